@@ -1,0 +1,140 @@
+// Package fault describes failures that somebody outside the service will
+// read: a kind that decides the status code, a reason a program can branch on
+// and a sentence for people. The cause stays inside and is only logged.
+package fault
+
+import (
+	"errors"
+	"time"
+)
+
+// Kind classifies a failure by what the caller can do about it. It alone
+// decides the gRPC and HTTP status.
+type Kind int
+
+// The kinds. Internal is the zero value, so that an unclassified error is
+// never mistaken for the caller's mistake.
+const (
+	Internal     Kind = iota // our mistake; the cause is logged and hidden
+	Invalid                  // the request can never succeed as it is
+	Unauthentic              // signature or credential is missing or wrong
+	NotFound                 // the thing is not there
+	Precondition             // the request is fine, the state is not
+	Expired                  // a token points to something already trimmed
+	Busy                     // try again later; the wait costs nothing
+	Unavailable              // a dependency is down; try again
+)
+
+// Reason names one failure in UPPER_SNAKE_CASE. Every reason is a value of the
+// enum ErrorReason in the API; a test holds the two lists equal.
+type Reason string
+
+// The reasons.
+const (
+	ReasonInternal                Reason = "INTERNAL"
+	ReasonRequestInvalid          Reason = "REQUEST_INVALID"
+	ReasonIDInvalid               Reason = "ID_INVALID"
+	ReasonProjectUnknown          Reason = "PROJECT_UNKNOWN"
+	ReasonPageTokenInvalid        Reason = "PAGE_TOKEN_INVALID"
+	ReasonPageTokenMismatch       Reason = "PAGE_TOKEN_MISMATCH"
+	ReasonCredentialMissing       Reason = "CREDENTIAL_MISSING"
+	ReasonCredentialInvalid       Reason = "CREDENTIAL_INVALID"
+	ReasonSignatureMissing        Reason = "SIGNATURE_MISSING"
+	ReasonSignatureInvalid        Reason = "SIGNATURE_INVALID"
+	ReasonTimestampOutOfTolerance Reason = "TIMESTAMP_OUT_OF_TOLERANCE"
+	ReasonPayloadTooLarge         Reason = "PAYLOAD_TOO_LARGE"
+	ReasonRoomNotMirrored         Reason = "ROOM_NOT_MIRRORED"
+	ReasonDocumentNotMirrored     Reason = "DOCUMENT_NOT_MIRRORED"
+	ReasonEventNotFound           Reason = "EVENT_NOT_FOUND"
+	ReasonTaskNotFound            Reason = "TASK_NOT_FOUND"
+	ReasonTaskNotRetryable        Reason = "TASK_NOT_RETRYABLE"
+	ReasonDocumentTooLarge        Reason = "DOCUMENT_TOO_LARGE"
+	ReasonStoreUnavailable        Reason = "STORE_UNAVAILABLE"
+	ReasonSchemaBehind            Reason = "SCHEMA_BEHIND"
+	ReasonAcceptQueueFull         Reason = "ACCEPT_QUEUE_FULL"
+	ReasonShuttingDown            Reason = "SHUTTING_DOWN"
+	ReasonProjectPaused           Reason = "PROJECT_PAUSED"
+	ReasonRefreshFailed           Reason = "REFRESH_FAILED"
+	ReasonSyncFailed              Reason = "SYNC_FAILED"
+	ReasonUpstreamNotFound        Reason = "UPSTREAM_NOT_FOUND"
+	ReasonUpstreamAccessDenied    Reason = "UPSTREAM_ACCESS_DENIED"
+	ReasonUpstreamRateLimited     Reason = "UPSTREAM_RATE_LIMITED"
+	ReasonUpstreamUnavailable     Reason = "UPSTREAM_UNAVAILABLE"
+	ReasonUpstreamAnswerTooLarge  Reason = "UPSTREAM_ANSWER_TOO_LARGE"
+	ReasonUpstreamAnswerInvalid   Reason = "UPSTREAM_ANSWER_INVALID"
+)
+
+// Error is a classified failure. Error() speaks to operators and includes the
+// cause; Public is what a caller may read.
+type Error struct {
+	Kind   Kind
+	Reason Reason
+	// Public is one sentence for the caller: no secrets, no payloads, no driver
+	// text.
+	Public string
+	// Meta holds the reason's documented metadata keys.
+	Meta map[string]string
+	// Fields lists every bad field of an invalid request at once.
+	Fields []Field
+	// RetryAfter is how long to wait before trying again; zero means unknown.
+	RetryAfter time.Duration
+	// Err is the cause, for the log.
+	Err error
+}
+
+// Field is one bad field of a request.
+type Field struct {
+	Path    string
+	Problem string
+}
+
+// New returns a failure without a cause.
+func New(kind Kind, reason Reason, public string) *Error {
+	return &Error{Kind: kind, Reason: reason, Public: public}
+}
+
+// Wrap returns a failure caused by err.
+func Wrap(err error, kind Kind, reason Reason, public string) *Error {
+	return &Error{Kind: kind, Reason: reason, Public: public, Err: err}
+}
+
+// With adds a metadata entry and returns e.
+func (e *Error) With(key, value string) *Error {
+	if e.Meta == nil {
+		e.Meta = make(map[string]string, 1)
+	}
+	e.Meta[key] = value
+	return e
+}
+
+// After sets RetryAfter and returns e.
+func (e *Error) After(d time.Duration) *Error {
+	e.RetryAfter = d
+	return e
+}
+
+// Error returns the public sentence and the cause.
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Public
+	}
+	return e.Public + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Of returns the outermost classified failure in err's chain. What nobody
+// classified comes back as Internal.
+func Of(err error) *Error {
+	if f, ok := errors.AsType[*Error](err); ok {
+		return f
+	}
+	return &Error{Kind: Internal, Reason: ReasonInternal, Public: "internal error", Err: err}
+}
+
+// Is reports whether err is classified with the given reason.
+func Is(err error, reason Reason) bool {
+	f, ok := errors.AsType[*Error](err)
+	return ok && f.Reason == reason
+}
