@@ -240,6 +240,8 @@ type DocumentContent struct {
 
 // Applied tells what a finished task did and when the resource is due again.
 type Applied struct {
+	// Generation is what the resource has caught up with.
+	Generation int64
 	// Changed says that a change entry was written.
 	Changed bool
 	// Due is when the resource wants its next fetch; zero means no more.

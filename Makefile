@@ -1,0 +1,74 @@
+# Everything is run from here, on a machine that has Go, Node, gcc and git.
+# `make help` lists the targets.
+
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# Each tool has a module of its own, so that its requirements never become ours.
+BUF  := go tool -modfile=tools/buf/go.mod buf
+SQLC := go tool -modfile=tools/sqlc/go.mod sqlc
+LINT := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BASE ?=
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: go ## start the service with an embedded Postgres and a fake Liveblocks
+	go run ./server/cmd/liveblocks-mirror demo
+
+.PHONY: build
+build: go ## build bin/liveblocks-mirror
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/liveblocks-mirror ./server/cmd/liveblocks-mirror
+
+.PHONY: gen
+gen: gen-proto gen-sql ## write all generated code anew
+
+.PHONY: gen-proto
+gen-proto: protodeps
+	$(BUF) generate
+	cp tools/openapi/openapi.go.txt gen/openapi/openapi.go
+
+.PHONY: gen-sql
+gen-sql: go
+	set -e; for config in server/internal/store/*/sqlc.yaml; do $(SQLC) generate -f "$$config"; done
+
+.PHONY: protodeps
+protodeps: go ## write .protodeps/, the third-party .proto files buf reads
+	go -C tools/protodeps run . -o ../../.protodeps
+
+.PHONY: lint
+lint: protodeps ## check the style of .proto and Go files
+	$(BUF) lint
+	$(BUF) format -d --exit-code proto
+	$(LINT) run
+
+.PHONY: breaking
+breaking: protodeps ## compare the API with that of BASE, by default origin/main
+	tools/breaking.sh $(BASE)
+
+.PHONY: check
+check: lint ## the quick check before a commit: lint and the tests that need no database
+	go test -short -race ./...
+
+.PHONY: test
+test: go node ## run every test; installs what the tests need
+	tools/testdeps.sh
+	go test -race -shuffle=on -timeout=20m ./...
+
+.PHONY: bench
+bench: go ## measure the service against the limits of this machine
+	go run ./server/e2e/bench
+
+.PHONY: fuzz
+fuzz: go ## run each fuzz test for FUZZTIME (30s)
+	tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: go node
+go node:
+	@command -v $@ >/dev/null || { echo "make: '$@' is not on the PATH; install it first (README.md says which version)" >&2; exit 1; }

@@ -1,0 +1,352 @@
+// Package liveblocks is the client of the Liveblocks REST API: typed calls that
+// return the answer's exact bytes, every failure classified as a [fault.Error],
+// and a [Gate] that says when calls may be made at all.
+package liveblocks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// DefaultBaseURL is where Liveblocks serves its REST API.
+const DefaultBaseURL = "https://api.liveblocks.io"
+
+// maxRate bounds [Config.RatePerSecond] to what one process could ever send.
+const maxRate = 100_000
+
+// Config is what a [Client] needs. Only SecretKey has no default.
+type Config struct {
+	// BaseURL is where the API is; a path in it is kept. Empty means
+	// [DefaultBaseURL].
+	BaseURL string
+	// SecretKey authenticates every call. It is never printed.
+	SecretKey string
+	// Timeout bounds one call from the first byte sent to the last one read.
+	// Zero means 30 s.
+	Timeout time.Duration
+	// MaxBody bounds an answer in bytes, counted after decompression. Zero
+	// means 64 MiB, above the largest room of the Team plan (50 MB).
+	MaxBody int64
+	// RatePerSecond is the ceiling of the adaptive call rate. Zero means 50.
+	RatePerSecond float64
+	// ProbeMin and ProbeMax bound the growing interval of the probes that are
+	// sent while the key is refused. Zero means 5 s and 5 min.
+	ProbeMin, ProbeMax time.Duration
+	// MaxIdleConns is how many idle connections are kept for reuse; it should
+	// not be smaller than the number of workers. Zero means 64.
+	MaxIdleConns int
+	// UserAgent names this service to Liveblocks. Empty means
+	// "liveblocks-mirror".
+	UserAgent string
+	// Now is the clock of [mirror.Fetched.FetchTime]. Nil means [time.Now].
+	Now func() time.Time
+	// Logger receives pauses, resumptions and changes of pace. Nil discards.
+	Logger *slog.Logger
+	// OnPause and OnResume are called by [Client.Run], in turn, once for each
+	// time the key is found refused and accepted again. Nil is allowed.
+	OnPause  func(reason string)
+	OnResume func()
+	// Transport carries the calls. Nil builds a pooled one.
+	Transport http.RoundTripper
+}
+
+var secretKeyForm = regexp.MustCompile(`^sk_[\w-]+$`)
+
+// withDefaults returns the configuration with every gap filled, or what is
+// wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	if c.BaseURL == "" {
+		c.BaseURL = DefaultBaseURL
+	}
+	u, err := url.Parse(c.BaseURL)
+	switch {
+	case err != nil:
+		// The parser quotes what it read, and that may hold a password.
+		return c, errors.New("the base URL cannot be parsed")
+	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return c, errors.New("the base URL must begin with http:// or https:// and name a host")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return c, errors.New("the base URL must not have a user, a query or a fragment")
+	case !secretKeyForm.MatchString(c.SecretKey):
+		return c, errors.New(`the secret key must be "sk_" followed by letters, digits, "_" and "-"`)
+	case c.Timeout < 0 || c.MaxBody < 0 || c.ProbeMin < 0 || c.ProbeMax < 0 || c.MaxIdleConns < 0:
+		return c, errors.New("durations and sizes must not be negative")
+	case !(c.RatePerSecond >= 0 && c.RatePerSecond <= maxRate): // NaN is refused as well
+		return c, fmt.Errorf("the rate must be between 0 and %d calls a second", maxRate)
+	}
+	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
+	setDefault(&c.Timeout, 30*time.Second)
+	setDefault(&c.MaxBody, 64<<20)
+	setDefault(&c.RatePerSecond, 50)
+	setDefault(&c.ProbeMax, max(c.ProbeMin, 5*time.Minute))
+	setDefault(&c.ProbeMin, min(c.ProbeMax, 5*time.Second))
+	setDefault(&c.MaxIdleConns, 64)
+	setDefault(&c.UserAgent, "liveblocks-mirror")
+	if c.ProbeMax < c.ProbeMin {
+		return c, errors.New("the longest probe interval is below the shortest")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.OnPause == nil {
+		c.OnPause = func(string) {}
+	}
+	if c.OnResume == nil {
+		c.OnResume = func() {}
+	}
+	if c.Transport == nil {
+		c.Transport = newTransport(c.MaxIdleConns)
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func newTransport(idle int) *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           idle,
+		MaxIdleConnsPerHost:    idle, // there is one host, so the pool is its pool
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 1 << 20,
+	}
+}
+
+// Client calls the Liveblocks REST API. It is safe for concurrent use.
+//
+// Its methods return a [*fault.Error], or the context's error if the caller's
+// context ended. They do not wait for the [Gate], which is what [Client.Wait]
+// is for, but while the gate is closed they fail at once without a call.
+type Client struct {
+	cfg  Config
+	http *http.Client
+	gate *Gate
+}
+
+// New returns a client. It makes no call.
+func New(cfg Config) (*Client, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("configure liveblocks client: %w", err)
+	}
+	return &Client{
+		cfg: cfg,
+		http: &http.Client{
+			Transport: cfg.Transport,
+			// A redirect is handed back as the answer: following it would
+			// carry the key to wherever it points.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		gate: newGate(cfg.RatePerSecond, cfg.Logger),
+	}, nil
+}
+
+// Close closes the idle connections. Calls in flight are not affected.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Room fetches a room. Source holds the answer byte for byte; typed fields that
+// are absent or of an odd form stay zero.
+func (c *Client) Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error) {
+	var content mirror.RoomContent
+	got, err := c.getOfRoom(ctx, "get room", id, "", func(body []byte) error {
+		var err error
+		content, err = parseRoom(id, body)
+		return err
+	})
+	if err != nil {
+		return mirror.RoomContent{}, err
+	}
+	content.Source, content.FetchTime = got.Body, got.FetchTime
+	return content, nil
+}
+
+// Storage fetches a room's Storage document as plain-lson.
+func (c *Client) Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
+	return c.getOfRoom(ctx, "get storage", id, "/storage?format=plain-lson", checkJSON)
+}
+
+// Ping asks for something that only a valid key is given. It is sent even while
+// the gate is closed.
+func (c *Client) Ping(ctx context.Context) error {
+	_, v := c.send(ctx, "ping", "/v2/rooms?limit=1", checkJSON)
+	if v.outcome == OutcomeForbidden {
+		// A list of rooms concerns no room in particular: refusing it is
+		// refusing the project, whatever the answer looks like.
+		v = c.keyRefused("ping", v.status, v.code)
+	}
+	c.gate.note(ctx, v)
+	return v.err
+}
+
+// getOfRoom fetches what lies at rest below a room; check judges the body of
+// the answer.
+func (c *Client) getOfRoom(
+	ctx context.Context, op string, id mirror.RoomID, rest string, check func(body []byte) error,
+) (mirror.Fetched, error) {
+	if !mirror.ValidID(string(id), mirror.MaxRoomID) {
+		// An empty id would ask for the list of rooms.
+		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid, "the room id is not one Liveblocks can have")
+	}
+	if v := c.held(op); v.err != nil {
+		c.gate.note(ctx, v)
+		return mirror.Fetched{}, v.err
+	}
+	got, v := c.send(ctx, op, "/v2/rooms/"+segment(string(id))+rest, check)
+	if v.outcome == OutcomeForbidden && fault.Is(c.Ping(ctx), fault.ReasonProjectPaused) {
+		// Not this room is refused but everything: stop before each task has
+		// used up its attempts.
+		v = c.keyRefused(op, v.status, v.code)
+	}
+	c.gate.note(ctx, v)
+	return got, v.err
+}
+
+// segment encodes an id as one segment of a path. Dots alone are encoded too,
+// because "." and ".." would be resolved away on the road.
+func segment(id string) string {
+	if id == "." || id == ".." {
+		return strings.ReplaceAll(id, ".", "%2E")
+	}
+	return url.PathEscape(id)
+}
+
+// send makes one call and judges the answer.
+func (c *Client) send(
+	ctx context.Context, op, path string, check func(body []byte) error,
+) (mirror.Fetched, verdict) {
+	callCtx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(callCtx, http.MethodGet, c.cfg.BaseURL+path, http.NoBody)
+	if err != nil {
+		err = fault.Wrap(fmt.Errorf("%s: build request", op), fault.Internal, fault.ReasonInternal, "internal error")
+		return mirror.Fetched{}, verdict{outcome: OutcomeNoAnswer, err: err}
+	}
+	req.Header.Set("Authorization", "Bearer "+c.cfg.SecretKey)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+
+	fetchTime := c.cfg.Now()
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return mirror.Fetched{}, c.broken(ctx, op, OutcomeNoAnswer, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // whole or not, nothing more is read
+
+	if resp.StatusCode != http.StatusOK {
+		return mirror.Fetched{}, c.refused(ctx, op, resp)
+	}
+	if resp.ContentLength > c.cfg.MaxBody {
+		return mirror.Fetched{}, c.tooLarge(op)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, c.cfg.MaxBody+1))
+	switch {
+	case err != nil:
+		return mirror.Fetched{}, c.broken(ctx, op, OutcomeTruncated, err)
+	case int64(len(body)) > c.cfg.MaxBody:
+		return mirror.Fetched{}, c.tooLarge(op)
+	}
+	if err := check(body); err != nil {
+		return mirror.Fetched{}, invalidAnswer(op, resp.StatusCode, err)
+	}
+	return mirror.Fetched{Body: body, FetchTime: fetchTime}, verdict{outcome: OutcomeOK}
+}
+
+// parseRoom reads the typed fields of a room's JSON. It insists only on the
+// answer being about the room that was asked for: a proxy that decodes or
+// resolves the path would otherwise file one room under another's id.
+func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
+	if err := checkJSON(body); err != nil {
+		return mirror.RoomContent{}, err
+	}
+	var fields map[string]json.RawMessage // a struct would match keys in any case
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return mirror.RoomContent{}, errors.New("the answer is not a JSON object")
+	}
+	text := func(key string) (s string) {
+		_ = json.Unmarshal(fields[key], &s) // an odd form reads as absent
+		return s
+	}
+	moment := func(key string) time.Time {
+		t, err := time.Parse(time.RFC3339Nano, text(key))
+		if err != nil {
+			return time.Time{}
+		}
+		return t.UTC()
+	}
+	if text("id") != string(id) {
+		return mirror.RoomContent{}, errors.New("the answer is about another room")
+	}
+	content := mirror.RoomContent{
+		CreateTime:         moment("createdAt"),
+		LastConnectionTime: moment("lastConnectionAt"),
+		OrganizationID:     text("organizationId"),
+	}
+	setDefault(&content.OrganizationID, text("tenantId")) // its old name
+	return content, nil
+}
+
+// checkJSON tells why body is not a JSON document.
+func checkJSON(body []byte) error {
+	switch {
+	case len(bytes.TrimSpace(body)) == 0:
+		return errors.New("the answer is empty")
+	case !json.Valid(body) && !deepJSON(body):
+		return errors.New("the answer is not JSON")
+	}
+	return nil
+}
+
+// maxStdDepth is the nesting at which encoding/json gives up.
+const maxStdDepth = 10000
+
+// deepJSON reports whether body is nested too deeply for encoding/json and at
+// least whole: every bracket and every string is closed. Such a document is
+// content like any other; it is up to the decoders to give up on it.
+func deepJSON(body []byte) bool {
+	var open []byte
+	deepest := 0
+	quoted := false
+	for i := 0; i < len(body); i++ {
+		switch b := body[i]; {
+		case quoted && b == '\\':
+			i++
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '{' || b == '[':
+			open = append(open, b+2) // in ASCII the closing bracket is two further on
+			deepest = max(deepest, len(open))
+		case b == '}' || b == ']':
+			if len(open) == 0 || open[len(open)-1] != b {
+				return false
+			}
+			open = open[:len(open)-1]
+		}
+	}
+	return deepest > maxStdDepth && len(open) == 0 && !quoted
+}

@@ -1,0 +1,832 @@
+package liveblocks
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+const testKey = "sk_test-Key_123"
+
+// serve runs h behind a real HTTP server.
+func serve(t *testing.T, h http.Handler) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// newClient returns a client of the API at base, changed by the edits.
+func newClient(t *testing.T, base string, edits ...func(*Config)) *Client {
+	t.Helper()
+	cfg := Config{BaseURL: base, SecretKey: testKey, RatePerSecond: 1000}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatalf("New = %v; want a client", err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// newFake returns a fake that holds one room, "r", and a client of it.
+func newFake(t *testing.T, edits ...func(*Config)) (*liveblockstest.Server, *Client) {
+	t.Helper()
+	fake := liveblockstest.New(testKey)
+	createRoom(t, fake, "r", liveblockstest.RoomOptions{})
+	return fake, newClient(t, serve(t, fake).URL, edits...)
+}
+
+func createRoom(t *testing.T, fake *liveblockstest.Server, id string, opts liveblockstest.RoomOptions) {
+	t.Helper()
+	if err := fake.CreateRoom(id, opts); err != nil {
+		t.Fatalf("CreateRoom(%q) = %v; want nil", id, err)
+	}
+}
+
+// wantFault asserts the classification of err and returns it.
+func wantFault(t *testing.T, err error, kind fault.Kind, reason fault.Reason) *fault.Error {
+	t.Helper()
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok || f.Kind != kind || f.Reason != reason {
+		t.Fatalf("error = %v (%+v); want kind %d, reason %s", err, f, kind, reason)
+	}
+	return f
+}
+
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
+	fake, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
+	// As the dev server answers, with what no re-encoding would keep.
+	source := []byte(`{"type":"room",  "id":"mirror:storage","organizationId":"acme",` +
+		`"createdAt":"2026-11-22T03:34:17.545Z","lastConnectionAt":"2026-11-22T05:34:17.5+02:00",` +
+		`"metadata":{"name":"\ud83d \u0000","tags":["alpha","beta"]},"defaultAccesses":["room:write"],` +
+		`"groupsAccesses":{},"usersAccesses":{"bob":["room:read"]},"later":9007199254740993}`)
+	createRoom(t, fake, "mirror:storage", liveblockstest.RoomOptions{})
+	if err := fake.SetRoomSource("mirror:storage", source); err != nil {
+		t.Fatalf("SetRoomSource = %v; want nil", err)
+	}
+
+	got, err := c.Room(t.Context(), "mirror:storage")
+	if err != nil {
+		t.Fatalf("Room = %v; want nil", err)
+	}
+	want := mirror.RoomContent{
+		FetchTime:          begin,
+		Source:             source,
+		CreateTime:         time.Date(2026, 11, 22, 3, 34, 17, 545e6, time.UTC),
+		LastConnectionTime: time.Date(2026, 11, 22, 3, 34, 17, 5e8, time.UTC),
+		OrganizationID:     "acme",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("Room (-want +got):\n%s", diff)
+	}
+}
+
+func TestRoomIsReadLeniently(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		source string
+		want   mirror.RoomContent
+	}{
+		"only the id":   {`{"id":"r"}`, mirror.RoomContent{}},
+		"odd forms":     {`{"id":"r","createdAt":17,"lastConnectionAt":null,"organizationId":["x"]}`, mirror.RoomContent{}},
+		"not a time":    {`{"id":"r","createdAt":"yesterday"}`, mirror.RoomContent{}},
+		"old name":      {`{"id":"r","tenantId":"t"}`, mirror.RoomContent{OrganizationID: "t"}},
+		"keys by case":  {`{"id":"r","ID":"x","OrganizationId":"x"}`, mirror.RoomContent{}},
+		"escaped id":    {`{"id":"\u0072"}`, mirror.RoomContent{}},
+		"outer padding": {" {\"id\":\"r\"}\n", mirror.RoomContent{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, c := newFake(t)
+			fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "text/plain", []byte(test.source)))
+			got, err := c.Room(t.Context(), "r")
+			if err != nil {
+				t.Fatalf("Room = %v; want nil", err)
+			}
+			test.want.Source, test.want.FetchTime = []byte(test.source), got.FetchTime
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Fatalf("Room (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// An answer about another room would be filed under the wrong id.
+func TestRoomOfAnotherID(t *testing.T) {
+	t.Parallel()
+	for _, source := range []string{`{"id":"R"}`, `{"id":"r "}`, `{}`, `[]`, `null`, `{"data":[]}`} {
+		fake, c := newFake(t)
+		fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(source)))
+		_, err := c.Room(t.Context(), "r")
+		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
+	}
+}
+
+func TestStorageIsExact(t *testing.T) {
+	t.Parallel()
+	nested := strings.Repeat("[", 3*maxStdDepth) + `"\"]"` + strings.Repeat("]", 3*maxStdDepth)
+	for name, doc := range map[string]string{
+		"empty":     liveblockstest.EmptyStorage,
+		"odd":       `{"liveblocksType":"LiveObject","data":{"":"\u0000 \ud83d","n":9007199254740993,"z":-0,"a":1e400, "a":2}}`,
+		"raw bytes": "{\"data\":\"\xff\xfe\u2028\"}",
+		"nested":    nested,
+		"large":     `{"data":"` + strings.Repeat("0123456789abcdef", 1<<18) + `"}`,
+	} {
+		for how, step := range map[string]liveblockstest.Step{
+			"plain": liveblockstest.Usual(), "chunked": liveblockstest.Usual().Chunked(), "gzip": liveblockstest.Usual().Gzip(),
+		} {
+			t.Run(name+"/"+how, func(t *testing.T) {
+				t.Parallel()
+				fake, c := newFake(t)
+				if err := fake.SetStorage("r", []byte(doc)); err != nil {
+					t.Fatalf("SetStorage = %v; want nil", err)
+				}
+				fake.Script(liveblockstest.Match{}, step)
+				before := time.Now()
+				got, err := c.Storage(t.Context(), "r")
+				if err != nil {
+					t.Fatalf("Storage = %v; want nil", err)
+				}
+				if string(got.Body) != doc {
+					t.Fatalf("Storage = %d bytes; want the %d bytes as served", len(got.Body), len(doc))
+				}
+				if call := fake.Log()[0]; got.FetchTime.Before(before) || got.FetchTime.After(call.Begin) {
+					t.Fatalf("FetchTime = %v; want between %v and %v", got.FetchTime, before, call.Begin)
+				}
+			})
+		}
+	}
+}
+
+// Ids are bytes: each of these is a room of its own, on the wire as well.
+func TestIDsOnTheWire(t *testing.T) {
+	t.Parallel()
+	ids := map[mirror.RoomID]string{
+		"plain":                        "plain",
+		"Plain":                        "Plain",
+		"plain ":                       "plain%20",
+		"a/b":                          "a%2Fb",
+		"a/../plain":                   "a%2F..%2Fplain",
+		"/":                            "%2F",
+		"//":                           "%2F%2F",
+		"a%2Fb":                        "a%252Fb",
+		".":                            "%2E",
+		"..":                           "%2E%2E",
+		"...":                          "...",
+		"%2E":                          "%252E",
+		"a?b=c&d":                      "a%3Fb=c&d",
+		"a#b":                          "a%23b",
+		"a:b;c,d+e=f@g$h":              "a:b%3Bc%2Cd+e=f@g$h",
+		"100%":                         "100%25",
+		"roöm":                         "ro%C3%B6m",
+		"roo\u0308m":                   "roo%CC%88m",
+		"\U0001F600\u2028":             "%F0%9F%98%80%E2%80%A8",
+		"line\r\nX-Injected: yes":      "line%0D%0AX-Injected:%20yes",
+		`"quoted"\back`:                "%22quoted%22%5Cback",
+		"storage":                      "storage",
+		"r/storage?format=plain-lson#": "r%2Fstorage%3Fformat=plain-lson%23",
+	}
+	for _, prefix := range []string{"", "/some%2Fproxy"} {
+		fake := liveblockstest.New(testKey)
+		for id := range ids {
+			createRoom(t, fake, string(id), liveblockstest.RoomOptions{
+				Storage: []byte(`{"data":"` + segment(string(id)) + `"}`),
+			})
+		}
+		c := newClient(t, serve(t, stripRaw(prefix, fake)).URL+prefix+"/")
+		for id, escaped := range ids {
+			room, err := c.Room(t.Context(), id)
+			if err != nil {
+				t.Fatalf("Room(%q) = %v; want nil", id, err)
+			}
+			if want, _ := fake.RoomSource(string(id)); !bytes.Equal(room.Source, want) {
+				t.Fatalf("Room(%q) = %s; want %s", id, room.Source, want)
+			}
+			doc, err := c.Storage(t.Context(), id)
+			if err != nil {
+				t.Fatalf("Storage(%q) = %v; want nil", id, err)
+			}
+			if want, _ := fake.Storage(string(id)); !bytes.Equal(doc.Body, want) {
+				t.Fatalf("Storage(%q) = %s; want %s", id, doc.Body, want)
+			}
+			log := fake.Log()
+			last := log[len(log)-1]
+			if want := "/v2/rooms/" + escaped + "/storage?format=plain-lson"; last.Path != want || last.Room != string(id) {
+				t.Fatalf("the server saw %s as %q; want %s", last.Path, last.Room, want)
+			}
+			if n := fake.Calls(string(id), ""); n != 2 {
+				t.Fatalf("Calls(%q) = %d; want 2", id, n)
+			}
+		}
+	}
+}
+
+// stripRaw takes prefix off the path as it was sent.
+func stripRaw(prefix string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u, err := r.URL.Parse("http://fake" + strings.TrimPrefix(r.RequestURI, prefix))
+		if err != nil {
+			http.Error(w, "bad path", http.StatusBadRequest)
+			return
+		}
+		r.URL = u
+		h.ServeHTTP(w, r)
+	})
+}
+
+func TestIDThatCannotBe(t *testing.T) {
+	t.Parallel()
+	fake, c := newFake(t)
+	for _, id := range []mirror.RoomID{"", "a\x00b", "\xff", mirror.RoomID(strings.Repeat("x", mirror.MaxRoomID+1))} {
+		_, err := c.Room(t.Context(), id)
+		wantFault(t, err, fault.Invalid, fault.ReasonIDInvalid)
+		_, err = c.Storage(t.Context(), id)
+		wantFault(t, err, fault.Invalid, fault.ReasonIDInvalid)
+	}
+	if n := fake.Calls("", ""); n != 0 {
+		t.Fatalf("Calls = %d; want none", n)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	page := []byte("<html>ROOM_NOT_FOUND</html>")
+	long := strings.Repeat("A", 65)
+	type refusal struct {
+		step    liveblockstest.Step
+		kind    fault.Kind
+		reason  fault.Reason
+		code    string
+		outcome Outcome
+		min     time.Duration
+		max     time.Duration
+	}
+	notFound := func(step liveblockstest.Step, code string) refusal {
+		return refusal{step, fault.NotFound, fault.ReasonUpstreamNotFound, code, OutcomeNotFound, 0, 0}
+	}
+	paused := func(status int, code, shown string) refusal {
+		return refusal{
+			liveblockstest.Status(status, code), fault.Busy, fault.ReasonProjectPaused, shown, OutcomeKeyRefused,
+			5 * time.Second, 5 * time.Second,
+		}
+	}
+	limited := func(header string, least, most time.Duration) refusal {
+		return refusal{
+			liveblockstest.TooMany(header), fault.Busy, fault.ReasonUpstreamRateLimited, "SCRIPTED_TROUBLE",
+			OutcomeRateLimited, least, most,
+		}
+	}
+	trouble := func(step liveblockstest.Step, code string, wait time.Duration) refusal {
+		return refusal{step, fault.Unavailable, fault.ReasonUpstreamUnavailable, code, OutcomeServerError, wait, wait}
+	}
+	odd := func(step liveblockstest.Step, code string) refusal {
+		return refusal{step, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, code, OutcomeInvalid, 0, 0}
+	}
+	for name, want := range map[string]refusal{
+		"room not found":            notFound(liveblockstest.Status(404, "ROOM_NOT_FOUND"), "ROOM_NOT_FOUND"),
+		"resource not found":        notFound(liveblockstest.Status(404, "RESOURCE_NOT_FOUND"), "RESOURCE_NOT_FOUND"),
+		"unknown path":              notFound(liveblockstest.Status(404, "Not Found"), "HTTP_404"),
+		"proxy's 404":               notFound(liveblockstest.Answer(404, "text/html", page), "HTTP_404"),
+		"empty 404":                 notFound(liveblockstest.Answer(404, "", nil), "HTTP_404"),
+		"404 that is half JSON":     notFound(liveblockstest.Answer(404, "", []byte(`{"error":"ROOM_NOT_FOUND"`)), "HTTP_404"),
+		"404 in a list":             notFound(liveblockstest.Answer(404, "", []byte(`[{"error":"ROOM_NOT_FOUND"}]`)), "HTTP_404"),
+		"404 with an odd code":      notFound(liveblockstest.Answer(404, "", []byte(`{"error":{"ROOM_NOT_FOUND":1}}`)), "HTTP_404"),
+		"404 with a long code":      notFound(liveblockstest.Status(404, long), "HTTP_404"),
+		"404 with two lines":        notFound(liveblockstest.Status(404, "ROOM_NOT_FOUND\n"), "HTTP_404"),
+		"no key":                    paused(401, "MISSING_SECRET_KEY", "MISSING_SECRET_KEY"),
+		"public key":                paused(401, "WRONG_KEY_USED", "WRONG_KEY_USED"),
+		"dev server: no key":        paused(401, "Unauthorized", "HTTP_401"),
+		"wrong key":                 paused(403, "INVALID_SECRET_KEY", "INVALID_SECRET_KEY"),
+		"wrong public key":          paused(403, "INVALID_PUBLIC_KEY", "INVALID_PUBLIC_KEY"),
+		"no key by 403":             paused(403, "MISSING_SECRET_KEY", "MISSING_SECRET_KEY"),
+		"key of another kind":       paused(403, "WRONG_KEY_USED", "WRONG_KEY_USED"),
+		"dev server: wrong key":     paused(403, "Forbidden", "HTTP_403"),
+		"dev server: no key by 403": paused(403, "Unauthorized", "HTTP_403"),
+		"no access": {
+			liveblockstest.Status(403, "UNAUTHORIZED_ROOM_ACCESS"), fault.Precondition, fault.ReasonUpstreamAccessDenied,
+			"UNAUTHORIZED_ROOM_ACCESS", OutcomeAccessDenied, 0, 0,
+		},
+		"firewall": {
+			liveblockstest.Answer(403, "text/html", page), fault.Unavailable, fault.ReasonUpstreamUnavailable,
+			"HTTP_403", OutcomeForbidden, 0, 0,
+		},
+		"403 with a new code": {
+			liveblockstest.Status(403, "PLAN_ENDED"), fault.Unavailable, fault.ReasonUpstreamUnavailable,
+			"PLAN_ENDED", OutcomeForbidden, 0, 0,
+		},
+		"429":                   limited("7", 7*time.Second, 7*time.Second),
+		"429 without a time":    limited("", 5*time.Second, 10*time.Second),
+		"429 without sense":     limited("soon", 5*time.Second, 10*time.Second),
+		"429 for no time":       limited("0", time.Second, time.Second),
+		"429 back in time":      limited("-5", time.Second, time.Second),
+		"429 for ever":          limited("99999999999999999999", time.Hour, time.Hour),
+		"429 until a date":      limited(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), 58*time.Second, time.Minute),
+		"429 until a past date": limited("Thu, 01 Jan 1970 00:00:00 GMT", time.Second, time.Second),
+		"500":                   trouble(liveblockstest.Status(500, "INTERNAL"), "INTERNAL", 0),
+		"501":                   trouble(liveblockstest.Status(501, "Not implemented"), "HTTP_501", 0),
+		"502":                   trouble(liveblockstest.Answer(502, "text/html", page), "HTTP_502", 0),
+		"503 with a time":       trouble(liveblockstest.StatusRetry(503, "9"), "SCRIPTED_TROUBLE", 9*time.Second),
+		"422":                   odd(liveblockstest.Status(422, "UNPROCESSABLE_ENTITY"), "UNPROCESSABLE_ENTITY"),
+		"204":                   odd(liveblockstest.Answer(204, "", nil), "HTTP_204"),
+		"redirect":              odd(liveblockstest.Redirect("/v2/rooms/r"), "HTTP_307"),
+		"304":                   odd(liveblockstest.Answer(304, "", nil), "HTTP_304"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, c := newFake(t)
+			fake.Script(liveblockstest.Match{Room: "r"}, want.step)
+			_, err := c.Storage(t.Context(), "r")
+			f := wantFault(t, err, want.kind, want.reason)
+			if f.Meta["code"] != want.code {
+				t.Errorf("code = %q; want %q", f.Meta["code"], want.code)
+			}
+			if f.RetryAfter < want.min || f.RetryAfter > want.max {
+				t.Errorf("RetryAfter = %v; want %v to %v", f.RetryAfter, want.min, want.max)
+			}
+			s := c.Status()
+			if s.Calls[want.outcome] != 1 {
+				t.Errorf("Calls = %v; want one %s", s.Calls, want.outcome)
+			}
+			if got := s.PauseReason != ""; got != (want.reason == fault.ReasonProjectPaused) {
+				t.Errorf("PauseReason = %q; want one only if the key is refused", s.PauseReason)
+			}
+			if got := !s.ThrottledUntil.IsZero(); got != (want.max > 0 && want.reason != fault.ReasonProjectPaused) {
+				t.Errorf("ThrottledUntil = %v; want a time only if there is one to wait for", s.ThrottledUntil)
+			}
+			if strings.Contains(err.Error(), "scripted") || strings.Contains(err.Error(), "html") {
+				t.Errorf("error = %v; want nothing of the body", err)
+			}
+		})
+	}
+}
+
+// The fake refuses as the real one does, by key and by room.
+func TestRefusalsOfTheFake(t *testing.T) {
+	t.Parallel()
+	fake, c := newFake(t)
+	_, err := c.Room(t.Context(), "R")
+	if f := wantFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != "ROOM_NOT_FOUND" {
+		t.Fatalf("code = %q; want ROOM_NOT_FOUND", f.Meta["code"])
+	}
+	if err := c.Ping(t.Context()); err != nil {
+		t.Fatalf("Ping = %v; want nil", err)
+	}
+	fake.SetSecret("sk_other")
+	if f := wantFault(t, c.Ping(t.Context()), fault.Busy, fault.ReasonProjectPaused); f.Meta["code"] != "INVALID_SECRET_KEY" {
+		t.Fatalf("code = %q; want INVALID_SECRET_KEY", f.Meta["code"])
+	}
+	if reason := c.Status().PauseReason; reason != "ping: status 403, code INVALID_SECRET_KEY" {
+		t.Fatalf("PauseReason = %q; want status and code", reason)
+	}
+}
+
+// A 403 that says nothing pauses the project only if a call that concerns no
+// room is refused as well.
+func TestForbiddenToEverything(t *testing.T) {
+	t.Parallel()
+	fake, c := newFake(t)
+	fake.Script(liveblockstest.Match{}, liveblockstest.Status(403, "PLAN_ENDED").Always())
+	_, err := c.Room(t.Context(), "r")
+	wantFault(t, err, fault.Busy, fault.ReasonProjectPaused)
+	if n := fake.Calls("", ""); n != 2 {
+		t.Fatalf("Calls = %d; want the room's and a ping", n)
+	}
+	if c.Status().PauseReason == "" {
+		t.Fatal("PauseReason is empty; want the pause")
+	}
+}
+
+func TestBrokenAnswers(t *testing.T) {
+	t.Parallel()
+	doc := []byte(`{"data":"` + strings.Repeat("0123456789", 10_000) + `"}`)
+	half := doc[:len(doc)/2]
+	for name, test := range map[string]struct {
+		step    liveblockstest.Step
+		kind    fault.Kind
+		reason  fault.Reason
+		outcome Outcome
+	}{
+		"reset":              {liveblockstest.ResetMidBody(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"reset of chunks":    {liveblockstest.ResetMidBody().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"short":              {liveblockstest.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"short of chunks":    {liveblockstest.Truncate().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"short gzip":         {liveblockstest.Truncate().Gzip(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"half JSON":          {liveblockstest.Answer(200, "", half), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
+		"empty":              {liveblockstest.Answer(200, "", nil), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
+		"blank":              {liveblockstest.Answer(200, "", []byte(" \n")), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
+		"garbage":            {liveblockstest.Garbage(), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
+		"too large":          {liveblockstest.TooLarge(1<<20 + 1), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, OutcomeTooLarge},
+		"too large, chunked": {liveblockstest.TooLarge(1<<20 + 1).Chunked(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, OutcomeTooLarge},
+		"too large, gzip":    {liveblockstest.TooLarge(1<<20 + 1).Gzip(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, OutcomeTooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 1 << 20 })
+			if err := fake.SetStorage("r", doc); err != nil {
+				t.Fatalf("SetStorage = %v; want nil", err)
+			}
+			fake.Script(liveblockstest.Match{}, test.step)
+			_, err := c.Storage(t.Context(), "r")
+			wantFault(t, err, test.kind, test.reason)
+			if n := c.Status().Calls[test.outcome]; n != 1 {
+				t.Fatalf("Calls = %v; want one %s", c.Status().Calls, test.outcome)
+			}
+			// Nothing of it outlives the call.
+			if got, err := c.Storage(t.Context(), "r"); err != nil || !bytes.Equal(got.Body, doc) {
+				t.Fatalf("next Storage = %v; want the document", err)
+			}
+		})
+	}
+}
+
+func TestLargestAnswer(t *testing.T) {
+	t.Parallel()
+	fake, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 1 << 20 })
+	fake.Script(liveblockstest.Match{}, liveblockstest.TooLarge(1<<20), liveblockstest.TooLarge(1<<20).Gzip())
+	for range 2 {
+		if got, err := c.Storage(t.Context(), "r"); err != nil || len(got.Body) != 1<<20 {
+			t.Fatalf("Storage = %d bytes, %v; want all of them", len(got.Body), err)
+		}
+	}
+}
+
+// A length above the limit is believed: not a byte of the body is awaited.
+func TestTooLargeIsFoundByLength(t *testing.T) {
+	t.Parallel()
+	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(1<<40))
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	_, err := newClient(t, srv.URL).Storage(t.Context(), "r")
+	f := wantFault(t, err, fault.Precondition, fault.ReasonUpstreamAnswerTooLarge)
+	if f.Meta["limit_bytes"] != "67108864" {
+		t.Fatalf("limit_bytes = %q; want the default", f.Meta["limit_bytes"])
+	}
+}
+
+// A small answer that unpacks into a huge one is not unpacked to the end: this
+// one has none.
+func TestGzipBomb(t *testing.T) {
+	t.Parallel()
+	var member bytes.Buffer
+	zw := gzip.NewWriter(&member)
+	_, _ = zw.Write(make([]byte, 1<<18))
+	_ = zw.Close()
+	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		for {
+			if _, err := w.Write(member.Bytes()); err != nil {
+				return
+			}
+		}
+	}))
+	_, err := newClient(t, srv.URL, func(cfg *Config) { cfg.MaxBody = 1 << 20 }).Storage(t.Context(), "r")
+	wantFault(t, err, fault.Precondition, fault.ReasonUpstreamAnswerTooLarge)
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	t.Run("no answer", func(t *testing.T) {
+		t.Parallel()
+		fake, c := newFake(t, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
+		fake.Script(liveblockstest.Match{}, liveblockstest.NewHold().Step())
+		_, err := c.Room(t.Context(), "r")
+		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+		if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 50ms") {
+			t.Fatalf("error = %v; want our own timeout, not the caller's deadline", err)
+		}
+	})
+	for status := range map[int]bool{200: true, 404: true} {
+		t.Run("half a body of "+strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, `{"error":"ROOM_NOT_FOUND"`)
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			}))
+			c := newClient(t, srv.URL, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
+			_, err := c.Room(t.Context(), "r")
+			wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+			if n := c.Status().Calls[OutcomeTruncated]; n != 1 {
+				t.Fatalf("Calls = %v; want one truncated", c.Status().Calls)
+			}
+		})
+	}
+}
+
+func TestContextEnds(t *testing.T) {
+	t.Parallel()
+	t.Run("cancelled", func(t *testing.T) {
+		t.Parallel()
+		fake, c := newFake(t)
+		hold := liveblockstest.NewHold()
+		fake.Script(liveblockstest.Match{}, hold.Step())
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-hold.Arrived(); cancel() }() // ends with the call that is held
+		_, err := c.Storage(ctx, "r")
+		if _, isFault := errors.AsType[*fault.Error](err); isFault || !errors.Is(err, context.Canceled) {
+			t.Fatalf("Storage = %v; want the context's error and no fault", err)
+		}
+		if s := c.Status(); s.Calls[OutcomeCancelled] != 1 || s.RatePerSecond != 1000 {
+			t.Fatalf("Status = %+v; want one cancelled call at full rate", s)
+		}
+	})
+	t.Run("deadline", func(t *testing.T) {
+		t.Parallel()
+		fake, c := newFake(t)
+		fake.Script(liveblockstest.Match{}, liveblockstest.NewHold().Step())
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		_, err := c.Storage(ctx, "r")
+		if _, isFault := errors.AsType[*fault.Error](err); isFault || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Storage = %v; want the context's error and no fault", err)
+		}
+	})
+	t.Run("before", func(t *testing.T) {
+		t.Parallel()
+		fake, c := newFake(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Ping(ctx); !errors.Is(err, context.Canceled) {
+			t.Fatalf("Ping = %v; want the context's error", err)
+		}
+		if n := fake.Calls("", ""); n != 0 {
+			t.Fatalf("Calls = %d; want none", n)
+		}
+	})
+}
+
+func TestNobodyListens(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.NotFoundHandler())
+	srv.Close()
+	err := newClient(t, srv.URL).Ping(t.Context())
+	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+	if !strings.Contains(err.Error(), "connection refused") {
+		t.Fatalf("Ping = %v; want the cause", err)
+	}
+}
+
+// A redirect would carry the key to another host.
+func TestRedirectIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	var reached atomic.Int32
+	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	fake, c := newFake(t)
+	fake.Script(liveblockstest.Match{}, liveblockstest.Redirect(elsewhere.URL+"/v2/rooms/r"))
+	_, err := c.Room(t.Context(), "r")
+	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
+	if !strings.Contains(err.Error(), "redirect") || reached.Load() != 0 {
+		t.Fatalf("Room = %v after %d calls elsewhere; want none and the reason", err, reached.Load())
+	}
+}
+
+// Whatever a server sends back, the key included, stays out of errors and logs.
+func TestSecretsStayInside(t *testing.T) {
+	t.Parallel()
+	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("Listen = %v; want nil", err)
+	}
+	var served sync.WaitGroup
+	t.Cleanup(func() { _ = lis.Close(); served.Wait() })
+	answers := []string{
+		"HTTP/1.1 " + testKey + " payload\r\n\r\n",
+		testKey + " payload\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n" + testKey + " payload\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: " + testKey + "\r\n\r\npayload",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + testKey + "\r\n\r\npayload",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + testKey + "\r\npayload",
+		"HTTP/1.1 302 payload\r\nLocation: :" + testKey + "\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 200 " + testKey + "\r\nContent-Length: 40\r\n\r\n\"" + testKey + " payload",
+		"HTTP/1.1 403 " + testKey + "\r\nConnection: close\r\n\r\n{\"error\":\"" + testKey + "\",\"message\":\"payload\"}",
+		"HTTP/1.1 401 " + testKey + "\r\nConnection: close\r\n\r\n{\"error\":\"" + testKey + "\",\"message\":\"payload\"}",
+	}
+	served.Go(func() {
+		for i := 0; ; i++ {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			req, err := http.ReadRequest(bufio.NewReader(conn))
+			if err == nil {
+				_ = req.Body.Close()
+				_, _ = io.WriteString(conn, answers[min(i, len(answers)-1)])
+			}
+			_ = conn.Close()
+		}
+	})
+	var logged bytes.Buffer
+	c := newClient(t, "http://"+lis.Addr().String(), func(cfg *Config) {
+		cfg.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	for range answers {
+		_, err := c.Storage(t.Context(), "r")
+		if err == nil {
+			t.Fatal("Storage = nil; want an error")
+		}
+		f := fault.Of(err)
+		for _, text := range append([]string{err.Error(), f.Public, logged.String(), c.Status().PauseReason}, f.Meta["code"]) {
+			if strings.Contains(text, testKey) || strings.Contains(text, "payload") {
+				t.Fatalf("%q repeats what the server sent", text)
+			}
+		}
+	}
+	if c.Status().PauseReason == "" {
+		t.Fatal("PauseReason is empty; want the last answer, a 401, to have been read")
+	}
+}
+
+// Answers of every kind leave their connection fit for the next call.
+func TestConnectionsAreReused(t *testing.T) {
+	t.Parallel()
+	fake := liveblockstest.New(testKey)
+	createRoom(t, fake, "r", liveblockstest.RoomOptions{})
+	var opened atomic.Int32
+	srv := httptest.NewUnstartedServer(fake)
+	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	c := newClient(t, srv.URL)
+	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom},
+		liveblockstest.Usual().Times(5), liveblockstest.Status(404, "ROOM_NOT_FOUND").Times(5),
+		liveblockstest.Status(500, "X").Times(5), liveblockstest.Redirect("/").Times(5), liveblockstest.Garbage().Times(5),
+		liveblockstest.Usual().Chunked().Times(5), liveblockstest.Usual().Gzip().Times(5))
+	for range 35 {
+		_, _ = c.Room(t.Context(), "r") // every kind is judged elsewhere
+	}
+	if left := fake.StepsLeft(); left != 0 {
+		t.Fatalf("StepsLeft = %d; want none", left)
+	}
+	if n := opened.Load(); n != 1 {
+		t.Fatalf("%d connections were opened; want 1", n)
+	}
+
+	// As many workers as the pool is large keep their connections.
+	const workers = 8
+	for range 5 {
+		hold := liveblockstest.NewHold()
+		fake.Script(liveblockstest.Match{}, hold.Step().Times(workers))
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(func() {
+				if _, err := c.Storage(t.Context(), "r"); err != nil {
+					t.Errorf("Storage = %v; want nil", err)
+				}
+			})
+		}
+		for range workers {
+			<-hold.Arrived()
+		}
+		hold.Release()
+		wg.Wait()
+	}
+	if n := opened.Load(); n != workers {
+		t.Fatalf("%d connections were opened; want %d", n, workers)
+	}
+}
+
+func TestHTTP2(t *testing.T) {
+	t.Parallel()
+	fake := liveblockstest.New(testKey)
+	createRoom(t, fake, "a/b", liveblockstest.RoomOptions{})
+	var major atomic.Int32
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		major.Store(int32(r.ProtoMajor))
+		fake.ServeHTTP(w, r)
+	}))
+	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+
+	err := newClient(t, srv.URL).Ping(t.Context())
+	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+	if !strings.Contains(err.Error(), "certificate") {
+		t.Fatalf("Ping = %v; want the certificate refused", err)
+	}
+
+	transport := newTransport(4)
+	transport.TLSClientConfig = &tls.Config{RootCAs: srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	c := newClient(t, srv.URL, func(cfg *Config) { cfg.Transport = transport })
+	if _, err := c.Storage(t.Context(), "a/b"); err != nil || major.Load() != 2 {
+		t.Fatalf("Storage = %v over HTTP/%d; want nil over HTTP/2", err, major.Load())
+	}
+	fake.Script(liveblockstest.Match{}, liveblockstest.ResetMidBody(), liveblockstest.Truncate())
+	for range 2 {
+		_, err := c.Storage(t.Context(), "a/b")
+		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+	}
+}
+
+func TestRequestHeaders(t *testing.T) {
+	t.Parallel()
+	var got http.Header
+	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Clone()
+		_, _ = io.WriteString(w, `{}`)
+	}))
+	c := newClient(t, srv.URL, func(cfg *Config) { cfg.UserAgent = "mirror/1" })
+	if err := c.Ping(t.Context()); err != nil {
+		t.Fatalf("Ping = %v; want nil", err)
+	}
+	want := http.Header{
+		"Authorization": {"Bearer " + testKey}, "User-Agent": {"mirror/1"},
+		"Accept": {"application/json"}, "Accept-Encoding": {"gzip"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("headers (-want +got):\n%s", diff)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{
+		"no scheme":       {BaseURL: "api.liveblocks.io"},
+		"other scheme":    {BaseURL: "ftp://api.liveblocks.io"},
+		"no host":         {BaseURL: "http://:80"},
+		"user":            {BaseURL: "https://u:hunter2@api.liveblocks.io"},
+		"user, unparsed":  {BaseURL: "https://u:hunter2@api liveblocks"},
+		"query":           {BaseURL: "https://api.liveblocks.io?hunter2"},
+		"fragment":        {BaseURL: "https://api.liveblocks.io#hunter2"},
+		"no key":          {SecretKey: " "},
+		"public key":      {SecretKey: "pk_hunter2"},
+		"key with a line": {SecretKey: "sk_hunter2\n"},
+		"bare prefix":     {SecretKey: "sk_"},
+		"negative":        {Timeout: -1},
+		"negative rate":   {RatePerSecond: -1},
+		"no rate at all":  {RatePerSecond: 1e9},
+		"probes":          {ProbeMin: 2, ProbeMax: 1},
+	} {
+		if cfg.SecretKey == "" {
+			cfg.SecretKey = "sk_hunter2"
+		}
+		if _, err := New(cfg); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("New with %s = %v; want an error without secrets", name, err)
+		}
+	}
+	c, err := New(Config{SecretKey: testKey, ProbeMax: time.Second})
+	if err != nil {
+		t.Fatalf("New = %v; want nil", err)
+	}
+	if c.cfg.BaseURL != DefaultBaseURL || c.cfg.Timeout != 30*time.Second || c.cfg.ProbeMin != time.Second {
+		t.Fatalf("New = %+v; want the defaults", c.cfg)
+	}
+}
+
+func TestDeepJSON(t *testing.T) {
+	t.Parallel()
+	deep := func(inner string) string {
+		return strings.Repeat(`{"a":[`, maxStdDepth) + inner + strings.Repeat("]}", maxStdDepth)
+	}
+	for body, want := range map[string]bool{
+		deep(`"]}\""`):             true,
+		deep(``):                   true,
+		deep(`"`):                  false,
+		deep(`]`):                  false,
+		deep(`[}`):                 false,
+		deep(`"\`):                 false,
+		deep(`1`)[:6*maxStdDepth]:  false,
+		deep(`1`)[:8*maxStdDepth]:  false,
+		`[1`:                       false,
+		`[1]`:                      false, // not deep: encoding/json has the say
+		strings.Repeat("[", 1<<20): false,
+		deep(`1`) + "]":            false,
+	} {
+		if got := deepJSON([]byte(body)); got != want {
+			t.Errorf("deepJSON(%.20q.. of %d bytes) = %t; want %t", body, len(body), got, want)
+		}
+	}
+}

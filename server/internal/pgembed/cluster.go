@@ -1,0 +1,234 @@
+package pgembed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	superuser  = "postgres"
+	socketPort = "5432" // names the socket; no TCP port is opened
+
+	// maxSocketPath is what fits in a Unix socket address on every system: macOS
+	// has room for 103 bytes, Linux for 107.
+	maxSocketPath = 103
+)
+
+// tuning is how our server differs from a plain one. Nothing here touches
+// durability: fsync, full_page_writes and synchronous_commit stay on.
+var tuning = map[string]string{
+	"shared_buffers": "256MB",
+	"max_wal_size":   "2GB", // a backfill would otherwise checkpoint all the time
+	"jit":            "off", // costs more than our short queries take
+	"timezone":       "UTC",
+	"log_timezone":   "UTC",
+
+	// What goes wrong with a statement is told to the client that sent it. In the
+	// log it would repeat the values of the row, which are not ours to log.
+	"log_min_messages": "log",
+}
+
+// cluster is a locked data folder with everything needed to run its server.
+type cluster struct {
+	dir     string
+	pgdata  string
+	bin     string
+	major   int
+	id      identity
+	lock    *os.File
+	log     *serverLog
+	sock    string
+	sockTmp string // folder to remove in the end, if the socket is not in dir
+	tag     string // in the command line of every process of the server
+	args    []string
+}
+
+// openCluster locks the data folder and makes it ready to run the server,
+// creating the cluster when there is none.
+func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
+	c := &cluster{}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if c.dir, err = filepath.Abs(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	c.pgdata = filepath.Join(c.dir, "pgdata")
+	// Others may pass through, since the server's account is another than root;
+	// what is inside is closed to them.
+	if err := os.MkdirAll(c.dir, 0o711); err != nil { //nolint:gosec // see above
+		return nil, fmt.Errorf("create data folder: %w", err)
+	}
+	// The kernel drops the lock when we die, however we die.
+	if c.lock, err = os.OpenFile(filepath.Join(c.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	if err := syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", ErrInUse)
+	}
+	have, err := clusterVersion(c.pgdata)
+	if err != nil {
+		return nil, err
+	}
+	if c.bin, c.major, err = findBinaries(ctx, cfg, c.dir, have); err != nil {
+		return nil, err
+	}
+	if c.id, err = chooseIdentity(ctx, c.dir, c.pgdata, c.bin); err != nil {
+		return nil, err
+	}
+	if have == 0 {
+		if err := c.init(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	if c.tag, err = clusterTag(c.pgdata); err != nil {
+		return nil, err
+	}
+	if err := c.placeSocket(); err != nil {
+		return nil, err
+	}
+	if cfg.LogPath == "" {
+		cfg.LogPath = filepath.Join(c.dir, "postgres.log")
+	}
+	if c.log, err = openLog(cfg.LogPath); err != nil {
+		return nil, err
+	}
+	c.args = c.arguments(ctx, cfg.Settings)
+	return c, nil
+}
+
+// close gives the data folder back. The server has to be down.
+func (c *cluster) close() {
+	if c.sockTmp != "" {
+		_ = os.RemoveAll(c.sockTmp)
+	}
+	if c.log != nil {
+		_ = c.log.file.Close()
+	}
+	if c.lock != nil {
+		// Unlocking, not closing alone: a process being forked this instant holds a
+		// copy of the descriptor until it has become another program.
+		_ = syscall.Flock(int(c.lock.Fd()), syscall.LOCK_UN)
+		_ = c.lock.Close()
+	}
+}
+
+// clusterVersion is the major version that made the cluster, 0 if there is no cluster.
+func clusterVersion(pgdata string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(pgdata, "PG_VERSION")) //nolint:gosec // the folder is ours
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read version of the data: %w", err)
+	}
+	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0, fmt.Errorf("read version of the data: PG_VERSION is %q", b)
+	}
+	return v, nil
+}
+
+// clusterTag names the cluster on this machine, by what does not change when its
+// folder is moved. The width is fixed, so no tag is the beginning of another.
+func clusterTag(pgdata string) (string, error) {
+	var st syscall.Stat_t
+	if err := syscall.Stat(pgdata, &st); err != nil {
+		return "", fmt.Errorf("stat %s: %w", pgdata, err)
+	}
+	return fmt.Sprintf("pgembed-%016x-%016x", st.Dev, st.Ino), nil
+}
+
+// init creates the cluster beside its place and moves it there when it is
+// whole, so that a crash cannot leave half of one.
+func (c *cluster) init(ctx context.Context, cfg Config) error {
+	tmp := c.pgdata + ".init"
+	if err := os.RemoveAll(tmp); err != nil {
+		return fmt.Errorf("clear an unfinished initdb: %w", err)
+	}
+	if err := c.id.mkdir(tmp); err != nil {
+		return err
+	}
+	args := []string{
+		"-D", tmp, "-U", superuser, "-E", "UTF8", "--locale=C", "--data-checksums", "--no-instructions",
+		// Who can reach the socket is decided by the folder it is in.
+		"-A", "trust",
+	}
+	if cfg.Settings["fsync"] == "off" {
+		args = append(args, "--no-sync")
+	}
+	if out, err := c.id.command(ctx, c.dir, filepath.Join(c.bin, "initdb"), args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, oneLine(out))
+	}
+	if err := os.Rename(tmp, c.pgdata); err != nil {
+		return fmt.Errorf("put the new cluster in place: %w", err)
+	}
+	return nil
+}
+
+// placeSocket decides where the socket lives: beside the data, where nobody else
+// can plant one, or in a fresh folder if that path is too long for a socket.
+func (c *cluster) placeSocket() error {
+	c.sock = filepath.Join(c.dir, "sock")
+	if len(c.sock)+len("/.s.PGSQL."+socketPort) <= maxSocketPath {
+		return nil
+	}
+	// Not the temp folder of the environment: on macOS its path is long, too.
+	tmp, err := os.MkdirTemp("/tmp", "pgembed")
+	if err != nil {
+		return fmt.Errorf("create socket folder: %w", err)
+	}
+	c.sockTmp = tmp
+	c.sock = filepath.Join(tmp, "sock")
+	if err := os.Chmod(tmp, 0o711); err != nil { //nolint:gosec // the server's account passes through; sock itself is closed
+		return fmt.Errorf("create socket folder: %w", err)
+	}
+	return nil
+}
+
+// freshSocketDir empties the socket folder. The lock file of a crashed server
+// names a process id that a stranger may have by now, and would stop ours.
+func (c *cluster) freshSocketDir() error {
+	if err := os.RemoveAll(c.sock); err != nil {
+		return fmt.Errorf("clear socket folder: %w", err)
+	}
+	return c.id.mkdir(c.sock)
+}
+
+// arguments is the command line of the server. A later setting outranks an earlier one.
+func (c *cluster) arguments(ctx context.Context, settings map[string]string) []string {
+	args := []string{"-D", c.pgdata}
+	add := func(m map[string]string) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			args = append(args, "-c", k+"="+m[k])
+		}
+	}
+	add(tuning)
+	// Not every build has lz4; where it is missing the server would not start.
+	lz4 := []string{"-C", "wal_compression", "-D", c.pgdata, "-c", "wal_compression=lz4"}
+	if c.id.command(ctx, c.dir, filepath.Join(c.bin, "postgres"), lz4...).Run() == nil {
+		add(map[string]string{"wal_compression": "lz4"})
+	}
+	add(settings)
+	add(map[string]string{
+		"listen_addresses":        "",
+		"unix_socket_directories": c.sock,
+		"unix_socket_permissions": "0700",
+		"port":                    socketPort,
+		"cluster_name":            c.tag,
+		"log_destination":         "stderr",
+		"logging_collector":       "off",
+	})
+	return args
+}

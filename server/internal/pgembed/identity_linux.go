@@ -1,0 +1,20 @@
+package pgembed
+
+import (
+	"os"
+	"syscall"
+)
+
+// attr makes a child run as id and shut down, fast but clean, should we die.
+func (id identity) attr() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
+	switch id.mode {
+	case asOther:
+		a.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)} //nolint:gosec // account ids are not negative
+	case asMapped:
+		a.Cloneflags = syscall.CLONE_NEWUSER
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: id.uid, HostID: os.Geteuid(), Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: id.gid, HostID: os.Getegid(), Size: 1}}
+	}
+	return a
+}

@@ -1,0 +1,16 @@
+//go:build unix && !linux
+
+package pgembed
+
+import "syscall"
+
+// attr makes a child run as id. There are no user namespaces here, so asMapped is
+// our own account, which postgres then refuses; and nothing ends the child should we
+// die: the next start does.
+func (id identity) attr() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{}
+	if id.mode == asOther {
+		a.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)} //nolint:gosec // account ids are not negative
+	}
+	return a
+}

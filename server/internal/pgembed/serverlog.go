@@ -1,0 +1,54 @@
+package pgembed
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// maxLog is the size from which on a start begins a new log. One older log is kept.
+const maxLog = 10 << 20
+
+// serverLog is the file the server logs to. The server writes to it directly, not
+// through us, so that its last words are there when we are not.
+type serverLog struct{ file *os.File }
+
+func openLog(path string) (*serverLog, error) {
+	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, fmt.Errorf("rotate server log: %w", err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600) //nolint:gosec // the operator names it
+	if err != nil {
+		return nil, fmt.Errorf("open server log: %w", err)
+	}
+	return &serverLog{f}, nil
+}
+
+// size is where the next line of the log will begin.
+func (l *serverLog) size() int64 {
+	st, err := l.file.Stat()
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
+
+// explain adds to err the last lines logged since the log had the given size.
+func (l *serverLog) explain(err error, since int64) error {
+	from := max(since, l.size()-4096)
+	b := make([]byte, max(0, l.size()-from))
+	n, _ := l.file.ReadAt(b, from)
+	lines := strings.Split(strings.TrimSpace(string(b[:n])), "\n")
+	last := oneLine([]byte(strings.Join(lines[max(0, len(lines)-6):], "\n")))
+	if last == "" {
+		return err
+	}
+	return fmt.Errorf("%w; %s ends with: %s", err, l.file.Name(), last)
+}
+
+// oneLine joins the lines of a program's output for use in an error.
+func oneLine(out []byte) string {
+	return strings.Join(strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' || r == '\r' }), " | ")
+}

@@ -1,0 +1,19 @@
+package queue
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// backoff doubles with each attempt. Half of it is chance, so that tasks that
+// failed together do not come back together.
+func (p Policy) backoff(attempts int) time.Duration {
+	d := p.BackoffMin
+	for range attempts {
+		if d *= 2; d >= p.BackoffMax {
+			d = p.BackoffMax
+			break
+		}
+	}
+	return d/2 + rand.N(d/2+1)
+}

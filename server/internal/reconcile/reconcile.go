@@ -1,0 +1,161 @@
+// Package reconcile brings one resource up to date: it fetches the latest state
+// and applies it. Events are only hints; what is stored is always what was read.
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// Fetcher reads the latest state from Liveblocks. Failures are faults; that
+// there is no such resource is reason UPSTREAM_NOT_FOUND, with Liveblocks' own
+// code in the metadata.
+type Fetcher interface {
+	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
+	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+}
+
+// codeRoomNotFound is Liveblocks' word for a room that is not there. Any other
+// 404 may come from a proxy or a wrong path and proves nothing.
+const codeRoomNotFound = "ROOM_NOT_FOUND"
+
+// cleanBatch bounds one clean-up transaction.
+const cleanBatch = 100
+
+// Config is what a Reconciler works with.
+type Config struct {
+	Mirror  store.Mirror
+	Tasks   store.Tasks
+	Fetcher Fetcher
+	// Failure judges a failed attempt; see queue.Policy.
+	Failure func(mirror.Lease, error, time.Time) store.Failure
+	// Settle is how long after a burst of events the last fetch comes.
+	Settle time.Duration
+	// MaxData is the largest document in bytes for which the queryable JSON is
+	// kept.
+	MaxData int
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+// Reconciler does tasks.
+type Reconciler struct{ cfg Config }
+
+// New returns a Reconciler.
+func New(cfg Config) *Reconciler { return &Reconciler{cfg: cfg} }
+
+// Do does the task that lease is for. No transaction is open while it fetches.
+func (r *Reconciler) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	if lease.Resource.Kind == mirror.KindRoom {
+		return r.room(ctx, lease)
+	}
+	if lease.Epoch == 0 || lease.Gone {
+		// Whose incarnation would it belong to? The room comes first.
+		return r.cfg.Tasks.Park(ctx, lease, r.cfg.Now())
+	}
+	switch lease.Resource.Kind {
+	case mirror.KindStorage:
+		return r.storage(ctx, lease)
+	default:
+		return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
+			fmt.Sprintf("this version does not mirror kind %d", lease.Resource.Kind))
+	}
+}
+
+func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	room, err := r.cfg.Fetcher.Room(ctx, lease.Resource.Room)
+	if err != nil {
+		return r.missing(ctx, lease, err)
+	}
+	_, properties, err := lson.JSON(nil, room.Source)
+	if err != nil {
+		return mirror.Applied{}, fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks' answer is not JSON")
+	}
+	room.DataProblem = dataProblem(properties)
+	applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
+	if err != nil {
+		return applied, fmt.Errorf("apply room: %w", err)
+	}
+	if applied.Stale {
+		r.clean(ctx, lease.Resource)
+	}
+	return applied, nil
+}
+
+// clean removes what earlier incarnations left behind. It shows nowhere, so a
+// failure only leaves it lying a while longer.
+func (r *Reconciler) clean(ctx context.Context, room mirror.Resource) {
+	for {
+		n, err := r.cfg.Mirror.CleanRoom(ctx, room, cleanBatch)
+		if err != nil {
+			r.cfg.Logger.WarnContext(ctx, "earlier incarnation of a room not cleaned up", slog.Any("error", err))
+		}
+		if n < cleanBatch {
+			return
+		}
+	}
+}
+
+func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	fetched, err := r.cfg.Fetcher.Storage(ctx, lease.Resource.Room)
+	if err != nil {
+		return r.missing(ctx, lease, err)
+	}
+	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: lson.Version}
+	data, properties, err := lson.JSON(make([]byte, 0, len(fetched.Body)), fetched.Body)
+	switch {
+	case err != nil:
+		return mirror.Applied{}, fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks' answer is not plain-lson")
+	case len(data) > r.cfg.MaxData:
+		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(data), r.cfg.MaxData)
+	default:
+		doc.DataProblem = dataProblem(properties)
+	}
+	if doc.DataProblem == "" {
+		doc.Data = data
+	}
+	applied, err := r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
+	if err != nil {
+		return applied, fmt.Errorf("apply storage: %w", err)
+	}
+	return applied, nil
+}
+
+// dataProblem says what SQL databases refuse in JSON that is valid.
+func dataProblem(p lson.Properties) string {
+	switch {
+	case p.HasNUL:
+		return `contains the character \u0000, which SQL databases do not store in JSON`
+	case p.HasLoneSurrogate:
+		return "contains half of a surrogate pair, which SQL databases do not store in JSON"
+	default:
+		return ""
+	}
+}
+
+// missing settles the answer that there is no such room; other failures go on
+// to the caller.
+func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error) (mirror.Applied, error) {
+	if !fault.Is(err, fault.ReasonUpstreamNotFound) {
+		return mirror.Applied{}, err
+	}
+	// As the failure of an attempt, not for good: the next one may find it.
+	f := fault.Of(err)
+	again := fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
+	if f.Meta["code"] != codeRoomNotFound {
+		return mirror.Applied{}, again
+	}
+	now := r.cfg.Now()
+	applied, err := r.cfg.Mirror.ApplyMissing(ctx, lease, r.cfg.Failure(lease, again, now), r.cfg.Settle)
+	if err != nil {
+		return applied, fmt.Errorf("apply missing %s: %w", lease.Resource.Kind, err)
+	}
+	return applied, nil
+}

@@ -1,0 +1,76 @@
+package inproc
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+func overTCP(b testing.TB, s *script, i *interceptors) grpc.ClientConnInterface {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.UnaryInterceptor(i.onUnary), grpc.StreamInterceptor(i.onStream))
+	mirrorv1.RegisterMirrorServiceServer(server, s)
+	return dial(b, server, l, "passthrough:///"+l.Addr().String())
+}
+
+// BenchmarkUnary compares the ways to make one small call.
+func BenchmarkUnary(b *testing.B) {
+	for _, way := range []struct {
+		name    string
+		connect func(testing.TB, *script, *interceptors) grpc.ClientConnInterface
+	}{{"inproc", inProcess}, {"bufconn", overWire}, {"tcp", overTCP}} {
+		b.Run(way.name, func(b *testing.B) {
+			s := &script{get: func(_ context.Context, req *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+				return &mirrorv1.GetRoomResponse{Room: &mirrorv1.Room{RoomId: req.GetRoomId()}}, nil
+			}}
+			client := mirrorv1.NewMirrorServiceClient(way.connect(b, s, new(interceptors)))
+			req := &mirrorv1.GetRoomRequest{RoomId: "room"}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := client.GetRoom(b.Context(), req); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFill compares the deep copy of an answer with setting its top-level
+// fields one by one, which would share what they point to.
+func BenchmarkFill(b *testing.B) {
+	for _, size := range []int{1 << 10, 1 << 20} {
+		src := &mirrorv1.GetStorageDocumentResponse{Document: &mirrorv1.Document{
+			ProjectId: "default", RoomId: "room", Content: make([]byte, size), Freshness: &mirrorv1.Freshness{Revision: 1},
+		}}
+		b.Run("deep/"+strconv.Itoa(size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := fill(new(mirrorv1.GetStorageDocumentResponse), src); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("fieldwise/"+strconv.Itoa(size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var dst proto.Message = new(mirrorv1.GetStorageDocumentResponse)
+				to := dst.ProtoReflect()
+				src.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+					to.Set(fd, v)
+					return true
+				})
+			}
+		})
+	}
+}

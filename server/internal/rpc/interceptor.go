@@ -1,0 +1,220 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+)
+
+// step is one interceptor, written once for unary calls and streams.
+type step struct {
+	name string
+	// around runs the call by calling next. Nil for a step that only looks at
+	// requests.
+	around func(ctx context.Context, method string, next func(context.Context) error) error
+	// request looks at a message from the client before the handler sees it.
+	request func(message any) error
+}
+
+// steps returns what every call passes through, outermost first. Log and
+// counters are outside so that they see the final code, refusals and panics
+// included; a caller who may not call learns nothing about his request.
+func (s *Services) steps() []step {
+	steps := []step{
+		{name: "request id", around: identify},
+		{name: "log", around: s.log},
+		{name: "metrics", around: s.observe},
+		{name: "recovery", around: recovery},
+		{name: "errors", around: classified},
+		{name: "auth", around: s.authenticate},
+		{name: "validate", request: s.validate.check},
+	}
+	if s.Observe == nil {
+		steps = append(steps[:2], steps[3:]...)
+	}
+	return steps
+}
+
+// UnaryInterceptor returns the chain for unary calls.
+func (s *Services) UnaryInterceptor() grpc.UnaryServerInterceptor {
+	steps := s.steps()
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		var resp any
+		next := func(ctx context.Context) (err error) {
+			resp, err = handler(ctx, req)
+			return err
+		}
+		if err := run(ctx, steps, info.FullMethod, req, next); err != nil {
+			return nil, err
+		}
+		return resp, nil
+	}
+}
+
+// StreamInterceptor returns the same chain for streams.
+func (s *Services) StreamInterceptor() grpc.StreamServerInterceptor {
+	steps := s.steps()
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		return run(stream.Context(), steps, info.FullMethod, nil, func(ctx context.Context) error {
+			return handler(srv, &checkedStream{ServerStream: stream, ctx: ctx, steps: steps})
+		})
+	}
+}
+
+// run calls the steps, the first one outermost, and next in their midst. A
+// stream has no request yet.
+func run(ctx context.Context, steps []step, method string, req any, next func(context.Context) error) error {
+	for len(steps) > 0 {
+		first, rest := steps[0], steps[1:]
+		if first.around != nil {
+			return first.around(ctx, method, func(ctx context.Context) error {
+				return run(ctx, rest, method, req, next)
+			})
+		}
+		if req != nil {
+			if err := first.request(req); err != nil {
+				return err
+			}
+		}
+		steps = rest
+	}
+	return next(ctx)
+}
+
+// checkedStream looks at the requests of a stream as they come.
+type checkedStream struct {
+	grpc.ServerStream
+	ctx   context.Context //nolint:containedctx // the interface hands the context out
+	steps []step
+}
+
+// Context returns the context the steps made.
+func (s *checkedStream) Context() context.Context { return s.ctx }
+
+// RecvMsg receives a message and has the steps look at it.
+func (s *checkedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	for _, step := range s.steps {
+		if step.request == nil {
+			continue
+		}
+		if err := step.request(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type requestIDKey struct{}
+
+// requestID returns the id of the call, empty outside of one.
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// identify gives the call an id: the caller's x-request-id where it is a plain
+// word, so that it can forge no log line, else a random one.
+func identify(ctx context.Context, _ string, next func(context.Context) error) error {
+	var id string
+	if given := metadata.ValueFromIncomingContext(ctx, "x-request-id"); len(given) == 1 && plainWord(given[0]) {
+		id = given[0]
+	} else {
+		id = strconv.FormatUint(rand.Uint64(), 16)
+	}
+	return next(context.WithValue(ctx, requestIDKey{}, id))
+}
+
+func plainWord(s string) bool {
+	return s != "" && len(s) <= 64 &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
+}
+
+// log writes one line for each call: what was called and how it ended, never
+// what was in it. The cause of an internal error stands here and nowhere else.
+func (s *Services) log(ctx context.Context, method string, next func(context.Context) error) error {
+	start := time.Now()
+	err := next(ctx)
+	code := status.Code(err)
+	level := slog.LevelDebug
+	if code == codes.Internal || code == codes.Unknown {
+		level = slog.LevelWarn
+	}
+	if !s.Log.Enabled(ctx, level) {
+		return err
+	}
+	attrs := []slog.Attr{
+		slog.String("method", method),
+		slog.String("code", code.String()),
+		slog.Duration("took", time.Since(start)),
+		slog.String("request_id", requestID(ctx)),
+	}
+	if failed, ok := err.(*statusError); ok { //nolint:errorlint // nobody wraps a status
+		attrs = append(attrs, slog.Any("error", failed.cause))
+	} else if err != nil {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	s.Log.LogAttrs(ctx, level, "rpc", attrs...)
+	return err
+}
+
+// observe counts the call.
+func (s *Services) observe(ctx context.Context, method string, next func(context.Context) error) error {
+	start := time.Now()
+	err := next(ctx)
+	s.Observe(method, status.Code(err), time.Since(start))
+	return err
+}
+
+// recovery turns a panic into an internal error with the stack as its cause.
+func recovery(ctx context.Context, _ string, next func(context.Context) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = toStatus(ctx, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+		}
+	}()
+	return next(ctx)
+}
+
+// classified turns every error into a status.
+func classified(ctx context.Context, _ string, next func(context.Context) error) error {
+	if err := next(ctx); err != nil {
+		return toStatus(ctx, err)
+	}
+	return nil
+}
+
+// authenticate asks for a bearer token, except for deliveries, which carry a
+// signature.
+func (s *Services) authenticate(ctx context.Context, method string, next func(context.Context) error) error {
+	if method == mirrorv1.EventService_ReceiveWebhook_FullMethodName {
+		return next(ctx)
+	}
+	var header string
+	switch given := metadata.ValueFromIncomingContext(ctx, "authorization"); len(given) {
+	case 0:
+	case 1:
+		header = given[0]
+	default:
+		return fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, "more than one credential was given")
+	}
+	if err := s.Auth.Check(header); err != nil {
+		return err
+	}
+	return next(ctx)
+}

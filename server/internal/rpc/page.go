@@ -1,0 +1,235 @@
+package rpc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+const (
+	defaultPageSize = 50
+	maxPageSize     = 500
+)
+
+// list names a list in its page tokens. The values are on the wire.
+type list byte
+
+const (
+	listEvents    list = 1
+	listRooms     list = 2
+	listDocuments list = 3
+	listTasks     list = 4
+)
+
+// cursor is the key of the last item of a page. Each list uses a part of it:
+// events Time and ID, rooms Room, documents and tasks Room, Kind and ID. The
+// zero cursor stands before the first item.
+type cursor struct {
+	Time time.Time
+	Room mirror.RoomID
+	Kind mirror.Kind
+	ID   string
+}
+
+// fits reports whether c can be the key of an item of the list.
+func (c cursor) fits(l list) bool {
+	switch l {
+	case listEvents:
+		return c == cursor{Time: c.Time, ID: c.ID} && storableTime(c.Time) && mirror.ValidID(c.ID, mirror.MaxEventID)
+	case listRooms:
+		return c == cursor{Room: c.Room} && mirror.ValidID(string(c.Room), mirror.MaxRoomID)
+	case listDocuments, listTasks:
+		return c.Time.IsZero() && validResource(c.Room, c.Kind, c.ID)
+	default:
+		return false
+	}
+}
+
+// A page token is tokenVersion, the list, filterLen bytes of a hash of the
+// filters, and the cursor: microseconds, kind, length of the room id, room id,
+// id. It gives nobody access he lacks, so it is not signed; it is parsed as
+// hostile all the same.
+const (
+	tokenVersion = 1
+	filterLen    = 8
+	tokenHeader  = 2 + filterLen + 8 + 2 + 2
+)
+
+var (
+	errTokenInvalid  = errors.New("page token is not one of ours")
+	errTokenMismatch = errors.New("page token of another list or other filters")
+)
+
+// formatToken returns the token for the page after the cursor.
+func formatToken(l list, filters [filterLen]byte, after cursor) string {
+	raw := make([]byte, 0, tokenHeader+len(after.Room)+len(after.ID))
+	raw = append(raw, tokenVersion, byte(l))
+	raw = append(raw, filters[:]...)
+	var micros int64
+	if !after.Time.IsZero() {
+		micros = after.Time.UnixMicro()
+	}
+	raw = binary.BigEndian.AppendUint64(raw, uint64(micros))
+	raw = binary.BigEndian.AppendUint16(raw, uint16(after.Kind))
+	raw = binary.BigEndian.AppendUint16(raw, uint16(len(after.Room)))
+	raw = append(raw, after.Room...)
+	raw = append(raw, after.ID...)
+	return base64.RawURLEncoding.EncodeToString(raw)
+}
+
+// parseToken reads what formatToken wrote for this list and these filters, and
+// only that: every cursor has one spelling.
+func parseToken(token string, l list, filters [filterLen]byte) (cursor, error) {
+	raw, err := decodeBase64(token)
+	if err != nil || len(raw) < tokenHeader || raw[0] != tokenVersion {
+		return cursor{}, errTokenInvalid
+	}
+	switch of := list(raw[1]); of {
+	case listEvents, listRooms, listDocuments, listTasks:
+		if of != l {
+			return cursor{}, errTokenMismatch
+		}
+	default:
+		return cursor{}, errTokenInvalid
+	}
+	if [filterLen]byte(raw[2:]) != filters {
+		return cursor{}, errTokenMismatch
+	}
+	key := raw[2+filterLen:]
+	after := cursor{Kind: mirror.Kind(binary.BigEndian.Uint16(key[8:]))}
+	if micros := int64(binary.BigEndian.Uint64(key)); micros != 0 {
+		after.Time = time.UnixMicro(micros).UTC()
+	}
+	length := int(binary.BigEndian.Uint16(key[10:]))
+	key = key[12:]
+	if length > len(key) {
+		return cursor{}, errTokenInvalid
+	}
+	after.Room, after.ID = mirror.RoomID(key[:length]), string(key[length:])
+	if !after.fits(l) {
+		return cursor{}, errTokenInvalid
+	}
+	return after, nil
+}
+
+// decodeBase64 decodes URL-safe base64 without padding. The standard decoder
+// skips line breaks, which would give one id many spellings.
+func decodeBase64(s string) ([]byte, error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil {
+		return nil, err
+	}
+	if base64.RawURLEncoding.EncodedLen(len(raw)) != len(s) {
+		return nil, errTokenInvalid
+	}
+	return raw, nil
+}
+
+// pageRequest is what the requests of all lists have in common.
+type pageRequest interface {
+	proto.Message
+	GetPageSize() int32
+	GetPageToken() string
+}
+
+// filterHash is the same for two requests that select the same items. All
+// fields count but those that say how much to return and where to go on, so a
+// filter that is added later is part of it without further ado.
+func filterHash(req proto.Message, project mirror.ProjectID) ([filterLen]byte, error) {
+	filters := req.ProtoReflect().New()
+	req.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch field.Name() {
+		case "project_id", "page_size", "page_token", "view":
+		default:
+			filters.Set(field, value)
+		}
+		return true
+	})
+	hash := sha256.New()
+	hash.Write([]byte(project))
+	hash.Write([]byte{0})
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(filters.Interface())
+	if err != nil {
+		return [filterLen]byte{}, err
+	}
+	hash.Write(raw)
+	return [filterLen]byte(hash.Sum(nil)), nil
+}
+
+// listing says how a list is read: rows of type R, shown as messages M.
+type listing[R any, M proto.Message] struct {
+	list    list
+	project mirror.ProjectID
+	// batch bounds the rows of one query where rows can be large; zero reads a
+	// page at once.
+	batch int
+	fetch func(ctx context.Context, after cursor, limit int) ([]R, error)
+	key   func(row *R) cursor
+	show  func(row *R) M
+}
+
+// page answers req with one page and the token of the next, empty at the end.
+// The items stay under budget bytes together, so a page can be short; it has at
+// least one item unless the list has ended.
+func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listing[R, M], budget int) (items []M, next string, err error) {
+	size := defaultPageSize
+	if n := int(req.GetPageSize()); n > 0 {
+		size = min(n, maxPageSize)
+	}
+	filters, err := filterHash(req, l.project)
+	if err != nil {
+		return nil, "", err
+	}
+	var after cursor
+	if token := req.GetPageToken(); token != "" {
+		if after, err = parseToken(token, l.list, filters); err != nil {
+			return nil, "", badToken(err)
+		}
+	}
+	for total := 0; ; {
+		// One row more than the page holds tells whether there is a next page.
+		limit := size - len(items) + 1
+		if l.batch > 0 {
+			limit = min(limit, l.batch)
+		}
+		rows, err := l.fetch(ctx, after, limit)
+		if err != nil {
+			return nil, "", err
+		}
+		for i := range rows {
+			if len(items) == size {
+				return items, formatToken(l.list, filters, after), nil
+			}
+			item := l.show(&rows[i])
+			total += proto.Size(item)
+			if total > budget && len(items) > 0 {
+				return items, formatToken(l.list, filters, after), nil
+			}
+			items = append(items, item)
+			after = l.key(&rows[i])
+		}
+		if len(rows) < limit {
+			return items, "", nil
+		}
+	}
+}
+
+func badToken(err error) error {
+	if errors.Is(err, errTokenMismatch) {
+		f := fault.Wrap(err, fault.Invalid, fault.ReasonPageTokenMismatch, "the page token belongs to another list or other filters")
+		f.Fields = []fault.Field{{Path: "page_token", Problem: "must be used with the filters it was given for"}}
+		return f
+	}
+	f := fault.Wrap(err, fault.Invalid, fault.ReasonPageTokenInvalid, "the page token is not valid")
+	f.Fields = []fault.Field{{Path: "page_token", Problem: "must be a next_page_token"}}
+	return f
+}

@@ -1,0 +1,136 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// errorDomain is the domain of every ErrorInfo, the name of the proto package.
+const errorDomain = "liveblocks.mirror.v1"
+
+// codeOf is the one table from fault to status.
+var codeOf = [...]codes.Code{
+	fault.Internal:    codes.Internal,
+	fault.Invalid:     codes.InvalidArgument,
+	fault.Unauthentic: codes.Unauthenticated,
+	fault.NotFound:    codes.NotFound,
+	fault.Precondition: codes.FailedPrecondition,
+	fault.Expired:     codes.OutOfRange,
+	fault.Busy:        codes.ResourceExhausted,
+	fault.Unavailable: codes.Unavailable,
+}
+
+// statusError is a failure on its way out: what the caller may see, and for the
+// log what it came from. The cause is not in the error chain, so that nothing
+// further out can show it by accident.
+type statusError struct {
+	status *status.Status
+	cause  error
+}
+
+// Error returns what the caller may see.
+func (e *statusError) Error() string { return e.status.String() }
+
+// GRPCStatus returns the status gRPC sends.
+func (e *statusError) GRPCStatus() *status.Status { return e.status }
+
+// toStatus is the only place that picks a gRPC code. ctx has to be the call's
+// own: an operation that was cut by a deadline of ours is the service's trouble,
+// not the caller's deadline.
+func toStatus(ctx context.Context, err error) error {
+	// What gRPC itself says, such as that the stream is broken, stays.
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a status further down the chain is not ours to show
+		return err
+	}
+	f := classify(err)
+	if ended := ctx.Err(); ended != nil && (isContextError(err) || f.Kind == fault.Unavailable) {
+		if errors.Is(ended, context.DeadlineExceeded) {
+			return &statusError{status: status.New(codes.DeadlineExceeded, "the deadline passed"), cause: err}
+		}
+		return &statusError{status: status.New(codes.Canceled, "the call was cancelled"), cause: err}
+	}
+
+	public := strings.ToValidUTF8(f.Public, "\uFFFD")
+	info := &errdetails.ErrorInfo{Reason: string(f.Reason), Domain: errorDomain, Metadata: maps.Clone(f.Meta)}
+	for key, value := range info.GetMetadata() {
+		info.Metadata[key] = strings.ToValidUTF8(value, "\uFFFD")
+	}
+	details := []protoadapt.MessageV1{info}
+	switch f.Kind {
+	case fault.Internal:
+		public = "internal error"
+		details = append(details, &errdetails.RequestInfo{RequestId: requestID(ctx)})
+	case fault.Busy, fault.Unavailable:
+		wait := f.RetryAfter
+		if wait <= 0 {
+			// Spread, so that those who were refused together do not return together.
+			wait = time.Second + rand.N(4*time.Second)
+		}
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(wait)})
+	}
+	if len(f.Fields) > 0 {
+		bad := &errdetails.BadRequest{}
+		for _, field := range f.Fields {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field: field.Path, Description: field.Problem, Reason: string(f.Reason),
+			})
+		}
+		details = append(details, bad)
+	}
+	st := status.New(codeOf[f.Kind], public)
+	if detailed, err := st.WithDetails(details...); err == nil {
+		st = detailed
+	}
+	return &statusError{status: st, cause: err}
+}
+
+// classify returns the fault that err is or stands for.
+func classify(err error) *fault.Error {
+	f := fault.Of(err)
+	if f.Reason != fault.ReasonInternal || f.Kind != fault.Internal {
+		return f
+	}
+	switch {
+	case errors.Is(err, store.ErrSchemaBehind):
+		return fault.Wrap(err, fault.Unavailable, fault.ReasonSchemaBehind,
+			"the database's schema is older than the service needs: run migrate")
+	case isContextError(err):
+		return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the operation took too long")
+	}
+	return f
+}
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// notFound turns [store.ErrNotFound] into the fault f; other errors stay, those
+// that were classified before among them.
+func notFound(err error, f *fault.Error) error {
+	if _, classified := errors.AsType[*fault.Error](err); !classified && errors.Is(err, store.ErrNotFound) {
+		return f
+	}
+	return err
+}
+
+// invalidIDs is the refusal of ids that cannot be stored.
+func invalidIDs(paths ...string) error {
+	f := fault.New(fault.Invalid, fault.ReasonIDInvalid, "an id is not valid")
+	for _, path := range paths {
+		f.Fields = append(f.Fields, fault.Field{Path: path, Problem: "must be an id: valid UTF-8 without NUL"})
+	}
+	return f
+}

@@ -1,0 +1,284 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// head is what is stored of a room's incarnation.
+type head struct {
+	epoch      int64 // 0: no row
+	sha256     []byte
+	createTime time.Time
+	deleteTime time.Time
+}
+
+func (h head) lives() bool { return h.epoch > 0 && h.deleteTime.IsZero() }
+
+func roomHead(ctx context.Context, q *dbq.Queries, r mirror.Resource) (head, error) {
+	row, err := q.RoomHead(ctx, dbq.RoomHeadParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return head{}, nil
+	}
+	if err != nil {
+		return head{}, err
+	}
+	return head{epoch: row.Epoch, sha256: row.ContentSha256, createTime: from(row.CreateTime), deleteTime: from(row.DeleteTime)}, nil
+}
+
+func sortedResources(resources []mirror.Resource) []mirror.Resource {
+	sorted := slices.Clone(resources)
+	slices.SortFunc(sorted, mirror.Resource.Compare)
+	return slices.Compact(sorted)
+}
+
+// ApplyRoom locks the room's state, raises what is in the room, and writes the
+// room last, which is the order of locks.
+func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	r := lease.Resource
+	sum := sha256.Sum256(room.Source)
+	arg := dbq.UpsertRoomParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+		SourceJson: room.Source, ContentSha256: sum[:],
+		CreateTime: at(room.CreateTime), LastConnectionTime: at(room.LastConnectionTime), OrganizationID: room.OrganizationID,
+		Data: room.Source, DataProblem: room.DataProblem,
+	}
+	if room.DataProblem != "" {
+		arg.Data = nil
+	}
+	var out mirror.Applied
+	apply := func(q *dbq.Queries) error {
+		out = mirror.Applied{}
+		st, err := lockState(ctx, q, r, lease.Token)
+		if err != nil {
+			return err
+		}
+		h, err := roomHead(ctx, q, r)
+		if err != nil {
+			return err
+		}
+		reborn := !h.lives() || !h.createTime.Equal(from(arg.CreateTime))
+		var change mirror.ChangeKind
+		if reborn || !bytes.Equal(h.sha256, sum[:]) {
+			change = mirror.ChangeUpserted
+		}
+		if reborn || !st.MissingSince.IsZero() {
+			if out.Woken, err = raiseChildren(ctx, q, r, now); err != nil {
+				return err
+			}
+		}
+		if change != 0 {
+			arg.Epoch = h.epoch
+			if reborn {
+				arg.Epoch++
+			}
+			if err := q.UpsertRoom(ctx, arg); err != nil {
+				return err
+			}
+		}
+		st = st.Succeed(lease, room.FetchTime, now, settle)
+		out.Generation, out.Due, out.Changed, out.Stale = st.Applied, st.Due, change != 0, reborn && h.epoch > 0
+		return q.WriteState(ctx, writeState(r, st, change, now))
+	}
+	err := s.tx(ctx, "apply room", apply)
+	if refused(err) && arg.Data != nil {
+		arg.Data, arg.DataProblem = nil, problem(err)
+		err = s.tx(ctx, "apply room", apply)
+	}
+	return out, err
+}
+
+// raiseChildren raises everything known to be in the room, and what every room
+// has whether it was heard of or not.
+func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, now time.Time) ([]mirror.Resource, error) {
+	rows, err := q.RaiseChildren(ctx, dbq.RaiseChildrenParams{
+		Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var woken []mirror.Resource
+	for _, row := range rows {
+		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: row.ResourceID})
+	}
+	for _, kind := range mirror.Kinds() {
+		child := mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind}
+		if kind == mirror.KindRoom || slices.Contains(woken, child) {
+			continue
+		}
+		n, err := q.InsertState(ctx, dbq.InsertStateParams{
+			Now: at(now), Bucket: child.Bucket(), ProjectID: string(child.Project), RoomID: string(child.Room), Kind: int16(kind),
+		})
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			woken = append(woken, child)
+		}
+	}
+	return woken, nil
+}
+
+// problem is what to tell of a refusal: the server's sentence and code. Its
+// detail would quote the document.
+func problem(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Sprintf("refused by jsonb: %s (SQLSTATE %s)", pg.Message, pg.Code)
+	}
+	return "refused by jsonb"
+}
+
+// ApplyDocument hashes and packs before the transaction begins.
+func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	r := lease.Resource
+	sum := sha256.Sum256(doc.Content)
+	arg := dbq.UpsertDocumentParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		Epoch: lease.Epoch, ContentSha256: sum[:], Size: int64(len(doc.Content)), DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
+		Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.Text,
+	}
+	var out mirror.Applied
+	apply := func(q *dbq.Queries) error {
+		out = mirror.Applied{}
+		row, err := q.LockChild(ctx, dbq.LockChildParams{
+			Bucket: arg.Bucket, ProjectID: arg.ProjectID, RoomID: arg.RoomID, Kind: arg.Kind, ResourceID: arg.ResourceID, Token: lease.Token[:],
+		})
+		if errors.Is(err, pgx.ErrNoRows) {
+			if _, err := lockState(ctx, q, r, lease.Token); err != nil {
+				return err
+			}
+			return store.ErrEpochChanged // the lease holds, so it is the room that is not there
+		}
+		if err != nil {
+			return err
+		}
+		if row.RoomEpoch != lease.Epoch {
+			return store.ErrEpochChanged
+		}
+		changed := row.DocumentEpoch != lease.Epoch || row.DocumentDeriveVersion != arg.DeriveVersion || !bytes.Equal(row.DocumentSha256, sum[:])
+		var change mirror.ChangeKind
+		if changed {
+			change = mirror.ChangeUpserted
+			if arg.Content == nil {
+				arg.Content = s.zip.pack(doc.Content)
+			}
+			if err := q.UpsertDocument(ctx, arg); err != nil {
+				return err
+			}
+		}
+		st := stateOf(row.MirrorResourceState).Succeed(lease, doc.FetchTime, now, settle)
+		out = mirror.Applied{Generation: st.Applied, Changed: changed, Due: st.Due}
+		return q.WriteState(ctx, writeState(r, st, change, now))
+	}
+	err := s.tx(ctx, "apply document", apply)
+	if refused(err) && arg.Data != nil {
+		arg.Data, arg.DataProblem = nil, problem(err)
+		err = s.tx(ctx, "apply document", apply)
+	}
+	return out, err
+}
+
+// ApplyMissing settles a 404.
+func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+	if lease.Resource.Kind == mirror.KindRoom {
+		return s.missingRoom(ctx, lease, f.Now, settle)
+	}
+	return s.missingChild(ctx, lease, f)
+}
+
+func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	r := lease.Resource
+	var out mirror.Applied
+	err := s.tx(ctx, "apply missing room", func(q *dbq.Queries) error {
+		out = mirror.Applied{}
+		st, err := lockState(ctx, q, r, lease.Token)
+		if err != nil {
+			return err
+		}
+		h, err := roomHead(ctx, q, r)
+		if err != nil {
+			return err
+		}
+		// A 404 alone proves nothing. With a delete event that no later fetch has
+		// contradicted it does.
+		deleted := st.DeleteGeneration != 0 || h.epoch > 0 && !h.lives()
+		var change mirror.ChangeKind
+		if deleted || !h.lives() {
+			if err := q.QuietChildren(ctx, dbq.QuietChildrenParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)}); err != nil {
+				return err
+			}
+		}
+		if deleted && h.lives() {
+			change = mirror.ChangeDeleted
+			if err := q.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
+				DeleteTime: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+			}); err != nil {
+				return err
+			}
+		}
+		st = st.Vanish(lease, now, settle, deleted)
+		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
+		return q.WriteState(ctx, writeState(r, st, change, now))
+	})
+	return out, err
+}
+
+func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
+	r := lease.Resource
+	var out mirror.Applied
+	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q *dbq.Queries) error {
+		out = mirror.Applied{}
+		roomState, err := lockRoomState(ctx, q, r)
+		if err != nil {
+			return err
+		}
+		h, err := roomHead(ctx, q, r)
+		if err != nil {
+			return err
+		}
+		gone := !h.lives() || !roomState.MissingSince.IsZero()
+		if !gone {
+			if out.Woken, err = wakeRoom(ctx, q, r, f.Now); err != nil {
+				return err
+			}
+		}
+		st, err := lockState(ctx, q, r, lease.Token)
+		if err != nil {
+			return err
+		}
+		if gone {
+			st = st.Vanish(lease, f.Now, 0, false)
+		} else {
+			if st.MissingSince.IsZero() {
+				st.MissingSince = f.Now
+			}
+			st = st.Fail(lease, f)
+		}
+		out.Generation, out.Due = st.Applied, st.Due
+		return q.WriteState(ctx, writeState(r, st, 0, f.Now))
+	})
+	return out, err
+}
+
+// CleanRoom deletes one bounded batch.
+func (s *Store) CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error) {
+	n, err := s.q.CleanDocuments(ctx, dbq.CleanDocumentsParams{
+		Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), MaxRows: int32(limit), //nolint:gosec // a small constant of the caller
+	})
+	if err != nil {
+		return 0, classify(ctx, fmt.Errorf("clean room: %w", err))
+	}
+	return int(n), nil
+}

@@ -1,0 +1,82 @@
+package postgres
+
+import (
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// at turns a time into a column's value; the zero time is null.
+func at(t time.Time) pgtype.Timestamptz {
+	if t.IsZero() {
+		return pgtype.Timestamptz{}
+	}
+	return pgtype.Timestamptz{Time: t.UTC().Truncate(time.Microsecond), Valid: true}
+}
+
+// from turns a column's value into a time; null is the zero time.
+func from(t pgtype.Timestamptz) time.Time {
+	if !t.Valid {
+		return time.Time{}
+	}
+	return t.Time.UTC()
+}
+
+func stateOf(r dbq.MirrorResourceState) store.State {
+	s := store.State{
+		Generation:       r.Generation,
+		Applied:          r.AppliedGeneration,
+		Due:              from(r.DueTime),
+		NotBefore:        from(r.NotBefore),
+		Settle:           r.Settle,
+		DeleteGeneration: r.DeleteGeneration.Int64,
+		LeaseUntil:       from(r.LeaseUntil),
+		Attempts:         int(r.Attempts),
+		LastError:        r.LastError,
+		FailTime:         from(r.FailTime),
+		FetchTime:        from(r.FetchTime),
+		SourceUpdateTime: from(r.SourceUpdateTime),
+		MissingSince:     from(r.MissingSince),
+	}
+	copy(s.LeaseToken[:], r.LeaseToken)
+	return s
+}
+
+func resourceOf(r dbq.MirrorResourceState) mirror.Resource {
+	return mirror.Resource{
+		Project: mirror.ProjectID(r.ProjectID),
+		Room:    mirror.RoomID(r.RoomID),
+		Kind:    mirror.Kind(r.Kind),
+		ID:      r.ResourceID,
+	}
+}
+
+// writeState is the row that gives the lease back and holds s. A change of 0
+// writes no change entry.
+func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now time.Time) dbq.WriteStateParams {
+	return dbq.WriteStateParams{
+		Bucket:            r.Bucket(),
+		ProjectID:         string(r.Project),
+		RoomID:            string(r.Room),
+		Kind:              int16(r.Kind),
+		ResourceID:        r.ID,
+		Generation:        s.Generation,
+		AppliedGeneration: s.Applied,
+		DueTime:           at(s.Due),
+		NotBefore:         at(s.NotBefore),
+		Settle:            s.Settle,
+		DeleteGeneration:  pgtype.Int8{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
+		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
+		LastError:         s.LastError,
+		FailTime:          at(s.FailTime),
+		FetchTime:         at(s.FetchTime),
+		SourceUpdateTime:  at(s.SourceUpdateTime),
+		MissingSince:      at(s.MissingSince),
+		ChangeKind:        int16(change),
+		Now:               at(now),
+	}
+}

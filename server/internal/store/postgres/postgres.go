@@ -1,0 +1,199 @@
+// Package postgres is the engine for PostgreSQL 14 and newer and for services
+// that speak its protocol. What each method owes is said in package store.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+var _ store.Store = (*Store)(nil)
+
+// Config says how to reach the database.
+type Config struct {
+	// URL is a postgres:// URL or a keyword/value string. It may lead through a
+	// connection pooler.
+	URL string
+	// Pooled says that URL leads through a pooler in transaction mode, which
+	// cannot keep prepared statements. Common poolers are recognised by their
+	// host name or port and need no telling.
+	Pooled bool
+	// MaxConns bounds the open connections; zero means [DefaultMaxConns].
+	MaxConns int
+	Logger   *slog.Logger
+}
+
+// DefaultMaxConns suits one replica on a small database: accepts share one
+// connection at a time, and the rest serve workers and reads.
+const DefaultMaxConns = 16
+
+// connectTimeout bounds one attempt to connect. A suspended Neon compute wakes
+// in well under a second; ten leave room for a cold region.
+const connectTimeout = 10 * time.Second
+
+// Store is the engine.
+type Store struct {
+	pool *pgxpool.Pool
+	q    *dbq.Queries
+	zip  *zip
+	log  *slog.Logger
+}
+
+// Open prepares the connections. It does not wait for the database: the first
+// use connects.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	pc, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, errors.New("the database URL cannot be read") // the cause repeats the URL, password included
+	}
+	pc.MaxConns = DefaultMaxConns
+	if cfg.MaxConns > 0 {
+		pc.MaxConns = int32(min(cfg.MaxConns, 10_000)) //nolint:gosec // bounded right here
+	}
+	// Connections that nobody uses are given back, so that they do not keep a
+	// server's slots.
+	pc.MaxConnIdleTime = 5 * time.Minute
+	pc.ConnConfig.ConnectTimeout = connectTimeout
+	if cfg.Pooled || behindPooler(pc.ConnConfig) {
+		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
+	if pc.ConnConfig.RuntimeParams["application_name"] == "" {
+		pc.ConnConfig.RuntimeParams["application_name"] = "liveblocks-mirror"
+	}
+	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	z, err := newZip()
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return &Store{pool: pool, q: dbq.New(pool), zip: z, log: cfg.Logger}, nil
+}
+
+// behindPooler recognises the poolers of Neon and Supabase and PgBouncer's
+// usual port. Prepared statements fail behind a pooler that hands each
+// transaction another connection; only the described types may be cached.
+func behindPooler(c *pgx.ConnConfig) bool {
+	return strings.Contains(c.Host, "-pooler.") || c.Port == 6432 || c.Port == 6543
+}
+
+// Close ends all connections.
+func (s *Store) Close() {
+	s.pool.Close()
+	s.zip.close()
+}
+
+// Ping asks for the schema's version, which proves that the database answers
+// and is what this binary needs.
+func (s *Store) Ping(ctx context.Context) error {
+	behind, err := schemaBehind(ctx, s.pool)
+	if err != nil {
+		return classify(ctx, fmt.Errorf("ping: %w", err))
+	}
+	if behind {
+		return store.ErrSchemaBehind
+	}
+	return nil
+}
+
+// Engine asks the server for its name and version.
+func (s *Store) Engine(ctx context.Context) (string, error) {
+	var version string
+	if err := s.pool.QueryRow(ctx, "show server_version").Scan(&version); err != nil {
+		return "", classify(ctx, fmt.Errorf("read server version: %w", err))
+	}
+	return "PostgreSQL " + version, nil
+}
+
+// txAttempts bounds how often one transaction is run. Each retry means that
+// another transaction got through, so five in a row are a sign of trouble.
+const txAttempts = 5
+
+// tx runs f in a transaction, again from the start where the server asks for
+// it, and classifies what is left over. f keeps nothing across runs.
+func (s *Store) tx(ctx context.Context, what string, f func(q *dbq.Queries) error) error {
+	var err error
+	for attempt := range txAttempts {
+		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(s.q.WithTx(tx)) })
+		if err == nil {
+			return nil
+		}
+		if !transient(err) {
+			break
+		}
+		if !pause(ctx, time.Duration(attempt+1)*5*time.Millisecond) {
+			break
+		}
+	}
+	return classify(ctx, fmt.Errorf("%s: %w", what, err))
+}
+
+// pause waits for d and reports whether ctx still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// transient reports whether the server undid the transaction only because of
+// another one: a serialization failure or a deadlock.
+func transient(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "40001" || pg.Code == "40P01")
+}
+
+// refused reports whether the server understood and will never accept the
+// values: class 22 is a data exception, 54 a program limit.
+func refused(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "54"))
+}
+
+// classify turns whatever the driver says into the contract's words. An error
+// of the server about the statement itself stays as it is: it is a mistake of
+// ours, and waiting does not mend it.
+func classify(ctx context.Context, err error) error {
+	switch {
+	case err == nil, ctx.Err() != nil:
+		return err
+	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrEpochChanged),
+		errors.Is(err, store.ErrNotDue), errors.Is(err, store.ErrNotFound):
+		return err
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code[:2] {
+		case "08", "25", "40", "53", "55", "57", "58": // connection, read-only, rollback, resources, not ready, shutdown, system
+		case "42":
+			if pg.Code == "42P01" || pg.Code == "42703" { // no such table or column
+				return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Precondition, fault.ReasonSchemaBehind,
+					"the database schema is older than this version needs; run liveblocks-mirror migrate")
+			}
+			return err
+		default:
+			return err
+		}
+	}
+	return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+}

@@ -1,0 +1,150 @@
+-- name: Due :many
+select room_id, kind, resource_id
+from mirror_resource_state
+where project_id = @project_id
+    and due_time <= @now
+    and (lease_until is null or lease_until <= @now)
+order by due_time
+limit @max_rows;
+
+-- name: NextDue :one
+-- The first time at which something not due now becomes due, or a lease on
+-- something due ends.
+select least(
+    (select min(d.due_time) from mirror_resource_state d
+        where d.project_id = @project_id and d.due_time > @now),
+    (select min(l.lease_until) from mirror_resource_state l
+        where l.project_id = @project_id and l.due_time <= @now and l.lease_until > @now)
+)::timestamptz as next_time;
+
+-- name: Claim :one
+-- The condition decides who gets the lease; a row lock or SKIP LOCKED could only
+-- make losing cheaper.
+update mirror_resource_state s
+set lease_token = @token, lease_until = @until
+where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+    and s.kind = @kind and s.resource_id = @resource_id
+    and s.due_time <= @now and (s.lease_until is null or s.lease_until <= @now)
+returning
+    s.generation, s.applied_generation, s.attempts, s.hint_time,
+    coalesce((
+        select r.epoch from mirror_room r
+        where r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+    ), 0)::bigint as epoch,
+    exists (
+        select 1 from mirror_room r
+        where r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+            and r.delete_time is not null
+    ) as gone;
+
+-- name: Renew :execrows
+update mirror_resource_state
+set lease_until = @until
+where bucket = @bucket and project_id = @project_id and room_id = @room_id
+    and kind = @kind and resource_id = @resource_id and lease_token = @token;
+
+-- name: LockState :one
+select * from mirror_resource_state
+where bucket = @bucket and project_id = @project_id and room_id = @room_id
+    and kind = @kind and resource_id = @resource_id
+for update;
+
+-- name: WriteState :exec
+-- Every change of a leased state ends here: the lease is given back, and what
+-- is due next is written. The change entry, if there is one, takes its number
+-- last, after everything else of the transaction is done.
+with head as (
+    update mirror_feed_head h set n = h.n + 1
+    where h.bucket = @bucket and @change_kind::smallint <> 0
+    returning h.n
+),
+entry as (
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
+    select @bucket, head.n, @project_id, @room_id, @kind, @resource_id, @change_kind::smallint, @now
+    from head
+)
+update mirror_resource_state s set
+    generation = @generation,
+    applied_generation = @applied_generation,
+    due_time = @due_time,
+    not_before = @not_before,
+    settle = @settle,
+    delete_generation = @delete_generation,
+    lease_token = null,
+    lease_until = null,
+    attempts = @attempts,
+    last_error = @last_error,
+    fail_time = @fail_time,
+    fetch_time = @fetch_time,
+    source_update_time = @source_update_time,
+    missing_since = @missing_since,
+    revision = coalesce((select head.n from head), s.revision)
+where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+    and s.kind = @kind and s.resource_id = @resource_id;
+
+-- name: WakeRoom :execrows
+-- A child found its room missing: look at the room, unless that is under way.
+update mirror_resource_state
+set generation = generation + 1, due_time = @now, attempts = 0, fail_time = null
+where bucket = @bucket and project_id = @project_id and room_id = @room_id
+    and kind = 1 and resource_id = '' and due_time is null;
+
+-- name: InsertState :execrows
+insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time)
+values (@bucket, @project_id, @room_id, @kind, @resource_id, 1, @now)
+on conflict do nothing;
+
+-- name: RaiseChildren :many
+update mirror_resource_state
+set generation = generation + 1,
+    due_time = least(due_time, greatest(@now, not_before)),
+    attempts = case when fail_time is null then attempts else 0 end,
+    fail_time = null
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind <> 1
+returning kind, resource_id;
+
+-- name: QuietChildren :exec
+-- The room is gone: nothing in it is left to fetch.
+update mirror_resource_state
+set applied_generation = generation, due_time = null, not_before = null, settle = false,
+    attempts = 0, last_error = '', fail_time = null
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind <> 1;
+
+-- name: Request :one
+insert into mirror_resource_state as s (bucket, project_id, room_id, kind, resource_id, generation, due_time)
+values (@bucket, @project_id, @room_id, @kind, @resource_id, 1, @now)
+on conflict (bucket, project_id, room_id, kind, resource_id) do update set
+    generation = s.generation + 1,
+    due_time = least(s.due_time, excluded.due_time),
+    not_before = null,
+    attempts = 0,
+    fail_time = null
+returning generation;
+
+-- name: Retry :execrows
+update mirror_resource_state
+set due_time = @now, not_before = null, attempts = 0, fail_time = null
+where bucket = @bucket and project_id = @project_id and room_id = @room_id
+    and kind = @kind and resource_id = @resource_id
+    and (due_time is not null or generation > applied_generation or fail_time is not null);
+
+-- name: States :many
+select s.*
+from (
+    select
+        unnest(@bucket::smallint[]) as bucket,
+        unnest(@project_id::text[]) as project_id,
+        unnest(@room_id::text[]) as room_id,
+        unnest(@kind::smallint[]) as kind,
+        unnest(@resource_id::text[]) as resource_id
+) k
+join mirror_resource_state s
+    on s.bucket = k.bucket and s.project_id = k.project_id and s.room_id = k.room_id
+    and s.kind = k.kind and s.resource_id = k.resource_id;
+
+-- name: Pause :exec
+insert into mirror_project (project_id, pause_reason, pause_time)
+values (@project_id, @pause_reason, @pause_time)
+on conflict (project_id) do update set
+    pause_reason = excluded.pause_reason,
+    pause_time = excluded.pause_time;

@@ -1,0 +1,274 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// Due reads without locks: who gets a resource is decided by Claim.
+func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
+	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: string(project), Now: at(now), MaxRows: int32(limit)}) //nolint:gosec // a small constant of the caller
+	if err != nil {
+		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
+	}
+	list := store.DueList{Resources: make([]mirror.Resource, 0, len(rows))}
+	for _, r := range rows {
+		list.Resources = append(list.Resources, mirror.Resource{
+			Project: project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID,
+		})
+	}
+	if len(rows) == limit {
+		list.Next = now // there may be more
+		return list, nil
+	}
+	next, err := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: string(project), Now: at(now)})
+	if err != nil {
+		return store.DueList{}, classify(ctx, fmt.Errorf("find next due time: %w", err))
+	}
+	list.Next = from(next)
+	return list, nil
+}
+
+// Claim is one conditional update.
+func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
+	until := now.Add(ttl)
+	row, err := s.q.Claim(ctx, dbq.ClaimParams{
+		Token: token[:], Until: at(until), Now: at(now),
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return mirror.Lease{}, store.ErrNotDue
+	}
+	if err != nil {
+		return mirror.Lease{}, classify(ctx, fmt.Errorf("claim: %w", err))
+	}
+	return mirror.Lease{
+		Resource:   r,
+		Token:      token,
+		Until:      until,
+		Generation: row.Generation,
+		Applied:    row.AppliedGeneration,
+		Epoch:      row.Epoch,
+		Gone:       row.Gone,
+		Attempts:   int(row.Attempts),
+		SourceTime: from(row.HintTime),
+	}, nil
+}
+
+// Renew moves the lease's end.
+func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
+	r := lease.Resource
+	n, err := s.q.Renew(ctx, dbq.RenewParams{
+		Until: at(until), Token: lease.Token[:],
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+	})
+	if err != nil {
+		return classify(ctx, fmt.Errorf("renew lease: %w", err))
+	}
+	if n == 0 {
+		return store.ErrLeaseLost
+	}
+	return nil
+}
+
+// lockState locks the state of r, which the token must own.
+func lockState(ctx context.Context, q *dbq.Queries, r mirror.Resource, token [16]byte) (store.State, error) {
+	row, err := q.LockState(ctx, dbq.LockStateParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return store.State{}, store.ErrLeaseLost
+	}
+	if err != nil {
+		return store.State{}, err
+	}
+	st := stateOf(row)
+	if len(row.LeaseToken) == 0 || st.LeaseToken != token {
+		return store.State{}, store.ErrLeaseLost
+	}
+	return st, nil
+}
+
+// lockRoomState locks the state of the room that r is in, so that the room
+// cannot come or go meanwhile, and returns it; the zero State if there is none.
+func lockRoomState(ctx context.Context, q *dbq.Queries, r mirror.Resource) (store.State, error) {
+	row, err := q.LockState(ctx, dbq.LockStateParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(mirror.KindRoom),
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return store.State{}, nil
+	}
+	if err != nil {
+		return store.State{}, err
+	}
+	return stateOf(row), nil
+}
+
+// wakeRoom makes the room of r due unless it is already, and gives it a state
+// if it has none.
+func wakeRoom(ctx context.Context, q *dbq.Queries, r mirror.Resource, now time.Time) ([]mirror.Resource, error) {
+	room := r.RoomResource()
+	n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room)})
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		n, err = q.InsertState(ctx, dbq.InsertStateParams{
+			Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kind: int16(room.Kind),
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	return []mirror.Resource{room}, nil
+}
+
+// Park locks the room's state first. Without that, the room could be mirrored
+// between our look at it and our going to sleep, and nobody would wake us.
+func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
+	r := lease.Resource
+	var out mirror.Applied
+	err := s.tx(ctx, "park", func(q *dbq.Queries) error {
+		out = mirror.Applied{}
+		if _, err := lockRoomState(ctx, q, r); err != nil {
+			return err
+		}
+		head, err := roomHead(ctx, q, r)
+		if err != nil {
+			return err
+		}
+		woken, err := []mirror.Resource(nil), error(nil)
+		if !head.lives() {
+			if woken, err = wakeRoom(ctx, q, r, now); err != nil {
+				return err
+			}
+		}
+		st, err := lockState(ctx, q, r, lease.Token)
+		if err != nil {
+			return err
+		}
+		if head.lives() {
+			st.Due = now
+		} else {
+			st = st.Park()
+		}
+		out = mirror.Applied{Generation: st.Applied, Due: st.Due, Woken: woken}
+		return q.WriteState(ctx, writeState(r, st, 0, now))
+	})
+	return out, err
+}
+
+// Fail writes what State.Fail decides.
+func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
+	var out mirror.Applied
+	err := s.tx(ctx, "record failure", func(q *dbq.Queries) error {
+		st, err := lockState(ctx, q, lease.Resource, lease.Token)
+		if err != nil {
+			return err
+		}
+		st = st.Fail(lease, f)
+		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
+		return q.WriteState(ctx, writeState(lease.Resource, st, 0, f.Now))
+	})
+	return out, err
+}
+
+// Request raises each resource in key order.
+func (s *Store) Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error) {
+	sorted := sortedResources(resources)
+	var out []mirror.Raised
+	err := s.tx(ctx, "request", func(q *dbq.Queries) error {
+		out = make([]mirror.Raised, 0, len(sorted))
+		for _, r := range sorted {
+			n, err := q.Request(ctx, dbq.RequestParams{
+				Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Now: at(now),
+			})
+			if err != nil {
+				return err
+			}
+			out = append(out, mirror.Raised{Resource: r, Generation: n})
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Retry is one conditional update and a read.
+func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	n, err := s.q.Retry(ctx, dbq.RetryParams{
+		Now: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+	})
+	if err != nil {
+		return mirror.Task{}, classify(ctx, fmt.Errorf("retry: %w", err))
+	}
+	task, err := s.Task(ctx, r, now)
+	if err != nil {
+		return mirror.Task{}, err
+	}
+	if n == 0 {
+		return mirror.Task{}, store.ErrNotDue
+	}
+	return task, nil
+}
+
+// states reads the states of resources by key.
+func (s *Store) states(ctx context.Context, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
+	var arg dbq.StatesParams
+	for _, r := range resources {
+		arg.Bucket = append(arg.Bucket, r.Bucket())
+		arg.ProjectID = append(arg.ProjectID, string(r.Project))
+		arg.RoomID = append(arg.RoomID, string(r.Room))
+		arg.Kind = append(arg.Kind, int16(r.Kind))
+		arg.ResourceID = append(arg.ResourceID, r.ID)
+	}
+	rows, err := s.q.States(ctx, arg)
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("read states: %w", err))
+	}
+	out := make(map[mirror.Resource]store.State, len(rows))
+	for _, row := range rows {
+		out[resourceOf(row)] = stateOf(row)
+	}
+	return out, nil
+}
+
+// Generations reads all of them at once.
+func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([]store.Progress, error) {
+	states, err := s.states(ctx, resources)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]store.Progress, len(resources))
+	for i, r := range resources {
+		st := states[r]
+		state := st.TaskState(time.Time{})
+		out[i] = store.Progress{
+			Applied: st.Applied,
+			Failed:  state == mirror.TaskFailed,
+			Waiting: state == mirror.TaskWaiting,
+		}
+	}
+	return out, nil
+}
+
+// Pause stores the reason, or takes it away.
+func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error {
+	if reason == "" {
+		now = time.Time{}
+	}
+	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: reason, PauseTime: at(now)}); err != nil {
+		return classify(ctx, fmt.Errorf("pause project: %w", err))
+	}
+	return nil
+}

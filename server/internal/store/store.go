@@ -1,0 +1,275 @@
+// Package store is the contract every SQL engine keeps: five small interfaces,
+// one for each user of the database, and the errors they share. The suite in
+// storetest is this contract as tests; where the two differ, the suite is right.
+//
+// Each method is one unit of atomicity, and no transaction leaves it. Methods
+// retry what the engine asks to be retried (serialization failures, deadlocks)
+// by running the whole transaction again. Times are the caller's and are kept to
+// the microsecond in UTC. Rows are locked in one order everywhere: events,
+// resource states, rooms, children, feed heads, each in key order.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// The errors of the contract. Anything else is a failure of the database and
+// is classified as unavailable by the engine.
+var (
+	// ErrLeaseLost: the lease ended or was taken over. Nothing was written.
+	ErrLeaseLost = errors.New("store: lease lost")
+	// ErrEpochChanged: the room was deleted or created anew since the claim, so
+	// what was fetched belongs to another incarnation. Nothing was written.
+	ErrEpochChanged = errors.New("store: room incarnation changed")
+	// ErrNotDue: the resource is not due, or somebody holds a live lease on it.
+	ErrNotDue = errors.New("store: not due")
+	// ErrNotFound: there is no such row.
+	ErrNotFound = errors.New("store: not found")
+	// ErrSchemaBehind: the database's schema is older than this binary needs.
+	ErrSchemaBehind = errors.New("store: schema is behind")
+)
+
+// Store is everything an engine does.
+type Store interface {
+	Ledger
+	Tasks
+	Mirror
+	Query
+	Feed
+
+	// Ping reports whether the database answers and its schema is current;
+	// ErrSchemaBehind if it is not.
+	Ping(ctx context.Context) error
+	// Engine returns the engine's name and version, such as "PostgreSQL 15.20".
+	Engine(ctx context.Context) (string, error)
+	// Close ends all connections.
+	Close()
+}
+
+// Ledger records what arrived.
+type Ledger interface {
+	// Accept stores the events and raises what they make stale in one
+	// transaction. An event whose (project, id) is already there writes nothing
+	// and is reported as not fresh. When Accept returns nil, all of it survives a
+	// crash. A batch never holds one event twice.
+	//
+	// Each raised resource gets a new generation and becomes due at once, but
+	// not before its backoff ends, and, for a hint with a MinInterval, not
+	// sooner after its last fetch than that. A hint marked IfUnknown raises a
+	// resource only if it has no state yet.
+	Accept(ctx context.Context, batch []mirror.Arrival) ([]Accepted, error)
+
+	// PinProject stores liveblocksID as the project's if none is pinned yet, and
+	// returns the one that is pinned then.
+	PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error)
+}
+
+// Accepted is the answer to one event of a batch.
+type Accepted struct {
+	// Fresh is false for an event recorded before.
+	Fresh bool
+	// Outcome is the recorded one, which for a duplicate is that of the first.
+	Outcome mirror.Outcome
+	// Raised are the resources the event made stale and the generations they
+	// have now, for a duplicate too, so that its sender can wait like the first.
+	Raised []mirror.Raised
+}
+
+// Tasks hands out the right to fetch.
+type Tasks interface {
+	// Due returns resources of the project that are due at now and not leased,
+	// most urgent first, at most limit; and when the next one will be due, zero
+	// if none will. It locks nothing.
+	Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (DueList, error)
+
+	// Claim leases the resource until now+ttl under the given token, if it is due
+	// and nobody holds a live lease; otherwise ErrNotDue.
+	Claim(ctx context.Context, resource mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error)
+
+	// Renew moves the end of the lease to until; ErrLeaseLost if it is not held.
+	Renew(ctx context.Context, lease mirror.Lease, until time.Time) error
+
+	// Park gives the lease back without a fetch because the resource's room is
+	// not mirrored, and makes the room due unless it is already pending. The
+	// resource is due again once the room is mirrored.
+	Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error)
+
+	// Fail gives the lease back after a failure.
+	Fail(ctx context.Context, lease mirror.Lease, failure Failure) (mirror.Applied, error)
+
+	// Request raises the resources, as an event does, and lifts failures and
+	// backoffs. Resources that were never heard of get their state.
+	Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error)
+
+	// Retry makes a failed, waiting or pending task due at once with all its
+	// attempts, without raising its generation. ErrNotFound if there is no such
+	// task, ErrNotDue if it is done.
+	Retry(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+
+	// Generations returns the applied generation of each resource, in order, and
+	// whether its task has failed; zero for a resource without state.
+	Generations(ctx context.Context, resources []mirror.Resource) ([]Progress, error)
+
+	// Pause stores why the project stands still; an empty reason resumes it.
+	Pause(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error
+}
+
+// DueList is the answer of [Tasks.Due].
+type DueList struct {
+	Resources []mirror.Resource
+	// Next is when the first resource beyond Resources becomes due or its lease
+	// ends; zero if there is none.
+	Next time.Time
+}
+
+// Failure says how a fetch failed.
+type Failure struct {
+	Now time.Time
+	// NotBefore is when the next attempt may begin.
+	NotBefore time.Time
+	// Spare says that the failure does not count as an attempt.
+	Spare bool
+	// Final says that no further attempt will be made.
+	Final bool
+	// Cause is what to show an operator: no secrets, no payloads.
+	Cause string
+}
+
+// Progress tells how far a resource is.
+type Progress struct {
+	Applied int64
+	Failed  bool
+	// Waiting says that the task is parked until its room is mirrored.
+	Waiting bool
+}
+
+// Mirror applies what was fetched. Every method settles the lease's generation
+// in the transaction that writes the result, and needs the lease's token to be
+// the one that is stored (ErrLeaseLost) and, for children, the lease's epoch to
+// be the room's (ErrEpochChanged).
+//
+// If an event was recorded since the last settle fetch and none is newer than
+// the lease, the resource is due once more after settle: a read soon after an
+// event may show the state before it. Zero means no settle fetch.
+type Mirror interface {
+	// ApplyRoom stores a room as fetched. If the room is new, was a tombstone, or
+	// has another CreateTime than the stored one, it begins a new epoch and
+	// everything in it is raised; a room that was missing raises its children
+	// too. A change entry is written if Source or the epoch changed.
+	ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// ApplyDocument stores a document as fetched. If its bytes and derive version
+	// are those already stored in this epoch, only the two times move and no
+	// change entry is written.
+	ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// ApplyMissing records that Liveblocks answered that there is no such room.
+	//
+	// On a room: if a delete event was accepted after the last successful fetch
+	// of this incarnation, the room becomes a tombstone, its epoch rises, its
+	// children have nothing more to do, and a change entry is written; otherwise
+	// missing_since is set and nothing is deleted.
+	//
+	// On a child: the room is made due, unless it is missing or gone itself; in
+	// that case the child has nothing more to do. While the room still lives the
+	// answer is a failed attempt, described by failure.
+	ApplyMissing(ctx context.Context, lease mirror.Lease, failure Failure, settle time.Duration) (mirror.Applied, error)
+
+	// CleanRoom removes at most limit rows of earlier epochs of a living room and
+	// returns how many it removed.
+	CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error)
+}
+
+// Query reads. Deleted rooms and what was in them are not found unless asked
+// for; children of earlier epochs never show.
+type Query interface {
+	// Event returns one event; ErrNotFound.
+	Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error)
+	// Events lists by receive time, latest first, then by id.
+	Events(ctx context.Context, filter EventFilter) ([]mirror.Event, error)
+	// Room returns one room; ErrNotFound.
+	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
+	// Rooms lists by room id in byte order.
+	Rooms(ctx context.Context, filter RoomFilter) ([]mirror.Room, error)
+	// Document returns one document with its content; ErrNotFound.
+	Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error)
+	// Documents lists by room id in byte order, then by kind and id, without
+	// content.
+	Documents(ctx context.Context, filter DocumentFilter) ([]mirror.Document, error)
+	// Task returns one task as of now; ErrNotFound.
+	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+	// TaskList lists by room id in byte order, then by kind and id.
+	TaskList(ctx context.Context, filter TaskFilter) ([]mirror.Task, error)
+	// Project returns what is stored of a project; the zero Project with its id
+	// if nothing is.
+	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
+	// Counts counts a project's tasks.
+	Counts(ctx context.Context, project mirror.ProjectID) (Counts, error)
+}
+
+// EventFilter selects events. Empty strings and zero times select all.
+type EventFilter struct {
+	Project   mirror.ProjectID
+	Room      mirror.RoomID
+	Type      string
+	User      string
+	From, To  time.Time // From inclusive, To exclusive
+	AfterTime time.Time // keyset: list what comes after this event
+	AfterID   string
+	NoPayload bool
+	Limit     int
+}
+
+// RoomFilter selects rooms.
+type RoomFilter struct {
+	Project mirror.ProjectID
+	Prefix  string
+	Deleted bool
+	// After is the last room id of the page before.
+	After mirror.RoomID
+	Limit int
+}
+
+// DocumentFilter selects documents.
+type DocumentFilter struct {
+	Project mirror.ProjectID
+	Prefix  string
+	// Kind selects one kind; zero selects all.
+	Kind mirror.Kind
+	// AfterRoom, AfterKind and AfterID name the last document of the page before.
+	AfterRoom mirror.RoomID
+	AfterKind mirror.Kind
+	AfterID   string
+	Limit     int
+}
+
+// TaskFilter selects tasks. An empty State selects every state but done.
+type TaskFilter struct {
+	Project   mirror.ProjectID
+	Room      mirror.RoomID
+	State     mirror.TaskState
+	Now       time.Time
+	AfterRoom mirror.RoomID
+	AfterKind mirror.Kind
+	AfterID   string
+	Limit     int
+}
+
+// Counts are numbers of tasks.
+type Counts struct {
+	// Pending have a fetch ahead of them, Failed have used up their attempts.
+	Pending, Failed int64
+	// OldestDue is the smallest due time; zero if nothing is pending.
+	OldestDue time.Time
+}
+
+// Feed hands out change entries.
+type Feed interface {
+	// Changes returns the entries of a bucket with a number above after, in
+	// order, at most limit. Numbers appear in commit order and without gaps.
+	Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error)
+}

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes sure that what the tests need is on this machine, or fails saying what is missing:
+# PostgreSQL 14 or newer, PgBouncer, Node, and the npm packages of the end-to-end tests.
+# Quick when all is there; what an interrupted run left half done is done again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+die() {
+	echo "testdeps: $*" >&2
+	exit 1
+}
+
+# One run at a time: two would write into the same folders. What apt-get starts must not inherit the lock.
+exec 9<tools/testdeps.sh
+if command -v flock >/dev/null; then flock 9; fi
+
+# install_deb PACKAGE installs a Debian package, refreshing the package lists only if it must.
+install_deb() {
+	command -v apt-get >/dev/null || die "$1 is missing and there is no apt-get; install it by hand"
+	[ "$(id -u)" = 0 ] || die "$1 is missing; install it (apt-get install $1) or run this as root"
+	echo "testdeps: installing $1"
+	# The daemons of these packages are not wanted, only their programs: runlevel 1 keeps them from starting.
+	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+	local apt=(apt-get -y -q -o DPkg::Lock::Timeout=300)
+	dpkg --configure -a
+	"${apt[@]}" install --no-install-recommends "$1" && return
+	"${apt[@]}" update
+	"${apt[@]}" --fix-broken install
+	"${apt[@]}" install --no-install-recommends "$1" || die "apt-get could not install $1"
+}
+
+# has_postgres succeeds if a folder holds the server programs of PostgreSQL 14 or newer.
+has_postgres() {
+	local dir major
+	for dir in "${PG_BIN:-}" /usr/lib/postgresql/*/bin "$(dirname "$(command -v postgres || echo /none)")"; do
+		[ -x "$dir/initdb" ] && [ -x "$dir/pg_ctl" ] && [ -x "$dir/postgres" ] || continue
+		major=$("$dir/postgres" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+		[ "$major" -lt 14 ] || return 0
+	done
+	return 1
+}
+
+has_pgbouncer() {
+	PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null
+}
+
+# has_packages succeeds if the last step of install_packages was reached for this lock file.
+has_packages() {
+	[ "$(cat node_modules/.complete 2>/dev/null)" = "$(cksum <package-lock.json)" ] &&
+		node_modules/.bin/bun --version >/dev/null 2>&1
+}
+
+# install_packages runs one install script only, bun's, which puts the program of this machine in place.
+install_packages() {
+	echo "testdeps: installing the npm packages of the end-to-end tests"
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error &&
+		node node_modules/bun/install.js &&
+		cksum <package-lock.json >node_modules/.complete
+}
+
+command -v node >/dev/null || die "node is missing; install Node 20 or newer"
+command -v npm >/dev/null || die "npm is missing; install it with Node"
+[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || die "node $(node --version) is too old; install Node 20 or newer"
+has_postgres || install_deb postgresql 9<&-
+has_postgres || die "PostgreSQL 14 or newer is missing; install it, or set PG_BIN to the folder of its server programs"
+has_pgbouncer || install_deb pgbouncer 9<&-
+has_pgbouncer || die "pgbouncer is missing; install it"
+
+cd server/e2e/lb
+has_packages || install_packages || die "npm could not install the packages of server/e2e/lb"
+has_packages || die "bun does not run: server/e2e/lb/node_modules/.bin/bun"
