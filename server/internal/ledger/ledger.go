@@ -39,6 +39,8 @@ type Config struct {
 	Verifier *webhook.Verifier
 	// Raised hands freshly raised resources to the workers of this process.
 	Raised func([]mirror.Raised)
+	// Failed is told when the database failed to record deliveries.
+	Failed func()
 	// Wait, if set, holds the answer back until what the event made stale is
 	// mirrored.
 	Wait   func(context.Context, []mirror.Raised) error
@@ -317,6 +319,9 @@ func (l *Ledger) accept(ctx context.Context, batch []*delivery) {
 		return
 	}
 	l.cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", len(batch)), slog.Any("error", err))
+	if fault.Of(err).Kind == fault.Unavailable {
+		l.cfg.Failed()
+	}
 	for _, d := range batch {
 		d.err = err
 	}

@@ -6,12 +6,14 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,8 +68,14 @@ func createRoom(t *testing.T, fake *liveblockstest.Server, id string, opts liveb
 	}
 }
 
-// wantFault asserts the classification of err and returns it.
-func wantFault(t *testing.T, err error, kind fault.Kind, reason fault.Reason) *fault.Error {
+// wantFault asserts the classification of err.
+func wantFault(t *testing.T, err error, kind fault.Kind, reason fault.Reason) {
+	t.Helper()
+	_ = asFault(t, err, kind, reason)
+}
+
+// asFault asserts the classification of err and returns it.
+func asFault(t *testing.T, err error, kind fault.Kind, reason fault.Reason) *fault.Error {
 	t.Helper()
 	f, ok := errors.AsType[*fault.Error](err)
 	if !ok || f.Kind != kind || f.Reason != reason {
@@ -345,7 +353,7 @@ func TestRefusals(t *testing.T) {
 		"429 for no time":       limited("0", time.Second, time.Second),
 		"429 back in time":      limited("-5", time.Second, time.Second),
 		"429 for ever":          limited("99999999999999999999", time.Hour, time.Hour),
-		"429 until a date":      limited(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), 58*time.Second, time.Minute),
+		"429 until a date":      limited(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), 30*time.Second, time.Minute),
 		"429 until a past date": limited("Thu, 01 Jan 1970 00:00:00 GMT", time.Second, time.Second),
 		"500":                   trouble(liveblockstest.Status(500, "INTERNAL"), "INTERNAL", 0),
 		"501":                   trouble(liveblockstest.Status(501, "Not implemented"), "HTTP_501", 0),
@@ -361,7 +369,7 @@ func TestRefusals(t *testing.T) {
 			fake, c := newFake(t)
 			fake.Script(liveblockstest.Match{Room: "r"}, want.step)
 			_, err := c.Storage(t.Context(), "r")
-			f := wantFault(t, err, want.kind, want.reason)
+			f := asFault(t, err, want.kind, want.reason)
 			if f.Meta["code"] != want.code {
 				t.Errorf("code = %q; want %q", f.Meta["code"], want.code)
 			}
@@ -390,14 +398,14 @@ func TestRefusalsOfTheFake(t *testing.T) {
 	t.Parallel()
 	fake, c := newFake(t)
 	_, err := c.Room(t.Context(), "R")
-	if f := wantFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != "ROOM_NOT_FOUND" {
+	if f := asFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != "ROOM_NOT_FOUND" {
 		t.Fatalf("code = %q; want ROOM_NOT_FOUND", f.Meta["code"])
 	}
 	if err := c.Ping(t.Context()); err != nil {
 		t.Fatalf("Ping = %v; want nil", err)
 	}
 	fake.SetSecret("sk_other")
-	if f := wantFault(t, c.Ping(t.Context()), fault.Busy, fault.ReasonProjectPaused); f.Meta["code"] != "INVALID_SECRET_KEY" {
+	if f := asFault(t, c.Ping(t.Context()), fault.Busy, fault.ReasonProjectPaused); f.Meta["code"] != "INVALID_SECRET_KEY" {
 		t.Fatalf("code = %q; want INVALID_SECRET_KEY", f.Meta["code"])
 	}
 	if reason := c.Status().PauseReason; reason != "ping: status 403, code INVALID_SECRET_KEY" {
@@ -485,7 +493,7 @@ func TestTooLargeIsFoundByLength(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	_, err := newClient(t, srv.URL).Storage(t.Context(), "r")
-	f := wantFault(t, err, fault.Precondition, fault.ReasonUpstreamAnswerTooLarge)
+	f := asFault(t, err, fault.Precondition, fault.ReasonUpstreamAnswerTooLarge)
 	if f.Meta["limit_bytes"] != "67108864" {
 		t.Fatalf("limit_bytes = %q; want the default", f.Meta["limit_bytes"])
 	}
@@ -582,6 +590,27 @@ func TestContextEnds(t *testing.T) {
 			t.Fatalf("Calls = %d; want none", n)
 		}
 	})
+}
+
+// lateContext is a context just past its deadline that has not noticed yet.
+type lateContext struct {
+	context.Context //nolint:containedctx // it is a context
+}
+
+func (lateContext) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+type failing struct{ err error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
+
+// A connection knows the deadline too and can be the first to give up.
+func TestConnectionNoticesTheDeadlineFirst(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, "http://localhost", func(cfg *Config) { cfg.Transport = failing{os.ErrDeadlineExceeded} })
+	_, err := c.Room(lateContext{t.Context()}, "r")
+	if _, isFault := errors.AsType[*fault.Error](err); isFault || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Room = %v; want the context's error and no fault", err)
+	}
 }
 
 func TestNobodyListens(t *testing.T) {
@@ -739,7 +768,9 @@ func TestHTTP2(t *testing.T) {
 	}
 
 	transport := newTransport(4)
-	transport.TLSClientConfig = &tls.Config{RootCAs: srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
 	c := newClient(t, srv.URL, func(cfg *Config) { cfg.Transport = transport })
 	if _, err := c.Storage(t.Context(), "a/b"); err != nil || major.Load() != 2 {
 		t.Fatalf("Storage = %v over HTTP/%d; want nil over HTTP/2", err, major.Load())
@@ -803,6 +834,24 @@ func TestConfig(t *testing.T) {
 	}
 	if c.cfg.BaseURL != DefaultBaseURL || c.cfg.Timeout != 30*time.Second || c.cfg.ProbeMin != time.Second {
 		t.Fatalf("New = %+v; want the defaults", c.cfg)
+	}
+}
+
+// Liveblocks' clock and ours need not agree: its date counts from its own time.
+func TestRetryAfterDateBySendersClock(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	h := http.Header{"Retry-After": {now.Add(90 * time.Second).Format(http.TimeFormat)}}
+	for date, want := range map[string]time.Duration{
+		"": 90 * time.Second,
+		now.Add(time.Minute).Format(http.TimeFormat): 30 * time.Second,
+		now.Add(-time.Hour).Format(http.TimeFormat):  time.Hour,
+		"noon": 90 * time.Second,
+	} {
+		h.Set("Date", date)
+		if got, told := retryAfter(h, now); got != want || !told {
+			t.Errorf("retryAfter sent at %q = %v, %t; want %v", date, got, told, want)
+		}
 	}
 }
 

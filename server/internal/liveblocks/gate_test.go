@@ -197,7 +197,7 @@ func TestRetryAfterClosesTheGate(t *testing.T) {
 
 				// Who has not waited is told to, and nothing is sent.
 				_, err := c.Room(t.Context(), "r")
-				f := wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
+				f := asFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
 				if f.RetryAfter < test.least || f.RetryAfter > test.most {
 					t.Errorf("RetryAfter = %v; want %v to %v", f.RetryAfter, test.least, test.most)
 				}
@@ -283,7 +283,10 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		}
 		wait(0)
 		work(t, c, 1)
-		wait(time.Second) // in the limiter
+		wait(time.Second) // in the limiter, whose place goes to the next
+		if took := elapsed(func() { work(t, c, 1) }); took != time.Second {
+			t.Fatalf("Wait took %v; want the second that was left", took)
+		}
 		fake.Script(liveblockstest.Match{}, liveblockstest.TooMany("60"))
 		_ = c.Ping(t.Context())
 		wait(time.Second) // before the time told
@@ -297,8 +300,8 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		wait(time.Second)
 		cancel()
 		wg.Wait()
-		if n := fake.Calls("", ""); n != 3 {
-			t.Fatalf("Calls = %d; want 3", n)
+		if n := fake.Calls("", ""); n != 4 {
+			t.Fatalf("Calls = %d; want 4", n)
 		}
 	})
 }
@@ -351,7 +354,7 @@ func TestPauseAndResume(t *testing.T) {
 			t.Fatalf("Status = %+v; want the pause", s)
 		}
 		_, err := c.Storage(t.Context(), "r")
-		if f := wantFault(t, err, fault.Busy, fault.ReasonProjectPaused); f.RetryAfter != 5*time.Second {
+		if f := asFault(t, err, fault.Busy, fault.ReasonProjectPaused); f.RetryAfter != 5*time.Second {
 			t.Fatalf("RetryAfter = %v; want the first probe's time", f.RetryAfter)
 		}
 
@@ -364,6 +367,9 @@ func TestPauseAndResume(t *testing.T) {
 		}
 		if n := fake.Calls("r", ""); n > 4 {
 			t.Fatalf("%d calls for the room; want none after the refusal", n)
+		}
+		if s := c.Status(); !s.PausedSince.Equal(rec.begin) || s.PauseReason[:4] != "get " {
+			t.Fatalf("Status = %+v; want the pause as it began", s)
 		}
 		// Other trouble than a refusal does not end the pause either.
 		fake.Script(liveblockstest.Match{}, liveblockstest.TooMany("40"))

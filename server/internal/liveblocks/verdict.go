@@ -82,7 +82,8 @@ var keyCodes = map[string]bool{
 // refused judges an answer whose status is not 200.
 func (c *Client) refused(ctx context.Context, op string, resp *http.Response) verdict {
 	status := resp.StatusCode
-	raw, readErr := errorCode(resp.Body)
+	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	raw := errorCode(body)
 	code := sanitise(raw, status)
 	after, told := retryAfter(resp.Header, c.cfg.Now())
 
@@ -214,18 +215,14 @@ func invalidAnswer(op string, status int, err error) verdict {
 // maxErrorBody bounds what is read of a refusal; a real one has some 100 bytes.
 const maxErrorBody = 64 << 10
 
-// errorCode returns the error code in a refusal, empty if it has none.
-func errorCode(body io.Reader) (string, error) {
-	raw, err := io.ReadAll(io.LimitReader(body, maxErrorBody))
-	if err != nil {
-		return "", err
-	}
+// errorCode returns the error code in a refusal, empty if it has none, as the
+// page of a proxy.
+func errorCode(body []byte) (code string) {
 	var fields map[string]json.RawMessage
-	var code string
-	if json.Unmarshal(raw, &fields) != nil || json.Unmarshal(fields["error"], &code) != nil {
-		return "", nil // a proxy's page
+	if json.Unmarshal(body, &fields) == nil {
+		_ = json.Unmarshal(fields["error"], &code) // an odd form is no code
 	}
-	return code, nil
+	return code
 }
 
 var codeForm = regexp.MustCompile(`^[A-Z_]{1,64}$`)

@@ -390,6 +390,6 @@ func ExampleJSON() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(string(out)) //nolint:forbidigo // an example speaks to its reader
+	fmt.Println(string(out))
 	// Output: {"todos":["write","ship"]}
 }

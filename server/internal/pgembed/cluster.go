@@ -126,7 +126,7 @@ func (c *cluster) close() {
 
 // clusterVersion is the major version that made the cluster, 0 if there is no cluster.
 func clusterVersion(pgdata string) (int, error) {
-	b, err := os.ReadFile(filepath.Join(pgdata, "PG_VERSION")) //nolint:gosec // the folder is ours
+	b, err := os.ReadFile(filepath.Join(pgdata, "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

@@ -55,7 +55,7 @@ func TestKilledServerIsRestarted(t *testing.T) {
 				}
 			}
 			if conn != nil {
-				_ = conn.Close(context.Background())
+				_ = conn.Close(context.WithoutCancel(ctx))
 			}
 			sleep(ctx, 5*time.Millisecond)
 		}

@@ -9,6 +9,7 @@ import (
 func (id identity) attr() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
 	switch id.mode {
+	case asSelf:
 	case asOther:
 		a.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)} //nolint:gosec // account ids are not negative
 	case asMapped:

@@ -96,7 +96,7 @@ func (c *cluster) members(commands map[int]string) (servers, children []int) {
 // names a PostgreSQL may be right: someone has started a server there by hand.
 func (c *cluster) dropStalePidFile(commands map[int]string) error {
 	path := filepath.Join(c.pgdata, "postmaster.pid")
-	b, err := os.ReadFile(path) //nolint:gosec // the folder is ours
+	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -104,8 +104,9 @@ func (c *cluster) dropStalePidFile(commands map[int]string) error {
 		return fmt.Errorf("read pid file: %w", err)
 	}
 	first, _, _ := strings.Cut(string(b), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 0 || syscall.Kill(pid, 0) != nil || isPostgres.MatchString(commands[pid]+" ") {
+	pid, _ := strconv.Atoi(strings.TrimSpace(first)) // what is no number is for the server to judge
+	alive := pid > 0 && syscall.Kill(pid, 0) == nil
+	if !alive || isPostgres.MatchString(commands[pid]+" ") {
 		return nil
 	}
 	if err := os.Remove(path); err != nil {

@@ -25,8 +25,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if err := hold(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		panic(err)
 	}
 }
 

@@ -52,12 +52,12 @@ func (s *Server) run(ctx context.Context, database string, started chan<- error)
 			return p.shutdown(s.hurry)
 		case <-p.exited:
 		}
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return nil
 		}
 		s.log.ErrorContext(ctx, "embedded postgres died; restarting it", slog.Any("error", p.err))
 		p, err = s.restart(ctx, database)
-		if ctx.Err() != nil && err != nil {
+		if err != nil && ended(ctx) {
 			return nil // asked to stop between two attempts: nothing is running
 		}
 		if err != nil {
@@ -80,7 +80,7 @@ func (s *Server) restart(ctx context.Context, database string) (*postmaster, err
 			s.log.InfoContext(ctx, "embedded postgres is back", slog.Duration("took", time.Since(died)))
 			return p, nil
 		}
-		if ctx.Err() == nil {
+		if !ended(ctx) {
 			s.log.WarnContext(ctx, "embedded postgres did not restart",
 				slog.Int("attempt", attempt+1), slog.Any("error", err))
 		}
@@ -197,6 +197,9 @@ func exitError(err error) error {
 	}
 	return err
 }
+
+// ended reports whether ctx has ended, which is no error here but an order.
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // sleep waits for d and reports false if ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -23,14 +23,14 @@ const errorDomain = "liveblocks.mirror.v1"
 
 // codeOf is the one table from fault to status.
 var codeOf = [...]codes.Code{
-	fault.Internal:    codes.Internal,
-	fault.Invalid:     codes.InvalidArgument,
-	fault.Unauthentic: codes.Unauthenticated,
-	fault.NotFound:    codes.NotFound,
+	fault.Internal:     codes.Internal,
+	fault.Invalid:      codes.InvalidArgument,
+	fault.Unauthentic:  codes.Unauthenticated,
+	fault.NotFound:     codes.NotFound,
 	fault.Precondition: codes.FailedPrecondition,
-	fault.Expired:     codes.OutOfRange,
-	fault.Busy:        codes.ResourceExhausted,
-	fault.Unavailable: codes.Unavailable,
+	fault.Expired:      codes.OutOfRange,
+	fault.Busy:         codes.ResourceExhausted,
+	fault.Unavailable:  codes.Unavailable,
 }
 
 // statusError is a failure on its way out: what the caller may see, and for the

@@ -73,33 +73,23 @@ func plainJSON(lson []byte) []byte {
 }
 
 func writePlain(out *bytes.Buffer, node json.RawMessage) error {
-	var live struct {
-		Type *string         `json:"liveblocksType"`
-		Data json.RawMessage `json:"data"`
-	}
-	node = bytes.TrimSpace(node)
-	if !bytes.HasPrefix(node, []byte("{")) || json.Unmarshal(node, &live) != nil || live.Type == nil || live.Data == nil {
-		out.Write(node)
-		return nil
-	}
-	switch *live.Type {
-	case "LiveObject", "LiveMap", "LiveList":
-	default: // LiveText and LiveFile hold plain JSON
-		out.Write(live.Data)
+	data, plain := unwrap(bytes.TrimSpace(node))
+	if plain {
+		out.Write(data)
 		return nil
 	}
 	// Members are read one by one, to keep their order.
-	dec := json.NewDecoder(bytes.NewReader(live.Data))
+	dec := json.NewDecoder(bytes.NewReader(data))
 	open, err := dec.Token()
 	if err != nil {
 		return err
 	}
 	object := open == json.Delim('{')
-	if !object && open != json.Delim('[') {
-		out.Write(live.Data)
+	if _, nested := open.(json.Delim); !nested {
+		out.Write(data)
 		return nil
 	}
-	out.WriteByte(live.Data[0])
+	out.WriteByte(data[0])
 	for first := true; dec.More(); first = false {
 		if !first {
 			out.WriteByte(',')
@@ -124,6 +114,26 @@ func writePlain(out *bytes.Buffer, node json.RawMessage) error {
 			return err
 		}
 	}
-	out.WriteByte(live.Data[len(live.Data)-1])
+	out.WriteByte(data[len(data)-1])
 	return nil
+}
+
+// unwrap returns what a live node holds, or node itself if it is none, and
+// whether that is plain JSON all the way down.
+func unwrap(node []byte) (data []byte, plain bool) {
+	var live struct {
+		Type string          `json:"liveblocksType"`
+		Data json.RawMessage `json:"data"`
+	}
+	if !bytes.HasPrefix(node, []byte("{")) || json.Unmarshal(node, &live) != nil || live.Data == nil {
+		return node, true
+	}
+	switch live.Type {
+	case "LiveObject", "LiveMap", "LiveList":
+		return live.Data, false
+	case "LiveText", "LiveFile":
+		return live.Data, true
+	default:
+		return node, true
+	}
 }

@@ -656,7 +656,7 @@ func (s *Server) post(r *http.Request) answer {
 		GroupsAccesses:  req.GroupsAccesses,
 		UsersAccesses:   req.UsersAccesses,
 	})
-	if err != nil && !(errors.Is(err, ErrRoomExists) && r.URL.Query().Has("idempotent")) {
+	if err != nil && (!errors.Is(err, ErrRoomExists) || !r.URL.Query().Has("idempotent")) {
 		return errorAnswer(http.StatusConflict, "ROOM_ALREADY_EXISTS", "The room already exists.")
 	}
 	return s.read(req.ID, false, func(rm *room) *past { return &rm.body })

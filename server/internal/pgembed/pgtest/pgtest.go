@@ -1,7 +1,7 @@
 // Package pgtest gives tests databases on a real PostgreSQL: one server for a test
 // binary, one database for a test.
 //
-//	func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+//	func TestMain(m *testing.M) { pgtest.Run(m) }
 //
 //	func TestSomething(t *testing.T) {
 //		url := pgtest.Database(t)
@@ -54,15 +54,15 @@ type template struct {
 }
 
 // Run runs the tests of m, then drops the templates and stops the server. It returns
-// the exit code.
+// the exit code, which a TestMain that ends with Run need not heed. It panics if the
+// server does not go.
 func Run(m *testing.M) int {
 	shared.Lock()
 	shared.running = true
 	shared.Unlock()
 	code := m.Run()
 	if err := tearDown(); err != nil {
-		fmt.Fprintln(os.Stderr, "pgtest:", err)
-		return max(code, 1)
+		panic(fmt.Errorf("pgtest: %w", err))
 	}
 	return code
 }
@@ -91,18 +91,18 @@ func tearDown() error {
 // Server is the embedded server of this test binary, started by the first who asks.
 // It is for tests about the server itself; the others want [Database], which heeds
 // TEST_POSTGRES_URL. It is shared, so nobody may stop it.
-func Server(t testing.TB) *pgembed.Server {
-	t.Helper()
+func Server(tb testing.TB) *pgembed.Server {
+	tb.Helper()
 	shared.Lock()
 	defer shared.Unlock()
 	if !shared.running {
-		t.Fatal("pgtest: no one would stop the server: call pgtest.Run from TestMain")
+		tb.Fatal("pgtest: no one would stop the server: call pgtest.Run from TestMain")
 	}
 	if shared.server == nil && shared.err == nil {
 		shared.server, shared.err = start()
 	}
 	if shared.err != nil {
-		t.Fatalf("pgtest: %v", shared.err)
+		tb.Fatalf("pgtest: %v", shared.err)
 	}
 	return shared.server
 }
@@ -116,7 +116,7 @@ func start() (*pgembed.Server, error) {
 	}
 	shared.dir = dir
 	// When root runs the tests, the server's own account has to pass through.
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // see above
+	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
 	cfg := pgembed.Config{DataDir: dir, Settings: map[string]string{
@@ -130,41 +130,41 @@ func start() (*pgembed.Server, error) {
 
 // URL leads to the server's maintenance database: the one TEST_POSTGRES_URL names, or
 // that of [Server].
-func URL(t testing.TB) string {
-	t.Helper()
+func URL(tb testing.TB) string {
+	tb.Helper()
 	if external := os.Getenv("TEST_POSTGRES_URL"); external != "" {
 		return external
 	}
-	return Server(t).URL()
+	return Server(tb).URL()
 }
 
-// Database creates an empty database and returns its URL. It is dropped when t ends,
+// Database creates an empty database and returns its URL. It is dropped when tb ends,
 // connections or not.
-func Database(t testing.TB) string {
-	t.Helper()
-	return Clone(t, "template0")
+func Database(tb testing.TB) string {
+	tb.Helper()
+	return Clone(tb, "template0")
 }
 
 // Clone creates a copy of the database called template, as [Template] returns it, and
-// returns the copy's URL. The copy is dropped when t ends, connections or not.
-func Clone(t testing.TB, template string) string {
-	t.Helper()
-	admin, name := URL(t), newName("test")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+// returns the copy's URL. The copy is dropped when tb ends, connections or not.
+func Clone(tb testing.TB, template string) string {
+	tb.Helper()
+	admin, name := URL(tb), newName("test")
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	if err := create(ctx, admin, name, template); err != nil {
-		t.Fatalf("pgtest: %v", err)
+		tb.Fatalf("pgtest: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := drop(ctx, admin, name); err != nil {
-			t.Errorf("pgtest: %v", err)
+			tb.Errorf("pgtest: %v", err)
 		}
 	})
 	to, err := at(admin, name)
 	if err != nil {
-		t.Fatalf("pgtest: %v", err)
+		tb.Fatalf("pgtest: %v", err)
 	}
 	return to
 }
@@ -172,9 +172,9 @@ func Clone(t testing.TB, template string) string {
 // Template returns the name of a database, for [Clone], that fill was given to fill
 // and has left no connection to. It is filled once for each key in a test binary;
 // if that fails, everyone who asks for the key fails.
-func Template(t testing.TB, key string, fill func(ctx context.Context, url string) error) string {
-	t.Helper()
-	admin := URL(t)
+func Template(tb testing.TB, key string, fill func(ctx context.Context, url string) error) string {
+	tb.Helper()
+	admin := URL(tb)
 	shared.Lock()
 	if shared.templates == nil {
 		shared.templates = make(map[string]*template)
@@ -186,7 +186,7 @@ func Template(t testing.TB, key string, fill func(ctx context.Context, url strin
 	}
 	shared.Unlock()
 	tmpl.once.Do(func() {
-		// Not the context of t: the others who wait outlive it.
+		// Not the context of tb: the others who wait outlive it.
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		tmpl.err = create(ctx, admin, tmpl.name, "template0")
@@ -199,7 +199,7 @@ func Template(t testing.TB, key string, fill func(ctx context.Context, url strin
 		}
 	})
 	if tmpl.err != nil {
-		t.Fatalf("pgtest: fill template %q: %v", key, tmpl.err)
+		tb.Fatalf("pgtest: fill template %q: %v", key, tmpl.err)
 	}
 	return tmpl.name
 }
@@ -213,7 +213,7 @@ func newName(kind string) string {
 func at(admin, database string) (string, error) {
 	u, err := url.Parse(admin)
 	if err != nil || u.Scheme == "" {
-		return "", errors.New("TEST_POSTGRES_URL is not of the form postgres://...") // without its text: it holds a password
+		return "", errors.New("TEST_POSTGRES_URL has to begin with postgres://") // without its text: it holds a password
 	}
 	u.Path, u.RawPath = "/"+database, ""
 	return u.String(), nil

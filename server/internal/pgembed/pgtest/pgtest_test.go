@@ -3,7 +3,6 @@ package pgtest_test
 import (
 	"context"
 	"errors"
-	"os"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -11,7 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+func TestMain(m *testing.M) { pgtest.Run(m) }
 
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()

@@ -1,0 +1,64 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// storeHealth remembers whether the database works. It learns of an outage from
+// those who meet it, and asks the database itself only during one, so that an
+// idle service sends no query.
+type storeHealth struct {
+	ping  func(context.Context) error
+	log   *slog.Logger
+	bad   atomic.Bool
+	fresh chan struct{}
+}
+
+// pingEvery is how often the database is asked during an outage.
+const pingEvery = time.Second
+
+func newStoreHealth(ping func(context.Context) error, log *slog.Logger) *storeHealth {
+	return &storeHealth{ping: ping, log: log, fresh: make(chan struct{}, 1)}
+}
+
+func (h *storeHealth) ok() bool { return !h.bad.Load() }
+
+// down notes that the database failed somebody.
+func (h *storeHealth) down() {
+	if h.bad.Swap(true) {
+		return
+	}
+	select {
+	case h.fresh <- struct{}{}:
+	default:
+	}
+}
+
+// Run waits for outages and for their ends.
+func (h *storeHealth) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.fresh:
+		}
+		h.log.ErrorContext(ctx, "the database is not available; deliveries are refused until it is")
+		ticker := time.NewTicker(pingEvery)
+		for h.bad.Load() && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+				pctx, cancel := context.WithTimeout(ctx, 5*pingEvery)
+				if h.ping(pctx) == nil {
+					h.bad.Store(false)
+					h.log.InfoContext(ctx, "the database is available again")
+				}
+				cancel()
+			}
+		}
+		ticker.Stop()
+	}
+}

@@ -1,0 +1,420 @@
+// Package storetest is the contract of package store as tests. An engine calls
+// [Run] with its opener; a sentence of the contract that no case here holds is
+// not part of it.
+//
+// Cases speak to a [T], which a test is and which a recorder can be as well.
+// That is how the suite is tested itself: engines with one deliberate defect
+// each, and for each a case that must fail on it.
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// T is what a case needs of a test.
+type T interface {
+	Helper()
+	Context() context.Context
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(f func())
+	TempDir() string
+}
+
+// Database opens one more store on one database and closes it when t ends. Two
+// stores share nothing but the database, just as two replicas do.
+type Database func(t T) store.Store
+
+// Opener makes a fresh database with the current schema. It lives until t ends.
+type Opener func(t testing.TB) Database
+
+// testCase is one obligation of an engine, or a few that cannot be had apart.
+type testCase struct {
+	name string
+	run  func(e *env)
+}
+
+// group is the cases of one file.
+type group struct {
+	name  string
+	cases []testCase
+}
+
+// groups holds every case: what is not listed does not run.
+func groups() []group {
+	return []group{
+		{"ledger", ledgerCases},
+		{"tasks", taskCases},
+		{"room", roomCases},
+		{"document", documentCases},
+		{"query", queryCases},
+		{"feed", feedCases},
+		{"concurrency", concurrencyCases},
+	}
+}
+
+// Run holds an engine to the contract, each case on a database of its own.
+func Run(t *testing.T, open Opener) {
+	t.Helper()
+	for _, g := range groups() {
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			for _, c := range g.cases {
+				t.Run(c.name, func(t *testing.T) {
+					t.Parallel()
+					c.run(newEnv(t, open(t)))
+				})
+			}
+		})
+	}
+}
+
+const (
+	project = mirror.ProjectID("default")
+	// leaseTTL is longer than any pause a case makes by itself.
+	leaseTTL = time.Minute
+	settle   = 5 * time.Second
+)
+
+// env is what a case works with: a store on its database, a clock that only the
+// case moves, and the steps every case is made of.
+type env struct {
+	T
+	store.Store
+
+	open Database
+	// now is the time of the case. It is not moved while goroutines run.
+	now    time.Time
+	events atomic.Int64
+}
+
+func newEnv(t T, open Database) *env {
+	return &env{
+		T: t, Store: open(t), open: open,
+		now: time.Date(2026, 3, 1, 12, 0, 0, 123_456_000, time.UTC),
+	}
+}
+
+// another opens a second store on the same database.
+func (e *env) another() store.Store {
+	e.Helper()
+	return e.open(e)
+}
+
+func (e *env) pass(d time.Duration) { e.now = e.now.Add(d) }
+
+// ctx is the context of the case.
+func (e *env) ctx() context.Context { return e.Context() }
+
+func roomOf(id mirror.RoomID) mirror.Resource {
+	return mirror.Resource{Project: project, Room: id, Kind: mirror.KindRoom}
+}
+
+func storageOf(id mirror.RoomID) mirror.Resource {
+	return mirror.Resource{Project: project, Room: id, Kind: mirror.KindStorage}
+}
+
+func hintAt(r mirror.Resource) mirror.Hint { return mirror.Hint{Resource: r} }
+
+// must ends the case if an operation that has to work did not.
+func (e *env) must(what string, err error) {
+	e.Helper()
+	if err != nil {
+		e.Fatalf("%s = %v; want no error", what, err)
+	}
+}
+
+// wantErr ends the case if err is not target.
+func (e *env) wantErr(what string, err, target error) {
+	e.Helper()
+	if !errors.Is(err, target) {
+		e.Fatalf("%s = %v; want %v", what, err, target)
+	}
+}
+
+// want ends the case if got is not want. Times are equal if they are the same
+// instant; an empty list equals none.
+func (e *env) want(what string, got, want any) {
+	e.Helper()
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+		e.Fatalf("%s is not what it should be (-want +got):\n%s", what, d)
+	}
+}
+
+// arrival is a delivery that was never seen before.
+func (e *env) arrival(hints ...mirror.Hint) mirror.Arrival {
+	a := mirror.Arrival{
+		Event: mirror.Event{
+			Project: project, ID: fmt.Sprintf("msg_%04d", e.events.Add(1)), Type: "storageUpdated",
+			Payload: []byte(`{"type":"storageUpdated"}`), LiveblocksProject: "6605",
+			SendTime: e.now, ReceiveTime: e.now, SourceTime: e.now.Add(-time.Millisecond),
+			Outcome: mirror.OutcomeQueued,
+		},
+		Hints: hints,
+	}
+	if len(hints) > 0 {
+		a.Event.Project, a.Event.Room = hints[0].Resource.Project, hints[0].Resource.Room
+	}
+	return a
+}
+
+func (e *env) accept(batch ...mirror.Arrival) []store.Accepted {
+	e.Helper()
+	answers, err := e.Accept(e.ctx(), batch)
+	e.must("Accept", err)
+	if len(answers) != len(batch) {
+		e.Fatalf("Accept of %d events gave %d answers", len(batch), len(answers))
+	}
+	return answers
+}
+
+// raise accepts one event that makes the resources stale.
+func (e *env) raise(resources ...mirror.Resource) {
+	e.Helper()
+	hints := make([]mirror.Hint, len(resources))
+	for i, r := range resources {
+		hints[i] = hintAt(r)
+	}
+	e.accept(e.arrival(hints...))
+}
+
+// raiseDeleted accepts the event that announces a room's deletion.
+func (e *env) raiseDeleted(id mirror.RoomID) {
+	e.Helper()
+	e.accept(e.arrival(mirror.Hint{Resource: roomOf(id), Deleted: true}))
+}
+
+func newToken() (token [16]byte) {
+	rand.Read(token[:])
+	return token
+}
+
+func (e *env) tryClaim(r mirror.Resource) (mirror.Lease, error) {
+	return e.Claim(e.ctx(), r, newToken(), e.now, leaseTTL)
+}
+
+func (e *env) claim(r mirror.Resource) mirror.Lease {
+	e.Helper()
+	lease, err := e.tryClaim(r)
+	e.must(fmt.Sprintf("Claim %s of room %q", r.Kind, r.Room), err)
+	return lease
+}
+
+func (e *env) wantNotDue(r mirror.Resource) {
+	e.Helper()
+	_, err := e.tryClaim(r)
+	e.wantErr(fmt.Sprintf("Claim %s of room %q", r.Kind, r.Room), err, store.ErrNotDue)
+}
+
+// born is the createdAt of rooms that were not deleted and created anew.
+var born = time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
+
+func (e *env) roomContent(source string) mirror.RoomContent {
+	return mirror.RoomContent{FetchTime: e.now, Source: []byte(source), CreateTime: born}
+}
+
+func (e *env) documentContent(content string) mirror.DocumentContent {
+	return mirror.DocumentContent{FetchTime: e.now, Content: []byte(content), DeriveVersion: 1, Data: []byte(content)}
+}
+
+// applyRoom applies under a lease, without a settle fetch.
+func (e *env) applyRoom(lease mirror.Lease, content mirror.RoomContent) mirror.Applied {
+	e.Helper()
+	applied, err := e.ApplyRoom(e.ctx(), lease, content, e.now, 0)
+	e.must("ApplyRoom", err)
+	return applied
+}
+
+// applyDocument applies under a lease, without a settle fetch.
+func (e *env) applyDocument(lease mirror.Lease, content mirror.DocumentContent) mirror.Applied {
+	e.Helper()
+	applied, err := e.ApplyDocument(e.ctx(), lease, content, e.now, 0)
+	e.must("ApplyDocument", err)
+	return applied
+}
+
+// failure is an ordinary one, with another attempt in a minute.
+func (e *env) failure() store.Failure {
+	return store.Failure{Now: e.now, NotBefore: e.now.Add(time.Minute), Cause: "upstream said no"}
+}
+
+// applyMissing records a 404 under a lease, without a settle fetch.
+func (e *env) applyMissing(lease mirror.Lease) mirror.Applied {
+	e.Helper()
+	applied, err := e.ApplyMissing(e.ctx(), lease, e.failure(), 0)
+	e.must("ApplyMissing", err)
+	return applied
+}
+
+// mirrorRoom has an event raise the room and applies content.
+func (e *env) mirrorRoom(id mirror.RoomID, content mirror.RoomContent) mirror.Applied {
+	e.Helper()
+	e.raise(roomOf(id))
+	return e.applyRoom(e.claim(roomOf(id)), content)
+}
+
+// mirrorDocument has an event raise the document and applies content.
+func (e *env) mirrorDocument(r mirror.Resource, content string) mirror.Applied {
+	e.Helper()
+	e.raise(r)
+	return e.applyDocument(e.claim(r), e.documentContent(content))
+}
+
+// mirrorBoth mirrors a room and its storage.
+func (e *env) mirrorBoth(id mirror.RoomID) {
+	e.Helper()
+	e.mirrorRoom(id, e.roomContent(`{"id":"r"}`))
+	e.mirrorDocument(storageOf(id), `{"a":1}`)
+}
+
+// deleteRoom deletes a mirrored room: the event, then the 404.
+func (e *env) deleteRoom(id mirror.RoomID) mirror.Applied {
+	e.Helper()
+	e.raiseDeleted(id)
+	return e.applyMissing(e.claim(roomOf(id)))
+}
+
+func (e *env) task(r mirror.Resource) mirror.Task {
+	e.Helper()
+	task, err := e.Task(e.ctx(), r, e.now)
+	e.must(fmt.Sprintf("Task %s of room %q", r.Kind, r.Room), err)
+	return task
+}
+
+func (e *env) wantState(r mirror.Resource, want mirror.TaskState) {
+	e.Helper()
+	if task := e.task(r); task.State != want {
+		e.Fatalf("task %s of room %q = %+v; want it %s", r.Kind, r.Room, task, want)
+	}
+}
+
+func (e *env) room(id mirror.RoomID) mirror.Room {
+	e.Helper()
+	room, err := e.Room(e.ctx(), roomOf(id), false)
+	e.must(fmt.Sprintf("Room %q", id), err)
+	return room
+}
+
+// tombstone reads a room, deleted or not.
+func (e *env) tombstone(id mirror.RoomID) mirror.Room {
+	e.Helper()
+	room, err := e.Room(e.ctx(), roomOf(id), true)
+	e.must(fmt.Sprintf("Room %q, deleted or not", id), err)
+	return room
+}
+
+func (e *env) document(r mirror.Resource) mirror.Document {
+	e.Helper()
+	doc, err := e.Document(e.ctx(), r, false)
+	e.must(fmt.Sprintf("Document of room %q", r.Room), err)
+	return doc
+}
+
+func (e *env) wantNoRoom(id mirror.RoomID) {
+	e.Helper()
+	_, err := e.Room(e.ctx(), roomOf(id), false)
+	e.wantErr(fmt.Sprintf("Room %q", id), err, store.ErrNotFound)
+}
+
+func (e *env) wantNoDocument(r mirror.Resource) {
+	e.Helper()
+	_, err := e.Document(e.ctx(), r, false)
+	e.wantErr(fmt.Sprintf("Document of room %q", r.Room), err, store.ErrNotFound)
+}
+
+// changes are all entries of the bucket.
+func (e *env) changes(bucket int16) []mirror.Change {
+	e.Helper()
+	entries, err := e.Changes(e.ctx(), bucket, 0, 10_000)
+	e.must("Changes", err)
+	return entries
+}
+
+// lastChange is the number of the latest entry of the bucket.
+func (e *env) lastChange(bucket int16) int64 {
+	e.Helper()
+	entries := e.changes(bucket)
+	if len(entries) == 0 {
+		return 0
+	}
+	return entries[len(entries)-1].Number
+}
+
+func (e *env) dueList(limit int) store.DueList {
+	e.Helper()
+	list, err := e.Due(e.ctx(), project, e.now, limit)
+	e.must("Due", err)
+	return list
+}
+
+// snapshot is all that a refused write might have touched.
+type snapshot struct {
+	Task     mirror.Task
+	Room     mirror.Room
+	Document mirror.Document
+	Changes  []mirror.Change
+}
+
+func (e *env) snapshot(r mirror.Resource) snapshot {
+	e.Helper()
+	s := snapshot{Task: e.task(r), Changes: e.changes(r.Bucket())}
+	var err error
+	if s.Room, err = e.Room(e.ctx(), r, true); err != nil {
+		e.wantErr("Room", err, store.ErrNotFound)
+	}
+	if s.Document, err = e.Document(e.ctx(), r, true); err != nil {
+		e.wantErr("Document", err, store.ErrNotFound)
+	}
+	return s
+}
+
+// parallel runs f n times at once and waits for all.
+func parallel(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}
+
+// oddIDs are ids that a database is tempted to take for one another, to trim, to
+// cut off or to read as part of a path, in byte order.
+func oddIDs() []mirror.RoomID {
+	ids := []mirror.RoomID{
+		"Room", "room", "room ", " room", "roöm", "roöm", "ROOM", "room\t", "room/", "room%", "room_", "rooms",
+		"a/b:c?d#e%f", "a%2Fb", "\\", "'; --", `"`, "ß", "ss", "ı", "i", "\u200b", "\uffff",
+		mirror.RoomID(slices.Repeat([]byte("\U0010FFFF"), 128)),
+		mirror.RoomID(slices.Repeat([]byte("😀"), 128)),
+		mirror.RoomID(append(slices.Repeat([]byte("😀"), 127), "😁"...)),
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// inOneBucket returns n room ids that share a bucket.
+func inOneBucket(n int) []mirror.RoomID {
+	ids := []mirror.RoomID{"room-0"}
+	bucket := mirror.Bucket(project, "room-0")
+	for i := 1; len(ids) < n; i++ {
+		id := fmt.Sprintf("room-%d", i)
+		if mirror.Bucket(project, id) == bucket {
+			ids = append(ids, mirror.RoomID(id))
+		}
+	}
+	return ids
+}
