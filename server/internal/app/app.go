@@ -137,7 +137,7 @@ func (a *App) build(ctx context.Context) (err error) {
 	// through the same interceptors as calls from outside.
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
 	a.services.Register(channel)
-	a.front, err = gateway.New(ctx, gateway.Config{
+	a.front, err = gateway.New(gateway.Config{
 		Conn: channel, Authorize: auth.Check, Ready: a.ready, OpenAPI: openapi.JSON, Logger: a.log,
 	})
 	return err

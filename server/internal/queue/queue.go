@@ -288,10 +288,7 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource) mirror.Applied {
 		if !errors.Is(err, store.ErrNotDue) {
 			p.cfg.Logger.ErrorContext(ctx, "cannot claim a task", slog.Any("error", err))
 		}
-		p.mu.Lock()
-		p.scanBy(p.cfg.Now().Add(p.cfg.BusyPoll))
-		p.mu.Unlock()
-		return mirror.Applied{}
+		return p.lookAgain()
 	}
 	applied, err := p.handle(ctx, lease)
 	if err != nil {
@@ -334,14 +331,15 @@ func (p *Pool) renew(ctx context.Context, lease mirror.Lease, cancel context.Can
 			return
 		case <-ticker.C:
 		}
-		until := p.cfg.Now().Add(p.cfg.LeaseTTL)
-		renewCtx, done := context.WithTimeout(ctx, p.cfg.LeaseTTL/3)
+		now := p.cfg.Now()
+		until := now.Add(p.cfg.LeaseTTL)
+		renewCtx, done := context.WithTimeout(ctx, min(p.cfg.LeaseTTL/3, lease.Until.Sub(now)))
 		err := p.cfg.Tasks.Renew(renewCtx, lease, until)
 		done()
 		switch {
 		case err == nil:
 			lease.Until = until
-		case errors.Is(err, store.ErrLeaseLost), p.cfg.Now().After(lease.Until):
+		case errors.Is(err, store.ErrLeaseLost), !p.cfg.Now().Before(lease.Until):
 			cancel(errLeaseLost)
 			return
 		}
@@ -353,7 +351,7 @@ func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error) mirror.A
 	log := p.cfg.Logger.With(slog.String("kind", lease.Resource.Kind.String()), slog.String("room", string(lease.Resource.Room)))
 	if errors.Is(err, store.ErrLeaseLost) {
 		log.WarnContext(ctx, "lease lost, result dropped")
-		return mirror.Applied{}
+		return p.lookAgain()
 	}
 	f := p.cfg.Policy.Failure(lease, err, p.cfg.Now())
 	switch {
@@ -366,11 +364,20 @@ func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error) mirror.A
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	applied, ferr := p.cfg.Tasks.Fail(ctx, lease, f)
-	if ferr != nil && !errors.Is(ferr, store.ErrLeaseLost) {
+	switch {
+	case ferr == nil:
+		return applied
+	case !errors.Is(ferr, store.ErrLeaseLost):
 		log.ErrorContext(ctx, "cannot record a failed task; it is tried again when its lease ends", slog.Any("error", ferr))
-		return mirror.Applied{Due: lease.Until}
 	}
-	return applied
+	return p.lookAgain()
+}
+
+// lookAgain has the database asked before long what became of a task that
+// slipped from our hands: whoever took it over finishes it, but perhaps nobody
+// did.
+func (p *Pool) lookAgain() mirror.Applied {
+	return mirror.Applied{Due: p.cfg.Now().Add(p.cfg.BusyPoll)}
 }
 
 // Policy says how failures are answered. Zero values mean the defaults named.
@@ -403,11 +410,13 @@ func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Fail
 	f := fault.Of(err)
 	failure := store.Failure{Now: now, Cause: cause(err)}
 	switch {
-	case errors.Is(err, store.ErrEpochChanged), errors.Is(err, errStopped):
-		// Nothing went wrong: another incarnation, or our own shutdown.
-		failure.Spare, failure.NotBefore = true, now
+	// Nothing went wrong: another incarnation, or our own shutdown.
+	case errors.Is(err, store.ErrEpochChanged):
+		failure.Spare, failure.NotBefore, failure.Cause = true, now, "the room was deleted or created anew meanwhile"
+	case errors.Is(err, errStopped):
+		failure.Spare, failure.NotBefore, failure.Cause = true, now, "the service stopped"
 	case f.Kind == fault.Busy:
-		failure.Spare, failure.NotBefore = true, now.Add(f.RetryAfter)
+		failure.Spare, failure.NotBefore = true, now.Add(cmp.Or(f.RetryAfter, p.BackoffMin))
 	case f.Kind == fault.Invalid, f.Kind == fault.NotFound, f.Kind == fault.Precondition:
 		failure.Final, failure.NotBefore = true, now
 	default:

@@ -113,10 +113,13 @@ func (p *Pool) caughtUp(ctx context.Context, raised []mirror.Raised) (bool, erro
 	}
 	all := true
 	for i, r := range raised {
-		if progress[i].Failed {
+		switch {
+		case progress[i].Applied >= r.Generation:
+		case progress[i].Failed:
 			return false, fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "the resource could not be fetched from Liveblocks")
+		default:
+			all = false
 		}
-		all = all && progress[i].Applied >= r.Generation
 	}
 	return all, nil
 }

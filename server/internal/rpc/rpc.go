@@ -19,6 +19,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
@@ -42,17 +43,10 @@ const (
 	maxStreams = 1024
 )
 
-// Receipt TEMP
-type Receipt struct {
-	EventID   string
-	Duplicate bool
-	Outcome   mirror.Outcome
-}
-
 // Receiver verifies and records a webhook delivery. It returns after the event
 // is durable. An empty project leaves it to the secret that verifies.
 type Receiver interface {
-	Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (Receipt, error)
+	Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (ledger.Receipt, error)
 }
 
 // Refresher brings copies up to date: it raises the resources, lets the workers

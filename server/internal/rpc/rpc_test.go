@@ -24,6 +24,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
@@ -129,12 +130,12 @@ type fakeQuery struct {
 }
 
 func (q *fakeQuery) begin(ctx context.Context) (unlock func(), err error) {
+	if q.err != nil {
+		err = q.err(ctx)
+	}
 	q.mu.Lock()
 	q.reads++
-	if q.err != nil {
-		return q.mu.Unlock, q.err(ctx)
-	}
-	return q.mu.Unlock, nil
+	return q.mu.Unlock, err
 }
 
 // change runs f while nobody reads.
@@ -314,12 +315,12 @@ type fakeReceiver struct {
 	headers webhook.Headers
 	body    []byte
 	wait    time.Duration // until the deadline of the call
-	receipt Receipt
+	receipt ledger.Receipt
 	err     error
 	calls   int
 }
 
-func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (Receipt, error) {
+func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (ledger.Receipt, error) {
 	r.calls++
 	r.project, r.headers, r.body = project, h, bytes.Clone(body)
 	if deadline, ok := ctx.Deadline(); ok {

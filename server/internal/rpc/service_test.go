@@ -28,6 +28,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
@@ -43,7 +44,7 @@ func TestReceiveWebhookHandsTheDeliveryOn(t *testing.T) {
 		d.Auth = NewAuthenticator([]string{"secret"})
 		d.Projects = []mirror.ProjectID{"one", "two"}
 	})
-	h.receiver.receipt = Receipt{EventID: "msg_1", Duplicate: true, Outcome: mirror.OutcomeUnknownType}
+	h.receiver.receipt = ledger.Receipt{EventID: "msg_1", Duplicate: true, Outcome: mirror.OutcomeUnknownType}
 	body := "\ufeff {\"type\":\"x\"}\r\n\x00\xff"
 	for prefix, project := range map[string]string{"webhook-": "", "svix-": "two"} {
 		req := delivery(body)
@@ -374,6 +375,9 @@ func storageOf(room mirror.RoomID, json string, f mirror.Freshness) mirror.Docum
 	}
 }
 
+// jsonOf returns a JSON object of exactly n bytes.
+func jsonOf(n int) string { return `{"a":"` + strings.Repeat("x", n-len(`{"a":""}`)) + `"}` }
+
 // documentOf returns the plain JSON of a document of about n bytes.
 func documentOf(n int) string {
 	var b strings.Builder
@@ -436,25 +440,24 @@ func TestGetStorageDocument(t *testing.T) {
 func TestDocumentsAtTheMessageLimit(t *testing.T) {
 	t.Parallel()
 	h := start(t)
-	fits, over := strings.Repeat("x", DefaultMaxMessage-envelope-2), strings.Repeat("x", DefaultMaxMessage-envelope-1)
+	fits, over := jsonOf(DefaultMaxMessage-envelope), jsonOf(DefaultMaxMessage-envelope+1)
 	long := mirror.RoomID(strings.Repeat("x", 512))
-	h.query.documents = []mirror.Document{storageOf(long, `"`+fits+`"`, mirror.Freshness{}), storageOf("over", `"`+over+`"`, mirror.Freshness{})}
+	h.query.documents = []mirror.Document{storageOf(long, fits, mirror.Freshness{}), storageOf("over", over, mirror.Freshness{})}
 	resp, err := h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: string(long)})
-	if err != nil || string(resp.GetDocument().GetContent()) != `"`+fits+`"` {
+	if err != nil || string(resp.GetDocument().GetContent()) != fits {
 		t.Errorf("a document at the limit = %v", err)
 	}
-	// The format that does not fit decides: here, the source does not either way.
 	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "over"})
 	wantStatus(t, err, codes.FailedPrecondition, fault.ReasonDocumentTooLarge)
 	info := detail[*errdetails.ErrorInfo](err).GetMetadata()
-	if info["size"] != strconv.Itoa(len(over)+2) || info["limit"] != strconv.Itoa(len(over)+1) {
+	if info["size"] != strconv.Itoa(len(over)) || info["limit"] != strconv.Itoa(len(fits)) {
 		t.Errorf("metadata = %v; want the size and the limit, one less", info)
 	}
 	if _, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "over", View: mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC}); err != nil {
 		t.Errorf("the basic view of a large document = %v", err)
 	}
 	content, _, err := readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: "over"})
-	if err != nil || string(content) != `"`+over+`"` {
+	if err != nil || string(content) != over {
 		t.Errorf("the stream of a large document = %v", err)
 	}
 }
@@ -486,7 +489,7 @@ func TestReadDocument(t *testing.T) {
 	h := start(t)
 	json := documentOf(chunkSize*4 + 100)
 	doc := storageOf("r", json, mirror.Freshness{FetchTime: noon.Add(time.Microsecond), Revision: 42})
-	exact := storageOf("exact", `"`+strings.Repeat("x", chunkSize-2)+`"`, mirror.Freshness{})
+	exact := storageOf("exact", jsonOf(chunkSize), mirror.Freshness{})
 	tiny := storageOf("tiny", `{}`, mirror.Freshness{})
 	h.query.documents = []mirror.Document{doc, exact, tiny}
 	source := hex.EncodeToString(doc.SHA256[:16])
@@ -528,7 +531,7 @@ func TestReadDocument(t *testing.T) {
 			t.Errorf("ReadDocument of another version = %d bytes, %v", len(content), err)
 		}
 	}
-	for room, want := range map[string]string{"exact": `"` + strings.Repeat("x", chunkSize-2) + `"`, "tiny": "{}"} {
+	for room, want := range map[string]string{"exact": jsonOf(chunkSize), "tiny": "{}"} {
 		content, _, err := readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: room})
 		if err != nil || string(content) != want {
 			t.Errorf("ReadDocument(%s) = %d bytes, %v; want %d", room, len(content), err, len(want))
@@ -721,7 +724,7 @@ func BenchmarkGetStorageDocument(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := h.mirror.GetStorageDocument(b.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r"}); err != nil {
+				if _, err := h.mirror.GetStorageDocument(b.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -148,10 +148,10 @@ func (c *Channel) unknown(method string) error {
 	return status.Errorf(codes.Unimplemented, "unknown method %s for service %s", name, service)
 }
 
-// fill copies src into dst. The copy is deep: a service may return or send a
-// message it keeps and uses again, since over the wire it could. Message
-// structs must not be copied by assignment, and for the sizes that travel a
-// deep copy costs no more than setting field by field (see BenchmarkFill).
+// fill copies src into dst. The copy is deep: a service may keep a message it
+// returned or sent and use it again, as it could over the wire. Setting the
+// fields one by one would share what they point to, and save 0.4 µs of a
+// kilobyte and 0.2 ms of a megabyte (BenchmarkFill).
 func fill(dst, src any) error {
 	to, ok := dst.(proto.Message)
 	from, ok2 := src.(proto.Message)

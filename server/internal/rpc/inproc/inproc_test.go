@@ -164,7 +164,7 @@ func TestUnary(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), ctxKey{}, "secret"), time.Minute)
 		defer cancel()
-		ctx = metadata.NewOutgoingContext(ctx, metadata.MD{"X-One": {"1"}, "te": {"dropped"}})
+		ctx = metadata.NewOutgoingContext(ctx, metadata.MD{"x-one": {"1"}, "te": {"dropped"}})
 		ctx = metadata.AppendToOutgoingContext(ctx, "x-two", "2", "X-Two", "3", "x-raw-bin", "\x00\xff")
 		var header, trailer metadata.MD
 		var from peer.Peer
@@ -263,7 +263,7 @@ func TestUnknownMethods(t *testing.T) {
 	t.Parallel()
 	eachWayConn(t, func(t *testing.T, conn grpc.ClientConnInterface) {
 		for method, want := range map[string]string{
-			"/no.such.Service/M":                 "unknown service no.such.Service",
+			"/no.such.Service/M":                    "unknown service no.such.Service",
 			"/liveblocks.mirror.v1.MirrorService/M": "unknown method M for service liveblocks.mirror.v1.MirrorService",
 		} {
 			err := conn.Invoke(t.Context(), method, &mirrorv1.GetRoomRequest{}, &mirrorv1.GetRoomResponse{})
@@ -304,8 +304,8 @@ func TestRegisterServicePanics(t *testing.T) {
 	c := New(nil, nil)
 	mirrorv1.RegisterMirrorServiceServer(c, new(script))
 	for name, register := range map[string]func(){
-		"twice":          func() { mirrorv1.RegisterMirrorServiceServer(c, new(script)) },
-		"wrong service":  func() { c.RegisterService(&mirrorv1.EventService_ServiceDesc, new(script)) },
+		"twice":         func() { mirrorv1.RegisterMirrorServiceServer(c, new(script)) },
+		"wrong service": func() { c.RegisterService(&mirrorv1.EventService_ServiceDesc, new(script)) },
 	} {
 		func() {
 			defer func() {
@@ -576,9 +576,10 @@ func TestCancelledStream(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, s *script, _ *interceptors, client mirrorv1.MirrorServiceClient) {
 		for _, read := range []int{0, 1} {
-			ended := make(chan error, 1)
+			began, ended := make(chan struct{}), make(chan error, 1)
 			s.read = func(_ *mirrorv1.ReadDocumentRequest, stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
 				chunk := &httpbody.HttpBody{Data: make([]byte, 256<<10)}
+				close(began)
 				for {
 					if err := stream.Send(chunk); err != nil {
 						<-stream.Context().Done()
@@ -597,6 +598,7 @@ func TestCancelledStream(t *testing.T) {
 					t.Fatalf("Recv: %v", err)
 				}
 			}
+			<-began
 			cancel()
 			if err := <-ended; status.Code(err) != codes.Canceled && status.Code(err) != codes.Unavailable {
 				t.Errorf("Send = %v; want CANCELED", err)

@@ -63,8 +63,8 @@ type pipe struct {
 
 	opts    []grpc.CallOption
 	handler func(grpc.ServerStream) error
-	client  context.Context //nolint:containedctx // a gRPC stream has to hand out its context
-	server  context.Context //nolint:containedctx // a gRPC stream has to hand out its context
+	client  context.Context    //nolint:containedctx // a gRPC stream has to hand out its context
+	server  context.Context    //nolint:containedctx // a gRPC stream has to hand out its context
 	cancel  context.CancelFunc // ends server, and server alone
 
 	request any // set before the service starts

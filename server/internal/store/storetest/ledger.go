@@ -285,8 +285,7 @@ func raisedIsDue(e *env) {
 func raisedKeepsBackoff(e *env) {
 	e.raise(storageOf("room"))
 	f := e.failure()
-	_, err := e.Fail(e.ctx(), e.claim(storageOf("room")), f)
-	e.must("Fail", err)
+	e.fail(e.claim(storageOf("room")), f)
 	e.raise(storageOf("room"))
 	if task := e.task(storageOf("room")); task.Generation != 2 || !task.DueTime.Equal(f.NotBefore) {
 		e.Fatalf("task raised during its backoff = %+v; want generation 2, due at %v", task, f.NotBefore)
@@ -300,8 +299,7 @@ func raisedRevives(e *env) {
 	e.raise(storageOf("room"))
 	f := e.failure()
 	f.Final = true
-	_, err := e.Fail(e.ctx(), e.claim(storageOf("room")), f)
-	e.must("Fail", err)
+	e.fail(e.claim(storageOf("room")), f)
 	e.wantState(storageOf("room"), mirror.TaskFailed)
 	e.raise(storageOf("room"))
 	task := e.task(storageOf("room"))

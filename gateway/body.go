@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// readBody reads the whole body of r, or says what is wrong with it. The bytes
+// are the caller's to keep: they are not pooled, since the service holds on to
+// them for as long as it likes.
+func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *problem) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	if r.ContentLength > limit {
+		w.Header().Set("Connection", "close") // the rest is not worth reading
+		return nil, &payloadTooLarge
+	}
+	// The server has no read timeout of its own, because it would cut long calls:
+	// net/http takes a deadline that passes for the client going away. Not every
+	// ResponseWriter can do this, so an error is no concern.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(g.bodyTimeout))
+	data, err := readAll(r.Body, r.ContentLength, limit)
+	_ = control.SetReadDeadline(time.Time{})
+	switch {
+	case err == nil:
+		return data, nil
+	case errors.Is(err, errTooLarge):
+		w.Header().Set("Connection", "close")
+		return nil, &payloadTooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		return nil, &bodyTooSlow
+	default:
+		w.Header().Set("Connection", "close")
+		return nil, &bodyBroken
+	}
+}
+
+var errTooLarge = errors.New("too large")
+
+// readAll reads r to its end. A size that is only announced reserves little
+// memory, so that it costs a caller as much to fill ours as to send the bytes.
+func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	if size < 0 {
+		size = 1 << 10
+	}
+	// One byte more, so that the end is seen without growing.
+	data := make([]byte, 0, min(size, 64<<10)+1)
+	for {
+		n, err := r.Read(data[len(data):cap(data)])
+		data = data[:len(data)+n]
+		switch {
+		case int64(len(data)) > limit:
+			return nil, errTooLarge
+		case errors.Is(err, io.EOF):
+			return data, nil
+		case err != nil:
+			return nil, err
+		}
+		if len(data) == cap(data) {
+			data = slices.Grow(data, 1)
+		}
+	}
+}
+
+// body is a request's body that has been read. The decoder takes the bytes as
+// they are.
+type body struct {
+	data []byte
+	off  int
+}
+
+// Read reads what has not been taken.
+func (b *body) Read(p []byte) (int, error) {
+	if b.off == len(b.data) {
+		return 0, io.EOF
+	}
+	n := copy(p, b.data[b.off:])
+	b.off += n
+	return n, nil
+}
+
+// Close does nothing.
+func (*body) Close() error { return nil }
+
+// take returns all bytes and leaves none.
+func (b *body) take() []byte {
+	b.off = len(b.data)
+	return b.data
+}
+
+// marshaler speaks proto3 JSON, except that it takes a body for a
+// google.api.HttpBody as it is: its fields are not in the JSON, it is.
+type marshaler struct{ *runtime.JSONPb }
+
+// newMarshaler decides how our JSON looks: lowerCamelCase names and int64 as
+// strings, as proto3 JSON has it. False, zero and empty are spelled out, so that
+// readers need not know the defaults; what is absent, such as the deletion time
+// of a room that lives, is left out rather than null, which fewer readers mind.
+// Requests with fields we do not know are refused: a misspelled filter that is
+// ignored answers a question nobody asked.
+func newMarshaler() marshaler {
+	return marshaler{&runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
+}
+
+// NewDecoder returns a decoder of one message from r.
+func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		b, ok := r.(*body)
+		if !ok {
+			return m.JSONPb.NewDecoder(r).Decode(v)
+		}
+		switch to := v.(type) {
+		case **httpbody.HttpBody:
+			*to = &httpbody.HttpBody{Data: b.take()}
+			return nil
+		case proto.Message:
+			data := b.take()
+			if len(data) == 0 {
+				return io.EOF // which the generated code takes for an empty message
+			}
+			if err := m.Unmarshal(data, to); err != nil {
+				// protojson varies its spaces lest somebody parse its errors.
+				return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
+			}
+			return nil
+		default:
+			return m.JSONPb.NewDecoder(r).Decode(v)
+		}
+	})
+}

@@ -1,0 +1,238 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+// readDocumentPath is the route of the generated handler that readDocument
+// stands in for. That one puts a newline after every chunk, sends no length, and
+// reports an error in the middle as if it were part of the document.
+const readDocumentPath = "/v1/rooms/{room_id}/storage:read"
+
+// notFromQuery are the fields of a request that the path or we decide.
+var notFromQuery = utilities.NewDoubleArray([][]string{{"room_id"}, {"kind"}, {"format"}})
+
+// readDocument answers with the document itself.
+func (g *Gateway) readDocument(w http.ResponseWriter, r *http.Request, params map[string]string) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	_, marshal := runtime.MarshalerForRequest(g.mux, r)
+	fail := func(err error) { runtime.HTTPError(ctx, g.mux, marshal, w, r, err) }
+
+	req, err := documentRequest(params["room_id"], r.Form)
+	if err != nil {
+		fail(err)
+		return
+	}
+	ctx, err = runtime.AnnotateContext(ctx, g.mux, r, mirrorv1.MirrorService_ReadDocument_FullMethodName,
+		runtime.WithHTTPPathPattern(readDocumentPath))
+	if err != nil {
+		fail(err)
+		return
+	}
+	// Several lines of this header are by definition one list.
+	if tags := strings.Join(r.Header["If-None-Match"], ", "); tags != "" && printable(tags) {
+		ctx = metadata.AppendToOutgoingContext(ctx, "if-none-match", tags)
+	}
+	stream, err := g.documents.ReadDocument(ctx, req)
+	if err != nil {
+		fail(err)
+		return
+	}
+	d := &delivery{w: w, stream: stream, head: r.Context().Value(headOnly{}) != nil}
+	first, err := stream.Recv()
+	if err == nil || errors.Is(err, io.EOF) {
+		var herr error
+		if d.meta, herr = stream.Header(); herr != nil {
+			err = herr
+		}
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		err = d.empty()
+	case err == nil:
+		err = d.send(first)
+	}
+	if err == nil {
+		return
+	}
+	if !d.begun {
+		fail(err)
+		return
+	}
+	if ctx.Err() == nil && !errors.Is(err, errReaderGone) {
+		g.log.WarnContext(ctx, "document broken off", slog.Any("error", err))
+	}
+	// The status line said 200. Only a connection that breaks can take it back.
+	panic(http.ErrAbortHandler)
+}
+
+// headOnly marks the context of a HEAD request, which is routed as a GET.
+type headOnly struct{}
+
+// documentRequest reads a request from the query.
+func documentRequest(roomID string, query url.Values) (*mirrorv1.ReadDocumentRequest, error) {
+	req := &mirrorv1.ReadDocumentRequest{}
+	if err := runtime.PopulateQueryParameters(req, query, notFromQuery); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	req.RoomId = roomID
+	req.Kind = mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE
+	if kinds, ok := query["kind"]; ok && (len(kinds) > 1 || kinds[0] != req.GetKind().String()) {
+		return nil, status.Error(codes.InvalidArgument, "the path names the kind of the document")
+	}
+	formats, ok := query["format"]
+	switch {
+	case !ok:
+		return req, nil
+	case len(formats) > 1:
+		return nil, status.Error(codes.InvalidArgument, "format is repeated")
+	}
+	switch name := formats[0]; name {
+	case "json":
+		req.Format = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON
+	case "plain-lson":
+		req.Format = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON
+	default:
+		number, ok := mirrorv1.DocumentFormat_value[name]
+		if !ok {
+			return nil, status.Error(codes.InvalidArgument, "format is json or plain-lson")
+		}
+		req.Format = mirrorv1.DocumentFormat(number)
+	}
+	return req, nil
+}
+
+// errReaderGone means that the client does not take the document any more.
+var errReaderGone = errors.New("the reader is gone")
+
+// delivery is one document on its way out.
+type delivery struct {
+	w      http.ResponseWriter
+	stream grpc.ServerStreamingClient[httpbody.HttpBody]
+	head   bool // the client wants the header fields alone
+	meta   metadata.MD
+	begun  bool // whether the status line may be out
+}
+
+// empty answers a stream without chunks: the copy the client has is current, or
+// the document has no bytes.
+func (d *delivery) empty() error {
+	if d.one("mirror-not-modified") == "1" {
+		d.begin(http.StatusNotModified)
+		return nil
+	}
+	if length, ok := d.length(); ok && length != 0 {
+		return status.Errorf(codes.Internal, "document of %d bytes came without any", length)
+	}
+	d.w.Header().Set("Content-Length", "0")
+	d.begin(http.StatusOK)
+	return nil
+}
+
+// send answers with the chunks. One is always held back until the next, or the
+// end, has come: a document whose stream fails after its last byte must not
+// have been completed.
+func (d *delivery) send(held *httpbody.HttpBody) error {
+	contentType := cmp.Or(held.GetContentType(), "application/octet-stream")
+	length, known := d.length()
+	begin := func() {
+		d.w.Header().Set("Content-Type", contentType)
+		if known {
+			d.w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
+		}
+		d.begin(http.StatusOK)
+	}
+	if d.head {
+		begin()
+		return nil
+	}
+	control := http.NewResponseController(d.w)
+	var total int64
+	for last := false; !last; {
+		total += int64(len(held.GetData()))
+		next, err := d.stream.Recv()
+		last = errors.Is(err, io.EOF)
+		switch {
+		case err != nil && !last:
+			return err
+		case known && (total > length || last && total != length):
+			return status.Errorf(codes.Internal, "document of %d bytes came as %d or more", length, total)
+		}
+		if !d.begun {
+			begin()
+		}
+		// Not every ResponseWriter has deadlines; one that has none has no reader
+		// that could stall.
+		_ = control.SetWriteDeadline(time.Now().Add(writeStall))
+		if _, err := d.w.Write(held.GetData()); err != nil {
+			return errReaderGone
+		}
+		held = next
+	}
+	_ = control.SetWriteDeadline(time.Time{})
+	return nil
+}
+
+// begin sets the header fields a document and "not modified" share, and sends
+// them with the status.
+func (d *delivery) begin(httpCode int) {
+	h := d.w.Header()
+	if tag := d.one("mirror-etag"); tag != "" {
+		h.Set("ETag", entityTag(tag))
+	}
+	for key, name := range map[string]string{
+		"mirror-revision":   "Mirror-Revision",
+		"mirror-fetch-time": "Mirror-Fetch-Time",
+		"x-request-id":      "X-Request-Id",
+	} {
+		if v := d.one(key); v != "" {
+			h.Set(name, v)
+		}
+	}
+	// May be kept by the one who asked, who asks again before using it.
+	h.Set("Cache-Control", "private, no-cache")
+	d.begun = true
+	d.w.WriteHeader(httpCode)
+}
+
+// length is the document's size, if the service told it.
+func (d *delivery) length() (int64, bool) {
+	n, err := strconv.ParseInt(d.one("mirror-content-length"), 10, 64)
+	return n, err == nil && n >= 0
+}
+
+// one returns the value of a header the service sent, if it is one.
+func (d *delivery) one(key string) string {
+	if v := d.meta.Get(key); len(v) == 1 {
+		return v[0]
+	}
+	return ""
+}
+
+// entityTag returns tag in the form HTTP wants.
+func entityTag(tag string) string {
+	if strings.HasSuffix(tag, `"`) && (strings.HasPrefix(tag, `"`) || strings.HasPrefix(tag, `W/"`)) {
+		return tag
+	}
+	return `"` + tag + `"`
+}

@@ -1,0 +1,141 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+// routes knows the paths of the API without serving them: which methods one
+// takes and which query parameters. It is built from the annotations the
+// generated handlers were made from, and matches with the same code.
+type routes struct {
+	mux     *runtime.ServeMux
+	methods []string
+}
+
+// route is one way to make one call.
+type route struct{ query map[string]bool }
+
+// stranger returns a query parameter the route does not take. grpc-gateway
+// would ignore it, and answer every event to one who asked for ?room=x.
+func (rt *route) stranger(query url.Values) (string, bool) {
+	for name := range query {
+		field := name
+		if i := strings.IndexAny(name, ".["); i >= 0 {
+			field = name[:i]
+		}
+		if !rt.query[field] {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// newRoutes reads the routes of the services in files. Webhooks are not among
+// them: they have a door of their own.
+func newRoutes(files []protoreflect.FileDescriptor) (*routes, error) {
+	rs := &routes{mux: runtime.NewServeMux(
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, error) {}),
+		runtime.WithRoutingErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, int) {}),
+	)}
+	webhook := (*mirrorv1.ReceiveWebhookRequest)(nil).ProtoReflect().Descriptor()
+	for _, file := range files {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				m := methods.Get(j)
+				rule, ok := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
+				if !ok || rule == nil || m.Input() == webhook {
+					continue
+				}
+				for _, binding := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
+					if err := rs.add(binding, m.Input()); err != nil {
+						return nil, fmt.Errorf("route %s: %w", m.FullName(), err)
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(rs.methods)
+	return rs, nil
+}
+
+func (rs *routes) add(rule *annotations.HttpRule, input protoreflect.MessageDescriptor) error {
+	var method, path string
+	switch p := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		method, path = http.MethodGet, p.Get
+	case *annotations.HttpRule_Post:
+		method, path = http.MethodPost, p.Post
+	case *annotations.HttpRule_Put:
+		method, path = http.MethodPut, p.Put
+	case *annotations.HttpRule_Patch:
+		method, path = http.MethodPatch, p.Patch
+	case *annotations.HttpRule_Delete:
+		method, path = http.MethodDelete, p.Delete
+	default:
+		return fmt.Errorf("pattern %T is not supported", p)
+	}
+	rt := &route{query: make(map[string]bool)}
+	for i := range input.Fields().Len() {
+		field := input.Fields().Get(i)
+		inBody := rule.GetBody() == "*" || rule.GetBody() == string(field.Name())
+		if !inBody && !strings.Contains(path, "{"+string(field.Name())+"}") {
+			rt.query[field.TextName()] = true
+			rt.query[field.JSONName()] = true
+		}
+	}
+	if !slices.Contains(rs.methods, method) {
+		rs.methods = append(rs.methods, method)
+	}
+	return rs.mux.HandlePath(method, path, func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+		if p, ok := w.(*probe); ok {
+			p.found = rt
+		}
+	})
+}
+
+// probe hears which route a request matches. Nothing is ever written to it.
+type probe struct {
+	http.ResponseWriter
+	found *route
+}
+
+// match returns the route r takes, or nil.
+func (rs *routes) match(r *http.Request) *route {
+	var p probe
+	rs.mux.ServeHTTP(&p, r)
+	return p.found
+}
+
+// allowed returns the methods the path of r takes, as an Allow header lists
+// them, or nothing if there is no such path.
+func (rs *routes) allowed(r *http.Request) string {
+	var allow []string
+	for _, method := range rs.methods {
+		other := r.WithContext(r.Context()) // a shallow copy
+		other.Method = method
+		if rs.match(other) == nil {
+			continue
+		}
+		allow = append(allow, method)
+		if method == http.MethodGet {
+			allow = append(allow, http.MethodHead)
+		}
+	}
+	return strings.Join(allow, ", ")
+}

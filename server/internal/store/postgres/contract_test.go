@@ -1,0 +1,18 @@
+package postgres_test
+
+import (
+	"testing"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
+)
+
+func TestContract(t *testing.T) {
+	t.Parallel()
+	needServer(t)
+	storetest.Run(t, func(t testing.TB) storetest.Database {
+		url := migratedDatabase(t)
+		return func(t storetest.T) store.Store { return open(t, postgres.Config{URL: url}) }
+	})
+}

@@ -1,0 +1,647 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+var queryCases = []testCase{
+	{"odd ids stay apart in rooms and documents", oddRoomIDs},
+	{"rooms by prefix", roomsByPrefix},
+	{"rooms in pages", roomPages},
+	{"rooms hide tombstones unless asked", roomsDeleted},
+	{"documents in pages", documentPages},
+	{"documents by prefix and kind", documentsFiltered},
+	{"documents of other epochs never show", documentsOtherEpochs},
+	{"events latest first", eventsOrder},
+	{"events by filter", eventsFiltered},
+	{"events in pages", eventPages},
+	{"events without payload", eventsNoPayload},
+	{"tasks by state", tasksByState},
+	{"tasks in pages", taskPages},
+	{"task is told as of now", taskNow},
+	{"stale is told", staleFlag},
+	{"project is paused and resumed", pauseProject},
+	{"counts", counts},
+	{"nothing shows in another project", otherProject},
+	{"engine tells its name", engineName},
+	{"cancelled call says so", cancelled},
+	{"second store sees what the first wrote", secondStore},
+}
+
+func oddRoomIDs(e *env) {
+	ids := oddIDs()
+	for i, id := range ids {
+		e.mirrorRoom(id, e.roomContent(fmt.Sprintf(`{"n":%d}`, i)))
+		e.mirrorDocument(storageOf(id), fmt.Sprintf(`{"n":%d}`, i))
+	}
+	var rooms, docs []mirror.RoomID
+	for _, r := range e.rooms() {
+		rooms = append(rooms, r.ID)
+	}
+	for _, d := range e.documents() {
+		docs = append(docs, d.Room)
+	}
+	e.want("Rooms", rooms, ids)
+	e.want("Documents", docs, ids)
+	for i, id := range ids {
+		want := fmt.Sprintf(`{"n":%d}`, i)
+		if got := e.room(id); got.ID != id || string(got.Source) != want {
+			e.Fatalf("Room %q = %q %s; want %s", id, got.ID, got.Source, want)
+		}
+		if got := e.document(storageOf(id)); string(got.Content) != want {
+			e.Fatalf("Document of %q = %s; want %s", id, got.Content, want)
+		}
+		if after := ids[i+1:]; len(after) > 0 {
+			page, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, After: id, Limit: 1})
+			e.must("Rooms", err)
+			if len(page) != 1 || page[0].ID != after[0] {
+				e.Fatalf("Rooms after %q = %+v; want %q", id, page, after[0])
+			}
+		}
+		var prefixed []mirror.RoomID
+		for _, other := range ids {
+			if strings.HasPrefix(string(other), string(id)) {
+				prefixed = append(prefixed, other)
+			}
+		}
+		rooms, docs = nil, nil
+		page, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, Prefix: string(id), Limit: 1000})
+		e.must("Rooms", err)
+		for _, r := range page {
+			rooms = append(rooms, r.ID)
+		}
+		e.want(fmt.Sprintf("Rooms with prefix %q", id), rooms, prefixed)
+		list, err := e.Documents(e.ctx(), store.DocumentFilter{Project: project, Prefix: string(id), Limit: 1000})
+		e.must("Documents", err)
+		for _, d := range list {
+			docs = append(docs, d.Room)
+		}
+		e.want(fmt.Sprintf("Documents with prefix %q", id), docs, prefixed)
+	}
+	// Deleting one deletes that one.
+	e.deleteRoom("room")
+	e.wantNoRoom("room")
+	if got := len(e.rooms()); got != len(ids)-1 {
+		e.Fatalf("rooms after deleting one = %d; want %d", got, len(ids)-1)
+	}
+}
+
+func roomsByPrefix(e *env) {
+	for _, id := range []mirror.RoomID{"a", "a%", "a_", "a\U0010FFFF", "a\U0010FFFFz", "ab", "abc", "b", "\\"} {
+		e.mirrorRoom(id, e.roomContent(`{}`))
+	}
+	for prefix, want := range map[string][]mirror.RoomID{
+		"":            {"\\", "a", "a%", "a_", "ab", "abc", "a\U0010FFFF", "a\U0010FFFFz", "b"},
+		"a":           {"a", "a%", "a_", "ab", "abc", "a\U0010FFFF", "a\U0010FFFFz"},
+		"a%":          {"a%"},
+		"a_":          {"a_"},
+		"ab":          {"ab", "abc"},
+		"a\U0010FFFF": {"a\U0010FFFF", "a\U0010FFFFz"},
+		"\\":          {"\\"},
+		"A":           nil,
+		"abcd":        nil,
+	} {
+		page, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, Prefix: prefix, Limit: 100})
+		e.must("Rooms", err)
+		var got []mirror.RoomID
+		for _, r := range page {
+			got = append(got, r.ID)
+		}
+		slices.Sort(want)
+		e.want(fmt.Sprintf("Rooms with prefix %q", prefix), got, want)
+	}
+}
+
+// pages walks a list to its end, one page after the other. After each page
+// something new is inserted: before, at and behind the place where it stands.
+func pages[R any, K comparable](e *env, what string, before []K, key func(R) K, insert func(page int), list func(last *R, limit int) ([]R, error)) {
+	e.Helper()
+	for _, size := range []int{1, 2, 3, len(before), 100} {
+		var got []K
+		var last *R
+		seen := make(map[K]bool)
+		for n := 0; ; n++ {
+			if n > 100 {
+				e.Fatalf("%s in pages of %d do not end", what, size)
+			}
+			page, err := list(last, size)
+			e.must(what, err)
+			if len(page) > size {
+				e.Fatalf("%s gave %d rows; want at most %d", what, len(page), size)
+			}
+			for _, r := range page {
+				if seen[key(r)] {
+					e.Fatalf("%s in pages of %d show %v twice", what, size, key(r))
+				}
+				seen[key(r)] = true
+				if slices.Contains(before, key(r)) {
+					got = append(got, key(r))
+				}
+			}
+			if len(page) < size {
+				break
+			}
+			last = &page[len(page)-1]
+			insert(n)
+		}
+		e.want(fmt.Sprintf("%s in pages of %d", what, size), got, before)
+	}
+}
+
+func roomPages(e *env) {
+	var ids []mirror.RoomID
+	for i := range 7 {
+		id := mirror.RoomID(fmt.Sprintf("room-%d5", i))
+		ids = append(ids, id)
+		e.mirrorRoom(id, e.roomContent(`{}`))
+	}
+	extra := 0
+	insert := func(int) {
+		if extra++; extra > 12 {
+			return
+		}
+		e.mirrorRoom(mirror.RoomID(fmt.Sprintf("room-%d5-%d", extra%8, extra)), e.roomContent(`{}`))
+		e.mirrorRoom(mirror.RoomID(fmt.Sprintf("room-%d4-%d", extra%8, extra)), e.roomContent(`{}`))
+	}
+	pages(e, "Rooms", ids, func(r mirror.Room) mirror.RoomID { return r.ID }, insert, func(last *mirror.Room, limit int) ([]mirror.Room, error) {
+		f := store.RoomFilter{Project: project, Limit: limit}
+		if last != nil {
+			f.After = last.ID
+		}
+		return e.Rooms(e.ctx(), f)
+	})
+}
+
+func roomsDeleted(e *env) {
+	for _, id := range []mirror.RoomID{"a", "b", "c"} {
+		e.mirrorRoom(id, e.roomContent(`{}`))
+	}
+	e.deleteRoom("b")
+	list := func(deleted bool) (ids []mirror.RoomID, dead int) {
+		rooms, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, Deleted: deleted, Limit: 10})
+		e.must("Rooms", err)
+		for _, r := range rooms {
+			ids = append(ids, r.ID)
+			if !r.Freshness.DeleteTime.IsZero() {
+				dead++
+			}
+		}
+		return ids, dead
+	}
+	if ids, dead := list(false); !slices.Equal(ids, []mirror.RoomID{"a", "c"}) || dead != 0 {
+		e.Fatalf("Rooms = %q, %d deleted; want a and c", ids, dead)
+	}
+	if ids, dead := list(true); !slices.Equal(ids, []mirror.RoomID{"a", "b", "c"}) || dead != 1 {
+		e.Fatalf("Rooms, deleted too = %q, %d deleted; want a, b and c, one deleted", ids, dead)
+	}
+	page, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, Limit: 1, After: "a"})
+	e.must("Rooms", err)
+	if len(page) != 1 || page[0].ID != "c" {
+		e.Fatalf("Rooms after a = %+v; want c: a tombstone takes no place on the page", page)
+	}
+}
+
+func documentOf(room mirror.RoomID, id string) mirror.Resource {
+	r := storageOf(room)
+	r.ID = id
+	return r
+}
+
+func keyOf(d mirror.Document) mirror.Resource {
+	return mirror.Resource{Project: d.Project, Room: d.Room, Kind: d.Kind, ID: d.ID}
+}
+
+func documentPages(e *env) {
+	var keys []mirror.Resource
+	for _, room := range []mirror.RoomID{"a", "b", "c"} {
+		e.mirrorRoom(room, e.roomContent(`{}`))
+		for _, id := range []string{"", "B", "a"} {
+			keys = append(keys, documentOf(room, id))
+			e.mirrorDocument(documentOf(room, id), `{}`)
+		}
+	}
+	extra := 0
+	insert := func(int) {
+		if extra++; extra > 10 {
+			return
+		}
+		e.mirrorDocument(documentOf([]mirror.RoomID{"a", "b", "c"}[extra%3], fmt.Sprintf("B%d", extra)), `{}`)
+	}
+	pages(e, "Documents", keys, keyOf, insert, func(last *mirror.Document, limit int) ([]mirror.Document, error) {
+		f := store.DocumentFilter{Project: project, Limit: limit}
+		if last != nil {
+			f.AfterRoom, f.AfterKind, f.AfterID = last.Room, last.Kind, last.ID
+		}
+		return e.Documents(e.ctx(), f)
+	})
+}
+
+func documentsFiltered(e *env) {
+	for _, id := range []mirror.RoomID{"a", "ab", "b"} {
+		e.mirrorBoth(id)
+	}
+	for _, c := range []struct {
+		filter store.DocumentFilter
+		want   int
+	}{
+		{store.DocumentFilter{}, 3},
+		{store.DocumentFilter{Prefix: "a"}, 2},
+		{store.DocumentFilter{Prefix: "ab"}, 1},
+		{store.DocumentFilter{Kind: mirror.KindStorage}, 3},
+		{store.DocumentFilter{Kind: mirror.KindStorage, Prefix: "b"}, 1},
+		{store.DocumentFilter{Kind: 99}, 0},
+	} {
+		c.filter.Project, c.filter.Limit = project, 10
+		docs, err := e.Documents(e.ctx(), c.filter)
+		e.must("Documents", err)
+		if len(docs) != c.want {
+			e.Fatalf("Documents(%+v) = %+v; want %d", c.filter, docs, c.want)
+		}
+		for _, d := range docs {
+			if d.Content != nil {
+				e.Fatalf("Documents list the content %q; want none", d.Content)
+			}
+		}
+	}
+}
+
+func documentsOtherEpochs(e *env) {
+	e.mirrorBoth("living")
+	e.mirrorBoth("deleted")
+	e.mirrorBoth("reborn")
+	e.deleteRoom("deleted")
+	content := e.roomContent(`{}`)
+	content.CreateTime = born.Add(time.Hour)
+	e.mirrorRoom("reborn", content)
+	docs := e.documents()
+	if len(docs) != 1 || docs[0].Room != "living" {
+		e.Fatalf("Documents = %+v; want that of the living room", docs)
+	}
+	for _, deleted := range []bool{false, true} {
+		_, err := e.Document(e.ctx(), storageOf("reborn"), deleted)
+		e.wantErr("Document of an earlier epoch", err, store.ErrNotFound)
+	}
+	e.deleteRoom("reborn")
+	_, err := e.Document(e.ctx(), storageOf("reborn"), true)
+	e.wantErr("Document of an epoch before that of the tombstone", err, store.ErrNotFound)
+}
+
+// manyEvents accepts events of two rooms, users and types, some at one time,
+// and returns them latest first.
+func (e *env) manyEvents() []mirror.Event {
+	e.Helper()
+	var batch []mirror.Arrival
+	var events []mirror.Event
+	for i := range 12 {
+		a := e.arrival()
+		a.Event.Room = []mirror.RoomID{"room", "Room", ""}[i%3]
+		a.Event.User = []string{"ann", "Ann", ""}[i/3%3]
+		a.Event.Type = []string{"one", "two"}[i%2]
+		a.Event.ReceiveTime = e.now.Add(time.Duration(i/4) * time.Second) // four at a time
+		batch = append(batch, a)
+		events = append(events, a.Event)
+	}
+	e.accept(batch...)
+	slices.SortFunc(events, func(a, b mirror.Event) int {
+		if c := b.ReceiveTime.Compare(a.ReceiveTime); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return events
+}
+
+func eventsOrder(e *env) {
+	want := e.manyEvents()
+	got, err := e.Events(e.ctx(), store.EventFilter{Project: project, Limit: 100})
+	e.must("Events", err)
+	e.want("Events", got, want)
+	got, err = e.Events(e.ctx(), store.EventFilter{Project: project, Limit: 5})
+	e.must("Events", err)
+	e.want("Events, at most 5", got, want[:5])
+}
+
+func eventsFiltered(e *env) {
+	all := e.manyEvents()
+	second := e.now.Add(time.Second)
+	for what, c := range map[string]struct {
+		filter store.EventFilter
+		keep   func(ev mirror.Event) bool
+	}{
+		"room":           {store.EventFilter{Room: "room"}, func(ev mirror.Event) bool { return ev.Room == "room" }},
+		"user":           {store.EventFilter{User: "Ann"}, func(ev mirror.Event) bool { return ev.User == "Ann" }},
+		"type":           {store.EventFilter{Type: "two"}, func(ev mirror.Event) bool { return ev.Type == "two" }},
+		"room and user":  {store.EventFilter{Room: "room", User: "ann"}, func(ev mirror.Event) bool { return ev.Room == "room" && ev.User == "ann" }},
+		"room and type":  {store.EventFilter{Room: "room", Type: "one"}, func(ev mirror.Event) bool { return ev.Room == "room" && ev.Type == "one" }},
+		"user and type":  {store.EventFilter{User: "ann", Type: "one"}, func(ev mirror.Event) bool { return ev.User == "ann" && ev.Type == "one" }},
+		"from":           {store.EventFilter{From: second}, func(ev mirror.Event) bool { return !ev.ReceiveTime.Before(second) }},
+		"to":             {store.EventFilter{To: second}, func(ev mirror.Event) bool { return ev.ReceiveTime.Before(second) }},
+		"from, to":       {store.EventFilter{From: second, To: second.Add(time.Microsecond)}, func(ev mirror.Event) bool { return ev.ReceiveTime.Equal(second) }},
+		"room, from, to": {store.EventFilter{Room: "Room", From: second, To: second.Add(time.Second)}, func(ev mirror.Event) bool { return ev.Room == "Room" && ev.ReceiveTime.Equal(second) }},
+		"user, from":     {store.EventFilter{User: "ann", From: second}, func(ev mirror.Event) bool { return ev.User == "ann" && !ev.ReceiveTime.Before(second) }},
+		"nothing":        {store.EventFilter{Room: "ROOM"}, func(mirror.Event) bool { return false }},
+	} {
+		c.filter.Project, c.filter.Limit = project, 100
+		got, err := e.Events(e.ctx(), c.filter)
+		e.must("Events", err)
+		want := slices.DeleteFunc(slices.Clone(all), func(ev mirror.Event) bool { return !c.keep(ev) })
+		e.want("Events by "+what, got, want)
+	}
+}
+
+func eventPages(e *env) {
+	e.manyEvents()
+	for what, filter := range map[string]store.EventFilter{"all": {}, "a room's": {Room: "room"}, "a user's": {User: "ann"}, "a type's": {Type: "one"}} {
+		filter.Project, filter.Limit = project, 100
+		all, err := e.Events(e.ctx(), filter)
+		e.must("Events", err)
+		var ids []string
+		for _, ev := range all {
+			ids = append(ids, ev.ID)
+		}
+		insert := func(page int) {
+			for _, at := range []time.Time{e.now.Add(-time.Minute), e.now.Add(time.Second), e.now.Add(time.Hour)} {
+				if page > 2 {
+					return
+				}
+				a := e.arrival()
+				a.Event.Room, a.Event.User, a.Event.Type, a.Event.ReceiveTime = "room", "ann", "one", at
+				e.accept(a)
+			}
+		}
+		pages(e, "Events, "+what, ids, func(ev mirror.Event) string { return ev.ID }, insert, func(last *mirror.Event, limit int) ([]mirror.Event, error) {
+			f := filter
+			f.Limit = limit
+			if last != nil {
+				f.AfterTime, f.AfterID = last.ReceiveTime, last.ID
+			}
+			return e.Events(e.ctx(), f)
+		})
+	}
+}
+
+func eventsNoPayload(e *env) {
+	want := e.manyEvents()
+	for i := range want {
+		want[i].Payload = nil
+	}
+	for _, filter := range []store.EventFilter{{}, {Room: "room"}, {User: "ann"}} {
+		filter.Project, filter.Limit, filter.NoPayload = project, 100, true
+		got, err := e.Events(e.ctx(), filter)
+		e.must("Events", err)
+		e.want("Events without payload", got, slices.DeleteFunc(slices.Clone(want), func(ev mirror.Event) bool {
+			return filter.Room != "" && ev.Room != filter.Room || filter.User != "" && ev.User != filter.User
+		}))
+	}
+}
+
+// tasksOfEveryState makes a task of each state and returns them by state.
+func (e *env) tasksOfEveryState() map[mirror.TaskState]mirror.Resource {
+	e.Helper()
+	rooms := map[mirror.TaskState]mirror.Resource{
+		mirror.TaskPending: storageOf("pending"), mirror.TaskRunning: storageOf("running"), mirror.TaskWaiting: storageOf("waiting"),
+		mirror.TaskFailed: storageOf("failed"), mirror.TaskDone: roomOf("done"),
+	}
+	e.mirrorRoom("done", e.roomContent(`{}`))
+	e.fetch(storageOf("done")) // leaves a settle fetch: pending too
+	e.raise(rooms[mirror.TaskPending], rooms[mirror.TaskRunning], rooms[mirror.TaskWaiting], rooms[mirror.TaskFailed])
+	e.claim(rooms[mirror.TaskRunning])
+	e.park(e.claim(rooms[mirror.TaskWaiting]))
+	f := e.failure()
+	f.Final = true
+	e.fail(e.claim(rooms[mirror.TaskFailed]), f)
+	return rooms
+}
+
+func (e *env) taskKeys(f store.TaskFilter) []mirror.Resource {
+	e.Helper()
+	f.Project, f.Now = project, e.now
+	if f.Limit == 0 {
+		f.Limit = 100
+	}
+	tasks, err := e.TaskList(e.ctx(), f)
+	e.must("TaskList", err)
+	var keys []mirror.Resource
+	for _, task := range tasks {
+		keys = append(keys, task.Resource)
+		one, err := e.Task(e.ctx(), task.Resource, e.now)
+		e.must("Task", err)
+		e.want("Task of what TaskList shows", one, task)
+		if f.State != "" && task.State != f.State {
+			e.Fatalf("TaskList of %s tasks shows %+v", f.State, task)
+		}
+	}
+	return keys
+}
+
+func tasksByState(e *env) {
+	by := e.tasksOfEveryState()
+	parkRoom := roomOf("waiting") // woken by the parked child
+	for state, want := range map[mirror.TaskState][]mirror.Resource{
+		mirror.TaskPending: {by[mirror.TaskPending], parkRoom},
+		mirror.TaskRunning: {by[mirror.TaskRunning]},
+		mirror.TaskWaiting: {by[mirror.TaskWaiting]},
+		mirror.TaskFailed:  {by[mirror.TaskFailed]},
+		mirror.TaskDone:    {by[mirror.TaskDone], storageOf("done")},
+		"":                 {by[mirror.TaskFailed], by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom, by[mirror.TaskWaiting]},
+	} {
+		e.want(fmt.Sprintf("TaskList of %q", state), e.taskKeys(store.TaskFilter{State: state}), want)
+	}
+	e.want("TaskList of a room", e.taskKeys(store.TaskFilter{Room: "waiting"}), []mirror.Resource{parkRoom, by[mirror.TaskWaiting]})
+	e.want("TaskList of a room, by state", e.taskKeys(store.TaskFilter{Room: "waiting", State: mirror.TaskWaiting}), []mirror.Resource{by[mirror.TaskWaiting]})
+	e.want("TaskList of a room that differs by case", e.taskKeys(store.TaskFilter{Room: "Waiting"}), []mirror.Resource(nil))
+	e.pass(leaseTTL)
+	e.want("TaskList of pending, when the lease has ended", e.taskKeys(store.TaskFilter{State: mirror.TaskPending}),
+		[]mirror.Resource{by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom})
+	e.want("TaskList of running, when the lease has ended", e.taskKeys(store.TaskFilter{State: mirror.TaskRunning}), []mirror.Resource(nil))
+}
+
+func taskPages(e *env) {
+	var keys []mirror.Resource
+	for _, room := range []mirror.RoomID{"a", "b", "b ", "c"} {
+		for _, r := range []mirror.Resource{roomOf(room), storageOf(room), documentOf(room, "B"), documentOf(room, "a")} {
+			keys = append(keys, r)
+			e.raise(r)
+		}
+	}
+	extra := 0
+	insert := func(int) {
+		if extra++; extra <= 10 {
+			e.raise(documentOf([]mirror.RoomID{"a", "b", "c"}[extra%3], fmt.Sprintf("B%d", extra)))
+		}
+	}
+	key := func(task mirror.Task) mirror.Resource { return task.Resource }
+	pages(e, "TaskList", keys, key, insert, func(last *mirror.Task, limit int) ([]mirror.Task, error) {
+		f := store.TaskFilter{Project: project, Now: e.now, Limit: limit}
+		if last != nil {
+			f.AfterRoom, f.AfterKind, f.AfterID = last.Resource.Room, last.Resource.Kind, last.Resource.ID
+		}
+		return e.TaskList(e.ctx(), f)
+	})
+}
+
+func taskNow(e *env) {
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	for _, c := range []struct {
+		now  time.Time
+		want mirror.TaskState
+	}{
+		{e.now, mirror.TaskRunning}, {lease.Until.Add(-time.Microsecond), mirror.TaskRunning}, {lease.Until, mirror.TaskPending},
+	} {
+		task, err := e.Task(e.ctx(), storageOf("room"), c.now)
+		e.must("Task", err)
+		if task.State != c.want {
+			e.Fatalf("task at %v = %+v; want it %s", c.now, task, c.want)
+		}
+	}
+	_, err := e.Task(e.ctx(), storageOf("never heard of"), e.now)
+	e.wantErr("Task", err, store.ErrNotFound)
+}
+
+func staleFlag(e *env) {
+	want := func(what string, stale bool) {
+		e.Helper()
+		got := []bool{
+			e.room("room").Freshness.Stale, e.rooms()[0].Freshness.Stale,
+			e.document(storageOf("room")).Freshness.Stale, e.documents()[0].Freshness.Stale,
+		}
+		e.want("stale "+what, got, []bool{stale, stale, stale, stale})
+	}
+	e.mirrorBoth("room")
+	want("when all is applied", false)
+	e.raise(roomOf("room"), storageOf("room"))
+	want("when both were raised", true)
+	e.fetch(roomOf("room"))
+	e.fetch(storageOf("room"))
+	want("when only the settle fetch is left", false)
+	_, err := e.Request(e.ctx(), []mirror.Resource{roomOf("room"), storageOf("room")}, e.now)
+	e.must("Request", err)
+	want("when both were requested", true)
+}
+
+func pauseProject(e *env) {
+	want := func(what string, want mirror.Project) {
+		e.Helper()
+		got, err := e.Project(e.ctx(), project)
+		e.must("Project", err)
+		e.want("project "+what, got, want)
+	}
+	pause := func(reason string) {
+		e.Helper()
+		e.must("Pause", e.Pause(e.ctx(), project, reason, e.now))
+	}
+	want("of which nothing is stored", mirror.Project{ID: project})
+	pause("key refused")
+	want("paused", mirror.Project{ID: project, PauseReason: "key refused", PauseTime: e.now})
+	_, err := e.PinProject(e.ctx(), project, "6605")
+	e.must("PinProject", err)
+	want("paused and pinned", mirror.Project{ID: project, LiveblocksID: "6605", PauseReason: "key refused", PauseTime: e.now})
+	e.pass(time.Hour)
+	pause("odd \x00 \xff")
+	e.pass(time.Hour)
+	pause("")
+	want("resumed", mirror.Project{ID: project, LiveblocksID: "6605"})
+	pause("")
+	want("resumed twice", mirror.Project{ID: project, LiveblocksID: "6605"})
+	got, err := e.Project(e.ctx(), "other")
+	e.must("Project", err)
+	e.want("other project", got, mirror.Project{ID: "other"})
+}
+
+func counts(e *env) {
+	want := func(what string, want store.Counts) {
+		e.Helper()
+		got, err := e.Counts(e.ctx(), project)
+		e.must("Counts", err)
+		e.want("Counts "+what, got, want)
+	}
+	want("of nothing", store.Counts{})
+	first := e.now
+	e.tasksOfEveryState()
+	// Pending, running and the room of the parked child, and the failed one.
+	want("of every state", store.Counts{Pending: 3, Failed: 1, OldestDue: first})
+	e.accept(e.arrival(hintAt(mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindRoom})))
+	want("beside another project", store.Counts{Pending: 3, Failed: 1, OldestDue: first})
+}
+
+func otherProject(e *env) {
+	e.mirrorBoth("room")
+	e.tasksOfEveryState()
+	for _, p := range []mirror.ProjectID{"", "other", "defaul", "default-", "Default"} {
+		events, err := e.Events(e.ctx(), store.EventFilter{Project: p, Limit: 10})
+		e.must("Events", err)
+		rooms, err := e.Rooms(e.ctx(), store.RoomFilter{Project: p, Deleted: true, Limit: 10})
+		e.must("Rooms", err)
+		docs, err := e.Documents(e.ctx(), store.DocumentFilter{Project: p, Limit: 10})
+		e.must("Documents", err)
+		tasks, err := e.TaskList(e.ctx(), store.TaskFilter{Project: p, Now: e.now, Limit: 10})
+		e.must("TaskList", err)
+		due, err := e.Due(e.ctx(), p, e.now.Add(time.Hour), 10)
+		e.must("Due", err)
+		got, err := e.Counts(e.ctx(), p)
+		e.must("Counts", err)
+		if len(events)+len(rooms)+len(docs)+len(tasks)+len(due.Resources) != 0 || got != (store.Counts{}) {
+			e.Fatalf("project %q shows %d events, %d rooms, %d documents, %d tasks, %+v, %+v; want nothing",
+				p, len(events), len(rooms), len(docs), len(tasks), due, got)
+		}
+		for _, r := range []mirror.Resource{{Project: p, Room: "room", Kind: mirror.KindRoom}, {Project: p, Room: "room", Kind: mirror.KindStorage}} {
+			_, err = e.Task(e.ctx(), r, e.now)
+			e.wantErr("Task", err, store.ErrNotFound)
+			_, err = e.Room(e.ctx(), r, true)
+			e.wantErr("Room", err, store.ErrNotFound)
+			_, err = e.Document(e.ctx(), r, true)
+			e.wantErr("Document", err, store.ErrNotFound)
+		}
+	}
+}
+
+func engineName(e *env) {
+	e.must("Ping", e.Ping(e.ctx()))
+	name, err := e.Engine(e.ctx())
+	e.must("Engine", err)
+	if engine, version, ok := strings.Cut(name, " "); !ok || engine == "" || !strings.ContainsAny(version, "0123456789") {
+		e.Fatalf("Engine = %q; want a name and a version", name)
+	}
+}
+
+func cancelled(e *env) {
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	ctx, cancel := context.WithCancel(e.ctx())
+	cancel()
+	_, errAccept := e.Accept(ctx, []mirror.Arrival{e.arrival()})
+	_, errFail := e.Fail(ctx, lease, e.failure())
+	_, errRoom := e.Room(ctx, roomOf("room"), false)
+	for what, err := range map[string]error{"Accept": errAccept, "Fail": errFail, "Room": errRoom, "Ping": e.Ping(ctx)} {
+		if !errors.Is(err, context.Canceled) {
+			e.Fatalf("%s with a cancelled context = %v; want it to say so", what, err)
+		}
+	}
+	e.wantState(storageOf("room"), mirror.TaskRunning)
+}
+
+func secondStore(e *env) {
+	other := e.another()
+	e.mirrorBoth("room")
+	want := e.document(storageOf("room"))
+	got, err := other.Document(e.ctx(), storageOf("room"), false)
+	e.must("Document", err)
+	e.want("Document read by another store", got, want)
+	e.raise(storageOf("room"))
+	lease, err := other.Claim(e.ctx(), storageOf("room"), newToken(), e.now, leaseTTL)
+	e.must("Claim", err)
+	_, err = other.ApplyDocument(e.ctx(), lease, e.documentContent(`{"a":2}`), e.now, 0)
+	e.must("ApplyDocument", err)
+	if got := e.document(storageOf("room")); string(got.Content) != `{"a":2}` {
+		e.Fatalf("document = %q; want what the other store wrote", got.Content)
+	}
+}

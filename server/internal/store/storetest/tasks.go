@@ -1,0 +1,701 @@
+package storetest
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+var taskCases = []testCase{
+	{"claim tells what to fetch", claimLease},
+	{"only what is due can be claimed", claimNotDue},
+	{"live lease excludes", claimExcludes},
+	{"expired lease is taken over", claimTakesOver},
+	{"old token writes nothing", oldToken},
+	{"lease given back is lost", leaseGivenBack},
+	{"the token decides, not the clock", tokenDecides},
+	{"renewed lease lasts longer", renew},
+	{"due lists the most urgent first", dueOrder},
+	{"due leaves out what is leased", dueLeased},
+	{"due tells when the next one is due", dueNext},
+	{"due knows its project", dueProject},
+	{"what comes in during the fetch is due again", raisedDuringLease},
+	{"settle fetch comes once", settleOnce},
+	{"settle fetch begins anew with an event", settleAnew},
+	{"no settle fetch with zero", settleZero},
+	{"no settle fetch without an event", settleNoEvent},
+	{"burst costs one more fetch", burst},
+	{"failure counts and backs off", failCounts},
+	{"spare failure costs no attempt", failSpare},
+	{"final failure ends the attempts", failFinal},
+	{"final failure of old news begins anew", failFinalRaised},
+	{"failure keeps its backoff when raised meanwhile", failRaised},
+	{"failure may tell anything", failCause},
+	{"success forgets failures", successForgets},
+	{"request raises and lifts", request},
+	{"request during a fetch", requestLeased},
+	{"retry makes due at once", retry},
+	{"retry of what cannot be", retryRefused},
+	{"generations in order", generations},
+	{"parked child waits for its room", park},
+	{"park leaves a pending room alone", parkPendingRoom},
+	{"park of a room never heard of", parkUnknownRoom},
+	{"park after the room came", parkLate},
+	{"event on a parked child", parkedRaised},
+	{"parked child of a room that is not there", parkedQuiet},
+}
+
+func claimLease(e *env) {
+	e.raise(storageOf("room"))
+	token := newToken()
+	lease, err := e.Claim(e.ctx(), storageOf("room"), token, e.now, leaseTTL)
+	e.must("Claim", err)
+	e.want("lease of a new resource", lease, mirror.Lease{
+		Resource: storageOf("room"), Token: token, Until: e.now.Add(leaseTTL), Generation: 1, SourceTime: e.now.Add(-time.Millisecond),
+	})
+	if task := e.task(storageOf("room")); task.State != mirror.TaskRunning || !task.LeaseUntil.Equal(lease.Until) {
+		e.Fatalf("task = %+v; want it running until %v", task, lease.Until)
+	}
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.fail(lease, e.failure())
+	e.pass(time.Hour)
+	lease = e.claim(storageOf("room"))
+	if lease.Epoch != 1 || lease.Gone || lease.Attempts != 1 || lease.Applied != 0 || lease.Generation < 2 {
+		e.Fatalf("lease = %+v; want epoch 1, one attempt, nothing applied, and raised by the room", lease)
+	}
+	e.applyDocument(lease, e.documentContent(`{}`))
+	e.raise(storageOf("room"))
+	e.deleteRoom("room")
+	e.raise(storageOf("room"))
+	last := e.claim(storageOf("room"))
+	if !last.Gone || last.Epoch <= 1 || last.Applied < lease.Generation || last.Generation <= last.Applied {
+		e.Fatalf("lease in a deleted room = %+v; want it gone, of another epoch, and %d applied", last, lease.Generation)
+	}
+}
+
+func claimNotDue(e *env) {
+	e.wantNotDue(storageOf("never heard of"))
+	e.raise(storageOf("room"))
+	e.pass(-time.Microsecond)
+	e.wantNotDue(storageOf("room"))
+	e.pass(time.Microsecond)
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.wantNotDue(roomOf("room"))
+}
+
+func claimExcludes(e *env) {
+	other := e.another()
+	e.raise(storageOf("room"), roomOf("room"))
+	lease := e.claim(storageOf("room"))
+	for _, s := range []store.Store{e.Store, other} {
+		_, err := s.Claim(e.ctx(), storageOf("room"), newToken(), e.now, leaseTTL)
+		e.wantErr("Claim of what is leased", err, store.ErrNotDue)
+	}
+	e.now = lease.Until.Add(-time.Microsecond)
+	e.wantNotDue(storageOf("room"))
+	e.claim(roomOf("room")) // another resource is free
+}
+
+func claimTakesOver(e *env) {
+	e.raise(storageOf("room"))
+	old := e.claim(storageOf("room"))
+	e.now = old.Until
+	if lease := e.claim(storageOf("room")); lease.Token == old.Token || lease.Generation != old.Generation {
+		e.Fatalf("lease taken over = %+v; want the same work under another token", lease)
+	}
+}
+
+// leaseEnds are all the ways to end or prolong a lease.
+func leaseEnds(e *env, lease mirror.Lease) map[string]error {
+	ends := make(map[string]error)
+	if lease.Resource.Kind == mirror.KindRoom {
+		_, ends["ApplyRoom"] = e.ApplyRoom(e.ctx(), lease, e.roomContent(`{"by":"old"}`), e.now, settle)
+	} else {
+		_, ends["ApplyDocument"] = e.ApplyDocument(e.ctx(), lease, e.documentContent(`{"by":"old"}`), e.now, settle)
+		_, ends["Park"] = e.Park(e.ctx(), lease, e.now)
+	}
+	_, ends["ApplyMissing"] = e.ApplyMissing(e.ctx(), lease, e.failure(), settle)
+	f := e.failure()
+	f.Final = true
+	_, ends["Fail"] = e.Fail(e.ctx(), lease, f)
+	ends["Renew"] = e.Renew(e.ctx(), lease, e.now.Add(time.Hour))
+	return ends
+}
+
+func wantLeaseLost(e *env, lease mirror.Lease) {
+	e.Helper()
+	before := e.snapshot(lease.Resource)
+	room := e.snapshot(lease.Resource.RoomResource())
+	for what, err := range leaseEnds(e, lease) {
+		e.wantErr(what+" under an old token", err, store.ErrLeaseLost)
+	}
+	e.want("resource after writes under an old token", e.snapshot(lease.Resource), before)
+	e.want("room after writes under an old token", e.snapshot(lease.Resource.RoomResource()), room)
+}
+
+func oldToken(e *env) {
+	e.mirrorBoth("room")
+	for _, r := range []mirror.Resource{storageOf("room"), roomOf("room")} {
+		e.raise(r)
+		old := e.claim(r)
+		e.now = old.Until
+		e.claim(r)
+		wantLeaseLost(e, old)
+	}
+	stranger := mirror.Lease{Resource: storageOf("never heard of"), Token: newToken()}
+	e.wantErr("Renew", e.Renew(e.ctx(), stranger, e.now), store.ErrLeaseLost)
+	_, err := e.ApplyDocument(e.ctx(), stranger, e.documentContent(`{}`), e.now, 0)
+	e.wantErr("ApplyDocument", err, store.ErrLeaseLost)
+	_, err = e.Fail(e.ctx(), stranger, e.failure())
+	e.wantErr("Fail", err, store.ErrLeaseLost)
+}
+
+func leaseGivenBack(e *env) {
+	e.mirrorBoth("room")
+	e.raise(roomOf("room"), storageOf("room"))
+	room, child := e.claim(roomOf("room")), e.claim(storageOf("room"))
+	e.applyRoom(room, e.roomContent(`{"v":2}`))
+	e.applyDocument(child, e.documentContent(`{"v":2}`))
+	wantLeaseLost(e, room)
+	wantLeaseLost(e, child)
+	// No token is not a token that fits.
+	room.Token = [16]byte{}
+	wantLeaseLost(e, room)
+}
+
+func tokenDecides(e *env) {
+	e.raise(roomOf("room"))
+	lease := e.claim(roomOf("room"))
+	e.pass(2 * leaseTTL)
+	e.must("Renew of an expired lease that nobody took", e.Renew(e.ctx(), lease, e.now.Add(leaseTTL)))
+	e.wantNotDue(roomOf("room"))
+	e.pass(2 * leaseTTL)
+	e.applyRoom(lease, e.roomContent(`{}`))
+	e.room("room")
+}
+
+func renew(e *env) {
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	until := lease.Until.Add(leaseTTL)
+	e.must("Renew", e.Renew(e.ctx(), lease, until))
+	e.now = lease.Until
+	e.wantNotDue(storageOf("room"))
+	if task := e.task(storageOf("room")); task.State != mirror.TaskRunning || !task.LeaseUntil.Equal(until) {
+		e.Fatalf("task = %+v; want it running until %v", task, until)
+	}
+	e.now = until
+	e.claim(storageOf("room"))
+}
+
+func dueOrder(e *env) {
+	var want []mirror.Resource
+	for i := range 5 {
+		e.pass(time.Second)
+		r := storageOf(mirror.RoomID(fmt.Sprintf("room-%d", (i*3)%5)))
+		e.raise(r)
+		want = append(want, r)
+	}
+	e.want("Due", e.dueList(10), store.DueList{Resources: want})
+	e.want("Due, at most 3", e.dueList(3).Resources, want[:3])
+	e.pass(-time.Second)
+	e.want("Due a second ago", e.dueList(10), store.DueList{Resources: want[:4], Next: e.now.Add(time.Second)})
+	e.wantState(want[0], mirror.TaskPending) // reading claims nothing
+}
+
+func dueLeased(e *env) {
+	e.raise(storageOf("a"), storageOf("b"))
+	lease := e.claim(storageOf("a"))
+	list := e.dueList(10)
+	e.want("Due beside a lease", list, store.DueList{Resources: []mirror.Resource{storageOf("b")}, Next: lease.Until})
+	e.now = lease.Until
+	if list = e.dueList(10); len(list.Resources) != 2 {
+		e.Fatalf("Due after the lease = %+v; want both", list)
+	}
+}
+
+func dueNext(e *env) {
+	e.want("Due with nothing to do", e.dueList(10), store.DueList{})
+	e.raise(storageOf("a"), storageOf("b"), storageOf("c"))
+	if list := e.dueList(3); len(list.Resources) != 3 || !list.Next.IsZero() {
+		e.Fatalf("Due = %+v; want three, and none beyond", list)
+	}
+	if list := e.dueList(2); len(list.Resources) != 2 || list.Next.IsZero() || list.Next.After(e.now) {
+		e.Fatalf("Due, at most 2 = %+v; want the third due already", list)
+	}
+	lease := e.claim(storageOf("a"))
+	f := e.failure()
+	f.NotBefore = e.now.Add(leaseTTL / 2)
+	e.fail(e.claim(storageOf("b")), f)
+	e.want("Due", e.dueList(10), store.DueList{Resources: []mirror.Resource{storageOf("c")}, Next: f.NotBefore})
+	e.claim(storageOf("c"))
+	e.must("Renew", e.Renew(e.ctx(), lease, e.now.Add(time.Second)))
+	e.want("Due with all leased or backing off", e.dueList(10), store.DueList{Next: e.now.Add(time.Second)})
+}
+
+func dueProject(e *env) {
+	other := mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindStorage}
+	e.raise(other)
+	e.want("Due", e.dueList(10), store.DueList{})
+	list, err := e.Due(e.ctx(), "other", e.now, 10)
+	e.must("Due of the other project", err)
+	e.want("Due of the other project", list, store.DueList{Resources: []mirror.Resource{other}})
+	e.wantNotDue(storageOf("room"))
+}
+
+func raisedDuringLease(e *env) {
+	e.mirrorBoth("room")
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	e.pass(time.Second)
+	e.raise(storageOf("room"))
+	applied := e.applyDocument(lease, e.documentContent(`{"v":2}`))
+	if !applied.Due.Equal(e.now) {
+		e.Fatalf("ApplyDocument = %+v; want it due again at once", applied)
+	}
+	task := e.task(storageOf("room"))
+	if task.State != mirror.TaskPending || task.Applied != lease.Generation || task.Generation != lease.Generation+1 {
+		e.Fatalf("task = %+v; want it pending, %d applied of %d", task, lease.Generation, lease.Generation+1)
+	}
+	if doc := e.document(storageOf("room")); !doc.Freshness.Stale {
+		e.Fatalf("document = %+v; want it stale", doc.Freshness)
+	}
+	again := e.claim(storageOf("room"))
+	if again.Generation != task.Generation || again.Applied != task.Applied {
+		e.Fatalf("lease = %+v; want generation %d, %d applied", again, task.Generation, task.Applied)
+	}
+	if applied = e.applyDocument(again, e.documentContent(`{"v":3}`)); !applied.Due.IsZero() {
+		e.Fatalf("ApplyDocument = %+v; want nothing more to do", applied)
+	}
+	e.wantState(storageOf("room"), mirror.TaskDone)
+}
+
+// fetch claims and applies, with a settle fetch to follow if one is owed.
+func (e *env) fetch(r mirror.Resource) mirror.Applied {
+	e.Helper()
+	var applied mirror.Applied
+	var err error
+	if r.Kind == mirror.KindRoom {
+		applied, err = e.ApplyRoom(e.ctx(), e.claim(r), e.roomContent(`{}`), e.now, settle)
+	} else {
+		applied, err = e.ApplyDocument(e.ctx(), e.claim(r), e.documentContent(`{}`), e.now, settle)
+	}
+	e.must("Apply", err)
+	return applied
+}
+
+func settleOnce(e *env) {
+	for _, r := range []mirror.Resource{roomOf("room"), storageOf("room")} {
+		e.raise(r)
+		first := e.fetch(r)
+		if !first.Due.Equal(e.now.Add(settle)) {
+			e.Fatalf("first Apply of %s = %+v; want a settle fetch at %v", r.Kind, first, e.now.Add(settle))
+		}
+		task := e.task(r)
+		if task.State != mirror.TaskPending || task.Applied != task.Generation {
+			e.Fatalf("task = %+v; want it pending with nothing newer known", task)
+		}
+		e.pass(settle - time.Microsecond)
+		e.wantNotDue(r)
+		e.pass(time.Microsecond)
+		if second := e.fetch(r); !second.Due.IsZero() || second.Changed {
+			e.Fatalf("settle Apply of %s = %+v; want no change and no more to do", r.Kind, second)
+		}
+		e.pass(time.Hour)
+		e.wantNotDue(r)
+	}
+}
+
+func settleAnew(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	r := storageOf("room")
+	e.raise(r)
+	lease := e.claim(r)
+	e.raise(r)
+	applied, err := e.ApplyDocument(e.ctx(), lease, e.documentContent(`{}`), e.now, settle)
+	e.must("ApplyDocument", err)
+	if !applied.Due.Equal(e.now) {
+		e.Fatalf("ApplyDocument with news = %+v; want it due at once", applied)
+	}
+	if applied = e.fetch(r); !applied.Due.Equal(e.now.Add(settle)) {
+		e.Fatalf("Apply = %+v; want a settle fetch", applied)
+	}
+	e.pass(settle / 2)
+	e.raise(r) // it need not wait for the settle fetch
+	if applied = e.fetch(r); !applied.Due.Equal(e.now.Add(settle)) {
+		e.Fatalf("Apply of an event before the settle fetch = %+v; want one settle fetch for both", applied)
+	}
+	e.pass(settle)
+	lease = e.claim(r)
+	e.raise(r) // during the settle fetch
+	applied, err = e.ApplyDocument(e.ctx(), lease, e.documentContent(`{}`), e.now, settle)
+	e.must("ApplyDocument", err)
+	if !applied.Due.Equal(e.now) {
+		e.Fatalf("settle Apply with news = %+v; want it due at once", applied)
+	}
+	if applied = e.fetch(r); !applied.Due.Equal(e.now.Add(settle)) {
+		e.Fatalf("Apply = %+v; want a settle fetch of its own", applied)
+	}
+	e.pass(settle)
+	if applied = e.fetch(r); !applied.Due.IsZero() {
+		e.Fatalf("last Apply = %+v; want nothing more to do", applied)
+	}
+}
+
+func settleZero(e *env) {
+	for _, r := range []mirror.Resource{roomOf("room"), storageOf("room")} {
+		e.raise(r)
+		lease := e.claim(r)
+		var applied mirror.Applied
+		if r.Kind == mirror.KindRoom {
+			applied = e.applyRoom(lease, e.roomContent(`{}`))
+		} else {
+			applied = e.applyDocument(lease, e.documentContent(`{}`))
+		}
+		if !applied.Due.IsZero() {
+			e.Fatalf("Apply of %s = %+v; want nothing more to do", r.Kind, applied)
+		}
+		e.wantState(r, mirror.TaskDone)
+	}
+}
+
+func settleNoEvent(e *env) {
+	_, err := e.Request(e.ctx(), []mirror.Resource{roomOf("room")}, e.now)
+	e.must("Request", err)
+	if applied := e.fetch(roomOf("room")); !applied.Due.IsZero() {
+		e.Fatalf("Apply of a request = %+v; want no settle fetch", applied)
+	}
+}
+
+func burst(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	for range 10 {
+		var batch []mirror.Arrival
+		for range 100 {
+			batch = append(batch, e.arrival(hintAt(storageOf("room"))))
+		}
+		e.accept(batch...)
+	}
+	fetches := 1
+	applied, err := e.ApplyDocument(e.ctx(), lease, e.documentContent(`{}`), e.now, settle)
+	e.must("ApplyDocument", err)
+	for !applied.Due.IsZero() {
+		e.now = applied.Due
+		applied = e.fetch(storageOf("room"))
+		fetches++
+	}
+	if fetches != 3 {
+		e.Fatalf("1,000 events during a fetch led to %d fetches; want that one, one more and the settle fetch", fetches)
+	}
+	progress, err := e.Generations(e.ctx(), []mirror.Resource{storageOf("room")})
+	e.must("Generations", err)
+	if task := e.task(storageOf("room")); task.State != mirror.TaskDone || progress[0].Applied != task.Generation {
+		e.Fatalf("task = %+v, progress = %+v; want all applied", task, progress)
+	}
+}
+
+func failCounts(e *env) {
+	e.raise(storageOf("room"))
+	for attempt := 1; attempt <= 3; attempt++ {
+		lease := e.claim(storageOf("room"))
+		if lease.Attempts != attempt-1 {
+			e.Fatalf("attempts of lease = %d; want %d", lease.Attempts, attempt-1)
+		}
+		f := e.failure()
+		applied := e.fail(lease, f)
+		e.want("Fail", applied, mirror.Applied{Due: f.NotBefore})
+		task := e.task(storageOf("room"))
+		e.want("task", task, mirror.Task{
+			Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1, Attempts: attempt,
+			DueTime: f.NotBefore, NotBefore: f.NotBefore, LastError: f.Cause,
+		})
+		e.now = f.NotBefore.Add(-time.Microsecond)
+		e.wantNotDue(storageOf("room"))
+		e.now = f.NotBefore
+	}
+	// A time in the past means at once.
+	f := e.failure()
+	f.NotBefore = time.Time{}
+	applied := e.fail(e.claim(storageOf("room")), f)
+	if !applied.Due.Equal(e.now) {
+		e.Fatalf("Fail without a backoff = %+v; want it due at once", applied)
+	}
+	e.claim(storageOf("room"))
+}
+
+func failSpare(e *env) {
+	e.raise(storageOf("room"))
+	e.fail(e.claim(storageOf("room")), e.failure())
+	for range 5 {
+		e.pass(time.Hour)
+		f := e.failure()
+		f.Spare = true
+		applied := e.fail(e.claim(storageOf("room")), f)
+		if task := e.task(storageOf("room")); task.Attempts != 1 || !applied.Due.Equal(f.NotBefore) || task.State != mirror.TaskPending {
+			e.Fatalf("Fail = %+v, task = %+v; want one attempt as before, due at %v", applied, task, f.NotBefore)
+		}
+	}
+}
+
+func failFinal(e *env) {
+	e.raise(storageOf("room"))
+	f := e.failure()
+	f.Final = true
+	applied := e.fail(e.claim(storageOf("room")), f)
+	e.want("Fail", applied, mirror.Applied{})
+	task := e.task(storageOf("room"))
+	if task.State != mirror.TaskFailed || !task.FailTime.Equal(e.now) || !task.DueTime.IsZero() || task.LastError != f.Cause {
+		e.Fatalf("task = %+v; want it failed now, with its cause and nothing due", task)
+	}
+	e.pass(24 * time.Hour)
+	e.wantNotDue(storageOf("room"))
+	e.want("Due", e.dueList(10), store.DueList{})
+	counts, err := e.Counts(e.ctx(), project)
+	e.must("Counts", err)
+	e.want("Counts", counts, store.Counts{Failed: 1})
+	progress, err := e.Generations(e.ctx(), []mirror.Resource{storageOf("room")})
+	e.must("Generations", err)
+	e.want("Generations", progress, []store.Progress{{Failed: true}})
+}
+
+func failFinalRaised(e *env) {
+	e.raise(storageOf("room"))
+	e.fail(e.claim(storageOf("room")), e.failure())
+	e.pass(time.Hour)
+	lease := e.claim(storageOf("room"))
+	e.raise(storageOf("room"))
+	f := e.failure()
+	f.Final = true
+	applied := e.fail(lease, f)
+	task := e.task(storageOf("room"))
+	if !applied.Due.Equal(f.NotBefore) || task.State != mirror.TaskPending || task.Attempts != 0 {
+		e.Fatalf("Fail = %+v, task = %+v; want it to begin anew at %v", applied, task, f.NotBefore)
+	}
+}
+
+func failRaised(e *env) {
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	e.raise(storageOf("room"))
+	f := e.failure()
+	e.fail(lease, f)
+	if task := e.task(storageOf("room")); !task.DueTime.Equal(f.NotBefore) || task.Attempts != 1 {
+		e.Fatalf("task = %+v; want it due after the backoff, at %v", task, f.NotBefore)
+	}
+}
+
+func failCause(e *env) {
+	for _, cause := range []string{"", "a\x00b", "\xff\xfe", "\u2028 \U0001F600", fmt.Sprintf("%0*d", 10_000, 7)} {
+		e.raise(storageOf("room"))
+		f := e.failure()
+		f.NotBefore, f.Cause = e.now, cause
+		_, err := e.Fail(e.ctx(), e.claim(storageOf("room")), f)
+		e.must(fmt.Sprintf("Fail because of %.20q", cause), err)
+		e.wantState(storageOf("room"), mirror.TaskPending)
+	}
+}
+
+func successForgets(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.raise(storageOf("room"))
+	e.fail(e.claim(storageOf("room")), e.failure())
+	e.pass(time.Hour)
+	fetched := e.now
+	e.applyDocument(e.claim(storageOf("room")), e.documentContent(`{}`))
+	task := e.task(storageOf("room"))
+	e.want("task", task, mirror.Task{
+		Resource: storageOf("room"), State: mirror.TaskDone, Generation: task.Generation, Applied: task.Generation, FetchTime: fetched,
+	})
+	e.raise(storageOf("room"))
+	if lease := e.claim(storageOf("room")); lease.Attempts != 0 {
+		e.Fatalf("lease = %+v; want no attempts", lease)
+	}
+}
+
+func request(e *env) {
+	// Backing off, failed, done and never heard of.
+	resources := []mirror.Resource{storageOf("backing off"), storageOf("failed"), roomOf("done"), storageOf("new")}
+	e.raise(resources[0], resources[1])
+	e.fail(e.claim(resources[0]), e.failure())
+	f := e.failure()
+	f.Final = true
+	e.fail(e.claim(resources[1]), f)
+	e.mirrorRoom("done", e.roomContent(`{}`))
+	e.pass(time.Second)
+
+	raised, err := e.Request(e.ctx(), append(resources, resources[0]), e.now)
+	e.must("Request", err)
+	want := map[mirror.Resource]int64{resources[0]: 2, resources[1]: 2, resources[2]: 2, resources[3]: 1}
+	got := make(map[mirror.Resource]int64)
+	for _, r := range raised {
+		got[r.Resource] = r.Generation
+	}
+	e.want("Request", got, want)
+	for _, r := range resources {
+		task := e.task(r)
+		if task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Attempts != 0 || !task.NotBefore.IsZero() || !task.FailTime.IsZero() || task.Generation != want[r] {
+			e.Fatalf("task = %+v; want it pending at once, with all its attempts", task)
+		}
+		e.claim(r)
+	}
+	raised, err = e.Request(e.ctx(), nil, e.now)
+	e.must("Request of nothing", err)
+	e.want("Request of nothing", raised, []mirror.Raised{})
+}
+
+func requestLeased(e *env) {
+	e.raise(roomOf("room"))
+	lease := e.claim(roomOf("room"))
+	raised, err := e.Request(e.ctx(), []mirror.Resource{roomOf("room")}, e.now)
+	e.must("Request", err)
+	applied := e.applyRoom(lease, e.roomContent(`{}`))
+	if !applied.Due.Equal(e.now) {
+		e.Fatalf("ApplyRoom = %+v; want it due again for the request", applied)
+	}
+	progress, err := e.Generations(e.ctx(), []mirror.Resource{roomOf("room")})
+	e.must("Generations", err)
+	if progress[0].Applied >= raised[0].Generation {
+		e.Fatalf("applied = %d; want less than the requested %d: that fetch began before", progress[0].Applied, raised[0].Generation)
+	}
+}
+
+func retry(e *env) {
+	e.raise(storageOf("failed"), storageOf("backing off"), storageOf("waiting"))
+	f := e.failure()
+	e.fail(e.claim(storageOf("backing off")), f)
+	f.Final = true
+	e.fail(e.claim(storageOf("failed")), f)
+	e.park(e.claim(storageOf("waiting")))
+	e.pass(time.Second)
+	for _, r := range []mirror.Resource{storageOf("failed"), storageOf("backing off"), storageOf("waiting")} {
+		task, err := e.Retry(e.ctx(), r, e.now)
+		e.must("Retry", err)
+		e.want("Retry", task, e.task(r))
+		if task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Attempts != 0 || !task.NotBefore.IsZero() || !task.FailTime.IsZero() || task.Generation != 1 {
+			e.Fatalf("Retry = %+v; want it pending at once, of the same generation", task)
+		}
+		if lease := e.claim(r); lease.Attempts != 0 {
+			e.Fatalf("lease = %+v; want no attempts", lease)
+		}
+	}
+}
+
+func retryRefused(e *env) {
+	_, err := e.Retry(e.ctx(), storageOf("room"), e.now)
+	e.wantErr("Retry of a task that is not there", err, store.ErrNotFound)
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	before := e.task(roomOf("room"))
+	_, err = e.Retry(e.ctx(), roomOf("room"), e.now)
+	e.wantErr("Retry of a task that is done", err, store.ErrNotDue)
+	e.want("task", e.task(roomOf("room")), before)
+}
+
+func generations(e *env) {
+	e.mirrorRoom("a", e.roomContent(`{}`))
+	e.raise(roomOf("a"))
+	e.applyRoom(e.claim(roomOf("a")), e.roomContent(`{}`))
+	e.raise(roomOf("a"))
+	e.raise(storageOf("b"))
+	e.park(e.claim(storageOf("b")))
+	got, err := e.Generations(e.ctx(), []mirror.Resource{storageOf("never"), roomOf("a"), storageOf("b"), roomOf("a"), roomOf("never")})
+	e.must("Generations", err)
+	e.want("Generations", got, []store.Progress{{}, {Applied: 2}, {Waiting: true}, {Applied: 2}, {}})
+	got, err = e.Generations(e.ctx(), nil)
+	e.must("Generations of nothing", err)
+	e.want("Generations of nothing", got, []store.Progress{})
+}
+
+func park(e *env) {
+	e.raise(roomOf("room"))
+	f := e.failure()
+	f.Final = true
+	e.fail(e.claim(roomOf("room")), f)
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	if lease.Epoch != 0 {
+		e.Fatalf("lease = %+v; want epoch 0 in a room that is not mirrored", lease)
+	}
+	applied := e.park(lease)
+	e.want("Park", applied, mirror.Applied{Woken: []mirror.Resource{roomOf("room")}})
+	e.wantState(storageOf("room"), mirror.TaskWaiting)
+	e.wantNotDue(storageOf("room"))
+	if task := e.task(roomOf("room")); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Generation != 2 {
+		e.Fatalf("task of the room = %+v; want it due at once, raised", task)
+	}
+	e.pass(time.Hour)
+	e.wantNotDue(storageOf("room"))
+
+	applied = e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
+	e.want("resources woken by the room", applied.Woken, []mirror.Resource{storageOf("room")})
+	lease = e.claim(storageOf("room"))
+	if lease.Epoch != 1 {
+		e.Fatalf("lease = %+v; want epoch 1", lease)
+	}
+	e.applyDocument(lease, e.documentContent(`{}`))
+	e.wantState(storageOf("room"), mirror.TaskDone)
+}
+
+func parkPendingRoom(e *env) {
+	e.raise(roomOf("room"), storageOf("room"))
+	applied := e.park(e.claim(storageOf("room")))
+	e.want("Park", applied, mirror.Applied{})
+	if task := e.task(roomOf("room")); task.Generation != 1 || task.State != mirror.TaskPending {
+		e.Fatalf("task of the room = %+v; want it as it was", task)
+	}
+	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
+	e.claim(storageOf("room"))
+}
+
+func parkUnknownRoom(e *env) {
+	e.raise(storageOf("room"))
+	applied := e.park(e.claim(storageOf("room")))
+	e.want("Park", applied, mirror.Applied{Woken: []mirror.Resource{roomOf("room")}})
+	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
+	e.claim(storageOf("room"))
+}
+
+func parkLate(e *env) {
+	e.raise(roomOf("room"), storageOf("room"))
+	child := e.claim(storageOf("room"))
+	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
+	applied := e.park(child)
+	e.want("Park in a room that is mirrored by now", applied, mirror.Applied{Due: e.now})
+	if lease := e.claim(storageOf("room")); lease.Epoch != 1 {
+		e.Fatalf("lease = %+v; want epoch 1", lease)
+	}
+	e.wantState(roomOf("room"), mirror.TaskDone)
+}
+
+func parkedRaised(e *env) {
+	e.raise(roomOf("room"), storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	e.raise(storageOf("room")) // while leased: the room wakes it all the same
+	applied := e.park(lease)
+	e.want("Park", applied, mirror.Applied{})
+	e.wantState(storageOf("room"), mirror.TaskWaiting)
+	e.raise(storageOf("room")) // while parked
+	e.park(e.claim(storageOf("room")))
+	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
+	lease = e.claim(storageOf("room"))
+	if applied = e.applyDocument(lease, e.documentContent(`{}`)); !applied.Due.IsZero() {
+		e.Fatalf("ApplyDocument = %+v; want nothing more to do", applied)
+	}
+}
+
+func parkedQuiet(e *env) {
+	e.raise(storageOf("room"))
+	e.park(e.claim(storageOf("room")))
+	e.applyMissing(e.claim(roomOf("room")))
+	e.wantState(storageOf("room"), mirror.TaskDone)
+	e.wantState(roomOf("room"), mirror.TaskDone)
+	e.want("Due", e.dueList(math.MaxInt16), store.DueList{})
+	// The next event begins anew.
+	e.raise(storageOf("room"))
+	applied := e.park(e.claim(storageOf("room")))
+	e.want("Park", applied.Woken, []mirror.Resource{roomOf("room")})
+}
