@@ -155,14 +155,18 @@ func (l *Ledger) checkProject(ctx context.Context, a *mirror.Arrival) error {
 		return nil
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	pinned, ok := l.pinned[a.Event.Project]
+	l.mu.Unlock()
 	if !ok {
+		// Without the lock: while the database is away, nobody queues for it here.
 		var err error
 		if pinned, err = l.cfg.Store.PinProject(ctx, a.Event.Project, id); err != nil {
+			l.failed(err)
 			return err
 		}
+		l.mu.Lock()
 		l.pinned[a.Event.Project] = pinned
+		l.mu.Unlock()
 	}
 	if pinned != id {
 		a.Event.Outcome, a.Hints = mirror.OutcomeForeignProject, nil
@@ -177,10 +181,10 @@ func (l *Ledger) commit(ctx context.Context, d *delivery) error {
 		l.bytes.Add(-size)
 		return errQueueFull()
 	}
-	defer l.bytes.Add(-size)
 	select {
 	case l.queue <- d:
 	default:
+		l.bytes.Add(-size)
 		return errQueueFull()
 	}
 	select {
@@ -196,6 +200,20 @@ func (l *Ledger) commit(ctx context.Context, d *delivery) error {
 		default:
 			return fault.New(fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
 		}
+	}
+}
+
+// answer lets the caller of d go on. Only now are its bytes out of memory, also
+// if the caller has gone away long before.
+func (l *Ledger) answer(d *delivery) {
+	l.bytes.Add(-int64(len(d.arrival.Event.Payload)))
+	close(d.done)
+}
+
+// failed passes on that the database failed, if that is what err says.
+func (l *Ledger) failed(err error) {
+	if fault.Of(err).Kind == fault.Unavailable {
+		l.cfg.Failed()
 	}
 }
 
@@ -285,9 +303,9 @@ gather:
 		for _, twin := range twins[i] {
 			twin.err, twin.accepted = d.err, d.accepted
 			twin.accepted.Fresh = false
-			close(twin.done)
+			l.answer(twin)
 		}
-		close(d.done)
+		l.answer(d)
 	}
 	if len(raised) > 0 {
 		l.cfg.Raised(raised)
@@ -319,9 +337,7 @@ func (l *Ledger) accept(ctx context.Context, batch []*delivery) {
 		return
 	}
 	l.cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", len(batch)), slog.Any("error", err))
-	if fault.Of(err).Kind == fault.Unavailable {
-		l.cfg.Failed()
-	}
+	l.failed(err)
 	for _, d := range batch {
 		d.err = err
 	}

@@ -724,7 +724,7 @@ func BenchmarkGetStorageDocument(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := h.mirror.GetStorageDocument(b.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON}); err != nil {
+				if _, err := h.mirror.GetStorageDocument(b.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r"}); err != nil {
 					b.Fatal(err)
 				}
 			}

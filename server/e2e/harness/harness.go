@@ -1,0 +1,336 @@
+// Package harness runs the real binary for the end-to-end tests: it builds it
+// once, starts it against a database and an upstream, signs and posts webhooks,
+// and ends it in every way a process can end.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
+)
+
+const (
+	// SecretKey is the API key the fake accepts and the service is given.
+	SecretKey = "sk_test_harness"
+	// WebhookSecret signs the webhooks. It is that of the recorded vectors.
+	WebhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	// LiveblocksProject is how webhooks name their project.
+	LiveblocksProject = "605a50b01a36d5ea7a2e9104"
+	// startTimeout bounds the start of the binary, schema included, on a machine
+	// that runs other tests as well.
+	startTimeout = 60 * time.Second
+)
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "liveblocks-mirror-e2e-")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "liveblocks-mirror")
+	out, err := exec.Command("go", "build", "-o", bin, "github.com/liveblocks-mirror/liveblocks-mirror/server/cmd/liveblocks-mirror").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build: %w: %s", err, out)
+	}
+	return bin, nil
+})
+
+// Binary builds the program once for the test binary and returns its path.
+func Binary(t testing.TB) string {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// Fake is a fake Liveblocks behind a real listener.
+type Fake struct {
+	*liveblockstest.Server
+	URL string
+}
+
+// NewFake starts a fake that ends with the test.
+func NewFake(t testing.TB) *Fake {
+	t.Helper()
+	f := &Fake{Server: liveblockstest.New(SecretKey)}
+	s := httptest.NewServer(f.Server)
+	t.Cleanup(s.Close)
+	f.URL = s.URL
+	return f
+}
+
+// Options say how to start the service. Env adds to and overrides the defaults.
+type Options struct {
+	DatabaseURL string
+	UpstreamURL string
+	Env         map[string]string
+}
+
+// Service is a running binary.
+type Service struct {
+	app.Ready
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	done chan struct{}
+	err  error
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Command prepares the binary with a clean environment plus env.
+func Command(ctx context.Context, t testing.TB, env map[string]string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, Binary(t), args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	for k, v := range env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	return cmd
+}
+
+// Start starts `serve` and returns once it is ready. It is killed at the end of
+// the test if it still runs then.
+func Start(t testing.TB, o Options) *Service {
+	t.Helper()
+	ready := filepath.Join(t.TempDir(), "ready.json")
+	env := map[string]string{
+		"DATABASE_URL":              o.DatabaseURL,
+		"LIVEBLOCKS_BASE_URL":       o.UpstreamURL,
+		"LIVEBLOCKS_SECRET_KEY":     SecretKey,
+		"LIVEBLOCKS_WEBHOOK_SECRET": WebhookSecret,
+		"MIRROR_HTTP_ADDR":          "127.0.0.1:0",
+		"MIRROR_GRPC_ADDR":          "127.0.0.1:0",
+		"MIRROR_READY_FILE":         ready,
+		"MIRROR_MIGRATE":            "true",
+		"MIRROR_LEASE_TTL":          "3s",
+		"MIRROR_SETTLE":             "200ms",
+		"MIRROR_BUSY_POLL":          "500ms",
+		"MIRROR_BACKOFF_MIN":        "50ms",
+		"MIRROR_BACKOFF_MAX":        "1s",
+		// Tests want the fake, not the limit, to be what is slow.
+		"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": "5000",
+		"MIRROR_STOP_GRACE":                  "10s",
+	}
+	for k, v := range o.Env {
+		env[k] = v
+	}
+	s := &Service{cmd: Command(context.Background(), t, env, "serve"), log: &lockedBuffer{}, done: make(chan struct{})}
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.err = s.cmd.Wait(); close(s.done) }() // Kill and Stop wait for it
+	t.Cleanup(func() {
+		s.Kill()
+		if t.Failed() {
+			t.Logf("log of the service:\n%s", s.log.String())
+		}
+	})
+	Eventually(t, startTimeout, func() error {
+		select {
+		case <-s.done:
+			t.Fatalf("the service ended while starting: %v\n%s", s.err, s.log.String())
+		default:
+		}
+		b, err := os.ReadFile(ready)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &s.Ready)
+	})
+	return s
+}
+
+// Kill ends the process with SIGKILL and waits until it is gone.
+func (s *Service) Kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.done
+}
+
+// Stop asks the process to stop and returns how it ended and how long it took.
+func (s *Service) Stop(t testing.TB) (time.Duration, error) {
+	t.Helper()
+	begin := time.Now()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-s.done
+	return time.Since(begin), s.err
+}
+
+// Pid is the process id.
+func (s *Service) Pid() int { return s.cmd.Process.Pid }
+
+// Log is what the process has printed so far.
+func (s *Service) Log() string { return s.log.String() }
+
+// URL leads to a path of the HTTP gateway.
+func (s *Service) URL(path string) string { return "http://" + s.HTTPAddr + path }
+
+// Dial connects over gRPC; the connection ends with the test.
+func (s *Service) Dial(t testing.TB) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(s.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// Mirror is a client of the MirrorService.
+func (s *Service) Mirror(t testing.TB) mirrorv1.MirrorServiceClient {
+	t.Helper()
+	return mirrorv1.NewMirrorServiceClient(s.Dial(t))
+}
+
+// Admin is a client of the AdminService.
+func (s *Service) Admin(t testing.TB) mirrorv1.AdminServiceClient {
+	t.Helper()
+	return mirrorv1.NewAdminServiceClient(s.Dial(t))
+}
+
+// Delivery is a signed webhook.
+type Delivery struct {
+	ID     string
+	Body   []byte
+	Header http.Header
+}
+
+// Sign signs body as of now under a fresh id.
+func Sign(t testing.TB, body []byte) Delivery {
+	t.Helper()
+	return SignAs(t, "msg_"+rand.Text(), time.Now(), body)
+}
+
+// SignAs signs body under an id and a time.
+func SignAs(t testing.TB, id string, at time.Time, body []byte) Delivery {
+	t.Helper()
+	signature, err := webhook.Sign(WebhookSecret, id, at, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Delivery{ID: id, Body: body, Header: http.Header{
+		"Content-Type":      {"application/json"},
+		"Webhook-Id":        {id},
+		"Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)},
+		"Webhook-Signature": {signature},
+	}}
+}
+
+// SignEvent signs the webhook of an event of the fake.
+func SignEvent(t testing.TB, ev liveblockstest.Event) Delivery {
+	t.Helper()
+	return Sign(t, liveblockstest.Payload(ev, LiveblocksProject))
+}
+
+var client = &http.Client{
+	Timeout:   30 * time.Second,
+	Transport: &http.Transport{MaxIdleConnsPerHost: 256},
+}
+
+// Do posts the delivery and returns status and body of the answer.
+func (d Delivery) Do(ctx context.Context, url string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(d.Body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header = d.Header.Clone()
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, body, err
+}
+
+// Post posts the delivery to the guides' path and returns the status.
+func (s *Service) Post(t testing.TB, d Delivery) int {
+	t.Helper()
+	status, _, err := d.Do(t.Context(), s.URL("/api/liveblocks-webhook"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
+// Get reads a path over HTTP.
+func (s *Service) Get(t testing.TB, path string) (int, http.Header, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL(path), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, body
+}
+
+// Eventually calls f until it returns nil, and fails the test with its last
+// error when that takes longer than timeout.
+func Eventually(t testing.TB, timeout time.Duration, f func() error) {
+	t.Helper()
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("not within %s: %v", timeout, err)
+		case <-t.Context().Done():
+			t.Fatal(errors.Join(err, t.Context().Err()))
+		case <-ticker.C:
+		}
+	}
+}
