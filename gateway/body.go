@@ -131,7 +131,7 @@ func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 			if len(data) == 0 {
 				return io.EOF // which the generated code takes for an empty message
 			}
-			if err := m.Unmarshal(data, to); err != nil {
+			if err := m.UnmarshalOptions.Unmarshal(data, to); err != nil {
 				// protojson varies its spaces lest somebody parse its errors.
 				return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
 			}

@@ -184,7 +184,7 @@ func (d *delivery) send(held *httpbody.HttpBody) error {
 		// Not every ResponseWriter has deadlines; one that has none has no reader
 		// that could stall.
 		_ = control.SetWriteDeadline(time.Now().Add(writeStall))
-		if _, err := d.w.Write(held.GetData()); err != nil {
+		if _, err := d.w.Write(held.GetData()); err != nil { //nolint:gosec // of the declared type, and nosniff
 			return errReaderGone
 		}
 		held = next

@@ -68,7 +68,7 @@ func (g *Gateway) wrongMethod(w http.ResponseWriter, allow string) {
 }
 
 func (p problem) status() *spb.Status {
-	st := &spb.Status{Code: int32(p.code), Message: p.text}
+	st := status.New(p.code, p.text).Proto()
 	if p.reason != mirrorv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
 		st.Details = withReason(nil, p.reason)
 	}
@@ -104,7 +104,7 @@ func (g *Gateway) public(ctx context.Context, err error) *spb.Status {
 	if info, _ := inspect(st); info != nil {
 		return st
 	}
-	switch codes.Code(st.GetCode()) {
+	switch status.FromProto(st).Code() {
 	case codes.InvalidArgument:
 		st.Details = withReason(st.GetDetails(), mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID)
 	case codes.Internal, codes.Unknown, codes.DataLoss:
@@ -140,7 +140,7 @@ func inspect(st *spb.Status) (info *errdetails.ErrorInfo, retry time.Duration) {
 func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webhook bool) {
 	info, retry := inspect(st)
 	if httpCode == 0 {
-		httpCode = runtime.HTTPStatusFromCode(codes.Code(st.GetCode()))
+		httpCode = runtime.HTTPStatusFromCode(status.FromProto(st).Code())
 		if info.GetReason() == "PAYLOAD_TOO_LARGE" {
 			httpCode = http.StatusRequestEntityTooLarge
 		}
@@ -162,6 +162,7 @@ func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webh
 			h.Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
 		}
 	}
+	st.Message = strings.ToValidUTF8(st.GetMessage(), "\ufffd") // it may quote the request
 	data, err := protojson.Marshal(st)
 	if err != nil { // a detail this version does not know
 		data, err = protojson.Marshal(&spb.Status{Code: st.GetCode(), Message: st.GetMessage()})
@@ -180,5 +181,5 @@ func writeJSON(w http.ResponseWriter, httpCode int, data []byte) {
 	h["Content-Type"] = jsonType
 	h.Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(httpCode)
-	_, _ = w.Write(data)
+	_, _ = w.Write(data) //nolint:gosec // JSON, said to be nothing else
 }

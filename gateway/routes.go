@@ -28,14 +28,11 @@ type routes struct {
 type route struct{ query map[string]bool }
 
 // stranger returns a query parameter the route does not take. grpc-gateway
-// would ignore it, and answer every event to one who asked for ?room=x.
+// would ignore it, and answer every event to one who asked for ?room=x. Fields
+// of fields are no parameters: a time is written as one value.
 func (rt *route) stranger(query url.Values) (string, bool) {
 	for name := range query {
-		field := name
-		if i := strings.IndexAny(name, ".["); i >= 0 {
-			field = name[:i]
-		}
-		if !rt.query[field] {
+		if !rt.query[name] {
 			return name, true
 		}
 	}
@@ -49,7 +46,8 @@ func newRoutes(files []protoreflect.FileDescriptor) (*routes, error) {
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
-		runtime.WithErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, error) {}),
+		runtime.WithErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, error) {
+		}),
 		runtime.WithRoutingErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, int) {}),
 	)}
 	webhook := (*mirrorv1.ReceiveWebhookRequest)(nil).ProtoReflect().Descriptor()

@@ -66,7 +66,7 @@ func runBaseline(ctx context.Context, cfg baselineConfig) error {
 		b.take = b.group
 		go b.commit(ctx) // ends with the process
 	case "single":
-		b.take = func(ctx context.Context, ev *mirror.Event) error { return b.record(ctx, []*mirror.Event{ev}) }
+		b.take = b.single
 	case "recipe":
 		b.take = b.recipe
 	default:
@@ -98,14 +98,24 @@ func (b *baseline) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// recordSQL writes the row of the ledger that the service writes, and no other.
-const recordSQL = `insert into mirror_event (
+// The row of the ledger that the service writes, and no other.
+const (
+	insertSQL = `insert into mirror_event (
     bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
     payload, send_time, receive_time, source_time, outcome)
-select
+`
+	singleSQL = insertSQL + `values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing`
+	recordSQL = insertSQL + `select
     unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
     unnest($7::text[]), unnest($8::bytea[]), unnest($9::timestamptz[]), unnest($10::timestamptz[]), unnest($11::timestamptz[]), unnest($12::text[])
 on conflict do nothing`
+)
+
+func (b *baseline) single(ctx context.Context, ev *mirror.Event) error {
+	_, err := b.db.Exec(ctx, singleSQL, mirror.Bucket(ev.Project, ev.ID), string(ev.Project), ev.ID, ev.Type, string(ev.Room), ev.User,
+		ev.LiveblocksProject, ev.Payload, ev.SendTime, ev.ReceiveTime, ev.SourceTime, string(ev.Outcome))
+	return err
+}
 
 func (b *baseline) record(ctx context.Context, events []*mirror.Event) error {
 	n := len(events)

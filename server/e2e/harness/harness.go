@@ -48,6 +48,9 @@ var build = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := os.Chmod(dir, 0o711); err != nil { // for tests that run it as another account
+		return "", err
+	}
 	bin := filepath.Join(dir, "liveblocks-mirror")
 	out, err := exec.Command("go", "build", "-o", bin, "github.com/liveblocks-mirror/liveblocks-mirror/server/cmd/liveblocks-mirror").CombinedOutput()
 	if err != nil {
@@ -55,6 +58,22 @@ var build = sync.OnceValues(func() (string, error) {
 	}
 	return bin, nil
 })
+
+// Clean removes the program, if it was built. It is for the end of a TestMain.
+func Clean() {
+	if bin, err := build(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(bin))
+	}
+}
+
+// RemoveBinary removes what [Binary] built, for the end of a TestMain.
+func RemoveBinary() error {
+	bin, err := build()
+	if err != nil {
+		return nil //nolint:nilerr // nothing was built, and that has been told
+	}
+	return os.RemoveAll(filepath.Dir(bin))
+}
 
 // Binary builds the program once for the test binary and returns its path.
 func Binary(t testing.TB) string {
@@ -87,6 +106,32 @@ type Options struct {
 	DatabaseURL string
 	UpstreamURL string
 	Env         map[string]string
+	// Credential is the account to run as; nil means our own.
+	Credential *syscall.Credential
+}
+
+// Dir makes a folder that belongs to an account, ours if it is nil, and that
+// every account may pass through, unlike that of [testing.T.TempDir].
+func Dir(t testing.TB, owner *syscall.Credential) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "liveblocks-mirror-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove folder: %v", err)
+		}
+	})
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if owner != nil {
+		if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // Service is a running binary.
@@ -115,13 +160,16 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// Command prepares the binary with a clean environment plus env.
+// Command prepares the binary with a clean environment plus env, whose empty
+// values are left out.
 func Command(ctx context.Context, t testing.TB, env map[string]string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, Binary(t), args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	for k, v := range env {
-		cmd.Env = append(cmd.Env, k+"="+v)
+		if v != "" {
+			cmd.Env = append(cmd.Env, k+"="+v)
+		}
 	}
 	return cmd
 }
@@ -130,7 +178,8 @@ func Command(ctx context.Context, t testing.TB, env map[string]string, args ...s
 // the test if it still runs then.
 func Start(t testing.TB, o Options) *Service {
 	t.Helper()
-	ready := filepath.Join(t.TempDir(), "ready.json")
+	home := Dir(t, o.Credential)
+	ready := filepath.Join(home, "ready.json")
 	env := map[string]string{
 		"DATABASE_URL":              o.DatabaseURL,
 		"LIVEBLOCKS_BASE_URL":       o.UpstreamURL,
@@ -139,6 +188,7 @@ func Start(t testing.TB, o Options) *Service {
 		"MIRROR_HTTP_ADDR":          "127.0.0.1:0",
 		"MIRROR_GRPC_ADDR":          "127.0.0.1:0",
 		"MIRROR_READY_FILE":         ready,
+		"HOME":                      home,
 		"MIRROR_MIGRATE":            "true",
 		"MIRROR_LEASE_TTL":          "3s",
 		"MIRROR_SETTLE":             "200ms",
@@ -152,8 +202,13 @@ func Start(t testing.TB, o Options) *Service {
 	for k, v := range o.Env {
 		env[k] = v
 	}
-	s := &Service{cmd: Command(context.Background(), t, env, "serve"), log: &lockedBuffer{}, done: make(chan struct{})}
+	args := append([]string{"serve"}, o.Args...)
+	s := &Service{cmd: Command(context.Background(), t, env, args...), log: &lockedBuffer{}, done: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if o.Credential != nil {
+		s.cmd.Dir = home
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: o.Credential}
+	}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -228,7 +228,7 @@ func (d *demo) show(ctx context.Context, ev liveblockstest.Event) error {
 	status, err := d.deliver(ctx, ev)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // interrupted, which is how a demo ends
 		}
 		return fmt.Errorf("demo: deliver webhook: %w", err)
 	}

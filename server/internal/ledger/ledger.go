@@ -234,6 +234,7 @@ func (l *Ledger) count(a store.Accepted) {
 		l.counts.malformed.Add(1)
 	case mirror.OutcomeForeignProject:
 		l.counts.foreignProject.Add(1)
+	case mirror.OutcomeQueued, mirror.OutcomeRecorded:
 	}
 }
 
@@ -328,7 +329,7 @@ func (l *Ledger) accept(ctx context.Context, batch []*delivery) {
 	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 		err = fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database did not answer in time")
 	}
-	if len(batch) > 1 && fault.Of(err).Kind != fault.Unavailable {
+	if len(batch) > 1 && fault.Of(err).Kind == fault.Internal {
 		// The database did not fail: it refuses something in this batch. One by one,
 		// only the delivery that is the cause is refused.
 		for _, d := range batch {

@@ -74,11 +74,7 @@ func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	_, properties, err := lson.JSON(nil, room.Source)
-	if err != nil {
-		return mirror.Applied{}, fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks' answer is not JSON")
-	}
-	room.DataProblem = dataProblem(properties)
+	_, room.DataProblem = derive(room.Source)
 	applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
 	if err != nil {
 		return applied, fmt.Errorf("apply room: %w", err)
@@ -109,17 +105,10 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Ap
 		return r.missing(ctx, lease, err)
 	}
 	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: lson.Version}
-	data, properties, err := lson.JSON(make([]byte, 0, len(fetched.Body)), fetched.Body)
-	switch {
-	case err != nil:
-		return mirror.Applied{}, fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks' answer is not plain-lson")
-	case len(data) > r.cfg.MaxData:
-		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(data), r.cfg.MaxData)
-	default:
-		doc.DataProblem = dataProblem(properties)
-	}
-	if doc.DataProblem == "" {
-		doc.Data = data
+	doc.Data, doc.DataProblem = derive(fetched.Body)
+	if len(doc.Data) > r.cfg.MaxData {
+		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(doc.Data), r.cfg.MaxData)
+		doc.Data = nil
 	}
 	applied, err := r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
 	if err != nil {
@@ -128,15 +117,19 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Ap
 	return applied, nil
 }
 
-// dataProblem says what SQL databases refuse in JSON that is valid.
-func dataProblem(p lson.Properties) string {
+// derive turns what was fetched into queryable JSON, or says why there is none.
+// What was fetched is kept in any case: the source is right by definition.
+func derive(body []byte) (data []byte, problem string) {
+	data, properties, err := lson.JSON(make([]byte, 0, len(body)), body)
 	switch {
-	case p.HasNUL:
-		return `contains the character \u0000, which SQL databases do not store in JSON`
-	case p.HasLoneSurrogate:
-		return "contains half of a surrogate pair, which SQL databases do not store in JSON"
+	case err != nil:
+		return nil, err.Error()
+	case properties.HasNUL:
+		return nil, `contains the character \u0000, which SQL databases do not store in JSON`
+	case properties.HasLoneSurrogate:
+		return nil, "contains half of a surrogate pair, which SQL databases do not store in JSON"
 	default:
-		return ""
+		return data, ""
 	}
 }
 

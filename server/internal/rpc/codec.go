@@ -67,7 +67,7 @@ func spliceDocument(doc *mirrorv1.Document) (mem.BufferSlice, error) {
 	whole := size + protowire.SizeTag(documentContent) + protowire.SizeBytes(len(content))
 	head := make([]byte, 0, size+32)
 	head = protowire.AppendTag(head, responseDocument, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(whole))
+	head = protowire.AppendVarint(head, uint64(whole)) //nolint:gosec // a size
 	head, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(head, rest)
 	if err != nil {
 		return nil, err

@@ -119,24 +119,28 @@ func TestEveryEndIsSeen(t *testing.T) {
 	panicking := func(context.Context) error { panic("at the disco") }
 
 	for _, c := range []struct {
-		ctx    context.Context
+		token  bool
 		room   string
 		err    func(context.Context) error
 		code   codes.Code
 		reason fault.Reason
 	}{
-		{bad, "", nil, codes.Unauthenticated, fault.ReasonCredentialMissing},
-		{good, "", nil, codes.InvalidArgument, fault.ReasonRequestInvalid},
-		{good, "r", nil, codes.OK, ""},
-		{good, "r", panicking, codes.Internal, fault.ReasonInternal},
+		{false, "", nil, codes.Unauthenticated, fault.ReasonCredentialMissing},
+		{true, "", nil, codes.InvalidArgument, fault.ReasonRequestInvalid},
+		{true, "r", nil, codes.OK, ""},
+		{true, "r", panicking, codes.Internal, fault.ReasonInternal},
 	} {
+		ctx := bad
+		if c.token {
+			ctx = good
+		}
 		h.query.err = c.err
-		_, err := h.mirror.GetRoom(c.ctx, &mirrorv1.GetRoomRequest{RoomId: c.room})
+		_, err := h.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: c.room})
 		wantStatus(t, err, c.code, c.reason)
 		if got, want := seen.take(), "/liveblocks.mirror.v1.MirrorService/GetRoom "+c.code.String(); !slices.Equal(got, []string{want}) {
 			t.Errorf("counted %v; want %v", got, want)
 		}
-		_, _, err = readDocument(c.ctx, h, &mirrorv1.ReadDocumentRequest{RoomId: c.room})
+		_, _, err = readDocument(ctx, h, &mirrorv1.ReadDocumentRequest{RoomId: c.room})
 		if c.code == codes.OK { // there is no document
 			c.code, c.reason = codes.NotFound, fault.ReasonDocumentNotMirrored
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -29,6 +30,8 @@ const (
 	listDocuments list = 3
 	listTasks     list = 4
 )
+
+var lists = []list{listEvents, listRooms, listDocuments, listTasks}
 
 // cursor is the key of the last item of a page. Each list uses a part of it:
 // events Time and ID, rooms Room, documents and tasks Room, Kind and ID. The
@@ -54,15 +57,21 @@ func (c cursor) fits(l list) bool {
 	}
 }
 
-// A page token is tokenVersion, the list, filterLen bytes of a hash of the
-// filters, and the cursor: microseconds, kind, length of the room id, room id,
-// id. It gives nobody access he lacks, so it is not signed; it is parsed as
-// hostile all the same.
-const (
-	tokenVersion = 1
-	filterLen    = 8
-	tokenHeader  = 2 + filterLen + 8 + 2 + 2
-)
+// A page token is a tokenHead, the room id and the id. It gives nobody access he
+// lacks, so it is not signed; it is parsed as hostile all the same.
+type tokenHead struct {
+	Version byte
+	List    list
+	// Filters is a hash of what selects the list's items.
+	Filters filterHash
+	Micros  int64
+	Kind    mirror.Kind
+	RoomLen uint16
+}
+
+const tokenVersion = 1
+
+type filterHash [8]byte
 
 var (
 	errTokenInvalid  = errors.New("page token is not one of ours")
@@ -70,17 +79,15 @@ var (
 )
 
 // formatToken returns the token for the page after the cursor.
-func formatToken(l list, filters [filterLen]byte, after cursor) string {
-	raw := make([]byte, 0, tokenHeader+len(after.Room)+len(after.ID))
-	raw = append(raw, tokenVersion, byte(l))
-	raw = append(raw, filters[:]...)
-	var micros int64
-	if !after.Time.IsZero() {
-		micros = after.Time.UnixMicro()
+func formatToken(l list, filters filterHash, after cursor) string {
+	head := tokenHead{
+		Version: tokenVersion, List: l, Filters: filters, Kind: after.Kind,
+		RoomLen: uint16(len(after.Room)), //nolint:gosec // at most mirror.MaxRoomID
 	}
-	raw = binary.BigEndian.AppendUint64(raw, uint64(micros))
-	raw = binary.BigEndian.AppendUint16(raw, uint16(after.Kind))
-	raw = binary.BigEndian.AppendUint16(raw, uint16(len(after.Room)))
+	if !after.Time.IsZero() {
+		head.Micros = after.Time.UnixMicro()
+	}
+	raw, _ := binary.Append(nil, binary.BigEndian, head) // of fixed size, so it cannot fail
 	raw = append(raw, after.Room...)
 	raw = append(raw, after.ID...)
 	return base64.RawURLEncoding.EncodeToString(raw)
@@ -88,33 +95,28 @@ func formatToken(l list, filters [filterLen]byte, after cursor) string {
 
 // parseToken reads what formatToken wrote for this list and these filters, and
 // only that: every cursor has one spelling.
-func parseToken(token string, l list, filters [filterLen]byte) (cursor, error) {
+func parseToken(token string, l list, filters filterHash) (cursor, error) {
 	raw, err := decodeBase64(token)
-	if err != nil || len(raw) < tokenHeader || raw[0] != tokenVersion {
+	if err != nil {
 		return cursor{}, errTokenInvalid
 	}
-	switch of := list(raw[1]); of {
-	case listEvents, listRooms, listDocuments, listTasks:
-		if of != l {
-			return cursor{}, errTokenMismatch
-		}
-	default:
+	var head tokenHead
+	n, err := binary.Decode(raw, binary.BigEndian, &head)
+	if err != nil || head.Version != tokenVersion || !slices.Contains(lists, head.List) {
 		return cursor{}, errTokenInvalid
 	}
-	if [filterLen]byte(raw[2:]) != filters {
+	if head.List != l || head.Filters != filters {
 		return cursor{}, errTokenMismatch
 	}
-	key := raw[2+filterLen:]
-	after := cursor{Kind: mirror.Kind(binary.BigEndian.Uint16(key[8:]))}
-	if micros := int64(binary.BigEndian.Uint64(key)); micros != 0 {
-		after.Time = time.UnixMicro(micros).UTC()
-	}
-	length := int(binary.BigEndian.Uint16(key[10:]))
-	key = key[12:]
-	if length > len(key) {
+	raw = raw[n:]
+	room := int(head.RoomLen)
+	if room > len(raw) {
 		return cursor{}, errTokenInvalid
 	}
-	after.Room, after.ID = mirror.RoomID(key[:length]), string(key[length:])
+	after := cursor{Kind: head.Kind, Room: mirror.RoomID(raw[:room]), ID: string(raw[room:])}
+	if head.Micros != 0 {
+		after.Time = time.UnixMicro(head.Micros).UTC()
+	}
 	if !after.fits(l) {
 		return cursor{}, errTokenInvalid
 	}
@@ -141,10 +143,10 @@ type pageRequest interface {
 	GetPageToken() string
 }
 
-// filterHash is the same for two requests that select the same items. All
+// hashFilters returns the same for two requests that select the same items. All
 // fields count but those that say how much to return and where to go on, so a
 // filter that is added later is part of it without further ado.
-func filterHash(req proto.Message, project mirror.ProjectID) ([filterLen]byte, error) {
+func hashFilters(req proto.Message, project mirror.ProjectID) (filterHash, error) {
 	filters := req.ProtoReflect().New()
 	req.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		switch field.Name() {
@@ -159,10 +161,10 @@ func filterHash(req proto.Message, project mirror.ProjectID) ([filterLen]byte, e
 	hash.Write([]byte{0})
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(filters.Interface())
 	if err != nil {
-		return [filterLen]byte{}, err
+		return filterHash{}, err
 	}
 	hash.Write(raw)
-	return [filterLen]byte(hash.Sum(nil)), nil
+	return filterHash(hash.Sum(nil)), nil
 }
 
 // listing says how a list is read: rows of type R, shown as messages M.
@@ -185,7 +187,7 @@ func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listin
 	if n := int(req.GetPageSize()); n > 0 {
 		size = min(n, maxPageSize)
 	}
-	filters, err := filterHash(req, l.project)
+	filters, err := hashFilters(req, l.project)
 	if err != nil {
 		return nil, "", err
 	}

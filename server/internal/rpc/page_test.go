@@ -31,7 +31,7 @@ type paged struct {
 
 func id(i int) string { return fmt.Sprintf("item %04d", i) }
 
-func lists() []paged {
+func pagedLists() []paged {
 	return []paged{
 		{
 			name: "events",
@@ -118,7 +118,7 @@ func ids(from, to int) []string {
 // What every list does, whatever is in it.
 func TestLists(t *testing.T) {
 	t.Parallel()
-	for _, l := range lists() {
+	for _, l := range pagedLists() {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
 			fill := func(t *testing.T, n int) *harness {
@@ -209,7 +209,7 @@ func TestLists(t *testing.T) {
 				}
 				_, _, err = l.get(t.Context(), h, 3, token, true)
 				wantStatus(t, err, codes.InvalidArgument, fault.ReasonPageTokenMismatch)
-				for _, other := range lists() {
+				for _, other := range pagedLists() {
 					if other.name != l.name {
 						_, _, err = other.get(t.Context(), h, 3, token, false)
 						wantStatus(t, err, codes.InvalidArgument, fault.ReasonPageTokenMismatch)
@@ -394,7 +394,7 @@ func cursors() map[list]cursor {
 
 func TestTokensComeBack(t *testing.T) {
 	t.Parallel()
-	filters := [filterLen]byte{1, 2, 3}
+	filters := filterHash{1, 2, 3}
 	for l, want := range cursors() {
 		token := formatToken(l, filters, want)
 		got, err := parseToken(token, l, filters)
@@ -404,7 +404,7 @@ func TestTokensComeBack(t *testing.T) {
 		if len(token) > 4096 {
 			t.Errorf("token of list %d has %d bytes; the API takes 4096", l, len(token))
 		}
-		if _, err := parseToken(token, l, [filterLen]byte{}); !errors.Is(err, errTokenMismatch) {
+		if _, err := parseToken(token, l, filterHash{}); !errors.Is(err, errTokenMismatch) {
 			t.Errorf("token with other filters = %v; want a mismatch", err)
 		}
 	}
@@ -413,16 +413,16 @@ func TestTokensComeBack(t *testing.T) {
 // Whatever is accepted is exactly what would have been handed out.
 func FuzzPageToken(f *testing.F) {
 	for l, c := range cursors() {
-		f.Add(formatToken(l, [filterLen]byte{}, c), byte(l))
-		f.Add(formatToken(l, [filterLen]byte{}, cursor{}), byte(l))
-		f.Add(formatToken(l, [filterLen]byte{}, cursor{Time: latest.Add(time.Hour), Room: "\x00", Kind: 99, ID: "\xff"}), byte(l))
+		f.Add(formatToken(l, filterHash{}, c), byte(l))
+		f.Add(formatToken(l, filterHash{}, cursor{}), byte(l))
+		f.Add(formatToken(l, filterHash{}, cursor{Time: latest.Add(time.Hour), Room: "\x00", Kind: 99, ID: "\xff"}), byte(l))
 	}
 	f.Add("", byte(1))
 	f.Add("AQEAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", byte(1))
 	f.Add(base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{0xff}, 40)), byte(0xff))
 	f.Fuzz(func(t *testing.T, token string, b byte) {
 		l := list(b)
-		c, err := parseToken(token, l, [filterLen]byte{})
+		c, err := parseToken(token, l, filterHash{})
 		if err != nil {
 			if !errors.Is(err, errTokenInvalid) && !errors.Is(err, errTokenMismatch) {
 				t.Fatalf("parseToken = %v; want one of the two refusals", err)
@@ -432,7 +432,7 @@ func FuzzPageToken(f *testing.F) {
 		if !c.fits(l) {
 			t.Fatalf("parseToken = %+v, which is no key of list %d", c, l)
 		}
-		if again := formatToken(l, [filterLen]byte{}, c); again != token {
+		if again := formatToken(l, filterHash{}, c); again != token {
 			t.Fatalf("token %q reads as %+v, which is spelled %q", token, c, again)
 		}
 	})

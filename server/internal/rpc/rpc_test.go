@@ -51,8 +51,8 @@ type harness struct {
 	admin    mirrorv1.AdminServiceClient
 }
 
-func start(t testing.TB, change ...func(*Deps)) *harness {
-	t.Helper()
+func start(tb testing.TB, change ...func(*Deps)) *harness {
+	tb.Helper()
 	h := &harness{query: &fakeQuery{}, receiver: &fakeReceiver{}, log: &syncBuffer{}}
 	h.worker = &fakeWorker{query: h.query}
 	deps := Deps{
@@ -80,13 +80,13 @@ func start(t testing.TB, change ...func(*Deps)) *harness {
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		t.Fatalf("NewClient: %v", err)
+		tb.Fatalf("NewClient: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = conn.Close()
 		h.server.Stop()
 		if err := <-done; err != nil {
-			t.Errorf("Serve = %v; want nil", err)
+			tb.Errorf("Serve = %v; want nil", err)
 		}
 	})
 	h.conn = conn

@@ -51,8 +51,9 @@ func (e *statusError) GRPCStatus() *status.Status { return e.status }
 // own: an operation that was cut by a deadline of ours is the service's trouble,
 // not the caller's deadline.
 func toStatus(ctx context.Context, err error) error {
-	// What gRPC itself says, such as that the stream is broken, stays.
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a status further down the chain is not ours to show
+	// What gRPC itself says, such as that the stream is broken, stays; a status
+	// further down the chain is not ours to show.
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
 	f := classify(err)
@@ -69,11 +70,11 @@ func toStatus(ctx context.Context, err error) error {
 		info.Metadata[key] = strings.ToValidUTF8(value, "\uFFFD")
 	}
 	details := []protoadapt.MessageV1{info}
-	switch f.Kind {
-	case fault.Internal:
+	if f.Kind == fault.Internal {
 		public = "internal error"
 		details = append(details, &errdetails.RequestInfo{RequestId: requestID(ctx)})
-	case fault.Busy, fault.Unavailable:
+	}
+	if f.Kind == fault.Busy || f.Kind == fault.Unavailable {
 		wait := f.RetryAfter
 		if wait <= 0 {
 			// Spread, so that those who were refused together do not return together.

@@ -40,7 +40,11 @@ func TestReasonsAreTheEnum(t *testing.T) {
 			return true
 		}
 		for _, value := range spec.Values {
-			reason, err := strconv.Unquote(value.(*ast.BasicLit).Value)
+			literal, ok := value.(*ast.BasicLit)
+			if !ok {
+				t.Fatalf("a reason is no literal at %v", value.Pos())
+			}
+			reason, err := strconv.Unquote(literal.Value)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,23 +153,24 @@ func TestEndedCallsAreTheCallers(t *testing.T) {
 	defer cancelPast()
 	gone, cancelGone := context.WithCancel(t.Context())
 	cancelGone()
+	contexts := map[string]context.Context{"past": past, "gone": gone, "live": t.Context()}
 	unavailable := fault.Wrap(context.Canceled, fault.Unavailable, fault.ReasonStoreUnavailable, "told")
 	for _, c := range []struct {
-		ctx  context.Context
+		ctx  string
 		err  error
 		want codes.Code
 	}{
-		{past, context.DeadlineExceeded, codes.DeadlineExceeded},
-		{past, context.Canceled, codes.DeadlineExceeded},
-		{past, unavailable, codes.DeadlineExceeded},
-		{gone, fmt.Errorf("query: %w", context.Canceled), codes.Canceled},
-		{gone, unavailable, codes.Canceled},
-		{gone, fault.New(fault.NotFound, fault.ReasonRoomNotMirrored, "told"), codes.NotFound},
-		{gone, errors.New("bug"), codes.Internal},
-		{t.Context(), unavailable, codes.Unavailable},
+		{"past", context.DeadlineExceeded, codes.DeadlineExceeded},
+		{"past", context.Canceled, codes.DeadlineExceeded},
+		{"past", unavailable, codes.DeadlineExceeded},
+		{"gone", fmt.Errorf("query: %w", context.Canceled), codes.Canceled},
+		{"gone", unavailable, codes.Canceled},
+		{"gone", fault.New(fault.NotFound, fault.ReasonRoomNotMirrored, "told"), codes.NotFound},
+		{"gone", errors.New("bug"), codes.Internal},
+		{"live", unavailable, codes.Unavailable},
 	} {
-		if got := status.Code(toStatus(c.ctx, c.err)); got != c.want {
-			t.Errorf("toStatus(%v, %v) = %v; want %v", c.ctx.Err(), c.err, got, c.want)
+		if got := status.Code(toStatus(contexts[c.ctx], c.err)); got != c.want {
+			t.Errorf("toStatus(%v, %v) = %v; want %v", c.ctx, c.err, got, c.want)
 		}
 	}
 }

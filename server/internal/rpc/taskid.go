@@ -9,21 +9,26 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// A task id is taskIDVersion, the kind, the length of the room id, the room id
-// and the resource's own id. The project is not in it: it comes from the
-// request, so an id from one project names nothing in another.
-const (
-	taskIDVersion = 1
-	taskIDHeader  = 2 + 2
-)
+// A task id is a taskIDHead, the room id and the resource's own id. The project
+// is not in it: it comes from the request, so an id from one project names
+// nothing in another.
+type taskIDHead struct {
+	Version byte
+	Kind    mirror.Kind
+	RoomLen uint16
+}
+
+const taskIDVersion = 1
 
 var errTaskID = errors.New("task id is not one of ours")
 
 // formatTaskID returns the id of the task that keeps the resource in step.
 func formatTaskID(r mirror.Resource) string {
-	raw := make([]byte, 0, taskIDHeader+len(r.Room)+len(r.ID))
-	raw = append(raw, taskIDVersion, byte(r.Kind))
-	raw = binary.BigEndian.AppendUint16(raw, uint16(len(r.Room)))
+	head := taskIDHead{
+		Version: taskIDVersion, Kind: r.Kind,
+		RoomLen: uint16(len(r.Room)), //nolint:gosec // at most mirror.MaxRoomID
+	}
+	raw, _ := binary.Append(nil, binary.BigEndian, head) // of fixed size, so it cannot fail
 	raw = append(raw, r.Room...)
 	raw = append(raw, r.ID...)
 	return base64.RawURLEncoding.EncodeToString(raw)
@@ -33,20 +38,20 @@ func formatTaskID(r mirror.Resource) string {
 // id.
 func parseTaskID(project mirror.ProjectID, id string) (mirror.Resource, error) {
 	raw, err := decodeBase64(id)
-	if err != nil || len(raw) < taskIDHeader || raw[0] != taskIDVersion {
+	if err != nil {
 		return mirror.Resource{}, errTaskID
 	}
-	length := int(binary.BigEndian.Uint16(raw[2:]))
-	rest := raw[taskIDHeader:]
-	if length > len(rest) {
+	var head taskIDHead
+	n, err := binary.Decode(raw, binary.BigEndian, &head)
+	if err != nil || head.Version != taskIDVersion {
 		return mirror.Resource{}, errTaskID
 	}
-	r := mirror.Resource{
-		Project: project,
-		Kind:    mirror.Kind(raw[1]),
-		Room:    mirror.RoomID(rest[:length]),
-		ID:      string(rest[length:]),
+	raw = raw[n:]
+	room := int(head.RoomLen)
+	if room > len(raw) {
+		return mirror.Resource{}, errTaskID
 	}
+	r := mirror.Resource{Project: project, Kind: head.Kind, Room: mirror.RoomID(raw[:room]), ID: string(raw[room:])}
 	if !validResource(r.Room, r.Kind, r.ID) {
 		return mirror.Resource{}, errTaskID
 	}

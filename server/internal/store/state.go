@@ -21,6 +21,9 @@ type State struct {
 	DeleteGeneration int64
 	LeaseToken       [16]byte
 	LeaseUntil       time.Time
+	// Again is when what came in since the claim wants its fetch, if all of it
+	// came with a MinInterval; zero means at once.
+	Again            time.Time
 	Attempts         int
 	LastError        string
 	FailTime         time.Time
@@ -41,9 +44,11 @@ func (s State) Succeed(lease mirror.Lease, fetchTime, now time.Time, settle time
 	if lease.SourceTime.After(s.SourceUpdateTime) {
 		s.SourceUpdateTime = lease.SourceTime
 	}
-	if s.DeleteGeneration != 0 && s.DeleteGeneration <= lease.Generation {
+	if s.DeleteGeneration != 0 && s.DeleteGeneration <= lease.Generation && s.Due.IsZero() {
 		// The fetch began after the delete event was recorded, and the resource
-		// was there: the event speaks of an earlier incarnation.
+		// was there: the event speaks of an earlier incarnation. Only the last
+		// fetch, the one after settle, can say so: an earlier one may have read the
+		// state before the event.
 		s.DeleteGeneration = 0
 	}
 	return s
@@ -68,6 +73,9 @@ func (s State) settled(lease mirror.Lease, now time.Time, settle time.Duration) 
 	switch {
 	case s.Generation > s.Applied:
 		s.Due = now
+		if s.Again.After(now) {
+			s.Due = s.Again
+		}
 	case s.Settle && settle > 0:
 		s.Due, s.Settle = now.Add(settle), false
 	default:

@@ -220,14 +220,14 @@ func at(admin, database string) (string, error) {
 }
 
 func create(ctx context.Context, admin, name, template string) error {
-	return exec(ctx, admin, "create database "+quote(name)+" template "+quote(template))
+	return run(ctx, admin, "create database "+quote(name)+" template "+quote(template))
 }
 
 func drop(ctx context.Context, admin, name string) error {
-	return exec(ctx, admin, "drop database if exists "+quote(name)+" with (force)")
+	return run(ctx, admin, "drop database if exists "+quote(name)+" with (force)")
 }
 
-func exec(ctx context.Context, admin, sql string) error {
+func run(ctx context.Context, admin, sql string) error {
 	conn, err := pgx.Connect(ctx, admin)
 	if err != nil {
 		return err

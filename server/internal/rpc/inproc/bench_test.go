@@ -1,15 +1,21 @@
 package inproc
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
@@ -72,5 +78,51 @@ func BenchmarkFill(b *testing.B) {
 				})
 			}
 		})
+	}
+}
+
+// hook is a webhook endpoint that records nothing.
+type hook struct {
+	mirrorv1.UnimplementedEventServiceServer
+}
+
+func (hook) ReceiveWebhook(ctx context.Context, _ *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return &mirrorv1.ReceiveWebhookResponse{EventId: md.Get("webhook-id")[0], Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED}, nil
+}
+
+// nowhere is a ResponseWriter for one answer.
+type nowhere struct{ header http.Header }
+
+func (w nowhere) Header() http.Header         { return w.header }
+func (w nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (w nowhere) WriteHeader(int)             {}
+
+// BenchmarkWebhook measures what the gateway and the channel add to a delivery,
+// beside HTTP and the service.
+func BenchmarkWebhook(b *testing.B) {
+	c := New(nil, nil)
+	mirrorv1.RegisterEventServiceServer(c, hook{})
+	g, err := gateway.New(gateway.Config{Conn: c})
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := g.Handler()
+	payload := bytes.Repeat([]byte("x"), 300)
+	req := httptest.NewRequestWithContext(b.Context(), http.MethodPost, "/v1/webhooks/liveblocks", nil)
+	for name, value := range map[string]string{
+		"Webhook-Id": "msg_2b7Cq", "Webhook-Timestamp": "1767225600", "Webhook-Signature": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+		"Content-Type": "application/json", "User-Agent": "Svix-Webhooks/1.0", "Accept": "*/*", "Svix-Id": "msg_2b7Cq", "Svix-Timestamp": "1767225600",
+		"Svix-Signature": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+	} {
+		req.Header.Set(name, value)
+	}
+	req.ContentLength = int64(len(payload))
+	body := bytes.NewReader(payload)
+	req.Body = io.NopCloser(body)
+	b.ReportAllocs()
+	for b.Loop() {
+		body.Reset(payload)
+		h.ServeHTTP(nowhere{make(http.Header)}, req)
 	}
 }

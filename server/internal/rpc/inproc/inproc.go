@@ -282,7 +282,7 @@ func reserved(key string) bool {
 }
 
 // isolated is a context without its values.
-type isolated struct{ context.Context }
+type isolated struct{ context.Context } //nolint:containedctx // it is a context itself
 
 // Value returns nil.
 func (isolated) Value(any) any { return nil }

@@ -52,8 +52,8 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 	arg := dbq.UpsertRoomParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
 		SourceJson: room.Source, ContentSha256: sum[:],
-		CreateTime: at(room.CreateTime), LastConnectionTime: at(room.LastConnectionTime), OrganizationID: room.OrganizationID,
-		Data: room.Source, DataProblem: room.DataProblem,
+		CreateTime: at(room.CreateTime), LastConnectionTime: at(room.LastConnectionTime), OrganizationID: text(room.OrganizationID),
+		Data: room.Source, DataProblem: text(room.DataProblem),
 	}
 	if room.DataProblem != "" {
 		arg.Data = nil
@@ -140,14 +140,15 @@ func problem(err error) string {
 	return "refused by jsonb"
 }
 
-// ApplyDocument hashes and packs before the transaction begins.
+// ApplyDocument hashes before the transaction begins, and packs only what is
+// new.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	sum := sha256.Sum256(doc.Content)
 	arg := dbq.UpsertDocumentParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 		Epoch: lease.Epoch, ContentSha256: sum[:], Size: int64(len(doc.Content)), DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
-		Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.Text,
+		Data: doc.Data, DataProblem: text(doc.DataProblem), PlainText: text(doc.Text),
 	}
 	var out mirror.Applied
 	apply := func(q *dbq.Queries) error {
@@ -240,23 +241,22 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 	var out mirror.Applied
 	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q *dbq.Queries) error {
 		out = mirror.Applied{}
-		roomState, err := lockRoomState(ctx, q, r)
+		roomState, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), f.Now)
 		if err != nil {
 			return err
 		}
-		h, err := roomHead(ctx, q, r)
-		if err != nil {
-			return err
-		}
-		gone := !h.lives() || !roomState.MissingSince.IsZero()
+		gone := h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero()
 		if !gone {
-			if out.Woken, err = wakeRoom(ctx, q, r, f.Now); err != nil {
+			if out.Woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, f.Now); err != nil {
 				return err
 			}
 		}
 		st, err := lockState(ctx, q, r, lease.Token)
 		if err != nil {
 			return err
+		}
+		if h.epoch != lease.Epoch {
+			return store.ErrEpochChanged
 		}
 		if gone {
 			st = st.Vanish(lease, f.Now, 0, false)

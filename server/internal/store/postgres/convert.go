@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -26,6 +27,12 @@ func from(t pgtype.Timestamptz) time.Time {
 	return t.Time.UTC()
 }
 
+// text makes s fit for a text column, which takes neither NUL nor what is not
+// UTF-8. It is for words about things; ids and content are never altered.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 func stateOf(r dbq.MirrorResourceState) store.State {
 	s := store.State{
 		Generation:       r.Generation,
@@ -35,6 +42,7 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 		Settle:           r.Settle,
 		DeleteGeneration: r.DeleteGeneration.Int64,
 		LeaseUntil:       from(r.LeaseUntil),
+		Again:            from(r.AgainTime),
 		Attempts:         int(r.Attempts),
 		LastError:        r.LastError,
 		FailTime:         from(r.FailTime),
@@ -71,7 +79,7 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		Settle:            s.Settle,
 		DeleteGeneration:  pgtype.Int8{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
-		LastError:         s.LastError,
+		LastError:         text(s.LastError),
 		FailTime:          at(s.FailTime),
 		FetchTime:         at(s.FetchTime),
 		SourceUpdateTime:  at(s.SourceUpdateTime),

@@ -29,14 +29,12 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Acc
 
 	arg := acceptParams(batch, order)
 	var rows []dbq.AcceptEventsRow
-	for attempt := range txAttempts {
-		var err error
-		if rows, err = s.q.AcceptEvents(ctx, arg); err == nil {
-			break
-		}
-		if !transient(err) || attempt == txAttempts-1 {
-			return nil, classify(ctx, fmt.Errorf("accept %d events: %w", len(batch), err))
-		}
+	err := retry(ctx, func() (err error) {
+		rows, err = s.q.AcceptEvents(ctx, arg)
+		return err
+	})
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("accept %d events: %w", len(batch), err))
 	}
 
 	fresh := make(map[eventKey]bool, len(batch))
@@ -144,7 +142,11 @@ func acceptParams(batch []mirror.Arrival, order []int) dbq.AcceptEventsParams {
 		p.RoomID = append(p.RoomID, string(e.Room))
 		p.UserID = append(p.UserID, e.User)
 		p.LiveblocksProjectID = append(p.LiveblocksProjectID, e.LiveblocksProject)
-		p.Payload = append(p.Payload, e.Payload)
+		payload := e.Payload
+		if payload == nil {
+			payload = []byte{} // an empty body, not a null
+		}
+		p.Payload = append(p.Payload, payload)
 		p.SendTime = append(p.SendTime, at(e.SendTime))
 		p.ReceiveTime = append(p.ReceiveTime, at(e.ReceiveTime))
 		p.SourceTime = append(p.SourceTime, at(e.SourceTime))

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,8 +28,18 @@ var migrationFiles embed.FS
 //go:embed views.sql
 var viewsSQL string
 
+// lockInterval is how often a starter asks whether another has migrated, and
+// lockPatience for how long at most.
+const (
+	lockInterval = 250 * time.Millisecond
+	lockPatience = 5 * time.Minute
+)
+
 // documentsView has the name of the table in the Liveblocks guides.
 const documentsView = "liveblocks_documents"
+
+// viewMark begins the comment by which a view is known to be ours.
+const viewMark = "liveblocks-mirror:"
 
 // Migrate brings the schema up to what this binary needs, step by step, and
 // reports what it did. Several may start at once: one works, the others wait.
@@ -49,7 +60,8 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	}
 	// A row in a table locks, because a session's advisory lock does not survive
 	// a pooler that switches connections.
-	locker, err := lock.NewPostgresTableLocker(lock.WithTableName("mirror_schema_lock"))
+	locker, err := lock.NewPostgresTableLocker(lock.WithTableName("mirror_schema_lock"),
+		lock.WithTableLockTimeout(lockInterval, uint64(lockPatience/lockInterval)))
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -70,7 +82,10 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	return ensureViews(ctx, conn, log)
+	if err := ensureViews(ctx, conn, log); err != nil {
+		return fmt.Errorf("migrate: %w", migrateHint(err))
+	}
+	return nil
 }
 
 // migrateHint says what to do where the server's word alone would not.
@@ -84,24 +99,31 @@ func migrateHint(err error) error {
 // ensureViews creates the views anew. A relation of the same name that somebody
 // else made is left alone: it is theirs, and nothing of ours depends on it.
 func ensureViews(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
-	var relkind string
-	err := conn.QueryRow(ctx, "select relkind::text from pg_class where oid = to_regclass($1)", documentsView).Scan(&relkind)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("migrate: look for view %s: %w", documentsView, err)
-	}
-	if relkind != "" && relkind != "v" {
-		log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
-			slog.String("view", documentsView))
-		return nil
-	}
-	if _, err := conn.Exec(ctx, viewsSQL); err != nil {
-		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "42501" || pg.Code == "42P16") {
-			// Not ours to replace: another owner, or other columns.
-			log.WarnContext(ctx, "a view of this name exists and is left alone; rename it and run migrate again to get ours",
-				slog.String("view", documentsView))
+	theirs := false
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		// Two at once would trip over each other in the catalogue.
+		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(hashtext($1))", documentsView); err != nil {
+			return err
+		}
+		var comment string
+		err := tx.QueryRow(ctx, "select coalesce(obj_description(to_regclass($1), 'pg_class'), '') where to_regclass($1) is not null",
+			documentsView).Scan(&comment)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		if err == nil && !strings.HasPrefix(comment, viewMark) {
+			theirs = true
 			return nil
 		}
-		return fmt.Errorf("migrate: create view %s: %w", documentsView, err)
+		_, err = tx.Exec(ctx, viewsSQL)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("create view %s: %w", documentsView, err)
+	}
+	if theirs {
+		log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
+			slog.String("view", documentsView))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	pc.MaxConns = DefaultMaxConns
 	if cfg.MaxConns > 0 {
-		pc.MaxConns = int32(min(cfg.MaxConns, 10_000)) //nolint:gosec // bounded right here
+		pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
 	}
 	// Connections that nobody uses are given back, so that they do not keep a
 	// server's slots.
@@ -127,20 +128,24 @@ const txAttempts = 5
 // tx runs f in a transaction, again from the start where the server asks for
 // it, and classifies what is left over. f keeps nothing across runs.
 func (s *Store) tx(ctx context.Context, what string, f func(q *dbq.Queries) error) error {
-	var err error
-	for attempt := range txAttempts {
-		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(s.q.WithTx(tx)) })
-		if err == nil {
-			return nil
-		}
-		if !transient(err) {
-			break
-		}
-		if !pause(ctx, time.Duration(attempt+1)*5*time.Millisecond) {
-			break
+	err := retry(ctx, func() error {
+		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(s.q.WithTx(tx)) })
+	})
+	if err != nil {
+		return classify(ctx, fmt.Errorf("%s: %w", what, err))
+	}
+	return nil
+}
+
+// retry runs f, which is a whole transaction, until the server no longer asks
+// for it to be run again.
+func retry(ctx context.Context, f func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := f()
+		if err == nil || attempt == txAttempts || !transient(err) || !pause(ctx, time.Duration(attempt)*5*time.Millisecond) {
+			return err
 		}
 	}
-	return classify(ctx, fmt.Errorf("%s: %w", what, err))
 }
 
 // pause waits for d and reports whether ctx still lives.
@@ -183,15 +188,12 @@ func classify(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch pg.Code[:2] {
-		case "08", "25", "40", "53", "55", "57", "58": // connection, read-only, rollback, resources, not ready, shutdown, system
-		case "42":
-			if pg.Code == "42P01" || pg.Code == "42703" { // no such table or column
-				return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Precondition, fault.ReasonSchemaBehind,
-					"the database schema is older than this version needs; run liveblocks-mirror migrate")
-			}
-			return err
-		default:
+		switch class := pg.Code[:min(2, len(pg.Code))]; {
+		case pg.Code == "42P01", pg.Code == "42703": // no such table or column
+			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Precondition, fault.ReasonSchemaBehind,
+				"the database schema is older than this version needs; run liveblocks-mirror migrate")
+		case !slices.Contains([]string{"08", "25", "40", "53", "55", "57", "58"}, class):
+			// Not connection, read-only, rollback, resources, not ready, shutdown or system.
 			return err
 		}
 	}

@@ -26,10 +26,14 @@ func (s *Store) Event(ctx context.Context, project mirror.ProjectID, id string) 
 	if err != nil {
 		return mirror.Event{}, classify(ctx, fmt.Errorf("read event: %w", err))
 	}
-	return eventOf(row), nil
+	return eventOf(dbq.EventsByTimeRow{
+		ProjectID: row.ProjectID, EventID: row.EventID, Type: row.Type, RoomID: row.RoomID, UserID: row.UserID,
+		LiveblocksProjectID: row.LiveblocksProjectID, SendTime: row.SendTime, ReceiveTime: row.ReceiveTime, SourceTime: row.SourceTime,
+		Outcome: row.Outcome, Payload: row.Payload,
+	}), nil
 }
 
-func eventOf(row dbq.MirrorEvent) mirror.Event {
+func eventOf(row dbq.EventsByTimeRow) mirror.Event {
 	return mirror.Event{
 		Project:           mirror.ProjectID(row.ProjectID),
 		ID:                row.EventID,
@@ -59,31 +63,39 @@ func (s *Store) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event
 		after = pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
 	}
 	limit := int32(f.Limit) //nolint:gosec // a page size, bounded by the caller
-	var rows []dbq.MirrorEvent
+	var out []mirror.Event
 	var err error
 	switch {
 	case f.Room != "":
+		var rows []dbq.EventsByRoomRow
 		rows, err = s.q.EventsByRoom(ctx, dbq.EventsByRoomParams{
-			ProjectID: string(f.Project), RoomID: string(f.Room), Type: f.Type, UserID: f.User,
+			NoPayload: f.NoPayload, ProjectID: string(f.Project), RoomID: string(f.Room), Type: f.Type, UserID: f.User,
 			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
 		})
+		for _, row := range rows {
+			out = append(out, eventOf(dbq.EventsByTimeRow(row)))
+		}
 	case f.User != "":
+		var rows []dbq.EventsByUserRow
 		rows, err = s.q.EventsByUser(ctx, dbq.EventsByUserParams{
-			ProjectID: string(f.Project), UserID: f.User, Type: f.Type,
+			NoPayload: f.NoPayload, ProjectID: string(f.Project), UserID: f.User, Type: f.Type,
 			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
 		})
+		for _, row := range rows {
+			out = append(out, eventOf(dbq.EventsByTimeRow(row)))
+		}
 	default:
+		var rows []dbq.EventsByTimeRow
 		rows, err = s.q.EventsByTime(ctx, dbq.EventsByTimeParams{
-			ProjectID: string(f.Project), Type: f.Type,
+			NoPayload: f.NoPayload, ProjectID: string(f.Project), Type: f.Type,
 			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
 		})
+		for _, row := range rows {
+			out = append(out, eventOf(row))
+		}
 	}
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list events: %w", err))
-	}
-	out := make([]mirror.Event, 0, len(rows))
-	for _, row := range rows {
-		out = append(out, eventOf(row))
 	}
 	return out, nil
 }

@@ -15,18 +15,20 @@ import (
 
 // Due reads without locks: who gets a resource is decided by Claim.
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
-	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: string(project), Now: at(now), MaxRows: int32(limit)}) //nolint:gosec // a small constant of the caller
+	// One more than wanted tells whether there is more.
+	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: string(project), Now: at(now), MaxRows: int32(limit) + 1}) //nolint:gosec // a small constant of the caller
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
+	more := len(rows) > limit
 	list := store.DueList{Resources: make([]mirror.Resource, 0, len(rows))}
-	for _, r := range rows {
+	for _, r := range rows[:min(limit, len(rows))] {
 		list.Resources = append(list.Resources, mirror.Resource{
 			Project: project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID,
 		})
 	}
-	if len(rows) == limit {
-		list.Next = now // there may be more
+	if more {
+		list.Next = now
 		return list, nil
 	}
 	next, err := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: string(project), Now: at(now)})
@@ -97,39 +99,38 @@ func lockState(ctx context.Context, q *dbq.Queries, r mirror.Resource, token [16
 	return st, nil
 }
 
-// lockRoomState locks the state of the room that r is in, so that the room
-// cannot come or go meanwhile, and returns it; the zero State if there is none.
-func lockRoomState(ctx context.Context, q *dbq.Queries, r mirror.Resource) (store.State, error) {
-	row, err := q.LockState(ctx, dbq.LockStateParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(mirror.KindRoom),
-	})
+// lockRoom locks the state of a room, so that the room cannot come or go
+// meanwhile, and reads both. A room that was never heard of is given a state,
+// due at now, or there would be nothing to lock; fresh says so.
+func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, now time.Time) (st store.State, h head, fresh bool, err error) {
+	key := dbq.LockStateParams{Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kind: int16(room.Kind)}
+	row, err := q.LockState(ctx, key)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return store.State{}, nil
-	}
-	if err != nil {
-		return store.State{}, err
-	}
-	return stateOf(row), nil
-}
-
-// wakeRoom makes the room of r due unless it is already, and gives it a state
-// if it has none.
-func wakeRoom(ctx context.Context, q *dbq.Queries, r mirror.Resource, now time.Time) ([]mirror.Resource, error) {
-	room := r.RoomResource()
-	n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room)})
-	if err != nil {
-		return nil, err
-	}
-	if n == 0 {
-		n, err = q.InsertState(ctx, dbq.InsertStateParams{
-			Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kind: int16(room.Kind),
+		n, err := q.InsertState(ctx, dbq.InsertStateParams{
+			Now: at(now), Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind,
 		})
 		if err != nil {
+			return store.State{}, head{}, false, err
+		}
+		fresh = n > 0
+		row, err = q.LockState(ctx, key)
+		if err != nil {
+			return store.State{}, head{}, false, err
+		}
+	} else if err != nil {
+		return store.State{}, head{}, false, err
+	}
+	h, err = roomHead(ctx, q, room)
+	return stateOf(row), h, fresh, err
+}
+
+// wakeRoom makes a locked room due unless it is already.
+func wakeRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, fresh bool, now time.Time) ([]mirror.Resource, error) {
+	if !fresh {
+		n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room)})
+		if err != nil || n == 0 {
 			return nil, err
 		}
-	}
-	if n == 0 {
-		return nil, nil
 	}
 	return []mirror.Resource{room}, nil
 }
@@ -141,16 +142,13 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 	var out mirror.Applied
 	err := s.tx(ctx, "park", func(q *dbq.Queries) error {
 		out = mirror.Applied{}
-		if _, err := lockRoomState(ctx, q, r); err != nil {
-			return err
-		}
-		head, err := roomHead(ctx, q, r)
+		_, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), now)
 		if err != nil {
 			return err
 		}
-		woken, err := []mirror.Resource(nil), error(nil)
-		if !head.lives() {
-			if woken, err = wakeRoom(ctx, q, r, now); err != nil {
+		var woken []mirror.Resource
+		if !h.lives() {
+			if woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, now); err != nil {
 				return err
 			}
 		}
@@ -158,7 +156,7 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 		if err != nil {
 			return err
 		}
-		if head.lives() {
+		if h.lives() {
 			st.Due = now
 		} else {
 			st = st.Park()
@@ -267,7 +265,7 @@ func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason stri
 	if reason == "" {
 		now = time.Time{}
 	}
-	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: reason, PauseTime: at(now)}); err != nil {
+	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: text(reason), PauseTime: at(now)}); err != nil {
 		return classify(ctx, fmt.Errorf("pause project: %w", err))
 	}
 	return nil

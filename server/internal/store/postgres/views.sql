@@ -19,4 +19,7 @@ join mirror_resource_state s
     and s.room_id = d.room_id
     and s.kind = d.kind
     and s.resource_id = d.resource_id
-where d.kind = 2 and d.data is not null
+where d.kind = 2 and d.data is not null;
+
+-- By this comment a later migrate knows that the view may be replaced.
+comment on view liveblocks_documents is 'liveblocks-mirror: the storage documents of living rooms';

@@ -312,7 +312,7 @@ func (s *source) get(id mirror.RoomID) sourceRoom {
 // and fetches fail; when the source is quiet and the queue is empty, the mirror
 // equals it. All the while no copy is older than one that was there before.
 func converge(e *env) {
-	const rooms, writers, changes, workers = 4, 3, 40, 6
+	const rounds, rooms, writers, changes, workers = 6, 4, 3, 15, 6
 	start := e.now
 	stores := []store.Store{e.Store, e.another()}
 	src := &source{rooms: make(map[mirror.RoomID]sourceRoom)}
@@ -322,12 +322,9 @@ func converge(e *env) {
 	var ticks atomic.Int64
 	clock := func() time.Time { return start.Add(time.Duration(ticks.Add(1)) * time.Second) }
 
-	var writing atomic.Int64
-	writing.Store(writers)
-	var serial atomic.Int64
-	write := func(w int) {
+	var writing, serial atomic.Int64
+	write := func(w int, rng *rand.Rand) {
 		defer writing.Add(-1)
-		rng := rand.New(rand.NewPCG(uint64(w), 4))
 		var held []mirror.Arrival
 		deliver := func(batch []mirror.Arrival) {
 			if _, err := stores[w%2].Accept(e.ctx(), batch); err != nil {
@@ -335,6 +332,7 @@ func converge(e *env) {
 			}
 		}
 		for range changes {
+			e.spend(time.Duration(rng.IntN(3)) * time.Millisecond)
 			room := id(rng.IntN(rooms))
 			now := clock()
 			var hints []mirror.Hint
@@ -412,8 +410,8 @@ func converge(e *env) {
 		}
 		return err
 	}
-	work := func(w int) {
-		s, rng := stores[w%2], rand.New(rand.NewPCG(uint64(w), 5))
+	work := func(w int, rng *rand.Rand) {
+		s := stores[w%2]
 		for e.ctx().Err() == nil {
 			quiet := writing.Load() == 0 // asked before looking: what is written is then all there
 			list, err := s.Due(e.ctx(), project, clock(), 3)
@@ -437,9 +435,9 @@ func converge(e *env) {
 			}
 		}
 	}
+	newest := make(map[mirror.RoomID]int)
+	revision := make(map[mirror.RoomID]int64)
 	read := func() {
-		newest := make(map[mirror.RoomID]int)
-		revision := make(map[mirror.RoomID]int64)
 		for i := 0; writing.Load() > 0; i++ {
 			room := id(i % rooms)
 			doc, err := stores[i%2].Document(e.ctx(), storageOf(room), false)
@@ -462,35 +460,44 @@ func converge(e *env) {
 			newest[room], revision[room] = version, doc.Freshness.Revision
 		}
 	}
-	parallel(writers+workers+1, func(i int) {
-		switch {
-		case i < writers:
-			write(i)
-		case i < writers+workers:
-			work(i)
-		default:
-			read()
-		}
-	})
-	e.Logf("%d fetches, %d leases lost, %d incarnations over, %d parked", fetches.Load(), lost.Load(), epochs.Load(), parked.Load())
+	for round := range rounds {
+		writing.Store(writers)
+		parallel(writers+workers+1, func(i int) {
+			rng := rand.New(rand.NewPCG(uint64(round), uint64(i)))
+			switch {
+			case i < writers:
+				write(i, rng)
+			case i < writers+workers:
+				work(i, rng)
+			default:
+				read()
+			}
+		})
+		e.wantMirrorOf(src)
+	}
+	e.Logf("%d changes, %d fetches, %d leases lost, %d incarnations over, %d parked",
+		serial.Load(), fetches.Load(), lost.Load(), epochs.Load(), parked.Load())
+}
 
-	for i := range rooms {
-		want := src.get(id(i))
-		room, err := e.Room(e.ctx(), roomOf(id(i)), false)
+// wantMirrorOf compares the mirror with a source that is quiet.
+func (e *env) wantMirrorOf(src *source) {
+	e.Helper()
+	for id, want := range src.rooms {
+		room, err := e.Room(e.ctx(), roomOf(id), false)
 		if !want.lives {
 			if err == nil && room.Freshness.MissingSince.IsZero() {
-				e.Fatalf("room %d is gone at the source and neither deleted nor missing in the mirror: %+v", i, room)
+				e.Fatalf("%s is gone at the source and neither deleted nor missing in the mirror: %+v", id, room)
 			}
 			continue
 		}
 		e.must("Room", err)
-		doc := e.document(storageOf(id(i)))
+		doc := e.document(storageOf(id))
 		got := []string{string(room.Source), room.CreateTime.Format(time.RFC3339Nano), string(doc.Content)}
-		e.want("the mirror of "+string(id(i)), got, []string{
+		e.want("the mirror of "+string(id), got, []string{
 			fmt.Sprintf(`{"version":%d}`, want.version), want.born.Format(time.RFC3339Nano), fmt.Sprintf(`{"document":%d}`, want.document),
 		})
 		if room.Freshness.Stale || doc.Freshness.Stale {
-			e.Fatalf("room %d = %+v, %+v; want nothing stale when the queue is empty", i, room.Freshness, doc.Freshness)
+			e.Fatalf("%s = %+v, %+v; want nothing stale when the queue is empty", id, room.Freshness, doc.Freshness)
 		}
 	}
 }

@@ -122,13 +122,13 @@ func roomsByPrefix(e *env) {
 
 // pages walks a list to its end, one page after the other. After each page
 // something new is inserted: before, at and behind the place where it stands.
-func pages[R any, K comparable](e *env, what string, before []K, key func(R) K, insert func(page int), list func(last *R, limit int) ([]R, error)) {
+func pages[R any, K comparable](e *env, what string, before []K, key func(R) K, insert func(), list func(last *R, limit int) ([]R, error)) {
 	e.Helper()
 	for _, size := range []int{1, 2, 3, len(before), 100} {
 		var got []K
 		var last *R
 		seen := make(map[K]bool)
-		for n := 0; ; n++ {
+		for n := 1; ; n++ {
 			if n > 100 {
 				e.Fatalf("%s in pages of %d do not end", what, size)
 			}
@@ -150,7 +150,7 @@ func pages[R any, K comparable](e *env, what string, before []K, key func(R) K, 
 				break
 			}
 			last = &page[len(page)-1]
-			insert(n)
+			insert()
 		}
 		e.want(fmt.Sprintf("%s in pages of %d", what, size), got, before)
 	}
@@ -164,7 +164,7 @@ func roomPages(e *env) {
 		e.mirrorRoom(id, e.roomContent(`{}`))
 	}
 	extra := 0
-	insert := func(int) {
+	insert := func() {
 		if extra++; extra > 12 {
 			return
 		}
@@ -229,7 +229,7 @@ func documentPages(e *env) {
 		}
 	}
 	extra := 0
-	insert := func(int) {
+	insert := func() {
 		if extra++; extra > 10 {
 			return
 		}
@@ -367,11 +367,12 @@ func eventPages(e *env) {
 		for _, ev := range all {
 			ids = append(ids, ev.ID)
 		}
-		insert := func(page int) {
+		extra := 0
+		insert := func() {
+			if extra++; extra > 4 {
+				return
+			}
 			for _, at := range []time.Time{e.now.Add(-time.Minute), e.now.Add(time.Second), e.now.Add(time.Hour)} {
-				if page > 2 {
-					return
-				}
 				a := e.arrival()
 				a.Event.Room, a.Event.User, a.Event.Type, a.Event.ReceiveTime = "room", "ann", "one", at
 				e.accept(a)
@@ -473,7 +474,7 @@ func taskPages(e *env) {
 		}
 	}
 	extra := 0
-	insert := func(int) {
+	insert := func() {
 		if extra++; extra <= 10 {
 			e.raise(documentOf([]mirror.RoomID{"a", "b", "c"}[extra%3], fmt.Sprintf("B%d", extra)))
 		}

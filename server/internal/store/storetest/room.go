@@ -238,7 +238,7 @@ func deletedAfterMissing(e *env) {
 func missingRoom(e *env) {
 	e.mirrorBoth("room")
 	before := e.snapshot(roomOf("room"))
-	children := e.snapshot(storageOf("room"))
+	child := e.snapshot(storageOf("room"))
 	since := e.now.Add(time.Minute)
 	for range 3 {
 		e.pass(time.Minute)
@@ -253,7 +253,9 @@ func missingRoom(e *env) {
 		if after.Task.State != mirror.TaskDone || !after.Task.MissingSince.Equal(since) || after.Task.Applied != after.Task.Generation {
 			e.Fatalf("task = %+v; want it done, missing since %v", after.Task, since)
 		}
-		e.want("document", e.snapshot(storageOf("room")), children)
+		storage := e.snapshot(storageOf("room"))
+		e.want("document", storage.Document, child.Document)
+		e.want("task of the document", storage.Task, child.Task)
 	}
 	if rooms := e.rooms(); len(rooms) != 1 || !rooms[0].Freshness.MissingSince.Equal(since) {
 		e.Fatalf("Rooms = %+v; want the room, missing since %v", rooms, since)

@@ -12,17 +12,20 @@ import (
 )
 
 const eventsByRoom = `-- name: EventsByRoom :many
-select bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id, payload, send_time, receive_time, source_time, outcome from mirror_event
-where project_id = $1 and room_id = $2 and room_id <> ''
-    and ($3::text = '' or type = $3)
-    and ($4::text = '' or user_id = $4)
-    and receive_time >= $5 and receive_time < $6
-    and receive_time <= $7 and (receive_time < $7 or event_id > $8)
+select project_id, event_id, type, room_id, user_id, liveblocks_project_id, send_time, receive_time, source_time, outcome,
+    (case when $1::boolean then '' else payload end)::bytea as payload
+from mirror_event
+where project_id = $2 and room_id = $3 and room_id <> ''
+    and ($4::text = '' or type = $4)
+    and ($5::text = '' or user_id = $5)
+    and receive_time >= $6 and receive_time < $7
+    and receive_time <= $8 and (receive_time < $8 or event_id > $9)
 order by receive_time desc, event_id
-limit $9
+limit $10
 `
 
 type EventsByRoomParams struct {
+	NoPayload bool
 	ProjectID string
 	RoomID    string
 	Type      string
@@ -34,8 +37,23 @@ type EventsByRoomParams struct {
 	MaxRows   int32
 }
 
-func (q *Queries) EventsByRoom(ctx context.Context, arg EventsByRoomParams) ([]MirrorEvent, error) {
+type EventsByRoomRow struct {
+	ProjectID           string
+	EventID             string
+	Type                string
+	RoomID              string
+	UserID              string
+	LiveblocksProjectID string
+	SendTime            pgtype.Timestamptz
+	ReceiveTime         pgtype.Timestamptz
+	SourceTime          pgtype.Timestamptz
+	Outcome             string
+	Payload             []byte
+}
+
+func (q *Queries) EventsByRoom(ctx context.Context, arg EventsByRoomParams) ([]EventsByRoomRow, error) {
 	rows, err := q.db.Query(ctx, eventsByRoom,
+		arg.NoPayload,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Type,
@@ -50,22 +68,21 @@ func (q *Queries) EventsByRoom(ctx context.Context, arg EventsByRoomParams) ([]M
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MirrorEvent
+	var items []EventsByRoomRow
 	for rows.Next() {
-		var i MirrorEvent
+		var i EventsByRoomRow
 		if err := rows.Scan(
-			&i.Bucket,
 			&i.ProjectID,
 			&i.EventID,
 			&i.Type,
 			&i.RoomID,
 			&i.UserID,
 			&i.LiveblocksProjectID,
-			&i.Payload,
 			&i.SendTime,
 			&i.ReceiveTime,
 			&i.SourceTime,
 			&i.Outcome,
+			&i.Payload,
 		); err != nil {
 			return nil, err
 		}
@@ -79,16 +96,19 @@ func (q *Queries) EventsByRoom(ctx context.Context, arg EventsByRoomParams) ([]M
 
 const eventsByTime = `-- name: EventsByTime :many
 
-select bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id, payload, send_time, receive_time, source_time, outcome from mirror_event
-where project_id = $1
-    and ($2::text = '' or type = $2)
-    and receive_time >= $3 and receive_time < $4
-    and receive_time <= $5 and (receive_time < $5 or event_id > $6)
+select project_id, event_id, type, room_id, user_id, liveblocks_project_id, send_time, receive_time, source_time, outcome,
+    (case when $1::boolean then '' else payload end)::bytea as payload
+from mirror_event
+where project_id = $2
+    and ($3::text = '' or type = $3)
+    and receive_time >= $4 and receive_time < $5
+    and receive_time <= $6 and (receive_time < $6 or event_id > $7)
 order by receive_time desc, event_id
-limit $7
+limit $8
 `
 
 type EventsByTimeParams struct {
+	NoPayload bool
 	ProjectID string
 	Type      string
 	FromTime  pgtype.Timestamptz
@@ -98,11 +118,26 @@ type EventsByTimeParams struct {
 	MaxRows   int32
 }
 
+type EventsByTimeRow struct {
+	ProjectID           string
+	EventID             string
+	Type                string
+	RoomID              string
+	UserID              string
+	LiveblocksProjectID string
+	SendTime            pgtype.Timestamptz
+	ReceiveTime         pgtype.Timestamptz
+	SourceTime          pgtype.Timestamptz
+	Outcome             string
+	Payload             []byte
+}
+
 // Each list of events walks the index that fits its filter, latest first. The
 // comparison of the rest of the key is spelled out, because the two halves of
 // the order go in opposite directions.
-func (q *Queries) EventsByTime(ctx context.Context, arg EventsByTimeParams) ([]MirrorEvent, error) {
+func (q *Queries) EventsByTime(ctx context.Context, arg EventsByTimeParams) ([]EventsByTimeRow, error) {
 	rows, err := q.db.Query(ctx, eventsByTime,
+		arg.NoPayload,
 		arg.ProjectID,
 		arg.Type,
 		arg.FromTime,
@@ -115,22 +150,21 @@ func (q *Queries) EventsByTime(ctx context.Context, arg EventsByTimeParams) ([]M
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MirrorEvent
+	var items []EventsByTimeRow
 	for rows.Next() {
-		var i MirrorEvent
+		var i EventsByTimeRow
 		if err := rows.Scan(
-			&i.Bucket,
 			&i.ProjectID,
 			&i.EventID,
 			&i.Type,
 			&i.RoomID,
 			&i.UserID,
 			&i.LiveblocksProjectID,
-			&i.Payload,
 			&i.SendTime,
 			&i.ReceiveTime,
 			&i.SourceTime,
 			&i.Outcome,
+			&i.Payload,
 		); err != nil {
 			return nil, err
 		}
@@ -143,16 +177,19 @@ func (q *Queries) EventsByTime(ctx context.Context, arg EventsByTimeParams) ([]M
 }
 
 const eventsByUser = `-- name: EventsByUser :many
-select bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id, payload, send_time, receive_time, source_time, outcome from mirror_event
-where project_id = $1 and user_id = $2 and user_id <> ''
-    and ($3::text = '' or type = $3)
-    and receive_time >= $4 and receive_time < $5
-    and receive_time <= $6 and (receive_time < $6 or event_id > $7)
+select project_id, event_id, type, room_id, user_id, liveblocks_project_id, send_time, receive_time, source_time, outcome,
+    (case when $1::boolean then '' else payload end)::bytea as payload
+from mirror_event
+where project_id = $2 and user_id = $3 and user_id <> ''
+    and ($4::text = '' or type = $4)
+    and receive_time >= $5 and receive_time < $6
+    and receive_time <= $7 and (receive_time < $7 or event_id > $8)
 order by receive_time desc, event_id
-limit $8
+limit $9
 `
 
 type EventsByUserParams struct {
+	NoPayload bool
 	ProjectID string
 	UserID    string
 	Type      string
@@ -163,8 +200,23 @@ type EventsByUserParams struct {
 	MaxRows   int32
 }
 
-func (q *Queries) EventsByUser(ctx context.Context, arg EventsByUserParams) ([]MirrorEvent, error) {
+type EventsByUserRow struct {
+	ProjectID           string
+	EventID             string
+	Type                string
+	RoomID              string
+	UserID              string
+	LiveblocksProjectID string
+	SendTime            pgtype.Timestamptz
+	ReceiveTime         pgtype.Timestamptz
+	SourceTime          pgtype.Timestamptz
+	Outcome             string
+	Payload             []byte
+}
+
+func (q *Queries) EventsByUser(ctx context.Context, arg EventsByUserParams) ([]EventsByUserRow, error) {
 	rows, err := q.db.Query(ctx, eventsByUser,
+		arg.NoPayload,
 		arg.ProjectID,
 		arg.UserID,
 		arg.Type,
@@ -178,22 +230,21 @@ func (q *Queries) EventsByUser(ctx context.Context, arg EventsByUserParams) ([]M
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MirrorEvent
+	var items []EventsByUserRow
 	for rows.Next() {
-		var i MirrorEvent
+		var i EventsByUserRow
 		if err := rows.Scan(
-			&i.Bucket,
 			&i.ProjectID,
 			&i.EventID,
 			&i.Type,
 			&i.RoomID,
 			&i.UserID,
 			&i.LiveblocksProjectID,
-			&i.Payload,
 			&i.SendTime,
 			&i.ReceiveTime,
 			&i.SourceTime,
 			&i.Outcome,
+			&i.Payload,
 		); err != nil {
 			return nil, err
 		}

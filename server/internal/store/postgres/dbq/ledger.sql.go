@@ -84,6 +84,12 @@ raised as (
             else s.generation + 1
         end,
         hint_time = greatest(s.hint_time, excluded.hint_time),
+        -- Counts only while leased: a claim clears it.
+        again_time = least(s.again_time, excluded.due_time + (
+            select w.min_interval from wanted w
+            where w.bucket = s.bucket and w.project_id = s.project_id and w.room_id = s.room_id
+                and w.kind = s.kind and w.resource_id = s.resource_id
+        )),
         attempts = case when s.fail_time is null then s.attempts else 0 end,
         fail_time = null
     returning s.project_id, s.room_id, s.kind, s.resource_id, s.generation

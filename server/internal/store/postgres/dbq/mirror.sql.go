@@ -48,7 +48,7 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 
 const lockChild = `-- name: LockChild :one
 select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since,
     r.epoch as room_epoch,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
@@ -62,6 +62,7 @@ left join mirror_document d
 where s.bucket = $1 and s.project_id = $2 and s.room_id = $3
     and s.kind = $4 and s.resource_id = $5
     and s.lease_token = $6
+    and r.delete_time is null
 for update of s for share of r
 `
 
@@ -84,7 +85,7 @@ type LockChildRow struct {
 
 // Locks the child's state, then its room against a change of epoch, and reads
 // what is stored of the document. No row means that the lease is lost or that
-// the room is not mirrored.
+// there is no living room.
 func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChildRow, error) {
 	row := q.db.QueryRow(ctx, lockChild,
 		arg.Bucket,
@@ -110,6 +111,7 @@ func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChild
 		&i.MirrorResourceState.HintTime,
 		&i.MirrorResourceState.LeaseToken,
 		&i.MirrorResourceState.LeaseUntil,
+		&i.MirrorResourceState.AgainTime,
 		&i.MirrorResourceState.Attempts,
 		&i.MirrorResourceState.LastError,
 		&i.MirrorResourceState.FailTime,

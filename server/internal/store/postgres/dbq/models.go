@@ -56,6 +56,7 @@ type MirrorResourceState struct {
 	HintTime          pgtype.Timestamptz
 	LeaseToken        []byte
 	LeaseUntil        pgtype.Timestamptz
+	AgainTime         pgtype.Timestamptz
 	Attempts          int32
 	LastError         string
 	FailTime          pgtype.Timestamptz

@@ -421,7 +421,7 @@ func (q *Queries) Rooms(ctx context.Context, arg RoomsParams) ([]RoomsRow, error
 }
 
 const taskList = `-- name: TaskList :many
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state s
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state s
 where s.project_id = $1
     and ($2::text = '' or s.room_id = $2)
     and (s.room_id, s.kind, s.resource_id) > ($3::text, $4::smallint, $5::text)
@@ -481,6 +481,7 @@ func (q *Queries) TaskList(ctx context.Context, arg TaskListParams) ([]MirrorRes
 			&i.HintTime,
 			&i.LeaseToken,
 			&i.LeaseUntil,
+			&i.AgainTime,
 			&i.Attempts,
 			&i.LastError,
 			&i.FailTime,

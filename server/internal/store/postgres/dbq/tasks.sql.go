@@ -13,7 +13,7 @@ import (
 
 const claim = `-- name: Claim :one
 update mirror_resource_state s
-set lease_token = $1, lease_until = $2
+set lease_token = $1, lease_until = $2, again_time = null
 where s.bucket = $3 and s.project_id = $4 and s.room_id = $5
     and s.kind = $6 and s.resource_id = $7
     and s.due_time <= $8 and (s.lease_until is null or s.lease_until <= $8)
@@ -148,7 +148,7 @@ func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64
 }
 
 const lockState = `-- name: LockState :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state
 where bucket = $1 and project_id = $2 and room_id = $3
     and kind = $4 and resource_id = $5
 for update
@@ -186,6 +186,7 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 		&i.HintTime,
 		&i.LeaseToken,
 		&i.LeaseUntil,
+		&i.AgainTime,
 		&i.Attempts,
 		&i.LastError,
 		&i.FailTime,
@@ -262,6 +263,7 @@ const raiseChildren = `-- name: RaiseChildren :many
 update mirror_resource_state
 set generation = generation + 1,
     due_time = least(due_time, greatest($1, not_before)),
+    again_time = least(again_time, $1),
     attempts = case when fail_time is null then attempts else 0 end,
     fail_time = null
 where bucket = $2 and project_id = $3 and room_id = $4 and kind <> 1
@@ -344,6 +346,7 @@ values ($1, $2, $3, $4, $5, 1, $6)
 on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     generation = s.generation + 1,
     due_time = least(s.due_time, excluded.due_time),
+    again_time = least(s.again_time, excluded.due_time),
     not_before = null,
     attempts = 0,
     fail_time = null
@@ -406,7 +409,7 @@ func (q *Queries) Retry(ctx context.Context, arg RetryParams) (int64, error) {
 }
 
 const states = `-- name: States :many
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since
 from (
     select
         unnest($1::smallint[]) as bucket,
@@ -458,6 +461,7 @@ func (q *Queries) States(ctx context.Context, arg StatesParams) ([]MirrorResourc
 			&i.HintTime,
 			&i.LeaseToken,
 			&i.LeaseUntil,
+			&i.AgainTime,
 			&i.Attempts,
 			&i.LastError,
 			&i.FailTime,
@@ -490,7 +494,7 @@ type WakeRoomParams struct {
 	RoomID    string
 }
 
-// A child found its room missing: look at the room, unless that is under way.
+// A child did not find its room: look at the room, unless that is under way.
 func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) (int64, error) {
 	result, err := q.db.Exec(ctx, wakeRoom,
 		arg.Now,
@@ -524,6 +528,7 @@ update mirror_resource_state s set
     delete_generation = $6,
     lease_token = null,
     lease_until = null,
+    again_time = null,
     attempts = $7,
     last_error = $8,
     fail_time = $9,

@@ -68,6 +68,9 @@ create table mirror_resource_state (
     -- The fence: a result is applied only under the token that is stored here.
     lease_token bytea,
     lease_until timestamptz,
+    -- When what came in since the claim wants its fetch, if all of it can wait;
+    -- null means at once.
+    again_time timestamptz,
     attempts integer not null default 0,
     last_error text not null default '',
     fail_time timestamptz,

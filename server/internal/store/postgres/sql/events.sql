@@ -3,7 +3,9 @@
 -- the order go in opposite directions.
 
 -- name: EventsByTime :many
-select * from mirror_event
+select project_id, event_id, type, room_id, user_id, liveblocks_project_id, send_time, receive_time, source_time, outcome,
+    (case when @no_payload::boolean then '' else payload end)::bytea as payload
+from mirror_event
 where project_id = @project_id
     and (@type::text = '' or type = @type)
     and receive_time >= @from_time and receive_time < @to_time
@@ -12,7 +14,9 @@ order by receive_time desc, event_id
 limit @max_rows;
 
 -- name: EventsByRoom :many
-select * from mirror_event
+select project_id, event_id, type, room_id, user_id, liveblocks_project_id, send_time, receive_time, source_time, outcome,
+    (case when @no_payload::boolean then '' else payload end)::bytea as payload
+from mirror_event
 where project_id = @project_id and room_id = @room_id and room_id <> ''
     and (@type::text = '' or type = @type)
     and (@user_id::text = '' or user_id = @user_id)
@@ -22,7 +26,9 @@ order by receive_time desc, event_id
 limit @max_rows;
 
 -- name: EventsByUser :many
-select * from mirror_event
+select project_id, event_id, type, room_id, user_id, liveblocks_project_id, send_time, receive_time, source_time, outcome,
+    (case when @no_payload::boolean then '' else payload end)::bytea as payload
+from mirror_event
 where project_id = @project_id and user_id = @user_id and user_id <> ''
     and (@type::text = '' or type = @type)
     and receive_time >= @from_time and receive_time < @to_time

@@ -31,7 +31,7 @@ where bucket = @bucket and project_id = @project_id and room_id = @room_id;
 -- name: LockChild :one
 -- Locks the child's state, then its room against a change of epoch, and reads
 -- what is stored of the document. No row means that the lease is lost or that
--- the room is not mirrored.
+-- there is no living room.
 select
     sqlc.embed(s),
     r.epoch as room_epoch,
@@ -47,6 +47,7 @@ left join mirror_document d
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id
     and s.lease_token = @token
+    and r.delete_time is null
 for update of s for share of r;
 
 -- name: UpsertDocument :exec

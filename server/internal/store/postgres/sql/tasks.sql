@@ -21,7 +21,7 @@ select least(
 -- The condition decides who gets the lease; a row lock or SKIP LOCKED could only
 -- make losing cheaper.
 update mirror_resource_state s
-set lease_token = @token, lease_until = @until
+set lease_token = @token, lease_until = @until, again_time = null
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id
     and s.due_time <= @now and (s.lease_until is null or s.lease_until <= @now)
@@ -72,6 +72,7 @@ update mirror_resource_state s set
     delete_generation = @delete_generation,
     lease_token = null,
     lease_until = null,
+    again_time = null,
     attempts = @attempts,
     last_error = @last_error,
     fail_time = @fail_time,
@@ -83,7 +84,7 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id;
 
 -- name: WakeRoom :execrows
--- A child found its room missing: look at the room, unless that is under way.
+-- A child did not find its room: look at the room, unless that is under way.
 update mirror_resource_state
 set generation = generation + 1, due_time = @now, attempts = 0, fail_time = null
 where bucket = @bucket and project_id = @project_id and room_id = @room_id
@@ -98,6 +99,7 @@ on conflict do nothing;
 update mirror_resource_state
 set generation = generation + 1,
     due_time = least(due_time, greatest(@now, not_before)),
+    again_time = least(again_time, @now),
     attempts = case when fail_time is null then attempts else 0 end,
     fail_time = null
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind <> 1
@@ -116,6 +118,7 @@ values (@bucket, @project_id, @room_id, @kind, @resource_id, 1, @now)
 on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     generation = s.generation + 1,
     due_time = least(s.due_time, excluded.due_time),
+    again_time = least(s.again_time, excluded.due_time),
     not_before = null,
     attempts = 0,
     fail_time = null

@@ -1,0 +1,199 @@
+package gatewaytest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+var accessCases = []testCase{
+	{"CredentialComesFirst", credentialFirst},
+	{"OpenWithoutAuthorize", openGateway},
+	{"HeadersOfCalls", callHeaders},
+	{"Health", health},
+	{"Readiness", readiness},
+	{"OpenAPI", openAPI},
+	{"MethodsAndPaths", methodsAndPaths},
+}
+
+func secured(cfg *gateway.Config) {
+	cfg.Authorize = func(authorization string) error {
+		if authorization != "Bearer secret" {
+			return errors.New("no")
+		}
+		return nil
+	}
+}
+
+func credentialFirst(t *testing.T, dial Dial) {
+	r := newRig(t, dial, secured)
+	for _, c := range []struct{ method, path string }{
+		{"GET", "/v1/rooms"},
+		{"GET", "/v1/rooms/%00"},
+		{"GET", "/v1/rooms/r/storage:read"},
+		{"POST", "/v1/admin/tasks/t:retry"},
+		{"DELETE", "/v1/rooms/r"},
+		{"GET", "/v1/events?nonsense=1"},
+		{"GET", "/readyz"},
+		{"POST", "/readyz"},
+		{"GET", "/openapi.json"},
+		{"GET", "/nowhere"},
+		{"GET", "/"},
+		{"OPTIONS", "/v1/rooms"},
+		{"POST", "/healthz/"},
+	} {
+		for reason, fields := range map[string][]string{
+			"CREDENTIAL_MISSING": {"X-Authorization", "Bearer secret", "Grpc-Metadata-Authorization", "Bearer secret"},
+			"CREDENTIAL_INVALID": {"Authorization", "Bearer wrong"},
+		} {
+			// A body over every limit, which must not even be looked at.
+			a := r.do(t, c.method, r.url+c.path, strings.NewReader(strings.Repeat("x", 100<<10)), fields...)
+			a.refused(t, http.StatusUnauthorized, reason)
+			if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
+				t.Errorf("WWW-Authenticate = %q; want Bearer", got)
+			}
+		}
+		r.do(t, c.method, r.url+c.path, nil, "Authorization", "Bearer secret", "Authorization", "Bearer wrong").refused(t, http.StatusUnauthorized, "CREDENTIAL_INVALID")
+	}
+	r.noCall(t)
+	r.get(t, "/v1/rooms", "Authorization", "Bearer secret").accepted(t, nil)
+	r.get(t, "/healthz").accepted(t, nil)
+
+	// The service may refuse as well.
+	r.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+		return nil, fail(codes.Unauthenticated, "CREDENTIAL_INVALID", 0)
+	})
+	a := r.get(t, "/v1/rooms/r", "Authorization", "Bearer secret")
+	a.refused(t, http.StatusUnauthorized, "CREDENTIAL_INVALID")
+	if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
+		t.Errorf("WWW-Authenticate = %q; want Bearer", got)
+	}
+}
+
+func openGateway(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	r.get(t, "/v1/rooms").accepted(t, nil)
+	r.get(t, "/v1/rooms", "Authorization", "Basic whatever").accepted(t, nil)
+}
+
+func callHeaders(t *testing.T, dial Dial) {
+	r := newRig(t, dial, secured)
+	r.get(t, "/v1/rooms/r", "Authorization", "Bearer secret", "X-Request-Id", "one", "Traceparent", "00-1-2-00", "Tracestate", "a=b",
+		"Grpc-Metadata-Authorization", "Bearer other", "Grpc-Metadata-Webhook-Id", "w", "Webhook-Id", "w", "Grpc-Metadata-If-None-Match", "x",
+		"If-None-Match", "x", "Cookie", "c", "X-Forwarded-For", "203.0.113.9", "Grpc-Metadata-X-Forwarded-For", "203.0.113.9", "Grpc-Metadata-Foo-Bin", "!").accepted(t, nil)
+	md := r.onlyCall(t).md
+	for key, want := range map[string]string{
+		"authorization": "Bearer secret", "x-request-id": "one", "traceparent": "00-1-2-00", "tracestate": "a=b", "x-forwarded-for": "127.0.0.1",
+	} {
+		if got := md.Get(key); len(got) != 1 || got[0] != want {
+			t.Errorf("%s = %q; want %q alone", key, got, want)
+		}
+	}
+	for _, key := range []string{"webhook-id", "if-none-match", "cookie", "grpcgateway-cookie", "grpcgateway-authorization", "foo-bin", "x-forwarded-host"} {
+		if got := md.Get(key); len(got) != 0 {
+			t.Errorf("%s = %q; want none", key, got)
+		}
+	}
+	// Odd values of headers that only help to trace are left out.
+	r.get(t, "/v1/rooms/r", "Authorization", "Bearer secret", "X-Request-Id", "a", "X-Request-Id", "b", "Traceparent", strings.Repeat("x", 513), "Tracestate", "ä").accepted(t, nil)
+	md = r.onlyCall(t).md
+	for _, key := range []string{"x-request-id", "traceparent", "tracestate"} {
+		if got := md.Get(key); len(got) != 0 {
+			t.Errorf("%s = %q; want none", key, got)
+		}
+	}
+}
+
+func health(t *testing.T, dial Dial) {
+	r := newRig(t, dial, func(cfg *gateway.Config) {
+		secured(cfg)
+		cfg.Ready = func() (bool, string) { return false, "no" }
+	})
+	for _, base := range []string{r.url, r.webhookURL} {
+		a := r.do(t, http.MethodGet, base+"/healthz", nil)
+		a.accepted(t, nil)
+		if string(a.body) != `{"status":"ok"}` || a.header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("healthz = %s, %v", a.body, a.header)
+		}
+		if a := r.do(t, http.MethodHead, base+"/healthz", nil); a.code != http.StatusOK || len(a.body) != 0 {
+			t.Errorf("HEAD healthz = %d %q; want 200 without a body", a.code, a.body)
+		}
+		a = r.do(t, http.MethodPost, base+"/healthz", nil)
+		a.refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+	}
+	r.noCall(t)
+}
+
+func readiness(t *testing.T, dial Dial) {
+	const reason = "the schema is older than the binary"
+	var ready atomic.Bool
+	r := newRig(t, dial, func(cfg *gateway.Config) { cfg.Ready = func() (bool, string) { return ready.Load(), reason } })
+	a := r.get(t, "/readyz")
+	a.refused(t, http.StatusServiceUnavailable, "")
+	if got := a.failure(t).Message; got != reason {
+		t.Errorf("message = %q; want %q", got, reason)
+	}
+	ready.Store(true)
+	r.get(t, "/readyz").accepted(t, nil)
+	r.noCall(t)
+	newRig(t, dial, nil).get(t, "/readyz").accepted(t, nil)
+}
+
+func openAPI(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	a := r.get(t, "/openapi.json")
+	a.accepted(t, nil)
+	if string(a.body) != `{"swagger":"2.0"}` || a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("openapi.json = %s, %v", a.body, a.header)
+	}
+	r.post(t, "/openapi.json", "").refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+}
+
+func methodsAndPaths(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	for _, c := range []struct{ method, path, allow string }{
+		{"POST", "/v1/rooms", "GET, HEAD"},
+		{"DELETE", "/v1/rooms/r", "GET, HEAD"},
+		{"OPTIONS", "/v1/rooms/r/storage", "GET, HEAD"},
+		{"PUT", "/v1/rooms/r/storage:read", "GET, HEAD"},
+		{"GET", "/v1/admin/rooms/r/sync:request", "POST"},
+		{"HEAD", "/v1/admin/rooms/r/sync:request", "POST"},
+		// The same path is the task "t:retry" to some and a verb to others.
+		{"PUT", "/v1/admin/tasks/t:retry", "GET, HEAD, POST"},
+		{"POST", "/v1/admin/tasks/:retry", "GET, HEAD"},
+		{"BREW", "/v1/admin/status", "GET, HEAD"},
+	} {
+		a := r.do(t, c.method, r.url+c.path, nil)
+		if c.method != http.MethodHead {
+			a.refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+		}
+		if got := a.header.Get("Allow"); a.code != http.StatusMethodNotAllowed || got != c.allow {
+			t.Errorf("%s %s = %d, Allow %q; want 405, %q", c.method, c.path, a.code, got, c.allow)
+		}
+	}
+	for _, path := range []string{
+		"/", "/v1", "/v1/", "/v1/room", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms", "/v1/rooms/a/b/storage",
+		"/v1/x/../rooms", "/metrics", "/debug/pprof/", "/healthz/", "/v1/rooms:x", "/v2/rooms",
+	} {
+		r.get(t, path).refused(t, http.StatusNotFound, "REQUEST_INVALID")
+	}
+	// A form must not turn a POST into a GET.
+	r.post(t, "/v1/rooms", "page_size=1", "Content-Type", "application/x-www-form-urlencoded").refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+	r.post(t, "/v1/rooms", "", "Content-Type", "application/x-www-form-urlencoded", "X-HTTP-Method-Override", "GET").refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+	r.noCall(t)
+	for _, path := range []string{"/v1/rooms", "/v1/rooms/r", "/v1/admin/status"} {
+		a := r.do(t, http.MethodHead, r.url+path, nil)
+		if a.code != http.StatusOK || len(a.body) != 0 || a.header.Get("Content-Length") == "0" {
+			t.Errorf("HEAD %s = %d, %q, %v; want 200 and a length", path, a.code, a.body, a.header)
+		}
+		r.onlyCall(t)
+	}
+}

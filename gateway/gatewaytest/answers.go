@@ -1,0 +1,193 @@
+package gatewaytest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+var answerCases = []testCase{
+	{"JSON", jsonForm},
+	{"QueryParameters", queryParameters},
+	{"JSONBodies", jsonBodies},
+	{"ErrorBodies", errorBodies},
+	{"RequestIDComesBack", requestID},
+}
+
+// fail is an error as the service makes it.
+func fail(code codes.Code, reason string, retry time.Duration) error {
+	st := status.New(code, "no luck")
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: "liveblocks.mirror.v1", Metadata: map[string]string{"room_id": "r"}}}
+	if retry > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retry)})
+	}
+	st, err := st.WithDetails(details...)
+	if err != nil {
+		return err
+	}
+	return st.Err()
+}
+
+func jsonForm(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	a := r.get(t, "/v1/rooms/r")
+	var got struct{ Room map[string]any }
+	a.accepted(t, &got)
+	want := map[string]any{
+		"projectId": "", "roomId": "r", "organizationId": "", "metadata": map[string]any{}, "defaultAccesses": []any{},
+		"usersAccesses": map[string]any{}, "groupsAccesses": map[string]any{}, "sourceJson": "",
+		// Empty values are there, absent ones are not, and int64 is a string.
+		"freshness": map[string]any{"revision": "9007199254740993", "contentSha256": "", "stale": false},
+	}
+	if diff := cmp.Diff(want, got.Room); diff != "" {
+		t.Errorf("room (-want +got):\n%s", diff)
+	}
+	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
+		if got := a.header.Get(name); got != want {
+			t.Errorf("%s = %q; want %q", name, got, want)
+		}
+	}
+	if len(a.header["Content-Length"]) != 1 || len(a.header["Access-Control-Allow-Origin"]) != 0 {
+		t.Errorf("header = %v; want a length and no CORS", a.header)
+	}
+}
+
+func queryParameters(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	r.get(t, "/v1/events?project_id=p&room_id=r&type=storageUpdated&user_id=u&start_time=2026-01-02T03:04:05Z&page_size=7&page_token=t&view=EVENT_VIEW_FULL").accepted(t, nil)
+	want := &mirrorv1.ListEventsRequest{
+		ProjectId: "p", RoomId: "r", Type: "storageUpdated", UserId: "u", PageSize: 7, PageToken: "t", View: mirrorv1.EventView_EVENT_VIEW_FULL,
+		StartTime: timestamppb.New(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)),
+	}
+	if diff := cmp.Diff(want, r.onlyCall(t).req, protocmp.Transform()); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
+	}
+	r.get(t, "/v1/rooms/r?maxAge=1.5s&requireFresh=true&showDeleted=true&projectId=p").accepted(t, nil)
+	room := &mirrorv1.GetRoomRequest{
+		ProjectId: "p", RoomId: "r", ShowDeleted: true, RequireFresh: true, MaxAge: durationpb.New(1500 * time.Millisecond),
+	}
+	if diff := cmp.Diff(room, r.onlyCall(t).req, protocmp.Transform()); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
+	}
+	for _, query := range []string{
+		"room=r", "Room_Id=r", "room_id.x=r", "page_size=x", "page_size=1&page_size=2", "page_size=1&pageSize=2", "view=NOPE", "start_time=now", "%zz", "a;b", "%ff=1", "start_time.sekonds=5", "[a]",
+	} {
+		r.get(t, "/v1/events?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+	}
+	// What the path or the body says, the query does not say again.
+	r.get(t, "/v1/rooms/r?room_id=s").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+	r.post(t, "/v1/admin/rooms/r/sync:request?kind=RESOURCE_KIND_ROOM", "").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+	r.noCall(t)
+}
+
+func jsonBodies(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	const path = "/v1/admin/rooms/a%2Fb/sync:request"
+	for body, kind := range map[string]mirrorv1.ResourceKind{
+		"": 0, "{}": 0, `{"kind":"RESOURCE_KIND_STORAGE"}`: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE, ` {"kind" : 1} `: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
+		// The path has the last word.
+		`{"roomId":"other"}`: 0,
+	} {
+		r.post(t, path, body, "Content-Type", "text/plain").accepted(t, nil)
+		want := &mirrorv1.RequestSyncRequest{RoomId: "a/b", Kind: kind}
+		if diff := cmp.Diff(want, r.onlyCall(t).req, protocmp.Transform()); diff != "" {
+			t.Errorf("request of %s (-want +got):\n%s", body, diff)
+		}
+	}
+	for _, body := range []string{"{", "null", "[]", `{"kindd":1}`, `{"kind":"X"}`, "{} {}", `{"kind":1,"kind":1}`, "\xff", "kind=1"} {
+		a := r.post(t, path, body)
+		a.request = "a body of " + body
+		a.refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+		if strings.Contains(string(a.body), "\u00a0") {
+			t.Errorf("error %s holds a space that comes and goes", a.body)
+		}
+	}
+	r.noCall(t)
+}
+
+func errorBodies(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	failWith := func(err error) {
+		r.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) { return nil, err })
+	}
+	failWith(fail(codes.Unavailable, "REFRESH_FAILED", 90*time.Second))
+	a := r.get(t, "/v1/rooms/r")
+	a.refused(t, http.StatusServiceUnavailable, "REFRESH_FAILED")
+	var got any
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"code": 14.0, "message": "no luck", "details": []any{
+		map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "REFRESH_FAILED", "domain": "liveblocks.mirror.v1", "metadata": map[string]any{"room_id": "r"}},
+		map[string]any{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "90s"},
+	}}
+	if diff := cmp.Diff(any(want), got); diff != "" {
+		t.Errorf("body (-want +got):\n%s", diff)
+	}
+	if after := a.header.Get("Retry-After"); after != "90" {
+		t.Errorf("Retry-After = %q; want 90", after)
+	}
+	for _, c := range []struct {
+		err    error
+		code   int
+		reason string
+	}{
+		{fail(codes.NotFound, "ROOM_NOT_MIRRORED", 0), 404, "ROOM_NOT_MIRRORED"},
+		{fail(codes.InvalidArgument, "ID_INVALID", 0), 400, "ID_INVALID"},
+		{fail(codes.FailedPrecondition, "DOCUMENT_TOO_LARGE", 0), 400, "DOCUMENT_TOO_LARGE"},
+		{fail(codes.OutOfRange, "CHANGE_TOKEN_EXPIRED", 0), 400, "CHANGE_TOKEN_EXPIRED"},
+		{status.Error(codes.Unimplemented, "not here"), 501, ""},
+		{status.Error(codes.Unavailable, "dial tcp 10.0.0.1: secret"), 503, ""},
+		{errors.New("pq: secret"), 500, "INTERNAL"},
+		{status.Error(codes.Internal, "secret"), 500, "INTERNAL"},
+	} {
+		failWith(c.err)
+		a := r.get(t, "/v1/rooms/r")
+		a.refused(t, c.code, c.reason)
+		if strings.Contains(string(a.body), "secret") {
+			t.Errorf("%v reached the caller as %s", c.err, a.body)
+		}
+	}
+	// Mutating an error of the gateway's own would show here.
+	for range 2 {
+		r.get(t, "/nowhere").refused(t, http.StatusNotFound, "REQUEST_INVALID")
+	}
+}
+
+func requestID(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	for _, failure := range []error{nil, fail(codes.NotFound, "ROOM_NOT_MIRRORED", 0)} {
+		r.onGetRoom(func(ctx context.Context, _ *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+			if err := grpc.SetHeader(ctx, metadata.Pairs("x-request-id", "one", "x-internal", "two")); err != nil {
+				return nil, err
+			}
+			return &mirrorv1.GetRoomResponse{}, failure
+		})
+		a := r.get(t, "/v1/rooms/r")
+		if got := a.header.Get("X-Request-Id"); got != "one" {
+			t.Errorf("X-Request-Id = %q; want one", got)
+		}
+		for name := range a.header {
+			if strings.Contains(strings.ToLower(name), "internal") {
+				t.Errorf("%s reached the caller", name)
+			}
+		}
+	}
+}

@@ -1,0 +1,345 @@
+// Package gatewaytest holds the gateway to its promises over any kind of
+// connection to the service.
+package gatewaytest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+// Dial connects to a server of the services that register adds, for as long as
+// the test runs.
+type Dial func(t testing.TB, register func(grpc.ServiceRegistrar)) grpc.ClientConnInterface
+
+type testCase struct {
+	name string
+	run  func(*testing.T, Dial)
+}
+
+// Run tests a gateway over connections made by dial.
+func Run(t *testing.T, dial Dial) {
+	t.Helper()
+	for _, cases := range [][]testCase{idCases, webhookCases, accessCases, answerCases, documentCases} {
+		for _, c := range cases {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				c.run(t, dial)
+			})
+		}
+	}
+}
+
+// rig is a gateway, served, in front of an echo of the services.
+type rig struct {
+	*echo
+	url        string // of Handler
+	webhookURL string // of WebhookHandler
+	client     *http.Client
+}
+
+func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
+	t.Helper()
+	r := &rig{echo: new(echo)}
+	cfg := gateway.Config{Conn: dial(t, r.register), OpenAPI: []byte(`{"swagger":"2.0"}`)}
+	if change != nil {
+		change(&cfg)
+	}
+	g, err := gateway.New(cfg)
+	if err != nil {
+		t.Fatalf("New: %v", err)
+	}
+	serve := func(h http.Handler) string {
+		s := httptest.NewUnstartedServer(h)
+		s.Config.ErrorLog = nil
+		s.Start()
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	r.url, r.webhookURL = serve(g.Handler()), serve(g.WebhookHandler())
+	transport := &http.Transport{DisableCompression: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	r.client = &http.Client{Transport: transport}
+	return r
+}
+
+// answer is what a request was answered with.
+type answer struct {
+	request string // in the words of a failed test
+	code    int
+	header  http.Header
+	body    []byte
+	err     error // of reading the body
+}
+
+// do sends a request. Header fields come in pairs.
+func (r *rig) do(t testing.TB, method, url string, body io.Reader, fields ...string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatalf("NewRequest(%s): %v", url, err)
+	}
+	for i := 0; i < len(fields); i += 2 {
+		req.Header.Add(fields[i], fields[i+1])
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, url, err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	return answer{request: method + " " + url, code: resp.StatusCode, header: resp.Header, body: data, err: err}
+}
+
+func (r *rig) get(t testing.TB, path string, fields ...string) answer {
+	t.Helper()
+	return r.do(t, http.MethodGet, r.url+path, nil, fields...)
+}
+
+func (r *rig) post(t testing.TB, path, body string, fields ...string) answer {
+	t.Helper()
+	return r.do(t, http.MethodPost, r.url+path, bytes.NewReader([]byte(body)), fields...)
+}
+
+// failure is the part of an error body the tests look at.
+type failure struct {
+	Code    int
+	Message string
+	Details []struct {
+		Type     string `json:"@type"`
+		Reason   string
+		Domain   string
+		Metadata map[string]string
+	}
+}
+
+// failure reads the error body of a.
+func (a answer) failure(t testing.TB) failure {
+	t.Helper()
+	var f failure
+	if err := json.Unmarshal(a.body, &f); err != nil {
+		t.Fatalf("error body %q: %v", a.body, err)
+	}
+	if got := a.header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type = %q; want application/json", got)
+	}
+	return f
+}
+
+// refused checks that a is an error with the code and reason; an empty reason
+// stands for none.
+func (a answer) refused(t testing.TB, code int, reason string) {
+	t.Helper()
+	if a.code != code {
+		t.Fatalf("%s = %d %s; want %d", a.request, a.code, a.body, code)
+	}
+	f := a.failure(t)
+	if f.Code == 0 || f.Message == "" {
+		t.Errorf("error body %s lacks code or message", a.body)
+	}
+	got := ""
+	for _, d := range f.Details {
+		if d.Type == "type.googleapis.com/google.rpc.ErrorInfo" {
+			got = d.Reason
+			if d.Domain != "liveblocks.mirror.v1" {
+				t.Errorf("domain = %q; want liveblocks.mirror.v1", d.Domain)
+			}
+		}
+	}
+	if got != reason {
+		t.Errorf("%s: reason = %q; want %q", a.request, got, reason)
+	}
+}
+
+// accepted checks that a is a success and reads its body into v, if given.
+func (a answer) accepted(t testing.TB, v any) {
+	t.Helper()
+	if a.code != http.StatusOK || a.err != nil {
+		t.Fatalf("%s = %d, %v, %s; want 200", a.request, a.code, a.err, a.body)
+	}
+	if v == nil {
+		return
+	}
+	if err := json.Unmarshal(a.body, v); err != nil {
+		t.Fatalf("body %q: %v", a.body, err)
+	}
+}
+
+// call is one call the echo has heard.
+type call struct {
+	req any
+	md  metadata.MD
+}
+
+// echo answers every call with what it was asked, unless told otherwise.
+type echo struct {
+	mu      sync.Mutex
+	calls   []call
+	receive receiveFunc
+	getRoom getRoomFunc
+	read    readFunc
+}
+
+type (
+	receiveFunc = func(context.Context, *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error)
+	getRoomFunc = func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error)
+	readFunc    = func(*mirrorv1.ReadDocumentRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
+)
+
+// onReceive, onGetRoom and onRead say how calls from now on are answered.
+func (e *echo) onReceive(f receiveFunc) { e.script(func() { e.receive = f }) }
+func (e *echo) onGetRoom(f getRoomFunc) { e.script(func() { e.getRoom = f }) }
+func (e *echo) onRead(f readFunc)       { e.script(func() { e.read = f }) }
+
+func (e *echo) script(set func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	set()
+}
+
+func (e *echo) register(to grpc.ServiceRegistrar) {
+	mirrorv1.RegisterEventServiceServer(to, eventEcho{echo: e})
+	mirrorv1.RegisterMirrorServiceServer(to, mirrorEcho{echo: e})
+	mirrorv1.RegisterAdminServiceServer(to, adminEcho{echo: e})
+}
+
+// heard records a call and returns how such calls are answered.
+func (e *echo) heard(ctx context.Context, req any) (receiveFunc, getRoomFunc, readFunc) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.calls = append(e.calls, call{req: req, md: md})
+	return e.receive, e.getRoom, e.read
+}
+
+// takeCalls returns the calls heard since it was last asked.
+func (e *echo) takeCalls() []call {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	calls := e.calls
+	e.calls = nil
+	return calls
+}
+
+// onlyCall returns the one call heard since takeCalls or onlyCall.
+func (e *echo) onlyCall(t testing.TB) call {
+	t.Helper()
+	calls := e.takeCalls()
+	if len(calls) != 1 {
+		t.Fatalf("%d calls; want 1", len(calls))
+	}
+	return calls[0]
+}
+
+// noCall checks that nothing was heard.
+func (e *echo) noCall(t testing.TB) {
+	t.Helper()
+	if calls := e.takeCalls(); len(calls) != 0 {
+		t.Errorf("the service was called: %v", calls[0].req)
+	}
+}
+
+type eventEcho struct {
+	mirrorv1.UnimplementedEventServiceServer
+	*echo
+}
+
+func (e eventEcho) ReceiveWebhook(ctx context.Context, req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
+	if receive, _, _ := e.heard(ctx, req); receive != nil {
+		return receive(ctx, req)
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	resp := &mirrorv1.ReceiveWebhookResponse{Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED}
+	if id := md.Get("webhook-id"); len(id) == 1 {
+		resp.EventId = id[0]
+	}
+	return resp, nil
+}
+
+func (e eventEcho) GetEvent(ctx context.Context, req *mirrorv1.GetEventRequest) (*mirrorv1.GetEventResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetEventResponse{Event: &mirrorv1.Event{EventId: req.GetEventId(), ProjectId: req.GetProjectId()}}, nil
+}
+
+func (e eventEcho) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListEventsResponse{Events: []*mirrorv1.Event{{RoomId: req.GetRoomId()}}}, nil
+}
+
+type mirrorEcho struct {
+	mirrorv1.UnimplementedMirrorServiceServer
+	*echo
+}
+
+func (e mirrorEcho) GetRoom(ctx context.Context, req *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+	if _, getRoom, _ := e.heard(ctx, req); getRoom != nil {
+		return getRoom(ctx, req)
+	}
+	return &mirrorv1.GetRoomResponse{Room: &mirrorv1.Room{
+		RoomId: req.GetRoomId(), ProjectId: req.GetProjectId(), Freshness: &mirrorv1.Freshness{Revision: 1<<53 + 1},
+	}}, nil
+}
+
+func (e mirrorEcho) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListRoomsResponse{}, nil
+}
+
+func (e mirrorEcho) GetStorageDocument(ctx context.Context, req *mirrorv1.GetStorageDocumentRequest) (*mirrorv1.GetStorageDocumentResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetStorageDocumentResponse{Document: &mirrorv1.Document{RoomId: req.GetRoomId()}}, nil
+}
+
+func (e mirrorEcho) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	if _, _, read := e.heard(stream.Context(), req); read != nil {
+		return read(req, stream)
+	}
+	return stream.Send(&httpbody.HttpBody{ContentType: "text/plain", Data: []byte(req.GetRoomId())})
+}
+
+func (e mirrorEcho) ListDocuments(ctx context.Context, req *mirrorv1.ListDocumentsRequest) (*mirrorv1.ListDocumentsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListDocumentsResponse{}, nil
+}
+
+type adminEcho struct {
+	mirrorv1.UnimplementedAdminServiceServer
+	*echo
+}
+
+func (e adminEcho) GetStatus(ctx context.Context, req *mirrorv1.GetStatusRequest) (*mirrorv1.GetStatusResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetStatusResponse{Ready: true}, nil
+}
+
+func (e adminEcho) ListTasks(ctx context.Context, req *mirrorv1.ListTasksRequest) (*mirrorv1.ListTasksResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListTasksResponse{}, nil
+}
+
+func (e adminEcho) GetTask(ctx context.Context, req *mirrorv1.GetTaskRequest) (*mirrorv1.GetTaskResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetTaskResponse{Task: &mirrorv1.Task{TaskId: req.GetTaskId()}}, nil
+}
+
+func (e adminEcho) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest) (*mirrorv1.RetryTaskResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.RetryTaskResponse{Task: &mirrorv1.Task{TaskId: req.GetTaskId()}}, nil
+}
+
+func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.RequestSyncResponse{Tasks: []*mirrorv1.Task{{RoomId: req.GetRoomId(), Kind: req.GetKind()}}}, nil
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// apiDelay is how long a call to Liveblocks takes in part d.
+const apiDelay = 50 * time.Millisecond
+
+// latencySize is the size of the documents in part d.
+const latencySize = 10 << 10
+
+// benchLatency is part d: from a webhook to a row that can be read.
+func benchLatency(ctx context.Context, b *bench) (err error) {
+	fake, err := b.spawnServer(ctx, "fake", fakeConfig{Delay: apiDelay})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, fake.stop()) }()
+	ours, err := b.database(ctx, "d_ours")
+	if err != nil {
+		return err
+	}
+	if _, err := b.admin.Exec(ctx, "create database d_guide"); err != nil {
+		return err
+	}
+	guide, err := withDatabase(b.pg.URL(), "d_guide")
+	if err != nil {
+		return err
+	}
+	db, err := pgx.Connect(ctx, guide)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	if _, err := db.Exec(ctx, guideTable); err != nil {
+		return err
+	}
+	if _, err := db.Exec(ctx, "insert into liveblocks_documents select unnest($1::text[]), '{\"revision\": 0}', now()", latencyRooms(b.samples)); err != nil {
+		return err
+	}
+	recipe, err := b.spawnServer(ctx, "baseline", baselineConfig{Mode: "recipe", DatabaseURL: guide, MaxConns: 16, Upstream: "http://" + fake.addr})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, recipe.stop()) }()
+	service, err := b.startService(ctx, settings(ours, fake.addr))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, service.stop()) }()
+	if err := b.fill(ctx, service.addr, ours, latencySize, b.samples); err != nil {
+		return err
+	}
+	// The settle fetches of the filling would be in the way.
+	mirrored, err := pgx.Connect(ctx, ours)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = mirrored.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	quiet := func() error {
+		return awaitSQL(ctx, mirrored, "select not exists (select 1 from mirror_resource_state where due_time is not null)")
+	}
+
+	var direct, synced []sample
+	for range b.rounds {
+		for _, side := range []struct {
+			p        *process
+			database string
+			samples  *[]sample
+		}{{service, ours, &direct}, {recipe, guide, &synced}} {
+			if err := quiet(); err != nil {
+				return err
+			}
+			one, err := b.window(ctx, loadJob{
+				Kind: "latency", Addr: side.p.addr, DatabaseURL: side.database, Limit: int64(b.samples), Size: latencySize, Rooms: b.samples,
+				SQL: "select data->>'revision' from liveblocks_documents where room_id = $1",
+			}, side.p, nil, nil)
+			if err != nil {
+				return err
+			}
+			*side.samples = append(*side.samples, one)
+		}
+	}
+	w := b.table(fmt.Sprintf("(d) from the webhook to the row that can be read, idle, documents of %s, an API that takes %s; all %d of each side together",
+		sizeName(latencySize), apiDelay, b.samples*b.rounds),
+		"", "ours ms", "guides' recipe ms", "ours:recipe")
+	for _, q := range []struct {
+		name string
+		at   float64
+	}{{"median", 0.5}, {"p99", 0.99}} {
+		o, r := pooled(direct, q.at), pooled(synced, q.at)
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2f\n", q.name, o.Seconds()*1e3, r.Seconds()*1e3, o.Seconds()/r.Seconds())
+	}
+	fmt.Fprintf(w, "CPU\t%s\t%s\t\n", cost(direct), cost(synced))
+	return w.Flush()
+}
+
+func latencyRooms(n int) []string {
+	rooms := make([]string, n)
+	for i := range rooms {
+		rooms[i] = roomID(latencySize, i)
+	}
+	return rooms
+}
+
+// pooled is a quantile over the latencies of all windows.
+func pooled(samples []sample, q float64) time.Duration {
+	var all []time.Duration
+	for _, s := range samples {
+		all = append(all, s.each...)
+	}
+	slices.Sort(all)
+	return quantile(all, q)
+}

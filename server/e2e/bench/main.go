@@ -1,0 +1,250 @@
+// Command bench measures the service against the limits of the machine it runs
+// on. It builds the real binary, runs it on an embedded PostgreSQL of its own,
+// and measures it in turns with the least that could do the same work, against
+// databases of the same server with the same tables. What counts are the ratios:
+// they can be compared between machines, the numbers beside them cannot.
+//
+// It prints and never fails for what it has measured.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+// run plays the role that the first argument names; without one it is the bench.
+func run(ctx context.Context, args []string) error {
+	if len(args) == 1 {
+		switch args[0] {
+		case "load":
+			return play(ctx, runLoad)
+		case "baseline":
+			return play(ctx, runBaseline)
+		case "fake":
+			return play(ctx, runFake)
+		}
+	}
+	opt, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return runBench(ctx, opt)
+}
+
+// play reads the settings of a role from the first line of the input, byte by
+// byte: what follows is for the role.
+func play[C any](ctx context.Context, role func(context.Context, C) error) error {
+	var line []byte
+	for b := make([]byte, 1); b[0] != '\n'; line = append(line, b[0]) {
+		if _, err := io.ReadFull(os.Stdin, b); err != nil {
+			return err
+		}
+	}
+	var cfg C
+	if err := json.Unmarshal(line, &cfg); err != nil {
+		return err
+	}
+	return role(ctx, cfg)
+}
+
+// options are the settings of a run.
+type options struct {
+	only    string
+	engine  string
+	dir     string
+	service string
+	profile string
+	quick   bool
+
+	conns             []int
+	rounds            int
+	warm, timed       time.Duration
+	rooms, applyRooms int
+	samples           int
+}
+
+func parseOptions(args []string) (options, error) {
+	o := options{
+		conns: []int{1, 8, 32, 128}, rounds: 3,
+		warm: 300 * time.Millisecond, timed: 1500 * time.Millisecond,
+		rooms: 10_000, applyRooms: 2000, samples: 50,
+	}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&o.only, "only", "a,b,c,d", "parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row")
+	f.StringVar(&o.engine, "engine", "postgres", "database engine; there is one yet")
+	f.StringVar(&o.dir, "dir", "", "folder for the data, on the disk to measure; empty means the system's for temporary files")
+	f.StringVar(&o.service, "service", "", "binary of the service; empty builds it")
+	f.StringVar(&o.profile, "profile", "", "do not measure, but write processor profiles of the service in parts a and b into this folder")
+	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if o.engine != "postgres" {
+		return o, fmt.Errorf("there is no engine %q", o.engine)
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("%q is not a flag", f.Arg(0))
+	}
+	if o.quick {
+		o.conns, o.warm, o.timed = []int{8, 32}, 200*time.Millisecond, 800*time.Millisecond
+		o.rooms, o.applyRooms, o.samples = 2000, 400, 20
+	}
+	return o, nil
+}
+
+// part is one of the measurements.
+type part struct {
+	name string
+	run  func(context.Context, *bench) error
+}
+
+func parts() []part {
+	return []part{{"a", benchWebhooks}, {"b", benchReads}, {"c", benchApply}, {"d", benchLatency}}
+}
+
+// bench is one run.
+type bench struct {
+	options
+	out     io.Writer
+	log     *slog.Logger
+	self    string // this program
+	started int    // processes so far
+	pg      *pgembed.Server
+	admin   *pgx.Conn
+}
+
+func runBench(ctx context.Context, opt options) (err error) {
+	b := &bench{options: opt, out: os.Stdout, log: slog.New(slog.DiscardHandler)}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp(opt.dir, "liveblocks-mirror-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	// PostgreSQL may run as another account, which has to pass through.
+	if err := os.Chmod(b.dir, 0o711); err != nil {
+		return err
+	}
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	if b.pg, err = pgembed.Start(ctx, pgembed.Config{
+		DataDir: filepath.Join(b.dir, "postgres"), Settings: map[string]string{"max_connections": "300"},
+	}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.pg.Stop(context.WithoutCancel(ctx))) }()
+	if b.admin, err = pgx.Connect(ctx, b.pg.URL()); err != nil {
+		return err
+	}
+	defer func() { _ = b.admin.Close(context.WithoutCancel(ctx)) }() // the server ends next
+	var version string
+	if err := b.admin.QueryRow(ctx, "show server_version").Scan(&version); err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "machine: %s\n", machine("PostgreSQL "+version))
+	fmt.Fprintf(b.out, "windows: %d of %s after %s, in turns with the baselines; medians, and in brackets the lowest and highest ratio\n",
+		b.rounds, b.timed, b.warm)
+	fmt.Fprintln(b.out, "processor time is in microseconds an operation: server + PostgreSQL + load generator; memory is the server's peak in MiB")
+	begin := time.Now()
+	for _, p := range parts() {
+		if !strings.Contains(b.only, p.name) {
+			continue
+		}
+		if err := p.run(ctx, b); err != nil {
+			return fmt.Errorf("part %s: %w", p.name, err)
+		}
+	}
+	fmt.Fprintf(b.out, "\ntook %s\n", time.Since(begin).Round(time.Second))
+	return nil
+}
+
+// build builds the service as it is shipped.
+func (b *bench) build(ctx context.Context) error {
+	if b.service != "" || b.profile != "" {
+		return nil
+	}
+	b.service = filepath.Join(b.dir, "liveblocks-mirror")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.service,
+		"github.com/liveblocks-mirror/liveblocks-mirror/server/cmd/liveblocks-mirror")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the service: %w: %s", err, out)
+	}
+	return nil
+}
+
+// database makes a database with the service's tables.
+func (b *bench) database(ctx context.Context, name string) (string, error) {
+	if _, err := b.admin.Exec(ctx, "create database "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return "", err
+	}
+	u, err := withDatabase(b.pg.URL(), name)
+	if err != nil {
+		return "", err
+	}
+	return u, postgres.Migrate(ctx, u, b.log)
+}
+
+// withDatabase leads to another database of the same server.
+func withDatabase(serverURL, name string) (string, error) {
+	u, err := url.Parse(serverURL)
+	if err != nil {
+		return "", err
+	}
+	u.Path = "/" + name
+	return u.String(), nil
+}
+
+// settings are those of the service; the rest is as users have it.
+func settings(database, upstream string, more ...string) map[string]string {
+	env := map[string]string{
+		"DATABASE_URL":              database,
+		"MIRROR_HTTP_ADDR":          "127.0.0.1:0",
+		"MIRROR_GRPC_ADDR":          "127.0.0.1:0",
+		"LIVEBLOCKS_SECRET_KEY":     "sk_bench",
+		"LIVEBLOCKS_WEBHOOK_SECRET": secret,
+		"LIVEBLOCKS_BASE_URL":       "http://" + upstream,
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		env[more[i]] = more[i+1]
+	}
+	return env
+}
+
+// callsPerSecond is the setting that bounds calls to Liveblocks.
+const callsPerSecond = "MIRROR_LIVEBLOCKS_CALLS_PER_SECOND"
+
+// unbounded is as many calls as the client allows for.
+const unbounded = "100000"

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
+)
+
+// withApp runs f with the service inside this process, where it can be profiled.
+// The binary that is shipped has no door for that.
+func (b *bench) withApp(ctx context.Context, env map[string]string, f func(app.Ready) error) (err error) {
+	resolver, err := config.NewResolver(func(name string) (string, bool) { v, ok := env[name]; return v, ok }, "")
+	if err != nil {
+		return err
+	}
+	var cfg config.Serve
+	parser, err := kong.New(&cfg, kong.Resolvers(resolver))
+	if err != nil {
+		return err
+	}
+	if _, err := parser.Parse(nil); err != nil {
+		return err
+	}
+	a, err := app.New(ctx, cfg, "profile", b.log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- a.Serve(ctx) }() // awaited below
+	defer func() {
+		stop()
+		err = errors.Join(err, <-served)
+	}()
+	return f(a.Addresses())
+}
+
+// profiled runs one job with the profiler on.
+func (b *bench) profiled(ctx context.Context, name string, job loadJob) (err error) {
+	if err := os.MkdirAll(b.profile, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(b.profile, name+".pprof")
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	got, err := b.window(ctx, job, nil, nil, nil)
+	pprof.StopCPUProfile()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "%s: %.0f/s\n", path, got.rate)
+	return nil
+}
+
+// profileWebhooks profiles part a with the workers off.
+func (b *bench) profileWebhooks(ctx context.Context, database string, fake *process) error {
+	return b.withApp(ctx, settings(database, fake.addr, callsPerSecond, "0.001"), func(r app.Ready) error {
+		job := loadJob{Kind: "webhooks", Addr: r.HTTPAddr, Size: webhookSize, Rooms: b.rooms, Warm: b.warm, Timed: 4 * b.timed}
+		for _, conns := range b.conns {
+			job.Conns = conns
+			if err := b.profiled(ctx, fmt.Sprintf("webhooks-%d", conns), job); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// profileReads profiles part b.
+func (b *bench) profileReads(ctx context.Context, env map[string]string, database string) error {
+	return b.withApp(ctx, env, func(r app.Ready) error {
+		for _, c := range readCases() {
+			if err := b.fill(ctx, r.HTTPAddr, database, c.size, c.count); err != nil {
+				return err
+			}
+			for _, conns := range []int{8, 32} {
+				job := loadJob{Kind: "grpc", Addr: r.GRPCAddr, Conns: conns, Size: c.size, Rooms: c.count, Warm: b.warm, Timed: 4 * b.timed}
+				if err := b.profiled(ctx, fmt.Sprintf("read-%d-%d", c.size, conns), job); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// readCase is one size of documents to read.
+type readCase struct {
+	size, count int
+	aim         float64
+}
+
+func readCases() []readCase {
+	return []readCase{{1 << 10, 2000, 0.4}, {10 << 10, 1000, 1.0}, {100 << 10, 200, 2.5}, {1 << 20, 32, 3.0}}
+}
+
+// benchReads is part b: documents read per second.
+func benchReads(ctx context.Context, b *bench) (err error) {
+	ours, err := b.database(ctx, "b_ours")
+	if err != nil {
+		return err
+	}
+	plain, err := b.database(ctx, "b_plain")
+	if err != nil {
+		return err
+	}
+	fake, err := b.spawnServer(ctx, "fake", fakeConfig{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, fake.stop()) }()
+	env := settings(ours, fake.addr, callsPerSecond, unbounded, "MIRROR_SETTLE", "0")
+	if b.profile != "" {
+		return b.profileReads(ctx, env, ours)
+	}
+	service, err := b.startService(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, service.stop()) }()
+	if err := b.fillReads(ctx, service.addr, ours, plain); err != nil {
+		return err
+	}
+
+	w := b.table("(b) documents read per second: GetStorageDocument as JSON over gRPC against `select data` of jsonb over pgx, as many bytes delivered",
+		"size", "conns", "ours/s", "pgx/s", "ours:pgx", "aim", "CPU ours", "CPU pgx", "p99 ms ours", "pgx", "MiB ours")
+	for _, c := range readCases() {
+		for _, conns := range b.conns {
+			var grpc, sql []sample
+			for range b.rounds {
+				job := loadJob{Kind: "grpc", Addr: service.grpcAddr, Conns: conns, Warm: b.warm, Timed: b.timed * 2 / 3, Size: c.size, Rooms: c.count}
+				one, err := b.window(ctx, job, service, nil, nil)
+				if err != nil {
+					return err
+				}
+				grpc = append(grpc, one)
+				job.Kind, job.DatabaseURL = "pgx", plain
+				if one, err = b.window(ctx, job, nil, nil, nil); err != nil {
+					return err
+				}
+				sql = append(sql, one)
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", sizeName(c.size), conns, perSecondOf(grpc), perSecondOf(sql),
+				verdict(grpc, sql, c.aim), cost(grpc), cost(sql), p99Of(grpc), p99Of(sql), peakMiB(grpc))
+		}
+	}
+	return w.Flush()
+}
+
+// fillReads puts the documents in place: by way of the service, and as plain
+// rows.
+func (b *bench) fillReads(ctx context.Context, addr, ours, plain string) error {
+	db, err := pgx.Connect(ctx, plain)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	for _, c := range readCases() {
+		if err := b.fill(ctx, addr, ours, c.size, c.count); err != nil {
+			return err
+		}
+		twins := make([][]byte, variants(c.size))
+		for i := range twins {
+			if twins[i], err = twin(ctx, db, c.size, uint64(i)); err != nil {
+				return err
+			}
+		}
+		for n := range c.count {
+			room := roomID(c.size, n)
+			if _, err := db.Exec(ctx, upsertSQL, mirror.Bucket(project, room), project, room, c.size, twins[n%len(twins)]); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = db.Exec(ctx, "vacuum analyze mirror_document")
+	return err
+}
+
+// twin makes a document that has size bytes once jsonb has added its blanks, so
+// that both sides deliver as much. Its content is the same but at its end.
+func twin(ctx context.Context, db *pgx.Conn, size int, seed uint64) ([]byte, error) {
+	for compact, tries := size, 0; tries < 20; tries++ {
+		d, err := newDocument(compact, seed)
+		if err != nil {
+			return nil, err
+		}
+		data := d.json(firstRevision)
+		var got int
+		if err := db.QueryRow(ctx, "select octet_length($1::jsonb::text)", data).Scan(&got); err != nil {
+			return nil, err
+		}
+		if got == size {
+			return data, nil
+		}
+		compact += size - got
+	}
+	return nil, fmt.Errorf("no jsonb document has exactly %d bytes", size)
+}

@@ -1,0 +1,193 @@
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// poolerPort names the socket of a pooler; no TCP port is opened. It is the one
+// by which PgBouncer is usually known.
+const poolerPort = "6432"
+
+// PoolerSize is how many connections to the server a pooler has.
+const PoolerSize = 4
+
+// Pooler is a running PgBouncer in transaction mode.
+type Pooler struct {
+	// URL leads through the pooler to the database it was started for.
+	URL string
+
+	dir   string
+	admin string
+}
+
+// StartPooler puts a real PgBouncer in front of a database, whose URL it is
+// given. It ends with tb.
+func StartPooler(tb testing.TB, direct string) *Pooler {
+	tb.Helper()
+	server, err := pgconn.ParseConfig(direct)
+	if err != nil {
+		tb.Fatal("pgtest: the URL of the database cannot be read")
+	}
+	bin, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		if bin, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
+			tb.Fatalf("pgtest: install PgBouncer, which this test needs: %v", err)
+		}
+	}
+	dir, err := os.MkdirTemp("", "pgtest-pooler-")
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Errorf("pgtest: %v", err)
+		}
+	})
+	query := url.Values{"host": {dir}, "port": {poolerPort}, "user": {server.User}, "sslmode": {"disable"}}.Encode()
+	p := &Pooler{
+		URL:   (&url.URL{Scheme: "postgres", Path: "/" + server.Database, RawQuery: query}).String(),
+		dir:   dir,
+		admin: (&url.URL{Scheme: "postgres", Path: "/pgbouncer", RawQuery: query}).String(),
+	}
+	target := fmt.Sprintf("host=%s port=%d user=%s", server.Host, server.Port, server.User)
+	if server.Password != "" {
+		target += fmt.Sprintf(" password='%s'", strings.ReplaceAll(server.Password, "'", "''"))
+	}
+	config := fmt.Sprintf(`[databases]
+* = %s
+[pgbouncer]
+listen_port = %s
+unix_socket_dir = %s
+auth_type = any
+admin_users = %s
+pool_mode = transaction
+default_pool_size = %d
+max_client_conn = 200
+logfile = %s
+`, target, poolerPort, dir, server.User, PoolerSize, p.logFile())
+	ini := filepath.Join(dir, "pgbouncer.ini")
+	if err := os.WriteFile(ini, []byte(config), 0o600); err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+
+	cmd := exec.Command(bin, "-q", ini)
+	if os.Geteuid() == 0 {
+		// PgBouncer refuses root, and the server's socket is open to its own
+		// account alone.
+		account := ownerOf(tb, server.Host)
+		for _, path := range []string{dir, ini} {
+			if err := os.Chown(path, int(account.Uid), int(account.Gid)); err != nil {
+				tb.Fatalf("pgtest: %v", err)
+			}
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatalf("pgtest: start PgBouncer: %v", err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }() // the clean-up waits for it
+	tb.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	if err := p.await(tb.Context(), ended); err != nil {
+		tb.Fatalf("pgtest: PgBouncer did not come up: %v\n%s", err, p.Log())
+	}
+	return p
+}
+
+// ownerOf is the account that may use the socket in a folder. Over TCP any
+// account may connect, so an unprivileged one is as good as another.
+func ownerOf(tb testing.TB, host string) *syscall.Credential {
+	tb.Helper()
+	const nobody = 65534
+	account := &syscall.Credential{Uid: nobody, Gid: nobody}
+	if !filepath.IsAbs(host) {
+		return account
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(host, &st); err != nil {
+		tb.Fatalf("pgtest: stat socket folder: %v", err)
+	}
+	if st.Uid != 0 {
+		account.Uid, account.Gid = st.Uid, st.Gid
+	}
+	return account
+}
+
+// await waits until the pooler takes connections.
+func (p *Pooler) await(ctx context.Context, ended <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		conn, err := pgx.Connect(ctx, p.URL)
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		select {
+		case <-ended:
+			return errors.New("it ended")
+		case <-ctx.Done():
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
+// Transactions is how many transactions the pooler has handed to the server.
+func (p *Pooler) Transactions(tb testing.TB) int64 {
+	tb.Helper()
+	cfg, err := pgx.ParseConfig(p.admin)
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // the console knows no other
+	conn, err := pgx.ConnectConfig(tb.Context(), cfg)
+	if err != nil {
+		tb.Fatalf("pgtest: connect to the console of PgBouncer: %v", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(tb.Context())) }()
+	var total int64
+	rows, err := conn.Query(tb.Context(), "show totals")
+	if err != nil {
+		tb.Fatalf("pgtest: show totals: %v", err)
+	}
+	var name string
+	var value int64
+	if _, err := pgx.ForEachRow(rows, []any{&name, &value}, func() error {
+		if name == "total_xact_count" {
+			total = value
+		}
+		return nil
+	}); err != nil {
+		tb.Fatalf("pgtest: show totals: %v", err)
+	}
+	return total
+}
+
+// Log is what the pooler has logged so far.
+func (p *Pooler) Log() string {
+	b, err := os.ReadFile(p.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func (p *Pooler) logFile() string { return filepath.Join(p.dir, "pgbouncer.log") }

@@ -1,0 +1,585 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// mutant is a store with one defect.
+type mutant struct {
+	name string
+	// cases have to fail on it, each of them.
+	cases []string
+	wrap  func(b base) store.Store
+}
+
+// base is what a mutant is made of: a store that keeps the contract and the rows
+// behind it.
+type base struct {
+	store.Store
+	g engine
+}
+
+const whereKey = " where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4 and resource_id = $5"
+
+func keyArgs(r mirror.Resource) []any {
+	return []any{r.Bucket(), string(r.Project), string(r.Room), int16(r.Kind), r.ID}
+}
+
+// state alters the state of r.
+func (b base) state(ctx context.Context, r mirror.Resource, set string) error {
+	_, err := b.g.sql.Exec(ctx, "update mirror_resource_state set "+set+whereKey, keyArgs(r)...)
+	return err
+}
+
+// children alters the states of what is in the room of r.
+func (b base) children(ctx context.Context, r mirror.Resource, set string) error {
+	_, err := b.g.sql.Exec(ctx, "update mirror_resource_state set "+set+" where bucket = $1 and project_id = $2 and room_id = $3 and kind > 1", keyArgs(r)[:3]...)
+	return err
+}
+
+func mutants() []mutant {
+	return []mutant{
+		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"}, func(b base) store.Store { return &dropsChange{b} }},
+		{"shows a change after later ones", []string{"reader that follows writers misses nothing"}, func(b base) store.Store { return &lateChange{base: b} }},
+		{"lists changes backwards", []string{"changes come in order from a number on"}, func(b base) store.Store { return &backwardChanges{b} }},
+		{"takes a number for what fails", []string{"what fails takes no number"}, func(b base) store.Store { return &burnsNumbers{b} }},
+		{"ignores the token", []string{"old token writes nothing", "lease given back is lost"}, func(b base) store.Store { return &ignoresToken{b} }},
+		{"ignores the epoch", []string{"fetched before the room was created anew", "fetched before the deletion and applied after the rebirth"}, func(b base) store.Store { return &ignoresEpoch{b} }},
+		{"ignores the epoch of a 404", []string{"404 of another epoch"}, func(b base) store.Store { return &ignoresMissingEpoch{b} }},
+		{"folds case", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &foldsIDs{b, strings.ToLower} }},
+		{"trims ids", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &foldsIDs{b, strings.TrimSpace} }},
+		{"normalises ids", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store {
+			return &foldsIDs{b, strings.NewReplacer("o\u0308", "\u00f6").Replace}
+		}},
+		{"folds the case of events", []string{"odd ids stay apart"}, func(b base) store.Store { return &foldsEvents{b} }},
+		{"takes a duplicate for fresh", []string{"duplicate writes nothing", "concurrent duplicates are one event"}, func(b base) store.Store { return &freshDuplicates{b} }},
+		{"raises for a duplicate", []string{"duplicate writes nothing"}, func(b base) store.Store { return &raisesDuplicates{b} }},
+		{"accepts one by one", []string{"refused batch writes nothing"}, func(b base) store.Store { return &acceptsOneByOne{b} }},
+		{"keeps milliseconds", []string{"times are kept to the microsecond in UTC"}, func(b base) store.Store { return &milliseconds{b} }},
+		{"ignores if unknown", []string{"hint may only want the resource known"}, func(b base) store.Store {
+			return &altersHints{b, func(h *mirror.Hint) { h.IfUnknown = false }}
+		}},
+		{"ignores the minimal interval", []string{"minimal interval is kept", "minimal interval is kept by what comes in during a fetch"}, func(b base) store.Store {
+			return &altersHints{b, func(h *mirror.Hint) { h.MinInterval = 0 }}
+		}},
+		{"ignores the backoff", []string{"raised resource waits for its backoff"}, func(b base) store.Store { return &ignoresBackoff{b} }},
+		{"lets the last pin win", []string{"liveblocks project is pinned once"}, func(b base) store.Store { return &lastPin{b} }},
+		{"claims what is leased", []string{"live lease excludes", "one resource is claimed by one"}, func(b base) store.Store { return &claimsLeased{b} }},
+		{"renews nothing", []string{"renewed lease lasts longer"}, func(b base) store.Store { return &renewsNothing{b} }},
+		{"lists what is leased", []string{"due leaves out what is leased"}, func(b base) store.Store { return &listsLeased{b} }},
+		{"loses the settle fetch", []string{"settle fetch comes once", "404 settles like a success"}, func(b base) store.Store { return &losesSettle{b} }},
+		{"settles for ever", []string{"settle fetch comes once"}, func(b base) store.Store { return &settlesForEver{b} }},
+		{"ignores what comes in during a fetch", []string{"what comes in during the fetch is due again"}, func(b base) store.Store { return &ignoresGeneration{b} }},
+		{"counts spare failures", []string{"spare failure costs no attempt"}, func(b base) store.Store { return &countsSpare{b} }},
+		{"raises for a retry", []string{"retry makes due at once"}, func(b base) store.Store { return &raisesRetry{b} }},
+		{"sleeps though the room is there", []string{"park after the room came", "nothing parked sleeps for ever"}, func(b base) store.Store { return &sleepsInPark{b} }},
+		{"forgets to wake what is parked", []string{"parked child waits for its room"}, func(b base) store.Store { return &forgetsParked{b} }},
+		{"rewrites what is unchanged", []string{"unchanged document moves its times alone"}, func(b base) store.Store { return &rewrites{b} }},
+		{"tidies the JSON", []string{"document content is kept byte for byte"}, func(b base) store.Store { return &tidies{b} }},
+		{"deletes on a 404 alone", []string{"404 alone deletes nothing"}, func(b base) store.Store { return &deletesAlone{b} }},
+		{"believes a delete event for ever", []string{"delete event contradicted by a fetch is void"}, func(b base) store.Store {
+			return &altersDelete{b, "delete_generation = coalesce(delete_generation, 1)"}
+		}},
+		{"forgets a delete event", []string{"delete event after the fetch began is not"}, func(b base) store.Store { return &altersDelete{b, "delete_generation = null"} }},
+		{"leaves children of a tombstone due", []string{"tombstone quiets children"}, func(b base) store.Store { return &restlessChildren{b} }},
+		{"wakes nobody on a child's 404", []string{"404 of a child wakes the room"}, func(b base) store.Store { return &wakesNobody{b} }},
+		{"restarts revisions", []string{"revisions rise and never restart"}, func(b base) store.Store { return &restartsRevisions{b} }},
+		{"shows tombstones", []string{"delete event and 404 make a tombstone"}, func(b base) store.Store { return &showsTombstones{b} }},
+		{"never says stale", []string{"stale is told"}, func(b base) store.Store { return &neverStale{b} }},
+		{"sorts like people", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &sortsFolded{b} }},
+		{"takes no project for every project", []string{"nothing shows in another project"}, func(b base) store.Store { return &widens{b} }},
+	}
+}
+
+// caseNamed finds a case in the suite.
+func caseNamed(t *testing.T, name string) testCase {
+	t.Helper()
+	var found []testCase
+	for _, g := range groups() {
+		for _, c := range g.cases {
+			if c.name == name {
+				found = append(found, c)
+			}
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("cases named %q = %d; want 1", name, len(found))
+	}
+	return found[0]
+}
+
+// Each case of the suite bites on the defects it is there for, and passes where
+// there is none.
+func TestSuiteFailsOnMutants(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	var named []string
+	for _, m := range mutants() {
+		for _, name := range m.cases {
+			named = append(named, name)
+			t.Run(m.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				g, c := newEngine(t), caseNamed(t, name)
+				failures := record(t, c, func(t T) store.Store { return m.wrap(base{g.open(t), g}) })
+				if len(failures) == 0 {
+					t.Fatalf("the case passes on a store that %s; want it to fail", m.name)
+				}
+			})
+		}
+	}
+	slices.Sort(named)
+	for _, name := range slices.Compact(named) {
+		t.Run("no defect/"+name, func(t *testing.T) {
+			t.Parallel()
+			g := newEngine(t)
+			if failures := record(t, caseNamed(t, name), func(t T) store.Store { return base{g.open(t), g} }); len(failures) > 0 {
+				t.Fatalf("the case fails on a store without defect: %s", strings.Join(failures, "\n"))
+			}
+		})
+	}
+}
+
+func TestCaseNamesAreUnique(t *testing.T) {
+	t.Parallel()
+	for _, g := range groups() {
+		if len(g.cases) == 0 {
+			t.Errorf("group %s has no cases", g.name)
+		}
+		for _, c := range g.cases {
+			caseNamed(t, c.name)
+		}
+	}
+}
+
+type dropsChange struct{ base }
+
+func (m *dropsChange) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
+	entries, err := m.Store.Changes(ctx, bucket, after, limit)
+	return slices.DeleteFunc(entries, func(c mirror.Change) bool { return c.Number%3 == 2 }), err
+}
+
+// lateChange behaves like a plain sequence: a number taken early shows late.
+type lateChange struct {
+	base
+	seen sync.Map
+}
+
+func (m *lateChange) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
+	entries, err := m.Store.Changes(ctx, bucket, after, limit)
+	return slices.DeleteFunc(entries, func(c mirror.Change) bool {
+		_, again := m.seen.LoadOrStore(c.Number, true)
+		return c.Number%5 == 0 && !again
+	}), err
+}
+
+type backwardChanges struct{ base }
+
+func (m *backwardChanges) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
+	entries, err := m.Store.Changes(ctx, bucket, after, limit)
+	slices.Reverse(entries)
+	return entries, err
+}
+
+type burnsNumbers struct{ base }
+
+func (m *burnsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+	if !applied.Changed {
+		_, errBurn := m.g.sql.Exec(ctx, "update mirror_feed_head set n = n + 1 where bucket = $1", lease.Resource.Bucket())
+		return applied, errors.Join(err, errBurn)
+	}
+	return applied, err
+}
+
+type ignoresToken struct{ base }
+
+func (m *ignoresToken) held(ctx context.Context, lease mirror.Lease) mirror.Lease {
+	var token []byte
+	if err := m.g.sql.QueryRow(ctx, "select lease_token from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...).Scan(&token); err == nil && len(token) == 16 {
+		lease.Token = [16]byte(token)
+		return lease
+	}
+	if m.state(ctx, lease.Resource, "lease_token = '\\x01010101010101010101010101010101'") == nil {
+		lease.Token = [16]byte(bytes.Repeat([]byte{1}, 16))
+	}
+	return lease
+}
+
+func (m *ignoresToken) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	return m.Store.ApplyRoom(ctx, m.held(ctx, lease), room, now, settle)
+}
+
+func (m *ignoresToken) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	return m.Store.ApplyDocument(ctx, m.held(ctx, lease), doc, now, settle)
+}
+
+type ignoresEpoch struct{ base }
+
+func (m *ignoresEpoch) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
+		lease.Epoch = room.Epoch
+	}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type ignoresMissingEpoch struct{ base }
+
+func (m *ignoresMissingEpoch) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
+		lease.Epoch = room.Epoch
+	}
+	return m.Store.ApplyMissing(ctx, lease, f, settle)
+}
+
+// foldsIDs takes rooms for one another, and gives each caller the id it asked
+// with.
+type foldsIDs struct {
+	base
+	fold func(string) string
+}
+
+func (m *foldsIDs) resource(r mirror.Resource) mirror.Resource {
+	r.Room = mirror.RoomID(m.fold(string(r.Room)))
+	return r
+}
+
+func (m *foldsIDs) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	batch = slices.Clone(batch)
+	for i := range batch {
+		batch[i].Hints = slices.Clone(batch[i].Hints)
+		for j := range batch[i].Hints {
+			batch[i].Hints[j].Resource = m.resource(batch[i].Hints[j].Resource)
+		}
+	}
+	return m.Store.Accept(ctx, batch)
+}
+
+func (m *foldsIDs) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
+	lease, err := m.Store.Claim(ctx, m.resource(r), token, now, ttl)
+	lease.Resource = r
+	return lease, err
+}
+
+func (m *foldsIDs) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	lease.Resource = m.resource(lease.Resource)
+	return m.Store.ApplyRoom(ctx, lease, room, now, settle)
+}
+
+func (m *foldsIDs) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	lease.Resource = m.resource(lease.Resource)
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+func (m *foldsIDs) Task(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	return m.Store.Task(ctx, m.resource(r), now)
+}
+
+type foldsEvents struct{ base }
+
+func (m *foldsEvents) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	var out []store.Accepted
+	for _, a := range batch { // one by one, since a batch never holds one event twice
+		a.Event.ID = strings.ToLower(a.Event.ID)
+		answer, err := m.Store.Accept(ctx, []mirror.Arrival{a})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, answer...)
+	}
+	return out, nil
+}
+
+func (m *foldsEvents) Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error) {
+	ev, err := m.Store.Event(ctx, project, strings.ToLower(id))
+	ev.ID = id
+	return ev, err
+}
+
+type freshDuplicates struct{ base }
+
+func (m *freshDuplicates) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	answers, err := m.Store.Accept(ctx, batch)
+	for i := range answers {
+		answers[i].Fresh = true
+	}
+	return answers, err
+}
+
+type raisesDuplicates struct{ base }
+
+func (m *raisesDuplicates) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	answers, err := m.Store.Accept(ctx, batch)
+	for i := range answers {
+		for _, h := range batch[i].Hints {
+			if !answers[i].Fresh {
+				err = errors.Join(err, m.state(ctx, h.Resource, "generation = generation + 1"))
+			}
+		}
+	}
+	return answers, err
+}
+
+type acceptsOneByOne struct{ base }
+
+func (m *acceptsOneByOne) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	var out []store.Accepted
+	for _, a := range batch {
+		answer, err := m.Store.Accept(ctx, []mirror.Arrival{a})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, answer...)
+	}
+	return out, nil
+}
+
+type milliseconds struct{ base }
+
+func (m *milliseconds) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	batch = slices.Clone(batch)
+	for i := range batch {
+		batch[i].Event.SourceTime = batch[i].Event.SourceTime.Truncate(time.Millisecond)
+	}
+	return m.Store.Accept(ctx, batch)
+}
+
+type altersHints struct {
+	base
+	alter func(h *mirror.Hint)
+}
+
+func (m *altersHints) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	batch = slices.Clone(batch)
+	for i := range batch {
+		batch[i].Hints = slices.Clone(batch[i].Hints)
+		for j := range batch[i].Hints {
+			m.alter(&batch[i].Hints[j])
+		}
+	}
+	return m.Store.Accept(ctx, batch)
+}
+
+type ignoresBackoff struct{ base }
+
+func (m *ignoresBackoff) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	for _, a := range batch {
+		for _, h := range a.Hints {
+			if err := m.state(ctx, h.Resource, "not_before = null, due_time = null"); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return m.Store.Accept(ctx, batch)
+}
+
+type lastPin struct{ base }
+
+func (m *lastPin) PinProject(ctx context.Context, project mirror.ProjectID, id string) (string, error) {
+	if _, err := m.g.sql.Exec(ctx, "update mirror_project set liveblocks_project_id = '' where project_id = $1", string(project)); err != nil {
+		return "", err
+	}
+	return m.Store.PinProject(ctx, project, id)
+}
+
+type claimsLeased struct{ base }
+
+func (m *claimsLeased) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
+	if err := m.state(ctx, r, "lease_until = null"); err != nil {
+		return mirror.Lease{}, err
+	}
+	return m.Store.Claim(ctx, r, token, now, ttl)
+}
+
+type renewsNothing struct{ base }
+
+func (m *renewsNothing) Renew(ctx context.Context, lease mirror.Lease, _ time.Time) error {
+	return m.Store.Renew(ctx, lease, lease.Until)
+}
+
+type listsLeased struct{ base }
+
+func (m *listsLeased) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
+	return m.Store.Due(ctx, project, now.Add(leaseTTL), limit)
+}
+
+type losesSettle struct{ base }
+
+func (m *losesSettle) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, _ time.Duration) (mirror.Applied, error) {
+	return m.Store.ApplyRoom(ctx, lease, room, now, 0)
+}
+
+func (m *losesSettle) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, _ time.Duration) (mirror.Applied, error) {
+	return m.Store.ApplyMissing(ctx, lease, f, 0)
+}
+
+type settlesForEver struct{ base }
+
+func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if err := m.state(ctx, lease.Resource, "settle = true"); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type ignoresGeneration struct{ base }
+
+func (m *ignoresGeneration) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if err := m.g.sql.QueryRow(ctx, "select generation from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...).Scan(&lease.Generation); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, 0)
+}
+
+type countsSpare struct{ base }
+
+func (m *countsSpare) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
+	f.Spare = false
+	return m.Store.Fail(ctx, lease, f)
+}
+
+type raisesRetry struct{ base }
+
+func (m *raisesRetry) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	if _, err := m.Request(ctx, []mirror.Resource{r}, now); err != nil {
+		return mirror.Task{}, err
+	}
+	return m.Store.Retry(ctx, r, now)
+}
+
+type sleepsInPark struct{ base }
+
+func (m *sleepsInPark) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
+	applied, err := m.Store.Park(ctx, lease, now)
+	if err != nil {
+		return applied, err
+	}
+	return applied, m.state(ctx, lease.Resource, "due_time = null")
+}
+
+type forgetsParked struct{ base }
+
+func (m *forgetsParked) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
+	if err != nil {
+		return applied, err
+	}
+	return applied, m.children(ctx, lease.Resource, "due_time = null")
+}
+
+type rewrites struct{ base }
+
+func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if _, err := m.g.sql.Exec(ctx, "update mirror_document set content_sha256 = ''"+whereKey, keyArgs(lease.Resource)...); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type tidies struct{ base }
+
+func (m *tidies) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	var b bytes.Buffer
+	if json.Compact(&b, doc.Content) == nil {
+		doc.Content = b.Bytes()
+	}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type deletesAlone struct{ base }
+
+func (m *deletesAlone) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyMissing(ctx, lease, f, settle)
+}
+
+// altersDelete alters what a successful fetch leaves of a delete event.
+type altersDelete struct {
+	base
+	set string
+}
+
+func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
+	if err != nil {
+		return applied, err
+	}
+	return applied, m.state(ctx, lease.Resource, m.set)
+}
+
+type restlessChildren struct{ base }
+
+func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
+	if err != nil || !applied.Changed {
+		return applied, err
+	}
+	_, err = m.g.sql.Exec(ctx, "update mirror_resource_state set due_time = $1 where kind > 1", f.Now)
+	return applied, err
+}
+
+type wakesNobody struct{ base }
+
+func (m *wakesNobody) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+	if lease.Resource.Kind == mirror.KindRoom {
+		return m.Store.ApplyMissing(ctx, lease, f, settle)
+	}
+	return m.Fail(ctx, lease, f)
+}
+
+type restartsRevisions struct{ base }
+
+func (m *restartsRevisions) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
+	if err != nil || !applied.Changed {
+		return applied, err
+	}
+	return applied, m.state(ctx, lease.Resource, "revision = 1")
+}
+
+type showsTombstones struct{ base }
+
+func (m *showsTombstones) Room(ctx context.Context, r mirror.Resource, _ bool) (mirror.Room, error) {
+	return m.Store.Room(ctx, r, true)
+}
+
+type neverStale struct{ base }
+
+func (m *neverStale) Document(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
+	doc, err := m.Store.Document(ctx, r, deleted)
+	doc.Freshness.Stale = false
+	return doc, err
+}
+
+type sortsFolded struct{ base }
+
+func (m *sortsFolded) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
+	rooms, err := m.Store.Rooms(ctx, f)
+	slices.SortStableFunc(rooms, func(a, b mirror.Room) int {
+		return strings.Compare(strings.ToLower(string(a.ID)), strings.ToLower(string(b.ID)))
+	})
+	return rooms, err
+}
+
+type widens struct{ base }
+
+func (m *widens) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
+	if f.Project == "" {
+		f.Project = project
+	}
+	return m.Store.Rooms(ctx, f)
+}
