@@ -102,6 +102,7 @@ func unstorableIDs(t *testing.T, dial Dial) {
 			r.do(t, route.method, r.url+fmt.Sprintf(route.path, escaped), nil).refused(t, http.StatusBadRequest, "ID_INVALID")
 		}
 		r.get(t, "/v1/events?room_id="+escaped).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+		r.post(t, hook+"?project_id="+escaped, "{}").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 	}
 	r.noCall(t)
 }

@@ -66,15 +66,6 @@ func Clean() {
 	}
 }
 
-// RemoveBinary removes what [Binary] built, for the end of a TestMain.
-func RemoveBinary() error {
-	bin, err := build()
-	if err != nil {
-		return nil //nolint:nilerr // nothing was built, and that has been told
-	}
-	return os.RemoveAll(filepath.Dir(bin))
-}
-
 // Binary builds the program once for the test binary and returns its path.
 func Binary(t testing.TB) string {
 	t.Helper()
@@ -101,11 +92,13 @@ func NewFake(t testing.TB) *Fake {
 	return f
 }
 
-// Options say how to start the service. Env adds to and overrides the defaults.
+// Options say how to start the service. Env adds to and overrides the defaults;
+// an empty value leaves a variable out. Args follow `serve`.
 type Options struct {
 	DatabaseURL string
 	UpstreamURL string
 	Env         map[string]string
+	Args        []string
 	// Credential is the account to run as; nil means our own.
 	Credential *syscall.Credential
 }

@@ -57,7 +57,7 @@ func toStatus(ctx context.Context, err error) error {
 		return err
 	}
 	f := classify(err)
-	if ended := ctx.Err(); ended != nil && (isContextError(err) || f.Kind == fault.Unavailable) {
+	if ended := ctx.Err(); ended != nil && f.Kind == fault.Unavailable {
 		if errors.Is(ended, context.DeadlineExceeded) {
 			return &statusError{status: status.New(codes.DeadlineExceeded, "the deadline passed"), cause: err}
 		}

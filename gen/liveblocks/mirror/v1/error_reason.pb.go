@@ -33,7 +33,7 @@ const (
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 1
 	// A field of the request is out of bounds; BadRequest lists all of them.
 	ErrorReason_ERROR_REASON_REQUEST_INVALID ErrorReason = 2
-	// An id is empty, too long, or holds what cannot be stored.
+	// An id holds what cannot be stored, or is not one of this service.
 	ErrorReason_ERROR_REASON_ID_INVALID ErrorReason = 3
 	// No such project is configured, or several are and none was named.
 	ErrorReason_ERROR_REASON_PROJECT_UNKNOWN ErrorReason = 4

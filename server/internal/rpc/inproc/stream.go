@@ -86,6 +86,22 @@ func (p *pipe) run() {
 	}
 }
 
+// wait returns when the service has filled the message it took, which takes no
+// longer than copying it, or has panicked over it.
+func (p *pipe) wait() error {
+	select {
+	case err := <-p.filled:
+		return err
+	case <-p.done:
+	}
+	select { // it may have returned right after: the first select tosses a coin
+	case err := <-p.filled:
+		return err
+	default:
+		return p.result
+	}
+}
+
 // clientStream is the end the caller holds. As with any gRPC stream, one
 // goroutine may send and another receive, but no two the same.
 type clientStream struct {
@@ -119,7 +135,7 @@ func (s *clientStream) RecvMsg(m any) error {
 	}
 	select {
 	case p.want <- m:
-		if err := <-p.filled; err != nil {
+		if err := p.wait(); err != nil {
 			return s.finish(err)
 		}
 		return nil
