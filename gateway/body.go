@@ -26,13 +26,10 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) 
 		w.Header().Set("Connection", "close") // the rest is not worth reading
 		return nil, &payloadTooLarge
 	}
-	// The server has no read timeout of its own, because it would cut long calls:
-	// net/http takes a deadline that passes for the client going away. Not every
-	// ResponseWriter can do this, so an error is no concern.
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(g.bodyTimeout))
+	// This times the body alone: net/http lifts the deadline once the body has been
+	// read to its end. Not every ResponseWriter can do it, so an error is no concern.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.bodyTimeout))
 	data, err := readAll(r.Body, r.ContentLength, limit)
-	_ = control.SetReadDeadline(time.Time{})
 	switch {
 	case err == nil:
 		return data, nil

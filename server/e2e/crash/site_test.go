@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -30,22 +30,25 @@ import (
 )
 
 // site is one mirror under test: a fake Liveblocks, a database, and a sender
-// that delivers each event as Svix does, under one id until it is accepted.
+// that delivers every event of the fake as Svix does, under one id until it is
+// accepted.
 type site struct {
 	t     *testing.T
 	fake  *harness.Fake
-	db    string // straight to the database
-	proxy *proxy // nil where the service needs none
+	db    *pgxpool.Pool // straight to the database
+	url   string        // what the service is given
+	proxy *proxy        // in front of the database, unless the service goes there itself
 	env   map[string]string
+	http  *http.Client
 
-	serviceURL string                                 // what the service is given
-	targets    atomic.Pointer[[]*harness.Service]     // where deliveries go
-	events     chan liveblockstest.Event              // what the fake has to tell
-	senders    sync.WaitGroup                         // end when events is closed and sent
-	onAnswer   atomic.Pointer[func(status int, h http.Header)]
-	acked      atomic.Int64
+	targets  atomic.Pointer[[]*harness.Service] // where deliveries go
+	slots    chan struct{}                      // bounds the deliveries under way
+	senders  sync.WaitGroup
+	onAnswer atomic.Pointer[func(status int, h http.Header)]
+	acked    atomic.Int64
 
 	mu    sync.Mutex
+	rooms []string // ids that may exist
 	sent  map[string]*sent
 	stray []string // answers that no delivery should get
 }
@@ -56,13 +59,14 @@ type sent struct {
 	acked bool
 }
 
-// initialRooms is how many rooms are mirrored before anything goes wrong.
-const initialRooms = 30
+const (
+	// initialRooms is how many rooms are mirrored before anything goes wrong.
+	initialRooms = 30
+	// senderSlots is how many deliveries are under way at once.
+	senderSlots = 12
+)
 
-// senderCount is how many connections deliver at once.
-const senderCount = 6
-
-// clone is a database with the current schema, for one test.
+// clone is the URL of a database with the current schema, for one test.
 func clone(t *testing.T) string {
 	t.Helper()
 	return pgtest.Clone(t, pgtest.Template(t, "schema", func(ctx context.Context, url string) error {
@@ -70,74 +74,397 @@ func clone(t *testing.T) string {
 	}))
 }
 
-// newSite makes a site with a database of its own behind a proxy.
+// newSite makes a site whose service reaches its database through a proxy.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := newSiteOn(t, clone(t))
-	s.proxy = newProxy(t, s.db)
-	s.serviceURL = s.proxy.url
+	direct := clone(t)
+	s := newSiteOn(t, direct)
+	s.proxy = newProxy(t, direct)
+	s.url = s.proxy.url
 	return s
 }
 
-// newSiteOn makes a site on a database that is there.
-func newSiteOn(t *testing.T, db string) *site {
+// newSiteOn makes a site on a database that has its schema.
+func newSiteOn(t *testing.T, direct string) *site {
 	t.Helper()
 	s := &site{
-		t: t, fake: harness.NewFake(t), db: db, serviceURL: db,
-		env: map[string]string{"MIRROR_MIGRATE": "false", "MIRROR_LEASE_TTL": "1s"},
-		events: make(chan liveblockstest.Event, 64), sent: make(map[string]*sent),
+		t: t, fake: harness.NewFake(t), url: direct,
+		env:   map[string]string{"MIRROR_MIGRATE": "false", "MIRROR_LEASE_TTL": "1s"},
+		http:  &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senderSlots}},
+		slots: make(chan struct{}, senderSlots), sent: make(map[string]*sent),
 	}
 	s.targets.Store(&[]*harness.Service{})
-	s.fake.OnEvent(func(ev liveblockstest.Event) { s.events <- ev })
-	for range senderCount {
-		s.senders.Go(func() {
-			for ev := range s.events {
-				s.deliver(harness.SignEvent(t, ev))
-			}
-		})
+	if direct != "" {
+		s.connect(direct)
 	}
-	t.Cleanup(s.drain)
+	s.fake.OnEvent(func(ev liveblockstest.Event) {
+		d := harness.SignEvent(t, ev)
+		select {
+		case s.slots <- struct{}{}:
+		case <-t.Context().Done():
+			return
+		}
+		s.senders.Go(func() {
+			s.deliver(d)
+			<-s.slots
+		})
+	})
+	t.Cleanup(func() {
+		s.senders.Wait() // they end with the test's context
+		s.http.CloseIdleConnections()
+	})
 	return s
 }
 
-// drain waits until every event was delivered. No change may come any more.
-func (s *site) drain() {
-	s.fake.OnEvent(nil)
-	select {
-	case <-s.t.Context().Done(): // the end of the test ends deliveries, too
-	default:
+// connect opens the test's own way to the database.
+func (s *site) connect(direct string) {
+	s.t.Helper()
+	db, err := pgxpool.New(s.t.Context(), direct)
+	if err != nil {
+		s.t.Fatalf("open database = %v", err)
 	}
-	s.closeEvents()
-	s.senders.Wait()
+	s.db = db
+	s.t.Cleanup(db.Close)
 }
 
-func (s *site) closeEvents() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.events != nil {
-		close(s.events)
-		s.events = nil
-	}
-}
-
-// start starts a service of the site; deliveries go to all that were started
-// and not killed.
+// start starts a service, with additions to the environment; deliveries go to
+// all that were started and not killed.
 func (s *site) start(extra ...string) *harness.Service {
 	s.t.Helper()
 	env := maps.Clone(s.env)
-	for _, kv := range extra {
-		k, v, _ := strings.Cut(kv, "=")
+	for _, pair := range extra {
+		k, v, _ := strings.Cut(pair, "=")
 		env[k] = v
 	}
-	service := harness.Start(s.t, harness.Options{DatabaseURL: s.serviceURL, UpstreamURL: s.fake.URL, Env: env})
-	now := append(slices.Clone(*s.targets.Load()), service)
-	s.targets.Store(&now)
+	service := harness.Start(s.t, harness.Options{DatabaseURL: s.url, UpstreamURL: s.fake.URL, Env: env})
+	s.aim(append(slices.Clone(*s.targets.Load()), service)...)
 	return service
 }
+
+// aim says where deliveries go from now on.
+func (s *site) aim(services ...*harness.Service) { s.targets.Store(&services) }
 
 // kill ends a service with SIGKILL.
 func (s *site) kill(service *harness.Service) {
 	service.Kill()
-	now := slices.DeleteFunc(slices.Clone(*s.targets.Load()), func(o *harness.Service) bool { return o == service })
-	s.targets.Store(&now)
+	s.aim(slices.DeleteFunc(slices.Clone(*s.targets.Load()), func(o *harness.Service) bool { return o == service })...)
+}
+
+// deliver posts d until it is accepted or the test ends.
+func (s *site) deliver(d harness.Delivery) {
+	s.mu.Lock()
+	entry := &sent{body: d.Body}
+	s.sent[d.ID] = entry
+	s.mu.Unlock()
+	for s.t.Context().Err() == nil {
+		if s.attempt(d) {
+			s.mu.Lock()
+			entry.acked = true
+			s.mu.Unlock()
+			s.acked.Add(1)
+			return
+		}
+		pause(s.t.Context(), 20*time.Millisecond)
+	}
+}
+
+// attempt posts d once and reports whether it was accepted.
+func (s *site) attempt(d harness.Delivery) bool {
+	targets := *s.targets.Load()
+	if len(targets) == 0 {
+		return false
+	}
+	code, header, err := s.post(targets[rand.IntN(len(targets))], d)
+	if err != nil {
+		return false // nobody is there, or whoever was has died
+	}
+	if f := s.onAnswer.Load(); f != nil {
+		(*f)(code, header)
+	}
+	if code/100 != 2 && (code != http.StatusServiceUnavailable || header.Get("Retry-After") == "") {
+		s.mu.Lock()
+		s.stray = append(s.stray, fmt.Sprintf("%d, Retry-After %q", code, header.Get("Retry-After")))
+		s.mu.Unlock()
+	}
+	return code/100 == 2
+}
+
+// post posts d once.
+func (s *site) post(to *harness.Service, d harness.Delivery) (int, http.Header, error) {
+	code, header, _, err := s.exchange(to, d)
+	return code, header, err
+}
+
+func (s *site) exchange(to *harness.Service, d harness.Delivery) (int, http.Header, []byte, error) {
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, to.URL("/api/liveblocks-webhook"), bytes.NewReader(d.Body))
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	req.Header = d.Header.Clone()
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, resp.Header, body, err
+}
+
+// unanswered are the ids of the deliveries that were not accepted yet.
+func (s *site) unanswered() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for id, d := range s.sent {
+		if !d.acked {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// caught are the unanswered deliveries that a held statement carries.
+func (s *site) caught(tr *trap) []string {
+	s.t.Helper()
+	ids := slices.DeleteFunc(s.unanswered(), func(id string) bool { return !tr.holds(id) })
+	if len(ids) == 0 {
+		s.t.Fatal("the statement that is held carries no delivery that waits for its answer")
+	}
+	return ids
+}
+
+// populate creates the initial rooms and waits until they are mirrored.
+func (s *site) populate(by *harness.Service) {
+	s.t.Helper()
+	// Ids are bytes: these are all different rooms.
+	ids := []string{"plan", "Plan", "plan ", "pl\u00e4n", "pla\u0308n", "a/b?c#d%e", "..", ":read"}
+	for i := len(ids); i < initialRooms; i++ {
+		ids = append(ids, fmt.Sprintf("room-%02d", i))
+	}
+	for i, id := range ids {
+		s.create(id, document(i))
+	}
+	s.converge(by)
+}
+
+// create creates a room in the fake.
+func (s *site) create(id string, lson []byte) {
+	s.t.Helper()
+	s.mu.Lock()
+	s.rooms = append(s.rooms, id)
+	s.mu.Unlock()
+	if err := s.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: lson}); err != nil {
+		s.t.Fatalf("CreateRoom = %v", err)
+	}
+}
+
+// document is a Storage document; each n has its own. Some hold what SQL's JSON
+// refuses, and all hold a number that no float can.
+func document(n int) []byte {
+	text := "plain"
+	if n%5 == 0 {
+		text = `\u0000 \ud800`
+	}
+	return fmt.Appendf(nil, `{"liveblocksType":"LiveObject","data":{"n":%d,"big":9007199254740993,"text":"%s","pad":"%s"}}`,
+		n, text, strings.Repeat("x", n*37%4000))
+}
+
+// load changes rooms until the returned function is called, which waits until
+// every event is delivered.
+func (s *site) load() (stop func()) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	seed := rand.Uint64()
+	s.t.Logf("load with seed %d", seed)
+	s.mu.Lock()
+	ids := slices.Clone(s.rooms)
+	s.mu.Unlock()
+	var changers sync.WaitGroup
+	const n = 2
+	for i := range n {
+		var mine []string
+		for j := i; j < len(ids); j += n {
+			mine = append(mine, ids[j])
+		}
+		changers.Go(func() { s.change(ctx, rand.New(rand.NewPCG(seed, uint64(i))), mine) }) //nolint:gosec // repeatable on purpose
+	}
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			changers.Wait()
+			s.senders.Wait()
+		})
+	}
+	s.t.Cleanup(stop)
+	return stop
+}
+
+// change changes rooms that nobody else does.
+func (s *site) change(ctx context.Context, rng *rand.Rand, ids []string) {
+	for pause(ctx, 10*time.Millisecond) {
+		id := ids[rng.IntN(len(ids))]
+		_, exists := s.fake.RoomSource(id)
+		lson := document(rng.IntN(1 << 20))
+		var err error
+		switch p := rng.IntN(100); {
+		case !exists:
+			err = s.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: lson})
+		case p < 6:
+			err = s.fake.DeleteRoom(id)
+		case p < 10:
+			err = s.fake.RecreateRoom(id, liveblockstest.RoomOptions{Storage: lson})
+		default:
+			err = s.fake.SetStorage(id, lson)
+		}
+		if err != nil {
+			s.t.Errorf("change room %q = %v", id, err)
+			return
+		}
+	}
+}
+
+// more waits until n more deliveries were accepted.
+func (s *site) more(n int64) {
+	s.t.Helper()
+	want := s.acked.Load() + n
+	eventually(s.t, func() error {
+		return unless(s.acked.Load() >= want, "%d deliveries accepted; want %d", s.acked.Load(), want)
+	})
+}
+
+// converge waits until nothing is left to do, and checks that nothing that was
+// accepted is lost and that the mirror is equal to the fake. No change may be
+// under way.
+func (s *site) converge(by *harness.Service) {
+	s.t.Helper()
+	s.senders.Wait()
+	s.quiet()
+	s.wantEvents()
+	s.mu.Lock()
+	rooms, stray := slices.Clone(s.rooms), slices.Clone(s.stray)
+	s.mu.Unlock()
+	if len(stray) > 0 {
+		s.t.Errorf("answers to deliveries = %v; want 2xx, or 503 with Retry-After", stray)
+	}
+	client := by.Mirror(s.t)
+	for _, id := range rooms {
+		s.wantRoom(client, id)
+	}
+}
+
+// quiet waits until no task is due or leased, and none has failed.
+func (s *site) quiet() {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		n, err := queryOne[int](s, "select count(*) from mirror_resource_state where due_time is not null")
+		if err != nil {
+			return err
+		}
+		return unless(n == 0, "%d tasks are pending", n)
+	})
+	if list := one[string](s, "select coalesce(string_agg(room_id || ': ' || last_error, '; '), '') from mirror_resource_state where fail_time is not null"); list != "" {
+		s.t.Fatalf("failed tasks: %s", list)
+	}
+}
+
+// wantEvents checks the ledger: every delivery, all of which were accepted in
+// the end, is in it once with its bytes, and nothing else is.
+func (s *site) wantEvents() {
+	s.t.Helper()
+	s.mu.Lock()
+	sent := maps.Clone(s.sent)
+	s.mu.Unlock()
+	rows, err := s.db.Query(s.t.Context(), "select event_id, payload from mirror_event")
+	if err != nil {
+		s.t.Fatalf("read events = %v", err)
+	}
+	have := make(map[string]int)
+	var id string
+	var payload []byte
+	if _, err := pgx.ForEachRow(rows, []any{&id, &payload}, func() error {
+		have[id]++
+		switch d := sent[id]; {
+		case d == nil:
+			s.t.Errorf("event %s is in the ledger and was never sent", id)
+		case !bytes.Equal(d.body, payload):
+			s.t.Errorf("payload of event %s = %s; want %s", id, payload, d.body)
+		}
+		return nil
+	}); err != nil {
+		s.t.Fatalf("read events = %v", err)
+	}
+	for id, d := range sent {
+		if !d.acked || have[id] != 1 {
+			s.t.Errorf("event %s, accepted: %v, is in the ledger %d times; want it accepted and there once", id, d.acked, have[id])
+		}
+	}
+}
+
+// wantRoom checks a room and its document against the fake.
+func (s *site) wantRoom(client mirrorv1.MirrorServiceClient, id string) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	source, exists := s.fake.RoomSource(id)
+	lson, _ := s.fake.Storage(id)
+	room, err := client.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: id})
+	doc, docErr := client.GetStorageDocument(ctx, &mirrorv1.GetStorageDocumentRequest{
+		RoomId: id, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON, View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
+	})
+	if !exists {
+		if status.Code(err) != codes.NotFound || status.Code(docErr) != codes.NotFound {
+			s.t.Errorf("deleted room %q and its document = %v, %v; want NOT_FOUND", id, err, docErr)
+		}
+		stone, err := client.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: id, ShowDeleted: true})
+		if err != nil || stone.GetRoom().GetFreshness().GetDeleteTime() == nil {
+			s.t.Errorf("tombstone of room %q = %v, %v; want one", id, stone.GetRoom().GetFreshness(), err)
+		}
+		return
+	}
+	if err := errors.Join(err, docErr); err != nil {
+		s.t.Errorf("room %q and its document = %v; want both", id, err)
+		return
+	}
+	if got := room.GetRoom(); !bytes.Equal(got.GetSourceJson(), source) || got.GetFreshness().GetStale() {
+		s.t.Errorf("room %q = %s, stale %v; want %s", id, got.GetSourceJson(), got.GetFreshness().GetStale(), source)
+	}
+	if got := doc.GetDocument(); !bytes.Equal(got.GetContent(), lson) || got.GetFreshness().GetStale() {
+		s.t.Errorf("document of room %q = %s, stale %v; want %s", id, got.GetContent(), got.GetFreshness().GetStale(), lson)
+	}
+}
+
+// queryOne reads one value straight from the database.
+func queryOne[V any](s *site, sql string, args ...any) (v V, err error) {
+	err = s.db.QueryRow(s.t.Context(), sql, args...).Scan(&v)
+	return v, err
+}
+
+// one is queryOne for what has to work.
+func one[V any](s *site, sql string, args ...any) V {
+	s.t.Helper()
+	v, err := queryOne[V](s, sql, args...)
+	if err != nil {
+		s.t.Fatalf("%s = %v", sql, err)
+	}
+	return v
+}
+
+// unless is an error unless ok.
+func unless(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+// pause waits for d and reports whether ctx still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

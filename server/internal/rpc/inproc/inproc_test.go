@@ -376,6 +376,16 @@ func TestServiceContextEndsWithTheCall(t *testing.T) {
 			t.Fatalf("GetRoom: %v", err)
 		}
 		<-ended
+
+		ended = make(chan struct{})
+		s.read = func(_ *mirrorv1.ReadDocumentRequest, stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+			context.AfterFunc(stream.Context(), func() { close(ended) })
+			return nil
+		}
+		if _, err := client.ReadDocument(t.Context(), &mirrorv1.ReadDocumentRequest{}); err != nil {
+			t.Fatalf("ReadDocument: %v", err)
+		}
+		<-ended // although nobody has asked for an answer
 	})
 }
 

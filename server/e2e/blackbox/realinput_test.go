@@ -1,0 +1,257 @@
+package blackbox_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+)
+
+// devKey is the only key the Liveblocks dev server takes.
+const devKey = "sk_localdev"
+
+// devServer is the real Liveblocks dev server.
+type devServer struct{ url string }
+
+// startDevServer starts the Liveblocks dev server until the end of the test. What it
+// leaves behind lies in a folder of the test.
+func startDevServer(t *testing.T) devServer {
+	t.Helper()
+	lb, err := filepath.Abs(lbDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := net.SplitHostPort(free.Addr().String())
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Bun itself and not the npm wrapper, whose child outlives it.
+	cmd := exec.Command(filepath.Join(lb, "node_modules", ".bin", "bun"),
+		filepath.Join(lb, "node_modules", "liveblocks", "dist", "index.js"), "dev",
+		"--host", host, "--port", port, "--no-check", "--no-persist")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start the Liveblocks dev server (tools/testdeps.sh installs it): %v", err)
+	}
+	done := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(done) }() // awaited below
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+		if t.Failed() {
+			t.Logf("log of the Liveblocks dev server:\n%s", &out)
+		}
+	})
+	dev := devServer{"http://" + net.JoinHostPort(host, port)}
+	harness.Eventually(t, patience, func() error {
+		select {
+		case <-done:
+			t.Fatal("the Liveblocks dev server ended while starting")
+		default:
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, dev.url+"/health", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("health answered %d", resp.StatusCode)
+		}
+		return nil
+	})
+	return dev
+}
+
+// get reads a path of the REST API.
+func (d devServer) get(t *testing.T, path string) answer {
+	t.Helper()
+	return send(t, http.MethodGet, d.url+"/v2"+path, http.Header{"Authorization": {"Bearer " + devKey}}, nil)
+}
+
+// rooms are the rooms as the listing has them, by id.
+func (d devServer) rooms(t *testing.T) map[string]json.RawMessage {
+	t.Helper()
+	var list struct {
+		Data []json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(d.get(t, "/rooms").body, &list); err != nil {
+		t.Fatal(err)
+	}
+	rooms := make(map[string]json.RawMessage, len(list.Data))
+	for _, source := range list.Data {
+		var room struct {
+			ID string `json:"id"`
+		}
+		if err := json.Unmarshal(source, &room); err != nil {
+			t.Fatal(err)
+		}
+		rooms[room.ID] = source
+	}
+	return rooms
+}
+
+// act lets edits.mjs play one act against the dev server and the service, and
+// returns what it tells.
+func act(t *testing.T, dev devServer, s *harness.Service, name string) (told struct {
+	Sent  int  `json:"sent"`
+	Todos int  `json:"todos"`
+	File  bool `json:"file"`
+},
+) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "edits.mjs", name)
+	cmd.Dir = lbDir
+	cmd.Env = append(os.Environ(), "LIVEBLOCKS_BASE_URL="+dev.url,
+		"WEBHOOK_URL="+s.URL("/api/liveblocks-webhook"), "WEBHOOK_SECRET="+harness.WebhookSecret)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("edits.mjs %s: %v\n%s%s", name, err, out, &stderr)
+	}
+	if err := json.Unmarshal(out, &told); err != nil {
+		t.Fatalf("edits.mjs %s wrote %q: %v", name, out, err)
+	}
+	return told
+}
+
+// Rooms made by the real packages and edited by two real clients at once, on the real
+// server, arrive in the mirror as the REST API has them, every byte of them.
+func TestMirrorEqualsRealLiveblocks(t *testing.T) {
+	t.Parallel()
+	dev := startDevServer(t)
+	url := database(t)
+	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: dev.url, Env: map[string]string{
+		"LIVEBLOCKS_SECRET_KEY": devKey, "MIRROR_MIGRATE": "",
+	}})
+	sent := 0
+	for _, name := range []string{"create", "edit", "replace"} {
+		told := act(t, dev, s, name)
+		sent += told.Sent
+		compare(t, dev, s)
+		if name == "edit" {
+			// Otherwise two empty documents would be equal just as well.
+			checkEdits(t, dev, told.Todos, told.File)
+		}
+	}
+	if n := count(t, connect(t, url), "select count(*) from mirror_event"); n*2 != sent {
+		t.Errorf("%d deliveries, each sent twice, left %d events; want %d", sent, n, sent/2)
+	}
+
+	// roöm is gone, and what there was of it can still be seen.
+	if status, _, body := s.Get(t, roomPath("roöm", "")); status != http.StatusNotFound {
+		t.Errorf("deleted room answered %d: %s; want 404", status, body)
+	}
+	if status, _, _ := s.Get(t, roomPath("roöm", "/storage:read")); status != http.StatusNotFound {
+		t.Errorf("Storage of a deleted room answered %d; want 404", status)
+	}
+	gone, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "roöm", ShowDeleted: true})
+	if err != nil {
+		t.Fatalf("GetRoom of a tombstone: %v", err)
+	}
+	if r := gone.GetRoom(); !r.GetFreshness().GetDeleteTime().IsValid() || r.GetMetadata()["name"].GetStringValue() != "Room 3 “roöm”" {
+		t.Errorf("tombstone = %v; want the room as it was, with its delete time", r)
+	}
+}
+
+// compare waits until the mirror holds exactly the rooms the dev server has, and each
+// and its document as the REST API returns them.
+func compare(t *testing.T, dev devServer, s *harness.Service) {
+	t.Helper()
+	awaitIdle(t, s)
+	rooms := dev.rooms(t)
+	if len(rooms) < 5 {
+		t.Fatalf("the dev server has %d rooms; want 5 at least", len(rooms))
+	}
+	list, err := s.Mirror(t).ListRooms(t.Context(), &mirrorv1.ListRoomsRequest{View: mirrorv1.RoomView_ROOM_VIEW_FULL})
+	if err != nil {
+		t.Fatalf("ListRooms: %v", err)
+	}
+	var mirrored []string
+	for _, room := range list.GetRooms() {
+		mirrored = append(mirrored, room.GetRoomId())
+		if diff := cmp.Diff(string(dev.get(t, "/rooms/"+escape(room.GetRoomId())).body), string(room.GetSourceJson())); diff != "" {
+			t.Errorf("room %q (-Liveblocks +mirror):\n%s", room.GetRoomId(), diff)
+		}
+	}
+	var want []string
+	for id := range rooms {
+		want = append(want, id)
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, mirrored); diff != "" {
+		t.Fatalf("rooms (-Liveblocks +mirror):\n%s", diff)
+	}
+	for _, id := range want {
+		for _, format := range []string{"plain-lson", "json"} {
+			theirs := dev.get(t, "/rooms/"+escape(id)+"/storage?format="+format)
+			status, _, ours := s.Get(t, roomPath(id, "/storage:read?format="+format))
+			if theirs.status != http.StatusOK || status != http.StatusOK {
+				t.Errorf("storage of room %q as %s: Liveblocks answered %d, the mirror %d", id, format, theirs.status, status)
+				continue
+			}
+			a, b := string(theirs.body), string(ours)
+			if format == "json" { // derived, so the order of keys is our own
+				a, b = canonical(t, theirs.body), canonical(t, ours)
+			}
+			if a != b {
+				t.Errorf("storage of room %q as %s (-Liveblocks +mirror):\n%s", id, format, cmp.Diff(a, b))
+			}
+		}
+	}
+}
+
+// checkEdits makes sure that the odd values got as far as the dev server's answers.
+func checkEdits(t *testing.T, dev devServer, todos int, file bool) {
+	t.Helper()
+	var shared struct {
+		Data struct {
+			Todos struct {
+				Data []json.RawMessage `json:"data"`
+			} `json:"todos"`
+			Note, File struct {
+				Type string `json:"liveblocksType"`
+			}
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(dev.get(t, "/rooms/Room/storage").body, &shared); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(shared.Data.Todos.Data); n != todos || n < 20 || shared.Data.Note.Type != "LiveText" {
+		t.Errorf("after the edits there are %d todos and a note of type %q; want %d and LiveText", n, shared.Data.Note.Type, todos)
+	}
+	if !file || shared.Data.File.Type != "LiveFile" {
+		t.Errorf("the file is a %q, uploaded: %v; want a LiveFile", shared.Data.File.Type, file)
+	}
+	odd := dev.get(t, "/rooms/room/storage").body
+	for _, part := range []string{`a\u0000b`, `x\ud83dy`, `9007199254740994`, `1.7976931348623157e+308`, `[[[[[[[[[[`, `"":"an empty key"`, "👩‍👩‍👧"} {
+		if !bytes.Contains(odd, []byte(part)) {
+			t.Errorf("the dev server's answer lacks %s:\n%s", part, odd)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package reconcile_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+// trouble stands before the fake: it delays answers, breaks them, and for a
+// while after each change may serve the state before it.
+type trouble struct {
+	fake *liveblockstest.Server
+
+	mu      sync.Mutex
+	chance  *rand.Rand
+	changed map[string]time.Time
+	// limits is how many answers may yet be 429: each stops all calls for a second.
+	limits int
+}
+
+// lag is how long after a change the state before it may be served. A settle
+// fetch comes later than that.
+const lag = settle / 2
+
+func (tr *trouble) seed(seed uint64) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.chance = rand.New(rand.NewPCG(seed, seed))
+	tr.changed, tr.limits = make(map[string]time.Time), 1
+}
+
+func (tr *trouble) note(ev liveblockstest.Event) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.changed[ev.RoomID] = ev.Time
+}
+
+func (tr *trouble) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(r.URL.EscapedPath(), "/")
+	if len(parts) < 4 {
+		tr.fake.ServeHTTP(w, r)
+		return
+	}
+	match := liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}
+	match.Room, _ = url.PathUnescape(parts[3]) // the client has escaped it
+	if len(parts) > 4 {
+		match.Endpoint = liveblockstest.EndpointStorage
+	}
+	tr.mu.Lock()
+	// A lease lets only one call for a room's part be under way, so the step is
+	// that call's.
+	tr.fake.Script(match, tr.step(match.Room))
+	tr.mu.Unlock()
+	tr.fake.ServeHTTP(w, r)
+}
+
+func (tr *trouble) step(room string) liveblockstest.Step {
+	if time.Since(tr.changed[room]) < lag && tr.chance.IntN(2) == 0 {
+		return liveblockstest.Stale(1)
+	}
+	wait := time.Duration(tr.chance.IntN(15)) * time.Millisecond
+	switch tr.chance.IntN(20) {
+	case 0:
+		return liveblockstest.Status(http.StatusInternalServerError, "INTERNAL_ERROR")
+	case 1:
+		return liveblockstest.ResetMidBody()
+	case 2:
+		return liveblockstest.Status(http.StatusNotFound, "NOT_FOUND") // a proxy's, not the API's
+	case 3:
+		return liveblockstest.Truncate()
+	case 4:
+		if tr.limits--; tr.limits >= 0 {
+			return liveblockstest.TooMany("1")
+		}
+		return liveblockstest.Usual()
+	case 5, 6, 7, 8:
+		return liveblockstest.Slow(wait).Late()
+	default:
+		return liveblockstest.Slow(wait)
+	}
+}
+
+// Invariant 5: whatever the order, the duplication and the delay of the
+// deliveries, and whatever the API answers meanwhile, once all is quiet the
+// mirror is what the API returns.
+func TestMirrorConverges(t *testing.T) {
+	t.Parallel()
+	const (
+		rooms      = 20
+		changes    = 90
+		deliveries = 200
+	)
+	b := newBench(t)
+	tr := &trouble{fake: b.fake}
+	b.before(tr.ServeHTTP)
+	endless := func(p *parts) { p.queue.Policy.MaxAttempts = 1_000_000 }
+	replicas := []*replica{b.start(endless), b.start(endless)}
+	var happened []liveblockstest.Event
+	b.fake.OnEvent(func(ev liveblockstest.Event) {
+		tr.note(ev)
+		happened = append(happened, ev)
+	})
+	check := 0
+	rapid.Check(t, func(t *rapid.T) {
+		check++
+		happened = nil
+		tr.seed(rapid.Uint64().Draw(t, "seed"))
+		ids := make([]string, rooms)
+		for i := range ids {
+			ids[i] = fmt.Sprintf("%d %s", check, oddIDs[i%len(oddIDs)])
+		}
+		room, kind := rapid.IntRange(0, rooms-1), rapid.IntRange(0, 9)
+		sent := make(map[int]bool)
+		count := 0
+		deliver := func(i int) {
+			count++
+			sent[i] = true
+			r := replicas[count%2]
+			b.accept(r, b.arrival(fmt.Sprintf("msg_%d_%d", check, i), happened[i]))
+		}
+		for i := range changes {
+			id, storage := ids[room.Draw(t, "room")], []byte(lson(fmt.Sprintf("%d of %d", i, check)))
+			_, there := b.fake.RoomSource(id)
+			var err error
+			switch k := kind.Draw(t, "change"); {
+			case !there:
+				err = b.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
+			case k == 0:
+				err = b.fake.DeleteRoom(id)
+			case k == 1:
+				err = b.fake.RecreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
+			default:
+				err = b.fake.SetStorage(id, storage)
+			}
+			if err != nil {
+				t.Fatalf("change = %v", err)
+			}
+			// Some deliveries now, of anything that has happened so far.
+			for range rapid.IntRange(0, 2).Draw(t, "deliveries") {
+				deliver(rapid.IntRange(0, len(happened)-1).Draw(t, "event"))
+			}
+		}
+		var rest []int
+		for i := range happened {
+			if !sent[i] {
+				rest = append(rest, i)
+			}
+		}
+		for len(rest)+count < deliveries {
+			rest = append(rest, rapid.IntRange(0, len(happened)-1).Draw(t, "event"))
+		}
+		for _, i := range rapid.Permutation(rest).Draw(t, "rest") {
+			deliver(i)
+		}
+
+		b.quiet()
+		deleted := make(map[string]bool)
+		for _, ev := range happened {
+			deleted[ev.RoomID] = deleted[ev.RoomID] || ev.Type == liveblockstest.RoomDeleted
+		}
+		for _, id := range ids {
+			b.wantEqual(t, id, deleted[id])
+		}
+		if failed := b.tasks(); failed != "" {
+			t.Fatalf("tasks left: %s", failed)
+		}
+	})
+}
+
+// wantEqual checks that the mirror of a room is what the API returns.
+func (b *bench) wantEqual(t *rapid.T, id string, deleted bool) {
+	source, there := b.fake.RoomSource(id)
+	storage, _ := b.fake.Storage(id)
+	room, known := b.room(id, true)
+	doc, found := b.document(id)
+	switch {
+	case there && (!known || string(room.Source) != string(source) || !room.Freshness.DeleteTime.IsZero() || !room.Freshness.MissingSince.IsZero() || room.Freshness.Stale):
+		t.Fatalf("room %q = %+v, there: %v; want %s; task: %+v", id, room, known, source, b.task(roomOf(id)))
+	case there && (!found || string(doc.Content) != string(storage) || doc.Freshness.Stale):
+		t.Fatalf("document of %q = %s, there: %v; want %s; task: %+v", id, doc.Content, found, storage, b.task(storageOf(id)))
+	case there:
+	case known && (!deleted || room.Freshness.DeleteTime.IsZero()):
+		t.Fatalf("room %q = %+v; want a tombstone; task: %+v", id, room, b.task(roomOf(id)))
+	case found:
+		t.Fatalf("document of %q = %s; want none in a deleted room", id, doc.Content)
+	}
+}
+
+var _ http.Handler = (*trouble)(nil)
+

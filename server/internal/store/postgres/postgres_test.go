@@ -1,0 +1,151 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+func TestBehindPooler(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]bool{
+		"postgres://u@ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/db": true,
+		"postgres://u@ep-cool-name-123456.eu-central-1.aws.neon.tech/db":        false,
+		"postgres://u@aws-0-eu-west-1.pooler.supabase.com:6543/db":              true,
+		"postgres://u@aws-0-eu-west-1.pooler.supabase.com:5432/db":              false, // session mode
+		"postgres://u@localhost:6432/db":                                        true,
+		"postgres://u@localhost/db":                                             false,
+	} {
+		cfg, err := pgx.ParseConfig(url)
+		if err != nil {
+			t.Fatalf("ParseConfig = %v", err)
+		}
+		if got := behindPooler(cfg); got != want {
+			t.Errorf("behindPooler(%s) = %t; want %t", url, got, want)
+		}
+	}
+}
+
+func TestClassify(t *testing.T) {
+	t.Parallel()
+	server := func(code string) error { return fmt.Errorf("do: %w", &pgconn.PgError{Code: code}) }
+	for _, c := range []struct {
+		err    error
+		reason fault.Reason
+	}{
+		{server("08006"), fault.ReasonStoreUnavailable},
+		{server("25006"), fault.ReasonStoreUnavailable}, // a replica after a failover
+		{server("40001"), fault.ReasonStoreUnavailable},
+		{server("53300"), fault.ReasonStoreUnavailable},
+		{server("57P01"), fault.ReasonStoreUnavailable},
+		{server("57P03"), fault.ReasonStoreUnavailable},
+		{server("58030"), fault.ReasonStoreUnavailable},
+		{server("42P01"), fault.ReasonSchemaBehind},
+		{server("42703"), fault.ReasonSchemaBehind},
+		{server("42601"), fault.ReasonInternal},
+		{server("23502"), fault.ReasonInternal},
+		{server(""), fault.ReasonInternal},
+		{errors.New("connection reset by peer"), fault.ReasonStoreUnavailable},
+	} {
+		if got := fault.Of(classify(t.Context(), c.err)).Reason; got != c.reason {
+			t.Errorf("classify(%v) has reason %s; want %s", c.err, got, c.reason)
+		}
+	}
+	if err := classify(t.Context(), nil); err != nil {
+		t.Errorf("classify(nil) = %v; want nil", err)
+	}
+	if err := classify(t.Context(), server("42P01")); !errors.Is(err, store.ErrSchemaBehind) {
+		t.Errorf("classify of a missing table = %v; want %v", err, store.ErrSchemaBehind)
+	}
+	if err := classify(t.Context(), fmt.Errorf("do: %w", pgx.ErrNoRows)); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("classify of no rows = %v; want %v", err, store.ErrNotFound)
+	}
+	for _, sentinel := range []error{store.ErrLeaseLost, store.ErrEpochChanged, store.ErrNotDue, store.ErrNotFound} {
+		if err := classify(t.Context(), fmt.Errorf("do: %w", sentinel)); !errors.Is(err, sentinel) || fault.Of(err).Kind != fault.Internal {
+			t.Errorf("classify(%v) = %v; want it as it was", sentinel, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := classify(ctx, context.Canceled); !errors.Is(err, context.Canceled) || fault.Of(err).Kind == fault.Unavailable {
+		t.Errorf("classify of the caller's own cancellation = %v; want it as it was", err)
+	}
+}
+
+func TestRetryEnds(t *testing.T) {
+	t.Parallel()
+	deadlock := &pgconn.PgError{Code: "40P01"}
+	for _, c := range []struct {
+		what  string
+		errs  []error
+		runs  int
+		final error
+	}{
+		{"success", []error{nil}, 1, nil},
+		{"deadlock once", []error{deadlock, nil}, 2, nil},
+		{"deadlock for ever", nil, txAttempts, deadlock},
+		{"lease lost", []error{store.ErrLeaseLost}, 1, store.ErrLeaseLost},
+		{"deadlock, then lease lost", []error{deadlock, store.ErrLeaseLost}, 2, store.ErrLeaseLost},
+	} {
+		runs := 0
+		err := retry(t.Context(), func() error {
+			runs++
+			if runs > len(c.errs) {
+				return deadlock
+			}
+			return c.errs[runs-1]
+		})
+		if runs != c.runs || !errors.Is(err, c.final) {
+			t.Errorf("%s: %d runs, %v; want %d, %v", c.what, runs, err, c.runs, c.final)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	runs := 0
+	if err := retry(ctx, func() error { runs++; cancel(); return deadlock }); runs != 1 || !errors.Is(err, deadlock) {
+		t.Errorf("retry of a cancelled call = %v after %d runs; want 1", err, runs)
+	}
+}
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "", "plain": "plain", "a\x00b": "a\uFFFDb", "\xff\xfe": "\uFFFD", "e\u0301": "e\u0301",
+	} {
+		if got := text(in); got != want {
+			t.Errorf("text(%q) = %q; want %q", in, got, want)
+		}
+	}
+}
+
+func TestPack(t *testing.T) {
+	t.Parallel()
+	z, err := newZip()
+	if err != nil {
+		t.Fatalf("newZip = %v", err)
+	}
+	defer z.close()
+	for _, in := range []string{"", "a", strings.Repeat("liveblocks", 100_000)} {
+		packed := z.pack([]byte(in))
+		out, err := z.unpack(packed, int64(len(in)))
+		if err != nil || string(out) != in {
+			t.Errorf("unpack(pack(%.20q)) = %.20q, %v", in, out, err)
+		}
+		if packed == nil {
+			t.Errorf("pack(%.20q) = nil, which would be null", in)
+		}
+		if _, err := z.unpack(packed, int64(len(in))+1); err == nil {
+			t.Errorf("unpack of %.20q with another size recorded = nil; want an error", in)
+		}
+		if _, err := z.unpack(append([]byte("x"), packed...), int64(len(in))); err == nil {
+			t.Errorf("unpack of %.20q, damaged = nil; want an error", in)
+		}
+	}
+}

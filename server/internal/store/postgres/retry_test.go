@@ -1,0 +1,168 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+)
+
+// withSettings adds settings of the server to a URL.
+func withSettings(t *testing.T, to, options string) string {
+	t.Helper()
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatalf("Parse = %v", err)
+	}
+	q := u.Query()
+	q.Set("options", options)
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // in these URLs a plus is a plus
+	return u.String()
+}
+
+// eventually waits until done is true.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s does not come", what)
+		case <-tick.C:
+		}
+	}
+}
+
+const lockState = `select from mirror_resource_state where room_id = $1 and kind = $2 for update`
+
+// race is a database on which somebody holds the state of a room's storage, and
+// a store that waits for it.
+type race struct {
+	conn, watch *pgx.Conn
+	store       *postgres.Store
+	lease       mirror.Lease
+	now         time.Time
+}
+
+func newRace(t *testing.T, storeOptions string) *race {
+	t.Helper()
+	to := migratedDatabase(t)
+	r := &race{
+		// The other side looks for deadlocks so late that it is never the victim.
+		conn: connect(t, withSettings(t, to, "-c deadlock_timeout=10min")), watch: connect(t, to),
+		store: open(t, postgres.Config{URL: withSettings(t, to, storeOptions)}), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+	}
+	resources := []mirror.Resource{{Project: "default", Room: "room", Kind: mirror.KindRoom}, {Project: "default", Room: "room", Kind: mirror.KindStorage}}
+	if _, err := r.store.Request(t.Context(), resources, r.now); err != nil {
+		t.Fatalf("Request = %v", err)
+	}
+	var err error
+	if r.lease, err = r.store.Claim(t.Context(), resources[1], [16]byte{1}, r.now, time.Minute); err != nil {
+		t.Fatalf("Claim = %v", err)
+	}
+	return r
+}
+
+// waiting waits until so many sessions wait for locks.
+func (r *race) waiting(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d sessions that wait", n), func() bool {
+		return value[int](t, r.watch, "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == n
+	})
+}
+
+// The server undoes one side of a deadlock, ours, and the method never tells.
+func TestDeadlockIsRetried(t *testing.T) {
+	t.Parallel()
+	for what, call := range map[string]func(ctx context.Context, r *race) error{
+		"transaction": func(ctx context.Context, r *race) error {
+			applied, err := r.store.Park(ctx, r.lease, r.now)
+			if err == nil && (!applied.Due.IsZero() || len(applied.Woken) != 0) {
+				return fmt.Errorf("Park = %+v; want the child asleep beside a pending room", applied)
+			}
+			return err
+		},
+		"statement": func(ctx context.Context, r *race) error {
+			a := mirror.Arrival{Event: mirror.Event{Project: "default", ID: "msg", ReceiveTime: r.now, SendTime: r.now}}
+			for _, kind := range []mirror.Kind{mirror.KindStorage, mirror.KindRoom} {
+				a.Hints = append(a.Hints, mirror.Hint{Resource: mirror.Resource{Project: "default", Room: "room", Kind: kind}})
+			}
+			got, err := r.store.Accept(ctx, []mirror.Arrival{a})
+			if err == nil && (!got[0].Fresh || len(got[0].Raised) != 2 || got[0].Raised[0].Generation != 2) {
+				return fmt.Errorf("Accept = %+v; want it fresh, and both raised once", got)
+			}
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			// The window in which the other side has to close the circle.
+			r := newRace(t, "-c deadlock_timeout=3s")
+			tx, err := r.conn.Begin(t.Context())
+			if err != nil {
+				t.Fatalf("Begin = %v", err)
+			}
+			if _, err := tx.Exec(t.Context(), lockState, "room", mirror.KindStorage); err != nil {
+				t.Fatalf("lock the storage = %v", err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- call(t.Context(), r) }()
+			r.waiting(t, 1) // it has the room, and wants the storage
+			// Getting the room proves that the other transaction was undone.
+			if _, err := tx.Exec(t.Context(), lockState, "room", mirror.KindRoom); err != nil {
+				t.Fatalf("lock the room = %v; want the store to be the victim", err)
+			}
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatalf("Commit = %v", err)
+			}
+			if err := <-done; err != nil {
+				t.Fatalf("call in a deadlock = %v; want it retried", err)
+			}
+		})
+	}
+}
+
+// Where the server's settings ask for more isolation than we need, concurrent
+// updates are serialization failures.
+func TestSerializationFailureIsRetried(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable\\ read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			r := newRace(t, "-c default_transaction_isolation="+level)
+			tx, err := r.conn.Begin(t.Context())
+			if err != nil {
+				t.Fatalf("Begin = %v", err)
+			}
+			if _, err := tx.Exec(t.Context(), "update mirror_resource_state set generation = generation + 1"); err != nil {
+				t.Fatalf("update = %v", err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.store.Park(t.Context(), r.lease, r.now)
+				done <- err
+			}()
+			r.waiting(t, 1)
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatalf("Commit = %v", err)
+			}
+			if err := <-done; err != nil {
+				t.Fatalf("Park beside an update = %v; want it retried", err)
+			}
+			task, err := r.store.Task(t.Context(), r.lease.Resource, r.now)
+			if err != nil || task.Generation != 2 || task.State != mirror.TaskWaiting {
+				t.Fatalf("Task = %+v, %v; want the update kept and the task waiting", task, err)
+			}
+		})
+	}
+}
