@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -105,6 +106,8 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.dir, "dir", "", "folder for the data, on the disk to measure; empty means the system's for temporary files")
 	f.StringVar(&o.service, "service", "", "binary of the service; empty builds it")
 	f.StringVar(&o.profile, "profile", "", "do not measure, but write processor profiles of the service in parts a and b into this folder")
+	var conns string
+	f.StringVar(&conns, "conns", "", "numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
 	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -118,6 +121,16 @@ func parseOptions(args []string) (options, error) {
 	if o.quick {
 		o.conns, o.warm, o.timed = []int{8, 32}, 200*time.Millisecond, 800*time.Millisecond
 		o.rooms, o.applyRooms, o.samples = 2000, 400, 20
+	}
+	if conns != "" {
+		o.conns = nil
+		for word := range strings.SplitSeq(conns, ",") {
+			n, err := strconv.Atoi(word)
+			if err != nil || n < 1 || n > 250 {
+				return o, fmt.Errorf("-conns: %q is no number from 1 to 250", word)
+			}
+			o.conns = append(o.conns, n)
+		}
 	}
 	return o, nil
 }

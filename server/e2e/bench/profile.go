@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 
 	"github.com/alecthomas/kong"
@@ -54,16 +55,33 @@ func (b *bench) profiled(ctx context.Context, name string, job loadJob) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
 	if err := pprof.StartCPUProfile(f); err != nil {
 		return err
 	}
 	got, err := b.window(ctx, job, nil, nil, nil)
 	pprof.StopCPUProfile()
+	runtime.ReadMemStats(&after)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "%s: %.0f/s\n", path, got.rate)
+	if err := writeAllocations(filepath.Join(b.profile, name+".allocs.pprof")); err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "%s: %.0f/s, %.0f allocations and %.1f KiB each, %d collections\n", path, got.rate,
+		float64(after.Mallocs-before.Mallocs)/float64(got.ops), float64(after.TotalAlloc-before.TotalAlloc)/1024/float64(got.ops), after.NumGC-before.NumGC)
 	return nil
+}
+
+// writeAllocations writes what was allocated since the process began: the
+// profile before it is its base.
+func writeAllocations(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 // profileWebhooks profiles part a with the workers off.

@@ -16,6 +16,7 @@ import (
 // sample is what one window showed.
 type sample struct {
 	rate     float64 // operations per second
+	ops      int64   // all of them, those of the warm-up too
 	p50, p99 time.Duration
 	each     []time.Duration
 	// cpu is microseconds of processor time for each operation.
@@ -29,8 +30,11 @@ type sample struct {
 type usage struct{ server, postgres, load, fake float64 }
 
 // usageNow reads what was used so far, in microseconds. What cannot be read, as
-// anywhere but on Linux, is 0.
+// anywhere but on Linux, is 0. A profile is not to show the reading.
 func (b *bench) usageNow(server, load, fake *process) usage {
+	if b.profile != "" {
+		return usage{}
+	}
 	of := func(p *process) float64 {
 		if p == nil {
 			return 0
@@ -75,7 +79,7 @@ func (b *bench) window(ctx context.Context, job loadJob, server, fake *process, 
 	if err := load.hear(&r); err != nil {
 		return sample{}, fmt.Errorf("run the load: %w", err)
 	}
-	s := sample{rate: r.rate(), p50: r.P50, p99: r.P99, each: r.Each}
+	s := sample{rate: r.rate(), ops: r.Ops, p50: r.P50, p99: r.P99, each: r.Each}
 	if after != nil {
 		if err := after(); err != nil {
 			return sample{}, err

@@ -119,6 +119,17 @@ func (p *proxy) executed(statement string) int {
 	return p.counts[statement]
 }
 
+// total is how many statements were sent to the server.
+func (p *proxy) total() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, c := range p.counts {
+		n += c
+	}
+	return n
+}
+
 // moment is where a trap stops a statement.
 type moment int
 
@@ -142,7 +153,7 @@ type trap struct {
 
 	// Set before sprung is closed.
 	link *link
-	data []byte // the statement's parameters as they are sent
+	data []byte // what its transaction has sent so far, parameters included
 }
 
 // set lays a trap at a statement, by the name of its query or, for what has
@@ -183,7 +194,7 @@ func (tr *trap) await(t testing.TB) {
 	}
 }
 
-// holds reports whether the held statement carries s.
+// holds reports whether the held transaction has sent s.
 func (tr *trap) holds(s string) bool { return bytes.Contains(tr.data, []byte(s)) }
 
 // release lets the held connection go on.
@@ -212,7 +223,8 @@ type link struct {
 	armed          atomic.Pointer[trap] // holds the next reply
 
 	statements map[string]string // prepared ones, by the driver's name for them
-	tx         []string
+	tx         []string          // statements of the transaction under way
+	data       []byte            // what it has sent
 }
 
 func (l *link) cut() {
@@ -241,9 +253,10 @@ func (l *link) requests() {
 		}
 		if statement := l.begins(msg); statement != "" {
 			if len(l.tx) == 0 || l.tx[0] != "begin" || l.ended() || statement == "begin" {
-				l.tx = nil
+				l.tx, l.data = nil, nil
 			}
 			l.tx = append(l.tx, statement)
+			l.data = append(l.data, msg...)
 			if tr := l.proxy.take(l.tx); tr != nil && !l.stopAt(tr, &msg) {
 				return
 			}
@@ -262,7 +275,7 @@ func (l *link) ended() bool {
 // stopAt springs a trap at msg, which holds the rest of it afterwards, and
 // reports whether to go on.
 func (l *link) stopAt(tr *trap, msg *[]byte) bool {
-	tr.link, tr.data = l, *msg
+	tr.link, tr.data = l, bytes.Clone(l.data)
 	switch tr.when {
 	case beforeReply:
 		l.armed.Store(tr)

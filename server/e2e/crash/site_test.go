@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,9 +38,11 @@ type site struct {
 	fake  *harness.Fake
 	db    *pgxpool.Pool // straight to the database
 	url   string        // what the service is given
-	proxy *proxy        // in front of the database, unless the service goes there itself
+	proxy *proxy        // in front of the database
 	env   map[string]string
+	as    *syscall.Credential // account of the service; nil means ours
 	http  *http.Client
+	held  *liveblockstest.Hold // what a test holds back across its steps
 
 	targets  atomic.Pointer[[]*harness.Service] // where deliveries go
 	slots    chan struct{}                      // bounds the deliveries under way
@@ -74,21 +77,13 @@ func clone(t *testing.T) string {
 	}))
 }
 
-// newSite makes a site whose service reaches its database through a proxy.
-func newSite(t *testing.T) *site {
-	t.Helper()
-	direct := clone(t)
-	s := newSiteOn(t, direct)
-	s.proxy = newProxy(t, direct)
-	s.url = s.proxy.url
-	return s
-}
-
-// newSiteOn makes a site on a database that has its schema.
-func newSiteOn(t *testing.T, direct string) *site {
+// newSite makes a site on a database that has its schema. The service goes
+// there through the site's proxy. An empty direct means that the service brings
+// a database of its own.
+func newSite(t *testing.T, direct string) *site {
 	t.Helper()
 	s := &site{
-		t: t, fake: harness.NewFake(t), url: direct,
+		t: t, fake: harness.NewFake(t),
 		env:   map[string]string{"MIRROR_MIGRATE": "false", "MIRROR_LEASE_TTL": "1s"},
 		http:  &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senderSlots}},
 		slots: make(chan struct{}, senderSlots), sent: make(map[string]*sent),
@@ -96,6 +91,8 @@ func newSiteOn(t *testing.T, direct string) *site {
 	s.targets.Store(&[]*harness.Service{})
 	if direct != "" {
 		s.connect(direct)
+		s.proxy = newProxy(t, direct)
+		s.url = s.proxy.url
 	}
 	s.fake.OnEvent(func(ev liveblockstest.Event) {
 		d := harness.SignEvent(t, ev)
@@ -136,7 +133,7 @@ func (s *site) start(extra ...string) *harness.Service {
 		k, v, _ := strings.Cut(pair, "=")
 		env[k] = v
 	}
-	service := harness.Start(s.t, harness.Options{DatabaseURL: s.url, UpstreamURL: s.fake.URL, Env: env})
+	service := harness.Start(s.t, harness.Options{DatabaseURL: s.url, UpstreamURL: s.fake.URL, Env: env, Credential: s.as})
 	s.aim(append(slices.Clone(*s.targets.Load()), service)...)
 	return service
 }
@@ -259,14 +256,15 @@ func (s *site) create(id string, lson []byte) {
 }
 
 // document is a Storage document; each n has its own. Some hold what SQL's JSON
-// refuses, and all hold a number that no float can.
+// refuses, and all hold a number that no float can. They are small enough for
+// the fake to send nothing before it has noted the end of the call.
 func document(n int) []byte {
 	text := "plain"
 	if n%5 == 0 {
 		text = `\u0000 \ud800`
 	}
 	return fmt.Appendf(nil, `{"liveblocksType":"LiveObject","data":{"n":%d,"big":9007199254740993,"text":"%s","pad":"%s"}}`,
-		n, text, strings.Repeat("x", n*37%4000))
+		n, text, strings.Repeat("x", n*37%1500))
 }
 
 // load changes rooms until the returned function is called, which waits until
@@ -366,6 +364,18 @@ func (s *site) quiet() {
 	if list := one[string](s, "select coalesce(string_agg(room_id || ': ' || last_error, '; '), '') from mirror_resource_state where fail_time is not null"); list != "" {
 		s.t.Fatalf("failed tasks: %s", list)
 	}
+}
+
+// idle waits until the services have sent no statement for as long as d.
+func (s *site) idle(d time.Duration) {
+	s.t.Helper()
+	n, since := s.proxy.total(), time.Now()
+	eventually(s.t, func() error {
+		if now := s.proxy.total(); now != n {
+			n, since = now, time.Now()
+		}
+		return unless(time.Since(since) >= d, "the services have sent %d statements, the last one %s ago", n, time.Since(since))
+	})
 }
 
 // wantEvents checks the ledger: every delivery, all of which were accepted in

@@ -107,6 +107,9 @@ func (a *App) build(ctx context.Context) (err error) {
 	if a.engine, err = a.db.store.Engine(ctx); err != nil {
 		return err
 	}
+	if err = a.forgetPause(ctx); err != nil {
+		return err
+	}
 
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	reconciler := reconcile.New(reconcile.Config{
@@ -141,6 +144,17 @@ func (a *App) build(ctx context.Context) (err error) {
 		Conn: channel, Authorize: auth.Check, Ready: a.ready, OpenAPI: openapi.JSON, Logger: a.log,
 	})
 	return err
+}
+
+// forgetPause takes back what an earlier process has recorded of its key: the
+// remedy for a refused one is a restart with another. Should this one be refused
+// as well, that is recorded anew.
+func (a *App) forgetPause(ctx context.Context) error {
+	project, err := a.db.store.Project(ctx, a.project)
+	if err != nil || project.PauseReason == "" {
+		return err
+	}
+	return a.db.store.Pause(ctx, a.project, "", time.Now())
 }
 
 func (a *App) verifier() (*webhook.Verifier, error) {

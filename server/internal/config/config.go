@@ -1,7 +1,7 @@
 // Package config is the one table of settings. A field's tags give the flag,
 // the environment variable, the default and the help text; [Resolver] finds the
 // value in the environment, in a file named by the variable with _FILE added, or
-// in a configuration file.
+// in a configuration file. A field tagged secret is never printed.
 package config
 
 import (
@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 
 // Database says where the data is kept.
 type Database struct {
-	DatabaseURL       string `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL database, such as postgres://user:password@host/name?sslmode=require. Empty runs a PostgreSQL of our own in the data folder."`
-	DatabaseDirectURL string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same database without a connection pooler in between; used for migrations. Empty uses DATABASE_URL. If it is set, DATABASE_URL is taken to be pooled."`
+	DatabaseURL       string `name:"database-url" env:"DATABASE_URL" secret:"" placeholder:"URL" help:"PostgreSQL database, such as postgres://user:password@host/name?sslmode=require. Empty runs a PostgreSQL of our own in the data folder."`
+	DatabaseDirectURL string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" secret:"" placeholder:"URL" help:"The same database without a connection pooler in between; used for migrations. Empty uses DATABASE_URL. If it is set, DATABASE_URL is taken to be pooled."`
 	DatabasePooled    bool   `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL leads through a pooler in transaction mode. Neon's and Supabase's poolers and PgBouncer's usual port are recognised without it."`
 	DatabaseMaxConns  int    `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Most connections to keep open."`
 	DataDir           string `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Folder of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, else ~/.local/share/liveblocks-mirror."`
@@ -38,15 +39,15 @@ type Addresses struct {
 	HTTPAddr    string   `name:"http-addr" env:"MIRROR_HTTP_ADDR" default:"127.0.0.1:8080" help:"Address of the HTTP gateway. Port 0 takes a free one."`
 	GRPCAddr    string   `name:"grpc-addr" env:"MIRROR_GRPC_ADDR" default:"127.0.0.1:9090" help:"Address of the gRPC server. Port 0 takes a free one."`
 	WebhookAddr string   `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP address that serves the webhook paths and /healthz and nothing else: the one to expose."`
-	APIToken    []string `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas, one of which every call but webhooks and /healthz must carry. Needed to listen beyond loopback."`
+	APIToken    []string `name:"api-token" env:"MIRROR_API_TOKEN" secret:"" placeholder:"TOKEN" help:"Bearer tokens, separated by commas, one of which every call but webhooks and /healthz must carry. Needed to listen beyond loopback."`
 	ReadyFile   string   `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File to write the taken addresses to, as JSON, once the service is ready."`
 }
 
 // Liveblocks says how to talk to Liveblocks.
 type Liveblocks struct {
 	ProjectID      string        `name:"project-id" env:"MIRROR_PROJECT_ID" default:"default" help:"Local id of the Liveblocks project: lower-case letters, digits and dashes."`
-	SecretKey      string        `name:"liveblocks-secret-key" env:"LIVEBLOCKS_SECRET_KEY" placeholder:"sk_..." help:"The project's secret key, from the dashboard under API keys."`
-	WebhookSecret  []string      `name:"liveblocks-webhook-secret" env:"LIVEBLOCKS_WEBHOOK_SECRET" placeholder:"whsec_..." help:"The webhook endpoint's signing secret, from the dashboard under Webhooks; several separated by commas while one is rotated."`
+	SecretKey      string        `name:"liveblocks-secret-key" env:"LIVEBLOCKS_SECRET_KEY" secret:"" placeholder:"sk_..." help:"The project's secret key, from the dashboard under API keys."`
+	WebhookSecret  []string      `name:"liveblocks-webhook-secret" env:"LIVEBLOCKS_WEBHOOK_SECRET" secret:"" placeholder:"whsec_..." help:"The webhook endpoint's signing secret, from the dashboard under Webhooks; several separated by commas while one is rotated."`
 	BaseURL        string        `name:"liveblocks-base-url" env:"LIVEBLOCKS_BASE_URL" default:"https://api.liveblocks.io" help:"Where the Liveblocks API is."`
 	CallsPerSecond float64       `name:"liveblocks-calls-per-second" env:"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND" default:"50" help:"Most calls a second to the Liveblocks API. The service goes below it by itself when Liveblocks asks for fewer."`
 	CallTimeout    time.Duration `name:"liveblocks-call-timeout" env:"MIRROR_LIVEBLOCKS_CALL_TIMEOUT" default:"30s" help:"Longest time one call may take, body included."`
@@ -91,9 +92,9 @@ func (d Database) DirectURL() string {
 
 // Validate checks the database settings.
 func (d Database) Validate() error {
-	for name, u := range map[string]string{"DATABASE_URL": d.DatabaseURL, "DATABASE_DIRECT_URL": d.DatabaseDirectURL} {
-		if u != "" && !strings.HasPrefix(u, "postgres://") && !strings.HasPrefix(u, "postgresql://") {
-			return fmt.Errorf("%s must begin with postgres:// or postgresql://", name)
+	for _, c := range []struct{ name, url string }{{"DATABASE_URL", d.DatabaseURL}, {"DATABASE_DIRECT_URL", d.DatabaseDirectURL}} {
+		if c.url != "" && !strings.HasPrefix(c.url, "postgres://") && !strings.HasPrefix(c.url, "postgresql://") {
+			return fmt.Errorf("%s must begin with postgres:// or postgresql://", c.name)
 		}
 	}
 	if d.DatabaseURL == "" && d.DatabaseDirectURL != "" {
@@ -104,6 +105,12 @@ func (d Database) Validate() error {
 	}
 	return nil
 }
+
+// secretKeyForm is what the Liveblocks client takes as a key.
+var secretKeyForm = regexp.MustCompile(`^sk_[\w-]+$`)
+
+// maxCallsPerSecond is more than one process could ever send.
+const maxCallsPerSecond = 100_000
 
 // Validate checks the settings of Liveblocks without ever repeating a secret.
 func (l Liveblocks) Validate() error {
@@ -116,6 +123,9 @@ func (l Liveblocks) Validate() error {
 	if !strings.HasPrefix(l.SecretKey, "sk_") {
 		return errors.New("LIVEBLOCKS_SECRET_KEY must begin with sk_; what begins with pk_ is the public key")
 	}
+	if !secretKeyForm.MatchString(l.SecretKey) {
+		return errors.New(`LIVEBLOCKS_SECRET_KEY must be sk_ followed by letters, digits, "_" and "-"; look for blanks, quotes or a line break in it`)
+	}
 	if len(l.WebhookSecret) == 0 {
 		return errors.New("LIVEBLOCKS_WEBHOOK_SECRET is not set; take the signing secret (whsec_...) from the Liveblocks dashboard under Webhooks")
 	}
@@ -123,9 +133,12 @@ func (l Liveblocks) Validate() error {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return errors.New("LIVEBLOCKS_BASE_URL must be a URL that begins with https:// or http://")
 	}
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return errors.New("LIVEBLOCKS_BASE_URL must not have a user, a query or a fragment; leave out what is before @ and behind ? or #")
+	}
 	switch {
-	case l.CallsPerSecond <= 0:
-		return errors.New("MIRROR_LIVEBLOCKS_CALLS_PER_SECOND must be above 0")
+	case !(l.CallsPerSecond > 0 && l.CallsPerSecond <= maxCallsPerSecond): // NaN is refused as well
+		return fmt.Errorf("MIRROR_LIVEBLOCKS_CALLS_PER_SECOND must be above 0 and at most %d", maxCallsPerSecond)
 	case l.CallTimeout <= 0:
 		return errors.New("MIRROR_LIVEBLOCKS_CALL_TIMEOUT must be above 0")
 	case l.MaxAnswer <= 0:
@@ -139,11 +152,17 @@ func (l Liveblocks) Validate() error {
 // Validate refuses to serve beyond this machine without a credential.
 func (a Addresses) Validate() error {
 	for _, t := range a.APIToken {
-		if len(strings.TrimSpace(t)) < 16 {
+		if strings.TrimSpace(t) != t {
+			return errors.New("MIRROR_API_TOKEN holds a token with a blank before or behind it; separate tokens by commas alone")
+		}
+		if len(t) < 16 {
 			return errors.New("MIRROR_API_TOKEN holds a token of fewer than 16 characters; make one with `openssl rand -hex 32`")
 		}
 	}
-	for name, addr := range map[string]string{"MIRROR_HTTP_ADDR": a.HTTPAddr, "MIRROR_GRPC_ADDR": a.GRPCAddr, "MIRROR_WEBHOOK_ADDR": a.WebhookAddr} {
+	for _, c := range []struct{ name, addr string }{
+		{"MIRROR_HTTP_ADDR", a.HTTPAddr}, {"MIRROR_GRPC_ADDR", a.GRPCAddr}, {"MIRROR_WEBHOOK_ADDR", a.WebhookAddr},
+	} {
+		name, addr := c.name, c.addr
 		if addr == "" && name == "MIRROR_WEBHOOK_ADDR" {
 			continue
 		}
@@ -174,7 +193,6 @@ func (w Work) Validate() error {
 	}{
 		{"MIRROR_WORKERS", w.Workers > 0},
 		{"MIRROR_MAX_ATTEMPTS", w.MaxAttempts > 0},
-		{"MIRROR_LEASE_TTL", w.LeaseTTL > 0},
 		{"MIRROR_BACKOFF_MIN", w.BackoffMin > 0},
 		{"MIRROR_BUSY_POLL", w.BusyPoll > 0},
 		{"MIRROR_SAFETY_POLL", w.SafetyPoll > 0},
@@ -184,6 +202,9 @@ func (w Work) Validate() error {
 		if !c.ok {
 			return fmt.Errorf("%s must be above 0", c.name)
 		}
+	}
+	if w.LeaseTTL < time.Second {
+		return errors.New("MIRROR_LEASE_TTL must be at least 1s, since a lease is renewed at a third of it")
 	}
 	if w.Settle < 0 {
 		return errors.New("MIRROR_SETTLE must not be negative; 0 leaves the settle fetch out")

@@ -2,8 +2,13 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/joho/godotenv"
@@ -49,7 +54,7 @@ func (r *Resolver) Validate(app *kong.Application) error {
 			}
 		}
 	}
-	for name := range r.values {
+	for _, name := range slices.Sorted(maps.Keys(r.values)) {
 		if !known[name] {
 			return fmt.Errorf("the configuration file sets %s, which is no setting; see `liveblocks-mirror serve --help`", name)
 		}
@@ -57,25 +62,77 @@ func (r *Resolver) Validate(app *kong.Application) error {
 	return nil
 }
 
-// Resolve returns the flag's value, or nil if nothing sets it.
+// Resolve returns the flag's value, or nil if nothing sets it. A variable that
+// is set to nothing counts as not set, since that is how compose files and
+// charts pass on what they were not given.
 func (r *Resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	empty := false
 	for _, name := range flag.Envs {
 		for _, lookup := range []func(string) (string, bool){r.Lookup, r.file} {
-			if v, ok := lookup(name); ok && v != "" {
-				return v, nil
+			v, ok := lookup(name)
+			empty = empty || ok && v == ""
+			source := name
+			if v == "" {
+				source = name + "_FILE"
+				path, _ := lookup(source)
+				if path == "" {
+					continue
+				}
+				b, err := os.ReadFile(path)
+				if err != nil {
+					return nil, fmt.Errorf("%s names %s, which cannot be read; it must be a file that this user may read", source, path)
+				}
+				if v = strings.TrimRight(string(b), "\r\n"); v == "" {
+					return nil, fmt.Errorf("%s names %s, which is empty; it must hold the value of %s", source, path, name)
+				}
 			}
-			path, ok := lookup(name + "_FILE")
-			if !ok || path == "" {
-				continue
-			}
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return nil, fmt.Errorf("%s_FILE names %s, which cannot be read", name, path)
-			}
-			return strings.TrimRight(string(b), "\r\n"), nil
+			return value(flag, source, v)
 		}
 	}
-	return nil, nil //nolint:nilnil // the interface's word for "not set here"
+	switch {
+	case !empty:
+		return nil, nil //nolint:nilnil // the interface's word for "not set here"
+	case flag.IsBool():
+		return "false", nil
+	default:
+		return flag.Default, nil
+	}
+}
+
+// value makes sure that v is what flag takes, and says so in the words of where
+// it stands. A secret is a string, takes anything, and so is never quoted.
+func value(flag *kong.Flag, source, v string) (any, error) {
+	if flag.IsSlice() {
+		items := strings.Split(v, ",")
+		for i := range items {
+			items[i] = strings.TrimSpace(items[i])
+		}
+		return strings.Join(items, ","), nil
+	}
+	trial := reflect.New(flag.Target.Type()).Elem()
+	err := flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: kong.Scan().PushTyped(v, kong.FlagValueToken)}, trial)
+	if err != nil || flag.Enum != "" && !flag.EnumMap()[v] {
+		return nil, fmt.Errorf("%s is %q and should be %s", source, v, form(flag))
+	}
+	return v, nil
+}
+
+// form says what a value of the flag looks like.
+func form(flag *kong.Flag) string {
+	switch flag.Target.Interface().(type) {
+	case bool:
+		return "true or false"
+	case int, int64:
+		return "a whole number"
+	case float64:
+		return "a number"
+	case time.Duration:
+		return "a duration such as 500ms, 30s or 5m"
+	case slog.Level:
+		return "debug, info, warn or error"
+	default:
+		return strings.Join(flag.EnumSlice(), " or ")
+	}
 }
 
 func (r *Resolver) file(name string) (string, bool) {

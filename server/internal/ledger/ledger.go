@@ -298,7 +298,10 @@ gather:
 	l.accept(ctx, batch)
 	var raised []mirror.Raised
 	for i, d := range batch {
-		if d.err == nil && d.accepted.Fresh {
+		if d.err == nil {
+			// Of a duplicate too: the attempt before it may have been committed without
+			// our knowledge, or by a replica that died of it, and nobody else would
+			// look for its work before the safety poll.
 			raised = append(raised, d.accepted.Raised...)
 		}
 		for _, twin := range twins[i] {

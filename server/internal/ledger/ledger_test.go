@@ -327,8 +327,8 @@ func TestDuplicatesWithinABatchShareTheAnswer(t *testing.T) {
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if len(b.raised) != 4 {
-			b.Fatalf("resources handed to the workers = %d; want those of two events", len(b.raised))
+		if len(b.raised) != 6 {
+			b.Fatalf("resources handed to the workers = %d; want those of two events, and once more those of the late duplicate", len(b.raised))
 		}
 	})
 }

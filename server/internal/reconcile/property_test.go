@@ -22,7 +22,7 @@ type trouble struct {
 
 	mu      sync.Mutex
 	chance  *rand.Rand
-	changed map[string]time.Time
+	changed map[liveblockstest.Match]time.Time
 	// limits is how many answers may yet be 429: each stops all calls for a second.
 	limits int
 }
@@ -35,13 +35,16 @@ func (tr *trouble) seed(seed uint64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.chance = rand.New(rand.NewPCG(seed, seed))
-	tr.changed, tr.limits = make(map[string]time.Time), 1
+	tr.changed, tr.limits = make(map[liveblockstest.Match]time.Time), 1
 }
 
 func (tr *trouble) note(ev liveblockstest.Event) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	tr.changed[ev.RoomID] = ev.Time
+	tr.changed[liveblockstest.Match{Room: ev.RoomID, Endpoint: liveblockstest.EndpointStorage}] = time.Now()
+	if ev.Type != liveblockstest.StorageUpdated {
+		tr.changed[liveblockstest.Match{Room: ev.RoomID, Endpoint: liveblockstest.EndpointRoom}] = time.Now()
+	}
 }
 
 func (tr *trouble) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -58,13 +61,13 @@ func (tr *trouble) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tr.mu.Lock()
 	// A lease lets only one call for a room's part be under way, so the step is
 	// that call's.
-	tr.fake.Script(match, tr.step(match.Room))
+	tr.fake.Script(match, tr.step(match))
 	tr.mu.Unlock()
 	tr.fake.ServeHTTP(w, r)
 }
 
-func (tr *trouble) step(room string) liveblockstest.Step {
-	if time.Since(tr.changed[room]) < lag && tr.chance.IntN(2) == 0 {
+func (tr *trouble) step(call liveblockstest.Match) liveblockstest.Step {
+	if time.Since(tr.changed[call]) < lag && tr.chance.IntN(2) == 0 {
 		return liveblockstest.Stale(1)
 	}
 	wait := time.Duration(tr.chance.IntN(15)) * time.Millisecond

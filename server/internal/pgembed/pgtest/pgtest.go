@@ -99,7 +99,10 @@ func Server(tb testing.TB) *pgembed.Server {
 		tb.Fatal("pgtest: no one would stop the server: call pgtest.Run from TestMain")
 	}
 	if shared.server == nil && shared.err == nil {
-		shared.server, shared.err = start()
+		shared.dir, shared.err = openDir()
+		if shared.err == nil {
+			shared.server, shared.err = start(shared.dir)
+		}
 	}
 	if shared.err != nil {
 		tb.Fatalf("pgtest: %v", shared.err)
@@ -107,18 +110,46 @@ func Server(tb testing.TB) *pgembed.Server {
 	return shared.server
 }
 
-func start() (*pgembed.Server, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*patience) // may have to install PostgreSQL
-	defer cancel()
+// Start starts a server for tb alone, which may do with it as it likes. It is
+// stopped when tb ends.
+func Start(tb testing.TB) *pgembed.Server {
+	tb.Helper()
+	dir, err := openDir()
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Errorf("pgtest: %v", err)
+		}
+	})
+	server, err := start(dir)
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := server.Stop(ctx); err != nil {
+			tb.Errorf("pgtest: %v", err)
+		}
+	})
+	return server
+}
+
+// openDir makes a folder that the server's own account can pass through when
+// root runs the tests.
+func openDir() (string, error) {
 	dir, err := os.MkdirTemp("", "pgtest-")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	shared.dir = dir
-	// When root runs the tests, the server's own account has to pass through.
-	if err := os.Chmod(dir, 0o711); err != nil {
-		return nil, err
-	}
+	return dir, os.Chmod(dir, 0o711)
+}
+
+func start(dir string) (*pgembed.Server, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience) // may have to install PostgreSQL
+	defer cancel()
 	cfg := pgembed.Config{DataDir: dir, Settings: map[string]string{
 		"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "400",
 	}}

@@ -11,8 +11,9 @@ import (
 func TestContract(t *testing.T) {
 	t.Parallel()
 	needServer(t)
+	all := &databases{parent: t}
 	storetest.Run(t, func(t testing.TB) storetest.Database {
-		url := migratedDatabase(t)
+		url := all.lend(t)
 		return func(t storetest.T) store.Store { return open(t, postgres.Config{URL: url}) }
 	})
 }

@@ -1,54 +1,23 @@
 package postgres_test
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
-
-// ownServer starts a server that the test may kill.
-func ownServer(t *testing.T) *pgembed.Server {
-	t.Helper()
-	needServer(t)
-	dir, err := os.MkdirTemp("", "outage-")
-	if err != nil {
-		t.Fatalf("MkdirTemp = %v", err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	// When root runs the tests, the server's own account has to pass through.
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatalf("Chmod = %v", err)
-	}
-	cfg := pgembed.Config{DataDir: dir, Settings: map[string]string{"shared_buffers": "16MB", "fsync": "off"}}
-	if cache, err := os.UserCacheDir(); err == nil {
-		cfg.CacheDir = filepath.Join(cache, "liveblocks-mirror", "postgres")
-	}
-	s, err := pgembed.Start(t.Context(), cfg)
-	if err != nil {
-		t.Fatalf("Start = %v", err)
-	}
-	t.Cleanup(func() {
-		if err := s.Stop(context.Background()); err != nil {
-			t.Errorf("Stop = %v", err)
-		}
-	})
-	return s
-}
 
 // The server is killed while calls are made. Every failure says that the
 // database is away, no acknowledged event is lost, and one store outlives it all.
 func TestServerIsKilled(t *testing.T) {
 	t.Parallel()
-	server := ownServer(t)
+	needServer(t)
+	server := pgtest.Start(t)
 	migrate(t, server.URL())
 	s := open(t, postgres.Config{URL: server.URL(), MaxConns: 4})
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -43,7 +43,7 @@ func startPooler(t *testing.T) func(direct string) string {
 		t.Fatalf("ParseConfig = %v", err)
 	}
 	account := accountFor(t, server.Host)
-	dir, err := os.MkdirTemp("", "pooler-")
+	dir, err := os.MkdirTemp("", "pooler-") //nolint:usetesting // other accounts have to reach it
 	if err != nil {
 		t.Fatalf("MkdirTemp = %v", err)
 	}
@@ -140,9 +140,10 @@ func accountFor(t *testing.T, host string) *syscall.Credential {
 func TestContractThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	through := startPooler(t)
-	t.Run("pooled", func(t *testing.T) { wantPooled(t, through(migratedDatabase(t))) })
+	wantPooled(t, through(migratedDatabase(t)))
+	all := &databases{parent: t}
 	storetest.Run(t, func(t testing.TB) storetest.Database {
-		pooled := through(migratedDatabase(t))
+		pooled := through(all.lend(t))
 		return func(t storetest.T) store.Store { return open(t, postgres.Config{URL: pooled, Pooled: true}) }
 	})
 	t.Run("migrate", func(t *testing.T) {

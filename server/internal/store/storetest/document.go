@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -126,11 +127,13 @@ func documentBytes(e *env) {
 
 func largeDocument(e *env) {
 	const size = 16 << 20
-	content := make([]byte, 0, size+100)
+	content := make([]byte, 0, size+5_000)
 	content = append(content, `{"a":[`...)
-	rng := rand.New(rand.NewPCG(1, 2))
+	rng := rand.NewChaCha8([32]byte{2})
+	var noise [2_000]byte
 	for len(content) < size {
-		content = fmt.Appendf(content, `"%x",`, rng.Uint64())
+		_, _ = rng.Read(noise[:]) // never fails
+		content = append(hex.AppendEncode(append(content, '"'), noise[:]), `",`...)
 	}
 	content = append(content, `0]}`...)
 	e.mirrorRoom("room", e.roomContent(`{}`))

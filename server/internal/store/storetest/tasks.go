@@ -25,6 +25,7 @@ var taskCases = []testCase{
 	{"what comes in during the fetch is due again", raisedDuringLease},
 	{"settle fetch comes once", settleOnce},
 	{"settle fetch begins anew with an event", settleAnew},
+	{"settle fetch that is brought forward is still owed", settleBroughtForward},
 	{"no settle fetch with zero", settleZero},
 	{"no settle fetch without an event", settleNoEvent},
 	{"burst costs one more fetch", burst},
@@ -342,6 +343,39 @@ func settleAnew(e *env) {
 	e.pass(settle)
 	if applied = e.fetch(r); !applied.Due.IsZero() {
 		e.Fatalf("last Apply = %+v; want nothing more to do", applied)
+	}
+}
+
+// What makes a resource due before its settle fetch takes that one's place, and
+// comes too soon after the event to be it.
+func settleBroughtForward(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	r := storageOf("room")
+	for what, f := range map[string]func(){
+		"request": func() {
+			_, err := e.Request(e.ctx(), []mirror.Resource{r}, e.now)
+			e.must("Request", err)
+		},
+		"retry": func() {
+			_, err := e.Retry(e.ctx(), r, e.now)
+			e.must("Retry", err)
+		},
+		"room that is back": func() {
+			e.raise(roomOf("room"))
+			e.applyMissing(e.claim(roomOf("room")))
+			e.mirrorRoom("room", e.roomContent(`{}`))
+		},
+	} {
+		e.raise(r)
+		e.fetch(r)
+		f()
+		if applied := e.fetch(r); !applied.Due.Equal(e.now.Add(settle)) {
+			e.Fatalf("Apply after a %s = %+v; want the settle fetch still to come", what, applied)
+		}
+		e.pass(settle)
+		if applied := e.fetch(r); !applied.Due.IsZero() {
+			e.Fatalf("settle Apply after a %s = %+v; want nothing more to do", what, applied)
+		}
 	}
 }
 

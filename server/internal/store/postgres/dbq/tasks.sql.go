@@ -264,6 +264,8 @@ update mirror_resource_state
 set generation = generation + 1,
     due_time = least(due_time, greatest($1, not_before)),
     again_time = least(again_time, $1),
+    -- A settle fetch that is brought forward is still owed.
+    settle = settle or due_time is not null and generation = applied_generation,
     attempts = case when fail_time is null then attempts else 0 end,
     fail_time = null
 where bucket = $2 and project_id = $3 and room_id = $4 and kind <> 1
@@ -348,6 +350,7 @@ on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     due_time = least(s.due_time, excluded.due_time),
     again_time = least(s.again_time, excluded.due_time),
     not_before = null,
+    settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
     attempts = 0,
     fail_time = null
 returning generation
@@ -378,7 +381,8 @@ func (q *Queries) Request(ctx context.Context, arg RequestParams) (int64, error)
 
 const retry = `-- name: Retry :execrows
 update mirror_resource_state
-set due_time = $1, not_before = null, attempts = 0, fail_time = null
+set due_time = $1, not_before = null, attempts = 0, fail_time = null,
+    settle = settle or due_time is not null and generation = applied_generation
 where bucket = $2 and project_id = $3 and room_id = $4
     and kind = $5 and resource_id = $6
     and (due_time is not null or generation > applied_generation or fail_time is not null)

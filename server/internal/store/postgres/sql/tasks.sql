@@ -100,6 +100,8 @@ update mirror_resource_state
 set generation = generation + 1,
     due_time = least(due_time, greatest(@now, not_before)),
     again_time = least(again_time, @now),
+    -- A settle fetch that is brought forward is still owed.
+    settle = settle or due_time is not null and generation = applied_generation,
     attempts = case when fail_time is null then attempts else 0 end,
     fail_time = null
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind <> 1
@@ -120,13 +122,15 @@ on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     due_time = least(s.due_time, excluded.due_time),
     again_time = least(s.again_time, excluded.due_time),
     not_before = null,
+    settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
     attempts = 0,
     fail_time = null
 returning generation;
 
 -- name: Retry :execrows
 update mirror_resource_state
-set due_time = @now, not_before = null, attempts = 0, fail_time = null
+set due_time = @now, not_before = null, attempts = 0, fail_time = null,
+    settle = settle or due_time is not null and generation = applied_generation
 where bucket = @bucket and project_id = @project_id and room_id = @room_id
     and kind = @kind and resource_id = @resource_id
     and (due_time is not null or generation > applied_generation or fail_time is not null);

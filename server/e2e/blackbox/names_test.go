@@ -1,0 +1,130 @@
+package blackbox_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+// Ids are bytes: what a database, a URL or Unicode takes for the same is not.
+func TestNamesStayApart(t *testing.T) {
+	t.Parallel()
+	s, fake := start(t, nil)
+	names := []string{
+		"Room", "room", "room ", "roöm", "a/b:c?d#e%f",
+		"roo\u0308m", " room", "room/", "a%2Fb:c?d#e%f", ":read", "storage:read", "..", "+&=;,\"'\\", "日本語 👩‍👩‍👧",
+	}
+	slices.Sort(names) // by bytes, as lists are
+	content := make(map[string][]byte, len(names))
+	for i, name := range names {
+		content[name] = storage(strconv.Itoa(i))
+		create(t, s, fake, name, liveblockstest.RoomOptions{Storage: content[name], Metadata: map[string]any{"n": strconv.Itoa(i)}})
+	}
+	awaitIdle(t, s)
+
+	mirror, events := s.Mirror(t), mirrorv1.NewEventServiceClient(s.Dial(t))
+	for i, name := range names {
+		room, err := mirror.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: name})
+		if err != nil {
+			t.Fatalf("GetRoom(%q): %v", name, err)
+		}
+		var overHTTP mirrorv1.GetRoomResponse
+		_, _, body := s.Get(t, roomPath(name, ""))
+		if err := protojson.Unmarshal(body, &overHTTP); err != nil {
+			t.Fatalf("GET %s: %v: %s", roomPath(name, ""), err, body)
+		}
+		for _, got := range []*mirrorv1.Room{room.GetRoom(), overHTTP.GetRoom()} {
+			if got.GetRoomId() != name || got.GetMetadata()["n"].GetStringValue() != strconv.Itoa(i) {
+				t.Errorf("room %q = %v", name, got)
+			}
+		}
+		doc, err := mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
+			RoomId: name, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+		})
+		if err != nil || string(doc.GetDocument().GetContent()) != string(content[name]) {
+			t.Errorf("GetStorageDocument(%q) = %v, %v; want %s", name, doc, err, content[name])
+		}
+		if status, _, got := s.Get(t, roomPath(name, "/storage:read?format=plain-lson")); status != http.StatusOK || string(got) != string(content[name]) {
+			t.Errorf("GET %s = %d %s; want %s", roomPath(name, "/storage:read"), status, got, content[name])
+		}
+		// Filters mean the same bytes.
+		list, err := events.ListEvents(t.Context(), &mirrorv1.ListEventsRequest{RoomId: name})
+		if err != nil || len(list.GetEvents()) != 1 || list.GetEvents()[0].GetRoomId() != name {
+			t.Errorf("ListEvents of room %q = %v, %v; want its only one", name, list, err)
+		}
+		_, _, body = s.Get(t, "/v1/events?roomId="+url.QueryEscape(name))
+		var listed struct {
+			Events []struct {
+				RoomID string `json:"roomId"`
+			} `json:"events"`
+		}
+		if err := json.Unmarshal(body, &listed); err != nil || len(listed.Events) != 1 || listed.Events[0].RoomID != name {
+			t.Errorf("GET /v1/events of room %q = %s (%v)", name, body, err)
+		}
+		// A task is named by an opaque id that holds the name.
+		tasks, err := s.Admin(t).ListTasks(t.Context(), &mirrorv1.ListTasksRequest{RoomId: name, State: mirrorv1.TaskState_TASK_STATE_DONE})
+		if err != nil || len(tasks.GetTasks()) != 2 {
+			t.Errorf("ListTasks of room %q = %v, %v; want two", name, tasks, err)
+		}
+		for _, task := range tasks.GetTasks() {
+			if status, _, body := s.Get(t, "/v1/admin/tasks/"+task.GetTaskId()); status != http.StatusOK {
+				t.Errorf("GET task of room %q = %d %s", name, status, body)
+			}
+		}
+	}
+
+	checkLists(t, s, names)
+}
+
+// checkLists walks the lists page by page and compares the names in them.
+func checkLists(t *testing.T, s *harness.Service, names []string) {
+	t.Helper()
+	for path, items := range map[string]string{"/v1/rooms": "rooms", "/v1/documents": "documents"} {
+		var got []string
+		for token, more := "", true; more; more = token != "" {
+			_, _, body := s.Get(t, path+"?pageSize=3&pageToken="+url.QueryEscape(token))
+			var page map[string]json.RawMessage
+			if err := json.Unmarshal(body, &page); err != nil {
+				t.Fatalf("GET %s: %v: %s", path, err, body)
+			}
+			var rows []struct {
+				RoomID string `json:"roomId"`
+			}
+			if err := json.Unmarshal(page[items], &rows); err != nil {
+				t.Fatalf("GET %s: %v: %s", path, err, body)
+			}
+			for _, row := range rows {
+				got = append(got, row.RoomID)
+			}
+			if err := json.Unmarshal(page["nextPageToken"], &token); err != nil {
+				t.Fatalf("GET %s: %v: %s", path, err, body)
+			}
+		}
+		if diff := cmp.Diff(names, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", path, diff)
+		}
+	}
+	for prefix, want := range map[string][]string{"room": {"room", "room ", "room/"}, "roo": {"room", "room ", "room/", "roo\u0308m"}, "a%": {"a%2Fb:c?d#e%f"}} {
+		list, err := s.Mirror(t).ListRooms(t.Context(), &mirrorv1.ListRoomsRequest{RoomIdPrefix: prefix})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, room := range list.GetRooms() {
+			got = append(got, room.GetRoomId())
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("rooms that begin with %q (-want +got):\n%s", prefix, diff)
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package blackbox_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+// The largest body that is taken and the smallest that is not, with and without their
+// length announced.
+func TestBodyLimit(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, nil)
+	const limit = 1 << 20
+	event := func(size int) []byte {
+		head := `{"type":"threadCreated","data":{"projectId":"` + harness.LiveblocksProject + `"},"padding":"`
+		return []byte(head + strings.Repeat("x", size-len(head)-2) + `"}`)
+	}
+	for _, chunked := range []bool{false, true} {
+		for _, size := range []int{limit, limit + 1, 4 * limit} {
+			name := fmt.Sprintf("%d bytes, chunked %v", size, chunked)
+			d := harness.Sign(t, event(size))
+			var body io.Reader = bytes.NewReader(d.Body)
+			if chunked {
+				body = struct{ io.Reader }{body}
+			}
+			got := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, body)
+			if size > limit {
+				if got.status != http.StatusRequestEntityTooLarge || got.reason() != "PAYLOAD_TOO_LARGE" || got.header.Get("Webhook-Delivery") != "abort-message" {
+					t.Errorf("%s: %d %v %s; want 413 with webhook-delivery: abort-message", name, got.status, got.header, got.body)
+				}
+				if a := send(t, http.MethodGet, s.URL("/v1/events/"+d.ID), nil, nil); a.status != http.StatusNotFound {
+					t.Errorf("%s: the event answers %d; want 404", name, a.status)
+				}
+				continue
+			}
+			if got.status != http.StatusOK {
+				t.Fatalf("%s: %d %s; want 200", name, got.status, got.body)
+			}
+			resp, err := mirrorv1.NewEventServiceClient(s.Dial(t)).GetEvent(t.Context(), &mirrorv1.GetEventRequest{EventId: d.ID})
+			if err != nil {
+				t.Fatalf("%s: GetEvent: %v", name, err)
+			}
+			if !bytes.Equal(resp.GetEvent().GetPayload(), d.Body) {
+				t.Errorf("%s: the payload was recorded as %d other bytes", name, len(resp.GetEvent().GetPayload()))
+			}
+		}
+	}
+}
+
+// storage is a Storage document whose only member is given as JSON.
+func storage(member string) []byte {
+	return []byte(`{"liveblocksType":"LiveObject","data":{"v":` + member + `}}`)
+}
+
+// notes is a Storage document of exactly so many bytes, 64 of them not in its JSON form.
+func notes(size int) []byte {
+	head := `{"liveblocksType":"LiveObject","data":{"v":{"liveblocksType":"LiveList","data":[`
+	tail := `]}}}`
+	var b strings.Builder
+	b.Grow(size)
+	b.WriteString(head)
+	for i := 0; b.Len() < size-len(tail)-200; i++ {
+		fmt.Fprintf(&b, `{"id":%d,"text":"note %d %x"},`, i, i, i*2654435761)
+	}
+	b.WriteByte('"')
+	b.WriteString(strings.Repeat("z", size-len(tail)-b.Len()-1))
+	b.WriteByte('"')
+	b.WriteString(tail)
+	return []byte(b.String())
+}
+
+// Documents that are valid and odd are read back byte for byte in every way there is,
+// whether or not the database can hold them as JSON too.
+func TestOddDocuments(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	url := database(t)
+	fake := harness.NewFake(t)
+	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MIGRATE": ""}})
+	mirror := s.Mirror(t)
+	conn := connect(t, url)
+
+	for _, c := range []struct {
+		room    string
+		lson    []byte
+		json    string // its JSON form, if that is looked at
+		problem string // part of data_problem
+		column  string // data->>'v'
+		large   bool   // too large for one message
+	}{
+		{room: "nul", lson: storage(`"a\u0000b"`), json: `{"v":"a\u0000b"}`, problem: `\u0000`},
+		{room: "nul in a key", lson: storage(`{"a\u0000b":1}`), json: `{"v":{"a\u0000b":1}}`, problem: `\u0000`},
+		{room: "lone surrogate", lson: storage(`"x\ud83dy"`), json: `{"v":"x\ud83dy"}`, problem: "surrogate"},
+		{room: "whole pair", lson: storage(`"x\ud83d\udc4by"`), json: `{"v":"x\ud83d\udc4by"}`, column: "x👋y"},
+		{room: "2^53+1", lson: storage(`9007199254740993`), json: `{"v":9007199254740993}`, column: "9007199254740993"},
+		{room: "long numbers", lson: storage(`[1.7976931348623157e+308,5e-324,0.1000000000000000055511151231257827]`)},
+		{room: "60 levels", lson: storage(strings.Repeat("[", 60) + strings.Repeat("]", 60)), column: strings.Repeat("[", 60) + strings.Repeat("]", 60)},
+		{room: "the same key twice", lson: []byte(`{"liveblocksType":"LiveObject","data":{"v":1,"v":2}}`), column: "2"},
+		{room: "spaces", lson: []byte(" {\n\t\"liveblocksType\" : \"LiveObject\" , \"data\" : { \"v\" : 1 } }\r\n"), column: "1"},
+		{room: "empty", lson: []byte(liveblockstest.EmptyStorage), json: `{}`},
+		{room: "5 MiB", lson: notes(5 * mib), large: true},
+		{room: "16 MiB", lson: notes(16 * mib), large: true},
+		{room: "over 16 MiB", lson: notes(16*mib + 64 + 4096), problem: "kept as data are at most 16777216", large: true},
+	} {
+		create(t, s, fake, c.room, liveblockstest.RoomOptions{Storage: c.lson})
+		awaitStorage(t, s, c.room, c.lson) // over HTTP
+
+		read, err := readDocument(t, mirror, &mirrorv1.ReadDocumentRequest{RoomId: c.room, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON})
+		if err != nil || !bytes.Equal(read, c.lson) {
+			t.Errorf("%s: ReadDocument returned %d bytes (%v); want the %d of Liveblocks", c.room, len(read), err, len(c.lson))
+		}
+		if c.json != "" {
+			if _, _, got := s.Get(t, roomPath(c.room, "/storage:read?format=json")); string(got) != c.json {
+				t.Errorf("%s: as JSON %s; want %s", c.room, got, c.json)
+			}
+		}
+
+		doc, err := mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
+			RoomId: c.room, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+		})
+		switch {
+		case c.large:
+			if status.Code(err) != codes.FailedPrecondition || reasonOf(err) != "DOCUMENT_TOO_LARGE" {
+				t.Errorf("%s: GetStorageDocument = %v; want FAILED_PRECONDITION DOCUMENT_TOO_LARGE", c.room, err)
+			}
+			doc, err = mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
+				RoomId: c.room, View: mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC,
+			})
+			if err != nil {
+				t.Fatalf("%s: GetStorageDocument in the basic view: %v", c.room, err)
+			}
+		case err != nil:
+			t.Fatalf("%s: GetStorageDocument: %v", c.room, err)
+		case !bytes.Equal(doc.GetDocument().GetContent(), c.lson):
+			t.Errorf("%s: GetStorageDocument returned %q; want %q", c.room, doc.GetDocument().GetContent(), c.lson)
+		}
+		if size := doc.GetDocument().GetSourceSize(); size != int64(len(c.lson)) {
+			t.Errorf("%s: source_size = %d; want %d", c.room, size, len(c.lson))
+		}
+
+		// The JSON column, its absence, and the view over it.
+		var problem string
+		var null, same bool
+		if err := conn.QueryRow(t.Context(), `select data_problem, data is null, coalesce(data->>'v', '') = $2 from mirror_document where room_id = $1`,
+			c.room, c.column).Scan(&problem, &null, &same); err != nil {
+			t.Fatal(err)
+		}
+		if null != (c.problem != "") || !strings.Contains(problem, c.problem) || problem != doc.GetDocument().GetDataProblem() {
+			t.Errorf("%s: data is null: %v, data_problem %q, over gRPC %q; want %q", c.room, null, problem, doc.GetDocument().GetDataProblem(), c.problem)
+		}
+		if c.column != "" && !same {
+			t.Errorf("%s: data->>'v' is not %s", c.room, c.column)
+		}
+		inView := count(t, conn, "select count(*) from liveblocks_documents where room_id = $1 and data is not null and updated_at is not null", c.room)
+		if want := map[bool]int{true: 0, false: 1}[null]; inView != want {
+			t.Errorf("%s: liveblocks_documents has %d rows; want %d", c.room, inView, want)
+		}
+	}
+
+	// Nothing of this has got in the way of what came after it.
+	awaitIdle(t, s)
+	create(t, s, fake, "afterwards", liveblockstest.RoomOptions{Storage: storage("1")})
+	awaitStorage(t, s, "afterwards", storage("1"))
+}
+
+// An answer that is no document fails its task with the reason, and only its own.
+func TestBadAnswerFailsAlone(t *testing.T) {
+	t.Parallel()
+	s, fake := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2", "MIRROR_LIVEBLOCKS_MAX_ANSWER": "1000000"})
+	for room, lson := range map[string][]byte{
+		"garbage": []byte("<!doctype html>"), "half": []byte(`{"liveblocksType":"LiveObject","data":{`), "too large": notes(1000001),
+	} {
+		create(t, s, fake, room, liveblockstest.RoomOptions{Storage: lson})
+		harness.Eventually(t, patience, func() error {
+			resp, err := s.Admin(t).ListTasks(t.Context(), &mirrorv1.ListTasksRequest{RoomId: room, State: mirrorv1.TaskState_TASK_STATE_FAILED})
+			if err != nil {
+				return err
+			}
+			if len(resp.GetTasks()) != 1 || resp.GetTasks()[0].GetLastError() == "" {
+				return fmt.Errorf("failed tasks of %q: %v; want one with its error", room, resp.GetTasks())
+			}
+			return nil
+		})
+		if status, _, body := s.Get(t, roomPath(room, "/storage:read")); status != http.StatusNotFound {
+			t.Errorf("%s: the document that never was answers %d %.100s; want 404", room, status, body)
+		}
+	}
+	create(t, s, fake, "fine", liveblockstest.RoomOptions{Storage: storage("1")})
+	awaitStorage(t, s, "fine", storage("1"))
+	if err := fake.SetStorage("garbage", storage(`"mended"`)); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, s, liveblockstest.StorageUpdated, "garbage")
+	awaitStorage(t, s, "garbage", storage(`"mended"`))
+}
+
+// readDocument reads a stream to its end.
+func readDocument(t *testing.T, c mirrorv1.MirrorServiceClient, req *mirrorv1.ReadDocumentRequest) ([]byte, error) {
+	t.Helper()
+	stream, err := c.ReadDocument(t.Context(), req)
+	if err != nil {
+		return nil, err
+	}
+	var doc []byte
+	for {
+		chunk, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return doc, nil
+		}
+		if err != nil {
+			return doc, err
+		}
+		doc = append(doc, chunk.GetData()...)
+	}
+}

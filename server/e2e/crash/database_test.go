@@ -1,0 +1,351 @@
+package crash_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+)
+
+// refusals counts the deliveries of s that are refused from now on, which they
+// are with 503 and Retry-After; any other answer fails in [site.converge].
+func (s *site) refusals() *atomic.Int64 {
+	var n atomic.Int64
+	count := func(status int, _ http.Header) {
+		if status == http.StatusServiceUnavailable {
+			n.Add(1)
+		}
+	}
+	s.onAnswer.Store(&count)
+	return &n
+}
+
+// wantReady waits until /readyz answers so.
+func (s *site) wantReady(service *harness.Service, status int) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		code, _, body := service.Get(s.t, "/readyz")
+		return unless(code == status, "/readyz = %d %s; want %d", code, body, status)
+	})
+}
+
+// killServer ends a PostgreSQL server with SIGKILL and waits until another
+// process serves its data.
+func killServer(t *testing.T, pid int, now func() (int, error)) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatalf("kill PostgreSQL = %v", err)
+	}
+	eventually(t, func() error {
+		p, err := now()
+		if err != nil {
+			return err
+		}
+		return unless(p != 0 && p != pid, "no new server yet")
+	})
+}
+
+// Invariant 1 while the database comes and goes: what cannot be recorded is
+// refused, and what was acknowledged outlives a crash of the server.
+func TestPostgresKilled(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	if err := postgres.Migrate(t.Context(), server.URL(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	s := newSite(t, server.URL())
+	service := s.start()
+	s.populate(service)
+	s.wantReady(service, http.StatusOK)
+	pid := func() (int, error) { return server.Pid(), nil }
+	stop := s.load()
+	s.more(20)
+
+	// An outage that lasts: the server comes back, and the way to it stays cut
+	// until all was seen.
+	refused := s.refusals()
+	s.proxy.shut()
+	killServer(t, server.Pid(), pid)
+	eventually(t, func() error { return unless(refused.Load() >= 3, "%d deliveries refused", refused.Load()) })
+	s.wantReady(service, http.StatusServiceUnavailable)
+	if code, _, _ := service.Get(t, "/healthz"); code != http.StatusOK {
+		t.Fatalf("/healthz in an outage = %d; want 200, or the process would be restarted for nothing", code)
+	}
+	s.proxy.open()
+	s.wantReady(service, http.StatusOK)
+	s.more(50)
+
+	// One as short as it can be.
+	killServer(t, server.Pid(), pid)
+	s.more(50)
+
+	// Connections that break, wherever they are.
+	for range 5 {
+		s.proxy.shut()
+		s.proxy.open()
+		s.more(15)
+	}
+	s.wantReady(service, http.StatusOK)
+	stop()
+	s.converge(service)
+}
+
+// embeddedServer reads from the pid file of the data folder who runs there, and
+// in which folder the socket is.
+func embeddedServer(dataDir string) (pid int, socket string, err error) {
+	b, err := os.ReadFile(filepath.Join(dataDir, "pgdata", "postmaster.pid"))
+	if err != nil {
+		return 0, "", err
+	}
+	lines := strings.Split(string(b), "\n")
+	if err := unless(len(lines) > 7 && strings.HasPrefix(lines[7], "ready"), "the server is not ready"); err != nil {
+		return 0, "", err
+	}
+	pid, err = strconv.Atoi(lines[0])
+	return pid, lines[4], err
+}
+
+// embedded makes a site whose service runs a database of its own, and starts it.
+func embedded(t *testing.T, as *syscall.Credential) (s *site, service *harness.Service, dataDir string) {
+	t.Helper()
+	dataDir = filepath.Join(harness.Dir(t, as), "data")
+	s = newSite(t, "")
+	s.as = as
+	s.env["MIRROR_DATA_DIR"] = dataDir
+	service = s.start()
+	_, socket, err := embeddedServer(dataDir)
+	if err != nil {
+		t.Fatalf("embedded server = %v", err)
+	}
+	query := url.Values{"host": {socket}, "port": {"5432"}, "user": {"postgres"}, "sslmode": {"disable"}}
+	s.connect((&url.URL{Scheme: "postgres", Path: "/mirror", RawQuery: query.Encode()}).String())
+	return s, service, dataDir
+}
+
+// end stops the service in order, so that no server is left in a folder that is
+// about to go.
+func (s *site) end(service *harness.Service) {
+	s.t.Helper()
+	s.db.Close()
+	if _, err := service.Stop(s.t); err != nil {
+		s.t.Fatalf("Stop = %v", err)
+	}
+}
+
+func TestEmbeddedPostgresKilled(t *testing.T) {
+	t.Parallel()
+	s, service, dataDir := embedded(t, nil)
+	s.populate(service)
+	stop := s.load()
+	s.more(20)
+	refused := s.refusals()
+	for range 2 {
+		before := refused.Load()
+		pid, _, err := embeddedServer(dataDir)
+		if err != nil {
+			t.Fatalf("embedded server = %v", err)
+		}
+		killServer(t, pid, func() (int, error) {
+			pid, _, err := embeddedServer(dataDir)
+			return pid, err
+		})
+		// It stays so for a second at least, until the database has proved itself.
+		s.wantReady(service, http.StatusServiceUnavailable)
+		s.wantReady(service, http.StatusOK)
+		if refused.Load() == before {
+			t.Fatal("no delivery was refused while the server was dead")
+		}
+		s.more(50)
+	}
+	stop()
+	s.converge(service)
+	s.end(service)
+}
+
+// The default needs no database of the user's: it is there after a crash, for
+// root as for anybody else.
+func TestEmbeddedServiceKilled(t *testing.T) {
+	t.Parallel()
+	accounts := map[string]*syscall.Credential{"own account": nil}
+	if os.Geteuid() == 0 {
+		const nobody = 65534
+		accounts["nobody"] = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	for name, as := range accounts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, service, dataDir := embedded(t, as)
+			s.populate(service)
+			var st syscall.Stat_t
+			if err := syscall.Stat(filepath.Join(dataDir, "pgdata"), &st); err != nil {
+				t.Fatalf("Stat = %v", err)
+			}
+			if as != nil && st.Uid != as.Uid || st.Uid == 0 {
+				t.Fatalf("the data belongs to account %d; want that of the service, and never root", st.Uid)
+			}
+			stop := s.load()
+			for range 2 {
+				s.more(30)
+				s.kill(service)
+				service = s.start()
+			}
+			s.more(50)
+			stop()
+			s.converge(service)
+			s.end(service)
+		})
+	}
+}
+
+// A connection that breaks in the middle of a commit leaves the service not
+// knowing. It must not claim what it does not know, and the next attempt settles
+// it: the event counts once, and what it tells of is fetched although nothing
+// else comes in.
+func TestLedgerCommitCut(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		when     moment
+		recorded int
+	}{
+		{"statement not sent", beforeSend, 0},
+		{"statement half sent", halfSent, 0},
+		{"reply lost", beforeReply, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, clone(t))
+			service := s.start("MIRROR_BUSY_POLL=100ms")
+			s.create("room", document(1))
+			s.converge(service)
+			s.idle(500 * time.Millisecond) // no look for work of earlier days finds this one by chance
+
+			s.fake.OnEvent(nil) // this one is delivered by hand
+			d := s.update("room", document(2))
+			tr := s.proxy.set(c.when, "AcceptEvents")
+			type answer struct {
+				code   int
+				header http.Header
+				err    error
+			}
+			first := make(chan answer, 1)
+			go func() {
+				code, header, err := s.post(service, d)
+				first <- answer{code, header, err}
+			}()
+			tr.await(t)
+			if n := recorded(s, []string{d.ID}); n != c.recorded {
+				t.Fatalf("event recorded %d times; want %d", n, c.recorded)
+			}
+			tr.cut()
+			if got := <-first; got.err != nil || got.code != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+				t.Fatalf("answer after the cut = %d, %v, %v; want 503 with Retry-After", got.code, got.header, got.err)
+			}
+			generation := one[int64](s, "select generation from mirror_resource_state where kind = 2")
+
+			code, _, body, err := s.exchange(service, d)
+			var receipt struct{ Duplicate bool }
+			if err != nil || code != http.StatusOK || json.Unmarshal(body, &receipt) != nil || receipt.Duplicate != (c.recorded == 1) {
+				t.Fatalf("second attempt = %d %s, %v; want 200, and a duplicate: %v", code, body, err, c.recorded == 1)
+			}
+			s.sent[d.ID] = &sent{body: d.Body, acked: true}
+			want := generation + 1 - int64(c.recorded)
+			if got := one[int64](s, "select generation from mirror_resource_state where kind = 2"); got != want {
+				t.Fatalf("generation = %d; want %d: a duplicate raises none", got, want)
+			}
+			s.converge(service)
+		})
+	}
+}
+
+// update changes a document whose event nobody delivers, and returns its signed
+// webhook.
+func (s *site) update(room string, lson []byte) harness.Delivery {
+	s.t.Helper()
+	if err := s.fake.SetStorage(room, lson); err != nil {
+		s.t.Fatalf("SetStorage = %v", err)
+	}
+	return harness.SignEvent(s.t, storageUpdated(room))
+}
+
+// The same for what was fetched: whether it was written or not, it ends up there
+// once.
+func TestApplyCommitCut(t *testing.T) {
+	t.Parallel()
+	for name, when := range map[string]moment{"commit not sent": beforeSend, "reply lost": beforeReply} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, clone(t))
+			service := s.start()
+			s.create("room", document(1))
+			s.converge(service)
+			changes := one[int64](s, "select sum(n)::bigint from mirror_feed_head")
+			tr := s.proxy.set(when, "UpsertDocument", "commit")
+			if err := s.fake.SetStorage("room", document(2)); err != nil {
+				t.Fatalf("SetStorage = %v", err)
+			}
+			tr.await(t)
+			want := 0
+			if when == beforeReply {
+				want = 1
+			}
+			if n := written(s, tr); n != want {
+				t.Fatalf("document written %d times; want %d", n, want)
+			}
+			tr.cut()
+			s.converge(service)
+			if n := one[int64](s, "select sum(n)::bigint from mirror_feed_head"); n != changes+1 {
+				t.Fatalf("change entries = %d; want %d, since one thing changed once", n, changes+1)
+			}
+		})
+	}
+}
+
+// Through a pooler that hands every transaction another connection, with a
+// straight way for the migrations.
+func TestPooler(t *testing.T) {
+	t.Parallel()
+	direct := pgtest.Database(t)
+	pooler := pgtest.StartPooler(t, direct)
+	s := newSite(t, direct)
+	s.url = pooler.URL
+	s.env["DATABASE_DIRECT_URL"] = s.proxy.url
+	s.env["MIRROR_MIGRATE"] = "true"
+	first := s.start()
+	if s.proxy.executed("create") == 0 {
+		t.Fatal("no table was created over the straight way")
+	}
+	s.populate(first)
+	stop := s.load()
+	s.more(150)
+	s.kill(first)
+	second := s.start()
+	s.more(150)
+	stop()
+	s.converge(second)
+	if n := pooler.Transactions(t); n < s.acked.Load()/senderSlots {
+		t.Fatalf("%d transactions went through the pooler for %d deliveries", n, s.acked.Load())
+	}
+	if n := s.proxy.executed("AcceptEvents"); n != 0 {
+		t.Fatalf("%d ledger statements went the straight way; want them through the pooler", n)
+	}
+	for _, log := range []string{first.Log(), second.Log()} {
+		for line := range strings.Lines(log) {
+			if strings.Contains(line, "SQLSTATE") || strings.Contains(line, "prepared statement") || strings.Contains(line, "level=ERROR") {
+				t.Errorf("logged behind the pooler: %s", line)
+			}
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package crash_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+// awaitRoom waits until the mirror has the incarnation that the fake has, or
+// the tombstone of none.
+func (s *site) awaitRoom(id string) {
+	s.t.Helper()
+	s.senders.Wait()
+	eventually(s.t, func() error {
+		have, err := queryOne[[]byte](s, "select case when delete_time is null then source_json else '' end from mirror_room where room_id = $1", id)
+		if err != nil {
+			return err
+		}
+		source, _ := s.fake.RoomSource(id)
+		return unless(bytes.Equal(have, source), "room = %s; want %s", have, source)
+	})
+}
+
+// Invariant 6: what was fetched from a room's earlier incarnation never applies
+// to a later one, nor to the tombstone in between. The answer to a fetch is held
+// until the room has changed its incarnation in the mirror as well.
+func TestEarlierIncarnation(t *testing.T) {
+	t.Parallel()
+	const room = "room"
+	first, old, later := document(1), document(2), document(3)
+	remove := func(s *site) {
+		s.t.Helper()
+		if err := s.fake.DeleteRoom(room); err != nil {
+			s.t.Fatalf("DeleteRoom = %v", err)
+		}
+		s.awaitRoom(room)
+	}
+	create := func(s *site) {
+		s.t.Helper()
+		if err := s.fake.RecreateRoom(room, liveblockstest.RoomOptions{Storage: later}); err != nil {
+			s.t.Fatalf("RecreateRoom = %v", err)
+		}
+		s.awaitRoom(room)
+	}
+	release := func(s *site) {
+		s.t.Helper()
+		begun := s.proxy.executed("LockChild")
+		s.held.Release()
+		// It is not the fetch that fails: its result comes to be written.
+		eventually(s.t, func() error { return unless(s.proxy.executed("LockChild") > begun, "the old answer is not applied yet") })
+	}
+	for _, c := range []struct {
+		name  string
+		steps []func(*site)
+	}{
+		{"created anew", []func(*site){create, release}},
+		{"deleted and created anew", []func(*site){remove, create, release}},
+		{"deleted, and created anew afterwards", []func(*site){remove, release, create}},
+		{"deleted", []func(*site){remove, release}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, clone(t))
+			service := s.start()
+			s.create(room, first)
+			s.converge(service)
+
+			s.held = s.hold(room)
+			if err := s.fake.SetStorage(room, old); err != nil {
+				t.Fatalf("SetStorage = %v", err)
+			}
+			s.awaitHeld(s.held, 1)
+			client := service.Mirror(t)
+			// looks is what a reader sees, for as long as the test runs.
+			looks := func(s *site) {
+				s.t.Helper()
+				resp, err := client.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
+					RoomId: room, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON, View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
+				})
+				if status.Code(err) == codes.NotFound {
+					return
+				}
+				if got := resp.GetDocument().GetContent(); err != nil || !bytes.Equal(got, later) {
+					s.t.Fatalf("document = %s, %v; want none, or that of the later incarnation", got, err)
+				}
+			}
+			for _, step := range c.steps {
+				step(s)
+				looks(s)
+			}
+			eventually(t, func() error {
+				looks(s)
+				n, err := queryOne[int](s, "select count(*) from mirror_resource_state where due_time is not null")
+				return errors.Join(err, unless(n == 0, "%d tasks are pending", n))
+			})
+			s.converge(service)
+			calls := s.fetches(room, liveblockstest.EndpointStorage)
+			if n := len(calls); n < 2 {
+				t.Fatalf("fetches = %+v; want the one that was held among them", calls)
+			}
+		})
+	}
+}

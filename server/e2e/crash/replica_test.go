@@ -1,0 +1,273 @@
+package crash_test
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+func storageUpdated(room string) liveblockstest.Event {
+	return liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: room, Time: time.Now()}
+}
+
+// setStorage changes documents; their events are on their way afterwards.
+func (s *site) setStorage(n int, rooms ...string) {
+	s.t.Helper()
+	for i, room := range rooms {
+		if err := s.fake.SetStorage(room, document(n+i)); err != nil {
+			s.t.Fatalf("SetStorage = %v", err)
+		}
+	}
+}
+
+// hold keeps the next fetches of the rooms' documents from being answered, with
+// what they read on arrival.
+func (s *site) hold(rooms ...string) *liveblockstest.Hold {
+	h := liveblockstest.NewHold()
+	s.t.Cleanup(h.Release)
+	for _, room := range rooms {
+		s.fake.Script(liveblockstest.Match{Room: room, Endpoint: liveblockstest.EndpointStorage}, h.Step())
+	}
+	return h
+}
+
+// awaitHeld waits until n calls are held.
+func (s *site) awaitHeld(h *liveblockstest.Hold, n int) {
+	s.t.Helper()
+	for i := range n {
+		select {
+		case <-h.Arrived():
+		case <-time.After(patience):
+			s.t.Fatalf("%d calls arrived; want %d", i, n)
+		}
+	}
+}
+
+// fetches are the fake's calls for a resource, in order.
+func (s *site) fetches(room string, endpoint liveblockstest.Endpoint) []liveblockstest.Call {
+	calls := slices.DeleteFunc(s.fake.Log(), func(c liveblockstest.Call) bool { return c.Room != room || c.Endpoint != endpoint })
+	slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return a.Begin.Compare(b.Begin) })
+	return calls
+}
+
+// leases are the ends of the leases on documents that are due, by room.
+func (s *site) leases() map[string]time.Time {
+	s.t.Helper()
+	ends := make(map[string]time.Time)
+	rows, err := s.db.Query(s.t.Context(), "select room_id, lease_until from mirror_resource_state where kind = 2 and due_time is not null and lease_until is not null")
+	if err != nil {
+		s.t.Fatalf("read leases = %v", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var room string
+		var end time.Time
+		if err := rows.Scan(&room, &end); err != nil {
+			s.t.Fatalf("read leases = %v", err)
+		}
+		ends[room] = end
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatalf("read leases = %v", err)
+	}
+	return ends
+}
+
+// last is the latest of some times.
+func last(times map[string]time.Time) time.Time {
+	var t time.Time
+	for _, u := range times {
+		if u.After(t) {
+			t = u
+		}
+	}
+	return t
+}
+
+// Invariant 6: as long as replicas live, and so renew their leases, no resource
+// is fetched by two of them at once.
+func TestReplicasShareWork(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, clone(t))
+	s.env["MIRROR_LEASE_TTL"] = "20s" // however slow the machine
+	a, b := s.start(), s.start()
+	s.populate(a)
+	s.fake.SetDelay(func(liveblockstest.Call) liveblockstest.Delay {
+		return liveblockstest.Delay{Before: rand.N(10 * time.Millisecond), After: rand.N(20 * time.Millisecond)}
+	})
+	stop := s.load()
+	s.more(300)
+	stop()
+	s.fake.SetDelay(nil)
+	s.converge(b)
+	for _, service := range []interface{ Log() string }{a, b} {
+		if strings.Contains(service.Log(), "lease lost") {
+			t.Errorf("a replica that was alive has lost a lease:\n%s", service.Log())
+		}
+	}
+
+	type resource struct {
+		room     string
+		endpoint liveblockstest.Endpoint
+	}
+	calls := s.fake.Log()
+	slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return cmp.Or(a.Begin.Compare(b.Begin), a.End.Compare(b.End)) })
+	latest := make(map[resource]liveblockstest.Call)
+	for _, c := range calls {
+		r := resource{c.Room, c.Endpoint}
+		if before, ok := latest[r]; ok && c.Begin.Before(before.End) {
+			t.Errorf("%v is fetched at %v while a fetch begun at %v lasts until %v", r, c.Begin, before.Begin, before.End)
+		}
+		latest[r] = c
+	}
+}
+
+// A replica that dies keeps its work to itself until its leases end, and no
+// longer. The other one is awake and asks for the very same work all the time.
+func TestReplicaTakesOver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, clone(t))
+	a := s.start()
+	s.populate(a)
+	b := s.start()
+	rooms := []string{"plan", "Plan", "plan ", "a/b?c#d%e", "room-08", "room-09", "room-10", "room-11"}
+	before := make(map[string]int)
+	for _, room := range rooms {
+		before[room] = s.fake.Calls(room, liveblockstest.EndpointStorage)
+	}
+
+	s.aim(a)
+	hold := s.hold(rooms...)
+	s.setStorage(1000, rooms...)
+	s.awaitHeld(hold, len(rooms)) // as many as a replica does at once
+	s.senders.Wait()
+	first := s.leases()
+	if len(first) != len(rooms) {
+		t.Fatalf("leases = %v; want one for each of %v", first, rooms)
+	}
+
+	// News of the same rooms reaches the other replica, which looks for them now
+	// and again and again.
+	s.aim(b)
+	claims, looks := s.proxy.executed("Claim"), s.proxy.executed("Due")
+	s.setStorage(2000, rooms...)
+	s.senders.Wait()
+	eventually(t, func() error {
+		tried := s.proxy.executed("Claim") - claims
+		looked := s.proxy.executed("Due") - looks
+		renewed := one[bool](s, "select min(lease_until) > $1 and now() > $1 from mirror_resource_state where kind = 2 and lease_until is not null", last(first).Add(time.Second))
+		return unless(tried >= len(rooms) && looked >= 2 && renewed, "%d claims, %d looks, leases renewed: %v", tried, looked, renewed)
+	})
+	for _, room := range rooms {
+		if n := s.fake.Calls(room, liveblockstest.EndpointStorage); n != before[room]+1 {
+			t.Errorf("room %q was fetched %d times under one lease; want once", room, n-before[room])
+		}
+	}
+
+	s.kill(a)
+	ends := s.leases() // by now nobody renews them
+	s.converge(b)
+	for _, room := range rooms {
+		for _, c := range s.fetches(room, liveblockstest.EndpointStorage)[before[room]+1:] {
+			if c.Begin.Before(ends[room]) {
+				t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, c.Begin, ends[room])
+			}
+		}
+	}
+}
+
+// An idle replica sends no query, so it does not notice that another one has
+// died. It finds what that one left behind as soon as anything comes in, or at
+// its safety poll.
+func TestIdleReplicaTakesOver(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		setup string
+		woken bool
+	}{
+		{"at the next webhook", "MIRROR_SAFETY_POLL=1h", true},
+		{"at the safety poll", "MIRROR_SAFETY_POLL=2s", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, clone(t))
+			a := s.start()
+			s.populate(a)
+			rooms := []string{"plan", "Plan", "plan "}
+			hold := s.hold(rooms...)
+			b := s.start(c.setup)
+			s.idle(time.Second)
+			s.aim(a)
+			s.setStorage(1000, rooms...)
+			s.awaitHeld(hold, len(rooms))
+			s.senders.Wait()
+			s.kill(a)
+			ends := s.leases()
+			if len(ends) != len(rooms) {
+				t.Fatalf("leases = %v; want one for each of %v", ends, rooms)
+			}
+			s.aim(b)
+			if c.woken {
+				queries := s.proxy.total()
+				eventually(t, func() error {
+					past := one[bool](s, "select now() > $1", last(ends).Add(1500*time.Millisecond)) // three busy polls
+					return unless(past, "the leases have not ended for long")
+				})
+				if n := s.proxy.total(); n != queries {
+					t.Errorf("an idle replica sent %d statements; want none", n-queries)
+				}
+				if n := one[int](s, "select count(*) from mirror_resource_state where due_time is not null"); n != len(rooms) {
+					t.Errorf("%d tasks are pending; want the %d of the dead replica", n, len(rooms))
+				}
+				s.setStorage(3000, "room-20")
+			}
+			s.converge(b)
+			for _, room := range rooms {
+				calls := s.fetches(room, liveblockstest.EndpointStorage)
+				if at := calls[len(calls)-1].Begin; at.Before(ends[room]) {
+					t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, at, ends[room])
+				}
+			}
+		})
+	}
+}
+
+// A replica that only seemed dead comes back with an old answer in its hands,
+// just before it writes it. The other one has written a newer one by then.
+func TestReplicaComesBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, clone(t))
+	a := s.start()
+	s.populate(a)
+	tr := s.proxy.set(beforeSend, "LockChild")
+	s.setStorage(1000, "plan")
+	tr.await(t)
+	if !tr.holds("plan") {
+		t.Fatal("the transaction that is held is not about the room that changed")
+	}
+	s.senders.Wait()
+	stopped := syscall.Kill(a.Pid(), syscall.SIGSTOP)
+	if stopped != nil {
+		t.Fatalf("SIGSTOP = %v", stopped)
+	}
+	b := s.start()
+	s.aim(b)
+	s.setStorage(2000, "plan")
+	s.converge(b) // the newer answer is there
+
+	tr.release()
+	if err := syscall.Kill(a.Pid(), syscall.SIGCONT); err != nil {
+		t.Fatalf("SIGCONT = %v", err)
+	}
+	eventually(t, func() error {
+		return unless(strings.Contains(a.Log(), "lease lost"), "the replica that came back has not noticed that it lost its lease")
+	})
+	s.converge(b)
+}
