@@ -16,7 +16,7 @@ func TestNamedTestsExist(t *testing.T) {
 	t.Parallel()
 	have := map[string]bool{}
 	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
-	caseName := regexp.MustCompile(`(?m)^\s*\{(?:name: )?"([a-z][^"]+)"`)
+	caseName := regexp.MustCompile(`(?m)^\s*\{(?:name: )?"([a-z0-9][^"]+)"`)
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

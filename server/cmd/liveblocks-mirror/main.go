@@ -138,6 +138,6 @@ func configPath(args []string) string {
 
 // fail says in one line what went wrong.
 func fail(err error, code int) int {
-	fmt.Fprintln(os.Stderr, "liveblocks-mirror: "+strings.ReplaceAll(err.Error(), "\n", " "))
+	fmt.Fprintln(os.Stderr, "liveblocks-mirror: "+strings.Join(strings.Fields(err.Error()), " "))
 	return code
 }

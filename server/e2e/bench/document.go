@@ -67,13 +67,20 @@ func version(head string, tail []byte, revision int64) []byte {
 // newDocument makes a document whose plain JSON has exactly size bytes, out of
 // fixtures whose texts and numbers are replaced, and of prose for the rest.
 func newDocument(size int, seed uint64) (*document, error) {
+	return newDocumentOf(size, size, seed)
+}
+
+// newDocumentOf makes the document that newDocument(size, seed) makes, except
+// that it ends with more or less prose and so has length bytes.
+func newDocumentOf(size, length int, seed uint64) (*document, error) {
 	r := rand.New(rand.NewPCG(seed, uint64(size)))
 	fixtures := [][]byte{boardFixture, textFixture, flowFixture}
 	d := &document{}
 	const notes, end = `,"notes":"`, `"}`
-	room := func() int {
+	room := func(size int) int {
 		return size - len(jsonHead) - len(strconv.Itoa(firstRevision)) - len(d.jsonTail) - len(notes) - len(end)
 	}
+	forParts := size * 6 / 7 // prose makes up at least the blanks that jsonb adds
 	for n, misses := 0, 0; misses < len(fixtures); n++ {
 		name := `,"part` + strconv.Itoa(n) + `":`
 		part := vary(fixtures[(n+misses)%len(fixtures)], r)
@@ -81,7 +88,7 @@ func newDocument(size int, seed uint64) (*document, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make a document: %w", err)
 		}
-		if len(name)+len(plain) > room() {
+		if len(name)+len(plain) > room(forParts) {
 			misses++
 			n--
 			continue
@@ -89,7 +96,7 @@ func newDocument(size int, seed uint64) (*document, error) {
 		d.lsonTail = append(append(d.lsonTail, name...), part...)
 		d.jsonTail = append(append(d.jsonTail, name...), plain...)
 	}
-	left := room()
+	left := room(length)
 	if left < 0 {
 		return nil, errors.New("make a document: too small a size")
 	}

@@ -105,8 +105,8 @@ func (b *bench) fillReads(ctx context.Context, addr, ours, plain string) error {
 // twin makes a document that has size bytes once jsonb has added its blanks, so
 // that both sides deliver as much. Its content is the same but at its end.
 func twin(ctx context.Context, db *pgx.Conn, size int, seed uint64) ([]byte, error) {
-	for compact, tries := size, 0; tries < 20; tries++ {
-		d, err := newDocument(compact, seed)
+	for length, tries := size, 0; tries < 2; tries++ {
+		d, err := newDocumentOf(size, length, seed)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +118,7 @@ func twin(ctx context.Context, db *pgx.Conn, size int, seed uint64) ([]byte, err
 		if got == size {
 			return data, nil
 		}
-		compact += size - got
+		length += size - got
 	}
 	return nil, fmt.Errorf("no jsonb document has exactly %d bytes", size)
 }

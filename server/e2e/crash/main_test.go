@@ -8,7 +8,6 @@
 package crash_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
@@ -16,7 +15,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := pgtest.Run(m)
+	pgtest.Run(m)
 	harness.Clean()
-	os.Exit(code)
 }

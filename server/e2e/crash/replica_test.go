@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 )
 
@@ -133,6 +134,7 @@ func TestReplicasShareWork(t *testing.T) {
 func TestReplicaTakesOver(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, clone(t))
+	s.env["MIRROR_LEASE_TTL"] = "3s" // so long that a slow machine does not lose one
 	a := s.start()
 	s.populate(a)
 	b := s.start()
@@ -184,16 +186,18 @@ func TestReplicaTakesOver(t *testing.T) {
 
 // An idle replica sends no query, so it does not notice that another one has
 // died. It finds what that one left behind as soon as anything comes in, or at
-// its safety poll.
+// its safety poll; a replica that starts looks at once.
 func TestIdleReplicaTakesOver(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name  string
-		setup string
-		woken bool
+		name string
+		// setup is of the replica that lives; fresh starts it after the death.
+		setup        string
+		fresh, woken bool
 	}{
-		{"at the next webhook", "MIRROR_SAFETY_POLL=1h", true},
-		{"at the safety poll", "MIRROR_SAFETY_POLL=2s", false},
+		{name: "at the next webhook", setup: "MIRROR_SAFETY_POLL=1h", woken: true},
+		{name: "at the safety poll", setup: "MIRROR_SAFETY_POLL=2s"},
+		{name: "at its start", setup: "MIRROR_SAFETY_POLL=1h", fresh: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -202,9 +206,12 @@ func TestIdleReplicaTakesOver(t *testing.T) {
 			s.populate(a)
 			rooms := []string{"plan", "Plan", "plan "}
 			hold := s.hold(rooms...)
-			b := s.start(c.setup)
-			s.idle(time.Second)
-			s.aim(a)
+			var b *harness.Service
+			if !c.fresh {
+				b = s.start(c.setup)
+				s.idle(time.Second)
+				s.aim(a)
+			}
 			s.setStorage(1000, rooms...)
 			s.awaitHeld(hold, len(rooms))
 			s.senders.Wait()
@@ -213,19 +220,12 @@ func TestIdleReplicaTakesOver(t *testing.T) {
 			if len(ends) != len(rooms) {
 				t.Fatalf("leases = %v; want one for each of %v", ends, rooms)
 			}
+			if c.fresh {
+				b = s.start(c.setup)
+			}
 			s.aim(b)
 			if c.woken {
-				queries := s.proxy.total()
-				eventually(t, func() error {
-					past := one[bool](s, "select now() > $1", last(ends).Add(1500*time.Millisecond)) // three busy polls
-					return unless(past, "the leases have not ended for long")
-				})
-				if n := s.proxy.total(); n != queries {
-					t.Errorf("an idle replica sent %d statements; want none", n-queries)
-				}
-				if n := one[int](s, "select count(*) from mirror_resource_state where due_time is not null"); n != len(rooms) {
-					t.Errorf("%d tasks are pending; want the %d of the dead replica", n, len(rooms))
-				}
+				s.wantAsleep(last(ends), len(rooms))
 				s.setStorage(3000, "room-20")
 			}
 			s.converge(b)
@@ -236,6 +236,26 @@ func TestIdleReplicaTakesOver(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// wantAsleep checks that the living replica leaves the tasks of the dead one
+// alone long after their leases have ended.
+func (s *site) wantAsleep(end time.Time, tasks int) {
+	s.t.Helper()
+	queries := s.proxy.total()
+	eventually(s.t, func() error {
+		past, err := queryOne[bool](s, "select now() > $1", end.Add(1500*time.Millisecond)) // three busy polls
+		if err != nil {
+			return err
+		}
+		return unless(past, "the leases have not ended for long")
+	})
+	if n := s.proxy.total(); n != queries {
+		s.t.Errorf("an idle replica sent %d statements; want none", n-queries)
+	}
+	if n := one[int](s, "select count(*) from mirror_resource_state where due_time is not null"); n != tasks {
+		s.t.Errorf("%d tasks are pending; want the %d of the dead replica", n, tasks)
 	}
 }
 
@@ -253,9 +273,8 @@ func TestReplicaComesBack(t *testing.T) {
 		t.Fatal("the transaction that is held is not about the room that changed")
 	}
 	s.senders.Wait()
-	stopped := syscall.Kill(a.Pid(), syscall.SIGSTOP)
-	if stopped != nil {
-		t.Fatalf("SIGSTOP = %v", stopped)
+	if err := syscall.Kill(a.Pid(), syscall.SIGSTOP); err != nil {
+		t.Fatalf("SIGSTOP = %v", err)
 	}
 	b := s.start()
 	s.aim(b)

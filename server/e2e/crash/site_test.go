@@ -42,7 +42,9 @@ type site struct {
 	env   map[string]string
 	as    *syscall.Credential // account of the service; nil means ours
 	http  *http.Client
-	held  *liveblockstest.Hold // what a test holds back across its steps
+
+	held     *liveblockstest.Hold // what a test holds back across its steps
+	released time.Time
 
 	targets  atomic.Pointer[[]*harness.Service] // where deliveries go
 	slots    chan struct{}                      // bounds the deliveries under way
@@ -284,7 +286,7 @@ func (s *site) load() (stop func()) {
 		for j := i; j < len(ids); j += n {
 			mine = append(mine, ids[j])
 		}
-		changers.Go(func() { s.change(ctx, rand.New(rand.NewPCG(seed, uint64(i))), mine) }) //nolint:gosec // repeatable on purpose
+		changers.Go(func() { s.change(ctx, rand.New(rand.NewPCG(seed, uint64(i))), mine) })
 	}
 	var once sync.Once
 	stop = func() {

@@ -107,7 +107,7 @@ type Options struct {
 // every account may pass through, unlike that of [testing.T.TempDir].
 func Dir(t testing.TB, owner *syscall.Credential) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "liveblocks-mirror-e2e-")
+	dir, err := os.MkdirTemp("", "liveblocks-mirror-e2e-") //nolint:usetesting // other accounts have to reach it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 		URL: cfg.DatabaseURL, Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns, Logger: log,
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("check DATABASE_URL, which should look like postgres://user:password@host/name?sslmode=require: %w", err)
 	}
 	db.store = s
 	switch err := s.Ping(ctx); {

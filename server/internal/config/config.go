@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
 
 // Database says where the data is kept.
@@ -96,6 +97,9 @@ func (d Database) Validate() error {
 		if c.url != "" && !strings.HasPrefix(c.url, "postgres://") && !strings.HasPrefix(c.url, "postgresql://") {
 			return fmt.Errorf("%s must begin with postgres:// or postgresql://", c.name)
 		}
+		if _, err := url.Parse(c.url); err != nil { // which would repeat the password
+			return fmt.Errorf("%s is not a URL; in a user name or password, write %%40 for @, %%3A for :, %%2F for / and %%25 for %%", c.name)
+		}
 	}
 	if d.DatabaseURL == "" && d.DatabaseDirectURL != "" {
 		return errors.New("DATABASE_DIRECT_URL is set and DATABASE_URL is not; set both, or neither for the embedded PostgreSQL")
@@ -126,8 +130,16 @@ func (l Liveblocks) Validate() error {
 	if !secretKeyForm.MatchString(l.SecretKey) {
 		return errors.New(`LIVEBLOCKS_SECRET_KEY must be sk_ followed by letters, digits, "_" and "-"; look for blanks, quotes or a line break in it`)
 	}
+	const whereSecret = "take the signing secret (whsec_...) from the Liveblocks dashboard under Webhooks"
 	if len(l.WebhookSecret) == 0 {
-		return errors.New("LIVEBLOCKS_WEBHOOK_SECRET is not set; take the signing secret (whsec_...) from the Liveblocks dashboard under Webhooks")
+		return errors.New("LIVEBLOCKS_WEBHOOK_SECRET is not set; " + whereSecret)
+	}
+	secrets := make([]webhook.Secret, len(l.WebhookSecret))
+	for i, s := range l.WebhookSecret {
+		secrets[i] = webhook.Secret{Project: mirror.ProjectID(l.ProjectID), Secret: s}
+	}
+	if _, err := webhook.NewVerifier(secrets, time.Second); err != nil {
+		return fmt.Errorf("LIVEBLOCKS_WEBHOOK_SECRET cannot be used; %s: %w", whereSecret, err)
 	}
 	u, err := url.Parse(l.BaseURL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

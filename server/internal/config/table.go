@@ -69,8 +69,8 @@ func attrs(v any) []slog.Attr {
 	return out
 }
 
-// print writes attrs for every verb of package fmt.
-func print(f fmt.State, v any) {
+// format writes attrs for every verb of package fmt.
+func format(f fmt.State, v any) {
 	for i, a := range attrs(v) {
 		if i > 0 {
 			_, _ = fmt.Fprint(f, " ") // the caller of fmt learns of errors by itself
@@ -80,7 +80,7 @@ func print(f fmt.State, v any) {
 }
 
 // Format prints the settings without secrets, whatever the verb.
-func (d Database) Format(f fmt.State, _ rune) { print(f, d) }
+func (d Database) Format(f fmt.State, _ rune) { format(f, d) }
 
 // LogValue is the settings without secrets.
 func (d Database) LogValue() slog.Value { return slog.GroupValue(attrs(d)...) }
@@ -89,7 +89,7 @@ func (d Database) LogValue() slog.Value { return slog.GroupValue(attrs(d)...) }
 func (d Database) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(d)), nil }
 
 // Format prints the settings without secrets, whatever the verb.
-func (l Liveblocks) Format(f fmt.State, _ rune) { print(f, l) }
+func (l Liveblocks) Format(f fmt.State, _ rune) { format(f, l) }
 
 // LogValue is the settings without secrets.
 func (l Liveblocks) LogValue() slog.Value { return slog.GroupValue(attrs(l)...) }
@@ -98,7 +98,7 @@ func (l Liveblocks) LogValue() slog.Value { return slog.GroupValue(attrs(l)...) 
 func (l Liveblocks) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(l)), nil }
 
 // Format prints the settings without secrets, whatever the verb.
-func (a Addresses) Format(f fmt.State, _ rune) { print(f, a) }
+func (a Addresses) Format(f fmt.State, _ rune) { format(f, a) }
 
 // LogValue is the settings without secrets.
 func (a Addresses) LogValue() slog.Value { return slog.GroupValue(attrs(a)...) }
@@ -107,7 +107,7 @@ func (a Addresses) LogValue() slog.Value { return slog.GroupValue(attrs(a)...) }
 func (a Addresses) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(a)), nil }
 
 // Format prints the settings without secrets, whatever the verb.
-func (s Serve) Format(f fmt.State, _ rune) { print(f, s) }
+func (s Serve) Format(f fmt.State, _ rune) { format(f, s) }
 
 // LogValue is the settings without secrets.
 func (s Serve) LogValue() slog.Value { return slog.GroupValue(attrs(s)...) }

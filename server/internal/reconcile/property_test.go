@@ -199,4 +199,3 @@ func (b *bench) wantEqual(t *rapid.T, id string, deleted bool) {
 }
 
 var _ http.Handler = (*trouble)(nil)
-

@@ -47,7 +47,7 @@ func StartPooler(tb testing.TB, direct string) *Pooler {
 			tb.Fatalf("pgtest: install PgBouncer, which this test needs: %v", err)
 		}
 	}
-	dir, err := os.MkdirTemp("", "pgtest-pooler-")
+	dir, err := os.MkdirTemp("", "pgtest-pooler-") //nolint:usetesting // other accounts have to reach it
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
@@ -111,6 +114,43 @@ func TestRetryEnds(t *testing.T) {
 	runs := 0
 	if err := retry(ctx, func() error { runs++; cancel(); return deadlock }); runs != 1 || !errors.Is(err, deadlock) {
 		t.Errorf("retry of a cancelled call = %v after %d runs; want 1", err, runs)
+	}
+}
+
+// Each starter makes the views after it has given the lock of the migrations
+// back.
+func TestViewsAtOnce(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url, log := pgtest.Database(t), slog.New(slog.DiscardHandler)
+	if err := Migrate(t.Context(), url, log); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	conns := make([]*pgx.Conn, 8)
+	for i := range conns {
+		var err error
+		if conns[i], err = pgx.Connect(t.Context(), url); err != nil {
+			t.Fatalf("Connect = %v", err)
+		}
+		t.Cleanup(func() { _ = conns[i].Close(context.Background()) })
+	}
+	for range 10 {
+		if _, err := conns[0].Exec(t.Context(), "drop view liveblocks_documents"); err != nil {
+			t.Fatalf("drop view = %v", err)
+		}
+		errs := make([]error, len(conns))
+		var wg sync.WaitGroup
+		for i, conn := range conns {
+			wg.Go(func() { errs[i] = ensureViews(t.Context(), conn, log) })
+		}
+		wg.Wait()
+		for _, err := range errs {
+			if err != nil {
+				t.Fatalf("ensureViews = %v; want no error", err)
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
 
@@ -162,6 +164,54 @@ func TestSerializationFailureIsRetried(t *testing.T) {
 			task, err := r.store.Task(t.Context(), r.lease.Resource, r.now)
 			if err != nil || task.Generation != 2 || task.State != mirror.TaskWaiting {
 				t.Fatalf("Task = %+v, %v; want the update kept and the task waiting", task, err)
+			}
+		})
+	}
+}
+
+// A statement that waited for a lock goes on with what it read before it waited,
+// unless it locks that too. Here the room goes, or comes anew, while its storage
+// waits to be applied.
+func TestRoomChangesWhileApplyWaits(t *testing.T) {
+	t.Parallel()
+	for what, change := range map[string]string{
+		"deleted":   "update mirror_room set epoch = epoch + 1, delete_time = now()",
+		"recreated": "update mirror_room set epoch = epoch + 1",
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r := newRace(t, "-c deadlock_timeout=1s")
+			room, err := r.store.Claim(t.Context(), r.lease.Resource.RoomResource(), [16]byte{2}, r.now, time.Minute)
+			if err == nil {
+				_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
+			}
+			if err != nil {
+				t.Fatalf("mirror the room = %v", err)
+			}
+			r.lease.Epoch = 1 // as claimed after that
+			tx, err := r.conn.Begin(t.Context())
+			if err != nil {
+				t.Fatalf("Begin = %v", err)
+			}
+			for _, sql := range []string{"update mirror_resource_state set generation = generation + 1 where kind = 2", change} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					t.Fatalf("%s = %v", sql, err)
+				}
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.store.ApplyDocument(t.Context(), r.lease, mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0)
+				done <- err
+			}()
+			r.waiting(t, 1)
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatalf("Commit = %v", err)
+			}
+			if err := <-done; !errors.Is(err, store.ErrEpochChanged) {
+				t.Fatalf("ApplyDocument = %v; want %v", err, store.ErrEpochChanged)
+			}
+			if n := value[int](t, r.watch, "select count(*) from mirror_document"); n != 0 {
+				t.Fatalf("documents = %d; want none", n)
 			}
 		})
 	}

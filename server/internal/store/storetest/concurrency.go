@@ -250,20 +250,22 @@ func applyRace(e *env) {
 func tombstoneRace(e *env) {
 	other := e.another()
 	var applied, refused int
-	for i := range 40 {
+	for i := range 60 {
 		id := mirror.RoomID(fmt.Sprintf("room-%d", i))
 		e.mirrorBoth(id)
 		e.raise(storageOf(id))
 		e.raiseDeleted(id)
 		child, room := e.claim(storageOf(id)), e.claim(roomOf(id))
 		var errDoc, errRoom error
-		delay := time.Duration(i%5) * 200 * time.Microsecond
+		delay := time.Duration(i/2%10) * 100 * time.Microsecond
 		parallel(2, func(n int) {
+			if n == i%2 {
+				e.spend(delay)
+			}
 			if n == 0 {
 				_, errDoc = e.ApplyDocument(e.ctx(), child, e.documentContent(`{"late":true}`), e.now, settle)
 				return
 			}
-			e.spend(delay)
 			_, errRoom = other.ApplyMissing(e.ctx(), room, e.failure(), settle)
 		})
 		e.must("ApplyMissing", errRoom)

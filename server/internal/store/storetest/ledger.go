@@ -413,9 +413,9 @@ func hintMinIntervalLeased(e *env) {
 	e.accept(e.arrival(slow))
 	e.pass(2 * leaseTTL)
 	lease = e.claim(roomOf("room"))
-	e.raise(roomOf("room"))
-	if applied = e.applyRoom(lease, e.roomContent(`{}`)); !applied.Due.Equal(e.now) {
-		e.Fatalf("ApplyRoom after a takeover = %+v; want it due at once", applied)
+	e.accept(e.arrival(slow))
+	if applied = e.applyRoom(lease, e.roomContent(`{}`)); applied.Due.Before(e.now.Add(interval)) {
+		e.Fatalf("ApplyRoom after a takeover = %+v; want it due no sooner than %v", applied, e.now.Add(interval))
 	}
 }
 
