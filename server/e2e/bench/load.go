@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,8 @@ type loadJob struct {
 	Addr, DatabaseURL string
 	// Size is that of the documents' plain JSON, Rooms how many rooms there are.
 	Size, Rooms int
+	// Shared is how many gRPC connections the callers share; 0 gives each its own.
+	Shared int
 	// SQL reads a room's revision; see latencies.
 	SQL string
 }
@@ -305,15 +308,19 @@ func (c *httpConn) receive() error {
 // project is the service's only one.
 const project = "default"
 
-// grpcReads read documents as JSON over gRPC, with one connection each.
+// grpcReads read documents as JSON over gRPC.
 func grpcReads(_ context.Context, job *loadJob) ([]operation, error) {
-	operations := make([]operation, job.Conns)
-	for i := range operations {
+	clients := make([]mirrorv1.MirrorServiceClient, min(cmp.Or(job.Shared, job.Conns), job.Conns))
+	for i := range clients {
 		conn, err := grpc.NewClient("passthrough:///"+job.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return nil, err
 		}
-		client := mirrorv1.NewMirrorServiceClient(conn)
+		clients[i] = mirrorv1.NewMirrorServiceClient(conn)
+	}
+	operations := make([]operation, job.Conns)
+	for i := range operations {
+		client := clients[i%len(clients)]
 		operations[i] = func(ctx context.Context, n int64) error {
 			resp, err := client.GetStorageDocument(ctx, &mirrorv1.GetStorageDocumentRequest{RoomId: roomID(job.Size, int(n%int64(job.Rooms)))})
 			if err != nil {

@@ -86,6 +86,7 @@ type options struct {
 	service string
 	profile string
 	quick   bool
+	share   int
 
 	conns             []int
 	rounds            int
@@ -106,6 +107,7 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.dir, "dir", "", "folder for the data, on the disk to measure; empty means the system's for temporary files")
 	f.StringVar(&o.service, "service", "", "binary of the service; empty builds it")
 	f.StringVar(&o.profile, "profile", "", "do not measure, but write processor profiles of the service in parts a and b into this folder")
+	f.IntVar(&o.share, "share", 0, "in part b, let the callers share so many gRPC connections; 0 gives each its own, as each has its own to the database")
 	var conns string
 	f.StringVar(&conns, "conns", "", "numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
 	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")

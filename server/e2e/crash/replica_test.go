@@ -259,6 +259,37 @@ func (s *site) wantAsleep(end time.Time, tasks int) {
 	}
 }
 
+// Replicas whose clocks disagree: one takes over a lease that the other believes
+// in until it renews it next. The token decides whose result counts.
+func TestReplicaOfAnotherTime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, clone(t))
+	s.env["MIRROR_LEASE_TTL"] = "60s" // renewed after 20 s, and all is over by then
+	a := s.start()
+	s.populate(a)
+	b := s.start()
+	s.aim(a)
+	hold := s.hold("plan")
+	s.setStorage(1000, "plan")
+	s.awaitHeld(hold, 1)
+	s.senders.Wait()
+	if tag, err := s.db.Exec(t.Context(), "update mirror_resource_state set lease_until = now() where room_id = 'plan' and kind = 2 and lease_token is not null"); err != nil || tag.RowsAffected() != 1 {
+		t.Fatalf("end the lease = %v, %v; want one row", tag, err)
+	}
+	s.aim(b)
+	s.setStorage(2000, "plan")
+	s.converge(b) // the newer answer is there, and nothing is left to do
+
+	begun := s.proxy.executed("LockChild")
+	hold.Release()
+	eventually(t, func() error { return unless(s.proxy.executed("LockChild") > begun, "the late answer is not applied yet") })
+	s.idle(time.Second)
+	s.converge(b)
+	if !strings.Contains(a.Log(), "lease lost") {
+		t.Error("the replica that was late did not notice that it had lost its lease")
+	}
+}
+
 // A replica that only seemed dead comes back with an old answer in its hands,
 // just before it writes it. The other one has written a newer one by then.
 func TestReplicaComesBack(t *testing.T) {

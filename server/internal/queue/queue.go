@@ -320,9 +320,11 @@ func (p *Pool) handle(ctx context.Context, lease mirror.Lease) (applied mirror.A
 	return applied, err
 }
 
-// renew moves the lease's end until ctx ends, and ends the task if the lease is
-// lost or cannot be renewed before it runs out.
+// renew moves the lease's end until ctx ends, and ends the task when the lease
+// is lost or, for want of renewals, has run out.
 func (p *Pool) renew(ctx context.Context, lease mirror.Lease, cancel context.CancelCauseFunc) {
+	end := time.AfterFunc(lease.Until.Sub(p.cfg.Now()), func() { cancel(errLeaseLost) })
+	defer end.Stop()
 	ticker := time.NewTicker(p.cfg.LeaseTTL / 3)
 	defer ticker.Stop()
 	for {
@@ -331,15 +333,14 @@ func (p *Pool) renew(ctx context.Context, lease mirror.Lease, cancel context.Can
 			return
 		case <-ticker.C:
 		}
-		now := p.cfg.Now()
-		until := now.Add(p.cfg.LeaseTTL)
-		renewCtx, done := context.WithTimeout(ctx, min(p.cfg.LeaseTTL/3, lease.Until.Sub(now)))
+		until := p.cfg.Now().Add(p.cfg.LeaseTTL)
+		renewCtx, done := context.WithTimeout(ctx, p.cfg.LeaseTTL/3)
 		err := p.cfg.Tasks.Renew(renewCtx, lease, until)
 		done()
 		switch {
 		case err == nil:
-			lease.Until = until
-		case errors.Is(err, store.ErrLeaseLost), !p.cfg.Now().Before(lease.Until):
+			end.Reset(until.Sub(p.cfg.Now()))
+		case errors.Is(err, store.ErrLeaseLost):
 			cancel(errLeaseLost)
 			return
 		}

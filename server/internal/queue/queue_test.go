@@ -432,6 +432,38 @@ func TestUnrenewableLeaseCutsTheTaskWhenItEnds(t *testing.T) {
 	}
 }
 
+// A look for due work passes over what is still in our own hands. If that comes
+// to nothing, somebody has to look again.
+func TestLookAfterALeaseThatEndedHere(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		begun := time.Now()
+		handler := func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+			if len(b.attempts()) > 1 {
+				return b.tasks.apply(ctx, lease)
+			}
+			<-ctx.Done()
+			slow := time.NewTimer(10 * time.Second) // longer than all looks that are due anyway
+			<-slow.C
+			return mirror.Applied{}, ctx.Err()
+		}
+		b.tasks.raise(begun, resource(0))
+		b.tasks.failing(func(call string) error {
+			if call == "Renew" {
+				return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+			}
+			return nil
+		})
+		b.start(handler, nil)
+		pass(time.Minute)
+		runs := b.wantRuns(2)
+		if after := runs[1].at.Sub(begun); after != DefaultLeaseTTL+10*time.Second+DefaultBusyPoll {
+			b.Fatalf("second run came after %v; want a busy poll after the first was over", after)
+		}
+		b.wantDone(resource(0))
+	})
+}
+
 type hangingRenewals struct{ *tasks }
 
 func (h hangingRenewals) Renew(ctx context.Context, _ mirror.Lease, _ time.Time) error {

@@ -44,13 +44,6 @@ func (s State) Succeed(lease mirror.Lease, fetchTime, now time.Time, settle time
 	if lease.SourceTime.After(s.SourceUpdateTime) {
 		s.SourceUpdateTime = lease.SourceTime
 	}
-	if s.DeleteGeneration != 0 && s.DeleteGeneration <= lease.Generation && s.Due.IsZero() {
-		// The fetch began after the delete event was recorded, and the resource
-		// was there: the event speaks of an earlier incarnation. Only the last
-		// fetch, the one after settle, can say so: an earlier one may have read the
-		// state before the event.
-		s.DeleteGeneration = 0
-	}
 	return s
 }
 
@@ -60,7 +53,6 @@ func (s State) Vanish(lease mirror.Lease, now time.Time, settle time.Duration, d
 	s = s.settled(lease, now, settle)
 	if deleted {
 		s.MissingSince = time.Time{}
-		s.DeleteGeneration = 0
 	} else if s.MissingSince.IsZero() {
 		s.MissingSince = now
 	}
@@ -79,7 +71,10 @@ func (s State) settled(lease mirror.Lease, now time.Time, settle time.Duration) 
 	case s.Settle && settle > 0:
 		s.Due, s.Settle = now.Add(settle), false
 	default:
-		s.Due, s.Settle = time.Time{}, false
+		// Nothing more is to come, so this is the last word on a delete event too:
+		// confirmed, or of an earlier incarnation if the resource was there. The
+		// fetches before it could not say, since they may have read an old state.
+		s.Due, s.Settle, s.DeleteGeneration = time.Time{}, false, 0
 	}
 	return s
 }

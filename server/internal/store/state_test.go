@@ -96,6 +96,13 @@ func TestStateSucceed(t *testing.T) {
 			store.State{Generation: 3, Applied: 3, SourceUpdateTime: now, FetchTime: fetched},
 		},
 		{
+			"it may have read the state before a delete event",
+			store.State{Generation: 3, Due: now, Settle: true, DeleteGeneration: 3},
+			mirror.Lease{Generation: 3},
+			settle,
+			store.State{Generation: 3, Applied: 3, DeleteGeneration: 3, Due: now.Add(settle), FetchTime: fetched},
+		},
+		{
 			"it contradicts a delete event",
 			store.State{Generation: 3, DeleteGeneration: 3},
 			mirror.Lease{Generation: 3},
@@ -160,7 +167,7 @@ func TestStateVanish(t *testing.T) {
 			"confirmed, with news",
 			store.State{Generation: 4, Due: now, DeleteGeneration: 4},
 			true,
-			store.State{Generation: 4, Applied: 3, Due: now},
+			store.State{Generation: 4, Applied: 3, Due: now, DeleteGeneration: 4},
 		},
 	} {
 		if d := cmp.Diff(c.want, c.before.Vanish(mirror.Lease{Generation: 3}, now, settle, c.deleted)); d != "" {

@@ -22,8 +22,9 @@ import (
 var (
 	// ErrLeaseLost: the lease ended or was taken over. Nothing was written.
 	ErrLeaseLost = errors.New("store: lease lost")
-	// ErrEpochChanged: the room was deleted or created anew since the claim, so
-	// what was fetched belongs to another incarnation. Nothing was written.
+	// ErrEpochChanged: the room is not mirrored, or was deleted or created anew
+	// since the claim, so what was fetched belongs to another incarnation. Nothing
+	// was written; the lease is still held, and Fail gives it back.
 	ErrEpochChanged = errors.New("store: room incarnation changed")
 	// ErrNotDue: the resource is not due, or somebody holds a live lease on it.
 	ErrNotDue = errors.New("store: not due")
@@ -169,10 +170,11 @@ type Mirror interface {
 
 	// ApplyMissing records that Liveblocks answered that there is no such room.
 	//
-	// On a room: if a delete event was accepted after the last successful fetch
-	// of this incarnation, the room becomes a tombstone, its epoch rises, its
-	// children have nothing more to do, and a change entry is written; otherwise
-	// missing_since is set and nothing is deleted.
+	// On a room: if a delete event was accepted that no fetch has contradicted
+	// since, the room becomes a tombstone, its epoch rises, its children have
+	// nothing more to do, and a change entry is written; otherwise missing_since
+	// is set and nothing is deleted. Only the fetch after which nothing more is
+	// due contradicts: an earlier one may have read the state before the event.
 	//
 	// On a child: the room is made due, unless it is missing or gone itself; in
 	// that case the child has nothing more to do. While the room still lives the

@@ -25,6 +25,7 @@ var roomCases = []testCase{
 	{"404 settles like a success", missingSettles},
 	{"delete event contradicted by a fetch is void", contradictedDelete},
 	{"delete event after the fetch began is not", uncontradictedDelete},
+	{"delete event outlives a fetch that may be old", deleteOutlivesEarlyFetch},
 	{"room that was missing is back", missingRoomBack},
 	{"tombstone quiets children", tombstoneQuiets},
 	{"room is reborn with the same creation time", rebornSame},
@@ -336,6 +337,26 @@ func uncontradictedDelete(e *env) {
 		e.Fatalf("ApplyMissing = %+v; want a tombstone", applied)
 	}
 	e.wantNoRoom("room")
+}
+
+// The fetch at an event may read the state before it; the settle fetch decides.
+func deleteOutlivesEarlyFetch(e *env) {
+	for _, id := range []mirror.RoomID{"deleted", "alive"} {
+		e.mirrorRoom(id, e.roomContent(`{}`))
+		e.raiseDeleted(id)
+		if applied := e.fetch(roomOf(id)); !applied.Due.Equal(e.now.Add(settle)) {
+			e.Fatalf("ApplyRoom = %+v; want a settle fetch", applied)
+		}
+	}
+	e.pass(settle)
+	if applied := e.applyMissing(e.claim(roomOf("deleted"))); !applied.Changed {
+		e.Fatalf("settle ApplyMissing = %+v; want a tombstone", applied)
+	}
+	e.wantNoRoom("deleted")
+	e.fetch(roomOf("alive"))
+	e.raise(roomOf("alive"))
+	e.applyMissing(e.claim(roomOf("alive")))
+	e.room("alive")
 }
 
 func missingRoomBack(e *env) {

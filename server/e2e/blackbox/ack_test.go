@@ -1,0 +1,195 @@
+package blackbox_test
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+// With ack=synced a delivery is answered after what it changed is in the database; if
+// that cannot be had from Liveblocks, the answer is 503 and the event recorded.
+func TestAckSynced(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	fake := harness.NewFake(t)
+	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{
+		"MIRROR_MIGRATE": "", "MIRROR_ACK": "synced", "MIRROR_MAX_ATTEMPTS": "3",
+	}})
+	conn := connect(t, url)
+	if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("0")}); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, s, liveblockstest.RoomCreated, "room")
+	for n := range 10 {
+		if err := fake.SetStorage("room", storage(strconv.Itoa(n))); err != nil {
+			t.Fatal(err)
+		}
+		tell(t, s, liveblockstest.StorageUpdated, "room")
+		// No waiting: the answer has said that it is there.
+		if got := count(t, conn, "select (data->>'v')::int from liveblocks_documents where room_id = 'room'"); got != n {
+			t.Errorf("after the answer to edit %d the table has edit %d", n, got)
+		}
+	}
+
+	// A delivery that overtook the room's creation is as good as one in order.
+	if err := fake.CreateRoom("new", liveblockstest.RoomOptions{Storage: storage("7")}); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, s, liveblockstest.StorageUpdated, "new")
+	if got := count(t, conn, "select (data->>'v')::int from liveblocks_documents where room_id = 'new'"); got != 7 {
+		t.Errorf("after the answer the new room's document has %d; want 7", got)
+	}
+
+	// Liveblocks fails, for this room only.
+	fake.Script(liveblockstest.Match{Room: "room", Endpoint: liveblockstest.EndpointStorage}, liveblockstest.Status(http.StatusInternalServerError, "BROKEN").Always())
+	if err := fake.SetStorage("room", storage("100")); err != nil {
+		t.Fatal(err)
+	}
+	ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: "room", Time: time.Now()}
+	d := harness.SignEvent(t, ev)
+	failed := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
+	if failed.status != http.StatusServiceUnavailable || failed.reason() != "SYNC_FAILED" || failed.header.Get("Retry-After") == "" {
+		t.Errorf("delivery whose fetch fails: %d %v %s; want 503 SYNC_FAILED with Retry-After", failed.status, failed.header, failed.body)
+	}
+	if n := count(t, conn, "select count(*) from mirror_event where event_id = $1", d.ID); n != 1 {
+		t.Errorf("the delivery answered 503 was recorded %d times; want once", n)
+	}
+	tell(t, s, liveblockstest.StorageUpdated, "new") // nobody else is held up
+
+	// The sender tries again, as it does after a 503, and now it works.
+	fake.ClearScripts()
+	harness.Eventually(t, patience, func() error {
+		again := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
+		if again.status == http.StatusServiceUnavailable {
+			// The failed task starts again by the next event, and this is none: it is the same.
+			if _, err := s.Admin(t).RequestSync(t.Context(), &mirrorv1.RequestSyncRequest{RoomId: "room"}); err != nil {
+				return err
+			}
+		}
+		if again.status != http.StatusOK {
+			return status.Errorf(codes.Unavailable, "answered %d %s", again.status, again.body)
+		}
+		return nil
+	})
+	if got := count(t, conn, "select (data->>'v')::int from liveblocks_documents where room_id = 'room'"); got != 100 {
+		t.Errorf("after the second answer the table has %d; want 100", got)
+	}
+}
+
+// With ack=durable a delivery is answered whatever Liveblocks does, and soon.
+func TestAckDurable(t *testing.T) {
+	t.Parallel()
+	s, fake := start(t, nil)
+	hold := liveblockstest.NewHold()
+	t.Cleanup(hold.Release)
+	fake.Script(liveblockstest.Match{}, hold.Step().Always())
+	if err := fake.CreateRoom("held", liveblockstest.RoomOptions{Storage: storage("1")}); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, s, liveblockstest.RoomCreated, "held")
+	<-hold.Arrived() // the fetch is under way, and the answer did not wait for it
+	tell(t, s, liveblockstest.StorageUpdated, "held")
+	if status, _, _ := s.Get(t, roomPath("held", "")); status != http.StatusNotFound {
+		t.Errorf("a room that is being fetched answers %d; want 404", status)
+	}
+	hold.Release()
+	awaitStorage(t, s, "held", storage("1"))
+}
+
+// How old an answer may be is the caller's choice, and what cannot be had is told.
+func TestFreshReads(t *testing.T) {
+	t.Parallel()
+	s, fake := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2"})
+	create(t, s, fake, "room", liveblockstest.RoomOptions{Storage: storage("1")})
+	awaitStorage(t, s, "room", storage("1"))
+	awaitIdle(t, s)
+	mirror := s.Mirror(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	read := func(age time.Duration, require bool) (*mirrorv1.Document, error) {
+		resp, err := mirror.GetStorageDocument(ctx, &mirrorv1.GetStorageDocumentRequest{
+			RoomId: "room", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+			MaxAge: durationpb.New(age), RequireFresh: require,
+		})
+		return resp.GetDocument(), err
+	}
+	fetches := func() int { return fake.Calls("room", liveblockstest.EndpointStorage) }
+
+	// It changes at Liveblocks, and no webhook tells of it.
+	if err := fake.SetStorage("room", storage("2")); err != nil {
+		t.Fatal(err)
+	}
+	before := fetches()
+	if doc, err := read(time.Hour, true); err != nil || string(doc.GetContent()) != string(storage("1")) || fetches() != before {
+		t.Errorf("read that takes an hour old = %v, %v after %d fetches; want the copy and no fetch", doc, err, fetches()-before)
+	}
+	asked := time.Now()
+	doc, err := read(0, true)
+	if err != nil || string(doc.GetContent()) != string(storage("2")) || doc.GetFreshness().GetStale() {
+		t.Errorf("read that takes nothing old = %v, %v; want the new document", doc, err)
+	}
+	if at := doc.GetFreshness().GetFetchTime().AsTime(); at.Before(asked.Truncate(time.Microsecond)) {
+		t.Errorf("the fresh copy was fetched at %s, before it was asked for at %s", at, asked)
+	}
+	// A room that was never heard of can be read as well.
+	if err := fake.CreateRoom("unheard", liveblockstest.RoomOptions{Storage: storage("3")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "unheard", MaxAge: durationpb.New(0), RequireFresh: true}); err != nil {
+		t.Errorf("read of a room without any event = %v", err)
+	}
+	// The same over HTTP.
+	if err := fake.SetStorage("room", storage("4")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, body := s.Get(t, roomPath("room", "/storage:read?format=plain-lson&maxAge=0s&requireFresh=true")); code != http.StatusOK || string(body) != string(storage("4")) {
+		t.Errorf("fresh read over HTTP = %d %s", code, body)
+	}
+
+	// Liveblocks fails: the copy says that it is stale, or there is no answer.
+	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointStorage}, liveblockstest.Status(http.StatusInternalServerError, "BROKEN").Always())
+	if err := fake.SetStorage("room", storage("5")); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, s, liveblockstest.StorageUpdated, "room")
+	if doc, err := read(time.Hour, false); err != nil || string(doc.GetContent()) != string(storage("4")) || !doc.GetFreshness().GetStale() {
+		t.Errorf("read while Liveblocks fails = %v, %v; want the old copy, marked stale", doc, err)
+	}
+	if _, err := read(time.Hour, true); status.Code(err) != codes.Unavailable || reasonOf(err) != "REFRESH_FAILED" {
+		t.Errorf("read that insists while Liveblocks fails = %v; want UNAVAILABLE REFRESH_FAILED", err)
+	}
+	if code, header, body := s.Get(t, roomPath("room", "/storage:read?maxAge=0s&requireFresh=true")); code != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		t.Errorf("read that insists over HTTP = %d %v %s; want 503 with Retry-After", code, header, body)
+	}
+
+	// It works again.
+	fake.ClearScripts()
+	if doc, err := read(0, true); err != nil || string(doc.GetContent()) != string(storage("5")) || doc.GetFreshness().GetStale() {
+		t.Errorf("read after Liveblocks is back = %v, %v; want the new document", doc, err)
+	}
+
+	// The key is refused: the project is paused, and that is what is told.
+	fake.SetSecret("sk_another")
+	if doc, err := read(0, false); err != nil || string(doc.GetContent()) != string(storage("5")) {
+		t.Errorf("read while paused = %v, %v; want the copy", doc, err)
+	}
+	if _, err := read(0, true); status.Code(err) != codes.Unavailable || reasonOf(err) != "PROJECT_PAUSED" {
+		t.Errorf("read that insists while paused = %v; want UNAVAILABLE PROJECT_PAUSED", err)
+	}
+	fake.SetSecret(harness.SecretKey)
+	harness.Eventually(t, patience, func() error {
+		_, err := read(0, true)
+		return err
+	})
+}

@@ -1,0 +1,339 @@
+package blackbox_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+// senders is how many connections deliver at once.
+const senders = 32
+
+// grace is what the harness gives the service to stop in.
+const grace = 10 * time.Second
+
+// attempt is one delivery and what became of it.
+type attempt struct {
+	id      string
+	written time.Time // when the request was out, zero if it never was
+	status  int       // zero if there was no answer
+	err     error
+}
+
+// post delivers d and tells when the request was out.
+func post(ctx context.Context, c *http.Client, url string, d harness.Delivery) attempt {
+	a := attempt{id: d.ID}
+	var written atomic.Pointer[time.Time] // the trace may call after the answer
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) {
+		if now := time.Now(); info.Err == nil {
+			written.Store(&now)
+		}
+	}})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(d.Body))
+	if err != nil {
+		a.err = err
+		return a
+	}
+	req.Header = d.Header
+	resp, err := c.Do(req)
+	if w := written.Load(); w != nil {
+		a.written = *w
+	}
+	if err != nil {
+		a.err = err
+		return a
+	}
+	defer resp.Body.Close()
+	a.status = resp.StatusCode
+	_, a.err = io.Copy(io.Discard, resp.Body)
+	return a
+}
+
+// Told to stop under load, the service loses nothing it has acknowledged and answers
+// what had reached it. What it can do nothing about is a request that is written to an
+// idle connection in the instant it is closed: a sender that gets no answer for one of
+// those, as for one it sends later, tries again.
+func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	fake := harness.NewFake(t)
+	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MIGRATE": ""}})
+	for n := range 8 {
+		if err := fake.CreateRoom(fmt.Sprint("room ", n), liveblockstest.RoomOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: senders}
+	defer transport.CloseIdleConnections()
+	c := &http.Client{Transport: transport, Timeout: patience}
+
+	var acknowledged atomic.Int64
+	results := make(chan []attempt, senders)
+	for n := range senders {
+		go func() { // ends with the service; collected below
+			var mine []attempt
+			for i := 0; ; i++ {
+				ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: fmt.Sprint("room ", (n+i)%8), Time: time.Now()}
+				a := post(t.Context(), c, s.URL("/api/liveblocks-webhook"), harness.SignEvent(t, ev))
+				mine = append(mine, a)
+				if a.status == http.StatusOK {
+					acknowledged.Add(1)
+				}
+				if a.err != nil {
+					results <- mine
+					return
+				}
+			}
+		}()
+	}
+	harness.Eventually(t, patience, func() error {
+		if n := acknowledged.Load(); n < 20*senders {
+			return fmt.Errorf("%d deliveries are acknowledged", n)
+		}
+		return nil
+	})
+	told := time.Now()
+	took, err := s.Stop(t)
+	if err != nil || took > grace {
+		t.Errorf("stopped after %s with %v; want exit code 0 within %s", took, err, grace)
+	}
+
+	conn := connect(t, url)
+	recorded := make(map[string]bool)
+	rows, err := conn.Query(t.Context(), "select event_id from mirror_event")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		recorded[id] = true
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	statuses := make(map[int]int)
+	for range senders {
+		for _, a := range <-results {
+			statuses[a.status]++
+			switch {
+			case a.status == http.StatusOK && !recorded[a.id]:
+				t.Errorf("delivery %s was acknowledged and is not recorded", a.id)
+			case a.status != 0 && a.status != http.StatusOK && a.status != http.StatusServiceUnavailable:
+				t.Errorf("delivery %s was answered %d; want 200 or 503", a.id, a.status)
+			case a.status == 0 && !a.written.IsZero() && told.Sub(a.written) > time.Second:
+				t.Errorf("delivery %s was sent %s before the service was told to stop and never answered: %v", a.id, told.Sub(a.written), a.err)
+			}
+		}
+	}
+	t.Logf("stopped in %s; answers by status, 0 for none: %v; %d events recorded", took, statuses, len(recorded))
+
+	// What was recorded and not yet fetched is not lost either.
+	again := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MIGRATE": ""}})
+	awaitIdle(t, again)
+}
+
+// Calls that are under way when the service is told to stop are finished: here each
+// waits in the service for an answer of Liveblocks that comes after the signal.
+func TestStopFinishesCalls(t *testing.T) {
+	t.Parallel()
+	s, fake := start(t, map[string]string{"MIRROR_ACK": "synced", "MIRROR_WORKERS": "64"})
+	hold := liveblockstest.NewHold()
+	t.Cleanup(hold.Release)
+	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}, hold.Step().Always())
+	for n := range senders {
+		if err := fake.CreateRoom(fmt.Sprint("room ", n), liveblockstest.RoomOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: senders}
+	defer transport.CloseIdleConnections()
+	c := &http.Client{Transport: transport, Timeout: patience}
+	results := make(chan attempt, senders)
+	for n := range senders {
+		ev := liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: fmt.Sprint("room ", n), Time: time.Now()}
+		d := harness.SignEvent(t, ev)
+		go func() { results <- post(t.Context(), c, s.URL("/api/liveblocks-webhook"), d) }() // collected below
+	}
+	read := make(chan error, 1)
+	for range senders {
+		select {
+		case <-hold.Arrived():
+		case <-time.After(patience):
+			t.Fatal("not all deliveries are being fetched")
+		}
+	}
+	mirror := s.Mirror(t)
+	go func() { // a gRPC call that waits for a fetch as well; collected below
+		_, err := mirror.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "room 0", MaxAge: durationpb.New(0), RequireFresh: true})
+		read <- err
+	}()
+	admin := s.Admin(t)
+	harness.Eventually(t, patience, func() error {
+		resp, err := admin.ListTasks(t.Context(), &mirrorv1.ListTasksRequest{RoomId: "room 0"})
+		if err != nil {
+			return err
+		}
+		for _, task := range resp.GetTasks() {
+			if task.GetKind() == mirrorv1.ResourceKind_RESOURCE_KIND_ROOM && task.GetGeneration() > 1 {
+				return nil
+			}
+		}
+		return fmt.Errorf("the gRPC call has asked for no fetch yet: %v", resp.GetTasks())
+	})
+
+	stopped := make(chan struct{})
+	var took time.Duration
+	var err error
+	go func() { defer close(stopped); took, err = s.Stop(t) }() // awaited below
+	// The door is shut, which shows that the signal has arrived, and nobody was thrown out.
+	harness.Eventually(t, patience, func() error {
+		a := post(t.Context(), &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}, s.URL("/healthz"), harness.Delivery{})
+		if a.err == nil {
+			return fmt.Errorf("a new connection is still served: %d", a.status)
+		}
+		return nil
+	})
+	if len(results) > 0 {
+		t.Fatalf("a call was ended by the signal: %+v", <-results)
+	}
+	hold.Release()
+	for range senders {
+		if a := <-results; a.err != nil || a.status != http.StatusOK {
+			t.Errorf("delivery under way at the signal ended with %d, %v; want 200", a.status, a.err)
+		}
+	}
+	if err := <-read; err != nil {
+		t.Errorf("gRPC call under way at the signal = %v", err)
+	}
+	<-stopped
+	if err != nil || took > grace {
+		t.Errorf("stopped after %s with %v; want exit code 0 within %s", took, err, grace)
+	}
+}
+
+// A call that cannot end by itself does not keep the service from stopping in time.
+func TestStopCutsWhatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	s, fake := start(t, map[string]string{"MIRROR_ACK": "synced", "MIRROR_STOP_GRACE": "3s"})
+	hold := liveblockstest.NewHold()
+	t.Cleanup(hold.Release)
+	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}, hold.Step().Always())
+	if err := fake.CreateRoom("stuck", liveblockstest.RoomOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "stuck", Time: time.Now()})
+	ended := make(chan attempt, 1)
+	go func() { ended <- post(t.Context(), client, s.URL("/api/liveblocks-webhook"), d) }() // collected below
+	<-hold.Arrived()
+	took, err := s.Stop(t)
+	if err != nil || took > 3*time.Second+5*time.Second {
+		t.Errorf("stopped after %s with %v; want exit code 0 in about 3 s", took, err)
+	}
+	if a := <-ended; a.status == http.StatusOK {
+		t.Error("a delivery whose room was never fetched was answered 200 with ack=synced")
+	}
+}
+
+// Run leaves no goroutine behind. It is not parallel: other tests' goroutines come and
+// go.
+func TestRunLeavesNoGoroutine(t *testing.T) { //nolint:paralleltest // see above
+	fake := harness.NewFake(t)
+	url := database(t)
+	ready := filepath.Join(t.TempDir(), "ready.json")
+	before := goleak.IgnoreCurrent()
+
+	cfg := config.Serve{
+		Database: config.Database{DatabaseURL: url, DatabaseMaxConns: 8},
+		Addresses: config.Addresses{
+			HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", WebhookAddr: "127.0.0.1:0", ReadyFile: ready,
+		},
+		Liveblocks: config.Liveblocks{
+			ProjectID: "default", SecretKey: harness.SecretKey, WebhookSecret: []string{harness.WebhookSecret}, BaseURL: fake.URL,
+			CallsPerSecond: 1000, CallTimeout: 10 * time.Second, MaxAnswer: 64 << 20, ProbeMin: time.Second,
+		},
+		Work: config.Work{
+			Ack: "synced", Workers: 4, Settle: 50 * time.Millisecond, LeaseTTL: 3 * time.Second, MaxAttempts: 3,
+			BackoffMin: 10 * time.Millisecond, BackoffMax: time.Second, BusyPoll: 500 * time.Millisecond, SafetyPoll: time.Hour,
+			MaxData: 16 << 20, StopGrace: grace,
+		},
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)) }() // awaited below
+	var addrs app.Ready
+	harness.Eventually(t, patience, func() error {
+		b, err := os.ReadFile(ready)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &addrs)
+	})
+
+	// Something of everything: a delivery, its fetch, a read over HTTP and over gRPC.
+	if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("1")}); err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	c := &http.Client{Transport: transport, Timeout: patience}
+	d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "room", Time: time.Now()})
+	if a := post(ctx, c, "http://"+addrs.WebhookAddr+"/api/liveblocks-webhook", d); a.status != http.StatusOK {
+		t.Fatalf("delivery = %+v; want 200", a)
+	}
+	resp, err := c.Get("http://" + addrs.HTTPAddr + roomPath("room", "/storage:read?format=plain-lson"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != string(storage("1")) {
+		t.Errorf("document = %s, %v", body, err)
+	}
+	_ = resp.Body.Close()
+	conn, err := grpc.NewClient(addrs.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirror := mirrorv1.NewMirrorServiceClient(conn)
+	if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "room", MaxAge: durationpb.New(0), RequireFresh: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := readDocument(t, mirror, &mirrorv1.ReadDocumentRequest{RoomId: "room"}); err != nil {
+		t.Error(err)
+	}
+
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v; want nil", err)
+	}
+	// Ours, not the service's.
+	transport.CloseIdleConnections()
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	// None is known to stay. The fake's side of a connection ends when it reads that the
+	// service's has, so there may be a moment to wait.
+	harness.Eventually(t, patience, func() error { return goleak.Find(before) })
+}
