@@ -59,7 +59,7 @@ func (b *bench) applySize(ctx context.Context, size int, service, fake *process,
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
 	applied := func() error {
-		return awaitSQL(ctx, db, `select not exists (select 1 from mirror_resource_state where generation > applied_generation)`)
+		return awaitSQL(ctx, db, "select not exists (select 1 from mirror_resource_state where due_time is not null)")
 	}
 	upsert := loadJob{Kind: "upsert", DatabaseURL: plain, Conns: workers, Limit: int64(b.applyRooms), Size: size}
 	if _, err := b.window(ctx, upsert, nil, nil, nil); err != nil { // the first one inserts

@@ -120,7 +120,14 @@ func drive(ctx context.Context, operations []operation, job *loadJob) (loadResul
 	if job.Timed == 0 {
 		end = begin.Add(10 * time.Minute) // the number is the bound
 	}
-	var next atomic.Int64
+	// A window too short for what is slow goes on until everybody has done
+	// something twice.
+	enough := int64(2 * len(operations))
+	longest := end.Add(answerTimeout)
+	var next, timed atomic.Int64
+	over := func(now time.Time) bool {
+		return now.After(end) && (timed.Load() >= enough || now.After(longest))
+	}
 	var mu sync.Mutex
 	var all []time.Duration
 	last := begin
@@ -129,7 +136,7 @@ func drive(ctx context.Context, operations []operation, job *loadJob) (loadResul
 		wg.Go(func() {
 			took := make([]time.Duration, 0, 1<<14)
 			var mine time.Time
-			for now := time.Now(); now.Before(end) && ctx.Err() == nil; {
+			for now := time.Now(); !over(now) && ctx.Err() == nil; {
 				n := next.Add(1) - 1
 				if job.Limit > 0 && n >= job.Limit {
 					break
@@ -139,7 +146,8 @@ func drive(ctx context.Context, operations []operation, job *loadJob) (loadResul
 					return
 				}
 				done := time.Now()
-				if done.After(begin) && !done.After(end) {
+				if done.After(begin) && !over(done) {
+					timed.Add(1)
 					took = append(took, done.Sub(now))
 					mine = done
 				}
@@ -309,7 +317,7 @@ func (c *httpConn) receive() error {
 const project = "default"
 
 // grpcReads read documents as JSON over gRPC.
-func grpcReads(_ context.Context, job *loadJob) ([]operation, error) {
+func grpcReads(ctx context.Context, job *loadJob) ([]operation, error) {
 	clients := make([]mirrorv1.MirrorServiceClient, min(cmp.Or(job.Shared, job.Conns), job.Conns))
 	for i := range clients {
 		conn, err := grpc.NewClient("passthrough:///"+job.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -329,7 +337,7 @@ func grpcReads(_ context.Context, job *loadJob) ([]operation, error) {
 			return wantLength(resp.GetDocument().GetContent(), job.Size)
 		}
 	}
-	return operations, warmUp(operations)
+	return operations, warmUp(ctx, operations)
 }
 
 func wantLength(b []byte, want int) error {
@@ -341,8 +349,8 @@ func wantLength(b []byte, want int) error {
 
 // warmUp runs each operation once, so that connections stand and statements are
 // prepared.
-func warmUp(operations []operation) error {
-	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+func warmUp(ctx context.Context, operations []operation) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	for _, operate := range operations {
 		if err := operate(ctx, 0); err != nil {
@@ -372,7 +380,7 @@ func pgxReads(ctx context.Context, job *loadJob) ([]operation, error) {
 			return wantLength(data, job.Size)
 		}
 	}
-	return operations, warmUp(operations)
+	return operations, warmUp(ctx, operations)
 }
 
 // upsertSQL is the plain way to write a document, into the table the service

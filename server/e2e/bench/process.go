@@ -182,7 +182,7 @@ func (p *process) stop() error {
 		return nil
 	case <-timer.C:
 		_ = p.cmd.Process.Kill() // what is left is to wait
-		<-p.done
+		<-p.done                 //nolint:errcheck // it was killed: there is nothing to learn
 		return fmt.Errorf("%s did not end within %s", filepath.Base(p.cmd.Path), stopTimeout)
 	}
 }

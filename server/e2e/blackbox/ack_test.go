@@ -67,21 +67,17 @@ func TestAckSynced(t *testing.T) {
 	}
 	tell(t, s, liveblockstest.StorageUpdated, "new") // nobody else is held up
 
-	// The sender tries again, as it does after a 503, and now it works.
+	// The sender tries the same delivery again, as it does after a 503; that has to
+	// start the failed task again, since no other event may ever come.
+	again := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
+	if again.status != http.StatusServiceUnavailable {
+		t.Errorf("the same delivery while Liveblocks still fails: %d %s; want 503", again.status, again.body)
+	}
 	fake.ClearScripts()
-	harness.Eventually(t, patience, func() error {
-		again := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
-		if again.status == http.StatusServiceUnavailable {
-			// The failed task starts again by the next event, and this is none: it is the same.
-			if _, err := s.Admin(t).RequestSync(t.Context(), &mirrorv1.RequestSyncRequest{RoomId: "room"}); err != nil {
-				return err
-			}
-		}
-		if again.status != http.StatusOK {
-			return status.Errorf(codes.Unavailable, "answered %d %s", again.status, again.body)
-		}
-		return nil
-	})
+	again = send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
+	if again.status != http.StatusOK || !bytes.Contains(again.body, []byte(`"duplicate":true`)) {
+		t.Errorf("the same delivery after Liveblocks is back: %d %s; want 200 for a duplicate", again.status, again.body)
+	}
 	if got := count(t, conn, "select (data->>'v')::int from liveblocks_documents where room_id = 'room'"); got != 100 {
 		t.Errorf("after the second answer the table has %d; want 100", got)
 	}
@@ -110,7 +106,7 @@ func TestAckDurable(t *testing.T) {
 // How old an answer may be is the caller's choice, and what cannot be had is told.
 func TestFreshReads(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2"})
+	s, fake := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2", "MIRROR_LIVEBLOCKS_PROBE_MIN": "100ms"})
 	create(t, s, fake, "room", liveblockstest.RoomOptions{Storage: storage("1")})
 	awaitStorage(t, s, "room", storage("1"))
 	awaitIdle(t, s)
@@ -179,13 +175,18 @@ func TestFreshReads(t *testing.T) {
 		t.Errorf("read after Liveblocks is back = %v, %v; want the new document", doc, err)
 	}
 
-	// The key is refused: the project is paused, and that is what is told.
+	// The key is refused: the project is paused, and that is what is told, without
+	// waiting for the deadline.
 	fake.SetSecret("sk_another")
+	asked = time.Now()
 	if doc, err := read(0, false); err != nil || string(doc.GetContent()) != string(storage("5")) {
 		t.Errorf("read while paused = %v, %v; want the copy", doc, err)
 	}
 	if _, err := read(0, true); status.Code(err) != codes.Unavailable || reasonOf(err) != "PROJECT_PAUSED" {
 		t.Errorf("read that insists while paused = %v; want UNAVAILABLE PROJECT_PAUSED", err)
+	}
+	if took := time.Since(asked); took > patience/2 {
+		t.Errorf("the reads while paused took %s; want them to give up at once", took)
 	}
 	fake.SetSecret(harness.SecretKey)
 	harness.Eventually(t, patience, func() error {

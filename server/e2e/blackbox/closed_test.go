@@ -224,12 +224,8 @@ func TestClosedOverGRPC(t *testing.T) {
 	t.Parallel()
 	s := startClosed(t)
 	conn := s.Dial(t)
-	carrying := func(values ...string) context.Context {
-		ctx := t.Context()
-		for _, v := range values {
-			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", v)
-		}
-		return ctx
+	carrying := func(credentials ...string) context.Context {
+		return metadata.NewOutgoingContext(t.Context(), metadata.MD{"authorization": credentials})
 	}
 	names := []string{
 		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

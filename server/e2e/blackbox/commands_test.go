@@ -75,6 +75,7 @@ func TestVersionAndHelp(t *testing.T) {
 
 func TestMigrateTwice(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	url := pgtest.Database(t)
 	for range 2 {
 		if got := command(t, map[string]string{"DATABASE_URL": url}, "migrate"); got.code != 0 || got.told != "" {
@@ -88,6 +89,7 @@ func TestMigrateTwice(t *testing.T) {
 
 func TestDemo(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	got := command(t, map[string]string{"TMPDIR": harness.Dir(t, nil)},
 		"demo", "--edits=3", "--every=100ms", "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0")
 	if got.code != 0 || got.told != "" {
@@ -109,6 +111,7 @@ const secretMark = "sEcReTmArK"
 // Whatever is wrong is told in one line that names what to change and holds no secret.
 func TestServeTellsWhatIsWrong(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	empty := t.TempDir()
 	file := func(content string) string {
 		path := filepath.Join(t.TempDir(), "settings")
@@ -224,6 +227,7 @@ func elsewhere(t *testing.T, raw, database string) string {
 // Secrets from files, settings from a configuration file, and which goes before which.
 func TestSettingsFromFiles(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -279,6 +283,7 @@ func TestSettingsFromFiles(t *testing.T) {
 // The ready file tells the taken addresses once they answer, and goes when they do.
 func TestReadyFile(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	fake := harness.NewFake(t)
 	path := filepath.Join(t.TempDir(), "ready.json")
 	env := map[string]string{
@@ -325,6 +330,7 @@ func TestReadyFile(t *testing.T) {
 // restart and ends with the service.
 func TestEmbedded(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	fake := harness.NewFake(t)
 	env := map[string]string{"MIRROR_MIGRATE": "", "MIRROR_DATA_DIR": filepath.Join(harness.Dir(t, nil), "data")}
 	o := harness.Options{UpstreamURL: fake.URL, Env: env}

@@ -261,7 +261,7 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 
 // Run leaves no goroutine behind. It is not parallel: other tests' goroutines come and
 // go.
-func TestRunLeavesNoGoroutine(t *testing.T) { //nolint:paralleltest // see above
+func TestRunLeavesNoGoroutine(t *testing.T) {
 	fake := harness.NewFake(t)
 	url := database(t)
 	ready := filepath.Join(t.TempDir(), "ready.json")

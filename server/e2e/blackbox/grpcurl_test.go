@@ -37,6 +37,7 @@ func grpcurl(t *testing.T) string {
 // The tool that users have at hand needs nothing but the address and a token.
 func TestGrpcurl(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	bin := grpcurl(t)
 	s, fake := start(t, map[string]string{"MIRROR_API_TOKEN": token})
 	if err := fake.CreateRoom("a room", liveblockstest.RoomOptions{Metadata: map[string]any{"name": "Plan"}, Storage: storage("1")}); err != nil {

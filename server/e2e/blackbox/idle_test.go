@@ -90,9 +90,7 @@ func (i idleService) probe(t *testing.T) {
 // the hour can sleep. Probes do not count as work.
 func TestIdleSendsNoQuery(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes over two minutes")
-	}
+	needServers(t)
 	s, fake := startIdle(t)
 	for n := range 20 {
 		room := fmt.Sprintf("room %d", n%4)

@@ -45,9 +45,18 @@ func TestMain(m *testing.M) {
 	harness.Clean()
 }
 
+// needServers leaves a test out where -short asks for tests without databases.
+func needServers(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+}
+
 // database returns the URL of a database of the test's own whose schema is current.
 func database(t testing.TB) string {
 	t.Helper()
+	needServers(t)
 	return pgtest.Clone(t, pgtest.Template(t, "schema", func(ctx context.Context, url string) error {
 		out, err := harness.Command(ctx, t, map[string]string{"DATABASE_URL": url}, "migrate").CombinedOutput()
 		if err != nil {

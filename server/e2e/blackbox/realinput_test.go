@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -25,6 +26,9 @@ const devKey = "sk_localdev"
 // devServer is the real Liveblocks dev server.
 type devServer struct{ url string }
 
+// devURL finds the address in what the dev server prints.
+var devURL = regexp.MustCompile(`http://127\.0\.0\.1:\d+`)
+
 // startDevServer starts the Liveblocks dev server until the end of the test. What it
 // leaves behind lies in a folder of the test.
 func startDevServer(t *testing.T) devServer {
@@ -33,22 +37,18 @@ func startDevServer(t *testing.T) devServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host, port, _ := net.SplitHostPort(free.Addr().String())
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
 	// Bun itself and not the npm wrapper, whose child outlives it.
 	cmd := exec.Command(filepath.Join(lb, "node_modules", ".bin", "bun"),
 		filepath.Join(lb, "node_modules", "liveblocks", "dist", "index.js"), "dev",
-		"--host", host, "--port", port, "--no-check", "--no-persist")
+		"--host", "127.0.0.1", "--random-port", "--no-check", "--no-persist")
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out, err := os.Create(filepath.Join(cmd.Dir, "dev.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = out.Close() })
+	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start the Liveblocks dev server (tools/testdeps.sh installs it): %v", err)
 	}
@@ -58,15 +58,18 @@ func startDevServer(t *testing.T) devServer {
 		_ = cmd.Process.Kill()
 		<-done
 		if t.Failed() {
-			t.Logf("log of the Liveblocks dev server:\n%s", &out)
+			t.Logf("log of the Liveblocks dev server:\n%s", mustRead(t, out.Name()))
 		}
 	})
-	dev := devServer{"http://" + net.JoinHostPort(host, port)}
+	var dev devServer
 	harness.Eventually(t, patience, func() error {
 		select {
 		case <-done:
 			t.Fatal("the Liveblocks dev server ended while starting")
 		default:
+		}
+		if dev.url = devURL.FindString(string(mustRead(t, out.Name()))); dev.url == "" {
+			return errors.New("the Liveblocks dev server has not told its address yet")
 		}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, dev.url+"/health", nil)
 		if err != nil {
@@ -144,6 +147,7 @@ func act(t *testing.T, dev devServer, s *harness.Service, name string) (told str
 // server, arrive in the mirror as the REST API has them, every byte of them.
 func TestMirrorEqualsRealLiveblocks(t *testing.T) {
 	t.Parallel()
+	needServers(t)
 	dev := startDevServer(t)
 	url := database(t)
 	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: dev.url, Env: map[string]string{

@@ -212,24 +212,31 @@ func TestEmbeddedServiceKilled(t *testing.T) {
 // A connection that breaks in the middle of a commit leaves the service not
 // knowing. It must not claim what it does not know, and the next attempt settles
 // it: the event counts once, and what it tells of is fetched although nothing
-// else comes in.
+// else comes in. That attempt may reach another replica, because the first one
+// has died of it.
 func TestLedgerCommitCut(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		when     moment
 		recorded int
+		dies     bool
 	}{
-		{"statement not sent", beforeSend, 0},
-		{"statement half sent", halfSent, 0},
-		{"reply lost", beforeReply, 1},
+		{name: "statement not sent", when: beforeSend},
+		{name: "statement half sent", when: halfSent},
+		{name: "reply lost", when: beforeReply, recorded: 1},
+		{name: "reply and service lost", when: beforeReply, recorded: 1, dies: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, clone(t))
 			service := s.start("MIRROR_BUSY_POLL=100ms")
+			next := service
 			s.create("room", document(1))
 			s.converge(service)
+			if c.dies {
+				next = s.start("MIRROR_BUSY_POLL=100ms")
+			}
 			s.idle(500 * time.Millisecond) // no look for work of earlier days finds this one by chance
 
 			s.fake.OnEvent(nil) // this one is delivered by hand
@@ -249,13 +256,19 @@ func TestLedgerCommitCut(t *testing.T) {
 			if n := recorded(s, []string{d.ID}); n != c.recorded {
 				t.Fatalf("event recorded %d times; want %d", n, c.recorded)
 			}
+			if c.dies {
+				s.kill(service)
+			}
 			tr.cut()
-			if got := <-first; got.err != nil || got.code != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+			switch got := <-first; {
+			case c.dies && got.err == nil:
+				t.Fatalf("answer of the dead = %d; want none", got.code)
+			case !c.dies && (got.err != nil || got.code != http.StatusServiceUnavailable || got.header.Get("Retry-After") == ""):
 				t.Fatalf("answer after the cut = %d, %v, %v; want 503 with Retry-After", got.code, got.header, got.err)
 			}
 			generation := one[int64](s, "select generation from mirror_resource_state where kind = 2")
 
-			code, _, body, err := s.exchange(service, d)
+			code, _, body, err := s.exchange(next, d)
 			var receipt struct{ Duplicate bool }
 			if err != nil || code != http.StatusOK || json.Unmarshal(body, &receipt) != nil || receipt.Duplicate != (c.recorded == 1) {
 				t.Fatalf("second attempt = %d %s, %v; want 200, and a duplicate: %v", code, body, err, c.recorded == 1)
@@ -265,7 +278,7 @@ func TestLedgerCommitCut(t *testing.T) {
 			if got := one[int64](s, "select generation from mirror_resource_state where kind = 2"); got != want {
 				t.Fatalf("generation = %d; want %d: a duplicate raises none", got, want)
 			}
-			s.converge(service)
+			s.converge(next)
 		})
 	}
 }

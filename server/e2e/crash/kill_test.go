@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 )
 
 // steps are the places at which the service is killed. reach waits until it is
@@ -185,4 +187,33 @@ func afterCommit(s *site) func() {
 		s.t.Fatalf("%d rows are there after the commit whose reply is held; want 1", n)
 	}
 	return tr.cut
+}
+
+// In the middle of the first migration: it leaves no half of a schema, and its
+// lock does not outlive it for long.
+func TestKilledWhileMigrating(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, pgtest.Database(t))
+	s.env["MIRROR_MIGRATE"] = "true"
+	tr := s.proxy.set(beforeSend, "create", "alter") // with some of the tables made
+	cmd := harness.Command(t.Context(), t, map[string]string{"DATABASE_URL": s.url}, "migrate")
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("Start = %v", err)
+	}
+	tr.await(t)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatalf("Kill = %v", err)
+	}
+	_ = cmd.Wait() // it was killed
+	tr.cut()
+	if one[bool](s, "select to_regclass('mirror_event') is not null") {
+		t.Fatal("a table of an unfinished migration is there")
+	}
+	begun := time.Now()
+	service := s.start()
+	if took := time.Since(begun); took > 25*time.Second {
+		t.Errorf("the next start took %v; want it to wait for the lock 10 s at most", took)
+	}
+	s.create("room", document(1))
+	s.converge(service)
 }

@@ -282,7 +282,9 @@ func TestReplicaOfAnotherTime(t *testing.T) {
 
 	begun := s.proxy.executed("LockChild")
 	hold.Release()
-	eventually(t, func() error { return unless(s.proxy.executed("LockChild") > begun, "the late answer is not applied yet") })
+	eventually(t, func() error {
+		return unless(s.proxy.executed("LockChild") > begun, "the late answer is not applied yet")
+	})
 	s.idle(time.Second)
 	s.converge(b)
 	if !strings.Contains(a.Log(), "lease lost") {

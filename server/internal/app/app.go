@@ -126,14 +126,14 @@ func (a *App) build(ctx context.Context) (err error) {
 		Store: a.db.store, Verifier: verifier, Raised: a.raised, Failed: a.health.down, Now: time.Now, Logger: a.log,
 	}
 	if a.cfg.Ack == "synced" {
-		lc.Wait = a.pool.Wait
+		lc.Wait = a.await
 	}
 	a.ledger = ledger.New(lc)
 
 	auth := rpc.NewAuthenticator(a.cfg.APIToken)
 	a.services = rpc.New(rpc.Deps{
 		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{a.project},
-		Query: a.db.store, Receiver: a.ledger, Refresher: a.pool, Requester: a.pool, Status: a,
+		Query: a.db.store, Receiver: a.ledger, Refresher: a, Requester: a.pool, Status: a,
 		Auth: auth, Version: a.version, StartTime: a.started,
 	})
 	// The gateway speaks gRPC to the services without leaving the process, and

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,10 @@ const (
 	// MaxBatch bounds one commit, and so what a slow one makes everybody wait.
 	MaxBatch = 512
 )
+
+// knownLimit bounds the resources remembered as known; beyond it the memory
+// begins anew, which costs a look-up for each.
+const knownLimit = 100_000
 
 // commitTimeout bounds one commit. The sender of a webhook waits 15 s, and our
 // own answer goes out after 10.
@@ -58,6 +63,10 @@ type Ledger struct {
 
 	mu     sync.Mutex
 	pinned map[mirror.ProjectID]string
+
+	// known are resources that have a state, and those are for ever. Only the
+	// committer uses it.
+	known map[mirror.Resource]struct{}
 }
 
 // delivery is one caller that waits for the commit.
@@ -93,6 +102,7 @@ func New(cfg Config) *Ledger {
 		queue:   make(chan *delivery, MaxQueue),
 		stopped: make(chan struct{}),
 		pinned:  make(map[mirror.ProjectID]string),
+		known:   make(map[mirror.Resource]struct{}),
 	}
 }
 
@@ -320,12 +330,13 @@ gather:
 func (l *Ledger) accept(ctx context.Context, batch []*delivery) {
 	arrivals := make([]mirror.Arrival, len(batch))
 	for i, d := range batch {
-		arrivals[i] = d.arrival
+		arrivals[i] = mirror.Arrival{Event: d.arrival.Event, Hints: l.unknown(d.arrival.Hints)}
 	}
 	answers, err := l.cfg.Store.Accept(ctx, arrivals)
 	if err == nil {
 		for i, d := range batch {
 			d.accepted = answers[i]
+			l.remember(d.arrival.Hints)
 		}
 		return
 	}
@@ -344,5 +355,30 @@ func (l *Ledger) accept(ctx context.Context, batch []*delivery) {
 	l.failed(err)
 	for _, d := range batch {
 		d.err = err
+	}
+}
+
+// unknown leaves out hints that only want a resource to be known, and it is.
+func (l *Ledger) unknown(hints []mirror.Hint) []mirror.Hint {
+	dropped := func(h mirror.Hint) bool {
+		_, ok := l.known[h.Resource]
+		return ok && h.IfUnknown
+	}
+	if !slices.ContainsFunc(hints, dropped) {
+		return hints
+	}
+	return slices.DeleteFunc(slices.Clone(hints), dropped)
+}
+
+// remember notes the resources of recorded hints, which have a state by now.
+func (l *Ledger) remember(hints []mirror.Hint) {
+	for _, h := range hints {
+		if !h.IfUnknown {
+			continue
+		}
+		if len(l.known) >= knownLimit {
+			clear(l.known)
+		}
+		l.known[h.Resource] = struct{}{}
 	}
 }

@@ -327,8 +327,8 @@ func TestDuplicatesWithinABatchShareTheAnswer(t *testing.T) {
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if len(b.raised) != 6 {
-			b.Fatalf("resources handed to the workers = %d; want those of two events, and once more those of the late duplicate", len(b.raised))
+		if len(b.raised) != 5 {
+			b.Fatalf("resources handed to the workers = %d; want those of two events, and once more the storage of the late duplicate", len(b.raised))
 		}
 	})
 }
@@ -535,7 +535,7 @@ func TestStopDrainsAndThenRefuses(t *testing.T) {
 	bubble(t, func(b *bench) {
 		release := b.blocked()
 		l, stop := b.start()
-		answers := append(b.receiveMany(l, 0, 1), b.receiveMany(l, 1, 700)...)
+		answers := append(b.receiveMany(l, 0, 1), b.receiveMany(l, 1, 4000)...) // eight batches
 		stopped := make(chan struct{})
 		go func() { stop(); close(stopped) }() // received below
 		synctest.Wait()
@@ -551,8 +551,8 @@ func TestStopDrainsAndThenRefuses(t *testing.T) {
 		if f := fault.Of(got.err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonShuttingDown {
 			b.Fatalf("answer after the stop = %v; want SHUTTING_DOWN", got.err)
 		}
-		if len(b.events.stored) != 700 {
-			b.Fatalf("events stored = %d; want 700", len(b.events.stored))
+		if len(b.events.stored) != 4000 {
+			b.Fatalf("events stored = %d; want 4,000", len(b.events.stored))
 		}
 	})
 }
@@ -657,8 +657,8 @@ func TestSyncedWaitsForTheMirror(t *testing.T) {
 		duplicate := b.receive(b.Context(), l, "msg_1", storageUpdated(1))
 		b.wantPending(first, duplicate) // it waits like the first
 		mu.Lock()
-		if len(waited) != 2 || !cmp.Equal(waited[0], waited[1]) || len(waited[0]) != 2 {
-			b.Fatalf("waited for %v; want the same two resources twice", waited)
+		if len(waited) != 2 || len(waited[0]) != 2 || !cmp.Equal(waited[0][1:], waited[1]) {
+			b.Fatalf("waited for %v; want room and storage, and then the storage again, the room being known", waited)
 		}
 		mu.Unlock()
 
@@ -821,6 +821,35 @@ func TestSignedVectorsAreRecorded(t *testing.T) {
 		}
 		if got := l.Counts(); got != (Counts{Accepted: 20}) {
 			b.Fatalf("Counts = %+v; want 20 recorded", got)
+		}
+	})
+}
+
+// A room that has a state is not asked for again with every edit of what is in
+// it; a batch that was not recorded teaches nothing.
+func TestKnownRoomsAreNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		var asked []int
+		down := fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "down")
+		var outage error = down
+		b.events.accept = func(_ context.Context, batch []mirror.Arrival) error {
+			for _, a := range batch {
+				asked = append(asked, len(a.Hints))
+			}
+			return outage
+		}
+		l, _ := b.start()
+		if got := <-b.receive(b.Context(), l, "msg_0", storageUpdated(1)); !errors.Is(got.err, down) {
+			b.Fatalf("answer = %v; want the outage", got.err)
+		}
+		outage = nil
+		for _, id := range []string{"msg_0", "msg_1", "msg_2"} {
+			b.wantAll([]<-chan answer{b.receive(b.Context(), l, id, storageUpdated(1))}, false)
+		}
+		b.wantAll([]<-chan answer{b.receive(b.Context(), l, "msg_3", storageUpdated(2))}, false)
+		if d := cmp.Diff([]int{2, 2, 1, 1, 2}, asked); d != "" {
+			b.Fatalf("hints handed to the store, by delivery (-want +got):\n%s", d)
 		}
 	})
 }

@@ -66,6 +66,9 @@ func TestUnknownRoomIsMirroredFirst(t *testing.T) {
 	if !ok || string(room.Source) != string(source) || room.Epoch != 1 {
 		t.Fatalf("room = %+v; want %s in its first epoch", room, source)
 	}
+	if first := b.fake.Log()[0]; first.Endpoint != liveblockstest.EndpointRoom {
+		t.Fatalf("first call = %+v; want the room", first)
+	}
 }
 
 // An event of a room that is not there comes to rest.
@@ -75,8 +78,11 @@ func TestRoomThatNeverWas(t *testing.T) {
 	r := b.start()
 	b.deliver(r, event(liveblockstest.StorageUpdated, "nowhere"))
 	b.quiet()
-	if n := b.fake.Calls("nowhere", ""); n > 3 {
-		t.Fatalf("calls = %d; want the room and its settle fetch", n)
+	if n := b.fake.Calls("nowhere", liveblockstest.EndpointRoom); n > 2 {
+		t.Fatalf("fetches of the room = %d; want one and its settle fetch", n)
+	}
+	if n := b.calls("nowhere"); n != 0 {
+		t.Fatalf("fetches of its document = %d; want none without a room", n)
 	}
 	b.wantState(storageOf("nowhere"), mirror.TaskDone, "")
 	if task := b.wantState(roomOf("nowhere"), mirror.TaskDone, ""); task.MissingSince.IsZero() {
@@ -92,9 +98,12 @@ func TestDeletedRoomAndItsReturn(t *testing.T) {
 	b.remove("r")
 	b.deliver(r, event(liveblockstest.RoomDeleted, "r"))
 	b.quiet()
-	tombstone := b.wantTombstone("r")
+	tombstone, before := b.wantTombstone("r"), b.calls("r")
 	b.deliver(r, event(liveblockstest.StorageUpdated, "r")) // late
 	b.quiet()
+	if n := b.calls("r") - before; n != 0 {
+		t.Fatalf("fetches of a document in a deleted room = %d; want 0", n)
+	}
 	if again := b.wantTombstone("r"); !again.Freshness.DeleteTime.Equal(tombstone.Freshness.DeleteTime) || again.Epoch != tombstone.Epoch {
 		t.Fatalf("tombstone after a late event = %+v; want %+v", again, tombstone)
 	}
@@ -470,6 +479,23 @@ func TestSettleFetch(t *testing.T) {
 	}
 }
 
+// What came in during a fetch is fetched again, settle fetch or not: the fetch
+// caught up with the generation it was claimed for, and no more.
+func TestEventDuringAFetchIsNotLost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r := b.start(func(p *parts) { p.reconcile.Settle = 0 })
+	b.created(r, "r", lson("1"))
+	h := b.hold("r", liveblockstest.EndpointStorage)
+	b.deliver(r, event(liveblockstest.StorageUpdated, "r"))
+	b.arrived(h) // it has read the old state
+	b.setStorage("r", lson("2"))
+	b.deliver(nil, event(liveblockstest.StorageUpdated, "r")) // taken in by another replica
+	h.Release()
+	b.quiet()
+	b.wantDocument("r", lson("2"))
+}
+
 func TestNoSettleFetchWithZero(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -558,18 +584,24 @@ func TestFetchFromAnEarlierLife(t *testing.T) {
 				b.deliver(r, event(liveblockstest.RoomDeleted, "r"))
 			}
 			b.eventually("the room's next epoch", func() bool { return epoch() > first })
-			h.Release()
 			look := func() {
-				if doc, ok := b.document("r"); ok && string(doc.Content) != lson("second") {
-					t.Fatalf("document = %s; want what belongs to the room's present life, or nothing", doc.Content)
+				if doc, ok := b.document("r"); ok {
+					t.Fatalf("document = %s; want none before that of the room's present life is fetched", doc.Content)
 				}
 			}
-			b.during(2*settle, look)
-			b.quiet()
 			look()
 			if recreated {
+				next := b.hold("r", liveblockstest.EndpointStorage)
+				h.Release()
+				b.arrived(next) // the late answer has had its chance
+				b.during(settle, look)
+				next.Release()
+				b.quiet()
 				b.wantDocument("r", lson("second"))
 			} else {
+				h.Release()
+				b.during(2*settle, look)
+				b.quiet()
 				b.wantTombstone("r")
 			}
 			b.wantState(storageOf("r"), mirror.TaskDone, "")

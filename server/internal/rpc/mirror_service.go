@@ -17,7 +17,8 @@ import (
 type mirrorService struct {
 	mirrorv1.UnimplementedMirrorServiceServer
 
-	s *Services
+	s     *Services
+	cache *documentCache
 }
 
 // pageBudget bounds the items of a page in bytes, with a quarter of the message
@@ -77,14 +78,14 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 
 // GetStorageDocument returns a room's Storage document.
 func (m *mirrorService) GetStorageDocument(ctx context.Context, req *mirrorv1.GetStorageDocumentRequest) (*mirrorv1.GetStorageDocumentResponse, error) {
-	doc, err := m.document(ctx, req, mirror.KindStorage)
+	format := formatOf(req.GetFormat())
+	doc, kept, err := m.document(ctx, req, mirror.KindStorage, format)
 	if err != nil {
 		return nil, err
 	}
 	shown := showDocument(&doc)
 	if req.GetView() != mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC {
-		format := formatOf(req.GetFormat())
-		content, err := represent(&doc, format)
+		content, err := m.represent(&doc, format, kept)
 		if err != nil {
 			return nil, err
 		}
@@ -105,21 +106,30 @@ type documentRequest interface {
 	GetRoomId() string
 }
 
-func (m *mirrorService) document(ctx context.Context, req documentRequest, kind mirror.Kind) (mirror.Document, error) {
+// document reads a document, without its content if that is the source of what
+// the cache holds and JSON is what is wanted.
+func (m *mirrorService) document(ctx context.Context, req documentRequest, kind mirror.Kind, format mirrorv1.DocumentFormat) (mirror.Document, derived, error) {
 	project, err := m.s.project(req.GetProjectId())
 	if err != nil {
-		return mirror.Document{}, err
+		return mirror.Document{}, derived{}, err
+	}
+	resource := mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind}
+	var kept derived
+	if format == mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON {
+		kept = m.cache.get(resource)
 	}
 	doc, err := read(ctx, m.s, req, copyOf[mirror.Document]{
-		resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind},
-		get:       m.s.Query.Document,
+		resource: resource,
+		get: func(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
+			return m.s.Query.DocumentUnless(ctx, r, deleted, kept.sha256)
+		},
 		freshness: func(d *mirror.Document) mirror.Freshness { return d.Freshness },
 	})
 	if err != nil {
-		return doc, notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonDocumentNotMirrored,
+		return doc, kept, notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonDocumentNotMirrored,
 			"the mirror holds no such document").With("room_id", req.GetRoomId()).With("kind", kind.String()))
 	}
-	return doc, nil
+	return doc, kept, nil
 }
 
 // chunkSize is how much of a document one message of a stream holds: large
@@ -136,11 +146,11 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream g
 	if req.GetKind() != mirrorv1.DocumentKind_DOCUMENT_KIND_UNSPECIFIED {
 		kind = wordOf(documentKinds, req.GetKind())
 	}
-	doc, err := m.document(ctx, req, kind)
+	format := formatOf(req.GetFormat())
+	doc, kept, err := m.document(ctx, req, kind, format)
 	if err != nil {
 		return err
 	}
-	format := formatOf(req.GetFormat())
 	tag := etag(&doc, format)
 	header := metadata.Pairs(
 		"mirror-etag", tag,
@@ -151,7 +161,7 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream g
 		header.Set("mirror-not-modified", "1")
 		return stream.SetHeader(header)
 	}
-	content, err := represent(&doc, format)
+	content, err := m.represent(&doc, format, kept)
 	if err != nil {
 		return err
 	}

@@ -244,6 +244,14 @@ func (q *fakeQuery) Document(ctx context.Context, document mirror.Resource, dele
 	})
 }
 
+func (q *fakeQuery) DocumentUnless(ctx context.Context, document mirror.Resource, deleted bool, have [32]byte) (mirror.Document, error) {
+	doc, err := q.Document(ctx, document, deleted)
+	if doc.SHA256 == have {
+		doc.Content = nil
+	}
+	return doc, err
+}
+
 func (q *fakeQuery) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
 	unlock, err := q.begin(ctx)
 	defer unlock()

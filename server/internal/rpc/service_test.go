@@ -429,7 +429,16 @@ func TestGetStorageDocument(t *testing.T) {
 		t.Errorf("ListDocuments = %v; -want +got:\n%s", err, diff)
 	}
 
+	// What was derived for the reads before is of no use for another source.
+	next := storageOf("r", `{"n":2}`, doc.Freshness)
+	h.query.change(func() { h.query.documents = []mirror.Document{next} })
+	resp, err := h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r"})
+	if got := string(resp.GetDocument().GetContent()); err != nil || got != `{"n":2}` {
+		t.Errorf("GetStorageDocument after a change = %s, %v; want the new content", got, err)
+	}
+
 	doc.Content = []byte(`{"secret`)
+	doc.SHA256 = sha256.Sum256(doc.Content)
 	h.query.change(func() { h.query.documents = []mirror.Document{doc} })
 	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r"})
 	wantStatus(t, err, codes.Internal, fault.ReasonInternal)

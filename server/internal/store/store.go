@@ -199,6 +199,9 @@ type Query interface {
 	Rooms(ctx context.Context, filter RoomFilter) ([]mirror.Room, error)
 	// Document returns one document with its content; ErrNotFound.
 	Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error)
+	// DocumentUnless is Document for a caller that holds content with the hash
+	// have: if that is what is stored, Content is nil, which no document's is.
+	DocumentUnless(ctx context.Context, document mirror.Resource, deleted bool, have [32]byte) (mirror.Document, error)
 	// Documents lists by room id in byte order, then by kind and id, without
 	// content.
 	Documents(ctx context.Context, filter DocumentFilter) ([]mirror.Document, error)

@@ -29,10 +29,13 @@ var migrationFiles embed.FS
 var viewsSQL string
 
 // lockInterval is how often a starter asks whether another has migrated, and
-// lockPatience for how long at most.
+// lockPatience for how long at most. lockLease is how long one that died keeps
+// the others waiting; while it lives, it renews it every lockRenew.
 const (
 	lockInterval = 250 * time.Millisecond
 	lockPatience = 5 * time.Minute
+	lockLease    = 10 * time.Second
+	lockRenew    = 2 * time.Second
 )
 
 // documentsView has the name of the table in the Liveblocks guides.
@@ -61,7 +64,8 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	// A row in a table locks, because a session's advisory lock does not survive
 	// a pooler that switches connections.
 	locker, err := lock.NewPostgresTableLocker(lock.WithTableName("mirror_schema_lock"),
-		lock.WithTableLockTimeout(lockInterval, uint64(lockPatience/lockInterval)))
+		lock.WithTableLockTimeout(lockInterval, uint64(lockPatience/lockInterval)),
+		lock.WithTableLeaseDuration(lockLease), lock.WithTableHeartbeatInterval(lockRenew))
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}

@@ -149,19 +149,21 @@ func (s *Store) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, e
 
 // Document reads by key and unpacks the content.
 func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
+	return s.DocumentUnless(ctx, r, deleted, [32]byte{})
+}
+
+// DocumentUnless neither reads nor unpacks content that the caller holds.
+func (s *Store) DocumentUnless(ctx context.Context, r mirror.Resource, deleted bool, have [32]byte) (mirror.Document, error) {
 	row, err := s.q.Document(ctx, dbq.DocumentParams{
+		Have: have[:],
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Deleted: deleted,
 	})
 	if err != nil {
 		return mirror.Document{}, classify(ctx, fmt.Errorf("read document: %w", err))
 	}
-	content, err := s.zip.unpack(row.Content, row.Size)
-	if err != nil {
-		return mirror.Document{}, err
-	}
 	doc := mirror.Document{
 		Project: r.Project, Room: r.Room, Kind: r.Kind, ID: r.ID,
-		Content: content, Size: row.Size, DeriveVersion: int(row.DeriveVersion), DataProblem: row.DataProblem,
+		Size: row.Size, DeriveVersion: int(row.DeriveVersion), DataProblem: row.DataProblem,
 		Freshness: mirror.Freshness{
 			FetchTime:        from(row.FetchTime),
 			SourceUpdateTime: from(row.SourceUpdateTime),
@@ -172,6 +174,12 @@ func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (
 		},
 	}
 	copy(doc.SHA256[:], row.ContentSha256)
+	if doc.SHA256 == have {
+		return doc, nil
+	}
+	if doc.Content, err = s.zip.unpack(row.Content, row.Size); err != nil {
+		return mirror.Document{}, err
+	}
 	return doc, nil
 }
 

@@ -19,6 +19,7 @@ var documentCases = []testCase{
 	{"new derive version rewrites", deriveVersion},
 	{"document content is kept byte for byte", documentBytes},
 	{"document of 16 MiB", largeDocument},
+	{"content that the caller holds is left out", contentHeld},
 	{"derived data that cannot be stored is left out", refusedData},
 	{"reason for missing data is kept", dataProblem},
 	{"text may hold anything", documentText},
@@ -419,4 +420,26 @@ func missingChildBack(e *env) {
 	if f := e.document(storageOf("room")).Freshness; !f.MissingSince.IsZero() {
 		e.Fatalf("Freshness = %+v; want it no longer missing", f)
 	}
+}
+
+func contentHeld(e *env) {
+	e.mirrorBoth("room")
+	whole := e.document(storageOf("room"))
+	if len(whole.Content) == 0 {
+		e.Fatalf("Document has no content")
+	}
+	bare, err := e.DocumentUnless(e.ctx(), storageOf("room"), false, whole.SHA256)
+	e.must("DocumentUnless with its hash", err)
+	want := whole
+	want.Content = nil
+	e.want("DocumentUnless with its hash", bare, want)
+	other := whole.SHA256
+	other[0]++
+	for _, have := range [][32]byte{{}, other} {
+		got, err := e.DocumentUnless(e.ctx(), storageOf("room"), false, have)
+		e.must("DocumentUnless with another hash", err)
+		e.want("DocumentUnless with another hash", got, whole)
+	}
+	_, err = e.DocumentUnless(e.ctx(), storageOf("other"), false, whole.SHA256)
+	e.wantErr("DocumentUnless of another room", err, store.ErrNotFound)
 }

@@ -74,7 +74,7 @@ func (q *Queries) Counts(ctx context.Context, projectID string) (CountsRow, erro
 }
 
 const document = `-- name: Document :one
-select d.content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
+select (case when d.content_sha256 = $1::bytea then null else d.content end)::bytea as content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
     s.fetch_time, s.source_update_time, s.missing_since,
     coalesce(s.revision, 0)::bigint as revision,
     coalesce(s.generation > s.applied_generation, false)::boolean as stale
@@ -82,15 +82,16 @@ from mirror_document d
 join mirror_room r
     on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
     and (r.epoch = d.epoch and r.delete_time is null
-        or $1::boolean and r.epoch = d.epoch + 1 and r.delete_time is not null)
+        or $2::boolean and r.epoch = d.epoch + 1 and r.delete_time is not null)
 left join mirror_resource_state s
     on s.bucket = d.bucket and s.project_id = d.project_id and s.room_id = d.room_id
     and s.kind = d.kind and s.resource_id = d.resource_id
-where d.bucket = $2 and d.project_id = $3 and d.room_id = $4
-    and d.kind = $5 and d.resource_id = $6
+where d.bucket = $3 and d.project_id = $4 and d.room_id = $5
+    and d.kind = $6 and d.resource_id = $7
 `
 
 type DocumentParams struct {
+	Have       []byte
 	Deleted    bool
 	Bucket     int16
 	ProjectID  string
@@ -114,8 +115,10 @@ type DocumentRow struct {
 }
 
 // A tombstone's epoch is one above that of what was in the room.
+// Content that the caller holds already stays where it is.
 func (q *Queries) Document(ctx context.Context, arg DocumentParams) (DocumentRow, error) {
 	row := q.db.QueryRow(ctx, document,
+		arg.Have,
 		arg.Deleted,
 		arg.Bucket,
 		arg.ProjectID,

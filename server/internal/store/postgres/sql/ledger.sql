@@ -45,28 +45,26 @@ wanted as (
 raised as (
     insert into mirror_resource_state as s (
         bucket, project_id, room_id, kind, resource_id,
-        generation, due_time, settle, delete_generation, hint_time
+        generation, due_time, again_time, settle, delete_generation, hint_time
     )
     select
         w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
-        1, w.now, true, case when w.deleted then 1 end, w.hint_time
+        1, w.now, w.now + w.min_interval, true, case when w.deleted then 1 end, w.hint_time
     from wanted w
-    where not w.if_unknown or not exists (
+    -- Not "not exists": that may be planned as a hash of the whole table, on
+    -- every commit. A scalar subquery can only be looked up by key.
+    where not w.if_unknown or (
         select 1 from mirror_resource_state k
         where k.bucket = w.bucket and k.project_id = w.project_id and k.room_id = w.room_id
             and k.kind = w.kind and k.resource_id = w.resource_id
-    )
+    ) is null
     order by w.bucket, w.project_id, w.room_id, w.kind, w.resource_id
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
         generation = s.generation + 1,
         due_time = least(s.due_time, greatest(
             excluded.due_time,
             s.not_before,
-            s.fetch_time + (
-                select w.min_interval from wanted w
-                where w.bucket = s.bucket and w.project_id = s.project_id and w.room_id = s.room_id
-                    and w.kind = s.kind and w.resource_id = s.resource_id
-            )
+            s.fetch_time + (excluded.again_time - excluded.due_time)
         )),
         settle = true,
         delete_generation = case
@@ -75,11 +73,7 @@ raised as (
         end,
         hint_time = greatest(s.hint_time, excluded.hint_time),
         -- Counts only while leased: a claim clears it.
-        again_time = least(s.again_time, excluded.due_time + (
-            select w.min_interval from wanted w
-            where w.bucket = s.bucket and w.project_id = s.project_id and w.room_id = s.room_id
-                and w.kind = s.kind and w.resource_id = s.resource_id
-        )),
+        again_time = least(s.again_time, excluded.again_time),
         attempts = case when s.fail_time is null then s.attempts else 0 end,
         fail_time = null
     returning s.project_id, s.room_id, s.kind, s.resource_id, s.generation

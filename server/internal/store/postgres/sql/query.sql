@@ -32,7 +32,8 @@ limit @max_rows;
 
 -- name: Document :one
 -- A tombstone's epoch is one above that of what was in the room.
-select d.content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
+-- Content that the caller holds already stays where it is.
+select (case when d.content_sha256 = @have::bytea then null else d.content end)::bytea as content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
     s.fetch_time, s.source_update_time, s.missing_since,
     coalesce(s.revision, 0)::bigint as revision,
     coalesce(s.generation > s.applied_generation, false)::boolean as stale
