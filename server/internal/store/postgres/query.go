@@ -155,7 +155,7 @@ func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (
 // DocumentUnless neither reads nor unpacks content that the caller holds.
 func (s *Store) DocumentUnless(ctx context.Context, r mirror.Resource, deleted bool, have [32]byte) (mirror.Document, error) {
 	row, err := s.q.Document(ctx, dbq.DocumentParams{
-		Have: have[:],
+		Have:   have[:],
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Deleted: deleted,
 	})
 	if err != nil {
