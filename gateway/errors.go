@@ -40,6 +40,7 @@ var (
 	unknownPath       = problem{code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "there is nothing at this path"}
 	credentialMissing = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING, text: "a bearer token is needed"}
 	credentialInvalid = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID, text: "the bearer token is not valid"}
+	notLocal          = problem{code: codes.PermissionDenied, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING, text: "without a configured token, requests have to be made to localhost"}
 	signatureRepeated = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING, text: "a signature header is repeated or not plain text"}
 	payloadTooLarge   = problem{http: http.StatusRequestEntityTooLarge, code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, text: "the body is over the limit"}
 	bodyTooSlow       = problem{http: http.StatusRequestTimeout, code: codes.DeadlineExceeded, reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "the body took too long to arrive"}

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -54,6 +56,11 @@ type Config struct {
 	// none, whether it may pass: nil lets it, any error refuses it. It is asked
 	// for everything but webhooks and /healthz. Nil lets everybody pass.
 	Authorize func(authorization string) error
+	// LocalOnly refuses requests that were not made to this machine by its own
+	// name, webhooks and /healthz aside. It is for a gateway that asks for no
+	// credential: a web page in a browser on this machine could otherwise reach
+	// it, by a name that leads to the loopback address.
+	LocalOnly bool
 	// Ready tells whether the service is ready and, if not, why. It is asked by
 	// every probe, so it has to answer from memory. Nil means always.
 	Ready func() (ok bool, reason string)
@@ -71,6 +78,7 @@ type Gateway struct {
 	maxBody     int64
 	bodyTimeout time.Duration
 	authorize   func(string) error
+	localOnly   bool
 	ready       func() (bool, string)
 	openAPI     []byte
 	log         *slog.Logger
@@ -86,6 +94,7 @@ func New(cfg Config) (*Gateway, error) {
 		maxBody:     cfg.MaxBody,
 		bodyTimeout: cfg.BodyTimeout,
 		authorize:   cfg.Authorize,
+		localOnly:   cfg.LocalOnly,
 		ready:       cfg.Ready,
 		openAPI:     cfg.OpenAPI,
 		log:         cfg.Logger,
@@ -185,6 +194,9 @@ func (g *Gateway) WebhookHandler() http.Handler {
 func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 	given := r.Header["Authorization"]
 	switch {
+	case g.localOnly && !local(r):
+		g.refuse(w, notLocal)
+		return
 	case len(given) > 1: // which one would count is anybody's guess
 		g.refuse(w, credentialInvalid)
 		return
@@ -255,7 +267,36 @@ func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
 		in.Body = &body{data: data}
 	}
 	w.Header()["Cache-Control"] = noStore
+	// A reader that takes nothing must not hold the answer for ever. Writers that
+	// know better move the deadline; connections without one just have none.
+	conn := http.NewResponseController(w)
+	_ = conn.SetWriteDeadline(time.Now().Add(writeStall))
 	g.mux.ServeHTTP(w, in)
+	_ = conn.SetWriteDeadline(time.Time{})
+}
+
+// local reports whether the request names this machine as its target and, if a
+// web page made it, as the page's origin.
+func local(r *http.Request) bool {
+	if !loopback(r.Host) {
+		return false
+	}
+	for _, origin := range r.Header["Origin"] {
+		if u, err := url.Parse(origin); err != nil || !loopback(u.Host) {
+			return false
+		}
+	}
+	return true
+}
+
+func loopback(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // health tells that the process serves.

@@ -17,6 +17,7 @@ import (
 var accessCases = []testCase{
 	{"CredentialComesFirst", credentialFirst},
 	{"OpenWithoutAuthorize", openGateway},
+	{"LocalOnly", localOnly},
 	{"HeadersOfCalls", callHeaders},
 	{"Health", health},
 	{"Readiness", readiness},
@@ -195,5 +196,43 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 			t.Errorf("HEAD %s = %d, %q, %v; want 200 and a length", path, a.code, a.body, a.header)
 		}
 		r.onlyCall(t)
+	}
+}
+
+// localOnly holds that a web page cannot reach a gateway that asks for no
+// credential by a name that leads to this machine, or by posting blindly.
+func localOnly(t *testing.T, dial Dial) {
+	t.Helper()
+	r := newRig(t, dial, func(cfg *gateway.Config) { cfg.LocalOnly = true })
+	for _, c := range []struct {
+		path, host, origin string
+		want               int
+	}{
+		{"/v1/rooms", "", "", http.StatusOK},
+		{"/v1/rooms", "localhost:8080", "", http.StatusOK},
+		{"/v1/rooms", "[::1]:8080", "http://127.0.0.1:3000", http.StatusOK},
+		{"/v1/rooms", "rebound.example:8080", "", http.StatusForbidden},
+		{"/v1/rooms", "localhost.example", "", http.StatusForbidden},
+		{"/v1/rooms", "", "https://page.example", http.StatusForbidden},
+		{"/v1/rooms", "", "null", http.StatusForbidden},
+		{"/readyz", "rebound.example", "", http.StatusForbidden},
+		{"/healthz", "rebound.example", "", http.StatusOK},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+c.path, nil)
+		if err != nil {
+			t.Fatalf("NewRequest: %v", err)
+		}
+		req.Host = c.host
+		if c.origin != "" {
+			req.Header.Set("Origin", c.origin)
+		}
+		resp, err := r.client.Do(req)
+		if err != nil {
+			t.Fatalf("Do: %v", err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.want {
+			t.Errorf("%s with Host %q and Origin %q = %d; want %d", c.path, c.host, c.origin, resp.StatusCode, c.want)
+		}
 	}
 }

@@ -141,7 +141,7 @@ func (a *App) build(ctx context.Context) (err error) {
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
 	a.services.Register(channel)
 	a.front, err = gateway.New(gateway.Config{
-		Conn: channel, Authorize: auth.Check, Ready: a.ready, OpenAPI: openapi.JSON, Logger: a.log,
+		Conn: channel, Authorize: auth.Check, LocalOnly: auth.Open(), Ready: a.ready, OpenAPI: openapi.JSON, Logger: a.log,
 	})
 	return err
 }
@@ -221,7 +221,10 @@ func (a *App) Status(context.Context) (rpc.Status, error) {
 		Engine:     a.engine,
 		Deliveries: rpc.Deliveries(a.ledger.Counts()),
 		Gates: map[mirror.ProjectID]rpc.Gate{
-			a.project: {CallsPerSecond: gate.RatePerSecond, ThrottledUntil: gate.ThrottledUntil},
+			a.project: {
+				CallsPerSecond: gate.RatePerSecond, ThrottledUntil: gate.ThrottledUntil,
+				PauseReason: gate.PauseReason, PausedSince: gate.PausedSince,
+			},
 		},
 	}, nil
 }

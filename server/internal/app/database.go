@@ -76,7 +76,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 		}
 	}
 	s, err := postgres.Open(ctx, postgres.Config{
-		URL: cfg.DatabaseURL, Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns, Logger: log,
+		URL: cfg.DatabaseURL, Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
 	})
 	if err != nil {
 		return fmt.Errorf("check DATABASE_URL, which should look like postgres://user:password@host/name?sslmode=require: %w", err)

@@ -8,7 +8,7 @@ import (
 )
 
 // storeHealth remembers whether the database works. It learns of an outage from
-// those who meet it, and asks the database itself only during one, so that an
+// the ledger, and asks the database itself only during one, so that an
 // idle service sends no query.
 type storeHealth struct {
 	ping  func(context.Context) error
@@ -45,7 +45,7 @@ func (h *storeHealth) Run(ctx context.Context) error {
 			return nil
 		case <-h.fresh:
 		}
-		h.log.ErrorContext(ctx, "the database is not available; deliveries are refused until it is")
+		h.log.ErrorContext(ctx, "the database is not available; deliveries are answered 503 until it is")
 		ticker := time.NewTicker(pingEvery)
 		for h.bad.Load() && ctx.Err() == nil {
 			select {

@@ -83,8 +83,15 @@ func (s *stopper) all() {
 	}
 }
 
-// stopHTTP lets requests in flight finish, and cuts what is left.
+// stopHTTP lets requests in flight finish, and cuts what is left. A download may
+// take as long as its reader likes, so it gets half of what is left of the grace
+// period: the parts behind need the rest.
 func stopHTTP(ctx context.Context, s *http.Server) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+	}
 	if err := s.Shutdown(ctx); err != nil {
 		_ = s.Close() // nothing more can be done for them
 	}

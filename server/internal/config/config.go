@@ -105,7 +105,7 @@ func (d Database) Validate() error {
 		return errors.New("DATABASE_DIRECT_URL is set and DATABASE_URL is not; set both, or neither for the embedded PostgreSQL")
 	}
 	if d.DatabaseMaxConns < 2 {
-		return errors.New("MIRROR_DATABASE_MAX_CONNS must be at least 2: one to record deliveries, one for everything else")
+		return errors.New("MIRROR_DATABASE_MAX_CONNS must be at least 2: one to record deliveries while another works")
 	}
 	return nil
 }

@@ -62,11 +62,8 @@ type verdict struct {
 	err error
 }
 
-// Codes that Liveblocks gives as the error of an answer.
-const (
-	codeRoomNotFound = "ROOM_NOT_FOUND"
-	codeRoomAccess   = "UNAUTHORIZED_ROOM_ACCESS"
-)
+// codeRoomAccess is Liveblocks' word for a room that the key may not read.
+const codeRoomAccess = "UNAUTHORIZED_ROOM_ACCESS"
 
 // keyCodes are the 403 codes that concern the key and not one room. The last
 // two are the dev server's words.

@@ -77,7 +77,7 @@ func (b *bench) before(h http.HandlerFunc) { b.front.Store(&h) }
 
 func (b *bench) open() *postgres.Store {
 	b.Helper()
-	s, err := postgres.Open(b.Context(), postgres.Config{URL: b.url, MaxConns: 8, Logger: slog.New(slog.DiscardHandler)})
+	s, err := postgres.Open(b.Context(), postgres.Config{URL: b.url, MaxConns: 8})
 	if err != nil {
 		b.Fatalf("Open = %v", err)
 	}

@@ -47,6 +47,9 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			return nil, err
 		}
 		gate := now.Gates[id]
+		if gate.PauseReason != "" {
+			project.PauseReason, project.PauseTime = gate.PauseReason, gate.PausedSince
+		}
 		resp.Projects = append(resp.Projects, &mirrorv1.ProjectStatus{
 			ProjectId:           string(id),
 			LiveblocksProjectId: project.LiveblocksID,

@@ -94,6 +94,10 @@ type Gate struct {
 	CallsPerSecond float64
 	// ThrottledUntil is until when Liveblocks asked not to be called.
 	ThrottledUntil time.Time
+	// PauseReason and PausedSince tell of a pause of this process. Without one,
+	// what is stored may still tell of another replica's.
+	PauseReason string
+	PausedSince time.Time
 }
 
 // Deps is what the services are made of. Everything is required unless it says

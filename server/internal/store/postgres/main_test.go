@@ -104,9 +104,6 @@ func empty(ctx context.Context, url string) error {
 // open opens a store that is closed when t ends.
 func open(t storetest.T, cfg postgres.Config) *postgres.Store {
 	t.Helper()
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	s, err := postgres.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("Open = %v", err)

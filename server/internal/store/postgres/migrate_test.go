@@ -283,3 +283,24 @@ func TestMigrateKeepsTheURLSecret(t *testing.T) {
 		}
 	}
 }
+
+// A server that refuses the connection is away, whatever its reason: no
+// statement is at fault, and waiting may mend it.
+func TestRefusedConnectionIsAnOutage(t *testing.T) {
+	t.Parallel()
+	needServer(t)
+	there, err := url.Parse(migratedDatabase(t))
+	if err != nil {
+		t.Fatalf("Parse = %v", err)
+	}
+	there.Path = "/no_such_database"
+	s := open(t, postgres.Config{URL: there.String()})
+	for what, call := range map[string]func() error{
+		"Ping":   func() error { return s.Ping(t.Context()) },
+		"Accept": func() error { _, err := s.Accept(t.Context(), []mirror.Arrival{{}}); return err },
+	} {
+		if f := fault.Of(call()); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable {
+			t.Errorf("%s = %v; want the store unavailable", what, f)
+		}
+	}
+}

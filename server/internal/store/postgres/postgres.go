@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +32,6 @@ type Config struct {
 	Pooled bool
 	// MaxConns bounds the open connections; zero means [DefaultMaxConns].
 	MaxConns int
-	Logger   *slog.Logger
 }
 
 // DefaultMaxConns suits one replica on a small database: accepts share one
@@ -49,7 +47,6 @@ type Store struct {
 	pool *pgxpool.Pool
 	q    *dbq.Queries
 	zip  *zip
-	log  *slog.Logger
 }
 
 // Open prepares the connections. It does not wait for the database: the first
@@ -83,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		pool.Close()
 		return nil, err
 	}
-	return &Store{pool: pool, q: dbq.New(pool), zip: z, log: cfg.Logger}, nil
+	return &Store{pool: pool, q: dbq.New(pool), zip: z}, nil
 }
 
 // behindPooler recognises the poolers of Neon and Supabase and PgBouncer's
@@ -187,10 +184,15 @@ func classify(ctx context.Context, err error) error {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
 	}
+	// Whatever code a refused connection carries, such as that of a password just
+	// rotated, no statement was at fault.
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch class := pg.Code[:min(2, len(pg.Code))]; {
 		case pg.Code == "42P01", pg.Code == "42703": // no such table or column
-			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Precondition, fault.ReasonSchemaBehind,
+			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Unavailable, fault.ReasonSchemaBehind,
 				"the database schema is older than this version needs; run liveblocks-mirror migrate")
 		case !slices.Contains([]string{"08", "25", "40", "53", "55", "57", "58"}, class):
 			// Not connection, read-only, rollback, resources, not ready, shutdown or system.

@@ -65,7 +65,7 @@ func TestClassify(t *testing.T) {
 	if err := classify(t.Context(), nil); err != nil {
 		t.Errorf("classify(nil) = %v; want nil", err)
 	}
-	if err := classify(t.Context(), server("42P01")); !errors.Is(err, store.ErrSchemaBehind) {
+	if err := classify(t.Context(), server("42P01")); !errors.Is(err, store.ErrSchemaBehind) || fault.Of(err).Kind != fault.Unavailable {
 		t.Errorf("classify of a missing table = %v; want %v", err, store.ErrSchemaBehind)
 	}
 	if err := classify(t.Context(), fmt.Errorf("do: %w", pgx.ErrNoRows)); !errors.Is(err, store.ErrNotFound) {

@@ -216,3 +216,45 @@ func TestRoomChangesWhileApplyWaits(t *testing.T) {
 		})
 	}
 }
+
+// What CleanRoom found may be overwritten by the new incarnation before it is
+// deleted; that row has to stay.
+func TestCleanRoomSparesWhatIsWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	r := newRace(t, "-c deadlock_timeout=1s")
+	room := r.lease.Resource.RoomResource()
+	lease, err := r.store.Claim(t.Context(), room, [16]byte{2}, r.now, time.Minute)
+	if err == nil {
+		_, err = r.store.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
+	}
+	if err != nil {
+		t.Fatalf("mirror the room = %v", err)
+	}
+	r.lease.Epoch = 1 // as claimed after that
+	if _, err := r.store.ApplyDocument(t.Context(), r.lease, mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0); err != nil {
+		t.Fatalf("ApplyDocument = %v", err)
+	}
+	mustExec(t, r.watch, "update mirror_room set epoch = 3") // deleted and back
+	tx, err := r.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatalf("Begin = %v", err)
+	}
+	if _, err := tx.Exec(t.Context(), "update mirror_document set epoch = 3"); err != nil {
+		t.Fatalf("overwrite = %v", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.store.CleanRoom(t.Context(), room, 10)
+		done <- err
+	}()
+	r.waiting(t, 1)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatalf("Commit = %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Fatalf("CleanRoom = %v", err)
+	}
+	if n := value[int](t, r.watch, "select count(*) from mirror_document"); n != 1 {
+		t.Fatalf("documents = %d; want that of the new incarnation", n)
+	}
+}

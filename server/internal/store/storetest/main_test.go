@@ -93,7 +93,7 @@ func newEngine(t *testing.T) engine {
 }
 
 func (g engine) open(t T) store.Store {
-	s, err := postgres.Open(t.Context(), postgres.Config{URL: g.url, Logger: slog.New(slog.DiscardHandler)})
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: g.url})
 	if err != nil {
 		t.Fatalf("Open = %v", err)
 	}

@@ -14,8 +14,10 @@ import (
 const cleanDocuments = `-- name: CleanDocuments :execrows
 delete from mirror_document d
 where d.bucket = $1 and d.project_id = $2 and d.room_id = $3
-    and (d.kind, d.resource_id) in (
-        select o.kind, o.resource_id
+    -- With the epoch: a row that a new incarnation has just overwritten is not
+    -- the one that was found.
+    and (d.kind, d.resource_id, d.epoch) in (
+        select o.kind, o.resource_id, o.epoch
         from mirror_document o
         join mirror_room r
             on r.bucket = o.bucket and r.project_id = o.project_id and r.room_id = o.room_id
