@@ -34,7 +34,6 @@ func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (
 	if err != nil {
 		return nil, cfg, fmt.Errorf("embedded PostgreSQL: %w", err)
 	}
-	log.InfoContext(ctx, "embedded PostgreSQL runs", slog.String("data_dir", dir), slog.Int("pid", server.Pid()))
 	cfg.DatabaseURL = server.URL()
 	return server, cfg, nil
 }
