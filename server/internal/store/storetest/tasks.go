@@ -24,6 +24,7 @@ var taskCases = []testCase{
 	{"due knows its project", dueProject},
 	{"what comes in during the fetch is due again", raisedDuringLease},
 	{"settle fetch comes once", settleOnce},
+	{"settle fetch stays owed while the room is away", settleOutlivesQuiet},
 	{"settle fetch begins anew with an event", settleAnew},
 	{"settle fetch that is brought forward is still owed", settleBroughtForward},
 	{"no settle fetch with zero", settleZero},
@@ -732,4 +733,22 @@ func parkedQuiet(e *env) {
 	e.raise(storageOf("room"))
 	applied := e.park(e.claim(storageOf("room")))
 	e.want("Park", applied.Woken, []mirror.Resource{roomOf("room")})
+}
+
+// The answer that denied the room may have been an old one, and so may be the
+// document's if the room is found a moment later.
+func settleOutlivesQuiet(e *env) {
+	e.raise(storageOf("room"))
+	e.raise(roomOf("room"))
+	e.applyMissing(e.claim(roomOf("room")))
+	e.wantNotDue(storageOf("room"))
+	e.raise(roomOf("room"))
+	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
+	if first := e.fetch(storageOf("room")); !first.Due.Equal(e.now.Add(settle)) {
+		e.Fatalf("Apply once the room is there = %+v; want a settle fetch at %v", first, e.now.Add(settle))
+	}
+	e.pass(settle)
+	if second := e.fetch(storageOf("room")); !second.Due.IsZero() {
+		e.Fatalf("settle Apply = %+v; want no more to do", second)
+	}
 }

@@ -242,7 +242,8 @@ func (q *Queries) Pause(ctx context.Context, arg PauseParams) error {
 
 const quietChildren = `-- name: QuietChildren :exec
 update mirror_resource_state
-set applied_generation = generation, due_time = null, not_before = null, settle = false,
+set applied_generation = generation, due_time = null, not_before = null,
+    settle = settle or due_time is not null,
     attempts = 0, last_error = '', fail_time = null
 where bucket = $1 and project_id = $2 and room_id = $3 and kind <> 1
 `
@@ -253,7 +254,8 @@ type QuietChildrenParams struct {
 	RoomID    string
 }
 
-// The room is gone: nothing in it is left to fetch.
+// The room is gone: nothing in it is left to fetch. A settle fetch stays owed
+// for the case that it comes back at once: the answer may have been an old one.
 func (q *Queries) QuietChildren(ctx context.Context, arg QuietChildrenParams) error {
 	_, err := q.db.Exec(ctx, quietChildren, arg.Bucket, arg.ProjectID, arg.RoomID)
 	return err

@@ -108,9 +108,11 @@ where bucket = @bucket and project_id = @project_id and room_id = @room_id and k
 returning kind, resource_id;
 
 -- name: QuietChildren :exec
--- The room is gone: nothing in it is left to fetch.
+-- The room is gone: nothing in it is left to fetch. A settle fetch stays owed
+-- for the case that it comes back at once: the answer may have been an old one.
 update mirror_resource_state
-set applied_generation = generation, due_time = null, not_before = null, settle = false,
+set applied_generation = generation, due_time = null, not_before = null,
+    settle = settle or due_time is not null,
     attempts = 0, last_error = '', fail_time = null
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind <> 1;
 
