@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"encoding/hex"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -26,28 +25,6 @@ func formatOf(format mirrorv1.DocumentFormat) mirrorv1.DocumentFormat {
 		return mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON
 	}
 	return format
-}
-
-// represent returns the document in the format; kept is what the cache had of it
-// before it was read. What is returned belongs to others too and must not be
-// written to.
-func (m *mirrorService) represent(doc *mirror.Document, format mirrorv1.DocumentFormat, kept derived) ([]byte, error) {
-	if format == mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON {
-		return doc.Content, nil
-	}
-	if doc.Content == nil {
-		return kept.json, nil
-	}
-	content, _, err := lson.JSON(make([]byte, 0, len(doc.Content)), doc.Content)
-	if err != nil {
-		return nil, fmt.Errorf("derive JSON of the stored document: %w", err)
-	}
-	m.cache.put(derived{
-		resource: mirror.Resource{Project: doc.Project, Room: doc.Room, Kind: doc.Kind, ID: doc.ID},
-		sha256:   doc.SHA256,
-		json:     content,
-	})
-	return content, nil
 }
 
 // etag returns a strong entity tag: the same source in the same format, derived

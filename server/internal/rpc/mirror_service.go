@@ -17,8 +17,7 @@ import (
 type mirrorService struct {
 	mirrorv1.UnimplementedMirrorServiceServer
 
-	s     *Services
-	cache *documentCache
+	s *Services
 }
 
 // pageBudget bounds the items of a page in bytes, with a quarter of the message
@@ -85,10 +84,12 @@ func (m *mirrorService) GetStorageDocument(ctx context.Context, req *mirrorv1.Ge
 	}
 	shown := showDocument(&doc)
 	if req.GetView() != mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC {
-		content, err := m.represent(&doc, format, kept)
+		content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), format, kept)
 		if err != nil {
-			return nil, err
+			return nil, documentFault(err, req.GetRoomId(), mirror.KindStorage)
 		}
+		defer release()
+		shown = showDocument(&doc)
 		if limit := m.s.MaxMessage - envelope; len(content) > limit {
 			return nil, fault.New(fault.Precondition, fault.ReasonDocumentTooLarge,
 				"the document does not fit one message: read it as a stream").
@@ -106,8 +107,8 @@ type documentRequest interface {
 	GetRoomId() string
 }
 
-// document reads a document, without its content if that is the source of what
-// the cache holds and JSON is what is wanted.
+// document describes a document. Its content comes along if it is short, unless
+// that is the source of what the cache holds and JSON is what is wanted.
 func (m *mirrorService) document(ctx context.Context, req documentRequest, kind mirror.Kind, format mirrorv1.DocumentFormat) (mirror.Document, derived, error) {
 	project, err := m.s.project(req.GetProjectId())
 	if err != nil {
@@ -116,20 +117,25 @@ func (m *mirrorService) document(ctx context.Context, req documentRequest, kind 
 	resource := mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind}
 	var kept derived
 	if format == mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON {
-		kept = m.cache.get(resource)
+		kept = m.s.documents.cache.get(resource)
 	}
 	doc, err := read(ctx, m.s, req, copyOf[mirror.Document]{
 		resource: resource,
 		get: func(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
-			return m.s.Query.DocumentUnless(ctx, r, deleted, kept.sha256)
+			return m.s.documents.describe(ctx, store.DocumentRead{Resource: r, Deleted: deleted, Have: kept.sha256})
 		},
 		freshness: func(d *mirror.Document) mirror.Freshness { return d.Freshness },
 	})
 	if err != nil {
-		return doc, kept, notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonDocumentNotMirrored,
-			"the mirror holds no such document").With("room_id", req.GetRoomId()).With("kind", kind.String()))
+		return doc, kept, documentFault(err, req.GetRoomId(), kind)
 	}
 	return doc, kept, nil
+}
+
+// documentFault says of a document that is not there that it is not.
+func documentFault(err error, room string, kind mirror.Kind) error {
+	return notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonDocumentNotMirrored,
+		"the mirror holds no such document").With("room_id", room).With("kind", kind.String()))
 }
 
 // chunkSize is how much of a document one message of a stream holds: large
@@ -151,20 +157,18 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream g
 	if err != nil {
 		return err
 	}
-	tag := etag(&doc, format)
-	header := metadata.Pairs(
-		"mirror-etag", tag,
-		"mirror-revision", strconv.FormatInt(doc.Freshness.Revision, 10),
-		"mirror-fetch-time", doc.Freshness.FetchTime.UTC().Format(timeFormat),
-	)
-	if matches(metadata.ValueFromIncomingContext(ctx, "if-none-match"), tag) {
+	held := metadata.ValueFromIncomingContext(ctx, "if-none-match")
+	if tag := etag(&doc, format); matches(held, tag) {
+		header := documentHeader(&doc, tag)
 		header.Set("mirror-not-modified", "1")
 		return stream.SetHeader(header)
 	}
-	content, err := m.represent(&doc, format, kept)
+	content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), format, kept)
 	if err != nil {
-		return err
+		return documentFault(err, req.GetRoomId(), kind)
 	}
+	defer release()
+	header := documentHeader(&doc, etag(&doc, format))
 	header.Set("mirror-content-length", strconv.Itoa(len(content)))
 	if err := stream.SetHeader(header); err != nil {
 		return err
@@ -178,6 +182,14 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream g
 		}
 	}
 	return nil
+}
+
+func documentHeader(doc *mirror.Document, tag string) metadata.MD {
+	return metadata.Pairs(
+		"mirror-etag", tag,
+		"mirror-revision", strconv.FormatInt(doc.Freshness.Revision, 10),
+		"mirror-fetch-time", doc.Freshness.FetchTime.UTC().Format(timeFormat),
+	)
 }
 
 // ListDocuments lists documents by room id, in byte order, then by kind.

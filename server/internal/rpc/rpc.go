@@ -129,16 +129,16 @@ type Deps struct {
 type Services struct {
 	Deps
 
-	validate *validator
-	health   *health.Server
-	cache    *documentCache // of both ways in, the network and the gateway
+	validate  *validator
+	health    *health.Server
+	documents *documentReader
 }
 
 // New returns the services. They report NOT_SERVING until [Services.SetServing].
 func New(deps Deps) *Services {
 	deps.MaxMessage = cmp.Or(deps.MaxMessage, DefaultMaxMessage)
 	deps.MaxWebhook = cmp.Or(deps.MaxWebhook, DefaultMaxWebhook)
-	s := &Services{Deps: deps, validate: newValidator(), health: health.NewServer(), cache: newDocumentCache()}
+	s := &Services{Deps: deps, validate: newValidator(), health: health.NewServer(), documents: newDocumentReader(deps.Query)}
 	s.SetServing(false)
 	return s
 }
@@ -156,7 +156,7 @@ func serviceDescs() []*grpc.ServiceDesc {
 // through [Services.UnaryInterceptor] or [Services.StreamInterceptor].
 func (s *Services) Register(r grpc.ServiceRegistrar) {
 	mirrorv1.RegisterEventServiceServer(r, &eventService{s: s})
-	mirrorv1.RegisterMirrorServiceServer(r, &mirrorService{s: s, cache: s.cache})
+	mirrorv1.RegisterMirrorServiceServer(r, &mirrorService{s: s})
 	mirrorv1.RegisterAdminServiceServer(r, &adminService{s: s})
 }
 

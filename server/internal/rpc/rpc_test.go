@@ -244,12 +244,22 @@ func (q *fakeQuery) Document(ctx context.Context, document mirror.Resource, dele
 	})
 }
 
-func (q *fakeQuery) DocumentUnless(ctx context.Context, document mirror.Resource, deleted bool, have [32]byte) (mirror.Document, error) {
-	doc, err := q.Document(ctx, document, deleted)
-	if doc.SHA256 == have {
-		doc.Content = nil
+func (q *fakeQuery) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document, error) {
+	docs := make([]*mirror.Document, len(reads))
+	for i, r := range reads {
+		doc, err := q.Document(ctx, r.Resource, r.Deleted)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if doc.SHA256 == r.Have || doc.Size > inline {
+			doc.Content = nil
+		}
+		docs[i] = &doc
 	}
-	return doc, err
+	return docs, nil
 }
 
 func (q *fakeQuery) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
