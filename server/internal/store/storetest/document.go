@@ -19,7 +19,7 @@ var documentCases = []testCase{
 	{"new derive version rewrites", deriveVersion},
 	{"document content is kept byte for byte", documentBytes},
 	{"document of 16 MiB", largeDocument},
-	{"content that the caller holds is left out", contentHeld},
+	{"many reads are answered together", readTogether},
 	{"derived data that cannot be stored is left out", refusedData},
 	{"reason for missing data is kept", dataProblem},
 	{"text may hold anything", documentText},
@@ -422,24 +422,44 @@ func missingChildBack(e *env) {
 	}
 }
 
-func contentHeld(e *env) {
-	e.mirrorBoth("room")
-	whole := e.document(storageOf("room"))
-	if len(whole.Content) == 0 {
+func readTogether(e *env) {
+	e.mirrorBoth("a")
+	e.mirrorBoth("b")
+	e.mirrorBoth("gone")
+	e.deleteRoom("gone")
+	a, b := e.document(storageOf("a")), e.document(storageOf("b"))
+	if len(a.Content) == 0 || len(b.Content) == 0 {
 		e.Fatalf("Document has no content")
 	}
-	bare, err := e.DocumentUnless(e.ctx(), storageOf("room"), false, whole.SHA256)
-	e.must("DocumentUnless with its hash", err)
-	want := whole
-	want.Content = nil
-	e.want("DocumentUnless with its hash", bare, want)
-	other := whole.SHA256
+	gone, err := e.Document(e.ctx(), storageOf("gone"), true)
+	e.must("Document of a deleted room", err)
+	bare := a
+	bare.Content = nil
+	other := a.SHA256
 	other[0]++
-	for _, have := range [][32]byte{{}, other} {
-		got, err := e.DocumentUnless(e.ctx(), storageOf("room"), false, have)
-		e.must("DocumentUnless with another hash", err)
-		e.want("DocumentUnless with another hash", got, whole)
-	}
-	_, err = e.DocumentUnless(e.ctx(), storageOf("other"), false, whole.SHA256)
-	e.wantErr("DocumentUnless of another room", err, store.ErrNotFound)
+	foreign := storageOf("a")
+	foreign.Project = "another"
+	got, err := e.ReadDocuments(e.ctx(), []store.DocumentRead{
+		{Resource: storageOf("b")},
+		{Resource: storageOf("a"), Have: a.SHA256},
+		{Resource: storageOf("nowhere"), Have: a.SHA256},
+		{Resource: storageOf("a"), Have: other},
+		{Resource: storageOf("a")},
+		{Resource: storageOf("gone")},
+		{Resource: storageOf("gone"), Deleted: true},
+		{Resource: foreign},
+	}, 1<<20)
+	e.must("ReadDocuments", err)
+	e.want("ReadDocuments", got, []*mirror.Document{&b, &bare, nil, &a, &a, nil, &gone, nil})
+
+	got, err = e.ReadDocuments(e.ctx(), []store.DocumentRead{{Resource: storageOf("a")}}, a.Size)
+	e.must("ReadDocuments of just as much as may come along", err)
+	e.want("ReadDocuments of just as much as may come along", got, []*mirror.Document{&a})
+	got, err = e.ReadDocuments(e.ctx(), []store.DocumentRead{{Resource: storageOf("a")}}, a.Size-1)
+	e.must("ReadDocuments of a document too long to come along", err)
+	e.want("ReadDocuments of a document too long to come along", got, []*mirror.Document{&bare})
+
+	got, err = e.ReadDocuments(e.ctx(), nil, 1<<20)
+	e.must("ReadDocuments of nothing", err)
+	e.want("ReadDocuments of nothing", got, []*mirror.Document(nil))
 }
