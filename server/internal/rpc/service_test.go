@@ -765,3 +765,44 @@ func BenchmarkReceiveWebhook(b *testing.B) {
 		}
 	})
 }
+
+// Documents too long to come along with their description are read when there
+// is memory for them, and not at all for a reader who has them.
+func TestLongDocumentsTakeTurns(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	long := storageOf("long", jsonOf(inlineBytes+1), mirror.Freshness{})
+	h.query.documents = []mirror.Document{long, storageOf("short", jsonOf(10), mirror.Freshness{})}
+	memory := h.services.documents.memory
+	if !memory.TryAcquire(readMemory) {
+		t.Fatal("memory is in use while nobody reads")
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	req := &mirrorv1.GetStorageDocumentRequest{RoomId: "long"}
+	_, err := h.mirror.GetStorageDocument(soon, req)
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("GetStorageDocument without memory for it = %v; want DEADLINE_EXCEEDED", err)
+	}
+	if _, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "short"}); err != nil {
+		t.Errorf("GetStorageDocument of a short document = %v; want it not to wait", err)
+	}
+	req.View = mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC
+	if _, err = h.mirror.GetStorageDocument(t.Context(), req); err != nil {
+		t.Errorf("the basic view = %v; want it not to wait", err)
+	}
+	tag := etag(&long, mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON)
+	content, header, err := readDocument(withMetadata(t.Context(), "if-none-match", tag), h, &mirrorv1.ReadDocumentRequest{RoomId: "long"})
+	if err != nil || content != nil || !slices.Equal(header.Get("mirror-not-modified"), []string{"1"}) {
+		t.Errorf("ReadDocument of what the caller has = %d bytes, %v; want not-modified without waiting", len(content), err)
+	}
+	memory.Release(readMemory)
+	for range 2 { // the second time from memory
+		if content, _, err = readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: "long"}); err != nil || len(content) != inlineBytes+1 {
+			t.Errorf("ReadDocument = %d bytes, %v; want %d", len(content), err, inlineBytes+1)
+		}
+	}
+	if !memory.TryAcquire(readMemory) {
+		t.Error("memory is in use after the last reader is done")
+	}
+}

@@ -199,9 +199,10 @@ type Query interface {
 	Rooms(ctx context.Context, filter RoomFilter) ([]mirror.Room, error)
 	// Document returns one document with its content; ErrNotFound.
 	Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error)
-	// DocumentUnless is Document for a caller that holds content with the hash
-	// have: if that is what is stored, Content is nil, which no document's is.
-	DocumentUnless(ctx context.Context, document mirror.Resource, deleted bool, have [32]byte) (mirror.Document, error)
+	// ReadDocuments answers many reads at once, in order, as of one moment; nil
+	// for a document that is not there. Content is nil, which no document's is,
+	// where the reader holds it already or where it is longer than inline bytes.
+	ReadDocuments(ctx context.Context, reads []DocumentRead, inline int64) ([]*mirror.Document, error)
 	// Documents lists by room id in byte order, then by kind and id, without
 	// content.
 	Documents(ctx context.Context, filter DocumentFilter) ([]mirror.Document, error)
@@ -237,6 +238,15 @@ type RoomFilter struct {
 	// After is the last room id of the page before.
 	After mirror.RoomID
 	Limit int
+}
+
+// DocumentRead names a document somebody wants to read.
+type DocumentRead struct {
+	Resource mirror.Resource
+	// Deleted shows the document of a deleted room too.
+	Deleted bool
+	// Have is the hash of the content the reader holds; zero if it holds none.
+	Have [32]byte
 }
 
 // DocumentFilter selects documents.

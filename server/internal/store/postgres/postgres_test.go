@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"testing"
 
@@ -161,31 +160,6 @@ func TestText(t *testing.T) {
 	} {
 		if got := text(in); got != want {
 			t.Errorf("text(%q) = %q; want %q", in, got, want)
-		}
-	}
-}
-
-func TestPack(t *testing.T) {
-	t.Parallel()
-	z, err := newZip()
-	if err != nil {
-		t.Fatalf("newZip = %v", err)
-	}
-	defer z.close()
-	for _, in := range []string{"", "a", strings.Repeat("liveblocks", 100_000)} {
-		packed := z.pack([]byte(in))
-		out, err := z.unpack(packed, int64(len(in)))
-		if err != nil || string(out) != in {
-			t.Errorf("unpack(pack(%.20q)) = %.20q, %v", in, out, err)
-		}
-		if packed == nil {
-			t.Errorf("pack(%.20q) = nil, which would be null", in)
-		}
-		if _, err := z.unpack(packed, int64(len(in))+1); err == nil {
-			t.Errorf("unpack of %.20q with another size recorded = nil; want an error", in)
-		}
-		if _, err := z.unpack(append([]byte("x"), packed...), int64(len(in))); err == nil {
-			t.Errorf("unpack of %.20q, damaged = nil; want an error", in)
 		}
 	}
 }

@@ -149,18 +149,66 @@ func (s *Store) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, e
 
 // Document reads by key and unpacks the content.
 func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
-	return s.DocumentUnless(ctx, r, deleted, [32]byte{})
-}
-
-// DocumentUnless neither reads nor unpacks content that the caller holds.
-func (s *Store) DocumentUnless(ctx context.Context, r mirror.Resource, deleted bool, have [32]byte) (mirror.Document, error) {
 	row, err := s.q.Document(ctx, dbq.DocumentParams{
-		Have:   have[:],
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Deleted: deleted,
 	})
 	if err != nil {
 		return mirror.Document{}, classify(ctx, fmt.Errorf("read document: %w", err))
 	}
+	doc := documentOf(r, row)
+	if doc.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
+		return mirror.Document{}, err
+	}
+	return doc, nil
+}
+
+// ReadDocuments is one statement for all readers.
+func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document, error) {
+	n := len(reads)
+	arg := dbq.ReadDocumentsParams{
+		InlineBytes: inline,
+		N:           make([]int32, 0, n),
+		Bucket:      make([]int16, 0, n),
+		ProjectID:   make([]string, 0, n),
+		RoomID:      make([]string, 0, n),
+		Kind:        make([]int16, 0, n),
+		ResourceID:  make([]string, 0, n),
+		Deleted:     make([]bool, 0, n),
+		Have:        make([][]byte, 0, n),
+	}
+	for i, read := range reads {
+		arg.N = append(arg.N, int32(i)) //nolint:gosec // a batch, bounded by the caller
+		arg.Bucket = append(arg.Bucket, read.Resource.Bucket())
+		arg.ProjectID = append(arg.ProjectID, string(read.Resource.Project))
+		arg.RoomID = append(arg.RoomID, string(read.Resource.Room))
+		arg.Kind = append(arg.Kind, int16(read.Resource.Kind))
+		arg.ResourceID = append(arg.ResourceID, read.Resource.ID)
+		arg.Deleted = append(arg.Deleted, read.Deleted)
+		arg.Have = append(arg.Have, reads[i].Have[:])
+	}
+	rows, err := s.q.ReadDocuments(ctx, arg)
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("read %d documents: %w", n, err))
+	}
+	docs := make([]*mirror.Document, n)
+	for _, row := range rows {
+		doc := documentOf(reads[row.N].Resource, dbq.DocumentRow{
+			ContentSha256: row.ContentSha256, Size: row.Size, DeriveVersion: row.DeriveVersion, DataProblem: row.DataProblem,
+			DeleteTime: row.DeleteTime, FetchTime: row.FetchTime, SourceUpdateTime: row.SourceUpdateTime,
+			MissingSince: row.MissingSince, Revision: row.Revision, Stale: row.Stale,
+		})
+		if row.Content != nil {
+			if doc.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
+				return nil, err
+			}
+		}
+		docs[row.N] = &doc
+	}
+	return docs, nil
+}
+
+// documentOf is the document without its content.
+func documentOf(r mirror.Resource, row dbq.DocumentRow) mirror.Document {
 	doc := mirror.Document{
 		Project: r.Project, Room: r.Room, Kind: r.Kind, ID: r.ID,
 		Size: row.Size, DeriveVersion: int(row.DeriveVersion), DataProblem: row.DataProblem,
@@ -174,13 +222,7 @@ func (s *Store) DocumentUnless(ctx context.Context, r mirror.Resource, deleted b
 		},
 	}
 	copy(doc.SHA256[:], row.ContentSha256)
-	if doc.SHA256 == have {
-		return doc, nil
-	}
-	if doc.Content, err = s.zip.unpack(row.Content, row.Size); err != nil {
-		return mirror.Document{}, err
-	}
-	return doc, nil
+	return doc
 }
 
 // Documents walks the index by room id.

@@ -74,7 +74,7 @@ func (q *Queries) Counts(ctx context.Context, projectID string) (CountsRow, erro
 }
 
 const document = `-- name: Document :one
-select (case when d.content_sha256 = $1::bytea then null else d.content end)::bytea as content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
+select d.content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
     s.fetch_time, s.source_update_time, s.missing_since,
     coalesce(s.revision, 0)::bigint as revision,
     coalesce(s.generation > s.applied_generation, false)::boolean as stale
@@ -82,16 +82,15 @@ from mirror_document d
 join mirror_room r
     on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
     and (r.epoch = d.epoch and r.delete_time is null
-        or $2::boolean and r.epoch = d.epoch + 1 and r.delete_time is not null)
+        or $1::boolean and r.epoch = d.epoch + 1 and r.delete_time is not null)
 left join mirror_resource_state s
     on s.bucket = d.bucket and s.project_id = d.project_id and s.room_id = d.room_id
     and s.kind = d.kind and s.resource_id = d.resource_id
-where d.bucket = $3 and d.project_id = $4 and d.room_id = $5
-    and d.kind = $6 and d.resource_id = $7
+where d.bucket = $2 and d.project_id = $3 and d.room_id = $4
+    and d.kind = $5 and d.resource_id = $6
 `
 
 type DocumentParams struct {
-	Have       []byte
 	Deleted    bool
 	Bucket     int16
 	ProjectID  string
@@ -115,10 +114,8 @@ type DocumentRow struct {
 }
 
 // A tombstone's epoch is one above that of what was in the room.
-// Content that the caller holds already stays where it is.
 func (q *Queries) Document(ctx context.Context, arg DocumentParams) (DocumentRow, error) {
 	row := q.db.QueryRow(ctx, document,
-		arg.Have,
 		arg.Deleted,
 		arg.Bucket,
 		arg.ProjectID,
@@ -276,6 +273,111 @@ func (q *Queries) Project(ctx context.Context, projectID string) (MirrorProject,
 		&i.PauseTime,
 	)
 	return i, err
+}
+
+const readDocuments = `-- name: ReadDocuments :many
+select k.n::integer as n,
+    (case when d.content_sha256 <> k.have and d.size <= $1::bigint then d.content end)::bytea as content,
+    d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    coalesce(s.revision, 0)::bigint as revision,
+    coalesce(s.generation > s.applied_generation, false)::boolean as stale
+from (
+    select
+        unnest((select $2::integer[])) as n,
+        unnest((select $3::smallint[])) as bucket,
+        unnest((select $4::text[])) as project_id,
+        unnest((select $5::text[])) as room_id,
+        unnest((select $6::smallint[])) as kind,
+        unnest((select $7::text[])) as resource_id,
+        unnest((select $8::boolean[])) as deleted,
+        unnest((select $9::bytea[])) as have
+) k
+join mirror_document d
+    on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
+    and d.kind = k.kind and d.resource_id = k.resource_id
+join mirror_room r
+    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
+    and (r.epoch = d.epoch and r.delete_time is null
+        or k.deleted and r.epoch = d.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = d.bucket and s.project_id = d.project_id and s.room_id = d.room_id
+    and s.kind = d.kind and s.resource_id = d.resource_id
+`
+
+type ReadDocumentsParams struct {
+	InlineBytes int64
+	N           []int32
+	Bucket      []int16
+	ProjectID   []string
+	RoomID      []string
+	Kind        []int16
+	ResourceID  []string
+	Deleted     []bool
+	Have        [][]byte
+}
+
+type ReadDocumentsRow struct {
+	N                int32
+	Content          []byte
+	ContentSha256    []byte
+	Size             int64
+	DeriveVersion    int32
+	DataProblem      string
+	DeleteTime       pgtype.Timestamptz
+	FetchTime        pgtype.Timestamptz
+	SourceUpdateTime pgtype.Timestamptz
+	MissingSince     pgtype.Timestamptz
+	Revision         int64
+	Stale            bool
+}
+
+// Document for many readers. What a reader holds already, or would be too much
+// to send to all of them at once, stays where it is.
+// The inner selects hide the length of the arrays from the planner. It would
+// take it for a reason to plan every execution anew, at many times the cost of
+// the rows.
+func (q *Queries) ReadDocuments(ctx context.Context, arg ReadDocumentsParams) ([]ReadDocumentsRow, error) {
+	rows, err := q.db.Query(ctx, readDocuments,
+		arg.InlineBytes,
+		arg.N,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+		arg.ResourceID,
+		arg.Deleted,
+		arg.Have,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ReadDocumentsRow
+	for rows.Next() {
+		var i ReadDocumentsRow
+		if err := rows.Scan(
+			&i.N,
+			&i.Content,
+			&i.ContentSha256,
+			&i.Size,
+			&i.DeriveVersion,
+			&i.DataProblem,
+			&i.DeleteTime,
+			&i.FetchTime,
+			&i.SourceUpdateTime,
+			&i.MissingSince,
+			&i.Revision,
+			&i.Stale,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const room = `-- name: Room :one

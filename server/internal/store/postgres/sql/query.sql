@@ -32,8 +32,7 @@ limit @max_rows;
 
 -- name: Document :one
 -- A tombstone's epoch is one above that of what was in the room.
--- Content that the caller holds already stays where it is.
-select (case when d.content_sha256 = @have::bytea then null else d.content end)::bytea as content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
+select d.content, d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
     s.fetch_time, s.source_update_time, s.missing_since,
     coalesce(s.revision, 0)::bigint as revision,
     coalesce(s.generation > s.applied_generation, false)::boolean as stale
@@ -47,6 +46,40 @@ left join mirror_resource_state s
     and s.kind = d.kind and s.resource_id = d.resource_id
 where d.bucket = @bucket and d.project_id = @project_id and d.room_id = @room_id
     and d.kind = @kind and d.resource_id = @resource_id;
+
+-- name: ReadDocuments :many
+-- Document for many readers. What a reader holds already, or would be too much
+-- to send to all of them at once, stays where it is.
+-- The inner selects hide the length of the arrays from the planner. It would
+-- take it for a reason to plan every execution anew, at many times the cost of
+-- the rows.
+select k.n::integer as n,
+    (case when d.content_sha256 <> k.have and d.size <= @inline_bytes::bigint then d.content end)::bytea as content,
+    d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    coalesce(s.revision, 0)::bigint as revision,
+    coalesce(s.generation > s.applied_generation, false)::boolean as stale
+from (
+    select
+        unnest((select @n::integer[])) as n,
+        unnest((select @bucket::smallint[])) as bucket,
+        unnest((select @project_id::text[])) as project_id,
+        unnest((select @room_id::text[])) as room_id,
+        unnest((select @kind::smallint[])) as kind,
+        unnest((select @resource_id::text[])) as resource_id,
+        unnest((select @deleted::boolean[])) as deleted,
+        unnest((select @have::bytea[])) as have
+) k
+join mirror_document d
+    on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
+    and d.kind = k.kind and d.resource_id = k.resource_id
+join mirror_room r
+    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
+    and (r.epoch = d.epoch and r.delete_time is null
+        or k.deleted and r.epoch = d.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = d.bucket and s.project_id = d.project_id and s.room_id = d.room_id
+    and s.kind = d.kind and s.resource_id = d.resource_id;
 
 -- name: Documents :many
 select d.room_id, d.kind, d.resource_id, d.content_sha256, d.size, d.derive_version, d.data_problem,
