@@ -10,10 +10,12 @@ import (
 )
 
 const (
-	// gatherLanes is how many statements of one kind are under way at once: a
-	// second one uses the time in which the first is on the wire. With more,
-	// batches get smaller, and each statement costs more than each row in it.
-	gatherLanes = 2
+	// gatherPatience is how long those who wait do so for one statement alone: a
+	// nearby database is done by then, and the fewer the statements, the less each
+	// row costs. Of one that is far away, several are under way at once.
+	gatherPatience = 3 * time.Millisecond
+	// gatherLanes bounds the statements of one kind under way.
+	gatherLanes = 4
 	// gatherBatch bounds the calls that one statement answers.
 	gatherBatch = 64
 	// gatherTimeout bounds one statement.
@@ -21,14 +23,15 @@ const (
 )
 
 // gatherer answers many calls with few statements: an idle one asks at once,
-// and while statements are under way the next batch gathers. What a caller gets
+// and while a statement is under way the next batch gathers. What a caller gets
 // was read after it asked.
 type gatherer[K, V any] struct {
 	// ask answers every key, in order.
 	ask func(ctx context.Context, keys []K) ([]V, error)
 
 	mu      sync.Mutex
-	asking  int // statements under way
+	asking  int       // statements under way
+	begun   time.Time // when the last of them began
 	waiting []*asked[K, V]
 }
 
@@ -50,21 +53,34 @@ func (g *gatherer[K, V]) get(ctx context.Context, key K) (V, error) {
 	a := &asked[K, V]{key: key, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, a)
-	idle := g.asking < gatherLanes
-	if idle {
-		g.asking++
-	}
+	g.start()
 	g.mu.Unlock()
-	if idle {
-		go g.run() // ends when nobody waits any more
+	patience := time.NewTimer(gatherPatience)
+	defer patience.Stop()
+	for {
+		select {
+		case <-a.done:
+			return a.value, a.err
+		case <-ctx.Done():
+			var none V
+			return none, ctx.Err()
+		case <-patience.C:
+			g.mu.Lock()
+			g.start()
+			g.mu.Unlock()
+		}
 	}
-	select {
-	case <-a.done:
-		return a.value, a.err
-	case <-ctx.Done():
-		var none V
-		return none, ctx.Err()
+}
+
+// start begins a statement for those who wait, unless they have to wait for one
+// that is under way. It is called with the lock held.
+func (g *gatherer[K, V]) start() {
+	if len(g.waiting) == 0 || g.asking == gatherLanes || g.asking > 0 && time.Since(g.begun) < gatherPatience {
+		return
 	}
+	g.asking++
+	g.begun = time.Now()
+	go g.run() // ends when nobody waits any more
 }
 
 // run answers batches until nobody waits.
@@ -80,6 +96,7 @@ func (g *gatherer[K, V]) run() {
 		}
 		batch := g.waiting[:n:n]
 		g.waiting = g.waiting[n:]
+		g.begun = time.Now()
 		g.mu.Unlock()
 		g.answer(batch)
 		for _, a := range batch {

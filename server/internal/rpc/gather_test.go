@@ -71,13 +71,7 @@ func TestGathererAsksForManyAtOnce(t *testing.T) {
 			}
 		})
 	}
-	// Each lane is taken at once, with nothing to gather.
-	for i := range gatherLanes {
-		get(i)
-		if got := <-d.begun; len(got) != 1 {
-			t.Fatalf("statement for %v; want one key", got)
-		}
-	}
+	takeLanes(t, g, d, get)
 	const more = gatherBatch + 5
 	for i := range more {
 		get(100 + i)
@@ -93,6 +87,19 @@ func TestGathererAsksForManyAtOnce(t *testing.T) {
 		t.Fatalf("statement for %d keys and %d more statements; want the rest in one", len(got), len(d.begun))
 	}
 	waitIdle(t, g)
+}
+
+// takeLanes makes the gatherer ask as often at once as it ever does. Nothing is
+// there to gather, because the database does not answer for longer than anyone
+// waits for it.
+func takeLanes(t *testing.T, g *gatherer[int, int], d *slowDatabase, get func(int)) {
+	t.Helper()
+	for i := range gatherLanes {
+		get(i) // and after a while no longer waits for the others
+		if got := <-d.begun; len(got) != 1 {
+			t.Fatalf("statement for %v; want one key", got)
+		}
+	}
 }
 
 // waitIdle checks that nothing is left behind.
@@ -116,10 +123,7 @@ func TestGathererFailsAlone(t *testing.T) {
 	d := newSlowDatabase()
 	g := newGatherer(d.ask)
 	var wg sync.WaitGroup
-	for i := range gatherLanes {
-		wg.Go(func() { _, _ = g.get(t.Context(), i) })
-		<-d.begun
-	}
+	takeLanes(t, g, d, func(key int) { wg.Go(func() { _, _ = g.get(t.Context(), key) }) })
 	for _, key := range []int{1, -1, 2, 13, 3} {
 		wg.Go(func() {
 			got, err := g.get(t.Context(), key)
@@ -145,15 +149,20 @@ func TestGathererPassesOnAnOutage(t *testing.T) {
 		return nil, fmt.Errorf("read: %w", outage)
 	})
 	var wg sync.WaitGroup
-	for i := range gatherLanes + 10 {
+	get := func() {
 		wg.Go(func() {
-			if _, err := g.get(t.Context(), i); !errors.Is(err, outage) {
+			if _, err := g.get(t.Context(), 1); !errors.Is(err, outage) {
 				t.Errorf("get = %v; want the outage", err)
 			}
 		})
-		if i < gatherLanes {
-			<-begun
-		}
+	}
+	get()
+	<-begun
+	g.mu.Lock()
+	g.begun = time.Now().Add(time.Hour) // so that all the others wait for this one
+	g.mu.Unlock()
+	for range 10 {
+		get()
 	}
 	waitFor(t, g, 10)
 	close(hold)
