@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that what the tests need is on this machine, or fails saying what is missing:
-# PostgreSQL 14 or newer, PgBouncer, Node, and the npm packages of the end-to-end tests.
+# PostgreSQL 14 or newer, PgBouncer, MariaDB with Galera and rsync, Node, and the npm
+# packages of the end-to-end tests.
 # Quick when all is there; what an interrupted run left half done is done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,6 +45,23 @@ has_pgbouncer() {
 	PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null
 }
 
+# has_mariadb succeeds if there is MariaDB's server. TEST_MYSQL_URL does not stand in for it: tests kill servers
+# of their own.
+has_mariadb() {
+	local PATH=${MARIADB_BIN:-/none}:/usr/sbin:$PATH
+	command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null
+}
+
+# has_galera succeeds if there is what makes a cluster of several, and what sends data to a node.
+has_galera() {
+	local PATH=${MARIADB_BIN:-/none}:$PATH lib
+	command -v wsrep_sst_rsync >/dev/null && command -v rsync >/dev/null || return 1
+	for lib in "${GALERA_LIB:-}" /usr/lib/galera/libgalera_smm.so /usr/lib64/galera-4/libgalera_smm.so; do
+		[ ! -f "$lib" ] || return 0
+	done
+	return 1
+}
+
 # has_packages succeeds if the last step of install_packages was reached for this lock file.
 has_packages() {
 	[ "$(cat node_modules/.complete 2>/dev/null)" = "$(cksum <package-lock.json)" ] &&
@@ -65,6 +83,12 @@ has_postgres || install_deb postgresql 9<&-
 has_postgres || die "PostgreSQL 14 or newer is missing; install it, or set PG_BIN to the folder of its server programs"
 has_pgbouncer || install_deb pgbouncer 9<&-
 has_pgbouncer || die "pgbouncer is missing; install it"
+has_mariadb || install_deb mariadb-server 9<&-
+has_mariadb || die "MariaDB is missing; install its server, or set MARIADB_BIN to the folder of its programs"
+for package in mariadb-server galera-4 rsync; do
+	has_galera || install_deb "$package" 9<&-
+done
+has_galera || die "Galera is missing; install galera-4 and rsync, or set GALERA_LIB to the file libgalera_smm.so"
 
 cd server/e2e/lb
 has_packages || install_packages || die "npm could not install the packages of server/e2e/lb"

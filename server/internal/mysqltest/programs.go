@@ -1,0 +1,103 @@
+package mysqltest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// programs are where MariaDB's programs are.
+type programs struct{ base, server, install string }
+
+// findPrograms looks for them in the folder MARIADB_BIN if that is set, else where
+// packages put them and on the PATH.
+func findPrograms() (programs, error) {
+	const advice = "install MariaDB's server (Debian: mariadb-server), or set MARIADB_BIN to the folder of its programs"
+	dirs := []string{"/usr/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/mysql/bin"}
+	if explicit := os.Getenv("MARIADB_BIN"); explicit != "" {
+		dirs = []string{explicit}
+	} else if p, err := exec.LookPath("mariadbd"); err == nil {
+		dirs = append([]string{filepath.Dir(p)}, dirs...)
+	}
+	for _, dir := range dirs {
+		server, err := exec.LookPath(filepath.Join(dir, "mariadbd"))
+		if err != nil {
+			continue
+		}
+		base, err := filepath.Abs(filepath.Join(dir, ".."))
+		if err != nil {
+			return programs{}, fmt.Errorf("look for mariadbd: %w", err)
+		}
+		for _, other := range []string{dir, filepath.Join(base, "bin"), filepath.Join(base, "scripts")} {
+			if install, err := exec.LookPath(filepath.Join(other, "mariadb-install-db")); err == nil {
+				return programs{base, server, install}, nil
+			}
+		}
+		return programs{}, fmt.Errorf("%s is there, but no mariadb-install-db: %s", server, advice)
+	}
+	return programs{}, fmt.Errorf("mariadbd is not in any of %q: %s", dirs, advice)
+}
+
+// chooseAccount picks the account servers run as: another one than root, which
+// mariadbd refuses. Nil is our own.
+func chooseAccount() (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	for _, name := range []string{"mysql", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, errU := strconv.ParseUint(u.Uid, 10, 32)
+		gid, errG := strconv.ParseUint(u.Gid, 10, 32)
+		if errU == nil && errG == nil && uid > 0 {
+			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+		}
+	}
+	return nil, errors.New("mariadbd needs an unprivileged account, and this machine has neither mysql nor nobody")
+}
+
+// port is a TCP port of the loopback interface that is ours for as long as the
+// socket is open: bound, but not listening, it lets a server that sets SO_REUSEADDR
+// listen there, and keeps everyone else from being given the port while the server
+// is down.
+type port struct{ socket, number int }
+
+func reservePort() (port, error) {
+	// Held while a child may be forked, the lock keeps the socket from leaking into it.
+	syscall.ForkLock.RLock()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return port{}, fmt.Errorf("reserve a port: %w", err)
+	}
+	p := port{socket: fd}
+	err = errors.Join(
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+	)
+	if err == nil {
+		var bound syscall.Sockaddr
+		if bound, err = syscall.Getsockname(fd); err == nil {
+			if v4, ok := bound.(*syscall.SockaddrInet4); ok {
+				p.number = v4.Port
+				return p, nil
+			}
+			err = errors.New("not an IPv4 socket")
+		}
+	}
+	return port{}, fmt.Errorf("reserve a port: %w", errors.Join(err, syscall.Close(fd)))
+}
+
+func (p port) String() string { return strconv.Itoa(p.number) }
+
+func (p port) release() error { return syscall.Close(p.socket) }
