@@ -5,8 +5,8 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -29,10 +29,15 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) 
 	// This times the body alone: net/http lifts the deadline once the body has been
 	// read to its end. Not every ResponseWriter can do it, so an error is no concern.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.bodyTimeout))
-	data, err := readAll(r.Body, r.ContentLength, limit)
+	held := g.budget.open()
+	defer held.close()
+	data, err := held.readAll(r.Body, r.ContentLength, limit)
 	switch {
 	case err == nil:
 		return data, nil
+	case errors.Is(err, errTooMany):
+		w.Header().Set("Connection", "close")
+		return nil, &bodiesTooMany
 	case errors.Is(err, errTooLarge):
 		w.Header().Set("Connection", "close")
 		return nil, &payloadTooLarge
@@ -45,30 +50,70 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) 
 	}
 }
 
-var errTooLarge = errors.New("too large")
+var (
+	errTooLarge = errors.New("too large")
+	errTooMany  = errors.New("too many at once")
+)
 
-// readAll reads r to its end. A size that is only announced reserves little
-// memory, so that it costs a caller as much to fill ours as to send the bytes.
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	if size < 0 {
-		size = 1 << 10
+// budget is the memory that bodies may still take together while they arrive.
+type budget struct{ left atomic.Int64 }
+
+func (b *budget) open() share { return share{budget: b} }
+
+// share is what one body has taken of the budget.
+type share struct {
+	budget *budget
+	taken  int64
+}
+
+func (s *share) take(n int64) bool {
+	if s.budget.left.Add(-n) < 0 {
+		s.budget.left.Add(n)
+		return false
 	}
+	s.taken += n
+	return true
+}
+
+// close gives everything back.
+func (s *share) close() {
+	if s.taken > 0 {
+		s.budget.left.Add(s.taken)
+	}
+}
+
+// freeBody is how much of a body is not counted: net/http keeps as much for the
+// connection itself, and nearly every event is smaller.
+const freeBody = 4 << 10
+
+// readAll reads r to its end. A size that is only announced takes neither memory
+// nor budget: it costs a caller as much to fill ours as to send half the bytes.
+func (s *share) readAll(r io.Reader, size, limit int64) ([]byte, error) {
 	// One byte more, so that the end is seen without growing.
-	data := make([]byte, 0, min(size, 64<<10)+1)
+	most := limit + 1
+	if size >= 0 {
+		most = size + 1
+	}
+	data := make([]byte, 0, min(most, freeBody))
 	for {
 		n, err := r.Read(data[len(data):cap(data)])
 		data = data[:len(data)+n]
 		switch {
-		case int64(len(data)) > limit:
+		case int64(len(data)) == most:
 			return nil, errTooLarge
 		case errors.Is(err, io.EOF):
 			return data, nil
 		case err != nil:
 			return nil, err
 		}
-		if len(data) == cap(data) {
-			data = slices.Grow(data, 1)
+		if len(data) < cap(data) {
+			continue
 		}
+		grown := min(2*int64(cap(data)), most)
+		if !s.take(grown - int64(cap(data))) {
+			return nil, errTooMany
+		}
+		data = append(make([]byte, 0, grown), data...)
 	}
 }
 

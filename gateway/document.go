@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
@@ -166,7 +165,6 @@ func (d *delivery) send(held *httpbody.HttpBody) error {
 		begin()
 		return nil
 	}
-	control := http.NewResponseController(d.w)
 	var total int64
 	for last := false; !last; {
 		total += int64(len(held.GetData()))
@@ -181,15 +179,11 @@ func (d *delivery) send(held *httpbody.HttpBody) error {
 		if !d.begun {
 			begin()
 		}
-		// Not every ResponseWriter has deadlines; one that has none has no reader
-		// that could stall.
-		_ = control.SetWriteDeadline(time.Now().Add(writeStall))
 		if _, err := d.w.Write(held.GetData()); err != nil { //nolint:gosec // of the declared type, and nosniff
 			return errReaderGone
 		}
 		held = next
 	}
-	_ = control.SetWriteDeadline(time.Time{})
 	return nil
 }
 

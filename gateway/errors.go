@@ -13,9 +13,12 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
@@ -29,6 +32,7 @@ type problem struct {
 	code   codes.Code
 	reason mirrorv1.ErrorReason // unspecified for none
 	text   string
+	retry  time.Duration // when to try again; zero for no word on it
 }
 
 // invalid is the caller's mistake.
@@ -37,12 +41,13 @@ func invalid(text string) problem {
 }
 
 var (
-	unknownPath       = problem{code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "there is nothing at this path"}
+	unknownPath       = problem{code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND, text: "there is nothing at this path"}
 	credentialMissing = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING, text: "a bearer token is needed"}
 	credentialInvalid = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID, text: "the bearer token is not valid"}
 	notLocal          = problem{code: codes.PermissionDenied, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING, text: "without a configured token, requests have to be made to localhost"}
 	signatureRepeated = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING, text: "a signature header is repeated or not plain text"}
 	payloadTooLarge   = problem{http: http.StatusRequestEntityTooLarge, code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, text: "the body is over the limit"}
+	bodiesTooMany     = problem{code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL, text: "too many bodies are arriving at once", retry: time.Second}
 	bodyTooSlow       = problem{http: http.StatusRequestTimeout, code: codes.DeadlineExceeded, reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "the body took too long to arrive"}
 	bodyBroken        = invalid("the body ended early or is malformed")
 	queryInvalid      = invalid("the query string is malformed, or holds what is not UTF-8 or NUL")
@@ -64,7 +69,7 @@ func (g *Gateway) wrongMethod(w http.ResponseWriter, allow string) {
 	w.Header().Set("Allow", allow)
 	g.refuse(w, problem{
 		http: http.StatusMethodNotAllowed, code: codes.Unimplemented,
-		reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "the path takes " + allow + " only",
+		reason: mirrorv1.ErrorReason_ERROR_REASON_METHOD_NOT_ALLOWED, text: "the path takes " + allow + " only",
 	})
 }
 
@@ -73,28 +78,39 @@ func (p problem) status() *spb.Status {
 	if p.reason != mirrorv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
 		st.Details = withReason(nil, p.reason)
 	}
+	if p.retry > 0 {
+		st.Details = with(st.GetDetails(), &errdetails.RetryInfo{RetryDelay: durationpb.New(p.retry)})
+	}
 	return st
 }
 
 func withReason(details []*anypb.Any, reason mirrorv1.ErrorReason) []*anypb.Any {
-	info, err := anypb.New(&errdetails.ErrorInfo{
+	return with(details, &errdetails.ErrorInfo{
 		Reason: strings.TrimPrefix(reason.String(), "ERROR_REASON_"), Domain: errorDomain,
 	})
+}
+
+func with(details []*anypb.Any, detail proto.Message) []*anypb.Any {
+	packed, err := anypb.New(detail)
 	if err != nil {
-		return details // strings always marshal
+		return details // ours always marshal
 	}
-	return append(details, info)
+	return append(details, packed)
 }
 
 // callFailed answers for a call that failed. It has the form of the mux's error
 // handler.
-func (g *Gateway) callFailed(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-	if md, ok := runtime.ServerMetadataFromContext(ctx); ok {
-		if id := md.HeaderMD.Get("x-request-id"); len(id) > 0 {
-			w.Header().Set("X-Request-Id", id[0])
-		}
+func (g *Gateway) callFailed(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+	md, _ := runtime.ServerMetadataFromContext(ctx)
+	g.answerFailure(ctx, w, md.HeaderMD, err, false)
+}
+
+// answerFailure answers for a call that failed after it had sent header.
+func (g *Gateway) answerFailure(ctx context.Context, w http.ResponseWriter, header metadata.MD, err error, webhook bool) {
+	if id := header.Get("x-request-id"); len(id) > 0 {
+		w.Header().Set("X-Request-Id", id[0])
 	}
-	g.fail(w, 0, g.public(ctx, err), isWebhook(rawPath(r.URL)))
+	g.fail(w, 0, g.public(ctx, err), webhook)
 }
 
 // public is what the caller may read of err. The service classifies its
@@ -154,14 +170,15 @@ func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webh
 		if !webhook {
 			h.Set("WWW-Authenticate", "Bearer")
 		}
-	case http.StatusRequestEntityTooLarge:
-		if webhook { // the one thing that another attempt cannot mend
-			h.Set("Webhook-Delivery", "abort-message")
-		}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		if retry > 0 {
 			h.Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
 		}
+	}
+	// These two no other attempt can mend. The latter is only said of a delivery
+	// whose signature is good.
+	if webhook && (httpCode == http.StatusRequestEntityTooLarge || info.GetReason() == "EVENT_ID_INVALID") {
+		h.Set("Webhook-Delivery", "abort-message")
 	}
 	st.Message = strings.ToValidUTF8(st.GetMessage(), "\ufffd") // it may quote the request
 	data, err := protojson.Marshal(st)

@@ -7,6 +7,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,11 +35,15 @@ const (
 	// DefaultBodyTimeout is how long a body may take to arrive if nothing else is
 	// set. The sender of webhooks gives the whole delivery 15 seconds.
 	DefaultBodyTimeout = 10 * time.Second
+	// DefaultBodyBudget is how much memory the bodies that are arriving may take
+	// together if nothing else is set: 64 of the largest.
+	DefaultBodyBudget = 64 << 20
+	// DefaultWriteStall is how long a client may leave its connection full before
+	// it is given up, if nothing else is set. It may hold a stream of the service
+	// open meanwhile.
+	DefaultWriteStall = time.Minute
 	// maxRequest limits the bodies of every other request, which name a few ids.
 	maxRequest = 64 << 10
-	// writeStall is how long a reader of a document may leave its connection full
-	// before it is given up. It holds a stream of the service open meanwhile.
-	writeStall = time.Minute
 )
 
 // Config is what a [Gateway] needs.
@@ -52,6 +57,13 @@ type Config struct {
 	// BodyTimeout limits how long a body may take to arrive; zero means
 	// [DefaultBodyTimeout].
 	BodyTimeout time.Duration
+	// BodyBudget limits the memory that bodies take together while they arrive and
+	// nobody knows yet who sent them, in bytes; zero means [DefaultBodyBudget]. Who
+	// comes when it is used up is told to try again.
+	BodyBudget int64
+	// WriteStall limits how long a client may take to make room for more of an
+	// answer; zero means [DefaultWriteStall].
+	WriteStall time.Duration
 	// Authorize decides by a request's Authorization header, empty if it has
 	// none, whether it may pass: nil lets it, any error refuses it. It is asked
 	// for everything but webhooks and /healthz. Nil lets everybody pass.
@@ -75,8 +87,12 @@ type Gateway struct {
 	mux         *runtime.ServeMux
 	routes      *routes
 	documents   mirrorv1.MirrorServiceClient
+	events      mirrorv1.EventServiceClient
+	receipts    receipts
 	maxBody     int64
 	bodyTimeout time.Duration
+	budget      budget
+	writeStall  time.Duration
 	authorize   func(string) error
 	localOnly   bool
 	ready       func() (bool, string)
@@ -91,23 +107,24 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		documents:   mirrorv1.NewMirrorServiceClient(cfg.Conn),
-		maxBody:     cfg.MaxBody,
-		bodyTimeout: cfg.BodyTimeout,
+		events:      mirrorv1.NewEventServiceClient(cfg.Conn),
+		maxBody:     cmp.Or(cfg.MaxBody, DefaultMaxBody),
+		bodyTimeout: cmp.Or(cfg.BodyTimeout, DefaultBodyTimeout),
+		writeStall:  cmp.Or(cfg.WriteStall, DefaultWriteStall),
 		authorize:   cfg.Authorize,
 		localOnly:   cfg.LocalOnly,
 		ready:       cfg.Ready,
 		openAPI:     cfg.OpenAPI,
 		log:         cfg.Logger,
 	}
-	if g.maxBody == 0 {
-		g.maxBody = DefaultMaxBody
-	}
-	if g.bodyTimeout == 0 {
-		g.bodyTimeout = DefaultBodyTimeout
-	}
-	if g.maxBody < 0 || g.bodyTimeout < 0 {
+	allowance := cmp.Or(cfg.BodyBudget, DefaultBodyBudget)
+	if g.maxBody < 0 || g.bodyTimeout < 0 || g.writeStall < 0 || allowance < 0 {
 		return nil, errors.New("new gateway: a limit is negative")
 	}
+	if allowance < g.maxBody {
+		return nil, errors.New("new gateway: the budget for bodies is less than one may have")
+	}
+	g.budget.left.Store(allowance)
 	if g.authorize == nil {
 		g.authorize = func(string) error { return nil }
 	}
@@ -118,6 +135,10 @@ func New(cfg Config) (*Gateway, error) {
 		g.log = slog.New(slog.DiscardHandler)
 	}
 	if err := g.route(cfg.Conn); err != nil {
+		return nil, fmt.Errorf("new gateway: %w", err)
+	}
+	var err error
+	if g.receipts, err = newReceipts(newMarshaler()); err != nil {
 		return nil, fmt.Errorf("new gateway: %w", err)
 	}
 	return g, nil
@@ -141,12 +162,11 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 	)
 	// The context is only used by the generated code that dials for itself.
 	ctx := context.Background()
-	// The mux tries what was registered last first: webhooks are in a hurry.
 	if err := errors.Join(
 		mirrorv1.RegisterAdminServiceHandlerClient(ctx, g.mux, mirrorv1.NewAdminServiceClient(conn)),
 		mirrorv1.RegisterMirrorServiceHandlerClient(ctx, g.mux, g.documents),
 		g.mux.HandlePath(http.MethodGet, readDocumentPath, g.readDocument),
-		mirrorv1.RegisterEventServiceHandlerClient(ctx, g.mux, mirrorv1.NewEventServiceClient(conn)),
+		mirrorv1.RegisterEventServiceHandlerClient(ctx, g.mux, g.events),
 	); err != nil {
 		return err
 	}
@@ -160,24 +180,18 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 }
 
 // Handler serves everything.
-func (g *Gateway) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		secure(w.Header())
-		switch path := rawPath(r.URL); {
-		case isWebhook(path):
-			g.webhook(w, r)
-		case path == "/healthz":
-			g.health(w, r)
-		default:
-			g.guarded(w, r)
-		}
-	})
-}
+func (g *Gateway) Handler() http.Handler { return g.handler(g.guarded) }
 
 // WebhookHandler serves the webhook paths and /healthz, and knows nothing else:
 // it is the one to expose.
 func (g *Gateway) WebhookHandler() http.Handler {
+	return g.handler(func(w http.ResponseWriter, _ *http.Request) { g.refuse(w, unknownPath) })
+}
+
+// handler serves what needs no credential, and leaves the rest to rest.
+func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w = newWriter(w, g.writeStall)
 		secure(w.Header())
 		switch path := rawPath(r.URL); {
 		case isWebhook(path):
@@ -185,7 +199,7 @@ func (g *Gateway) WebhookHandler() http.Handler {
 		case path == "/healthz":
 			g.health(w, r)
 		default:
-			g.refuse(w, unknownPath)
+			rest(w, r)
 		}
 	})
 }
@@ -267,12 +281,7 @@ func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
 		in.Body = &body{data: data}
 	}
 	w.Header()["Cache-Control"] = noStore
-	// A reader that takes nothing must not hold the answer for ever. Writers that
-	// know better move the deadline; connections without one just have none.
-	conn := http.NewResponseController(w)
-	_ = conn.SetWriteDeadline(time.Now().Add(writeStall))
 	g.mux.ServeHTTP(w, in)
-	_ = conn.SetWriteDeadline(time.Time{})
 }
 
 // local reports whether the request names this machine as its target and, if a

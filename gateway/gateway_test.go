@@ -54,6 +54,9 @@ func TestNewRefuses(t *testing.T) {
 		"no connection":    {},
 		"negative body":    {Conn: conn, MaxBody: -1},
 		"negative timeout": {Conn: conn, BodyTimeout: -1},
+		"negative stall":   {Conn: conn, WriteStall: -1},
+		"negative budget":  {Conn: conn, BodyBudget: -1},
+		"budget below one": {Conn: conn, BodyBudget: gateway.DefaultMaxBody - 1},
 	} {
 		if _, err := gateway.New(cfg); err == nil {
 			t.Errorf("%s: New succeeded", name)

@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"net"
 	"net/http"
 	"strings"
+
+	"google.golang.org/grpc/metadata"
 )
 
 // signatureHeaders are what a webhook is signed with, in the two spellings
@@ -38,24 +41,25 @@ func matchOutgoing(key string) (name string, ok bool) {
 	return "X-Request-Id", key == "x-request-id"
 }
 
-// webhookHeader returns the headers of a webhook that count, or false if one of
-// them came twice or holds what no metadata may. Joining two, or choosing one,
-// would let a proxy and us see different deliveries.
-func webhookHeader(from http.Header) (http.Header, bool) {
-	to := make(http.Header, 4)
+// webhookMetadata returns what the service gets to see of a delivery's headers,
+// or false if one that signs came twice or holds what no metadata may. Joining
+// two, or choosing one, would let a proxy and us see different deliveries.
+func webhookMetadata(r *http.Request) (metadata.MD, bool) {
+	md := make(metadata.MD, 4)
 	for _, name := range signatureHeaders {
-		switch values := from[name]; {
+		switch values := r.Header[name]; {
 		case len(values) == 0:
 		case len(values) == 1 && printable(values[0]):
-			to[name] = values
+			md[passing[name]] = values
 		default:
 			return nil, false
 		}
 	}
-	if v, ok := from["Grpc-Timeout"]; ok {
-		to["Grpc-Timeout"] = v
+	// As grpc-gateway tells of other calls.
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil && printable(host) {
+		md["x-forwarded-for"] = []string{host}
 	}
-	return to, true
+	return md, true
 }
 
 // apiHeader returns the headers of a call that count.

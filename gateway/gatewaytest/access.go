@@ -128,7 +128,7 @@ func health(t *testing.T, dial Dial) {
 			t.Errorf("HEAD healthz = %d %q; want 200 without a body", a.code, a.body)
 		}
 		a = r.do(t, http.MethodPost, base+"/healthz", nil)
-		a.refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+		a.refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 	}
 	r.noCall(t)
 }
@@ -155,7 +155,7 @@ func openAPI(t *testing.T, dial Dial) {
 	if string(a.body) != `{"swagger":"2.0"}` || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("openapi.json = %s, %v", a.body, a.header)
 	}
-	r.post(t, "/openapi.json", "").refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+	r.post(t, "/openapi.json", "").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 }
 
 func methodsAndPaths(t *testing.T, dial Dial) {
@@ -174,7 +174,7 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 	} {
 		a := r.do(t, c.method, r.url+c.path, nil)
 		if c.method != http.MethodHead {
-			a.refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+			a.refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 		}
 		if got := a.header.Get("Allow"); a.code != http.StatusMethodNotAllowed || got != c.allow {
 			t.Errorf("%s %s = %d, Allow %q; want 405, %q", c.method, c.path, a.code, got, c.allow)
@@ -184,11 +184,11 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 		"/", "/v1", "/v1/", "/v1/room", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms", "/v1/rooms/a/b/storage",
 		"/v1/x/../rooms", "/metrics", "/debug/pprof/", "/healthz/", "/v1/rooms:x", "/v2/rooms",
 	} {
-		r.get(t, path).refused(t, http.StatusNotFound, "REQUEST_INVALID")
+		r.get(t, path).refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
 	}
 	// A form must not turn a POST into a GET.
-	r.post(t, "/v1/rooms", "page_size=1", "Content-Type", "application/x-www-form-urlencoded").refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
-	r.post(t, "/v1/rooms", "", "Content-Type", "application/x-www-form-urlencoded", "X-HTTP-Method-Override", "GET").refused(t, http.StatusMethodNotAllowed, "REQUEST_INVALID")
+	r.post(t, "/v1/rooms", "page_size=1", "Content-Type", "application/x-www-form-urlencoded").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	r.post(t, "/v1/rooms", "", "Content-Type", "application/x-www-form-urlencoded", "X-HTTP-Method-Override", "GET").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 	r.noCall(t)
 	for _, path := range []string{"/v1/rooms", "/v1/rooms/r", "/v1/admin/status"} {
 		a := r.do(t, http.MethodHead, r.url+path, nil)

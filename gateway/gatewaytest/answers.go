@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
@@ -29,6 +34,8 @@ var answerCases = []testCase{
 	{"JSONBodies", jsonBodies},
 	{"ErrorBodies", errorBodies},
 	{"RequestIDComesBack", requestID},
+	{"ReaderThatStalls", readerStalls},
+	{"AnswersAfterAPause", answersAfterPause},
 }
 
 // fail is an error as the service makes it.
@@ -167,7 +174,7 @@ func errorBodies(t *testing.T, dial Dial) {
 	}
 	// Mutating an error of the gateway's own would show here.
 	for range 2 {
-		r.get(t, "/nowhere").refused(t, http.StatusNotFound, "REQUEST_INVALID")
+		r.get(t, "/nowhere").refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
 	}
 }
 
@@ -189,5 +196,90 @@ func requestID(t *testing.T, dial Dial) {
 				t.Errorf("%s reached the caller", name)
 			}
 		}
+	}
+}
+
+// readerStalls holds that a client that reads nothing of what it asked for is
+// given up, whatever it asked for and wherever the answer is stuck.
+func readerStalls(t *testing.T, dial Dial) {
+	const big = 3 << 20
+	for name, request := range map[string]string{
+		"a call":     "GET /v1/rooms/r HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a document": "GET " + document + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		// None of these fills a buffer, so it is net/http that is stuck, behind the handler.
+		"many small answers": strings.Repeat("GET /v1/rooms HTTP/1.1\r\nHost: x\r\n\r\n", 2000),
+		"many webhooks":      strings.Repeat("POST "+hook+" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 2000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := new(echo)
+			e.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+				return &mirrorv1.GetRoomResponse{Room: &mirrorv1.Room{SourceJson: make([]byte, big)}}, nil
+			})
+			e.onRead(chunked(make([]byte, big), 64<<10, nil))
+			g, err := gateway.New(gateway.Config{Conn: dial(t, e.register), WriteStall: 50 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := httptest.NewUnstartedServer(g.Handler())
+			closed := make(chan struct{})
+			s.Config.ErrorLog = nil
+			s.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+				switch tcp, ok := conn.(*net.TCPConn); {
+				case state == http.StateNew && ok: // buffers that are soon full
+					_ = tcp.SetWriteBuffer(4 << 10)
+				case state == http.StateClosed:
+					close(closed)
+				}
+			}
+			s.Start()
+			t.Cleanup(s.Close)
+			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-closed:
+			case <-time.After(20 * time.Second):
+				t.Error("the connection is held by a client that reads nothing")
+			}
+		})
+	}
+}
+
+// answersAfterPause holds that the time a client has to make room is for one
+// write: not for the call before it, nor the next answer on the connection.
+func answersAfterPause(t *testing.T, dial Dial) {
+	const stall = 300 * time.Millisecond
+	r := newRig(t, dial, func(cfg *gateway.Config) { cfg.WriteStall = stall })
+	pause := func() {
+		timer := time.NewTimer(stall + 100*time.Millisecond)
+		defer timer.Stop()
+		<-timer.C
+	}
+	r.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+		pause() // a call may take longer than its answer
+		return &mirrorv1.GetRoomResponse{}, nil
+	})
+	r.onRead(func(_ *mirrorv1.ReadDocumentRequest, stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+		for range 3 { // a document that comes steadily may take longer as well
+			if err := stream.Send(&httpbody.HttpBody{Data: []byte("x")}); err != nil {
+				return err
+			}
+			pause()
+		}
+		return nil
+	})
+	for range 2 {
+		r.get(t, "/v1/rooms/r").accepted(t, nil)
+		r.get(t, document).accepted(t, nil)
+		pause()
 	}
 }

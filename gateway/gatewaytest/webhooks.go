@@ -36,6 +36,7 @@ var webhookCases = []testCase{
 	{"ClientGone", clientGone},
 	{"GRPCTimeout", grpcTimeout},
 	{"ManyWebhooksAtOnce", manyWebhooks},
+	{"BodiesAreBoundedTogether", bodiesTogether},
 }
 
 const hook = "/v1/webhooks/liveblocks"
@@ -110,7 +111,7 @@ func webhookPaths(t *testing.T, dial Dial) {
 		"/v1/projects/a/b/webhooks/liveblocks", "/v1/projects/webhooks/liveblocks", "/v1/webhooks/live%62locks", "/v1/rooms/../webhooks/liveblocks", "/HEALTHZ",
 	} {
 		for _, method := range []string{"GET", "POST"} {
-			r.do(t, method, r.webhookURL+path, nil).refused(t, http.StatusNotFound, "REQUEST_INVALID")
+			r.do(t, method, r.webhookURL+path, nil).refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
 			r.do(t, method, r.url+path, nil).refused(t, http.StatusUnauthorized, "CREDENTIAL_MISSING")
 		}
 	}
@@ -296,14 +297,33 @@ func webhookErrors(t *testing.T, dial Dial) {
 			t.Errorf("%s: Retry-After = %q; want %q", c.reason, got, c.retryAfter)
 		}
 	}
-	r.onReceive(func(context.Context, *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
-		return nil, fail(codes.InvalidArgument, "PAYLOAD_TOO_LARGE", 0)
-	})
-	a := r.post(t, hook, "{}")
-	a.refused(t, http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE")
-	if got := a.header.Get("Webhook-Delivery"); got != "abort-message" {
-		t.Errorf("webhook-delivery = %q; want abort-message", got)
+	// What no other attempt can mend, and what one can.
+	for reason, c := range map[string]struct {
+		code int
+		gone bool
+	}{
+		"PAYLOAD_TOO_LARGE": {http.StatusRequestEntityTooLarge, true},
+		"EVENT_ID_INVALID":  {http.StatusBadRequest, true},
+		"ID_INVALID":        {http.StatusBadRequest, false},
+		"PROJECT_UNKNOWN":   {http.StatusBadRequest, false},
+		"REQUEST_INVALID":   {http.StatusBadRequest, false},
+	} {
+		r.onReceive(func(context.Context, *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
+			return nil, fail(codes.InvalidArgument, reason, 0)
+		})
+		a := r.post(t, hook, "{}")
+		a.refused(t, c.code, reason)
+		if !c.gone {
+			gone(t, a)
+		} else if got := a.header.Get("Webhook-Delivery"); got != "abort-message" {
+			t.Errorf("%s: webhook-delivery = %q; want abort-message", reason, got)
+		}
 	}
+	// Of anything else but a delivery it means nothing.
+	r.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+		return nil, fail(codes.InvalidArgument, "EVENT_ID_INVALID", 0)
+	})
+	gone(t, r.get(t, "/v1/rooms/r"))
 }
 
 func clientGone(t *testing.T, dial Dial) {
@@ -390,5 +410,120 @@ func manyWebhooks(t *testing.T, dial Dial) {
 		if want := strings.Repeat(c.md.Get("webhook-id")[0], n); string(c.payload(t)) != want {
 			t.Errorf("%s brought %q", c.md.Get("webhook-id")[0], c.payload(t))
 		}
+	}
+}
+
+// slow is a request whose body stays unfinished for as long as the test likes.
+type slow struct {
+	rest   *io.PipeWriter
+	answer chan answer
+}
+
+// slowly announces a delivery of size bytes and sends the first of them.
+func (r *rig) slowly(t testing.TB, size, first int) slow {
+	t.Helper()
+	body, rest := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+hook, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = int64(size)
+	s := slow{rest: rest, answer: make(chan answer, 1)}
+	go func() { // end or breakOff waits for it
+		resp, err := r.client.Do(req)
+		if err != nil {
+			s.answer <- answer{err: err}
+			return
+		}
+		defer resp.Body.Close()
+		data, err := io.ReadAll(resp.Body)
+		s.answer <- answer{request: "a slow delivery", code: resp.StatusCode, header: resp.Header, body: data, err: err}
+	}()
+	if _, err := rest.Write(make([]byte, first)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// end sends the last byte, the others being sent, and returns the answer.
+func (s slow) end() answer {
+	_, _ = s.rest.Write([]byte{0}) // it may have been refused already
+	_ = s.rest.Close()
+	return <-s.answer
+}
+
+// breakOff never sends it.
+func (s slow) breakOff() {
+	_ = s.rest.CloseWithError(errors.New("broken off"))
+	<-s.answer
+}
+
+// until repeats f until it is done.
+func until(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !f() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s did not come about", what)
+		case <-ticker.C:
+		}
+	}
+}
+
+// bodiesTogether holds that many senders of large bodies cannot fill the memory
+// together, and that they harm nobody who sends little.
+func bodiesTogether(t *testing.T, dial Dial) {
+	const size = 256 << 10
+	r := newRig(t, dial, func(cfg *gateway.Config) {
+		cfg.MaxBody, cfg.BodyBudget, cfg.BodyTimeout = size, 1<<20, time.Minute
+	})
+	large := strings.Repeat("x", size)
+	// To announce much and send little takes nothing.
+	var idle []slow
+	for range 50 {
+		idle = append(idle, r.slowly(t, size, 1000))
+	}
+	for range 10 {
+		r.post(t, hook, large).accepted(t, nil)
+	}
+	for _, s := range idle {
+		s.breakOff()
+	}
+	full := func() bool { return r.post(t, hook, large).code == http.StatusServiceUnavailable }
+	for _, end := range []func(slow){
+		func(s slow) { s.end().accepted(t, nil) },
+		slow.breakOff,
+	} {
+		r.post(t, hook, large).accepted(t, nil)
+		var senders []slow
+		for range 4 {
+			senders = append(senders, r.slowly(t, size, size-1))
+		}
+		until(t, "a full budget", full)
+		for _, body := range []io.Reader{strings.NewReader(large), io.MultiReader(strings.NewReader(large))} {
+			a := r.do(t, http.MethodPost, r.url+hook, body)
+			a.refused(t, http.StatusServiceUnavailable, "ACCEPT_QUEUE_FULL")
+			gone(t, a)
+			if got := a.header.Get("Retry-After"); got != "1" {
+				t.Errorf("Retry-After = %q; want 1", got)
+			}
+		}
+		r.post(t, hook, large[:4000]).accepted(t, nil)
+		for _, s := range senders {
+			end(s)
+		}
+		until(t, "room for another body", func() bool { return !full() })
+	}
+	// All of it is free again: as many as before have their place.
+	var senders []slow
+	for range 4 {
+		senders = append(senders, r.slowly(t, size, size-1))
+	}
+	for _, s := range senders {
+		s.end().accepted(t, nil)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/demo"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
 // version is set by the linker.
@@ -46,10 +46,14 @@ type serveCmd struct {
 func (c *serveCmd) Validate() error { return c.Serve.Validate() }
 
 func (c *serveCmd) Run(ctx context.Context) error {
-	return app.Run(ctx, c.Serve, version, logger(c.Log, os.Stderr))
+	log := logger(c.Log, os.Stderr)
+	app.LogGRPC(log)
+	return app.Run(ctx, c.Serve, version, log)
 }
 
 type migrateCmd struct {
+	PrintSQL bool `name:"print-sql" help:"Print what an empty MySQL database needs and do nothing: for a deploy request of PlanetScale, or to be read first."`
+
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
 }
@@ -57,6 +61,10 @@ type migrateCmd struct {
 func (c *migrateCmd) Validate() error { return c.Database.Validate() }
 
 func (c *migrateCmd) Run(ctx context.Context) error {
+	if c.PrintSQL {
+		_, err := io.WriteString(os.Stdout, engine.MySQLMigrations())
+		return err
+	}
 	return app.Migrate(ctx, c.Database, logger(c.Log, os.Stderr))
 }
 
@@ -68,7 +76,9 @@ type demoCmd struct {
 func (c *demoCmd) Validate() error { return c.Config.Validate() }
 
 func (c *demoCmd) Run(ctx context.Context) error {
-	return demo.Run(ctx, c.Config, version, os.Stdout, logger(c.Log, os.Stderr))
+	log := logger(c.Log, os.Stderr)
+	app.LogGRPC(log)
+	return demo.Run(ctx, c.Config, version, os.Stdout, log)
 }
 
 type versionCmd struct{}
@@ -94,15 +104,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
-// gcPercent lets the heap grow to five times what is alive before it is swept:
-// the service keeps little alive and makes much that is short-lived. GOGC
-// overrides it.
-const gcPercent = 400
-
 func run(ctx context.Context, args []string) int {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	tuneMemory(os.Getenv, "/")
 	resolver, err := config.NewResolver(os.LookupEnv, configPath(args))
 	if err != nil {
 		return fail(err, exitUsage)

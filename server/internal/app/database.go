@@ -12,7 +12,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
 // database is the open store and, if there is one, the server behind it.
@@ -70,15 +70,15 @@ func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *s
 
 func (db *database) open(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) error {
 	if migrate {
-		if err := postgres.Migrate(ctx, cfg.DirectURL(), log); err != nil {
+		if err := engine.Migrate(ctx, cfg.DirectURL(), log); err != nil {
 			return unreachable(cfg.DirectURL(), err)
 		}
 	}
-	s, err := postgres.Open(ctx, postgres.Config{
+	s, err := engine.Open(ctx, engine.Config{
 		URL: cfg.DatabaseURL, Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
 	})
 	if err != nil {
-		return fmt.Errorf("check DATABASE_URL, which should look like postgres://user:password@host/name?sslmode=require: %w", err)
+		return fmt.Errorf("check DATABASE_URL, which should look like postgres://user:password@host/name?sslmode=require or mysql://user:password@host/name: %w", err)
 	}
 	db.store = s
 	switch err := s.Ping(ctx); {

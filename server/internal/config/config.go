@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,8 +22,8 @@ import (
 
 // Database says where the data is kept.
 type Database struct {
-	DatabaseURL       string `name:"database-url" env:"DATABASE_URL" secret:"" placeholder:"URL" help:"PostgreSQL database, such as postgres://user:password@host/name?sslmode=require. Empty runs a PostgreSQL of our own in the data folder."`
-	DatabaseDirectURL string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" secret:"" placeholder:"URL" help:"The same database without a connection pooler in between; used for migrations. Empty uses DATABASE_URL. If it is set, DATABASE_URL is taken to be pooled."`
+	DatabaseURL       string `name:"database-url" env:"DATABASE_URL" secret:"" placeholder:"URL" help:"PostgreSQL or MySQL database, such as postgres://user:password@host/name?sslmode=require or mysql://user:password@host/name. Empty runs a PostgreSQL of our own in the data folder."`
+	DatabaseDirectURL string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" secret:"" placeholder:"URL" help:"The same PostgreSQL database without a connection pooler in between; used for migrations. Empty uses DATABASE_URL. If it is set, DATABASE_URL is taken to be pooled."`
 	DatabasePooled    bool   `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL leads through a pooler in transaction mode. Neon's and Supabase's poolers and PgBouncer's usual port are recognised without it."`
 	DatabaseMaxConns  int    `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Most connections to keep open."`
 	DataDir           string `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Folder of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, else ~/.local/share/liveblocks-mirror."`
@@ -91,15 +92,24 @@ func (d Database) DirectURL() string {
 	return d.DatabaseURL
 }
 
+// driverDSN is the form of MySQL addresses that Go's driver defines.
+var driverDSN = regexp.MustCompile(`^[^/]*@(tcp|unix)\([^()]+\)/`)
+
 // Validate checks the database settings.
 func (d Database) Validate() error {
 	for _, c := range []struct{ name, url string }{{"DATABASE_URL", d.DatabaseURL}, {"DATABASE_DIRECT_URL", d.DatabaseDirectURL}} {
-		if c.url != "" && !strings.HasPrefix(c.url, "postgres://") && !strings.HasPrefix(c.url, "postgresql://") {
-			return fmt.Errorf("%s must begin with postgres:// or postgresql://", c.name)
+		if c.url == "" || driverDSN.MatchString(c.url) {
+			continue
+		}
+		if scheme, _, ok := strings.Cut(c.url, "://"); !ok || !slices.Contains([]string{"postgres", "postgresql", "mysql"}, scheme) {
+			return fmt.Errorf("%s must begin with postgres://, postgresql:// or mysql://", c.name)
 		}
 		if _, err := url.Parse(c.url); err != nil { // which would repeat the password
 			return fmt.Errorf("%s is not a URL; in a user name or password, write %%40 for @, %%3A for :, %%2F for / and %%25 for %%", c.name)
 		}
+	}
+	if d.DatabaseDirectURL != "" && d.DatabaseURL != "" && strings.HasPrefix(d.DatabaseDirectURL, "postgres") != strings.HasPrefix(d.DatabaseURL, "postgres") {
+		return errors.New("DATABASE_DIRECT_URL and DATABASE_URL must lead to the same database: one of them is PostgreSQL's and the other MySQL's")
 	}
 	if d.DatabaseURL == "" && d.DatabaseDirectURL != "" {
 		return errors.New("DATABASE_DIRECT_URL is set and DATABASE_URL is not; set both, or neither for the embedded PostgreSQL")

@@ -285,7 +285,9 @@ func TestListsAreSplitAtCommasWithOrWithoutBlanks(t *testing.T) {
 func TestBadValues(t *testing.T) {
 	const hidden = "HIDDENMARK"
 	cases := []struct{ env, value, want string }{
-		{"DATABASE_URL", "mysql://" + hidden, "must begin with postgres://"},
+		{"DATABASE_URL", "oracle://" + hidden, "must begin with postgres://"},
+		{"DATABASE_URL", "user:" + hidden + "@host/name", "must begin with postgres://"},
+		{"DATABASE_URL", "mysql://user:" + hidden + "%@host/name", "%25 for %"},
 		{"DATABASE_DIRECT_URL", "host=" + hidden, "must begin with postgres://"},
 		{"DATABASE_DIRECT_URL", "postgres://" + hidden, "set both"},
 		{"MIRROR_DATABASE_POOLED", "maybe", "true or false"},
@@ -599,5 +601,29 @@ func TestREADME(t *testing.T) {
 	}
 	if rows < 10 {
 		t.Fatalf("settings found in README's table = %d; want more, or this test reads it wrongly", rows)
+	}
+}
+
+func TestDatabaseForms(t *testing.T) {
+	const (
+		planetscale = "mysql://user:pscale_pw_x@aws.connect.psdb.cloud/name?sslaccept=strict"
+		driver      = "user:p@ss:w/ord@tcp(host:3306)/name?tls=true"
+	)
+	for _, c := range []struct{ url, direct, want string }{
+		{"", "", ""},
+		{"postgres://user@host/name", "", ""},
+		{"postgresql://user@host-pooler/name", "postgres://user@host/name", ""},
+		{planetscale, "", ""},
+		{planetscale, planetscale, ""},
+		{"user:password@tcp(host:3306)/name?tls=true", "", ""},
+		{"user@unix(/run/mysqld/mysqld.sock)/name", "", ""},
+		{driver, "", "must begin with"}, // a slash before the address: nobody could tell where it begins
+		{planetscale, "postgres://user@host/name", "the same database"},
+		{"postgres://user@host/name", planetscale, "the same database"},
+	} {
+		err := Database{DatabaseURL: c.url, DatabaseDirectURL: c.direct, DatabaseMaxConns: 2}.Validate()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("Validate(%q, %q) = %v; want %q", c.url, c.direct, err, c.want)
+		}
 	}
 }

@@ -62,6 +62,9 @@ const (
 	ReasonUpstreamUnavailable     Reason = "UPSTREAM_UNAVAILABLE"
 	ReasonUpstreamAnswerTooLarge  Reason = "UPSTREAM_ANSWER_TOO_LARGE"
 	ReasonUpstreamAnswerInvalid   Reason = "UPSTREAM_ANSWER_INVALID"
+	ReasonEventIDInvalid          Reason = "EVENT_ID_INVALID"
+	ReasonRouteNotFound           Reason = "ROUTE_NOT_FOUND"
+	ReasonMethodNotAllowed        Reason = "METHOD_NOT_ALLOWED"
 )
 
 // Error is a classified failure. Error() speaks to operators and includes the

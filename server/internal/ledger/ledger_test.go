@@ -711,7 +711,7 @@ func TestCounts(t *testing.T) {
 			b.Fatalf("Receive for another project = %v; want it unauthentic", err)
 		}
 		long := strings.Repeat("x", mirror.MaxEventID+1)
-		if _, err := l.Receive(b.Context(), "", signed(b, long, body), body); !fault.Is(err, fault.ReasonIDInvalid) {
+		if _, err := l.Receive(b.Context(), "", signed(b, long, body), body); !fault.Is(err, fault.ReasonEventIDInvalid) {
 			b.Fatalf("Receive with a long id = %v; want ID_INVALID", err)
 		}
 		want := Counts{Accepted: 5, UnknownType: 1, Malformed: 3, Unauthenticated: 4}

@@ -179,7 +179,7 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 		}
 		// Said only to who could sign: others learn nothing but that they could not.
 		if !validEventID(h.ID) {
-			return "", time.Time{}, fault.New(fault.Invalid, fault.ReasonIDInvalid,
+			return "", time.Time{}, fault.New(fault.Invalid, fault.ReasonEventIDInvalid,
 				"the event id is longer than "+strconv.Itoa(mirror.MaxEventID)+" bytes or not printable ASCII")
 		}
 		return k.project, time.Unix(seconds, 0).UTC(), nil

@@ -315,9 +315,9 @@ func TestVerify(t *testing.T) {
 		{name: "no timestamp", headers: signedAs(id, ""), kind: fault.Unauthentic, want: fault.ReasonSignatureMissing},
 		{name: "no signature", headers: signature(""), kind: fault.Unauthentic, want: fault.ReasonSignatureMissing},
 		{name: "longest id", headers: signedAs(strings.Repeat("i", 128), stamp), owner: "acme"},
-		{name: "id too long", headers: signedAs(strings.Repeat("i", 129), stamp), kind: fault.Invalid, want: fault.ReasonIDInvalid},
-		{name: "id beyond ASCII", headers: signedAs("msg_é", stamp), kind: fault.Invalid, want: fault.ReasonIDInvalid},
-		{name: "id with a control character", headers: signedAs("msg\x7f", stamp), kind: fault.Invalid, want: fault.ReasonIDInvalid},
+		{name: "id too long", headers: signedAs(strings.Repeat("i", 129), stamp), kind: fault.Invalid, want: fault.ReasonEventIDInvalid},
+		{name: "id beyond ASCII", headers: signedAs("msg_é", stamp), kind: fault.Invalid, want: fault.ReasonEventIDInvalid},
+		{name: "id with a control character", headers: signedAs("msg\x7f", stamp), kind: fault.Invalid, want: fault.ReasonEventIDInvalid},
 		{
 			name: "bad id without a signature", headers: webhook.Headers{ID: "msg\n", Timestamp: stamp, Signature: good},
 			kind: fault.Unauthentic, want: fault.ReasonSignatureInvalid,

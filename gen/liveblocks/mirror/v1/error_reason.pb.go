@@ -69,7 +69,7 @@ const (
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 19
 	// The database's schema is older than the binary; run migrate.
 	ErrorReason_ERROR_REASON_SCHEMA_BEHIND ErrorReason = 20
-	// More deliveries are waiting to be recorded than the service holds. Carries RetryInfo.
+	// More deliveries are arriving or waiting to be recorded than the service holds. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL ErrorReason = 21
 	// The process is stopping. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 22
@@ -91,6 +91,13 @@ const (
 	ErrorReason_ERROR_REASON_UPSTREAM_ANSWER_TOO_LARGE ErrorReason = 30
 	// Liveblocks' answer is not what it should be.
 	ErrorReason_ERROR_REASON_UPSTREAM_ANSWER_INVALID ErrorReason = 31
+	// The delivery is signed, and its webhook-id is longer than 128 bytes or not
+	// printable ASCII: it will never be accepted.
+	ErrorReason_ERROR_REASON_EVENT_ID_INVALID ErrorReason = 32
+	// There is nothing at this HTTP path.
+	ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND ErrorReason = 33
+	// The HTTP path takes other methods; the Allow header lists them.
+	ErrorReason_ERROR_REASON_METHOD_NOT_ALLOWED ErrorReason = 34
 )
 
 // Enum value maps for ErrorReason.
@@ -128,6 +135,9 @@ var (
 		29: "ERROR_REASON_UPSTREAM_UNAVAILABLE",
 		30: "ERROR_REASON_UPSTREAM_ANSWER_TOO_LARGE",
 		31: "ERROR_REASON_UPSTREAM_ANSWER_INVALID",
+		32: "ERROR_REASON_EVENT_ID_INVALID",
+		33: "ERROR_REASON_ROUTE_NOT_FOUND",
+		34: "ERROR_REASON_METHOD_NOT_ALLOWED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -162,6 +172,9 @@ var (
 		"ERROR_REASON_UPSTREAM_UNAVAILABLE":       29,
 		"ERROR_REASON_UPSTREAM_ANSWER_TOO_LARGE":  30,
 		"ERROR_REASON_UPSTREAM_ANSWER_INVALID":    31,
+		"ERROR_REASON_EVENT_ID_INVALID":           32,
+		"ERROR_REASON_ROUTE_NOT_FOUND":            33,
+		"ERROR_REASON_METHOD_NOT_ALLOWED":         34,
 	}
 )
 
@@ -196,7 +209,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\x89\t\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xf3\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -230,7 +243,10 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\"ERROR_REASON_UPSTREAM_RATE_LIMITED\x10\x1c\x12%\n" +
 	"!ERROR_REASON_UPSTREAM_UNAVAILABLE\x10\x1d\x12*\n" +
 	"&ERROR_REASON_UPSTREAM_ANSWER_TOO_LARGE\x10\x1e\x12(\n" +
-	"$ERROR_REASON_UPSTREAM_ANSWER_INVALID\x10\x1fBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"$ERROR_REASON_UPSTREAM_ANSWER_INVALID\x10\x1f\x12!\n" +
+	"\x1dERROR_REASON_EVENT_ID_INVALID\x10 \x12 \n" +
+	"\x1cERROR_REASON_ROUTE_NOT_FOUND\x10!\x12#\n" +
+	"\x1fERROR_REASON_METHOD_NOT_ALLOWED\x10\"BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

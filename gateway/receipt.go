@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"strings"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+// receipts is the JSON of every answer to a delivery, but for the event's id.
+// The marshaler wrote it once: doing so anew for each delivery, by reflection,
+// would cost more than all else the gateway does for it.
+type receipts struct {
+	marshaler marshaler
+	around    map[receiptKey][2]string // what stands before and behind the id
+}
+
+type receiptKey struct {
+	duplicate bool
+	outcome   mirrorv1.EventOutcome
+}
+
+func newReceipts(m marshaler) (receipts, error) {
+	rs := receipts{marshaler: m, around: make(map[receiptKey][2]string)}
+	for number := range maps.Keys(mirrorv1.EventOutcome_name) {
+		for _, duplicate := range []bool{false, true} {
+			key := receiptKey{duplicate, mirrorv1.EventOutcome(number)}
+			data, err := m.Marshal(&mirrorv1.ReceiveWebhookResponse{EventId: "the id", Duplicate: key.duplicate, Outcome: key.outcome})
+			if err != nil {
+				return receipts{}, fmt.Errorf("write the answers to webhooks: %w", err)
+			}
+			before, behind, ok := bytes.Cut(data, []byte("the id"))
+			if !ok {
+				return receipts{}, fmt.Errorf("write the answers to webhooks: no id in %s", data)
+			}
+			rs.around[key] = [2]string{string(before), string(behind)}
+		}
+	}
+	return rs, nil
+}
+
+// json returns what the marshaler would write for resp.
+func (rs receipts) json(resp *mirrorv1.ReceiveWebhookResponse) ([]byte, error) {
+	id := resp.GetEventId()
+	around, ok := rs.around[receiptKey{resp.GetDuplicate(), resp.GetOutcome()}]
+	// An outcome of a newer service, or an id that JSON has to escape.
+	if !ok || !printable(id) || strings.ContainsAny(id, `"\`) {
+		return rs.marshaler.Marshal(resp)
+	}
+	data := make([]byte, 0, len(around[0])+len(id)+len(around[1]))
+	data = append(data, around[0]...)
+	data = append(data, id...)
+	return append(data, around[1]...), nil
+}

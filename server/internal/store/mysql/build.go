@@ -1,0 +1,227 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// These are the statements about lists of keys or rows. sqlc writes down one
+// statement for each query, and these have as many places as the list is long:
+// MySQL has neither arrays nor row values as parameters. Only numbers of places
+// are put into the text, never a value.
+
+// maxKeys bounds the keys in one list, and maxRows the rows of one insert.
+// MariaDB makes a list of a thousand values, which is 200 keys, into a join that
+// may read the whole table, and MySQL stops looking longer lists up key by key.
+const (
+	maxKeys = 150
+	maxRows = 500
+)
+
+// places is n groups of width question marks.
+func places(n, width int) string {
+	group := "(" + strings.Repeat("?, ", width-1) + "?)"
+	return strings.Repeat(group+", ", n-1) + group
+}
+
+const resourceKey = "(bucket, project_id, room_id, kind, resource_id)"
+
+func appendKey(args []any, r mirror.Resource) []any {
+	return append(args, r.Bucket(), bytes(r.Project), bytes(r.Room), int16(r.Kind), bytes(r.ID))
+}
+
+// chunks calls f with pieces of list of at most size elements each, in order.
+func chunks[E any](list []E, size int, f func(piece []E) error) error {
+	for len(list) > 0 {
+		n := min(size, len(list))
+		if err := f(list[:n]); err != nil {
+			return err
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+// query runs a query and calls scan for each row.
+func (q *queries) query(ctx context.Context, text string, args []any, scan func(rows *sql.Rows) error) error {
+	rows, err := q.db.QueryContext(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func insertEventsSQL(n int) string {
+	// What is already there is left as it is and does not count as affected. Not
+	// "insert ignore", which would also ignore what is wrong with the values.
+	return `insert into mirror_event (
+    bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
+    payload, send_time, receive_time, source_time, outcome, batch_token
+)
+values ` + places(n, 13) + `
+on duplicate key update bucket = values(bucket)`
+}
+
+// insertEvents inserts those events that are not there and returns their number.
+func (q *queries) insertEvents(ctx context.Context, events []mirror.Event, token []byte) (int64, error) {
+	args := make([]any, 0, 13*len(events))
+	for _, e := range events {
+		payload := e.Payload
+		if payload == nil {
+			payload = []byte{} // an empty body, not a null
+		}
+		args = append(args, mirror.Bucket(e.Project, e.ID), bytes(e.Project), bytes(e.ID), bytes(e.Type), bytes(e.Room), bytes(e.User),
+			bytes(e.LiveblocksProject), payload, at(e.SendTime), at(e.ReceiveTime), at(e.SourceTime), bytes(e.Outcome), token)
+	}
+	result, err := q.db.ExecContext(ctx, insertEventsSQL(len(events)), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func recordedSQL(n int) string {
+	return `select project_id, event_id, outcome, batch_token
+from mirror_event
+where (bucket, project_id, event_id) in (` + places(n, 3) + ")"
+}
+
+// recorded is what is stored of an event.
+type recorded struct {
+	outcome mirror.Outcome
+	token   string
+}
+
+// recorded reads what is stored of events.
+func (q *queries) recorded(ctx context.Context, events []mirror.Event) (map[eventKey]recorded, error) {
+	out := make(map[eventKey]recorded, len(events))
+	err := chunks(events, maxKeys, func(events []mirror.Event) error {
+		args := make([]any, 0, 3*len(events))
+		for _, e := range events {
+			args = append(args, mirror.Bucket(e.Project, e.ID), bytes(e.Project), bytes(e.ID))
+		}
+		return q.query(ctx, recordedSQL(len(events)), args, func(rows *sql.Rows) error {
+			var project, id, outcome, token string
+			if err := rows.Scan(&project, &id, &outcome, &token); err != nil {
+				return err
+			}
+			out[eventKey{mirror.ProjectID(project), id}] = recorded{mirror.Outcome(outcome), token}
+			return nil
+		})
+	})
+	return out, err
+}
+
+func raiseSQL(n int) string {
+	// The wish of the event, held back by a backoff and by the interval since the
+	// last fetch. Assignments are made from left to right, and each sees those
+	// before it.
+	const wish = `greatest(
+        values(due_time),
+        coalesce(not_before, values(due_time)),
+        coalesce(
+            timestampadd(microsecond, timestampdiff(microsecond, values(due_time), values(again_time)), fetch_time),
+            values(due_time)
+        )
+    )`
+	return `insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id,
+    generation, due_time, again_time, settle, delete_generation, hint_time, last_error
+)
+values ` + strings.TrimSuffix(strings.Repeat("(?, ?, ?, ?, ?, 1, ?, ?, true, ?, ?, ''), ", n), ", ") + `
+on duplicate key update
+    due_time = least(coalesce(due_time, ` + wish + `), ` + wish + `),
+    settle = true,
+    delete_generation = if(values(delete_generation) is null, delete_generation, generation + 1),
+    hint_time = greatest(coalesce(hint_time, values(hint_time)), coalesce(values(hint_time), hint_time)),
+    -- Counts only while leased: a claim clears it.
+    again_time = least(coalesce(again_time, values(again_time)), values(again_time)),
+    attempts = if(fail_time is null, attempts, 0),
+    fail_time = null,
+    generation = generation + 1`
+}
+
+// raise gives each resource a new generation and returns whether all of them
+// are new, so that they have the first.
+func (q *queries) raise(ctx context.Context, wanted []raise) (allNew bool, err error) {
+	allNew = true
+	err = chunks(wanted, maxRows, func(wanted []raise) error {
+		args := make([]any, 0, 9*len(wanted))
+		for _, w := range wanted {
+			args = appendKey(args, w.resource)
+			deleted := sql.NullInt64{Int64: 1, Valid: w.deleted}
+			args = append(args, at(w.now), at(w.now.Add(w.minInterval)), deleted, at(w.hintTime))
+		}
+		result, err := q.db.ExecContext(ctx, raiseSQL(len(wanted)), args...)
+		if err != nil {
+			return err
+		}
+		// An insert counts as one row, an update as two.
+		n, err := result.RowsAffected()
+		allNew = allNew && n == int64(len(wanted))
+		return err
+	})
+	return allNew, err
+}
+
+func progressSQL(n int) string {
+	return `select project_id, room_id, kind, resource_id, generation, applied_generation, due_time, fail_time
+from mirror_resource_state
+where ` + resourceKey + ` in (` + places(n, 5) + ")"
+}
+
+// progress reads how far resources are; one without a state is left out.
+func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
+	out := make(map[mirror.Resource]store.State, len(resources))
+	err := chunks(resources, maxKeys, func(resources []mirror.Resource) error {
+		args := make([]any, 0, 5*len(resources))
+		for _, r := range resources {
+			args = appendKey(args, r)
+		}
+		return q.query(ctx, progressSQL(len(resources)), args, func(rows *sql.Rows) error {
+			var r mirror.Resource
+			var st store.State
+			var due, fail sql.NullTime
+			if err := rows.Scan(&r.Project, &r.Room, &r.Kind, &r.ID, &st.Generation, &st.Applied, &due, &fail); err != nil {
+				return err
+			}
+			st.Due, st.FailTime = from(due), from(fail)
+			out[r] = st
+			return nil
+		})
+	})
+	return out, err
+}
+
+// readDocumentsSQL leaves out the content of held documents, named by key and
+// hash, and of those longer than a number of bytes.
+func readDocumentsSQL(n, held int) string {
+	content := "if(d.size <= ?, d.content, null)"
+	if held > 0 {
+		content = "if(d.size <= ? and (d.bucket, d.project_id, d.room_id, d.kind, d.resource_id, d.content_sha256) not in (" +
+			places(held, 6) + "), d.content, null)"
+	}
+	return `select d.project_id, d.room_id, d.kind, d.resource_id,
+    ` + content + ` as content,
+    d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    s.revision, s.generation, s.applied_generation
+from mirror_document d
+join mirror_room r
+    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
+    and (r.epoch = d.epoch and r.delete_time is null or r.epoch = d.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = d.bucket and s.project_id = d.project_id and s.room_id = d.room_id
+    and s.kind = d.kind and s.resource_id = d.resource_id
+where (d.bucket, d.project_id, d.room_id, d.kind, d.resource_id) in (` + places(n, 5) + ")"
+}

@@ -1,0 +1,126 @@
+package mysql
+
+import (
+	"database/sql"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+)
+
+// The first and the last time that a datetime column can hold.
+var (
+	firstTime = time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
+)
+
+// at turns a time into a column's value; the zero time is null. What no column
+// can hold is moved to the nearest that it can: a source may tell any time, and
+// its event has to be recorded all the same.
+func at(t time.Time) sql.NullTime {
+	switch {
+	case t.IsZero():
+		return sql.NullTime{}
+	case t.Before(firstTime):
+		t = firstTime
+	case t.After(lastTime):
+		t = lastTime
+	}
+	return sql.NullTime{Time: t.UTC().Truncate(time.Microsecond), Valid: true}
+}
+
+// from turns a column's value into a time; null is the zero time.
+func from(t sql.NullTime) time.Time {
+	if !t.Valid {
+		return time.Time{}
+	}
+	return t.Time.UTC()
+}
+
+// text makes s fit for a text column, which takes what is UTF-8. It is for words
+// about things; ids and content are never altered.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// bytes makes an id or a key a value that the server takes for bytes. It is never
+// nil, which would be null.
+func bytes[S ~string](s S) []byte { return []byte(s) }
+
+func stateOf(r dbq.MirrorResourceState) store.State {
+	s := store.State{
+		Generation:       r.Generation,
+		Applied:          r.AppliedGeneration,
+		Due:              from(r.DueTime),
+		NotBefore:        from(r.NotBefore),
+		Settle:           r.Settle,
+		DeleteGeneration: r.DeleteGeneration.Int64,
+		LeaseUntil:       from(r.LeaseUntil),
+		Again:            from(r.AgainTime),
+		Attempts:         int(r.Attempts),
+		LastError:        r.LastError,
+		FailTime:         from(r.FailTime),
+		FetchTime:        from(r.FetchTime),
+		SourceUpdateTime: from(r.SourceUpdateTime),
+		MissingSince:     from(r.MissingSince),
+	}
+	copy(s.LeaseToken[:], r.LeaseToken)
+	return s
+}
+
+func resourceOf(r dbq.MirrorResourceState) mirror.Resource {
+	return mirror.Resource{
+		Project: mirror.ProjectID(r.ProjectID),
+		Room:    mirror.RoomID(r.RoomID),
+		Kind:    mirror.Kind(r.Kind),
+		ID:      string(r.ResourceID),
+	}
+}
+
+// writeState is the row that gives the lease back and holds s. A revision of 0
+// leaves the stored one.
+func writeState(r mirror.Resource, s store.State, revision int64) dbq.WriteStateParams {
+	return dbq.WriteStateParams{
+		Bucket:            r.Bucket(),
+		ProjectID:         bytes(r.Project),
+		RoomID:            bytes(r.Room),
+		Kind:              int16(r.Kind),
+		ResourceID:        bytes(r.ID),
+		Generation:        s.Generation,
+		AppliedGeneration: s.Applied,
+		DueTime:           at(s.Due),
+		NotBefore:         at(s.NotBefore),
+		Settle:            s.Settle,
+		DeleteGeneration:  sql.NullInt64{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
+		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
+		LastError:         text(s.LastError),
+		FailTime:          at(s.FailTime),
+		FetchTime:         at(s.FetchTime),
+		SourceUpdateTime:  at(s.SourceUpdateTime),
+		MissingSince:      at(s.MissingSince),
+		Revision:          revision,
+	}
+}
+
+// freshness puts together what reads tell of a copy's age. The state is joined
+// from the left, so all of it may be null.
+func freshness(deleteTime, fetchTime, sourceUpdateTime, missingSince sql.NullTime, revision, generation, applied sql.NullInt64) mirror.Freshness {
+	return mirror.Freshness{
+		FetchTime:        from(fetchTime),
+		SourceUpdateTime: from(sourceUpdateTime),
+		DeleteTime:       from(deleteTime),
+		MissingSince:     from(missingSince),
+		Revision:         revision.Int64,
+		Stale:            generation.Int64 > applied.Int64,
+	}
+}
+
+// flag is a truth value as the server counts it.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}

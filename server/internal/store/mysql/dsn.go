@@ -1,0 +1,219 @@
+package mysql
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	gomysql "github.com/go-sql-driver/mysql"
+)
+
+// sqlMode is how the server treats our statements: it refuses what does not fit
+// instead of cutting it off. It is the default of MySQL 8 and of PlanetScale,
+// where to ask for another one would cost each connection one of its own. A
+// backslash escapes in it, as the driver expects and Vitess insists.
+const sqlMode = "'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+
+// parseURL reads a mysql:// URL or a DSN of the Go driver. Errors do not repeat
+// it, since it holds the password.
+func parseURL(s string) (*gomysql.Config, error) {
+	cfg, err := parse(s)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.DBName == "" {
+		return nil, errors.New("the database URL names no database")
+	}
+	// Whatever was asked for, this is what the statements and their conversions
+	// rely on.
+	cfg.ParseTime = true
+	cfg.Loc = time.UTC
+	cfg.ClientFoundRows = false // an insert tells by its count what was new
+	cfg.MultiStatements = false
+	cfg.ColumnsWithAlias = false
+	cfg.AllowAllFiles = false
+	// Values go into the text of the statement, properly escaped, which saves a
+	// round trip for each, and prepared statements in poolers. What does not fit
+	// into a packet this way is sent apart by the driver.
+	cfg.InterpolateParams = true
+	cfg.MaxAllowedPacket = 0 // ask the server
+	if err := cfg.Apply(gomysql.Charset("utf8mb4", "utf8mb4_bin")); err != nil {
+		return nil, fmt.Errorf("set character set: %w", err)
+	}
+	params := map[string]string{}
+	for k, v := range cfg.Params {
+		switch strings.ToLower(k) {
+		case "sql_mode", "time_zone", "autocommit", "tx_isolation", "transaction_isolation",
+			"character_set_client", "character_set_connection", "character_set_results", "collation_connection":
+		default:
+			params[k] = v
+		}
+	}
+	params["sql_mode"], params["time_zone"] = sqlMode, "'+00:00'"
+	cfg.Params = params
+	if cfg.Timeout == 0 {
+		cfg.Timeout = connectTimeout
+	}
+	if cfg.ConnectionAttributes == "" {
+		cfg.ConnectionAttributes = "program_name:liveblocks-mirror"
+	}
+	cfg.Logger = &gomysql.NopLogger{} // what it would say is returned as an error too
+	chooseTLS(cfg)
+	return cfg, nil
+}
+
+func parse(s string) (*gomysql.Config, error) {
+	scheme, _, ok := strings.Cut(s, "://")
+	if !ok || strings.ContainsAny(scheme, ":@/") {
+		cfg, err := gomysql.ParseDSN(s)
+		if err != nil {
+			return nil, errors.New("the database URL cannot be read") // the cause may repeat parts of it
+		}
+		return cfg, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Opaque != "" {
+		return nil, errors.New("the database URL cannot be read") // the cause repeats it
+	}
+	if u.Scheme != "mysql" && u.Scheme != "mariadb" {
+		return nil, errors.New("the database URL does not begin with mysql://")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, errors.New("the parameters of the database URL cannot be read")
+	}
+	way, err := takeTLS(query)
+	if err != nil {
+		return nil, err
+	}
+	socket := take(query, "socket")
+	for _, foreign := range []string{"charset", "collation", "connection_limit", "connect_timeout", "pool_timeout", "socket_timeout", "schema"} {
+		take(query, foreign) // what is ours to choose, or meant for another client's pool
+	}
+	cfg, err := gomysql.ParseDSN("/?" + query.Encode())
+	if err != nil {
+		return nil, errors.New("the parameters of the database URL cannot be read")
+	}
+	cfg.User = u.User.Username()
+	cfg.Passwd, _ = u.User.Password()
+	cfg.DBName = strings.TrimPrefix(u.Path, "/")
+	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(cmp.Or(u.Hostname(), "127.0.0.1"), cmp.Or(u.Port(), "3306"))
+	if socket != "" {
+		cfg.Net, cfg.Addr = "unix", socket
+	}
+	cfg.TLSConfig, cfg.TLS = way.name, way.config
+	return cfg, nil
+}
+
+// take removes a parameter from query and returns its last value. Names are
+// compared without case, dashes and underscores, by which clients spell them
+// differently.
+func take(query url.Values, name string) string {
+	plain := func(s string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s)) }
+	var value string
+	for k, v := range query {
+		if plain(k) == plain(name) {
+			value = v[len(v)-1]
+			delete(query, k)
+		}
+	}
+	return value
+}
+
+// tlsWay is how a URL wants the connection encrypted: by a name the driver knows,
+// or by a configuration. Neither means that it does not say.
+type tlsWay struct {
+	name   string
+	config *tls.Config
+}
+
+// takeTLS removes from query what the usual clients call TLS, each in its way,
+// and returns it in the driver's words. The driver's own word wins.
+func takeTLS(query url.Values) (tlsWay, error) {
+	const verify, encrypt, prefer, plain = "true", "skip-verify", "preferred", "false"
+	ways := []struct {
+		param string
+		names map[string]string
+	}{
+		// The driver's.
+		{"tls", map[string]string{
+			"true": verify, "1": verify, "skip-verify": encrypt, "preferred": prefer, "false": plain, "0": plain,
+		}},
+		// Those of MySQL's own clients, and of Postgres's. There is no verifying the
+		// authority and not the name: that is made stricter.
+		{"ssl-mode", map[string]string{
+			"verify_identity": verify, "verify-full": verify, "verify_ca": verify, "verify-ca": verify,
+			"required": encrypt, "require": encrypt, "preferred": prefer, "prefer": prefer, "disabled": plain, "disable": plain,
+		}},
+		// Prisma's, which PlanetScale shows.
+		{"sslaccept", map[string]string{"strict": verify, "accept_invalid_certs": encrypt}},
+		// Node's, which PlanetScale shows as well; the other form of it is JSON.
+		{"ssl", map[string]string{"true": verify, "1": verify, "false": plain, "0": plain}},
+		{"useSSL", map[string]string{"true": verify, "false": plain}},
+	}
+	var way tlsWay
+	for _, w := range ways {
+		value := take(query, w.param)
+		if value == "" {
+			continue
+		}
+		name, ok := w.names[strings.ToLower(value)]
+		if w.param == "ssl" && !ok {
+			options := struct{ RejectUnauthorized *bool }{}
+			if ok = json.Unmarshal([]byte(value), &options) == nil; ok {
+				name = verify
+				if options.RejectUnauthorized != nil && !*options.RejectUnauthorized {
+					name = encrypt
+				}
+			}
+		}
+		if !ok {
+			return tlsWay{}, fmt.Errorf("the database URL has a value of %s that is not known", w.param)
+		}
+		way.name = cmp.Or(way.name, name)
+	}
+	file := cmp.Or(take(query, "ssl-ca"), take(query, "sslrootcert"))
+	if file == "" || way.name == plain {
+		return way, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return tlsWay{}, fmt.Errorf("read the authorities the database URL names: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return tlsWay{}, errors.New("the file of authorities the database URL names holds none")
+	}
+	// Whoever names an authority wants it asked.
+	return tlsWay{name: verify, config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}, nil
+}
+
+// chooseTLS decides where the URL does not. On this machine there is nobody to
+// hide from. Elsewhere the connection is encrypted if the server can, as MySQL's
+// own clients have it; whoever wants the server proven says so. PlanetScale is
+// always asked to prove itself: its names are public, and so are its
+// certificates.
+func chooseTLS(cfg *gomysql.Config) {
+	host, _, err := net.SplitHostPort(cfg.Addr)
+	if cfg.Net != "tcp" || err != nil {
+		return
+	}
+	ip, _ := netip.ParseAddr(host)
+	switch {
+	case strings.Contains(host+".", ".psdb."):
+		if cfg.TLSConfig != "true" && cfg.TLSConfig != "skip-verify" {
+			cfg.TLSConfig, cfg.TLS, cfg.AllowFallbackToPlaintext = "true", nil, false
+		}
+	case cfg.TLSConfig == "" && cfg.TLS == nil && host != "localhost" && !ip.IsLoopback():
+		cfg.TLSConfig = "preferred"
+	}
+}

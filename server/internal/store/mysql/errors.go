@@ -1,0 +1,122 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	gomysql "github.com/go-sql-driver/mysql"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// number is the number of the server's error in err's chain; 0 if there is none.
+// The numbers are MySQL's; MariaDB and Vitess use the same, and some of their own.
+func number(err error) uint16 {
+	if my, ok := errors.AsType[*gomysql.MySQLError](err); ok {
+		return my.Number
+	}
+	return 0
+}
+
+// transient reports whether the server undid the transaction only because of
+// another one.
+func transient(err error) bool {
+	switch number(err) {
+	case 1213, // deadlock; on Galera another node was first, told at the commit
+		1205, // waited too long for a lock
+		1412, // a table was altered meanwhile
+		1020: // MariaDB: the row has changed since it was read
+		return true
+	}
+	return false
+}
+
+// refused reports whether the server understood and will never accept the
+// values.
+func refused(err error) bool {
+	switch number(err) {
+	case 1264, 1406, // out of range, too long
+		1300, 1366, // not in the character set
+		3140, 3141, 3143, 3144, 3150, 3156, 3157, 3158, // MySQL: no JSON, too deep, too large
+		4025: // MariaDB: no JSON by the check of the column
+		return true
+	}
+	return tooLarge(err)
+}
+
+// tooLarge reports whether a statement is too large for one packet.
+func tooLarge(err error) bool {
+	return number(err) == 1153 || errors.Is(err, gomysql.ErrPktTooLarge)
+}
+
+// denied reports whether the role may not do what it was asked to.
+func denied(err error) bool {
+	switch number(err) {
+	case 1044, 1142, 1143, 1227, 1370:
+		return true
+	}
+	return false
+}
+
+// outage reports whether the server as a whole is at fault, and not the
+// statement.
+func outage(n uint16) bool {
+	switch n {
+	case 1213, 1205, 1412, 1020, // what five retries did not mend
+		1040, 1203, 1226, // too many connections
+		1021, 1037, 1038, 1041, 1114, 1135, 1206, // no room
+		1053, 1077, 1078, 1079, 1080, // shutting down
+		1152, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031, // the connection broke
+		1180, 1181, // the commit or the rollback failed
+		1290, 1792, 1836, 1874, 3100, // read-only, or a replica after a failover
+		1317, 3024, 1969, 1028, // ended by an operator or by a time limit
+		1047,                                     // Galera: the node is not part of the cluster
+		1105,                                     // no number of its own: so Vitess tells of a shard without a primary
+		1045, 1049, 1129, 1130, 1131, 1698, 3118: // not let in
+		return true
+	}
+	return false
+}
+
+// problem is what to tell of a refusal. The server's sentence may quote the
+// document, its number does not.
+func problem(err error) string {
+	if tooLarge(err) {
+		return "larger than the database takes in one packet (max_allowed_packet)"
+	}
+	return fmt.Sprintf("refused by the json column (error %d)", number(err))
+}
+
+// classify turns whatever the driver says into the contract's words. An error
+// of the server about the statement itself stays as it is: it is a mistake of
+// ours, and waiting does not mend it.
+func classify(ctx context.Context, err error) error {
+	switch {
+	case err == nil, ctx.Err() != nil:
+		return err
+	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrEpochChanged),
+		errors.Is(err, store.ErrNotDue), errors.Is(err, store.ErrNotFound):
+		return err
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
+	case tooLarge(err):
+		return fault.Wrap(err, fault.Precondition, fault.ReasonDocumentTooLarge,
+			"this is larger than the database takes in one packet; raise its max_allowed_packet")
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return err // said already
+	}
+	if _, ok := errors.AsType[connectError](err); !ok {
+		switch n := number(err); {
+		case n == 1146, n == 1054: // no such table or column
+			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Unavailable, fault.ReasonSchemaBehind,
+				"the database schema is older than this version needs; run liveblocks-mirror migrate")
+		case n != 0 && !outage(n):
+			return err
+		}
+	}
+	return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+}

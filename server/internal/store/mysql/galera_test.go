@@ -1,0 +1,39 @@
+package mysql_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
+)
+
+// Replicas may write through different nodes of a cluster, where a lock taken on
+// one is unknown to the others, and a commit may lose.
+func TestContractOnGalera(t *testing.T) {
+	t.Parallel()
+	needServer(t)
+	cluster := mysqltest.Galera(t, mysqltest.Options{})
+	var databases atomic.Int64
+	for _, group := range []string{"concurrency", "feed"} {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			storetest.RunGroup(t, group, func(t testing.TB) storetest.Database {
+				name := fmt.Sprintf("contract_%d", databases.Add(1))
+				if err := mysql.Migrate(context.Background(), cluster.Node(0).Database(t, name), slog.New(slog.DiscardHandler)); err != nil {
+					t.Fatalf("Migrate = %v", err)
+				}
+				node := -1
+				return func(t storetest.T) store.Store {
+					node++ // the second store of a case is on the second node
+					return open(t, mysql.Config{URL: cluster.Node(node % 3).URL(name)})
+				}
+			})
+		})
+	}
+}

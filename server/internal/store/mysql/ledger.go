@@ -1,0 +1,208 @@
+package mysql
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+)
+
+type eventKey struct {
+	project mirror.ProjectID
+	id      string
+}
+
+func keyOf(e mirror.Event) eventKey { return eventKey{e.Project, e.ID} }
+
+// raise is what the fresh events of a batch want of one resource together.
+type raise struct {
+	resource    mirror.Resource
+	ifUnknown   bool
+	deleted     bool
+	hintTime    time.Time
+	now         time.Time
+	minInterval time.Duration
+}
+
+// Accept is one transaction of three statements if all is new: events, states,
+// commit. Where some of it was there before, what is stored is read as well:
+// nothing here tells by itself which rows of an insert were new.
+func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	if len(batch) == 0 {
+		return nil, nil
+	}
+	// The order of the keys is the order in which rows are locked.
+	events := make([]mirror.Event, len(batch))
+	for i, a := range batch {
+		events[i] = a.Event
+	}
+	slices.SortFunc(events, compareEvents)
+
+	var answers []store.Accepted
+	err := s.tx(ctx, fmt.Sprintf("accept %d events", len(batch)), func(q *queries) (err error) {
+		answers, err = s.accept(ctx, q, batch, events)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answers, nil
+}
+
+func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Arrival, events []mirror.Event) ([]store.Accepted, error) {
+	token := make([]byte, 16)
+	rand.Read(token)
+	var inserted int64
+	err := s.packets(events, func(events []mirror.Event) error {
+		n, err := q.insertEvents(ctx, events, token)
+		inserted += n
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var stored map[eventKey]recorded
+	if inserted < int64(len(events)) {
+		if stored, err = q.recorded(ctx, events); err != nil {
+			return nil, err
+		}
+	}
+	answers := make([]store.Accepted, len(batch))
+	var asked []mirror.Resource // whose generations have to be read
+	for i, a := range batch {
+		answers[i] = store.Accepted{Fresh: true, Outcome: a.Event.Outcome}
+		if stored == nil {
+			continue
+		}
+		if was := stored[keyOf(a.Event)]; was.token != string(token) {
+			answers[i] = store.Accepted{Outcome: was.outcome}
+			for _, h := range a.Hints {
+				asked = append(asked, h.Resource)
+			}
+		}
+	}
+	wanted, err := wishes(ctx, q, batch, answers)
+	if err != nil {
+		return nil, err
+	}
+	allNew, err := q.raise(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	raised := make(map[mirror.Resource]int64, len(wanted))
+	for _, w := range wanted {
+		raised[w.resource] = 1
+		if !allNew {
+			asked = append(asked, w.resource)
+		}
+	}
+	states, err := q.progress(ctx, sortedResources(asked))
+	if err != nil {
+		return nil, err
+	}
+	for i, a := range batch {
+		for _, h := range a.Hints {
+			n, ok := raised[h.Resource]
+			if st, known := states[h.Resource]; known {
+				n, ok = st.Generation, ok || !answers[i].Fresh
+			}
+			if ok && (answers[i].Fresh || !h.IfUnknown) {
+				answers[i].Raised = append(answers[i].Raised, mirror.Raised{Resource: h.Resource, Generation: n})
+			}
+		}
+	}
+	return answers, nil
+}
+
+// wishes sums up what the fresh events want, in key order. A hint that only
+// wants a resource to be known is dropped where it has a state.
+func wishes(ctx context.Context, q *queries, batch []mirror.Arrival, answers []store.Accepted) ([]raise, error) {
+	sums := make(map[mirror.Resource]*raise)
+	var wanted []*raise
+	for i, a := range batch {
+		if !answers[i].Fresh {
+			continue
+		}
+		for _, h := range a.Hints {
+			w := sums[h.Resource]
+			if w == nil {
+				w = &raise{resource: h.Resource, ifUnknown: true, now: a.Event.ReceiveTime, minInterval: h.MinInterval}
+				sums[h.Resource] = w
+				wanted = append(wanted, w)
+			}
+			w.ifUnknown = w.ifUnknown && h.IfUnknown
+			w.deleted = w.deleted || h.Deleted
+			if a.Event.SourceTime.After(w.hintTime) {
+				w.hintTime = a.Event.SourceTime
+			}
+			if a.Event.ReceiveTime.Before(w.now) {
+				w.now = a.Event.ReceiveTime
+			}
+			w.minInterval = min(w.minInterval, h.MinInterval)
+		}
+	}
+	slices.SortFunc(wanted, func(a, b *raise) int { return a.resource.Compare(b.resource) })
+	var doubtful []mirror.Resource
+	for _, w := range wanted {
+		if w.ifUnknown {
+			doubtful = append(doubtful, w.resource)
+		}
+	}
+	known, err := q.progress(ctx, doubtful)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]raise, 0, len(wanted))
+	for _, w := range wanted {
+		if _, ok := known[w.resource]; !ok || !w.ifUnknown {
+			out = append(out, *w)
+		}
+	}
+	return out, nil
+}
+
+// packets calls f with pieces of events that fit into one packet each, in order.
+// An event that does not fit by itself comes alone: the driver then sends its
+// payload apart from the statement.
+func (s *Store) packets(events []mirror.Event, f func(events []mirror.Event) error) error {
+	limit := s.connector.maxPacket.Load() - packetSlack
+	begin, size := 0, int64(0)
+	for i, e := range events {
+		// Every byte may be escaped by another.
+		n := 512 + 2*int64(len(e.Payload)+len(e.ID)+len(e.Type)+len(e.Room)+len(e.User)+len(e.LiveblocksProject))
+		if i > begin && (size+n > limit || i-begin == maxRows) {
+			if err := f(events[begin:i]); err != nil {
+				return err
+			}
+			begin, size = i, 0
+		}
+		size += n
+	}
+	return f(events[begin:])
+}
+
+func compareEvents(a, b mirror.Event) int {
+	return cmp.Or(
+		cmp.Compare(mirror.Bucket(a.Project, a.ID), mirror.Bucket(b.Project, b.ID)),
+		cmp.Compare(a.Project, b.Project),
+		cmp.Compare(a.ID, b.ID),
+	)
+}
+
+// PinProject lets the first writer win.
+func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
+	err := retry(ctx, func() error {
+		return s.q.PinProject(ctx, dbq.PinProjectParams{ProjectID: bytes(project), LiveblocksProjectID: bytes(liveblocksID)})
+	})
+	if err != nil {
+		return "", classify(ctx, fmt.Errorf("pin project: %w", err))
+	}
+	p, err := s.Project(ctx, project)
+	return p.LiveblocksID, err
+}

@@ -1,0 +1,271 @@
+// Package mysql is the engine for MySQL 8, MariaDB 10.6 and newer and services
+// that speak their protocol, such as PlanetScale. What each method owes is said
+// in package store.
+//
+// It keeps to what MySQL, MariaDB and Vitess have in common; a test refuses the
+// words that only some of them know. Nothing is returned by a write there, so
+// what Postgres does in one statement is a transaction of a few here.
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	gomysql "github.com/go-sql-driver/mysql"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/pack"
+)
+
+var _ store.Store = (*Store)(nil)
+
+// Config says how to reach the database.
+type Config struct {
+	// URL is a mysql:// URL or a DSN of the Go driver. Settings in it that would
+	// alter what a statement means are overruled.
+	URL string
+	// MaxConns bounds the open connections; zero means [DefaultMaxConns].
+	MaxConns int
+}
+
+// DefaultMaxConns suits one replica on a small database: accepts share one
+// connection at a time, and the rest serve workers and reads.
+const DefaultMaxConns = 16
+
+// Connections are given back when nobody uses them, so that they do not keep a
+// server's slots, and are replaced long before the day after which PlanetScale
+// ends them.
+const (
+	connectTimeout = 10 * time.Second
+	connIdleTime   = 5 * time.Minute
+	connLifetime   = 30 * time.Minute
+)
+
+// Store is the engine.
+type Store struct {
+	db        *sql.DB
+	q         *queries
+	pack      *pack.Codec
+	connector *connector
+}
+
+// queries are all statements: those that sqlc made, and those of build.go.
+type queries struct {
+	*dbq.Queries
+
+	db dbq.DBTX
+}
+
+// Open prepares the connections. It does not wait for the database: the first
+// use connects.
+func Open(_ context.Context, cfg Config) (*Store, error) {
+	c, err := newConnector(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	p, err := pack.New()
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(c)
+	conns := DefaultMaxConns
+	if cfg.MaxConns > 0 {
+		conns = cfg.MaxConns
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	db.SetConnMaxIdleTime(connIdleTime)
+	db.SetConnMaxLifetime(connLifetime)
+	return &Store{db: db, q: &queries{dbq.New(db), db}, pack: p, connector: c}, nil
+}
+
+// connector makes connections on which statements mean what they should,
+// whatever the server's defaults are.
+type connector struct {
+	driver.Connector
+
+	// maxPacket is the server's max_allowed_packet in bytes; 0 before the first
+	// connection.
+	maxPacket atomic.Int64
+}
+
+func newConnector(url string) (*connector, error) {
+	cfg, err := parseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	c, err := gomysql.NewConnector(cfg)
+	if err != nil {
+		return nil, errors.New("the database URL cannot be used") // the cause may repeat parts of it
+	}
+	return &connector{Connector: c}, nil
+}
+
+// connectError says that no connection could be had, whatever code the server
+// gave for a reason: no statement was at fault.
+type connectError struct{ err error }
+
+func (e connectError) Error() string { return "connect: " + e.err.Error() }
+
+func (e connectError) Unwrap() error { return e.err }
+
+// Connect opens a connection and prepares its session.
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, connectError{err}
+	}
+	if err := c.prepare(ctx, conn); err != nil {
+		return nil, connectError{errors.Join(err, conn.Close())}
+	}
+	return conn, nil
+}
+
+func (c *connector) prepare(ctx context.Context, conn driver.Conn) error {
+	s, ok := conn.(interface {
+		driver.ExecerContext
+		driver.QueryerContext
+	})
+	if !ok {
+		return errors.New("the driver cannot run statements directly")
+	}
+	// Enough for us, because rows are locked before they are read, and all there
+	// is on Galera's nodes. It takes no locks on gaps, over which inserts would
+	// trip. Not a variable in the URL: its name differs between servers.
+	if _, err := s.ExecContext(ctx, "set session transaction isolation level read committed", nil); err != nil {
+		return fmt.Errorf("set isolation level: %w", err)
+	}
+	vars, err := variables(ctx, s, "max_allowed_packet", "wsrep_on")
+	if err != nil {
+		return fmt.Errorf("read server settings: %w", err)
+	}
+	if n, err := strconv.ParseInt(vars["max_allowed_packet"], 10, 64); err == nil && n > 0 {
+		c.maxPacket.Store(n)
+	}
+	if strings.EqualFold(vars["wsrep_on"], "on") {
+		// On Galera a node may answer with what was before another node's commit.
+		// This makes reads and writes wait for what the cluster has committed.
+		if _, err := s.ExecContext(ctx, "set session wsrep_sync_wait = 7", nil); err != nil {
+			return fmt.Errorf("ask for consistent reads: %w", err)
+		}
+	}
+	return nil
+}
+
+// variables reads variables of the session; one the server does not know is
+// left out.
+func variables(ctx context.Context, q driver.QueryerContext, names ...string) (_ map[string]string, err error) {
+	rows, err := q.QueryContext(ctx, "show variables where variable_name in ('"+strings.Join(names, "', '")+"')", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	vars := make(map[string]string, len(names))
+	row := make([]driver.Value, len(rows.Columns()))
+	for {
+		if err := rows.Next(row); errors.Is(err, io.EOF) {
+			return vars, nil
+		} else if err != nil {
+			return nil, err
+		}
+		if len(row) == 2 {
+			vars[fmt.Sprintf("%s", row[0])] = fmt.Sprintf("%s", row[1])
+		}
+	}
+}
+
+// Close ends all connections.
+func (s *Store) Close() {
+	_ = s.db.Close() // nothing is left that could be lost
+	s.pack.Close()
+}
+
+// Ping asks for the schema's version, which proves that the database answers
+// and is what this binary needs.
+func (s *Store) Ping(ctx context.Context) error {
+	behind, err := schemaBehind(ctx, s.db)
+	if err != nil {
+		return classify(ctx, fmt.Errorf("ping: %w", err))
+	}
+	if behind {
+		return store.ErrSchemaBehind
+	}
+	return nil
+}
+
+// Engine asks the server for its name and version.
+func (s *Store) Engine(ctx context.Context) (string, error) {
+	var version string
+	if err := s.db.QueryRowContext(ctx, "select version()").Scan(&version); err != nil {
+		return "", classify(ctx, fmt.Errorf("read server version: %w", err))
+	}
+	// MariaDB puts its name behind the number.
+	if number, _, ok := strings.Cut(version, "-MariaDB"); ok {
+		return "MariaDB " + number, nil
+	}
+	return "MySQL " + version, nil
+}
+
+// txAttempts bounds how often one transaction is run. Each retry means that
+// another transaction got through. Galera's nodes find out only at the commit,
+// so there the same one can lose several times in a row.
+const txAttempts = 20
+
+// tx runs f in a transaction, again from the start where the server asks for
+// it, and classifies what is left over. f keeps nothing across runs.
+//
+// A connection that is lost at the commit leaves open whether it took place.
+// That is never told as a success; what is done twice because of it is fenced
+// by keys and tokens.
+func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) error {
+	err := retry(ctx, func() error {
+		tx, err := s.db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }() // after the commit it does nothing
+		if err := f(&queries{s.q.WithTx(tx), tx}); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+	if err != nil {
+		return classify(ctx, fmt.Errorf("%s: %w", what, err))
+	}
+	return nil
+}
+
+// retry runs f, which is a whole transaction, until the server no longer asks
+// for it to be run again.
+func retry(ctx context.Context, f func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := f(); if err != nil && transient(err) { println("RETRY", attempt, number(err)) }
+		if err == nil || attempt == txAttempts || !transient(err) || !pause(ctx, attempt) {
+			return err
+		}
+	}
+}
+
+// pause waits a while before the next attempt, as long as ctx lives. Chance
+// keeps those apart who have just been in each other's way.
+func pause(ctx context.Context, attempt int) bool {
+	most := time.Duration(min(attempt, 10)) * 10 * time.Millisecond
+	t := time.NewTimer(rand.N(most))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

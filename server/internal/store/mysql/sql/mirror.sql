@@ -1,0 +1,73 @@
+-- name: RoomHead :one
+-- Needs no lock: only the holder of the room's resource state writes the room.
+select epoch, content_sha256, create_time, delete_time
+from mirror_room
+where bucket = ? and project_id = ? and room_id = ?;
+
+-- name: UpsertRoom :exec
+insert into mirror_room (
+    bucket, project_id, room_id, epoch, source_json, content_sha256,
+    create_time, last_connection_time, organization_id, data, data_problem
+)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, sqlc.narg(data), ?)
+on duplicate key update
+    epoch = values(epoch),
+    source_json = values(source_json),
+    content_sha256 = values(content_sha256),
+    create_time = values(create_time),
+    last_connection_time = values(last_connection_time),
+    organization_id = values(organization_id),
+    data = values(data),
+    data_problem = values(data_problem),
+    delete_time = null;
+
+-- name: TombstoneRoom :exec
+update mirror_room set epoch = epoch + 1, delete_time = sqlc.arg(delete_time)
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id);
+
+-- name: ShareRoom :one
+-- Locks a living room against a change of epoch, and reads what is stored of the
+-- document. The words are those that MySQL, MariaDB and Vitess all know.
+select r.epoch as room_epoch, d.epoch as document_epoch, d.content_sha256, d.derive_version
+from mirror_room r
+left join mirror_document d
+    on d.bucket = r.bucket and d.project_id = r.project_id and d.room_id = r.room_id
+    and d.kind = sqlc.arg(kind) and d.resource_id = sqlc.arg(resource_id)
+where r.bucket = sqlc.arg(bucket) and r.project_id = sqlc.arg(project_id) and r.room_id = sqlc.arg(room_id)
+    and r.delete_time is null
+lock in share mode;
+
+-- name: UpsertDocument :exec
+insert into mirror_document (
+    bucket, project_id, room_id, kind, resource_id, epoch,
+    content, content_sha256, size, derive_version, data, data_problem, plain_text
+)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, sqlc.narg(data), ?, ?)
+on duplicate key update
+    epoch = values(epoch),
+    content = values(content),
+    content_sha256 = values(content_sha256),
+    size = values(size),
+    derive_version = values(derive_version),
+    data = values(data),
+    data_problem = values(data_problem),
+    plain_text = values(plain_text);
+
+-- name: RaiseFeedHead :exec
+insert into mirror_feed_head (bucket, n) values (?, 1)
+on duplicate key update n = n + 1;
+
+-- name: FeedHead :one
+select n from mirror_feed_head where bucket = ?;
+
+-- name: InsertChange :exec
+insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
+values (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: CleanDocuments :execrows
+-- The condition is looked at again when the row is locked: one that a new
+-- incarnation has just overwritten stays.
+delete from mirror_document
+where bucket = ? and project_id = ? and room_id = ? and epoch < ?
+order by kind, resource_id
+limit ?;

@@ -1,0 +1,151 @@
+-- name: Due :many
+select room_id, kind, resource_id
+from mirror_resource_state
+where project_id = sqlc.arg(project_id)
+    and due_time <= sqlc.arg(now)
+    and (lease_until is null or lease_until <= sqlc.arg(now))
+order by due_time
+limit ?;
+
+-- name: NextDue :one
+-- When something that is not due now will be.
+select due_time
+from mirror_resource_state
+where project_id = sqlc.arg(project_id) and due_time > sqlc.arg(now)
+order by due_time
+limit 1;
+
+-- name: NextLeaseEnd :one
+-- When the first lease on something that is due ends.
+select lease_until
+from mirror_resource_state
+where project_id = sqlc.arg(project_id) and due_time <= sqlc.arg(now) and lease_until > sqlc.arg(now)
+order by lease_until
+limit 1;
+
+-- name: Claim :execrows
+-- The condition decides who gets the lease; a row lock or SKIP LOCKED could only
+-- make losing cheaper.
+update mirror_resource_state
+set lease_token = sqlc.arg(token), lease_until = sqlc.arg(lease_until), again_time = null
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id)
+    and due_time <= sqlc.arg(now) and (lease_until is null or lease_until <= sqlc.arg(now));
+
+-- name: Leased :one
+-- What Claim has won. Whatever came in since then is caught up with as well,
+-- because the fetch has not begun.
+select s.generation, s.applied_generation, s.attempts, s.hint_time, r.epoch, r.delete_time
+from mirror_resource_state s
+left join mirror_room r
+    on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.room_id = sqlc.arg(room_id)
+    and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id)
+    and s.lease_token = sqlc.arg(token);
+
+-- name: Renew :execrows
+update mirror_resource_state
+set lease_until = sqlc.arg(lease_until)
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id) and lease_token = sqlc.arg(token);
+
+-- name: LockState :one
+select * from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
+for update;
+
+-- name: WriteState :exec
+-- Every change of a leased state ends here: the lease is given back, and what
+-- is due next is written.
+update mirror_resource_state set
+    generation = sqlc.arg(generation),
+    applied_generation = sqlc.arg(applied_generation),
+    due_time = sqlc.arg(due_time),
+    not_before = sqlc.arg(not_before),
+    settle = sqlc.arg(settle),
+    delete_generation = sqlc.arg(delete_generation),
+    lease_token = null,
+    lease_until = null,
+    again_time = null,
+    attempts = sqlc.arg(attempts),
+    last_error = sqlc.arg(last_error),
+    fail_time = sqlc.arg(fail_time),
+    fetch_time = sqlc.arg(fetch_time),
+    source_update_time = sqlc.arg(source_update_time),
+    missing_since = sqlc.arg(missing_since),
+    revision = greatest(revision, sqlc.arg(revision))
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id);
+
+-- name: WakeRoom :execrows
+-- A child did not find its room: look at the room, unless that is under way.
+update mirror_resource_state
+set generation = generation + 1, due_time = sqlc.arg(now), attempts = 0, fail_time = null
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind = 1 and resource_id = '' and due_time is null;
+
+-- name: InsertState :execrows
+-- Not "insert ignore", which would also ignore what is wrong with the values.
+insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
+values (?, ?, ?, ?, ?, 1, sqlc.arg(now), '')
+on duplicate key update bucket = values(bucket);
+
+-- name: RaiseChildren :exec
+-- Assignments are made from left to right, and each sees those before it.
+update mirror_resource_state
+set
+    -- A settle fetch that is brought forward is still owed.
+    settle = settle or (due_time is not null and generation = applied_generation),
+    due_time = case
+        when due_time <= sqlc.arg(now) then due_time
+        when not_before > sqlc.arg(now) and due_time <= not_before then due_time
+        when not_before > sqlc.arg(now) then not_before
+        else sqlc.arg(now)
+    end,
+    again_time = case when again_time < sqlc.arg(now) then again_time else sqlc.arg(now) end,
+    generation = generation + 1,
+    attempts = if(fail_time is null, attempts, 0),
+    fail_time = null
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and kind <> 1;
+
+-- name: Children :many
+select kind, resource_id
+from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind <> 1
+order by kind, resource_id;
+
+-- name: QuietChildren :exec
+-- The room is gone: nothing in it is left to fetch. A settle fetch stays owed
+-- for the case that it comes back at once: the answer may have been an old one.
+update mirror_resource_state
+set settle = settle or due_time is not null,
+    applied_generation = generation, due_time = null, not_before = null,
+    attempts = 0, last_error = '', fail_time = null
+where bucket = ? and project_id = ? and room_id = ? and kind <> 1;
+
+-- name: Request :exec
+insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
+values (?, ?, ?, ?, ?, 1, sqlc.arg(now), '')
+on duplicate key update
+    settle = settle or (due_time is not null and generation = applied_generation),
+    due_time = least(coalesce(due_time, values(due_time)), values(due_time)),
+    again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
+    generation = generation + 1,
+    not_before = null,
+    attempts = 0,
+    fail_time = null;
+
+-- name: Retry :execrows
+update mirror_resource_state
+set settle = settle or (due_time is not null and generation = applied_generation),
+    due_time = sqlc.arg(now), not_before = null, attempts = 0, fail_time = null
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id)
+    and (due_time is not null or generation > applied_generation or fail_time is not null);
+
+-- name: Pause :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, pause_time)
+values (?, '', ?, ?)
+on duplicate key update
+    pause_reason = values(pause_reason),
+    pause_time = values(pause_time);

@@ -1,0 +1,24 @@
+-- The table of the Liveblocks guides, as a view: what used to be written by hand
+-- can go on being read. Ids are shown as the text they are. The rights are those
+-- of whoever reads, so that the view outlives the role that made it. By the last
+-- condition a later migrate knows the view and its edition.
+create or replace sql security invoker view liveblocks_documents (room_id, data, updated_at, project_id) as
+select
+    convert(d.room_id using utf8mb4),
+    d.data,
+    coalesce(s.source_update_time, s.fetch_time),
+    convert(d.project_id using utf8mb4)
+from mirror_document d
+join mirror_room r
+    on r.bucket = d.bucket
+    and r.project_id = d.project_id
+    and r.room_id = d.room_id
+    and r.epoch = d.epoch
+    and r.delete_time is null
+join mirror_resource_state s
+    on s.bucket = d.bucket
+    and s.project_id = d.project_id
+    and s.room_id = d.room_id
+    and s.kind = d.kind
+    and s.resource_id = d.resource_id
+where d.kind = 2 and d.data is not null and 'liveblocks-mirror 1' <> ''
