@@ -43,7 +43,11 @@ func (o *oneAnswer) Invoke(ctx context.Context, method string, req, reply any, o
 		deadline = time.Until(at).Round(time.Minute).String()
 	}
 	o.heard = append(o.heard, fmt.Sprintf("%s, deadline %s, %v", method, deadline, ctx.Err()))
-	o.req = proto.Clone(req.(proto.Message))
+	from, to, err := messages(req, reply)
+	if err != nil {
+		return err
+	}
+	o.req = proto.Clone(from)
 	o.md, _ = metadata.FromOutgoingContext(ctx)
 	for _, opt := range opts {
 		if h, ok := opt.(grpc.HeaderCallOption); ok {
@@ -51,9 +55,18 @@ func (o *oneAnswer) Invoke(ctx context.Context, method string, req, reply any, o
 		}
 	}
 	if o.err == nil {
-		proto.Merge(reply.(proto.Message), o.resp)
+		proto.Merge(to, o.resp)
 	}
 	return o.err
+}
+
+func messages(req, reply any) (from, to proto.Message, err error) {
+	from, ok := req.(proto.Message)
+	to, ok2 := reply.(proto.Message)
+	if !ok || !ok2 {
+		return nil, nil, fmt.Errorf("a call from %T to %T", req, reply)
+	}
+	return from, to, nil
 }
 
 // generated is how a delivery would be handled without a handler of our own.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
@@ -48,6 +49,32 @@ type rig struct {
 	url        string // of Handler
 	webhookURL string // of WebhookHandler
 	client     *http.Client
+	traffic    traffic
+}
+
+// traffic is what the servers of a rig are at.
+type traffic struct{ requests, bytes atomic.Int64 }
+
+// watch counts the requests that h handles now, and what it has read of bodies.
+func (tr *traffic) watch(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tr.requests.Add(1)
+		defer tr.requests.Add(-1)
+		seen := r.WithContext(r.Context()) // a copy: net/http looks at the body of its own when it closes
+		seen.Body = watched{r.Body, tr}
+		h.ServeHTTP(w, seen)
+	})
+}
+
+type watched struct {
+	io.ReadCloser
+	traffic *traffic
+}
+
+func (b watched) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.traffic.bytes.Add(int64(n))
+	return n, err
 }
 
 func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
@@ -62,7 +89,7 @@ func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
 		t.Fatalf("New: %v", err)
 	}
 	serve := func(h http.Handler) string {
-		s := httptest.NewUnstartedServer(h)
+		s := httptest.NewUnstartedServer(r.traffic.watch(h))
 		s.Config.ErrorLog = nil
 		s.Start()
 		t.Cleanup(s.Close)

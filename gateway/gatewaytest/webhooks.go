@@ -482,30 +482,34 @@ func bodiesTogether(t *testing.T, dial Dial) {
 		cfg.MaxBody, cfg.BodyBudget, cfg.BodyTimeout = size, 1<<20, time.Minute
 	})
 	large := strings.Repeat("x", size)
-	// To announce much and send little takes nothing.
-	var idle []slow
-	for range 50 {
-		idle = append(idle, r.slowly(t, size, 1000))
-	}
-	for range 10 {
-		r.post(t, hook, large).accepted(t, nil)
-	}
-	for _, s := range idle {
-		s.breakOff()
-	}
-	full := func() bool { return r.post(t, hook, large).code == http.StatusServiceUnavailable }
-	for _, end := range []func(slow){
-		func(s slow) { s.end().accepted(t, nil) },
-		slow.breakOff,
-	} {
-		r.post(t, hook, large).accepted(t, nil)
-		var senders []slow
-		for range 4 {
-			senders = append(senders, r.slowly(t, size, size-1))
+	// begin starts as many deliveries and waits until what they send has arrived.
+	begin := func(n, first int) (senders []slow) {
+		want := r.traffic.bytes.Load() + int64(n*first)
+		for range n {
+			senders = append(senders, r.slowly(t, size, first))
 		}
-		until(t, "a full budget", full)
+		until(t, "the arrival of the bodies", func() bool { return r.traffic.bytes.Load() == want })
+		return senders
+	}
+	end := func(s slow) { s.end().accepted(t, nil) }
+	for _, c := range []struct {
+		n, first int
+		end      func(slow)
+		full     bool
+	}{
+		// To announce much and send little takes nothing.
+		{50, 1000, slow.breakOff, false},
+		{4, size - 1, end, true},
+		{4, size - 1, slow.breakOff, true},
+		{4, size - 1, end, true},
+	} {
+		senders := begin(c.n, c.first)
 		for _, body := range []io.Reader{strings.NewReader(large), io.MultiReader(strings.NewReader(large))} {
 			a := r.do(t, http.MethodPost, r.url+hook, body)
+			if !c.full {
+				a.accepted(t, nil)
+				continue
+			}
 			a.refused(t, http.StatusServiceUnavailable, "ACCEPT_QUEUE_FULL")
 			gone(t, a)
 			if got := a.header.Get("Retry-After"); got != "1" {
@@ -514,16 +518,9 @@ func bodiesTogether(t *testing.T, dial Dial) {
 		}
 		r.post(t, hook, large[:4000]).accepted(t, nil)
 		for _, s := range senders {
-			end(s)
+			c.end(s)
 		}
-		until(t, "room for another body", func() bool { return !full() })
-	}
-	// All of it is free again: as many as before have their place.
-	var senders []slow
-	for range 4 {
-		senders = append(senders, r.slowly(t, size, size-1))
-	}
-	for _, s := range senders {
-		s.end().accepted(t, nil)
+		until(t, "the end of the deliveries", func() bool { return r.traffic.requests.Load() == 0 })
+		r.post(t, hook, large).accepted(t, nil)
 	}
 }

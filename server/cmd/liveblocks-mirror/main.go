@@ -16,7 +16,6 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/demo"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
 // version is set by the linker.
@@ -62,8 +61,7 @@ func (c *migrateCmd) Validate() error { return c.Database.Validate() }
 
 func (c *migrateCmd) Run(ctx context.Context) error {
 	if c.PrintSQL {
-		_, err := io.WriteString(os.Stdout, engine.MySQLMigrations())
-		return err
+		return app.PrintMigrations(os.Stdout)
 	}
 	return app.Migrate(ctx, c.Database, logger(c.Log, os.Stderr))
 }

@@ -59,7 +59,7 @@ func TestGroupLimit(t *testing.T) {
 // alone what the user has set. It is not parallel: the process has one collector.
 func TestTuneMemory(t *testing.T) { //nolint:paralleltest // see above
 	limited := fakeRoot(t, map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000000000\n"})
-	for name, c := range map[string]struct {
+	for name, c := range map[string]struct { //nolint:paralleltest // see above
 		root        string
 		env         map[string]string
 		percent     int

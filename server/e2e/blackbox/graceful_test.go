@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -257,6 +259,60 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	if a := <-ended; a.status == http.StatusOK {
 		t.Error("a delivery whose room was never fetched was answered 200 with ack=synced")
 	}
+}
+
+// A download that its reader takes slowly goes on for half of the grace period, and the
+// service stops in time all the same.
+func TestStopCutsSlowDownload(t *testing.T) {
+	t.Parallel()
+	const grace, size = 6 * time.Second, 16 << 20
+	s, fake := start(t, map[string]string{"MIRROR_STOP_GRACE": grace.String()})
+	doc := storage(`"` + strings.Repeat("x", size) + `"`)
+	create(t, s, fake, "large", liveblockstest.RoomOptions{Storage: doc})
+	awaitStorage(t, s, "large", doc)
+	awaitIdle(t, s)
+
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.HTTPAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if tcp, ok := conn.(*net.TCPConn); !ok || tcp.SetReadBuffer(16<<10) != nil { // what waits there has left the service
+		t.Fatal("the client's buffer cannot be made small")
+	}
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", roomPath("large", "/storage:read?format=plain-lson")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 8<<10)); err != nil { // the header, and that it has begun
+		t.Fatal(err)
+	}
+	var got atomic.Int64
+	ended := make(chan struct{})
+	go func() { // ends with the connection; awaited below
+		defer close(ended)
+		pace := time.NewTicker(10 * time.Millisecond)
+		defer pace.Stop()
+		for range pace.C {
+			n, err := conn.Read(make([]byte, 1<<10))
+			got.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}()
+	before := got.Load()
+	took, err := s.Stop(t)
+	if err != nil || took > grace {
+		t.Errorf("stopped after %s with %v; want exit code 0 within %s", took, err, grace)
+	}
+	if took < grace/2 {
+		t.Errorf("stopped after %s; want the download to have had %s", took, grace/2)
+	}
+	if n := got.Load(); n <= before || n >= int64(len(doc)) {
+		t.Errorf("the reader has got %d bytes, %d of them before the stop; want more, and not all %d", n, before, len(doc))
+	}
+	_ = conn.Close()
+	<-ended
 }
 
 // Run leaves no goroutine behind. It is not parallel: other tests' goroutines come and

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -56,6 +58,40 @@ func TestBodyLimit(t *testing.T) {
 				t.Errorf("%s: the payload was recorded as %d other bytes", name, len(resp.GetEvent().GetPayload()))
 			}
 		}
+	}
+}
+
+// A delivery whose id cannot be kept is refused for good, provided that it is signed: a
+// sender with a wrong secret is to try again.
+func TestImpossibleEventID(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, nil)
+	body := liveblockstest.Payload(liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "room", Time: time.Now()}, harness.LiveblocksProject)
+	for _, c := range []struct {
+		name, id string
+		forged   bool
+		status   int
+		reason   string
+		abort    []string
+	}{
+		{"the longest", strings.Repeat("i", 128), false, http.StatusOK, "", nil},
+		{"too long", strings.Repeat("i", 129), false, http.StatusBadRequest, "EVENT_ID_INVALID", []string{"abort-message"}},
+		{"too long and not signed", strings.Repeat("i", 129), true, http.StatusUnauthorized, "SIGNATURE_INVALID", nil},
+	} {
+		d := harness.SignAs(t, c.id, time.Now(), body)
+		if c.forged {
+			d.Header.Set("Webhook-Signature", harness.SignAs(t, "another", time.Now(), body).Header.Get("Webhook-Signature"))
+		}
+		for _, path := range []string{"/api/liveblocks-webhook", "/v1/webhooks/liveblocks", "/v1/projects/default/webhooks/liveblocks"} {
+			got := send(t, http.MethodPost, s.URL(path), d.Header, bytes.NewReader(body))
+			if got.status != c.status || got.reason() != c.reason || !slices.Equal(got.header.Values("Webhook-Delivery"), c.abort) {
+				t.Errorf("%s to %s: %d %v %s; want %d %s, webhook-delivery %q", c.name, path, got.status, got.header, got.body, c.status, c.reason, c.abort)
+			}
+		}
+	}
+	resp, err := mirrorv1.NewEventServiceClient(s.Dial(t)).ListEvents(t.Context(), &mirrorv1.ListEventsRequest{})
+	if err != nil || len(resp.GetEvents()) != 1 {
+		t.Errorf("recorded are %v, %v; want the one whose id can be kept", resp.GetEvents(), err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -117,4 +118,10 @@ func Migrate(ctx context.Context, cfg config.Database, log *slog.Logger) error {
 	db.close(context.WithoutCancel(ctx))
 	log.InfoContext(ctx, "the database schema is up to date")
 	return nil
+}
+
+// PrintMigrations writes what Migrate would do to an empty MySQL database.
+func PrintMigrations(w io.Writer) error {
+	_, err := io.WriteString(w, engine.MySQLMigrations())
+	return err
 }

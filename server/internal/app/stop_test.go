@@ -89,10 +89,11 @@ func TestStopLeavesHalfToDownloads(t *testing.T) {
 				stop.goServe("HTTP server", func() error { return server.Serve(l) }, func(ctx context.Context) { stopHTTP(ctx, server) })
 
 				conn := l.get(t)
-				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // it is, below
 				if err != nil {
 					t.Fatal(err)
 				}
+				defer resp.Body.Close()
 				began := time.Now()
 				type end struct {
 					bytes int

@@ -40,7 +40,8 @@ type EventServiceClient interface {
 	// The answer comes after the event is durable. A duplicate is a success.
 	// UNAUTHENTICATED means the signature or its timestamp is not acceptable,
 	// UNAVAILABLE that the event could not be recorded now; the sender should try
-	// both again.
+	// both again. PAYLOAD_TOO_LARGE and EVENT_ID_INVALID mean that it never can be;
+	// over HTTP these two carry the header webhook-delivery: abort-message.
 	ReceiveWebhook(ctx context.Context, in *ReceiveWebhookRequest, opts ...grpc.CallOption) (*ReceiveWebhookResponse, error)
 	// GetEvent returns one recorded event with its payload.
 	GetEvent(ctx context.Context, in *GetEventRequest, opts ...grpc.CallOption) (*GetEventResponse, error)
@@ -103,7 +104,8 @@ type EventServiceServer interface {
 	// The answer comes after the event is durable. A duplicate is a success.
 	// UNAUTHENTICATED means the signature or its timestamp is not acceptable,
 	// UNAVAILABLE that the event could not be recorded now; the sender should try
-	// both again.
+	// both again. PAYLOAD_TOO_LARGE and EVENT_ID_INVALID mean that it never can be;
+	// over HTTP these two carry the header webhook-delivery: abort-message.
 	ReceiveWebhook(context.Context, *ReceiveWebhookRequest) (*ReceiveWebhookResponse, error)
 	// GetEvent returns one recorded event with its payload.
 	GetEvent(context.Context, *GetEventRequest) (*GetEventResponse, error)
