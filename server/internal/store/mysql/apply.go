@@ -76,7 +76,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 	sum := sha256.Sum256(room.Source)
 	arg := dbq.UpsertRoomParams{
 		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room),
-		SourceJson: bytes(string(room.Source)), ContentSha256: sum[:],
+		SourceJson: bytes(room.Source), ContentSha256: sum[:],
 		CreateTime: at(room.CreateTime), LastConnectionTime: at(room.LastConnectionTime), OrganizationID: text(room.OrganizationID),
 		Data: room.Source, DataProblem: text(room.DataProblem),
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"strings"
+	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -14,12 +15,12 @@ import (
 // MySQL has neither arrays nor row values as parameters. Only numbers of places
 // are put into the text, never a value.
 
-// maxKeys bounds the keys in one list, and maxRows the rows of one insert.
-// MariaDB makes a list of a thousand values, which is 200 keys, into a join that
-// may read the whole table, and MySQL stops looking longer lists up key by key.
+// maxRows bounds the rows of an insert, and maxKeys the keys in a list that may be
+// split. MariaDB makes a list of a thousand values, which is 200 keys, into a table
+// to join with; that is right as well, but looking them up is what we mean.
 const (
-	maxKeys = 150
 	maxRows = 500
+	maxKeys = 150
 )
 
 // places is n groups of width question marks.
@@ -76,12 +77,8 @@ on duplicate key update bucket = values(bucket)`
 func (q *queries) insertEvents(ctx context.Context, events []mirror.Event, token []byte) (int64, error) {
 	args := make([]any, 0, 13*len(events))
 	for _, e := range events {
-		payload := e.Payload
-		if payload == nil {
-			payload = []byte{} // an empty body, not a null
-		}
 		args = append(args, mirror.Bucket(e.Project, e.ID), bytes(e.Project), bytes(e.ID), bytes(e.Type), bytes(e.Room), bytes(e.User),
-			bytes(e.LiveblocksProject), payload, at(e.SendTime), at(e.ReceiveTime), at(e.SourceTime), bytes(e.Outcome), token)
+			bytes(e.LiveblocksProject), bytes(e.Payload), at(e.SendTime), at(e.ReceiveTime), at(e.SourceTime), bytes(e.Outcome), token)
 	}
 	result, err := q.db.ExecContext(ctx, insertEventsSQL(len(events)), args...)
 	if err != nil {
@@ -172,6 +169,32 @@ func (q *queries) raise(ctx context.Context, wanted []raise) (allNew bool, err e
 		return err
 	})
 	return allNew, err
+}
+
+func requestSQL(n int) string {
+	return `insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
+values ` + strings.TrimSuffix(strings.Repeat("(?, ?, ?, ?, ?, 1, ?, ''), ", n), ", ") + `
+on duplicate key update
+    -- A settle fetch that is brought forward is still owed.
+    settle = settle or (due_time is not null and generation = applied_generation),
+    due_time = least(coalesce(due_time, values(due_time)), values(due_time)),
+    again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
+    generation = generation + 1,
+    not_before = null,
+    attempts = 0,
+    fail_time = null`
+}
+
+// request raises each resource and lifts its failures and backoffs.
+func (q *queries) request(ctx context.Context, resources []mirror.Resource, now time.Time) error {
+	return chunks(resources, maxRows, func(resources []mirror.Resource) error {
+		args := make([]any, 0, 6*len(resources))
+		for _, r := range resources {
+			args = append(appendKey(args, r), at(now))
+		}
+		_, err := q.db.ExecContext(ctx, requestSQL(len(resources)), args...)
+		return err
+	})
 }
 
 func progressSQL(n int) string {

@@ -45,9 +45,14 @@ func text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// bytes makes an id or a key a value that the server takes for bytes. It is never
-// nil, which would be null.
-func bytes[S ~string](s S) []byte { return []byte(s) }
+// bytes makes an id or a body a value that the server takes for bytes. It is
+// never nil, which would be null.
+func bytes[S ~string | ~[]byte](s S) []byte {
+	if b := []byte(s); b != nil {
+		return b
+	}
+	return []byte{}
+}
 
 func stateOf(r dbq.MirrorResourceState) store.State {
 	s := store.State{

@@ -3,8 +3,10 @@ package mysql
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 
 	gomysql "github.com/go-sql-driver/mysql"
 
@@ -22,26 +24,26 @@ func number(err error) uint16 {
 }
 
 // transient reports whether the server undid the transaction only because of
-// another one.
+// another one, or has not got any of it because the connection had gone stale.
 func transient(err error) bool {
 	switch number(err) {
 	case 1213, // deadlock; on Galera another node was first, told at the commit
-		1205, // waited too long for a lock
+
 		1412, // a table was altered meanwhile
 		1020: // MariaDB: the row has changed since it was read
 		return true
 	}
-	return false
+	return errors.Is(err, driver.ErrBadConn)
 }
 
 // refused reports whether the server understood and will never accept the
 // values.
 func refused(err error) bool {
-	switch number(err) {
-	case 1264, 1406, // out of range, too long
-		1300, 1366, // not in the character set
-		3140, 3141, 3143, 3144, 3150, 3156, 3157, 3158, // MySQL: no JSON, too deep, too large
-		4025: // MariaDB: no JSON by the check of the column
+	switch n := number(err); {
+	case n == 1264, n == 1406, // out of range, too long
+		n == 1300, n == 1366, // not in the character set
+		n >= 3140 && n <= 3158, // MySQL: no JSON, too deep, too large
+		n == 4025:              // MariaDB: no JSON by the check of the column
 		return true
 	}
 	return tooLarge(err)
@@ -61,24 +63,24 @@ func denied(err error) bool {
 	return false
 }
 
-// outage reports whether the server as a whole is at fault, and not the
-// statement.
+// outages are the numbers by which a server tells that it as a whole is at
+// fault, and not the statement.
+var outages = [][]uint16{
+	{1213, 1205, 1412, 1020},                   // what trying again did not mend
+	{1040, 1203, 1226},                         // too many connections
+	{1021, 1037, 1038, 1041, 1114, 1135, 1206}, // no room
+	{1053, 1077, 1078, 1079, 1080},             // shutting down
+	{1152, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031}, // the connection broke
+	{1180, 1181},                         // the commit or the rollback failed
+	{1290, 1792, 1836, 1874, 3100},       // read-only, or a replica after a failover
+	{1317, 3024, 1969, 1028},             // ended by an operator or by a time limit
+	{1045, 1049, 1129, 1130, 1131, 1698}, // not let in
+	{1047},                               // Galera: the node is not part of the cluster
+	{1105},                               // none of its own: so Vitess tells of a shard without a primary
+}
+
 func outage(n uint16) bool {
-	switch n {
-	case 1213, 1205, 1412, 1020, // what five retries did not mend
-		1040, 1203, 1226, // too many connections
-		1021, 1037, 1038, 1041, 1114, 1135, 1206, // no room
-		1053, 1077, 1078, 1079, 1080, // shutting down
-		1152, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031, // the connection broke
-		1180, 1181, // the commit or the rollback failed
-		1290, 1792, 1836, 1874, 3100, // read-only, or a replica after a failover
-		1317, 3024, 1969, 1028, // ended by an operator or by a time limit
-		1047,                                     // Galera: the node is not part of the cluster
-		1105,                                     // no number of its own: so Vitess tells of a shard without a primary
-		1045, 1049, 1129, 1130, 1131, 1698, 3118: // not let in
-		return true
-	}
-	return false
+	return slices.ContainsFunc(outages, func(numbers []uint16) bool { return slices.Contains(numbers, n) })
 }
 
 // problem is what to tell of a refusal. The server's sentence may quote the
@@ -95,7 +97,11 @@ func problem(err error) string {
 // ours, and waiting does not mend it.
 func classify(ctx context.Context, err error) error {
 	switch {
-	case err == nil, ctx.Err() != nil:
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case ctx.Err() != nil:
 		return err
 	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrEpochChanged),
 		errors.Is(err, store.ErrNotDue), errors.Is(err, store.ErrNotFound):

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -19,6 +21,7 @@ func TestContractOnGalera(t *testing.T) {
 	t.Parallel()
 	needServer(t)
 	cluster := mysqltest.Galera(t, mysqltest.Options{})
+	migrateAtOnce(t, cluster)
 	var databases atomic.Int64
 	for _, group := range []string{"concurrency", "feed"} {
 		t.Run(group, func(t *testing.T) {
@@ -35,5 +38,30 @@ func TestContractOnGalera(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// migrateAtOnce starts four, on all the nodes.
+func migrateAtOnce(t *testing.T, cluster *mysqltest.Cluster) {
+	t.Helper()
+	cluster.Node(0).Database(t, "at_once")
+	var logs [4]journal
+	var errs [4]error
+	var wg sync.WaitGroup
+	for i := range logs {
+		wg.Go(func() {
+			errs[i] = mysql.Migrate(t.Context(), cluster.Node(i%3).URL("at_once"), logs[i].logger())
+		})
+	}
+	wg.Wait()
+	applied := 0
+	for i := range logs {
+		if errs[i] != nil {
+			t.Fatalf("Migrate %d = %v", i, errs[i])
+		}
+		applied += strings.Count(logs[i].String(), "migration applied")
+	}
+	if applied != 1 {
+		t.Fatalf("four at once applied %d migrations; want 1", applied)
 	}
 }

@@ -149,11 +149,11 @@ func (versionQueries) GetLatestVersion(table string) string {
 // relation of the same name that somebody else made is left alone: it is theirs,
 // and nothing of ours depends on it.
 func ensureViews(ctx context.Context, db *sql.DB, log *slog.Logger) error {
-	left := func(why string) error {
-		log.WarnContext(ctx, why, slog.String("view", documentsView))
+	theirs := func() error {
+		log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
+			slog.String("view", documentsView))
 		return nil
 	}
-	const theirs = "a relation of this name exists and is left alone; rename it and run migrate again to get the view"
 	var definition string
 	err := db.QueryRowContext(ctx, `select coalesce(v.view_definition, '')
 from information_schema.tables t
@@ -166,7 +166,7 @@ where t.table_schema = database() and t.table_name = ?`, documentsView).Scan(&de
 	case strings.Contains(definition, viewEdition):
 		return nil
 	case !strings.Contains(definition, viewMark):
-		return left(theirs)
+		return theirs()
 	}
 	// A table that has come in between is not replaced by this.
 	err = retry(ctx, func() error {
@@ -174,10 +174,11 @@ where t.table_schema = database() and t.table_name = ?`, documentsView).Scan(&de
 		return err
 	})
 	switch number(err) {
-	case 1050, 1347:
-		return left(theirs)
-	case 1235:
-		return left("this server has no views; documents can be read in mirror_document")
+	case 1050, 1347: // there is such a table
+		return theirs()
+	case 1235: // not supported
+		log.WarnContext(ctx, "this server has no views; documents can be read in mirror_document", slog.String("view", documentsView))
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("create view %s: %w", documentsView, err)

@@ -13,7 +13,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -49,6 +48,9 @@ const (
 	connectTimeout = 10 * time.Second
 	connIdleTime   = 5 * time.Minute
 	connLifetime   = 30 * time.Minute
+	// undoTimeout bounds a rollback, which does not heed the caller's patience: it
+	// has run out as often as not.
+	undoTimeout = 2 * time.Second
 )
 
 // Store is the engine.
@@ -121,6 +123,8 @@ func (e connectError) Unwrap() error { return e.err }
 
 // Connect opens a connection and prepares its session.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, connectError{err}
@@ -145,14 +149,24 @@ func (c *connector) prepare(ctx context.Context, conn driver.Conn) error {
 	if _, err := s.ExecContext(ctx, "set session transaction isolation level read committed", nil); err != nil {
 		return fmt.Errorf("set isolation level: %w", err)
 	}
-	vars, err := variables(ctx, s, "max_allowed_packet", "wsrep_on")
+	packet, err := variable(ctx, s, "max_allowed_packet")
 	if err != nil {
-		return fmt.Errorf("read server settings: %w", err)
+		return fmt.Errorf("read max_allowed_packet: %w", err)
 	}
-	if n, err := strconv.ParseInt(vars["max_allowed_packet"], 10, 64); err == nil && n > 0 {
-		c.maxPacket.Store(n)
+	n, err := strconv.ParseInt(packet, 10, 64)
+	if err != nil {
+		return fmt.Errorf("read max_allowed_packet: %w", err)
 	}
-	if strings.EqualFold(vars["wsrep_on"], "on") {
+	c.maxPacket.Store(n)
+	on, err := variable(ctx, s, "wsrep_on")
+	switch number(err) {
+	case 1193, 1105, 1235: // unknown: this is no Galera
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read wsrep_on: %w", err)
+	}
+	if on == "1" {
 		// On Galera a node may answer with what was before another node's commit.
 		// This makes reads and writes wait for what the cluster has committed.
 		if _, err := s.ExecContext(ctx, "set session wsrep_sync_wait = 7", nil); err != nil {
@@ -162,26 +176,21 @@ func (c *connector) prepare(ctx context.Context, conn driver.Conn) error {
 	return nil
 }
 
-// variables reads variables of the session; one the server does not know is
-// left out.
-func variables(ctx context.Context, q driver.QueryerContext, names ...string) (_ map[string]string, err error) {
-	rows, err := q.QueryContext(ctx, "show variables where variable_name in ('"+strings.Join(names, "', '")+"')", nil)
+// variable reads a variable of the session.
+func variable(ctx context.Context, q driver.QueryerContext, name string) (_ string, err error) {
+	rows, err := q.QueryContext(ctx, "select @@"+name, nil)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	vars := make(map[string]string, len(names))
 	row := make([]driver.Value, len(rows.Columns()))
-	for {
-		if err := rows.Next(row); errors.Is(err, io.EOF) {
-			return vars, nil
-		} else if err != nil {
-			return nil, err
-		}
-		if len(row) == 2 {
-			vars[fmt.Sprintf("%s", row[0])] = fmt.Sprintf("%s", row[1])
-		}
+	if err := rows.Next(row); err != nil {
+		return "", err
 	}
+	if b, ok := row[0].([]byte); ok {
+		return string(b), nil
+	}
+	return fmt.Sprint(row[0]), nil
 }
 
 // Close ends all connections.
@@ -223,33 +232,57 @@ const txAttempts = 20
 
 // tx runs f in a transaction, again from the start where the server asks for
 // it, and classifies what is left over. f keeps nothing across runs.
-//
-// A connection that is lost at the commit leaves open whether it took place.
-// That is never told as a success; what is done twice because of it is fenced
-// by keys and tokens.
 func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) error {
-	err := retry(ctx, func() error {
-		tx, err := s.db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = tx.Rollback() }() // after the commit it does nothing
-		if err := f(&queries{s.q.WithTx(tx), tx}); err != nil {
-			return err
-		}
-		return tx.Commit()
-	})
+	err := retry(ctx, func() error { return s.once(ctx, f) })
 	if err != nil {
 		return classify(ctx, fmt.Errorf("%s: %w", what, err))
 	}
 	return nil
 }
 
+// once runs f in a transaction. Its bounds are statements like any other, and so
+// heed ctx: a commit by database/sql waits for a server that does not answer for
+// as long as the network lets it.
+//
+// A connection that is lost at the commit leaves open whether it took place.
+// That is never told as a success; what is done twice because of it is fenced
+// by keys and tokens.
+func (s *Store) once(ctx context.Context, f func(q *queries) error) (err error) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			undo(ctx, conn)
+		}
+		_ = conn.Close() // back to the pool
+	}()
+	if _, err := conn.ExecContext(ctx, "start transaction"); err != nil {
+		return err
+	}
+	if err := f(&queries{dbq.New(conn), conn}); err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, "commit")
+	return err
+}
+
+// undo rolls back, or ends the connection if that is not possible, which rolls
+// back too.
+func undo(ctx context.Context, conn *sql.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if _, err := conn.ExecContext(ctx, "rollback"); err != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // so the pool drops it
+	}
+}
+
 // retry runs f, which is a whole transaction, until the server no longer asks
 // for it to be run again.
 func retry(ctx context.Context, f func() error) error {
 	for attempt := 1; ; attempt++ {
-		err := f(); if err != nil && transient(err) { println("RETRY", attempt, number(err)) }
+		err := f()
 		if err == nil || attempt == txAttempts || !transient(err) || !pause(ctx, attempt) {
 			return err
 		}

@@ -249,7 +249,7 @@ func sortedResources(resources []mirror.Resource) []mirror.Resource {
 	return slices.Compact(sorted)
 }
 
-// Request raises each resource in key order.
+// Request raises all of them in key order, and reads what has become of them.
 func (s *Store) Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error) {
 	if len(resources) == 0 {
 		return nil, nil
@@ -257,12 +257,8 @@ func (s *Store) Request(ctx context.Context, resources []mirror.Resource, now ti
 	sorted := sortedResources(resources)
 	var out []mirror.Raised
 	err := s.tx(ctx, "request", func(q *queries) error {
-		for _, r := range sorted {
-			if err := q.Request(ctx, dbq.RequestParams{
-				Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID), Now: at(now),
-			}); err != nil {
-				return err
-			}
+		if err := q.request(ctx, sorted, now); err != nil {
+			return err
 		}
 		states, err := q.progress(ctx, sorted)
 		if err != nil {

@@ -173,7 +173,7 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		if changed {
 			change = mirror.ChangeUpserted
 			if arg.Content == nil {
-				arg.Content = s.zip.pack(doc.Content)
+				arg.Content = s.pack.Pack(doc.Content)
 			}
 			if err := q.UpsertDocument(ctx, arg); err != nil {
 				return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/pack"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
@@ -46,7 +47,7 @@ const connectTimeout = 10 * time.Second
 type Store struct {
 	pool *pgxpool.Pool
 	q    *dbq.Queries
-	zip  *zip
+	pack *pack.Codec
 }
 
 // Open prepares the connections. It does not wait for the database: the first
@@ -75,12 +76,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	z, err := newZip()
+	p, err := pack.New()
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
-	return &Store{pool: pool, q: dbq.New(pool), zip: z}, nil
+	return &Store{pool: pool, q: dbq.New(pool), pack: p}, nil
 }
 
 // behindPooler recognises the poolers of Neon and Supabase and PgBouncer's
@@ -93,7 +94,7 @@ func behindPooler(c *pgx.ConnConfig) bool {
 // Close ends all connections.
 func (s *Store) Close() {
 	s.pool.Close()
-	s.zip.close()
+	s.pack.Close()
 }
 
 // Ping asks for the schema's version, which proves that the database answers

@@ -75,12 +75,28 @@ func Run(t *testing.T, open Opener) {
 	for _, g := range groups() {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()
-			for _, c := range g.cases {
-				t.Run(c.name, func(t *testing.T) {
-					t.Parallel()
-					c.run(newEnv(t, open(t)))
-				})
-			}
+			g.run(t, open)
+		})
+	}
+}
+
+// RunGroup runs the cases of one group only, for an engine that is held to the
+// whole contract elsewhere and to a part of it under other circumstances too.
+func RunGroup(t *testing.T, name string, open Opener) {
+	t.Helper()
+	i := slices.IndexFunc(groups(), func(g group) bool { return g.name == name })
+	if i < 0 {
+		t.Fatalf("there is no group %q", name)
+	}
+	groups()[i].run(t, open)
+}
+
+func (g group) run(t *testing.T, open Opener) {
+	t.Helper()
+	for _, c := range g.cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(newEnv(t, open(t)))
 		})
 	}
 }

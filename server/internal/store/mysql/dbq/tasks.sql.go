@@ -428,40 +428,6 @@ func (q *Queries) Renew(ctx context.Context, arg RenewParams) (int64, error) {
 	return result.RowsAffected()
 }
 
-const request = `-- name: Request :exec
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
-values (?, ?, ?, ?, ?, 1, ?, '')
-on duplicate key update
-    settle = settle or (due_time is not null and generation = applied_generation),
-    due_time = least(coalesce(due_time, values(due_time)), values(due_time)),
-    again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
-    generation = generation + 1,
-    not_before = null,
-    attempts = 0,
-    fail_time = null
-`
-
-type RequestParams struct {
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
-	Kind       int16
-	ResourceID []byte
-	Now        sql.NullTime
-}
-
-func (q *Queries) Request(ctx context.Context, arg RequestParams) error {
-	_, err := q.db.ExecContext(ctx, request,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-		arg.Now,
-	)
-	return err
-}
-
 const retry = `-- name: Retry :execrows
 update mirror_resource_state
 set settle = settle or (due_time is not null and generation = applied_generation),

@@ -73,8 +73,8 @@ create table if not exists mirror_resource_state (
     -- The fence: a result is applied only under the token that is stored here.
     lease_token binary(16),
     lease_until datetime(6),
-    -- When what came in since the claim wants its fetch, if all of it can wait;
-    -- null means at once.
+    -- When what came in since the claim wants its fetch, if all of it can wait.
+    -- Null means at once.
     again_time datetime(6),
     attempts int not null default 0,
     last_error mediumtext not null,

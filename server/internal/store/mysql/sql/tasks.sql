@@ -123,18 +123,6 @@ set settle = settle or due_time is not null,
     attempts = 0, last_error = '', fail_time = null
 where bucket = ? and project_id = ? and room_id = ? and kind <> 1;
 
--- name: Request :exec
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
-values (?, ?, ?, ?, ?, 1, sqlc.arg(now), '')
-on duplicate key update
-    settle = settle or (due_time is not null and generation = applied_generation),
-    due_time = least(coalesce(due_time, values(due_time)), values(due_time)),
-    again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
-    generation = generation + 1,
-    not_before = null,
-    attempts = 0,
-    fail_time = null;
-
 -- name: Retry :execrows
 update mirror_resource_state
 set settle = settle or (due_time is not null and generation = applied_generation),

@@ -1,0 +1,188 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+)
+
+// recorder takes the place of a database and keeps the statement.
+type recorder struct {
+	dbq.DBTX
+	text string
+	args []any
+}
+
+var errRecorded = fmt.Errorf("recorded")
+
+func (r *recorder) ExecContext(_ context.Context, text string, args ...any) (sql.Result, error) {
+	r.text, r.args = text, args
+	return nil, errRecorded
+}
+
+func (r *recorder) QueryContext(_ context.Context, text string, args ...any) (*sql.Rows, error) {
+	r.text, r.args = text, args
+	return nil, errRecorded
+}
+
+func (r *recorder) QueryRowContext(_ context.Context, text string, args ...any) *sql.Row {
+	r.text, r.args = text, args
+	return nil
+}
+
+// sample fills in a value that the tables below can be asked for.
+func sample(v reflect.Value) {
+	now := time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC)
+	switch v.Interface().(type) {
+	case []byte:
+		v.SetBytes([]byte("default"))
+		return
+	case time.Time:
+		v.Set(reflect.ValueOf(now))
+		return
+	case sql.NullTime:
+		v.Set(reflect.ValueOf(sql.NullTime{Time: now, Valid: true}))
+		return
+	}
+	switch {
+	case v.CanInt():
+		v.SetInt(20)
+	case v.Kind() == reflect.Interface:
+		v.Set(reflect.ValueOf("pending"))
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			sample(v.Field(i))
+		}
+	}
+}
+
+// No statement reads a whole table, and what is looked up by keys is looked up by
+// all of them.
+func TestStatementsUseTheirKeys(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a MariaDB server; run without it before a merge")
+	}
+	url := mysqltest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	c, err := newConnector(url)
+	if err != nil {
+		t.Fatalf("newConnector = %v", err)
+	}
+	db := sql.OpenDB(c)
+	defer db.Close()
+	exec := func(text string, args ...any) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), text, args...); err != nil {
+			t.Fatalf("%s = %v", text, err)
+		}
+	}
+	exec("insert into mirror_room values (0, 'default', 'r', 1, '', '', null, null, '', null, '', null)")
+	exec("insert into mirror_document values (0, 'default', 'r', 2, '', 1, '', '', 0, 1, null, '', '')")
+	exec("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
+	exec("insert into mirror_event values (0, 'default', 'e', '', 'r', 'u', '', '', '2026-03-01', '2026-03-01', null, '', '')")
+	exec("insert into mirror_change values (0, 1, 'default', 'r', 2, '', 1, '2026-03-01')")
+	for n := 1; n < 4096; n *= 2 {
+		for table, columns := range map[string]string{
+			"mirror_room":           "epoch, source_json, content_sha256, create_time, last_connection_time, organization_id, data, data_problem, delete_time",
+			"mirror_document":       "kind, resource_id, epoch, content, content_sha256, size, derive_version, data, data_problem, plain_text",
+			"mirror_resource_state": "kind, resource_id, generation, fail_time, last_error",
+		} {
+			exec("insert into "+table+" (bucket, project_id, room_id, "+columns+") select (bucket + ?) mod 256, if(room_id like '%8', 'other', project_id), concat(room_id, '-', ?), "+columns+" from "+table, n, n)
+		}
+		exec(`insert into mirror_event select (bucket + ?) mod 256, project_id, concat(event_id, '-', ?), type, concat(room_id, ?), concat(user_id, ?), '', '',
+			send_time, receive_time + interval ? second, source_time, outcome, batch_token from mirror_event`, n, n, n, n, n)
+		exec("insert into mirror_change select bucket, n + ?, project_id, room_id, kind, resource_id, change_kind, commit_time from mirror_change", n)
+	}
+	exec("analyze table mirror_room, mirror_document, mirror_resource_state, mirror_event, mirror_change")
+
+	explain := func(name, text string, args []any) {
+		t.Helper()
+		rows, err := db.QueryContext(t.Context(), "explain "+text, args...)
+		if err != nil {
+			t.Errorf("explain %s = %v", name, err)
+			return
+		}
+		defer rows.Close()
+		columns, err := rows.Columns()
+		if err != nil {
+			t.Fatalf("Columns = %v", err)
+		}
+		for rows.Next() {
+			values := make([]sql.NullString, len(columns))
+			into := make([]any, len(columns))
+			for i := range values {
+				into[i] = &values[i]
+			}
+			if err := rows.Scan(into...); err != nil {
+				t.Fatalf("Scan = %v", err)
+			}
+			plan := make(map[string]string)
+			for i, column := range columns {
+				plan[strings.ToLower(column)] = values[i].String
+			}
+			if strings.HasPrefix(text, "insert") || plan["table"] == "" || strings.HasPrefix(plan["table"], "<") {
+				continue // it reads nothing, or what was made of a list
+			}
+			if plan["type"] == "ALL" || plan["type"] == "index" || plan["key"] == "" {
+				t.Errorf("%s reads all of %s: %v", name, plan["table"], plan)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			t.Errorf("explain %s = %v", name, err)
+		}
+	}
+	record := &recorder{}
+	queries := reflect.ValueOf(dbq.New(record))
+	seen := 0
+	for i := range queries.NumMethod() {
+		name, method := queries.Type().Method(i).Name, queries.Method(i)
+		if method.Type().NumIn() != 2 {
+			continue
+		}
+		arg := reflect.New(method.Type().In(1)).Elem()
+		sample(arg)
+		func() {
+			defer func() { _ = recover() }() // of a scan of the row that is not there
+			method.Call([]reflect.Value{reflect.ValueOf(t.Context()), arg})
+		}()
+		_, text, _ := strings.Cut(record.text, "\n") // what comes before is its name
+		for strings.HasPrefix(text, "--") || strings.HasPrefix(text, "\n") {
+			_, text, _ = strings.Cut(text, "\n")
+		}
+		explain(name, text, record.args)
+		seen++
+	}
+	if seen < 30 {
+		t.Fatalf("only %d statements were seen", seen)
+	}
+	const many = 500
+	keys := func(n int, key ...any) (args []any) {
+		for i := range n {
+			for _, k := range key {
+				if k == "#" {
+					k = fmt.Appendf(nil, "r-%d", i)
+				}
+				args = append(args, k)
+			}
+		}
+		return args
+	}
+	resource := []any{7, []byte("default"), "#", int(mirror.KindStorage), []byte{}}
+	explain("recorded", recordedSQL(many), keys(many, 7, []byte("default"), "#"))
+	explain("progress", progressSQL(many), keys(many, resource...))
+	explain("readDocuments", readDocumentsSQL(many, 0), append([]any{1 << 20}, keys(many, resource...)...))
+	explain("readDocuments, some held", readDocumentsSQL(many, 20),
+		append(append([]any{1 << 20}, keys(20, append(resource, make([]byte, 32))...)...), keys(many, resource...)...))
+}

@@ -1,0 +1,173 @@
+package mysql
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// forbidden are forms that MySQL 8, MariaDB and Vitess do not all know, or do not
+// all mean the same by, and what a sharded or replicated server cannot do.
+var forbidden = map[string]*regexp.Regexp{
+	"returning":               regexp.MustCompile(`\breturning\b`),
+	"row alias":               regexp.MustCompile(`\)\s*as\s+\w+\s*(\(|on\s+duplicate)`),
+	"arrow of JSON":           regexp.MustCompile(`->`),
+	"JSON made by MySQL":      regexp.MustCompile(`\bas\s+json\b|\bmember\s+of\b|\bjson_table\b`),
+	"lock of a session":       regexp.MustCompile(`\b(get_lock|release_lock|is_free_lock)\b|\block\s+tables?\b`),
+	"number by the server":    regexp.MustCompile(`\bauto_increment\b|\bserial\b|\bsequence\b|\blast_insert_id\b`),
+	"foreign key":             regexp.MustCompile(`\bforeign\s+key\b|\breferences\b`),
+	"index on an expression":  regexp.MustCompile(`\b(key|index)\s+\w*\s*\(\s*\(`),
+	"generated column":        regexp.MustCompile(`\bgenerated\s+always\b|\)\s*(stored|virtual|persistent)\b`),
+	"user variable":           regexp.MustCompile(`(^|[^@\w])@\w`),
+	"lock words of MySQL":     regexp.MustCompile(`\bskip\s+locked\b|\bnowait\b|\bfor\s+share\b|\bfor\s+update\s+of\b`),
+	"clock of the server":     regexp.MustCompile(`\b(now|sysdate|curdate|curtime|unix_timestamp|utc_timestamp)\s*\(|\bas\s+of\b`),
+	"chance of the server":    regexp.MustCompile(`\b(uuid|rand)\s*\(`),
+	"blind insert":            regexp.MustCompile(`\binsert\s+ignore\b|\breplace\s+into\b`),
+	"time with a zone":        regexp.MustCompile(`\btimestamp\b(\s*\(\d\))?\s*(not|null|default|,)`),
+	"time without fractions":  regexp.MustCompile(`\bdatetime\b\s*([^(]|$)`),
+	"id with a collation":     regexp.MustCompile(`\b\w+_id\s+(var)?(char|text)`),
+	"limit in a subquery":     regexp.MustCompile(`\bin\s*\(\s*select\b[^)]*\blimit\b`),
+	"collation of MySQL":      regexp.MustCompile(`utf8mb4_0900|utf8mb4_nopad`),
+	"set operation":           regexp.MustCompile(`\b(intersect|except)\b`),
+	"temporary or partitions": regexp.MustCompile(`\btemporary\s+table\b|\bpartition\s+by\b`),
+	"trigger or procedure":    regexp.MustCompile(`\bcreate\s+(trigger|procedure|function|event)\b`),
+}
+
+var (
+	comment = regexp.MustCompile(`(?m)--.*$`)
+	literal = regexp.MustCompile(`'[^']*'`)
+)
+
+// offences lists the forbidden forms in a text of SQL.
+func offences(text string) []string {
+	text = literal.ReplaceAllString(comment.ReplaceAllString(strings.ToLower(text), ""), "''")
+	var found []string
+	for what, form := range forbidden {
+		if form.MatchString(text) {
+			found = append(found, what)
+		}
+	}
+	return found
+}
+
+// statements are all texts of SQL that this package sends, by where they stand.
+func statements(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{
+		"views.sql": viewsSQL, "MigrationSQL": MigrationSQL(),
+		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "raiseSQL": raiseSQL(2), "requestSQL": requestSQL(2),
+		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2, 2), "readDocumentsSQL of nothing held": readDocumentsSQL(2, 0),
+	}
+	v := versionQueries{}
+	for _, text := range []string{
+		v.CreateTable("t"), v.InsertVersion("t"), v.DeleteVersion("t"), v.GetMigrationByVersion("t"), v.ListMigrations("t"), v.GetLatestVersion("t"),
+	} {
+		all[text] = text
+	}
+	files, err := filepath.Glob("*/*.sql")
+	if err != nil || len(files) < 6 {
+		t.Fatalf("Glob = %q, %v; want the files of sql and migrations", files, err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("ReadFile = %v", err)
+		}
+		all[file] = string(b)
+	}
+	return all
+}
+
+func TestPortableSQL(t *testing.T) {
+	t.Parallel()
+	for where, text := range statements(t) {
+		for _, what := range offences(text) {
+			t.Errorf("%s has a form that not every server knows: %s", where, what)
+		}
+	}
+	// The test would be worth nothing if it let these pass.
+	for text, want := range map[string]string{
+		"insert into t (a) values (1) returning a":                              "returning",
+		"insert into t (a) values (1) as new on duplicate key update a = new.a": "row alias",
+		"select data->>'$.a' from t":                                            "arrow of JSON",
+		"select cast(a as json) from t":                                         "JSON made by MySQL",
+		"select get_lock('a', 1)":                                               "lock of a session",
+		"create table t (id bigint auto_increment primary key)":                 "number by the server",
+		"update h set n = last_insert_id(n + 1)":                                "number by the server",
+		"create table t (a int, foreign key (a) references u (a))":              "foreign key",
+		"create table t (a json, key k ((cast(a as char))))":                    "index on an expression",
+		"create table t (a int, b int generated always as (a) stored)":          "generated column",
+		"select @a := 1":                                                                  "user variable",
+		"select a from t for update skip locked":                                          "lock words of MySQL",
+		"select a from t for share":                                                       "lock words of MySQL",
+		"update t set a = now(6)":                                                         "clock of the server",
+		"insert ignore into t values (1)":                                                 "blind insert",
+		"create table t (a timestamp not null)":                                           "time with a zone",
+		"create table t (a datetime not null)":                                            "time without fractions",
+		"create table t (room_id varchar(128) not null)":                                  "id with a collation",
+		"delete from t where a in (select a from t limit 1)":                              "limit in a subquery",
+		"create table t (a int) collate utf8mb4_0900_ai_ci":                               "collation of MySQL",
+		"-- a comment\nselect a from t -- another\nwhere b = 'returning' for update of t": "lock words of MySQL",
+	} {
+		if got := strings.Join(offences(text), ", "); got != want {
+			t.Errorf("offences(%s) = %q; want %q", text, got, want)
+		}
+	}
+	if got := offences("select a from t -- returning\nwhere b = 'x -> @y'"); len(got) != 0 {
+		t.Errorf("offences in comments and literals = %q; want none", got)
+	}
+}
+
+// What runs often has to find its rows in one shard: by the bucket that every key
+// begins with. The rest are lists and looks over a project, and its one small table.
+func TestHotStatementsNameTheirBucket(t *testing.T) {
+	t.Parallel()
+	overProject := map[string]bool{
+		"EventsByTime": true, "EventsByRoom": true, "EventsByUser": true, "Rooms": true, "Documents": true, "TaskList": true,
+		"Due": true, "NextDue": true, "NextLeaseEnd": true, "CountPending": true, "CountFailed": true, "OldestDue": true,
+		"Project": true, "PinProject": true, "Pause": true,
+	}
+	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
+	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket = |\bwhere\s+\((\w\.)?bucket, |\binsert into \w+ \(\s*bucket, `)
+	seen := 0
+	check := func(name, text string) {
+		seen++
+		if byBucket.MatchString(comment.ReplaceAllString(text, "")) == overProject[name] {
+			t.Errorf("statement %s by bucket = %t", name, overProject[name])
+		}
+	}
+	for where, text := range statements(t) {
+		switch {
+		case strings.HasPrefix(where, "sql/"):
+			for _, m := range named.FindAllStringSubmatch(text, -1) {
+				check(m[1], m[2])
+			}
+		case strings.Contains(where, "SQL") && where != "MigrationSQL":
+			check(where, text)
+		}
+	}
+	if seen < 40 {
+		t.Fatalf("only %d statements were found", seen)
+	}
+}
+
+func TestTablesBeginWithTheirBucket(t *testing.T) {
+	t.Parallel()
+	tables := regexp.MustCompile(`(?s)create table if not exists (\w+) \((.*?)\n\) engine = InnoDB default character set utf8mb4 collate utf8mb4_bin;`)
+	text := comment.ReplaceAllString(MigrationSQL(), "")
+	found := tables.FindAllStringSubmatch(text, -1)
+	if got := strings.Count(text, "create table"); len(found) != got || got < 9 {
+		t.Fatalf("%d of %d tables are written as they should be", len(found), got)
+	}
+	for _, m := range found {
+		switch m[1] {
+		case "mirror_schema_version", "mirror_schema_lock", "mirror_project": // not sharded
+		default:
+			if !strings.Contains(m[2], "primary key (bucket") {
+				t.Errorf("the key of %s does not begin with its bucket", m[1])
+			}
+		}
+	}
+}
