@@ -15,21 +15,22 @@ import (
 // MySQL has neither arrays nor row values as parameters. Only numbers of places
 // are put into the text, never a value.
 
-// maxRows bounds the rows of an insert, and maxKeys the keys in a list that may be
-// split. MariaDB makes a list of a thousand values, which is 200 keys, into a table
-// to join with; that is right as well, but looking them up is what we mean.
-const (
-	maxRows = 500
-	maxKeys = 150
-)
+// maxRows bounds the rows of one statement.
+const maxRows = 500
 
 // places is n groups of width question marks.
 func places(n, width int) string {
-	group := "(" + strings.Repeat("?, ", width-1) + "?)"
-	return strings.Repeat(group+", ", n-1) + group
+	return repeat("("+repeat("?", width)+")", n)
 }
 
-const resourceKey = "(bucket, project_id, room_id, kind, resource_id)"
+func repeat(s string, n int) string { return strings.Repeat(s+", ", n-1) + s }
+
+// keyTable is a table k of n rows with the given columns, to join with. A list
+// "(bucket, ...) in ((?, ...), ...)" says the same, but MariaDB thinks about one
+// for a time that grows with the square of its length.
+func keyTable(n int, columns ...string) string {
+	return "(select ? as " + strings.Join(columns, ", ? as ") + strings.Repeat("\n    union all select "+repeat("?", len(columns)), n-1) + ") k"
+}
 
 func appendKey(args []any, r mirror.Resource) []any {
 	return append(args, r.Bucket(), bytes(r.Project), bytes(r.Room), int16(r.Kind), bytes(r.ID))
@@ -88,9 +89,9 @@ func (q *queries) insertEvents(ctx context.Context, events []mirror.Event, token
 }
 
 func recordedSQL(n int) string {
-	return `select project_id, event_id, outcome, batch_token
-from mirror_event
-where (bucket, project_id, event_id) in (` + places(n, 3) + ")"
+	return `select e.project_id, e.event_id, e.outcome, e.batch_token
+from ` + keyTable(n, "bucket", "project_id", "event_id") + `
+join mirror_event e on e.bucket = k.bucket and e.project_id = k.project_id and e.event_id = k.event_id`
 }
 
 // recorded is what is stored of an event.
@@ -102,7 +103,7 @@ type recorded struct {
 // recorded reads what is stored of events.
 func (q *queries) recorded(ctx context.Context, events []mirror.Event) (map[eventKey]recorded, error) {
 	out := make(map[eventKey]recorded, len(events))
-	err := chunks(events, maxKeys, func(events []mirror.Event) error {
+	err := chunks(events, maxRows, func(events []mirror.Event) error {
 		args := make([]any, 0, 3*len(events))
 		for _, e := range events {
 			args = append(args, mirror.Bucket(e.Project, e.ID), bytes(e.Project), bytes(e.ID))
@@ -135,7 +136,7 @@ func raiseSQL(n int) string {
     bucket, project_id, room_id, kind, resource_id,
     generation, due_time, again_time, settle, delete_generation, hint_time, last_error
 )
-values ` + strings.TrimSuffix(strings.Repeat("(?, ?, ?, ?, ?, 1, ?, ?, true, ?, ?, ''), ", n), ", ") + `
+values ` + repeat("(?, ?, ?, ?, ?, 1, ?, ?, true, ?, ?, '')", n) + `
 on duplicate key update
     due_time = least(coalesce(due_time, ` + wish + `), ` + wish + `),
     settle = true,
@@ -173,7 +174,7 @@ func (q *queries) raise(ctx context.Context, wanted []raise) (allNew bool, err e
 
 func requestSQL(n int) string {
 	return `insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
-values ` + strings.TrimSuffix(strings.Repeat("(?, ?, ?, ?, ?, 1, ?, ''), ", n), ", ") + `
+values ` + repeat("(?, ?, ?, ?, ?, 1, ?, '')", n) + `
 on duplicate key update
     -- A settle fetch that is brought forward is still owed.
     settle = settle or (due_time is not null and generation = applied_generation),
@@ -198,15 +199,17 @@ func (q *queries) request(ctx context.Context, resources []mirror.Resource, now 
 }
 
 func progressSQL(n int) string {
-	return `select project_id, room_id, kind, resource_id, generation, applied_generation, due_time, fail_time
-from mirror_resource_state
-where ` + resourceKey + ` in (` + places(n, 5) + ")"
+	return `select s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.fail_time
+from ` + keyTable(n, "bucket", "project_id", "room_id", "kind", "resource_id") + `
+join mirror_resource_state s
+    on s.bucket = k.bucket and s.project_id = k.project_id and s.room_id = k.room_id
+    and s.kind = k.kind and s.resource_id = k.resource_id`
 }
 
 // progress reads how far resources are; one without a state is left out.
 func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
 	out := make(map[mirror.Resource]store.State, len(resources))
-	err := chunks(resources, maxKeys, func(resources []mirror.Resource) error {
+	err := chunks(resources, maxRows, func(resources []mirror.Resource) error {
 		args := make([]any, 0, 5*len(resources))
 		for _, r := range resources {
 			args = appendKey(args, r)
@@ -226,25 +229,23 @@ func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (ma
 	return out, err
 }
 
-// readDocumentsSQL leaves out the content of held documents, named by key and
-// hash, and of those longer than a number of bytes.
-func readDocumentsSQL(n, held int) string {
-	content := "if(d.size <= ?, d.content, null)"
-	if held > 0 {
-		content = "if(d.size <= ? and (d.bucket, d.project_id, d.room_id, d.kind, d.resource_id, d.content_sha256) not in (" +
-			places(held, 6) + "), d.content, null)"
-	}
-	return `select d.project_id, d.room_id, d.kind, d.resource_id,
-    ` + content + ` as content,
+// readDocumentsSQL is the statement Document for many readers. What a reader
+// holds already, or would be too much to send to all of them at once, stays where
+// it is.
+func readDocumentsSQL(n int) string {
+	return `select k.n, if(d.content_sha256 <> k.have and d.size <= ?, d.content, null) as content,
     d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
     s.fetch_time, s.source_update_time, s.missing_since,
     s.revision, s.generation, s.applied_generation
-from mirror_document d
+from ` + keyTable(n, "n", "bucket", "project_id", "room_id", "kind", "resource_id", "deleted", "have") + `
+join mirror_document d
+    on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
+    and d.kind = k.kind and d.resource_id = k.resource_id
 join mirror_room r
     on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
-    and (r.epoch = d.epoch and r.delete_time is null or r.epoch = d.epoch + 1 and r.delete_time is not null)
+    and (r.epoch = d.epoch and r.delete_time is null
+        or k.deleted = 1 and r.epoch = d.epoch + 1 and r.delete_time is not null)
 left join mirror_resource_state s
     on s.bucket = d.bucket and s.project_id = d.project_id and s.room_id = d.room_id
-    and s.kind = d.kind and s.resource_id = d.resource_id
-where (d.bucket, d.project_id, d.room_id, d.kind, d.resource_id) in (` + places(n, 5) + ")"
+    and s.kind = d.kind and s.resource_id = d.resource_id`
 }

@@ -28,7 +28,7 @@ func number(err error) uint16 {
 func transient(err error) bool {
 	switch number(err) {
 	case 1213, // deadlock; on Galera another node was first, told at the commit
-
+		1205, // waited too long for a lock
 		1412, // a table was altered meanwhile
 		1020: // MariaDB: the row has changed since it was read
 		return true

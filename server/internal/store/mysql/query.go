@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -159,55 +158,31 @@ func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (
 	return doc, nil
 }
 
-// ReadDocuments is one statement for all readers. It names each document once
-// and leaves out the content that all who ask for it hold.
+// ReadDocuments is one statement for all readers.
 func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document, error) {
 	docs := make([]*mirror.Document, len(reads))
 	if len(reads) == 0 {
 		return docs, nil
 	}
-	readers := make(map[mirror.Resource][]int, len(reads))
-	resources := make([]mirror.Resource, 0, len(reads))
+	args := append(make([]any, 0, 1+8*len(reads)), inline)
 	for i, read := range reads {
-		resources = append(resources, read.Resource)
-		readers[read.Resource] = append(readers[read.Resource], i)
+		args = append(appendKey(append(args, i), read.Resource), flag(read.Deleted), reads[i].Have[:])
 	}
-	resources = sortedResources(resources)
-	var keys, held []any
-	for _, r := range resources {
-		keys = appendKey(keys, r)
-		have := reads[readers[r][0]].Have
-		if have != [32]byte{} && !slices.ContainsFunc(readers[r], func(i int) bool { return reads[i].Have != have }) {
-			held = append(appendKey(held, r), have[:])
-		}
-	}
-	args := append(append([]any{inline}, held...), keys...)
-	err := s.q.query(ctx, readDocumentsSQL(len(resources), len(held)/6), args, func(rows *sql.Rows) error {
-		var r mirror.Resource
+	err := s.q.query(ctx, readDocumentsSQL(len(reads)), args, func(rows *sql.Rows) error {
+		var n int
 		var row dbq.DocumentRow
-		if err := rows.Scan(&r.Project, &r.Room, &r.Kind, &r.ID, &row.Content,
-			&row.ContentSha256, &row.Size, &row.DeriveVersion, &row.DataProblem, &row.DeleteTime,
+		if err := rows.Scan(&n, &row.Content, &row.ContentSha256, &row.Size, &row.DeriveVersion, &row.DataProblem, &row.DeleteTime,
 			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
 			return err
 		}
-		doc := documentOf(r, row)
-		var content []byte
+		doc := documentOf(reads[n].Resource, row)
 		if row.Content != nil {
 			var err error
-			if content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
+			if doc.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
 				return err
 			}
 		}
-		for _, i := range readers[r] {
-			if row.DeleteTime.Valid && !reads[i].Deleted {
-				continue
-			}
-			its := doc
-			if reads[i].Have != doc.SHA256 {
-				its.Content = content
-			}
-			docs[i] = &its
-		}
+		docs[n] = &doc
 		return nil
 	})
 	if err != nil {
