@@ -13,6 +13,7 @@ LINT := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BASE ?=
 FUZZTIME ?= 30s
+ENGINE ?= postgres
 
 .PHONY: help
 help: ## list the targets
@@ -62,8 +63,8 @@ test: go node ## run every test; installs what the tests need
 	go test -race -shuffle=on -timeout=20m ./...
 
 .PHONY: bench
-bench: go ## measure the service against the limits of this machine
-	go run ./server/e2e/bench
+bench: go ## measure the service against the limits of this machine; ENGINE=mysql does so on MariaDB
+	go run ./server/e2e/bench -engine $(ENGINE)
 
 .PHONY: fuzz
 fuzz: go ## run each fuzz test for FUZZTIME (30s)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // fetchCases are the sizes of part c.
@@ -22,9 +20,9 @@ func benchApply(ctx context.Context, b *bench) (err error) {
 	}
 	defer func() { err = errors.Join(err, fake.stop()) }()
 	w := b.table(fmt.Sprintf("(c) documents brought up to date per second: %d webhooks, each fetched from a fake that answers at once and applied by %d workers,\n"+
-		"    without settle fetches, against plain pgx upserts of the jsonb by as many workers into the same table; CPU ours is with the fake's last",
-		b.applyRooms, workers),
-		"size", "ours/s", "pgx/s", "ours:pgx", "aim", "CPU ours", "CPU pgx", "MiB ours")
+		"    without settle fetches, against plain %s upserts of the %s by as many workers into the same table; CPU ours is with the fake's last",
+		b.applyRooms, workers, b.admin.driver, b.admin.document),
+		"size", "ours/s", "plain/s", "ours:plain", "aim", "CPU ours", "CPU plain", "MiB ours")
 	for _, size := range fetchCases() {
 		ours, err := b.database(ctx, fmt.Sprintf("c_ours_%d", size))
 		if err != nil {
@@ -53,13 +51,13 @@ func (b *bench) applySize(ctx context.Context, size int, service, fake *process,
 	if err := b.fill(ctx, service.addr, ours, size, b.applyRooms); err != nil {
 		return nil, nil, err
 	}
-	db, err := pgx.Connect(ctx, ours)
+	db, err := connect(ctx, ours, 1)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	defer db.close()
 	applied := func() error {
-		return awaitSQL(ctx, db, "select not exists (select 1 from mirror_resource_state where due_time is not null)")
+		return awaitSQL(ctx, db, db.idle)
 	}
 	upsert := loadJob{Kind: "upsert", DatabaseURL: plain, Conns: workers, Limit: int64(b.applyRooms), Size: size}
 	if _, err := b.window(ctx, upsert, nil, nil, nil); err != nil { // the first one inserts

@@ -10,8 +10,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
@@ -24,7 +22,7 @@ type baselineConfig struct {
 	Mode        string
 	DatabaseURL string
 	// MaxConns bounds the connections to the database.
-	MaxConns int32
+	MaxConns int
 	// Upstream is where the fake Liveblocks is.
 	Upstream string
 }
@@ -33,7 +31,7 @@ type baselineConfig struct {
 // one handler, which verifies and writes.
 type baseline struct {
 	verifier *webhook.Verifier
-	db       *pgxpool.Pool
+	db       database
 	take     func(context.Context, *mirror.Event) error
 
 	queue    chan *waiting // of mode group
@@ -46,16 +44,11 @@ func runBaseline(ctx context.Context, cfg baselineConfig) error {
 	if err != nil {
 		return err
 	}
-	pc, err := pgxpool.ParseConfig(cfg.DatabaseURL)
+	db, err := connect(ctx, cfg.DatabaseURL, cfg.MaxConns)
 	if err != nil {
 		return err
 	}
-	pc.MaxConns = cfg.MaxConns
-	db, err := pgxpool.NewWithConfig(ctx, pc)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	defer db.close()
 	b := &baseline{
 		verifier: verifier, db: db, upstream: cfg.Upstream,
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 128}},
@@ -98,42 +91,8 @@ func (b *baseline) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// The row of the ledger that the service writes, and no other.
-const (
-	insertSQL = `insert into mirror_event (
-    bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
-    payload, send_time, receive_time, source_time, outcome)
-`
-	singleSQL = insertSQL + `values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing`
-	recordSQL = insertSQL + `select
-    unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
-    unnest($7::text[]), unnest($8::bytea[]), unnest($9::timestamptz[]), unnest($10::timestamptz[]), unnest($11::timestamptz[]), unnest($12::text[])
-on conflict do nothing`
-)
-
 func (b *baseline) single(ctx context.Context, ev *mirror.Event) error {
-	_, err := b.db.Exec(ctx, singleSQL, mirror.Bucket(ev.Project, ev.ID), string(ev.Project), ev.ID, ev.Type, string(ev.Room), ev.User,
-		ev.LiveblocksProject, ev.Payload, ev.SendTime, ev.ReceiveTime, ev.SourceTime, string(ev.Outcome))
-	return err
-}
-
-func (b *baseline) record(ctx context.Context, events []*mirror.Event) error {
-	n := len(events)
-	var (
-		bucket                                                     = make([]int16, n)
-		projects, id, typ, room, user, liveblocksProjects, outcome = make([]string, n), make([]string, n), make([]string, n),
-			make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		payload                = make([][]byte, n)
-		sent, received, source = make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
-	)
-	for i, ev := range events {
-		bucket[i] = mirror.Bucket(ev.Project, ev.ID)
-		projects[i], id[i], typ[i], room[i], user[i] = string(ev.Project), ev.ID, ev.Type, string(ev.Room), ev.User
-		liveblocksProjects[i], payload[i], outcome[i] = ev.LiveblocksProject, ev.Payload, string(ev.Outcome)
-		sent[i], received[i], source[i] = ev.SendTime, ev.ReceiveTime, ev.SourceTime
-	}
-	_, err := b.db.Exec(ctx, recordSQL, bucket, projects, id, typ, room, user, liveblocksProjects, payload, sent, received, source, outcome)
-	return err
+	return b.db.exec(ctx, b.db.insertEvent, eventRow(ev)...)
 }
 
 // maxBatch is the service's, so that commits are of one size.
@@ -166,18 +125,12 @@ func (b *baseline) commit(ctx context.Context) {
 				break gather
 			}
 		}
-		err := b.record(ctx, events)
+		err := b.db.record(ctx, events)
 		for _, w := range batch {
 			w.done <- err
 		}
 	}
 }
-
-// guideTable is the table of the Liveblocks guides.
-const guideTable = `create table liveblocks_documents (room_id text primary key, data jsonb not null, updated_at timestamptz not null)`
-
-const guideUpsert = `insert into liveblocks_documents (room_id, data, updated_at) values ($1, $2, now())
-on conflict (room_id) do update set data = excluded.data, updated_at = excluded.updated_at`
 
 // recipe is what the guides do: fetch the document, write it, answer.
 func (b *baseline) recipe(ctx context.Context, ev *mirror.Event) error {
@@ -209,6 +162,5 @@ func (b *baseline) recipe(ctx context.Context, ev *mirror.Event) error {
 	if resp.StatusCode != http.StatusOK {
 		return errors.New("fetch: " + resp.Status)
 	}
-	_, err = b.db.Exec(ctx, guideUpsert, payload.Data.RoomID, document)
-	return err
+	return b.db.exec(ctx, b.db.guideUpsert, payload.Data.RoomID, document)
 }

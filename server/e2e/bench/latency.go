@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // apiDelay is how long a call to Liveblocks takes in part d.
@@ -27,22 +25,8 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := b.admin.Exec(ctx, "create database d_guide"); err != nil {
-		return err
-	}
-	guide, err := withDatabase(b.pg.URL(), "d_guide")
+	guide, err := b.guideDatabase(ctx, "d_guide", b.samples)
 	if err != nil {
-		return err
-	}
-	db, err := pgx.Connect(ctx, guide)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
-	if _, err := db.Exec(ctx, guideTable); err != nil {
-		return err
-	}
-	if _, err := db.Exec(ctx, "insert into liveblocks_documents select unnest($1::text[]), '{\"revision\": 0}', now()", latencyRooms(b.samples)); err != nil {
 		return err
 	}
 	recipe, err := b.spawnServer(ctx, "baseline", baselineConfig{Mode: "recipe", DatabaseURL: guide, MaxConns: 16, Upstream: "http://" + fake.addr})
@@ -59,14 +43,11 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	// The settle fetches of the filling would be in the way.
-	mirrored, err := pgx.Connect(ctx, ours)
+	mirrored, err := connect(ctx, ours, 1)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = mirrored.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
-	quiet := func() error {
-		return awaitSQL(ctx, mirrored, "select not exists (select 1 from mirror_resource_state where due_time is not null)")
-	}
+	defer mirrored.close()
 
 	var direct, synced []sample
 	for range b.rounds {
@@ -75,12 +56,11 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 			database string
 			samples  *[]sample
 		}{{service, ours, &direct}, {recipe, guide, &synced}} {
-			if err := quiet(); err != nil {
+			if err := awaitSQL(ctx, mirrored, mirrored.idle); err != nil {
 				return err
 			}
 			one, err := b.window(ctx, loadJob{
 				Kind: "latency", Addr: side.p.addr, DatabaseURL: side.database, Limit: int64(b.samples), Size: latencySize, Rooms: b.samples,
-				SQL: "select data->>'revision' from liveblocks_documents where room_id = $1",
 			}, side.p, nil, nil)
 			if err != nil {
 				return err
@@ -102,12 +82,26 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 	return w.Flush()
 }
 
-func latencyRooms(n int) []string {
-	rooms := make([]string, n)
-	for i := range rooms {
-		rooms[i] = roomID(latencySize, i)
+// guideDatabase makes a database with the guides' table and as many rooms in it.
+func (b *bench) guideDatabase(ctx context.Context, name string, rooms int) (string, error) {
+	u, err := b.emptyDatabase(ctx, name)
+	if err != nil {
+		return "", err
 	}
-	return rooms
+	db, err := connect(ctx, u, 1)
+	if err != nil {
+		return "", err
+	}
+	defer db.close()
+	if err := db.exec(ctx, db.guideTable); err != nil {
+		return "", err
+	}
+	for n := range rooms {
+		if err := db.exec(ctx, db.guideUpsert, roomID(latencySize, n), `{"revision": 0}`); err != nil {
+			return "", err
+		}
+	}
+	return u, nil
 }
 
 // pooled is a quantile over the latencies of all windows.

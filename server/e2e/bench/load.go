@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -42,8 +41,6 @@ type loadJob struct {
 	Size, Rooms int
 	// Shared is how many gRPC connections the callers share; 0 gives each its own.
 	Shared int
-	// SQL reads a room's revision; see latencies.
-	SQL string
 }
 
 // loadResult is what came of it.
@@ -67,8 +64,8 @@ type operation func(ctx context.Context, n int64) error
 var loads = map[string]func(context.Context, *loadJob) ([]operation, error){
 	"webhooks": deliveries,
 	"grpc":     grpcReads,
-	"pgx":      pgxReads,
-	"upsert":   pgxUpserts,
+	"read":     plainReads,
+	"upsert":   plainUpserts,
 }
 
 // runLoad prepares everything, says so, waits for the word and runs the job.
@@ -360,21 +357,18 @@ func warmUp(ctx context.Context, operations []operation) error {
 	return nil
 }
 
-// readSQL is the plain way to read a document.
-const readSQL = `select data from mirror_document where bucket = $1 and project_id = $2 and room_id = $3 and kind = 2 and resource_id = ''`
-
-// pgxReads read documents as jsonb.
-func pgxReads(ctx context.Context, job *loadJob) ([]operation, error) {
+// plainReads read documents as they are in the database.
+func plainReads(ctx context.Context, job *loadJob) ([]operation, error) {
 	operations := make([]operation, job.Conns)
 	for i := range operations {
-		conn, err := pgx.Connect(ctx, job.DatabaseURL)
+		db, err := connect(ctx, job.DatabaseURL, 1)
 		if err != nil {
 			return nil, err
 		}
 		operations[i] = func(ctx context.Context, n int64) error {
 			room := roomID(job.Size, int(n%int64(job.Rooms)))
 			var data []byte
-			if err := conn.QueryRow(ctx, readSQL, mirror.Bucket(project, room), project, room).Scan(&data); err != nil {
+			if err := db.get(ctx, &data, readSQL, mirror.Bucket(project, room), project, room); err != nil {
 				return err
 			}
 			return wantLength(data, job.Size)
@@ -383,15 +377,8 @@ func pgxReads(ctx context.Context, job *loadJob) ([]operation, error) {
 	return operations, warmUp(ctx, operations)
 }
 
-// upsertSQL is the plain way to write a document, into the table the service
-// writes it into.
-const upsertSQL = `insert into mirror_document
-    (bucket, project_id, room_id, kind, resource_id, epoch, content, content_sha256, size, derive_version, data)
-values ($1, $2, $3, 2, '', 1, '', '', $4, 1, $5)
-on conflict (bucket, project_id, room_id, kind, resource_id) do update set data = excluded.data, size = excluded.size`
-
-// pgxUpserts write documents, each another version than the one that is there.
-func pgxUpserts(ctx context.Context, job *loadJob) ([]operation, error) {
+// plainUpserts write documents, each another version than the one that is there.
+func plainUpserts(ctx context.Context, job *loadJob) ([]operation, error) {
 	documents := make([]*document, variants(job.Size))
 	for i := range documents {
 		var err error
@@ -402,15 +389,14 @@ func pgxUpserts(ctx context.Context, job *loadJob) ([]operation, error) {
 	base := firstRevision + rand.Int64N(8*firstRevision)
 	operations := make([]operation, job.Conns)
 	for i := range operations {
-		conn, err := pgx.Connect(ctx, job.DatabaseURL)
+		db, err := connect(ctx, job.DatabaseURL, 1)
 		if err != nil {
 			return nil, err
 		}
 		operations[i] = func(ctx context.Context, n int64) error {
 			room := roomID(job.Size, int(n))
 			data := documents[int(n)%len(documents)].json(base + n)
-			_, err := conn.Exec(ctx, upsertSQL, mirror.Bucket(project, room), project, room, len(data), data)
-			return err
+			return db.exec(ctx, db.upsert, mirror.Bucket(project, room), project, room, len(data), data)
 		}
 	}
 	return operations, nil
@@ -425,7 +411,7 @@ const pollEvery = 500 * time.Microsecond
 type latencies struct {
 	job  *loadJob
 	http *httpConn
-	db   *pgx.Conn
+	db   database
 }
 
 func newLatencies(ctx context.Context, job *loadJob) (*latencies, error) {
@@ -433,7 +419,7 @@ func newLatencies(ctx context.Context, job *loadJob) (*latencies, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := pgx.Connect(ctx, job.DatabaseURL)
+	db, err := connect(ctx, job.DatabaseURL, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -492,6 +478,6 @@ func (l *latencies) one(ctx context.Context, room string) (time.Duration, error)
 }
 
 func (l *latencies) revision(ctx context.Context, room string) (revision string, err error) {
-	err = l.db.QueryRow(ctx, l.job.SQL, room).Scan(&revision)
+	err = l.db.get(ctx, &revision, l.db.revision, room)
 	return revision, err
 }

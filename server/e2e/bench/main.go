@@ -1,8 +1,9 @@
 // Command bench measures the service against the limits of the machine it runs
-// on. It builds the real binary, runs it on an embedded PostgreSQL of its own,
-// and measures it in turns with the least that could do the same work, against
-// databases of the same server with the same tables. What counts are the ratios:
-// they can be compared between machines, the numbers beside them cannot.
+// on. It builds the real binary, runs it on a database server of its own, an
+// embedded PostgreSQL or a MariaDB, and measures it in turns with the least that
+// could do the same work, against databases of the same server with the same
+// tables. What counts are the ratios: they can be compared between machines, the
+// numbers beside them cannot.
 //
 // It prints and never fails for what it has measured.
 package main
@@ -25,10 +26,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
 func main() {
@@ -103,7 +101,7 @@ func parseOptions(args []string) (options, error) {
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.only, "only", "a,b,c,d", "parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row")
-	f.StringVar(&o.engine, "engine", "postgres", "database engine; there is one yet")
+	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "", "folder for the data, on the disk to measure; empty means the system's for temporary files")
 	f.StringVar(&o.service, "service", "", "binary of the service; empty builds it")
 	f.StringVar(&o.profile, "profile", "", "do not measure, but write processor profiles of the service in parts a and b into this folder")
@@ -114,7 +112,7 @@ func parseOptions(args []string) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	if o.engine != "postgres" {
+	if dialects[o.engine] == nil {
 		return o, fmt.Errorf("there is no engine %q", o.engine)
 	}
 	if f.NArg() > 0 {
@@ -154,8 +152,8 @@ type bench struct {
 	log     *slog.Logger
 	self    string // this program
 	started int    // processes so far
-	pg      *pgembed.Server
-	admin   *pgx.Conn
+	server  server
+	admin   database
 }
 
 func runBench(ctx context.Context, opt options) (err error) {
@@ -167,31 +165,29 @@ func runBench(ctx context.Context, opt options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	// PostgreSQL may run as another account, which has to pass through.
+	// The database server may run as another account, which has to pass through.
 	if err := os.Chmod(b.dir, 0o711); err != nil {
 		return err
 	}
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	if b.pg, err = pgembed.Start(ctx, pgembed.Config{
-		DataDir: filepath.Join(b.dir, "postgres"), Settings: map[string]string{"max_connections": "300"},
-	}); err != nil {
+	if b.server, err = dialects[b.engine].start(ctx, b.dir); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.pg.Stop(context.WithoutCancel(ctx))) }()
-	if b.admin, err = pgx.Connect(ctx, b.pg.URL()); err != nil {
+	defer func() { err = errors.Join(err, b.server.Stop(context.WithoutCancel(ctx))) }()
+	if b.admin, err = connect(ctx, b.server.URL(), 1); err != nil {
 		return err
 	}
-	defer func() { _ = b.admin.Close(context.WithoutCancel(ctx)) }() // the server ends next
+	defer b.admin.close()
 	var version string
-	if err := b.admin.QueryRow(ctx, "show server_version").Scan(&version); err != nil {
+	if err := b.admin.get(ctx, &version, b.admin.version); err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "machine: %s\n", machine("PostgreSQL "+version))
+	fmt.Fprintf(b.out, "machine: %s\n", machine(b.admin.name+" "+version))
 	fmt.Fprintf(b.out, "windows: %d of %s after %s, in turns with the baselines; medians, and in brackets the lowest and highest ratio\n",
 		b.rounds, b.timed, b.warm)
-	fmt.Fprintln(b.out, "processor time is in microseconds an operation: server + PostgreSQL + load generator; memory is the server's peak in MiB")
+	fmt.Fprintf(b.out, "processor time is in microseconds an operation: server + %s + load generator; memory is the server's peak in MiB\n", b.admin.name)
 	begin := time.Now()
 	for _, p := range parts() {
 		if !strings.Contains(b.only, p.name) {
@@ -222,19 +218,19 @@ func (b *bench) build(ctx context.Context) error {
 
 // database makes a database with the service's tables.
 func (b *bench) database(ctx context.Context, name string) (string, error) {
-	if _, err := b.admin.Exec(ctx, "create database "+pgx.Identifier{name}.Sanitize()); err != nil {
-		return "", err
-	}
-	u, err := withDatabase(b.pg.URL(), name)
+	u, err := b.emptyDatabase(ctx, name)
 	if err != nil {
 		return "", err
 	}
-	return u, postgres.Migrate(ctx, u, b.log)
+	return u, engine.Migrate(ctx, u, b.log)
 }
 
-// withDatabase leads to another database of the same server.
-func withDatabase(serverURL, name string) (string, error) {
-	u, err := url.Parse(serverURL)
+// emptyDatabase makes a database without tables.
+func (b *bench) emptyDatabase(ctx context.Context, name string) (string, error) {
+	if err := b.admin.exec(ctx, "create database "+name); err != nil {
+		return "", err
+	}
+	u, err := url.Parse(b.server.URL())
 	if err != nil {
 		return "", err
 	}

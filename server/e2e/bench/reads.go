@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -48,8 +46,9 @@ func benchReads(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 
-	w := b.table("(b) documents read per second: GetStorageDocument as JSON over gRPC against `select data` of jsonb over pgx, as many bytes delivered",
-		"size", "conns", "ours/s", "pgx/s", "ours:pgx", "aim", "CPU ours", "CPU pgx", "p99 ms ours", "pgx", "MiB ours")
+	w := b.table(fmt.Sprintf("(b) documents read per second: GetStorageDocument as JSON over gRPC against `select data` of %s over %s, as many bytes delivered",
+		b.admin.document, b.admin.driver),
+		"size", "conns", "ours/s", "plain/s", "ours:plain", "aim", "CPU ours", "CPU plain", "p99 ms ours", "plain", "MiB ours")
 	for _, c := range readCases() {
 		for _, conns := range b.conns {
 			var grpc, sql []sample
@@ -60,7 +59,7 @@ func benchReads(ctx context.Context, b *bench) (err error) {
 					return err
 				}
 				grpc = append(grpc, one)
-				job.Kind, job.DatabaseURL = "pgx", plain
+				job.Kind, job.DatabaseURL = "read", plain
 				if one, err = b.window(ctx, job, nil, nil, nil); err != nil {
 					return err
 				}
@@ -76,11 +75,11 @@ func benchReads(ctx context.Context, b *bench) (err error) {
 // fillReads puts the documents in place: by way of the service, and as plain
 // rows.
 func (b *bench) fillReads(ctx context.Context, addr, ours, plain string) error {
-	db, err := pgx.Connect(ctx, plain)
+	db, err := connect(ctx, plain, 1)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	defer db.close()
 	for _, c := range readCases() {
 		if err := b.fill(ctx, addr, ours, c.size, c.count); err != nil {
 			return err
@@ -93,18 +92,18 @@ func (b *bench) fillReads(ctx context.Context, addr, ours, plain string) error {
 		}
 		for n := range c.count {
 			room := roomID(c.size, n)
-			if _, err := db.Exec(ctx, upsertSQL, mirror.Bucket(project, room), project, room, c.size, twins[n%len(twins)]); err != nil {
+			if err := db.exec(ctx, db.upsert, mirror.Bucket(project, room), project, room, c.size, twins[n%len(twins)]); err != nil {
 				return err
 			}
 		}
 	}
-	_, err = db.Exec(ctx, "vacuum analyze mirror_document")
-	return err
+	return db.exec(ctx, db.analyze)
 }
 
-// twin makes a document that has size bytes once jsonb has added its blanks, so
-// that both sides deliver as much. Its content is the same but at its end.
-func twin(ctx context.Context, db *pgx.Conn, size int, seed uint64) ([]byte, error) {
+// twin makes a document that has size bytes once the database has added its
+// blanks, so that both sides deliver as much. Its content is the same but at its
+// end.
+func twin(ctx context.Context, db database, size int, seed uint64) ([]byte, error) {
 	for length, tries := size, 0; tries < 2; tries++ {
 		d, err := newDocumentOf(size, length, seed)
 		if err != nil {
@@ -112,7 +111,7 @@ func twin(ctx context.Context, db *pgx.Conn, size int, seed uint64) ([]byte, err
 		}
 		data := d.json(firstRevision)
 		var got int
-		if err := db.QueryRow(ctx, "select octet_length($1::jsonb::text)", data).Scan(&got); err != nil {
+		if err := db.get(ctx, &got, db.length, data); err != nil {
 			return nil, err
 		}
 		if got == size {
@@ -120,5 +119,5 @@ func twin(ctx context.Context, db *pgx.Conn, size int, seed uint64) ([]byte, err
 		}
 		length += size - got
 	}
-	return nil, fmt.Errorf("no jsonb document has exactly %d bytes", size)
+	return nil, fmt.Errorf("no document has exactly %d bytes in %s", size, db.name)
 }

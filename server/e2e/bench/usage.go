@@ -48,7 +48,7 @@ func statOf(pid int) ([]string, bool) {
 }
 
 // cpuOfFamily is the processor time of a process and of all its children, alive
-// or not: a Postgres server with its backends and helpers.
+// or not: a PostgreSQL server with its backends and helpers, or all of a MariaDB.
 func cpuOfFamily(pid int) (time.Duration, bool) {
 	total, ok := cpuOf(pid, true)
 	if !ok {

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // sample is what one window showed.
@@ -26,8 +24,8 @@ type sample struct {
 }
 
 // usage is processor time by process: that of the server that is measured, of
-// PostgreSQL, of the load generator, and of the fake Liveblocks.
-type usage struct{ server, postgres, load, fake float64 }
+// the database, of the load generator, and of the fake Liveblocks.
+type usage struct{ server, database, load, fake float64 }
 
 // usageNow reads what was used so far, in microseconds. What cannot be read, as
 // anywhere but on Linux, is 0. A profile is not to show the reading.
@@ -42,15 +40,15 @@ func (b *bench) usageNow(server, load, fake *process) usage {
 		cpu, _ := cpuOf(p.pid(), false)
 		return float64(cpu.Microseconds())
 	}
-	pg, _ := cpuOfFamily(b.pg.Pid())
-	return usage{server: of(server), postgres: float64(pg.Microseconds()), load: of(load), fake: of(fake)}
+	db, _ := cpuOfFamily(b.server.Pid())
+	return usage{server: of(server), database: float64(db.Microseconds()), load: of(load), fake: of(fake)}
 }
 
 // since is the use from before until u, for each of ops.
 func (u usage) since(before usage, ops int64) usage {
 	n := float64(max(ops, 1))
 	return usage{
-		server: (u.server - before.server) / n, postgres: (u.postgres - before.postgres) / n,
+		server: (u.server - before.server) / n, database: (u.database - before.database) / n,
 		load: (u.load - before.load) / n, fake: (u.fake - before.fake) / n,
 	}
 }
@@ -94,14 +92,14 @@ func (b *bench) window(ctx context.Context, job loadJob, server, fake *process, 
 }
 
 // awaitSQL waits until a query is true.
-func awaitSQL(ctx context.Context, db *pgx.Conn, query string, args ...any) error {
+func awaitSQL(ctx context.Context, db database, query string, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		var done bool
-		if err := db.QueryRow(ctx, query, args...).Scan(&done); err != nil {
+		if err := db.get(ctx, &done, query, args...); err != nil {
 			return fmt.Errorf("wait for %s: %w", query, err)
 		}
 		if done {
@@ -116,16 +114,16 @@ func awaitSQL(ctx context.Context, db *pgx.Conn, query string, args ...any) erro
 }
 
 // fill lets the service at addr mirror count rooms of a size.
-func (b *bench) fill(ctx context.Context, addr, database string, size, count int) error {
+func (b *bench) fill(ctx context.Context, addr, url string, size, count int) error {
 	_, err := b.window(ctx, loadJob{Kind: "webhooks", Addr: addr, Conns: 8, Limit: int64(count), Size: size, Rooms: count}, nil, nil, nil)
 	if err != nil {
 		return err
 	}
-	db, err := pgx.Connect(ctx, database)
+	db, err := connect(ctx, url, 1)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	defer db.close()
 	return awaitSQL(ctx, db, `select
     (select count(*) from mirror_document where room_id like $1) >= $2
     and not exists (select 1 from mirror_resource_state where generation > applied_generation)`,
@@ -175,7 +173,7 @@ func verdict(ours, theirs []sample, aim float64) string {
 func cost(samples []sample) string {
 	return fmt.Sprintf("%.0f+%.0f+%.0f",
 		median(samples, func(s sample) float64 { return s.cpu.server }),
-		median(samples, func(s sample) float64 { return s.cpu.postgres }),
+		median(samples, func(s sample) float64 { return s.cpu.database }),
 		median(samples, func(s sample) float64 { return s.cpu.load }))
 }
 

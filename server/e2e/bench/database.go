@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+)
+
+// dialect is a database engine: how a server of it is run, and the plain way to
+// do there what the service does.
+type dialect struct {
+	name     string // the server's
+	driver   string // the plain way to it
+	document string // the type of the column that documents are in
+
+	start   func(ctx context.Context, dir string) (server, error)
+	connect func(ctx context.Context, url string, conns int) (conn, error)
+
+	// Statements that engines spell differently.
+	version     string // the server's
+	insertEvent string // the row of the ledger that the service writes, and no other
+	upsert      string // a document, into the table the service writes it into
+	guideTable  string // that of the Liveblocks guides
+	guideUpsert string // a document, into that table
+	revision    string // that of a room's document, out of that table or the view in its place
+	length      string // that of a document as it will be read
+	idle        string // whether nothing is due
+	analyze     string // the documents, after they were filled in
+}
+
+// dialects are those that can be asked for.
+var dialects = map[string]*dialect{"postgres": &postgres, "mysql": &mysql}
+
+// server is a database server of this run.
+type server interface {
+	Pid() int
+	URL() string
+	Stop(ctx context.Context) error
+}
+
+// conn is one connection or a pool of them. In statements, values go where $1,
+// $2 and so on stand, in this order. Statements are prepared once.
+type conn interface {
+	exec(ctx context.Context, query string, args ...any) error
+	// get reads the one value that a query returns.
+	get(ctx context.Context, value any, query string, args ...any) error
+	// record writes the rows of events in one statement and one commit.
+	record(ctx context.Context, events []*mirror.Event) error
+	close()
+}
+
+// database is the plain way to a database.
+type database struct {
+	*dialect
+	conn
+}
+
+// connect leads to a database by as many connections at most; one is opened at
+// once and is no pool, if there can be such a thing.
+func connect(ctx context.Context, url string, conns int) (database, error) {
+	d := &mysql
+	if engine.IsPostgres(url) {
+		d = &postgres
+	}
+	c, err := d.connect(ctx, url, conns)
+	return database{d, c}, err
+}
+
+// eventRow is what an event's row is made of, in the order of the columns.
+func eventRow(ev *mirror.Event) []any {
+	return []any{
+		mirror.Bucket(ev.Project, ev.ID), string(ev.Project), ev.ID, ev.Type, string(ev.Room), ev.User,
+		ev.LiveblocksProject, ev.Payload, ev.SendTime, ev.ReceiveTime, ev.SourceTime, string(ev.Outcome),
+	}
+}
+
+// readSQL is the plain way to read a document.
+const readSQL = `select data from mirror_document where bucket = $1 and project_id = $2 and room_id = $3 and kind = 2 and resource_id = ''`
