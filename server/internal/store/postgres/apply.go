@@ -27,17 +27,6 @@ type head struct {
 
 func (h head) lives() bool { return h.epoch > 0 && h.deleteTime.IsZero() }
 
-func roomHead(ctx context.Context, q *dbq.Queries, r mirror.Resource) (head, error) {
-	row, err := q.RoomHead(ctx, dbq.RoomHeadParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return head{}, nil
-	}
-	if err != nil {
-		return head{}, err
-	}
-	return head{epoch: row.Epoch, sha256: row.ContentSha256, createTime: from(row.CreateTime), deleteTime: from(row.DeleteTime)}, nil
-}
-
 func sortedResources(resources []mirror.Resource) []mirror.Resource {
 	sorted := slices.Clone(resources)
 	slices.SortFunc(sorted, mirror.Resource.Compare)
@@ -59,13 +48,9 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 		arg.Data = nil
 	}
 	var out mirror.Applied
-	apply := func(q *dbq.Queries) error {
+	apply := func(q, later *dbq.Queries) error {
 		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
-		if err != nil {
-			return err
-		}
-		h, err := roomHead(ctx, q, r)
+		st, h, err := lockLeased(ctx, q, lease)
 		if err != nil {
 			return err
 		}
@@ -84,13 +69,13 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 			if reborn {
 				arg.Epoch++
 			}
-			if err := q.UpsertRoom(ctx, arg); err != nil {
+			if err := later.UpsertRoom(ctx, arg); err != nil {
 				return err
 			}
 		}
 		st = st.Succeed(lease, room.FetchTime, now, settle)
 		out.Generation, out.Due, out.Changed, out.Stale = st.Applied, st.Due, change != 0, reborn && h.epoch > 0
-		return q.WriteState(ctx, writeState(r, st, change, now))
+		return later.WriteState(ctx, writeState(r, st, change, now))
 	}
 	err := s.tx(ctx, "apply room", apply)
 	if refused(err) && arg.Data != nil {
@@ -140,24 +125,47 @@ func problem(err error) string {
 	return "refused by jsonb"
 }
 
+// copied is what the decision about a document rests on: its state, and what is
+// stored of it.
+type copied struct {
+	state         store.State
+	epoch         int64 // 0 if there is none
+	sha256        []byte
+	deriveVersion int32
+}
+
 // ApplyDocument hashes before the transaction begins, and packs only what is
-// new.
+// new. It decides on what Claim has read: one statement and so one round trip
+// then checks and writes. Only if something came in meanwhile, the state is locked
+// first, and the decision made anew.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	sum := sha256.Sum256(doc.Content)
-	arg := dbq.UpsertDocumentParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
-		Epoch: lease.Epoch, ContentSha256: sum[:], Size: int64(len(doc.Content)), DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
+	arg := dbq.WriteDocumentParams{
+		Epoch: lease.Epoch, Token: lease.Token[:],
+		ContentSha256: sum[:], Size: int64(len(doc.Content)), DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
 		Data: doc.Data, DataProblem: text(doc.DataProblem), PlainText: text(doc.Text),
 	}
 	var out mirror.Applied
-	apply := func(q *dbq.Queries) error {
-		out = mirror.Applied{}
+	write := func(q *dbq.Queries, c copied) (int64, error) {
+		changed := c.epoch != lease.Epoch || c.deriveVersion != arg.DeriveVersion || !bytes.Equal(c.sha256, sum[:])
+		var change mirror.ChangeKind
+		if changed {
+			change = mirror.ChangeUpserted
+			if arg.Content == nil {
+				arg.Content = s.pack.Pack(doc.Content)
+			}
+		}
+		st := c.state.Succeed(lease, doc.FetchTime, now, settle)
+		out = mirror.Applied{Generation: st.Applied, Changed: changed, Due: st.Due}
+		return q.WriteDocument(ctx, writeDocument(arg, c.state, writeState(r, st, change, now)))
+	}
+	locked := func(q, later *dbq.Queries) error {
 		row, err := q.LockChild(ctx, dbq.LockChildParams{
-			Bucket: arg.Bucket, ProjectID: arg.ProjectID, RoomID: arg.RoomID, Kind: arg.Kind, ResourceID: arg.ResourceID, Token: lease.Token[:],
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
 		})
 		if errors.Is(err, pgx.ErrNoRows) {
-			if _, err := lockState(ctx, q, r, lease.Token); err != nil {
+			if _, _, err := lockLeased(ctx, q, lease); err != nil {
 				return err
 			}
 			return store.ErrEpochChanged // the lease holds, so it is the room that is not there
@@ -168,25 +176,25 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		if row.RoomEpoch != lease.Epoch {
 			return store.ErrEpochChanged
 		}
-		changed := row.DocumentEpoch != lease.Epoch || row.DocumentDeriveVersion != arg.DeriveVersion || !bytes.Equal(row.DocumentSha256, sum[:])
-		var change mirror.ChangeKind
-		if changed {
-			change = mirror.ChangeUpserted
-			if arg.Content == nil {
-				arg.Content = s.pack.Pack(doc.Content)
+		_, err = write(later, copied{stateOf(row.MirrorResourceState), row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
+		return err
+	}
+	apply := func() error {
+		if c, ok := s.claims.take(lease.Token); ok {
+			n, err := write(s.q, c)
+			if n > 0 {
+				return nil
 			}
-			if err := q.UpsertDocument(ctx, arg); err != nil {
-				return err
+			if err != nil && !transient(err) {
+				return classify(ctx, fmt.Errorf("apply document: %w", err))
 			}
 		}
-		st := stateOf(row.MirrorResourceState).Succeed(lease, doc.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: changed, Due: st.Due}
-		return q.WriteState(ctx, writeState(r, st, change, now))
+		return s.tx(ctx, "apply document", locked)
 	}
-	err := s.tx(ctx, "apply document", apply)
+	err := apply()
 	if refused(err) && arg.Data != nil {
 		arg.Data, arg.DataProblem = nil, problem(err)
-		err = s.tx(ctx, "apply document", apply)
+		err = apply()
 	}
 	return out, err
 }
@@ -202,13 +210,9 @@ func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Fa
 func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	var out mirror.Applied
-	err := s.tx(ctx, "apply missing room", func(q *dbq.Queries) error {
+	err := s.tx(ctx, "apply missing room", func(q, later *dbq.Queries) error {
 		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
-		if err != nil {
-			return err
-		}
-		h, err := roomHead(ctx, q, r)
+		st, h, err := lockLeased(ctx, q, lease)
 		if err != nil {
 			return err
 		}
@@ -217,13 +221,13 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 		deleted := st.DeleteGeneration != 0 || h.epoch > 0 && !h.lives()
 		var change mirror.ChangeKind
 		if deleted || !h.lives() {
-			if err := q.QuietChildren(ctx, dbq.QuietChildrenParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)}); err != nil {
+			if err := later.QuietChildren(ctx, dbq.QuietChildrenParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)}); err != nil {
 				return err
 			}
 		}
 		if deleted && h.lives() {
 			change = mirror.ChangeDeleted
-			if err := q.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
+			if err := later.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
 				DeleteTime: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
 			}); err != nil {
 				return err
@@ -231,7 +235,7 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 		}
 		st = st.Vanish(lease, now, settle, deleted)
 		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return q.WriteState(ctx, writeState(r, st, change, now))
+		return later.WriteState(ctx, writeState(r, st, change, now))
 	})
 	return out, err
 }
@@ -239,35 +243,32 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
 	r := lease.Resource
 	var out mirror.Applied
-	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q *dbq.Queries) error {
+	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q, later *dbq.Queries) error {
 		out = mirror.Applied{}
-		roomState, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), f.Now)
+		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), f.Now)
 		if err != nil {
 			return err
 		}
-		gone := h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero()
-		if !gone {
-			if out.Woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, f.Now); err != nil {
-				return err
-			}
-		}
-		st, err := lockState(ctx, q, r, lease.Token)
+		st, h, err := lockLeased(ctx, q, lease)
 		if err != nil {
 			return err
 		}
 		if h.epoch != lease.Epoch {
 			return store.ErrEpochChanged
 		}
-		if gone {
+		if h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero() {
 			st = st.Vanish(lease, f.Now, 0, false)
 		} else {
+			if out.Woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, f.Now); err != nil {
+				return err
+			}
 			if st.MissingSince.IsZero() {
 				st.MissingSince = f.Now
 			}
 			st = st.Fail(lease, f)
 		}
 		out.Generation, out.Due = st.Applied, st.Due
-		return q.WriteState(ctx, writeState(r, st, 0, f.Now))
+		return later.WriteState(ctx, writeState(r, st, 0, f.Now))
 	})
 	return out, err
 }

@@ -88,3 +88,18 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		Now:               at(now),
 	}
 }
+
+// writeDocument adds to a document the state w that was decided on from was.
+func writeDocument(d dbq.WriteDocumentParams, was store.State, w dbq.WriteStateParams) dbq.WriteDocumentParams {
+	d.Bucket, d.ProjectID, d.RoomID, d.Kind, d.ResourceID = w.Bucket, w.ProjectID, w.RoomID, w.Kind, w.ResourceID
+	d.DecidedGeneration, d.DecidedDueTime, d.DecidedSettle = was.Generation, at(was.Due), was.Settle
+	d.Generation, d.AppliedGeneration = w.Generation, w.AppliedGeneration
+	d.DueTime, d.NotBefore, d.Settle, d.DeleteGeneration = w.DueTime, w.NotBefore, w.Settle, w.DeleteGeneration
+	d.Attempts, d.LastError, d.FailTime = w.Attempts, w.LastError, w.FailTime
+	d.FetchTime, d.SourceUpdateTime, d.MissingSince = w.FetchTime, w.SourceUpdateTime, w.MissingSince
+	d.ChangeKind, d.Now = w.ChangeKind, w.Now
+	if w.ChangeKind == 0 {
+		d.Content, d.Data, d.PlainText = nil, nil, "" // what is not written need not be sent
+	}
+	return d
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -20,47 +21,42 @@ type eventKey struct {
 
 // Accept is one statement and so one round trip and one commit for the batch.
 func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
-	// The order of the keys is the order in which rows are locked.
-	order := make([]int, len(batch))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int { return compareEvents(batch[a].Event, batch[b].Event) })
-
-	arg := acceptParams(batch, order)
+	arg, events := acceptParams(batch)
 	var rows []dbq.AcceptEventsRow
 	err := retry(ctx, func() (err error) {
-		rows, err = s.q.AcceptEvents(ctx, arg)
+		rows, err = dbq.New(unboxed{s.accepting}).AcceptEvents(ctx, arg)
 		return err
 	})
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("accept %d events: %w", len(batch), err))
 	}
 
-	fresh := make(map[eventKey]bool, len(batch))
-	generation := make(map[mirror.Resource]int64, len(rows))
+	answers := make([]store.Accepted, len(batch))
+	for i := range batch {
+		answers[i] = store.Accepted{Fresh: true, Outcome: batch[i].Event.Outcome}
+	}
+	var duplicates []int
+	raised := make(map[mirror.Resource]int64, len(rows))
 	for _, r := range rows {
-		if r.EventID != "" {
-			fresh[eventKey{mirror.ProjectID(r.ProjectID), r.EventID}] = true
+		if r.Place > 0 {
+			i := events[r.Place-1].place
+			duplicates = append(duplicates, i)
+			answers[i] = store.Accepted{}
 			continue
 		}
-		generation[mirror.Resource{
+		raised[mirror.Resource{
 			Project: mirror.ProjectID(r.ProjectID),
 			Room:    mirror.RoomID(r.RoomID),
 			Kind:    mirror.Kind(r.Kind),
 			ID:      r.ResourceID,
 		}] = r.Generation
 	}
-	answers := make([]store.Accepted, len(batch))
-	var duplicates []int
-	for i, a := range batch {
-		if !fresh[eventKey{a.Event.Project, a.Event.ID}] {
-			duplicates = append(duplicates, i)
+	for i := range batch {
+		if !answers[i].Fresh {
 			continue
 		}
-		answers[i] = store.Accepted{Fresh: true, Outcome: a.Event.Outcome}
-		for _, h := range a.Hints {
-			if n, ok := generation[h.Resource]; ok {
+		for _, h := range batch[i].Hints {
+			if n, ok := raised[h.Resource]; ok {
 				answers[i].Raised = append(answers[i].Raised, mirror.Raised{Resource: h.Resource, Generation: n})
 			}
 		}
@@ -86,7 +82,8 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Arrival, duplicates [
 			resources = append(resources, h.Resource)
 		}
 	}
-	rows, err := s.q.EventOutcomes(ctx, arg)
+	q := dbq.New(s.accepting)
+	rows, err := q.EventOutcomes(ctx, arg)
 	if err != nil {
 		return classify(ctx, fmt.Errorf("read outcomes of duplicates: %w", err))
 	}
@@ -94,7 +91,7 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Arrival, duplicates [
 	for _, r := range rows {
 		outcome[eventKey{mirror.ProjectID(r.ProjectID), r.EventID}] = mirror.Outcome(r.Outcome)
 	}
-	states, err := s.states(ctx, resources)
+	states, err := readStates(ctx, q, resources)
 	if err != nil {
 		return err
 	}
@@ -109,16 +106,26 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Arrival, duplicates [
 	return nil
 }
 
-func compareEvents(a, b mirror.Event) int {
-	return cmp.Or(
-		cmp.Compare(mirror.Bucket(a.Project, a.ID), mirror.Bucket(b.Project, b.ID)),
-		cmp.Compare(a.Project, b.Project),
-		cmp.Compare(a.ID, b.ID),
-	)
+// keyed is an event of a batch by its place there, with the first part of its
+// key.
+type keyed struct {
+	bucket int16
+	place  int
 }
 
-func acceptParams(batch []mirror.Arrival, order []int) dbq.AcceptEventsParams {
-	n := len(batch)
+// acceptParams puts the events in key order, the order in which rows are locked,
+// and returns that order too.
+func acceptParams(batch []mirror.Arrival) (dbq.AcceptEventsParams, []keyed) {
+	n, hints := len(batch), 0
+	events := make([]keyed, n)
+	for i := range batch {
+		events[i] = keyed{mirror.Bucket(batch[i].Event.Project, batch[i].Event.ID), i}
+		hints += len(batch[i].Hints)
+	}
+	slices.SortFunc(events, func(x, y keyed) int {
+		a, b := &batch[x.place].Event, &batch[y.place].Event
+		return cmp.Or(cmp.Compare(x.bucket, y.bucket), cmp.Compare(a.Project, b.Project), cmp.Compare(a.ID, b.ID))
+	})
 	p := dbq.AcceptEventsParams{
 		Bucket:              make([]int16, 0, n),
 		ProjectID:           make([]string, 0, n),
@@ -132,10 +139,21 @@ func acceptParams(batch []mirror.Arrival, order []int) dbq.AcceptEventsParams {
 		ReceiveTime:         make([]pgtype.Timestamptz, 0, n),
 		SourceTime:          make([]pgtype.Timestamptz, 0, n),
 		Outcome:             make([]string, 0, n),
+		HintEvent:           make([]int32, 0, hints),
+		HintBucket:          make([]int16, 0, hints),
+		HintProjectID:       make([]string, 0, hints),
+		HintRoomID:          make([]string, 0, hints),
+		HintKind:            make([]int16, 0, hints),
+		HintResourceID:      make([]string, 0, hints),
+		HintIfUnknown:       make([]bool, 0, hints),
+		HintDeleted:         make([]bool, 0, hints),
+		HintTime:            make([]pgtype.Timestamptz, 0, hints),
+		HintNow:             make([]pgtype.Timestamptz, 0, hints),
+		HintMinIntervalUs:   make([]int64, 0, hints),
 	}
-	for _, i := range order {
-		e := batch[i].Event
-		p.Bucket = append(p.Bucket, mirror.Bucket(e.Project, e.ID))
+	for i, k := range events {
+		e := &batch[k.place].Event
+		p.Bucket = append(p.Bucket, k.bucket)
 		p.ProjectID = append(p.ProjectID, string(e.Project))
 		p.EventID = append(p.EventID, e.ID)
 		p.Type = append(p.Type, e.Type)
@@ -151,26 +169,66 @@ func acceptParams(batch []mirror.Arrival, order []int) dbq.AcceptEventsParams {
 		p.ReceiveTime = append(p.ReceiveTime, at(e.ReceiveTime))
 		p.SourceTime = append(p.SourceTime, at(e.SourceTime))
 		p.Outcome = append(p.Outcome, string(e.Outcome))
-		for _, h := range batch[i].Hints {
-			p.HintProjectID = append(p.HintProjectID, string(h.Resource.Project))
-			p.HintEventID = append(p.HintEventID, e.ID)
+		for _, h := range batch[k.place].Hints {
+			p.HintEvent = append(p.HintEvent, int32(i+1)) //nolint:gosec // a batch is small
 			p.HintBucket = append(p.HintBucket, h.Resource.Bucket())
+			p.HintProjectID = append(p.HintProjectID, string(h.Resource.Project))
 			p.HintRoomID = append(p.HintRoomID, string(h.Resource.Room))
 			p.HintKind = append(p.HintKind, int16(h.Resource.Kind))
 			p.HintResourceID = append(p.HintResourceID, h.Resource.ID)
 			p.HintIfUnknown = append(p.HintIfUnknown, h.IfUnknown)
 			p.HintDeleted = append(p.HintDeleted, h.Deleted)
-			p.HintTime = append(p.HintTime, at(e.SourceTime))
-			p.HintNow = append(p.HintNow, at(e.ReceiveTime))
-			p.HintMinInterval = append(p.HintMinInterval, pgtype.Interval{Microseconds: h.MinInterval.Microseconds(), Valid: true})
+			p.HintTime = append(p.HintTime, p.SourceTime[i])
+			p.HintNow = append(p.HintNow, p.ReceiveTime[i])
+			p.HintMinIntervalUs = append(p.HintMinIntervalUs, h.MinInterval.Microseconds())
 		}
 	}
-	return p
+	return p, events
 }
+
+// unboxed gives pgx the elements of long arrays by address. From a plain slice
+// it takes each as a value of its own on the heap, or by reflection.
+type unboxed struct{ dbq.DBTX }
+
+func (u unboxed) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case []string:
+			args[i] = elements[string]{arg, func(e *string) any { return (*textElement)(e) }}
+		case [][]byte:
+			args[i] = elements[[]byte]{arg, func(e *[]byte) any { return (*bytesElement)(e) }}
+		case []pgtype.Timestamptz:
+			args[i] = elements[pgtype.Timestamptz]{arg, func(e *pgtype.Timestamptz) any { return e }}
+		}
+	}
+	return u.DBTX.Query(ctx, sql, args...)
+}
+
+// elements is an array for pgx.
+type elements[T any] struct {
+	of []T
+	as func(*T) any
+}
+
+func (e elements[T]) Dimensions() []pgtype.ArrayDimension {
+	return []pgtype.ArrayDimension{{Length: int32(len(e.of)), LowerBound: 1}} //nolint:gosec // a batch is small
+}
+func (e elements[T]) Index(i int) any { return e.as(&e.of[i]) }
+func (e elements[T]) IndexType() any  { return e.as(new(T)) }
+
+type (
+	textElement  string
+	bytesElement []byte
+)
+
+func (e *textElement) TextValue() (pgtype.Text, error) {
+	return pgtype.Text{String: string(*e), Valid: true}, nil
+}
+func (e *bytesElement) BytesValue() ([]byte, error) { return *e, nil }
 
 // PinProject lets the first writer win.
 func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
-	pinned, err := s.q.PinProject(ctx, dbq.PinProjectParams{ProjectID: string(project), LiveblocksProjectID: liveblocksID})
+	pinned, err := dbq.New(s.accepting).PinProject(ctx, dbq.PinProjectParams{ProjectID: string(project), LiveblocksProjectID: liveblocksID})
 	if err != nil {
 		return "", classify(ctx, fmt.Errorf("pin project: %w", err))
 	}

@@ -35,9 +35,13 @@ type Config struct {
 	MaxConns int
 }
 
-// DefaultMaxConns suits one replica on a small database: accepts share one
-// connection at a time, and the rest serve workers and reads.
+// DefaultMaxConns suits one replica on a small database.
 const DefaultMaxConns = 16
+
+// acceptConns of the connections are for recording what arrives and nothing
+// else, so that no acknowledgement waits for reads or workers. One is used at a
+// time; the other steps in at once where that one breaks.
+const acceptConns = 2
 
 // connectTimeout bounds one attempt to connect. A suspended Neon compute wakes
 // in well under a second; ten leave room for a cold region.
@@ -47,7 +51,11 @@ const connectTimeout = 10 * time.Second
 type Store struct {
 	pool *pgxpool.Pool
 	q    *dbq.Queries
-	pack *pack.Codec
+	// accepting is the pool that Accept has for itself; with a single connection
+	// there is only the one pool.
+	accepting *pgxpool.Pool
+	pack      *pack.Codec
+	claims    claims
 }
 
 // Open prepares the connections. It does not wait for the database: the first
@@ -72,16 +80,28 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		pc.ConnConfig.RuntimeParams["application_name"] = "liveblocks-mirror"
 	}
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	own := min(acceptConns, pc.MaxConns/2)
+	pc.MaxConns -= own
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	p, err := pack.New()
+	accepting := pool
+	if own > 0 {
+		pc := pc.Copy()
+		pc.MaxConns = own
+		if accepting, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
+			pool.Close()
+			return nil, fmt.Errorf("open database: %w", err)
+		}
+	}
+	z, err := pack.New()
 	if err != nil {
+		accepting.Close()
 		pool.Close()
 		return nil, err
 	}
-	return &Store{pool: pool, q: dbq.New(pool), pack: p}, nil
+	return &Store{pool: pool, q: dbq.New(pool), accepting: accepting, pack: z}, nil
 }
 
 // behindPooler recognises the poolers of Neon and Supabase and PgBouncer's
@@ -93,6 +113,7 @@ func behindPooler(c *pgx.ConnConfig) bool {
 
 // Close ends all connections.
 func (s *Store) Close() {
+	s.accepting.Close()
 	s.pool.Close()
 	s.pack.Close()
 }
@@ -122,18 +143,6 @@ func (s *Store) Engine(ctx context.Context) (string, error) {
 // txAttempts bounds how often one transaction is run. Each retry means that
 // another transaction got through, so five in a row are a sign of trouble.
 const txAttempts = 5
-
-// tx runs f in a transaction, again from the start where the server asks for
-// it, and classifies what is left over. f keeps nothing across runs.
-func (s *Store) tx(ctx context.Context, what string, f func(q *dbq.Queries) error) error {
-	err := retry(ctx, func() error {
-		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(s.q.WithTx(tx)) })
-	})
-	if err != nil {
-		return classify(ctx, fmt.Errorf("%s: %w", what, err))
-	}
-	return nil
-}
 
 // retry runs f, which is a whole transaction, until the server no longer asks
 // for it to be run again.

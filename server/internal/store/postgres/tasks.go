@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,17 +53,46 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	if err != nil {
 		return mirror.Lease{}, classify(ctx, fmt.Errorf("claim: %w", err))
 	}
+	st := stateOf(row.MirrorResourceState)
+	s.claims.put(token, copied{st, row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
 	return mirror.Lease{
 		Resource:   r,
 		Token:      token,
 		Until:      until,
-		Generation: row.Generation,
-		Applied:    row.AppliedGeneration,
-		Epoch:      row.Epoch,
+		Generation: st.Generation,
+		Applied:    st.Applied,
+		Epoch:      row.RoomEpoch,
 		Gone:       row.Gone,
-		Attempts:   int(row.Attempts),
-		SourceTime: from(row.HintTime),
+		Attempts:   st.Attempts,
+		SourceTime: from(row.MirrorResourceState.HintTime),
 	}, nil
+}
+
+// maxClaims bounds how many claims are remembered. A process holds as many leases
+// as it has workers; the rest are of leases that were not applied.
+const maxClaims = 1024
+
+// claims remembers what Claim has read, by token. What is missing is read again.
+type claims struct {
+	mu sync.Mutex
+	m  map[[16]byte]copied
+}
+
+func (c *claims) put(token [16]byte, read copied) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil || len(c.m) >= maxClaims {
+		c.m = make(map[[16]byte]copied)
+	}
+	c.m[token] = read
+}
+
+func (c *claims) take(token [16]byte) (copied, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	read, ok := c.m[token]
+	delete(c.m, token)
+	return read, ok
 }
 
 // Renew moves the lease's end.
@@ -81,58 +111,52 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 	return nil
 }
 
-// lockState locks the state of r, which the token must own.
-func lockState(ctx context.Context, q *dbq.Queries, r mirror.Resource, token [16]byte) (store.State, error) {
-	row, err := q.LockState(ctx, dbq.LockStateParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+// lockLeased locks the state that lease is for, which has to be held still, and
+// reads its room.
+func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, head, error) {
+	r := lease.Resource
+	row, err := q.LockLeased(ctx, dbq.LockLeasedParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return store.State{}, store.ErrLeaseLost
+		return store.State{}, head{}, store.ErrLeaseLost
 	}
 	if err != nil {
-		return store.State{}, err
+		return store.State{}, head{}, err
 	}
-	st := stateOf(row)
-	if len(row.LeaseToken) == 0 || st.LeaseToken != token {
-		return store.State{}, store.ErrLeaseLost
-	}
-	return st, nil
+	return stateOf(row.MirrorResourceState), head{
+		epoch: row.Epoch, sha256: row.ContentSha256, createTime: from(row.CreateTime), deleteTime: from(row.DeleteTime),
+	}, nil
 }
 
 // lockRoom locks the state of a room, so that the room cannot come or go
-// meanwhile, and reads both. A room that was never heard of is given a state,
-// due at now, or there would be nothing to lock; fresh says so.
-func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, now time.Time) (st store.State, h head, fresh bool, err error) {
+// meanwhile. A room that was never heard of is given a state, due at now, or
+// there would be nothing to lock; fresh says so.
+func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, now time.Time) (st store.State, fresh bool, err error) {
 	key := dbq.LockStateParams{Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kind: int16(room.Kind)}
 	row, err := q.LockState(ctx, key)
 	if errors.Is(err, pgx.ErrNoRows) {
-		n, err := q.InsertState(ctx, dbq.InsertStateParams{
+		var n int64
+		n, err = q.InsertState(ctx, dbq.InsertStateParams{
 			Now: at(now), Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind,
 		})
 		if err != nil {
-			return store.State{}, head{}, false, err
+			return store.State{}, false, err
 		}
 		fresh = n > 0
 		row, err = q.LockState(ctx, key)
-		if err != nil {
-			return store.State{}, head{}, false, err
-		}
-	} else if err != nil {
-		return store.State{}, head{}, false, err
 	}
-	h, err = roomHead(ctx, q, room)
-	return stateOf(row), h, fresh, err
+	return stateOf(row), fresh, err
 }
 
 // wakeRoom makes a locked room due unless it is already.
-func wakeRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, fresh bool, now time.Time) ([]mirror.Resource, error) {
-	if !fresh {
-		n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room)})
-		if err != nil || n == 0 {
-			return nil, err
-		}
+func wakeRoom(ctx context.Context, later *dbq.Queries, room mirror.Resource, st store.State, fresh bool, now time.Time) ([]mirror.Resource, error) {
+	if !fresh && !st.Due.IsZero() {
+		return nil, nil
 	}
-	return []mirror.Resource{room}, nil
+	return []mirror.Resource{room}, later.WakeRoom(ctx, dbq.WakeRoomParams{
+		Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
+	})
 }
 
 // Park locks the room's state first. Without that, the room could be mirrored
@@ -140,29 +164,27 @@ func wakeRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, fresh b
 func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
 	r := lease.Resource
 	var out mirror.Applied
-	err := s.tx(ctx, "park", func(q *dbq.Queries) error {
+	err := s.tx(ctx, "park", func(q, later *dbq.Queries) error {
 		out = mirror.Applied{}
-		_, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), now)
+		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), now)
+		if err != nil {
+			return err
+		}
+		st, h, err := lockLeased(ctx, q, lease)
 		if err != nil {
 			return err
 		}
 		var woken []mirror.Resource
-		if !h.lives() {
-			if woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, now); err != nil {
-				return err
-			}
-		}
-		st, err := lockState(ctx, q, r, lease.Token)
-		if err != nil {
-			return err
-		}
 		if h.lives() {
 			st.Due = now
 		} else {
 			st = st.Park()
+			if woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, now); err != nil {
+				return err
+			}
 		}
 		out = mirror.Applied{Generation: st.Applied, Due: st.Due, Woken: woken}
-		return q.WriteState(ctx, writeState(r, st, 0, now))
+		return later.WriteState(ctx, writeState(r, st, 0, now))
 	})
 	return out, err
 }
@@ -170,14 +192,14 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 // Fail writes what State.Fail decides.
 func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
 	var out mirror.Applied
-	err := s.tx(ctx, "record failure", func(q *dbq.Queries) error {
-		st, err := lockState(ctx, q, lease.Resource, lease.Token)
+	err := s.tx(ctx, "record failure", func(q, later *dbq.Queries) error {
+		st, _, err := lockLeased(ctx, q, lease)
 		if err != nil {
 			return err
 		}
 		st = st.Fail(lease, f)
 		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
-		return q.WriteState(ctx, writeState(lease.Resource, st, 0, f.Now))
+		return later.WriteState(ctx, writeState(lease.Resource, st, 0, f.Now))
 	})
 	return out, err
 }
@@ -186,7 +208,7 @@ func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (
 func (s *Store) Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error) {
 	sorted := sortedResources(resources)
 	var out []mirror.Raised
-	err := s.tx(ctx, "request", func(q *dbq.Queries) error {
+	err := s.tx(ctx, "request", func(q, _ *dbq.Queries) error {
 		out = make([]mirror.Raised, 0, len(sorted))
 		for _, r := range sorted {
 			n, err := q.Request(ctx, dbq.RequestParams{
@@ -220,8 +242,12 @@ func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 	return task, nil
 }
 
-// states reads the states of resources by key.
 func (s *Store) states(ctx context.Context, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
+	return readStates(ctx, s.q, resources)
+}
+
+// readStates reads the states of resources by key.
+func readStates(ctx context.Context, q *dbq.Queries, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
 	var arg dbq.StatesParams
 	for _, r := range resources {
 		arg.Bucket = append(arg.Bucket, r.Bucket())
@@ -230,7 +256,7 @@ func (s *Store) states(ctx context.Context, resources []mirror.Resource) (map[mi
 		arg.Kind = append(arg.Kind, int16(r.Kind))
 		arg.ResourceID = append(arg.ResourceID, r.ID)
 	}
-	rows, err := s.q.States(ctx, arg)
+	rows, err := q.States(ctx, arg)
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("read states: %w", err))
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 const acceptEvents = `-- name: AcceptEvents :many
-with fresh as (
+with recorded as (
     insert into mirror_event (
         bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
         payload, send_time, receive_time, source_time, outcome
@@ -26,11 +26,14 @@ with fresh as (
     on conflict do nothing
     returning project_id, event_id
 ),
+news as (
+    select count(*) = cardinality($3::text[]) as only from recorded
+),
 hint as (
     select
-        unnest($13::text[]) as project_id,
-        unnest($14::text[]) as event_id,
-        unnest($15::smallint[]) as bucket,
+        unnest($13::integer[]) as event,
+        unnest($14::smallint[]) as bucket,
+        unnest($15::text[]) as project_id,
         unnest($16::text[]) as room_id,
         unnest($17::smallint[]) as kind,
         unnest($18::text[]) as resource_id,
@@ -38,7 +41,7 @@ hint as (
         unnest($20::boolean[]) as deleted,
         unnest($21::timestamptz[]) as hint_time,
         unnest($22::timestamptz[]) as now,
-        unnest($23::interval[]) as min_interval
+        unnest($23::bigint[]) as min_interval_us
 ),
 wanted as (
     select
@@ -47,9 +50,10 @@ wanted as (
         bool_or(h.deleted) as deleted,
         max(h.hint_time) as hint_time,
         min(h.now) as now,
-        min(h.min_interval) as min_interval
+        min(h.min_interval_us) * interval '1 microsecond' as min_interval
     from hint h
-    join fresh f on f.project_id = h.project_id and f.event_id = h.event_id
+    where (select news.only from news)
+        or (($2::text[])[h.event], ($3::text[])[h.event]) in (select r.project_id, r.event_id from recorded r)
     group by h.bucket, h.project_id, h.room_id, h.kind, h.resource_id
 ),
 raised as (
@@ -88,9 +92,17 @@ raised as (
         fail_time = null
     returning s.project_id, s.room_id, s.kind, s.resource_id, s.generation
 )
-select project_id, event_id, ''::text as room_id, 0::smallint as kind, ''::text as resource_id, 0::bigint as generation from fresh
+select e.place::integer as place, ''::text as project_id, ''::text as room_id, 0::smallint as kind, ''::text as resource_id, 0::bigint as generation
+from (
+    select
+        generate_series(1, cardinality($3::text[])) as place,
+        unnest($2::text[]) as project_id,
+        unnest($3::text[]) as event_id
+) e
+where not (select news.only from news)
+    and (e.project_id, e.event_id) not in (select r.project_id, r.event_id from recorded r)
 union all
-select project_id, '', room_id, kind, resource_id, generation from raised
+select 0, project_id, room_id, kind, resource_id, generation from raised
 `
 
 type AcceptEventsParams struct {
@@ -106,9 +118,9 @@ type AcceptEventsParams struct {
 	ReceiveTime         []pgtype.Timestamptz
 	SourceTime          []pgtype.Timestamptz
 	Outcome             []string
-	HintProjectID       []string
-	HintEventID         []string
+	HintEvent           []int32
 	HintBucket          []int16
+	HintProjectID       []string
 	HintRoomID          []string
 	HintKind            []int16
 	HintResourceID      []string
@@ -116,12 +128,12 @@ type AcceptEventsParams struct {
 	HintDeleted         []bool
 	HintTime            []pgtype.Timestamptz
 	HintNow             []pgtype.Timestamptz
-	HintMinInterval     []pgtype.Interval
+	HintMinIntervalUs   []int64
 }
 
 type AcceptEventsRow struct {
+	Place      int32
 	ProjectID  string
-	EventID    string
 	RoomID     string
 	Kind       int16
 	ResourceID string
@@ -131,6 +143,9 @@ type AcceptEventsRow struct {
 // One statement, so one round trip and one commit for the whole batch: the
 // events, then the resource states of those that are new, in key order. A hint
 // that only wants a resource to be known is dropped where it has a state.
+//
+// Answered are the places of the events that were there before, and the
+// resources raised. Which events are new is looked up only if some are not.
 func (q *Queries) AcceptEvents(ctx context.Context, arg AcceptEventsParams) ([]AcceptEventsRow, error) {
 	rows, err := q.db.Query(ctx, acceptEvents,
 		arg.Bucket,
@@ -145,9 +160,9 @@ func (q *Queries) AcceptEvents(ctx context.Context, arg AcceptEventsParams) ([]A
 		arg.ReceiveTime,
 		arg.SourceTime,
 		arg.Outcome,
-		arg.HintProjectID,
-		arg.HintEventID,
+		arg.HintEvent,
 		arg.HintBucket,
+		arg.HintProjectID,
 		arg.HintRoomID,
 		arg.HintKind,
 		arg.HintResourceID,
@@ -155,7 +170,7 @@ func (q *Queries) AcceptEvents(ctx context.Context, arg AcceptEventsParams) ([]A
 		arg.HintDeleted,
 		arg.HintTime,
 		arg.HintNow,
-		arg.HintMinInterval,
+		arg.HintMinIntervalUs,
 	)
 	if err != nil {
 		return nil, err
@@ -165,8 +180,8 @@ func (q *Queries) AcceptEvents(ctx context.Context, arg AcceptEventsParams) ([]A
 	for rows.Next() {
 		var i AcceptEventsRow
 		if err := rows.Scan(
+			&i.Place,
 			&i.ProjectID,
-			&i.EventID,
 			&i.RoomID,
 			&i.Kind,
 			&i.ResourceID,

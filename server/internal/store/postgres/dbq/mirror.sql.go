@@ -129,38 +129,6 @@ func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChild
 	return i, err
 }
 
-const roomHead = `-- name: RoomHead :one
-select epoch, content_sha256, create_time, delete_time
-from mirror_room
-where bucket = $1 and project_id = $2 and room_id = $3
-`
-
-type RoomHeadParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-}
-
-type RoomHeadRow struct {
-	Epoch         int64
-	ContentSha256 []byte
-	CreateTime    pgtype.Timestamptz
-	DeleteTime    pgtype.Timestamptz
-}
-
-// Needs no lock: only the holder of the room's resource state writes the room.
-func (q *Queries) RoomHead(ctx context.Context, arg RoomHeadParams) (RoomHeadRow, error) {
-	row := q.db.QueryRow(ctx, roomHead, arg.Bucket, arg.ProjectID, arg.RoomID)
-	var i RoomHeadRow
-	err := row.Scan(
-		&i.Epoch,
-		&i.ContentSha256,
-		&i.CreateTime,
-		&i.DeleteTime,
-	)
-	return i, err
-}
-
 const tombstoneRoom = `-- name: TombstoneRoom :exec
 update mirror_room set epoch = epoch + 1, delete_time = $1
 where bucket = $2 and project_id = $3 and room_id = $4
@@ -179,61 +147,6 @@ func (q *Queries) TombstoneRoom(ctx context.Context, arg TombstoneRoomParams) er
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
-	)
-	return err
-}
-
-const upsertDocument = `-- name: UpsertDocument :exec
-insert into mirror_document (
-    bucket, project_id, room_id, kind, resource_id, epoch,
-    content, content_sha256, size, derive_version, data, data_problem, plain_text
-)
-values (
-    $1, $2, $3, $4, $5, $6,
-    $7, $8, $9, $10, $11, $12, $13
-)
-on conflict (bucket, project_id, room_id, kind, resource_id) do update set
-    epoch = excluded.epoch,
-    content = excluded.content,
-    content_sha256 = excluded.content_sha256,
-    size = excluded.size,
-    derive_version = excluded.derive_version,
-    data = excluded.data,
-    data_problem = excluded.data_problem,
-    plain_text = excluded.plain_text
-`
-
-type UpsertDocumentParams struct {
-	Bucket        int16
-	ProjectID     string
-	RoomID        string
-	Kind          int16
-	ResourceID    string
-	Epoch         int64
-	Content       []byte
-	ContentSha256 []byte
-	Size          int64
-	DeriveVersion int32
-	Data          []byte
-	DataProblem   string
-	PlainText     string
-}
-
-func (q *Queries) UpsertDocument(ctx context.Context, arg UpsertDocumentParams) error {
-	_, err := q.db.Exec(ctx, upsertDocument,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-		arg.Epoch,
-		arg.Content,
-		arg.ContentSha256,
-		arg.Size,
-		arg.DeriveVersion,
-		arg.Data,
-		arg.DataProblem,
-		arg.PlainText,
 	)
 	return err
 }
@@ -288,4 +201,150 @@ func (q *Queries) UpsertRoom(ctx context.Context, arg UpsertRoomParams) error {
 		arg.DataProblem,
 	)
 	return err
+}
+
+const writeDocument = `-- name: WriteDocument :execrows
+with held as materialized (
+    select s.generation
+    from mirror_resource_state s
+    join mirror_room r
+        on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+    where s.bucket = $13 and s.project_id = $14 and s.room_id = $15
+        and s.kind = $16 and s.resource_id = $17
+        and s.lease_token = $18
+        and s.generation = $19 and s.settle = $20
+        and s.due_time is not distinct from $21 -- with "=", the index on it would look good
+        and r.epoch = $22 and r.delete_time is null
+    for update of s for share of r
+),
+document as (
+    insert into mirror_document (
+        bucket, project_id, room_id, kind, resource_id, epoch,
+        content, content_sha256, size, derive_version, data, data_problem, plain_text
+    )
+    select
+        $13, $14, $15, $16, $17, $22,
+        $23, $24, $25, $26, $27, $28, $29
+    from held
+    where $30::smallint <> 0
+    on conflict (bucket, project_id, room_id, kind, resource_id) do update set
+        epoch = excluded.epoch,
+        content = excluded.content,
+        content_sha256 = excluded.content_sha256,
+        size = excluded.size,
+        derive_version = excluded.derive_version,
+        data = excluded.data,
+        data_problem = excluded.data_problem,
+        plain_text = excluded.plain_text
+    returning epoch
+),
+head as (
+    update mirror_feed_head h set n = h.n + 1
+    from document
+    where h.bucket = $13
+    returning h.n
+),
+entry as (
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
+    select $13, head.n, $14, $15, $16, $17, $30::smallint, $31
+    from head
+)
+update mirror_resource_state s set
+    generation = $1,
+    applied_generation = $2,
+    due_time = $3,
+    not_before = $4,
+    settle = $5,
+    delete_generation = $6,
+    lease_token = null,
+    lease_until = null,
+    again_time = null,
+    attempts = $7,
+    last_error = $8,
+    fail_time = $9,
+    fetch_time = $10,
+    source_update_time = $11,
+    missing_since = $12,
+    revision = coalesce((select head.n from head), s.revision)
+where s.bucket = $13 and s.project_id = $14 and s.room_id = $15
+    and s.kind = $16 and s.resource_id = $17
+    and exists (select from held)
+`
+
+type WriteDocumentParams struct {
+	Generation        int64
+	AppliedGeneration int64
+	DueTime           pgtype.Timestamptz
+	NotBefore         pgtype.Timestamptz
+	Settle            bool
+	DeleteGeneration  pgtype.Int8
+	Attempts          int32
+	LastError         string
+	FailTime          pgtype.Timestamptz
+	FetchTime         pgtype.Timestamptz
+	SourceUpdateTime  pgtype.Timestamptz
+	MissingSince      pgtype.Timestamptz
+	Bucket            int16
+	ProjectID         string
+	RoomID            string
+	Kind              int16
+	ResourceID        string
+	Token             []byte
+	DecidedGeneration int64
+	DecidedSettle     bool
+	DecidedDueTime    pgtype.Timestamptz
+	Epoch             int64
+	Content           []byte
+	ContentSha256     []byte
+	Size              int64
+	DeriveVersion     int32
+	Data              []byte
+	DataProblem       string
+	PlainText         string
+	ChangeKind        int16
+	Now               pgtype.Timestamptz
+}
+
+// Gives the lease back and writes the document if it changed, all in the order of
+// locks, provided that nothing that counts for the decision has changed since it
+// was made: the lease is held, the room lives in the same epoch, and nothing came
+// in for the state. Whatever comes in raises its generation or moves its due time.
+func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (int64, error) {
+	result, err := q.db.Exec(ctx, writeDocument,
+		arg.Generation,
+		arg.AppliedGeneration,
+		arg.DueTime,
+		arg.NotBefore,
+		arg.Settle,
+		arg.DeleteGeneration,
+		arg.Attempts,
+		arg.LastError,
+		arg.FailTime,
+		arg.FetchTime,
+		arg.SourceUpdateTime,
+		arg.MissingSince,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+		arg.ResourceID,
+		arg.Token,
+		arg.DecidedGeneration,
+		arg.DecidedSettle,
+		arg.DecidedDueTime,
+		arg.Epoch,
+		arg.Content,
+		arg.ContentSha256,
+		arg.Size,
+		arg.DeriveVersion,
+		arg.Data,
+		arg.DataProblem,
+		arg.PlainText,
+		arg.ChangeKind,
+		arg.Now,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

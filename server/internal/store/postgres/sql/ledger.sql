@@ -2,7 +2,10 @@
 -- One statement, so one round trip and one commit for the whole batch: the
 -- events, then the resource states of those that are new, in key order. A hint
 -- that only wants a resource to be known is dropped where it has a state.
-with fresh as (
+--
+-- Answered are the places of the events that were there before, and the
+-- resources raised. Which events are new is looked up only if some are not.
+with recorded as (
     insert into mirror_event (
         bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
         payload, send_time, receive_time, source_time, outcome
@@ -16,11 +19,14 @@ with fresh as (
     on conflict do nothing
     returning project_id, event_id
 ),
+news as (
+    select count(*) = cardinality(@event_id::text[]) as only from recorded
+),
 hint as (
     select
-        unnest(@hint_project_id::text[]) as project_id,
-        unnest(@hint_event_id::text[]) as event_id,
+        unnest(@hint_event::integer[]) as event,
         unnest(@hint_bucket::smallint[]) as bucket,
+        unnest(@hint_project_id::text[]) as project_id,
         unnest(@hint_room_id::text[]) as room_id,
         unnest(@hint_kind::smallint[]) as kind,
         unnest(@hint_resource_id::text[]) as resource_id,
@@ -28,7 +34,7 @@ hint as (
         unnest(@hint_deleted::boolean[]) as deleted,
         unnest(@hint_time::timestamptz[]) as hint_time,
         unnest(@hint_now::timestamptz[]) as now,
-        unnest(@hint_min_interval::interval[]) as min_interval
+        unnest(@hint_min_interval_us::bigint[]) as min_interval_us
 ),
 wanted as (
     select
@@ -37,9 +43,10 @@ wanted as (
         bool_or(h.deleted) as deleted,
         max(h.hint_time) as hint_time,
         min(h.now) as now,
-        min(h.min_interval) as min_interval
+        min(h.min_interval_us) * interval '1 microsecond' as min_interval
     from hint h
-    join fresh f on f.project_id = h.project_id and f.event_id = h.event_id
+    where (select news.only from news)
+        or ((@project_id::text[])[h.event], (@event_id::text[])[h.event]) in (select r.project_id, r.event_id from recorded r)
     group by h.bucket, h.project_id, h.room_id, h.kind, h.resource_id
 ),
 raised as (
@@ -78,9 +85,17 @@ raised as (
         fail_time = null
     returning s.project_id, s.room_id, s.kind, s.resource_id, s.generation
 )
-select project_id, event_id, ''::text as room_id, 0::smallint as kind, ''::text as resource_id, 0::bigint as generation from fresh
+select e.place::integer as place, ''::text as project_id, ''::text as room_id, 0::smallint as kind, ''::text as resource_id, 0::bigint as generation
+from (
+    select
+        generate_series(1, cardinality(@event_id::text[])) as place,
+        unnest(@project_id::text[]) as project_id,
+        unnest(@event_id::text[]) as event_id
+) e
+where not (select news.only from news)
+    and (e.project_id, e.event_id) not in (select r.project_id, r.event_id from recorded r)
 union all
-select project_id, '', room_id, kind, resource_id, generation from raised;
+select 0, project_id, room_id, kind, resource_id, generation from raised;
 
 -- name: EventOutcomes :many
 select e.project_id, e.event_id, e.outcome

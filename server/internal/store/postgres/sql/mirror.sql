@@ -1,9 +1,3 @@
--- name: RoomHead :one
--- Needs no lock: only the holder of the room's resource state writes the room.
-select epoch, content_sha256, create_time, delete_time
-from mirror_room
-where bucket = @bucket and project_id = @project_id and room_id = @room_id;
-
 -- name: UpsertRoom :exec
 insert into mirror_room (
     bucket, project_id, room_id, epoch, source_json, content_sha256,
@@ -50,24 +44,76 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and r.delete_time is null
 for update of s for share of r;
 
--- name: UpsertDocument :exec
-insert into mirror_document (
-    bucket, project_id, room_id, kind, resource_id, epoch,
-    content, content_sha256, size, derive_version, data, data_problem, plain_text
+-- name: WriteDocument :execrows
+-- Gives the lease back and writes the document if it changed, all in the order of
+-- locks, provided that nothing that counts for the decision has changed since it
+-- was made: the lease is held, the room lives in the same epoch, and nothing came
+-- in for the state. Whatever comes in raises its generation or moves its due time.
+with held as materialized (
+    select s.generation
+    from mirror_resource_state s
+    join mirror_room r
+        on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+    where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+        and s.kind = @kind and s.resource_id = @resource_id
+        and s.lease_token = @token
+        and s.generation = @decided_generation and s.settle = @decided_settle
+        and s.due_time is not distinct from @decided_due_time -- with "=", the index on it would look good
+        and r.epoch = @epoch and r.delete_time is null
+    for update of s for share of r
+),
+document as (
+    insert into mirror_document (
+        bucket, project_id, room_id, kind, resource_id, epoch,
+        content, content_sha256, size, derive_version, data, data_problem, plain_text
+    )
+    select
+        @bucket, @project_id, @room_id, @kind, @resource_id, @epoch,
+        @content, @content_sha256, @size, @derive_version, @data, @data_problem, @plain_text
+    from held
+    where @change_kind::smallint <> 0
+    on conflict (bucket, project_id, room_id, kind, resource_id) do update set
+        epoch = excluded.epoch,
+        content = excluded.content,
+        content_sha256 = excluded.content_sha256,
+        size = excluded.size,
+        derive_version = excluded.derive_version,
+        data = excluded.data,
+        data_problem = excluded.data_problem,
+        plain_text = excluded.plain_text
+    returning epoch
+),
+head as (
+    update mirror_feed_head h set n = h.n + 1
+    from document
+    where h.bucket = @bucket
+    returning h.n
+),
+entry as (
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
+    select @bucket, head.n, @project_id, @room_id, @kind, @resource_id, @change_kind::smallint, @now
+    from head
 )
-values (
-    @bucket, @project_id, @room_id, @kind, @resource_id, @epoch,
-    @content, @content_sha256, @size, @derive_version, @data, @data_problem, @plain_text
-)
-on conflict (bucket, project_id, room_id, kind, resource_id) do update set
-    epoch = excluded.epoch,
-    content = excluded.content,
-    content_sha256 = excluded.content_sha256,
-    size = excluded.size,
-    derive_version = excluded.derive_version,
-    data = excluded.data,
-    data_problem = excluded.data_problem,
-    plain_text = excluded.plain_text;
+update mirror_resource_state s set
+    generation = @generation,
+    applied_generation = @applied_generation,
+    due_time = @due_time,
+    not_before = @not_before,
+    settle = @settle,
+    delete_generation = @delete_generation,
+    lease_token = null,
+    lease_until = null,
+    again_time = null,
+    attempts = @attempts,
+    last_error = @last_error,
+    fail_time = @fail_time,
+    fetch_time = @fetch_time,
+    source_update_time = @source_update_time,
+    missing_since = @missing_since,
+    revision = coalesce((select head.n from head), s.revision)
+where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+    and s.kind = @kind and s.resource_id = @resource_id
+    and exists (select from held);
 
 -- name: CleanDocuments :execrows
 delete from mirror_document d

@@ -19,23 +19,29 @@ select least(
 
 -- name: Claim :one
 -- The condition decides who gets the lease; a row lock or SKIP LOCKED could only
--- make losing cheaper.
+-- make losing cheaper. Nobody waits for the disk: a claim that a crash undoes is
+-- made again, and what was fetched under it has lost its lease.
+--
+-- "is false" keeps the index on due_time out: a planner that knows little of the
+-- table takes it for as good as the key, and walks everything that is due.
 update mirror_resource_state s
 set lease_token = @token, lease_until = @until, again_time = null
+from (select set_config('synchronous_commit', 'off', true)) asynchronous
+left join mirror_room r
+    on r.bucket = @bucket and r.project_id = @project_id and r.room_id = @room_id
+left join mirror_document d
+    on d.bucket = @bucket and d.project_id = @project_id and d.room_id = @room_id
+    and d.kind = @kind and d.resource_id = @resource_id
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id
-    and s.due_time <= @now and (s.lease_until is null or s.lease_until <= @now)
+    and (s.due_time > @now) is false and (s.lease_until is null or s.lease_until <= @now)
 returning
-    s.generation, s.applied_generation, s.attempts, s.hint_time,
-    coalesce((
-        select r.epoch from mirror_room r
-        where r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
-    ), 0)::bigint as epoch,
-    exists (
-        select 1 from mirror_room r
-        where r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
-            and r.delete_time is not null
-    ) as gone;
+    sqlc.embed(s),
+    coalesce(r.epoch, 0)::bigint as room_epoch,
+    (r.delete_time is not null)::boolean as gone,
+    coalesce(d.epoch, 0)::bigint as document_epoch,
+    d.content_sha256 as document_sha256,
+    coalesce(d.derive_version, 0)::integer as document_derive_version;
 
 -- name: Renew :execrows
 update mirror_resource_state
@@ -48,6 +54,22 @@ select * from mirror_resource_state
 where bucket = @bucket and project_id = @project_id and room_id = @room_id
     and kind = @kind and resource_id = @resource_id
 for update;
+
+-- name: LockLeased :one
+-- Locks a state that the token owns and reads what is stored of its room. That
+-- needs no lock: the room is written only under the lock of its own state, which
+-- the caller has taken now or before.
+select
+    sqlc.embed(s),
+    coalesce(r.epoch, 0)::bigint as epoch,
+    r.content_sha256, r.create_time, r.delete_time
+from mirror_resource_state s
+left join mirror_room r
+    on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+    and s.kind = @kind and s.resource_id = @resource_id
+    and s.lease_token = @token
+for update of s;
 
 -- name: WriteState :exec
 -- Every change of a leased state ends here: the lease is given back, and what
@@ -83,7 +105,7 @@ update mirror_resource_state s set
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id;
 
--- name: WakeRoom :execrows
+-- name: WakeRoom :exec
 -- A child did not find its room: look at the room, unless that is under way.
 update mirror_resource_state
 set generation = generation + 1, due_time = @now, attempts = 0, fail_time = null

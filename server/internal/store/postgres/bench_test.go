@@ -1,0 +1,279 @@
+package postgres_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+)
+
+// meter tells the processor time this process and the server spend.
+type meter struct {
+	postmaster int
+	own, pg    time.Duration
+}
+
+func newMeter(b *testing.B, url string) *meter {
+	b.Helper()
+	return &meter{postmaster: parent(value[int](b, connect(b, url), "select pg_backend_pid()"))}
+}
+
+func (m *meter) start() {
+	m.pg -= familyCPU(m.postmaster)
+	m.own -= ownCPU()
+}
+
+func (m *meter) stop() {
+	m.own += ownCPU()
+	m.pg += familyCPU(m.postmaster)
+}
+
+func (m *meter) report(b *testing.B, n int, unit string) {
+	b.Helper()
+	b.ReportMetric(float64(m.own.Microseconds())/float64(n), "client-µs/"+unit)
+	if m.postmaster != 0 { // a server on another machine cannot be looked at
+		b.ReportMetric(float64(m.pg.Microseconds())/float64(n), "postgres-µs/"+unit)
+	}
+}
+
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// parent is the process that started pid; 0 if it cannot be looked at.
+func parent(pid int) int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // the name before may hold blanks
+	n, _ := strconv.Atoi(fields[1])
+	return n
+}
+
+// familyCPU is what the living children of a process have used.
+func familyCPU(pid int) (total time.Duration) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for _, child := range strings.Fields(string(b)) {
+		b, _ := os.ReadFile("/proc/" + child + "/schedstat")
+		ns, _, _ := strings.Cut(string(b), " ")
+		n, _ := strconv.ParseInt(ns, 10, 64) // 0 of one that has ended
+		total += time.Duration(n)
+	}
+	return total
+}
+
+var benchNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func benchStorage(room int) mirror.Resource {
+	return mirror.Resource{Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)), Kind: mirror.KindStorage}
+}
+
+// raise accepts one event for each of the first n rooms.
+func raise(b *testing.B, s *postgres.Store, n int, id string, now time.Time) {
+	b.Helper()
+	batch := make([]mirror.Arrival, n)
+	for i := range batch {
+		batch[i] = benchArrival(id+strconv.Itoa(i), i, now)
+	}
+	for some := range slices.Chunk(batch, 500) {
+		if _, err := s.Accept(b.Context(), some); err != nil {
+			b.Fatalf("Accept = %v", err)
+		}
+	}
+}
+
+var benchPayload = []byte(`{"type":"storageUpdated","data":{"projectId":"605a50b01a36d5ea7a2e9104","roomId":"bench:00000","updatedAt":"2026-03-01T12:00:00.000Z"}}`)
+
+func benchArrival(id string, room int, now time.Time) mirror.Arrival {
+	r := benchStorage(room)
+	return mirror.Arrival{
+		Event: mirror.Event{
+			Project: "default", ID: id, Type: "storageUpdated", Room: r.Room, LiveblocksProject: "605a50b01a36d5ea7a2e9104",
+			Payload: benchPayload, SendTime: now, ReceiveTime: now, SourceTime: now, Outcome: mirror.OutcomeQueued,
+		},
+		Hints: []mirror.Hint{{Resource: r}},
+	}
+}
+
+// BenchmarkAccept accepts edits of known rooms.
+func BenchmarkAccept(b *testing.B) {
+	for _, size := range []int{1, 8, 32, 128} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			url := migratedDatabase(b)
+			s := open(b, postgres.Config{URL: url})
+			const rooms = 2000
+			raise(b, s, rooms, "first", benchNow)
+			m := newMeter(b, url)
+			batch := make([]mirror.Arrival, size)
+			n := 0
+			b.ReportAllocs()
+			b.ResetTimer()
+			m.start()
+			for range b.N {
+				for i := range batch {
+					n++
+					batch[i] = benchArrival("msg_2gTQnJ5Bf"+strconv.Itoa(n), n*7919%rooms, benchNow)
+				}
+				if _, err := s.Accept(b.Context(), batch); err != nil {
+					b.Fatalf("Accept = %v", err)
+				}
+			}
+			b.StopTimer()
+			m.stop()
+			m.report(b, n, "event")
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkApply claims documents and applies them with eight workers, changed
+// and as they were.
+func BenchmarkApply(b *testing.B) {
+	for _, size := range []int{10 << 10, 100 << 10} {
+		for _, changed := range []bool{true, false} {
+			b.Run(fmt.Sprintf("%dKiB/changed=%t", size>>10, changed), func(b *testing.B) { benchmarkApply(b, size, changed) })
+		}
+	}
+}
+
+func benchmarkApply(b *testing.B, size int, changed bool) {
+	// As many as wait after a burst; documents are shared, to save memory.
+	const rooms, workers, documents, settle = 2000, 8, 50, time.Hour
+	url := migratedDatabase(b)
+	s := open(b, postgres.Config{URL: url})
+	now := benchNow
+	lease := func(r mirror.Resource, n int) (mirror.Lease, error) {
+		return s.Claim(b.Context(), r, [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}, now, time.Minute)
+	}
+	versions := make([][2]mirror.DocumentContent, documents)
+	raise(b, s, rooms, "first", now)
+	for i := range rooms {
+		room := benchStorage(i).RoomResource()
+		_, err := s.Request(b.Context(), []mirror.Resource{room}, now)
+		var l mirror.Lease
+		if err == nil {
+			l, err = lease(room, i)
+		}
+		if err == nil {
+			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{FetchTime: now, Source: []byte(`{"type":"room"}`), CreateTime: now}, now, 0)
+		}
+		if err != nil {
+			b.Fatalf("mirror a room = %v", err)
+		}
+	}
+	for i := range versions {
+		for v := range versions[i] {
+			versions[i][v] = benchDocument(b, size, i, v)
+		}
+	}
+	m := newMeter(b, url)
+	round := func(k, n int) error {
+		var next, failed = make(chan int, n), make(chan error, workers)
+		for i := range n {
+			next <- i
+		}
+		close(next)
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(func() {
+				for i := range next {
+					l, err := lease(benchStorage(i), k*rooms+i+1<<20)
+					var applied mirror.Applied
+					if err == nil {
+						doc := versions[i%documents][0]
+						if changed {
+							doc = versions[i%documents][k%2]
+						}
+						applied, err = s.ApplyDocument(b.Context(), l, doc, now, settle)
+					}
+					if err == nil && applied.Changed != (changed || k == 0) {
+						err = fmt.Errorf("changed = %t", applied.Changed)
+					}
+					if err != nil {
+						failed <- err
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		select {
+		case err := <-failed:
+			return err
+		default:
+			return nil
+		}
+	}
+	if err := round(0, rooms); err != nil {
+		b.Fatalf("first round = %v", err)
+	}
+	b.ResetTimer()
+	for k, left := 1, b.N; left > 0; k++ {
+		n := min(left, rooms)
+		left -= n
+		b.StopTimer()
+		now = now.Add(time.Minute)
+		raise(b, s, n, "round"+strconv.Itoa(k)+"-", now)
+		b.StartTimer()
+		m.start()
+		if err := round(k, n); err != nil {
+			b.Fatalf("round %d = %v", k, err)
+		}
+		m.stop()
+	}
+	b.StopTimer()
+	m.report(b, b.N, "op")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+}
+
+// benchDocument is a board of cards and prose whose plain JSON has about size
+// bytes. The versions of a document differ in one number near its begin.
+func benchDocument(b *testing.B, size, seed, revision int) mirror.DocumentContent {
+	b.Helper()
+	r := rand.New(rand.NewPCG(uint64(seed), uint64(size)))
+	var words [400]string
+	for i := range words {
+		letters := make([]byte, 2+r.IntN(8))
+		for j := range letters {
+			letters[j] = "etaoinshrdlucmfwyp"[r.IntN(18)]
+		}
+		words[i] = string(letters)
+	}
+	phrase := func(n int) string {
+		picked := make([]string, n+r.IntN(n+1))
+		for i := range picked {
+			picked[i] = words[r.IntN(len(words))]
+		}
+		return strings.Join(picked, " ")
+	}
+	var doc strings.Builder
+	fmt.Fprintf(&doc, `{"liveblocksType":"LiveObject","data":{"revision":%d,"cards":{"liveblocksType":"LiveList","data":[`, 1_000_000+revision)
+	for i := 0; doc.Len() < size*12/10; i++ { // LSON names the types of nodes too
+		if i > 0 {
+			doc.WriteByte(',')
+		}
+		fmt.Fprintf(&doc, `{"liveblocksType":"LiveObject","data":{"id":"card-%d","x":%d,"y":%d,"width":%d,"done":%t,"title":%q,"body":%q,"tags":[%q,%q]}}`,
+			i, r.IntN(10000), r.IntN(10000), r.IntN(500), r.IntN(2) == 0, phrase(3), phrase(15), phrase(1), phrase(1))
+	}
+	doc.WriteString(`]}}}`)
+	plain, _, err := lson.JSON(nil, []byte(doc.String()))
+	if err != nil {
+		b.Fatalf("JSON = %v", err)
+	}
+	return mirror.DocumentContent{FetchTime: benchNow, Content: []byte(doc.String()), DeriveVersion: 1, Data: plain}
+}

@@ -1,0 +1,139 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// tx runs f in a transaction, again from the start where the server asks for
+// it, and classifies what is left over. f keeps nothing across runs.
+//
+// What f does through q is done when q returns. What it writes through later
+// goes out with the next use of q or with the commit, and fails there. So a
+// transaction that locks, decides and writes takes two round trips.
+func (s *Store) tx(ctx context.Context, what string, f func(q, later *dbq.Queries) error) error {
+	if err := retry(ctx, func() error { return s.tryTx(ctx, f) }); err != nil {
+		return classify(ctx, fmt.Errorf("%s: %w", what, err))
+	}
+	return nil
+}
+
+func (s *Store) tryTx(ctx context.Context, f func(q, later *dbq.Queries) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release() // ends the session too if the transaction is still open
+	t := &transaction{conn: conn.Conn(), waiting: &pgx.Batch{}}
+	t.waiting.Queue("begin")
+	var tag pgconn.CommandTag
+	if err = f(dbq.New(t), dbq.New(deferred{t})); err == nil {
+		tag, err = t.Exec(ctx, "commit")
+	}
+	switch {
+	case err != nil && t.conn.PgConn().TxStatus() != 'I':
+		_, _ = t.conn.Exec(ctx, "rollback") // err says what is wrong
+	case err == nil && tag.String() != "COMMIT":
+		err = pgx.ErrTxCommitRollback
+	}
+	return err
+}
+
+// transaction holds statements back until one is wanted at once, and sends them
+// all together.
+type transaction struct {
+	conn    *pgx.Conn
+	waiting *pgx.Batch
+}
+
+// send sends what waits, with sql last, and reads all answers but that of sql.
+func (t *transaction) send(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
+	b := t.waiting
+	t.waiting = &pgx.Batch{}
+	b.Queue(sql, args...)
+	results := t.conn.SendBatch(ctx, b)
+	for range b.Len() - 1 {
+		if _, err := results.Exec(); err != nil {
+			_ = results.Close() // says the same
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+// Exec is for sqlc's code.
+func (t *transaction) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	results, err := t.send(ctx, sql, args)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	tag, err := results.Exec()
+	return tag, errors.Join(err, results.Close())
+}
+
+// Query is for sqlc's code.
+func (t *transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	results, err := t.send(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		_ = results.Close() // says the same
+		return nil, err
+	}
+	return lastRows{rows, results}, nil
+}
+
+// QueryRow is for sqlc's code.
+func (t *transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, err := t.Query(ctx, sql, args...)
+	return oneRow{rows, err}
+}
+
+// lastRows are the rows of the last statement that was sent.
+type lastRows struct {
+	pgx.Rows
+	results pgx.BatchResults
+}
+
+func (r lastRows) Close() {
+	r.Rows.Close()
+	_ = r.results.Close() // a session that broke fails the next statement, the commit at the latest
+}
+
+// oneRow is the first of some rows.
+type oneRow struct {
+	rows pgx.Rows
+	err  error
+}
+
+func (r oneRow) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	_, err := pgx.CollectOneRow(r.rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(dest...) })
+	return err
+}
+
+// deferred lets statements wait. Only those that answer nothing can.
+type deferred struct{ t *transaction }
+
+func (d deferred) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	d.t.waiting.Queue(sql, args...)
+	return pgconn.CommandTag{}, nil
+}
+
+func (d deferred) Query(context.Context, string, ...any) (pgx.Rows, error) {
+	return nil, errors.New("a statement that waits cannot be read")
+}
+
+func (d deferred) QueryRow(context.Context, string, ...any) pgx.Row {
+	return oneRow{err: errors.New("a statement that waits cannot be read")}
+}
