@@ -14,6 +14,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 )
 
@@ -21,66 +22,70 @@ import (
 // that cannot be had from Liveblocks, the answer is 503 and the event recorded.
 func TestAckSynced(t *testing.T) {
 	t.Parallel()
-	url := database(t)
-	fake := harness.NewFake(t)
-	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{
-		"MIRROR_MIGRATE": "", "MIRROR_ACK": "synced", "MIRROR_MAX_ATTEMPTS": "3",
-	}})
-	conn := connect(t, url)
-	if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("0")}); err != nil {
-		t.Fatal(err)
-	}
-	tell(t, s, liveblockstest.RoomCreated, "room")
-	for n := range 10 {
-		if err := fake.SetStorage("room", storage(strconv.Itoa(n))); err != nil {
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Database(t)
+		s, fake := startOn(t, url, map[string]string{"MIRROR_ACK": "synced", "MIRROR_MAX_ATTEMPTS": "3"})
+		db := e.Connect(t, url)
+		// value is what the table of the guides has.
+		value := func(room string) int {
+			t.Helper()
+			return count(t, db, "select "+e.JSON("data", "v")+" from liveblocks_documents where room_id = ?", room)
+		}
+		if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("0")}); err != nil {
 			t.Fatal(err)
 		}
-		tell(t, s, liveblockstest.StorageUpdated, "room")
-		// No waiting: the answer has said that it is there.
-		if got := count(t, conn, "select (data->>'v')::int from liveblocks_documents where room_id = 'room'"); got != n {
-			t.Errorf("after the answer to edit %d the table has edit %d", n, got)
+		tell(t, s, liveblockstest.RoomCreated, "room")
+		for n := range 10 {
+			if err := fake.SetStorage("room", storage(strconv.Itoa(n))); err != nil {
+				t.Fatal(err)
+			}
+			tell(t, s, liveblockstest.StorageUpdated, "room")
+			// No waiting: the answer has said that it is there.
+			if got := value("room"); got != n {
+				t.Errorf("after the answer to edit %d the table has edit %d", n, got)
+			}
 		}
-	}
 
-	// A delivery that overtook the room's creation is as good as one in order.
-	if err := fake.CreateRoom("new", liveblockstest.RoomOptions{Storage: storage("7")}); err != nil {
-		t.Fatal(err)
-	}
-	tell(t, s, liveblockstest.StorageUpdated, "new")
-	if got := count(t, conn, "select (data->>'v')::int from liveblocks_documents where room_id = 'new'"); got != 7 {
-		t.Errorf("after the answer the new room's document has %d; want 7", got)
-	}
+		// A delivery that overtook the room's creation is as good as one in order.
+		if err := fake.CreateRoom("new", liveblockstest.RoomOptions{Storage: storage("7")}); err != nil {
+			t.Fatal(err)
+		}
+		tell(t, s, liveblockstest.StorageUpdated, "new")
+		if got := value("new"); got != 7 {
+			t.Errorf("after the answer the new room's document has %d; want 7", got)
+		}
 
-	// Liveblocks fails, for this room only.
-	fake.Script(liveblockstest.Match{Room: "room", Endpoint: liveblockstest.EndpointStorage}, liveblockstest.Status(http.StatusInternalServerError, "BROKEN").Always())
-	if err := fake.SetStorage("room", storage("100")); err != nil {
-		t.Fatal(err)
-	}
-	ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: "room", Time: time.Now()}
-	d := harness.SignEvent(t, ev)
-	failed := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
-	if failed.status != http.StatusServiceUnavailable || failed.reason() != "SYNC_FAILED" || failed.header.Get("Retry-After") == "" {
-		t.Errorf("delivery whose fetch fails: %d %v %s; want 503 SYNC_FAILED with Retry-After", failed.status, failed.header, failed.body)
-	}
-	if n := count(t, conn, "select count(*) from mirror_event where event_id = $1", d.ID); n != 1 {
-		t.Errorf("the delivery answered 503 was recorded %d times; want once", n)
-	}
-	tell(t, s, liveblockstest.StorageUpdated, "new") // nobody else is held up
+		// Liveblocks fails, for this room only.
+		fake.Script(liveblockstest.Match{Room: "room", Endpoint: liveblockstest.EndpointStorage}, liveblockstest.Status(http.StatusInternalServerError, "BROKEN").Always())
+		if err := fake.SetStorage("room", storage("100")); err != nil {
+			t.Fatal(err)
+		}
+		ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: "room", Time: time.Now()}
+		d := harness.SignEvent(t, ev)
+		failed := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
+		if failed.status != http.StatusServiceUnavailable || failed.reason() != "SYNC_FAILED" || failed.header.Get("Retry-After") == "" {
+			t.Errorf("delivery whose fetch fails: %d %v %s; want 503 SYNC_FAILED with Retry-After", failed.status, failed.header, failed.body)
+		}
+		if n := count(t, db, "select count(*) from mirror_event where event_id = ?", d.ID); n != 1 {
+			t.Errorf("the delivery answered 503 was recorded %d times; want once", n)
+		}
+		tell(t, s, liveblockstest.StorageUpdated, "new") // nobody else is held up
 
-	// The sender tries the same delivery again, as it does after a 503; that has to
-	// start the failed task again, since no other event may ever come.
-	again := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
-	if again.status != http.StatusServiceUnavailable {
-		t.Errorf("the same delivery while Liveblocks still fails: %d %s; want 503", again.status, again.body)
-	}
-	fake.ClearScripts()
-	again = send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
-	if again.status != http.StatusOK || !bytes.Contains(again.body, []byte(`"duplicate":true`)) {
-		t.Errorf("the same delivery after Liveblocks is back: %d %s; want 200 for a duplicate", again.status, again.body)
-	}
-	if got := count(t, conn, "select (data->>'v')::int from liveblocks_documents where room_id = 'room'"); got != 100 {
-		t.Errorf("after the second answer the table has %d; want 100", got)
-	}
+		// The sender tries the same delivery again, as it does after a 503; that has to
+		// start the failed task again, since no other event may ever come.
+		again := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
+		if again.status != http.StatusServiceUnavailable {
+			t.Errorf("the same delivery while Liveblocks still fails: %d %s; want 503", again.status, again.body)
+		}
+		fake.ClearScripts()
+		again = send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
+		if again.status != http.StatusOK || !bytes.Contains(again.body, []byte(`"duplicate":true`)) {
+			t.Errorf("the same delivery after Liveblocks is back: %d %s; want 200 for a duplicate", again.status, again.body)
+		}
+		if got := value("room"); got != 100 {
+			t.Errorf("after the second answer the table has %d; want 100", got)
+		}
+	})
 }
 
 // With ack=durable a delivery is answered whatever Liveblocks does, and soon.

@@ -18,10 +18,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 )
 
 // result is how a command ended.
@@ -75,16 +75,23 @@ func TestVersionAndHelp(t *testing.T) {
 
 func TestMigrateTwice(t *testing.T) {
 	t.Parallel()
-	needServers(t)
-	url := pgtest.Database(t)
-	for range 2 {
-		if got := command(t, map[string]string{"DATABASE_URL": url}, "migrate"); got.code != 0 || got.told != "" {
-			t.Fatalf("migrate = %+v; want exit code 0", got)
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Empty(t)
+		db := e.Connect(t, url)
+		for range 2 {
+			if got := command(t, map[string]string{"DATABASE_URL": url}, "migrate"); got.code != 0 || got.told != "" {
+				t.Fatalf("migrate = %+v; want exit code 0", got)
+			}
+			for _, table := range []string{"mirror_event", "mirror_change", "liveblocks_documents"} {
+				if n := count(t, db, "select count(*) from information_schema.tables where table_schema = "+e.Schema+" and table_name = ?", table); n != 1 {
+					t.Errorf("the schema has %s %d times; want once", table, n)
+				}
+			}
+			if n := count(t, db, "select count(*) from mirror_feed_head"); e == dbtest.Postgres && n != 256 {
+				t.Errorf("the schema has %d feed heads; want 256", n)
+			}
 		}
-		if n := count(t, connect(t, url), "select count(*) from mirror_feed_head"); n != 256 {
-			t.Errorf("the schema has %d feed heads; want 256", n)
-		}
-	}
+	})
 }
 
 func TestDemo(t *testing.T) {
@@ -125,7 +132,7 @@ func TestServeTellsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = taken.Close() })
-	behind, current := pgtest.Database(t), database(t)
+	behind, current := dbtest.Postgres.Empty(t), database(t)
 
 	const usage, failure = 2, 1
 	for _, c := range []struct {

@@ -24,6 +24,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
@@ -78,85 +79,79 @@ func post(ctx context.Context, c *http.Client, url string, d harness.Delivery) a
 // those, as for one it sends later, tries again.
 func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
-	url := database(t)
-	fake := harness.NewFake(t)
-	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MIGRATE": ""}})
-	for n := range 8 {
-		if err := fake.CreateRoom(fmt.Sprint("room ", n), liveblockstest.RoomOptions{}); err != nil {
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Database(t)
+		s, fake := startOn(t, url, nil)
+		for n := range 8 {
+			if err := fake.CreateRoom(fmt.Sprint("room ", n), liveblockstest.RoomOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		transport := &http.Transport{MaxIdleConnsPerHost: senders}
+		defer transport.CloseIdleConnections()
+		c := &http.Client{Transport: transport, Timeout: patience}
+
+		var acknowledged atomic.Int64
+		results := make(chan []attempt, senders)
+		for n := range senders {
+			go func() { // ends with the service; collected below
+				var mine []attempt
+				for i := 0; ; i++ {
+					ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: fmt.Sprint("room ", (n+i)%8), Time: time.Now()}
+					a := post(t.Context(), c, s.URL("/api/liveblocks-webhook"), harness.SignEvent(t, ev))
+					mine = append(mine, a)
+					if a.status == http.StatusOK {
+						acknowledged.Add(1)
+					}
+					if a.err != nil {
+						results <- mine
+						return
+					}
+				}
+			}()
+		}
+		harness.Eventually(t, patience, func() error {
+			if n := acknowledged.Load(); n < 20*senders {
+				return fmt.Errorf("%d deliveries are acknowledged", n)
+			}
+			return nil
+		})
+		told := time.Now()
+		took, err := s.Stop(t)
+		if err != nil || took > grace {
+			t.Errorf("stopped after %s with %v; want exit code 0 within %s", took, err, grace)
+		}
+
+		recorded := make(map[string]bool)
+		err = e.Connect(t, url).Each(t.Context(), "select event_id from mirror_event", func(scan func(dest ...any) error) error {
+			var id string
+			err := scan(&id)
+			recorded[id] = true
+			return err
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	transport := &http.Transport{MaxIdleConnsPerHost: senders}
-	defer transport.CloseIdleConnections()
-	c := &http.Client{Transport: transport, Timeout: patience}
-
-	var acknowledged atomic.Int64
-	results := make(chan []attempt, senders)
-	for n := range senders {
-		go func() { // ends with the service; collected below
-			var mine []attempt
-			for i := 0; ; i++ {
-				ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: fmt.Sprint("room ", (n+i)%8), Time: time.Now()}
-				a := post(t.Context(), c, s.URL("/api/liveblocks-webhook"), harness.SignEvent(t, ev))
-				mine = append(mine, a)
-				if a.status == http.StatusOK {
-					acknowledged.Add(1)
-				}
-				if a.err != nil {
-					results <- mine
-					return
+		statuses := make(map[int]int)
+		for range senders {
+			for _, a := range <-results {
+				statuses[a.status]++
+				switch {
+				case a.status == http.StatusOK && !recorded[a.id]:
+					t.Errorf("delivery %s was acknowledged and is not recorded", a.id)
+				case a.status != 0 && a.status != http.StatusOK && a.status != http.StatusServiceUnavailable:
+					t.Errorf("delivery %s was answered %d; want 200 or 503", a.id, a.status)
+				case a.status == 0 && !a.written.IsZero() && told.Sub(a.written) > time.Second:
+					t.Errorf("delivery %s was sent %s before the service was told to stop and never answered: %v", a.id, told.Sub(a.written), a.err)
 				}
 			}
-		}()
-	}
-	harness.Eventually(t, patience, func() error {
-		if n := acknowledged.Load(); n < 20*senders {
-			return fmt.Errorf("%d deliveries are acknowledged", n)
 		}
-		return nil
+		t.Logf("stopped in %s; answers by status, 0 for none: %v; %d events recorded", took, statuses, len(recorded))
+
+		// What was recorded and not yet fetched is not lost either.
+		again := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MIGRATE": ""}})
+		awaitIdle(t, again)
 	})
-	told := time.Now()
-	took, err := s.Stop(t)
-	if err != nil || took > grace {
-		t.Errorf("stopped after %s with %v; want exit code 0 within %s", took, err, grace)
-	}
-
-	conn := connect(t, url)
-	recorded := make(map[string]bool)
-	rows, err := conn.Query(t.Context(), "select event_id from mirror_event")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			t.Fatal(err)
-		}
-		recorded[id] = true
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
-	statuses := make(map[int]int)
-	for range senders {
-		for _, a := range <-results {
-			statuses[a.status]++
-			switch {
-			case a.status == http.StatusOK && !recorded[a.id]:
-				t.Errorf("delivery %s was acknowledged and is not recorded", a.id)
-			case a.status != 0 && a.status != http.StatusOK && a.status != http.StatusServiceUnavailable:
-				t.Errorf("delivery %s was answered %d; want 200 or 503", a.id, a.status)
-			case a.status == 0 && !a.written.IsZero() && told.Sub(a.written) > time.Second:
-				t.Errorf("delivery %s was sent %s before the service was told to stop and never answered: %v", a.id, told.Sub(a.written), a.err)
-			}
-		}
-	}
-	t.Logf("stopped in %s; answers by status, 0 for none: %v; %d events recorded", took, statuses, len(recorded))
-
-	// What was recorded and not yet fetched is not lost either.
-	again := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MIGRATE": ""}})
-	awaitIdle(t, again)
 }
 
 // Calls that are under way when the service is told to stop are finished: here each
@@ -318,78 +313,82 @@ func TestStopCutsSlowDownload(t *testing.T) {
 // Run leaves no goroutine behind. It is not parallel: other tests' goroutines come and
 // go.
 func TestRunLeavesNoGoroutine(t *testing.T) {
-	fake := harness.NewFake(t)
-	url := database(t)
-	ready := filepath.Join(t.TempDir(), "ready.json")
-	before := goleak.IgnoreCurrent()
+	for _, e := range dbtest.Engines() {
+		t.Run(e.Name, func(t *testing.T) {
+			fake := harness.NewFake(t)
+			url := e.Database(t)
+			ready := filepath.Join(t.TempDir(), "ready.json")
+			before := goleak.IgnoreCurrent()
 
-	cfg := config.Serve{
-		Database: config.Database{DatabaseURL: url, DatabaseMaxConns: 8},
-		Addresses: config.Addresses{
-			HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", WebhookAddr: "127.0.0.1:0", ReadyFile: ready,
-		},
-		Liveblocks: config.Liveblocks{
-			ProjectID: "default", SecretKey: harness.SecretKey, WebhookSecret: []string{harness.WebhookSecret}, BaseURL: fake.URL,
-			CallsPerSecond: 1000, CallTimeout: 10 * time.Second, MaxAnswer: 64 << 20, ProbeMin: time.Second,
-		},
-		Work: config.Work{
-			Ack: "synced", Workers: 4, Settle: 50 * time.Millisecond, LeaseTTL: 3 * time.Second, MaxAttempts: 3,
-			BackoffMin: 10 * time.Millisecond, BackoffMax: time.Second, BusyPoll: 500 * time.Millisecond, SafetyPoll: time.Hour,
-			MaxData: 16 << 20, StopGrace: grace,
-		},
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)) }() // awaited below
-	var addrs app.Ready
-	harness.Eventually(t, patience, func() error {
-		b, err := os.ReadFile(ready)
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(b, &addrs)
-	})
+			cfg := config.Serve{
+				Database: config.Database{DatabaseURL: url, DatabaseMaxConns: 8},
+				Addresses: config.Addresses{
+					HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", WebhookAddr: "127.0.0.1:0", ReadyFile: ready,
+				},
+				Liveblocks: config.Liveblocks{
+					ProjectID: "default", SecretKey: harness.SecretKey, WebhookSecret: []string{harness.WebhookSecret}, BaseURL: fake.URL,
+					CallsPerSecond: 1000, CallTimeout: 10 * time.Second, MaxAnswer: 64 << 20, ProbeMin: time.Second,
+				},
+				Work: config.Work{
+					Ack: "synced", Workers: 4, Settle: 50 * time.Millisecond, LeaseTTL: 3 * time.Second, MaxAttempts: 3,
+					BackoffMin: 10 * time.Millisecond, BackoffMax: time.Second, BusyPoll: 500 * time.Millisecond, SafetyPoll: time.Hour,
+					MaxData: 16 << 20, StopGrace: grace,
+				},
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)) }() // awaited below
+			var addrs app.Ready
+			harness.Eventually(t, patience, func() error {
+				b, err := os.ReadFile(ready)
+				if err != nil {
+					return err
+				}
+				return json.Unmarshal(b, &addrs)
+			})
 
-	// Something of everything: a delivery, its fetch, a read over HTTP and over gRPC.
-	if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("1")}); err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{}
-	c := &http.Client{Transport: transport, Timeout: patience}
-	d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "room", Time: time.Now()})
-	if a := post(ctx, c, "http://"+addrs.WebhookAddr+"/api/liveblocks-webhook", d); a.status != http.StatusOK {
-		t.Fatalf("delivery = %+v; want 200", a)
-	}
-	resp, err := c.Get("http://" + addrs.HTTPAddr + roomPath("room", "/storage:read?format=plain-lson"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != string(storage("1")) {
-		t.Errorf("document = %s, %v", body, err)
-	}
-	_ = resp.Body.Close()
-	conn, err := grpc.NewClient(addrs.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mirror := mirrorv1.NewMirrorServiceClient(conn)
-	if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "room", MaxAge: durationpb.New(0), RequireFresh: true}); err != nil {
-		t.Error(err)
-	}
-	if _, err := readDocument(t, mirror, &mirrorv1.ReadDocumentRequest{RoomId: "room"}); err != nil {
-		t.Error(err)
-	}
+			// Something of everything: a delivery, its fetch, a read over HTTP and over gRPC.
+			if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("1")}); err != nil {
+				t.Fatal(err)
+			}
+			transport := &http.Transport{}
+			c := &http.Client{Transport: transport, Timeout: patience}
+			d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "room", Time: time.Now()})
+			if a := post(ctx, c, "http://"+addrs.WebhookAddr+"/api/liveblocks-webhook", d); a.status != http.StatusOK {
+				t.Fatalf("delivery = %+v; want 200", a)
+			}
+			resp, err := c.Get("http://" + addrs.HTTPAddr + roomPath("room", "/storage:read?format=plain-lson"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != string(storage("1")) {
+				t.Errorf("document = %s, %v", body, err)
+			}
+			_ = resp.Body.Close()
+			conn, err := grpc.NewClient(addrs.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mirror := mirrorv1.NewMirrorServiceClient(conn)
+			if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "room", MaxAge: durationpb.New(0), RequireFresh: true}); err != nil {
+				t.Error(err)
+			}
+			if _, err := readDocument(t, mirror, &mirrorv1.ReadDocumentRequest{RoomId: "room"}); err != nil {
+				t.Error(err)
+			}
 
-	stop()
-	if err := <-ended; err != nil {
-		t.Errorf("Run = %v; want nil", err)
+			stop()
+			if err := <-ended; err != nil {
+				t.Errorf("Run = %v; want nil", err)
+			}
+			// Ours, not the service's.
+			transport.CloseIdleConnections()
+			if err := conn.Close(); err != nil {
+				t.Error(err)
+			}
+			// None is known to stay. The fake's side of a connection ends when it reads that the
+			// service's has, so there may be a moment to wait.
+			harness.Eventually(t, patience, func() error { return goleak.Find(before) })
+		})
 	}
-	// Ours, not the service's.
-	transport.CloseIdleConnections()
-	if err := conn.Close(); err != nil {
-		t.Error(err)
-	}
-	// None is known to stay. The fake's side of a connection ends when it reads that the
-	// service's has, so there may be a moment to wait.
-	harness.Eventually(t, patience, func() error { return goleak.Find(before) })
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,9 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed"
 )
 
@@ -28,36 +31,63 @@ const (
 	settled = 3 * time.Second
 )
 
-// idleService is a service on a PostgreSQL that logs every statement and connection.
+// idleService is a service on a database server that logs every statement and
+// connection.
 type idleService struct {
 	*harness.Service
 	log  string
 	conn *grpc.ClientConn
 }
 
-func startIdle(t *testing.T) (idleService, *harness.Fake) {
-	t.Helper()
-	dir := harness.Dir(t, nil)
-	i := idleService{log: filepath.Join(dir, "statements.log")}
-	pg, err := pgembed.Start(t.Context(), pgembed.Config{
-		DataDir: filepath.Join(dir, "data"), LogPath: i.log, Settings: map[string]string{
-			"log_statement": "all", "log_connections": "on", "log_min_duration_statement": "0", "fsync": "off", "shared_buffers": "16MB",
-			// The checkpointer says when it has worked; that is not the service.
-			"log_checkpoints": "off",
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
-		defer cancel()
-		if err := pg.Stop(ctx); err != nil {
-			t.Errorf("stop PostgreSQL: %v", err)
+// logging starts a database server that writes a log, and returns the URL of a
+// database.
+var logging = map[*dbtest.Engine]func(t *testing.T, log string) (url string){
+	dbtest.Postgres: func(t *testing.T, log string) string {
+		t.Helper()
+		pg, err := pgembed.Start(t.Context(), pgembed.Config{
+			DataDir: filepath.Join(filepath.Dir(log), "data"), LogPath: log, Settings: map[string]string{
+				"log_statement": "all", "log_connections": "on", "log_min_duration_statement": "0", "fsync": "off", "shared_buffers": "16MB",
+				// The checkpointer says when it has worked; that is not the service.
+				"log_checkpoints": "off",
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+			defer cancel()
+			if err := pg.Stop(ctx); err != nil {
+				t.Errorf("stop PostgreSQL: %v", err)
+			}
+		})
+		return pg.URL()
+	},
+	dbtest.MySQL: func(t *testing.T, log string) string {
+		t.Helper()
+		if err := os.Chmod(filepath.Dir(log), 0o777); err != nil { // the server may have an account of its own
+			t.Fatal(err)
+		}
+		server := mysqltest.Start(t, mysqltest.Options{Settings: map[string]string{"general_log": "on", "general_log_file": log}})
+		return server.Database(t, "mirror")
+	},
+}
+
+// spoken reports whether a line of an engine's log is about something that a client
+// did.
+var spoken = map[*dbtest.Engine]func(line string) bool{
+	dbtest.Postgres: func(line string) bool {
+		return slices.ContainsFunc([]string{"statement:", "execute ", "connection", "duration:"}, func(s string) bool { return strings.Contains(line, s) })
+	},
+	dbtest.MySQL: func(string) bool { return true }, // its general log has nothing else
+}
+
+func startIdle(t *testing.T, e *dbtest.Engine) (idleService, *harness.Fake) {
+	t.Helper()
+	e.Need(t)
+	i := idleService{log: filepath.Join(harness.Dir(t, nil), "statements.log")}
 	fake := harness.NewFake(t)
-	i.Service = harness.Start(t, harness.Options{DatabaseURL: pg.URL(), UpstreamURL: fake.URL})
+	i.Service = harness.Start(t, harness.Options{DatabaseURL: logging[e](t, i.log), UpstreamURL: fake.URL})
 	i.conn = i.Dial(t)
 	return i, fake
 }
@@ -90,61 +120,62 @@ func (i idleService) probe(t *testing.T) {
 // the hour can sleep. Probes do not count as work.
 func TestIdleSendsNoQuery(t *testing.T) {
 	t.Parallel()
-	needServers(t)
-	s, fake := startIdle(t)
-	for n := range 20 {
-		room := fmt.Sprintf("room %d", n%4)
-		if n < 4 {
-			create(t, s.Service, fake, room, liveblockstest.RoomOptions{})
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		s, fake := startIdle(t, e)
+		for n := range 20 {
+			room := fmt.Sprintf("room %d", n%4)
+			if n < 4 {
+				create(t, s.Service, fake, room, liveblockstest.RoomOptions{})
+			}
+			if err := fake.SetStorage(room, storage(fmt.Sprint(n))); err != nil {
+				t.Fatal(err)
+			}
+			tell(t, s.Service, liveblockstest.StorageUpdated, room)
 		}
-		if err := fake.SetStorage(room, storage(fmt.Sprint(n))); err != nil {
-			t.Fatal(err)
+		for n := range 4 {
+			awaitStorage(t, s.Service, fmt.Sprintf("room %d", n), storage(fmt.Sprint(16+n)))
 		}
-		tell(t, s.Service, liveblockstest.StorageUpdated, room)
-	}
-	for n := range 4 {
-		awaitStorage(t, s.Service, fmt.Sprintf("room %d", n), storage(fmt.Sprint(16+n)))
-	}
-	if log := mustRead(t, s.log); bytes.Count(log, []byte("insert into mirror_event")) == 0 {
-		t.Fatalf("the log has nothing of the work that was done:\n%.2000s", log)
-	}
+		if log := mustRead(t, s.log); bytes.Count(log, []byte("insert into mirror_event")) == 0 {
+			t.Fatalf("the log has nothing of the work that was done:\n%.2000s", log)
+		}
 
-	// The last of the work: settle fetches, and the look that finds nothing more.
-	var begun int64
-	quiet := time.Now()
-	harness.Eventually(t, patience, func() error {
-		if size := s.size(t); size != begun {
-			begun, quiet = size, time.Now()
-		}
-		if time.Since(quiet) < settled {
-			return fmt.Errorf("the database was busy %s ago", time.Since(quiet))
-		}
-		return nil
-	})
+		// The last of the work: settle fetches, and the look that finds nothing more.
+		var begun int64
+		quiet := time.Now()
+		harness.Eventually(t, patience, func() error {
+			if size := s.size(t); size != begun {
+				begun, quiet = size, time.Now()
+			}
+			if time.Since(quiet) < settled {
+				return fmt.Errorf("the database was busy %s ago", time.Since(quiet))
+			}
+			return nil
+		})
 
-	ticker := time.NewTicker(5 * time.Second)
-	defer ticker.Stop()
-	for end := time.Now().Add(idleFor); time.Now().Before(end); {
-		s.probe(t)
-		select {
-		case <-ticker.C:
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		}
-	}
-	if said := mustRead(t, s.log)[begun:]; len(said) > 0 {
-		for line := range strings.Lines(string(said)) {
-			if strings.Contains(line, "statement:") || strings.Contains(line, "execute ") || strings.Contains(line, "connection") || strings.Contains(line, "duration:") {
-				t.Errorf("while idle: %s", line)
+		ticker := time.NewTicker(5 * time.Second)
+		defer ticker.Stop()
+		for end := time.Now().Add(idleFor); time.Now().Before(end); {
+			s.probe(t)
+			select {
+			case <-ticker.C:
+			case <-t.Context().Done():
+				t.Fatal(t.Context().Err())
 			}
 		}
-		t.Logf("all of what the log gained in %s:\n%s", idleFor, said)
-	}
+		if said := mustRead(t, s.log)[begun:]; len(said) > 0 {
+			for line := range strings.Lines(string(said)) {
+				if spoken[e](line) {
+					t.Errorf("while idle: %s", line)
+				}
+			}
+			t.Logf("all of what the log gained in %s:\n%s", idleFor, said)
+		}
 
-	// It was idle and not dead.
-	if err := fake.SetStorage("room 0", storage(`"awake"`)); err != nil {
-		t.Fatal(err)
-	}
-	tell(t, s.Service, liveblockstest.StorageUpdated, "room 0")
-	awaitStorage(t, s.Service, "room 0", storage(`"awake"`))
+		// It was idle and not dead.
+		if err := fake.SetStorage("room 0", storage(`"awake"`)); err != nil {
+			t.Fatal(err)
+		}
+		tell(t, s.Service, liveblockstest.StorageUpdated, "room 0")
+		awaitStorage(t, s.Service, "room 0", storage(`"awake"`))
+	})
 }

@@ -1,13 +1,12 @@
-// Package blackbox_test runs the real binary against a real PostgreSQL, over real
-// HTTP and gRPC, and looks at nothing but what an operator or a client can see.
+// Package blackbox_test runs the real binary against real databases, over real HTTP
+// and gRPC, and looks at nothing but what an operator or a client can see. What the
+// database can make a difference to runs on every engine, the rest on PostgreSQL.
 package blackbox_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -18,60 +17,47 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 )
 
 // patience bounds what takes milliseconds on a quiet machine.
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// These tests wait for other processes most of the time, so more of them run at
-	// once than there are cores, unless the command line says how many.
-	chosen := false
-	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
-	if !chosen {
-		if err := flag.Set("test.parallel", "6"); err != nil {
-			panic(err)
-		}
-	}
-	pgtest.Run(m)
+	harness.Parallel(6)
+	dbtest.Run(m)
 	harness.Clean()
 }
 
 // needServers leaves a test out where -short asks for tests without databases.
 func needServers(t testing.TB) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
-	}
+	dbtest.Postgres.Need(t)
 }
 
 // database returns the URL of a database of the test's own whose schema is current.
 func database(t testing.TB) string {
 	t.Helper()
-	needServers(t)
-	return pgtest.Clone(t, pgtest.Template(t, "schema", func(ctx context.Context, url string) error {
-		out, err := harness.Command(ctx, t, map[string]string{"DATABASE_URL": url}, "migrate").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	}))
+	return dbtest.Postgres.Database(t)
 }
 
 // start starts the service on a database and a fake of its own.
 func start(t testing.TB, env map[string]string) (*harness.Service, *harness.Fake) {
 	t.Helper()
+	return startOn(t, database(t), env)
+}
+
+// startOn starts the service on a database, with a fake of its own.
+func startOn(t testing.TB, url string, env map[string]string) (*harness.Service, *harness.Fake) {
+	t.Helper()
 	fake := harness.NewFake(t)
 	return harness.Start(t, harness.Options{
-		DatabaseURL: database(t), UpstreamURL: fake.URL, Env: with(env, "MIRROR_MIGRATE", ""),
+		DatabaseURL: url, UpstreamURL: fake.URL, Env: with(env, "MIRROR_MIGRATE", ""),
 	}), fake
 }
 
@@ -82,17 +68,6 @@ func with(env map[string]string, key, value string) map[string]string {
 		more[k] = v
 	}
 	return more
-}
-
-// connect opens a connection to a database that ends with the test.
-func connect(t testing.TB, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
-	return conn
 }
 
 // client follows no redirect and shares no connection with other tests' clients.
@@ -213,10 +188,11 @@ func awaitIdle(t testing.TB, s *harness.Service) {
 }
 
 // count is the answer to a query for one number.
-func count(t testing.TB, conn *pgx.Conn, sql string, args ...any) (n int) {
+func count(t testing.TB, db *dbtest.DB, sql string, args ...any) int {
 	t.Helper()
-	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
-		t.Fatalf("%s: %v", sql, err)
+	n, err := dbtest.Value[int](t.Context(), db, sql, args...)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return n
 }

@@ -9,6 +9,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 )
 
@@ -17,12 +18,14 @@ import (
 func TestStatusShowsTheReplicasOwnPause(t *testing.T) {
 	t.Parallel()
 	url := database(t)
-	conn := connect(t, url)
-	if _, err := conn.Exec(t.Context(), `
-		create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no pause is written here'; end $$;
-		create trigger refuse before insert or update on mirror_project for each row when (new.pause_reason <> '') execute function refuse();
-	`); err != nil {
-		t.Fatal(err)
+	db := dbtest.Postgres.Connect(t, url)
+	for _, statement := range []string{
+		"create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no pause is written here'; end $$",
+		"create trigger refuse before insert or update on mirror_project for each row when (new.pause_reason <> '') execute function refuse()",
+	} {
+		if _, err := db.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
 	}
 	replica := func() (*harness.Service, *harness.Fake) {
 		fake := harness.NewFake(t)
@@ -57,7 +60,7 @@ func TestStatusShowsTheReplicasOwnPause(t *testing.T) {
 		}
 		return nil
 	})
-	if n := count(t, conn, "select count(*) from mirror_project where pause_reason <> ''"); n != 0 {
+	if n := count(t, db, "select count(*) from mirror_project where pause_reason <> ''"); n != 0 {
 		t.Fatalf("%d rows say that the project is paused; want none, or this test shows nothing", n)
 	}
 	if p := project(refused); p.GetPauseReason() == "" {

@@ -18,6 +18,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 )
 
 // devKey is the only key the Liveblocks dev server takes.
@@ -147,40 +148,41 @@ func act(t *testing.T, dev devServer, s *harness.Service, name string) (told str
 // server, arrive in the mirror as the REST API has them, every byte of them.
 func TestMirrorEqualsRealLiveblocks(t *testing.T) {
 	t.Parallel()
-	needServers(t)
-	dev := startDevServer(t)
-	url := database(t)
-	s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: dev.url, Env: map[string]string{
-		"LIVEBLOCKS_SECRET_KEY": devKey, "MIRROR_MIGRATE": "",
-	}})
-	sent := 0
-	for _, name := range []string{"create", "edit", "replace"} {
-		told := act(t, dev, s, name)
-		sent += told.Sent
-		compare(t, dev, s)
-		if name == "edit" {
-			// Otherwise two empty documents would be equal just as well.
-			checkEdits(t, dev, told.Todos, told.File)
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		dev := startDevServer(t)
+		url := e.Database(t)
+		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: dev.url, Env: map[string]string{
+			"LIVEBLOCKS_SECRET_KEY": devKey, "MIRROR_MIGRATE": "",
+		}})
+		sent := 0
+		for _, name := range []string{"create", "edit", "replace"} {
+			told := act(t, dev, s, name)
+			sent += told.Sent
+			compare(t, dev, s)
+			if name == "edit" {
+				// Otherwise two empty documents would be equal just as well.
+				checkEdits(t, dev, told.Todos, told.File)
+			}
 		}
-	}
-	if n := count(t, connect(t, url), "select count(*) from mirror_event"); n*2 != sent {
-		t.Errorf("%d deliveries, each sent twice, left %d events; want %d", sent, n, sent/2)
-	}
+		if n := count(t, e.Connect(t, url), "select count(*) from mirror_event"); n*2 != sent {
+			t.Errorf("%d deliveries, each sent twice, left %d events; want %d", sent, n, sent/2)
+		}
 
-	// roöm is gone, and what there was of it can still be seen.
-	if status, _, body := s.Get(t, roomPath("roöm", "")); status != http.StatusNotFound {
-		t.Errorf("deleted room answered %d: %s; want 404", status, body)
-	}
-	if status, _, _ := s.Get(t, roomPath("roöm", "/storage:read")); status != http.StatusNotFound {
-		t.Errorf("Storage of a deleted room answered %d; want 404", status)
-	}
-	gone, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "roöm", ShowDeleted: true})
-	if err != nil {
-		t.Fatalf("GetRoom of a tombstone: %v", err)
-	}
-	if r := gone.GetRoom(); !r.GetFreshness().GetDeleteTime().IsValid() || r.GetMetadata()["name"].GetStringValue() != "Room 3 “roöm”" {
-		t.Errorf("tombstone = %v; want the room as it was, with its delete time", r)
-	}
+		// roöm is gone, and what there was of it can still be seen.
+		if status, _, body := s.Get(t, roomPath("roöm", "")); status != http.StatusNotFound {
+			t.Errorf("deleted room answered %d: %s; want 404", status, body)
+		}
+		if status, _, _ := s.Get(t, roomPath("roöm", "/storage:read")); status != http.StatusNotFound {
+			t.Errorf("Storage of a deleted room answered %d; want 404", status)
+		}
+		gone, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "roöm", ShowDeleted: true})
+		if err != nil {
+			t.Fatalf("GetRoom of a tombstone: %v", err)
+		}
+		if r := gone.GetRoom(); !r.GetFreshness().GetDeleteTime().IsValid() || r.GetMetadata()["name"].GetStringValue() != "Room 3 “roöm”" {
+			t.Errorf("tombstone = %v; want the room as it was, with its delete time", r)
+		}
+	})
 }
 
 // compare waits until the mirror holds exactly the rooms the dev server has, and each

@@ -19,6 +19,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
@@ -54,56 +55,58 @@ func signature(id string, at time.Time, sig string) http.Header {
 // anew by Svix' own library and by ours, it is recorded byte for byte.
 func TestRecordedWebhooks(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, nil)
-	if err := fake.CreateRoom("mirror:storage", liveblockstest.RoomOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	vs := vectors(t)
-	for _, v := range vs {
-		header := http.Header{"Webhook-Id": {v.ID}, "Webhook-Timestamp": {v.Timestamp}, "Webhook-Signature": {v.Signature}}
-		got := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), header, strings.NewReader(v.Body))
-		if got.status != http.StatusUnauthorized || got.reason() != "TIMESTAMP_OUT_OF_TOLERANCE" {
-			t.Errorf("%s as recorded: %d %s; want 401 TIMESTAMP_OUT_OF_TOLERANCE", v.Name, got.status, got.body)
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		s, fake := startOn(t, e.Database(t), nil)
+		if err := fake.CreateRoom("mirror:storage", liveblockstest.RoomOptions{}); err != nil {
+			t.Fatal(err)
 		}
-	}
+		vs := vectors(t)
+		for _, v := range vs {
+			header := http.Header{"Webhook-Id": {v.ID}, "Webhook-Timestamp": {v.Timestamp}, "Webhook-Signature": {v.Signature}}
+			got := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), header, strings.NewReader(v.Body))
+			if got.status != http.StatusUnauthorized || got.reason() != "TIMESTAMP_OUT_OF_TOLERANCE" {
+				t.Errorf("%s as recorded: %d %s; want 401 TIMESTAMP_OUT_OF_TOLERANCE", v.Name, got.status, got.body)
+			}
+		}
 
-	now := time.Now()
-	bySvix := svixSign(t, now, vs)
-	events := mirrorv1.NewEventServiceClient(s.Dial(t))
-	for i, v := range vs {
-		ours := harness.SignAs(t, v.ID, now, []byte(v.Body))
-		if theirs := bySvix[i]; ours.Header.Get("Webhook-Signature") != theirs {
-			t.Errorf("%s: our signature differs from that of Svix", v.Name)
-		}
-		// Svix' goes first and is recorded; ours has to be its duplicate.
-		for _, d := range []struct {
-			header    http.Header
-			duplicate bool
-		}{{signature(v.ID, now, bySvix[i]), false}, {ours.Header, true}} {
-			got := send(t, http.MethodPost, s.URL("/v1/webhooks/liveblocks"), d.header, strings.NewReader(v.Body))
-			var receipt struct {
-				EventID   string `json:"eventId"`
-				Duplicate bool   `json:"duplicate"`
-				Outcome   string `json:"outcome"`
+		now := time.Now()
+		bySvix := svixSign(t, now, vs)
+		events := mirrorv1.NewEventServiceClient(s.Dial(t))
+		for i, v := range vs {
+			ours := harness.SignAs(t, v.ID, now, []byte(v.Body))
+			if theirs := bySvix[i]; ours.Header.Get("Webhook-Signature") != theirs {
+				t.Errorf("%s: our signature differs from that of Svix", v.Name)
 			}
-			if err := json.Unmarshal(got.body, &receipt); err != nil || got.status != http.StatusOK {
-				t.Fatalf("%s: %d %s (%v); want 200", v.Name, got.status, got.body, err)
+			// Svix' goes first and is recorded; ours has to be its duplicate.
+			for _, d := range []struct {
+				header    http.Header
+				duplicate bool
+			}{{signature(v.ID, now, bySvix[i]), false}, {ours.Header, true}} {
+				got := send(t, http.MethodPost, s.URL("/v1/webhooks/liveblocks"), d.header, strings.NewReader(v.Body))
+				var receipt struct {
+					EventID   string `json:"eventId"`
+					Duplicate bool   `json:"duplicate"`
+					Outcome   string `json:"outcome"`
+				}
+				if err := json.Unmarshal(got.body, &receipt); err != nil || got.status != http.StatusOK {
+					t.Fatalf("%s: %d %s (%v); want 200", v.Name, got.status, got.body, err)
+				}
+				if receipt.EventID != v.ID || receipt.Duplicate != d.duplicate {
+					t.Errorf("%s: receipt %+v; want duplicate = %v", v.Name, receipt, d.duplicate)
+				}
 			}
-			if receipt.EventID != v.ID || receipt.Duplicate != d.duplicate {
-				t.Errorf("%s: receipt %+v; want duplicate = %v", v.Name, receipt, d.duplicate)
+			resp, err := events.GetEvent(t.Context(), &mirrorv1.GetEventRequest{EventId: v.ID})
+			if err != nil {
+				t.Fatalf("GetEvent of %s: %v", v.Name, err)
+			}
+			ev := resp.GetEvent()
+			kind, _, _ := strings.Cut(v.Name, "-")
+			if !bytes.Equal(ev.GetPayload(), []byte(v.Body)) || ev.GetType() != kind || ev.GetSendTime().GetSeconds() != now.Unix() {
+				t.Errorf("event %s = %v; want type %s and the payload as posted", v.Name, ev, kind)
 			}
 		}
-		resp, err := events.GetEvent(t.Context(), &mirrorv1.GetEventRequest{EventId: v.ID})
-		if err != nil {
-			t.Fatalf("GetEvent of %s: %v", v.Name, err)
-		}
-		ev := resp.GetEvent()
-		kind, _, _ := strings.Cut(v.Name, "-")
-		if !bytes.Equal(ev.GetPayload(), []byte(v.Body)) || ev.GetType() != kind || ev.GetSendTime().GetSeconds() != now.Unix() {
-			t.Errorf("event %s = %v; want type %s and the payload as posted", v.Name, ev, kind)
-		}
-	}
-	awaitIdle(t, s)
+		awaitIdle(t, s)
+	})
 }
 
 // svixSign signs the vectors with Svix' own library.

@@ -2,7 +2,6 @@ package crash_test
 
 import (
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,8 +14,8 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
 
 // refusals counts the deliveries of s that are refused from now on, which they
@@ -41,65 +40,49 @@ func (s *site) wantReady(service *harness.Service, status int) {
 	})
 }
 
-// killServer ends a PostgreSQL server with SIGKILL and waits until another
-// process serves its data.
-func killServer(t *testing.T, pid int, now func() (int, error)) {
-	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatalf("kill PostgreSQL = %v", err)
-	}
-	eventually(t, func() error {
-		p, err := now()
-		if err != nil {
-			return err
-		}
-		return unless(p != 0 && p != pid, "no new server yet")
-	})
-}
-
 // Invariant 1 while the database comes and goes: what cannot be recorded is
 // refused, and what was acknowledged outlives a crash of the server.
-func TestPostgresKilled(t *testing.T) {
+func TestDatabaseKilled(t *testing.T) {
 	t.Parallel()
-	server := pgtest.Start(t)
-	if err := postgres.Migrate(t.Context(), server.URL(), slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatalf("Migrate = %v", err)
-	}
-	s := newSite(t, server.URL())
-	service := s.start()
-	s.populate(service)
-	s.wantReady(service, http.StatusOK)
-	pid := func() (int, error) { return server.Pid(), nil }
-	stop := s.load()
-	s.more(20)
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		server := e.Server(t)
+		s := newSiteAt(t, e, server.URL)
+		service := s.start()
+		s.populate(service)
+		s.wantReady(service, http.StatusOK)
+		stop := s.load()
+		s.more(20)
 
-	// An outage that lasts: the server comes back, and the way to it stays cut
-	// until all was seen.
-	refused := s.refusals()
-	s.proxy.shut()
-	killServer(t, server.Pid(), pid)
-	eventually(t, func() error { return unless(refused.Load() >= 3, "%d deliveries refused", refused.Load()) })
-	s.wantReady(service, http.StatusServiceUnavailable)
-	if code, _, _ := service.Get(t, "/healthz"); code != http.StatusOK {
-		t.Fatalf("/healthz in an outage = %d; want 200, or the process would be restarted for nothing", code)
-	}
-	s.proxy.open()
-	s.wantReady(service, http.StatusOK)
-	s.more(50)
-
-	// One as short as it can be.
-	killServer(t, server.Pid(), pid)
-	s.more(50)
-
-	// Connections that break, wherever they are.
-	for range 5 {
+		// An outage that lasts: the server comes back, and the way to it stays cut
+		// until all was seen.
+		refused := s.refusals()
 		s.proxy.shut()
+		server.Kill(t)
+		server.Restart(t)
+		eventually(t, func() error { return unless(refused.Load() >= 3, "%d deliveries refused", refused.Load()) })
+		s.wantReady(service, http.StatusServiceUnavailable)
+		if code, _, _ := service.Get(t, "/healthz"); code != http.StatusOK {
+			t.Fatalf("/healthz in an outage = %d; want 200, or the process would be restarted for nothing", code)
+		}
 		s.proxy.open()
-		s.more(15)
-	}
-	s.wantReady(service, http.StatusOK)
-	stop()
-	s.converge(service)
+		s.wantReady(service, http.StatusOK)
+		s.more(50)
+
+		// One as short as it can be.
+		server.Kill(t)
+		server.Restart(t)
+		s.more(50)
+
+		// Connections that break, wherever they are.
+		for range 5 {
+			s.proxy.shut()
+			s.proxy.open()
+			s.more(15)
+		}
+		s.wantReady(service, http.StatusOK)
+		stop()
+		s.converge(service)
+	})
 }
 
 // embeddedServer reads from the pid file of the data folder who runs there, and
@@ -121,7 +104,7 @@ func embeddedServer(dataDir string) (pid int, socket string, err error) {
 func embedded(t *testing.T, as *syscall.Credential) (s *site, service *harness.Service, dataDir string) {
 	t.Helper()
 	dataDir = filepath.Join(harness.Dir(t, as), "data")
-	s = newSite(t, "")
+	s = newSiteAt(t, dbtest.Postgres, "")
 	s.as = as
 	s.env["MIRROR_DATA_DIR"] = dataDir
 	service = s.start()
@@ -130,7 +113,7 @@ func embedded(t *testing.T, as *syscall.Credential) (s *site, service *harness.S
 		t.Fatalf("embedded server = %v", err)
 	}
 	query := url.Values{"host": {socket}, "port": {"5432"}, "user": {"postgres"}, "sslmode": {"disable"}}
-	s.connect((&url.URL{Scheme: "postgres", Path: "/mirror", RawQuery: query.Encode()}).String())
+	s.db = dbtest.Postgres.Connect(t, (&url.URL{Scheme: "postgres", Path: "/mirror", RawQuery: query.Encode()}).String())
 	return s, service, dataDir
 }
 
@@ -138,7 +121,7 @@ func embedded(t *testing.T, as *syscall.Credential) (s *site, service *harness.S
 // about to go.
 func (s *site) end(service *harness.Service) {
 	s.t.Helper()
-	s.db.Close()
+	_ = s.db.Close() // there is nothing to flush
 	if _, err := service.Stop(s.t); err != nil {
 		s.t.Fatalf("Stop = %v", err)
 	}
@@ -157,9 +140,15 @@ func TestEmbeddedPostgresKilled(t *testing.T) {
 		if err != nil {
 			t.Fatalf("embedded server = %v", err)
 		}
-		killServer(t, pid, func() (int, error) {
-			pid, _, err := embeddedServer(dataDir)
-			return pid, err
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatalf("kill PostgreSQL = %v", err)
+		}
+		eventually(t, func() error {
+			next, _, err := embeddedServer(dataDir)
+			if err != nil {
+				return err
+			}
+			return unless(next != pid, "no new server yet")
 		})
 		// It stays so for a second at least, until the database has proved itself.
 		s.wantReady(service, http.StatusServiceUnavailable)
@@ -216,71 +205,85 @@ func TestEmbeddedServiceKilled(t *testing.T) {
 // has died of it.
 func TestLedgerCommitCut(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name     string
-		when     moment
+	cases := []struct {
+		name string
+		when moment
+		// commit means the statement that commits, which may be the only one.
+		commit   bool
 		recorded int
 		dies     bool
 	}{
 		{name: "statement not sent", when: beforeSend},
 		{name: "statement half sent", when: halfSent},
-		{name: "reply lost", when: beforeReply, recorded: 1},
-		{name: "reply and service lost", when: beforeReply, recorded: 1, dies: true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, clone(t))
-			service := s.start("MIRROR_BUSY_POLL=100ms")
-			next := service
-			s.create("room", document(1))
-			s.converge(service)
-			if c.dies {
-				next = s.start("MIRROR_BUSY_POLL=100ms")
-			}
-			s.idle(500 * time.Millisecond) // no look for work of earlier days finds this one by chance
-
-			s.fake.OnEvent(nil) // this one is delivered by hand
-			d := s.update("room", document(2))
-			tr := s.proxy.set(c.when, "AcceptEvents")
-			type answer struct {
-				code   int
-				header http.Header
-				err    error
-			}
-			first := make(chan answer, 1)
-			go func() {
-				code, header, err := s.post(service, d)
-				first <- answer{code, header, err}
-			}()
-			tr.await(t)
-			if n := recorded(s, []string{d.ID}); n != c.recorded {
-				t.Fatalf("event recorded %d times; want %d", n, c.recorded)
-			}
-			if c.dies {
-				s.kill(service)
-			}
-			tr.cut()
-			switch got := <-first; {
-			case c.dies && got.err == nil:
-				t.Fatalf("answer of the dead = %d; want none", got.code)
-			case !c.dies && (got.err != nil || got.code != http.StatusServiceUnavailable || got.header.Get("Retry-After") == ""):
-				t.Fatalf("answer after the cut = %d, %v, %v; want 503 with Retry-After", got.code, got.header, got.err)
-			}
-			generation := one[int64](s, "select generation from mirror_resource_state where kind = 2")
-
-			code, _, body, err := s.exchange(next, d)
-			var receipt struct{ Duplicate bool }
-			if err != nil || code != http.StatusOK || json.Unmarshal(body, &receipt) != nil || receipt.Duplicate != (c.recorded == 1) {
-				t.Fatalf("second attempt = %d %s, %v; want 200, and a duplicate: %v", code, body, err, c.recorded == 1)
-			}
-			s.sent[d.ID] = &sent{body: d.Body, acked: true}
-			want := generation + 1 - int64(c.recorded)
-			if got := one[int64](s, "select generation from mirror_resource_state where kind = 2"); got != want {
-				t.Fatalf("generation = %d; want %d: a duplicate raises none", got, want)
-			}
-			s.converge(next)
-		})
+		{name: "commit not sent", when: beforeSend, commit: true},
+		{name: "commit half sent", when: halfSent, commit: true},
+		{name: "reply lost", when: beforeReply, commit: true, recorded: 1},
+		{name: "reply and service lost", when: beforeReply, commit: true, recorded: 1, dies: true},
 	}
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for _, c := range cases {
+			statement := []string{wordsOf[e].ledger}
+			if c.commit {
+				if wordsOf[e].alone && c.recorded == 0 {
+					continue // the same as the case of the statement
+				}
+				statement = append(statement, "commit")
+			}
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, e)
+				service := s.start("MIRROR_BUSY_POLL=100ms")
+				next := service
+				s.create("room", document(1))
+				s.converge(service)
+				if c.dies {
+					next = s.start("MIRROR_BUSY_POLL=100ms")
+				}
+				s.idle(500 * time.Millisecond) // no look for work of earlier days finds this one by chance
+
+				s.fake.OnEvent(nil) // this one is delivered by hand
+				d := s.update("room", document(2))
+				tr := s.proxy.set(c.when, statement...)
+				type answer struct {
+					code   int
+					header http.Header
+					err    error
+				}
+				first := make(chan answer, 1)
+				go func() {
+					code, header, err := s.post(service, d)
+					first <- answer{code, header, err}
+				}()
+				tr.await(t)
+				if n := recorded(s, []string{d.ID}); n != c.recorded {
+					t.Fatalf("event recorded %d times; want %d", n, c.recorded)
+				}
+				if c.dies {
+					s.kill(service)
+				}
+				tr.cut()
+				switch got := <-first; {
+				case c.dies && got.err == nil:
+					t.Fatalf("answer of the dead = %d; want none", got.code)
+				case !c.dies && (got.err != nil || got.code != http.StatusServiceUnavailable || got.header.Get("Retry-After") == ""):
+					t.Fatalf("answer after the cut = %d, %v, %v; want 503 with Retry-After", got.code, got.header, got.err)
+				}
+				generation := one[int64](s, "select generation from mirror_resource_state where kind = 2")
+
+				code, _, body, err := s.exchange(next, d)
+				var receipt struct{ Duplicate bool }
+				if err != nil || code != http.StatusOK || json.Unmarshal(body, &receipt) != nil || receipt.Duplicate != (c.recorded == 1) {
+					t.Fatalf("second attempt = %d %s, %v; want 200, and a duplicate: %v", code, body, err, c.recorded == 1)
+				}
+				s.sent[d.ID] = &sent{body: d.Body, acked: true}
+				want := generation + 1 - int64(c.recorded)
+				if got := one[int64](s, "select generation from mirror_resource_state where kind = 2"); got != want {
+					t.Fatalf("generation = %d; want %d: a duplicate raises none", got, want)
+				}
+				s.converge(next)
+			})
+		}
+	})
 }
 
 // update changes a document whose event nobody delivers, and returns its signed
@@ -293,46 +296,54 @@ func (s *site) update(room string, lson []byte) harness.Delivery {
 	return harness.SignEvent(s.t, storageUpdated(room))
 }
 
+// changes is how many numbers the feed has given out.
+func (s *site) changes() int64 {
+	s.t.Helper()
+	return one[int64](s, "select coalesce(sum(n), 0) from mirror_feed_head")
+}
+
 // The same for what was fetched: whether it was written or not, it ends up there
 // once.
 func TestApplyCommitCut(t *testing.T) {
 	t.Parallel()
-	for name, when := range map[string]moment{"commit not sent": beforeSend, "reply lost": beforeReply} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, clone(t))
-			service := s.start()
-			s.create("room", document(1))
-			s.converge(service)
-			changes := one[int64](s, "select sum(n)::bigint from mirror_feed_head")
-			tr := s.proxy.set(when, "UpsertDocument", "commit")
-			if err := s.fake.SetStorage("room", document(2)); err != nil {
-				t.Fatalf("SetStorage = %v", err)
-			}
-			tr.await(t)
-			want := 0
-			if when == beforeReply {
-				want = 1
-			}
-			if n := written(s, tr); n != want {
-				t.Fatalf("document written %d times; want %d", n, want)
-			}
-			tr.cut()
-			s.converge(service)
-			if n := one[int64](s, "select sum(n)::bigint from mirror_feed_head"); n != changes+1 {
-				t.Fatalf("change entries = %d; want %d, since one thing changed once", n, changes+1)
-			}
-		})
-	}
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for name, when := range map[string]moment{"commit not sent": beforeSend, "reply lost": beforeReply} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, e)
+				service := s.start()
+				s.create("room", document(1))
+				s.converge(service)
+				changes := s.changes()
+				tr := s.proxy.set(when, writeDocument, "commit")
+				if err := s.fake.SetStorage("room", document(2)); err != nil {
+					t.Fatalf("SetStorage = %v", err)
+				}
+				tr.await(t)
+				want := 0
+				if when == beforeReply {
+					want = 1
+				}
+				if n := written(s, tr); n != want {
+					t.Fatalf("document written %d times; want %d", n, want)
+				}
+				tr.cut()
+				s.converge(service)
+				if n := s.changes(); n != changes+1 {
+					t.Fatalf("change entries = %d; want %d, since one thing changed once", n, changes+1)
+				}
+			})
+		}
+	})
 }
 
 // Through a pooler that hands every transaction another connection, with a
 // straight way for the migrations.
 func TestPooler(t *testing.T) {
 	t.Parallel()
-	direct := pgtest.Database(t)
+	direct := dbtest.Postgres.Empty(t)
 	pooler := pgtest.StartPooler(t, direct)
-	s := newSite(t, direct)
+	s := newSiteAt(t, dbtest.Postgres, direct)
 	s.url = pooler.URL
 	s.env["DATABASE_DIRECT_URL"] = s.proxy.url
 	s.env["MIRROR_MIGRATE"] = "true"

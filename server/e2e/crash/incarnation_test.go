@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 )
 
@@ -20,7 +21,7 @@ func (s *site) awaitRoom(id string) {
 	s.t.Helper()
 	s.senders.Wait()
 	eventually(s.t, func() error {
-		have, err := queryOne[[]byte](s, "select case when delete_time is null then source_json else '' end from mirror_room where room_id = $1", id)
+		have, err := queryOne[[]byte](s, "select case when delete_time is null then source_json else '' end from mirror_room where room_id = ?", id)
 		if err != nil {
 			return err
 		}
@@ -60,59 +61,61 @@ func TestEarlierIncarnation(t *testing.T) {
 			return unless(s.proxy.executed("LockChild") > begun, "the old answer is not applied yet")
 		})
 	}
-	for _, c := range []struct {
-		name  string
-		steps []func(*site)
-	}{
-		{"created anew", []func(*site){create, release}},
-		{"deleted and created anew", []func(*site){remove, create, release}},
-		{"deleted, and created anew afterwards", []func(*site){remove, release, create}},
-		{"deleted", []func(*site){remove, release}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, clone(t))
-			s.env["MIRROR_LEASE_TTL"] = "5s" // the fetch that is held must not lose it
-			service := s.start()
-			s.create(room, first)
-			s.converge(service)
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for _, c := range []struct {
+			name  string
+			steps []func(*site)
+		}{
+			{"created anew", []func(*site){create, release}},
+			{"deleted and created anew", []func(*site){remove, create, release}},
+			{"deleted, and created anew afterwards", []func(*site){remove, release, create}},
+			{"deleted", []func(*site){remove, release}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, e)
+				s.env["MIRROR_LEASE_TTL"] = "5s" // the fetch that is held must not lose it
+				service := s.start()
+				s.create(room, first)
+				s.converge(service)
 
-			s.held = s.hold(room)
-			next := s.hold(room) // nothing newer covers up what the old answer may do
-			if err := s.fake.SetStorage(room, old); err != nil {
-				t.Fatalf("SetStorage = %v", err)
-			}
-			s.awaitHeld(s.held, 1)
-			client := service.Mirror(t)
-			read := func(deleted bool) ([]byte, error) {
-				resp, err := client.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
-					RoomId: room, ShowDeleted: deleted,
-					Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON, View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
-				})
-				return resp.GetDocument().GetContent(), err
-			}
-			for _, step := range c.steps {
-				step(s)
-				if got, err := read(false); status.Code(err) != codes.NotFound {
-					t.Fatalf("document = %s, %v; want none before that of the later incarnation", got, err)
+				s.held = s.hold(room)
+				next := s.hold(room) // nothing newer covers up what the old answer may do
+				if err := s.fake.SetStorage(room, old); err != nil {
+					t.Fatalf("SetStorage = %v", err)
 				}
-			}
-			if _, exists := s.fake.RoomSource(room); exists {
-				s.awaitHeld(next, 1)
-				if got, err := read(false); status.Code(err) != codes.NotFound {
-					t.Fatalf("document = %s, %v; want none before that of the later incarnation", got, err)
+				s.awaitHeld(s.held, 1)
+				client := service.Mirror(t)
+				read := func(deleted bool) ([]byte, error) {
+					resp, err := client.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
+						RoomId: room, ShowDeleted: deleted,
+						Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON, View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
+					})
+					return resp.GetDocument().GetContent(), err
 				}
-				next.Release()
-			} else if got, err := read(true); err != nil || !bytes.Equal(got, first) {
-				t.Fatalf("document of the tombstone = %s, %v; want the last one mirrored, %s", got, err, first)
-			}
-			s.converge(service)
-			calls := s.fetches(room, liveblockstest.EndpointStorage)
-			if !slices.ContainsFunc(calls, func(c liveblockstest.Call) bool {
-				return c.Status == http.StatusOK && c.Begin.Before(s.released) && c.End.After(s.released)
-			}) {
-				t.Fatalf("fetches = %+v; want one that was held and then answered", calls)
-			}
-		})
-	}
+				for _, step := range c.steps {
+					step(s)
+					if got, err := read(false); status.Code(err) != codes.NotFound {
+						t.Fatalf("document = %s, %v; want none before that of the later incarnation", got, err)
+					}
+				}
+				if _, exists := s.fake.RoomSource(room); exists {
+					s.awaitHeld(next, 1)
+					if got, err := read(false); status.Code(err) != codes.NotFound {
+						t.Fatalf("document = %s, %v; want none before that of the later incarnation", got, err)
+					}
+					next.Release()
+				} else if got, err := read(true); err != nil || !bytes.Equal(got, first) {
+					t.Fatalf("document of the tombstone = %s, %v; want the last one mirrored, %s", got, err, first)
+				}
+				s.converge(service)
+				calls := s.fetches(room, liveblockstest.EndpointStorage)
+				if !slices.ContainsFunc(calls, func(c liveblockstest.Call) bool {
+					return c.Status == http.StatusOK && c.Begin.Before(s.released) && c.End.After(s.released)
+				}) {
+					t.Fatalf("fetches = %+v; want one that was held and then answered", calls)
+				}
+			})
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 )
 
@@ -23,101 +24,105 @@ func (s *site) project(service *harness.Service) *mirrorv1.ProjectStatus {
 // Liveblocks says how long to wait, and that is how long nothing is fetched.
 func TestRateLimited(t *testing.T) {
 	t.Parallel()
-	const wait = 3 * time.Second
-	s := newSite(t, clone(t))
-	service := s.start()
-	s.populate(service)
-	rate := s.project(service).GetCallsPerSecondLimit()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		const wait = 3 * time.Second
+		s := newSite(t, e)
+		service := s.start()
+		s.populate(service)
+		rate := s.project(service).GetCallsPerSecondLimit()
 
-	s.fake.Script(liveblockstest.Match{Room: "plan"}, liveblockstest.TooMany("3"))
-	s.setStorage(1000, "plan")
-	var until time.Time
-	eventually(t, func() error {
-		p := s.project(service)
-		until = p.GetThrottledUntilTime().AsTime()
-		return unless(p.GetThrottledUntilTime() != nil, "GetStatus shows no throttling: %v", p)
-	})
-	calls := s.fetches("plan", liveblockstest.EndpointStorage)
-	refused := calls[len(calls)-1]
-	if refused.Status != http.StatusTooManyRequests || until.Before(refused.Begin.Add(wait)) || until.After(time.Now().Add(wait)) {
-		t.Fatalf("throttled until %v after %+v; want %s later", until, refused, wait)
-	}
-	if now := s.project(service).GetCallsPerSecondLimit(); now > rate/2 {
-		t.Errorf("calls per second = %v after a refusal, %v before; want at most half", now, rate)
-	}
-	// Webhooks are recorded as ever.
-	s.setStorage(2000, "Plan", "plan ", "room-08")
-	s.senders.Wait()
-	if n := one[int](s, "select coalesce(max(attempts), 0) from mirror_resource_state"); n != 0 {
-		t.Errorf("attempts = %d; want none burned by 429", n)
-	}
-	s.converge(service)
-	for _, c := range s.fake.Log() {
-		if c.Begin.After(refused.End) && c.Begin.Before(refused.Begin.Add(wait)) {
-			t.Errorf("call %+v in the time that Liveblocks asked for", c)
+		s.fake.Script(liveblockstest.Match{Room: "plan"}, liveblockstest.TooMany("3"))
+		s.setStorage(1000, "plan")
+		var until time.Time
+		eventually(t, func() error {
+			p := s.project(service)
+			until = p.GetThrottledUntilTime().AsTime()
+			return unless(p.GetThrottledUntilTime() != nil, "GetStatus shows no throttling: %v", p)
+		})
+		calls := s.fetches("plan", liveblockstest.EndpointStorage)
+		refused := calls[len(calls)-1]
+		if refused.Status != http.StatusTooManyRequests || until.Before(refused.Begin.Add(wait)) || until.After(time.Now().Add(wait)) {
+			t.Fatalf("throttled until %v after %+v; want %s later", until, refused, wait)
 		}
-	}
+		if now := s.project(service).GetCallsPerSecondLimit(); now > rate/2 {
+			t.Errorf("calls per second = %v after a refusal, %v before; want at most half", now, rate)
+		}
+		// Webhooks are recorded as ever.
+		s.setStorage(2000, "Plan", "plan ", "room-08")
+		s.senders.Wait()
+		if n := one[int](s, "select coalesce(max(attempts), 0) from mirror_resource_state"); n != 0 {
+			t.Errorf("attempts = %d; want none burned by 429", n)
+		}
+		s.converge(service)
+		for _, c := range s.fake.Log() {
+			if c.Begin.After(refused.End) && c.Begin.Before(refused.Begin.Add(wait)) {
+				t.Errorf("call %+v in the time that Liveblocks asked for", c)
+			}
+		}
+	})
 }
 
 // A key that is refused stops the fetching, not the recording, and that shows.
 // When it works again everything goes on by itself.
 func TestKeyRefused(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name           string
-		refuse, accept func(s *site)
-	}{
-		{
-			"401", func(s *site) {
-				s.fake.Script(liveblockstest.Match{}, liveblockstest.Status(http.StatusUnauthorized, "UNAUTHORIZED").Always())
-			}, func(s *site) { s.fake.ClearScripts() },
-		},
-		{
-			"key revoked", func(s *site) { s.fake.SetSecret("sk_another") }, func(s *site) { s.fake.SetSecret(harness.SecretKey) },
-		},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, clone(t))
-			s.env["MIRROR_LIVEBLOCKS_PROBE_MIN"] = "200ms"
-			service := s.start()
-			s.populate(service)
-			c.refuse(s)
-			s.setStorage(1000, "plan")
-			paused := s.awaitPause(service)
-			s.senders.Wait()
-			fetched := s.fake.Calls("", liveblockstest.EndpointStorage)
-			probed := s.fake.Calls("", liveblockstest.EndpointListRooms)
-			s.setStorage(2000, "Plan", "plan ", "room-08", "room-09")
-			s.senders.Wait() // they are accepted
-			eventually(t, func() error {
-				n := s.fake.Calls("", liveblockstest.EndpointListRooms) - probed
-				return unless(n >= 2, "%d probes", n)
-			})
-			if n := s.fake.Calls("", liveblockstest.EndpointStorage); n != fetched {
-				t.Errorf("%d fetches while the key is refused; want none", n-fetched)
-			}
-			if n := s.project(service).GetPendingTasks(); n == 0 {
-				t.Error("pending tasks = 0 while nothing is fetched")
-			}
-			c.accept(s)
-			s.awaitResume(service)
-			s.converge(service)
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for _, c := range []struct {
+			name           string
+			refuse, accept func(s *site)
+		}{
+			{
+				"401", func(s *site) {
+					s.fake.Script(liveblockstest.Match{}, liveblockstest.Status(http.StatusUnauthorized, "UNAUTHORIZED").Always())
+				}, func(s *site) { s.fake.ClearScripts() },
+			},
+			{
+				"key revoked", func(s *site) { s.fake.SetSecret("sk_another") }, func(s *site) { s.fake.SetSecret(harness.SecretKey) },
+			},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, e)
+				s.env["MIRROR_LIVEBLOCKS_PROBE_MIN"] = "200ms"
+				service := s.start()
+				s.populate(service)
+				c.refuse(s)
+				s.setStorage(1000, "plan")
+				paused := s.awaitPause(service)
+				s.senders.Wait()
+				fetched := s.fake.Calls("", liveblockstest.EndpointStorage)
+				probed := s.fake.Calls("", liveblockstest.EndpointListRooms)
+				s.setStorage(2000, "Plan", "plan ", "room-08", "room-09")
+				s.senders.Wait() // they are accepted
+				eventually(t, func() error {
+					n := s.fake.Calls("", liveblockstest.EndpointListRooms) - probed
+					return unless(n >= 2, "%d probes", n)
+				})
+				if n := s.fake.Calls("", liveblockstest.EndpointStorage); n != fetched {
+					t.Errorf("%d fetches while the key is refused; want none", n-fetched)
+				}
+				if n := s.project(service).GetPendingTasks(); n == 0 {
+					t.Error("pending tasks = 0 while nothing is fetched")
+				}
+				c.accept(s)
+				s.awaitResume(service)
+				s.converge(service)
 
-			// The usual remedy is a restart with another key. What the one before
-			// said of the old key is over then.
-			c.refuse(s)
-			s.setStorage(3000, "plan")
-			if again := s.awaitPause(service); !again.GetPauseTime().AsTime().After(paused.GetPauseTime().AsTime()) {
-				t.Errorf("second pause since %v; want it after the first, since %v", again.GetPauseTime().AsTime(), paused.GetPauseTime().AsTime())
-			}
-			s.kill(service)
-			c.accept(s)
-			service = s.start()
-			s.awaitResume(service)
-			s.converge(service)
-		})
-	}
+				// The usual remedy is a restart with another key. What the one before
+				// said of the old key is over then.
+				c.refuse(s)
+				s.setStorage(3000, "plan")
+				if again := s.awaitPause(service); !again.GetPauseTime().AsTime().After(paused.GetPauseTime().AsTime()) {
+					t.Errorf("second pause since %v; want it after the first, since %v", again.GetPauseTime().AsTime(), paused.GetPauseTime().AsTime())
+				}
+				s.kill(service)
+				c.accept(s)
+				service = s.start()
+				s.awaitResume(service)
+				s.converge(service)
+			})
+		}
+	})
 }
 
 func (s *site) awaitPause(service *harness.Service) *mirrorv1.ProjectStatus {

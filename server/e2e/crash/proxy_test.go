@@ -3,55 +3,49 @@ package crash_test
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
-	"fmt"
-	"io"
 	"net"
-	"net/url"
-	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 )
 
-// proxy stands between the service and PostgreSQL. It reads the protocol, so a
-// trap can stop one connection at the very statement a test means.
+// proxy stands between the service and the database server. It reads the
+// protocol, so a trap can stop one connection at the very statement a test means.
+// In front of several servers it does what a load balancer would: it sends
+// connections to one for as long as that takes them, and then to the next.
 type proxy struct {
 	url string
 
-	network, address string // of the server
-	listener         net.Listener
-	wg               sync.WaitGroup
+	newWire  func() wire
+	listener net.Listener
+	wg       sync.WaitGroup
 
-	mu     sync.Mutex
-	links  map[*link]struct{}
-	traps  []*trap
-	closed bool // new connections are refused
-	counts map[string]int
+	mu      sync.Mutex
+	servers []func() (net.Conn, error) // ways to them; the first is the one in use
+	links   map[*link]struct{}
+	traps   []*trap
+	closed  bool // new connections are refused
+	counts  map[string]int
 }
 
-// newProxy starts a proxy to the server of a database; it ends with the test.
-func newProxy(t testing.TB, direct string) *proxy {
+// newProxy starts a proxy to the server of a database, or to several that have
+// the same one; it ends with the test.
+func newProxy(t testing.TB, e *dbtest.Engine, direct ...string) *proxy {
 	t.Helper()
-	to, err := pgconn.ParseConfig(direct)
-	if err != nil {
-		t.Fatalf("ParseConfig = %v", err)
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("Listen = %v", err)
 	}
-	p := &proxy{listener: l, links: make(map[*link]struct{}), counts: make(map[string]int)}
-	p.network, p.address = pgconn.NetworkAddress(to.Host, to.Port)
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(to.User, to.Password), Host: l.Addr().String(), Path: "/" + to.Database, RawQuery: "sslmode=disable"}
-	p.url = u.String()
+	p := &proxy{newWire: wordsOf[e].wire, listener: l, links: make(map[*link]struct{}), counts: make(map[string]int)}
+	for _, to := range direct {
+		dial, through := wordsOf[e].way(t, to, l.Addr().String())
+		p.servers, p.url = append(p.servers, dial), through
+	}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -73,11 +67,11 @@ func (p *proxy) accept() {
 
 func (p *proxy) serve(client net.Conn) {
 	defer func() { _ = client.Close() }()
-	server, err := net.Dial(p.network, p.address)
+	server, err := p.dial()
 	if err != nil {
 		return // as if the server itself had refused
 	}
-	l := &link{proxy: p, client: client, server: server, gone: make(chan struct{}), statements: make(map[string]string)}
+	l := &link{proxy: p, client: client, server: server, wire: p.newWire(), gone: make(chan struct{})}
 	p.mu.Lock()
 	refused := p.closed
 	if !refused {
@@ -93,6 +87,22 @@ func (p *proxy) serve(client net.Conn) {
 	p.mu.Lock()
 	delete(p.links, l)
 	p.mu.Unlock()
+}
+
+// dial connects to the first server that takes connections, which becomes the one
+// in use.
+func (p *proxy) dial() (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	for range p.servers {
+		var conn net.Conn
+		if conn, err = p.servers[0](); err == nil {
+			return conn, nil
+		}
+		p.servers = append(p.servers[1:], p.servers[0])
+	}
+	return nil, err
 }
 
 // shut cuts every connection and refuses new ones until open.
@@ -116,7 +126,13 @@ func (p *proxy) open() {
 func (p *proxy) executed(statement string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.counts[statement]
+	n := 0
+	for name, c := range p.counts {
+		if is(name, statement) {
+			n += c
+		}
+	}
+	return n
 }
 
 // total is how many statements were sent to the server.
@@ -153,12 +169,13 @@ type trap struct {
 
 	// Set before sprung is closed.
 	link *link
-	data []byte // what its transaction has sent so far, parameters included
+	tx   []string // what its transaction has sent so far
+	data []byte   // the same, parameters included
 }
 
 // set lays a trap at a statement, by the name of its query or, for what has
-// none, by its first word; sooner statements have to come before it in the same
-// transaction.
+// none, by its first words; sooner statements have to come before it in the same
+// transaction. A statement that is a transaction by itself is its own commit.
 func (p *proxy) set(when moment, of ...string) *trap {
 	tr := &trap{when: when, of: of, sprung: make(chan struct{}), let: make(chan struct{})}
 	p.mu.Lock()
@@ -174,9 +191,15 @@ func (p *proxy) take(tx []string) *trap {
 	last := tx[len(tx)-1]
 	p.counts[last]++
 	for i, tr := range p.traps {
-		n := len(tr.of) - 1
-		missing := func(s string) bool { return !slices.Contains(tx, s) }
-		if tr.of[n] == last && !slices.ContainsFunc(tr.of[:n], missing) {
+		of := tr.of
+		if n := len(of) - 1; n > 0 && of[n] == "commit" && tx[0] != "begin" {
+			of = of[:n]
+		}
+		n := len(of) - 1
+		missing := func(of string) bool {
+			return !slices.ContainsFunc(tx, func(name string) bool { return is(name, of) })
+		}
+		if is(last, of[n]) && !slices.ContainsFunc(of[:n], missing) {
 			p.traps = slices.Delete(p.traps, i, i+1)
 			return tr
 		}
@@ -218,13 +241,13 @@ func (tr *trap) stop() bool {
 type link struct {
 	proxy          *proxy
 	client, server net.Conn
+	wire           wire
 	gone           chan struct{}
 	once           sync.Once
 	armed          atomic.Pointer[trap] // holds the next reply
 
-	statements map[string]string // prepared ones, by the driver's name for them
-	tx         []string          // statements of the transaction under way
-	data       []byte            // what it has sent
+	tx   []string // statements of the transaction under way
+	data []byte   // what it has sent
 }
 
 func (l *link) cut() {
@@ -239,24 +262,17 @@ func (l *link) cut() {
 func (l *link) requests() {
 	defer l.cut()
 	in := bufio.NewReader(l.client)
-	start, err := readMessage(in, 0) // neither TLS nor a password is asked for
-	if err != nil {
-		return
-	}
-	if _, err := l.server.Write(start); err != nil {
-		return
-	}
 	for {
-		msg, err := readMessage(in, 1)
+		msg, statement, err := l.wire.request(in)
 		if err != nil {
 			return
 		}
-		if statement := l.begins(msg); statement != "" {
+		if statement != "" {
 			if len(l.tx) == 0 || l.tx[0] != "begin" || l.ended() || statement == "begin" {
 				l.tx, l.data = nil, nil
 			}
 			l.tx = append(l.tx, statement)
-			l.data = append(l.data, msg...)
+			l.data = append(l.data, l.wire.plain(msg)...)
 			if tr := l.proxy.take(l.tx); tr != nil && !l.stopAt(tr, &msg) {
 				return
 			}
@@ -275,7 +291,7 @@ func (l *link) ended() bool {
 // stopAt springs a trap at msg, which holds the rest of it afterwards, and
 // reports whether to go on.
 func (l *link) stopAt(tr *trap, msg *[]byte) bool {
-	tr.link, tr.data = l, bytes.Clone(l.data)
+	tr.link, tr.tx, tr.data = l, slices.Clone(l.tx), bytes.Clone(l.data)
 	switch tr.when {
 	case beforeReply:
 		l.armed.Store(tr)
@@ -297,13 +313,13 @@ func (l *link) replies() {
 	in := bufio.NewReader(l.server)
 	var held []byte
 	for {
-		msg, err := readMessage(in, 1)
+		msg, done, err := l.wire.reply(in)
 		if err != nil {
 			return
 		}
 		if tr := l.armed.Load(); tr != nil {
 			held = append(held, msg...)
-			if msg[0] != 'Z' { // until the server is ready for the next statement
+			if !done {
 				continue
 			}
 			l.armed.Store(nil)
@@ -316,57 +332,6 @@ func (l *link) replies() {
 			return
 		}
 	}
-}
-
-// readMessage reads one message: a type of so many bytes, and its length, which
-// counts itself.
-func readMessage(in *bufio.Reader, kind int) ([]byte, error) {
-	head := make([]byte, kind+4)
-	if _, err := io.ReadFull(in, head); err != nil {
-		return nil, err
-	}
-	n := int(binary.BigEndian.Uint32(head[kind:])) - 4
-	if n < 0 {
-		return nil, fmt.Errorf("message of length %d", n)
-	}
-	msg := make([]byte, len(head)+n)
-	copy(msg, head)
-	_, err := io.ReadFull(in, msg[len(head):])
-	return msg, err
-}
-
-var queryName = regexp.MustCompile(`^-- name: (\w+)`)
-
-// begins returns the name of the statement whose execution msg begins, if any.
-func (l *link) begins(msg []byte) string {
-	body := msg[5:]
-	switch msg[0] {
-	case 'P': // Parse: the name to prepare it under, and the text
-		name, rest := cString(body)
-		text, _ := cString(rest)
-		l.statements[name] = text
-	case 'B': // Bind: a portal, and what was prepared
-		_, rest := cString(body)
-		name, _ := cString(rest)
-		return nameOf(l.statements[name])
-	case 'Q': // Query: the text
-		text, _ := cString(body)
-		return nameOf(text)
-	}
-	return ""
-}
-
-func nameOf(sql string) string {
-	if m := queryName.FindStringSubmatch(sql); m != nil {
-		return m[1]
-	}
-	word, _, _ := strings.Cut(strings.TrimSpace(sql), " ")
-	return strings.ToLower(word)
-}
-
-func cString(b []byte) (s string, rest []byte) {
-	before, after, _ := bytes.Cut(b, []byte{0})
-	return string(before), after
 }
 
 // patience bounds every single wait; none takes a second on a quiet machine.

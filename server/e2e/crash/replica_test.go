@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 )
 
@@ -61,22 +62,16 @@ func (s *site) fetches(room string, endpoint liveblockstest.Endpoint) []livebloc
 func (s *site) leases() map[string]time.Time {
 	s.t.Helper()
 	ends := make(map[string]time.Time)
-	rows, err := s.db.Query(s.t.Context(), "select room_id, lease_until from mirror_resource_state where kind = 2 and due_time is not null and lease_until is not null")
-	if err != nil {
-		s.t.Fatalf("read leases = %v", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var room string
-		var end time.Time
-		if err := rows.Scan(&room, &end); err != nil {
-			s.t.Fatalf("read leases = %v", err)
-		}
-		ends[room] = end
-	}
-	if err := rows.Err(); err != nil {
-		s.t.Fatalf("read leases = %v", err)
-	}
+	s.each("select room_id, lease_until from mirror_resource_state where kind = 2 and due_time is not null and lease_until is not null",
+		func(scan func(dest ...any) error) error {
+			var room string
+			var end time.Time
+			if err := scan(&room, &end); err != nil {
+				return err
+			}
+			ends[room] = end
+			return nil
+		})
 	return ends
 }
 
@@ -95,93 +90,101 @@ func last(times map[string]time.Time) time.Time {
 // is fetched by two of them at once.
 func TestReplicasShareWork(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, clone(t))
-	s.env["MIRROR_LEASE_TTL"] = "20s" // however slow the machine
-	a, b := s.start(), s.start()
-	s.populate(a)
-	s.fake.SetDelay(func(liveblockstest.Call) liveblockstest.Delay {
-		return liveblockstest.Delay{Before: rand.N(10 * time.Millisecond), After: rand.N(20 * time.Millisecond)}
-	})
-	stop := s.load()
-	s.more(300)
-	stop()
-	s.fake.SetDelay(nil)
-	s.converge(b)
-	for _, service := range []interface{ Log() string }{a, b} {
-		if strings.Contains(service.Log(), "lease lost") {
-			t.Errorf("a replica that was alive has lost a lease:\n%s", service.Log())
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		s := newSite(t, e)
+		s.env["MIRROR_LEASE_TTL"] = "20s" // however slow the machine
+		a, b := s.start(), s.start()
+		s.populate(a)
+		s.fake.SetDelay(func(liveblockstest.Call) liveblockstest.Delay {
+			return liveblockstest.Delay{Before: rand.N(10 * time.Millisecond), After: rand.N(20 * time.Millisecond)}
+		})
+		stop := s.load()
+		s.more(300)
+		stop()
+		s.fake.SetDelay(nil)
+		s.converge(b)
+		for _, service := range []interface{ Log() string }{a, b} {
+			if strings.Contains(service.Log(), "lease lost") {
+				t.Errorf("a replica that was alive has lost a lease:\n%s", service.Log())
+			}
 		}
-	}
 
-	type resource struct {
-		room     string
-		endpoint liveblockstest.Endpoint
-	}
-	calls := s.fake.Log()
-	slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return cmp.Or(a.Begin.Compare(b.Begin), a.End.Compare(b.End)) })
-	latest := make(map[resource]liveblockstest.Call)
-	for _, c := range calls {
-		r := resource{c.Room, c.Endpoint}
-		if before, ok := latest[r]; ok && c.Begin.Before(before.End) {
-			t.Errorf("%v is fetched at %v while a fetch begun at %v lasts until %v", r, c.Begin, before.Begin, before.End)
+		type resource struct {
+			room     string
+			endpoint liveblockstest.Endpoint
 		}
-		latest[r] = c
-	}
+		calls := s.fake.Log()
+		slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return cmp.Or(a.Begin.Compare(b.Begin), a.End.Compare(b.End)) })
+		latest := make(map[resource]liveblockstest.Call)
+		for _, c := range calls {
+			r := resource{c.Room, c.Endpoint}
+			if before, ok := latest[r]; ok && c.Begin.Before(before.End) {
+				t.Errorf("%v is fetched at %v while a fetch begun at %v lasts until %v", r, c.Begin, before.Begin, before.End)
+			}
+			latest[r] = c
+		}
+	})
 }
 
 // A replica that dies keeps its work to itself until its leases end, and no
 // longer. The other one is awake and asks for the very same work all the time.
 func TestReplicaTakesOver(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, clone(t))
-	s.env["MIRROR_LEASE_TTL"] = "3s" // so long that a slow machine does not lose one
-	a := s.start()
-	s.populate(a)
-	b := s.start()
-	rooms := []string{"plan", "Plan", "plan ", "a/b?c#d%e", "room-08", "room-09", "room-10", "room-11"}
-	before := make(map[string]int)
-	for _, room := range rooms {
-		before[room] = s.fake.Calls(room, liveblockstest.EndpointStorage)
-	}
-
-	s.aim(a)
-	hold := s.hold(rooms...)
-	s.setStorage(1000, rooms...)
-	s.awaitHeld(hold, len(rooms)) // as many as a replica does at once
-	s.senders.Wait()
-	first := s.leases()
-	if len(first) != len(rooms) {
-		t.Fatalf("leases = %v; want one for each of %v", first, rooms)
-	}
-
-	// News of the same rooms reaches the other replica, which looks for them now
-	// and again and again.
-	s.aim(b)
-	claims, looks := s.proxy.executed("Claim"), s.proxy.executed("Due")
-	s.setStorage(2000, rooms...)
-	s.senders.Wait()
-	eventually(t, func() error {
-		tried := s.proxy.executed("Claim") - claims
-		looked := s.proxy.executed("Due") - looks
-		renewed := one[bool](s, "select min(lease_until) > $1 and now() > $1 from mirror_resource_state where kind = 2 and lease_until is not null", last(first).Add(time.Second))
-		return unless(tried >= len(rooms) && looked >= 2 && renewed, "%d claims, %d looks, leases renewed: %v", tried, looked, renewed)
-	})
-	for _, room := range rooms {
-		if n := s.fake.Calls(room, liveblockstest.EndpointStorage); n != before[room]+1 {
-			t.Errorf("room %q was fetched %d times under one lease; want once", room, n-before[room])
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		s := newSite(t, e)
+		s.env["MIRROR_LEASE_TTL"] = "3s" // so long that a slow machine does not lose one
+		a := s.start()
+		s.populate(a)
+		b := s.start()
+		rooms := []string{"plan", "Plan", "plan ", "a/b?c#d%e", "room-08", "room-09", "room-10", "room-11"}
+		before := make(map[string]int)
+		for _, room := range rooms {
+			before[room] = s.fake.Calls(room, liveblockstest.EndpointStorage)
 		}
-	}
 
-	s.kill(a)
-	ends := s.leases() // by now nobody renews them
-	s.converge(b)
-	for _, room := range rooms {
-		for _, c := range s.fetches(room, liveblockstest.EndpointStorage)[before[room]+1:] {
-			if c.Begin.Before(ends[room]) {
-				t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, c.Begin, ends[room])
+		s.aim(a)
+		hold := s.hold(rooms...)
+		s.setStorage(1000, rooms...)
+		s.awaitHeld(hold, len(rooms)) // as many as a replica does at once
+		s.senders.Wait()
+		first := s.leases()
+		if len(first) != len(rooms) {
+			t.Fatalf("leases = %v; want one for each of %v", first, rooms)
+		}
+
+		// News of the same rooms reaches the other replica, which looks for them now
+		// and again and again.
+		s.aim(b)
+		claims, looks := s.proxy.executed("Claim"), s.proxy.executed("Due")
+		s.setStorage(2000, rooms...)
+		s.senders.Wait()
+		eventually(t, func() error {
+			tried := s.proxy.executed("Claim") - claims
+			looked := s.proxy.executed("Due") - looks
+			over := last(first).Add(time.Second)
+			renewed := time.Now().After(over)
+			for _, end := range s.leases() {
+				renewed = renewed && end.After(over)
+			}
+			return unless(tried >= len(rooms) && looked >= 2 && renewed, "%d claims, %d looks, leases renewed: %v", tried, looked, renewed)
+		})
+		for _, room := range rooms {
+			if n := s.fake.Calls(room, liveblockstest.EndpointStorage); n != before[room]+1 {
+				t.Errorf("room %q was fetched %d times under one lease; want once", room, n-before[room])
 			}
 		}
-	}
+
+		s.kill(a)
+		ends := s.leases() // by now nobody renews them
+		s.converge(b)
+		for _, room := range rooms {
+			for _, c := range s.fetches(room, liveblockstest.EndpointStorage)[before[room]+1:] {
+				if c.Begin.Before(ends[room]) {
+					t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, c.Begin, ends[room])
+				}
+			}
+		}
+	})
 }
 
 // An idle replica sends no query, so it does not notice that another one has
@@ -189,54 +192,56 @@ func TestReplicaTakesOver(t *testing.T) {
 // its safety poll; a replica that starts looks at once.
 func TestIdleReplicaTakesOver(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name string
-		// setup is of the replica that lives; fresh starts it after the death.
-		setup        string
-		fresh, woken bool
-	}{
-		{name: "at the next webhook", setup: "MIRROR_SAFETY_POLL=1h", woken: true},
-		{name: "at the safety poll", setup: "MIRROR_SAFETY_POLL=2s"},
-		{name: "at its start", setup: "MIRROR_SAFETY_POLL=1h", fresh: true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, clone(t))
-			a := s.start()
-			s.populate(a)
-			rooms := []string{"plan", "Plan", "plan "}
-			hold := s.hold(rooms...)
-			var b *harness.Service
-			if !c.fresh {
-				b = s.start(c.setup)
-				s.idle(time.Second)
-				s.aim(a)
-			}
-			s.setStorage(1000, rooms...)
-			s.awaitHeld(hold, len(rooms))
-			s.senders.Wait()
-			s.kill(a)
-			ends := s.leases()
-			if len(ends) != len(rooms) {
-				t.Fatalf("leases = %v; want one for each of %v", ends, rooms)
-			}
-			if c.fresh {
-				b = s.start(c.setup)
-			}
-			s.aim(b)
-			if c.woken {
-				s.wantAsleep(last(ends), len(rooms))
-				s.setStorage(3000, "room-20")
-			}
-			s.converge(b)
-			for _, room := range rooms {
-				calls := s.fetches(room, liveblockstest.EndpointStorage)
-				if at := calls[len(calls)-1].Begin; at.Before(ends[room]) {
-					t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, at, ends[room])
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for _, c := range []struct {
+			name string
+			// setup is of the replica that lives; fresh starts it after the death.
+			setup        string
+			fresh, woken bool
+		}{
+			{name: "at the next webhook", setup: "MIRROR_SAFETY_POLL=1h", woken: true},
+			{name: "at the safety poll", setup: "MIRROR_SAFETY_POLL=2s"},
+			{name: "at its start", setup: "MIRROR_SAFETY_POLL=1h", fresh: true},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, e)
+				a := s.start()
+				s.populate(a)
+				rooms := []string{"plan", "Plan", "plan "}
+				hold := s.hold(rooms...)
+				var b *harness.Service
+				if !c.fresh {
+					b = s.start(c.setup)
+					s.idle(time.Second)
+					s.aim(a)
 				}
-			}
-		})
-	}
+				s.setStorage(1000, rooms...)
+				s.awaitHeld(hold, len(rooms))
+				s.senders.Wait()
+				s.kill(a)
+				ends := s.leases()
+				if len(ends) != len(rooms) {
+					t.Fatalf("leases = %v; want one for each of %v", ends, rooms)
+				}
+				if c.fresh {
+					b = s.start(c.setup)
+				}
+				s.aim(b)
+				if c.woken {
+					s.wantAsleep(last(ends), len(rooms))
+					s.setStorage(3000, "room-20")
+				}
+				s.converge(b)
+				for _, room := range rooms {
+					calls := s.fetches(room, liveblockstest.EndpointStorage)
+					if at := calls[len(calls)-1].Begin; at.Before(ends[room]) {
+						t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, at, ends[room])
+					}
+				}
+			})
+		}
+	})
 }
 
 // wantAsleep checks that the living replica leaves the tasks of the dead one
@@ -245,11 +250,7 @@ func (s *site) wantAsleep(end time.Time, tasks int) {
 	s.t.Helper()
 	queries := s.proxy.total()
 	eventually(s.t, func() error {
-		past, err := queryOne[bool](s, "select now() > $1", end.Add(1500*time.Millisecond)) // three busy polls
-		if err != nil {
-			return err
-		}
-		return unless(past, "the leases have not ended for long")
+		return unless(time.Since(end) > 1500*time.Millisecond, "the leases have not ended for long") // three busy polls
 	})
 	if n := s.proxy.total(); n != queries {
 		s.t.Errorf("an idle replica sent %d statements; want none", n-queries)
@@ -263,63 +264,68 @@ func (s *site) wantAsleep(end time.Time, tasks int) {
 // in until it renews it next. The token decides whose result counts.
 func TestReplicaOfAnotherTime(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, clone(t))
-	s.env["MIRROR_LEASE_TTL"] = "60s" // renewed after 20 s, and all is over by then
-	a := s.start()
-	s.populate(a)
-	b := s.start()
-	s.aim(a)
-	hold := s.hold("plan")
-	s.setStorage(1000, "plan")
-	s.awaitHeld(hold, 1)
-	s.senders.Wait()
-	if tag, err := s.db.Exec(t.Context(), "update mirror_resource_state set lease_until = now() where room_id = 'plan' and kind = 2 and lease_token is not null"); err != nil || tag.RowsAffected() != 1 {
-		t.Fatalf("end the lease = %v, %v; want one row", tag, err)
-	}
-	s.aim(b)
-	s.setStorage(2000, "plan")
-	s.converge(b) // the newer answer is there, and nothing is left to do
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		s := newSite(t, e)
+		s.env["MIRROR_LEASE_TTL"] = "60s" // renewed after 20 s, and all is over by then
+		a := s.start()
+		s.populate(a)
+		b := s.start()
+		s.aim(a)
+		hold := s.hold("plan")
+		s.setStorage(1000, "plan")
+		s.awaitHeld(hold, 1)
+		s.senders.Wait()
+		const end = "update mirror_resource_state set lease_until = ? where room_id = 'plan' and kind = 2 and lease_token is not null"
+		if n, err := s.db.Exec(t.Context(), end, time.Now()); err != nil || n != 1 {
+			t.Fatalf("end the lease = %d, %v; want one row", n, err)
+		}
+		s.aim(b)
+		s.setStorage(2000, "plan")
+		s.converge(b) // the newer answer is there, and nothing is left to do
 
-	begun := s.proxy.executed("LockChild")
-	hold.Release()
-	eventually(t, func() error {
-		return unless(s.proxy.executed("LockChild") > begun, "the late answer is not applied yet")
+		begun := s.proxy.executed("LockChild")
+		hold.Release()
+		eventually(t, func() error {
+			return unless(s.proxy.executed("LockChild") > begun, "the late answer is not applied yet")
+		})
+		s.idle(time.Second)
+		s.converge(b)
+		if !strings.Contains(a.Log(), "lease lost") {
+			t.Error("the replica that was late did not notice that it had lost its lease")
+		}
 	})
-	s.idle(time.Second)
-	s.converge(b)
-	if !strings.Contains(a.Log(), "lease lost") {
-		t.Error("the replica that was late did not notice that it had lost its lease")
-	}
 }
 
 // A replica that only seemed dead comes back with an old answer in its hands,
 // just before it writes it. The other one has written a newer one by then.
 func TestReplicaComesBack(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, clone(t))
-	a := s.start()
-	s.populate(a)
-	tr := s.proxy.set(beforeSend, "LockChild")
-	s.setStorage(1000, "plan")
-	tr.await(t)
-	if !tr.holds("plan") {
-		t.Fatal("the transaction that is held is not about the room that changed")
-	}
-	s.senders.Wait()
-	if err := syscall.Kill(a.Pid(), syscall.SIGSTOP); err != nil {
-		t.Fatalf("SIGSTOP = %v", err)
-	}
-	b := s.start()
-	s.aim(b)
-	s.setStorage(2000, "plan")
-	s.converge(b) // the newer answer is there
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		s := newSite(t, e)
+		a := s.start()
+		s.populate(a)
+		tr := s.proxy.set(beforeSend, applyChild)
+		s.setStorage(1000, "plan")
+		tr.await(t)
+		if !tr.holds("plan") {
+			t.Fatal("the transaction that is held is not about the room that changed")
+		}
+		s.senders.Wait()
+		if err := syscall.Kill(a.Pid(), syscall.SIGSTOP); err != nil {
+			t.Fatalf("SIGSTOP = %v", err)
+		}
+		b := s.start()
+		s.aim(b)
+		s.setStorage(2000, "plan")
+		s.converge(b) // the newer answer is there
 
-	tr.release()
-	if err := syscall.Kill(a.Pid(), syscall.SIGCONT); err != nil {
-		t.Fatalf("SIGCONT = %v", err)
-	}
-	eventually(t, func() error {
-		return unless(strings.Contains(a.Log(), "lease lost"), "the replica that came back has not noticed that it lost its lease")
+		tr.release()
+		if err := syscall.Kill(a.Pid(), syscall.SIGCONT); err != nil {
+			t.Fatalf("SIGCONT = %v", err)
+		}
+		eventually(t, func() error {
+			return unless(strings.Contains(a.Log(), "lease lost"), "the replica that came back has not noticed that it lost its lease")
+		})
+		s.converge(b)
 	})
-	s.converge(b)
 }

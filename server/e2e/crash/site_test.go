@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -18,16 +17,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
 
 // site is one mirror under test: a fake Liveblocks, a database, and a sender
@@ -36,9 +32,10 @@ import (
 type site struct {
 	t     *testing.T
 	fake  *harness.Fake
-	db    *pgxpool.Pool // straight to the database
-	url   string        // what the service is given
-	proxy *proxy        // in front of the database
+	words words
+	db    *dbtest.DB // straight to the database
+	url   string     // what the service is given
+	proxy *proxy     // in front of the database
 	env   map[string]string
 	as    *syscall.Credential // account of the service; nil means ours
 	http  *http.Client
@@ -71,30 +68,28 @@ const (
 	senderSlots = 12
 )
 
-// clone is the URL of a database with the current schema, for one test.
-func clone(t *testing.T) string {
+// newSite makes a site with a database of its own, which has its schema.
+func newSite(t *testing.T, e *dbtest.Engine) *site {
 	t.Helper()
-	return pgtest.Clone(t, pgtest.Template(t, "schema", func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, slog.New(slog.DiscardHandler))
-	}))
+	return newSiteAt(t, e, e.Database(t))
 }
 
-// newSite makes a site on a database that has its schema. The service goes
-// there through the site's proxy. An empty direct means that the service brings
-// a database of its own.
-func newSite(t *testing.T, direct string) *site {
+// newSiteAt makes a site on a database. The service goes there through the site's
+// proxy. An empty direct means that the service brings a database of its own, or
+// that the test sees to both.
+func newSiteAt(t *testing.T, e *dbtest.Engine, direct string) *site {
 	t.Helper()
+	e.Need(t)
 	s := &site{
-		t: t, fake: harness.NewFake(t),
+		t: t, fake: harness.NewFake(t), words: wordsOf[e],
 		env:   map[string]string{"MIRROR_MIGRATE": "false", "MIRROR_LEASE_TTL": "1s"},
 		http:  &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senderSlots}},
 		slots: make(chan struct{}, senderSlots), sent: make(map[string]*sent),
 	}
 	s.targets.Store(&[]*harness.Service{})
 	if direct != "" {
-		s.connect(direct)
-		s.proxy = newProxy(t, direct)
-		s.url = s.proxy.url
+		s.db = e.Connect(t, direct)
+		s.through(newProxy(t, e, direct))
 	}
 	s.fake.OnEvent(func(ev liveblockstest.Event) {
 		d := harness.SignEvent(t, ev)
@@ -115,16 +110,8 @@ func newSite(t *testing.T, direct string) *site {
 	return s
 }
 
-// connect opens the test's own way to the database.
-func (s *site) connect(direct string) {
-	s.t.Helper()
-	db, err := pgxpool.New(s.t.Context(), direct)
-	if err != nil {
-		s.t.Fatalf("open database = %v", err)
-	}
-	s.db = db
-	s.t.Cleanup(db.Close)
-}
+// through lets services go to the database through a proxy.
+func (s *site) through(p *proxy) { s.proxy, s.url = p, p.url }
 
 // start starts a service, with additions to the environment; deliveries go to
 // all that were started and not killed.
@@ -363,9 +350,14 @@ func (s *site) quiet() {
 		}
 		return unless(n == 0, "%d tasks are pending", n)
 	})
-	if list := one[string](s, "select coalesce(string_agg(room_id || ': ' || last_error, '; '), '') from mirror_resource_state where fail_time is not null"); list != "" {
-		s.t.Fatalf("failed tasks: %s", list)
-	}
+	s.each("select room_id, last_error from mirror_resource_state where fail_time is not null", func(scan func(dest ...any) error) error {
+		var room, why string
+		if err := scan(&room, &why); err != nil {
+			return err
+		}
+		s.t.Errorf("a task of room %q failed: %s", room, why)
+		return nil
+	})
 }
 
 // idle waits until the services have sent no statement for as long as d.
@@ -387,14 +379,13 @@ func (s *site) wantEvents() {
 	s.mu.Lock()
 	sent := maps.Clone(s.sent)
 	s.mu.Unlock()
-	rows, err := s.db.Query(s.t.Context(), "select event_id, payload from mirror_event")
-	if err != nil {
-		s.t.Fatalf("read events = %v", err)
-	}
 	have := make(map[string]int)
-	var id string
-	var payload []byte
-	if _, err := pgx.ForEachRow(rows, []any{&id, &payload}, func() error {
+	s.each("select event_id, payload from mirror_event", func(scan func(dest ...any) error) error {
+		var id string
+		var payload []byte
+		if err := scan(&id, &payload); err != nil {
+			return err
+		}
 		have[id]++
 		switch d := sent[id]; {
 		case d == nil:
@@ -403,9 +394,7 @@ func (s *site) wantEvents() {
 			s.t.Errorf("payload of event %s = %s; want %s", id, payload, d.body)
 		}
 		return nil
-	}); err != nil {
-		s.t.Fatalf("read events = %v", err)
-	}
+	})
 	for id, d := range sent {
 		if !d.acked || have[id] != 1 {
 			s.t.Errorf("event %s, accepted: %v, is in the ledger %d times; want it accepted and there once", id, d.acked, have[id])
@@ -446,9 +435,8 @@ func (s *site) wantRoom(client mirrorv1.MirrorServiceClient, id string) {
 }
 
 // queryOne reads one value straight from the database.
-func queryOne[V any](s *site, sql string, args ...any) (v V, err error) {
-	err = s.db.QueryRow(s.t.Context(), sql, args...).Scan(&v)
-	return v, err
+func queryOne[V any](s *site, sql string, args ...any) (V, error) {
+	return dbtest.Value[V](s.t.Context(), s.db, sql, args...)
 }
 
 // one is queryOne for what has to work.
@@ -456,9 +444,17 @@ func one[V any](s *site, sql string, args ...any) V {
 	s.t.Helper()
 	v, err := queryOne[V](s, sql, args...)
 	if err != nil {
-		s.t.Fatalf("%s = %v", sql, err)
+		s.t.Fatal(err)
 	}
 	return v
+}
+
+// each reads rows straight from the database.
+func (s *site) each(sql string, row func(scan func(dest ...any) error) error, args ...any) {
+	s.t.Helper()
+	if err := s.db.Each(s.t.Context(), sql, row, args...); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // unless is an error unless ok.

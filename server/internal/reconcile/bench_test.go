@@ -13,16 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/reconcile"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
 
@@ -49,25 +47,24 @@ type bench struct {
 	// front answers the calls; it is the fake unless a test puts something before it.
 	front atomic.Pointer[http.HandlerFunc]
 	api   string
-	url   string
+	// engine is the kind of the database at url.
+	engine *dbtest.Engine
+	url    string
 	// store is for looking; the replicas have their own.
-	store  *postgres.Store
+	store  store.Store
 	events atomic.Int64
 
 	mu       sync.Mutex
 	replicas []*replica
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t testing.TB, e *dbtest.Engine) *bench {
 	t.Helper()
-	b := &bench{TB: t, fake: liveblockstest.New(apiKey)}
+	b := &bench{TB: t, fake: liveblockstest.New(apiKey), engine: e, url: e.Database(t)}
 	b.before(b.fake.ServeHTTP)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*b.front.Load())(w, r) }))
 	t.Cleanup(server.Close)
 	b.api = server.URL
-	b.url = pgtest.Clone(t, pgtest.Template(t, "mirror", func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, slog.New(slog.DiscardHandler))
-	}))
 	b.store = b.open()
 	t.Cleanup(b.store.Close)
 	return b
@@ -75,9 +72,9 @@ func newBench(t testing.TB) *bench {
 
 func (b *bench) before(h http.HandlerFunc) { b.front.Store(&h) }
 
-func (b *bench) open() *postgres.Store {
+func (b *bench) open() store.Store {
 	b.Helper()
-	s, err := postgres.Open(b.Context(), postgres.Config{URL: b.url, MaxConns: 8})
+	s, err := engine.Open(b.Context(), engine.Config{URL: b.url, MaxConns: 8})
 	if err != nil {
 		b.Fatalf("Open = %v", err)
 	}
@@ -86,7 +83,7 @@ func (b *bench) open() *postgres.Store {
 
 // replica is one process of the service, as far as it matters here.
 type replica struct {
-	store  *postgres.Store
+	store  store.Store
 	client *liveblocks.Client
 	pool   *queue.Pool
 	stop   func()
@@ -371,17 +368,6 @@ func (b *bench) arrived(h *liveblockstest.Hold) {
 	case <-time.After(patience):
 		b.Fatalf("no call reached the hold; tasks: %s", b.tasks())
 	}
-}
-
-// connect opens a connection of the test's own.
-func (b *bench) connect() *pgx.Conn {
-	b.Helper()
-	conn, err := pgx.Connect(b.Context(), b.url)
-	if err != nil {
-		b.Fatalf("Connect = %v", err)
-	}
-	b.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
 }
 
 // client is one more client of the fake.

@@ -6,13 +6,13 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 )
 
-// withServer runs the tests around the life of the shared PostgreSQL.
-type withServer struct{ m *testing.M }
+// withServers runs the tests around the lives of the shared servers.
+type withServers struct{ m *testing.M }
 
-func (s withServer) Run() int { return pgtest.Run(s.m) }
+func (s withServers) Run() int { return dbtest.Run(s.m) }
 
 func TestMain(m *testing.M) {
 	// A check of the property takes seconds of real time; ask for more of them on
@@ -22,5 +22,5 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	goleak.VerifyTestMain(withServer{m})
+	goleak.VerifyTestMain(withServers{m})
 }

@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
 )
 
@@ -97,85 +98,87 @@ func (tr *trouble) step(call liveblockstest.Match) liveblockstest.Step {
 // mirror is what the API returns.
 func TestMirrorConverges(t *testing.T) {
 	t.Parallel()
-	const (
-		rooms      = 20
-		changes    = 90
-		deliveries = 200
-	)
-	b := newBench(t)
-	tr := &trouble{fake: b.fake}
-	b.before(tr.ServeHTTP)
-	endless := func(p *parts) { p.queue.Policy.MaxAttempts = 1_000_000 }
-	replicas := []*replica{b.start(endless), b.start(endless)}
-	var happened []liveblockstest.Event
-	b.fake.OnEvent(func(ev liveblockstest.Event) {
-		tr.note(ev)
-		happened = append(happened, ev)
-	})
-	check := 0
-	rapid.Check(t, func(t *rapid.T) {
-		check++
-		happened = nil
-		tr.seed(rapid.Uint64().Draw(t, "seed"))
-		ids := make([]string, rooms)
-		for i := range ids {
-			ids[i] = fmt.Sprintf("%d %s", check, oddIDs[i%len(oddIDs)])
-		}
-		room, kind := rapid.IntRange(0, rooms-1), rapid.IntRange(0, 9)
-		sent := make(map[int]bool)
-		count := 0
-		deliver := func(i int) {
-			count++
-			sent[i] = true
-			r := replicas[count%2]
-			b.accept(r, b.arrival(fmt.Sprintf("msg_%d_%d", check, i), happened[i]))
-		}
-		for i := range changes {
-			id, storage := ids[room.Draw(t, "room")], []byte(lson(fmt.Sprintf("%d of %d", i, check)))
-			_, there := b.fake.RoomSource(id)
-			var err error
-			switch k := kind.Draw(t, "change"); {
-			case !there:
-				err = b.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
-			case k == 0:
-				err = b.fake.DeleteRoom(id)
-			case k == 1:
-				err = b.fake.RecreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
-			default:
-				err = b.fake.SetStorage(id, storage)
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		const (
+			rooms      = 20
+			changes    = 90
+			deliveries = 200
+		)
+		b := newBench(t, e)
+		tr := &trouble{fake: b.fake}
+		b.before(tr.ServeHTTP)
+		endless := func(p *parts) { p.queue.Policy.MaxAttempts = 1_000_000 }
+		replicas := []*replica{b.start(endless), b.start(endless)}
+		var happened []liveblockstest.Event
+		b.fake.OnEvent(func(ev liveblockstest.Event) {
+			tr.note(ev)
+			happened = append(happened, ev)
+		})
+		check := 0
+		rapid.Check(t, func(t *rapid.T) {
+			check++
+			happened = nil
+			tr.seed(rapid.Uint64().Draw(t, "seed"))
+			ids := make([]string, rooms)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("%d %s", check, oddIDs[i%len(oddIDs)])
 			}
-			if err != nil {
-				t.Fatalf("change = %v", err)
+			room, kind := rapid.IntRange(0, rooms-1), rapid.IntRange(0, 9)
+			sent := make(map[int]bool)
+			count := 0
+			deliver := func(i int) {
+				count++
+				sent[i] = true
+				r := replicas[count%2]
+				b.accept(r, b.arrival(fmt.Sprintf("msg_%d_%d", check, i), happened[i]))
 			}
-			// Some deliveries now, of anything that has happened so far.
-			for range rapid.IntRange(0, 2).Draw(t, "deliveries") {
-				deliver(rapid.IntRange(0, len(happened)-1).Draw(t, "event"))
+			for i := range changes {
+				id, storage := ids[room.Draw(t, "room")], []byte(lson(fmt.Sprintf("%d of %d", i, check)))
+				_, there := b.fake.RoomSource(id)
+				var err error
+				switch k := kind.Draw(t, "change"); {
+				case !there:
+					err = b.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
+				case k == 0:
+					err = b.fake.DeleteRoom(id)
+				case k == 1:
+					err = b.fake.RecreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
+				default:
+					err = b.fake.SetStorage(id, storage)
+				}
+				if err != nil {
+					t.Fatalf("change = %v", err)
+				}
+				// Some deliveries now, of anything that has happened so far.
+				for range rapid.IntRange(0, 2).Draw(t, "deliveries") {
+					deliver(rapid.IntRange(0, len(happened)-1).Draw(t, "event"))
+				}
 			}
-		}
-		var rest []int
-		for i := range happened {
-			if !sent[i] {
-				rest = append(rest, i)
+			var rest []int
+			for i := range happened {
+				if !sent[i] {
+					rest = append(rest, i)
+				}
 			}
-		}
-		for len(rest)+count < deliveries {
-			rest = append(rest, rapid.IntRange(0, len(happened)-1).Draw(t, "event"))
-		}
-		for _, i := range rapid.Permutation(rest).Draw(t, "rest") {
-			deliver(i)
-		}
+			for len(rest)+count < deliveries {
+				rest = append(rest, rapid.IntRange(0, len(happened)-1).Draw(t, "event"))
+			}
+			for _, i := range rapid.Permutation(rest).Draw(t, "rest") {
+				deliver(i)
+			}
 
-		b.quiet()
-		deleted := make(map[string]bool)
-		for _, ev := range happened {
-			deleted[ev.RoomID] = deleted[ev.RoomID] || ev.Type == liveblockstest.RoomDeleted
-		}
-		for _, id := range ids {
-			b.wantEqual(t, id, deleted[id])
-		}
-		if failed := b.tasks(); failed != "" {
-			t.Fatalf("tasks left: %s", failed)
-		}
+			b.quiet()
+			deleted := make(map[string]bool)
+			for _, ev := range happened {
+				deleted[ev.RoomID] = deleted[ev.RoomID] || ev.Type == liveblockstest.RoomDeleted
+			}
+			for _, id := range ids {
+				b.wantEqual(t, id, deleted[id])
+			}
+			if failed := b.tasks(); failed != "" {
+				t.Fatalf("tasks left: %s", failed)
+			}
+		})
 	})
 }
 

@@ -53,10 +53,10 @@ type template struct {
 	err  error
 }
 
-// Run runs the tests of m, then drops the templates and stops the server. It returns
-// the exit code, which a TestMain that ends with Run need not heed. It panics if the
-// server does not go.
-func Run(m *testing.M) int {
+// Run runs the tests of m, a [testing.M] or what does more around one, then drops the
+// templates and stops the server. It returns the exit code, which a TestMain that ends
+// with Run need not heed. It panics if the server does not go.
+func Run(m interface{ Run() int }) int {
 	shared.Lock()
 	shared.running = true
 	shared.Unlock()

@@ -3,27 +3,25 @@ package storetest
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
-// withServer runs the tests around the life of the shared server.
-type withServer struct{ m *testing.M }
+// withServers runs the tests around the lives of the shared servers.
+type withServers struct{ m *testing.M }
 
-func (s withServer) Run() int { return pgtest.Run(s.m) }
+func (s withServers) Run() int { return dbtest.Run(s.m) }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withServer{m}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
 
 // recorder is a T that keeps the failures of a case to itself.
 type recorder struct {
@@ -71,29 +69,21 @@ func record(t *testing.T, c testCase, db Database) []string {
 	return r.failures
 }
 
-// engine is a fresh database of the engine that the suite is tried on, and a
-// way past the contract to the rows.
-type engine struct {
+// database is a fresh one of an engine that the suite is tried on, and a way past
+// the contract to the rows.
+type database struct {
 	url string
-	sql *pgxpool.Pool
+	sql *dbtest.DB
 }
 
-func newEngine(t *testing.T) engine {
+func newDatabase(t *testing.T, e *dbtest.Engine) database {
 	t.Helper()
-	template := pgtest.Template(t, "postgres", func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, slog.New(slog.DiscardHandler))
-	})
-	url := pgtest.Clone(t, template)
-	pool, err := pgxpool.New(t.Context(), url)
-	if err != nil {
-		t.Fatalf("connect = %v", err)
-	}
-	t.Cleanup(pool.Close)
-	return engine{url: url, sql: pool}
+	url := e.Database(t)
+	return database{url: url, sql: e.Connect(t, url)}
 }
 
-func (g engine) open(t T) store.Store {
-	s, err := postgres.Open(t.Context(), postgres.Config{URL: g.url})
+func (d database) open(t T) store.Store {
+	s, err := engine.Open(t.Context(), engine.Config{URL: d.url})
 	if err != nil {
 		t.Fatalf("Open = %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -27,24 +28,24 @@ type mutant struct {
 // behind it.
 type base struct {
 	store.Store
-	g engine
+	d database
 }
 
-const whereKey = " where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4 and resource_id = $5"
+const whereKey = " where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?"
 
 func keyArgs(r mirror.Resource) []any {
 	return []any{r.Bucket(), string(r.Project), string(r.Room), int16(r.Kind), r.ID}
 }
 
 // state alters the state of r.
-func (b base) state(ctx context.Context, r mirror.Resource, set string) error {
-	_, err := b.g.sql.Exec(ctx, "update mirror_resource_state set "+set+whereKey, keyArgs(r)...)
+func (b base) state(ctx context.Context, r mirror.Resource, set string, args ...any) error {
+	_, err := b.d.sql.Exec(ctx, "update mirror_resource_state set "+set+whereKey, append(args, keyArgs(r)...)...)
 	return err
 }
 
 // children alters the states of what is in the room of r.
 func (b base) children(ctx context.Context, r mirror.Resource, set string) error {
-	_, err := b.g.sql.Exec(ctx, "update mirror_resource_state set "+set+" where bucket = $1 and project_id = $2 and room_id = $3 and kind > 1", keyArgs(r)[:3]...)
+	_, err := b.d.sql.Exec(ctx, "update mirror_resource_state set "+set+" where bucket = ? and project_id = ? and room_id = ? and kind > 1", keyArgs(r)[:3]...)
 	return err
 }
 
@@ -123,33 +124,32 @@ func caseNamed(t *testing.T, name string) testCase {
 // there is none.
 func TestSuiteFailsOnMutants(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
-	}
-	var named []string
-	for _, m := range mutants() {
-		for _, name := range m.cases {
-			named = append(named, name)
-			t.Run(m.name+"/"+name, func(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		var named []string
+		for _, m := range mutants() {
+			for _, name := range m.cases {
+				named = append(named, name)
+				t.Run(m.name+"/"+name, func(t *testing.T) {
+					t.Parallel()
+					d, c := newDatabase(t, e), caseNamed(t, name)
+					failures := record(t, c, func(t T) store.Store { return m.wrap(base{d.open(t), d}) })
+					if len(failures) == 0 {
+						t.Fatalf("the case passes on a store that %s; want it to fail", m.name)
+					}
+				})
+			}
+		}
+		slices.Sort(named)
+		for _, name := range slices.Compact(named) {
+			t.Run("no defect/"+name, func(t *testing.T) {
 				t.Parallel()
-				g, c := newEngine(t), caseNamed(t, name)
-				failures := record(t, c, func(t T) store.Store { return m.wrap(base{g.open(t), g}) })
-				if len(failures) == 0 {
-					t.Fatalf("the case passes on a store that %s; want it to fail", m.name)
+				d := newDatabase(t, e)
+				if failures := record(t, caseNamed(t, name), func(t T) store.Store { return base{d.open(t), d} }); len(failures) > 0 {
+					t.Fatalf("the case fails on a store without defect: %s", strings.Join(failures, "\n"))
 				}
 			})
 		}
-	}
-	slices.Sort(named)
-	for _, name := range slices.Compact(named) {
-		t.Run("no defect/"+name, func(t *testing.T) {
-			t.Parallel()
-			g := newEngine(t)
-			if failures := record(t, caseNamed(t, name), func(t T) store.Store { return base{g.open(t), g} }); len(failures) > 0 {
-				t.Fatalf("the case fails on a store without defect: %s", strings.Join(failures, "\n"))
-			}
-		})
-	}
+	})
 }
 
 func TestCaseNamesAreUnique(t *testing.T) {
@@ -198,7 +198,7 @@ type burnsNumbers struct{ base }
 func (m *burnsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 	if !applied.Changed {
-		_, errBurn := m.g.sql.Exec(ctx, "update mirror_feed_head set n = n + 1 where bucket = $1", lease.Resource.Bucket())
+		_, errBurn := m.d.sql.Exec(ctx, "update mirror_feed_head set n = n + 1 where bucket = ?", lease.Resource.Bucket())
 		return applied, errors.Join(err, errBurn)
 	}
 	return applied, err
@@ -207,13 +207,13 @@ func (m *burnsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, do
 type ignoresToken struct{ base }
 
 func (m *ignoresToken) held(ctx context.Context, lease mirror.Lease) mirror.Lease {
-	var token []byte
-	if err := m.g.sql.QueryRow(ctx, "select lease_token from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...).Scan(&token); err == nil && len(token) == 16 {
-		lease.Token = [16]byte(token)
-		return lease
+	token, err := dbtest.Value[[]byte](ctx, m.d.sql, "select lease_token from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...)
+	if err != nil || len(token) != 16 {
+		token = bytes.Repeat([]byte{1}, 16)
+		err = m.state(ctx, lease.Resource, "lease_token = ?", token)
 	}
-	if m.state(ctx, lease.Resource, "lease_token = '\\x01010101010101010101010101010101'") == nil {
-		lease.Token = [16]byte(bytes.Repeat([]byte{1}, 16))
+	if err == nil {
+		lease.Token = [16]byte(token)
 	}
 	return lease
 }
@@ -388,7 +388,7 @@ func (m *ignoresBackoff) Accept(ctx context.Context, batch []mirror.Arrival) ([]
 type lastPin struct{ base }
 
 func (m *lastPin) PinProject(ctx context.Context, project mirror.ProjectID, id string) (string, error) {
-	if _, err := m.g.sql.Exec(ctx, "update mirror_project set liveblocks_project_id = '' where project_id = $1", string(project)); err != nil {
+	if _, err := m.d.sql.Exec(ctx, "update mirror_project set liveblocks_project_id = '' where project_id = ?", string(project)); err != nil {
 		return "", err
 	}
 	return m.Store.PinProject(ctx, project, id)
@@ -437,7 +437,8 @@ func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, 
 type ignoresGeneration struct{ base }
 
 func (m *ignoresGeneration) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
-	if err := m.g.sql.QueryRow(ctx, "select generation from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...).Scan(&lease.Generation); err != nil {
+	var err error
+	if lease.Generation, err = dbtest.Value[int64](ctx, m.d.sql, "select generation from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...); err != nil {
 		return mirror.Applied{}, err
 	}
 	return m.Store.ApplyDocument(ctx, lease, doc, now, 0)
@@ -482,7 +483,7 @@ func (m *forgetsParked) ApplyRoom(ctx context.Context, lease mirror.Lease, room 
 type rewrites struct{ base }
 
 func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
-	if _, err := m.g.sql.Exec(ctx, "update mirror_document set content_sha256 = ''"+whereKey, keyArgs(lease.Resource)...); err != nil {
+	if _, err := m.d.sql.Exec(ctx, "update mirror_document set content_sha256 = ''"+whereKey, keyArgs(lease.Resource)...); err != nil {
 		return mirror.Applied{}, err
 	}
 	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
@@ -528,7 +529,7 @@ func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease,
 	if err != nil || !applied.Changed {
 		return applied, err
 	}
-	_, err = m.g.sql.Exec(ctx, "update mirror_resource_state set due_time = $1 where kind > 1", f.Now)
+	_, err = m.d.sql.Exec(ctx, "update mirror_resource_state set due_time = ? where kind > 1", f.Now)
 	return applied, err
 }
 
