@@ -55,9 +55,14 @@ func escaped[B ~[]byte | ~string](b B) int64 {
 
 // fit leaves out derived data that would make a statement with content too large
 // for one packet, and refuses content that is too large by itself: the server
-// would end the connection over it, time and again.
+// would end the connection over it, time and again. Values are counted as if they
+// stood in the text of the statement. They are sent apart from it, but a Vitess on
+// the way puts them there.
 func (s *Store) fit(content, data []byte, words string) (without bool, err error) {
 	limit := s.connector.maxPacket.Load() - packetSlack
+	if 2*int64(len(content)+len(data)+len(words)) <= limit {
+		return false, nil // whatever is to be escaped
+	}
 	base := escaped(content) + escaped(words)
 	if base > limit {
 		return false, fault.New(fault.Precondition, fault.ReasonDocumentTooLarge,

@@ -84,9 +84,9 @@ func resourceOf(r dbq.MirrorResourceState) mirror.Resource {
 	}
 }
 
-// writeState is the row that gives the lease back and holds s. A revision of 0
-// leaves the stored one.
-func writeState(r mirror.Resource, s store.State, revision int64) dbq.WriteStateParams {
+// writeState is the row that gives the lease back and holds s, and its revision
+// if r has changed.
+func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStateParams {
 	return dbq.WriteStateParams{
 		Bucket:            r.Bucket(),
 		ProjectID:         bytes(r.Project),
@@ -105,7 +105,7 @@ func writeState(r mirror.Resource, s store.State, revision int64) dbq.WriteState
 		FetchTime:         at(s.FetchTime),
 		SourceUpdateTime:  at(s.SourceUpdateTime),
 		MissingSince:      at(s.MissingSince),
-		Revision:          revision,
+		ChangedBucket:     sql.NullInt16{Int16: r.Bucket(), Valid: changed},
 	}
 }
 

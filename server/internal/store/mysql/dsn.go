@@ -42,8 +42,8 @@ func parseURL(s string) (*gomysql.Config, error) {
 	cfg.ColumnsWithAlias = false
 	cfg.AllowAllFiles = false
 	// Values go into the text of the statement, properly escaped, which saves a
-	// round trip for each, and prepared statements in poolers. What does not fit
-	// into a packet this way is sent apart by the driver.
+	// round trip for each, and prepared statements in poolers. Long ones are another
+	// matter, see session.
 	cfg.InterpolateParams = true
 	cfg.MaxAllowedPacket = 0 // ask the server
 	if err := cfg.Apply(gomysql.Charset("utf8mb4", "utf8mb4_bin")); err != nil {

@@ -28,9 +28,10 @@ func number(err error) uint16 {
 func transient(err error) bool {
 	switch number(err) {
 	case 1213, // deadlock; on Galera another node was first, told at the commit
-		1205, // waited too long for a lock
-		1412, // a table was altered meanwhile
-		1020: // MariaDB: the row has changed since it was read
+		1205,       // waited too long for a lock
+		1412,       // a table was altered meanwhile
+		1020,       // MariaDB: the row has changed since it was read
+		1243, 1615: // what was prepared is forgotten or no longer fits
 		return true
 	}
 	return errors.Is(err, driver.ErrBadConn)
@@ -66,10 +67,10 @@ func denied(err error) bool {
 // outages are the numbers by which a server tells that it as a whole is at
 // fault, and not the statement.
 var outages = [][]uint16{
-	{1213, 1205, 1412, 1020},                   // what trying again did not mend
-	{1040, 1203, 1226},                         // too many connections
-	{1021, 1037, 1038, 1041, 1114, 1135, 1206}, // no room
-	{1053, 1077, 1078, 1079, 1080},             // shutting down
+	{1213, 1205, 1412, 1020, 1243, 1615},                                     // what trying again did not mend
+	{1040, 1203, 1226},                                                       // too many connections
+	{1021, 1037, 1038, 1041, 1114, 1135, 1206},                               // no room
+	{1053, 1077, 1078, 1079, 1080},                                           // shutting down
 	{1152, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031}, // the connection broke
 	{1180, 1181},                         // the commit or the rollback failed
 	{1290, 1792, 1836, 1874, 3100},       // read-only, or a replica after a failover

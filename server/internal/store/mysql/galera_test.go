@@ -2,6 +2,7 @@ package mysql_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -45,6 +46,10 @@ func TestContractOnGalera(t *testing.T) {
 func migrateAtOnce(t *testing.T, cluster *mysqltest.Cluster) {
 	t.Helper()
 	cluster.Node(0).Database(t, "at_once")
+	for i := range 3 {
+		s := open(t, mysql.Config{URL: cluster.Node(i).URL("at_once")})
+		eventually(t, "the database on every node", func() bool { return errors.Is(s.Ping(t.Context()), store.ErrSchemaBehind) })
+	}
 	var logs [4]journal
 	var errs [4]error
 	var wg sync.WaitGroup

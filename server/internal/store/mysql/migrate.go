@@ -48,7 +48,7 @@ const documentsView = "liveblocks_documents"
 // view has no comment here. With viewEdition behind it, it is the current one.
 const (
 	viewMark    = "'liveblocks-mirror "
-	viewEdition = viewMark + "2'"
+	viewEdition = viewMark + "3'"
 )
 
 // Migrate brings the schema up to what this binary needs, step by step, and

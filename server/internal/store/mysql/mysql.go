@@ -129,20 +129,17 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, connectError{err}
 	}
-	if err := c.prepare(ctx, conn); err != nil {
+	s, err := newSession(conn)
+	if err == nil {
+		err = c.prepare(ctx, s)
+	}
+	if err != nil {
 		return nil, connectError{errors.Join(err, conn.Close())}
 	}
-	return conn, nil
+	return s, nil
 }
 
-func (c *connector) prepare(ctx context.Context, conn driver.Conn) error {
-	s, ok := conn.(interface {
-		driver.ExecerContext
-		driver.QueryerContext
-	})
-	if !ok {
-		return errors.New("the driver cannot run statements directly")
-	}
+func (c *connector) prepare(ctx context.Context, s *session) error {
 	// Enough for us, because rows are locked before they are read, and all there
 	// is on Galera's nodes. It takes no locks on gaps, over which inserts would
 	// trip. Not a variable in the URL: its name differs between servers.

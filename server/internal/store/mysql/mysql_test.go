@@ -30,6 +30,8 @@ func TestClassify(t *testing.T) {
 	}{
 		{serverError(1213), fault.ReasonStoreUnavailable},
 		{serverError(1205), fault.ReasonStoreUnavailable},
+		{serverError(1243), fault.ReasonStoreUnavailable},
+		{serverError(1615), fault.ReasonStoreUnavailable},
 		{serverError(1040), fault.ReasonStoreUnavailable},
 		{serverError(1203), fault.ReasonStoreUnavailable},
 		{serverError(1290), fault.ReasonStoreUnavailable}, // a replica after a failover

@@ -168,6 +168,14 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	if seen < 30 {
 		t.Fatalf("only %d statements were seen", seen)
 	}
+	// And what users ask of the view.
+	explain("view by room", "select data from liveblocks_documents where room_id = ?", []any{"r-8"})
+	explain("view by list", "select data from liveblocks_documents where room_id in ('r-8', 'r-16-2')", nil)
+	exec("create table theirs (id int primary key, room varchar(255) character set utf8mb4 collate utf8mb4_general_ci)")
+	exec("insert into theirs select n, concat('r-', n) from mirror_change")
+	exec("analyze table theirs")
+	explain("join with the view", "select t.id, d.data from theirs t join liveblocks_documents d on d.room_id = t.room where t.id between 5 and 9", nil)
+
 	const many = 500
 	keys := func(n int, key ...any) (args []any) {
 		for i := range n {
@@ -181,8 +189,10 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		return args
 	}
 	resource := []any{7, []byte("default"), "#", int(mirror.KindStorage), []byte{}}
-	explain("recorded", recordedSQL(many), keys(many, 7, []byte("default"), "#"))
-	explain("progress", progressSQL(many), keys(many, resource...))
+	for _, n := range []int{1, maxKeys} {
+		explain("recorded", recordedSQL(n), keys(n, 7, []byte("default"), "#"))
+		explain("progress", progressSQL(n), keys(n, resource...))
+	}
 	explain("readDocuments", readDocumentsSQL(many), append([]any{1 << 20}, keys(many, append(append([]any{1}, resource...), 1, make([]byte, 32))...)...))
 }
 

@@ -130,7 +130,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Project": true, "PinProject": true, "Pause": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
-	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket = |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
+	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket = |\bwhere \(bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
 	seen := 0
 	check := func(name, text string) {
 		seen++

@@ -174,26 +174,21 @@ func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh bool,
 // last, after everything else of the transaction is locked. A change of 0 writes
 // none.
 //
-// The number is counted up and read, in two statements: last_insert_id with an
-// argument would do it in one, and is not known to every Vitess.
+// The number is counted up, and then copied to where it belongs on the server:
+// last_insert_id with an argument would tell it, and is not known to every Vitess.
 func finish(ctx context.Context, q *queries, r mirror.Resource, st store.State, change mirror.ChangeKind, now time.Time) error {
-	var n int64
 	if change != 0 {
 		if err := q.RaiseFeedHead(ctx, r.Bucket()); err != nil {
 			return err
 		}
-		var err error
-		if n, err = q.FeedHead(ctx, r.Bucket()); err != nil {
-			return err
-		}
 		if err := q.InsertChange(ctx, dbq.InsertChangeParams{
-			Bucket: r.Bucket(), N: n, ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+			Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
 			ChangeKind: int16(change), CommitTime: at(now).Time,
 		}); err != nil {
 			return err
 		}
 	}
-	return q.WriteState(ctx, writeState(r, st, n))
+	return q.WriteState(ctx, writeState(r, st, change != 0))
 }
 
 // Park locks the room's state first. Without that, the room could be mirrored

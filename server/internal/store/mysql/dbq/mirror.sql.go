@@ -43,43 +43,34 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 	return result.RowsAffected()
 }
 
-const feedHead = `-- name: FeedHead :one
-select n from mirror_feed_head where bucket = ?
-`
-
-func (q *Queries) FeedHead(ctx context.Context, bucket int16) (int64, error) {
-	row := q.db.QueryRowContext(ctx, feedHead, bucket)
-	var n int64
-	err := row.Scan(&n)
-	return n, err
-}
-
 const insertChange = `-- name: InsertChange :exec
 insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-values (?, ?, ?, ?, ?, ?, ?, ?)
+select h.bucket, h.n, ?, ?, ?, ?, ?, ?
+from mirror_feed_head h
+where h.bucket = ?
 `
 
 type InsertChangeParams struct {
-	Bucket     int16
-	N          int64
 	ProjectID  []byte
 	RoomID     []byte
 	Kind       int16
 	ResourceID []byte
 	ChangeKind int16
 	CommitTime time.Time
+	Bucket     int16
 }
 
+// Takes the number that the transaction has just counted up to. Nobody else can
+// have counted on: the row is locked.
 func (q *Queries) InsertChange(ctx context.Context, arg InsertChangeParams) error {
 	_, err := q.db.ExecContext(ctx, insertChange,
-		arg.Bucket,
-		arg.N,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Kind,
 		arg.ResourceID,
 		arg.ChangeKind,
 		arg.CommitTime,
+		arg.Bucket,
 	)
 	return err
 }

@@ -490,25 +490,25 @@ func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) (int64, erro
 }
 
 const writeState = `-- name: WriteState :exec
-update mirror_resource_state set
-    generation = ?,
-    applied_generation = ?,
-    due_time = ?,
-    not_before = ?,
-    settle = ?,
-    delete_generation = ?,
-    lease_token = null,
-    lease_until = null,
-    again_time = null,
-    attempts = ?,
-    last_error = ?,
-    fail_time = ?,
-    fetch_time = ?,
-    source_update_time = ?,
-    missing_since = ?,
-    revision = greatest(revision, ?)
-where bucket = ? and project_id = ? and room_id = ?
-    and kind = ? and resource_id = ?
+update mirror_resource_state s set
+    s.generation = ?,
+    s.applied_generation = ?,
+    s.due_time = ?,
+    s.not_before = ?,
+    s.settle = ?,
+    s.delete_generation = ?,
+    s.lease_token = null,
+    s.lease_until = null,
+    s.again_time = null,
+    s.attempts = ?,
+    s.last_error = ?,
+    s.fail_time = ?,
+    s.fetch_time = ?,
+    s.source_update_time = ?,
+    s.missing_since = ?,
+    s.revision = greatest(s.revision, coalesce((select h.n from mirror_feed_head h where h.bucket = ?), 0))
+where s.bucket = ? and s.project_id = ? and s.room_id = ?
+    and s.kind = ? and s.resource_id = ?
 `
 
 type WriteStateParams struct {
@@ -524,7 +524,7 @@ type WriteStateParams struct {
 	FetchTime         sql.NullTime
 	SourceUpdateTime  sql.NullTime
 	MissingSince      sql.NullTime
-	Revision          interface{}
+	ChangedBucket     sql.NullInt16
 	Bucket            int16
 	ProjectID         []byte
 	RoomID            []byte
@@ -533,7 +533,8 @@ type WriteStateParams struct {
 }
 
 // Every change of a leased state ends here: the lease is given back, and what
-// is due next is written.
+// is due next is written. The revision is the number of the change entry that the
+// transaction has written to the bucket, if it has.
 func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 	_, err := q.db.ExecContext(ctx, writeState,
 		arg.Generation,
@@ -548,7 +549,7 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.FetchTime,
 		arg.SourceUpdateTime,
 		arg.MissingSince,
-		arg.Revision,
+		arg.ChangedBucket,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

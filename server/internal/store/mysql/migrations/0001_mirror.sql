@@ -135,7 +135,9 @@ create table if not exists mirror_document (
     data_problem mediumtext not null,
     plain_text longtext not null,
     primary key (bucket, project_id, room_id, kind, resource_id),
-    key mirror_document_by_id (project_id, room_id, kind, resource_id)
+    key mirror_document_by_id (project_id, room_id, kind, resource_id),
+    -- For the users' own SQL, which seldom names a project.
+    key mirror_document_by_room (room_id, kind)
 ) engine = InnoDB default character set utf8mb4 collate utf8mb4_bin;
 
 -- The last change number of each bucket that has one. Its row is locked last in

@@ -57,12 +57,13 @@ on duplicate key update
 insert into mirror_feed_head (bucket, n) values (?, 1)
 on duplicate key update n = n + 1;
 
--- name: FeedHead :one
-select n from mirror_feed_head where bucket = ?;
-
 -- name: InsertChange :exec
+-- Takes the number that the transaction has just counted up to. Nobody else can
+-- have counted on: the row is locked.
 insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-values (?, ?, ?, ?, ?, ?, ?, ?);
+select h.bucket, h.n, sqlc.arg(project_id), sqlc.arg(room_id), sqlc.arg(kind), sqlc.arg(resource_id), sqlc.arg(change_kind), sqlc.arg(commit_time)
+from mirror_feed_head h
+where h.bucket = sqlc.arg(bucket);
 
 -- name: CleanDocuments :execrows
 -- The condition is looked at again when the row is locked: one that a new

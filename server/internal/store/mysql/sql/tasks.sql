@@ -56,26 +56,27 @@ for update;
 
 -- name: WriteState :exec
 -- Every change of a leased state ends here: the lease is given back, and what
--- is due next is written.
-update mirror_resource_state set
-    generation = sqlc.arg(generation),
-    applied_generation = sqlc.arg(applied_generation),
-    due_time = sqlc.arg(due_time),
-    not_before = sqlc.arg(not_before),
-    settle = sqlc.arg(settle),
-    delete_generation = sqlc.arg(delete_generation),
-    lease_token = null,
-    lease_until = null,
-    again_time = null,
-    attempts = sqlc.arg(attempts),
-    last_error = sqlc.arg(last_error),
-    fail_time = sqlc.arg(fail_time),
-    fetch_time = sqlc.arg(fetch_time),
-    source_update_time = sqlc.arg(source_update_time),
-    missing_since = sqlc.arg(missing_since),
-    revision = greatest(revision, sqlc.arg(revision))
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
-    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id);
+-- is due next is written. The revision is the number of the change entry that the
+-- transaction has written to the bucket, if it has.
+update mirror_resource_state s set
+    s.generation = sqlc.arg(generation),
+    s.applied_generation = sqlc.arg(applied_generation),
+    s.due_time = sqlc.arg(due_time),
+    s.not_before = sqlc.arg(not_before),
+    s.settle = sqlc.arg(settle),
+    s.delete_generation = sqlc.arg(delete_generation),
+    s.lease_token = null,
+    s.lease_until = null,
+    s.again_time = null,
+    s.attempts = sqlc.arg(attempts),
+    s.last_error = sqlc.arg(last_error),
+    s.fail_time = sqlc.arg(fail_time),
+    s.fetch_time = sqlc.arg(fetch_time),
+    s.source_update_time = sqlc.arg(source_update_time),
+    s.missing_since = sqlc.arg(missing_since),
+    s.revision = greatest(s.revision, coalesce((select h.n from mirror_feed_head h where h.bucket = sqlc.narg(changed_bucket)), 0))
+where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.room_id = sqlc.arg(room_id)
+    and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id);
 
 -- name: WakeRoom :execrows
 -- A child did not find its room: look at the room, unless that is under way.

@@ -135,6 +135,9 @@ create table mirror_document (
 );
 
 create index mirror_document_by_id on mirror_document (project_id, room_id, kind, resource_id);
+-- For the users' own statements about a room, by the view liveblocks_documents,
+-- which do not name the project.
+create index mirror_document_by_room on mirror_document (room_id, kind);
 
 -- content is compressed already; trying again costs time and saves nothing.
 alter table mirror_document alter column content set storage external;

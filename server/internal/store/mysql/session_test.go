@@ -1,0 +1,154 @@
+package mysql
+
+import (
+	"context"
+	"database/sql/driver"
+	"log/slog"
+	"strings"
+	"testing"
+
+	gomysql "github.com/go-sql-driver/mysql"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
+)
+
+// Statements with long values are prepared once for each connection, and again
+// where the connection, or what the server knows, is another.
+func TestLongValuesArePreparedOnce(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a MariaDB server; run without it before a merge")
+	}
+	url := mysqltest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	s, err := Open(t.Context(), Config{URL: url, MaxConns: 1})
+	if err != nil {
+		t.Fatalf("Open = %v", err)
+	}
+	defer s.Close()
+	write := func(content string) error {
+		_, err := s.db.ExecContext(t.Context(), `insert into mirror_document values (1, 'p', 'r', 2, '', 1, ?, '', 0, 1, null, '', '')
+			on duplicate key update content = values(content)`, []byte(content))
+		return err
+	}
+	status := func(name string) (n int) {
+		t.Helper()
+		if err := s.db.QueryRowContext(t.Context(), "show session status like '"+name+"'").Scan(&name, &n); err != nil {
+			t.Fatalf("%s = %v", name, err)
+		}
+		return n
+	}
+	// Nothing of these may be taken for text.
+	var every []byte
+	for b := range 256 {
+		every = append(every, byte(b), '\\', '\'', byte(b), 0xff)
+	}
+	want := func(name string, n int) {
+		t.Helper()
+		if got := status(name); got != n {
+			t.Fatalf("%s = %d; want %d", name, got, n)
+		}
+	}
+	for i, content := range []string{string(every), strings.Repeat(string(every), 10), strings.Repeat(string(every), 1000), strings.Repeat(string(every), 4000), strings.Repeat("a", longValue-1)} {
+		if err := write(content); err != nil {
+			t.Fatalf("write %d = %v", i, err)
+		}
+		var got string
+		if err := s.db.QueryRowContext(t.Context(), "select content from mirror_document").Scan(&got); err != nil || got != content {
+			t.Fatalf("content %d = %d bytes, %v; want the %d written", i, len(got), err, len(content))
+		}
+	}
+	want("Com_stmt_prepare", 1)
+	want("Com_stmt_execute", 3)
+
+	// The table is altered under it.
+	long := strings.Repeat(string(every), 10)
+	db := mysqltest.Connect(t, url)
+	for _, text := range []string{"alter table mirror_document add column more int", "alter table mirror_document drop column more"} {
+		if _, err := db.ExecContext(t.Context(), text); err != nil {
+			t.Fatalf("%s = %v", text, err)
+		}
+	}
+	if err := write(long); err != nil {
+		t.Fatalf("write after the table was altered = %v", err)
+	}
+
+	// What fails is prepared anew. The server may have counted what it did for the
+	// altered table.
+	prepared := status("Com_stmt_prepare")
+	refused := func() {
+		t.Helper()
+		if _, err := s.db.ExecContext(t.Context(), "update mirror_document set project_id = ?", long); number(err) != 1406 {
+			t.Fatalf("update with a value that is too long = %v; want it refused", err)
+		}
+	}
+	refused()
+	refused()
+	want("Com_stmt_prepare", prepared+2)
+	want("Com_stmt_close", 2)
+
+	// Another connection knows nothing of it.
+	var id int
+	if err := s.db.QueryRowContext(t.Context(), "select connection_id()").Scan(&id); err != nil {
+		t.Fatalf("connection_id = %v", err)
+	}
+	if _, err := db.ExecContext(t.Context(), "kill ?", id); err != nil {
+		t.Fatalf("kill = %v", err)
+	}
+	if err := retry(t.Context(), func() error { return write(long) }); err != nil {
+		t.Fatalf("write on another connection = %v", err)
+	}
+	want("Com_stmt_prepare", 1)
+	want("Com_stmt_execute", 1)
+}
+
+// forgetful has forgotten each statement at its second use, as a proxy may that
+// leads to another server then.
+type forgetful struct {
+	serverConn
+	prepared, closed int
+}
+
+func (f *forgetful) PrepareContext(context.Context, string) (driver.Stmt, error) {
+	f.prepared++
+	return &forgotten{conn: f}, nil
+}
+
+type forgotten struct {
+	driver.Stmt
+	conn *forgetful
+	used int
+}
+
+func (f *forgotten) ExecContext(context.Context, []driver.NamedValue) (driver.Result, error) {
+	if f.used++; f.used == 2 {
+		return nil, &gomysql.MySQLError{Number: 1243}
+	}
+	return driver.RowsAffected(1), nil
+}
+
+func (f *forgotten) Close() error {
+	f.conn.closed++
+	return nil
+}
+
+func TestForgottenStatementIsPreparedAnew(t *testing.T) {
+	t.Parallel()
+	f := &forgetful{}
+	s := &session{serverConn: f, kept: make(map[string]driver.Stmt)}
+	args := []driver.NamedValue{{Ordinal: 1, Value: strings.Repeat("x", longValue)}}
+	for i := range 3 {
+		err := retry(t.Context(), func() error {
+			_, err := s.ExecContext(t.Context(), "update t set a = ?", args)
+			return err
+		})
+		if err != nil {
+			t.Fatalf("ExecContext %d = %v; want it done", i, err)
+		}
+	}
+	if f.prepared != 3 || f.closed != 2 {
+		t.Fatalf("prepared %d times, closed %d; want 3 and 2", f.prepared, f.closed)
+	}
+}
