@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,28 +24,52 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// readDocumentPath is the route of the generated handler that readDocument
-// stands in for. That one puts a newline after every chunk, sends no length, and
-// reports an error in the middle as if it were part of the document.
-const readDocumentPath = "/v1/rooms/{room_id}/storage:read"
+// documentRoute is a route of the generated handler that readDocument stands in
+// for. That one puts a newline after every chunk, sends no length, and reports an
+// error in the middle as if it were part of the document.
+type documentRoute struct {
+	path string
+	kind mirrorv1.DocumentKind
+	// formats are how the formats of this kind of document are spelled.
+	formats map[string]mirrorv1.DocumentFormat
+}
+
+var documentRoutes = []documentRoute{
+	{"/v1/rooms/{room_id}/storage:read", mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE, map[string]mirrorv1.DocumentFormat{
+		"json":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
+		"plain-lson": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+	}},
+	{"/v1/rooms/{room_id}/ydoc:read", mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC, map[string]mirrorv1.DocumentFormat{
+		"json":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
+		"binary": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY,
+		"text":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
+		"editor": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
+	}},
+}
 
 // notFromQuery are the fields of a request that the path or we decide.
 var notFromQuery = utilities.NewDoubleArray([][]string{{"room_id"}, {"kind"}, {"format"}})
 
 // readDocument answers with the document itself.
-func (g *Gateway) readDocument(w http.ResponseWriter, r *http.Request, params map[string]string) {
+func (g *Gateway) readDocument(route documentRoute) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		g.serveDocument(w, r, route, params["room_id"])
+	}
+}
+
+func (g *Gateway) serveDocument(w http.ResponseWriter, r *http.Request, route documentRoute, roomID string) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	_, marshal := runtime.MarshalerForRequest(g.mux, r)
 	fail := func(err error) { runtime.HTTPError(ctx, g.mux, marshal, w, r, err) }
 
-	req, err := documentRequest(params["room_id"], r.Form)
+	req, err := route.request(roomID, r.Form)
 	if err != nil {
 		fail(err)
 		return
 	}
 	ctx, err = runtime.AnnotateContext(ctx, g.mux, r, mirrorv1.MirrorService_ReadDocument_FullMethodName,
-		runtime.WithHTTPPathPattern(readDocumentPath))
+		runtime.WithHTTPPathPattern(route.path))
 	if err != nil {
 		fail(err)
 		return
@@ -88,14 +114,14 @@ func (g *Gateway) readDocument(w http.ResponseWriter, r *http.Request, params ma
 // headOnly marks the context of a HEAD request, which is routed as a GET.
 type headOnly struct{}
 
-// documentRequest reads a request from the query.
-func documentRequest(roomID string, query url.Values) (*mirrorv1.ReadDocumentRequest, error) {
+// request reads a request from the query.
+func (route documentRoute) request(roomID string, query url.Values) (*mirrorv1.ReadDocumentRequest, error) {
 	req := &mirrorv1.ReadDocumentRequest{}
 	if err := runtime.PopulateQueryParameters(req, query, notFromQuery); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	req.RoomId = roomID
-	req.Kind = mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE
+	req.Kind = route.kind
 	if kinds, ok := query["kind"]; ok && (len(kinds) > 1 || kinds[0] != req.GetKind().String()) {
 		return nil, status.Error(codes.InvalidArgument, "the path names the kind of the document")
 	}
@@ -106,18 +132,14 @@ func documentRequest(roomID string, query url.Values) (*mirrorv1.ReadDocumentReq
 	case len(formats) > 1:
 		return nil, status.Error(codes.InvalidArgument, "format is repeated")
 	}
-	switch name := formats[0]; name {
-	case "json":
-		req.Format = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON
-	case "plain-lson":
-		req.Format = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON
-	default:
-		number, ok := mirrorv1.DocumentFormat_value[name]
-		if !ok {
-			return nil, status.Error(codes.InvalidArgument, "format is json or plain-lson")
-		}
-		req.Format = mirrorv1.DocumentFormat(number)
+	if req.Format, ok = route.formats[formats[0]]; ok {
+		return req, nil
 	}
+	number, ok := mirrorv1.DocumentFormat_value[formats[0]]
+	if !ok {
+		return nil, status.Error(codes.InvalidArgument, "format is one of "+strings.Join(slices.Sorted(maps.Keys(route.formats)), ", "))
+	}
+	req.Format = mirrorv1.DocumentFormat(number)
 	return req, nil
 }
 

@@ -165,10 +165,14 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 	if err := errors.Join(
 		mirrorv1.RegisterAdminServiceHandlerClient(ctx, g.mux, mirrorv1.NewAdminServiceClient(conn)),
 		mirrorv1.RegisterMirrorServiceHandlerClient(ctx, g.mux, g.documents),
-		g.mux.HandlePath(http.MethodGet, readDocumentPath, g.readDocument),
 		mirrorv1.RegisterEventServiceHandlerClient(ctx, g.mux, g.events),
 	); err != nil {
 		return err
+	}
+	for _, route := range documentRoutes {
+		if err := g.mux.HandlePath(http.MethodGet, route.path, g.readDocument(route)); err != nil {
+			return err
+		}
 	}
 	var err error
 	g.routes, err = newRoutes([]protoreflect.FileDescriptor{

@@ -40,6 +40,7 @@ func credentialFirst(t *testing.T, dial Dial) {
 		{"GET", "/v1/rooms"},
 		{"GET", "/v1/rooms/%00"},
 		{"GET", "/v1/rooms/r/storage:read"},
+		{"GET", "/v1/rooms/r/ydoc:read"},
 		{"POST", "/v1/admin/tasks/t:retry"},
 		{"DELETE", "/v1/rooms/r"},
 		{"GET", "/v1/events?nonsense=1"},
@@ -165,6 +166,7 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 		{"DELETE", "/v1/rooms/r", "GET, HEAD"},
 		{"OPTIONS", "/v1/rooms/r/storage", "GET, HEAD"},
 		{"PUT", "/v1/rooms/r/storage:read", "GET, HEAD"},
+		{"POST", "/v1/rooms/r/ydoc:read", "GET, HEAD"},
 		{"GET", "/v1/admin/rooms/r/sync:request", "POST"},
 		{"HEAD", "/v1/admin/rooms/r/sync:request", "POST"},
 		// The same path is the task "t:retry" to some and a verb to others.

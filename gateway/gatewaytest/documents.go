@@ -30,7 +30,10 @@ var documentCases = []testCase{
 	{"DocumentReaderGone", documentReaderGone},
 }
 
-const document = "/v1/rooms/r/storage:read"
+const (
+	document    = "/v1/rooms/r/storage:read"
+	yjsDocument = "/v1/rooms/r/ydoc:read"
+)
 
 // chunked sends data in chunks after header metadata, then returns err.
 func chunked(data []byte, size int, err error, pairs ...string) readFunc {
@@ -103,8 +106,26 @@ func documentParameters(t *testing.T, dial Dial) {
 			t.Errorf("request of %q (-want +got):\n%s", query, diff)
 		}
 	}
+	for query, want := range map[string]*mirrorv1.ReadDocumentRequest{
+		"":                             {},
+		"?format=json&guid=a%2Fb":      {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON, Guid: "a/b"},
+		"?format=binary":               {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY},
+		"?format=text":                 {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT},
+		"?format=editor":               {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR},
+		"?format=DOCUMENT_FORMAT_TEXT": {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT},
+		"?kind=DOCUMENT_KIND_YDOC":     {},
+	} {
+		r.get(t, yjsDocument+query).accepted(t, nil)
+		want.RoomId, want.Kind = "r", mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC
+		if diff := cmp.Diff(want, r.onlyCall(t).req, protocmp.Transform()); diff != "" {
+			t.Errorf("request of %q (-want +got):\n%s", query, diff)
+		}
+	}
+	for _, query := range []string{"format=plain-lson", "format=xml", "kind=DOCUMENT_KIND_STORAGE"} {
+		r.get(t, yjsDocument+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+	}
 	for _, query := range []string{
-		"format=xml", "format=", "format=JSON", "format=json&format=json", "formats=json", "kind=DOCUMENT_KIND_YDOC", "kind=1", "room_id=s",
+		"format=text", "format=xml", "format=", "format=JSON", "format=json&format=json", "formats=json", "kind=DOCUMENT_KIND_YDOC", "kind=1", "room_id=s",
 		"max_age=5", "require_fresh=perhaps", "max_age=1s&maxAge=2s",
 	} {
 		r.get(t, document+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")

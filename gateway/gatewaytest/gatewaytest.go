@@ -329,6 +329,11 @@ func (e mirrorEcho) GetStorageDocument(ctx context.Context, req *mirrorv1.GetSto
 	return &mirrorv1.GetStorageDocumentResponse{Document: &mirrorv1.Document{RoomId: req.GetRoomId()}}, nil
 }
 
+func (e mirrorEcho) GetYjsDocument(ctx context.Context, req *mirrorv1.GetYjsDocumentRequest) (*mirrorv1.GetYjsDocumentResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetYjsDocumentResponse{Document: &mirrorv1.Document{RoomId: req.GetRoomId()}}, nil
+}
+
 func (e mirrorEcho) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
 	if _, _, read := e.heard(stream.Context(), req); read != nil {
 		return read(req, stream)

@@ -27,6 +27,8 @@ var idRoutes = []struct {
 	{"GET", "/v1/rooms/%s", field((*mirrorv1.GetRoomRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/storage", field((*mirrorv1.GetStorageDocumentRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/storage:read", field((*mirrorv1.ReadDocumentRequest).GetRoomId)},
+	{"GET", "/v1/rooms/%s/ydoc", field((*mirrorv1.GetYjsDocumentRequest).GetRoomId)},
+	{"GET", "/v1/rooms/%s/ydoc:read", field((*mirrorv1.ReadDocumentRequest).GetRoomId)},
 	{"GET", "/v1/events/%s", field((*mirrorv1.GetEventRequest).GetEventId)},
 	{"GET", "/v1/admin/tasks/%s", field((*mirrorv1.GetTaskRequest).GetTaskId)},
 	{"POST", "/v1/admin/tasks/%s:retry", field((*mirrorv1.RetryTaskRequest).GetTaskId)},

@@ -220,7 +220,7 @@ func TestOddDocuments(t *testing.T) {
 			}
 			var problem string
 			var null, same bool
-			err = db.Each(t.Context(), "select data_problem, data is null, coalesce("+e.JSON("data", "v")+", '') = ? from mirror_document where room_id = ?",
+			err = db.Each(t.Context(), "select data_problem, data is null, coalesce("+e.JSON("data", "v")+", '') = ? from mirror_document where kind = 2 and room_id = ?",
 				func(scan func(dest ...any) error) error { return scan(&problem, &null, &same) }, column, c.room)
 			if err != nil {
 				t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,14 +118,22 @@ func (d devServer) rooms(t *testing.T) map[string]json.RawMessage {
 	return rooms
 }
 
-// act lets edits.mjs play one act against the dev server and the service, and
-// returns what it tells.
-func act(t *testing.T, dev devServer, s *harness.Service, name string) (told struct {
+// told is what an act of edits.mjs tells.
+type told struct {
 	Sent  int  `json:"sent"`
 	Todos int  `json:"todos"`
 	File  bool `json:"file"`
-},
-) {
+	// Ydocs are the Yjs documents of the room "Room", as Yjs itself reads them.
+	Ydocs []struct {
+		GUID string          `json:"guid"`
+		JSON json.RawMessage `json:"json"`
+		Text string          `json:"text"`
+	} `json:"ydocs"`
+}
+
+// act lets edits.mjs play one act against the dev server and the service, and
+// returns what it tells.
+func act(t *testing.T, dev devServer, s *harness.Service, name string) (told told) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -150,8 +159,8 @@ func TestMirrorEqualsRealLiveblocks(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		dev := startDevServer(t)
-		url := e.Database(t)
-		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: dev.url, Env: map[string]string{
+		database := e.Database(t)
+		s := harness.Start(t, harness.Options{DatabaseURL: database, UpstreamURL: dev.url, Env: map[string]string{
 			"LIVEBLOCKS_SECRET_KEY": devKey, "MIRROR_MIGRATE": "",
 		}})
 		sent := 0
@@ -162,9 +171,10 @@ func TestMirrorEqualsRealLiveblocks(t *testing.T) {
 			if name == "edit" {
 				// Otherwise two empty documents would be equal just as well.
 				checkEdits(t, dev, told.Todos, told.File)
+				checkYdocs(t, dev, s, told)
 			}
 		}
-		if n := count(t, e.Connect(t, url), "select count(*) from mirror_event"); n*2 != sent {
+		if n := count(t, e.Connect(t, database), "select count(*) from mirror_event"); n*2 != sent {
 			t.Errorf("%d deliveries, each sent twice, left %d events; want %d", sent, n, sent/2)
 		}
 
@@ -172,8 +182,10 @@ func TestMirrorEqualsRealLiveblocks(t *testing.T) {
 		if status, _, body := s.Get(t, roomPath("roöm", "")); status != http.StatusNotFound {
 			t.Errorf("deleted room answered %d: %s; want 404", status, body)
 		}
-		if status, _, _ := s.Get(t, roomPath("roöm", "/storage:read")); status != http.StatusNotFound {
-			t.Errorf("Storage of a deleted room answered %d; want 404", status)
+		for _, path := range []string{"/storage:read", "/ydoc:read"} {
+			if status, _, _ := s.Get(t, roomPath("roöm", path)); status != http.StatusNotFound {
+				t.Errorf("%s of a deleted room answered %d; want 404", path, status)
+			}
 		}
 		gone, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "roöm", ShowDeleted: true})
 		if err != nil {
@@ -186,7 +198,7 @@ func TestMirrorEqualsRealLiveblocks(t *testing.T) {
 }
 
 // compare waits until the mirror holds exactly the rooms the dev server has, and each
-// and its document as the REST API returns them.
+// and its documents as the REST API returns them.
 func compare(t *testing.T, dev devServer, s *harness.Service) {
 	t.Helper()
 	awaitIdle(t, s)
@@ -228,6 +240,40 @@ func compare(t *testing.T, dev devServer, s *harness.Service) {
 			if a != b {
 				t.Errorf("storage of room %q as %s (-Liveblocks +mirror):\n%s", id, format, cmp.Diff(a, b))
 			}
+		}
+		compareYdoc(t, dev, s, id, "")
+	}
+}
+
+// compareYdoc compares the bytes of a Yjs document.
+func compareYdoc(t *testing.T, dev devServer, s *harness.Service, room, guid string) {
+	t.Helper()
+	theirPath, ourPath := "/rooms/"+escape(room)+"/ydoc-binary", roomPath(room, "/ydoc:read?format=binary")
+	if guid != "" { // an empty one is another document at Liveblocks
+		theirPath += "?guid=" + url.QueryEscape(guid)
+		ourPath += "&guid=" + url.QueryEscape(guid)
+	}
+	theirs := dev.get(t, theirPath)
+	status, _, ours := s.Get(t, ourPath)
+	if theirs.status != http.StatusOK || status != http.StatusOK || !bytes.Equal(theirs.body, ours) {
+		t.Errorf("Yjs document %q of room %q: Liveblocks answered %d %q, the mirror %d %q", guid, room, theirs.status, theirs.body, status, ours)
+	}
+}
+
+// checkYdocs makes sure that the mirror reads in Yjs documents what Yjs does.
+func checkYdocs(t *testing.T, dev devServer, s *harness.Service, told told) {
+	t.Helper()
+	if len(told.Ydocs) != 2 {
+		t.Fatalf("edits.mjs wrote %d Yjs documents; want the room's own and one inside it", len(told.Ydocs))
+	}
+	for _, doc := range told.Ydocs {
+		compareYdoc(t, dev, s, "Room", doc.GUID)
+		path := roomPath("Room", "/ydoc:read?guid="+url.QueryEscape(doc.GUID)+"&format=")
+		if _, _, got := s.Get(t, path+"json"); canonical(t, got) != canonical(t, doc.JSON) {
+			t.Errorf("Yjs document %q as JSON (-Yjs +mirror):\n%s", doc.GUID, cmp.Diff(canonical(t, doc.JSON), canonical(t, got)))
+		}
+		if _, _, got := s.Get(t, path+"text"); string(got) != doc.Text || doc.Text == "" {
+			t.Errorf("Yjs document %q as text (-Yjs +mirror):\n%s", doc.GUID, cmp.Diff(doc.Text, string(got)))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package crash_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -239,7 +240,7 @@ func (s *site) create(id string, lson []byte) {
 	s.mu.Lock()
 	s.rooms = append(s.rooms, id)
 	s.mu.Unlock()
-	if err := s.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: lson}); err != nil {
+	if err := s.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: lson, Ydoc: ydoc(string(lson))}); err != nil {
 		s.t.Fatalf("CreateRoom = %v", err)
 	}
 }
@@ -254,6 +255,14 @@ func document(n int) []byte {
 	}
 	return fmt.Appendf(nil, `{"liveblocksType":"LiveObject","data":{"n":%d,"big":9007199254740993,"text":"%s","pad":"%s"}}`,
 		n, text, strings.Repeat("x", n*37%1500))
+}
+
+// ydoc is a Yjs document, with a text in it. Each text makes another one, by which
+// [written] tells them apart.
+func ydoc(text string) []byte {
+	update := []byte("\x01\x01\x01\x00\x04\x01\x04text") // one item of client 1: a string, first in the root "text"
+	update = binary.AppendUvarint(update, uint64(len(text)))
+	return append(append(update, text...), 0)
 }
 
 // load changes rooms until the returned function is called, which waits until
@@ -293,14 +302,17 @@ func (s *site) change(ctx context.Context, rng *rand.Rand, ids []string) {
 		id := ids[rng.IntN(len(ids))]
 		_, exists := s.fake.RoomSource(id)
 		lson := document(rng.IntN(1 << 20))
+		opts := liveblockstest.RoomOptions{Storage: lson, Ydoc: ydoc(string(lson))}
 		var err error
 		switch p := rng.IntN(100); {
 		case !exists:
-			err = s.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: lson})
+			err = s.fake.CreateRoom(id, opts)
 		case p < 6:
 			err = s.fake.DeleteRoom(id)
 		case p < 10:
-			err = s.fake.RecreateRoom(id, liveblockstest.RoomOptions{Storage: lson})
+			err = s.fake.RecreateRoom(id, opts)
+		case p < 30:
+			err = s.fake.SetYdoc(id, "", opts.Ydoc)
 		default:
 			err = s.fake.SetStorage(id, lson)
 		}
@@ -402,19 +414,21 @@ func (s *site) wantEvents() {
 	}
 }
 
-// wantRoom checks a room and its document against the fake.
+// wantRoom checks a room and its documents against the fake.
 func (s *site) wantRoom(client mirrorv1.MirrorServiceClient, id string) {
 	s.t.Helper()
 	ctx := s.t.Context()
 	source, exists := s.fake.RoomSource(id)
 	lson, _ := s.fake.Storage(id)
+	update, _ := s.fake.Ydoc(id, "")
 	room, err := client.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: id})
 	doc, docErr := client.GetStorageDocument(ctx, &mirrorv1.GetStorageDocumentRequest{
 		RoomId: id, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON, View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
 	})
+	yjs, yjsErr := client.GetYjsDocument(ctx, &mirrorv1.GetYjsDocumentRequest{RoomId: id, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY})
 	if !exists {
-		if status.Code(err) != codes.NotFound || status.Code(docErr) != codes.NotFound {
-			s.t.Errorf("deleted room %q and its document = %v, %v; want NOT_FOUND", id, err, docErr)
+		if status.Code(err) != codes.NotFound || status.Code(docErr) != codes.NotFound || status.Code(yjsErr) != codes.NotFound {
+			s.t.Errorf("deleted room %q and its documents = %v, %v, %v; want NOT_FOUND", id, err, docErr, yjsErr)
 		}
 		stone, err := client.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: id, ShowDeleted: true})
 		if err != nil || stone.GetRoom().GetFreshness().GetDeleteTime() == nil {
@@ -422,8 +436,8 @@ func (s *site) wantRoom(client mirrorv1.MirrorServiceClient, id string) {
 		}
 		return
 	}
-	if err := errors.Join(err, docErr); err != nil {
-		s.t.Errorf("room %q and its document = %v; want both", id, err)
+	if err := errors.Join(err, docErr, yjsErr); err != nil {
+		s.t.Errorf("room %q and its documents = %v; want all", id, err)
 		return
 	}
 	if got := room.GetRoom(); !bytes.Equal(got.GetSourceJson(), source) || got.GetFreshness().GetStale() {
@@ -431,6 +445,9 @@ func (s *site) wantRoom(client mirrorv1.MirrorServiceClient, id string) {
 	}
 	if got := doc.GetDocument(); !bytes.Equal(got.GetContent(), lson) || got.GetFreshness().GetStale() {
 		s.t.Errorf("document of room %q = %s, stale %v; want %s", id, got.GetContent(), got.GetFreshness().GetStale(), lson)
+	}
+	if got := yjs.GetDocument(); !bytes.Equal(got.GetContent(), update) || got.GetFreshness().GetStale() {
+		s.t.Errorf("Yjs document of room %q = %q, stale %v; want %q", id, got.GetContent(), got.GetFreshness().GetStale(), update)
 	}
 }
 

@@ -10,6 +10,7 @@ import { createClient, LiveList, LiveMap, LiveObject, LiveText } from "@livebloc
 import { Liveblocks } from "@liveblocks/node";
 import { Webhook } from "svix";
 import WebSocket from "ws";
+import * as Y from "yjs";
 
 const { LIVEBLOCKS_BASE_URL: baseUrl, WEBHOOK_URL: webhookUrl, WEBHOOK_SECRET: webhookSecret } = process.env;
 const backend = new Liveblocks({ secret: "sk_localdev", baseUrl });
@@ -18,7 +19,7 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // Ids that differ by what databases and URLs like to lose.
 const rooms = ["Room", "room", "room ", "roöm", "a/b:c?d#e%f"];
-const timeKeys = { roomCreated: "createdAt", roomDeleted: "deletedAt", storageUpdated: "updatedAt" };
+const timeKeys = { roomCreated: "createdAt", roomDeleted: "deletedAt", storageUpdated: "updatedAt", ydocUpdated: "updatedAt" };
 
 let sent = 0;
 async function post(id, body) {
@@ -96,6 +97,52 @@ async function create() {
   await webhook("roomCreated", "untouched");
 }
 
+// write lets two authors change a Yjs document at once, and again after each has seen what
+// the other did. change is called with the document and the author's number.
+async function write(roomId, change, params = {}) {
+  const authors = [new Y.Doc(), new Y.Doc()];
+  for (let round = 0; round < 3; round++) {
+    authors.forEach((doc, n) => doc.transact(() => change(doc, n, round)));
+    await Promise.all(authors.map((doc) => backend.sendYjsBinaryUpdate(roomId, Y.encodeStateAsUpdate(doc), params)));
+    for (const doc of authors) Y.applyUpdate(doc, new Uint8Array(await backend.getYjsDocumentAsBinaryUpdate(roomId, params)));
+  }
+  return authors[0];
+}
+
+const guid = "page 1/é";
+async function ydocs() {
+  const doc = await write("Room", (doc, n, round) => {
+    const note = doc.getText("note");
+    note.insert(round ? note.length >> 1 : 0, `${n}.${round} <b>é 👩‍👩‍👧</b>\n`);
+    note.format(n, 3, { bold: true });
+    if (round) note.delete(0, 2);
+    note.insert(note.length, "end", { link: { href: `#${n}` } });
+    doc.getMap("map").set(`key ${n}`, { n: [n, round, 0.1 + 0.2, 2 ** 53 - 1, null, true, "x\ty"], "": {} });
+    doc.getMap("map").set("both", n);
+    doc.getArray("list").insert(0, [round, { by: n }, "日本語"]);
+    if (!n && !round) doc.getMap("pages").set("first", new Y.Doc({ guid }));
+  });
+  const page = await write("Room", (doc, n) => doc.getText("page").insert(0, `page by ${n} `), { guid });
+  for (const id of ["room", "roöm", "a/b:c?d#e%f"]) {
+    await write(id, (doc, n) => doc.getText("note").insert(0, `only in ${id}, by ${n} `));
+    await webhook("ydocUpdated", id);
+  }
+  await webhook("ydocUpdated", "Room");
+  return [
+    {
+      guid: "",
+      json: {
+        list: doc.getArray("list").toJSON(),
+        map: doc.getMap("map").toJSON(),
+        note: doc.getText("note").toDelta(),
+        pages: { first: { guid } },
+      },
+      text: doc.getText("note").toString(),
+    },
+    { guid, json: { page: page.getText("page").toDelta() }, text: page.getText("page").toString() },
+  ];
+}
+
 async function edit() {
   const users = [client("alice"), client("bob")];
   const [alice, bob] = await Promise.all(users.map((user) => enter(user, "Room")));
@@ -148,8 +195,9 @@ async function edit() {
     });
   }
   for (const id of rooms) await webhook("storageUpdated", id);
+  const written = await ydocs();
   // They stay while the mirror fetches: a live room is what a webhook tells of.
-  return { todos, file };
+  return { todos, file, ydocs: written };
 }
 
 async function replace() {

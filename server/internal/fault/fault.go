@@ -49,6 +49,7 @@ const (
 	ReasonTaskNotFound            Reason = "TASK_NOT_FOUND"
 	ReasonTaskNotRetryable        Reason = "TASK_NOT_RETRYABLE"
 	ReasonDocumentTooLarge        Reason = "DOCUMENT_TOO_LARGE"
+	ReasonDocumentUnreadable      Reason = "DOCUMENT_UNREADABLE"
 	ReasonStoreUnavailable        Reason = "STORE_UNAVAILABLE"
 	ReasonSchemaBehind            Reason = "SCHEMA_BEHIND"
 	ReasonAcceptQueueFull         Reason = "ACCEPT_QUEUE_FULL"

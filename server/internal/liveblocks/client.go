@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -173,7 +174,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // are absent or of an odd form stay zero.
 func (c *Client) Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error) {
 	var content mirror.RoomContent
-	got, err := c.getOfRoom(ctx, "get room", id, "", func(body []byte) error {
+	got, err := c.getOfRoom(ctx, "get room", id, "", func(_ string, body []byte) error {
 		var err error
 		content, err = parseRoom(id, body)
 		return err
@@ -188,6 +189,16 @@ func (c *Client) Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent
 // Storage fetches a room's Storage document as plain-lson.
 func (c *Client) Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
 	return c.getOfRoom(ctx, "get storage", id, "/storage?format=plain-lson", checkJSON)
+}
+
+// Ydoc fetches a Yjs document of a room as one update in encoding version 1: the
+// room's own, or with a guid one inside it.
+func (c *Client) Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error) {
+	rest := "/ydoc-binary"
+	if guid != "" {
+		rest += "?guid=" + url.QueryEscape(guid)
+	}
+	return c.getOfRoom(ctx, "get ydoc", id, rest, checkBinary)
 }
 
 // Ping asks for something that only a valid key is given. It is sent even while
@@ -206,7 +217,7 @@ func (c *Client) Ping(ctx context.Context) error {
 // getOfRoom fetches what lies at rest below a room; check judges the body of
 // the answer.
 func (c *Client) getOfRoom(
-	ctx context.Context, op string, id mirror.RoomID, rest string, check func(body []byte) error,
+	ctx context.Context, op string, id mirror.RoomID, rest string, check checkFunc,
 ) (mirror.Fetched, error) {
 	if !mirror.ValidID(string(id), mirror.MaxRoomID) {
 		// An empty id would ask for the list of rooms.
@@ -237,7 +248,7 @@ func segment(id string) string {
 
 // send makes one call and judges the answer.
 func (c *Client) send(
-	ctx context.Context, op, path string, check func(body []byte) error,
+	ctx context.Context, op, path string, check checkFunc,
 ) (mirror.Fetched, verdict) {
 	callCtx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
@@ -247,7 +258,7 @@ func (c *Client) send(
 		return mirror.Fetched{}, verdict{outcome: OutcomeNoAnswer, err: err}
 	}
 	req.Header.Set("Authorization", "Bearer "+c.cfg.SecretKey)
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", "application/json, application/octet-stream")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 
 	fetchTime := c.cfg.Now()
@@ -270,7 +281,7 @@ func (c *Client) send(
 	case int64(len(body)) > c.cfg.MaxBody:
 		return mirror.Fetched{}, c.tooLarge(op)
 	}
-	if err := check(body); err != nil {
+	if err := check(resp.Header.Get("Content-Type"), body); err != nil {
 		return mirror.Fetched{}, invalidAnswer(op, resp.StatusCode, err)
 	}
 	return mirror.Fetched{Body: body, FetchTime: fetchTime}, verdict{outcome: OutcomeOK}
@@ -280,7 +291,7 @@ func (c *Client) send(
 // answer being about the room that was asked for: a proxy that decodes or
 // resolves the path would otherwise file one room under another's id.
 func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
-	if err := checkJSON(body); err != nil {
+	if err := checkJSON("", body); err != nil {
 		return mirror.RoomContent{}, err
 	}
 	var fields map[string]json.RawMessage // a struct would match keys in any case
@@ -310,8 +321,22 @@ func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
 	return content, nil
 }
 
+// checkFunc tells why an answer cannot be what was asked for.
+type checkFunc func(contentType string, body []byte) error
+
+// checkBinary goes by the type, because a page of some proxy is bytes too.
+func checkBinary(contentType string, body []byte) error {
+	switch kind, _, err := mime.ParseMediaType(contentType); {
+	case err != nil || kind != "application/octet-stream":
+		return errors.New("the answer is not declared as bytes")
+	case len(body) == 0:
+		return errors.New("the answer is empty")
+	}
+	return nil
+}
+
 // checkJSON tells why body is not a JSON document.
-func checkJSON(body []byte) error {
+func checkJSON(_ string, body []byte) error {
 	switch {
 	case len(bytes.TrimSpace(body)) == 0:
 		return errors.New("the answer is empty")

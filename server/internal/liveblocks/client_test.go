@@ -191,6 +191,45 @@ func TestStorageIsExact(t *testing.T) {
 	}
 }
 
+func TestYdocIsExact(t *testing.T) {
+	t.Parallel()
+	fake, c := newFake(t)
+	update := "\x01\x01\xff\x00\x80 {}\n"
+	for guid, content := range map[string]string{"": update, "a&b=c#d/é": update + update} {
+		if err := fake.SetYdoc("r", guid, []byte(content)); err != nil {
+			t.Fatalf("SetYdoc = %v; want nil", err)
+		}
+	}
+	for guid, want := range map[string]string{"": update, "a&b=c#d/é": update + update, "nobody's": liveblockstest.EmptyYdoc} {
+		got, err := c.Ydoc(t.Context(), "r", guid)
+		if err != nil || string(got.Body) != want || got.FetchTime.IsZero() {
+			t.Errorf("Ydoc(%q) = %q, %v; want %q", guid, got.Body, err, want)
+		}
+	}
+	if _, err := c.Ydoc(t.Context(), "nowhere", ""); !fault.Is(err, fault.ReasonUpstreamNotFound) {
+		t.Errorf("Ydoc of no room = %v; want it not found", err)
+	}
+}
+
+// A page of some proxy is bytes too, and would be stored as the document.
+func TestYdocMustBeDeclared(t *testing.T) {
+	t.Parallel()
+	for name, step := range map[string]liveblockstest.Step{
+		"a page": liveblockstest.Answer(200, "text/html", []byte("<h1>Welcome</h1>")),
+		"JSON":   liveblockstest.Answer(200, "application/json", []byte(`{}`)),
+		"empty":  liveblockstest.Answer(200, "application/octet-stream", nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, c := newFake(t)
+			fake.Script(liveblockstest.Match{}, step)
+			if got, err := c.Ydoc(t.Context(), "r", ""); !fault.Is(err, fault.ReasonUpstreamAnswerInvalid) {
+				t.Errorf("Ydoc = %q, %v; want the answer refused", got.Body, err)
+			}
+		})
+	}
+}
+
 // Ids are bytes: each of these is a room of its own, on the wire as well.
 func TestIDsOnTheWire(t *testing.T) {
 	t.Parallel()
@@ -795,7 +834,7 @@ func TestRequestHeaders(t *testing.T) {
 	}
 	want := http.Header{
 		"Authorization": {"Bearer " + testKey}, "User-Agent": {"mirror/1"},
-		"Accept": {"application/json"}, "Accept-Encoding": {"gzip"},
+		"Accept": {"application/json, application/octet-stream"}, "Accept-Encoding": {"gzip"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("headers (-want +got):\n%s", diff)

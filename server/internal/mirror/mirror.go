@@ -24,6 +24,8 @@ const (
 	MaxRoomID    = 512
 	MaxUserID    = 512
 	MaxEventID   = 128
+	// MaxResourceID is that of everything inside a room.
+	MaxResourceID = 128
 )
 
 // ValidProjectID reports whether s can name a project.
@@ -48,10 +50,14 @@ type Kind int16
 const (
 	KindRoom    Kind = 1
 	KindStorage Kind = 2
+	// KindYdoc is a Yjs document: the room's own, without an id, or one inside it,
+	// whose id is its guid.
+	KindYdoc Kind = 3
 )
 
-// Kinds lists every kind that is mirrored, in key order.
-func Kinds() []Kind { return []Kind{KindRoom, KindStorage} }
+// Kinds lists every kind that is mirrored, in key order. Each room has one of
+// each without an id.
+func Kinds() []Kind { return []Kind{KindRoom, KindStorage, KindYdoc} }
 
 // String returns the kind's name in logs and task ids.
 func (k Kind) String() string {
@@ -60,6 +66,8 @@ func (k Kind) String() string {
 		return "room"
 	case KindStorage:
 		return "storage"
+	case KindYdoc:
+		return "ydoc"
 	default:
 		return "unknown"
 	}
@@ -226,7 +234,8 @@ type RoomContent struct {
 // DocumentContent is a document as fetched, and what was derived from it.
 type DocumentContent struct {
 	FetchTime time.Time
-	// Content is the document byte for byte: plain-lson for Storage.
+	// Content is the document byte for byte: plain-lson for Storage, an update in
+	// encoding version 1 for Yjs.
 	Content []byte
 	// DeriveVersion is the version of the code that derived Data and Text.
 	DeriveVersion int

@@ -85,7 +85,7 @@ func TestOddDocuments(t *testing.T) {
 				t.Fatalf("%s: document = %d bytes, hash %x; want those of the source", c.name, doc.Size, doc.SHA256)
 			}
 			b.wantState(storageOf(c.name), mirror.TaskDone, "")
-			column, why := c.column[e], b.wantData(db, "mirror_document", c.name, c.column[e].problem)
+			column, why := c.column[e], b.wantData(db, "mirror_document where kind = 2 and", c.name, c.column[e].problem)
 			if doc.DataProblem != why {
 				t.Fatalf("%s: the reason shown is %q; want the stored %q", c.name, doc.DataProblem, why)
 			}
@@ -95,7 +95,7 @@ func TestOddDocuments(t *testing.T) {
 			if why != "" {
 				t.Fatalf("%s: data is null because of %q; want it there", c.name, why)
 			}
-			got, err := dbtest.Value[string](t.Context(), db, "select "+column.query+" from mirror_document where room_id = ?", c.name)
+			got, err := dbtest.Value[string](t.Context(), db, "select "+column.query+" from mirror_document where kind = 2 and room_id = ?", c.name)
 			if err != nil || got != column.want {
 				t.Fatalf("%s: %s = %.100q, %v; want %q", c.name, column.query, got, err, column.want)
 			}
@@ -106,10 +106,10 @@ func TestOddDocuments(t *testing.T) {
 // wantData checks that the queryable column of a room or its document is null
 // exactly if a reason is given, and that the reason is the one meant. It returns
 // the reason.
-func (b *bench) wantData(db *dbtest.DB, table, room, problem string) (why string) {
+func (b *bench) wantData(db *dbtest.DB, rows, room, problem string) (why string) {
 	b.Helper()
 	var null bool
-	err := db.Each(b.Context(), "select data is null, data_problem from "+table+" where room_id = ?", func(scan func(dest ...any) error) error {
+	err := db.Each(b.Context(), "select data is null, data_problem from "+rows+" room_id = ?", func(scan func(dest ...any) error) error {
 		return scan(&null, &why)
 	}, room)
 	if err != nil || null == (why == "") || !strings.Contains(why, problem) {
@@ -168,7 +168,7 @@ func TestOddRooms(t *testing.T) {
 			if !ok || string(room.Source) != want || room.CreateTime.IsZero() {
 				t.Fatalf("room %q = %s, there: %v; want %s; tasks: %s", id, room.Source, ok, want, b.tasks())
 			}
-			if why := b.wantData(db, "mirror_room", id, c.problem[e]); (why == "") != (c.problem[e] == "") {
+			if why := b.wantData(db, "mirror_room where", id, c.problem[e]); (why == "") != (c.problem[e] == "") {
 				t.Fatalf("data of %q is null because of %q; want %q", id, why, c.problem[e])
 			}
 			b.wantDocument(id, lson("1"))

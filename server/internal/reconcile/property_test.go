@@ -42,9 +42,15 @@ func (tr *trouble) seed(seed uint64) {
 func (tr *trouble) note(ev liveblockstest.Event) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	tr.changed[liveblockstest.Match{Room: ev.RoomID, Endpoint: liveblockstest.EndpointStorage}] = time.Now()
-	if ev.Type != liveblockstest.StorageUpdated {
-		tr.changed[liveblockstest.Match{Room: ev.RoomID, Endpoint: liveblockstest.EndpointRoom}] = time.Now()
+	changed := map[string][]liveblockstest.Endpoint{
+		liveblockstest.StorageUpdated: {liveblockstest.EndpointStorage},
+		liveblockstest.YdocUpdated:    {liveblockstest.EndpointYdoc},
+	}[ev.Type]
+	if changed == nil {
+		changed = []liveblockstest.Endpoint{liveblockstest.EndpointRoom, liveblockstest.EndpointStorage, liveblockstest.EndpointYdoc}
+	}
+	for _, endpoint := range changed {
+		tr.changed[liveblockstest.Match{Room: ev.RoomID, Endpoint: endpoint}] = time.Now()
 	}
 }
 
@@ -56,8 +62,12 @@ func (tr *trouble) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	match := liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}
 	match.Room, _ = url.PathUnescape(parts[3]) // the client has escaped it
-	if len(parts) > 4 {
+	switch {
+	case len(parts) <= 4:
+	case parts[4] == "storage":
 		match.Endpoint = liveblockstest.EndpointStorage
+	default:
+		match.Endpoint = liveblockstest.EndpointYdoc
 	}
 	tr.mu.Lock()
 	// A lease lets only one call for a room's part be under way, so the step is
@@ -143,6 +153,8 @@ func TestMirrorConverges(t *testing.T) {
 					err = b.fake.DeleteRoom(id)
 				case k == 1:
 					err = b.fake.RecreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
+				case k < 5:
+					err = b.fake.SetYdoc(id, "", storage) // bytes like any others
 				default:
 					err = b.fake.SetStorage(id, storage)
 				}
@@ -194,6 +206,10 @@ func (b *bench) wantEqual(t *rapid.T, id string, deleted bool) {
 	case there && (!found || string(doc.Content) != string(storage) || doc.Freshness.Stale):
 		t.Fatalf("document of %q = %s, there: %v; want %s; task: %+v", id, doc.Content, found, storage, b.task(storageOf(id)))
 	case there:
+		want, _ := b.fake.Ydoc(id, "")
+		if ydoc, err := b.store.Document(b.Context(), ydocOf(id, ""), false); err != nil || string(ydoc.Content) != string(want) || ydoc.Freshness.Stale {
+			t.Fatalf("Yjs document of %q = %q, %v; want %q; task: %+v", id, ydoc.Content, err, want, b.task(ydocOf(id, "")))
+		}
 	case known && (!deleted || room.Freshness.DeleteTime.IsZero()):
 		t.Fatalf("room %q = %+v; want a tombstone; task: %+v", id, room, b.task(roomOf(id)))
 	case found:

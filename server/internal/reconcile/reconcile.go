@@ -3,6 +3,7 @@
 package reconcile
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/yjs"
 )
 
 // Fetcher reads the latest state from Liveblocks. Failures are faults; that
@@ -20,6 +22,8 @@ import (
 type Fetcher interface {
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+	// Ydoc reads a Yjs document: the room's own, or with a guid one inside it.
+	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
 }
 
 // codeRoomNotFound is Liveblocks' word for a room that is not there. Any other
@@ -63,6 +67,8 @@ func (r *Reconciler) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied
 	switch lease.Resource.Kind {
 	case mirror.KindStorage:
 		return r.storage(ctx, lease)
+	case mirror.KindYdoc:
+		return r.ydoc(ctx, lease)
 	default:
 		return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
 			fmt.Sprintf("this version does not mirror kind %d", lease.Resource.Kind))
@@ -106,16 +112,93 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Ap
 	}
 	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: lson.Version}
 	doc.Data, doc.DataProblem = derive(fetched.Body)
+	return r.apply(ctx, lease, doc)
+}
+
+// ydoc fetches a Yjs document. An event never says which of a room's documents
+// has changed, so the room's own brings those inside it.
+func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	fetched, err := r.cfg.Fetcher.Ydoc(ctx, lease.Resource.Room, lease.Resource.ID)
+	if err != nil {
+		return r.missing(ctx, lease, err)
+	}
+	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: yjs.Version}
+	var inside []mirror.Resource
+	decoded, err := yjs.Decode(fetched.Body, yjs.Limits{})
+	if err == nil {
+		inside = subdocuments(lease, decoded)
+		doc.Text = decoded.Text()
+		doc.Data, err = decoded.JSON(nil)
+	}
+	switch {
+	case err != nil:
+		doc.Data, doc.DataProblem = nil, err.Error()
+	case hasNUL(doc.Data):
+		doc.Data, doc.DataProblem = nil, problemNUL
+	}
+	// Before this one is settled: nobody would ask for them again.
+	if len(inside) > 0 {
+		if _, err := r.cfg.Tasks.Request(ctx, inside, r.cfg.Now()); err != nil {
+			return mirror.Applied{}, fmt.Errorf("request documents inside: %w", err)
+		}
+	}
+	applied, err := r.apply(ctx, lease, doc)
+	applied.Woken = append(applied.Woken, inside...)
+	return applied, err
+}
+
+// maxSubdocuments bounds how many documents inside another are mirrored.
+const maxSubdocuments = 1000
+
+// subdocuments are the documents inside the one that was fetched. Those deeper
+// down are brought once, by the first fetch of the one around them: they may
+// contain each other, and would never come to rest.
+func subdocuments(lease mirror.Lease, doc *yjs.Doc) []mirror.Resource {
+	if lease.Resource.ID != "" && lease.Applied > 0 {
+		return nil
+	}
+	var inside []mirror.Resource
+	for _, guid := range doc.Subdocuments() {
+		if len(inside) < maxSubdocuments && guid != lease.Resource.ID && mirror.ValidID(guid, mirror.MaxResourceID) {
+			r := lease.Resource
+			r.ID = guid
+			inside = append(inside, r)
+		}
+	}
+	return inside
+}
+
+// hasNUL reports whether JSON text has the character in one of its strings: an
+// escape, and not a backslash followed by the same letters.
+func hasNUL(data []byte) bool {
+	const escape = `\u0000`
+	for rest := data; ; {
+		i := bytes.Index(rest, []byte(escape))
+		if i < 0 {
+			return false
+		}
+		before := len(rest[:i]) - len(bytes.TrimRight(rest[:i], `\`))
+		if before%2 == 0 {
+			return true
+		}
+		rest = rest[i+len(escape):]
+	}
+}
+
+// apply stores a document, without its queryable JSON where that is too much.
+func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent) (mirror.Applied, error) {
 	if len(doc.Data) > r.cfg.MaxData {
 		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(doc.Data), r.cfg.MaxData)
 		doc.Data = nil
 	}
 	applied, err := r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
 	if err != nil {
-		return applied, fmt.Errorf("apply storage: %w", err)
+		return applied, fmt.Errorf("apply %s: %w", lease.Resource.Kind, err)
 	}
 	return applied, nil
 }
+
+const problemNUL = `contains the character \u0000, which SQL databases do not store in JSON`
 
 // derive turns what was fetched into queryable JSON, or says why there is none.
 // What was fetched is kept in any case: the source is right by definition.
@@ -125,7 +208,7 @@ func derive(body []byte) (data []byte, problem string) {
 	case err != nil:
 		return nil, err.Error()
 	case properties.HasNUL:
-		return nil, `contains the character \u0000, which SQL databases do not store in JSON`
+		return nil, problemNUL
 	case properties.HasLoneSurrogate:
 		return nil, "contains half of a surrogate pair, which SQL databases do not store in JSON"
 	default:

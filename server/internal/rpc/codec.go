@@ -26,7 +26,7 @@ func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
 // Marshal returns the wire form of v, which must not change until it is sent.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
-	case *mirrorv1.GetStorageDocumentResponse:
+	case documentResponse:
 		if doc := m.GetDocument(); len(doc.GetContent()) >= spliceFrom && onlyDocument(m) {
 			return spliceDocument(doc)
 		}
@@ -47,7 +47,13 @@ const (
 	bodyData         protowire.Number = 2
 )
 
-func onlyDocument(m *mirrorv1.GetStorageDocumentResponse) bool {
+// documentResponse is the answers that hold a document and nothing else.
+type documentResponse interface {
+	proto.Message
+	GetDocument() *mirrorv1.Document
+}
+
+func onlyDocument(m documentResponse) bool {
 	return len(m.ProtoReflect().GetUnknown()) == 0 && len(m.GetDocument().ProtoReflect().GetUnknown()) == 0
 }
 
@@ -62,6 +68,7 @@ func spliceDocument(doc *mirrorv1.Document) (mem.BufferSlice, error) {
 		SourceSize:  doc.GetSourceSize(),
 		DataProblem: doc.GetDataProblem(),
 		Freshness:   doc.GetFreshness(),
+		Guid:        doc.GetGuid(),
 	}
 	size := proto.Size(rest)
 	whole := size + protowire.SizeTag(documentContent) + protowire.SizeBytes(len(content))

@@ -25,9 +25,11 @@ var (
 	kinds = map[mirror.Kind]mirrorv1.ResourceKind{
 		mirror.KindRoom:    mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
 		mirror.KindStorage: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE,
+		mirror.KindYdoc:    mirrorv1.ResourceKind_RESOURCE_KIND_YDOC,
 	}
 	documentKinds = map[mirror.Kind]mirrorv1.DocumentKind{
 		mirror.KindStorage: mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE,
+		mirror.KindYdoc:    mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC,
 	}
 	taskStates = map[mirror.TaskState]mirrorv1.TaskState{
 		mirror.TaskPending: mirrorv1.TaskState_TASK_STATE_PENDING,
@@ -140,6 +142,7 @@ func showDocument(d *mirror.Document) *mirrorv1.Document {
 		ProjectId:   string(d.Project),
 		RoomId:      string(d.Room),
 		Kind:        documentKinds[d.Kind],
+		Guid:        d.ID,
 		SourceSize:  d.Size,
 		DataProblem: d.DataProblem,
 		Freshness:   showFreshness(d.Freshness, &d.SHA256),

@@ -9,22 +9,22 @@ import (
 
 func cached(room string, version byte, size int) derived {
 	return derived{
-		resource: mirror.Resource{Project: "default", Room: mirror.RoomID(room), Kind: mirror.KindStorage},
-		sha256:   [32]byte{version},
-		json:     make([]byte, size),
+		derivedKey: derivedKey{mirror.Resource{Project: "default", Room: mirror.RoomID(room), Kind: mirror.KindStorage}, "json-1"},
+		sha256:     [32]byte{version},
+		content:    make([]byte, size),
 	}
 }
 
 func TestDocumentCacheKeepsTheLastVersion(t *testing.T) {
 	t.Parallel()
 	c := newDocumentCache()
-	if got := c.get(cached("a", 1, 0).resource); got.json != nil || got.sha256 != [32]byte{} {
+	if got := c.get(cached("a", 1, 0).derivedKey); got.content != nil || got.sha256 != [32]byte{} {
 		t.Fatalf("get of nothing = %+v; want the zero value", got)
 	}
 	c.put(cached("a", 1, 10))
 	c.put(cached("a", 2, 20))
-	if got := c.get(cached("a", 0, 0).resource); got.sha256 != [32]byte{2} || len(got.json) != 20 {
-		t.Fatalf("get = version %d, %d bytes; want the second version", got.sha256[0], len(got.json))
+	if got := c.get(cached("a", 0, 0).derivedKey); got.sha256 != [32]byte{2} || len(got.content) != 20 {
+		t.Fatalf("get = version %d, %d bytes; want the second version", got.sha256[0], len(got.content))
 	}
 	if c.bytes != 20 {
 		t.Fatalf("bytes = %d; want those of the one kept", c.bytes)
@@ -35,7 +35,7 @@ func TestDocumentCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	c := newDocumentCache()
 	c.put(cached("huge", 1, cacheEntryBytes+1))
-	if got := c.get(cached("huge", 0, 0).resource); got.json != nil {
+	if got := c.get(cached("huge", 0, 0).derivedKey); got.content != nil {
 		t.Fatal("a document over the limit of one entry is kept")
 	}
 	const size = cacheEntryBytes
@@ -43,12 +43,12 @@ func TestDocumentCacheIsBounded(t *testing.T) {
 	for i := range fit {
 		c.put(cached(strconv.Itoa(i), 1, size))
 	}
-	c.get(cached("0", 0, 0).resource) // read again, so not the one to go
+	c.get(cached("0", 0, 0).derivedKey) // read again, so not the one to go
 	c.put(cached("one more", 1, size))
-	if got := c.get(cached("0", 0, 0).resource); got.json == nil {
+	if got := c.get(cached("0", 0, 0).derivedKey); got.content == nil {
 		t.Error("what was read last is gone")
 	}
-	if got := c.get(cached("1", 0, 0).resource); got.json != nil {
+	if got := c.get(cached("1", 0, 0).derivedKey); got.content != nil {
 		t.Error("what was not read for longest is still there")
 	}
 	if c.bytes > cacheBytes || c.recent.Len() != len(c.entries) {

@@ -6,8 +6,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -52,16 +51,15 @@ func (r *documentReader) describe(ctx context.Context, read store.DocumentRead) 
 	return *doc, nil
 }
 
-// represent returns the bytes of the document in the format; kept is what the
-// cache had of it before it was described. If the content had to be read, doc
-// becomes what was read then. What is returned belongs to others too and must
-// not be written to; release tells that it was sent.
-func (r *documentReader) represent(ctx context.Context, doc *mirror.Document, deleted bool, format mirrorv1.DocumentFormat, kept derived) (content []byte, release func(), err error) {
-	lsonWanted := format == mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON
-	if !lsonWanted && doc.Content == nil && doc.SHA256 == kept.sha256 {
-		return kept.json, func() {}, nil
+// represent returns the bytes of the document in a form; kept is what the cache
+// had of it in this form before it was described. If the content had to be read, doc becomes what was read then. What is returned belongs to others
+// too and must not be written to; release tells that it was sent.
+func (r *documentReader) represent(ctx context.Context, doc *mirror.Document, deleted bool, f form, kept derived) (content []byte, release func(), err error) {
+	if f.derive != nil && doc.Content == nil && doc.SHA256 == kept.sha256 {
+		return kept.content, func() {}, nil
 	}
 	release = func() {}
+	resource := mirror.Resource{Project: doc.Project, Room: doc.Room, Kind: doc.Kind, ID: doc.ID}
 	if doc.Content == nil {
 		// The source and, derived from it, at most as much again.
 		weight := min(2*doc.Size, readMemory)
@@ -69,24 +67,20 @@ func (r *documentReader) represent(ctx context.Context, doc *mirror.Document, de
 			return nil, nil, fmt.Errorf("wait for memory: %w", err)
 		}
 		release = func() { r.memory.Release(weight) }
-		resource := mirror.Resource{Project: doc.Project, Room: doc.Room, Kind: doc.Kind, ID: doc.ID}
 		if *doc, err = r.query.Document(ctx, resource, deleted); err != nil {
 			release()
 			return nil, nil, err
 		}
 	}
-	if lsonWanted {
+	if f.derive == nil {
 		return doc.Content, release, nil
 	}
-	content, _, err = lson.JSON(make([]byte, 0, len(doc.Content)), doc.Content)
+	content, err = f.derive(doc.Content)
 	if err != nil {
 		release()
-		return nil, nil, fmt.Errorf("derive JSON of the stored document: %w", err)
+		return nil, nil, fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
+			"the document was fetched and is kept, but cannot be turned into this format")
 	}
-	r.cache.put(derived{
-		resource: mirror.Resource{Project: doc.Project, Room: doc.Room, Kind: doc.Kind, ID: doc.ID},
-		sha256:   doc.SHA256,
-		json:     content,
-	})
+	r.cache.put(derived{derivedKey{resource, f.tag}, doc.SHA256, content})
 	return content, release, nil
 }

@@ -213,9 +213,9 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 			cancel()
 		}
 	}
-	// 3 + 5 + 5 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
-	if seen != 18 {
-		t.Errorf("saw %d RPCs; want 18", seen)
+	// 3 + 6 + 5 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
+	if seen != 19 {
+		t.Errorf("saw %d RPCs; want 19", seen)
 	}
 }
 

@@ -77,27 +77,47 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 
 // GetStorageDocument returns a room's Storage document.
 func (m *mirrorService) GetStorageDocument(ctx context.Context, req *mirrorv1.GetStorageDocumentRequest) (*mirrorv1.GetStorageDocumentResponse, error) {
-	format := formatOf(req.GetFormat())
-	doc, kept, err := m.document(ctx, req, mirror.KindStorage, format)
+	document, err := m.getDocument(ctx, req, mirror.KindStorage, "", req.GetFormat(), req.GetView())
 	if err != nil {
 		return nil, err
 	}
-	shown := showDocument(&doc)
-	if req.GetView() != mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC {
-		content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), format, kept)
-		if err != nil {
-			return nil, documentFault(err, req.GetRoomId(), mirror.KindStorage)
-		}
-		defer release()
-		shown = showDocument(&doc)
-		if limit := m.s.MaxMessage - envelope; len(content) > limit {
-			return nil, fault.New(fault.Precondition, fault.ReasonDocumentTooLarge,
-				"the document does not fit one message: read it as a stream").
-				With("size", strconv.Itoa(len(content))).With("limit", strconv.Itoa(limit))
-		}
-		shown.Content, shown.Format, shown.ContentType = content, format, documentType
+	return &mirrorv1.GetStorageDocumentResponse{Document: document}, nil
+}
+
+// GetYjsDocument returns a Yjs document of a room.
+func (m *mirrorService) GetYjsDocument(ctx context.Context, req *mirrorv1.GetYjsDocumentRequest) (*mirrorv1.GetYjsDocumentResponse, error) {
+	document, err := m.getDocument(ctx, req, mirror.KindYdoc, req.GetGuid(), req.GetFormat(), req.GetView())
+	if err != nil {
+		return nil, err
 	}
-	return &mirrorv1.GetStorageDocumentResponse{Document: shown}, nil
+	return &mirrorv1.GetYjsDocumentResponse{Document: document}, nil
+}
+
+func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, kind mirror.Kind, id string, format mirrorv1.DocumentFormat, view mirrorv1.DocumentView) (*mirrorv1.Document, error) {
+	format, form, err := formOf(kind, format)
+	if err != nil {
+		return nil, err
+	}
+	doc, kept, err := m.document(ctx, req, kind, id, form)
+	if err != nil {
+		return nil, err
+	}
+	if view == mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC {
+		return showDocument(&doc), nil
+	}
+	content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), form, kept)
+	if err != nil {
+		return nil, documentFault(err, req.GetRoomId(), kind)
+	}
+	defer release()
+	if limit := m.s.MaxMessage - envelope; len(content) > limit {
+		return nil, fault.New(fault.Precondition, fault.ReasonDocumentTooLarge,
+			"the document does not fit one message: read it as a stream").
+			With("size", strconv.Itoa(len(content))).With("limit", strconv.Itoa(limit))
+	}
+	shown := showDocument(&doc)
+	shown.Content, shown.Format, shown.ContentType = content, format, form.mediaType
+	return shown, nil
 }
 
 // documentRequest is what the reads of one document have in common.
@@ -108,16 +128,16 @@ type documentRequest interface {
 }
 
 // document describes a document. Its content comes along if it is short, unless
-// that is the source of what the cache holds and JSON is what is wanted.
-func (m *mirrorService) document(ctx context.Context, req documentRequest, kind mirror.Kind, format mirrorv1.DocumentFormat) (mirror.Document, derived, error) {
+// that is the source of what the cache holds in the form wanted.
+func (m *mirrorService) document(ctx context.Context, req documentRequest, kind mirror.Kind, id string, f form) (mirror.Document, derived, error) {
 	project, err := m.s.project(req.GetProjectId())
 	if err != nil {
 		return mirror.Document{}, derived{}, err
 	}
-	resource := mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind}
+	resource := mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: id}
 	var kept derived
-	if format == mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON {
-		kept = m.s.documents.cache.get(resource)
+	if f.derive != nil {
+		kept = m.s.documents.cache.get(derivedKey{resource, f.tag})
 	}
 	doc, err := read(ctx, m.s, req, copyOf[mirror.Document]{
 		resource: resource,
@@ -152,23 +172,31 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream g
 	if req.GetKind() != mirrorv1.DocumentKind_DOCUMENT_KIND_UNSPECIFIED {
 		kind = wordOf(documentKinds, req.GetKind())
 	}
-	format := formatOf(req.GetFormat())
-	doc, kept, err := m.document(ctx, req, kind, format)
+	_, form, err := formOf(kind, req.GetFormat())
+	if err != nil {
+		return err
+	}
+	if kind != mirror.KindYdoc && req.GetGuid() != "" {
+		bad := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "only Yjs documents have a guid")
+		bad.Fields = []fault.Field{{Path: "guid", Problem: "must be empty for this kind of document"}}
+		return bad
+	}
+	doc, kept, err := m.document(ctx, req, kind, req.GetGuid(), form)
 	if err != nil {
 		return err
 	}
 	held := metadata.ValueFromIncomingContext(ctx, "if-none-match")
-	if tag := etag(&doc, format); matches(held, tag) {
+	if tag := form.etag(&doc); matches(held, tag) {
 		header := documentHeader(&doc, tag)
 		header.Set("mirror-not-modified", "1")
 		return stream.SetHeader(header)
 	}
-	content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), format, kept)
+	content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), form, kept)
 	if err != nil {
 		return documentFault(err, req.GetRoomId(), kind)
 	}
 	defer release()
-	header := documentHeader(&doc, etag(&doc, format))
+	header := documentHeader(&doc, form.etag(&doc))
 	header.Set("mirror-content-length", strconv.Itoa(len(content)))
 	if err := stream.SetHeader(header); err != nil {
 		return err
@@ -177,7 +205,7 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream g
 	for first := true; first || len(content) > 0; first = false {
 		chunk := content[:min(len(content), chunkSize)]
 		content = content[len(chunk):]
-		if err := stream.Send(&httpbody.HttpBody{ContentType: documentType, Data: chunk}); err != nil {
+		if err := stream.Send(&httpbody.HttpBody{ContentType: form.mediaType, Data: chunk}); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +34,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/yjs"
 )
 
 func delivery(body string) *mirrorv1.ReceiveWebhookRequest {
@@ -441,8 +444,8 @@ func TestGetStorageDocument(t *testing.T) {
 	doc.SHA256 = sha256.Sum256(doc.Content)
 	h.query.change(func() { h.query.documents = []mirror.Document{doc} })
 	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r"})
-	wantStatus(t, err, codes.Internal, fault.ReasonInternal)
-	if strings.Contains(h.log.String(), "secret") {
+	wantStatus(t, err, codes.FailedPrecondition, fault.ReasonDocumentUnreadable)
+	if strings.Contains(h.log.String()+err.Error(), "secret") {
 		t.Errorf("the log quotes the document")
 	}
 }
@@ -685,14 +688,16 @@ func TestCodecIsProtobuf(t *testing.T) {
 	t.Parallel()
 	c := newCodec()
 	response, body := &mirrorv1.GetStorageDocumentResponse{}, &httpbody.HttpBody{}
+	ydoc := &mirrorv1.GetYjsDocumentResponse{}
 	fill(response.ProtoReflect())
+	fill(ydoc.ProtoReflect())
 	fill(body.ProtoReflect())
 	small := proto.CloneOf(response)
 	small.Document.Content = []byte("{}")
 	unknown := proto.CloneOf(response)
 	unknown.Document.ProtoReflect().SetUnknown([]byte{0xfa, 0x07, 0x01, 'x'}) // field 127
 	for name, m := range map[string]proto.Message{
-		"document": response, "body": body, "small": small, "unknown field": unknown,
+		"document": response, "ydoc": ydoc, "body": body, "small": small, "unknown field": unknown,
 		"no document": &mirrorv1.GetStorageDocumentResponse{}, "no body": &httpbody.HttpBody{},
 		"another message": &mirrorv1.GetRoomRequest{RoomId: "r"},
 	} {
@@ -711,7 +716,7 @@ func TestCodecIsProtobuf(t *testing.T) {
 		if !proto.Equal(got, m) {
 			t.Errorf("%s came back as another message", name)
 		}
-		if (name == "document" || name == "body") != (len(wire) == 2) {
+		if (name == "document" || name == "ydoc" || name == "body") != (len(wire) == 2) {
 			t.Errorf("%s is sent in %d pieces", name, len(wire))
 		}
 		again := m.ProtoReflect().New().Interface()
@@ -791,7 +796,7 @@ func TestLongDocumentsTakeTurns(t *testing.T) {
 	if _, err = h.mirror.GetStorageDocument(t.Context(), req); err != nil {
 		t.Errorf("the basic view = %v; want it not to wait", err)
 	}
-	tag := etag(&long, mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON)
+	tag := forms[mirror.KindStorage][mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON].etag(&long)
 	content, header, err := readDocument(withMetadata(t.Context(), "if-none-match", tag), h, &mirrorv1.ReadDocumentRequest{RoomId: "long"})
 	if err != nil || content != nil || !slices.Equal(header.Get("mirror-not-modified"), []string{"1"}) {
 		t.Errorf("ReadDocument of what the caller has = %d bytes, %v; want not-modified without waiting", len(content), err)
@@ -805,4 +810,93 @@ func TestLongDocumentsTakeTurns(t *testing.T) {
 	if !memory.TryAcquire(readMemory) {
 		t.Error("memory is in use after the last reader is done")
 	}
+}
+
+func ydocOf(t *testing.T, room mirror.RoomID, guid, file string) mirror.Document {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", "yjs", "testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mirror.Document{
+		Project: project, Room: room, Kind: mirror.KindYdoc, ID: guid, Content: content, SHA256: sha256.Sum256(content), Size: int64(len(content)),
+	}
+}
+
+func TestYjsDocuments(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	doc := ydocOf(t, "r", "", "ydoc-tiptap-real-binary.bin")
+	inside := ydocOf(t, "r", "inside", "ydoc-subdoc-guid-binary.bin")
+	broken := ydocOf(t, "broken", "", "ydoc-tiptap-real-binary-v2.bin")
+	h.query.documents = []mirror.Document{doc, inside, broken}
+	want := func(d mirror.Document, format mirrorv1.DocumentFormat) string {
+		decoded, err := yjs.Decode(d.Content, yjs.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b []byte
+		switch format {
+		case mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY:
+			b = d.Content
+		case mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT:
+			b = []byte(decoded.Text())
+		case mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR:
+			b, err = decoded.Structure(nil)
+		default:
+			b, err = decoded.JSON(nil)
+		}
+		if err != nil || len(b) == 0 && d.ID == "" {
+			t.Fatalf("%v of the document = %q, %v", format, b, err)
+		}
+		return string(b)
+	}
+	tags := make(map[string]bool)
+	for format, mediaType := range map[mirrorv1.DocumentFormat]string{
+		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_UNSPECIFIED: "application/json",
+		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY:      "application/octet-stream",
+		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT:        "text/plain; charset=utf-8",
+		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR:      "application/json",
+	} {
+		for _, d := range []mirror.Document{doc, inside} {
+			for range 2 { // the second time from memory
+				resp, err := h.mirror.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: "r", Guid: d.ID, Format: format})
+				got := resp.GetDocument()
+				if err != nil || string(got.GetContent()) != want(d, format) || got.GetContentType() != mediaType || got.GetGuid() != d.ID ||
+					got.GetKind() != mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC {
+					t.Errorf("GetYjsDocument(%q, %v) = %+v, %v; want %q", d.ID, format, got, err, want(d, format))
+				}
+			}
+			stream, err := h.mirror.ReadDocument(t.Context(), &mirrorv1.ReadDocumentRequest{
+				RoomId: "r", Kind: mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC, Guid: d.ID, Format: format,
+			})
+			if err != nil {
+				t.Fatalf("ReadDocument = %v", err)
+			}
+			chunk, err := stream.Recv()
+			if err != nil || string(chunk.GetData()) != want(d, format) || chunk.GetContentType() != mediaType {
+				t.Errorf("ReadDocument(%q, %v) = %q of %s, %v; want %q", d.ID, format, chunk.GetData(), chunk.GetContentType(), err, want(d, format))
+			}
+			header, err := stream.Header()
+			if err != nil || len(header.Get("mirror-etag")) != 1 || tags[header.Get("mirror-etag")[0]] {
+				t.Errorf("ReadDocument(%q, %v) has tag %v, %v; want one of its own", d.ID, format, header.Get("mirror-etag"), err)
+			}
+			tags[header.Get("mirror-etag")[0]] = true
+		}
+	}
+
+	_, err := h.mirror.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: "r", Guid: "nobody's"})
+	wantStatus(t, err, codes.NotFound, fault.ReasonDocumentNotMirrored)
+	_, err = h.mirror.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: "broken"})
+	wantStatus(t, err, codes.FailedPrecondition, fault.ReasonDocumentUnreadable)
+	resp, err := h.mirror.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: "broken", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY})
+	if err != nil || string(resp.GetDocument().GetContent()) != string(broken.Content) {
+		t.Errorf("GetYjsDocument of what cannot be decoded, as it is = %v; want its bytes", err)
+	}
+	_, err = h.mirror.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
+	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
+	_, _, err = readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: "r", Guid: "inside"})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
 }

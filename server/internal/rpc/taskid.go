@@ -61,5 +61,6 @@ func parseTaskID(project mirror.ProjectID, id string) (mirror.Resource, error) {
 // validResource reports whether there can be such a resource. Rooms and their
 // Storage are one of a kind in a room and have no id of their own.
 func validResource(room mirror.RoomID, kind mirror.Kind, id string) bool {
-	return mirror.ValidID(string(room), mirror.MaxRoomID) && slices.Contains(mirror.Kinds(), kind) && id == ""
+	return mirror.ValidID(string(room), mirror.MaxRoomID) && slices.Contains(mirror.Kinds(), kind) &&
+		(id == "" || kind == mirror.KindYdoc && mirror.ValidID(id, mirror.MaxResourceID))
 }

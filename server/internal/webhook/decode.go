@@ -42,15 +42,15 @@ var mention = []hint{{kind: mirror.KindRoom, ifUnknown: true}}
 // eventTypes is the table of all known types. A kind of resource that is to be
 // mirrored gets its hints here and nowhere else.
 var eventTypes = map[string]eventType{
-	"roomCreated":    {stale: []hint{{kind: mirror.KindRoom}, {kind: mirror.KindStorage}}},
+	"roomCreated":    {stale: []hint{{kind: mirror.KindRoom}, {kind: mirror.KindStorage}, {kind: mirror.KindYdoc}}},
 	"roomDeleted":    {stale: []hint{{kind: mirror.KindRoom, deleted: true}}},
 	"storageUpdated": {stale: []hint{{kind: mirror.KindRoom, ifUnknown: true}, {kind: mirror.KindStorage}}},
+	"ydocUpdated":    {stale: []hint{{kind: mirror.KindRoom, ifUnknown: true}, {kind: mirror.KindYdoc}}},
 	// Liveblocks' guides name roomUpdated, but its API does not send it.
 	"roomUpdated": {stale: []hint{{kind: mirror.KindRoom}}},
 
 	"userEntered":              {stale: mention},
 	"userLeft":                 {stale: mention},
-	"ydocUpdated":              {stale: mention},
 	"threadCreated":            {stale: mention},
 	"threadDeleted":            {stale: mention},
 	"threadMetadataUpdated":    {stale: mention},
@@ -70,6 +70,7 @@ var eventTypes = map[string]eventType{
 var everything = []hint{
 	{kind: mirror.KindRoom, minInterval: ResyncInterval},
 	{kind: mirror.KindStorage, minInterval: ResyncInterval},
+	{kind: mirror.KindYdoc, minInterval: ResyncInterval},
 }
 
 // Decode reads the event of a verified delivery and names what it makes stale,

@@ -124,7 +124,7 @@ func TestDecode(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("r", mirror.MaxRoomID)
 	resync := func(room string) []string {
-		return []string{"room of " + room + " every 10m0s", "storage of " + room + " every 10m0s"}
+		return []string{"room of " + room + " every 10m0s", "storage of " + room + " every 10m0s", "ydoc of " + room + " every 10m0s"}
 	}
 	tests := []struct {
 		name string
@@ -148,7 +148,7 @@ func TestDecode(t *testing.T) {
 		},
 		{
 			"names in another case are other names", `{"type":"roomCreated","TYPE":"x","data":{"roomId":"r","roomID":"s","ROOMID":"t"}}`,
-			decoded{Type: "roomCreated", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r", "storage of r"}},
+			decoded{Type: "roomCreated", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r", "storage of r", "ydoc of r"}},
 		},
 		{
 			"names with escapes are the same names", `{"t\u0079pe":"roomDeleted","d\u0061ta":{"room\u0049d":"r"}}`,
@@ -164,13 +164,13 @@ func TestDecode(t *testing.T) {
 		},
 		{
 			"ids are bytes", `{"type":"ydocUpdated","data":{"roomId":" Ro\u00f6\/m?#%\ud83d\udc4b é\\ud83d","userId":"\n"}}`,
-			decoded{Type: "ydocUpdated", Room: " Roö/m?#%👋 é\\ud83d", User: "\n", Outcome: mirror.OutcomeQueued, Hints: []string{"room of  Roö/m?#%👋 é\\ud83d if unknown"}},
+			decoded{Type: "ydocUpdated", Room: " Roö/m?#%👋 é\\ud83d", User: "\n", Outcome: mirror.OutcomeQueued, Hints: []string{"room of  Roö/m?#%👋 é\\ud83d if unknown", "ydoc of  Roö/m?#%👋 é\\ud83d"}},
 		},
 		{
 			"old event", `{"type":"ydocUpdated","data":{"appId":"app","roomId":"r","updatedAt":"2023-01-27T20:33:23.737Z"}}`,
 			decoded{
 				Type: "ydocUpdated", Room: "r", LiveblocksProject: "app", SourceTime: time.Date(2023, 1, 27, 20, 33, 23, 737e6, time.UTC),
-				Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown"},
+				Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "ydoc of r"},
 			},
 		},
 

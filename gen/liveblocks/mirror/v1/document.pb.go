@@ -29,6 +29,8 @@ const (
 	DocumentKind_DOCUMENT_KIND_UNSPECIFIED DocumentKind = 0
 	// The room's Liveblocks Storage.
 	DocumentKind_DOCUMENT_KIND_STORAGE DocumentKind = 1
+	// A Yjs document: the room's own or one inside it.
+	DocumentKind_DOCUMENT_KIND_YDOC DocumentKind = 2
 )
 
 // Enum value maps for DocumentKind.
@@ -36,10 +38,12 @@ var (
 	DocumentKind_name = map[int32]string{
 		0: "DOCUMENT_KIND_UNSPECIFIED",
 		1: "DOCUMENT_KIND_STORAGE",
+		2: "DOCUMENT_KIND_YDOC",
 	}
 	DocumentKind_value = map[string]int32{
 		"DOCUMENT_KIND_UNSPECIFIED": 0,
 		"DOCUMENT_KIND_STORAGE":     1,
+		"DOCUMENT_KIND_YDOC":        2,
 	}
 )
 
@@ -77,11 +81,21 @@ const (
 	// The documented default of the call.
 	DocumentFormat_DOCUMENT_FORMAT_UNSPECIFIED DocumentFormat = 0
 	// Plain JSON. For Storage it is derived from plain-lson and loses the type of
-	// the live nodes.
+	// the live nodes. For Yjs it has a member for each shared type, in the form of
+	// Yjs' own toJSON; rich text becomes its delta.
 	DocumentFormat_DOCUMENT_FORMAT_JSON DocumentFormat = 1
 	// Liveblocks' plain-lson, byte for byte as fetched. A room can be restored
 	// from it.
 	DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON DocumentFormat = 2
+	// A Yjs document as one update in encoding version 1, byte for byte as fetched.
+	// A document can be restored from it.
+	DocumentFormat_DOCUMENT_FORMAT_BINARY DocumentFormat = 3
+	// What people read in a Yjs document, as plain text in UTF-8.
+	DocumentFormat_DOCUMENT_FORMAT_TEXT DocumentFormat = 4
+	// A Yjs document in the JSON of the editors that wrote it, with a member for
+	// each shared type: ProseMirror's for Tiptap and BlockNote, the editor state
+	// of Lexical.
+	DocumentFormat_DOCUMENT_FORMAT_EDITOR DocumentFormat = 5
 )
 
 // Enum value maps for DocumentFormat.
@@ -90,11 +104,17 @@ var (
 		0: "DOCUMENT_FORMAT_UNSPECIFIED",
 		1: "DOCUMENT_FORMAT_JSON",
 		2: "DOCUMENT_FORMAT_PLAIN_LSON",
+		3: "DOCUMENT_FORMAT_BINARY",
+		4: "DOCUMENT_FORMAT_TEXT",
+		5: "DOCUMENT_FORMAT_EDITOR",
 	}
 	DocumentFormat_value = map[string]int32{
 		"DOCUMENT_FORMAT_UNSPECIFIED": 0,
 		"DOCUMENT_FORMAT_JSON":        1,
 		"DOCUMENT_FORMAT_PLAIN_LSON":  2,
+		"DOCUMENT_FORMAT_BINARY":      3,
+		"DOCUMENT_FORMAT_TEXT":        4,
+		"DOCUMENT_FORMAT_EDITOR":      5,
 	}
 )
 
@@ -195,14 +215,16 @@ type Document struct {
 	Format DocumentFormat `protobuf:"varint,5,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
 	// The media type of content, such as "application/json".
 	ContentType string `protobuf:"bytes,6,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
-	// Size in bytes of the source document (plain-lson for Storage), whatever the
-	// format asked for.
+	// Size in bytes of the source document (plain-lson for Storage, the update for
+	// Yjs), whatever the format asked for.
 	SourceSize int64 `protobuf:"varint,7,opt,name=source_size,json=sourceSize,proto3" json:"source_size,omitempty"`
 	// Why the document's queryable JSON column is null, empty if it is not. The
 	// document itself can be read all the same.
 	DataProblem string `protobuf:"bytes,8,opt,name=data_problem,json=dataProblem,proto3" json:"data_problem,omitempty"`
 	// How current the copy is.
-	Freshness     *Freshness `protobuf:"bytes,9,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	Freshness *Freshness `protobuf:"bytes,9,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	// The guid of a Yjs document inside another. Empty for the room's own.
+	Guid          string `protobuf:"bytes,10,opt,name=guid,proto3" json:"guid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -300,11 +322,18 @@ func (x *Document) GetFreshness() *Freshness {
 	return nil
 }
 
+func (x *Document) GetGuid() string {
+	if x != nil {
+		return x.Guid
+	}
+	return ""
+}
+
 var File_liveblocks_mirror_v1_document_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_document_proto_rawDesc = "" +
 	"\n" +
-	"#liveblocks/mirror/v1/document.proto\x12\x14liveblocks.mirror.v1\x1a$liveblocks/mirror/v1/freshness.proto\"\xf8\x02\n" +
+	"#liveblocks/mirror/v1/document.proto\x12\x14liveblocks.mirror.v1\x1a$liveblocks/mirror/v1/freshness.proto\"\x8c\x03\n" +
 	"\bDocument\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x12\x17\n" +
@@ -316,14 +345,20 @@ const file_liveblocks_mirror_v1_document_proto_rawDesc = "" +
 	"\vsource_size\x18\a \x01(\x03R\n" +
 	"sourceSize\x12!\n" +
 	"\fdata_problem\x18\b \x01(\tR\vdataProblem\x12=\n" +
-	"\tfreshness\x18\t \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness*H\n" +
+	"\tfreshness\x18\t \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness\x12\x12\n" +
+	"\x04guid\x18\n" +
+	" \x01(\tR\x04guid*`\n" +
 	"\fDocumentKind\x12\x1d\n" +
 	"\x19DOCUMENT_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
-	"\x15DOCUMENT_KIND_STORAGE\x10\x01*k\n" +
+	"\x15DOCUMENT_KIND_STORAGE\x10\x01\x12\x16\n" +
+	"\x12DOCUMENT_KIND_YDOC\x10\x02*\xbd\x01\n" +
 	"\x0eDocumentFormat\x12\x1f\n" +
 	"\x1bDOCUMENT_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14DOCUMENT_FORMAT_JSON\x10\x01\x12\x1e\n" +
-	"\x1aDOCUMENT_FORMAT_PLAIN_LSON\x10\x02*^\n" +
+	"\x1aDOCUMENT_FORMAT_PLAIN_LSON\x10\x02\x12\x1a\n" +
+	"\x16DOCUMENT_FORMAT_BINARY\x10\x03\x12\x18\n" +
+	"\x14DOCUMENT_FORMAT_TEXT\x10\x04\x12\x1a\n" +
+	"\x16DOCUMENT_FORMAT_EDITOR\x10\x05*^\n" +
 	"\fDocumentView\x12\x1d\n" +
 	"\x19DOCUMENT_VIEW_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13DOCUMENT_VIEW_BASIC\x10\x01\x12\x16\n" +

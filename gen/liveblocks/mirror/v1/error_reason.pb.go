@@ -98,6 +98,9 @@ const (
 	ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND ErrorReason = 33
 	// The HTTP path takes other methods; the Allow header lists them.
 	ErrorReason_ERROR_REASON_METHOD_NOT_ALLOWED ErrorReason = 34
+	// The document was fetched and is kept, but cannot be turned into the format
+	// asked for: it breaks a limit or the rules of its own format.
+	ErrorReason_ERROR_REASON_DOCUMENT_UNREADABLE ErrorReason = 35
 )
 
 // Enum value maps for ErrorReason.
@@ -138,6 +141,7 @@ var (
 		32: "ERROR_REASON_EVENT_ID_INVALID",
 		33: "ERROR_REASON_ROUTE_NOT_FOUND",
 		34: "ERROR_REASON_METHOD_NOT_ALLOWED",
+		35: "ERROR_REASON_DOCUMENT_UNREADABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -175,6 +179,7 @@ var (
 		"ERROR_REASON_EVENT_ID_INVALID":           32,
 		"ERROR_REASON_ROUTE_NOT_FOUND":            33,
 		"ERROR_REASON_METHOD_NOT_ALLOWED":         34,
+		"ERROR_REASON_DOCUMENT_UNREADABLE":        35,
 	}
 )
 
@@ -209,7 +214,8 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xf3\t\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\x99\n" +
+	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -246,7 +252,8 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"$ERROR_REASON_UPSTREAM_ANSWER_INVALID\x10\x1f\x12!\n" +
 	"\x1dERROR_REASON_EVENT_ID_INVALID\x10 \x12 \n" +
 	"\x1cERROR_REASON_ROUTE_NOT_FOUND\x10!\x12#\n" +
-	"\x1fERROR_REASON_METHOD_NOT_ALLOWED\x10\"BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\x1fERROR_REASON_METHOD_NOT_ALLOWED\x10\"\x12$\n" +
+	" ERROR_REASON_DOCUMENT_UNREADABLE\x10#BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

@@ -446,6 +446,161 @@ func (x *GetStorageDocumentResponse) GetDocument() *Document {
 	return nil
 }
 
+// GetYjsDocumentRequest names a Yjs document of a room.
+type GetYjsDocumentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The room's id, byte for byte.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// The guid of a document inside the room's own. Empty means the room's own.
+	Guid string `protobuf:"bytes,3,opt,name=guid,proto3" json:"guid,omitempty"`
+	// The format of the content; JSON if unspecified.
+	Format DocumentFormat `protobuf:"varint,4,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
+	// How much to return; full if unspecified.
+	View DocumentView `protobuf:"varint,5,opt,name=view,proto3,enum=liveblocks.mirror.v1.DocumentView" json:"view,omitempty"`
+	// Answer documents of deleted rooms too instead of NOT_FOUND.
+	ShowDeleted bool `protobuf:"varint,6,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Refresh the copy first if it is older than this or known to be stale.
+	MaxAge *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	RequireFresh  bool `protobuf:"varint,8,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetYjsDocumentRequest) Reset() {
+	*x = GetYjsDocumentRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetYjsDocumentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetYjsDocumentRequest) ProtoMessage() {}
+
+func (x *GetYjsDocumentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetYjsDocumentRequest.ProtoReflect.Descriptor instead.
+func (*GetYjsDocumentRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetYjsDocumentRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *GetYjsDocumentRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *GetYjsDocumentRequest) GetGuid() string {
+	if x != nil {
+		return x.Guid
+	}
+	return ""
+}
+
+func (x *GetYjsDocumentRequest) GetFormat() DocumentFormat {
+	if x != nil {
+		return x.Format
+	}
+	return DocumentFormat_DOCUMENT_FORMAT_UNSPECIFIED
+}
+
+func (x *GetYjsDocumentRequest) GetView() DocumentView {
+	if x != nil {
+		return x.View
+	}
+	return DocumentView_DOCUMENT_VIEW_UNSPECIFIED
+}
+
+func (x *GetYjsDocumentRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *GetYjsDocumentRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *GetYjsDocumentRequest) GetRequireFresh() bool {
+	if x != nil {
+		return x.RequireFresh
+	}
+	return false
+}
+
+// GetYjsDocumentResponse holds a document.
+type GetYjsDocumentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The document.
+	Document      *Document `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetYjsDocumentResponse) Reset() {
+	*x = GetYjsDocumentResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetYjsDocumentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetYjsDocumentResponse) ProtoMessage() {}
+
+func (x *GetYjsDocumentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetYjsDocumentResponse.ProtoReflect.Descriptor instead.
+func (*GetYjsDocumentResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetYjsDocumentResponse) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
 // ReadDocumentRequest names a document and a format.
 type ReadDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -455,21 +610,24 @@ type ReadDocumentRequest struct {
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Which document; Storage if unspecified.
 	Kind DocumentKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DocumentKind" json:"kind,omitempty"`
-	// The format; JSON if unspecified. Over HTTP it is spelled json or plain-lson.
+	// The format; JSON if unspecified. Over HTTP it is spelled json or plain-lson
+	// for Storage, and json, binary, text or editor for Yjs.
 	Format DocumentFormat `protobuf:"varint,4,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
 	// Answer documents of deleted rooms too instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
 	// Refresh the copy first if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
-	RequireFresh  bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	RequireFresh bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	// The guid of a Yjs document inside the room's own. Empty means the room's own.
+	Guid          string `protobuf:"bytes,8,opt,name=guid,proto3" json:"guid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadDocumentRequest) Reset() {
 	*x = ReadDocumentRequest{}
-	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +639,7 @@ func (x *ReadDocumentRequest) String() string {
 func (*ReadDocumentRequest) ProtoMessage() {}
 
 func (x *ReadDocumentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +652,7 @@ func (x *ReadDocumentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDocumentRequest.ProtoReflect.Descriptor instead.
 func (*ReadDocumentRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{6}
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReadDocumentRequest) GetProjectId() string {
@@ -546,6 +704,13 @@ func (x *ReadDocumentRequest) GetRequireFresh() bool {
 	return false
 }
 
+func (x *ReadDocumentRequest) GetGuid() string {
+	if x != nil {
+		return x.Guid
+	}
+	return ""
+}
+
 // ListDocumentsRequest asks for a page of documents.
 type ListDocumentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -565,7 +730,7 @@ type ListDocumentsRequest struct {
 
 func (x *ListDocumentsRequest) Reset() {
 	*x = ListDocumentsRequest{}
-	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +742,7 @@ func (x *ListDocumentsRequest) String() string {
 func (*ListDocumentsRequest) ProtoMessage() {}
 
 func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +755,7 @@ func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDocumentsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{7}
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListDocumentsRequest) GetProjectId() string {
@@ -641,7 +806,7 @@ type ListDocumentsResponse struct {
 
 func (x *ListDocumentsResponse) Reset() {
 	*x = ListDocumentsResponse{}
-	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +818,7 @@ func (x *ListDocumentsResponse) String() string {
 func (*ListDocumentsResponse) ProtoMessage() {}
 
 func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +831,7 @@ func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDocumentsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{8}
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDocumentsResponse) GetDocuments() []*Document {
@@ -719,7 +884,19 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
 	"\rrequire_fresh\x18\a \x01(\bR\frequireFresh\"X\n" +
 	"\x1aGetStorageDocumentResponse\x12:\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1e.liveblocks.mirror.v1.DocumentR\bdocument\"\xf5\x02\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1e.liveblocks.mirror.v1.DocumentR\bdocument\"\x95\x03\n" +
+	"\x15GetYjsDocumentRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12\x1c\n" +
+	"\x04guid\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04guid\x12F\n" +
+	"\x06format\x18\x04 \x01(\x0e2$.liveblocks.mirror.v1.DocumentFormatB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06format\x12@\n" +
+	"\x04view\x18\x05 \x01(\x0e2\".liveblocks.mirror.v1.DocumentViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12!\n" +
+	"\fshow_deleted\x18\x06 \x01(\bR\vshowDeleted\x12<\n" +
+	"\amax_age\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
+	"\rrequire_fresh\x18\b \x01(\bR\frequireFresh\"T\n" +
+	"\x16GetYjsDocumentResponse\x12:\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1e.liveblocks.mirror.v1.DocumentR\bdocument\"\x93\x03\n" +
 	"\x13ReadDocumentRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
@@ -728,7 +905,8 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\x06format\x18\x04 \x01(\x0e2$.liveblocks.mirror.v1.DocumentFormatB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06format\x12!\n" +
 	"\fshow_deleted\x18\x05 \x01(\bR\vshowDeleted\x12<\n" +
 	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
-	"\rrequire_fresh\x18\a \x01(\bR\frequireFresh\"\xff\x01\n" +
+	"\rrequire_fresh\x18\a \x01(\bR\frequireFresh\x12\x1c\n" +
+	"\x04guid\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04guid\"\xff\x01\n" +
 	"\x14ListDocumentsRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
@@ -739,12 +917,13 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"}\n" +
 	"\x15ListDocumentsResponse\x12<\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x1e.liveblocks.mirror.v1.DocumentR\tdocuments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x92\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc4\x06\n" +
 	"\rMirrorService\x12s\n" +
 	"\aGetRoom\x12$.liveblocks.mirror.v1.GetRoomRequest\x1a%.liveblocks.mirror.v1.GetRoomResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/rooms/{room_id}\x12o\n" +
 	"\tListRooms\x12&.liveblocks.mirror.v1.ListRoomsRequest\x1a'.liveblocks.mirror.v1.ListRoomsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rooms\x12\x9c\x01\n" +
-	"\x12GetStorageDocument\x12/.liveblocks.mirror.v1.GetStorageDocumentRequest\x1a0.liveblocks.mirror.v1.GetStorageDocumentResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/rooms/{room_id}/storage\x12{\n" +
-	"\fReadDocument\x12).liveblocks.mirror.v1.ReadDocumentRequest\x1a\x14.google.api.HttpBody\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/rooms/{room_id}/storage:read0\x01\x12\x7f\n" +
+	"\x12GetStorageDocument\x12/.liveblocks.mirror.v1.GetStorageDocumentRequest\x1a0.liveblocks.mirror.v1.GetStorageDocumentResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/rooms/{room_id}/storage\x12\x8d\x01\n" +
+	"\x0eGetYjsDocument\x12+.liveblocks.mirror.v1.GetYjsDocumentRequest\x1a,.liveblocks.mirror.v1.GetYjsDocumentResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/rooms/{room_id}/ydoc\x12\x9c\x01\n" +
+	"\fReadDocument\x12).liveblocks.mirror.v1.ReadDocumentRequest\x1a\x14.google.api.HttpBody\"I\x82\xd3\xe4\x93\x02CZ\x1f\x12\x1d/v1/rooms/{room_id}/ydoc:read\x12 /v1/rooms/{room_id}/storage:read0\x01\x12\x7f\n" +
 	"\rListDocuments\x12*.liveblocks.mirror.v1.ListDocumentsRequest\x1a+.liveblocks.mirror.v1.ListDocumentsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/documentsBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
@@ -759,7 +938,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*GetRoomRequest)(nil),             // 0: liveblocks.mirror.v1.GetRoomRequest
 	(*GetRoomResponse)(nil),            // 1: liveblocks.mirror.v1.GetRoomResponse
@@ -767,47 +946,55 @@ var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*ListRoomsResponse)(nil),          // 3: liveblocks.mirror.v1.ListRoomsResponse
 	(*GetStorageDocumentRequest)(nil),  // 4: liveblocks.mirror.v1.GetStorageDocumentRequest
 	(*GetStorageDocumentResponse)(nil), // 5: liveblocks.mirror.v1.GetStorageDocumentResponse
-	(*ReadDocumentRequest)(nil),        // 6: liveblocks.mirror.v1.ReadDocumentRequest
-	(*ListDocumentsRequest)(nil),       // 7: liveblocks.mirror.v1.ListDocumentsRequest
-	(*ListDocumentsResponse)(nil),      // 8: liveblocks.mirror.v1.ListDocumentsResponse
-	(*durationpb.Duration)(nil),        // 9: google.protobuf.Duration
-	(*Room)(nil),                       // 10: liveblocks.mirror.v1.Room
-	(RoomView)(0),                      // 11: liveblocks.mirror.v1.RoomView
-	(DocumentFormat)(0),                // 12: liveblocks.mirror.v1.DocumentFormat
-	(DocumentView)(0),                  // 13: liveblocks.mirror.v1.DocumentView
-	(*Document)(nil),                   // 14: liveblocks.mirror.v1.Document
-	(DocumentKind)(0),                  // 15: liveblocks.mirror.v1.DocumentKind
-	(*httpbody.HttpBody)(nil),          // 16: google.api.HttpBody
+	(*GetYjsDocumentRequest)(nil),      // 6: liveblocks.mirror.v1.GetYjsDocumentRequest
+	(*GetYjsDocumentResponse)(nil),     // 7: liveblocks.mirror.v1.GetYjsDocumentResponse
+	(*ReadDocumentRequest)(nil),        // 8: liveblocks.mirror.v1.ReadDocumentRequest
+	(*ListDocumentsRequest)(nil),       // 9: liveblocks.mirror.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),      // 10: liveblocks.mirror.v1.ListDocumentsResponse
+	(*durationpb.Duration)(nil),        // 11: google.protobuf.Duration
+	(*Room)(nil),                       // 12: liveblocks.mirror.v1.Room
+	(RoomView)(0),                      // 13: liveblocks.mirror.v1.RoomView
+	(DocumentFormat)(0),                // 14: liveblocks.mirror.v1.DocumentFormat
+	(DocumentView)(0),                  // 15: liveblocks.mirror.v1.DocumentView
+	(*Document)(nil),                   // 16: liveblocks.mirror.v1.Document
+	(DocumentKind)(0),                  // 17: liveblocks.mirror.v1.DocumentKind
+	(*httpbody.HttpBody)(nil),          // 18: google.api.HttpBody
 }
 var file_liveblocks_mirror_v1_mirror_service_proto_depIdxs = []int32{
-	9,  // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
-	10, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
-	11, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
-	10, // 3: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
-	12, // 4: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	13, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
-	9,  // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	14, // 7: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
-	15, // 8: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	12, // 9: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	9,  // 10: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	15, // 11: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	14, // 12: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
-	0,  // 13: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
-	2,  // 14: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
-	4,  // 15: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
-	6,  // 16: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
-	7,  // 17: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
-	1,  // 18: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
-	3,  // 19: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
-	5,  // 20: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
-	16, // 21: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
-	8,  // 22: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
+	12, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
+	13, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
+	12, // 3: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
+	14, // 4: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	15, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	11, // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	16, // 7: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	14, // 8: liveblocks.mirror.v1.GetYjsDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	15, // 9: liveblocks.mirror.v1.GetYjsDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	11, // 10: liveblocks.mirror.v1.GetYjsDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	16, // 11: liveblocks.mirror.v1.GetYjsDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	17, // 12: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	14, // 13: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	11, // 14: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	17, // 15: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	16, // 16: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
+	0,  // 17: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
+	2,  // 18: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
+	4,  // 19: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
+	6,  // 20: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
+	8,  // 21: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
+	9,  // 22: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
+	1,  // 23: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
+	3,  // 24: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
+	5,  // 25: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
+	7,  // 26: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
+	18, // 27: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
+	10, // 28: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_mirror_service_proto_init() }
@@ -823,7 +1010,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc), len(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

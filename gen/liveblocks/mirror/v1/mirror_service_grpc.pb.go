@@ -23,6 +23,7 @@ const (
 	MirrorService_GetRoom_FullMethodName            = "/liveblocks.mirror.v1.MirrorService/GetRoom"
 	MirrorService_ListRooms_FullMethodName          = "/liveblocks.mirror.v1.MirrorService/ListRooms"
 	MirrorService_GetStorageDocument_FullMethodName = "/liveblocks.mirror.v1.MirrorService/GetStorageDocument"
+	MirrorService_GetYjsDocument_FullMethodName     = "/liveblocks.mirror.v1.MirrorService/GetYjsDocument"
 	MirrorService_ReadDocument_FullMethodName       = "/liveblocks.mirror.v1.MirrorService/ReadDocument"
 	MirrorService_ListDocuments_FullMethodName      = "/liveblocks.mirror.v1.MirrorService/ListDocuments"
 )
@@ -48,6 +49,12 @@ type MirrorServiceClient interface {
 	// default) fails with FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use
 	// ReadDocument for it.
 	GetStorageDocument(ctx context.Context, in *GetStorageDocumentRequest, opts ...grpc.CallOption) (*GetStorageDocumentResponse, error)
+	// GetYjsDocument returns a Yjs document of a room: the room's own, or with a
+	// guid one inside it.
+	//
+	// Of a document too large for one message the same is true as for
+	// GetStorageDocument.
+	GetYjsDocument(ctx context.Context, in *GetYjsDocumentRequest, opts ...grpc.CallOption) (*GetYjsDocumentResponse, error)
 	// ReadDocument streams a document's bytes. Over HTTP the body is the document
 	// itself, with Content-Length and an ETag; If-None-Match is honoured.
 	//
@@ -90,6 +97,16 @@ func (c *mirrorServiceClient) GetStorageDocument(ctx context.Context, in *GetSto
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetStorageDocumentResponse)
 	err := c.cc.Invoke(ctx, MirrorService_GetStorageDocument_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) GetYjsDocument(ctx context.Context, in *GetYjsDocumentRequest, opts ...grpc.CallOption) (*GetYjsDocumentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetYjsDocumentResponse)
+	err := c.cc.Invoke(ctx, MirrorService_GetYjsDocument_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +163,12 @@ type MirrorServiceServer interface {
 	// default) fails with FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use
 	// ReadDocument for it.
 	GetStorageDocument(context.Context, *GetStorageDocumentRequest) (*GetStorageDocumentResponse, error)
+	// GetYjsDocument returns a Yjs document of a room: the room's own, or with a
+	// guid one inside it.
+	//
+	// Of a document too large for one message the same is true as for
+	// GetStorageDocument.
+	GetYjsDocument(context.Context, *GetYjsDocumentRequest) (*GetYjsDocumentResponse, error)
 	// ReadDocument streams a document's bytes. Over HTTP the body is the document
 	// itself, with Content-Length and an ETag; If-None-Match is honoured.
 	//
@@ -172,6 +195,9 @@ func (UnimplementedMirrorServiceServer) ListRooms(context.Context, *ListRoomsReq
 }
 func (UnimplementedMirrorServiceServer) GetStorageDocument(context.Context, *GetStorageDocumentRequest) (*GetStorageDocumentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStorageDocument not implemented")
+}
+func (UnimplementedMirrorServiceServer) GetYjsDocument(context.Context, *GetYjsDocumentRequest) (*GetYjsDocumentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetYjsDocument not implemented")
 }
 func (UnimplementedMirrorServiceServer) ReadDocument(*ReadDocumentRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error {
 	return status.Error(codes.Unimplemented, "method ReadDocument not implemented")
@@ -254,6 +280,24 @@ func _MirrorService_GetStorageDocument_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MirrorService_GetYjsDocument_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetYjsDocumentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).GetYjsDocument(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_GetYjsDocument_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).GetYjsDocument(ctx, req.(*GetYjsDocumentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MirrorService_ReadDocument_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ReadDocumentRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -301,6 +345,10 @@ var MirrorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStorageDocument",
 			Handler:    _MirrorService_GetStorageDocument_Handler,
+		},
+		{
+			MethodName: "GetYjsDocument",
+			Handler:    _MirrorService_GetYjsDocument_Handler,
 		},
 		{
 			MethodName: "ListDocuments",

@@ -32,6 +32,9 @@ const (
 	ResourceKind_RESOURCE_KIND_ROOM ResourceKind = 1
 	// A room's Storage document.
 	ResourceKind_RESOURCE_KIND_STORAGE ResourceKind = 2
+	// A Yjs document: the room's own, or one inside it with its guid as
+	// resource_id.
+	ResourceKind_RESOURCE_KIND_YDOC ResourceKind = 3
 )
 
 // Enum value maps for ResourceKind.
@@ -40,11 +43,13 @@ var (
 		0: "RESOURCE_KIND_UNSPECIFIED",
 		1: "RESOURCE_KIND_ROOM",
 		2: "RESOURCE_KIND_STORAGE",
+		3: "RESOURCE_KIND_YDOC",
 	}
 	ResourceKind_value = map[string]int32{
 		"RESOURCE_KIND_UNSPECIFIED": 0,
 		"RESOURCE_KIND_ROOM":        1,
 		"RESOURCE_KIND_STORAGE":     2,
+		"RESOURCE_KIND_YDOC":        3,
 	}
 )
 
@@ -352,11 +357,12 @@ const file_liveblocks_mirror_v1_task_proto_rawDesc = "" +
 	"\tfail_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\bfailTime\x129\n" +
 	"\n" +
 	"fetch_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12H\n" +
-	"\x12missing_since_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTime*`\n" +
+	"\x12missing_since_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTime*x\n" +
 	"\fResourceKind\x12\x1d\n" +
 	"\x19RESOURCE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12RESOURCE_KIND_ROOM\x10\x01\x12\x19\n" +
-	"\x15RESOURCE_KIND_STORAGE\x10\x02*\x9b\x01\n" +
+	"\x15RESOURCE_KIND_STORAGE\x10\x02\x12\x16\n" +
+	"\x12RESOURCE_KIND_YDOC\x10\x03*\x9b\x01\n" +
 	"\tTaskState\x12\x1a\n" +
 	"\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TASK_STATE_PENDING\x10\x01\x12\x16\n" +

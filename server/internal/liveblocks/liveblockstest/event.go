@@ -11,6 +11,7 @@ const (
 	RoomCreated    = "roomCreated"
 	RoomDeleted    = "roomDeleted"
 	StorageUpdated = "storageUpdated"
+	YdocUpdated    = "ydocUpdated"
 )
 
 // Event is something that Liveblocks would send a webhook for.
@@ -49,6 +50,7 @@ func Payload(ev Event, projectID string) []byte {
 		RoomCreated:    "createdAt",
 		RoomDeleted:    "deletedAt",
 		StorageUpdated: "updatedAt",
+		YdocUpdated:    "updatedAt",
 	}
 	data := map[string]string{"projectId": projectID, "roomId": ev.RoomID}
 	if key, ok := timeKeys[ev.Type]; ok {

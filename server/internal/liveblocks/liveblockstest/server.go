@@ -30,6 +30,7 @@ const (
 	EndpointRoom       Endpoint = "room"
 	EndpointDeleteRoom Endpoint = "delete_room"
 	EndpointStorage    Endpoint = "storage"
+	EndpointYdoc       Endpoint = "ydoc"
 	// EndpointUnknown is every path and method that the fake does not have.
 	EndpointUnknown Endpoint = "unknown"
 )
@@ -42,6 +43,10 @@ var (
 
 // EmptyStorage is the Storage document of a new room.
 const EmptyStorage = `{"liveblocksType":"LiveObject","data":{}}`
+
+// EmptyYdoc is a Yjs document without anything in it: that of a new room, and
+// that of every guid nobody has written to.
+const EmptyYdoc = "\x00\x00"
 
 // logLimit is how many calls the log holds before the older half is dropped.
 const logLimit = 1 << 16
@@ -67,6 +72,7 @@ type room struct {
 	opts RoomOptions
 	body past // the room's JSON
 	lson past // the Storage document
+	ydoc map[string]*past
 }
 
 // past is a resource now and before its last change; nil means not there. The
@@ -110,6 +116,8 @@ type RoomOptions struct {
 	LastConnectionTime time.Time
 	// Storage is [EmptyStorage] if nil.
 	Storage []byte
+	// Ydoc is [EmptyYdoc] if nil: the room's own Yjs document.
+	Ydoc []byte
 }
 
 // New returns a fake without rooms that accepts the given secret key.
@@ -160,6 +168,28 @@ func (s *Server) SetStorage(id string, lson []byte) error {
 	r.lson.set(slices.Clone(lson))
 	s.unlockAndTell(Event{Type: StorageUpdated, RoomID: id, Time: s.now()})
 	return nil
+}
+
+// SetYdoc replaces a Yjs document of a room, given as an update in encoding
+// version 1: the room's own, or with a guid one inside it.
+func (s *Server) SetYdoc(id, guid string, update []byte) error {
+	s.mu.Lock()
+	r, err := s.existing(id)
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	r.yjs(guid).set(slices.Clone(update))
+	s.unlockAndTell(Event{Type: YdocUpdated, RoomID: id, Time: s.now()})
+	return nil
+}
+
+// yjs is a Yjs document of a room that exists. s.mu is held.
+func (r *room) yjs(guid string) *past {
+	if r.ydoc[guid] == nil {
+		r.ydoc[guid] = &past{[]byte(EmptyYdoc), []byte(EmptyYdoc)}
+	}
+	return r.ydoc[guid]
 }
 
 // SetRoomMetadata replaces a room's metadata. As with the real API, no event
@@ -246,6 +276,11 @@ func (s *Server) Storage(id string) ([]byte, bool) {
 	return s.look(id, func(r *room) []byte { return r.lson.now })
 }
 
+// Ydoc returns a Yjs document as the API serves it, and whether its room exists.
+func (s *Server) Ydoc(id, guid string) ([]byte, bool) {
+	return s.look(id, func(r *room) []byte { return r.yjs(guid).now })
+}
+
 // Calls returns how many calls arrived for a room and an endpoint, refused and
 // unfinished ones included. An empty room or endpoint means all of them.
 func (s *Server) Calls(id string, endpoint Endpoint) int {
@@ -316,6 +351,9 @@ func (s *Server) create(id string, opts RoomOptions) (*room, error) {
 	if opts.Storage == nil {
 		opts.Storage = []byte(EmptyStorage)
 	}
+	if opts.Ydoc == nil {
+		opts.Ydoc = []byte(EmptyYdoc)
+	}
 	if opts.OrganizationID == "" {
 		opts.OrganizationID = "default"
 	}
@@ -328,6 +366,8 @@ func (s *Server) create(id string, opts RoomOptions) (*room, error) {
 		return nil, err
 	}
 	r.lson.set(slices.Clone(opts.Storage))
+	r.ydoc = make(map[string]*past)
+	r.yjs("").set(slices.Clone(opts.Ydoc))
 	r.seq = s.nextSeq
 	s.nextSeq++
 	s.rooms[id] = r
@@ -451,6 +491,8 @@ func route(r *http.Request) (Endpoint, string) {
 		return EndpointDeleteRoom, id
 	case len(parts) == 3 && parts[2] == "storage" && r.Method == http.MethodGet:
 		return EndpointStorage, id
+	case len(parts) == 3 && parts[2] == "ydoc-binary" && r.Method == http.MethodGet:
+		return EndpointYdoc, id
 	}
 	return EndpointUnknown, id
 }
@@ -536,6 +578,17 @@ func (s *Server) answer(r *http.Request, endpoint Endpoint, id string, step Step
 		ans := s.read(id, step.stale, func(rm *room) *past { return &rm.lson })
 		if ans.status == http.StatusOK && r.URL.Query().Get("format") == "json" {
 			ans.body = plainJSON(ans.body)
+		}
+		return ans
+	case EndpointYdoc:
+		ans := s.read(id, step.stale, func(rm *room) *past {
+			if rm.body.now == nil {
+				return &past{}
+			}
+			return rm.yjs(r.URL.Query().Get("guid"))
+		})
+		if ans.status == http.StatusOK {
+			ans.contentType = "application/octet-stream"
 		}
 		return ans
 	case EndpointUnknown:

@@ -412,7 +412,9 @@ func (e *env) tasksOfEveryState() map[mirror.TaskState]mirror.Resource {
 		mirror.TaskFailed: storageOf("failed"), mirror.TaskDone: roomOf("done"),
 	}
 	e.mirrorRoom("done", e.roomContent(`{}`))
-	e.fetch(storageOf("done")) // leaves a settle fetch: pending too
+	for _, child := range childrenOf("done") {
+		e.fetch(child)
+	}
 	e.raise(rooms[mirror.TaskPending], rooms[mirror.TaskRunning], rooms[mirror.TaskWaiting], rooms[mirror.TaskFailed])
 	e.claim(rooms[mirror.TaskRunning])
 	e.park(e.claim(rooms[mirror.TaskWaiting]))
@@ -451,7 +453,7 @@ func tasksByState(e *env) {
 		mirror.TaskRunning: {by[mirror.TaskRunning]},
 		mirror.TaskWaiting: {by[mirror.TaskWaiting]},
 		mirror.TaskFailed:  {by[mirror.TaskFailed]},
-		mirror.TaskDone:    {by[mirror.TaskDone], storageOf("done")},
+		mirror.TaskDone:    append([]mirror.Resource{by[mirror.TaskDone]}, childrenOf("done")...),
 		"":                 {by[mirror.TaskFailed], by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom, by[mirror.TaskWaiting]},
 	} {
 		e.want(fmt.Sprintf("TaskList of %q", state), e.taskKeys(store.TaskFilter{State: state}), want)

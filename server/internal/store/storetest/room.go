@@ -46,7 +46,7 @@ func newRoom(e *env) {
 		LastConnectionTime: born.Add(time.Hour), OrganizationID: "org_1",
 	}
 	applied := e.applyRoom(lease, content)
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Woken: []mirror.Resource{storageOf("room")}})
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Woken: childrenOf("room")})
 	e.want("Room", e.room("room"), mirror.Room{
 		Project: project, ID: "room", Epoch: 1, Source: content.Source, SHA256: sha256.Sum256(content.Source), CreateTime: born,
 		LastConnectionTime: born.Add(time.Hour), OrganizationID: "org_1",
@@ -96,7 +96,7 @@ func recreatedRoom(e *env) {
 	content := e.roomContent(`{"id":"r"}`) // not a byte differs
 	content.CreateTime = born.Add(time.Microsecond)
 	applied := e.mirrorRoom("room", content)
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, Woken: []mirror.Resource{storageOf("room")}})
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, Woken: childrenOf("room")})
 	room := e.room("room")
 	if room.Epoch != 2 || !room.CreateTime.Equal(content.CreateTime) {
 		e.Fatalf("Room = %+v; want epoch 2, created at %v", room, content.CreateTime)
@@ -368,7 +368,7 @@ func missingRoomBack(e *env) {
 	e.wantState(storageOf("room"), mirror.TaskDone)
 	e.pass(time.Hour)
 	applied := e.mirrorRoom("room", e.roomContent(`{"id":"r"}`))
-	e.want("ApplyRoom", applied, mirror.Applied{Woken: []mirror.Resource{storageOf("room")}})
+	e.want("ApplyRoom", applied, mirror.Applied{Woken: childrenOf("room")})
 	if room := e.room("room"); room.Epoch != 1 || !room.Freshness.MissingSince.IsZero() || !room.Freshness.FetchTime.Equal(e.now) {
 		e.Fatalf("Room = %+v; want the same epoch, no longer missing", room)
 	}
@@ -412,7 +412,7 @@ func rebornSame(e *env) {
 	e.mirrorBoth("room")
 	e.deleteRoom("room")
 	applied := e.mirrorRoom("room", e.roomContent(`{"id":"r"}`))
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, Woken: []mirror.Resource{storageOf("room")}})
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, Woken: childrenOf("room")})
 	room := e.room("room")
 	if room.Epoch <= 2 || !room.Freshness.DeleteTime.IsZero() {
 		e.Fatalf("Room = %+v; want an epoch above that of the tombstone, and no delete time", room)

@@ -146,6 +146,15 @@ func storageOf(id mirror.RoomID) mirror.Resource {
 	return mirror.Resource{Project: project, Room: id, Kind: mirror.KindStorage}
 }
 
+func ydocOf(id mirror.RoomID) mirror.Resource {
+	return mirror.Resource{Project: project, Room: id, Kind: mirror.KindYdoc}
+}
+
+// childrenOf is what every room has in it.
+func childrenOf(id mirror.RoomID) []mirror.Resource {
+	return []mirror.Resource{storageOf(id), ydocOf(id)}
+}
+
 func hintAt(r mirror.Resource) mirror.Hint { return mirror.Hint{Resource: r} }
 
 // must ends the case if an operation that has to work did not.

@@ -666,7 +666,7 @@ func park(e *env) {
 	e.wantNotDue(storageOf("room"))
 
 	applied = e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
-	e.want("resources woken by the room", applied.Woken, []mirror.Resource{storageOf("room")})
+	e.want("resources woken by the room", applied.Woken, childrenOf("room"))
 	lease = e.claim(storageOf("room"))
 	if lease.Epoch != 1 {
 		e.Fatalf("lease = %+v; want epoch 1", lease)
