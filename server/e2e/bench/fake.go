@@ -48,10 +48,13 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, _ := url.PathUnescape(segment) // net/http has refused what cannot be
 	size, n, ok := parseRoomID(id)
 	var body []byte
+	contentType := "application/json; charset=utf-8"
 	switch {
-	case !ok || rest != "" && rest != "storage":
+	case !ok || rest != "" && rest != "storage" && rest != "ydoc-binary":
 		w.WriteHeader(http.StatusNotFound)
 		return
+	case rest == "ydoc-binary": // empty, and fetched only once
+		body, contentType = []byte{0, 0}, "application/octet-stream"
 	case rest == "":
 		body = []byte(`{"type":"room","id":"` + id + `","organizationId":"acme","createdAt":"2026-11-22T03:34:17.545Z",` +
 			`"metadata":{"name":"Storage room","kind":"whiteboard","tags":["alpha","beta"],"color":"blue"},` +
@@ -71,7 +74,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			body = d.lson(f.revision.Add(1))
 		}
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // a caller that has gone away is no concern of ours
 }

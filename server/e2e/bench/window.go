@@ -125,7 +125,7 @@ func (b *bench) fill(ctx context.Context, addr, url string, size, count int) err
 	}
 	defer db.close()
 	return awaitSQL(ctx, db, `select
-    (select count(*) from mirror_document where room_id like $1) >= $2
+    (select count(*) from mirror_document where kind = 2 and room_id like $1) >= $2
     and not exists (select 1 from mirror_resource_state where generation > applied_generation)`,
 		fmt.Sprintf("bench:%d:%%", size), count)
 }
