@@ -5,6 +5,7 @@ package reconcile
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -81,6 +82,8 @@ func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Appli
 		return r.missing(ctx, lease, err)
 	}
 	_, room.DataProblem = derive(room.Source)
+	ctx, done := beyondLease(ctx)
+	defer done()
 	applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
 	if err != nil {
 		return applied, fmt.Errorf("apply room: %w", err)
@@ -185,12 +188,31 @@ func hasNUL(data []byte) bool {
 	}
 }
 
+// beyondLease returns a context for applying a result, which goes on although
+// the lease seems to have ended. Applying locks the very row a renewal waits for,
+// so a large document on a slow database would be cut off time and again. Whether
+// the lease still holds is decided in the transaction, by its token.
+func beyondLease(ctx context.Context) (context.Context, func()) {
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); !errors.Is(cause, store.ErrLeaseLost) {
+			cancel(cause)
+		}
+	})
+	return out, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // apply stores a document, without its queryable JSON where that is too much.
 func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent) (mirror.Applied, error) {
 	if len(doc.Data) > r.cfg.MaxData {
 		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(doc.Data), r.cfg.MaxData)
 		doc.Data = nil
 	}
+	ctx, done := beyondLease(ctx)
+	defer done()
 	applied, err := r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
 	if err != nil {
 		return applied, fmt.Errorf("apply %s: %w", lease.Resource.Kind, err)
@@ -229,6 +251,8 @@ func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error)
 		return mirror.Applied{}, again
 	}
 	now := r.cfg.Now()
+	ctx, done := beyondLease(ctx)
+	defer done()
 	applied, err := r.cfg.Mirror.ApplyMissing(ctx, lease, r.cfg.Failure(lease, again, now), r.cfg.Settle)
 	if err != nil {
 		return applied, fmt.Errorf("apply missing %s: %w", lease.Resource.Kind, err)
