@@ -55,7 +55,7 @@ func waitFor(t *testing.T, g *gatherer[int, int], n int) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d calls wait; want %d", waiting, n)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -105,7 +105,8 @@ func takeLanes(t *testing.T, g *gatherer[int, int], d *slowDatabase, get func(in
 // waitIdle checks that nothing is left behind.
 func waitIdle(t *testing.T, g *gatherer[int, int]) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		<-time.After(time.Millisecond)
 		g.mu.Lock()
 		asking, waiting := g.asking, len(g.waiting)
 		g.mu.Unlock()

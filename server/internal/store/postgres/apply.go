@@ -125,8 +125,8 @@ func problem(err error) string {
 	return "refused by jsonb"
 }
 
-// copied is what the decision about a document rests on: its state, and what is
-// stored of it.
+// copied is what the decision about a document rests on: its state, and which
+// copy of it is stored.
 type copied struct {
 	state         store.State
 	epoch         int64 // 0 if there is none
@@ -134,10 +134,9 @@ type copied struct {
 	deriveVersion int32
 }
 
-// ApplyDocument hashes before the transaction begins, and packs only what is
-// new. It decides on what Claim has read: one statement and so one round trip
-// then checks and writes. Only if something came in meanwhile, the state is locked
-// first, and the decision made anew.
+// ApplyDocument hashes before anything is locked, and packs only what is new. It
+// decides on what Claim has read, and one statement checks that it still stands
+// and writes. If it does not, the decision is made anew under a lock.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	sum := sha256.Sum256(doc.Content)
@@ -158,7 +157,7 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		}
 		st := c.state.Succeed(lease, doc.FetchTime, now, settle)
 		out = mirror.Applied{Generation: st.Applied, Changed: changed, Due: st.Due}
-		return q.WriteDocument(ctx, writeDocument(arg, c.state, writeState(r, st, change, now)))
+		return q.WriteDocument(ctx, writeDocument(arg, c, writeState(r, st, change, now)))
 	}
 	locked := func(q, later *dbq.Queries) error {
 		row, err := q.LockChild(ctx, dbq.LockChildParams{
@@ -196,7 +195,10 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		arg.Data, arg.DataProblem = nil, problem(err)
 		err = apply()
 	}
-	return out, err
+	if err != nil {
+		return mirror.Applied{}, err
+	}
+	return out, nil
 }
 
 // ApplyMissing settles a 404.

@@ -152,6 +152,7 @@ func BenchmarkApply(b *testing.B) {
 }
 
 func benchmarkApply(b *testing.B, size int, changed bool) {
+	b.Helper()
 	// As many as wait after a burst; documents are shared, to save memory.
 	const rooms, workers, documents, settle = 2000, 8, 50, time.Hour
 	url := migratedDatabase(b)
@@ -183,7 +184,7 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 	}
 	m := newMeter(b, url)
 	round := func(k, n int) error {
-		var next, failed = make(chan int, n), make(chan error, workers)
+		next, failed := make(chan int, n), make(chan error, workers)
 		for i := range n {
 			next <- i
 		}

@@ -89,10 +89,11 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 	}
 }
 
-// writeDocument adds to a document the state w that was decided on from was.
-func writeDocument(d dbq.WriteDocumentParams, was store.State, w dbq.WriteStateParams) dbq.WriteDocumentParams {
+// writeDocument adds to a document the state w that was decided on what was seen.
+func writeDocument(d dbq.WriteDocumentParams, seen copied, w dbq.WriteStateParams) dbq.WriteDocumentParams {
+	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = seen.state.Generation, at(seen.state.Due), seen.state.Settle
+	d.SeenEpoch, d.SeenSha256, d.SeenDeriveVersion = seen.epoch, seen.sha256, seen.deriveVersion
 	d.Bucket, d.ProjectID, d.RoomID, d.Kind, d.ResourceID = w.Bucket, w.ProjectID, w.RoomID, w.Kind, w.ResourceID
-	d.DecidedGeneration, d.DecidedDueTime, d.DecidedSettle = was.Generation, at(was.Due), was.Settle
 	d.Generation, d.AppliedGeneration = w.Generation, w.AppliedGeneration
 	d.DueTime, d.NotBefore, d.Settle, d.DeleteGeneration = w.DueTime, w.NotBefore, w.Settle, w.DeleteGeneration
 	d.Attempts, d.LastError, d.FailTime = w.Attempts, w.LastError, w.FailTime

@@ -170,7 +170,7 @@ func acceptParams(batch []mirror.Arrival) (dbq.AcceptEventsParams, []keyed) {
 		p.SourceTime = append(p.SourceTime, at(e.SourceTime))
 		p.Outcome = append(p.Outcome, string(e.Outcome))
 		for _, h := range batch[k.place].Hints {
-			p.HintEvent = append(p.HintEvent, int32(i+1)) //nolint:gosec // a batch is small
+			p.HintEvent = append(p.HintEvent, int32(i+1))
 			p.HintBucket = append(p.HintBucket, h.Resource.Bucket())
 			p.HintProjectID = append(p.HintProjectID, string(h.Resource.Project))
 			p.HintRoomID = append(p.HintRoomID, string(h.Resource.Room))

@@ -50,6 +50,7 @@ const lockState = `select from mirror_resource_state where room_id = $1 and kind
 // race is a database on which somebody holds the state of a room's storage, and
 // a store that waits for it.
 type race struct {
+	url         string
 	conn, watch *pgx.Conn
 	store       *postgres.Store
 	lease       mirror.Lease
@@ -60,6 +61,7 @@ func newRace(t *testing.T, storeOptions string) *race {
 	t.Helper()
 	to := migratedDatabase(t)
 	r := &race{
+		url: to,
 		// The other side looks for deadlocks so late that it is never the victim.
 		conn: connect(t, withSettings(t, to, "-c deadlock_timeout=10min")), watch: connect(t, to),
 		store: open(t, postgres.Config{URL: withSettings(t, to, storeOptions)}), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
@@ -214,6 +216,64 @@ func TestRoomChangesWhileApplyWaits(t *testing.T) {
 				t.Fatalf("documents = %d; want none", n)
 			}
 		})
+	}
+}
+
+// A claim that waits for the end of another goes on with the document it saw
+// before it waited. What is decided on that must not be written.
+func TestDocumentChangesWhileClaimWaits(t *testing.T) {
+	t.Parallel()
+	r := newRace(t, "-c deadlock_timeout=1s")
+	room, err := r.store.Claim(t.Context(), r.lease.Resource.RoomResource(), [16]byte{2}, r.now, time.Minute)
+	if err == nil {
+		_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
+	}
+	if err != nil {
+		t.Fatalf("mirror the room = %v", err)
+	}
+	r.lease.Epoch = 1 // as claimed after that
+	old := mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}
+	if _, err := r.store.ApplyDocument(t.Context(), r.lease, old, r.now, time.Second); err != nil {
+		t.Fatalf("ApplyDocument = %v", err)
+	}
+	// Somebody whose lease has just ended applies another version.
+	tx, err := r.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatalf("Begin = %v", err)
+	}
+	for _, sql := range []string{
+		"update mirror_resource_state set revision = revision + 1 where kind = 2",
+		"update mirror_document set content_sha256 = sha256('new')",
+	} {
+		if _, err := tx.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s = %v", sql, err)
+		}
+	}
+	type claimed struct {
+		lease mirror.Lease
+		err   error
+	}
+	done := make(chan claimed, 1)
+	later := r.now.Add(time.Minute)
+	go func() {
+		lease, err := r.store.Claim(t.Context(), r.lease.Resource, [16]byte{3}, later, time.Minute)
+		done <- claimed{lease, err}
+	}()
+	r.waiting(t, 1)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatalf("Commit = %v", err)
+	}
+	c := <-done
+	if c.err != nil {
+		t.Fatalf("Claim = %v", c.err)
+	}
+	// And the source has gone back to the one before.
+	applied, err := r.store.ApplyDocument(t.Context(), c.lease, old, later, 0)
+	if err != nil || !applied.Changed {
+		t.Fatalf("ApplyDocument = %+v, %v; want the document changed", applied, err)
+	}
+	if !value[bool](t, r.watch, "select content_sha256 = sha256('old') from mirror_document") {
+		t.Fatal("the document is not the one that was fetched last")
 	}
 }
 

@@ -54,7 +54,9 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		return mirror.Lease{}, classify(ctx, fmt.Errorf("claim: %w", err))
 	}
 	st := stateOf(row.MirrorResourceState)
-	s.claims.put(token, copied{st, row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
+	if r.Kind != mirror.KindRoom {
+		s.claims.put(token, copied{st, row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
+	}
 	return mirror.Lease{
 		Resource:   r,
 		Token:      token,

@@ -209,12 +209,18 @@ with held as materialized (
     from mirror_resource_state s
     join mirror_room r
         on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+    left join mirror_document d
+        on d.bucket = s.bucket and d.project_id = s.project_id and d.room_id = s.room_id
+        and d.kind = s.kind and d.resource_id = s.resource_id
     where s.bucket = $13 and s.project_id = $14 and s.room_id = $15
         and s.kind = $16 and s.resource_id = $17
         and s.lease_token = $18
         and s.generation = $19 and s.settle = $20
         and s.due_time is not distinct from $21 -- with "=", the index on it would look good
         and r.epoch = $22 and r.delete_time is null
+        and coalesce(d.epoch, 0) = $23
+        and d.content_sha256 is not distinct from $24
+        and coalesce(d.derive_version, 0) = $25
     for update of s for share of r
 ),
 document as (
@@ -224,9 +230,9 @@ document as (
     )
     select
         $13, $14, $15, $16, $17, $22,
-        $23, $24, $25, $26, $27, $28, $29
+        $26, $27, $28, $29, $30, $31, $32
     from held
-    where $30::smallint <> 0
+    where $33::smallint <> 0
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
         epoch = excluded.epoch,
         content = excluded.content,
@@ -246,7 +252,7 @@ head as (
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $13, head.n, $14, $15, $16, $17, $30::smallint, $31
+    select $13, head.n, $14, $15, $16, $17, $33::smallint, $34
     from head
 )
 update mirror_resource_state s set
@@ -290,10 +296,13 @@ type WriteDocumentParams struct {
 	Kind              int16
 	ResourceID        string
 	Token             []byte
-	DecidedGeneration int64
-	DecidedSettle     bool
-	DecidedDueTime    pgtype.Timestamptz
+	SeenGeneration    int64
+	SeenSettle        bool
+	SeenDueTime       pgtype.Timestamptz
 	Epoch             int64
+	SeenEpoch         int64
+	SeenSha256        []byte
+	SeenDeriveVersion int32
 	Content           []byte
 	ContentSha256     []byte
 	Size              int64
@@ -306,9 +315,11 @@ type WriteDocumentParams struct {
 }
 
 // Gives the lease back and writes the document if it changed, all in the order of
-// locks, provided that nothing that counts for the decision has changed since it
-// was made: the lease is held, the room lives in the same epoch, and nothing came
-// in for the state. Whatever comes in raises its generation or moves its due time.
+// locks, provided that everything the decision rests on still stands: the lease is
+// held, the room lives in the same epoch, nothing came in for the state (that
+// would have raised its generation or moved its due time), and the stored document
+// is the one that was seen. A claim that waited for somebody else's may have seen
+// the one before.
 func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (int64, error) {
 	result, err := q.db.Exec(ctx, writeDocument,
 		arg.Generation,
@@ -329,10 +340,13 @@ func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (i
 		arg.Kind,
 		arg.ResourceID,
 		arg.Token,
-		arg.DecidedGeneration,
-		arg.DecidedSettle,
-		arg.DecidedDueTime,
+		arg.SeenGeneration,
+		arg.SeenSettle,
+		arg.SeenDueTime,
 		arg.Epoch,
+		arg.SeenEpoch,
+		arg.SeenSha256,
+		arg.SeenDeriveVersion,
 		arg.Content,
 		arg.ContentSha256,
 		arg.Size,

@@ -46,20 +46,28 @@ for update of s for share of r;
 
 -- name: WriteDocument :execrows
 -- Gives the lease back and writes the document if it changed, all in the order of
--- locks, provided that nothing that counts for the decision has changed since it
--- was made: the lease is held, the room lives in the same epoch, and nothing came
--- in for the state. Whatever comes in raises its generation or moves its due time.
+-- locks, provided that everything the decision rests on still stands: the lease is
+-- held, the room lives in the same epoch, nothing came in for the state (that
+-- would have raised its generation or moved its due time), and the stored document
+-- is the one that was seen. A claim that waited for somebody else's may have seen
+-- the one before.
 with held as materialized (
     select s.generation
     from mirror_resource_state s
     join mirror_room r
         on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+    left join mirror_document d
+        on d.bucket = s.bucket and d.project_id = s.project_id and d.room_id = s.room_id
+        and d.kind = s.kind and d.resource_id = s.resource_id
     where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
         and s.kind = @kind and s.resource_id = @resource_id
         and s.lease_token = @token
-        and s.generation = @decided_generation and s.settle = @decided_settle
-        and s.due_time is not distinct from @decided_due_time -- with "=", the index on it would look good
+        and s.generation = @seen_generation and s.settle = @seen_settle
+        and s.due_time is not distinct from @seen_due_time -- with "=", the index on it would look good
         and r.epoch = @epoch and r.delete_time is null
+        and coalesce(d.epoch, 0) = @seen_epoch
+        and d.content_sha256 is not distinct from @seen_sha256
+        and coalesce(d.derive_version, 0) = @seen_derive_version
     for update of s for share of r
 ),
 document as (
