@@ -605,6 +605,7 @@ func TestREADME(t *testing.T) {
 }
 
 func TestDatabaseForms(t *testing.T) {
+	t.Parallel()
 	const (
 		planetscale = "mysql://user:pscale_pw_x@aws.connect.psdb.cloud/name?sslaccept=strict"
 		driver      = "user:p@ss:w/ord@tcp(host:3306)/name?tls=true"

@@ -177,7 +177,7 @@ func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, i
 		Have:        make([][]byte, 0, n),
 	}
 	for i, read := range reads {
-		arg.N = append(arg.N, int32(i)) //nolint:gosec // a batch, bounded by the caller
+		arg.N = append(arg.N, int32(i))
 		arg.Bucket = append(arg.Bucket, read.Resource.Bucket())
 		arg.ProjectID = append(arg.ProjectID, string(read.Resource.Project))
 		arg.RoomID = append(arg.RoomID, string(read.Resource.Room))
