@@ -226,3 +226,24 @@ func TestOnlyTheClaimIsAsynchronous(t *testing.T) {
 		t.Fatalf("synchronous_commit at the commit of claims and others (-want +got):\n%s", diff)
 	}
 }
+
+// A transaction that ends early is rolled back, and its session goes on.
+func TestSessionOutlivesRollback(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	url := migratedDatabase(t)
+	s, conn := open(t, postgres.Config{URL: url, MaxConns: 1}), connect(t, url)
+	const sessions = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+	lease := mirrored(t, s, "first", now)
+	before := value[int](t, conn, sessions)
+	lease.Token[0]++
+	if _, err := s.Fail(t.Context(), lease, store.Failure{Now: now}); !errors.Is(err, store.ErrLeaseLost) {
+		t.Fatalf("Fail = %v; want %v", err, store.ErrLeaseLost)
+	}
+	if _, err := s.Request(t.Context(), []mirror.Resource{lease.Resource}, now); err != nil {
+		t.Fatalf("Request = %v", err)
+	}
+	if after := value[int](t, conn, sessions); after != before {
+		t.Fatalf("sessions = %d, then %d; want the same one", before, after)
+	}
+}
