@@ -168,7 +168,7 @@ func (c *cluster) init(ctx context.Context, cfg Config) error {
 	if cfg.Settings["fsync"] == "off" {
 		args = append(args, "--no-sync")
 	}
-	if out, err := c.id.command(ctx, c.dir, filepath.Join(c.bin, "initdb"), args...).CombinedOutput(); err != nil {
+	if out, err := c.id.output(ctx, c.dir, filepath.Join(c.bin, "initdb"), args...); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, oneLine(out))
 	}
 	if err := os.Rename(tmp, c.pgdata); err != nil {
@@ -217,7 +217,7 @@ func (c *cluster) arguments(ctx context.Context, settings map[string]string) []s
 	add(tuning)
 	// Not every build has lz4; where it is missing the server would not start.
 	lz4 := []string{"-C", "wal_compression", "-D", c.pgdata, "-c", "wal_compression=lz4"}
-	if c.id.command(ctx, c.dir, filepath.Join(c.bin, "postgres"), lz4...).Run() == nil {
+	if _, err := c.id.output(ctx, c.dir, filepath.Join(c.bin, "postgres"), lz4...); err == nil {
 		add(map[string]string{"wal_compression": "lz4"})
 	}
 	add(settings)

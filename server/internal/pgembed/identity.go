@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -96,7 +97,7 @@ func unprivileged() (uid, gid int, err error) {
 // probe runs postgres as id from within dir, for its version alone: whether id can
 // reach the two is then the kernel's answer, not ours.
 func (id identity) probe(ctx context.Context, dir, bin string) error {
-	out, err := id.command(ctx, dir, filepath.Join(bin, "postgres"), "-V").CombinedOutput()
+	out, err := id.output(ctx, dir, filepath.Join(bin, "postgres"), "-V")
 	if err != nil && len(out) > 0 {
 		return fmt.Errorf("%w: %s", err, oneLine(out))
 	}
@@ -112,6 +113,15 @@ func (id identity) command(ctx context.Context, dir, name string, args ...string
 	cmd.SysProcAttr = id.attr()
 	cmd.WaitDelay = 5 * time.Second // for a grandchild that keeps the output open
 	return cmd
+}
+
+// output runs a program of PostgreSQL as id and returns all it says.
+func (id identity) output(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
+	// The program is ended when the thread that started it ends (see attr). While it
+	// runs, no goroutine may come onto this thread that ends together with it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return id.command(ctx, dir, name, args...).CombinedOutput()
 }
 
 // mkdir creates a folder closed to everyone but id.

@@ -1,10 +1,12 @@
 package pgembed
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -98,4 +100,31 @@ func TestFolderClosedLater(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "choose a data folder that every account may pass through") {
 		t.Fatalf("Start = %v; want an error that names the folder and says what to do", err)
 	}
+}
+
+// A server that stops ends the thread it was supervised on; a program that another
+// start has running must not end with it.
+func TestProgramOutlivesThreads(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	var programs, threads sync.WaitGroup
+	for range 4 {
+		threads.Go(func() {
+			for ctx.Err() == nil {
+				var one sync.WaitGroup
+				one.Go(runtime.LockOSThread) // and never unlocks it
+				one.Wait()
+			}
+		})
+	}
+	for range 64 {
+		programs.Go(func() {
+			if out, err := (identity{}).output(ctx, "/", "sleep", "0.3"); err != nil {
+				t.Errorf("sleep = %v: %s", err, out)
+			}
+		})
+	}
+	programs.Wait()
+	cancel()
+	threads.Wait()
 }
