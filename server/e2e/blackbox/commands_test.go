@@ -35,6 +35,7 @@ type result struct {
 // command runs the program to its end.
 func command(t *testing.T, env map[string]string, args ...string) result {
 	t.Helper()
+	harness.Binary(t) // on a cold machine building it takes longer than any command
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := harness.Command(ctx, t, env, args...)
