@@ -53,11 +53,33 @@ const (
 	// KindYdoc is a Yjs document: the room's own, without an id, or one inside it,
 	// whose id is its guid.
 	KindYdoc Kind = 3
+	// KindThread is a thread of comments, or without an id the list of all threads
+	// of the room, which finds those no event told of.
+	KindThread Kind = 4
+	// KindActiveUsers is who is in the room now.
+	KindActiveUsers Kind = 5
+	// KindUserSessions is who was in the room when. It is folded from events.
+	KindUserSessions Kind = 6
+	// KindNotification is a notification to a user. It is folded from events; its id
+	// is that of the inbox notification. Its room may be empty.
+	KindNotification Kind = 7
+	// KindSweep is the comparison with the list of all rooms. It has no room.
+	KindSweep Kind = 8
 )
 
-// Kinds lists every kind that is mirrored, in key order. Each room has one of
-// each without an id.
-func Kinds() []Kind { return []Kind{KindRoom, KindStorage, KindYdoc} }
+// Kinds lists every kind, in key order.
+func Kinds() []Kind {
+	return []Kind{
+		KindRoom, KindStorage, KindYdoc, KindThread, KindActiveUsers, KindUserSessions, KindNotification, KindSweep,
+	}
+}
+
+// RoomKinds lists what is fetched of every room, in key order, each without an id.
+func RoomKinds() []Kind { return []Kind{KindStorage, KindYdoc, KindThread} }
+
+// Lasting reports whether resources of the kind outlive their room: what was
+// learned from events alone is history, and a project's sweep has no room.
+func (k Kind) Lasting() bool { return k >= KindUserSessions }
 
 // String returns the kind's name in logs and task ids.
 func (k Kind) String() string {
@@ -68,6 +90,16 @@ func (k Kind) String() string {
 		return "storage"
 	case KindYdoc:
 		return "ydoc"
+	case KindThread:
+		return "thread"
+	case KindActiveUsers:
+		return "active_users"
+	case KindUserSessions:
+		return "user_sessions"
+	case KindNotification:
+		return "notification"
+	case KindSweep:
+		return "sweep"
 	default:
 		return "unknown"
 	}
@@ -171,6 +203,19 @@ type Hint struct {
 	Deleted bool
 	// MinInterval keeps the next fetch at least this long after the last one.
 	MinInterval time.Duration
+	// Fold says that the event itself is folded into the resource: it waits there
+	// until the resource's task has taken it up.
+	Fold bool
+}
+
+// Request asks for a resource to be fetched.
+type Request struct {
+	Resource Resource
+	// Unlisted says that a complete list lacks the resource, which tells as much as
+	// an event that announces its deletion.
+	Unlisted bool
+	// Background lets everything that is not in the background go first.
+	Background bool
 }
 
 // Arrival is an event together with what it makes stale.
@@ -206,6 +251,8 @@ type Lease struct {
 	Attempts int
 	// SourceTime is the latest time of change that an event told of.
 	SourceTime time.Time
+	// Background says that nobody but a sweep has asked for the fetch.
+	Background bool
 }
 
 // Fetched is an answer of the Liveblocks API, not yet applied.
@@ -255,7 +302,7 @@ type Applied struct {
 	Changed bool
 	// Due is when the resource wants its next fetch; zero means no more.
 	Due time.Time
-	// Woken are other resources that became due by this one.
+	// Woken are other resources that became due by this one, as urgent as it is.
 	Woken []Resource
 	// Stale says that children of earlier incarnations wait to be cleaned up.
 	Stale bool

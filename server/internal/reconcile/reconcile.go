@@ -25,6 +25,11 @@ type Fetcher interface {
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	// Ydoc reads a Yjs document: the room's own, or with a guid one inside it.
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
+	// Threads reads all threads of a room, with their comments.
+	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+	Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error)
+	ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)
 }
 
 // codeRoomNotFound is Liveblocks' word for a room that is not there. Any other
@@ -141,7 +146,7 @@ func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	}
 	// Before this one is settled: nobody would ask for them again.
 	if len(inside) > 0 {
-		if _, err := r.cfg.Tasks.Request(ctx, inside, r.cfg.Now()); err != nil {
+		if _, err := r.cfg.Tasks.Request(ctx, requests(lease, inside), r.cfg.Now()); err != nil {
 			return mirror.Applied{}, fmt.Errorf("request documents inside: %w", err)
 		}
 	}
@@ -169,6 +174,15 @@ func subdocuments(lease mirror.Lease, doc *yjs.Doc) []mirror.Resource {
 		}
 	}
 	return inside
+}
+
+// requests asks for resources as urgently as for that of the lease.
+func requests(lease mirror.Lease, resources []mirror.Resource) []mirror.Request {
+	out := make([]mirror.Request, len(resources))
+	for i, r := range resources {
+		out[i] = mirror.Request{Resource: r, Background: lease.Background}
+	}
+	return out
 }
 
 // hasNUL reports whether JSON text has the character in one of its strings: an

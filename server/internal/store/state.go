@@ -30,6 +30,8 @@ type State struct {
 	FetchTime        time.Time
 	SourceUpdateTime time.Time
 	MissingSince     time.Time
+	// Background says that nobody but a sweep has asked for what is due.
+	Background bool
 }
 
 // Succeed is the state after a fetch that began at fetchTime was applied.
@@ -74,7 +76,7 @@ func (s State) settled(lease mirror.Lease, now time.Time, settle time.Duration) 
 		// Nothing more is to come, so this is the last word on a delete event too:
 		// confirmed, or of an earlier incarnation if the resource was there. The
 		// fetches before it could not say, since they may have read an old state.
-		s.Due, s.Settle, s.DeleteGeneration = time.Time{}, false, 0
+		s.Due, s.Settle, s.DeleteGeneration, s.Background = time.Time{}, false, 0, false
 	}
 	return s
 }

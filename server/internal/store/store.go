@@ -1,4 +1,4 @@
-// Package store is the contract every SQL engine keeps: five small interfaces,
+// Package store is the contract every SQL engine keeps: six small interfaces,
 // one for each user of the database, and the errors they share. The suite in
 // storetest is this contract as tests; where the two differ, the suite is right.
 //
@@ -39,6 +39,7 @@ type Store interface {
 	Ledger
 	Tasks
 	Mirror
+	Sweeps
 	Query
 	Feed
 
@@ -61,7 +62,8 @@ type Ledger interface {
 	// Each raised resource gets a new generation and becomes due at once, but
 	// not before its backoff ends, and, for a hint with a MinInterval, not
 	// sooner after its last fetch than that. A hint marked IfUnknown raises a
-	// resource only if it has no state yet.
+	// resource only if it has no state yet. An event with a hint marked Fold waits
+	// at that resource; see Unfolded.
 	Accept(ctx context.Context, batch []mirror.Arrival) ([]Accepted, error)
 
 	// PinProject stores liveblocksID as the project's if none is pinned yet, and
@@ -83,8 +85,8 @@ type Accepted struct {
 // Tasks hands out the right to fetch.
 type Tasks interface {
 	// Due returns resources of the project that are due at now and not leased,
-	// most urgent first, at most limit; and when the next one will be due, zero
-	// if none will. It locks nothing.
+	// those in the background last, and otherwise what was due first first, at most
+	// limit; and when the next one will be due, zero if none will. It locks nothing.
 	Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (DueList, error)
 
 	// Claim leases the resource until now+ttl under the given token, if it is due
@@ -103,8 +105,9 @@ type Tasks interface {
 	Fail(ctx context.Context, lease mirror.Lease, failure Failure) (mirror.Applied, error)
 
 	// Request raises the resources, as an event does, and lifts failures and
-	// backoffs. Resources that were never heard of get their state.
-	Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error)
+	// backoffs. Resources that were never heard of get their state. A request in the
+	// background does not delay what is wanted at once.
+	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error)
 
 	// Retry makes a failed, waiting or pending task due at once with all its
 	// attempts, without raising its generation. ErrNotFound if there is no such
@@ -121,8 +124,9 @@ type Tasks interface {
 
 // DueList is the answer of [Tasks.Due].
 type DueList struct {
-	Resources []mirror.Resource
-	// Next is when the first resource beyond Resources becomes due or its lease
+	// Resources are the ones wanted at once, Background those that can wait.
+	Resources, Background []mirror.Resource
+	// Next is when the first resource beyond these becomes due or its lease
 	// ends; zero if there is none.
 	Next time.Time
 }
@@ -172,18 +176,87 @@ type Mirror interface {
 	//
 	// On a room: if a delete event was accepted that no fetch has contradicted
 	// since, the room becomes a tombstone, its epoch rises, its children have
-	// nothing more to do, and a change entry is written; otherwise missing_since
-	// is set and nothing is deleted. Only the fetch after which nothing more is
-	// due contradicts: an earlier one may have read the state before the event.
+	// nothing more to do, its open sessions end, and a change entry is written;
+	// otherwise missing_since is set and nothing is deleted. Only the fetch after
+	// which nothing more is due contradicts: an earlier one may have read the state
+	// before the event. Kinds that outlast their room are no children of it.
 	//
 	// On a child: the room is made due, unless it is missing or gone itself; in
 	// that case the child has nothing more to do. While the room still lives the
 	// answer is a failed attempt, described by failure.
 	ApplyMissing(ctx context.Context, lease mirror.Lease, failure Failure, settle time.Duration) (mirror.Applied, error)
 
+	// ApplyThread stores a thread as fetched, with all its comments, if it is not
+	// the one already stored in this epoch.
+	ApplyThread(ctx context.Context, lease mirror.Lease, thread mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// ApplyThreadMissing records that Liveblocks knows the room and not the thread.
+	// Confirmed like that of a room (see ApplyMissing), the thread becomes a
+	// tombstone; otherwise missing_since is set and nothing is deleted.
+	ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// ApplyThreads settles the list of a room's threads. Threads that were never
+	// heard of are stored as the list shows them. A thread whose copy differs is
+	// raised, and so is one that the list lacks, as by a delete event: only its own
+	// fetch tells how it is now. The lease is that of the thread without an id.
+	ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// ApplyActiveUsers stores who is in the room. Open sessions of connections that
+	// are not there, begun before absentBefore, end with the fetch.
+	ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// Unfolded returns the events that wait at the resource, in the order in which
+	// they happened, at most limit.
+	Unfolded(ctx context.Context, resource mirror.Resource, limit int) ([]mirror.Event, error)
+
+	// SessionsOf returns the sessions of some connections to a room, for each at most
+	// limit, the latest first.
+	SessionsOf(ctx context.Context, room mirror.Resource, connections []int64, limit int) ([]mirror.UserSession, error)
+
+	// ApplySessions stores what was folded into a room's sessions. If events still
+	// wait, the resource is due again at once. It needs no room.
+	ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error)
+
+	// NotificationUser returns whom a stored notification is for; empty if none is
+	// stored.
+	NotificationUser(ctx context.Context, notification mirror.Resource) (string, error)
+
+	// ApplyNotification stores the rows, and with all rows of the notification what
+	// the inbox holds. If events still wait, the resource is due again at once. It
+	// needs no room.
+	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error)
+
 	// CleanRoom removes at most limit rows of earlier epochs of a living room and
-	// returns how many it removed.
+	// returns how many it removed. A thread goes with its comments and counts once.
 	CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error)
+}
+
+// Sweeps keeps how far the comparison with the list of all rooms is.
+type Sweeps interface {
+	// Sweep returns the project's latest sweep; the zero Sweep with the project if
+	// there has been none.
+	Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Sweep, error)
+
+	// PlanSweep makes the project's sweep due at now, from its beginning and with id
+	// unless one is under way that is as full. It returns the sweep.
+	PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep, error)
+
+	// SaveSweep stores how far the sweep is; ErrLeaseLost if the lease is not held.
+	SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) error
+
+	// ApplySweep stores a sweep that has come to its end, and makes the next due.
+	ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next, now time.Time) (mirror.Applied, error)
+
+	// RoomsByID returns those of the rooms that are mirrored, tombstones included.
+	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error)
+
+	// Stored returns what the database holds of a room, document or thread;
+	// ErrNotFound.
+	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)
+
+	// Distrust makes the next apply write the resource's copy and everything derived
+	// from it anew, whatever is stored.
+	Distrust(ctx context.Context, resource mirror.Resource) error
 }
 
 // Query reads. Deleted rooms and what was in them are not found unless asked
@@ -206,6 +279,23 @@ type Query interface {
 	// Documents lists by room id in byte order, then by kind and id, without
 	// content.
 	Documents(ctx context.Context, filter DocumentFilter) ([]mirror.Document, error)
+	// Thread returns one thread with its source, and without its comments;
+	// ErrNotFound.
+	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
+	// Threads lists by room id in byte order, then by thread id, without comments.
+	Threads(ctx context.Context, filter ThreadFilter) ([]mirror.Thread, error)
+	// Comment returns one comment with its source; ErrNotFound.
+	Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment, error)
+	// Comments lists by room id in byte order, then by thread, creation and id. What
+	// Source holds is not read out again: only ids, times and Source are set.
+	Comments(ctx context.Context, filter CommentFilter) ([]mirror.Comment, error)
+	// ActiveUsers returns who is in a mirrored room; ErrNotFound without a room. If
+	// it was never fetched, its FetchTime is zero.
+	ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error)
+	// UserSessions lists by BeginTime, latest first, then by id.
+	UserSessions(ctx context.Context, filter SessionFilter) ([]mirror.UserSession, error)
+	// Notifications lists by CreateTime, latest first, then by event id.
+	Notifications(ctx context.Context, filter NotificationFilter) ([]mirror.Notification, error)
 	// Task returns one task as of now; ErrNotFound.
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 	// TaskList lists by room id in byte order, then by kind and id.
@@ -262,6 +352,76 @@ type DocumentFilter struct {
 	Limit     int
 }
 
+// ThreadFilter selects threads. Empty strings and zero times select all.
+type ThreadFilter struct {
+	Project mirror.ProjectID
+	Room    mirror.RoomID
+	// Resolved selects threads that are, or are not; nil selects both.
+	Resolved *bool
+	// Metadata selects threads that have each of these members. A number is spelled
+	// as in JSON, a truth value is true or false.
+	Metadata map[string]string
+	// Author selects threads with a comment by that user.
+	Author string
+	// Mentioned selects threads with a comment that mentions that user, by himself or
+	// as one of a group.
+	Mentioned string
+	// UpdatedSince selects threads that Liveblocks says were updated then or later.
+	UpdatedSince time.Time
+	Deleted      bool
+	AfterRoom    mirror.RoomID
+	AfterID      string
+	Limit        int
+}
+
+// CommentFilter selects comments. Empty strings and zero times select all.
+type CommentFilter struct {
+	Project   mirror.ProjectID
+	Room      mirror.RoomID
+	Thread    string
+	Author    string
+	Mentioned string
+	// UpdatedSince selects comments written, edited or deleted then or later.
+	UpdatedSince time.Time
+	// Deleted includes deleted comments, and those of deleted threads and rooms.
+	Deleted     bool
+	AfterRoom   mirror.RoomID
+	AfterThread string
+	AfterTime   time.Time
+	AfterID     string
+	Limit       int
+}
+
+// SessionFilter selects sessions. Empty strings and zero times select all.
+type SessionFilter struct {
+	Project mirror.ProjectID
+	Room    mirror.RoomID
+	User    string
+	// Open selects sessions that have not ended.
+	Open bool
+	// From and To select sessions by BeginTime; From inclusive, To exclusive.
+	From, To  time.Time
+	AfterTime time.Time
+	AfterID   string
+	Limit     int
+}
+
+// NotificationFilter selects notifications. Empty strings and zero times select
+// all.
+type NotificationFilter struct {
+	Project mirror.ProjectID
+	Room    mirror.RoomID
+	User    string
+	Channel string
+	Kind    string
+	Thread  string
+	// From and To select by CreateTime; From inclusive, To exclusive.
+	From, To  time.Time
+	AfterTime time.Time
+	AfterID   string
+	Limit     int
+}
+
 // TaskFilter selects tasks. An empty State selects every state but done.
 type TaskFilter struct {
 	Project   mirror.ProjectID
@@ -276,8 +436,9 @@ type TaskFilter struct {
 
 // Counts are numbers of tasks.
 type Counts struct {
-	// Pending have a fetch ahead of them, Failed have used up their attempts.
-	Pending, Failed int64
+	// Pending have a fetch ahead of them, Background are those of them that only a
+	// sweep has asked for, Failed have used up their attempts.
+	Pending, Background, Failed int64
 	// OldestDue is the smallest due time; zero if nothing is pending.
 	OldestDue time.Time
 }

@@ -20,13 +20,28 @@ const ResyncInterval = 10 * time.Minute
 // has 24.
 const maxType = 128
 
+// ActiveUsersInterval is how often at most the active users of a room are
+// fetched: Liveblocks asks for no more than that.
+const ActiveUsersInterval = 10 * time.Second
+
 // hint is a [mirror.Hint] before the room is known.
 type hint struct {
-	kind        mirror.Kind
+	kind mirror.Kind
+	// id is the field of the event's data that names the resource in its room.
+	id          idField
 	ifUnknown   bool
 	deleted     bool
 	minInterval time.Duration
+	fold        bool
 }
+
+// idField is a field that holds an id.
+type idField string
+
+const (
+	threadField       idField = "threadId"
+	notificationField idField = "inboxNotificationId"
+)
 
 // eventType is what is known of a type of event.
 type eventType struct {
@@ -37,33 +52,44 @@ type eventType struct {
 }
 
 // mention makes the room known if it is not yet.
-var mention = []hint{{kind: mirror.KindRoom, ifUnknown: true}}
+var mention = hint{kind: mirror.KindRoom, ifUnknown: true}
+
+var (
+	presence = []hint{
+		mention,
+		{kind: mirror.KindActiveUsers, minInterval: ActiveUsersInterval},
+		{kind: mirror.KindUserSessions, fold: true},
+	}
+	thread = []hint{mention, {kind: mirror.KindThread, id: threadField}}
+)
 
 // eventTypes is the table of all known types. A kind of resource that is to be
 // mirrored gets its hints here and nowhere else.
 var eventTypes = map[string]eventType{
-	"roomCreated":    {stale: []hint{{kind: mirror.KindRoom}, {kind: mirror.KindStorage}, {kind: mirror.KindYdoc}}},
+	"roomCreated":    {stale: []hint{{kind: mirror.KindRoom}, {kind: mirror.KindStorage}, {kind: mirror.KindYdoc}, {kind: mirror.KindThread}}},
 	"roomDeleted":    {stale: []hint{{kind: mirror.KindRoom, deleted: true}}},
-	"storageUpdated": {stale: []hint{{kind: mirror.KindRoom, ifUnknown: true}, {kind: mirror.KindStorage}}},
-	"ydocUpdated":    {stale: []hint{{kind: mirror.KindRoom, ifUnknown: true}, {kind: mirror.KindYdoc}}},
+	"storageUpdated": {stale: []hint{mention, {kind: mirror.KindStorage}}},
+	"ydocUpdated":    {stale: []hint{mention, {kind: mirror.KindYdoc}}},
 	// Liveblocks' guides name roomUpdated, but its API does not send it.
 	"roomUpdated": {stale: []hint{{kind: mirror.KindRoom}}},
 
-	"userEntered":              {stale: mention},
-	"userLeft":                 {stale: mention},
-	"threadCreated":            {stale: mention},
-	"threadDeleted":            {stale: mention},
-	"threadMetadataUpdated":    {stale: mention},
-	"threadMarkedAsResolved":   {stale: mention},
-	"threadMarkedAsUnresolved": {stale: mention},
-	"commentCreated":           {stale: mention},
-	"commentEdited":            {stale: mention},
-	"commentDeleted":           {stale: mention},
-	"commentMetadataUpdated":   {stale: mention},
-	"commentReactionAdded":     {stale: mention},
-	"commentReactionRemoved":   {stale: mention},
+	"userEntered": {stale: presence},
+	"userLeft":    {stale: presence},
+
+	"threadCreated":            {stale: thread},
+	"threadDeleted":            {stale: []hint{mention, {kind: mirror.KindThread, id: threadField, deleted: true}}},
+	"threadMetadataUpdated":    {stale: thread},
+	"threadMarkedAsResolved":   {stale: thread},
+	"threadMarkedAsUnresolved": {stale: thread},
+	"commentCreated":           {stale: thread},
+	"commentEdited":            {stale: thread},
+	"commentDeleted":           {stale: thread},
+	"commentMetadataUpdated":   {stale: thread},
+	"commentReactionAdded":     {stale: thread},
+	"commentReactionRemoved":   {stale: thread},
+
 	// A notification of a custom kind need not belong to a room.
-	"notification": {roomless: true, stale: mention},
+	"notification": {roomless: true, stale: []hint{mention, {kind: mirror.KindNotification, id: notificationField, fold: true}}},
 }
 
 // everything is what an event of an unknown type makes stale.
@@ -71,6 +97,8 @@ var everything = []hint{
 	{kind: mirror.KindRoom, minInterval: ResyncInterval},
 	{kind: mirror.KindStorage, minInterval: ResyncInterval},
 	{kind: mirror.KindYdoc, minInterval: ResyncInterval},
+	{kind: mirror.KindThread, minInterval: ResyncInterval},
+	{kind: mirror.KindActiveUsers, minInterval: ResyncInterval},
 }
 
 // Decode reads the event of a verified delivery and names what it makes stale,
@@ -95,37 +123,65 @@ func Decode(project mirror.ProjectID, id string, body []byte, sendTime, receiveT
 	ev.SourceTime = firstOf(p.times[:], value.time)
 
 	typ, known := eventTypes[ev.Type]
+	stale := typ.stale
 	switch {
 	case p.room.isString():
-		ev.Room = mirror.RoomID(p.room.id(mirror.MaxRoomID))
-		switch {
-		case ev.Room == "":
+		if ev.Room = mirror.RoomID(p.room.id(mirror.MaxRoomID)); ev.Room == "" {
 			ev.Outcome = mirror.OutcomeIDInvalid
 			return mirror.Arrival{Event: ev}
-		case !known:
-			ev.Outcome = mirror.OutcomeUnknownType
-			return mirror.Arrival{Event: ev, Hints: hints(project, ev.Room, everything)}
 		}
-		ev.Outcome = mirror.OutcomeQueued
-		return mirror.Arrival{Event: ev, Hints: hints(project, ev.Room, typ.stale)}
+		if !known {
+			stale = everything
+		}
 	case typ.roomless && p.room.isNull():
-		ev.Outcome = mirror.OutcomeRecorded
 	case !known && ev.Type != "":
 		ev.Outcome = mirror.OutcomeUnknownType
+		return mirror.Arrival{Event: ev}
+	default:
+		return mirror.Arrival{Event: ev}
 	}
-	return mirror.Arrival{Event: ev}
+	found, ok := hints(&ev, &p, stale)
+	switch {
+	case !ok:
+		ev.Outcome = mirror.OutcomeIDInvalid
+	case !known:
+		ev.Outcome = mirror.OutcomeUnknownType
+	default:
+		ev.Outcome = mirror.OutcomeQueued
+	}
+	return mirror.Arrival{Event: ev, Hints: found}
 }
 
-// hints says of which resources in room the stale ones are.
-func hints(project mirror.ProjectID, room mirror.RoomID, stale []hint) []mirror.Hint {
-	out := make([]mirror.Hint, len(stale))
-	for i, h := range stale {
-		out[i] = mirror.Hint{
-			Resource:  mirror.Resource{Project: project, Room: room, Kind: h.kind},
-			IfUnknown: h.ifUnknown, Deleted: h.deleted, MinInterval: h.minInterval,
+// hints says of which resources the stale ones are; ok is false if the id of one
+// cannot be stored.
+func hints(ev *mirror.Event, p *payload, stale []hint) (out []mirror.Hint, ok bool) {
+	out = make([]mirror.Hint, 0, len(stale))
+	for _, h := range stale {
+		if ev.Room == "" && h.kind == mirror.KindRoom {
+			continue
 		}
+		var named value
+		switch h.id {
+		case threadField:
+			named = p.thread
+		case notificationField:
+			named = p.notification
+		}
+		id := named.id(mirror.MaxResourceID)
+		switch {
+		case id == "" && !named.isNull():
+			return nil, false
+		case id == "" && h.id == threadField:
+			h.deleted = false // without an id it is the list of all threads that is stale
+		case id == "" && h.id == notificationField:
+			id = ev.ID // no inbox holds it, so it stands for itself
+		}
+		out = append(out, mirror.Hint{
+			Resource:  mirror.Resource{Project: ev.Project, Room: ev.Room, Kind: h.kind, ID: id},
+			IfUnknown: h.ifUnknown, Deleted: h.deleted, MinInterval: h.minInterval, Fold: h.fold,
+		})
 	}
-	return out
+	return out, true
 }
 
 // firstOf returns the first result that is not zero.
@@ -153,11 +209,13 @@ var (
 
 // payload holds what matters of an event's JSON.
 type payload struct {
-	kind     value
-	room     value
-	projects [len(projectFields)]value
-	users    [len(userFields)]value
-	times    [len(timeFields)]value
+	kind         value
+	room         value
+	thread       value
+	notification value
+	projects     [len(projectFields)]value
+	users        [len(userFields)]value
+	times        [len(timeFields)]value
 }
 
 // set keeps a member of an event's data. A later member of the same name
@@ -165,6 +223,10 @@ type payload struct {
 func (p *payload) set(name string, v value) {
 	if name == "roomId" {
 		p.room = v
+	} else if name == string(threadField) {
+		p.thread = v
+	} else if name == string(notificationField) {
+		p.notification = v
 	} else if i := slices.Index(projectFields[:], name); i >= 0 {
 		p.projects[i] = v
 	} else if i := slices.Index(userFields[:], name); i >= 0 {
