@@ -148,13 +148,21 @@ func (l *Ledger) receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	l.count(d.accepted)
-	if l.cfg.Wait != nil && len(d.accepted.Raised) > 0 {
-		if err := l.cfg.Wait(ctx, d.accepted.Raised); err != nil {
+	if now := fetchedNow(d.arrival.Hints, d.accepted.Raised); l.cfg.Wait != nil && len(now) > 0 {
+		if err := l.cfg.Wait(ctx, now); err != nil {
 			return Receipt{}, fault.Wrap(err, fault.Unavailable, fault.ReasonSyncFailed,
 				"the event is recorded, and what it changed could not be mirrored in time")
 		}
 	}
 	return Receipt{EventID: h.ID, Duplicate: !d.accepted.Fresh, Outcome: d.accepted.Outcome}, nil
+}
+
+// fetchedNow are those of the raised resources that are fetched as soon as can be.
+// What keeps an interval may be due only after the sender has given up.
+func fetchedNow(hints []mirror.Hint, raised []mirror.Raised) []mirror.Raised {
+	return slices.DeleteFunc(slices.Clone(raised), func(r mirror.Raised) bool {
+		return slices.ContainsFunc(hints, func(h mirror.Hint) bool { return h.Resource == r.Resource && h.MinInterval > 0 })
+	})
 }
 
 // checkProject holds events of another Liveblocks project than the first one

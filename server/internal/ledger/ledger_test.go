@@ -663,9 +663,15 @@ func TestSyncedWaitsForTheMirror(t *testing.T) {
 		mu.Unlock()
 
 		// What makes nothing stale has nothing to wait for.
-		nothing := []byte(`{"type":"notification","data":{"projectId":"6605","userId":"u"}}`)
-		if got := <-b.receive(b.Context(), l, "msg_nothing", nothing); got.err != nil || got.receipt.Outcome != mirror.OutcomeRecorded {
+		nothing := []byte(`{"type":"somethingNew","data":{"projectId":"6605","userId":"u"}}`)
+		if got := <-b.receive(b.Context(), l, "msg_nothing", nothing); got.err != nil || got.receipt.Outcome != mirror.OutcomeUnknownType {
 			b.Fatalf("answer to an event without a resource = %+v, %v", got.receipt, got.err)
+		}
+
+		// Nor has what keeps an interval: it may be due only after the sender gave up.
+		other := []byte(`{"type":"somethingNew","data":{"projectId":"6605","roomId":"r"}}`)
+		if got := <-b.receive(b.Context(), l, "msg_other", other); got.err != nil {
+			b.Fatalf("answer to an event whose resources keep an interval = %v; want it at once", got.err)
 		}
 
 		ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)

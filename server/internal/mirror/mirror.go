@@ -182,7 +182,8 @@ type Outcome string
 const (
 	// OutcomeQueued: tasks were raised for what the event makes stale.
 	OutcomeQueued Outcome = "queued"
-	// OutcomeRecorded: known, and nothing mirrored is stale because of it.
+	// OutcomeRecorded: known, and nothing mirrored is stale because of it. Events of an
+	// earlier version have it, which mirrored less.
 	OutcomeRecorded Outcome = "recorded"
 	// OutcomeUnknownType: signed, of a type this version does not know.
 	OutcomeUnknownType Outcome = "unknown_type"
