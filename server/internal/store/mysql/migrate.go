@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -28,8 +29,8 @@ const (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-//go:embed views.sql
-var viewsSQL string
+//go:embed views
+var viewFiles embed.FS
 
 // lockInterval is how often a starter asks whether another has migrated, and
 // lockPatience for how long at most. lockLease is how long one that died keeps
@@ -41,15 +42,9 @@ const (
 	lockRenew    = 2 * time.Second
 )
 
-// documentsView has the name of the table in the Liveblocks guides.
-const documentsView = "liveblocks_documents"
-
 // viewMark is in the definition of every view of ours, by which it is known: a
-// view has no comment here. With viewEdition behind it, it is the current one.
-const (
-	viewMark    = "'liveblocks-mirror "
-	viewEdition = viewMark + "3'"
-)
+// view has no comment here. With the number behind it, it names the edition.
+var viewMark = regexp.MustCompile(`'liveblocks-mirror \d+'`)
 
 // Migrate brings the schema up to what this binary needs, step by step, and
 // reports what it did. Several may start at once: one works, the others wait.
@@ -145,45 +140,59 @@ func (versionQueries) GetLatestVersion(table string) string {
 	return "select max(version_id) from " + table
 }
 
+// views calls do with each view's name and definition, in the order of names.
+func views(do func(view, create string) error) error {
+	files, _ := viewFiles.ReadDir("views") // embedded: cannot fail
+	for _, file := range files {
+		create, _ := viewFiles.ReadFile("views/" + file.Name())
+		if err := do(strings.TrimSuffix(file.Name(), ".sql"), string(create)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ensureViews creates the views, or anew if they are of another edition. A
 // relation of the same name that somebody else made is left alone: it is theirs,
 // and nothing of ours depends on it.
 func ensureViews(ctx context.Context, db *sql.DB, log *slog.Logger) error {
-	theirs := func() error {
-		log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
-			slog.String("view", documentsView))
-		return nil
-	}
-	var definition string
-	err := db.QueryRowContext(ctx, `select coalesce(v.view_definition, '')
+	return views(func(view, create string) error {
+		theirs := func() error {
+			log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
+				slog.String("view", view))
+			return nil
+		}
+		var definition string
+		err := db.QueryRowContext(ctx, `select coalesce(v.view_definition, '')
 from information_schema.tables t
 left join information_schema.views v on v.table_schema = t.table_schema and v.table_name = t.table_name
-where t.table_schema = database() and t.table_name = ?`, documentsView).Scan(&definition)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-	case err != nil:
-		return fmt.Errorf("look for view %s: %w", documentsView, err)
-	case strings.Contains(definition, viewEdition):
+where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return fmt.Errorf("look for view %s: %w", view, err)
+		case strings.Contains(definition, viewMark.FindString(create)):
+			return nil
+		case !viewMark.MatchString(definition):
+			return theirs()
+		}
+		// A table that has come in between is not replaced by this.
+		err = retry(ctx, func() error {
+			_, err := db.ExecContext(ctx, create)
+			return err
+		})
+		switch number(err) {
+		case 1050, 1347: // there is such a table
+			return theirs()
+		case 1064, 1235: // not supported: views, or json_table in one
+			log.WarnContext(ctx, "this server cannot have the view; documents can be read in mirror_document", slog.String("view", view))
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("create view %s: %w", view, err)
+		}
 		return nil
-	case !strings.Contains(definition, viewMark):
-		return theirs()
-	}
-	// A table that has come in between is not replaced by this.
-	err = retry(ctx, func() error {
-		_, err := db.ExecContext(ctx, viewsSQL)
-		return err
 	})
-	switch number(err) {
-	case 1050, 1347: // there is such a table
-		return theirs()
-	case 1235: // not supported
-		log.WarnContext(ctx, "this server has no views; documents can be read in mirror_document", slog.String("view", documentsView))
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("create view %s: %w", documentsView, err)
-	}
-	return nil
 }
 
 // schemaWanted is the version of the last embedded migration.
@@ -242,8 +251,11 @@ func MigrationSQL() string {
 		number, _, _ := strings.Cut(e.Name(), "_")
 		versions += ", (" + strings.TrimLeft(number, "0") + ", true)"
 	}
-	b.WriteString("\n" + strings.TrimSpace(viewsSQL) + ";\n\n")
-	b.WriteString("-- What has been done. A deploy request carries no rows: run this where it was deployed.\n\n")
+	_ = views(func(_, create string) error {
+		b.WriteString("\n" + strings.TrimSpace(create) + ";\n")
+		return nil
+	})
+	b.WriteString("\n-- What has been done. A deploy request carries no rows: run this where it was deployed.\n\n")
 	b.WriteString("insert into " + schemaTable + " (version_id, is_applied) values " + versions + ";\n")
 	return b.String()
 }

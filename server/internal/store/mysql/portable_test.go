@@ -8,13 +8,18 @@ import (
 	"testing"
 )
 
+// inViews is a form that views may use: a server that does not know it goes without
+// them.
+const inViews = "table made of JSON"
+
 // forbidden are forms that MySQL 8, MariaDB and Vitess do not all know, or do not
 // all mean the same by, and what a sharded or replicated server cannot do.
 var forbidden = map[string]*regexp.Regexp{
 	"returning":               regexp.MustCompile(`\breturning\b`),
 	"row alias":               regexp.MustCompile(`\)\s*as\s+\w+\s*(\(|on\s+duplicate)`),
 	"arrow of JSON":           regexp.MustCompile(`->`),
-	"JSON made by MySQL":      regexp.MustCompile(`\bas\s+json\b|\bmember\s+of\b|\bjson_table\b`),
+	"JSON made by MySQL":      regexp.MustCompile(`\bas\s+json\b|\bmember\s+of\b`),
+	inViews:                   regexp.MustCompile(`\bjson_table\b`),
 	"lock of a session":       regexp.MustCompile(`\b(get_lock|release_lock|is_free_lock)\b|\block\s+tables?\b`),
 	"number by the server":    regexp.MustCompile(`\bauto_increment\b|\bserial\b|\bsequence\b|\blast_insert_id\b`),
 	"foreign key":             regexp.MustCompile(`\bforeign\s+key\b|\breferences\b`),
@@ -56,7 +61,7 @@ func offences(text string) []string {
 func statements(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{
-		"views.sql": viewsSQL, "MigrationSQL": MigrationSQL(),
+		"MigrationSQL":    MigrationSQL(),
 		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "raiseSQL": raiseSQL(2), "requestSQL": requestSQL(2),
 		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2),
 	}
@@ -84,6 +89,9 @@ func TestPortableSQL(t *testing.T) {
 	t.Parallel()
 	for where, text := range statements(t) {
 		for _, what := range offences(text) {
+			if what == inViews && (where == "MigrationSQL" || strings.HasPrefix(where, "views/")) {
+				continue
+			}
 			t.Errorf("%s has a form that not every server knows: %s", where, what)
 		}
 	}
@@ -93,6 +101,7 @@ func TestPortableSQL(t *testing.T) {
 		"insert into t (a) values (1) as new on duplicate key update a = new.a": "row alias",
 		"select data->>'$.a' from t":                                            "arrow of JSON",
 		"select cast(a as json) from t":                                         "JSON made by MySQL",
+		"select a from json_table('[1]', '$[*]' columns (a int path '$')) t":    inViews,
 		"select get_lock('a', 1)":                                               "lock of a session",
 		"create table t (id bigint auto_increment primary key)":                 "number by the server",
 		"update h set n = last_insert_id(n + 1)":                                "number by the server",

@@ -25,8 +25,8 @@ const schemaTable = "mirror_schema_version"
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-//go:embed views.sql
-var viewsSQL string
+//go:embed views
+var viewFiles embed.FS
 
 // lockInterval is how often a starter asks whether another has migrated, and
 // lockPatience for how long at most. lockLease is how long one that died keeps
@@ -37,9 +37,6 @@ const (
 	lockLease    = 10 * time.Second
 	lockRenew    = 2 * time.Second
 )
-
-// documentsView has the name of the table in the Liveblocks guides.
-const documentsView = "liveblocks_documents"
 
 // viewMark begins the comment by which a view is known to be ours.
 const viewMark = "liveblocks-mirror:"
@@ -100,18 +97,31 @@ func migrateHint(err error) error {
 	return err
 }
 
-// ensureViews creates the views anew. A relation of the same name that somebody
-// else made is left alone: it is theirs, and nothing of ours depends on it.
+// ensureViews creates the views anew, each from the file of its name.
 func ensureViews(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	files, _ := viewFiles.ReadDir("views") // embedded: cannot fail
+	for _, file := range files {
+		create, _ := viewFiles.ReadFile("views/" + file.Name())
+		view := strings.TrimSuffix(file.Name(), ".sql")
+		if err := ensureView(ctx, conn, log, view, string(create)); err != nil {
+			return fmt.Errorf("create view %s: %w", view, err)
+		}
+	}
+	return nil
+}
+
+// ensureView creates a view anew. A relation of the same name that somebody else
+// made is left alone: it is theirs, and nothing of ours depends on it.
+func ensureView(ctx context.Context, conn *pgx.Conn, log *slog.Logger, view, create string) error {
 	theirs := false
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		// Two at once would trip over each other in the catalogue.
-		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(hashtext($1))", documentsView); err != nil {
+		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(hashtext($1))", view); err != nil {
 			return err
 		}
 		var comment string
 		err := tx.QueryRow(ctx, "select coalesce(obj_description(to_regclass($1), 'pg_class'), '') where to_regclass($1) is not null",
-			documentsView).Scan(&comment)
+			view).Scan(&comment)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
@@ -119,17 +129,14 @@ func ensureViews(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 			theirs = true
 			return nil
 		}
-		_, err = tx.Exec(ctx, viewsSQL)
+		_, err = tx.Exec(ctx, create)
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("create view %s: %w", documentsView, err)
-	}
-	if theirs {
+	if err == nil && theirs {
 		log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
-			slog.String("view", documentsView))
+			slog.String("view", view))
 	}
-	return nil
+	return err
 }
 
 // schemaWanted is the version of the last embedded migration.
