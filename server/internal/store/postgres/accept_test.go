@@ -35,7 +35,7 @@ func TestAcceptWaitsForNobody(t *testing.T) {
 	var calls sync.WaitGroup
 	for range conns { // more than there are connections for them
 		calls.Go(func() {
-			if _, err := s.Request(t.Context(), []mirror.Resource{r.lease.Resource}, r.now); err != nil {
+			if _, err := s.Request(t.Context(), []mirror.Request{{Resource: r.lease.Resource}}, r.now); err != nil {
 				t.Errorf("Request = %v", err)
 			}
 		})
@@ -83,7 +83,7 @@ func TestMaxConns(t *testing.T) {
 						if _, err := s.Accept(t.Context(), arrivalOf(fmt.Sprint("msg", i, "-", n), room, now)); err != nil {
 							t.Errorf("Accept = %v", err)
 						}
-						if _, err := s.Request(t.Context(), []mirror.Resource{room}, now); err != nil {
+						if _, err := s.Request(t.Context(), []mirror.Request{{Resource: room}}, now); err != nil {
 							t.Errorf("Request = %v", err)
 						}
 					}

@@ -18,7 +18,7 @@ import (
 func mirrored(t *testing.T, s *postgres.Store, event string, now time.Time) mirror.Lease {
 	t.Helper()
 	storage := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindStorage}
-	if _, err := s.Request(t.Context(), []mirror.Resource{storage.RoomResource()}, now); err != nil {
+	if _, err := s.Request(t.Context(), []mirror.Request{{Resource: storage.RoomResource()}}, now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
 	room, err := s.Claim(t.Context(), storage.RoomResource(), [16]byte{1}, now, time.Minute)
@@ -56,7 +56,7 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 			return err
 		}, nil},
 		{"request", func(ctx context.Context, s *postgres.Store, l mirror.Lease) error {
-			_, err := s.Request(ctx, []mirror.Resource{l.Resource}, later)
+			_, err := s.Request(ctx, []mirror.Request{{Resource: l.Resource}}, later)
 			return err
 		}, nil},
 		{"retry", func(ctx context.Context, s *postgres.Store, l mirror.Lease) error {
@@ -85,7 +85,7 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 		}, store.ErrEpochChanged},
 		{"room created anew", func(ctx context.Context, s *postgres.Store, l mirror.Lease) error {
 			room := l.Resource.RoomResource()
-			if _, err := s.Request(ctx, []mirror.Resource{room}, now); err != nil {
+			if _, err := s.Request(ctx, []mirror.Request{{Resource: room}}, now); err != nil {
 				return err
 			}
 			lease, err := s.Claim(ctx, room, [16]byte{3}, now, time.Minute)
@@ -240,7 +240,7 @@ func TestSessionOutlivesRollback(t *testing.T) {
 	if _, err := s.Fail(t.Context(), lease, store.Failure{Now: now}); !errors.Is(err, store.ErrLeaseLost) {
 		t.Fatalf("Fail = %v; want %v", err, store.ErrLeaseLost)
 	}
-	if _, err := s.Request(t.Context(), []mirror.Resource{lease.Resource}, now); err != nil {
+	if _, err := s.Request(t.Context(), []mirror.Request{{Resource: lease.Resource}}, now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
 	if after := value[int](t, conn, sessions); after != before {

@@ -34,7 +34,7 @@ func TestDerivedColumns(t *testing.T) {
 		{data: strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000), code: "54001"},
 		{data: `{"a":2}`, want: `{"a": 2}`}, // it heals
 	} {
-		if _, err := s.Request(t.Context(), []mirror.Resource{room, storage}, now); err != nil {
+		if _, err := s.Request(t.Context(), []mirror.Request{{Resource: room}, {Resource: storage}}, now); err != nil {
 			t.Fatalf("Request = %v", err)
 		}
 		lease, err := s.Claim(t.Context(), room, [16]byte{1}, now, time.Minute)

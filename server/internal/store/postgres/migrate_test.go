@@ -36,7 +36,8 @@ func migrate(t *testing.T, url string) string {
 func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
-		"0001_mirror.sql": "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
+		"0001_mirror.sql":     "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
+		"0002_everything.sql": "11d6eb0d53b281c39220419b5d16ea3a5dd3c52839317bd39ceab96c20d70307",
 	}
 	files, err := filepath.Glob("migrations/*.sql")
 	if err != nil {
@@ -118,7 +119,7 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 	ctx := t.Context()
 	fetch := func(r mirror.Resource, apply func(lease mirror.Lease) error) {
 		t.Helper()
-		_, err := s.Request(ctx, []mirror.Resource{r}, now)
+		_, err := s.Request(ctx, []mirror.Request{{Resource: r}}, now)
 		if err != nil {
 			t.Fatalf("Request = %v", err)
 		}

@@ -57,7 +57,7 @@ func TestServerIsKilled(t *testing.T) {
 		eventually(t, "calls after a restart", func() bool {
 			ok := check("Accept", accept())
 			ok = check("Ping", s.Ping(t.Context())) && ok
-			_, err := s.Request(t.Context(), []mirror.Resource{{Project: "default", Room: "other", Kind: mirror.KindRoom}}, now)
+			_, err := s.Request(t.Context(), []mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "other", Kind: mirror.KindRoom}}}, now)
 			ok = check("Request", err) && ok
 			return ok && server.Pid() != pid && server.Pid() != 0
 		})

@@ -187,7 +187,7 @@ func TestManyCallersThroughPgBouncer(t *testing.T) {
 		wg.Go(func() {
 			for range 5 {
 				r := mirror.Resource{Project: "default", Room: mirror.RoomID(fmt.Sprintf("room-%d", i%7)), Kind: mirror.KindStorage}
-				if _, err := s.Request(t.Context(), []mirror.Resource{r}, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)); err != nil {
+				if _, err := s.Request(t.Context(), []mirror.Request{{Resource: r}}, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)); err != nil {
 					errs[i] = err
 				}
 			}

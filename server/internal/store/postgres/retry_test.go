@@ -67,7 +67,7 @@ func newRace(t *testing.T, storeOptions string) *race {
 		store: open(t, postgres.Config{URL: withSettings(t, to, storeOptions)}), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
 	}
 	resources := []mirror.Resource{{Project: "default", Room: "room", Kind: mirror.KindRoom}, {Project: "default", Room: "room", Kind: mirror.KindStorage}}
-	if _, err := r.store.Request(t.Context(), resources, r.now); err != nil {
+	if _, err := r.store.Request(t.Context(), []mirror.Request{{Resource: resources[0]}, {Resource: resources[1]}}, r.now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
 	var err error

@@ -401,6 +401,8 @@ func converge(e *env) {
 			_, err = s.ApplyRoom(e.ctx(), lease, mirror.RoomContent{
 				FetchTime: fetchTime, CreateTime: got.born, Source: fmt.Appendf(nil, `{"version":%d}`, got.version),
 			}, now, settle)
+		case r.Kind == mirror.KindThread:
+			_, err = s.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: fetchTime}, now, settle)
 		default:
 			_, err = s.ApplyDocument(e.ctx(), lease, mirror.DocumentContent{
 				FetchTime: fetchTime, Content: fmt.Appendf(nil, `{"document":%d}`, got.document), DeriveVersion: 1,

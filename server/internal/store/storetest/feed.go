@@ -131,7 +131,7 @@ func changesFollowed(e *env) {
 			if rng.IntN(4) == 0 {
 				r = documentOf(shared, fmt.Sprintf("doc-%d", rng.IntN(3)))
 			}
-			if _, err := s.Request(e.ctx(), []mirror.Resource{r}, e.now); err != nil {
+			if _, err := s.Request(e.ctx(), requestsFor(r), e.now); err != nil {
 				e.Errorf("Request = %v; want no error", err)
 				return
 			}

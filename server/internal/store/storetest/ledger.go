@@ -403,8 +403,7 @@ func hintMinIntervalLeased(e *env) {
 	// Nor is a request.
 	lease = e.claim(roomOf("room"))
 	e.accept(e.arrival(slow))
-	_, err := e.Request(e.ctx(), []mirror.Resource{roomOf("room")}, e.now)
-	e.must("Request", err)
+	e.request(requestsFor(roomOf("room"))...)
 	if applied = e.applyRoom(lease, e.roomContent(`{}`)); !applied.Due.Equal(e.now) {
 		e.Fatalf("ApplyRoom after a request = %+v; want it due at once", applied)
 	}

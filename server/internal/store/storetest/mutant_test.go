@@ -45,7 +45,7 @@ func (b base) state(ctx context.Context, r mirror.Resource, set string, args ...
 
 // children alters the states of what is in the room of r.
 func (b base) children(ctx context.Context, r mirror.Resource, set string) error {
-	_, err := b.d.sql.Exec(ctx, "update mirror_resource_state set "+set+" where bucket = ? and project_id = ? and room_id = ? and kind > 1", keyArgs(r)[:3]...)
+	_, err := b.d.sql.Exec(ctx, "update mirror_resource_state set "+set+" where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5", keyArgs(r)[:3]...)
 	return err
 }
 
@@ -454,7 +454,7 @@ func (m *countsSpare) Fail(ctx context.Context, lease mirror.Lease, f store.Fail
 type raisesRetry struct{ base }
 
 func (m *raisesRetry) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
-	if _, err := m.Request(ctx, []mirror.Resource{r}, now); err != nil {
+	if _, err := m.Request(ctx, requestsFor(r), now); err != nil {
 		return mirror.Task{}, err
 	}
 	return m.Store.Retry(ctx, r, now)
@@ -529,7 +529,7 @@ func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease,
 	if err != nil || !applied.Changed {
 		return applied, err
 	}
-	_, err = m.d.sql.Exec(ctx, "update mirror_resource_state set due_time = ? where kind > 1", f.Now)
+	_, err = m.d.sql.Exec(ctx, "update mirror_resource_state set due_time = ? where kind between 2 and 5", f.Now)
 	return applied, err
 }
 

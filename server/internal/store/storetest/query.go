@@ -526,8 +526,7 @@ func staleFlag(e *env) {
 	e.fetch(roomOf("room"))
 	e.fetch(storageOf("room"))
 	want("when only the settle fetch is left", false)
-	_, err := e.Request(e.ctx(), []mirror.Resource{roomOf("room"), storageOf("room")}, e.now)
-	e.must("Request", err)
+	e.request(requestsFor(roomOf("room"), storageOf("room"))...)
 	want("when both were requested", true)
 }
 

@@ -150,9 +150,23 @@ func ydocOf(id mirror.RoomID) mirror.Resource {
 	return mirror.Resource{Project: project, Room: id, Kind: mirror.KindYdoc}
 }
 
+// threadOf is a thread of the room, or without an id the list of all of them.
+func threadOf(room mirror.RoomID, id string) mirror.Resource {
+	return mirror.Resource{Project: project, Room: room, Kind: mirror.KindThread, ID: id}
+}
+
 // childrenOf is what every room has in it.
 func childrenOf(id mirror.RoomID) []mirror.Resource {
-	return []mirror.Resource{storageOf(id), ydocOf(id)}
+	return []mirror.Resource{storageOf(id), ydocOf(id), threadOf(id, "")}
+}
+
+// requestsFor asks for the resources as somebody does who waits.
+func requestsFor(resources ...mirror.Resource) []mirror.Request {
+	requests := make([]mirror.Request, len(resources))
+	for i, r := range resources {
+		requests[i] = mirror.Request{Resource: r}
+	}
+	return requests
 }
 
 func hintAt(r mirror.Resource) mirror.Hint { return mirror.Hint{Resource: r} }
@@ -218,6 +232,14 @@ func (e *env) raise(resources ...mirror.Resource) {
 		hints[i] = hintAt(r)
 	}
 	e.accept(e.arrival(hints...))
+}
+
+// request asks for the resources.
+func (e *env) request(requests ...mirror.Request) []mirror.Raised {
+	e.Helper()
+	raised, err := e.Request(e.ctx(), requests, e.now)
+	e.must("Request", err)
+	return raised
 }
 
 // raiseDeleted accepts the event that announces a room's deletion.

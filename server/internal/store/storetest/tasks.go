@@ -280,9 +280,12 @@ func (e *env) fetch(r mirror.Resource) mirror.Applied {
 	e.Helper()
 	var applied mirror.Applied
 	var err error
-	if r.Kind == mirror.KindRoom {
+	switch {
+	case r.Kind == mirror.KindRoom:
 		applied, err = e.ApplyRoom(e.ctx(), e.claim(r), e.roomContent(`{}`), e.now, settle)
-	} else {
+	case r.Kind == mirror.KindThread && r.ID == "":
+		applied, err = e.ApplyThreads(e.ctx(), e.claim(r), mirror.ThreadList{FetchTime: e.now}, e.now, settle)
+	default:
 		applied, err = e.ApplyDocument(e.ctx(), e.claim(r), e.documentContent(`{}`), e.now, settle)
 	}
 	e.must("Apply", err)
@@ -354,8 +357,7 @@ func settleBroughtForward(e *env) {
 	r := storageOf("room")
 	for what, f := range map[string]func(){
 		"request": func() {
-			_, err := e.Request(e.ctx(), []mirror.Resource{r}, e.now)
-			e.must("Request", err)
+			e.request(requestsFor(r)...)
 		},
 		"retry": func() {
 			_, err := e.Retry(e.ctx(), r, e.now)
@@ -398,8 +400,7 @@ func settleZero(e *env) {
 }
 
 func settleNoEvent(e *env) {
-	_, err := e.Request(e.ctx(), []mirror.Resource{roomOf("room")}, e.now)
-	e.must("Request", err)
+	e.request(requestsFor(roomOf("room"))...)
 	if applied := e.fetch(roomOf("room")); !applied.Due.IsZero() {
 		e.Fatalf("Apply of a request = %+v; want no settle fetch", applied)
 	}
@@ -563,8 +564,7 @@ func request(e *env) {
 	e.mirrorRoom("done", e.roomContent(`{}`))
 	e.pass(time.Second)
 
-	raised, err := e.Request(e.ctx(), append(resources, resources[0]), e.now)
-	e.must("Request", err)
+	raised := e.request(requestsFor(append(resources, resources[0])...)...)
 	want := map[mirror.Resource]int64{resources[0]: 2, resources[1]: 2, resources[2]: 2, resources[3]: 1}
 	got := make(map[mirror.Resource]int64)
 	for _, r := range raised {
@@ -578,16 +578,13 @@ func request(e *env) {
 		}
 		e.claim(r)
 	}
-	raised, err = e.Request(e.ctx(), nil, e.now)
-	e.must("Request of nothing", err)
-	e.want("Request of nothing", raised, []mirror.Raised{})
+	e.want("Request of nothing", e.request(), []mirror.Raised{})
 }
 
 func requestLeased(e *env) {
 	e.raise(roomOf("room"))
 	lease := e.claim(roomOf("room"))
-	raised, err := e.Request(e.ctx(), []mirror.Resource{roomOf("room")}, e.now)
-	e.must("Request", err)
+	raised := e.request(requestsFor(roomOf("room"))...)
 	applied := e.applyRoom(lease, e.roomContent(`{}`))
 	if !applied.Due.Equal(e.now) {
 		e.Fatalf("ApplyRoom = %+v; want it due again for the request", applied)

@@ -50,7 +50,7 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 
 const lockChild = `-- name: LockChild :one
 select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
     r.epoch as room_epoch,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
@@ -121,6 +121,7 @@ func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChild
 		&i.MirrorResourceState.SourceUpdateTime,
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
+		&i.MirrorResourceState.Background,
 		&i.RoomEpoch,
 		&i.DocumentEpoch,
 		&i.DocumentSha256,

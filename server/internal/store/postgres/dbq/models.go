@@ -64,4 +64,5 @@ type MirrorResourceState struct {
 	SourceUpdateTime  pgtype.Timestamptz
 	Revision          int64
 	MissingSince      pgtype.Timestamptz
+	Background        bool
 }

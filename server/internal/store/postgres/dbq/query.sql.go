@@ -526,7 +526,7 @@ func (q *Queries) Rooms(ctx context.Context, arg RoomsParams) ([]RoomsRow, error
 }
 
 const taskList = `-- name: TaskList :many
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state s
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state s
 where s.project_id = $1
     and ($2::text = '' or s.room_id = $2)
     and (s.room_id, s.kind, s.resource_id) > ($3::text, $4::smallint, $5::text)
@@ -594,6 +594,7 @@ func (q *Queries) TaskList(ctx context.Context, arg TaskListParams) ([]MirrorRes
 			&i.SourceUpdateTime,
 			&i.Revision,
 			&i.MissingSince,
+			&i.Background,
 		); err != nil {
 			return nil, err
 		}

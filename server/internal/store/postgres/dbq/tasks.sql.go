@@ -24,7 +24,7 @@ where s.bucket = $3 and s.project_id = $4 and s.room_id = $5
     and s.kind = $6 and s.resource_id = $7
     and (s.due_time > $8) is false and (s.lease_until is null or s.lease_until <= $8)
 returning
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
     coalesce(r.epoch, 0)::bigint as room_epoch,
     (r.delete_time is not null)::boolean as gone,
     coalesce(d.epoch, 0)::bigint as document_epoch,
@@ -93,6 +93,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 		&i.MirrorResourceState.SourceUpdateTime,
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
+		&i.MirrorResourceState.Background,
 		&i.RoomEpoch,
 		&i.Gone,
 		&i.DocumentEpoch,
@@ -176,7 +177,7 @@ func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64
 
 const lockLeased = `-- name: LockLeased :one
 select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
     coalesce(r.epoch, 0)::bigint as epoch,
     r.content_sha256, r.create_time, r.delete_time
 from mirror_resource_state s
@@ -241,6 +242,7 @@ func (q *Queries) LockLeased(ctx context.Context, arg LockLeasedParams) (LockLea
 		&i.MirrorResourceState.SourceUpdateTime,
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
+		&i.MirrorResourceState.Background,
 		&i.Epoch,
 		&i.ContentSha256,
 		&i.CreateTime,
@@ -250,7 +252,7 @@ func (q *Queries) LockLeased(ctx context.Context, arg LockLeasedParams) (LockLea
 }
 
 const lockState = `-- name: LockState :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
 where bucket = $1 and project_id = $2 and room_id = $3
     and kind = $4 and resource_id = $5
 for update
@@ -296,6 +298,7 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 		&i.SourceUpdateTime,
 		&i.Revision,
 		&i.MissingSince,
+		&i.Background,
 	)
 	return i, err
 }
@@ -517,7 +520,7 @@ func (q *Queries) Retry(ctx context.Context, arg RetryParams) (int64, error) {
 }
 
 const states = `-- name: States :many
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background
 from (
     select
         unnest($1::smallint[]) as bucket,
@@ -577,6 +580,7 @@ func (q *Queries) States(ctx context.Context, arg StatesParams) ([]MirrorResourc
 			&i.SourceUpdateTime,
 			&i.Revision,
 			&i.MissingSince,
+			&i.Background,
 		); err != nil {
 			return nil, err
 		}
