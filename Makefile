@@ -28,7 +28,7 @@ build: go ## build bin/liveblocks-mirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/liveblocks-mirror ./server/cmd/liveblocks-mirror
 
 .PHONY: gen
-gen: gen-proto gen-sql ## write all generated code anew
+gen: gen-proto gen-sql gen-docs ## write everything generated anew
 
 .PHONY: gen-proto
 gen-proto: protodeps
@@ -38,6 +38,11 @@ gen-proto: protodeps
 .PHONY: gen-sql
 gen-sql: go
 	set -e; for config in server/internal/store/*/sqlc.yaml; do $(SQLC) generate -f "$$config"; done
+
+.PHONY: gen-docs
+gen-docs: go
+	go run ./server/internal/webhook/eventdoc > docs/EVENTS.md.new
+	mv docs/EVENTS.md.new docs/EVENTS.md
 
 .PHONY: protodeps
 protodeps: go ## write .protodeps/, the third-party .proto files buf reads

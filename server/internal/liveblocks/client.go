@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -201,6 +202,86 @@ func (c *Client) Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirro
 	return c.getOfRoom(ctx, "get ydoc", id, rest, checkBinary)
 }
 
+// Threads fetches all threads of a room with their comments, as one list.
+func (c *Client) Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
+	return c.getOfRoom(ctx, "get threads", id, "/threads", checkList)
+}
+
+// Thread fetches a thread of a room with its comments.
+func (c *Client) Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error) {
+	if !mirror.ValidID(thread, mirror.MaxResourceID) {
+		// An empty id would ask for the list of threads.
+		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid, "the thread id is not one Liveblocks can have")
+	}
+	return c.getOfRoom(ctx, "get thread", id, "/threads/"+segment(thread), func(_ string, body []byte) error {
+		fields, err := object(body)
+		switch room, named := fields["roomId"]; {
+		case err != nil:
+			return err
+		case text(fields["id"]) != thread, named && text(room) != string(id):
+			return errors.New("the answer is about another thread")
+		}
+		return nil
+	})
+}
+
+// ActiveUsers fetches who is in a room now, one entry for each connection.
+// Liveblocks asks not to do so more than once in 10 s for a room.
+func (c *Client) ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
+	return c.getOfRoom(ctx, "get active users", id, "/active_users", checkList)
+}
+
+// InboxNotification fetches what a user's inbox holds of a notification.
+func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error) {
+	if !mirror.ValidID(user, mirror.MaxUserID) || !mirror.ValidID(id, mirror.MaxResourceID) {
+		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid,
+			"the id of the user or the notification is not one Liveblocks can have")
+	}
+	path := "/v2/users/" + segment(user) + "/inbox-notifications/" + segment(id)
+	return c.get(ctx, "get inbox notification", path, func(_ string, body []byte) error {
+		fields, err := object(body)
+		switch {
+		case err != nil:
+			return err
+		case text(fields["id"]) != id:
+			return errors.New("the answer is about another notification")
+		}
+		return nil
+	})
+}
+
+// ListRooms fetches a page of at most limit rooms, 1 to 100, of the list of all
+// rooms, the newest first: the first page, or with the Next of a page the one
+// after it. Rooms whose id cannot be stored are left out.
+func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error) {
+	const op = "list rooms"
+	path := "/v2/rooms?limit=" + strconv.Itoa(limit)
+	if cursor != "" {
+		path += "&startingAfter=" + url.QueryEscape(cursor)
+	}
+	if v := c.held(op); v.err != nil {
+		c.gate.note(ctx, v)
+		return mirror.RoomPage{}, v.err
+	}
+	var page mirror.RoomPage
+	got, v := c.send(ctx, op, path, func(_ string, body []byte) error {
+		var err error
+		page, err = parseRooms(cursor, body)
+		return err
+	})
+	if v.outcome == OutcomeForbidden {
+		v = c.keyRefused(op, v.status, v.code) // as in Ping
+	}
+	c.gate.note(ctx, v)
+	if v.err != nil {
+		return mirror.RoomPage{}, v.err
+	}
+	for i := range page.Rooms {
+		page.Rooms[i].Content.FetchTime = got.FetchTime
+	}
+	return page, nil
+}
+
 // Ping asks for something that only a valid key is given. It is sent even while
 // the gate is closed.
 func (c *Client) Ping(ctx context.Context) error {
@@ -223,13 +304,18 @@ func (c *Client) getOfRoom(
 		// An empty id would ask for the list of rooms.
 		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid, "the room id is not one Liveblocks can have")
 	}
+	return c.get(ctx, op, "/v2/rooms/"+segment(string(id))+rest, check)
+}
+
+// get makes one call, if the gate is open.
+func (c *Client) get(ctx context.Context, op, path string, check checkFunc) (mirror.Fetched, error) {
 	if v := c.held(op); v.err != nil {
 		c.gate.note(ctx, v)
 		return mirror.Fetched{}, v.err
 	}
-	got, v := c.send(ctx, op, "/v2/rooms/"+segment(string(id))+rest, check)
+	got, v := c.send(ctx, op, path, check)
 	if v.outcome == OutcomeForbidden && fault.Is(c.Ping(ctx), fault.ReasonProjectPaused) {
-		// Not this room is refused but everything: stop before each task has
+		// Not this alone is refused but everything: stop before each task has
 		// used up its attempts.
 		v = c.keyRefused(op, v.status, v.code)
 	}
@@ -291,34 +377,98 @@ func (c *Client) send(
 // answer being about the room that was asked for: a proxy that decodes or
 // resolves the path would otherwise file one room under another's id.
 func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
-	if err := checkJSON("", body); err != nil {
+	fields, err := object(body)
+	switch {
+	case err != nil:
 		return mirror.RoomContent{}, err
+	case text(fields["id"]) != string(id):
+		return mirror.RoomContent{}, errors.New("the answer is about another room")
 	}
-	var fields map[string]json.RawMessage // a struct would match keys in any case
-	if err := json.Unmarshal(body, &fields); err != nil {
-		return mirror.RoomContent{}, errors.New("the answer is not a JSON object")
-	}
-	text := func(key string) (s string) {
-		_ = json.Unmarshal(fields[key], &s) // an odd form reads as absent
-		return s
-	}
+	return roomContent(fields), nil
+}
+
+// roomContent reads the typed fields of a room. An odd form reads as absent.
+func roomContent(fields map[string]json.RawMessage) mirror.RoomContent {
 	moment := func(key string) time.Time {
-		t, err := time.Parse(time.RFC3339Nano, text(key))
+		t, err := time.Parse(time.RFC3339Nano, text(fields[key]))
 		if err != nil {
 			return time.Time{}
 		}
 		return t.UTC()
 	}
-	if text("id") != string(id) {
-		return mirror.RoomContent{}, errors.New("the answer is about another room")
-	}
 	content := mirror.RoomContent{
 		CreateTime:         moment("createdAt"),
 		LastConnectionTime: moment("lastConnectionAt"),
-		OrganizationID:     text("organizationId"),
+		OrganizationID:     text(fields["organizationId"]),
 	}
-	setDefault(&content.OrganizationID, text("tenantId")) // its old name
-	return content, nil
+	setDefault(&content.OrganizationID, text(fields["tenantId"])) // its old name
+	return content
+}
+
+// parseRooms reads a page of the list of rooms. A page that says that itself
+// comes next would be read for ever.
+func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
+	fields, err := object(body)
+	if err != nil {
+		return page, err
+	}
+	var items []json.RawMessage
+	if json.Unmarshal(fields["data"], &items) != nil || items == nil {
+		return page, errors.New("the answer holds no list")
+	}
+	page.Next = text(fields["nextCursor"])
+	switch next := fields["nextCursor"]; {
+	case page.Next == "" && len(next) > 0 && string(next) != "null" && string(next) != `""`:
+		return page, errors.New("the answer's cursor is not one")
+	case page.Next != "" && page.Next == cursor:
+		return page, errors.New("the answer's cursor leads back to itself")
+	}
+	page.Rooms = make([]mirror.ListedRoom, 0, len(items))
+	for _, item := range items {
+		fields, err := object(item)
+		id := text(fields["id"])
+		if err != nil || !mirror.ValidID(id, mirror.MaxRoomID) {
+			continue
+		}
+		content := roomContent(fields)
+		content.Source = item
+		page.Rooms = append(page.Rooms, mirror.ListedRoom{ID: mirror.RoomID(id), Content: content})
+	}
+	return page, nil
+}
+
+// object reads the members of a JSON object. A struct would match keys in any
+// case.
+func object(body []byte) (fields map[string]json.RawMessage, err error) {
+	if err := checkJSON("", body); err != nil {
+		return nil, err
+	}
+	if json.Unmarshal(body, &fields) != nil || fields == nil {
+		return nil, errors.New("the answer is not a JSON object")
+	}
+	return fields, nil
+}
+
+// text returns the string in raw, empty if it is none or one that decoding
+// would alter: half of a surrogate pair and bytes that are no UTF-8 become
+// U+FFFD, which makes one id of two.
+func text(raw json.RawMessage) (s string) {
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	honest := 0
+	for i := 0; i < len(raw); i++ {
+		switch rest := raw[i:]; {
+		case bytes.HasPrefix(rest, []byte(`\u`)) && bytes.EqualFold(rest[2:6], []byte("fffd")), bytes.HasPrefix(rest, []byte("\uFFFD")):
+			honest++
+		case rest[0] == '\\':
+			i++
+		}
+	}
+	if strings.Count(s, "\uFFFD") != honest {
+		return ""
+	}
+	return s
 }
 
 // checkFunc tells why an answer cannot be what was asked for.
@@ -331,6 +481,18 @@ func checkBinary(contentType string, body []byte) error {
 		return errors.New("the answer is not declared as bytes")
 	case len(body) == 0:
 		return errors.New("the answer is empty")
+	}
+	return nil
+}
+
+// checkList tells why body is not an object with a list in it.
+func checkList(_ string, body []byte) error {
+	fields, err := object(body)
+	switch {
+	case err != nil:
+		return err
+	case !bytes.HasPrefix(fields["data"], []byte("[")):
+		return errors.New("the answer holds no list")
 	}
 	return nil
 }

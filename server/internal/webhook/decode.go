@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 	"unicode/utf16"
@@ -91,6 +92,9 @@ var eventTypes = map[string]eventType{
 	// A notification of a custom kind need not belong to a room.
 	"notification": {roomless: true, stale: []hint{mention, {kind: mirror.KindNotification, id: notificationField, fold: true}}},
 }
+
+// Types lists the types of event that are known, in alphabetical order.
+func Types() []string { return slices.Sorted(maps.Keys(eventTypes)) }
 
 // everything is what an event of an unknown type makes stale.
 var everything = []hint{

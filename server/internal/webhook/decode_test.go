@@ -67,6 +67,9 @@ func describeHints(hints []mirror.Hint) []string {
 	var out []string
 	for _, h := range hints {
 		s := fmt.Sprintf("%s of %s", h.Resource.Kind, h.Resource.Room)
+		if h.Resource.ID != "" {
+			s = fmt.Sprintf("%s %s of %s", h.Resource.Kind, h.Resource.ID, h.Resource.Room)
+		}
 		if h.IfUnknown {
 			s += " if unknown"
 		}
@@ -75,6 +78,9 @@ func describeHints(hints []mirror.Hint) []string {
 		}
 		if h.MinInterval > 0 {
 			s += " every " + h.MinInterval.String()
+		}
+		if h.Fold {
+			s += " folded"
 		}
 		out = append(out, s)
 	}
@@ -124,8 +130,12 @@ func TestDecode(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("r", mirror.MaxRoomID)
 	resync := func(room string) []string {
-		return []string{"room of " + room + " every 10m0s", "storage of " + room + " every 10m0s", "ydoc of " + room + " every 10m0s"}
+		return []string{
+			"room of " + room + " every 10m0s", "storage of " + room + " every 10m0s", "ydoc of " + room + " every 10m0s",
+			"thread of " + room + " every 10m0s", "active_users of " + room + " every 10m0s",
+		}
 	}
+	longID := strings.Repeat("i", mirror.MaxResourceID)
 	tests := []struct {
 		name string
 		body string
@@ -148,7 +158,7 @@ func TestDecode(t *testing.T) {
 		},
 		{
 			"names in another case are other names", `{"type":"roomCreated","TYPE":"x","data":{"roomId":"r","roomID":"s","ROOMID":"t"}}`,
-			decoded{Type: "roomCreated", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r", "storage of r", "ydoc of r"}},
+			decoded{Type: "roomCreated", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r", "storage of r", "ydoc of r", "thread of r"}},
 		},
 		{
 			"names with escapes are the same names", `{"t\u0079pe":"roomDeleted","d\u0061ta":{"room\u0049d":"r"}}`,
@@ -160,7 +170,7 @@ func TestDecode(t *testing.T) {
 		},
 		{
 			"the last of equal names wins, null too", `{"type":"notification","data":{"roomId":"a","roomId":null}}`,
-			decoded{Type: "notification", Outcome: mirror.OutcomeRecorded},
+			decoded{Type: "notification", Outcome: mirror.OutcomeQueued, Hints: []string{"notification msg_1 of  folded"}},
 		},
 		{
 			"ids are bytes", `{"type":"ydocUpdated","data":{"roomId":" Ro\u00f6\/m?#%\ud83d\udc4b é\\ud83d","userId":"\n"}}`,
@@ -206,13 +216,77 @@ func TestDecode(t *testing.T) {
 		{"type too long, but a room", `{"type":"` + strings.Repeat("t", 129) + `","data":{"roomId":"r"}}`, decoded{Room: "r", Outcome: mirror.OutcomeUnknownType, Hints: resync("r")}},
 		{"type with a lone surrogate and no room", `{"type":"\ud83d"}`, decoded{Outcome: mirror.OutcomeMalformed}},
 
-		{"notification without a room", `{"type":"notification","data":{"userId":"u"}}`, decoded{Type: "notification", User: "u", Outcome: mirror.OutcomeRecorded}},
+		{
+			"presence", `{"type":"userLeft","data":{"roomId":"r","connectionId":3,"userId":null,"leftAt":"2026-01-02T03:04:05.678Z"}}`,
+			decoded{
+				Type: "userLeft", Room: "r", SourceTime: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC), Outcome: mirror.OutcomeQueued,
+				Hints: []string{"room of r if unknown", "active_users of r every 10s", "user_sessions of r folded"},
+			},
+		},
+
+		{
+			"thread", `{"type":"threadMarkedAsResolved","data":{"roomId":"r","threadId":"th/1 \ud83d\udc4b"}}`,
+			decoded{Type: "threadMarkedAsResolved", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "thread th/1 👋 of r"}},
+		},
+		{
+			"deleted thread", `{"type":"threadDeleted","data":{"threadId":"th","roomId":"r"}}`,
+			decoded{Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "thread th of r deleted"}},
+		},
+		{
+			"deleted thread without an id is any", `{"type":"threadDeleted","data":{"roomId":"r"}}`,
+			decoded{Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "thread of r"}},
+		},
+		{
+			"comment without a thread", `{"type":"commentEdited","data":{"roomId":"r","threadId":null,"commentId":"cm"}}`,
+			decoded{Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "thread of r"}},
+		},
+		{
+			"old comment with its content", `{"type":"commentCreated","data":{"appId":"app","roomId":"r","threadId":"th","commentId":"cm","createdBy":"u","content":{"threadId":"no","roomId":"no"}}}`,
+			decoded{
+				Type: "commentCreated", Room: "r", User: "u", LiveblocksProject: "app", Outcome: mirror.OutcomeQueued,
+				Hints: []string{"room of r if unknown", "thread th of r"},
+			},
+		},
+		{
+			"old reaction, by nobody and at no time", `{"type":"commentReactionAdded","data":{"projectId":"p","roomId":"r","threadId":"th","commentId":"cm","emoji":"👍"}}`,
+			decoded{Type: "commentReactionAdded", Room: "r", LiveblocksProject: "p", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "thread th of r"}},
+		},
+		{
+			"longest thread id", `{"type":"commentEdited","data":{"roomId":"r","threadId":"` + longID + `"}}`,
+			decoded{Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "thread " + longID + " of r"}},
+		},
+		{"thread id too long", `{"type":"commentEdited","data":{"roomId":"r","threadId":"` + longID + `i"}}`, decoded{Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
+		{"thread id empty", `{"type":"threadDeleted","data":{"roomId":"r","threadId":""}}`, decoded{Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
+		{"thread id no string", `{"type":"threadCreated","data":{"roomId":"r","threadId":7}}`, decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
+		{"thread id with NUL", `{"type":"threadCreated","data":{"roomId":"r","threadId":"\u0000"}}`, decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
+		{"thread id with a lone surrogate", `{"type":"threadCreated","data":{"roomId":"r","threadId":"\ud83d"}}`, decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
+		{"a thread id where none is asked for", `{"type":"storageUpdated","data":{"roomId":"r","threadId":7}}`, decoded{Type: "storageUpdated", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "storage of r"}}},
+
+		{
+			"notification", `{"type":"notification","data":{"roomId":"r","threadId":"\u0000","inboxNotificationId":"in"}}`,
+			decoded{Type: "notification", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "notification in of r folded"}},
+		},
+		{
+			"notification without a room", `{"type":"notification","data":{"userId":"u","roomId":null,"inboxNotificationId":"in"}}`,
+			decoded{Type: "notification", User: "u", Outcome: mirror.OutcomeQueued, Hints: []string{"notification in of  folded"}},
+		},
+		{
+			"notification without an inbox id", `{"type":"notification","data":{"userId":"u","roomId":"r","inboxNotificationId":null}}`,
+			decoded{Type: "notification", User: "u", Room: "r", Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "notification msg_1 of r folded"}},
+		},
+		{
+			"notification with neither", `{"type":"notification","data":{"userId":"u"}}`,
+			decoded{Type: "notification", User: "u", Outcome: mirror.OutcomeQueued, Hints: []string{"notification msg_1 of  folded"}},
+		},
+		{"notification without data", `{"type":"notification"}`, decoded{Type: "notification", Outcome: mirror.OutcomeQueued, Hints: []string{"notification msg_1 of  folded"}}},
+		{"inbox id that cannot be stored", `{"type":"notification","data":{"roomId":"r","inboxNotificationId":"` + longID + `i"}}`, decoded{Type: "notification", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
+		{"inbox id that cannot be stored, and no room", `{"type":"notification","data":{"roomId":null,"inboxNotificationId":[]}}`, decoded{Type: "notification", Outcome: mirror.OutcomeIDInvalid}},
 		{"notification with an odd room", `{"type":"notification","data":{"roomId":false}}`, decoded{Type: "notification", Outcome: mirror.OutcomeMalformed}},
 		{
 			"who did it and when", `{"type":"commentEdited","data":{"roomId":"r","createdBy":"a","createdAt":"2026-01-01T00:00:00Z","editedBy":"b","editedAt":"2026-01-02T03:04:05.1234567+02:00"}}`,
 			decoded{
 				Type: "commentEdited", Room: "r", User: "b", SourceTime: time.Date(2026, 1, 2, 1, 4, 5, 123456e3, time.UTC),
-				Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown"},
+				Outcome: mirror.OutcomeQueued, Hints: []string{"room of r if unknown", "thread of r"},
 			},
 		},
 		{
@@ -246,6 +320,9 @@ func TestDecodeKnowsEveryType(t *testing.T) {
 	if len(types) != 19 {
 		t.Fatalf("%d types %v; want the 18 of the catalogue and roomUpdated", len(types), slices.Sorted(maps.Keys(types)))
 	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(types)), webhook.Types()); diff != "" {
+		t.Fatalf("Types (-want +got):\n%s", diff)
+	}
 	for typ := range types {
 		a := webhook.Decode("acme", "msg_1", fmt.Appendf(nil, `{"type":%q,"data":{"roomId":"r"}}`, typ), sendTime, receiveTime)
 		if a.Event.Outcome != mirror.OutcomeQueued {
@@ -262,6 +339,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add([]byte(`{"type":"x","data":{"roomId":"a","roomId":"\ud83d\udc4b\u0000"},"data":{"roomId":"\\\"b","appId":"\ud83d"}}`))
 	f.Add([]byte(` [ {"type" : null } , -1e5, true ] `))
+	f.Add([]byte(`{"type":"threadDeleted","data":{"roomId":"r","threadId":"\ud83d"}}`))
+	f.Add([]byte(`{"type":"notification","data":{"roomId":null,"inboxNotificationId":"in"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		a := webhook.Decode("acme", "msg_1", body, sendTime, receiveTime)
 		ev := a.Event
@@ -272,12 +351,21 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("%s = %q; want an id that can be stored", id, name)
 			}
 		}
+		if ev.Room == "" && ev.Type != "notification" && len(a.Hints) > 0 {
+			t.Errorf("hints %v of an event without a room", a.Hints)
+		}
 		if queued := ev.Outcome == mirror.OutcomeQueued || ev.Outcome == mirror.OutcomeUnknownType && ev.Room != ""; queued != (len(a.Hints) > 0) {
 			t.Errorf("outcome %s of room %q with %d hints", ev.Outcome, ev.Room, len(a.Hints))
 		}
 		for i, h := range a.Hints {
-			if h.Resource.Project != "acme" || h.Resource.Room != ev.Room || ev.Room == "" {
+			if h.Resource.Project != "acme" || h.Resource.Room != ev.Room {
 				t.Errorf("hint for %+v; want room %q", h.Resource, ev.Room)
+			}
+			if id := h.Resource.ID; id != "" && !mirror.ValidID(id, mirror.MaxResourceID) {
+				t.Errorf("hint for %+v; want an id that can be stored", h.Resource)
+			}
+			if h.Resource.Kind == mirror.KindNotification && h.Resource.ID == "" {
+				t.Error("hint for a notification without an id")
 			}
 			if i > 0 && a.Hints[i-1].Resource.Compare(h.Resource) >= 0 {
 				t.Errorf("hints %v are not in key order", a.Hints)

@@ -153,11 +153,11 @@ func TestVerifyMatrix(t *testing.T) {
 		},
 		"notification kind $custom": {
 			headers: signedBody(`{"type":"notification","data":{"kind":"$custom","roomId":null}}`),
-			body:    `{"type":"notification","data":{"kind":"$custom","roomId":null}}`, outcome: mirror.OutcomeRecorded,
+			body:    `{"type":"notification","data":{"kind":"$custom","roomId":null}}`, outcome: mirror.OutcomeQueued,
 		},
 		"notification kind other": {
 			headers: signedBody(`{"type":"notification","data":{"kind":"foo"}}`),
-			body:    `{"type":"notification","data":{"kind":"foo"}}`, outcome: mirror.OutcomeRecorded,
+			body:    `{"type":"notification","data":{"kind":"foo"}}`, outcome: mirror.OutcomeQueued,
 		},
 		"not JSON":            {headers: signedBody("hello"), body: "hello", outcome: mirror.OutcomeMalformed},
 		"JSON null":           {headers: signedBody("null"), body: "null", outcome: mirror.OutcomeMalformed},
