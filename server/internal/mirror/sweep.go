@@ -59,3 +59,81 @@ type ListedRoom struct {
 	ID      RoomID
 	Content RoomContent
 }
+
+// Backfill is the latest sweep, and how far what it wanted fetched is.
+type Backfill struct {
+	Sweep Sweep
+	// Pending counts the resources that wait in the background, Done those that were
+	// fetched since the sweep began.
+	Pending, Done int64
+	// PerSecond is how many are fetched in a second, Remaining how long the pending
+	// ones will take at this rate; zero where it cannot be told.
+	PerSecond float64
+	Remaining time.Duration
+}
+
+// VerifyOptions say what to compare with Liveblocks.
+type VerifyOptions struct {
+	Project ProjectID
+	// Prefix selects rooms whose id begins with it.
+	Prefix string
+	// Repair has what differs fetched and written anew.
+	Repair bool
+}
+
+// VerifyReport is one word of a verification; one of its members is set.
+type VerifyReport struct {
+	Drift    *Drift
+	Progress *VerifyProgress
+	// Summary is the last report of a verification that came to its end.
+	Summary *VerifySummary
+}
+
+// Drift is one difference between the mirror and Liveblocks, or between a copy
+// and what the database derived from it.
+type Drift struct {
+	Resource Resource
+	Kind     DriftKind
+	// Detail says what differs: no secrets, no payloads.
+	Detail string
+	// Repair says that the resource was requested anew.
+	Repair bool
+}
+
+// DriftKind says how a copy differs.
+type DriftKind string
+
+// The kinds of drift.
+const (
+	// DriftMissing: Liveblocks has the resource, and the mirror does not.
+	DriftMissing DriftKind = "missing"
+	// DriftSurplus: the mirror has the resource, and Liveblocks does not.
+	DriftSurplus DriftKind = "surplus"
+	// DriftContent: the copy is not what Liveblocks has.
+	DriftContent DriftKind = "content"
+	// DriftDerived: the copy is right, and what was derived from it is not.
+	DriftDerived DriftKind = "derived"
+)
+
+// VerifyProgress tells how far a verification is.
+type VerifyProgress struct {
+	// Rooms were compared, of Listed that are known so far.
+	Rooms, Listed int64
+	// Resources were compared, rooms among them.
+	Resources int64
+	Drifts    int64
+}
+
+// VerifySummary is what a verification found.
+type VerifySummary struct {
+	// Rooms and Resources, rooms among them, were compared.
+	Rooms, Resources int64
+	Drifts           int64
+	// Repairs counts the resources requested anew.
+	Repairs int64
+	// Skipped counts the resources that could not be compared: they could not be
+	// fetched, or kept changing. SkipReason says why of the first: no secrets, no
+	// payloads.
+	Skipped    int64
+	SkipReason string
+}

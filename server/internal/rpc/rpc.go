@@ -67,6 +67,24 @@ type Requester interface {
 	Retry(ctx context.Context, resource mirror.Resource) (mirror.Task, error)
 }
 
+// Sweeper compares a project's rooms with Liveblocks' list of them.
+type Sweeper interface {
+	// Start begins a full sweep, unless one is under way, and wakes the workers. It
+	// returns without waiting for it.
+	Start(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
+	// Status tells how far the project's latest sweep is, full or not; the zero Sweep
+	// with the project if there has been none.
+	Status(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
+}
+
+// Verifier compares what is mirrored with Liveblocks.
+type Verifier interface {
+	// Verify hands each difference to report as it is found, its progress now and
+	// then, and at the end the summary. It calls report from one goroutine at a time,
+	// and ends with the error of a report that fails.
+	Verify(ctx context.Context, options mirror.VerifyOptions, report func(mirror.VerifyReport) error) error
+}
+
 // StatusSource tells how the process is doing. It is asked for every GetStatus
 // and may ask the store for its version.
 type StatusSource interface {
@@ -115,6 +133,8 @@ type Deps struct {
 	Receiver  Receiver
 	Refresher Refresher
 	Requester Requester
+	Sweeper   Sweeper
+	Verifier  Verifier
 	Status    StatusSource
 	// Auth decides who may call; nil lets nobody in.
 	Auth *Authenticator

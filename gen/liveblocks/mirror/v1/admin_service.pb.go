@@ -275,8 +275,12 @@ type ProjectStatus struct {
 	CallsPerSecondLimit float64 `protobuf:"fixed64,8,opt,name=calls_per_second_limit,json=callsPerSecondLimit,proto3" json:"calls_per_second_limit,omitempty"`
 	// Until when Liveblocks asked not to be called. Absent if it did not.
 	ThrottledUntilTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=throttled_until_time,json=throttledUntilTime,proto3" json:"throttled_until_time,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Those of the pending resources that only a sweep has asked for.
+	BackgroundTasks int64 `protobuf:"varint,10,opt,name=background_tasks,json=backgroundTasks,proto3" json:"background_tasks,omitempty"`
+	// The latest sweep: how far it is, or what it found.
+	LastSweep     *Sweep `protobuf:"bytes,11,opt,name=last_sweep,json=lastSweep,proto3" json:"last_sweep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
@@ -368,6 +372,20 @@ func (x *ProjectStatus) GetCallsPerSecondLimit() float64 {
 func (x *ProjectStatus) GetThrottledUntilTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ThrottledUntilTime
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetBackgroundTasks() int64 {
+	if x != nil {
+		return x.BackgroundTasks
+	}
+	return 0
+}
+
+func (x *ProjectStatus) GetLastSweep() *Sweep {
+	if x != nil {
+		return x.LastSweep
 	}
 	return nil
 }
@@ -718,8 +736,13 @@ type RequestSyncRequest struct {
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Only this kind of resource. Unspecified means the room and everything in it.
-	Kind          ResourceKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
+	// Only this kind of resource. Unspecified means the room and everything in it:
+	// its documents, its threads and who is there.
+	Kind ResourceKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
+	// Only this one of its kind: a thread by its id, or a Yjs document by its guid.
+	// Empty means the one without an id; of threads, that is the list of all of them,
+	// by which those that differ are found and fetched.
+	ResourceId    string `protobuf:"bytes,4,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -775,6 +798,13 @@ func (x *RequestSyncRequest) GetKind() ResourceKind {
 	return ResourceKind_RESOURCE_KIND_UNSPECIFIED
 }
 
+func (x *RequestSyncRequest) GetResourceId() string {
+	if x != nil {
+		return x.ResourceId
+	}
+	return ""
+}
+
 // RequestSyncResponse holds the tasks that will fetch it.
 type RequestSyncResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -821,11 +851,363 @@ func (x *RequestSyncResponse) GetTasks() []*Task {
 	return nil
 }
 
+// StartBackfillRequest names a project.
+type StartBackfillRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartBackfillRequest) Reset() {
+	*x = StartBackfillRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartBackfillRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartBackfillRequest) ProtoMessage() {}
+
+func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartBackfillRequest.ProtoReflect.Descriptor instead.
+func (*StartBackfillRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StartBackfillRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+// StartBackfillResponse holds the sweep that was begun, or goes on.
+type StartBackfillResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sweep.
+	Sweep         *Sweep `protobuf:"bytes,1,opt,name=sweep,proto3" json:"sweep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartBackfillResponse) Reset() {
+	*x = StartBackfillResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartBackfillResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartBackfillResponse) ProtoMessage() {}
+
+func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartBackfillResponse.ProtoReflect.Descriptor instead.
+func (*StartBackfillResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StartBackfillResponse) GetSweep() *Sweep {
+	if x != nil {
+		return x.Sweep
+	}
+	return nil
+}
+
+// GetBackfillRequest names a project.
+type GetBackfillRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBackfillRequest) Reset() {
+	*x = GetBackfillRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBackfillRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBackfillRequest) ProtoMessage() {}
+
+func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
+func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetBackfillRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+// GetBackfillResponse holds the latest sweep.
+type GetBackfillResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sweep.
+	Sweep         *Sweep `protobuf:"bytes,1,opt,name=sweep,proto3" json:"sweep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBackfillResponse) Reset() {
+	*x = GetBackfillResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBackfillResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBackfillResponse) ProtoMessage() {}
+
+func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
+func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetBackfillResponse) GetSweep() *Sweep {
+	if x != nil {
+		return x.Sweep
+	}
+	return nil
+}
+
+// VerifyMirrorRequest says what to compare.
+type VerifyMirrorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Rooms whose id begins with these bytes only. Empty means all.
+	RoomIdPrefix string `protobuf:"bytes,2,opt,name=room_id_prefix,json=roomIdPrefix,proto3" json:"room_id_prefix,omitempty"`
+	// Whether to have what differs fetched and written anew.
+	Repair        bool `protobuf:"varint,3,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyMirrorRequest) Reset() {
+	*x = VerifyMirrorRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyMirrorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyMirrorRequest) ProtoMessage() {}
+
+func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
+func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *VerifyMirrorRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *VerifyMirrorRequest) GetRoomIdPrefix() string {
+	if x != nil {
+		return x.RoomIdPrefix
+	}
+	return ""
+}
+
+func (x *VerifyMirrorRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+// VerifyMirrorResponse is one word of a verification.
+type VerifyMirrorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it tells.
+	//
+	// Types that are valid to be assigned to Report:
+	//
+	//	*VerifyMirrorResponse_Drift
+	//	*VerifyMirrorResponse_Progress
+	//	*VerifyMirrorResponse_Summary
+	Report        isVerifyMirrorResponse_Report `protobuf_oneof:"report"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyMirrorResponse) Reset() {
+	*x = VerifyMirrorResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyMirrorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyMirrorResponse) ProtoMessage() {}
+
+func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
+func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *VerifyMirrorResponse) GetDrift() *Drift {
+	if x != nil {
+		if x, ok := x.Report.(*VerifyMirrorResponse_Drift); ok {
+			return x.Drift
+		}
+	}
+	return nil
+}
+
+func (x *VerifyMirrorResponse) GetProgress() *VerifyProgress {
+	if x != nil {
+		if x, ok := x.Report.(*VerifyMirrorResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *VerifyMirrorResponse) GetSummary() *VerifySummary {
+	if x != nil {
+		if x, ok := x.Report.(*VerifyMirrorResponse_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
+type isVerifyMirrorResponse_Report interface {
+	isVerifyMirrorResponse_Report()
+}
+
+type VerifyMirrorResponse_Drift struct {
+	// A difference.
+	Drift *Drift `protobuf:"bytes,1,opt,name=drift,proto3,oneof"`
+}
+
+type VerifyMirrorResponse_Progress struct {
+	// How far the verification is.
+	Progress *VerifyProgress `protobuf:"bytes,2,opt,name=progress,proto3,oneof"`
+}
+
+type VerifyMirrorResponse_Summary struct {
+	// What it found. The last response holds it.
+	Summary *VerifySummary `protobuf:"bytes,3,opt,name=summary,proto3,oneof"`
+}
+
+func (*VerifyMirrorResponse_Drift) isVerifyMirrorResponse_Report() {}
+
+func (*VerifyMirrorResponse_Progress) isVerifyMirrorResponse_Report() {}
+
+func (*VerifyMirrorResponse_Summary) isVerifyMirrorResponse_Report() {}
+
 var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
+	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\x9b\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -844,7 +1226,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\vunavailable\x18\x04 \x01(\x03R\vunavailable\x12!\n" +
 	"\funknown_type\x18\x05 \x01(\x03R\vunknownType\x12\x1c\n" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
-	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\"\xcf\x03\n" +
+	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\"\xb6\x04\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x122\n" +
@@ -856,7 +1238,11 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\ffailed_tasks\x18\x06 \x01(\x03R\vfailedTasks\x12B\n" +
 	"\x0foldest_due_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\roldestDueTime\x123\n" +
 	"\x16calls_per_second_limit\x18\b \x01(\x01R\x13callsPerSecondLimit\x12L\n" +
-	"\x14throttled_until_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x12throttledUntilTime\"\xed\x01\n" +
+	"\x14throttled_until_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x12throttledUntilTime\x12)\n" +
+	"\x10background_tasks\x18\n" +
+	" \x01(\x03R\x0fbackgroundTasks\x12:\n" +
+	"\n" +
+	"last_sweep\x18\v \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\tlastSweep\"\xed\x01\n" +
 	"\x10ListTasksRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -879,20 +1265,45 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
 	"\atask_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x10R\x06taskId\"C\n" +
 	"\x11RetryTaskResponse\x12.\n" +
-	"\x04task\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.TaskR\x04task\"\xa6\x01\n" +
+	"\x04task\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.TaskR\x04task\"\xd1\x01\n" +
 	"\x12RequestSyncRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
 	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12@\n" +
-	"\x04kind\x18\x03 \x01(\x0e2\".liveblocks.mirror.v1.ResourceKindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\"G\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\".liveblocks.mirror.v1.ResourceKindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12)\n" +
+	"\vresource_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\n" +
+	"resourceId\"G\n" +
 	"\x13RequestSyncResponse\x120\n" +
-	"\x05tasks\x18\x01 \x03(\v2\x1a.liveblocks.mirror.v1.TaskR\x05tasks2\x9b\x05\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x1a.liveblocks.mirror.v1.TaskR\x05tasks\">\n" +
+	"\x14StartBackfillRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"J\n" +
+	"\x15StartBackfillResponse\x121\n" +
+	"\x05sweep\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\x05sweep\"<\n" +
+	"\x12GetBackfillRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"H\n" +
+	"\x13GetBackfillResponse\x121\n" +
+	"\x05sweep\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\x05sweep\"\x85\x01\n" +
+	"\x13VerifyMirrorRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
+	"\x0eroom_id_prefix\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\froomIdPrefix\x12\x16\n" +
+	"\x06repair\x18\x03 \x01(\bR\x06repair\"\xda\x01\n" +
+	"\x14VerifyMirrorResponse\x123\n" +
+	"\x05drift\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.DriftH\x00R\x05drift\x12B\n" +
+	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
+	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummaryB\b\n" +
+	"\x06report2\xb3\b\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
 	"\aGetTask\x12$.liveblocks.mirror.v1.GetTaskRequest\x1a%.liveblocks.mirror.v1.GetTaskResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/admin/tasks/{task_id}\x12\x88\x01\n" +
 	"\tRetryTask\x12&.liveblocks.mirror.v1.RetryTaskRequest\x1a'.liveblocks.mirror.v1.RetryTaskResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/admin/tasks/{task_id}:retry\x12\x95\x01\n" +
-	"\vRequestSync\x12(.liveblocks.mirror.v1.RequestSyncRequest\x1a).liveblocks.mirror.v1.RequestSyncResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/admin/rooms/{room_id}/sync:requestBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\vRequestSync\x12(.liveblocks.mirror.v1.RequestSyncRequest\x1a).liveblocks.mirror.v1.RequestSyncResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/admin/rooms/{room_id}/sync:request\x12\x87\x01\n" +
+	"\rStartBackfill\x12*.liveblocks.mirror.v1.StartBackfillRequest\x1a+.liveblocks.mirror.v1.StartBackfillResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/admin/backfill\x12~\n" +
+	"\vGetBackfill\x12(.liveblocks.mirror.v1.GetBackfillRequest\x1a).liveblocks.mirror.v1.GetBackfillResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/admin/backfill\x12\x8b\x01\n" +
+	"\fVerifyMirror\x12).liveblocks.mirror.v1.VerifyMirrorRequest\x1a*.liveblocks.mirror.v1.VerifyMirrorResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/mirror:verify0\x01BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_admin_service_proto_rawDescOnce sync.Once
@@ -906,7 +1317,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: liveblocks.mirror.v1.GetStatusResponse
@@ -920,39 +1331,61 @@ var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*RetryTaskResponse)(nil),     // 9: liveblocks.mirror.v1.RetryTaskResponse
 	(*RequestSyncRequest)(nil),    // 10: liveblocks.mirror.v1.RequestSyncRequest
 	(*RequestSyncResponse)(nil),   // 11: liveblocks.mirror.v1.RequestSyncResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(TaskState)(0),                // 13: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                  // 14: liveblocks.mirror.v1.Task
-	(ResourceKind)(0),             // 15: liveblocks.mirror.v1.ResourceKind
+	(*StartBackfillRequest)(nil),  // 12: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil), // 13: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),    // 14: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),   // 15: liveblocks.mirror.v1.GetBackfillResponse
+	(*VerifyMirrorRequest)(nil),   // 16: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),  // 17: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Sweep)(nil),                 // 19: liveblocks.mirror.v1.Sweep
+	(TaskState)(0),                // 20: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                  // 21: liveblocks.mirror.v1.Task
+	(ResourceKind)(0),             // 22: liveblocks.mirror.v1.ResourceKind
+	(*Drift)(nil),                 // 23: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),        // 24: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),         // 25: liveblocks.mirror.v1.VerifySummary
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	12, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	18, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	2,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
-	12, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	12, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	12, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	13, // 6: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	14, // 7: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	14, // 8: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	14, // 9: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	15, // 10: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	14, // 11: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	0,  // 12: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	4,  // 13: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	6,  // 14: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	8,  // 15: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	10, // 16: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	1,  // 17: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	5,  // 18: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	7,  // 19: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	9,  // 20: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	11, // 21: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	18, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	18, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	18, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	19, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	20, // 7: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	21, // 8: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	21, // 9: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	21, // 10: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	22, // 11: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	21, // 12: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	19, // 13: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	19, // 14: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	23, // 15: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	24, // 16: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	25, // 17: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	0,  // 18: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	4,  // 19: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	6,  // 20: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	8,  // 21: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	10, // 22: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	12, // 23: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	14, // 24: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	16, // 25: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 26: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	5,  // 27: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	7,  // 28: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	9,  // 29: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	11, // 30: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	13, // 31: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	15, // 32: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	17, // 33: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -960,14 +1393,20 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	if File_liveblocks_mirror_v1_admin_service_proto != nil {
 		return
 	}
+	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17].OneofWrappers = []any{
+		(*VerifyMirrorResponse_Drift)(nil),
+		(*VerifyMirrorResponse_Progress)(nil),
+		(*VerifyMirrorResponse_Summary)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,11 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_GetStatus_FullMethodName   = "/liveblocks.mirror.v1.AdminService/GetStatus"
-	AdminService_ListTasks_FullMethodName   = "/liveblocks.mirror.v1.AdminService/ListTasks"
-	AdminService_GetTask_FullMethodName     = "/liveblocks.mirror.v1.AdminService/GetTask"
-	AdminService_RetryTask_FullMethodName   = "/liveblocks.mirror.v1.AdminService/RetryTask"
-	AdminService_RequestSync_FullMethodName = "/liveblocks.mirror.v1.AdminService/RequestSync"
+	AdminService_GetStatus_FullMethodName     = "/liveblocks.mirror.v1.AdminService/GetStatus"
+	AdminService_ListTasks_FullMethodName     = "/liveblocks.mirror.v1.AdminService/ListTasks"
+	AdminService_GetTask_FullMethodName       = "/liveblocks.mirror.v1.AdminService/GetTask"
+	AdminService_RetryTask_FullMethodName     = "/liveblocks.mirror.v1.AdminService/RetryTask"
+	AdminService_RequestSync_FullMethodName   = "/liveblocks.mirror.v1.AdminService/RequestSync"
+	AdminService_StartBackfill_FullMethodName = "/liveblocks.mirror.v1.AdminService/StartBackfill"
+	AdminService_GetBackfill_FullMethodName   = "/liveblocks.mirror.v1.AdminService/GetBackfill"
+	AdminService_VerifyMirror_FullMethodName  = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -43,10 +46,24 @@ type AdminServiceClient interface {
 	// A task that is done fails with FAILED_PRECONDITION, reason
 	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource anew.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
-	// RequestSync asks for a room, or one kind of resource in it, to be fetched
-	// anew. It returns at once; the tasks tell how it goes. A room the service has
-	// never heard of can be asked for.
+	// RequestSync asks for a room, or one resource in it, to be fetched anew. It
+	// returns at once; the tasks tell how it goes. A room the service has never heard
+	// of can be asked for.
 	RequestSync(ctx context.Context, in *RequestSyncRequest, opts ...grpc.CallOption) (*RequestSyncResponse, error)
+	// StartBackfill begins a full sweep: all rooms are listed, and everything in them
+	// is fetched in the background, after whatever events ask for. If a full sweep is
+	// under way, it goes on. It returns at once; GetBackfill tells how it goes.
+	StartBackfill(ctx context.Context, in *StartBackfillRequest, opts ...grpc.CallOption) (*StartBackfillResponse, error)
+	// GetBackfill tells how far the latest sweep of a project is, full or not.
+	GetBackfill(ctx context.Context, in *GetBackfillRequest, opts ...grpc.CallOption) (*GetBackfillResponse, error)
+	// VerifyMirror compares every mirrored resource with Liveblocks, and what the
+	// database derived for queries with the copies. It sends each difference as it is
+	// found, its progress now and then, and at the end a summary: without one, the
+	// verification did not come to its end.
+	//
+	// It writes nothing. Asked for repairs, it has what differs fetched and written
+	// anew by the workers.
+	VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error)
 }
 
 type adminServiceClient struct {
@@ -107,6 +124,45 @@ func (c *adminServiceClient) RequestSync(ctx context.Context, in *RequestSyncReq
 	return out, nil
 }
 
+func (c *adminServiceClient) StartBackfill(ctx context.Context, in *StartBackfillRequest, opts ...grpc.CallOption) (*StartBackfillResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartBackfillResponse)
+	err := c.cc.Invoke(ctx, AdminService_StartBackfill_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetBackfill(ctx context.Context, in *GetBackfillRequest, opts ...grpc.CallOption) (*GetBackfillResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBackfillResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetBackfill_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_VerifyMirror_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[VerifyMirrorRequest, VerifyMirrorResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_VerifyMirrorClient = grpc.ServerStreamingClient[VerifyMirrorResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -124,10 +180,24 @@ type AdminServiceServer interface {
 	// A task that is done fails with FAILED_PRECONDITION, reason
 	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource anew.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
-	// RequestSync asks for a room, or one kind of resource in it, to be fetched
-	// anew. It returns at once; the tasks tell how it goes. A room the service has
-	// never heard of can be asked for.
+	// RequestSync asks for a room, or one resource in it, to be fetched anew. It
+	// returns at once; the tasks tell how it goes. A room the service has never heard
+	// of can be asked for.
 	RequestSync(context.Context, *RequestSyncRequest) (*RequestSyncResponse, error)
+	// StartBackfill begins a full sweep: all rooms are listed, and everything in them
+	// is fetched in the background, after whatever events ask for. If a full sweep is
+	// under way, it goes on. It returns at once; GetBackfill tells how it goes.
+	StartBackfill(context.Context, *StartBackfillRequest) (*StartBackfillResponse, error)
+	// GetBackfill tells how far the latest sweep of a project is, full or not.
+	GetBackfill(context.Context, *GetBackfillRequest) (*GetBackfillResponse, error)
+	// VerifyMirror compares every mirrored resource with Liveblocks, and what the
+	// database derived for queries with the copies. It sends each difference as it is
+	// found, its progress now and then, and at the end a summary: without one, the
+	// verification did not come to its end.
+	//
+	// It writes nothing. Asked for repairs, it has what differs fetched and written
+	// anew by the workers.
+	VerifyMirror(*VerifyMirrorRequest, grpc.ServerStreamingServer[VerifyMirrorResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -152,6 +222,15 @@ func (UnimplementedAdminServiceServer) RetryTask(context.Context, *RetryTaskRequ
 }
 func (UnimplementedAdminServiceServer) RequestSync(context.Context, *RequestSyncRequest) (*RequestSyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RequestSync not implemented")
+}
+func (UnimplementedAdminServiceServer) StartBackfill(context.Context, *StartBackfillRequest) (*StartBackfillResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartBackfill not implemented")
+}
+func (UnimplementedAdminServiceServer) GetBackfill(context.Context, *GetBackfillRequest) (*GetBackfillResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBackfill not implemented")
+}
+func (UnimplementedAdminServiceServer) VerifyMirror(*VerifyMirrorRequest, grpc.ServerStreamingServer[VerifyMirrorResponse]) error {
+	return status.Error(codes.Unimplemented, "method VerifyMirror not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -264,6 +343,53 @@ func _AdminService_RequestSync_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_StartBackfill_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartBackfillRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).StartBackfill(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_StartBackfill_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).StartBackfill(ctx, req.(*StartBackfillRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetBackfill_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBackfillRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetBackfill(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetBackfill_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetBackfill(ctx, req.(*GetBackfillRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_VerifyMirror_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(VerifyMirrorRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).VerifyMirror(m, &grpc.GenericServerStream[VerifyMirrorRequest, VerifyMirrorResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_VerifyMirrorServer = grpc.ServerStreamingServer[VerifyMirrorResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -291,7 +417,21 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RequestSync",
 			Handler:    _AdminService_RequestSync_Handler,
 		},
+		{
+			MethodName: "StartBackfill",
+			Handler:    _AdminService_StartBackfill_Handler,
+		},
+		{
+			MethodName: "GetBackfill",
+			Handler:    _AdminService_GetBackfill_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "VerifyMirror",
+			Handler:       _AdminService_VerifyMirror_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "liveblocks/mirror/v1/admin_service.proto",
 }

@@ -90,11 +90,12 @@ const (
 	// A Yjs document as one update in encoding version 1, byte for byte as fetched.
 	// A document can be restored from it.
 	DocumentFormat_DOCUMENT_FORMAT_BINARY DocumentFormat = 3
-	// What people read in a Yjs document, as plain text in UTF-8.
+	// What people read in a document, as plain text in UTF-8: that of a Yjs
+	// document's shared types, or for Storage that of the Tiptap documents in it.
 	DocumentFormat_DOCUMENT_FORMAT_TEXT DocumentFormat = 4
-	// A Yjs document in the JSON of the editors that wrote it, with a member for
-	// each shared type: ProseMirror's for Tiptap and BlockNote, the editor state
-	// of Lexical.
+	// A document in the JSON of the editors that wrote it, with a member for each
+	// shared type of a Yjs document, or for each Tiptap document in Storage:
+	// ProseMirror's for Tiptap and BlockNote, the editor state of Lexical.
 	DocumentFormat_DOCUMENT_FORMAT_EDITOR DocumentFormat = 5
 )
 

@@ -63,7 +63,8 @@ const (
 	ErrorReason_ERROR_REASON_TASK_NOT_FOUND ErrorReason = 16
 	// The task is done, so there is nothing to retry. Metadata: task_id.
 	ErrorReason_ERROR_REASON_TASK_NOT_RETRYABLE ErrorReason = 17
-	// The document does not fit one message; read it as a stream. Metadata: size, limit.
+	// The document, the thread with its comments or the diagram does not fit one
+	// message; the sentence says how else it can be read. Metadata: size, limit.
 	ErrorReason_ERROR_REASON_DOCUMENT_TOO_LARGE ErrorReason = 18
 	// The database cannot be reached or refused to work. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 19
@@ -101,6 +102,13 @@ const (
 	// The document was fetched and is kept, but cannot be turned into the format
 	// asked for: it breaks a limit or the rules of its own format.
 	ErrorReason_ERROR_REASON_DOCUMENT_UNREADABLE ErrorReason = 35
+	// The mirror holds no such thread. Metadata: room_id, thread_id.
+	ErrorReason_ERROR_REASON_THREAD_NOT_MIRRORED ErrorReason = 36
+	// The mirror holds no such comment. Metadata: room_id, thread_id, comment_id.
+	ErrorReason_ERROR_REASON_COMMENT_NOT_MIRRORED ErrorReason = 37
+	// The room's Storage is mirrored and holds no React Flow diagram under this key.
+	// Metadata: room_id, storage_key.
+	ErrorReason_ERROR_REASON_FLOW_NOT_FOUND ErrorReason = 38
 )
 
 // Enum value maps for ErrorReason.
@@ -142,6 +150,9 @@ var (
 		33: "ERROR_REASON_ROUTE_NOT_FOUND",
 		34: "ERROR_REASON_METHOD_NOT_ALLOWED",
 		35: "ERROR_REASON_DOCUMENT_UNREADABLE",
+		36: "ERROR_REASON_THREAD_NOT_MIRRORED",
+		37: "ERROR_REASON_COMMENT_NOT_MIRRORED",
+		38: "ERROR_REASON_FLOW_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -180,6 +191,9 @@ var (
 		"ERROR_REASON_ROUTE_NOT_FOUND":            33,
 		"ERROR_REASON_METHOD_NOT_ALLOWED":         34,
 		"ERROR_REASON_DOCUMENT_UNREADABLE":        35,
+		"ERROR_REASON_THREAD_NOT_MIRRORED":        36,
+		"ERROR_REASON_COMMENT_NOT_MIRRORED":       37,
+		"ERROR_REASON_FLOW_NOT_FOUND":             38,
 	}
 )
 
@@ -214,8 +228,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\x99\n" +
-	"\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\x87\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -253,7 +266,10 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_EVENT_ID_INVALID\x10 \x12 \n" +
 	"\x1cERROR_REASON_ROUTE_NOT_FOUND\x10!\x12#\n" +
 	"\x1fERROR_REASON_METHOD_NOT_ALLOWED\x10\"\x12$\n" +
-	" ERROR_REASON_DOCUMENT_UNREADABLE\x10#BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	" ERROR_REASON_DOCUMENT_UNREADABLE\x10#\x12$\n" +
+	" ERROR_REASON_THREAD_NOT_MIRRORED\x10$\x12%\n" +
+	"!ERROR_REASON_COMMENT_NOT_MIRRORED\x10%\x12\x1f\n" +
+	"\x1bERROR_REASON_FLOW_NOT_FOUND\x10&BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

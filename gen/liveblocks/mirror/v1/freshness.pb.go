@@ -36,7 +36,9 @@ type Freshness struct {
 	// Number of the change entry that last altered the copy. It rises within a
 	// room and never restarts.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// SHA-256 of the exact source bytes, in lower-case hexadecimal.
+	// SHA-256 of the exact source bytes, in lower-case hexadecimal; of a thread that
+	// of its JSON in canonical form, which is the same in whatever order Liveblocks
+	// wrote its members. Empty where there is no source.
 	ContentSha256 string `protobuf:"bytes,4,opt,name=content_sha256,json=contentSha256,proto3" json:"content_sha256,omitempty"`
 	// When the deletion was found. Absent while the resource lives.
 	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`

@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -610,8 +611,8 @@ type ReadDocumentRequest struct {
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Which document; Storage if unspecified.
 	Kind DocumentKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DocumentKind" json:"kind,omitempty"`
-	// The format; JSON if unspecified. Over HTTP it is spelled json or plain-lson
-	// for Storage, and json, binary, text or editor for Yjs.
+	// The format; JSON if unspecified. Over HTTP it is spelled json, plain-lson, text
+	// or editor for Storage, and json, binary, text or editor for Yjs.
 	Format DocumentFormat `protobuf:"varint,4,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
 	// Answer documents of deleted rooms too instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
@@ -848,11 +849,1451 @@ func (x *ListDocumentsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// GetThreadRequest names a thread.
+type GetThreadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The room's id, byte for byte.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// The thread's id.
+	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
+	// How much to return; full if unspecified.
+	View ThreadView `protobuf:"varint,4,opt,name=view,proto3,enum=liveblocks.mirror.v1.ThreadView" json:"view,omitempty"`
+	// Answer deleted threads, and those of deleted rooms, too instead of NOT_FOUND.
+	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Refresh the copy first if it is older than this or known to be stale.
+	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	RequireFresh  bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetThreadRequest) Reset() {
+	*x = GetThreadRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetThreadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetThreadRequest) ProtoMessage() {}
+
+func (x *GetThreadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetThreadRequest.ProtoReflect.Descriptor instead.
+func (*GetThreadRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetThreadRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *GetThreadRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *GetThreadRequest) GetThreadId() string {
+	if x != nil {
+		return x.ThreadId
+	}
+	return ""
+}
+
+func (x *GetThreadRequest) GetView() ThreadView {
+	if x != nil {
+		return x.View
+	}
+	return ThreadView_THREAD_VIEW_UNSPECIFIED
+}
+
+func (x *GetThreadRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *GetThreadRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *GetThreadRequest) GetRequireFresh() bool {
+	if x != nil {
+		return x.RequireFresh
+	}
+	return false
+}
+
+// GetThreadResponse holds a thread.
+type GetThreadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The thread.
+	Thread        *Thread `protobuf:"bytes,1,opt,name=thread,proto3" json:"thread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetThreadResponse) Reset() {
+	*x = GetThreadResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetThreadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetThreadResponse) ProtoMessage() {}
+
+func (x *GetThreadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetThreadResponse.ProtoReflect.Descriptor instead.
+func (*GetThreadResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetThreadResponse) GetThread() *Thread {
+	if x != nil {
+		return x.Thread
+	}
+	return nil
+}
+
+// ListThreadsRequest filters threads. Filters are combined by AND.
+type ListThreadsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Threads of this room only. Empty means all.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Threads that are marked as resolved only, or those that are not. Absent means
+	// both.
+	Resolved *bool `protobuf:"varint,3,opt,name=resolved,proto3,oneof" json:"resolved,omitempty"`
+	// Threads whose metadata has each of these members only. A number is spelled as
+	// in JSON, a truth value is true or false. Over HTTP: ?metadata[color]=blue.
+	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Threads with a comment by this user only. Empty means all.
+	AuthorUserId string `protobuf:"bytes,5,opt,name=author_user_id,json=authorUserId,proto3" json:"author_user_id,omitempty"`
+	// Threads with a comment that mentions this user only, alone or as one of a
+	// group. Empty means all.
+	MentionedUserId string `protobuf:"bytes,6,opt,name=mentioned_user_id,json=mentionedUserId,proto3" json:"mentioned_user_id,omitempty"`
+	// Threads that Liveblocks says were updated at or after this time only.
+	UpdatedSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated_since_time,json=updatedSinceTime,proto3" json:"updated_since_time,omitempty"`
+	// Include deleted threads, and those of deleted rooms.
+	ShowDeleted bool `protobuf:"varint,8,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// How many to return: 50 if zero, at most 500. A page can be shorter where
+	// items are large.
+	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the answer before, with the same filters.
+	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListThreadsRequest) Reset() {
+	*x = ListThreadsRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListThreadsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListThreadsRequest) ProtoMessage() {}
+
+func (x *ListThreadsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListThreadsRequest.ProtoReflect.Descriptor instead.
+func (*ListThreadsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListThreadsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListThreadsRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *ListThreadsRequest) GetResolved() bool {
+	if x != nil && x.Resolved != nil {
+		return *x.Resolved
+	}
+	return false
+}
+
+func (x *ListThreadsRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ListThreadsRequest) GetAuthorUserId() string {
+	if x != nil {
+		return x.AuthorUserId
+	}
+	return ""
+}
+
+func (x *ListThreadsRequest) GetMentionedUserId() string {
+	if x != nil {
+		return x.MentionedUserId
+	}
+	return ""
+}
+
+func (x *ListThreadsRequest) GetUpdatedSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdatedSinceTime
+	}
+	return nil
+}
+
+func (x *ListThreadsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *ListThreadsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListThreadsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListThreadsResponse is one page of threads.
+type ListThreadsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The threads, without their comments.
+	Threads []*Thread `protobuf:"bytes,1,rep,name=threads,proto3" json:"threads,omitempty"`
+	// Token of the next page. Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListThreadsResponse) Reset() {
+	*x = ListThreadsResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListThreadsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListThreadsResponse) ProtoMessage() {}
+
+func (x *ListThreadsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListThreadsResponse.ProtoReflect.Descriptor instead.
+func (*ListThreadsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListThreadsResponse) GetThreads() []*Thread {
+	if x != nil {
+		return x.Threads
+	}
+	return nil
+}
+
+func (x *ListThreadsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// GetCommentRequest names a comment.
+type GetCommentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The room's id, byte for byte.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// The thread's id.
+	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
+	// The comment's id.
+	CommentId string `protobuf:"bytes,4,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
+	// Answer deleted comments, and those of deleted threads and rooms, too instead of
+	// NOT_FOUND.
+	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Refresh the thread first if it is older than this or known to be stale.
+	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	RequireFresh  bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCommentRequest) Reset() {
+	*x = GetCommentRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCommentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCommentRequest) ProtoMessage() {}
+
+func (x *GetCommentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCommentRequest.ProtoReflect.Descriptor instead.
+func (*GetCommentRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetCommentRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *GetCommentRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *GetCommentRequest) GetThreadId() string {
+	if x != nil {
+		return x.ThreadId
+	}
+	return ""
+}
+
+func (x *GetCommentRequest) GetCommentId() string {
+	if x != nil {
+		return x.CommentId
+	}
+	return ""
+}
+
+func (x *GetCommentRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *GetCommentRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *GetCommentRequest) GetRequireFresh() bool {
+	if x != nil {
+		return x.RequireFresh
+	}
+	return false
+}
+
+// GetCommentResponse holds a comment.
+type GetCommentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The comment.
+	Comment       *Comment `protobuf:"bytes,1,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCommentResponse) Reset() {
+	*x = GetCommentResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCommentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCommentResponse) ProtoMessage() {}
+
+func (x *GetCommentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCommentResponse.ProtoReflect.Descriptor instead.
+func (*GetCommentResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetCommentResponse) GetComment() *Comment {
+	if x != nil {
+		return x.Comment
+	}
+	return nil
+}
+
+// ListCommentsRequest filters comments. Filters are combined by AND.
+type ListCommentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Comments in this room only. Empty means all.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Comments of this thread only. It needs a room_id. Empty means all.
+	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
+	// Comments by this user only. Empty means all.
+	AuthorUserId string `protobuf:"bytes,4,opt,name=author_user_id,json=authorUserId,proto3" json:"author_user_id,omitempty"`
+	// Comments that mention this user only, alone or as one of a group. Empty means
+	// all.
+	MentionedUserId string `protobuf:"bytes,5,opt,name=mentioned_user_id,json=mentionedUserId,proto3" json:"mentioned_user_id,omitempty"`
+	// Comments written, edited or deleted at or after this time only.
+	UpdatedSinceTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated_since_time,json=updatedSinceTime,proto3" json:"updated_since_time,omitempty"`
+	// Include deleted comments, and those of deleted threads and rooms.
+	ShowDeleted bool `protobuf:"varint,7,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// How many to return: 50 if zero, at most 500. A page can be shorter where
+	// items are large.
+	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the answer before, with the same filters.
+	PageToken     string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCommentsRequest) Reset() {
+	*x = ListCommentsRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCommentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCommentsRequest) ProtoMessage() {}
+
+func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
+func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListCommentsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListCommentsRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *ListCommentsRequest) GetThreadId() string {
+	if x != nil {
+		return x.ThreadId
+	}
+	return ""
+}
+
+func (x *ListCommentsRequest) GetAuthorUserId() string {
+	if x != nil {
+		return x.AuthorUserId
+	}
+	return ""
+}
+
+func (x *ListCommentsRequest) GetMentionedUserId() string {
+	if x != nil {
+		return x.MentionedUserId
+	}
+	return ""
+}
+
+func (x *ListCommentsRequest) GetUpdatedSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdatedSinceTime
+	}
+	return nil
+}
+
+func (x *ListCommentsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *ListCommentsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListCommentsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListCommentsResponse is one page of comments.
+type ListCommentsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The comments.
+	Comments []*Comment `protobuf:"bytes,1,rep,name=comments,proto3" json:"comments,omitempty"`
+	// Token of the next page. Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCommentsResponse) Reset() {
+	*x = ListCommentsResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCommentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCommentsResponse) ProtoMessage() {}
+
+func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
+func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListCommentsResponse) GetComments() []*Comment {
+	if x != nil {
+		return x.Comments
+	}
+	return nil
+}
+
+func (x *ListCommentsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ListActiveUsersRequest names a room.
+type ListActiveUsersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The room's id, byte for byte.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Answer for a deleted room too instead of NOT_FOUND: who was there last.
+	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Refresh the copy first if it is older than this or known to be stale.
+	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	RequireFresh bool `protobuf:"varint,5,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	// How many to return: 50 if zero, at most 500.
+	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the answer before, with the same filters.
+	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListActiveUsersRequest) Reset() {
+	*x = ListActiveUsersRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListActiveUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListActiveUsersRequest) ProtoMessage() {}
+
+func (x *ListActiveUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListActiveUsersRequest.ProtoReflect.Descriptor instead.
+func (*ListActiveUsersRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListActiveUsersRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListActiveUsersRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *ListActiveUsersRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *ListActiveUsersRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *ListActiveUsersRequest) GetRequireFresh() bool {
+	if x != nil {
+		return x.RequireFresh
+	}
+	return false
+}
+
+func (x *ListActiveUsersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListActiveUsersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListActiveUsersResponse is one page of the users in a room.
+type ListActiveUsersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The users, one for each connection.
+	ActiveUsers []*ActiveUser `protobuf:"bytes,1,rep,name=active_users,json=activeUsers,proto3" json:"active_users,omitempty"`
+	// Token of the next page. Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How current the list is. Its fetch_time is absent if it was never fetched.
+	Freshness     *Freshness `protobuf:"bytes,3,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListActiveUsersResponse) Reset() {
+	*x = ListActiveUsersResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListActiveUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListActiveUsersResponse) ProtoMessage() {}
+
+func (x *ListActiveUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListActiveUsersResponse.ProtoReflect.Descriptor instead.
+func (*ListActiveUsersResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListActiveUsersResponse) GetActiveUsers() []*ActiveUser {
+	if x != nil {
+		return x.ActiveUsers
+	}
+	return nil
+}
+
+func (x *ListActiveUsersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListActiveUsersResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
+// ListUserSessionsRequest filters sessions. Filters are combined by AND.
+type ListUserSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Sessions in this room only. Empty means all.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Sessions of this user only. Empty means all.
+	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Sessions that have not ended only.
+	OpenOnly bool `protobuf:"varint,4,opt,name=open_only,json=openOnly,proto3" json:"open_only,omitempty"`
+	// Sessions that began at or after this time only. One whose entry is not known
+	// began, for all that is known, when it ended.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Sessions that began before this time only.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// How many to return: 50 if zero, at most 500.
+	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the answer before, with the same filters.
+	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserSessionsRequest) Reset() {
+	*x = ListUserSessionsRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserSessionsRequest) ProtoMessage() {}
+
+func (x *ListUserSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListUserSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListUserSessionsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListUserSessionsRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *ListUserSessionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ListUserSessionsRequest) GetOpenOnly() bool {
+	if x != nil {
+		return x.OpenOnly
+	}
+	return false
+}
+
+func (x *ListUserSessionsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListUserSessionsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ListUserSessionsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListUserSessionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListUserSessionsResponse is one page of sessions.
+type ListUserSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sessions, the latest first.
+	UserSessions []*UserSession `protobuf:"bytes,1,rep,name=user_sessions,json=userSessions,proto3" json:"user_sessions,omitempty"`
+	// Token of the next page. Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserSessionsResponse) Reset() {
+	*x = ListUserSessionsResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserSessionsResponse) ProtoMessage() {}
+
+func (x *ListUserSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListUserSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListUserSessionsResponse) GetUserSessions() []*UserSession {
+	if x != nil {
+		return x.UserSessions
+	}
+	return nil
+}
+
+func (x *ListUserSessionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// GetFlowRequest names a diagram.
+type GetFlowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The room's id, byte for byte.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// The key under which Storage holds the diagram; "flow" if empty.
+	StorageKey string `protobuf:"bytes,3,opt,name=storage_key,json=storageKey,proto3" json:"storage_key,omitempty"`
+	// Answer diagrams of deleted rooms too instead of NOT_FOUND.
+	ShowDeleted bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Refresh the Storage document first if it is older than this or known to be stale.
+	MaxAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	RequireFresh  bool `protobuf:"varint,6,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFlowRequest) Reset() {
+	*x = GetFlowRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFlowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFlowRequest) ProtoMessage() {}
+
+func (x *GetFlowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFlowRequest.ProtoReflect.Descriptor instead.
+func (*GetFlowRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetFlowRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *GetFlowRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *GetFlowRequest) GetStorageKey() string {
+	if x != nil {
+		return x.StorageKey
+	}
+	return ""
+}
+
+func (x *GetFlowRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *GetFlowRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *GetFlowRequest) GetRequireFresh() bool {
+	if x != nil {
+		return x.RequireFresh
+	}
+	return false
+}
+
+// GetFlowResponse holds a diagram.
+type GetFlowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The diagram.
+	Flow          *Flow `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFlowResponse) Reset() {
+	*x = GetFlowResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFlowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFlowResponse) ProtoMessage() {}
+
+func (x *GetFlowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFlowResponse.ProtoReflect.Descriptor instead.
+func (*GetFlowResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetFlowResponse) GetFlow() *Flow {
+	if x != nil {
+		return x.Flow
+	}
+	return nil
+}
+
+// ListFlowsRequest names a room.
+type ListFlowsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The room's id, byte for byte.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Answer for a deleted room too instead of NOT_FOUND.
+	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// How many to return: 50 if zero, at most 500.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the answer before, with the same filters.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFlowsRequest) Reset() {
+	*x = ListFlowsRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFlowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFlowsRequest) ProtoMessage() {}
+
+func (x *ListFlowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFlowsRequest.ProtoReflect.Descriptor instead.
+func (*ListFlowsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListFlowsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListFlowsRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *ListFlowsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *ListFlowsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListFlowsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListFlowsResponse is one page of diagrams.
+type ListFlowsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The diagrams, without nodes and edges.
+	Flows []*Flow `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
+	// Token of the next page. Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFlowsResponse) Reset() {
+	*x = ListFlowsResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFlowsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFlowsResponse) ProtoMessage() {}
+
+func (x *ListFlowsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFlowsResponse.ProtoReflect.Descriptor instead.
+func (*ListFlowsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListFlowsResponse) GetFlows() []*Flow {
+	if x != nil {
+		return x.Flows
+	}
+	return nil
+}
+
+func (x *ListFlowsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ListNotificationsRequest filters notifications. Filters are combined by AND.
+type ListNotificationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Notifications of this room only. Empty means all.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Notifications to this user only. Empty means all.
+	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Notifications over this channel only, such as "email". Empty means all.
+	Channel string `protobuf:"bytes,4,opt,name=channel,proto3" json:"channel,omitempty"`
+	// Notifications of this kind only, such as "thread". Empty means all.
+	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Notifications of this thread only. Empty means all.
+	ThreadId string `protobuf:"bytes,6,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
+	// Notifications made at or after this time only.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Notifications made before this time only.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// How many to return: 50 if zero, at most 500. A page can be shorter where
+	// items are large.
+	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the answer before, with the same filters.
+	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNotificationsRequest) Reset() {
+	*x = ListNotificationsRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNotificationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNotificationsRequest) ProtoMessage() {}
+
+func (x *ListNotificationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNotificationsRequest.ProtoReflect.Descriptor instead.
+func (*ListNotificationsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListNotificationsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListNotificationsRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *ListNotificationsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ListNotificationsRequest) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *ListNotificationsRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ListNotificationsRequest) GetThreadId() string {
+	if x != nil {
+		return x.ThreadId
+	}
+	return ""
+}
+
+func (x *ListNotificationsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListNotificationsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ListNotificationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListNotificationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListNotificationsResponse is one page of notifications.
+type ListNotificationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The notifications, the latest first.
+	Notifications []*Notification `protobuf:"bytes,1,rep,name=notifications,proto3" json:"notifications,omitempty"`
+	// Token of the next page. Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNotificationsResponse) Reset() {
+	*x = ListNotificationsResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNotificationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNotificationsResponse) ProtoMessage() {}
+
+func (x *ListNotificationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNotificationsResponse.ProtoReflect.Descriptor instead.
+func (*ListNotificationsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListNotificationsResponse) GetNotifications() []*Notification {
+	if x != nil {
+		return x.Notifications
+	}
+	return nil
+}
+
+func (x *ListNotificationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_liveblocks_mirror_v1_mirror_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\n" +
-	")liveblocks/mirror/v1/mirror_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#liveblocks/mirror/v1/document.proto\x1a\x1fliveblocks/mirror/v1/room.proto\"\xe6\x01\n" +
+	")liveblocks/mirror/v1/mirror_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#liveblocks/mirror/v1/document.proto\x1a\x1fliveblocks/mirror/v1/flow.proto\x1a$liveblocks/mirror/v1/freshness.proto\x1a'liveblocks/mirror/v1/notification.proto\x1a#liveblocks/mirror/v1/presence.proto\x1a\x1fliveblocks/mirror/v1/room.proto\x1a!liveblocks/mirror/v1/thread.proto\"\xe6\x01\n" +
 	"\x0eGetRoomRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
@@ -917,14 +2358,152 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"}\n" +
 	"\x15ListDocumentsResponse\x12<\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x1e.liveblocks.mirror.v1.DocumentR\tdocuments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc4\x06\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd4\x02\n" +
+	"\x10GetThreadRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12*\n" +
+	"\tthread_id\x18\x03 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x01R\bthreadId\x12>\n" +
+	"\x04view\x18\x04 \x01(\x0e2 .liveblocks.mirror.v1.ThreadViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12!\n" +
+	"\fshow_deleted\x18\x05 \x01(\bR\vshowDeleted\x12<\n" +
+	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
+	"\rrequire_fresh\x18\a \x01(\bR\frequireFresh\"I\n" +
+	"\x11GetThreadResponse\x124\n" +
+	"\x06thread\x18\x01 \x01(\v2\x1c.liveblocks.mirror.v1.ThreadR\x06thread\"\xd8\x04\n" +
+	"\x12ListThreadsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
+	"\aroom_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06roomId\x12\x1f\n" +
+	"\bresolved\x18\x03 \x01(\bH\x00R\bresolved\x88\x01\x01\x12j\n" +
+	"\bmetadata\x18\x04 \x03(\v26.liveblocks.mirror.v1.ListThreadsRequest.MetadataEntryB\x16\xbaH\x13\x9a\x01\x10\x102\"\x05r\x03(\x80\x02*\x05r\x03(\x80}R\bmetadata\x12.\n" +
+	"\x0eauthor_user_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\fauthorUserId\x124\n" +
+	"\x11mentioned_user_id\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x0fmentionedUserId\x12H\n" +
+	"\x12updated_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x10updatedSinceTime\x12!\n" +
+	"\fshow_deleted\x18\b \x01(\bR\vshowDeleted\x12$\n" +
+	"\tpage_size\x18\t \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
+	"\t_resolved\"u\n" +
+	"\x13ListThreadsResponse\x126\n" +
+	"\athreads\x18\x01 \x03(\v2\x1c.liveblocks.mirror.v1.ThreadR\athreads\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc3\x02\n" +
+	"\x11GetCommentRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12*\n" +
+	"\tthread_id\x18\x03 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x01R\bthreadId\x12,\n" +
+	"\n" +
+	"comment_id\x18\x04 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x01R\tcommentId\x12!\n" +
+	"\fshow_deleted\x18\x05 \x01(\bR\vshowDeleted\x12<\n" +
+	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
+	"\rrequire_fresh\x18\a \x01(\bR\frequireFresh\"M\n" +
+	"\x12GetCommentResponse\x127\n" +
+	"\acomment\x18\x01 \x01(\v2\x1d.liveblocks.mirror.v1.CommentR\acomment\"\xa9\x03\n" +
+	"\x13ListCommentsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
+	"\aroom_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06roomId\x12%\n" +
+	"\tthread_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\bthreadId\x12.\n" +
+	"\x0eauthor_user_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\fauthorUserId\x124\n" +
+	"\x11mentioned_user_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x0fmentionedUserId\x12H\n" +
+	"\x12updated_since_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10updatedSinceTime\x12!\n" +
+	"\fshow_deleted\x18\a \x01(\bR\vshowDeleted\x12$\n" +
+	"\tpage_size\x18\b \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\t \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"y\n" +
+	"\x14ListCommentsResponse\x129\n" +
+	"\bcomments\x18\x01 \x03(\v2\x1d.liveblocks.mirror.v1.CommentR\bcomments\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbd\x02\n" +
+	"\x16ListActiveUsersRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12!\n" +
+	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\x12<\n" +
+	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
+	"\rrequire_fresh\x18\x05 \x01(\bR\frequireFresh\x12$\n" +
+	"\tpage_size\x18\x06 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\xc5\x01\n" +
+	"\x17ListActiveUsersResponse\x12C\n" +
+	"\factive_users\x18\x01 \x03(\v2 .liveblocks.mirror.v1.ActiveUserR\vactiveUsers\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12=\n" +
+	"\tfreshness\x18\x03 \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness\"\xe5\x02\n" +
+	"\x17ListUserSessionsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
+	"\aroom_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06roomId\x12!\n" +
+	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06userId\x12\x1b\n" +
+	"\topen_only\x18\x04 \x01(\bR\bopenOnly\x129\n" +
+	"\n" +
+	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12$\n" +
+	"\tpage_size\x18\a \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\x8a\x01\n" +
+	"\x18ListUserSessionsResponse\x12F\n" +
+	"\ruser_sessions\x18\x01 \x03(\v2!.liveblocks.mirror.v1.UserSessionR\fuserSessions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x91\x02\n" +
+	"\x0eGetFlowRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12)\n" +
+	"\vstorage_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\n" +
+	"storageKey\x12!\n" +
+	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\x12<\n" +
+	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
+	"\rrequire_fresh\x18\x06 \x01(\bR\frequireFresh\"A\n" +
+	"\x0fGetFlowResponse\x12.\n" +
+	"\x04flow\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.FlowR\x04flow\"\xd4\x01\n" +
+	"\x10ListFlowsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12!\n" +
+	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\x12$\n" +
+	"\tpage_size\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"m\n" +
+	"\x11ListFlowsResponse\x120\n" +
+	"\x05flows\x18\x01 \x03(\v2\x1a.liveblocks.mirror.v1.FlowR\x05flows\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb2\x03\n" +
+	"\x18ListNotificationsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
+	"\aroom_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06roomId\x12!\n" +
+	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06userId\x12\"\n" +
+	"\achannel\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\achannel\x12\x1c\n" +
+	"\x04kind\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04kind\x12%\n" +
+	"\tthread_id\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\bthreadId\x129\n" +
+	"\n" +
+	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12$\n" +
+	"\tpage_size\x18\t \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\x8d\x01\n" +
+	"\x19ListNotificationsResponse\x12H\n" +
+	"\rnotifications\x18\x01 \x03(\v2\".liveblocks.mirror.v1.NotificationR\rnotifications\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\x11\n" +
 	"\rMirrorService\x12s\n" +
 	"\aGetRoom\x12$.liveblocks.mirror.v1.GetRoomRequest\x1a%.liveblocks.mirror.v1.GetRoomResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/rooms/{room_id}\x12o\n" +
 	"\tListRooms\x12&.liveblocks.mirror.v1.ListRoomsRequest\x1a'.liveblocks.mirror.v1.ListRoomsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rooms\x12\x9c\x01\n" +
 	"\x12GetStorageDocument\x12/.liveblocks.mirror.v1.GetStorageDocumentRequest\x1a0.liveblocks.mirror.v1.GetStorageDocumentResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/rooms/{room_id}/storage\x12\x8d\x01\n" +
 	"\x0eGetYjsDocument\x12+.liveblocks.mirror.v1.GetYjsDocumentRequest\x1a,.liveblocks.mirror.v1.GetYjsDocumentResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/rooms/{room_id}/ydoc\x12\x9c\x01\n" +
 	"\fReadDocument\x12).liveblocks.mirror.v1.ReadDocumentRequest\x1a\x14.google.api.HttpBody\"I\x82\xd3\xe4\x93\x02CZ\x1f\x12\x1d/v1/rooms/{room_id}/ydoc:read\x12 /v1/rooms/{room_id}/storage:read0\x01\x12\x7f\n" +
-	"\rListDocuments\x12*.liveblocks.mirror.v1.ListDocumentsRequest\x1a+.liveblocks.mirror.v1.ListDocumentsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/documentsBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\rListDocuments\x12*.liveblocks.mirror.v1.ListDocumentsRequest\x1a+.liveblocks.mirror.v1.ListDocumentsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/documents\x12\x8d\x01\n" +
+	"\tGetThread\x12&.liveblocks.mirror.v1.GetThreadRequest\x1a'.liveblocks.mirror.v1.GetThreadResponse\"/\x82\xd3\xe4\x93\x02)\x12'/v1/rooms/{room_id}/threads/{thread_id}\x12\x96\x01\n" +
+	"\vListThreads\x12(.liveblocks.mirror.v1.ListThreadsRequest\x1a).liveblocks.mirror.v1.ListThreadsResponse\"2\x82\xd3\xe4\x93\x02,Z\x1d\x12\x1b/v1/rooms/{room_id}/threads\x12\v/v1/threads\x12\xa6\x01\n" +
+	"\n" +
+	"GetComment\x12'.liveblocks.mirror.v1.GetCommentRequest\x1a(.liveblocks.mirror.v1.GetCommentResponse\"E\x82\xd3\xe4\x93\x02?\x12=/v1/rooms/{room_id}/threads/{thread_id}/comments/{comment_id}\x12\xaf\x01\n" +
+	"\fListComments\x12).liveblocks.mirror.v1.ListCommentsRequest\x1a*.liveblocks.mirror.v1.ListCommentsResponse\"H\x82\xd3\xe4\x93\x02BZ2\x120/v1/rooms/{room_id}/threads/{thread_id}/comments\x12\f/v1/comments\x12\x98\x01\n" +
+	"\x0fListActiveUsers\x12,.liveblocks.mirror.v1.ListActiveUsersRequest\x1a-.liveblocks.mirror.v1.ListActiveUsersResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/rooms/{room_id}/active-users\x12\xb1\x01\n" +
+	"\x10ListUserSessions\x12-.liveblocks.mirror.v1.ListUserSessionsRequest\x1a..liveblocks.mirror.v1.ListUserSessionsResponse\">\x82\xd3\xe4\x93\x028Z#\x12!/v1/rooms/{room_id}/user-sessions\x12\x11/v1/user-sessions\x12\x87\x01\n" +
+	"\aGetFlow\x12$.liveblocks.mirror.v1.GetFlowRequest\x1a%.liveblocks.mirror.v1.GetFlowResponse\"/\x82\xd3\xe4\x93\x02)\x12'/v1/rooms/{room_id}/flows/{storage_key}\x12\x7f\n" +
+	"\tListFlows\x12&.liveblocks.mirror.v1.ListFlowsRequest\x1a'.liveblocks.mirror.v1.ListFlowsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/rooms/{room_id}/flows\x12\x8f\x01\n" +
+	"\x11ListNotifications\x12..liveblocks.mirror.v1.ListNotificationsRequest\x1a/.liveblocks.mirror.v1.ListNotificationsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/notificationsBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_mirror_service_proto_rawDescOnce sync.Once
@@ -938,7 +2517,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*GetRoomRequest)(nil),             // 0: liveblocks.mirror.v1.GetRoomRequest
 	(*GetRoomResponse)(nil),            // 1: liveblocks.mirror.v1.GetRoomResponse
@@ -951,50 +2530,118 @@ var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*ReadDocumentRequest)(nil),        // 8: liveblocks.mirror.v1.ReadDocumentRequest
 	(*ListDocumentsRequest)(nil),       // 9: liveblocks.mirror.v1.ListDocumentsRequest
 	(*ListDocumentsResponse)(nil),      // 10: liveblocks.mirror.v1.ListDocumentsResponse
-	(*durationpb.Duration)(nil),        // 11: google.protobuf.Duration
-	(*Room)(nil),                       // 12: liveblocks.mirror.v1.Room
-	(RoomView)(0),                      // 13: liveblocks.mirror.v1.RoomView
-	(DocumentFormat)(0),                // 14: liveblocks.mirror.v1.DocumentFormat
-	(DocumentView)(0),                  // 15: liveblocks.mirror.v1.DocumentView
-	(*Document)(nil),                   // 16: liveblocks.mirror.v1.Document
-	(DocumentKind)(0),                  // 17: liveblocks.mirror.v1.DocumentKind
-	(*httpbody.HttpBody)(nil),          // 18: google.api.HttpBody
+	(*GetThreadRequest)(nil),           // 11: liveblocks.mirror.v1.GetThreadRequest
+	(*GetThreadResponse)(nil),          // 12: liveblocks.mirror.v1.GetThreadResponse
+	(*ListThreadsRequest)(nil),         // 13: liveblocks.mirror.v1.ListThreadsRequest
+	(*ListThreadsResponse)(nil),        // 14: liveblocks.mirror.v1.ListThreadsResponse
+	(*GetCommentRequest)(nil),          // 15: liveblocks.mirror.v1.GetCommentRequest
+	(*GetCommentResponse)(nil),         // 16: liveblocks.mirror.v1.GetCommentResponse
+	(*ListCommentsRequest)(nil),        // 17: liveblocks.mirror.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),       // 18: liveblocks.mirror.v1.ListCommentsResponse
+	(*ListActiveUsersRequest)(nil),     // 19: liveblocks.mirror.v1.ListActiveUsersRequest
+	(*ListActiveUsersResponse)(nil),    // 20: liveblocks.mirror.v1.ListActiveUsersResponse
+	(*ListUserSessionsRequest)(nil),    // 21: liveblocks.mirror.v1.ListUserSessionsRequest
+	(*ListUserSessionsResponse)(nil),   // 22: liveblocks.mirror.v1.ListUserSessionsResponse
+	(*GetFlowRequest)(nil),             // 23: liveblocks.mirror.v1.GetFlowRequest
+	(*GetFlowResponse)(nil),            // 24: liveblocks.mirror.v1.GetFlowResponse
+	(*ListFlowsRequest)(nil),           // 25: liveblocks.mirror.v1.ListFlowsRequest
+	(*ListFlowsResponse)(nil),          // 26: liveblocks.mirror.v1.ListFlowsResponse
+	(*ListNotificationsRequest)(nil),   // 27: liveblocks.mirror.v1.ListNotificationsRequest
+	(*ListNotificationsResponse)(nil),  // 28: liveblocks.mirror.v1.ListNotificationsResponse
+	nil,                                // 29: liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
+	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
+	(*Room)(nil),                       // 31: liveblocks.mirror.v1.Room
+	(RoomView)(0),                      // 32: liveblocks.mirror.v1.RoomView
+	(DocumentFormat)(0),                // 33: liveblocks.mirror.v1.DocumentFormat
+	(DocumentView)(0),                  // 34: liveblocks.mirror.v1.DocumentView
+	(*Document)(nil),                   // 35: liveblocks.mirror.v1.Document
+	(DocumentKind)(0),                  // 36: liveblocks.mirror.v1.DocumentKind
+	(ThreadView)(0),                    // 37: liveblocks.mirror.v1.ThreadView
+	(*Thread)(nil),                     // 38: liveblocks.mirror.v1.Thread
+	(*timestamppb.Timestamp)(nil),      // 39: google.protobuf.Timestamp
+	(*Comment)(nil),                    // 40: liveblocks.mirror.v1.Comment
+	(*ActiveUser)(nil),                 // 41: liveblocks.mirror.v1.ActiveUser
+	(*Freshness)(nil),                  // 42: liveblocks.mirror.v1.Freshness
+	(*UserSession)(nil),                // 43: liveblocks.mirror.v1.UserSession
+	(*Flow)(nil),                       // 44: liveblocks.mirror.v1.Flow
+	(*Notification)(nil),               // 45: liveblocks.mirror.v1.Notification
+	(*httpbody.HttpBody)(nil),          // 46: google.api.HttpBody
 }
 var file_liveblocks_mirror_v1_mirror_service_proto_depIdxs = []int32{
-	11, // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
-	12, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
-	13, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
-	12, // 3: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
-	14, // 4: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	15, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
-	11, // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	16, // 7: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
-	14, // 8: liveblocks.mirror.v1.GetYjsDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	15, // 9: liveblocks.mirror.v1.GetYjsDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
-	11, // 10: liveblocks.mirror.v1.GetYjsDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	16, // 11: liveblocks.mirror.v1.GetYjsDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
-	17, // 12: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	14, // 13: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	11, // 14: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	17, // 15: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	16, // 16: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
-	0,  // 17: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
-	2,  // 18: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
-	4,  // 19: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
-	6,  // 20: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
-	8,  // 21: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
-	9,  // 22: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
-	1,  // 23: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
-	3,  // 24: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
-	5,  // 25: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
-	7,  // 26: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
-	18, // 27: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
-	10, // 28: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	30, // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
+	31, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
+	32, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
+	31, // 3: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
+	33, // 4: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	34, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	30, // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	35, // 7: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	33, // 8: liveblocks.mirror.v1.GetYjsDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	34, // 9: liveblocks.mirror.v1.GetYjsDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	30, // 10: liveblocks.mirror.v1.GetYjsDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	35, // 11: liveblocks.mirror.v1.GetYjsDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	36, // 12: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	33, // 13: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	30, // 14: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	36, // 15: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	35, // 16: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
+	37, // 17: liveblocks.mirror.v1.GetThreadRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
+	30, // 18: liveblocks.mirror.v1.GetThreadRequest.max_age:type_name -> google.protobuf.Duration
+	38, // 19: liveblocks.mirror.v1.GetThreadResponse.thread:type_name -> liveblocks.mirror.v1.Thread
+	29, // 20: liveblocks.mirror.v1.ListThreadsRequest.metadata:type_name -> liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
+	39, // 21: liveblocks.mirror.v1.ListThreadsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
+	38, // 22: liveblocks.mirror.v1.ListThreadsResponse.threads:type_name -> liveblocks.mirror.v1.Thread
+	30, // 23: liveblocks.mirror.v1.GetCommentRequest.max_age:type_name -> google.protobuf.Duration
+	40, // 24: liveblocks.mirror.v1.GetCommentResponse.comment:type_name -> liveblocks.mirror.v1.Comment
+	39, // 25: liveblocks.mirror.v1.ListCommentsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
+	40, // 26: liveblocks.mirror.v1.ListCommentsResponse.comments:type_name -> liveblocks.mirror.v1.Comment
+	30, // 27: liveblocks.mirror.v1.ListActiveUsersRequest.max_age:type_name -> google.protobuf.Duration
+	41, // 28: liveblocks.mirror.v1.ListActiveUsersResponse.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
+	42, // 29: liveblocks.mirror.v1.ListActiveUsersResponse.freshness:type_name -> liveblocks.mirror.v1.Freshness
+	39, // 30: liveblocks.mirror.v1.ListUserSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
+	39, // 31: liveblocks.mirror.v1.ListUserSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
+	43, // 32: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
+	30, // 33: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
+	44, // 34: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
+	44, // 35: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
+	39, // 36: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
+	39, // 37: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
+	45, // 38: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
+	0,  // 39: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
+	2,  // 40: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
+	4,  // 41: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
+	6,  // 42: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
+	8,  // 43: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
+	9,  // 44: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
+	11, // 45: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
+	13, // 46: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
+	15, // 47: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
+	17, // 48: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
+	19, // 49: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
+	21, // 50: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
+	23, // 51: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
+	25, // 52: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
+	27, // 53: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
+	1,  // 54: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
+	3,  // 55: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
+	5,  // 56: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
+	7,  // 57: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
+	46, // 58: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
+	10, // 59: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
+	12, // 60: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
+	14, // 61: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
+	16, // 62: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
+	18, // 63: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
+	20, // 64: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
+	22, // 65: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
+	24, // 66: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
+	26, // 67: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
+	28, // 68: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
+	54, // [54:69] is the sub-list for method output_type
+	39, // [39:54] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_mirror_service_proto_init() }
@@ -1003,14 +2650,20 @@ func file_liveblocks_mirror_v1_mirror_service_proto_init() {
 		return
 	}
 	file_liveblocks_mirror_v1_document_proto_init()
+	file_liveblocks_mirror_v1_flow_proto_init()
+	file_liveblocks_mirror_v1_freshness_proto_init()
+	file_liveblocks_mirror_v1_notification_proto_init()
+	file_liveblocks_mirror_v1_presence_proto_init()
 	file_liveblocks_mirror_v1_room_proto_init()
+	file_liveblocks_mirror_v1_thread_proto_init()
+	file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc), len(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,15 @@ const (
 	MirrorService_GetYjsDocument_FullMethodName     = "/liveblocks.mirror.v1.MirrorService/GetYjsDocument"
 	MirrorService_ReadDocument_FullMethodName       = "/liveblocks.mirror.v1.MirrorService/ReadDocument"
 	MirrorService_ListDocuments_FullMethodName      = "/liveblocks.mirror.v1.MirrorService/ListDocuments"
+	MirrorService_GetThread_FullMethodName          = "/liveblocks.mirror.v1.MirrorService/GetThread"
+	MirrorService_ListThreads_FullMethodName        = "/liveblocks.mirror.v1.MirrorService/ListThreads"
+	MirrorService_GetComment_FullMethodName         = "/liveblocks.mirror.v1.MirrorService/GetComment"
+	MirrorService_ListComments_FullMethodName       = "/liveblocks.mirror.v1.MirrorService/ListComments"
+	MirrorService_ListActiveUsers_FullMethodName    = "/liveblocks.mirror.v1.MirrorService/ListActiveUsers"
+	MirrorService_ListUserSessions_FullMethodName   = "/liveblocks.mirror.v1.MirrorService/ListUserSessions"
+	MirrorService_GetFlow_FullMethodName            = "/liveblocks.mirror.v1.MirrorService/GetFlow"
+	MirrorService_ListFlows_FullMethodName          = "/liveblocks.mirror.v1.MirrorService/ListFlows"
+	MirrorService_ListNotifications_FullMethodName  = "/liveblocks.mirror.v1.MirrorService/ListNotifications"
 )
 
 // MirrorServiceClient is the client API for MirrorService service.
@@ -63,6 +72,40 @@ type MirrorServiceClient interface {
 	ReadDocument(ctx context.Context, in *ReadDocumentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
 	// ListDocuments lists documents by room_id, in byte order, then by kind.
 	ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error)
+	// GetThread returns a thread, with its comments unless the basic view is asked
+	// for.
+	//
+	// A thread that with its comments does not fit one message (see the server's
+	// limit, 4 MiB by default) fails with FAILED_PRECONDITION, reason
+	// DOCUMENT_TOO_LARGE: use the basic view and ListComments for it.
+	GetThread(ctx context.Context, in *GetThreadRequest, opts ...grpc.CallOption) (*GetThreadResponse, error)
+	// ListThreads lists threads without their comments, by room_id, in byte order,
+	// then by thread_id.
+	ListThreads(ctx context.Context, in *ListThreadsRequest, opts ...grpc.CallOption) (*ListThreadsResponse, error)
+	// GetComment returns a comment.
+	GetComment(ctx context.Context, in *GetCommentRequest, opts ...grpc.CallOption) (*GetCommentResponse, error)
+	// ListComments lists comments by room_id, in byte order, then by thread_id,
+	// create_time and comment_id.
+	ListComments(ctx context.Context, in *ListCommentsRequest, opts ...grpc.CallOption) (*ListCommentsResponse, error)
+	// ListActiveUsers lists who is in a room, by connection_id.
+	//
+	// Liveblocks wants to be asked at most once in 10 seconds for a room, so a
+	// max_age below that can take as long.
+	ListActiveUsers(ctx context.Context, in *ListActiveUsersRequest, opts ...grpc.CallOption) (*ListActiveUsersResponse, error)
+	// ListUserSessions lists who was in a room when, the latest first. Sessions are
+	// history: they can be read after their room was deleted.
+	ListUserSessions(ctx context.Context, in *ListUserSessionsRequest, opts ...grpc.CallOption) (*ListUserSessionsResponse, error)
+	// GetFlow returns a React Flow diagram from a room's Storage.
+	//
+	// A diagram too large for one message fails with FAILED_PRECONDITION, reason
+	// DOCUMENT_TOO_LARGE: use ReadDocument for it.
+	GetFlow(ctx context.Context, in *GetFlowRequest, opts ...grpc.CallOption) (*GetFlowResponse, error)
+	// ListFlows lists the React Flow diagrams in a room's Storage, wherever they
+	// stand in it, by storage_key, without nodes and edges.
+	ListFlows(ctx context.Context, in *ListFlowsRequest, opts ...grpc.CallOption) (*ListFlowsResponse, error)
+	// ListNotifications lists notifications, the latest first. They are history: they
+	// can be read after their room was deleted.
+	ListNotifications(ctx context.Context, in *ListNotificationsRequest, opts ...grpc.CallOption) (*ListNotificationsResponse, error)
 }
 
 type mirrorServiceClient struct {
@@ -142,6 +185,96 @@ func (c *mirrorServiceClient) ListDocuments(ctx context.Context, in *ListDocumen
 	return out, nil
 }
 
+func (c *mirrorServiceClient) GetThread(ctx context.Context, in *GetThreadRequest, opts ...grpc.CallOption) (*GetThreadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetThreadResponse)
+	err := c.cc.Invoke(ctx, MirrorService_GetThread_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) ListThreads(ctx context.Context, in *ListThreadsRequest, opts ...grpc.CallOption) (*ListThreadsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListThreadsResponse)
+	err := c.cc.Invoke(ctx, MirrorService_ListThreads_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) GetComment(ctx context.Context, in *GetCommentRequest, opts ...grpc.CallOption) (*GetCommentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCommentResponse)
+	err := c.cc.Invoke(ctx, MirrorService_GetComment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) ListComments(ctx context.Context, in *ListCommentsRequest, opts ...grpc.CallOption) (*ListCommentsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCommentsResponse)
+	err := c.cc.Invoke(ctx, MirrorService_ListComments_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) ListActiveUsers(ctx context.Context, in *ListActiveUsersRequest, opts ...grpc.CallOption) (*ListActiveUsersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListActiveUsersResponse)
+	err := c.cc.Invoke(ctx, MirrorService_ListActiveUsers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) ListUserSessions(ctx context.Context, in *ListUserSessionsRequest, opts ...grpc.CallOption) (*ListUserSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUserSessionsResponse)
+	err := c.cc.Invoke(ctx, MirrorService_ListUserSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) GetFlow(ctx context.Context, in *GetFlowRequest, opts ...grpc.CallOption) (*GetFlowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFlowResponse)
+	err := c.cc.Invoke(ctx, MirrorService_GetFlow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) ListFlows(ctx context.Context, in *ListFlowsRequest, opts ...grpc.CallOption) (*ListFlowsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFlowsResponse)
+	err := c.cc.Invoke(ctx, MirrorService_ListFlows_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) ListNotifications(ctx context.Context, in *ListNotificationsRequest, opts ...grpc.CallOption) (*ListNotificationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNotificationsResponse)
+	err := c.cc.Invoke(ctx, MirrorService_ListNotifications_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MirrorServiceServer is the server API for MirrorService service.
 // All implementations must embed UnimplementedMirrorServiceServer
 // for forward compatibility.
@@ -177,6 +310,40 @@ type MirrorServiceServer interface {
 	ReadDocument(*ReadDocumentRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
 	// ListDocuments lists documents by room_id, in byte order, then by kind.
 	ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error)
+	// GetThread returns a thread, with its comments unless the basic view is asked
+	// for.
+	//
+	// A thread that with its comments does not fit one message (see the server's
+	// limit, 4 MiB by default) fails with FAILED_PRECONDITION, reason
+	// DOCUMENT_TOO_LARGE: use the basic view and ListComments for it.
+	GetThread(context.Context, *GetThreadRequest) (*GetThreadResponse, error)
+	// ListThreads lists threads without their comments, by room_id, in byte order,
+	// then by thread_id.
+	ListThreads(context.Context, *ListThreadsRequest) (*ListThreadsResponse, error)
+	// GetComment returns a comment.
+	GetComment(context.Context, *GetCommentRequest) (*GetCommentResponse, error)
+	// ListComments lists comments by room_id, in byte order, then by thread_id,
+	// create_time and comment_id.
+	ListComments(context.Context, *ListCommentsRequest) (*ListCommentsResponse, error)
+	// ListActiveUsers lists who is in a room, by connection_id.
+	//
+	// Liveblocks wants to be asked at most once in 10 seconds for a room, so a
+	// max_age below that can take as long.
+	ListActiveUsers(context.Context, *ListActiveUsersRequest) (*ListActiveUsersResponse, error)
+	// ListUserSessions lists who was in a room when, the latest first. Sessions are
+	// history: they can be read after their room was deleted.
+	ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error)
+	// GetFlow returns a React Flow diagram from a room's Storage.
+	//
+	// A diagram too large for one message fails with FAILED_PRECONDITION, reason
+	// DOCUMENT_TOO_LARGE: use ReadDocument for it.
+	GetFlow(context.Context, *GetFlowRequest) (*GetFlowResponse, error)
+	// ListFlows lists the React Flow diagrams in a room's Storage, wherever they
+	// stand in it, by storage_key, without nodes and edges.
+	ListFlows(context.Context, *ListFlowsRequest) (*ListFlowsResponse, error)
+	// ListNotifications lists notifications, the latest first. They are history: they
+	// can be read after their room was deleted.
+	ListNotifications(context.Context, *ListNotificationsRequest) (*ListNotificationsResponse, error)
 	mustEmbedUnimplementedMirrorServiceServer()
 }
 
@@ -204,6 +371,33 @@ func (UnimplementedMirrorServiceServer) ReadDocument(*ReadDocumentRequest, grpc.
 }
 func (UnimplementedMirrorServiceServer) ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDocuments not implemented")
+}
+func (UnimplementedMirrorServiceServer) GetThread(context.Context, *GetThreadRequest) (*GetThreadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetThread not implemented")
+}
+func (UnimplementedMirrorServiceServer) ListThreads(context.Context, *ListThreadsRequest) (*ListThreadsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListThreads not implemented")
+}
+func (UnimplementedMirrorServiceServer) GetComment(context.Context, *GetCommentRequest) (*GetCommentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetComment not implemented")
+}
+func (UnimplementedMirrorServiceServer) ListComments(context.Context, *ListCommentsRequest) (*ListCommentsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListComments not implemented")
+}
+func (UnimplementedMirrorServiceServer) ListActiveUsers(context.Context, *ListActiveUsersRequest) (*ListActiveUsersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListActiveUsers not implemented")
+}
+func (UnimplementedMirrorServiceServer) ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUserSessions not implemented")
+}
+func (UnimplementedMirrorServiceServer) GetFlow(context.Context, *GetFlowRequest) (*GetFlowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFlow not implemented")
+}
+func (UnimplementedMirrorServiceServer) ListFlows(context.Context, *ListFlowsRequest) (*ListFlowsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFlows not implemented")
+}
+func (UnimplementedMirrorServiceServer) ListNotifications(context.Context, *ListNotificationsRequest) (*ListNotificationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNotifications not implemented")
 }
 func (UnimplementedMirrorServiceServer) mustEmbedUnimplementedMirrorServiceServer() {}
 func (UnimplementedMirrorServiceServer) testEmbeddedByValue()                       {}
@@ -327,6 +521,168 @@ func _MirrorService_ListDocuments_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MirrorService_GetThread_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetThreadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).GetThread(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_GetThread_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).GetThread(ctx, req.(*GetThreadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_ListThreads_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListThreadsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).ListThreads(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_ListThreads_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).ListThreads(ctx, req.(*ListThreadsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_GetComment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCommentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).GetComment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_GetComment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).GetComment(ctx, req.(*GetCommentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_ListComments_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCommentsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).ListComments(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_ListComments_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).ListComments(ctx, req.(*ListCommentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_ListActiveUsers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListActiveUsersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).ListActiveUsers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_ListActiveUsers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).ListActiveUsers(ctx, req.(*ListActiveUsersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_ListUserSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUserSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).ListUserSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_ListUserSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).ListUserSessions(ctx, req.(*ListUserSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_GetFlow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFlowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).GetFlow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_GetFlow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).GetFlow(ctx, req.(*GetFlowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_ListFlows_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFlowsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).ListFlows(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_ListFlows_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).ListFlows(ctx, req.(*ListFlowsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_ListNotifications_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNotificationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).ListNotifications(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_ListNotifications_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).ListNotifications(ctx, req.(*ListNotificationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MirrorService_ServiceDesc is the grpc.ServiceDesc for MirrorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -353,6 +709,42 @@ var MirrorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListDocuments",
 			Handler:    _MirrorService_ListDocuments_Handler,
+		},
+		{
+			MethodName: "GetThread",
+			Handler:    _MirrorService_GetThread_Handler,
+		},
+		{
+			MethodName: "ListThreads",
+			Handler:    _MirrorService_ListThreads_Handler,
+		},
+		{
+			MethodName: "GetComment",
+			Handler:    _MirrorService_GetComment_Handler,
+		},
+		{
+			MethodName: "ListComments",
+			Handler:    _MirrorService_ListComments_Handler,
+		},
+		{
+			MethodName: "ListActiveUsers",
+			Handler:    _MirrorService_ListActiveUsers_Handler,
+		},
+		{
+			MethodName: "ListUserSessions",
+			Handler:    _MirrorService_ListUserSessions_Handler,
+		},
+		{
+			MethodName: "GetFlow",
+			Handler:    _MirrorService_GetFlow_Handler,
+		},
+		{
+			MethodName: "ListFlows",
+			Handler:    _MirrorService_ListFlows_Handler,
+		},
+		{
+			MethodName: "ListNotifications",
+			Handler:    _MirrorService_ListNotifications_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

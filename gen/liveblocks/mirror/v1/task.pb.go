@@ -35,6 +35,18 @@ const (
 	// A Yjs document: the room's own, or one inside it with its guid as
 	// resource_id.
 	ResourceKind_RESOURCE_KIND_YDOC ResourceKind = 3
+	// A thread with its comments, with the thread's id as resource_id; without one,
+	// the list of all threads of the room, which finds those no event told of.
+	ResourceKind_RESOURCE_KIND_THREAD ResourceKind = 4
+	// Who is in the room now.
+	ResourceKind_RESOURCE_KIND_ACTIVE_USERS ResourceKind = 5
+	// Who was in the room when. It is made from events and not fetched.
+	ResourceKind_RESOURCE_KIND_USER_SESSIONS ResourceKind = 6
+	// A notification to a user, with the notification_id as resource_id. Its room_id
+	// may be empty.
+	ResourceKind_RESOURCE_KIND_NOTIFICATION ResourceKind = 7
+	// The comparison with the list of all rooms. Its room_id is empty.
+	ResourceKind_RESOURCE_KIND_SWEEP ResourceKind = 8
 )
 
 // Enum value maps for ResourceKind.
@@ -44,12 +56,22 @@ var (
 		1: "RESOURCE_KIND_ROOM",
 		2: "RESOURCE_KIND_STORAGE",
 		3: "RESOURCE_KIND_YDOC",
+		4: "RESOURCE_KIND_THREAD",
+		5: "RESOURCE_KIND_ACTIVE_USERS",
+		6: "RESOURCE_KIND_USER_SESSIONS",
+		7: "RESOURCE_KIND_NOTIFICATION",
+		8: "RESOURCE_KIND_SWEEP",
 	}
 	ResourceKind_value = map[string]int32{
-		"RESOURCE_KIND_UNSPECIFIED": 0,
-		"RESOURCE_KIND_ROOM":        1,
-		"RESOURCE_KIND_STORAGE":     2,
-		"RESOURCE_KIND_YDOC":        3,
+		"RESOURCE_KIND_UNSPECIFIED":   0,
+		"RESOURCE_KIND_ROOM":          1,
+		"RESOURCE_KIND_STORAGE":       2,
+		"RESOURCE_KIND_YDOC":          3,
+		"RESOURCE_KIND_THREAD":        4,
+		"RESOURCE_KIND_ACTIVE_USERS":  5,
+		"RESOURCE_KIND_USER_SESSIONS": 6,
+		"RESOURCE_KIND_NOTIFICATION":  7,
+		"RESOURCE_KIND_SWEEP":         8,
 	}
 )
 
@@ -157,7 +179,7 @@ type Task struct {
 	ProjectId string `protobuf:"bytes,2,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// What sort of resource is kept in step.
 	Kind ResourceKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
-	// The room of the resource.
+	// The room of the resource. Empty for a resource that belongs to none.
 	RoomId string `protobuf:"bytes,4,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Tells apart resources of one kind in a room. Empty where there is only one.
 	ResourceId string `protobuf:"bytes,5,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
@@ -357,12 +379,17 @@ const file_liveblocks_mirror_v1_task_proto_rawDesc = "" +
 	"\tfail_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\bfailTime\x129\n" +
 	"\n" +
 	"fetch_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12H\n" +
-	"\x12missing_since_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTime*x\n" +
+	"\x12missing_since_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTime*\x8c\x02\n" +
 	"\fResourceKind\x12\x1d\n" +
 	"\x19RESOURCE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12RESOURCE_KIND_ROOM\x10\x01\x12\x19\n" +
 	"\x15RESOURCE_KIND_STORAGE\x10\x02\x12\x16\n" +
-	"\x12RESOURCE_KIND_YDOC\x10\x03*\x9b\x01\n" +
+	"\x12RESOURCE_KIND_YDOC\x10\x03\x12\x18\n" +
+	"\x14RESOURCE_KIND_THREAD\x10\x04\x12\x1e\n" +
+	"\x1aRESOURCE_KIND_ACTIVE_USERS\x10\x05\x12\x1f\n" +
+	"\x1bRESOURCE_KIND_USER_SESSIONS\x10\x06\x12\x1e\n" +
+	"\x1aRESOURCE_KIND_NOTIFICATION\x10\a\x12\x17\n" +
+	"\x13RESOURCE_KIND_SWEEP\x10\b*\x9b\x01\n" +
 	"\tTaskState\x12\x1a\n" +
 	"\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TASK_STATE_PENDING\x10\x01\x12\x16\n" +
