@@ -41,12 +41,8 @@ type inline struct {
 func render(body rawjson.Value) (text, markdown string) {
 	var plain, marked []string
 	for _, line := range blocks(body.Get("content")) {
-		var p strings.Builder
-		for _, in := range line {
-			p.WriteString(in.text)
-		}
-		plain = append(plain, p.String())
-		marked = append(marked, markdownLine(line))
+		plain = append(plain, plainLine(line))
+		marked = append(marked, markdownLine(merge(line)))
 	}
 	return strings.Join(plain, "\n"), strings.Join(marked, "\n\n")
 }
@@ -88,7 +84,7 @@ func inlineOf(line []inline, v rawjson.Value) []inline {
 	switch v.Get("type").Exact() {
 	case "mention":
 		if id := v.Get("id").Text(); id != "" {
-			line = add(line, inline{text: "@" + id})
+			line = append(line, inline{text: "@" + id})
 		}
 	case "link":
 		url := v.Get("url").Text()
@@ -96,7 +92,7 @@ func inlineOf(line []inline, v rawjson.Value) []inline {
 		if text.IsString() {
 			shown = text.Text()
 		}
-		line = add(line, inline{text: shown, href: href(url)})
+		line = append(line, inline{text: shown, href: href(url)})
 	default:
 		if !text.IsString() {
 			return inlines(line, v.Get("children"))
@@ -118,19 +114,35 @@ func inlineOf(line []inline, v rawjson.Value) []inline {
 				in.marks |= m
 			}
 		}
-		line = add(line, in)
+		line = append(line, in)
 	}
 	return line
 }
 
-// add appends to line. Text that looks like the text before it becomes one with it,
-// or the markers between the two would run together.
-func add(line []inline, in inline) []inline {
-	if n := len(line); n > 0 && in.href == "" && line[n-1].href == "" && line[n-1].marks == in.marks {
-		line[n-1].text += in.text
-		return line
+// merge makes one of texts side by side that look alike, or the markers between
+// them would run together.
+func merge(line []inline) []inline {
+	var out []inline
+	for len(line) > 0 {
+		n := 1
+		for n < len(line) && line[0].href == "" && line[n].href == "" && line[n].marks == line[0].marks {
+			n++
+		}
+		in := line[0]
+		in.text = plainLine(line[:n])
+		out = append(out, in)
+		line = line[n:]
 	}
-	return append(line, in)
+	return out
+}
+
+// plainLine returns the plain text of a paragraph.
+func plainLine(line []inline) string {
+	var out strings.Builder
+	for _, in := range line {
+		out.WriteString(in.text)
+	}
+	return out.String()
 }
 
 // href returns what a link leads to, or nothing if it is not safe to follow: like

@@ -275,7 +275,7 @@ func parseAttachments(v rawjson.Value, p *problems) []mirror.Attachment {
 // mentions returns whom a body mentions, each once, wherever it does so.
 func mentions(body rawjson.Value, p *problems) []mirror.Mention {
 	var out []mirror.Mention
-	type key struct{ kind, id string }
+	type key struct{ kind, id, member string }
 	at := map[key]int{}
 	var walk func(rawjson.Value)
 	walk = func(list rawjson.Value) {
@@ -305,8 +305,13 @@ func mentions(body rawjson.Value, p *problems) []mirror.Mention {
 				continue
 			}
 			for user := range element.Get("userIds").Elements() {
-				if id, ok := p.id(user, mirror.MaxUserID, "a member of a group that is mentioned"); ok && !slices.Contains(out[i].UserIDs, id) {
-					out[i].UserIDs = append(out[i].UserIDs, id)
+				var ok bool
+				if k.member, ok = p.id(user, mirror.MaxUserID, "a member of a group that is mentioned"); !ok {
+					continue
+				}
+				if _, known := at[k]; !known {
+					at[k] = i
+					out[i].UserIDs = append(out[i].UserIDs, k.member)
 				}
 			}
 		}
