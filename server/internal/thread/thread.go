@@ -37,13 +37,21 @@ const (
 	maxVisibility = 64
 )
 
-// Parse reads a thread. Project, Room and Freshness are the caller's to set. The
-// result shares memory with raw.
+// Parse reads a thread to be stored. Project, Room and Freshness are the caller's
+// to set. The result shares memory with raw.
 //
-// Metadata, and the Body and Metadata of comments, are nil if a SQL database does
-// not take them as JSON. Its errors are [rawjson.ErrSyntax], [ErrID] and
-// [ErrDepth]; none of them quotes raw.
+// Metadata, and the Body and Metadata of comments, are nil if SQL databases do not
+// take them as JSON. The errors are [rawjson.ErrSyntax], [ErrID] and [ErrDepth];
+// none of them quotes raw.
 func Parse(raw []byte) (mirror.Thread, error) {
+	t, err := ParseExact(raw)
+	storable(&t)
+	return t, err
+}
+
+// ParseExact is like [Parse] for a thread to be shown: Metadata and Body are there
+// in any case.
+func ParseExact(raw []byte) (mirror.Thread, error) {
 	v, err := parse(raw, MaxDepth)
 	if err != nil {
 		return mirror.Thread{}, err
@@ -71,14 +79,15 @@ func ParseList(raw []byte) ([]mirror.Thread, error) {
 	at := map[string]int{}
 	for element := range data.Elements() {
 		if t, ok := thread(element); ok {
+			storable(&t)
 			threads = put(threads, at, t.ID, t)
 		}
 	}
 	return threads, nil
 }
 
-// ParseComment reads a comment. It is for showing one: other than [Parse] it
-// keeps Body and Metadata in any case, and what is left out is not told.
+// ParseComment reads a comment to be shown, as [ParseExact] does. What is left out
+// is not told.
 func ParseComment(raw []byte) (mirror.Comment, error) {
 	v, err := parse(raw, MaxDepth)
 	if err != nil {
@@ -132,19 +141,34 @@ func (p *problems) id(v rawjson.Value, limit int, what string) (string, bool) {
 	return id, id != ""
 }
 
-// column returns v if a SQL database takes it as JSON, else nothing.
-func (p *problems) column(v []byte, what string) []byte {
-	if problem := rawjson.Value(v).Problem(); problem != "" {
+// column says if SQL databases do not take v as JSON.
+func (p *problems) column(v rawjson.Value, what string) {
+	if problem := v.Problem(); problem != "" {
 		p.add(what + " " + problem)
-		return nil
 	}
-	return v
+}
+
+// storable leaves out of t what SQL databases do not take as JSON.
+func storable(t *mirror.Thread) {
+	if t.DataProblem == "" {
+		return
+	}
+	leave := func(v *[]byte) {
+		if rawjson.Value(*v).Problem() != "" {
+			*v = nil
+		}
+	}
+	leave(&t.Metadata)
+	for i := range t.Comments {
+		leave(&t.Comments[i].Body)
+		leave(&t.Comments[i].Metadata)
+	}
 }
 
 func thread(v rawjson.Value) (mirror.Thread, bool) {
 	t := mirror.Thread{Source: v}
 	var p problems
-	var metadata, comments rawjson.Value
+	var comments rawjson.Value
 	for name, value := range v.Members() {
 		switch name {
 		case "id":
@@ -158,7 +182,7 @@ func thread(v rawjson.Value) (mirror.Thread, bool) {
 		case "visibility":
 			t.Visibility = value.ID(maxVisibility)
 		case "metadata":
-			metadata = value.Object()
+			t.Metadata = value.Object()
 		case "comments":
 			comments = value
 		}
@@ -167,7 +191,7 @@ func thread(v rawjson.Value) (mirror.Thread, bool) {
 		return mirror.Thread{}, false
 	}
 	t.SHA256 = sha256.Sum256(v.AppendCanonical(make([]byte, 0, len(v))))
-	t.Metadata = p.column(metadata, "the metadata")
+	p.column(t.Metadata, "the metadata")
 	at := map[string]int{}
 	for element := range comments.Elements() {
 		c, ok := comment(element, &p)
@@ -175,8 +199,8 @@ func thread(v rawjson.Value) (mirror.Thread, bool) {
 			continue
 		}
 		c.Thread = t.ID
-		c.Body = p.column(c.Body, "the body of a comment")
-		c.Metadata = p.column(c.Metadata, "the metadata of a comment")
+		p.column(c.Body, "the body of a comment")
+		p.column(c.Metadata, "the metadata of a comment")
 		t.Comments = put(t.Comments, at, c.ID, c)
 	}
 	t.DataProblem = strings.Join(p.list, "; ")
