@@ -649,10 +649,10 @@ func (s *Server) begin(r *http.Request, endpoint Endpoint, id string) (*Call, St
 // describe says everything a [Match] may ask about a call. s.mu is held.
 func (s *Server) describe(r *http.Request, endpoint Endpoint, id string) Match {
 	call := Match{Room: id, Endpoint: endpoint}
-	switch endpoint {
-	case EndpointThread:
+	if endpoint == EndpointThread {
 		call.Thread = lastSegment(r)
-	case EndpointListRooms:
+	}
+	if endpoint == EndpointListRooms {
 		call.Page = 1
 		if limit, end, err := s.place(r.URL.Query()); err == nil {
 			call.Page += (len(s.order) - end + limit - 1) / limit
