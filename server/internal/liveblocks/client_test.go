@@ -918,3 +918,242 @@ func TestDeepJSON(t *testing.T) {
 		}
 	}
 }
+
+// The calls for what is in a room besides documents, each with what it answers
+// and where.
+func TestReadsOfRoomsContents(t *testing.T) {
+	t.Parallel()
+	const odd = "a/b ?#%ö" // an id in a path
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
+	fake, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
+	createRoom(t, fake, odd, liveblockstest.RoomOptions{})
+	if _, err := fake.CreateThread(odd, liveblockstest.ThreadOptions{ID: odd}); err != nil {
+		t.Fatalf("CreateThread = %v; want nil", err)
+	}
+	source := []byte(` {"id":"a\/b ?#%\u00f6",  "roomId":"a/b ?#%ö","metadata":{"n":9007199254740993,"s":"\ud83d\u0000"}}`)
+	if err := fake.SetThreadSource(odd, odd, source); err != nil {
+		t.Fatalf("SetThreadSource = %v; want nil", err)
+	}
+	if err := fake.Enter(odd, liveblockstest.Connection{ID: 7}); err != nil {
+		t.Fatalf("Enter = %v; want nil", err)
+	}
+	inbox := []byte(`{"kind":"$x","id":"a/b ?#%ö", "readAt":null}`)
+	fake.SetInbox(odd, odd, inbox)
+	users, _ := fake.ActiveUsers(odd)
+	for name, test := range map[string]struct {
+		get  func() (mirror.Fetched, error)
+		want string
+	}{
+		"Threads":           {func() (mirror.Fetched, error) { return c.Threads(t.Context(), odd) }, `{"data":[` + string(source) + `]}`},
+		"Thread":            {func() (mirror.Fetched, error) { return c.Thread(t.Context(), odd, odd) }, string(source)},
+		"ActiveUsers":       {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), odd) }, string(users)},
+		"InboxNotification": {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), odd, odd) }, string(inbox)},
+	} {
+		got, err := test.get()
+		if err != nil {
+			t.Fatalf("%s = %v; want nil", name, err)
+		}
+		if diff := cmp.Diff(mirror.Fetched{Body: []byte(test.want), FetchTime: begin}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	_, err := c.ActiveUsers(t.Context(), "r")
+	if got := fake.Log()[fake.Calls("", "")-1].Path; err != nil || got != "/v2/rooms/r/active_users" {
+		t.Errorf("ActiveUsers asked %s, %v; want the documented path", got, err)
+	}
+}
+
+// What is not there, and whether the room is.
+func TestNotFoundTellsWhat(t *testing.T) {
+	t.Parallel()
+	_, c := newFake(t)
+	for name, test := range map[string]struct {
+		get  func() (mirror.Fetched, error)
+		code string
+	}{
+		"Threads without a room":     {func() (mirror.Fetched, error) { return c.Threads(t.Context(), "R") }, "ROOM_NOT_FOUND"},
+		"Thread without a room":      {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "R", "th") }, "ROOM_NOT_FOUND"},
+		"Thread":                     {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") }, "RESOURCE_NOT_FOUND"},
+		"ActiveUsers without a room": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "R") }, "ROOM_NOT_FOUND"},
+		"InboxNotification":          {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") }, "RESOURCE_NOT_FOUND"},
+	} {
+		_, err := test.get()
+		if f := asFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != test.code {
+			t.Errorf("%s: code %q; want %q", name, f.Meta["code"], test.code)
+		}
+	}
+}
+
+// An answer that is about something else, or that is none, is not taken.
+func TestAnswersAboutSomethingElse(t *testing.T) {
+	t.Parallel()
+	threads := func(c *Client) (mirror.Fetched, error) { return c.Threads(t.Context(), "r") }
+	thread := func(c *Client) (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") }
+	users := func(c *Client) (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "r") }
+	inbox := func(c *Client) (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") }
+	for name, test := range map[string]struct {
+		get     func(*Client) (mirror.Fetched, error)
+		answers []string
+	}{
+		"Threads":     {threads, []string{``, `{}`, `[]`, `null`, `{"data":null}`, `{"data":{}}`, `{"Data":[]}`, `{"data":[`}},
+		"ActiveUsers": {users, []string{``, `{}`, `[]`, `{"data":"x"}`, `<html>`}},
+		"Thread": {thread, []string{
+			``, `{}`, `[]`, `null`, `{"id":"TH"}`, `{"id":"th "}`, `{"ID":"th"}`, `{"id":7}`, `{"id":"th","roomId":"R"}`, `{"id":"th","roomId":null}`,
+			`{"data":[{"id":"th"}]}`,
+		}},
+		"InboxNotification": {inbox, []string{``, `{}`, `{"id":"IN"}`, `{"nextCursor":null,"data":[]}`}},
+	} {
+		for _, answer := range test.answers {
+			fake, c := newFake(t)
+			fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(answer)))
+			_, err := test.get(c)
+			f, ok := errors.AsType[*fault.Error](err)
+			if !ok || f.Kind != fault.Unavailable || f.Reason != fault.ReasonUpstreamAnswerInvalid {
+				t.Errorf("%s of %s = %v; want UPSTREAM_ANSWER_INVALID", name, answer, err)
+			}
+		}
+	}
+	fake, c := newFake(t)
+	fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(`{"id":"th"}`)))
+	if _, err := thread(c); err != nil {
+		t.Errorf("Thread that does not say its room = %v; want nil", err)
+	}
+}
+
+// An id that Liveblocks cannot have might ask for something else.
+func TestIDsOfContentsAreChecked(t *testing.T) {
+	t.Parallel()
+	fake, c := newFake(t)
+	for _, id := range []string{"", "a\x00", "\xff", strings.Repeat("i", mirror.MaxResourceID+1)} {
+		_, inThread := c.Thread(t.Context(), "r", id)
+		_, inInbox := c.InboxNotification(t.Context(), "u", id)
+		for _, err := range []error{inThread, inInbox} {
+			wantFault(t, err, fault.Invalid, fault.ReasonIDInvalid)
+		}
+	}
+	_, noUser := c.InboxNotification(t.Context(), "", "in")
+	_, noRoom := c.Threads(t.Context(), "")
+	for _, err := range []error{noUser, noRoom} {
+		wantFault(t, err, fault.Invalid, fault.ReasonIDInvalid)
+	}
+	if n := fake.Calls("", ""); n != 0 {
+		t.Fatalf("calls = %d; want 0", n)
+	}
+}
+
+func TestListRooms(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
+	fake := liveblockstest.New(testKey)
+	c := newClient(t, serve(t, fake).URL, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
+	if page, err := c.ListRooms(t.Context(), "", 100); err != nil || len(page.Rooms) != 0 || page.Next != "" {
+		t.Fatalf("ListRooms of nothing = %+v, %v; want nothing", page, err)
+	}
+	ids := []string{"e", "d/ ö", "c", "b", "a"} // newest first
+	for i := range ids {
+		createRoom(t, fake, ids[len(ids)-1-i], liveblockstest.RoomOptions{LastConnectionTime: begin})
+	}
+	var got []mirror.ListedRoom
+	pages := 0
+	for cursor := ""; pages == 0 || cursor != ""; pages++ {
+		page, err := c.ListRooms(t.Context(), cursor, 2)
+		if err != nil {
+			t.Fatalf("ListRooms = %v; want nil", err)
+		}
+		got, cursor = append(got, page.Rooms...), page.Next
+	}
+	if pages != 3 || len(got) != len(ids) {
+		t.Fatalf("ListRooms = %d rooms on %d pages; want %d on 3", len(got), pages, len(ids))
+	}
+	for i, room := range got {
+		want, err := c.Room(t.Context(), mirror.RoomID(ids[i]))
+		if err != nil {
+			t.Fatalf("Room = %v; want nil", err)
+		}
+		if diff := cmp.Diff(mirror.ListedRoom{ID: mirror.RoomID(ids[i]), Content: want}, room); diff != "" {
+			t.Errorf("room %d of the list (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
+func TestListRoomsIsReadLeniently(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]mirror.RoomPage{
+		`{"data":[]}`: {Rooms: []mirror.ListedRoom{}},
+		`{"nextCursor":"n+/=","nextPage":"x","data":[]}`: {Rooms: []mirror.ListedRoom{}, Next: "n+/="},
+		`{"nextCursor":"","data":[]}`:                    {Rooms: []mirror.ListedRoom{}},
+		// What has no id that can be stored is left out.
+		`{"data":[{"id":"a", "x":1e2},{"id":""},{"id":7},{},7,null,[],{"ID":"b"},{"id":"\u0000"},{"id":"c\ud83d"},{"id":"c\ufffd"},{"id":"d�\\ufffd"}]}`: {
+			Rooms: []mirror.ListedRoom{
+				{ID: "a", Content: mirror.RoomContent{Source: []byte(`{"id":"a", "x":1e2}`)}},
+				{ID: "c\ufffd", Content: mirror.RoomContent{Source: []byte(`{"id":"c\ufffd"}`)}},
+				{ID: `d�\ufffd`, Content: mirror.RoomContent{Source: []byte(`{"id":"d�\\ufffd"}`)}},
+			},
+		},
+		"{\"data\":[{\"id\":\"\xff\"}]}": {Rooms: []mirror.ListedRoom{}},
+	} {
+		fake, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return time.Time{} } })
+		fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(answer)))
+		got, err := c.ListRooms(t.Context(), "", 100)
+		if err != nil {
+			t.Errorf("ListRooms of %s = %v; want nil", answer, err)
+			continue
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("ListRooms of %s (-want +got):\n%s", answer, diff)
+		}
+	}
+}
+
+// Half a list is worse than none: it would tell of rooms as vanished.
+func TestListRoomsThatFails(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		step   liveblockstest.Step
+		kind   fault.Kind
+		reason fault.Reason
+	}{
+		"no list":            {liveblockstest.Answer(200, "", []byte(`{"nextCursor":null}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"list is null":       {liveblockstest.Answer(200, "", []byte(`{"data":null}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"list is an object":  {liveblockstest.Answer(200, "", []byte(`{"data":{}}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"half":               {liveblockstest.Answer(200, "", []byte(`{"data":[{"id":"a"}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"odd cursor":         {liveblockstest.Answer(200, "", []byte(`{"data":[],"nextCursor":7}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"cursor to itself":   {liveblockstest.Answer(200, "", []byte(`{"data":[],"nextCursor":"c"}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"not found":          {liveblockstest.Status(404, "NOT_FOUND"), fault.NotFound, fault.ReasonUpstreamNotFound},
+		"broken off":         {liveblockstest.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"server trouble":     {liveblockstest.Status(500, "X"), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"slow down":          {liveblockstest.TooMany("1"), fault.Busy, fault.ReasonUpstreamRateLimited},
+		"refused":            {liveblockstest.Status(401, "MISSING_SECRET_KEY"), fault.Busy, fault.ReasonProjectPaused},
+		"refused, unusually": {liveblockstest.Status(403, "NEW_CODE"), fault.Busy, fault.ReasonProjectPaused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, c := newFake(t)
+			fake.Script(liveblockstest.Match{}, test.step)
+			page, err := c.ListRooms(t.Context(), "c", 100)
+			wantFault(t, err, test.kind, test.reason)
+			if page.Rooms != nil || page.Next != "" {
+				t.Errorf("ListRooms = %+v; want nothing beside the error", page)
+			}
+			if paused := c.Status().PauseReason != ""; paused != (test.reason == fault.ReasonProjectPaused) {
+				t.Errorf("paused = %t", paused)
+			}
+		})
+	}
+}
+
+// While the gate is closed nothing is sent.
+func TestListRoomsIsHeld(t *testing.T) {
+	t.Parallel()
+	fake, c := newFake(t)
+	fake.Script(liveblockstest.Match{}, liveblockstest.TooMany("60"))
+	_, err := c.ListRooms(t.Context(), "", 100)
+	wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
+	_, err = c.ListRooms(t.Context(), "", 100)
+	wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
+	_, err = c.Threads(t.Context(), "r")
+	wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
+	if n := fake.Calls("", ""); n != 1 {
+		t.Fatalf("calls = %d; want 1", n)
+	}
+}

@@ -3,23 +3,54 @@ package liveblockstest
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
 // Types of the events that the fake's changes lead to.
 const (
-	RoomCreated    = "roomCreated"
-	RoomDeleted    = "roomDeleted"
-	StorageUpdated = "storageUpdated"
-	YdocUpdated    = "ydocUpdated"
+	RoomCreated              = "roomCreated"
+	RoomDeleted              = "roomDeleted"
+	StorageUpdated           = "storageUpdated"
+	YdocUpdated              = "ydocUpdated"
+	UserEntered              = "userEntered"
+	UserLeft                 = "userLeft"
+	ThreadCreated            = "threadCreated"
+	ThreadDeleted            = "threadDeleted"
+	ThreadMetadataUpdated    = "threadMetadataUpdated"
+	ThreadMarkedAsResolved   = "threadMarkedAsResolved"
+	ThreadMarkedAsUnresolved = "threadMarkedAsUnresolved"
+	CommentCreated           = "commentCreated"
+	CommentEdited            = "commentEdited"
+	CommentDeleted           = "commentDeleted"
+	CommentMetadataUpdated   = "commentMetadataUpdated"
+	CommentReactionAdded     = "commentReactionAdded"
+	CommentReactionRemoved   = "commentReactionRemoved"
+	NotificationSent         = "notification"
 )
 
-// Event is something that Liveblocks would send a webhook for.
+// Event is something that Liveblocks would send a webhook for. Two events can be
+// compared.
 type Event struct {
 	Type   string
 	RoomID string
 	// Time is when it happened.
 	Time time.Time
+	// UserID is who did it, or for a notification who is told. An anonymous user has
+	// none.
+	UserID string
+	// UserInfo is the info of a user who enters or leaves, as JSON.
+	UserInfo string
+	// ConnectionID and ActiveUsers are of those who enter or leave.
+	ConnectionID int64
+	ActiveUsers  int
+
+	ThreadID, CommentID, Emoji string
+
+	// Channel and NotificationKind are of a notification, and one of ThreadID,
+	// MentionID and SubjectID is, as its kind says. TriggerTime is when it was made.
+	Channel, NotificationKind, MentionID, SubjectID, InboxNotificationID string
+	TriggerTime                                                          time.Time
 }
 
 // OnEvent lets f be told of every change, after it was made and before the
@@ -43,25 +74,92 @@ func (s *Server) unlockAndTell(events ...Event) {
 	}
 }
 
-// Payload returns the body of the webhook that tells of an event, in the
-// published form. It is not signed.
+// dataFields are the published fields of each type's data, beside projectId and
+// roomId.
+var dataFields = map[string][]string{
+	RoomCreated:              {"createdAt"},
+	RoomDeleted:              {"deletedAt"},
+	StorageUpdated:           {"updatedAt"},
+	YdocUpdated:              {"updatedAt"},
+	UserEntered:              {"connectionId", "userId", "userInfo", "enteredAt", "numActiveUsers"},
+	UserLeft:                 {"connectionId", "userId", "userInfo", "leftAt", "numActiveUsers"},
+	ThreadCreated:            {"threadId", "createdAt", "createdBy"},
+	ThreadDeleted:            {"threadId", "deletedAt"},
+	ThreadMetadataUpdated:    {"threadId", "updatedAt", "updatedBy"},
+	ThreadMarkedAsResolved:   {"threadId", "updatedAt", "updatedBy"},
+	ThreadMarkedAsUnresolved: {"threadId", "updatedAt", "updatedBy"},
+	CommentCreated:           {"threadId", "commentId", "createdAt", "createdBy"},
+	CommentEdited:            {"threadId", "commentId", "editedAt"},
+	CommentDeleted:           {"threadId", "commentId", "deletedAt"},
+	CommentMetadataUpdated:   {"threadId", "commentId", "updatedAt", "updatedBy"},
+	CommentReactionAdded:     {"threadId", "commentId", "emoji", "addedAt", "addedBy"},
+	CommentReactionRemoved:   {"threadId", "commentId", "emoji", "removedAt", "removedBy"},
+	NotificationSent:         {"channel", "kind", "userId", "inboxNotificationId", "createdAt", "triggeredAt"},
+}
+
+// Payload returns the body of the webhook that tells of an event, with the
+// published fields of its type. It is not signed.
 func Payload(ev Event, projectID string) []byte {
-	timeKeys := map[string]string{
-		RoomCreated:    "createdAt",
-		RoomDeleted:    "deletedAt",
-		StorageUpdated: "updatedAt",
-		YdocUpdated:    "updatedAt",
+	names := dataFields[ev.Type]
+	if ev.Type == NotificationSent {
+		subject := map[string]string{"thread": "threadId", "textMention": "mentionId"}[ev.NotificationKind]
+		if subject == "" {
+			subject = "subjectId"
+		}
+		names = append(slices.Clip(names), subject)
 	}
-	data := map[string]string{"projectId": projectID, "roomId": ev.RoomID}
-	if key, ok := timeKeys[ev.Type]; ok {
-		data[key] = moment(ev.Time)
+	data := map[string]any{"projectId": projectID, "roomId": ev.RoomID}
+	if ev.RoomID == "" {
+		data["roomId"] = nil
 	}
-	// Strings can always be encoded.
+	for _, name := range names {
+		data[name] = ev.field(name)
+	}
+	// What is in there can always be encoded, if UserInfo is JSON.
 	body, _ := marshal(struct {
-		Type string            `json:"type"`
-		Data map[string]string `json:"data"`
+		Type string         `json:"type"`
+		Data map[string]any `json:"data"`
 	}{ev.Type, data})
 	return body
+}
+
+func (ev Event) field(name string) any {
+	switch name {
+	case "threadId":
+		return ev.ThreadID
+	case "commentId":
+		return ev.CommentID
+	case "emoji":
+		return ev.Emoji
+	case "channel":
+		return ev.Channel
+	case "kind":
+		return ev.NotificationKind
+	case "mentionId":
+		return ev.MentionID
+	case "subjectId":
+		return ev.SubjectID
+	case "inboxNotificationId":
+		return ev.InboxNotificationID
+	case "connectionId":
+		return ev.ConnectionID
+	case "numActiveUsers":
+		return ev.ActiveUsers
+	case "triggeredAt":
+		return moment(ev.TriggerTime)
+	case "userInfo":
+		if ev.UserInfo == "" {
+			return nil
+		}
+		return json.RawMessage(ev.UserInfo)
+	case "userId", "createdBy", "updatedBy", "addedBy", "removedBy":
+		if ev.UserID == "" {
+			return nil
+		}
+		return ev.UserID
+	default:
+		return moment(ev.Time)
+	}
 }
 
 // plainJSON reduces plain-lson to what format=json serves: live nodes without

@@ -16,10 +16,17 @@ import (
 type Match struct {
 	Room     string
 	Endpoint Endpoint
+	// Thread is the id in the path of a thread.
+	Thread string
+	// Page is that of a listing of rooms, counted from 1.
+	Page int
 }
 
-func (m Match) hits(id string, endpoint Endpoint) bool {
-	return (m.Room == "" || m.Room == id) && (m.Endpoint == "" || m.Endpoint == endpoint)
+// hits reports whether m, which selects calls, selects the one that call
+// describes.
+func (m Match) hits(call Match) bool {
+	return (m.Room == "" || m.Room == call.Room) && (m.Endpoint == "" || m.Endpoint == call.Endpoint) &&
+		(m.Thread == "" || m.Thread == call.Thread) && (m.Page == 0 || m.Page == call.Page)
 }
 
 type script struct {
@@ -62,9 +69,9 @@ func (s *Server) StepsLeft() int {
 
 // takeStep returns the step for a call; the zero Step answers as usual. s.mu is
 // held.
-func (s *Server) takeStep(id string, endpoint Endpoint) Step {
+func (s *Server) takeStep(call Match) Step {
 	for i, sc := range s.scripts {
-		if !sc.match.hits(id, endpoint) {
+		if !sc.match.hits(call) {
 			continue
 		}
 		st := &sc.steps[0]
@@ -182,7 +189,7 @@ func TooLarge(n int) Step {
 	return Step{answer: &answer{status: http.StatusOK, contentType: "application/json", body: body}}
 }
 
-// Stale serves the room or document as it was before its last change, to n
+// Stale serves the room, or what is in it, as it was before its last change, to n
 // calls.
 func Stale(n int) Step { return Step{stale: true, times: n} }
 

@@ -1,7 +1,8 @@
-// Package liveblockstest is a fake of the Liveblocks REST API: rooms and their
-// Storage documents in memory, behind the endpoints and with the answers of the
-// real one, and with scripts for everything that can go wrong. It serves the
-// tests and the demo, so it does not import package testing.
+// Package liveblockstest is a fake of the Liveblocks REST API: rooms with their
+// documents, threads, active users and inbox notifications in memory, behind the
+// endpoints and with the answers of the real one, and with scripts for everything
+// that can go wrong. It serves the tests and the demo, so it does not import
+// package testing.
 package liveblockstest
 
 import (
@@ -31,6 +32,13 @@ const (
 	EndpointDeleteRoom Endpoint = "delete_room"
 	EndpointStorage    Endpoint = "storage"
 	EndpointYdoc       Endpoint = "ydoc"
+	EndpointThreads    Endpoint = "threads"
+	EndpointThread     Endpoint = "thread"
+	// EndpointActiveUsers is active_users, under both of its names.
+	EndpointActiveUsers Endpoint = "active_users"
+	// EndpointInbox is one notification of a user's inbox.
+	EndpointInbox        Endpoint = "inbox_notification"
+	EndpointUpdateRoomID Endpoint = "update_room_id"
 	// EndpointUnknown is every path and method that the fake does not have.
 	EndpointUnknown Endpoint = "unknown"
 )
@@ -39,6 +47,17 @@ const (
 var (
 	ErrNoRoom     = errors.New("the room does not exist")
 	ErrRoomExists = errors.New("the room exists already")
+	// ErrNoThread is of a thread or comment.
+	ErrNoThread = errors.New("the thread or comment does not exist")
+	// ErrThreadExists is of a thread or comment.
+	ErrThreadExists = errors.New("the thread or comment exists already")
+)
+
+// Ids of the fake's own making end in a number.
+const (
+	threadPrefix  = "th_"
+	commentPrefix = "cm_"
+	inboxPrefix   = "in_"
 )
 
 // EmptyStorage is the Storage document of a new room.
@@ -59,6 +78,10 @@ type Server struct {
 	rooms   map[string]*room // never shrinks: a deleted room has a past
 	order   []*room          // the rooms that exist, oldest first
 	nextSeq int
+	nextID  int // of threads, comments and notifications
+	flat    bool
+	foreign bool
+	inboxes map[inboxKey]*past
 	scripts []*script
 	delay   func(Call) Delay
 	onEvent func(Event)
@@ -73,6 +96,14 @@ type room struct {
 	body past // the room's JSON
 	lson past // the Storage document
 	ydoc map[string]*past
+	// threads holds deleted ones too, for they have a past; live are those that exist,
+	// oldest first, and list is what the API serves of them.
+	threads map[string]*thread
+	live    []*thread
+	list    past
+	// connections are who is there, users is what the API serves of them.
+	connections []Connection
+	users       past
 }
 
 // past is a resource now and before its last change; nil means not there. The
@@ -127,6 +158,8 @@ func New(secret string) *Server {
 		now:    time.Now,
 		rooms:  make(map[string]*room),
 		counts: make(map[countKey]int),
+
+		inboxes: make(map[inboxKey]*past),
 	}
 }
 
@@ -219,7 +252,46 @@ func (s *Server) SetRoomSource(id string, source []byte) error {
 	})
 }
 
-// DeleteRoom deletes a room and its document.
+// RenameRoom gives a room another id, as update-room-id does: it is the same
+// room, created when it was, with all that is in it. No event tells of it.
+func (s *Server) RenameRoom(id, newID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.existing(id)
+	if err != nil {
+		return err
+	}
+	if _, err := s.existing(newID); err == nil {
+		return fmt.Errorf("room %q: %w", newID, ErrRoomExists)
+	}
+	moved := *r
+	moved.id = newID
+	if err := moved.render(); err != nil {
+		return err
+	}
+	moved.body.before = nil // under its new id it was not there
+	for _, t := range moved.live {
+		_ = moved.renderThread(t, s.flat) // it could be done before
+	}
+	moved.renderThreads()
+	s.rooms[newID] = &moved
+	i, _ := slices.BinarySearchFunc(s.order, r.seq, func(o *room, seq int) int { return o.seq - seq })
+	s.order[i] = &moved
+	// What the old id leaves behind shares nothing with the room.
+	gone := &room{id: id, opts: r.opts, seq: r.seq, body: past{before: r.body.now}, lson: past{before: r.lson.now}}
+	s.rooms[id] = gone
+	return nil
+}
+
+// SetForeign lets the key be one of another project, in which there are no
+// rooms: listings are empty, and no room is found. Nothing is lost by it.
+func (s *Server) SetForeign(foreign bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.foreign = foreign
+}
+
+// DeleteRoom deletes a room and everything in it.
 func (s *Server) DeleteRoom(id string) error {
 	s.mu.Lock()
 	if err := s.remove(id); err != nil {
@@ -236,16 +308,20 @@ func (s *Server) DeleteRoom(id string) error {
 func (s *Server) RecreateRoom(id string, opts RoomOptions) error {
 	s.mu.Lock()
 	var events []Event
-	var body, lson []byte
+	var before room
 	if old, err := s.existing(id); err == nil {
-		body, lson = old.body.now, old.lson.now
+		before = *old
 	}
 	if s.remove(id) == nil {
 		events = append(events, Event{Type: RoomDeleted, RoomID: id, Time: s.now()})
 	}
 	r, err := s.create(id, opts)
 	if err == nil {
-		r.body.before, r.lson.before = body, lson
+		r.body.before, r.lson.before = before.body.now, before.lson.now
+		r.list.before, r.users.before = before.list.now, before.users.now
+		for id, t := range before.threads {
+			r.threads[id] = &thread{id: id, source: past{before: t.source.before}}
+		}
 		events = append(events, Event{Type: RoomCreated, RoomID: id, Time: r.opts.CreateTime})
 	}
 	s.unlockAndTell(events...)
@@ -368,6 +444,9 @@ func (s *Server) create(id string, opts RoomOptions) (*room, error) {
 	r.lson.set(slices.Clone(opts.Storage))
 	r.ydoc = make(map[string]*past)
 	r.yjs("").set(slices.Clone(opts.Ydoc))
+	r.threads, r.live, r.connections = make(map[string]*thread), nil, nil
+	r.renderThreads()
+	r.renderUsers()
 	r.seq = s.nextSeq
 	s.nextSeq++
 	s.rooms[id] = r
@@ -383,6 +462,12 @@ func (s *Server) remove(id string) error {
 	}
 	r.body.set(nil)
 	r.lson.set(nil)
+	r.list.set(nil)
+	r.users.set(nil)
+	for _, t := range r.live {
+		t.source.set(nil)
+	}
+	r.live, r.connections = nil, nil
 	i, _ := slices.BinarySearchFunc(s.order, r.seq, func(o *room, seq int) int { return o.seq - seq })
 	s.order = slices.Delete(s.order, i, i+1)
 	return nil
@@ -467,6 +552,9 @@ func roomNotFound(id string) answer {
 func route(r *http.Request) (Endpoint, string) {
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/v2/rooms")
 	if !ok {
+		if _, _, ok := inboxPath(r); ok && r.Method == http.MethodGet {
+			return EndpointInbox, ""
+		}
 		return EndpointUnknown, ""
 	}
 	if rest == "" {
@@ -493,6 +581,14 @@ func route(r *http.Request) (Endpoint, string) {
 		return EndpointStorage, id
 	case len(parts) == 3 && parts[2] == "ydoc-binary" && r.Method == http.MethodGet:
 		return EndpointYdoc, id
+	case len(parts) == 3 && parts[2] == "threads" && r.Method == http.MethodGet:
+		return EndpointThreads, id
+	case len(parts) == 4 && parts[2] == "threads" && parts[3] != "" && r.Method == http.MethodGet:
+		return EndpointThread, id
+	case len(parts) == 3 && (parts[2] == "active_users" || parts[2] == "active-users") && r.Method == http.MethodGet:
+		return EndpointActiveUsers, id
+	case len(parts) == 3 && parts[2] == "update-room-id" && r.Method == http.MethodPost:
+		return EndpointUpdateRoomID, id
 	}
 	return EndpointUnknown, id
 }
@@ -541,13 +637,28 @@ func (s *Server) begin(r *http.Request, endpoint Endpoint, id string) (*Call, St
 		s.counts[countKey{id, ""}]++
 		s.counts[countKey{id, endpoint}]++
 	}
-	step := s.takeStep(id, endpoint)
+	step := s.takeStep(s.describe(r, endpoint, id))
 	random, copied := s.delay, *call
 	s.mu.Unlock()
 	if random == nil {
 		return call, step, Delay{}
 	}
 	return call, step, random(copied)
+}
+
+// describe says everything a [Match] may ask about a call. s.mu is held.
+func (s *Server) describe(r *http.Request, endpoint Endpoint, id string) Match {
+	call := Match{Room: id, Endpoint: endpoint}
+	if endpoint == EndpointThread {
+		call.Thread = lastSegment(r)
+	}
+	if endpoint == EndpointListRooms {
+		call.Page = 1
+		if limit, end, err := s.place(r.URL.Query()); err == nil {
+			call.Page += (len(s.order) - end + limit - 1) / limit
+		}
+	}
+	return call
 }
 
 func (s *Server) end(call *Call, status int) {
@@ -591,6 +702,17 @@ func (s *Server) answer(r *http.Request, endpoint Endpoint, id string, step Step
 			ans.contentType = "application/octet-stream"
 		}
 		return ans
+	case EndpointThreads:
+		return s.read(id, step.stale, func(rm *room) *past { return &rm.list })
+	case EndpointThread:
+		return s.readThread(id, lastSegment(r), step.stale)
+	case EndpointActiveUsers:
+		return s.read(id, step.stale, func(rm *room) *past { return &rm.users })
+	case EndpointInbox:
+		user, notification, _ := inboxPath(r)
+		return s.readInbox(user, notification, step.stale)
+	case EndpointUpdateRoomID:
+		return s.rename(r, id)
 	case EndpointUnknown:
 	}
 	return errorAnswer(http.StatusNotFound, "Not Found", "")
@@ -616,7 +738,7 @@ func (s *Server) read(id string, stale bool, part func(*room) *past) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.rooms[id]
-	if r == nil {
+	if r == nil || s.foreign {
 		return roomNotFound(id)
 	}
 	body := part(r).now
@@ -633,17 +755,32 @@ func unprocessable(message string) answer {
 	return errorAnswer(http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY", message)
 }
 
+// place says how many rooms are asked for, and before which of s.order the page
+// ends. s.mu is held.
+func (s *Server) place(q url.Values) (limit, end int, err error) {
+	limit, end = 20, len(s.order)
+	if v := q.Get("limit"); v != "" {
+		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > 100 {
+			return 0, 0, errors.New("limit must be between 1 and 100")
+		}
+	}
+	if v := q.Get("startingAfter"); v != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(v)
+		if err != nil {
+			return 0, 0, errors.New("startingAfter is not a cursor")
+		}
+		seq, err := strconv.Atoi(string(raw))
+		if err != nil {
+			return 0, 0, errors.New("startingAfter is not a cursor")
+		}
+		end, _ = slices.BinarySearchFunc(s.order, seq, func(o *room, seq int) int { return o.seq - seq })
+	}
+	return limit, end, nil
+}
+
 // list answers a page of rooms, newest first. The cursor is the place in the
 // order of creation, so it survives the deletion of the room it was made for.
 func (s *Server) list(q url.Values) answer {
-	limit := 20
-	if v := q.Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > 100 {
-			return unprocessable("limit must be between 1 and 100")
-		}
-		limit = n
-	}
 	for key := range q {
 		if key != "limit" && key != "startingAfter" {
 			// Ignoring a filter would answer something else than was asked.
@@ -652,17 +789,12 @@ func (s *Server) list(q url.Values) answer {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	end := len(s.order) // the page ends before the rooms from here on
-	if v := q.Get("startingAfter"); v != "" {
-		raw, err := base64.RawURLEncoding.DecodeString(v)
-		if err != nil {
-			return unprocessable("startingAfter is not a cursor")
-		}
-		seq, err := strconv.Atoi(string(raw))
-		if err != nil {
-			return unprocessable("startingAfter is not a cursor")
-		}
-		end, _ = slices.BinarySearchFunc(s.order, seq, func(o *room, seq int) int { return o.seq - seq })
+	limit, end, err := s.place(q)
+	if err != nil {
+		return unprocessable(err.Error())
+	}
+	if s.foreign {
+		end = 0
 	}
 	begin := max(0, end-limit)
 	page := struct {
@@ -681,6 +813,24 @@ func (s *Server) list(q url.Values) answer {
 		return errorAnswer(http.StatusInternalServerError, "INTERNAL_ERROR", "a room has no valid source")
 	}
 	return jsonAnswer(http.StatusOK, body)
+}
+
+// rename does update-room-id.
+func (s *Server) rename(r *http.Request, id string) answer {
+	var req struct {
+		NewRoomID string `json:"newRoomId"`
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxPost))
+	if err != nil || json.Unmarshal(body, &req) != nil || req.NewRoomID == "" {
+		return unprocessable("Missing key: 'newRoomId'.")
+	}
+	switch err := s.RenameRoom(id, req.NewRoomID); {
+	case errors.Is(err, ErrNoRoom):
+		return roomNotFound(id)
+	case err != nil:
+		return errorAnswer(http.StatusConflict, "ROOM_ALREADY_EXISTS", "The room already exists.")
+	}
+	return s.read(req.NewRoomID, false, func(rm *room) *past { return &rm.body })
 }
 
 // maxPost bounds the body of a POST; a room's fields are far smaller.
