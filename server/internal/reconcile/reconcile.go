@@ -14,6 +14,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tiptap"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/yjs"
 )
 
@@ -32,9 +33,12 @@ type Fetcher interface {
 	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)
 }
 
-// codeRoomNotFound is Liveblocks' word for a room that is not there. Any other
-// 404 may come from a proxy or a wrong path and proves nothing.
-const codeRoomNotFound = "ROOM_NOT_FOUND"
+// Liveblocks' words for a room that is not there, and for something else that is
+// not. Any other 404 may come from a proxy or a wrong path and proves nothing.
+const (
+	codeRoomNotFound     = "ROOM_NOT_FOUND"
+	codeResourceNotFound = "RESOURCE_NOT_FOUND"
+)
 
 // cleanBatch bounds one clean-up transaction.
 const cleanBatch = 100
@@ -48,6 +52,11 @@ type Config struct {
 	Failure func(mirror.Lease, error, time.Time) store.Failure
 	// Settle is how long after a burst of events the last fetch comes.
 	Settle time.Duration
+	// ActiveUsersInterval keeps that fetch of a room's active users at least this
+	// long after the one before it.
+	ActiveUsersInterval time.Duration
+	// Sweep does the task of comparing all rooms; nil if somebody else does.
+	Sweep func(context.Context, mirror.Lease) (mirror.Applied, error)
 	// MaxData is the largest document in bytes for which the queryable JSON is
 	// kept.
 	MaxData int
@@ -63,8 +72,19 @@ func New(cfg Config) *Reconciler { return &Reconciler{cfg: cfg} }
 
 // Do does the task that lease is for. No transaction is open while it fetches.
 func (r *Reconciler) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-	if lease.Resource.Kind == mirror.KindRoom {
+	switch lease.Resource.Kind {
+	case mirror.KindRoom:
 		return r.room(ctx, lease)
+	case mirror.KindUserSessions:
+		return r.sessions(ctx, lease)
+	case mirror.KindNotification:
+		return r.notification(ctx, lease)
+	case mirror.KindSweep:
+		if r.cfg.Sweep == nil {
+			return unserved(lease)
+		}
+		return r.cfg.Sweep(ctx, lease)
+	case mirror.KindStorage, mirror.KindYdoc, mirror.KindThread, mirror.KindActiveUsers:
 	}
 	if lease.Epoch == 0 || lease.Gone {
 		// Whose incarnation would it belong to? The room comes first.
@@ -75,10 +95,21 @@ func (r *Reconciler) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied
 		return r.storage(ctx, lease)
 	case mirror.KindYdoc:
 		return r.ydoc(ctx, lease)
+	case mirror.KindThread:
+		if lease.Resource.ID == "" {
+			return r.threads(ctx, lease)
+		}
+		return r.thread(ctx, lease)
+	case mirror.KindActiveUsers:
+		return r.activeUsers(ctx, lease)
 	default:
-		return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
-			fmt.Sprintf("this version does not mirror kind %d", lease.Resource.Kind))
+		return unserved(lease)
 	}
+}
+
+func unserved(lease mirror.Lease) (mirror.Applied, error) {
+	return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
+		fmt.Sprintf("this version does not mirror kind %d", lease.Resource.Kind))
 }
 
 func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
@@ -86,7 +117,11 @@ func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	_, room.DataProblem = derive(room.Source)
+	if _, properties, err := lson.JSON(nil, room.Source); err != nil {
+		room.DataProblem = err.Error()
+	} else {
+		room.DataProblem = refused(properties)
+	}
 	ctx, done := beyondLease(ctx)
 	defer done()
 	applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
@@ -118,10 +153,22 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Ap
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: lson.Version}
-	doc.Data, doc.DataProblem = derive(fetched.Body)
+	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: storageVersion}
+	data, properties, err := lson.JSON(make([]byte, 0, len(fetched.Body)), fetched.Body)
+	if err != nil {
+		doc.DataProblem = err.Error()
+		return r.apply(ctx, lease, doc)
+	}
+	doc.Text = tiptap.Text(data)
+	if doc.DataProblem = refused(properties); doc.DataProblem == "" {
+		doc.Data = data
+	}
 	return r.apply(ctx, lease, doc)
 }
+
+// storageVersion is the derive version of Storage documents: their JSON, and
+// since the second the text of what the Tiptap editor keeps there.
+const storageVersion = 2*1000 + lson.Version
 
 // ydoc fetches a Yjs document. An event never says which of a room's documents
 // has changed, so the room's own brings those inside it.
@@ -236,32 +283,24 @@ func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.D
 
 const problemNUL = `contains the character \u0000, which SQL databases do not store in JSON`
 
-// derive turns what was fetched into queryable JSON, or says why there is none.
-// What was fetched is kept in any case: the source is right by definition.
-func derive(body []byte) (data []byte, problem string) {
-	data, properties, err := lson.JSON(make([]byte, 0, len(body)), body)
+// refused says why SQL databases do not store JSON with these properties; empty
+// if they do. What was fetched is kept in any case.
+func refused(p lson.Properties) string {
 	switch {
-	case err != nil:
-		return nil, err.Error()
-	case properties.HasNUL:
-		return nil, problemNUL
-	case properties.HasLoneSurrogate:
-		return nil, "contains half of a surrogate pair, which SQL databases do not store in JSON"
+	case p.HasNUL:
+		return problemNUL
+	case p.HasLoneSurrogate:
+		return "contains half of a surrogate pair, which SQL databases do not store in JSON"
 	default:
-		return data, ""
+		return ""
 	}
 }
 
 // missing settles the answer that there is no such room; other failures go on
 // to the caller.
 func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error) (mirror.Applied, error) {
-	if !fault.Is(err, fault.ReasonUpstreamNotFound) {
-		return mirror.Applied{}, err
-	}
-	// As the failure of an attempt, not for good: the next one may find it.
-	f := fault.Of(err)
-	again := fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
-	if f.Meta["code"] != codeRoomNotFound {
+	again, code := denied(err)
+	if code != codeRoomNotFound {
 		return mirror.Applied{}, again
 	}
 	now := r.cfg.Now()
@@ -272,4 +311,22 @@ func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error)
 		return applied, fmt.Errorf("apply missing %s: %w", lease.Resource.Kind, err)
 	}
 	return applied, nil
+}
+
+// denied returns the code with which Liveblocks denied knowing what was asked
+// for, if that is what err says, and err as the failure of an attempt: not for
+// good, since the next one may find it.
+func denied(err error) (again error, code string) {
+	if !fault.Is(err, fault.ReasonUpstreamNotFound) {
+		return err, ""
+	}
+	f := fault.Of(err)
+	return fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public), f.Meta["code"]
+}
+
+// unreadable is the failure of an attempt whose answer made no sense. Its cause
+// does not quote the answer.
+func unreadable(what string, err error) error {
+	return fault.Wrap(fmt.Errorf("read %s: %w", what, err),
+		fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the answer of Liveblocks cannot be used")
 }
