@@ -65,8 +65,22 @@ const (
 	DefaultStopGrace  = 10 * time.Second
 )
 
+// lane is how urgent a resource is: a lower one goes first.
+type lane int
+
 const (
-	// memoryLimit bounds the resources remembered in memory; what is beyond is
+	// laneApart is that of the sweep. It takes minutes and there is one of it, so it
+	// has a worker of its own beside the others.
+	laneApart lane = iota
+	// laneLive is for what somebody wants at once.
+	laneLive
+	// laneBackground is for what is done while nothing else is ready.
+	laneBackground
+	lanes
+)
+
+const (
+	// memoryLimit bounds the resources remembered in each lane; what is beyond is
 	// found by asking the database.
 	memoryLimit = 20_000
 	// scanLimit bounds one look for due work.
@@ -90,12 +104,21 @@ type Pool struct {
 	wg   sync.WaitGroup // one for each running task; Run waits
 
 	mu       sync.Mutex
-	ready    []mirror.Resource
-	queued   map[mirror.Resource]bool
-	running  map[mirror.Resource]bool // true: came up again meanwhile
+	ready    [lanes][]mirror.Resource // may hold what has moved to another lane since
+	queued   map[mirror.Resource]lane // where a ready resource stands
+	running  map[mirror.Resource]*run
+	busy     [lanes]int // how many of each lane are running
+	more     bool       // more background work is due than the last look has returned
 	nextScan time.Time
 	lastScan time.Time
 	waiters  map[mirror.Resource]map[*waiter]struct{}
+}
+
+// run is a task that is being done.
+type run struct {
+	lane lane
+	// again is where the resource came up meanwhile; lanes if it did not.
+	again lane
 }
 
 // New returns a Pool.
@@ -109,39 +132,79 @@ func New(cfg Config) *Pool {
 	return &Pool{
 		cfg:     cfg,
 		wake:    make(chan struct{}, 1),
-		queued:  make(map[mirror.Resource]bool),
-		running: make(map[mirror.Resource]bool),
+		queued:  make(map[mirror.Resource]lane),
+		running: make(map[mirror.Resource]*run),
 		waiters: make(map[mirror.Resource]map[*waiter]struct{}),
 	}
 }
 
-// Push tells the pool that resources became due.
-func (p *Pool) Push(resources ...mirror.Resource) {
+// Push tells the pool that resources became due and are wanted at once.
+func (p *Pool) Push(resources ...mirror.Resource) { p.enqueue(laneLive, resources) }
+
+// PushBackground tells the pool that resources became due and can wait for
+// everything else.
+func (p *Pool) PushBackground(resources ...mirror.Resource) { p.enqueue(laneBackground, resources) }
+
+func (p *Pool) enqueue(l lane, resources []mirror.Resource) {
 	p.mu.Lock()
-	p.push(resources)
+	p.push(l, resources)
 	p.mu.Unlock()
 	p.signal()
 }
 
-func (p *Pool) push(resources []mirror.Resource) {
+func (p *Pool) push(wanted lane, resources []mirror.Resource) {
 	if len(resources) > 0 {
 		// Where there is work, another replica may have left some behind.
 		p.scanBy(p.cfg.Now().Add(p.cfg.BusyPoll))
 	}
 	for _, r := range resources {
-		if _, ok := p.running[r]; ok {
-			p.running[r] = true
+		l := wanted
+		if r.Kind == mirror.KindSweep {
+			l = laneApart
+		}
+		if run, ok := p.running[r]; ok {
+			run.again = min(run.again, l)
 			continue
 		}
-		if p.queued[r] {
+		if at, ok := p.queued[r]; ok && at <= l {
 			continue
 		}
-		if len(p.ready) >= memoryLimit {
+		if len(p.ready[l]) >= memoryLimit {
 			continue
 		}
-		p.queued[r] = true
-		p.ready = append(p.ready, r)
+		p.queued[r] = l
+		p.ready[l] = append(p.ready[l], r)
 	}
+}
+
+// next returns the most urgent lane with a resource that a worker is free for.
+func (p *Pool) next() (lane, bool) {
+	for l := range lanes {
+		for len(p.ready[l]) > 0 {
+			if at, ok := p.queued[p.ready[l][0]]; ok && at == l {
+				break
+			}
+			p.ready[l] = p.ready[l][1:] // it went to a more urgent lane
+		}
+		if len(p.ready[l]) > 0 && (l == laneApart || p.busy[laneLive]+p.busy[laneBackground] < p.cfg.Workers) {
+			return l, true
+		}
+	}
+	return 0, false
+}
+
+// begin takes the next resource, if there is one.
+func (p *Pool) begin() (r mirror.Resource, ok bool) {
+	l, ok := p.next()
+	if !ok {
+		return r, false
+	}
+	r = p.ready[l][0]
+	p.ready[l] = p.ready[l][1:]
+	delete(p.queued, r)
+	p.running[r] = &run{lane: l, again: lanes}
+	p.busy[l]++
+	return r, true
 }
 
 // scanBy sees to it that the database is asked for due work at t at the latest.
@@ -172,12 +235,11 @@ func (p *Pool) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		p.dispatch(ctx, work)
-		p.scan(ctx)
-		p.dispatch(ctx, work)
 		p.mu.Lock()
-		timer.Reset(max(p.nextScan.Sub(p.cfg.Now()), 0))
-		if len(p.running) >= p.cfg.Workers {
-			timer.Stop() // the end of any of them wakes us
+		if p.mayScan() {
+			timer.Reset(max(p.nextScan.Sub(p.cfg.Now()), 0))
+		} else {
+			timer.Stop() // the end of any task wakes us
 		}
 		p.mu.Unlock()
 	}
@@ -195,31 +257,40 @@ func (p *Pool) Run(ctx context.Context) error {
 	return nil
 }
 
-// dispatch starts ready tasks while workers are free.
+// dispatch starts ready tasks while workers are free, and looks for more.
 func (p *Pool) dispatch(ctx, work context.Context) {
 	for {
+		p.scan(ctx)
 		p.mu.Lock()
-		free := len(p.ready) > 0 && len(p.running) < p.cfg.Workers
+		_, ready := p.next()
 		p.mu.Unlock()
-		if !free || p.cfg.Gate.Wait(ctx) != nil || ctx.Err() != nil {
+		if !ready || p.cfg.Gate.Wait(ctx) != nil || ctx.Err() != nil {
 			return
 		}
 		p.mu.Lock()
-		r := p.ready[0]
-		p.ready = p.ready[1:]
-		delete(p.queued, r)
-		p.running[r] = false
+		r, ok := p.begin() // now, since something urgent may have come meanwhile
 		p.mu.Unlock()
-		p.wg.Go(func() { p.do(work, r) })
+		if ok {
+			p.wg.Go(func() { p.do(work, r) })
+		}
 	}
 }
 
-// scan asks the database for due work if it is time to and there is a worker
-// for it.
+// mayScan reports whether to look for due work at all: as long as something wanted
+// at once is known, or all workers are at such work, there is no use for more. Work
+// in the background is no reason not to look.
+func (p *Pool) mayScan() bool {
+	return len(p.ready[laneLive]) == 0 && p.busy[laneLive] < p.cfg.Workers
+}
+
+// scan asks the database for due work if it is time to.
 func (p *Pool) scan(ctx context.Context) {
 	now := p.cfg.Now()
 	p.mu.Lock()
-	wanted := len(p.ready) == 0 && len(p.running) < p.cfg.Workers && !now.Before(p.nextScan)
+	if p.more && len(p.ready[laneBackground]) == 0 {
+		p.scanBy(now)
+	}
+	wanted := p.mayScan() && !now.Before(p.nextScan)
 	if wanted && now.Sub(p.lastScan) < scanGap {
 		p.nextScan = p.lastScan.Add(scanGap)
 		wanted = false
@@ -227,6 +298,7 @@ func (p *Pool) scan(ctx context.Context) {
 	if wanted {
 		p.lastScan = now
 		p.nextScan = now.Add(p.cfg.SafetyPoll)
+		p.more = false
 	}
 	p.mu.Unlock()
 	if !wanted || ctx.Err() != nil {
@@ -244,40 +316,51 @@ func (p *Pool) scan(ctx context.Context) {
 		p.scanBy(now.Add(p.cfg.BusyPoll))
 		return
 	}
-	p.push(slices.DeleteFunc(list.Resources, func(r mirror.Resource) bool {
+	ours := func(r mirror.Resource) bool {
 		_, ours := p.running[r] // between choice and claim
 		return ours
-	}))
-	if !list.Next.IsZero() {
+	}
+	p.push(laneLive, slices.DeleteFunc(list.Resources, ours))
+	p.push(laneBackground, slices.DeleteFunc(list.Background, ours))
+	switch {
+	case list.Next.IsZero():
+	case list.Next.After(now) || len(list.Background) == 0:
 		p.scanBy(list.Next)
+	default:
+		p.more = true // worth another look when these are done
 	}
 }
 
 // do leases and does one task.
 func (p *Pool) do(ctx context.Context, r mirror.Resource) {
-	applied := p.attempt(ctx, r)
+	applied, background := p.attempt(ctx, r)
 	p.mu.Lock()
-	again := p.running[r]
+	run := p.running[r]
 	delete(p.running, r)
+	p.busy[run.lane]--
+	l := laneLive
+	if background {
+		l = laneBackground
+	}
 	now := p.cfg.Now()
 	switch {
 	case applied.Due.IsZero():
 	case applied.Due.After(now):
 		p.scanBy(applied.Due)
 	default:
-		again = true
+		run.again = min(run.again, l)
 	}
-	if again {
-		p.push([]mirror.Resource{r})
+	if run.again < lanes {
+		p.push(run.again, []mirror.Resource{r})
 	}
-	p.push(applied.Woken)
+	p.push(l, applied.Woken)
 	p.notify(r, applied.Generation)
 	p.mu.Unlock()
 	p.signal()
 }
 
-// attempt returns what came of the task.
-func (p *Pool) attempt(ctx context.Context, r mirror.Resource) mirror.Applied {
+// attempt returns what came of the task, and whether it was one of the background.
+func (p *Pool) attempt(ctx context.Context, r mirror.Resource) (applied mirror.Applied, background bool) {
 	var token [16]byte
 	_, _ = rand.Read(token[:]) // never fails by its own contract
 	claimCtx, cancel := context.WithTimeout(ctx, recordTimeout)
@@ -288,13 +371,13 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource) mirror.Applied {
 		if !errors.Is(err, store.ErrNotDue) {
 			p.cfg.Logger.ErrorContext(ctx, "cannot claim a task", slog.Any("error", err))
 		}
-		return p.lookAgain()
+		return p.lookAgain(), false
 	}
-	applied, err := p.handle(ctx, lease)
+	applied, err = p.handle(ctx, lease)
 	if err != nil {
-		return p.fail(ctx, lease, err)
+		applied = p.fail(ctx, lease, err)
 	}
-	return applied
+	return applied, lease.Background
 }
 
 // handle runs the handler and keeps its lease alive meanwhile.

@@ -901,7 +901,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		pool.Push(all...)
 		synctest.Wait()
 		pool.mu.Lock()
-		ready, queued := len(pool.ready), len(pool.queued)
+		ready, queued := len(pool.ready[laneLive]), len(pool.queued)
 		pool.mu.Unlock()
 		if ready != memoryLimit || queued != memoryLimit {
 			b.Fatalf("remembered = %d and %d; want the limit, %d", ready, queued, memoryLimit)
@@ -911,7 +911,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		b.wantDone(all...) // what was not remembered is found in the database
 		pool.mu.Lock()
 		defer pool.mu.Unlock()
-		if len(pool.ready)+len(pool.queued)+len(pool.running)+len(pool.waiters) != 0 {
+		if len(pool.ready[laneLive])+len(pool.queued)+len(pool.running)+len(pool.waiters) != 0 {
 			b.Fatal("something is still remembered after all is done")
 		}
 	})

@@ -73,10 +73,15 @@ func (t *tasks) state(r mirror.Resource) store.State {
 
 // raise does what accepting an event does.
 func (t *tasks) raise(due time.Time, resources ...mirror.Resource) {
+	t.request(due, false, resources)
+}
+
+func (t *tasks) request(due time.Time, background bool, resources []mirror.Resource) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range resources {
 		s := t.states[r]
+		s.Background = background && (s.Background || s.Due.IsZero())
 		s.Generation++
 		if s.Due.IsZero() || due.Before(s.Due) {
 			s.Due = due
@@ -127,17 +132,26 @@ func (t *tasks) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 		}
 		switch {
 		case !at.After(now):
-			list.Resources = append(list.Resources, r)
+			if s.Background {
+				list.Background = append(list.Background, r)
+			} else {
+				list.Resources = append(list.Resources, r)
+			}
 		case list.Next.IsZero() || at.Before(list.Next):
 			list.Next = at
 		}
 	}
-	slices.SortFunc(list.Resources, func(a, b mirror.Resource) int {
-		return cmp.Or(t.states[a].Due.Compare(t.states[b].Due), a.Compare(b))
-	})
-	if len(list.Resources) >= limit {
-		list.Resources, list.Next = list.Resources[:limit], now
+	for _, some := range [][]mirror.Resource{list.Resources, list.Background} {
+		slices.SortFunc(some, func(a, b mirror.Resource) int {
+			return cmp.Or(t.states[a].Due.Compare(t.states[b].Due), cmp.Compare(a.Room, b.Room), cmp.Compare(a.Kind, b.Kind))
+		})
 	}
+	live := min(len(list.Resources), limit)
+	background := min(len(list.Background), limit-live)
+	if live < len(list.Resources) || background < len(list.Background) {
+		list.Next = now
+	}
+	list.Resources, list.Background = list.Resources[:live], list.Background[:background]
 	return list, nil
 }
 
@@ -155,6 +169,7 @@ func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	t.states[r] = s
 	return mirror.Lease{
 		Resource: r, Token: token, Until: s.LeaseUntil, Generation: s.Generation, Applied: s.Applied, Attempts: s.Attempts,
+		Background: s.Background,
 	}, nil
 }
 
@@ -189,15 +204,15 @@ func (t *tasks) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (
 	return t.write(lease, func(s store.State) store.State { return s.Fail(lease, f) })
 }
 
-func (t *tasks) Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error) {
+func (t *tasks) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
 	if err := t.enter(ctx, "Request"); err != nil {
 		return nil, err
 	}
 	t.mu.Unlock()
-	t.raise(now, resources...)
 	var raised []mirror.Raised
-	for _, r := range resources {
-		raised = append(raised, mirror.Raised{Resource: r, Generation: t.state(r).Generation})
+	for _, r := range requests {
+		t.request(now, r.Background, []mirror.Resource{r.Resource})
+		raised = append(raised, mirror.Raised{Resource: r.Resource, Generation: t.state(r.Resource).Generation})
 	}
 	return raised, nil
 }

@@ -32,7 +32,11 @@ func (p *Pool) notify(r mirror.Resource, generation int64) {
 
 // Request raises the resources and sets the workers on them.
 func (p *Pool) Request(ctx context.Context, resources []mirror.Resource) ([]mirror.Raised, error) {
-	raised, err := p.cfg.Tasks.Request(ctx, resources, p.cfg.Now())
+	requests := make([]mirror.Request, len(resources))
+	for i, r := range resources {
+		requests[i] = mirror.Request{Resource: r}
+	}
+	raised, err := p.cfg.Tasks.Request(ctx, requests, p.cfg.Now())
 	if err != nil {
 		return nil, err
 	}

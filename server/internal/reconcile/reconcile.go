@@ -3,19 +3,16 @@
 package reconcile
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tiptap"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/yjs"
 )
 
 // Fetcher reads the latest state from Liveblocks. Failures are faults; that
@@ -117,11 +114,7 @@ func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	if _, properties, err := lson.JSON(nil, room.Source); err != nil {
-		room.DataProblem = err.Error()
-	} else {
-		room.DataProblem = refused(properties)
-	}
+	_, room.DataProblem = derive.JSON(room.Source)
 	ctx, done := beyondLease(ctx)
 	defer done()
 	applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
@@ -153,22 +146,8 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Ap
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: storageVersion}
-	data, properties, err := lson.JSON(make([]byte, 0, len(fetched.Body)), fetched.Body)
-	if err != nil {
-		doc.DataProblem = err.Error()
-		return r.apply(ctx, lease, doc)
-	}
-	doc.Text = tiptap.Text(data)
-	if doc.DataProblem = refused(properties); doc.DataProblem == "" {
-		doc.Data = data
-	}
-	return r.apply(ctx, lease, doc)
+	return r.apply(ctx, lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime)
 }
-
-// storageVersion is the derive version of Storage documents: their JSON, and
-// since the second the text of what the Tiptap editor keeps there.
-const storageVersion = 2*1000 + lson.Version
 
 // ydoc fetches a Yjs document. An event never says which of a room's documents
 // has changed, so the room's own brings those inside it.
@@ -177,27 +156,15 @@ func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: yjs.Version}
-	var inside []mirror.Resource
-	decoded, err := yjs.Decode(fetched.Body, yjs.Limits{})
-	if err == nil {
-		inside = subdocuments(lease, decoded)
-		doc.Text = decoded.Text()
-		doc.Data, err = decoded.JSON(nil)
-	}
-	switch {
-	case err != nil:
-		doc.Data, doc.DataProblem = nil, err.Error()
-	case hasNUL(doc.Data):
-		doc.Data, doc.DataProblem = nil, problemNUL
-	}
+	doc, guids := derive.Ydoc(fetched.Body, r.cfg.MaxData)
+	inside := subdocuments(lease, guids)
 	// Before this one is settled: nobody would ask for them again.
 	if len(inside) > 0 {
 		if _, err := r.cfg.Tasks.Request(ctx, requests(lease, inside), r.cfg.Now()); err != nil {
 			return mirror.Applied{}, fmt.Errorf("request documents inside: %w", err)
 		}
 	}
-	applied, err := r.apply(ctx, lease, doc)
+	applied, err := r.apply(ctx, lease, doc, fetched.FetchTime)
 	applied.Woken = append(applied.Woken, inside...)
 	return applied, err
 }
@@ -208,12 +175,12 @@ const maxSubdocuments = 1000
 // subdocuments are the documents inside the one that was fetched. Those deeper
 // down are brought once, by the first fetch of the one around them: they may
 // contain each other, and would never come to rest.
-func subdocuments(lease mirror.Lease, doc *yjs.Doc) []mirror.Resource {
+func subdocuments(lease mirror.Lease, guids []string) []mirror.Resource {
 	if lease.Resource.ID != "" && lease.Applied > 0 {
 		return nil
 	}
 	var inside []mirror.Resource
-	for _, guid := range doc.Subdocuments() {
+	for _, guid := range guids {
 		if len(inside) < maxSubdocuments && guid != lease.Resource.ID && mirror.ValidID(guid, mirror.MaxResourceID) {
 			r := lease.Resource
 			r.ID = guid
@@ -230,23 +197,6 @@ func requests(lease mirror.Lease, resources []mirror.Resource) []mirror.Request 
 		out[i] = mirror.Request{Resource: r, Background: lease.Background}
 	}
 	return out
-}
-
-// hasNUL reports whether JSON text has the character in one of its strings: an
-// escape, and not a backslash followed by the same letters.
-func hasNUL(data []byte) bool {
-	const escape = `\u0000`
-	for rest := data; ; {
-		i := bytes.Index(rest, []byte(escape))
-		if i < 0 {
-			return false
-		}
-		before := len(rest[:i]) - len(bytes.TrimRight(rest[:i], `\`))
-		if before%2 == 0 {
-			return true
-		}
-		rest = rest[i+len(escape):]
-	}
 }
 
 // beyondLease returns a context for applying a result, which goes on although
@@ -266,12 +216,9 @@ func beyondLease(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// apply stores a document, without its queryable JSON where that is too much.
-func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent) (mirror.Applied, error) {
-	if len(doc.Data) > r.cfg.MaxData {
-		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(doc.Data), r.cfg.MaxData)
-		doc.Data = nil
-	}
+// apply stores a document.
+func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, fetchTime time.Time) (mirror.Applied, error) {
+	doc.FetchTime = fetchTime
 	ctx, done := beyondLease(ctx)
 	defer done()
 	applied, err := r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
@@ -279,21 +226,6 @@ func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.D
 		return applied, fmt.Errorf("apply %s: %w", lease.Resource.Kind, err)
 	}
 	return applied, nil
-}
-
-const problemNUL = `contains the character \u0000, which SQL databases do not store in JSON`
-
-// refused says why SQL databases do not store JSON with these properties; empty
-// if they do. What was fetched is kept in any case.
-func refused(p lson.Properties) string {
-	switch {
-	case p.HasNUL:
-		return problemNUL
-	case p.HasLoneSurrogate:
-		return "contains half of a surrogate pair, which SQL databases do not store in JSON"
-	default:
-		return ""
-	}
 }
 
 // missing settles the answer that there is no such room; other failures go on

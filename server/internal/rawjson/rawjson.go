@@ -1,0 +1,423 @@
+// Package rawjson reads JSON as it is written. Nothing is decoded before it is
+// asked for, so that what encoding/json would change (numbers beyond 2^53, half
+// of a surrogate pair, the order of keys) stays as Liveblocks sent it. It is
+// lenient: what is not of the kind that is asked for reads as absent.
+package rawjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"iter"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// ErrSyntax says that something is not JSON, or nested deeper than encoding/json
+// reads, which is 10,000 levels.
+var ErrSyntax = errors.New("not JSON")
+
+// Value is a JSON value as it is written, without white space around it; empty
+// if there is none. It has to be part of what [Parse] returned.
+type Value []byte
+
+// Parse checks that raw is JSON and returns its value, which shares memory with
+// raw; [ErrSyntax] otherwise.
+func Parse(raw []byte) (Value, error) {
+	if !json.Valid(raw) {
+		return nil, ErrSyntax
+	}
+	return bytes.Trim(raw, " \t\r\n"), nil
+}
+
+// IsObject reports whether v is an object.
+func (v Value) IsObject() bool { return len(v) > 0 && v[0] == '{' }
+
+// IsArray reports whether v is an array.
+func (v Value) IsArray() bool { return len(v) > 0 && v[0] == '[' }
+
+// IsString reports whether v is a string.
+func (v Value) IsString() bool { return len(v) > 0 && v[0] == '"' }
+
+// IsNull reports whether v is null or absent.
+func (v Value) IsNull() bool { return len(v) == 0 || v[0] == 'n' }
+
+// IsTrue reports whether v is true.
+func (v Value) IsTrue() bool { return len(v) > 0 && v[0] == 't' }
+
+// Object returns v if it is an object, else nothing.
+func (v Value) Object() Value {
+	if v.IsObject() {
+		return v
+	}
+	return nil
+}
+
+// Members iterates over the names and values of an object as they are written,
+// one that is written twice included; where one is looked for, the last one
+// counts, as in JavaScript. Names are decoded like [Value.Exact]. What is no
+// object has no members.
+func (v Value) Members() iter.Seq2[string, Value] {
+	return func(yield func(string, Value) bool) {
+		if !v.IsObject() {
+			return
+		}
+		i := skipSpace(v, 1)
+		for v[i] != '}' {
+			if v[i] == ',' {
+				i = skipSpace(v, i+1)
+			}
+			name := v[i:skipValue(v, i)]
+			i = skipSpace(v, i+len(name)) // the colon
+			i = skipSpace(v, i+1)
+			value := v[i:skipValue(v, i)]
+			if !yield(name.Exact(), value) {
+				return
+			}
+			i = skipSpace(v, i+len(value))
+		}
+	}
+}
+
+// Elements iterates over the elements of an array. What is no array has none.
+func (v Value) Elements() iter.Seq[Value] {
+	return func(yield func(Value) bool) {
+		if !v.IsArray() {
+			return
+		}
+		i := skipSpace(v, 1)
+		for v[i] != ']' {
+			if v[i] == ',' {
+				i = skipSpace(v, i+1)
+			}
+			element := v[i:skipValue(v, i)]
+			if !yield(element) {
+				return
+			}
+			i = skipSpace(v, i+len(element))
+		}
+	}
+}
+
+// Get returns the member of an object with the name, absent if it has none.
+func (v Value) Get(name string) Value {
+	var found Value
+	for n, value := range v.Members() {
+		if n == name {
+			found = value
+		}
+	}
+	return found
+}
+
+// Depth returns how deep objects and arrays are nested: 0 for a scalar, 1 for {}
+// and [1].
+func (v Value) Depth() int {
+	depth, deepest := 0, 0
+	for i := 0; i < len(v); i++ {
+		switch v[i] {
+		case '"':
+			i = skipValue(v, i) - 1
+		case '{', '[':
+			depth++
+			deepest = max(deepest, depth)
+		case '}', ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// Exact returns the string in v, empty if it is none. Half of a surrogate pair
+// is written like a character of its own, so that different strings stay
+// different; the result need not be valid UTF-8.
+func (v Value) Exact() string {
+	if !v.IsString() {
+		return ""
+	}
+	content := v[1 : len(v)-1]
+	if bytes.IndexByte(content, '\\') < 0 {
+		return string(content)
+	}
+	out := make([]byte, 0, len(content))
+	for len(content) > 0 {
+		i := bytes.IndexByte(content, '\\')
+		if i < 0 {
+			return string(append(out, content...))
+		}
+		out = append(out, content[:i]...)
+		r, n := escape(content[i:])
+		content = content[i+n:]
+		if utf16.IsSurrogate(r) {
+			out = append(out, 0xe0|byte(r>>12), 0x80|byte(r>>6&0x3f), 0x80|byte(r&0x3f))
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return string(out)
+}
+
+// Text returns the string in v as text that every database takes: what is no
+// character, and NUL, is replaced by U+FFFD.
+func (v Value) Text() string { return Clean(v.Exact()) }
+
+// Clean replaces in s what is no character, and NUL, by U+FFFD.
+func Clean(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// ID returns the string in v if it can be stored as an id of at most limit
+// bytes, else nothing.
+func (v Value) ID(limit int) string {
+	if s := v.Exact(); mirror.ValidID(s, limit) {
+		return s
+	}
+	return ""
+}
+
+// Time returns the time in v to the microsecond, zero if it is none or none that
+// every engine can store.
+func (v Value) Time() time.Time {
+	if !v.IsString() {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, v.Exact())
+	if t = t.UTC(); err != nil || t.Year() < 1970 || t.Year() > 9998 {
+		return time.Time{}
+	}
+	return t.Truncate(time.Microsecond)
+}
+
+// Float returns the number in v; ok is false if it is none that a double holds.
+func (v Value) Float() (f float64, ok bool) {
+	if len(v) == 0 || v[0] != '-' && (v[0] < '0' || v[0] > '9') {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(v), 64)
+	return f, err == nil
+}
+
+// Int returns the integer in v, however it is spelled; ok is false if it is none
+// of 64 bits.
+func (v Value) Int() (n int64, ok bool) {
+	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+		return n, true
+	}
+	f, ok := v.Float()
+	if !ok || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+		return 0, false
+	}
+	return int64(f), true
+}
+
+// Problem says why SQL databases do not take v as JSON; empty if they do.
+func (v Value) Problem() string {
+	if !utf8.Valid(v) {
+		return "is not valid UTF-8"
+	}
+	lone := false
+	for rest := []byte(v); ; {
+		i := bytes.IndexByte(rest, '\\')
+		if i < 0 {
+			break
+		}
+		r, n := escape(rest[i:])
+		if r == 0 {
+			return `contains the character \u0000, which SQL databases do not store in JSON`
+		}
+		lone = lone || utf16.IsSurrogate(r)
+		rest = rest[i+n:]
+	}
+	if lone {
+		return "contains half of a surrogate pair, which SQL databases do not store in JSON"
+	}
+	return ""
+}
+
+// AppendCanonical appends v to dst in canonical form: without white space, names
+// sorted, of members with one name the last, every string in one spelling.
+// Numbers stay as they are written. Values that differ in nothing else have one
+// form, and all others have different ones.
+//
+// Work grows with the depth of v, which the caller has to bound.
+func (v Value) AppendCanonical(dst []byte) []byte {
+	switch {
+	case v.IsObject():
+		return v.appendObject(dst)
+	case v.IsArray():
+		dst = append(dst, '[')
+		first := true
+		for element := range v.Elements() {
+			if !first {
+				dst = append(dst, ',')
+			}
+			first = false
+			dst = element.AppendCanonical(dst)
+		}
+		return append(dst, ']')
+	case v.IsString():
+		return v.appendString(dst)
+	default:
+		return append(dst, v...)
+	}
+}
+
+func (v Value) appendObject(dst []byte) []byte {
+	// Members are written in the order they have, each with a comma behind it, and
+	// put in order afterwards if they are not.
+	type member struct{ begin, name, end int }
+	var members []member
+	dst = append(dst, '{')
+	start := len(dst)
+	sorted := true
+	i := skipSpace(v, 1)
+	for v[i] != '}' {
+		if v[i] == ',' {
+			i = skipSpace(v, i+1)
+		}
+		name := v[i:skipValue(v, i)]
+		i = skipSpace(v, i+len(name))
+		i = skipSpace(v, i+1)
+		value := v[i:skipValue(v, i)]
+		i = skipSpace(v, i+len(value))
+
+		m := member{begin: len(dst)}
+		dst = name.appendString(dst)
+		m.name = len(dst)
+		dst = append(dst, ':')
+		dst = value.AppendCanonical(dst)
+		dst = append(dst, ',')
+		m.end = len(dst)
+		if n := len(members); n > 0 {
+			last := members[n-1]
+			sorted = sorted && bytes.Compare(dst[last.begin:last.name], dst[m.begin:m.name]) < 0
+		}
+		members = append(members, m)
+	}
+	if !sorted {
+		written := slices.Clone(dst[start:])
+		name := func(m member) []byte { return written[m.begin-start : m.name-start] }
+		slices.SortStableFunc(members, func(a, b member) int { return bytes.Compare(name(a), name(b)) })
+		dst = dst[:start]
+		for n, m := range members {
+			if n+1 == len(members) || !bytes.Equal(name(m), name(members[n+1])) {
+				dst = append(dst, written[m.begin-start:m.end-start]...)
+			}
+		}
+	}
+	if len(members) > 0 {
+		dst = dst[:len(dst)-1]
+	}
+	return append(dst, '}')
+}
+
+// appendString appends a string with no more escapes than JSON asks for, and one
+// for half of a surrogate pair. What is not UTF-8 stays as it is.
+func (v Value) appendString(dst []byte) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	for rest := v[1 : len(v)-1]; len(rest) > 0; {
+		if rest[0] != '\\' {
+			dst = append(dst, rest[0])
+			rest = rest[1:]
+			continue
+		}
+		r, n := escape(rest)
+		rest = rest[n:]
+		switch {
+		case r == '"' || r == '\\':
+			dst = append(dst, '\\', byte(r))
+		case r < ' ' || utf16.IsSurrogate(r):
+			dst = append(dst, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+		default:
+			dst = utf8.AppendRune(dst, r)
+		}
+	}
+	return append(dst, '"')
+}
+
+// escape reads the escape at the start of b, a pair of surrogates as one, and
+// returns what it stands for and its length.
+func escape(b []byte) (rune, int) {
+	switch b[1] {
+	case 'b':
+		return '\b', 2
+	case 'f':
+		return '\f', 2
+	case 'n':
+		return '\n', 2
+	case 'r':
+		return '\r', 2
+	case 't':
+		return '\t', 2
+	case 'u':
+		r := codeUnit(b)
+		if utf16.IsSurrogate(r) && len(b) >= 12 && b[6] == '\\' && b[7] == 'u' {
+			if pair := utf16.DecodeRune(r, codeUnit(b[6:])); pair != utf8.RuneError {
+				return pair, 12
+			}
+		}
+		return r, 6
+	default:
+		return rune(b[1]), 2
+	}
+}
+
+// codeUnit reads the \uXXXX at the start of b.
+func codeUnit(b []byte) rune {
+	var r rune
+	for _, c := range b[2:6] {
+		if c <= '9' {
+			c -= '0'
+		} else {
+			c = c&^0x20 - 'A' + 10
+		}
+		r = r<<4 | rune(c)
+	}
+	return r
+}
+
+func skipSpace(b []byte, i int) int {
+	for b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t' {
+		i++
+	}
+	return i
+}
+
+// skipValue returns the end of the value at i of an object or array, or of a
+// string.
+func skipValue(b []byte, i int) int {
+	for depth := 0; ; i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+			if depth < 0 { // a scalar ends where what holds it does
+				return i
+			}
+		case ',', ' ', '\n', '\r', '\t':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+}

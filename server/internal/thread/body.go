@@ -1,0 +1,350 @@
+package thread
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/rawjson"
+)
+
+// mark is a set of ways in which text stands out.
+type mark uint8
+
+const (
+	bold mark = 1 << iota
+	italic
+	strikethrough
+	code
+)
+
+// inline is a part of a paragraph: text, or a link if it has an href.
+type inline struct {
+	text  string
+	marks mark
+	href  string
+}
+
+// render makes the plain text and the Markdown of a comment's body.
+//
+// Both are what stringifyCommentBody of Liveblocks' packages makes of it, mentions
+// shown by their ids, but for these differences, all deliberate:
+//   - Elements of a type that is not known show their text instead of nothing.
+//   - In Markdown text without marks is escaped too, and whatever Markdown would
+//     read as its own is; what it would not is left alone. The package escapes
+//     some characters, and only within marks.
+//   - White space at the edges of marked text stays outside of the markers, which
+//     Markdown does not recognise otherwise, and is left out at the start of a
+//     line, where four spaces would make a code block. Marks end with the line.
+//   - Code is the innermost mark, not the outermost, and nothing in it is escaped.
+//   - URLs keep their spelling but for what would end them.
+func render(body rawjson.Value) (text, markdown string) {
+	var plain, marked []string
+	for _, line := range blocks(body.Get("content")) {
+		plain = append(plain, plainLine(line))
+		marked = append(marked, markdownLine(merge(line)))
+	}
+	return strings.Join(plain, "\n"), strings.Join(marked, "\n\n")
+}
+
+// blocks returns the paragraphs in a list of blocks.
+func blocks(list rawjson.Value) [][]inline {
+	var out [][]inline
+	for block := range list.Elements() {
+		children := block.Get("children")
+		if block.Get("type").Exact() == "paragraph" {
+			out = append(out, inlines(nil, children))
+			continue
+		}
+		// A type that is not known is a block of blocks, such as a list of items, if
+		// its children have children.
+		nested := false
+		for child := range children.Elements() {
+			nested = nested || child.Get("children").IsArray()
+		}
+		if nested {
+			out = append(out, blocks(children)...)
+		} else if line := inlineOf(nil, block); len(line) > 0 {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// inlines appends the parts of a paragraph to line.
+func inlines(line []inline, list rawjson.Value) []inline {
+	for element := range list.Elements() {
+		line = inlineOf(line, element)
+	}
+	return line
+}
+
+func inlineOf(line []inline, v rawjson.Value) []inline {
+	text := v.Get("text")
+	switch v.Get("type").Exact() {
+	case "mention":
+		if id := v.Get("id").Text(); id != "" {
+			line = append(line, inline{text: "@" + id})
+		}
+	case "link":
+		url := v.Get("url").Text()
+		shown := url
+		if text.IsString() {
+			shown = text.Text()
+		}
+		line = append(line, inline{text: shown, href: href(url)})
+	default:
+		if !text.IsString() {
+			return inlines(line, v.Get("children"))
+		}
+		in := inline{text: text.Text()}
+		for name, value := range v.Members() {
+			var m mark
+			switch name {
+			case "bold":
+				m = bold
+			case "italic":
+				m = italic
+			case "strikethrough":
+				m = strikethrough
+			case "code":
+				m = code
+			}
+			if in.marks &^= m; value.IsTrue() {
+				in.marks |= m
+			}
+		}
+		line = append(line, in)
+	}
+	return line
+}
+
+// merge makes one of texts side by side that look alike, or the markers between
+// them would run together.
+func merge(line []inline) []inline {
+	var out []inline
+	for len(line) > 0 {
+		n := 1
+		for n < len(line) && line[0].href == "" && line[n].href == "" && line[n].marks == line[0].marks {
+			n++
+		}
+		in := line[0]
+		in.text = plainLine(line[:n])
+		out = append(out, in)
+		line = line[n:]
+	}
+	return out
+}
+
+// plainLine returns the plain text of a paragraph.
+func plainLine(line []inline) string {
+	var out strings.Builder
+	for _, in := range line {
+		out.WriteString(in.text)
+	}
+	return out.String()
+}
+
+// href returns what a link leads to, or nothing if it is not safe to follow: like
+// Liveblocks' packages it lets http, https and relative URLs pass.
+func href(url string) string {
+	if strings.HasPrefix(url, "www.") {
+		url = "https://" + url
+	}
+	// Browsers do not see these, so neither may the check of the scheme.
+	url = strings.NewReplacer("\t", "", "\n", "", "\r", "").Replace(strings.TrimFunc(url, func(r rune) bool { return r <= ' ' }))
+	if scheme, rest, ok := strings.Cut(url, ":"); ok && isScheme(scheme) {
+		if s := strings.ToLower(scheme); s != "http" && s != "https" || strings.Trim(rest, `/\`) == "" {
+			return ""
+		}
+	}
+	return url
+}
+
+// isScheme reports whether s can stand before the colon of a URL.
+func isScheme(s string) bool {
+	for i, c := range []byte(s) {
+		if !isAlphanumeric(c) && (i == 0 || strings.IndexByte("+-.", c) < 0) || i == 0 && c <= '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// markdownLine returns the Markdown of a paragraph.
+func markdownLine(line []inline) string {
+	w := markdown{begin: true}
+	for i, in := range line {
+		if in.href != "" {
+			w.link(in)
+			continue
+		}
+		w.wordNext = i+1 < len(line) && line[i+1].href == "" && line[i+1].marks == 0 && startsWithWord(line[i+1].text)
+		w.text(in)
+	}
+	return w.String()
+}
+
+// markdown writes a paragraph.
+type markdown struct {
+	strings.Builder
+	// begin says that a line begins here.
+	begin bool
+	// last is the last character that was written.
+	last rune
+	// wordNext says that a letter or digit follows the text that is being written.
+	wordNext bool
+}
+
+func (w *markdown) write(s string) {
+	if s != "" {
+		w.WriteString(s)
+		w.last, _ = utf8.DecodeLastRuneInString(s)
+		w.begin = false
+	}
+}
+
+func isWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) }
+
+func startsWithWord(s string) bool {
+	r, _ := utf8.DecodeRuneInString(s)
+	return isWord(r)
+}
+
+// text writes text, line by line.
+func (w *markdown) text(in inline) {
+	lines := strings.Split(strings.ReplaceAll(strings.ReplaceAll(in.text, "\r\n", "\n"), "\r", "\n"), "\n")
+	for i, line := range lines {
+		if i > 0 {
+			w.write("\n")
+			w.begin = true
+		}
+		content := strings.TrimLeftFunc(line, unicode.IsSpace)
+		if !w.begin {
+			w.write(line[:len(line)-len(content)])
+		}
+		trimmed := strings.TrimRightFunc(content, unicode.IsSpace)
+		if trimmed == "" {
+			continue
+		}
+		space := content[len(trimmed):]
+		w.marked(trimmed, in.marks, space == "" && i == len(lines)-1 && w.wordNext)
+		w.write(space)
+	}
+}
+
+// marked writes text that neither begins nor ends with white space.
+func (w *markdown) marked(s string, marks mark, wordNext bool) {
+	markers := ""
+	if marks&strikethrough != 0 {
+		markers += "~~"
+	}
+	if marks&italic != 0 {
+		// Within a word only the asterisk is a marker.
+		if markers == "" && (isWord(w.last) || wordNext) {
+			markers += "*"
+		} else {
+			markers += "_"
+		}
+	}
+	if marks&bold != 0 {
+		markers += "**"
+	}
+	begin := w.begin
+	w.write(markers)
+	if marks&code != 0 {
+		w.write(codeSpan(s))
+	} else {
+		w.write(escape(s, begin && markers == ""))
+	}
+	w.write(reverse(markers))
+}
+
+// reverse turns ASCII round.
+func reverse(s string) string {
+	b := []byte(s)
+	for i, j := 0, len(b)-1; i < j; i, j = i+1, j-1 {
+		b[i], b[j] = b[j], b[i]
+	}
+	return string(b)
+}
+
+// codeSpan encloses s in more backticks than it has in a row.
+func codeSpan(s string) string {
+	longest, run := 0, 0
+	for _, c := range []byte(s) {
+		if c == '`' {
+			run++
+			longest = max(longest, run)
+		} else {
+			run = 0
+		}
+	}
+	fence := strings.Repeat("`", longest+1)
+	if s[0] == '`' || s[len(s)-1] == '`' {
+		s = " " + s + " "
+	}
+	return fence + s + fence
+}
+
+// escape escapes what Markdown would take for its own, begin says whether s begins
+// a line.
+func escape(s string, begin bool) string {
+	var out strings.Builder
+	if begin {
+		digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
+		switch {
+		case strings.IndexByte("#>+-=", s[0]) >= 0:
+			out.WriteString(`\` + s[:1])
+			s = s[1:]
+		case digits > 0 && digits < len(s) && (s[digits] == '.' || s[digits] == ')'):
+			out.WriteString(s[:digits] + `\` + s[digits:digits+1])
+			s = s[digits+1:]
+		}
+	}
+	for i, c := range []byte(s) {
+		special := strings.IndexByte("\\`*_~[]<|", c) >= 0
+		switch {
+		case c == '&':
+			special = isEntity(s[i+1:])
+		case c == '_' && 0 < i && i+1 < len(s): // within a word it is no marker
+			special = !isAlphanumeric(s[i-1]) || !isAlphanumeric(s[i+1])
+		}
+		if special {
+			out.WriteByte('\\')
+		}
+		out.WriteByte(c)
+	}
+	return out.String()
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9'
+}
+
+// isEntity reports whether s is the rest of a character reference.
+func isEntity(s string) bool {
+	i := 0
+	for i < len(s) && (s[i] == '#' || isAlphanumeric(s[i])) {
+		i++
+	}
+	return i > 0 && i < len(s) && s[i] == ';'
+}
+
+// link writes a link.
+func (w *markdown) link(in inline) {
+	var url strings.Builder
+	for i, c := range []byte(in.href) {
+		switch {
+		case c <= ' ' || c == 0x7f || strings.IndexByte("<>\"`\\|", c) >= 0:
+			url.WriteString("%" + string("0123456789ABCDEF"[c>>4]) + string("0123456789ABCDEF"[c&15]))
+			continue
+		case c == '(' || c == ')' || c == '&' && isEntity(in.href[i+1:]):
+			url.WriteByte('\\')
+		}
+		url.WriteByte(c)
+	}
+	w.write("[" + escape(strings.Join(strings.FieldsFunc(in.text, isLineEnd), " "), false) + "](" + url.String() + ")")
+}
+
+func isLineEnd(r rune) bool { return r == '\n' || r == '\r' }
