@@ -263,7 +263,7 @@ func (v Value) AppendCanonical(dst []byte) []byte {
 		}
 		return append(dst, ']')
 	case v.IsString():
-		return v.appendString(dst)
+		return AppendString(dst, v.Exact())
 	default:
 		return append(dst, v...)
 	}
@@ -289,7 +289,7 @@ func (v Value) appendObject(dst []byte) []byte {
 		i = skipSpace(v, i+len(value))
 
 		m := member{begin: len(dst)}
-		dst = name.appendString(dst)
+		dst = AppendString(dst, name.Exact())
 		m.name = len(dst)
 		dst = append(dst, ':')
 		dst = value.AppendCanonical(dst)
@@ -318,26 +318,22 @@ func (v Value) appendObject(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// appendString appends a string with no more escapes than JSON asks for, and one
-// for half of a surrogate pair. What is not UTF-8 stays as it is.
-func (v Value) appendString(dst []byte) []byte {
+// AppendString appends s, as [Value.Exact] returns it, to dst as a JSON string with
+// no more escapes than JSON asks for, and one for half of a surrogate pair.
+func AppendString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
-	for rest := v[1 : len(v)-1]; len(rest) > 0; {
-		if rest[0] != '\\' {
-			dst = append(dst, rest[0])
-			rest = rest[1:]
-			continue
-		}
-		r, n := escape(rest)
-		rest = rest[n:]
-		switch {
-		case r == '"' || r == '\\':
-			dst = append(dst, '\\', byte(r))
-		case r < ' ' || utf16.IsSurrogate(r):
-			dst = append(dst, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < ' ':
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		case c == 0xed && i+2 < len(s) && s[i+1] >= 0xa0:
+			dst = append(dst, '\\', 'u', 'd', hex[s[i+1]>>2&15], hex[s[i+1]&3<<2|s[i+2]>>4&3], hex[s[i+2]&15])
+			i += 2
 		default:
-			dst = utf8.AppendRune(dst, r)
+			dst = append(dst, c)
 		}
 	}
 	return append(dst, '"')
