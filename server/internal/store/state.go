@@ -49,6 +49,13 @@ func (s State) Succeed(lease mirror.Lease, fetchTime, now time.Time, settle time
 	return s
 }
 
+// Unfinished is the state after a success that left some of the work undone: it
+// goes on at once.
+func (s State) Unfinished(now time.Time) State {
+	s.Due = now
+	return s
+}
+
 // Vanish is the state after the source denied knowing the resource and nothing
 // is left to try for now. deleted says that the deletion is confirmed.
 func (s State) Vanish(lease mirror.Lease, now time.Time, settle time.Duration, deleted bool) State {

@@ -27,12 +27,6 @@ type head struct {
 
 func (h head) lives() bool { return h.epoch > 0 && h.deleteTime.IsZero() }
 
-func sortedResources(resources []mirror.Resource) []mirror.Resource {
-	sorted := slices.Clone(resources)
-	slices.SortFunc(sorted, mirror.Resource.Compare)
-	return slices.Compact(sorted)
-}
-
 // ApplyRoom locks the room's state, raises what is in the room, and writes the
 // room last, which is the order of locks.
 func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
@@ -60,7 +54,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 			change = mirror.ChangeUpserted
 		}
 		if reborn || !st.MissingSince.IsZero() {
-			if out.Woken, err = raiseChildren(ctx, q, r, now); err != nil {
+			if out.Woken, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
 				return err
 			}
 		}
@@ -87,9 +81,9 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 
 // raiseChildren raises everything known to be in the room, and what every room
 // has whether it was heard of or not.
-func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, now time.Time) ([]mirror.Resource, error) {
+func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool, now time.Time) ([]mirror.Resource, error) {
 	rows, err := q.RaiseChildren(ctx, dbq.RaiseChildrenParams{
-		Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
+		Now: at(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
 	})
 	if err != nil {
 		return nil, err
@@ -98,13 +92,14 @@ func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, no
 	for _, row := range rows {
 		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: row.ResourceID})
 	}
-	for _, kind := range mirror.Kinds() {
+	for _, kind := range mirror.RoomKinds() {
 		child := mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind}
-		if kind == mirror.KindRoom || slices.Contains(woken, child) {
+		if slices.Contains(woken, child) {
 			continue
 		}
 		n, err := q.InsertState(ctx, dbq.InsertStateParams{
-			Now: at(now), Bucket: child.Bucket(), ProjectID: string(child.Project), RoomID: string(child.Room), Kind: int16(kind),
+			Now: at(now), Background: background,
+			Bucket: child.Bucket(), ProjectID: string(child.Project), RoomID: string(child.Room), Kind: int16(kind),
 		})
 		if err != nil {
 			return nil, err
@@ -113,6 +108,7 @@ func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, no
 			woken = append(woken, child)
 		}
 	}
+	slices.SortFunc(woken, mirror.Resource.Compare)
 	return woken, nil
 }
 
@@ -163,17 +159,8 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		row, err := q.LockChild(ctx, dbq.LockChildParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
 		})
-		if errors.Is(err, pgx.ErrNoRows) {
-			if _, _, err := lockLeased(ctx, q, lease); err != nil {
-				return err
-			}
-			return store.ErrEpochChanged // the lease holds, so it is the room that is not there
-		}
-		if err != nil {
+		if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
 			return err
-		}
-		if row.RoomEpoch != lease.Epoch {
-			return store.ErrEpochChanged
 		}
 		_, err = write(later, copied{stateOf(row.MirrorResourceState), row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
 		return err
@@ -199,6 +186,22 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		return mirror.Applied{}, err
 	}
 	return out, nil
+}
+
+// fenced turns what locking a child under its lease gave into an error if the
+// room's epoch is not that of the lease. No row means that there is no living room
+// or that the lease is lost.
+func fenced(ctx context.Context, q *dbq.Queries, lease mirror.Lease, epoch int64, err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		if _, _, err := lockLeased(ctx, q, lease); err != nil {
+			return err
+		}
+		return store.ErrEpochChanged // the lease holds, so it is the room that is not there
+	}
+	if err == nil && epoch != lease.Epoch {
+		return store.ErrEpochChanged
+	}
+	return err
 }
 
 // ApplyMissing settles a 404.
@@ -235,6 +238,13 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 				return err
 			}
 		}
+		if deleted {
+			if err := later.EndSessions(ctx, dbq.EndSessionsParams{
+				LeaveTime: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+			}); err != nil {
+				return err
+			}
+		}
 		st = st.Vanish(lease, now, settle, deleted)
 		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
 		return later.WriteState(ctx, writeState(r, st, change, now))
@@ -247,7 +257,7 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 	var out mirror.Applied
 	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q, later *dbq.Queries) error {
 		out = mirror.Applied{}
-		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), f.Now)
+		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, f.Now)
 		if err != nil {
 			return err
 		}
@@ -261,7 +271,7 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 		if h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero() {
 			st = st.Vanish(lease, f.Now, 0, false)
 		} else {
-			if out.Woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, f.Now); err != nil {
+			if out.Woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, st.Background, f.Now); err != nil {
 				return err
 			}
 			if st.MissingSince.IsZero() {
@@ -275,13 +285,37 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 	return out, err
 }
 
-// CleanRoom deletes one bounded batch.
+// CleanRoom deletes one bounded batch, of each kind of row what the kinds before
+// leave to it.
 func (s *Store) CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error) {
-	n, err := s.q.CleanDocuments(ctx, dbq.CleanDocumentsParams{
-		Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), MaxRows: int32(limit), //nolint:gosec // a small constant of the caller
-	})
-	if err != nil {
-		return 0, classify(ctx, fmt.Errorf("clean room: %w", err))
+	cleaned := 0
+	for _, clean := range []func(limit int32) (int, error){
+		func(limit int32) (int, error) {
+			n, err := s.q.CleanDocuments(ctx, dbq.CleanDocumentsParams{
+				Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), MaxRows: limit,
+			})
+			return int(n), err
+		},
+		func(limit int32) (int, error) {
+			threads, err := s.q.CleanThreads(ctx, dbq.CleanThreadsParams{
+				Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), MaxRows: limit,
+			})
+			return len(threads), err
+		},
+		func(limit int32) (int, error) {
+			n, err := s.q.CleanActiveUsers(ctx, dbq.CleanActiveUsersParams{
+				Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), MaxRows: limit,
+			})
+			return int(n), err
+		},
+	} {
+		n, err := clean(int32(limit - cleaned)) //nolint:gosec // a small constant of the caller
+		if err != nil {
+			return 0, classify(ctx, fmt.Errorf("clean room: %w", err))
+		}
+		if cleaned += n; cleaned >= limit {
+			break
+		}
 	}
-	return int(n), nil
+	return cleaned, nil
 }

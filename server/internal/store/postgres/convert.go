@@ -49,6 +49,7 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 		FetchTime:        from(r.FetchTime),
 		SourceUpdateTime: from(r.SourceUpdateTime),
 		MissingSince:     from(r.MissingSince),
+		Background:       r.Background,
 	}
 	copy(s.LeaseToken[:], r.LeaseToken)
 	return s
@@ -84,6 +85,7 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		FetchTime:         at(s.FetchTime),
 		SourceUpdateTime:  at(s.SourceUpdateTime),
 		MissingSince:      at(s.MissingSince),
+		Background:        s.Background,
 		ChangeKind:        int16(change),
 		Now:               at(now),
 	}
@@ -92,6 +94,7 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 // writeDocument adds to a document the state w that was decided on what was seen.
 func writeDocument(d dbq.WriteDocumentParams, seen copied, w dbq.WriteStateParams) dbq.WriteDocumentParams {
 	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = seen.state.Generation, at(seen.state.Due), seen.state.Settle
+	d.SeenBackground, d.Background = seen.state.Background, w.Background
 	d.SeenEpoch, d.SeenSha256, d.SeenDeriveVersion = seen.epoch, seen.sha256, seen.deriveVersion
 	d.Bucket, d.ProjectID, d.RoomID, d.Kind, d.ResourceID = w.Bucket, w.ProjectID, w.RoomID, w.Kind, w.ResourceID
 	d.Generation, d.AppliedGeneration = w.Generation, w.AppliedGeneration

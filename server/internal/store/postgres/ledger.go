@@ -150,6 +150,16 @@ func acceptParams(batch []mirror.Arrival) (dbq.AcceptEventsParams, []keyed) {
 		HintTime:            make([]pgtype.Timestamptz, 0, hints),
 		HintNow:             make([]pgtype.Timestamptz, 0, hints),
 		HintMinIntervalUs:   make([]int64, 0, hints),
+		FoldBucket:          []int16{},
+		FoldProjectID:       []string{},
+		FoldRoomID:          []string{},
+		FoldKind:            []int16{},
+		FoldResourceID:      []string{},
+		FoldEventID:         []string{},
+		FoldType:            []string{},
+		FoldPayload:         [][]byte{},
+		FoldSourceTime:      []pgtype.Timestamptz{},
+		FoldReceiveTime:     []pgtype.Timestamptz{},
 	}
 	for i, k := range events {
 		e := &batch[k.place].Event
@@ -181,6 +191,19 @@ func acceptParams(batch []mirror.Arrival) (dbq.AcceptEventsParams, []keyed) {
 			p.HintTime = append(p.HintTime, p.SourceTime[i])
 			p.HintNow = append(p.HintNow, p.ReceiveTime[i])
 			p.HintMinIntervalUs = append(p.HintMinIntervalUs, h.MinInterval.Microseconds())
+			if !h.Fold {
+				continue
+			}
+			p.FoldBucket = append(p.FoldBucket, h.Resource.Bucket())
+			p.FoldProjectID = append(p.FoldProjectID, string(h.Resource.Project))
+			p.FoldRoomID = append(p.FoldRoomID, string(h.Resource.Room))
+			p.FoldKind = append(p.FoldKind, int16(h.Resource.Kind))
+			p.FoldResourceID = append(p.FoldResourceID, h.Resource.ID)
+			p.FoldEventID = append(p.FoldEventID, e.ID)
+			p.FoldType = append(p.FoldType, e.Type)
+			p.FoldPayload = append(p.FoldPayload, payload)
+			p.FoldSourceTime = append(p.FoldSourceTime, p.SourceTime[i])
+			p.FoldReceiveTime = append(p.FoldReceiveTime, p.ReceiveTime[i])
 		}
 	}
 	return p, events

@@ -298,13 +298,13 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 	}, nil
 }
 
-// Counts counts in the two partial indexes.
+// Counts counts in the partial indexes.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
 	row, err := s.q.Counts(ctx, string(project))
 	if err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
-	return store.Counts{Pending: row.Pending, Failed: row.Failed, OldestDue: from(row.OldestDue)}, nil
+	return store.Counts{Pending: row.Pending, Background: row.Background, Failed: row.Failed, OldestDue: from(row.OldestDue)}, nil
 }
 
 // Changes reads one bucket's entries.

@@ -24,9 +24,12 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 	more := len(rows) > limit
 	list := store.DueList{Resources: make([]mirror.Resource, 0, len(rows))}
 	for _, r := range rows[:min(limit, len(rows))] {
-		list.Resources = append(list.Resources, mirror.Resource{
-			Project: project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID,
-		})
+		due := mirror.Resource{Project: project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID}
+		if r.Background {
+			list.Background = append(list.Background, due)
+		} else {
+			list.Resources = append(list.Resources, due)
+		}
 	}
 	if more {
 		list.Next = now
@@ -54,7 +57,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		return mirror.Lease{}, classify(ctx, fmt.Errorf("claim: %w", err))
 	}
 	st := stateOf(row.MirrorResourceState)
-	if r.Kind != mirror.KindRoom {
+	if r.Kind == mirror.KindStorage || r.Kind == mirror.KindYdoc {
 		s.claims.put(token, copied{st, row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
 	}
 	return mirror.Lease{
@@ -67,6 +70,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		Gone:       row.Gone,
 		Attempts:   st.Attempts,
 		SourceTime: from(row.MirrorResourceState.HintTime),
+		Background: st.Background,
 	}, nil
 }
 
@@ -134,13 +138,13 @@ func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.
 // lockRoom locks the state of a room, so that the room cannot come or go
 // meanwhile. A room that was never heard of is given a state, due at now, or
 // there would be nothing to lock; fresh says so.
-func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, now time.Time) (st store.State, fresh bool, err error) {
+func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool, now time.Time) (st store.State, fresh bool, err error) {
 	key := dbq.LockStateParams{Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kind: int16(room.Kind)}
 	row, err := q.LockState(ctx, key)
 	if errors.Is(err, pgx.ErrNoRows) {
 		var n int64
 		n, err = q.InsertState(ctx, dbq.InsertStateParams{
-			Now: at(now), Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind,
+			Now: at(now), Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind, Background: background,
 		})
 		if err != nil {
 			return store.State{}, false, err
@@ -151,13 +155,14 @@ func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, now tim
 	return stateOf(row), fresh, err
 }
 
-// wakeRoom makes a locked room due unless it is already.
-func wakeRoom(ctx context.Context, later *dbq.Queries, room mirror.Resource, st store.State, fresh bool, now time.Time) ([]mirror.Resource, error) {
-	if !fresh && !st.Due.IsZero() {
+// wakeRoom makes a locked room due, as urgent as the child that waits for it,
+// unless it is already.
+func wakeRoom(ctx context.Context, later *dbq.Queries, room mirror.Resource, st store.State, fresh, background bool, now time.Time) ([]mirror.Resource, error) {
+	if !fresh && !st.Due.IsZero() && (background || !st.Background) {
 		return nil, nil
 	}
 	return []mirror.Resource{room}, later.WakeRoom(ctx, dbq.WakeRoomParams{
-		Now: at(now), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
+		Now: at(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
 	})
 }
 
@@ -168,7 +173,7 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 	var out mirror.Applied
 	err := s.tx(ctx, "park", func(q, later *dbq.Queries) error {
 		out = mirror.Applied{}
-		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), now)
+		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, now)
 		if err != nil {
 			return err
 		}
@@ -181,7 +186,7 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 			st.Due = now
 		} else {
 			st = st.Park()
-			if woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, now); err != nil {
+			if woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, st.Background, now); err != nil {
 				return err
 			}
 		}
@@ -206,24 +211,43 @@ func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (
 	return out, err
 }
 
-// Request raises each resource in key order.
-func (s *Store) Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error) {
-	sorted := sortedResources(resources)
-	var out []mirror.Raised
-	err := s.tx(ctx, "request", func(q, _ *dbq.Queries) error {
-		out = make([]mirror.Raised, 0, len(sorted))
-		for _, r := range sorted {
-			n, err := q.Request(ctx, dbq.RequestParams{
-				Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Now: at(now),
-			})
-			if err != nil {
-				return err
-			}
-			out = append(out, mirror.Raised{Resource: r, Generation: n})
+// Request is one statement for all.
+func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
+	if len(requests) == 0 {
+		return nil, nil
+	}
+	arg := dbq.RequestParams{Now: at(now)}
+	place := make(map[mirror.Resource]int, len(requests))
+	for _, r := range requests {
+		if i, ok := place[r.Resource]; ok {
+			arg.Unlisted[i] = arg.Unlisted[i] || r.Unlisted
+			arg.Background[i] = arg.Background[i] && r.Background
+			continue
 		}
-		return nil
+		place[r.Resource] = len(arg.Bucket)
+		arg.Bucket = append(arg.Bucket, r.Resource.Bucket())
+		arg.ProjectID = append(arg.ProjectID, string(r.Resource.Project))
+		arg.RoomID = append(arg.RoomID, string(r.Resource.Room))
+		arg.Kind = append(arg.Kind, int16(r.Resource.Kind))
+		arg.ResourceID = append(arg.ResourceID, r.Resource.ID)
+		arg.Unlisted = append(arg.Unlisted, r.Unlisted)
+		arg.Background = append(arg.Background, r.Background)
+	}
+	var out []mirror.Raised
+	err := retry(ctx, func() error {
+		rows, err := s.q.Request(ctx, arg)
+		out = make([]mirror.Raised, 0, len(rows))
+		for _, row := range rows {
+			out = append(out, mirror.Raised{Generation: row.Generation, Resource: mirror.Resource{
+				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: row.ResourceID,
+			}})
+		}
+		return err
 	})
-	return out, err
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("request %d resources: %w", len(requests), err))
+	}
+	return out, nil
 }
 
 // Retry is one conditional update and a read.

@@ -29,19 +29,42 @@ with recorded as (
 news as (
     select count(*) = cardinality($3::text[]) as only from recorded
 ),
+waiting as (
+    insert into mirror_unfolded_event (
+        bucket, project_id, room_id, kind, resource_id, event_id, type, payload, source_time, receive_time
+    )
+    select
+        f.bucket, f.project_id, f.room_id, f.kind, f.resource_id, f.event_id, f.type, f.payload, f.source_time, f.receive_time
+    from (
+        select
+            unnest($13::smallint[]) as bucket,
+            unnest($14::text[]) as project_id,
+            unnest($15::text[]) as room_id,
+            unnest($16::smallint[]) as kind,
+            unnest($17::text[]) as resource_id,
+            unnest($18::text[]) as event_id,
+            unnest($19::text[]) as type,
+            unnest($20::bytea[]) as payload,
+            unnest($21::timestamptz[]) as source_time,
+            unnest($22::timestamptz[]) as receive_time
+    ) f
+    where (select news.only from news)
+        or (f.project_id, f.event_id) in (select r.project_id, r.event_id from recorded r)
+    on conflict do nothing
+),
 hint as (
     select
-        unnest($13::integer[]) as event,
-        unnest($14::smallint[]) as bucket,
-        unnest($15::text[]) as project_id,
-        unnest($16::text[]) as room_id,
-        unnest($17::smallint[]) as kind,
-        unnest($18::text[]) as resource_id,
-        unnest($19::boolean[]) as if_unknown,
-        unnest($20::boolean[]) as deleted,
-        unnest($21::timestamptz[]) as hint_time,
-        unnest($22::timestamptz[]) as now,
-        unnest($23::bigint[]) as min_interval_us
+        unnest($23::integer[]) as event,
+        unnest($24::smallint[]) as bucket,
+        unnest($25::text[]) as project_id,
+        unnest($26::text[]) as room_id,
+        unnest($27::smallint[]) as kind,
+        unnest($28::text[]) as resource_id,
+        unnest($29::boolean[]) as if_unknown,
+        unnest($30::boolean[]) as deleted,
+        unnest($31::timestamptz[]) as hint_time,
+        unnest($32::timestamptz[]) as now,
+        unnest($33::bigint[]) as min_interval_us
 ),
 wanted as (
     select
@@ -86,6 +109,7 @@ raised as (
             else s.generation + 1
         end,
         hint_time = greatest(s.hint_time, excluded.hint_time),
+        background = false,
         -- Counts only while leased: a claim clears it.
         again_time = least(s.again_time, excluded.again_time),
         attempts = case when s.fail_time is null then s.attempts else 0 end,
@@ -118,6 +142,16 @@ type AcceptEventsParams struct {
 	ReceiveTime         []pgtype.Timestamptz
 	SourceTime          []pgtype.Timestamptz
 	Outcome             []string
+	FoldBucket          []int16
+	FoldProjectID       []string
+	FoldRoomID          []string
+	FoldKind            []int16
+	FoldResourceID      []string
+	FoldEventID         []string
+	FoldType            []string
+	FoldPayload         [][]byte
+	FoldSourceTime      []pgtype.Timestamptz
+	FoldReceiveTime     []pgtype.Timestamptz
 	HintEvent           []int32
 	HintBucket          []int16
 	HintProjectID       []string
@@ -141,8 +175,9 @@ type AcceptEventsRow struct {
 }
 
 // One statement, so one round trip and one commit for the whole batch: the
-// events, then the resource states of those that are new, in key order. A hint
-// that only wants a resource to be known is dropped where it has a state.
+// events, what of the new ones waits to be folded, and the resource states they
+// raise, in key order. A hint that only wants a resource to be known is dropped
+// where it has a state.
 //
 // Answered are the places of the events that were there before, and the
 // resources raised. Which events are new is looked up only if some are not.
@@ -160,6 +195,16 @@ func (q *Queries) AcceptEvents(ctx context.Context, arg AcceptEventsParams) ([]A
 		arg.ReceiveTime,
 		arg.SourceTime,
 		arg.Outcome,
+		arg.FoldBucket,
+		arg.FoldProjectID,
+		arg.FoldRoomID,
+		arg.FoldKind,
+		arg.FoldResourceID,
+		arg.FoldEventID,
+		arg.FoldType,
+		arg.FoldPayload,
+		arg.FoldSourceTime,
+		arg.FoldReceiveTime,
 		arg.HintEvent,
 		arg.HintBucket,
 		arg.HintProjectID,

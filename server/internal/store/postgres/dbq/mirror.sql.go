@@ -213,15 +213,15 @@ with held as materialized (
     left join mirror_document d
         on d.bucket = s.bucket and d.project_id = s.project_id and d.room_id = s.room_id
         and d.kind = s.kind and d.resource_id = s.resource_id
-    where s.bucket = $13 and s.project_id = $14 and s.room_id = $15
-        and s.kind = $16 and s.resource_id = $17
-        and s.lease_token = $18
-        and s.generation = $19 and s.settle = $20
-        and s.due_time is not distinct from $21 -- with "=", the index on it would look good
-        and r.epoch = $22 and r.delete_time is null
-        and coalesce(d.epoch, 0) = $23
-        and d.content_sha256 is not distinct from $24
-        and coalesce(d.derive_version, 0) = $25
+    where s.bucket = $14 and s.project_id = $15 and s.room_id = $16
+        and s.kind = $17 and s.resource_id = $18
+        and s.lease_token = $19
+        and s.generation = $20 and s.settle = $21 and s.background = $22
+        and s.due_time is not distinct from $23 -- with "=", the index on it would look good
+        and r.epoch = $24 and r.delete_time is null
+        and coalesce(d.epoch, 0) = $25
+        and d.content_sha256 is not distinct from $26
+        and coalesce(d.derive_version, 0) = $27
     for update of s for share of r
 ),
 document as (
@@ -230,10 +230,10 @@ document as (
         content, content_sha256, size, derive_version, data, data_problem, plain_text
     )
     select
-        $13, $14, $15, $16, $17, $22,
-        $26, $27, $28, $29, $30, $31, $32
+        $14, $15, $16, $17, $18, $24,
+        $28, $29, $30, $31, $32, $33, $34
     from held
-    where $33::smallint <> 0
+    where $35::smallint <> 0
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
         epoch = excluded.epoch,
         content = excluded.content,
@@ -248,12 +248,12 @@ document as (
 head as (
     update mirror_feed_head h set n = h.n + 1
     from document
-    where h.bucket = $13
+    where h.bucket = $14
     returning h.n
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $13, head.n, $14, $15, $16, $17, $33::smallint, $34
+    select $14, head.n, $15, $16, $17, $18, $35::smallint, $36
     from head
 )
 update mirror_resource_state s set
@@ -272,9 +272,10 @@ update mirror_resource_state s set
     fetch_time = $10,
     source_update_time = $11,
     missing_since = $12,
+    background = $13,
     revision = coalesce((select head.n from head), s.revision)
-where s.bucket = $13 and s.project_id = $14 and s.room_id = $15
-    and s.kind = $16 and s.resource_id = $17
+where s.bucket = $14 and s.project_id = $15 and s.room_id = $16
+    and s.kind = $17 and s.resource_id = $18
     and exists (select from held)
 `
 
@@ -291,6 +292,7 @@ type WriteDocumentParams struct {
 	FetchTime         pgtype.Timestamptz
 	SourceUpdateTime  pgtype.Timestamptz
 	MissingSince      pgtype.Timestamptz
+	Background        bool
 	Bucket            int16
 	ProjectID         string
 	RoomID            string
@@ -299,6 +301,7 @@ type WriteDocumentParams struct {
 	Token             []byte
 	SeenGeneration    int64
 	SeenSettle        bool
+	SeenBackground    bool
 	SeenDueTime       pgtype.Timestamptz
 	Epoch             int64
 	SeenEpoch         int64
@@ -317,10 +320,10 @@ type WriteDocumentParams struct {
 
 // Gives the lease back and writes the document if it changed, all in the order of
 // locks, provided that everything the decision rests on still stands: the lease is
-// held, the room lives in the same epoch, nothing came in for the state (that
-// would have raised its generation or moved its due time), and the stored document
-// is the one that was seen. A claim that waited for somebody else's may have seen
-// the one before.
+// held, the room lives in the same epoch, nothing came in for the state (that would
+// have raised its generation, moved its due time or brought it to the fore), and
+// the stored document is the one that was seen. A claim that waited for somebody
+// else's may have seen the one before.
 func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (int64, error) {
 	result, err := q.db.Exec(ctx, writeDocument,
 		arg.Generation,
@@ -335,6 +338,7 @@ func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (i
 		arg.FetchTime,
 		arg.SourceUpdateTime,
 		arg.MissingSince,
+		arg.Background,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -343,6 +347,7 @@ func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (i
 		arg.Token,
 		arg.SeenGeneration,
 		arg.SeenSettle,
+		arg.SeenBackground,
 		arg.SeenDueTime,
 		arg.Epoch,
 		arg.SeenEpoch,

@@ -34,6 +34,26 @@ type MirrorEvent struct {
 	Outcome             string
 }
 
+type MirrorNotification struct {
+	Bucket         int16
+	ProjectID      string
+	RoomID         string
+	NotificationID string
+	EventID        string
+	Channel        string
+	Kind           string
+	UserID         string
+	ThreadID       string
+	MentionID      string
+	SubjectID      string
+	CreateTime     pgtype.Timestamptz
+	TriggerTime    pgtype.Timestamptz
+	InboxJson      []byte
+	Inbox          []byte
+	ReadTime       pgtype.Timestamptz
+	NotifyTime     pgtype.Timestamptz
+}
+
 type MirrorProject struct {
 	ProjectID           string
 	LiveblocksProjectID string
@@ -65,4 +85,36 @@ type MirrorResourceState struct {
 	Revision          int64
 	MissingSince      pgtype.Timestamptz
 	Background        bool
+}
+
+type MirrorSweep struct {
+	ProjectID  string
+	SweepID    string
+	IsFull     bool
+	IsDone     bool
+	ListCursor string
+	Listed     int64
+	Known      int64
+	Raised     int64
+	Vanished   int64
+	BeginTime  pgtype.Timestamptz
+	EndTime    pgtype.Timestamptz
+	FullTime   pgtype.Timestamptz
+	Problem    string
+}
+
+type MirrorUserSession struct {
+	Bucket       int16
+	ProjectID    string
+	RoomID       string
+	SessionID    string
+	ConnectionID int64
+	UserID       string
+	InfoJson     []byte
+	Info         []byte
+	BeginTime    pgtype.Timestamptz
+	EnterTime    pgtype.Timestamptz
+	LeaveTime    pgtype.Timestamptz
+	LeaveEventID string
+	EndCause     string
 }

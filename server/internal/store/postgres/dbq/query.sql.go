@@ -56,20 +56,30 @@ func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChang
 const counts = `-- name: Counts :one
 select
     (select count(*) from mirror_resource_state d where d.project_id = $1 and d.due_time is not null)::bigint as pending,
+    (select count(*) from mirror_resource_state b where b.project_id = $1 and b.background = true and b.due_time is not null)::bigint as background,
     (select count(*) from mirror_resource_state f where f.project_id = $1 and f.fail_time is not null)::bigint as failed,
-    (select min(m.due_time) from mirror_resource_state m where m.project_id = $1)::timestamptz as oldest_due
+    least(
+        (select min(m.due_time) from mirror_resource_state m where m.project_id = $1 and m.background = false),
+        (select min(n.due_time) from mirror_resource_state n where n.project_id = $1 and n.background = true)
+    )::timestamptz as oldest_due
 `
 
 type CountsRow struct {
-	Pending   int64
-	Failed    int64
-	OldestDue pgtype.Timestamptz
+	Pending    int64
+	Background int64
+	Failed     int64
+	OldestDue  pgtype.Timestamptz
 }
 
 func (q *Queries) Counts(ctx context.Context, projectID string) (CountsRow, error) {
 	row := q.db.QueryRow(ctx, counts, projectID)
 	var i CountsRow
-	err := row.Scan(&i.Pending, &i.Failed, &i.OldestDue)
+	err := row.Scan(
+		&i.Pending,
+		&i.Background,
+		&i.Failed,
+		&i.OldestDue,
+	)
 	return i, err
 }
 

@@ -104,12 +104,29 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 }
 
 const due = `-- name: Due :many
-select room_id, kind, resource_id
-from mirror_resource_state
-where project_id = $1
-    and due_time <= $2
-    and (lease_until is null or lease_until <= $2)
-order by due_time
+select d.room_id, d.kind, d.resource_id, d.background
+from (
+    (
+        select f.room_id, f.kind, f.resource_id, f.background, f.due_time
+        from mirror_resource_state f
+        where f.project_id = $1 and f.background = false
+            and f.due_time <= $2
+            and (f.lease_until is null or f.lease_until <= $2)
+        order by f.due_time
+        limit $3
+    )
+    union all
+    (
+        select b.room_id, b.kind, b.resource_id, b.background, b.due_time
+        from mirror_resource_state b
+        where b.project_id = $1 and b.background = true
+            and b.due_time <= $2
+            and (b.lease_until is null or b.lease_until <= $2)
+        order by b.due_time
+        limit $3
+    )
+) d
+order by d.background, d.due_time
 limit $3
 `
 
@@ -123,8 +140,11 @@ type DueRow struct {
 	RoomID     string
 	Kind       int16
 	ResourceID string
+	Background bool
 }
 
+// Each half walks the index from where it begins. In one, what is not due yet
+// in the foreground would be walked before what is due in the background.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	rows, err := q.db.Query(ctx, due, arg.ProjectID, arg.Now, arg.MaxRows)
 	if err != nil {
@@ -134,7 +154,12 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	var items []DueRow
 	for rows.Next() {
 		var i DueRow
-		if err := rows.Scan(&i.RoomID, &i.Kind, &i.ResourceID); err != nil {
+		if err := rows.Scan(
+			&i.RoomID,
+			&i.Kind,
+			&i.ResourceID,
+			&i.Background,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -146,8 +171,8 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 }
 
 const insertState = `-- name: InsertState :execrows
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time)
-values ($1, $2, $3, $4, $5, 1, $6)
+insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background)
+values ($1, $2, $3, $4, $5, 1, $6, $7)
 on conflict do nothing
 `
 
@@ -158,6 +183,7 @@ type InsertStateParams struct {
 	Kind       int16
 	ResourceID string
 	Now        pgtype.Timestamptz
+	Background bool
 }
 
 func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64, error) {
@@ -168,6 +194,7 @@ func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64
 		arg.Kind,
 		arg.ResourceID,
 		arg.Now,
+		arg.Background,
 	)
 	if err != nil {
 		return 0, err
@@ -305,8 +332,10 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 
 const nextDue = `-- name: NextDue :one
 select least(
-    (select min(d.due_time) from mirror_resource_state d
-        where d.project_id = $1 and d.due_time > $2),
+    (select min(f.due_time) from mirror_resource_state f
+        where f.project_id = $1 and f.background = false and f.due_time > $2),
+    (select min(b.due_time) from mirror_resource_state b
+        where b.project_id = $1 and b.background = true and b.due_time > $2),
     (select min(l.lease_until) from mirror_resource_state l
         where l.project_id = $1 and l.due_time <= $2 and l.lease_until > $2)
 )::timestamptz as next_time
@@ -350,7 +379,7 @@ update mirror_resource_state
 set applied_generation = generation, due_time = null, not_before = null,
     settle = settle or due_time is not null,
     attempts = 0, last_error = '', fail_time = null
-where bucket = $1 and project_id = $2 and room_id = $3 and kind <> 1
+where bucket = $1 and project_id = $2 and room_id = $3 and kind between 2 and 5
 `
 
 type QuietChildrenParams struct {
@@ -373,17 +402,19 @@ set generation = generation + 1,
     again_time = least(again_time, $1),
     -- A settle fetch that is brought forward is still owed.
     settle = settle or due_time is not null and generation = applied_generation,
+    background = $2 and (due_time is null or background),
     attempts = case when fail_time is null then attempts else 0 end,
     fail_time = null
-where bucket = $2 and project_id = $3 and room_id = $4 and kind <> 1
+where bucket = $3 and project_id = $4 and room_id = $5 and kind between 2 and 5
 returning kind, resource_id
 `
 
 type RaiseChildrenParams struct {
-	Now       pgtype.Timestamptz
-	Bucket    int16
-	ProjectID string
-	RoomID    string
+	Now        pgtype.Timestamptz
+	Background bool
+	Bucket     int16
+	ProjectID  string
+	RoomID     string
 }
 
 type RaiseChildrenRow struct {
@@ -391,9 +422,11 @@ type RaiseChildrenRow struct {
 	ResourceID string
 }
 
+// Kinds from 6 on are no children: they outlast the room.
 func (q *Queries) RaiseChildren(ctx context.Context, arg RaiseChildrenParams) ([]RaiseChildrenRow, error) {
 	rows, err := q.db.Query(ctx, raiseChildren,
 		arg.Now,
+		arg.Background,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -449,46 +482,96 @@ func (q *Queries) Renew(ctx context.Context, arg RenewParams) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
-const request = `-- name: Request :one
-insert into mirror_resource_state as s (bucket, project_id, room_id, kind, resource_id, generation, due_time)
-values ($1, $2, $3, $4, $5, 1, $6)
+const request = `-- name: Request :many
+insert into mirror_resource_state as s (
+    bucket, project_id, room_id, kind, resource_id, generation, due_time, delete_generation, background
+)
+select r.bucket, r.project_id, r.room_id, r.kind, r.resource_id, 1, $1, case when r.unlisted then 1 end, r.background
+from (
+    select
+        unnest($2::smallint[]) as bucket,
+        unnest($3::text[]) as project_id,
+        unnest($4::text[]) as room_id,
+        unnest($5::smallint[]) as kind,
+        unnest($6::text[]) as resource_id,
+        unnest($7::boolean[]) as unlisted,
+        unnest($8::boolean[]) as background
+) r
+order by r.bucket, r.project_id, r.room_id, r.kind, r.resource_id
 on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     generation = s.generation + 1,
     due_time = least(s.due_time, excluded.due_time),
     again_time = least(s.again_time, excluded.due_time),
     not_before = null,
     settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
+    delete_generation = case
+        when excluded.delete_generation is null then s.delete_generation
+        else s.generation + 1
+    end,
+    background = excluded.background and (s.due_time is null or s.background),
     attempts = 0,
     fail_time = null
-returning generation
+returning project_id, room_id, kind, resource_id, generation
 `
 
 type RequestParams struct {
-	Bucket     int16
+	Now        pgtype.Timestamptz
+	Bucket     []int16
+	ProjectID  []string
+	RoomID     []string
+	Kind       []int16
+	ResourceID []string
+	Unlisted   []bool
+	Background []bool
+}
+
+type RequestRow struct {
 	ProjectID  string
 	RoomID     string
 	Kind       int16
 	ResourceID string
-	Now        pgtype.Timestamptz
+	Generation int64
 }
 
-func (q *Queries) Request(ctx context.Context, arg RequestParams) (int64, error) {
-	row := q.db.QueryRow(ctx, request,
+// In key order, the order of locks.
+func (q *Queries) Request(ctx context.Context, arg RequestParams) ([]RequestRow, error) {
+	rows, err := q.db.Query(ctx, request,
+		arg.Now,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Kind,
 		arg.ResourceID,
-		arg.Now,
+		arg.Unlisted,
+		arg.Background,
 	)
-	var generation int64
-	err := row.Scan(&generation)
-	return generation, err
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RequestRow
+	for rows.Next() {
+		var i RequestRow
+		if err := rows.Scan(
+			&i.ProjectID,
+			&i.RoomID,
+			&i.Kind,
+			&i.ResourceID,
+			&i.Generation,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const retry = `-- name: Retry :execrows
 update mirror_resource_state
-set due_time = $1, not_before = null, attempts = 0, fail_time = null,
+set due_time = $1, not_before = null, attempts = 0, fail_time = null, background = false,
     settle = settle or due_time is not null and generation = applied_generation
 where bucket = $2 and project_id = $3 and room_id = $4
     and kind = $5 and resource_id = $6
@@ -594,21 +677,28 @@ func (q *Queries) States(ctx context.Context, arg StatesParams) ([]MirrorResourc
 
 const wakeRoom = `-- name: WakeRoom :exec
 update mirror_resource_state
-set generation = generation + 1, due_time = $1, attempts = 0, fail_time = null
-where bucket = $2 and project_id = $3 and room_id = $4
-    and kind = 1 and resource_id = '' and due_time is null
+set generation = generation + case when due_time is null then 1 else 0 end,
+    background = $1 and (due_time is null or background),
+    attempts = case when due_time is null then 0 else attempts end,
+    fail_time = null,
+    due_time = coalesce(due_time, $2)
+where bucket = $3 and project_id = $4 and room_id = $5
+    and kind = 1 and resource_id = ''
 `
 
 type WakeRoomParams struct {
-	Now       pgtype.Timestamptz
-	Bucket    int16
-	ProjectID string
-	RoomID    string
+	Background bool
+	Now        pgtype.Timestamptz
+	Bucket     int16
+	ProjectID  string
+	RoomID     string
 }
 
-// A child did not find its room: look at the room, unless that is under way.
+// A child did not find its room: look at the room, unless that is under way. It
+// is as urgent as the most urgent of those who wait for it.
 func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) error {
 	_, err := q.db.Exec(ctx, wakeRoom,
+		arg.Background,
 		arg.Now,
 		arg.Bucket,
 		arg.ProjectID,
@@ -620,12 +710,12 @@ func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) error {
 const writeState = `-- name: WriteState :exec
 with head as (
     update mirror_feed_head h set n = h.n + 1
-    where h.bucket = $13 and $18::smallint <> 0
+    where h.bucket = $14 and $19::smallint <> 0
     returning h.n
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $13, head.n, $14, $15, $16, $17, $18::smallint, $19
+    select $14, head.n, $15, $16, $17, $18, $19::smallint, $20
     from head
 )
 update mirror_resource_state s set
@@ -644,9 +734,10 @@ update mirror_resource_state s set
     fetch_time = $10,
     source_update_time = $11,
     missing_since = $12,
+    background = $13,
     revision = coalesce((select head.n from head), s.revision)
-where s.bucket = $13 and s.project_id = $14 and s.room_id = $15
-    and s.kind = $16 and s.resource_id = $17
+where s.bucket = $14 and s.project_id = $15 and s.room_id = $16
+    and s.kind = $17 and s.resource_id = $18
 `
 
 type WriteStateParams struct {
@@ -662,6 +753,7 @@ type WriteStateParams struct {
 	FetchTime         pgtype.Timestamptz
 	SourceUpdateTime  pgtype.Timestamptz
 	MissingSince      pgtype.Timestamptz
+	Background        bool
 	Bucket            int16
 	ProjectID         string
 	RoomID            string
@@ -688,6 +780,7 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.FetchTime,
 		arg.SourceUpdateTime,
 		arg.MissingSince,
+		arg.Background,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

@@ -1,7 +1,8 @@
 -- name: AcceptEvents :many
 -- One statement, so one round trip and one commit for the whole batch: the
--- events, then the resource states of those that are new, in key order. A hint
--- that only wants a resource to be known is dropped where it has a state.
+-- events, what of the new ones waits to be folded, and the resource states they
+-- raise, in key order. A hint that only wants a resource to be known is dropped
+-- where it has a state.
 --
 -- Answered are the places of the events that were there before, and the
 -- resources raised. Which events are new is looked up only if some are not.
@@ -21,6 +22,29 @@ with recorded as (
 ),
 news as (
     select count(*) = cardinality(@event_id::text[]) as only from recorded
+),
+waiting as (
+    insert into mirror_unfolded_event (
+        bucket, project_id, room_id, kind, resource_id, event_id, type, payload, source_time, receive_time
+    )
+    select
+        f.bucket, f.project_id, f.room_id, f.kind, f.resource_id, f.event_id, f.type, f.payload, f.source_time, f.receive_time
+    from (
+        select
+            unnest(@fold_bucket::smallint[]) as bucket,
+            unnest(@fold_project_id::text[]) as project_id,
+            unnest(@fold_room_id::text[]) as room_id,
+            unnest(@fold_kind::smallint[]) as kind,
+            unnest(@fold_resource_id::text[]) as resource_id,
+            unnest(@fold_event_id::text[]) as event_id,
+            unnest(@fold_type::text[]) as type,
+            unnest(@fold_payload::bytea[]) as payload,
+            unnest(@fold_source_time::timestamptz[]) as source_time,
+            unnest(@fold_receive_time::timestamptz[]) as receive_time
+    ) f
+    where (select news.only from news)
+        or (f.project_id, f.event_id) in (select r.project_id, r.event_id from recorded r)
+    on conflict do nothing
 ),
 hint as (
     select
@@ -79,6 +103,7 @@ raised as (
             else s.generation + 1
         end,
         hint_time = greatest(s.hint_time, excluded.hint_time),
+        background = false,
         -- Counts only while leased: a claim clears it.
         again_time = least(s.again_time, excluded.again_time),
         attempts = case when s.fail_time is null then s.attempts else 0 end,

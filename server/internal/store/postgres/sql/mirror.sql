@@ -47,10 +47,10 @@ for update of s for share of r;
 -- name: WriteDocument :execrows
 -- Gives the lease back and writes the document if it changed, all in the order of
 -- locks, provided that everything the decision rests on still stands: the lease is
--- held, the room lives in the same epoch, nothing came in for the state (that
--- would have raised its generation or moved its due time), and the stored document
--- is the one that was seen. A claim that waited for somebody else's may have seen
--- the one before.
+-- held, the room lives in the same epoch, nothing came in for the state (that would
+-- have raised its generation, moved its due time or brought it to the fore), and
+-- the stored document is the one that was seen. A claim that waited for somebody
+-- else's may have seen the one before.
 with held as materialized (
     select s.generation
     from mirror_resource_state s
@@ -62,7 +62,7 @@ with held as materialized (
     where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
         and s.kind = @kind and s.resource_id = @resource_id
         and s.lease_token = @token
-        and s.generation = @seen_generation and s.settle = @seen_settle
+        and s.generation = @seen_generation and s.settle = @seen_settle and s.background = @seen_background
         and s.due_time is not distinct from @seen_due_time -- with "=", the index on it would look good
         and r.epoch = @epoch and r.delete_time is null
         and coalesce(d.epoch, 0) = @seen_epoch
@@ -118,6 +118,7 @@ update mirror_resource_state s set
     fetch_time = @fetch_time,
     source_update_time = @source_update_time,
     missing_since = @missing_since,
+    background = @background,
     revision = coalesce((select head.n from head), s.revision)
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id

@@ -1,18 +1,39 @@
 -- name: Due :many
-select room_id, kind, resource_id
-from mirror_resource_state
-where project_id = @project_id
-    and due_time <= @now
-    and (lease_until is null or lease_until <= @now)
-order by due_time
+-- Each half walks the index from where it begins. In one, what is not due yet
+-- in the foreground would be walked before what is due in the background.
+select d.room_id, d.kind, d.resource_id, d.background
+from (
+    (
+        select f.room_id, f.kind, f.resource_id, f.background, f.due_time
+        from mirror_resource_state f
+        where f.project_id = @project_id and f.background = false
+            and f.due_time <= @now
+            and (f.lease_until is null or f.lease_until <= @now)
+        order by f.due_time
+        limit @max_rows
+    )
+    union all
+    (
+        select b.room_id, b.kind, b.resource_id, b.background, b.due_time
+        from mirror_resource_state b
+        where b.project_id = @project_id and b.background = true
+            and b.due_time <= @now
+            and (b.lease_until is null or b.lease_until <= @now)
+        order by b.due_time
+        limit @max_rows
+    )
+) d
+order by d.background, d.due_time
 limit @max_rows;
 
 -- name: NextDue :one
 -- The first time at which something not due now becomes due, or a lease on
 -- something due ends.
 select least(
-    (select min(d.due_time) from mirror_resource_state d
-        where d.project_id = @project_id and d.due_time > @now),
+    (select min(f.due_time) from mirror_resource_state f
+        where f.project_id = @project_id and f.background = false and f.due_time > @now),
+    (select min(b.due_time) from mirror_resource_state b
+        where b.project_id = @project_id and b.background = true and b.due_time > @now),
     (select min(l.lease_until) from mirror_resource_state l
         where l.project_id = @project_id and l.due_time <= @now and l.lease_until > @now)
 )::timestamptz as next_time;
@@ -101,32 +122,40 @@ update mirror_resource_state s set
     fetch_time = @fetch_time,
     source_update_time = @source_update_time,
     missing_since = @missing_since,
+    background = @background,
     revision = coalesce((select head.n from head), s.revision)
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id;
 
 -- name: WakeRoom :exec
--- A child did not find its room: look at the room, unless that is under way.
+-- A child did not find its room: look at the room, unless that is under way. It
+-- is as urgent as the most urgent of those who wait for it.
 update mirror_resource_state
-set generation = generation + 1, due_time = @now, attempts = 0, fail_time = null
+set generation = generation + case when due_time is null then 1 else 0 end,
+    background = @background and (due_time is null or background),
+    attempts = case when due_time is null then 0 else attempts end,
+    fail_time = null,
+    due_time = coalesce(due_time, @now)
 where bucket = @bucket and project_id = @project_id and room_id = @room_id
-    and kind = 1 and resource_id = '' and due_time is null;
+    and kind = 1 and resource_id = '';
 
 -- name: InsertState :execrows
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time)
-values (@bucket, @project_id, @room_id, @kind, @resource_id, 1, @now)
+insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background)
+values (@bucket, @project_id, @room_id, @kind, @resource_id, 1, @now, @background)
 on conflict do nothing;
 
 -- name: RaiseChildren :many
+-- Kinds from 6 on are no children: they outlast the room.
 update mirror_resource_state
 set generation = generation + 1,
     due_time = least(due_time, greatest(@now, not_before)),
     again_time = least(again_time, @now),
     -- A settle fetch that is brought forward is still owed.
     settle = settle or due_time is not null and generation = applied_generation,
+    background = @background and (due_time is null or background),
     attempts = case when fail_time is null then attempts else 0 end,
     fail_time = null
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind <> 1
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind between 2 and 5
 returning kind, resource_id;
 
 -- name: QuietChildren :exec
@@ -136,24 +165,43 @@ update mirror_resource_state
 set applied_generation = generation, due_time = null, not_before = null,
     settle = settle or due_time is not null,
     attempts = 0, last_error = '', fail_time = null
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind <> 1;
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind between 2 and 5;
 
--- name: Request :one
-insert into mirror_resource_state as s (bucket, project_id, room_id, kind, resource_id, generation, due_time)
-values (@bucket, @project_id, @room_id, @kind, @resource_id, 1, @now)
+-- name: Request :many
+-- In key order, the order of locks.
+insert into mirror_resource_state as s (
+    bucket, project_id, room_id, kind, resource_id, generation, due_time, delete_generation, background
+)
+select r.bucket, r.project_id, r.room_id, r.kind, r.resource_id, 1, @now, case when r.unlisted then 1 end, r.background
+from (
+    select
+        unnest(@bucket::smallint[]) as bucket,
+        unnest(@project_id::text[]) as project_id,
+        unnest(@room_id::text[]) as room_id,
+        unnest(@kind::smallint[]) as kind,
+        unnest(@resource_id::text[]) as resource_id,
+        unnest(@unlisted::boolean[]) as unlisted,
+        unnest(@background::boolean[]) as background
+) r
+order by r.bucket, r.project_id, r.room_id, r.kind, r.resource_id
 on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     generation = s.generation + 1,
     due_time = least(s.due_time, excluded.due_time),
     again_time = least(s.again_time, excluded.due_time),
     not_before = null,
     settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
+    delete_generation = case
+        when excluded.delete_generation is null then s.delete_generation
+        else s.generation + 1
+    end,
+    background = excluded.background and (s.due_time is null or s.background),
     attempts = 0,
     fail_time = null
-returning generation;
+returning project_id, room_id, kind, resource_id, generation;
 
 -- name: Retry :execrows
 update mirror_resource_state
-set due_time = @now, not_before = null, attempts = 0, fail_time = null,
+set due_time = @now, not_before = null, attempts = 0, fail_time = null, background = false,
     settle = settle or due_time is not null and generation = applied_generation
 where bucket = @bucket and project_id = @project_id and room_id = @room_id
     and kind = @kind and resource_id = @resource_id

@@ -1,0 +1,81 @@
+-- name: Sweep :one
+select * from mirror_sweep where project_id = @project_id;
+
+-- name: UpsertSweep :execrows
+-- Under a lease, if a token is given.
+with held as (
+    select s.generation from mirror_resource_state s
+    where s.bucket = @bucket and s.project_id = @project_id and s.room_id = '' and s.kind = 8 and s.resource_id = ''
+        and (s.lease_token = sqlc.narg('token')::bytea or sqlc.narg('token')::bytea is null)
+    for update
+)
+insert into mirror_sweep (
+    project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
+    begin_time, end_time, full_time, problem
+)
+select
+    @project_id, @sweep_id, @is_full, @is_done, @list_cursor, @listed, @known, @raised, @vanished,
+    @begin_time, @end_time, @full_time, @problem
+from held
+on conflict (project_id) do update set
+    sweep_id = excluded.sweep_id,
+    is_full = excluded.is_full,
+    is_done = excluded.is_done,
+    list_cursor = excluded.list_cursor,
+    listed = excluded.listed,
+    known = excluded.known,
+    raised = excluded.raised,
+    vanished = excluded.vanished,
+    begin_time = excluded.begin_time,
+    end_time = excluded.end_time,
+    full_time = excluded.full_time,
+    problem = excluded.problem;
+
+-- name: HurrySweep :exec
+-- The sweep under way goes on at once, if nobody is at it.
+update mirror_resource_state
+set due_time = @now, not_before = null, attempts = 0, fail_time = null, background = false
+where bucket = @bucket and project_id = @project_id and room_id = '' and kind = 8 and resource_id = '';
+
+-- name: RoomsByID :many
+select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
+    r.organization_id, r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,
+    coalesce(s.revision, 0)::bigint as revision,
+    coalesce(s.generation > s.applied_generation, false)::boolean as stale
+from (
+    select unnest(@bucket::smallint[]) as bucket, unnest(@room_id::text[]) as room_id
+) k
+join mirror_room r
+    on r.bucket = k.bucket and r.project_id = @project_id and r.room_id = k.room_id
+left join mirror_resource_state s
+    on s.bucket = r.bucket and s.project_id = r.project_id and s.room_id = r.room_id
+    and s.kind = 1 and s.resource_id = ''
+order by r.room_id;
+
+-- name: StoredRoom :one
+select source_json, content_sha256, data, data_problem
+from mirror_room
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and delete_time is null;
+
+-- name: StoredDocument :one
+select d.content, d.content_sha256, d.size, d.derive_version, d.data, d.data_problem, d.plain_text
+from mirror_document d
+join mirror_room r
+    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
+    and r.epoch = d.epoch and r.delete_time is null
+where d.bucket = @bucket and d.project_id = @project_id and d.room_id = @room_id
+    and d.kind = @kind and d.resource_id = @resource_id;
+
+-- name: DistrustRoom :exec
+-- No content has this hash, so the next apply writes the row anew.
+update mirror_room set content_sha256 = ''
+where bucket = @bucket and project_id = @project_id and room_id = @room_id;
+
+-- name: DistrustDocument :exec
+-- Readers tell copies apart by their hash, so it stays; no code has this version.
+update mirror_document set derive_version = -1
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind and resource_id = @resource_id;
+
+-- name: DistrustThread :exec
+update mirror_thread set content_sha256 = ''
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id;

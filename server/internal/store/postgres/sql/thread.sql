@@ -1,0 +1,362 @@
+-- name: LockThread :one
+-- Locks the thread's state, then its room against a change of epoch, and reads
+-- which copy is stored. No row means that the lease is lost or that there is no
+-- living room.
+select
+    sqlc.embed(s),
+    r.epoch as room_epoch,
+    coalesce(t.epoch, 0)::bigint as thread_epoch,
+    t.content_sha256,
+    t.delete_time
+from mirror_resource_state s
+join mirror_room r
+    on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+left join mirror_thread t
+    on t.bucket = s.bucket and t.project_id = s.project_id and t.room_id = s.room_id
+    and t.thread_id = s.resource_id
+where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+    and s.kind = @kind and s.resource_id = @resource_id
+    and s.lease_token = @token
+    and r.delete_time is null
+for update of s for share of r;
+
+-- name: UpsertThreads :exec
+insert into mirror_thread (
+    bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, update_time,
+    resolved, visibility, metadata, metadata_text, comment_count, data_problem
+)
+select
+    @bucket, @project_id, @room_id, t.thread_id, @epoch, t.source_json, t.content_sha256, t.create_time, t.update_time,
+    t.resolved, t.visibility, t.metadata, t.metadata_text, t.comment_count, t.data_problem
+from (
+    select
+        unnest(@thread_id::text[]) as thread_id,
+        unnest(@source_json::bytea[]) as source_json,
+        unnest(@content_sha256::bytea[]) as content_sha256,
+        unnest(@create_time::timestamptz[]) as create_time,
+        unnest(@update_time::timestamptz[]) as update_time,
+        unnest(@resolved::boolean[]) as resolved,
+        unnest(@visibility::text[]) as visibility,
+        unnest(@metadata::jsonb[]) as metadata,
+        unnest(@metadata_text::jsonb[]) as metadata_text,
+        unnest(@comment_count::integer[]) as comment_count,
+        unnest(@data_problem::text[]) as data_problem
+) t
+order by t.thread_id
+on conflict (bucket, project_id, room_id, thread_id) do update set
+    epoch = excluded.epoch,
+    source_json = excluded.source_json,
+    content_sha256 = excluded.content_sha256,
+    create_time = excluded.create_time,
+    update_time = excluded.update_time,
+    resolved = excluded.resolved,
+    visibility = excluded.visibility,
+    metadata = excluded.metadata,
+    metadata_text = excluded.metadata_text,
+    comment_count = excluded.comment_count,
+    data_problem = excluded.data_problem,
+    delete_time = null;
+
+-- name: DeleteComments :exec
+-- All that belongs to the comments of some threads.
+with reaction as (
+    delete from mirror_comment_reaction r
+    where r.bucket = @bucket and r.project_id = @project_id and r.room_id = @room_id and r.thread_id = any(@thread_id::text[])
+),
+attachment as (
+    delete from mirror_comment_attachment a
+    where a.bucket = @bucket and a.project_id = @project_id and a.room_id = @room_id and a.thread_id = any(@thread_id::text[])
+),
+mention as (
+    delete from mirror_comment_mention m
+    where m.bucket = @bucket and m.project_id = @project_id and m.room_id = @room_id and m.thread_id = any(@thread_id::text[])
+)
+delete from mirror_comment c
+where c.bucket = @bucket and c.project_id = @project_id and c.room_id = @room_id and c.thread_id = any(@thread_id::text[]);
+
+-- name: InsertComments :exec
+insert into mirror_comment (
+    bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, edit_time, delete_time,
+    source_json, body, plain_text, markdown, metadata
+)
+select
+    @bucket, @project_id, @room_id, unnest(@thread_id::text[]), unnest(@comment_id::text[]), unnest(@user_id::text[]),
+    unnest(@create_time::timestamptz[]), unnest(@edit_time::timestamptz[]), unnest(@delete_time::timestamptz[]),
+    unnest(@source_json::bytea[]), unnest(@body::jsonb[]), unnest(@plain_text::text[]), unnest(@markdown::text[]),
+    unnest(@metadata::jsonb[]);
+
+-- name: InsertReactions :exec
+insert into mirror_comment_reaction (bucket, project_id, room_id, thread_id, comment_id, emoji, user_id, create_time)
+select
+    @bucket, @project_id, @room_id, unnest(@thread_id::text[]), unnest(@comment_id::text[]),
+    unnest(@emoji::text[]), unnest(@user_id::text[]), unnest(@create_time::timestamptz[]);
+
+-- name: InsertAttachments :exec
+insert into mirror_comment_attachment (bucket, project_id, room_id, thread_id, comment_id, attachment_id, name, mime_type, size)
+select
+    @bucket, @project_id, @room_id, unnest(@thread_id::text[]), unnest(@comment_id::text[]),
+    unnest(@attachment_id::text[]), unnest(@name::text[]), unnest(@mime_type::text[]), unnest(@size::bigint[]);
+
+-- name: InsertMentions :exec
+insert into mirror_comment_mention (bucket, project_id, room_id, thread_id, comment_id, kind, mentioned_id, via_group)
+select
+    @bucket, @project_id, @room_id, unnest(@thread_id::text[]), unnest(@comment_id::text[]),
+    unnest(@kind::text[]), unnest(@mentioned_id::text[]), unnest(@via_group::text[]);
+
+-- name: TombstoneThread :exec
+update mirror_thread set delete_time = @delete_time
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id;
+
+-- name: LockThreadStates :many
+-- Those of all threads of the room, and that of their list, which is the first.
+select * from mirror_resource_state
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = 4
+order by resource_id
+for update;
+
+-- name: InsertThreadStates :many
+-- Threads that nobody has heard of: caught up with what the list shows, or due.
+insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, background, fetch_time
+)
+select @bucket, @project_id, @room_id, 4, t.thread_id, 1, @applied_generation, @due_time, @background, @fetch_time
+from (select unnest(@thread_id::text[]) as thread_id) t
+order by t.thread_id
+on conflict do nothing
+returning resource_id;
+
+-- name: LockRoomEpoch :one
+-- Against a change of epoch.
+select epoch from mirror_room
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and delete_time is null
+for share;
+
+-- name: ThreadCopies :many
+select thread_id, epoch, content_sha256, delete_time
+from mirror_thread
+where bucket = @bucket and project_id = @project_id and room_id = @room_id;
+
+-- name: RaiseThreads :exec
+-- As an event raises them.
+update mirror_resource_state s
+set generation = s.generation + 1,
+    due_time = least(s.due_time, greatest(@now, s.not_before)),
+    again_time = least(s.again_time, @now),
+    settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
+    delete_generation = case when r.unlisted then s.generation + 1 else s.delete_generation end,
+    background = @background and (s.due_time is null or s.background),
+    attempts = case when s.fail_time is null then s.attempts else 0 end,
+    fail_time = null
+from (
+    select unnest(@thread_id::text[]) as thread_id, unnest(@unlisted::boolean[]) as unlisted
+) r
+where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+    and s.kind = 4 and s.resource_id = r.thread_id;
+
+-- name: AnnounceThreads :exec
+-- Takes as many change numbers as there are threads, last in the transaction.
+with head as (
+    update mirror_feed_head h set n = h.n + cardinality(@thread_id::text[])
+    where h.bucket = @bucket
+    returning h.n - cardinality(@thread_id::text[]) as before
+),
+entry as (
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
+    select @bucket, head.before + t.i, @project_id, @room_id, 4, t.thread_id, 1, @now
+    from head, (
+        select generate_series(1, cardinality(@thread_id::text[])) as i, unnest(@thread_id::text[]) as thread_id
+    ) t
+    returning n, resource_id
+)
+update mirror_resource_state s set revision = entry.n
+from entry
+where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+    and s.kind = 4 and s.resource_id = entry.resource_id;
+
+-- name: CleanThreads :many
+with old as (
+    delete from mirror_thread t
+    where t.bucket = @bucket and t.project_id = @project_id and t.room_id = @room_id
+        -- With the epoch, as for documents.
+        and (t.thread_id, t.epoch) in (
+            select o.thread_id, o.epoch
+            from mirror_thread o
+            join mirror_room r
+                on r.bucket = o.bucket and r.project_id = o.project_id and r.room_id = o.room_id
+            where o.bucket = @bucket and o.project_id = @project_id and o.room_id = @room_id
+                and o.epoch < r.epoch and r.delete_time is null
+            order by o.thread_id
+            limit @max_rows
+        )
+    returning t.thread_id
+),
+reaction as (
+    delete from mirror_comment_reaction r
+    where r.bucket = @bucket and r.project_id = @project_id and r.room_id = @room_id and r.thread_id in (select old.thread_id from old)
+),
+attachment as (
+    delete from mirror_comment_attachment a
+    where a.bucket = @bucket and a.project_id = @project_id and a.room_id = @room_id and a.thread_id in (select old.thread_id from old)
+),
+mention as (
+    delete from mirror_comment_mention m
+    where m.bucket = @bucket and m.project_id = @project_id and m.room_id = @room_id and m.thread_id in (select old.thread_id from old)
+),
+comment as (
+    delete from mirror_comment c
+    where c.bucket = @bucket and c.project_id = @project_id and c.room_id = @room_id and c.thread_id in (select old.thread_id from old)
+)
+select old.thread_id from old;
+
+-- name: CleanActiveUsers :execrows
+delete from mirror_active_user u
+where u.bucket = @bucket and u.project_id = @project_id and u.room_id = @room_id
+    and (u.connection_id, u.epoch) in (
+        select o.connection_id, o.epoch
+        from mirror_active_user o
+        join mirror_room r
+            on r.bucket = o.bucket and r.project_id = o.project_id and r.room_id = o.room_id
+        where o.bucket = @bucket and o.project_id = @project_id and o.room_id = @room_id
+            and o.epoch < r.epoch and r.delete_time is null
+        order by o.connection_id
+        limit @max_rows
+    );
+
+-- name: Thread :one
+-- A tombstone of a room is one epoch above what was in it.
+select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
+    t.metadata, t.data_problem,
+    coalesce(t.delete_time, r.delete_time)::timestamptz as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    coalesce(s.revision, 0)::bigint as revision,
+    coalesce(s.generation > s.applied_generation, false)::boolean as stale
+from mirror_thread t
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or @deleted::boolean)
+        or @deleted::boolean and r.epoch = t.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
+    and s.kind = 4 and s.resource_id = t.thread_id
+where t.bucket = @bucket and t.project_id = @project_id and t.room_id = @room_id and t.thread_id = @thread_id;
+
+-- name: Threads :many
+select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
+    t.metadata, t.data_problem,
+    coalesce(t.delete_time, r.delete_time)::timestamptz as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    coalesce(s.revision, 0)::bigint as revision,
+    coalesce(s.generation > s.applied_generation, false)::boolean as stale
+from mirror_thread t
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or @deleted::boolean)
+        or @deleted::boolean and r.epoch = t.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
+    and s.kind = 4 and s.resource_id = t.thread_id
+where t.project_id = @project_id
+    and (@room_id::text = '' or t.room_id = @room_id)
+    and (t.room_id, t.thread_id) > (@after_room::text, @after_id::text)
+    and (sqlc.narg('resolved')::boolean is null or t.resolved = sqlc.narg('resolved')::boolean)
+    and (sqlc.narg('metadata')::jsonb is null or t.metadata_text @> sqlc.narg('metadata')::jsonb)
+    and (sqlc.narg('updated_since')::timestamptz is null
+        or coalesce(t.update_time, t.create_time) >= sqlc.narg('updated_since')::timestamptz)
+    and (@author::text = '' or exists (
+        select from mirror_comment c
+        where c.bucket = t.bucket and c.project_id = t.project_id and c.room_id = t.room_id and c.thread_id = t.thread_id
+            and c.user_id = @author and (c.delete_time is null or @deleted::boolean)
+    ))
+    and (@mentioned::text = '' or exists (
+        select from mirror_comment_mention m
+        where m.bucket = t.bucket and m.project_id = t.project_id and m.room_id = t.room_id and m.thread_id = t.thread_id
+            and m.kind = 'user' and m.mentioned_id = @mentioned
+    ))
+order by t.room_id, t.thread_id
+limit @max_rows;
+
+-- name: Comment :one
+select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time, c.source_json,
+    coalesce(t.delete_time, r.delete_time)::timestamptz as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    coalesce(s.revision, 0)::bigint as revision,
+    coalesce(s.generation > s.applied_generation, false)::boolean as stale
+from mirror_comment c
+join mirror_thread t
+    on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or @deleted::boolean)
+        or @deleted::boolean and r.epoch = t.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
+    and s.kind = 4 and s.resource_id = t.thread_id
+where c.bucket = @bucket and c.project_id = @project_id and c.room_id = @room_id and c.thread_id = @thread_id
+    and c.comment_id = @comment_id
+    and (c.delete_time is null or @deleted::boolean);
+
+-- name: Comments :many
+select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time, c.source_json,
+    coalesce(t.delete_time, r.delete_time)::timestamptz as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    coalesce(s.revision, 0)::bigint as revision,
+    coalesce(s.generation > s.applied_generation, false)::boolean as stale
+from mirror_comment c
+join mirror_thread t
+    on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or @deleted::boolean)
+        or @deleted::boolean and r.epoch = t.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
+    and s.kind = 4 and s.resource_id = t.thread_id
+where c.project_id = @project_id
+    and (@room_id::text = '' or c.room_id = @room_id)
+    and (@thread_id::text = '' or c.thread_id = @thread_id)
+    and (c.room_id, c.thread_id, c.create_time, c.comment_id)
+        > (@after_room::text, @after_thread::text, @after_time::timestamptz, @after_id::text)
+    and (@author::text = '' or c.user_id = @author)
+    and (c.delete_time is null or @deleted::boolean)
+    and (sqlc.narg('updated_since')::timestamptz is null
+        or greatest(c.create_time, c.edit_time, c.delete_time) >= sqlc.narg('updated_since')::timestamptz)
+    and (@mentioned::text = '' or exists (
+        select from mirror_comment_mention m
+        where m.bucket = c.bucket and m.project_id = c.project_id and m.room_id = c.room_id and m.thread_id = c.thread_id
+            and m.comment_id = c.comment_id and m.kind = 'user' and m.mentioned_id = @mentioned
+    ))
+order by c.room_id, c.thread_id, c.create_time, c.comment_id
+limit @max_rows;
+
+-- name: StoredThread :one
+select t.source_json, t.content_sha256, t.metadata, t.data_problem
+from mirror_thread t
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and r.epoch = t.epoch and r.delete_time is null
+where t.bucket = @bucket and t.project_id = @project_id and t.room_id = @room_id and t.thread_id = @thread_id
+    and t.delete_time is null;
+
+-- name: StoredComments :many
+select comment_id, user_id, create_time, edit_time, delete_time, source_json, body, plain_text, markdown, metadata
+from mirror_comment
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
+order by create_time, comment_id;
+
+-- name: StoredReactions :many
+select comment_id, emoji, user_id, create_time
+from mirror_comment_reaction
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
+order by comment_id, emoji, user_id;
+
+-- name: StoredAttachments :many
+select comment_id, attachment_id, name, mime_type, size
+from mirror_comment_attachment
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
+order by comment_id, attachment_id;
+
+-- name: StoredMentions :many
+select comment_id, kind, mentioned_id, via_group
+from mirror_comment_mention
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
+order by comment_id, kind, mentioned_id, via_group;

@@ -1,0 +1,201 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// Sweep reads by key.
+func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Sweep, error) {
+	sweep, err := readSweep(ctx, s.q, project)
+	if err != nil {
+		return mirror.Sweep{}, classify(ctx, fmt.Errorf("read sweep: %w", err))
+	}
+	return sweep, nil
+}
+
+func readSweep(ctx context.Context, q *dbq.Queries, project mirror.ProjectID) (mirror.Sweep, error) {
+	row, err := q.Sweep(ctx, string(project))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return mirror.Sweep{Project: project}, nil
+	}
+	return mirror.Sweep{
+		Project: project, ID: row.SweepID, Full: row.IsFull, Done: row.IsDone, Cursor: row.ListCursor,
+		Listed: row.Listed, Known: row.Known, Raised: row.Raised, Vanished: row.Vanished,
+		BeginTime: from(row.BeginTime), EndTime: from(row.EndTime), FullTime: from(row.FullTime), Problem: row.Problem,
+	}, err
+}
+
+func sweepOf(project mirror.ProjectID) mirror.Resource {
+	return mirror.Resource{Project: project, Kind: mirror.KindSweep}
+}
+
+// writeSweep is the row of a sweep, written only under the token if one is given.
+func writeSweep(w mirror.Sweep, token []byte) dbq.UpsertSweepParams {
+	return dbq.UpsertSweepParams{
+		ProjectID: string(w.Project), SweepID: w.ID, IsFull: w.Full, IsDone: w.Done, ListCursor: text(w.Cursor),
+		Listed: w.Listed, Known: w.Known, Raised: w.Raised, Vanished: w.Vanished,
+		BeginTime: at(w.BeginTime), EndTime: at(w.EndTime), FullTime: at(w.FullTime), Problem: text(w.Problem),
+		Bucket: sweepOf(w.Project).Bucket(), Token: token,
+	}
+}
+
+// PlanSweep takes the lease away from a sweep that it replaces, or that one would
+// go on to overwrite the plan.
+func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep, error) {
+	r := sweepOf(project)
+	var sweep mirror.Sweep
+	err := s.tx(ctx, "plan sweep", func(q, later *dbq.Queries) error {
+		st, fresh, err := lockRoom(ctx, q, r, false, now)
+		if err != nil {
+			return err
+		}
+		if sweep, err = readSweep(ctx, q, project); err != nil {
+			return err
+		}
+		if sweep.ID != "" && !sweep.Done && (sweep.Full || !full) {
+			return later.HurrySweep(ctx, dbq.HurrySweepParams{Now: at(now), Bucket: r.Bucket(), ProjectID: string(project)})
+		}
+		sweep = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: from(at(now)), FullTime: sweep.FullTime}
+		if !fresh {
+			st.Generation++
+		}
+		st.Due, st.NotBefore, st.Attempts, st.FailTime, st.Background = now, time.Time{}, 0, time.Time{}, false
+		if _, err := later.UpsertSweep(ctx, writeSweep(sweep, nil)); err != nil {
+			return err
+		}
+		return later.WriteState(ctx, writeState(r, st, 0, now))
+	})
+	if err != nil {
+		return mirror.Sweep{}, err
+	}
+	return sweep, nil
+}
+
+// SaveSweep is one conditional statement.
+func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) error {
+	sweep.Project = lease.Resource.Project
+	var n int64
+	err := retry(ctx, func() (err error) {
+		n, err = s.q.UpsertSweep(ctx, writeSweep(sweep, lease.Token[:]))
+		return err
+	})
+	if err != nil {
+		return classify(ctx, fmt.Errorf("save sweep: %w", err))
+	}
+	if n == 0 {
+		return store.ErrLeaseLost
+	}
+	return nil
+}
+
+// ApplySweep leaves it to what was asked for meanwhile to begin at once.
+func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next, now time.Time) (mirror.Applied, error) {
+	r := lease.Resource
+	sweep.Project = r.Project
+	var out mirror.Applied
+	err := s.tx(ctx, "apply sweep", func(q, later *dbq.Queries) error {
+		out = mirror.Applied{}
+		st, _, err := lockLeased(ctx, q, lease)
+		if err != nil {
+			return err
+		}
+		if _, err := later.UpsertSweep(ctx, writeSweep(sweep, lease.Token[:])); err != nil {
+			return err
+		}
+		st = st.Succeed(lease, sweep.BeginTime, now, 0)
+		if st.Due.IsZero() {
+			st.Due = next
+		}
+		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
+		return later.WriteState(ctx, writeState(r, st, 0, now))
+	})
+	if err != nil {
+		return mirror.Applied{}, err
+	}
+	return out, nil
+}
+
+// RoomsByID is one statement for all of them.
+func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+	arg := dbq.RoomsByIDParams{ProjectID: string(project)}
+	for _, id := range ids {
+		arg.Bucket = append(arg.Bucket, mirror.Bucket(project, string(id)))
+		arg.RoomID = append(arg.RoomID, string(id))
+	}
+	rows, err := s.q.RoomsByID(ctx, arg)
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("read %d rooms: %w", len(ids), err))
+	}
+	out := make([]mirror.Room, 0, len(rows))
+	for _, row := range rows {
+		out = append(out, roomOf(project, dbq.RoomsRow(row)))
+	}
+	return out, nil
+}
+
+// Stored reads by key.
+func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
+	out, err := s.stored(ctx, r)
+	if err != nil {
+		return mirror.Stored{}, classify(ctx, fmt.Errorf("read what is stored of a %s: %w", r.Kind, err))
+	}
+	return out, nil
+}
+
+func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
+	switch r.Kind {
+	case mirror.KindRoom:
+		row, err := s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+		out := mirror.Stored{Content: row.SourceJson, Data: row.Data, DataProblem: row.DataProblem}
+		copy(out.SHA256[:], row.ContentSha256)
+		return out, err
+	case mirror.KindStorage, mirror.KindYdoc:
+		row, err := s.q.StoredDocument(ctx, dbq.StoredDocumentParams{
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		})
+		if err != nil {
+			return mirror.Stored{}, err
+		}
+		out := mirror.Stored{DeriveVersion: int(row.DeriveVersion), Data: row.Data, DataProblem: row.DataProblem, Text: row.PlainText}
+		copy(out.SHA256[:], row.ContentSha256)
+		if out.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
+			out.Content = row.Content // damaged, which its hash will show
+		}
+		return out, nil
+	case mirror.KindThread:
+		return s.storedThread(ctx, r)
+	default:
+		return mirror.Stored{}, store.ErrNotFound
+	}
+}
+
+// Distrust makes the stored copy look like another one.
+func (s *Store) Distrust(ctx context.Context, r mirror.Resource) error {
+	var err error
+	switch r.Kind {
+	case mirror.KindRoom:
+		err = s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+	case mirror.KindStorage, mirror.KindYdoc:
+		err = s.q.DistrustDocument(ctx, dbq.DistrustDocumentParams{
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		})
+	case mirror.KindThread:
+		err = s.q.DistrustThread(ctx, dbq.DistrustThreadParams{
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
+		})
+	default: // nothing of the others is derived
+	}
+	if err != nil {
+		return classify(ctx, fmt.Errorf("distrust what is stored of a %s: %w", r.Kind, err))
+	}
+	return nil
+}
