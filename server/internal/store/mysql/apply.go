@@ -105,7 +105,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 			change = mirror.ChangeUpserted
 		}
 		if reborn || !st.MissingSince.IsZero() {
-			if out.Woken, err = raiseChildren(ctx, q, r, now); err != nil {
+			if out.Woken, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
 				return err
 			}
 		}
@@ -138,10 +138,10 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 }
 
 // raiseChildren raises everything known to be in the room, and what every room
-// has whether it was heard of or not.
-func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, now time.Time) ([]mirror.Resource, error) {
+// has whether it was heard of or not. It is as urgent as the room.
+func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, background bool, now time.Time) ([]mirror.Resource, error) {
 	if err := q.RaiseChildren(ctx, dbq.RaiseChildrenParams{
-		Now: at(now), Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room),
+		Background: background, Now: at(now), Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room),
 	}); err != nil {
 		return nil, err
 	}
@@ -154,12 +154,12 @@ func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, now ti
 	for _, row := range rows {
 		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID)})
 	}
-	for _, kind := range mirror.Kinds() {
+	for _, kind := range mirror.RoomKinds() {
 		child := mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind}
-		if kind == mirror.KindRoom || slices.Contains(woken, child) {
+		if slices.Contains(woken, child) {
 			continue
 		}
-		fresh, err := insertState(ctx, q, child, now)
+		fresh, err := insertState(ctx, q, child, background, now)
 		if err != nil {
 			return nil, err
 		}
@@ -264,6 +264,14 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 				return err
 			}
 		}
+		if deleted {
+			// Those, too, that were entered in a room nobody had mirrored.
+			if _, err := q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
+				LeaveTime: at(now), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room),
+			}); err != nil {
+				return err
+			}
+		}
 		st = st.Vanish(lease, now, settle, deleted)
 		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
 		return finish(ctx, q, r, st, change, now)
@@ -276,13 +284,13 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 	var out mirror.Applied
 	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q *queries) error {
 		out = mirror.Applied{}
-		roomState, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), f.Now)
+		roomState, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, f.Now)
 		if err != nil {
 			return err
 		}
 		gone := h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero()
 		if !gone {
-			if out.Woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, f.Now); err != nil {
+			if out.Woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, lease.Background, f.Now); err != nil {
 				return err
 			}
 		}

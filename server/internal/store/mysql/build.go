@@ -143,6 +143,7 @@ values ` + repeat("(?, ?, ?, ?, ?, 1, ?, ?, true, ?, ?, '')", n) + `
 on duplicate key update
     due_time = least(coalesce(due_time, ` + wish + `), ` + wish + `),
     settle = true,
+    background = false,
     delete_generation = if(values(delete_generation) is null, delete_generation, generation + 1),
     hint_time = greatest(coalesce(hint_time, values(hint_time)), coalesce(values(hint_time), hint_time)),
     -- Counts only while leased: a claim clears it.
@@ -176,11 +177,17 @@ func (q *queries) raise(ctx context.Context, wanted []raise) (allNew bool, err e
 }
 
 func requestSQL(n int) string {
-	return `insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
-values ` + repeat("(?, ?, ?, ?, ?, 1, ?, '')", n) + `
+	return `insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id,
+    generation, due_time, delete_generation, background, last_error
+)
+values ` + repeat("(?, ?, ?, ?, ?, 1, ?, ?, ?, '')", n) + `
 on duplicate key update
     -- A settle fetch that is brought forward is still owed.
     settle = settle or (due_time is not null and generation = applied_generation),
+    -- What is wanted at once does not become less urgent by being wanted again.
+    background = values(background) and (due_time is null or background),
+    delete_generation = if(values(delete_generation) is null, delete_generation, generation + 1),
     due_time = least(coalesce(due_time, values(due_time)), values(due_time)),
     again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
     generation = generation + 1,
@@ -189,14 +196,16 @@ on duplicate key update
     fail_time = null`
 }
 
-// request raises each resource and lifts its failures and backoffs.
-func (q *queries) request(ctx context.Context, resources []mirror.Resource, now time.Time) error {
-	return chunks(resources, maxRows, func(resources []mirror.Resource) error {
-		args := make([]any, 0, 6*len(resources))
-		for _, r := range resources {
-			args = append(appendKey(args, r), at(now))
+// request raises each resource and lifts its failures and backoffs. No resource is
+// there twice.
+func (q *queries) request(ctx context.Context, requests []mirror.Request, now time.Time) error {
+	return chunks(requests, maxRows, func(requests []mirror.Request) error {
+		args := make([]any, 0, 8*len(requests))
+		for _, r := range requests {
+			deleted := sql.NullInt64{Int64: 1, Valid: r.Unlisted}
+			args = append(appendKey(args, r.Resource), at(now), deleted, r.Background)
 		}
-		_, err := q.db.ExecContext(ctx, requestSQL(len(resources)), args...)
+		_, err := q.db.ExecContext(ctx, requestSQL(len(requests)), args...)
 		return err
 	})
 }

@@ -61,6 +61,7 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 		Due:              from(r.DueTime),
 		NotBefore:        from(r.NotBefore),
 		Settle:           r.Settle,
+		Background:       r.Background,
 		DeleteGeneration: r.DeleteGeneration.Int64,
 		LeaseUntil:       from(r.LeaseUntil),
 		Again:            from(r.AgainTime),
@@ -98,6 +99,7 @@ func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStatePa
 		DueTime:           at(s.Due),
 		NotBefore:         at(s.NotBefore),
 		Settle:            s.Settle,
+		Background:        s.Background,
 		DeleteGeneration:  sql.NullInt64{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
 		LastError:         text(s.LastError),

@@ -95,6 +95,9 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Arrival, 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.hold(ctx, q, batch, answers); err != nil {
+		return nil, err
+	}
 	raised := make(map[mirror.Resource]int64, len(wanted))
 	for _, w := range wanted {
 		raised[w.resource] = 1

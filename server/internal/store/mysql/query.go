@@ -267,16 +267,22 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 
 // Counts counts in the indexes by due and by fail time.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
-	pending, errPending := s.q.CountPending(ctx, bytes(project))
+	rows, errPending := s.q.CountPending(ctx, bytes(project))
 	failed, errFailed := s.q.CountFailed(ctx, bytes(project))
-	oldest, errOldest := s.q.OldestDue(ctx, bytes(project))
-	if errors.Is(errOldest, sql.ErrNoRows) {
-		errOldest = nil
-	}
-	if err := errors.Join(errPending, errFailed, errOldest); err != nil {
+	if err := errors.Join(errPending, errFailed); err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
-	return store.Counts{Pending: pending, Failed: failed, OldestDue: from(oldest)}, nil
+	counts := store.Counts{Failed: failed}
+	for _, row := range rows {
+		counts.Pending += row.N
+		if row.Background {
+			counts.Background = row.N
+		}
+		if counts.OldestDue.IsZero() || row.Oldest.Before(counts.OldestDue) {
+			counts.OldestDue = row.Oldest.UTC()
+		}
+	}
+	return counts, nil
 }
 
 // Changes reads one bucket's entries.

@@ -16,31 +16,36 @@ import (
 // Due reads without locks: who gets a resource is decided by Claim.
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
 	// One more than wanted tells whether there is more.
-	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: bytes(project), Now: at(now), Limit: int32(limit) + 1}) //nolint:gosec // a small constant of the caller
+	most := int32(limit) + 1 //nolint:gosec // a small constant of the caller
+	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: bytes(project), Now: at(now), Limit: most, Limit_2: most, Limit_3: most})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
 	more := len(rows) > limit
-	list := store.DueList{Resources: make([]mirror.Resource, 0, len(rows))}
-	for _, r := range rows[:min(limit, len(rows))] {
-		list.Resources = append(list.Resources, mirror.Resource{
-			Project: project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: string(r.ResourceID),
-		})
+	var list store.DueList
+	for _, row := range rows[:min(limit, len(rows))] {
+		r := mirror.Resource{Project: project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID)}
+		if row.Background {
+			list.Background = append(list.Background, r)
+		} else {
+			list.Resources = append(list.Resources, r)
+		}
 	}
 	if more {
 		list.Next = now
 		return list, nil
 	}
-	due, errDue := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: bytes(project), Now: at(now)})
+	dues, errDue := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: bytes(project), Now: at(now)})
 	end, errEnd := s.q.NextLeaseEnd(ctx, dbq.NextLeaseEndParams{ProjectID: bytes(project), Now: at(now)})
 	for _, err := range []error{errDue, errEnd} {
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return store.DueList{}, classify(ctx, fmt.Errorf("find next due time: %w", err))
 		}
 	}
-	list.Next = from(due)
-	if end := from(end); !end.IsZero() && (list.Next.IsZero() || end.Before(list.Next)) {
-		list.Next = end
+	for _, next := range append(dues, end) {
+		if next := from(next); !next.IsZero() && (list.Next.IsZero() || next.Before(list.Next)) {
+			list.Next = next
+		}
 	}
 	return list, nil
 }
@@ -81,6 +86,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		Gone:       row.DeleteTime.Valid,
 		Attempts:   int(row.Attempts),
 		SourceTime: from(row.HintTime),
+		Background: row.Background,
 	}, nil
 }
 
@@ -134,11 +140,12 @@ func lockState(ctx context.Context, q *queries, r mirror.Resource, token [16]byt
 
 // lockRoom locks the state of a room, so that the room cannot come or go
 // meanwhile, and reads both. A room that was never heard of is given a state,
-// due at now, or there would be nothing to lock; fresh says so.
-func lockRoom(ctx context.Context, q *queries, room mirror.Resource, now time.Time) (st store.State, h head, fresh bool, err error) {
+// due at now in the background or not, or there would be nothing to lock; fresh says
+// so.
+func lockRoom(ctx context.Context, q *queries, room mirror.Resource, background bool, now time.Time) (st store.State, h head, fresh bool, err error) {
 	row, err := q.LockState(ctx, lockParams(room))
 	if errors.Is(err, sql.ErrNoRows) {
-		if fresh, err = insertState(ctx, q, room, now); err != nil {
+		if fresh, err = insertState(ctx, q, room, background, now); err != nil {
 			return store.State{}, head{}, false, err
 		}
 		row, err = q.LockState(ctx, lockParams(room))
@@ -150,18 +157,21 @@ func lockRoom(ctx context.Context, q *queries, room mirror.Resource, now time.Ti
 	return stateOf(row), h, fresh, err
 }
 
-// insertState gives r a state, due at now, and reports whether it had none.
-func insertState(ctx context.Context, q *queries, r mirror.Resource, now time.Time) (bool, error) {
+// insertState gives r a state, due at now in the background or not, and reports
+// whether it had none.
+func insertState(ctx context.Context, q *queries, r mirror.Resource, background bool, now time.Time) (bool, error) {
 	n, err := q.InsertState(ctx, dbq.InsertStateParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID), Now: at(now),
+		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+		Now: at(now), Background: background,
 	})
 	return n > 0, err
 }
 
-// wakeRoom makes a locked room due unless it is already.
-func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh bool, now time.Time) ([]mirror.Resource, error) {
+// wakeRoom makes a locked room due unless it is already, as urgent as what waits for
+// it.
+func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh, background bool, now time.Time) ([]mirror.Resource, error) {
 	if !fresh {
-		n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Now: at(now), Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room)})
+		n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Background: background, Now: at(now), Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room)})
 		if err != nil || n == 0 {
 			return nil, err
 		}
@@ -178,17 +188,22 @@ func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh bool,
 // last_insert_id with an argument would tell it, and is not known to every Vitess.
 func finish(ctx context.Context, q *queries, r mirror.Resource, st store.State, change mirror.ChangeKind, now time.Time) error {
 	if change != 0 {
-		if err := q.RaiseFeedHead(ctx, r.Bucket()); err != nil {
-			return err
-		}
-		if err := q.InsertChange(ctx, dbq.InsertChangeParams{
-			Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
-			ChangeKind: int16(change), CommitTime: at(now).Time,
-		}); err != nil {
+		if err := addChange(ctx, q, r, change, now); err != nil {
 			return err
 		}
 	}
 	return q.WriteState(ctx, writeState(r, st, change != 0))
+}
+
+// addChange writes a change entry.
+func addChange(ctx context.Context, q *queries, r mirror.Resource, change mirror.ChangeKind, now time.Time) error {
+	if err := q.RaiseFeedHead(ctx, r.Bucket()); err != nil {
+		return err
+	}
+	return q.InsertChange(ctx, dbq.InsertChangeParams{
+		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+		ChangeKind: int16(change), CommitTime: at(now).Time,
+	})
 }
 
 // Park locks the room's state first. Without that, the room could be mirrored
@@ -198,13 +213,13 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 	var out mirror.Applied
 	err := s.tx(ctx, "park", func(q *queries) error {
 		out = mirror.Applied{}
-		_, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), now)
+		_, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, now)
 		if err != nil {
 			return err
 		}
 		var woken []mirror.Resource
 		if !h.lives() {
-			if woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, now); err != nil {
+			if woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, lease.Background, now); err != nil {
 				return err
 			}
 		}
@@ -244,15 +259,30 @@ func sortedResources(resources []mirror.Resource) []mirror.Resource {
 	return slices.Compact(sorted)
 }
 
+// sortedRequests puts requests in key order and those of one resource together.
+func sortedRequests(requests []mirror.Request) (out []mirror.Request, resources []mirror.Resource) {
+	sorted := slices.Clone(requests)
+	slices.SortStableFunc(sorted, func(a, b mirror.Request) int { return a.Resource.Compare(b.Resource) })
+	for _, r := range sorted {
+		if n := len(out); n > 0 && out[n-1].Resource == r.Resource {
+			out[n-1].Unlisted = out[n-1].Unlisted || r.Unlisted
+			out[n-1].Background = out[n-1].Background && r.Background
+			continue
+		}
+		out, resources = append(out, r), append(resources, r.Resource)
+	}
+	return out, resources
+}
+
 // Request raises all of them in key order, and reads what has become of them.
-func (s *Store) Request(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Raised, error) {
-	if len(resources) == 0 {
+func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
+	if len(requests) == 0 {
 		return nil, nil
 	}
-	sorted := sortedResources(resources)
+	requests, sorted := sortedRequests(requests)
 	var out []mirror.Raised
 	err := s.tx(ctx, "request", func(q *queries) error {
-		if err := q.request(ctx, sorted, now); err != nil {
+		if err := q.request(ctx, requests, now); err != nil {
 			return err
 		}
 		states, err := q.progress(ctx, sorted)

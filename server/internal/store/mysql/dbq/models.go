@@ -66,4 +66,21 @@ type MirrorResourceState struct {
 	SourceUpdateTime  sql.NullTime
 	Revision          int64
 	MissingSince      sql.NullTime
+	Background        bool
+}
+
+type MirrorSweep struct {
+	ProjectID  []byte
+	SweepID    []byte
+	IsFull     bool
+	IsDone     bool
+	ListCursor []byte
+	Listed     int64
+	Known      int64
+	Raised     int64
+	Vanished   int64
+	BeginTime  sql.NullTime
+	EndTime    sql.NullTime
+	FullTime   sql.NullTime
+	Problem    string
 }

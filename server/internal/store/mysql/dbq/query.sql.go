@@ -8,6 +8,7 @@ package dbq
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 const changes = `-- name: Changes :many
@@ -66,15 +67,40 @@ func (q *Queries) CountFailed(ctx context.Context, projectID []byte) (int64, err
 	return count, err
 }
 
-const countPending = `-- name: CountPending :one
-select count(*) from mirror_resource_state where project_id = ? and due_time is not null
+const countPending = `-- name: CountPending :many
+select background, count(*) as n, cast(min(due_time) as datetime(6)) as oldest
+from mirror_resource_state
+where project_id = ? and background in (false, true) and due_time is not null
+group by background
 `
 
-func (q *Queries) CountPending(ctx context.Context, projectID []byte) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countPending, projectID)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
+type CountPendingRow struct {
+	Background bool
+	N          int64
+	Oldest     time.Time
+}
+
+func (q *Queries) CountPending(ctx context.Context, projectID []byte) ([]CountPendingRow, error) {
+	rows, err := q.db.QueryContext(ctx, countPending, projectID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountPendingRow
+	for rows.Next() {
+		var i CountPendingRow
+		if err := rows.Scan(&i.Background, &i.N, &i.Oldest); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const document = `-- name: Document :one
@@ -278,20 +304,6 @@ func (q *Queries) Event(ctx context.Context, arg EventParams) (MirrorEvent, erro
 	return i, err
 }
 
-const oldestDue = `-- name: OldestDue :one
-select due_time from mirror_resource_state
-where project_id = ? and due_time is not null
-order by due_time
-limit 1
-`
-
-func (q *Queries) OldestDue(ctx context.Context, projectID []byte) (sql.NullTime, error) {
-	row := q.db.QueryRowContext(ctx, oldestDue, projectID)
-	var due_time sql.NullTime
-	err := row.Scan(&due_time)
-	return due_time, err
-}
-
 const project = `-- name: Project :one
 select project_id, liveblocks_project_id, pause_reason, pause_time from mirror_project where project_id = ?
 `
@@ -459,7 +471,7 @@ func (q *Queries) Rooms(ctx context.Context, arg RoomsParams) ([]RoomsRow, error
 }
 
 const state = `-- name: State :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
 `
 
@@ -503,12 +515,13 @@ func (q *Queries) State(ctx context.Context, arg StateParams) (MirrorResourceSta
 		&i.SourceUpdateTime,
 		&i.Revision,
 		&i.MissingSince,
+		&i.Background,
 	)
 	return i, err
 }
 
 const taskList = `-- name: TaskList :many
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state s
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state s
 where s.project_id = ?
     and (? = '' or s.room_id = ?)
     and s.room_id >= ?
@@ -583,6 +596,7 @@ func (q *Queries) TaskList(ctx context.Context, arg TaskListParams) ([]MirrorRes
 			&i.SourceUpdateTime,
 			&i.Revision,
 			&i.MissingSince,
+			&i.Background,
 		); err != nil {
 			return nil, err
 		}

@@ -13,7 +13,7 @@ import (
 const children = `-- name: Children :many
 select kind, resource_id
 from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind <> 1
+where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
 order by kind, resource_id
 `
 
@@ -91,12 +91,22 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (int64, error) {
 }
 
 const due = `-- name: Due :many
-select room_id, kind, resource_id
-from mirror_resource_state
-where project_id = ?
-    and due_time <= ?
-    and (lease_until is null or lease_until <= ?)
-order by due_time
+(select l.background, l.due_time, l.room_id, l.kind, l.resource_id
+from mirror_resource_state l
+where l.project_id = ? and l.background = false
+    and l.due_time <= ?
+    and (l.lease_until is null or l.lease_until <= ?)
+order by l.due_time
+limit ?)
+union all
+(select b.background, b.due_time, b.room_id, b.kind, b.resource_id
+from mirror_resource_state b
+where b.project_id = ? and b.background = true
+    and b.due_time <= ?
+    and (b.lease_until is null or b.lease_until <= ?)
+order by b.due_time
+limit ?)
+order by background, due_time
 limit ?
 `
 
@@ -104,20 +114,31 @@ type DueParams struct {
 	ProjectID []byte
 	Now       sql.NullTime
 	Limit     int32
+	Limit_2   int32
+	Limit_3   int32
 }
 
 type DueRow struct {
+	Background bool
+	DueTime    sql.NullTime
 	RoomID     []byte
 	Kind       int16
 	ResourceID []byte
 }
 
+// Two walks through the index, so that what waits in the background costs nothing
+// while there is anything else.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	rows, err := q.db.QueryContext(ctx, due,
 		arg.ProjectID,
 		arg.Now,
 		arg.Now,
 		arg.Limit,
+		arg.ProjectID,
+		arg.Now,
+		arg.Now,
+		arg.Limit_2,
+		arg.Limit_3,
 	)
 	if err != nil {
 		return nil, err
@@ -126,7 +147,13 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	var items []DueRow
 	for rows.Next() {
 		var i DueRow
-		if err := rows.Scan(&i.RoomID, &i.Kind, &i.ResourceID); err != nil {
+		if err := rows.Scan(
+			&i.Background,
+			&i.DueTime,
+			&i.RoomID,
+			&i.Kind,
+			&i.ResourceID,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -141,8 +168,8 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 }
 
 const insertState = `-- name: InsertState :execrows
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
-values (?, ?, ?, ?, ?, 1, ?, '')
+insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background, last_error)
+values (?, ?, ?, ?, ?, 1, ?, ?, '')
 on duplicate key update bucket = values(bucket)
 `
 
@@ -153,6 +180,7 @@ type InsertStateParams struct {
 	Kind       int16
 	ResourceID []byte
 	Now        sql.NullTime
+	Background bool
 }
 
 // Not "insert ignore", which would also ignore what is wrong with the values.
@@ -164,6 +192,7 @@ func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64
 		arg.Kind,
 		arg.ResourceID,
 		arg.Now,
+		arg.Background,
 	)
 	if err != nil {
 		return 0, err
@@ -172,7 +201,7 @@ func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64
 }
 
 const leased = `-- name: Leased :one
-select s.generation, s.applied_generation, s.attempts, s.hint_time, r.epoch, r.delete_time
+select s.generation, s.applied_generation, s.attempts, s.hint_time, s.background, r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -195,6 +224,7 @@ type LeasedRow struct {
 	AppliedGeneration int64
 	Attempts          int32
 	HintTime          sql.NullTime
+	Background        bool
 	Epoch             sql.NullInt64
 	DeleteTime        sql.NullTime
 }
@@ -216,6 +246,7 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 		&i.AppliedGeneration,
 		&i.Attempts,
 		&i.HintTime,
+		&i.Background,
 		&i.Epoch,
 		&i.DeleteTime,
 	)
@@ -223,7 +254,7 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 }
 
 const lockState = `-- name: LockState :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
 for update
 `
@@ -268,16 +299,23 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 		&i.SourceUpdateTime,
 		&i.Revision,
 		&i.MissingSince,
+		&i.Background,
 	)
 	return i, err
 }
 
-const nextDue = `-- name: NextDue :one
-select due_time
-from mirror_resource_state
-where project_id = ? and due_time > ?
-order by due_time
-limit 1
+const nextDue = `-- name: NextDue :many
+(select l.due_time
+from mirror_resource_state l
+where l.project_id = ? and l.background = false and l.due_time > ?
+order by l.due_time
+limit 1)
+union all
+(select b.due_time
+from mirror_resource_state b
+where b.project_id = ? and b.background = true and b.due_time > ?
+order by b.due_time
+limit 1)
 `
 
 type NextDueParams struct {
@@ -286,17 +324,38 @@ type NextDueParams struct {
 }
 
 // When something that is not due now will be.
-func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) (sql.NullTime, error) {
-	row := q.db.QueryRowContext(ctx, nextDue, arg.ProjectID, arg.Now)
-	var due_time sql.NullTime
-	err := row.Scan(&due_time)
-	return due_time, err
+func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) ([]sql.NullTime, error) {
+	rows, err := q.db.QueryContext(ctx, nextDue,
+		arg.ProjectID,
+		arg.Now,
+		arg.ProjectID,
+		arg.Now,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []sql.NullTime
+	for rows.Next() {
+		var due_time sql.NullTime
+		if err := rows.Scan(&due_time); err != nil {
+			return nil, err
+		}
+		items = append(items, due_time)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const nextLeaseEnd = `-- name: NextLeaseEnd :one
 select lease_until
 from mirror_resource_state
-where project_id = ? and due_time <= ? and lease_until > ?
+where project_id = ? and background in (false, true) and due_time <= ? and lease_until > ?
 order by lease_until
 limit 1
 `
@@ -338,7 +397,7 @@ update mirror_resource_state
 set settle = settle or due_time is not null,
     applied_generation = generation, due_time = null, not_before = null,
     attempts = 0, last_error = '', fail_time = null
-where bucket = ? and project_id = ? and room_id = ? and kind <> 1
+where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
 `
 
 type QuietChildrenParams struct {
@@ -359,6 +418,7 @@ update mirror_resource_state
 set
     -- A settle fetch that is brought forward is still owed.
     settle = settle or (due_time is not null and generation = applied_generation),
+    background = ? and (due_time is null or background),
     due_time = case
         when due_time <= ? then due_time
         when not_before > ? and due_time <= not_before then due_time
@@ -369,19 +429,22 @@ set
     generation = generation + 1,
     attempts = if(fail_time is null, attempts, 0),
     fail_time = null
-where bucket = ? and project_id = ? and room_id = ? and kind <> 1
+where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
 `
 
 type RaiseChildrenParams struct {
-	Now       sql.NullTime
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
+	Background bool
+	Now        sql.NullTime
+	Bucket     int16
+	ProjectID  []byte
+	RoomID     []byte
 }
 
+// Kinds from 6 on outlast their room.
 // Assignments are made from left to right, and each sees those before it.
 func (q *Queries) RaiseChildren(ctx context.Context, arg RaiseChildrenParams) error {
 	_, err := q.db.ExecContext(ctx, raiseChildren,
+		arg.Background,
 		arg.Now,
 		arg.Now,
 		arg.Now,
@@ -431,7 +494,7 @@ func (q *Queries) Renew(ctx context.Context, arg RenewParams) (int64, error) {
 const retry = `-- name: Retry :execrows
 update mirror_resource_state
 set settle = settle or (due_time is not null and generation = applied_generation),
-    due_time = ?, not_before = null, attempts = 0, fail_time = null
+    background = false, due_time = ?, not_before = null, attempts = 0, fail_time = null
 where bucket = ? and project_id = ? and room_id = ?
     and kind = ? and resource_id = ?
     and (due_time is not null or generation > applied_generation or fail_time is not null)
@@ -463,21 +526,23 @@ func (q *Queries) Retry(ctx context.Context, arg RetryParams) (int64, error) {
 
 const wakeRoom = `-- name: WakeRoom :execrows
 update mirror_resource_state
-set generation = generation + 1, due_time = ?, attempts = 0, fail_time = null
+set background = ?, generation = generation + 1, due_time = ?, attempts = 0, fail_time = null
 where bucket = ? and project_id = ? and room_id = ?
     and kind = 1 and resource_id = '' and due_time is null
 `
 
 type WakeRoomParams struct {
-	Now       sql.NullTime
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
+	Background bool
+	Now        sql.NullTime
+	Bucket     int16
+	ProjectID  []byte
+	RoomID     []byte
 }
 
 // A child did not find its room: look at the room, unless that is under way.
 func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, wakeRoom,
+		arg.Background,
 		arg.Now,
 		arg.Bucket,
 		arg.ProjectID,
@@ -496,6 +561,7 @@ update mirror_resource_state s set
     s.due_time = ?,
     s.not_before = ?,
     s.settle = ?,
+    s.background = ?,
     s.delete_generation = ?,
     s.lease_token = null,
     s.lease_until = null,
@@ -517,6 +583,7 @@ type WriteStateParams struct {
 	DueTime           sql.NullTime
 	NotBefore         sql.NullTime
 	Settle            bool
+	Background        bool
 	DeleteGeneration  sql.NullInt64
 	Attempts          int32
 	LastError         string
@@ -542,6 +609,7 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.DueTime,
 		arg.NotBefore,
 		arg.Settle,
+		arg.Background,
 		arg.DeleteGeneration,
 		arg.Attempts,
 		arg.LastError,

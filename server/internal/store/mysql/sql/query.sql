@@ -73,17 +73,14 @@ limit ?;
 -- name: Project :one
 select * from mirror_project where project_id = ?;
 
--- name: CountPending :one
-select count(*) from mirror_resource_state where project_id = ? and due_time is not null;
+-- name: CountPending :many
+select background, count(*) as n, cast(min(due_time) as datetime(6)) as oldest
+from mirror_resource_state
+where project_id = ? and background in (false, true) and due_time is not null
+group by background;
 
 -- name: CountFailed :one
 select count(*) from mirror_resource_state where project_id = ? and fail_time is not null;
-
--- name: OldestDue :one
-select due_time from mirror_resource_state
-where project_id = ? and due_time is not null
-order by due_time
-limit 1;
 
 -- name: Changes :many
 select * from mirror_change

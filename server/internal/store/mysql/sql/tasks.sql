@@ -1,25 +1,43 @@
 -- name: Due :many
-select room_id, kind, resource_id
-from mirror_resource_state
-where project_id = sqlc.arg(project_id)
-    and due_time <= sqlc.arg(now)
-    and (lease_until is null or lease_until <= sqlc.arg(now))
-order by due_time
+-- Two walks through the index, so that what waits in the background costs nothing
+-- while there is anything else.
+(select l.background, l.due_time, l.room_id, l.kind, l.resource_id
+from mirror_resource_state l
+where l.project_id = sqlc.arg(project_id) and l.background = false
+    and l.due_time <= sqlc.arg(now)
+    and (l.lease_until is null or l.lease_until <= sqlc.arg(now))
+order by l.due_time
+limit ?)
+union all
+(select b.background, b.due_time, b.room_id, b.kind, b.resource_id
+from mirror_resource_state b
+where b.project_id = sqlc.arg(project_id) and b.background = true
+    and b.due_time <= sqlc.arg(now)
+    and (b.lease_until is null or b.lease_until <= sqlc.arg(now))
+order by b.due_time
+limit ?)
+order by background, due_time
 limit ?;
 
--- name: NextDue :one
+-- name: NextDue :many
 -- When something that is not due now will be.
-select due_time
-from mirror_resource_state
-where project_id = sqlc.arg(project_id) and due_time > sqlc.arg(now)
-order by due_time
-limit 1;
+(select l.due_time
+from mirror_resource_state l
+where l.project_id = sqlc.arg(project_id) and l.background = false and l.due_time > sqlc.arg(now)
+order by l.due_time
+limit 1)
+union all
+(select b.due_time
+from mirror_resource_state b
+where b.project_id = sqlc.arg(project_id) and b.background = true and b.due_time > sqlc.arg(now)
+order by b.due_time
+limit 1);
 
 -- name: NextLeaseEnd :one
 -- When the first lease on something that is due ends.
 select lease_until
 from mirror_resource_state
-where project_id = sqlc.arg(project_id) and due_time <= sqlc.arg(now) and lease_until > sqlc.arg(now)
+where project_id = sqlc.arg(project_id) and background in (false, true) and due_time <= sqlc.arg(now) and lease_until > sqlc.arg(now)
 order by lease_until
 limit 1;
 
@@ -35,7 +53,7 @@ where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_i
 -- name: Leased :one
 -- What Claim has won. Whatever came in since then is caught up with as well,
 -- because the fetch has not begun.
-select s.generation, s.applied_generation, s.attempts, s.hint_time, r.epoch, r.delete_time
+select s.generation, s.applied_generation, s.attempts, s.hint_time, s.background, r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -64,6 +82,7 @@ update mirror_resource_state s set
     s.due_time = sqlc.arg(due_time),
     s.not_before = sqlc.arg(not_before),
     s.settle = sqlc.arg(settle),
+    s.background = sqlc.arg(background),
     s.delete_generation = sqlc.arg(delete_generation),
     s.lease_token = null,
     s.lease_until = null,
@@ -81,22 +100,24 @@ where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.
 -- name: WakeRoom :execrows
 -- A child did not find its room: look at the room, unless that is under way.
 update mirror_resource_state
-set generation = generation + 1, due_time = sqlc.arg(now), attempts = 0, fail_time = null
+set background = sqlc.arg(background), generation = generation + 1, due_time = sqlc.arg(now), attempts = 0, fail_time = null
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
     and kind = 1 and resource_id = '' and due_time is null;
 
 -- name: InsertState :execrows
 -- Not "insert ignore", which would also ignore what is wrong with the values.
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error)
-values (?, ?, ?, ?, ?, 1, sqlc.arg(now), '')
+insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background, last_error)
+values (?, ?, ?, ?, ?, 1, sqlc.arg(now), ?, '')
 on duplicate key update bucket = values(bucket);
 
 -- name: RaiseChildren :exec
+-- Kinds from 6 on outlast their room.
 -- Assignments are made from left to right, and each sees those before it.
 update mirror_resource_state
 set
     -- A settle fetch that is brought forward is still owed.
     settle = settle or (due_time is not null and generation = applied_generation),
+    background = sqlc.arg(background) and (due_time is null or background),
     due_time = case
         when due_time <= sqlc.arg(now) then due_time
         when not_before > sqlc.arg(now) and due_time <= not_before then due_time
@@ -107,12 +128,12 @@ set
     generation = generation + 1,
     attempts = if(fail_time is null, attempts, 0),
     fail_time = null
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and kind <> 1;
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and kind between 2 and 5;
 
 -- name: Children :many
 select kind, resource_id
 from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind <> 1
+where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
 order by kind, resource_id;
 
 -- name: QuietChildren :exec
@@ -122,12 +143,12 @@ update mirror_resource_state
 set settle = settle or due_time is not null,
     applied_generation = generation, due_time = null, not_before = null,
     attempts = 0, last_error = '', fail_time = null
-where bucket = ? and project_id = ? and room_id = ? and kind <> 1;
+where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5;
 
 -- name: Retry :execrows
 update mirror_resource_state
 set settle = settle or (due_time is not null and generation = applied_generation),
-    due_time = sqlc.arg(now), not_before = null, attempts = 0, fail_time = null
+    background = false, due_time = sqlc.arg(now), not_before = null, attempts = 0, fail_time = null
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
     and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id)
     and (due_time is not null or generation > applied_generation or fail_time is not null);

@@ -1,0 +1,167 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+)
+
+// NotificationUser reads by key.
+func (s *Store) NotificationUser(ctx context.Context, r mirror.Resource) (string, error) {
+	user, err := s.q.NotificationUser(ctx, dbq.NotificationUserParams{
+		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), NotificationID: bytes(r.ID),
+	})
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", classify(ctx, fmt.Errorf("read user of notification: %w", err))
+	}
+	return string(user), nil
+}
+
+var notificationTable = table{
+	name: "mirror_notification",
+	columns: "bucket, project_id, room_id, notification_id, event_id, channel, kind, user_id, " +
+		"thread_id, mention_id, subject_id, create_time, trigger_time",
+	key: 5,
+}
+
+// ApplyNotification writes the rows that differ, and then the inbox to all rows of
+// the notification if it differs in one.
+func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	r := lease.Resource
+	inbox := dbq.WriteInboxParams{
+		InboxJson: fold.Inbox.Source, ReadTime: at(fold.Inbox.ReadTime), NotifyTime: at(fold.Inbox.NotifyTime),
+		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), NotificationID: bytes(r.ID),
+	}
+	inbox.Inbox, _ = queryable(fold.Inbox.Source)
+	var out mirror.Applied
+	err := s.tx(ctx, "apply notification", func(q *queries) error {
+		out = mirror.Applied{}
+		st, err := lockState(ctx, q, r, lease.Token)
+		if err != nil {
+			return err
+		}
+		stored, err := q.NotificationRows(ctx, dbq.NotificationRowsParams{
+			Bucket: inbox.Bucket, ProjectID: inbox.ProjectID, RoomID: inbox.RoomID, NotificationID: inbox.NotificationID,
+		})
+		if err != nil {
+			return err
+		}
+		known := make(map[string]mirror.Notification, len(stored))
+		empty := fold.Inbox.Source == nil && fold.Inbox.ReadTime.IsZero() && fold.Inbox.NotifyTime.IsZero()
+		inboxDiffers := false
+		for _, row := range stored {
+			known[string(row.EventID)] = mirror.Notification{
+				Channel: string(row.Channel), Kind: string(row.Kind), UserID: string(row.UserID), ThreadID: string(row.ThreadID),
+				MentionID: string(row.MentionID), SubjectID: string(row.SubjectID), CreateTime: row.CreateTime.UTC(), TriggerTime: from(row.TriggerTime),
+			}
+			inboxDiffers = inboxDiffers || string(row.InboxJson) != string(inbox.InboxJson) || (row.InboxJson == nil) != (inbox.InboxJson == nil) ||
+				!from(row.ReadTime).Equal(from(inbox.ReadTime)) || !from(row.NotifyTime).Equal(from(inbox.NotifyTime))
+		}
+		var rows [][]any
+		for _, n := range slices.SortedFunc(slices.Values(fold.Rows), func(a, b mirror.Notification) int { return strings.Compare(a.EventID, b.EventID) }) {
+			was, ok := known[n.EventID]
+			if ok && sameNotification(was, n) {
+				continue
+			}
+			inboxDiffers = inboxDiffers || !ok && !empty
+			rows = append(rows, append(roomArgs(r), bytes(r.ID), bytes(n.EventID), bytes(n.Channel), bytes(n.Kind), bytes(n.UserID),
+				bytes(n.ThreadID), bytes(n.MentionID), bytes(n.SubjectID), at(n.CreateTime), at(n.TriggerTime)))
+		}
+		if err := s.write(ctx, q, notificationTable, rows, nil); err != nil {
+			return err
+		}
+		if inboxDiffers {
+			if err := s.writeInbox(ctx, q, inbox); err != nil {
+				return err
+			}
+		}
+		st = st.Succeed(lease, fold.FetchTime, now, settle)
+		if st, err = folded(ctx, q, r, fold.Folded, st, now); err != nil {
+			return err
+		}
+		var change mirror.ChangeKind
+		if len(rows) > 0 || inboxDiffers {
+			change = mirror.ChangeUpserted
+		}
+		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
+		return finish(ctx, q, r, st, change, now)
+	})
+	return out, err
+}
+
+// writeInbox leaves out the JSON for queries where the server refuses it: the
+// statement has been undone then, and nothing else.
+func (s *Store) writeInbox(ctx context.Context, q *queries, arg dbq.WriteInboxParams) error {
+	without, err := s.fit(arg.InboxJson, arg.Inbox, "")
+	if err != nil {
+		return err
+	}
+	if without {
+		arg.Inbox = nil
+	}
+	if err = q.WriteInbox(ctx, arg); refused(err) && arg.Inbox != nil {
+		arg.Inbox = nil
+		err = q.WriteInbox(ctx, arg)
+	}
+	return err
+}
+
+func sameNotification(was, n mirror.Notification) bool {
+	return was.Channel == n.Channel && was.Kind == n.Kind && was.UserID == n.UserID && was.ThreadID == n.ThreadID &&
+		was.MentionID == n.MentionID && was.SubjectID == n.SubjectID &&
+		was.CreateTime.Equal(from(at(n.CreateTime))) && was.TriggerTime.Equal(from(at(n.TriggerTime)))
+}
+
+func notificationsSQL(f store.NotificationFilter) (string, []any) {
+	var c condition
+	c.and("n.project_id = ?", bytes(f.Project))
+	c.andIf(f.Room != "", "n.room_id = ?", bytes(f.Room))
+	c.andIf(f.User != "", "n.user_id = ?", bytes(f.User))
+	c.andIf(f.Channel != "", "n.channel = ?", bytes(f.Channel))
+	c.andIf(f.Kind != "", "n.kind = ?", bytes(f.Kind))
+	c.andIf(f.Thread != "", "n.thread_id = ?", bytes(f.Thread))
+	c.between("n.create_time", "n.event_id", f.From, f.To, f.AfterTime, f.AfterID)
+	return `select n.room_id, n.notification_id, n.event_id, n.channel, n.kind, n.user_id, n.thread_id, n.mention_id, n.subject_id,
+    n.create_time, n.trigger_time, n.inbox_json, n.read_time, n.notify_time,
+    s.fetch_time, s.source_update_time, s.missing_since, s.revision, s.generation, s.applied_generation
+from mirror_notification n
+left join mirror_resource_state s
+    on s.bucket = n.bucket and s.project_id = n.project_id and s.room_id = n.room_id
+    and s.kind = 7 and s.resource_id = n.notification_id
+` + c.text.String() + `
+order by n.create_time desc, n.event_id
+limit ?`, append(c.args, f.Limit)
+}
+
+// Notifications walks the index that fits the filter best.
+func (s *Store) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
+	text, args := notificationsSQL(f)
+	var out []mirror.Notification
+	err := s.q.query(ctx, text, args, func(rows *sql.Rows) error {
+		n := mirror.Notification{Project: f.Project}
+		var trigger, read, notify, fetch, source, missing sql.NullTime
+		var revision, generation, applied sql.NullInt64
+		if err := rows.Scan(&n.Room, &n.ID, &n.EventID, &n.Channel, &n.Kind, &n.UserID, &n.ThreadID, &n.MentionID, &n.SubjectID,
+			&n.CreateTime, &trigger, &n.Inbox.Source, &read, &notify,
+			&fetch, &source, &missing, &revision, &generation, &applied); err != nil {
+			return err
+		}
+		n.CreateTime, n.TriggerTime = n.CreateTime.UTC(), from(trigger)
+		n.Inbox.ReadTime, n.Inbox.NotifyTime = from(read), from(notify)
+		n.Freshness = freshness(sql.NullTime{}, fetch, source, missing, revision, generation, applied)
+		out = append(out, n)
+		return nil
+	})
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("list notifications: %w", err))
+	}
+	return out, nil
+}

@@ -1,0 +1,77 @@
+-- name: Unfolded :many
+-- In the order in which they happened, as far as is known.
+select event_id, type, payload, source_time, receive_time
+from mirror_unfolded_event
+where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
+order by coalesce(source_time, receive_time), event_id
+limit ?;
+
+-- name: AnyUnfolded :one
+select count(*) from (
+    select event_id from mirror_unfolded_event
+    where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
+    limit 1
+) u;
+
+-- name: ActiveUsersOfRoom :many
+select connection_id, epoch, user_id, info_json
+from mirror_active_user
+where bucket = ? and project_id = ? and room_id = ?
+order by connection_id;
+
+-- name: DeleteActiveUsers :exec
+delete from mirror_active_user
+where bucket = ? and project_id = ? and room_id = ?;
+
+-- name: CleanActiveUsers :execrows
+delete from mirror_active_user
+where bucket = ? and project_id = ? and room_id = ? and epoch < ?
+order by connection_id
+limit ?;
+
+-- name: ActiveUsers :many
+-- The room with its connections; without any, one row of which half is null. A
+-- tombstone's epoch is one above that of who was in the room.
+select r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,
+    s.revision, s.generation, s.applied_generation, u.connection_id, u.user_id, u.info_json
+from mirror_room r
+left join mirror_resource_state s
+    on s.bucket = r.bucket and s.project_id = r.project_id and s.room_id = r.room_id
+    and s.kind = 5 and s.resource_id = ''
+left join mirror_active_user u
+    on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
+    and u.epoch = if(r.delete_time is null, r.epoch, r.epoch - 1)
+where r.bucket = sqlc.arg(bucket) and r.project_id = sqlc.arg(project_id) and r.room_id = sqlc.arg(room_id)
+    and (r.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1)
+order by u.connection_id;
+
+-- name: OpenSessions :many
+select session_id, connection_id, begin_time
+from mirror_user_session
+where bucket = ? and project_id = ? and room_id = ? and end_cause = ''
+order by session_id;
+
+-- name: EndSessionsOfRoom :execrows
+update mirror_user_session
+set leave_time = sqlc.arg(leave_time), end_cause = 'room_deleted'
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and end_cause = '';
+
+-- name: NotificationRows :many
+select event_id, channel, kind, user_id, thread_id, mention_id, subject_id, create_time, trigger_time,
+    inbox_json, read_time, notify_time
+from mirror_notification
+where bucket = ? and project_id = ? and room_id = ? and notification_id = ?
+order by event_id;
+
+-- name: NotificationUser :one
+select user_id
+from mirror_notification
+where bucket = ? and project_id = ? and room_id = ? and notification_id = ?
+order by event_id desc
+limit 1;
+
+-- name: WriteInbox :exec
+update mirror_notification
+set inbox_json = sqlc.narg(inbox_json), inbox = sqlc.narg(inbox), read_time = sqlc.narg(read_time), notify_time = sqlc.narg(notify_time)
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and notification_id = sqlc.arg(notification_id);

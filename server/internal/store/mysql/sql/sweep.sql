@@ -1,0 +1,62 @@
+-- name: Sweep :one
+select * from mirror_sweep where project_id = ?;
+
+-- name: WriteSweep :exec
+insert into mirror_sweep (
+    project_id, sweep_id, is_full, is_done, list_cursor,
+    listed, known, raised, vanished, begin_time, end_time, full_time, problem
+)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+on duplicate key update
+    sweep_id = values(sweep_id),
+    is_full = values(is_full),
+    is_done = values(is_done),
+    list_cursor = values(list_cursor),
+    listed = values(listed),
+    known = values(known),
+    raised = values(raised),
+    vanished = values(vanished),
+    begin_time = values(begin_time),
+    end_time = values(end_time),
+    full_time = values(full_time),
+    problem = values(problem);
+
+-- name: BeginSweep :exec
+-- Whoever is at the one before loses its lease, so that it cannot write over this.
+update mirror_resource_state
+set generation = generation + 1, due_time = sqlc.arg(now), background = false,
+    not_before = null, lease_token = null, lease_until = null, again_time = null, attempts = 0, fail_time = null
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = '' and kind = 8 and resource_id = '';
+
+-- name: HurrySweep :exec
+update mirror_resource_state
+set due_time = if(due_time < sqlc.arg(now), due_time, sqlc.arg(now)),
+    background = false, not_before = null, attempts = 0, fail_time = null
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = '' and kind = 8 and resource_id = '';
+
+-- name: StoredRoom :one
+select source_json, content_sha256, data, data_problem
+from mirror_room
+where bucket = ? and project_id = ? and room_id = ? and delete_time is null;
+
+-- name: StoredDocument :one
+select d.content, d.content_sha256, d.size, d.derive_version, d.data, d.data_problem, d.plain_text
+from mirror_document d
+join mirror_room r
+    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
+    and r.epoch = d.epoch and r.delete_time is null
+where d.bucket = ? and d.project_id = ? and d.room_id = ? and d.kind = ? and d.resource_id = ?;
+
+-- name: DistrustRoom :exec
+-- No content has this hash, so the next apply writes the row anew.
+update mirror_room set content_sha256 = ''
+where bucket = ? and project_id = ? and room_id = ?;
+
+-- name: DistrustDocument :exec
+-- Readers tell copies apart by their hash, so it stays; no code has this version.
+update mirror_document set derive_version = -1
+where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?;
+
+-- name: DistrustThread :exec
+update mirror_thread set content_sha256 = ''
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ?;

@@ -1,0 +1,187 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+)
+
+func sweepOf(ctx context.Context, q *queries, project mirror.ProjectID) (mirror.Sweep, error) {
+	row, err := q.Sweep(ctx, bytes(project))
+	if errors.Is(err, sql.ErrNoRows) {
+		return mirror.Sweep{Project: project}, nil
+	}
+	return mirror.Sweep{
+		Project: project, ID: string(row.SweepID), Full: row.IsFull, Done: row.IsDone, Cursor: string(row.ListCursor),
+		Listed: row.Listed, Known: row.Known, Raised: row.Raised, Vanished: row.Vanished,
+		BeginTime: from(row.BeginTime), EndTime: from(row.EndTime), FullTime: from(row.FullTime), Problem: row.Problem,
+	}, err
+}
+
+func writeSweep(ctx context.Context, q *queries, project mirror.ProjectID, s mirror.Sweep) error {
+	return q.WriteSweep(ctx, dbq.WriteSweepParams{
+		ProjectID: bytes(project), SweepID: bytes(s.ID), IsFull: s.Full, IsDone: s.Done, ListCursor: bytes(s.Cursor),
+		Listed: s.Listed, Known: s.Known, Raised: s.Raised, Vanished: s.Vanished,
+		BeginTime: at(s.BeginTime), EndTime: at(s.EndTime), FullTime: at(s.FullTime), Problem: text(s.Problem),
+	})
+}
+
+// Sweep reads by key.
+func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Sweep, error) {
+	sweep, err := sweepOf(ctx, s.q, project)
+	if err != nil {
+		return mirror.Sweep{}, classify(ctx, fmt.Errorf("read sweep: %w", err))
+	}
+	return sweep, nil
+}
+
+// PlanSweep locks the state first, so that nobody claims or ends the sweep
+// meanwhile.
+func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep, error) {
+	r := mirror.Resource{Project: project, Kind: mirror.KindSweep}
+	var out mirror.Sweep
+	err := s.tx(ctx, "plan sweep", func(q *queries) error {
+		fresh, err := insertState(ctx, q, r, false, now)
+		if err != nil {
+			return err
+		}
+		if _, err := q.LockState(ctx, lockParams(r)); err != nil {
+			return err
+		}
+		if out, err = sweepOf(ctx, q, project); err != nil {
+			return err
+		}
+		if out.ID != "" && !out.Done && (out.Full || !full) {
+			return q.HurrySweep(ctx, dbq.HurrySweepParams{Now: at(now), Bucket: r.Bucket(), ProjectID: bytes(project)})
+		}
+		if !fresh {
+			if err := q.BeginSweep(ctx, dbq.BeginSweepParams{Now: at(now), Bucket: r.Bucket(), ProjectID: bytes(project)}); err != nil {
+				return err
+			}
+		}
+		out = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: from(at(now)), FullTime: out.FullTime}
+		return writeSweep(ctx, q, project, out)
+	})
+	return out, err
+}
+
+// SaveSweep checks the lease under the lock of its state.
+func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) error {
+	return s.tx(ctx, "save sweep", func(q *queries) error {
+		if _, err := lockState(ctx, q, lease.Resource, lease.Token); err != nil {
+			return err
+		}
+		return writeSweep(ctx, q, lease.Resource.Project, sweep)
+	})
+}
+
+// ApplySweep is due at next, or at once if the sweep was asked for meanwhile.
+func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next, now time.Time) (mirror.Applied, error) {
+	var out mirror.Applied
+	err := s.tx(ctx, "apply sweep", func(q *queries) error {
+		out = mirror.Applied{}
+		st, err := lockState(ctx, q, lease.Resource, lease.Token)
+		if err != nil {
+			return err
+		}
+		if err := writeSweep(ctx, q, lease.Resource.Project, sweep); err != nil {
+			return err
+		}
+		if st = st.Succeed(lease, sweep.BeginTime, now, 0); st.Due.IsZero() {
+			st.Due = next
+		}
+		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
+		return finish(ctx, q, lease.Resource, st, 0, now)
+	})
+	return out, err
+}
+
+func roomsByIDSQL(n int) string {
+	return `select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
+    r.organization_id, r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,
+    s.revision, s.generation, s.applied_generation
+from mirror_room r force index (primary)
+left join mirror_resource_state s
+    on s.bucket = r.bucket and s.project_id = r.project_id and s.room_id = r.room_id
+    and s.kind = 1 and s.resource_id = ''
+where (r.bucket, r.project_id, r.room_id) in (` + places(n, 3) + `)`
+}
+
+// RoomsByID reads a few rooms at a time.
+func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+	var out []mirror.Room
+	err := chunks(slices.Compact(slices.Sorted(slices.Values(ids))), maxKeys, func(ids []mirror.RoomID) error {
+		var args []any
+		for _, id := range ids {
+			args = append(args, roomArgs(mirror.Resource{Project: project, Room: id})...)
+		}
+		return s.q.query(ctx, roomsByIDSQL(len(ids)), args, func(rows *sql.Rows) error {
+			var row dbq.RoomsRow
+			if err := rows.Scan(&row.RoomID, &row.Epoch, &row.SourceJson, &row.ContentSha256, &row.CreateTime, &row.LastConnectionTime,
+				&row.OrganizationID, &row.DeleteTime, &row.FetchTime, &row.SourceUpdateTime, &row.MissingSince,
+				&row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
+				return err
+			}
+			out = append(out, roomOf(project, row))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("read %d rooms: %w", len(ids), err))
+	}
+	slices.SortFunc(out, func(a, b mirror.Room) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return out, nil
+}
+
+// Stored reads what is shown of a living room.
+func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
+	var out mirror.Stored
+	var sum []byte
+	var err error
+	switch r.Kind {
+	case mirror.KindRoom:
+		var row dbq.StoredRoomRow
+		row, err = s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+		out, sum = mirror.Stored{Content: row.SourceJson, Data: row.Data, DataProblem: row.DataProblem}, row.ContentSha256
+	case mirror.KindThread:
+		out, sum, err = s.storedThread(ctx, r)
+	default:
+		var row dbq.StoredDocumentRow
+		row, err = s.q.StoredDocument(ctx, dbq.StoredDocumentParams(lockParams(r)))
+		if err == nil {
+			out.Content, err = s.pack.Unpack(row.Content, row.Size)
+		}
+		sum = row.ContentSha256
+		out.DeriveVersion, out.Data, out.DataProblem, out.Text = int(row.DeriveVersion), row.Data, row.DataProblem, row.PlainText
+	}
+	if err != nil {
+		return mirror.Stored{}, classify(ctx, fmt.Errorf("read what is stored of a %s: %w", r.Kind, err))
+	}
+	copy(out.SHA256[:], sum)
+	return out, nil
+}
+
+// Distrust makes the copy differ from whatever is fetched.
+func (s *Store) Distrust(ctx context.Context, r mirror.Resource) error {
+	err := retry(ctx, func() error {
+		switch r.Kind {
+		case mirror.KindRoom:
+			return s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+		case mirror.KindThread:
+			return s.q.DistrustThread(ctx, dbq.DistrustThreadParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID)})
+		default:
+			return s.q.DistrustDocument(ctx, dbq.DistrustDocumentParams(lockParams(r)))
+		}
+	})
+	if err != nil {
+		return classify(ctx, fmt.Errorf("distrust a %s: %w", r.Kind, err))
+	}
+	return nil
+}
