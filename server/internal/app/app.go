@@ -114,7 +114,7 @@ func (a *App) build(ctx context.Context) (err error) {
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	reconciler := reconcile.New(reconcile.Config{
 		Mirror: a.db.store, Tasks: a.db.store, Fetcher: a.client, Failure: policy.Failure,
-		Settle: a.cfg.Settle, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
+		Settle: a.cfg.Settle, ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
 	})
 	a.pool = queue.New(queue.Config{
 		Project: a.project, Tasks: a.db.store, Handler: reconciler.Do, Gate: a.client, Policy: policy,

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -146,21 +145,27 @@ const firstRoom = "team:whiteboard"
 func (d *demo) printHead(addrs app.Ready, databaseURL string) {
 	room := url.PathEscape(firstRoom)
 	fmt.Fprintf(d.out, `
-liveblocks-mirror demo: a fake Liveblocks edits rooms and sends signed webhooks;
-the service verifies, records, fetches and mirrors them. Try, in another terminal:
+liveblocks-mirror demo: in the rooms of a fake Liveblocks people draw, discuss and are
+notified, and it sends signed webhooks; the service verifies, records, fetches and
+mirrors them. Try, in another terminal:
 
   curl -s http://%[1]s/v1/rooms
   curl -s http://%[1]s/v1/rooms/%[3]s/storage:read
+  curl -s http://%[1]s/v1/rooms/%[3]s/flows/flow
+  curl -s http://%[1]s/v1/rooms/%[3]s/threads
+  curl -s http://%[1]s/v1/rooms/%[3]s/user-sessions
+  curl -s http://%[1]s/v1/notifications
   curl -s 'http://%[1]s/v1/events?page_size=3'
   grpcurl -plaintext %[2]s list
   grpcurl -plaintext -d '{"room_id":"%[4]s"}' %[2]s liveblocks.mirror.v1.MirrorService/GetRoom
   grpcurl -plaintext %[2]s liveblocks.mirror.v1.AdminService/GetStatus
   psql '%[5]s' -c 'select room_id, updated_at, data from liveblocks_documents'
+  psql '%[5]s' -c 'select room_id, user_id, plain_text from mirror_comment'
 
 Ctrl-C ends it.
 
 `, addrs.HTTPAddr, addrs.GRPCAddr, room, firstRoom, databaseURL)
-	fmt.Fprintf(d.out, "%-10s %-15s %-20s %-16s %s\n", "time", "event", "room", "webhook", "mirror")
+	fmt.Fprintf(d.out, "%-10s %-24s %-20s %-16s %s\n", "time", "event", "room", "webhook", "mirror")
 }
 
 // edit makes one edit after the other and shows what comes of each.
@@ -188,44 +193,11 @@ func (d *demo) edit(ctx context.Context, cfg Config, stopped <-chan error) error
 	return nil
 }
 
-// change does something to a room that a team would do.
-func (d *demo) change(n int) error {
-	rooms := d.fake.Rooms()
-	if n == 0 {
-		return d.fake.CreateRoom(firstRoom, liveblockstest.RoomOptions{
-			Metadata: map[string]any{"name": "Team whiteboard", "tags": []string{"demo"}}, Storage: board(1),
-		})
-	}
-	switch pick := mathrand.N(10); {
-	case len(rooms) < 4 || pick == 0 && len(rooms) < 12:
-		id := fmt.Sprintf("doc:%d", n)
-		return d.fake.CreateRoom(id, liveblockstest.RoomOptions{Metadata: map[string]any{"name": "Document " + strconv.Itoa(n)}, Storage: board(n)})
-	case pick == 1:
-		if id := rooms[mathrand.N(len(rooms))]; id != firstRoom {
-			return d.fake.DeleteRoom(id)
-		}
-	}
-	return d.fake.SetStorage(rooms[mathrand.N(len(rooms))], board(n+1))
-}
-
-// board is a Storage document with n mod 8 notes on it.
-func board(n int) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `{"liveblocksType":"LiveObject","data":{"edits":%d,"title":"Plan %d","notes":{"liveblocksType":"LiveList","data":[`, n, n)
-	for i := range n%8 + 1 {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, `{"liveblocksType":"LiveObject","data":{"text":"note %d of edit %d","x":%d,"y":%d}}`, i, n, mathrand.N(800), mathrand.N(600))
-	}
-	b.WriteString("]}}}")
-	return b.Bytes()
-}
-
 // show delivers the webhook of ev and follows it into the mirror.
 func (d *demo) show(ctx context.Context, ev liveblockstest.Event) error {
 	begin := time.Now()
-	status, err := d.deliver(ctx, ev)
+	id := "msg_" + rand.Text()
+	status, err := d.deliver(ctx, id, ev)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // interrupted, which is how a demo ends
@@ -233,16 +205,15 @@ func (d *demo) show(ctx context.Context, ev liveblockstest.Event) error {
 		return fmt.Errorf("demo: deliver webhook: %w", err)
 	}
 	took := time.Since(begin)
-	seen := d.await(ctx, ev)
-	fmt.Fprintf(d.out, "%-10s %-15s %-20s %-16s %s\n",
+	seen := d.await(ctx, id, ev)
+	fmt.Fprintf(d.out, "%-10s %-24s %-20s %-16s %s\n",
 		begin.Format("15:04:05"), ev.Type, ev.RoomID, fmt.Sprintf("%d in %s", status, took.Round(100*time.Microsecond)), seen)
 	return nil
 }
 
-func (d *demo) deliver(ctx context.Context, ev liveblockstest.Event) (int, error) {
+func (d *demo) deliver(ctx context.Context, id string, ev liveblockstest.Event) (int, error) {
 	body := liveblockstest.Payload(ev, projectID)
 	now := time.Now()
-	id := "msg_" + rand.Text()
 	signature, err := webhook.Sign(d.secret, id, now, body)
 	if err != nil {
 		return 0, err
@@ -262,44 +233,4 @@ func (d *demo) deliver(ctx context.Context, ev liveblockstest.Event) (int, error
 	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode, err
-}
-
-// await looks at the mirror until it shows what the fake holds.
-func (d *demo) await(ctx context.Context, ev liveblockstest.Event) string {
-	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
-	defer cancel()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	begin := time.Now()
-	for {
-		want, lives := d.fake.Storage(ev.RoomID)
-		status, revision, body, err := d.read(ctx, ev.RoomID)
-		switch {
-		case err != nil:
-		case !lives && status == http.StatusNotFound:
-			return fmt.Sprintf("gone after %s", time.Since(begin).Round(time.Millisecond))
-		case lives && status == http.StatusOK && bytes.Equal(body, want):
-			return fmt.Sprintf("%d bytes, revision %s, after %s", len(body), revision, time.Since(begin).Round(time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return "not seen yet"
-		case <-ticker.C:
-		}
-	}
-}
-
-func (d *demo) read(ctx context.Context, room string) (status int, revision string, body []byte, err error) {
-	u := d.base + "/v1/rooms/" + url.PathEscape(room) + "/storage:read?format=plain-lson"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
-	if err != nil {
-		return 0, "", nil, err
-	}
-	resp, err := d.client.Do(req)
-	if err != nil {
-		return 0, "", nil, err
-	}
-	defer resp.Body.Close()
-	body, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, resp.Header.Get("Mirror-Revision"), body, err
 }

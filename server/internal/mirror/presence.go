@@ -2,6 +2,10 @@ package mirror
 
 import "time"
 
+// ActiveUsersInterval is how often at most the active users of a room are
+// fetched: Liveblocks asks for no more than that.
+const ActiveUsersInterval = 10 * time.Second
+
 // ActiveUser is one connection to a room. A user with two tabs has two.
 type ActiveUser struct {
 	ConnectionID int64

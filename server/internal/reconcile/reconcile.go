@@ -3,18 +3,16 @@
 package reconcile
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/yjs"
 )
 
 // Fetcher reads the latest state from Liveblocks. Failures are faults; that
@@ -32,9 +30,12 @@ type Fetcher interface {
 	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)
 }
 
-// codeRoomNotFound is Liveblocks' word for a room that is not there. Any other
-// 404 may come from a proxy or a wrong path and proves nothing.
-const codeRoomNotFound = "ROOM_NOT_FOUND"
+// Liveblocks' words for a room that is not there, and for something else that is
+// not. Any other 404 may come from a proxy or a wrong path and proves nothing.
+const (
+	codeRoomNotFound     = "ROOM_NOT_FOUND"
+	codeResourceNotFound = "RESOURCE_NOT_FOUND"
+)
 
 // cleanBatch bounds one clean-up transaction.
 const cleanBatch = 100
@@ -48,6 +49,11 @@ type Config struct {
 	Failure func(mirror.Lease, error, time.Time) store.Failure
 	// Settle is how long after a burst of events the last fetch comes.
 	Settle time.Duration
+	// ActiveUsersInterval keeps that fetch of a room's active users at least this
+	// long after the one before it.
+	ActiveUsersInterval time.Duration
+	// Sweep does the task of comparing all rooms; nil if somebody else does.
+	Sweep func(context.Context, mirror.Lease) (mirror.Applied, error)
 	// MaxData is the largest document in bytes for which the queryable JSON is
 	// kept.
 	MaxData int
@@ -63,8 +69,19 @@ func New(cfg Config) *Reconciler { return &Reconciler{cfg: cfg} }
 
 // Do does the task that lease is for. No transaction is open while it fetches.
 func (r *Reconciler) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-	if lease.Resource.Kind == mirror.KindRoom {
+	switch lease.Resource.Kind {
+	case mirror.KindRoom:
 		return r.room(ctx, lease)
+	case mirror.KindUserSessions:
+		return r.sessions(ctx, lease)
+	case mirror.KindNotification:
+		return r.notification(ctx, lease)
+	case mirror.KindSweep:
+		if r.cfg.Sweep == nil {
+			return unserved(lease)
+		}
+		return r.cfg.Sweep(ctx, lease)
+	case mirror.KindStorage, mirror.KindYdoc, mirror.KindThread, mirror.KindActiveUsers:
 	}
 	if lease.Epoch == 0 || lease.Gone {
 		// Whose incarnation would it belong to? The room comes first.
@@ -75,10 +92,21 @@ func (r *Reconciler) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied
 		return r.storage(ctx, lease)
 	case mirror.KindYdoc:
 		return r.ydoc(ctx, lease)
+	case mirror.KindThread:
+		if lease.Resource.ID == "" {
+			return r.threads(ctx, lease)
+		}
+		return r.thread(ctx, lease)
+	case mirror.KindActiveUsers:
+		return r.activeUsers(ctx, lease)
 	default:
-		return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
-			fmt.Sprintf("this version does not mirror kind %d", lease.Resource.Kind))
+		return unserved(lease)
 	}
+}
+
+func unserved(lease mirror.Lease) (mirror.Applied, error) {
+	return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
+		fmt.Sprintf("this version does not mirror kind %d", lease.Resource.Kind))
 }
 
 func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
@@ -86,7 +114,7 @@ func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	_, room.DataProblem = derive(room.Source)
+	_, room.DataProblem = derive.JSON(room.Source)
 	ctx, done := beyondLease(ctx)
 	defer done()
 	applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
@@ -118,9 +146,7 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Ap
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: lson.Version}
-	doc.Data, doc.DataProblem = derive(fetched.Body)
-	return r.apply(ctx, lease, doc)
+	return r.apply(ctx, lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime)
 }
 
 // ydoc fetches a Yjs document. An event never says which of a room's documents
@@ -130,27 +156,15 @@ func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	if err != nil {
 		return r.missing(ctx, lease, err)
 	}
-	doc := mirror.DocumentContent{FetchTime: fetched.FetchTime, Content: fetched.Body, DeriveVersion: yjs.Version}
-	var inside []mirror.Resource
-	decoded, err := yjs.Decode(fetched.Body, yjs.Limits{})
-	if err == nil {
-		inside = subdocuments(lease, decoded)
-		doc.Text = decoded.Text()
-		doc.Data, err = decoded.JSON(nil)
-	}
-	switch {
-	case err != nil:
-		doc.Data, doc.DataProblem = nil, err.Error()
-	case hasNUL(doc.Data):
-		doc.Data, doc.DataProblem = nil, problemNUL
-	}
+	doc, guids := derive.Ydoc(fetched.Body, r.cfg.MaxData)
+	inside := subdocuments(lease, guids)
 	// Before this one is settled: nobody would ask for them again.
 	if len(inside) > 0 {
 		if _, err := r.cfg.Tasks.Request(ctx, requests(lease, inside), r.cfg.Now()); err != nil {
 			return mirror.Applied{}, fmt.Errorf("request documents inside: %w", err)
 		}
 	}
-	applied, err := r.apply(ctx, lease, doc)
+	applied, err := r.apply(ctx, lease, doc, fetched.FetchTime)
 	applied.Woken = append(applied.Woken, inside...)
 	return applied, err
 }
@@ -161,12 +175,12 @@ const maxSubdocuments = 1000
 // subdocuments are the documents inside the one that was fetched. Those deeper
 // down are brought once, by the first fetch of the one around them: they may
 // contain each other, and would never come to rest.
-func subdocuments(lease mirror.Lease, doc *yjs.Doc) []mirror.Resource {
+func subdocuments(lease mirror.Lease, guids []string) []mirror.Resource {
 	if lease.Resource.ID != "" && lease.Applied > 0 {
 		return nil
 	}
 	var inside []mirror.Resource
-	for _, guid := range doc.Subdocuments() {
+	for _, guid := range guids {
 		if len(inside) < maxSubdocuments && guid != lease.Resource.ID && mirror.ValidID(guid, mirror.MaxResourceID) {
 			r := lease.Resource
 			r.ID = guid
@@ -183,23 +197,6 @@ func requests(lease mirror.Lease, resources []mirror.Resource) []mirror.Request 
 		out[i] = mirror.Request{Resource: r, Background: lease.Background}
 	}
 	return out
-}
-
-// hasNUL reports whether JSON text has the character in one of its strings: an
-// escape, and not a backslash followed by the same letters.
-func hasNUL(data []byte) bool {
-	const escape = `\u0000`
-	for rest := data; ; {
-		i := bytes.Index(rest, []byte(escape))
-		if i < 0 {
-			return false
-		}
-		before := len(rest[:i]) - len(bytes.TrimRight(rest[:i], `\`))
-		if before%2 == 0 {
-			return true
-		}
-		rest = rest[i+len(escape):]
-	}
 }
 
 // beyondLease returns a context for applying a result, which goes on although
@@ -219,12 +216,9 @@ func beyondLease(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// apply stores a document, without its queryable JSON where that is too much.
-func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent) (mirror.Applied, error) {
-	if len(doc.Data) > r.cfg.MaxData {
-		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(doc.Data), r.cfg.MaxData)
-		doc.Data = nil
-	}
+// apply stores a document.
+func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, fetchTime time.Time) (mirror.Applied, error) {
+	doc.FetchTime = fetchTime
 	ctx, done := beyondLease(ctx)
 	defer done()
 	applied, err := r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
@@ -234,34 +228,11 @@ func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.D
 	return applied, nil
 }
 
-const problemNUL = `contains the character \u0000, which SQL databases do not store in JSON`
-
-// derive turns what was fetched into queryable JSON, or says why there is none.
-// What was fetched is kept in any case: the source is right by definition.
-func derive(body []byte) (data []byte, problem string) {
-	data, properties, err := lson.JSON(make([]byte, 0, len(body)), body)
-	switch {
-	case err != nil:
-		return nil, err.Error()
-	case properties.HasNUL:
-		return nil, problemNUL
-	case properties.HasLoneSurrogate:
-		return nil, "contains half of a surrogate pair, which SQL databases do not store in JSON"
-	default:
-		return data, ""
-	}
-}
-
 // missing settles the answer that there is no such room; other failures go on
 // to the caller.
 func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error) (mirror.Applied, error) {
-	if !fault.Is(err, fault.ReasonUpstreamNotFound) {
-		return mirror.Applied{}, err
-	}
-	// As the failure of an attempt, not for good: the next one may find it.
-	f := fault.Of(err)
-	again := fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
-	if f.Meta["code"] != codeRoomNotFound {
+	again, code := denied(err)
+	if code != codeRoomNotFound {
 		return mirror.Applied{}, again
 	}
 	now := r.cfg.Now()
@@ -272,4 +243,22 @@ func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error)
 		return applied, fmt.Errorf("apply missing %s: %w", lease.Resource.Kind, err)
 	}
 	return applied, nil
+}
+
+// denied returns the code with which Liveblocks denied knowing what was asked
+// for, if that is what err says, and err as the failure of an attempt: not for
+// good, since the next one may find it.
+func denied(err error) (again error, code string) {
+	if !fault.Is(err, fault.ReasonUpstreamNotFound) {
+		return err, ""
+	}
+	f := fault.Of(err)
+	return fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public), f.Meta["code"]
+}
+
+// unreadable is the failure of an attempt whose answer made no sense. Its cause
+// does not quote the answer.
+func unreadable(what string, err error) error {
+	return fault.Wrap(fmt.Errorf("read %s: %w", what, err),
+		fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the answer of Liveblocks cannot be used")
 }

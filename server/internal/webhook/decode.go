@@ -21,10 +21,6 @@ const ResyncInterval = 10 * time.Minute
 // has 24.
 const maxType = 128
 
-// ActiveUsersInterval is how often at most the active users of a room are
-// fetched: Liveblocks asks for no more than that.
-const ActiveUsersInterval = 10 * time.Second
-
 // hint is a [mirror.Hint] before the room is known.
 type hint struct {
 	kind mirror.Kind
@@ -58,7 +54,7 @@ var mention = hint{kind: mirror.KindRoom, ifUnknown: true}
 var (
 	presence = []hint{
 		mention,
-		{kind: mirror.KindActiveUsers, minInterval: ActiveUsersInterval},
+		{kind: mirror.KindActiveUsers, minInterval: mirror.ActiveUsersInterval},
 		{kind: mirror.KindUserSessions, fold: true},
 	}
 	thread = []hint{mention, {kind: mirror.KindThread, id: threadField}}
