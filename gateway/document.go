@@ -38,6 +38,8 @@ var documentRoutes = []documentRoute{
 	{"/v1/rooms/{room_id}/storage:read", mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE, map[string]mirrorv1.DocumentFormat{
 		"json":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
 		"plain-lson": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+		"text":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
+		"editor":     mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
 	}},
 	{"/v1/rooms/{room_id}/ydoc:read", mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC, map[string]mirrorv1.DocumentFormat{
 		"json":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,

@@ -23,6 +23,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -158,6 +159,9 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 		runtime.WithIncomingHeaderMatcher(matchIncoming),
 		runtime.WithOutgoingHeaderMatcher(matchOutgoing),
 		runtime.WithErrorHandler(g.callFailed),
+		runtime.WithStreamErrorHandler(func(ctx context.Context, err error) *status.Status {
+			return status.FromProto(g.public(ctx, err))
+		}),
 		runtime.WithWriteContentLength(),
 	)
 	// The context is only used by the generated code that dials for itself.

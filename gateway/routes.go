@@ -24,15 +24,24 @@ type routes struct {
 	methods []string
 }
 
-// route is one way to make one call.
-type route struct{ query map[string]bool }
+// route is one way to make one call: the query parameters it takes, and those of
+// them that have members.
+type route struct{ query, members map[string]bool }
 
 // stranger returns a query parameter the route does not take. grpc-gateway
 // would ignore it, and answer every event to one who asked for ?room=x. Fields
-// of fields are no parameters: a time is written as one value.
+// of fields are no parameters: a time is written as one value. Members of maps
+// are, as in ?metadata[color]=blue.
 func (rt *route) stranger(query url.Values) (string, bool) {
 	for name := range query {
-		if !rt.query[name] {
+		if field, key, ok := strings.Cut(name, "["); ok {
+			// Where grpc-gateway splits a name with more of these, or with a line break,
+			// it finds no field.
+			key, ok = strings.CutSuffix(key, "]")
+			if !ok || !rt.members[field] || strings.ContainsAny(key, "[\n") {
+				return name, true
+			}
+		} else if !rt.query[name] {
 			return name, true
 		}
 	}
@@ -88,13 +97,17 @@ func (rs *routes) add(rule *annotations.HttpRule, input protoreflect.MessageDesc
 	default:
 		return fmt.Errorf("pattern %T is not supported", p)
 	}
-	rt := &route{query: make(map[string]bool)}
+	rt := &route{query: make(map[string]bool), members: make(map[string]bool)}
 	for i := range input.Fields().Len() {
 		field := input.Fields().Get(i)
 		inBody := rule.GetBody() == "*" || rule.GetBody() == string(field.Name())
 		if !inBody && !strings.Contains(path, "{"+string(field.Name())+"}") {
-			rt.query[field.TextName()] = true
-			rt.query[field.JSONName()] = true
+			names := rt.query
+			if field.IsMap() {
+				names = rt.members
+			}
+			names[field.TextName()] = true
+			names[field.JSONName()] = true
 		}
 	}
 	if !slices.Contains(rs.methods, method) {

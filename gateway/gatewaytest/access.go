@@ -172,6 +172,10 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 		// The same path is the task "t:retry" to some and a verb to others.
 		{"PUT", "/v1/admin/tasks/t:retry", "GET, HEAD, POST"},
 		{"POST", "/v1/admin/tasks/:retry", "GET, HEAD"},
+		{"PUT", "/v1/rooms/r/threads/t/comments", "GET, HEAD"},
+		{"POST", "/v1/rooms/r/active-users", "GET, HEAD"},
+		{"DELETE", "/v1/admin/backfill", "GET, HEAD, POST"},
+		{"GET", "/v1/admin/mirror:verify", "POST"},
 		{"BREW", "/v1/admin/status", "GET, HEAD"},
 	} {
 		a := r.do(t, c.method, r.url+c.path, nil)
@@ -185,6 +189,7 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 	for _, path := range []string{
 		"/", "/v1", "/v1/", "/v1/room", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms", "/v1/rooms/a/b/storage",
 		"/v1/x/../rooms", "/metrics", "/debug/pprof/", "/healthz/", "/v1/rooms:x", "/v2/rooms",
+		"/v1/rooms/r/threads/t/x", "/v1/rooms/r/threads/t/comments/c/x", "/v1/rooms/r/active_users", "/v1/admin/mirror",
 	} {
 		r.get(t, path).refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
 	}

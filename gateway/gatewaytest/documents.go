@@ -99,6 +99,8 @@ func documentParameters(t *testing.T, dial Dial) {
 		"?max_age=5s&require_fresh=true":            {MaxAge: durationpb.New(5 * time.Second), RequireFresh: true},
 		"?showDeleted=true&project_id=p":            {ShowDeleted: true, ProjectId: "p"},
 		"?projectId=p&maxAge=0s&show_deleted=false": {ProjectId: "p", MaxAge: durationpb.New(0)},
+		"?format=text":                              {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT},
+		"?format=editor":                            {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR},
 	} {
 		r.get(t, document+query).accepted(t, nil)
 		want.RoomId, want.Kind = "r", storage
@@ -125,7 +127,7 @@ func documentParameters(t *testing.T, dial Dial) {
 		r.get(t, yjsDocument+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 	}
 	for _, query := range []string{
-		"format=text", "format=xml", "format=", "format=JSON", "format=json&format=json", "formats=json", "kind=DOCUMENT_KIND_YDOC", "kind=1", "room_id=s",
+		"format=binary", "format=xml", "format=", "format=JSON", "format=json&format=json", "formats=json", "kind=DOCUMENT_KIND_YDOC", "kind=1", "room_id=s",
 		"max_age=5", "require_fresh=perhaps", "max_age=1s&maxAge=2s",
 	} {
 		r.get(t, document+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")

@@ -33,7 +33,7 @@ type testCase struct {
 // Run tests a gateway over connections made by dial.
 func Run(t *testing.T, dial Dial) {
 	t.Helper()
-	for _, cases := range [][]testCase{idCases, webhookCases, accessCases, answerCases, documentCases} {
+	for _, cases := range [][]testCase{idCases, webhookCases, accessCases, routeCases, answerCases, documentCases, streamCases} {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -217,18 +217,21 @@ type echo struct {
 	receive receiveFunc
 	getRoom getRoomFunc
 	read    readFunc
+	verify  verifyFunc
 }
 
 type (
 	receiveFunc = func(context.Context, *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error)
 	getRoomFunc = func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error)
 	readFunc    = func(*mirrorv1.ReadDocumentRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
+	verifyFunc  = func(*mirrorv1.VerifyMirrorRequest, grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error
 )
 
-// onReceive, onGetRoom and onRead say how calls from now on are answered.
+// onReceive, onGetRoom, onRead and onVerify say how calls from now on are answered.
 func (e *echo) onReceive(f receiveFunc) { e.script(func() { e.receive = f }) }
 func (e *echo) onGetRoom(f getRoomFunc) { e.script(func() { e.getRoom = f }) }
 func (e *echo) onRead(f readFunc)       { e.script(func() { e.read = f }) }
+func (e *echo) onVerify(f verifyFunc)   { e.script(func() { e.verify = f }) }
 
 func (e *echo) script(set func()) {
 	e.mu.Lock()
@@ -346,6 +349,51 @@ func (e mirrorEcho) ListDocuments(ctx context.Context, req *mirrorv1.ListDocumen
 	return &mirrorv1.ListDocumentsResponse{}, nil
 }
 
+func (e mirrorEcho) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetThreadResponse{Thread: &mirrorv1.Thread{ThreadId: req.GetThreadId()}}, nil
+}
+
+func (e mirrorEcho) ListThreads(ctx context.Context, req *mirrorv1.ListThreadsRequest) (*mirrorv1.ListThreadsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListThreadsResponse{}, nil
+}
+
+func (e mirrorEcho) GetComment(ctx context.Context, req *mirrorv1.GetCommentRequest) (*mirrorv1.GetCommentResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetCommentResponse{Comment: &mirrorv1.Comment{CommentId: req.GetCommentId()}}, nil
+}
+
+func (e mirrorEcho) ListComments(ctx context.Context, req *mirrorv1.ListCommentsRequest) (*mirrorv1.ListCommentsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListCommentsResponse{}, nil
+}
+
+func (e mirrorEcho) ListActiveUsers(ctx context.Context, req *mirrorv1.ListActiveUsersRequest) (*mirrorv1.ListActiveUsersResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListActiveUsersResponse{}, nil
+}
+
+func (e mirrorEcho) ListUserSessions(ctx context.Context, req *mirrorv1.ListUserSessionsRequest) (*mirrorv1.ListUserSessionsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListUserSessionsResponse{}, nil
+}
+
+func (e mirrorEcho) GetFlow(ctx context.Context, req *mirrorv1.GetFlowRequest) (*mirrorv1.GetFlowResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetFlowResponse{Flow: &mirrorv1.Flow{StorageKey: req.GetStorageKey()}}, nil
+}
+
+func (e mirrorEcho) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRequest) (*mirrorv1.ListFlowsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListFlowsResponse{}, nil
+}
+
+func (e mirrorEcho) ListNotifications(ctx context.Context, req *mirrorv1.ListNotificationsRequest) (*mirrorv1.ListNotificationsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListNotificationsResponse{}, nil
+}
+
 type adminEcho struct {
 	mirrorv1.UnimplementedAdminServiceServer
 	*echo
@@ -374,4 +422,25 @@ func (e adminEcho) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest
 func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.RequestSyncResponse{Tasks: []*mirrorv1.Task{{RoomId: req.GetRoomId(), Kind: req.GetKind()}}}, nil
+}
+
+func (e adminEcho) StartBackfill(ctx context.Context, req *mirrorv1.StartBackfillRequest) (*mirrorv1.StartBackfillResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.StartBackfillResponse{}, nil
+}
+
+func (e adminEcho) GetBackfill(ctx context.Context, req *mirrorv1.GetBackfillRequest) (*mirrorv1.GetBackfillResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetBackfillResponse{}, nil
+}
+
+func (e adminEcho) VerifyMirror(req *mirrorv1.VerifyMirrorRequest, stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error {
+	e.heard(stream.Context(), req)
+	e.mu.Lock()
+	verify := e.verify
+	e.mu.Unlock()
+	if verify != nil {
+		return verify(req, stream)
+	}
+	return stream.Send(&mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{}}})
 }

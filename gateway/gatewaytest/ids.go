@@ -19,16 +19,31 @@ var idCases = []testCase{
 	{"QueryValuesArriveByteForByte", queryValuesArrive},
 }
 
-// idRoutes are the routes with an id in the path, and where the echo shows it.
-var idRoutes = []struct {
+// idRoute is a route with an id in the path, and where the echo shows it.
+type idRoute struct {
 	method, path string // %s stands for the id
 	id           func(any) string
-}{
+}
+
+var idRoutes = []idRoute{
 	{"GET", "/v1/rooms/%s", field((*mirrorv1.GetRoomRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/storage", field((*mirrorv1.GetStorageDocumentRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/storage:read", field((*mirrorv1.ReadDocumentRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/ydoc", field((*mirrorv1.GetYjsDocumentRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/ydoc:read", field((*mirrorv1.ReadDocumentRequest).GetRoomId)},
+	{"GET", "/v1/rooms/%s/threads", field((*mirrorv1.ListThreadsRequest).GetRoomId)},
+	{"GET", "/v1/rooms/%s/threads/th_1", field((*mirrorv1.GetThreadRequest).GetRoomId)},
+	{"GET", "/v1/rooms/r/threads/%s", field((*mirrorv1.GetThreadRequest).GetThreadId)},
+	{"GET", "/v1/rooms/%s/threads/th_1/comments", field((*mirrorv1.ListCommentsRequest).GetRoomId)},
+	{"GET", "/v1/rooms/r/threads/%s/comments", field((*mirrorv1.ListCommentsRequest).GetThreadId)},
+	{"GET", "/v1/rooms/%s/threads/th_1/comments/cm_1", field((*mirrorv1.GetCommentRequest).GetRoomId)},
+	{"GET", "/v1/rooms/r/threads/%s/comments/cm_1", field((*mirrorv1.GetCommentRequest).GetThreadId)},
+	{"GET", "/v1/rooms/r/threads/th_1/comments/%s", field((*mirrorv1.GetCommentRequest).GetCommentId)},
+	{"GET", "/v1/rooms/%s/active-users", field((*mirrorv1.ListActiveUsersRequest).GetRoomId)},
+	{"GET", "/v1/rooms/%s/user-sessions", field((*mirrorv1.ListUserSessionsRequest).GetRoomId)},
+	{"GET", "/v1/rooms/%s/flows", field((*mirrorv1.ListFlowsRequest).GetRoomId)},
+	{"GET", "/v1/rooms/%s/flows/flow", field((*mirrorv1.GetFlowRequest).GetRoomId)},
+	{"GET", "/v1/rooms/r/flows/%s", field((*mirrorv1.GetFlowRequest).GetStorageKey)},
 	{"GET", "/v1/events/%s", field((*mirrorv1.GetEventRequest).GetEventId)},
 	{"GET", "/v1/admin/tasks/%s", field((*mirrorv1.GetTaskRequest).GetTaskId)},
 	{"POST", "/v1/admin/tasks/%s:retry", field((*mirrorv1.RetryTaskRequest).GetTaskId)},

@@ -138,9 +138,14 @@ func reasonOf(err error) string {
 // tell delivers the webhook of an event.
 func tell(t testing.TB, s *harness.Service, kind, room string) {
 	t.Helper()
-	ev := liveblockstest.Event{Type: kind, RoomID: room, Time: time.Now()}
+	deliver(t, s, liveblockstest.Event{Type: kind, RoomID: room, Time: time.Now()})
+}
+
+// deliver sends the webhook of an event with everything that is in it.
+func deliver(t testing.TB, s *harness.Service, ev liveblockstest.Event) {
+	t.Helper()
 	if status := s.Post(t, harness.SignEvent(t, ev)); status != http.StatusOK {
-		t.Fatalf("webhook %s of room %q answered %d; want 200", kind, room, status)
+		t.Fatalf("webhook %s of room %q answered %d; want 200", ev.Type, ev.RoomID, status)
 	}
 }
 

@@ -226,21 +226,7 @@ func compare(t *testing.T, dev devServer, s *harness.Service) {
 		t.Fatalf("rooms (-Liveblocks +mirror):\n%s", diff)
 	}
 	for _, id := range want {
-		for _, format := range []string{"plain-lson", "json"} {
-			theirs := dev.get(t, "/rooms/"+escape(id)+"/storage?format="+format)
-			status, _, ours := s.Get(t, roomPath(id, "/storage:read?format="+format))
-			if theirs.status != http.StatusOK || status != http.StatusOK {
-				t.Errorf("storage of room %q as %s: Liveblocks answered %d, the mirror %d", id, format, theirs.status, status)
-				continue
-			}
-			a, b := string(theirs.body), string(ours)
-			if format == "json" { // derived, so the order of keys is our own
-				a, b = canonical(t, theirs.body), canonical(t, ours)
-			}
-			if a != b {
-				t.Errorf("storage of room %q as %s (-Liveblocks +mirror):\n%s", id, format, cmp.Diff(a, b))
-			}
-		}
+		compareStorage(t, dev, s, id)
 		compareYdoc(t, dev, s, id, "")
 	}
 }

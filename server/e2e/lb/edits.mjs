@@ -6,16 +6,13 @@
 // LIVEBLOCKS_BASE_URL leads to the dev server, WEBHOOK_URL to the service under test.
 // It ends with a line of JSON: how many webhooks were sent, and what the act wants to tell.
 import { randomUUID } from "node:crypto";
-import { createClient, LiveList, LiveMap, LiveObject, LiveText } from "@liveblocks/client";
-import { Liveblocks } from "@liveblocks/node";
+import { LiveList, LiveMap, LiveObject, LiveText } from "@liveblocks/client";
 import { Webhook } from "svix";
-import WebSocket from "ws";
 import * as Y from "yjs";
+import { backend, client, enter, pause, same, synced } from "./liveblocks.mjs";
 
-const { LIVEBLOCKS_BASE_URL: baseUrl, WEBHOOK_URL: webhookUrl, WEBHOOK_SECRET: webhookSecret } = process.env;
-const backend = new Liveblocks({ secret: "sk_localdev", baseUrl });
+const { WEBHOOK_URL: webhookUrl, WEBHOOK_SECRET: webhookSecret } = process.env;
 const svix = new Webhook(webhookSecret);
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // Ids that differ by what databases and URLs like to lose.
 const rooms = ["Room", "room", "room ", "roöm", "a/b:c?d#e%f"];
@@ -44,28 +41,6 @@ async function webhook(type, roomId) {
   const data = { projectId: "localdev", roomId, [timeKeys[type]]: new Date().toISOString() };
   const body = JSON.stringify({ type, data });
   await Promise.all([post(id, body), post(id, body)]);
-}
-
-function client(userId) {
-  return createClient({
-    baseUrl,
-    polyfills: { WebSocket, fetch: globalThis.fetch },
-    authEndpoint: async () => {
-      const session = backend.prepareSession(userId, { userInfo: { name: userId } });
-      session.allow("*", session.FULL_ACCESS);
-      return JSON.parse((await session.authorize()).body);
-    },
-  });
-}
-
-async function enter(user, roomId) {
-  const { room, leave } = user.enterRoom(roomId, { initialPresence: {} });
-  return { room, leave, root: (await room.getStorage()).root };
-}
-
-// synced waits until the server has confirmed every change of a client.
-async function synced({ room }) {
-  while (room.getStorageStatus() !== "synchronized") await pause(10);
 }
 
 const board = (id, n) => ({
@@ -184,8 +159,7 @@ async function edit() {
     await pause(4);
   }
   await Promise.all([alice, bob].map(synced));
-  const both = () => [alice, bob].map(({ root }) => JSON.stringify(root.toJSON()));
-  for (let [a, b] = both(); a !== b; [a, b] = both()) await pause(10);
+  await same([alice, bob], ({ root }) => root.toJSON());
   const todos = alice.root.get("todos").length;
 
   for (const id of ["room ", "roöm", "a/b:c?d#e%f"]) {

@@ -66,6 +66,9 @@ const (
 	ReasonEventIDInvalid          Reason = "EVENT_ID_INVALID"
 	ReasonRouteNotFound           Reason = "ROUTE_NOT_FOUND"
 	ReasonMethodNotAllowed        Reason = "METHOD_NOT_ALLOWED"
+	ReasonThreadNotMirrored       Reason = "THREAD_NOT_MIRRORED"
+	ReasonCommentNotMirrored      Reason = "COMMENT_NOT_MIRRORED"
+	ReasonFlowNotFound            Reason = "FLOW_NOT_FOUND"
 )
 
 // Error is a classified failure. Error() speaks to operators and includes the

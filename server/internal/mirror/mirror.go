@@ -28,6 +28,9 @@ const (
 	MaxResourceID = 128
 )
 
+// MaxSubdocuments bounds how many documents inside another are mirrored.
+const MaxSubdocuments = 1000
+
 // ValidProjectID reports whether s can name a project.
 func ValidProjectID(s string) bool {
 	if s == "" || len(s) > MaxProjectID {

@@ -169,9 +169,6 @@ func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (mirror.Appli
 	return applied, err
 }
 
-// maxSubdocuments bounds how many documents inside another are mirrored.
-const maxSubdocuments = 1000
-
 // subdocuments are the documents inside the one that was fetched. Those deeper
 // down are brought once, by the first fetch of the one around them: they may
 // contain each other, and would never come to rest.
@@ -181,7 +178,7 @@ func subdocuments(lease mirror.Lease, guids []string) []mirror.Resource {
 	}
 	var inside []mirror.Resource
 	for _, guid := range guids {
-		if len(inside) < maxSubdocuments && guid != lease.Resource.ID && mirror.ValidID(guid, mirror.MaxResourceID) {
+		if len(inside) < mirror.MaxSubdocuments && guid != lease.Resource.ID && mirror.ValidID(guid, mirror.MaxResourceID) {
 			r := lease.Resource
 			r.ID = guid
 			inside = append(inside, r)

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"slices"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -46,6 +47,10 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		if err != nil {
 			return nil, err
 		}
+		sweep, err := a.s.Sweeper.Status(ctx, id)
+		if err != nil {
+			return nil, err
+		}
 		gate := now.Gates[id]
 		if gate.PauseReason != "" {
 			project.PauseReason, project.PauseTime = gate.PauseReason, gate.PausedSince
@@ -60,6 +65,8 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			OldestDueTime:       timestamp(counts.OldestDue),
 			CallsPerSecondLimit: gate.CallsPerSecond,
 			ThrottledUntilTime:  timestamp(gate.ThrottledUntil),
+			BackgroundTasks:     counts.Background,
+			LastSweep:           showSweep(&sweep),
 		})
 	}
 	return resp, nil
@@ -130,13 +137,20 @@ func (a *adminService) RequestSync(ctx context.Context, req *mirrorv1.RequestSyn
 	if err != nil {
 		return nil, err
 	}
-	wanted := mirror.Kinds()
+	room := mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom}
+	resources := []mirror.Resource{room}
 	if req.GetKind() != mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED {
-		wanted = []mirror.Kind{wordOf(kinds, req.GetKind())}
-	}
-	resources := make([]mirror.Resource, len(wanted))
-	for i, kind := range wanted {
-		resources[i] = mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind}
+		resources[0].Kind, resources[0].ID = wordOf(kinds, req.GetKind()), req.GetResourceId()
+		if !validResource(room.Room, resources[0].Kind, resources[0].ID) {
+			return nil, badResource("is not that of a resource of this kind in a room")
+		}
+	} else {
+		if req.GetResourceId() != "" {
+			return nil, badResource("must be given with a kind")
+		}
+		for _, kind := range slices.Concat(mirror.RoomKinds(), []mirror.Kind{mirror.KindActiveUsers}) {
+			resources = append(resources, mirror.Resource{Project: project, Room: room.Room, Kind: kind})
+		}
 	}
 	raised, err := a.s.Requester.Request(ctx, resources)
 	if err != nil {
@@ -151,6 +165,12 @@ func (a *adminService) RequestSync(ctx context.Context, req *mirrorv1.RequestSyn
 		resp.Tasks = append(resp.Tasks, showTask(&task))
 	}
 	return resp, nil
+}
+
+func badResource(problem string) error {
+	f := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "there is no such resource in a room")
+	f.Fields = []fault.Field{{Path: "resource_id", Problem: problem}}
+	return f
 }
 
 // resource returns what a task id names in a project.

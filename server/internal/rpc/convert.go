@@ -11,8 +11,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// outcomes, kinds, documentKinds and taskStates are the spellings of the same
-// words in the domain and in the API; a test holds them complete.
+// These are the spellings of the same words in the domain and in the API; a test
+// holds them complete.
 var (
 	outcomes = map[mirror.Outcome]mirrorv1.EventOutcome{
 		mirror.OutcomeQueued:         mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED,
@@ -23,9 +23,14 @@ var (
 		mirror.OutcomeForeignProject: mirrorv1.EventOutcome_EVENT_OUTCOME_FOREIGN_PROJECT,
 	}
 	kinds = map[mirror.Kind]mirrorv1.ResourceKind{
-		mirror.KindRoom:    mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
-		mirror.KindStorage: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE,
-		mirror.KindYdoc:    mirrorv1.ResourceKind_RESOURCE_KIND_YDOC,
+		mirror.KindRoom:         mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
+		mirror.KindStorage:      mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE,
+		mirror.KindYdoc:         mirrorv1.ResourceKind_RESOURCE_KIND_YDOC,
+		mirror.KindThread:       mirrorv1.ResourceKind_RESOURCE_KIND_THREAD,
+		mirror.KindActiveUsers:  mirrorv1.ResourceKind_RESOURCE_KIND_ACTIVE_USERS,
+		mirror.KindUserSessions: mirrorv1.ResourceKind_RESOURCE_KIND_USER_SESSIONS,
+		mirror.KindNotification: mirrorv1.ResourceKind_RESOURCE_KIND_NOTIFICATION,
+		mirror.KindSweep:        mirrorv1.ResourceKind_RESOURCE_KIND_SWEEP,
 	}
 	documentKinds = map[mirror.Kind]mirrorv1.DocumentKind{
 		mirror.KindStorage: mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE,
@@ -37,6 +42,22 @@ var (
 		mirror.TaskWaiting: mirrorv1.TaskState_TASK_STATE_WAITING,
 		mirror.TaskFailed:  mirrorv1.TaskState_TASK_STATE_FAILED,
 		mirror.TaskDone:    mirrorv1.TaskState_TASK_STATE_DONE,
+	}
+	mentionKinds = map[string]mirrorv1.MentionKind{
+		"user":  mirrorv1.MentionKind_MENTION_KIND_USER,
+		"group": mirrorv1.MentionKind_MENTION_KIND_GROUP,
+	}
+	sessionEnds = map[mirror.SessionEnd]mirrorv1.SessionEndCause{
+		mirror.SessionOpen:        mirrorv1.SessionEndCause_SESSION_END_CAUSE_OPEN,
+		mirror.SessionLeft:        mirrorv1.SessionEndCause_SESSION_END_CAUSE_LEFT,
+		mirror.SessionAbsent:      mirrorv1.SessionEndCause_SESSION_END_CAUSE_ABSENT,
+		mirror.SessionRoomDeleted: mirrorv1.SessionEndCause_SESSION_END_CAUSE_ROOM_DELETED,
+	}
+	driftKinds = map[mirror.DriftKind]mirrorv1.DriftKind{
+		mirror.DriftMissing: mirrorv1.DriftKind_DRIFT_KIND_MISSING,
+		mirror.DriftSurplus: mirrorv1.DriftKind_DRIFT_KIND_SURPLUS,
+		mirror.DriftContent: mirrorv1.DriftKind_DRIFT_KIND_CONTENT,
+		mirror.DriftDerived: mirrorv1.DriftKind_DRIFT_KIND_DERIVED,
 	}
 )
 
@@ -103,16 +124,21 @@ func showEvent(e *mirror.Event) *mirrorv1.Event {
 	}
 }
 
+// showFreshness shows how current a copy is; hash is that of its source, nil if it
+// has none.
 func showFreshness(f mirror.Freshness, hash *[32]byte) *mirrorv1.Freshness {
-	return &mirrorv1.Freshness{
+	shown := &mirrorv1.Freshness{
 		FetchTime:        timestamp(f.FetchTime),
 		SourceUpdateTime: timestamp(f.SourceUpdateTime),
 		Revision:         f.Revision,
-		ContentSha256:    hex.EncodeToString(hash[:]),
 		DeleteTime:       timestamp(f.DeleteTime),
 		Stale:            f.Stale,
 		MissingSinceTime: timestamp(f.MissingSince),
 	}
+	if hash != nil {
+		shown.ContentSha256 = hex.EncodeToString(hash[:])
+	}
+	return shown
 }
 
 func showTask(t *mirror.Task) *mirrorv1.Task {
@@ -165,14 +191,7 @@ func showRoom(r *mirror.Room, full bool) *mirrorv1.Room {
 	}
 	// A map and not a struct: encoding/json would match field names in any case.
 	source, _ := parse[map[string]json.RawMessage](r.Source)
-	if metadata, ok := parse[map[string]json.RawMessage](source["metadata"]); ok {
-		room.Metadata = make(map[string]*mirrorv1.MetadataValue, len(metadata))
-		for key, raw := range metadata {
-			if value := metadataValue(raw); value != nil {
-				room.Metadata[key] = value
-			}
-		}
-	}
+	room.Metadata = showMetadata(source["metadata"])
 	room.DefaultAccesses, _ = parseStrings(source["defaultAccesses"])
 	room.UsersAccesses = accesses(source["usersAccesses"])
 	room.GroupsAccesses = accesses(source["groupsAccesses"])
@@ -202,6 +221,21 @@ func parseStrings(raw json.RawMessage) ([]string, bool) {
 		texts[i] = *item
 	}
 	return texts, true
+}
+
+// showMetadata reads the members of raw that have a type Liveblocks allows.
+func showMetadata(raw json.RawMessage) map[string]*mirrorv1.MetadataValue {
+	members, ok := parse[map[string]json.RawMessage](raw)
+	if !ok {
+		return nil
+	}
+	shown := make(map[string]*mirrorv1.MetadataValue, len(members))
+	for key, raw := range members {
+		if value := metadataValue(raw); value != nil {
+			shown[key] = value
+		}
+	}
+	return shown
 }
 
 func metadataValue(raw json.RawMessage) *mirrorv1.MetadataValue {

@@ -73,16 +73,6 @@ func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsR
 	if err != nil {
 		return nil, err
 	}
-	f := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "the request is not valid")
-	if t := req.GetStartTime(); t != nil && !t.IsValid() {
-		f.Fields = append(f.Fields, fault.Field{Path: "start_time", Problem: "must be a time from year 1 to 9999"})
-	}
-	if t := req.GetEndTime(); t != nil && !t.IsValid() {
-		f.Fields = append(f.Fields, fault.Field{Path: "end_time", Problem: "must be a time from year 1 to 9999"})
-	}
-	if f.Fields != nil {
-		return nil, f
-	}
 	full := req.GetView() == mirrorv1.EventView_EVENT_VIEW_FULL
 	l := listing[mirror.Event, *mirrorv1.Event]{
 		list:    listEvents,

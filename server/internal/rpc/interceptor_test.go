@@ -213,9 +213,9 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 			cancel()
 		}
 	}
-	// 3 + 6 + 5 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
-	if seen != 19 {
-		t.Errorf("saw %d RPCs; want 19", seen)
+	// 3 + 15 + 8 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
+	if seen != 31 {
+		t.Errorf("saw %d RPCs; want 31", seen)
 	}
 }
 

@@ -36,8 +36,7 @@ func (m *mirrorService) GetRoom(ctx context.Context, req *mirrorv1.GetRoomReques
 		freshness: func(r *mirror.Room) mirror.Freshness { return r.Freshness },
 	})
 	if err != nil {
-		return nil, notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonRoomNotMirrored,
-			"the mirror holds no such room").With("room_id", req.GetRoomId()))
+		return nil, notFound(err, roomNotMirrored(err, req.GetRoomId()))
 	}
 	return &mirrorv1.GetRoomResponse{Room: showRoom(&room, true)}, nil
 }

@@ -7,7 +7,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -29,18 +32,44 @@ const (
 	listRooms     list = 2
 	listDocuments list = 3
 	listTasks     list = 4
+
+	listThreads       list = 5
+	listComments      list = 6
+	listActiveUsers   list = 7
+	listUserSessions  list = 8
+	listFlows         list = 9
+	listNotifications list = 10
 )
 
-var lists = []list{listEvents, listRooms, listDocuments, listTasks}
+var lists = []list{
+	listEvents, listRooms, listDocuments, listTasks,
+	listThreads, listComments, listActiveUsers, listUserSessions, listFlows, listNotifications,
+}
 
 // cursor is the key of the last item of a page. Each list uses a part of it:
-// events Time and ID, rooms Room, documents and tasks Room, Kind and ID. The
-// zero cursor stands before the first item.
+//
+//	rooms                                  Room
+//	documents, tasks                       Room, Kind, ID
+//	threads                                Room, ID
+//	comments                               Room, Thread, Time, ID
+//	active users, flows                    ID
+//	events, user sessions, notifications   Time, ID
+//
+// The zero cursor stands before the first item.
 type cursor struct {
-	Time time.Time
-	Room mirror.RoomID
-	Kind mirror.Kind
-	ID   string
+	Time   time.Time
+	Room   mirror.RoomID
+	Kind   mirror.Kind
+	Thread string
+	ID     string
+}
+
+// stored returns Time as the store keeps it, where items without one stand in 1970.
+func (c cursor) stored() time.Time {
+	if c.ID != "" && c.Time.IsZero() {
+		return earliest
+	}
+	return c.Time
 }
 
 // fits reports whether c can be the key of an item of the list.
@@ -51,13 +80,26 @@ func (c cursor) fits(l list) bool {
 	case listRooms:
 		return c == cursor{Room: c.Room} && mirror.ValidID(string(c.Room), mirror.MaxRoomID)
 	case listDocuments, listTasks:
-		return c.Time.IsZero() && validResource(c.Room, c.Kind, c.ID)
+		return c == cursor{Room: c.Room, Kind: c.Kind, ID: c.ID} && validResource(c.Room, c.Kind, c.ID)
+	case listThreads:
+		return c == cursor{Room: c.Room, ID: c.ID} && mirror.ValidID(string(c.Room), mirror.MaxRoomID) && mirror.ValidID(c.ID, mirror.MaxResourceID)
+	case listComments:
+		return c.Kind == 0 && (c.Time.IsZero() || storableTime(c.Time)) && mirror.ValidID(string(c.Room), mirror.MaxRoomID) &&
+			mirror.ValidID(c.Thread, mirror.MaxResourceID) && mirror.ValidID(c.ID, mirror.MaxResourceID)
+	case listActiveUsers:
+		n, err := strconv.ParseInt(c.ID, 10, 64)
+		return c == cursor{ID: c.ID} && err == nil && strconv.FormatInt(n, 10) == c.ID
+	case listUserSessions, listNotifications:
+		return c == cursor{Time: c.Time, ID: c.ID} && (c.Time.IsZero() || storableTime(c.Time)) && mirror.ValidID(c.ID, mirror.MaxEventID)
+	case listFlows:
+		key, ok := strings.CutPrefix(c.ID, keyMark)
+		return c == cursor{ID: c.ID} && ok && len(key) <= maxStorageKey && utf8.ValidString(key)
 	default:
 		return false
 	}
 }
 
-// A page token is a tokenHead, the room id and the id. It gives nobody access he
+// A page token is a tokenHead, the room id, the thread id and the id. It gives nobody access he
 // lacks, so it is not signed; it is parsed as hostile all the same.
 type tokenHead struct {
 	Version byte
@@ -67,9 +109,11 @@ type tokenHead struct {
 	Micros  int64
 	Kind    mirror.Kind
 	RoomLen uint16
+	// ThreadLen is zero where there is none.
+	ThreadLen uint8
 }
 
-const tokenVersion = 1
+const tokenVersion = 2
 
 type filterHash [8]byte
 
@@ -82,13 +126,15 @@ var (
 func formatToken(l list, filters filterHash, after cursor) string {
 	head := tokenHead{
 		Version: tokenVersion, List: l, Filters: filters, Kind: after.Kind,
-		RoomLen: uint16(len(after.Room)), //nolint:gosec // at most mirror.MaxRoomID
+		RoomLen:   uint16(len(after.Room)),  //nolint:gosec // at most mirror.MaxRoomID
+		ThreadLen: uint8(len(after.Thread)), //nolint:gosec // at most mirror.MaxResourceID
 	}
 	if !after.Time.IsZero() {
 		head.Micros = after.Time.UnixMicro()
 	}
 	raw, _ := binary.Append(nil, binary.BigEndian, head) // of fixed size, so it cannot fail
 	raw = append(raw, after.Room...)
+	raw = append(raw, after.Thread...)
 	raw = append(raw, after.ID...)
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
@@ -109,11 +155,11 @@ func parseToken(token string, l list, filters filterHash) (cursor, error) {
 		return cursor{}, errTokenMismatch
 	}
 	raw = raw[n:]
-	room := int(head.RoomLen)
-	if room > len(raw) {
+	room, thread := int(head.RoomLen), int(head.RoomLen)+int(head.ThreadLen)
+	if thread > len(raw) {
 		return cursor{}, errTokenInvalid
 	}
-	after := cursor{Kind: head.Kind, Room: mirror.RoomID(raw[:room]), ID: string(raw[room:])}
+	after := cursor{Kind: head.Kind, Room: mirror.RoomID(raw[:room]), Thread: string(raw[room:thread]), ID: string(raw[thread:])}
 	if head.Micros != 0 {
 		after.Time = time.UnixMicro(head.Micros).UTC()
 	}
@@ -144,13 +190,13 @@ type pageRequest interface {
 }
 
 // hashFilters returns the same for two requests that select the same items. All
-// fields count but those that say how much to return and where to go on, so a
-// filter that is added later is part of it without further ado.
+// fields count but those that say how much to return, how fresh, and where to go
+// on, so a filter that is added later is part of it without further ado.
 func hashFilters(req proto.Message, project mirror.ProjectID) (filterHash, error) {
 	filters := req.ProtoReflect().New()
 	req.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		switch field.Name() {
-		case "project_id", "page_size", "page_token", "view":
+		case "project_id", "page_size", "page_token", "view", "max_age", "require_fresh":
 		default:
 			filters.Set(field, value)
 		}

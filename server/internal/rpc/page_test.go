@@ -2,8 +2,11 @@ package rpc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -87,7 +90,7 @@ func pagedLists() []paged {
 			add: func(q *fakeQuery, i int) {
 				// Two tasks share a room, so that the kind decides among them.
 				room := mirror.RoomID(id(i / 2))
-				kind := mirror.Kinds()[i%2]
+				kind := []mirror.Kind{mirror.KindRoom, mirror.KindActiveUsers}[i%2]
 				q.tasks = append(q.tasks, mirror.Task{
 					Resource: mirror.Resource{Project: project, Room: room, Kind: kind}, State: mirror.TaskPending, LastError: id(i),
 				})
@@ -100,6 +103,136 @@ func pagedLists() []paged {
 				resp, err := h.admin.ListTasks(ctx, req)
 				for _, task := range resp.GetTasks() {
 					ids = append(ids, task.GetLastError())
+				}
+				return ids, resp.GetNextPageToken(), err
+			},
+		},
+		{
+			name: "threads",
+			add: func(q *fakeQuery, i int) {
+				q.threads = append(q.threads, mirror.Thread{Project: project, Room: mirror.RoomID(id(i / 2)), ID: id(i)})
+			},
+			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string, err error) {
+				req := &mirrorv1.ListThreadsRequest{PageSize: size, PageToken: token}
+				if other {
+					req.Metadata = map[string]string{"a": "b"}
+				}
+				resp, err := h.mirror.ListThreads(ctx, req)
+				for _, thread := range resp.GetThreads() {
+					ids = append(ids, thread.GetThreadId())
+				}
+				return ids, resp.GetNextPageToken(), err
+			},
+		},
+		{
+			name: "comments",
+			add: func(q *fakeQuery, i int) {
+				// Two comments share a thread and a time. The first of all have none.
+				c := mirror.Comment{Project: project, Room: mirror.RoomID(id(i / 4)), Thread: id(i / 2), ID: id(i)}
+				if i >= 4 {
+					c.CreateTime = noon.Add(-time.Duration(i/2) * time.Hour)
+				}
+				q.comments = append(q.comments, c)
+			},
+			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string, err error) {
+				resp, err := h.mirror.ListComments(ctx, &mirrorv1.ListCommentsRequest{PageSize: size, PageToken: token, ShowDeleted: other})
+				for _, c := range resp.GetComments() {
+					ids = append(ids, c.GetCommentId())
+				}
+				return ids, resp.GetNextPageToken(), err
+			},
+		},
+		{
+			name: "active users",
+			add: func(q *fakeQuery, i int) {
+				if q.users == nil {
+					q.users = []mirror.ActiveUsers{{Project: project, Room: "r"}}
+				}
+				// Numbers are not in the order of their decimal digits.
+				q.users[0].Users = append(q.users[0].Users, mirror.ActiveUser{ConnectionID: int64(7*i - 10), UserID: id(i)})
+				slices.SortFunc(q.users[0].Users, func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
+			},
+			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string, err error) {
+				if h.query.users == nil {
+					h.query.users = []mirror.ActiveUsers{{Project: project, Room: "r"}}
+				}
+				resp, err := h.mirror.ListActiveUsers(ctx, &mirrorv1.ListActiveUsersRequest{RoomId: "r", PageSize: size, PageToken: token, ShowDeleted: other})
+				for _, u := range resp.GetActiveUsers() {
+					ids = append(ids, u.GetUserId())
+				}
+				return ids, resp.GetNextPageToken(), err
+			},
+		},
+		{
+			name: "user sessions",
+			add: func(q *fakeQuery, i int) {
+				s := mirror.UserSession{Project: project, ID: id(i)}
+				if at := noon.Add(-time.Duration(i/3) * time.Second); i%2 == 0 {
+					s.EnterTime = at
+				} else { // known by its end alone
+					s.LeaveTime = at
+				}
+				q.sessions = append(q.sessions, s)
+			},
+			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string, err error) {
+				req := &mirrorv1.ListUserSessionsRequest{PageSize: size, PageToken: token}
+				if other {
+					req.StartTime = timestamppb.New(noon.Add(-time.Hour))
+				}
+				resp, err := h.mirror.ListUserSessions(ctx, req)
+				for _, s := range resp.GetUserSessions() {
+					ids = append(ids, s.GetSessionId())
+				}
+				return ids, resp.GetNextPageToken(), err
+			},
+		},
+		{
+			name: "flows",
+			add: func(q *fakeQuery, i int) {
+				if q.documents == nil {
+					q.documents = []mirror.Document{storageOf("r", `{}`, mirror.Freshness{})}
+				}
+				var root map[string]json.RawMessage
+				lsonRoot := q.documents[0].Content
+				var outer struct {
+					Data map[string]json.RawMessage `json:"data"`
+				}
+				if json.Unmarshal(lsonRoot, &outer) == nil {
+					root = outer.Data
+				}
+				key := id(i)
+				if i == 0 { // a key can be empty
+					key = ""
+				}
+				root[key] = json.RawMessage(`{"nodes":{},"edges":{}}`)
+				raw, _ := json.Marshal(map[string]any{"liveblocksType": "LiveObject", "data": root})
+				d := &q.documents[0]
+				d.Content, d.Size, d.SHA256 = raw, int64(len(raw)), sha256.Sum256(raw)
+			},
+			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string, err error) {
+				if h.query.documents == nil {
+					h.query.documents = []mirror.Document{storageOf("r", `{}`, mirror.Freshness{})}
+				}
+				resp, err := h.mirror.ListFlows(ctx, &mirrorv1.ListFlowsRequest{RoomId: "r", PageSize: size, PageToken: token, ShowDeleted: other})
+				for _, f := range resp.GetFlows() {
+					ids = append(ids, cmp.Or(f.GetStorageKey(), id(0)))
+				}
+				return ids, resp.GetNextPageToken(), err
+			},
+		},
+		{
+			name: "notifications",
+			add: func(q *fakeQuery, i int) {
+				q.notices = append(q.notices, mirror.Notification{Project: project, EventID: id(i), CreateTime: noon.Add(-time.Duration(i/3) * time.Second)})
+			},
+			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string, err error) {
+				req := &mirrorv1.ListNotificationsRequest{PageSize: size, PageToken: token}
+				if other {
+					req.EndTime = timestamppb.New(noon.Add(time.Hour))
+				}
+				resp, err := h.mirror.ListNotifications(ctx, req)
+				for _, n := range resp.GetNotifications() {
+					ids = append(ids, n.GetEventId())
 				}
 				return ids, resp.GetNextPageToken(), err
 			},
@@ -389,11 +522,22 @@ func cursors() map[list]cursor {
 		listRooms:     {Room: "a/b c%"},
 		listDocuments: {Room: "röom", Kind: mirror.KindStorage},
 		listTasks:     {Room: mirror.RoomID(strings.Repeat("x", 512)), Kind: mirror.KindRoom},
+		listThreads:   {Room: "a/b", ID: "th_1"},
+		listComments: {
+			Room: mirror.RoomID(strings.Repeat("x", 512)), Thread: strings.Repeat("y", 128), Time: noon, ID: strings.Repeat("z", 128),
+		},
+		listActiveUsers:   {ID: "-9223372036854775808"},
+		listUserSessions:  {Time: noon, ID: "msg_1"},
+		listFlows:         {ID: "=" + strings.Repeat("ö", 1024)},
+		listNotifications: {Time: noon, ID: "msg_1"},
 	}
 }
 
 func TestTokensComeBack(t *testing.T) {
 	t.Parallel()
+	if len(cursors()) != len(lists) {
+		t.Errorf("%d lists are tried; want %d", len(cursors()), len(lists))
+	}
 	filters := filterHash{1, 2, 3}
 	for l, want := range cursors() {
 		token := formatToken(l, filters, want)
@@ -403,6 +547,14 @@ func TestTokensComeBack(t *testing.T) {
 		}
 		if len(token) > 4096 {
 			t.Errorf("token of list %d has %d bytes; the API takes 4096", l, len(token))
+		}
+		if got.fits(l) != want.fits(l) || !got.fits(l) {
+			t.Errorf("%+v is no key of list %d", got, l)
+		}
+		for other := range cursors() {
+			if _, err := parseToken(token, other, filters); other != l && !errors.Is(err, errTokenMismatch) {
+				t.Errorf("token of list %d in list %d = %v; want a mismatch", l, other, err)
+			}
 		}
 		if _, err := parseToken(token, l, filterHash{}); !errors.Is(err, errTokenMismatch) {
 			t.Errorf("token with other filters = %v; want a mismatch", err)
@@ -444,6 +596,14 @@ func TestTaskIDs(t *testing.T) {
 		{Project: project, Room: "r", Kind: mirror.KindRoom},
 		{Project: project, Room: " ö/:?#%", Kind: mirror.KindStorage},
 		{Project: project, Room: mirror.RoomID(strings.Repeat("x", 512)), Kind: mirror.KindStorage},
+		{Project: project, Room: mirror.RoomID(strings.Repeat("x", 512)), Kind: mirror.KindThread, ID: strings.Repeat("y", 128)},
+		{Project: project, Room: "r", Kind: mirror.KindYdoc, ID: "guid"},
+		{Project: project, Room: "r", Kind: mirror.KindThread},
+		{Project: project, Room: "r", Kind: mirror.KindActiveUsers},
+		{Project: project, Room: "r", Kind: mirror.KindUserSessions},
+		{Project: project, Room: "r", Kind: mirror.KindNotification, ID: "in_1"},
+		{Project: project, Kind: mirror.KindNotification, ID: "in_1"},
+		{Project: project, Kind: mirror.KindSweep},
 	} {
 		id := formatTaskID(want)
 		got, err := parseTaskID(project, id)
@@ -462,6 +622,14 @@ func TestTaskIDs(t *testing.T) {
 		"not UTF-8":    {Room: "\xff", Kind: mirror.KindRoom},
 		"too long":     {Room: mirror.RoomID(strings.Repeat("x", 513)), Kind: mirror.KindRoom},
 		"room with id": {Room: "r", Kind: mirror.KindRoom, ID: "x"},
+
+		"list of a thread without room": {Kind: mirror.KindThread, ID: "th_1"},
+		"active users with id":          {Room: "r", Kind: mirror.KindActiveUsers, ID: "x"},
+		"sessions with id":              {Room: "r", Kind: mirror.KindUserSessions, ID: "x"},
+		"notification without id":       {Room: "r", Kind: mirror.KindNotification},
+		"sweep with room":               {Room: "r", Kind: mirror.KindSweep},
+		"sweep with id":                 {Kind: mirror.KindSweep, ID: "x"},
+		"thread's id too long":          {Room: "r", Kind: mirror.KindThread, ID: strings.Repeat("x", 129)},
 	} {
 		if got, err := parseTaskID(project, formatTaskID(bad)); err == nil {
 			t.Errorf("task id with %s = %v; want a refusal", name, got)

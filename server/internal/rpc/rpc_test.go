@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -21,6 +22,9 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -42,6 +46,7 @@ type harness struct {
 	query    *fakeQuery
 	receiver *fakeReceiver
 	worker   *fakeWorker
+	sweeper  *fakeSweeper
 	log      *syncBuffer
 	services *Services
 	server   *grpc.Server
@@ -53,7 +58,7 @@ type harness struct {
 
 func start(tb testing.TB, change ...func(*Deps)) *harness {
 	tb.Helper()
-	h := &harness{query: &fakeQuery{}, receiver: &fakeReceiver{}, log: &syncBuffer{}}
+	h := &harness{query: &fakeQuery{}, receiver: &fakeReceiver{}, sweeper: &fakeSweeper{}, log: &syncBuffer{}}
 	h.worker = &fakeWorker{query: h.query}
 	deps := Deps{
 		Log:       slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -63,6 +68,8 @@ func start(tb testing.TB, change ...func(*Deps)) *harness {
 		Receiver:  h.receiver,
 		Refresher: h.worker,
 		Requester: h.worker,
+		Sweeper:   h.sweeper,
+		Verifier:  h.sweeper,
 		Status:    fakeStatus{},
 		Auth:      NewAuthenticator(nil),
 		Version:   "v1.2.3",
@@ -125,9 +132,20 @@ type fakeQuery struct {
 	documents []mirror.Document
 	tasks     []mirror.Task
 	projects  []mirror.Project
+	threads   []mirror.Thread
+	comments  []mirror.Comment
+	users     []mirror.ActiveUsers
+	sessions  []mirror.UserSession
+	notices   []mirror.Notification
 	counts    store.Counts
 	limits    []int // of every list query
 	reads     int
+
+	// What the last query of each list asked for.
+	threadFilter  store.ThreadFilter
+	commentFilter store.CommentFilter
+	sessionFilter store.SessionFilter
+	noticeFilter  store.NotificationFilter
 }
 
 func (q *fakeQuery) begin(ctx context.Context) (unlock func(), err error) {
@@ -465,67 +483,61 @@ func TestProjectIsResolved(t *testing.T) {
 	}
 }
 
-// Every call that takes a project resolves it: none reads another one's rows.
+// Every call that takes a project resolves it, those added later included: none
+// reads another one's rows.
 func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 	t.Parallel()
 	h := start(t)
-	ctx := t.Context()
-	id := formatTaskID(mirror.Resource{Room: "r", Kind: mirror.KindRoom})
-	for name, call := range map[string]func() error{
-		"ReceiveWebhook": func() error {
-			_, err := h.events.ReceiveWebhook(ctx, &mirrorv1.ReceiveWebhookRequest{ProjectId: "other"})
-			return err
-		},
-		"GetEvent": func() error {
-			_, err := h.events.GetEvent(ctx, &mirrorv1.GetEventRequest{ProjectId: "other", EventId: "e"})
-			return err
-		},
-		"ListEvents": func() error {
-			_, err := h.events.ListEvents(ctx, &mirrorv1.ListEventsRequest{ProjectId: "other"})
-			return err
-		},
-		"GetRoom": func() error {
-			_, err := h.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{ProjectId: "other", RoomId: "r"})
-			return err
-		},
-		"ListRooms": func() error {
-			_, err := h.mirror.ListRooms(ctx, &mirrorv1.ListRoomsRequest{ProjectId: "other"})
-			return err
-		},
-		"GetStorageDocument": func() error {
-			_, err := h.mirror.GetStorageDocument(ctx, &mirrorv1.GetStorageDocumentRequest{ProjectId: "other", RoomId: "r"})
-			return err
-		},
-		"ReadDocument": func() error {
-			_, _, err := readDocument(ctx, h, &mirrorv1.ReadDocumentRequest{ProjectId: "other", RoomId: "r"})
-			return err
-		},
-		"ListDocuments": func() error {
-			_, err := h.mirror.ListDocuments(ctx, &mirrorv1.ListDocumentsRequest{ProjectId: "other"})
-			return err
-		},
-		"ListTasks": func() error {
-			_, err := h.admin.ListTasks(ctx, &mirrorv1.ListTasksRequest{ProjectId: "other"})
-			return err
-		},
-		"GetTask": func() error {
-			_, err := h.admin.GetTask(ctx, &mirrorv1.GetTaskRequest{ProjectId: "other", TaskId: id})
-			return err
-		},
-		"RetryTask": func() error {
-			_, err := h.admin.RetryTask(ctx, &mirrorv1.RetryTaskRequest{ProjectId: "other", TaskId: id})
-			return err
-		},
-		"RequestSync": func() error {
-			_, err := h.admin.RequestSync(ctx, &mirrorv1.RequestSyncRequest{ProjectId: "other", RoomId: "r"})
-			return err
-		},
-	} {
-		if err := call(); status.Code(err) != codes.InvalidArgument || reasonOf(err) != string(fault.ReasonProjectUnknown) {
-			t.Errorf("%s of an unknown project = %v; want INVALID_ARGUMENT, PROJECT_UNKNOWN", name, err)
+	seen := 0
+	for _, desc := range serviceDescs() {
+		found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(desc.ServiceName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		service, _ := found.(protoreflect.ServiceDescriptor)
+		for i := range service.Methods().Len() {
+			method := service.Methods().Get(i)
+			typ, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := typ.New()
+			for j := range method.Input().Fields().Len() {
+				switch field := method.Input().Fields().Get(j); {
+				case field.Name() == "project_id":
+					req.Set(field, protoreflect.ValueOfString("other"))
+				case proto.HasExtension(field.Options(), annotations.E_FieldBehavior) && field.Kind() == protoreflect.StringKind:
+					req.Set(field, protoreflect.ValueOfString(formatTaskID(mirror.Resource{Room: "r", Kind: mirror.KindRoom})))
+				}
+			}
+			if method.Input().Fields().ByName("project_id") == nil {
+				if method.Name() != "GetStatus" {
+					t.Errorf("%s takes no project", method.FullName())
+				}
+				continue
+			}
+			seen++
+			stream, err := h.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/"+desc.ServiceName+"/"+string(method.Name()))
+			if err == nil {
+				err = errors.Join(stream.SendMsg(req.Interface()), stream.CloseSend())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := protoregistry.GlobalTypes.FindMessageByName(method.Output().FullName())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = stream.RecvMsg(answer.New().Interface())
+			if status.Code(err) != codes.InvalidArgument || reasonOf(err) != string(fault.ReasonProjectUnknown) {
+				t.Errorf("%s of an unknown project = %v; want INVALID_ARGUMENT, PROJECT_UNKNOWN", method.Name(), err)
+			}
 		}
 	}
-	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil {
+	if seen != 25 {
+		t.Errorf("%d calls take a project; want 25", seen)
+	}
+	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil || h.sweeper.calls != 0 {
 		t.Errorf("the core was asked about an unknown project")
 	}
 }

@@ -142,7 +142,7 @@ func TestEnumsAreComplete(t *testing.T) {
 			t.Errorf("%s: words stand for %v; want %v", enum.Name(), shown, want)
 		}
 	}
-	var o, k, d, s []protoreflect.EnumNumber
+	var o, k, d, s, m, e, r []protoreflect.EnumNumber
 	for _, v := range outcomes {
 		o = append(o, v.Number())
 	}
@@ -155,7 +155,19 @@ func TestEnumsAreComplete(t *testing.T) {
 	for _, v := range taskStates {
 		s = append(s, v.Number())
 	}
+	for _, v := range mentionKinds {
+		m = append(m, v.Number())
+	}
+	for _, v := range sessionEnds {
+		e = append(e, v.Number())
+	}
+	for _, v := range driftKinds {
+		r = append(r, v.Number())
+	}
 	check(mirrorv1.EventOutcome(0).Descriptor(), o)
+	check(mirrorv1.MentionKind(0).Descriptor(), m)
+	check(mirrorv1.SessionEndCause(0).Descriptor(), e)
+	check(mirrorv1.DriftKind(0).Descriptor(), r)
 	check(mirrorv1.ResourceKind(0).Descriptor(), k)
 	check(mirrorv1.DocumentKind(0).Descriptor(), d)
 	check(mirrorv1.TaskState(0).Descriptor(), s)
@@ -579,13 +591,18 @@ func TestGetStatus(t *testing.T) {
 	t.Parallel()
 	h := start(t)
 	h.query.projects = []mirror.Project{{ID: project, LiveblocksID: "lb", PauseReason: "key refused", PauseTime: noon}}
-	h.query.counts = store.Counts{Pending: 3, Failed: 4, OldestDue: noon}
+	h.query.counts = store.Counts{Pending: 3, Background: 2, Failed: 4, OldestDue: noon}
+	h.sweeper.backfill = mirror.Backfill{Sweep: mirror.Sweep{Project: project, ID: "sw_1", Problem: "21 of 30 rooms vanished"}}
 	resp, err := h.admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
 	want := &mirrorv1.GetStatusResponse{
 		Version: "v1.2.3", StartTime: timestamppb.New(noon.Add(-time.Hour)), Ready: true, Store: "FakeSQL 1.0",
 		Projects: []*mirrorv1.ProjectStatus{{
 			ProjectId: "default", LiveblocksProjectId: "lb", PauseReason: "key refused", PauseTime: timestamppb.New(noon), PendingTasks: 3, FailedTasks: 4,
 			OldestDueTime: timestamppb.New(noon), CallsPerSecondLimit: 8.5, ThrottledUntilTime: timestamppb.New(noon.Add(time.Minute)),
+			BackgroundTasks: 2,
+			LastSweep: &mirrorv1.Sweep{
+				ProjectId: "default", SweepId: "sw_1", State: mirrorv1.SweepState_SWEEP_STATE_LISTING, Problem: "21 of 30 rooms vanished",
+			},
 		}},
 		Deliveries: &mirrorv1.DeliveryCounts{Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5, Malformed: 6, ForeignProject: 7},
 	}
@@ -639,20 +656,44 @@ func TestTasksAreShownAndRetried(t *testing.T) {
 func TestRequestSync(t *testing.T) {
 	t.Parallel()
 	h := start(t)
-	for kind, want := range map[mirrorv1.ResourceKind][]mirror.Kind{
-		mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED: mirror.Kinds(),
-		mirrorv1.ResourceKind_RESOURCE_KIND_ROOM:        {mirror.KindRoom},
-		mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE:     {mirror.KindStorage},
+	for _, c := range []struct {
+		kind mirrorv1.ResourceKind
+		id   string
+		want []mirror.Resource // without project and room; none for a refusal
+	}{
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED, want: []mirror.Resource{
+			{Kind: mirror.KindRoom}, {Kind: mirror.KindStorage}, {Kind: mirror.KindYdoc}, {Kind: mirror.KindThread}, {Kind: mirror.KindActiveUsers},
+		}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM, want: []mirror.Resource{{Kind: mirror.KindRoom}}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE, want: []mirror.Resource{{Kind: mirror.KindStorage}}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_YDOC, id: "guid", want: []mirror.Resource{{Kind: mirror.KindYdoc, ID: "guid"}}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, want: []mirror.Resource{{Kind: mirror.KindThread}}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, id: "th_1", want: []mirror.Resource{{Kind: mirror.KindThread, ID: "th_1"}}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ACTIVE_USERS, want: []mirror.Resource{{Kind: mirror.KindActiveUsers}}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_NOTIFICATION, id: "in_1", want: []mirror.Resource{{Kind: mirror.KindNotification, ID: "in_1"}}},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED, id: "th_1"},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM, id: "x"},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ACTIVE_USERS, id: "x"},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_NOTIFICATION},
+		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_SWEEP},
 	} {
-		room := "room for " + kind.String()
-		resp, err := h.admin.RequestSync(t.Context(), &mirrorv1.RequestSyncRequest{RoomId: room, Kind: kind})
-		if err != nil || len(resp.GetTasks()) != len(want) {
-			t.Fatalf("RequestSync(%v) = %v, %v; want %d tasks", kind, resp.GetTasks(), err, len(want))
+		h.worker.requested = nil
+		room := fmt.Sprintf("room for %v %s", c.kind, c.id)
+		resp, err := h.admin.RequestSync(t.Context(), &mirrorv1.RequestSyncRequest{RoomId: room, Kind: c.kind, ResourceId: c.id})
+		if c.want == nil {
+			wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
+			if fields := badFields(err); !slices.Equal(fields, []string{"resource_id"}) || h.worker.requested != nil {
+				t.Errorf("RequestSync(%v, %q) names %v and raised %v", c.kind, c.id, fields, h.worker.requested)
+			}
+			continue
 		}
-		for i, k := range want {
-			r := mirror.Resource{Project: project, Room: mirror.RoomID(room), Kind: k}
-			if h.worker.requested[i] != r || resp.GetTasks()[i].GetTaskId() != formatTaskID(r) {
-				t.Errorf("RequestSync(%v) raised %v and shows %v; want %v", kind, h.worker.requested[i], resp.GetTasks()[i], r)
+		if err != nil || len(resp.GetTasks()) != len(c.want) {
+			t.Fatalf("RequestSync(%v, %q) = %v, %v; want %d tasks", c.kind, c.id, resp.GetTasks(), err, len(c.want))
+		}
+		for i, r := range c.want {
+			r.Project, r.Room = project, mirror.RoomID(room)
+			if h.worker.requested[i] != r || resp.GetTasks()[i].GetTaskId() != formatTaskID(r) || resp.GetTasks()[i].GetKind() != kinds[r.Kind] {
+				t.Errorf("RequestSync(%v, %q) raised %v and shows %v; want %v", c.kind, c.id, h.worker.requested[i], resp.GetTasks()[i], r)
 			}
 		}
 	}
@@ -895,8 +936,75 @@ func TestYjsDocuments(t *testing.T) {
 	}
 	_, err = h.mirror.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON})
 	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
-	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT})
+	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY})
 	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
 	_, _, err = readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: "r", Guid: "inside"})
 	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
+}
+
+// What people read in the recorded Tiptap document in Storage, and its ProseMirror
+// JSON.
+const (
+	wantTiptapText   = "Release notes\nPlain, bold and italic-strike\nsecond line\none\ntwo\nfunc main() {\n\tprintln(\"<hi & bye>\")\n}"
+	wantTiptapEditor = `{"default":{"type":"doc","content":[` +
+		`{"type":"heading","attrs":{"level":1},"content":[{"type":"text","text":"Release notes"}]},` +
+		`{"type":"paragraph","content":[{"type":"text","text":"Plain, "},{"type":"text","marks":[{"type":"bold"}],"text":"bold"},` +
+		`{"type":"text","text":" and "},{"type":"text","marks":[{"type":"italic"},{"type":"strike"}],"text":"italic-strike"},` +
+		`{"type":"hardBreak"},{"type":"text","text":"second line"}]},` +
+		`{"type":"bulletList","content":[{"type":"listItem","content":[{"type":"paragraph","content":[{"type":"text","text":"one"}]}]},` +
+		`{"type":"listItem","content":[{"type":"paragraph","content":[{"type":"text","text":"two"}]}]}]},` +
+		`{"type":"codeBlock","attrs":{"language":"go"},"content":[{"type":"text","text":"func main() {\n\tprintln(\"<hi & bye>\")\n}"}]}]}}`
+)
+
+// What an editor keeps in Storage can be read as from Yjs.
+func TestEditorInStorage(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	content, err := os.ReadFile(filepath.Join("..", "lson", "testdata", "storage-tiptap-storage-plainlson.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := mirror.Document{Project: project, Room: "r", Kind: mirror.KindStorage, Content: content, SHA256: sha256.Sum256(content), Size: int64(len(content))}
+	broken := storageOf("broken", `{"_tiptap_docs"`, mirror.Freshness{})
+	h.query.documents = []mirror.Document{doc, broken, storageOf("plain", `{"a":1}`, mirror.Freshness{})}
+	const (
+		text   = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT
+		editor = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR
+	)
+	tags := make(map[string]bool)
+	for _, c := range []struct {
+		room            string
+		format          mirrorv1.DocumentFormat
+		want, mediaType string
+	}{
+		{"r", text, wantTiptapText, "text/plain; charset=utf-8"},
+		{"r", editor, wantTiptapEditor, "application/json"},
+		{"plain", text, "", "text/plain; charset=utf-8"},
+		{"plain", editor, "{}", "application/json"},
+	} {
+		for range 2 { // the second time from memory
+			resp, err := h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: c.room, Format: c.format})
+			got := resp.GetDocument()
+			if err != nil || string(got.GetContent()) != c.want || got.GetContentType() != c.mediaType || got.GetFormat() != c.format {
+				t.Errorf("GetStorageDocument(%s, %v) = %v, %v; want %q", c.room, c.format, got, err, c.want)
+			}
+		}
+		stream, err := h.mirror.ReadDocument(t.Context(), &mirrorv1.ReadDocumentRequest{RoomId: c.room, Format: c.format})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chunk, err := stream.Recv()
+		if err != nil || string(chunk.GetData()) != c.want || chunk.GetContentType() != c.mediaType {
+			t.Errorf("ReadDocument(%s, %v) = %q, %v; want %q", c.room, c.format, chunk, err, c.want)
+		}
+		header, err := stream.Header()
+		if err != nil || len(header.Get("mirror-etag")) != 1 || tags[header.Get("mirror-etag")[0]] {
+			t.Fatalf("ReadDocument(%s, %v) has tag %v, %v; want one of its own", c.room, c.format, header.Get("mirror-etag"), err)
+		}
+		tags[header.Get("mirror-etag")[0]] = true
+	}
+	for _, format := range []mirrorv1.DocumentFormat{text, editor} {
+		_, err := h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "broken", Format: format})
+		wantStatus(t, err, codes.FailedPrecondition, fault.ReasonDocumentUnreadable)
+	}
 }

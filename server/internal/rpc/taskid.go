@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
-	"slices"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
@@ -58,9 +57,20 @@ func parseTaskID(project mirror.ProjectID, id string) (mirror.Resource, error) {
 	return r, nil
 }
 
-// validResource reports whether there can be such a resource. Rooms and their
-// Storage are one of a kind in a room and have no id of their own.
+// validResource reports whether there can be such a resource: each kind has, may
+// have or cannot have a room and an id of its own.
 func validResource(room mirror.RoomID, kind mirror.Kind, id string) bool {
-	return mirror.ValidID(string(room), mirror.MaxRoomID) && slices.Contains(mirror.Kinds(), kind) &&
-		(id == "" || kind == mirror.KindYdoc && mirror.ValidID(id, mirror.MaxResourceID))
+	inRoom, named := mirror.ValidID(string(room), mirror.MaxRoomID), mirror.ValidID(id, mirror.MaxResourceID)
+	switch kind {
+	case mirror.KindRoom, mirror.KindStorage, mirror.KindActiveUsers, mirror.KindUserSessions:
+		return inRoom && id == ""
+	case mirror.KindYdoc, mirror.KindThread:
+		return inRoom && (named || id == "")
+	case mirror.KindNotification:
+		return (inRoom || room == "") && named
+	case mirror.KindSweep:
+		return room == "" && id == ""
+	default:
+		return false
+	}
 }

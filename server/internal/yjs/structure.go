@@ -22,7 +22,9 @@ import (
 // An XML text written by Lexical becomes the JSON of its editor state:
 // {"root":{"type":"root","children":[…],…}}. Nodes have all properties that
 // are kept in the document, under the names that Lexical exports them by, and
-// none that it works out, such as how deep an item of a list is indented.
+// none that it works out, such as how deep an item of a list is indented. The
+// style of a node that has children is left out while it is empty, as Lexical
+// does.
 func (d *Doc) Structure(dst []byte) ([]byte, error) {
 	w := newWriter(d, dst)
 	w.raw("{")
@@ -206,6 +208,7 @@ func (w *writer) lexicalNode(t *sharedType, typ string) {
 			continue
 		}
 		var words []string
+		unset := ""
 		switch {
 		case name == "dir":
 			name = "direction"
@@ -215,10 +218,18 @@ func (w *writer) lexicalNode(t *sharedType, typ string) {
 			words = modes
 		case name == "format" && t.kind == XMLText:
 			words = alignments
+		case name == "style" && t.kind == XMLText, name == "textStyle" && typ != paragraph:
+			unset = `""`
+		case name == "textFormat" && typ != paragraph:
+			unset = "0"
 		}
+		before := len(w.dst)
 		w.key(name)
 		start := len(w.dst)
 		w.value(v)
+		if unset != "" && string(w.dst[start:]) == unset {
+			w.dst = w.dst[:before]
+		}
 		if len(words) == 0 {
 			continue
 		}
@@ -294,5 +305,9 @@ func (w *writer) lexicalChildren(t *sharedType) {
 	w.raw("]}")
 }
 
-// lineBreak is the type of node of Lexical for a soft break.
-const lineBreak = "linebreak"
+// Types of nodes of Lexical: a soft break, and a block that always tells the
+// style of what will be written into it.
+const (
+	lineBreak = "linebreak"
+	paragraph = "paragraph"
+)

@@ -6,7 +6,8 @@ package yjs
 //
 // Blocks are lines of their own, empty ones left out; a soft break begins a new
 // line, too. No update says what a block is: a node is taken for one unless
-// there is text beside it. A mention reads as in Tiptap, "@" and its label.
+// there is text beside it. A mention reads as in Tiptap, "@" and its label, and in
+// Liveblocks' node for Lexical, "@" and the user's id.
 func (d *Doc) Text() string {
 	t := texter{Doc: d}
 	for _, r := range d.roots {
@@ -98,7 +99,11 @@ func (t *texter) nodes(s *sharedType) {
 		case child.kind == Map && typ != "":
 			keep = true
 		case child.kind == XMLElement && child.name == "mention":
-			t.mention(child)
+			t.mention(child, "@", "label", "id")
+		case child.kind == XMLElement && typ == "lb-mention":
+			if !t.mention(child, "@", "__userId") {
+				t.mention(child, "", "__id") // as @liveblocks/node-lexical writes and reads it
+			}
 		case beside:
 			t.inline(child)
 		default:
@@ -107,13 +112,16 @@ func (t *texter) nodes(s *sharedType) {
 	}
 }
 
-func (t *texter) mention(s *sharedType) {
-	for _, key := range []string{"label", "id"} {
+// mention writes the first of some attributes that holds a text, and says whether
+// one does.
+func (t *texter) mention(s *sharedType, sign string, keys ...string) bool {
+	for _, key := range keys {
 		if it := t.get(s, key); it != nil {
 			if label := t.stringOf(it); label != "" {
-				t.write("@" + label)
-				return
+				t.write(sign + label)
+				return true
 			}
 		}
 	}
+	return false
 }

@@ -26,7 +26,7 @@ import (
 
 // Version is the derive version: it changes whenever the same update would
 // be turned into other output, so that stored copies can be told to be outdated.
-const Version = 1
+const Version = 2
 
 // Limits bounds what a document may cost. A field that is not positive means
 // its default.

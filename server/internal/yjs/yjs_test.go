@@ -11,9 +11,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -498,6 +500,29 @@ func must(b []byte, err error) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// The big document is decoded and read in all ways within 20 ms. The best of many
+// tries counts, so that what else the machine does cannot fail the test; the race
+// detector makes it up to 20 times slower.
+func TestBigDocumentIsReadInTime(t *testing.T) {
+	limit := 20 * time.Millisecond
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		limit *= 20
+	}
+	u := update(t, "big")
+	best := time.Duration(math.MaxInt64)
+	for try := 0; try < 100 && best > limit; try++ {
+		begin := time.Now()
+		d := decode(t, u)
+		toJSON(t, d)
+		structure(t, d)
+		d.Text()
+		best = min(best, time.Since(begin))
+	}
+	if best > limit {
+		t.Errorf("%d bytes took %v to read; want at most %v", len(u), best, limit)
+	}
 }
 
 // BenchmarkDecode reads documents in all ways. The big one has 20,000

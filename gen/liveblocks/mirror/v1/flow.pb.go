@@ -31,7 +31,7 @@ type Flow struct {
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room the diagram belongs to.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The key under which Storage holds it.
+	// The key of Storage's root under which it is.
 	StorageKey string `protobuf:"bytes,3,opt,name=storage_key,json=storageKey,proto3" json:"storage_key,omitempty"`
 	// The nodes by id. Left out of lists. Edges and parents may name nodes that are
 	// not there: each is removed by a write of its own.
@@ -154,7 +154,9 @@ type FlowNode struct {
 	// The side on which edges arrive by default, such as "left".
 	TargetPosition string `protobuf:"bytes,8,opt,name=target_position,json=targetPosition,proto3" json:"target_position,omitempty"`
 	// The application's own data as JSON. Empty if there is none.
-	DataJson      []byte `protobuf:"bytes,9,opt,name=data_json,json=dataJson,proto3" json:"data_json,omitempty"`
+	DataJson []byte `protobuf:"bytes,9,opt,name=data_json,json=dataJson,proto3" json:"data_json,omitempty"`
+	// Whether it is not shown.
+	Hidden        bool `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +254,13 @@ func (x *FlowNode) GetDataJson() []byte {
 	return nil
 }
 
+func (x *FlowNode) GetHidden() bool {
+	if x != nil {
+		return x.Hidden
+	}
+	return false
+}
+
 // FlowPosition is a point in a diagram.
 type FlowPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -327,7 +336,9 @@ type FlowEdge struct {
 	// The label, if it is a text.
 	Label string `protobuf:"bytes,8,opt,name=label,proto3" json:"label,omitempty"`
 	// The application's own data as JSON. Empty if there is none.
-	DataJson      []byte `protobuf:"bytes,9,opt,name=data_json,json=dataJson,proto3" json:"data_json,omitempty"`
+	DataJson []byte `protobuf:"bytes,9,opt,name=data_json,json=dataJson,proto3" json:"data_json,omitempty"`
+	// Whether it is not shown.
+	Hidden        bool `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +436,13 @@ func (x *FlowEdge) GetDataJson() []byte {
 	return nil
 }
 
+func (x *FlowEdge) GetHidden() bool {
+	if x != nil {
+		return x.Hidden
+	}
+	return false
+}
+
 var File_liveblocks_mirror_v1_flow_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_flow_proto_rawDesc = "" +
@@ -442,7 +460,7 @@ const file_liveblocks_mirror_v1_flow_proto_rawDesc = "" +
 	"node_count\x18\x06 \x01(\x05R\tnodeCount\x12\x1d\n" +
 	"\n" +
 	"edge_count\x18\a \x01(\x05R\tedgeCount\x12=\n" +
-	"\tfreshness\x18\b \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness\"\xd9\x02\n" +
+	"\tfreshness\x18\b \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness\"\xf1\x02\n" +
 	"\bFlowNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12>\n" +
@@ -452,12 +470,14 @@ const file_liveblocks_mirror_v1_flow_proto_rawDesc = "" +
 	"\x0eparent_node_id\x18\x06 \x01(\tR\fparentNodeId\x12'\n" +
 	"\x0fsource_position\x18\a \x01(\tR\x0esourcePosition\x12'\n" +
 	"\x0ftarget_position\x18\b \x01(\tR\x0etargetPosition\x12\x1b\n" +
-	"\tdata_json\x18\t \x01(\fR\bdataJsonB\b\n" +
+	"\tdata_json\x18\t \x01(\fR\bdataJson\x12\x16\n" +
+	"\x06hidden\x18\n" +
+	" \x01(\bR\x06hiddenB\b\n" +
 	"\x06_widthB\t\n" +
 	"\a_height\"*\n" +
 	"\fFlowPosition\x12\f\n" +
 	"\x01x\x18\x01 \x01(\x01R\x01x\x12\f\n" +
-	"\x01y\x18\x02 \x01(\x01R\x01y\"\x9c\x02\n" +
+	"\x01y\x18\x02 \x01(\x01R\x01y\"\xb4\x02\n" +
 	"\bFlowEdge\x12\x17\n" +
 	"\aedge_id\x18\x01 \x01(\tR\x06edgeId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12$\n" +
@@ -467,7 +487,9 @@ const file_liveblocks_mirror_v1_flow_proto_rawDesc = "" +
 	"\rtarget_handle\x18\x06 \x01(\tR\ftargetHandle\x12\x1a\n" +
 	"\banimated\x18\a \x01(\bR\banimated\x12\x14\n" +
 	"\x05label\x18\b \x01(\tR\x05label\x12\x1b\n" +
-	"\tdata_json\x18\t \x01(\fR\bdataJsonBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\tdata_json\x18\t \x01(\fR\bdataJson\x12\x16\n" +
+	"\x06hidden\x18\n" +
+	" \x01(\bR\x06hiddenBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_flow_proto_rawDescOnce sync.Once

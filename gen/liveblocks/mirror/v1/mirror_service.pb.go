@@ -1839,7 +1839,7 @@ type GetFlowRequest struct {
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The key under which Storage holds the diagram; "flow" if empty.
+	// The key of Storage's root under which the diagram is; "flow" if empty.
 	StorageKey string `protobuf:"bytes,3,opt,name=storage_key,json=storageKey,proto3" json:"storage_key,omitempty"`
 	// Answer diagrams of deleted rooms too instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
@@ -1978,10 +1978,14 @@ type ListFlowsRequest struct {
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Answer for a deleted room too instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Refresh the Storage document first if it is older than this or known to be stale.
+	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	RequireFresh bool `protobuf:"varint,5,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
 	// How many to return: 50 if zero, at most 500.
-	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the answer before, with the same filters.
-	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2033,6 +2037,20 @@ func (x *ListFlowsRequest) GetRoomId() string {
 func (x *ListFlowsRequest) GetShowDeleted() bool {
 	if x != nil {
 		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *ListFlowsRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *ListFlowsRequest) GetRequireFresh() bool {
+	if x != nil {
+		return x.RequireFresh
 	}
 	return false
 }
@@ -2451,21 +2469,23 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
 	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12)\n" +
-	"\vstorage_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\n" +
+	"\vstorage_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\n" +
 	"storageKey\x12!\n" +
 	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\x12<\n" +
 	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
 	"\rrequire_fresh\x18\x06 \x01(\bR\frequireFresh\"A\n" +
 	"\x0fGetFlowResponse\x12.\n" +
-	"\x04flow\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.FlowR\x04flow\"\xd4\x01\n" +
+	"\x04flow\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.FlowR\x04flow\"\xb7\x02\n" +
 	"\x10ListFlowsRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
 	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12!\n" +
-	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\x12$\n" +
-	"\tpage_size\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\x12<\n" +
+	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
+	"\rrequire_fresh\x18\x05 \x01(\bR\frequireFresh\x12$\n" +
+	"\tpage_size\x18\x06 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"m\n" +
+	"page_token\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"m\n" +
 	"\x11ListFlowsResponse\x120\n" +
 	"\x05flows\x18\x01 \x03(\v2\x1a.liveblocks.mirror.v1.FlowR\x05flows\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb2\x03\n" +
@@ -2603,45 +2623,46 @@ var file_liveblocks_mirror_v1_mirror_service_proto_depIdxs = []int32{
 	43, // 32: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
 	30, // 33: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
 	44, // 34: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
-	44, // 35: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
-	39, // 36: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
-	39, // 37: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
-	45, // 38: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
-	0,  // 39: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
-	2,  // 40: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
-	4,  // 41: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
-	6,  // 42: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
-	8,  // 43: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
-	9,  // 44: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
-	11, // 45: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
-	13, // 46: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
-	15, // 47: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
-	17, // 48: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
-	19, // 49: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
-	21, // 50: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
-	23, // 51: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
-	25, // 52: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
-	27, // 53: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
-	1,  // 54: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
-	3,  // 55: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
-	5,  // 56: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
-	7,  // 57: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
-	46, // 58: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
-	10, // 59: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
-	12, // 60: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
-	14, // 61: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
-	16, // 62: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
-	18, // 63: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
-	20, // 64: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
-	22, // 65: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
-	24, // 66: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
-	26, // 67: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
-	28, // 68: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
-	54, // [54:69] is the sub-list for method output_type
-	39, // [39:54] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	30, // 35: liveblocks.mirror.v1.ListFlowsRequest.max_age:type_name -> google.protobuf.Duration
+	44, // 36: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
+	39, // 37: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
+	39, // 38: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
+	45, // 39: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
+	0,  // 40: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
+	2,  // 41: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
+	4,  // 42: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
+	6,  // 43: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
+	8,  // 44: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
+	9,  // 45: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
+	11, // 46: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
+	13, // 47: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
+	15, // 48: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
+	17, // 49: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
+	19, // 50: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
+	21, // 51: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
+	23, // 52: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
+	25, // 53: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
+	27, // 54: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
+	1,  // 55: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
+	3,  // 56: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
+	5,  // 57: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
+	7,  // 58: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
+	46, // 59: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
+	10, // 60: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
+	12, // 61: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
+	14, // 62: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
+	16, // 63: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
+	18, // 64: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
+	20, // 65: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
+	22, // 66: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
+	24, // 67: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
+	26, // 68: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
+	28, // 69: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
+	55, // [55:70] is the sub-list for method output_type
+	40, // [40:55] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_mirror_service_proto_init() }

@@ -100,8 +100,9 @@ type MirrorServiceClient interface {
 	// A diagram too large for one message fails with FAILED_PRECONDITION, reason
 	// DOCUMENT_TOO_LARGE: use ReadDocument for it.
 	GetFlow(ctx context.Context, in *GetFlowRequest, opts ...grpc.CallOption) (*GetFlowResponse, error)
-	// ListFlows lists the React Flow diagrams in a room's Storage, wherever they
-	// stand in it, by storage_key, without nodes and edges.
+	// ListFlows lists the React Flow diagrams in a room's Storage, under whatever key
+	// of its root they are, by storage_key, in byte order, without nodes and edges.
+	// One whose key is longer than 2048 bytes is left out.
 	ListFlows(ctx context.Context, in *ListFlowsRequest, opts ...grpc.CallOption) (*ListFlowsResponse, error)
 	// ListNotifications lists notifications, the latest first. They are history: they
 	// can be read after their room was deleted.
@@ -338,8 +339,9 @@ type MirrorServiceServer interface {
 	// A diagram too large for one message fails with FAILED_PRECONDITION, reason
 	// DOCUMENT_TOO_LARGE: use ReadDocument for it.
 	GetFlow(context.Context, *GetFlowRequest) (*GetFlowResponse, error)
-	// ListFlows lists the React Flow diagrams in a room's Storage, wherever they
-	// stand in it, by storage_key, without nodes and edges.
+	// ListFlows lists the React Flow diagrams in a room's Storage, under whatever key
+	// of its root they are, by storage_key, in byte order, without nodes and edges.
+	// One whose key is longer than 2048 bytes is left out.
 	ListFlows(context.Context, *ListFlowsRequest) (*ListFlowsResponse, error)
 	// ListNotifications lists notifications, the latest first. They are history: they
 	// can be read after their room was deleted.

@@ -63,9 +63,10 @@ function editText(text, embeds) {
 
 // lexical makes what @lexical/yjs puts into a text.
 function lexical() {
-  const type = pick("paragraph", "link", "text", "linebreak", "image");
-  const node = type === "text" || type === "linebreak" ? new Y.Map() : type === "image" ? new Y.XmlElement() : new Y.XmlText();
+  const type = pick("paragraph", "link", "text", "linebreak", "image", "lb-mention");
+  const node = type === "text" || type === "linebreak" ? new Y.Map() : type === "paragraph" || type === "link" ? new Y.XmlText() : new Y.XmlElement();
   node[node instanceof Y.Map ? "set" : "setAttribute"]("__type", type);
+  if (type === "lb-mention") for (const key of ["__userId", "__id"]) if (random() < 0.7) node.setAttribute(key, pick("", "alice", 7));
   return node;
 }
 
@@ -193,6 +194,10 @@ function pieces(v) {
     if (p.nodeName === "mention") {
       const label = [p.getAttribute("label"), p.getAttribute("id")].find((l) => typeof l === "string" && l);
       return label ? [`@${label}`] : [];
+    }
+    if (p instanceof Y.XmlElement && type === "lb-mention") {
+      const known = (key, sign) => [p.getAttribute(key)].filter((id) => typeof id === "string" && id).map((id) => sign + id);
+      return [...known("__userId", "@"), ...known("__id", "")].slice(0, 1);
     }
     return beside || (!text && p instanceof Y.XmlText) ? pieces(p) : block(p);
   });
