@@ -10,6 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tiptap"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/yjs"
 )
 
@@ -30,11 +31,12 @@ type form struct {
 // with a convention, and Liveblocks' own API calls it JSON too.
 var forms = map[mirror.Kind]map[mirrorv1.DocumentFormat]form{
 	mirror.KindStorage: {
-		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON: {"application/json", "json-" + strconv.Itoa(lson.Version), func(source []byte) ([]byte, error) {
-			content, _, err := lson.JSON(make([]byte, 0, len(source)), source)
-			return content, err
-		}},
+		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON:       {"application/json", "json-" + strconv.Itoa(lson.Version), storageJSON},
 		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON: {"application/json", "lson", nil},
+		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT: {"text/plain; charset=utf-8", tiptapTag("text"), fromStorage(func(json []byte) ([]byte, error) {
+			return []byte(tiptap.Text(json)), nil
+		})},
+		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR: {"application/json", tiptapTag("editor"), fromStorage(tiptap.Docs)},
 	},
 	mirror.KindYdoc: {
 		mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON: {"application/json", yjsTag("json"), fromYdoc(func(d *yjs.Doc) ([]byte, error) {
@@ -48,6 +50,29 @@ var forms = map[mirror.Kind]map[mirrorv1.DocumentFormat]form{
 			return d.Structure(nil)
 		})},
 	},
+}
+
+// tiptapVersion changes whenever package tiptap would make other bytes of the same
+// document.
+const tiptapVersion = 1
+
+func tiptapTag(name string) string {
+	return name + "-" + strconv.Itoa(lson.Version) + "." + strconv.Itoa(tiptapVersion)
+}
+
+func storageJSON(source []byte) ([]byte, error) {
+	content, _, err := lson.JSON(make([]byte, 0, len(source)), source)
+	return content, err
+}
+
+func fromStorage(derive func(json []byte) ([]byte, error)) func([]byte) ([]byte, error) {
+	return func(source []byte) ([]byte, error) {
+		content, err := storageJSON(source)
+		if err != nil {
+			return nil, err
+		}
+		return derive(content)
+	}
 }
 
 func yjsTag(name string) string { return name + "-" + strconv.Itoa(yjs.Version) }

@@ -936,8 +936,75 @@ func TestYjsDocuments(t *testing.T) {
 	}
 	_, err = h.mirror.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON})
 	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
-	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT})
+	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "r", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY})
 	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
 	_, _, err = readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: "r", Guid: "inside"})
 	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
+}
+
+// What people read in the recorded Tiptap document in Storage, and its ProseMirror
+// JSON.
+const (
+	wantTiptapText   = "Release notes\nPlain, bold and italic-strike\nsecond line\none\ntwo\nfunc main() {\n\tprintln(\"<hi & bye>\")\n}"
+	wantTiptapEditor = `{"default":{"type":"doc","content":[` +
+		`{"type":"heading","attrs":{"level":1},"content":[{"type":"text","text":"Release notes"}]},` +
+		`{"type":"paragraph","content":[{"type":"text","text":"Plain, "},{"type":"text","marks":[{"type":"bold"}],"text":"bold"},` +
+		`{"type":"text","text":" and "},{"type":"text","marks":[{"type":"italic"},{"type":"strike"}],"text":"italic-strike"},` +
+		`{"type":"hardBreak"},{"type":"text","text":"second line"}]},` +
+		`{"type":"bulletList","content":[{"type":"listItem","content":[{"type":"paragraph","content":[{"type":"text","text":"one"}]}]},` +
+		`{"type":"listItem","content":[{"type":"paragraph","content":[{"type":"text","text":"two"}]}]}]},` +
+		`{"type":"codeBlock","attrs":{"language":"go"},"content":[{"type":"text","text":"func main() {\n\tprintln(\"<hi & bye>\")\n}"}]}]}}`
+)
+
+// What an editor keeps in Storage can be read as from Yjs.
+func TestEditorInStorage(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	content, err := os.ReadFile(filepath.Join("..", "lson", "testdata", "storage-tiptap-storage-plainlson.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := mirror.Document{Project: project, Room: "r", Kind: mirror.KindStorage, Content: content, SHA256: sha256.Sum256(content), Size: int64(len(content))}
+	broken := storageOf("broken", `{"_tiptap_docs"`, mirror.Freshness{})
+	h.query.documents = []mirror.Document{doc, broken, storageOf("plain", `{"a":1}`, mirror.Freshness{})}
+	const (
+		text   = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT
+		editor = mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR
+	)
+	tags := make(map[string]bool)
+	for _, c := range []struct {
+		room            string
+		format          mirrorv1.DocumentFormat
+		want, mediaType string
+	}{
+		{"r", text, wantTiptapText, "text/plain; charset=utf-8"},
+		{"r", editor, wantTiptapEditor, "application/json"},
+		{"plain", text, "", "text/plain; charset=utf-8"},
+		{"plain", editor, "{}", "application/json"},
+	} {
+		for range 2 { // the second time from memory
+			resp, err := h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: c.room, Format: c.format})
+			got := resp.GetDocument()
+			if err != nil || string(got.GetContent()) != c.want || got.GetContentType() != c.mediaType || got.GetFormat() != c.format {
+				t.Errorf("GetStorageDocument(%s, %v) = %v, %v; want %q", c.room, c.format, got, err, c.want)
+			}
+		}
+		stream, err := h.mirror.ReadDocument(t.Context(), &mirrorv1.ReadDocumentRequest{RoomId: c.room, Format: c.format})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chunk, err := stream.Recv()
+		if err != nil || string(chunk.GetData()) != c.want || chunk.GetContentType() != c.mediaType {
+			t.Errorf("ReadDocument(%s, %v) = %q, %v; want %q", c.room, c.format, chunk, err, c.want)
+		}
+		header, err := stream.Header()
+		if err != nil || len(header.Get("mirror-etag")) != 1 || tags[header.Get("mirror-etag")[0]] {
+			t.Fatalf("ReadDocument(%s, %v) has tag %v, %v; want one of its own", c.room, c.format, header.Get("mirror-etag"), err)
+		}
+		tags[header.Get("mirror-etag")[0]] = true
+	}
+	for _, format := range []mirrorv1.DocumentFormat{text, editor} {
+		_, err := h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: "broken", Format: format})
+		wantStatus(t, err, codes.FailedPrecondition, fault.ReasonDocumentUnreadable)
+	}
 }

@@ -41,7 +41,7 @@ func RowsOf(t mirror.Thread) ThreadRows {
 		if len(raw) == 0 || string(raw) == "null" {
 			return nil
 		}
-		if problem := jsonProblem(raw); problem != "" {
+		if problem := JSONProblem(raw); problem != "" {
 			note("%s %s", what, problem)
 			return nil
 		}
@@ -182,9 +182,9 @@ func distinct[V any, K comparable](list []V, key func(V) (K, bool)) []V {
 	return out
 }
 
-// jsonProblem says why an engine would refuse raw as JSON; empty if nothing is
+// JSONProblem says why an engine would refuse raw as JSON; empty if nothing is
 // known against it.
-func jsonProblem(raw []byte) string {
+func JSONProblem(raw []byte) string {
 	if !utf8.Valid(raw) || !json.Valid(raw) {
 		return "is not JSON"
 	}

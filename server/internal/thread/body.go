@@ -1,6 +1,7 @@
 package thread
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -36,6 +37,8 @@ type inline struct {
 //   - White space at the edges of marked text stays outside of the markers, which
 //     Markdown does not recognise otherwise, and is left out at the start of a
 //     line, where four spaces would make a code block. Marks end with the line.
+//   - A mark that two texts side by side have is not closed between them, where its
+//     markers would run together.
 //   - Code is the innermost mark, not the outermost, and nothing in it is escaped.
 //   - URLs keep their spelling but for what would end them.
 func render(body rawjson.Value) (text, markdown string) {
@@ -122,6 +125,7 @@ func inlineOf(line []inline, v rawjson.Value) []inline {
 // merge makes one of texts side by side that look alike, or the markers between
 // them would run together.
 func merge(line []inline) []inline {
+	line = slices.DeleteFunc(line, func(in inline) bool { return in.text == "" && in.href == "" })
 	var out []inline
 	for len(line) > 0 {
 		n := 1
@@ -176,13 +180,32 @@ func markdownLine(line []inline) string {
 	w := markdown{begin: true}
 	for i, in := range line {
 		if in.href != "" {
+			w.marks(0, false)
 			w.link(in)
-			continue
+		} else {
+			w.text(in, in.marks&italic != 0 && isWord(following(line[i:])))
 		}
-		w.wordNext = i+1 < len(line) && line[i+1].href == "" && line[i+1].marks == 0 && startsWithWord(line[i+1].text)
-		w.text(in)
 	}
+	w.marks(0, false)
 	return w.String()
+}
+
+// following returns the character that comes after the italic text that line begins
+// with, or a space.
+func following(line []inline) rune {
+	for i, in := range line {
+		if in.href != "" {
+			break
+		}
+		if in.marks&italic == 0 {
+			if r, _ := utf8.DecodeLastRuneInString(line[i-1].text); unicode.IsSpace(r) {
+				break
+			}
+			r, _ := utf8.DecodeRuneInString(in.text)
+			return r
+		}
+	}
+	return ' '
 }
 
 // markdown writes a paragraph.
@@ -192,8 +215,15 @@ type markdown struct {
 	begin bool
 	// last is the last character that was written.
 	last rune
-	// wordNext says that a letter or digit follows the text that is being written.
-	wordNext bool
+	// space is white space that comes next, but for markers that close.
+	space string
+	// open are the marks that are open, the innermost last.
+	open []openMark
+}
+
+type openMark struct {
+	mark   mark
+	marker string
 }
 
 func (w *markdown) write(s string) {
@@ -206,68 +236,64 @@ func (w *markdown) write(s string) {
 
 func isWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) }
 
-func startsWithWord(s string) bool {
-	r, _ := utf8.DecodeRuneInString(s)
-	return isWord(r)
+// marks closes the marks that are not among those, and opens those that are missing.
+func (w *markdown) marks(those mark, wordNext bool) {
+	var missing mark
+	keep := 0
+	for keep < len(w.open) && w.open[keep].mark&those != 0 {
+		missing |= w.open[keep].mark
+		keep++
+	}
+	missing ^= those &^ code
+	for n := len(w.open); n > keep; n-- {
+		w.write(w.open[n-1].marker)
+	}
+	w.open = w.open[:keep]
+	if w.space != "" {
+		w.write(w.space)
+		w.space = ""
+	}
+	for _, m := range []openMark{{strikethrough, "~~"}, {italic, "_"}, {bold, "**"}} {
+		if missing&m.mark == 0 {
+			continue
+		}
+		if m.mark == italic && (isWord(w.last) || wordNext) {
+			m.marker = "*" // the only one that is a marker within a word
+		}
+		w.write(m.marker)
+		w.open = append(w.open, m)
+	}
 }
 
 // text writes text, line by line.
-func (w *markdown) text(in inline) {
-	lines := strings.Split(strings.ReplaceAll(strings.ReplaceAll(in.text, "\r\n", "\n"), "\r", "\n"), "\n")
-	for i, line := range lines {
+func (w *markdown) text(in inline, wordNext bool) {
+	for i, line := range strings.Split(lineEnds.Replace(in.text), "\n") {
 		if i > 0 {
+			w.marks(0, false)
 			w.write("\n")
 			w.begin = true
 		}
 		content := strings.TrimLeftFunc(line, unicode.IsSpace)
 		if !w.begin {
-			w.write(line[:len(line)-len(content)])
+			w.space += line[:len(line)-len(content)]
 		}
 		trimmed := strings.TrimRightFunc(content, unicode.IsSpace)
 		if trimmed == "" {
 			continue
 		}
-		space := content[len(trimmed):]
-		w.marked(trimmed, in.marks, space == "" && i == len(lines)-1 && w.wordNext)
-		w.write(space)
-	}
-}
-
-// marked writes text that neither begins nor ends with white space.
-func (w *markdown) marked(s string, marks mark, wordNext bool) {
-	markers := ""
-	if marks&strikethrough != 0 {
-		markers += "~~"
-	}
-	if marks&italic != 0 {
-		// Within a word only the asterisk is a marker.
-		if markers == "" && (isWord(w.last) || wordNext) {
-			markers += "*"
+		begin := w.begin
+		w.marks(in.marks, wordNext)
+		if in.marks&code != 0 {
+			w.write(codeSpan(trimmed))
 		} else {
-			markers += "_"
+			w.write(escape(trimmed, begin && len(w.open) == 0))
 		}
+		w.space = content[len(trimmed):]
 	}
-	if marks&bold != 0 {
-		markers += "**"
-	}
-	begin := w.begin
-	w.write(markers)
-	if marks&code != 0 {
-		w.write(codeSpan(s))
-	} else {
-		w.write(escape(s, begin && markers == ""))
-	}
-	w.write(reverse(markers))
 }
 
-// reverse turns ASCII round.
-func reverse(s string) string {
-	b := []byte(s)
-	for i, j := 0, len(b)-1; i < j; i, j = i+1, j-1 {
-		b[i], b[j] = b[j], b[i]
-	}
-	return string(b)
-}
+// lineEnds makes one of the ends of lines that Markdown knows.
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 // codeSpan encloses s in more backticks than it has in a row.
 func codeSpan(s string) string {
@@ -344,7 +370,6 @@ func (w *markdown) link(in inline) {
 		}
 		url.WriteByte(c)
 	}
-	w.write("[" + escape(strings.Join(strings.FieldsFunc(in.text, isLineEnd), " "), false) + "](" + url.String() + ")")
+	text := strings.ReplaceAll(lineEnds.Replace(in.text), "\n", " ")
+	w.write("[" + escape(text, false) + "](" + url.String() + ")")
 }
-
-func isLineEnd(r rune) bool { return r == '\n' || r == '\r' }

@@ -318,19 +318,49 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 // CleanRoom deletes one bounded batch. Epochs only rise, so what is older than
 // the one read here stays so.
 func (s *Store) CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error) {
-	var n int64
-	err := retry(ctx, func() error {
-		h, err := roomHead(ctx, s.q, room)
-		if err != nil || !h.lives() {
-			return err
-		}
-		n, err = s.q.CleanDocuments(ctx, dbq.CleanDocumentsParams{
-			Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room), Epoch: h.epoch, Limit: int32(limit), //nolint:gosec // a small constant of the caller
-		})
-		return err
-	})
+	n, err := s.clean(ctx, room, limit)
 	if err != nil {
 		return 0, classify(ctx, fmt.Errorf("clean room: %w", err))
 	}
-	return int(n), nil
+	return n, nil
+}
+
+func (s *Store) clean(ctx context.Context, room mirror.Resource, limit int) (int, error) {
+	var h head
+	err := retry(ctx, func() (err error) {
+		h, err = roomHead(ctx, s.q, room)
+		return err
+	})
+	if err != nil || !h.lives() {
+		return 0, err
+	}
+	documents := dbq.CleanDocumentsParams{Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room), Epoch: h.epoch}
+	n := 0
+	for _, remove := range []func(limit int) (int64, error){
+		func(limit int) (int64, error) {
+			documents.Limit = int32(limit) //nolint:gosec // a small constant of the caller
+			return s.q.CleanDocuments(ctx, documents)
+		},
+		func(limit int) (int64, error) {
+			documents.Limit = int32(limit) //nolint:gosec // a small constant of the caller
+			return s.q.CleanActiveUsers(ctx, dbq.CleanActiveUsersParams(documents))
+		},
+	} {
+		if n == limit {
+			return n, nil
+		}
+		var gone int64
+		if err := retry(ctx, func() (err error) {
+			gone, err = remove(limit - n)
+			return err
+		}); err != nil {
+			return n, err
+		}
+		n += int(gone)
+	}
+	if n == limit {
+		return n, nil
+	}
+	threads, err := s.cleanThreads(ctx, room, h.epoch, limit-n)
+	return n + threads, err
 }

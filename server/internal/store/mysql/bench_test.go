@@ -144,7 +144,7 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 	raise(b, s, 0, rooms, rooms, "first", now)
 	for i := range rooms {
 		room := benchStorage(i).RoomResource()
-		_, err := s.Request(b.Context(), []mirror.Resource{room}, now)
+		_, err := s.Request(b.Context(), []mirror.Request{{Resource: room}}, now)
 		var l mirror.Lease
 		if err == nil {
 			l, err = lease(room, i)

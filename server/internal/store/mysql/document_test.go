@@ -47,7 +47,7 @@ func TestDerivedColumns(t *testing.T) {
 		if i == len(cases) {
 			words = strings.Repeat("words ", 1000)
 		}
-		if _, err := s.Request(t.Context(), []mirror.Resource{room, storage}, now); err != nil {
+		if _, err := s.Request(t.Context(), []mirror.Request{{Resource: room}, {Resource: storage}}, now); err != nil {
 			t.Fatalf("Request = %v", err)
 		}
 		lease, err := s.Claim(t.Context(), room, [16]byte{1}, now, time.Minute)
@@ -139,7 +139,7 @@ func TestManyKeys(t *testing.T) {
 		rooms = append(rooms, mirror.Resource{Project: "default", Room: id, Kind: mirror.KindRoom})
 		storages = append(storages, mirror.Resource{Project: "default", Room: id, Kind: mirror.KindStorage})
 	}
-	if _, err := s.Request(t.Context(), append(rooms, storages...), now); err != nil {
+	if _, err := s.Request(t.Context(), requestsFor(append(rooms, storages...)...), now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
 	for i := range n {
@@ -212,7 +212,7 @@ func TestWhatDoesNotFitIsRefused(t *testing.T) {
 		t.Fatalf("Accept of an id of 129 bytes = %+v; want an error", got)
 	}
 	room := mirror.Resource{Project: "default", Room: mirror.RoomID(strings.Repeat("x", 513)), Kind: mirror.KindRoom}
-	if got, err := s.Request(t.Context(), []mirror.Resource{room}, now); err == nil {
+	if got, err := s.Request(t.Context(), []mirror.Request{{Resource: room}}, now); err == nil {
 		t.Fatalf("Request of a room id of 513 bytes = %+v; want an error", got)
 	}
 }

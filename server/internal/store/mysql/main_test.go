@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
@@ -128,3 +129,12 @@ func (j *journal) String() string {
 }
 
 func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
+
+// requestsFor asks for the resources, at once.
+func requestsFor(resources ...mirror.Resource) []mirror.Request {
+	var requests []mirror.Request
+	for _, r := range resources {
+		requests = append(requests, mirror.Request{Resource: r})
+	}
+	return requests
+}

@@ -3,6 +3,7 @@ package mysql
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"fmt"
@@ -55,12 +56,37 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	db := sql.OpenDB(c)
+	db := sql.OpenDB(repeating{c})
 	defer func() { _ = db.Close() }() // nothing is left that could be lost
 	if err := migrate(ctx, db, log); err != nil {
 		return fmt.Errorf("migrate: %w", migrateHint(err))
 	}
 	return nil
+}
+
+// repeating makes connections on which a migration can be run again from the start.
+// Tables are created "if not exists", but MySQL has no such word for a column.
+type repeating struct{ *connector }
+
+// Connect opens a connection.
+func (r repeating) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := r.connector.Connect(ctx)
+	if s, ok := conn.(*session); ok && err == nil {
+		return repeatingConn{s}, nil
+	}
+	return conn, err
+}
+
+type repeatingConn struct{ *session }
+
+// ExecContext runs a statement. A column that is there counts as added: each is added
+// by a statement of its own, which takes place as a whole or not at all.
+func (c repeatingConn) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
+	result, err := c.session.ExecContext(ctx, text, args)
+	if number(err) == 1060 {
+		return driver.RowsAffected(0), nil
+	}
+	return result, err
 }
 
 func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {

@@ -77,8 +77,8 @@ func TestMigrateFromNothing(t *testing.T) {
 	if !errors.Is(err, store.ErrSchemaBehind) || !fault.Is(err, fault.ReasonSchemaBehind) {
 		t.Fatalf("Rooms without a schema = %v; want %v", err, store.ErrSchemaBehind)
 	}
-	if log := migrate(t, url); strings.Count(log, "migration applied") != 1 || strings.Contains(log, "WARN") {
-		t.Fatalf("log of the first Migrate = %q; want one migration applied", log)
+	if log := migrate(t, url); strings.Count(log, "migration applied") != 2 || strings.Contains(log, "WARN") {
+		t.Fatalf("log of the first Migrate = %q; want two migrations applied", log)
 	}
 	if err := s.Ping(t.Context()); err != nil {
 		t.Fatalf("Ping = %v; want nil", err)
@@ -87,7 +87,7 @@ func TestMigrateFromNothing(t *testing.T) {
 		t.Fatalf("log of the second Migrate = %q; want nothing done", log)
 	}
 	db := mysqltest.Connect(t, url)
-	mustExec(t, db, "delete from mirror_schema_version where version_id = 1")
+	mustExec(t, db, "delete from mirror_schema_version where version_id = 2")
 	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
 		t.Fatalf("Ping with an older schema = %v; want %v", err, store.ErrSchemaBehind)
 	}
@@ -114,8 +114,8 @@ func TestMigrateAtOnce(t *testing.T) {
 		}
 		applied += strings.Count(logs[i].String(), "migration applied")
 	}
-	if applied != 1 {
-		t.Fatalf("four at once applied %d migrations; want 1", applied)
+	if applied != 2 {
+		t.Fatalf("four at once applied %d migrations; want 2", applied)
 	}
 	if err := open(t, mysql.Config{URL: url}).Ping(t.Context()); err != nil {
 		t.Fatalf("Ping = %v; want nil", err)
@@ -131,9 +131,11 @@ func TestMigrateAfterACut(t *testing.T) {
 	migrate(t, url)
 	mustExec(t, db, "insert into mirror_project (project_id, liveblocks_project_id, pause_reason) values ('default', '6605', '')")
 	for _, cut := range [][]string{
-		{"delete from mirror_schema_version where version_id = 1"},
+		{"delete from mirror_schema_version where version_id = 2"},
+		{"delete from mirror_schema_version where version_id = 2", "drop table mirror_sweep", "drop table mirror_comment"},
+		{"delete from mirror_schema_version where version_id >= 1"},
 		{"delete from mirror_schema_version"},
-		{"delete from mirror_schema_version where version_id = 1", "drop table mirror_change", "drop table mirror_feed_head", "drop view liveblocks_documents"},
+		{"delete from mirror_schema_version where version_id >= 1", "drop table mirror_change", "drop table mirror_feed_head", "drop view liveblocks_documents"},
 		{"drop table mirror_schema_version", "drop table mirror_document"},
 		{"drop table mirror_schema_lock"},
 	} {
@@ -145,7 +147,7 @@ func TestMigrateAfterACut(t *testing.T) {
 		if err := s.Ping(t.Context()); err != nil {
 			t.Fatalf("Ping after %q and Migrate = %v", cut, err)
 		}
-		for _, table := range []string{"mirror_change", "mirror_feed_head", "mirror_document", "liveblocks_documents"} {
+		for _, table := range []string{"mirror_change", "mirror_feed_head", "mirror_document", "mirror_sweep", "mirror_comment", "liveblocks_documents"} {
 			value[int](t, db, "select count(*) from "+table)
 		}
 		if p, err := s.Project(t.Context(), "default"); err != nil || p.LiveblocksID != "6605" {
@@ -160,7 +162,7 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 	ctx := t.Context()
 	fetch := func(r mirror.Resource, apply func(lease mirror.Lease) error) {
 		t.Helper()
-		_, err := s.Request(ctx, []mirror.Resource{r}, now)
+		_, err := s.Request(ctx, []mirror.Request{{Resource: r}}, now)
 		if err != nil {
 			t.Fatalf("Request = %v", err)
 		}

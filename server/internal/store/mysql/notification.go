@@ -40,7 +40,7 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		InboxJson: fold.Inbox.Source, ReadTime: at(fold.Inbox.ReadTime), NotifyTime: at(fold.Inbox.NotifyTime),
 		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), NotificationID: bytes(r.ID),
 	}
-	inbox.Inbox, _ = queryable(fold.Inbox.Source)
+	inbox.Inbox = queryable(fold.Inbox.Source)
 	var out mirror.Applied
 	err := s.tx(ctx, "apply notification", func(q *queries) error {
 		out = mirror.Applied{}

@@ -284,7 +284,7 @@ func TestServerIsKilled(t *testing.T) {
 		eventually(t, "calls after a restart", func() bool {
 			ok := check("Accept", accept())
 			ok = check("Ping", s.Ping(t.Context())) && ok
-			_, err := s.Request(t.Context(), []mirror.Resource{{Project: "default", Room: "other", Kind: mirror.KindRoom}}, now)
+			_, err := s.Request(t.Context(), []mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "other", Kind: mirror.KindRoom}}}, now)
 			ok = check("Request", err) && ok
 			return ok && refused > seen
 		})
@@ -340,7 +340,7 @@ func TestPacketsOfTheServer(t *testing.T) {
 
 	claim := func(r mirror.Resource) mirror.Lease {
 		t.Helper()
-		_, err := s.Request(t.Context(), []mirror.Resource{r}, now)
+		_, err := s.Request(t.Context(), []mirror.Request{{Resource: r}}, now)
 		var lease mirror.Lease
 		if err == nil {
 			lease, err = s.Claim(t.Context(), r, [16]byte{1}, now, time.Minute)

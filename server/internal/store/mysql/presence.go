@@ -106,7 +106,7 @@ func folded(ctx context.Context, q *queries, r mirror.Resource, ids []string, st
 	}
 	n, err := q.AnyUnfolded(ctx, dbq.AnyUnfoldedParams(lockParams(r)))
 	if n > 0 {
-		st.Due = now
+		st = st.Unfinished(now)
 	}
 	return st, err
 }
@@ -137,8 +137,7 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		}
 		rows := make([][]any, 0, len(upserts))
 		for _, u := range upserts {
-			info, _ := queryable(u.Info)
-			rows = append(rows, append(roomArgs(r), bytes(u.ID), u.ConnectionID, bytes(u.UserID), u.Info, info,
+			rows = append(rows, append(roomArgs(r), bytes(u.ID), u.ConnectionID, bytes(u.UserID), u.Info, queryable(u.Info),
 				at(u.BeginTime()), at(u.EnterTime), at(u.LeaveTime), bytes(u.LeaveEventID), bytes(u.End)))
 		}
 		if err := s.write(ctx, q, sessionTable, rows, nil); err != nil {
@@ -253,6 +252,11 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 	r := lease.Resource
 	users := slices.SortedStableFunc(slices.Values(content.Users), func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
 	users = slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
+	for i := range users {
+		if !mirror.ValidID(users[i].UserID, mirror.MaxUserID) {
+			users[i].UserID = "" // as if without a name, since no other id would be his
+		}
+	}
 	room := dbq.ActiveUsersOfRoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)}
 	var out mirror.Applied
 	err := s.tx(ctx, "apply active users", func(q *queries) error {
@@ -284,8 +288,7 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 			}
 			values := make([][]any, 0, len(users))
 			for _, u := range users {
-				info, _ := queryable(u.Info)
-				values = append(values, append(roomArgs(r), u.ConnectionID, lease.Epoch, bytes(u.UserID), u.Info, info))
+				values = append(values, append(roomArgs(r), u.ConnectionID, lease.Epoch, bytes(u.UserID), u.Info, queryable(u.Info)))
 			}
 			if err := s.write(ctx, q, activeUserTable, values, nil); err != nil {
 				return err

@@ -46,7 +46,7 @@ func newRace(t *testing.T, params string) *race {
 	url := migratedDatabase(t)
 	r := &race{db: mysqltest.Connect(t, url), store: open(t, mysql.Config{URL: url + params}), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	resources := []mirror.Resource{{Project: "default", Room: "room", Kind: mirror.KindRoom}, {Project: "default", Room: "room", Kind: mirror.KindStorage}}
-	if _, err := r.store.Request(t.Context(), resources, r.now); err != nil {
+	if _, err := r.store.Request(t.Context(), requestsFor(resources...), r.now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
 	var err error

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // table says how rows of a table are written. A row that is there already is
@@ -151,42 +151,13 @@ func withoutJSON(row []any, why string, lost func(row []any, why string)) {
 	}
 }
 
-// queryable is JSON for a column that takes it, or nil and why. Both engines leave
-// out what either refuses, so that a query finds the same on each.
-func queryable(b []byte) (data json.RawMessage, why string) {
-	switch {
-	case b == nil:
-		return nil, ""
-	case !utf8.Valid(b) || !json.Valid(b):
-		return nil, "is no valid JSON"
+// queryable is JSON for a column, null where there is none or where one of the
+// engines would refuse it.
+func queryable(b []byte) json.RawMessage {
+	if len(b) == 0 || store.JSONProblem(b) != "" {
+		return nil
 	}
-	rest := b
-	for {
-		i := slices.Index(rest, '\\')
-		if i < 0 {
-			return b, ""
-		}
-		rest = rest[i:]
-		if rest[1] != 'u' {
-			rest = rest[2:]
-			continue
-		}
-		switch unit := strings.ToLower(string(rest[2:6])); {
-		case unit == "0000":
-			return nil, `contains the character \u0000, which SQL databases do not store in JSON`
-		case unit < "d800" || unit > "dfff":
-		case unit < "dc00" && len(rest) >= 12 && rest[6] == '\\' && rest[7] == 'u' && isLow(rest[8:12]):
-			rest = rest[6:]
-		default:
-			return nil, "contains half of a surrogate pair, which SQL databases do not store in JSON"
-		}
-		rest = rest[6:]
-	}
-}
-
-func isLow(digits []byte) bool {
-	unit := strings.ToLower(string(digits))
-	return unit >= "dc00" && unit <= "dfff"
+	return b
 }
 
 // condition is the where of a list whose filter names some columns and not others.

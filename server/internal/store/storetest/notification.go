@@ -341,7 +341,7 @@ func notificationSource(e *env) {
 		fold := mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")}, Inbox: mirror.Inbox{Source: []byte(source)}}
 		e.want("ApplyNotification with "+what, e.applyNotification(r, fold), mirror.Applied{Changed: true})
 		got := e.notifications(store.NotificationFilter{Room: r.Room})
-		if len(got) != 1 || got[0].Inbox.Source == nil || string(got[0].Inbox.Source) != source {
+		if len(got) != 1 || string(got[0].Inbox.Source) != source {
 			e.Fatalf("inbox with %s = %+v; want %.60q", what, got, source)
 		}
 		e.want("ApplyNotification with "+what+" again", e.applyNotification(r, fold), mirror.Applied{})

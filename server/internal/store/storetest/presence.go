@@ -645,7 +645,7 @@ func absentSessions(e *env) {
 	// Nothing is ended twice, and who is there has no end.
 	e.pass(time.Hour)
 	first = e.lastChange(lease.Resource.Bucket())
-	e.want("ApplyActiveUsers of the same", e.mirrorUsers("room", content.Users...), mirror.Applied{})
+	e.want("ApplyActiveUsers of the same", e.mirrorUsers("room", content.Users...), mirror.Applied{Changed: true})
 	young.LeaveTime, young.End = e.now, mirror.SessionAbsent
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), sorted(here, gone, again, young, left, elsewhere))
 	entries := e.changes(lease.Resource.Bucket())[first:]

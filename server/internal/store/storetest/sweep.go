@@ -494,6 +494,7 @@ func backgroundWoken(e *env) {
 	e.raise(ydocOf("swept"))
 	e.requestAll(inBackground(roomOf("swept"))...)
 	applied := e.applyRoom(e.claim(roomOf("swept")), e.roomContent(`{}`))
+	slices.SortFunc(applied.Woken, mirror.Resource.Compare)
 	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Woken: childrenOf("swept")})
 	e.wantBackground("child of a swept room", storageOf("swept"), true)
 	e.wantBackground("child that was wanted at once", ydocOf("swept"), false)

@@ -43,6 +43,17 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 	return result.RowsAffected()
 }
 
+const feedHead = `-- name: FeedHead :one
+select n from mirror_feed_head where bucket = ?
+`
+
+func (q *Queries) FeedHead(ctx context.Context, bucket int16) (int64, error) {
+	row := q.db.QueryRowContext(ctx, feedHead, bucket)
+	var n int64
+	err := row.Scan(&n)
+	return n, err
+}
+
 const insertChange = `-- name: InsertChange :exec
 insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
 select h.bucket, h.n, ?, ?, ?, ?, ?, ?
@@ -82,6 +93,21 @@ on duplicate key update n = n + 1
 
 func (q *Queries) RaiseFeedHead(ctx context.Context, bucket int16) error {
 	_, err := q.db.ExecContext(ctx, raiseFeedHead, bucket)
+	return err
+}
+
+const raiseFeedHeadBy = `-- name: RaiseFeedHeadBy :exec
+insert into mirror_feed_head (bucket, n) values (?, ?)
+on duplicate key update n = n + values(n)
+`
+
+type RaiseFeedHeadByParams struct {
+	Bucket int16
+	N      int64
+}
+
+func (q *Queries) RaiseFeedHeadBy(ctx context.Context, arg RaiseFeedHeadByParams) error {
+	_, err := q.db.ExecContext(ctx, raiseFeedHeadBy, arg.Bucket, arg.N)
 	return err
 }
 

@@ -57,6 +57,13 @@ on duplicate key update
 insert into mirror_feed_head (bucket, n) values (?, 1)
 on duplicate key update n = n + 1;
 
+-- name: RaiseFeedHeadBy :exec
+insert into mirror_feed_head (bucket, n) values (?, ?)
+on duplicate key update n = n + values(n);
+
+-- name: FeedHead :one
+select n from mirror_feed_head where bucket = ?;
+
 -- name: InsertChange :exec
 -- Takes the number that the transaction has just counted up to. Nobody else can
 -- have counted on: the row is locked.

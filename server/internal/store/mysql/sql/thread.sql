@@ -1,0 +1,114 @@
+-- name: ShareThread :one
+-- Locks a living room against a change of epoch, and reads which copy of the thread
+-- is stored.
+select r.epoch as room_epoch, t.epoch as thread_epoch, t.content_sha256, t.delete_time
+from mirror_room r
+left join mirror_thread t
+    on t.bucket = r.bucket and t.project_id = r.project_id and t.room_id = r.room_id
+    and t.thread_id = sqlc.arg(thread_id)
+where r.bucket = sqlc.arg(bucket) and r.project_id = sqlc.arg(project_id) and r.room_id = sqlc.arg(room_id)
+    and r.delete_time is null
+lock in share mode;
+
+-- name: TombstoneThread :exec
+update mirror_thread set delete_time = sqlc.arg(delete_time)
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and thread_id = sqlc.arg(thread_id);
+
+-- name: LockThreadStates :many
+-- Those of all threads of the room, and that of their list, which is the first.
+select * from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind = 4
+order by resource_id
+for update;
+
+-- name: ThreadCopies :many
+select thread_id, epoch, content_sha256, delete_time
+from mirror_thread
+where bucket = ? and project_id = ? and room_id = ?;
+
+-- name: NoteThreadProblem :exec
+update mirror_thread
+set data_problem = if(data_problem = '', sqlc.arg(problem), concat(data_problem, '; ', sqlc.arg(problem)))
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and thread_id = sqlc.arg(thread_id);
+
+-- name: OldThreads :many
+select thread_id from mirror_thread
+where bucket = ? and project_id = ? and room_id = ? and epoch < ?
+order by thread_id
+limit ?;
+
+-- name: CleanThread :execrows
+-- The condition is looked at again when the row is locked.
+delete from mirror_thread
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ? and epoch < ?;
+
+-- name: Thread :one
+-- A tombstone of a room is one epoch above what was in it.
+select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
+    t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    s.revision, s.generation, s.applied_generation
+from mirror_thread t
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1)
+        or cast(sqlc.arg(deleted) as signed) = 1 and r.epoch = t.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
+    and s.kind = 4 and s.resource_id = t.thread_id
+where t.bucket = sqlc.arg(bucket) and t.project_id = sqlc.arg(project_id) and t.room_id = sqlc.arg(room_id)
+    and t.thread_id = sqlc.arg(thread_id);
+
+-- name: Comment :one
+select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time, c.source_json,
+    coalesce(t.delete_time, r.delete_time) as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since,
+    s.revision, s.generation, s.applied_generation
+from mirror_comment c
+join mirror_thread t
+    on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1)
+        or cast(sqlc.arg(deleted) as signed) = 1 and r.epoch = t.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
+    and s.kind = 4 and s.resource_id = t.thread_id
+where c.bucket = sqlc.arg(bucket) and c.project_id = sqlc.arg(project_id) and c.room_id = sqlc.arg(room_id)
+    and c.thread_id = sqlc.arg(thread_id) and c.comment_id = sqlc.arg(comment_id)
+    and (c.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1);
+
+-- name: StoredThread :one
+-- Locks the thread, so that its comments are those that were written with it.
+select t.source_json, t.content_sha256, t.metadata, t.data_problem
+from mirror_thread t
+join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and r.epoch = t.epoch and r.delete_time is null
+where t.bucket = ? and t.project_id = ? and t.room_id = ? and t.thread_id = ?
+    and t.delete_time is null
+lock in share mode;
+
+-- name: StoredComments :many
+select comment_id, user_id, create_time, edit_time, delete_time, source_json, body, plain_text, markdown, metadata
+from mirror_comment
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
+order by create_time, comment_id;
+
+-- name: StoredReactions :many
+select comment_id, emoji, user_id, create_time
+from mirror_comment_reaction
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
+order by comment_id, emoji, user_id;
+
+-- name: StoredAttachments :many
+select comment_id, attachment_id, name, mime_type, size
+from mirror_comment_attachment
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
+order by comment_id, attachment_id;
+
+-- name: StoredMentions :many
+select comment_id, kind, mentioned_id, via_group
+from mirror_comment_mention
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
+order by comment_id, kind, mentioned_id, via_group;

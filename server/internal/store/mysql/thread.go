@@ -1,0 +1,724 @@
+package mysql
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+)
+
+// threadCopy says which copy of a thread is stored.
+type threadCopy struct {
+	epoch   int64 // 0 if there is none
+	sha256  string
+	deleted bool
+}
+
+// is reports whether the copy is the thread with the hash sum, alive in the epoch.
+func (c threadCopy) is(epoch int64, sum [32]byte) bool {
+	return c.lives(epoch) && c.sha256 == string(sum[:])
+}
+
+func (c threadCopy) lives(epoch int64) bool { return c.epoch == epoch && !c.deleted }
+
+// lockThread locks the state that lease is for, and its room against a change of
+// epoch, and reads which copy is stored. The thread itself is written only under
+// the lock of its state.
+func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.State, threadCopy, error) {
+	r := lease.Resource
+	st, err := lockState(ctx, q, r, lease.Token)
+	if err != nil {
+		return store.State{}, threadCopy{}, err
+	}
+	row, err := q.ShareThread(ctx, dbq.ShareThreadParams{
+		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID),
+	})
+	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
+		return store.State{}, threadCopy{}, store.ErrEpochChanged
+	}
+	return st, threadCopy{row.ThreadEpoch.Int64, string(row.ContentSha256), row.DeleteTime.Valid}, err
+}
+
+// ApplyThread writes a thread that changed anew, with everything in it.
+func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	r := lease.Resource
+	rows := store.RowsOf(content.Thread)
+	rows.Thread.ID = r.ID
+	var out mirror.Applied
+	err := s.tx(ctx, "apply thread", func(q *queries) error {
+		out = mirror.Applied{}
+		st, stored, err := lockThread(ctx, q, lease)
+		if err != nil {
+			return err
+		}
+		var change mirror.ChangeKind
+		if !stored.is(lease.Epoch, rows.Thread.SHA256) {
+			change = mirror.ChangeUpserted
+			if err := s.writeThreads(ctx, q, r, lease.Epoch, []store.ThreadRows{rows}); err != nil {
+				return err
+			}
+		}
+		st = st.Succeed(lease, content.FetchTime, now, settle)
+		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
+		return finish(ctx, q, r, st, change, now)
+	})
+	return out, err
+}
+
+// ApplyThreadMissing settles the 404 of a thread in a room that is there.
+func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	r := lease.Resource
+	var out mirror.Applied
+	err := s.tx(ctx, "apply missing thread", func(q *queries) error {
+		out = mirror.Applied{}
+		st, stored, err := lockThread(ctx, q, lease)
+		if err != nil {
+			return err
+		}
+		deleted := st.DeleteGeneration != 0 || stored.epoch == lease.Epoch && stored.deleted
+		var change mirror.ChangeKind
+		if deleted && stored.lives(lease.Epoch) {
+			change = mirror.ChangeDeleted
+			if err := q.TombstoneThread(ctx, dbq.TombstoneThreadParams{
+				DeleteTime: at(now), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID),
+			}); err != nil {
+				return err
+			}
+		}
+		st = st.Vanish(lease, now, settle, deleted)
+		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
+		return finish(ctx, q, r, st, change, now)
+	})
+	return out, err
+}
+
+// ApplyThreads locks the states of all threads of the room in key order, so that
+// what it finds stays so until it has written.
+//
+// If what is in a new thread does not fit, none of them is stored here, and each is
+// fetched by itself.
+func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	listed := make(map[string]mirror.Thread, len(list.Threads))
+	for _, t := range list.Threads {
+		if mirror.ValidID(t.ID, mirror.MaxResourceID) {
+			listed[t.ID] = t
+		}
+	}
+	var out mirror.Applied
+	apply := func(storing bool) error {
+		return s.tx(ctx, "apply threads", func(q *queries) (err error) {
+			out, err = s.applyThreads(ctx, q, lease, listed, storing, list.FetchTime, now, settle)
+			return err
+		})
+	}
+	err := apply(true)
+	if refused(err) || fault.Is(err, fault.ReasonDocumentTooLarge) {
+		err = apply(false)
+	}
+	return out, err
+}
+
+func (s *Store) applyThreads(
+	ctx context.Context, q *queries, lease mirror.Lease, listed map[string]mirror.Thread, storing bool, fetchTime, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	r := lease.Resource
+	st, known, err := lockThreads(ctx, q, lease)
+	if err != nil {
+		return mirror.Applied{}, err
+	}
+	raises, err := outdated(ctx, q, lease, known, listed)
+	if err != nil {
+		return mirror.Applied{}, err
+	}
+	var unheard []mirror.Resource
+	for _, id := range slices.Sorted(maps.Keys(listed)) {
+		if _, ok := known[id]; ok {
+			continue
+		}
+		thread := r
+		thread.ID = id
+		if storing {
+			unheard = append(unheard, thread)
+		} else {
+			raises = append(raises, mirror.Request{Resource: thread, Background: lease.Background})
+		}
+	}
+	// Those that come into being meanwhile are not inserted: somebody has just heard
+	// of them, and will fetch them.
+	added, err := q.insertListed(ctx, unheard, fetchTime)
+	if err != nil {
+		return mirror.Applied{}, err
+	}
+	raises, woken := sortedRequests(raises)
+	if err := q.raiseListed(ctx, raises, now); err != nil {
+		return mirror.Applied{}, err
+	}
+	if err := shareRoom(ctx, q, lease); err != nil {
+		return mirror.Applied{}, err
+	}
+	rows := make([]store.ThreadRows, len(added))
+	for i, thread := range added {
+		rows[i] = store.RowsOf(listed[thread.ID])
+	}
+	if err := s.writeThreads(ctx, q, r, lease.Epoch, rows); err != nil {
+		return mirror.Applied{}, err
+	}
+	if err := q.announce(ctx, added, now); err != nil {
+		return mirror.Applied{}, err
+	}
+	st = st.Succeed(lease, fetchTime, now, settle)
+	return mirror.Applied{Generation: st.Applied, Due: st.Due, Changed: len(added) > 0, Woken: woken}, finish(ctx, q, r, st, 0, now)
+}
+
+// lockThreads locks the states of all threads of a room, and returns that of their
+// list, which has to be held, and those of the threads.
+func lockThreads(ctx context.Context, q *queries, lease mirror.Lease) (store.State, map[string]store.State, error) {
+	r := lease.Resource
+	rows, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+	if err != nil {
+		return store.State{}, nil, err
+	}
+	var list store.State
+	held := false
+	known := make(map[string]store.State, len(rows))
+	for _, row := range rows {
+		if string(row.ResourceID) != r.ID {
+			known[string(row.ResourceID)] = stateOf(row)
+			continue
+		}
+		list = stateOf(row)
+		held = row.LeaseToken != nil && list.LeaseToken == lease.Token
+	}
+	if !held {
+		return store.State{}, nil, store.ErrLeaseLost
+	}
+	return list, known, nil
+}
+
+// outdated are the known threads whose copy is not the one listed, and those that
+// the list lacks.
+func outdated(ctx context.Context, q *queries, lease mirror.Lease, known map[string]store.State, listed map[string]mirror.Thread) ([]mirror.Request, error) {
+	r := lease.Resource
+	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+	if err != nil {
+		return nil, err
+	}
+	copies := make(map[string]threadCopy, len(rows))
+	for _, row := range rows {
+		copies[string(row.ThreadID)] = threadCopy{row.Epoch, string(row.ContentSha256), row.DeleteTime.Valid}
+	}
+	var out []mirror.Request
+	for id, st := range known {
+		t, ok := listed[id]
+		if ok && copies[id].is(lease.Epoch, t.SHA256) && st.MissingSince.IsZero() || !ok && !copies[id].lives(lease.Epoch) {
+			continue
+		}
+		thread := r
+		thread.ID = id
+		out = append(out, mirror.Request{Resource: thread, Unlisted: !ok, Background: lease.Background})
+	}
+	return out, nil
+}
+
+func insertListedSQL(n int) string {
+	return `insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id,
+    generation, applied_generation, fetch_time, lease_token, last_error
+)
+values ` + repeat("(?, ?, ?, ?, ?, 1, 1, ?, ?, '')", n) + `
+on duplicate key update bucket = values(bucket)`
+}
+
+// insertedListedSQL finds those that an insert has brought: an insert does not tell.
+// Its token is nobody's, and opens nothing.
+const insertedListedSQL = `select resource_id
+from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind = 4 and lease_token = ?
+order by resource_id`
+
+// insertListed gives threads that have no state one that has caught up with what was
+// fetched, and returns those that had none.
+func (q *queries) insertListed(ctx context.Context, threads []mirror.Resource, fetchTime time.Time) ([]mirror.Resource, error) {
+	if len(threads) == 0 {
+		return nil, nil
+	}
+	token := make([]byte, 16)
+	rand.Read(token)
+	err := chunks(threads, maxRows, func(threads []mirror.Resource) error {
+		args := make([]any, 0, 7*len(threads))
+		for _, r := range threads {
+			args = append(appendKey(args, r), at(fetchTime), token)
+		}
+		_, err := q.db.ExecContext(ctx, insertListedSQL(len(threads)), args...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []mirror.Resource
+	return out, q.query(ctx, insertedListedSQL, append(roomArgs(threads[0]), token), func(rows *sql.Rows) error {
+		r := threads[0]
+		err := rows.Scan(&r.ID)
+		out = append(out, r)
+		return err
+	})
+}
+
+func raiseListedSQL(n int) string {
+	const wish = `greatest(values(due_time), coalesce(not_before, values(due_time)))`
+	return `insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id,
+    generation, due_time, delete_generation, background, last_error
+)
+values ` + repeat("(?, ?, ?, ?, ?, 1, ?, ?, ?, '')", n) + `
+on duplicate key update
+    -- A settle fetch that is brought forward is still owed.
+    settle = settle or (due_time is not null and generation = applied_generation),
+    background = values(background) and (due_time is null or background),
+    due_time = least(coalesce(due_time, ` + wish + `), ` + wish + `),
+    again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
+    delete_generation = if(values(delete_generation) is null, delete_generation, generation + 1),
+    attempts = if(fail_time is null, attempts, 0),
+    fail_time = null,
+    generation = generation + 1`
+}
+
+// raiseListed raises threads as an event does: a backoff is kept.
+func (q *queries) raiseListed(ctx context.Context, raises []mirror.Request, now time.Time) error {
+	return chunks(raises, maxRows, func(raises []mirror.Request) error {
+		args := make([]any, 0, 8*len(raises))
+		for _, r := range raises {
+			deleted := sql.NullInt64{Int64: 1, Valid: r.Unlisted}
+			args = append(appendKey(args, r.Resource), at(now), deleted, r.Background)
+		}
+		_, err := q.db.ExecContext(ctx, raiseListedSQL(len(raises)), args...)
+		return err
+	})
+}
+
+func insertChangesSQL(n int) string {
+	return `insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
+values ` + places(n, 8)
+}
+
+// reviseSQL writes revisions to states that are there.
+func reviseSQL(n int) string {
+	return `insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, revision, last_error)
+values ` + repeat("(?, ?, ?, ?, ?, 1, ?, '')", n) + `
+on duplicate key update revision = values(revision), lease_token = null`
+}
+
+// announce writes a change entry for each of the resources, which share a bucket, and
+// its number to their states. The numbers are taken at once.
+func (q *queries) announce(ctx context.Context, resources []mirror.Resource, now time.Time) error {
+	if len(resources) == 0 {
+		return nil
+	}
+	bucket := resources[0].Bucket()
+	if err := q.RaiseFeedHeadBy(ctx, dbq.RaiseFeedHeadByParams{Bucket: bucket, N: int64(len(resources))}); err != nil {
+		return err
+	}
+	last, err := q.FeedHead(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	n := last - int64(len(resources))
+	return chunks(resources, maxRows, func(resources []mirror.Resource) error {
+		changes, revisions := make([]any, 0, 8*len(resources)), make([]any, 0, 6*len(resources))
+		for _, r := range resources {
+			n++
+			changes = append(changes, r.Bucket(), n, bytes(r.Project), bytes(r.Room), int16(r.Kind), bytes(r.ID), int16(mirror.ChangeUpserted), at(now))
+			revisions = append(appendKey(revisions, r), n)
+		}
+		if _, err := q.db.ExecContext(ctx, insertChangesSQL(len(resources)), changes...); err != nil {
+			return err
+		}
+		_, err := q.db.ExecContext(ctx, reviseSQL(len(resources)), revisions...)
+		return err
+	})
+}
+
+var threadTable = table{
+	name: "mirror_thread",
+	columns: "bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, update_time, " +
+		"resolved, visibility, metadata, metadata_text, comment_count, data_problem, delete_time",
+	key: 4,
+}
+
+// problemColumn is where data_problem stands in threadTable.
+const problemColumn = 14
+
+var commentTable = table{
+	name: "mirror_comment",
+	columns: "bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, edit_time, delete_time, " +
+		"source_json, body, plain_text, markdown, metadata",
+	key: 5,
+}
+
+var reactionTable = table{
+	name:    "mirror_comment_reaction",
+	columns: "bucket, project_id, room_id, thread_id, comment_id, emoji, user_id, create_time",
+	key:     7,
+}
+
+var attachmentTable = table{
+	name:    "mirror_comment_attachment",
+	columns: "bucket, project_id, room_id, thread_id, comment_id, attachment_id, name, mime_type, size",
+	key:     6,
+}
+
+var mentionTable = table{
+	name:    "mirror_comment_mention",
+	columns: "bucket, project_id, room_id, thread_id, comment_id, kind, mentioned_id, via_group",
+	key:     8,
+}
+
+// deleteOfThreadsSQL are the statements that delete what belongs to the comments of
+// threads.
+func deleteOfThreadsSQL(table string) func(n int) string {
+	return func(n int) string {
+		return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ? and thread_id in (" + repeat("?", n) + ")"
+	}
+}
+
+func deleteComments(ctx context.Context, q *queries, r mirror.Resource, threads []string) error {
+	for _, t := range []table{commentTable, reactionTable, attachmentTable, mentionTable} {
+		if err := q.byIDs(ctx, deleteOfThreadsSQL(t.name), roomArgs(r), threads); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sinceEpoch is a time that has to be there; without one it is 1970.
+func sinceEpoch(t time.Time) sql.NullTime {
+	if t.IsZero() {
+		t = time.Unix(0, 0)
+	}
+	return at(t)
+}
+
+// writeThreads writes threads of the room of r, and everything in them, anew.
+func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource, epoch int64, threads []store.ThreadRows) error {
+	var rows, comments, reactions, attachments, mentions [][]any
+	var ids []string
+	for i := range threads {
+		t := &threads[i].Thread
+		ids = append(ids, t.ID)
+		rows = append(rows, append(roomArgs(r), bytes(t.ID), epoch, bytes(t.Source), t.SHA256[:], at(t.CreateTime), at(t.UpdateTime),
+			t.Resolved, bytes(t.Visibility), json.RawMessage(t.Metadata), json.RawMessage(threads[i].MetadataText),
+			threads[i].CommentCount, text(t.DataProblem), sql.NullTime{}))
+		for j := range t.Comments {
+			c := &t.Comments[j]
+			key := func(more ...any) []any { return append(append(roomArgs(r), bytes(t.ID), bytes(c.ID)), more...) }
+			comments = append(comments, key(bytes(c.UserID), sinceEpoch(c.CreateTime), at(c.EditTime), at(c.DeleteTime), bytes(c.Source),
+				json.RawMessage(c.Body), text(c.Text), text(c.Markdown), json.RawMessage(c.Metadata)))
+			for _, re := range c.Reactions {
+				reactions = append(reactions, key(bytes(re.Emoji), bytes(re.UserID), at(re.CreateTime)))
+			}
+			for _, a := range c.Attachments {
+				attachments = append(attachments, key(bytes(a.ID), text(a.Name), text(a.MIMEType), a.Size))
+			}
+			for _, m := range store.MentionRowsOf(*c) {
+				mentions = append(mentions, key(bytes(m.Kind), bytes(m.ID), bytes(m.Via)))
+			}
+		}
+	}
+	if err := s.write(ctx, q, threadTable, rows, func(row []any, why string) {
+		row[problemColumn] = strings.TrimPrefix(fmt.Sprintf("%s; metadata %s", row[problemColumn], why), "; ")
+	}); err != nil {
+		return err
+	}
+	if err := deleteComments(ctx, q, r, ids); err != nil {
+		return err
+	}
+	problems := make(map[string]string)
+	if err := s.write(ctx, q, commentTable, comments, func(row []any, why string) {
+		if id, ok := row[3].([]byte); ok {
+			problems[string(id)] = "what a comment has of JSON is " + why
+		}
+	}); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(problems)) {
+		if err := q.NoteThreadProblem(ctx, dbq.NoteThreadProblemParams{
+			Problem: problems[id], Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(id),
+		}); err != nil {
+			return err
+		}
+	}
+	if err := s.write(ctx, q, reactionTable, reactions, nil); err != nil {
+		return err
+	}
+	if err := s.write(ctx, q, attachmentTable, attachments, nil); err != nil {
+		return err
+	}
+	return s.write(ctx, q, mentionTable, mentions, nil)
+}
+
+// cleanThreads removes at most limit threads of epochs before the given one, each
+// with what is in it and by itself.
+func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch int64, limit int) (n int, err error) {
+	ids, err := s.q.OldThreads(ctx, dbq.OldThreadsParams{
+		Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room), Epoch: epoch, Limit: int32(limit), //nolint:gosec // a small constant of the caller
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		var gone int64
+		err := s.tx(ctx, "clean thread", func(q *queries) error {
+			gone, err = q.CleanThread(ctx, dbq.CleanThreadParams{
+				Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room), ThreadID: id, Epoch: epoch,
+			})
+			if err != nil || gone == 0 {
+				return err // a new incarnation has just overwritten it
+			}
+			return deleteComments(ctx, q, room, []string{string(id)})
+		})
+		if err != nil {
+			return n, err
+		}
+		n += int(gone)
+	}
+	return n, nil
+}
+
+func threadOf(project mirror.ProjectID, row dbq.ThreadRow) mirror.Thread {
+	t := mirror.Thread{
+		Project: project, Room: mirror.RoomID(row.RoomID), ID: string(row.ThreadID),
+		Source: row.SourceJson, CreateTime: from(row.CreateTime), UpdateTime: from(row.UpdateTime),
+		Resolved: row.Resolved, Visibility: string(row.Visibility), Metadata: row.Metadata, DataProblem: row.DataProblem,
+		Freshness: freshness(row.GoneTime, row.FetchTime, row.SourceUpdateTime, row.MissingSince,
+			row.Revision, row.Generation, row.AppliedGeneration),
+	}
+	copy(t.SHA256[:], row.ContentSha256)
+	return t
+}
+
+// Thread reads by key.
+func (s *Store) Thread(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Thread, error) {
+	row, err := s.q.Thread(ctx, dbq.ThreadParams{
+		Deleted: flag(deleted), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID),
+	})
+	if err != nil {
+		return mirror.Thread{}, classify(ctx, fmt.Errorf("read thread: %w", err))
+	}
+	return threadOf(r.Project, row), nil
+}
+
+// shownThread is the join of a thread with its room, in which it has to be shown, and
+// with its state. It takes twice whether deleted ones are.
+const shownThread = `join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or ? = 1)
+        or ? = 1 and r.epoch = t.epoch + 1 and r.delete_time is not null)
+left join mirror_resource_state s
+    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
+    and s.kind = 4 and s.resource_id = t.thread_id
+`
+
+func threadsSQL(f store.ThreadFilter) (string, []any) {
+	deleted := flag(f.Deleted)
+	c := condition{args: []any{deleted, deleted}}
+	c.and("t.project_id = ?", bytes(f.Project))
+	c.andIf(f.Room != "", "t.room_id = ?", bytes(f.Room))
+	c.and("t.room_id >= ? and (t.room_id > ? or t.thread_id > ?)", bytes(f.AfterRoom), bytes(f.AfterRoom), bytes(f.AfterID))
+	if f.Resolved != nil {
+		c.and("t.resolved = ?", *f.Resolved)
+	}
+	if len(f.Metadata) > 0 {
+		c.and("json_contains(t.metadata_text, ?)", string(store.MetadataFilter(f.Metadata)))
+	}
+	c.andIf(!f.UpdatedSince.IsZero(), "coalesce(t.update_time, t.create_time) >= ?", at(f.UpdatedSince))
+	c.andIf(f.Author != "", `exists (
+        select 1 from mirror_comment c
+        where c.bucket = t.bucket and c.project_id = t.project_id and c.room_id = t.room_id and c.thread_id = t.thread_id
+            and c.user_id = ? and (c.delete_time is null or ? = 1)
+    )`, bytes(f.Author), deleted)
+	c.andIf(f.Mentioned != "", `exists (
+        select 1 from mirror_comment_mention m
+        where m.bucket = t.bucket and m.project_id = t.project_id and m.room_id = t.room_id and m.thread_id = t.thread_id
+            and m.kind = 'user' and m.mentioned_id = ?
+    )`, bytes(f.Mentioned))
+	return `select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
+    t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since, s.revision, s.generation, s.applied_generation
+from mirror_thread t
+` + shownThread + c.text.String() + `
+order by t.room_id, t.thread_id
+limit ?`, append(c.args, f.Limit)
+}
+
+// Threads walks the index by room id.
+func (s *Store) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
+	if len(f.Metadata) > 0 && store.MetadataFilter(f.Metadata) == nil {
+		return nil, nil
+	}
+	statement, args := threadsSQL(f)
+	var out []mirror.Thread
+	err := s.q.query(ctx, statement, args, func(rows *sql.Rows) error {
+		var row dbq.ThreadRow
+		if err := rows.Scan(&row.RoomID, &row.ThreadID, &row.SourceJson, &row.ContentSha256, &row.CreateTime, &row.UpdateTime,
+			&row.Resolved, &row.Visibility, &row.Metadata, &row.DataProblem, &row.GoneTime,
+			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
+			return err
+		}
+		out = append(out, threadOf(f.Project, row))
+		return nil
+	})
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("list threads: %w", err))
+	}
+	return out, nil
+}
+
+func commentOf(project mirror.ProjectID, row dbq.CommentRow) mirror.Comment {
+	return mirror.Comment{
+		Project: project, Room: mirror.RoomID(row.RoomID), Thread: string(row.ThreadID), ID: string(row.CommentID), UserID: string(row.UserID),
+		Source: row.SourceJson, CreateTime: row.CreateTime.UTC(), EditTime: from(row.EditTime), DeleteTime: from(row.DeleteTime),
+		Freshness: freshness(row.GoneTime, row.FetchTime, row.SourceUpdateTime, row.MissingSince,
+			row.Revision, row.Generation, row.AppliedGeneration),
+	}
+}
+
+// Comment reads by key.
+func (s *Store) Comment(ctx context.Context, r mirror.Resource, id string, deleted bool) (mirror.Comment, error) {
+	row, err := s.q.Comment(ctx, dbq.CommentParams{
+		Deleted: flag(deleted), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID), CommentID: bytes(id),
+	})
+	if err != nil {
+		return mirror.Comment{}, classify(ctx, fmt.Errorf("read comment: %w", err))
+	}
+	return commentOf(r.Project, row), nil
+}
+
+func commentsSQL(f store.CommentFilter) (string, []any) {
+	deleted, after := flag(f.Deleted), sinceEpoch(f.AfterTime)
+	c := condition{args: []any{deleted, deleted}}
+	c.and("c.project_id = ?", bytes(f.Project))
+	c.andIf(f.Room != "", "c.room_id = ?", bytes(f.Room))
+	c.andIf(f.Thread != "", "c.thread_id = ?", bytes(f.Thread))
+	c.and(`c.room_id >= ? and (c.room_id > ? or c.thread_id > ?
+        or (c.thread_id = ? and (c.create_time > ? or (c.create_time = ? and c.comment_id > ?))))`,
+		bytes(f.AfterRoom), bytes(f.AfterRoom), bytes(f.AfterThread), bytes(f.AfterThread), after, after, bytes(f.AfterID))
+	c.andIf(f.Author != "", "c.user_id = ?", bytes(f.Author))
+	c.andIf(!f.Deleted, "c.delete_time is null")
+	c.andIf(!f.UpdatedSince.IsZero(), "greatest(c.create_time, coalesce(c.edit_time, c.create_time), coalesce(c.delete_time, c.create_time)) >= ?",
+		at(f.UpdatedSince))
+	c.andIf(f.Mentioned != "", `exists (
+        select 1 from mirror_comment_mention m
+        where m.bucket = c.bucket and m.project_id = c.project_id and m.room_id = c.room_id and m.thread_id = c.thread_id
+            and m.comment_id = c.comment_id and m.kind = 'user' and m.mentioned_id = ?
+    )`, bytes(f.Mentioned))
+	return `select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time, c.source_json,
+    coalesce(t.delete_time, r.delete_time) as gone_time,
+    s.fetch_time, s.source_update_time, s.missing_since, s.revision, s.generation, s.applied_generation
+from mirror_comment c
+join mirror_thread t
+    on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
+` + shownThread + c.text.String() + `
+order by c.room_id, c.thread_id, c.create_time, c.comment_id
+limit ?`, append(c.args, f.Limit)
+}
+
+// Comments walks the index by room id.
+func (s *Store) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
+	statement, args := commentsSQL(f)
+	var out []mirror.Comment
+	err := s.q.query(ctx, statement, args, func(rows *sql.Rows) error {
+		var row dbq.CommentRow
+		if err := rows.Scan(&row.RoomID, &row.ThreadID, &row.CommentID, &row.UserID, &row.CreateTime, &row.EditTime, &row.DeleteTime,
+			&row.SourceJson, &row.GoneTime,
+			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
+			return err
+		}
+		out = append(out, commentOf(f.Project, row))
+		return nil
+	})
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("list comments: %w", err))
+	}
+	return out, nil
+}
+
+// storedThread reads a thread and all its rows as they were written together.
+func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror.Stored, sum []byte, err error) {
+	key := dbq.StoredThreadParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID)}
+	err = s.tx(ctx, "read a thread", func(q *queries) error {
+		row, err := q.StoredThread(ctx, key)
+		if err != nil {
+			return err
+		}
+		out, sum = mirror.Stored{Content: row.SourceJson, Data: row.Metadata, DataProblem: row.DataProblem}, row.ContentSha256
+		out.Comments, err = storedComments(ctx, q, r, key)
+		return err
+	})
+	return out, sum, err
+}
+
+func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.StoredThreadParams) ([]mirror.Comment, error) {
+	var out []mirror.Comment
+	place := make(map[string]int)
+	// Rows of comments that are not there are one more thing that is wrong.
+	at := func(id []byte) *mirror.Comment {
+		i, ok := place[string(id)]
+		if !ok {
+			i = len(out)
+			place[string(id)] = i
+			out = append(out, mirror.Comment{Project: r.Project, Room: r.Room, Thread: r.ID, ID: string(id)})
+		}
+		return &out[i]
+	}
+	comments, err := q.StoredComments(ctx, dbq.StoredCommentsParams(key))
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range comments {
+		c := at(row.CommentID)
+		c.UserID, c.Source, c.Body, c.Metadata = string(row.UserID), row.SourceJson, row.Body, row.Metadata
+		c.CreateTime, c.EditTime, c.DeleteTime = row.CreateTime.UTC(), from(row.EditTime), from(row.DeleteTime)
+		c.Text, c.Markdown = row.PlainText, row.Markdown
+	}
+	reactions, err := q.StoredReactions(ctx, dbq.StoredReactionsParams(key))
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range reactions {
+		c := at(row.CommentID)
+		c.Reactions = append(c.Reactions, mirror.Reaction{Emoji: string(row.Emoji), UserID: string(row.UserID), CreateTime: from(row.CreateTime)})
+	}
+	attachments, err := q.StoredAttachments(ctx, dbq.StoredAttachmentsParams(key))
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range attachments {
+		c := at(row.CommentID)
+		c.Attachments = append(c.Attachments, mirror.Attachment{ID: string(row.AttachmentID), Name: row.Name, MIMEType: row.MimeType, Size: row.Size})
+	}
+	mentions, err := q.StoredMentions(ctx, dbq.StoredMentionsParams(key))
+	if err != nil {
+		return nil, err
+	}
+	rows := make(map[string][]store.MentionRow)
+	for _, row := range mentions {
+		at(row.CommentID)
+		id := string(row.CommentID)
+		rows[id] = append(rows[id], store.MentionRow{Kind: string(row.Kind), ID: string(row.MentionedID), Via: string(row.ViaGroup)})
+	}
+	for id, of := range rows {
+		out[place[id]].Mentions = store.MentionsOf(of)
+	}
+	return out, nil
+}
