@@ -160,6 +160,15 @@ func queryable(b []byte) json.RawMessage {
 	return b
 }
 
+// written is the JSON that a column holds; none reads as empty text, since what
+// database/sql makes of null does not go into a json.RawMessage.
+func written(data json.RawMessage) []byte {
+	if len(data) == 0 {
+		return nil
+	}
+	return data
+}
+
 // condition is the where of a list whose filter names some columns and not others.
 // Texts are constants of this package; values are arguments.
 type condition struct {

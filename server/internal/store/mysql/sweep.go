@@ -149,7 +149,7 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 	case mirror.KindRoom:
 		var row dbq.StoredRoomRow
 		row, err = s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
-		out, sum = mirror.Stored{Content: row.SourceJson, Data: row.Data, DataProblem: row.DataProblem}, row.ContentSha256
+		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Data), DataProblem: row.DataProblem}, row.ContentSha256
 	case mirror.KindThread:
 		out, sum, err = s.storedThread(ctx, r)
 	default:
@@ -159,7 +159,7 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 			out.Content, err = s.pack.Unpack(row.Content, row.Size)
 		}
 		sum = row.ContentSha256
-		out.DeriveVersion, out.Data, out.DataProblem, out.Text = int(row.DeriveVersion), row.Data, row.DataProblem, row.PlainText
+		out.DeriveVersion, out.Data, out.DataProblem, out.Text = int(row.DeriveVersion), written(row.Data), row.DataProblem, row.PlainText
 	}
 	if err != nil {
 		return mirror.Stored{}, classify(ctx, fmt.Errorf("read what is stored of a %s: %w", r.Kind, err))

@@ -499,7 +499,7 @@ func threadOf(project mirror.ProjectID, row dbq.ThreadRow) mirror.Thread {
 	t := mirror.Thread{
 		Project: project, Room: mirror.RoomID(row.RoomID), ID: string(row.ThreadID),
 		Source: row.SourceJson, CreateTime: from(row.CreateTime), UpdateTime: from(row.UpdateTime),
-		Resolved: row.Resolved, Visibility: string(row.Visibility), Metadata: row.Metadata, DataProblem: row.DataProblem,
+		Resolved: row.Resolved, Visibility: string(row.Visibility), Metadata: written(row.Metadata), DataProblem: row.DataProblem,
 		Freshness: freshness(row.GoneTime, row.FetchTime, row.SourceUpdateTime, row.MissingSince,
 			row.Revision, row.Generation, row.AppliedGeneration),
 	}
@@ -553,7 +553,7 @@ func threadsSQL(f store.ThreadFilter) (string, []any) {
             and m.kind = 'user' and m.mentioned_id = ?
     )`, bytes(f.Mentioned))
 	return `select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
-    t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
+    coalesce(t.metadata, '') as metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
     s.fetch_time, s.source_update_time, s.missing_since, s.revision, s.generation, s.applied_generation
 from mirror_thread t
 ` + shownThread + c.text.String() + `
@@ -661,7 +661,7 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror
 		if err != nil {
 			return err
 		}
-		out, sum = mirror.Stored{Content: row.SourceJson, Data: row.Metadata, DataProblem: row.DataProblem}, row.ContentSha256
+		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Metadata), DataProblem: row.DataProblem}, row.ContentSha256
 		out.Comments, err = storedComments(ctx, q, r, key)
 		return err
 	})
@@ -687,7 +687,7 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	}
 	for _, row := range comments {
 		c := at(row.CommentID)
-		c.UserID, c.Source, c.Body, c.Metadata = string(row.UserID), row.SourceJson, row.Body, row.Metadata
+		c.UserID, c.Source, c.Body, c.Metadata = string(row.UserID), row.SourceJson, written(row.Body), written(row.Metadata)
 		c.CreateTime, c.EditTime, c.DeleteTime = row.CreateTime.UTC(), from(row.EditTime), from(row.DeleteTime)
 		c.Text, c.Markdown = row.PlainText, row.Markdown
 	}

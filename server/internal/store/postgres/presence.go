@@ -248,7 +248,7 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		arg.TriggerTime = append(arg.TriggerTime, at(n.TriggerTime))
 	}
 	inbox := dbq.SetInboxParams{
-		InboxJson: column(fold.Inbox.Source), Inbox: column(fold.Inbox.Source),
+		InboxJson: fold.Inbox.Source, Inbox: column(fold.Inbox.Source),
 		ReadTime: at(fold.Inbox.ReadTime), NotifyTime: at(fold.Inbox.NotifyTime),
 		Bucket: bucket, ProjectID: project, RoomID: room, NotificationID: r.ID,
 	}
@@ -276,7 +276,7 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		}
 		if !fold.FetchTime.IsZero() {
 			for _, row := range stored {
-				if !bytes.Equal(row.InboxJson, fold.Inbox.Source) {
+				if !bytes.Equal(row.InboxJson, fold.Inbox.Source) || (row.InboxJson == nil) != (fold.Inbox.Source == nil) {
 					change = mirror.ChangeUpserted
 				}
 			}

@@ -63,6 +63,7 @@ func groups() []group {
 		{"tasks", taskCases},
 		{"room", roomCases},
 		{"document", documentCases},
+		{"thread", threadCases},
 		{"presence", presenceCases},
 		{"notification", notificationCases},
 		{"sweep", sweepCases},

@@ -351,7 +351,8 @@ func (q *Queries) StoredAttachments(ctx context.Context, arg StoredAttachmentsPa
 }
 
 const storedComments = `-- name: StoredComments :many
-select comment_id, user_id, create_time, edit_time, delete_time, source_json, body, plain_text, markdown, metadata
+select comment_id, user_id, create_time, edit_time, delete_time, source_json,
+    coalesce(body, '') as body, plain_text, markdown, coalesce(metadata, '') as metadata
 from mirror_comment
 where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
 order by create_time, comment_id
@@ -525,7 +526,7 @@ func (q *Queries) StoredReactions(ctx context.Context, arg StoredReactionsParams
 }
 
 const storedThread = `-- name: StoredThread :one
-select t.source_json, t.content_sha256, t.metadata, t.data_problem
+select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, t.data_problem
 from mirror_thread t
 join mirror_room r
     on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
@@ -569,7 +570,7 @@ func (q *Queries) StoredThread(ctx context.Context, arg StoredThreadParams) (Sto
 
 const thread = `-- name: Thread :one
 select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
-    t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
+    coalesce(t.metadata, '') as metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
     s.fetch_time, s.source_update_time, s.missing_since,
     s.revision, s.generation, s.applied_generation
 from mirror_thread t

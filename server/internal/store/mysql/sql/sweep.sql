@@ -35,12 +35,12 @@ set due_time = if(due_time < sqlc.arg(now), due_time, sqlc.arg(now)),
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = '' and kind = 8 and resource_id = '';
 
 -- name: StoredRoom :one
-select source_json, content_sha256, data, data_problem
+select source_json, content_sha256, coalesce(data, '') as data, data_problem
 from mirror_room
 where bucket = ? and project_id = ? and room_id = ? and delete_time is null;
 
 -- name: StoredDocument :one
-select d.content, d.content_sha256, d.size, d.derive_version, d.data, d.data_problem, d.plain_text
+select d.content, d.content_sha256, d.size, d.derive_version, coalesce(d.data, '') as data, d.data_problem, d.plain_text
 from mirror_document d
 join mirror_room r
     on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id

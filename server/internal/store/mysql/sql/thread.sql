@@ -45,7 +45,7 @@ where bucket = ? and project_id = ? and room_id = ? and thread_id = ? and epoch 
 -- name: Thread :one
 -- A tombstone of a room is one epoch above what was in it.
 select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
-    t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
+    coalesce(t.metadata, '') as metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
     s.fetch_time, s.source_update_time, s.missing_since,
     s.revision, s.generation, s.applied_generation
 from mirror_thread t
@@ -80,7 +80,7 @@ where c.bucket = sqlc.arg(bucket) and c.project_id = sqlc.arg(project_id) and c.
 
 -- name: StoredThread :one
 -- Locks the thread, so that its comments are those that were written with it.
-select t.source_json, t.content_sha256, t.metadata, t.data_problem
+select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, t.data_problem
 from mirror_thread t
 join mirror_room r
     on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
@@ -90,7 +90,8 @@ where t.bucket = ? and t.project_id = ? and t.room_id = ? and t.thread_id = ?
 lock in share mode;
 
 -- name: StoredComments :many
-select comment_id, user_id, create_time, edit_time, delete_time, source_json, body, plain_text, markdown, metadata
+select comment_id, user_id, create_time, edit_time, delete_time, source_json,
+    coalesce(body, '') as body, plain_text, markdown, coalesce(metadata, '') as metadata
 from mirror_comment
 where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
 order by create_time, comment_id;

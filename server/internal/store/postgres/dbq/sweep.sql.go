@@ -99,7 +99,7 @@ select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.las
     coalesce(s.revision, 0)::bigint as revision,
     coalesce(s.generation > s.applied_generation, false)::boolean as stale
 from (
-    select unnest($1::smallint[]) as bucket, unnest($2::text[]) as room_id
+    select distinct unnest($1::smallint[]) as bucket, unnest($2::text[]) as room_id
 ) k
 join mirror_room r
     on r.bucket = k.bucket and r.project_id = $3 and r.room_id = k.room_id

@@ -43,7 +43,7 @@ select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.las
     coalesce(s.revision, 0)::bigint as revision,
     coalesce(s.generation > s.applied_generation, false)::boolean as stale
 from (
-    select unnest(@bucket::smallint[]) as bucket, unnest(@room_id::text[]) as room_id
+    select distinct unnest(@bucket::smallint[]) as bucket, unnest(@room_id::text[]) as room_id
 ) k
 join mirror_room r
     on r.bucket = k.bucket and r.project_id = @project_id and r.room_id = k.room_id
