@@ -100,6 +100,31 @@ func mutants() []mutant {
 		{"never says stale", []string{"stale is told"}, func(b base) store.Store { return &neverStale{b} }},
 		{"sorts like people", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &sortsFolded{b} }},
 		{"takes no project for every project", []string{"nothing shows in another project"}, func(b base) store.Store { return &widens{b} }},
+		{"keeps the comments of the version before", []string{"changed thread is written anew with its comments"}, func(b base) store.Store { return &keepsComments{b} }},
+		{"rewrites a thread that is unchanged", []string{"unchanged thread moves its times alone"}, func(b base) store.Store { return &rewritesThreads{b} }},
+		{"tidies the JSON of threads", []string{"thread source is kept byte for byte"}, func(b base) store.Store { return &tidiesThreads{b} }},
+		{"deletes a thread on a 404 alone", []string{"404 of a thread alone deletes nothing"}, func(b base) store.Store { return &deletesThreadAlone{b} }},
+		{"ignores the epoch of a thread", []string{"thread fetched in another incarnation"}, func(b base) store.Store { return &ignoresThreadEpoch{b} }},
+		{"deletes what a list lacks", []string{"list raises threads that it lacks"}, func(b base) store.Store { return &believesLists{b} }},
+		{"takes what a list shows for what is stored", []string{"list raises threads that differ"}, func(b base) store.Store { return &ignoresLists{b} }},
+		{"shows deleted comments", []string{"deleted comment stays in its thread", "comments by filter"}, func(b base) store.Store { return &showsDeletedComments{b} }},
+		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
+		{"trusts whatever is stored", []string{"thread that is not trusted is written anew", "what is not trusted is written anew"}, func(b base) store.Store { return &trusts{b} }},
+		{"quiets what outlasts the room", []string{"what outlasts a room is neither quieted nor raised with it"}, func(b base) store.Store { return &quietsLasting{b} }},
+		{"lets nothing wait in the background", []string{"background comes last", "list raises as urgently as it was wanted"}, func(b base) store.Store {
+			return &altersRequests{b, func(r *mirror.Request) { r.Background = false }}
+		}},
+		{"leaves in the background what an event tells of", []string{"event lifts out of the background"}, func(b base) store.Store { return &staysBehind{b} }},
+		{"forgets that a list lacked something", []string{"unlisted counts as a delete event"}, func(b base) store.Store {
+			return &altersRequests{b, func(r *mirror.Request) { r.Unlisted = false }}
+		}},
+		{"forgets what waits to be folded", []string{"event waits once at what it is folded into"}, func(b base) store.Store {
+			return &altersHints{b, func(h *mirror.Hint) { h.Fold = false }}
+		}},
+		{"folds for ever", []string{"only the lease folds"}, func(b base) store.Store { return &foldsForEver{b} }},
+		{"rests while events wait", []string{"due again at once while events wait"}, func(b base) store.Store { return &restsEarly{b} }},
+		{"ends sessions that have just begun", []string{"absent users end their sessions"}, func(b base) store.Store { return &endsYoung{b} }},
+		{"saves a sweep for anybody", []string{"only the lease saves a sweep"}, func(b base) store.Store { return &savesAnyway{b} }},
 	}
 }
 
@@ -583,4 +608,172 @@ func (m *widens) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 		f.Project = project
 	}
 	return m.Store.Rooms(ctx, f)
+}
+
+type keepsComments struct{ base }
+
+func (m *keepsComments) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	old, err := m.Stored(ctx, lease.Resource)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return mirror.Applied{}, err
+	}
+	content.Thread.Comments = append(slices.Clone(content.Thread.Comments), old.Comments...) // of two with one id the first counts
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type rewritesThreads struct{ base }
+
+func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if err := m.Distrust(ctx, lease.Resource); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type tidiesThreads struct{ base }
+
+func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	var b bytes.Buffer
+	if json.Compact(&b, content.Thread.Source) == nil {
+		content.Thread.Source = b.Bytes()
+	}
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type deletesThreadAlone struct{ base }
+
+func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyThreadMissing(ctx, lease, now, settle)
+}
+
+type ignoresThreadEpoch struct{ base }
+
+func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
+		lease.Epoch = room.Epoch
+	}
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type believesLists struct{ base }
+
+func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyThreads(ctx, lease, list, now, settle)
+	for _, r := range applied.Woken {
+		if !slices.ContainsFunc(list.Threads, func(t mirror.Thread) bool { return t.ID == r.ID }) {
+			_, errDelete := m.d.sql.Exec(ctx, "update mirror_thread set delete_time = ? where room_id = ? and thread_id = ?", now, string(r.Room), r.ID)
+			err = errors.Join(err, errDelete)
+		}
+	}
+	return applied, err
+}
+
+type ignoresLists struct{ base }
+
+func (m *ignoresLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	list.Threads = slices.Clone(list.Threads)
+	for i := range list.Threads {
+		r := lease.Resource
+		r.ID = list.Threads[i].ID
+		if old, err := m.Stored(ctx, r); err == nil {
+			list.Threads[i].SHA256 = old.SHA256
+		}
+	}
+	return m.Store.ApplyThreads(ctx, lease, list, now, settle)
+}
+
+type showsDeletedComments struct{ base }
+
+func (m *showsDeletedComments) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
+	f.Deleted = true
+	return m.Store.Comments(ctx, f)
+}
+
+type findsGroups struct{ base }
+
+func (m *findsGroups) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
+	if f.Mentioned == "design" {
+		f.Mentioned = "erin"
+	}
+	return m.Store.Threads(ctx, f)
+}
+
+type trusts struct{ base }
+
+func (m *trusts) Distrust(context.Context, mirror.Resource) error { return nil }
+
+type quietsLasting struct{ base }
+
+func (m *quietsLasting) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
+	if err != nil || !applied.Changed {
+		return applied, err
+	}
+	_, err = m.d.sql.Exec(ctx, "update mirror_resource_state set due_time = null, applied_generation = generation where kind > 5")
+	return applied, err
+}
+
+type altersRequests struct {
+	base
+	alter func(r *mirror.Request)
+}
+
+func (m *altersRequests) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
+	requests = slices.Clone(requests)
+	for i := range requests {
+		m.alter(&requests[i])
+	}
+	return m.Store.Request(ctx, requests, now)
+}
+
+type staysBehind struct{ base }
+
+func (m *staysBehind) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+	before, err := m.Due(ctx, project, batch[0].Event.ReceiveTime, 100)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := m.Store.Accept(ctx, batch)
+	for _, r := range before.Background {
+		err = errors.Join(err, m.state(ctx, r, "background = true"))
+	}
+	return answers, err
+}
+
+type foldsForEver struct{ base }
+
+func (m *foldsForEver) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
+	fold.Folded = nil
+	return m.Store.ApplySessions(ctx, lease, fold, now)
+}
+
+type restsEarly struct{ base }
+
+func (m *restsEarly) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
+	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
+	if err != nil {
+		return applied, err
+	}
+	applied.Due = time.Time{}
+	return applied, m.state(ctx, lease.Resource, "due_time = null")
+}
+
+type endsYoung struct{ base }
+
+func (m *endsYoung) ApplyActiveUsers(
+	ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, _, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	return m.Store.ApplyActiveUsers(ctx, lease, users, now, now, settle)
+}
+
+type savesAnyway struct{ base }
+
+func (m *savesAnyway) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) error {
+	if err := m.Store.SaveSweep(ctx, lease, sweep); !errors.Is(err, store.ErrLeaseLost) {
+		return err
+	}
+	return nil
 }
