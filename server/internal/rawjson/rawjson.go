@@ -201,7 +201,10 @@ func (v Value) Float() (f float64, ok bool) {
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(string(v), 64)
-	return f, err == nil
+	if err != nil {
+		return 0, false
+	}
+	return f, true
 }
 
 // Int returns the integer in v, however it is spelled; ok is false if it is none

@@ -193,17 +193,20 @@ func markdownLine(line []inline) string {
 // following returns the character that comes after the italic text that line begins
 // with, or a space.
 func following(line []inline) rune {
-	for i, in := range line {
+	last := ' '
+	for _, in := range line {
 		if in.href != "" {
 			break
 		}
-		if in.marks&italic == 0 {
-			if r, _ := utf8.DecodeLastRuneInString(line[i-1].text); unicode.IsSpace(r) {
+		blank := strings.TrimSpace(in.text) == ""
+		if in.marks&italic == 0 && !blank {
+			if unicode.IsSpace(last) {
 				break
 			}
-			r, _ := utf8.DecodeRuneInString(in.text)
-			return r
+			first, _ := utf8.DecodeRuneInString(in.text)
+			return first
 		}
+		last, _ = utf8.DecodeLastRuneInString(in.text)
 	}
 	return ' '
 }
