@@ -114,19 +114,23 @@ func TestFold(t *testing.T) {
 		{"no stay at all", []batch{{leave("a", 1, "ann", 5)}, {enter("b", 1, "ann", 5)}}, []string{"b ann 5-5(a) left"}},
 		{"leave before the enter", []batch{{enter("e", 1, "ann", 5), leave("l", 1, "ann", 4)}}, []string{"e ann 5-() ", "l ann -4(l) left"}},
 		{
-			"connection used again", []batch{{enter("e1", 1, "ann", 0), leave("l2", 1, "ann", 20)}, {leave("l1", 1, "ann", 5)}, {enter("e2", 1, "ann", 10)}},
+			"connection used again",
+			[]batch{{enter("e1", 1, "ann", 0), leave("l2", 1, "ann", 20)}, {leave("l1", 1, "ann", 5)}, {enter("e2", 1, "ann", 10)}},
 			[]string{"e1 ann 0-5(l1) left", "e2 ann 10-20(l2) left"},
 		},
 		{
-			"leave goes to the later enter", []batch{{enter("e1", 1, "ann", 0), leave("l", 1, "ann", 20)}, {enter("e2", 1, "ann", 10)}},
+			"leave goes to the later enter",
+			[]batch{{enter("e1", 1, "ann", 0), leave("l", 1, "ann", 20)}, {enter("e2", 1, "ann", 10)}},
 			[]string{"e1 ann 0-() ", "e2 ann 10-20(l) left"},
 		},
 		{
-			"later leave stays alone", []batch{{enter("e", 1, "ann", 0), leave("l2", 1, "ann", 20)}, {leave("l1", 1, "ann", 10)}},
+			"later leave stays alone",
+			[]batch{{enter("e", 1, "ann", 0), leave("l2", 1, "ann", 20)}, {leave("l1", 1, "ann", 10)}},
 			[]string{"e ann 0-10(l1) left", "l2 ann -20(l2) left"},
 		},
 		{
-			"connection of another user", []batch{{enter("e1", 1, "ann", 0)}, {leave("l", 1, "bob", 20)}, {enter("e2", 1, "", 25), leave("l3", 1, "", 30)}},
+			"connection of another user",
+			[]batch{{enter("e1", 1, "ann", 0)}, {leave("l", 1, "bob", 20)}, {enter("e2", 1, "", 25), leave("l3", 1, "", 30)}},
 			[]string{"e1 ann 0-() ", "e2  25-30(l3) left", "l bob -20(l) left"},
 		},
 		{"two tabs", []batch{{enter("e1", 1, "ann", 0), enter("e2", 2, "ann", 1), leave("l", 1, "ann", 2)}}, []string{"e1 ann 0-2(l) left", "e2 ann 1-() "}},

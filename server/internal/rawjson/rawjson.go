@@ -156,7 +156,7 @@ func (v Value) Exact() string {
 		r, n := escape(content[i:])
 		content = content[i+n:]
 		if utf16.IsSurrogate(r) {
-			out = append(out, 0xe0|byte(r>>12), 0x80|byte(r>>6&0x3f), 0x80|byte(r&0x3f))
+			out = append(out, 0xed, 0x80|byte(r>>6&0x3f), 0x80|byte(r&0x3f))
 		} else {
 			out = utf8.AppendRune(out, r)
 		}

@@ -187,7 +187,7 @@ func markdownLine(line []inline) string {
 		}
 	}
 	w.marks(0, false)
-	return w.String()
+	return w.out.String()
 }
 
 // following returns the character that comes after the italic text that line begins
@@ -213,7 +213,7 @@ func following(line []inline) rune {
 
 // markdown writes a paragraph.
 type markdown struct {
-	strings.Builder
+	out strings.Builder
 	// begin says that a line begins here.
 	begin bool
 	// last is the last character that was written.
@@ -231,7 +231,7 @@ type openMark struct {
 
 func (w *markdown) write(s string) {
 	if s != "" {
-		w.WriteString(s)
+		w.out.WriteString(s)
 		w.last, _ = utf8.DecodeLastRuneInString(s)
 		w.begin = false
 	}
