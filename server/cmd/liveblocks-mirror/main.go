@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/demo"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/remote"
 )
 
 // version is set by the linker.
@@ -26,15 +28,18 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // it could not do its work
 	exitUsage   = 2 // it was not told properly what to do
+	exitDrift   = 3 // the mirror differs from Liveblocks
 )
 
 type cli struct {
 	Config string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"File with settings, a line each, under the names of their environment variables. Flags and the environment go before it. Each setting can also be given as the name of a file that holds it, in the variable with _FILE added."`
 
-	Serve   serveCmd   `cmd:"" help:"Run the service."`
-	Migrate migrateCmd `cmd:"" help:"Bring the database schema up to date."`
-	Demo    demoCmd    `cmd:"" help:"Try the service on this machine with a built-in fake of Liveblocks; needs no account and no database."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve    serveCmd    `cmd:"" help:"Run the service."`
+	Migrate  migrateCmd  `cmd:"" help:"Bring the database schema up to date."`
+	Backfill backfillCmd `cmd:"" help:"Have the running service fetch everything anew, and show how far it is."`
+	Verify   verifyCmd   `cmd:"" help:"Have the running service compare everything with Liveblocks. Exit code 3 if anything differs."`
+	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake of Liveblocks; needs no account and no database."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 type serveCmd struct {
@@ -64,6 +69,31 @@ func (c *migrateCmd) Run(ctx context.Context) error {
 		return app.PrintMigrations(os.Stdout)
 	}
 	return app.Migrate(ctx, c.Database, logger(c.Log, os.Stderr))
+}
+
+type backfillCmd struct {
+	Watch bool `name:"watch" help:"Begin nothing, only show how far the latest sweep is."`
+
+	config.Client `group:"Service"`
+}
+
+func (c *backfillCmd) Validate() error { return c.Client.Validate() }
+
+func (c *backfillCmd) Run(ctx context.Context) error {
+	return remote.Backfill(ctx, c.Client, c.Watch, os.Stdout)
+}
+
+type verifyCmd struct {
+	Repair     bool   `name:"repair" help:"Have what differs fetched and written anew."`
+	RoomPrefix string `name:"room-prefix" placeholder:"TEXT" help:"Compare only rooms whose id begins with this."`
+
+	config.Client `group:"Service"`
+}
+
+func (c *verifyCmd) Validate() error { return c.Client.Validate() }
+
+func (c *verifyCmd) Run(ctx context.Context) error {
+	return remote.Verify(ctx, c.Client, remote.VerifyOptions{RoomPrefix: c.RoomPrefix, Repair: c.Repair}, os.Stdout, os.Stderr)
 }
 
 type demoCmd struct {
@@ -126,7 +156,10 @@ func run(ctx context.Context, args []string) int {
 	if err != nil {
 		return fail(err, exitUsage)
 	}
-	if err := parsed.Run(); err != nil {
+	switch err := parsed.Run(); {
+	case errors.Is(err, remote.ErrDrift):
+		return fail(err, exitDrift)
+	case err != nil:
 		return fail(err, exitFailure)
 	}
 	return exitOK

@@ -25,6 +25,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/reconcile"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/rpc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/rpc/inproc"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sweep"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
 
@@ -52,6 +53,8 @@ type App struct {
 	db        *database
 	client    *liveblocks.Client
 	pool      *queue.Pool
+	sweeper   *sweep.Sweeper
+	verifier  *sweep.Verifier
 	ledger    *ledger.Ledger
 	services  *rpc.Services
 	front     *gateway.Gateway
@@ -91,7 +94,7 @@ func New(ctx context.Context, cfg config.Serve, version string, log *slog.Logger
 func (a *App) build(ctx context.Context) (err error) {
 	// Cheap checks first, and the addresses before the database: a port in use
 	// is known at once.
-	verifier, err := a.verifier()
+	signatures, err := a.signatures()
 	if err != nil {
 		return err
 	}
@@ -116,14 +119,25 @@ func (a *App) build(ctx context.Context) (err error) {
 		Mirror: a.db.store, Tasks: a.db.store, Fetcher: a.client, Failure: policy.Failure,
 		Settle: a.cfg.Settle, ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
 	})
+	a.sweeper = sweep.New(sweep.Config{
+		Project: a.project, Store: a.db.store, Lister: a.client, Gate: a.client, Interval: a.cfg.Sweep, FullInterval: a.cfg.FullSweep,
+		RetryMin: a.cfg.BackoffMin, RetryMax: a.cfg.BackoffMax, Now: time.Now, Logger: a.log,
+	})
 	a.pool = queue.New(queue.Config{
-		Project: a.project, Tasks: a.db.store, Handler: reconciler.Do, Gate: a.client, Policy: policy,
+		Project: a.project, Tasks: a.db.store, Handler: a.sweeper.Handle(reconciler.Do), Gate: a.client, Policy: policy,
 		Workers: a.cfg.Workers, LeaseTTL: a.cfg.LeaseTTL, BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll,
 		StopGrace: a.cfg.StopGrace / 2, Now: time.Now, Logger: a.log,
 	})
+	a.sweeper.Use(a.pool)
+	a.verifier = sweep.NewVerifier(sweep.VerifierConfig{
+		Store: a.db.store, Fetcher: a.client, Gate: a.client, Workers: a.pool, MaxData: a.cfg.MaxData, Now: time.Now,
+	})
+	if err = a.sweeper.Begin(ctx); err != nil {
+		return err
+	}
 	a.health = newStoreHealth(a.db.store.Ping, a.log)
 	lc := ledger.Config{
-		Store: a.db.store, Verifier: verifier, Raised: a.raised, Failed: a.health.down, Now: time.Now, Logger: a.log,
+		Store: a.db.store, Verifier: signatures, Raised: a.raised, Failed: a.health.down, Now: time.Now, Logger: a.log,
 	}
 	if a.cfg.Ack == "synced" {
 		lc.Wait = a.await
@@ -133,7 +147,7 @@ func (a *App) build(ctx context.Context) (err error) {
 	auth := rpc.NewAuthenticator(a.cfg.APIToken)
 	a.services = rpc.New(rpc.Deps{
 		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{a.project},
-		Query: a.db.store, Receiver: a.ledger, Refresher: a, Requester: a.pool, Status: a,
+		Query: a.db.store, Receiver: a.ledger, Refresher: a, Requester: a.pool, Status: a, Sweeper: a.sweeper, Verifier: a,
 		Auth: auth, Version: a.version, StartTime: a.started,
 	})
 	// The gateway speaks gRPC to the services without leaving the process, and
@@ -157,7 +171,7 @@ func (a *App) forgetPause(ctx context.Context) error {
 	return a.db.store.Pause(ctx, a.project, "", time.Now())
 }
 
-func (a *App) verifier() (*webhook.Verifier, error) {
+func (a *App) signatures() (*webhook.Verifier, error) {
 	secrets := make([]webhook.Secret, 0, len(a.cfg.WebhookSecret))
 	for _, s := range a.cfg.WebhookSecret {
 		secrets = append(secrets, webhook.Secret{Project: a.project, Secret: s})

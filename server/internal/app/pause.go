@@ -19,6 +19,11 @@ func (a *App) Refresh(ctx context.Context, resources ...mirror.Resource) error {
 	return a.unlessPaused(ctx, func(ctx context.Context) error { return a.pool.Refresh(ctx, resources...) })
 }
 
+// Verify compares the mirror with Liveblocks.
+func (a *App) Verify(ctx context.Context, options mirror.VerifyOptions, report func(mirror.VerifyReport) error) error {
+	return a.unlessPaused(ctx, func(ctx context.Context) error { return a.verifier.Verify(ctx, options, report) })
+}
+
 // await returns when the resources have caught up. Tasks that had failed before are
 // started again: what is waited for may be a delivery that is repeated because of just
 // that failure, and a repetition raises nothing.

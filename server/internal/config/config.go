@@ -68,6 +68,8 @@ type Work struct {
 	BackoffMax  time.Duration `name:"backoff-max" env:"MIRROR_BACKOFF_MAX" default:"5m" help:"Longest delay between two attempts."`
 	BusyPoll    time.Duration `name:"busy-poll" env:"MIRROR_BUSY_POLL" default:"3s" help:"How often the database is asked for due work while there is some."`
 	SafetyPoll  time.Duration `name:"safety-poll" env:"MIRROR_SAFETY_POLL" default:"1h" help:"How often the database is asked for due work while there is none. In between, an idle service sends no query."`
+	Sweep       time.Duration `name:"sweep-interval" env:"MIRROR_SWEEP_INTERVAL" default:"1h" help:"How long after one sweep the next begins: the comparison with the list of all rooms, which finds what no webhook told of. 0 means never."`
+	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" default:"24h" help:"How often a sweep has everything in every room fetched anew. The first one does, and brings the rooms that existed before. 0 means never."`
 	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" default:"16777216" help:"Largest document, in bytes of JSON, that is also kept as queryable JSON."`
 	StopGrace   time.Duration `name:"stop-grace" env:"MIRROR_STOP_GRACE" default:"20s" help:"Longest time to finish what is under way when asked to stop."`
 }
@@ -79,6 +81,21 @@ type Serve struct {
 	Addresses  `group:"Addresses"`
 	Work       `group:"Work"`
 	Migrate    bool `name:"migrate" env:"MIRROR_MIGRATE" help:"Bring the database schema up to date first. The embedded PostgreSQL always is."`
+}
+
+// Client is what a command needs that talks to a running service.
+type Client struct {
+	Server    string   `name:"server" env:"MIRROR_SERVER" default:"127.0.0.1:9090" placeholder:"ADDR" help:"gRPC address of the running service, or https://host:443 where it is reached through TLS."`
+	APIToken  []string `name:"api-token" env:"MIRROR_API_TOKEN" secret:"" placeholder:"TOKEN" help:"Bearer token of the service, if it asks for one. Of several, separated by commas, the first is used."`
+	ProjectID string   `name:"project-id" env:"MIRROR_PROJECT_ID" placeholder:"ID" help:"Local id of the Liveblocks project. Empty means the only one."`
+}
+
+// Validate checks the address.
+func (c Client) Validate() error {
+	if _, _, err := net.SplitHostPort(strings.TrimPrefix(c.Server, "https://")); err != nil {
+		return fmt.Errorf("MIRROR_SERVER is %q and should be host:port, such as 127.0.0.1:9090, or https://host:443", c.Server)
+	}
+	return nil
 }
 
 // Pooled reports whether DATABASE_URL is known to lead through a pooler.
@@ -227,6 +244,11 @@ func (w Work) Validate() error {
 	}
 	if w.LeaseTTL < time.Second {
 		return errors.New("MIRROR_LEASE_TTL must be at least 1s, since a lease is renewed at a third of it")
+	}
+	for name, interval := range map[string]time.Duration{"MIRROR_SWEEP_INTERVAL": w.Sweep, "MIRROR_FULL_SWEEP_INTERVAL": w.FullSweep} {
+		if interval < 0 {
+			return fmt.Errorf("%s must not be negative; 0 leaves these sweeps out", name)
+		}
 	}
 	if w.Settle < 0 {
 		return errors.New("MIRROR_SETTLE must not be negative; 0 leaves the settle fetch out")

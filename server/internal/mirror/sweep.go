@@ -131,9 +131,11 @@ type VerifySummary struct {
 	Drifts           int64
 	// Repairs counts the resources requested anew.
 	Repairs int64
-	// Skipped counts the resources that could not be compared: they could not be
-	// fetched, or kept changing. SkipReason says why of the first: no secrets, no
-	// payloads.
+	// Skipped counts the resources that could not be compared, since they could not
+	// be fetched. SkipReason says why of the first: no secrets, no payloads.
 	Skipped    int64
 	SkipReason string
+	// Pending counts the resources that differed and wait for their next fetch, or
+	// kept changing.
+	Pending int64
 }

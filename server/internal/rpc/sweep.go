@@ -113,6 +113,7 @@ func showReport(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
 			RepairsRequested: r.Summary.Repairs,
 			ResourcesSkipped: r.Summary.Skipped,
 			SkipReason:       r.Summary.SkipReason,
+			ResourcesPending: r.Summary.Pending,
 		}}}
 	default:
 		return &mirrorv1.VerifyMirrorResponse{}

@@ -166,9 +166,9 @@ func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfi
 	return b, nil
 }
 
-// Count returns a handler of tasks that does what next does, and counts for
-// [Sweeper.Status] what is done in the background.
-func (s *Sweeper) Count(
+// Handle returns a handler that does the sweep and leaves other tasks to next. Of
+// those it counts for [Sweeper.Status] what is done in the background.
+func (s *Sweeper) Handle(
 	next func(context.Context, mirror.Lease) (mirror.Applied, error),
 ) func(context.Context, mirror.Lease) (mirror.Applied, error) {
 	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {

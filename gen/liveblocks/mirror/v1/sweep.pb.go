@@ -505,13 +505,15 @@ type VerifySummary struct {
 	Drifts int64 `protobuf:"varint,3,opt,name=drifts,proto3" json:"drifts,omitempty"`
 	// Resources that were asked to be written anew.
 	RepairsRequested int64 `protobuf:"varint,4,opt,name=repairs_requested,json=repairsRequested,proto3" json:"repairs_requested,omitempty"`
-	// Resources that could not be compared, because fetching one failed or because it
-	// kept changing.
+	// Resources that could not be compared, because fetching one failed.
 	ResourcesSkipped int64 `protobuf:"varint,5,opt,name=resources_skipped,json=resourcesSkipped,proto3" json:"resources_skipped,omitempty"`
 	// Why, for the first of these. Empty if none was.
-	SkipReason    string `protobuf:"bytes,6,opt,name=skip_reason,json=skipReason,proto3" json:"skip_reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SkipReason string `protobuf:"bytes,6,opt,name=skip_reason,json=skipReason,proto3" json:"skip_reason,omitempty"`
+	// Resources that differed and wait for their next fetch, or kept changing: no
+	// drift, but nothing that is known to be right either.
+	ResourcesPending int64 `protobuf:"varint,7,opt,name=resources_pending,json=resourcesPending,proto3" json:"resources_pending,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VerifySummary) Reset() {
@@ -586,6 +588,13 @@ func (x *VerifySummary) GetSkipReason() string {
 	return ""
 }
 
+func (x *VerifySummary) GetResourcesPending() int64 {
+	if x != nil {
+		return x.ResourcesPending
+	}
+	return 0
+}
+
 var File_liveblocks_mirror_v1_sweep_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_sweep_proto_rawDesc = "" +
@@ -624,7 +633,7 @@ const file_liveblocks_mirror_v1_sweep_proto_rawDesc = "" +
 	"\rrooms_checked\x18\x01 \x01(\x03R\froomsChecked\x12!\n" +
 	"\frooms_listed\x18\x02 \x01(\x03R\vroomsListed\x12+\n" +
 	"\x11resources_checked\x18\x03 \x01(\x03R\x10resourcesChecked\x12\x16\n" +
-	"\x06drifts\x18\x04 \x01(\x03R\x06drifts\"\xf4\x01\n" +
+	"\x06drifts\x18\x04 \x01(\x03R\x06drifts\"\xa1\x02\n" +
 	"\rVerifySummary\x12#\n" +
 	"\rrooms_checked\x18\x01 \x01(\x03R\froomsChecked\x12+\n" +
 	"\x11resources_checked\x18\x02 \x01(\x03R\x10resourcesChecked\x12\x16\n" +
@@ -632,7 +641,8 @@ const file_liveblocks_mirror_v1_sweep_proto_rawDesc = "" +
 	"\x11repairs_requested\x18\x04 \x01(\x03R\x10repairsRequested\x12+\n" +
 	"\x11resources_skipped\x18\x05 \x01(\x03R\x10resourcesSkipped\x12\x1f\n" +
 	"\vskip_reason\x18\x06 \x01(\tR\n" +
-	"skipReason*r\n" +
+	"skipReason\x12+\n" +
+	"\x11resources_pending\x18\a \x01(\x03R\x10resourcesPending*r\n" +
 	"\n" +
 	"SweepState\x12\x1b\n" +
 	"\x17SWEEP_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +

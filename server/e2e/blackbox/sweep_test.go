@@ -1,0 +1,331 @@
+package blackbox_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+// often has the service sweep all the time, after one full sweep at the start.
+var often = map[string]string{"MIRROR_LOG_LEVEL": "warn", "MIRROR_SWEEP_INTERVAL": "100ms", "MIRROR_FULL_SWEEP_INTERVAL": "24h"}
+
+// populate creates rooms at the fake that no event tells of.
+func populate(t testing.TB, fake *harness.Fake, rooms ...string) {
+	t.Helper()
+	for _, room := range rooms {
+		err := fake.CreateRoom(room, liveblockstest.RoomOptions{
+			Storage: storage(`"` + room + `"`), CreateTime: time.Now().Add(-48 * time.Hour), LastConnectionTime: time.Now().Add(-47 * time.Hour),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// numbered names n rooms.
+func numbered(prefix string, n int) []string {
+	rooms := make([]string, n)
+	for i := range rooms {
+		rooms[i] = fmt.Sprintf("%s%05d", prefix, i)
+	}
+	return rooms
+}
+
+// latestSweep is what the service tells of its latest sweep.
+func latestSweep(t testing.TB, s *harness.Service) *mirrorv1.Sweep {
+	t.Helper()
+	got, err := s.Admin(t).GetBackfill(t.Context(), &mirrorv1.GetBackfillRequest{})
+	if err != nil {
+		t.Fatalf("GetBackfill = %v", err)
+	}
+	return got.GetSweep()
+}
+
+// awaitSwept waits until a sweep has come to its end that began after now, and until
+// what it found is fetched, and returns it.
+func awaitSwept(t testing.TB, s *harness.Service) (sweep *mirrorv1.Sweep) {
+	t.Helper()
+	from := time.Now()
+	harness.Eventually(t, patience, func() error {
+		sweep = latestSweep(t, s)
+		if sweep.GetEndTime() == nil || !sweep.GetBeginTime().AsTime().After(from) || sweep.GetResourcesPending() > 0 {
+			return fmt.Errorf("sweep = %v; want one that began after %s to be done", sweep, from)
+		}
+		return nil
+	})
+	return sweep
+}
+
+// awaitRoom waits until the mirror has a room as Liveblocks has it.
+func awaitRoom(t testing.TB, s *harness.Service, fake *harness.Fake, room string) {
+	t.Helper()
+	harness.Eventually(t, patience, func() error {
+		want, ok := fake.RoomSource(room)
+		if !ok {
+			t.Fatalf("there is no room %q", room)
+		}
+		got, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room})
+		if err != nil {
+			return err
+		}
+		if string(got.GetRoom().GetSourceJson()) != string(want) {
+			return fmt.Errorf("room %q = %s; want %s", room, got.GetRoom().GetSourceJson(), want)
+		}
+		return nil
+	})
+}
+
+// awaitGone waits until a room is a tombstone.
+func awaitGone(t testing.TB, s *harness.Service, room string) {
+	t.Helper()
+	harness.Eventually(t, patience, func() error {
+		if status, _, body := s.Get(t, roomPath(room, "")); status != http.StatusNotFound {
+			return fmt.Errorf("room %q = %d %s; want it deleted", room, status, body)
+		}
+		status, _, body := s.Get(t, roomPath(room, "?show_deleted=true"))
+		var shown struct {
+			Freshness struct {
+				DeleteTime string `json:"deleteTime"`
+			} `json:"freshness"`
+		}
+		if err := json.Unmarshal(body, &shown); status != http.StatusOK || err != nil || shown.Freshness.DeleteTime == "" {
+			return fmt.Errorf("deleted room %q = %d %s; want a tombstone", room, status, body)
+		}
+		return nil
+	})
+}
+
+// What no webhook tells of: rooms that were there before, changed metadata, access
+// from elsewhere, new ids, deletions.
+func TestSweepFindsWhatNoEventTellsOf(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		fake := harness.NewFake(t)
+		rooms := numbered("room-", 30)
+		populate(t, fake, rooms...)
+		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: often})
+		for _, room := range rooms {
+			awaitRoom(t, s, fake, room)
+			awaitStorage(t, s, room, storage(`"`+room+`"`))
+		}
+		awaitSwept(t, s)
+
+		// Nothing has changed, so nothing is fetched.
+		before := fake.Calls("", liveblockstest.EndpointRoom) + fake.Calls("", liveblockstest.EndpointStorage)
+		pages := fake.Calls("", liveblockstest.EndpointListRooms)
+		for range 3 {
+			awaitSwept(t, s)
+		}
+		if n := fake.Calls("", liveblockstest.EndpointRoom) + fake.Calls("", liveblockstest.EndpointStorage) - before; n > 0 {
+			t.Errorf("fetches of rooms and documents in %d sweeps without a change = %d; want none",
+				fake.Calls("", liveblockstest.EndpointListRooms)-pages, n)
+		}
+
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Metadata.
+		must(fake.SetRoomMetadata(rooms[0], map[string]any{"title": "changed", "tags": []string{"a", "b"}}))
+		awaitRoom(t, s, fake, rooms[0])
+		// An edit whose event was lost: only the last connection tells.
+		must(fake.SetStorage(rooms[1], storage(`"edited"`)))
+		must(fake.SetLastConnection(rooms[1], time.Now()))
+		awaitStorage(t, s, rooms[1], storage(`"edited"`))
+		awaitRoom(t, s, fake, rooms[1])
+		// A new id.
+		must(fake.RenameRoom(rooms[2], "renamed"))
+		awaitRoom(t, s, fake, "renamed")
+		awaitStorage(t, s, "renamed", storage(`"`+rooms[2]+`"`))
+		awaitGone(t, s, rooms[2])
+		// A deletion.
+		must(fake.DeleteRoom(rooms[3]))
+		awaitGone(t, s, rooms[3])
+		if status, _, _ := s.Get(t, roomPath(rooms[3], "/storage")); status != http.StatusNotFound {
+			t.Errorf("document of a deleted room = %d; want 404", status)
+		}
+		// One that comes back under its old id.
+		populate(t, fake, rooms[3])
+		awaitRoom(t, s, fake, rooms[3])
+		awaitStorage(t, s, rooms[3], storage(`"`+rooms[3]+`"`))
+		if sweep := awaitSwept(t, s); sweep.GetProblem() != "" || sweep.GetRoomsListed() != 30 || sweep.GetRoomsKnown() != 30 {
+			t.Errorf("sweep = %v; want 30 rooms listed and known, and no problem", sweep)
+		}
+	})
+}
+
+// Somebody whose leaving was announced by an event that never came.
+func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		fake := harness.NewFake(t)
+		populate(t, fake, "occupied", "other")
+		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: often})
+		awaitRoom(t, s, fake, "occupied")
+		entered := time.Now().Add(-5 * time.Minute) // clearly before any fetch
+		if status := s.Post(t, harness.SignEvent(t, liveblockstest.Event{
+			Type: liveblockstest.UserEntered, RoomID: "occupied", Time: entered, UserID: "alice", ConnectionID: 7, ActiveUsers: 1,
+		})); status != http.StatusOK {
+			t.Fatalf("webhook answered %d", status)
+		}
+		harness.Eventually(t, patience, func() error {
+			got, err := s.Mirror(t).ListUserSessions(t.Context(), &mirrorv1.ListUserSessionsRequest{RoomId: "occupied"})
+			if err != nil {
+				return err
+			}
+			all := got.GetUserSessions()
+			if len(all) != 1 || all[0].GetUserId() != "alice" || all[0].GetLeaveTime() == nil {
+				return fmt.Errorf("sessions = %v; want that of alice, ended", all)
+			}
+			return nil
+		})
+	})
+}
+
+// shownProblem waits until the status of the project and the backfill tell of a
+// problem in these words.
+func shownProblem(t testing.TB, s *harness.Service, words ...string) {
+	t.Helper()
+	harness.Eventually(t, patience, func() error {
+		status, err := s.Admin(t).GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+		if err != nil {
+			return err
+		}
+		for _, shown := range []*mirrorv1.Sweep{latestSweep(t, s), status.GetProjects()[0].GetLastSweep()} {
+			for _, word := range words {
+				if !strings.Contains(shown.GetProblem(), word) {
+					return fmt.Errorf("problem = %q; want %q in it", shown.GetProblem(), word)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func noProblem(t testing.TB, s *harness.Service) {
+	t.Helper()
+	harness.Eventually(t, patience, func() error {
+		if problem := latestSweep(t, s).GetProblem(); problem != "" {
+			return errors.New(problem)
+		}
+		return nil
+	})
+}
+
+// A list that is not whole, not ours or not there deletes nothing, and the status
+// says why.
+func TestSweepBelievesNoBrokenList(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		fake := harness.NewFake(t)
+		rooms := numbered("room-", 250)
+		populate(t, fake, rooms...)
+		url := e.Database(t)
+		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: often})
+		db := e.Connect(t, url)
+		living := func() int { return count(t, db, "select count(*) from mirror_room where delete_time is null") }
+		harness.Eventually(t, patience, func() error {
+			if n := living(); n != len(rooms) {
+				return fmt.Errorf("rooms = %d; want %d", n, len(rooms))
+			}
+			return nil
+		})
+		awaitSwept(t, s)
+		// rounds lets the service look at the list some more times.
+		rounds := func() {
+			t.Helper()
+			from := fake.Calls("", liveblockstest.EndpointListRooms)
+			harness.Eventually(t, patience, func() error {
+				if n := fake.Calls("", liveblockstest.EndpointListRooms) - from; n < 4 {
+					return fmt.Errorf("lists read = %d; want some more", n)
+				}
+				return nil
+			})
+		}
+		intact := func(want int) {
+			t.Helper()
+			rounds()
+			if n := living(); n != want {
+				t.Fatalf("living rooms = %d; want all %d", n, want)
+			}
+		}
+
+		// Half a list: pages fail, break off, or lead nowhere. A room really deleted
+		// meanwhile has to wait.
+		gone := rooms[7]
+		if err := fake.DeleteRoom(gone); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []liveblockstest.Step{
+			liveblockstest.Status(http.StatusInternalServerError, "INTERNAL"),
+			liveblockstest.Truncate(),
+			liveblockstest.ResetMidBody(),
+			liveblockstest.Garbage(),
+			liveblockstest.Answer(http.StatusOK, "application/json", []byte(`{"nextCursor":null}`)),
+			liveblockstest.Status(http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY"),
+		} {
+			fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointListRooms, Page: 3}, step.Always())
+			shownProblem(t, s, "list of rooms could not be read")
+			// That room may have been found by a sweep that was quicker than the script.
+			n := living()
+			intact(n)
+			fake.ClearScripts()
+			noProblem(t, s)
+		}
+		awaitGone(t, s, gone)
+		left := len(rooms) - 1
+
+		// The key of another project.
+		fake.SetForeign(true)
+		shownProblem(t, s, "empty", fmt.Sprint(left), "another project", "nothing was deleted")
+		intact(left)
+		fake.SetForeign(false)
+		noProblem(t, s)
+
+		// A list of others' rooms.
+		foreign := `{"nextCursor":null,"data":[{"type":"room","id":"theirs","createdAt":"2026-01-02T03:04:05.678Z","metadata":{}}]}`
+		fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointListRooms},
+			liveblockstest.Answer(http.StatusOK, "application/json", []byte(foreign)).Always())
+		shownProblem(t, s, "none of the", "another project", "nothing was deleted")
+		intact(left)
+		fake.ClearScripts()
+		noProblem(t, s)
+
+		// 404 for everything, also for what is asked for in between.
+		fake.Script(liveblockstest.Match{}, liveblockstest.Status(http.StatusNotFound, "ROOM_NOT_FOUND").Always())
+		for _, room := range rooms[20:30] {
+			tell(t, s, liveblockstest.StorageUpdated, room)
+		}
+		shownProblem(t, s, "list of rooms could not be read", "ROOM_NOT_FOUND")
+		intact(left)
+		fake.ClearScripts()
+		noProblem(t, s)
+
+		// More than is believed at once, deleted while no list shows any of it.
+		fake.SetForeign(true)
+		shownProblem(t, s, "another project")
+		many := rooms[100:200]
+		for _, room := range many {
+			if err := fake.DeleteRoom(room); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fake.SetForeign(false)
+		shownProblem(t, s, "lacks 100 of the 249", "more than is believed at once", "nothing was deleted")
+		intact(left)
+		// What comes back is no problem any more.
+		populate(t, fake, many...)
+		noProblem(t, s)
+	})
+}
