@@ -126,6 +126,12 @@ func TestMirrorEqualsTheLibraries(t *testing.T) {
 	p.act(t, "documents", "", &scenes)
 	const random = "random storage"
 	p.act(t, "randomStorage", random, &struct{}{})
+	stored := dev.get(t, "/rooms/"+escape(random)+"/storage").body
+	for _, live := range []string{"LiveObject", "LiveMap", "LiveList", "LiveText", "LiveFile"} {
+		if n := bytes.Count(stored, []byte(`{"liveblocksType":"`+live+`"`)); n < 3 {
+			t.Errorf("the random Storage has %d of %s; want 3 at least", n, live)
+		}
+	}
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		database := e.Database(t)
 		s := harness.Start(t, harness.Options{DatabaseURL: database, UpstreamURL: dev.url, Env: map[string]string{
@@ -135,7 +141,7 @@ func TestMirrorEqualsTheLibraries(t *testing.T) {
 		for _, scene := range scenes {
 			tell(t, s, liveblockstest.RoomCreated, scene.Room)
 		}
-		awaitIdle(t, s)
+		awaitIdle(t, s, notOnDevServer)
 		for _, scene := range scenes {
 			checkScene(t, dev, s, scene)
 		}

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
@@ -174,19 +175,24 @@ func awaitStorage(t testing.TB, s *harness.Service, room string, want []byte) {
 	})
 }
 
-// awaitIdle waits until the service has nothing left to do.
-func awaitIdle(t testing.TB, s *harness.Service) {
+// awaitIdle waits until the service has nothing left to do, but for tasks of the kinds
+// given.
+func awaitIdle(t testing.TB, s *harness.Service, but ...mirrorv1.ResourceKind) {
 	t.Helper()
 	harness.Eventually(t, patience, func() error {
-		_, _, body := s.Get(t, "/v1/admin/tasks")
+		_, _, body := s.Get(t, "/v1/admin/tasks?pageSize=500")
 		var tasks struct {
-			Tasks []json.RawMessage `json:"tasks"`
+			Tasks []struct {
+				Kind string `json:"kind"`
+			} `json:"tasks"`
 		}
 		if err := json.Unmarshal(body, &tasks); err != nil {
 			return err
 		}
-		if len(tasks.Tasks) > 0 {
-			return fmt.Errorf("tasks are left: %s", body)
+		for _, task := range tasks.Tasks {
+			if !slices.Contains(but, mirrorv1.ResourceKind(mirrorv1.ResourceKind_value[task.Kind])) {
+				return fmt.Errorf("tasks are left: %s", body)
+			}
 		}
 		return nil
 	})

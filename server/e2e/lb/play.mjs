@@ -320,10 +320,15 @@ function text() {
   for (let n = int(4); n > 0; n--) t.insert(int(t.length + 1), string() || "y", attributes());
   return t;
 }
-const file = () => new LiveFile({ id: `fl_${"0".repeat(20)}${int(1e6)}`.slice(0, 24), name: string() || "f", size: int(1e6), mimeType: "text/plain" });
+let uploaded = []; // what is known of the files in the room that is being written
+const file = () => new LiveFile(pick(...uploaded));
 
 async function randomStorage({ room }) {
   await newRoom(room);
+  const alice = await enter(client("alice"), room);
+  const files = ["a.txt", "naïve name 👋.txt", "<&\"\\.json"].map((name, i) => alice.room.uploadFile(new File(["x".repeat(i + 1)], name, { type: "text/plain" })));
+  uploaded = (await Promise.all(files)).map(({ data }) => data);
+  alice.leave();
   await backend.mutateStorage(room, ({ root }) => {
     for (let n = 0; n < 60; n++) root.set(`${n} ${odd()}`, live(4));
   });

@@ -111,7 +111,7 @@ func (b *bench) start(change ...func(*parts)) *replica {
 			OnPause: pause, OnResume: func() { pause("") },
 		},
 		reconcile: reconcile.Config{
-			Mirror: r.store, Tasks: r.store, Settle: settle, MaxData: 16 << 20, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+			Mirror: r.store, Tasks: r.store, Settle: settle, ActiveUsersInterval: between, MaxData: 16 << 20, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 		},
 		queue: queue.Config{
 			Project: project, Tasks: r.store, LeaseTTL: 10 * time.Second, BusyPoll: 100 * time.Millisecond, Now: time.Now,
@@ -175,7 +175,13 @@ func (b *bench) deliver(r *replica, events ...liveblockstest.Event) {
 
 func (b *bench) arrival(id string, ev liveblockstest.Event) mirror.Arrival {
 	now := time.Now()
-	return webhook.Decode(project, id, liveblockstest.Payload(ev, "6605"), now, now)
+	a := webhook.Decode(project, id, liveblockstest.Payload(ev, "6605"), now, now)
+	for i, h := range a.Hints {
+		if h.MinInterval == mirror.ActiveUsersInterval {
+			a.Hints[i].MinInterval = between
+		}
+	}
+	return a
 }
 
 func (b *bench) accept(r *replica, batch ...mirror.Arrival) {
@@ -379,4 +385,9 @@ func (b *bench) client() *liveblocks.Client {
 	}
 	b.Cleanup(c.Close)
 	return c
+}
+
+// decode is an event with a body of any kind.
+func decode(id, body string, now time.Time) mirror.Arrival {
+	return webhook.Decode(project, id, []byte(body), now, now)
 }

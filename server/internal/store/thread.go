@@ -1,15 +1,14 @@
 package store
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/rawjson"
 )
 
 // ThreadRows is a thread with everything taken out that no engine can store. What
@@ -185,44 +184,11 @@ func distinct[V any, K comparable](list []V, key func(V) (K, bool)) []V {
 // JSONProblem says why an engine would refuse raw as JSON; empty if nothing is
 // known against it.
 func JSONProblem(raw []byte) string {
-	if !utf8.Valid(raw) || !json.Valid(raw) {
+	v, err := rawjson.Parse(raw)
+	if err != nil {
 		return "is not JSON"
 	}
-	for {
-		i := bytes.IndexByte(raw, '\\') // valid JSON has it only in strings
-		if i < 0 {
-			return ""
-		}
-		raw = raw[i:]
-		if raw[1] != 'u' {
-			raw = raw[2:]
-			continue
-		}
-		switch r := codeUnit(raw); {
-		case r == 0:
-			return `contains \u0000, which SQL databases do not store in JSON`
-		case !utf16.IsSurrogate(r):
-			raw = raw[6:]
-		case raw[6] == '\\' && raw[7] == 'u' && utf16.DecodeRune(r, codeUnit(raw[6:])) != utf8.RuneError:
-			raw = raw[12:]
-		default:
-			return "contains half of a surrogate pair, which SQL databases do not store in JSON"
-		}
-	}
-}
-
-// codeUnit reads \uXXXX.
-func codeUnit(escape []byte) (r rune) {
-	for _, c := range escape[2:6] {
-		r <<= 4
-		switch {
-		case c <= '9':
-			r |= rune(c - '0')
-		default:
-			r |= rune(c|0x20-'a') + 10
-		}
-	}
-	return r
+	return v.Problem()
 }
 
 // metadataText is a JSON object with the same members as strings, as they are

@@ -1,16 +1,12 @@
 package webhook
 
 import (
-	"bytes"
-	"encoding/json"
-	"iter"
 	"maps"
 	"slices"
 	"time"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/rawjson"
 )
 
 // ResyncInterval is how often at most an event of an unknown type makes the
@@ -117,23 +113,23 @@ func Decode(project mirror.ProjectID, id string, body []byte, sendTime, receiveT
 	if !ok {
 		return mirror.Arrival{Event: ev}
 	}
-	ev.Type = p.kind.id(maxType)
-	ev.User = firstOf(p.users[:], func(v value) string { return v.id(mirror.MaxUserID) })
-	ev.LiveblocksProject = firstOf(p.projects[:], func(v value) string { return v.id(mirror.MaxProjectID) })
-	ev.SourceTime = firstOf(p.times[:], value.time)
+	ev.Type = p.kind.ID(maxType)
+	ev.User = firstOf(p.users[:], func(v rawjson.Value) string { return v.ID(mirror.MaxUserID) })
+	ev.LiveblocksProject = firstOf(p.projects[:], func(v rawjson.Value) string { return v.ID(mirror.MaxProjectID) })
+	ev.SourceTime = firstOf(p.times[:], rawjson.Value.Time)
 
 	typ, known := eventTypes[ev.Type]
 	stale := typ.stale
 	switch {
-	case p.room.isString():
-		if ev.Room = mirror.RoomID(p.room.id(mirror.MaxRoomID)); ev.Room == "" {
+	case p.room.IsString():
+		if ev.Room = mirror.RoomID(p.room.ID(mirror.MaxRoomID)); ev.Room == "" {
 			ev.Outcome = mirror.OutcomeIDInvalid
 			return mirror.Arrival{Event: ev}
 		}
 		if !known {
 			stale = everything
 		}
-	case typ.roomless && p.room.isNull():
+	case typ.roomless && p.room.IsNull():
 	case !known && ev.Type != "":
 		ev.Outcome = mirror.OutcomeUnknownType
 		return mirror.Arrival{Event: ev}
@@ -160,16 +156,16 @@ func hints(ev *mirror.Event, p *payload, stale []hint) (out []mirror.Hint, ok bo
 		if ev.Room == "" && h.kind == mirror.KindRoom {
 			continue
 		}
-		var named value
+		var named rawjson.Value
 		switch h.id {
 		case threadField:
 			named = p.thread
 		case notificationField:
 			named = p.notification
 		}
-		id := named.id(mirror.MaxResourceID)
+		id := named.ID(mirror.MaxResourceID)
 		switch {
-		case id == "" && !named.isNull():
+		case id == "" && !named.IsNull():
 			return nil, false
 		case id == "" && h.id == threadField:
 			h.deleted = false // without an id it is the list of all threads that is stale
@@ -185,7 +181,7 @@ func hints(ev *mirror.Event, p *payload, stale []hint) (out []mirror.Hint, ok bo
 }
 
 // firstOf returns the first result that is not zero.
-func firstOf[T comparable](values []value, read func(value) T) T {
+func firstOf[T comparable](values []rawjson.Value, read func(rawjson.Value) T) T {
 	var zero T
 	for _, v := range values {
 		if got := read(v); got != zero {
@@ -209,18 +205,18 @@ var (
 
 // payload holds what matters of an event's JSON.
 type payload struct {
-	kind         value
-	room         value
-	thread       value
-	notification value
-	projects     [len(projectFields)]value
-	users        [len(userFields)]value
-	times        [len(timeFields)]value
+	kind         rawjson.Value
+	room         rawjson.Value
+	thread       rawjson.Value
+	notification rawjson.Value
+	projects     [len(projectFields)]rawjson.Value
+	users        [len(userFields)]rawjson.Value
+	times        [len(timeFields)]rawjson.Value
 }
 
 // set keeps a member of an event's data. A later member of the same name
 // replaces an earlier one, as in JavaScript.
-func (p *payload) set(name string, v value) {
+func (p *payload) set(name string, v rawjson.Value) {
 	if name == "roomId" {
 		p.room = v
 	} else if name == string(threadField) {
@@ -238,171 +234,21 @@ func (p *payload) set(name string, v value) {
 
 // parse picks the payload out of body, or reports that body is no JSON object.
 func parse(body []byte) (p payload, ok bool) {
-	if !json.Valid(body) {
+	v, err := rawjson.Parse(body)
+	if err != nil || !v.IsObject() {
 		return payload{}, false
 	}
-	body = body[skipSpace(body, 0):]
-	if body[0] != '{' {
-		return payload{}, false
-	}
-	var data value
-	for name, v := range members(body) {
-		switch string(name) {
+	var data rawjson.Value
+	for name, v := range v.Members() {
+		switch name {
 		case "type":
 			p.kind = v
 		case "data":
 			data = v
 		}
 	}
-	if len(data) > 0 && data[0] == '{' {
-		for name, v := range members(data) {
-			p.set(string(name), v)
-		}
+	for name, v := range data.Members() {
+		p.set(name, v)
 	}
 	return p, true
-}
-
-// value is a JSON value as it is written; empty if there is none.
-type value []byte
-
-func (v value) isString() bool { return len(v) > 0 && v[0] == '"' }
-
-// isNull reports whether v is null or missing.
-func (v value) isNull() bool { return len(v) == 0 || v[0] == 'n' }
-
-// id returns the string in v if it can be stored as an id of at most limit
-// bytes, else nothing.
-//
-// The bytes are looked at before encoding/json decodes them: it replaces what
-// is no character, and so would make one id of two.
-func (v value) id(limit int) string {
-	if !v.isString() || !utf8.Valid(v) || hasLoneSurrogate(v) {
-		return ""
-	}
-	s := string(unquote(v))
-	if !mirror.ValidID(s, limit) {
-		return ""
-	}
-	return s
-}
-
-// time returns the time in v, zero if it is none or none that every engine can
-// store. Events carry milliseconds, the store keeps microseconds.
-func (v value) time() time.Time {
-	if !v.isString() {
-		return time.Time{}
-	}
-	t, err := time.Parse(time.RFC3339Nano, string(unquote(v)))
-	if t = t.UTC(); err != nil || t.Year() < 1970 || t.Year() > 9998 {
-		return time.Time{}
-	}
-	return t.Truncate(time.Microsecond)
-}
-
-// unquote returns the content of a valid JSON string.
-func unquote(v value) []byte {
-	if bytes.IndexByte(v, '\\') < 0 {
-		return v[1 : len(v)-1]
-	}
-	var s string
-	if json.Unmarshal(v, &s) != nil {
-		return nil
-	}
-	return []byte(s)
-}
-
-// hasLoneSurrogate reports whether a valid JSON string holds an escaped
-// surrogate without its other half.
-func hasLoneSurrogate(v value) bool {
-	for {
-		i := bytes.IndexByte(v, '\\')
-		if i < 0 {
-			return false
-		}
-		v = v[i:]
-		if v[1] != 'u' {
-			v = v[2:]
-			continue
-		}
-		if r := codeUnit(v); !utf16.IsSurrogate(r) {
-			v = v[6:]
-		} else if v[6] == '\\' && v[7] == 'u' && utf16.DecodeRune(r, codeUnit(v[6:])) != utf8.RuneError {
-			v = v[12:]
-		} else {
-			return true
-		}
-	}
-}
-
-// codeUnit reads the \uXXXX that v begins with.
-func codeUnit(v value) rune {
-	var r rune
-	for _, c := range v[2:6] {
-		switch {
-		case c <= '9':
-			c -= '0'
-		default:
-			c = c&^0x20 - 'A' + 10
-		}
-		r = r<<4 | rune(c)
-	}
-	return r
-}
-
-// members iterates over the names and values of a JSON object. It relies on
-// the JSON being valid and only looks for the bounds of values.
-func members(object value) iter.Seq2[[]byte, value] {
-	return func(yield func([]byte, value) bool) {
-		i := skipSpace(object, 1)
-		for object[i] != '}' {
-			if object[i] == ',' {
-				i = skipSpace(object, i+1)
-			}
-			name := object[i:skipValue(object, i)]
-			i = skipSpace(object, i+len(name)) // the colon
-			i = skipSpace(object, i+1)
-			v := object[i:skipValue(object, i)]
-			if !yield(unquote(name), v) {
-				return
-			}
-			i = skipSpace(object, i+len(v))
-		}
-	}
-}
-
-func skipSpace(b []byte, i int) int {
-	for b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t' {
-		i++
-	}
-	return i
-}
-
-// skipValue returns the end of the value at i.
-func skipValue(b []byte, i int) int {
-	for depth := 0; ; i++ {
-		switch b[i] {
-		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-			if depth == 0 {
-				return i + 1
-			}
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-			if depth < 0 { // a scalar ends where its object does
-				return i
-			}
-		case ',', ' ', '\n', '\r', '\t':
-			if depth == 0 {
-				return i
-			}
-		}
-	}
 }

@@ -53,11 +53,11 @@ var (
 	ErrThreadExists = errors.New("the thread or comment exists already")
 )
 
-// Ids of the fake's own making end in a number.
+// Ids of the fake's own making end in a number. Tests give others.
 const (
-	threadPrefix  = "th_"
-	commentPrefix = "cm_"
-	inboxPrefix   = "in_"
+	threadPrefix  = "th_fake"
+	commentPrefix = "cm_fake"
+	inboxPrefix   = "in_fake"
 )
 
 // EmptyStorage is the Storage document of a new room.

@@ -78,7 +78,7 @@ func (s *Store) ApplyActiveUsers(
 			return err
 		}
 		st := stateOf(row.MirrorResourceState).Succeed(lease, users.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
+		out = mirror.Applied{Generation: st.Applied, Changed: change != 0 || ended > 0, Due: st.Due}
 		if err := later.WriteState(ctx, writeState(r, st, change, now)); err != nil || ended == 0 {
 			return err
 		}

@@ -203,11 +203,10 @@ func foldOrder(e *env) {
 func foldRefused(e *env) {
 	r := userSessionsOf("room")
 	good := e.arrival(mirror.Hint{Resource: r, Fold: true})
-	bad := e.arrival(mirror.Hint{Resource: userSessionsOf(mirror.RoomID(strings.Repeat("x", 4000))), Fold: true})
-	bad.Event.ID = strings.Repeat("x", 4000)
-	bad.Event.Room = ""
+	bad := e.arrival(mirror.Hint{Resource: userSessionsOf("another"), Fold: true})
+	bad.Event.ReceiveTime = time.Time{}
 	if answers, err := e.Accept(e.ctx(), []mirror.Arrival{good, bad}); err == nil {
-		e.Fatalf("Accept with an id of 4000 bytes = %+v; want an error", answers)
+		e.Fatalf("Accept of an event without a receive time = %+v; want an error", answers)
 	}
 	e.want("what waits", e.unfolded(r, 10), []mirror.Event{})
 	e.accept(good)

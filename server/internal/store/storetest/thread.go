@@ -998,19 +998,16 @@ func threadsByMetadata(e *env) {
 }
 
 func threadPages(e *env) {
-	type key struct {
-		room mirror.RoomID
-		id   string
-	}
+	key := func(t mirror.Thread) mirror.Resource { return threadOf(t.Room, t.ID) }
 	e.manyThreads()
 	yes := false
 	for what, filter := range map[string]store.ThreadFilter{"all": {}, "a room's": {Room: "b"}, "unresolved": {Resolved: &yes}, "alice's": {Author: "alice"}} {
 		filter.Project, filter.Limit = project, 100
 		list, err := e.Threads(e.ctx(), filter)
 		e.must("Threads", err)
-		var keys []key
+		var keys []mirror.Resource
 		for _, t := range list {
-			keys = append(keys, key{t.Room, t.ID})
+			keys = append(keys, key(t))
 		}
 		extra := 0
 		insert := func() {
@@ -1019,7 +1016,7 @@ func threadPages(e *env) {
 			}
 			e.mirrorThread([]mirror.RoomID{"a", "b"}[extra%2], threadIn(fmt.Sprintf("t1-%s-%d", what, extra), 1, commentIn("cm", 1)))
 		}
-		pages(e, "Threads, "+what, keys, func(t mirror.Thread) key { return key{t.Room, t.ID} }, insert, func(last *mirror.Thread, limit int) ([]mirror.Thread, error) {
+		pages(e, "Threads, "+what, keys, key, insert, func(last *mirror.Thread, limit int) ([]mirror.Thread, error) {
 			f := filter
 			f.Limit = limit
 			if last != nil {
@@ -1069,18 +1066,15 @@ func commentsFiltered(e *env) {
 }
 
 func commentPages(e *env) {
-	type key struct {
-		room       mirror.RoomID
-		thread, id string
-	}
+	key := func(c mirror.Comment) [3]string { return [3]string{string(c.Room), c.Thread, c.ID} }
 	e.manyThreads()
 	for what, filter := range map[string]store.CommentFilter{"all": {}, "a room's": {Room: "b"}, "a thread's": {Thread: "t2"}, "alice's": {Author: "alice"}} {
 		filter.Project, filter.Limit = project, 100
 		list, err := e.Comments(e.ctx(), filter)
 		e.must("Comments", err)
-		var keys []key
+		var keys [][3]string
 		for _, c := range list {
-			keys = append(keys, key{c.Room, c.Thread, c.ID})
+			keys = append(keys, key(c))
 		}
 		extra := 0
 		insert := func() {
@@ -1089,7 +1083,7 @@ func commentPages(e *env) {
 			}
 			e.mirrorThread([]mirror.RoomID{"a", "b"}[extra%2], threadIn(fmt.Sprintf("t1-%s-%d", what, extra), 1, commentIn("cm", 1)))
 		}
-		pages(e, "Comments, "+what, keys, func(c mirror.Comment) key { return key{c.Room, c.Thread, c.ID} }, insert, func(last *mirror.Comment, limit int) ([]mirror.Comment, error) {
+		pages(e, "Comments, "+what, keys, key, insert, func(last *mirror.Comment, limit int) ([]mirror.Comment, error) {
 			f := filter
 			f.Limit = limit
 			if last != nil {
