@@ -155,7 +155,9 @@ func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfi
 	if err != nil {
 		return mirror.Backfill{}, err
 	}
-	b := mirror.Backfill{Sweep: sweep, Pending: counts.Background}
+	// The rooms that are new bring what is in them.
+	unborn := min(counts.BackgroundRooms, sweep.Listed-sweep.Known) * int64(len(mirror.RoomKinds()))
+	b := mirror.Backfill{Sweep: sweep, Pending: counts.Background + max(unborn, 0)}
 	if sweep.ID == "" {
 		return b, nil
 	}
