@@ -1,7 +1,6 @@
 package blackbox_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -91,14 +90,12 @@ func awaitGone(t testing.TB, s *harness.Service, room string) {
 		if status, _, body := s.Get(t, roomPath(room, "")); status != http.StatusNotFound {
 			return fmt.Errorf("room %q = %d %s; want it deleted", room, status, body)
 		}
-		status, _, body := s.Get(t, roomPath(room, "?show_deleted=true"))
-		var shown struct {
-			Freshness struct {
-				DeleteTime string `json:"deleteTime"`
-			} `json:"freshness"`
+		got, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room, ShowDeleted: true})
+		if err != nil {
+			return err
 		}
-		if err := json.Unmarshal(body, &shown); status != http.StatusOK || err != nil || shown.Freshness.DeleteTime == "" {
-			return fmt.Errorf("deleted room %q = %d %s; want a tombstone", room, status, body)
+		if got.GetRoom().GetFreshness().GetDeleteTime() == nil {
+			return fmt.Errorf("deleted room %q = %v; want a tombstone", room, got)
 		}
 		return nil
 	})

@@ -439,6 +439,8 @@ type Counts struct {
 	// Pending have a fetch ahead of them, Background are those of them that only a
 	// sweep has asked for, Failed have used up their attempts.
 	Pending, Background, Failed int64
+	// BackgroundRooms are the rooms among Background.
+	BackgroundRooms int64
 	// OldestDue is the smallest due time; zero if nothing is pending.
 	OldestDue time.Time
 }

@@ -155,7 +155,9 @@ func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfi
 	if err != nil {
 		return mirror.Backfill{}, err
 	}
-	b := mirror.Backfill{Sweep: sweep, Pending: counts.Background}
+	// The rooms that are new bring what is in them.
+	unborn := min(counts.BackgroundRooms, sweep.Listed-sweep.Known) * int64(len(mirror.RoomKinds()))
+	b := mirror.Backfill{Sweep: sweep, Pending: counts.Background + max(unborn, 0)}
 	if sweep.ID == "" {
 		return b, nil
 	}
@@ -335,17 +337,9 @@ func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mir
 	if len(listed) == 0 {
 		return nil
 	}
-	ids := make([]mirror.RoomID, len(listed))
-	for i, r := range listed {
-		ids[i] = r.ID
-	}
-	rooms, err := s.cfg.Store.RoomsByID(ctx, s.cfg.Project, ids)
+	known, err := s.mirroredOf(ctx, listed)
 	if err != nil {
-		return fmt.Errorf("look up listed rooms: %w", err)
-	}
-	known := make(map[mirror.RoomID]mirror.Room, len(rooms))
-	for _, r := range rooms {
-		known[r.ID] = r
+		return err
 	}
 	var wanted []mirror.Resource
 	for _, r := range listed {
@@ -366,6 +360,23 @@ func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mir
 	}
 	sweep.Listed += int64(len(listed))
 	return s.request(ctx, sweep, wanted, false)
+}
+
+// mirroredOf returns those of listed rooms that are mirrored, tombstones included.
+func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (map[mirror.RoomID]mirror.Room, error) {
+	ids := make([]mirror.RoomID, len(listed))
+	for i, r := range listed {
+		ids[i] = r.ID
+	}
+	rooms, err := s.cfg.Store.RoomsByID(ctx, s.cfg.Project, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look up listed rooms: %w", err)
+	}
+	known := make(map[mirror.RoomID]mirror.Room, len(rooms))
+	for _, r := range rooms {
+		known[r.ID] = r
+	}
+	return known, nil
 }
 
 // changed lists what is to be fetched of a room that is mirrored and listed.
@@ -449,7 +460,8 @@ func (s *Sweeper) apply(ctx context.Context, lease mirror.Lease, sweep mirror.Sw
 // their deletion: each is asked for by itself and only its own 404 deletes it.
 //
 // A list tells that only if it was read by one process from its first page to its
-// last, if it holds rooms that the mirror knew, and if it lacks but few.
+// last, if it holds rooms that the mirror knew, also when its beginning is read once
+// more, and if it lacks but few.
 func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, w *walk) error {
 	lacks := func(r mirror.Room) bool {
 		_, listed := w.seen[key(r.ID)]
@@ -471,6 +483,9 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, w *walk) er
 	if sweep.Problem = implausible(sweep.Listed, sweep.Known, sweep.Vanished, mirrored); sweep.Problem != "" {
 		return nil
 	}
+	if sweep.Problem, err = s.stillOurs(ctx, mirrored); err != nil || sweep.Problem != "" {
+		return err
+	}
 	return eachRoom(ctx, s.cfg.Store, s.cfg.Project, "", func(rooms []mirror.Room) error {
 		var gone []mirror.Resource
 		for _, r := range rooms {
@@ -480,6 +495,29 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, w *walk) er
 		}
 		return s.request(ctx, sweep, gone, true)
 	})
+}
+
+// stillOurs tells why the list must not be believed now that it was read; empty if
+// it may be. Had it become that of another project meanwhile, it would seem to end
+// early, and each room it lacks would be denied.
+func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string, err error) {
+	if err := s.cfg.Gate.Wait(ctx); err != nil {
+		return "", fmt.Errorf("wait to list rooms: %w", err)
+	}
+	page, err := s.cfg.Lister.ListRooms(ctx, "", pageSize)
+	if err != nil {
+		return "", fmt.Errorf("list rooms once more: %w", err)
+	}
+	known, err := s.mirroredOf(ctx, page.Rooms)
+	if err != nil {
+		return "", err
+	}
+	for _, room := range known {
+		if room.Freshness.DeleteTime.IsZero() {
+			return "", nil
+		}
+	}
+	return implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
 }
 
 // implausible tells why a list must not be believed that so many rooms vanished;

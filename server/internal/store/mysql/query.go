@@ -268,11 +268,12 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 // Counts counts in the indexes by due and by fail time.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
 	rows, errPending := s.q.CountPending(ctx, bytes(project))
+	rooms, errRooms := s.q.CountBackgroundRooms(ctx, bytes(project))
 	failed, errFailed := s.q.CountFailed(ctx, bytes(project))
-	if err := errors.Join(errPending, errFailed); err != nil {
+	if err := errors.Join(errPending, errRooms, errFailed); err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
-	counts := store.Counts{Failed: failed}
+	counts := store.Counts{Failed: failed, BackgroundRooms: rooms}
 	for _, row := range rows {
 		counts.Pending += row.N
 		if row.Background {

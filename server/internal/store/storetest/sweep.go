@@ -542,6 +542,10 @@ func backgroundCounts(e *env) {
 	foreign.Project = "other"
 	e.requestAll(inBackground(foreign)...)
 	want("beside another project", store.Counts{Pending: 2, Background: 1, Failed: 1, OldestDue: first})
+	e.requestAll(inBackground(storageOf("d").RoomResource())...)
+	want("with a room", store.Counts{Pending: 3, Background: 2, BackgroundRooms: 1, Failed: 1, OldestDue: first})
+	e.raise(storageOf("d").RoomResource())
+	want("with a room wanted at once", store.Counts{Pending: 3, Background: 1, Failed: 1, OldestDue: first})
 }
 
 func backgroundDone(e *env) {

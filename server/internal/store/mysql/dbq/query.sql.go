@@ -55,6 +55,18 @@ func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChang
 	return items, nil
 }
 
+const countBackgroundRooms = `-- name: CountBackgroundRooms :one
+select count(*) from mirror_resource_state
+where project_id = ? and background = true and due_time is not null and kind = 1
+`
+
+func (q *Queries) CountBackgroundRooms(ctx context.Context, projectID []byte) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countBackgroundRooms, projectID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countFailed = `-- name: CountFailed :one
 select count(*) from mirror_resource_state where project_id = ? and fail_time is not null
 `

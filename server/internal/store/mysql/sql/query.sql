@@ -79,6 +79,10 @@ from mirror_resource_state
 where project_id = ? and background in (false, true) and due_time is not null
 group by background;
 
+-- name: CountBackgroundRooms :one
+select count(*) from mirror_resource_state
+where project_id = ? and background = true and due_time is not null and kind = 1;
+
 -- name: CountFailed :one
 select count(*) from mirror_resource_state where project_id = ? and fail_time is not null;
 

@@ -57,6 +57,7 @@ const counts = `-- name: Counts :one
 select
     (select count(*) from mirror_resource_state d where d.project_id = $1 and d.due_time is not null)::bigint as pending,
     (select count(*) from mirror_resource_state b where b.project_id = $1 and b.background = true and b.due_time is not null)::bigint as background,
+    (select count(*) from mirror_resource_state r where r.project_id = $1 and r.background = true and r.due_time is not null and r.kind = 1)::bigint as background_rooms,
     (select count(*) from mirror_resource_state f where f.project_id = $1 and f.fail_time is not null)::bigint as failed,
     least(
         (select min(m.due_time) from mirror_resource_state m where m.project_id = $1 and m.background = false),
@@ -65,10 +66,11 @@ select
 `
 
 type CountsRow struct {
-	Pending    int64
-	Background int64
-	Failed     int64
-	OldestDue  pgtype.Timestamptz
+	Pending         int64
+	Background      int64
+	BackgroundRooms int64
+	Failed          int64
+	OldestDue       pgtype.Timestamptz
 }
 
 func (q *Queries) Counts(ctx context.Context, projectID string) (CountsRow, error) {
@@ -77,6 +79,7 @@ func (q *Queries) Counts(ctx context.Context, projectID string) (CountsRow, erro
 	err := row.Scan(
 		&i.Pending,
 		&i.Background,
+		&i.BackgroundRooms,
 		&i.Failed,
 		&i.OldestDue,
 	)
