@@ -2,7 +2,6 @@ package blackbox_test
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +19,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -118,8 +116,7 @@ func optionalTime(at *time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(*at)
 }
 
-// threadOf is a thread of Liveblocks as the API has to answer it, and the lines of its
-// comments' bodies.
+// threadOf is a thread of Liveblocks as the API has to answer it.
 func threadOf(t *testing.T, source []byte) *mirrorv1.Thread {
 	t.Helper()
 	var src sourceThread
@@ -302,6 +299,10 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 		made(t)(fake.CreateThread(room, liveblockstest.ThreadOptions{ID: "th_0", Comment: liveblockstest.Comment{UserID: "eve", Text: "found in the list"}}))
 		fake.SetInbox("alice", "in_1", []byte(inbox))
 
+		recorded := make(map[string]vector)
+		for _, v := range vectors(t) {
+			recorded[v.Name] = v
+		}
 		for _, step := range []struct {
 			vector string
 			// change is what the event tells of.
@@ -508,13 +509,20 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			if there() == nil {
 				t.Errorf("what %s leads to is there before it", step.vector)
 			}
-			i := slices.IndexFunc(vectors(t), func(v vector) bool { return v.Name == step.vector })
-			v := vectors(t)[i]
+			v := recorded[step.vector]
+			delete(recorded, step.vector)
 			if status := s.Post(t, harness.SignAs(t, v.ID, time.Now(), []byte(v.Body))); status != http.StatusOK {
 				t.Fatalf("%s answered %d; want 200", v.Name, status)
 			}
-			t.Log(step.vector)
-			harness.Eventually(t, patience, there)
+			harness.Eventually(t, patience, func() error {
+				if err := there(); err != nil {
+					return fmt.Errorf("after %s: %w", step.vector, err)
+				}
+				return nil
+			})
+		}
+		for name := range recorded {
+			t.Errorf("what %s leads to is not looked at", name)
 		}
 	})
 }
@@ -593,7 +601,7 @@ func TestThreadLife(t *testing.T) {
 			{"a comment less", func() error { return fake.DeleteComment(room, id, "cm_first") }},
 		} {
 			must(t, step.change())
-			t.Log(step.name)
+			t.Log(step.name) // tells with the failure which step it was
 			awaitThread(t, s, fake, room, id)
 		}
 		awaitIdle(t, s)
@@ -690,16 +698,16 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 			before []func(string)
 			burst  []func(string)
 			gone   bool
+			// events is how many make the burst, and orders in how many ways they come.
+			events, orders int
 		}{
-			{name: "lives", burst: []func(string){begin, edit}},
-			{name: "ends", before: []func(string){begin}, burst: []func(string){edit, end}, gone: true},
-			{name: "was never seen", burst: []func(string){begin, edit, end}, gone: true},
+			{name: "lives", burst: []func(string){begin, edit}, events: 4, orders: 24},
+			{name: "ends", before: []func(string){begin}, burst: []func(string){edit, end}, gone: true, events: 3, orders: 6},
+			{name: "was never seen", burst: []func(string){begin, edit, end}, gone: true, events: 5, orders: 120},
 		}
 		name := func(story string, order int) string { return fmt.Sprintf("th %s %d", story, order) }
-		factorial := map[int]int{3: 6, 4: 24, 5: 120}
-		lengths := map[string]int{"lives": 4, "ends": 3, "was never seen": 5}
 		for _, story := range stories {
-			for order := range factorial[lengths[story.name]] {
+			for order := range story.orders {
 				for _, act := range story.before {
 					act(name(story.name, order))
 				}
@@ -710,15 +718,16 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 		mirrored := 0
 		for _, story := range stories {
 			var bursts [][]liveblockstest.Event
-			for order := range factorial[lengths[story.name]] {
+			for order := range story.orders {
 				burst = nil
 				for _, act := range story.burst {
 					act(name(story.name, order))
 				}
-				if len(burst) != lengths[story.name] {
-					t.Fatalf("a thread that %s is told by %d events; want %d", story.name, len(burst), lengths[story.name])
+				all := orders(burst)
+				if len(burst) != story.events || len(all) != story.orders {
+					t.Fatalf("a thread that %s is told by %d events in %d orders; want %d in %d", story.name, len(burst), len(all), story.events, story.orders)
 				}
-				bursts = append(bursts, orders(burst)[order])
+				bursts = append(bursts, all[order])
 			}
 			deliverAll(t, s, bursts)
 			if !story.gone {
@@ -729,7 +738,7 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 
 		api := s.Mirror(t)
 		for _, story := range stories {
-			for order := range factorial[lengths[story.name]] {
+			for order := range story.orders {
 				id := name(story.name, order)
 				if !story.gone {
 					if err := diffThread(t, s, fake, room, id); err != nil {
@@ -1145,8 +1154,3 @@ func TestNotifications(t *testing.T) {
 		}
 	})
 }
-
-var (
-	_ = context.Background
-	_ = durationpb.New
-)
