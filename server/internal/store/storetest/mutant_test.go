@@ -50,7 +50,7 @@ func (b base) children(ctx context.Context, r mirror.Resource, set string) error
 }
 
 func mutants() []mutant {
-	return []mutant{
+	return append(historyMutants(), []mutant{
 		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"}, func(b base) store.Store { return &dropsChange{b} }},
 		{"shows a change after later ones", []string{"reader that follows writers misses nothing"}, func(b base) store.Store { return &lateChange{base: b} }},
 		{"lists changes backwards", []string{"changes come in order from a number on"}, func(b base) store.Store { return &backwardChanges{b} }},
@@ -100,7 +100,7 @@ func mutants() []mutant {
 		{"never says stale", []string{"stale is told"}, func(b base) store.Store { return &neverStale{b} }},
 		{"sorts like people", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &sortsFolded{b} }},
 		{"takes no project for every project", []string{"nothing shows in another project"}, func(b base) store.Store { return &widens{b} }},
-	}
+	}...)
 }
 
 // caseNamed finds a case in the suite.
