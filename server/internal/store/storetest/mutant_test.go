@@ -50,7 +50,7 @@ func (b base) children(ctx context.Context, r mirror.Resource, set string) error
 }
 
 func mutants() []mutant {
-	return []mutant{
+	return append(historyMutants(), []mutant{
 		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"}, func(b base) store.Store { return &dropsChange{b} }},
 		{"shows a change after later ones", []string{"reader that follows writers misses nothing"}, func(b base) store.Store { return &lateChange{base: b} }},
 		{"lists changes backwards", []string{"changes come in order from a number on"}, func(b base) store.Store { return &backwardChanges{b} }},
@@ -109,23 +109,7 @@ func mutants() []mutant {
 		{"takes what a list shows for what is stored", []string{"list raises threads that differ"}, func(b base) store.Store { return &ignoresLists{b} }},
 		{"shows deleted comments", []string{"deleted comment stays in its thread", "comments by filter"}, func(b base) store.Store { return &showsDeletedComments{b} }},
 		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
-		{"trusts whatever is stored", []string{"thread that is not trusted is written anew", "what is not trusted is written anew"}, func(b base) store.Store { return &trusts{b} }},
-		{"quiets what outlasts the room", []string{"what outlasts a room is neither quieted nor raised with it"}, func(b base) store.Store { return &quietsLasting{b} }},
-		{"lets nothing wait in the background", []string{"background comes last", "list raises as urgently as it was wanted"}, func(b base) store.Store {
-			return &altersRequests{b, func(r *mirror.Request) { r.Background = false }}
-		}},
-		{"leaves in the background what an event tells of", []string{"event lifts out of the background"}, func(b base) store.Store { return &staysBehind{b} }},
-		{"forgets that a list lacked something", []string{"unlisted counts as a delete event"}, func(b base) store.Store {
-			return &altersRequests{b, func(r *mirror.Request) { r.Unlisted = false }}
-		}},
-		{"forgets what waits to be folded", []string{"event waits once at what it is folded into"}, func(b base) store.Store {
-			return &altersHints{b, func(h *mirror.Hint) { h.Fold = false }}
-		}},
-		{"folds for ever", []string{"only the lease folds"}, func(b base) store.Store { return &foldsForEver{b} }},
-		{"rests while events wait", []string{"due again at once while events wait"}, func(b base) store.Store { return &restsEarly{b} }},
-		{"ends sessions that have just begun", []string{"absent users end their sessions"}, func(b base) store.Store { return &endsYoung{b} }},
-		{"saves a sweep for anybody", []string{"only the lease saves a sweep"}, func(b base) store.Store { return &savesAnyway{b} }},
-	}
+	}...)
 }
 
 // caseNamed finds a case in the suite.
@@ -699,81 +683,4 @@ func (m *findsGroups) Threads(ctx context.Context, f store.ThreadFilter) ([]mirr
 		f.Mentioned = "erin"
 	}
 	return m.Store.Threads(ctx, f)
-}
-
-type trusts struct{ base }
-
-func (m *trusts) Distrust(context.Context, mirror.Resource) error { return nil }
-
-type quietsLasting struct{ base }
-
-func (m *quietsLasting) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
-	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
-	if err != nil || !applied.Changed {
-		return applied, err
-	}
-	_, err = m.d.sql.Exec(ctx, "update mirror_resource_state set due_time = null, applied_generation = generation where kind > 5")
-	return applied, err
-}
-
-type altersRequests struct {
-	base
-	alter func(r *mirror.Request)
-}
-
-func (m *altersRequests) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
-	requests = slices.Clone(requests)
-	for i := range requests {
-		m.alter(&requests[i])
-	}
-	return m.Store.Request(ctx, requests, now)
-}
-
-type staysBehind struct{ base }
-
-func (m *staysBehind) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
-	before, err := m.Due(ctx, project, batch[0].Event.ReceiveTime, 100)
-	if err != nil {
-		return nil, err
-	}
-	answers, err := m.Store.Accept(ctx, batch)
-	for _, r := range before.Background {
-		err = errors.Join(err, m.state(ctx, r, "background = true"))
-	}
-	return answers, err
-}
-
-type foldsForEver struct{ base }
-
-func (m *foldsForEver) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
-	fold.Folded = nil
-	return m.Store.ApplySessions(ctx, lease, fold, now)
-}
-
-type restsEarly struct{ base }
-
-func (m *restsEarly) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
-	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
-	if err != nil {
-		return applied, err
-	}
-	applied.Due = time.Time{}
-	return applied, m.state(ctx, lease.Resource, "due_time = null")
-}
-
-type endsYoung struct{ base }
-
-func (m *endsYoung) ApplyActiveUsers(
-	ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, _, now time.Time, settle time.Duration,
-) (mirror.Applied, error) {
-	return m.Store.ApplyActiveUsers(ctx, lease, users, now, now, settle)
-}
-
-type savesAnyway struct{ base }
-
-func (m *savesAnyway) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) error {
-	if err := m.Store.SaveSweep(ctx, lease, sweep); !errors.Is(err, store.ErrLeaseLost) {
-		return err
-	}
-	return nil
 }
