@@ -116,9 +116,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			"mirror_unfolded_event":     "kind, resource_id, event_id, type, payload, source_time, receive_time",
 			"mirror_user_session":       "session_id, connection_id, user_id, info_json, info, begin_time, enter_time, leave_time, leave_event_id, end_cause",
 			"mirror_notification":       "notification_id, event_id, channel, kind, user_id, thread_id, mention_id, subject_id, create_time, trigger_time, inbox_json, inbox, read_time, notify_time",
-			"mirror_room":           "epoch, source_json, content_sha256, create_time, last_connection_time, organization_id, data, data_problem, delete_time",
-			"mirror_document":       "kind, resource_id, epoch, content, content_sha256, size, derive_version, data, data_problem, plain_text",
-			"mirror_resource_state": "kind, resource_id, generation, fail_time, last_error",
+			"mirror_room":               "epoch, source_json, content_sha256, create_time, last_connection_time, organization_id, data, data_problem, delete_time",
+			"mirror_document":           "kind, resource_id, epoch, content, content_sha256, size, derive_version, data, data_problem, plain_text",
+			"mirror_resource_state":     "kind, resource_id, generation, fail_time, last_error",
 		} {
 			exec("insert into "+table+" (bucket, project_id, room_id, "+columns+") select (bucket + ?) mod 256, if(room_id like '%8', 'other', project_id), concat(room_id, '-', ?), "+columns+" from "+table, n, n)
 		}

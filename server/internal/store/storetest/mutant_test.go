@@ -50,7 +50,7 @@ func (b base) children(ctx context.Context, r mirror.Resource, set string) error
 }
 
 func mutants() []mutant {
-	return []mutant{
+	return append(historyMutants(), []mutant{
 		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"}, func(b base) store.Store { return &dropsChange{b} }},
 		{"shows a change after later ones", []string{"reader that follows writers misses nothing"}, func(b base) store.Store { return &lateChange{base: b} }},
 		{"lists changes backwards", []string{"changes come in order from a number on"}, func(b base) store.Store { return &backwardChanges{b} }},
@@ -125,7 +125,7 @@ func mutants() []mutant {
 		{"rests while events wait", []string{"due again at once while events wait"}, func(b base) store.Store { return &restsEarly{b} }},
 		{"ends sessions that have just begun", []string{"absent users end their sessions"}, func(b base) store.Store { return &endsYoung{b} }},
 		{"saves a sweep for anybody", []string{"only the lease saves a sweep"}, func(b base) store.Store { return &savesAnyway{b} }},
-	}
+	}...)
 }
 
 // caseNamed finds a case in the suite.
