@@ -33,7 +33,7 @@ func (r *Reconciler) threads(ctx context.Context, lease mirror.Lease) (mirror.Ap
 
 func (r *Reconciler) thread(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 	fetched, err := r.cfg.Fetcher.Thread(ctx, lease.Resource.Room, lease.Resource.ID)
-	if _, code := denied(err); code == codeResourceNotFound {
+	if code, _ := denied(err); code == codeResourceNotFound {
 		ctx, done := beyondLease(ctx)
 		defer done()
 		applied, err := r.cfg.Mirror.ApplyThreadMissing(ctx, lease, r.cfg.Now(), r.cfg.Settle)
