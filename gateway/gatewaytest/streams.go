@@ -88,7 +88,7 @@ func streamIsLines(t *testing.T, dial Dial) {
 }
 
 // open begins a verification and returns what is read of it.
-func (r *rig) open(ctx context.Context, t *testing.T) (*http.Response, *bufio.Reader) {
+func (r *rig) open(ctx context.Context, t *testing.T) *bufio.Reader {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+verify, http.NoBody)
 	if err != nil {
@@ -99,7 +99,7 @@ func (r *rig) open(ctx context.Context, t *testing.T) (*http.Response, *bufio.Re
 		t.Fatalf("verify: %v", err)
 	}
 	t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp, bufio.NewReader(resp.Body)
+	return bufio.NewReader(resp.Body)
 }
 
 func streamComesAtOnce(t *testing.T, dial Dial) {
@@ -120,7 +120,7 @@ func streamComesAtOnce(t *testing.T, dial Dial) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	_, lines := r.open(ctx, t)
+	lines := r.open(ctx, t)
 	for range 3 {
 		if _, err := lines.ReadBytes('\n'); err != nil {
 			t.Fatalf("a line that was sent: %v", err)
@@ -176,18 +176,18 @@ func streamFails(t *testing.T, dial Dial) {
 
 func streamEndsWithReader(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	r.onVerify(func(_ *mirrorv1.VerifyMirrorRequest, stream verifyStream) error {
 		if err := stream.Send(progress(1)); err != nil {
 			return err
 		}
 		<-stream.Context().Done()
-		ended <- stream.Context().Err()
+		close(ended)
 		return stream.Context().Err()
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, lines := r.open(ctx, t)
+	lines := r.open(ctx, t)
 	if _, err := lines.ReadBytes('\n'); err != nil {
 		t.Fatal(err)
 	}

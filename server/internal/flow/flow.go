@@ -77,15 +77,17 @@ func Find(storageJSON []byte) ([]Flow, error) {
 	}
 	var flows []Flow
 	for key, value := range byKey {
-		nodes, edges, others := value.Get("nodes"), value.Get("edges"), false
-		if !(nodes.IsObject() && edges.IsObject()) && !(nodes.IsArray() && edges.IsArray()) {
+		nodes, edges := value.Get("nodes"), value.Get("edges")
+		objects, arrays := nodes.IsObject() && edges.IsObject(), nodes.IsArray() && edges.IsArray()
+		if !objects && !arrays {
 			continue
 		}
+		others := false
 		for name := range value.Members() {
 			others = others || name != "nodes" && name != "edges"
 		}
 		f := Flow{StorageKey: key, Nodes: parts(nodes, node), Edges: parts(edges, edge)}
-		empty := !others && nodes.IsObject() && isEmpty(nodes) && isEmpty(edges)
+		empty := objects && !others && isEmpty(nodes) && isEmpty(edges)
 		if len(f.Nodes) == 0 && len(f.Edges) == 0 && !empty {
 			continue
 		}

@@ -24,11 +24,12 @@ func Fold(events []mirror.Event) (rows []mirror.Notification, folded []string) {
 	for _, ev := range events {
 		folded = append(folded, ev.ID)
 		v, err := rawjson.Parse(ev.Payload)
-		if err != nil || ev.Type != "notification" {
+		data := v.Get("data")
+		if err != nil || ev.Type != "notification" || !data.IsObject() {
 			continue
 		}
 		n := mirror.Notification{Project: ev.Project, Room: ev.Room, EventID: ev.ID}
-		for name, value := range v.Get("data").Members() {
+		for name, value := range data.Members() {
 			switch name {
 			case "inboxNotificationId":
 				n.ID = value.ID(mirror.MaxResourceID)

@@ -141,9 +141,9 @@ func factOf(ev mirror.Event) (fact, bool) {
 	if f.connection, ok = data.Get("connectionId").Int(); !ok || f.time.IsZero() {
 		return fact{}, false
 	}
-	f.user.id = data.Get("userId").ID(mirror.MaxUserID)
+	f.id = data.Get("userId").ID(mirror.MaxUserID)
 	f.session = mirror.UserSession{
-		Project: ev.Project, Room: ev.Room, ConnectionID: f.connection, UserID: f.user.id, Info: info(data.Get("userInfo")),
+		Project: ev.Project, Room: ev.Room, ConnectionID: f.connection, UserID: f.id, Info: info(data.Get("userInfo")),
 	}
 	return f, true
 }

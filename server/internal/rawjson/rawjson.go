@@ -156,7 +156,7 @@ func (v Value) Exact() string {
 		r, n := escape(content[i:])
 		content = content[i+n:]
 		if utf16.IsSurrogate(r) {
-			out = append(out, 0xe0|byte(r>>12), 0x80|byte(r>>6&0x3f), 0x80|byte(r&0x3f))
+			out = append(out, 0xed, 0x80|byte(r>>6&0x3f), 0x80|byte(r&0x3f))
 		} else {
 			out = utf8.AppendRune(out, r)
 		}
@@ -201,7 +201,10 @@ func (v Value) Float() (f float64, ok bool) {
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(string(v), 64)
-	return f, err == nil
+	if err != nil {
+		return 0, false
+	}
+	return f, true
 }
 
 // Int returns the integer in v, however it is spelled; ok is false if it is none

@@ -2,9 +2,11 @@ package reconcile_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/presence"
 )
 
 // trouble stands before the fake: it delays answers, breaks them, and for a
@@ -42,32 +46,49 @@ func (tr *trouble) seed(seed uint64) {
 func (tr *trouble) note(ev liveblockstest.Event) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	changed := map[string][]liveblockstest.Endpoint{
-		liveblockstest.StorageUpdated: {liveblockstest.EndpointStorage},
-		liveblockstest.YdocUpdated:    {liveblockstest.EndpointYdoc},
-	}[ev.Type]
-	if changed == nil {
-		changed = []liveblockstest.Endpoint{liveblockstest.EndpointRoom, liveblockstest.EndpointStorage, liveblockstest.EndpointYdoc}
+	var changed []liveblockstest.Match
+	switch ev.Type {
+	case liveblockstest.StorageUpdated:
+		changed = []liveblockstest.Match{{Endpoint: liveblockstest.EndpointStorage}}
+	case liveblockstest.YdocUpdated:
+		changed = []liveblockstest.Match{{Endpoint: liveblockstest.EndpointYdoc}}
+	case liveblockstest.UserEntered, liveblockstest.UserLeft:
+		changed = []liveblockstest.Match{{Endpoint: liveblockstest.EndpointActiveUsers}}
+	case liveblockstest.RoomCreated, liveblockstest.RoomDeleted:
+		for _, endpoint := range roomEndpoints {
+			changed = append(changed, liveblockstest.Match{Endpoint: endpoint})
+		}
+	default:
+		changed = []liveblockstest.Match{
+			{Endpoint: liveblockstest.EndpointThreads}, {Endpoint: liveblockstest.EndpointThread, Thread: ev.ThreadID},
+		}
 	}
-	for _, endpoint := range changed {
-		tr.changed[liveblockstest.Match{Room: ev.RoomID, Endpoint: endpoint}] = time.Now()
+	for _, match := range changed {
+		match.Room = ev.RoomID
+		tr.changed[match] = time.Now()
 	}
 }
 
+// roomEndpoints are the endpoints of what a room has one of, by their paths.
+var roomEndpoints = map[string]liveblockstest.Endpoint{
+	"":             liveblockstest.EndpointRoom,
+	"storage":      liveblockstest.EndpointStorage,
+	"ydoc-binary":  liveblockstest.EndpointYdoc,
+	"threads":      liveblockstest.EndpointThreads,
+	"active_users": liveblockstest.EndpointActiveUsers,
+}
+
 func (tr *trouble) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	parts := strings.Split(r.URL.EscapedPath(), "/")
-	if len(parts) < 4 {
+	// "", "v2", "rooms", the room, and what is in it
+	parts := append(strings.Split(r.URL.EscapedPath(), "/"), "", "", "")
+	if parts[2] != "rooms" || parts[3] == "" {
 		tr.fake.ServeHTTP(w, r)
 		return
 	}
-	match := liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}
+	match := liveblockstest.Match{Endpoint: roomEndpoints[parts[4]]}
 	match.Room, _ = url.PathUnescape(parts[3]) // the client has escaped it
-	switch {
-	case len(parts) <= 4:
-	case parts[4] == "storage":
-		match.Endpoint = liveblockstest.EndpointStorage
-	default:
-		match.Endpoint = liveblockstest.EndpointYdoc
+	if parts[5] != "" {
+		match.Endpoint, match.Thread = liveblockstest.EndpointThread, parts[5]
 	}
 	tr.mu.Lock()
 	// A lease lets only one call for a room's part be under way, so the step is
@@ -111,8 +132,8 @@ func TestMirrorConverges(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		const (
 			rooms      = 20
-			changes    = 90
-			deliveries = 200
+			changes    = 140
+			deliveries = 300
 		)
 		b := newBench(t, e)
 		tr := &trouble{fake: b.fake}
@@ -133,7 +154,7 @@ func TestMirrorConverges(t *testing.T) {
 			for i := range ids {
 				ids[i] = fmt.Sprintf("%d %s", check, oddIDs[i%len(oddIDs)])
 			}
-			room, kind := rapid.IntRange(0, rooms-1), rapid.IntRange(0, 9)
+			room, kind, what := rapid.IntRange(0, rooms-1), rapid.IntRange(0, 16), rapid.IntRange(0, 9)
 			sent := make(map[int]bool)
 			count := 0
 			deliver := func(i int) {
@@ -153,10 +174,14 @@ func TestMirrorConverges(t *testing.T) {
 					err = b.fake.DeleteRoom(id)
 				case k == 1:
 					err = b.fake.RecreateRoom(id, liveblockstest.RoomOptions{Storage: storage})
-				case k < 5:
+				case k < 4:
 					err = b.fake.SetYdoc(id, "", storage) // bytes like any others
-				default:
+				case k < 8:
 					err = b.fake.SetStorage(id, storage)
+				case k < 13:
+					err = discuss(b.fake, id, fmt.Sprint("th_", k%2), what.Draw(t, "comment"), i)
+				default:
+					err = come(b.fake, id, int64(k%2))
 				}
 				if err != nil {
 					t.Fatalf("change = %v", err)
@@ -186,12 +211,76 @@ func TestMirrorConverges(t *testing.T) {
 			}
 			for _, id := range ids {
 				b.wantEqual(t, id, deleted[id])
+				var told []mirror.Event
+				for i, ev := range happened {
+					if ev.RoomID == id {
+						told = append(told, b.arrival(fmt.Sprintf("msg_%d_%d", check, i), ev).Event)
+					}
+				}
+				b.wantSessions(t, id, told)
 			}
 			if failed := b.tasks(); failed != "" {
 				t.Fatalf("tasks left: %s", failed)
 			}
 		})
 	})
+}
+
+// discuss changes a thread of a room: it begins it if it is not there.
+func discuss(fake *liveblockstest.Server, room, th string, what, n int) error {
+	comments := fake.Comments(room, th)
+	if len(comments) == 0 {
+		_, err := fake.CreateThread(room, liveblockstest.ThreadOptions{ID: th, Comment: liveblockstest.Comment{UserID: "u", Text: fmt.Sprint("begun ", n)}})
+		return err
+	}
+	last := comments[len(comments)-1]
+	switch what {
+	case 0:
+		return fake.DeleteThread(room, th)
+	case 1, 2:
+		return fake.DeleteComment(room, th, last) // with the last one goes the thread
+	case 3:
+		return fake.SetResolved(room, th, n%2 == 0, "u")
+	case 4:
+		return fake.AddReaction(room, th, last, "👍", fmt.Sprint("user ", n))
+	case 5:
+		return fake.EditComment(room, th, last, fmt.Sprint("edited ", n))
+	default:
+		_, err := fake.CreateComment(room, th, liveblockstest.Comment{UserID: "u", Text: fmt.Sprint("written ", n)})
+		return err
+	}
+}
+
+// come lets somebody enter a room, or leave it if he is there.
+func come(fake *liveblockstest.Server, room string, connection int64) error {
+	if slices.ContainsFunc(fake.Connections(room), func(c liveblockstest.Connection) bool { return c.ID == connection }) {
+		return fake.Leave(room, connection)
+	}
+	return fake.Enter(room, liveblockstest.Connection{ID: connection, UserID: fmt.Sprint("user ", connection)})
+}
+
+// wantSessions checks that a room's sessions are what its events say, apart from
+// ends that nobody told of.
+func (b *bench) wantSessions(t *rapid.T, id string, events []mirror.Event) {
+	type session struct {
+		enter, leave time.Time
+		leaveEvent   string
+	}
+	told := func(list []mirror.UserSession) map[string]session {
+		out := make(map[string]session)
+		for _, s := range list {
+			one := session{enter: s.EnterTime}
+			if s.End == mirror.SessionLeft {
+				one.leave, one.leaveEvent = s.LeaveTime, s.LeaveEventID
+			}
+			out[s.ID] = one
+		}
+		return out
+	}
+	want, got := told(presence.Fold(nil, events).Upserts), told(b.sessions(id))
+	if !maps.Equal(want, got) {
+		t.Fatalf("sessions of %q = %+v; want %+v", id, got, want)
+	}
 }
 
 // wantEqual checks that the mirror of a room is what the API returns.
@@ -209,6 +298,14 @@ func (b *bench) wantEqual(t *rapid.T, id string, deleted bool) {
 		want, _ := b.fake.Ydoc(id, "")
 		if ydoc, err := b.store.Document(b.Context(), ydocOf(id, ""), false); err != nil || string(ydoc.Content) != string(want) || ydoc.Freshness.Stale {
 			t.Fatalf("Yjs document of %q = %q, %v; want %q; task: %+v", id, ydoc.Content, err, want, b.task(ydocOf(id, "")))
+		}
+		b.wantUsers(id)
+		for _, th := range []string{"th_0", "th_1"} {
+			if _, lives := b.fake.ThreadSource(id, th); lives {
+				b.wantThread(id, th)
+			} else if got, ok := b.thread(id, th, false); ok {
+				t.Fatalf("thread %q of %q = %+v; want none; task: %+v", th, id, got, b.task(threadOf(id, th)))
+			}
 		}
 	case known && (!deleted || room.Freshness.DeleteTime.IsZero()):
 		t.Fatalf("room %q = %+v; want a tombstone; task: %+v", id, room, b.task(roomOf(id)))

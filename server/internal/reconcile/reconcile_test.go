@@ -590,9 +590,20 @@ func TestNoTransactionIsOpenDuringACall(t *testing.T) {
 		for endpoint, kind := range map[liveblockstest.Endpoint]string{
 			liveblockstest.EndpointRoom:    liveblockstest.RoomDeleted,
 			liveblockstest.EndpointStorage: liveblockstest.StorageUpdated,
+			liveblockstest.EndpointThread:  liveblockstest.CommentEdited,
+			liveblockstest.EndpointInbox:   liveblockstest.NotificationSent,
 		} {
-			h := b.hold("r", endpoint)
-			b.deliver(r, event(kind, "r"))
+			room := "r"
+			ev := event(kind, room)
+			switch kind {
+			case liveblockstest.CommentEdited:
+				ev.ThreadID = "th"
+			case liveblockstest.NotificationSent:
+				room = "" // a user's inbox is in no room
+				ev.UserID, ev.InboxNotificationID = "u", "in"
+			}
+			h := b.hold(room, endpoint)
+			b.deliver(r, ev)
 			b.arrived(h)
 			looks, waiting, open := 0, 0, map[string]int{}
 			next := time.Now()
@@ -819,10 +830,30 @@ func TestUnknownKind(t *testing.T) {
 			t.Fatalf("Refresh of an unknown kind = %v; want REFRESH_FAILED", err)
 		}
 		b.wantState(strange, mirror.TaskFailed, "")
+		sweep := mirror.Resource{Project: project, Kind: mirror.KindSweep} // nobody does it here
+		if err := r.pool.Refresh(t.Context(), sweep); !fault.Is(err, fault.ReasonRefreshFailed) {
+			t.Fatalf("Refresh of a sweep = %v; want REFRESH_FAILED", err)
+		}
 		b.edited(r, "r", lson("2"))
 		b.quiet()
 		b.wantDocument("r", lson("2"))
 	})
+}
+
+// The sweep is somebody else's, and needs no room.
+func TestSweepIsHandedOn(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("refused")
+	var got mirror.Lease
+	r := reconcile.New(reconcile.Config{Sweep: func(_ context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		got = lease
+		return mirror.Applied{Generation: 7}, refused
+	}})
+	lease := mirror.Lease{Resource: mirror.Resource{Project: project, Kind: mirror.KindSweep}, Generation: 7}
+	applied, err := r.Do(t.Context(), lease)
+	if applied.Generation != 7 || !errors.Is(err, refused) || got.Resource != lease.Resource || got.Generation != 7 {
+		t.Fatalf("Do = %+v, %v with %+v; want what the sweep says", applied, err, got)
+	}
 }
 
 var _ queue.Handler = (*reconcile.Reconciler)(nil).Do

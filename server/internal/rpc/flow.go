@@ -112,8 +112,8 @@ func showFlow(doc *mirror.Document, f *flow.Flow) *mirrorv1.Flow {
 		ProjectId:  string(doc.Project),
 		RoomId:     string(doc.Room),
 		StorageKey: f.StorageKey,
-		NodeCount:  int32(min(len(f.Nodes), math.MaxInt32)), //nolint:gosec // bounded
-		EdgeCount:  int32(min(len(f.Edges), math.MaxInt32)), //nolint:gosec // bounded
+		NodeCount:  int32(min(len(f.Nodes), math.MaxInt32)),
+		EdgeCount:  int32(min(len(f.Edges), math.MaxInt32)),
 		Freshness:  showFreshness(doc.Freshness, &doc.SHA256),
 	}
 }

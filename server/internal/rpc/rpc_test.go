@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -34,7 +35,12 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// withServers runs tests around the life of the database servers.
+type withServers struct{ m *testing.M }
+
+func (w withServers) Run() int { return dbtest.Run(w.m) }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
 
 const project = mirror.ProjectID("default")
 

@@ -117,6 +117,20 @@ func TestStateSucceed(t *testing.T) {
 			store.State{Generation: 4, Applied: 3, DeleteGeneration: 4, Due: now, FetchTime: fetched},
 		},
 		{
+			"nothing is left to wait in the background",
+			store.State{Generation: 3, Due: now, Background: true},
+			mirror.Lease{Generation: 3},
+			settle,
+			store.State{Generation: 3, Applied: 3, FetchTime: fetched},
+		},
+		{
+			"what came in meanwhile is as urgent as it was asked for",
+			store.State{Generation: 4, Due: now, Background: true},
+			mirror.Lease{Generation: 3},
+			settle,
+			store.State{Generation: 4, Applied: 3, Due: now, FetchTime: fetched, Background: true},
+		},
+		{
 			"the room was quieted meanwhile",
 			store.State{Generation: 5, Applied: 5},
 			mirror.Lease{Generation: 3},
@@ -126,6 +140,17 @@ func TestStateSucceed(t *testing.T) {
 	} {
 		if d := cmp.Diff(c.want, c.before.Succeed(c.lease, fetched, now, c.settle)); d != "" {
 			t.Errorf("Succeed, %s (-want +got):\n%s", c.what, d)
+		}
+	}
+}
+
+func TestStateUnfinished(t *testing.T) {
+	t.Parallel()
+	for _, s := range []store.State{{Generation: 3, Applied: 3}, {Generation: 4, Applied: 3, Due: now.Add(time.Hour)}} {
+		want := s
+		want.Due = now
+		if d := cmp.Diff(want, s.Unfinished(now)); d != "" {
+			t.Errorf("Unfinished (-want +got):\n%s", d)
 		}
 	}
 }

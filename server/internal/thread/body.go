@@ -187,30 +187,33 @@ func markdownLine(line []inline) string {
 		}
 	}
 	w.marks(0, false)
-	return w.String()
+	return w.out.String()
 }
 
 // following returns the character that comes after the italic text that line begins
 // with, or a space.
 func following(line []inline) rune {
-	for i, in := range line {
+	last := ' '
+	for _, in := range line {
 		if in.href != "" {
 			break
 		}
-		if in.marks&italic == 0 {
-			if r, _ := utf8.DecodeLastRuneInString(line[i-1].text); unicode.IsSpace(r) {
+		blank := strings.TrimSpace(in.text) == ""
+		if in.marks&italic == 0 && !blank {
+			if unicode.IsSpace(last) {
 				break
 			}
-			r, _ := utf8.DecodeRuneInString(in.text)
-			return r
+			first, _ := utf8.DecodeRuneInString(in.text)
+			return first
 		}
+		last, _ = utf8.DecodeLastRuneInString(in.text)
 	}
 	return ' '
 }
 
 // markdown writes a paragraph.
 type markdown struct {
-	strings.Builder
+	out strings.Builder
 	// begin says that a line begins here.
 	begin bool
 	// last is the last character that was written.
@@ -228,7 +231,7 @@ type openMark struct {
 
 func (w *markdown) write(s string) {
 	if s != "" {
-		w.WriteString(s)
+		w.out.WriteString(s)
 		w.last, _ = utf8.DecodeLastRuneInString(s)
 		w.begin = false
 	}

@@ -226,8 +226,10 @@ func TestParseReactions(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []mirror.Reaction{
-		{Emoji: "👍", UserID: "bob", CreateTime: when}, {Emoji: "👍", UserID: "Bob", CreateTime: when},
-		{Emoji: "🎉", UserID: "bob"}, {Emoji: "🎉", UserID: "eve"},
+		{Emoji: "👍", UserID: "bob", CreateTime: when},
+		{Emoji: "👍", UserID: "Bob", CreateTime: when},
+		{Emoji: "🎉", UserID: "bob"},
+		{Emoji: "🎉", UserID: "eve"},
 	}
 	if diff := cmp.Diff(want, got.Reactions); diff != "" {
 		t.Errorf("Reactions (-want +got):\n%s", diff)
@@ -251,8 +253,10 @@ func TestParseMentions(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []mirror.Mention{
-		{Kind: "user", ID: "bob"}, {Kind: "group", ID: "bob"},
-		{Kind: "group", ID: "g", UserIDs: []string{"u1", "u2", "u3"}}, {Kind: "user", ID: "eve"},
+		{Kind: "user", ID: "bob"},
+		{Kind: "group", ID: "bob"},
+		{Kind: "group", ID: "g", UserIDs: []string{"u1", "u2", "u3"}},
+		{Kind: "user", ID: "eve"},
 	}
 	if diff := cmp.Diff(want, got.Mentions); diff != "" {
 		t.Errorf("Mentions (-want +got):\n%s", diff)

@@ -506,6 +506,7 @@ func must(b []byte, err error) []byte {
 // tries counts, so that what else the machine does cannot fail the test; the race
 // detector makes it up to 20 times slower.
 func TestBigDocumentIsReadInTime(t *testing.T) {
+	t.Parallel()
 	limit := 20 * time.Millisecond
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		limit *= 20

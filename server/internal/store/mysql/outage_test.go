@@ -205,7 +205,7 @@ func TestCommitLoses(t *testing.T) {
 	}
 	p.next.Store(int32(loses))
 	applied, err := s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0)
-	if err != nil || !applied.Changed || len(applied.Woken) != 2 {
+	if err != nil || !applied.Changed || len(applied.Woken) != len(mirror.RoomKinds()) {
 		t.Fatalf("ApplyRoom that loses once = %+v, %v; want it run again", applied, err)
 	}
 	entries, err := s.Changes(t.Context(), lease.Resource.Bucket(), 0, 10)

@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // inViews is a form that views may use: a server that does not know it goes without
@@ -63,7 +66,16 @@ func statements(t *testing.T) map[string]string {
 	all := map[string]string{
 		"MigrationSQL":    MigrationSQL(),
 		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "raiseSQL": raiseSQL(2), "requestSQL": requestSQL(2),
-		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2),
+		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2), "roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2),
+		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
+		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL, "raiseListedSQL": raiseListedSQL(2),
+		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2), "deleteOfThreadsSQL": deleteOfThreadsSQL("mirror_comment")(2),
+	}
+	for _, t := range tables {
+		all["write SQL of "+t.name] = t.sql(2)
+	}
+	for what, f := range lists() {
+		all["list of "+what] = f.text
 	}
 	v := versionQueries{}
 	for _, text := range []string{
@@ -83,6 +95,62 @@ func statements(t *testing.T) map[string]string {
 		all[file] = string(b)
 	}
 	return all
+}
+
+// tables are those whose rows are written by lists.
+var tables = []table{
+	unfoldedTable, sessionTable, activeUserTable, notificationTable, threadTable, commentTable, reactionTable, attachmentTable, mentionTable,
+}
+
+type list struct {
+	text string
+	args []any
+}
+
+// lists are the statements whose text depends on the filter: with nothing in it,
+// with each that chooses the index, and with all of it.
+func lists() map[string]list {
+	now := time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC)
+	yes := true
+	out := make(map[string]list)
+	add := func(what, text string, args []any) { out[what] = list{text, args} }
+	for what, f := range map[string]store.SessionFilter{
+		"sessions": {}, "sessions by room": {Room: "r"}, "sessions by user": {User: "u"},
+		"sessions by all": {Room: "r", User: "u", Open: true, From: now, To: now, AfterTime: now, AfterID: "e"},
+	} {
+		f.Project, f.Limit = "default", 20
+		text, args := userSessionsSQL(f)
+		add(what, text, args)
+	}
+	for what, f := range map[string]store.NotificationFilter{
+		"notifications": {}, "notifications by room": {Room: "r"}, "notifications by user": {User: "u"},
+		"notifications by all": {Room: "r", User: "u", Channel: "c", Kind: "k", Thread: "t", From: now, To: now, AfterTime: now, AfterID: "e"},
+	} {
+		f.Project, f.Limit = "default", 20
+		text, args := notificationsSQL(f)
+		add(what, text, args)
+	}
+	for what, f := range map[string]store.ThreadFilter{
+		"threads": {}, "threads by room": {Room: "r"}, "threads by author": {Author: "u"}, "threads by mention": {Mentioned: "u"},
+		"threads by all": {
+			Room: "r", Resolved: &yes, Metadata: map[string]string{"a": "b"}, Author: "u", Mentioned: "u", UpdatedSince: now, AfterRoom: "r", AfterID: "t",
+		},
+	} {
+		f.Project, f.Limit = "default", 20
+		text, args := threadsSQL(f)
+		add(what, text, args)
+	}
+	for what, f := range map[string]store.CommentFilter{
+		"comments": {}, "comments by room": {Room: "r"}, "comments by author": {Author: "u"}, "comments by mention": {Mentioned: "u"},
+		"comments by all": {
+			Room: "r", Thread: "t", Author: "u", Mentioned: "u", UpdatedSince: now, AfterRoom: "r", AfterThread: "t", AfterTime: now, AfterID: "c",
+		},
+	} {
+		f.Project, f.Limit = "default", 20
+		text, args := commentsSQL(f)
+		add(what, text, args)
+	}
+	return out
 }
 
 func TestPortableSQL(t *testing.T) {
@@ -136,10 +204,10 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 	overProject := map[string]bool{
 		"EventsByTime": true, "EventsByRoom": true, "EventsByUser": true, "Rooms": true, "Documents": true, "TaskList": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "CountPending": true, "CountFailed": true, "OldestDue": true,
-		"Project": true, "PinProject": true, "Pause": true,
+		"Project": true, "PinProject": true, "Pause": true, "Sweep": true, "WriteSweep": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
-	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket = |\bwhere \(bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
+	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket = |\bwhere \((\w\.)?bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
 	seen := 0
 	check := func(name, text string) {
 		seen++
@@ -172,7 +240,7 @@ func TestTablesBeginWithTheirBucket(t *testing.T) {
 	}
 	for _, m := range found {
 		switch m[1] {
-		case "mirror_schema_version", "mirror_schema_lock", "mirror_project": // not sharded
+		case "mirror_schema_version", "mirror_schema_lock", "mirror_project", "mirror_sweep": // not sharded
 		default:
 			if !strings.Contains(m[2], "primary key (bucket") {
 				t.Errorf("the key of %s does not begin with its bucket", m[1])

@@ -279,8 +279,8 @@ func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Cou
 		if row.Background {
 			counts.Background = row.N
 		}
-		if counts.OldestDue.IsZero() || row.Oldest.Before(counts.OldestDue) {
-			counts.OldestDue = row.Oldest.UTC()
+		if oldest, _ := row.Oldest.(time.Time); counts.OldestDue.IsZero() || oldest.Before(counts.OldestDue) {
+			counts.OldestDue = oldest.UTC()
 		}
 	}
 	return counts, nil

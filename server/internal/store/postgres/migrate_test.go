@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +114,64 @@ func TestMigrateAtOnce(t *testing.T) {
 	}
 	if err := open(t, postgres.Config{URL: url}).Ping(t.Context()); err != nil {
 		t.Fatalf("Ping = %v; want nil", err)
+	}
+}
+
+// What was stored by the version before goes on: its tasks are due, its rooms and
+// documents are read, and what they have now is added to them.
+func TestMigrateFromTheVersionBefore(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	url := migratedDatabase(t)
+	s, conn := open(t, postgres.Config{URL: url}), connect(t, url)
+	fill(t, s, now)
+	room := mirror.Resource{Project: "default", Room: "living", Kind: mirror.KindRoom}
+	before, err := s.Room(t.Context(), room, false)
+	if err != nil {
+		t.Fatalf("Room = %v", err)
+	}
+	if _, err := s.Request(t.Context(), []mirror.Request{{Resource: room}}, now); err != nil {
+		t.Fatalf("Request = %v", err)
+	}
+	mustExec(t, conn, `do $$
+		declare name text;
+		begin
+			foreach name in array array['unfolded_event', 'thread', 'comment', 'comment_reaction', 'comment_attachment', 'comment_mention',
+				'active_user', 'user_session', 'notification', 'sweep']
+			loop
+				execute format('drop table mirror_%s', name);
+			end loop;
+		end $$`)
+	mustExec(t, conn, "alter table mirror_resource_state drop column background") // and its index
+	mustExec(t, conn, "create index mirror_resource_state_by_due on mirror_resource_state (project_id, due_time) where due_time is not null")
+	mustExec(t, conn, "delete from mirror_schema_version where version_id = 2")
+	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
+		t.Fatalf("Ping with the schema before = %v; want %v", err, store.ErrSchemaBehind)
+	}
+	if log := migrate(t, url); strings.Count(log, "migration applied") != 1 {
+		t.Fatalf("log of Migrate = %q; want one migration applied", log)
+	}
+	s = open(t, postgres.Config{URL: url}) // sessions remember how tables were
+	list, err := s.Due(t.Context(), "default", now, 100)
+	if err != nil || !slices.Contains(list.Resources, room) || len(list.Background) != 0 {
+		t.Fatalf("Due = %+v, %v; want the room, and nothing in the background", list, err)
+	}
+	after, err := s.Room(t.Context(), room, false)
+	before.Freshness.Stale = true
+	if d := cmp.Diff(before, after); err != nil || d != "" {
+		t.Fatalf("Room = %v (-before +after):\n%s", err, d)
+	}
+	threads := mirror.Resource{Project: "default", Room: "living", Kind: mirror.KindThread}
+	if _, err := s.Request(t.Context(), []mirror.Request{{Resource: threads}}, now); err != nil {
+		t.Fatalf("Request = %v", err)
+	}
+	lease, err := s.Claim(t.Context(), threads, [16]byte{1}, now, time.Minute)
+	if err != nil {
+		t.Fatalf("Claim = %v", err)
+	}
+	applied, err := s.ApplyThreads(t.Context(), lease, mirror.ThreadList{FetchTime: now, Threads: []mirror.Thread{{ID: "th_1"}}}, now, 0)
+	if err != nil || !applied.Changed {
+		t.Fatalf("ApplyThreads = %+v, %v; want the thread stored", applied, err)
 	}
 }
 

@@ -141,7 +141,7 @@ func (s *Store) SessionsOf(ctx context.Context, r mirror.Resource, connections [
 	}
 	out := make([]mirror.UserSession, 0, len(rows))
 	for _, row := range rows {
-		out = append(out, sessionOf(dbq.MirrorUserSession(row)))
+		out = append(out, sessionOf(row))
 	}
 	return out, nil
 }

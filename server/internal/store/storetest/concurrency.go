@@ -290,7 +290,8 @@ func tombstoneRace(e *env) {
 	e.Logf("%d documents were applied before the deletion, %d refused after it", applied, refused)
 }
 
-// source plays Liveblocks: rooms that come, change and go, and a document each.
+// source plays Liveblocks: rooms that come, change and go, with a document each,
+// and a thread that does so too.
 type source struct {
 	mu    sync.Mutex
 	rooms map[mirror.RoomID]sourceRoom
@@ -301,6 +302,16 @@ type sourceRoom struct {
 	born     time.Time
 	version  int
 	document int
+	// thread is its version, below zero if it is deleted.
+	thread int
+}
+
+// threads are what the list of threads shows.
+func (r sourceRoom) threads() []mirror.Thread {
+	if r.thread <= 0 {
+		return nil
+	}
+	return []mirror.Thread{threadIn("th", r.thread, commentIn("cm", r.thread))}
 }
 
 func (s *source) get(id mirror.RoomID) sourceRoom {
@@ -342,7 +353,7 @@ func converge(e *env) {
 			r := src.rooms[room]
 			switch n := rng.IntN(10); {
 			case !r.lives:
-				r = sourceRoom{lives: true, born: now, version: r.version + 1, document: r.document + 1}
+				r = sourceRoom{lives: true, born: now, version: r.version + 1, document: r.document + 1, thread: max(r.thread, -r.thread) + 1}
 				hints = []mirror.Hint{hintAt(roomOf(room)), hintAt(storageOf(room))}
 			case n == 0:
 				r.lives = false
@@ -350,6 +361,14 @@ func converge(e *env) {
 			case n < 3:
 				r.version++
 				hints = []mirror.Hint{hintAt(roomOf(room))}
+			case n == 3:
+				r.thread = -max(r.thread, -r.thread)
+				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, {Resource: threadOf(room, "th"), Deleted: true}}
+			case n == 4:
+				r.thread = max(r.thread, -r.thread) + 1
+				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, hintAt(threadOf(room, "th"))}
+			case n == 5:
+				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, hintAt(threadOf(room, ""))}
 			default:
 				r.document++
 				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, hintAt(storageOf(room))}
@@ -401,8 +420,12 @@ func converge(e *env) {
 			_, err = s.ApplyRoom(e.ctx(), lease, mirror.RoomContent{
 				FetchTime: fetchTime, CreateTime: got.born, Source: fmt.Appendf(nil, `{"version":%d}`, got.version),
 			}, now, settle)
+		case r.Kind == mirror.KindThread && r.ID == "":
+			_, err = s.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: fetchTime, Threads: got.threads()}, now, settle)
+		case r.Kind == mirror.KindThread && got.thread <= 0:
+			_, err = s.ApplyThreadMissing(e.ctx(), lease, now, settle)
 		case r.Kind == mirror.KindThread:
-			_, err = s.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: fetchTime}, now, settle)
+			_, err = s.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: fetchTime, Thread: got.threads()[0]}, now, settle)
 		default:
 			_, err = s.ApplyDocument(e.ctx(), lease, mirror.DocumentContent{
 				FetchTime: fetchTime, Content: fmt.Appendf(nil, `{"document":%d}`, got.document), DeriveVersion: 1,
@@ -500,8 +523,17 @@ func (e *env) wantMirrorOf(src *source) {
 		e.want("the mirror of "+string(id), got, []string{
 			fmt.Sprintf(`{"version":%d}`, want.version), want.born.Format(time.RFC3339Nano), fmt.Sprintf(`{"document":%d}`, want.document),
 		})
-		if room.Freshness.Stale || doc.Freshness.Stale {
-			e.Fatalf("%s = %+v, %+v; want nothing stale when the queue is empty", id, room.Freshness, doc.Freshness)
+		t, err := e.Thread(e.ctx(), threadOf(id, "th"), false)
+		switch {
+		case want.thread > 0:
+			e.must("Thread", err)
+			e.want("the thread of "+string(id), string(t.Source), string(want.threads()[0].Source))
+			e.want("its comments", e.tables(threadOf(id, "th")).Comments, commentRows(id, want.threads()[0]))
+		case err == nil && t.Freshness.MissingSince.IsZero():
+			e.Fatalf("the thread of %s is gone at the source and neither deleted nor missing in the mirror: %+v", id, t)
+		}
+		if room.Freshness.Stale || t.Freshness.Stale || doc.Freshness.Stale {
+			e.Fatalf("%s = %+v, %+v, %+v; want nothing stale when the queue is empty", id, room.Freshness, doc.Freshness, t.Freshness)
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (b base) children(ctx context.Context, r mirror.Resource, set string) error
 }
 
 func mutants() []mutant {
-	return []mutant{
+	return append(historyMutants(), []mutant{
 		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"}, func(b base) store.Store { return &dropsChange{b} }},
 		{"shows a change after later ones", []string{"reader that follows writers misses nothing"}, func(b base) store.Store { return &lateChange{base: b} }},
 		{"lists changes backwards", []string{"changes come in order from a number on"}, func(b base) store.Store { return &backwardChanges{b} }},
@@ -100,7 +100,16 @@ func mutants() []mutant {
 		{"never says stale", []string{"stale is told"}, func(b base) store.Store { return &neverStale{b} }},
 		{"sorts like people", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &sortsFolded{b} }},
 		{"takes no project for every project", []string{"nothing shows in another project"}, func(b base) store.Store { return &widens{b} }},
-	}
+		{"keeps the comments of the version before", []string{"changed thread is written anew with its comments"}, func(b base) store.Store { return &keepsComments{b} }},
+		{"rewrites a thread that is unchanged", []string{"unchanged thread moves its times alone"}, func(b base) store.Store { return &rewritesThreads{b} }},
+		{"tidies the JSON of threads", []string{"thread source is kept byte for byte"}, func(b base) store.Store { return &tidiesThreads{b} }},
+		{"deletes a thread on a 404 alone", []string{"404 of a thread alone deletes nothing"}, func(b base) store.Store { return &deletesThreadAlone{b} }},
+		{"ignores the epoch of a thread", []string{"thread fetched in another incarnation"}, func(b base) store.Store { return &ignoresThreadEpoch{b} }},
+		{"deletes what a list lacks", []string{"list raises threads that it lacks"}, func(b base) store.Store { return &believesLists{b} }},
+		{"takes what a list shows for what is stored", []string{"list raises threads that differ"}, func(b base) store.Store { return &ignoresLists{b} }},
+		{"shows deleted comments", []string{"deleted comment stays in its thread", "comments by filter"}, func(b base) store.Store { return &showsDeletedComments{b} }},
+		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
+	}...)
 }
 
 // caseNamed finds a case in the suite.
@@ -583,4 +592,95 @@ func (m *widens) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 		f.Project = project
 	}
 	return m.Store.Rooms(ctx, f)
+}
+
+type keepsComments struct{ base }
+
+func (m *keepsComments) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	old, err := m.Stored(ctx, lease.Resource)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return mirror.Applied{}, err
+	}
+	content.Thread.Comments = append(slices.Clone(content.Thread.Comments), old.Comments...) // of two with one id the first counts
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type rewritesThreads struct{ base }
+
+func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if err := m.Distrust(ctx, lease.Resource); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type tidiesThreads struct{ base }
+
+func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	var b bytes.Buffer
+	if json.Compact(&b, content.Thread.Source) == nil {
+		content.Thread.Source = b.Bytes()
+	}
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type deletesThreadAlone struct{ base }
+
+func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
+		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyThreadMissing(ctx, lease, now, settle)
+}
+
+type ignoresThreadEpoch struct{ base }
+
+func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
+		lease.Epoch = room.Epoch
+	}
+	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+}
+
+type believesLists struct{ base }
+
+func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyThreads(ctx, lease, list, now, settle)
+	for _, r := range applied.Woken {
+		if !slices.ContainsFunc(list.Threads, func(t mirror.Thread) bool { return t.ID == r.ID }) {
+			_, errDelete := m.d.sql.Exec(ctx, "update mirror_thread set delete_time = ? where room_id = ? and thread_id = ?", now, string(r.Room), r.ID)
+			err = errors.Join(err, errDelete)
+		}
+	}
+	return applied, err
+}
+
+type ignoresLists struct{ base }
+
+func (m *ignoresLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	list.Threads = slices.Clone(list.Threads)
+	for i := range list.Threads {
+		r := lease.Resource
+		r.ID = list.Threads[i].ID
+		if old, err := m.Stored(ctx, r); err == nil {
+			list.Threads[i].SHA256 = old.SHA256
+		}
+	}
+	return m.Store.ApplyThreads(ctx, lease, list, now, settle)
+}
+
+type showsDeletedComments struct{ base }
+
+func (m *showsDeletedComments) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
+	f.Deleted = true
+	return m.Store.Comments(ctx, f)
+}
+
+type findsGroups struct{ base }
+
+func (m *findsGroups) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
+	if f.Mentioned == "design" {
+		f.Mentioned = "erin"
+	}
+	return m.Store.Threads(ctx, f)
 }

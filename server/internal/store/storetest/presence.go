@@ -28,6 +28,7 @@ var presenceCases = []testCase{
 	{"absent users end their sessions", absentSessions},
 	{"deleted room ends its sessions", sessionsRoomDeleted},
 	{"404 alone ends no session", sessionsRoomMissing},
+	{"end that was inferred during a fold stays", sessionsInferred},
 	{"what outlasts a room is neither quieted nor raised with it", lastingKinds},
 	{"what outlasts a room needs none", lastingNeedsNoRoom},
 	{"info is kept byte for byte", userInfo},
@@ -181,6 +182,10 @@ func foldWaits(e *env) {
 		e.Fatalf("Event = %+v, %v; want it recorded as well", ev, err)
 	}
 	e.wantState(r, mirror.TaskPending)
+	// One that was folded does not wait once more because it is delivered once more.
+	e.applySessions(r, mirror.SessionFold{Folded: []string{a.Event.ID, other.Event.ID}})
+	e.accept(a, other)
+	e.want("what waits of what was folded", e.unfolded(r, 10), []mirror.Event{})
 }
 
 func foldOrder(e *env) {
@@ -688,6 +693,23 @@ func sessionsRoomMissing(e *env) {
 	e.raise(roomOf("room"))
 	e.applyMissing(e.claim(roomOf("room")))
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{open})
+}
+
+func sessionsInferred(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	absent, deleted := e.session("room", "msg_absent", 1), e.session("room", "msg_deleted", 2)
+	absent.EnterTime = e.now.Add(-time.Hour)
+	deleted.EnterTime = e.now.Add(-time.Second)
+	e.upsertSessions(absent, deleted)
+	e.mirrorUsers("room")
+	e.pass(time.Second)
+	e.deleteRoom("room")
+	// The fold has read both while they were open, and learned more about them.
+	absent.UserID, deleted.UserID = "bob", "bob"
+	e.upsertSessions(absent, deleted)
+	absent.LeaveTime, absent.End = e.now.Add(-time.Second), mirror.SessionAbsent
+	deleted.LeaveTime, deleted.End = e.now, mirror.SessionRoomDeleted
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{deleted, absent})
 }
 
 func lastingKinds(e *env) {

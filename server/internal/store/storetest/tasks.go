@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -45,6 +46,7 @@ var taskCases = []testCase{
 	{"parked child waits for its room", park},
 	{"park leaves a pending room alone", parkPendingRoom},
 	{"park of a room never heard of", parkUnknownRoom},
+	{"child wanted at once brings its room to the fore", parkHastens},
 	{"park after the room came", parkLate},
 	{"event on a parked child", parkedRaised},
 	{"parked child of a room that is not there", parkedQuiet},
@@ -689,6 +691,36 @@ func parkUnknownRoom(e *env) {
 	e.want("Park", applied, mirror.Applied{Woken: []mirror.Resource{roomOf("room")}})
 	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
 	e.claim(storageOf("room"))
+}
+
+func parkHastens(e *env) {
+	for what, end := range map[string]func(lease mirror.Lease) mirror.Applied{
+		"parked":    e.park,
+		"not found": e.applyMissing,
+	} {
+		room, child := roomOf(mirror.RoomID(what)), storageOf(mirror.RoomID(what))
+		if what == "not found" {
+			e.mirrorRoom(room.Room, e.roomContent(`{}`))
+		}
+		e.request(mirror.Request{Resource: room, Background: true})
+		task := e.task(room)
+		e.raise(child)
+		applied := end(e.claim(child))
+		e.want("resources woken by a child "+what, applied.Woken, []mirror.Resource{room})
+		e.want("task of the room", e.task(room), task) // it was due already
+		if list := e.dueList(10); !slices.Contains(list.Resources, room) {
+			e.Fatalf("Due = %+v; want the room of a child %s among what is wanted at once", list, what)
+		}
+		if lease := e.claim(room); lease.Background {
+			e.Fatalf("lease of the room = %+v; want it in the fore", lease)
+		}
+		// A child in the background hastens nothing.
+		quiet := ydocOf(room.Room)
+		e.request(mirror.Request{Resource: quiet, Background: true})
+		lease := e.claim(quiet)
+		lease.Background = true
+		e.want("resources woken by a child in the background", end(lease).Woken, []mirror.Resource(nil))
+	}
 }
 
 func parkLate(e *env) {

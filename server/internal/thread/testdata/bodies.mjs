@@ -36,8 +36,9 @@ async function make(seed, count) {
   const special = ["*", "_", "~", "`", "``", "#", "+", "-", ">", "<b>", "&amp;", "&", "|", "[x]", "!", "(", ")", "{", "}", "1.", ".", ":", "=", "\\", "\\*", "a", "b", " ", "👋"];
 
   // Next to a letter Markdown only takes markers around letters, and asterisks of two
-  // marks are ambiguous there, so such text stands apart. marked itself looks for
-  // markers and escapes within code.
+  // marks are ambiguous there, so such text stands apart. marked looks for markers and
+  // escapes within code, at least if that has backticks or marks of its own, and takes
+  // for markers what CommonMark does not if marks are nested around punctuation.
   const core = () => pick(letter, () => letter() + string(int(4), ...special, "\n") + letter(), () => " " + string(1 + int(4), ...special, "\n", "\n\n", "  ") + " ")();
   const marked = () => Object.fromEntries(marks.filter(() => random() < 0.3).map((m) => [m, random() < 0.9]));
   const urls = {
@@ -51,10 +52,17 @@ async function make(seed, count) {
   const mention = () => ({ type: "mention", ...pick({ kind: "user" }, { kind: "group", userIds: ["u"] }, {}), id: pick("bob", "a_b", "*", "") });
   const text = () => {
     const t = { text: core(), ...marked() };
-    if (t.code && (t.bold || t.italic || t.strikethrough)) t.text = t.text.replace(/[`*_~\\]/g, "x");
-    return marks.filter((m) => t[m]).length > 1 ? { ...t, text: ` ${t.text} ` } : t;
+    if (t.code) t.text = t.text.replace(t.bold || t.italic || t.strikethrough ? /[`*_~\\]/g : /[`\\]/g, "x");
+    return t;
   };
-  const wild = () => pick(text, text, text, () => ({ text: " " }), link, mention)();
+  const few = (t) => marks.filter((m) => t[m]).length < 2;
+  const apart = (t) => ({ ...t, text: ` ${letter()}${t.text.replace(/\n/g, " ")}${letter()} ` });
+  const texts = () => {
+    const t = text();
+    if (few(t)) return t.text.startsWith(" ") ? [{ text: "x" }, t, { text: "x" }] : [t];
+    return [{ text: "x" }, apart(t), ...Array.from({ length: int(3) }, () => apart(text())), { text: "x" }];
+  };
+  const wild = () => pick(texts, texts, texts, () => [{ text: " " }], () => [link()], () => [mention()])();
 
   // What both write alike: marks around words that stand apart, and code without
   // other marks or anything to escape.
@@ -66,7 +74,8 @@ async function make(seed, count) {
     const alike = random() < 0.4;
     const content = Array.from({ length: int(3) }, () => ({
       type: "paragraph",
-      children: alike ? [{ text: "It " }, ...Array.from({ length: int(4) }, tame).flat()] : Array.from({ length: int(6) }, wild),
+      children: alike ? [{ text: "It " }, ...Array.from({ length: int(4) }, tame).flat()]
+        : random() < 0.1 ? [{ text: core(), code: true }] : Array.from({ length: int(6) }, wild).flat(),
     }));
     const body = { version: 1, content };
     const seen = content.flatMap((p) => p.children).flatMap((c) => {

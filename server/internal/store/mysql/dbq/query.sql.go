@@ -8,7 +8,6 @@ package dbq
 import (
 	"context"
 	"database/sql"
-	"time"
 )
 
 const changes = `-- name: Changes :many
@@ -80,7 +79,7 @@ func (q *Queries) CountFailed(ctx context.Context, projectID []byte) (int64, err
 }
 
 const countPending = `-- name: CountPending :many
-select background, count(*) as n, cast(min(due_time) as datetime(6)) as oldest
+select background, count(*) as n, min(due_time) as oldest
 from mirror_resource_state
 where project_id = ? and background in (false, true) and due_time is not null
 group by background
@@ -89,7 +88,7 @@ group by background
 type CountPendingRow struct {
 	Background bool
 	N          int64
-	Oldest     time.Time
+	Oldest     interface{}
 }
 
 func (q *Queries) CountPending(ctx context.Context, projectID []byte) ([]CountPendingRow, error) {

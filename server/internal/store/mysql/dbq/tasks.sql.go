@@ -526,9 +526,10 @@ func (q *Queries) Retry(ctx context.Context, arg RetryParams) (int64, error) {
 
 const wakeRoom = `-- name: WakeRoom :execrows
 update mirror_resource_state
-set background = ?, generation = generation + 1, due_time = ?, attempts = 0, fail_time = null
+set background = ?, generation = generation + (due_time is null),
+    attempts = case when due_time is null then 0 else attempts end, fail_time = null, due_time = coalesce(due_time, ?)
 where bucket = ? and project_id = ? and room_id = ?
-    and kind = 1 and resource_id = '' and due_time is null
+    and kind = 1 and resource_id = '' and (due_time is null or background > ?)
 `
 
 type WakeRoomParams struct {
@@ -539,7 +540,9 @@ type WakeRoomParams struct {
 	RoomID     []byte
 }
 
-// A child did not find its room: look at the room, unless that is under way.
+// A child did not find its room: look at the room, unless that is under way, and
+// as soon as the most urgent of those who wait for it needs. Assignments are made
+// from left to right, so the due time is last.
 func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, wakeRoom,
 		arg.Background,
@@ -547,6 +550,7 @@ func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) (int64, erro
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
+		arg.Background,
 	)
 	if err != nil {
 		return 0, err

@@ -74,7 +74,7 @@ limit ?;
 select * from mirror_project where project_id = ?;
 
 -- name: CountPending :many
-select background, count(*) as n, cast(min(due_time) as datetime(6)) as oldest
+select background, count(*) as n, min(due_time) as oldest
 from mirror_resource_state
 where project_id = ? and background in (false, true) and due_time is not null
 group by background;

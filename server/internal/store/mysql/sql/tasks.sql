@@ -98,11 +98,14 @@ where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.
     and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id);
 
 -- name: WakeRoom :execrows
--- A child did not find its room: look at the room, unless that is under way.
+-- A child did not find its room: look at the room, unless that is under way, and
+-- as soon as the most urgent of those who wait for it needs. Assignments are made
+-- from left to right, so the due time is last.
 update mirror_resource_state
-set background = sqlc.arg(background), generation = generation + 1, due_time = sqlc.arg(now), attempts = 0, fail_time = null
+set background = sqlc.arg(background), generation = generation + (due_time is null),
+    attempts = case when due_time is null then 0 else attempts end, fail_time = null, due_time = coalesce(due_time, sqlc.arg(now))
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
-    and kind = 1 and resource_id = '' and due_time is null;
+    and kind = 1 and resource_id = '' and (due_time is null or background > sqlc.arg(background));
 
 -- name: InsertState :execrows
 -- Not "insert ignore", which would also ignore what is wrong with the values.

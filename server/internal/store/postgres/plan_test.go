@@ -1,0 +1,256 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// recorder takes the place of a database and keeps the statement.
+type recorder struct {
+	sql  string
+	args []any
+}
+
+var errRecorded = errors.New("recorded")
+
+func (r *recorder) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	r.sql, r.args = sql, args
+	return pgconn.CommandTag{}, errRecorded
+}
+
+func (r *recorder) Query(_ context.Context, sql string, args ...any) (pgx.Rows, error) {
+	r.sql, r.args = sql, args
+	return nil, errRecorded
+}
+
+func (r *recorder) QueryRow(_ context.Context, sql string, args ...any) pgx.Row {
+	r.sql, r.args = sql, args
+	return oneRow{err: errRecorded}
+}
+
+// sample fills in a value that the tables below can be asked for.
+func sample(name string, v reflect.Value) {
+	now := pgtype.Timestamptz{Time: time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC), Valid: true}
+	switch into := v.Addr().Interface().(type) {
+	case *pgtype.Timestamptz:
+		*into = now
+		return
+	case *[]byte:
+		*into = []byte(`{"n":"1"}`)
+		return
+	}
+	switch v.Kind() { //nolint:exhaustive // the others stay zero, as most filters do
+	case reflect.Slice:
+		one := reflect.New(v.Type().Elem()).Elem()
+		sample(name, one)
+		v.Set(reflect.Append(v, one))
+	case reflect.Struct:
+		for i := range v.NumField() {
+			sample(v.Type().Field(i).Name, v.Field(i))
+		}
+	case reflect.String:
+		switch name {
+		case "ProjectID":
+			v.SetString("default")
+		case "Prefix", "Lower", "Upper", "RoomID", "ThreadID", "ResourceID", "UserID", "EventID":
+			v.SetString("r-8")
+		}
+	case reflect.Int16, reflect.Int32, reflect.Int64:
+		switch name {
+		case "Kind":
+			v.SetInt(2)
+		case "MaxRows":
+			v.SetInt(20)
+		}
+	}
+}
+
+// planNode is what matters of a step of a plan.
+type planNode struct {
+	Type     string     `json:"Node Type"`
+	Relation string     `json:"Relation Name"`
+	Index    string     `json:"Index Name"`
+	Cond     string     `json:"Index Cond"`
+	Plans    []planNode `json:"Plans"`
+}
+
+// walk hands out all steps of a plan.
+func (p planNode) walk(f func(planNode)) {
+	f(p)
+	for _, child := range p.Plans {
+		child.walk(f)
+	}
+}
+
+// No statement reads a whole table. What is done with every event and task finds
+// its rows by all of their key.
+func TestStatementsUseTheirKeys(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url := pgtest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Connect = %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	const when = "timestamptz '2026-03-01' + n * interval '1 second'"
+	for table, columns := range map[string]string{
+		"mirror_room":               "'r-' || n, 1, '', '', null, null, '', null, '', null",
+		"mirror_document":           "'r-' || n, 2, '', 1, '', '', 0, 1",
+		"mirror_resource_state":     "'r-' || n % 1000, n % 8 + 1, 'r-' || n, 1, 0, case when n % 50 = 0 then " + when + " end",
+		"mirror_event":              "'r-' || n, '', 'r-' || n % 500, 'r-' || n % 500, '', '', " + when + ", " + when + ", null, ''",
+		"mirror_unfolded_event":     "'r-' || n % 500, 6, '', 'r-' || n, '', '', null, " + when,
+		"mirror_thread":             "'r-' || n % 500, 'r-' || n, 1, '', '', null, null, false, '', null, null, 0",
+		"mirror_comment":            "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'r-' || n % 100, " + when + ", null, null, '', null, '', '', null",
+		"mirror_comment_reaction":   "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'x', 'r-' || n, null",
+		"mirror_comment_attachment": "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'x', '', '', 0",
+		"mirror_comment_mention":    "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'user', 'r-' || n % 100, ''",
+		"mirror_active_user":        "'r-' || n % 500, n, 1, 'r-' || n, null, null",
+		"mirror_user_session":       "'r-' || n % 500, 'r-' || n, n % 50, 'r-' || n % 100, null, null, " + when + ", null, null, '', case when n % 10 = 0 then '' else 'left' end",
+		"mirror_notification":       "'r-' || n % 500, 'r-' || n % 2000, 'r-' || n, '', '', 'r-' || n % 100, '', '', '', " + when + ", null, null, null, null, null",
+		"mirror_change":             "",
+	} {
+		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " + columns + " from generate_series(1, 6000) n"
+		if table == "mirror_change" {
+			insert = "insert into mirror_change select n % 4, n, 'default', 'r', 2, '', 1, now() from generate_series(1, 6000) n"
+		}
+		if table == "mirror_resource_state" {
+			insert = strings.Replace(insert, table, table+" (bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time)", 1)
+		}
+		if _, err := conn.Exec(t.Context(), insert); err != nil {
+			t.Fatalf("%s = %v", insert, err)
+		}
+	}
+	if _, err := conn.Exec(t.Context(), "vacuum analyze"); err != nil {
+		t.Fatalf("vacuum = %v", err)
+	}
+
+	// The small tables, of which a page is read whatever the plan.
+	small := []string{"mirror_project", "mirror_feed_head", "mirror_sweep"}
+	// Those that touch the state of a resource at every step of its life.
+	hot := []string{
+		"AcceptEvents", "Claim", "Renew", "LockState", "LockLeased", "LockChild", "LockThread", "WriteState", "WriteDocument",
+		"Request", "Retry", "States", "WakeRoom",
+	}
+	record := &recorder{}
+	queries := reflect.ValueOf(dbq.New(record))
+	seen := 0
+	for i := range queries.NumMethod() {
+		name, method := queries.Type().Method(i).Name, queries.Method(i)
+		if name == "WithTx" {
+			continue
+		}
+		args := []reflect.Value{reflect.ValueOf(t.Context())}
+		if method.Type().NumIn() == 2 {
+			arg := reflect.New(method.Type().In(1)).Elem()
+			sample("ProjectID", arg)
+			args = append(args, arg)
+		}
+		method.Call(args)
+		var plan []struct{ Plan planNode }
+		var raw []byte
+		if err := conn.QueryRow(t.Context(), "explain (format json) "+record.sql, record.args...).Scan(&raw); err != nil {
+			t.Errorf("explain %s = %v", name, err)
+			continue
+		}
+		if err := json.Unmarshal(raw, &plan); err != nil {
+			t.Fatalf("Unmarshal = %v", err)
+		}
+		used := make(map[string]bool)
+		plan[0].Plan.walk(func(node planNode) {
+			used[node.Index] = true
+			if node.Type == "Seq Scan" && strings.HasPrefix(node.Relation, "mirror_") && !slices.Contains(small, node.Relation) {
+				t.Errorf("%s reads all of %s", name, node.Relation)
+			}
+			if !slices.Contains(hot, name) || node.Cond == "" || node.Relation != "" && node.Relation != "mirror_resource_state" {
+				return
+			}
+			// The bucket follows from the rest.
+			for _, part := range []string{"(project_id = ", "(room_id = ", "(kind = ", "(resource_id = "} {
+				if strings.HasPrefix(node.Index, "mirror_resource_state") && !strings.Contains(node.Cond, part) {
+					t.Errorf("%s looks for states by %s %s; want all of the key", name, node.Index, node.Cond)
+				}
+			}
+		})
+		if (name == "Due" || name == "NextDue" || name == "Counts") && !used["mirror_resource_state_by_due"] {
+			t.Errorf("%s does not use the index by due time: %s", name, raw)
+		}
+		seen++
+	}
+	if seen < 70 {
+		t.Fatalf("only %d statements were seen", seen)
+	}
+}
+
+// What is due in the background is found behind any number of tasks that are not
+// due yet, and the other way round.
+func TestDueReadsWhatItReturns(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url := pgtest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Connect = %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, sql := range []string{
+		`insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background)
+			select n % 256, 'default', 'r-' || n, 2, '', 1, timestamptz '2026-03-01' + n * interval '1 second', n % 2 = 0
+			from generate_series(1, 20000) n`,
+		"vacuum analyze mirror_resource_state",
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s = %v", sql, err)
+		}
+	}
+	record := &recorder{}
+	_, err = dbq.New(record).Due(t.Context(), dbq.DueParams{
+		ProjectID: "default", Now: at(time.Date(2026, 3, 1, 0, 0, 10, 0, time.UTC)), MaxRows: 100,
+	})
+	if !errors.Is(err, errRecorded) {
+		t.Fatalf("Due = %v", err)
+	}
+	var raw []byte
+	if err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) "+record.sql, record.args...).Scan(&raw); err != nil {
+		t.Fatalf("explain = %v", err)
+	}
+	var plan []struct {
+		Plan struct {
+			Rows int `json:"Actual Rows"`
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+	}
+	if err := json.Unmarshal(raw, &plan); err != nil {
+		t.Fatalf("Unmarshal = %v", err)
+	}
+	// Ten rows and the way to them in the index, twice.
+	if got := plan[0].Plan; got.Rows != 10 || got.Hit+got.Read > 40 {
+		t.Fatalf("Due returns %d rows and reads %d blocks; want 10, and no more than a few each: %s", got.Rows, got.Hit+got.Read, fmt.Sprintf("%.2000s", raw))
+	}
+}
