@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -41,7 +42,7 @@ func furnish(t *testing.T, fake *harness.Fake, room string) (thread string) {
 	}
 	err = fake.CreateRoom(room, liveblockstest.RoomOptions{
 		// Numbers that engines spell in their own ways.
-		Storage:  []byte(`{"liveblocksType":"LiveObject","data":{"n":[1.0,1e2,-0.5,123456789012345678,0.1],"s":"\u00e9\"\\","room":"` + room + `"}}`),
+		Storage:  []byte(`{"liveblocksType":"LiveObject","data":{"n":[1.0,1e2,-0.5,123456789012345678,0.1],"s":"\u00e9\"\\","room":` + strconv.Quote(room) + `}}`),
 		Metadata: map[string]any{"title": room, "tags": []string{"a", "b"}}, OrganizationID: "acme", LastConnectionTime: time.Now(),
 	})
 	if err == nil {
@@ -175,7 +176,7 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 		{"thread source", `update mirror_thread set source_json = '{"type":"thread"}' where room_id = ?`, []string{"content: thread"}},
 		{"thread metadata", `update mirror_thread set metadata = '{"color": "red"}' where room_id = ?`, []string{"derived: thread", "queryable JSON"}},
 		{"thread resolved", `update mirror_thread set resolved = true where room_id = ?`, []string{"derived: thread", "resolved"}},
-		{"comment rows", `delete from mirror_comment where room_id = ?`, []string{"derived: thread", "rows of comments"}},
+		{"comment rows", `delete from mirror_comment where room_id = ?`, []string{"derived: thread", "row of a comment"}},
 		{"a comment too many", `insert into mirror_comment (bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, source_json, plain_text, markdown) ` +
 			`select bucket, project_id, room_id, thread_id, 'cm_extra', 'eve', create_time, source_json, plain_text, markdown from mirror_thread_first where room_id = ?`, []string{"derived: thread", "rows of comments"}},
 		{"comment text", `update mirror_comment set plain_text = 'never said' where room_id = ?`, []string{"derived: thread", "text of a comment"}},

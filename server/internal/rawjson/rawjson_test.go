@@ -70,6 +70,9 @@ func TestMembersAndElements(t *testing.T) {
 	if got := parse(t, `{"a":1,"b":2,"a":3}`).Get("a"); string(got) != "3" {
 		t.Errorf("Get = %s; want the last of the name", got)
 	}
+	if got := parse(t, `{"\u0061":1,"\\u0061":2}`).Get("a"); string(got) != "1" {
+		t.Errorf("Get = %s; want the member whose name is written with an escape", got)
+	}
 	if got := rawjson.Value(nil).Get("a"); !got.IsNull() {
 		t.Errorf("Get of nothing = %s; want nothing", got)
 	}

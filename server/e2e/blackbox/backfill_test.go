@@ -1,0 +1,216 @@
+package blackbox_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+)
+
+const (
+	// backfillRooms are listed on fifty pages, and bring four fetches each.
+	backfillRooms = 5000
+	perRoom       = 4
+	// backfillRate is the set limit of calls a second; a burst of one is allowed.
+	backfillRate = 400
+	// backfillPatience is several times what the limit allows it to take.
+	backfillPatience = 5 * time.Minute
+)
+
+// freeAddr is an address that is not taken now, for a service that has to come back
+// at the same one.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// resident is the memory of a process in bytes.
+func resident(t *testing.T, pid int) int64 {
+	t.Helper()
+	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(mustRead(t, fmt.Sprintf("/proc/%d/status", pid)))
+	if m == nil {
+		t.Fatal("no VmRSS")
+	}
+	kb, err := strconv.ParseInt(string(m[1]), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}
+
+// TestBackfill brings 5,000 rooms that were there before, through a kill, beside live
+// work, at the set rate and in flat memory.
+func TestBackfill(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		fake := harness.NewFake(t)
+		rooms := numbered("room-", backfillRooms)
+		populate(t, fake, rooms...)
+		fetched := func() int {
+			return fake.Calls("", liveblockstest.EndpointRoom) + fake.Calls("", liveblockstest.EndpointStorage) +
+				fake.Calls("", liveblockstest.EndpointYdoc) + fake.Calls("", liveblockstest.EndpointThreads)
+		}
+		// The kill comes while page 31 is on its way.
+		hold := liveblockstest.NewHold()
+		fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointListRooms, Page: 31}, hold.Step())
+
+		o := harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: map[string]string{
+			"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h", "MIRROR_GRPC_ADDR": freeAddr(t), "MIRROR_LEASE_TTL": "2s",
+			"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": strconv.Itoa(backfillRate), "MIRROR_WORKERS": "8", "MIRROR_MIGRATE": "", "MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "5m",
+		}}
+		s := harness.Start(t, o)
+
+		// The command sees all of it, the restart included.
+		ctx, cancel := context.WithTimeout(t.Context(), 2*backfillPatience)
+		defer cancel()
+		watch := harness.Command(ctx, t, map[string]string{"MIRROR_SERVER": s.GRPCAddr}, "backfill")
+		var told bytes.Buffer
+		watch.Stdout, watch.Stderr = &told, &told
+		if err := watch.Start(); err != nil {
+			t.Fatal(err)
+		}
+
+		await := func(want int) {
+			t.Helper()
+			harness.Eventually(t, backfillPatience, func() error {
+				if n := fetched(); n < want {
+					return fmt.Errorf("fetches = %d; want %d", n, want)
+				}
+				return nil
+			})
+		}
+		await(backfillRooms * perRoom / 4)
+		liveFirst(t, s, fake, "live before the kill")
+		<-hold.Arrived()
+		await(backfillRooms * perRoom / 3)
+		s.Kill()
+		atKill, pagesAtKill := fetched(), fake.Calls("", liveblockstest.EndpointListRooms)
+		hold.Release()
+
+		s = harness.Start(t, o)
+		await(backfillRooms * perRoom * 6 / 10)
+		early := resident(t, s.Pid())
+		liveFirst(t, s, fake, "live after the restart")
+		harness.Eventually(t, backfillPatience, func() error {
+			if sweep := latestSweep(t, s); sweep.GetEndTime() == nil || sweep.GetResourcesPending() > 0 {
+				return fmt.Errorf("sweep = %v; want it done", sweep)
+			}
+			return nil
+		})
+		late := resident(t, s.Pid())
+		awaitCommand(t, watch, &told)
+
+		// Not from the beginning: what was done before the kill was not done again.
+		const inFlight = 3 * 8 // of each worker a task, and what it had just done
+		again := 0
+		for _, room := range rooms {
+			calls := 0
+			for _, endpoint := range []liveblockstest.Endpoint{
+				liveblockstest.EndpointRoom, liveblockstest.EndpointStorage, liveblockstest.EndpointYdoc, liveblockstest.EndpointThreads,
+			} {
+				calls += fake.Calls(room, endpoint)
+			}
+			if calls < perRoom {
+				t.Fatalf("calls for room %s = %d; want %d at least", room, calls, perRoom)
+			}
+			again += calls - perRoom
+		}
+		pages := fake.Calls("", liveblockstest.EndpointListRooms)
+		if again > inFlight || pages > backfillRooms/100+1 {
+			t.Errorf("after a kill at %d fetches and %d pages, %d fetches were made again and %d pages read; want at most %d and %d",
+				atKill, pagesAtKill, again, pages, inFlight, backfillRooms/100+1)
+		}
+		db := e.Connect(t, o.DatabaseURL)
+		if n := count(t, db, "select count(*) from mirror_document d join mirror_room r on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id and r.epoch = d.epoch where r.delete_time is null"); n != 2*(backfillRooms+2) {
+			t.Errorf("documents = %d; want two of each room", n)
+		}
+		if sweep := latestSweep(t, s); sweep.GetRoomsListed() < backfillRooms || sweep.GetRoomsListed() > backfillRooms+100 || !sweep.GetFull() || sweep.GetProblem() != "" {
+			t.Errorf("sweep = %v; want a full one of %d rooms without a problem", sweep, backfillRooms)
+		}
+		if late > early+early/2+32<<20 {
+			t.Errorf("resident memory = %d MB early and %d MB at the end; want it flat", early>>20, late>>20)
+		}
+		rate := busiest(fake.Log())
+		if rate > backfillRate*11/10+8 {
+			t.Errorf("calls in the busiest second = %d; want the set limit of %d", rate, backfillRate)
+		}
+		t.Logf("busiest second: %d calls of %d; fetched again after the kill: %d; memory: %d MB, then %d MB", rate, backfillRate, again, early>>20, late>>20)
+	})
+}
+
+// liveFirst tells of a new room and checks that it goes before what is done in the
+// background.
+func liveFirst(t *testing.T, s *harness.Service, fake *harness.Fake, room string) {
+	t.Helper()
+	if err := fake.CreateRoom(room, liveblockstest.RoomOptions{Storage: storage(`"live"`)}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	tell(t, s, liveblockstest.RoomCreated, room)
+	acknowledged := time.Now()
+	awaitStorage(t, s, room, storage(`"live"`))
+	mirrored := time.Now()
+
+	// Each of the eight workers may have been at something, and eight more may have
+	// been let through the gate; then comes the room, and then its document.
+	before := 0
+	for _, c := range fake.Log() {
+		if c.Room == room && c.Endpoint == liveblockstest.EndpointStorage {
+			break
+		}
+		if c.Begin.After(acknowledged) && c.Room != room {
+			before++
+		}
+	}
+	if before > 64 {
+		t.Errorf("fetches in the background between the webhook of %q and its document = %d; want no more than were under way", room, before)
+	}
+	t.Logf("%s: acknowledged in %s, mirrored %s after that, behind %d other calls", room, acknowledged.Sub(begin), mirrored.Sub(acknowledged), before)
+}
+
+// busiest is the most calls that began within any one second.
+func busiest(calls []liveblockstest.Call) (most int) {
+	slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return a.Begin.Compare(b.Begin) })
+	first := 0
+	for i, c := range calls {
+		for c.Begin.Sub(calls[first].Begin) >= time.Second {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	return most
+}
+
+// awaitCommand waits until the backfill command has ended, and checks what it told.
+func awaitCommand(t *testing.T, cmd *exec.Cmd, told *bytes.Buffer) {
+	t.Helper()
+	err := cmd.Wait()
+	text := told.String()
+	if code := exitCode(err); code != 0 {
+		t.Errorf("backfill ended with %d: %s", code, text)
+	}
+	for _, want := range []string{"fetched (", "listing rooms", "a second", " left", "the service does not answer", "done: "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("backfill told %q; want %q in it", text, want)
+		}
+	}
+	if strings.Contains(text, "\r") {
+		t.Error("backfill draws where there is no terminal")
+	}
+}
