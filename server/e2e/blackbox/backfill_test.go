@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,7 +81,7 @@ func TestBackfill(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*backfillPatience)
 		defer cancel()
 		watch := harness.Command(ctx, t, map[string]string{"MIRROR_SERVER": s.GRPCAddr}, "backfill")
-		var told bytes.Buffer
+		var told terminal
 		watch.Stdout, watch.Stderr = &told, &told
 		if err := watch.Start(); err != nil {
 			t.Fatal(err)
@@ -102,13 +103,20 @@ func TestBackfill(t *testing.T) {
 		s.Kill()
 		atKill, pagesAtKill := fetched(), fake.Calls("", liveblockstest.EndpointListRooms)
 		hold.Release()
+		harness.Eventually(t, patience, func() error {
+			if text := told.String(); !strings.Contains(text, "the service does not answer") {
+				return fmt.Errorf("backfill told %q; want it to notice that the service is away", text)
+			}
+			return nil
+		})
 
 		s = harness.Start(t, o)
 		await(backfillRooms * perRoom * 6 / 10)
 		early := resident(t, s.Pid())
 		liveFirst(t, s, fake, "live after the restart")
+		admin := s.Admin(t)
 		harness.Eventually(t, backfillPatience, func() error {
-			if sweep := latestSweep(t, s); sweep.GetEndTime() == nil || sweep.GetResourcesPending() > 0 {
+			if sweep := sweepOf(t, admin); sweep.GetEndTime() == nil || sweep.GetResourcesPending() > 0 {
 				return fmt.Errorf("sweep = %v; want it done", sweep)
 			}
 			return nil
@@ -146,11 +154,12 @@ func TestBackfill(t *testing.T) {
 		if late > early+early/2+32<<20 {
 			t.Errorf("resident memory = %d MB early and %d MB at the end; want it flat", early>>20, late>>20)
 		}
-		rate := busiest(fake.Log())
-		if rate > backfillRate*11/10+8 {
-			t.Errorf("calls in the busiest second = %d; want the set limit of %d", rate, backfillRate)
+		const seconds = 5 // in a single one, calls that were held up on the way come with others
+		rate := busiest(fake.Log(), seconds*time.Second) / seconds
+		if rate > backfillRate*105/100 {
+			t.Errorf("calls a second in the busiest %d = %d; want the set limit of %d", seconds, rate, backfillRate)
 		}
-		t.Logf("busiest second: %d calls of %d; fetched again after the kill: %d; memory: %d MB, then %d MB", rate, backfillRate, again, early>>20, late>>20)
+		t.Logf("busiest seconds: %d calls of %d; fetched again after the kill: %d; memory: %d MB, then %d MB", rate, backfillRate, again, early>>20, late>>20)
 	})
 }
 
@@ -184,12 +193,12 @@ func liveFirst(t *testing.T, s *harness.Service, fake *harness.Fake, room string
 	t.Logf("%s: acknowledged in %s, mirrored %s after that, behind %d other calls", room, acknowledged.Sub(begin), mirrored.Sub(acknowledged), before)
 }
 
-// busiest is the most calls that began within any one second.
-func busiest(calls []liveblockstest.Call) (most int) {
+// busiest is the most calls that began within any time of a length.
+func busiest(calls []liveblockstest.Call, length time.Duration) (most int) {
 	slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return a.Begin.Compare(b.Begin) })
 	first := 0
 	for i, c := range calls {
-		for c.Begin.Sub(calls[first].Begin) >= time.Second {
+		for c.Begin.Sub(calls[first].Begin) >= length {
 			first++
 		}
 		most = max(most, i-first+1)
@@ -197,15 +206,33 @@ func busiest(calls []liveblockstest.Call) (most int) {
 	return most
 }
 
+// terminal keeps what a running command writes.
+type terminal struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *terminal) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func (w *terminal) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
+}
+
 // awaitCommand waits until the backfill command has ended, and checks what it told.
-func awaitCommand(t *testing.T, cmd *exec.Cmd, told *bytes.Buffer) {
+func awaitCommand(t *testing.T, cmd *exec.Cmd, told *terminal) {
 	t.Helper()
 	err := cmd.Wait()
 	text := told.String()
 	if code := exitCode(err); code != 0 {
 		t.Errorf("backfill ended with %d: %s", code, text)
 	}
-	for _, want := range []string{"fetched (", "listing rooms", "a second", " left", "the service does not answer", "done: "} {
+	for _, want := range []string{"fetched (", "listing rooms", "a second", " left", "done: "} {
 		if !strings.Contains(text, want) {
 			t.Errorf("backfill told %q; want %q in it", text, want)
 		}

@@ -42,7 +42,12 @@ func numbered(prefix string, n int) []string {
 // latestSweep is what the service tells of its latest sweep.
 func latestSweep(t testing.TB, s *harness.Service) *mirrorv1.Sweep {
 	t.Helper()
-	got, err := s.Admin(t).GetBackfill(t.Context(), &mirrorv1.GetBackfillRequest{})
+	return sweepOf(t, s.Admin(t))
+}
+
+func sweepOf(t testing.TB, admin mirrorv1.AdminServiceClient) *mirrorv1.Sweep {
+	t.Helper()
+	got, err := admin.GetBackfill(t.Context(), &mirrorv1.GetBackfillRequest{})
 	if err != nil {
 		t.Fatalf("GetBackfill = %v", err)
 	}
@@ -53,9 +58,9 @@ func latestSweep(t testing.TB, s *harness.Service) *mirrorv1.Sweep {
 // what it found is fetched, and returns it.
 func awaitSwept(t testing.TB, s *harness.Service) (sweep *mirrorv1.Sweep) {
 	t.Helper()
-	from := time.Now()
+	from, admin := time.Now(), s.Admin(t)
 	harness.Eventually(t, patience, func() error {
-		sweep = latestSweep(t, s)
+		sweep = sweepOf(t, admin)
 		if sweep.GetEndTime() == nil || !sweep.GetBeginTime().AsTime().After(from) || sweep.GetResourcesPending() > 0 {
 			return fmt.Errorf("sweep = %v; want one that began after %s to be done", sweep, from)
 		}
@@ -67,12 +72,13 @@ func awaitSwept(t testing.TB, s *harness.Service) (sweep *mirrorv1.Sweep) {
 // awaitRoom waits until the mirror has a room as Liveblocks has it.
 func awaitRoom(t testing.TB, s *harness.Service, fake *harness.Fake, room string) {
 	t.Helper()
+	client := s.Mirror(t)
 	harness.Eventually(t, patience, func() error {
 		want, ok := fake.RoomSource(room)
 		if !ok {
 			t.Fatalf("there is no room %q", room)
 		}
-		got, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room})
+		got, err := client.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room})
 		if err != nil {
 			return err
 		}
@@ -86,11 +92,12 @@ func awaitRoom(t testing.TB, s *harness.Service, fake *harness.Fake, room string
 // awaitGone waits until a room is a tombstone.
 func awaitGone(t testing.TB, s *harness.Service, room string) {
 	t.Helper()
+	client := s.Mirror(t)
 	harness.Eventually(t, patience, func() error {
 		if status, _, body := s.Get(t, roomPath(room, "")); status != http.StatusNotFound {
 			return fmt.Errorf("room %q = %d %s; want it deleted", room, status, body)
 		}
-		got, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room, ShowDeleted: true})
+		got, err := client.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room, ShowDeleted: true})
 		if err != nil {
 			return err
 		}
@@ -176,8 +183,9 @@ func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 		})); status != http.StatusOK {
 			t.Fatalf("webhook answered %d", status)
 		}
+		client := s.Mirror(t)
 		harness.Eventually(t, patience, func() error {
-			got, err := s.Mirror(t).ListUserSessions(t.Context(), &mirrorv1.ListUserSessionsRequest{RoomId: "occupied"})
+			got, err := client.ListUserSessions(t.Context(), &mirrorv1.ListUserSessionsRequest{RoomId: "occupied"})
 			if err != nil {
 				return err
 			}
@@ -194,12 +202,13 @@ func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 // problem in these words.
 func shownProblem(t testing.TB, s *harness.Service, words ...string) {
 	t.Helper()
+	admin := s.Admin(t)
 	harness.Eventually(t, patience, func() error {
-		status, err := s.Admin(t).GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+		status, err := admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
 		if err != nil {
 			return err
 		}
-		for _, shown := range []*mirrorv1.Sweep{latestSweep(t, s), status.GetProjects()[0].GetLastSweep()} {
+		for _, shown := range []*mirrorv1.Sweep{sweepOf(t, admin), status.GetProjects()[0].GetLastSweep()} {
 			for _, word := range words {
 				if !strings.Contains(shown.GetProblem(), word) {
 					return fmt.Errorf("problem = %q; want %q in it", shown.GetProblem(), word)
@@ -212,8 +221,9 @@ func shownProblem(t testing.TB, s *harness.Service, words ...string) {
 
 func noProblem(t testing.TB, s *harness.Service) {
 	t.Helper()
+	admin := s.Admin(t)
 	harness.Eventually(t, patience, func() error {
-		if problem := latestSweep(t, s).GetProblem(); problem != "" {
+		if problem := sweepOf(t, admin).GetProblem(); problem != "" {
 			return errors.New(problem)
 		}
 		return nil

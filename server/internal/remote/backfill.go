@@ -59,7 +59,9 @@ type watcher struct {
 	screen *screen
 	// answered is when the service last did; problem since when there is one.
 	answered, problem time.Time
-	told              string
+	// away says that the service is known not to answer.
+	away bool
+	told string
 }
 
 // look shows how far the sweep is, and reports whether it is done.
@@ -69,12 +71,15 @@ func (w *watcher) look(ctx context.Context) (done bool, err error) {
 	got, err := w.GetBackfill(callCtx, &mirrorv1.GetBackfillRequest{ProjectId: w.project})
 	switch code := status.Code(err); {
 	case err == nil:
-		w.answered = time.Now()
+		w.answered, w.away = time.Now(), false
 	case ctx.Err() != nil:
 		return false, nil // the caller says so
 	case !w.answered.IsZero() && time.Since(w.answered) < awayFor &&
 		(code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled):
-		w.screen.progress("the service does not answer; waiting for it to come back")
+		if !w.away {
+			w.away = true
+			w.screen.line("the service does not answer; waiting for it to come back")
+		}
 		return false, nil
 	default:
 		return false, w.explain(err)
