@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -44,7 +43,7 @@ func onEngine(t *testing.T, e *dbtest.Engine) *filled {
 	t.Cleanup(db.Close)
 	h := start(t, func(d *Deps) {
 		d.Query = db
-		d.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		d.Log = slog.New(slog.DiscardHandler)
 	})
 	return &filled{harness: h, t: t, store: db}
 }

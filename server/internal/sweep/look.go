@@ -354,7 +354,7 @@ func (l *look) compareThread(ctx context.Context, listed mirror.Thread) error {
 		return err
 	}
 	want, err := thread.Parse(stored.Content)
-	if err != nil || want.ID != listed.ID || want.SHA256 != listed.SHA256 {
+	if same := err == nil && want.ID == listed.ID && want.SHA256 == listed.SHA256; !same {
 		l.add(res, mirror.DriftContent, "the copy of the thread is not what Liveblocks has")
 		return nil
 	}
