@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +42,7 @@ func onEngine(t *testing.T, e *dbtest.Engine) *filled {
 	t.Cleanup(db.Close)
 	h := start(t, func(d *Deps) {
 		d.Query = db
-		d.Log = slog.New(slog.DiscardHandler)
+		d.Log = discard
 	})
 	return &filled{harness: h, t: t, store: db}
 }
