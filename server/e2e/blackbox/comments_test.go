@@ -216,19 +216,19 @@ func diffThread(t *testing.T, s *harness.Service, fake *harness.Fake, room, id s
 		t.Fatalf("the fake has no thread %q", id)
 	}
 	api := s.Mirror(t)
-	full, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id})
-	if err != nil {
-		return err
-	}
-	if diff := gocmp.Diff(threadOf(t, source), full.GetThread(), inOrder); diff != "" {
-		return fmt.Errorf("thread %q (-Liveblocks +mirror):\n%s", id, diff)
-	}
 	exact, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id, View: mirrorv1.ThreadView_THREAD_VIEW_SOURCE})
 	if err != nil {
 		return err
 	}
 	if got := exact.GetThread().GetSourceJson(); string(got) != string(source) {
 		return fmt.Errorf("source of thread %q = %s; want %s", id, got, source)
+	}
+	full, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id})
+	if err != nil {
+		return err
+	}
+	if diff := gocmp.Diff(threadOf(t, source), full.GetThread(), inOrder); diff != "" {
+		return fmt.Errorf("thread %q (-Liveblocks +mirror):\n%s", id, diff)
 	}
 	return nil
 }
