@@ -255,6 +255,9 @@ type Lease struct {
 	Attempts int
 	// SourceTime is the latest time of change that an event told of.
 	SourceTime time.Time
+	// FetchTime is when the fetch of the copy in the mirror began; zero if there is
+	// none.
+	FetchTime time.Time
 	// Background says that nobody but a sweep has asked for the fetch.
 	Background bool
 }

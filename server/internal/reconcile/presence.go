@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/presence"
 )
@@ -22,6 +23,11 @@ const (
 )
 
 func (r *Reconciler) activeUsers(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	// Events keep the interval by themselves, whoever asks for a fetch does not.
+	if wait := lease.FetchTime.Add(r.cfg.ActiveUsersInterval).Sub(r.cfg.Now()); wait > 0 {
+		return mirror.Applied{}, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited,
+			"the active users of a room are not fetched so soon again").After(wait)
+	}
 	fetched, err := r.cfg.Fetcher.ActiveUsers(ctx, lease.Resource.Room)
 	if err != nil {
 		return r.missing(ctx, lease, err)

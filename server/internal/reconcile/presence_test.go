@@ -113,6 +113,12 @@ func TestActiveUsersAreNotFetchedOften(t *testing.T) {
 		b.created(r, "r", lson("1"))
 		for i := range int64(40) {
 			b.told(r, func() { b.must(b.fake.Enter("r", alice(i))) })
+			if i%5 == 0 { // somebody asks for them as well
+				request := []mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "r", Kind: mirror.KindActiveUsers}}}
+				if _, err := b.store.Request(t.Context(), request, time.Now()); err != nil {
+					t.Fatalf("Request = %v", err)
+				}
+			}
 			b.eventually("a moment has passed", func() bool { return rand.N(4) == 0 })
 		}
 		b.quiet()

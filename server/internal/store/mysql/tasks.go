@@ -86,6 +86,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		Gone:       row.DeleteTime.Valid,
 		Attempts:   int(row.Attempts),
 		SourceTime: from(row.HintTime),
+		FetchTime:  from(row.FetchTime),
 		Background: row.Background,
 	}, nil
 }

@@ -70,6 +70,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		Gone:       row.Gone,
 		Attempts:   st.Attempts,
 		SourceTime: from(row.MirrorResourceState.HintTime),
+		FetchTime:  st.FetchTime,
 		Background: st.Background,
 	}, nil
 }

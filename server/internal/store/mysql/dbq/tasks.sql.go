@@ -201,7 +201,7 @@ func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64
 }
 
 const leased = `-- name: Leased :one
-select s.generation, s.applied_generation, s.attempts, s.hint_time, s.background, r.epoch, r.delete_time
+select s.generation, s.applied_generation, s.attempts, s.hint_time, s.fetch_time, s.background, r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -224,6 +224,7 @@ type LeasedRow struct {
 	AppliedGeneration int64
 	Attempts          int32
 	HintTime          sql.NullTime
+	FetchTime         sql.NullTime
 	Background        bool
 	Epoch             sql.NullInt64
 	DeleteTime        sql.NullTime
@@ -246,6 +247,7 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 		&i.AppliedGeneration,
 		&i.Attempts,
 		&i.HintTime,
+		&i.FetchTime,
 		&i.Background,
 		&i.Epoch,
 		&i.DeleteTime,

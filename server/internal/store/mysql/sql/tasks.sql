@@ -53,7 +53,7 @@ where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_i
 -- name: Leased :one
 -- What Claim has won. Whatever came in since then is caught up with as well,
 -- because the fetch has not begun.
-select s.generation, s.applied_generation, s.attempts, s.hint_time, s.background, r.epoch, r.delete_time
+select s.generation, s.applied_generation, s.attempts, s.hint_time, s.fetch_time, s.background, r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
