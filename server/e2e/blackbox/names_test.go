@@ -97,8 +97,8 @@ func TestNamesStayApart(t *testing.T) {
 			}
 			// A task is named by an opaque id that holds the name.
 			tasks, err := s.Admin(t).ListTasks(t.Context(), &mirrorv1.ListTasksRequest{RoomId: name, State: mirrorv1.TaskState_TASK_STATE_DONE})
-			if err != nil || len(tasks.GetTasks()) != 3 {
-				t.Errorf("ListTasks of room %q = %v, %v; want three", name, tasks, err)
+			if err != nil || len(tasks.GetTasks()) != 4 {
+				t.Errorf("ListTasks of room %q = %v, %v; want four: the room, both documents, and the list of threads", name, tasks, err)
 			}
 			for _, task := range tasks.GetTasks() {
 				if status, _, body := s.Get(t, "/v1/admin/tasks/"+task.GetTaskId()); status != http.StatusOK {

@@ -67,14 +67,18 @@ func claimLease(e *env) {
 	e.fail(lease, e.failure())
 	e.pass(time.Hour)
 	lease = e.claim(storageOf("room"))
-	if lease.Epoch != 1 || lease.Gone || lease.Attempts != 1 || lease.Applied != 0 || lease.Generation < 2 {
+	if lease.Epoch != 1 || lease.Gone || lease.Attempts != 1 || lease.Applied != 0 || lease.Generation < 2 || !lease.FetchTime.IsZero() {
 		e.Fatalf("lease = %+v; want epoch 1, one attempt, nothing applied, and raised by the room", lease)
 	}
-	e.applyDocument(lease, e.documentContent(`{}`))
+	content := e.documentContent(`{}`)
+	e.applyDocument(lease, content)
 	e.raise(storageOf("room"))
 	e.deleteRoom("room")
 	e.raise(storageOf("room"))
 	last := e.claim(storageOf("room"))
+	if !last.FetchTime.Equal(content.FetchTime) {
+		e.Fatalf("fetch time in the lease = %v; want that of the copy, %v", last.FetchTime, content.FetchTime)
+	}
 	if !last.Gone || last.Epoch <= 1 || last.Applied < lease.Generation || last.Generation <= last.Applied {
 		e.Fatalf("lease in a deleted room = %+v; want it gone, of another epoch, and %d applied", last, lease.Generation)
 	}
