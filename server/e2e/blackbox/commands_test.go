@@ -99,16 +99,18 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	needServers(t)
 	got := command(t, map[string]string{"TMPDIR": harness.Dir(t, nil)},
-		"demo", "--edits=3", "--every=100ms", "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0")
+		"demo", "--edits=5", "--every=100ms", "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0")
 	if got.code != 0 || got.told != "" {
 		t.Fatalf("demo = %+v; want exit code 0", got)
 	}
-	for _, want := range []string{"grpcurl -plaintext 127.0.0.1:", "psql 'postgres://", "roomCreated", "200 in ", " revision "} {
+	for _, want := range []string{
+		"grpcurl -plaintext 127.0.0.1:", "psql 'postgres://", "roomCreated", "userEntered", "threadCreated", "notification", "200 in ", " revision ",
+	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("the demo does not print %q:\n%s", want, got.stdout)
 		}
 	}
-	if strings.Contains(got.stdout, "not seen yet") || strings.Count(got.stdout, "200 in ") < 3 {
+	if strings.Contains(got.stdout, "not seen yet") || strings.Count(got.stdout, "200 in ") < 6 {
 		t.Errorf("the demo lost an edit:\n%s", got.stdout)
 	}
 }

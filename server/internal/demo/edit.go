@@ -87,6 +87,9 @@ func (d *demo) discuss(room string, n int) error {
 	case 2:
 		return d.fake.EditComment(room, thread, comment, fmt.Sprintf("on second thoughts %d", n))
 	case 3:
+		if len(comments) == 1 { // with the last one goes the thread
+			return d.fake.DeleteThread(room, thread)
+		}
 		return d.fake.DeleteComment(room, thread, comment)
 	default:
 		_, err := d.fake.CreateComment(room, thread, liveblockstest.Comment{UserID: author, Text: fmt.Sprintf("answer %d", n)})

@@ -51,9 +51,7 @@ func Fold(stored []mirror.UserSession, events []mirror.Event) mirror.SessionFold
 	for _, ev := range events {
 		fold.Folded = append(fold.Folded, ev.ID)
 		if f, ok := factOf(ev); ok {
-			if _, known := facts[f.factKey]; !known {
-				facts[f.factKey] = f
-			}
+			facts[f.factKey] = f
 		}
 	}
 

@@ -66,6 +66,17 @@ func (v Value) Object() Value {
 // object has no members.
 func (v Value) Members() iter.Seq2[string, Value] {
 	return func(yield func(string, Value) bool) {
+		for name, value := range v.members() {
+			if !yield(name.Exact(), value) {
+				return
+			}
+		}
+	}
+}
+
+// members is like Members, with names as they are written.
+func (v Value) members() iter.Seq2[Value, Value] {
+	return func(yield func(name, value Value) bool) {
 		if !v.IsObject() {
 			return
 		}
@@ -78,7 +89,7 @@ func (v Value) Members() iter.Seq2[string, Value] {
 			i = skipSpace(v, i+len(name)) // the colon
 			i = skipSpace(v, i+1)
 			value := v[i:skipValue(v, i)]
-			if !yield(name.Exact(), value) {
+			if !yield(name, value) {
 				return
 			}
 			i = skipSpace(v, i+len(value))
@@ -109,8 +120,9 @@ func (v Value) Elements() iter.Seq[Value] {
 // Get returns the member of an object with the name, absent if it has none.
 func (v Value) Get(name string) Value {
 	var found Value
-	for n, value := range v.Members() {
-		if n == name {
+	for n, value := range v.members() {
+		escaped := bytes.IndexByte(n, '\\') >= 0
+		if !escaped && string(n[1:len(n)-1]) == name || escaped && n.Exact() == name {
 			found = value
 		}
 	}
@@ -265,7 +277,7 @@ func (v Value) AppendCanonical(dst []byte) []byte {
 			dst = element.AppendCanonical(dst)
 		}
 		return append(dst, ']')
-	case v.IsString():
+	case v.IsString() && bytes.IndexByte(v, '\\') >= 0:
 		return AppendString(dst, v.Exact())
 	default:
 		return append(dst, v...)
@@ -280,19 +292,9 @@ func (v Value) appendObject(dst []byte) []byte {
 	dst = append(dst, '{')
 	start := len(dst)
 	sorted := true
-	i := skipSpace(v, 1)
-	for v[i] != '}' {
-		if v[i] == ',' {
-			i = skipSpace(v, i+1)
-		}
-		name := v[i:skipValue(v, i)]
-		i = skipSpace(v, i+len(name))
-		i = skipSpace(v, i+1)
-		value := v[i:skipValue(v, i)]
-		i = skipSpace(v, i+len(value))
-
+	for name, value := range v.members() {
 		m := member{begin: len(dst)}
-		dst = AppendString(dst, name.Exact())
+		dst = name.AppendCanonical(dst)
 		m.name = len(dst)
 		dst = append(dst, ':')
 		dst = value.AppendCanonical(dst)

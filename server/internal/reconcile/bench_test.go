@@ -174,8 +174,11 @@ func (b *bench) deliver(r *replica, events ...liveblockstest.Event) {
 }
 
 func (b *bench) arrival(id string, ev liveblockstest.Event) mirror.Arrival {
-	now := time.Now()
-	a := webhook.Decode(project, id, liveblockstest.Payload(ev, "6605"), now, now)
+	return sooner(decode(id, string(liveblockstest.Payload(ev, "6605")), time.Now()))
+}
+
+// sooner makes ten seconds as long as tests can wait.
+func sooner(a mirror.Arrival) mirror.Arrival {
 	for i, h := range a.Hints {
 		if h.MinInterval == mirror.ActiveUsersInterval {
 			a.Hints[i].MinInterval = between

@@ -26,7 +26,7 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (mirr
 	if user != "" {
 		settle = r.cfg.Settle
 		fetched, err := r.cfg.Fetcher.InboxNotification(ctx, user, lease.Resource.ID)
-		again, code := denied(err)
+		code, again := denied(err)
 		switch {
 		case code == codeResourceNotFound: // as is normal: it was deleted, or never had a place there
 		case err != nil:

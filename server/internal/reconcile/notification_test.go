@@ -104,6 +104,24 @@ func TestNotifications(t *testing.T) {
 	})
 }
 
+// The inbox may not show yet what the event has told of.
+func TestInboxReadTooEarly(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		b := newBench(t, e)
+		r := b.start()
+		b.fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointInbox}, liveblockstest.Stale(1))
+		var n liveblockstest.Notification
+		b.told(r, func() { n = b.fake.Notify(liveblockstest.Notification{UserID: "u", Kind: "$x"}) })
+		b.eventually("the row is there, without the inbox", func() bool { return len(b.notifications("u")) == 1 })
+		b.quiet()
+		b.wantInbox(n, 1)
+		if n := b.fake.StepsLeft(); n != 0 {
+			t.Fatalf("stale answers not served = %d; want 0, or the test proves nothing", n)
+		}
+	})
+}
+
 // Without an inbox id, or a user, there is nobody to ask.
 func TestNotificationWithoutAnInbox(t *testing.T) {
 	t.Parallel()

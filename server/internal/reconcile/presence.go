@@ -18,7 +18,7 @@ const (
 	foldLimit = 1000
 	// Sessions of one connection that are read at first, and at most: a connection's
 	// number is given out anew, a hundred times a day in a busy room.
-	fewSessions, manySessions = 32, 4096
+	fewSessions, manySessions = 32, 2048
 )
 
 func (r *Reconciler) activeUsers(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {

@@ -228,7 +228,7 @@ func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.D
 // missing settles the answer that there is no such room; other failures go on
 // to the caller.
 func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error) (mirror.Applied, error) {
-	again, code := denied(err)
+	code, again := denied(err)
 	if code != codeRoomNotFound {
 		return mirror.Applied{}, again
 	}
@@ -245,12 +245,12 @@ func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error)
 // denied returns the code with which Liveblocks denied knowing what was asked
 // for, if that is what err says, and err as the failure of an attempt: not for
 // good, since the next one may find it.
-func denied(err error) (again error, code string) {
+func denied(err error) (code string, again error) {
 	if !fault.Is(err, fault.ReasonUpstreamNotFound) {
-		return err, ""
+		return "", err
 	}
 	f := fault.Of(err)
-	return fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public), f.Meta["code"]
+	return f.Meta["code"], fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
 }
 
 // unreadable is the failure of an attempt whose answer made no sense. Its cause

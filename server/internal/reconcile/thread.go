@@ -19,9 +19,6 @@ func (r *Reconciler) threads(ctx context.Context, lease mirror.Lease) (mirror.Ap
 	if list.Threads, err = thread.ParseList(fetched.Body); err != nil {
 		return mirror.Applied{}, unreadable("threads", err)
 	}
-	for i := range list.Threads {
-		list.Threads[i].Project, list.Threads[i].Room = lease.Resource.Project, lease.Resource.Room
-	}
 	ctx, done := beyondLease(ctx)
 	defer done()
 	applied, err := r.cfg.Mirror.ApplyThreads(ctx, lease, list, r.cfg.Now(), r.cfg.Settle)
@@ -33,7 +30,7 @@ func (r *Reconciler) threads(ctx context.Context, lease mirror.Lease) (mirror.Ap
 
 func (r *Reconciler) thread(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 	fetched, err := r.cfg.Fetcher.Thread(ctx, lease.Resource.Room, lease.Resource.ID)
-	if _, code := denied(err); code == codeResourceNotFound {
+	if code, _ := denied(err); code == codeResourceNotFound {
 		ctx, done := beyondLease(ctx)
 		defer done()
 		applied, err := r.cfg.Mirror.ApplyThreadMissing(ctx, lease, r.cfg.Now(), r.cfg.Settle)
@@ -49,7 +46,6 @@ func (r *Reconciler) thread(ctx context.Context, lease mirror.Lease) (mirror.App
 	if content.Thread, err = thread.Parse(fetched.Body); err != nil {
 		return mirror.Applied{}, unreadable("thread", err)
 	}
-	content.Thread.Project, content.Thread.Room = lease.Resource.Project, lease.Resource.Room
 	ctx, done := beyondLease(ctx)
 	defer done()
 	applied, err := r.cfg.Mirror.ApplyThread(ctx, lease, content, r.cfg.Now(), r.cfg.Settle)

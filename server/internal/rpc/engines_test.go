@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -44,7 +42,7 @@ func onEngine(t *testing.T, e *dbtest.Engine) *filled {
 	t.Cleanup(db.Close)
 	h := start(t, func(d *Deps) {
 		d.Query = db
-		d.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		d.Log = discard
 	})
 	return &filled{harness: h, t: t, store: db}
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -54,21 +55,27 @@ func (q *fakeQuery) Comments(ctx context.Context, f store.CommentFilter) ([]mirr
 		return nil, err
 	}
 	q.commentFilter = f
-	// A database keeps the time of a comment that has none as some time.
-	since := func(t time.Time) time.Time {
-		if t.IsZero() {
-			return time.Unix(0, 0)
-		}
-		return t
-	}
 	order := func(a, b mirror.Comment) int {
-		return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.Thread, b.Thread), since(a.CreateTime).Compare(since(b.CreateTime)), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.Thread, b.Thread), a.CreateTime.Compare(b.CreateTime), cmp.Compare(a.ID, b.ID))
+	}
+	// A database keeps the time of a comment that has none as the first it knows.
+	rows := slices.Clone(q.comments)
+	for i := range rows {
+		if rows[i].CreateTime.IsZero() {
+			rows[i].CreateTime = time.Unix(0, 0)
+		}
 	}
 	after := mirror.Comment{Room: f.AfterRoom, Thread: f.AfterThread, CreateTime: f.AfterTime, ID: f.AfterID}
-	return choose(q.comments, q.selected(f.Limit), order, func(c *mirror.Comment) bool {
+	chosen := choose(rows, q.selected(f.Limit), order, func(c *mirror.Comment) bool {
 		return c.Project == f.Project && (f.Room == "" || c.Room == f.Room) && (f.Thread == "" || c.Thread == f.Thread) &&
 			(f.Deleted || c.DeleteTime.IsZero()) && order(*c, after) > 0
-	}), nil
+	})
+	for i := range chosen {
+		if chosen[i].CreateTime.Unix() == 0 {
+			chosen[i].CreateTime = time.Time{}
+		}
+	}
+	return chosen, nil
 }
 
 func (q *fakeQuery) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {

@@ -54,19 +54,16 @@ func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRe
 	if err != nil {
 		return nil, err
 	}
-	var doc *mirror.Document
-	var all []flow.Flow
+	var doc mirror.Document
 	flows, next, err := page(ctx, req, listing[flow.Flow, *mirrorv1.Flow]{
 		list:    listFlows,
 		project: project,
-		// All of them are in one document, which is read and refreshed once.
+		// All of them are in one document, so a page is one read.
 		fetch: func(ctx context.Context, after cursor, limit int) ([]flow.Flow, error) {
-			if doc == nil {
-				read, found, err := m.flows(ctx, req)
-				if err != nil {
-					return nil, err
-				}
-				doc, all = &read, found
+			var all []flow.Flow
+			var err error
+			if doc, all, err = m.flows(ctx, req); err != nil {
+				return nil, err
 			}
 			var rest []flow.Flow
 			for i := range all {
@@ -77,7 +74,7 @@ func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRe
 			return rest, nil
 		},
 		key:  func(row *flow.Flow) cursor { return cursor{ID: keyMark + row.StorageKey} },
-		show: func(row *flow.Flow) *mirrorv1.Flow { return showFlow(doc, row) },
+		show: func(row *flow.Flow) *mirrorv1.Flow { return showFlow(&doc, row) },
 	}, m.s.pageBudget())
 	if err != nil {
 		return nil, err

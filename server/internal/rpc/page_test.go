@@ -282,6 +282,9 @@ func TestLists(t *testing.T) {
 							if pages++; token == "" {
 								break
 							}
+							if pages > n {
+								t.Fatalf("%d items in pages of %d do not end: %v", n, size, all)
+							}
 						}
 						if !slices.Equal(all, ids(0, n)) {
 							t.Errorf("%d items in pages of %d = %v", n, size, all)

@@ -19,22 +19,20 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context, req *mirrorv1.ListA
 	if err != nil {
 		return nil, err
 	}
-	var row *mirror.ActiveUsers
+	var row mirror.ActiveUsers
 	users, next, err := page(ctx, req, listing[mirror.ActiveUser, *mirrorv1.ActiveUser]{
 		list:    listActiveUsers,
 		project: project,
-		// All of them are one row, which is read and refreshed once.
+		// All of them are one copy, so a page is one read.
 		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.ActiveUser, error) {
-			if row == nil {
-				read, err := read(ctx, m.s, req, copyOf[mirror.ActiveUsers]{
-					resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers},
-					get:       m.s.Query.ActiveUsers,
-					freshness: func(u *mirror.ActiveUsers) mirror.Freshness { return u.Freshness },
-				})
-				if err != nil {
-					return nil, notFound(err, roomNotMirrored(err, req.GetRoomId()))
-				}
-				row = &read
+			var err error
+			row, err = read(ctx, m.s, req, copyOf[mirror.ActiveUsers]{
+				resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers},
+				get:       m.s.Query.ActiveUsers,
+				freshness: func(u *mirror.ActiveUsers) mirror.Freshness { return u.Freshness },
+			})
+			if err != nil {
+				return nil, notFound(err, roomNotMirrored(err, req.GetRoomId()))
 			}
 			last, err := strconv.ParseInt(after.ID, 10, 64)
 			rest := slices.DeleteFunc(slices.Clone(row.Users), func(u mirror.ActiveUser) bool { return err == nil && u.ConnectionID <= last })

@@ -84,7 +84,7 @@ func TestVerifyMirror(t *testing.T) {
 				Resource: mirror.Resource{Project: project, Room: "r", Kind: mirror.KindThread, ID: "th_1"}, Kind: mirror.DriftDerived, Detail: "told", Repair: true,
 			}}),
 			report(mirror.VerifyReport{Progress: &mirror.VerifyProgress{Rooms: 1, Listed: 2, Resources: 3, Drifts: 4}}),
-			report(mirror.VerifyReport{Summary: &mirror.VerifySummary{Rooms: 1, Resources: 2, Drifts: 3, Repairs: 4, Skipped: 5, SkipReason: "gone"}}),
+			report(mirror.VerifyReport{Summary: &mirror.VerifySummary{Rooms: 1, Resources: 2, Drifts: 3, Repairs: 4, Skipped: 5, Pending: 6, SkipReason: "gone"}}),
 			failure,
 		)
 	}
@@ -106,7 +106,7 @@ func TestVerifyMirror(t *testing.T) {
 		}}},
 		{Report: &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{RoomsChecked: 1, RoomsListed: 2, ResourcesChecked: 3, Drifts: 4}}},
 		{Report: &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{
-			RoomsChecked: 1, ResourcesChecked: 2, Drifts: 3, RepairsRequested: 4, ResourcesSkipped: 5, SkipReason: "gone",
+			RoomsChecked: 1, ResourcesChecked: 2, Drifts: 3, RepairsRequested: 4, ResourcesSkipped: 5, ResourcesPending: 6, SkipReason: "gone",
 		}}},
 	}
 	if diff := gocmp.Diff(want, got, protocmp.Transform()); !errors.Is(err, io.EOF) || diff != "" {

@@ -353,9 +353,8 @@ func (l *look) compareThread(ctx context.Context, listed mirror.Thread) error {
 	if !ok {
 		return err
 	}
-	// What cannot be read is no thread, and so not that one.
-	want, _ := thread.Parse(stored.Content)
-	if want.ID != listed.ID || want.SHA256 != listed.SHA256 {
+	want, err := thread.Parse(stored.Content)
+	if same := err == nil && want.ID == listed.ID && want.SHA256 == listed.SHA256; !same {
 		l.add(res, mirror.DriftContent, "the copy of the thread is not what Liveblocks has")
 		return nil
 	}

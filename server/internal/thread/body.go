@@ -178,37 +178,38 @@ func isScheme(s string) bool {
 // markdownLine returns the Markdown of a paragraph.
 func markdownLine(line []inline) string {
 	w := markdown{begin: true}
+	after := following(line)
 	for i, in := range line {
 		if in.href != "" {
 			w.marks(0, false)
 			w.link(in)
 		} else {
-			w.text(in, in.marks&italic != 0 && isWord(following(line[i:])))
+			w.text(in, isWord(after[i]))
 		}
 	}
 	w.marks(0, false)
 	return w.out.String()
 }
 
-// following returns the character that comes after the italic text that line begins
-// with, or a space.
-func following(line []inline) rune {
-	last := ' '
-	for _, in := range line {
-		if in.href != "" {
-			break
+// following returns for each part of line the character that comes after it and the
+// italic text behind it, or a space.
+func following(line []inline) []rune {
+	after := make([]rune, len(line))
+	for i := len(line) - 1; i >= 0; i-- {
+		after[i] = ' '
+		if i+1 == len(line) || line[i+1].href != "" {
+			continue
 		}
-		blank := strings.TrimSpace(in.text) == ""
-		if in.marks&italic == 0 && !blank {
-			if unicode.IsSpace(last) {
-				break
-			}
-			first, _ := utf8.DecodeRuneInString(in.text)
-			return first
+		next := line[i+1]
+		last, _ := utf8.DecodeLastRuneInString(line[i].text)
+		switch first, _ := utf8.DecodeRuneInString(next.text); {
+		case next.marks&italic != 0 || strings.TrimSpace(next.text) == "":
+			after[i] = after[i+1]
+		case !unicode.IsSpace(last):
+			after[i] = first
 		}
-		last, _ = utf8.DecodeLastRuneInString(in.text)
 	}
-	return ' '
+	return after
 }
 
 // markdown writes a paragraph.
@@ -219,7 +220,7 @@ type markdown struct {
 	// last is the last character that was written.
 	last rune
 	// space is white space that comes next, but for markers that close.
-	space string
+	space []byte
 	// open are the marks that are open, the innermost last.
 	open []openMark
 }
@@ -252,10 +253,8 @@ func (w *markdown) marks(those mark, wordNext bool) {
 		w.write(w.open[n-1].marker)
 	}
 	w.open = w.open[:keep]
-	if w.space != "" {
-		w.write(w.space)
-		w.space = ""
-	}
+	w.write(string(w.space))
+	w.space = w.space[:0]
 	for _, m := range []openMark{{strikethrough, "~~"}, {italic, "_"}, {bold, "**"}} {
 		if missing&m.mark == 0 {
 			continue
@@ -278,7 +277,7 @@ func (w *markdown) text(in inline, wordNext bool) {
 		}
 		content := strings.TrimLeftFunc(line, unicode.IsSpace)
 		if !w.begin {
-			w.space += line[:len(line)-len(content)]
+			w.space = append(w.space, line[:len(line)-len(content)]...)
 		}
 		trimmed := strings.TrimRightFunc(content, unicode.IsSpace)
 		if trimmed == "" {
@@ -291,7 +290,7 @@ func (w *markdown) text(in inline, wordNext bool) {
 		} else {
 			w.write(escape(trimmed, begin && len(w.open) == 0))
 		}
-		w.space = content[len(trimmed):]
+		w.space = append(w.space, content[len(trimmed):]...)
 	}
 }
 

@@ -43,6 +43,7 @@ func TestText(t *testing.T) {
 		{"equal marks", paragraph(`{"text":"a","bold":true},{"text":"b","bold":true}`), "ab", "**ab**"},
 		{"within a word", paragraph(`{"text":"a"},{"text":"b","italic":true},{"text":"c"}`), "abc", "a*b*c"},
 		{"before a word", paragraph(`{"text":"b","italic":true},{"text":"c","italic":true,"bold":true},{"text":"d"}`), "bcd", "*b**c***d"},
+		{"before a word, later", paragraph(`{"text":"b ","italic":true},{"text":"c","italic":true,"bold":true},{"text":"d"}`), "b cd", "*b **c***d"},
 		{"specials", paragraph(`{"text":"*a_b_ [x](y) <b> ~ | \\ & &amp; a_b"}`), `*a_b_ [x](y) <b> ~ | \ & &amp; a_b`, `\*a_b\_ \[x\](y) \<b> \~ \| \\ & \&amp; a_b`},
 		{"specials in code", paragraph("{\"text\":\"*a* \\\\ <b>\",\"code\":true}"), `*a* \ <b>`, "`*a* \\ <b>`"},
 		{"backticks in code", paragraph("{\"text\":\"a``b\",\"code\":true},{\"text\":\" \"},{\"text\":\"`\",\"code\":true}"), "a``b `", "```a``b``` `` ` ``"},

@@ -27,8 +27,9 @@ var (
 )
 
 // MaxDepth is how deep a thread may be nested, and a list two levels deeper. A
-// thread with a link in a comment has 6 levels; MySQL takes 100 in a JSON column.
-const MaxDepth = 100
+// thread with a link in a comment has 8 levels. What a thread costs to read grows with
+// its depth times its length.
+const MaxDepth = 50
 
 // The longest of what is stored, in bytes, where it is not [mirror.MaxResourceID]
 // or [mirror.MaxUserID].

@@ -206,11 +206,12 @@ func (t *texter) inside(n node, depth int) {
 	if depth == MaxDepth {
 		return
 	}
+	children := slices.Collect(n.children())
 	beside := false
-	for child := range n.children() {
+	for _, child := range children {
 		beside = beside || child.isText()
 	}
-	for child := range n.children() {
+	for _, child := range children {
 		switch typ := child.typ.Exact(); {
 		case child.isText():
 			for s := range child.segments() {

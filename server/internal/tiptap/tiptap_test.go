@@ -77,9 +77,9 @@ func TestDocuments(t *testing.T) {
 			out(`{"type":"paragraph"},{"type":"paragraph","content":[{"type":"text","text":"a"}]},{"type":"paragraph"},{"type":"quote","content":[{"type":"paragraph","content":[{"type":"text","text":"b"}]}]}`), "a\nb",
 		},
 		{
-			"inside a line", in(`{"type":"paragraph","content":[{"type":"text","text":[["a "]]},{"type":"mention","attrs":{"id":"7","label":"Ann"}},{"type":"text","text":[[" b"]]},{"type":"hardBreak"},{"type":"badge","content":[{"type":"text","text":[["c"]]}]}]},{"type":"paragraph","content":[{"type":"mention","attrs":{"id":"7","label":null}},{"type":"mention"}]}`),
-			out(`{"type":"paragraph","content":[{"type":"text","text":"a "},{"type":"mention","attrs":{"id":"7","label":"Ann"}},{"type":"text","text":" b"},{"type":"hardBreak"},{"type":"badge","content":[{"type":"text","text":"c"}]}]},{"type":"paragraph","content":[{"type":"mention","attrs":{"id":"7","label":null}},{"type":"mention"}]}`),
-			"a @Ann b\nc\n@7",
+			"inside a line", in(`{"type":"paragraph","content":[{"type":"text","text":[["a "]]},{"type":"mention","attrs":{"id":"7","label":"Ann"}},{"type":"text","text":[[" b"]]},{"type":"hardBreak"},{"type":"text","text":[["x"]]},{"type":"badge","content":[{"type":"text","text":[["c"]]}]}]},{"type":"paragraph","content":[{"type":"mention","attrs":{"id":"7","label":null}},{"type":"mention"}]}`),
+			out(`{"type":"paragraph","content":[{"type":"text","text":"a "},{"type":"mention","attrs":{"id":"7","label":"Ann"}},{"type":"text","text":" b"},{"type":"hardBreak"},{"type":"text","text":"x"},{"type":"badge","content":[{"type":"text","text":"c"}]}]},{"type":"paragraph","content":[{"type":"mention","attrs":{"id":"7","label":null}},{"type":"mention"}]}`),
+			"a @Ann b\nxc\n@7",
 		},
 		{"exact strings", in(`{"type":"text","text":[["\ud83d \u0000 \u00e9"]]}`), out(`{"type":"text","text":"\ud83d \u0000 \u00e9"}`), "\ufffd \ufffd é"},
 	} {

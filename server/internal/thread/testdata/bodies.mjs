@@ -100,7 +100,8 @@ async function read() {
     for (const [part, tag, attribute] of marked.parse(JSON.parse(line)).matchAll(/<(\/?\w+)(?: href="([^"]*)")?>|&[a-z#0-9]+;|[^\s<]/gu)) {
       const name = tag?.replace("/", "");
       if (!tag) seen.push([unescape(part), marks.filter((m) => on.includes(m)).join(), href]);
-      else if (name === "a") href = unescape(attribute ?? "");
+      // An address of mail is a link for some readers whatever it stands in.
+      else if (name === "a") href = unescape(attribute ?? "").replace(/^mailto:.*/, "");
       else if (tags[name]) tag === name ? on.push(tags[name]) : on.pop();
       else if (name !== "p" && name !== "br") seen.push([part, "", ""]);
     }
