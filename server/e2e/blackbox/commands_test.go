@@ -59,7 +59,7 @@ func TestVersionAndHelp(t *testing.T) {
 	}
 	for _, args := range [][]string{nil, {"--help"}, {"-h"}} {
 		got := command(t, nil, args...)
-		for _, want := range []string{"serve", "migrate", "demo", "version", "--config"} {
+		for _, want := range []string{"serve", "migrate", "backfill", "verify", "demo", "version", "--config"} {
 			if got.code != 0 || !strings.Contains(got.stdout, want) {
 				t.Errorf("help by %q = %d, %q; want exit code 0 and %s", args, got.code, got.stdout, want)
 			}

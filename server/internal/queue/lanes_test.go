@@ -136,11 +136,14 @@ func TestLiveWorkOvertakesItself(t *testing.T) {
 		b.background(all...)
 		pool.PushBackground(all...)
 		b.due(pool, resource(50), resource(60))
-		pool.PushBackground(resource(50)) // does not make it less urgent
+		b.due(pool, resource(200))                       // which is running
+		pool.PushBackground(resource(50), resource(200)) // does not make them less urgent
 		pass(time.Hour)
-		runs := b.wantRuns(101)
-		if got := []mirror.Resource{runs[1].resource, runs[2].resource}; got[0] != resource(50) || got[1] != resource(60) {
-			b.Fatalf("second and third run = %v; want what became urgent", got)
+		runs := b.wantRuns(102)
+		for i, want := range []mirror.Resource{resource(200), resource(50), resource(60), resource(200)} {
+			if runs[i].resource != want {
+				b.Fatalf("run %d = %v; want what became urgent, %v", i, runs[i].resource, want)
+			}
 		}
 		b.wantDone(all...)
 	})
