@@ -229,7 +229,7 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 		}
 		page, err := s.cfg.Lister.ListRooms(ctx, sweep.Cursor, pageSize)
 		if err == nil {
-			err = w.add(page)
+			err = w.add(page, first)
 		}
 		if err != nil {
 			return mirror.Applied{}, s.failed(ctx, lease, sweep, err)
@@ -293,7 +293,8 @@ func (s *Sweeper) walkOf(sweep mirror.Sweep) *walk {
 }
 
 // add notes what a page lists. It fails if the list does not come to an end.
-func (w *walk) add(page mirror.RoomPage) error {
+// The first page of a task may have been read before, by the one that failed after it.
+func (w *walk) add(page mirror.RoomPage, first bool) error {
 	if w == nil {
 		return nil
 	}
@@ -301,7 +302,7 @@ func (w *walk) add(page mirror.RoomPage) error {
 	for _, r := range page.Rooms {
 		w.seen[key(r.ID)] = struct{}{}
 	}
-	if len(page.Rooms) > 0 && len(w.seen) == before && page.Next != "" {
+	if len(page.Rooms) > 0 && len(w.seen) == before && page.Next != "" && !first {
 		return fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the list of rooms begins anew instead of coming to its end").
 			With("status", strconv.Itoa(statusGone))
 	}
