@@ -600,6 +600,32 @@ func (c circle) ListRooms(ctx context.Context, cursor string, limit int) (mirror
 	return mirror.RoomPage{Rooms: page.Rooms, Next: cmp.Or(page.Next, "0")}, err
 }
 
+// shut is a gate that does not open.
+type shut struct{}
+
+func (shut) Wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// While nothing can be fetched, the sweep does not keep its lease, whose renewals
+// would keep the database awake.
+func TestClosedGateGivesTheLeaseBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed(ids(250)...)
+		begin := time.Now()
+		s := w.sweeper(func(cfg *Config) { cfg.Gate = shut{} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := s.Do(ctx, mirror.Lease{})
+		if took := time.Since(begin); fault.Of(err).Kind != fault.Busy || took > 2*time.Minute {
+			t.Fatalf("Do = %v after %v; want it to go on later, before long", err, took)
+		}
+		if w.sweep.Cursor != "100" || w.sweep.Problem != "" {
+			t.Fatalf("sweep = %+v; want its first page kept", w.sweep)
+		}
+	})
+}
+
 func TestLostLeaseEndsTheSweep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
