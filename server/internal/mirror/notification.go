@@ -38,7 +38,7 @@ type Inbox struct {
 
 // NotificationFold is what events that waited make of a notification.
 type NotificationFold struct {
-	// FetchTime is when the inbox was asked.
+	// FetchTime is when the inbox was asked; zero if it could not be.
 	FetchTime time.Time
 	// Rows are the notifications the events announce.
 	Rows []Notification

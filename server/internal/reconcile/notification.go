@@ -29,8 +29,10 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (mirr
 		code, again := denied(err)
 		switch {
 		case code == codeResourceNotFound: // as is normal: it was deleted, or never had a place there
-		case err != nil:
+		case err != nil && len(events) == 0:
 			return mirror.Applied{}, again
+		case err != nil: // what the events tell need not wait for the inbox
+			fold.FetchTime = time.Time{}
 		default:
 			fold.FetchTime = fetched.FetchTime
 			if fold.Inbox, err = notification.ParseInbox(fetched.Body); err != nil {

@@ -202,7 +202,8 @@ type Mirror interface {
 	ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error)
 
 	// ApplyActiveUsers stores who is in the room. Open sessions of connections that
-	// are not there, begun before absentBefore, end with the fetch.
+	// are not there, or are somebody else's, and that began before absentBefore end
+	// with the fetch.
 	ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error)
 
 	// Unfolded returns the events that wait at the resource, in the order in which
@@ -222,7 +223,8 @@ type Mirror interface {
 	NotificationUser(ctx context.Context, notification mirror.Resource) (string, error)
 
 	// ApplyNotification stores the rows, and with all rows of the notification what
-	// the inbox holds. If events still wait, the resource is due again at once. It
+	// the inbox holds. A zero FetchTime says that the inbox could not be asked: what is
+	// stored of it stays, and the resource is due again at once. If events still wait, the resource is due again at once. It
 	// needs no room.
 	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error)
 

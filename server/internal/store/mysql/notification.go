@@ -54,6 +54,7 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		if err != nil {
 			return err
 		}
+		asked := !fold.FetchTime.IsZero()
 		known := make(map[string]mirror.Notification, len(stored))
 		empty := fold.Inbox.Source == nil && fold.Inbox.ReadTime.IsZero() && fold.Inbox.NotifyTime.IsZero()
 		inboxDiffers := false
@@ -78,12 +79,16 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		if err := s.write(ctx, q, notificationTable, rows, nil); err != nil {
 			return err
 		}
-		if inboxDiffers {
+		if inboxDiffers = inboxDiffers && asked; inboxDiffers {
 			if err := s.writeInbox(ctx, q, inbox); err != nil {
 				return err
 			}
 		}
-		st = st.Succeed(lease, fold.FetchTime, now, settle)
+		if asked {
+			st = st.Succeed(lease, fold.FetchTime, now, settle)
+		} else {
+			st = st.Succeed(lease, st.FetchTime, now, settle).Unfinished(now)
+		}
 		if st, err = folded(ctx, q, r, fold.Folded, st, now); err != nil {
 			return err
 		}

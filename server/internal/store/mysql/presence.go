@@ -316,7 +316,7 @@ func sameUser(a, b mirror.ActiveUser) bool {
 }
 
 // endAbsent ends open sessions of connections that are not among users, which are
-// in order, and reports whether there were any.
+// in order, or are somebody else's by now, and reports whether there were any.
 func endAbsent(ctx context.Context, q *queries, r mirror.Resource, users []mirror.ActiveUser, before, leaveTime time.Time) (bool, error) {
 	open, err := q.OpenSessions(ctx, dbq.OpenSessionsParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
 	if err != nil {
@@ -324,7 +324,8 @@ func endAbsent(ctx context.Context, q *queries, r mirror.Resource, users []mirro
 	}
 	var gone []string
 	for _, o := range open {
-		_, here := slices.BinarySearchFunc(users, o.ConnectionID, func(u mirror.ActiveUser, c int64) int { return cmp.Compare(u.ConnectionID, c) })
+		i, here := slices.BinarySearchFunc(users, o.ConnectionID, func(u mirror.ActiveUser, c int64) int { return cmp.Compare(u.ConnectionID, c) })
+		here = here && users[i].UserID == string(o.UserID)
 		if !here && o.BeginTime.Before(before) {
 			gone = append(gone, string(o.SessionID))
 		}

@@ -71,7 +71,7 @@ func (s *Store) ApplyActiveUsers(
 			}
 		}
 		ended, err := q.EndAbsentSessions(ctx, dbq.EndAbsentSessionsParams{
-			LeaveTime: at(users.FetchTime), AbsentBefore: at(absentBefore), ConnectionID: arg.ConnectionID,
+			LeaveTime: at(users.FetchTime), AbsentBefore: at(absentBefore), ConnectionID: arg.ConnectionID, UserID: arg.UserID,
 			Bucket: bucket, ProjectID: project, RoomID: room,
 		})
 		if err != nil {
@@ -290,7 +290,11 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		if err != nil {
 			return err
 		}
-		st = st.Succeed(lease, fold.FetchTime, now, settle)
+		if fold.FetchTime.IsZero() {
+			st = st.Succeed(lease, st.FetchTime, now, settle).Unfinished(now)
+		} else {
+			st = st.Succeed(lease, fold.FetchTime, now, settle)
+		}
 		if more {
 			st = st.Unfinished(now)
 		}
@@ -366,10 +370,15 @@ func (s *Store) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirr
 			ProjectID: string(f.Project), UserID: f.User, Open: f.Open,
 			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
 		})
+	case f.Open:
+		rows, err = s.q.OpenSessionsByTime(ctx, dbq.OpenSessionsByTimeParams{
+			ProjectID: string(f.Project),
+			FromTime:  lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
+		})
 	default:
 		rows, err = s.q.SessionsByTime(ctx, dbq.SessionsByTimeParams{
-			ProjectID: string(f.Project), Open: f.Open,
-			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
+			ProjectID: string(f.Project),
+			FromTime:  lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
 		})
 	}
 	if err != nil {

@@ -310,8 +310,8 @@ func (q *Queries) NotificationRows(ctx context.Context, arg NotificationRowsPara
 const notificationUser = `-- name: NotificationUser :one
 select user_id
 from mirror_notification
-where bucket = ? and project_id = ? and room_id = ? and notification_id = ?
-order by event_id desc
+where bucket = ? and project_id = ? and room_id = ? and notification_id = ? and user_id <> ''
+order by event_id
 limit 1
 `
 
@@ -335,7 +335,7 @@ func (q *Queries) NotificationUser(ctx context.Context, arg NotificationUserPara
 }
 
 const openSessions = `-- name: OpenSessions :many
-select session_id, connection_id, begin_time
+select session_id, connection_id, user_id, begin_time
 from mirror_user_session
 where bucket = ? and project_id = ? and room_id = ? and end_cause = ''
 order by session_id
@@ -350,6 +350,7 @@ type OpenSessionsParams struct {
 type OpenSessionsRow struct {
 	SessionID    []byte
 	ConnectionID int64
+	UserID       []byte
 	BeginTime    time.Time
 }
 
@@ -362,7 +363,12 @@ func (q *Queries) OpenSessions(ctx context.Context, arg OpenSessionsParams) ([]O
 	var items []OpenSessionsRow
 	for rows.Next() {
 		var i OpenSessionsRow
-		if err := rows.Scan(&i.SessionID, &i.ConnectionID, &i.BeginTime); err != nil {
+		if err := rows.Scan(
+			&i.SessionID,
+			&i.ConnectionID,
+			&i.UserID,
+			&i.BeginTime,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -155,6 +155,7 @@ create table if not exists mirror_user_session (
     primary key (bucket, project_id, room_id, session_id),
     key mirror_user_session_by_connection (bucket, project_id, room_id, connection_id, begin_time desc, session_id),
     key mirror_user_session_open (bucket, project_id, room_id, end_cause, session_id),
+    key mirror_user_session_open_by_time (project_id, end_cause, begin_time desc, session_id),
     key mirror_user_session_by_time (project_id, begin_time desc, session_id),
     key mirror_user_session_by_room (project_id, room_id, begin_time desc, session_id),
     key mirror_user_session_by_user (project_id, user_id, begin_time desc, session_id)

@@ -46,7 +46,7 @@ where r.bucket = sqlc.arg(bucket) and r.project_id = sqlc.arg(project_id) and r.
 order by u.connection_id;
 
 -- name: OpenSessions :many
-select session_id, connection_id, begin_time
+select session_id, connection_id, user_id, begin_time
 from mirror_user_session
 where bucket = ? and project_id = ? and room_id = ? and end_cause = ''
 order by session_id;
@@ -66,8 +66,8 @@ order by event_id;
 -- name: NotificationUser :one
 select user_id
 from mirror_notification
-where bucket = ? and project_id = ? and room_id = ? and notification_id = ?
-order by event_id desc
+where bucket = ? and project_id = ? and room_id = ? and notification_id = ? and user_id <> ''
+order by event_id
 limit 1;
 
 -- name: WriteInbox :exec

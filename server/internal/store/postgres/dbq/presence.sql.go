@@ -228,7 +228,7 @@ const endAbsentSessions = `-- name: EndAbsentSessions :execrows
 with gone as (
     select o.session_id from mirror_user_session o
     where o.bucket = $2 and o.project_id = $3 and o.room_id = $4 and o.end_cause = ''
-        and o.begin_time < $5 and o.connection_id <> all($6::bigint[])
+        and o.begin_time < $5 and (o.connection_id, o.user_id) not in (select unnest($6::bigint[]), unnest($7::text[]))
     order by o.session_id
     for update
 )
@@ -244,9 +244,10 @@ type EndAbsentSessionsParams struct {
 	RoomID       string
 	AbsentBefore pgtype.Timestamptz
 	ConnectionID []int64
+	UserID       []string
 }
 
-// Open sessions of connections that are not there.
+// Open sessions of connections that are not there, or are somebody else's by now.
 func (q *Queries) EndAbsentSessions(ctx context.Context, arg EndAbsentSessionsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, endAbsentSessions,
 		arg.LeaveTime,
@@ -255,6 +256,7 @@ func (q *Queries) EndAbsentSessions(ctx context.Context, arg EndAbsentSessionsPa
 		arg.RoomID,
 		arg.AbsentBefore,
 		arg.ConnectionID,
+		arg.UserID,
 	)
 	if err != nil {
 		return 0, err
@@ -677,6 +679,69 @@ func (q *Queries) NotificationsByUser(ctx context.Context, arg NotificationsByUs
 	return items, nil
 }
 
+const openSessionsByTime = `-- name: OpenSessionsByTime :many
+
+select bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, begin_time, enter_time, leave_time, leave_event_id, end_cause from mirror_user_session
+where project_id = $1 and end_cause = ''
+    and begin_time >= $2 and begin_time < $3
+    and begin_time <= $4 and (begin_time < $4 or session_id > $5)
+order by begin_time desc, session_id
+limit $6
+`
+
+type OpenSessionsByTimeParams struct {
+	ProjectID string
+	FromTime  pgtype.Timestamptz
+	ToTime    pgtype.Timestamptz
+	AfterTime pgtype.Timestamptz
+	AfterID   string
+	MaxRows   int32
+}
+
+// As for events, each list walks the index that fits its filter.
+// By itself, so that the index of open sessions serves it: there are few of them
+// in a long history.
+func (q *Queries) OpenSessionsByTime(ctx context.Context, arg OpenSessionsByTimeParams) ([]MirrorUserSession, error) {
+	rows, err := q.db.Query(ctx, openSessionsByTime,
+		arg.ProjectID,
+		arg.FromTime,
+		arg.ToTime,
+		arg.AfterTime,
+		arg.AfterID,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MirrorUserSession
+	for rows.Next() {
+		var i MirrorUserSession
+		if err := rows.Scan(
+			&i.Bucket,
+			&i.ProjectID,
+			&i.RoomID,
+			&i.SessionID,
+			&i.ConnectionID,
+			&i.UserID,
+			&i.InfoJson,
+			&i.Info,
+			&i.BeginTime,
+			&i.EnterTime,
+			&i.LeaveTime,
+			&i.LeaveEventID,
+			&i.EndCause,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const sessionsByRoom = `-- name: SessionsByRoom :many
 select bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, begin_time, enter_time, leave_time, leave_event_id, end_cause from mirror_user_session
 where project_id = $1 and room_id = $2
@@ -745,19 +810,16 @@ func (q *Queries) SessionsByRoom(ctx context.Context, arg SessionsByRoomParams) 
 }
 
 const sessionsByTime = `-- name: SessionsByTime :many
-
 select bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, begin_time, enter_time, leave_time, leave_event_id, end_cause from mirror_user_session
 where project_id = $1
-    and (not $2::boolean or end_cause = '')
-    and begin_time >= $3 and begin_time < $4
-    and begin_time <= $5 and (begin_time < $5 or session_id > $6)
+    and begin_time >= $2 and begin_time < $3
+    and begin_time <= $4 and (begin_time < $4 or session_id > $5)
 order by begin_time desc, session_id
-limit $7
+limit $6
 `
 
 type SessionsByTimeParams struct {
 	ProjectID string
-	Open      bool
 	FromTime  pgtype.Timestamptz
 	ToTime    pgtype.Timestamptz
 	AfterTime pgtype.Timestamptz
@@ -765,11 +827,9 @@ type SessionsByTimeParams struct {
 	MaxRows   int32
 }
 
-// As for events, each list walks the index that fits its filter.
 func (q *Queries) SessionsByTime(ctx context.Context, arg SessionsByTimeParams) ([]MirrorUserSession, error) {
 	rows, err := q.db.Query(ctx, sessionsByTime,
 		arg.ProjectID,
-		arg.Open,
 		arg.FromTime,
 		arg.ToTime,
 		arg.AfterTime,

@@ -159,6 +159,7 @@ create index mirror_user_session_by_connection on mirror_user_session (bucket, p
 create index mirror_user_session_by_time on mirror_user_session (project_id, begin_time desc, session_id);
 create index mirror_user_session_by_room on mirror_user_session (project_id, room_id, begin_time desc, session_id);
 create index mirror_user_session_by_user on mirror_user_session (project_id, user_id, begin_time desc, session_id) where user_id <> '';
+create index mirror_user_session_open_by_time on mirror_user_session (project_id, begin_time desc, session_id) where end_cause = '';
 create index mirror_user_session_open on mirror_user_session (bucket, project_id, room_id, session_id) where end_cause = '';
 
 -- What users were told, one row for each event. It outlives the room.

@@ -15,11 +15,11 @@ select
     unnest(@user_id::text[]), unnest(@info_json::bytea[]), unnest(@info::jsonb[]);
 
 -- name: EndAbsentSessions :execrows
--- Open sessions of connections that are not there.
+-- Open sessions of connections that are not there, or are somebody else's by now.
 with gone as (
     select o.session_id from mirror_user_session o
     where o.bucket = @bucket and o.project_id = @project_id and o.room_id = @room_id and o.end_cause = ''
-        and o.begin_time < @absent_before and o.connection_id <> all(@connection_id::bigint[])
+        and o.begin_time < @absent_before and (o.connection_id, o.user_id) not in (select unnest(@connection_id::bigint[]), unnest(@user_id::text[]))
     order by o.session_id
     for update
 )
@@ -174,10 +174,19 @@ order by u.connection_id;
 
 -- As for events, each list walks the index that fits its filter.
 
+-- name: OpenSessionsByTime :many
+-- By itself, so that the index of open sessions serves it: there are few of them
+-- in a long history.
+select * from mirror_user_session
+where project_id = @project_id and end_cause = ''
+    and begin_time >= @from_time and begin_time < @to_time
+    and begin_time <= @after_time and (begin_time < @after_time or session_id > @after_id)
+order by begin_time desc, session_id
+limit @max_rows;
+
 -- name: SessionsByTime :many
 select * from mirror_user_session
 where project_id = @project_id
-    and (not @open::boolean or end_cause = '')
     and begin_time >= @from_time and begin_time < @to_time
     and begin_time <= @after_time and (begin_time < @after_time or session_id > @after_id)
 order by begin_time desc, session_id
