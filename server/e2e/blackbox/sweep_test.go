@@ -169,14 +169,18 @@ func TestSweepFindsWhatNoEventTellsOf(t *testing.T) {
 	})
 }
 
-// Somebody whose leaving was announced by an event that never came.
+// Somebody whose leaving was announced by an event that never came. Without fetches that
+// settle, nothing but a sweep looks at the room after he came.
 func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		fake := harness.NewFake(t)
 		populate(t, fake, "occupied", "other")
-		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: often})
+		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: with(often, "MIRROR_SETTLE", "0")})
 		awaitRoom(t, s, fake, "occupied")
+		if err := fake.Enter("occupied", liveblockstest.Connection{ID: 7, UserID: "alice"}); err != nil {
+			t.Fatal(err)
+		}
 		entered := time.Now().Add(-5 * time.Minute) // clearly before any fetch
 		if status := s.Post(t, harness.SignEvent(t, liveblockstest.Event{
 			Type: liveblockstest.UserEntered, RoomID: "occupied", Time: entered, UserID: "alice", ConnectionID: 7, ActiveUsers: 1,
@@ -184,17 +188,37 @@ func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 			t.Fatalf("webhook answered %d", status)
 		}
 		client := s.Mirror(t)
+		await := func(want mirrorv1.SessionEndCause, present int) {
+			t.Helper()
+			harness.Eventually(t, patience, func() error {
+				users, err := client.ListActiveUsers(t.Context(), &mirrorv1.ListActiveUsersRequest{RoomId: "occupied"})
+				if err != nil {
+					return err
+				}
+				got, err := client.ListUserSessions(t.Context(), &mirrorv1.ListUserSessionsRequest{RoomId: "occupied"})
+				if err != nil {
+					return err
+				}
+				all := got.GetUserSessions()
+				if len(users.GetActiveUsers()) != present || len(all) != 1 || all[0].GetUserId() != "alice" || all[0].GetEndCause() != want {
+					return fmt.Errorf("users = %v, sessions = %v; want %d and that of alice with the end %v", users, all, present, want)
+				}
+				return nil
+			})
+		}
+		await(mirrorv1.SessionEndCause_SESSION_END_CAUSE_OPEN, 1)
+		// The look at her that a sweep asks for finds her there.
 		harness.Eventually(t, patience, func() error {
-			got, err := client.ListUserSessions(t.Context(), &mirrorv1.ListUserSessionsRequest{RoomId: "occupied"})
-			if err != nil {
-				return err
-			}
-			all := got.GetUserSessions()
-			if len(all) != 1 || all[0].GetUserId() != "alice" || all[0].GetLeaveTime() == nil {
-				return fmt.Errorf("sessions = %v; want that of alice, ended", all)
+			if n := fake.Calls("occupied", liveblockstest.EndpointActiveUsers); n < 2 {
+				return fmt.Errorf("fetches of active users = %d; want one by the event and one by a sweep", n)
 			}
 			return nil
 		})
+		await(mirrorv1.SessionEndCause_SESSION_END_CAUSE_OPEN, 1)
+		if err := fake.Leave("occupied", 7); err != nil {
+			t.Fatal(err)
+		}
+		await(mirrorv1.SessionEndCause_SESSION_END_CAUSE_ABSENT, 0)
 	})
 }
 

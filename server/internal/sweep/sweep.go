@@ -64,6 +64,8 @@ type Config struct {
 const (
 	// pageSize is the most that Liveblocks lists at once.
 	pageSize = 100
+	// gateWait is how long a sweep that is leased waits to make a call.
+	gateWait = time.Minute
 	// batch bounds one look at what is mirrored.
 	batch = 500
 	// recently is how long after the last connection to a room that was not mirrored
@@ -223,13 +225,13 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 	w := s.walkOf(sweep)
 	for first := true; ; first = false {
 		if !first {
-			if err := s.cfg.Gate.Wait(ctx); err != nil {
-				return mirror.Applied{}, fmt.Errorf("wait to list rooms: %w", err)
+			if err := s.wait(ctx); err != nil {
+				return mirror.Applied{}, err
 			}
 		}
 		page, err := s.cfg.Lister.ListRooms(ctx, sweep.Cursor, pageSize)
 		if err == nil {
-			err = w.add(page)
+			err = w.add(page, first)
 		}
 		if err != nil {
 			return mirror.Applied{}, s.failed(ctx, lease, sweep, err)
@@ -250,6 +252,23 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 		s.mu.Lock()
 		s.failures = 0
 		s.mu.Unlock()
+	}
+}
+
+// wait returns when the next page may be asked for. While the gate stays closed, as
+// for a refused key it may for days, the lease must not be held: each renewal would
+// ask the database. The task then waits for the gate before it is leased.
+func (s *Sweeper) wait(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, gateWait)
+	defer cancel()
+	err := s.cfg.Gate.Wait(waiting)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("wait to list rooms: %w", err)
+	default:
+		return fault.Wrap(err, fault.Busy, fault.ReasonUpstreamRateLimited, "waiting until Liveblocks may be called")
 	}
 }
 
@@ -293,7 +312,8 @@ func (s *Sweeper) walkOf(sweep mirror.Sweep) *walk {
 }
 
 // add notes what a page lists. It fails if the list does not come to an end.
-func (w *walk) add(page mirror.RoomPage) error {
+// The first page of a task may have been read before, by the one that failed after it.
+func (w *walk) add(page mirror.RoomPage, first bool) error {
 	if w == nil {
 		return nil
 	}
@@ -301,7 +321,7 @@ func (w *walk) add(page mirror.RoomPage) error {
 	for _, r := range page.Rooms {
 		w.seen[key(r.ID)] = struct{}{}
 	}
-	if len(page.Rooms) > 0 && len(w.seen) == before && page.Next != "" {
+	if len(page.Rooms) > 0 && len(w.seen) == before && page.Next != "" && !first {
 		return fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the list of rooms begins anew instead of coming to its end").
 			With("status", strconv.Itoa(statusGone))
 	}
@@ -501,8 +521,8 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, w *walk) er
 // it may be. Had it become that of another project meanwhile, it would seem to end
 // early, and each room it lacks would be denied.
 func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string, err error) {
-	if err := s.cfg.Gate.Wait(ctx); err != nil {
-		return "", fmt.Errorf("wait to list rooms: %w", err)
+	if err := s.wait(ctx); err != nil {
+		return "", err
 	}
 	page, err := s.cfg.Lister.ListRooms(ctx, "", pageSize)
 	if err != nil {

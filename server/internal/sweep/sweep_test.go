@@ -508,6 +508,48 @@ func TestFailureIsShownAndTriedAgain(t *testing.T) {
 	})
 }
 
+// flaky is a database that fails once, after a page was read.
+type flaky struct {
+	*world
+	at *int // the call that fails
+}
+
+var errFlaky = errors.New("the database is away")
+
+func (f flaky) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+	if *f.at--; *f.at == 0 {
+		return nil, errFlaky
+	}
+	return f.world.RoomsByID(ctx, project, ids)
+}
+
+// A page that has to be read again because the database failed after it is no list
+// in a circle: the sweep goes on with it.
+func TestPageReadAgain(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 3; n++ {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{}
+				all := ids(250)
+				w.listed(all...)
+				w.mirrored(append(all, "vanished")...)
+				at := n
+				s := w.sweeper(func(cfg *Config) { cfg.Store = flaky{w, &at} })
+				if _, err := s.Do(t.Context(), mirror.Lease{}); !errors.Is(err, errFlaky) {
+					t.Fatalf("Do = %v; want %v", err, errFlaky)
+				}
+				w.asked = nil
+				got := w.run(t, s)
+				if want := []string{"", "100", "200"}[n-1]; w.asked[0] != want || got.Listed != 250 || got.Vanished != 1 || got.Problem != "" {
+					t.Fatalf("pages = %q, sweep = %+v; want it to go on at %q and to be whole", w.asked, got, want)
+				}
+			})
+		})
+	}
+}
+
 // A cursor that is not taken any more does not stop the sweep for ever.
 func TestRefusedCursor(t *testing.T) {
 	t.Parallel()
@@ -556,6 +598,32 @@ type circle struct{ *world }
 func (c circle) ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error) {
 	page, err := c.world.ListRooms(ctx, cursor, limit)
 	return mirror.RoomPage{Rooms: page.Rooms, Next: cmp.Or(page.Next, "0")}, err
+}
+
+// shut is a gate that does not open.
+type shut struct{}
+
+func (shut) Wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// While nothing can be fetched, the sweep does not keep its lease, whose renewals
+// would keep the database awake.
+func TestClosedGateGivesTheLeaseBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed(ids(250)...)
+		begin := time.Now()
+		s := w.sweeper(func(cfg *Config) { cfg.Gate = shut{} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := s.Do(ctx, mirror.Lease{})
+		if took := time.Since(begin); fault.Of(err).Kind != fault.Busy || took > 2*time.Minute {
+			t.Fatalf("Do = %v after %v; want it to go on later, before long", err, took)
+		}
+		if w.sweep.Cursor != "100" || w.sweep.Problem != "" {
+			t.Fatalf("sweep = %+v; want its first page kept", w.sweep)
+		}
+	})
 }
 
 func TestLostLeaseEndsTheSweep(t *testing.T) {

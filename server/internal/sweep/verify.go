@@ -328,7 +328,15 @@ func (r *round) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomC
 			return
 		}
 		still := make(map[mirror.Resource]finding)
-		for res, f := range (&look{round: r, room: first.room}).look(ctx) {
+		next := &look{round: r, room: first.room}
+		found := next.look(ctx)
+		for res := range open {
+			// What could not be looked at again is not known to have gone away.
+			if _, ok := found[res]; !ok && !dealt[res] && len(next.skipped) > 0 {
+				first.skipped = append(first.skipped, next.skipped[0])
+			}
+		}
+		for res, f := range found {
 			earlier, ok := open[res]
 			switch {
 			case dealt[res]:
