@@ -275,6 +275,37 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 	})
 }
 
+// What waits for its fetch differs for a while, and is no drift.
+func TestVerifyTellsDriftFromWhatIsPending(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Database(t)
+		s, fake := startOn(t, url, nil)
+		furnish(t, fake, "room")
+		tell(t, s, liveblockstest.RoomCreated, "room")
+		awaitIdle(t, s)
+		if err := fake.SetStorage("room", storage(`"edited"`)); err != nil {
+			t.Fatal(err)
+		}
+		db := e.Connect(t, url)
+		due := func(at any) {
+			t.Helper()
+			n, err := db.Exec(t.Context(), "update mirror_resource_state set due_time = ? where room_id = ? and kind = 2", at, []byte("room"))
+			if err != nil || n != 1 {
+				t.Fatalf("%d rows (%v)", n, err)
+			}
+		}
+		due(time.Now().Add(time.Hour).UTC())
+		if got := verify(t, s, "--repair"); got.code != 0 || got.stdout != "" || !strings.Contains(got.told, "1 resources differ and wait") {
+			t.Errorf("verify of what is pending = %+v; want exit code 0, and what waits told", got)
+		}
+		due(nil)
+		if got := verify(t, s); got.code != 3 || !strings.Contains(got.stdout, "content: storage") {
+			t.Errorf("verify of the same when nothing is pending = %+v; want it told as drift", got)
+		}
+	})
+}
+
 // A key of another project finds every room surplus, and repairs none of them.
 func TestVerifyRepairsNothingByABrokenList(t *testing.T) {
 	t.Parallel()
