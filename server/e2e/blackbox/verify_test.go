@@ -175,6 +175,8 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 		{"thread row", `delete from mirror_thread where room_id = ?`, []string{"missing: thread"}},
 		{"thread source", `update mirror_thread set source_json = '{"type":"thread"}' where room_id = ?`, []string{"content: thread"}},
 		{"thread metadata", `update mirror_thread set metadata = '{"color": "red"}' where room_id = ?`, []string{"derived: thread", "queryable JSON"}},
+		{"thread metadata as text", `update mirror_thread set metadata_text = '{"color": "red"}' where room_id = ?`, []string{"derived: thread", "metadata as text"}},
+		{"number of comments", `update mirror_thread set comment_count = 99 where room_id = ?`, []string{"derived: thread", "number of comments"}},
 		{"thread resolved", `update mirror_thread set resolved = true where room_id = ?`, []string{"derived: thread", "resolved"}},
 		{"comment rows", `delete from mirror_comment where room_id = ?`, []string{"derived: thread", "row of a comment"}},
 		{"a comment too many", `insert into mirror_comment (bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, source_json, plain_text, markdown) ` +

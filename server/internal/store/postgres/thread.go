@@ -445,7 +445,10 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Sto
 		if err != nil {
 			return err
 		}
-		out = mirror.Stored{Content: row.SourceJson, Data: row.Metadata, DataProblem: row.DataProblem}
+		out = mirror.Stored{
+			Content: row.SourceJson, Data: row.Metadata, DataProblem: row.DataProblem,
+			MetadataText: row.MetadataText, CommentCount: int(row.CommentCount),
+		}
 		copy(out.SHA256[:], row.ContentSha256)
 		comments, err := q.StoredComments(ctx, dbq.StoredCommentsParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: r.ID})
 		if err != nil {

@@ -132,8 +132,18 @@ func notificationInbox(e *env) {
 	want(read, first, second, third)
 	apply(r, unread) // marked as unread again, without an event
 	want(unread, first, second, third)
+	// Where the inbox could not be asked, what is known of it stays.
+	e.raise(r)
+	lease := e.claim(r)
+	fourth := e.notification(r, "msg_31")
+	applied, err := e.ApplyNotification(e.ctx(), lease, mirror.NotificationFold{Rows: []mirror.Notification{fourth}}, e.now, 0)
+	e.must("ApplyNotification", err)
+	e.want("ApplyNotification without the inbox", applied, mirror.Applied{Generation: lease.Generation, Changed: true, Due: e.now})
+	rows := rowsOf(e.notifications(store.NotificationFilter{}))
+	first.Inbox, second.Inbox, third.Inbox = unread, unread, unread
+	e.want("Notifications", rows, []mirror.Notification{first, second, third, fourth, stays, stays2})
 	apply(r, mirror.Inbox{}) // and taken out of the inbox
-	want(mirror.Inbox{}, first, second, third)
+	want(mirror.Inbox{}, first, second, third, fourth)
 }
 
 func notificationUnchanged(e *env) {
@@ -210,7 +220,11 @@ func notificationUser(e *env) {
 	if got := user(r); got != "" {
 		e.Fatalf("NotificationUser of nothing = %q; want nobody", got)
 	}
-	e.applyNotification(r, mirror.NotificationFold{Rows: []mirror.Notification{e.notification(r, "msg_1"), e.notification(r, "msg_2")}})
+	nobody := e.notification(r, "msg_0")
+	nobody.UserID = "" // none that could be stored
+	last := nobody
+	last.EventID = "msg_9"
+	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{nobody, e.notification(r, "msg_1"), last}})
 	if got := user(r); got != "ann" {
 		e.Fatalf("NotificationUser = %q; want ann", got)
 	}

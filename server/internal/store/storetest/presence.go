@@ -606,26 +606,27 @@ func absentSessions(e *env) {
 	left := at("msg_left", "room", 4, before)
 	left.LeaveTime, left.LeaveEventID, left.End = e.now, "msg_bye", mirror.SessionLeft
 	elsewhere := at("msg_elsewhere", "Room", 2, before)
-	all := []mirror.UserSession{here, gone, again, young, left, elsewhere}
+	was := at("msg_was", "room", 7, before) // somebody else has the connection now
+	all := []mirror.UserSession{here, gone, again, young, left, elsewhere, was}
 	e.upsertSessions(all...)
 	e.raise(activeUsersOf("room"))
 	lease := e.claim(activeUsersOf("room"))
-	content := e.usersContent(mirror.ActiveUser{ConnectionID: 1}, mirror.ActiveUser{ConnectionID: 7})
+	content := e.usersContent(mirror.ActiveUser{ConnectionID: 1, UserID: "ann"}, mirror.ActiveUser{ConnectionID: 7, UserID: "bob"})
 	content.FetchTime = e.now.Add(-time.Second)
 
 	stranger := lease
 	stranger.Token = newToken()
 	_, err := e.ApplyActiveUsers(e.ctx(), stranger, content, limit, e.now, 0)
 	e.wantErr("ApplyActiveUsers under a strange token", err, store.ErrLeaseLost)
-	if open := e.sessions(store.SessionFilter{Open: true}); len(open) != 5 {
-		e.Fatalf("open sessions = %q; want all five", sessionIDs(open))
+	if open := e.sessions(store.SessionFilter{Open: true}); len(open) != 6 {
+		e.Fatalf("open sessions = %q; want all six", sessionIDs(open))
 	}
 
 	first := e.lastChange(lease.Resource.Bucket())
 	applied, err := e.ApplyActiveUsers(e.ctx(), lease, content, limit, e.now, 0)
 	e.must("ApplyActiveUsers", err)
 	e.want("ApplyActiveUsers", e.caughtUp(lease, applied), mirror.Applied{Changed: true})
-	for _, s := range []*mirror.UserSession{&gone, &again} {
+	for _, s := range []*mirror.UserSession{&gone, &again, &was} {
 		s.LeaveTime, s.End = content.FetchTime, mirror.SessionAbsent
 	}
 	sorted := func(sessions ...mirror.UserSession) []mirror.UserSession {
@@ -637,7 +638,7 @@ func absentSessions(e *env) {
 		})
 		return sessions
 	}
-	e.want("UserSessions", e.sessions(store.SessionFilter{}), sorted(here, gone, again, young, left, elsewhere))
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), sorted(here, gone, again, young, left, elsewhere, was))
 	// Who follows the feed learns of the sessions as well as of the users.
 	var kinds []mirror.Kind
 	for _, c := range e.changes(lease.Resource.Bucket())[first:] {
@@ -651,7 +652,7 @@ func absentSessions(e *env) {
 	first = e.lastChange(lease.Resource.Bucket())
 	e.want("ApplyActiveUsers of the same", e.mirrorUsers("room", content.Users...), mirror.Applied{Changed: true})
 	young.LeaveTime, young.End = e.now, mirror.SessionAbsent
-	e.want("UserSessions", e.sessions(store.SessionFilter{}), sorted(here, gone, again, young, left, elsewhere))
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), sorted(here, gone, again, young, left, elsewhere, was))
 	entries := e.changes(lease.Resource.Bucket())[first:]
 	e.want("changes", entries, []mirror.Change{entry(first+1, userSessionsOf("room"), mirror.ChangeUpserted, e.now)})
 	first = e.lastChange(lease.Resource.Bucket())

@@ -196,7 +196,7 @@ func (e *env) tables(r mirror.Resource) mirror.Stored {
 	e.Helper()
 	s, err := e.Stored(e.ctx(), r)
 	e.must(fmt.Sprintf("Stored %s %q of room %q", r.Kind, r.ID, r.Room), err)
-	s.Data = canonical(s.Data)
+	s.Data, s.MetadataText = canonical(s.Data), canonical(s.MetadataText)
 	for i := range s.Comments {
 		s.Comments[i].Body, s.Comments[i].Metadata = canonical(s.Comments[i].Body), canonical(s.Comments[i].Metadata)
 	}
@@ -665,7 +665,7 @@ func listUnknown(e *env) {
 		want.Project, want.Room, want.Comments = project, "room", nil
 		want.Freshness = mirror.Freshness{FetchTime: e.now, Revision: first + int64(i) + 1}
 		e.want("Thread", e.readThread(r, false), want)
-		e.want("rows", e.tables(r), mirror.Stored{Content: t.Source, SHA256: t.SHA256, Data: canonical(t.Metadata), Comments: commentRows("room", t)})
+		e.want("rows", e.tables(r), storedOf(t))
 		e.want("task", e.task(r), mirror.Task{Resource: r, State: mirror.TaskDone, Generation: 1, Applied: 1, FetchTime: e.now})
 	}
 	e.want("changes", e.changes(roomOf("room").Bucket())[first:], []mirror.Change{
@@ -1206,6 +1206,15 @@ func threadsOfProject(e *env) {
 	}
 }
 
+// storedOf is what the tables hold of a thread of the room "room".
+func storedOf(t mirror.Thread) mirror.Stored {
+	rows := store.RowsOf(t)
+	return mirror.Stored{
+		Content: t.Source, SHA256: t.SHA256, Data: canonical(t.Metadata),
+		MetadataText: canonical(rows.MetadataText), CommentCount: rows.CommentCount, Comments: commentRows("room", t),
+	}
+}
+
 func storedThread(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	r := threadOf("room", "th_1")
@@ -1217,7 +1226,7 @@ func storedThread(e *env) {
 	t.Metadata = []byte(`{"b":[9007199254740993],"a":"ü"}`)
 	e.mirrorThread("room", t)
 	e.mirrorThread("room", threadIn("th_2", 1, fullComment("cm_1", 1)))
-	want := mirror.Stored{Content: t.Source, SHA256: t.SHA256, Data: canonical(t.Metadata), Comments: commentRows("room", t)}
+	want := storedOf(t)
 	e.want("Stored", e.tables(r), want)
 	e.deleteThread(r)
 	_, err = e.Stored(e.ctx(), r)

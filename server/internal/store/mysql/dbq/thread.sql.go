@@ -526,7 +526,8 @@ func (q *Queries) StoredReactions(ctx context.Context, arg StoredReactionsParams
 }
 
 const storedThread = `-- name: StoredThread :one
-select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, t.data_problem
+select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, coalesce(t.metadata_text, '') as metadata_text,
+    t.comment_count, t.data_problem
 from mirror_thread t
 join mirror_room r
     on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
@@ -547,6 +548,8 @@ type StoredThreadRow struct {
 	SourceJson    []byte
 	ContentSha256 []byte
 	Metadata      json.RawMessage
+	MetadataText  json.RawMessage
+	CommentCount  int32
 	DataProblem   string
 }
 
@@ -563,6 +566,8 @@ func (q *Queries) StoredThread(ctx context.Context, arg StoredThreadParams) (Sto
 		&i.SourceJson,
 		&i.ContentSha256,
 		&i.Metadata,
+		&i.MetadataText,
+		&i.CommentCount,
 		&i.DataProblem,
 	)
 	return i, err

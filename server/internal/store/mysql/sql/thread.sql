@@ -80,7 +80,8 @@ where c.bucket = sqlc.arg(bucket) and c.project_id = sqlc.arg(project_id) and c.
 
 -- name: StoredThread :one
 -- Locks the thread, so that its comments are those that were written with it.
-select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, t.data_problem
+select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, coalesce(t.metadata_text, '') as metadata_text,
+    t.comment_count, t.data_problem
 from mirror_thread t
 join mirror_room r
     on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id

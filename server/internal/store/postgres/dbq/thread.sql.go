@@ -998,7 +998,7 @@ func (q *Queries) StoredReactions(ctx context.Context, arg StoredReactionsParams
 }
 
 const storedThread = `-- name: StoredThread :one
-select t.source_json, t.content_sha256, t.metadata, t.data_problem
+select t.source_json, t.content_sha256, t.metadata, t.metadata_text, t.comment_count, t.data_problem
 from mirror_thread t
 join mirror_room r
     on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
@@ -1018,6 +1018,8 @@ type StoredThreadRow struct {
 	SourceJson    []byte
 	ContentSha256 []byte
 	Metadata      []byte
+	MetadataText  []byte
+	CommentCount  int32
 	DataProblem   string
 }
 
@@ -1033,6 +1035,8 @@ func (q *Queries) StoredThread(ctx context.Context, arg StoredThreadParams) (Sto
 		&i.SourceJson,
 		&i.ContentSha256,
 		&i.Metadata,
+		&i.MetadataText,
+		&i.CommentCount,
 		&i.DataProblem,
 	)
 	return i, err

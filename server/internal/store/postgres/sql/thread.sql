@@ -329,7 +329,7 @@ order by c.room_id, c.thread_id, c.create_time, c.comment_id
 limit @max_rows;
 
 -- name: StoredThread :one
-select t.source_json, t.content_sha256, t.metadata, t.data_problem
+select t.source_json, t.content_sha256, t.metadata, t.metadata_text, t.comment_count, t.data_problem
 from mirror_thread t
 join mirror_room r
     on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
