@@ -214,8 +214,9 @@ type Mirror interface {
 	// limit, the latest first.
 	SessionsOf(ctx context.Context, room mirror.Resource, connections []int64, limit int) ([]mirror.UserSession, error)
 
-	// ApplySessions stores what was folded into a room's sessions. If events still
-	// wait, the resource is due again at once. It needs no room.
+	// ApplySessions stores what was folded into a room's sessions. Those that are open
+	// in a deleted room end with it. If events still wait, the resource is due again at
+	// once. It needs no room.
 	ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error)
 
 	// NotificationUser returns whom a stored notification is for; empty if none is

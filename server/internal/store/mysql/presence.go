@@ -146,6 +146,17 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		if err := q.byIDs(ctx, deleteSessionsSQL, roomArgs(r), fold.Deletes); err != nil {
 			return err
 		}
+		h, err := roomHead(ctx, q, r.RoomResource())
+		if err != nil {
+			return err
+		}
+		if h.epoch > 0 && !h.lives() {
+			if _, err := q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
+				LeaveTime: at(h.deleteTime), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room),
+			}); err != nil {
+				return err
+			}
+		}
 		st = st.Succeed(lease, now, now, 0)
 		if st, err = folded(ctx, q, r, fold.Folded, st, now); err != nil {
 			return err

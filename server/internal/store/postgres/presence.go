@@ -175,7 +175,7 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 	var out mirror.Applied
 	apply := func(q, later *dbq.Queries) error {
 		out = mirror.Applied{}
-		st, _, err := lockLeased(ctx, q, lease)
+		st, h, err := lockLeased(ctx, q, lease)
 		if err != nil {
 			return err
 		}
@@ -189,6 +189,11 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		if len(fold.Upserts) > 0 {
 			change = mirror.ChangeUpserted
 			if err := later.UpsertSessions(ctx, arg); err != nil {
+				return err
+			}
+		}
+		if h.epoch > 0 && !h.lives() {
+			if err := later.EndSessions(ctx, dbq.EndSessionsParams{LeaveTime: at(h.deleteTime), Bucket: bucket, ProjectID: project, RoomID: room}); err != nil {
 				return err
 			}
 		}

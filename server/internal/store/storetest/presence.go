@@ -677,6 +677,15 @@ func sessionsRoomDeleted(e *env) {
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{elsewhere, left, open, absent})
 	e.want("UserSessions of the deleted room", e.sessions(store.SessionFilter{Room: "room"}), []mirror.UserSession{left, open, absent})
 
+	// An event that was folded too late for that is of a session that has ended too.
+	gone := e.now
+	e.pass(time.Second)
+	late := e.session("room", "msg_zz", 4)
+	late.EnterTime = open.EnterTime
+	e.upsertSessions(late)
+	late.LeaveTime, late.End = gone, mirror.SessionRoomDeleted
+	e.want("UserSessions of the deleted room", e.sessions(store.SessionFilter{Room: "room"}), []mirror.UserSession{left, open, absent, late})
+
 	// They stay when the room comes back, and the real end replaces the inferred one.
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	if n, err := e.CleanRoom(e.ctx(), roomOf("room"), 100); err != nil || n != 0 {
@@ -684,7 +693,7 @@ func sessionsRoomDeleted(e *env) {
 	}
 	open.LeaveTime, open.LeaveEventID, open.End = e.now.Add(-time.Hour), "msg_real", mirror.SessionLeft
 	e.upsertSessions(open)
-	e.want("UserSessions of the room", e.sessions(store.SessionFilter{Room: "room"}), []mirror.UserSession{left, open, absent})
+	e.want("UserSessions of the room", e.sessions(store.SessionFilter{Room: "room"}), []mirror.UserSession{left, open, absent, late})
 }
 
 func sessionsRoomMissing(e *env) {
