@@ -46,10 +46,11 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (mirr
 func (r *Reconciler) inbox(ctx context.Context, user, id string) (time.Time, mirror.Inbox, error) {
 	asked := r.cfg.Now()
 	fetched, err := r.cfg.Fetcher.InboxNotification(ctx, user, id)
-	if code, again := denied(err); err != nil && code != codeResourceNotFound {
-		return time.Time{}, mirror.Inbox{}, again
-	} else if err != nil {
+	switch code, again := denied(err); {
+	case code == codeResourceNotFound:
 		return asked, mirror.Inbox{}, nil
+	case again != nil:
+		return time.Time{}, mirror.Inbox{}, again
 	}
 	inbox, err := notification.ParseInbox(fetched.Body)
 	if err != nil {
