@@ -50,9 +50,11 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body []byte
 	contentType := "application/json; charset=utf-8"
 	switch {
-	case !ok || rest != "" && rest != "storage" && rest != "ydoc-binary":
+	case !ok || rest != "" && rest != "storage" && rest != "ydoc-binary" && rest != "threads":
 		w.WriteHeader(http.StatusNotFound)
 		return
+	case rest == "threads": // none, and listed only once
+		body = []byte(`{"data":[]}`)
 	case rest == "ydoc-binary": // empty, and fetched only once
 		body, contentType = []byte{0, 0}, "application/octet-stream"
 	case rest == "":

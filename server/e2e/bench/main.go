@@ -241,12 +241,15 @@ func (b *bench) emptyDatabase(ctx context.Context, name string) (string, error) 
 // settings are those of the service; the rest is as users have it.
 func settings(database, upstream string, more ...string) map[string]string {
 	env := map[string]string{
-		"DATABASE_URL":              database,
-		"MIRROR_HTTP_ADDR":          "127.0.0.1:0",
-		"MIRROR_GRPC_ADDR":          "127.0.0.1:0",
-		"LIVEBLOCKS_SECRET_KEY":     "sk_bench",
-		"LIVEBLOCKS_WEBHOOK_SECRET": secret,
-		"LIVEBLOCKS_BASE_URL":       "http://" + upstream,
+		"DATABASE_URL":     database,
+		"MIRROR_HTTP_ADDR": "127.0.0.1:0",
+		// The fake has no list of its rooms.
+		"MIRROR_SWEEP_INTERVAL":      "0",
+		"MIRROR_FULL_SWEEP_INTERVAL": "0",
+		"MIRROR_GRPC_ADDR":           "127.0.0.1:0",
+		"LIVEBLOCKS_SECRET_KEY":      "sk_bench",
+		"LIVEBLOCKS_WEBHOOK_SECRET":  secret,
+		"LIVEBLOCKS_BASE_URL":        "http://" + upstream,
 	}
 	for i := 0; i+1 < len(more); i += 2 {
 		env[more[i]] = more[i+1]
