@@ -41,7 +41,7 @@ gen-sql: go
 
 .PHONY: gen-docs
 gen-docs: go
-	go run ./server/internal/eventdoc > docs/EVENTS.md.new
+	go run ./server/internal/run/docgen > docs/EVENTS.md.new
 	mv docs/EVENTS.md.new docs/EVENTS.md
 
 .PHONY: protodeps

@@ -139,7 +139,8 @@ func (route documentRoute) request(roomID string, query url.Values) (*mirrorv1.R
 	}
 	number, ok := mirrorv1.DocumentFormat_value[formats[0]]
 	if !ok {
-		return nil, status.Error(codes.InvalidArgument, "format is one of "+strings.Join(slices.Sorted(maps.Keys(route.formats)), ", "))
+		return nil, status.Error(codes.InvalidArgument,
+			"format is one of "+strings.Join(slices.Sorted(maps.Keys(route.formats)), ", "))
 	}
 	req.Format = mirrorv1.DocumentFormat(number)
 	return req, nil

@@ -55,9 +55,12 @@ func newRoutes(files []protoreflect.FileDescriptor) (*routes, error) {
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
-		runtime.WithErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, error) {
+		runtime.WithErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter,
+			*http.Request, error) {
 		}),
-		runtime.WithRoutingErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, int) {}),
+		runtime.WithRoutingErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter,
+			*http.Request, int) {
+		}),
 	)}
 	webhook := (*mirrorv1.ReceiveWebhookRequest)(nil).ProtoReflect().Descriptor()
 	for _, file := range files {

@@ -85,7 +85,8 @@ func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 }
 
 // receive hands a delivery to the service.
-func (g *Gateway) receive(ctx context.Context, r *http.Request, query url.Values, data []byte, header *metadata.MD) (*mirrorv1.ReceiveWebhookResponse, error) {
+func (g *Gateway) receive(ctx context.Context, r *http.Request, query url.Values, data []byte,
+	header *metadata.MD) (*mirrorv1.ReceiveWebhookResponse, error) {
 	if timeout, ok := r.Header["Grpc-Timeout"]; ok {
 		// grpc-gateway alone knows how it is written. The context it derives ends with
 		// the request's.

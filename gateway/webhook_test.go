@@ -79,13 +79,15 @@ func generated(t testing.TB, g *Gateway, conn grpc.ClientConnInterface) http.Han
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
 		runtime.WithIncomingHeaderMatcher(matchIncoming),
 		runtime.WithOutgoingHeaderMatcher(matchOutgoing),
-		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter,
+			_ *http.Request, err error) {
 			md, _ := runtime.ServerMetadataFromContext(ctx)
 			g.answerFailure(ctx, w, md.HeaderMD, err, true)
 		}),
 		runtime.WithWriteContentLength(),
 	)
-	if err := mirrorv1.RegisterEventServiceHandlerClient(t.Context(), mux, mirrorv1.NewEventServiceClient(conn)); err != nil {
+	if err := mirrorv1.RegisterEventServiceHandlerClient(t.Context(), mux,
+		mirrorv1.NewEventServiceClient(conn)); err != nil {
 		t.Fatal(err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -122,31 +124,44 @@ func TestWebhookEqualsGenerated(t *testing.T) {
 	ours, theirs := g.Handler(), generated(t, g, conn)
 
 	targets := rapid.SampledFrom([]string{
-		"/v1/webhooks/liveblocks", "/api/liveblocks-webhook", "/v1/projects/blue/webhooks/liveblocks", "/v1/projects//webhooks/liveblocks",
-		"/v1/projects/a%2Fb%25%20c/webhooks/liveblocks", "/v1/projects/a%252Fb/webhooks/liveblocks", "/v1/projects/:x/webhooks/liveblocks",
+		"/v1/webhooks/liveblocks", "/api/liveblocks-webhook", "/v1/projects/blue/webhooks/liveblocks",
+		"/v1/projects//webhooks/liveblocks",
+		"/v1/projects/a%2Fb%25%20c/webhooks/liveblocks", "/v1/projects/a%252Fb/webhooks/liveblocks",
+		"/v1/projects/:x/webhooks/liveblocks",
 	})
 	queries := rapid.SampledFrom([]string{
-		"", "", "", "?project_id=red", "?projectId=red", "?project_id=red&project_id=blue", "?project_id=red&projectId=blue", "?project_id=",
+		"", "", "", "?project_id=red", "?projectId=red", "?project_id=red&project_id=blue", "?project_id=red&projectId=blue",
+		"?project_id=",
 		"?utm=x", "?body=x", "?body.data=aGk=", "?body.content_type=x", "?project_id[x]=y", "?project_id.x=y",
 	})
-	ids := rapid.OneOf(rapid.String(), rapid.StringMatching(`msg_[A-Za-z0-9]{8}`), rapid.SampledFrom([]string{`"`, `\`, "<&>", "\x7f", "ü", "", "\xff", "the id"}))
-	headers := rapid.SampledFrom([]string{"Webhook-Id: msg_1", "Webhook-Timestamp: 1", "Webhook-Signature: v1,x v1,y", "Svix-Id: msg_2", "Webhook-Id: "})
+	ids := rapid.OneOf(rapid.String(), rapid.StringMatching(`msg_[A-Za-z0-9]{8}`),
+		rapid.SampledFrom([]string{`"`, `\`, "<&>", "\x7f", "ü", "", "\xff", "the id"}))
+	headers := rapid.SampledFrom([]string{"Webhook-Id: msg_1", "Webhook-Timestamp: 1", "Webhook-Signature: v1,x v1,y",
+		"Svix-Id: msg_2", "Webhook-Id: "})
 	others := rapid.SampledFrom([]string{
-		"Authorization: Bearer x", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: x", "Grpc-Metadata-Webhook-Id: x", "Cookie: x", "Te: trailers",
-		"X-Request-Id: x", "Content-Type: application/x-www-form-urlencoded", "Grpc-Timeout: 5M", "Grpc-Timeout: soon", "Grpc-Timeout: 0S", "X-Http-Method-Override: GET",
+		"Authorization: Bearer x", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: x", "Grpc-Metadata-Webhook-Id: x",
+		"Cookie: x", "Te: trailers",
+		"X-Request-Id: x", "Content-Type: application/x-www-form-urlencoded", "Grpc-Timeout: 5M", "Grpc-Timeout: soon",
+		"Grpc-Timeout: 0S", "X-Http-Method-Override: GET",
 	})
 	failures := rapid.SampledFrom([]error{
-		status.Error(codes.Unavailable, "away"), status.Error(codes.Unauthenticated, "no"), status.Error(codes.Internal, "oops"),
-		context.DeadlineExceeded, problem{code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_EVENT_ID_INVALID, text: "no"}.err(),
-		problem{code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL, text: "full", retry: time.Minute}.err(),
+		status.Error(codes.Unavailable, "away"), status.Error(codes.Unauthenticated, "no"),
+		status.Error(codes.Internal, "oops"),
+		context.DeadlineExceeded,
+		problem{code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_EVENT_ID_INVALID, text: "no"}.err(),
+		problem{code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL, text: "full",
+			retry: time.Minute}.err(),
 	})
 	rapid.Check(t, func(rt *rapid.T) {
-		lines := rapid.SliceOfNDistinct(headers, 0, 4, func(line string) string { return line[:len("Webhook-I")] }).Draw(rt, "signature")
-		lines = append(lines, rapid.SliceOfNDistinct(others, 0, 3, func(line string) string { return line[:5] }).Draw(rt, "other headers")...)
+		lines := rapid.SliceOfNDistinct(headers, 0, 4, func(line string) string { return line[:len("Webhook-I")] }).Draw(rt,
+			"signature")
+		lines = append(lines, rapid.SliceOfNDistinct(others, 0, 3, func(line string) string { return line[:5] }).Draw(rt,
+			"other headers")...)
 		sent := rapid.SliceOfN(rapid.Byte(), 0, 64).Draw(rt, "body")
 		request := fmt.Sprintf("POST %s%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s",
 			targets.Draw(rt, "target"), queries.Draw(rt, "query"), len(sent), strings.Join(append(lines, ""), "\r\n"), sent)
-		remote := rapid.SampledFrom([]string{"192.0.2.7:1234", "[2001:db8::1]:1", "[fe80::1%eth0]:1", "pipe", ""}).Draw(rt, "peer")
+		remote := rapid.SampledFrom([]string{"192.0.2.7:1234", "[2001:db8::1]:1", "[fe80::1%eth0]:1", "pipe", ""}).Draw(rt,
+			"peer")
 
 		conn.resp = &mirrorv1.ReceiveWebhookResponse{
 			EventId: ids.Draw(rt, "id"), Duplicate: rapid.Bool().Draw(rt, "duplicate"),
@@ -177,10 +192,12 @@ func TestWebhookEqualsGenerated(t *testing.T) {
 			conn.heard, conn.req, conn.md = nil, nil, nil
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
-			return outcome{heard: conn.heard, req: conn.req, md: conn.md, code: w.Code, header: w.Header(), answer: w.Body.String()}
+			return outcome{heard: conn.heard, req: conn.req, md: conn.md, code: w.Code, header: w.Header(),
+				answer: w.Body.String()}
 		}
 		want, got := handle(theirs), handle(ours)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(outcome{}), cmpopts.EquateEmpty(), protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(outcome{}), cmpopts.EquateEmpty(),
+			protocmp.Transform()); diff != "" {
 			rt.Errorf("%q (-generated +ours):\n%s", request, diff)
 		}
 	})

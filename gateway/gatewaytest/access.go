@@ -63,7 +63,8 @@ func credentialFirst(t *testing.T, dial Dial) {
 				t.Errorf("WWW-Authenticate = %q; want Bearer", got)
 			}
 		}
-		r.do(t, c.method, r.url+c.path, nil, "Authorization", "Bearer secret", "Authorization", "Bearer wrong").refused(t, http.StatusUnauthorized, "CREDENTIAL_INVALID")
+		r.do(t, c.method, r.url+c.path, nil, "Authorization", "Bearer secret", "Authorization", "Bearer wrong").refused(t,
+			http.StatusUnauthorized, "CREDENTIAL_INVALID")
 	}
 	r.noCall(t)
 	r.get(t, "/v1/rooms", "Authorization", "Bearer secret").accepted(t, nil)
@@ -88,24 +89,30 @@ func openGateway(t *testing.T, dial Dial) {
 
 func callHeaders(t *testing.T, dial Dial) {
 	r := newRig(t, dial, secured)
-	r.get(t, "/v1/rooms/r", "Authorization", "Bearer secret", "X-Request-Id", "one", "Traceparent", "00-1-2-00", "Tracestate", "a=b",
-		"Grpc-Metadata-Authorization", "Bearer other", "Grpc-Metadata-Webhook-Id", "w", "Webhook-Id", "w", "Grpc-Metadata-If-None-Match", "x",
-		"If-None-Match", "x", "Cookie", "c", "X-Forwarded-For", "203.0.113.9", "Grpc-Metadata-X-Forwarded-For", "203.0.113.9", "Grpc-Metadata-Foo-Bin", "!").accepted(t, nil)
+	r.get(t, "/v1/rooms/r", "Authorization", "Bearer secret", "X-Request-Id", "one", "Traceparent", "00-1-2-00",
+		"Tracestate", "a=b",
+		"Grpc-Metadata-Authorization", "Bearer other", "Grpc-Metadata-Webhook-Id", "w", "Webhook-Id", "w",
+		"Grpc-Metadata-If-None-Match", "x",
+		"If-None-Match", "x", "Cookie", "c", "X-Forwarded-For", "203.0.113.9", "Grpc-Metadata-X-Forwarded-For",
+		"203.0.113.9", "Grpc-Metadata-Foo-Bin", "!").accepted(t, nil)
 	md := r.onlyCall(t).md
 	for key, want := range map[string]string{
-		"authorization": "Bearer secret", "x-request-id": "one", "traceparent": "00-1-2-00", "tracestate": "a=b", "x-forwarded-for": "127.0.0.1",
+		"authorization": "Bearer secret", "x-request-id": "one", "traceparent": "00-1-2-00", "tracestate": "a=b",
+		"x-forwarded-for": "127.0.0.1",
 	} {
 		if got := md.Get(key); len(got) != 1 || got[0] != want {
 			t.Errorf("%s = %q; want %q alone", key, got, want)
 		}
 	}
-	for _, key := range []string{"webhook-id", "if-none-match", "cookie", "grpcgateway-cookie", "grpcgateway-authorization", "foo-bin", "x-forwarded-host"} {
+	for _, key := range []string{"webhook-id", "if-none-match", "cookie", "grpcgateway-cookie",
+		"grpcgateway-authorization", "foo-bin", "x-forwarded-host"} {
 		if got := md.Get(key); len(got) != 0 {
 			t.Errorf("%s = %q; want none", key, got)
 		}
 	}
 	// Odd values of headers that only help to trace are left out.
-	r.get(t, "/v1/rooms/r", "Authorization", "Bearer secret", "X-Request-Id", "a", "X-Request-Id", "b", "Traceparent", strings.Repeat("x", 513), "Tracestate", "ä").accepted(t, nil)
+	r.get(t, "/v1/rooms/r", "Authorization", "Bearer secret", "X-Request-Id", "a", "X-Request-Id", "b", "Traceparent",
+		strings.Repeat("x", 513), "Tracestate", "ä").accepted(t, nil)
 	md = r.onlyCall(t).md
 	for _, key := range []string{"x-request-id", "traceparent", "tracestate"} {
 		if got := md.Get(key); len(got) != 0 {
@@ -187,15 +194,18 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 		}
 	}
 	for _, path := range []string{
-		"/", "/v1", "/v1/", "/v1/room", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms", "/v1/rooms/a/b/storage",
+		"/", "/v1", "/v1/", "/v1/room", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms",
+		"/v1/rooms/a/b/storage",
 		"/v1/x/../rooms", "/metrics", "/debug/pprof/", "/healthz/", "/v1/rooms:x", "/v2/rooms",
 		"/v1/rooms/r/threads/t/x", "/v1/rooms/r/threads/t/comments/c/x", "/v1/rooms/r/active_users", "/v1/admin/mirror",
 	} {
 		r.get(t, path).refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
 	}
 	// A form must not turn a POST into a GET.
-	r.post(t, "/v1/rooms", "page_size=1", "Content-Type", "application/x-www-form-urlencoded").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
-	r.post(t, "/v1/rooms", "", "Content-Type", "application/x-www-form-urlencoded", "X-HTTP-Method-Override", "GET").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	r.post(t, "/v1/rooms", "page_size=1", "Content-Type", "application/x-www-form-urlencoded").refused(t,
+		http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	r.post(t, "/v1/rooms", "", "Content-Type", "application/x-www-form-urlencoded", "X-HTTP-Method-Override",
+		"GET").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 	r.noCall(t)
 	for _, path := range []string{"/v1/rooms", "/v1/rooms/r", "/v1/admin/status"} {
 		a := r.do(t, http.MethodHead, r.url+path, nil)

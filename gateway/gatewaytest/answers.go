@@ -41,7 +41,8 @@ var answerCases = []testCase{
 // fail is an error as the service makes it.
 func fail(code codes.Code, reason string, retry time.Duration) error {
 	st := status.New(code, "no luck")
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: "liveblocks.mirror.v1", Metadata: map[string]string{"room_id": "r"}}}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: "liveblocks.mirror.v1",
+		Metadata: map[string]string{"room_id": "r"}}}
 	if retry > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retry)})
 	}
@@ -66,7 +67,8 @@ func jsonForm(t *testing.T, dial Dial) {
 	if diff := cmp.Diff(want, got.Room); diff != "" {
 		t.Errorf("room (-want +got):\n%s", diff)
 	}
-	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
+	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store",
+		"X-Content-Type-Options": "nosniff"} {
 		if got := a.header.Get(name); got != want {
 			t.Errorf("%s = %q; want %q", name, got, want)
 		}
@@ -80,7 +82,8 @@ func queryParameters(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	r.get(t, "/v1/events?project_id=p&room_id=r&type=storageUpdated&user_id=u&start_time=2026-01-02T03:04:05Z&page_size=7&page_token=t&view=EVENT_VIEW_FULL").accepted(t, nil)
 	want := &mirrorv1.ListEventsRequest{
-		ProjectId: "p", RoomId: "r", Type: "storageUpdated", UserId: "u", PageSize: 7, PageToken: "t", View: mirrorv1.EventView_EVENT_VIEW_FULL,
+		ProjectId: "p", RoomId: "r", Type: "storageUpdated", UserId: "u", PageSize: 7, PageToken: "t",
+		View:      mirrorv1.EventView_EVENT_VIEW_FULL,
 		StartTime: timestamppb.New(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)),
 	}
 	if diff := cmp.Diff(want, r.onlyCall(t).req, protocmp.Transform()); diff != "" {
@@ -94,13 +97,15 @@ func queryParameters(t *testing.T, dial Dial) {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
 	for _, query := range []string{
-		"room=r", "Room_Id=r", "room_id.x=r", "page_size=x", "page_size=1&page_size=2", "page_size=1&pageSize=2", "view=NOPE", "start_time=now", "%zz", "a;b", "%ff=1", "start_time.sekonds=5", "[a]",
+		"room=r", "Room_Id=r", "room_id.x=r", "page_size=x", "page_size=1&page_size=2", "page_size=1&pageSize=2",
+		"view=NOPE", "start_time=now", "%zz", "a;b", "%ff=1", "start_time.sekonds=5", "[a]",
 	} {
 		r.get(t, "/v1/events?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 	}
 	// What the path or the body says, the query does not say again.
 	r.get(t, "/v1/rooms/r?room_id=s").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
-	r.post(t, "/v1/admin/rooms/r/sync:request?kind=RESOURCE_KIND_ROOM", "").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+	r.post(t, "/v1/admin/rooms/r/sync:request?kind=RESOURCE_KIND_ROOM", "").refused(t, http.StatusBadRequest,
+		"REQUEST_INVALID")
 	r.noCall(t)
 }
 
@@ -108,7 +113,8 @@ func jsonBodies(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	const path = "/v1/admin/rooms/a%2Fb/sync:request"
 	for body, kind := range map[string]mirrorv1.ResourceKind{
-		"": 0, "{}": 0, `{"kind":"RESOURCE_KIND_STORAGE"}`: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE, ` {"kind" : 1} `: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
+		"": 0, "{}": 0, `{"kind":"RESOURCE_KIND_STORAGE"}`: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE,
+		` {"kind" : 1} `: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
 		// The path has the last word.
 		`{"roomId":"other"}`: 0,
 	} {
@@ -118,7 +124,8 @@ func jsonBodies(t *testing.T, dial Dial) {
 			t.Errorf("request of %s (-want +got):\n%s", body, diff)
 		}
 	}
-	for _, body := range []string{"{", "null", "[]", `{"kindd":1}`, `{"kind":"X"}`, "{} {}", `{"kind":1,"kind":1}`, "\xff", "kind=1"} {
+	for _, body := range []string{"{", "null", "[]", `{"kindd":1}`, `{"kind":"X"}`, "{} {}", `{"kind":1,"kind":1}`,
+		"\xff", "kind=1"} {
 		a := r.post(t, path, body)
 		a.request = "a body of " + body
 		a.refused(t, http.StatusBadRequest, "REQUEST_INVALID")
@@ -142,7 +149,8 @@ func errorBodies(t *testing.T, dial Dial) {
 		t.Fatal(err)
 	}
 	want := map[string]any{"code": 14.0, "message": "no luck", "details": []any{
-		map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "REFRESH_FAILED", "domain": "liveblocks.mirror.v1", "metadata": map[string]any{"room_id": "r"}},
+		map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "REFRESH_FAILED",
+			"domain": "liveblocks.mirror.v1", "metadata": map[string]any{"room_id": "r"}},
 		map[string]any{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "90s"},
 	}}
 	if diff := cmp.Diff(any(want), got); diff != "" {

@@ -57,15 +57,18 @@ func documentStreamed(t *testing.T, dial Dial) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 3<<20/16)
 	for _, length := range []string{strconv.Itoa(len(data)), ""} {
 		r.onRead(chunked(data, 256<<10-1, nil,
-			"mirror-content-length", length, "mirror-etag", `"json-1"`, "mirror-revision", "42", "mirror-fetch-time", "2026-01-02T03:04:05Z", "x-request-id", "one"))
+			"mirror-content-length", length, "mirror-etag", `"json-1"`, "mirror-revision", "42", "mirror-fetch-time",
+			"2026-01-02T03:04:05Z", "x-request-id", "one"))
 		a := r.get(t, document)
 		a.accepted(t, nil)
 		if !bytes.Equal(a.body, data) {
 			t.Errorf("%d bytes came; want the %d of the document", len(a.body), len(data))
 		}
 		for name, want := range map[string]string{
-			"Content-Type": "application/json", "Content-Length": length, "Etag": `"json-1"`, "Mirror-Revision": "42", "X-Request-Id": "one",
-			"Mirror-Fetch-Time": "2026-01-02T03:04:05Z", "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff",
+			"Content-Type": "application/json", "Content-Length": length, "Etag": `"json-1"`, "Mirror-Revision": "42",
+			"X-Request-Id":      "one",
+			"Mirror-Fetch-Time": "2026-01-02T03:04:05Z", "Cache-Control": "private, no-cache",
+			"X-Content-Type-Options": "nosniff",
 		} {
 			if got := a.header.Get(name); got != want {
 				t.Errorf("%s = %q; want %q", name, got, want)
@@ -127,7 +130,8 @@ func documentParameters(t *testing.T, dial Dial) {
 		r.get(t, yjsDocument+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 	}
 	for _, query := range []string{
-		"format=binary", "format=xml", "format=", "format=JSON", "format=json&format=json", "formats=json", "kind=DOCUMENT_KIND_YDOC", "kind=1", "room_id=s",
+		"format=binary", "format=xml", "format=", "format=JSON", "format=json&format=json", "formats=json",
+		"kind=DOCUMENT_KIND_YDOC", "kind=1", "room_id=s",
 		"max_age=5", "require_fresh=perhaps", "max_age=1s&maxAge=2s",
 	} {
 		r.get(t, document+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
@@ -140,16 +144,19 @@ func documentNotModified(t *testing.T, dial Dial) {
 	r.onRead(func(req *mirrorv1.ReadDocumentRequest, stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
 		md, _ := metadata.FromIncomingContext(stream.Context())
 		if tags := md.Get("if-none-match"); len(tags) == 1 && tags[0] == `"x", W/"y"` {
-			return stream.SendHeader(metadata.Pairs("mirror-not-modified", "1", "mirror-etag", `"x"`, "mirror-revision", "42", "mirror-fetch-time", "now"))
+			return stream.SendHeader(metadata.Pairs("mirror-not-modified", "1", "mirror-etag", `"x"`, "mirror-revision", "42",
+				"mirror-fetch-time", "now"))
 		}
 		return chunked([]byte("{}"), 2, nil)(req, stream)
 	})
-	for _, fields := range [][]string{{"If-None-Match", `"x", W/"y"`}, {"If-None-Match", `"x"`, "If-None-Match", `W/"y"`}} {
+	for _, fields := range [][]string{{"If-None-Match", `"x", W/"y"`},
+		{"If-None-Match", `"x"`, "If-None-Match", `W/"y"`}} {
 		a := r.get(t, document, fields...)
 		if a.code != http.StatusNotModified || len(a.body) != 0 {
 			t.Fatalf("answer = %d %q; want 304 without a body", a.code, a.body)
 		}
-		for name, want := range map[string]string{"Etag": `"x"`, "Mirror-Revision": "42", "Mirror-Fetch-Time": "now", "Cache-Control": "private, no-cache", "Content-Length": "", "Content-Type": ""} {
+		for name, want := range map[string]string{"Etag": `"x"`, "Mirror-Revision": "42", "Mirror-Fetch-Time": "now",
+			"Cache-Control": "private, no-cache", "Content-Length": "", "Content-Type": ""} {
 			if got := a.header.Get(name); got != want {
 				t.Errorf("%s = %q; want %q", name, got, want)
 			}
@@ -166,7 +173,8 @@ func documentHead(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	r.onRead(chunked(make([]byte, 1<<20), 64<<10, nil, "mirror-content-length", strconv.Itoa(1<<20), "mirror-etag", `"x"`))
 	a := r.do(t, http.MethodHead, r.url+document, nil)
-	if a.code != http.StatusOK || len(a.body) != 0 || a.header.Get("Content-Length") != strconv.Itoa(1<<20) || a.header.Get("Etag") != `"x"` || a.header.Get("Content-Type") != "application/json" {
+	if a.code != http.StatusOK || len(a.body) != 0 || a.header.Get("Content-Length") != strconv.Itoa(1<<20) ||
+		a.header.Get("Etag") != `"x"` || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("HEAD = %d, %d bytes, %v; want what GET would tell", a.code, len(a.body), a.header)
 	}
 	r.onRead(chunked(nil, 1, fail(codes.NotFound, "DOCUMENT_NOT_MIRRORED", 0)))
@@ -182,11 +190,13 @@ func documentErrorsBefore(t *testing.T, dial Dial) {
 		code   int
 		reason string
 	}{
-		{chunked(nil, 1, fail(codes.NotFound, "DOCUMENT_NOT_MIRRORED", 0), "mirror-content-length", "5", "mirror-etag", "x"), 404, "DOCUMENT_NOT_MIRRORED"},
+		{chunked(nil, 1, fail(codes.NotFound, "DOCUMENT_NOT_MIRRORED", 0), "mirror-content-length", "5", "mirror-etag", "x"),
+			404, "DOCUMENT_NOT_MIRRORED"},
 		{chunked(nil, 1, fail(codes.Unavailable, "STORE_UNAVAILABLE", time.Second)), 503, "STORE_UNAVAILABLE"},
 		{chunked(nil, 1, nil, "mirror-content-length", "5"), 500, "INTERNAL"},
 		// Nothing is out yet while the first chunk waits for what follows it.
-		{chunked([]byte("ab"), 2, fail(codes.Unavailable, "STORE_UNAVAILABLE", time.Second), "mirror-content-length", "5"), 503, "STORE_UNAVAILABLE"},
+		{chunked([]byte("ab"), 2, fail(codes.Unavailable, "STORE_UNAVAILABLE", time.Second), "mirror-content-length", "5"),
+			503, "STORE_UNAVAILABLE"},
 		{chunked([]byte("ab"), 2, nil, "mirror-content-length", "5"), 500, "INTERNAL"},
 		{chunked([]byte("abcdef"), 6, nil, "mirror-content-length", "5"), 500, "INTERNAL"},
 	} {

@@ -33,7 +33,8 @@ type testCase struct {
 // Run tests a gateway over connections made by dial.
 func Run(t *testing.T, dial Dial) {
 	t.Helper()
-	for _, cases := range [][]testCase{idCases, webhookCases, accessCases, routeCases, answerCases, documentCases, streamCases} {
+	for _, cases := range [][]testCase{idCases, webhookCases, accessCases, routeCases, answerCases, documentCases,
+		streamCases} {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -286,7 +287,8 @@ type eventEcho struct {
 	*echo
 }
 
-func (e eventEcho) ReceiveWebhook(ctx context.Context, req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
+func (e eventEcho) ReceiveWebhook(ctx context.Context,
+	req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
 	if receive, _, _ := e.heard(ctx, req); receive != nil {
 		return receive(ctx, req)
 	}
@@ -300,10 +302,12 @@ func (e eventEcho) ReceiveWebhook(ctx context.Context, req *mirrorv1.ReceiveWebh
 
 func (e eventEcho) GetEvent(ctx context.Context, req *mirrorv1.GetEventRequest) (*mirrorv1.GetEventResponse, error) {
 	e.heard(ctx, req)
-	return &mirrorv1.GetEventResponse{Event: &mirrorv1.Event{EventId: req.GetEventId(), ProjectId: req.GetProjectId()}}, nil
+	return &mirrorv1.GetEventResponse{Event: &mirrorv1.Event{EventId: req.GetEventId(), ProjectId: req.GetProjectId()}},
+		nil
 }
 
-func (e eventEcho) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse, error) {
+func (e eventEcho) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListEventsResponse{Events: []*mirrorv1.Event{{RoomId: req.GetRoomId()}}}, nil
 }
@@ -322,59 +326,70 @@ func (e mirrorEcho) GetRoom(ctx context.Context, req *mirrorv1.GetRoomRequest) (
 	}}, nil
 }
 
-func (e mirrorEcho) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse, error) {
+func (e mirrorEcho) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListRoomsResponse{}, nil
 }
 
-func (e mirrorEcho) GetStorageDocument(ctx context.Context, req *mirrorv1.GetStorageDocumentRequest) (*mirrorv1.GetStorageDocumentResponse, error) {
+func (e mirrorEcho) GetStorageDocument(ctx context.Context,
+	req *mirrorv1.GetStorageDocumentRequest) (*mirrorv1.GetStorageDocumentResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetStorageDocumentResponse{Document: &mirrorv1.Document{RoomId: req.GetRoomId()}}, nil
 }
 
-func (e mirrorEcho) GetYjsDocument(ctx context.Context, req *mirrorv1.GetYjsDocumentRequest) (*mirrorv1.GetYjsDocumentResponse, error) {
+func (e mirrorEcho) GetYjsDocument(ctx context.Context,
+	req *mirrorv1.GetYjsDocumentRequest) (*mirrorv1.GetYjsDocumentResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetYjsDocumentResponse{Document: &mirrorv1.Document{RoomId: req.GetRoomId()}}, nil
 }
 
-func (e mirrorEcho) ReadDocument(req *mirrorv1.ReadDocumentRequest, stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+func (e mirrorEcho) ReadDocument(req *mirrorv1.ReadDocumentRequest,
+	stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
 	if _, _, read := e.heard(stream.Context(), req); read != nil {
 		return read(req, stream)
 	}
 	return stream.Send(&httpbody.HttpBody{ContentType: "text/plain", Data: []byte(req.GetRoomId())})
 }
 
-func (e mirrorEcho) ListDocuments(ctx context.Context, req *mirrorv1.ListDocumentsRequest) (*mirrorv1.ListDocumentsResponse, error) {
+func (e mirrorEcho) ListDocuments(ctx context.Context,
+	req *mirrorv1.ListDocumentsRequest) (*mirrorv1.ListDocumentsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListDocumentsResponse{}, nil
 }
 
-func (e mirrorEcho) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse, error) {
+func (e mirrorEcho) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetThreadResponse{Thread: &mirrorv1.Thread{ThreadId: req.GetThreadId()}}, nil
 }
 
-func (e mirrorEcho) ListThreads(ctx context.Context, req *mirrorv1.ListThreadsRequest) (*mirrorv1.ListThreadsResponse, error) {
+func (e mirrorEcho) ListThreads(ctx context.Context, req *mirrorv1.ListThreadsRequest) (*mirrorv1.ListThreadsResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListThreadsResponse{}, nil
 }
 
-func (e mirrorEcho) GetComment(ctx context.Context, req *mirrorv1.GetCommentRequest) (*mirrorv1.GetCommentResponse, error) {
+func (e mirrorEcho) GetComment(ctx context.Context, req *mirrorv1.GetCommentRequest) (*mirrorv1.GetCommentResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetCommentResponse{Comment: &mirrorv1.Comment{CommentId: req.GetCommentId()}}, nil
 }
 
-func (e mirrorEcho) ListComments(ctx context.Context, req *mirrorv1.ListCommentsRequest) (*mirrorv1.ListCommentsResponse, error) {
+func (e mirrorEcho) ListComments(ctx context.Context,
+	req *mirrorv1.ListCommentsRequest) (*mirrorv1.ListCommentsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListCommentsResponse{}, nil
 }
 
-func (e mirrorEcho) ListActiveUsers(ctx context.Context, req *mirrorv1.ListActiveUsersRequest) (*mirrorv1.ListActiveUsersResponse, error) {
+func (e mirrorEcho) ListActiveUsers(ctx context.Context,
+	req *mirrorv1.ListActiveUsersRequest) (*mirrorv1.ListActiveUsersResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListActiveUsersResponse{}, nil
 }
 
-func (e mirrorEcho) ListUserSessions(ctx context.Context, req *mirrorv1.ListUserSessionsRequest) (*mirrorv1.ListUserSessionsResponse, error) {
+func (e mirrorEcho) ListUserSessions(ctx context.Context,
+	req *mirrorv1.ListUserSessionsRequest) (*mirrorv1.ListUserSessionsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListUserSessionsResponse{}, nil
 }
@@ -384,12 +399,14 @@ func (e mirrorEcho) GetFlow(ctx context.Context, req *mirrorv1.GetFlowRequest) (
 	return &mirrorv1.GetFlowResponse{Flow: &mirrorv1.Flow{StorageKey: req.GetStorageKey()}}, nil
 }
 
-func (e mirrorEcho) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRequest) (*mirrorv1.ListFlowsResponse, error) {
+func (e mirrorEcho) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRequest) (*mirrorv1.ListFlowsResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListFlowsResponse{}, nil
 }
 
-func (e mirrorEcho) ListNotifications(ctx context.Context, req *mirrorv1.ListNotificationsRequest) (*mirrorv1.ListNotificationsResponse, error) {
+func (e mirrorEcho) ListNotifications(ctx context.Context,
+	req *mirrorv1.ListNotificationsRequest) (*mirrorv1.ListNotificationsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListNotificationsResponse{}, nil
 }
@@ -419,22 +436,26 @@ func (e adminEcho) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest
 	return &mirrorv1.RetryTaskResponse{Task: &mirrorv1.Task{TaskId: req.GetTaskId()}}, nil
 }
 
-func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse, error) {
+func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.RequestSyncResponse{Tasks: []*mirrorv1.Task{{RoomId: req.GetRoomId(), Kind: req.GetKind()}}}, nil
 }
 
-func (e adminEcho) StartBackfill(ctx context.Context, req *mirrorv1.StartBackfillRequest) (*mirrorv1.StartBackfillResponse, error) {
+func (e adminEcho) StartBackfill(ctx context.Context,
+	req *mirrorv1.StartBackfillRequest) (*mirrorv1.StartBackfillResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.StartBackfillResponse{}, nil
 }
 
-func (e adminEcho) GetBackfill(ctx context.Context, req *mirrorv1.GetBackfillRequest) (*mirrorv1.GetBackfillResponse, error) {
+func (e adminEcho) GetBackfill(ctx context.Context, req *mirrorv1.GetBackfillRequest) (*mirrorv1.GetBackfillResponse,
+	error) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetBackfillResponse{}, nil
 }
 
-func (e adminEcho) VerifyMirror(req *mirrorv1.VerifyMirrorRequest, stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error {
+func (e adminEcho) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
+	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error {
 	e.heard(stream.Context(), req)
 	e.mu.Lock()
 	verify := e.verify

@@ -121,7 +121,8 @@ func everyRouteIsClosed(t *testing.T, dial Dial) {
 	for _, route := range apiRoutes(t) {
 		path, _ := route.fill(func(string) string { return "x" })
 		r.do(t, route.method, r.url+path, nil).refused(t, http.StatusUnauthorized, "CREDENTIAL_MISSING")
-		r.do(t, route.method, r.url+path, nil, "Authorization", "Bearer wrong").refused(t, http.StatusUnauthorized, "CREDENTIAL_INVALID")
+		r.do(t, route.method, r.url+path, nil, "Authorization", "Bearer wrong").refused(t, http.StatusUnauthorized,
+			"CREDENTIAL_INVALID")
 	}
 	r.noCall(t)
 }
@@ -228,8 +229,10 @@ func metadataFilter(t *testing.T, dial Dial) {
 		}
 		// None of these may be ignored: the answer would be every thread.
 		for _, bad := range []string{
-			"metadata=blue", "metadata[color=blue", "metadata]color[=blue", "metadata[a][b]=1", "metadata[a[b]=1", "metadata[a%0Ab]=1",
-			"metadata[k]=1&metadata[k]=2", "[metadata]=1", "metadata[k]x=1", "meta[k]=1", "thread.metadata[k]=1", "resolved=maybe", "resolved[x]=true",
+			"metadata=blue", "metadata[color=blue", "metadata]color[=blue", "metadata[a][b]=1", "metadata[a[b]=1",
+			"metadata[a%0Ab]=1",
+			"metadata[k]=1&metadata[k]=2", "[metadata]=1", "metadata[k]x=1", "meta[k]=1", "thread.metadata[k]=1",
+			"resolved=maybe", "resolved[x]=true",
 		} {
 			r.get(t, path+"?"+bad).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 		}

@@ -38,7 +38,8 @@ func streamIsLines(t *testing.T, dial Dial) {
 	r.onVerify(func(_ *mirrorv1.VerifyMirrorRequest, stream verifyStream) error {
 		for _, report := range []*mirrorv1.VerifyMirrorResponse{
 			{Report: &mirrorv1.VerifyMirrorResponse_Drift{Drift: &mirrorv1.Drift{
-				ResourceKind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, RoomId: "a\nb", ResourceId: "th_1", Kind: mirrorv1.DriftKind_DRIFT_KIND_DERIVED,
+				ResourceKind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, RoomId: "a\nb", ResourceId: "th_1",
+				Kind: mirrorv1.DriftKind_DRIFT_KIND_DERIVED,
 			}}},
 			progress(1 << 53),
 			{Report: &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{Drifts: 1}}},
@@ -68,11 +69,14 @@ func streamIsLines(t *testing.T, dial Dial) {
 	}
 	if diff := cmp.Diff([]any{
 		map[string]any{"drift": map[string]any{
-			"resourceKind": "RESOURCE_KIND_THREAD", "roomId": "a\nb", "resourceId": "th_1", "kind": "DRIFT_KIND_DERIVED", "detail": "", "repairRequested": false,
+			"resourceKind": "RESOURCE_KIND_THREAD", "roomId": "a\nb", "resourceId": "th_1", "kind": "DRIFT_KIND_DERIVED",
+			"detail": "", "repairRequested": false,
 		}},
-		map[string]any{"progress": map[string]any{"roomsChecked": "9007199254740992", "roomsListed": "0", "resourcesChecked": "0", "drifts": "0"}},
+		map[string]any{"progress": map[string]any{"roomsChecked": "9007199254740992", "roomsListed": "0",
+			"resourcesChecked": "0", "drifts": "0"}},
 		map[string]any{"summary": map[string]any{
-			"roomsChecked": "0", "resourcesChecked": "0", "drifts": "1", "repairsRequested": "0", "resourcesSkipped": "0", "resourcesPending": "0", "skipReason": "",
+			"roomsChecked": "0", "resourcesChecked": "0", "drifts": "1", "repairsRequested": "0", "resourcesSkipped": "0",
+			"resourcesPending": "0", "skipReason": "",
 		}},
 	}, got); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)
@@ -160,7 +164,8 @@ func streamFails(t *testing.T, dial Dial) {
 				t.Fatalf("%v after %d messages = %d, %q; want %d", c.err, sent, a.code, lines, want)
 			}
 			var last struct{ Error failure }
-			if err := json.Unmarshal([]byte(lines[sent]), &last); err != nil || last.Error.Code == 0 || last.Error.Message == "" {
+			if err := json.Unmarshal([]byte(lines[sent]), &last); err != nil || last.Error.Code == 0 ||
+				last.Error.Message == "" {
 				t.Errorf("the last line is %q; want the failure", lines[sent])
 			}
 			reason := ""

@@ -58,13 +58,17 @@ func webhookBody(t *testing.T, dial Dial) {
 		noise[i] = byte(rand.Uint32())
 	}
 	bodies := map[string]string{
-		"empty": "", "spaces": "  \r\n\t{ \"a\" :\t1 }\n\n ", "numbers": `{"n":123456789012345678901234567890.10e+400,"x":1.0,"y":-0}`,
-		"unicode": "{\"s\":\"\\u00e9 \xc3\xa9 e\xcc\x81 \\ud83d\\ude00 \xf0\x9f\x98\x80 \\/ \\u0000\"}", "bom": "\xef\xbb\xbf{}",
-		"keys": `{"a":1,"a":2}`, "null": "null", "nul": "\x00\x00\x01", "invalid UTF-8": "{\"a\":\"\xff\xfe\"}", "form": "a=1&b=%20+",
-		"two": "{}{}", "HttpBody": `{"data":"aGk=","contentType":"x"}`, "html": `{"a":"<&>"}`, "noise": string(noise),
+		"empty": "", "spaces": "  \r\n\t{ \"a\" :\t1 }\n\n ",
+		"numbers": `{"n":123456789012345678901234567890.10e+400,"x":1.0,"y":-0}`,
+		"unicode": "{\"s\":\"\\u00e9 \xc3\xa9 e\xcc\x81 \\ud83d\\ude00 \xf0\x9f\x98\x80 \\/ \\u0000\"}",
+		"bom":     "\xef\xbb\xbf{}",
+		"keys":    `{"a":1,"a":2}`, "null": "null", "nul": "\x00\x00\x01", "invalid UTF-8": "{\"a\":\"\xff\xfe\"}",
+		"form": "a=1&b=%20+",
+		"two":  "{}{}", "HttpBody": `{"data":"aGk=","contentType":"x"}`, "html": `{"a":"<&>"}`, "noise": string(noise),
 	}
 	for name, sent := range bodies {
-		for _, contentType := range []string{"", "application/json", "application/json; charset=utf-16", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "bad;;type"} {
+		for _, contentType := range []string{"", "application/json", "application/json; charset=utf-16",
+			"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "bad;;type"} {
 			for _, chunked := range []bool{false, true} {
 				var body io.Reader = strings.NewReader(sent)
 				if chunked {
@@ -72,7 +76,8 @@ func webhookBody(t *testing.T, dial Dial) {
 				}
 				r.do(t, http.MethodPost, r.url+hook, body, "Content-Type", contentType, "Content-Encoding", "gzip").accepted(t, nil)
 				if got := r.onlyCall(t).payload(t); !bytes.Equal(got, []byte(sent)) {
-					t.Errorf("%s as %q (chunked: %t): %d bytes arrived; want the %d sent", name, contentType, chunked, len(got), len(sent))
+					t.Errorf("%s as %q (chunked: %t): %d bytes arrived; want the %d sent", name, contentType, chunked, len(got),
+						len(sent))
 				}
 			}
 		}
@@ -84,7 +89,8 @@ func webhookPaths(t *testing.T, dial Dial) {
 	r := newRig(t, dial, func(cfg *gateway.Config) { cfg.Authorize = func(string) error { return errors.New("no") } })
 	for _, base := range []string{r.url, r.webhookURL} {
 		for path, project := range map[string]string{
-			hook: "", "/api/liveblocks-webhook": "", "/v1/projects/blue/webhooks/liveblocks": "blue", hook + "?project_id=red": "red", hook + "?utm=x": "",
+			hook: "", "/api/liveblocks-webhook": "", "/v1/projects/blue/webhooks/liveblocks": "blue",
+			hook + "?project_id=red": "red", hook + "?utm=x": "",
 		} {
 			var got struct {
 				EventID   string `json:"eventId"`
@@ -107,8 +113,10 @@ func webhookPaths(t *testing.T, dial Dial) {
 		}
 	}
 	for _, path := range []string{
-		"/", "/v1/rooms", "/readyz", "/openapi.json", "/v1/admin/status", "/v1/webhooks/liveblocks/", "/v1/webhooks", "//v1/webhooks/liveblocks",
-		"/v1/projects/a/b/webhooks/liveblocks", "/v1/projects/webhooks/liveblocks", "/v1/webhooks/live%62locks", "/v1/rooms/../webhooks/liveblocks", "/HEALTHZ",
+		"/", "/v1/rooms", "/readyz", "/openapi.json", "/v1/admin/status", "/v1/webhooks/liveblocks/", "/v1/webhooks",
+		"//v1/webhooks/liveblocks",
+		"/v1/projects/a/b/webhooks/liveblocks", "/v1/projects/webhooks/liveblocks", "/v1/webhooks/live%62locks",
+		"/v1/rooms/../webhooks/liveblocks", "/HEALTHZ",
 	} {
 		for _, method := range []string{"GET", "POST"} {
 			r.do(t, method, r.webhookURL+path, nil).refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
@@ -122,8 +130,10 @@ func webhookHeaders(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	r.post(t, hook, "{}",
 		"Webhook-Id", "a", "webhook-TIMESTAMP", "1", "webhook-signature", "v1,x v1,y", "svix-id", "b",
-		"Grpc-Metadata-Svix-Timestamp", "2", "Grpc-Metadata-svix-signature", "z", "Grpc-Metadata-Authorization", "q", "Grpc-Metadata-X-Other", "q",
-		"Grpcgateway-Cookie", "q", "Cookie", "q", "Authorization", "Bearer q", "X-Request-Id", "q", "Traceparent", "q", "If-None-Match", "q",
+		"Grpc-Metadata-Svix-Timestamp", "2", "Grpc-Metadata-svix-signature", "z", "Grpc-Metadata-Authorization", "q",
+		"Grpc-Metadata-X-Other", "q",
+		"Grpcgateway-Cookie", "q", "Cookie", "q", "Authorization", "Bearer q", "X-Request-Id", "q", "Traceparent", "q",
+		"If-None-Match", "q",
 		"X-Forwarded-For", "203.0.113.9", "X-Forwarded-Host", "q", "Connection", "keep-alive", "Te", "trailers", "X-Bin", "q",
 	).accepted(t, nil)
 	md := r.onlyCall(t).md
@@ -141,7 +151,8 @@ func webhookHeaders(t *testing.T, dial Dial) {
 
 func repeatedSignatures(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
-	for _, name := range []string{"webhook-id", "webhook-timestamp", "webhook-signature", "svix-id", "svix-timestamp", "svix-signature"} {
+	for _, name := range []string{"webhook-id", "webhook-timestamp", "webhook-signature", "svix-id", "svix-timestamp",
+		"svix-signature"} {
 		a := r.post(t, hook, "{}", name, "a", name, "a")
 		a.refused(t, http.StatusUnauthorized, "SIGNATURE_MISSING")
 		gone(t, a)
@@ -378,7 +389,8 @@ func manyWebhooks(t *testing.T, dial Dial) {
 			failed <- func() error {
 				for n := range 50 {
 					id := fmt.Sprintf("msg_%d_%d", worker, n)
-					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+hook, strings.NewReader(strings.Repeat(id, n)))
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+hook,
+						strings.NewReader(strings.Repeat(id, n)))
 					if err != nil {
 						return err
 					}

@@ -14,10 +14,10 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/demo"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/remote"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/cli"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/demo"
 )
 
 // version is set by the linker.
@@ -31,7 +31,7 @@ const (
 	exitDrift   = 3 // the mirror differs from Liveblocks
 )
 
-type cli struct {
+type commands struct {
 	Config string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"File with settings, a line each, under the names of their environment variables. Flags and the environment go before it. Each setting can also be given as the name of a file that holds it, in the variable with _FILE added."`
 
 	Serve    serveCmd    `cmd:"" help:"Run the service."`
@@ -80,7 +80,7 @@ type backfillCmd struct {
 func (c *backfillCmd) Validate() error { return c.Client.Validate() }
 
 func (c *backfillCmd) Run(ctx context.Context) error {
-	return remote.Backfill(ctx, c.Client, c.Watch, os.Stdout)
+	return cli.Backfill(ctx, c.Client, c.Watch, os.Stdout)
 }
 
 type verifyCmd struct {
@@ -93,7 +93,7 @@ type verifyCmd struct {
 func (c *verifyCmd) Validate() error { return c.Client.Validate() }
 
 func (c *verifyCmd) Run(ctx context.Context) error {
-	return remote.Verify(ctx, c.Client, remote.VerifyOptions{RoomPrefix: c.RoomPrefix, Repair: c.Repair}, os.Stdout, os.Stderr)
+	return cli.Verify(ctx, c.Client, cli.VerifyOptions{RoomPrefix: c.RoomPrefix, Repair: c.Repair}, os.Stdout, os.Stderr)
 }
 
 type demoCmd struct {
@@ -138,7 +138,7 @@ func run(ctx context.Context, args []string) int {
 	if err != nil {
 		return fail(err, exitUsage)
 	}
-	parser, err := kong.New(&cli{},
+	parser, err := kong.New(&commands{},
 		kong.Name("liveblocks-mirror"),
 		kong.Description("Keeps a SQL database equal to a Liveblocks project."),
 		kong.UsageOnError(),
@@ -157,7 +157,7 @@ func run(ctx context.Context, args []string) int {
 		return fail(err, exitUsage)
 	}
 	switch err := parsed.Run(); {
-	case errors.Is(err, remote.ErrDrift):
+	case errors.Is(err, cli.ErrDrift):
 		return fail(err, exitDrift)
 	case err != nil:
 		return fail(err, exitFailure)

@@ -10,8 +10,8 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
 
 // baselineConfig is what the process of a baseline is told.

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
 )
 
 // The Storage documents that all others are made of: a board, a text and a

@@ -19,14 +19,14 @@ type fakeConfig struct {
 
 // runFake answers for every room a roomID can name: a document that is another
 // version each time it is asked for, so that every fetch finds a change. It does
-// less than liveblockstest on purpose: it takes part in what is measured.
+// less than fake on purpose: it takes part in what is measured.
 func runFake(ctx context.Context, cfg fakeConfig) error {
-	f := &fake{delay: cfg.Delay, documents: make(library)}
+	f := &upstream{delay: cfg.Delay, documents: make(library)}
 	f.revision.Store(firstRevision)
 	return serve(ctx, f)
 }
 
-type fake struct {
+type upstream struct {
 	delay    time.Duration
 	revision atomic.Int64
 
@@ -34,7 +34,7 @@ type fake struct {
 	documents library
 }
 
-func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.delay > 0 {
 		timer := time.NewTimer(f.delay)
 		defer timer.Stop()

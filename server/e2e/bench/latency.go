@@ -16,11 +16,11 @@ const latencySize = 10 << 10
 
 // benchLatency is part d: from a webhook to a row that can be read.
 func benchLatency(ctx context.Context, b *bench) (err error) {
-	fake, err := b.spawnServer(ctx, "fake", fakeConfig{Delay: apiDelay})
+	upstream, err := b.spawnServer(ctx, "fake", fakeConfig{Delay: apiDelay})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, fake.stop()) }()
+	defer func() { err = errors.Join(err, upstream.stop()) }()
 	ours, err := b.database(ctx, "d_ours")
 	if err != nil {
 		return err
@@ -29,12 +29,13 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	recipe, err := b.spawnServer(ctx, "baseline", baselineConfig{Mode: "recipe", DatabaseURL: guide, MaxConns: 16, Upstream: "http://" + fake.addr})
+	recipe, err := b.spawnServer(ctx, "baseline", baselineConfig{Mode: "recipe", DatabaseURL: guide, MaxConns: 16,
+		Upstream: "http://" + upstream.addr})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, recipe.stop()) }()
-	service, err := b.startService(ctx, settings(ours, fake.addr))
+	service, err := b.startService(ctx, settings(ours, upstream.addr))
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,8 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 				return err
 			}
 			one, err := b.window(ctx, loadJob{
-				Kind: "latency", Addr: side.p.addr, DatabaseURL: side.database, Limit: int64(b.samples), Size: latencySize, Rooms: b.samples,
+				Kind: "latency", Addr: side.p.addr, DatabaseURL: side.database, Limit: int64(b.samples), Size: latencySize,
+				Rooms: b.samples,
 			}, side.p, nil, nil)
 			if err != nil {
 				return err
@@ -68,7 +70,8 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 			*side.samples = append(*side.samples, one)
 		}
 	}
-	w := b.table(fmt.Sprintf("(d) from the webhook to the row that can be read, idle, documents of %s, an API that takes %s; all %d of each side together",
+	w := b.table(fmt.Sprintf("(d) from the webhook to the row that can be read, idle, documents of %s, an API that "+
+		"takes %s; all %d of each side together",
 		sizeName(latencySize), apiDelay, b.samples*b.rounds),
 		"", "ours ms", "guides' recipe ms", "ours:recipe")
 	for _, q := range []struct {

@@ -21,9 +21,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
 )
 
 // loadJob is what the process that makes the load is told: one closed loop for
@@ -193,13 +193,14 @@ const perSecond = 30_000
 // delivery returns the bytes of a signed request that says a room's document
 // changed.
 func delivery(addr, room, eventID string, now time.Time) ([]byte, error) {
-	body := liveblockstest.Payload(liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: room, Time: now}, liveblocksProject)
+	body := fake.Payload(fake.Event{Type: fake.StorageUpdated, RoomID: room, Time: now}, liveblocksProject)
 	signature, err := webhook.Sign(secret, eventID, now, body)
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: Svix-Webhooks/1.62.0\r\nContent-Type: application/json\r\n"+
-		"Content-Length: %d\r\nWebhook-Id: %s\r\nWebhook-Timestamp: %d\r\nWebhook-Signature: %s\r\n\r\n%s",
+	return fmt.Appendf(nil,
+		"POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: Svix-Webhooks/1.62.0\r\nContent-Type: application/json\r\n"+
+			"Content-Length: %d\r\nWebhook-Id: %s\r\nWebhook-Timestamp: %d\r\nWebhook-Signature: %s\r\n\r\n%s",
 		webhookPath, addr, len(body), eventID, now.Unix(), signature, body), nil
 }
 
@@ -327,7 +328,8 @@ func grpcReads(ctx context.Context, job *loadJob) ([]operation, error) {
 	for i := range operations {
 		client := clients[i%len(clients)]
 		operations[i] = func(ctx context.Context, n int64) error {
-			resp, err := client.GetStorageDocument(ctx, &mirrorv1.GetStorageDocumentRequest{RoomId: roomID(job.Size, int(n%int64(job.Rooms)))})
+			resp, err := client.GetStorageDocument(ctx,
+				&mirrorv1.GetStorageDocumentRequest{RoomId: roomID(job.Size, int(n%int64(job.Rooms)))})
 			if err != nil {
 				return err
 			}

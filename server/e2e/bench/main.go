@@ -102,12 +102,16 @@ func parseOptions(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.only, "only", "a,b,c,d", "parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
-	f.StringVar(&o.dir, "dir", "", "folder for the data, on the disk to measure; empty means the system's for temporary files")
+	f.StringVar(&o.dir, "dir", "",
+		"folder for the data, on the disk to measure; empty means the system's for temporary files")
 	f.StringVar(&o.service, "service", "", "binary of the service; empty builds it")
-	f.StringVar(&o.profile, "profile", "", "do not measure, but write processor profiles of the service in parts a and b into this folder")
-	f.IntVar(&o.share, "share", 0, "in part b, let the callers share so many gRPC connections; 0 gives each its own, as each has its own to the database")
+	f.StringVar(&o.profile, "profile", "",
+		"do not measure, but write processor profiles of the service in parts a and b into this folder")
+	f.IntVar(&o.share, "share", 0,
+		"in part b, let the callers share so many gRPC connections; 0 gives each its own, as each has its own to the database")
 	var conns string
-	f.StringVar(&conns, "conns", "", "numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
+	f.StringVar(&conns, "conns", "",
+		"numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
 	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -185,9 +189,11 @@ func runBench(ctx context.Context, opt options) (err error) {
 		return err
 	}
 	fmt.Fprintf(b.out, "machine: %s\n", machine(b.admin.name+" "+version))
-	fmt.Fprintf(b.out, "windows: %d of %s after %s, in turns with the baselines; medians, and in brackets the lowest and highest ratio\n",
+	fmt.Fprintf(b.out, "windows: %d of %s after %s, in turns with the baselines; medians, and in brackets the lowest "+
+		"and highest ratio\n",
 		b.rounds, b.timed, b.warm)
-	fmt.Fprintf(b.out, "processor time is in microseconds an operation: server + %s + load generator; memory is the server's peak in MiB\n", b.admin.name)
+	fmt.Fprintf(b.out, "processor time is in microseconds an operation: server + %s + load generator; memory is the "+
+		"server's peak in MiB\n", b.admin.name)
 	begin := time.Now()
 	for _, p := range parts() {
 		if !strings.Contains(b.only, p.name) {

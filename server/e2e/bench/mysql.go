@@ -10,8 +10,8 @@ import (
 
 	gomysql "github.com/go-sql-driver/mysql"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 )
 
 var mysql = dialect{
@@ -19,7 +19,8 @@ var mysql = dialect{
 	start: func(ctx context.Context, dir string) (server, error) {
 		// It reads past the system's cache of files. PostgreSQL does not, so this one
 		// is given room for all data, as a machine of its own would be set up.
-		s, err := mysqltest.Launch(ctx, mysqltest.Options{Dir: dir, Settings: map[string]string{"innodb_buffer_pool_size": "1G"}})
+		s, err := mysqltest.Launch(ctx,
+			mysqltest.Options{Dir: dir, Settings: map[string]string{"innodb_buffer_pool_size": "1G"}})
 		return mariadb{s}, err
 	},
 	connect: connectMySQL,
@@ -36,7 +37,8 @@ on duplicate key update data = values(data), updated_at = values(updated_at)`,
 	revision: "select json_value(data, '$.revision') from liveblocks_documents where room_id = $1",
 	length:   "select octet_length($1)", // MariaDB keeps JSON as it came
 	// Without the project no index would serve.
-	idle:    "select not exists (select 1 from mirror_resource_state where project_id = '" + project + "' and due_time is not null)",
+	idle: "select not exists (select 1 from mirror_resource_state where project_id = '" + project +
+		"' and due_time is not null)",
 	analyze: "analyze table mirror_document",
 }
 

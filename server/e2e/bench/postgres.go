@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
 )
 
 var postgres = dialect{
@@ -106,5 +106,6 @@ func (c postgresConn) record(ctx context.Context, events []*mirror.Event) error 
 		liveblocksProjects[i], payload[i], outcome[i] = ev.LiveblocksProject, ev.Payload, string(ev.Outcome)
 		sent[i], received[i], source[i] = ev.SendTime, ev.ReceiveTime, ev.SourceTime
 	}
-	return c.exec(ctx, insertEventsSQL, bucket, projects, id, typ, room, user, liveblocksProjects, payload, sent, received, source, outcome)
+	return c.exec(ctx, insertEventsSQL, bucket, projects, id, typ, room, user, liveblocksProjects, payload, sent,
+		received, source, outcome)
 }

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
 )
 
 // stopTimeout is how long a process may take to end before it is killed.

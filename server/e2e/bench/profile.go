@@ -11,8 +11,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
 // withApp runs f with the service inside this process, where it can be profiled.
@@ -70,7 +70,8 @@ func (b *bench) profiled(ctx context.Context, name string, job loadJob) (err err
 		return err
 	}
 	fmt.Fprintf(b.out, "%s: %.0f/s, %.0f allocations and %.1f KiB each, %d collections\n", path, got.rate,
-		float64(after.Mallocs-before.Mallocs)/float64(got.ops), float64(after.TotalAlloc-before.TotalAlloc)/1024/float64(got.ops), after.NumGC-before.NumGC)
+		float64(after.Mallocs-before.Mallocs)/float64(got.ops),
+		float64(after.TotalAlloc-before.TotalAlloc)/1024/float64(got.ops), after.NumGC-before.NumGC)
 	return nil
 }
 
@@ -85,9 +86,10 @@ func writeAllocations(path string) error {
 }
 
 // profileWebhooks profiles part a with the workers off.
-func (b *bench) profileWebhooks(ctx context.Context, database string, fake *process) error {
-	return b.withApp(ctx, settings(database, fake.addr, callsPerSecond, "0.001"), func(r app.Ready) error {
-		job := loadJob{Kind: "webhooks", Addr: r.HTTPAddr, Size: webhookSize, Rooms: b.rooms, Warm: b.warm, Timed: 4 * b.timed}
+func (b *bench) profileWebhooks(ctx context.Context, database string, upstream *process) error {
+	return b.withApp(ctx, settings(database, upstream.addr, callsPerSecond, "0.001"), func(r app.Ready) error {
+		job := loadJob{Kind: "webhooks", Addr: r.HTTPAddr, Size: webhookSize, Rooms: b.rooms, Warm: b.warm,
+			Timed: 4 * b.timed}
 		for _, conns := range b.conns {
 			job.Conns = conns
 			if err := b.profiled(ctx, fmt.Sprintf("webhooks-%d", conns), job); err != nil {
@@ -106,7 +108,8 @@ func (b *bench) profileReads(ctx context.Context, env map[string]string, databas
 				return err
 			}
 			for _, conns := range []int{8, 32} {
-				job := loadJob{Kind: "grpc", Addr: r.GRPCAddr, Conns: conns, Size: c.size, Rooms: c.count, Warm: b.warm, Timed: 4 * b.timed}
+				job := loadJob{Kind: "grpc", Addr: r.GRPCAddr, Conns: conns, Size: c.size, Rooms: c.count, Warm: b.warm,
+					Timed: 4 * b.timed}
 				if err := b.profiled(ctx, fmt.Sprintf("read-%d-%d", c.size, conns), job); err != nil {
 					return err
 				}

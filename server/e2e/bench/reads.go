@@ -28,12 +28,12 @@ func benchReads(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	fake, err := b.spawnServer(ctx, "fake", fakeConfig{})
+	upstream, err := b.spawnServer(ctx, "fake", fakeConfig{})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, fake.stop()) }()
-	env := settings(ours, fake.addr, callsPerSecond, unbounded, "MIRROR_SETTLE", "0")
+	defer func() { err = errors.Join(err, upstream.stop()) }()
+	env := settings(ours, upstream.addr, callsPerSecond, unbounded, "MIRROR_SETTLE", "0")
 	if b.profile != "" {
 		return b.profileReads(ctx, env, ours)
 	}
@@ -46,14 +46,17 @@ func benchReads(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 
-	w := b.table(fmt.Sprintf("(b) documents read per second: GetStorageDocument as JSON over gRPC against `select data` of %s over %s, as many bytes delivered",
+	w := b.table(fmt.Sprintf("(b) documents read per second: GetStorageDocument as JSON over gRPC against `select "+
+		"data` of %s over %s, as many bytes delivered",
 		b.admin.document, b.admin.driver),
-		"size", "conns", "ours/s", "plain/s", "ours:plain", "aim", "CPU ours", "CPU plain", "p99 ms ours", "plain", "MiB ours")
+		"size", "conns", "ours/s", "plain/s", "ours:plain", "aim", "CPU ours", "CPU plain", "p99 ms ours", "plain",
+		"MiB ours")
 	for _, c := range readCases() {
 		for _, conns := range b.conns {
 			var grpc, sql []sample
 			for range b.rounds {
-				job := loadJob{Kind: "grpc", Addr: service.grpcAddr, Conns: conns, Shared: b.share, Warm: b.warm, Timed: b.timed * 2 / 3, Size: c.size, Rooms: c.count}
+				job := loadJob{Kind: "grpc", Addr: service.grpcAddr, Conns: conns, Shared: b.share, Warm: b.warm,
+					Timed: b.timed * 2 / 3, Size: c.size, Rooms: c.count}
 				one, err := b.window(ctx, job, service, nil, nil)
 				if err != nil {
 					return err
@@ -65,7 +68,8 @@ func benchReads(ctx context.Context, b *bench) (err error) {
 				}
 				sql = append(sql, one)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", sizeName(c.size), conns, perSecondOf(grpc), perSecondOf(sql),
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", sizeName(c.size), conns, perSecondOf(grpc),
+				perSecondOf(sql),
 				verdict(grpc, sql, c.aim), cost(grpc), cost(sql), p99Of(grpc), p99Of(sql), peakMiB(grpc))
 		}
 	}
@@ -92,7 +96,8 @@ func (b *bench) fillReads(ctx context.Context, addr, ours, plain string) error {
 		}
 		for n := range c.count {
 			room := roomID(c.size, n)
-			if err := db.exec(ctx, db.upsert, mirror.Bucket(project, room), project, room, c.size, twins[n%len(twins)]); err != nil {
+			if err := db.exec(ctx, db.upsert, mirror.Bucket(project, room), project, room, c.size,
+				twins[n%len(twins)]); err != nil {
 				return err
 			}
 		}

@@ -73,7 +73,8 @@ func cpuOfFamily(pid int) (time.Duration, bool) {
 
 // resetPeak lets the peak of a process's memory begin anew.
 func resetPeak(pid int) {
-	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/clear_refs", []byte("5"), 0) // where that fails, the peak is that of its life
+	// where that fails, the peak is that of its life
+	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/clear_refs", []byte("5"), 0)
 }
 
 // peakOf is the most memory a process has held, in bytes; 0 if unknown.

@@ -15,13 +15,13 @@ const ackAim = 0.6
 
 // benchWebhooks is part a: deliveries acknowledged per second.
 func benchWebhooks(ctx context.Context, b *bench) (err error) {
-	fake, err := b.spawnServer(ctx, "fake", fakeConfig{})
+	upstream, err := b.spawnServer(ctx, "fake", fakeConfig{})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, fake.stop()) }()
+	defer func() { err = errors.Join(err, upstream.stop()) }()
 	// Workers off: one call in a thousand seconds, so that all work waits at the
-	// gate. Workers on: the default of 50 calls a second. Workers free: as many
+	// limiter. Workers on: the default of 50 calls a second. Workers free: as many
 	// calls as the machine can make, which no Liveblocks would bear.
 	var quiet, busy, group, single string
 	for name, u := range map[string]*string{"a_off": &quiet, "a_on": &busy, "a_group": &group, "a_single": &single} {
@@ -30,10 +30,10 @@ func benchWebhooks(ctx context.Context, b *bench) (err error) {
 		}
 	}
 	if b.profile != "" {
-		return b.profileWebhooks(ctx, quiet, fake)
+		return b.profileWebhooks(ctx, quiet, upstream)
 	}
 	job := loadJob{Kind: "webhooks", Warm: b.warm, Timed: b.timed, Size: webhookSize, Rooms: b.rooms}
-	off, err := b.startService(ctx, settings(quiet, fake.addr, callsPerSecond, "0.001"))
+	off, err := b.startService(ctx, settings(quiet, upstream.addr, callsPerSecond, "0.001"))
 	if err != nil {
 		return err
 	}
@@ -57,17 +57,20 @@ func benchWebhooks(ctx context.Context, b *bench) (err error) {
 			return err
 		}
 	}
-	if err := b.withService(ctx, settings(busy, fake.addr, callsPerSecond, unbounded, "MIRROR_SETTLE", "0"), func(p *process) error {
-		return b.fill(ctx, p.addr, busy, webhookSize, b.rooms)
-	}); err != nil {
+	if err := b.withService(ctx, settings(busy, upstream.addr, callsPerSecond, unbounded, "MIRROR_SETTLE", "0"),
+		func(p *process) error {
+			return b.fill(ctx, p.addr, busy, webhookSize, b.rooms)
+		}); err != nil {
 		return err
 	}
 
 	w := b.table(fmt.Sprintf("(a) webhooks acknowledged per second: storageUpdated over %d rooms, documents of %s\n"+
-		"    A: bare net/http handler that verifies and group-commits the event's row alone; B: the same with a commit for each event\n"+
+		"    A: bare net/http handler that verifies and group-commits the event's row alone; B: the same with a commit "+
+		"for each event\n"+
 		"    workers off: 0.001 calls a second; on: 50, the default; free: unbounded, with a fake that answers at once",
 		b.rooms, sizeName(webhookSize)),
-		"workers", "conns", "ours/s", "A/s", "B/s", "ours:A", "aim", "ours:B", "aim", "CPU ours", "CPU A", "CPU B", "p99 ms ours", "A", "B", "MiB ours", "A")
+		"workers", "conns", "ours/s", "A/s", "B/s", "ours:A", "aim", "ours:B", "aim", "CPU ours", "CPU A", "CPU B",
+		"p99 ms ours", "A", "B", "MiB ours", "A")
 	for _, conns := range b.conns {
 		job.Conns = conns
 		got := map[string][]sample{}
@@ -84,9 +87,9 @@ func benchWebhooks(ctx context.Context, b *bench) (err error) {
 				got[side.name] = append(got[side.name], one)
 			}
 			for _, side := range [][2]string{{"on", "50"}, {"free", unbounded}} {
-				if err := b.withService(ctx, settings(busy, fake.addr, callsPerSecond, side[1]), func(p *process) error {
+				if err := b.withService(ctx, settings(busy, upstream.addr, callsPerSecond, side[1]), func(p *process) error {
 					job.Addr = p.addr
-					one, err := b.window(ctx, job, p, fake, nil)
+					one, err := b.window(ctx, job, p, upstream, nil)
 					got[side[0]] = append(got[side[0]], one)
 					return err
 				}); err != nil {
@@ -103,7 +106,8 @@ func benchWebhooks(ctx context.Context, b *bench) (err error) {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", workers, conns,
 				perSecondOf(ours), perSecondOf(got["A"]), perSecondOf(got["B"]),
 				verdict(ours, got["A"], aimA), verdict(ours, got["B"], aimB),
-				cost(ours), cost(got["A"]), cost(got["B"]), p99Of(ours), p99Of(got["A"]), p99Of(got["B"]), peakMiB(ours), peakMiB(got["A"]))
+				cost(ours), cost(got["A"]), cost(got["B"]), p99Of(ours), p99Of(got["A"]), p99Of(got["B"]), peakMiB(ours),
+				peakMiB(got["A"]))
 		}
 	}
 	return w.Flush()

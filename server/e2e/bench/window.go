@@ -25,11 +25,11 @@ type sample struct {
 
 // usage is processor time by process: that of the server that is measured, of
 // the database, of the load generator, and of the fake Liveblocks.
-type usage struct{ server, database, load, fake float64 }
+type usage struct{ server, database, load, upstream float64 }
 
 // usageNow reads what was used so far, in microseconds. What cannot be read, as
 // anywhere but on Linux, is 0. A profile is not to show the reading.
-func (b *bench) usageNow(server, load, fake *process) usage {
+func (b *bench) usageNow(server, load, upstream *process) usage {
 	if b.profile != "" {
 		return usage{}
 	}
@@ -41,7 +41,7 @@ func (b *bench) usageNow(server, load, fake *process) usage {
 		return float64(cpu.Microseconds())
 	}
 	db, _ := cpuOfFamily(b.server.Pid())
-	return usage{server: of(server), database: float64(db.Microseconds()), load: of(load), fake: of(fake)}
+	return usage{server: of(server), database: float64(db.Microseconds()), load: of(load), upstream: of(upstream)}
 }
 
 // since is the use from before until u, for each of ops.
@@ -49,13 +49,14 @@ func (u usage) since(before usage, ops int64) usage {
 	n := float64(max(ops, 1))
 	return usage{
 		server: (u.server - before.server) / n, database: (u.database - before.database) / n,
-		load: (u.load - before.load) / n, fake: (u.fake - before.fake) / n,
+		load: (u.load - before.load) / n, upstream: (u.upstream - before.upstream) / n,
 	}
 }
 
 // window runs one job against server, which is nil if the job works by itself.
 // Should after be given, the window lasts until it returns.
-func (b *bench) window(ctx context.Context, job loadJob, server, fake *process, after func() error) (_ sample, err error) {
+func (b *bench) window(ctx context.Context, job loadJob, server, upstream *process, after func() error) (_ sample,
+	err error) {
 	load, err := b.spawn(ctx, "load", job)
 	if err != nil {
 		return sample{}, err
@@ -68,7 +69,7 @@ func (b *bench) window(ctx context.Context, job loadJob, server, fake *process, 
 	if server != nil {
 		resetPeak(server.pid())
 	}
-	before := b.usageNow(server, load, fake)
+	before := b.usageNow(server, load, upstream)
 	begin := time.Now()
 	if err := load.tell("go"); err != nil {
 		return sample{}, err
@@ -84,7 +85,7 @@ func (b *bench) window(ctx context.Context, job loadJob, server, fake *process, 
 		}
 		s.rate = float64(r.Ops) / time.Since(begin).Seconds()
 	}
-	s.cpu = b.usageNow(server, load, fake).since(before, r.Ops)
+	s.cpu = b.usageNow(server, load, upstream).since(before, r.Ops)
 	if server != nil {
 		s.peak = peakOf(server.pid())
 	}
@@ -115,7 +116,8 @@ func awaitSQL(ctx context.Context, db database, query string, args ...any) error
 
 // fill lets the service at addr mirror count rooms of a size.
 func (b *bench) fill(ctx context.Context, addr, url string, size, count int) error {
-	_, err := b.window(ctx, loadJob{Kind: "webhooks", Addr: addr, Conns: 8, Limit: int64(count), Size: size, Rooms: count}, nil, nil, nil)
+	_, err := b.window(ctx, loadJob{Kind: "webhooks", Addr: addr, Conns: 8, Limit: int64(count), Size: size,
+		Rooms: count}, nil, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // With ack=synced a delivery is answered after what it changed is in the database; if
@@ -24,22 +24,22 @@ func TestAckSynced(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Database(t)
-		s, fake := startOn(t, url, map[string]string{"MIRROR_ACK": "synced", "MIRROR_MAX_ATTEMPTS": "3"})
+		s, upstream := startOn(t, url, map[string]string{"MIRROR_ACK": "synced", "MIRROR_MAX_ATTEMPTS": "3"})
 		db := e.Connect(t, url)
 		// value is what the table of the guides has.
 		value := func(room string) int {
 			t.Helper()
 			return count(t, db, "select "+e.JSON("data", "v")+" from liveblocks_documents where room_id = ?", room)
 		}
-		if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("0")}); err != nil {
+		if err := upstream.CreateRoom("room", fake.RoomOptions{Storage: storage("0")}); err != nil {
 			t.Fatal(err)
 		}
-		tell(t, s, liveblockstest.RoomCreated, "room")
+		tell(t, s, fake.RoomCreated, "room")
 		for n := range 10 {
-			if err := fake.SetStorage("room", storage(strconv.Itoa(n))); err != nil {
+			if err := upstream.SetStorage("room", storage(strconv.Itoa(n))); err != nil {
 				t.Fatal(err)
 			}
-			tell(t, s, liveblockstest.StorageUpdated, "room")
+			tell(t, s, fake.StorageUpdated, "room")
 			// No waiting: the answer has said that it is there.
 			if got := value("room"); got != n {
 				t.Errorf("after the answer to edit %d the table has edit %d", n, got)
@@ -47,29 +47,32 @@ func TestAckSynced(t *testing.T) {
 		}
 
 		// A delivery that overtook the room's creation is as good as one in order.
-		if err := fake.CreateRoom("new", liveblockstest.RoomOptions{Storage: storage("7")}); err != nil {
+		if err := upstream.CreateRoom("new", fake.RoomOptions{Storage: storage("7")}); err != nil {
 			t.Fatal(err)
 		}
-		tell(t, s, liveblockstest.StorageUpdated, "new")
+		tell(t, s, fake.StorageUpdated, "new")
 		if got := value("new"); got != 7 {
 			t.Errorf("after the answer the new room's document has %d; want 7", got)
 		}
 
 		// Liveblocks fails, for this room only.
-		fake.Script(liveblockstest.Match{Room: "room", Endpoint: liveblockstest.EndpointStorage}, liveblockstest.Status(http.StatusInternalServerError, "BROKEN").Always())
-		if err := fake.SetStorage("room", storage("100")); err != nil {
+		upstream.Script(fake.Match{Room: "room", Endpoint: fake.EndpointStorage},
+			fake.Status(http.StatusInternalServerError, "BROKEN").Always())
+		if err := upstream.SetStorage("room", storage("100")); err != nil {
 			t.Fatal(err)
 		}
-		ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: "room", Time: time.Now()}
+		ev := fake.Event{Type: fake.StorageUpdated, RoomID: "room", Time: time.Now()}
 		d := harness.SignEvent(t, ev)
 		failed := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
-		if failed.status != http.StatusServiceUnavailable || failed.reason() != "SYNC_FAILED" || failed.header.Get("Retry-After") == "" {
-			t.Errorf("delivery whose fetch fails: %d %v %s; want 503 SYNC_FAILED with Retry-After", failed.status, failed.header, failed.body)
+		if failed.status != http.StatusServiceUnavailable || failed.reason() != "SYNC_FAILED" ||
+			failed.header.Get("Retry-After") == "" {
+			t.Errorf("delivery whose fetch fails: %d %v %s; want 503 SYNC_FAILED with Retry-After", failed.status,
+				failed.header, failed.body)
 		}
 		if n := count(t, db, "select count(*) from mirror_event where event_id = ?", d.ID); n != 1 {
 			t.Errorf("the delivery answered 503 was recorded %d times; want once", n)
 		}
-		tell(t, s, liveblockstest.StorageUpdated, "new") // nobody else is held up
+		tell(t, s, fake.StorageUpdated, "new") // nobody else is held up
 
 		// The sender tries the same delivery again, as it does after a 503; that has to
 		// start the failed task again, since no other event may ever come.
@@ -77,7 +80,7 @@ func TestAckSynced(t *testing.T) {
 		if again.status != http.StatusServiceUnavailable {
 			t.Errorf("the same delivery while Liveblocks still fails: %d %s; want 503", again.status, again.body)
 		}
-		fake.ClearScripts()
+		upstream.ClearScripts()
 		again = send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, bytes.NewReader(d.Body))
 		if again.status != http.StatusOK || !bytes.Contains(again.body, []byte(`"duplicate":true`)) {
 			t.Errorf("the same delivery after Liveblocks is back: %d %s; want 200 for a duplicate", again.status, again.body)
@@ -91,16 +94,16 @@ func TestAckSynced(t *testing.T) {
 // With ack=durable a delivery is answered whatever Liveblocks does, and soon.
 func TestAckDurable(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, nil)
-	hold := liveblockstest.NewHold()
+	s, upstream := start(t, nil)
+	hold := fake.NewHold()
 	t.Cleanup(hold.Release)
-	fake.Script(liveblockstest.Match{}, hold.Step().Always())
-	if err := fake.CreateRoom("held", liveblockstest.RoomOptions{Storage: storage("1")}); err != nil {
+	upstream.Script(fake.Match{}, hold.Step().Always())
+	if err := upstream.CreateRoom("held", fake.RoomOptions{Storage: storage("1")}); err != nil {
 		t.Fatal(err)
 	}
-	tell(t, s, liveblockstest.RoomCreated, "held")
+	tell(t, s, fake.RoomCreated, "held")
 	<-hold.Arrived() // the fetch is under way, and the answer did not wait for it
-	tell(t, s, liveblockstest.StorageUpdated, "held")
+	tell(t, s, fake.StorageUpdated, "held")
 	if status, _, _ := s.Get(t, roomPath("held", "")); status != http.StatusNotFound {
 		t.Errorf("a room that is being fetched answers %d; want 404", status)
 	}
@@ -111,8 +114,8 @@ func TestAckDurable(t *testing.T) {
 // How old an answer may be is the caller's choice, and what cannot be had is told.
 func TestFreshReads(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2", "MIRROR_LIVEBLOCKS_PROBE_MIN": "100ms"})
-	create(t, s, fake, "room", liveblockstest.RoomOptions{Storage: storage("1")})
+	s, upstream := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2", "MIRROR_LIVEBLOCKS_PROBE_MIN": "100ms"})
+	create(t, s, upstream, "room", fake.RoomOptions{Storage: storage("1")})
 	awaitStorage(t, s, "room", storage("1"))
 	awaitIdle(t, s)
 	mirror := s.Mirror(t)
@@ -125,15 +128,17 @@ func TestFreshReads(t *testing.T) {
 		})
 		return resp.GetDocument(), err
 	}
-	fetches := func() int { return fake.Calls("room", liveblockstest.EndpointStorage) }
+	fetches := func() int { return upstream.Calls("room", fake.EndpointStorage) }
 
 	// It changes at Liveblocks, and no webhook tells of it.
-	if err := fake.SetStorage("room", storage("2")); err != nil {
+	if err := upstream.SetStorage("room", storage("2")); err != nil {
 		t.Fatal(err)
 	}
 	before := fetches()
-	if doc, err := read(time.Hour, true); err != nil || string(doc.GetContent()) != string(storage("1")) || fetches() != before {
-		t.Errorf("read that takes an hour old = %v, %v after %d fetches; want the copy and no fetch", doc, err, fetches()-before)
+	if doc, err := read(time.Hour, true); err != nil || string(doc.GetContent()) != string(storage("1")) ||
+		fetches() != before {
+		t.Errorf("read that takes an hour old = %v, %v after %d fetches; want the copy and no fetch", doc, err,
+			fetches()-before)
 	}
 	asked := time.Now()
 	doc, err := read(0, true)
@@ -144,45 +149,53 @@ func TestFreshReads(t *testing.T) {
 		t.Errorf("the fresh copy was fetched at %s, before it was asked for at %s", at, asked)
 	}
 	// A room that was never heard of can be read as well.
-	if err := fake.CreateRoom("unheard", liveblockstest.RoomOptions{Storage: storage("3")}); err != nil {
+	if err := upstream.CreateRoom("unheard", fake.RoomOptions{Storage: storage("3")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "unheard", MaxAge: durationpb.New(0), RequireFresh: true}); err != nil {
+	if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "unheard", MaxAge: durationpb.New(0),
+		RequireFresh: true}); err != nil {
 		t.Errorf("read of a room without any event = %v", err)
 	}
 	// The same over HTTP.
-	if err := fake.SetStorage("room", storage("4")); err != nil {
+	if err := upstream.SetStorage("room", storage("4")); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, body := s.Get(t, roomPath("room", "/storage:read?format=plain-lson&maxAge=0s&requireFresh=true")); code != http.StatusOK || string(body) != string(storage("4")) {
+	if code, _, body := s.Get(t,
+		roomPath("room", "/storage:read?format=plain-lson&maxAge=0s&requireFresh=true")); code != http.StatusOK ||
+		string(body) != string(storage("4")) {
 		t.Errorf("fresh read over HTTP = %d %s", code, body)
 	}
 
 	// Liveblocks fails: the copy says that it is stale, or there is no answer.
-	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointStorage}, liveblockstest.Status(http.StatusInternalServerError, "BROKEN").Always())
-	if err := fake.SetStorage("room", storage("5")); err != nil {
+	upstream.Script(fake.Match{Endpoint: fake.EndpointStorage},
+		fake.Status(http.StatusInternalServerError, "BROKEN").Always())
+	if err := upstream.SetStorage("room", storage("5")); err != nil {
 		t.Fatal(err)
 	}
-	tell(t, s, liveblockstest.StorageUpdated, "room")
-	if doc, err := read(time.Hour, false); err != nil || string(doc.GetContent()) != string(storage("4")) || !doc.GetFreshness().GetStale() {
+	tell(t, s, fake.StorageUpdated, "room")
+	if doc, err := read(time.Hour, false); err != nil || string(doc.GetContent()) != string(storage("4")) ||
+		!doc.GetFreshness().GetStale() {
 		t.Errorf("read while Liveblocks fails = %v, %v; want the old copy, marked stale", doc, err)
 	}
 	if _, err := read(time.Hour, true); status.Code(err) != codes.Unavailable || reasonOf(err) != "REFRESH_FAILED" {
 		t.Errorf("read that insists while Liveblocks fails = %v; want UNAVAILABLE REFRESH_FAILED", err)
 	}
-	if code, header, body := s.Get(t, roomPath("room", "/storage:read?maxAge=0s&requireFresh=true")); code != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+	if code, header, body := s.Get(t,
+		roomPath("room", "/storage:read?maxAge=0s&requireFresh=true")); code != http.StatusServiceUnavailable ||
+		header.Get("Retry-After") == "" {
 		t.Errorf("read that insists over HTTP = %d %v %s; want 503 with Retry-After", code, header, body)
 	}
 
 	// It works again.
-	fake.ClearScripts()
-	if doc, err := read(0, true); err != nil || string(doc.GetContent()) != string(storage("5")) || doc.GetFreshness().GetStale() {
+	upstream.ClearScripts()
+	if doc, err := read(0, true); err != nil || string(doc.GetContent()) != string(storage("5")) ||
+		doc.GetFreshness().GetStale() {
 		t.Errorf("read after Liveblocks is back = %v, %v; want the new document", doc, err)
 	}
 
 	// The key is refused: the project is paused, and that is what is told, without
 	// waiting for the deadline.
-	fake.SetSecret("sk_another")
+	upstream.SetSecret("sk_another")
 	asked = time.Now()
 	if doc, err := read(0, false); err != nil || string(doc.GetContent()) != string(storage("5")) {
 		t.Errorf("read while paused = %v, %v; want the copy", doc, err)
@@ -193,7 +206,7 @@ func TestFreshReads(t *testing.T) {
 	if took := time.Since(asked); took > patience/2 {
 		t.Errorf("the reads while paused took %s; want them to give up at once", took)
 	}
-	fake.SetSecret(harness.SecretKey)
+	upstream.SetSecret(harness.SecretKey)
 	harness.Eventually(t, patience, func() error {
 		_, err := read(0, true)
 		return err

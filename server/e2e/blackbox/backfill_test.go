@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 const (
@@ -60,20 +60,22 @@ func resident(t *testing.T, pid int) int64 {
 func TestBackfill(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		fake := harness.NewFake(t)
+		upstream := harness.NewFake(t)
 		rooms := numbered("room-", backfillRooms)
-		populate(t, fake, rooms...)
+		populate(t, upstream, rooms...)
 		fetched := func() int {
-			return fake.Calls("", liveblockstest.EndpointRoom) + fake.Calls("", liveblockstest.EndpointStorage) +
-				fake.Calls("", liveblockstest.EndpointYdoc) + fake.Calls("", liveblockstest.EndpointThreads)
+			return upstream.Calls("", fake.EndpointRoom) + upstream.Calls("", fake.EndpointStorage) +
+				upstream.Calls("", fake.EndpointYdoc) + upstream.Calls("", fake.EndpointThreads)
 		}
 		// The kill comes while page 31 is on its way.
-		hold := liveblockstest.NewHold()
-		fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointListRooms, Page: 31}, hold.Step())
+		hold := fake.NewHold()
+		upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms, Page: 31}, hold.Step())
 
-		o := harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: map[string]string{
-			"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h", "MIRROR_GRPC_ADDR": freeAddr(t), "MIRROR_LEASE_TTL": "2s",
-			"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": strconv.Itoa(backfillRate), "MIRROR_WORKERS": "8", "MIRROR_MIGRATE": "", "MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "5m",
+		o := harness.Options{DatabaseURL: e.Database(t), UpstreamURL: upstream.URL, Env: map[string]string{
+			"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h", "MIRROR_GRPC_ADDR": freeAddr(t),
+			"MIRROR_LEASE_TTL":                   "2s",
+			"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": strconv.Itoa(backfillRate), "MIRROR_WORKERS": "8", "MIRROR_MIGRATE": "",
+			"MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "5m",
 		}}
 		s := harness.Start(t, o)
 
@@ -97,11 +99,11 @@ func TestBackfill(t *testing.T) {
 			})
 		}
 		await(backfillRooms * perRoom / 4)
-		liveFirst(t, s, fake, "live before the kill")
+		liveFirst(t, s, upstream, "live before the kill")
 		<-hold.Arrived()
 		await(backfillRooms * perRoom / 3)
 		s.Kill()
-		atKill, pagesAtKill := fetched(), fake.Calls("", liveblockstest.EndpointListRooms)
+		atKill, pagesAtKill := fetched(), upstream.Calls("", fake.EndpointListRooms)
 		hold.Release()
 		harness.Eventually(t, patience, func() error {
 			if text := told.String(); !strings.Contains(text, "the service does not answer") {
@@ -113,7 +115,7 @@ func TestBackfill(t *testing.T) {
 		s = harness.Start(t, o)
 		await(backfillRooms * perRoom * 6 / 10)
 		early := resident(t, s.Pid())
-		liveFirst(t, s, fake, "live after the restart")
+		liveFirst(t, s, upstream, "live after the restart")
 		admin := s.Admin(t)
 		harness.Eventually(t, backfillPatience, func() error {
 			if sweep := sweepOf(t, admin); sweep.GetEndTime() == nil || sweep.GetResourcesPending() > 0 {
@@ -129,58 +131,62 @@ func TestBackfill(t *testing.T) {
 		again := 0
 		for _, room := range rooms {
 			calls := 0
-			for _, endpoint := range []liveblockstest.Endpoint{
-				liveblockstest.EndpointRoom, liveblockstest.EndpointStorage, liveblockstest.EndpointYdoc, liveblockstest.EndpointThreads,
+			for _, endpoint := range []fake.Endpoint{
+				fake.EndpointRoom, fake.EndpointStorage, fake.EndpointYdoc, fake.EndpointThreads,
 			} {
-				calls += fake.Calls(room, endpoint)
+				calls += upstream.Calls(room, endpoint)
 			}
 			if calls < perRoom {
 				t.Fatalf("calls for room %s = %d; want %d at least", room, calls, perRoom)
 			}
 			again += calls - perRoom
 		}
-		pages := fake.Calls("", liveblockstest.EndpointListRooms)
+		pages := upstream.Calls("", fake.EndpointListRooms)
 		if again > inFlight || pages > backfillRooms/100+1 {
-			t.Errorf("after a kill at %d fetches and %d pages, %d fetches were made again and %d pages read; want at most %d and %d",
+			t.Errorf("after a kill at %d fetches and %d pages, %d fetches were made again and %d pages read; want at most "+
+				"%d and %d",
 				atKill, pagesAtKill, again, pages, inFlight, backfillRooms/100+1)
 		}
 		db := e.Connect(t, o.DatabaseURL)
-		if n := count(t, db, "select count(*) from mirror_document d join mirror_room r on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id and r.epoch = d.epoch where r.delete_time is null"); n != 2*(backfillRooms+2) {
+		if n := count(t, db, "select count(*) from mirror_document d join mirror_room r on r.bucket = d.bucket and "+
+			"r.project_id = d.project_id and r.room_id = d.room_id and r.epoch = d.epoch where r.delete_time is null"); n != 2*(backfillRooms+2) {
 			t.Errorf("documents = %d; want two of each room", n)
 		}
-		if sweep := latestSweep(t, s); sweep.GetRoomsListed() < backfillRooms || sweep.GetRoomsListed() > backfillRooms+100 || !sweep.GetFull() || sweep.GetProblem() != "" {
+		if sweep := latestSweep(t, s); sweep.GetRoomsListed() < backfillRooms ||
+			sweep.GetRoomsListed() > backfillRooms+100 || !sweep.GetFull() || sweep.GetProblem() != "" {
 			t.Errorf("sweep = %v; want a full one of %d rooms without a problem", sweep, backfillRooms)
 		}
 		if late > early+early/2+32<<20 {
 			t.Errorf("resident memory = %d MB early and %d MB at the end; want it flat", early>>20, late>>20)
 		}
 		const seconds = 5 // in a single one, calls that were held up on the way come with others
-		rate := busiest(fake.Log(), seconds*time.Second) / seconds
+		rate := busiest(upstream.Log(), seconds*time.Second) / seconds
 		if rate > backfillRate*105/100 {
 			t.Errorf("calls a second in the busiest %d = %d; want the set limit of %d", seconds, rate, backfillRate)
 		}
-		t.Logf("busiest seconds: %d calls of %d; fetched again after the kill: %d; memory: %d MB, then %d MB", rate, backfillRate, again, early>>20, late>>20)
+		t.Logf("busiest seconds: %d calls of %d; fetched again after the kill: %d; memory: %d MB, then %d MB", rate,
+			backfillRate, again, early>>20, late>>20)
 	})
 }
 
 // liveFirst tells of a new room and checks that it goes before what is done in the
 // background.
-func liveFirst(t *testing.T, s *harness.Service, fake *harness.Fake, room string) {
+func liveFirst(t *testing.T, s *harness.Service, upstream *harness.Fake, room string) {
 	t.Helper()
-	if err := fake.CreateRoom(room, liveblockstest.RoomOptions{Storage: storage(`"live"`)}); err != nil {
+	if err := upstream.CreateRoom(room, fake.RoomOptions{Storage: storage(`"live"`)}); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	tell(t, s, liveblockstest.RoomCreated, room)
+	tell(t, s, fake.RoomCreated, room)
 	acknowledged := time.Now()
 	awaitStorage(t, s, room, storage(`"live"`))
 	mirrored := time.Now()
 
 	// Each of the eight workers may have been at something, and eight more may have
-	// been let through the gate; then comes the room, and then its document.
+	// been let through the limiter; then comes the room, and then its document.
 	before := 0
-	for _, c := range fake.Log() {
-		if c.Room == room && c.Endpoint == liveblockstest.EndpointStorage {
+	for _, c := range upstream.Log() {
+		if c.Room == room && c.Endpoint == fake.EndpointStorage {
 			break
 		}
 		if c.Begin.After(acknowledged) && c.Room != room {
@@ -190,12 +196,13 @@ func liveFirst(t *testing.T, s *harness.Service, fake *harness.Fake, room string
 	if before > 64 {
 		t.Errorf("fetches in the background between the webhook of %q and its document = %d; want no more than were under way", room, before)
 	}
-	t.Logf("%s: acknowledged in %s, mirrored %s after that, behind %d other calls", room, acknowledged.Sub(begin), mirrored.Sub(acknowledged), before)
+	t.Logf("%s: acknowledged in %s, mirrored %s after that, behind %d other calls", room, acknowledged.Sub(begin),
+		mirrored.Sub(acknowledged), before)
 }
 
 // busiest is the most calls that began within any time of a length.
-func busiest(calls []liveblockstest.Call, length time.Duration) (most int) {
-	slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return a.Begin.Compare(b.Begin) })
+func busiest(calls []fake.Call, length time.Duration) (most int) {
+	slices.SortFunc(calls, func(a, b fake.Call) int { return a.Begin.Compare(b.Begin) })
 	first := 0
 	for i, c := range calls {
 		for c.Begin.Sub(calls[first].Begin) >= length {

@@ -25,7 +25,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 const (
@@ -81,8 +81,10 @@ func TestClosedOverHTTP(t *testing.T) {
 		t.Fatalf("/openapi.json with the token answered %d", spec.status)
 	}
 	guarded, webhooks := apiRoutes(t, spec.body)
-	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/"}, route{"GET", "/nowhere"},
-		route{"DELETE", "/v1/rooms/default"}, route{"GET", "/v1/webhooks"}, route{"GET", "/healthz/"}, route{"GET", "/v1/rooms/%2e%2e%2f%2e%2e%2fhealthz"})
+	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/"},
+		route{"GET", "/nowhere"},
+		route{"DELETE", "/v1/rooms/default"}, route{"GET", "/v1/webhooks"}, route{"GET", "/healthz/"},
+		route{"GET", "/v1/rooms/%2e%2e%2f%2e%2e%2fhealthz"})
 	for _, r := range guarded {
 		for name, header := range map[string]http.Header{
 			"no token":              nil,
@@ -118,11 +120,12 @@ func TestClosedOverHTTP(t *testing.T) {
 // asks for no token.
 func checkWebhookDoor(t *testing.T, url string) {
 	t.Helper()
-	d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: "closed", Time: time.Now()})
+	d := harness.SignEvent(t, fake.Event{Type: fake.StorageUpdated, RoomID: "closed", Time: time.Now()})
 	if status, body, err := d.Do(t.Context(), url); err != nil || status != http.StatusOK {
 		t.Errorf("signed delivery to %s: %d %s %v; want 200", url, status, body, err)
 	}
-	if got := send(t, http.MethodPost, url, bearer(token), strings.NewReader("{}")); got.status != http.StatusUnauthorized {
+	if got := send(t, http.MethodPost, url, bearer(token),
+		strings.NewReader("{}")); got.status != http.StatusUnauthorized {
 		t.Errorf("delivery to %s with a token and no signature: %d; want 401", url, got.status)
 	}
 	if got := send(t, http.MethodGet, url, nil, nil); got.status != http.StatusMethodNotAllowed {
@@ -135,7 +138,8 @@ func TestWebhookAddr(t *testing.T) {
 	t.Parallel()
 	s := startClosed(t)
 	guarded, webhooks := apiRoutes(t, send(t, http.MethodGet, s.URL("/openapi.json"), bearer(token), nil).body)
-	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/"}, route{"GET", "/metrics"}, route{"GET", "/debug/pprof/"})
+	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/"},
+		route{"GET", "/metrics"}, route{"GET", "/debug/pprof/"})
 	base := "http://" + s.WebhookAddr
 	for _, r := range guarded {
 		for _, header := range []http.Header{nil, bearer(token)} {
@@ -235,7 +239,8 @@ func TestClosedOverGRPC(t *testing.T) {
 	}
 	for _, want := range []string{
 		mirrorv1.MirrorService_ReadDocument_FullMethodName, mirrorv1.AdminService_RequestSync_FullMethodName,
-		mirrorv1.EventService_ReceiveWebhook_FullMethodName, healthv1.Health_Check_FullMethodName, healthv1.Health_Watch_FullMethodName,
+		mirrorv1.EventService_ReceiveWebhook_FullMethodName, healthv1.Health_Check_FullMethodName,
+		healthv1.Health_Watch_FullMethodName,
 		reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName,
 	} {
 		if !slices.Contains(names, want) {
@@ -270,11 +275,12 @@ func TestClosedOverGRPC(t *testing.T) {
 	}
 
 	// A signed delivery needs no token over gRPC either.
-	d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: "closed", Time: time.Now()})
+	d := harness.SignEvent(t, fake.Event{Type: fake.StorageUpdated, RoomID: "closed", Time: time.Now()})
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "webhook-id", d.ID,
 		"webhook-timestamp", d.Header.Get("Webhook-Timestamp"), "webhook-signature", d.Header.Get("Webhook-Signature"))
 	req := &mirrorv1.ReceiveWebhookRequest{Body: &httpbody.HttpBody{Data: d.Body}}
-	if resp, err := mirrorv1.NewEventServiceClient(conn).ReceiveWebhook(ctx, req); err != nil || resp.GetEventId() != d.ID {
+	if resp, err := mirrorv1.NewEventServiceClient(conn).ReceiveWebhook(ctx, req); err != nil ||
+		resp.GetEventId() != d.ID {
 		t.Errorf("signed ReceiveWebhook = %v, %v", resp, err)
 	}
 	health, err := healthv1.NewHealthClient(conn).Check(carrying("Bearer "+token), &healthv1.HealthCheckRequest{})

@@ -18,10 +18,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
 // result is how a command ended.
@@ -54,7 +54,8 @@ func command(t *testing.T, env map[string]string, args ...string) result {
 
 func TestVersionAndHelp(t *testing.T) {
 	t.Parallel()
-	if got := command(t, nil, "version"); got.code != 0 || got.told != "" || !strings.HasPrefix(got.stdout, "liveblocks-mirror ") {
+	if got := command(t, nil, "version"); got.code != 0 || got.told != "" ||
+		!strings.HasPrefix(got.stdout, "liveblocks-mirror ") {
 		t.Errorf("version = %+v", got)
 	}
 	for _, args := range [][]string{nil, {"--help"}, {"-h"}} {
@@ -84,7 +85,8 @@ func TestMigrateTwice(t *testing.T) {
 				t.Fatalf("migrate = %+v; want exit code 0", got)
 			}
 			for _, table := range []string{"mirror_event", "mirror_change", "liveblocks_documents"} {
-				if n := count(t, db, "select count(*) from information_schema.tables where table_schema = "+e.Schema+" and table_name = ?", table); n != 1 {
+				if n := count(t, db, "select count(*) from information_schema.tables where table_schema = "+e.Schema+
+					" and table_name = ?", table); n != 1 {
 					t.Errorf("the schema has %s %d times; want once", table, n)
 				}
 			}
@@ -104,7 +106,8 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("demo = %+v; want exit code 0", got)
 	}
 	for _, want := range []string{
-		"grpcurl -plaintext 127.0.0.1:", "psql 'postgres://", "roomCreated", "userEntered", "threadCreated", "notification", "200 in ", " revision ",
+		"grpcurl -plaintext 127.0.0.1:", "psql 'postgres://", "roomCreated", "userEntered", "threadCreated", "notification",
+		"200 in ", " revision ",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("the demo does not print %q:\n%s", want, got.stdout)
@@ -147,49 +150,99 @@ func TestServeTellsWhatIsWrong(t *testing.T) {
 	}{
 		{name: "unknown command", args: []string{"server"}, code: usage, want: []string{"server"}},
 		{name: "unknown flag", args: []string{"serve", "--http-port=1"}, code: usage, want: []string{"--http-port"}},
-		{name: "no key", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": ""}, code: usage, want: []string{"LIVEBLOCKS_SECRET_KEY", "dashboard", "demo"}},
-		{name: "the public key", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": "pk_" + secretMark}, code: usage, want: []string{"LIVEBLOCKS_SECRET_KEY", "public key"}},
-		{name: "a key in quotes", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": `sk_"` + secretMark + `"`}, code: usage, want: []string{"LIVEBLOCKS_SECRET_KEY", "quotes"}},
-		{name: "no webhook secret", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": ""}, code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "dashboard"}},
-		{name: "a webhook secret with an empty key", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "whsec_"}, code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "empty key", "dashboard"}},
-		{name: "a second webhook secret with an empty key", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret + ",whsec_"}, code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "secret 2", "empty key"}},
-		{name: "an API key for a webhook secret", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "sk_" + secretMark}, code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "whsec_"}},
-		{name: "a webhook secret that is not base64", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "whsec_!" + secretMark}, code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "base64"}},
-		{name: "no URL for Liveblocks", env: map[string]string{"LIVEBLOCKS_BASE_URL": "api.liveblocks.io"}, code: usage, want: []string{"LIVEBLOCKS_BASE_URL", "https://"}},
-		{name: "a bad project id", env: map[string]string{"MIRROR_PROJECT_ID": "My Project"}, code: usage, want: []string{"MIRROR_PROJECT_ID", "lower-case"}},
-		{name: "another kind of database", env: map[string]string{"DATABASE_URL": "oracle://u:" + secretMark + "@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_URL", "postgres://"}},
-		{name: "a password that breaks the URL", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "%zz@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_URL", "%25"}},
-		{name: "a database URL with a bad parameter", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "@127.0.0.1/x?sslmode=on"}, code: failure, want: []string{"DATABASE_URL", "sslmode"}},
-		{name: "a direct URL alone", env: map[string]string{"DATABASE_URL": "", "DATABASE_DIRECT_URL": "postgres://u:" + secretMark + "@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_DIRECT_URL", "DATABASE_URL"}},
-		{name: "one connection", env: map[string]string{"MIRROR_DATABASE_MAX_CONNS": "1"}, code: usage, want: []string{"MIRROR_DATABASE_MAX_CONNS", "at least 2"}},
-		{name: "no number", env: map[string]string{"MIRROR_WORKERS": "many"}, code: usage, want: []string{"--workers", "many"}},
-		{name: "no workers", env: map[string]string{"MIRROR_WORKERS": "0"}, code: usage, want: []string{"MIRROR_WORKERS", "above 0"}},
-		{name: "a duration without unit", env: map[string]string{"MIRROR_SETTLE": "5"}, code: usage, want: []string{"--settle", "5"}},
-		{name: "a negative duration", env: map[string]string{"MIRROR_SETTLE": "-1s"}, code: usage, want: []string{"MIRROR_SETTLE"}},
-		{name: "backoff upside down", env: map[string]string{"MIRROR_BACKOFF_MIN": "2s", "MIRROR_BACKOFF_MAX": "1s"}, code: usage, want: []string{"MIRROR_BACKOFF_MAX", "MIRROR_BACKOFF_MIN"}},
-		{name: "an unknown ack", env: map[string]string{"MIRROR_ACK": "maybe"}, code: usage, want: []string{"--ack", "durable", "synced"}},
-		{name: "an unknown log level", env: map[string]string{"MIRROR_LOG_LEVEL": "loud"}, code: usage, want: []string{"--log-level", "loud"}},
-		{name: "a port without host", env: map[string]string{"MIRROR_HTTP_ADDR": "8080"}, code: usage, want: []string{"MIRROR_HTTP_ADDR", "127.0.0.1:8080"}},
-		{name: "HTTP to the world", env: map[string]string{"MIRROR_HTTP_ADDR": "0.0.0.0:0"}, code: usage, want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN", "--webhook-addr"}},
-		{name: "HTTP to the world, unsaid", env: map[string]string{"MIRROR_HTTP_ADDR": ":0"}, code: usage, want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "HTTP to the world, by IPv6", env: map[string]string{"MIRROR_HTTP_ADDR": "[::]:0"}, code: usage, want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "gRPC to the world", env: map[string]string{"MIRROR_GRPC_ADDR": "0.0.0.0:0"}, code: usage, want: []string{"MIRROR_GRPC_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "a name that may lead anywhere", env: map[string]string{"MIRROR_GRPC_ADDR": "mirror.example:0"}, code: usage, want: []string{"MIRROR_GRPC_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "a short token", env: map[string]string{"MIRROR_API_TOKEN": secretMark}, code: usage, want: []string{"MIRROR_API_TOKEN", "openssl rand"}},
-		{name: "a secret file that is not there", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": "", "LIVEBLOCKS_SECRET_KEY_FILE": filepath.Join(empty, "none")}, code: usage, want: []string{"LIVEBLOCKS_SECRET_KEY_FILE", "none"}},
-		{name: "a configuration file that is not there", env: map[string]string{"MIRROR_CONFIG": filepath.Join(empty, "none")}, code: usage, want: []string{"none", "MIRROR_WORKERS=8"}},
-		{name: "a misspelt setting in the file", env: map[string]string{"MIRROR_CONFIG": file("MIRROR_WORKER=8\n")}, code: usage, want: []string{"MIRROR_WORKER,", "serve --help"}},
-		{name: "a configuration file that is none", env: map[string]string{"MIRROR_CONFIG": file("{" + secretMark + "\n")}, code: usage, want: []string{"configuration file"}},
-		{name: "HTTP port in use", env: map[string]string{"MIRROR_HTTP_ADDR": taken.Addr().String()}, code: failure, want: []string{taken.Addr().String(), "--http-addr"}},
-		{name: "gRPC port in use", env: map[string]string{"MIRROR_GRPC_ADDR": taken.Addr().String()}, code: failure, want: []string{taken.Addr().String(), "--grpc-addr"}},
-		{name: "webhook port in use", env: map[string]string{"MIRROR_WEBHOOK_ADDR": taken.Addr().String()}, code: failure, want: []string{taken.Addr().String(), "--webhook-addr"}},
-		{name: "no server there", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "@127.0.0.1:1/x"}, code: failure, want: []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
-		{name: "no server there to migrate", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "@127.0.0.1:1/x", "MIRROR_MIGRATE": "true"}, code: failure, want: []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
-		{name: "no such database", env: map[string]string{"DATABASE_URL": elsewhere(t, current, "nowhere")}, code: failure, want: []string{"DATABASE_URL", "nowhere"}},
-		{name: "schema behind", env: map[string]string{"DATABASE_URL": behind}, code: failure, want: []string{"liveblocks-mirror migrate", "--migrate"}},
-		{name: "no Postgres to embed", env: map[string]string{"DATABASE_URL": "", "PATH": empty, "MIRROR_PG_BIN": empty, "MIRROR_DATA_DIR": filepath.Join(empty, "data")}, code: failure, want: []string{empty, "MIRROR_PG_BIN", "DATABASE_URL", "install"}},
-		{name: "a data folder that cannot be", env: map[string]string{"DATABASE_URL": "", "MIRROR_DATA_DIR": filepath.Join(file(""), "data")}, code: failure, want: []string{"data", "embedded"}},
-		{name: "a ready file that cannot be", env: map[string]string{"MIRROR_READY_FILE": filepath.Join(empty, "none", "ready")}, code: failure, want: []string{"ready file", filepath.Join(empty, "none")}},
+		{name: "no key", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": ""}, code: usage,
+			want: []string{"LIVEBLOCKS_SECRET_KEY", "dashboard", "demo"}},
+		{name: "the public key", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": "pk_" + secretMark}, code: usage,
+			want: []string{"LIVEBLOCKS_SECRET_KEY", "public key"}},
+		{name: "a key in quotes", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": `sk_"` + secretMark + `"`}, code: usage,
+			want: []string{"LIVEBLOCKS_SECRET_KEY", "quotes"}},
+		{name: "no webhook secret", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": ""}, code: usage,
+			want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "dashboard"}},
+		{name: "a webhook secret with an empty key", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "whsec_"},
+			code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "empty key", "dashboard"}},
+		{name: "a second webhook secret with an empty key",
+			env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret + ",whsec_"}, code: usage,
+			want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "secret 2", "empty key"}},
+		{name: "an API key for a webhook secret", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "sk_" + secretMark},
+			code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "whsec_"}},
+		{name: "a webhook secret that is not base64",
+			env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "whsec_!" + secretMark}, code: usage,
+			want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "base64"}},
+		{name: "no URL for Liveblocks", env: map[string]string{"LIVEBLOCKS_BASE_URL": "api.liveblocks.io"}, code: usage,
+			want: []string{"LIVEBLOCKS_BASE_URL", "https://"}},
+		{name: "a bad project id", env: map[string]string{"MIRROR_PROJECT_ID": "My Project"}, code: usage,
+			want: []string{"MIRROR_PROJECT_ID", "lower-case"}},
+		{name: "another kind of database", env: map[string]string{"DATABASE_URL": "oracle://u:" + secretMark +
+			"@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_URL", "postgres://"}},
+		{name: "a password that breaks the URL", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark +
+			"%zz@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_URL", "%25"}},
+		{name: "a database URL with a bad parameter", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark +
+			"@127.0.0.1/x?sslmode=on"}, code: failure, want: []string{"DATABASE_URL", "sslmode"}},
+		{name: "a direct URL alone", env: map[string]string{"DATABASE_URL": "", "DATABASE_DIRECT_URL": "postgres://u:" +
+			secretMark + "@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_DIRECT_URL", "DATABASE_URL"}},
+		{name: "one connection", env: map[string]string{"MIRROR_DATABASE_MAX_CONNS": "1"}, code: usage,
+			want: []string{"MIRROR_DATABASE_MAX_CONNS", "at least 2"}},
+		{name: "no number", env: map[string]string{"MIRROR_WORKERS": "many"}, code: usage,
+			want: []string{"--workers", "many"}},
+		{name: "no workers", env: map[string]string{"MIRROR_WORKERS": "0"}, code: usage,
+			want: []string{"MIRROR_WORKERS", "above 0"}},
+		{name: "a duration without unit", env: map[string]string{"MIRROR_SETTLE": "5"}, code: usage,
+			want: []string{"--settle", "5"}},
+		{name: "a negative duration", env: map[string]string{"MIRROR_SETTLE": "-1s"}, code: usage,
+			want: []string{"MIRROR_SETTLE"}},
+		{name: "backoff upside down", env: map[string]string{"MIRROR_BACKOFF_MIN": "2s", "MIRROR_BACKOFF_MAX": "1s"},
+			code: usage, want: []string{"MIRROR_BACKOFF_MAX", "MIRROR_BACKOFF_MIN"}},
+		{name: "an unknown ack", env: map[string]string{"MIRROR_ACK": "maybe"}, code: usage,
+			want: []string{"--ack", "durable", "synced"}},
+		{name: "an unknown log level", env: map[string]string{"MIRROR_LOG_LEVEL": "loud"}, code: usage,
+			want: []string{"--log-level", "loud"}},
+		{name: "a port without host", env: map[string]string{"MIRROR_HTTP_ADDR": "8080"}, code: usage,
+			want: []string{"MIRROR_HTTP_ADDR", "127.0.0.1:8080"}},
+		{name: "HTTP to the world", env: map[string]string{"MIRROR_HTTP_ADDR": "0.0.0.0:0"}, code: usage,
+			want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN", "--webhook-addr"}},
+		{name: "HTTP to the world, unsaid", env: map[string]string{"MIRROR_HTTP_ADDR": ":0"}, code: usage,
+			want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN"}},
+		{name: "HTTP to the world, by IPv6", env: map[string]string{"MIRROR_HTTP_ADDR": "[::]:0"}, code: usage,
+			want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN"}},
+		{name: "gRPC to the world", env: map[string]string{"MIRROR_GRPC_ADDR": "0.0.0.0:0"}, code: usage,
+			want: []string{"MIRROR_GRPC_ADDR", "MIRROR_API_TOKEN"}},
+		{name: "a name that may lead anywhere", env: map[string]string{"MIRROR_GRPC_ADDR": "mirror.example:0"}, code: usage,
+			want: []string{"MIRROR_GRPC_ADDR", "MIRROR_API_TOKEN"}},
+		{name: "a short token", env: map[string]string{"MIRROR_API_TOKEN": secretMark}, code: usage,
+			want: []string{"MIRROR_API_TOKEN", "openssl rand"}},
+		{name: "a secret file that is not there",
+			env:  map[string]string{"LIVEBLOCKS_SECRET_KEY": "", "LIVEBLOCKS_SECRET_KEY_FILE": filepath.Join(empty, "none")},
+			code: usage, want: []string{"LIVEBLOCKS_SECRET_KEY_FILE", "none"}},
+		{name: "a configuration file that is not there",
+			env: map[string]string{"MIRROR_CONFIG": filepath.Join(empty, "none")}, code: usage,
+			want: []string{"none", "MIRROR_WORKERS=8"}},
+		{name: "a misspelt setting in the file", env: map[string]string{"MIRROR_CONFIG": file("MIRROR_WORKER=8\n")},
+			code: usage, want: []string{"MIRROR_WORKER,", "serve --help"}},
+		{name: "a configuration file that is none", env: map[string]string{"MIRROR_CONFIG": file("{" + secretMark + "\n")},
+			code: usage, want: []string{"configuration file"}},
+		{name: "HTTP port in use", env: map[string]string{"MIRROR_HTTP_ADDR": taken.Addr().String()}, code: failure,
+			want: []string{taken.Addr().String(), "--http-addr"}},
+		{name: "gRPC port in use", env: map[string]string{"MIRROR_GRPC_ADDR": taken.Addr().String()}, code: failure,
+			want: []string{taken.Addr().String(), "--grpc-addr"}},
+		{name: "webhook port in use", env: map[string]string{"MIRROR_WEBHOOK_ADDR": taken.Addr().String()}, code: failure,
+			want: []string{taken.Addr().String(), "--webhook-addr"}},
+		{name: "no server there", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "@127.0.0.1:1/x"},
+			code: failure, want: []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
+		{name: "no server there to migrate",
+			env:  map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "@127.0.0.1:1/x", "MIRROR_MIGRATE": "true"},
+			code: failure, want: []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
+		{name: "no such database", env: map[string]string{"DATABASE_URL": elsewhere(t, current, "nowhere")}, code: failure,
+			want: []string{"DATABASE_URL", "nowhere"}},
+		{name: "schema behind", env: map[string]string{"DATABASE_URL": behind}, code: failure,
+			want: []string{"liveblocks-mirror migrate", "--migrate"}},
+		{name: "no Postgres to embed", env: map[string]string{"DATABASE_URL": "", "PATH": empty, "MIRROR_PG_BIN": empty,
+			"MIRROR_DATA_DIR": filepath.Join(empty, "data")}, code: failure,
+			want: []string{empty, "MIRROR_PG_BIN", "DATABASE_URL", "install"}},
+		{name: "a data folder that cannot be", env: map[string]string{"DATABASE_URL": "",
+			"MIRROR_DATA_DIR": filepath.Join(file(""), "data")}, code: failure, want: []string{"data", "embedded"}},
+		{name: "a ready file that cannot be",
+			env: map[string]string{"MIRROR_READY_FILE": filepath.Join(empty, "none", "ready")}, code: failure,
+			want: []string{"ready file", filepath.Join(empty, "none")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -246,7 +299,7 @@ func TestSettingsFromFiles(t *testing.T) {
 		}
 		return path
 	}
-	fake := harness.NewFake(t)
+	upstream := harness.NewFake(t)
 	db := database(t)
 	settings := "MIRROR_PROJECT_ID=from-config\nMIRROR_MAX_ATTEMPTS=3\n" +
 		"LIVEBLOCKS_WEBHOOK_SECRET_FILE=" + write("whsec", harness.WebhookSecret+"\r\n") + "\n"
@@ -266,24 +319,29 @@ func TestSettingsFromFiles(t *testing.T) {
 		{"config file by variable", with(base, "MIRROR_CONFIG", config), nil, "from-config"},
 		{"config file by flag", base, []string{"--config=" + config}, "from-config"},
 		{"config file by flag and a word", base, []string{"--config", config}, "from-config"},
-		{"environment before config file", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"), nil, "from-env"},
-		{"file of the environment before config file", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID_FILE", write("project", "from-env-file\n")), nil, "from-env-file"},
-		{"flag before everything", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"), []string{"--project-id=from-flag"}, "from-flag"},
+		{"environment before config file", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"), nil,
+			"from-env"},
+		{"file of the environment before config file", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID_FILE",
+			write("project", "from-env-file\n")), nil, "from-env-file"},
+		{"flag before everything", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"),
+			[]string{"--project-id=from-flag"}, "from-flag"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := harness.Start(t, harness.Options{UpstreamURL: fake.URL, Env: c.env, Args: c.args})
+			s := harness.Start(t, harness.Options{UpstreamURL: upstream.URL, Env: c.env, Args: c.args})
 			got := send(t, http.MethodGet, s.URL("/v1/admin/status"), bearer(token), nil)
 			var status struct {
 				Projects []struct {
 					ProjectID string `json:"projectId"`
 				} `json:"projects"`
 			}
-			if err := json.Unmarshal(got.body, &status); err != nil || len(status.Projects) != 1 || status.Projects[0].ProjectID != c.project {
+			if err := json.Unmarshal(got.body, &status); err != nil || len(status.Projects) != 1 ||
+				status.Projects[0].ProjectID != c.project {
 				t.Errorf("status = %d %s (%v); want project %s", got.status, got.body, err, c.project)
 			}
-			tell(t, s, liveblockstest.StorageUpdated, "signed with the secret from the file")
-			if strings.Contains(s.Log(), token) || strings.Contains(s.Log(), harness.WebhookSecret) || strings.Contains(s.Log(), harness.SecretKey) {
+			tell(t, s, fake.StorageUpdated, "signed with the secret from the file")
+			if strings.Contains(s.Log(), token) || strings.Contains(s.Log(), harness.WebhookSecret) ||
+				strings.Contains(s.Log(), harness.SecretKey) {
 				t.Error("the log holds a secret")
 			}
 		})
@@ -294,11 +352,12 @@ func TestSettingsFromFiles(t *testing.T) {
 func TestReadyFile(t *testing.T) {
 	t.Parallel()
 	needServers(t)
-	fake := harness.NewFake(t)
+	upstream := harness.NewFake(t)
 	path := filepath.Join(t.TempDir(), "ready.json")
 	env := map[string]string{
-		"DATABASE_URL": database(t), "LIVEBLOCKS_BASE_URL": fake.URL, "LIVEBLOCKS_SECRET_KEY": harness.SecretKey,
-		"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret, "MIRROR_HTTP_ADDR": "127.0.0.1:0", "MIRROR_GRPC_ADDR": "127.0.0.1:0",
+		"DATABASE_URL": database(t), "LIVEBLOCKS_BASE_URL": upstream.URL, "LIVEBLOCKS_SECRET_KEY": harness.SecretKey,
+		"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret, "MIRROR_HTTP_ADDR": "127.0.0.1:0",
+		"MIRROR_GRPC_ADDR":    "127.0.0.1:0",
 		"MIRROR_WEBHOOK_ADDR": "127.0.0.1:0",
 	}
 	cmd := harness.Command(t.Context(), t, env, "serve", "--ready-file", path)
@@ -314,14 +373,17 @@ func TestReadyFile(t *testing.T) {
 		return json.Unmarshal(b, &ready) // it is whole or not there
 	})
 	for _, key := range []string{"http_addr", "webhook_addr"} {
-		if got := send(t, http.MethodGet, fmt.Sprintf("http://%v/healthz", ready[key]), nil, nil); got.status != http.StatusOK {
+		if got := send(t, http.MethodGet, fmt.Sprintf("http://%v/healthz", ready[key]), nil,
+			nil); got.status != http.StatusOK {
 			t.Errorf("/healthz on %s = %d; want 200", key, got.status)
 		}
 	}
-	if got := send(t, http.MethodGet, fmt.Sprintf("http://%v/readyz", ready["http_addr"]), nil, nil); got.status != http.StatusOK {
+	if got := send(t, http.MethodGet, fmt.Sprintf("http://%v/readyz", ready["http_addr"]), nil,
+		nil); got.status != http.StatusOK {
 		t.Errorf("/readyz = %d %s; want 200 as soon as the file is there", got.status, got.body)
 	}
-	want := map[string]any{"pid": float64(cmd.Process.Pid), "http_addr": ready["http_addr"], "grpc_addr": ready["grpc_addr"], "webhook_addr": ready["webhook_addr"]}
+	want := map[string]any{"pid": float64(cmd.Process.Pid), "http_addr": ready["http_addr"],
+		"grpc_addr": ready["grpc_addr"], "webhook_addr": ready["webhook_addr"]}
 	if diff := cmp.Diff(want, ready); diff != "" {
 		t.Errorf("ready file (-want +got):\n%s", diff)
 	}
@@ -341,18 +403,19 @@ func TestReadyFile(t *testing.T) {
 func TestEmbedded(t *testing.T) {
 	t.Parallel()
 	needServers(t)
-	fake := harness.NewFake(t)
+	upstream := harness.NewFake(t)
 	env := map[string]string{"MIRROR_MIGRATE": "", "MIRROR_DATA_DIR": filepath.Join(harness.Dir(t, nil), "data")}
-	o := harness.Options{UpstreamURL: fake.URL, Env: env}
+	o := harness.Options{UpstreamURL: upstream.URL, Env: env}
 	s := harness.Start(t, o)
-	create(t, s, fake, "kept", liveblockstest.RoomOptions{Storage: storage(`"kept"`)})
+	create(t, s, upstream, "kept", fake.RoomOptions{Storage: storage(`"kept"`)})
 	awaitStorage(t, s, "kept", storage(`"kept"`))
 
 	second := map[string]string{
 		"LIVEBLOCKS_SECRET_KEY": harness.SecretKey, "LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret,
 		"MIRROR_HTTP_ADDR": "127.0.0.1:0", "MIRROR_GRPC_ADDR": "127.0.0.1:0", "MIRROR_DATA_DIR": env["MIRROR_DATA_DIR"],
 	}
-	if got := command(t, second, "serve"); got.code != 1 || strings.Count(got.told, "\n") != 1 || !strings.Contains(got.told, "in use by another process") {
+	if got := command(t, second, "serve"); got.code != 1 || strings.Count(got.told, "\n") != 1 ||
+		!strings.Contains(got.told, "in use by another process") {
 		t.Errorf("a second service on the same folder = %+v; want exit code 1 and one line", got)
 	}
 
@@ -363,7 +426,8 @@ func TestEmbedded(t *testing.T) {
 		t.Errorf("the embedded PostgreSQL was not shut down: %v", err)
 	}
 	again := harness.Start(t, o)
-	if status, _, body := again.Get(t, roomPath("kept", "/storage:read?format=plain-lson")); status != http.StatusOK || !bytes.Equal(body, storage(`"kept"`)) {
+	if status, _, body := again.Get(t, roomPath("kept", "/storage:read?format=plain-lson")); status != http.StatusOK ||
+		!bytes.Equal(body, storage(`"kept"`)) {
 		t.Errorf("after a restart the document is %d %s; want it as it was", status, body)
 	}
 	if again.Ready == (app.Ready{}) {

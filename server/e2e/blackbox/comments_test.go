@@ -23,8 +23,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // project is the name of the only project the service has in these tests.
@@ -49,9 +49,9 @@ func made(t *testing.T) func(id string, err error) string {
 }
 
 // follow lets the service hear of everything that happens at the fake from now on.
-func follow(t *testing.T, s *harness.Service, fake *harness.Fake) {
+func follow(t *testing.T, s *harness.Service, upstream *harness.Fake) {
 	t.Helper()
-	fake.OnEvent(func(ev liveblockstest.Event) { deliver(t, s, ev) })
+	upstream.OnEvent(func(ev fake.Event) { deliver(t, s, ev) })
 }
 
 // sourceThread is a thread as Liveblocks publishes it, with reactions in both shapes.
@@ -124,8 +124,9 @@ func threadOf(t *testing.T, source []byte) *mirrorv1.Thread {
 		t.Fatal(err)
 	}
 	thread := &mirrorv1.Thread{
-		ProjectId: project, RoomId: src.RoomID, ThreadId: src.ID, CreateTime: timestamppb.New(src.CreatedAt), UpdateTime: timestamppb.New(src.UpdatedAt),
-		Resolved: src.Resolved, Visibility: src.Visibility, Metadata: metadataOf(src.Metadata),
+		ProjectId: project, RoomId: src.RoomID, ThreadId: src.ID, CreateTime: timestamppb.New(src.CreatedAt),
+		UpdateTime: timestamppb.New(src.UpdatedAt),
+		Resolved:   src.Resolved, Visibility: src.Visibility, Metadata: metadataOf(src.Metadata),
 	}
 	for _, c := range src.Comments {
 		comment := &mirrorv1.Comment{
@@ -140,12 +141,14 @@ func threadOf(t *testing.T, source []byte) *mirrorv1.Thread {
 			}
 			for _, user := range users {
 				if user != "" {
-					comment.Reactions = append(comment.Reactions, &mirrorv1.CommentReaction{Emoji: r.Emoji, UserId: user, CreateTime: timestamppb.New(r.CreatedAt)})
+					comment.Reactions = append(comment.Reactions,
+						&mirrorv1.CommentReaction{Emoji: r.Emoji, UserId: user, CreateTime: timestamppb.New(r.CreatedAt)})
 				}
 			}
 		}
 		for _, a := range c.Attachments {
-			comment.Attachments = append(comment.Attachments, &mirrorv1.CommentAttachment{AttachmentId: a.ID, Name: a.Name, MimeType: a.MIMEType, Size: a.Size})
+			comment.Attachments = append(comment.Attachments, &mirrorv1.CommentAttachment{AttachmentId: a.ID, Name: a.Name,
+				MimeType: a.MIMEType, Size: a.Size})
 		}
 		readBody(t, comment)
 		thread.Comments = append(thread.Comments, comment)
@@ -209,14 +212,15 @@ var inOrder = gocmp.Options{
 }
 
 // diffThread says how a mirrored thread differs from the one at the fake.
-func diffThread(t *testing.T, s *harness.Service, fake *harness.Fake, room, id string) error {
+func diffThread(t *testing.T, s *harness.Service, upstream *harness.Fake, room, id string) error {
 	t.Helper()
-	source, ok := fake.ThreadSource(room, id)
+	source, ok := upstream.ThreadSource(room, id)
 	if !ok {
 		t.Fatalf("the fake has no thread %q", id)
 	}
 	api := s.Mirror(t)
-	exact, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id, View: mirrorv1.ThreadView_THREAD_VIEW_SOURCE})
+	exact, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id,
+		View: mirrorv1.ThreadView_THREAD_VIEW_SOURCE})
 	if err != nil {
 		return err
 	}
@@ -234,9 +238,9 @@ func diffThread(t *testing.T, s *harness.Service, fake *harness.Fake, room, id s
 }
 
 // awaitThread waits until a thread is mirrored as it is at the fake.
-func awaitThread(t *testing.T, s *harness.Service, fake *harness.Fake, room, id string) {
+func awaitThread(t *testing.T, s *harness.Service, upstream *harness.Fake, room, id string) {
 	t.Helper()
-	harness.Eventually(t, patience, func() error { return diffThread(t, s, fake, room, id) })
+	harness.Eventually(t, patience, func() error { return diffThread(t, s, upstream, room, id) })
 }
 
 // checkOverHTTP makes sure that HTTP answers what gRPC did, but for how fresh that is: a
@@ -267,7 +271,7 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		database := e.Database(t)
 		// A fetch that settles what came before must not find what comes next.
-		s, fake := startOn(t, database, map[string]string{"MIRROR_SETTLE": "20ms"})
+		s, upstream := startOn(t, database, map[string]string{"MIRROR_SETTLE": "20ms"})
 		db, api := e.Connect(t, database), s.Mirror(t)
 		thread := func(show func(*mirrorv1.Thread) any) func() (any, error) {
 			return func() (any, error) {
@@ -287,7 +291,8 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 		}
 		notification := func(channel string) func() (any, error) {
 			return func() (any, error) {
-				got, err := api.ListNotifications(t.Context(), &mirrorv1.ListNotificationsRequest{UserId: "alice", Channel: channel})
+				got, err := api.ListNotifications(t.Context(),
+					&mirrorv1.ListNotificationsRequest{UserId: "alice", Channel: channel})
 				if err != nil || len(got.GetNotifications()) != 1 {
 					return len(got.GetNotifications()), err
 				}
@@ -296,9 +301,10 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			}
 		}
 		const inbox = `{"id":"in_1","kind":"thread","readAt":null,"notifiedAt":"2026-01-02T02:34:05.678Z"}`
-		must(t, fake.CreateRoom(room, liveblockstest.RoomOptions{Metadata: map[string]any{"name": "first"}}))
-		made(t)(fake.CreateThread(room, liveblockstest.ThreadOptions{ID: "th_0", Comment: liveblockstest.Comment{UserID: "eve", Text: "found in the list"}}))
-		fake.SetInbox("alice", "in_1", []byte(inbox))
+		must(t, upstream.CreateRoom(room, fake.RoomOptions{Metadata: map[string]any{"name": "first"}}))
+		made(t)(upstream.CreateThread(room,
+			fake.ThreadOptions{ID: "th_0", Comment: fake.Comment{UserID: "eve", Text: "found in the list"}}))
+		upstream.SetInbox("alice", "in_1", []byte(inbox))
 
 		recorded := make(map[string]vector)
 		for _, v := range vectors(t) {
@@ -333,7 +339,7 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			{
 				vector: "storageUpdated",
 				change: func() error {
-					return fake.SetStorage(room, []byte(`{"liveblocksType":"LiveObject","data":{"title":"changed"}}`))
+					return upstream.SetStorage(room, []byte(`{"liveblocksType":"LiveObject","data":{"title":"changed"}}`))
 				},
 				rows: map[string]int{"mirror_document where room_id = ? and " + e.JSON("data", "title") + " = 'changed'": 1},
 				read: func() (any, error) {
@@ -344,10 +350,13 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			},
 			{
 				vector: "ydocUpdated",
-				change: func() error { return fake.SetYdoc(room, "", []byte("\x01\x01\x01\x00\x04\x01\x04note\x05hello\x00")) },
-				rows:   map[string]int{"mirror_document where room_id = ? and plain_text = 'hello'": 1},
+				change: func() error {
+					return upstream.SetYdoc(room, "", []byte("\x01\x01\x01\x00\x04\x01\x04note\x05hello\x00"))
+				},
+				rows: map[string]int{"mirror_document where room_id = ? and plain_text = 'hello'": 1},
 				read: func() (any, error) {
-					got, err := api.GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: room, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT})
+					got, err := api.GetYjsDocument(t.Context(),
+						&mirrorv1.GetYjsDocumentRequest{RoomId: room, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT})
 					return string(got.GetDocument().GetContent()), err
 				},
 				want: "hello",
@@ -355,7 +364,8 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			{
 				vector: "threadCreated",
 				change: func() error {
-					_, err := fake.CreateThread(room, liveblockstest.ThreadOptions{ID: "th_1", Comment: liveblockstest.Comment{ID: "cm_1", UserID: "alice", Text: "hello"}})
+					_, err := upstream.CreateThread(room,
+						fake.ThreadOptions{ID: "th_1", Comment: fake.Comment{ID: "cm_1", UserID: "alice", Text: "hello"}})
 					return err
 				},
 				rows: map[string]int{
@@ -366,26 +376,28 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			},
 			{
 				vector: "threadMetadataUpdated",
-				change: func() error { return fake.SetThreadMetadata(room, "th_1", map[string]any{"color": "blue"}, "alice") },
-				rows:   map[string]int{"mirror_thread where room_id = ? and " + e.JSON("metadata", "color") + " = 'blue'": 1},
-				read:   thread(func(th *mirrorv1.Thread) any { return th.GetMetadata()["color"].GetStringValue() }), want: "blue",
+				change: func() error {
+					return upstream.SetThreadMetadata(room, "th_1", map[string]any{"color": "blue"}, "alice")
+				},
+				rows: map[string]int{"mirror_thread where room_id = ? and " + e.JSON("metadata", "color") + " = 'blue'": 1},
+				read: thread(func(th *mirrorv1.Thread) any { return th.GetMetadata()["color"].GetStringValue() }), want: "blue",
 			},
 			{
 				vector: "threadMarkedAsResolved",
-				change: func() error { return fake.SetResolved(room, "th_1", true, "alice") },
+				change: func() error { return upstream.SetResolved(room, "th_1", true, "alice") },
 				rows:   map[string]int{"mirror_thread where room_id = ? and resolved": 1},
 				read:   thread(func(th *mirrorv1.Thread) any { return th.GetResolved() }), want: true,
 			},
 			{
 				vector: "threadMarkedAsUnresolved",
-				change: func() error { return fake.SetResolved(room, "th_1", false, "alice") },
+				change: func() error { return upstream.SetResolved(room, "th_1", false, "alice") },
 				rows:   map[string]int{"mirror_thread where room_id = ? and resolved": 0},
 				read:   thread(func(th *mirrorv1.Thread) any { return th.GetResolved() }), want: false,
 			},
 			{
 				vector: "commentCreated",
 				change: func() error {
-					_, err := fake.CreateComment(room, "th_1", liveblockstest.Comment{ID: "cm_2", UserID: "bob", Text: "an answer"})
+					_, err := upstream.CreateComment(room, "th_1", fake.Comment{ID: "cm_2", UserID: "bob", Text: "an answer"})
 					return err
 				},
 				rows: map[string]int{
@@ -396,55 +408,62 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			},
 			{
 				vector: "commentEdited",
-				change: func() error { return fake.EditComment(room, "th_1", "cm_1", "edited") },
+				change: func() error { return upstream.EditComment(room, "th_1", "cm_1", "edited") },
 				rows:   map[string]int{"mirror_comment where room_id = ? and plain_text = 'edited' and edit_time is not null": 1},
 				read:   comment(func(c *mirrorv1.Comment) any { return c.GetText() }), want: "edited",
 			},
 			{
 				vector: "commentMetadataUpdated",
-				change: func() error { return fake.SetCommentMetadata(room, "th_1", "cm_1", map[string]any{"n": 1.5}, "alice") },
-				rows:   map[string]int{"mirror_comment where room_id = ? and " + e.JSON("metadata", "n") + " = '1.5'": 1},
-				read:   comment(func(c *mirrorv1.Comment) any { return c.GetMetadata()["n"].GetNumberValue() }), want: 1.5,
+				change: func() error {
+					return upstream.SetCommentMetadata(room, "th_1", "cm_1", map[string]any{"n": 1.5}, "alice")
+				},
+				rows: map[string]int{"mirror_comment where room_id = ? and " + e.JSON("metadata", "n") + " = '1.5'": 1},
+				read: comment(func(c *mirrorv1.Comment) any { return c.GetMetadata()["n"].GetNumberValue() }), want: 1.5,
 			},
 			{
 				vector: "commentReactionAdded",
-				change: func() error { return fake.AddReaction(room, "th_1", "cm_1", "👍", "bob") },
-				rows:   map[string]int{"mirror_comment_reaction where room_id = ? and comment_id = 'cm_1' and emoji = '👍' and user_id = 'bob'": 1},
-				read:   comment(func(c *mirrorv1.Comment) any { return len(c.GetReactions()) }), want: 1,
+				change: func() error { return upstream.AddReaction(room, "th_1", "cm_1", "👍", "bob") },
+				rows: map[string]int{"mirror_comment_reaction where room_id = ? and comment_id = 'cm_1' and emoji = '👍' and " +
+					"user_id = 'bob'": 1},
+				read: comment(func(c *mirrorv1.Comment) any { return len(c.GetReactions()) }), want: 1,
 			},
 			{
 				vector: "commentReactionRemoved",
-				change: func() error { return fake.RemoveReaction(room, "th_1", "cm_1", "👍", "bob") },
+				change: func() error { return upstream.RemoveReaction(room, "th_1", "cm_1", "👍", "bob") },
 				rows:   map[string]int{"mirror_comment_reaction where room_id = ?": 0},
 				read:   comment(func(c *mirrorv1.Comment) any { return len(c.GetReactions()) }), want: 0,
 			},
 			{
 				vector: "commentDeleted",
-				change: func() error { return fake.DeleteComment(room, "th_1", "cm_1") },
+				change: func() error { return upstream.DeleteComment(room, "th_1", "cm_1") },
 				rows: map[string]int{
-					"mirror_comment where room_id = ? and comment_id = 'cm_1' and delete_time is not null and body is null and plain_text = ''": 1,
-					"mirror_thread where room_id = ? and thread_id = 'th_1' and comment_count = 1":                                              1,
+					"mirror_comment where room_id = ? and comment_id = 'cm_1' and delete_time is not null and body is null and " +
+						"plain_text = ''": 1,
+					"mirror_thread where room_id = ? and thread_id = 'th_1' and comment_count = 1": 1,
 				},
 				read: comment(func(c *mirrorv1.Comment) any { return c.GetDeleteTime().IsValid() }), want: true,
 			},
 			{
 				vector: "notification-thread", change: func() error { return nil },
-				rows: map[string]int{"mirror_notification where room_id = ? and notification_id = 'in_1' and kind = 'thread' and thread_id = 'th_1' and notify_time is not null": 1},
+				rows: map[string]int{"mirror_notification where room_id = ? and notification_id = 'in_1' and kind = 'thread' " +
+					"and thread_id = 'th_1' and notify_time is not null": 1},
 				read: notification("email"), want: "threadth_1" + inbox,
 			},
 			{
 				vector: "notification-textMention", change: func() error { return nil },
-				rows: map[string]int{"mirror_notification where room_id = ? and notification_id = 'in_1' and mention_id = 'in_m1' and inbox_json is not null": 1},
+				rows: map[string]int{"mirror_notification where room_id = ? and notification_id = 'in_1' and mention_id = " +
+					"'in_m1' and inbox_json is not null": 1},
 				read: notification("slack"), want: "textMentionin_m1" + inbox,
 			},
 			{
 				vector: "notification-custom", change: func() error { return nil },
-				rows: map[string]int{"mirror_notification where room_id <> ? and room_id = '' and subject_id = 'file-1' and inbox_json is not null": 1},
+				rows: map[string]int{"mirror_notification where room_id <> ? and room_id = '' and subject_id = 'file-1' and " +
+					"inbox_json is not null": 1},
 				read: notification("webPush"), want: "$fileUploadfile-1" + inbox,
 			},
 			{
 				vector: "threadDeleted",
-				change: func() error { return fake.DeleteThread(room, "th_1") },
+				change: func() error { return upstream.DeleteThread(room, "th_1") },
 				rows:   map[string]int{"mirror_thread where room_id = ? and thread_id = 'th_1' and delete_time is not null": 1},
 				read: func() (any, error) {
 					_, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: "th_1"})
@@ -454,7 +473,7 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			},
 			{
 				vector: "userEntered",
-				change: func() error { return fake.Enter(room, liveblockstest.Connection{ID: 4, UserID: "alice"}) },
+				change: func() error { return upstream.Enter(room, fake.Connection{ID: 4, UserID: "alice"}) },
 				rows: map[string]int{
 					"mirror_active_user where room_id = ? and connection_id = 4 and user_id = 'alice'":            1,
 					"mirror_user_session where room_id = ? and session_id = 'msg_userEntered' and end_cause = ''": 1,
@@ -469,7 +488,7 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 				// The recorded event names nobody, so that it is no end of alice's session: that
 				// is found out by the next look at who is there.
 				vector: "userLeft", busy: true,
-				change: func() error { return fake.Leave(room, 4) },
+				change: func() error { return upstream.Leave(room, 4) },
 				rows: map[string]int{
 					"mirror_active_user where room_id = ?": 0,
 					"mirror_user_session where room_id = ? and leave_event_id = 'msg_userLeft' and end_cause = 'left'":  1,
@@ -483,7 +502,7 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 			},
 			{
 				vector: "roomDeleted", busy: true,
-				change: func() error { return fake.DeleteRoom(room) },
+				change: func() error { return upstream.DeleteRoom(room) },
 				rows:   map[string]int{"mirror_room where room_id = ? and delete_time is not null": 1},
 				read: func() (any, error) {
 					_, err := api.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room})
@@ -535,27 +554,30 @@ func TestThreadLife(t *testing.T) {
 	const room, id = "room with threads/é", "th_life"
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		database := e.Database(t)
-		s, fake := startOn(t, database, nil)
+		s, upstream := startOn(t, database, nil)
 		db, api := e.Connect(t, database), s.Mirror(t)
-		create(t, s, fake, room, liveblockstest.RoomOptions{})
-		follow(t, s, fake)
+		create(t, s, upstream, room, fake.RoomOptions{})
+		follow(t, s, upstream)
 
 		const body = `{"version":1,"content":[` +
 			`{"type":"paragraph","children":[{"text":"Look, "},{"type":"mention","kind":"user","id":"bob"},{"text":" and "},{"type":"mention","kind":"group","id":"design","userIds":["eve","bob"]},{"text":":"}]},` +
 			`{"type":"paragraph","children":[{"text":"bold","bold":true},{"text":" 👩‍👩‍👧 & "},{"type":"link","url":"https://example.com/?a=1&b=2","text":"a link"}]}]}`
-		made(t)(fake.CreateThread(room, liveblockstest.ThreadOptions{
+		made(t)(upstream.CreateThread(room, fake.ThreadOptions{
 			ID: id, Visibility: "private", Metadata: map[string]any{"color": "blue", "x": 1.5, "open": true, "quote": `"\é`},
-			Comment: liveblockstest.Comment{
+			Comment: fake.Comment{
 				ID: "cm_first", UserID: "alice", Body: json.RawMessage(body), Metadata: map[string]any{"pinned": true},
-				Attachments: []liveblockstest.Attachment{{ID: "at_1", Name: "naïve <name>.png", Size: 1 << 40, MIMEType: "image/png"}, {ID: "at_2", Name: "b.txt", Size: 0, MIMEType: "text/plain"}},
+				Attachments: []fake.Attachment{{ID: "at_1", Name: "naïve <name>.png", Size: 1 << 40, MIMEType: "image/png"},
+					{ID: "at_2", Name: "b.txt", Size: 0, MIMEType: "text/plain"}},
 			},
 		}))
-		awaitThread(t, s, fake, room, id)
-		first, err := api.GetComment(t.Context(), &mirrorv1.GetCommentRequest{RoomId: room, ThreadId: id, CommentId: "cm_first"})
+		awaitThread(t, s, upstream, room, id)
+		first, err := api.GetComment(t.Context(), &mirrorv1.GetCommentRequest{RoomId: room, ThreadId: id,
+			CommentId: "cm_first"})
 		if err != nil {
 			t.Fatalf("GetComment: %v", err)
 		}
-		if got, want := first.GetComment().GetMarkdown(), "Look, @bob and @design:\n\n**bold** 👩‍👩‍👧 & [a link](https://example.com/?a=1&b=2)"; got != want {
+		if got, want := first.GetComment().GetMarkdown(),
+			"Look, @bob and @design:\n\n**bold** 👩‍👩‍👧 & [a link](https://example.com/?a=1&b=2)"; got != want {
 			t.Errorf("Markdown = %q; want %q", got, want)
 		}
 		for where, want := range map[string]int{
@@ -576,34 +598,35 @@ func TestThreadLife(t *testing.T) {
 			change func() error
 		}{
 			{"an answer", func() error {
-				_, err := fake.CreateComment(room, id, liveblockstest.Comment{ID: "cm_second", UserID: "bob", Text: "yes\nand no"})
+				_, err := upstream.CreateComment(room, id, fake.Comment{ID: "cm_second", UserID: "bob", Text: "yes\nand no"})
 				return err
 			}},
-			{"an edit", func() error { return fake.EditComment(room, id, "cm_first", "edited") }},
-			{"an edit with formats", func() error { return fake.SetCommentBody(room, id, "cm_second", []byte(body)) }},
-			{"a reaction", func() error { return fake.AddReaction(room, id, "cm_first", "👍", "bob") }},
-			{"one of another user", func() error { return fake.AddReaction(room, id, "cm_first", "👍", "eve") }},
-			{"another", func() error { return fake.AddReaction(room, id, "cm_first", "👩‍👩‍👧", "eve") }},
+			{"an edit", func() error { return upstream.EditComment(room, id, "cm_first", "edited") }},
+			{"an edit with formats", func() error { return upstream.SetCommentBody(room, id, "cm_second", []byte(body)) }},
+			{"a reaction", func() error { return upstream.AddReaction(room, id, "cm_first", "👍", "bob") }},
+			{"one of another user", func() error { return upstream.AddReaction(room, id, "cm_first", "👍", "eve") }},
+			{"another", func() error { return upstream.AddReaction(room, id, "cm_first", "👩‍👩‍👧", "eve") }},
 			{"reactions in the other shape", func() error {
-				fake.SetFlatReactions(true)
-				return fake.AddReaction(room, id, "cm_second", "🎉", "alice")
+				upstream.SetFlatReactions(true)
+				return upstream.AddReaction(room, id, "cm_second", "🎉", "alice")
 			}},
-			{"one reaction less", func() error { return fake.RemoveReaction(room, id, "cm_first", "👍", "bob") }},
+			{"one reaction less", func() error { return upstream.RemoveReaction(room, id, "cm_first", "👍", "bob") }},
 			{"the first shape again", func() error {
-				fake.SetFlatReactions(false)
-				return fake.RemoveReaction(room, id, "cm_first", "👍", "eve")
+				upstream.SetFlatReactions(false)
+				return upstream.RemoveReaction(room, id, "cm_first", "👍", "eve")
 			}},
 			{"a comment's metadata", func() error {
-				return fake.SetCommentMetadata(room, id, "cm_second", map[string]any{"n": 2 << 40, "s": "é"}, "bob")
+				return upstream.SetCommentMetadata(room, id, "cm_second", map[string]any{"n": 2 << 40, "s": "é"}, "bob")
 			}},
-			{"the thread's metadata", func() error { return fake.SetThreadMetadata(room, id, map[string]any{"color": "red"}, "bob") }},
-			{"resolved", func() error { return fake.SetResolved(room, id, true, "bob") }},
-			{"not resolved", func() error { return fake.SetResolved(room, id, false, "bob") }},
-			{"a comment less", func() error { return fake.DeleteComment(room, id, "cm_first") }},
+			{"the thread's metadata",
+				func() error { return upstream.SetThreadMetadata(room, id, map[string]any{"color": "red"}, "bob") }},
+			{"resolved", func() error { return upstream.SetResolved(room, id, true, "bob") }},
+			{"not resolved", func() error { return upstream.SetResolved(room, id, false, "bob") }},
+			{"a comment less", func() error { return upstream.DeleteComment(room, id, "cm_first") }},
 		} {
 			must(t, step.change())
 			t.Log(step.name) // tells with the failure which step it was
-			awaitThread(t, s, fake, room, id)
+			awaitThread(t, s, upstream, room, id)
 		}
 		awaitIdle(t, s)
 
@@ -617,7 +640,8 @@ func TestThreadLife(t *testing.T) {
 			t.Errorf("ListComments = %v, %v; want the one comment that is not deleted", living, err)
 		}
 		checkOverHTTP(t, s, threadPath(room, id, "/comments"), living)
-		all, err := api.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{RoomId: room, ThreadId: id, ShowDeleted: true})
+		all, err := api.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{RoomId: room, ThreadId: id,
+			ShowDeleted: true})
 		if err != nil || len(all.GetComments()) != 2 {
 			t.Errorf("ListComments with deleted ones = %v, %v; want both", all, err)
 		}
@@ -627,7 +651,7 @@ func TestThreadLife(t *testing.T) {
 		}
 
 		// With its last comment the thread goes. What there was of it can still be seen.
-		must(t, fake.DeleteComment(room, id, "cm_second"))
+		must(t, upstream.DeleteComment(room, id, "cm_second"))
 		harness.Eventually(t, patience, func() error {
 			_, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id})
 			if got := reasonOf(err); got != "THREAD_NOT_MIRRORED" {
@@ -639,7 +663,8 @@ func TestThreadLife(t *testing.T) {
 			t.Errorf("deleted thread answered %d: %s; want 404", status, body)
 		}
 		gone, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id, ShowDeleted: true})
-		if err != nil || !gone.GetThread().GetFreshness().GetDeleteTime().IsValid() || len(gone.GetThread().GetComments()) != 2 {
+		if err != nil || !gone.GetThread().GetFreshness().GetDeleteTime().IsValid() ||
+			len(gone.GetThread().GetComments()) != 2 {
 			t.Errorf("GetThread with deleted ones = %v, %v; want the thread as it was, with its delete time", gone, err)
 		}
 		for _, deleted := range []bool{false, true} {
@@ -675,23 +700,24 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 	t.Parallel()
 	const room = "a burst"
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, fake := startOn(t, e.Database(t), nil)
-		create(t, s, fake, room, liveblockstest.RoomOptions{})
+		s, upstream := startOn(t, e.Database(t), nil)
+		create(t, s, upstream, room, fake.RoomOptions{})
 		var mu sync.Mutex
-		var burst []liveblockstest.Event
-		fake.OnEvent(func(ev liveblockstest.Event) {
+		var burst []fake.Event
+		upstream.OnEvent(func(ev fake.Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			burst = append(burst, ev)
 		})
 		begin := func(thread string) {
-			made(t)(fake.CreateThread(room, liveblockstest.ThreadOptions{ID: thread, Comment: liveblockstest.Comment{ID: "cm " + thread, UserID: "alice", Text: "hello"}}))
+			made(t)(upstream.CreateThread(room,
+				fake.ThreadOptions{ID: thread, Comment: fake.Comment{ID: "cm " + thread, UserID: "alice", Text: "hello"}}))
 		}
 		edit := func(thread string) {
-			must(t, fake.EditComment(room, thread, "cm "+thread, "edited"))
-			must(t, fake.AddReaction(room, thread, "cm "+thread, "👍", "bob"))
+			must(t, upstream.EditComment(room, thread, "cm "+thread, "edited"))
+			must(t, upstream.AddReaction(room, thread, "cm "+thread, "👍", "bob"))
 		}
-		end := func(thread string) { must(t, fake.DeleteThread(room, thread)) }
+		end := func(thread string) { must(t, upstream.DeleteThread(room, thread)) }
 
 		stories := []struct {
 			name string
@@ -714,11 +740,11 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 				}
 			}
 		}
-		deliverAll(t, s, [][]liveblockstest.Event{burst})
+		deliverAll(t, s, [][]fake.Event{burst})
 		awaitIdle(t, s)
 		mirrored := 0
 		for _, story := range stories {
-			var bursts [][]liveblockstest.Event
+			var bursts [][]fake.Event
 			for order := range story.orders {
 				burst = nil
 				for _, act := range story.burst {
@@ -726,7 +752,8 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 				}
 				all := orders(burst)
 				if len(burst) != story.events || len(all) != story.orders {
-					t.Fatalf("a thread that %s is told by %d events in %d orders; want %d in %d", story.name, len(burst), len(all), story.events, story.orders)
+					t.Fatalf("a thread that %s is told by %d events in %d orders; want %d in %d", story.name, len(burst), len(all),
+						story.events, story.orders)
 				}
 				bursts = append(bursts, all[order])
 			}
@@ -742,7 +769,7 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 			for order := range story.orders {
 				id := name(story.name, order)
 				if !story.gone {
-					if err := diffThread(t, s, fake, room, id); err != nil {
+					if err := diffThread(t, s, upstream, room, id); err != nil {
 						t.Error(err)
 					}
 					continue
@@ -762,7 +789,7 @@ func TestEventsOfABurstInEveryOrder(t *testing.T) {
 
 // deliverAll delivers the webhooks of each list one after the other, and those of the
 // lists beside each other.
-func deliverAll(t *testing.T, s *harness.Service, lists [][]liveblockstest.Event) {
+func deliverAll(t *testing.T, s *harness.Service, lists [][]fake.Event) {
 	t.Helper()
 	g, ctx := errgroup.WithContext(t.Context())
 	g.SetLimit(8)
@@ -789,24 +816,27 @@ func TestLongThread(t *testing.T) {
 	const room, id, n = "long", "th_long", 500
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		database := e.Database(t)
-		s, fake := startOn(t, database, nil)
-		create(t, s, fake, room, liveblockstest.RoomOptions{})
-		comment := func(i int) liveblockstest.Comment {
-			return liveblockstest.Comment{ID: fmt.Sprintf("cm_%03d", i), UserID: fmt.Sprintf("user %d", i%7), Text: fmt.Sprintf("comment %d 👋", i)}
+		s, upstream := startOn(t, database, nil)
+		create(t, s, upstream, room, fake.RoomOptions{})
+		comment := func(i int) fake.Comment {
+			return fake.Comment{ID: fmt.Sprintf("cm_%03d", i), UserID: fmt.Sprintf("user %d", i%7),
+				Text: fmt.Sprintf("comment %d 👋", i)}
 		}
-		made(t)(fake.CreateThread(room, liveblockstest.ThreadOptions{ID: id, Comment: comment(0)}))
+		made(t)(upstream.CreateThread(room, fake.ThreadOptions{ID: id, Comment: comment(0)}))
 		for i := 1; i < n; i++ {
-			made(t)(fake.CreateComment(room, id, comment(i)))
+			made(t)(upstream.CreateComment(room, id, comment(i)))
 			if i%5 == 0 {
-				must(t, fake.AddReaction(room, id, comment(i).ID, "👍", "bob"))
+				must(t, upstream.AddReaction(room, id, comment(i).ID, "👍", "bob"))
 			}
 		}
-		deliver(t, s, liveblockstest.Event{Type: liveblockstest.CommentCreated, RoomID: room, ThreadID: id, CommentID: comment(n - 1).ID, Time: time.Now(), UserID: "alice"})
-		awaitThread(t, s, fake, room, id)
+		deliver(t, s, fake.Event{Type: fake.CommentCreated, RoomID: room, ThreadID: id, CommentID: comment(n - 1).ID,
+			Time: time.Now(), UserID: "alice"})
+		awaitThread(t, s, upstream, room, id)
 
 		var ids []string
 		for token := ""; ; {
-			page, err := s.Mirror(t).ListComments(t.Context(), &mirrorv1.ListCommentsRequest{RoomId: room, ThreadId: id, PageSize: 90, PageToken: token})
+			page, err := s.Mirror(t).ListComments(t.Context(),
+				&mirrorv1.ListCommentsRequest{RoomId: room, ThreadId: id, PageSize: 90, PageToken: token})
 			if err != nil {
 				t.Fatalf("ListComments after %d: %v", len(ids), err)
 			}
@@ -817,19 +847,21 @@ func TestLongThread(t *testing.T) {
 				break
 			}
 		}
-		if want := fake.Comments(room, id); len(want) != n || !slices.Equal(slices.Sorted(slices.Values(ids)), want) {
+		if want := upstream.Comments(room, id); len(want) != n || !slices.Equal(slices.Sorted(slices.Values(ids)), want) {
 			t.Errorf("the pages of ListComments hold %d comments; want each of %d once", len(ids), len(want))
 		}
-		byUser, err := s.Mirror(t).ListComments(t.Context(), &mirrorv1.ListCommentsRequest{AuthorUserId: "user 3", PageSize: 500})
+		byUser, err := s.Mirror(t).ListComments(t.Context(),
+			&mirrorv1.ListCommentsRequest{AuthorUserId: "user 3", PageSize: 500})
 		if err != nil || len(byUser.GetComments()) != 71 {
 			t.Errorf("ListComments by one user = %d comments, %v; want 71", len(byUser.GetComments()), err)
 		}
 
 		// One comment more makes the thread's rows anew, and leaves nothing twice.
-		must(t, fake.DeleteComment(room, id, comment(1).ID))
-		made(t)(fake.CreateComment(room, id, comment(n)))
-		deliver(t, s, liveblockstest.Event{Type: liveblockstest.CommentCreated, RoomID: room, ThreadID: id, CommentID: comment(n).ID, Time: time.Now(), UserID: "alice"})
-		awaitThread(t, s, fake, room, id)
+		must(t, upstream.DeleteComment(room, id, comment(1).ID))
+		made(t)(upstream.CreateComment(room, id, comment(n)))
+		deliver(t, s, fake.Event{Type: fake.CommentCreated, RoomID: room, ThreadID: id, CommentID: comment(n).ID,
+			Time: time.Now(), UserID: "alice"})
+		awaitThread(t, s, upstream, room, id)
 		db := e.Connect(t, database)
 		for where, want := range map[string]int{
 			"mirror_comment where room_id = ?":                                       1 + n,
@@ -849,28 +881,29 @@ func TestLongThread(t *testing.T) {
 func TestThreadsAndCommentsAreFound(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, fake := startOn(t, e.Database(t), nil)
-		follow(t, s, fake)
+		s, upstream := startOn(t, e.Database(t), nil)
+		follow(t, s, upstream)
 		mention := func(kind, id string, users ...string) json.RawMessage {
-			b, err := json.Marshal(map[string]any{"version": 1, "content": []any{map[string]any{"type": "paragraph", "children": []any{
-				map[string]any{"type": "mention", "kind": kind, "id": id, "userIds": users},
-			}}}})
+			b, err := json.Marshal(map[string]any{"version": 1,
+				"content": []any{map[string]any{"type": "paragraph", "children": []any{
+					map[string]any{"type": "mention", "kind": kind, "id": id, "userIds": users},
+				}}}})
 			must(t, err)
 			return b
 		}
 		old := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
 		for _, room := range []string{"one", "two"} {
-			must(t, fake.CreateRoom(room, liveblockstest.RoomOptions{}))
-			made(t)(fake.CreateThread(room, liveblockstest.ThreadOptions{
+			must(t, upstream.CreateRoom(room, fake.RoomOptions{}))
+			made(t)(upstream.CreateThread(room, fake.ThreadOptions{
 				ID: "th_blue", Metadata: map[string]any{"color": "blue", "n": 1, "open": true},
-				Comment: liveblockstest.Comment{ID: "cm_blue", UserID: "alice", Body: mention("user", "bob"), CreateTime: old},
+				Comment: fake.Comment{ID: "cm_blue", UserID: "alice", Body: mention("user", "bob"), CreateTime: old},
 			}))
-			made(t)(fake.CreateThread(room, liveblockstest.ThreadOptions{
+			made(t)(upstream.CreateThread(room, fake.ThreadOptions{
 				ID: "th_red", Metadata: map[string]any{"color": "red", "n": "1"},
-				Comment: liveblockstest.Comment{ID: "cm_red", UserID: "Alice", Body: mention("group", "team", "bob", "eve"), CreateTime: old},
+				Comment: fake.Comment{ID: "cm_red", UserID: "Alice", Body: mention("group", "team", "bob", "eve"), CreateTime: old},
 			}))
 		}
-		must(t, fake.SetResolved("two", "th_red", true, "alice"))
+		must(t, upstream.SetResolved("two", "th_red", true, "alice"))
 		awaitIdle(t, s)
 
 		api := s.Mirror(t)
@@ -884,12 +917,16 @@ func TestThreadsAndCommentsAreFound(t *testing.T) {
 			{"roomId=One", &mirrorv1.ListThreadsRequest{RoomId: "One"}, ""},
 			{"resolved=true", &mirrorv1.ListThreadsRequest{Resolved: proto.Bool(true)}, "two/th_red"},
 			{"resolved=false", &mirrorv1.ListThreadsRequest{Resolved: proto.Bool(false)}, "one/th_blue one/th_red two/th_blue"},
-			{"metadata[color]=blue", &mirrorv1.ListThreadsRequest{Metadata: map[string]string{"color": "blue"}}, "one/th_blue two/th_blue"},
+			{"metadata[color]=blue", &mirrorv1.ListThreadsRequest{Metadata: map[string]string{"color": "blue"}},
+				"one/th_blue two/th_blue"},
 			{"metadata[color]=Blue", &mirrorv1.ListThreadsRequest{Metadata: map[string]string{"color": "Blue"}}, ""},
-			{"metadata[n]=1&roomId=one", &mirrorv1.ListThreadsRequest{RoomId: "one", Metadata: map[string]string{"n": "1"}}, "one/th_blue one/th_red"},
-			{"metadata[n]=1&metadata[open]=true", &mirrorv1.ListThreadsRequest{Metadata: map[string]string{"n": "1", "open": "true"}}, "one/th_blue two/th_blue"},
+			{"metadata[n]=1&roomId=one", &mirrorv1.ListThreadsRequest{RoomId: "one", Metadata: map[string]string{"n": "1"}},
+				"one/th_blue one/th_red"},
+			{"metadata[n]=1&metadata[open]=true",
+				&mirrorv1.ListThreadsRequest{Metadata: map[string]string{"n": "1", "open": "true"}}, "one/th_blue two/th_blue"},
 			{"authorUserId=alice", &mirrorv1.ListThreadsRequest{AuthorUserId: "alice"}, "one/th_blue two/th_blue"},
-			{"mentionedUserId=bob&roomId=two", &mirrorv1.ListThreadsRequest{RoomId: "two", MentionedUserId: "bob"}, "two/th_blue two/th_red"},
+			{"mentionedUserId=bob&roomId=two", &mirrorv1.ListThreadsRequest{RoomId: "two", MentionedUserId: "bob"},
+				"two/th_blue two/th_red"},
 			{"mentionedUserId=eve", &mirrorv1.ListThreadsRequest{MentionedUserId: "eve"}, "one/th_red two/th_red"},
 			{"mentionedUserId=team", &mirrorv1.ListThreadsRequest{MentionedUserId: "team"}, ""},
 			{
@@ -920,7 +957,8 @@ func TestThreadsAndCommentsAreFound(t *testing.T) {
 			{"", &mirrorv1.ListCommentsRequest{}, "one/cm_blue one/cm_red two/cm_blue two/cm_red"},
 			{"roomId=two&threadId=th_red", &mirrorv1.ListCommentsRequest{RoomId: "two", ThreadId: "th_red"}, "two/cm_red"},
 			{"authorUserId=Alice", &mirrorv1.ListCommentsRequest{AuthorUserId: "Alice"}, "one/cm_red two/cm_red"},
-			{"mentionedUserId=eve&roomId=one", &mirrorv1.ListCommentsRequest{RoomId: "one", MentionedUserId: "eve"}, "one/cm_red"},
+			{"mentionedUserId=eve&roomId=one", &mirrorv1.ListCommentsRequest{RoomId: "one", MentionedUserId: "eve"},
+				"one/cm_red"},
 			{
 				"updatedSinceTime=" + url.QueryEscape(old.Add(time.Second).UTC().Format(time.RFC3339Nano)),
 				&mirrorv1.ListCommentsRequest{UpdatedSinceTime: timestamppb.New(old.Add(time.Second))},
@@ -949,43 +987,44 @@ func TestPresence(t *testing.T) {
 	t.Parallel()
 	const room = "present"
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, fake := startOn(t, e.Database(t), nil)
+		s, upstream := startOn(t, e.Database(t), nil)
 		api := s.Mirror(t)
-		create(t, s, fake, room, liveblockstest.RoomOptions{})
+		create(t, s, upstream, room, fake.RoomOptions{})
 		awaitIdle(t, s)
 
 		// Those who came long ago are the ones whose absence proves that they left. All are
 		// there at the first look, as the second has to wait.
-		var entered []liveblockstest.Event
-		fake.OnEvent(func(ev liveblockstest.Event) { entered = append(entered, ev) })
-		fake.SetClock(func() time.Time { return time.Now().Add(-10 * time.Minute) })
-		for _, c := range []liveblockstest.Connection{
+		var entered []fake.Event
+		upstream.OnEvent(func(ev fake.Event) { entered = append(entered, ev) })
+		upstream.SetClock(func() time.Time { return time.Now().Add(-10 * time.Minute) })
+		for _, c := range []fake.Connection{
 			{ID: 1, UserID: "alice", Info: json.RawMessage(`{"name":"Alice","n":9007199254740993}`)},
 			{ID: 2, UserID: "alice"},
 			{ID: 3},
 			{ID: 4, UserID: "bob"},
 		} {
-			must(t, fake.Enter(room, c))
+			must(t, upstream.Enter(room, c))
 		}
-		fake.SetClock(time.Now)
-		follow(t, s, fake)
+		upstream.SetClock(time.Now)
+		follow(t, s, upstream)
 		for _, ev := range entered {
 			deliver(t, s, ev)
 		}
-		awaitPresent(t, s, fake, room)
+		awaitPresent(t, s, upstream, room)
 		users, err := api.ListActiveUsers(t.Context(), &mirrorv1.ListActiveUsersRequest{RoomId: room})
 		if err != nil {
 			t.Fatalf("ListActiveUsers: %v", err)
 		}
-		if got, want := string(users.GetActiveUsers()[0].GetInfoJson()), `{"name":"Alice","n":9007199254740993}`; got != want {
+		if got, want := string(users.GetActiveUsers()[0].GetInfoJson()),
+			`{"name":"Alice","n":9007199254740993}`; got != want {
 			t.Errorf("info = %s; want %s", got, want)
 		}
 
-		must(t, fake.Leave(room, 2))
-		fake.OnEvent(nil)
-		must(t, fake.Leave(room, 4)) // which nobody is told
-		follow(t, s, fake)
-		awaitPresent(t, s, fake, room)
+		must(t, upstream.Leave(room, 2))
+		upstream.OnEvent(nil)
+		must(t, upstream.Leave(room, 4)) // which nobody is told
+		follow(t, s, upstream)
+		awaitPresent(t, s, upstream, room)
 		sessions := func() map[int64]mirrorv1.SessionEndCause {
 			list, err := api.ListUserSessions(t.Context(), &mirrorv1.ListUserSessionsRequest{RoomId: room})
 			if err != nil {
@@ -1043,7 +1082,7 @@ func TestPresence(t *testing.T) {
 		checkOverHTTP(t, s, roomPath(room, "/user-sessions?userId=alice"), done)
 
 		// Sessions outlive their room.
-		must(t, fake.DeleteRoom(room))
+		must(t, upstream.DeleteRoom(room))
 		awaitEnds(map[int64]mirrorv1.SessionEndCause{1: roomDeleted, 2: left, 3: roomDeleted, 4: absent})
 		_, err = api.ListActiveUsers(t.Context(), &mirrorv1.ListActiveUsersRequest{RoomId: room})
 		if got := reasonOf(err); got != "ROOM_NOT_MIRRORED" {
@@ -1053,10 +1092,10 @@ func TestPresence(t *testing.T) {
 }
 
 // awaitPresent waits until the mirror knows who is in a room at the fake.
-func awaitPresent(t *testing.T, s *harness.Service, fake *harness.Fake, room string) {
+func awaitPresent(t *testing.T, s *harness.Service, upstream *harness.Fake, room string) {
 	t.Helper()
 	var users []activeUser
-	for _, c := range fake.Connections(room) {
+	for _, c := range upstream.Connections(room) {
 		users = append(users, activeUser{ConnectionID: c.ID, ID: c.UserID, Info: c.Info})
 	}
 	awaitUsers(t, s, room, users)
@@ -1067,22 +1106,24 @@ func TestNotifications(t *testing.T) {
 	t.Parallel()
 	const room = "told"
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, fake := startOn(t, e.Database(t), nil)
+		s, upstream := startOn(t, e.Database(t), nil)
 		api := s.Mirror(t)
-		create(t, s, fake, room, liveblockstest.RoomOptions{})
-		follow(t, s, fake)
+		create(t, s, upstream, room, fake.RoomOptions{})
+		follow(t, s, upstream)
 		triggered := time.Now().Add(-30 * time.Minute).Truncate(time.Millisecond).UTC()
 		type key struct{ channel, kind, room string }
-		sent := make(map[key]liveblockstest.Notification)
+		sent := make(map[key]fake.Notification)
 		for _, channel := range []string{"email", "slack", "teams", "webPush"} {
-			for _, k := range []key{{channel, "thread", room}, {channel, "textMention", room}, {channel, "$upload", room}, {channel, "$upload", ""}} {
-				sent[k] = fake.Notify(liveblockstest.Notification{
-					InboxID: "in_" + k.kind + k.room, UserID: "alice", Channel: channel, Kind: k.kind, RoomID: k.room, SubjectID: "subject of " + k.kind, TriggerTime: triggered,
+			for _, k := range []key{{channel, "thread", room}, {channel, "textMention", room}, {channel, "$upload", room},
+				{channel, "$upload", ""}} {
+				sent[k] = upstream.Notify(fake.Notification{
+					InboxID: "in_" + k.kind + k.room, UserID: "alice", Channel: channel, Kind: k.kind, RoomID: k.room,
+					SubjectID: "subject of " + k.kind, TriggerTime: triggered,
 				})
 			}
 		}
-		fake.Notify(liveblockstest.Notification{InboxID: "in_bob", UserID: "bob", Kind: "thread", RoomID: room, SubjectID: "th_1"})
-		fake.SetInbox("bob", "in_bob", nil) // which is normal for one that was deleted
+		upstream.Notify(fake.Notification{InboxID: "in_bob", UserID: "bob", Kind: "thread", RoomID: room, SubjectID: "th_1"})
+		upstream.SetInbox("bob", "in_bob", nil) // which is normal for one that was deleted
 
 		all := func(req *mirrorv1.ListNotificationsRequest) []*mirrorv1.Notification {
 			list, err := api.ListNotifications(t.Context(), req)
@@ -1098,7 +1139,7 @@ func TestNotifications(t *testing.T) {
 			}
 			for _, got := range list {
 				n, ok := sent[key{got.GetChannel(), got.GetKind(), got.GetRoomId()}]
-				inbox, _ := fake.Inbox("alice", n.InboxID)
+				inbox, _ := upstream.Inbox("alice", n.InboxID)
 				want := &mirrorv1.Notification{
 					ProjectId: project, RoomId: n.RoomID, NotificationId: n.InboxID, Channel: n.Channel, Kind: n.Kind, UserId: "alice",
 					TriggerTime: timestamppb.New(triggered), NotifyTime: timestamppb.New(triggered), InboxJson: inbox,
@@ -1112,7 +1153,8 @@ func TestNotifications(t *testing.T) {
 				default:
 					want.SubjectId = n.SubjectID
 				}
-				if diff := gocmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(got, "event_id", "create_time", "freshness")); diff != "" || !ok || got.GetEventId() == "" || !got.GetCreateTime().IsValid() {
+				if diff := gocmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(got, "event_id", "create_time",
+					"freshness")); diff != "" || !ok || got.GetEventId() == "" || !got.GetCreateTime().IsValid() {
 					return fmt.Errorf("notification %v (-want +got):\n%s", got, diff)
 				}
 			}
@@ -1123,9 +1165,9 @@ func TestNotifications(t *testing.T) {
 		// Nothing tells that one was read; the next notification of it does.
 		read := time.Now().Truncate(time.Millisecond).UTC()
 		n := sent[key{"email", "thread", room}]
-		fake.Read(n, read)
+		upstream.Read(n, read)
 		n.Channel = "sms" // a channel of the future
-		sent[key{"sms", "thread", room}] = fake.Notify(n)
+		sent[key{"sms", "thread", room}] = upstream.Notify(n)
 		harness.Eventually(t, patience, func() error { return check(timestamppb.New(read)) })
 
 		for _, tt := range []struct {
@@ -1138,7 +1180,8 @@ func TestNotifications(t *testing.T) {
 			{&mirrorv1.ListNotificationsRequest{Kind: "$upload"}, "kind=$upload", 8},
 			{&mirrorv1.ListNotificationsRequest{RoomId: room, Kind: "$upload"}, "roomId=told&kind=$upload", 4},
 			{&mirrorv1.ListNotificationsRequest{ThreadId: "th_1"}, "threadId=th_1", 1},
-			{&mirrorv1.ListNotificationsRequest{StartTime: timestamppb.New(time.Now().Add(time.Hour))}, "startTime=2999-01-01T00:00:00Z", 0},
+			{&mirrorv1.ListNotificationsRequest{StartTime: timestamppb.New(time.Now().Add(time.Hour))},
+				"startTime=2999-01-01T00:00:00Z", 0},
 		} {
 			got := all(tt.req)
 			if len(got) != tt.want {
@@ -1148,7 +1191,7 @@ func TestNotifications(t *testing.T) {
 		}
 
 		// They are history, and can be read after their room is gone.
-		must(t, fake.DeleteRoom(room))
+		must(t, upstream.DeleteRoom(room))
 		harness.Eventually(t, patience, func() error {
 			_, err := api.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room})
 			if reasonOf(err) != "ROOM_NOT_MIRRORED" {

@@ -22,8 +22,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // player is play.mjs: applications and their users, on the dev server.
@@ -137,9 +137,9 @@ func TestMirrorEqualsTheLibraries(t *testing.T) {
 		s := harness.Start(t, harness.Options{DatabaseURL: database, UpstreamURL: dev.url, Env: map[string]string{
 			"LIVEBLOCKS_SECRET_KEY": devKey, "MIRROR_MIGRATE": "",
 		}})
-		tell(t, s, liveblockstest.RoomCreated, random)
+		tell(t, s, fake.RoomCreated, random)
 		for _, scene := range scenes {
-			tell(t, s, liveblockstest.RoomCreated, scene.Room)
+			tell(t, s, fake.RoomCreated, scene.Room)
 		}
 		awaitIdle(t, s, notOnDevServer)
 		for _, scene := range scenes {
@@ -155,9 +155,9 @@ func checkMeeting(t *testing.T, dev devServer, s *harness.Service, db *dbtest.DB
 	t.Helper()
 	var met, worked, left scene
 	p.act(t, "meet", room, &met)
-	tell(t, s, liveblockstest.RoomCreated, room)
+	tell(t, s, fake.RoomCreated, room)
 	for _, user := range met.Users {
-		tellPresence(t, s, liveblockstest.UserEntered, room, user)
+		tellPresence(t, s, fake.UserEntered, room, user)
 	}
 	awaitUsers(t, s, room, met.Users)
 
@@ -174,15 +174,15 @@ func checkMeeting(t *testing.T, dev devServer, s *harness.Service, db *dbtest.DB
 			refresh(t, s, room)
 		}
 	}
-	tell(t, s, liveblockstest.StorageUpdated, room)
-	tell(t, s, liveblockstest.YdocUpdated, room)
+	tell(t, s, fake.StorageUpdated, room)
+	tell(t, s, fake.YdocUpdated, room)
 	refresh(t, s, room)
 	checkScene(t, dev, s, worked)
 	checkFlows(t, s, db, worked)
 
 	p.act(t, "part", room, &left)
 	for _, user := range met.Users[len(left.Users):] {
-		tellPresence(t, s, liveblockstest.UserLeft, room, user)
+		tellPresence(t, s, fake.UserLeft, room, user)
 	}
 	awaitUsers(t, s, room, left.Users)
 	checkSessions(t, s, room, met.Users, left.Users)
@@ -222,10 +222,12 @@ func checkScene(t *testing.T, dev devServer, s *harness.Service, scene scene) {
 		compareYdoc(t, dev, s, scene.Room, doc.GUID)
 		path := roomPath(scene.Room, "/ydoc:read?guid="+url.QueryEscape(doc.GUID)+"&format=")
 		if _, _, got := s.Get(t, path+"json"); canonical(t, got) != canonical(t, doc.JSON) {
-			t.Errorf("Yjs document %q of room %q as JSON (-Yjs +mirror):\n%s", doc.GUID, scene.Room, cmp.Diff(canonical(t, doc.JSON), canonical(t, got)))
+			t.Errorf("Yjs document %q of room %q as JSON (-Yjs +mirror):\n%s", doc.GUID, scene.Room,
+				cmp.Diff(canonical(t, doc.JSON), canonical(t, got)))
 		}
 		if _, _, got := s.Get(t, path+"text"); string(got) != doc.Text {
-			t.Errorf("Yjs document %q of room %q as text (-Yjs +mirror):\n%s", doc.GUID, scene.Room, cmp.Diff(doc.Text, string(got)))
+			t.Errorf("Yjs document %q of room %q as text (-Yjs +mirror):\n%s", doc.GUID, scene.Room,
+				cmp.Diff(doc.Text, string(got)))
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // diagram is a diagram of React Flow as Liveblocks' client reads it.
@@ -107,12 +107,15 @@ func checkFlows(t *testing.T, s *harness.Service, db *dbtest.DB, scene scene) {
 	if err != nil {
 		t.Fatalf("ListFlows: %v", err)
 	}
-	keys := slices.SortedFunc(slices.Values(want), func(a, b *mirrorv1.Flow) int { return cmp.Compare(a.GetStorageKey(), b.GetStorageKey()) })
-	if diff := gocmp.Diff(keys, list.GetFlows(), protocmp.Transform(), ignoreFreshness, protocmp.IgnoreFields(&mirrorv1.Flow{}, "nodes", "edges")); diff != "" {
+	keys := slices.SortedFunc(slices.Values(want),
+		func(a, b *mirrorv1.Flow) int { return cmp.Compare(a.GetStorageKey(), b.GetStorageKey()) })
+	if diff := gocmp.Diff(keys, list.GetFlows(), protocmp.Transform(), ignoreFreshness,
+		protocmp.IgnoreFields(&mirrorv1.Flow{}, "nodes", "edges")); diff != "" {
 		t.Errorf("ListFlows (-Liveblocks' client +mirror):\n%s", diff)
 	}
 	for _, flow := range want {
-		answer, err := s.Mirror(t).GetFlow(t.Context(), &mirrorv1.GetFlowRequest{RoomId: scene.Room, StorageKey: flow.GetStorageKey()})
+		answer, err := s.Mirror(t).GetFlow(t.Context(),
+			&mirrorv1.GetFlowRequest{RoomId: scene.Room, StorageKey: flow.GetStorageKey()})
 		if err != nil {
 			t.Errorf("GetFlow %q: %v", flow.GetStorageKey(), err)
 			continue
@@ -128,10 +131,12 @@ func checkFlows(t *testing.T, s *harness.Service, db *dbtest.DB, scene scene) {
 			t.Errorf("GetFlow %q (-Liveblocks' client +mirror):\n%s", flow.GetStorageKey(), diff)
 		}
 		const where = " where project_id = 'default' and room_id = ? and storage_key = ?"
-		if n := count(t, db, "select count(*) from liveblocks_flow_nodes"+where, scene.Room, flow.GetStorageKey()); n != len(flow.GetNodes()) {
+		if n := count(t, db, "select count(*) from liveblocks_flow_nodes"+where, scene.Room,
+			flow.GetStorageKey()); n != len(flow.GetNodes()) {
 			t.Errorf("liveblocks_flow_nodes has %d rows of %q; want %d", n, flow.GetStorageKey(), len(flow.GetNodes()))
 		}
-		if n := count(t, db, "select count(*) from liveblocks_flow_edges"+where, scene.Room, flow.GetStorageKey()); n != len(flow.GetEdges()) {
+		if n := count(t, db, "select count(*) from liveblocks_flow_edges"+where, scene.Room,
+			flow.GetStorageKey()); n != len(flow.GetEdges()) {
 			t.Errorf("liveblocks_flow_edges has %d rows of %q; want %d", n, flow.GetStorageKey(), len(flow.GetEdges()))
 		}
 	}
@@ -140,8 +145,9 @@ func checkFlows(t *testing.T, s *harness.Service, db *dbtest.DB, scene scene) {
 // tellPresence delivers the webhook of somebody who enters or leaves.
 func tellPresence(t *testing.T, s *harness.Service, kind, room string, user activeUser) {
 	t.Helper()
-	deliver(t, s, liveblockstest.Event{
-		Type: kind, RoomID: room, Time: time.Now(), ConnectionID: user.ConnectionID, UserID: user.ID, UserInfo: string(user.Info),
+	deliver(t, s, fake.Event{
+		Type: kind, RoomID: room, Time: time.Now(), ConnectionID: user.ConnectionID, UserID: user.ID,
+		UserInfo: string(user.Info),
 	})
 }
 
@@ -187,7 +193,8 @@ func checkSessions(t *testing.T, s *harness.Service, room string, met, left []ac
 		known := slices.ContainsFunc(met, func(u activeUser) bool {
 			return u.ConnectionID == session.GetConnectionId() && u.ID == session.GetUserId()
 		})
-		if session.GetEndCause() != want || !known || !session.GetEnterTime().IsValid() || session.GetLeaveTime().IsValid() == stayed || session.GetDuration().IsValid() == stayed {
+		if session.GetEndCause() != want || !known || !session.GetEnterTime().IsValid() ||
+			session.GetLeaveTime().IsValid() == stayed || session.GetDuration().IsValid() == stayed {
 			t.Errorf("session %v; want one of %v with the end %v", session, met, want)
 		}
 	}
@@ -197,10 +204,12 @@ func checkSessions(t *testing.T, s *harness.Service, room string, met, left []ac
 func refresh(t *testing.T, s *harness.Service, room string) {
 	t.Helper()
 	now := durationpb.New(0)
-	if _, err := s.Mirror(t).GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: room, MaxAge: now, RequireFresh: true}); err != nil {
+	if _, err := s.Mirror(t).GetStorageDocument(t.Context(),
+		&mirrorv1.GetStorageDocumentRequest{RoomId: room, MaxAge: now, RequireFresh: true}); err != nil {
 		t.Errorf("GetStorageDocument: %v", err)
 	}
-	if _, err := s.Mirror(t).GetYjsDocument(t.Context(), &mirrorv1.GetYjsDocumentRequest{RoomId: room, MaxAge: now, RequireFresh: true}); err != nil {
+	if _, err := s.Mirror(t).GetYjsDocument(t.Context(),
+		&mirrorv1.GetYjsDocumentRequest{RoomId: room, MaxAge: now, RequireFresh: true}); err != nil {
 		t.Errorf("GetYjsDocument: %v", err)
 	}
 }

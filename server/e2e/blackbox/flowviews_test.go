@@ -6,8 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // The views of React Flow diagrams find them in every top-level part of a document,
@@ -16,7 +16,7 @@ func TestFlowViews(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Database(t)
-		s, fake := startOn(t, url, nil)
+		s, upstream := startOn(t, url, nil)
 		db := e.Connect(t, url)
 		object := func(members string) string { return `{"liveblocksType":"LiveObject","data":{` + members + `}}` }
 		documents := map[string]string{
@@ -36,13 +36,14 @@ func TestFlowViews(t *testing.T) {
 			"none": object(`"a":1,"b":[{"nodes":{},"edges":{}}],"c":null`),
 		}
 		for room, doc := range documents {
-			create(t, s, fake, room, liveblockstest.RoomOptions{Storage: []byte(doc)})
+			create(t, s, upstream, room, fake.RoomOptions{Storage: []byte(doc)})
 			awaitStorage(t, s, room, []byte(doc))
 		}
 		read := func(sql string) (rows []string) {
 			err := db.Each(t.Context(), sql, func(scan func(dest ...any) error) error {
 				var columns [10]string
-				if err := scan(&columns[0], &columns[1], &columns[2], &columns[3], &columns[4], &columns[5], &columns[6], &columns[7], &columns[8], &columns[9]); err != nil {
+				if err := scan(&columns[0], &columns[1], &columns[2], &columns[3], &columns[4], &columns[5], &columns[6],
+					&columns[7], &columns[8], &columns[9]); err != nil {
 					return err
 				}
 				rows = append(rows, strings.Join(columns[:], "|"))
@@ -55,12 +56,15 @@ func TestFlowViews(t *testing.T) {
 		}
 		text := func(column string) string { return "coalesce(" + column + ", '-')" }
 		number := func(column string) string {
-			return "case when " + column + " is null then '-' when " + column + " > 1e299 then 'huge' else concat('', cast(" + column + " as decimal(9, 1))) end"
+			return "case when " + column + " is null then '-' when " + column + " > 1e299 then 'huge' else concat('', cast(" +
+				column + " as decimal(9, 1))) end"
 		}
 		nodes := read("select " + strings.Join([]string{
-			text("room_id"), text("storage_key"), text("node_id"), text("type"), number("x"), number("y"), number("width"), number("height"),
+			text("room_id"), text("storage_key"), text("node_id"), text("type"), number("x"), number("y"), number("width"),
+			number("height"),
 			text("parent_id"), text(e.JSON("data", "label")),
-		}, ", ") + " from liveblocks_flow_nodes where updated_at is not null and project_id = 'default' and node is not null order by 2, 3")
+		}, ", ") + " from liveblocks_flow_nodes where updated_at is not null and project_id = 'default' and node is not " +
+			"null order by 2, 3")
 		want := []string{
 			`diagrams|an "odd".key $[0]|1|-|7.0|8.0|-|-|-|-`,
 			`diagrams|flow|1|input|0.0|-2.5|-|-|-|Start`,
@@ -70,9 +74,11 @@ func TestFlowViews(t *testing.T) {
 			t.Errorf("liveblocks_flow_nodes (-want +got):\n%s", d)
 		}
 		edges := read("select " + strings.Join([]string{
-			text("room_id"), text("storage_key"), text("edge_id"), text("source"), text("target"), text("source_handle"), text("target_handle"), text("type"),
+			text("room_id"), text("storage_key"), text("edge_id"), text("source"), text("target"), text("source_handle"),
+			text("target_handle"), text("type"),
 			text(e.JSON("data", "w")), "'.'",
-		}, ", ") + " from liveblocks_flow_edges where updated_at is not null and project_id = 'default' and edge is not null order by 2, 3")
+		}, ", ") + " from liveblocks_flow_edges where updated_at is not null and project_id = 'default' and edge is not " +
+			"null order by 2, 3")
 		if d := cmp.Diff([]string{`diagrams|flow|e1|1|a "b" ö|s|-|step|2|.`}, edges); d != "" {
 			t.Errorf("liveblocks_flow_edges (-want +got):\n%s", d)
 		}

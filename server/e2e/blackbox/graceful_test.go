@@ -24,10 +24,10 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/config"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
 // senders is how many connections deliver at once.
@@ -81,9 +81,9 @@ func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Database(t)
-		s, fake := startOn(t, url, nil)
+		s, upstream := startOn(t, url, nil)
 		for n := range 8 {
-			if err := fake.CreateRoom(fmt.Sprint("room ", n), liveblockstest.RoomOptions{}); err != nil {
+			if err := upstream.CreateRoom(fmt.Sprint("room ", n), fake.RoomOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -97,7 +97,7 @@ func TestStopUnderLoad(t *testing.T) {
 			go func() { // ends with the service; collected below
 				var mine []attempt
 				for i := 0; ; i++ {
-					ev := liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: fmt.Sprint("room ", (n+i)%8), Time: time.Now()}
+					ev := fake.Event{Type: fake.StorageUpdated, RoomID: fmt.Sprint("room ", (n+i)%8), Time: time.Now()}
 					a := post(t.Context(), c, s.URL("/api/liveblocks-webhook"), harness.SignEvent(t, ev))
 					mine = append(mine, a)
 					if a.status == http.StatusOK {
@@ -123,12 +123,13 @@ func TestStopUnderLoad(t *testing.T) {
 		}
 
 		recorded := make(map[string]bool)
-		err = e.Connect(t, url).Each(t.Context(), "select event_id from mirror_event", func(scan func(dest ...any) error) error {
-			var id string
-			err := scan(&id)
-			recorded[id] = true
-			return err
-		})
+		err = e.Connect(t, url).Each(t.Context(), "select event_id from mirror_event",
+			func(scan func(dest ...any) error) error {
+				var id string
+				err := scan(&id)
+				recorded[id] = true
+				return err
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,14 +143,16 @@ func TestStopUnderLoad(t *testing.T) {
 				case a.status != 0 && a.status != http.StatusOK && a.status != http.StatusServiceUnavailable:
 					t.Errorf("delivery %s was answered %d; want 200 or 503", a.id, a.status)
 				case a.status == 0 && !a.written.IsZero() && told.Sub(a.written) > time.Second:
-					t.Errorf("delivery %s was sent %s before the service was told to stop and never answered: %v", a.id, told.Sub(a.written), a.err)
+					t.Errorf("delivery %s was sent %s before the service was told to stop and never answered: %v", a.id,
+						told.Sub(a.written), a.err)
 				}
 			}
 		}
 		t.Logf("stopped in %s; answers by status, 0 for none: %v; %d events recorded", took, statuses, len(recorded))
 
 		// What was recorded and not yet fetched is not lost either.
-		again := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MIGRATE": ""}})
+		again := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL,
+			Env: map[string]string{"MIRROR_MIGRATE": ""}})
 		awaitIdle(t, again)
 	})
 }
@@ -158,12 +161,12 @@ func TestStopUnderLoad(t *testing.T) {
 // waits in the service for an answer of Liveblocks that comes after the signal.
 func TestStopFinishesCalls(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, map[string]string{"MIRROR_ACK": "synced", "MIRROR_WORKERS": "64"})
-	hold := liveblockstest.NewHold()
+	s, upstream := start(t, map[string]string{"MIRROR_ACK": "synced", "MIRROR_WORKERS": "64"})
+	hold := fake.NewHold()
 	t.Cleanup(hold.Release)
-	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}, hold.Step().Always())
+	upstream.Script(fake.Match{Endpoint: fake.EndpointRoom}, hold.Step().Always())
 	for n := range senders {
-		if err := fake.CreateRoom(fmt.Sprint("room ", n), liveblockstest.RoomOptions{}); err != nil {
+		if err := upstream.CreateRoom(fmt.Sprint("room ", n), fake.RoomOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,7 +175,7 @@ func TestStopFinishesCalls(t *testing.T) {
 	c := &http.Client{Transport: transport, Timeout: patience}
 	results := make(chan attempt, senders)
 	for n := range senders {
-		ev := liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: fmt.Sprint("room ", n), Time: time.Now()}
+		ev := fake.Event{Type: fake.RoomCreated, RoomID: fmt.Sprint("room ", n), Time: time.Now()}
 		d := harness.SignEvent(t, ev)
 		go func() { results <- post(t.Context(), c, s.URL("/api/liveblocks-webhook"), d) }() // collected below
 	}
@@ -186,7 +189,8 @@ func TestStopFinishesCalls(t *testing.T) {
 	}
 	mirror := s.Mirror(t)
 	go func() { // a gRPC call that waits for a fetch as well; collected below
-		_, err := mirror.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "room 0", MaxAge: durationpb.New(0), RequireFresh: true})
+		_, err := mirror.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "room 0", MaxAge: durationpb.New(0),
+			RequireFresh: true})
 		read <- err
 	}()
 	admin := s.Admin(t)
@@ -209,7 +213,8 @@ func TestStopFinishesCalls(t *testing.T) {
 	go func() { defer close(stopped); took, err = s.Stop(t) }() // awaited below
 	// The door is shut, which shows that the signal has arrived, and nobody was thrown out.
 	harness.Eventually(t, patience, func() error {
-		a := post(t.Context(), &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}, s.URL("/healthz"), harness.Delivery{})
+		a := post(t.Context(), &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+			s.URL("/healthz"), harness.Delivery{})
 		if a.err == nil {
 			return fmt.Errorf("a new connection is still served: %d", a.status)
 		}
@@ -236,14 +241,14 @@ func TestStopFinishesCalls(t *testing.T) {
 // A call that cannot end by itself does not keep the service from stopping in time.
 func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, map[string]string{"MIRROR_ACK": "synced", "MIRROR_STOP_GRACE": "3s"})
-	hold := liveblockstest.NewHold()
+	s, upstream := start(t, map[string]string{"MIRROR_ACK": "synced", "MIRROR_STOP_GRACE": "3s"})
+	hold := fake.NewHold()
 	t.Cleanup(hold.Release)
-	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}, hold.Step().Always())
-	if err := fake.CreateRoom("stuck", liveblockstest.RoomOptions{}); err != nil {
+	upstream.Script(fake.Match{Endpoint: fake.EndpointRoom}, hold.Step().Always())
+	if err := upstream.CreateRoom("stuck", fake.RoomOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "stuck", Time: time.Now()})
+	d := harness.SignEvent(t, fake.Event{Type: fake.RoomCreated, RoomID: "stuck", Time: time.Now()})
 	ended := make(chan attempt, 1)
 	go func() { ended <- post(t.Context(), client, s.URL("/api/liveblocks-webhook"), d) }() // collected below
 	<-hold.Arrived()
@@ -261,9 +266,9 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 func TestStopCutsSlowDownload(t *testing.T) {
 	t.Parallel()
 	const grace, size = 6 * time.Second, 16 << 20
-	s, fake := start(t, map[string]string{"MIRROR_STOP_GRACE": grace.String()})
+	s, upstream := start(t, map[string]string{"MIRROR_STOP_GRACE": grace.String()})
 	doc := storage(`"` + strings.Repeat("x", size) + `"`)
-	create(t, s, fake, "large", liveblockstest.RoomOptions{Storage: doc})
+	create(t, s, upstream, "large", fake.RoomOptions{Storage: doc})
 	awaitStorage(t, s, "large", doc)
 	awaitIdle(t, s)
 
@@ -275,7 +280,8 @@ func TestStopCutsSlowDownload(t *testing.T) {
 	if tcp, ok := conn.(*net.TCPConn); !ok || tcp.SetReadBuffer(16<<10) != nil { // what waits there has left the service
 		t.Fatal("the client's buffer cannot be made small")
 	}
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", roomPath("large", "/storage:read?format=plain-lson")); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		roomPath("large", "/storage:read?format=plain-lson")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(conn, make([]byte, 8<<10)); err != nil { // the header, and that it has begun
@@ -315,7 +321,7 @@ func TestStopCutsSlowDownload(t *testing.T) {
 func TestRunLeavesNoGoroutine(t *testing.T) {
 	for _, e := range dbtest.Engines() {
 		t.Run(e.Name, func(t *testing.T) {
-			fake := harness.NewFake(t)
+			upstream := harness.NewFake(t)
 			url := e.Database(t)
 			ready := filepath.Join(t.TempDir(), "ready.json")
 			before := goleak.IgnoreCurrent()
@@ -326,13 +332,15 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 					HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", WebhookAddr: "127.0.0.1:0", ReadyFile: ready,
 				},
 				Liveblocks: config.Liveblocks{
-					ProjectID: "default", SecretKey: harness.SecretKey, WebhookSecret: []string{harness.WebhookSecret}, BaseURL: fake.URL,
+					ProjectID: "default", SecretKey: harness.SecretKey, WebhookSecret: []string{harness.WebhookSecret},
+					BaseURL:        upstream.URL,
 					CallsPerSecond: 1000, CallTimeout: 10 * time.Second, MaxAnswer: 64 << 20, ProbeMin: time.Second,
 				},
 				Work: config.Work{
 					Ack: "synced", Workers: 4, Settle: 50 * time.Millisecond, LeaseTTL: 3 * time.Second, MaxAttempts: 3,
-					BackoffMin: 10 * time.Millisecond, BackoffMax: time.Second, BusyPoll: 500 * time.Millisecond, SafetyPoll: time.Hour,
-					MaxData: 16 << 20, StopGrace: grace,
+					BackoffMin: 10 * time.Millisecond, BackoffMax: time.Second, BusyPoll: 500 * time.Millisecond,
+					SafetyPoll: time.Hour,
+					MaxData:    16 << 20, StopGrace: grace,
 				},
 			}
 			ctx, stop := context.WithCancel(t.Context())
@@ -348,12 +356,12 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 			})
 
 			// Something of everything: a delivery, its fetch, a read over HTTP and over gRPC.
-			if err := fake.CreateRoom("room", liveblockstest.RoomOptions{Storage: storage("1")}); err != nil {
+			if err := upstream.CreateRoom("room", fake.RoomOptions{Storage: storage("1")}); err != nil {
 				t.Fatal(err)
 			}
 			transport := &http.Transport{}
 			c := &http.Client{Transport: transport, Timeout: patience}
-			d := harness.SignEvent(t, liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "room", Time: time.Now()})
+			d := harness.SignEvent(t, fake.Event{Type: fake.RoomCreated, RoomID: "room", Time: time.Now()})
 			if a := post(ctx, c, "http://"+addrs.WebhookAddr+"/api/liveblocks-webhook", d); a.status != http.StatusOK {
 				t.Fatalf("delivery = %+v; want 200", a)
 			}
@@ -370,7 +378,8 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 				t.Fatal(err)
 			}
 			mirror := mirrorv1.NewMirrorServiceClient(conn)
-			if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "room", MaxAge: durationpb.New(0), RequireFresh: true}); err != nil {
+			if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "room", MaxAge: durationpb.New(0),
+				RequireFresh: true}); err != nil {
 				t.Error(err)
 			}
 			if _, err := readDocument(t, mirror, &mirrorv1.ReadDocumentRequest{RoomId: "room"}); err != nil {

@@ -16,10 +16,10 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
 )
 
 const (
@@ -46,7 +46,8 @@ var logging = map[*dbtest.Engine]func(t *testing.T, log string) (url string){
 		t.Helper()
 		pg, err := pgembed.Start(t.Context(), pgembed.Config{
 			DataDir: filepath.Join(filepath.Dir(log), "data"), LogPath: log, Settings: map[string]string{
-				"log_statement": "all", "log_connections": "on", "log_min_duration_statement": "0", "fsync": "off", "shared_buffers": "16MB",
+				"log_statement": "all", "log_connections": "on", "log_min_duration_statement": "0", "fsync": "off",
+				"shared_buffers": "16MB",
 				// The checkpointer says when it has worked; that is not the service.
 				"log_checkpoints": "off",
 			},
@@ -68,7 +69,8 @@ var logging = map[*dbtest.Engine]func(t *testing.T, log string) (url string){
 		if err := os.Chmod(filepath.Dir(log), 0o777); err != nil { // the server may have an account of its own
 			t.Fatal(err)
 		}
-		server := mysqltest.Start(t, mysqltest.Options{Settings: map[string]string{"general_log": "on", "general_log_file": log}})
+		server := mysqltest.Start(t,
+			mysqltest.Options{Settings: map[string]string{"general_log": "on", "general_log_file": log}})
 		return server.Database(t, "mirror")
 	},
 }
@@ -77,7 +79,8 @@ var logging = map[*dbtest.Engine]func(t *testing.T, log string) (url string){
 // did.
 var spoken = map[*dbtest.Engine]func(line string) bool{
 	dbtest.Postgres: func(line string) bool {
-		return slices.ContainsFunc([]string{"statement:", "execute ", "connection", "duration:"}, func(s string) bool { return strings.Contains(line, s) })
+		return slices.ContainsFunc([]string{"statement:", "execute ", "connection", "duration:"},
+			func(s string) bool { return strings.Contains(line, s) })
 	},
 	dbtest.MySQL: func(string) bool { return true }, // its general log has nothing else
 }
@@ -86,12 +89,13 @@ func startIdle(t *testing.T, e *dbtest.Engine) (idleService, *harness.Fake) {
 	t.Helper()
 	e.Need(t)
 	i := idleService{log: filepath.Join(harness.Dir(t, nil), "statements.log")}
-	fake := harness.NewFake(t)
-	i.Service = harness.Start(t, harness.Options{DatabaseURL: logging[e](t, i.log), UpstreamURL: fake.URL, Env: map[string]string{
-		"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h",
-	}})
+	upstream := harness.NewFake(t)
+	i.Service = harness.Start(t, harness.Options{DatabaseURL: logging[e](t, i.log), UpstreamURL: upstream.URL,
+		Env: map[string]string{
+			"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h",
+		}})
 	i.conn = i.Dial(t)
-	return i, fake
+	return i, upstream
 }
 
 // size is how much the log holds.
@@ -123,16 +127,16 @@ func (i idleService) probe(t *testing.T) {
 func TestIdleSendsNoQuery(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, fake := startIdle(t, e)
+		s, upstream := startIdle(t, e)
 		for n := range 20 {
 			room := fmt.Sprintf("room %d", n%4)
 			if n < 4 {
-				create(t, s.Service, fake, room, liveblockstest.RoomOptions{})
+				create(t, s.Service, upstream, room, fake.RoomOptions{})
 			}
-			if err := fake.SetStorage(room, storage(fmt.Sprint(n))); err != nil {
+			if err := upstream.SetStorage(room, storage(fmt.Sprint(n))); err != nil {
 				t.Fatal(err)
 			}
-			tell(t, s.Service, liveblockstest.StorageUpdated, room)
+			tell(t, s.Service, fake.StorageUpdated, room)
 		}
 		for n := range 4 {
 			awaitStorage(t, s.Service, fmt.Sprintf("room %d", n), storage(fmt.Sprint(16+n)))
@@ -174,10 +178,10 @@ func TestIdleSendsNoQuery(t *testing.T) {
 		}
 
 		// It was idle and not dead.
-		if err := fake.SetStorage("room 0", storage(`"awake"`)); err != nil {
+		if err := upstream.SetStorage("room 0", storage(`"awake"`)); err != nil {
 			t.Fatal(err)
 		}
-		tell(t, s.Service, liveblockstest.StorageUpdated, "room 0")
+		tell(t, s.Service, fake.StorageUpdated, "room 0")
 		awaitStorage(t, s.Service, "room 0", storage(`"awake"`))
 	})
 }

@@ -22,8 +22,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // patience bounds what takes milliseconds on a quiet machine.
@@ -56,10 +56,10 @@ func start(t testing.TB, env map[string]string) (*harness.Service, *harness.Fake
 // startOn starts the service on a database, with a fake of its own.
 func startOn(t testing.TB, url string, env map[string]string) (*harness.Service, *harness.Fake) {
 	t.Helper()
-	fake := harness.NewFake(t)
+	upstream := harness.NewFake(t)
 	return harness.Start(t, harness.Options{
-		DatabaseURL: url, UpstreamURL: fake.URL, Env: with(env, "MIRROR_MIGRATE", ""),
-	}), fake
+		DatabaseURL: url, UpstreamURL: upstream.URL, Env: with(env, "MIRROR_MIGRATE", ""),
+	}), upstream
 }
 
 // with returns a copy of env with one more variable.
@@ -139,11 +139,11 @@ func reasonOf(err error) string {
 // tell delivers the webhook of an event.
 func tell(t testing.TB, s *harness.Service, kind, room string) {
 	t.Helper()
-	deliver(t, s, liveblockstest.Event{Type: kind, RoomID: room, Time: time.Now()})
+	deliver(t, s, fake.Event{Type: kind, RoomID: room, Time: time.Now()})
 }
 
 // deliver sends the webhook of an event with everything that is in it.
-func deliver(t testing.TB, s *harness.Service, ev liveblockstest.Event) {
+func deliver(t testing.TB, s *harness.Service, ev fake.Event) {
 	t.Helper()
 	if status := s.Post(t, harness.SignEvent(t, ev)); status != http.StatusOK {
 		t.Fatalf("webhook %s of room %q answered %d; want 200", ev.Type, ev.RoomID, status)
@@ -151,12 +151,12 @@ func deliver(t testing.TB, s *harness.Service, ev liveblockstest.Event) {
 }
 
 // create creates a room at the fake and tells the service.
-func create(t testing.TB, s *harness.Service, fake *harness.Fake, room string, opts liveblockstest.RoomOptions) {
+func create(t testing.TB, s *harness.Service, upstream *harness.Fake, room string, opts fake.RoomOptions) {
 	t.Helper()
-	if err := fake.CreateRoom(room, opts); err != nil {
+	if err := upstream.CreateRoom(room, opts); err != nil {
 		t.Fatal(err)
 	}
-	tell(t, s, liveblockstest.RoomCreated, room)
+	tell(t, s, fake.RoomCreated, room)
 }
 
 // roomPath is the HTTP path of a room, or of something in it.

@@ -14,8 +14,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // Ids are bytes: what a database, a URL or Unicode takes for the same is not.
@@ -23,7 +23,7 @@ func TestNamesStayApart(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		database := e.Database(t)
-		s, fake := startOn(t, database, nil)
+		s, upstream := startOn(t, database, nil)
 		db := e.Connect(t, database)
 		// The longest that Liveblocks takes, in the longest characters there are.
 		long := strings.Repeat("\U0001f469", 127)
@@ -36,7 +36,8 @@ func TestNamesStayApart(t *testing.T) {
 		content := make(map[string][]byte, len(names))
 		for i, name := range names {
 			content[name] = storage(strconv.Itoa(i))
-			create(t, s, fake, name, liveblockstest.RoomOptions{Storage: content[name], Metadata: map[string]any{"n": strconv.Itoa(i)}})
+			create(t, s, upstream, name,
+				fake.RoomOptions{Storage: content[name], Metadata: map[string]any{"n": strconv.Itoa(i)}})
 		}
 		awaitIdle(t, s)
 
@@ -62,7 +63,8 @@ func TestNamesStayApart(t *testing.T) {
 			if err != nil || string(doc.GetDocument().GetContent()) != string(content[name]) {
 				t.Errorf("GetStorageDocument(%q) = %v, %v; want %s", name, doc, err, content[name])
 			}
-			if status, _, got := s.Get(t, roomPath(name, "/storage:read?format=plain-lson")); status != http.StatusOK || string(got) != string(content[name]) {
+			if status, _, got := s.Get(t, roomPath(name, "/storage:read?format=plain-lson")); status != http.StatusOK ||
+				string(got) != string(content[name]) {
 				t.Errorf("GET %s = %d %s; want %s", roomPath(name, "/storage:read"), status, got, content[name])
 			}
 			// Filters mean the same bytes.
@@ -96,9 +98,11 @@ func TestNamesStayApart(t *testing.T) {
 				t.Errorf("rows of room %q in liveblocks_documents = %q, %v; want %q", name, rows, err, name)
 			}
 			// A task is named by an opaque id that holds the name.
-			tasks, err := s.Admin(t).ListTasks(t.Context(), &mirrorv1.ListTasksRequest{RoomId: name, State: mirrorv1.TaskState_TASK_STATE_DONE})
+			tasks, err := s.Admin(t).ListTasks(t.Context(),
+				&mirrorv1.ListTasksRequest{RoomId: name, State: mirrorv1.TaskState_TASK_STATE_DONE})
 			if err != nil || len(tasks.GetTasks()) != 4 {
-				t.Errorf("ListTasks of room %q = %v, %v; want four: the room, both documents, and the list of threads", name, tasks, err)
+				t.Errorf("ListTasks of room %q = %v, %v; want four: the room, both documents, and the list of threads", name,
+					tasks, err)
 			}
 			for _, task := range tasks.GetTasks() {
 				if status, _, body := s.Get(t, "/v1/admin/tasks/"+task.GetTaskId()); status != http.StatusOK {
@@ -143,7 +147,8 @@ func checkLists(t *testing.T, s *harness.Service, names []string) {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
 		}
 	}
-	for prefix, want := range map[string][]string{"room": {"room", "room ", "room/"}, "roo": {"room", "room ", "room/", "roo\u0308m"}, "a%": {"a%2Fb:c?d#e%f"}} {
+	for prefix, want := range map[string][]string{"room": {"room", "room ", "room/"},
+		"roo": {"room", "room ", "room/", "roo\u0308m"}, "a%": {"a%2Fb:c?d#e%f"}} {
 		list, err := s.Mirror(t).ListRooms(t.Context(), &mirrorv1.ListRoomsRequest{RoomIdPrefix: prefix})
 		if err != nil {
 			t.Fatal(err)

@@ -20,9 +20,9 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // The largest body that is taken and the smallest that is not, with and without their
@@ -46,7 +46,8 @@ func TestBodyLimit(t *testing.T) {
 				}
 				got := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), d.Header, body)
 				if size > limit {
-					if got.status != http.StatusRequestEntityTooLarge || got.reason() != "PAYLOAD_TOO_LARGE" || got.header.Get("Webhook-Delivery") != "abort-message" {
+					if got.status != http.StatusRequestEntityTooLarge || got.reason() != "PAYLOAD_TOO_LARGE" ||
+						got.header.Get("Webhook-Delivery") != "abort-message" {
 						t.Errorf("%s: %d %v %s; want 413 with webhook-delivery: abort-message", name, got.status, got.header, got.body)
 					}
 					if a := send(t, http.MethodGet, s.URL("/v1/events/"+d.ID), nil, nil); a.status != http.StatusNotFound {
@@ -57,7 +58,8 @@ func TestBodyLimit(t *testing.T) {
 				if got.status != http.StatusOK {
 					t.Fatalf("%s: %d %s; want 200", name, got.status, got.body)
 				}
-				resp, err := mirrorv1.NewEventServiceClient(s.Dial(t)).GetEvent(t.Context(), &mirrorv1.GetEventRequest{EventId: d.ID})
+				resp, err := mirrorv1.NewEventServiceClient(s.Dial(t)).GetEvent(t.Context(),
+					&mirrorv1.GetEventRequest{EventId: d.ID})
 				if err != nil {
 					t.Fatalf("%s: GetEvent: %v", name, err)
 				}
@@ -74,7 +76,7 @@ func TestBodyLimit(t *testing.T) {
 func TestImpossibleEventID(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, nil)
-	body := liveblockstest.Payload(liveblockstest.Event{Type: liveblockstest.RoomCreated, RoomID: "room", Time: time.Now()}, harness.LiveblocksProject)
+	body := fake.Payload(fake.Event{Type: fake.RoomCreated, RoomID: "room", Time: time.Now()}, harness.LiveblocksProject)
 	for _, c := range []struct {
 		name, id string
 		forged   bool
@@ -90,10 +92,13 @@ func TestImpossibleEventID(t *testing.T) {
 		if c.forged {
 			d.Header.Set("Webhook-Signature", harness.SignAs(t, "another", time.Now(), body).Header.Get("Webhook-Signature"))
 		}
-		for _, path := range []string{"/api/liveblocks-webhook", "/v1/webhooks/liveblocks", "/v1/projects/default/webhooks/liveblocks"} {
+		for _, path := range []string{"/api/liveblocks-webhook", "/v1/webhooks/liveblocks",
+			"/v1/projects/default/webhooks/liveblocks"} {
 			got := send(t, http.MethodPost, s.URL(path), d.Header, bytes.NewReader(body))
-			if got.status != c.status || got.reason() != c.reason || !slices.Equal(got.header.Values("Webhook-Delivery"), c.abort) {
-				t.Errorf("%s to %s: %d %v %s; want %d %s, webhook-delivery %q", c.name, path, got.status, got.header, got.body, c.status, c.reason, c.abort)
+			if got.status != c.status || got.reason() != c.reason ||
+				!slices.Equal(got.header.Values("Webhook-Delivery"), c.abort) {
+				t.Errorf("%s to %s: %d %v %s; want %d %s, webhook-delivery %q", c.name, path, got.status, got.header, got.body,
+					c.status, c.reason, c.abort)
 			}
 		}
 	}
@@ -156,10 +161,12 @@ func oddDocuments() []oddDocument {
 		{room: "20 levels", lson: storage(nested(20)), column: nested(20)},
 		{room: "60 levels", lson: storage(nested(60)), column: nested(60), refused: tooDeep},
 		{room: "150 levels", lson: storage(nested(150)), column: nested(150), refused: tooDeep},
-		{room: "the same key twice", lson: []byte(`{"liveblocksType":"LiveObject","data":{"v":1,"v":2}}`), column: "2", text: "1"},
-		{room: "spaces", lson: []byte(" {\n\t\"liveblocksType\" : \"LiveObject\" , \"data\" : { \"v\" : 1 } }\r\n"), column: "1"},
+		{room: "the same key twice", lson: []byte(`{"liveblocksType":"LiveObject","data":{"v":1,"v":2}}`), column: "2",
+			text: "1"},
+		{room: "spaces", lson: []byte(" {\n\t\"liveblocksType\" : \"LiveObject\" , \"data\" : { \"v\" : 1 } }\r\n"),
+			column: "1"},
 		{room: "quotes", lson: storage(`"it's \\ \" \n ?"`), column: "it's \\ \" \n ?"},
-		{room: "empty", lson: []byte(liveblockstest.EmptyStorage), json: `{}`},
+		{room: "empty", lson: []byte(fake.EmptyStorage), json: `{}`},
 		{room: "5 MiB", lson: notes(5 * mib), large: true},
 		{room: "16 MiB", lson: notes(16 * mib), large: true},
 		{room: "over 16 MiB", lson: notes(16*mib + 64 + 4096), problem: tooMuch, refused: tooMuch, large: true},
@@ -172,15 +179,16 @@ func TestOddDocuments(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Database(t)
-		s, fake := startOn(t, url, nil)
+		s, upstream := startOn(t, url, nil)
 		mirror := s.Mirror(t)
 		db := e.Connect(t, url)
 
 		for _, c := range oddDocuments() {
-			create(t, s, fake, c.room, liveblockstest.RoomOptions{Storage: c.lson})
+			create(t, s, upstream, c.room, fake.RoomOptions{Storage: c.lson})
 			awaitStorage(t, s, c.room, c.lson) // over HTTP
 
-			read, err := readDocument(t, mirror, &mirrorv1.ReadDocumentRequest{RoomId: c.room, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON})
+			read, err := readDocument(t, mirror,
+				&mirrorv1.ReadDocumentRequest{RoomId: c.room, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON})
 			if err != nil || !bytes.Equal(read, c.lson) {
 				t.Errorf("%s: ReadDocument returned %d bytes (%v); want the %d of Liveblocks", c.room, len(read), err, len(c.lson))
 			}
@@ -220,18 +228,22 @@ func TestOddDocuments(t *testing.T) {
 			}
 			var problem string
 			var null, same bool
-			err = db.Each(t.Context(), "select data_problem, data is null, coalesce("+e.JSON("data", "v")+", '') = ? from mirror_document where kind = 2 and room_id = ?",
+			err = db.Each(t.Context(), "select data_problem, data is null, coalesce("+e.JSON("data", "v")+
+				", '') = ? from mirror_document where kind = 2 and room_id = ?",
 				func(scan func(dest ...any) error) error { return scan(&problem, &null, &same) }, column, c.room)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if null != (want != "") || !strings.Contains(problem, want) || problem != doc.GetDocument().GetDataProblem() {
-				t.Errorf("%s: data is null: %v, data_problem %q, over gRPC %q; want %q", c.room, null, problem, doc.GetDocument().GetDataProblem(), want)
+				t.Errorf("%s: data is null: %v, data_problem %q, over gRPC %q; want %q", c.room, null, problem,
+					doc.GetDocument().GetDataProblem(), want)
 			}
 			if column != "" && !null && !same {
 				t.Errorf("%s: v in data is not %s", c.room, column)
 			}
-			inView := count(t, db, "select count(*) from liveblocks_documents where room_id = ? and data is not null and updated_at is not null", c.room)
+			inView := count(t, db,
+				"select count(*) from liveblocks_documents where room_id = ? and data is not null and updated_at is not null",
+				c.room)
 			if want := map[bool]int{true: 0, false: 1}[null]; inView != want {
 				t.Errorf("%s: liveblocks_documents has %d rows; want %d", c.room, inView, want)
 			}
@@ -239,7 +251,7 @@ func TestOddDocuments(t *testing.T) {
 
 		// Nothing of this has got in the way of what came after it.
 		awaitIdle(t, s)
-		create(t, s, fake, "afterwards", liveblockstest.RoomOptions{Storage: storage("1")})
+		create(t, s, upstream, "afterwards", fake.RoomOptions{Storage: storage("1")})
 		awaitStorage(t, s, "afterwards", storage("1"))
 	})
 }
@@ -250,29 +262,33 @@ func TestSmallPackets(t *testing.T) {
 	t.Parallel()
 	dbtest.MySQL.Need(t)
 	server := mysqltest.Start(t, mysqltest.Options{Settings: map[string]string{"max_allowed_packet": "1M"}})
-	fake := harness.NewFake(t)
+	upstream := harness.NewFake(t)
 	s := harness.Start(t, harness.Options{
-		DatabaseURL: server.Database(t, "mirror"), UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_MAX_ATTEMPTS": "2"},
+		DatabaseURL: server.Database(t, "mirror"), UpstreamURL: upstream.URL,
+		Env: map[string]string{"MIRROR_MAX_ATTEMPTS": "2"},
 	})
 	const mib = 1 << 20
 
 	// Content is packed, data is not.
 	repetitive := storage(`"` + strings.Repeat("x", 3*mib) + `"`)
-	create(t, s, fake, "repetitive", liveblockstest.RoomOptions{Storage: repetitive})
+	create(t, s, upstream, "repetitive", fake.RoomOptions{Storage: repetitive})
 	awaitStorage(t, s, "repetitive", repetitive)
 	doc, err := s.Mirror(t).GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
 		RoomId: "repetitive", View: mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC,
 	})
 	if problem := doc.GetDocument().GetDataProblem(); err != nil || !strings.Contains(problem, "max_allowed_packet") {
-		t.Errorf("data that is too large for a packet is left out because of %q, %v; want max_allowed_packet named", problem, err)
+		t.Errorf("data that is too large for a packet is left out because of %q, %v; want max_allowed_packet named", problem,
+			err)
 	}
 
 	noise := make([]byte, 2*mib)
 	rand.Read(noise)
-	create(t, s, fake, "noise", liveblockstest.RoomOptions{Storage: storage(`"` + base64.StdEncoding.EncodeToString(noise) + `"`)})
+	create(t, s, upstream, "noise",
+		fake.RoomOptions{Storage: storage(`"` + base64.StdEncoding.EncodeToString(noise) + `"`)})
 	var failed *mirrorv1.Task
 	harness.Eventually(t, patience, func() error {
-		resp, err := s.Admin(t).ListTasks(t.Context(), &mirrorv1.ListTasksRequest{RoomId: "noise", State: mirrorv1.TaskState_TASK_STATE_FAILED})
+		resp, err := s.Admin(t).ListTasks(t.Context(),
+			&mirrorv1.ListTasksRequest{RoomId: "noise", State: mirrorv1.TaskState_TASK_STATE_FAILED})
 		if err != nil {
 			return err
 		}
@@ -282,7 +298,8 @@ func TestSmallPackets(t *testing.T) {
 		failed = resp.GetTasks()[0]
 		return nil
 	})
-	if why := failed.GetLastError(); !strings.HasPrefix(why, "DOCUMENT_TOO_LARGE") || !strings.Contains(why, "max_allowed_packet") {
+	if why := failed.GetLastError(); !strings.HasPrefix(why, "DOCUMENT_TOO_LARGE") ||
+		!strings.Contains(why, "max_allowed_packet") {
 		t.Errorf("a document that is too large for a packet failed because of %q; want it to name max_allowed_packet", why)
 	}
 
@@ -311,10 +328,10 @@ func TestSmallPackets(t *testing.T) {
 	}
 
 	// What failed is tried again when it fits.
-	if err := fake.SetStorage("noise", storage("1")); err != nil {
+	if err := upstream.SetStorage("noise", storage("1")); err != nil {
 		t.Fatal(err)
 	}
-	tell(t, s, liveblockstest.StorageUpdated, "noise")
+	tell(t, s, fake.StorageUpdated, "noise")
 	awaitStorage(t, s, "noise", storage("1"))
 	awaitIdle(t, s)
 }
@@ -322,13 +339,15 @@ func TestSmallPackets(t *testing.T) {
 // An answer that is no document fails its task with the reason, and only its own.
 func TestBadAnswerFailsAlone(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2", "MIRROR_LIVEBLOCKS_MAX_ANSWER": "1000000"})
+	s, upstream := start(t, map[string]string{"MIRROR_MAX_ATTEMPTS": "2", "MIRROR_LIVEBLOCKS_MAX_ANSWER": "1000000"})
 	for room, lson := range map[string][]byte{
-		"garbage": []byte("<!doctype html>"), "half": []byte(`{"liveblocksType":"LiveObject","data":{`), "too large": notes(1000001),
+		"garbage": []byte("<!doctype html>"), "half": []byte(`{"liveblocksType":"LiveObject","data":{`),
+		"too large": notes(1000001),
 	} {
-		create(t, s, fake, room, liveblockstest.RoomOptions{Storage: lson})
+		create(t, s, upstream, room, fake.RoomOptions{Storage: lson})
 		harness.Eventually(t, patience, func() error {
-			resp, err := s.Admin(t).ListTasks(t.Context(), &mirrorv1.ListTasksRequest{RoomId: room, State: mirrorv1.TaskState_TASK_STATE_FAILED})
+			resp, err := s.Admin(t).ListTasks(t.Context(),
+				&mirrorv1.ListTasksRequest{RoomId: room, State: mirrorv1.TaskState_TASK_STATE_FAILED})
 			if err != nil {
 				return err
 			}
@@ -341,12 +360,12 @@ func TestBadAnswerFailsAlone(t *testing.T) {
 			t.Errorf("%s: the document that never was answers %d %.100s; want 404", room, status, body)
 		}
 	}
-	create(t, s, fake, "fine", liveblockstest.RoomOptions{Storage: storage("1")})
+	create(t, s, upstream, "fine", fake.RoomOptions{Storage: storage("1")})
 	awaitStorage(t, s, "fine", storage("1"))
-	if err := fake.SetStorage("garbage", storage(`"mended"`)); err != nil {
+	if err := upstream.SetStorage("garbage", storage(`"mended"`)); err != nil {
 		t.Fatal(err)
 	}
-	tell(t, s, liveblockstest.StorageUpdated, "garbage")
+	tell(t, s, fake.StorageUpdated, "garbage")
 	awaitStorage(t, s, "garbage", storage(`"mended"`))
 }
 

@@ -9,8 +9,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // A replica whose key is refused says so itself: the database need not know, and cannot
@@ -20,20 +20,22 @@ func TestStatusShowsTheReplicasOwnPause(t *testing.T) {
 	url := database(t)
 	db := dbtest.Postgres.Connect(t, url)
 	for _, statement := range []string{
-		"create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no pause is written here'; end $$",
-		"create trigger refuse before insert or update on mirror_project for each row when (new.pause_reason <> '') execute function refuse()",
+		"create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no pause is written " +
+			"here'; end $$",
+		"create trigger refuse before insert or update on mirror_project for each row when (new.pause_reason <> '') " +
+			"execute function refuse()",
 	} {
 		if _, err := db.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
 	}
 	replica := func() (*harness.Service, *harness.Fake) {
-		fake := harness.NewFake(t)
-		return harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: map[string]string{
+		upstream := harness.NewFake(t)
+		return harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL, Env: map[string]string{
 			"MIRROR_MIGRATE": "", "MIRROR_LIVEBLOCKS_PROBE_MIN": "100ms",
-		}}), fake
+		}}), upstream
 	}
-	refused, fake := replica()
+	refused, upstream := replica()
 	good, _ := replica()
 	project := func(s *harness.Service) *mirrorv1.ProjectStatus {
 		resp, err := s.Admin(t).GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
@@ -46,8 +48,8 @@ func TestStatusShowsTheReplicasOwnPause(t *testing.T) {
 		t.Errorf("before anything is refused the status is %v", p)
 	}
 
-	fake.SetSecret("sk_another")
-	tell(t, refused, liveblockstest.RoomCreated, "room")
+	upstream.SetSecret("sk_another")
+	tell(t, refused, fake.RoomCreated, "room")
 	harness.Eventually(t, patience, func() error {
 		if p := project(refused); p.GetPauseReason() == "" || p.GetPauseTime() == nil {
 			return fmt.Errorf("the status of the replica whose key is refused is %v", p)
@@ -70,7 +72,7 @@ func TestStatusShowsTheReplicasOwnPause(t *testing.T) {
 		t.Errorf("the status of the replica whose key is good is %v", p)
 	}
 
-	fake.SetSecret(harness.SecretKey)
+	upstream.SetSecret(harness.SecretKey)
 	harness.Eventually(t, patience, func() error {
 		if p := project(refused); p.GetPauseReason() != "" {
 			return fmt.Errorf("the status after the key was accepted again is %v", p)
@@ -102,7 +104,8 @@ func TestLogHasOneForm(t *testing.T) {
 	}
 	for line := range strings.Lines(s.Log()) {
 		var entry struct{ Time, Level, Msg string }
-		if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Time == "" || entry.Level == "" || entry.Msg == "" {
+		if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Time == "" || entry.Level == "" ||
+			entry.Msg == "" {
 			t.Errorf("the log holds %q", line)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 )
 
 // devKey is the only key the Liveblocks dev server takes.
@@ -194,7 +194,8 @@ func TestMirrorEqualsRealLiveblocks(t *testing.T) {
 		if err != nil {
 			t.Fatalf("GetRoom of a tombstone: %v", err)
 		}
-		if r := gone.GetRoom(); !r.GetFreshness().GetDeleteTime().IsValid() || r.GetMetadata()["name"].GetStringValue() != "Room 3 “roöm”" {
+		if r := gone.GetRoom(); !r.GetFreshness().GetDeleteTime().IsValid() ||
+			r.GetMetadata()["name"].GetStringValue() != "Room 3 “roöm”" {
 			t.Errorf("tombstone = %v; want the room as it was, with its delete time", r)
 		}
 	})
@@ -216,7 +217,8 @@ func compare(t *testing.T, dev devServer, s *harness.Service) {
 	var mirrored []string
 	for _, room := range list.GetRooms() {
 		mirrored = append(mirrored, room.GetRoomId())
-		if diff := cmp.Diff(string(dev.get(t, "/rooms/"+escape(room.GetRoomId())).body), string(room.GetSourceJson())); diff != "" {
+		if diff := cmp.Diff(string(dev.get(t, "/rooms/"+escape(room.GetRoomId())).body),
+			string(room.GetSourceJson())); diff != "" {
 			t.Errorf("room %q (-Liveblocks +mirror):\n%s", room.GetRoomId(), diff)
 		}
 	}
@@ -245,7 +247,8 @@ func compareYdoc(t *testing.T, dev devServer, s *harness.Service, room, guid str
 	theirs := dev.get(t, theirPath)
 	status, _, ours := s.Get(t, ourPath)
 	if theirs.status != http.StatusOK || status != http.StatusOK || !bytes.Equal(theirs.body, ours) {
-		t.Errorf("Yjs document %q of room %q: Liveblocks answered %d %q, the mirror %d %q", guid, room, theirs.status, theirs.body, status, ours)
+		t.Errorf("Yjs document %q of room %q: Liveblocks answered %d %q, the mirror %d %q", guid, room, theirs.status,
+			theirs.body, status, ours)
 	}
 }
 
@@ -259,7 +262,8 @@ func checkYdocs(t *testing.T, dev devServer, s *harness.Service, told told) {
 		compareYdoc(t, dev, s, "Room", doc.GUID)
 		path := roomPath("Room", "/ydoc:read?guid="+url.QueryEscape(doc.GUID)+"&format=")
 		if _, _, got := s.Get(t, path+"json"); canonical(t, got) != canonical(t, doc.JSON) {
-			t.Errorf("Yjs document %q as JSON (-Yjs +mirror):\n%s", doc.GUID, cmp.Diff(canonical(t, doc.JSON), canonical(t, got)))
+			t.Errorf("Yjs document %q as JSON (-Yjs +mirror):\n%s", doc.GUID,
+				cmp.Diff(canonical(t, doc.JSON), canonical(t, got)))
 		}
 		if _, _, got := s.Get(t, path+"text"); string(got) != doc.Text || doc.Text == "" {
 			t.Errorf("Yjs document %q as text (-Yjs +mirror):\n%s", doc.GUID, cmp.Diff(doc.Text, string(got)))
@@ -284,13 +288,15 @@ func checkEdits(t *testing.T, dev devServer, todos int, file bool) {
 		t.Fatal(err)
 	}
 	if n := len(shared.Data.Todos.Data); n != todos || n < 20 || shared.Data.Note.Type != "LiveText" {
-		t.Errorf("after the edits there are %d todos and a note of type %q; want %d and LiveText", n, shared.Data.Note.Type, todos)
+		t.Errorf("after the edits there are %d todos and a note of type %q; want %d and LiveText", n, shared.Data.Note.Type,
+			todos)
 	}
 	if !file || shared.Data.File.Type != "LiveFile" {
 		t.Errorf("the file is a %q, uploaded: %v; want a LiveFile", shared.Data.File.Type, file)
 	}
 	odd := dev.get(t, "/rooms/room/storage").body
-	for _, part := range []string{`a\u0000b`, `x\ud83dy`, `9007199254740994`, `1.7976931348623157e+308`, `[[[[[[[[[[`, `"":"an empty key"`, "👩‍👩‍👧"} {
+	for _, part := range []string{`a\u0000b`, `x\ud83dy`, `9007199254740994`, `1.7976931348623157e+308`, `[[[[[[[[[[`,
+		`"":"an empty key"`, "👩‍👩‍👧"} {
 		if !bytes.Contains(odd, []byte(part)) {
 			t.Errorf("the dev server's answer lacks %s:\n%s", part, odd)
 		}

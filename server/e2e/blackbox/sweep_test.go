@@ -10,19 +10,21 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // often has the service sweep all the time, after one full sweep at the start.
-var often = map[string]string{"MIRROR_LOG_LEVEL": "warn", "MIRROR_SWEEP_INTERVAL": "100ms", "MIRROR_FULL_SWEEP_INTERVAL": "24h"}
+var often = map[string]string{"MIRROR_LOG_LEVEL": "warn", "MIRROR_SWEEP_INTERVAL": "100ms",
+	"MIRROR_FULL_SWEEP_INTERVAL": "24h"}
 
 // populate creates rooms at the fake that no event tells of.
-func populate(t testing.TB, fake *harness.Fake, rooms ...string) {
+func populate(t testing.TB, upstream *harness.Fake, rooms ...string) {
 	t.Helper()
 	for _, room := range rooms {
-		err := fake.CreateRoom(room, liveblockstest.RoomOptions{
-			Storage: storage(`"` + room + `"`), CreateTime: time.Now().Add(-48 * time.Hour), LastConnectionTime: time.Now().Add(-47 * time.Hour),
+		err := upstream.CreateRoom(room, fake.RoomOptions{
+			Storage: storage(`"` + room + `"`), CreateTime: time.Now().Add(-48 * time.Hour),
+			LastConnectionTime: time.Now().Add(-47 * time.Hour),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -70,11 +72,11 @@ func awaitSwept(t testing.TB, s *harness.Service) (sweep *mirrorv1.Sweep) {
 }
 
 // awaitRoom waits until the mirror has a room as Liveblocks has it.
-func awaitRoom(t testing.TB, s *harness.Service, fake *harness.Fake, room string) {
+func awaitRoom(t testing.TB, s *harness.Service, upstream *harness.Fake, room string) {
 	t.Helper()
 	client := s.Mirror(t)
 	harness.Eventually(t, patience, func() error {
-		want, ok := fake.RoomSource(room)
+		want, ok := upstream.RoomSource(room)
 		if !ok {
 			t.Fatalf("there is no room %q", room)
 		}
@@ -113,25 +115,25 @@ func awaitGone(t testing.TB, s *harness.Service, room string) {
 func TestSweepFindsWhatNoEventTellsOf(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		fake := harness.NewFake(t)
+		upstream := harness.NewFake(t)
 		rooms := numbered("room-", 30)
-		populate(t, fake, rooms...)
-		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: often})
+		populate(t, upstream, rooms...)
+		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: upstream.URL, Env: often})
 		for _, room := range rooms {
-			awaitRoom(t, s, fake, room)
+			awaitRoom(t, s, upstream, room)
 			awaitStorage(t, s, room, storage(`"`+room+`"`))
 		}
 		awaitSwept(t, s)
 
 		// Nothing has changed, so nothing is fetched.
-		before := fake.Calls("", liveblockstest.EndpointRoom) + fake.Calls("", liveblockstest.EndpointStorage)
-		pages := fake.Calls("", liveblockstest.EndpointListRooms)
+		before := upstream.Calls("", fake.EndpointRoom) + upstream.Calls("", fake.EndpointStorage)
+		pages := upstream.Calls("", fake.EndpointListRooms)
 		for range 3 {
 			awaitSwept(t, s)
 		}
-		if n := fake.Calls("", liveblockstest.EndpointRoom) + fake.Calls("", liveblockstest.EndpointStorage) - before; n > 0 {
+		if n := upstream.Calls("", fake.EndpointRoom) + upstream.Calls("", fake.EndpointStorage) - before; n > 0 {
 			t.Errorf("fetches of rooms and documents in %d sweeps without a change = %d; want none",
-				fake.Calls("", liveblockstest.EndpointListRooms)-pages, n)
+				upstream.Calls("", fake.EndpointListRooms)-pages, n)
 		}
 
 		must := func(err error) {
@@ -141,29 +143,30 @@ func TestSweepFindsWhatNoEventTellsOf(t *testing.T) {
 			}
 		}
 		// Metadata.
-		must(fake.SetRoomMetadata(rooms[0], map[string]any{"title": "changed", "tags": []string{"a", "b"}}))
-		awaitRoom(t, s, fake, rooms[0])
+		must(upstream.SetRoomMetadata(rooms[0], map[string]any{"title": "changed", "tags": []string{"a", "b"}}))
+		awaitRoom(t, s, upstream, rooms[0])
 		// An edit whose event was lost: only the last connection tells.
-		must(fake.SetStorage(rooms[1], storage(`"edited"`)))
-		must(fake.SetLastConnection(rooms[1], time.Now()))
+		must(upstream.SetStorage(rooms[1], storage(`"edited"`)))
+		must(upstream.SetLastConnection(rooms[1], time.Now()))
 		awaitStorage(t, s, rooms[1], storage(`"edited"`))
-		awaitRoom(t, s, fake, rooms[1])
+		awaitRoom(t, s, upstream, rooms[1])
 		// A new id.
-		must(fake.RenameRoom(rooms[2], "renamed"))
-		awaitRoom(t, s, fake, "renamed")
+		must(upstream.RenameRoom(rooms[2], "renamed"))
+		awaitRoom(t, s, upstream, "renamed")
 		awaitStorage(t, s, "renamed", storage(`"`+rooms[2]+`"`))
 		awaitGone(t, s, rooms[2])
 		// A deletion.
-		must(fake.DeleteRoom(rooms[3]))
+		must(upstream.DeleteRoom(rooms[3]))
 		awaitGone(t, s, rooms[3])
 		if status, _, _ := s.Get(t, roomPath(rooms[3], "/storage")); status != http.StatusNotFound {
 			t.Errorf("document of a deleted room = %d; want 404", status)
 		}
 		// One that comes back under its old id.
-		populate(t, fake, rooms[3])
-		awaitRoom(t, s, fake, rooms[3])
+		populate(t, upstream, rooms[3])
+		awaitRoom(t, s, upstream, rooms[3])
 		awaitStorage(t, s, rooms[3], storage(`"`+rooms[3]+`"`))
-		if sweep := awaitSwept(t, s); sweep.GetProblem() != "" || sweep.GetRoomsListed() != 30 || sweep.GetRoomsKnown() != 30 {
+		if sweep := awaitSwept(t, s); sweep.GetProblem() != "" || sweep.GetRoomsListed() != 30 ||
+			sweep.GetRoomsKnown() != 30 {
 			t.Errorf("sweep = %v; want 30 rooms listed and known, and no problem", sweep)
 		}
 	})
@@ -174,16 +177,17 @@ func TestSweepFindsWhatNoEventTellsOf(t *testing.T) {
 func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		fake := harness.NewFake(t)
-		populate(t, fake, "occupied", "other")
-		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: fake.URL, Env: with(often, "MIRROR_SETTLE", "0")})
-		awaitRoom(t, s, fake, "occupied")
-		if err := fake.Enter("occupied", liveblockstest.Connection{ID: 7, UserID: "alice"}); err != nil {
+		upstream := harness.NewFake(t)
+		populate(t, upstream, "occupied", "other")
+		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: upstream.URL,
+			Env: with(often, "MIRROR_SETTLE", "0")})
+		awaitRoom(t, s, upstream, "occupied")
+		if err := upstream.Enter("occupied", fake.Connection{ID: 7, UserID: "alice"}); err != nil {
 			t.Fatal(err)
 		}
 		entered := time.Now().Add(-5 * time.Minute) // clearly before any fetch
-		if status := s.Post(t, harness.SignEvent(t, liveblockstest.Event{
-			Type: liveblockstest.UserEntered, RoomID: "occupied", Time: entered, UserID: "alice", ConnectionID: 7, ActiveUsers: 1,
+		if status := s.Post(t, harness.SignEvent(t, fake.Event{
+			Type: fake.UserEntered, RoomID: "occupied", Time: entered, UserID: "alice", ConnectionID: 7, ActiveUsers: 1,
 		})); status != http.StatusOK {
 			t.Fatalf("webhook answered %d", status)
 		}
@@ -200,8 +204,10 @@ func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 					return err
 				}
 				all := got.GetUserSessions()
-				if len(users.GetActiveUsers()) != present || len(all) != 1 || all[0].GetUserId() != "alice" || all[0].GetEndCause() != want {
-					return fmt.Errorf("users = %v, sessions = %v; want %d and that of alice with the end %v", users, all, present, want)
+				if len(users.GetActiveUsers()) != present || len(all) != 1 || all[0].GetUserId() != "alice" ||
+					all[0].GetEndCause() != want {
+					return fmt.Errorf("users = %v, sessions = %v; want %d and that of alice with the end %v", users, all, present,
+						want)
 				}
 				return nil
 			})
@@ -209,13 +215,13 @@ func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 		await(mirrorv1.SessionEndCause_SESSION_END_CAUSE_OPEN, 1)
 		// The look at her that a sweep asks for finds her there.
 		harness.Eventually(t, patience, func() error {
-			if n := fake.Calls("occupied", liveblockstest.EndpointActiveUsers); n < 2 {
+			if n := upstream.Calls("occupied", fake.EndpointActiveUsers); n < 2 {
 				return fmt.Errorf("fetches of active users = %d; want one by the event and one by a sweep", n)
 			}
 			return nil
 		})
 		await(mirrorv1.SessionEndCause_SESSION_END_CAUSE_OPEN, 1)
-		if err := fake.Leave("occupied", 7); err != nil {
+		if err := upstream.Leave("occupied", 7); err != nil {
 			t.Fatal(err)
 		}
 		await(mirrorv1.SessionEndCause_SESSION_END_CAUSE_ABSENT, 0)
@@ -259,11 +265,11 @@ func noProblem(t testing.TB, s *harness.Service) {
 func TestSweepBelievesNoBrokenList(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		fake := harness.NewFake(t)
+		upstream := harness.NewFake(t)
 		rooms := numbered("room-", 250)
-		populate(t, fake, rooms...)
+		populate(t, upstream, rooms...)
 		url := e.Database(t)
-		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: fake.URL, Env: often})
+		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL, Env: often})
 		db := e.Connect(t, url)
 		living := func() int { return count(t, db, "select count(*) from mirror_room where delete_time is null") }
 		harness.Eventually(t, patience, func() error {
@@ -276,9 +282,9 @@ func TestSweepBelievesNoBrokenList(t *testing.T) {
 		// rounds lets the service look at the list some more times.
 		rounds := func() {
 			t.Helper()
-			from := fake.Calls("", liveblockstest.EndpointListRooms)
+			from := upstream.Calls("", fake.EndpointListRooms)
 			harness.Eventually(t, patience, func() error {
-				if n := fake.Calls("", liveblockstest.EndpointListRooms) - from; n < 4 {
+				if n := upstream.Calls("", fake.EndpointListRooms) - from; n < 4 {
 					return fmt.Errorf("lists read = %d; want some more", n)
 				}
 				return nil
@@ -295,68 +301,68 @@ func TestSweepBelievesNoBrokenList(t *testing.T) {
 		// Half a list: pages fail, break off, or lead nowhere. A room really deleted
 		// meanwhile has to wait.
 		gone := rooms[7]
-		if err := fake.DeleteRoom(gone); err != nil {
+		if err := upstream.DeleteRoom(gone); err != nil {
 			t.Fatal(err)
 		}
-		for _, step := range []liveblockstest.Step{
-			liveblockstest.Status(http.StatusInternalServerError, "INTERNAL"),
-			liveblockstest.Truncate(),
-			liveblockstest.ResetMidBody(),
-			liveblockstest.Garbage(),
-			liveblockstest.Answer(http.StatusOK, "application/json", []byte(`{"nextCursor":null}`)),
-			liveblockstest.Status(http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY"),
+		for _, step := range []fake.Step{
+			fake.Status(http.StatusInternalServerError, "INTERNAL"),
+			fake.Truncate(),
+			fake.ResetMidBody(),
+			fake.Garbage(),
+			fake.Answer(http.StatusOK, "application/json", []byte(`{"nextCursor":null}`)),
+			fake.Status(http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY"),
 		} {
-			fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointListRooms, Page: 3}, step.Always())
+			upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms, Page: 3}, step.Always())
 			shownProblem(t, s, "list of rooms could not be read")
 			// That room may have been found by a sweep that was quicker than the script.
 			n := living()
 			intact(n)
-			fake.ClearScripts()
+			upstream.ClearScripts()
 			noProblem(t, s)
 		}
 		awaitGone(t, s, gone)
 		left := len(rooms) - 1
 
 		// The key of another project.
-		fake.SetForeign(true)
+		upstream.SetForeign(true)
 		shownProblem(t, s, "empty", fmt.Sprint(left), "another project", "nothing was deleted")
 		intact(left)
-		fake.SetForeign(false)
+		upstream.SetForeign(false)
 		noProblem(t, s)
 
 		// A list of others' rooms.
 		foreign := `{"nextCursor":null,"data":[{"type":"room","id":"theirs","createdAt":"2026-01-02T03:04:05.678Z","metadata":{}}]}`
-		fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointListRooms},
-			liveblockstest.Answer(http.StatusOK, "application/json", []byte(foreign)).Always())
+		upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms},
+			fake.Answer(http.StatusOK, "application/json", []byte(foreign)).Always())
 		shownProblem(t, s, "none of the", "another project", "nothing was deleted")
 		intact(left)
-		fake.ClearScripts()
+		upstream.ClearScripts()
 		noProblem(t, s)
 
 		// 404 for everything, also for what is asked for in between.
-		fake.Script(liveblockstest.Match{}, liveblockstest.Status(http.StatusNotFound, "ROOM_NOT_FOUND").Always())
+		upstream.Script(fake.Match{}, fake.Status(http.StatusNotFound, "ROOM_NOT_FOUND").Always())
 		for _, room := range rooms[20:30] {
-			tell(t, s, liveblockstest.StorageUpdated, room)
+			tell(t, s, fake.StorageUpdated, room)
 		}
 		shownProblem(t, s, "list of rooms could not be read", "ROOM_NOT_FOUND")
 		intact(left)
-		fake.ClearScripts()
+		upstream.ClearScripts()
 		noProblem(t, s)
 
 		// More than is believed at once, deleted while no list shows any of it.
-		fake.SetForeign(true)
+		upstream.SetForeign(true)
 		shownProblem(t, s, "another project")
 		many := rooms[100:200]
 		for _, room := range many {
-			if err := fake.DeleteRoom(room); err != nil {
+			if err := upstream.DeleteRoom(room); err != nil {
 				t.Fatal(err)
 			}
 		}
-		fake.SetForeign(false)
+		upstream.SetForeign(false)
 		shownProblem(t, s, "lacks 100 of the 249", "more than is believed at once", "nothing was deleted")
 		intact(left)
 		// What comes back is no problem any more.
-		populate(t, fake, many...)
+		populate(t, upstream, many...)
 		noProblem(t, s)
 	})
 }

@@ -19,9 +19,9 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // vector is one recorded webhook.
@@ -32,7 +32,7 @@ type vector struct {
 func vectors(t *testing.T) []vector {
 	t.Helper()
 	var vs []vector
-	if err := json.Unmarshal(mustRead(t, "../../internal/webhook/testdata/signed-vectors.json"), &vs); err != nil {
+	if err := json.Unmarshal(mustRead(t, "../../internal/ingest/webhook/testdata/signed-vectors.json"), &vs); err != nil {
 		t.Fatal(err)
 	}
 	if len(vs) != 20 {
@@ -56,8 +56,8 @@ func signature(id string, at time.Time, sig string) http.Header {
 func TestRecordedWebhooks(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, fake := startOn(t, e.Database(t), nil)
-		if err := fake.CreateRoom("mirror:storage", liveblockstest.RoomOptions{}); err != nil {
+		s, upstream := startOn(t, e.Database(t), nil)
+		if err := upstream.CreateRoom("mirror:storage", fake.RoomOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		vs := vectors(t)
@@ -101,7 +101,8 @@ func TestRecordedWebhooks(t *testing.T) {
 			}
 			ev := resp.GetEvent()
 			kind, _, _ := strings.Cut(v.Name, "-")
-			if !bytes.Equal(ev.GetPayload(), []byte(v.Body)) || ev.GetType() != kind || ev.GetSendTime().GetSeconds() != now.Unix() {
+			if !bytes.Equal(ev.GetPayload(), []byte(v.Body)) || ev.GetType() != kind ||
+				ev.GetSendTime().GetSeconds() != now.Unix() {
 				t.Errorf("event %s = %v; want type %s and the payload as posted", v.Name, ev, kind)
 			}
 		}
@@ -126,7 +127,8 @@ func svixSign(t *testing.T, at time.Time, vs []vector) []string {
 	}
 	cmd := exec.CommandContext(t.Context(), "node", "sign.mjs")
 	cmd.Dir = lbDir
-	cmd.Env = append(os.Environ(), "WEBHOOK_SECRET="+harness.WebhookSecret, "WEBHOOK_TIMESTAMP="+strconv.FormatInt(at.Unix(), 10))
+	cmd.Env = append(os.Environ(), "WEBHOOK_SECRET="+harness.WebhookSecret,
+		"WEBHOOK_TIMESTAMP="+strconv.FormatInt(at.Unix(), 10))
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -156,8 +158,8 @@ func TestVerifyMatrix(t *testing.T) {
 		missing      = "SIGNATURE_MISSING"
 		tolerance    = "TIMESTAMP_OUT_OF_TOLERANCE"
 	)
-	s, fake := start(t, map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret + "," + oldSecret})
-	if err := fake.CreateRoom("matrix", liveblockstest.RoomOptions{}); err != nil {
+	s, upstream := start(t, map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret + "," + oldSecret})
+	if err := upstream.CreateRoom("matrix", fake.RoomOptions{}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -212,7 +214,8 @@ func TestVerifyMatrix(t *testing.T) {
 				h[svix(name)] = v
 			}
 		}, status: unauthorized, reason: invalid},
-		{name: "grpc-metadata-webhook-* headers", spoil: rename(func(name string) string { return "Grpc-Metadata-" + name }), status: unauthorized, reason: missing},
+		{name: "grpc-metadata-webhook-* headers", spoil: rename(func(name string) string { return "Grpc-Metadata-" + name }),
+			status: unauthorized, reason: missing},
 		{name: "timestamp 300 s old", age: 300 * time.Second, status: ok},
 		{name: "timestamp 301 s old", age: 301 * time.Second, status: unauthorized, reason: tolerance},
 		{name: "timestamp 300 s ahead", age: -300 * time.Second, status: ok},
@@ -220,21 +223,31 @@ func TestVerifyMatrix(t *testing.T) {
 		{name: "timestamp in milliseconds", raw: "000", status: unauthorized, reason: tolerance},
 		{name: "timestamp with junk behind it", raw: "junk", status: unauthorized, reason: invalid},
 		{name: "timestamp with a fraction", raw: ".0", status: unauthorized, reason: invalid},
-		{name: "timestamp not a number", spoil: set("Webhook-Timestamp", func(string) string { return "abc" }), status: unauthorized, reason: invalid},
-		{name: "two signatures, second good", spoil: set("Webhook-Signature", func(s string) string { return bad + " " + s }), status: ok},
-		{name: "signatures of both keys, as while one is rotated", spoil: set("Webhook-Signature", func(s string) string { return s + " " + bad + " v1a,AAAA" }), status: ok},
+		{name: "timestamp not a number", spoil: set("Webhook-Timestamp", func(string) string { return "abc" }),
+			status: unauthorized, reason: invalid},
+		{name: "two signatures, second good",
+			spoil: set("Webhook-Signature", func(s string) string { return bad + " " + s }), status: ok},
+		{name: "signatures of both keys, as while one is rotated",
+			spoil: set("Webhook-Signature", func(s string) string { return s + " " + bad + " v1a,AAAA" }), status: ok},
 		{name: "the other configured secret", secret: oldSecret, status: ok},
 		{name: "a secret that is not configured", secret: strangerKey, status: unauthorized, reason: invalid},
-		{name: "good under v2 prefix", spoil: set("Webhook-Signature", func(s string) string { return strings.Replace(s, "v1,", "v2,", 1) }), status: unauthorized, reason: invalid},
-		{name: "good under v1a prefix", spoil: set("Webhook-Signature", func(s string) string { return strings.Replace(s, "v1,", "v1a,", 1) }), status: unauthorized, reason: invalid},
-		{name: "no version prefix", spoil: set("Webhook-Signature", func(s string) string { return strings.TrimPrefix(s, "v1,") }), status: unauthorized, reason: invalid},
-		{name: "bad only", spoil: set("Webhook-Signature", func(string) string { return bad }), status: unauthorized, reason: invalid},
-		{name: "empty signature", spoil: set("Webhook-Signature", func(string) string { return "" }), status: unauthorized, reason: missing},
+		{name: "good under v2 prefix", spoil: set("Webhook-Signature",
+			func(s string) string { return strings.Replace(s, "v1,", "v2,", 1) }), status: unauthorized, reason: invalid},
+		{name: "good under v1a prefix", spoil: set("Webhook-Signature",
+			func(s string) string { return strings.Replace(s, "v1,", "v1a,", 1) }), status: unauthorized, reason: invalid},
+		{name: "no version prefix", spoil: set("Webhook-Signature",
+			func(s string) string { return strings.TrimPrefix(s, "v1,") }), status: unauthorized, reason: invalid},
+		{name: "bad only", spoil: set("Webhook-Signature", func(string) string { return bad }), status: unauthorized,
+			reason: invalid},
+		{name: "empty signature", spoil: set("Webhook-Signature", func(string) string { return "" }), status: unauthorized,
+			reason: missing},
 		{name: "missing id", spoil: drop("Webhook-Id"), status: unauthorized, reason: missing},
 		{name: "missing timestamp", spoil: drop("Webhook-Timestamp"), status: unauthorized, reason: missing},
 		{name: "missing signature", spoil: drop("Webhook-Signature"), status: unauthorized, reason: missing},
-		{name: "a header twice", spoil: func(h http.Header) { h.Add("Webhook-Id", "msg_other") }, status: unauthorized, reason: missing},
-		{name: "another id than the one signed", spoil: set("Webhook-Id", func(s string) string { return s + "x" }), status: unauthorized, reason: invalid},
+		{name: "a header twice", spoil: func(h http.Header) { h.Add("Webhook-Id", "msg_other") }, status: unauthorized,
+			reason: missing},
+		{name: "another id than the one signed", spoil: set("Webhook-Id", func(s string) string { return s + "x" }),
+			status: unauthorized, reason: invalid},
 		{name: "body re-indented", sent: indent(t, body), status: unauthorized, reason: invalid},
 		{name: "body with a newline more", sent: body + "\n", status: unauthorized, reason: invalid},
 		{name: "no body", sent: "-", status: unauthorized, reason: invalid},

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // verify runs the command against a service.
@@ -34,38 +34,39 @@ func wantVerified(t *testing.T, s *harness.Service, when string) {
 
 // furnish puts one of everything that is verified into a room, before anything of
 // it is told.
-func furnish(t *testing.T, fake *harness.Fake, room string) (thread string) {
+func furnish(t *testing.T, upstream *harness.Fake, room string) (thread string) {
 	t.Helper()
-	update, err := os.ReadFile("../../internal/yjs/testdata/editor-tiptap-update.bin")
+	update, err := os.ReadFile("../../internal/decode/yjs/testdata/editor-tiptap-update.bin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = fake.CreateRoom(room, liveblockstest.RoomOptions{
+	err = upstream.CreateRoom(room, fake.RoomOptions{
 		// Numbers that engines spell in their own ways.
 		Storage:  []byte(`{"liveblocksType":"LiveObject","data":{"n":[1.0,1e2,-0.5,123456789012345678,0.1],"s":"\u00e9\"\\","room":` + strconv.Quote(room) + `}}`),
-		Metadata: map[string]any{"title": room, "tags": []string{"a", "b"}}, OrganizationID: "acme", LastConnectionTime: time.Now(),
+		Metadata: map[string]any{"title": room, "tags": []string{"a", "b"}}, OrganizationID: "acme",
+		LastConnectionTime: time.Now(),
 	})
 	if err == nil {
-		err = fake.SetYdoc(room, "", update)
+		err = upstream.SetYdoc(room, "", update)
 	}
 	if err == nil {
-		thread, err = fake.CreateThread(room, liveblockstest.ThreadOptions{
+		thread, err = upstream.CreateThread(room, fake.ThreadOptions{
 			Metadata: map[string]any{"priority": 1.5, "done": false, "color": "blue"}, Visibility: "public",
-			Comment: liveblockstest.Comment{
+			Comment: fake.Comment{
 				UserID: "alice",
 				Body: json.RawMessage(`{"version":1,"content":[{"type":"paragraph","children":[{"text":"Hello ","bold":true},` +
 					`{"type":"mention","kind":"user","id":"bob"},{"type":"mention","kind":"group","id":"team","userIds":["carol","dave"]}]}]}`),
 				Metadata:    map[string]any{"note": "x"},
-				Attachments: []liveblockstest.Attachment{{ID: "at_1", Name: "plan.pdf", Size: 12345, MIMEType: "application/pdf"}},
+				Attachments: []fake.Attachment{{ID: "at_1", Name: "plan.pdf", Size: 12345, MIMEType: "application/pdf"}},
 			},
 		})
 	}
 	var comment string
 	if err == nil {
-		comment, err = fake.CreateComment(room, thread, liveblockstest.Comment{UserID: "bob", Text: "an answer"})
+		comment, err = upstream.CreateComment(room, thread, fake.Comment{UserID: "bob", Text: "an answer"})
 	}
 	if err == nil {
-		err = fake.AddReaction(room, thread, comment, "👍", "alice")
+		err = upstream.AddReaction(room, thread, comment, "👍", "alice")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -77,11 +78,11 @@ func furnish(t *testing.T, fake *harness.Fake, room string) (thread string) {
 func TestVerifyAfterAStorm(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, fake := startOn(t, e.Database(t), nil)
+		s, upstream := startOn(t, e.Database(t), nil)
 		rooms := numbered("storm-", 12)
 		var mu sync.Mutex
 		var told []harness.Delivery
-		fake.OnEvent(func(ev liveblockstest.Event) {
+		upstream.OnEvent(func(ev fake.Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, harness.SignEvent(t, ev))
@@ -102,27 +103,28 @@ func TestVerifyAfterAStorm(t *testing.T) {
 		}
 		threads := make(map[string]string)
 		for _, room := range rooms {
-			threads[room] = furnish(t, fake, room)
+			threads[room] = furnish(t, upstream, room)
 		}
 		for i := range 300 {
 			room := rooms[random.IntN(len(rooms))]
 			var err error
 			switch random.IntN(8) {
 			case 0:
-				_, err = fake.CreateThread(room, liveblockstest.ThreadOptions{Comment: liveblockstest.Comment{UserID: "carol", Text: fmt.Sprint("thread ", i)}})
+				_, err = upstream.CreateThread(room,
+					fake.ThreadOptions{Comment: fake.Comment{UserID: "carol", Text: fmt.Sprint("thread ", i)}})
 			case 1:
-				_, err = fake.CreateComment(room, threads[room], liveblockstest.Comment{UserID: "dave", Text: fmt.Sprint("comment ", i)})
+				_, err = upstream.CreateComment(room, threads[room], fake.Comment{UserID: "dave", Text: fmt.Sprint("comment ", i)})
 			case 2:
-				if all := fake.Threads(room); len(all) > 1 && all[len(all)-1] != threads[room] {
-					err = fake.DeleteThread(room, all[len(all)-1])
+				if all := upstream.Threads(room); len(all) > 1 && all[len(all)-1] != threads[room] {
+					err = upstream.DeleteThread(room, all[len(all)-1])
 				}
 			case 3:
-				err = fake.SetResolved(room, threads[room], i%2 == 0, "alice")
+				err = upstream.SetResolved(room, threads[room], i%2 == 0, "alice")
 			case 4:
-				err = fake.DeleteRoom(room)
-				threads[room] = furnish(t, fake, room)
+				err = upstream.DeleteRoom(room)
+				threads[room] = furnish(t, upstream, room)
 			default:
-				err = fake.SetStorage(room, storage(fmt.Sprint(i)))
+				err = upstream.SetStorage(room, storage(fmt.Sprint(i)))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -136,11 +138,11 @@ func TestVerifyAfterAStorm(t *testing.T) {
 		wantVerified(t, s, "after the storm")
 
 		// The store was not written to by it, and only a part is compared if asked for.
-		calls := fake.Calls("", liveblockstest.EndpointStorage)
+		calls := upstream.Calls("", fake.EndpointStorage)
 		if got := verify(t, s, "--room-prefix", "storm-0000"); got.code != 0 || !strings.Contains(got.told, "10 rooms") {
 			t.Errorf("verify of ten rooms = %+v", got)
 		}
-		if n := fake.Calls("", liveblockstest.EndpointStorage) - calls; n != 10 {
+		if n := upstream.Calls("", fake.EndpointStorage) - calls; n != 10 {
 			t.Errorf("Storage documents fetched = %d; want those of ten rooms", n)
 		}
 	})
@@ -155,50 +157,70 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 		told      []string
 	}{
 		{"storage data", `update mirror_document set data = '{"n": [1, 100, -0.5, 123456789012345679, 0.1]}' where room_id = ? and kind = 2`, []string{"derived: storage", "queryable JSON"}},
-		{"storage data missing", `update mirror_document set data = null where room_id = ? and kind = 2`, []string{"derived: storage", "missing"}},
+		{"storage data missing", `update mirror_document set data = null where room_id = ? and kind = 2`,
+			[]string{"derived: storage", "missing"}},
 		{"storage content", `update mirror_document set content = (select content from (select content from mirror_document where room_id = 'whole' and kind = 2) o) where room_id = ? and kind = 2`, []string{"content: storage"}},
-		{"storage content destroyed", `update mirror_document set content = 'nonsense' where room_id = ? and kind = 2`, []string{"content: storage"}},
+		{"storage content destroyed", `update mirror_document set content = 'nonsense' where room_id = ? and kind = 2`,
+			[]string{"content: storage"}},
 		{"storage hash", `update mirror_document set content_sha256 = (select content_sha256 from (select content_sha256 from mirror_document where room_id = 'whole' and kind = 3) o) where room_id = ? and kind = 2`, []string{"derived: storage", "hash"}},
-		{"storage version", `update mirror_document set derive_version = 99 where room_id = ? and kind = 2`, []string{"derived: storage", "version"}},
+		{"storage version", `update mirror_document set derive_version = 99 where room_id = ? and kind = 2`,
+			[]string{"derived: storage", "version"}},
 		{"storage row", `delete from mirror_document where room_id = ? and kind = 2`, []string{"missing: storage"}},
-		{"ydoc text", `update mirror_document set plain_text = 'other words' where room_id = ? and kind = 3`, []string{"derived: ydoc", "plain text"}},
-		{"ydoc data", `update mirror_document set data = '[]' where room_id = ? and kind = 3`, []string{"derived: ydoc", "queryable JSON"}},
+		{"ydoc text", `update mirror_document set plain_text = 'other words' where room_id = ? and kind = 3`,
+			[]string{"derived: ydoc", "plain text"}},
+		{"ydoc data", `update mirror_document set data = '[]' where room_id = ? and kind = 3`,
+			[]string{"derived: ydoc", "queryable JSON"}},
 		{"ydoc row", `delete from mirror_document where room_id = ? and kind = 3`, []string{"missing: ydoc"}},
 		{"all documents", `delete from mirror_document where room_id = ?`, []string{"missing: storage", "missing: ydoc"}},
-		{"room source", `update mirror_room set source_json = '{"type":"room"}' where room_id = ?`, []string{"content: room"}},
-		{"room data", `update mirror_room set data = '{"id": "other"}' where room_id = ?`, []string{"derived: room", "queryable JSON"}},
+		{"room source", `update mirror_room set source_json = '{"type":"room"}' where room_id = ?`,
+			[]string{"content: room"}},
+		{"room data", `update mirror_room set data = '{"id": "other"}' where room_id = ?`,
+			[]string{"derived: room", "queryable JSON"}},
 		{"room hash", `update mirror_room set content_sha256 = (select content_sha256 from (select content_sha256 from mirror_room where room_id = 'whole') o) where room_id = ?`, []string{"derived: room", "hash"}},
-		{"room organization", `update mirror_room set organization_id = 'evil' where room_id = ?`, []string{"derived: room", "organization"}},
-		{"room time", `update mirror_room set last_connection_time = null where room_id = ?`, []string{"derived: room", "time"}},
+		{"room organization", `update mirror_room set organization_id = 'evil' where room_id = ?`,
+			[]string{"derived: room", "organization"}},
+		{"room time", `update mirror_room set last_connection_time = null where room_id = ?`,
+			[]string{"derived: room", "time"}},
 		{"room row", `delete from mirror_room where room_id = ?`, []string{"missing: room"}},
 		{"room tombstone", `update mirror_room set delete_time = create_time where room_id = ?`, []string{"missing: room"}},
 		{"thread row", `delete from mirror_thread where room_id = ?`, []string{"missing: thread"}},
-		{"thread source", `update mirror_thread set source_json = '{"type":"thread"}' where room_id = ?`, []string{"content: thread"}},
-		{"thread metadata", `update mirror_thread set metadata = '{"color": "red"}' where room_id = ?`, []string{"derived: thread", "queryable JSON"}},
-		{"thread metadata as text", `update mirror_thread set metadata_text = '{"color": "red"}' where room_id = ?`, []string{"derived: thread", "metadata as text"}},
-		{"number of comments", `update mirror_thread set comment_count = 99 where room_id = ?`, []string{"derived: thread", "number of comments"}},
-		{"thread resolved", `update mirror_thread set resolved = true where room_id = ?`, []string{"derived: thread", "resolved"}},
+		{"thread source", `update mirror_thread set source_json = '{"type":"thread"}' where room_id = ?`,
+			[]string{"content: thread"}},
+		{"thread metadata", `update mirror_thread set metadata = '{"color": "red"}' where room_id = ?`,
+			[]string{"derived: thread", "queryable JSON"}},
+		{"thread metadata as text", `update mirror_thread set metadata_text = '{"color": "red"}' where room_id = ?`,
+			[]string{"derived: thread", "metadata as text"}},
+		{"number of comments", `update mirror_thread set comment_count = 99 where room_id = ?`,
+			[]string{"derived: thread", "number of comments"}},
+		{"thread resolved", `update mirror_thread set resolved = true where room_id = ?`,
+			[]string{"derived: thread", "resolved"}},
 		{"comment rows", `delete from mirror_comment where room_id = ?`, []string{"derived: thread", "row of a comment"}},
-		{"a comment too many", `insert into mirror_comment (bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, source_json, plain_text, markdown) ` +
-			`select bucket, project_id, room_id, thread_id, 'cm_extra', 'eve', create_time, source_json, plain_text, markdown from mirror_thread_first where room_id = ?`, []string{"derived: thread", "rows of comments"}},
-		{"comment text", `update mirror_comment set plain_text = 'never said' where room_id = ?`, []string{"derived: thread", "text of a comment"}},
-		{"comment body", `update mirror_comment set body = null where room_id = ?`, []string{"derived: thread", "JSON of a comment"}},
-		{"comment author", `update mirror_comment set user_id = 'eve' where room_id = ?`, []string{"derived: thread", "row of a comment"}},
+		{"a comment too many",
+			`insert into mirror_comment (bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, source_json, plain_text, markdown) ` +
+				`select bucket, project_id, room_id, thread_id, 'cm_extra', 'eve', create_time, source_json, plain_text, markdown from mirror_thread_first where room_id = ?`, []string{"derived: thread", "rows of comments"}},
+		{"comment text", `update mirror_comment set plain_text = 'never said' where room_id = ?`,
+			[]string{"derived: thread", "text of a comment"}},
+		{"comment body", `update mirror_comment set body = null where room_id = ?`,
+			[]string{"derived: thread", "JSON of a comment"}},
+		{"comment author", `update mirror_comment set user_id = 'eve' where room_id = ?`,
+			[]string{"derived: thread", "row of a comment"}},
 		{"reactions", `delete from mirror_comment_reaction where room_id = ?`, []string{"derived: thread", "reactions"}},
-		{"attachments", `update mirror_comment_attachment set size = 1 where room_id = ?`, []string{"derived: thread", "attachments"}},
-		{"mentions", `delete from mirror_comment_mention where room_id = ? and mentioned_id = 'carol'`, []string{"derived: thread", "mentions"}},
+		{"attachments", `update mirror_comment_attachment set size = 1 where room_id = ?`,
+			[]string{"derived: thread", "attachments"}},
+		{"mentions", `delete from mirror_comment_mention where room_id = ? and mentioned_id = 'carol'`,
+			[]string{"derived: thread", "mentions"}},
 	}
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Database(t)
-		s, fake := startOn(t, url, nil)
+		s, upstream := startOn(t, url, nil)
 		db := e.Connect(t, url)
 		rooms := []string{"whole", "unlisted", "stale\nroom"}
 		for _, d := range damages {
 			rooms = append(rooms, d.name)
 		}
 		for _, room := range rooms {
-			furnish(t, fake, room)
-			tell(t, s, liveblockstest.RoomCreated, room)
+			furnish(t, upstream, room)
+			tell(t, s, fake.RoomCreated, room)
 		}
 		awaitIdle(t, s)
 		wantVerified(t, s, "before the damage")
@@ -216,22 +238,24 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 			want[d.name] = d.told
 		}
 		// What no event told of.
-		if err := fake.DeleteRoom("unlisted"); err != nil {
+		if err := upstream.DeleteRoom("unlisted"); err != nil {
 			t.Fatal(err)
 		}
 		want["unlisted"] = []string{"surplus: room"}
-		if err := fake.SetStorage("stale\nroom", storage(`"edited"`)); err != nil {
+		if err := upstream.SetStorage("stale\nroom", storage(`"edited"`)); err != nil {
 			t.Fatal(err)
 		}
-		thread := fake.Threads("stale\nroom")[0]
-		if err := fake.DeleteThread("stale\nroom", thread); err != nil {
+		thread := upstream.Threads("stale\nroom")[0]
+		if err := upstream.DeleteThread("stale\nroom", thread); err != nil {
 			t.Fatal(err)
 		}
-		unknown, err := fake.CreateThread("stale\nroom", liveblockstest.ThreadOptions{Comment: liveblockstest.Comment{UserID: "bob", Text: "new"}})
+		unknown, err := upstream.CreateThread("stale\nroom",
+			fake.ThreadOptions{Comment: fake.Comment{UserID: "bob", Text: "new"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want["stale\nroom"] = []string{"content: storage", fmt.Sprintf("surplus: thread %q", thread), fmt.Sprintf("missing: thread %q", unknown)}
+		want["stale\nroom"] = []string{"content: storage", fmt.Sprintf("surplus: thread %q", thread),
+			fmt.Sprintf("missing: thread %q", unknown)}
 
 		check := func(got result, repaired bool) {
 			t.Helper()
@@ -282,23 +306,25 @@ func TestVerifyTellsDriftFromWhatIsPending(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Database(t)
-		s, fake := startOn(t, url, nil)
-		furnish(t, fake, "room")
-		tell(t, s, liveblockstest.RoomCreated, "room")
+		s, upstream := startOn(t, url, nil)
+		furnish(t, upstream, "room")
+		tell(t, s, fake.RoomCreated, "room")
 		awaitIdle(t, s)
-		if err := fake.SetStorage("room", storage(`"edited"`)); err != nil {
+		if err := upstream.SetStorage("room", storage(`"edited"`)); err != nil {
 			t.Fatal(err)
 		}
 		db := e.Connect(t, url)
 		due := func(at any) {
 			t.Helper()
-			n, err := db.Exec(t.Context(), "update mirror_resource_state set due_time = ? where room_id = ? and kind = 2", at, []byte("room"))
+			n, err := db.Exec(t.Context(), "update mirror_resource_state set due_time = ? where room_id = ? and kind = 2", at,
+				[]byte("room"))
 			if err != nil || n != 1 {
 				t.Fatalf("%d rows (%v)", n, err)
 			}
 		}
 		due(time.Now().Add(time.Hour).UTC())
-		if got := verify(t, s, "--repair"); got.code != 0 || got.stdout != "" || !strings.Contains(got.told, "1 resources differ and wait") {
+		if got := verify(t, s, "--repair"); got.code != 0 || got.stdout != "" ||
+			!strings.Contains(got.told, "1 resources differ and wait") {
 			t.Errorf("verify of what is pending = %+v; want exit code 0, and what waits told", got)
 		}
 		due(nil)
@@ -311,26 +337,30 @@ func TestVerifyTellsDriftFromWhatIsPending(t *testing.T) {
 // A key of another project finds every room surplus, and repairs none of them.
 func TestVerifyRepairsNothingByABrokenList(t *testing.T) {
 	t.Parallel()
-	s, fake := start(t, nil)
+	s, upstream := start(t, nil)
 	for _, room := range numbered("room-", 3) {
-		create(t, s, fake, room, liveblockstest.RoomOptions{})
+		create(t, s, upstream, room, fake.RoomOptions{})
 	}
 	awaitIdle(t, s)
-	fake.SetForeign(true)
+	upstream.SetForeign(true)
 	got := verify(t, s, "--repair")
-	if got.code != 3 || strings.Count(got.stdout, "surplus: room of room") != 3 || strings.Count(got.stdout, "not repaired: the list of rooms is empty") != 3 {
+	if got.code != 3 || strings.Count(got.stdout, "surplus: room of room") != 3 ||
+		strings.Count(got.stdout, "not repaired: the list of rooms is empty") != 3 {
 		t.Errorf("verify --repair with the key of another project = %+v; want three rooms told of and none repaired", got)
 	}
-	fake.SetForeign(false)
+	upstream.SetForeign(false)
 	wantVerified(t, s, "with the right key")
 
 	// What cannot be compared is told, and is no success.
-	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointStorage}, liveblockstest.Status(http.StatusForbidden, "UNAUTHORIZED_ROOM_ACCESS").Always())
-	if got := verify(t, s); got.code != 1 || got.stdout != "" || !strings.Contains(got.told, "3 resources could not be compared") {
+	upstream.Script(fake.Match{Endpoint: fake.EndpointStorage},
+		fake.Status(http.StatusForbidden, "UNAUTHORIZED_ROOM_ACCESS").Always())
+	if got := verify(t, s); got.code != 1 || got.stdout != "" ||
+		!strings.Contains(got.told, "3 resources could not be compared") {
 		t.Errorf("verify without access to documents = %+v; want exit code 1 and the reason", got)
 	}
-	fake.ClearScripts()
-	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointListRooms}, liveblockstest.Status(http.StatusNotFound, "ROOM_NOT_FOUND").Always())
+	upstream.ClearScripts()
+	upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms},
+		fake.Status(http.StatusNotFound, "ROOM_NOT_FOUND").Always())
 	if got := verify(t, s); got.code != 1 || got.stdout != "" || strings.Count(got.told, "\n") != 1 {
 		t.Errorf("verify without a list = %+v; want exit code 1 and one line", got)
 	}
@@ -340,8 +370,9 @@ func TestVerifyRepairsNothingByABrokenList(t *testing.T) {
 func TestRemoteCommandsExplainThemselves(t *testing.T) {
 	t.Parallel()
 	needServers(t)
-	fake := harness.NewFake(t)
-	closed := harness.Start(t, harness.Options{DatabaseURL: database(t), UpstreamURL: fake.URL, Env: map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_MIGRATE": ""}})
+	upstream := harness.NewFake(t)
+	closed := harness.Start(t, harness.Options{DatabaseURL: database(t), UpstreamURL: upstream.URL,
+		Env: map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_MIGRATE": ""}})
 	for _, name := range []string{"verify", "backfill"} {
 		for _, c := range []struct {
 			env  map[string]string
@@ -349,14 +380,19 @@ func TestRemoteCommandsExplainThemselves(t *testing.T) {
 			code int
 			want []string
 		}{
-			{env: map[string]string{"MIRROR_SERVER": "127.0.0.1:1"}, code: 1, want: []string{"127.0.0.1:1", "serve", "--server"}},
-			{env: map[string]string{"MIRROR_SERVER": "nowhere"}, code: 2, want: []string{"MIRROR_SERVER", "nowhere", "127.0.0.1:9090"}},
+			{env: map[string]string{"MIRROR_SERVER": "127.0.0.1:1"}, code: 1,
+				want: []string{"127.0.0.1:1", "serve", "--server"}},
+			{env: map[string]string{"MIRROR_SERVER": "nowhere"}, code: 2,
+				want: []string{"MIRROR_SERVER", "nowhere", "127.0.0.1:9090"}},
 			{args: []string{"--server", closed.GRPCAddr}, code: 1, want: []string{"MIRROR_API_TOKEN"}},
-			{env: map[string]string{"MIRROR_API_TOKEN": secretMark + "0123456789"}, args: []string{"--server", closed.GRPCAddr}, code: 1, want: []string{"MIRROR_API_TOKEN"}},
-			{env: map[string]string{"MIRROR_API_TOKEN": token}, args: []string{"--server", closed.GRPCAddr, "--project-id", "other"}, code: 1, want: []string{"project"}},
+			{env: map[string]string{"MIRROR_API_TOKEN": secretMark + "0123456789"}, args: []string{"--server", closed.GRPCAddr},
+				code: 1, want: []string{"MIRROR_API_TOKEN"}},
+			{env: map[string]string{"MIRROR_API_TOKEN": token},
+				args: []string{"--server", closed.GRPCAddr, "--project-id", "other"}, code: 1, want: []string{"project"}},
 		} {
 			got := command(t, c.env, append([]string{name}, c.args...)...)
-			if got.code != c.code || got.stdout != "" || strings.Count(got.told, "\n") != 1 || !strings.HasPrefix(got.told, "liveblocks-mirror: ") || strings.Contains(got.told, secretMark) {
+			if got.code != c.code || got.stdout != "" || strings.Count(got.told, "\n") != 1 ||
+				!strings.HasPrefix(got.told, "liveblocks-mirror: ") || strings.Contains(got.told, secretMark) {
 				t.Errorf("%s %q with %v = %+v; want exit code %d and one line", name, c.args, c.env, got, c.code)
 			}
 			for _, want := range c.want {
@@ -366,11 +402,13 @@ func TestRemoteCommandsExplainThemselves(t *testing.T) {
 			}
 		}
 	}
-	got := command(t, map[string]string{"MIRROR_API_TOKEN": token + ",another-token-0123"}, "backfill", "--watch", "--server", closed.GRPCAddr)
+	got := command(t, map[string]string{"MIRROR_API_TOKEN": token + ",another-token-0123"}, "backfill", "--watch",
+		"--server", closed.GRPCAddr)
 	if got.code != 1 || !strings.Contains(got.told, "no sweep yet") {
 		t.Errorf("backfill --watch before any sweep = %+v; want it said", got)
 	}
-	if got := command(t, map[string]string{"MIRROR_API_TOKEN": token}, "backfill", "--server", closed.GRPCAddr); got.code != 0 || !strings.Contains(got.stdout, "done: 0 rooms listed") {
+	if got := command(t, map[string]string{"MIRROR_API_TOKEN": token}, "backfill", "--server",
+		closed.GRPCAddr); got.code != 0 || !strings.Contains(got.stdout, "done: 0 rooms listed") {
 		t.Errorf("backfill of nothing = %+v; want exit code 0 and what was done", got)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 )
 
 // refusals counts the deliveries of s that are refused from now on, which they
@@ -241,7 +241,7 @@ func TestLedgerCommitCut(t *testing.T) {
 				}
 				s.idle(500 * time.Millisecond) // no look for work of earlier days finds this one by chance
 
-				s.fake.OnEvent(nil) // this one is delivered by hand
+				s.upstream.OnEvent(nil) // this one is delivered by hand
 				d := s.update("room", document(2))
 				tr := s.proxy.set(c.when, statement...)
 				type answer struct {
@@ -265,14 +265,16 @@ func TestLedgerCommitCut(t *testing.T) {
 				switch got := <-first; {
 				case c.dies && got.err == nil:
 					t.Fatalf("answer of the dead = %d; want none", got.code)
-				case !c.dies && (got.err != nil || got.code != http.StatusServiceUnavailable || got.header.Get("Retry-After") == ""):
+				case !c.dies && (got.err != nil || got.code != http.StatusServiceUnavailable ||
+					got.header.Get("Retry-After") == ""):
 					t.Fatalf("answer after the cut = %d, %v, %v; want 503 with Retry-After", got.code, got.header, got.err)
 				}
 				generation := one[int64](s, "select generation from mirror_resource_state where kind = 2")
 
 				code, _, body, err := s.exchange(next, d)
 				var receipt struct{ Duplicate bool }
-				if err != nil || code != http.StatusOK || json.Unmarshal(body, &receipt) != nil || receipt.Duplicate != (c.recorded == 1) {
+				if err != nil || code != http.StatusOK || json.Unmarshal(body, &receipt) != nil ||
+					receipt.Duplicate != (c.recorded == 1) {
 					t.Fatalf("second attempt = %d %s, %v; want 200, and a duplicate: %v", code, body, err, c.recorded == 1)
 				}
 				s.sent[d.ID] = &sent{body: d.Body, acked: true}
@@ -290,7 +292,7 @@ func TestLedgerCommitCut(t *testing.T) {
 // webhook.
 func (s *site) update(room string, lson []byte) harness.Delivery {
 	s.t.Helper()
-	if err := s.fake.SetStorage(room, lson); err != nil {
+	if err := s.upstream.SetStorage(room, lson); err != nil {
 		s.t.Fatalf("SetStorage = %v", err)
 	}
 	return harness.SignEvent(s.t, storageUpdated(room))
@@ -316,7 +318,7 @@ func TestApplyCommitCut(t *testing.T) {
 				s.converge(service)
 				changes := s.changes()
 				tr := s.proxy.set(when, writeDocument, "commit")
-				if err := s.fake.SetStorage("room", document(2)); err != nil {
+				if err := s.upstream.SetStorage("room", document(2)); err != nil {
 					t.Fatalf("SetStorage = %v", err)
 				}
 				tr.await(t)
@@ -367,7 +369,8 @@ func TestPooler(t *testing.T) {
 	}
 	for _, log := range []string{first.Log(), second.Log()} {
 		for line := range strings.Lines(log) {
-			if strings.Contains(line, "SQLSTATE") || strings.Contains(line, "prepared statement") || strings.Contains(line, "level=ERROR") {
+			if strings.Contains(line, "SQLSTATE") || strings.Contains(line, "prepared statement") ||
+				strings.Contains(line, "level=ERROR") {
 				t.Errorf("logged behind the pooler: %s", line)
 			}
 		}

@@ -3,8 +3,8 @@ package crash_test
 import (
 	"testing"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 )
 
 // Invariant 1 on a cluster: a node is killed, and the way to the database leads to
@@ -16,7 +16,8 @@ func TestGaleraNodeKilled(t *testing.T) {
 	s := newSiteAt(t, dbtest.MySQL, "")
 	cluster := mysqltest.Galera(t, mysqltest.Options{})
 	cluster.Node(0).Database(t, "mirror")
-	s.through(newProxy(t, dbtest.MySQL, cluster.Node(0).URL("mirror"), cluster.Node(1).URL("mirror"), cluster.Node(2).URL("mirror")))
+	s.through(newProxy(t, dbtest.MySQL, cluster.Node(0).URL("mirror"), cluster.Node(1).URL("mirror"),
+		cluster.Node(2).URL("mirror")))
 	// The test reads on the node that lives through it all, in step with the others.
 	s.db = dbtest.MySQL.Connect(t, cluster.Node(2).URL("mirror")+"?wsrep_sync_wait=7")
 	s.env["MIRROR_MIGRATE"] = "true"

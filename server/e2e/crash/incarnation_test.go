@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // awaitRoom waits until the mirror has the incarnation that the fake has, or
@@ -21,11 +21,12 @@ func (s *site) awaitRoom(id string) {
 	s.t.Helper()
 	s.senders.Wait()
 	eventually(s.t, func() error {
-		have, err := queryOne[[]byte](s, "select case when delete_time is null then source_json else '' end from mirror_room where room_id = ?", id)
+		have, err := queryOne[[]byte](s,
+			"select case when delete_time is null then source_json else '' end from mirror_room where room_id = ?", id)
 		if err != nil {
 			return err
 		}
-		source, _ := s.fake.RoomSource(id)
+		source, _ := s.upstream.RoomSource(id)
 		return unless(bytes.Equal(have, source), "room = %s; want %s", have, source)
 	})
 }
@@ -39,14 +40,14 @@ func TestEarlierIncarnation(t *testing.T) {
 	first, old, later := document(1), document(2), document(3)
 	remove := func(s *site) {
 		s.t.Helper()
-		if err := s.fake.DeleteRoom(room); err != nil {
+		if err := s.upstream.DeleteRoom(room); err != nil {
 			s.t.Fatalf("DeleteRoom = %v", err)
 		}
 		s.awaitRoom(room)
 	}
 	create := func(s *site) {
 		s.t.Helper()
-		if err := s.fake.RecreateRoom(room, liveblockstest.RoomOptions{Storage: later}); err != nil {
+		if err := s.upstream.RecreateRoom(room, fake.RoomOptions{Storage: later}); err != nil {
 			s.t.Fatalf("RecreateRoom = %v", err)
 		}
 		s.awaitRoom(room)
@@ -82,10 +83,10 @@ func TestEarlierIncarnation(t *testing.T) {
 				s.held = s.hold(room)
 				next := s.hold(room) // nothing newer covers up what the old answer may do
 				// Nor is the Yjs document's result taken for it, which is written in the same way.
-				ydocs := liveblockstest.NewHold()
+				ydocs := fake.NewHold()
 				t.Cleanup(ydocs.Release)
-				s.fake.Script(liveblockstest.Match{Room: room, Endpoint: liveblockstest.EndpointYdoc}, ydocs.Step().Times(4))
-				if err := s.fake.SetStorage(room, old); err != nil {
+				s.upstream.Script(fake.Match{Room: room, Endpoint: fake.EndpointYdoc}, ydocs.Step().Times(4))
+				if err := s.upstream.SetStorage(room, old); err != nil {
 					t.Fatalf("SetStorage = %v", err)
 				}
 				s.awaitHeld(s.held, 1)
@@ -103,7 +104,7 @@ func TestEarlierIncarnation(t *testing.T) {
 						t.Fatalf("document = %s, %v; want none before that of the later incarnation", got, err)
 					}
 				}
-				if _, exists := s.fake.RoomSource(room); exists {
+				if _, exists := s.upstream.RoomSource(room); exists {
 					s.awaitHeld(next, 1)
 					if got, err := read(false); status.Code(err) != codes.NotFound {
 						t.Fatalf("document = %s, %v; want none before that of the later incarnation", got, err)
@@ -114,8 +115,8 @@ func TestEarlierIncarnation(t *testing.T) {
 				}
 				ydocs.Release()
 				s.converge(service)
-				calls := s.fetches(room, liveblockstest.EndpointStorage)
-				if !slices.ContainsFunc(calls, func(c liveblockstest.Call) bool {
+				calls := s.fetches(room, fake.EndpointStorage)
+				if !slices.ContainsFunc(calls, func(c fake.Call) bool {
 					return c.Status == http.StatusOK && c.Begin.Before(s.released) && c.End.After(s.released)
 				}) {
 					t.Fatalf("fetches = %+v; want one that was held and then answered", calls)

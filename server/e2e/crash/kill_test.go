@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // steps are the places at which the service is killed. reach waits until it is
@@ -68,8 +68,8 @@ func TestKilledAtRandom(t *testing.T) {
 		service := s.start()
 		s.populate(service)
 		stop := s.load()
-		s.fake.SetDelay(func(liveblockstest.Call) liveblockstest.Delay {
-			return liveblockstest.Delay{After: rand.N(20 * time.Millisecond)}
+		s.upstream.SetDelay(func(fake.Call) fake.Delay {
+			return fake.Delay{After: rand.N(20 * time.Millisecond)}
 		})
 		for range 4 {
 			s.more(1 + rand.Int64N(80))
@@ -78,7 +78,7 @@ func TestKilledAtRandom(t *testing.T) {
 		}
 		s.more(50)
 		stop()
-		s.fake.SetDelay(nil)
+		s.upstream.SetDelay(nil)
 		s.converge(service)
 	})
 }
@@ -144,10 +144,10 @@ func afterLedger(s *site) func() {
 
 func duringFetch(s *site) func() {
 	s.t.Helper()
-	hold := liveblockstest.NewHold()
+	hold := fake.NewHold()
 	s.t.Cleanup(hold.Release)
-	s.fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointStorage}, hold.Step().Times(3), hold.Step().Late())
-	s.fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom}, hold.Step())
+	s.upstream.Script(fake.Match{Endpoint: fake.EndpointStorage}, hold.Step().Times(3), hold.Step().Late())
+	s.upstream.Script(fake.Match{Endpoint: fake.EndpointRoom}, hold.Step())
 	for range 5 {
 		select {
 		case <-hold.Arrived():
@@ -160,7 +160,7 @@ func duringFetch(s *site) func() {
 	}
 	return func() {
 		hold.Release()
-		s.fake.ClearScripts()
+		s.upstream.ClearScripts()
 	}
 }
 
@@ -169,16 +169,17 @@ func duringFetch(s *site) func() {
 func written(s *site, tr *trap) int {
 	s.t.Helper()
 	n := 0
-	s.each("select content from mirror_document union all select source_json from mirror_room", func(scan func(dest ...any) error) error {
-		var content []byte
-		if err := scan(&content); err != nil {
-			return err
-		}
-		if bytes.Contains(tr.data, content) {
-			n++
-		}
-		return nil
-	})
+	s.each("select content from mirror_document union all select source_json from mirror_room",
+		func(scan func(dest ...any) error) error {
+			var content []byte
+			if err := scan(&content); err != nil {
+				return err
+			}
+			if bytes.Contains(tr.data, content) {
+				n++
+			}
+			return nil
+		})
 	return n
 }
 
@@ -234,7 +235,8 @@ func TestKilledWhileMigrating(t *testing.T) {
 		}
 		_ = cmd.Wait() // it was killed
 		tr.cut()
-		tables := one[int](s, "select count(*) from information_schema.tables where table_name in ('mirror_event', 'mirror_room') and table_schema = "+e.Schema)
+		tables := one[int](s, "select count(*) from information_schema.tables where table_name in ('mirror_event', "+
+			"'mirror_room') and table_schema = "+e.Schema)
 		if tables != s.words.tables {
 			t.Fatalf("an unfinished migration left %d of its tables; want %d", tables, s.words.tables)
 		}

@@ -7,8 +7,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // project is the state of the only project, as GetStatus shows it.
@@ -31,7 +31,7 @@ func TestRateLimited(t *testing.T) {
 		s.populate(service)
 		rate := s.project(service).GetCallsPerSecondLimit()
 
-		s.fake.Script(liveblockstest.Match{Room: "plan"}, liveblockstest.TooMany("3"))
+		s.upstream.Script(fake.Match{Room: "plan"}, fake.TooMany("3"))
 		s.setStorage(1000, "plan")
 		var until time.Time
 		eventually(t, func() error {
@@ -39,9 +39,10 @@ func TestRateLimited(t *testing.T) {
 			until = p.GetThrottledUntilTime().AsTime()
 			return unless(p.GetThrottledUntilTime() != nil, "GetStatus shows no throttling: %v", p)
 		})
-		calls := s.fetches("plan", liveblockstest.EndpointStorage)
+		calls := s.fetches("plan", fake.EndpointStorage)
 		refused := calls[len(calls)-1]
-		if refused.Status != http.StatusTooManyRequests || until.Before(refused.Begin.Add(wait)) || until.After(time.Now().Add(wait)) {
+		if refused.Status != http.StatusTooManyRequests || until.Before(refused.Begin.Add(wait)) ||
+			until.After(time.Now().Add(wait)) {
 			t.Fatalf("throttled until %v after %+v; want %s later", until, refused, wait)
 		}
 		if now := s.project(service).GetCallsPerSecondLimit(); now > rate/2 {
@@ -54,7 +55,7 @@ func TestRateLimited(t *testing.T) {
 			t.Errorf("attempts = %d; want none burned by 429", n)
 		}
 		s.converge(service)
-		for _, c := range s.fake.Log() {
+		for _, c := range s.upstream.Log() {
 			if c.Begin.After(refused.End) && c.Begin.Before(refused.Begin.Add(wait)) {
 				t.Errorf("call %+v in the time that Liveblocks asked for", c)
 			}
@@ -73,11 +74,12 @@ func TestKeyRefused(t *testing.T) {
 		}{
 			{
 				"401", func(s *site) {
-					s.fake.Script(liveblockstest.Match{}, liveblockstest.Status(http.StatusUnauthorized, "UNAUTHORIZED").Always())
-				}, func(s *site) { s.fake.ClearScripts() },
+					s.upstream.Script(fake.Match{}, fake.Status(http.StatusUnauthorized, "UNAUTHORIZED").Always())
+				}, func(s *site) { s.upstream.ClearScripts() },
 			},
 			{
-				"key revoked", func(s *site) { s.fake.SetSecret("sk_another") }, func(s *site) { s.fake.SetSecret(harness.SecretKey) },
+				"key revoked", func(s *site) { s.upstream.SetSecret("sk_another") },
+				func(s *site) { s.upstream.SetSecret(harness.SecretKey) },
 			},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -90,15 +92,15 @@ func TestKeyRefused(t *testing.T) {
 				s.setStorage(1000, "plan")
 				paused := s.awaitPause(service)
 				s.senders.Wait()
-				fetched := s.fake.Calls("", liveblockstest.EndpointStorage)
-				probed := s.fake.Calls("", liveblockstest.EndpointListRooms)
+				fetched := s.upstream.Calls("", fake.EndpointStorage)
+				probed := s.upstream.Calls("", fake.EndpointListRooms)
 				s.setStorage(2000, "Plan", "plan ", "room-08", "room-09")
 				s.senders.Wait() // they are accepted
 				eventually(t, func() error {
-					n := s.fake.Calls("", liveblockstest.EndpointListRooms) - probed
+					n := s.upstream.Calls("", fake.EndpointListRooms) - probed
 					return unless(n >= 2, "%d probes", n)
 				})
-				if n := s.fake.Calls("", liveblockstest.EndpointStorage); n != fetched {
+				if n := s.upstream.Calls("", fake.EndpointStorage); n != fetched {
 					t.Errorf("%d fetches while the key is refused; want none", n-fetched)
 				}
 				if n := s.project(service).GetPendingTasks(); n == 0 {
@@ -113,7 +115,8 @@ func TestKeyRefused(t *testing.T) {
 				c.refuse(s)
 				s.setStorage(3000, "plan")
 				if again := s.awaitPause(service); !again.GetPauseTime().AsTime().After(paused.GetPauseTime().AsTime()) {
-					t.Errorf("second pause since %v; want it after the first, since %v", again.GetPauseTime().AsTime(), paused.GetPauseTime().AsTime())
+					t.Errorf("second pause since %v; want it after the first, since %v", again.GetPauseTime().AsTime(),
+						paused.GetPauseTime().AsTime())
 				}
 				s.kill(service)
 				c.accept(s)

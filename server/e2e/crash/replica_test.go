@@ -10,37 +10,37 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
-func storageUpdated(room string) liveblockstest.Event {
-	return liveblockstest.Event{Type: liveblockstest.StorageUpdated, RoomID: room, Time: time.Now()}
+func storageUpdated(room string) fake.Event {
+	return fake.Event{Type: fake.StorageUpdated, RoomID: room, Time: time.Now()}
 }
 
 // setStorage changes documents; their events are on their way afterwards.
 func (s *site) setStorage(n int, rooms ...string) {
 	s.t.Helper()
 	for i, room := range rooms {
-		if err := s.fake.SetStorage(room, document(n+i)); err != nil {
+		if err := s.upstream.SetStorage(room, document(n+i)); err != nil {
 			s.t.Fatalf("SetStorage = %v", err)
 		}
 	}
 }
 
 // hold keeps the next fetches of the rooms' documents from being answered, with
-// what they read on arrival.
-func (s *site) hold(rooms ...string) *liveblockstest.Hold {
-	h := liveblockstest.NewHold()
+// what they read on delivery.
+func (s *site) hold(rooms ...string) *fake.Hold {
+	h := fake.NewHold()
 	s.t.Cleanup(h.Release)
 	for _, room := range rooms {
-		s.fake.Script(liveblockstest.Match{Room: room, Endpoint: liveblockstest.EndpointStorage}, h.Step())
+		s.upstream.Script(fake.Match{Room: room, Endpoint: fake.EndpointStorage}, h.Step())
 	}
 	return h
 }
 
 // awaitHeld waits until n calls are held.
-func (s *site) awaitHeld(h *liveblockstest.Hold, n int) {
+func (s *site) awaitHeld(h *fake.Hold, n int) {
 	s.t.Helper()
 	for i := range n {
 		select {
@@ -52,9 +52,10 @@ func (s *site) awaitHeld(h *liveblockstest.Hold, n int) {
 }
 
 // fetches are the fake's calls for a resource, in order.
-func (s *site) fetches(room string, endpoint liveblockstest.Endpoint) []liveblockstest.Call {
-	calls := slices.DeleteFunc(s.fake.Log(), func(c liveblockstest.Call) bool { return c.Room != room || c.Endpoint != endpoint })
-	slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return a.Begin.Compare(b.Begin) })
+func (s *site) fetches(room string, endpoint fake.Endpoint) []fake.Call {
+	calls := slices.DeleteFunc(s.upstream.Log(),
+		func(c fake.Call) bool { return c.Room != room || c.Endpoint != endpoint })
+	slices.SortFunc(calls, func(a, b fake.Call) int { return a.Begin.Compare(b.Begin) })
 	return calls
 }
 
@@ -62,7 +63,8 @@ func (s *site) fetches(room string, endpoint liveblockstest.Endpoint) []livebloc
 func (s *site) leases() map[string]time.Time {
 	s.t.Helper()
 	ends := make(map[string]time.Time)
-	s.each("select room_id, lease_until from mirror_resource_state where kind = 2 and due_time is not null and lease_until is not null",
+	s.each("select room_id, lease_until from mirror_resource_state where kind = 2 and due_time is not null and "+
+		"lease_until is not null",
 		func(scan func(dest ...any) error) error {
 			var room string
 			var end time.Time
@@ -95,13 +97,13 @@ func TestReplicasShareWork(t *testing.T) {
 		s.env["MIRROR_LEASE_TTL"] = "20s" // however slow the machine
 		a, b := s.start(), s.start()
 		s.populate(a)
-		s.fake.SetDelay(func(liveblockstest.Call) liveblockstest.Delay {
-			return liveblockstest.Delay{Before: rand.N(10 * time.Millisecond), After: rand.N(20 * time.Millisecond)}
+		s.upstream.SetDelay(func(fake.Call) fake.Delay {
+			return fake.Delay{Before: rand.N(10 * time.Millisecond), After: rand.N(20 * time.Millisecond)}
 		})
 		stop := s.load()
 		s.more(300)
 		stop()
-		s.fake.SetDelay(nil)
+		s.upstream.SetDelay(nil)
 		s.converge(b)
 		for _, service := range []interface{ Log() string }{a, b} {
 			if strings.Contains(service.Log(), "lease lost") {
@@ -111,11 +113,11 @@ func TestReplicasShareWork(t *testing.T) {
 
 		type resource struct {
 			room     string
-			endpoint liveblockstest.Endpoint
+			endpoint fake.Endpoint
 		}
-		calls := s.fake.Log()
-		slices.SortFunc(calls, func(a, b liveblockstest.Call) int { return cmp.Or(a.Begin.Compare(b.Begin), a.End.Compare(b.End)) })
-		latest := make(map[resource]liveblockstest.Call)
+		calls := s.upstream.Log()
+		slices.SortFunc(calls, func(a, b fake.Call) int { return cmp.Or(a.Begin.Compare(b.Begin), a.End.Compare(b.End)) })
+		latest := make(map[resource]fake.Call)
 		for _, c := range calls {
 			r := resource{c.Room, c.Endpoint}
 			if before, ok := latest[r]; ok && c.Begin.Before(before.End) {
@@ -139,7 +141,7 @@ func TestReplicaTakesOver(t *testing.T) {
 		rooms := []string{"plan", "Plan", "plan ", "a/b?c#d%e", "room-08", "room-09", "room-10", "room-11"}
 		before := make(map[string]int)
 		for _, room := range rooms {
-			before[room] = s.fake.Calls(room, liveblockstest.EndpointStorage)
+			before[room] = s.upstream.Calls(room, fake.EndpointStorage)
 		}
 
 		s.aim(a)
@@ -166,10 +168,11 @@ func TestReplicaTakesOver(t *testing.T) {
 			for _, end := range s.leases() {
 				renewed = renewed && end.After(over)
 			}
-			return unless(tried >= len(rooms) && looked >= 2 && renewed, "%d claims, %d looks, leases renewed: %v", tried, looked, renewed)
+			return unless(tried >= len(rooms) && looked >= 2 && renewed, "%d claims, %d looks, leases renewed: %v", tried,
+				looked, renewed)
 		})
 		for _, room := range rooms {
-			if n := s.fake.Calls(room, liveblockstest.EndpointStorage); n != before[room]+1 {
+			if n := s.upstream.Calls(room, fake.EndpointStorage); n != before[room]+1 {
 				t.Errorf("room %q was fetched %d times under one lease; want once", room, n-before[room])
 			}
 		}
@@ -178,7 +181,7 @@ func TestReplicaTakesOver(t *testing.T) {
 		ends := s.leases() // by now nobody renews them
 		s.converge(b)
 		for _, room := range rooms {
-			for _, c := range s.fetches(room, liveblockstest.EndpointStorage)[before[room]+1:] {
+			for _, c := range s.fetches(room, fake.EndpointStorage)[before[room]+1:] {
 				if c.Begin.Before(ends[room]) {
 					t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, c.Begin, ends[room])
 				}
@@ -234,7 +237,7 @@ func TestIdleReplicaTakesOver(t *testing.T) {
 				}
 				s.converge(b)
 				for _, room := range rooms {
-					calls := s.fetches(room, liveblockstest.EndpointStorage)
+					calls := s.fetches(room, fake.EndpointStorage)
 					if at := calls[len(calls)-1].Begin; at.Before(ends[room]) {
 						t.Errorf("room %q was fetched at %v; want that after the lease, at %v", room, at, ends[room])
 					}
@@ -275,7 +278,8 @@ func TestReplicaOfAnotherTime(t *testing.T) {
 		s.setStorage(1000, "plan")
 		s.awaitHeld(hold, 1)
 		s.senders.Wait()
-		const end = "update mirror_resource_state set lease_until = ? where room_id = 'plan' and kind = 2 and lease_token is not null"
+		const end = "update mirror_resource_state set lease_until = ? where room_id = 'plan' and kind = 2 and " +
+			"lease_token is not null"
 		if n, err := s.db.Exec(t.Context(), end, time.Now()); err != nil || n != 1 {
 			t.Fatalf("end the lease = %d, %v; want one row", n, err)
 		}
@@ -324,7 +328,8 @@ func TestReplicaComesBack(t *testing.T) {
 			t.Fatalf("SIGCONT = %v", err)
 		}
 		eventually(t, func() error {
-			return unless(strings.Contains(a.Log(), "lease lost"), "the replica that came back has not noticed that it lost its lease")
+			return unless(strings.Contains(a.Log(), "lease lost"),
+				"the replica that came back has not noticed that it lost its lease")
 		})
 		s.converge(b)
 	})

@@ -23,25 +23,25 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // site is one mirror under test: a fake Liveblocks, a database, and a sender
 // that delivers every event of the fake as Svix does, under one id until it is
 // accepted.
 type site struct {
-	t     *testing.T
-	fake  *harness.Fake
-	words words
-	db    *dbtest.DB // straight to the database
-	url   string     // what the service is given
-	proxy *proxy     // in front of the database
-	env   map[string]string
-	as    *syscall.Credential // account of the service; nil means ours
-	http  *http.Client
+	t        *testing.T
+	upstream *harness.Fake
+	words    words
+	db       *dbtest.DB // straight to the database
+	url      string     // what the service is given
+	proxy    *proxy     // in front of the database
+	env      map[string]string
+	as       *syscall.Credential // account of the service; nil means ours
+	http     *http.Client
 
-	held     *liveblockstest.Hold // what a test holds back across its steps
+	held     *fake.Hold // what a test holds back across its steps
 	released time.Time
 
 	targets  atomic.Pointer[[]*harness.Service] // where deliveries go
@@ -82,7 +82,7 @@ func newSiteAt(t *testing.T, e *dbtest.Engine, direct string) *site {
 	t.Helper()
 	e.Need(t)
 	s := &site{
-		t: t, fake: harness.NewFake(t), words: wordsOf[e],
+		t: t, upstream: harness.NewFake(t), words: wordsOf[e],
 		env:   map[string]string{"MIRROR_MIGRATE": "false", "MIRROR_LEASE_TTL": "1s"},
 		http:  &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senderSlots}},
 		slots: make(chan struct{}, senderSlots), sent: make(map[string]*sent),
@@ -92,7 +92,7 @@ func newSiteAt(t *testing.T, e *dbtest.Engine, direct string) *site {
 		s.db = e.Connect(t, direct)
 		s.through(newProxy(t, e, direct))
 	}
-	s.fake.OnEvent(func(ev liveblockstest.Event) {
+	s.upstream.OnEvent(func(ev fake.Event) {
 		d := harness.SignEvent(t, ev)
 		select {
 		case s.slots <- struct{}{}:
@@ -123,7 +123,8 @@ func (s *site) start(extra ...string) *harness.Service {
 		k, v, _ := strings.Cut(pair, "=")
 		env[k] = v
 	}
-	service := harness.Start(s.t, harness.Options{DatabaseURL: s.url, UpstreamURL: s.fake.URL, Env: env, Credential: s.as})
+	service := harness.Start(s.t, harness.Options{DatabaseURL: s.url, UpstreamURL: s.upstream.URL, Env: env,
+		Credential: s.as})
 	s.aim(append(slices.Clone(*s.targets.Load()), service)...)
 	return service
 }
@@ -183,7 +184,8 @@ func (s *site) post(to *harness.Service, d harness.Delivery) (int, http.Header, 
 }
 
 func (s *site) exchange(to *harness.Service, d harness.Delivery) (int, http.Header, []byte, error) {
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, to.URL("/api/liveblocks-webhook"), bytes.NewReader(d.Body))
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, to.URL("/api/liveblocks-webhook"),
+		bytes.NewReader(d.Body))
 	if err != nil {
 		return 0, nil, nil, err
 	}
@@ -240,7 +242,7 @@ func (s *site) create(id string, lson []byte) {
 	s.mu.Lock()
 	s.rooms = append(s.rooms, id)
 	s.mu.Unlock()
-	if err := s.fake.CreateRoom(id, liveblockstest.RoomOptions{Storage: lson, Ydoc: ydoc(string(lson))}); err != nil {
+	if err := s.upstream.CreateRoom(id, fake.RoomOptions{Storage: lson, Ydoc: ydoc(string(lson))}); err != nil {
 		s.t.Fatalf("CreateRoom = %v", err)
 	}
 }
@@ -253,7 +255,8 @@ func document(n int) []byte {
 	if n%5 == 0 {
 		text = `\u0000 \ud800`
 	}
-	return fmt.Appendf(nil, `{"liveblocksType":"LiveObject","data":{"n":%d,"big":9007199254740993,"text":"%s","pad":"%s"}}`,
+	return fmt.Appendf(nil,
+		`{"liveblocksType":"LiveObject","data":{"n":%d,"big":9007199254740993,"text":"%s","pad":"%s"}}`,
 		n, text, strings.Repeat("x", n*37%1500))
 }
 
@@ -300,21 +303,21 @@ func (s *site) load() (stop func()) {
 func (s *site) change(ctx context.Context, rng *rand.Rand, ids []string) {
 	for pause(ctx, 10*time.Millisecond) {
 		id := ids[rng.IntN(len(ids))]
-		_, exists := s.fake.RoomSource(id)
+		_, exists := s.upstream.RoomSource(id)
 		lson := document(rng.IntN(1 << 20))
-		opts := liveblockstest.RoomOptions{Storage: lson, Ydoc: ydoc(string(lson))}
+		opts := fake.RoomOptions{Storage: lson, Ydoc: ydoc(string(lson))}
 		var err error
 		switch p := rng.IntN(100); {
 		case !exists:
-			err = s.fake.CreateRoom(id, opts)
+			err = s.upstream.CreateRoom(id, opts)
 		case p < 6:
-			err = s.fake.DeleteRoom(id)
+			err = s.upstream.DeleteRoom(id)
 		case p < 10:
-			err = s.fake.RecreateRoom(id, opts)
+			err = s.upstream.RecreateRoom(id, opts)
 		case p < 30:
-			err = s.fake.SetYdoc(id, "", opts.Ydoc)
+			err = s.upstream.SetYdoc(id, "", opts.Ydoc)
 		default:
-			err = s.fake.SetStorage(id, lson)
+			err = s.upstream.SetStorage(id, lson)
 		}
 		if err != nil {
 			s.t.Errorf("change room %q = %v", id, err)
@@ -362,14 +365,15 @@ func (s *site) quiet() {
 		}
 		return unless(n == 0, "%d tasks are pending", n)
 	})
-	s.each("select room_id, last_error from mirror_resource_state where fail_time is not null", func(scan func(dest ...any) error) error {
-		var room, why string
-		if err := scan(&room, &why); err != nil {
-			return err
-		}
-		s.t.Errorf("a task of room %q failed: %s", room, why)
-		return nil
-	})
+	s.each("select room_id, last_error from mirror_resource_state where fail_time is not null",
+		func(scan func(dest ...any) error) error {
+			var room, why string
+			if err := scan(&room, &why); err != nil {
+				return err
+			}
+			s.t.Errorf("a task of room %q failed: %s", room, why)
+			return nil
+		})
 }
 
 // idle waits until the services have sent no statement for as long as d.
@@ -380,7 +384,8 @@ func (s *site) idle(d time.Duration) {
 		if now := s.proxy.total(); now != n {
 			n, since = now, time.Now()
 		}
-		return unless(time.Since(since) >= d, "the services have sent %d statements, the last one %s ago", n, time.Since(since))
+		return unless(time.Since(since) >= d, "the services have sent %d statements, the last one %s ago", n,
+			time.Since(since))
 	})
 }
 
@@ -409,7 +414,8 @@ func (s *site) wantEvents() {
 	})
 	for id, d := range sent {
 		if !d.acked || have[id] != 1 {
-			s.t.Errorf("event %s, accepted: %v, is in the ledger %d times; want it accepted and there once", id, d.acked, have[id])
+			s.t.Errorf("event %s, accepted: %v, is in the ledger %d times; want it accepted and there once", id, d.acked,
+				have[id])
 		}
 	}
 }
@@ -418,16 +424,19 @@ func (s *site) wantEvents() {
 func (s *site) wantRoom(client mirrorv1.MirrorServiceClient, id string) {
 	s.t.Helper()
 	ctx := s.t.Context()
-	source, exists := s.fake.RoomSource(id)
-	lson, _ := s.fake.Storage(id)
-	update, _ := s.fake.Ydoc(id, "")
+	source, exists := s.upstream.RoomSource(id)
+	lson, _ := s.upstream.Storage(id)
+	update, _ := s.upstream.Ydoc(id, "")
 	room, err := client.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: id})
 	doc, docErr := client.GetStorageDocument(ctx, &mirrorv1.GetStorageDocumentRequest{
-		RoomId: id, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON, View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
+		RoomId: id, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+		View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
 	})
-	yjs, yjsErr := client.GetYjsDocument(ctx, &mirrorv1.GetYjsDocumentRequest{RoomId: id, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY})
+	yjs, yjsErr := client.GetYjsDocument(ctx,
+		&mirrorv1.GetYjsDocumentRequest{RoomId: id, Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY})
 	if !exists {
-		if status.Code(err) != codes.NotFound || status.Code(docErr) != codes.NotFound || status.Code(yjsErr) != codes.NotFound {
+		if status.Code(err) != codes.NotFound || status.Code(docErr) != codes.NotFound ||
+			status.Code(yjsErr) != codes.NotFound {
 			s.t.Errorf("deleted room %q and its documents = %v, %v, %v; want NOT_FOUND", id, err, docErr, yjsErr)
 		}
 		stone, err := client.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: id, ShowDeleted: true})
@@ -447,7 +456,8 @@ func (s *site) wantRoom(client mirrorv1.MirrorServiceClient, id string) {
 		s.t.Errorf("document of room %q = %s, stale %v; want %s", id, got.GetContent(), got.GetFreshness().GetStale(), lson)
 	}
 	if got := yjs.GetDocument(); !bytes.Equal(got.GetContent(), update) || got.GetFreshness().GetStale() {
-		s.t.Errorf("Yjs document of room %q = %q, stale %v; want %q", id, got.GetContent(), got.GetFreshness().GetStale(), update)
+		s.t.Errorf("Yjs document of room %q = %q, stale %v; want %q", id, got.GetContent(), got.GetFreshness().GetStale(),
+			update)
 	}
 }
 

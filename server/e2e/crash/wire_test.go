@@ -15,7 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 )
 
 // wire reads the messages of one connection in the protocol of an engine.
@@ -94,7 +94,8 @@ const (
 
 // is reports whether a statement is one of those that a test means.
 func is(name, meant string) bool {
-	return slices.ContainsFunc(strings.Split(meant, "|"), func(m string) bool { return name == m || strings.HasPrefix(name, m+" ") })
+	return slices.ContainsFunc(strings.Split(meant, "|"),
+		func(m string) bool { return name == m || strings.HasPrefix(name, m+" ") })
 }
 
 // queryName is what sqlc writes before a query.
@@ -128,7 +129,8 @@ func postgresWay(t testing.TB, direct, address string) (dial func() (net.Conn, e
 	if err != nil {
 		t.Fatalf("ParseConfig = %v", err)
 	}
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(to.User, to.Password), Host: address, Path: "/" + to.Database, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(to.User, to.Password), Host: address, Path: "/" + to.Database,
+		RawQuery: "sslmode=disable"}
 	network, server := pgconn.NetworkAddress(to.Host, to.Port)
 	return func() (net.Conn, error) { return net.Dial(network, server) }, u.String()
 }

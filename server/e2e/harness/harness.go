@@ -27,9 +27,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/app"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
 )
 
 const (
@@ -53,7 +53,8 @@ var build = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "liveblocks-mirror")
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/liveblocks-mirror/liveblocks-mirror/server/cmd/liveblocks-mirror").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", bin,
+		"github.com/liveblocks-mirror/liveblocks-mirror/server/cmd/liveblocks-mirror").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w: %s", err, out)
 	}
@@ -94,14 +95,14 @@ func Binary(t testing.TB) string {
 
 // Fake is a fake Liveblocks behind a real listener.
 type Fake struct {
-	*liveblockstest.Server
+	*fake.Server
 	URL string
 }
 
 // NewFake starts a fake that ends with the test.
 func NewFake(t testing.TB) *Fake {
 	t.Helper()
-	f := &Fake{Server: liveblockstest.New(SecretKey)}
+	f := &Fake{Server: fake.New(SecretKey)}
 	s := httptest.NewServer(f.Server)
 	t.Cleanup(s.Close)
 	f.URL = s.URL
@@ -324,9 +325,9 @@ func SignAs(t testing.TB, id string, at time.Time, body []byte) Delivery {
 }
 
 // SignEvent signs the webhook of an event of the fake.
-func SignEvent(t testing.TB, ev liveblockstest.Event) Delivery {
+func SignEvent(t testing.TB, ev fake.Event) Delivery {
 	t.Helper()
-	return Sign(t, liveblockstest.Payload(ev, LiveblocksProject))
+	return Sign(t, fake.Payload(ev, LiveblocksProject))
 }
 
 var client = &http.Client{

@@ -1,6 +1,6 @@
 // Package liveblocks is the client of the Liveblocks REST API: typed calls that
 // return the answer's exact bytes, every failure classified as a [fault.Error],
-// and a [Gate] that says when calls may be made at all.
+// and a [Limiter] that says when calls may be made at all.
 package liveblocks
 
 import (
@@ -142,12 +142,12 @@ func newTransport(idle int) *http.Transport {
 // Client calls the Liveblocks REST API. It is safe for concurrent use.
 //
 // Its methods return a [*fault.Error], or the context's error if the caller's
-// context ended. They do not wait for the [Gate], which is what [Client.Wait]
-// is for, but while the gate is closed they fail at once without a call.
+// context ended. They do not wait for the [Limiter], which is what [Client.Wait]
+// is for, but while the limiter is closed they fail at once without a call.
 type Client struct {
-	cfg  Config
-	http *http.Client
-	gate *Gate
+	cfg     Config
+	http    *http.Client
+	limiter *Limiter
 }
 
 // New returns a client. It makes no call.
@@ -164,7 +164,7 @@ func New(cfg Config) (*Client, error) {
 			// carry the key to wherever it points.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		gate: newGate(cfg.RatePerSecond, cfg.Logger),
+		limiter: newLimiter(cfg.RatePerSecond, cfg.Logger),
 	}, nil
 }
 
@@ -211,7 +211,8 @@ func (c *Client) Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched,
 func (c *Client) Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error) {
 	if !mirror.ValidID(thread, mirror.MaxResourceID) {
 		// An empty id would ask for the list of threads.
-		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid, "the thread id is not one Liveblocks can have")
+		return mirror.Fetched{},
+			fault.New(fault.Invalid, fault.ReasonIDInvalid, "the thread id is not one Liveblocks can have")
 	}
 	return c.getOfRoom(ctx, "get thread", id, "/threads/"+segment(thread), func(_ string, body []byte) error {
 		fields, err := object(body)
@@ -260,7 +261,7 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 		path += "&startingAfter=" + url.QueryEscape(cursor)
 	}
 	if v := c.held(op); v.err != nil {
-		c.gate.note(ctx, v)
+		c.limiter.note(ctx, v)
 		return mirror.RoomPage{}, v.err
 	}
 	var page mirror.RoomPage
@@ -272,7 +273,7 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 	if v.outcome == OutcomeForbidden {
 		v = c.keyRefused(op, v.status, v.code) // as in Ping
 	}
-	c.gate.note(ctx, v)
+	c.limiter.note(ctx, v)
 	if v.err != nil {
 		return mirror.RoomPage{}, v.err
 	}
@@ -283,7 +284,7 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 }
 
 // Ping asks for something that only a valid key is given. It is sent even while
-// the gate is closed.
+// the limiter is closed.
 func (c *Client) Ping(ctx context.Context) error {
 	_, v := c.send(ctx, "ping", "/v2/rooms?limit=1", checkJSON)
 	if v.outcome == OutcomeForbidden {
@@ -291,7 +292,7 @@ func (c *Client) Ping(ctx context.Context) error {
 		// refusing the project, whatever the answer looks like.
 		v = c.keyRefused("ping", v.status, v.code)
 	}
-	c.gate.note(ctx, v)
+	c.limiter.note(ctx, v)
 	return v.err
 }
 
@@ -307,10 +308,10 @@ func (c *Client) getOfRoom(
 	return c.get(ctx, op, "/v2/rooms/"+segment(string(id))+rest, check)
 }
 
-// get makes one call, if the gate is open.
+// get makes one call, if the limiter is open.
 func (c *Client) get(ctx context.Context, op, path string, check checkFunc) (mirror.Fetched, error) {
 	if v := c.held(op); v.err != nil {
-		c.gate.note(ctx, v)
+		c.limiter.note(ctx, v)
 		return mirror.Fetched{}, v.err
 	}
 	got, v := c.send(ctx, op, path, check)
@@ -319,7 +320,7 @@ func (c *Client) get(ctx context.Context, op, path string, check checkFunc) (mir
 		// used up its attempts.
 		v = c.keyRefused(op, v.status, v.code)
 	}
-	c.gate.note(ctx, v)
+	c.limiter.note(ctx, v)
 	return got, v.err
 }
 
@@ -459,7 +460,8 @@ func text(raw json.RawMessage) (s string) {
 	honest := 0
 	for i := 0; i < len(raw); i++ {
 		switch rest := raw[i:]; {
-		case bytes.HasPrefix(rest, []byte(`\u`)) && bytes.EqualFold(rest[2:6], []byte("fffd")), bytes.HasPrefix(rest, []byte("\uFFFD")):
+		case bytes.HasPrefix(rest, []byte(`\u`)) && bytes.EqualFold(rest[2:6], []byte("fffd")),
+			bytes.HasPrefix(rest, []byte("\uFFFD")):
 			honest++
 		case rest[0] == '\\':
 			i++

@@ -24,7 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/liveblockstest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -54,16 +54,16 @@ func newClient(t *testing.T, base string, edits ...func(*Config)) *Client {
 }
 
 // newFake returns a fake that holds one room, "r", and a client of it.
-func newFake(t *testing.T, edits ...func(*Config)) (*liveblockstest.Server, *Client) {
+func newFake(t *testing.T, edits ...func(*Config)) (*fake.Server, *Client) {
 	t.Helper()
-	fake := liveblockstest.New(testKey)
-	createRoom(t, fake, "r", liveblockstest.RoomOptions{})
-	return fake, newClient(t, serve(t, fake).URL, edits...)
+	upstream := fake.New(testKey)
+	createRoom(t, upstream, "r", fake.RoomOptions{})
+	return upstream, newClient(t, serve(t, upstream).URL, edits...)
 }
 
-func createRoom(t *testing.T, fake *liveblockstest.Server, id string, opts liveblockstest.RoomOptions) {
+func createRoom(t *testing.T, upstream *fake.Server, id string, opts fake.RoomOptions) {
 	t.Helper()
-	if err := fake.CreateRoom(id, opts); err != nil {
+	if err := upstream.CreateRoom(id, opts); err != nil {
 		t.Fatalf("CreateRoom(%q) = %v; want nil", id, err)
 	}
 }
@@ -87,14 +87,14 @@ func asFault(t *testing.T, err error, kind fault.Kind, reason fault.Reason) *fau
 func TestRoom(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
-	fake, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
+	upstream, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
 	// As the dev server answers, with what no re-encoding would keep.
 	source := []byte(`{"type":"room",  "id":"mirror:storage","organizationId":"acme",` +
 		`"createdAt":"2026-11-22T03:34:17.545Z","lastConnectionAt":"2026-11-22T05:34:17.5+02:00",` +
 		`"metadata":{"name":"\ud83d \u0000","tags":["alpha","beta"]},"defaultAccesses":["room:write"],` +
 		`"groupsAccesses":{},"usersAccesses":{"bob":["room:read"]},"later":9007199254740993}`)
-	createRoom(t, fake, "mirror:storage", liveblockstest.RoomOptions{})
-	if err := fake.SetRoomSource("mirror:storage", source); err != nil {
+	createRoom(t, upstream, "mirror:storage", fake.RoomOptions{})
+	if err := upstream.SetRoomSource("mirror:storage", source); err != nil {
 		t.Fatalf("SetRoomSource = %v; want nil", err)
 	}
 
@@ -130,8 +130,8 @@ func TestRoomIsReadLeniently(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fake, c := newFake(t)
-			fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "text/plain", []byte(test.source)))
+			upstream, c := newFake(t)
+			upstream.Script(fake.Match{}, fake.Answer(200, "text/plain", []byte(test.source)))
 			got, err := c.Room(t.Context(), "r")
 			if err != nil {
 				t.Fatalf("Room = %v; want nil", err)
@@ -148,8 +148,8 @@ func TestRoomIsReadLeniently(t *testing.T) {
 func TestRoomOfAnotherID(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{`{"id":"R"}`, `{"id":"r "}`, `{}`, `[]`, `null`, `{"data":[]}`} {
-		fake, c := newFake(t)
-		fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(source)))
+		upstream, c := newFake(t)
+		upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(source)))
 		_, err := c.Room(t.Context(), "r")
 		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
 	}
@@ -159,22 +159,22 @@ func TestStorageIsExact(t *testing.T) {
 	t.Parallel()
 	nested := strings.Repeat("[", 3*maxStdDepth) + `"\"]"` + strings.Repeat("]", 3*maxStdDepth)
 	for name, doc := range map[string]string{
-		"empty":     liveblockstest.EmptyStorage,
+		"empty":     fake.EmptyStorage,
 		"odd":       `{"liveblocksType":"LiveObject","data":{"":"\u0000 \ud83d","n":9007199254740993,"z":-0,"a":1e400, "a":2}}`,
 		"raw bytes": "{\"data\":\"\xff\xfe\u2028\"}",
 		"nested":    nested,
 		"large":     `{"data":"` + strings.Repeat("0123456789abcdef", 1<<18) + `"}`,
 	} {
-		for how, step := range map[string]liveblockstest.Step{
-			"plain": liveblockstest.Usual(), "chunked": liveblockstest.Usual().Chunked(), "gzip": liveblockstest.Usual().Gzip(),
+		for how, step := range map[string]fake.Step{
+			"plain": fake.Usual(), "chunked": fake.Usual().Chunked(), "gzip": fake.Usual().Gzip(),
 		} {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				t.Parallel()
-				fake, c := newFake(t)
-				if err := fake.SetStorage("r", []byte(doc)); err != nil {
+				upstream, c := newFake(t)
+				if err := upstream.SetStorage("r", []byte(doc)); err != nil {
 					t.Fatalf("SetStorage = %v; want nil", err)
 				}
-				fake.Script(liveblockstest.Match{}, step)
+				upstream.Script(fake.Match{}, step)
 				before := time.Now()
 				got, err := c.Storage(t.Context(), "r")
 				if err != nil {
@@ -183,7 +183,7 @@ func TestStorageIsExact(t *testing.T) {
 				if string(got.Body) != doc {
 					t.Fatalf("Storage = %d bytes; want the %d bytes as served", len(got.Body), len(doc))
 				}
-				if call := fake.Log()[0]; got.FetchTime.Before(before) || got.FetchTime.After(call.Begin) {
+				if call := upstream.Log()[0]; got.FetchTime.Before(before) || got.FetchTime.After(call.Begin) {
 					t.Fatalf("FetchTime = %v; want between %v and %v", got.FetchTime, before, call.Begin)
 				}
 			})
@@ -193,14 +193,14 @@ func TestStorageIsExact(t *testing.T) {
 
 func TestYdocIsExact(t *testing.T) {
 	t.Parallel()
-	fake, c := newFake(t)
+	upstream, c := newFake(t)
 	update := "\x01\x01\xff\x00\x80 {}\n"
 	for guid, content := range map[string]string{"": update, "a&b=c#d/é": update + update} {
-		if err := fake.SetYdoc("r", guid, []byte(content)); err != nil {
+		if err := upstream.SetYdoc("r", guid, []byte(content)); err != nil {
 			t.Fatalf("SetYdoc = %v; want nil", err)
 		}
 	}
-	for guid, want := range map[string]string{"": update, "a&b=c#d/é": update + update, "nobody's": liveblockstest.EmptyYdoc} {
+	for guid, want := range map[string]string{"": update, "a&b=c#d/é": update + update, "nobody's": fake.EmptyYdoc} {
 		got, err := c.Ydoc(t.Context(), "r", guid)
 		if err != nil || string(got.Body) != want || got.FetchTime.IsZero() {
 			t.Errorf("Ydoc(%q) = %q, %v; want %q", guid, got.Body, err, want)
@@ -214,15 +214,15 @@ func TestYdocIsExact(t *testing.T) {
 // A page of some proxy is bytes too, and would be stored as the document.
 func TestYdocMustBeDeclared(t *testing.T) {
 	t.Parallel()
-	for name, step := range map[string]liveblockstest.Step{
-		"a page": liveblockstest.Answer(200, "text/html", []byte("<h1>Welcome</h1>")),
-		"JSON":   liveblockstest.Answer(200, "application/json", []byte(`{}`)),
-		"empty":  liveblockstest.Answer(200, "application/octet-stream", nil),
+	for name, step := range map[string]fake.Step{
+		"a page": fake.Answer(200, "text/html", []byte("<h1>Welcome</h1>")),
+		"JSON":   fake.Answer(200, "application/json", []byte(`{}`)),
+		"empty":  fake.Answer(200, "application/octet-stream", nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fake, c := newFake(t)
-			fake.Script(liveblockstest.Match{}, step)
+			upstream, c := newFake(t)
+			upstream.Script(fake.Match{}, step)
 			if got, err := c.Ydoc(t.Context(), "r", ""); !fault.Is(err, fault.ReasonUpstreamAnswerInvalid) {
 				t.Errorf("Ydoc = %q, %v; want the answer refused", got.Body, err)
 			}
@@ -259,34 +259,34 @@ func TestIDsOnTheWire(t *testing.T) {
 		"r/storage?format=plain-lson#": "r%2Fstorage%3Fformat=plain-lson%23",
 	}
 	for _, prefix := range []string{"", "/some%2Fproxy"} {
-		fake := liveblockstest.New(testKey)
+		upstream := fake.New(testKey)
 		for id := range ids {
-			createRoom(t, fake, string(id), liveblockstest.RoomOptions{
+			createRoom(t, upstream, string(id), fake.RoomOptions{
 				Storage: []byte(`{"data":"` + segment(string(id)) + `"}`),
 			})
 		}
-		c := newClient(t, serve(t, stripRaw(prefix, fake)).URL+prefix+"/")
+		c := newClient(t, serve(t, stripRaw(prefix, upstream)).URL+prefix+"/")
 		for id, escaped := range ids {
 			room, err := c.Room(t.Context(), id)
 			if err != nil {
 				t.Fatalf("Room(%q) = %v; want nil", id, err)
 			}
-			if want, _ := fake.RoomSource(string(id)); !bytes.Equal(room.Source, want) {
+			if want, _ := upstream.RoomSource(string(id)); !bytes.Equal(room.Source, want) {
 				t.Fatalf("Room(%q) = %s; want %s", id, room.Source, want)
 			}
 			doc, err := c.Storage(t.Context(), id)
 			if err != nil {
 				t.Fatalf("Storage(%q) = %v; want nil", id, err)
 			}
-			if want, _ := fake.Storage(string(id)); !bytes.Equal(doc.Body, want) {
+			if want, _ := upstream.Storage(string(id)); !bytes.Equal(doc.Body, want) {
 				t.Fatalf("Storage(%q) = %s; want %s", id, doc.Body, want)
 			}
-			log := fake.Log()
+			log := upstream.Log()
 			last := log[len(log)-1]
 			if want := "/v2/rooms/" + escaped + "/storage?format=plain-lson"; last.Path != want || last.Room != string(id) {
 				t.Fatalf("the server saw %s as %q; want %s", last.Path, last.Room, want)
 			}
-			if n := fake.Calls(string(id), ""); n != 2 {
+			if n := upstream.Calls(string(id), ""); n != 2 {
 				t.Fatalf("Calls(%q) = %d; want 2", id, n)
 			}
 		}
@@ -308,14 +308,14 @@ func stripRaw(prefix string, h http.Handler) http.Handler {
 
 func TestIDThatCannotBe(t *testing.T) {
 	t.Parallel()
-	fake, c := newFake(t)
+	upstream, c := newFake(t)
 	for _, id := range []mirror.RoomID{"", "a\x00b", "\xff", mirror.RoomID(strings.Repeat("x", mirror.MaxRoomID+1))} {
 		_, err := c.Room(t.Context(), id)
 		wantFault(t, err, fault.Invalid, fault.ReasonIDInvalid)
 		_, err = c.Storage(t.Context(), id)
 		wantFault(t, err, fault.Invalid, fault.ReasonIDInvalid)
 	}
-	if n := fake.Calls("", ""); n != 0 {
+	if n := upstream.Calls("", ""); n != 0 {
 		t.Fatalf("Calls = %d; want none", n)
 	}
 }
@@ -325,7 +325,7 @@ func TestRefusals(t *testing.T) {
 	page := []byte("<html>ROOM_NOT_FOUND</html>")
 	long := strings.Repeat("A", 65)
 	type refusal struct {
-		step    liveblockstest.Step
+		step    fake.Step
 		kind    fault.Kind
 		reason  fault.Reason
 		code    string
@@ -333,38 +333,38 @@ func TestRefusals(t *testing.T) {
 		min     time.Duration
 		max     time.Duration
 	}
-	notFound := func(step liveblockstest.Step, code string) refusal {
+	notFound := func(step fake.Step, code string) refusal {
 		return refusal{step, fault.NotFound, fault.ReasonUpstreamNotFound, code, OutcomeNotFound, 0, 0}
 	}
 	paused := func(status int, code, shown string) refusal {
 		return refusal{
-			liveblockstest.Status(status, code), fault.Busy, fault.ReasonProjectPaused, shown, OutcomeKeyRefused,
+			fake.Status(status, code), fault.Busy, fault.ReasonProjectPaused, shown, OutcomeKeyRefused,
 			5 * time.Second, 5 * time.Second,
 		}
 	}
 	limited := func(header string, least, most time.Duration) refusal {
 		return refusal{
-			liveblockstest.TooMany(header), fault.Busy, fault.ReasonUpstreamRateLimited, "SCRIPTED_TROUBLE",
+			fake.TooMany(header), fault.Busy, fault.ReasonUpstreamRateLimited, "SCRIPTED_TROUBLE",
 			OutcomeRateLimited, least, most,
 		}
 	}
-	trouble := func(step liveblockstest.Step, code string, wait time.Duration) refusal {
+	trouble := func(step fake.Step, code string, wait time.Duration) refusal {
 		return refusal{step, fault.Unavailable, fault.ReasonUpstreamUnavailable, code, OutcomeServerError, wait, wait}
 	}
-	odd := func(step liveblockstest.Step, code string) refusal {
+	odd := func(step fake.Step, code string) refusal {
 		return refusal{step, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, code, OutcomeInvalid, 0, 0}
 	}
 	for name, want := range map[string]refusal{
-		"room not found":            notFound(liveblockstest.Status(404, "ROOM_NOT_FOUND"), "ROOM_NOT_FOUND"),
-		"resource not found":        notFound(liveblockstest.Status(404, "RESOURCE_NOT_FOUND"), "RESOURCE_NOT_FOUND"),
-		"unknown path":              notFound(liveblockstest.Status(404, "Not Found"), "HTTP_404"),
-		"proxy's 404":               notFound(liveblockstest.Answer(404, "text/html", page), "HTTP_404"),
-		"empty 404":                 notFound(liveblockstest.Answer(404, "", nil), "HTTP_404"),
-		"404 that is half JSON":     notFound(liveblockstest.Answer(404, "", []byte(`{"error":"ROOM_NOT_FOUND"`)), "HTTP_404"),
-		"404 in a list":             notFound(liveblockstest.Answer(404, "", []byte(`[{"error":"ROOM_NOT_FOUND"}]`)), "HTTP_404"),
-		"404 with an odd code":      notFound(liveblockstest.Answer(404, "", []byte(`{"error":{"ROOM_NOT_FOUND":1}}`)), "HTTP_404"),
-		"404 with a long code":      notFound(liveblockstest.Status(404, long), "HTTP_404"),
-		"404 with two lines":        notFound(liveblockstest.Status(404, "ROOM_NOT_FOUND\n"), "HTTP_404"),
+		"room not found":            notFound(fake.Status(404, "ROOM_NOT_FOUND"), "ROOM_NOT_FOUND"),
+		"resource not found":        notFound(fake.Status(404, "RESOURCE_NOT_FOUND"), "RESOURCE_NOT_FOUND"),
+		"unknown path":              notFound(fake.Status(404, "Not Found"), "HTTP_404"),
+		"proxy's 404":               notFound(fake.Answer(404, "text/html", page), "HTTP_404"),
+		"empty 404":                 notFound(fake.Answer(404, "", nil), "HTTP_404"),
+		"404 that is half JSON":     notFound(fake.Answer(404, "", []byte(`{"error":"ROOM_NOT_FOUND"`)), "HTTP_404"),
+		"404 in a list":             notFound(fake.Answer(404, "", []byte(`[{"error":"ROOM_NOT_FOUND"}]`)), "HTTP_404"),
+		"404 with an odd code":      notFound(fake.Answer(404, "", []byte(`{"error":{"ROOM_NOT_FOUND":1}}`)), "HTTP_404"),
+		"404 with a long code":      notFound(fake.Status(404, long), "HTTP_404"),
+		"404 with two lines":        notFound(fake.Status(404, "ROOM_NOT_FOUND\n"), "HTTP_404"),
 		"no key":                    paused(401, "MISSING_SECRET_KEY", "MISSING_SECRET_KEY"),
 		"public key":                paused(401, "WRONG_KEY_USED", "WRONG_KEY_USED"),
 		"dev server: no key":        paused(401, "Unauthorized", "HTTP_401"),
@@ -375,38 +375,39 @@ func TestRefusals(t *testing.T) {
 		"dev server: wrong key":     paused(403, "Forbidden", "HTTP_403"),
 		"dev server: no key by 403": paused(403, "Unauthorized", "HTTP_403"),
 		"no access": {
-			liveblockstest.Status(403, "UNAUTHORIZED_ROOM_ACCESS"), fault.Precondition, fault.ReasonUpstreamAccessDenied,
+			fake.Status(403, "UNAUTHORIZED_ROOM_ACCESS"), fault.Precondition, fault.ReasonUpstreamAccessDenied,
 			"UNAUTHORIZED_ROOM_ACCESS", OutcomeAccessDenied, 0, 0,
 		},
 		"firewall": {
-			liveblockstest.Answer(403, "text/html", page), fault.Unavailable, fault.ReasonUpstreamUnavailable,
+			fake.Answer(403, "text/html", page), fault.Unavailable, fault.ReasonUpstreamUnavailable,
 			"HTTP_403", OutcomeForbidden, 0, 0,
 		},
 		"403 with a new code": {
-			liveblockstest.Status(403, "PLAN_ENDED"), fault.Unavailable, fault.ReasonUpstreamUnavailable,
+			fake.Status(403, "PLAN_ENDED"), fault.Unavailable, fault.ReasonUpstreamUnavailable,
 			"PLAN_ENDED", OutcomeForbidden, 0, 0,
 		},
-		"429":                   limited("7", 7*time.Second, 7*time.Second),
-		"429 without a time":    limited("", 5*time.Second, 10*time.Second),
-		"429 without sense":     limited("soon", 5*time.Second, 10*time.Second),
-		"429 for no time":       limited("0", time.Second, time.Second),
-		"429 back in time":      limited("-5", time.Second, time.Second),
-		"429 for ever":          limited("99999999999999999999", time.Hour, time.Hour),
-		"429 until a date":      limited(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), 30*time.Second, time.Minute),
+		"429":                limited("7", 7*time.Second, 7*time.Second),
+		"429 without a time": limited("", 5*time.Second, 10*time.Second),
+		"429 without sense":  limited("soon", 5*time.Second, 10*time.Second),
+		"429 for no time":    limited("0", time.Second, time.Second),
+		"429 back in time":   limited("-5", time.Second, time.Second),
+		"429 for ever":       limited("99999999999999999999", time.Hour, time.Hour),
+		"429 until a date": limited(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), 30*time.Second,
+			time.Minute),
 		"429 until a past date": limited("Thu, 01 Jan 1970 00:00:00 GMT", time.Second, time.Second),
-		"500":                   trouble(liveblockstest.Status(500, "INTERNAL"), "INTERNAL", 0),
-		"501":                   trouble(liveblockstest.Status(501, "Not implemented"), "HTTP_501", 0),
-		"502":                   trouble(liveblockstest.Answer(502, "text/html", page), "HTTP_502", 0),
-		"503 with a time":       trouble(liveblockstest.StatusRetry(503, "9"), "SCRIPTED_TROUBLE", 9*time.Second),
-		"422":                   odd(liveblockstest.Status(422, "UNPROCESSABLE_ENTITY"), "UNPROCESSABLE_ENTITY"),
-		"204":                   odd(liveblockstest.Answer(204, "", nil), "HTTP_204"),
-		"redirect":              odd(liveblockstest.Redirect("/v2/rooms/r"), "HTTP_307"),
-		"304":                   odd(liveblockstest.Answer(304, "", nil), "HTTP_304"),
+		"500":                   trouble(fake.Status(500, "INTERNAL"), "INTERNAL", 0),
+		"501":                   trouble(fake.Status(501, "Not implemented"), "HTTP_501", 0),
+		"502":                   trouble(fake.Answer(502, "text/html", page), "HTTP_502", 0),
+		"503 with a time":       trouble(fake.StatusRetry(503, "9"), "SCRIPTED_TROUBLE", 9*time.Second),
+		"422":                   odd(fake.Status(422, "UNPROCESSABLE_ENTITY"), "UNPROCESSABLE_ENTITY"),
+		"204":                   odd(fake.Answer(204, "", nil), "HTTP_204"),
+		"redirect":              odd(fake.Redirect("/v2/rooms/r"), "HTTP_307"),
+		"304":                   odd(fake.Answer(304, "", nil), "HTTP_304"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fake, c := newFake(t)
-			fake.Script(liveblockstest.Match{Room: "r"}, want.step)
+			upstream, c := newFake(t)
+			upstream.Script(fake.Match{Room: "r"}, want.step)
 			_, err := c.Storage(t.Context(), "r")
 			f := asFault(t, err, want.kind, want.reason)
 			if f.Meta["code"] != want.code {
@@ -435,7 +436,7 @@ func TestRefusals(t *testing.T) {
 // The fake refuses as the real one does, by key and by room.
 func TestRefusalsOfTheFake(t *testing.T) {
 	t.Parallel()
-	fake, c := newFake(t)
+	upstream, c := newFake(t)
 	_, err := c.Room(t.Context(), "R")
 	if f := asFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != "ROOM_NOT_FOUND" {
 		t.Fatalf("code = %q; want ROOM_NOT_FOUND", f.Meta["code"])
@@ -443,8 +444,9 @@ func TestRefusalsOfTheFake(t *testing.T) {
 	if err := c.Ping(t.Context()); err != nil {
 		t.Fatalf("Ping = %v; want nil", err)
 	}
-	fake.SetSecret("sk_other")
-	if f := asFault(t, c.Ping(t.Context()), fault.Busy, fault.ReasonProjectPaused); f.Meta["code"] != "INVALID_SECRET_KEY" {
+	upstream.SetSecret("sk_other")
+	if f := asFault(t, c.Ping(t.Context()), fault.Busy,
+		fault.ReasonProjectPaused); f.Meta["code"] != "INVALID_SECRET_KEY" {
 		t.Fatalf("code = %q; want INVALID_SECRET_KEY", f.Meta["code"])
 	}
 	if reason := c.Status().PauseReason; reason != "ping: status 403, code INVALID_SECRET_KEY" {
@@ -456,11 +458,11 @@ func TestRefusalsOfTheFake(t *testing.T) {
 // room is refused as well.
 func TestForbiddenToEverything(t *testing.T) {
 	t.Parallel()
-	fake, c := newFake(t)
-	fake.Script(liveblockstest.Match{}, liveblockstest.Status(403, "PLAN_ENDED").Always())
+	upstream, c := newFake(t)
+	upstream.Script(fake.Match{}, fake.Status(403, "PLAN_ENDED").Always())
 	_, err := c.Room(t.Context(), "r")
 	wantFault(t, err, fault.Busy, fault.ReasonProjectPaused)
-	if n := fake.Calls("", ""); n != 2 {
+	if n := upstream.Calls("", ""); n != 2 {
 		t.Fatalf("Calls = %d; want the room's and a ping", n)
 	}
 	if c.Status().PauseReason == "" {
@@ -473,31 +475,39 @@ func TestBrokenAnswers(t *testing.T) {
 	doc := []byte(`{"data":"` + strings.Repeat("0123456789", 10_000) + `"}`)
 	half := doc[:len(doc)/2]
 	for name, test := range map[string]struct {
-		step    liveblockstest.Step
+		step    fake.Step
 		kind    fault.Kind
 		reason  fault.Reason
 		outcome Outcome
 	}{
-		"reset":              {liveblockstest.ResetMidBody(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"reset of chunks":    {liveblockstest.ResetMidBody().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"short":              {liveblockstest.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"short of chunks":    {liveblockstest.Truncate().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"short gzip":         {liveblockstest.Truncate().Gzip(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"half JSON":          {liveblockstest.Answer(200, "", half), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
-		"empty":              {liveblockstest.Answer(200, "", nil), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
-		"blank":              {liveblockstest.Answer(200, "", []byte(" \n")), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
-		"garbage":            {liveblockstest.Garbage(), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
-		"too large":          {liveblockstest.TooLarge(1<<20 + 1), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, OutcomeTooLarge},
-		"too large, chunked": {liveblockstest.TooLarge(1<<20 + 1).Chunked(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, OutcomeTooLarge},
-		"too large, gzip":    {liveblockstest.TooLarge(1<<20 + 1).Gzip(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, OutcomeTooLarge},
+		"reset": {fake.ResetMidBody(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"reset of chunks": {fake.ResetMidBody().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable,
+			OutcomeTruncated},
+		"short": {fake.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"short of chunks": {fake.Truncate().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable,
+			OutcomeTruncated},
+		"short gzip": {fake.Truncate().Gzip(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
+		"half JSON": {fake.Answer(200, "", half), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
+			OutcomeInvalid},
+		"empty": {fake.Answer(200, "", nil), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
+			OutcomeInvalid},
+		"blank": {fake.Answer(200, "", []byte(" \n")), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
+			OutcomeInvalid},
+		"garbage": {fake.Garbage(), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
+		"too large": {fake.TooLarge(1<<20 + 1), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge,
+			OutcomeTooLarge},
+		"too large, chunked": {fake.TooLarge(1<<20 + 1).Chunked(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge,
+			OutcomeTooLarge},
+		"too large, gzip": {fake.TooLarge(1<<20 + 1).Gzip(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge,
+			OutcomeTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fake, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 1 << 20 })
-			if err := fake.SetStorage("r", doc); err != nil {
+			upstream, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 1 << 20 })
+			if err := upstream.SetStorage("r", doc); err != nil {
 				t.Fatalf("SetStorage = %v; want nil", err)
 			}
-			fake.Script(liveblockstest.Match{}, test.step)
+			upstream.Script(fake.Match{}, test.step)
 			_, err := c.Storage(t.Context(), "r")
 			wantFault(t, err, test.kind, test.reason)
 			if n := c.Status().Calls[test.outcome]; n != 1 {
@@ -513,8 +523,8 @@ func TestBrokenAnswers(t *testing.T) {
 
 func TestLargestAnswer(t *testing.T) {
 	t.Parallel()
-	fake, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 1 << 20 })
-	fake.Script(liveblockstest.Match{}, liveblockstest.TooLarge(1<<20), liveblockstest.TooLarge(1<<20).Gzip())
+	upstream, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 1 << 20 })
+	upstream.Script(fake.Match{}, fake.TooLarge(1<<20), fake.TooLarge(1<<20).Gzip())
 	for range 2 {
 		if got, err := c.Storage(t.Context(), "r"); err != nil || len(got.Body) != 1<<20 {
 			t.Fatalf("Storage = %d bytes, %v; want all of them", len(got.Body), err)
@@ -562,8 +572,8 @@ func TestTimeout(t *testing.T) {
 	t.Parallel()
 	t.Run("no answer", func(t *testing.T) {
 		t.Parallel()
-		fake, c := newFake(t, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
-		fake.Script(liveblockstest.Match{}, liveblockstest.NewHold().Step())
+		upstream, c := newFake(t, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
+		upstream.Script(fake.Match{}, fake.NewHold().Step())
 		_, err := c.Room(t.Context(), "r")
 		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
 		if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 50ms") {
@@ -593,9 +603,9 @@ func TestContextEnds(t *testing.T) {
 	t.Parallel()
 	t.Run("cancelled", func(t *testing.T) {
 		t.Parallel()
-		fake, c := newFake(t)
-		hold := liveblockstest.NewHold()
-		fake.Script(liveblockstest.Match{}, hold.Step())
+		upstream, c := newFake(t)
+		hold := fake.NewHold()
+		upstream.Script(fake.Match{}, hold.Step())
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-hold.Arrived(); cancel() }() // ends with the call that is held
 		_, err := c.Storage(ctx, "r")
@@ -608,8 +618,8 @@ func TestContextEnds(t *testing.T) {
 	})
 	t.Run("deadline", func(t *testing.T) {
 		t.Parallel()
-		fake, c := newFake(t)
-		fake.Script(liveblockstest.Match{}, liveblockstest.NewHold().Step())
+		upstream, c := newFake(t)
+		upstream.Script(fake.Match{}, fake.NewHold().Step())
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err := c.Storage(ctx, "r")
@@ -619,13 +629,13 @@ func TestContextEnds(t *testing.T) {
 	})
 	t.Run("before", func(t *testing.T) {
 		t.Parallel()
-		fake, c := newFake(t)
+		upstream, c := newFake(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := c.Ping(ctx); !errors.Is(err, context.Canceled) {
 			t.Fatalf("Ping = %v; want the context's error", err)
 		}
-		if n := fake.Calls("", ""); n != 0 {
+		if n := upstream.Calls("", ""); n != 0 {
 			t.Fatalf("Calls = %d; want none", n)
 		}
 	})
@@ -668,8 +678,8 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	var reached atomic.Int32
 	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
-	fake, c := newFake(t)
-	fake.Script(liveblockstest.Match{}, liveblockstest.Redirect(elsewhere.URL+"/v2/rooms/r"))
+	upstream, c := newFake(t)
+	upstream.Script(fake.Match{}, fake.Redirect(elsewhere.URL+"/v2/rooms/r"))
 	_, err := c.Room(t.Context(), "r")
 	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
 	if !strings.Contains(err.Error(), "redirect") || reached.Load() != 0 {
@@ -722,7 +732,8 @@ func TestSecretsStayInside(t *testing.T) {
 			t.Fatal("Storage = nil; want an error")
 		}
 		f := fault.Of(err)
-		for _, text := range append([]string{err.Error(), f.Public, logged.String(), c.Status().PauseReason}, f.Meta["code"]) {
+		for _, text := range append([]string{err.Error(), f.Public, logged.String(), c.Status().PauseReason},
+			f.Meta["code"]) {
 			if strings.Contains(text, testKey) || strings.Contains(text, "payload") {
 				t.Fatalf("%q repeats what the server sent", text)
 			}
@@ -736,10 +747,10 @@ func TestSecretsStayInside(t *testing.T) {
 // Answers of every kind leave their connection fit for the next call.
 func TestConnectionsAreReused(t *testing.T) {
 	t.Parallel()
-	fake := liveblockstest.New(testKey)
-	createRoom(t, fake, "r", liveblockstest.RoomOptions{})
+	upstream := fake.New(testKey)
+	createRoom(t, upstream, "r", fake.RoomOptions{})
 	var opened atomic.Int32
-	srv := httptest.NewUnstartedServer(fake)
+	srv := httptest.NewUnstartedServer(upstream)
 	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			opened.Add(1)
@@ -748,14 +759,14 @@ func TestConnectionsAreReused(t *testing.T) {
 	srv.Start()
 	t.Cleanup(srv.Close)
 	c := newClient(t, srv.URL)
-	fake.Script(liveblockstest.Match{Endpoint: liveblockstest.EndpointRoom},
-		liveblockstest.Usual().Times(5), liveblockstest.Status(404, "ROOM_NOT_FOUND").Times(5),
-		liveblockstest.Status(500, "X").Times(5), liveblockstest.Redirect("/").Times(5), liveblockstest.Garbage().Times(5),
-		liveblockstest.Usual().Chunked().Times(5), liveblockstest.Usual().Gzip().Times(5))
+	upstream.Script(fake.Match{Endpoint: fake.EndpointRoom},
+		fake.Usual().Times(5), fake.Status(404, "ROOM_NOT_FOUND").Times(5),
+		fake.Status(500, "X").Times(5), fake.Redirect("/").Times(5), fake.Garbage().Times(5),
+		fake.Usual().Chunked().Times(5), fake.Usual().Gzip().Times(5))
 	for range 35 {
 		_, _ = c.Room(t.Context(), "r") // every kind is judged elsewhere
 	}
-	if left := fake.StepsLeft(); left != 0 {
+	if left := upstream.StepsLeft(); left != 0 {
 		t.Fatalf("StepsLeft = %d; want none", left)
 	}
 	if n := opened.Load(); n != 1 {
@@ -765,8 +776,8 @@ func TestConnectionsAreReused(t *testing.T) {
 	// As many workers as the pool is large keep their connections.
 	const workers = 8
 	for range 5 {
-		hold := liveblockstest.NewHold()
-		fake.Script(liveblockstest.Match{}, hold.Step().Times(workers))
+		hold := fake.NewHold()
+		upstream.Script(fake.Match{}, hold.Step().Times(workers))
 		var wg sync.WaitGroup
 		for range workers {
 			wg.Go(func() {
@@ -788,12 +799,12 @@ func TestConnectionsAreReused(t *testing.T) {
 
 func TestHTTP2(t *testing.T) {
 	t.Parallel()
-	fake := liveblockstest.New(testKey)
-	createRoom(t, fake, "a/b", liveblockstest.RoomOptions{})
+	upstream := fake.New(testKey)
+	createRoom(t, upstream, "a/b", fake.RoomOptions{})
 	var major atomic.Int32
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		major.Store(int32(r.ProtoMajor))
-		fake.ServeHTTP(w, r)
+		upstream.ServeHTTP(w, r)
 	}))
 	srv.EnableHTTP2 = true
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -814,7 +825,7 @@ func TestHTTP2(t *testing.T) {
 	if _, err := c.Storage(t.Context(), "a/b"); err != nil || major.Load() != 2 {
 		t.Fatalf("Storage = %v over HTTP/%d; want nil over HTTP/2", err, major.Load())
 	}
-	fake.Script(liveblockstest.Match{}, liveblockstest.ResetMidBody(), liveblockstest.Truncate())
+	upstream.Script(fake.Match{}, fake.ResetMidBody(), fake.Truncate())
 	for range 2 {
 		_, err := c.Storage(t.Context(), "a/b")
 		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
@@ -925,29 +936,31 @@ func TestReadsOfRoomsContents(t *testing.T) {
 	t.Parallel()
 	const odd = "a/b ?#%ö" // an id in a path
 	begin := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
-	fake, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
-	createRoom(t, fake, odd, liveblockstest.RoomOptions{})
-	if _, err := fake.CreateThread(odd, liveblockstest.ThreadOptions{ID: odd}); err != nil {
+	upstream, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
+	createRoom(t, upstream, odd, fake.RoomOptions{})
+	if _, err := upstream.CreateThread(odd, fake.ThreadOptions{ID: odd}); err != nil {
 		t.Fatalf("CreateThread = %v; want nil", err)
 	}
 	source := []byte(` {"id":"a\/b ?#%\u00f6",  "roomId":"a/b ?#%ö","metadata":{"n":9007199254740993,"s":"\ud83d\u0000"}}`)
-	if err := fake.SetThreadSource(odd, odd, source); err != nil {
+	if err := upstream.SetThreadSource(odd, odd, source); err != nil {
 		t.Fatalf("SetThreadSource = %v; want nil", err)
 	}
-	if err := fake.Enter(odd, liveblockstest.Connection{ID: 7}); err != nil {
+	if err := upstream.Enter(odd, fake.Connection{ID: 7}); err != nil {
 		t.Fatalf("Enter = %v; want nil", err)
 	}
 	inbox := []byte(`{"kind":"$x","id":"a/b ?#%ö", "readAt":null}`)
-	fake.SetInbox(odd, odd, inbox)
-	users, _ := fake.ActiveUsers(odd)
+	upstream.SetInbox(odd, odd, inbox)
+	users, _ := upstream.ActiveUsers(odd)
 	for name, test := range map[string]struct {
 		get  func() (mirror.Fetched, error)
 		want string
 	}{
-		"Threads":           {func() (mirror.Fetched, error) { return c.Threads(t.Context(), odd) }, `{"data":[` + string(source) + `]}`},
-		"Thread":            {func() (mirror.Fetched, error) { return c.Thread(t.Context(), odd, odd) }, string(source)},
-		"ActiveUsers":       {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), odd) }, string(users)},
-		"InboxNotification": {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), odd, odd) }, string(inbox)},
+		"Threads": {func() (mirror.Fetched, error) { return c.Threads(t.Context(), odd) },
+			`{"data":[` + string(source) + `]}`},
+		"Thread":      {func() (mirror.Fetched, error) { return c.Thread(t.Context(), odd, odd) }, string(source)},
+		"ActiveUsers": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), odd) }, string(users)},
+		"InboxNotification": {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), odd, odd) },
+			string(inbox)},
 	} {
 		got, err := test.get()
 		if err != nil {
@@ -958,7 +971,7 @@ func TestReadsOfRoomsContents(t *testing.T) {
 		}
 	}
 	_, err := c.ActiveUsers(t.Context(), "r")
-	if got := fake.Log()[fake.Calls("", "")-1].Path; err != nil || got != "/v2/rooms/r/active_users" {
+	if got := upstream.Log()[upstream.Calls("", "")-1].Path; err != nil || got != "/v2/rooms/r/active_users" {
 		t.Errorf("ActiveUsers asked %s, %v; want the documented path", got, err)
 	}
 }
@@ -971,11 +984,16 @@ func TestNotFoundTellsWhat(t *testing.T) {
 		get  func() (mirror.Fetched, error)
 		code string
 	}{
-		"Threads without a room":     {func() (mirror.Fetched, error) { return c.Threads(t.Context(), "R") }, "ROOM_NOT_FOUND"},
-		"Thread without a room":      {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "R", "th") }, "ROOM_NOT_FOUND"},
-		"Thread":                     {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") }, "RESOURCE_NOT_FOUND"},
-		"ActiveUsers without a room": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "R") }, "ROOM_NOT_FOUND"},
-		"InboxNotification":          {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") }, "RESOURCE_NOT_FOUND"},
+		"Threads without a room": {func() (mirror.Fetched, error) { return c.Threads(t.Context(), "R") },
+			"ROOM_NOT_FOUND"},
+		"Thread without a room": {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "R", "th") },
+			"ROOM_NOT_FOUND"},
+		"Thread": {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") },
+			"RESOURCE_NOT_FOUND"},
+		"ActiveUsers without a room": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "R") },
+			"ROOM_NOT_FOUND"},
+		"InboxNotification": {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") },
+			"RESOURCE_NOT_FOUND"},
 	} {
 		_, err := test.get()
 		if f := asFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != test.code {
@@ -995,17 +1013,19 @@ func TestAnswersAboutSomethingElse(t *testing.T) {
 		get     func(*Client) (mirror.Fetched, error)
 		answers []string
 	}{
-		"Threads":     {threads, []string{``, `{}`, `[]`, `null`, `{"data":null}`, `{"data":{}}`, `{"Data":[]}`, `{"data":[`}},
+		"Threads": {threads, []string{``, `{}`, `[]`, `null`, `{"data":null}`, `{"data":{}}`, `{"Data":[]}`,
+			`{"data":[`}},
 		"ActiveUsers": {users, []string{``, `{}`, `[]`, `{"data":"x"}`, `<html>`}},
 		"Thread": {thread, []string{
-			``, `{}`, `[]`, `null`, `{"id":"TH"}`, `{"id":"th "}`, `{"ID":"th"}`, `{"id":7}`, `{"id":"th","roomId":"R"}`, `{"id":"th","roomId":null}`,
+			``, `{}`, `[]`, `null`, `{"id":"TH"}`, `{"id":"th "}`, `{"ID":"th"}`, `{"id":7}`, `{"id":"th","roomId":"R"}`,
+			`{"id":"th","roomId":null}`,
 			`{"data":[{"id":"th"}]}`,
 		}},
 		"InboxNotification": {inbox, []string{``, `{}`, `{"id":"IN"}`, `{"nextCursor":null,"data":[]}`}},
 	} {
 		for _, answer := range test.answers {
-			fake, c := newFake(t)
-			fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(answer)))
+			upstream, c := newFake(t)
+			upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(answer)))
 			_, err := test.get(c)
 			f, ok := errors.AsType[*fault.Error](err)
 			if !ok || f.Kind != fault.Unavailable || f.Reason != fault.ReasonUpstreamAnswerInvalid {
@@ -1013,8 +1033,8 @@ func TestAnswersAboutSomethingElse(t *testing.T) {
 			}
 		}
 	}
-	fake, c := newFake(t)
-	fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(`{"id":"th"}`)))
+	upstream, c := newFake(t)
+	upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(`{"id":"th"}`)))
 	if _, err := thread(c); err != nil {
 		t.Errorf("Thread that does not say its room = %v; want nil", err)
 	}
@@ -1023,7 +1043,7 @@ func TestAnswersAboutSomethingElse(t *testing.T) {
 // An id that Liveblocks cannot have might ask for something else.
 func TestIDsOfContentsAreChecked(t *testing.T) {
 	t.Parallel()
-	fake, c := newFake(t)
+	upstream, c := newFake(t)
 	for _, id := range []string{"", "a\x00", "\xff", strings.Repeat("i", mirror.MaxResourceID+1)} {
 		_, inThread := c.Thread(t.Context(), "r", id)
 		_, inInbox := c.InboxNotification(t.Context(), "u", id)
@@ -1036,7 +1056,7 @@ func TestIDsOfContentsAreChecked(t *testing.T) {
 	for _, err := range []error{noUser, noRoom} {
 		wantFault(t, err, fault.Invalid, fault.ReasonIDInvalid)
 	}
-	if n := fake.Calls("", ""); n != 0 {
+	if n := upstream.Calls("", ""); n != 0 {
 		t.Fatalf("calls = %d; want 0", n)
 	}
 }
@@ -1044,14 +1064,14 @@ func TestIDsOfContentsAreChecked(t *testing.T) {
 func TestListRooms(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
-	fake := liveblockstest.New(testKey)
-	c := newClient(t, serve(t, fake).URL, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
+	upstream := fake.New(testKey)
+	c := newClient(t, serve(t, upstream).URL, func(cfg *Config) { cfg.Now = func() time.Time { return begin } })
 	if page, err := c.ListRooms(t.Context(), "", 100); err != nil || len(page.Rooms) != 0 || page.Next != "" {
 		t.Fatalf("ListRooms of nothing = %+v, %v; want nothing", page, err)
 	}
 	ids := []string{"e", "d/ ö", "c", "b", "a"} // newest first
 	for i := range ids {
-		createRoom(t, fake, ids[len(ids)-1-i], liveblockstest.RoomOptions{LastConnectionTime: begin})
+		createRoom(t, upstream, ids[len(ids)-1-i], fake.RoomOptions{LastConnectionTime: begin})
 	}
 	var got []mirror.ListedRoom
 	pages := 0
@@ -1092,8 +1112,8 @@ func TestListRoomsIsReadLeniently(t *testing.T) {
 		},
 		"{\"data\":[{\"id\":\"\xff\"}]}": {Rooms: []mirror.ListedRoom{}},
 	} {
-		fake, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return time.Time{} } })
-		fake.Script(liveblockstest.Match{}, liveblockstest.Answer(200, "application/json", []byte(answer)))
+		upstream, c := newFake(t, func(cfg *Config) { cfg.Now = func() time.Time { return time.Time{} } })
+		upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(answer)))
 		got, err := c.ListRooms(t.Context(), "", 100)
 		if err != nil {
 			t.Errorf("ListRooms of %s = %v; want nil", answer, err)
@@ -1109,27 +1129,33 @@ func TestListRoomsIsReadLeniently(t *testing.T) {
 func TestListRoomsThatFails(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		step   liveblockstest.Step
+		step   fake.Step
 		kind   fault.Kind
 		reason fault.Reason
 	}{
-		"no list":            {liveblockstest.Answer(200, "", []byte(`{"nextCursor":null}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
-		"list is null":       {liveblockstest.Answer(200, "", []byte(`{"data":null}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
-		"list is an object":  {liveblockstest.Answer(200, "", []byte(`{"data":{}}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
-		"half":               {liveblockstest.Answer(200, "", []byte(`{"data":[{"id":"a"}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
-		"odd cursor":         {liveblockstest.Answer(200, "", []byte(`{"data":[],"nextCursor":7}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
-		"cursor to itself":   {liveblockstest.Answer(200, "", []byte(`{"data":[],"nextCursor":"c"}`)), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
-		"not found":          {liveblockstest.Status(404, "NOT_FOUND"), fault.NotFound, fault.ReasonUpstreamNotFound},
-		"broken off":         {liveblockstest.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
-		"server trouble":     {liveblockstest.Status(500, "X"), fault.Unavailable, fault.ReasonUpstreamUnavailable},
-		"slow down":          {liveblockstest.TooMany("1"), fault.Busy, fault.ReasonUpstreamRateLimited},
-		"refused":            {liveblockstest.Status(401, "MISSING_SECRET_KEY"), fault.Busy, fault.ReasonProjectPaused},
-		"refused, unusually": {liveblockstest.Status(403, "NEW_CODE"), fault.Busy, fault.ReasonProjectPaused},
+		"no list": {fake.Answer(200, "", []byte(`{"nextCursor":null}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid},
+		"list is null": {fake.Answer(200, "", []byte(`{"data":null}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid},
+		"list is an object": {fake.Answer(200, "", []byte(`{"data":{}}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid},
+		"half": {fake.Answer(200, "", []byte(`{"data":[{"id":"a"}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid},
+		"odd cursor": {fake.Answer(200, "", []byte(`{"data":[],"nextCursor":7}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid},
+		"cursor to itself": {fake.Answer(200, "", []byte(`{"data":[],"nextCursor":"c"}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid},
+		"not found":          {fake.Status(404, "NOT_FOUND"), fault.NotFound, fault.ReasonUpstreamNotFound},
+		"broken off":         {fake.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"server trouble":     {fake.Status(500, "X"), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"slow down":          {fake.TooMany("1"), fault.Busy, fault.ReasonUpstreamRateLimited},
+		"refused":            {fake.Status(401, "MISSING_SECRET_KEY"), fault.Busy, fault.ReasonProjectPaused},
+		"refused, unusually": {fake.Status(403, "NEW_CODE"), fault.Busy, fault.ReasonProjectPaused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fake, c := newFake(t)
-			fake.Script(liveblockstest.Match{}, test.step)
+			upstream, c := newFake(t)
+			upstream.Script(fake.Match{}, test.step)
 			page, err := c.ListRooms(t.Context(), "c", 100)
 			wantFault(t, err, test.kind, test.reason)
 			if page.Rooms != nil || page.Next != "" {
@@ -1142,18 +1168,18 @@ func TestListRoomsThatFails(t *testing.T) {
 	}
 }
 
-// While the gate is closed nothing is sent.
+// While the limiter is closed nothing is sent.
 func TestListRoomsIsHeld(t *testing.T) {
 	t.Parallel()
-	fake, c := newFake(t)
-	fake.Script(liveblockstest.Match{}, liveblockstest.TooMany("60"))
+	upstream, c := newFake(t)
+	upstream.Script(fake.Match{}, fake.TooMany("60"))
 	_, err := c.ListRooms(t.Context(), "", 100)
 	wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
 	_, err = c.ListRooms(t.Context(), "", 100)
 	wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
 	_, err = c.Threads(t.Context(), "r")
 	wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
-	if n := fake.Calls("", ""); n != 1 {
+	if n := upstream.Calls("", ""); n != 1 {
 		t.Fatalf("calls = %d; want 1", n)
 	}
 }

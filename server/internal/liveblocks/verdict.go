@@ -46,11 +46,11 @@ const (
 	OutcomeInvalid Outcome = "invalid"
 	// OutcomeCancelled: the caller's context ended first.
 	OutcomeCancelled Outcome = "cancelled"
-	// OutcomeHeld: not sent, because the gate was closed.
+	// OutcomeHeld: not sent, because the limiter was closed.
 	OutcomeHeld Outcome = "held"
 )
 
-// verdict is what one call came to, for the caller and for the gate.
+// verdict is what one call came to, for the caller and for the limiter.
 type verdict struct {
 	outcome Outcome
 	// status and code are of the answer, zero without one.
@@ -143,10 +143,10 @@ func pausedFault() *fault.Error {
 	return fault.New(fault.Busy, fault.ReasonProjectPaused, "fetching is paused because Liveblocks refuses the secret key")
 }
 
-// held is the verdict on a call that the closed gate keeps from being sent; its
-// err is nil while the gate is open.
+// held is the verdict on a call that the closed limiter keeps from being sent; its
+// err is nil while the limiter is open.
 func (c *Client) held(op string) verdict {
-	reason, until := c.gate.closed()
+	reason, until := c.limiter.closed()
 	var f *fault.Error
 	switch left := time.Until(until); {
 	case reason != "":
@@ -235,7 +235,7 @@ func sanitise(code string, status int) string {
 
 const (
 	// defaultRetryAfter, once or up to twice, is how long a 429 without
-	// Retry-After closes the gate. Liveblocks documents no window; its
+	// Retry-After closes the limiter. Liveblocks documents no window; its
 	// management API counts by the minute, and the halved rate does the rest.
 	defaultRetryAfter = 5 * time.Second
 	// minRetryAfter stands in for a Retry-After of zero or in the past.

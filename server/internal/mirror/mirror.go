@@ -80,9 +80,9 @@ func Kinds() []Kind {
 // RoomKinds lists what is fetched of every room, in key order, each without an id.
 func RoomKinds() []Kind { return []Kind{KindStorage, KindYdoc, KindThread} }
 
-// Lasting reports whether resources of the kind outlive their room: what was
+// OutlivesRoom reports whether resources of the kind outlive their room: what was
 // learned from events alone is history, and a project's sweep has no room.
-func (k Kind) Lasting() bool { return k >= KindUserSessions }
+func (k Kind) OutlivesRoom() bool { return k >= KindUserSessions }
 
 // String returns the kind's name in logs and task ids.
 func (k Kind) String() string {
@@ -198,8 +198,8 @@ const (
 	OutcomeForeignProject Outcome = "foreign_project"
 )
 
-// Hint says that a resource may have changed at the source.
-type Hint struct {
+// Invalidation says that a resource may have changed at the source.
+type Invalidation struct {
 	Resource Resource
 	// IfUnknown raises the resource only if it was never heard of before.
 	IfUnknown bool
@@ -222,15 +222,15 @@ type Request struct {
 	Background bool
 }
 
-// Arrival is an event together with what it makes stale.
-type Arrival struct {
-	Event Event
-	Hints []Hint
+// Delivery is an event together with what it makes stale.
+type Delivery struct {
+	Event         Event
+	Invalidations []Invalidation
 }
 
-// Raised is a resource and the generation an event or a request gave it.
+// Pending is a resource and the generation an event or a request gave it.
 // Whoever waits for it waits until that generation is applied.
-type Raised struct {
+type Pending struct {
 	Resource   Resource
 	Generation int64
 }
@@ -309,8 +309,8 @@ type Applied struct {
 	Changed bool
 	// Due is when the resource wants its next fetch; zero means no more.
 	Due time.Time
-	// Woken are other resources that became due by this one, as urgent as it is.
-	Woken []Resource
+	// AlsoDue are other resources that became due by this one, as urgent as it is.
+	AlsoDue []Resource
 	// Stale says that children of earlier incarnations wait to be cleaned up.
 	Stale bool
 }

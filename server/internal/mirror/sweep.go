@@ -16,8 +16,8 @@ type Sweep struct {
 	// Cursor is where the list goes on.
 	Cursor string
 	// Listed counts the rooms listed so far, Known those of them that the mirror
-	// held already, Raised the resources made due.
-	Listed, Known, Raised int64
+	// held already, MarkedStale the resources that it marked stale.
+	Listed, Known, MarkedStale int64
 	// Vanished counts the rooms that the mirror holds and the list lacked.
 	Vanished int64
 	// BeginTime is when it began, EndTime when it was done; zero if it is not.

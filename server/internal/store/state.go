@@ -21,9 +21,9 @@ type State struct {
 	DeleteGeneration int64
 	LeaseToken       [16]byte
 	LeaseUntil       time.Time
-	// Again is when what came in since the claim wants its fetch, if all of it
+	// RefetchAt is when what came in since the claim wants its fetch, if all of it
 	// came with a MinInterval; zero means at once.
-	Again            time.Time
+	RefetchAt        time.Time
 	Attempts         int
 	LastError        string
 	FailTime         time.Time
@@ -74,8 +74,8 @@ func (s State) settled(lease mirror.Lease, now time.Time, settle time.Duration) 
 	switch {
 	case s.Generation > s.Applied:
 		s.Due = now
-		if s.Again.After(now) {
-			s.Due = s.Again
+		if s.RefetchAt.After(now) {
+			s.Due = s.RefetchAt
 		}
 	case s.Settle && settle > 0:
 		s.Due, s.Settle = now.Add(settle), false
@@ -94,7 +94,7 @@ func (s State) Fail(lease mirror.Lease, f Failure) State {
 		return s // the room is gone meanwhile, and nothing is left to fetch
 	}
 	s.LastError = f.Cause
-	if !f.Spare {
+	if !f.Uncounted {
 		s.Attempts = lease.Attempts + 1
 	}
 	if f.Final {

@@ -55,17 +55,18 @@ func TestStateSucceed(t *testing.T) {
 		},
 		{
 			"an event that can wait came in meanwhile",
-			store.State{Generation: 4, Due: now, Settle: true, Again: now.Add(time.Hour)},
+			store.State{Generation: 4, Due: now, Settle: true, RefetchAt: now.Add(time.Hour)},
 			mirror.Lease{Generation: 3},
 			settle,
-			store.State{Generation: 4, Applied: 3, Due: now.Add(time.Hour), Settle: true, Again: now.Add(time.Hour), FetchTime: fetched},
+			store.State{Generation: 4, Applied: 3, Due: now.Add(time.Hour), Settle: true, RefetchAt: now.Add(time.Hour),
+				FetchTime: fetched},
 		},
 		{
 			"it could wait, and has",
-			store.State{Generation: 4, Due: now, Again: now.Add(-time.Second)},
+			store.State{Generation: 4, Due: now, RefetchAt: now.Add(-time.Second)},
 			mirror.Lease{Generation: 3},
 			settle,
-			store.State{Generation: 4, Applied: 3, Due: now, Again: now.Add(-time.Second), FetchTime: fetched},
+			store.State{Generation: 4, Applied: 3, Due: now, RefetchAt: now.Add(-time.Second), FetchTime: fetched},
 		},
 		{
 			"failures are forgotten",
@@ -226,7 +227,7 @@ func TestStateFail(t *testing.T) {
 		{
 			"spare",
 			store.State{Generation: 3, Due: now, Attempts: 2},
-			store.Failure{Now: now, NotBefore: later, Spare: true, Cause: "x"},
+			store.Failure{Now: now, NotBefore: later, Uncounted: true, Cause: "x"},
 			store.State{Generation: 3, Due: later, NotBefore: later, Attempts: 2, LastError: "x"},
 		},
 		{
@@ -303,8 +304,9 @@ func TestStateTask(t *testing.T) {
 		FailTime: at(5), FetchTime: at(6), MissingSince: at(7),
 	}
 	want := mirror.Task{
-		Resource: r, State: mirror.TaskRunning, Generation: 9, Applied: 8, DueTime: at(1), NotBefore: at(2), LeaseUntil: at(3),
-		Attempts: 4, LastError: "x", FailTime: at(5), FetchTime: at(6), MissingSince: at(7),
+		Resource: r, State: mirror.TaskRunning, Generation: 9, Applied: 8, DueTime: at(1), NotBefore: at(2),
+		LeaseUntil: at(3),
+		Attempts:   4, LastError: "x", FailTime: at(5), FetchTime: at(6), MissingSince: at(7),
 	}
 	if d := cmp.Diff(want, s.Task(r, now)); d != "" {
 		t.Errorf("Task (-want +got):\n%s", d)
@@ -387,7 +389,7 @@ func TestStateForgetsNothing(t *testing.T) {
 				lease := m.release()
 				f := store.Failure{
 					Now: m.now, NotBefore: m.now.Add(time.Duration(rapid.IntRange(-5, 5).Draw(t, "backoff")) * time.Second),
-					Spare: rapid.Bool().Draw(t, "spare"), Final: rapid.IntRange(0, 3).Draw(t, "final") == 0, Cause: "x",
+					Uncounted: rapid.Bool().Draw(t, "spare"), Final: rapid.IntRange(0, 3).Draw(t, "final") == 0, Cause: "x",
 				}
 				m.s = m.s.Fail(lease, f)
 				if m.s.Applied != lease.Applied {
@@ -410,7 +412,8 @@ func TestStateForgetsNothing(t *testing.T) {
 					t.Fatalf("state = %+v; want no more applied than there is", m.s)
 				}
 				state := m.s.TaskState(m.now)
-				if behind := m.s.Generation > m.s.Applied; behind && state == mirror.TaskDone || state == mirror.TaskWaiting && !asleep {
+				if behind := m.s.Generation > m.s.Applied; behind && state == mirror.TaskDone || state == mirror.TaskWaiting &&
+					!asleep {
 					t.Fatalf("state = %+v (%s); want it due, failed, or asleep if it was parked", m.s, state)
 				}
 				if !m.s.FailTime.IsZero() && !m.s.Due.IsZero() {

@@ -60,11 +60,11 @@ type Ledger interface {
 	// crash. A batch never holds one event twice.
 	//
 	// Each raised resource gets a new generation and becomes due at once, but
-	// not before its backoff ends, and, for a hint with a MinInterval, not
-	// sooner after its last fetch than that. A hint marked IfUnknown raises a
-	// resource only if it has no state yet. An event with a hint marked Fold waits
+	// not before its backoff ends, and, for a invalidation with a MinInterval, not
+	// sooner after its last fetch than that. A invalidation marked IfUnknown raises a
+	// resource only if it has no state yet. An event with a invalidation marked Fold waits
 	// at that resource; see Unfolded.
-	Accept(ctx context.Context, batch []mirror.Arrival) ([]Accepted, error)
+	Accept(ctx context.Context, batch []mirror.Delivery) ([]Accepted, error)
 
 	// PinProject stores liveblocksID as the project's if none is pinned yet, and
 	// returns the one that is pinned then.
@@ -77,9 +77,9 @@ type Accepted struct {
 	Fresh bool
 	// Outcome is the recorded one, which for a duplicate is that of the first.
 	Outcome mirror.Outcome
-	// Raised are the resources the event made stale and the generations they
+	// Pending are the resources the event made stale and the generations they
 	// have now, for a duplicate too, so that its sender can wait like the first.
-	Raised []mirror.Raised
+	Pending []mirror.Pending
 }
 
 // Tasks hands out the right to fetch.
@@ -91,7 +91,8 @@ type Tasks interface {
 
 	// Claim leases the resource until now+ttl under the given token, if it is due
 	// and nobody holds a live lease; otherwise ErrNotDue.
-	Claim(ctx context.Context, resource mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error)
+	Claim(ctx context.Context, resource mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease,
+		error)
 
 	// Renew moves the end of the lease to until; ErrLeaseLost if it is not held.
 	Renew(ctx context.Context, lease mirror.Lease, until time.Time) error
@@ -107,7 +108,7 @@ type Tasks interface {
 	// Request raises the resources, as an event does, and lifts failures and
 	// backoffs. Resources that were never heard of get their state. A request in the
 	// background does not delay what is wanted at once.
-	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error)
+	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 
 	// Retry makes a failed, waiting or pending task due at once with all its
 	// attempts, without raising its generation. ErrNotFound if there is no such
@@ -136,8 +137,8 @@ type Failure struct {
 	Now time.Time
 	// NotBefore is when the next attempt may begin.
 	NotBefore time.Time
-	// Spare says that the failure does not count as an attempt.
-	Spare bool
+	// Uncounted says that the failure does not count as an attempt.
+	Uncounted bool
 	// Final says that no further attempt will be made.
 	Final bool
 	// Cause is what to show an operator: no secrets, no payloads.
@@ -165,12 +166,14 @@ type Mirror interface {
 	// has another CreateTime than the stored one, it begins a new epoch and
 	// everything in it is raised; a room that was missing raises its children
 	// too. A change entry is written if Source or the epoch changed.
-	ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error)
+	ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+		settle time.Duration) (mirror.Applied, error)
 
 	// ApplyDocument stores a document as fetched. If its bytes and derive version
 	// are those already stored in this epoch, only the two times move and no
 	// change entry is written.
-	ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error)
+	ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
+		settle time.Duration) (mirror.Applied, error)
 
 	// ApplyMissing records that Liveblocks answered that there is no such room.
 	//
@@ -188,23 +191,27 @@ type Mirror interface {
 
 	// ApplyThread stores a thread as fetched, with all its comments, if it is not
 	// the one already stored in this epoch.
-	ApplyThread(ctx context.Context, lease mirror.Lease, thread mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error)
+	ApplyThread(ctx context.Context, lease mirror.Lease, thread mirror.ThreadContent, now time.Time,
+		settle time.Duration) (mirror.Applied, error)
 
 	// ApplyThreadMissing records that Liveblocks knows the room and not the thread.
 	// Confirmed like that of a room (see ApplyMissing), the thread becomes a
 	// tombstone; otherwise missing_since is set and nothing is deleted.
-	ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error)
+	ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied,
+		error)
 
 	// ApplyThreads settles the list of a room's threads. Threads that were never
 	// heard of are stored as the list shows them. A thread whose copy differs is
 	// raised, and so is one that the list lacks, as by a delete event: only its own
 	// fetch tells how it is now. The lease is that of the thread without an id.
-	ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error)
+	ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
+		settle time.Duration) (mirror.Applied, error)
 
 	// ApplyActiveUsers stores who is in the room. Open sessions of connections that
 	// are not there, or are somebody else's, and that began before absentBefore end
 	// with the fetch.
-	ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error)
+	ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore,
+		now time.Time, settle time.Duration) (mirror.Applied, error)
 
 	// Unfolded returns the events that wait at the resource, in the order in which
 	// they happened, at most limit.
@@ -225,9 +232,10 @@ type Mirror interface {
 
 	// ApplyNotification stores the rows, and with all rows of the notification what
 	// the inbox holds. A zero FetchTime says that the inbox could not be asked: what is
-	// stored of it stays, and the resource is due again at once. If events still wait, the resource is due again at once. It
-	// needs no room.
-	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error)
+	// stored of it stays, and the resource is due again at once. If events still wait, the resource is due again
+	// at once. It needs no room.
+	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
+		settle time.Duration) (mirror.Applied, error)
 
 	// CleanRoom removes at most limit rows of earlier epochs of a living room and
 	// returns how many it removed. A thread goes with its comments and counts once.
@@ -257,9 +265,9 @@ type Sweeps interface {
 	// ErrNotFound.
 	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)
 
-	// Distrust makes the next apply write the resource's copy and everything derived
+	// Invalidate makes the next apply write the resource's copy and everything derived
 	// from it anew, whatever is stored.
-	Distrust(ctx context.Context, resource mirror.Resource) error
+	Invalidate(ctx context.Context, resource mirror.Resource) error
 }
 
 // Query reads. Deleted rooms and what was in them are not found unless asked

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/rawjson"
 )
 
 // ThreadRows is a thread with everything taken out that no engine can store. What
@@ -72,7 +72,8 @@ func RowsOf(t mirror.Thread) ThreadRows {
 		}
 		c.Body, c.Metadata = columnOf("the body of a comment", c.Body), columnOf("the metadata of a comment", c.Metadata)
 		c.Reactions = distinct(c.Reactions, func(r mirror.Reaction) ([2]string, bool) {
-			return [2]string{r.Emoji, r.UserID}, valid("a reaction", r.Emoji, maxEmoji) && valid("a reaction", r.UserID, mirror.MaxUserID)
+			return [2]string{r.Emoji, r.UserID}, valid("a reaction", r.Emoji, maxEmoji) &&
+				valid("a reaction", r.UserID, mirror.MaxUserID)
 		})
 		c.Attachments = distinct(c.Attachments, func(a mirror.Attachment) (string, bool) {
 			return a.ID, valid("an attachment", a.ID, mirror.MaxResourceID)

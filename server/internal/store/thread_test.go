@@ -19,7 +19,8 @@ func TestRowsOfMetadata(t *testing.T) {
 	for _, c := range []struct {
 		metadata, want, text, problem string
 	}{
-		{`{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`, `{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`, `{"b":"true","e":"1E2","f":"-0.50","n":"10","s":"a\"b"}`, ""},
+		{`{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`, `{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`,
+			`{"b":"true","e":"1E2","f":"-0.50","n":"10","s":"a\"b"}`, ""},
 		{`{}`, `{}`, `{}`, ""},
 		{``, ``, ``, ""},
 		{`null`, ``, ``, ""},
@@ -58,7 +59,8 @@ func TestMetadataFilter(t *testing.T) {
 
 // ids are some that can be stored and some that cannot, often the same.
 func ids(limit int) *rapid.Generator[string] {
-	return rapid.SampledFrom([]string{"a", "b", "A", "a ", strings.Repeat("x", limit), strings.Repeat("x", limit+1), "", "a\x00", "\xff"})
+	return rapid.SampledFrom([]string{"a", "b", "A", "a ", strings.Repeat("x", limit), strings.Repeat("x", limit+1), "",
+		"a\x00", "\xff"})
 }
 
 // Whatever a thread holds, its rows fit the tables and have distinct keys; what
@@ -72,7 +74,8 @@ func TestRowsOfFit(t *testing.T) {
 				ID: "t", Visibility: ids(128).Draw(t, "visibility"), Metadata: []byte(raw.Draw(t, "metadata")),
 				Comments: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) mirror.Comment {
 					return mirror.Comment{
-						ID: ids(128).Draw(t, "id"), UserID: ids(512).Draw(t, "user"), Body: []byte(raw.Draw(t, "body")), Metadata: []byte(raw.Draw(t, "metadata")),
+						ID: ids(128).Draw(t, "id"), UserID: ids(512).Draw(t, "user"), Body: []byte(raw.Draw(t, "body")),
+						Metadata: []byte(raw.Draw(t, "metadata")),
 						Reactions: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) mirror.Reaction {
 							return mirror.Reaction{Emoji: ids(64).Draw(t, "emoji"), UserID: ids(512).Draw(t, "user")}
 						}), 0, 4).Draw(t, "reactions"),
@@ -105,7 +108,8 @@ func TestRowsOfFit(t *testing.T) {
 			t.Fatalf("RowsOf of what fits (-before +after):\n%s", d)
 		}
 		bare := rows.WithoutJSON("refused")
-		if bare.Thread.Metadata != nil || bare.MetadataText != nil || !strings.Contains(bare.Thread.DataProblem, "refused") || len(bare.Thread.Comments) != len(rows.Thread.Comments) {
+		if bare.Thread.Metadata != nil || bare.MetadataText != nil ||
+			!strings.Contains(bare.Thread.DataProblem, "refused") || len(bare.Thread.Comments) != len(rows.Thread.Comments) {
 			t.Fatalf("WithoutJSON = %+v; want the rest, and why", bare)
 		}
 		for i, c := range bare.Thread.Comments {
@@ -113,7 +117,8 @@ func TestRowsOfFit(t *testing.T) {
 				t.Fatalf("comment WithoutJSON = %+v", c)
 			}
 			mentions := store.MentionRowsOf(c)
-			if d := cmp.Diff(mentionSet(rows.Thread.Comments[i].Mentions), mentionSet(store.MentionsOf(mentions)), cmpopts.EquateEmpty()); d != "" {
+			if d := cmp.Diff(mentionSet(rows.Thread.Comments[i].Mentions), mentionSet(store.MentionsOf(mentions)),
+				cmpopts.EquateEmpty()); d != "" {
 				t.Fatalf("mentions read back (-before +after):\n%s", d)
 			}
 			slices.SortFunc(mentions, func(a, b store.MentionRow) int {

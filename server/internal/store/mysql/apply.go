@@ -26,14 +26,15 @@ type head struct {
 func (h head) lives() bool { return h.epoch > 0 && h.deleteTime.IsZero() }
 
 func roomHead(ctx context.Context, q *queries, r mirror.Resource) (head, error) {
-	row, err := q.RoomHead(ctx, dbq.RoomHeadParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+	row, err := q.RoomHead(ctx, dbq.RoomHeadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+		RoomID: rawKey(r.Room)})
 	if errors.Is(err, sql.ErrNoRows) {
 		return head{}, nil
 	}
 	if err != nil {
 		return head{}, err
 	}
-	h := head{epoch: row.Epoch, createTime: from(row.CreateTime), deleteTime: from(row.DeleteTime)}
+	h := head{epoch: row.Epoch, createTime: timeOf(row.CreateTime), deleteTime: timeOf(row.DeleteTime)}
 	copy(h.sha256[:], row.ContentSha256)
 	return h, nil
 }
@@ -66,7 +67,8 @@ func (s *Store) fit(content, data []byte, words string) (without bool, err error
 	base := escaped(content) + escaped(words)
 	if base > limit {
 		return false, fault.New(fault.Precondition, fault.ReasonDocumentTooLarge,
-			fmt.Sprintf("this needs %d bytes in one packet and the database takes %d; raise its max_allowed_packet", base, limit))
+			fmt.Sprintf("this needs %d bytes in one packet and the database takes %d; raise its max_allowed_packet", base,
+				limit))
 	}
 	return data != nil && base+escaped(data) > limit, nil
 }
@@ -76,14 +78,16 @@ const tooLargeData = "with the document larger than the database takes in one pa
 
 // ApplyRoom locks the room's state, raises what is in the room, and writes the
 // room last, which is the order of locks.
-func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	sum := sha256.Sum256(room.Source)
 	arg := dbq.UpsertRoomParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room),
-		SourceJson: bytes(room.Source), ContentSha256: sum[:],
-		CreateTime: at(room.CreateTime), LastConnectionTime: at(room.LastConnectionTime), OrganizationID: text(room.OrganizationID),
-		Data: room.Source, DataProblem: text(room.DataProblem),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		SourceJson: rawKey(room.Source), ContentSha256: sum[:],
+		CreateTime: nullTime(room.CreateTime), LastConnectionTime: nullTime(room.LastConnectionTime),
+		OrganizationID: text(room.OrganizationID),
+		Data:           room.Source, DataProblem: text(room.DataProblem),
 	}
 	if room.DataProblem != "" {
 		arg.Data = nil
@@ -99,13 +103,13 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 		if err != nil {
 			return err
 		}
-		reborn := !h.lives() || !h.createTime.Equal(from(arg.CreateTime))
+		reborn := !h.lives() || !h.createTime.Equal(timeOf(arg.CreateTime))
 		var change mirror.ChangeKind
 		if reborn || h.sha256 != sum {
 			change = mirror.ChangeUpserted
 		}
 		if reborn || !st.MissingSince.IsZero() {
-			if out.Woken, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
+			if out.AlsoDue, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
 				return err
 			}
 		}
@@ -139,20 +143,24 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 
 // raiseChildren raises everything known to be in the room, and what every room
 // has whether it was heard of or not. It is as urgent as the room.
-func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, background bool, now time.Time) ([]mirror.Resource, error) {
+func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, background bool,
+	now time.Time) ([]mirror.Resource, error) {
 	if err := q.RaiseChildren(ctx, dbq.RaiseChildrenParams{
-		Background: background, Now: at(now), Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room),
+		Background: background, Now: nullTime(now), Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
+		RoomID: rawKey(room.Room),
 	}); err != nil {
 		return nil, err
 	}
 	// Whatever has come in since then is due as well.
-	rows, err := q.Children(ctx, dbq.ChildrenParams{Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room)})
+	rows, err := q.Children(ctx, dbq.ChildrenParams{Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
+		RoomID: rawKey(room.Room)})
 	if err != nil {
 		return nil, err
 	}
 	var woken []mirror.Resource
 	for _, row := range rows {
-		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID)})
+		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind),
+			ID: string(row.ResourceID)})
 	}
 	for _, kind := range mirror.RoomKinds() {
 		child := mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind}
@@ -172,13 +180,16 @@ func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, backgr
 
 // ApplyDocument hashes before the transaction begins, and packs only what is
 // new.
-func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	sum := sha256.Sum256(doc.Content)
 	arg := dbq.UpsertDocumentParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
-		Epoch: lease.Epoch, ContentSha256: sum[:], Size: int64(len(doc.Content)), DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
-		Data: doc.Data, DataProblem: text(doc.DataProblem), PlainText: text(doc.Text),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID),
+		Epoch:      lease.Epoch, ContentSha256: sum[:], Size: int64(len(doc.Content)),
+		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
+		Data:          doc.Data, DataProblem: text(doc.DataProblem), PlainText: text(doc.Text),
 	}
 	var out mirror.Applied
 	apply := func(q *queries) error {
@@ -196,7 +207,8 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		if err != nil {
 			return err
 		}
-		changed := row.DocumentEpoch.Int64 != lease.Epoch || row.DeriveVersion.Int32 != arg.DeriveVersion || string(row.ContentSha256) != string(sum[:])
+		changed := row.DocumentEpoch.Int64 != lease.Epoch || row.DeriveVersion.Int32 != arg.DeriveVersion ||
+			string(row.ContentSha256) != string(sum[:])
 		var change mirror.ChangeKind
 		if changed {
 			change = mirror.ChangeUpserted
@@ -227,14 +239,16 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 }
 
 // ApplyMissing settles a 404.
-func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	if lease.Resource.Kind == mirror.KindRoom {
 		return s.missingRoom(ctx, lease, f.Now, settle)
 	}
 	return s.missingChild(ctx, lease, f)
 }
 
-func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	var out mirror.Applied
 	err := s.tx(ctx, "apply missing room", func(q *queries) error {
@@ -252,14 +266,15 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 		deleted := st.DeleteGeneration != 0 || h.epoch > 0 && !h.lives()
 		var change mirror.ChangeKind
 		if deleted || !h.lives() {
-			if err := q.QuietChildren(ctx, dbq.QuietChildrenParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)}); err != nil {
+			if err := q.SettleChildren(ctx, dbq.SettleChildrenParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+				RoomID: rawKey(r.Room)}); err != nil {
 				return err
 			}
 		}
 		if deleted && h.lives() {
 			change = mirror.ChangeDeleted
 			if err := q.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
-				DeleteTime: at(now), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room),
+				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
 			}); err != nil {
 				return err
 			}
@@ -267,7 +282,7 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 		if deleted {
 			// Those, too, that were entered in a room nobody had mirrored.
 			if _, err := q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
-				LeaveTime: at(now), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room),
+				LeaveTime: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
 			}); err != nil {
 				return err
 			}
@@ -290,7 +305,7 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 		}
 		gone := h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero()
 		if !gone {
-			if out.Woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, lease.Background, f.Now); err != nil {
+			if out.AlsoDue, err = wakeRoom(ctx, q, r.RoomResource(), fresh, lease.Background, f.Now); err != nil {
 				return err
 			}
 		}
@@ -334,7 +349,8 @@ func (s *Store) clean(ctx context.Context, room mirror.Resource, limit int) (int
 	if err != nil || !h.lives() {
 		return 0, err
 	}
-	documents := dbq.CleanDocumentsParams{Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room), Epoch: h.epoch}
+	documents := dbq.CleanDocumentsParams{Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
+		RoomID: rawKey(room.Room), Epoch: h.epoch}
 	n := 0
 	for _, remove := range []func(limit int) (int64, error){
 		func(limit int) (int64, error) {

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
 )
 
@@ -73,23 +73,26 @@ func processCPU(stat string) time.Duration {
 var benchNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func benchStorage(room int) mirror.Resource {
-	return mirror.Resource{Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)), Kind: mirror.KindStorage}
+	return mirror.Resource{Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)),
+		Kind: mirror.KindStorage}
 }
 
-var benchPayload = []byte(`{"type":"storageUpdated","data":{"projectId":"605a50b01a36d5ea7a2e9104","roomId":"bench:00000","updatedAt":"2026-03-01T12:00:00.000Z"}}`)
+var benchPayload = []byte(
+	`{"type":"storageUpdated","data":{"projectId":"605a50b01a36d5ea7a2e9104","roomId":"bench:00000","updatedAt":"2026-03-01T12:00:00.000Z"}}`)
 
 // raise accepts one event for each of n rooms, beginning with first.
 func raise(b *testing.B, s *mysql.Store, first, n, rooms int, id string, now time.Time) {
 	b.Helper()
-	batch := make([]mirror.Arrival, n)
+	batch := make([]mirror.Delivery, n)
 	for i := range batch {
 		r := benchStorage((first + i) * 7919 % rooms)
-		batch[i] = mirror.Arrival{
+		batch[i] = mirror.Delivery{
 			Event: mirror.Event{
-				Project: "default", ID: id + strconv.Itoa(first+i), Type: "storageUpdated", Room: r.Room, LiveblocksProject: "605a50b01a36d5ea7a2e9104",
-				Payload: benchPayload, SendTime: now, ReceiveTime: now, SourceTime: now, Outcome: mirror.OutcomeQueued,
+				Project: "default", ID: id + strconv.Itoa(first+i), Type: "storageUpdated", Room: r.Room,
+				LiveblocksProject: "605a50b01a36d5ea7a2e9104",
+				Payload:           benchPayload, SendTime: now, ReceiveTime: now, SourceTime: now, Outcome: mirror.OutcomeQueued,
 			},
-			Hints: []mirror.Hint{{Resource: r}},
+			Invalidations: []mirror.Invalidation{{Resource: r}},
 		}
 	}
 	if _, err := s.Accept(b.Context(), batch); err != nil {
@@ -138,7 +141,8 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 	s := open(b, mysql.Config{URL: url})
 	now := benchNow
 	lease := func(r mirror.Resource, n int) (mirror.Lease, error) {
-		return s.Claim(b.Context(), r, [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}, now, time.Minute)
+		return s.Claim(b.Context(), r, [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}, now,
+			time.Minute)
 	}
 	versions := make([][2]mirror.DocumentContent, rooms)
 	raise(b, s, 0, rooms, rooms, "first", now)
@@ -150,7 +154,8 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 			l, err = lease(room, i)
 		}
 		if err == nil {
-			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{FetchTime: now, Source: []byte(`{"type":"room"}`), CreateTime: now}, now, 0)
+			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{FetchTime: now, Source: []byte(`{"type":"room"}`),
+				CreateTime: now}, now, 0)
 		}
 		if err != nil {
 			b.Fatalf("mirror a room = %v", err)

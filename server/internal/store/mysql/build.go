@@ -32,11 +32,12 @@ func repeat(s string, n int) string { return strings.Repeat(s+", ", n-1) + s }
 
 // keyTable is a table k of n rows with the given columns, to join with.
 func keyTable(n int, columns ...string) string {
-	return "(select ? as " + strings.Join(columns, ", ? as ") + strings.Repeat("\n    union all select "+repeat("?", len(columns)), n-1) + ") k"
+	return "(select ? as " + strings.Join(columns, ", ? as ") + strings.Repeat("\n    union all select "+
+		repeat("?", len(columns)), n-1) + ") k"
 }
 
 func appendKey(args []any, r mirror.Resource) []any {
-	return append(args, r.Bucket(), bytes(r.Project), bytes(r.Room), int16(r.Kind), bytes(r.ID))
+	return append(args, r.Bucket(), rawKey(r.Project), rawKey(r.Room), int16(r.Kind), rawKey(r.ID))
 }
 
 // chunks calls f with pieces of list of at most size elements each, in order.
@@ -81,8 +82,10 @@ on duplicate key update bucket = values(bucket)`
 func (q *queries) insertEvents(ctx context.Context, events []mirror.Event, token []byte) (int64, error) {
 	args := make([]any, 0, 13*len(events))
 	for _, e := range events {
-		args = append(args, mirror.Bucket(e.Project, e.ID), bytes(e.Project), bytes(e.ID), bytes(e.Type), bytes(e.Room), bytes(e.User),
-			bytes(e.LiveblocksProject), bytes(e.Payload), at(e.SendTime), at(e.ReceiveTime), at(e.SourceTime), bytes(e.Outcome), token)
+		args = append(args, mirror.Bucket(e.Project, e.ID), rawKey(e.Project), rawKey(e.ID), rawKey(e.Type), rawKey(e.Room),
+			rawKey(e.User),
+			rawKey(e.LiveblocksProject), rawKey(e.Payload), nullTime(e.SendTime), nullTime(e.ReceiveTime),
+			nullTime(e.SourceTime), rawKey(e.Outcome), token)
 	}
 	result, err := q.db.ExecContext(ctx, insertEventsSQL(len(events)), args...)
 	if err != nil {
@@ -109,7 +112,7 @@ func (q *queries) recorded(ctx context.Context, events []mirror.Event) (map[even
 	err := chunks(events, maxKeys, func(events []mirror.Event) error {
 		args := make([]any, 0, 3*len(events))
 		for _, e := range events {
-			args = append(args, mirror.Bucket(e.Project, e.ID), bytes(e.Project), bytes(e.ID))
+			args = append(args, mirror.Bucket(e.Project, e.ID), rawKey(e.Project), rawKey(e.ID))
 		}
 		return q.query(ctx, recordedSQL(len(events)), args, func(rows *sql.Rows) error {
 			var project, id, outcome, token string
@@ -162,7 +165,7 @@ func (q *queries) raise(ctx context.Context, wanted []raise) (allNew bool, err e
 		for _, w := range wanted {
 			args = appendKey(args, w.resource)
 			deleted := sql.NullInt64{Int64: 1, Valid: w.deleted}
-			args = append(args, at(w.now), at(w.now.Add(w.minInterval)), deleted, at(w.hintTime))
+			args = append(args, nullTime(w.now), nullTime(w.now.Add(w.minInterval)), deleted, nullTime(w.hintTime))
 		}
 		result, err := q.db.ExecContext(ctx, raiseSQL(len(wanted)), args...)
 		if err != nil {
@@ -203,7 +206,7 @@ func (q *queries) request(ctx context.Context, requests []mirror.Request, now ti
 		args := make([]any, 0, 8*len(requests))
 		for _, r := range requests {
 			deleted := sql.NullInt64{Int64: 1, Valid: r.Unlisted}
-			args = append(appendKey(args, r.Resource), at(now), deleted, r.Background)
+			args = append(appendKey(args, r.Resource), nullTime(now), deleted, r.Background)
 		}
 		_, err := q.db.ExecContext(ctx, requestSQL(len(requests)), args...)
 		return err
@@ -231,7 +234,7 @@ func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (ma
 			if err := rows.Scan(&r.Project, &r.Room, &r.Kind, &r.ID, &st.Generation, &st.Applied, &due, &fail); err != nil {
 				return err
 			}
-			st.Due, st.FailTime = from(due), from(fail)
+			st.Due, st.FailTime = timeOf(due), timeOf(fail)
 			out[r] = st
 			return nil
 		})

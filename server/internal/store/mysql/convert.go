@@ -16,10 +16,10 @@ var (
 	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
 )
 
-// at turns a time into a column's value; the zero time is null. What no column
+// nullTime turns a time into a column's value; the zero time is null. What no column
 // can hold is moved to the nearest that it can: a source may tell any time, and
 // its event has to be recorded all the same.
-func at(t time.Time) sql.NullTime {
+func nullTime(t time.Time) sql.NullTime {
 	switch {
 	case t.IsZero():
 		return sql.NullTime{}
@@ -31,8 +31,8 @@ func at(t time.Time) sql.NullTime {
 	return sql.NullTime{Time: t.UTC().Truncate(time.Microsecond), Valid: true}
 }
 
-// from turns a column's value into a time; null is the zero time.
-func from(t sql.NullTime) time.Time {
+// timeOf turns a column's value into a time; null is the zero time.
+func timeOf(t sql.NullTime) time.Time {
 	if !t.Valid {
 		return time.Time{}
 	}
@@ -45,9 +45,9 @@ func text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// bytes makes an id or a body a value that the server takes for bytes. It is
+// rawKey makes an id or a body a value that the server takes for bytes. It is
 // never nil, which would be null.
-func bytes[S ~string | ~[]byte](s S) []byte {
+func rawKey[S ~string | ~[]byte](s S) []byte {
 	if b := []byte(s); b != nil {
 		return b
 	}
@@ -58,19 +58,19 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 	s := store.State{
 		Generation:       r.Generation,
 		Applied:          r.AppliedGeneration,
-		Due:              from(r.DueTime),
-		NotBefore:        from(r.NotBefore),
+		Due:              timeOf(r.DueTime),
+		NotBefore:        timeOf(r.NotBefore),
 		Settle:           r.Settle,
 		Background:       r.Background,
 		DeleteGeneration: r.DeleteGeneration.Int64,
-		LeaseUntil:       from(r.LeaseUntil),
-		Again:            from(r.AgainTime),
+		LeaseUntil:       timeOf(r.LeaseUntil),
+		RefetchAt:        timeOf(r.AgainTime),
 		Attempts:         int(r.Attempts),
 		LastError:        r.LastError,
-		FailTime:         from(r.FailTime),
-		FetchTime:        from(r.FetchTime),
-		SourceUpdateTime: from(r.SourceUpdateTime),
-		MissingSince:     from(r.MissingSince),
+		FailTime:         timeOf(r.FailTime),
+		FetchTime:        timeOf(r.FetchTime),
+		SourceUpdateTime: timeOf(r.SourceUpdateTime),
+		MissingSince:     timeOf(r.MissingSince),
 	}
 	copy(s.LeaseToken[:], r.LeaseToken)
 	return s
@@ -90,35 +90,36 @@ func resourceOf(r dbq.MirrorResourceState) mirror.Resource {
 func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStateParams {
 	return dbq.WriteStateParams{
 		Bucket:            r.Bucket(),
-		ProjectID:         bytes(r.Project),
-		RoomID:            bytes(r.Room),
+		ProjectID:         rawKey(r.Project),
+		RoomID:            rawKey(r.Room),
 		Kind:              int16(r.Kind),
-		ResourceID:        bytes(r.ID),
+		ResourceID:        rawKey(r.ID),
 		Generation:        s.Generation,
 		AppliedGeneration: s.Applied,
-		DueTime:           at(s.Due),
-		NotBefore:         at(s.NotBefore),
+		DueTime:           nullTime(s.Due),
+		NotBefore:         nullTime(s.NotBefore),
 		Settle:            s.Settle,
 		Background:        s.Background,
 		DeleteGeneration:  sql.NullInt64{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
 		LastError:         text(s.LastError),
-		FailTime:          at(s.FailTime),
-		FetchTime:         at(s.FetchTime),
-		SourceUpdateTime:  at(s.SourceUpdateTime),
-		MissingSince:      at(s.MissingSince),
+		FailTime:          nullTime(s.FailTime),
+		FetchTime:         nullTime(s.FetchTime),
+		SourceUpdateTime:  nullTime(s.SourceUpdateTime),
+		MissingSince:      nullTime(s.MissingSince),
 		ChangedBucket:     sql.NullInt16{Int16: r.Bucket(), Valid: changed},
 	}
 }
 
 // freshness puts together what reads tell of a copy's age. The state is joined
-// from the left, so all of it may be null.
-func freshness(deleteTime, fetchTime, sourceUpdateTime, missingSince sql.NullTime, revision, generation, applied sql.NullInt64) mirror.Freshness {
+// timeOf the left, so all of it may be null.
+func freshness(deleteTime, fetchTime, sourceUpdateTime, missingSince sql.NullTime, revision, generation,
+	applied sql.NullInt64) mirror.Freshness {
 	return mirror.Freshness{
-		FetchTime:        from(fetchTime),
-		SourceUpdateTime: from(sourceUpdateTime),
-		DeleteTime:       from(deleteTime),
-		MissingSince:     from(missingSince),
+		FetchTime:        timeOf(fetchTime),
+		SourceUpdateTime: timeOf(sourceUpdateTime),
+		DeleteTime:       timeOf(deleteTime),
+		MissingSince:     timeOf(missingSince),
 		Revision:         revision.Int64,
 		Stale:            generation.Int64 > applied.Int64,
 	}

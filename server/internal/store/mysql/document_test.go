@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
 )
@@ -52,7 +52,8 @@ func TestDerivedColumns(t *testing.T) {
 		}
 		lease, err := s.Claim(t.Context(), room, [16]byte{1}, now, time.Minute)
 		if err == nil {
-			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(c.data), CreateTime: now, OrganizationID: words}, now, 0)
+			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(c.data), CreateTime: now,
+				OrganizationID: words}, now, 0)
 		}
 		if err != nil {
 			t.Fatalf("ApplyRoom %d = %v", i, err)
@@ -68,7 +69,8 @@ func TestDerivedColumns(t *testing.T) {
 		for _, table := range []string{"mirror_room", "mirror_document"} {
 			var got sql.NullString
 			var problem string
-			if err := db.QueryRowContext(t.Context(), "select json_extract(data, '$.a'), data_problem from "+table).Scan(&got, &problem); err != nil {
+			if err := db.QueryRowContext(t.Context(), "select json_extract(data, '$.a'), data_problem from "+table).Scan(&got,
+				&problem); err != nil {
 				t.Fatalf("select from %s = %v", table, err)
 			}
 			if got.Valid == (problem != "") {
@@ -103,19 +105,22 @@ func TestValuesStayValues(t *testing.T) {
 	for b := range 256 {
 		every = append(every, byte(b), '\\', '\'', byte(b), '"', '\\')
 	}
-	for i, evil := range []string{`\`, `'`, `\'`, `\\'`, `"`, `?`, `' or '1'='1`, `\' or 1=1 -- `, "/*", "--", "#", "`", "\x00\x1a\r\n", "0x41", "_binary'a'", string(every)} {
-		a := arrival("msg", now)
+	for i, evil := range []string{`\`, `'`, `\'`, `\\'`, `"`, `?`, `' or '1'='1`, `\' or 1=1 -- `, "/*", "--", "#", "`",
+		"\x00\x1a\r\n", "0x41", "_binary'a'", string(every)} {
+		a := delivery("msg", now)
 		a.Event.ID, a.Event.Payload = "msg_"+string(rune('a'+i)), []byte(evil)
 		if i < 15 {
 			a.Event.Room, a.Event.User, a.Event.Type = mirror.RoomID(evil), evil, evil
-			a.Hints[0].Resource.Room = mirror.RoomID(evil)
+			a.Invalidations[0].Resource.Room = mirror.RoomID(evil)
 		}
-		got, err := s.Accept(t.Context(), []mirror.Arrival{a})
-		if err != nil || !got[0].Fresh || len(got[0].Raised) != 1 || got[0].Raised[0].Resource != a.Hints[0].Resource {
+		got, err := s.Accept(t.Context(), []mirror.Delivery{a})
+		if err != nil || !got[0].Fresh || len(got[0].Pending) != 1 ||
+			got[0].Pending[0].Resource != a.Invalidations[0].Resource {
 			t.Fatalf("Accept of %q = %+v, %v", evil, got, err)
 		}
 		ev, err := s.Event(t.Context(), "default", a.Event.ID)
-		if err != nil || string(ev.Payload) != evil || ev.Room != a.Event.Room || ev.User != a.Event.User || ev.Type != a.Event.Type {
+		if err != nil || string(ev.Payload) != evil || ev.Room != a.Event.Room || ev.User != a.Event.User ||
+			ev.Type != a.Event.Type {
 			t.Fatalf("Event with %q = %+v, %v", evil, ev, err)
 		}
 		if err := s.Pause(t.Context(), "default", evil, now); err != nil {
@@ -145,14 +150,16 @@ func TestManyKeys(t *testing.T) {
 	for i := range n {
 		lease, err := s.Claim(t.Context(), rooms[i], [16]byte{1}, now, time.Minute)
 		if err == nil {
-			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0)
+			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now},
+				now, 0)
 		}
 		if err == nil {
 			lease, err = s.Claim(t.Context(), storages[i], [16]byte{2}, now, time.Minute)
 		}
 		content := fmt.Appendf(nil, `{"n":%d}`, i)
 		if err == nil {
-			_, err = s.ApplyDocument(t.Context(), lease, mirror.DocumentContent{FetchTime: now, Content: content, DeriveVersion: 1}, now, 0)
+			_, err = s.ApplyDocument(t.Context(), lease,
+				mirror.DocumentContent{FetchTime: now, Content: content, DeriveVersion: 1}, now, 0)
 		}
 		if err != nil {
 			t.Fatalf("mirror room %d = %v", i, err)
@@ -180,10 +187,10 @@ func TestManyKeys(t *testing.T) {
 			t.Fatalf("document %d = %+v, progress %+v; want %s, applied twice raised", i, docs[i], progress[i], want)
 		}
 	}
-	var batch []mirror.Arrival
+	var batch []mirror.Delivery
 	for i := range n {
-		a := arrival(fmt.Sprintf("msg_%d", i), now)
-		a.Hints[0].Resource = storages[i]
+		a := delivery(fmt.Sprintf("msg_%d", i), now)
+		a.Invalidations[0].Resource = storages[i]
 		batch = append(batch, a)
 	}
 	for _, fresh := range []bool{true, false} {
@@ -192,7 +199,7 @@ func TestManyKeys(t *testing.T) {
 			t.Fatalf("Accept = %v", err)
 		}
 		for i := range n {
-			if got[i].Fresh != fresh || len(got[i].Raised) != 1 || got[i].Raised[0].Generation != 3 {
+			if got[i].Fresh != fresh || len(got[i].Pending) != 1 || got[i].Pending[0].Generation != 3 {
 				t.Fatalf("answer %d = %+v; want fresh = %t, generation 3", i, got[i], fresh)
 			}
 		}
@@ -205,10 +212,10 @@ func TestWhatDoesNotFitIsRefused(t *testing.T) {
 	s := open(t, mysql.Config{URL: migratedDatabase(t) + "?sql_mode=''"})
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	long := strings.Repeat("x", 128)
-	if _, err := s.Accept(t.Context(), []mirror.Arrival{arrival(long, now)}); err != nil {
+	if _, err := s.Accept(t.Context(), []mirror.Delivery{delivery(long, now)}); err != nil {
 		t.Fatalf("Accept of an id of 128 bytes = %v", err)
 	}
-	if got, err := s.Accept(t.Context(), []mirror.Arrival{arrival(long+"y", now)}); err == nil {
+	if got, err := s.Accept(t.Context(), []mirror.Delivery{delivery(long+"y", now)}); err == nil {
 		t.Fatalf("Accept of an id of 129 bytes = %+v; want an error", got)
 	}
 	room := mirror.Resource{Project: "default", Room: mirror.RoomID(strings.Repeat("x", 513)), Kind: mirror.KindRoom}

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
@@ -29,7 +29,8 @@ func TestContractOnGalera(t *testing.T) {
 			t.Parallel()
 			storetest.RunGroup(t, group, func(t testing.TB) storetest.Database {
 				name := fmt.Sprintf("contract_%d", databases.Add(1))
-				if err := mysql.Migrate(context.Background(), cluster.Node(0).Database(t, name), slog.New(slog.DiscardHandler)); err != nil {
+				if err := mysql.Migrate(context.Background(), cluster.Node(0).Database(t, name),
+					slog.New(slog.DiscardHandler)); err != nil {
 					t.Fatalf("Migrate = %v", err)
 				}
 				node := -1
@@ -48,7 +49,8 @@ func migrateAtOnce(t *testing.T, cluster *mysqltest.Cluster) {
 	cluster.Node(0).Database(t, "at_once")
 	for i := range 3 {
 		s := open(t, mysql.Config{URL: cluster.Node(i).URL("at_once")})
-		eventually(t, "the database on every node", func() bool { return errors.Is(s.Ping(t.Context()), store.ErrSchemaBehind) })
+		eventually(t, "the database on every node",
+			func() bool { return errors.Is(s.Ping(t.Context()), store.ErrSchemaBehind) })
 	}
 	var logs [4]journal
 	var errs [4]error

@@ -33,7 +33,7 @@ type raise struct {
 // Accept is one transaction of three statements if all is new: events, states,
 // commit. Where some of it was there before, what is stored is read as well:
 // nothing here tells by itself which rows of an insert were new.
-func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	if len(batch) == 0 {
 		return nil, nil
 	}
@@ -55,7 +55,8 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Acc
 	return answers, nil
 }
 
-func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Arrival, events []mirror.Event) ([]store.Accepted, error) {
+func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
+	events []mirror.Event) ([]store.Accepted, error) {
 	token := make([]byte, 16)
 	rand.Read(token)
 	var inserted int64
@@ -82,7 +83,7 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Arrival, 
 		}
 		if was := stored[keyOf(a.Event)]; was.token != string(token) {
 			answers[i] = store.Accepted{Outcome: was.outcome}
-			for _, h := range a.Hints {
+			for _, h := range a.Invalidations {
 				asked = append(asked, h.Resource)
 			}
 		}
@@ -98,9 +99,9 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Arrival, 
 	if err := s.hold(ctx, q, batch, answers); err != nil {
 		return nil, err
 	}
-	raised := make(map[mirror.Resource]int64, len(wanted))
+	pending := make(map[mirror.Resource]int64, len(wanted))
 	for _, w := range wanted {
-		raised[w.resource] = 1
+		pending[w.resource] = 1
 		if !allNew {
 			asked = append(asked, w.resource)
 		}
@@ -110,29 +111,29 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Arrival, 
 		return nil, err
 	}
 	for i, a := range batch {
-		for _, h := range a.Hints {
-			n, ok := raised[h.Resource]
+		for _, h := range a.Invalidations {
+			n, ok := pending[h.Resource]
 			if st, known := states[h.Resource]; known {
 				n, ok = st.Generation, ok || !answers[i].Fresh
 			}
 			if ok && (answers[i].Fresh || !h.IfUnknown) {
-				answers[i].Raised = append(answers[i].Raised, mirror.Raised{Resource: h.Resource, Generation: n})
+				answers[i].Pending = append(answers[i].Pending, mirror.Pending{Resource: h.Resource, Generation: n})
 			}
 		}
 	}
 	return answers, nil
 }
 
-// wishes sums up what the fresh events want, in key order. A hint that only
+// wishes sums up what the fresh events want, in key order. A invalidation that only
 // wants a resource to be known is dropped where it has a state.
-func wishes(ctx context.Context, q *queries, batch []mirror.Arrival, answers []store.Accepted) ([]raise, error) {
+func wishes(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]raise, error) {
 	sums := make(map[mirror.Resource]*raise)
 	var wanted []*raise
 	for i, a := range batch {
 		if !answers[i].Fresh {
 			continue
 		}
-		for _, h := range a.Hints {
+		for _, h := range a.Invalidations {
 			w := sums[h.Resource]
 			if w == nil {
 				w = &raise{resource: h.Resource, ifUnknown: true, now: a.Event.ReceiveTime, minInterval: h.MinInterval}
@@ -201,7 +202,8 @@ func compareEvents(a, b mirror.Event) int {
 // PinProject lets the first writer win.
 func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
 	err := retry(ctx, func() error {
-		return s.q.PinProject(ctx, dbq.PinProjectParams{ProjectID: bytes(project), LiveblocksProjectID: bytes(liveblocksID)})
+		return s.q.PinProject(ctx,
+			dbq.PinProjectParams{ProjectID: rawKey(project), LiveblocksProjectID: rawKey(liveblocksID)})
 	})
 	if err != nil {
 		return "", classify(ctx, fmt.Errorf("pin project: %w", err))

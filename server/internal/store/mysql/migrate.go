@@ -184,7 +184,8 @@ func views(do func(view, create string) error) error {
 func ensureViews(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	return views(func(view, create string) error {
 		theirs := func() error {
-			log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
+			log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get "+
+				"the view",
 				slog.String("view", view))
 			return nil
 		}
@@ -211,7 +212,8 @@ where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
 		case 1050, 1347: // there is such a table
 			return theirs()
 		case 1064, 1235: // not supported: views, or json_table in one
-			log.WarnContext(ctx, "this server cannot have the view; documents can be read in mirror_document", slog.String("view", view))
+			log.WarnContext(ctx, "this server cannot have the view; documents can be read in mirror_document",
+				slog.String("view", view))
 			return nil
 		}
 		if err != nil {

@@ -18,9 +18,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
 )
@@ -130,13 +130,15 @@ func TestMigrateAfterACut(t *testing.T) {
 	url := emptyDatabase(t)
 	db := mysqltest.Connect(t, url)
 	migrate(t, url)
-	mustExec(t, db, "insert into mirror_project (project_id, liveblocks_project_id, pause_reason) values ('default', '6605', '')")
+	mustExec(t, db, "insert into mirror_project (project_id, liveblocks_project_id, pause_reason) values ('default', "+
+		"'6605', '')")
 	for _, cut := range [][]string{
 		{"delete from mirror_schema_version where version_id = 2"},
 		{"delete from mirror_schema_version where version_id = 2", "drop table mirror_sweep", "drop table mirror_comment"},
 		{"delete from mirror_schema_version where version_id >= 1"},
 		{"delete from mirror_schema_version"},
-		{"delete from mirror_schema_version where version_id >= 1", "drop table mirror_change", "drop table mirror_feed_head", "drop view liveblocks_documents"},
+		{"delete from mirror_schema_version where version_id >= 1", "drop table mirror_change",
+			"drop table mirror_feed_head", "drop view liveblocks_documents"},
 		{"drop table mirror_schema_version", "drop table mirror_document"},
 		{"drop table mirror_schema_lock"},
 	} {
@@ -148,7 +150,8 @@ func TestMigrateAfterACut(t *testing.T) {
 		if err := s.Ping(t.Context()); err != nil {
 			t.Fatalf("Ping after %q and Migrate = %v", cut, err)
 		}
-		for _, table := range []string{"mirror_change", "mirror_feed_head", "mirror_document", "mirror_sweep", "mirror_comment", "liveblocks_documents"} {
+		for _, table := range []string{"mirror_change", "mirror_feed_head", "mirror_document", "mirror_sweep",
+			"mirror_comment", "liveblocks_documents"} {
 			value[int](t, db, "select count(*) from "+table)
 		}
 		if p, err := s.Project(t.Context(), "default"); err != nil || p.LiveblocksID != "6605" {
@@ -179,7 +182,8 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 	}
 	applyRoom := func(created time.Time) func(mirror.Lease) error {
 		return func(lease mirror.Lease) error {
-			_, err := s.ApplyRoom(ctx, lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: created}, now, 0)
+			_, err := s.ApplyRoom(ctx, lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: created},
+				now, 0)
 			return err
 		}
 	}
@@ -187,7 +191,8 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 		room := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindRoom}
 		storage := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindStorage}
 		fetch(room, applyRoom(now))
-		doc := mirror.DocumentContent{FetchTime: now, Content: []byte(`{"lson":1}`), DeriveVersion: 1, Data: []byte(`{"a": "` + string(id) + `"}`)}
+		doc := mirror.DocumentContent{FetchTime: now, Content: []byte(`{"lson":1}`), DeriveVersion: 1,
+			Data: []byte(`{"a": "` + string(id) + `"}`)}
 		if id == "null" {
 			doc.Data, doc.DataProblem = nil, "too large"
 		}
@@ -197,9 +202,9 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 		})
 		switch id {
 		case "dead":
-			_, err := s.Accept(ctx, []mirror.Arrival{{
-				Event: mirror.Event{Project: "default", ID: "bye", Room: id, ReceiveTime: now, SendTime: now},
-				Hints: []mirror.Hint{{Resource: room, Deleted: true}},
+			_, err := s.Accept(ctx, []mirror.Delivery{{
+				Event:         mirror.Event{Project: "default", ID: "bye", Room: id, ReceiveTime: now, SendTime: now},
+				Invalidations: []mirror.Invalidation{{Resource: room, Deleted: true}},
 			}})
 			if err != nil {
 				t.Fatalf("Accept = %v", err)
@@ -224,14 +229,16 @@ func TestViewOfTheGuides(t *testing.T) {
 		Room, A, UpdatedAt, Project string
 	}
 	var got row
-	if err := db.QueryRowContext(t.Context(), `select room_id, json_unquote(json_extract(data, '$.a')), cast(updated_at as char), project_id
+	if err := db.QueryRowContext(t.Context(),
+		`select room_id, json_unquote(json_extract(data, '$.a')), cast(updated_at as char), project_id
 		from liveblocks_documents where room_id = 'living ö'`).Scan(&got.Room, &got.A, &got.UpdatedAt, &got.Project); err != nil {
 		t.Fatalf("select = %v", err)
 	}
 	if d := cmp.Diff(row{"living ö", "living ö", "2026-03-01 12:00:00.123456", "default"}, got); d != "" {
 		t.Fatalf("liveblocks_documents (-want +got):\n%s", d)
 	}
-	if n := value[int](t, db, "select count(*) from liveblocks_documents where room_id in ('LIVING ö', 'living o', 'living ö ')"); n != 0 {
+	if n := value[int](t, db,
+		"select count(*) from liveblocks_documents where room_id in ('LIVING ö', 'living o', 'living ö ')"); n != 0 {
 		t.Fatalf("rows of a room that differs by case, accent or a blank = %d; want none", n)
 	}
 	mustExec(t, db, "create table theirs (room varchar(255) character set utf8mb4 collate utf8mb4_general_ci)")
@@ -249,7 +256,8 @@ func TestMigrateLeavesRelationsOfOthersAlone(t *testing.T) {
 	t.Parallel()
 	for what, create := range map[string]string{
 		"table": "create table liveblocks_documents (room_id varchar(255) primary key, data json, updated_at timestamp)",
-		"view":  "create view liveblocks_documents as select 'mine' as room_id, null as data, null as updated_at, 'p' as project_id",
+		"view": "create view liveblocks_documents as select 'mine' as room_id, null as data, null as updated_at, 'p' as " +
+			"project_id",
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -288,7 +296,8 @@ func TestMigrateReplacesItsOldView(t *testing.T) {
 	t.Parallel()
 	url := migratedDatabase(t)
 	db := mysqltest.Connect(t, url)
-	mustExec(t, db, "create or replace view liveblocks_documents as select 1 as room_id from mirror_room where 'liveblocks-mirror 0' <> ''")
+	mustExec(t, db, "create or replace view liveblocks_documents as select 1 as room_id from mirror_room where "+
+		"'liveblocks-mirror 0' <> ''")
 	if log := migrate(t, url); log != "" {
 		t.Fatalf("log of Migrate = %q; want nothing said", log)
 	}
@@ -344,7 +353,8 @@ func TestMigrateWithoutRights(t *testing.T) {
 	for what, prepare := range map[string]func(db *sql.DB){
 		"nothing there": func(*sql.DB) {},
 		"lock there": func(db *sql.DB) {
-			mustExec(t, db, "create table mirror_schema_lock (lock_id bigint primary key, locked boolean, locked_at datetime(6), locked_by text, lease_expires_at datetime(6), updated_at datetime(6))")
+			mustExec(t, db, "create table mirror_schema_lock (lock_id bigint primary key, locked boolean, locked_at "+
+				"datetime(6), locked_by text, lease_expires_at datetime(6), updated_at datetime(6))")
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -396,7 +406,8 @@ func TestMigrationSQLIsAllOfIt(t *testing.T) {
 func TestMigrateKeepsTheURLSecret(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{
-		"mysql://u:hunter2@host:port/db", "mysql://u:hunter2@[::1/db", "://hunter2", "u:hunter2@tcp(host", "mysql://u:hunter2@127.0.0.1:1/db",
+		"mysql://u:hunter2@host:port/db", "mysql://u:hunter2@[::1/db", "://hunter2", "u:hunter2@tcp(host",
+		"mysql://u:hunter2@127.0.0.1:1/db",
 	} {
 		errMigrate := mysql.Migrate(t.Context(), bad, slog.New(slog.DiscardHandler))
 		s, errOpen := mysql.Open(t.Context(), mysql.Config{URL: bad})
@@ -428,10 +439,11 @@ func TestRefusedConnectionIsAnOutage(t *testing.T) {
 		s := open(t, mysql.Config{URL: u.String()})
 		for what, call := range map[string]func() error{
 			"Ping":   func() error { return s.Ping(t.Context()) },
-			"Accept": func() error { _, err := s.Accept(t.Context(), []mirror.Arrival{{}}); return err },
+			"Accept": func() error { _, err := s.Accept(t.Context(), []mirror.Delivery{{}}); return err },
 		} {
 			err := call()
-			if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable || strings.Contains(err.Error(), "hunter2") {
+			if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable ||
+				strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%s = %v; want the store unavailable", what, err)
 			}
 		}

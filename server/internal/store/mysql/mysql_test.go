@@ -62,14 +62,16 @@ func TestClassify(t *testing.T) {
 	if err := classify(t.Context(), nil); err != nil {
 		t.Errorf("classify(nil) = %v; want nil", err)
 	}
-	if err := classify(t.Context(), serverError(1146)); !errors.Is(err, store.ErrSchemaBehind) || fault.Of(err).Kind != fault.Unavailable {
+	if err := classify(t.Context(), serverError(1146)); !errors.Is(err, store.ErrSchemaBehind) ||
+		fault.Of(err).Kind != fault.Unavailable {
 		t.Errorf("classify of a missing table = %v; want %v", err, store.ErrSchemaBehind)
 	}
 	if err := classify(t.Context(), fmt.Errorf("do: %w", sql.ErrNoRows)); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("classify of no rows = %v; want %v", err, store.ErrNotFound)
 	}
 	for _, sentinel := range []error{store.ErrLeaseLost, store.ErrEpochChanged, store.ErrNotDue, store.ErrNotFound} {
-		if err := classify(t.Context(), fmt.Errorf("do: %w", sentinel)); !errors.Is(err, sentinel) || fault.Of(err).Kind != fault.Internal {
+		if err := classify(t.Context(), fmt.Errorf("do: %w", sentinel)); !errors.Is(err, sentinel) ||
+			fault.Of(err).Kind != fault.Internal {
 			t.Errorf("classify(%v) = %v; want it as it was", sentinel, err)
 		}
 	}
@@ -93,7 +95,8 @@ func TestRetryEnds(t *testing.T) {
 	}{
 		{"success", []error{nil}, 1, nil},
 		{"deadlock once", []error{deadlock, nil}, 2, nil},
-		{"lock wait, altered table, stale connection", []error{serverError(1205), serverError(1412), driver.ErrBadConn, nil}, 4, nil},
+		{"lock wait, altered table, stale connection", []error{serverError(1205), serverError(1412), driver.ErrBadConn, nil},
+			4, nil},
 		{"deadlock for ever", nil, txAttempts, deadlock},
 		{"lease lost", []error{store.ErrLeaseLost}, 1, store.ErrLeaseLost},
 		{"deadlock, then lease lost", []error{deadlock, store.ErrLeaseLost}, 2, store.ErrLeaseLost},
@@ -144,12 +147,12 @@ func TestTimesFitIntoColumns(t *testing.T) {
 		{time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), firstTime},
 		{time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC), firstTime},
 	} {
-		got := at(c.in)
-		if !got.Valid || got.Time != c.want || from(got) != c.want {
+		got := nullTime(c.in)
+		if !got.Valid || got.Time != c.want || timeOf(got) != c.want {
 			t.Errorf("at(%v) = %v; want %v", c.in, got, c.want)
 		}
 	}
-	if got := at(time.Time{}); got.Valid || !from(got).IsZero() {
+	if got := nullTime(time.Time{}); got.Valid || !timeOf(got).IsZero() {
 		t.Errorf("at of no time = %v; want null", got)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // NotificationUser reads by key.
 func (s *Store) NotificationUser(ctx context.Context, r mirror.Resource) (string, error) {
 	user, err := s.q.NotificationUser(ctx, dbq.NotificationUserParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), NotificationID: bytes(r.ID),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), NotificationID: rawKey(r.ID),
 	})
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", classify(ctx, fmt.Errorf("read user of notification: %w", err))
@@ -34,11 +34,12 @@ var notificationTable = table{
 
 // ApplyNotification writes the rows that differ, and then the inbox to all rows of
 // the notification if it differs in one.
-func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	inbox := dbq.WriteInboxParams{
-		InboxJson: fold.Inbox.Source, ReadTime: at(fold.Inbox.ReadTime), NotifyTime: at(fold.Inbox.NotifyTime),
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), NotificationID: bytes(r.ID),
+		InboxJson: fold.Inbox.Source, ReadTime: nullTime(fold.Inbox.ReadTime), NotifyTime: nullTime(fold.Inbox.NotifyTime),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), NotificationID: rawKey(r.ID),
 	}
 	inbox.Inbox = queryable(fold.Inbox.Source)
 	var out mirror.Applied
@@ -61,20 +62,24 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		for _, row := range stored {
 			known[string(row.EventID)] = mirror.Notification{
 				Channel: string(row.Channel), Kind: string(row.Kind), UserID: string(row.UserID), ThreadID: string(row.ThreadID),
-				MentionID: string(row.MentionID), SubjectID: string(row.SubjectID), CreateTime: row.CreateTime.UTC(), TriggerTime: from(row.TriggerTime),
+				MentionID: string(row.MentionID), SubjectID: string(row.SubjectID), CreateTime: row.CreateTime.UTC(),
+				TriggerTime: timeOf(row.TriggerTime),
 			}
-			inboxDiffers = inboxDiffers || string(row.InboxJson) != string(inbox.InboxJson) || (row.InboxJson == nil) != (inbox.InboxJson == nil) ||
-				!from(row.ReadTime).Equal(from(inbox.ReadTime)) || !from(row.NotifyTime).Equal(from(inbox.NotifyTime))
+			inboxDiffers = inboxDiffers || string(row.InboxJson) != string(inbox.InboxJson) ||
+				(row.InboxJson == nil) != (inbox.InboxJson == nil) ||
+				!timeOf(row.ReadTime).Equal(timeOf(inbox.ReadTime)) || !timeOf(row.NotifyTime).Equal(timeOf(inbox.NotifyTime))
 		}
 		var rows [][]any
-		for _, n := range slices.SortedFunc(slices.Values(fold.Rows), func(a, b mirror.Notification) int { return strings.Compare(a.EventID, b.EventID) }) {
+		for _, n := range slices.SortedFunc(slices.Values(fold.Rows),
+			func(a, b mirror.Notification) int { return strings.Compare(a.EventID, b.EventID) }) {
 			was, ok := known[n.EventID]
 			if ok && sameNotification(was, n) {
 				continue
 			}
 			inboxDiffers = inboxDiffers || !ok && !empty
-			rows = append(rows, append(roomArgs(r), bytes(r.ID), bytes(n.EventID), bytes(n.Channel), bytes(n.Kind), bytes(n.UserID),
-				bytes(n.ThreadID), bytes(n.MentionID), bytes(n.SubjectID), at(n.CreateTime), at(n.TriggerTime)))
+			rows = append(rows, append(roomArgs(r), rawKey(r.ID), rawKey(n.EventID), rawKey(n.Channel), rawKey(n.Kind),
+				rawKey(n.UserID),
+				rawKey(n.ThreadID), rawKey(n.MentionID), rawKey(n.SubjectID), nullTime(n.CreateTime), nullTime(n.TriggerTime)))
 		}
 		if err := s.write(ctx, q, notificationTable, rows, nil); err != nil {
 			return err
@@ -122,17 +127,17 @@ func (s *Store) writeInbox(ctx context.Context, q *queries, arg dbq.WriteInboxPa
 func sameNotification(was, n mirror.Notification) bool {
 	return was.Channel == n.Channel && was.Kind == n.Kind && was.UserID == n.UserID && was.ThreadID == n.ThreadID &&
 		was.MentionID == n.MentionID && was.SubjectID == n.SubjectID &&
-		was.CreateTime.Equal(from(at(n.CreateTime))) && was.TriggerTime.Equal(from(at(n.TriggerTime)))
+		was.CreateTime.Equal(timeOf(nullTime(n.CreateTime))) && was.TriggerTime.Equal(timeOf(nullTime(n.TriggerTime)))
 }
 
 func notificationsSQL(f store.NotificationFilter) (string, []any) {
 	var c condition
-	c.and("n.project_id = ?", bytes(f.Project))
-	c.andIf(f.Room != "", "n.room_id = ?", bytes(f.Room))
-	c.andIf(f.User != "", "n.user_id = ?", bytes(f.User))
-	c.andIf(f.Channel != "", "n.channel = ?", bytes(f.Channel))
-	c.andIf(f.Kind != "", "n.kind = ?", bytes(f.Kind))
-	c.andIf(f.Thread != "", "n.thread_id = ?", bytes(f.Thread))
+	c.and("n.project_id = ?", rawKey(f.Project))
+	c.andIf(f.Room != "", "n.room_id = ?", rawKey(f.Room))
+	c.andIf(f.User != "", "n.user_id = ?", rawKey(f.User))
+	c.andIf(f.Channel != "", "n.channel = ?", rawKey(f.Channel))
+	c.andIf(f.Kind != "", "n.kind = ?", rawKey(f.Kind))
+	c.andIf(f.Thread != "", "n.thread_id = ?", rawKey(f.Thread))
 	c.between("n.create_time", "n.event_id", f.From, f.To, f.AfterTime, f.AfterID)
 	return `select n.room_id, n.notification_id, n.event_id, n.channel, n.kind, n.user_id, n.thread_id, n.mention_id, n.subject_id,
     n.create_time, n.trigger_time, n.inbox_json, n.read_time, n.notify_time,
@@ -154,13 +159,14 @@ func (s *Store) Notifications(ctx context.Context, f store.NotificationFilter) (
 		n := mirror.Notification{Project: f.Project}
 		var trigger, read, notify, fetch, source, missing sql.NullTime
 		var revision, generation, applied sql.NullInt64
-		if err := rows.Scan(&n.Room, &n.ID, &n.EventID, &n.Channel, &n.Kind, &n.UserID, &n.ThreadID, &n.MentionID, &n.SubjectID,
+		if err := rows.Scan(&n.Room, &n.ID, &n.EventID, &n.Channel, &n.Kind, &n.UserID, &n.ThreadID, &n.MentionID,
+			&n.SubjectID,
 			&n.CreateTime, &trigger, &n.Inbox.Source, &read, &notify,
 			&fetch, &source, &missing, &revision, &generation, &applied); err != nil {
 			return err
 		}
-		n.CreateTime, n.TriggerTime = n.CreateTime.UTC(), from(trigger)
-		n.Inbox.ReadTime, n.Inbox.NotifyTime = from(read), from(notify)
+		n.CreateTime, n.TriggerTime = n.CreateTime.UTC(), timeOf(trigger)
+		n.Inbox.ReadTime, n.Inbox.NotifyTime = timeOf(read), timeOf(notify)
 		n.Freshness = freshness(sql.NullTime{}, fetch, source, missing, revision, generation, applied)
 		out = append(out, n)
 		return nil

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
 )
@@ -158,10 +158,11 @@ func (p *proxy) answers(client, server net.Conn, now *atomic.Int32) {
 	}
 }
 
-func arrival(id string, now time.Time) mirror.Arrival {
-	return mirror.Arrival{
+func delivery(id string, now time.Time) mirror.Delivery {
+	return mirror.Delivery{
 		Event: mirror.Event{Project: "default", ID: id, ReceiveTime: now, SendTime: now},
-		Hints: []mirror.Hint{{Resource: mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}}},
+		Invalidations: []mirror.Invalidation{{Resource: mirror.Resource{Project: "default", Room: "room",
+			Kind: mirror.KindRoom}}},
 	}
 }
 
@@ -177,12 +178,12 @@ func TestCommitCut(t *testing.T) {
 			t.Fatalf("Ping = %v", err)
 		}
 		p.next.Store(int32(what))
-		_, err := s.Accept(t.Context(), []mirror.Arrival{arrival("msg", now)})
+		_, err := s.Accept(t.Context(), []mirror.Delivery{delivery("msg", now)})
 		if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable {
 			t.Fatalf("Accept with its commit cut = %v; want the store unavailable", err)
 		}
-		got, err := s.Accept(t.Context(), []mirror.Arrival{arrival("msg", now)})
-		if err != nil || got[0].Fresh != want || len(got[0].Raised) != 1 || got[0].Raised[0].Generation != 1 {
+		got, err := s.Accept(t.Context(), []mirror.Delivery{delivery("msg", now)})
+		if err != nil || got[0].Fresh != want || len(got[0].Pending) != 1 || got[0].Pending[0].Generation != 1 {
 			t.Fatalf("Accept of the same again = %+v, %v; want fresh = %t, and generation 1", got, err, want)
 		}
 	}
@@ -195,17 +196,19 @@ func TestCommitLoses(t *testing.T) {
 	p, through := startProxy(t, migratedDatabase(t))
 	s := open(t, mysql.Config{URL: through})
 	p.next.Store(int32(loses))
-	got, err := s.Accept(t.Context(), []mirror.Arrival{arrival("msg", now)})
-	if err != nil || !got[0].Fresh || got[0].Raised[0].Generation != 1 {
+	got, err := s.Accept(t.Context(), []mirror.Delivery{delivery("msg", now)})
+	if err != nil || !got[0].Fresh || got[0].Pending[0].Generation != 1 {
 		t.Fatalf("Accept that loses once = %+v, %v; want it run again", got, err)
 	}
-	lease, err := s.Claim(t.Context(), mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}, [16]byte{1}, now, time.Minute)
+	lease, err := s.Claim(t.Context(), mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom},
+		[16]byte{1}, now, time.Minute)
 	if err != nil {
 		t.Fatalf("Claim = %v", err)
 	}
 	p.next.Store(int32(loses))
-	applied, err := s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0)
-	if err != nil || !applied.Changed || len(applied.Woken) != len(mirror.RoomKinds()) {
+	applied, err := s.ApplyRoom(t.Context(), lease,
+		mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0)
+	if err != nil || !applied.Changed || len(applied.AlsoDue) != len(mirror.RoomKinds()) {
 		t.Fatalf("ApplyRoom that loses once = %+v, %v; want it run again", applied, err)
 	}
 	entries, err := s.Changes(t.Context(), lease.Resource.Bucket(), 0, 10)
@@ -226,12 +229,12 @@ func TestCommitUnanswered(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	begun := time.Now()
-	_, err := s.Accept(ctx, []mirror.Arrival{arrival("msg", now)})
+	_, err := s.Accept(ctx, []mirror.Delivery{delivery("msg", now)})
 	if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took > 10*time.Second {
 		t.Fatalf("Accept without an answer to its commit = %v after %v; want it to end with its deadline", err, took)
 	}
 	// And the one connection is not lost with it.
-	got, err := s.Accept(t.Context(), []mirror.Arrival{arrival("msg", now)})
+	got, err := s.Accept(t.Context(), []mirror.Delivery{delivery("msg", now)})
 	if err != nil || !got[0].Fresh {
 		t.Fatalf("Accept after that = %+v, %v; want it fresh: the server never got the commit", got, err)
 	}
@@ -251,8 +254,8 @@ func TestServerIsKilled(t *testing.T) {
 	refused, n := 0, 0
 	accept := func() error {
 		n++
-		a := arrival(fmt.Sprintf("msg_%d", n), now)
-		_, err := s.Accept(t.Context(), []mirror.Arrival{a})
+		a := delivery(fmt.Sprintf("msg_%d", n), now)
+		_, err := s.Accept(t.Context(), []mirror.Delivery{a})
 		if err == nil {
 			acknowledged = append(acknowledged, a.Event.ID)
 		}
@@ -284,7 +287,8 @@ func TestServerIsKilled(t *testing.T) {
 		eventually(t, "calls after a restart", func() bool {
 			ok := check("Accept", accept())
 			ok = check("Ping", s.Ping(t.Context())) && ok
-			_, err := s.Request(t.Context(), []mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "other", Kind: mirror.KindRoom}}}, now)
+			_, err := s.Request(t.Context(),
+				[]mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "other", Kind: mirror.KindRoom}}}, now)
 			ok = check("Request", err) && ok
 			return ok && refused > seen
 		})
@@ -319,7 +323,8 @@ func TestNoServer(t *testing.T) {
 		t.Fatalf("Close = %v", err)
 	}
 	err = open(t, mysql.Config{URL: there}).Ping(t.Context())
-	if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable || strings.Contains(err.Error(), "hunter2") {
+	if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable ||
+		strings.Contains(err.Error(), "hunter2") {
 		t.Fatalf("Ping without a server = %v; want it unavailable", err)
 	}
 }
@@ -354,13 +359,15 @@ func TestPacketsOfTheServer(t *testing.T) {
 		t.Helper()
 		return value[string](t, db, "select if(data is null, data_problem, 'there is data') from "+table)
 	}
-	if _, err := s.ApplyRoom(t.Context(), claim(room), mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0); err != nil {
+	if _, err := s.ApplyRoom(t.Context(), claim(room),
+		mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0); err != nil {
 		t.Fatalf("ApplyRoom = %v", err)
 	}
 	apply := func(content, data []byte) error {
 		t.Helper()
 		lease := claim(storage)
-		_, err := s.ApplyDocument(t.Context(), lease, mirror.DocumentContent{FetchTime: now, Content: content, DeriveVersion: 1, Data: data}, now, 0)
+		_, err := s.ApplyDocument(t.Context(), lease,
+			mirror.DocumentContent{FetchTime: now, Content: content, DeriveVersion: 1, Data: data}, now, 0)
 		if err != nil {
 			// The lease is still held, and can be given back.
 			if _, err := s.Fail(t.Context(), lease, store.Failure{Now: now, Final: true, Cause: "too large"}); err != nil {
@@ -382,7 +389,8 @@ func TestPacketsOfTheServer(t *testing.T) {
 	}{
 		{"small data", small, small, "there is data"},
 		{"large data", large, large, "with the document larger than the database takes in one packet (max_allowed_packet)"},
-		{"data that escapes make large", noise[:1000], quotes, "with the document larger than the database takes in one packet (max_allowed_packet)"},
+		{"data that escapes make large", noise[:1000], quotes,
+			"with the document larger than the database takes in one packet (max_allowed_packet)"},
 		{"large content", noise[:900<<10], small, "there is data"},
 	} {
 		if err := apply(c.content, c.data); err != nil {
@@ -404,15 +412,17 @@ func TestPacketsOfTheServer(t *testing.T) {
 		t.Fatalf("task = %+v, %v; want it failed", task, err)
 	}
 	source := mirror.RoomContent{FetchTime: now, Source: quotes[:700_000], CreateTime: now}
-	if _, err := s.ApplyRoom(t.Context(), claim(room), source, now, 0); fault.Of(err).Reason != fault.ReasonDocumentTooLarge {
+	if _, err := s.ApplyRoom(t.Context(), claim(room), source, now,
+		0); fault.Of(err).Reason != fault.ReasonDocumentTooLarge {
 		t.Fatalf("ApplyRoom of a source that escapes make too large = %v; want it refused", err)
 	}
 
 	// Events come as they are: a batch in several packets, and one that would not
 	// fit into a statement apart from it.
-	var batch []mirror.Arrival
-	for i, payload := range [][]byte{noise[:600_000], noise[600_000:1_200_000], bytes.Repeat([]byte{0}, 800_000), []byte("small")} {
-		a := arrival(fmt.Sprintf("msg_%d", i), now)
+	var batch []mirror.Delivery
+	for i, payload := range [][]byte{noise[:600_000], noise[600_000:1_200_000], bytes.Repeat([]byte{0}, 800_000),
+		[]byte("small")} {
+		a := delivery(fmt.Sprintf("msg_%d", i), now)
 		a.Event.Payload = payload
 		batch = append(batch, a)
 	}
@@ -427,7 +437,8 @@ func TestPacketsOfTheServer(t *testing.T) {
 	}
 	var name string
 	var aborted int
-	if err := db.QueryRowContext(t.Context(), "show global status like 'Aborted_clients'").Scan(&name, &aborted); err != nil || aborted != 0 {
+	if err := db.QueryRowContext(t.Context(), "show global status like 'Aborted_clients'").Scan(&name,
+		&aborted); err != nil || aborted != 0 {
 		t.Fatalf("%s = %d, %v; want no connection ended by the server", name, aborted, err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
@@ -92,50 +92,67 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	}
 	exec("insert into mirror_room values (0, 'default', 'r', 1, '', '', null, null, '', null, '', null)")
 	exec("insert into mirror_document values (0, 'default', 'r', 2, '', 1, '', '', 0, 1, null, '', '')")
-	exec("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
-	exec("insert into mirror_event values (0, 'default', 'e', '', 'r', 'u', '', '', '2026-03-01', '2026-03-01', null, '', '')")
+	exec("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, " +
+		"fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
+	exec("insert into mirror_event values (0, 'default', 'e', '', 'r', 'u', '', '', '2026-03-01', '2026-03-01', null, " +
+		"'', '')")
 	exec("insert into mirror_change values (0, 1, 'default', 'r', 2, '', 1, '2026-03-01')")
-	exec("insert into mirror_thread values (0, 'default', 'r', 't', 1, '', '', '2026-03-01', '2026-03-01', false, '', null, null, 1, '', null)")
-	exec("insert into mirror_comment values (0, 'default', 'r', 't', 'c', 'u', '2026-03-01', null, null, '', null, '', '', null)")
+	exec("insert into mirror_thread values (0, 'default', 'r', 't', 1, '', '', '2026-03-01', '2026-03-01', false, '', " +
+		"null, null, 1, '', null)")
+	exec("insert into mirror_comment values (0, 'default', 'r', 't', 'c', 'u', '2026-03-01', null, null, '', null, " +
+		"'', '', null)")
 	exec("insert into mirror_comment_reaction values (0, 'default', 'r', 't', 'c', 'e', 'u', '2026-03-01')")
 	exec("insert into mirror_comment_attachment values (0, 'default', 'r', 't', 'c', 'a', '', '', 1)")
 	exec("insert into mirror_comment_mention values (0, 'default', 'r', 't', 'c', 'user', 'u', '')")
 	exec("insert into mirror_active_user values (0, 'default', 'r', 1, 1, 'u', null, null)")
 	exec("insert into mirror_unfolded_event values (0, 'default', 'r', 6, '', 'e', '', '', '2026-03-01', '2026-03-01')")
-	exec("insert into mirror_user_session values (0, 'default', 'r', 's', 1, 'u', null, null, '2026-03-01', '2026-03-01', null, '', '')")
-	exec("insert into mirror_notification values (0, 'default', 'r', 'n', 'e', '', '', 'u', '', '', '', '2026-03-01', '2026-03-01', null, null, null, null)")
+	exec("insert into mirror_user_session values (0, 'default', 'r', 's', 1, 'u', null, null, '2026-03-01', " +
+		"'2026-03-01', null, '', '')")
+	exec("insert into mirror_notification values (0, 'default', 'r', 'n', 'e', '', '', 'u', '', '', '', '2026-03-01', " +
+		"'2026-03-01', null, null, null, null)")
 	exec("insert into mirror_sweep values ('default', 's', true, false, '', 0, 0, 0, 0, null, null, null, '')")
 	for n := 1; n < 4096; n *= 2 {
 		for table, columns := range map[string]string{
-			"mirror_thread":             "thread_id, epoch, source_json, content_sha256, create_time, update_time, resolved, visibility, metadata, metadata_text, comment_count, data_problem, delete_time",
-			"mirror_comment":            "thread_id, comment_id, user_id, create_time, edit_time, delete_time, source_json, body, plain_text, markdown, metadata",
+			"mirror_thread": "thread_id, epoch, source_json, content_sha256, create_time, update_time, " +
+				"resolved, visibility, metadata, metadata_text, comment_count, data_problem, delete_time",
+			"mirror_comment": "thread_id, comment_id, user_id, create_time, edit_time, delete_time, source_json, " +
+				"body, plain_text, markdown, metadata",
 			"mirror_comment_reaction":   "thread_id, comment_id, emoji, user_id, create_time",
 			"mirror_comment_attachment": "thread_id, comment_id, attachment_id, name, mime_type, size",
 			"mirror_comment_mention":    "thread_id, comment_id, kind, mentioned_id, via_group",
 			"mirror_active_user":        "connection_id, epoch, user_id, info_json, info",
 			"mirror_unfolded_event":     "kind, resource_id, event_id, type, payload, source_time, receive_time",
-			"mirror_user_session":       "session_id, connection_id, user_id, info_json, info, begin_time, enter_time, leave_time, leave_event_id, end_cause",
-			"mirror_notification":       "notification_id, event_id, channel, kind, user_id, thread_id, mention_id, subject_id, create_time, trigger_time, inbox_json, inbox, read_time, notify_time",
-			"mirror_room":               "epoch, source_json, content_sha256, create_time, last_connection_time, organization_id, data, data_problem, delete_time",
-			"mirror_document":           "kind, resource_id, epoch, content, content_sha256, size, derive_version, data, data_problem, plain_text",
-			"mirror_resource_state":     "kind, resource_id, generation, fail_time, last_error",
+			"mirror_user_session": "session_id, connection_id, user_id, info_json, info, begin_time, enter_time, " +
+				"leave_time, leave_event_id, end_cause",
+			"mirror_notification": "notification_id, event_id, channel, kind, user_id, thread_id, mention_id, " +
+				"subject_id, create_time, trigger_time, inbox_json, inbox, read_time, notify_time",
+			"mirror_room": "epoch, source_json, content_sha256, create_time, last_connection_time, " +
+				"organization_id, data, data_problem, delete_time",
+			"mirror_document": "kind, resource_id, epoch, content, content_sha256, size, derive_version, data, " +
+				"data_problem, plain_text",
+			"mirror_resource_state": "kind, resource_id, generation, fail_time, last_error",
 		} {
-			exec("insert into "+table+" (bucket, project_id, room_id, "+columns+") select (bucket + ?) mod 256, if(room_id like '%8', 'other', project_id), concat(room_id, '-', ?), "+columns+" from "+table, n, n)
+			exec("insert into "+table+" (bucket, project_id, room_id, "+columns+
+				") select (bucket + ?) mod 256, if(room_id like '%8', 'other', project_id), concat(room_id, '-', ?), "+columns+
+				" from "+table, n, n)
 		}
 		exec(`insert into mirror_event select (bucket + ?) mod 256, project_id, concat(event_id, '-', ?), type, concat(room_id, ?), concat(user_id, ?), '', '',
 			send_time, receive_time + interval ? second, source_time, outcome, batch_token from mirror_event`, n, n, n, n, n)
-		exec("insert into mirror_change select bucket, n + ?, project_id, room_id, kind, resource_id, change_kind, commit_time from mirror_change", n)
+		exec("insert into mirror_change select bucket, n + ?, project_id, room_id, kind, resource_id, change_kind, "+
+			"commit_time from mirror_change", n)
 	}
 	for n := 1; n < 4096; n *= 2 {
 		exec(`insert into mirror_sweep select concat(project_id, '-', ?), sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
 			begin_time, end_time, full_time, problem from mirror_sweep`, n)
 	}
 	// Users have some of it each, as they do.
-	for table, column := range map[string]string{"mirror_comment": "user_id", "mirror_comment_mention": "mentioned_id", "mirror_user_session": "user_id", "mirror_notification": "user_id"} {
+	for table, column := range map[string]string{"mirror_comment": "user_id", "mirror_comment_mention": "mentioned_id",
+		"mirror_user_session": "user_id", "mirror_notification": "user_id"} {
 		exec("update " + table + " set " + column + " = concat('u-', bucket)")
 	}
 	exec("analyze table mirror_room, mirror_document, mirror_resource_state, mirror_event, mirror_change")
-	exec("analyze table mirror_thread, mirror_comment, mirror_comment_reaction, mirror_comment_attachment, mirror_comment_mention")
+	exec("analyze table mirror_thread, mirror_comment, mirror_comment_reaction, mirror_comment_attachment, " +
+		"mirror_comment_mention")
 	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, mirror_sweep")
 
 	explain := func(name, text string, args []any) {
@@ -204,7 +221,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("create table theirs (id int primary key, room varchar(255) character set utf8mb4 collate utf8mb4_general_ci)")
 	exec("insert into theirs select n, concat('r-', n) from mirror_change")
 	exec("analyze table theirs")
-	explain("join with the view", "select t.id, d.data from theirs t join liveblocks_documents d on d.room_id = t.room where t.id between 5 and 9", nil)
+	explain("join with the view",
+		"select t.id, d.data from theirs t join liveblocks_documents d on d.room_id = t.room where t.id between 5 and 9", nil)
 
 	const many = 500
 	keys := func(n int, key ...any) (args []any) {
@@ -238,7 +256,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		}
 	}
 	explain("insertedListed", insertedListedSQL, append(slices.Clone(room), make([]byte, 16)))
-	explain("readDocuments", readDocumentsSQL(many), append([]any{1 << 20}, keys(many, append(append([]any{1}, resource...), 1, make([]byte, 32))...)...))
+	explain("readDocuments", readDocumentsSQL(many),
+		append([]any{1 << 20}, keys(many, append(append([]any{1}, resource...), 1, make([]byte, 32))...)...))
 }
 
 // What statements mean depends on these, whatever the server's defaults and the

@@ -18,19 +18,20 @@ const inViews = "table made of JSON"
 // forbidden are forms that MySQL 8, MariaDB and Vitess do not all know, or do not
 // all mean the same by, and what a sharded or replicated server cannot do.
 var forbidden = map[string]*regexp.Regexp{
-	"returning":               regexp.MustCompile(`\breturning\b`),
-	"row alias":               regexp.MustCompile(`\)\s*as\s+\w+\s*(\(|on\s+duplicate)`),
-	"arrow of JSON":           regexp.MustCompile(`->`),
-	"JSON made by MySQL":      regexp.MustCompile(`\bas\s+json\b|\bmember\s+of\b`),
-	inViews:                   regexp.MustCompile(`\bjson_table\b`),
-	"lock of a session":       regexp.MustCompile(`\b(get_lock|release_lock|is_free_lock)\b|\block\s+tables?\b`),
-	"number by the server":    regexp.MustCompile(`\bauto_increment\b|\bserial\b|\bsequence\b|\blast_insert_id\b`),
-	"foreign key":             regexp.MustCompile(`\bforeign\s+key\b|\breferences\b`),
-	"index on an expression":  regexp.MustCompile(`\b(key|index)\s+\w*\s*\(\s*\(`),
-	"generated column":        regexp.MustCompile(`\bgenerated\s+always\b|\)\s*(stored|virtual|persistent)\b`),
-	"user variable":           regexp.MustCompile(`(^|[^@\w])@\w`),
-	"lock words of MySQL":     regexp.MustCompile(`\bskip\s+locked\b|\bnowait\b|\bfor\s+share\b|\bfor\s+update\s+of\b`),
-	"clock of the server":     regexp.MustCompile(`\b(now|sysdate|curdate|curtime|unix_timestamp|utc_timestamp)\s*\(|\bas\s+of\b`),
+	"returning":              regexp.MustCompile(`\breturning\b`),
+	"row alias":              regexp.MustCompile(`\)\s*as\s+\w+\s*(\(|on\s+duplicate)`),
+	"arrow of JSON":          regexp.MustCompile(`->`),
+	"JSON made by MySQL":     regexp.MustCompile(`\bas\s+json\b|\bmember\s+of\b`),
+	inViews:                  regexp.MustCompile(`\bjson_table\b`),
+	"lock of a session":      regexp.MustCompile(`\b(get_lock|release_lock|is_free_lock)\b|\block\s+tables?\b`),
+	"number by the server":   regexp.MustCompile(`\bauto_increment\b|\bserial\b|\bsequence\b|\blast_insert_id\b`),
+	"foreign key":            regexp.MustCompile(`\bforeign\s+key\b|\breferences\b`),
+	"index on an expression": regexp.MustCompile(`\b(key|index)\s+\w*\s*\(\s*\(`),
+	"generated column":       regexp.MustCompile(`\bgenerated\s+always\b|\)\s*(stored|virtual|persistent)\b`),
+	"user variable":          regexp.MustCompile(`(^|[^@\w])@\w`),
+	"lock words of MySQL":    regexp.MustCompile(`\bskip\s+locked\b|\bnowait\b|\bfor\s+share\b|\bfor\s+update\s+of\b`),
+	"clock of the server": regexp.MustCompile(
+		`\b(now|sysdate|curdate|curtime|unix_timestamp|utc_timestamp)\s*\(|\bas\s+of\b`),
 	"chance of the server":    regexp.MustCompile(`\b(uuid|rand)\s*\(`),
 	"blind insert":            regexp.MustCompile(`\binsert\s+ignore\b|\breplace\s+into\b`),
 	"time with a zone":        regexp.MustCompile(`\btimestamp\b(\s*\(\d\))?\s*(not|null|default|,)`),
@@ -65,11 +66,14 @@ func statements(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{
 		"MigrationSQL":    MigrationSQL(),
-		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "raiseSQL": raiseSQL(2), "requestSQL": requestSQL(2),
-		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2), "roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2),
+		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "raiseSQL": raiseSQL(2),
+		"requestSQL":  requestSQL(2),
+		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2), "roomsByIDSQL": roomsByIDSQL(2),
+		"sessionsOfSQL":   sessionsOfSQL(2),
 		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
 		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL, "raiseListedSQL": raiseListedSQL(2),
-		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2), "deleteOfThreadsSQL": deleteOfThreadsSQL("mirror_comment")(2),
+		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2),
+		"deleteOfThreadsSQL": deleteOfThreadsSQL("mirror_comment")(2),
 	}
 	for _, t := range tables {
 		all["write SQL of "+t.name] = t.sql(2)
@@ -79,7 +83,8 @@ func statements(t *testing.T) map[string]string {
 	}
 	v := versionQueries{}
 	for _, text := range []string{
-		v.CreateTable("t"), v.InsertVersion("t"), v.DeleteVersion("t"), v.GetMigrationByVersion("t"), v.ListMigrations("t"), v.GetLatestVersion("t"),
+		v.CreateTable("t"), v.InsertVersion("t"), v.DeleteVersion("t"), v.GetMigrationByVersion("t"), v.ListMigrations("t"),
+		v.GetLatestVersion("t"),
 	} {
 		all[text] = text
 	}
@@ -99,7 +104,8 @@ func statements(t *testing.T) map[string]string {
 
 // tables are those whose rows are written by lists.
 var tables = []table{
-	unfoldedTable, sessionTable, activeUserTable, notificationTable, threadTable, commentTable, reactionTable, attachmentTable, mentionTable,
+	unfoldedTable, sessionTable, activeUserTable, notificationTable, threadTable, commentTable, reactionTable,
+	attachmentTable, mentionTable,
 }
 
 type list struct {
@@ -124,16 +130,19 @@ func lists() map[string]list {
 	}
 	for what, f := range map[string]store.NotificationFilter{
 		"notifications": {}, "notifications by room": {Room: "r"}, "notifications by user": {User: "u"},
-		"notifications by all": {Room: "r", User: "u", Channel: "c", Kind: "k", Thread: "t", From: now, To: now, AfterTime: now, AfterID: "e"},
+		"notifications by all": {Room: "r", User: "u", Channel: "c", Kind: "k", Thread: "t", From: now, To: now,
+			AfterTime: now, AfterID: "e"},
 	} {
 		f.Project, f.Limit = "default", 20
 		text, args := notificationsSQL(f)
 		add(what, text, args)
 	}
 	for what, f := range map[string]store.ThreadFilter{
-		"threads": {}, "threads by room": {Room: "r"}, "threads by author": {Author: "u"}, "threads by mention": {Mentioned: "u"},
+		"threads": {}, "threads by room": {Room: "r"}, "threads by author": {Author: "u"},
+		"threads by mention": {Mentioned: "u"},
 		"threads by all": {
-			Room: "r", Resolved: &yes, Metadata: map[string]string{"a": "b"}, Author: "u", Mentioned: "u", UpdatedSince: now, AfterRoom: "r", AfterID: "t",
+			Room: "r", Resolved: &yes, Metadata: map[string]string{"a": "b"}, Author: "u", Mentioned: "u", UpdatedSince: now,
+			AfterRoom: "r", AfterID: "t",
 		},
 	} {
 		f.Project, f.Limit = "default", 20
@@ -141,9 +150,11 @@ func lists() map[string]list {
 		add(what, text, args)
 	}
 	for what, f := range map[string]store.CommentFilter{
-		"comments": {}, "comments by room": {Room: "r"}, "comments by author": {Author: "u"}, "comments by mention": {Mentioned: "u"},
+		"comments": {}, "comments by room": {Room: "r"}, "comments by author": {Author: "u"},
+		"comments by mention": {Mentioned: "u"},
 		"comments by all": {
-			Room: "r", Thread: "t", Author: "u", Mentioned: "u", UpdatedSince: now, AfterRoom: "r", AfterThread: "t", AfterTime: now, AfterID: "c",
+			Room: "r", Thread: "t", Author: "u", Mentioned: "u", UpdatedSince: now, AfterRoom: "r", AfterThread: "t",
+			AfterTime: now, AfterID: "c",
 		},
 	} {
 		f.Project, f.Limit = "default", 20
@@ -207,7 +218,8 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Project": true, "PinProject": true, "Pause": true, "Sweep": true, "WriteSweep": true, "CountBackgroundRooms": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
-	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket = |\bwhere \((\w\.)?bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
+	byBucket := regexp.MustCompile(
+		`(?s)\bwhere\s+(\w\.)?bucket = |\bwhere \((\w\.)?bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
 	seen := 0
 	check := func(name, text string) {
 		seen++
@@ -232,7 +244,8 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 
 func TestTablesBeginWithTheirBucket(t *testing.T) {
 	t.Parallel()
-	tables := regexp.MustCompile(`(?s)create table if not exists (\w+) \((.*?)\n\) engine = InnoDB default character set utf8mb4 collate utf8mb4_bin;`)
+	tables := regexp.MustCompile(
+		`(?s)create table if not exists (\w+) \((.*?)\n\) engine = InnoDB default character set utf8mb4 collate utf8mb4_bin;`)
 	text := comment.ReplaceAllString(MigrationSQL(), "")
 	found := tables.FindAllStringSubmatch(text, -1)
 	if got := strings.Count(text, "create table"); len(found) != got || got < 9 {

@@ -23,14 +23,14 @@ var unfoldedTable = table{
 }
 
 // hold makes the fresh events of a batch wait at what they are folded into.
-func (s *Store) hold(ctx context.Context, q *queries, batch []mirror.Arrival, answers []store.Accepted) error {
+func (s *Store) hold(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) error {
 	type waiting struct {
 		resource mirror.Resource
 		event    mirror.Event
 	}
 	var all []waiting
 	for i, a := range batch {
-		for _, h := range a.Hints {
+		for _, h := range a.Invalidations {
 			if h.Fold && answers[i].Fresh {
 				all = append(all, waiting{h.Resource, a.Event})
 			}
@@ -42,7 +42,8 @@ func (s *Store) hold(ctx context.Context, q *queries, batch []mirror.Arrival, an
 	rows := make([][]any, 0, len(all))
 	for _, w := range all {
 		e := w.event
-		rows = append(rows, append(appendKey(nil, w.resource), bytes(e.ID), bytes(e.Type), bytes(e.Payload), at(e.SourceTime), at(e.ReceiveTime)))
+		rows = append(rows, append(appendKey(nil, w.resource), rawKey(e.ID), rawKey(e.Type), rawKey(e.Payload),
+			nullTime(e.SourceTime), nullTime(e.ReceiveTime)))
 	}
 	return s.write(ctx, q, unfoldedTable, rows, nil)
 }
@@ -50,8 +51,9 @@ func (s *Store) hold(ctx context.Context, q *queries, batch []mirror.Arrival, an
 // Unfolded reads by the resource's key.
 func (s *Store) Unfolded(ctx context.Context, r mirror.Resource, limit int) ([]mirror.Event, error) {
 	rows, err := s.q.Unfolded(ctx, dbq.UnfoldedParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
-		Limit: int32(limit), //nolint:gosec // a small constant of the caller
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID),
+		Limit:      int32(limit), //nolint:gosec // a small constant of the caller
 	})
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list waiting events: %w", err))
@@ -60,7 +62,7 @@ func (s *Store) Unfolded(ctx context.Context, r mirror.Resource, limit int) ([]m
 	for _, row := range rows {
 		out = append(out, mirror.Event{
 			Project: r.Project, ID: string(row.EventID), Type: string(row.Type), Room: r.Room, Payload: row.Payload,
-			SourceTime: from(row.SourceTime), ReceiveTime: row.ReceiveTime.UTC(),
+			SourceTime: timeOf(row.SourceTime), ReceiveTime: row.ReceiveTime.UTC(),
 		})
 	}
 	return out, nil
@@ -91,7 +93,7 @@ func (q *queries) byIDs(ctx context.Context, text func(n int) string, args []any
 	return chunks(ids, maxRows, func(ids []string) error {
 		args := slices.Clone(args)
 		for _, id := range ids {
-			args = append(args, bytes(id))
+			args = append(args, rawKey(id))
 		}
 		_, err := q.db.ExecContext(ctx, text(len(ids)), args...)
 		return err
@@ -100,7 +102,8 @@ func (q *queries) byIDs(ctx context.Context, text func(n int) string, args []any
 
 // folded removes events that need not wait any longer, and makes the resource due
 // at once if others do.
-func folded(ctx context.Context, q *queries, r mirror.Resource, ids []string, st store.State, now time.Time) (store.State, error) {
+func folded(ctx context.Context, q *queries, r mirror.Resource, ids []string, st store.State,
+	now time.Time) (store.State, error) {
 	if err := q.byIDs(ctx, deleteFoldedSQL, appendKey(nil, r), ids); err != nil {
 		return st, err
 	}
@@ -125,9 +128,11 @@ var sessionTable = table{
 }
 
 // ApplySessions locks the state first, and then touches rows in key order.
-func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
+func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
+	now time.Time) (mirror.Applied, error) {
 	r := lease.Resource
-	upserts := slices.SortedFunc(slices.Values(fold.Upserts), func(a, b mirror.UserSession) int { return strings.Compare(a.ID, b.ID) })
+	upserts := slices.SortedFunc(slices.Values(fold.Upserts),
+		func(a, b mirror.UserSession) int { return strings.Compare(a.ID, b.ID) })
 	var out mirror.Applied
 	err := s.tx(ctx, "apply sessions", func(q *queries) error {
 		out = mirror.Applied{}
@@ -137,8 +142,8 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		}
 		rows := make([][]any, 0, len(upserts))
 		for _, u := range upserts {
-			rows = append(rows, append(roomArgs(r), bytes(u.ID), u.ConnectionID, bytes(u.UserID), u.Info, queryable(u.Info),
-				at(u.BeginTime()), at(u.EnterTime), at(u.LeaveTime), bytes(u.LeaveEventID), bytes(u.End)))
+			rows = append(rows, append(roomArgs(r), rawKey(u.ID), u.ConnectionID, rawKey(u.UserID), u.Info, queryable(u.Info),
+				nullTime(u.BeginTime()), nullTime(u.EnterTime), nullTime(u.LeaveTime), rawKey(u.LeaveEventID), rawKey(u.End)))
 		}
 		if err := s.write(ctx, q, sessionTable, rows, nil); err != nil {
 			return err
@@ -152,7 +157,7 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		}
 		if h.epoch > 0 && !h.lives() {
 			if _, err := q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
-				LeaveTime: at(h.deleteTime), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room),
+				LeaveTime: nullTime(h.deleteTime), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
 			}); err != nil {
 				return err
 			}
@@ -177,7 +182,7 @@ func scanSession(rows *sql.Rows, project mirror.ProjectID) (mirror.UserSession, 
 	u := mirror.UserSession{Project: project}
 	var enter, leave sql.NullTime
 	err := rows.Scan(&u.Room, &u.ID, &u.ConnectionID, &u.UserID, &u.Info, &enter, &leave, &u.LeaveEventID, &u.End)
-	u.EnterTime, u.LeaveTime = from(enter), from(leave)
+	u.EnterTime, u.LeaveTime = timeOf(enter), timeOf(leave)
 	return u, err
 }
 
@@ -191,7 +196,8 @@ limit ?)`
 }
 
 // SessionsOf reads for a few connections at a time.
-func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64, limit int) ([]mirror.UserSession, error) {
+func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,
+	limit int) ([]mirror.UserSession, error) {
 	var out []mirror.UserSession
 	err := chunks(slices.Compact(slices.Sorted(slices.Values(connections))), maxKeys, func(connections []int64) error {
 		var args []any
@@ -208,19 +214,21 @@ func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connection
 		return nil, classify(ctx, fmt.Errorf("read sessions: %w", err))
 	}
 	slices.SortFunc(out, func(a, b mirror.UserSession) int {
-		return cmp.Or(cmp.Compare(a.ConnectionID, b.ConnectionID), b.BeginTime().Compare(a.BeginTime()), strings.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.ConnectionID, b.ConnectionID), b.BeginTime().Compare(a.BeginTime()),
+			strings.Compare(a.ID, b.ID))
 	})
 	return out, nil
 }
 
 func userSessionsSQL(f store.SessionFilter) (string, []any) {
 	var c condition
-	c.and("project_id = ?", bytes(f.Project))
-	c.andIf(f.Room != "", "room_id = ?", bytes(f.Room))
-	c.andIf(f.User != "", "user_id = ?", bytes(f.User))
+	c.and("project_id = ?", rawKey(f.Project))
+	c.andIf(f.Room != "", "room_id = ?", rawKey(f.Room))
+	c.andIf(f.User != "", "user_id = ?", rawKey(f.User))
 	c.andIf(f.Open, "end_cause = ''")
 	c.between("begin_time", "session_id", f.From, f.To, f.AfterTime, f.AfterID)
-	return "select " + sessionColumns + "\nfrom mirror_user_session\n" + c.text.String() + "\norder by begin_time desc, session_id\nlimit ?",
+	return "select " + sessionColumns + "\nfrom mirror_user_session\n" + c.text.String() +
+			"\norder by begin_time desc, session_id\nlimit ?",
 		append(c.args, f.Limit)
 }
 
@@ -243,7 +251,8 @@ func (s *Store) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirr
 func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) error {
 	r := lease.Resource
 	row, err := q.ShareRoom(ctx, dbq.ShareRoomParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID),
 	})
 	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
 		return store.ErrEpochChanged
@@ -259,16 +268,18 @@ var activeUserTable = table{
 
 // ApplyActiveUsers writes all rows anew if one differs: there are few, and most
 // connections are new each time.
-func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, content mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, content mirror.ActiveUsersContent,
+	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
-	users := slices.SortedStableFunc(slices.Values(content.Users), func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
+	users := slices.SortedStableFunc(slices.Values(content.Users),
+		func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
 	users = slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
 	for i := range users {
 		if !mirror.ValidID(users[i].UserID, mirror.MaxUserID) {
 			users[i].UserID = "" // as if without a name, since no other id would be his
 		}
 	}
-	room := dbq.ActiveUsersOfRoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)}
+	room := dbq.ActiveUsersOfRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room)}
 	var out mirror.Applied
 	err := s.tx(ctx, "apply active users", func(q *queries) error {
 		out = mirror.Applied{}
@@ -286,7 +297,8 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 		var shown []mirror.ActiveUser
 		for _, row := range rows {
 			if row.Epoch == lease.Epoch {
-				shown = append(shown, mirror.ActiveUser{ConnectionID: row.ConnectionID, UserID: string(row.UserID), Info: row.InfoJson})
+				shown = append(shown, mirror.ActiveUser{ConnectionID: row.ConnectionID, UserID: string(row.UserID),
+					Info: row.InfoJson})
 			}
 		}
 		var change mirror.ChangeKind
@@ -299,7 +311,8 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 			}
 			values := make([][]any, 0, len(users))
 			for _, u := range users {
-				values = append(values, append(roomArgs(r), u.ConnectionID, lease.Epoch, bytes(u.UserID), u.Info, queryable(u.Info)))
+				values = append(values, append(roomArgs(r), u.ConnectionID, lease.Epoch, rawKey(u.UserID), u.Info,
+					queryable(u.Info)))
 			}
 			if err := s.write(ctx, q, activeUserTable, values, nil); err != nil {
 				return err
@@ -323,30 +336,35 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 }
 
 func sameUser(a, b mirror.ActiveUser) bool {
-	return a.ConnectionID == b.ConnectionID && a.UserID == b.UserID && string(a.Info) == string(b.Info) && (a.Info == nil) == (b.Info == nil)
+	return a.ConnectionID == b.ConnectionID && a.UserID == b.UserID && string(a.Info) == string(b.Info) &&
+		(a.Info == nil) == (b.Info == nil)
 }
 
 // endAbsent ends open sessions of connections that are not among users, which are
 // in order, or are somebody else's by now, and reports whether there were any.
-func endAbsent(ctx context.Context, q *queries, r mirror.Resource, users []mirror.ActiveUser, before, leaveTime time.Time) (bool, error) {
-	open, err := q.OpenSessions(ctx, dbq.OpenSessionsParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+func endAbsent(ctx context.Context, q *queries, r mirror.Resource, users []mirror.ActiveUser, before,
+	leaveTime time.Time) (bool, error) {
+	open, err := q.OpenSessions(ctx, dbq.OpenSessionsParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+		RoomID: rawKey(r.Room)})
 	if err != nil {
 		return false, err
 	}
 	var gone []string
 	for _, o := range open {
-		i, here := slices.BinarySearchFunc(users, o.ConnectionID, func(u mirror.ActiveUser, c int64) int { return cmp.Compare(u.ConnectionID, c) })
+		i, here := slices.BinarySearchFunc(users, o.ConnectionID,
+			func(u mirror.ActiveUser, c int64) int { return cmp.Compare(u.ConnectionID, c) })
 		here = here && users[i].UserID == string(o.UserID)
 		if !here && o.BeginTime.Before(before) {
 			gone = append(gone, string(o.SessionID))
 		}
 	}
-	return len(gone) > 0, q.byIDs(ctx, endSessionsSQL, append([]any{at(leaveTime)}, roomArgs(r)...), gone)
+	return len(gone) > 0, q.byIDs(ctx, endSessionsSQL, append([]any{nullTime(leaveTime)}, roomArgs(r)...), gone)
 }
 
 // ActiveUsers reads the room and its connections at once.
 func (s *Store) ActiveUsers(ctx context.Context, r mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
-	rows, err := s.q.ActiveUsers(ctx, dbq.ActiveUsersParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Deleted: flag(deleted)})
+	rows, err := s.q.ActiveUsers(ctx, dbq.ActiveUsersParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+		RoomID: rawKey(r.Room), Deleted: flag(deleted)})
 	if err == nil && len(rows) == 0 {
 		err = store.ErrNotFound
 	}
@@ -361,7 +379,8 @@ func (s *Store) ActiveUsers(ctx context.Context, r mirror.Resource, deleted bool
 	}
 	for _, row := range rows {
 		if row.ConnectionID.Valid {
-			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: row.ConnectionID.Int64, UserID: row.UserID.String, Info: row.InfoJson})
+			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: row.ConnectionID.Int64, UserID: row.UserID.String,
+				Info: row.InfoJson})
 		}
 	}
 	return out, nil

@@ -17,19 +17,21 @@ import (
 // upper is the last id that begins with prefix: no id is longer than
 // mirror.MaxRoomID bytes, and none sorts above a run of the last character.
 func upper(prefix string) []byte {
-	return bytes(prefix + strings.Repeat("\U0010FFFF", mirror.MaxRoomID/4))
+	return rawKey(prefix + strings.Repeat("\U0010FFFF", mirror.MaxRoomID/4))
 }
 
 // Event reads by key.
 func (s *Store) Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error) {
-	row, err := s.q.Event(ctx, dbq.EventParams{Bucket: mirror.Bucket(project, id), ProjectID: bytes(project), EventID: bytes(id)})
+	row, err := s.q.Event(ctx, dbq.EventParams{Bucket: mirror.Bucket(project, id), ProjectID: rawKey(project),
+		EventID: rawKey(id)})
 	if err != nil {
 		return mirror.Event{}, classify(ctx, fmt.Errorf("read event: %w", err))
 	}
 	return eventOf(dbq.EventsByTimeRow{
 		ProjectID: row.ProjectID, EventID: row.EventID, Type: row.Type, RoomID: row.RoomID, UserID: row.UserID,
-		LiveblocksProjectID: row.LiveblocksProjectID, SendTime: row.SendTime, ReceiveTime: row.ReceiveTime, SourceTime: row.SourceTime,
-		Outcome: row.Outcome, Payload: string(row.Payload),
+		LiveblocksProjectID: row.LiveblocksProjectID, SendTime: row.SendTime, ReceiveTime: row.ReceiveTime,
+		SourceTime: row.SourceTime,
+		Outcome:    row.Outcome, Payload: string(row.Payload),
 	}), nil
 }
 
@@ -44,7 +46,7 @@ func eventOf(row dbq.EventsByTimeRow) mirror.Event {
 		Payload:           []byte(row.Payload),
 		SendTime:          row.SendTime.UTC(),
 		ReceiveTime:       row.ReceiveTime.UTC(),
-		SourceTime:        from(row.SourceTime),
+		SourceTime:        timeOf(row.SourceTime),
 		Outcome:           mirror.Outcome(row.Outcome),
 	}
 }
@@ -53,13 +55,13 @@ func eventOf(row dbq.EventsByTimeRow) mirror.Event {
 func (s *Store) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
 	lower, higher, after := firstTime, lastTime, lastTime
 	if !f.From.IsZero() {
-		lower = at(f.From).Time
+		lower = nullTime(f.From).Time
 	}
 	if !f.To.IsZero() {
-		higher = at(f.To).Time
+		higher = nullTime(f.To).Time
 	}
 	if !f.AfterTime.IsZero() {
-		after = at(f.AfterTime).Time
+		after = nullTime(f.AfterTime).Time
 	}
 	limit, payload := int32(f.Limit), int32(math.MaxInt32) //nolint:gosec // a page size, bounded by the caller
 	if f.NoPayload {
@@ -71,8 +73,9 @@ func (s *Store) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event
 	case f.Room != "":
 		var rows []dbq.EventsByRoomRow
 		rows, err = s.q.EventsByRoom(ctx, dbq.EventsByRoomParams{
-			PayloadBytes: payload, ProjectID: bytes(f.Project), RoomID: bytes(f.Room), Type: bytes(f.Type), UserID: bytes(f.User),
-			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: bytes(f.AfterID), Limit: limit,
+			PayloadBytes: payload, ProjectID: rawKey(f.Project), RoomID: rawKey(f.Room), Type: rawKey(f.Type),
+			UserID:   rawKey(f.User),
+			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: rawKey(f.AfterID), Limit: limit,
 		})
 		for _, row := range rows {
 			out = append(out, eventOf(dbq.EventsByTimeRow(row)))
@@ -80,8 +83,8 @@ func (s *Store) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event
 	case f.User != "":
 		var rows []dbq.EventsByUserRow
 		rows, err = s.q.EventsByUser(ctx, dbq.EventsByUserParams{
-			PayloadBytes: payload, ProjectID: bytes(f.Project), UserID: bytes(f.User), Type: bytes(f.Type),
-			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: bytes(f.AfterID), Limit: limit,
+			PayloadBytes: payload, ProjectID: rawKey(f.Project), UserID: rawKey(f.User), Type: rawKey(f.Type),
+			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: rawKey(f.AfterID), Limit: limit,
 		})
 		for _, row := range rows {
 			out = append(out, eventOf(dbq.EventsByTimeRow(row)))
@@ -89,8 +92,8 @@ func (s *Store) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event
 	default:
 		var rows []dbq.EventsByTimeRow
 		rows, err = s.q.EventsByTime(ctx, dbq.EventsByTimeParams{
-			PayloadBytes: payload, ProjectID: bytes(f.Project), Type: bytes(f.Type),
-			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: bytes(f.AfterID), Limit: limit,
+			PayloadBytes: payload, ProjectID: rawKey(f.Project), Type: rawKey(f.Type),
+			FromTime: lower, ToTime: higher, AfterTime: after, AfterID: rawKey(f.AfterID), Limit: limit,
 		})
 		for _, row := range rows {
 			out = append(out, eventOf(row))
@@ -108,8 +111,8 @@ func roomOf(project mirror.ProjectID, row dbq.RoomsRow) mirror.Room {
 		ID:                 mirror.RoomID(row.RoomID),
 		Epoch:              row.Epoch,
 		Source:             row.SourceJson,
-		CreateTime:         from(row.CreateTime),
-		LastConnectionTime: from(row.LastConnectionTime),
+		CreateTime:         timeOf(row.CreateTime),
+		LastConnectionTime: timeOf(row.LastConnectionTime),
 		OrganizationID:     row.OrganizationID,
 		Freshness: freshness(row.DeleteTime, row.FetchTime, row.SourceUpdateTime, row.MissingSince,
 			row.Revision, row.Generation, row.AppliedGeneration),
@@ -120,7 +123,8 @@ func roomOf(project mirror.ProjectID, row dbq.RoomsRow) mirror.Room {
 
 // Room reads by key.
 func (s *Store) Room(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Room, error) {
-	row, err := s.q.Room(ctx, dbq.RoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Deleted: flag(deleted)})
+	row, err := s.q.Room(ctx, dbq.RoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		Deleted: flag(deleted)})
 	if err != nil {
 		return mirror.Room{}, classify(ctx, fmt.Errorf("read room: %w", err))
 	}
@@ -130,7 +134,7 @@ func (s *Store) Room(ctx context.Context, r mirror.Resource, deleted bool) (mirr
 // Rooms walks the index by room id.
 func (s *Store) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
 	rows, err := s.q.Rooms(ctx, dbq.RoomsParams{
-		ProjectID: bytes(f.Project), After: bytes(f.After), Lower: bytes(f.Prefix), Upper: upper(f.Prefix),
+		ProjectID: rawKey(f.Project), After: rawKey(f.After), Lower: rawKey(f.Prefix), Upper: upper(f.Prefix),
 		Deleted: flag(f.Deleted), Limit: int32(f.Limit), //nolint:gosec // a page size, bounded by the caller
 	})
 	if err != nil {
@@ -146,7 +150,8 @@ func (s *Store) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, e
 // Document reads by key and unpacks the content.
 func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
 	row, err := s.q.Document(ctx, dbq.DocumentParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID), Deleted: flag(deleted),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID), Deleted: flag(deleted),
 	})
 	if err != nil {
 		return mirror.Document{}, classify(ctx, fmt.Errorf("read document: %w", err))
@@ -159,7 +164,8 @@ func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (
 }
 
 // ReadDocuments is one statement for all readers.
-func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document, error) {
+func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
+	error) {
 	docs := make([]*mirror.Document, len(reads))
 	if len(reads) == 0 {
 		return docs, nil
@@ -171,8 +177,10 @@ func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, i
 	err := s.q.query(ctx, readDocumentsSQL(len(reads)), args, func(rows *sql.Rows) error {
 		var n int
 		var row dbq.DocumentRow
-		if err := rows.Scan(&n, &row.Content, &row.ContentSha256, &row.Size, &row.DeriveVersion, &row.DataProblem, &row.DeleteTime,
-			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
+		if err := rows.Scan(&n, &row.Content, &row.ContentSha256, &row.Size, &row.DeriveVersion, &row.DataProblem,
+			&row.DeleteTime,
+			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation,
+			&row.AppliedGeneration); err != nil {
 			return err
 		}
 		doc := documentOf(reads[n].Resource, row)
@@ -206,8 +214,9 @@ func documentOf(r mirror.Resource, row dbq.DocumentRow) mirror.Document {
 // Documents walks the index by room id.
 func (s *Store) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
 	rows, err := s.q.Documents(ctx, dbq.DocumentsParams{
-		ProjectID: bytes(f.Project), Lower: bytes(f.Prefix), Upper: upper(f.Prefix), AnyKind: flag(f.Kind == 0), Kind: int16(f.Kind),
-		AfterRoom: bytes(f.AfterRoom), AfterKind: int16(f.AfterKind), AfterID: bytes(f.AfterID),
+		ProjectID: rawKey(f.Project), Lower: rawKey(f.Prefix), Upper: upper(f.Prefix), AnyKind: flag(f.Kind == 0),
+		Kind:      int16(f.Kind),
+		AfterRoom: rawKey(f.AfterRoom), AfterKind: int16(f.AfterKind), AfterID: rawKey(f.AfterID),
 		Limit: int32(f.Limit), //nolint:gosec // a page size, bounded by the caller
 	})
 	if err != nil {
@@ -215,7 +224,8 @@ func (s *Store) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror
 	}
 	out := make([]mirror.Document, 0, len(rows))
 	for _, row := range rows {
-		r := mirror.Resource{Project: f.Project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID)}
+		r := mirror.Resource{Project: f.Project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
+			ID: string(row.ResourceID)}
 		out = append(out, documentOf(r, dbq.DocumentRow{
 			ContentSha256: row.ContentSha256, Size: row.Size, DeriveVersion: row.DeriveVersion, DataProblem: row.DataProblem,
 			FetchTime: row.FetchTime, SourceUpdateTime: row.SourceUpdateTime, MissingSince: row.MissingSince,
@@ -237,8 +247,8 @@ func (s *Store) Task(ctx context.Context, r mirror.Resource, now time.Time) (mir
 // TaskList walks the index by room id.
 func (s *Store) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
 	rows, err := s.q.TaskList(ctx, dbq.TaskListParams{
-		ProjectID: bytes(f.Project), RoomID: bytes(f.Room), State: string(f.State), Now: at(f.Now),
-		AfterRoom: bytes(f.AfterRoom), AfterKind: int16(f.AfterKind), AfterID: bytes(f.AfterID),
+		ProjectID: rawKey(f.Project), RoomID: rawKey(f.Room), State: string(f.State), Now: nullTime(f.Now),
+		AfterRoom: rawKey(f.AfterRoom), AfterKind: int16(f.AfterKind), AfterID: rawKey(f.AfterID),
 		Limit: int32(f.Limit), //nolint:gosec // a page size, bounded by the caller
 	})
 	if err != nil {
@@ -253,7 +263,7 @@ func (s *Store) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task
 
 // Project reads by key.
 func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
-	row, err := s.q.Project(ctx, bytes(project))
+	row, err := s.q.Project(ctx, rawKey(project))
 	if err = classify(ctx, err); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return mirror.Project{ID: project}, nil
@@ -261,15 +271,16 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 		return mirror.Project{}, fmt.Errorf("read project: %w", err)
 	}
 	return mirror.Project{
-		ID: project, LiveblocksID: string(row.LiveblocksProjectID), PauseReason: row.PauseReason, PauseTime: from(row.PauseTime),
+		ID: project, LiveblocksID: string(row.LiveblocksProjectID), PauseReason: row.PauseReason,
+		PauseTime: timeOf(row.PauseTime),
 	}, nil
 }
 
 // Counts counts in the indexes by due and by fail time.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
-	rows, errPending := s.q.CountPending(ctx, bytes(project))
-	rooms, errRooms := s.q.CountBackgroundRooms(ctx, bytes(project))
-	failed, errFailed := s.q.CountFailed(ctx, bytes(project))
+	rows, errPending := s.q.CountPending(ctx, rawKey(project))
+	rooms, errRooms := s.q.CountBackgroundRooms(ctx, rawKey(project))
+	failed, errFailed := s.q.CountFailed(ctx, rawKey(project))
 	if err := errors.Join(errPending, errRooms, errFailed); err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
@@ -288,7 +299,8 @@ func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Cou
 
 // Changes reads one bucket's entries.
 func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	rows, err := s.q.Changes(ctx, dbq.ChangesParams{Bucket: bucket, After: after, Limit: int32(limit)}) //nolint:gosec // bounded by the caller
+	rows, err := s.q.Changes(ctx,
+		dbq.ChangesParams{Bucket: bucket, After: after, Limit: int32(limit)}) //nolint:gosec // bounded by the caller
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list changes: %w", err))
 	}
@@ -298,7 +310,8 @@ func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit in
 			Bucket: row.Bucket,
 			Number: row.N,
 			Resource: mirror.Resource{
-				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID),
+				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
+				ID: string(row.ResourceID),
 			},
 			Kind:       mirror.ChangeKind(row.ChangeKind),
 			CommitTime: row.CommitTime.UTC(),

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
 )
@@ -44,8 +44,10 @@ type race struct {
 func newRace(t *testing.T, params string) *race {
 	t.Helper()
 	url := migratedDatabase(t)
-	r := &race{db: mysqltest.Connect(t, url), store: open(t, mysql.Config{URL: url + params}), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
-	resources := []mirror.Resource{{Project: "default", Room: "room", Kind: mirror.KindRoom}, {Project: "default", Room: "room", Kind: mirror.KindStorage}}
+	r := &race{db: mysqltest.Connect(t, url), store: open(t, mysql.Config{URL: url + params}),
+		now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	resources := []mirror.Resource{{Project: "default", Room: "room", Kind: mirror.KindRoom},
+		{Project: "default", Room: "room", Kind: mirror.KindStorage}}
 	if _, err := r.store.Request(t.Context(), requestsFor(resources...), r.now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
@@ -61,7 +63,8 @@ func (r *race) mirrorRoom(t *testing.T) {
 	t.Helper()
 	room, err := r.store.Claim(t.Context(), r.lease.Resource.RoomResource(), [16]byte{2}, r.now, time.Minute)
 	if err == nil {
-		_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
+		_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`),
+			CreateTime: r.now}, r.now, 0)
 	}
 	if err != nil {
 		t.Fatalf("mirror the room = %v", err)
@@ -96,7 +99,8 @@ func (r *race) waits(t *testing.T) (statement string, ok bool) {
 	}
 	for _, section := range strings.Split(status, "---TRANSACTION") {
 		m := waitingSession.FindStringSubmatch(section)
-		if m != nil && value[int](t, r.db, "select count(*) from information_schema.processlist where db = database() and id = ?", m[1]) == 1 {
+		if m != nil && value[int](t, r.db,
+			"select count(*) from information_schema.processlist where db = database() and id = ?", m[1]) == 1 {
 			return m[2], true
 		}
 	}
@@ -117,7 +121,8 @@ func (r *race) commit(t *testing.T, tx *sql.Tx) {
 
 const (
 	lockRoomState    = "select generation from mirror_resource_state where room_id = 'room' and kind = 1 for update"
-	lockStorageState = "select generation from mirror_resource_state where bucket = 175 and project_id = 'default' and room_id = 'room' and kind = 2 for update"
+	lockStorageState = "select generation from mirror_resource_state where bucket = 175 and project_id = 'default' " +
+		"and room_id = 'room' and kind = 2 for update"
 )
 
 // calls are transactions that lock the room's state and then the storage's.
@@ -125,18 +130,19 @@ func calls() map[string]func(ctx context.Context, r *race) error {
 	return map[string]func(ctx context.Context, r *race) error{
 		"Park": func(ctx context.Context, r *race) error {
 			applied, err := r.store.Park(ctx, r.lease, r.now)
-			if err == nil && (!applied.Due.IsZero() || len(applied.Woken) != 0) {
+			if err == nil && (!applied.Due.IsZero() || len(applied.AlsoDue) != 0) {
 				return fmt.Errorf("Park = %+v; want the child asleep beside a pending room", applied)
 			}
 			return err
 		},
 		"Accept": func(ctx context.Context, r *race) error {
-			a := mirror.Arrival{Event: mirror.Event{Project: "default", ID: "msg", ReceiveTime: r.now, SendTime: r.now}}
+			a := mirror.Delivery{Event: mirror.Event{Project: "default", ID: "msg", ReceiveTime: r.now, SendTime: r.now}}
 			for _, kind := range []mirror.Kind{mirror.KindStorage, mirror.KindRoom} {
-				a.Hints = append(a.Hints, mirror.Hint{Resource: mirror.Resource{Project: "default", Room: "room", Kind: kind}})
+				a.Invalidations = append(a.Invalidations,
+					mirror.Invalidation{Resource: mirror.Resource{Project: "default", Room: "room", Kind: kind}})
 			}
-			got, err := r.store.Accept(ctx, []mirror.Arrival{a})
-			if err == nil && (!got[0].Fresh || len(got[0].Raised) != 2 || got[0].Raised[0].Generation != 2) {
+			got, err := r.store.Accept(ctx, []mirror.Delivery{a})
+			if err == nil && (!got[0].Fresh || len(got[0].Pending) != 2 || got[0].Pending[0].Generation != 2) {
 				return fmt.Errorf("Accept = %+v; want it fresh, and both raised once", got)
 			}
 			return err
@@ -155,7 +161,8 @@ func TestDeadlockIsRetried(t *testing.T) {
 			// What it has written makes the other side the heavier.
 			tx := r.begin(t, lockStorageState)
 			for n := range 100 {
-				if _, err := tx.ExecContext(t.Context(), "insert into mirror_feed_head (bucket, n) values (?, 1)", 1000+n); err != nil {
+				if _, err := tx.ExecContext(t.Context(), "insert into mirror_feed_head (bucket, n) values (?, 1)",
+					1000+n); err != nil {
 					t.Fatalf("insert = %v", err)
 				}
 			}
@@ -215,7 +222,8 @@ func TestRoomChangesWhileApplyWaits(t *testing.T) {
 			tx := r.begin(t, "update mirror_resource_state set generation = generation + 1 where kind = 2", change)
 			done := make(chan error, 1)
 			go func() {
-				_, err := r.store.ApplyDocument(t.Context(), r.lease, mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0)
+				_, err := r.store.ApplyDocument(t.Context(), r.lease,
+					mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0)
 				done <- err
 			}()
 			r.waiting(t)
@@ -236,16 +244,19 @@ func TestRoomWaitsForApply(t *testing.T) {
 	r := newRace(t, "")
 	r.mirrorRoom(t)
 	// The other side holds the number that Apply takes last.
-	tx := r.begin(t, "update mirror_feed_head set n = n where bucket = 175", "select n from mirror_feed_head where bucket = 175 for update")
+	tx := r.begin(t, "update mirror_feed_head set n = n where bucket = 175",
+		"select n from mirror_feed_head where bucket = 175 for update")
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.store.ApplyDocument(t.Context(), r.lease, mirror.DocumentContent{FetchTime: r.now, Content: []byte("new"), DeriveVersion: 1}, r.now, 0)
+		_, err := r.store.ApplyDocument(t.Context(), r.lease,
+			mirror.DocumentContent{FetchTime: r.now, Content: []byte("new"), DeriveVersion: 1}, r.now, 0)
 		done <- err
 	}()
 	r.waiting(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := r.db.ExecContext(ctx, "update mirror_room set epoch = epoch + 1"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := r.db.ExecContext(ctx, "update mirror_room set epoch = epoch + 1"); !errors.Is(err,
+		context.DeadlineExceeded) {
 		t.Fatalf("update of the room = %v; want it to wait", err)
 	}
 	r.commit(t, tx)
@@ -260,7 +271,8 @@ func TestCleanRoomSparesWhatIsWrittenMeanwhile(t *testing.T) {
 	t.Parallel()
 	r := newRace(t, "")
 	r.mirrorRoom(t)
-	if _, err := r.store.ApplyDocument(t.Context(), r.lease, mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0); err != nil {
+	if _, err := r.store.ApplyDocument(t.Context(), r.lease,
+		mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0); err != nil {
 		t.Fatalf("ApplyDocument = %v", err)
 	}
 	mustExec(t, r.db, "update mirror_room set epoch = 3") // deleted and back
@@ -296,9 +308,10 @@ func TestDuplicateWaitsForTheFirst(t *testing.T) {
 			}
 			done := make(chan answer, 1)
 			go func() {
-				got, err := r.store.Accept(t.Context(), []mirror.Arrival{
+				got, err := r.store.Accept(t.Context(), []mirror.Delivery{
 					{Event: mirror.Event{Project: "default", ID: "own", ReceiveTime: r.now, SendTime: r.now, Outcome: "own"}},
-					{Event: mirror.Event{Project: "default", ID: "msg", ReceiveTime: r.now, SendTime: r.now, Outcome: "ours"}, Hints: []mirror.Hint{{Resource: r.lease.Resource}}},
+					{Event: mirror.Event{Project: "default", ID: "msg", ReceiveTime: r.now, SendTime: r.now, Outcome: "ours"},
+						Invalidations: []mirror.Invalidation{{Resource: r.lease.Resource}}},
 				})
 				done <- answer{got, err}
 			}()
@@ -314,7 +327,7 @@ func TestDuplicateWaitsForTheFirst(t *testing.T) {
 			}
 			a := <-done
 			if a.err != nil || !a.got[0].Fresh || a.got[1].Fresh != (end == "rollback") || a.got[1].Outcome != wantOutcome ||
-				len(a.got[1].Raised) != 1 || a.got[1].Raised[0].Generation != wantGeneration {
+				len(a.got[1].Pending) != 1 || a.got[1].Pending[0].Generation != wantGeneration {
 				t.Fatalf("Accept beside a %s = %+v, %v", end, a.got, a.err)
 			}
 		})

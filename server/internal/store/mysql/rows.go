@@ -92,7 +92,8 @@ func sizeOf(row []any) int64 {
 	return n
 }
 
-func (s *Store) writePiece(ctx context.Context, q *queries, t table, rows [][]any, lost func(row []any, why string)) error {
+func (s *Store) writePiece(ctx context.Context, q *queries, t table, rows [][]any,
+	lost func(row []any, why string)) error {
 	if len(rows) == 1 && sizeOf(rows[0]) > s.connector.maxPacket.Load()-packetSlack {
 		// The server would end the connection over it, time and again; see fit.
 		var content []byte
@@ -195,11 +196,12 @@ func (c *condition) andIf(asked bool, text string, args ...any) {
 // between adds the bounds of a time, and in a list with the latest first what comes
 // after the last of the page before.
 func (c *condition) between(column, id string, from, to, after time.Time, afterID string) {
-	c.andIf(!from.IsZero(), column+" >= ?", at(from))
-	c.andIf(!to.IsZero(), column+" < ?", at(to))
-	c.andIf(!after.IsZero(), column+" <= ? and ("+column+" < ? or "+id+" > ?)", at(after), at(after), bytes(afterID))
+	c.andIf(!from.IsZero(), column+" >= ?", nullTime(from))
+	c.andIf(!to.IsZero(), column+" < ?", nullTime(to))
+	c.andIf(!after.IsZero(), column+" <= ? and ("+column+" < ? or "+id+" > ?)", nullTime(after), nullTime(after),
+		rawKey(afterID))
 }
 
 func roomArgs(r mirror.Resource) []any {
-	return []any{r.Bucket(), bytes(r.Project), bytes(r.Room)}
+	return []any{r.Bucket(), rawKey(r.Project), rawKey(r.Room)}
 }

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
@@ -40,7 +40,8 @@ func TestRowsFitIntoPackets(t *testing.T) {
 		var rows [][]any
 		for i := range 3000 {
 			info := fmt.Appendf(nil, `"%s"`, strings.Repeat("x", i%5*500))
-			rows = append(rows, []any{int16(1), []byte("p"), []byte("r"), int64(i), int64(1), []byte("u"), info, json.RawMessage(info)})
+			rows = append(rows, []any{int16(1), []byte("p"), []byte("r"), int64(i), int64(1), []byte("u"), info,
+				json.RawMessage(info)})
 		}
 		if err := s.write(t.Context(), &queries{db: sent}, activeUserTable, rows, nil); err != nil {
 			t.Fatalf("write = %v", err)
@@ -118,17 +119,20 @@ func TestListWithAThreadThatDoesNotFit(t *testing.T) {
 	if _, err := s.Request(ctx, []mirror.Request{{Resource: room}}, now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
-	if _, err := s.ApplyRoom(ctx, claim(room), mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0); err != nil {
+	if _, err := s.ApplyRoom(ctx, claim(room), mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now},
+		now, 0); err != nil {
 		t.Fatalf("ApplyRoom = %v", err)
 	}
 	s.connector.maxPacket.Store(256 << 10)
 	small := mirror.Thread{ID: "small", Source: []byte(`{}`), SHA256: [32]byte{1}}
 	large := mirror.Thread{ID: "large", Source: []byte(strings.Repeat("x", 1<<20)), SHA256: [32]byte{2}}
-	applied, err := s.ApplyThreads(ctx, claim(list), mirror.ThreadList{FetchTime: now, Threads: []mirror.Thread{small, large}}, now, 0)
-	if err != nil || applied.Changed || len(applied.Woken) != 2 || !applied.Due.IsZero() {
+	applied, err := s.ApplyThreads(ctx, claim(list),
+		mirror.ThreadList{FetchTime: now, Threads: []mirror.Thread{small, large}}, now, 0)
+	if err != nil || applied.Changed || len(applied.AlsoDue) != 2 || !applied.Due.IsZero() {
 		t.Fatalf("ApplyThreads = %+v, %v; want both to be fetched by themselves", applied, err)
 	}
-	if _, err := s.ApplyThread(ctx, claim(thread("small")), mirror.ThreadContent{FetchTime: now, Thread: small}, now, 0); err != nil {
+	if _, err := s.ApplyThread(ctx, claim(thread("small")), mirror.ThreadContent{FetchTime: now, Thread: small}, now,
+		0); err != nil {
 		t.Fatalf("ApplyThread = %v", err)
 	}
 	_, err = s.ApplyThread(ctx, claim(thread("large")), mirror.ThreadContent{FetchTime: now, Thread: large}, now, 0)

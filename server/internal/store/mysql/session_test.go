@@ -9,7 +9,7 @@ import (
 
 	gomysql "github.com/go-sql-driver/mysql"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 )
 
 // Statements with long values are prepared once for each connection, and again
@@ -29,7 +29,8 @@ func TestLongValuesArePreparedOnce(t *testing.T) {
 	}
 	defer s.Close()
 	write := func(content string) error {
-		_, err := s.db.ExecContext(t.Context(), `insert into mirror_document values (1, 'p', 'r', 2, '', 1, ?, '', 0, 1, null, '', '')
+		_, err := s.db.ExecContext(t.Context(),
+			`insert into mirror_document values (1, 'p', 'r', 2, '', 1, ?, '', 0, 1, null, '', '')
 			on duplicate key update content = values(content)`, []byte(content))
 		return err
 	}
@@ -51,12 +52,14 @@ func TestLongValuesArePreparedOnce(t *testing.T) {
 			t.Fatalf("%s = %d; want %d", name, got, n)
 		}
 	}
-	for i, content := range []string{string(every), strings.Repeat(string(every), 10), strings.Repeat(string(every), 1000), strings.Repeat(string(every), 4000), strings.Repeat("a", longValue-1)} {
+	for i, content := range []string{string(every), strings.Repeat(string(every), 10),
+		strings.Repeat(string(every), 1000), strings.Repeat(string(every), 4000), strings.Repeat("a", longValue-1)} {
 		if err := write(content); err != nil {
 			t.Fatalf("write %d = %v", i, err)
 		}
 		var got string
-		if err := s.db.QueryRowContext(t.Context(), "select content from mirror_document").Scan(&got); err != nil || got != content {
+		if err := s.db.QueryRowContext(t.Context(), "select content from mirror_document").Scan(&got); err != nil ||
+			got != content {
 			t.Fatalf("content %d = %d bytes, %v; want the %d written", i, len(got), err, len(content))
 		}
 	}
@@ -66,7 +69,8 @@ func TestLongValuesArePreparedOnce(t *testing.T) {
 	// The table is altered under it.
 	long := strings.Repeat(string(every), 10)
 	db := mysqltest.Connect(t, url)
-	for _, text := range []string{"alter table mirror_document add column more int", "alter table mirror_document drop column more"} {
+	for _, text := range []string{"alter table mirror_document add column more int",
+		"alter table mirror_document drop column more"} {
 		if _, err := db.ExecContext(t.Context(), text); err != nil {
 			t.Fatalf("%s = %v", text, err)
 		}

@@ -14,22 +14,23 @@ import (
 )
 
 func sweepOf(ctx context.Context, q *queries, project mirror.ProjectID) (mirror.Sweep, error) {
-	row, err := q.Sweep(ctx, bytes(project))
+	row, err := q.Sweep(ctx, rawKey(project))
 	if errors.Is(err, sql.ErrNoRows) {
 		return mirror.Sweep{Project: project}, nil
 	}
 	return mirror.Sweep{
 		Project: project, ID: string(row.SweepID), Full: row.IsFull, Done: row.IsDone, Cursor: string(row.ListCursor),
-		Listed: row.Listed, Known: row.Known, Raised: row.Raised, Vanished: row.Vanished,
-		BeginTime: from(row.BeginTime), EndTime: from(row.EndTime), FullTime: from(row.FullTime), Problem: row.Problem,
+		Listed: row.Listed, Known: row.Known, MarkedStale: row.Raised, Vanished: row.Vanished,
+		BeginTime: timeOf(row.BeginTime), EndTime: timeOf(row.EndTime), FullTime: timeOf(row.FullTime), Problem: row.Problem,
 	}, err
 }
 
 func writeSweep(ctx context.Context, q *queries, project mirror.ProjectID, s mirror.Sweep) error {
 	return q.WriteSweep(ctx, dbq.WriteSweepParams{
-		ProjectID: bytes(project), SweepID: bytes(s.ID), IsFull: s.Full, IsDone: s.Done, ListCursor: bytes(s.Cursor),
-		Listed: s.Listed, Known: s.Known, Raised: s.Raised, Vanished: s.Vanished,
-		BeginTime: at(s.BeginTime), EndTime: at(s.EndTime), FullTime: at(s.FullTime), Problem: text(s.Problem),
+		ProjectID: rawKey(project), SweepID: rawKey(s.ID), IsFull: s.Full, IsDone: s.Done, ListCursor: rawKey(s.Cursor),
+		Listed: s.Listed, Known: s.Known, Raised: s.MarkedStale, Vanished: s.Vanished,
+		BeginTime: nullTime(s.BeginTime), EndTime: nullTime(s.EndTime), FullTime: nullTime(s.FullTime),
+		Problem: text(s.Problem),
 	})
 }
 
@@ -44,7 +45,8 @@ func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Swe
 
 // PlanSweep locks the state first, so that nobody claims or ends the sweep
 // meanwhile.
-func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep, error) {
+func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
+	now time.Time) (mirror.Sweep, error) {
 	r := mirror.Resource{Project: project, Kind: mirror.KindSweep}
 	var out mirror.Sweep
 	err := s.tx(ctx, "plan sweep", func(q *queries) error {
@@ -59,14 +61,15 @@ func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id stri
 			return err
 		}
 		if out.ID != "" && !out.Done && (out.Full || !full) {
-			return q.HurrySweep(ctx, dbq.HurrySweepParams{Now: at(now), Bucket: r.Bucket(), ProjectID: bytes(project)})
+			return q.HurrySweep(ctx, dbq.HurrySweepParams{Now: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(project)})
 		}
 		if !fresh {
-			if err := q.BeginSweep(ctx, dbq.BeginSweepParams{Now: at(now), Bucket: r.Bucket(), ProjectID: bytes(project)}); err != nil {
+			if err := q.BeginSweep(ctx, dbq.BeginSweepParams{Now: nullTime(now), Bucket: r.Bucket(),
+				ProjectID: rawKey(project)}); err != nil {
 				return err
 			}
 		}
-		out = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: from(at(now)), FullTime: out.FullTime}
+		out = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: timeOf(nullTime(now)), FullTime: out.FullTime}
 		return writeSweep(ctx, q, project, out)
 	})
 	return out, err
@@ -83,7 +86,8 @@ func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.
 }
 
 // ApplySweep is due at next, or at once if the sweep was asked for meanwhile.
-func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next, now time.Time) (mirror.Applied, error) {
+func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next,
+	now time.Time) (mirror.Applied, error) {
 	var out mirror.Applied
 	err := s.tx(ctx, "apply sweep", func(q *queries) error {
 		out = mirror.Applied{}
@@ -124,7 +128,8 @@ func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []m
 		}
 		return s.q.query(ctx, roomsByIDSQL(len(ids)), args, func(rows *sql.Rows) error {
 			var row dbq.RoomsRow
-			if err := rows.Scan(&row.RoomID, &row.Epoch, &row.SourceJson, &row.ContentSha256, &row.CreateTime, &row.LastConnectionTime,
+			if err := rows.Scan(&row.RoomID, &row.Epoch, &row.SourceJson, &row.ContentSha256, &row.CreateTime,
+				&row.LastConnectionTime,
 				&row.OrganizationID, &row.DeleteTime, &row.FetchTime, &row.SourceUpdateTime, &row.MissingSince,
 				&row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
 				return err
@@ -148,8 +153,10 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 	switch r.Kind {
 	case mirror.KindRoom:
 		var row dbq.StoredRoomRow
-		row, err = s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
-		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Data), DataProblem: row.DataProblem}, row.ContentSha256
+		row, err = s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+			RoomID: rawKey(r.Room)})
+		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Data), DataProblem: row.DataProblem},
+			row.ContentSha256
 	case mirror.KindThread:
 		out, sum, err = s.storedThread(ctx, r)
 	default:
@@ -159,7 +166,8 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 			out.Content = row.Content // damaged, which its hash will show
 		}
 		sum = row.ContentSha256
-		out.DeriveVersion, out.Data, out.DataProblem, out.Text = int(row.DeriveVersion), written(row.Data), row.DataProblem, row.PlainText
+		out.DeriveVersion, out.Data, out.DataProblem, out.Text = int(row.DeriveVersion), written(row.Data), row.DataProblem,
+			row.PlainText
 	}
 	if err != nil {
 		return mirror.Stored{}, classify(ctx, fmt.Errorf("read what is stored of a %s: %w", r.Kind, err))
@@ -168,14 +176,16 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 	return out, nil
 }
 
-// Distrust makes the copy differ from whatever is fetched.
-func (s *Store) Distrust(ctx context.Context, r mirror.Resource) error {
+// Invalidate makes the copy differ from whatever is fetched.
+func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	err := retry(ctx, func() error {
 		switch r.Kind {
 		case mirror.KindRoom:
-			return s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+			return s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+				RoomID: rawKey(r.Room)})
 		case mirror.KindThread:
-			return s.q.DistrustThread(ctx, dbq.DistrustThreadParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID)})
+			return s.q.DistrustThread(ctx, dbq.DistrustThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+				RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID)})
 		default:
 			return s.q.DistrustDocument(ctx, dbq.DistrustDocumentParams(lockParams(r)))
 		}

@@ -17,14 +17,16 @@ import (
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
 	// One more than wanted tells whether there is more.
 	most := int32(limit) + 1 //nolint:gosec // a small constant of the caller
-	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: bytes(project), Now: at(now), Limit: most, Limit_2: most, Limit_3: most})
+	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: rawKey(project), Now: nullTime(now), Limit: most, Limit_2: most,
+		Limit_3: most})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
 	more := len(rows) > limit
 	var list store.DueList
 	for _, row := range rows[:min(limit, len(rows))] {
-		r := mirror.Resource{Project: project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID)}
+		r := mirror.Resource{Project: project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
+			ID: string(row.ResourceID)}
 		if row.Background {
 			list.Background = append(list.Background, r)
 		} else {
@@ -35,15 +37,15 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 		list.Next = now
 		return list, nil
 	}
-	dues, errDue := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: bytes(project), Now: at(now)})
-	end, errEnd := s.q.NextLeaseEnd(ctx, dbq.NextLeaseEndParams{ProjectID: bytes(project), Now: at(now)})
+	dues, errDue := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: rawKey(project), Now: nullTime(now)})
+	end, errEnd := s.q.NextLeaseEnd(ctx, dbq.NextLeaseEndParams{ProjectID: rawKey(project), Now: nullTime(now)})
 	for _, err := range []error{errDue, errEnd} {
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return store.DueList{}, classify(ctx, fmt.Errorf("find next due time: %w", err))
 		}
 	}
 	for _, next := range append(dues, end) {
-		if next := from(next); !next.IsZero() && (list.Next.IsZero() || next.Before(list.Next)) {
+		if next := timeOf(next); !next.IsZero() && (list.Next.IsZero() || next.Before(list.Next)) {
 			list.Next = next
 		}
 	}
@@ -51,13 +53,15 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 }
 
 // Claim is one conditional update, and a read of what it won.
-func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
+func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
+	ttl time.Duration) (mirror.Lease, error) {
 	until := now.Add(ttl)
 	var won int64
 	err := retry(ctx, func() (err error) {
 		won, err = s.q.Claim(ctx, dbq.ClaimParams{
-			Token: token[:], LeaseUntil: at(until), Now: at(now),
-			Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+			Token: token[:], LeaseUntil: nullTime(until), Now: nullTime(now),
+			Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+			ResourceID: rawKey(r.ID),
 		})
 		return err
 	})
@@ -68,7 +72,8 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		return mirror.Lease{}, store.ErrNotDue
 	}
 	row, err := s.q.Leased(ctx, dbq.LeasedParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID), Token: token[:],
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID), Token: token[:],
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return mirror.Lease{}, store.ErrNotDue // so short a lease that it is over
@@ -85,8 +90,8 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		Epoch:      row.Epoch.Int64,
 		Gone:       row.DeleteTime.Valid,
 		Attempts:   int(row.Attempts),
-		SourceTime: from(row.HintTime),
-		FetchTime:  from(row.FetchTime),
+		SourceTime: timeOf(row.HintTime),
+		FetchTime:  timeOf(row.FetchTime),
 		Background: row.Background,
 	}, nil
 }
@@ -98,14 +103,16 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 	var n int64
 	err := retry(ctx, func() (err error) {
 		n, err = s.q.Renew(ctx, dbq.RenewParams{
-			LeaseUntil: at(until), Token: lease.Token[:],
-			Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+			LeaseUntil: nullTime(until), Token: lease.Token[:],
+			Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+			ResourceID: rawKey(r.ID),
 		})
 		return err
 	})
 	if err == nil && n == 0 {
 		_, err = s.q.Leased(ctx, dbq.LeasedParams{
-			Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID), Token: lease.Token[:],
+			Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+			ResourceID: rawKey(r.ID), Token: lease.Token[:],
 		})
 		if errors.Is(err, sql.ErrNoRows) {
 			return store.ErrLeaseLost
@@ -119,7 +126,8 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 
 func lockParams(r mirror.Resource) dbq.LockStateParams {
 	return dbq.LockStateParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID),
 	}
 }
 
@@ -143,7 +151,8 @@ func lockState(ctx context.Context, q *queries, r mirror.Resource, token [16]byt
 // meanwhile, and reads both. A room that was never heard of is given a state,
 // due at now in the background or not, or there would be nothing to lock; fresh says
 // so.
-func lockRoom(ctx context.Context, q *queries, room mirror.Resource, background bool, now time.Time) (st store.State, h head, fresh bool, err error) {
+func lockRoom(ctx context.Context, q *queries, room mirror.Resource, background bool, now time.Time) (st store.State,
+	h head, fresh bool, err error) {
 	row, err := q.LockState(ctx, lockParams(room))
 	if errors.Is(err, sql.ErrNoRows) {
 		if fresh, err = insertState(ctx, q, room, background, now); err != nil {
@@ -162,17 +171,20 @@ func lockRoom(ctx context.Context, q *queries, room mirror.Resource, background 
 // whether it had none.
 func insertState(ctx context.Context, q *queries, r mirror.Resource, background bool, now time.Time) (bool, error) {
 	n, err := q.InsertState(ctx, dbq.InsertStateParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
-		Now: at(now), Background: background,
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID),
+		Now:        nullTime(now), Background: background,
 	})
 	return n > 0, err
 }
 
 // wakeRoom makes a locked room due unless it is already, as urgent as what waits for
 // it.
-func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh, background bool, now time.Time) ([]mirror.Resource, error) {
+func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh, background bool,
+	now time.Time) ([]mirror.Resource, error) {
 	if !fresh {
-		n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Background: background, Now: at(now), Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room)})
+		n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Background: background, Now: nullTime(now), Bucket: room.Bucket(),
+			ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room)})
 		if err != nil || n == 0 {
 			return nil, err
 		}
@@ -187,7 +199,8 @@ func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh, back
 //
 // The number is counted up, and then copied to where it belongs on the server:
 // last_insert_id with an argument would tell it, and is not known to every Vitess.
-func finish(ctx context.Context, q *queries, r mirror.Resource, st store.State, change mirror.ChangeKind, now time.Time) error {
+func finish(ctx context.Context, q *queries, r mirror.Resource, st store.State, change mirror.ChangeKind,
+	now time.Time) error {
 	if change != 0 {
 		if err := addChange(ctx, q, r, change, now); err != nil {
 			return err
@@ -202,8 +215,9 @@ func addChange(ctx context.Context, q *queries, r mirror.Resource, change mirror
 		return err
 	}
 	return q.InsertChange(ctx, dbq.InsertChangeParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
-		ChangeKind: int16(change), CommitTime: at(now).Time,
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID),
+		ChangeKind: int16(change), CommitTime: nullTime(now).Time,
 	})
 }
 
@@ -233,7 +247,7 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 		} else {
 			st = st.Park()
 		}
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due, Woken: woken}
+		out = mirror.Applied{Generation: st.Applied, Due: st.Due, AlsoDue: woken}
 		return finish(ctx, q, r, st, 0, now)
 	})
 	return out, err
@@ -276,12 +290,12 @@ func sortedRequests(requests []mirror.Request) (out []mirror.Request, resources 
 }
 
 // Request raises all of them in key order, and reads what has become of them.
-func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
+func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
 	requests, sorted := sortedRequests(requests)
-	var out []mirror.Raised
+	var out []mirror.Pending
 	err := s.tx(ctx, "request", func(q *queries) error {
 		if err := q.request(ctx, requests, now); err != nil {
 			return err
@@ -290,9 +304,9 @@ func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time
 		if err != nil {
 			return err
 		}
-		out = make([]mirror.Raised, 0, len(sorted))
+		out = make([]mirror.Pending, 0, len(sorted))
 		for _, r := range sorted {
-			out = append(out, mirror.Raised{Resource: r, Generation: states[r].Generation})
+			out = append(out, mirror.Pending{Resource: r, Generation: states[r].Generation})
 		}
 		return nil
 	})
@@ -305,7 +319,8 @@ func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 	var n int64
 	err := retry(ctx, func() (err error) {
 		n, err = s.q.Retry(ctx, dbq.RetryParams{
-			Now: at(now), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), Kind: int16(r.Kind), ResourceID: bytes(r.ID),
+			Now: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+			ResourceID: rawKey(r.ID),
 		})
 		return err
 	})
@@ -347,7 +362,8 @@ func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason stri
 		now = time.Time{}
 	}
 	err := retry(ctx, func() error {
-		return s.q.Pause(ctx, dbq.PauseParams{ProjectID: bytes(project), PauseReason: text(reason), PauseTime: at(now)})
+		return s.q.Pause(ctx, dbq.PauseParams{ProjectID: rawKey(project), PauseReason: text(reason),
+			PauseTime: nullTime(now)})
 	})
 	if err != nil {
 		return classify(ctx, fmt.Errorf("pause project: %w", err))

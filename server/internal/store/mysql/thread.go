@@ -42,7 +42,7 @@ func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.Stat
 		return store.State{}, threadCopy{}, err
 	}
 	row, err := q.ShareThread(ctx, dbq.ShareThreadParams{
-		Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID),
 	})
 	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
 		return store.State{}, threadCopy{}, store.ErrEpochChanged
@@ -51,7 +51,8 @@ func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.Stat
 }
 
 // ApplyThread writes a thread that changed anew, with everything in it.
-func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	rows := store.RowsOf(content.Thread)
 	rows.Thread.ID = r.ID
@@ -77,7 +78,8 @@ func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mir
 }
 
 // ApplyThreadMissing settles the 404 of a thread in a room that is there.
-func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	var out mirror.Applied
 	err := s.tx(ctx, "apply missing thread", func(q *queries) error {
@@ -91,7 +93,8 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 		if deleted && stored.lives(lease.Epoch) {
 			change = mirror.ChangeDeleted
 			if err := q.TombstoneThread(ctx, dbq.TombstoneThreadParams{
-				DeleteTime: at(now), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID),
+				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+				ThreadID: rawKey(r.ID),
 			}); err != nil {
 				return err
 			}
@@ -108,7 +111,8 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 //
 // If what is in a new thread does not fit, none of them is stored here, and each is
 // fetched by itself.
-func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	listed := make(map[string]mirror.Thread, len(list.Threads))
 	for _, t := range list.Threads {
 		if mirror.ValidID(t.ID, mirror.MaxResourceID) {
@@ -130,7 +134,8 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 }
 
 func (s *Store) applyThreads(
-	ctx context.Context, q *queries, lease mirror.Lease, listed map[string]mirror.Thread, storing bool, fetchTime, now time.Time, settle time.Duration,
+	ctx context.Context, q *queries, lease mirror.Lease, listed map[string]mirror.Thread, storing bool, fetchTime,
+	now time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
 	r := lease.Resource
 	st, known, err := lockThreads(ctx, q, lease)
@@ -178,14 +183,16 @@ func (s *Store) applyThreads(
 		return mirror.Applied{}, err
 	}
 	st = st.Succeed(lease, fetchTime, now, settle)
-	return mirror.Applied{Generation: st.Applied, Due: st.Due, Changed: len(added) > 0, Woken: woken}, finish(ctx, q, r, st, 0, now)
+	return mirror.Applied{Generation: st.Applied, Due: st.Due, Changed: len(added) > 0, AlsoDue: woken},
+		finish(ctx, q, r, st, 0, now)
 }
 
 // lockThreads locks the states of all threads of a room, and returns that of their
 // list, which has to be held, and those of the threads.
 func lockThreads(ctx context.Context, q *queries, lease mirror.Lease) (store.State, map[string]store.State, error) {
 	r := lease.Resource
-	rows, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+	rows, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+		RoomID: rawKey(r.Room)})
 	if err != nil {
 		return store.State{}, nil, err
 	}
@@ -208,9 +215,11 @@ func lockThreads(ctx context.Context, q *queries, lease mirror.Lease) (store.Sta
 
 // outdated are the known threads whose copy is not the one listed, and those that
 // the list lacks.
-func outdated(ctx context.Context, q *queries, lease mirror.Lease, known map[string]store.State, listed map[string]mirror.Thread) ([]mirror.Request, error) {
+func outdated(ctx context.Context, q *queries, lease mirror.Lease, known map[string]store.State,
+	listed map[string]mirror.Thread) ([]mirror.Request, error) {
 	r := lease.Resource
-	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room)})
+	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+		RoomID: rawKey(r.Room)})
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +258,8 @@ order by resource_id`
 
 // insertListed gives threads that have no state one that has caught up with what was
 // fetched, and returns those that had none.
-func (q *queries) insertListed(ctx context.Context, threads []mirror.Resource, fetchTime time.Time) ([]mirror.Resource, error) {
+func (q *queries) insertListed(ctx context.Context, threads []mirror.Resource, fetchTime time.Time) ([]mirror.Resource,
+	error) {
 	if len(threads) == 0 {
 		return nil, nil
 	}
@@ -258,7 +268,7 @@ func (q *queries) insertListed(ctx context.Context, threads []mirror.Resource, f
 	err := chunks(threads, maxRows, func(threads []mirror.Resource) error {
 		args := make([]any, 0, 7*len(threads))
 		for _, r := range threads {
-			args = append(appendKey(args, r), at(fetchTime), token)
+			args = append(appendKey(args, r), nullTime(fetchTime), token)
 		}
 		_, err := q.db.ExecContext(ctx, insertListedSQL(len(threads)), args...)
 		return err
@@ -300,7 +310,7 @@ func (q *queries) raiseListed(ctx context.Context, raises []mirror.Request, now 
 		args := make([]any, 0, 8*len(raises))
 		for _, r := range raises {
 			deleted := sql.NullInt64{Int64: 1, Valid: r.Unlisted}
-			args = append(appendKey(args, r.Resource), at(now), deleted, r.Background)
+			args = append(appendKey(args, r.Resource), nullTime(now), deleted, r.Background)
 		}
 		_, err := q.db.ExecContext(ctx, raiseListedSQL(len(raises)), args...)
 		return err
@@ -338,7 +348,8 @@ func (q *queries) announce(ctx context.Context, resources []mirror.Resource, now
 		changes, revisions := make([]any, 0, 8*len(resources)), make([]any, 0, 6*len(resources))
 		for _, r := range resources {
 			n++
-			changes = append(changes, r.Bucket(), n, bytes(r.Project), bytes(r.Room), int16(r.Kind), bytes(r.ID), int16(mirror.ChangeUpserted), at(now))
+			changes = append(changes, r.Bucket(), n, rawKey(r.Project), rawKey(r.Room), int16(r.Kind), rawKey(r.ID),
+				int16(mirror.ChangeUpserted), nullTime(now))
 			revisions = append(appendKey(revisions, r), n)
 		}
 		if _, err := q.db.ExecContext(ctx, insertChangesSQL(len(resources)), changes...); err != nil {
@@ -388,7 +399,8 @@ var mentionTable = table{
 // threads.
 func deleteOfThreadsSQL(table string) func(n int) string {
 	return func(n int) string {
-		return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ? and thread_id in (" + repeat("?", n) + ")"
+		return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ? and thread_id in (" +
+			repeat("?", n) + ")"
 	}
 }
 
@@ -406,32 +418,35 @@ func sinceEpoch(t time.Time) sql.NullTime {
 	if t.IsZero() {
 		t = time.Unix(0, 0)
 	}
-	return at(t)
+	return nullTime(t)
 }
 
 // writeThreads writes threads of the room of r, and everything in them, anew.
-func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource, epoch int64, threads []store.ThreadRows) error {
+func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource, epoch int64,
+	threads []store.ThreadRows) error {
 	var rows, comments, reactions, attachments, mentions [][]any
 	var ids []string
 	for i := range threads {
 		t := &threads[i].Thread
 		ids = append(ids, t.ID)
-		rows = append(rows, append(roomArgs(r), bytes(t.ID), epoch, bytes(t.Source), t.SHA256[:], at(t.CreateTime), at(t.UpdateTime),
-			t.Resolved, bytes(t.Visibility), json.RawMessage(t.Metadata), json.RawMessage(threads[i].MetadataText),
+		rows = append(rows, append(roomArgs(r), rawKey(t.ID), epoch, rawKey(t.Source), t.SHA256[:], nullTime(t.CreateTime),
+			nullTime(t.UpdateTime),
+			t.Resolved, rawKey(t.Visibility), json.RawMessage(t.Metadata), json.RawMessage(threads[i].MetadataText),
 			threads[i].CommentCount, text(t.DataProblem), sql.NullTime{}))
 		for j := range t.Comments {
 			c := &t.Comments[j]
-			key := func(more ...any) []any { return append(append(roomArgs(r), bytes(t.ID), bytes(c.ID)), more...) }
-			comments = append(comments, key(bytes(c.UserID), sinceEpoch(c.CreateTime), at(c.EditTime), at(c.DeleteTime), bytes(c.Source),
+			key := func(more ...any) []any { return append(append(roomArgs(r), rawKey(t.ID), rawKey(c.ID)), more...) }
+			comments = append(comments, key(rawKey(c.UserID), sinceEpoch(c.CreateTime), nullTime(c.EditTime),
+				nullTime(c.DeleteTime), rawKey(c.Source),
 				json.RawMessage(c.Body), text(c.Text), text(c.Markdown), json.RawMessage(c.Metadata)))
 			for _, re := range c.Reactions {
-				reactions = append(reactions, key(bytes(re.Emoji), bytes(re.UserID), at(re.CreateTime)))
+				reactions = append(reactions, key(rawKey(re.Emoji), rawKey(re.UserID), nullTime(re.CreateTime)))
 			}
 			for _, a := range c.Attachments {
-				attachments = append(attachments, key(bytes(a.ID), text(a.Name), text(a.MIMEType), a.Size))
+				attachments = append(attachments, key(rawKey(a.ID), text(a.Name), text(a.MIMEType), a.Size))
 			}
 			for _, m := range store.MentionRowsOf(*c) {
-				mentions = append(mentions, key(bytes(m.Kind), bytes(m.ID), bytes(m.Via)))
+				mentions = append(mentions, key(rawKey(m.Kind), rawKey(m.ID), rawKey(m.Via)))
 			}
 		}
 	}
@@ -453,7 +468,8 @@ func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource,
 	}
 	for _, id := range slices.Sorted(maps.Keys(problems)) {
 		if err := q.NoteThreadProblem(ctx, dbq.NoteThreadProblemParams{
-			Problem: problems[id], Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(id),
+			Problem: problems[id], Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+			ThreadID: rawKey(id),
 		}); err != nil {
 			return err
 		}
@@ -471,7 +487,8 @@ func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource,
 // with what is in it and by itself.
 func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch int64, limit int) (n int, err error) {
 	ids, err := s.q.OldThreads(ctx, dbq.OldThreadsParams{
-		Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room), Epoch: epoch, Limit: int32(limit), //nolint:gosec // a small constant of the caller
+		Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), Epoch: epoch,
+		Limit: int32(limit), //nolint:gosec // a small constant of the caller
 	})
 	if err != nil {
 		return 0, err
@@ -480,7 +497,7 @@ func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch in
 		var gone int64
 		err := s.tx(ctx, "clean thread", func(q *queries) error {
 			gone, err = q.CleanThread(ctx, dbq.CleanThreadParams{
-				Bucket: room.Bucket(), ProjectID: bytes(room.Project), RoomID: bytes(room.Room), ThreadID: id, Epoch: epoch,
+				Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), ThreadID: id, Epoch: epoch,
 			})
 			if err != nil || gone == 0 {
 				return err // a new incarnation has just overwritten it
@@ -498,8 +515,9 @@ func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch in
 func threadOf(project mirror.ProjectID, row dbq.ThreadRow) mirror.Thread {
 	t := mirror.Thread{
 		Project: project, Room: mirror.RoomID(row.RoomID), ID: string(row.ThreadID),
-		Source: row.SourceJson, CreateTime: from(row.CreateTime), UpdateTime: from(row.UpdateTime),
-		Resolved: row.Resolved, Visibility: string(row.Visibility), Metadata: written(row.Metadata), DataProblem: row.DataProblem,
+		Source: row.SourceJson, CreateTime: timeOf(row.CreateTime), UpdateTime: timeOf(row.UpdateTime),
+		Resolved: row.Resolved, Visibility: string(row.Visibility), Metadata: written(row.Metadata),
+		DataProblem: row.DataProblem,
 		Freshness: freshness(row.GoneTime, row.FetchTime, row.SourceUpdateTime, row.MissingSince,
 			row.Revision, row.Generation, row.AppliedGeneration),
 	}
@@ -510,7 +528,8 @@ func threadOf(project mirror.ProjectID, row dbq.ThreadRow) mirror.Thread {
 // Thread reads by key.
 func (s *Store) Thread(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Thread, error) {
 	row, err := s.q.Thread(ctx, dbq.ThreadParams{
-		Deleted: flag(deleted), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID),
+		Deleted: flag(deleted), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		ThreadID: rawKey(r.ID),
 	})
 	if err != nil {
 		return mirror.Thread{}, classify(ctx, fmt.Errorf("read thread: %w", err))
@@ -532,26 +551,27 @@ left join mirror_resource_state s
 func threadsSQL(f store.ThreadFilter) (string, []any) {
 	deleted := flag(f.Deleted)
 	c := condition{args: []any{deleted, deleted}}
-	c.and("t.project_id = ?", bytes(f.Project))
-	c.andIf(f.Room != "", "t.room_id = ?", bytes(f.Room))
-	c.and("t.room_id >= ? and (t.room_id > ? or t.thread_id > ?)", bytes(f.AfterRoom), bytes(f.AfterRoom), bytes(f.AfterID))
+	c.and("t.project_id = ?", rawKey(f.Project))
+	c.andIf(f.Room != "", "t.room_id = ?", rawKey(f.Room))
+	c.and("t.room_id >= ? and (t.room_id > ? or t.thread_id > ?)", rawKey(f.AfterRoom), rawKey(f.AfterRoom),
+		rawKey(f.AfterID))
 	if f.Resolved != nil {
 		c.and("t.resolved = ?", *f.Resolved)
 	}
 	if len(f.Metadata) > 0 {
 		c.and("json_contains(t.metadata_text, ?)", string(store.MetadataFilter(f.Metadata)))
 	}
-	c.andIf(!f.UpdatedSince.IsZero(), "coalesce(t.update_time, t.create_time) >= ?", at(f.UpdatedSince))
+	c.andIf(!f.UpdatedSince.IsZero(), "coalesce(t.update_time, t.create_time) >= ?", nullTime(f.UpdatedSince))
 	c.andIf(f.Author != "", `exists (
         select 1 from mirror_comment c
         where c.bucket = t.bucket and c.project_id = t.project_id and c.room_id = t.room_id and c.thread_id = t.thread_id
             and c.user_id = ? and (c.delete_time is null or ? = 1)
-    )`, bytes(f.Author), deleted)
+    )`, rawKey(f.Author), deleted)
 	c.andIf(f.Mentioned != "", `exists (
         select 1 from mirror_comment_mention m
         where m.bucket = t.bucket and m.project_id = t.project_id and m.room_id = t.room_id and m.thread_id = t.thread_id
             and m.kind = 'user' and m.mentioned_id = ?
-    )`, bytes(f.Mentioned))
+    )`, rawKey(f.Mentioned))
 	return `select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
     coalesce(t.metadata, '') as metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
     s.fetch_time, s.source_update_time, s.missing_since, s.revision, s.generation, s.applied_generation
@@ -572,7 +592,8 @@ func (s *Store) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thr
 		var row dbq.ThreadRow
 		if err := rows.Scan(&row.RoomID, &row.ThreadID, &row.SourceJson, &row.ContentSha256, &row.CreateTime, &row.UpdateTime,
 			&row.Resolved, &row.Visibility, &row.Metadata, &row.DataProblem, &row.GoneTime,
-			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
+			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation,
+			&row.AppliedGeneration); err != nil {
 			return err
 		}
 		out = append(out, threadOf(f.Project, row))
@@ -586,8 +607,10 @@ func (s *Store) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thr
 
 func commentOf(project mirror.ProjectID, row dbq.CommentRow) mirror.Comment {
 	return mirror.Comment{
-		Project: project, Room: mirror.RoomID(row.RoomID), Thread: string(row.ThreadID), ID: string(row.CommentID), UserID: string(row.UserID),
-		Source: row.SourceJson, CreateTime: row.CreateTime.UTC(), EditTime: from(row.EditTime), DeleteTime: from(row.DeleteTime),
+		Project: project, Room: mirror.RoomID(row.RoomID), Thread: string(row.ThreadID), ID: string(row.CommentID),
+		UserID: string(row.UserID),
+		Source: row.SourceJson, CreateTime: row.CreateTime.UTC(), EditTime: timeOf(row.EditTime),
+		DeleteTime: timeOf(row.DeleteTime),
 		Freshness: freshness(row.GoneTime, row.FetchTime, row.SourceUpdateTime, row.MissingSince,
 			row.Revision, row.Generation, row.AppliedGeneration),
 	}
@@ -596,7 +619,8 @@ func commentOf(project mirror.ProjectID, row dbq.CommentRow) mirror.Comment {
 // Comment reads by key.
 func (s *Store) Comment(ctx context.Context, r mirror.Resource, id string, deleted bool) (mirror.Comment, error) {
 	row, err := s.q.Comment(ctx, dbq.CommentParams{
-		Deleted: flag(deleted), Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID), CommentID: bytes(id),
+		Deleted: flag(deleted), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		ThreadID: rawKey(r.ID), CommentID: rawKey(id),
 	})
 	if err != nil {
 		return mirror.Comment{}, classify(ctx, fmt.Errorf("read comment: %w", err))
@@ -607,21 +631,23 @@ func (s *Store) Comment(ctx context.Context, r mirror.Resource, id string, delet
 func commentsSQL(f store.CommentFilter) (string, []any) {
 	deleted, after := flag(f.Deleted), sinceEpoch(f.AfterTime)
 	c := condition{args: []any{deleted, deleted}}
-	c.and("c.project_id = ?", bytes(f.Project))
-	c.andIf(f.Room != "", "c.room_id = ?", bytes(f.Room))
-	c.andIf(f.Thread != "", "c.thread_id = ?", bytes(f.Thread))
+	c.and("c.project_id = ?", rawKey(f.Project))
+	c.andIf(f.Room != "", "c.room_id = ?", rawKey(f.Room))
+	c.andIf(f.Thread != "", "c.thread_id = ?", rawKey(f.Thread))
 	c.and(`c.room_id >= ? and (c.room_id > ? or c.thread_id > ?
         or (c.thread_id = ? and (c.create_time > ? or (c.create_time = ? and c.comment_id > ?))))`,
-		bytes(f.AfterRoom), bytes(f.AfterRoom), bytes(f.AfterThread), bytes(f.AfterThread), after, after, bytes(f.AfterID))
-	c.andIf(f.Author != "", "c.user_id = ?", bytes(f.Author))
+		rawKey(f.AfterRoom), rawKey(f.AfterRoom), rawKey(f.AfterThread), rawKey(f.AfterThread), after, after,
+		rawKey(f.AfterID))
+	c.andIf(f.Author != "", "c.user_id = ?", rawKey(f.Author))
 	c.andIf(!f.Deleted, "c.delete_time is null")
-	c.andIf(!f.UpdatedSince.IsZero(), "greatest(c.create_time, coalesce(c.edit_time, c.create_time), coalesce(c.delete_time, c.create_time)) >= ?",
-		at(f.UpdatedSince))
+	c.andIf(!f.UpdatedSince.IsZero(),
+		"greatest(c.create_time, coalesce(c.edit_time, c.create_time), coalesce(c.delete_time, c.create_time)) >= ?",
+		nullTime(f.UpdatedSince))
 	c.andIf(f.Mentioned != "", `exists (
         select 1 from mirror_comment_mention m
         where m.bucket = c.bucket and m.project_id = c.project_id and m.room_id = c.room_id and m.thread_id = c.thread_id
             and m.comment_id = c.comment_id and m.kind = 'user' and m.mentioned_id = ?
-    )`, bytes(f.Mentioned))
+    )`, rawKey(f.Mentioned))
 	return `select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time, c.source_json,
     coalesce(t.delete_time, r.delete_time) as gone_time,
     s.fetch_time, s.source_update_time, s.missing_since, s.revision, s.generation, s.applied_generation
@@ -639,9 +665,11 @@ func (s *Store) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.C
 	var out []mirror.Comment
 	err := s.q.query(ctx, statement, args, func(rows *sql.Rows) error {
 		var row dbq.CommentRow
-		if err := rows.Scan(&row.RoomID, &row.ThreadID, &row.CommentID, &row.UserID, &row.CreateTime, &row.EditTime, &row.DeleteTime,
+		if err := rows.Scan(&row.RoomID, &row.ThreadID, &row.CommentID, &row.UserID, &row.CreateTime, &row.EditTime,
+			&row.DeleteTime,
 			&row.SourceJson, &row.GoneTime,
-			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
+			&row.FetchTime, &row.SourceUpdateTime, &row.MissingSince, &row.Revision, &row.Generation,
+			&row.AppliedGeneration); err != nil {
 			return err
 		}
 		out = append(out, commentOf(f.Project, row))
@@ -655,7 +683,8 @@ func (s *Store) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.C
 
 // storedThread reads a thread and all its rows as they were written together.
 func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror.Stored, sum []byte, err error) {
-	key := dbq.StoredThreadParams{Bucket: r.Bucket(), ProjectID: bytes(r.Project), RoomID: bytes(r.Room), ThreadID: bytes(r.ID)}
+	key := dbq.StoredThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		ThreadID: rawKey(r.ID)}
 	err = s.tx(ctx, "read a thread", func(q *queries) error {
 		row, err := q.StoredThread(ctx, key)
 		if err != nil {
@@ -672,7 +701,8 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror
 	return out, sum, err
 }
 
-func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.StoredThreadParams) ([]mirror.Comment, error) {
+func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.StoredThreadParams) ([]mirror.Comment,
+	error) {
 	var out []mirror.Comment
 	place := make(map[string]int)
 	// Rows of comments that are not there are one more thing that is wrong.
@@ -692,7 +722,7 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	for _, row := range comments {
 		c := at(row.CommentID)
 		c.UserID, c.Source, c.Body, c.Metadata = string(row.UserID), row.SourceJson, written(row.Body), written(row.Metadata)
-		c.CreateTime, c.EditTime, c.DeleteTime = row.CreateTime.UTC(), from(row.EditTime), from(row.DeleteTime)
+		c.CreateTime, c.EditTime, c.DeleteTime = row.CreateTime.UTC(), timeOf(row.EditTime), timeOf(row.DeleteTime)
 		c.Text, c.Markdown = row.PlainText, row.Markdown
 	}
 	reactions, err := q.StoredReactions(ctx, dbq.StoredReactionsParams(key))
@@ -701,7 +731,8 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	}
 	for _, row := range reactions {
 		c := at(row.CommentID)
-		c.Reactions = append(c.Reactions, mirror.Reaction{Emoji: string(row.Emoji), UserID: string(row.UserID), CreateTime: from(row.CreateTime)})
+		c.Reactions = append(c.Reactions, mirror.Reaction{Emoji: string(row.Emoji), UserID: string(row.UserID),
+			CreateTime: timeOf(row.CreateTime)})
 	}
 	attachments, err := q.StoredAttachments(ctx, dbq.StoredAttachmentsParams(key))
 	if err != nil {
@@ -709,7 +740,8 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	}
 	for _, row := range attachments {
 		c := at(row.CommentID)
-		c.Attachments = append(c.Attachments, mirror.Attachment{ID: string(row.AttachmentID), Name: row.Name, MIMEType: row.MimeType, Size: row.Size})
+		c.Attachments = append(c.Attachments, mirror.Attachment{ID: string(row.AttachmentID), Name: row.Name,
+			MIMEType: row.MimeType, Size: row.Size})
 	}
 	mentions, err := q.StoredMentions(ctx, dbq.StoredMentionsParams(key))
 	if err != nil {
@@ -719,7 +751,8 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	for _, row := range mentions {
 		at(row.CommentID)
 		id := string(row.CommentID)
-		rows[id] = append(rows[id], store.MentionRow{Kind: string(row.Kind), ID: string(row.MentionedID), Via: string(row.ViaGroup)})
+		rows[id] = append(rows[id], store.MentionRow{Kind: string(row.Kind), ID: string(row.MentionedID),
+			Via: string(row.ViaGroup)})
 	}
 	for id, of := range rows {
 		out[place[id]].Mentions = store.MentionsOf(of)

@@ -12,10 +12,11 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
 
-func arrivalOf(id string, r mirror.Resource, now time.Time) []mirror.Arrival {
-	return []mirror.Arrival{{
-		Event: mirror.Event{Project: r.Project, ID: id, ReceiveTime: now, SendTime: now, Outcome: mirror.OutcomeQueued},
-		Hints: []mirror.Hint{{Resource: r}},
+func arrivalOf(id string, r mirror.Resource, now time.Time) []mirror.Delivery {
+	return []mirror.Delivery{{
+		Event: mirror.Event{Project: r.Project, ID: id, ReceiveTime: now, SendTime: now,
+			Outcome: mirror.OutcomeQueued},
+		Invalidations: []mirror.Invalidation{{Resource: r}},
 	}}
 }
 
@@ -52,7 +53,7 @@ func TestAcceptWaitsForNobody(t *testing.T) {
 		other := mirror.Resource{Project: "default", Room: mirror.RoomID(fmt.Sprint("other", i)), Kind: mirror.KindStorage}
 		for range 2 { // once new, once a duplicate
 			got, err := s.Accept(ctx, arrivalOf(fmt.Sprint("msg", i), other, r.now))
-			if err != nil || len(got[0].Raised) != 1 {
+			if err != nil || len(got[0].Pending) != 1 {
 				_ = tx.Rollback(t.Context()) // lets the others end
 				t.Fatalf("Accept = %+v, %v; want it recorded", got, err)
 			}
@@ -90,7 +91,8 @@ func TestMaxConns(t *testing.T) {
 				})
 			}
 			calls.Wait()
-			open := value[int](t, watch, "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+			open := value[int](t, watch,
+				"select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
 			if open < 1 || open > conns {
 				t.Fatalf("connections = %d; want at most %d", open, conns)
 			}

@@ -29,14 +29,16 @@ func (h head) lives() bool { return h.epoch > 0 && h.deleteTime.IsZero() }
 
 // ApplyRoom locks the room's state, raises what is in the room, and writes the
 // room last, which is the order of locks.
-func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	sum := sha256.Sum256(room.Source)
 	arg := dbq.UpsertRoomParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
 		SourceJson: room.Source, ContentSha256: sum[:],
-		CreateTime: at(room.CreateTime), LastConnectionTime: at(room.LastConnectionTime), OrganizationID: text(room.OrganizationID),
-		Data: room.Source, DataProblem: text(room.DataProblem),
+		CreateTime: nullTime(room.CreateTime), LastConnectionTime: nullTime(room.LastConnectionTime),
+		OrganizationID: text(room.OrganizationID),
+		Data:           room.Source, DataProblem: text(room.DataProblem),
 	}
 	if room.DataProblem != "" {
 		arg.Data = nil
@@ -48,13 +50,13 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 		if err != nil {
 			return err
 		}
-		reborn := !h.lives() || !h.createTime.Equal(from(arg.CreateTime))
+		reborn := !h.lives() || !h.createTime.Equal(timeOf(arg.CreateTime))
 		var change mirror.ChangeKind
 		if reborn || !bytes.Equal(h.sha256, sum[:]) {
 			change = mirror.ChangeUpserted
 		}
 		if reborn || !st.MissingSince.IsZero() {
-			if out.Woken, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
+			if out.AlsoDue, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
 				return err
 			}
 		}
@@ -81,16 +83,19 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 
 // raiseChildren raises everything known to be in the room, and what every room
 // has whether it was heard of or not.
-func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool, now time.Time) ([]mirror.Resource, error) {
+func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool,
+	now time.Time) ([]mirror.Resource, error) {
 	rows, err := q.RaiseChildren(ctx, dbq.RaiseChildrenParams{
-		Now: at(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
+		Now: nullTime(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project),
+		RoomID: string(room.Room),
 	})
 	if err != nil {
 		return nil, err
 	}
 	var woken []mirror.Resource
 	for _, row := range rows {
-		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: row.ResourceID})
+		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind),
+			ID: row.ResourceID})
 	}
 	for _, kind := range mirror.RoomKinds() {
 		child := mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind}
@@ -98,7 +103,7 @@ func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, ba
 			continue
 		}
 		n, err := q.InsertState(ctx, dbq.InsertStateParams{
-			Now: at(now), Background: background,
+			Now: nullTime(now), Background: background,
 			Bucket: child.Bucket(), ProjectID: string(child.Project), RoomID: string(child.Room), Kind: int16(kind),
 		})
 		if err != nil {
@@ -133,7 +138,8 @@ type copied struct {
 // ApplyDocument hashes before anything is locked, and packs only what is new. It
 // decides on what Claim has read, and one statement checks that it still stands
 // and writes. If it does not, the decision is made anew under a lock.
-func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	sum := sha256.Sum256(doc.Content)
 	arg := dbq.WriteDocumentParams{
@@ -157,12 +163,14 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 	}
 	locked := func(q, later *dbq.Queries) error {
 		row, err := q.LockChild(ctx, dbq.LockChildParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+			Token: lease.Token[:],
 		})
 		if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
 			return err
 		}
-		_, err = write(later, copied{stateOf(row.MirrorResourceState), row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
+		_, err = write(later, copied{stateOf(row.MirrorResourceState), row.DocumentEpoch, row.DocumentSha256,
+			row.DocumentDeriveVersion})
 		return err
 	}
 	apply := func() error {
@@ -205,14 +213,16 @@ func fenced(ctx context.Context, q *dbq.Queries, lease mirror.Lease, epoch int64
 }
 
 // ApplyMissing settles a 404.
-func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	if lease.Resource.Kind == mirror.KindRoom {
 		return s.missingRoom(ctx, lease, f.Now, settle)
 	}
 	return s.missingChild(ctx, lease, f)
 }
 
-func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	var out mirror.Applied
 	err := s.tx(ctx, "apply missing room", func(q, later *dbq.Queries) error {
@@ -226,21 +236,22 @@ func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Ti
 		deleted := st.DeleteGeneration != 0 || h.epoch > 0 && !h.lives()
 		var change mirror.ChangeKind
 		if deleted || !h.lives() {
-			if err := later.QuietChildren(ctx, dbq.QuietChildrenParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)}); err != nil {
+			if err := later.SettleChildren(ctx, dbq.SettleChildrenParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
+				RoomID: string(r.Room)}); err != nil {
 				return err
 			}
 		}
 		if deleted && h.lives() {
 			change = mirror.ChangeDeleted
 			if err := later.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
-				DeleteTime: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
 			}); err != nil {
 				return err
 			}
 		}
 		if deleted {
 			if err := later.EndSessions(ctx, dbq.EndSessionsParams{
-				LeaveTime: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+				LeaveTime: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
 			}); err != nil {
 				return err
 			}
@@ -271,7 +282,7 @@ func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Fa
 		if h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero() {
 			st = st.Vanish(lease, f.Now, 0, false)
 		} else {
-			if out.Woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, st.Background, f.Now); err != nil {
+			if out.AlsoDue, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, st.Background, f.Now); err != nil {
 				return err
 			}
 			if st.MissingSince.IsZero() {

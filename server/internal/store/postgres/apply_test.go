@@ -23,7 +23,8 @@ func mirrored(t *testing.T, s *postgres.Store, event string, now time.Time) mirr
 	}
 	room, err := s.Claim(t.Context(), storage.RoomResource(), [16]byte{1}, now, time.Minute)
 	if err == nil {
-		_, err = s.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0)
+		_, err = s.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now},
+			now, 0)
 	}
 	if err != nil {
 		t.Fatalf("mirror the room = %v", err)
@@ -41,6 +42,7 @@ func mirrored(t *testing.T, s *postgres.Store, event string, now time.Time) mirr
 // A store decides on what its own Claim has read, another one reads under a lock.
 // Whatever happens during the fetch, both have to end in the same rows.
 func TestApplyEqualsApplyUnderLock(t *testing.T) {
+	needServer(t)
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	later := now.Add(time.Second)
@@ -73,7 +75,7 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 		{"room gone", func(ctx context.Context, s *postgres.Store, l mirror.Lease) error {
 			room := l.Resource.RoomResource()
 			a := arrivalOf("gone", room, now)
-			a[0].Hints[0].Deleted = true
+			a[0].Invalidations[0].Deleted = true
 			if _, err := s.Accept(ctx, a); err != nil {
 				return err
 			}
@@ -90,7 +92,8 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 			}
 			lease, err := s.Claim(ctx, room, [16]byte{3}, now, time.Minute)
 			if err == nil {
-				_, err = s.ApplyRoom(ctx, lease, mirror.RoomContent{FetchTime: later, Source: []byte(`{}`), CreateTime: later}, later, 0)
+				_, err = s.ApplyRoom(ctx, lease, mirror.RoomContent{FetchTime: later, Source: []byte(`{}`), CreateTime: later},
+					later, 0)
 			}
 			return err
 		}, store.ErrEpochChanged},
@@ -109,7 +112,8 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 					for i := range got {
 						url := all.lend(t)
 						claimer, other := open(t, postgres.Config{URL: url}), open(t, postgres.Config{URL: url})
-						doc := mirror.DocumentContent{FetchTime: now, Content: []byte("content"), DeriveVersion: 1, Data: []byte(`{"a":1}`)}
+						doc := mirror.DocumentContent{FetchTime: now, Content: []byte("content"), DeriveVersion: 1,
+							Data: []byte(`{"a":1}`)}
 						lease := mirrored(t, claimer, "first", now)
 						if !changed {
 							if _, err := claimer.ApplyDocument(t.Context(), lease, doc, now, 0); err != nil {
@@ -128,7 +132,8 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 						if got[i].Task, err = other.Task(t.Context(), lease.Resource, later); err != nil {
 							t.Fatalf("Task = %v", err)
 						}
-						if got[i].Document, err = other.Document(t.Context(), lease.Resource, true); err != nil && !errors.Is(err, store.ErrNotFound) {
+						if got[i].Document, err = other.Document(t.Context(), lease.Resource, true); err != nil &&
+							!errors.Is(err, store.ErrNotFound) {
 							t.Fatalf("Document = %v", err)
 						}
 						if got[i].Changes, err = other.Changes(t.Context(), lease.Resource.Bucket(), 0, 10); err != nil {
@@ -151,11 +156,13 @@ func TestFailedCommitIsRetried(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for what, call := range map[string]func(ctx context.Context, claimer, other *postgres.Store, l mirror.Lease) error{
 		"apply": func(ctx context.Context, claimer, _ *postgres.Store, l mirror.Lease) error {
-			_, err := claimer.ApplyDocument(ctx, l, mirror.DocumentContent{FetchTime: now, Content: []byte("content"), DeriveVersion: 1}, now, 0)
+			_, err := claimer.ApplyDocument(ctx, l, mirror.DocumentContent{FetchTime: now, Content: []byte("content"),
+				DeriveVersion: 1}, now, 0)
 			return err
 		},
 		"apply under lock": func(ctx context.Context, _, other *postgres.Store, l mirror.Lease) error {
-			_, err := other.ApplyDocument(ctx, l, mirror.DocumentContent{FetchTime: now, Content: []byte("content"), DeriveVersion: 1}, now, 0)
+			_, err := other.ApplyDocument(ctx, l, mirror.DocumentContent{FetchTime: now, Content: []byte("content"),
+				DeriveVersion: 1}, now, 0)
 			return err
 		},
 		"fail": func(ctx context.Context, claimer, _ *postgres.Store, l mirror.Lease) error {
@@ -164,7 +171,7 @@ func TestFailedCommitIsRetried(t *testing.T) {
 		},
 		"accept": func(ctx context.Context, claimer, _ *postgres.Store, l mirror.Lease) error {
 			got, err := claimer.Accept(ctx, arrivalOf("msg", l.Resource, now))
-			if err == nil && (!got[0].Fresh || got[0].Raised[0].Generation != l.Generation+1) {
+			if err == nil && (!got[0].Fresh || got[0].Pending[0].Generation != l.Generation+1) {
 				return fmt.Errorf("Accept = %+v; want it fresh and raised once", got)
 			}
 			return err
@@ -218,10 +225,12 @@ func TestOnlyTheClaimIsAsynchronous(t *testing.T) {
 	mustExec(t, conn, `create constraint trigger note after insert or update on mirror_resource_state
 		deferrable initially deferred for each row execute function note()`)
 	lease := mirrored(t, s, "first", now)
-	if _, err := s.ApplyDocument(t.Context(), lease, mirror.DocumentContent{FetchTime: now, Content: []byte("content"), DeriveVersion: 1}, now, 0); err != nil {
+	if _, err := s.ApplyDocument(t.Context(), lease, mirror.DocumentContent{FetchTime: now, Content: []byte("content"),
+		DeriveVersion: 1}, now, 0); err != nil {
 		t.Fatalf("ApplyDocument = %v", err)
 	}
-	got := value[[]string](t, conn, "select array_agg(distinct what || ' ' || setting order by what || ' ' || setting) from seen")
+	got := value[[]string](t, conn,
+		"select array_agg(distinct what || ' ' || setting order by what || ' ' || setting) from seen")
 	if diff := cmp.Diff([]string{"claim off", "other on"}, got); diff != "" {
 		t.Fatalf("synchronous_commit at the commit of claims and others (-want +got):\n%s", diff)
 	}

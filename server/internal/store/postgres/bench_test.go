@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
@@ -80,13 +80,14 @@ func familyCPU(pid int) (total time.Duration) {
 var benchNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func benchStorage(room int) mirror.Resource {
-	return mirror.Resource{Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)), Kind: mirror.KindStorage}
+	return mirror.Resource{Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)),
+		Kind: mirror.KindStorage}
 }
 
 // raise accepts one event for each of the first n rooms.
 func raise(b *testing.B, s *postgres.Store, n int, id string, now time.Time) {
 	b.Helper()
-	batch := make([]mirror.Arrival, n)
+	batch := make([]mirror.Delivery, n)
 	for i := range batch {
 		batch[i] = benchArrival(id+strconv.Itoa(i), i, now)
 	}
@@ -97,16 +98,17 @@ func raise(b *testing.B, s *postgres.Store, n int, id string, now time.Time) {
 	}
 }
 
-var benchPayload = []byte(`{"type":"storageUpdated","data":{"projectId":"605a50b01a36d5ea7a2e9104","roomId":"bench:00000","updatedAt":"2026-03-01T12:00:00.000Z"}}`)
+var benchPayload = []byte(
+	`{"type":"storageUpdated","data":{"projectId":"605a50b01a36d5ea7a2e9104","roomId":"bench:00000","updatedAt":"2026-03-01T12:00:00.000Z"}}`)
 
-func benchArrival(id string, room int, now time.Time) mirror.Arrival {
+func benchArrival(id string, room int, now time.Time) mirror.Delivery {
 	r := benchStorage(room)
-	return mirror.Arrival{
+	return mirror.Delivery{
 		Event: mirror.Event{
 			Project: "default", ID: id, Type: "storageUpdated", Room: r.Room, LiveblocksProject: "605a50b01a36d5ea7a2e9104",
 			Payload: benchPayload, SendTime: now, ReceiveTime: now, SourceTime: now, Outcome: mirror.OutcomeQueued,
 		},
-		Hints: []mirror.Hint{{Resource: r}},
+		Invalidations: []mirror.Invalidation{{Resource: r}},
 	}
 }
 
@@ -119,7 +121,7 @@ func BenchmarkAccept(b *testing.B) {
 			const rooms = 2000
 			raise(b, s, rooms, "first", benchNow)
 			m := newMeter(b, url)
-			batch := make([]mirror.Arrival, size)
+			batch := make([]mirror.Delivery, size)
 			n := 0
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -159,7 +161,8 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 	s := open(b, postgres.Config{URL: url})
 	now := benchNow
 	lease := func(r mirror.Resource, n int) (mirror.Lease, error) {
-		return s.Claim(b.Context(), r, [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}, now, time.Minute)
+		return s.Claim(b.Context(), r, [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}, now,
+			time.Minute)
 	}
 	versions := make([][2]mirror.DocumentContent, documents)
 	raise(b, s, rooms, "first", now)
@@ -171,7 +174,8 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 			l, err = lease(room, i)
 		}
 		if err == nil {
-			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{FetchTime: now, Source: []byte(`{"type":"room"}`), CreateTime: now}, now, 0)
+			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{FetchTime: now, Source: []byte(`{"type":"room"}`),
+				CreateTime: now}, now, 0)
 		}
 		if err != nil {
 			b.Fatalf("mirror a room = %v", err)

@@ -11,16 +11,16 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// at turns a time into a column's value; the zero time is null.
-func at(t time.Time) pgtype.Timestamptz {
+// nullTime turns a time into a column's value; the zero time is null.
+func nullTime(t time.Time) pgtype.Timestamptz {
 	if t.IsZero() {
 		return pgtype.Timestamptz{}
 	}
 	return pgtype.Timestamptz{Time: t.UTC().Truncate(time.Microsecond), Valid: true}
 }
 
-// from turns a column's value into a time; null is the zero time.
-func from(t pgtype.Timestamptz) time.Time {
+// timeOf turns a column's value into a time; null is the zero time.
+func timeOf(t pgtype.Timestamptz) time.Time {
 	if !t.Valid {
 		return time.Time{}
 	}
@@ -37,18 +37,18 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 	s := store.State{
 		Generation:       r.Generation,
 		Applied:          r.AppliedGeneration,
-		Due:              from(r.DueTime),
-		NotBefore:        from(r.NotBefore),
+		Due:              timeOf(r.DueTime),
+		NotBefore:        timeOf(r.NotBefore),
 		Settle:           r.Settle,
 		DeleteGeneration: r.DeleteGeneration.Int64,
-		LeaseUntil:       from(r.LeaseUntil),
-		Again:            from(r.AgainTime),
+		LeaseUntil:       timeOf(r.LeaseUntil),
+		RefetchAt:        timeOf(r.AgainTime),
 		Attempts:         int(r.Attempts),
 		LastError:        r.LastError,
-		FailTime:         from(r.FailTime),
-		FetchTime:        from(r.FetchTime),
-		SourceUpdateTime: from(r.SourceUpdateTime),
-		MissingSince:     from(r.MissingSince),
+		FailTime:         timeOf(r.FailTime),
+		FetchTime:        timeOf(r.FetchTime),
+		SourceUpdateTime: timeOf(r.SourceUpdateTime),
+		MissingSince:     timeOf(r.MissingSince),
 		Background:       r.Background,
 	}
 	copy(s.LeaseToken[:], r.LeaseToken)
@@ -75,25 +75,25 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		ResourceID:        r.ID,
 		Generation:        s.Generation,
 		AppliedGeneration: s.Applied,
-		DueTime:           at(s.Due),
-		NotBefore:         at(s.NotBefore),
+		DueTime:           nullTime(s.Due),
+		NotBefore:         nullTime(s.NotBefore),
 		Settle:            s.Settle,
 		DeleteGeneration:  pgtype.Int8{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
 		LastError:         text(s.LastError),
-		FailTime:          at(s.FailTime),
-		FetchTime:         at(s.FetchTime),
-		SourceUpdateTime:  at(s.SourceUpdateTime),
-		MissingSince:      at(s.MissingSince),
+		FailTime:          nullTime(s.FailTime),
+		FetchTime:         nullTime(s.FetchTime),
+		SourceUpdateTime:  nullTime(s.SourceUpdateTime),
+		MissingSince:      nullTime(s.MissingSince),
 		Background:        s.Background,
 		ChangeKind:        int16(change),
-		Now:               at(now),
+		Now:               nullTime(now),
 	}
 }
 
 // writeDocument adds to a document the state w that was decided on what was seen.
 func writeDocument(d dbq.WriteDocumentParams, seen copied, w dbq.WriteStateParams) dbq.WriteDocumentParams {
-	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = seen.state.Generation, at(seen.state.Due), seen.state.Settle
+	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = seen.state.Generation, nullTime(seen.state.Due), seen.state.Settle
 	d.SeenBackground, d.Background = seen.state.Background, w.Background
 	d.SeenEpoch, d.SeenSha256, d.SeenDeriveVersion = seen.epoch, seen.sha256, seen.deriveVersion
 	d.Bucket, d.ProjectID, d.RoomID, d.Kind, d.ResourceID = w.Bucket, w.ProjectID, w.RoomID, w.Kind, w.ResourceID

@@ -39,7 +39,8 @@ func TestDerivedColumns(t *testing.T) {
 		}
 		lease, err := s.Claim(t.Context(), room, [16]byte{1}, now, time.Minute)
 		if err == nil {
-			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(c.data), CreateTime: now}, now, 0)
+			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(c.data),
+				CreateTime: now}, now, 0)
 		}
 		if err != nil {
 			t.Fatalf("ApplyRoom %d = %v", i, err)
@@ -55,7 +56,8 @@ func TestDerivedColumns(t *testing.T) {
 		for _, table := range []string{"mirror_room", "mirror_document"} {
 			var data pgtype.Text
 			var problem string
-			if err := conn.QueryRow(t.Context(), "select data::text, data_problem from "+table).Scan(&data, &problem); err != nil {
+			if err := conn.QueryRow(t.Context(), "select data::text, data_problem from "+table).Scan(&data,
+				&problem); err != nil {
 				t.Fatalf("select from %s = %v", table, err)
 			}
 			if data.String != c.want || data.Valid != (c.want != "") {
@@ -69,7 +71,8 @@ func TestDerivedColumns(t *testing.T) {
 	if got := value[string](t, conn, "select plain_text from mirror_document"); got != "words" {
 		t.Fatalf("plain_text = %q; want the text", got)
 	}
-	if got := value[string](t, conn, "select attstorage::text from pg_attribute where attrelid = 'mirror_document'::regclass and attname = 'content'"); got != "e" {
+	if got := value[string](t, conn,
+		"select attstorage::text from pg_attribute where attrelid = 'mirror_document'::regclass and attname = 'content'"); got != "e" {
 		t.Fatalf("storage of content = %q; want e: it is compressed already", got)
 	}
 }

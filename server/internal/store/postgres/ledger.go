@@ -20,7 +20,7 @@ type eventKey struct {
 }
 
 // Accept is one statement and so one round trip and one commit for the batch.
-func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	arg, events := acceptParams(batch)
 	var rows []dbq.AcceptEventsRow
 	err := retry(ctx, func() (err error) {
@@ -36,7 +36,7 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Acc
 		answers[i] = store.Accepted{Fresh: true, Outcome: batch[i].Event.Outcome}
 	}
 	var duplicates []int
-	raised := make(map[mirror.Resource]int64, len(rows))
+	pending := make(map[mirror.Resource]int64, len(rows))
 	for _, r := range rows {
 		if r.Place > 0 {
 			i := events[r.Place-1].place
@@ -44,7 +44,7 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Acc
 			answers[i] = store.Accepted{}
 			continue
 		}
-		raised[mirror.Resource{
+		pending[mirror.Resource{
 			Project: mirror.ProjectID(r.ProjectID),
 			Room:    mirror.RoomID(r.RoomID),
 			Kind:    mirror.Kind(r.Kind),
@@ -55,9 +55,9 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Acc
 		if !answers[i].Fresh {
 			continue
 		}
-		for _, h := range batch[i].Hints {
-			if n, ok := raised[h.Resource]; ok {
-				answers[i].Raised = append(answers[i].Raised, mirror.Raised{Resource: h.Resource, Generation: n})
+		for _, h := range batch[i].Invalidations {
+			if n, ok := pending[h.Resource]; ok {
+				answers[i].Pending = append(answers[i].Pending, mirror.Pending{Resource: h.Resource, Generation: n})
 			}
 		}
 	}
@@ -70,7 +70,7 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Acc
 }
 
 // recall fills in what became of deliveries that were recorded before.
-func (s *Store) recall(ctx context.Context, batch []mirror.Arrival, duplicates []int, answers []store.Accepted) error {
+func (s *Store) recall(ctx context.Context, batch []mirror.Delivery, duplicates []int, answers []store.Accepted) error {
 	var arg dbq.EventOutcomesParams
 	var resources []mirror.Resource
 	for _, i := range duplicates {
@@ -78,7 +78,7 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Arrival, duplicates [
 		arg.Bucket = append(arg.Bucket, mirror.Bucket(e.Project, e.ID))
 		arg.ProjectID = append(arg.ProjectID, string(e.Project))
 		arg.EventID = append(arg.EventID, e.ID)
-		for _, h := range batch[i].Hints {
+		for _, h := range batch[i].Invalidations {
 			resources = append(resources, h.Resource)
 		}
 	}
@@ -97,9 +97,9 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Arrival, duplicates [
 	}
 	for _, i := range duplicates {
 		answers[i].Outcome = outcome[eventKey{batch[i].Event.Project, batch[i].Event.ID}]
-		for _, h := range batch[i].Hints {
+		for _, h := range batch[i].Invalidations {
 			if st, ok := states[h.Resource]; ok && !h.IfUnknown {
-				answers[i].Raised = append(answers[i].Raised, mirror.Raised{Resource: h.Resource, Generation: st.Generation})
+				answers[i].Pending = append(answers[i].Pending, mirror.Pending{Resource: h.Resource, Generation: st.Generation})
 			}
 		}
 	}
@@ -115,12 +115,12 @@ type keyed struct {
 
 // acceptParams puts the events in key order, the order in which rows are locked,
 // and returns that order too.
-func acceptParams(batch []mirror.Arrival) (dbq.AcceptEventsParams, []keyed) {
-	n, hints := len(batch), 0
+func acceptParams(batch []mirror.Delivery) (dbq.AcceptEventsParams, []keyed) {
+	n, invalidations := len(batch), 0
 	events := make([]keyed, n)
 	for i := range batch {
 		events[i] = keyed{mirror.Bucket(batch[i].Event.Project, batch[i].Event.ID), i}
-		hints += len(batch[i].Hints)
+		invalidations += len(batch[i].Invalidations)
 	}
 	slices.SortFunc(events, func(x, y keyed) int {
 		a, b := &batch[x.place].Event, &batch[y.place].Event
@@ -139,17 +139,17 @@ func acceptParams(batch []mirror.Arrival) (dbq.AcceptEventsParams, []keyed) {
 		ReceiveTime:         make([]pgtype.Timestamptz, 0, n),
 		SourceTime:          make([]pgtype.Timestamptz, 0, n),
 		Outcome:             make([]string, 0, n),
-		HintEvent:           make([]int32, 0, hints),
-		HintBucket:          make([]int16, 0, hints),
-		HintProjectID:       make([]string, 0, hints),
-		HintRoomID:          make([]string, 0, hints),
-		HintKind:            make([]int16, 0, hints),
-		HintResourceID:      make([]string, 0, hints),
-		HintIfUnknown:       make([]bool, 0, hints),
-		HintDeleted:         make([]bool, 0, hints),
-		HintTime:            make([]pgtype.Timestamptz, 0, hints),
-		HintNow:             make([]pgtype.Timestamptz, 0, hints),
-		HintMinIntervalUs:   make([]int64, 0, hints),
+		HintEvent:           make([]int32, 0, invalidations),
+		HintBucket:          make([]int16, 0, invalidations),
+		HintProjectID:       make([]string, 0, invalidations),
+		HintRoomID:          make([]string, 0, invalidations),
+		HintKind:            make([]int16, 0, invalidations),
+		HintResourceID:      make([]string, 0, invalidations),
+		HintIfUnknown:       make([]bool, 0, invalidations),
+		HintDeleted:         make([]bool, 0, invalidations),
+		HintTime:            make([]pgtype.Timestamptz, 0, invalidations),
+		HintNow:             make([]pgtype.Timestamptz, 0, invalidations),
+		HintMinIntervalUs:   make([]int64, 0, invalidations),
 		FoldBucket:          []int16{},
 		FoldProjectID:       []string{},
 		FoldRoomID:          []string{},
@@ -175,11 +175,11 @@ func acceptParams(batch []mirror.Arrival) (dbq.AcceptEventsParams, []keyed) {
 			payload = []byte{} // an empty body, not a null
 		}
 		p.Payload = append(p.Payload, payload)
-		p.SendTime = append(p.SendTime, at(e.SendTime))
-		p.ReceiveTime = append(p.ReceiveTime, at(e.ReceiveTime))
-		p.SourceTime = append(p.SourceTime, at(e.SourceTime))
+		p.SendTime = append(p.SendTime, nullTime(e.SendTime))
+		p.ReceiveTime = append(p.ReceiveTime, nullTime(e.ReceiveTime))
+		p.SourceTime = append(p.SourceTime, nullTime(e.SourceTime))
 		p.Outcome = append(p.Outcome, string(e.Outcome))
-		for _, h := range batch[k.place].Hints {
+		for _, h := range batch[k.place].Invalidations {
 			p.HintEvent = append(p.HintEvent, int32(i+1))
 			p.HintBucket = append(p.HintBucket, h.Resource.Bucket())
 			p.HintProjectID = append(p.HintProjectID, string(h.Resource.Project))
@@ -251,7 +251,8 @@ func (e *bytesElement) BytesValue() ([]byte, error) { return *e, nil }
 
 // PinProject lets the first writer win.
 func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
-	pinned, err := dbq.New(s.accepting).PinProject(ctx, dbq.PinProjectParams{ProjectID: string(project), LiveblocksProjectID: liveblocksID})
+	pinned, err := dbq.New(s.accepting).PinProject(ctx,
+		dbq.PinProjectParams{ProjectID: string(project), LiveblocksProjectID: liveblocksID})
 	if err != nil {
 		return "", classify(ctx, fmt.Errorf("pin project: %w", err))
 	}

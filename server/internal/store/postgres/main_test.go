@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )

@@ -120,7 +120,8 @@ func ensureView(ctx context.Context, conn *pgx.Conn, log *slog.Logger, view, cre
 			return err
 		}
 		var comment string
-		err := tx.QueryRow(ctx, "select coalesce(obj_description(to_regclass($1), 'pg_class'), '') where to_regclass($1) is not null",
+		err := tx.QueryRow(ctx,
+			"select coalesce(obj_description(to_regclass($1), 'pg_class'), '') where to_regclass($1) is not null",
 			view).Scan(&comment)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
@@ -133,7 +134,8 @@ func ensureView(ctx context.Context, conn *pgx.Conn, log *slog.Logger, view, cre
 		return err
 	})
 	if err == nil && theirs {
-		log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get the view",
+		log.WarnContext(ctx, "a relation of this name exists and is left alone; rename it and run migrate again to get "+
+			"the view",
 			slog.String("view", view))
 	}
 	return err

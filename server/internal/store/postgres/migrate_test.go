@@ -82,7 +82,8 @@ func TestMigrateFromNothing(t *testing.T) {
 		t.Fatalf("log of the second Migrate = %q; want nothing done", log)
 	}
 	conn := connect(t, url)
-	mustExec(t, conn, "delete from mirror_schema_version where version_id = (select max(version_id) from mirror_schema_version)")
+	mustExec(t, conn, "delete from mirror_schema_version where version_id = (select max(version_id) from "+
+		"mirror_schema_version)")
 	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
 		t.Fatalf("Ping with an older schema = %v; want %v", err, store.ErrSchemaBehind)
 	}
@@ -143,7 +144,8 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 			end loop;
 		end $$`)
 	mustExec(t, conn, "alter table mirror_resource_state drop column background") // and its index
-	mustExec(t, conn, "create index mirror_resource_state_by_due on mirror_resource_state (project_id, due_time) where due_time is not null")
+	mustExec(t, conn, "create index mirror_resource_state_by_due on mirror_resource_state (project_id, due_time) "+
+		"where due_time is not null")
 	mustExec(t, conn, "delete from mirror_schema_version where version_id = 2")
 	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
 		t.Fatalf("Ping with the schema before = %v; want %v", err, store.ErrSchemaBehind)
@@ -169,7 +171,8 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Claim = %v", err)
 	}
-	applied, err := s.ApplyThreads(t.Context(), lease, mirror.ThreadList{FetchTime: now, Threads: []mirror.Thread{{ID: "th_1"}}}, now, 0)
+	applied, err := s.ApplyThreads(t.Context(), lease,
+		mirror.ThreadList{FetchTime: now, Threads: []mirror.Thread{{ID: "th_1"}}}, now, 0)
 	if err != nil || !applied.Changed {
 		t.Fatalf("ApplyThreads = %+v, %v; want the thread stored", applied, err)
 	}
@@ -197,7 +200,8 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 	}
 	applyRoom := func(created time.Time) func(mirror.Lease) error {
 		return func(lease mirror.Lease) error {
-			_, err := s.ApplyRoom(ctx, lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: created}, now, 0)
+			_, err := s.ApplyRoom(ctx, lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: created},
+				now, 0)
 			return err
 		}
 	}
@@ -205,7 +209,8 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 		room := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindRoom}
 		storage := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindStorage}
 		fetch(room, applyRoom(now))
-		doc := mirror.DocumentContent{FetchTime: now, Content: []byte(`{"lson":1}`), DeriveVersion: 1, Data: []byte(`{"a": "` + string(id) + `"}`)}
+		doc := mirror.DocumentContent{FetchTime: now, Content: []byte(`{"lson":1}`), DeriveVersion: 1,
+			Data: []byte(`{"a": "` + string(id) + `"}`)}
 		if id == "null" {
 			doc.Data, doc.DataProblem = nil, "too large"
 		}
@@ -215,9 +220,9 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 		})
 		switch id {
 		case "dead":
-			_, err := s.Accept(ctx, []mirror.Arrival{{
-				Event: mirror.Event{Project: "default", ID: "bye", Room: id, ReceiveTime: now, SendTime: now},
-				Hints: []mirror.Hint{{Resource: room, Deleted: true}},
+			_, err := s.Accept(ctx, []mirror.Delivery{{
+				Event:         mirror.Event{Project: "default", ID: "bye", Room: id, ReceiveTime: now, SendTime: now},
+				Invalidations: []mirror.Invalidation{{Resource: room, Deleted: true}},
 			}})
 			if err != nil {
 				t.Fatalf("Accept = %v", err)
@@ -237,7 +242,8 @@ func TestViewOfTheGuides(t *testing.T) {
 	url := migratedDatabase(t)
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	fill(t, open(t, postgres.Config{URL: url}), now)
-	rows, err := connect(t, url).Query(t.Context(), "select room_id, data->>'a', updated_at, project_id from liveblocks_documents order by room_id")
+	rows, err := connect(t, url).Query(t.Context(),
+		"select room_id, data->>'a', updated_at, project_id from liveblocks_documents order by room_id")
 	if err != nil {
 		t.Fatalf("Query = %v", err)
 	}
@@ -267,7 +273,8 @@ func TestMigrateLeavesRelationsOfOthersAlone(t *testing.T) {
 	t.Parallel()
 	for what, create := range map[string]string{
 		"table": "create table liveblocks_documents (room_id text primary key, data jsonb, updated_at timestamptz)",
-		"view":  "create view liveblocks_documents as select 'mine'::text collate \"C\" as room_id, null::jsonb as data, now() as updated_at, 'p'::text collate \"C\" as project_id",
+		"view": "create view liveblocks_documents as select 'mine'::text collate \"C\" as room_id, null::jsonb as data, " +
+			"now() as updated_at, 'p'::text collate \"C\" as project_id",
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -294,7 +301,8 @@ func TestMigrateLeavesRelationsOfOthersAlone(t *testing.T) {
 			if log := migrate(t, url); log != "" {
 				t.Fatalf("log of Migrate when the name is free = %q; want nothing said", log)
 			}
-			if got := value[string](t, connect(t, url), "select string_agg(room_id, ' ') from liveblocks_documents"); got != "living" {
+			if got := value[string](t, connect(t, url),
+				"select string_agg(room_id, ' ') from liveblocks_documents"); got != "living" {
 				t.Fatalf("rooms in the view = %q; want ours", got)
 			}
 		})
@@ -360,7 +368,7 @@ func TestRefusedConnectionIsAnOutage(t *testing.T) {
 	s := open(t, postgres.Config{URL: there.String()})
 	for what, call := range map[string]func() error{
 		"Ping":   func() error { return s.Ping(t.Context()) },
-		"Accept": func() error { _, err := s.Accept(t.Context(), []mirror.Arrival{{}}); return err },
+		"Accept": func() error { _, err := s.Accept(t.Context(), []mirror.Delivery{{}}); return err },
 	} {
 		if f := fault.Of(call()); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable {
 			t.Errorf("%s = %v; want the store unavailable", what, f)

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
 
@@ -27,7 +27,7 @@ func TestServerIsKilled(t *testing.T) {
 		n++
 		ev := mirror.Event{Project: "default", ID: fmt.Sprintf("msg_%d", n), ReceiveTime: now, SendTime: now}
 		r := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}
-		_, err := s.Accept(t.Context(), []mirror.Arrival{{Event: ev, Hints: []mirror.Hint{{Resource: r}}}})
+		_, err := s.Accept(t.Context(), []mirror.Delivery{{Event: ev, Invalidations: []mirror.Invalidation{{Resource: r}}}})
 		if err == nil {
 			acknowledged = append(acknowledged, ev.ID)
 		}
@@ -57,7 +57,8 @@ func TestServerIsKilled(t *testing.T) {
 		eventually(t, "calls after a restart", func() bool {
 			ok := check("Accept", accept())
 			ok = check("Ping", s.Ping(t.Context())) && ok
-			_, err := s.Request(t.Context(), []mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "other", Kind: mirror.KindRoom}}}, now)
+			_, err := s.Request(t.Context(),
+				[]mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "other", Kind: mirror.KindRoom}}}, now)
 			ok = check("Request", err) && ok
 			return ok && server.Pid() != pid && server.Pid() != 0
 		})

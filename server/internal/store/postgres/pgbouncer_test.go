@@ -16,8 +16,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
@@ -55,7 +55,8 @@ func startPooler(t *testing.T) func(direct string) string {
 	ini := filepath.Join(dir, "pgbouncer.ini")
 	config := strings.Join([]string{
 		"[databases]", database, "[pgbouncer]", "listen_addr =", "listen_port = " + poolerPort, "unix_socket_dir = " + dir,
-		"auth_type = any", "pool_mode = transaction", "default_pool_size = 4", "max_client_conn = 2000", "log_connections = 0", "log_disconnections = 0", "",
+		"auth_type = any", "pool_mode = transaction", "default_pool_size = 4", "max_client_conn = 2000",
+		"log_connections = 0", "log_disconnections = 0", "",
 	}, "\n")
 	if err := os.WriteFile(ini, []byte(config), 0o600); err != nil {
 		t.Fatalf("WriteFile = %v", err)
@@ -187,7 +188,8 @@ func TestManyCallersThroughPgBouncer(t *testing.T) {
 		wg.Go(func() {
 			for range 5 {
 				r := mirror.Resource{Project: "default", Room: mirror.RoomID(fmt.Sprintf("room-%d", i%7)), Kind: mirror.KindStorage}
-				if _, err := s.Request(t.Context(), []mirror.Request{{Resource: r}}, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)); err != nil {
+				if _, err := s.Request(t.Context(), []mirror.Request{{Resource: r}},
+					time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)); err != nil {
 					errs[i] = err
 				}
 			}

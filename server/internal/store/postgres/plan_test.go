@@ -16,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
@@ -115,27 +115,34 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	defer func() { _ = conn.Close(context.Background()) }()
 	const when = "timestamptz '2026-03-01' + n * interval '1 second'"
 	for table, columns := range map[string]string{
-		"mirror_room":               "'r-' || n, 1, '', '', null, null, '', null, '', null",
-		"mirror_document":           "'r-' || n, 2, '', 1, '', '', 0, 1",
-		"mirror_resource_state":     "'r-' || n % 1000, n % 8 + 1, 'r-' || n, 1, 0, case when n % 50 = 0 then " + when + " end",
-		"mirror_event":              "'r-' || n, '', 'r-' || n % 500, 'r-' || n % 500, '', '', " + when + ", " + when + ", null, ''",
-		"mirror_unfolded_event":     "'r-' || n % 500, 6, '', 'r-' || n, '', '', null, " + when,
-		"mirror_thread":             "'r-' || n % 500, 'r-' || n, 1, '', '', null, null, false, '', null, null, 0",
-		"mirror_comment":            "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'r-' || n % 100, " + when + ", null, null, '', null, '', '', null",
+		"mirror_room":     "'r-' || n, 1, '', '', null, null, '', null, '', null",
+		"mirror_document": "'r-' || n, 2, '', 1, '', '', 0, 1",
+		"mirror_resource_state": "'r-' || n % 1000, n % 8 + 1, 'r-' || n, 1, 0, case when n % 50 = 0 then " + when +
+			" end",
+		"mirror_event": "'r-' || n, '', 'r-' || n % 500, 'r-' || n % 500, '', '', " + when + ", " + when +
+			", null, ''",
+		"mirror_unfolded_event": "'r-' || n % 500, 6, '', 'r-' || n, '', '', null, " + when,
+		"mirror_thread":         "'r-' || n % 500, 'r-' || n, 1, '', '', null, null, false, '', null, null, 0",
+		"mirror_comment": "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'r-' || n % 100, " + when +
+			", null, null, '', null, '', '', null",
 		"mirror_comment_reaction":   "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'x', 'r-' || n, null",
 		"mirror_comment_attachment": "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'x', '', '', 0",
 		"mirror_comment_mention":    "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'user', 'r-' || n % 100, ''",
 		"mirror_active_user":        "'r-' || n % 500, n, 1, 'r-' || n, null, null",
-		"mirror_user_session":       "'r-' || n % 500, 'r-' || n, n % 50, 'r-' || n % 100, null, null, " + when + ", null, null, '', case when n % 10 = 0 then '' else 'left' end",
-		"mirror_notification":       "'r-' || n % 500, 'r-' || n % 2000, 'r-' || n, '', '', 'r-' || n % 100, '', '', '', " + when + ", null, null, null, null, null",
-		"mirror_change":             "",
+		"mirror_user_session": "'r-' || n % 500, 'r-' || n, n % 50, 'r-' || n % 100, null, null, " + when +
+			", null, null, '', case when n % 10 = 0 then '' else 'left' end",
+		"mirror_notification": "'r-' || n % 500, 'r-' || n % 2000, 'r-' || n, '', '', 'r-' || n % 100, '', '', '', " +
+			when + ", null, null, null, null, null",
+		"mirror_change": "",
 	} {
-		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " + columns + " from generate_series(1, 6000) n"
+		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " +
+			columns + " from generate_series(1, 6000) n"
 		if table == "mirror_change" {
 			insert = "insert into mirror_change select n % 4, n, 'default', 'r', 2, '', 1, now() from generate_series(1, 6000) n"
 		}
 		if table == "mirror_resource_state" {
-			insert = strings.Replace(insert, table, table+" (bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time)", 1)
+			insert = strings.Replace(insert, table,
+				table+" (bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time)", 1)
 		}
 		if _, err := conn.Exec(t.Context(), insert); err != nil {
 			t.Fatalf("%s = %v", insert, err)
@@ -182,7 +189,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			if node.Type == "Seq Scan" && strings.HasPrefix(node.Relation, "mirror_") && !slices.Contains(small, node.Relation) {
 				t.Errorf("%s reads all of %s", name, node.Relation)
 			}
-			if !slices.Contains(hot, name) || node.Cond == "" || node.Relation != "" && node.Relation != "mirror_resource_state" {
+			if !slices.Contains(hot, name) || node.Cond == "" || node.Relation != "" &&
+				node.Relation != "mirror_resource_state" {
 				return
 			}
 			// The bucket follows from the rest.
@@ -230,13 +238,14 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 	}
 	record := &recorder{}
 	_, err = dbq.New(record).Due(t.Context(), dbq.DueParams{
-		ProjectID: "default", Now: at(time.Date(2026, 3, 1, 0, 0, 10, 0, time.UTC)), MaxRows: 100,
+		ProjectID: "default", Now: nullTime(time.Date(2026, 3, 1, 0, 0, 10, 0, time.UTC)), MaxRows: 100,
 	})
 	if !errors.Is(err, errRecorded) {
 		t.Fatalf("Due = %v", err)
 	}
 	var raw []byte
-	if err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) "+record.sql, record.args...).Scan(&raw); err != nil {
+	if err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) "+record.sql,
+		record.args...).Scan(&raw); err != nil {
 		t.Fatalf("explain = %v", err)
 	}
 	var plan []struct {
@@ -251,6 +260,7 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 	}
 	// Ten rows and the way to them in the index, twice.
 	if got := plan[0].Plan; got.Rows != 10 || got.Hit+got.Read > 40 {
-		t.Fatalf("Due returns %d rows and reads %d blocks; want 10, and no more than a few each: %s", got.Rows, got.Hit+got.Read, fmt.Sprintf("%.2000s", raw))
+		t.Fatalf("Due returns %d rows and reads %d blocks; want 10, and no more than a few each: %s", got.Rows,
+			got.Hit+got.Read, fmt.Sprintf("%.2000s", raw))
 	}
 }

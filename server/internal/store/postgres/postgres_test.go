@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/pgembed/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
@@ -64,20 +64,23 @@ func TestClassify(t *testing.T) {
 	if err := classify(t.Context(), nil); err != nil {
 		t.Errorf("classify(nil) = %v; want nil", err)
 	}
-	if err := classify(t.Context(), server("42P01")); !errors.Is(err, store.ErrSchemaBehind) || fault.Of(err).Kind != fault.Unavailable {
+	if err := classify(t.Context(), server("42P01")); !errors.Is(err, store.ErrSchemaBehind) ||
+		fault.Of(err).Kind != fault.Unavailable {
 		t.Errorf("classify of a missing table = %v; want %v", err, store.ErrSchemaBehind)
 	}
 	if err := classify(t.Context(), fmt.Errorf("do: %w", pgx.ErrNoRows)); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("classify of no rows = %v; want %v", err, store.ErrNotFound)
 	}
 	for _, sentinel := range []error{store.ErrLeaseLost, store.ErrEpochChanged, store.ErrNotDue, store.ErrNotFound} {
-		if err := classify(t.Context(), fmt.Errorf("do: %w", sentinel)); !errors.Is(err, sentinel) || fault.Of(err).Kind != fault.Internal {
+		if err := classify(t.Context(), fmt.Errorf("do: %w", sentinel)); !errors.Is(err, sentinel) ||
+			fault.Of(err).Kind != fault.Internal {
 			t.Errorf("classify(%v) = %v; want it as it was", sentinel, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := classify(ctx, context.Canceled); !errors.Is(err, context.Canceled) || fault.Of(err).Kind == fault.Unavailable {
+	if err := classify(ctx, context.Canceled); !errors.Is(err, context.Canceled) ||
+		fault.Of(err).Kind == fault.Unavailable {
 		t.Errorf("classify of the caller's own cancellation = %v; want it as it was", err)
 	}
 }

@@ -25,11 +25,13 @@ func column(raw []byte) []byte {
 
 // ApplyActiveUsers replaces who is in the room if somebody else is.
 func (s *Store) ApplyActiveUsers(
-	ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration,
+	ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time,
+	settle time.Duration,
 ) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
-	arg := dbq.InsertActiveUsersParams{Bucket: bucket, ProjectID: project, RoomID: room, Epoch: lease.Epoch, ConnectionID: []int64{}}
+	arg := dbq.InsertActiveUsersParams{Bucket: bucket, ProjectID: project, RoomID: room, Epoch: lease.Epoch,
+		ConnectionID: []int64{}}
 	sorted := slices.Clone(users.Users)
 	slices.SortStableFunc(sorted, func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
 	sorted = slices.CompactFunc(sorted, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
@@ -44,7 +46,8 @@ func (s *Store) ApplyActiveUsers(
 	}
 	same := func(rows []dbq.ActiveUserRowsRow) bool {
 		return slices.EqualFunc(rows, sorted, func(row dbq.ActiveUserRowsRow, u mirror.ActiveUser) bool {
-			return row.Epoch == lease.Epoch && row.ConnectionID == u.ConnectionID && row.UserID == u.UserID && bytes.Equal(row.InfoJson, u.Info)
+			return row.Epoch == lease.Epoch && row.ConnectionID == u.ConnectionID && row.UserID == u.UserID &&
+				bytes.Equal(row.InfoJson, u.Info)
 		})
 	}
 	var out mirror.Applied
@@ -63,7 +66,8 @@ func (s *Store) ApplyActiveUsers(
 		var change mirror.ChangeKind
 		if !same(stored) {
 			change = mirror.ChangeUpserted
-			if err := later.DeleteActiveUsers(ctx, dbq.DeleteActiveUsersParams{Bucket: bucket, ProjectID: project, RoomID: room}); err != nil {
+			if err := later.DeleteActiveUsers(ctx, dbq.DeleteActiveUsersParams{Bucket: bucket, ProjectID: project,
+				RoomID: room}); err != nil {
 				return err
 			}
 			if err := later.InsertActiveUsers(ctx, arg); err != nil {
@@ -71,7 +75,8 @@ func (s *Store) ApplyActiveUsers(
 			}
 		}
 		ended, err := q.EndAbsentSessions(ctx, dbq.EndAbsentSessionsParams{
-			LeaveTime: at(users.FetchTime), AbsentBefore: at(absentBefore), ConnectionID: arg.ConnectionID, UserID: arg.UserID,
+			LeaveTime: nullTime(users.FetchTime), AbsentBefore: nullTime(absentBefore), ConnectionID: arg.ConnectionID,
+			UserID: arg.UserID,
 			Bucket: bucket, ProjectID: project, RoomID: room,
 		})
 		if err != nil {
@@ -83,7 +88,7 @@ func (s *Store) ApplyActiveUsers(
 			return err
 		}
 		return later.Announce(ctx, dbq.AnnounceParams{
-			Bucket: bucket, ProjectID: project, RoomID: room, Kind: int16(mirror.KindUserSessions), Now: at(now),
+			Bucket: bucket, ProjectID: project, RoomID: room, Kind: int16(mirror.KindUserSessions), Now: nullTime(now),
 		})
 	}
 	err := s.tx(ctx, "apply active users", apply)
@@ -110,7 +115,7 @@ func (s *Store) Unfolded(ctx context.Context, r mirror.Resource, limit int) ([]m
 	for _, row := range rows {
 		out = append(out, mirror.Event{
 			Project: r.Project, Room: r.Room, ID: row.EventID, Type: row.Type, Payload: row.Payload,
-			SourceTime: from(row.SourceTime), ReceiveTime: from(row.ReceiveTime),
+			SourceTime: timeOf(row.SourceTime), ReceiveTime: timeOf(row.ReceiveTime),
 		})
 	}
 	return out, nil
@@ -118,11 +123,14 @@ func (s *Store) Unfolded(ctx context.Context, r mirror.Resource, limit int) ([]m
 
 // deleteFolded takes away the events that need not wait any longer, and reports
 // whether others do. One that comes in later waits for the lock of the state.
-func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource, folded []string) (more bool, err error) {
-	key := dbq.HasUnfoldedParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID}
+func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource, folded []string) (more bool,
+	err error) {
+	key := dbq.HasUnfoldedParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+		Kind: int16(r.Kind), ResourceID: r.ID}
 	if len(folded) > 0 {
 		if err := later.DeleteUnfolded(ctx, dbq.DeleteUnfoldedParams{
-			Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind, ResourceID: key.ResourceID, EventID: folded,
+			Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind, ResourceID: key.ResourceID,
+			EventID: folded,
 		}); err != nil {
 			return false, err
 		}
@@ -131,7 +139,8 @@ func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource,
 }
 
 // SessionsOf walks the index by connection.
-func (s *Store) SessionsOf(ctx context.Context, r mirror.Resource, connections []int64, limit int) ([]mirror.UserSession, error) {
+func (s *Store) SessionsOf(ctx context.Context, r mirror.Resource, connections []int64,
+	limit int) ([]mirror.UserSession, error) {
 	rows, err := s.q.SessionsOf(ctx, dbq.SessionsOfParams{
 		ConnectionID: connections, Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
 		MaxRows: int32(limit), //nolint:gosec // a small constant of the caller
@@ -150,13 +159,15 @@ func sessionOf(row dbq.MirrorUserSession) mirror.UserSession {
 	return mirror.UserSession{
 		Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), ID: row.SessionID,
 		ConnectionID: row.ConnectionID, UserID: row.UserID, Info: row.InfoJson,
-		EnterTime: from(row.EnterTime), LeaveTime: from(row.LeaveTime), LeaveEventID: row.LeaveEventID, End: mirror.SessionEnd(row.EndCause),
+		EnterTime: timeOf(row.EnterTime), LeaveTime: timeOf(row.LeaveTime), LeaveEventID: row.LeaveEventID,
+		End: mirror.SessionEnd(row.EndCause),
 	}
 }
 
 // ApplySessions deletes before it writes: what turned out to be part of another
 // session may have its id.
-func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
+func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
+	now time.Time) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	arg := dbq.UpsertSessionsParams{Bucket: bucket, ProjectID: project, RoomID: room}
@@ -167,8 +178,8 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		arg.InfoJson = append(arg.InfoJson, column(u.Info))
 		arg.Info = append(arg.Info, column(u.Info))
 		arg.BeginTime = append(arg.BeginTime, sinceEpoch(u.BeginTime()))
-		arg.EnterTime = append(arg.EnterTime, at(u.EnterTime))
-		arg.LeaveTime = append(arg.LeaveTime, at(u.LeaveTime))
+		arg.EnterTime = append(arg.EnterTime, nullTime(u.EnterTime))
+		arg.LeaveTime = append(arg.LeaveTime, nullTime(u.LeaveTime))
 		arg.LeaveEventID = append(arg.LeaveEventID, u.LeaveEventID)
 		arg.EndCause = append(arg.EndCause, string(u.End))
 	}
@@ -182,7 +193,8 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		var change mirror.ChangeKind
 		if len(fold.Deletes) > 0 {
 			change = mirror.ChangeUpserted
-			if err := later.DeleteSessions(ctx, dbq.DeleteSessionsParams{Bucket: bucket, ProjectID: project, RoomID: room, SessionID: fold.Deletes}); err != nil {
+			if err := later.DeleteSessions(ctx, dbq.DeleteSessionsParams{Bucket: bucket, ProjectID: project, RoomID: room,
+				SessionID: fold.Deletes}); err != nil {
 				return err
 			}
 		}
@@ -193,7 +205,8 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 			}
 		}
 		if h.epoch > 0 && !h.lives() {
-			if err := later.EndSessions(ctx, dbq.EndSessionsParams{LeaveTime: at(h.deleteTime), Bucket: bucket, ProjectID: project, RoomID: room}); err != nil {
+			if err := later.EndSessions(ctx, dbq.EndSessionsParams{LeaveTime: nullTime(h.deleteTime), Bucket: bucket,
+				ProjectID: project, RoomID: room}); err != nil {
 				return err
 			}
 		}
@@ -237,7 +250,8 @@ func (s *Store) NotificationUser(ctx context.Context, r mirror.Resource) (string
 
 // ApplyNotification writes what the inbox holds into all rows, the new ones
 // included, unless it was not asked.
-func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	arg := dbq.UpsertNotificationsParams{Bucket: bucket, ProjectID: project, RoomID: room, NotificationID: r.ID}
@@ -250,11 +264,11 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		arg.MentionID = append(arg.MentionID, n.MentionID)
 		arg.SubjectID = append(arg.SubjectID, n.SubjectID)
 		arg.CreateTime = append(arg.CreateTime, sinceEpoch(n.CreateTime))
-		arg.TriggerTime = append(arg.TriggerTime, at(n.TriggerTime))
+		arg.TriggerTime = append(arg.TriggerTime, nullTime(n.TriggerTime))
 	}
 	inbox := dbq.SetInboxParams{
 		InboxJson: fold.Inbox.Source, Inbox: column(fold.Inbox.Source),
-		ReadTime: at(fold.Inbox.ReadTime), NotifyTime: at(fold.Inbox.NotifyTime),
+		ReadTime: nullTime(fold.Inbox.ReadTime), NotifyTime: nullTime(fold.Inbox.NotifyTime),
 		Bucket: bucket, ProjectID: project, RoomID: room, NotificationID: r.ID,
 	}
 	var out mirror.Applied
@@ -264,7 +278,8 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		if err != nil {
 			return err
 		}
-		stored, err := q.NotificationCopies(ctx, dbq.NotificationCopiesParams{Bucket: bucket, ProjectID: project, RoomID: room, NotificationID: r.ID})
+		stored, err := q.NotificationCopies(ctx, dbq.NotificationCopiesParams{Bucket: bucket, ProjectID: project,
+			RoomID: room, NotificationID: r.ID})
 		if err != nil {
 			return err
 		}
@@ -329,16 +344,17 @@ func (s *Store) ActiveUsers(ctx context.Context, r mirror.Resource, deleted bool
 		return mirror.ActiveUsers{}, fmt.Errorf("read active users: %w", store.ErrNotFound)
 	}
 	out := mirror.ActiveUsers{Project: r.Project, Room: r.Room, Freshness: mirror.Freshness{
-		FetchTime:        from(rows[0].FetchTime),
-		SourceUpdateTime: from(rows[0].SourceUpdateTime),
-		DeleteTime:       from(rows[0].DeleteTime),
-		MissingSince:     from(rows[0].MissingSince),
+		FetchTime:        timeOf(rows[0].FetchTime),
+		SourceUpdateTime: timeOf(rows[0].SourceUpdateTime),
+		DeleteTime:       timeOf(rows[0].DeleteTime),
+		MissingSince:     timeOf(rows[0].MissingSince),
 		Revision:         rows[0].Revision,
 		Stale:            rows[0].Stale,
 	}}
 	for _, row := range rows {
 		if row.ConnectionID.Valid {
-			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: row.ConnectionID.Int64, UserID: row.UserID.String, Info: row.InfoJson})
+			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: row.ConnectionID.Int64, UserID: row.UserID.String,
+				Info: row.InfoJson})
 		}
 	}
 	return out, nil
@@ -346,7 +362,7 @@ func (s *Store) ActiveUsers(ctx context.Context, r mirror.Resource, deleted bool
 
 // bounds are those of a list of what happened, the latest first.
 func bounds(since, to, after time.Time) (lower, upper, last pgtype.Timestamptz) {
-	lower, upper, last = at(since), at(to), at(after)
+	lower, upper, last = nullTime(since), nullTime(to), nullTime(after)
 	if !lower.Valid {
 		lower = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
 	}
@@ -400,13 +416,14 @@ func notificationOf(row dbq.NotificationsByTimeRow) mirror.Notification {
 	n := row.MirrorNotification
 	return mirror.Notification{
 		Project: mirror.ProjectID(n.ProjectID), Room: mirror.RoomID(n.RoomID), EventID: n.EventID, ID: n.NotificationID,
-		Channel: n.Channel, Kind: n.Kind, UserID: n.UserID, ThreadID: n.ThreadID, MentionID: n.MentionID, SubjectID: n.SubjectID,
-		CreateTime: from(n.CreateTime), TriggerTime: from(n.TriggerTime),
-		Inbox: mirror.Inbox{Source: n.InboxJson, ReadTime: from(n.ReadTime), NotifyTime: from(n.NotifyTime)},
+		Channel: n.Channel, Kind: n.Kind, UserID: n.UserID, ThreadID: n.ThreadID, MentionID: n.MentionID,
+		SubjectID:  n.SubjectID,
+		CreateTime: timeOf(n.CreateTime), TriggerTime: timeOf(n.TriggerTime),
+		Inbox: mirror.Inbox{Source: n.InboxJson, ReadTime: timeOf(n.ReadTime), NotifyTime: timeOf(n.NotifyTime)},
 		Freshness: mirror.Freshness{
-			FetchTime:        from(row.FetchTime),
-			SourceUpdateTime: from(row.SourceUpdateTime),
-			MissingSince:     from(row.MissingSince),
+			FetchTime:        timeOf(row.FetchTime),
+			SourceUpdateTime: timeOf(row.SourceUpdateTime),
+			MissingSince:     timeOf(row.MissingSince),
 			Revision:         row.Revision,
 			Stale:            row.Stale,
 		},
@@ -423,7 +440,8 @@ func (s *Store) Notifications(ctx context.Context, f store.NotificationFilter) (
 	case f.Room != "":
 		var rows []dbq.NotificationsByRoomRow
 		rows, err = s.q.NotificationsByRoom(ctx, dbq.NotificationsByRoomParams{
-			ProjectID: string(f.Project), RoomID: string(f.Room), UserID: f.User, Channel: f.Channel, Kind: f.Kind, ThreadID: f.Thread,
+			ProjectID: string(f.Project), RoomID: string(f.Room), UserID: f.User, Channel: f.Channel, Kind: f.Kind,
+			ThreadID: f.Thread,
 			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
 		})
 		for _, row := range rows {

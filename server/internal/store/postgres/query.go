@@ -22,14 +22,16 @@ func upper(prefix string) string {
 
 // Event reads by key.
 func (s *Store) Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error) {
-	row, err := s.q.Event(ctx, dbq.EventParams{Bucket: mirror.Bucket(project, id), ProjectID: string(project), EventID: id})
+	row, err := s.q.Event(ctx, dbq.EventParams{Bucket: mirror.Bucket(project, id), ProjectID: string(project),
+		EventID: id})
 	if err != nil {
 		return mirror.Event{}, classify(ctx, fmt.Errorf("read event: %w", err))
 	}
 	return eventOf(dbq.EventsByTimeRow{
 		ProjectID: row.ProjectID, EventID: row.EventID, Type: row.Type, RoomID: row.RoomID, UserID: row.UserID,
-		LiveblocksProjectID: row.LiveblocksProjectID, SendTime: row.SendTime, ReceiveTime: row.ReceiveTime, SourceTime: row.SourceTime,
-		Outcome: row.Outcome, Payload: row.Payload,
+		LiveblocksProjectID: row.LiveblocksProjectID, SendTime: row.SendTime, ReceiveTime: row.ReceiveTime,
+		SourceTime: row.SourceTime,
+		Outcome:    row.Outcome, Payload: row.Payload,
 	}), nil
 }
 
@@ -42,23 +44,23 @@ func eventOf(row dbq.EventsByTimeRow) mirror.Event {
 		User:              row.UserID,
 		LiveblocksProject: row.LiveblocksProjectID,
 		Payload:           row.Payload,
-		SendTime:          from(row.SendTime),
-		ReceiveTime:       from(row.ReceiveTime),
-		SourceTime:        from(row.SourceTime),
+		SendTime:          timeOf(row.SendTime),
+		ReceiveTime:       timeOf(row.ReceiveTime),
+		SourceTime:        timeOf(row.SourceTime),
 		Outcome:           mirror.Outcome(row.Outcome),
 	}
 }
 
 // Events walks the index that fits the filter best.
 func (s *Store) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
-	lower, higher := at(f.From), at(f.To)
+	lower, higher := nullTime(f.From), nullTime(f.To)
 	if !lower.Valid {
 		lower = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
 	}
 	if !higher.Valid {
 		higher = pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
 	}
-	after := at(f.AfterTime)
+	after := nullTime(f.AfterTime)
 	if !after.Valid {
 		after = pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
 	}
@@ -106,14 +108,14 @@ func roomOf(project mirror.ProjectID, row dbq.RoomsRow) mirror.Room {
 		ID:                 mirror.RoomID(row.RoomID),
 		Epoch:              row.Epoch,
 		Source:             row.SourceJson,
-		CreateTime:         from(row.CreateTime),
-		LastConnectionTime: from(row.LastConnectionTime),
+		CreateTime:         timeOf(row.CreateTime),
+		LastConnectionTime: timeOf(row.LastConnectionTime),
 		OrganizationID:     row.OrganizationID,
 		Freshness: mirror.Freshness{
-			FetchTime:        from(row.FetchTime),
-			SourceUpdateTime: from(row.SourceUpdateTime),
-			DeleteTime:       from(row.DeleteTime),
-			MissingSince:     from(row.MissingSince),
+			FetchTime:        timeOf(row.FetchTime),
+			SourceUpdateTime: timeOf(row.SourceUpdateTime),
+			DeleteTime:       timeOf(row.DeleteTime),
+			MissingSince:     timeOf(row.MissingSince),
 			Revision:         row.Revision,
 			Stale:            row.Stale,
 		},
@@ -124,7 +126,8 @@ func roomOf(project mirror.ProjectID, row dbq.RoomsRow) mirror.Room {
 
 // Room reads by key.
 func (s *Store) Room(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Room, error) {
-	row, err := s.q.Room(ctx, dbq.RoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Deleted: deleted})
+	row, err := s.q.Room(ctx, dbq.RoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+		Deleted: deleted})
 	if err != nil {
 		return mirror.Room{}, classify(ctx, fmt.Errorf("read room: %w", err))
 	}
@@ -150,7 +153,8 @@ func (s *Store) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, e
 // Document reads by key and unpacks the content.
 func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
 	row, err := s.q.Document(ctx, dbq.DocumentParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Deleted: deleted,
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		Deleted: deleted,
 	})
 	if err != nil {
 		return mirror.Document{}, classify(ctx, fmt.Errorf("read document: %w", err))
@@ -163,7 +167,8 @@ func (s *Store) Document(ctx context.Context, r mirror.Resource, deleted bool) (
 }
 
 // ReadDocuments is one statement for all readers.
-func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document, error) {
+func (s *Store) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
+	error) {
 	n := len(reads)
 	arg := dbq.ReadDocumentsParams{
 		InlineBytes: inline,
@@ -213,10 +218,10 @@ func documentOf(r mirror.Resource, row dbq.DocumentRow) mirror.Document {
 		Project: r.Project, Room: r.Room, Kind: r.Kind, ID: r.ID,
 		Size: row.Size, DeriveVersion: int(row.DeriveVersion), DataProblem: row.DataProblem,
 		Freshness: mirror.Freshness{
-			FetchTime:        from(row.FetchTime),
-			SourceUpdateTime: from(row.SourceUpdateTime),
-			DeleteTime:       from(row.DeleteTime),
-			MissingSince:     from(row.MissingSince),
+			FetchTime:        timeOf(row.FetchTime),
+			SourceUpdateTime: timeOf(row.SourceUpdateTime),
+			DeleteTime:       timeOf(row.DeleteTime),
+			MissingSince:     timeOf(row.MissingSince),
 			Revision:         row.Revision,
 			Stale:            row.Stale,
 		},
@@ -241,9 +246,9 @@ func (s *Store) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror
 			Project: f.Project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: row.ResourceID,
 			Size: row.Size, DeriveVersion: int(row.DeriveVersion), DataProblem: row.DataProblem,
 			Freshness: mirror.Freshness{
-				FetchTime:        from(row.FetchTime),
-				SourceUpdateTime: from(row.SourceUpdateTime),
-				MissingSince:     from(row.MissingSince),
+				FetchTime:        timeOf(row.FetchTime),
+				SourceUpdateTime: timeOf(row.SourceUpdateTime),
+				MissingSince:     timeOf(row.MissingSince),
 				Revision:         row.Revision,
 				Stale:            row.Stale,
 			},
@@ -270,7 +275,7 @@ func (s *Store) Task(ctx context.Context, r mirror.Resource, now time.Time) (mir
 // TaskList walks the index by room id.
 func (s *Store) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
 	rows, err := s.q.TaskList(ctx, dbq.TaskListParams{
-		ProjectID: string(f.Project), RoomID: string(f.Room), State: string(f.State), Now: at(f.Now),
+		ProjectID: string(f.Project), RoomID: string(f.Room), State: string(f.State), Now: nullTime(f.Now),
 		AfterRoom: string(f.AfterRoom), AfterKind: int16(f.AfterKind), AfterID: f.AfterID,
 		MaxRows: int32(f.Limit), //nolint:gosec // a page size, bounded by the caller
 	})
@@ -294,7 +299,7 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 		return mirror.Project{}, fmt.Errorf("read project: %w", err)
 	}
 	return mirror.Project{
-		ID: project, LiveblocksID: row.LiveblocksProjectID, PauseReason: row.PauseReason, PauseTime: from(row.PauseTime),
+		ID: project, LiveblocksID: row.LiveblocksProjectID, PauseReason: row.PauseReason, PauseTime: timeOf(row.PauseTime),
 	}, nil
 }
 
@@ -304,12 +309,14 @@ func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Cou
 	if err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
-	return store.Counts{Pending: row.Pending, Background: row.Background, BackgroundRooms: row.BackgroundRooms, Failed: row.Failed, OldestDue: from(row.OldestDue)}, nil
+	return store.Counts{Pending: row.Pending, Background: row.Background, BackgroundRooms: row.BackgroundRooms,
+		Failed: row.Failed, OldestDue: timeOf(row.OldestDue)}, nil
 }
 
 // Changes reads one bucket's entries.
 func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	rows, err := s.q.Changes(ctx, dbq.ChangesParams{Bucket: bucket, After: after, MaxRows: int32(limit)}) //nolint:gosec // bounded by the caller
+	rows, err := s.q.Changes(ctx,
+		dbq.ChangesParams{Bucket: bucket, After: after, MaxRows: int32(limit)}) //nolint:gosec // bounded by the caller
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list changes: %w", err))
 	}
@@ -319,10 +326,11 @@ func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit in
 			Bucket: row.Bucket,
 			Number: row.N,
 			Resource: mirror.Resource{
-				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: row.ResourceID,
+				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
+				ID: row.ResourceID,
 			},
 			Kind:       mirror.ChangeKind(row.ChangeKind),
-			CommitTime: from(row.CommitTime),
+			CommitTime: timeOf(row.CommitTime),
 		})
 	}
 	return out, nil

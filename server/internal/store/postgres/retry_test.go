@@ -64,10 +64,13 @@ func newRace(t *testing.T, storeOptions string) *race {
 		url: to,
 		// The other side looks for deadlocks so late that it is never the victim.
 		conn: connect(t, withSettings(t, to, "-c deadlock_timeout=10min")), watch: connect(t, to),
-		store: open(t, postgres.Config{URL: withSettings(t, to, storeOptions)}), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+		store: open(t, postgres.Config{URL: withSettings(t, to, storeOptions)}),
+		now:   time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
 	}
-	resources := []mirror.Resource{{Project: "default", Room: "room", Kind: mirror.KindRoom}, {Project: "default", Room: "room", Kind: mirror.KindStorage}}
-	if _, err := r.store.Request(t.Context(), []mirror.Request{{Resource: resources[0]}, {Resource: resources[1]}}, r.now); err != nil {
+	resources := []mirror.Resource{{Project: "default", Room: "room", Kind: mirror.KindRoom},
+		{Project: "default", Room: "room", Kind: mirror.KindStorage}}
+	if _, err := r.store.Request(t.Context(), []mirror.Request{{Resource: resources[0]}, {Resource: resources[1]}},
+		r.now); err != nil {
 		t.Fatalf("Request = %v", err)
 	}
 	var err error
@@ -81,7 +84,8 @@ func newRace(t *testing.T, storeOptions string) *race {
 func (r *race) waiting(t *testing.T, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d sessions that wait", n), func() bool {
-		return value[int](t, r.watch, "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == n
+		return value[int](t, r.watch,
+			"select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == n
 	})
 }
 
@@ -91,18 +95,19 @@ func TestDeadlockIsRetried(t *testing.T) {
 	for what, call := range map[string]func(ctx context.Context, r *race) error{
 		"transaction": func(ctx context.Context, r *race) error {
 			applied, err := r.store.Park(ctx, r.lease, r.now)
-			if err == nil && (!applied.Due.IsZero() || len(applied.Woken) != 0) {
+			if err == nil && (!applied.Due.IsZero() || len(applied.AlsoDue) != 0) {
 				return fmt.Errorf("Park = %+v; want the child asleep beside a pending room", applied)
 			}
 			return err
 		},
 		"statement": func(ctx context.Context, r *race) error {
-			a := mirror.Arrival{Event: mirror.Event{Project: "default", ID: "msg", ReceiveTime: r.now, SendTime: r.now}}
+			a := mirror.Delivery{Event: mirror.Event{Project: "default", ID: "msg", ReceiveTime: r.now, SendTime: r.now}}
 			for _, kind := range []mirror.Kind{mirror.KindStorage, mirror.KindRoom} {
-				a.Hints = append(a.Hints, mirror.Hint{Resource: mirror.Resource{Project: "default", Room: "room", Kind: kind}})
+				a.Invalidations = append(a.Invalidations,
+					mirror.Invalidation{Resource: mirror.Resource{Project: "default", Room: "room", Kind: kind}})
 			}
-			got, err := r.store.Accept(ctx, []mirror.Arrival{a})
-			if err == nil && (!got[0].Fresh || len(got[0].Raised) != 2 || got[0].Raised[0].Generation != 2) {
+			got, err := r.store.Accept(ctx, []mirror.Delivery{a})
+			if err == nil && (!got[0].Fresh || len(got[0].Pending) != 2 || got[0].Pending[0].Generation != 2) {
 				return fmt.Errorf("Accept = %+v; want it fresh, and both raised once", got)
 			}
 			return err
@@ -185,7 +190,8 @@ func TestRoomChangesWhileApplyWaits(t *testing.T) {
 			r := newRace(t, "-c deadlock_timeout=1s")
 			room, err := r.store.Claim(t.Context(), r.lease.Resource.RoomResource(), [16]byte{2}, r.now, time.Minute)
 			if err == nil {
-				_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
+				_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`),
+					CreateTime: r.now}, r.now, 0)
 			}
 			if err != nil {
 				t.Fatalf("mirror the room = %v", err)
@@ -202,7 +208,8 @@ func TestRoomChangesWhileApplyWaits(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() {
-				_, err := r.store.ApplyDocument(t.Context(), r.lease, mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0)
+				_, err := r.store.ApplyDocument(t.Context(), r.lease,
+					mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0)
 				done <- err
 			}()
 			r.waiting(t, 1)
@@ -226,7 +233,8 @@ func TestDocumentChangesWhileClaimWaits(t *testing.T) {
 	r := newRace(t, "-c deadlock_timeout=1s")
 	room, err := r.store.Claim(t.Context(), r.lease.Resource.RoomResource(), [16]byte{2}, r.now, time.Minute)
 	if err == nil {
-		_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
+		_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`),
+			CreateTime: r.now}, r.now, 0)
 	}
 	if err != nil {
 		t.Fatalf("mirror the room = %v", err)
@@ -285,13 +293,15 @@ func TestCleanRoomSparesWhatIsWrittenMeanwhile(t *testing.T) {
 	room := r.lease.Resource.RoomResource()
 	lease, err := r.store.Claim(t.Context(), room, [16]byte{2}, r.now, time.Minute)
 	if err == nil {
-		_, err = r.store.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
+		_, err = r.store.ApplyRoom(t.Context(), lease,
+			mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`), CreateTime: r.now}, r.now, 0)
 	}
 	if err != nil {
 		t.Fatalf("mirror the room = %v", err)
 	}
 	r.lease.Epoch = 1 // as claimed after that
-	if _, err := r.store.ApplyDocument(t.Context(), r.lease, mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0); err != nil {
+	if _, err := r.store.ApplyDocument(t.Context(), r.lease,
+		mirror.DocumentContent{FetchTime: r.now, Content: []byte("old"), DeriveVersion: 1}, r.now, 0); err != nil {
 		t.Fatalf("ApplyDocument = %v", err)
 	}
 	mustExec(t, r.watch, "update mirror_room set epoch = 3") // deleted and back

@@ -29,8 +29,8 @@ func readSweep(ctx context.Context, q *dbq.Queries, project mirror.ProjectID) (m
 	}
 	return mirror.Sweep{
 		Project: project, ID: row.SweepID, Full: row.IsFull, Done: row.IsDone, Cursor: row.ListCursor,
-		Listed: row.Listed, Known: row.Known, Raised: row.Raised, Vanished: row.Vanished,
-		BeginTime: from(row.BeginTime), EndTime: from(row.EndTime), FullTime: from(row.FullTime), Problem: row.Problem,
+		Listed: row.Listed, Known: row.Known, MarkedStale: row.Raised, Vanished: row.Vanished,
+		BeginTime: timeOf(row.BeginTime), EndTime: timeOf(row.EndTime), FullTime: timeOf(row.FullTime), Problem: row.Problem,
 	}, err
 }
 
@@ -42,15 +42,17 @@ func sweepOf(project mirror.ProjectID) mirror.Resource {
 func writeSweep(w mirror.Sweep, token []byte) dbq.UpsertSweepParams {
 	return dbq.UpsertSweepParams{
 		ProjectID: string(w.Project), SweepID: w.ID, IsFull: w.Full, IsDone: w.Done, ListCursor: text(w.Cursor),
-		Listed: w.Listed, Known: w.Known, Raised: w.Raised, Vanished: w.Vanished,
-		BeginTime: at(w.BeginTime), EndTime: at(w.EndTime), FullTime: at(w.FullTime), Problem: text(w.Problem),
-		Bucket: sweepOf(w.Project).Bucket(), Token: token,
+		Listed: w.Listed, Known: w.Known, Raised: w.MarkedStale, Vanished: w.Vanished,
+		BeginTime: nullTime(w.BeginTime), EndTime: nullTime(w.EndTime), FullTime: nullTime(w.FullTime),
+		Problem: text(w.Problem),
+		Bucket:  sweepOf(w.Project).Bucket(), Token: token,
 	}
 }
 
 // PlanSweep takes the lease away from a sweep that it replaces, or that one would
 // go on to overwrite the plan.
-func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep, error) {
+func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
+	now time.Time) (mirror.Sweep, error) {
 	r := sweepOf(project)
 	var sweep mirror.Sweep
 	err := s.tx(ctx, "plan sweep", func(q, later *dbq.Queries) error {
@@ -62,9 +64,10 @@ func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id stri
 			return err
 		}
 		if sweep.ID != "" && !sweep.Done && (sweep.Full || !full) {
-			return later.HurrySweep(ctx, dbq.HurrySweepParams{Now: at(now), Bucket: r.Bucket(), ProjectID: string(project)})
+			return later.HurrySweep(ctx, dbq.HurrySweepParams{Now: nullTime(now), Bucket: r.Bucket(),
+				ProjectID: string(project)})
 		}
-		sweep = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: from(at(now)), FullTime: sweep.FullTime}
+		sweep = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: timeOf(nullTime(now)), FullTime: sweep.FullTime}
 		if !fresh {
 			st.Generation++
 		}
@@ -98,7 +101,8 @@ func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.
 }
 
 // ApplySweep leaves it to what was asked for meanwhile to begin at once.
-func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next, now time.Time) (mirror.Applied, error) {
+func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next,
+	now time.Time) (mirror.Applied, error) {
 	r := lease.Resource
 	sweep.Project = r.Project
 	var out mirror.Applied
@@ -154,7 +158,8 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
 	switch r.Kind {
 	case mirror.KindRoom:
-		row, err := s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+		row, err := s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
+			RoomID: string(r.Room)})
 		out := mirror.Stored{Content: row.SourceJson, Data: row.Data, DataProblem: row.DataProblem}
 		copy(out.SHA256[:], row.ContentSha256)
 		return out, err
@@ -165,7 +170,8 @@ func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 		if err != nil {
 			return mirror.Stored{}, err
 		}
-		out := mirror.Stored{DeriveVersion: int(row.DeriveVersion), Data: row.Data, DataProblem: row.DataProblem, Text: row.PlainText}
+		out := mirror.Stored{DeriveVersion: int(row.DeriveVersion), Data: row.Data, DataProblem: row.DataProblem,
+			Text: row.PlainText}
 		copy(out.SHA256[:], row.ContentSha256)
 		if out.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
 			out.Content = row.Content // damaged, which its hash will show
@@ -178,12 +184,13 @@ func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 	}
 }
 
-// Distrust makes the stored copy look like another one.
-func (s *Store) Distrust(ctx context.Context, r mirror.Resource) error {
+// Invalidate makes the stored copy look like another one.
+func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	var err error
 	switch r.Kind {
 	case mirror.KindRoom:
-		err = s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+		err = s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
+			RoomID: string(r.Room)})
 	case mirror.KindStorage, mirror.KindYdoc:
 		err = s.q.DistrustDocument(ctx, dbq.DistrustDocumentParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,

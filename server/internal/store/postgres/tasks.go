@@ -17,7 +17,8 @@ import (
 // Due reads without locks: who gets a resource is decided by Claim.
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
 	// One more than wanted tells whether there is more.
-	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: string(project), Now: at(now), MaxRows: int32(limit) + 1}) //nolint:gosec // a small constant of the caller
+	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: string(project), Now: nullTime(now),
+		MaxRows: int32(limit) + 1}) //nolint:gosec // a small constant of the caller
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
@@ -35,19 +36,20 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 		list.Next = now
 		return list, nil
 	}
-	next, err := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: string(project), Now: at(now)})
+	next, err := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: string(project), Now: nullTime(now)})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("find next due time: %w", err))
 	}
-	list.Next = from(next)
+	list.Next = timeOf(next)
 	return list, nil
 }
 
 // Claim is one conditional update.
-func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
+func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
+	ttl time.Duration) (mirror.Lease, error) {
 	until := now.Add(ttl)
 	row, err := s.q.Claim(ctx, dbq.ClaimParams{
-		Token: token[:], Until: at(until), Now: at(now),
+		Token: token[:], Until: nullTime(until), Now: nullTime(now),
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -69,7 +71,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		Epoch:      row.RoomEpoch,
 		Gone:       row.Gone,
 		Attempts:   st.Attempts,
-		SourceTime: from(row.MirrorResourceState.HintTime),
+		SourceTime: timeOf(row.MirrorResourceState.HintTime),
 		FetchTime:  st.FetchTime,
 		Background: st.Background,
 	}, nil
@@ -106,7 +108,7 @@ func (c *claims) take(token [16]byte) (copied, bool) {
 func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
 	r := lease.Resource
 	n, err := s.q.Renew(ctx, dbq.RenewParams{
-		Until: at(until), Token: lease.Token[:],
+		Until: nullTime(until), Token: lease.Token[:],
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 	})
 	if err != nil {
@@ -123,7 +125,8 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, head, error) {
 	r := lease.Resource
 	row, err := q.LockLeased(ctx, dbq.LockLeasedParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		Token: lease.Token[:],
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return store.State{}, head{}, store.ErrLeaseLost
@@ -132,20 +135,23 @@ func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.
 		return store.State{}, head{}, err
 	}
 	return stateOf(row.MirrorResourceState), head{
-		epoch: row.Epoch, sha256: row.ContentSha256, createTime: from(row.CreateTime), deleteTime: from(row.DeleteTime),
+		epoch: row.Epoch, sha256: row.ContentSha256, createTime: timeOf(row.CreateTime), deleteTime: timeOf(row.DeleteTime),
 	}, nil
 }
 
 // lockRoom locks the state of a room, so that the room cannot come or go
 // meanwhile. A room that was never heard of is given a state, due at now, or
 // there would be nothing to lock; fresh says so.
-func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool, now time.Time) (st store.State, fresh bool, err error) {
-	key := dbq.LockStateParams{Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kind: int16(room.Kind)}
+func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool,
+	now time.Time) (st store.State, fresh bool, err error) {
+	key := dbq.LockStateParams{Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
+		Kind: int16(room.Kind)}
 	row, err := q.LockState(ctx, key)
 	if errors.Is(err, pgx.ErrNoRows) {
 		var n int64
 		n, err = q.InsertState(ctx, dbq.InsertStateParams{
-			Now: at(now), Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind, Background: background,
+			Now: nullTime(now), Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind,
+			Background: background,
 		})
 		if err != nil {
 			return store.State{}, false, err
@@ -158,12 +164,14 @@ func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, backgro
 
 // wakeRoom makes a locked room due, as urgent as the child that waits for it,
 // unless it is already.
-func wakeRoom(ctx context.Context, later *dbq.Queries, room mirror.Resource, st store.State, fresh, background bool, now time.Time) ([]mirror.Resource, error) {
+func wakeRoom(ctx context.Context, later *dbq.Queries, room mirror.Resource, st store.State, fresh, background bool,
+	now time.Time) ([]mirror.Resource, error) {
 	if !fresh && !st.Due.IsZero() && (background || !st.Background) {
 		return nil, nil
 	}
 	return []mirror.Resource{room}, later.WakeRoom(ctx, dbq.WakeRoomParams{
-		Now: at(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
+		Now: nullTime(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project),
+		RoomID: string(room.Room),
 	})
 }
 
@@ -191,7 +199,7 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 				return err
 			}
 		}
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due, Woken: woken}
+		out = mirror.Applied{Generation: st.Applied, Due: st.Due, AlsoDue: woken}
 		return later.WriteState(ctx, writeState(r, st, 0, now))
 	})
 	return out, err
@@ -213,11 +221,11 @@ func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (
 }
 
 // Request is one statement for all.
-func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
+func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
-	arg := dbq.RequestParams{Now: at(now)}
+	arg := dbq.RequestParams{Now: nullTime(now)}
 	place := make(map[mirror.Resource]int, len(requests))
 	for _, r := range requests {
 		if i, ok := place[r.Resource]; ok {
@@ -234,13 +242,14 @@ func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time
 		arg.Unlisted = append(arg.Unlisted, r.Unlisted)
 		arg.Background = append(arg.Background, r.Background)
 	}
-	var out []mirror.Raised
+	var out []mirror.Pending
 	err := retry(ctx, func() error {
 		rows, err := s.q.Request(ctx, arg)
-		out = make([]mirror.Raised, 0, len(rows))
+		out = make([]mirror.Pending, 0, len(rows))
 		for _, row := range rows {
-			out = append(out, mirror.Raised{Generation: row.Generation, Resource: mirror.Resource{
-				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: row.ResourceID,
+			out = append(out, mirror.Pending{Generation: row.Generation, Resource: mirror.Resource{
+				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
+				ID: row.ResourceID,
 			}})
 		}
 		return err
@@ -254,7 +263,8 @@ func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time
 // Retry is one conditional update and a read.
 func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
 	n, err := s.q.Retry(ctx, dbq.RetryParams{
-		Now: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		Now: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind),
+		ResourceID: r.ID,
 	})
 	if err != nil {
 		return mirror.Task{}, classify(ctx, fmt.Errorf("retry: %w", err))
@@ -274,7 +284,8 @@ func (s *Store) states(ctx context.Context, resources []mirror.Resource) (map[mi
 }
 
 // readStates reads the states of resources by key.
-func readStates(ctx context.Context, q *dbq.Queries, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
+func readStates(ctx context.Context, q *dbq.Queries, resources []mirror.Resource) (map[mirror.Resource]store.State,
+	error) {
 	var arg dbq.StatesParams
 	for _, r := range resources {
 		arg.Bucket = append(arg.Bucket, r.Bucket())
@@ -318,7 +329,8 @@ func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason stri
 	if reason == "" {
 		now = time.Time{}
 	}
-	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: text(reason), PauseTime: at(now)}); err != nil {
+	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: text(reason),
+		PauseTime: nullTime(now)}); err != nil {
 		return classify(ctx, fmt.Errorf("pause project: %w", err))
 	}
 	return nil

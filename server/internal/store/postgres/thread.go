@@ -37,7 +37,8 @@ func (c threadCopy) lives(epoch int64) bool { return c.epoch == epoch && !c.dele
 func lockThread(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, threadCopy, error) {
 	r := lease.Resource
 	row, err := q.LockThread(ctx, dbq.LockThreadParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		Token: lease.Token[:],
 	})
 	if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
 		return store.State{}, threadCopy{}, err
@@ -46,7 +47,8 @@ func lockThread(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.
 }
 
 // ApplyThread writes a thread that changed anew, with everything in it.
-func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	rows := store.RowsOf(content.Thread)
 	rows.Thread.ID = r.ID
@@ -80,7 +82,8 @@ func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mir
 }
 
 // ApplyThreadMissing settles the 404 of a thread in a room that is there.
-func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	var out mirror.Applied
 	err := s.tx(ctx, "apply missing thread", func(q, later *dbq.Queries) error {
@@ -94,7 +97,7 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 		if deleted && stored.lives(lease.Epoch) {
 			change = mirror.ChangeDeleted
 			if err := later.TombstoneThread(ctx, dbq.TombstoneThreadParams{
-				DeleteTime: at(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
+				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
 			}); err != nil {
 				return err
 			}
@@ -114,7 +117,8 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 //
 // If the server refuses what is in a new thread, none of them is stored here, and
 // each is fetched by itself.
-func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	listed := make(map[string]mirror.Thread, len(list.Threads))
 	for _, t := range list.Threads {
@@ -130,16 +134,17 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 		if err != nil {
 			return err
 		}
-		arg := dbq.InsertThreadStatesParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Background: lease.Background}
+		arg := dbq.InsertThreadStatesParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+			Background: lease.Background}
 		for id := range listed {
 			if _, ok := known[id]; !ok {
 				arg.ThreadID = append(arg.ThreadID, id)
 			}
 		}
 		if storing {
-			arg.AppliedGeneration, arg.FetchTime = 1, at(list.FetchTime)
+			arg.AppliedGeneration, arg.FetchTime = 1, nullTime(list.FetchTime)
 		} else {
-			arg.DueTime = at(now)
+			arg.DueTime = nullTime(now)
 		}
 		// Those that come into being meanwhile are not inserted: somebody has just
 		// heard of them, and will fetch them.
@@ -149,11 +154,12 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 				return err
 			}
 		}
-		epoch, err := q.LockRoomEpoch(ctx, dbq.LockRoomEpochParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+		epoch, err := q.LockRoomEpoch(ctx, dbq.LockRoomEpochParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
+			RoomID: string(r.Room)})
 		if err = fenced(ctx, q, lease, epoch, err); err != nil {
 			return err
 		}
-		raised, err := s.raiseThreads(ctx, q, later, lease, known, listed, now)
+		pending, err := s.raiseThreads(ctx, q, later, lease, known, listed, now)
 		if err != nil {
 			return err
 		}
@@ -167,11 +173,11 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 				return err
 			}
 		} else {
-			raised = append(raised, added...)
+			pending = append(pending, added...)
 		}
-		slices.Sort(raised)
-		for _, id := range raised {
-			out.Woken = append(out.Woken, mirror.Resource{Project: r.Project, Room: r.Room, Kind: r.Kind, ID: id})
+		slices.Sort(pending)
+		for _, id := range pending {
+			out.AlsoDue = append(out.AlsoDue, mirror.Resource{Project: r.Project, Room: r.Room, Kind: r.Kind, ID: id})
 		}
 		st = st.Succeed(lease, list.FetchTime, now, settle)
 		out.Generation, out.Due, out.Changed = st.Applied, st.Due, storing && len(added) > 0
@@ -179,7 +185,7 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 			return err
 		}
 		return later.AnnounceThreads(ctx, dbq.AnnounceThreadsParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: added, Now: at(now),
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: added, Now: nullTime(now),
 		})
 	}
 	err := s.tx(ctx, "apply threads", apply)
@@ -197,7 +203,8 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 // list, which has to be held, and those of the threads.
 func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, map[string]store.State, error) {
 	r := lease.Resource
-	rows, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+	rows, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
+		RoomID: string(r.Room)})
 	if err != nil {
 		return store.State{}, nil, err
 	}
@@ -216,10 +223,12 @@ func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store
 // raiseThreads raises the known threads whose copy is not the one listed, and
 // those that the list lacks, and returns them.
 func (s *Store) raiseThreads(
-	ctx context.Context, q, later *dbq.Queries, lease mirror.Lease, known map[string]store.State, listed map[string]mirror.Thread, now time.Time,
+	ctx context.Context, q, later *dbq.Queries, lease mirror.Lease, known map[string]store.State,
+	listed map[string]mirror.Thread, now time.Time,
 ) ([]string, error) {
 	r := lease.Resource
-	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room)})
+	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
+		RoomID: string(r.Room)})
 	if err != nil {
 		return nil, err
 	}
@@ -228,11 +237,13 @@ func (s *Store) raiseThreads(
 		copies[row.ThreadID] = threadCopy{row.Epoch, row.ContentSha256, row.DeleteTime.Valid}
 	}
 	arg := dbq.RaiseThreadsParams{
-		Now: at(now), Background: lease.Background, Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+		Now: nullTime(now), Background: lease.Background, Bucket: r.Bucket(), ProjectID: string(r.Project),
+		RoomID: string(r.Room),
 	}
 	for _, id := range slices.Sorted(maps.Keys(known)) {
 		t, ok := listed[id]
-		if ok && copies[id].is(lease.Epoch, t.SHA256) && known[id].MissingSince.IsZero() || !ok && !copies[id].lives(lease.Epoch) {
+		if ok && copies[id].is(lease.Epoch, t.SHA256) && known[id].MissingSince.IsZero() || !ok &&
+			!copies[id].lives(lease.Epoch) {
 			continue
 		}
 		arg.ThreadID = append(arg.ThreadID, id)
@@ -249,11 +260,12 @@ func sinceEpoch(t time.Time) pgtype.Timestamptz {
 	if t.IsZero() {
 		t = time.Unix(0, 0)
 	}
-	return at(t)
+	return nullTime(t)
 }
 
 // writeThreads writes threads of the room of r, and everything in them, anew.
-func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, epoch int64, threads []store.ThreadRows) error {
+func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, epoch int64,
+	threads []store.ThreadRows) error {
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	t := dbq.UpsertThreadsParams{Bucket: bucket, ProjectID: project, RoomID: room, Epoch: epoch}
 	c := dbq.InsertCommentsParams{Bucket: bucket, ProjectID: project, RoomID: room}
@@ -265,8 +277,8 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 		t.ThreadID = append(t.ThreadID, thread.ID)
 		t.SourceJson = append(t.SourceJson, notNull(thread.Source))
 		t.ContentSha256 = append(t.ContentSha256, thread.SHA256[:])
-		t.CreateTime = append(t.CreateTime, at(thread.CreateTime))
-		t.UpdateTime = append(t.UpdateTime, at(thread.UpdateTime))
+		t.CreateTime = append(t.CreateTime, nullTime(thread.CreateTime))
+		t.UpdateTime = append(t.UpdateTime, nullTime(thread.UpdateTime))
 		t.Resolved = append(t.Resolved, thread.Resolved)
 		t.Visibility = append(t.Visibility, thread.Visibility)
 		t.Metadata = append(t.Metadata, thread.Metadata)
@@ -279,8 +291,8 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 			c.CommentID = append(c.CommentID, comment.ID)
 			c.UserID = append(c.UserID, comment.UserID)
 			c.CreateTime = append(c.CreateTime, sinceEpoch(comment.CreateTime))
-			c.EditTime = append(c.EditTime, at(comment.EditTime))
-			c.DeleteTime = append(c.DeleteTime, at(comment.DeleteTime))
+			c.EditTime = append(c.EditTime, nullTime(comment.EditTime))
+			c.DeleteTime = append(c.DeleteTime, nullTime(comment.DeleteTime))
 			c.SourceJson = append(c.SourceJson, notNull(comment.Source))
 			c.Body = append(c.Body, comment.Body)
 			c.PlainText = append(c.PlainText, text(comment.Text))
@@ -291,7 +303,7 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 				re.CommentID = append(re.CommentID, comment.ID)
 				re.Emoji = append(re.Emoji, reaction.Emoji)
 				re.UserID = append(re.UserID, reaction.UserID)
-				re.CreateTime = append(re.CreateTime, at(reaction.CreateTime))
+				re.CreateTime = append(re.CreateTime, nullTime(reaction.CreateTime))
 			}
 			for _, attachment := range comment.Attachments {
 				a.ThreadID = append(a.ThreadID, thread.ID)
@@ -339,13 +351,13 @@ func notNull(b []byte) []byte {
 func threadOf(project mirror.ProjectID, row dbq.ThreadsRow) mirror.Thread {
 	t := mirror.Thread{
 		Project: project, Room: mirror.RoomID(row.RoomID), ID: row.ThreadID,
-		Source: row.SourceJson, CreateTime: from(row.CreateTime), UpdateTime: from(row.UpdateTime),
+		Source: row.SourceJson, CreateTime: timeOf(row.CreateTime), UpdateTime: timeOf(row.UpdateTime),
 		Resolved: row.Resolved, Visibility: row.Visibility, Metadata: row.Metadata, DataProblem: row.DataProblem,
 		Freshness: mirror.Freshness{
-			FetchTime:        from(row.FetchTime),
-			SourceUpdateTime: from(row.SourceUpdateTime),
-			DeleteTime:       from(row.GoneTime),
-			MissingSince:     from(row.MissingSince),
+			FetchTime:        timeOf(row.FetchTime),
+			SourceUpdateTime: timeOf(row.SourceUpdateTime),
+			DeleteTime:       timeOf(row.GoneTime),
+			MissingSince:     timeOf(row.MissingSince),
 			Revision:         row.Revision,
 			Stale:            row.Stale,
 		},
@@ -368,8 +380,9 @@ func (s *Store) Thread(ctx context.Context, r mirror.Resource, deleted bool) (mi
 // Threads walks the index by room id.
 func (s *Store) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
 	arg := dbq.ThreadsParams{
-		Deleted: f.Deleted, ProjectID: string(f.Project), RoomID: string(f.Room), AfterRoom: string(f.AfterRoom), AfterID: f.AfterID,
-		UpdatedSince: at(f.UpdatedSince), Author: f.Author, Mentioned: f.Mentioned,
+		Deleted: f.Deleted, ProjectID: string(f.Project), RoomID: string(f.Room), AfterRoom: string(f.AfterRoom),
+		AfterID:      f.AfterID,
+		UpdatedSince: nullTime(f.UpdatedSince), Author: f.Author, Mentioned: f.Mentioned,
 		MaxRows: int32(f.Limit), //nolint:gosec // a page size, bounded by the caller
 	}
 	if f.Resolved != nil {
@@ -394,12 +407,13 @@ func (s *Store) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thr
 func commentOf(project mirror.ProjectID, row dbq.CommentsRow) mirror.Comment {
 	return mirror.Comment{
 		Project: project, Room: mirror.RoomID(row.RoomID), Thread: row.ThreadID, ID: row.CommentID, UserID: row.UserID,
-		Source: row.SourceJson, CreateTime: from(row.CreateTime), EditTime: from(row.EditTime), DeleteTime: from(row.DeleteTime),
+		Source: row.SourceJson, CreateTime: timeOf(row.CreateTime), EditTime: timeOf(row.EditTime),
+		DeleteTime: timeOf(row.DeleteTime),
 		Freshness: mirror.Freshness{
-			FetchTime:        from(row.FetchTime),
-			SourceUpdateTime: from(row.SourceUpdateTime),
-			DeleteTime:       from(row.GoneTime),
-			MissingSince:     from(row.MissingSince),
+			FetchTime:        timeOf(row.FetchTime),
+			SourceUpdateTime: timeOf(row.SourceUpdateTime),
+			DeleteTime:       timeOf(row.GoneTime),
+			MissingSince:     timeOf(row.MissingSince),
 			Revision:         row.Revision,
 			Stale:            row.Stale,
 		},
@@ -409,7 +423,8 @@ func commentOf(project mirror.ProjectID, row dbq.CommentsRow) mirror.Comment {
 // Comment reads by key.
 func (s *Store) Comment(ctx context.Context, r mirror.Resource, id string, deleted bool) (mirror.Comment, error) {
 	row, err := s.q.Comment(ctx, dbq.CommentParams{
-		Deleted: deleted, Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID, CommentID: id,
+		Deleted: deleted, Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
+		CommentID: id,
 	})
 	if err != nil {
 		return mirror.Comment{}, classify(ctx, fmt.Errorf("read comment: %w", err))
@@ -422,7 +437,7 @@ func (s *Store) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.C
 	rows, err := s.q.Comments(ctx, dbq.CommentsParams{
 		Deleted: f.Deleted, ProjectID: string(f.Project), RoomID: string(f.Room), ThreadID: f.Thread,
 		AfterRoom: string(f.AfterRoom), AfterThread: f.AfterThread, AfterTime: sinceEpoch(f.AfterTime), AfterID: f.AfterID,
-		Author: f.Author, Mentioned: f.Mentioned, UpdatedSince: at(f.UpdatedSince),
+		Author: f.Author, Mentioned: f.Mentioned, UpdatedSince: nullTime(f.UpdatedSince),
 		MaxRows: int32(f.Limit), //nolint:gosec // a page size, bounded by the caller
 	})
 	if err != nil {
@@ -439,67 +454,77 @@ func (s *Store) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.C
 func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	var out mirror.Stored
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		q := dbq.New(tx)
-		row, err := q.StoredThread(ctx, dbq.StoredThreadParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: r.ID})
-		if err != nil {
-			return err
-		}
-		out = mirror.Stored{
-			Content: row.SourceJson, Data: row.Metadata, DataProblem: row.DataProblem,
-			MetadataText: row.MetadataText, CommentCount: int(row.CommentCount),
-		}
-		copy(out.SHA256[:], row.ContentSha256)
-		comments, err := q.StoredComments(ctx, dbq.StoredCommentsParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: r.ID})
-		if err != nil {
-			return err
-		}
-		place := make(map[string]int, len(comments))
-		// Rows of comments that are not there are one more thing that is wrong.
-		at := func(id string) *mirror.Comment {
-			i, ok := place[id]
-			if !ok {
-				i = len(out.Comments)
-				place[id] = i
-				out.Comments = append(out.Comments, mirror.Comment{Project: r.Project, Room: r.Room, Thread: r.ID, ID: id})
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+		func(tx pgx.Tx) error {
+			q := dbq.New(tx)
+			row, err := q.StoredThread(ctx, dbq.StoredThreadParams{Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID})
+			if err != nil {
+				return err
 			}
-			return &out.Comments[i]
-		}
-		for _, c := range comments {
-			comment := at(c.CommentID)
-			comment.UserID, comment.Source, comment.Body, comment.Metadata = c.UserID, c.SourceJson, c.Body, c.Metadata
-			comment.CreateTime, comment.EditTime, comment.DeleteTime = from(c.CreateTime), from(c.EditTime), from(c.DeleteTime)
-			comment.Text, comment.Markdown = c.PlainText, c.Markdown
-		}
-		reactions, err := q.StoredReactions(ctx, dbq.StoredReactionsParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: r.ID})
-		if err != nil {
-			return err
-		}
-		for _, row := range reactions {
-			comment := at(row.CommentID)
-			comment.Reactions = append(comment.Reactions, mirror.Reaction{Emoji: row.Emoji, UserID: row.UserID, CreateTime: from(row.CreateTime)})
-		}
-		attachments, err := q.StoredAttachments(ctx, dbq.StoredAttachmentsParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: r.ID})
-		if err != nil {
-			return err
-		}
-		for _, row := range attachments {
-			comment := at(row.CommentID)
-			comment.Attachments = append(comment.Attachments, mirror.Attachment{ID: row.AttachmentID, Name: row.Name, MIMEType: row.MimeType, Size: row.Size})
-		}
-		mentions, err := q.StoredMentions(ctx, dbq.StoredMentionsParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: r.ID})
-		if err != nil {
-			return err
-		}
-		rows := make(map[string][]store.MentionRow)
-		for _, row := range mentions {
-			at(row.CommentID)
-			rows[row.CommentID] = append(rows[row.CommentID], store.MentionRow{Kind: row.Kind, ID: row.MentionedID, Via: row.ViaGroup})
-		}
-		for id, of := range rows {
-			at(id).Mentions = store.MentionsOf(of)
-		}
-		return nil
-	})
+			out = mirror.Stored{
+				Content: row.SourceJson, Data: row.Metadata, DataProblem: row.DataProblem,
+				MetadataText: row.MetadataText, CommentCount: int(row.CommentCount),
+			}
+			copy(out.SHA256[:], row.ContentSha256)
+			comments, err := q.StoredComments(ctx, dbq.StoredCommentsParams{Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID})
+			if err != nil {
+				return err
+			}
+			place := make(map[string]int, len(comments))
+			// Rows of comments that are not there are one more thing that is wrong.
+			at := func(id string) *mirror.Comment {
+				i, ok := place[id]
+				if !ok {
+					i = len(out.Comments)
+					place[id] = i
+					out.Comments = append(out.Comments, mirror.Comment{Project: r.Project, Room: r.Room, Thread: r.ID, ID: id})
+				}
+				return &out.Comments[i]
+			}
+			for _, c := range comments {
+				comment := at(c.CommentID)
+				comment.UserID, comment.Source, comment.Body, comment.Metadata = c.UserID, c.SourceJson, c.Body, c.Metadata
+				comment.CreateTime, comment.EditTime, comment.DeleteTime = timeOf(c.CreateTime), timeOf(c.EditTime),
+					timeOf(c.DeleteTime)
+				comment.Text, comment.Markdown = c.PlainText, c.Markdown
+			}
+			reactions, err := q.StoredReactions(ctx, dbq.StoredReactionsParams{Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID})
+			if err != nil {
+				return err
+			}
+			for _, row := range reactions {
+				comment := at(row.CommentID)
+				comment.Reactions = append(comment.Reactions,
+					mirror.Reaction{Emoji: row.Emoji, UserID: row.UserID, CreateTime: timeOf(row.CreateTime)})
+			}
+			attachments, err := q.StoredAttachments(ctx, dbq.StoredAttachmentsParams{Bucket: bucket, ProjectID: project,
+				RoomID: room, ThreadID: r.ID})
+			if err != nil {
+				return err
+			}
+			for _, row := range attachments {
+				comment := at(row.CommentID)
+				comment.Attachments = append(comment.Attachments,
+					mirror.Attachment{ID: row.AttachmentID, Name: row.Name, MIMEType: row.MimeType, Size: row.Size})
+			}
+			mentions, err := q.StoredMentions(ctx, dbq.StoredMentionsParams{Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID})
+			if err != nil {
+				return err
+			}
+			rows := make(map[string][]store.MentionRow)
+			for _, row := range mentions {
+				at(row.CommentID)
+				rows[row.CommentID] = append(rows[row.CommentID],
+					store.MentionRow{Kind: row.Kind, ID: row.MentionedID, Via: row.ViaGroup})
+			}
+			for id, of := range rows {
+				at(id).Mentions = store.MentionsOf(of)
+			}
+			return nil
+		})
 	return out, err
 }

@@ -118,7 +118,10 @@ func (r oneRow) Scan(dest ...any) error {
 	if r.err != nil {
 		return r.err
 	}
-	_, err := pgx.CollectOneRow(r.rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(dest...) })
+	_, err := pgx.CollectOneRow(r.rows, func(row pgx.CollectableRow) (struct{}, error) {
+		return struct{}{},
+			row.Scan(dest...)
+	})
 	return err
 }
 

@@ -48,9 +48,9 @@ func claimAll(e *env) {
 	const tasks, workers = 4000, 16
 	stores := []store.Store{e.Store, e.another()}
 	for b := range 8 {
-		var batch []mirror.Arrival
+		var batch []mirror.Delivery
 		for i := range tasks / 8 {
-			batch = append(batch, e.arrival(hintAt(storageOf(mirror.RoomID(fmt.Sprintf("room-%d", b*tasks/8+i))))))
+			batch = append(batch, e.delivery(invalidatedAt(storageOf(mirror.RoomID(fmt.Sprintf("room-%d", b*tasks/8+i))))))
 		}
 		e.accept(batch...)
 	}
@@ -102,20 +102,21 @@ func overlappingBatches(e *env) {
 	stores := []store.Store{e.Store, e.another()}
 	// Every event names three rooms, so that batches overlap in events and in
 	// rooms, in any order.
-	pool := make([]mirror.Arrival, events)
+	pool := make([]mirror.Delivery, events)
 	for i := range pool {
-		var hints []mirror.Hint
+		var invalidations []mirror.Invalidation
 		for j := range 3 {
 			id := mirror.RoomID(fmt.Sprintf("room-%d", (i*7+j*5)%rooms))
-			hints = append(hints, mirror.Hint{Resource: roomOf(id), IfUnknown: j == 0}, hintAt(storageOf(id)))
+			invalidations = append(invalidations, mirror.Invalidation{Resource: roomOf(id), IfUnknown: j == 0},
+				invalidatedAt(storageOf(id)))
 		}
-		pool[i] = e.arrival(hints...)
+		pool[i] = e.delivery(invalidations...)
 	}
 	var fresh [events]atomic.Int64
 	parallel(writers, func(w int) {
 		rng := rand.New(rand.NewPCG(uint64(w), 3))
 		for range batches {
-			var batch []mirror.Arrival
+			var batch []mirror.Delivery
 			picked := rng.Perm(events)[:20]
 			for _, i := range picked {
 				batch = append(batch, pool[i])
@@ -165,7 +166,7 @@ func raceParks(e *env, known bool) {
 			e.raise(roomOf(id))
 		}
 		child := e.claim(storageOf(id))
-		arrival := e.arrival(hintAt(roomOf(id)))
+		delivery := e.delivery(invalidatedAt(roomOf(id)))
 		delay := time.Duration(i%6) * 200 * time.Microsecond
 		parallel(2, func(n int) {
 			if n == 0 {
@@ -176,7 +177,7 @@ func raceParks(e *env, known bool) {
 				return
 			}
 			if !known {
-				if _, err := other.Accept(e.ctx(), []mirror.Arrival{arrival}); err != nil {
+				if _, err := other.Accept(e.ctx(), []mirror.Delivery{delivery}); err != nil {
 					e.Errorf("Accept = %v; want no error", err)
 				}
 			}
@@ -239,7 +240,8 @@ func applyRace(e *env) {
 				}
 			})
 			if won.Load() != 1 || e.lastChange(r.Bucket()) != before+1 {
-				e.Fatalf("%d of 4 applied under one token and wrote %d changes; want one", won.Load(), e.lastChange(r.Bucket())-before)
+				e.Fatalf("%d of 4 applied under one token and wrote %d changes; want one", won.Load(),
+					e.lastChange(r.Bucket())-before)
 			}
 		}
 	}
@@ -338,8 +340,8 @@ func converge(e *env) {
 	var writing, serial atomic.Int64
 	write := func(w int, rng *rand.Rand) {
 		defer writing.Add(-1)
-		var held []mirror.Arrival
-		deliver := func(batch []mirror.Arrival) {
+		var held []mirror.Delivery
+		deliver := func(batch []mirror.Delivery) {
 			if _, err := stores[w%2].Accept(e.ctx(), batch); err != nil {
 				e.Errorf("Accept = %v; want no error", err)
 			}
@@ -348,34 +350,37 @@ func converge(e *env) {
 			e.spend(time.Duration(rng.IntN(3)) * time.Millisecond)
 			room := id(rng.IntN(rooms))
 			now := clock()
-			var hints []mirror.Hint
+			var invalidations []mirror.Invalidation
 			src.mu.Lock()
 			r := src.rooms[room]
 			switch n := rng.IntN(10); {
 			case !r.lives:
-				r = sourceRoom{lives: true, born: now, version: r.version + 1, document: r.document + 1, thread: max(r.thread, -r.thread) + 1}
-				hints = []mirror.Hint{hintAt(roomOf(room)), hintAt(storageOf(room))}
+				r = sourceRoom{lives: true, born: now, version: r.version + 1, document: r.document + 1,
+					thread: max(r.thread, -r.thread) + 1}
+				invalidations = []mirror.Invalidation{invalidatedAt(roomOf(room)), invalidatedAt(storageOf(room))}
 			case n == 0:
 				r.lives = false
-				hints = []mirror.Hint{{Resource: roomOf(room), Deleted: true}}
+				invalidations = []mirror.Invalidation{{Resource: roomOf(room), Deleted: true}}
 			case n < 3:
 				r.version++
-				hints = []mirror.Hint{hintAt(roomOf(room))}
+				invalidations = []mirror.Invalidation{invalidatedAt(roomOf(room))}
 			case n == 3:
 				r.thread = -max(r.thread, -r.thread)
-				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, {Resource: threadOf(room, "th"), Deleted: true}}
+				invalidations = []mirror.Invalidation{{Resource: roomOf(room), IfUnknown: true},
+					{Resource: threadOf(room, "th"), Deleted: true}}
 			case n == 4:
 				r.thread = max(r.thread, -r.thread) + 1
-				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, hintAt(threadOf(room, "th"))}
+				invalidations = []mirror.Invalidation{{Resource: roomOf(room), IfUnknown: true},
+					invalidatedAt(threadOf(room, "th"))}
 			case n == 5:
-				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, hintAt(threadOf(room, ""))}
+				invalidations = []mirror.Invalidation{{Resource: roomOf(room), IfUnknown: true}, invalidatedAt(threadOf(room, ""))}
 			default:
 				r.document++
-				hints = []mirror.Hint{{Resource: roomOf(room), IfUnknown: true}, hintAt(storageOf(room))}
+				invalidations = []mirror.Invalidation{{Resource: roomOf(room), IfUnknown: true}, invalidatedAt(storageOf(room))}
 			}
 			src.rooms[room] = r
 			src.mu.Unlock()
-			a := mirror.Arrival{Hints: hints, Event: mirror.Event{
+			a := mirror.Delivery{Invalidations: invalidations, Event: mirror.Event{
 				Project: project, ID: fmt.Sprintf("change_%d", serial.Add(1)), Room: room, Outcome: mirror.OutcomeQueued,
 				SendTime: now, ReceiveTime: now, SourceTime: now,
 			}}
@@ -415,7 +420,8 @@ func converge(e *env) {
 		now := clock()
 		switch {
 		case !got.lives:
-			_, err = s.ApplyMissing(e.ctx(), lease, store.Failure{Now: now, NotBefore: now.Add(5 * time.Second), Cause: "not found"}, settle)
+			_, err = s.ApplyMissing(e.ctx(), lease, store.Failure{Now: now, NotBefore: now.Add(5 * time.Second),
+				Cause: "not found"}, settle)
 		case r.Kind == mirror.KindRoom:
 			_, err = s.ApplyRoom(e.ctx(), lease, mirror.RoomContent{
 				FetchTime: fetchTime, CreateTime: got.born, Source: fmt.Appendf(nil, `{"version":%d}`, got.version),
@@ -425,7 +431,8 @@ func converge(e *env) {
 		case r.Kind == mirror.KindThread && got.thread <= 0:
 			_, err = s.ApplyThreadMissing(e.ctx(), lease, now, settle)
 		case r.Kind == mirror.KindThread:
-			_, err = s.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: fetchTime, Thread: got.threads()[0]}, now, settle)
+			_, err = s.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: fetchTime, Thread: got.threads()[0]}, now,
+				settle)
 		default:
 			_, err = s.ApplyDocument(e.ctx(), lease, mirror.DocumentContent{
 				FetchTime: fetchTime, Content: fmt.Appendf(nil, `{"document":%d}`, got.document), DeriveVersion: 1,
@@ -433,7 +440,8 @@ func converge(e *env) {
 		}
 		if errors.Is(err, store.ErrEpochChanged) {
 			epochs.Add(1)
-			_, err = s.Fail(e.ctx(), lease, store.Failure{Now: now, NotBefore: now, Spare: true, Cause: "another incarnation"})
+			_, err = s.Fail(e.ctx(), lease, store.Failure{Now: now, NotBefore: now, Uncounted: true,
+				Cause: "another incarnation"})
 		}
 		return err
 	}
@@ -521,7 +529,8 @@ func (e *env) wantMirrorOf(src *source) {
 		doc := e.document(storageOf(id))
 		got := []string{string(room.Source), room.CreateTime.Format(time.RFC3339Nano), string(doc.Content)}
 		e.want("the mirror of "+string(id), got, []string{
-			fmt.Sprintf(`{"version":%d}`, want.version), want.born.Format(time.RFC3339Nano), fmt.Sprintf(`{"document":%d}`, want.document),
+			fmt.Sprintf(`{"version":%d}`, want.version), want.born.Format(time.RFC3339Nano),
+			fmt.Sprintf(`{"document":%d}`, want.document),
 		})
 		t, err := e.Thread(e.ctx(), threadOf(id, "th"), false)
 		switch {
@@ -533,7 +542,8 @@ func (e *env) wantMirrorOf(src *source) {
 			e.Fatalf("the thread of %s is gone at the source and neither deleted nor missing in the mirror: %+v", id, t)
 		}
 		if room.Freshness.Stale || t.Freshness.Stale || doc.Freshness.Stale {
-			e.Fatalf("%s = %+v, %+v, %+v; want nothing stale when the queue is empty", id, room.Freshness, doc.Freshness, t.Freshness)
+			e.Fatalf("%s = %+v, %+v, %+v; want nothing stale when the queue is empty", id, room.Freshness, doc.Freshness,
+				t.Freshness)
 		}
 	}
 }

@@ -43,8 +43,9 @@ func newDocument(e *env) {
 	r := storageOf("room")
 	lease := e.claim(r)
 	content := mirror.DocumentContent{
-		FetchTime: e.now.Add(-time.Second), Content: []byte(`{"liveblocksType":"LiveObject","data":{"a":1}}`), DeriveVersion: 7,
-		Data: []byte(`{"a":1}`), Text: "words",
+		FetchTime: e.now.Add(-time.Second), Content: []byte(`{"liveblocksType":"LiveObject","data":{"a":1}}`),
+		DeriveVersion: 7,
+		Data:          []byte(`{"a":1}`), Text: "words",
 	}
 	e.want("ApplyDocument", e.applyDocument(lease, content), mirror.Applied{Changed: true})
 	n := e.lastChange(r.Bucket())
@@ -99,7 +100,8 @@ func deriveVersion(e *env) {
 	applied := e.applyDocument(e.claim(storageOf("room")), content)
 	e.want("ApplyDocument", applied, mirror.Applied{Changed: true})
 	after := e.document(storageOf("room"))
-	if after.DeriveVersion != 2 || after.DataProblem != "version 2 cannot" || after.SHA256 != before.SHA256 || after.Freshness.Revision <= before.Freshness.Revision {
+	if after.DeriveVersion != 2 || after.DataProblem != "version 2 cannot" || after.SHA256 != before.SHA256 ||
+		after.Freshness.Revision <= before.Freshness.Revision {
 		e.Fatalf("Document = %+v; want the same bytes derived by version 2", after)
 	}
 }
@@ -118,7 +120,8 @@ func documentBytes(e *env) {
 		e.applyDocument(e.claim(storageOf(id)), doc)
 		got := e.document(storageOf(id))
 		if string(got.Content) != content || got.Size != int64(len(content)) || got.SHA256 != sha256.Sum256([]byte(content)) {
-			e.Fatalf("document with %s = %d bytes %.60q; want %d bytes %.60q", what, len(got.Content), got.Content, len(content), content)
+			e.Fatalf("document with %s = %d bytes %.60q; want %d bytes %.60q", what, len(got.Content), got.Content,
+				len(content), content)
 		}
 		if applied := e.mirrorDocument(storageOf(id), content); applied.Changed {
 			e.Fatalf("ApplyDocument with %s again = %+v; want no change", what, applied)
@@ -210,7 +213,7 @@ func (e *env) wantEpochChanged(lease mirror.Lease) {
 	e.wantErr("ApplyDocument of another incarnation", err, store.ErrEpochChanged)
 	e.want("document", e.snapshot(lease.Resource), before)
 	e.want("room", e.snapshot(lease.Resource.RoomResource()), room)
-	f := store.Failure{Now: e.now, NotBefore: e.now, Spare: true, Cause: "the room was created anew"}
+	f := store.Failure{Now: e.now, NotBefore: e.now, Uncounted: true, Cause: "the room was created anew"}
 	e.fail(lease, f)
 }
 
@@ -335,8 +338,9 @@ func missingChild(e *env) {
 	f := e.failure()
 	applied, err := e.ApplyMissing(e.ctx(), e.claim(storageOf("room")), f, settle)
 	e.must("ApplyMissing", err)
-	e.want("ApplyMissing", applied, mirror.Applied{Due: f.NotBefore, Woken: []mirror.Resource{roomOf("room")}})
-	if task := e.task(roomOf("room")); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Generation != 2 {
+	e.want("ApplyMissing", applied, mirror.Applied{Due: f.NotBefore, AlsoDue: []mirror.Resource{roomOf("room")}})
+	if task := e.task(roomOf("room")); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) ||
+		task.Generation != 2 {
 		e.Fatalf("task of the room = %+v; want it raised and due at once", task)
 	}
 	after := e.document(storageOf("room"))
@@ -371,7 +375,7 @@ func missingChildFails(e *env) {
 	e.mirrorBoth("room")
 	e.raise(storageOf("room"))
 	f := e.failure()
-	f.Spare = true
+	f.Uncounted = true
 	_, err := e.ApplyMissing(e.ctx(), e.claim(storageOf("room")), f, settle)
 	e.must("ApplyMissing", err)
 	task := e.task(storageOf("room"))

@@ -38,18 +38,19 @@ var ledgerCases = []testCase{
 }
 
 func eventRoundTrip(e *env) {
-	a := e.arrival(hintAt(storageOf("room")))
+	a := e.delivery(invalidatedAt(storageOf("room")))
 	a.Event.User, a.Event.LiveblocksProject, a.Event.Outcome = "user ", "6605A", mirror.OutcomeUnknownType
 	a.Event.SendTime, a.Event.SourceTime = e.now.Add(-time.Second), e.now.Add(-time.Hour)
 	e.want("Accept", e.accept(a), []store.Accepted{{
 		Fresh: true, Outcome: mirror.OutcomeUnknownType,
-		Raised: []mirror.Raised{{Resource: storageOf("room"), Generation: 1}},
+		Pending: []mirror.Pending{{Resource: storageOf("room"), Generation: 1}},
 	}})
 	got, err := e.Event(e.ctx(), project, a.Event.ID)
 	e.must("Event", err)
 	e.want("Event", got, a.Event)
 
-	bare := mirror.Arrival{Event: mirror.Event{Project: project, ID: "x", ReceiveTime: e.now, SendTime: e.now, Outcome: mirror.OutcomeMalformed}}
+	bare := mirror.Delivery{Event: mirror.Event{Project: project, ID: "x", ReceiveTime: e.now, SendTime: e.now,
+		Outcome: mirror.OutcomeMalformed}}
 	e.accept(bare)
 	got, err = e.Event(e.ctx(), project, "x")
 	e.must("Event", err)
@@ -74,9 +75,9 @@ func eventPayload(e *env) {
 		[]byte(" {\r\n}\t"), []byte("\xef\xbb\xbf{}"), []byte(`{"a":"\u0000","a":1e400}`),
 		[]byte(`\x41`), []byte(`'"\`), noise,
 	}
-	var batch []mirror.Arrival
+	var batch []mirror.Delivery
 	for _, p := range payloads {
-		a := e.arrival()
+		a := e.delivery()
 		a.Event.Payload = p
 		batch = append(batch, a)
 	}
@@ -85,14 +86,15 @@ func eventPayload(e *env) {
 		got, err := e.Event(e.ctx(), project, a.Event.ID)
 		e.must("Event", err)
 		if !bytes.Equal(got.Payload, payloads[i]) {
-			e.Fatalf("payload %d = %d bytes %.40q; want %d bytes %.40q", i, len(got.Payload), got.Payload, len(payloads[i]), payloads[i])
+			e.Fatalf("payload %d = %d bytes %.40q; want %d bytes %.40q", i, len(got.Payload), got.Payload, len(payloads[i]),
+				payloads[i])
 		}
 	}
 }
 
 func eventTimes(e *env) {
 	zone := time.FixedZone("elsewhere", -5*3600-1800)
-	a := e.arrival()
+	a := e.delivery()
 	a.Event.ReceiveTime = time.Date(2026, 2, 28, 23, 59, 59, 999_999_999, zone)
 	a.Event.SendTime = time.Date(1970, 1, 1, 0, 0, 0, 1_999, time.UTC)
 	a.Event.SourceTime = time.Date(9998, 12, 31, 23, 59, 59, 123_456_789, time.UTC)
@@ -114,7 +116,7 @@ func eventTimes(e *env) {
 }
 
 func eventWithoutHints(e *env) {
-	a := e.arrival()
+	a := e.delivery()
 	a.Event.Outcome = mirror.OutcomeMalformed
 	for _, fresh := range []bool{true, false} {
 		e.want("Accept", e.accept(a), []store.Accepted{{Fresh: fresh, Outcome: mirror.OutcomeMalformed}})
@@ -127,15 +129,16 @@ func eventWithoutHints(e *env) {
 func acceptNothing(e *env) { e.accept() }
 
 func acceptDuplicate(e *env) {
-	a := e.arrival(hintAt(roomOf("room")), hintAt(storageOf("room")))
+	a := e.delivery(invalidatedAt(roomOf("room")), invalidatedAt(storageOf("room")))
 	first := e.accept(a)
-	e.want("first Accept", first, []store.Accepted{{Fresh: true, Outcome: mirror.OutcomeQueued, Raised: []mirror.Raised{
+	e.want("first Accept", first, []store.Accepted{{Fresh: true, Outcome: mirror.OutcomeQueued, Pending: []mirror.Pending{
 		{Resource: roomOf("room"), Generation: 1}, {Resource: storageOf("room"), Generation: 1},
 	}}})
 	before := e.task(storageOf("room"))
 
 	again := a
-	again.Event.Payload, again.Event.Outcome, again.Event.ReceiveTime = []byte("other"), mirror.OutcomeRecorded, e.now.Add(time.Hour)
+	again.Event.Payload, again.Event.Outcome, again.Event.ReceiveTime = []byte("other"), mirror.OutcomeRecorded,
+		e.now.Add(time.Hour)
 	want := first
 	want[0].Fresh = false
 	e.want("Accept of a duplicate", e.accept(again), want)
@@ -149,23 +152,24 @@ func acceptDuplicate(e *env) {
 }
 
 func duplicateGenerations(e *env) {
-	a := e.arrival(hintAt(storageOf("room")))
+	a := e.delivery(invalidatedAt(storageOf("room")))
 	e.accept(a)
 	e.raise(storageOf("room"))
 	got := e.accept(a)
-	if got[0].Fresh || len(got[0].Raised) != 1 || got[0].Raised[0].Generation != 2 {
+	if got[0].Fresh || len(got[0].Pending) != 1 || got[0].Pending[0].Generation != 2 {
 		e.Fatalf("Accept of a duplicate after another event = %+v; want generation 2", got[0])
 	}
 }
 
 func eventsByProject(e *env) {
-	a := e.arrival(hintAt(storageOf("room")))
+	a := e.delivery(invalidatedAt(storageOf("room")))
 	b := a
 	b.Event.Project = "other"
-	b.Hints = []mirror.Hint{{Resource: mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindStorage}}}
+	b.Invalidations = []mirror.Invalidation{{Resource: mirror.Resource{Project: "other", Room: "room",
+		Kind: mirror.KindStorage}}}
 	b.Event.Payload = []byte("b")
 	for i, got := range e.accept(a, b) {
-		if !got.Fresh || len(got.Raised) != 1 || got.Raised[0].Generation != 1 {
+		if !got.Fresh || len(got.Pending) != 1 || got.Pending[0].Generation != 1 {
 			e.Fatalf("Accept of event %d = %+v; want it fresh and generation 1", i, got)
 		}
 	}
@@ -177,13 +181,13 @@ func eventsByProject(e *env) {
 func concurrentDuplicates(e *env) {
 	const n = 16
 	stores := []store.Store{e.Store, e.another()}
-	a := e.arrival(hintAt(storageOf("room")))
+	a := e.delivery(invalidatedAt(storageOf("room")))
 	answers := make([][]store.Accepted, n)
 	errs := make([]error, n)
 	parallel(n, func(i int) {
 		// Each batch has an event of its own, so that batches differ.
-		own := e.arrival()
-		answers[i], errs[i] = stores[i%2].Accept(e.ctx(), []mirror.Arrival{own, a})
+		own := e.delivery()
+		answers[i], errs[i] = stores[i%2].Accept(e.ctx(), []mirror.Delivery{own, a})
 	})
 	fresh := 0
 	for i := range n {
@@ -196,7 +200,8 @@ func concurrentDuplicates(e *env) {
 			fresh++
 		}
 		got.Fresh = true
-		e.want("Accept", got, store.Accepted{Fresh: true, Outcome: mirror.OutcomeQueued, Raised: []mirror.Raised{{Resource: storageOf("room"), Generation: 1}}})
+		e.want("Accept", got, store.Accepted{Fresh: true, Outcome: mirror.OutcomeQueued,
+			Pending: []mirror.Pending{{Resource: storageOf("room"), Generation: 1}}})
 	}
 	if fresh != 1 {
 		e.Fatalf("%d of %d deliveries of one event were fresh; want 1", fresh, n)
@@ -204,9 +209,9 @@ func concurrentDuplicates(e *env) {
 }
 
 func acceptOrder(e *env) {
-	var batch []mirror.Arrival
+	var batch []mirror.Delivery
 	for i := range 20 {
-		a := e.arrival(hintAt(storageOf(mirror.RoomID(fmt.Sprintf("room-%d", i)))))
+		a := e.delivery(invalidatedAt(storageOf(mirror.RoomID(fmt.Sprintf("room-%d", i)))))
 		a.Event.Outcome = mirror.Outcome(fmt.Sprintf("outcome_%d", i))
 		batch = append(batch, a)
 	}
@@ -215,21 +220,22 @@ func acceptOrder(e *env) {
 	for i, got := range e.accept(batch...) {
 		e.want(fmt.Sprintf("answer %d", i), got, store.Accepted{
 			Fresh: !seen[i], Outcome: batch[i].Event.Outcome,
-			Raised: []mirror.Raised{{Resource: batch[i].Hints[0].Resource, Generation: 1}},
+			Pending: []mirror.Pending{{Resource: batch[i].Invalidations[0].Resource, Generation: 1}},
 		})
 	}
 }
 
 func oneResourceOneBatch(e *env) {
-	a, b, c := e.arrival(hintAt(storageOf("room"))), e.arrival(hintAt(storageOf("room"))), e.arrival(hintAt(storageOf("room")))
+	a, b, c := e.delivery(invalidatedAt(storageOf("room"))), e.delivery(invalidatedAt(storageOf("room"))),
+		e.delivery(invalidatedAt(storageOf("room")))
 	e.accept(a)
 	old := e.task(storageOf("room")).Generation
 	var generation int64
 	for i, got := range e.accept(a, b, c) {
-		if got.Fresh != (i > 0) || len(got.Raised) != 1 {
+		if got.Fresh != (i > 0) || len(got.Pending) != 1 {
 			e.Fatalf("answer %d = %+v; want it raised, and fresh unless it is the first", i, got)
 		}
-		generation = got.Raised[0].Generation
+		generation = got.Pending[0].Generation
 		if task := e.task(storageOf("room")); generation <= old || generation > task.Generation {
 			e.Fatalf("generation = %d; want one of this batch, above %d and at most %d", generation, old, task.Generation)
 		}
@@ -243,13 +249,14 @@ func oneResourceOneBatch(e *env) {
 
 func acceptLargeBatch(e *env) {
 	const n = 500
-	var batch []mirror.Arrival
+	var batch []mirror.Delivery
 	for i := range n {
 		id := mirror.RoomID(fmt.Sprintf("room-%d", i))
-		batch = append(batch, e.arrival(mirror.Hint{Resource: roomOf(id), IfUnknown: true}, hintAt(storageOf(id))))
+		batch = append(batch, e.delivery(mirror.Invalidation{Resource: roomOf(id), IfUnknown: true},
+			invalidatedAt(storageOf(id))))
 	}
 	for i, got := range e.accept(batch...) {
-		if !got.Fresh || len(got.Raised) != 2 {
+		if !got.Fresh || len(got.Pending) != 2 {
 			e.Fatalf("answer %d = %+v; want it fresh with two resources raised", i, got)
 		}
 	}
@@ -260,9 +267,9 @@ func acceptLargeBatch(e *env) {
 
 // A time that no column takes stands for whatever an engine may refuse.
 func acceptAllOrNothing(e *env) {
-	good, bad := e.arrival(hintAt(storageOf("room"))), e.arrival(hintAt(storageOf("other")))
+	good, bad := e.delivery(invalidatedAt(storageOf("room"))), e.delivery(invalidatedAt(storageOf("other")))
 	bad.Event.ReceiveTime = time.Time{}
-	if got, err := e.Accept(e.ctx(), []mirror.Arrival{good, bad}); err == nil {
+	if got, err := e.Accept(e.ctx(), []mirror.Delivery{good, bad}); err == nil {
 		e.Fatalf("Accept of an event without a receive time = %+v; want an error", got)
 	}
 	_, err := e.Event(e.ctx(), project, good.Event.ID)
@@ -277,7 +284,8 @@ func acceptAllOrNothing(e *env) {
 func raisedIsDue(e *env) {
 	e.raise(storageOf("room"))
 	task := e.task(storageOf("room"))
-	e.want("task", task, mirror.Task{Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1, DueTime: e.now})
+	e.want("task", task, mirror.Task{Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1,
+		DueTime: e.now})
 	// What is due already keeps its place in the line.
 	first := e.now
 	e.pass(time.Second)
@@ -317,24 +325,26 @@ func raisedRevives(e *env) {
 }
 
 func hintIfUnknown(e *env) {
-	known := mirror.Hint{Resource: roomOf("room"), IfUnknown: true}
-	got := e.accept(e.arrival(known))
-	e.want("Accept on an unknown room", got[0].Raised, []mirror.Raised{{Resource: roomOf("room"), Generation: 1}})
-	got = e.accept(e.arrival(known), e.arrival(hintAt(storageOf("room")), known))
-	e.want("Accept on a pending room", [][]mirror.Raised{got[0].Raised, got[1].Raised}, [][]mirror.Raised{nil, {{Resource: storageOf("room"), Generation: 1}}})
+	known := mirror.Invalidation{Resource: roomOf("room"), IfUnknown: true}
+	got := e.accept(e.delivery(known))
+	e.want("Accept on an unknown room", got[0].Pending, []mirror.Pending{{Resource: roomOf("room"), Generation: 1}})
+	got = e.accept(e.delivery(known), e.delivery(invalidatedAt(storageOf("room")), known))
+	e.want("Accept on a pending room", [][]mirror.Pending{got[0].Pending, got[1].Pending},
+		[][]mirror.Pending{nil, {{Resource: storageOf("room"), Generation: 1}}})
 	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
-	if got = e.accept(e.arrival(known)); len(got[0].Raised) != 0 {
+	if got = e.accept(e.delivery(known)); len(got[0].Pending) != 0 {
 		e.Fatalf("Accept on a mirrored room = %+v; want nothing raised", got[0])
 	}
 	if task := e.task(roomOf("room")); task.State != mirror.TaskDone || task.Generation != 1 {
 		e.Fatalf("task of a mirrored room = %+v; want it done, generation 1", task)
 	}
 
-	// Two strangers in one batch are raised once, and a hint that means it wins.
-	got = e.accept(e.arrival(mirror.Hint{Resource: roomOf("new"), IfUnknown: true}), e.arrival(mirror.Hint{Resource: roomOf("new"), IfUnknown: true}))
-	e.want("two events on an unknown room", [][]mirror.Raised{got[0].Raised, got[1].Raised},
-		[][]mirror.Raised{{{Resource: roomOf("new"), Generation: 1}}, {{Resource: roomOf("new"), Generation: 1}}})
-	e.accept(e.arrival(known), e.arrival(hintAt(roomOf("room"))))
+	// Two strangers in one batch are raised once, and a invalidation that means it wins.
+	got = e.accept(e.delivery(mirror.Invalidation{Resource: roomOf("new"), IfUnknown: true}),
+		e.delivery(mirror.Invalidation{Resource: roomOf("new"), IfUnknown: true}))
+	e.want("two events on an unknown room", [][]mirror.Pending{got[0].Pending, got[1].Pending},
+		[][]mirror.Pending{{{Resource: roomOf("new"), Generation: 1}}, {{Resource: roomOf("new"), Generation: 1}}})
+	e.accept(e.delivery(known), e.delivery(invalidatedAt(roomOf("room"))))
 	if task := e.task(roomOf("room")); task.State != mirror.TaskPending || task.Generation != 2 {
 		e.Fatalf("task = %+v; want the plain hint to have raised it", task)
 	}
@@ -342,14 +352,14 @@ func hintIfUnknown(e *env) {
 
 func hintMinInterval(e *env) {
 	const interval = 10 * time.Minute
-	slow := mirror.Hint{Resource: roomOf("room"), MinInterval: interval}
-	e.accept(e.arrival(slow))
+	slow := mirror.Invalidation{Resource: roomOf("room"), MinInterval: interval}
+	e.accept(e.delivery(slow))
 	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`)) // due at once: it was never fetched
 	fetched := e.now
 
 	e.pass(time.Minute)
 	for range 3 {
-		e.accept(e.arrival(slow))
+		e.accept(e.delivery(slow))
 		if task := e.task(roomOf("room")); !task.DueTime.Equal(fetched.Add(interval)) {
 			e.Fatalf("task = %+v; want it due %v after its last fetch, at %v", task, interval, fetched.Add(interval))
 		}
@@ -360,18 +370,18 @@ func hintMinInterval(e *env) {
 	if task := e.task(roomOf("room")); !task.DueTime.Equal(e.now) {
 		e.Fatalf("task after an event without interval = %+v; want it due at once", task)
 	}
-	e.accept(e.arrival(slow))
+	e.accept(e.delivery(slow))
 	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
 
 	// Of several in one batch the shortest counts.
-	e.accept(e.arrival(slow), e.arrival(mirror.Hint{Resource: roomOf("room"), MinInterval: time.Second}))
+	e.accept(e.delivery(slow), e.delivery(mirror.Invalidation{Resource: roomOf("room"), MinInterval: time.Second}))
 	if task := e.task(roomOf("room")); !task.DueTime.Equal(e.now.Add(time.Second)) {
 		e.Fatalf("task = %+v; want it due after a second", task)
 	}
 	e.pass(time.Hour)
 	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
 	e.pass(time.Hour)
-	e.accept(e.arrival(slow))
+	e.accept(e.delivery(slow))
 	if task := e.task(roomOf("room")); !task.DueTime.Equal(e.now) {
 		e.Fatalf("task long after its last fetch = %+v; want it due at once", task)
 	}
@@ -379,10 +389,10 @@ func hintMinInterval(e *env) {
 
 func hintMinIntervalLeased(e *env) {
 	const interval = 10 * time.Minute
-	slow := mirror.Hint{Resource: roomOf("room"), MinInterval: interval}
-	e.accept(e.arrival(slow))
+	slow := mirror.Invalidation{Resource: roomOf("room"), MinInterval: interval}
+	e.accept(e.delivery(slow))
 	lease := e.claim(roomOf("room"))
-	e.accept(e.arrival(slow))
+	e.accept(e.delivery(slow))
 	applied := e.applyRoom(lease, e.roomContent(`{}`))
 	if applied.Due.Before(e.now.Add(interval)) {
 		e.Fatalf("ApplyRoom = %+v; want it due no sooner than %v", applied, e.now.Add(interval))
@@ -390,11 +400,12 @@ func hintMinIntervalLeased(e *env) {
 	e.wantNotDue(roomOf("room"))
 
 	// An event in a hurry is not held back by one that is not, in either order.
-	for _, hints := range [][]mirror.Hint{{slow, hintAt(roomOf("room"))}, {hintAt(roomOf("room")), slow}} {
+	for _, invalidations := range [][]mirror.Invalidation{{slow, invalidatedAt(roomOf("room"))},
+		{invalidatedAt(roomOf("room")), slow}} {
 		e.raise(roomOf("room"))
 		lease = e.claim(roomOf("room"))
-		for _, h := range hints {
-			e.accept(e.arrival(h))
+		for _, h := range invalidations {
+			e.accept(e.delivery(h))
 		}
 		if applied = e.applyRoom(lease, e.roomContent(`{}`)); !applied.Due.Equal(e.now) {
 			e.Fatalf("ApplyRoom after an event in a hurry = %+v; want it due at once", applied)
@@ -402,17 +413,17 @@ func hintMinIntervalLeased(e *env) {
 	}
 	// Nor is a request.
 	lease = e.claim(roomOf("room"))
-	e.accept(e.arrival(slow))
+	e.accept(e.delivery(slow))
 	e.request(requestsFor(roomOf("room"))...)
 	if applied = e.applyRoom(lease, e.roomContent(`{}`)); !applied.Due.Equal(e.now) {
 		e.Fatalf("ApplyRoom after a request = %+v; want it due at once", applied)
 	}
 	// A lease that nobody gave back takes its interval with it.
 	e.claim(roomOf("room"))
-	e.accept(e.arrival(slow))
+	e.accept(e.delivery(slow))
 	e.pass(2 * leaseTTL)
 	lease = e.claim(roomOf("room"))
-	e.accept(e.arrival(slow))
+	e.accept(e.delivery(slow))
 	if applied = e.applyRoom(lease, e.roomContent(`{}`)); applied.Due.Before(e.now.Add(interval)) {
 		e.Fatalf("ApplyRoom after a takeover = %+v; want it due no sooner than %v", applied, e.now.Add(interval))
 	}
@@ -421,7 +432,7 @@ func hintMinIntervalLeased(e *env) {
 func sourceTime(e *env) {
 	late, early := e.now.Add(-time.Second), e.now.Add(-time.Hour)
 	for _, at := range []time.Time{late, early, {}} {
-		a := e.arrival(hintAt(roomOf("room")))
+		a := e.delivery(invalidatedAt(roomOf("room")))
 		a.Event.SourceTime = at
 		e.accept(a)
 	}
@@ -433,8 +444,8 @@ func sourceTime(e *env) {
 	if got := e.room("room").Freshness.SourceUpdateTime; !got.Equal(late) {
 		e.Fatalf("SourceUpdateTime = %v; want %v", got, late)
 	}
-	e.accept(e.arrival(hintAt(storageOf("other"))))
-	a := e.arrival(hintAt(storageOf("silent")))
+	e.accept(e.delivery(invalidatedAt(storageOf("other"))))
+	a := e.delivery(invalidatedAt(storageOf("silent")))
 	a.Event.SourceTime = time.Time{}
 	e.accept(a)
 	if lease = e.claim(storageOf("silent")); !lease.SourceTime.IsZero() {
@@ -443,9 +454,9 @@ func sourceTime(e *env) {
 }
 
 func oddEventIDs(e *env) {
-	var batch []mirror.Arrival
+	var batch []mirror.Delivery
 	for i, id := range oddIDs() {
-		a := e.arrival(hintAt(storageOf(id)))
+		a := e.delivery(invalidatedAt(storageOf(id)))
 		a.Event.Payload = fmt.Append(nil, i)
 		a.Event.User = string(id)
 		a.Event.Type = string(id)
@@ -455,7 +466,8 @@ func oddEventIDs(e *env) {
 		batch = append(batch, a)
 	}
 	for i, got := range e.accept(batch...) {
-		if !got.Fresh || len(got.Raised) != 1 || got.Raised[0].Generation != 1 || got.Raised[0].Resource != batch[i].Hints[0].Resource {
+		if !got.Fresh || len(got.Pending) != 1 || got.Pending[0].Generation != 1 ||
+			got.Pending[0].Resource != batch[i].Invalidations[0].Resource {
 			e.Fatalf("Accept of event %q = %+v; want it fresh, its own resource raised to 1", batch[i].Event.ID, got)
 		}
 	}

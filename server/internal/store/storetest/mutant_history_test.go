@@ -19,41 +19,61 @@ func historyMutants() []mutant {
 	}
 	return []mutant{
 		{"lets nothing wait", []string{"event waits once at what it is folded into"}, func(b base) store.Store {
-			return &altersHints{b, func(h *mirror.Hint) { h.Fold = false }}
+			return &altersHints{b, func(h *mirror.Invalidation) { h.Fold = false }}
 		}},
-		{"lets duplicates wait", []string{"event waits once at what it is folded into"}, func(b base) store.Store { return &holdsDuplicates{b} }},
-		{"folds in the order of arrival", []string{"events wait in the order in which they happened"}, func(b base) store.Store { return &arrivalOrder{b} }},
-		{"folds under any lease", []string{"only the lease folds", "only the lease writes notifications"}, func(b base) store.Store { return &foldsAnyway{ignoresToken{b}} }},
-		{"rests while events wait", []string{"due again at once while events wait", "notification is due again while events wait"}, func(b base) store.Store { return &restsEarly{b} }},
+		{"lets duplicates wait", []string{"event waits once at what it is folded into"},
+			func(b base) store.Store { return &holdsDuplicates{b} }},
+		{"folds in the order of arrival", []string{"events wait in the order in which they happened"},
+			func(b base) store.Store { return &arrivalOrder{b} }},
+		{"folds under any lease", []string{"only the lease folds", "only the lease writes notifications"},
+			func(b base) store.Store { return &foldsAnyway{ignoresToken{b}} }},
+		{"rests while events wait", []string{"due again at once while events wait",
+			"notification is due again while events wait"}, func(b base) store.Store { return &restsEarly{b} }},
 		{"takes all sessions for open", []string{"sessions by filter"}, func(b base) store.Store { return &everOpen{b} }},
-		{"reads the oldest sessions", []string{"sessions of connections, the latest first"}, func(b base) store.Store { return &oldestSessions{b} }},
-		{"ends sessions that have just begun", []string{"absent users end their sessions"}, func(b base) store.Store { return &movesAbsent{b, time.Hour} }},
-		{"ends no session", []string{"absent users end their sessions"}, func(b base) store.Store { return &movesAbsent{b, -time.Hour * 24 * 365} }},
-		{"rewrites active users", []string{"unchanged active users move their times alone"}, func(b base) store.Store { return &rewritesUsers{b} }},
+		{"reads the oldest sessions", []string{"sessions of connections, the latest first"},
+			func(b base) store.Store { return &oldestSessions{b} }},
+		{"ends sessions that have just begun", []string{"absent users end their sessions"},
+			func(b base) store.Store { return &movesAbsent{b, time.Hour} }},
+		{"ends no session", []string{"absent users end their sessions"},
+			func(b base) store.Store { return &movesAbsent{b, -time.Hour * 24 * 365} }},
+		{"rewrites active users", []string{"unchanged active users move their times alone"},
+			func(b base) store.Store { return &rewritesUsers{b} }},
 		{"deletes the sessions of a deleted room", []string{"deleted room ends its sessions"}, func(b base) store.Store {
 			return &afterMissing{b, "delete from mirror_user_session where room_id = ?", true}
 		}},
 		{"leaves the sessions of a deleted room open", []string{"deleted room ends its sessions"}, func(b base) store.Store {
-			return &afterMissing{b, "update mirror_user_session set leave_time = null, end_cause = '' where end_cause = 'room_deleted' and room_id = ?", true}
+			return &afterMissing{b,
+				"update mirror_user_session set leave_time = null, end_cause = '' where end_cause = 'room_deleted' and room_id = ?", true}
 		}},
 		{"ends sessions on a 404 alone", []string{"404 alone ends no session"}, func(b base) store.Store {
-			return &afterMissing{b, "update mirror_user_session set leave_time = begin_time, end_cause = 'room_deleted' where end_cause = '' and room_id = ?", false}
+			return &afterMissing{b,
+				"update mirror_user_session set leave_time = begin_time, end_cause = 'room_deleted' where end_cause = '' and " +
+					"room_id = ?", false}
 		}},
-		{"quiets what outlasts a room", []string{"what outlasts a room is neither quieted nor raised with it"}, func(b base) store.Store {
-			return &afterMissing{b, "update mirror_resource_state set due_time = null where kind > 5 and room_id = ?", true}
-		}},
-		{"reopens sessions", []string{"end that was inferred during a fold stays"}, func(b base) store.Store { return &reopens{b} }},
-		{"keeps the inbox of earlier rows", []string{"inbox is that of all rows of a notification"}, func(b base) store.Store { return &oneInbox{b} }},
+		{"quiets what outlasts a room", []string{"what outlasts a room is neither quieted nor raised with it"},
+			func(b base) store.Store {
+				return &afterMissing{b, "update mirror_resource_state set due_time = null where kind > 5 and room_id = ?", true}
+			}},
+		{"reopens sessions", []string{"end that was inferred during a fold stays"},
+			func(b base) store.Store { return &reopens{b} }},
+		{"keeps the inbox of earlier rows", []string{"inbox is that of all rows of a notification"},
+			func(b base) store.Store { return &oneInbox{b} }},
 		{"ignores the channel", []string{"notifications by filter"}, func(b base) store.Store { return &everyChannel{b} }},
 		{"plans every sweep anew", []string{"sweep under way goes on"}, func(b base) store.Store { return &plansAnew{b} }},
 		{"never plans more", []string{"fuller sweep begins anew"}, func(b base) store.Store { return &plansLess{b} }},
-		{"saves a sweep under any lease", []string{"only the lease saves a sweep", "fuller sweep begins anew"}, func(b base) store.Store { return &savesAnyway{ignoresToken{b}} }},
+		{"saves a sweep under any lease", []string{"only the lease saves a sweep", "fuller sweep begins anew"},
+			func(b base) store.Store { return &savesAnyway{ignoresToken{b}} }},
 		{"folds the case of rooms by id", []string{"odd rooms by id"}, func(b base) store.Store { return &foldsByID{b} }},
-		{"trusts all", []string{"what is not trusted is written anew", "thread that is not trusted is written anew"}, func(b base) store.Store { return &trusts{b} }},
-		{"does not know of a background", []string{"background comes last", "background is counted", "request of 500", "list raises as urgently as it was wanted"}, background(func(bool) bool { return false })},
-		{"asks for all in the background", []string{"request in the background delays nothing"}, background(func(bool) bool { return true })},
-		{"delays what is wanted at once", []string{"request in the background delays nothing"}, func(b base) store.Store { return &demotes{b} }},
-		{"leaves in the background what an event tells of", []string{"event lifts out of the background"}, func(b base) store.Store { return &staysBehind{b} }},
+		{"trusts all", []string{"what is not trusted is written anew", "thread that is not trusted is written anew"},
+			func(b base) store.Store { return &trusts{b} }},
+		{"does not know of a background", []string{"background comes last", "background is counted", "request of 500",
+			"list raises as urgently as it was wanted"}, background(func(bool) bool { return false })},
+		{"asks for all in the background", []string{"request in the background delays nothing"},
+			background(func(bool) bool { return true })},
+		{"delays what is wanted at once", []string{"request in the background delays nothing"},
+			func(b base) store.Store { return &demotes{b} }},
+		{"leaves in the background what an event tells of", []string{"event lifts out of the background"},
+			func(b base) store.Store { return &staysBehind{b} }},
 		{"believes no list", []string{"unlisted counts as a delete event"}, func(b base) store.Store {
 			return &altersRequests{b, func(r *mirror.Request) { r.Unlisted = false }}
 		}},
@@ -62,18 +82,19 @@ func historyMutants() []mutant {
 
 type holdsDuplicates struct{ base }
 
-func (m *holdsDuplicates) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *holdsDuplicates) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	answers, err := m.Store.Accept(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
 	for i, a := range batch {
-		for _, h := range a.Hints {
+		for _, h := range a.Invalidations {
 			if !h.Fold || answers[i].Fresh {
 				continue
 			}
 			key := append(keyArgs(h.Resource), a.Event.ID)
-			if _, err := m.d.sql.Exec(ctx, "delete from mirror_unfolded_event"+whereKey+" and event_id = ?", key...); err != nil {
+			if _, err := m.d.sql.Exec(ctx, "delete from mirror_unfolded_event"+whereKey+" and event_id = ?",
+				key...); err != nil {
 				return nil, err
 			}
 			if _, err := m.d.sql.Exec(ctx, `insert into mirror_unfolded_event
@@ -96,17 +117,20 @@ func (m *arrivalOrder) Unfolded(ctx context.Context, r mirror.Resource, limit in
 
 type foldsAnyway struct{ ignoresToken }
 
-func (m *foldsAnyway) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
+func (m *foldsAnyway) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
+	now time.Time) (mirror.Applied, error) {
 	return m.Store.ApplySessions(ctx, m.held(ctx, lease), fold, now)
 }
 
-func (m *foldsAnyway) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *foldsAnyway) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	return m.Store.ApplyNotification(ctx, m.held(ctx, lease), fold, now, settle)
 }
 
 type restsEarly struct{ base }
 
-func (m *restsEarly) rest(ctx context.Context, r mirror.Resource, applied mirror.Applied, err error) (mirror.Applied, error) {
+func (m *restsEarly) rest(ctx context.Context, r mirror.Resource, applied mirror.Applied, err error) (mirror.Applied,
+	error) {
 	if err == nil {
 		applied.Due = time.Time{}
 		err = m.state(ctx, r, "due_time = null")
@@ -114,12 +138,14 @@ func (m *restsEarly) rest(ctx context.Context, r mirror.Resource, applied mirror
 	return applied, err
 }
 
-func (m *restsEarly) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
+func (m *restsEarly) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
+	now time.Time) (mirror.Applied, error) {
 	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
 	return m.rest(ctx, lease.Resource, applied, err)
 }
 
-func (m *restsEarly) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *restsEarly) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyNotification(ctx, lease, fold, now, settle)
 	return m.rest(ctx, lease.Resource, applied, err)
 }
@@ -133,7 +159,8 @@ func (m *everOpen) UserSessions(ctx context.Context, f store.SessionFilter) ([]m
 
 type oldestSessions struct{ base }
 
-func (m *oldestSessions) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64, limit int) ([]mirror.UserSession, error) {
+func (m *oldestSessions) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,
+	limit int) ([]mirror.UserSession, error) {
 	sessions, err := m.Store.SessionsOf(ctx, room, connections, 1000)
 	slices.Reverse(sessions)
 	seen := make(map[int64]int)
@@ -148,13 +175,15 @@ type movesAbsent struct {
 	by time.Duration
 }
 
-func (m *movesAbsent) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *movesAbsent) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
+	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	return m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore.Add(m.by), now, settle)
 }
 
 type rewritesUsers struct{ base }
 
-func (m *rewritesUsers) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *rewritesUsers) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
+	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	if _, err := m.d.sql.Exec(ctx, "update mirror_active_user set epoch = 0"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -169,7 +198,8 @@ type afterMissing struct {
 	deleted bool
 }
 
-func (m *afterMissing) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (m *afterMissing) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
 	if err != nil || m.deleted && !applied.Changed {
 		return applied, err
@@ -180,11 +210,13 @@ func (m *afterMissing) ApplyMissing(ctx context.Context, lease mirror.Lease, f s
 
 type reopens struct{ base }
 
-func (m *reopens) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error) {
+func (m *reopens) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
+	now time.Time) (mirror.Applied, error) {
 	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
 	for _, s := range fold.Upserts {
 		if err == nil && s.End == mirror.SessionOpen {
-			_, err = m.d.sql.Exec(ctx, "update mirror_user_session set leave_time = null, end_cause = '' where session_id = ?", []byte(s.ID))
+			_, err = m.d.sql.Exec(ctx, "update mirror_user_session set leave_time = null, end_cause = '' where session_id = ?",
+				[]byte(s.ID))
 		}
 	}
 	return applied, err
@@ -192,10 +224,12 @@ func (m *reopens) ApplySessions(ctx context.Context, lease mirror.Lease, fold mi
 
 type oneInbox struct{ base }
 
-func (m *oneInbox) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *oneInbox) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyNotification(ctx, lease, fold, now, settle)
 	if err == nil && len(fold.Rows) == 1 {
-		_, err = m.d.sql.Exec(ctx, "update mirror_notification set read_time = null where notification_id = ? and event_id <> ?",
+		_, err = m.d.sql.Exec(ctx,
+			"update mirror_notification set read_time = null where notification_id = ? and event_id <> ?",
 			[]byte(lease.Resource.ID), []byte(fold.Rows[0].EventID))
 	}
 	return applied, err
@@ -210,7 +244,8 @@ func (m *everyChannel) Notifications(ctx context.Context, f store.NotificationFi
 
 type plansAnew struct{ base }
 
-func (m *plansAnew) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep, error) {
+func (m *plansAnew) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
+	now time.Time) (mirror.Sweep, error) {
 	if _, err := m.d.sql.Exec(ctx, "update mirror_sweep set sweep_id = ''"); err != nil {
 		return mirror.Sweep{}, err
 	}
@@ -219,7 +254,8 @@ func (m *plansAnew) PlanSweep(ctx context.Context, project mirror.ProjectID, id 
 
 type plansLess struct{ base }
 
-func (m *plansLess) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, _ bool, now time.Time) (mirror.Sweep, error) {
+func (m *plansLess) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, _ bool,
+	now time.Time) (mirror.Sweep, error) {
 	return m.Store.PlanSweep(ctx, project, id, false, now)
 }
 
@@ -231,7 +267,8 @@ func (m *savesAnyway) SaveSweep(ctx context.Context, lease mirror.Lease, sweep m
 
 type foldsByID struct{ base }
 
-func (m *foldsByID) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+func (m *foldsByID) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room,
+	error) {
 	ids = slices.Clone(ids)
 	for i := range ids {
 		ids[i] = mirror.RoomID(strings.ToLower(string(ids[i])))
@@ -241,14 +278,15 @@ func (m *foldsByID) RoomsByID(ctx context.Context, project mirror.ProjectID, ids
 
 type trusts struct{ base }
 
-func (m *trusts) Distrust(context.Context, mirror.Resource) error { return nil }
+func (m *trusts) Invalidate(context.Context, mirror.Resource) error { return nil }
 
 type altersRequests struct {
 	base
 	alter func(r *mirror.Request)
 }
 
-func (m *altersRequests) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
+func (m *altersRequests) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending,
+	error) {
 	requests = slices.Clone(requests)
 	for i := range requests {
 		m.alter(&requests[i])
@@ -258,22 +296,22 @@ func (m *altersRequests) Request(ctx context.Context, requests []mirror.Request,
 
 type demotes struct{ base }
 
-func (m *demotes) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Raised, error) {
-	raised, err := m.Store.Request(ctx, requests, now)
+func (m *demotes) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
+	pending, err := m.Store.Request(ctx, requests, now)
 	for _, r := range requests {
 		if err == nil && r.Background {
 			err = m.state(ctx, r.Resource, "background = true")
 		}
 	}
-	return raised, err
+	return pending, err
 }
 
 type staysBehind struct{ base }
 
-func (m *staysBehind) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *staysBehind) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	var behind []mirror.Resource
 	for _, a := range batch {
-		for _, h := range a.Hints {
+		for _, h := range a.Invalidations {
 			list, err := m.Due(ctx, h.Resource.Project, a.Event.ReceiveTime, 1000)
 			if err != nil {
 				return nil, err

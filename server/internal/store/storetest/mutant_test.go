@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -45,69 +45,112 @@ func (b base) state(ctx context.Context, r mirror.Resource, set string, args ...
 
 // children alters the states of what is in the room of r.
 func (b base) children(ctx context.Context, r mirror.Resource, set string) error {
-	_, err := b.d.sql.Exec(ctx, "update mirror_resource_state set "+set+" where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5", keyArgs(r)[:3]...)
+	_, err := b.d.sql.Exec(ctx, "update mirror_resource_state set "+set+
+		" where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5", keyArgs(r)[:3]...)
 	return err
 }
 
 func mutants() []mutant {
 	return append(historyMutants(), []mutant{
-		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"}, func(b base) store.Store { return &dropsChange{b} }},
-		{"shows a change after later ones", []string{"reader that follows writers misses nothing"}, func(b base) store.Store { return &lateChange{base: b} }},
-		{"lists changes backwards", []string{"changes come in order from a number on"}, func(b base) store.Store { return &backwardChanges{b} }},
-		{"takes a number for what fails", []string{"what fails takes no number"}, func(b base) store.Store { return &burnsNumbers{b} }},
-		{"ignores the token", []string{"old token writes nothing", "lease given back is lost"}, func(b base) store.Store { return &ignoresToken{b} }},
-		{"ignores the epoch", []string{"fetched before the room was created anew", "fetched before the deletion and applied after the rebirth"}, func(b base) store.Store { return &ignoresEpoch{b} }},
-		{"ignores the epoch of a 404", []string{"404 of another epoch"}, func(b base) store.Store { return &ignoresMissingEpoch{b} }},
-		{"folds case", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &foldsIDs{b, strings.ToLower} }},
-		{"trims ids", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &foldsIDs{b, strings.TrimSpace} }},
+		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"},
+			func(b base) store.Store { return &dropsChange{b} }},
+		{"shows a change after later ones", []string{"reader that follows writers misses nothing"},
+			func(b base) store.Store { return &lateChange{base: b} }},
+		{"lists changes backwards", []string{"changes come in order from a number on"},
+			func(b base) store.Store { return &backwardChanges{b} }},
+		{"takes a number for what fails", []string{"what fails takes no number"},
+			func(b base) store.Store { return &burnsNumbers{b} }},
+		{"ignores the token", []string{"old token writes nothing", "lease given back is lost"},
+			func(b base) store.Store { return &ignoresToken{b} }},
+		{"ignores the epoch", []string{"fetched before the room was created anew",
+			"fetched before the deletion and applied after the rebirth"}, func(b base) store.Store { return &ignoresEpoch{b} }},
+		{"ignores the epoch of a 404", []string{"404 of another epoch"},
+			func(b base) store.Store { return &ignoresMissingEpoch{b} }},
+		{"folds case", []string{"odd ids stay apart in rooms and documents"},
+			func(b base) store.Store { return &foldsIDs{b, strings.ToLower} }},
+		{"trims ids", []string{"odd ids stay apart in rooms and documents"},
+			func(b base) store.Store { return &foldsIDs{b, strings.TrimSpace} }},
 		{"normalises ids", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store {
 			return &foldsIDs{b, strings.NewReplacer("o\u0308", "\u00f6").Replace}
 		}},
 		{"folds the case of events", []string{"odd ids stay apart"}, func(b base) store.Store { return &foldsEvents{b} }},
-		{"takes a duplicate for fresh", []string{"duplicate writes nothing", "concurrent duplicates are one event"}, func(b base) store.Store { return &freshDuplicates{b} }},
-		{"raises for a duplicate", []string{"duplicate writes nothing"}, func(b base) store.Store { return &raisesDuplicates{b} }},
-		{"accepts one by one", []string{"refused batch writes nothing"}, func(b base) store.Store { return &acceptsOneByOne{b} }},
-		{"keeps milliseconds", []string{"times are kept to the microsecond in UTC"}, func(b base) store.Store { return &milliseconds{b} }},
+		{"takes a duplicate for fresh", []string{"duplicate writes nothing", "concurrent duplicates are one event"},
+			func(b base) store.Store { return &freshDuplicates{b} }},
+		{"raises for a duplicate", []string{"duplicate writes nothing"},
+			func(b base) store.Store { return &raisesDuplicates{b} }},
+		{"accepts one by one", []string{"refused batch writes nothing"},
+			func(b base) store.Store { return &acceptsOneByOne{b} }},
+		{"keeps milliseconds", []string{"times are kept to the microsecond in UTC"},
+			func(b base) store.Store { return &milliseconds{b} }},
 		{"ignores if unknown", []string{"hint may only want the resource known"}, func(b base) store.Store {
-			return &altersHints{b, func(h *mirror.Hint) { h.IfUnknown = false }}
+			return &altersHints{b, func(h *mirror.Invalidation) { h.IfUnknown = false }}
 		}},
-		{"ignores the minimal interval", []string{"minimal interval is kept", "minimal interval is kept by what comes in during a fetch"}, func(b base) store.Store {
-			return &altersHints{b, func(h *mirror.Hint) { h.MinInterval = 0 }}
+		{"ignores the minimal interval", []string{"minimal interval is kept",
+			"minimal interval is kept by what comes in during a fetch"}, func(b base) store.Store {
+			return &altersHints{b, func(h *mirror.Invalidation) { h.MinInterval = 0 }}
 		}},
-		{"ignores the backoff", []string{"raised resource waits for its backoff"}, func(b base) store.Store { return &ignoresBackoff{b} }},
-		{"lets the last pin win", []string{"liveblocks project is pinned once"}, func(b base) store.Store { return &lastPin{b} }},
-		{"claims what is leased", []string{"live lease excludes", "one resource is claimed by one"}, func(b base) store.Store { return &claimsLeased{b} }},
+		{"ignores the backoff", []string{"raised resource waits for its backoff"},
+			func(b base) store.Store { return &ignoresBackoff{b} }},
+		{"lets the last pin win", []string{"liveblocks project is pinned once"},
+			func(b base) store.Store { return &lastPin{b} }},
+		{"claims what is leased", []string{"live lease excludes", "one resource is claimed by one"},
+			func(b base) store.Store { return &claimsLeased{b} }},
 		{"renews nothing", []string{"renewed lease lasts longer"}, func(b base) store.Store { return &renewsNothing{b} }},
-		{"lists what is leased", []string{"due leaves out what is leased"}, func(b base) store.Store { return &listsLeased{b} }},
-		{"loses the settle fetch", []string{"settle fetch comes once", "404 settles like a success"}, func(b base) store.Store { return &losesSettle{b} }},
+		{"lists what is leased", []string{"due leaves out what is leased"},
+			func(b base) store.Store { return &listsLeased{b} }},
+		{"loses the settle fetch", []string{"settle fetch comes once", "404 settles like a success"},
+			func(b base) store.Store { return &losesSettle{b} }},
 		{"settles for ever", []string{"settle fetch comes once"}, func(b base) store.Store { return &settlesForEver{b} }},
-		{"ignores what comes in during a fetch", []string{"what comes in during the fetch is due again"}, func(b base) store.Store { return &ignoresGeneration{b} }},
-		{"counts spare failures", []string{"spare failure costs no attempt"}, func(b base) store.Store { return &countsSpare{b} }},
+		{"ignores what comes in during a fetch", []string{"what comes in during the fetch is due again"},
+			func(b base) store.Store { return &ignoresGeneration{b} }},
+		{"counts spare failures", []string{"spare failure costs no attempt"},
+			func(b base) store.Store { return &countsSpare{b} }},
 		{"raises for a retry", []string{"retry makes due at once"}, func(b base) store.Store { return &raisesRetry{b} }},
-		{"sleeps though the room is there", []string{"park after the room came", "nothing parked sleeps for ever"}, func(b base) store.Store { return &sleepsInPark{b} }},
-		{"forgets to wake what is parked", []string{"parked child waits for its room"}, func(b base) store.Store { return &forgetsParked{b} }},
-		{"rewrites what is unchanged", []string{"unchanged document moves its times alone"}, func(b base) store.Store { return &rewrites{b} }},
-		{"tidies the JSON", []string{"document content is kept byte for byte"}, func(b base) store.Store { return &tidies{b} }},
-		{"deletes on a 404 alone", []string{"404 alone deletes nothing"}, func(b base) store.Store { return &deletesAlone{b} }},
-		{"believes a delete event for ever", []string{"delete event contradicted by a fetch is void"}, func(b base) store.Store {
-			return &altersDelete{b, "delete_generation = coalesce(delete_generation, 1)"}
-		}},
-		{"forgets a delete event", []string{"delete event after the fetch began is not"}, func(b base) store.Store { return &altersDelete{b, "delete_generation = null"} }},
-		{"leaves children of a tombstone due", []string{"tombstone quiets children"}, func(b base) store.Store { return &restlessChildren{b} }},
-		{"wakes nobody on a child's 404", []string{"404 of a child wakes the room"}, func(b base) store.Store { return &wakesNobody{b} }},
-		{"restarts revisions", []string{"revisions rise and never restart"}, func(b base) store.Store { return &restartsRevisions{b} }},
-		{"shows tombstones", []string{"delete event and 404 make a tombstone"}, func(b base) store.Store { return &showsTombstones{b} }},
+		{"sleeps though the room is there", []string{"park after the room came", "nothing parked sleeps for ever"},
+			func(b base) store.Store { return &sleepsInPark{b} }},
+		{"forgets to wake what is parked", []string{"parked child waits for its room"},
+			func(b base) store.Store { return &forgetsParked{b} }},
+		{"rewrites what is unchanged", []string{"unchanged document moves its times alone"},
+			func(b base) store.Store { return &rewrites{b} }},
+		{"tidies the JSON", []string{"document content is kept byte for byte"},
+			func(b base) store.Store { return &tidies{b} }},
+		{"deletes on a 404 alone", []string{"404 alone deletes nothing"},
+			func(b base) store.Store { return &deletesAlone{b} }},
+		{"believes a delete event for ever", []string{"delete event contradicted by a fetch is void"},
+			func(b base) store.Store {
+				return &altersDelete{b, "delete_generation = coalesce(delete_generation, 1)"}
+			}},
+		{"forgets a delete event", []string{"delete event after the fetch began is not"},
+			func(b base) store.Store { return &altersDelete{b, "delete_generation = null"} }},
+		{"leaves children of a tombstone due", []string{"tombstone quiets children"},
+			func(b base) store.Store { return &restlessChildren{b} }},
+		{"wakes nobody on a child's 404", []string{"404 of a child wakes the room"},
+			func(b base) store.Store { return &wakesNobody{b} }},
+		{"restarts revisions", []string{"revisions rise and never restart"},
+			func(b base) store.Store { return &restartsRevisions{b} }},
+		{"shows tombstones", []string{"delete event and 404 make a tombstone"},
+			func(b base) store.Store { return &showsTombstones{b} }},
 		{"never says stale", []string{"stale is told"}, func(b base) store.Store { return &neverStale{b} }},
-		{"sorts like people", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store { return &sortsFolded{b} }},
-		{"takes no project for every project", []string{"nothing shows in another project"}, func(b base) store.Store { return &widens{b} }},
-		{"keeps the comments of the version before", []string{"changed thread is written anew with its comments"}, func(b base) store.Store { return &keepsComments{b} }},
-		{"rewrites a thread that is unchanged", []string{"unchanged thread moves its times alone"}, func(b base) store.Store { return &rewritesThreads{b} }},
-		{"tidies the JSON of threads", []string{"thread source is kept byte for byte"}, func(b base) store.Store { return &tidiesThreads{b} }},
-		{"deletes a thread on a 404 alone", []string{"404 of a thread alone deletes nothing"}, func(b base) store.Store { return &deletesThreadAlone{b} }},
-		{"ignores the epoch of a thread", []string{"thread fetched in another incarnation"}, func(b base) store.Store { return &ignoresThreadEpoch{b} }},
-		{"deletes what a list lacks", []string{"list raises threads that it lacks"}, func(b base) store.Store { return &believesLists{b} }},
-		{"takes what a list shows for what is stored", []string{"list raises threads that differ"}, func(b base) store.Store { return &ignoresLists{b} }},
-		{"shows deleted comments", []string{"deleted comment stays in its thread", "comments by filter"}, func(b base) store.Store { return &showsDeletedComments{b} }},
+		{"sorts like people", []string{"odd ids stay apart in rooms and documents"},
+			func(b base) store.Store { return &sortsFolded{b} }},
+		{"takes no project for every project", []string{"nothing shows in another project"},
+			func(b base) store.Store { return &widens{b} }},
+		{"keeps the comments of the version before", []string{"changed thread is written anew with its comments"},
+			func(b base) store.Store { return &keepsComments{b} }},
+		{"rewrites a thread that is unchanged", []string{"unchanged thread moves its times alone"},
+			func(b base) store.Store { return &rewritesThreads{b} }},
+		{"tidies the JSON of threads", []string{"thread source is kept byte for byte"},
+			func(b base) store.Store { return &tidiesThreads{b} }},
+		{"deletes a thread on a 404 alone", []string{"404 of a thread alone deletes nothing"},
+			func(b base) store.Store { return &deletesThreadAlone{b} }},
+		{"ignores the epoch of a thread", []string{"thread fetched in another incarnation"},
+			func(b base) store.Store { return &ignoresThreadEpoch{b} }},
+		{"deletes what a list lacks", []string{"list raises threads that it lacks"},
+			func(b base) store.Store { return &believesLists{b} }},
+		{"takes what a list shows for what is stored", []string{"list raises threads that differ"},
+			func(b base) store.Store { return &ignoresLists{b} }},
+		{"shows deleted comments", []string{"deleted comment stays in its thread", "comments by filter"},
+			func(b base) store.Store { return &showsDeletedComments{b} }},
 		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
 	}...)
 }
@@ -153,7 +196,8 @@ func TestSuiteFailsOnMutants(t *testing.T) {
 			t.Run("no defect/"+name, func(t *testing.T) {
 				t.Parallel()
 				d := newDatabase(t, e)
-				if failures := record(t, caseNamed(t, name), func(t T) store.Store { return base{d.open(t), d} }); len(failures) > 0 {
+				if failures := record(t, caseNamed(t, name),
+					func(t T) store.Store { return base{d.open(t), d} }); len(failures) > 0 {
 					t.Fatalf("the case fails on a store without defect: %s", strings.Join(failures, "\n"))
 				}
 			})
@@ -204,7 +248,8 @@ func (m *backwardChanges) Changes(ctx context.Context, bucket int16, after int64
 
 type burnsNumbers struct{ base }
 
-func (m *burnsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *burnsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 	if !applied.Changed {
 		_, errBurn := m.d.sql.Exec(ctx, "update mirror_feed_head set n = n + 1 where bucket = ?", lease.Resource.Bucket())
@@ -216,7 +261,8 @@ func (m *burnsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, do
 type ignoresToken struct{ base }
 
 func (m *ignoresToken) held(ctx context.Context, lease mirror.Lease) mirror.Lease {
-	token, err := dbtest.Value[[]byte](ctx, m.d.sql, "select lease_token from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...)
+	token, err := dbtest.Value[[]byte](ctx, m.d.sql, "select lease_token from mirror_resource_state"+whereKey,
+		keyArgs(lease.Resource)...)
 	if err != nil || len(token) != 16 {
 		token = bytes.Repeat([]byte{1}, 16)
 		err = m.state(ctx, lease.Resource, "lease_token = ?", token)
@@ -227,17 +273,20 @@ func (m *ignoresToken) held(ctx context.Context, lease mirror.Lease) mirror.Leas
 	return lease
 }
 
-func (m *ignoresToken) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *ignoresToken) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	return m.Store.ApplyRoom(ctx, m.held(ctx, lease), room, now, settle)
 }
 
-func (m *ignoresToken) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *ignoresToken) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	return m.Store.ApplyDocument(ctx, m.held(ctx, lease), doc, now, settle)
 }
 
 type ignoresEpoch struct{ base }
 
-func (m *ignoresEpoch) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *ignoresEpoch) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
 		lease.Epoch = room.Epoch
 	}
@@ -246,7 +295,8 @@ func (m *ignoresEpoch) ApplyDocument(ctx context.Context, lease mirror.Lease, do
 
 type ignoresMissingEpoch struct{ base }
 
-func (m *ignoresMissingEpoch) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (m *ignoresMissingEpoch) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
 		lease.Epoch = room.Epoch
 	}
@@ -265,29 +315,32 @@ func (m *foldsIDs) resource(r mirror.Resource) mirror.Resource {
 	return r
 }
 
-func (m *foldsIDs) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *foldsIDs) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	batch = slices.Clone(batch)
 	for i := range batch {
-		batch[i].Hints = slices.Clone(batch[i].Hints)
-		for j := range batch[i].Hints {
-			batch[i].Hints[j].Resource = m.resource(batch[i].Hints[j].Resource)
+		batch[i].Invalidations = slices.Clone(batch[i].Invalidations)
+		for j := range batch[i].Invalidations {
+			batch[i].Invalidations[j].Resource = m.resource(batch[i].Invalidations[j].Resource)
 		}
 	}
 	return m.Store.Accept(ctx, batch)
 }
 
-func (m *foldsIDs) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
+func (m *foldsIDs) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
+	ttl time.Duration) (mirror.Lease, error) {
 	lease, err := m.Store.Claim(ctx, m.resource(r), token, now, ttl)
 	lease.Resource = r
 	return lease, err
 }
 
-func (m *foldsIDs) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *foldsIDs) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	lease.Resource = m.resource(lease.Resource)
 	return m.Store.ApplyRoom(ctx, lease, room, now, settle)
 }
 
-func (m *foldsIDs) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *foldsIDs) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	lease.Resource = m.resource(lease.Resource)
 	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 }
@@ -298,11 +351,11 @@ func (m *foldsIDs) Task(ctx context.Context, r mirror.Resource, now time.Time) (
 
 type foldsEvents struct{ base }
 
-func (m *foldsEvents) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *foldsEvents) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	var out []store.Accepted
 	for _, a := range batch { // one by one, since a batch never holds one event twice
 		a.Event.ID = strings.ToLower(a.Event.ID)
-		answer, err := m.Store.Accept(ctx, []mirror.Arrival{a})
+		answer, err := m.Store.Accept(ctx, []mirror.Delivery{a})
 		if err != nil {
 			return nil, err
 		}
@@ -319,7 +372,7 @@ func (m *foldsEvents) Event(ctx context.Context, project mirror.ProjectID, id st
 
 type freshDuplicates struct{ base }
 
-func (m *freshDuplicates) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *freshDuplicates) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	answers, err := m.Store.Accept(ctx, batch)
 	for i := range answers {
 		answers[i].Fresh = true
@@ -329,10 +382,10 @@ func (m *freshDuplicates) Accept(ctx context.Context, batch []mirror.Arrival) ([
 
 type raisesDuplicates struct{ base }
 
-func (m *raisesDuplicates) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *raisesDuplicates) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	answers, err := m.Store.Accept(ctx, batch)
 	for i := range answers {
-		for _, h := range batch[i].Hints {
+		for _, h := range batch[i].Invalidations {
 			if !answers[i].Fresh {
 				err = errors.Join(err, m.state(ctx, h.Resource, "generation = generation + 1"))
 			}
@@ -343,10 +396,10 @@ func (m *raisesDuplicates) Accept(ctx context.Context, batch []mirror.Arrival) (
 
 type acceptsOneByOne struct{ base }
 
-func (m *acceptsOneByOne) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *acceptsOneByOne) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	var out []store.Accepted
 	for _, a := range batch {
-		answer, err := m.Store.Accept(ctx, []mirror.Arrival{a})
+		answer, err := m.Store.Accept(ctx, []mirror.Delivery{a})
 		if err != nil {
 			return nil, err
 		}
@@ -357,7 +410,7 @@ func (m *acceptsOneByOne) Accept(ctx context.Context, batch []mirror.Arrival) ([
 
 type milliseconds struct{ base }
 
-func (m *milliseconds) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *milliseconds) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	batch = slices.Clone(batch)
 	for i := range batch {
 		batch[i].Event.SourceTime = batch[i].Event.SourceTime.Truncate(time.Millisecond)
@@ -367,15 +420,15 @@ func (m *milliseconds) Accept(ctx context.Context, batch []mirror.Arrival) ([]st
 
 type altersHints struct {
 	base
-	alter func(h *mirror.Hint)
+	alter func(h *mirror.Invalidation)
 }
 
-func (m *altersHints) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *altersHints) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	batch = slices.Clone(batch)
 	for i := range batch {
-		batch[i].Hints = slices.Clone(batch[i].Hints)
-		for j := range batch[i].Hints {
-			m.alter(&batch[i].Hints[j])
+		batch[i].Invalidations = slices.Clone(batch[i].Invalidations)
+		for j := range batch[i].Invalidations {
+			m.alter(&batch[i].Invalidations[j])
 		}
 	}
 	return m.Store.Accept(ctx, batch)
@@ -383,9 +436,9 @@ func (m *altersHints) Accept(ctx context.Context, batch []mirror.Arrival) ([]sto
 
 type ignoresBackoff struct{ base }
 
-func (m *ignoresBackoff) Accept(ctx context.Context, batch []mirror.Arrival) ([]store.Accepted, error) {
+func (m *ignoresBackoff) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	for _, a := range batch {
-		for _, h := range a.Hints {
+		for _, h := range a.Invalidations {
 			if err := m.state(ctx, h.Resource, "not_before = null, due_time = null"); err != nil {
 				return nil, err
 			}
@@ -397,7 +450,8 @@ func (m *ignoresBackoff) Accept(ctx context.Context, batch []mirror.Arrival) ([]
 type lastPin struct{ base }
 
 func (m *lastPin) PinProject(ctx context.Context, project mirror.ProjectID, id string) (string, error) {
-	if _, err := m.d.sql.Exec(ctx, "update mirror_project set liveblocks_project_id = '' where project_id = ?", string(project)); err != nil {
+	if _, err := m.d.sql.Exec(ctx, "update mirror_project set liveblocks_project_id = '' where project_id = ?",
+		string(project)); err != nil {
 		return "", err
 	}
 	return m.Store.PinProject(ctx, project, id)
@@ -405,7 +459,8 @@ func (m *lastPin) PinProject(ctx context.Context, project mirror.ProjectID, id s
 
 type claimsLeased struct{ base }
 
-func (m *claimsLeased) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
+func (m *claimsLeased) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
+	ttl time.Duration) (mirror.Lease, error) {
 	if err := m.state(ctx, r, "lease_until = null"); err != nil {
 		return mirror.Lease{}, err
 	}
@@ -420,23 +475,27 @@ func (m *renewsNothing) Renew(ctx context.Context, lease mirror.Lease, _ time.Ti
 
 type listsLeased struct{ base }
 
-func (m *listsLeased) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
+func (m *listsLeased) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList,
+	error) {
 	return m.Store.Due(ctx, project, now.Add(leaseTTL), limit)
 }
 
 type losesSettle struct{ base }
 
-func (m *losesSettle) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, _ time.Duration) (mirror.Applied, error) {
+func (m *losesSettle) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	_ time.Duration) (mirror.Applied, error) {
 	return m.Store.ApplyRoom(ctx, lease, room, now, 0)
 }
 
-func (m *losesSettle) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, _ time.Duration) (mirror.Applied, error) {
+func (m *losesSettle) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	_ time.Duration) (mirror.Applied, error) {
 	return m.Store.ApplyMissing(ctx, lease, f, 0)
 }
 
 type settlesForEver struct{ base }
 
-func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	if err := m.state(ctx, lease.Resource, "settle = true"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -445,9 +504,11 @@ func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, 
 
 type ignoresGeneration struct{ base }
 
-func (m *ignoresGeneration) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *ignoresGeneration) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	var err error
-	if lease.Generation, err = dbtest.Value[int64](ctx, m.d.sql, "select generation from mirror_resource_state"+whereKey, keyArgs(lease.Resource)...); err != nil {
+	if lease.Generation, err = dbtest.Value[int64](ctx, m.d.sql, "select generation from mirror_resource_state"+whereKey,
+		keyArgs(lease.Resource)...); err != nil {
 		return mirror.Applied{}, err
 	}
 	return m.Store.ApplyDocument(ctx, lease, doc, now, 0)
@@ -456,7 +517,7 @@ func (m *ignoresGeneration) ApplyDocument(ctx context.Context, lease mirror.Leas
 type countsSpare struct{ base }
 
 func (m *countsSpare) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
-	f.Spare = false
+	f.Uncounted = false
 	return m.Store.Fail(ctx, lease, f)
 }
 
@@ -481,7 +542,8 @@ func (m *sleepsInPark) Park(ctx context.Context, lease mirror.Lease, now time.Ti
 
 type forgetsParked struct{ base }
 
-func (m *forgetsParked) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *forgetsParked) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
 	if err != nil {
 		return applied, err
@@ -491,8 +553,10 @@ func (m *forgetsParked) ApplyRoom(ctx context.Context, lease mirror.Lease, room 
 
 type rewrites struct{ base }
 
-func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
-	if _, err := m.d.sql.Exec(ctx, "update mirror_document set content_sha256 = ''"+whereKey, keyArgs(lease.Resource)...); err != nil {
+func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
+	if _, err := m.d.sql.Exec(ctx, "update mirror_document set content_sha256 = ''"+whereKey,
+		keyArgs(lease.Resource)...); err != nil {
 		return mirror.Applied{}, err
 	}
 	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
@@ -500,7 +564,8 @@ func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mi
 
 type tidies struct{ base }
 
-func (m *tidies) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *tidies) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	var b bytes.Buffer
 	if json.Compact(&b, doc.Content) == nil {
 		doc.Content = b.Bytes()
@@ -510,7 +575,8 @@ func (m *tidies) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirr
 
 type deletesAlone struct{ base }
 
-func (m *deletesAlone) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (m *deletesAlone) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -523,7 +589,8 @@ type altersDelete struct {
 	set string
 }
 
-func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
 	if err != nil {
 		return applied, err
@@ -533,7 +600,8 @@ func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room m
 
 type restlessChildren struct{ base }
 
-func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
 	if err != nil || !applied.Changed {
 		return applied, err
@@ -544,7 +612,8 @@ func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease,
 
 type wakesNobody struct{ base }
 
-func (m *wakesNobody) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (m *wakesNobody) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	if lease.Resource.Kind == mirror.KindRoom {
 		return m.Store.ApplyMissing(ctx, lease, f, settle)
 	}
@@ -553,7 +622,8 @@ func (m *wakesNobody) ApplyMissing(ctx context.Context, lease mirror.Lease, f st
 
 type restartsRevisions struct{ base }
 
-func (m *restartsRevisions) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure, settle time.Duration) (mirror.Applied, error) {
+func (m *restartsRevisions) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
 	if err != nil || !applied.Changed {
 		return applied, err
@@ -596,19 +666,22 @@ func (m *widens) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 
 type keepsComments struct{ base }
 
-func (m *keepsComments) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *keepsComments) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	old, err := m.Stored(ctx, lease.Resource)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return mirror.Applied{}, err
 	}
-	content.Thread.Comments = append(slices.Clone(content.Thread.Comments), old.Comments...) // of two with one id the first counts
+	// of two with one id the first counts
+	content.Thread.Comments = append(slices.Clone(content.Thread.Comments), old.Comments...)
 	return m.Store.ApplyThread(ctx, lease, content, now, settle)
 }
 
 type rewritesThreads struct{ base }
 
-func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
-	if err := m.Distrust(ctx, lease.Resource); err != nil {
+func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	if err := m.Invalidate(ctx, lease.Resource); err != nil {
 		return mirror.Applied{}, err
 	}
 	return m.Store.ApplyThread(ctx, lease, content, now, settle)
@@ -616,7 +689,8 @@ func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, c
 
 type tidiesThreads struct{ base }
 
-func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	var b bytes.Buffer
 	if json.Compact(&b, content.Thread.Source) == nil {
 		content.Thread.Source = b.Bytes()
@@ -626,7 +700,8 @@ func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, con
 
 type deletesThreadAlone struct{ base }
 
-func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -635,7 +710,8 @@ func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirro
 
 type ignoresThreadEpoch struct{ base }
 
-func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
 	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
 		lease.Epoch = room.Epoch
 	}
@@ -644,11 +720,13 @@ func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease
 
 type believesLists struct{ base }
 
-func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyThreads(ctx, lease, list, now, settle)
-	for _, r := range applied.Woken {
+	for _, r := range applied.AlsoDue {
 		if !slices.ContainsFunc(list.Threads, func(t mirror.Thread) bool { return t.ID == r.ID }) {
-			_, errDelete := m.d.sql.Exec(ctx, "update mirror_thread set delete_time = ? where room_id = ? and thread_id = ?", now, string(r.Room), r.ID)
+			_, errDelete := m.d.sql.Exec(ctx, "update mirror_thread set delete_time = ? where room_id = ? and thread_id = ?",
+				now, string(r.Room), r.ID)
 			err = errors.Join(err, errDelete)
 		}
 	}
@@ -657,7 +735,8 @@ func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, li
 
 type ignoresLists struct{ base }
 
-func (m *ignoresLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time, settle time.Duration) (mirror.Applied, error) {
+func (m *ignoresLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
 	list.Threads = slices.Clone(list.Threads)
 	for i := range list.Threads {
 		r := lease.Resource

@@ -68,7 +68,7 @@ func rowsOf(list []mirror.Notification) []mirror.Notification {
 
 func notificationNoRoom(e *env) {
 	r := notificationOf("", "in_1")
-	a := e.arrival(mirror.Hint{Resource: r, Fold: true})
+	a := e.delivery(mirror.Invalidation{Resource: r, Fold: true})
 	e.accept(a)
 	e.want("what waits", eventIDs(e.unfolded(r, 10)), []string{a.Event.ID})
 	row := e.notification(r, a.Event.ID)
@@ -93,12 +93,15 @@ func notificationNoRoom(e *env) {
 func notificationFields(e *env) {
 	r := notificationOf("room", "in_1")
 	full := mirror.Notification{
-		Project: project, Room: "room", EventID: "msg_full", ID: "in_1", Channel: "webPush", Kind: "textMention", UserID: "Änn ",
+		Project: project, Room: "room", EventID: "msg_full", ID: "in_1", Channel: "webPush", Kind: "textMention",
+		UserID:   "Änn ",
 		ThreadID: "th_1", MentionID: "me_1", SubjectID: "su_1", CreateTime: e.now, TriggerTime: e.now.Add(-time.Microsecond),
-		Inbox: mirror.Inbox{Source: []byte(`{"id":"in_1"}`), ReadTime: e.now.Add(-time.Second), NotifyTime: e.now.Add(-time.Minute)},
+		Inbox: mirror.Inbox{Source: []byte(`{"id":"in_1"}`), ReadTime: e.now.Add(-time.Second),
+			NotifyTime: e.now.Add(-time.Minute)},
 	}
 	bare := mirror.Notification{
-		Project: project, Room: "room", EventID: "msg_bare", ID: "in_1", Channel: "slack", CreateTime: e.now.Add(-time.Second), Inbox: full.Inbox,
+		Project: project, Room: "room", EventID: "msg_bare", ID: "in_1", Channel: "slack",
+		CreateTime: e.now.Add(-time.Second), Inbox: full.Inbox,
 	}
 	e.want("ApplyNotification", e.applyNotification(r, mirror.NotificationFold{
 		FetchTime: e.now, Rows: []mirror.Notification{bare, full}, Inbox: full.Inbox,
@@ -115,7 +118,9 @@ func notificationInbox(e *env) {
 	stays.Inbox, stays2.Inbox = unread, unread
 	apply := func(r mirror.Resource, inbox mirror.Inbox, rows ...mirror.Notification) {
 		e.Helper()
-		e.want("ApplyNotification", e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: rows, Inbox: inbox}), mirror.Applied{Changed: true})
+		e.want("ApplyNotification",
+			e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: rows, Inbox: inbox}),
+			mirror.Applied{Changed: true})
 	}
 	want := func(inbox mirror.Inbox, rows ...mirror.Notification) {
 		e.Helper()
@@ -136,9 +141,11 @@ func notificationInbox(e *env) {
 	e.raise(r)
 	lease := e.claim(r)
 	fourth := e.notification(r, "msg_31")
-	applied, err := e.ApplyNotification(e.ctx(), lease, mirror.NotificationFold{Rows: []mirror.Notification{fourth}}, e.now, 0)
+	applied, err := e.ApplyNotification(e.ctx(), lease, mirror.NotificationFold{Rows: []mirror.Notification{fourth}},
+		e.now, 0)
 	e.must("ApplyNotification", err)
-	e.want("ApplyNotification without the inbox", applied, mirror.Applied{Generation: lease.Generation, Changed: true, Due: e.now})
+	e.want("ApplyNotification without the inbox", applied,
+		mirror.Applied{Generation: lease.Generation, Changed: true, Due: e.now})
 	rows := rowsOf(e.notifications(store.NotificationFilter{}))
 	first.Inbox, second.Inbox, third.Inbox = unread, unread, unread
 	e.want("Notifications", rows, []mirror.Notification{first, second, third, fourth, stays, stays2})
@@ -149,7 +156,8 @@ func notificationInbox(e *env) {
 func notificationUnchanged(e *env) {
 	r := notificationOf("room", "in_1")
 	fold := mirror.NotificationFold{
-		FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")}, Inbox: mirror.Inbox{Source: []byte(`{}`), ReadTime: e.now},
+		FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")},
+		Inbox: mirror.Inbox{Source: []byte(`{}`), ReadTime: e.now},
 	}
 	e.applyNotification(r, fold)
 	before := e.notifications(store.NotificationFilter{})
@@ -197,7 +205,8 @@ func notificationRest(e *env) {
 func notificationSettles(e *env) {
 	r := notificationOf("room", "in_1")
 	ev := e.foldEvent(r, e.now)
-	fold := mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, ev.ID)}, Folded: []string{ev.ID}}
+	fold := mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, ev.ID)},
+		Folded: []string{ev.ID}}
 	lease := e.claim(r)
 	applied, err := e.ApplyNotification(e.ctx(), lease, fold, e.now, settle)
 	e.must("ApplyNotification", err)
@@ -224,13 +233,15 @@ func notificationUser(e *env) {
 	nobody.UserID = "" // none that could be stored
 	last := nobody
 	last.EventID = "msg_9"
-	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{nobody, e.notification(r, "msg_1"), last}})
+	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now,
+		Rows: []mirror.Notification{nobody, e.notification(r, "msg_1"), last}})
 	if got := user(r); got != "ann" {
 		e.Fatalf("NotificationUser = %q; want ann", got)
 	}
 	foreign := r
 	foreign.Project = "other"
-	for _, r := range []mirror.Resource{notificationOf("room", "in_2"), notificationOf("", "in_1"), notificationOf("Room", "in_1"), foreign} {
+	for _, r := range []mirror.Resource{notificationOf("room", "in_2"), notificationOf("", "in_1"),
+		notificationOf("Room", "in_1"), foreign} {
 		if got := user(r); got != "" {
 			e.Fatalf("NotificationUser of %+v = %q; want nobody", r, got)
 		}
@@ -240,7 +251,8 @@ func notificationUser(e *env) {
 func notificationRoomDeleted(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	r := notificationOf("room", "in_1")
-	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")}})
+	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now,
+		Rows: []mirror.Notification{e.notification(r, "msg_1")}})
 	before := e.notifications(store.NotificationFilter{})
 	e.deleteRoom("room")
 	e.want("Notifications of a deleted room", e.notifications(store.NotificationFilter{Room: "room"}), before)
@@ -249,7 +261,8 @@ func notificationRoomDeleted(e *env) {
 		e.Fatalf("CleanRoom = %d, %v; want nothing, for notifications are history", n, err)
 	}
 	e.want("Notifications of a room reborn", e.notifications(store.NotificationFilter{}), before)
-	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_2")}})
+	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now,
+		Rows: []mirror.Notification{e.notification(r, "msg_2")}})
 	if n := len(e.notifications(store.NotificationFilter{})); n != 2 {
 		e.Fatalf("Notifications = %d; want both", n)
 	}
@@ -301,7 +314,8 @@ func notificationsFiltered(e *env) {
 	} {
 		var want []mirror.Notification
 		for _, n := range all {
-			if (f.Room == "" || n.Room == f.Room) && (f.User == "" || n.UserID == f.User) && (f.Channel == "" || n.Channel == f.Channel) &&
+			if (f.Room == "" || n.Room == f.Room) && (f.User == "" || n.UserID == f.User) &&
+				(f.Channel == "" || n.Channel == f.Channel) &&
 				(f.Kind == "" || n.Kind == f.Kind) && (f.Thread == "" || n.ThreadID == f.Thread) &&
 				(f.From.IsZero() || !n.CreateTime.Before(f.From)) && (f.To.IsZero() || n.CreateTime.Before(f.To)) {
 				want = append(want, n)
@@ -320,7 +334,8 @@ func notificationsFiltered(e *env) {
 
 func notificationPages(e *env) {
 	e.manyNotifications()
-	for what, f := range map[string]store.NotificationFilter{"all": {}, "a room's": {Room: "room"}, "a user's": {User: "ann"}, "a channel's": {Channel: "email"}} {
+	for what, f := range map[string]store.NotificationFilter{"all": {}, "a room's": {Room: "room"},
+		"a user's": {User: "ann"}, "a channel's": {Channel: "email"}} {
 		var ids []string
 		for _, n := range e.notifications(f) {
 			ids = append(ids, n.EventID)
@@ -352,7 +367,8 @@ func notificationPages(e *env) {
 func notificationSource(e *env) {
 	for what, source := range sources() {
 		r := notificationOf(mirror.RoomID(what), "in_1")
-		fold := mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")}, Inbox: mirror.Inbox{Source: []byte(source)}}
+		fold := mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")},
+			Inbox: mirror.Inbox{Source: []byte(source)}}
 		e.want("ApplyNotification with "+what, e.applyNotification(r, fold), mirror.Applied{Changed: true})
 		got := e.notifications(store.NotificationFilter{Room: r.Room})
 		if len(got) != 1 || string(got[0].Inbox.Source) != source {

@@ -46,7 +46,7 @@ func userSessionsOf(id mirror.RoomID) mirror.Resource {
 // foldEvent accepts a new event that waits at r, and returns it as it waits.
 func (e *env) foldEvent(r mirror.Resource, sourceTime time.Time) mirror.Event {
 	e.Helper()
-	a := e.arrival(mirror.Hint{Resource: r, Fold: true})
+	a := e.delivery(mirror.Invalidation{Resource: r, Fold: true})
 	a.Event.Type, a.Event.SourceTime = "userEntered", sourceTime
 	a.Event.Payload = fmt.Appendf(nil, "{\"type\":\"userEntered\",\"id\":%q,\"odd\":\"\\u0000 '\\\\\xff\"}", a.Event.ID)
 	e.accept(a)
@@ -155,16 +155,17 @@ func (e *env) activeUsers(id mirror.RoomID, deleted bool) mirror.ActiveUsers {
 
 func foldWaits(e *env) {
 	r := userSessionsOf("room")
-	a := e.arrival(mirror.Hint{Resource: r, Fold: true}, hintAt(storageOf("room")))
+	a := e.delivery(mirror.Invalidation{Resource: r, Fold: true}, invalidatedAt(storageOf("room")))
 	a.Event.Type = "userEntered"
-	other := e.arrival(mirror.Hint{Resource: r, Fold: true}, mirror.Hint{Resource: userSessionsOf("another"), Fold: true})
+	other := e.delivery(mirror.Invalidation{Resource: r, Fold: true},
+		mirror.Invalidation{Resource: userSessionsOf("another"), Fold: true})
 	other.Event.SourceTime = time.Time{}
 	e.accept(a)
 	for range 2 {
 		again := a
 		again.Event.Payload = []byte(`{"delivered":"again"}`)
 		answers := e.accept(again, other)
-		if answers[0].Fresh || len(answers[0].Raised) != 2 {
+		if answers[0].Fresh || len(answers[0].Pending) != 2 {
 			e.Fatalf("Accept of a duplicate = %+v; want it old, and what it raised", answers[0])
 		}
 	}
@@ -172,7 +173,8 @@ func foldWaits(e *env) {
 	moved := waiting(other.Event)
 	moved.Room = "another"
 	e.want("what waits elsewhere", e.unfolded(userSessionsOf("another"), 10), []mirror.Event{moved})
-	for _, r := range []mirror.Resource{storageOf("room"), activeUsersOf("room"), userSessionsOf("Room"), userSessionsOf("room "), notificationOf("room", "")} {
+	for _, r := range []mirror.Resource{storageOf("room"), activeUsersOf("room"), userSessionsOf("Room"),
+		userSessionsOf("room "), notificationOf("room", "")} {
 		e.want(fmt.Sprintf("what waits at %+v", r), e.unfolded(r, 10), []mirror.Event{})
 	}
 	foreign := r
@@ -207,10 +209,10 @@ func foldOrder(e *env) {
 
 func foldRefused(e *env) {
 	r := userSessionsOf("room")
-	good := e.arrival(mirror.Hint{Resource: r, Fold: true})
-	bad := e.arrival(mirror.Hint{Resource: userSessionsOf("another"), Fold: true})
+	good := e.delivery(mirror.Invalidation{Resource: r, Fold: true})
+	bad := e.delivery(mirror.Invalidation{Resource: userSessionsOf("another"), Fold: true})
 	bad.Event.ReceiveTime = time.Time{}
-	if answers, err := e.Accept(e.ctx(), []mirror.Arrival{good, bad}); err == nil {
+	if answers, err := e.Accept(e.ctx(), []mirror.Delivery{good, bad}); err == nil {
 		e.Fatalf("Accept of an event without a receive time = %+v; want an error", answers)
 	}
 	e.want("what waits", e.unfolded(r, 10), []mirror.Event{})
@@ -251,7 +253,8 @@ func foldRest(e *env) {
 	}
 	stays := e.foldEvent(userSessionsOf("another"), e.now)
 	lease := e.claim(r)
-	applied, err := e.ApplySessions(e.ctx(), lease, mirror.SessionFold{Folded: append(slices.Clone(ids[:2]), "never heard of")}, e.now)
+	applied, err := e.ApplySessions(e.ctx(), lease,
+		mirror.SessionFold{Folded: append(slices.Clone(ids[:2]), "never heard of")}, e.now)
 	e.must("ApplySessions", err)
 	e.want("ApplySessions with one left", e.caughtUp(lease, applied), mirror.Applied{Due: e.now})
 	e.want("what waits", eventIDs(e.unfolded(r, 10)), ids[2:])
@@ -269,9 +272,9 @@ func foldRest(e *env) {
 		e.Fatalf("last change = %d; want none, for no session changed", n)
 	}
 	// An event that waits and is folded away in bulk.
-	var batch []mirror.Arrival
+	var batch []mirror.Delivery
 	for range 700 {
-		batch = append(batch, e.arrival(mirror.Hint{Resource: r, Fold: true}))
+		batch = append(batch, e.delivery(mirror.Invalidation{Resource: r, Fold: true}))
 	}
 	e.accept(batch...)
 	all := eventIDs(e.unfolded(r, 1000))
@@ -287,21 +290,25 @@ func sessionFields(e *env) {
 	open := e.session("room", "msg_open", 7)
 	open.Info = []byte(`{"name":"Ann","n":9007199254740993}`)
 	left := mirror.UserSession{
-		Project: project, Room: "room", ID: "msg_left", ConnectionID: 9_007_199_254_740_993, EnterTime: e.now.Add(-2 * time.Minute),
+		Project: project, Room: "room", ID: "msg_left", ConnectionID: 9_007_199_254_740_993,
+		EnterTime: e.now.Add(-2 * time.Minute),
 		LeaveTime: e.now.Add(-time.Minute), LeaveEventID: "msg_left_2", End: mirror.SessionLeft,
 	}
 	orphan := mirror.UserSession{
-		Project: project, Room: "room", ID: "msg_orphan", ConnectionID: -1, UserID: "Bö b ", LeaveTime: e.now.Add(-3 * time.Minute),
+		Project: project, Room: "room", ID: "msg_orphan", ConnectionID: -1, UserID: "Bö b ",
+		LeaveTime:    e.now.Add(-3 * time.Minute),
 		LeaveEventID: "msg_orphan", End: mirror.SessionLeft,
 	}
-	e.want("ApplySessions", e.applySessions(r, mirror.SessionFold{Upserts: []mirror.UserSession{orphan, open, left}}), mirror.Applied{Changed: true})
+	e.want("ApplySessions", e.applySessions(r, mirror.SessionFold{Upserts: []mirror.UserSession{orphan, open, left}}),
+		mirror.Applied{Changed: true})
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{open, left, orphan})
 	e.pass(time.Second)
 
 	entered := orphan
 	entered.ID, entered.EnterTime = "msg_entered", orphan.LeaveTime.Add(-time.Microsecond)
 	closed := open
-	closed.LeaveTime, closed.LeaveEventID, closed.End, closed.Info, closed.UserID = e.now, "msg_x", mirror.SessionLeft, nil, "carl"
+	closed.LeaveTime, closed.LeaveEventID, closed.End, closed.Info, closed.UserID = e.now, "msg_x", mirror.SessionLeft,
+		nil, "carl"
 	e.want("ApplySessions", e.applySessions(r, mirror.SessionFold{
 		Upserts: []mirror.UserSession{closed, entered}, Deletes: []string{"msg_orphan", "never heard of"},
 	}), mirror.Applied{Changed: true})
@@ -339,7 +346,8 @@ func sessionsOf(e *env) {
 	e.want("SessionsOf two connections", get(10, 1, 5), map[int64][]string{
 		1: {"msg_01_1", "msg_01_2", "msg_01_3", "msg_01_0"}, 5: {"msg_05_1", "msg_05_2", "msg_05_3", "msg_05_0"},
 	})
-	e.want("SessionsOf, at most 2 each", get(2, 5, 1), map[int64][]string{1: {"msg_01_1", "msg_01_2"}, 5: {"msg_05_1", "msg_05_2"}})
+	e.want("SessionsOf, at most 2 each", get(2, 5, 1),
+		map[int64][]string{1: {"msg_01_1", "msg_01_2"}, 5: {"msg_05_1", "msg_05_2"}})
 	e.want("SessionsOf nobody", get(2), map[int64][]string{})
 	e.want("SessionsOf a connection never heard of", get(2, 1000), map[int64][]string{})
 	var all []int64
@@ -382,7 +390,8 @@ func sessionsFiltered(e *env) {
 	all := e.manySessions()
 	foreign := e.session("room", "msg_foreign", 1)
 	foreign.Project = "other"
-	e.applySessions(mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindUserSessions}, mirror.SessionFold{Upserts: []mirror.UserSession{foreign}})
+	e.applySessions(mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindUserSessions},
+		mirror.SessionFold{Upserts: []mirror.UserSession{foreign}})
 	minute := func(n int) time.Time { return e.now.Add(time.Duration(n) * time.Minute) }
 	for _, f := range []store.SessionFilter{
 		{},
@@ -402,7 +411,8 @@ func sessionsFiltered(e *env) {
 	} {
 		var want []mirror.UserSession
 		for _, s := range all {
-			if (f.Room == "" || s.Room == f.Room) && (f.User == "" || s.UserID == f.User) && (!f.Open || s.End == mirror.SessionOpen) &&
+			if (f.Room == "" || s.Room == f.Room) && (f.User == "" || s.UserID == f.User) &&
+				(!f.Open || s.End == mirror.SessionOpen) &&
 				(f.From.IsZero() || !s.BeginTime().Before(f.From)) && (f.To.IsZero() || s.BeginTime().Before(f.To)) {
 				want = append(want, s)
 			}
@@ -423,7 +433,8 @@ func sessionsFiltered(e *env) {
 
 func sessionPages(e *env) {
 	e.manySessions()
-	for what, f := range map[string]store.SessionFilter{"all": {}, "a room's": {Room: "room"}, "a user's": {User: "ann"}, "open": {Open: true}} {
+	for what, f := range map[string]store.SessionFilter{"all": {}, "a room's": {Room: "room"}, "a user's": {User: "ann"},
+		"open": {Open: true}} {
 		extra := 0
 		insert := func() {
 			if extra++; extra > 3 {
@@ -457,7 +468,8 @@ func sessionsOddIDs(e *env) {
 	for i, id := range oddIDs() {
 		want := []string{fmt.Sprintf("msg_%d", i)}
 		e.want(fmt.Sprintf("UserSessions of room %q", id), sessionIDs(e.sessions(store.SessionFilter{Room: id})), want)
-		e.want(fmt.Sprintf("UserSessions of user %q", id), sessionIDs(e.sessions(store.SessionFilter{User: string(id)})), want)
+		e.want(fmt.Sprintf("UserSessions of user %q", id), sessionIDs(e.sessions(store.SessionFilter{User: string(id)})),
+			want)
 		got, err := e.SessionsOf(e.ctx(), userSessionsOf(id), []int64{1}, 10)
 		e.must("SessionsOf", err)
 		e.want(fmt.Sprintf("SessionsOf room %q", id), sessionIDs(got), want)
@@ -472,7 +484,8 @@ func activeUsers(e *env) {
 	_, err := e.ActiveUsers(e.ctx(), r, true)
 	e.wantErr("ActiveUsers without a room", err, store.ErrNotFound)
 	e.mirrorRoom("room", e.roomContent(`{}`))
-	if users := e.activeUsers("room", false); len(users.Users) != 0 || users.Room != "room" || users.Project != project || !users.Freshness.FetchTime.IsZero() {
+	if users := e.activeUsers("room", false); len(users.Users) != 0 || users.Room != "room" || users.Project != project ||
+		!users.Freshness.FetchTime.IsZero() {
 		e.Fatalf("ActiveUsers never fetched = %+v; want nobody, and no time", users)
 	}
 	e.raise(r)
@@ -490,14 +503,17 @@ func activeUsers(e *env) {
 	e.want("ApplyActiveUsers", applied, mirror.Applied{Changed: true})
 	want := mirror.ActiveUsers{
 		Project: project, Room: "room", Users: []mirror.ActiveUser{content.Users[1], content.Users[2], content.Users[0]},
-		Freshness: mirror.Freshness{FetchTime: content.FetchTime, SourceUpdateTime: lease.SourceTime, Revision: e.lastChange(r.Bucket())},
+		Freshness: mirror.Freshness{FetchTime: content.FetchTime, SourceUpdateTime: lease.SourceTime,
+			Revision: e.lastChange(r.Bucket())},
 	}
 	e.want("ActiveUsers", e.activeUsers("room", false), want)
 	entries := e.changes(r.Bucket())
 	e.want("last change", entries[len(entries)-1], entry(want.Freshness.Revision, r, mirror.ChangeUpserted, e.now))
 
-	e.want("ApplyActiveUsers of others", e.mirrorUsers("room", content.Users[2], mirror.ActiveUser{ConnectionID: 1, UserID: "bob"}), mirror.Applied{Changed: true})
-	e.want("ActiveUsers", e.activeUsers("room", false).Users, []mirror.ActiveUser{{ConnectionID: 1, UserID: "bob"}, content.Users[2]})
+	e.want("ApplyActiveUsers of others", e.mirrorUsers("room", content.Users[2],
+		mirror.ActiveUser{ConnectionID: 1, UserID: "bob"}), mirror.Applied{Changed: true})
+	e.want("ActiveUsers", e.activeUsers("room", false).Users,
+		[]mirror.ActiveUser{{ConnectionID: 1, UserID: "bob"}, content.Users[2]})
 	e.want("ApplyActiveUsers of nobody", e.mirrorUsers("room"), mirror.Applied{Changed: true})
 	e.want("ActiveUsers", e.activeUsers("room", false).Users, []mirror.ActiveUser{})
 
@@ -553,7 +569,8 @@ func activeUsersEpoch(e *env) {
 	e.wantErr("ApplyActiveUsers of an earlier room", err, store.ErrEpochChanged)
 	e.want("changes", e.changes(roomOf("room").Bucket()), before)
 	e.fail(lease, store.Failure{Now: e.now})
-	e.want("ApplyActiveUsers", e.applyUsers(e.claim(activeUsersOf("room")), e.usersContent(ann)), mirror.Applied{Changed: true})
+	e.want("ApplyActiveUsers", e.applyUsers(e.claim(activeUsersOf("room")), e.usersContent(ann)),
+		mirror.Applied{Changed: true})
 	e.want("ActiveUsers", e.activeUsers("room", false).Users, []mirror.ActiveUser{ann})
 	e.raise(activeUsersOf("room"))
 	old := e.claim(activeUsersOf("room"))
@@ -566,7 +583,8 @@ func activeUsersEpoch(e *env) {
 
 func activeUsersClean(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
-	e.mirrorUsers("room", mirror.ActiveUser{ConnectionID: 1}, mirror.ActiveUser{ConnectionID: 2}, mirror.ActiveUser{ConnectionID: 3})
+	e.mirrorUsers("room", mirror.ActiveUser{ConnectionID: 1}, mirror.ActiveUser{ConnectionID: 2},
+		mirror.ActiveUser{ConnectionID: 3})
 	clean := func(limit, want int) {
 		e.Helper()
 		n, err := e.CleanRoom(e.ctx(), roomOf("room"), limit)
@@ -611,7 +629,8 @@ func absentSessions(e *env) {
 	e.upsertSessions(all...)
 	e.raise(activeUsersOf("room"))
 	lease := e.claim(activeUsersOf("room"))
-	content := e.usersContent(mirror.ActiveUser{ConnectionID: 1, UserID: "ann"}, mirror.ActiveUser{ConnectionID: 7, UserID: "bob"})
+	content := e.usersContent(mirror.ActiveUser{ConnectionID: 1, UserID: "ann"},
+		mirror.ActiveUser{ConnectionID: 7, UserID: "bob"})
 	content.FetchTime = e.now.Add(-time.Second)
 
 	stranger := lease
@@ -675,7 +694,8 @@ func sessionsRoomDeleted(e *env) {
 	e.deleteRoom("room")
 	open.LeaveTime, open.End = e.now, mirror.SessionRoomDeleted
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{elsewhere, left, open, absent})
-	e.want("UserSessions of the deleted room", e.sessions(store.SessionFilter{Room: "room"}), []mirror.UserSession{left, open, absent})
+	e.want("UserSessions of the deleted room", e.sessions(store.SessionFilter{Room: "room"}),
+		[]mirror.UserSession{left, open, absent})
 
 	// An event that was folded too late for that is of a session that has ended too.
 	gone := e.now
@@ -684,7 +704,8 @@ func sessionsRoomDeleted(e *env) {
 	late.EnterTime = open.EnterTime
 	e.upsertSessions(late)
 	late.LeaveTime, late.End = gone, mirror.SessionRoomDeleted
-	e.want("UserSessions of the deleted room", e.sessions(store.SessionFilter{Room: "room"}), []mirror.UserSession{left, open, absent, late})
+	e.want("UserSessions of the deleted room", e.sessions(store.SessionFilter{Room: "room"}),
+		[]mirror.UserSession{left, open, absent, late})
 
 	// They stay when the room comes back, and the real end replaces the inferred one.
 	e.mirrorRoom("room", e.roomContent(`{}`))
@@ -693,7 +714,8 @@ func sessionsRoomDeleted(e *env) {
 	}
 	open.LeaveTime, open.LeaveEventID, open.End = e.now.Add(-time.Hour), "msg_real", mirror.SessionLeft
 	e.upsertSessions(open)
-	e.want("UserSessions of the room", e.sessions(store.SessionFilter{Room: "room"}), []mirror.UserSession{left, open, absent, late})
+	e.want("UserSessions of the room", e.sessions(store.SessionFilter{Room: "room"}),
+		[]mirror.UserSession{left, open, absent, late})
 }
 
 func sessionsRoomMissing(e *env) {
@@ -740,13 +762,13 @@ func lastingKinds(e *env) {
 	same("the room's deletion")
 	e.wantState(activeUsersOf("room"), mirror.TaskDone)
 	applied := e.mirrorRoom("room", e.roomContent(`{}`))
-	for _, r := range applied.Woken {
-		if r.Kind.Lasting() {
+	for _, r := range applied.AlsoDue {
+		if r.Kind.OutlivesRoom() {
 			e.Fatalf("ApplyRoom woke %+v, which does not depend on it", r)
 		}
 	}
-	if !slices.Contains(applied.Woken, activeUsersOf("room")) {
-		e.Fatalf("ApplyRoom woke %+v; want the active users, which are known, among them", applied.Woken)
+	if !slices.Contains(applied.AlsoDue, activeUsersOf("room")) {
+		e.Fatalf("ApplyRoom woke %+v; want the active users, which are known, among them", applied.AlsoDue)
 	}
 	same("the room's birth")
 	e.raise(roomOf("room"))
@@ -762,12 +784,14 @@ func lastingKinds(e *env) {
 }
 
 func lastingNeedsNoRoom(e *env) {
-	e.applySessions(userSessionsOf("unheard"), mirror.SessionFold{Upserts: []mirror.UserSession{e.session("unheard", "msg_1", 1)}})
+	e.applySessions(userSessionsOf("unheard"),
+		mirror.SessionFold{Upserts: []mirror.UserSession{e.session("unheard", "msg_1", 1)}})
 	e.mirrorRoom("gone", e.roomContent(`{}`))
 	e.raise(userSessionsOf("gone"))
 	lease := e.claim(userSessionsOf("gone"))
 	e.deleteRoom("gone")
-	applied, err := e.ApplySessions(e.ctx(), lease, mirror.SessionFold{Upserts: []mirror.UserSession{e.session("gone", "msg_2", 1)}}, e.now)
+	applied, err := e.ApplySessions(e.ctx(), lease,
+		mirror.SessionFold{Upserts: []mirror.UserSession{e.session("gone", "msg_2", 1)}}, e.now)
 	e.must("ApplySessions in a deleted room", err)
 	e.want("ApplySessions in a deleted room", e.caughtUp(lease, applied), mirror.Applied{Changed: true})
 	e.want("UserSessions", sessionIDs(e.sessions(store.SessionFilter{})), []string{"msg_1", "msg_2"})

@@ -122,7 +122,8 @@ func roomsByPrefix(e *env) {
 
 // pages walks a list to its end, one page after the other. After each page
 // something new is inserted: before, at and behind the place where it stands.
-func pages[R any, K comparable](e *env, what string, before []K, key func(R) K, insert func(), list func(last *R, limit int) ([]R, error)) {
+func pages[R any, K comparable](e *env, what string, before []K, key func(R) K, insert func(),
+	list func(last *R, limit int) ([]R, error)) {
 	e.Helper()
 	for _, size := range []int{1, 2, 3, len(before), 100} {
 		var got []K
@@ -171,13 +172,14 @@ func roomPages(e *env) {
 		e.mirrorRoom(mirror.RoomID(fmt.Sprintf("room-%d5-%d", extra%8, extra)), e.roomContent(`{}`))
 		e.mirrorRoom(mirror.RoomID(fmt.Sprintf("room-%d4-%d", extra%8, extra)), e.roomContent(`{}`))
 	}
-	pages(e, "Rooms", ids, func(r mirror.Room) mirror.RoomID { return r.ID }, insert, func(last *mirror.Room, limit int) ([]mirror.Room, error) {
-		f := store.RoomFilter{Project: project, Limit: limit}
-		if last != nil {
-			f.After = last.ID
-		}
-		return e.Rooms(e.ctx(), f)
-	})
+	pages(e, "Rooms", ids, func(r mirror.Room) mirror.RoomID { return r.ID }, insert,
+		func(last *mirror.Room, limit int) ([]mirror.Room, error) {
+			f := store.RoomFilter{Project: project, Limit: limit}
+			if last != nil {
+				f.After = last.ID
+			}
+			return e.Rooms(e.ctx(), f)
+		})
 }
 
 func roomsDeleted(e *env) {
@@ -298,10 +300,10 @@ func documentsOtherEpochs(e *env) {
 // and returns them latest first.
 func (e *env) manyEvents() []mirror.Event {
 	e.Helper()
-	var batch []mirror.Arrival
+	var batch []mirror.Delivery
 	var events []mirror.Event
 	for i := range 12 {
-		a := e.arrival()
+		a := e.delivery()
 		a.Event.Room = []mirror.RoomID{"room", "Room", ""}[i%3]
 		a.Event.User = []string{"ann", "Ann", ""}[i/3%3]
 		a.Event.Type = []string{"one", "two"}[i%2]
@@ -336,18 +338,26 @@ func eventsFiltered(e *env) {
 		filter store.EventFilter
 		keep   func(ev mirror.Event) bool
 	}{
-		"room":           {store.EventFilter{Room: "room"}, func(ev mirror.Event) bool { return ev.Room == "room" }},
-		"user":           {store.EventFilter{User: "Ann"}, func(ev mirror.Event) bool { return ev.User == "Ann" }},
-		"type":           {store.EventFilter{Type: "two"}, func(ev mirror.Event) bool { return ev.Type == "two" }},
-		"room and user":  {store.EventFilter{Room: "room", User: "ann"}, func(ev mirror.Event) bool { return ev.Room == "room" && ev.User == "ann" }},
-		"room and type":  {store.EventFilter{Room: "room", Type: "one"}, func(ev mirror.Event) bool { return ev.Room == "room" && ev.Type == "one" }},
-		"user and type":  {store.EventFilter{User: "ann", Type: "one"}, func(ev mirror.Event) bool { return ev.User == "ann" && ev.Type == "one" }},
-		"from":           {store.EventFilter{From: second}, func(ev mirror.Event) bool { return !ev.ReceiveTime.Before(second) }},
-		"to":             {store.EventFilter{To: second}, func(ev mirror.Event) bool { return ev.ReceiveTime.Before(second) }},
-		"from, to":       {store.EventFilter{From: second, To: second.Add(time.Microsecond)}, func(ev mirror.Event) bool { return ev.ReceiveTime.Equal(second) }},
-		"room, from, to": {store.EventFilter{Room: "Room", From: second, To: second.Add(time.Second)}, func(ev mirror.Event) bool { return ev.Room == "Room" && ev.ReceiveTime.Equal(second) }},
-		"user, from":     {store.EventFilter{User: "ann", From: second}, func(ev mirror.Event) bool { return ev.User == "ann" && !ev.ReceiveTime.Before(second) }},
-		"nothing":        {store.EventFilter{Room: "ROOM"}, func(mirror.Event) bool { return false }},
+		"room": {store.EventFilter{Room: "room"}, func(ev mirror.Event) bool { return ev.Room == "room" }},
+		"user": {store.EventFilter{User: "Ann"}, func(ev mirror.Event) bool { return ev.User == "Ann" }},
+		"type": {store.EventFilter{Type: "two"}, func(ev mirror.Event) bool { return ev.Type == "two" }},
+		"room and user": {store.EventFilter{Room: "room", User: "ann"},
+			func(ev mirror.Event) bool { return ev.Room == "room" && ev.User == "ann" }},
+		"room and type": {store.EventFilter{Room: "room", Type: "one"},
+			func(ev mirror.Event) bool { return ev.Room == "room" && ev.Type == "one" }},
+		"user and type": {store.EventFilter{User: "ann", Type: "one"},
+			func(ev mirror.Event) bool { return ev.User == "ann" && ev.Type == "one" }},
+		"from": {store.EventFilter{From: second},
+			func(ev mirror.Event) bool { return !ev.ReceiveTime.Before(second) }},
+		"to": {store.EventFilter{To: second},
+			func(ev mirror.Event) bool { return ev.ReceiveTime.Before(second) }},
+		"from, to": {store.EventFilter{From: second, To: second.Add(time.Microsecond)},
+			func(ev mirror.Event) bool { return ev.ReceiveTime.Equal(second) }},
+		"room, from, to": {store.EventFilter{Room: "Room", From: second, To: second.Add(time.Second)},
+			func(ev mirror.Event) bool { return ev.Room == "Room" && ev.ReceiveTime.Equal(second) }},
+		"user, from": {store.EventFilter{User: "ann", From: second},
+			func(ev mirror.Event) bool { return ev.User == "ann" && !ev.ReceiveTime.Before(second) }},
+		"nothing": {store.EventFilter{Room: "ROOM"}, func(mirror.Event) bool { return false }},
 	} {
 		c.filter.Project, c.filter.Limit = project, 100
 		got, err := e.Events(e.ctx(), c.filter)
@@ -359,7 +369,8 @@ func eventsFiltered(e *env) {
 
 func eventPages(e *env) {
 	e.manyEvents()
-	for what, filter := range map[string]store.EventFilter{"all": {}, "a room's": {Room: "room"}, "a user's": {User: "ann"}, "a type's": {Type: "one"}} {
+	for what, filter := range map[string]store.EventFilter{"all": {}, "a room's": {Room: "room"},
+		"a user's": {User: "ann"}, "a type's": {Type: "one"}} {
 		filter.Project, filter.Limit = project, 100
 		all, err := e.Events(e.ctx(), filter)
 		e.must("Events", err)
@@ -373,19 +384,20 @@ func eventPages(e *env) {
 				return
 			}
 			for _, at := range []time.Time{e.now.Add(-time.Minute), e.now.Add(time.Second), e.now.Add(time.Hour)} {
-				a := e.arrival()
+				a := e.delivery()
 				a.Event.Room, a.Event.User, a.Event.Type, a.Event.ReceiveTime = "room", "ann", "one", at
 				e.accept(a)
 			}
 		}
-		pages(e, "Events, "+what, ids, func(ev mirror.Event) string { return ev.ID }, insert, func(last *mirror.Event, limit int) ([]mirror.Event, error) {
-			f := filter
-			f.Limit = limit
-			if last != nil {
-				f.AfterTime, f.AfterID = last.ReceiveTime, last.ID
-			}
-			return e.Events(e.ctx(), f)
-		})
+		pages(e, "Events, "+what, ids, func(ev mirror.Event) string { return ev.ID }, insert,
+			func(last *mirror.Event, limit int) ([]mirror.Event, error) {
+				f := filter
+				f.Limit = limit
+				if last != nil {
+					f.AfterTime, f.AfterID = last.ReceiveTime, last.ID
+				}
+				return e.Events(e.ctx(), f)
+			})
 	}
 }
 
@@ -408,8 +420,9 @@ func eventsNoPayload(e *env) {
 func (e *env) tasksOfEveryState() map[mirror.TaskState]mirror.Resource {
 	e.Helper()
 	rooms := map[mirror.TaskState]mirror.Resource{
-		mirror.TaskPending: storageOf("pending"), mirror.TaskRunning: storageOf("running"), mirror.TaskWaiting: storageOf("waiting"),
-		mirror.TaskFailed: storageOf("failed"), mirror.TaskDone: roomOf("done"),
+		mirror.TaskPending: storageOf("pending"), mirror.TaskRunning: storageOf("running"),
+		mirror.TaskWaiting: storageOf("waiting"),
+		mirror.TaskFailed:  storageOf("failed"), mirror.TaskDone: roomOf("done"),
 	}
 	e.mirrorRoom("done", e.roomContent(`{}`))
 	for _, child := range childrenOf("done") {
@@ -454,17 +467,22 @@ func tasksByState(e *env) {
 		mirror.TaskWaiting: {by[mirror.TaskWaiting]},
 		mirror.TaskFailed:  {by[mirror.TaskFailed]},
 		mirror.TaskDone:    append([]mirror.Resource{by[mirror.TaskDone]}, childrenOf("done")...),
-		"":                 {by[mirror.TaskFailed], by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom, by[mirror.TaskWaiting]},
+		"": {by[mirror.TaskFailed], by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom,
+			by[mirror.TaskWaiting]},
 	} {
 		e.want(fmt.Sprintf("TaskList of %q", state), e.taskKeys(store.TaskFilter{State: state}), want)
 	}
-	e.want("TaskList of a room", e.taskKeys(store.TaskFilter{Room: "waiting"}), []mirror.Resource{parkRoom, by[mirror.TaskWaiting]})
-	e.want("TaskList of a room, by state", e.taskKeys(store.TaskFilter{Room: "waiting", State: mirror.TaskWaiting}), []mirror.Resource{by[mirror.TaskWaiting]})
-	e.want("TaskList of a room that differs by case", e.taskKeys(store.TaskFilter{Room: "Waiting"}), []mirror.Resource(nil))
+	e.want("TaskList of a room", e.taskKeys(store.TaskFilter{Room: "waiting"}),
+		[]mirror.Resource{parkRoom, by[mirror.TaskWaiting]})
+	e.want("TaskList of a room, by state", e.taskKeys(store.TaskFilter{Room: "waiting", State: mirror.TaskWaiting}),
+		[]mirror.Resource{by[mirror.TaskWaiting]})
+	e.want("TaskList of a room that differs by case", e.taskKeys(store.TaskFilter{Room: "Waiting"}),
+		[]mirror.Resource(nil))
 	e.pass(leaseTTL)
 	e.want("TaskList of pending, when the lease has ended", e.taskKeys(store.TaskFilter{State: mirror.TaskPending}),
 		[]mirror.Resource{by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom})
-	e.want("TaskList of running, when the lease has ended", e.taskKeys(store.TaskFilter{State: mirror.TaskRunning}), []mirror.Resource(nil))
+	e.want("TaskList of running, when the lease has ended", e.taskKeys(store.TaskFilter{State: mirror.TaskRunning}),
+		[]mirror.Resource(nil))
 }
 
 func taskPages(e *env) {
@@ -498,7 +516,8 @@ func taskNow(e *env) {
 		now  time.Time
 		want mirror.TaskState
 	}{
-		{e.now, mirror.TaskRunning}, {lease.Until.Add(-time.Microsecond), mirror.TaskRunning}, {lease.Until, mirror.TaskPending},
+		{e.now, mirror.TaskRunning}, {lease.Until.Add(-time.Microsecond), mirror.TaskRunning},
+		{lease.Until, mirror.TaskPending},
 	} {
 		task, err := e.Task(e.ctx(), storageOf("room"), c.now)
 		e.must("Task", err)
@@ -546,7 +565,8 @@ func pauseProject(e *env) {
 	want("paused", mirror.Project{ID: project, PauseReason: "key refused", PauseTime: e.now})
 	_, err := e.PinProject(e.ctx(), project, "6605")
 	e.must("PinProject", err)
-	want("paused and pinned", mirror.Project{ID: project, LiveblocksID: "6605", PauseReason: "key refused", PauseTime: e.now})
+	want("paused and pinned", mirror.Project{ID: project, LiveblocksID: "6605", PauseReason: "key refused",
+		PauseTime: e.now})
 	e.pass(time.Hour)
 	pause("odd \x00 \xff")
 	e.pass(time.Hour)
@@ -571,7 +591,7 @@ func counts(e *env) {
 	e.tasksOfEveryState()
 	// Pending, running and the room of the parked child, and the failed one.
 	want("of every state", store.Counts{Pending: 3, Failed: 1, OldestDue: first})
-	e.accept(e.arrival(hintAt(mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindRoom})))
+	e.accept(e.delivery(invalidatedAt(mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindRoom})))
 	want("beside another project", store.Counts{Pending: 3, Failed: 1, OldestDue: first})
 }
 
@@ -595,7 +615,8 @@ func otherProject(e *env) {
 			e.Fatalf("project %q shows %d events, %d rooms, %d documents, %d tasks, %+v, %+v; want nothing",
 				p, len(events), len(rooms), len(docs), len(tasks), due, got)
 		}
-		for _, r := range []mirror.Resource{{Project: p, Room: "room", Kind: mirror.KindRoom}, {Project: p, Room: "room", Kind: mirror.KindStorage}} {
+		for _, r := range []mirror.Resource{{Project: p, Room: "room", Kind: mirror.KindRoom},
+			{Project: p, Room: "room", Kind: mirror.KindStorage}} {
 			_, err = e.Task(e.ctx(), r, e.now)
 			e.wantErr("Task", err, store.ErrNotFound)
 			_, err = e.Room(e.ctx(), r, true)
@@ -620,7 +641,7 @@ func cancelled(e *env) {
 	lease := e.claim(storageOf("room"))
 	ctx, cancel := context.WithCancel(e.ctx())
 	cancel()
-	_, errAccept := e.Accept(ctx, []mirror.Arrival{e.arrival()})
+	_, errAccept := e.Accept(ctx, []mirror.Delivery{e.delivery()})
 	_, errFail := e.Fail(ctx, lease, e.failure())
 	_, errRoom := e.Room(ctx, roomOf("room"), false)
 	for what, err := range map[string]error{"Accept": errAccept, "Fail": errFail, "Room": errRoom, "Ping": e.Ping(ctx)} {

@@ -42,19 +42,22 @@ func newRoom(e *env) {
 	e.raise(r)
 	lease := e.claim(r)
 	content := mirror.RoomContent{
-		FetchTime: e.now.Add(-time.Second), Source: []byte(`{"type":"room","id":"room","metadata":{"a":["b"]}}`), CreateTime: born,
+		FetchTime: e.now.Add(-time.Second), Source: []byte(`{"type":"room","id":"room","metadata":{"a":["b"]}}`),
+		CreateTime:         born,
 		LastConnectionTime: born.Add(time.Hour), OrganizationID: "org_1",
 	}
 	applied := e.applyRoom(lease, content)
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Woken: childrenOf("room")})
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, AlsoDue: childrenOf("room")})
 	e.want("Room", e.room("room"), mirror.Room{
-		Project: project, ID: "room", Epoch: 1, Source: content.Source, SHA256: sha256.Sum256(content.Source), CreateTime: born,
+		Project: project, ID: "room", Epoch: 1, Source: content.Source, SHA256: sha256.Sum256(content.Source),
+		CreateTime:         born,
 		LastConnectionTime: born.Add(time.Hour), OrganizationID: "org_1",
 		Freshness: mirror.Freshness{FetchTime: content.FetchTime, SourceUpdateTime: lease.SourceTime, Revision: 1},
 	})
 	e.want("Changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, e.now)})
 	task := e.task(storageOf("room"))
-	e.want("task of the storage", task, mirror.Task{Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1, DueTime: e.now})
+	e.want("task of the storage", task, mirror.Task{Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1,
+		DueTime: e.now})
 	if lease := e.claim(storageOf("room")); lease.Epoch != 1 || lease.Gone {
 		e.Fatalf("lease of the storage = %+v; want epoch 1", lease)
 	}
@@ -83,7 +86,8 @@ func changedRoom(e *env) {
 	applied := e.mirrorRoom("room", e.roomContent(`{"a":2}`))
 	e.want("ApplyRoom", applied, mirror.Applied{Changed: true})
 	room := e.room("room")
-	if room.Epoch != 1 || string(room.Source) != `{"a":2}` || room.Freshness.Revision != e.lastChange(roomOf("room").Bucket()) {
+	if room.Epoch != 1 || string(room.Source) != `{"a":2}` ||
+		room.Freshness.Revision != e.lastChange(roomOf("room").Bucket()) {
 		e.Fatalf("Room = %+v; want the new source, the same epoch, and the last change as its revision", room)
 	}
 	after := e.snapshot(storageOf("room"))
@@ -96,7 +100,7 @@ func recreatedRoom(e *env) {
 	content := e.roomContent(`{"id":"r"}`) // not a byte differs
 	content.CreateTime = born.Add(time.Microsecond)
 	applied := e.mirrorRoom("room", content)
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, Woken: childrenOf("room")})
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, AlsoDue: childrenOf("room")})
 	room := e.room("room")
 	if room.Epoch != 2 || !room.CreateTime.Equal(content.CreateTime) {
 		e.Fatalf("Room = %+v; want epoch 2, created at %v", room, content.CreateTime)
@@ -168,7 +172,8 @@ func roomSource(e *env) {
 }
 
 func roomFields(e *env) {
-	content := mirror.RoomContent{FetchTime: e.now, Source: []byte(`{"organizationId":"\u0000"}`), OrganizationID: "a\x00b\xff", DataProblem: "has \x00 in it"}
+	content := mirror.RoomContent{FetchTime: e.now, Source: []byte(`{"organizationId":"\u0000"}`),
+		OrganizationID: "a\x00b\xff", DataProblem: "has \x00 in it"}
 	e.mirrorRoom("room", content) // no creation time either
 	if room := e.room("room"); !room.CreateTime.IsZero() || !room.LastConnectionTime.IsZero() {
 		e.Fatalf("Room = %+v; want no times", room)
@@ -251,7 +256,8 @@ func missingRoom(e *env) {
 		want.Freshness.MissingSince = since
 		e.want("Room", after.Room, want)
 		e.want("changes", after.Changes, before.Changes)
-		if after.Task.State != mirror.TaskDone || !after.Task.MissingSince.Equal(since) || after.Task.Applied != after.Task.Generation {
+		if after.Task.State != mirror.TaskDone || !after.Task.MissingSince.Equal(since) ||
+			after.Task.Applied != after.Task.Generation {
 			e.Fatalf("task = %+v; want it done, missing since %v", after.Task, since)
 		}
 		storage := e.snapshot(storageOf("room"))
@@ -368,8 +374,9 @@ func missingRoomBack(e *env) {
 	e.wantState(storageOf("room"), mirror.TaskDone)
 	e.pass(time.Hour)
 	applied := e.mirrorRoom("room", e.roomContent(`{"id":"r"}`))
-	e.want("ApplyRoom", applied, mirror.Applied{Woken: childrenOf("room")})
-	if room := e.room("room"); room.Epoch != 1 || !room.Freshness.MissingSince.IsZero() || !room.Freshness.FetchTime.Equal(e.now) {
+	e.want("ApplyRoom", applied, mirror.Applied{AlsoDue: childrenOf("room")})
+	if room := e.room("room"); room.Epoch != 1 || !room.Freshness.MissingSince.IsZero() ||
+		!room.Freshness.FetchTime.Equal(e.now) {
 		e.Fatalf("Room = %+v; want the same epoch, no longer missing", room)
 	}
 	e.applyDocument(e.claim(storageOf("room")), e.documentContent(`{"a":1}`))
@@ -412,7 +419,7 @@ func rebornSame(e *env) {
 	e.mirrorBoth("room")
 	e.deleteRoom("room")
 	applied := e.mirrorRoom("room", e.roomContent(`{"id":"r"}`))
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, Woken: childrenOf("room")})
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, AlsoDue: childrenOf("room")})
 	room := e.room("room")
 	if room.Epoch <= 2 || !room.Freshness.DeleteTime.IsZero() {
 		e.Fatalf("Room = %+v; want an epoch above that of the tombstone, and no delete time", room)
@@ -436,7 +443,8 @@ func rebornOther(e *env) {
 	content.CreateTime = born.Add(time.Hour)
 	e.mirrorRoom("room", content)
 	room := e.room("room")
-	if room.Epoch <= buried.Epoch || room.Freshness.Revision <= buried.Freshness.Revision || !room.CreateTime.Equal(content.CreateTime) {
+	if room.Epoch <= buried.Epoch || room.Freshness.Revision <= buried.Freshness.Revision ||
+		!room.CreateTime.Equal(content.CreateTime) {
 		e.Fatalf("Room = %+v; want epoch and revision above those of %+v", room, buried)
 	}
 	e.wantNoDocument(storageOf("room"))

@@ -173,7 +173,7 @@ func requestsFor(resources ...mirror.Resource) []mirror.Request {
 	return requests
 }
 
-func hintAt(r mirror.Resource) mirror.Hint { return mirror.Hint{Resource: r} }
+func invalidatedAt(r mirror.Resource) mirror.Invalidation { return mirror.Invalidation{Resource: r} }
 
 // must ends the case if an operation that has to work did not.
 func (e *env) must(what string, err error) {
@@ -201,24 +201,24 @@ func (e *env) want(what string, got, want any) {
 	}
 }
 
-// arrival is a delivery that was never seen before.
-func (e *env) arrival(hints ...mirror.Hint) mirror.Arrival {
-	a := mirror.Arrival{
+// delivery is a delivery that was never seen before.
+func (e *env) delivery(invalidations ...mirror.Invalidation) mirror.Delivery {
+	a := mirror.Delivery{
 		Event: mirror.Event{
 			Project: project, ID: fmt.Sprintf("msg_%04d", e.events.Add(1)), Type: "storageUpdated",
 			Payload: []byte(`{"type":"storageUpdated"}`), LiveblocksProject: "6605",
 			SendTime: e.now, ReceiveTime: e.now, SourceTime: e.now.Add(-time.Millisecond),
 			Outcome: mirror.OutcomeQueued,
 		},
-		Hints: hints,
+		Invalidations: invalidations,
 	}
-	if len(hints) > 0 {
-		a.Event.Project, a.Event.Room = hints[0].Resource.Project, hints[0].Resource.Room
+	if len(invalidations) > 0 {
+		a.Event.Project, a.Event.Room = invalidations[0].Resource.Project, invalidations[0].Resource.Room
 	}
 	return a
 }
 
-func (e *env) accept(batch ...mirror.Arrival) []store.Accepted {
+func (e *env) accept(batch ...mirror.Delivery) []store.Accepted {
 	e.Helper()
 	answers, err := e.Accept(e.ctx(), batch)
 	e.must("Accept", err)
@@ -231,25 +231,25 @@ func (e *env) accept(batch ...mirror.Arrival) []store.Accepted {
 // raise accepts one event that makes the resources stale.
 func (e *env) raise(resources ...mirror.Resource) {
 	e.Helper()
-	hints := make([]mirror.Hint, len(resources))
+	invalidations := make([]mirror.Invalidation, len(resources))
 	for i, r := range resources {
-		hints[i] = hintAt(r)
+		invalidations[i] = invalidatedAt(r)
 	}
-	e.accept(e.arrival(hints...))
+	e.accept(e.delivery(invalidations...))
 }
 
 // request asks for the resources.
-func (e *env) request(requests ...mirror.Request) []mirror.Raised {
+func (e *env) request(requests ...mirror.Request) []mirror.Pending {
 	e.Helper()
-	raised, err := e.Request(e.ctx(), requests, e.now)
+	pending, err := e.Request(e.ctx(), requests, e.now)
 	e.must("Request", err)
-	return raised
+	return pending
 }
 
 // raiseDeleted accepts the event that announces a room's deletion.
 func (e *env) raiseDeleted(id mirror.RoomID) {
 	e.Helper()
-	e.accept(e.arrival(mirror.Hint{Resource: roomOf(id), Deleted: true}))
+	e.accept(e.delivery(mirror.Invalidation{Resource: roomOf(id), Deleted: true}))
 }
 
 // fail gives a lease back after a failure.

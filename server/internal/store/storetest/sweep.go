@@ -54,11 +54,11 @@ func (e *env) plan(id string, full bool) mirror.Sweep {
 	return s
 }
 
-func (e *env) requestAll(requests ...mirror.Request) []mirror.Raised {
+func (e *env) requestAll(requests ...mirror.Request) []mirror.Pending {
 	e.Helper()
-	raised, err := e.Request(e.ctx(), requests, e.now)
+	pending, err := e.Request(e.ctx(), requests, e.now)
 	e.must("Request", err)
-	return raised
+	return pending
 }
 
 func inBackground(resources ...mirror.Resource) []mirror.Request {
@@ -81,7 +81,8 @@ func sweepLife(e *env) {
 		e.Fatalf("lease = %+v; want it of no room, and not in the background", lease)
 	}
 	e.pass(time.Second)
-	want.Cursor, want.Listed, want.Known, want.Raised, want.Vanished, want.Problem = "page-2", 100, 90, 13, 2, "too many rooms vanished"
+	want.Cursor, want.Listed, want.Known, want.MarkedStale, want.Vanished, want.Problem = "page-2", 100, 90, 13, 2,
+		"too many rooms vanished"
 	e.must("SaveSweep", e.SaveSweep(e.ctx(), lease, want))
 	e.want("Sweep", e.sweep(), want)
 	e.wantState(r, mirror.TaskRunning) // the lease is kept
@@ -96,7 +97,8 @@ func sweepLife(e *env) {
 
 	// The next remembers when everything was looked at last.
 	next := e.plan("sweep-2", false)
-	e.want("PlanSweep after one", next, mirror.Sweep{Project: project, ID: "sweep-2", BeginTime: e.now, FullTime: want.FullTime})
+	e.want("PlanSweep after one", next, mirror.Sweep{Project: project, ID: "sweep-2", BeginTime: e.now,
+		FullTime: want.FullTime})
 }
 
 func sweepUnderWay(e *env) {
@@ -177,7 +179,8 @@ func sweepNoNext(e *env) {
 	e.must("ApplySweep", err)
 	e.want("ApplySweep", e.caughtUp(lease, applied), mirror.Applied{})
 	e.wantState(sweepOf(project), mirror.TaskDone)
-	e.want("PlanSweep of as much as was done", e.plan("sweep-2", false), mirror.Sweep{Project: project, ID: "sweep-2", BeginTime: e.now})
+	e.want("PlanSweep of as much as was done", e.plan("sweep-2", false),
+		mirror.Sweep{Project: project, ID: "sweep-2", BeginTime: e.now})
 	e.claim(sweepOf(project))
 }
 
@@ -185,7 +188,7 @@ func sweepFields(e *env) {
 	s := e.plan("sweep-1", false)
 	lease := e.claim(sweepOf(project))
 	s.Cursor = strings.Repeat("ü/+='\\", 2000)
-	s.Listed, s.Known, s.Raised, s.Vanished = 1<<40, 1<<41, 1<<42, 1<<43
+	s.Listed, s.Known, s.MarkedStale, s.Vanished = 1<<40, 1<<41, 1<<42, 1<<43
 	s.Problem = strings.Repeat("why ", 1000)
 	e.must("SaveSweep", e.SaveSweep(e.ctx(), lease, s))
 	e.want("Sweep", e.sweep(), s)
@@ -226,7 +229,8 @@ func roomsByID(e *env) {
 	foreign := mirror.Resource{Project: "other", Room: "d", Kind: mirror.KindRoom}
 	e.raise(foreign)
 	e.applyRoom(e.claim(foreign), e.roomContent(`{}`))
-	e.want("RoomsByID", e.byID(project, "never heard of", "c", "known", "a", "d", "b", "a"), []mirror.Room{e.room("a"), e.tombstone("b"), e.room("c")})
+	e.want("RoomsByID", e.byID(project, "never heard of", "c", "known", "a", "d", "b", "a"),
+		[]mirror.Room{e.room("a"), e.tombstone("b"), e.room("c")})
 	e.want("RoomsByID of none", e.byID(project), []mirror.Room{})
 	e.want("RoomsByID of what is not there", e.byID(project, "d", "A"), []mirror.Room{})
 	if got := e.byID("other", "a", "d"); len(got) != 1 || got[0].Project != "other" || got[0].ID != "d" {
@@ -307,7 +311,8 @@ func stored(e *env) {
 		doc := e.stored(r)
 		e.wantData("queryable JSON of a document", doc.Data, `{"a":{"b":"ü"}}`)
 		doc.Data = nil
-		e.want("Stored of a document", doc, mirror.Stored{Content: content.Content, SHA256: sha256.Sum256(content.Content), DeriveVersion: 3, Text: "words ü"})
+		e.want("Stored of a document", doc, mirror.Stored{Content: content.Content, SHA256: sha256.Sum256(content.Content),
+			DeriveVersion: 3, Text: "words ü"})
 	}
 	content.Data, content.DataProblem = nil, "too large"
 	e.raise(storageOf("room"))
@@ -329,7 +334,7 @@ func distrust(e *env) {
 	e.mirrorBoth("other")
 	for _, r := range []mirror.Resource{roomOf("room"), storageOf("room")} {
 		before, room, doc := e.stored(r), e.room("room"), e.document(storageOf("room"))
-		e.must("Distrust", e.Distrust(e.ctx(), r))
+		e.must("Distrust", e.Invalidate(e.ctx(), r))
 		if got := e.room("room"); string(got.Source) != string(room.Source) {
 			e.Fatalf("Room = %s; want it as it was", got.Source)
 		}
@@ -344,7 +349,7 @@ func distrust(e *env) {
 			}
 			return e.mirrorDocument(r, string(doc.Content))
 		}
-		if applied := again(); !applied.Changed || len(applied.Woken) != 0 {
+		if applied := again(); !applied.Changed || len(applied.AlsoDue) != 0 {
 			e.Fatalf("Apply of the same %s = %+v; want it written anew, in the same epoch", r.Kind, applied)
 		}
 		e.want("Stored", e.stored(r), before)
@@ -361,7 +366,7 @@ func distrust(e *env) {
 		}
 		e.want("Apply of what was trusted", applied, mirror.Applied{})
 	}
-	e.must("Distrust of nothing", e.Distrust(e.ctx(), storageOf("never heard of")))
+	e.must("Distrust of nothing", e.Invalidate(e.ctx(), storageOf("never heard of")))
 }
 
 func backgroundLast(e *env) {
@@ -393,7 +398,8 @@ func backgroundLast(e *env) {
 	if lease := e.claim(live[0]); lease.Background {
 		e.Fatalf("lease = %+v; want it live", lease)
 	}
-	e.want("Due beside leases", e.dueList(10), store.DueList{Resources: live[1:], Background: background[1:], Next: e.now.Add(leaseTTL)})
+	e.want("Due beside leases", e.dueList(10), store.DueList{Resources: live[1:], Background: background[1:],
+		Next: e.now.Add(leaseTTL)})
 
 	// What is due later is told, of both kinds.
 	e.now = e.now.Add(-time.Hour)
@@ -419,8 +425,10 @@ func backgroundLast(e *env) {
 func (e *env) wantBackground(what string, r mirror.Resource, want bool) {
 	e.Helper()
 	list := e.dueList(1000)
-	if live, back := slices.Contains(list.Resources, r), slices.Contains(list.Background, r); live == back || back != want {
-		e.Fatalf("%s: %s of room %q live = %t, in the background = %t; want background = %t", what, r.Kind, r.Room, live, back, want)
+	if live, back := slices.Contains(list.Resources, r), slices.Contains(list.Background, r); live == back ||
+		back != want {
+		e.Fatalf("%s: %s of room %q live = %t, in the background = %t; want background = %t", what, r.Kind, r.Room, live,
+			back, want)
 	}
 }
 
@@ -449,8 +457,8 @@ func backgroundRequest(e *env) {
 	r := storageOf("room")
 	e.raise(r)
 	e.pass(time.Second)
-	raised := e.requestAll(inBackground(r)...)
-	e.want("Request in the background", raised, []mirror.Raised{{Resource: r, Generation: 2}})
+	pending := e.requestAll(inBackground(r)...)
+	e.want("Request in the background", pending, []mirror.Pending{{Resource: r, Generation: 2}})
 	e.wantBackground("wanted at once before", r, false)
 	if task := e.task(r); !task.DueTime.Equal(e.now.Add(-time.Second)) {
 		e.Fatalf("task = %+v; want it due as it was", task)
@@ -464,8 +472,8 @@ func backgroundRequest(e *env) {
 	e.requestAll(inBackground(swept)...)
 	e.wantBackground("swept again", swept, false)
 	both := storageOf("both")
-	raised = e.requestAll(mirror.Request{Resource: both, Background: true}, mirror.Request{Resource: both})
-	e.want("Request of one twice", raised, []mirror.Raised{{Resource: both, Generation: 1}})
+	pending = e.requestAll(mirror.Request{Resource: both, Background: true}, mirror.Request{Resource: both})
+	e.want("Request of one twice", pending, []mirror.Pending{{Resource: both, Generation: 1}})
 	e.wantBackground("requested both ways", both, false)
 	failed := storageOf("failed")
 	e.raise(failed)
@@ -494,8 +502,8 @@ func backgroundWoken(e *env) {
 	e.raise(ydocOf("swept"))
 	e.requestAll(inBackground(roomOf("swept"))...)
 	applied := e.applyRoom(e.claim(roomOf("swept")), e.roomContent(`{}`))
-	slices.SortFunc(applied.Woken, mirror.Resource.Compare)
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Woken: childrenOf("swept")})
+	slices.SortFunc(applied.AlsoDue, mirror.Resource.Compare)
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, AlsoDue: childrenOf("swept")})
 	e.wantBackground("child of a swept room", storageOf("swept"), true)
 	e.wantBackground("child that was wanted at once", ydocOf("swept"), false)
 	// A live one brings them live, swept before or not.
@@ -508,7 +516,7 @@ func backgroundWoken(e *env) {
 	for _, background := range []bool{true, false} {
 		parked := storageOf(mirror.RoomID(fmt.Sprintf("parked %t", background)))
 		e.requestAll(mirror.Request{Resource: parked, Background: background})
-		e.want("Park", e.park(e.claim(parked)), mirror.Applied{Woken: []mirror.Resource{parked.RoomResource()}})
+		e.want("Park", e.park(e.claim(parked)), mirror.Applied{AlsoDue: []mirror.Resource{parked.RoomResource()}})
 		e.wantBackground("room of a parked child", parked.RoomResource(), background)
 
 		lost := storageOf(mirror.RoomID(fmt.Sprintf("lost %t", background)))
@@ -566,7 +574,8 @@ func backgroundDone(e *env) {
 func unlisted(e *env) {
 	e.mirrorBoth("room")
 	e.mirrorBoth("kept")
-	e.requestAll(mirror.Request{Resource: roomOf("room"), Unlisted: true, Background: true}, mirror.Request{Resource: roomOf("kept"), Background: true})
+	e.requestAll(mirror.Request{Resource: roomOf("room"), Unlisted: true, Background: true},
+		mirror.Request{Resource: roomOf("kept"), Background: true})
 	applied := e.applyMissing(e.claim(roomOf("room")))
 	e.want("ApplyMissing of an unlisted room", applied, mirror.Applied{Changed: true})
 	e.wantNoRoom("room")

@@ -58,7 +58,8 @@ func claimLease(e *env) {
 	lease, err := e.Claim(e.ctx(), storageOf("room"), token, e.now, leaseTTL)
 	e.must("Claim", err)
 	e.want("lease of a new resource", lease, mirror.Lease{
-		Resource: storageOf("room"), Token: token, Until: e.now.Add(leaseTTL), Generation: 1, SourceTime: e.now.Add(-time.Millisecond),
+		Resource: storageOf("room"), Token: token, Until: e.now.Add(leaseTTL), Generation: 1,
+		SourceTime: e.now.Add(-time.Millisecond),
 	})
 	if task := e.task(storageOf("room")); task.State != mirror.TaskRunning || !task.LeaseUntil.Equal(lease.Until) {
 		e.Fatalf("task = %+v; want it running until %v", task, lease.Until)
@@ -67,7 +68,8 @@ func claimLease(e *env) {
 	e.fail(lease, e.failure())
 	e.pass(time.Hour)
 	lease = e.claim(storageOf("room"))
-	if lease.Epoch != 1 || lease.Gone || lease.Attempts != 1 || lease.Applied != 0 || lease.Generation < 2 || !lease.FetchTime.IsZero() {
+	if lease.Epoch != 1 || lease.Gone || lease.Attempts != 1 || lease.Applied != 0 || lease.Generation < 2 ||
+		!lease.FetchTime.IsZero() {
 		e.Fatalf("lease = %+v; want epoch 1, one attempt, nothing applied, and raised by the room", lease)
 	}
 	content := e.documentContent(`{}`)
@@ -417,9 +419,9 @@ func burst(e *env) {
 	e.raise(storageOf("room"))
 	lease := e.claim(storageOf("room"))
 	for range 10 {
-		var batch []mirror.Arrival
+		var batch []mirror.Delivery
 		for range 100 {
-			batch = append(batch, e.arrival(hintAt(storageOf("room"))))
+			batch = append(batch, e.delivery(invalidatedAt(storageOf("room"))))
 		}
 		e.accept(batch...)
 	}
@@ -476,9 +478,10 @@ func failSpare(e *env) {
 	for range 5 {
 		e.pass(time.Hour)
 		f := e.failure()
-		f.Spare = true
+		f.Uncounted = true
 		applied := e.fail(e.claim(storageOf("room")), f)
-		if task := e.task(storageOf("room")); task.Attempts != 1 || !applied.Due.Equal(f.NotBefore) || task.State != mirror.TaskPending {
+		if task := e.task(storageOf("room")); task.Attempts != 1 || !applied.Due.Equal(f.NotBefore) ||
+			task.State != mirror.TaskPending {
 			e.Fatalf("Fail = %+v, task = %+v; want one attempt as before, due at %v", applied, task, f.NotBefore)
 		}
 	}
@@ -491,7 +494,8 @@ func failFinal(e *env) {
 	applied := e.fail(e.claim(storageOf("room")), f)
 	e.want("Fail", applied, mirror.Applied{})
 	task := e.task(storageOf("room"))
-	if task.State != mirror.TaskFailed || !task.FailTime.Equal(e.now) || !task.DueTime.IsZero() || task.LastError != f.Cause {
+	if task.State != mirror.TaskFailed || !task.FailTime.Equal(e.now) || !task.DueTime.IsZero() ||
+		task.LastError != f.Cause {
 		e.Fatalf("task = %+v; want it failed now, with its cause and nothing due", task)
 	}
 	e.pass(24 * time.Hour)
@@ -551,7 +555,8 @@ func successForgets(e *env) {
 	e.applyDocument(e.claim(storageOf("room")), e.documentContent(`{}`))
 	task := e.task(storageOf("room"))
 	e.want("task", task, mirror.Task{
-		Resource: storageOf("room"), State: mirror.TaskDone, Generation: task.Generation, Applied: task.Generation, FetchTime: fetched,
+		Resource: storageOf("room"), State: mirror.TaskDone, Generation: task.Generation, Applied: task.Generation,
+		FetchTime: fetched,
 	})
 	e.raise(storageOf("room"))
 	if lease := e.claim(storageOf("room")); lease.Attempts != 0 {
@@ -570,35 +575,37 @@ func request(e *env) {
 	e.mirrorRoom("done", e.roomContent(`{}`))
 	e.pass(time.Second)
 
-	raised := e.request(requestsFor(append(resources, resources[0])...)...)
+	pending := e.request(requestsFor(append(resources, resources[0])...)...)
 	want := map[mirror.Resource]int64{resources[0]: 2, resources[1]: 2, resources[2]: 2, resources[3]: 1}
 	got := make(map[mirror.Resource]int64)
-	for _, r := range raised {
+	for _, r := range pending {
 		got[r.Resource] = r.Generation
 	}
 	e.want("Request", got, want)
 	for _, r := range resources {
 		task := e.task(r)
-		if task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Attempts != 0 || !task.NotBefore.IsZero() || !task.FailTime.IsZero() || task.Generation != want[r] {
+		if task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Attempts != 0 ||
+			!task.NotBefore.IsZero() || !task.FailTime.IsZero() || task.Generation != want[r] {
 			e.Fatalf("task = %+v; want it pending at once, with all its attempts", task)
 		}
 		e.claim(r)
 	}
-	e.want("Request of nothing", e.request(), []mirror.Raised{})
+	e.want("Request of nothing", e.request(), []mirror.Pending{})
 }
 
 func requestLeased(e *env) {
 	e.raise(roomOf("room"))
 	lease := e.claim(roomOf("room"))
-	raised := e.request(requestsFor(roomOf("room"))...)
+	pending := e.request(requestsFor(roomOf("room"))...)
 	applied := e.applyRoom(lease, e.roomContent(`{}`))
 	if !applied.Due.Equal(e.now) {
 		e.Fatalf("ApplyRoom = %+v; want it due again for the request", applied)
 	}
 	progress, err := e.Generations(e.ctx(), []mirror.Resource{roomOf("room")})
 	e.must("Generations", err)
-	if progress[0].Applied >= raised[0].Generation {
-		e.Fatalf("applied = %d; want less than the requested %d: that fetch began before", progress[0].Applied, raised[0].Generation)
+	if progress[0].Applied >= pending[0].Generation {
+		e.Fatalf("applied = %d; want less than the requested %d: that fetch began before", progress[0].Applied,
+			pending[0].Generation)
 	}
 }
 
@@ -614,7 +621,8 @@ func retry(e *env) {
 		task, err := e.Retry(e.ctx(), r, e.now)
 		e.must("Retry", err)
 		e.want("Retry", task, e.task(r))
-		if task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Attempts != 0 || !task.NotBefore.IsZero() || !task.FailTime.IsZero() || task.Generation != 1 {
+		if task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Attempts != 0 ||
+			!task.NotBefore.IsZero() || !task.FailTime.IsZero() || task.Generation != 1 {
 			e.Fatalf("Retry = %+v; want it pending at once, of the same generation", task)
 		}
 		if lease := e.claim(r); lease.Attempts != 0 {
@@ -640,7 +648,8 @@ func generations(e *env) {
 	e.raise(roomOf("a"))
 	e.raise(storageOf("b"))
 	e.park(e.claim(storageOf("b")))
-	got, err := e.Generations(e.ctx(), []mirror.Resource{storageOf("never"), roomOf("a"), storageOf("b"), roomOf("a"), roomOf("never")})
+	got, err := e.Generations(e.ctx(), []mirror.Resource{storageOf("never"), roomOf("a"), storageOf("b"), roomOf("a"),
+		roomOf("never")})
 	e.must("Generations", err)
 	e.want("Generations", got, []store.Progress{{}, {Applied: 2}, {Waiting: true}, {Applied: 2}, {}})
 	got, err = e.Generations(e.ctx(), nil)
@@ -659,17 +668,18 @@ func park(e *env) {
 		e.Fatalf("lease = %+v; want epoch 0 in a room that is not mirrored", lease)
 	}
 	applied := e.park(lease)
-	e.want("Park", applied, mirror.Applied{Woken: []mirror.Resource{roomOf("room")}})
+	e.want("Park", applied, mirror.Applied{AlsoDue: []mirror.Resource{roomOf("room")}})
 	e.wantState(storageOf("room"), mirror.TaskWaiting)
 	e.wantNotDue(storageOf("room"))
-	if task := e.task(roomOf("room")); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Generation != 2 {
+	if task := e.task(roomOf("room")); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) ||
+		task.Generation != 2 {
 		e.Fatalf("task of the room = %+v; want it due at once, raised", task)
 	}
 	e.pass(time.Hour)
 	e.wantNotDue(storageOf("room"))
 
 	applied = e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
-	e.want("resources woken by the room", applied.Woken, childrenOf("room"))
+	e.want("resources woken by the room", applied.AlsoDue, childrenOf("room"))
 	lease = e.claim(storageOf("room"))
 	if lease.Epoch != 1 {
 		e.Fatalf("lease = %+v; want epoch 1", lease)
@@ -692,7 +702,7 @@ func parkPendingRoom(e *env) {
 func parkUnknownRoom(e *env) {
 	e.raise(storageOf("room"))
 	applied := e.park(e.claim(storageOf("room")))
-	e.want("Park", applied, mirror.Applied{Woken: []mirror.Resource{roomOf("room")}})
+	e.want("Park", applied, mirror.Applied{AlsoDue: []mirror.Resource{roomOf("room")}})
 	e.applyRoom(e.claim(roomOf("room")), e.roomContent(`{}`))
 	e.claim(storageOf("room"))
 }
@@ -710,7 +720,7 @@ func parkHastens(e *env) {
 		task := e.task(room)
 		e.raise(child)
 		applied := end(e.claim(child))
-		e.want("resources woken by a child "+what, applied.Woken, []mirror.Resource{room})
+		e.want("resources woken by a child "+what, applied.AlsoDue, []mirror.Resource{room})
 		e.want("task of the room", e.task(room), task) // it was due already
 		if list := e.dueList(10); !slices.Contains(list.Resources, room) {
 			e.Fatalf("Due = %+v; want the room of a child %s among what is wanted at once", list, what)
@@ -723,7 +733,7 @@ func parkHastens(e *env) {
 		e.request(mirror.Request{Resource: quiet, Background: true})
 		lease := e.claim(quiet)
 		lease.Background = true
-		e.want("resources woken by a child in the background", end(lease).Woken, []mirror.Resource(nil))
+		e.want("resources woken by a child in the background", end(lease).AlsoDue, []mirror.Resource(nil))
 	}
 }
 
@@ -765,7 +775,7 @@ func parkedQuiet(e *env) {
 	// The next event begins anew.
 	e.raise(storageOf("room"))
 	applied := e.park(e.claim(storageOf("room")))
-	e.want("Park", applied.Woken, []mirror.Resource{roomOf("room")})
+	e.want("Park", applied.AlsoDue, []mirror.Resource{roomOf("room")})
 }
 
 // The answer that denied the room may have been an old one, and so may be the

@@ -75,7 +75,8 @@ func canonical(raw []byte) []byte {
 // thread is a thread in its n-th version.
 func threadIn(id string, n int, comments ...mirror.Comment) mirror.Thread {
 	t := mirror.Thread{
-		ID: id, Source: fmt.Appendf(nil, `{"id":%q,"n":%d}`, id, n), CreateTime: born, UpdateTime: born.Add(time.Duration(n) * time.Second),
+		ID: id, Source: fmt.Appendf(nil, `{"id":%q,"n":%d}`, id, n), CreateTime: born,
+		UpdateTime: born.Add(time.Duration(n) * time.Second),
 		Visibility: "public", Metadata: fmt.Appendf(nil, `{"n":%d}`, n), Comments: comments,
 	}
 	for i := range comments {
@@ -88,8 +89,9 @@ func threadIn(id string, n int, comments ...mirror.Comment) mirror.Thread {
 // commentIn is a comment written n seconds after the thread.
 func commentIn(id string, n int) mirror.Comment {
 	return mirror.Comment{
-		ID: id, UserID: "alice", Source: fmt.Appendf(nil, `{"id":%q,"n":%d}`, id, n), CreateTime: born.Add(time.Duration(n) * time.Second),
-		Body: fmt.Appendf(nil, `{"version":1,"content":[{"n":%d}]}`, n), Text: "words", Markdown: "*words*",
+		ID: id, UserID: "alice", Source: fmt.Appendf(nil, `{"id":%q,"n":%d}`, id, n),
+		CreateTime: born.Add(time.Duration(n) * time.Second),
+		Body:       fmt.Appendf(nil, `{"version":1,"content":[{"n":%d}]}`, n), Text: "words", Markdown: "*words*",
 	}
 }
 
@@ -98,9 +100,12 @@ func fullComment(id string, n int) mirror.Comment {
 	c := commentIn(id, n)
 	c.EditTime = c.CreateTime.Add(time.Minute)
 	c.Metadata = []byte(`{"priority":1}`)
-	c.Reactions = []mirror.Reaction{{Emoji: "👍", UserID: "bob", CreateTime: born}, {Emoji: "👍", UserID: "carol"}, {Emoji: "❤️", UserID: "bob", CreateTime: born}}
-	c.Attachments = []mirror.Attachment{{ID: "at_1", Name: "plan \x00.pdf", MIMEType: "application/pdf", Size: 1 << 40}, {ID: "at_2"}}
-	c.Mentions = []mirror.Mention{{Kind: "user", ID: "bob"}, {Kind: "group", ID: "design", UserIDs: []string{"u1", "u2", "bob"}}, {Kind: "group", ID: "empty"}}
+	c.Reactions = []mirror.Reaction{{Emoji: "👍", UserID: "bob", CreateTime: born}, {Emoji: "👍", UserID: "carol"},
+		{Emoji: "❤️", UserID: "bob", CreateTime: born}}
+	c.Attachments = []mirror.Attachment{{ID: "at_1", Name: "plan \x00.pdf", MIMEType: "application/pdf", Size: 1 << 40},
+		{ID: "at_2"}}
+	c.Mentions = []mirror.Mention{{Kind: "user", ID: "bob"},
+		{Kind: "group", ID: "design", UserIDs: []string{"u1", "u2", "bob"}}, {Kind: "group", ID: "empty"}}
 	return c
 }
 
@@ -129,7 +134,7 @@ func (e *env) missThread(r mirror.Resource) mirror.Applied {
 // deleteThread deletes a mirrored thread: the event, then the 404.
 func (e *env) deleteThread(r mirror.Resource) mirror.Applied {
 	e.Helper()
-	e.accept(e.arrival(mirror.Hint{Resource: r, Deleted: true}))
+	e.accept(e.delivery(mirror.Invalidation{Resource: r, Deleted: true}))
 	return e.missThread(r)
 }
 
@@ -217,7 +222,8 @@ func commentRows(room mirror.RoomID, t mirror.Thread) []mirror.Comment {
 		c := &comments[i]
 		c.Project, c.Room = project, room
 		c.Body, c.Metadata = canonical(c.Body), canonical(c.Metadata)
-		c.Reactions, c.Attachments, c.Mentions = slices.Clone(c.Reactions), slices.Clone(c.Attachments), slices.Clone(c.Mentions)
+		c.Reactions, c.Attachments, c.Mentions = slices.Clone(c.Reactions), slices.Clone(c.Attachments),
+			slices.Clone(c.Mentions)
 		slices.SortFunc(c.Reactions, func(a, b mirror.Reaction) int {
 			return strings.Compare(a.Emoji+"\x00"+a.UserID, b.Emoji+"\x00"+b.UserID)
 		})
@@ -225,7 +231,8 @@ func commentRows(room mirror.RoomID, t mirror.Thread) []mirror.Comment {
 		for j := range c.Attachments {
 			c.Attachments[j].Name = strings.ReplaceAll(c.Attachments[j].Name, "\x00", "\uFFFD")
 		}
-		slices.SortFunc(c.Mentions, func(a, b mirror.Mention) int { return strings.Compare(a.Kind+"\x00"+a.ID, b.Kind+"\x00"+b.ID) })
+		slices.SortFunc(c.Mentions,
+			func(a, b mirror.Mention) int { return strings.Compare(a.Kind+"\x00"+a.ID, b.Kind+"\x00"+b.ID) })
 		for j := range c.Mentions {
 			c.Mentions[j].UserIDs = slices.Sorted(slices.Values(c.Mentions[j].UserIDs))
 		}
@@ -335,7 +342,8 @@ func deletedComment(e *env) {
 	e.mirrorThread("room", t)
 	e.want("comments", e.tables(r).Comments, commentRows("room", t))
 	e.want("Comments", e.comments(store.CommentFilter{}), []string{"room/th_1/cm_2"})
-	e.want("Comments, deleted too", e.comments(store.CommentFilter{Deleted: true}), []string{"room/th_1/cm_1", "room/th_1/cm_2"})
+	e.want("Comments, deleted too", e.comments(store.CommentFilter{Deleted: true}),
+		[]string{"room/th_1/cm_1", "room/th_1/cm_2"})
 	_, err := e.Comment(e.ctx(), r, "cm_1", false)
 	e.wantErr("Comment that was deleted", err, store.ErrNotFound)
 	c, err := e.Comment(e.ctx(), r, "cm_1", true)
@@ -355,7 +363,8 @@ func threadSource(e *env) {
 		e.mirrorThread("room", t)
 		r := threadOf("room", what)
 		if got := e.readThread(r, false); string(got.Source) != source || got.SHA256 != t.SHA256 || got.DataProblem != "" {
-			e.Fatalf("thread with %s = %.60q, %x, %q; want %.60q, %x", what, got.Source, got.SHA256, got.DataProblem, source, t.SHA256)
+			e.Fatalf("thread with %s = %.60q, %x, %q; want %.60q, %x", what, got.Source, got.SHA256, got.DataProblem, source,
+				t.SHA256)
 		}
 		got, err := e.Comment(e.ctx(), r, "cm_1", false)
 		e.must("Comment", err)
@@ -398,12 +407,14 @@ func threadRefused(e *env) {
 		"metadata of a comment": func(t *mirror.Thread, bad []byte) { t.Comments[0].Metadata = bad },
 		"body of a comment":     func(t *mirror.Thread, bad []byte) { t.Comments[0].Body = bad },
 	} {
-		for _, bad := range []string{`{"secret-word":"\u0000"}`, `{"secret-word":"\ud800"}`, `{"secret-word":"\udc00\ud800"}`, `secret-word`, `{"a":1e200000,"secret-word":1`} {
+		for _, bad := range []string{`{"secret-word":"\u0000"}`, `{"secret-word":"\ud800"}`,
+			`{"secret-word":"\udc00\ud800"}`, `secret-word`, `{"a":1e200000,"secret-word":1`} {
 			t := threadIn("th_1", 1, fullComment("cm_1", 1))
 			alter(&t, []byte(bad))
 			t.SHA256 = sha256.Sum256([]byte(what + bad))
 			e.mirrorThread("room", t)
-			if got := e.readThread(threadOf("room", "th_1"), false).DataProblem; got == "" || strings.Contains(got, "secret-word") {
+			if got := e.readThread(threadOf("room", "th_1"), false).DataProblem; got == "" ||
+				strings.Contains(got, "secret-word") {
 				e.Fatalf("DataProblem with %s in the %s = %q; want a reason that does not quote it", bad, what, got)
 			}
 		}
@@ -415,7 +426,8 @@ func threadRefused(e *env) {
 	t.DataProblem = "told by the decoder"
 	e.mirrorThread("room", t)
 	got := e.readThread(threadOf("room", "th_1"), false)
-	if string(got.Metadata) != `{"n":3}` || !strings.Contains(got.DataProblem, `\u0000`) || !strings.Contains(got.DataProblem, "told by the decoder") {
+	if string(got.Metadata) != `{"n":3}` || !strings.Contains(got.DataProblem, `\u0000`) ||
+		!strings.Contains(got.DataProblem, "told by the decoder") {
 		e.Fatalf("Thread = %+v; want its metadata, and both problems told", got)
 	}
 	t.Comments[0].Body = nil
@@ -426,21 +438,27 @@ func threadBadIDs(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	long := strings.Repeat("x", 513)
 	c := fullComment("cm_1", 1)
-	c.Reactions = append(c.Reactions, mirror.Reaction{Emoji: strings.Repeat("x", 65), UserID: "bob"}, mirror.Reaction{Emoji: "x", UserID: long}, c.Reactions[0])
-	c.Attachments = append(c.Attachments, mirror.Attachment{ID: long}, mirror.Attachment{ID: ""}, mirror.Attachment{ID: "at_1", Name: "again"})
-	c.Mentions = append(c.Mentions, mirror.Mention{Kind: "user", ID: "a\x00b"}, mirror.Mention{Kind: "group", ID: long}, mirror.Mention{Kind: "alien", ID: "x"},
+	c.Reactions = append(c.Reactions, mirror.Reaction{Emoji: strings.Repeat("x", 65), UserID: "bob"},
+		mirror.Reaction{Emoji: "x", UserID: long}, c.Reactions[0])
+	c.Attachments = append(c.Attachments, mirror.Attachment{ID: long}, mirror.Attachment{ID: ""},
+		mirror.Attachment{ID: "at_1", Name: "again"})
+	c.Mentions = append(c.Mentions, mirror.Mention{Kind: "user", ID: "a\x00b"}, mirror.Mention{Kind: "group", ID: long},
+		mirror.Mention{Kind: "alien", ID: "x"},
 		mirror.Mention{Kind: "user", ID: "bob"}, mirror.Mention{Kind: "group", ID: "g", UserIDs: []string{"u1", long, "u1"}})
 	nameless := commentIn("cm_2", 2)
 	nameless.UserID = long
-	t := threadIn("th_1", 1, c, nameless, commentIn("", 3), commentIn(long, 3), commentIn("a\xffb", 3), commentIn("cm_1", 4))
+	t := threadIn("th_1", 1, c, nameless, commentIn("", 3), commentIn(long, 3), commentIn("a\xffb", 3),
+		commentIn("cm_1", 4))
 	e.mirrorThread("room", t)
-	if got := e.readThread(threadOf("room", "th_1"), false); got.DataProblem == "" || strings.Contains(got.DataProblem, "xxx") || !bytes.Equal(got.Source, t.Source) {
+	if got := e.readThread(threadOf("room", "th_1"), false); got.DataProblem == "" ||
+		strings.Contains(got.DataProblem, "xxx") || !bytes.Equal(got.Source, t.Source) {
 		e.Fatalf("Thread = %+v; want its source, and why something is missing", got)
 	}
 	want := fullComment("cm_1", 1)
 	want.Mentions = append(want.Mentions, mirror.Mention{Kind: "group", ID: "g", UserIDs: []string{"u1"}})
 	nameless.UserID = ""
-	e.want("comments", e.tables(threadOf("room", "th_1")).Comments, commentRows("room", threadIn("th_1", 1, want, nameless)))
+	e.want("comments", e.tables(threadOf("room", "th_1")).Comments,
+		commentRows("room", threadIn("th_1", 1, want, nameless)))
 
 	undated := commentIn("cm_1", 1)
 	undated.CreateTime = time.Time{}
@@ -477,7 +495,8 @@ func threadFences(e *env) {
 	refused := func(what string, want error) {
 		e.Helper()
 		before, task := e.changes(r.Bucket()), e.task(r)
-		_, err := e.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: e.now, Thread: threadIn("th_1", 9)}, e.now, settle)
+		_, err := e.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: e.now, Thread: threadIn("th_1", 9)}, e.now,
+			settle)
 		e.wantErr("ApplyThread "+what, err, want)
 		e.want("changes", e.changes(r.Bucket()), before)
 		e.want("task", e.task(r), task)
@@ -488,7 +507,7 @@ func threadFences(e *env) {
 	refused("of another incarnation", store.ErrEpochChanged)
 	e.wantNoThread(r, true)
 	e.want("Comments", e.comments(store.CommentFilter{Deleted: true}), []string(nil))
-	e.fail(lease, store.Failure{Now: e.now, Spare: true})
+	e.fail(lease, store.Failure{Now: e.now, Uncounted: true})
 	// The same bytes again are news in another epoch.
 	if applied := e.applyThread(e.claim(r), threadIn("th_1", 1, commentIn("cm_1", 1))); !applied.Changed {
 		e.Fatalf("ApplyThread in a new epoch = %+v; want a change", applied)
@@ -505,7 +524,7 @@ func threadFences(e *env) {
 	lease = e.claim(threadOf("nowhere", "th_1"))
 	_, err := e.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: e.now, Thread: threadIn("th_1", 1)}, e.now, 0)
 	e.wantErr("ApplyThread in a room that is not mirrored", err, store.ErrEpochChanged)
-	e.want("Park", e.park(lease), mirror.Applied{Woken: []mirror.Resource{roomOf("nowhere")}})
+	e.want("Park", e.park(lease), mirror.Applied{AlsoDue: []mirror.Resource{roomOf("nowhere")}})
 }
 
 func missingThread(e *env) {
@@ -546,7 +565,8 @@ func deletedThread(e *env) {
 	want.Freshness.DeleteTime, want.Freshness.Revision = e.now, n
 	e.want("Thread, deleted or not", e.readThread(r, true), want)
 	e.want("Threads, deleted too", e.threads(store.ThreadFilter{Deleted: true}), []string{"room/th_1", "room/th_2"})
-	e.want("Comments, deleted too", e.comments(store.CommentFilter{Deleted: true}), []string{"room/th_1/cm_1", "room/th_2/cm_1"})
+	e.want("Comments, deleted too", e.comments(store.CommentFilter{Deleted: true}),
+		[]string{"room/th_1/cm_1", "room/th_2/cm_1"})
 	c, err := e.Comment(e.ctx(), r, "cm_1", true)
 	e.must("Comment, deleted or not", err)
 	if !c.Freshness.DeleteTime.Equal(e.now) || !c.DeleteTime.IsZero() {
@@ -582,7 +602,7 @@ func contradictedThread(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	r, t := threadOf("room", "th_1"), threadIn("th_1", 1)
 	e.mirrorThread("room", t)
-	e.accept(e.arrival(mirror.Hint{Resource: r, Deleted: true}))
+	e.accept(e.delivery(mirror.Invalidation{Resource: r, Deleted: true}))
 	e.applyThread(e.claim(r), t)
 	e.raise(r)
 	e.want("ApplyThreadMissing", e.missThread(r), mirror.Applied{})
@@ -592,7 +612,7 @@ func contradictedThread(e *env) {
 	// An event during the fetch is not contradicted by it.
 	e.raise(r)
 	lease := e.claim(r)
-	e.accept(e.arrival(mirror.Hint{Resource: r, Deleted: true}))
+	e.accept(e.delivery(mirror.Invalidation{Resource: r, Deleted: true}))
 	e.applyThread(lease, t)
 	if applied := e.missThread(r); !applied.Changed {
 		e.Fatalf("ApplyThreadMissing = %+v; want a tombstone", applied)
@@ -634,7 +654,7 @@ func missingThreadFences(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	r := threadOf("room", "th_1")
 	e.mirrorThread("room", threadIn("th_1", 1))
-	e.accept(e.arrival(mirror.Hint{Resource: r, Deleted: true}))
+	e.accept(e.delivery(mirror.Invalidation{Resource: r, Deleted: true}))
 	lease := e.claim(r)
 	content := e.roomContent(`{}`)
 	content.CreateTime = born.Add(time.Hour)
@@ -666,10 +686,12 @@ func listUnknown(e *env) {
 		want.Freshness = mirror.Freshness{FetchTime: e.now, Revision: first + int64(i) + 1}
 		e.want("Thread", e.readThread(r, false), want)
 		e.want("rows", e.tables(r), storedOf(t))
-		e.want("task", e.task(r), mirror.Task{Resource: r, State: mirror.TaskDone, Generation: 1, Applied: 1, FetchTime: e.now})
+		e.want("task", e.task(r), mirror.Task{Resource: r, State: mirror.TaskDone, Generation: 1, Applied: 1,
+			FetchTime: e.now})
 	}
 	e.want("changes", e.changes(roomOf("room").Bucket())[first:], []mirror.Change{
-		entry(first+1, threadOf("room", "th_a"), mirror.ChangeUpserted, e.now), entry(first+2, threadOf("room", "th_b"), mirror.ChangeUpserted, e.now),
+		entry(first+1, threadOf("room", "th_a"), mirror.ChangeUpserted, e.now),
+		entry(first+2, threadOf("room", "th_b"), mirror.ChangeUpserted, e.now),
 	})
 	e.wantState(threadOf("room", ""), mirror.TaskDone)
 	e.wantNoThread(threadOf("room", ""), true)
@@ -682,7 +704,8 @@ func listUnknown(e *env) {
 	}
 	e.mirrorRoom("large", e.roomContent(`{}`))
 	e.want("ApplyThreads of 300", e.listThreads("large", many...), mirror.Applied{Changed: true})
-	if n, m := len(e.threads(store.ThreadFilter{Room: "large"})), len(e.comments(store.CommentFilter{Room: "large"})); n != 300 || m != 600 {
+	if n, m := len(e.threads(store.ThreadFilter{Room: "large"})),
+		len(e.comments(store.CommentFilter{Room: "large"})); n != 300 || m != 600 {
 		e.Fatalf("%d threads and %d comments; want 300 and 600", n, m)
 	}
 }
@@ -706,7 +729,8 @@ func listKnown(e *env) {
 func listDiffering(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	var same, differs, buried, lost, unfetched, leased, backing mirror.Thread
-	for id, t := range map[string]*mirror.Thread{"same": &same, "differs": &differs, "buried": &buried, "lost": &lost, "leased": &leased, "backing": &backing} {
+	for id, t := range map[string]*mirror.Thread{"same": &same, "differs": &differs, "buried": &buried, "lost": &lost,
+		"leased": &leased, "backing": &backing} {
 		*t = threadIn(id, 1)
 		e.mirrorThread("room", *t)
 	}
@@ -722,15 +746,17 @@ func listDiffering(e *env) {
 	changes := e.changes(roomOf("room").Bucket())
 
 	e.pass(time.Second)
-	applied := e.listThreads("room", same, threadIn("differs", 2), buried, lost, unfetched, threadIn("leased", 2), threadIn("backing", 2))
+	applied := e.listThreads("room", same, threadIn("differs", 2), buried, lost, unfetched, threadIn("leased", 2),
+		threadIn("backing", 2))
 	var woken []mirror.Resource
 	for _, id := range []string{"backing", "buried", "differs", "leased", "lost", "unfetched"} {
 		woken = append(woken, threadOf("room", id))
 	}
-	e.want("ApplyThreads", applied, mirror.Applied{Woken: woken})
+	e.want("ApplyThreads", applied, mirror.Applied{AlsoDue: woken})
 	e.want("task of a thread that is the same", e.task(r(same)), task)
 	for _, t := range []mirror.Thread{differs, buried, lost} {
-		if task := e.task(r(t)); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) || task.Generation != task.Applied+1 {
+		if task := e.task(r(t)); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) ||
+			task.Generation != task.Applied+1 {
 			e.Fatalf("task of thread %q = %+v; want it raised", t.ID, task)
 		}
 	}
@@ -759,7 +785,8 @@ func listLacking(e *env) {
 	e.raise(threadOf("room", "never there"))
 	e.missThread(threadOf("room", "never there"))
 	applied := e.listThreads("room")
-	e.want("ApplyThreads", applied, mirror.Applied{Woken: []mirror.Resource{threadOf("room", "alive"), threadOf("room", "gone")}})
+	e.want("ApplyThreads", applied,
+		mirror.Applied{AlsoDue: []mirror.Resource{threadOf("room", "alive"), threadOf("room", "gone")}})
 	e.readThread(threadOf("room", "gone"), false) // nothing is deleted yet
 	if applied := e.missThread(threadOf("room", "gone")); !applied.Changed {
 		e.Fatalf("ApplyThreadMissing of what the list lacked = %+v; want a tombstone", applied)
@@ -782,7 +809,8 @@ func listBackground(e *env) {
 	e.raise(threadOf("room", "wanted"))
 	e.request(mirror.Request{Resource: threadOf("room", ""), Background: true})
 	lease := e.claim(threadOf("room", ""))
-	_, err := e.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: e.now, Threads: []mirror.Thread{threadIn("idle", 2), threadIn("wanted", 2)}}, e.now, 0)
+	_, err := e.ApplyThreads(e.ctx(), lease,
+		mirror.ThreadList{FetchTime: e.now, Threads: []mirror.Thread{threadIn("idle", 2), threadIn("wanted", 2)}}, e.now, 0)
 	e.must("ApplyThreads", err)
 	e.want("Due", e.dueList(10), store.DueList{
 		Resources: []mirror.Resource{threadOf("room", "wanted")}, Background: []mirror.Resource{threadOf("room", "idle")},
@@ -793,7 +821,8 @@ func listOdd(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	bad := threadIn("bad", 1, fullComment("cm_1", 1))
 	bad.Metadata = []byte(`{"a":"\u0000"}`)
-	e.want("ApplyThreads", e.listThreads("room", threadIn("", 1), threadIn(strings.Repeat("x", 129), 1), threadIn("a\x00b", 1), bad, threadIn("good", 1), threadIn("good", 2)),
+	e.want("ApplyThreads", e.listThreads("room", threadIn("", 1), threadIn(strings.Repeat("x", 129), 1),
+		threadIn("a\x00b", 1), bad, threadIn("good", 1), threadIn("good", 2)),
 		mirror.Applied{Changed: true})
 	e.want("Threads", e.threads(store.ThreadFilter{}), []string{"room/bad", "room/good"})
 	if got := e.readThread(threadOf("room", "bad"), false); got.DataProblem == "" || got.Metadata != nil {
@@ -851,19 +880,20 @@ func listFences(e *env) {
 	refused(stranger, store.ErrLeaseLost)
 	stranger.Token = [16]byte{}
 	refused(stranger, store.ErrLeaseLost)
-	e.fail(lease, store.Failure{Now: e.now, Spare: true})
+	e.fail(lease, store.Failure{Now: e.now, Uncounted: true})
 	refused(stranger, store.ErrLeaseLost)
 	refused(mirror.Lease{Resource: threadOf("nowhere", ""), Token: newToken()}, store.ErrLeaseLost)
 	lease = e.claim(r)
 	e.deleteRoom("room")
 	refused(lease, store.ErrEpochChanged)
-	e.fail(lease, store.Failure{Now: e.now, Spare: true})
+	e.fail(lease, store.Failure{Now: e.now, Uncounted: true})
 	// A copy of an earlier epoch is neither stored nor listed.
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	applied, err := e.ApplyThreads(e.ctx(), e.claim(r), mirror.ThreadList{FetchTime: e.now}, e.now, 0)
 	e.must("ApplyThreads", err)
 	e.want("ApplyThreads of none", applied, mirror.Applied{})
-	e.want("ApplyThreads of one from before", e.listThreads("room", threadIn("known", 1)), mirror.Applied{Woken: []mirror.Resource{threadOf("room", "known")}})
+	e.want("ApplyThreads of one from before", e.listThreads("room", threadIn("known", 1)),
+		mirror.Applied{AlsoDue: []mirror.Resource{threadOf("room", "known")}})
 }
 
 func listSettles(e *env) {
@@ -891,7 +921,8 @@ func (e *env) manyThreads() []mirror.Thread {
 			one, two := commentIn("cm_1", i), commentIn("cm_2", i)
 			two.UserID = []string{"bob", "Bob", "carol", ""}[i]
 			if i%2 == 0 {
-				two.Mentions = []mirror.Mention{{Kind: "user", ID: "dave"}, {Kind: "group", ID: "design", UserIDs: []string{"erin"}}}
+				two.Mentions = []mirror.Mention{{Kind: "user", ID: "dave"},
+					{Kind: "group", ID: "design", UserIDs: []string{"erin"}}}
 			}
 			if i == 3 {
 				two.DeleteTime, two.UserID = born.Add(time.Hour), "frank"
@@ -914,7 +945,10 @@ func threadsFiltered(e *env) {
 	yes, no := true, false
 	by := func(user string, deleted bool) func(t mirror.Thread) bool {
 		return func(t mirror.Thread) bool {
-			return slices.ContainsFunc(t.Comments, func(c mirror.Comment) bool { return c.UserID == user && (deleted || c.DeleteTime.IsZero()) })
+			return slices.ContainsFunc(t.Comments, func(c mirror.Comment) bool {
+				return c.UserID == user &&
+					(deleted || c.DeleteTime.IsZero())
+			})
 		}
 	}
 	mentions := func(t mirror.Thread) bool { return len(t.Comments[1].Mentions) > 0 }
@@ -934,9 +968,11 @@ func threadsFiltered(e *env) {
 		"mentioned":            {store.ThreadFilter{Mentioned: "dave"}, mentions},
 		"mentioned in a group": {store.ThreadFilter{Mentioned: "erin"}, mentions},
 		"mentioned group":      {store.ThreadFilter{Mentioned: "design"}, func(mirror.Thread) bool { return false }},
-		"updated since":        {store.ThreadFilter{UpdatedSince: born.Add(2 * time.Second)}, func(t mirror.Thread) bool { return !t.UpdateTime.Before(born.Add(2 * time.Second)) }},
+		"updated since": {store.ThreadFilter{UpdatedSince: born.Add(2 * time.Second)},
+			func(t mirror.Thread) bool { return !t.UpdateTime.Before(born.Add(2 * time.Second)) }},
 		"all of them": {
-			store.ThreadFilter{Room: "b", Resolved: &no, Author: "carol", Mentioned: "dave", UpdatedSince: born, Metadata: map[string]string{"n": "2"}},
+			store.ThreadFilter{Room: "b", Resolved: &no, Author: "carol", Mentioned: "dave", UpdatedSince: born,
+				Metadata: map[string]string{"n": "2"}},
 			func(t mirror.Thread) bool { return t.Room == "b" && t.ID == "t2" },
 		},
 	} {
@@ -960,8 +996,11 @@ func threadsFiltered(e *env) {
 func threadsByMetadata(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	for id, metadata := range map[string]string{
-		"number": `{"n":10}`, "string": `{"n":"10"}`, "other": `{"n":1e1}`, "true": `{"b":true,"n":11}`, "text true": `{"b":"true"}`,
-		"odd": `{"ключ \"'\\":"% _ \\ ' \" ü","":"","a.b":"c"}`, "none": ``, "null": `{"x":null}`, "fraction": `{"f":-0.5}`, "case": `{"B":"TRUE"}`,
+		"number": `{"n":10}`, "string": `{"n":"10"}`, "other": `{"n":1e1}`, "true": `{"b":true,"n":11}`,
+		"text true": `{"b":"true"}`,
+		"odd":       `{"ключ \"'\\":"% _ \\ ' \" ü","":"","a.b":"c"}`, "none": ``, "null": `{"x":null}`,
+		"fraction": `{"f":-0.5}`,
+		"case":     `{"B":"TRUE"}`,
 	} {
 		t := threadIn(id, 1)
 		t.Metadata = []byte(metadata)
@@ -1001,7 +1040,8 @@ func threadPages(e *env) {
 	key := func(t mirror.Thread) mirror.Resource { return threadOf(t.Room, t.ID) }
 	e.manyThreads()
 	yes := false
-	for what, filter := range map[string]store.ThreadFilter{"all": {}, "a room's": {Room: "b"}, "unresolved": {Resolved: &yes}, "alice's": {Author: "alice"}} {
+	for what, filter := range map[string]store.ThreadFilter{"all": {}, "a room's": {Room: "b"},
+		"unresolved": {Resolved: &yes}, "alice's": {Author: "alice"}} {
 		filter.Project, filter.Limit = project, 100
 		list, err := e.Threads(e.ctx(), filter)
 		e.must("Threads", err)
@@ -1014,7 +1054,8 @@ func threadPages(e *env) {
 			if extra++; extra > 5 {
 				return
 			}
-			e.mirrorThread([]mirror.RoomID{"a", "b"}[extra%2], threadIn(fmt.Sprintf("t1-%s-%d", what, extra), 1, commentIn("cm", 1)))
+			e.mirrorThread([]mirror.RoomID{"a", "b"}[extra%2],
+				threadIn(fmt.Sprintf("t1-%s-%d", what, extra), 1, commentIn("cm", 1)))
 		}
 		pages(e, "Threads, "+what, keys, key, insert, func(last *mirror.Thread, limit int) ([]mirror.Thread, error) {
 			f := filter
@@ -1034,17 +1075,23 @@ func commentsFiltered(e *env) {
 		filter store.CommentFilter
 		keep   func(c mirror.Comment) bool
 	}{
-		"nothing":             {store.CommentFilter{}, func(mirror.Comment) bool { return true }},
-		"room":                {store.CommentFilter{Room: "a"}, func(c mirror.Comment) bool { return c.Room == "a" }},
-		"thread":              {store.CommentFilter{Room: "a", Thread: "t1"}, func(c mirror.Comment) bool { return c.Room == "a" && c.Thread == "t1" }},
-		"thread of any room":  {store.CommentFilter{Thread: "t1"}, func(c mirror.Comment) bool { return c.Thread == "t1" }},
-		"author":              {store.CommentFilter{Author: "Bob"}, func(c mirror.Comment) bool { return c.UserID == "Bob" }},
-		"author, deleted":     {store.CommentFilter{Author: "frank"}, func(c mirror.Comment) bool { return c.UserID == "frank" }},
-		"author, deleted too": {store.CommentFilter{Author: "frank", Deleted: true}, func(c mirror.Comment) bool { return c.UserID == "frank" }},
-		"mentioned":           {store.CommentFilter{Mentioned: "erin"}, func(c mirror.Comment) bool { return len(c.Mentions) > 0 }},
-		"mentioned group":     {store.CommentFilter{Mentioned: "design"}, func(mirror.Comment) bool { return false }},
-		"updated since":       {store.CommentFilter{UpdatedSince: second}, func(c mirror.Comment) bool { return !c.CreateTime.Before(second) }},
-		"deleted since":       {store.CommentFilter{UpdatedSince: born.Add(time.Hour), Deleted: true}, func(c mirror.Comment) bool { return !c.DeleteTime.IsZero() }},
+		"nothing": {store.CommentFilter{}, func(mirror.Comment) bool { return true }},
+		"room":    {store.CommentFilter{Room: "a"}, func(c mirror.Comment) bool { return c.Room == "a" }},
+		"thread": {store.CommentFilter{Room: "a", Thread: "t1"},
+			func(c mirror.Comment) bool { return c.Room == "a" && c.Thread == "t1" }},
+		"thread of any room": {store.CommentFilter{Thread: "t1"}, func(c mirror.Comment) bool { return c.Thread == "t1" }},
+		"author":             {store.CommentFilter{Author: "Bob"}, func(c mirror.Comment) bool { return c.UserID == "Bob" }},
+		"author, deleted": {store.CommentFilter{Author: "frank"},
+			func(c mirror.Comment) bool { return c.UserID == "frank" }},
+		"author, deleted too": {store.CommentFilter{Author: "frank", Deleted: true},
+			func(c mirror.Comment) bool { return c.UserID == "frank" }},
+		"mentioned": {store.CommentFilter{Mentioned: "erin"},
+			func(c mirror.Comment) bool { return len(c.Mentions) > 0 }},
+		"mentioned group": {store.CommentFilter{Mentioned: "design"}, func(mirror.Comment) bool { return false }},
+		"updated since": {store.CommentFilter{UpdatedSince: second},
+			func(c mirror.Comment) bool { return !c.CreateTime.Before(second) }},
+		"deleted since": {store.CommentFilter{UpdatedSince: born.Add(time.Hour), Deleted: true},
+			func(c mirror.Comment) bool { return !c.DeleteTime.IsZero() }},
 	} {
 		var want []string
 		for _, t := range all {
@@ -1061,14 +1108,17 @@ func commentsFiltered(e *env) {
 	edited := commentIn("cm_a", 9)
 	edited.EditTime = born.Add(24 * time.Hour)
 	e.mirrorThread("a", threadIn("order", 1, commentIn("cm_z", 1), edited, commentIn("cm_b", 1)))
-	e.want("Comments", e.comments(store.CommentFilter{Thread: "order"}), []string{"a/order/cm_b", "a/order/cm_z", "a/order/cm_a"})
-	e.want("Comments edited since", e.comments(store.CommentFilter{UpdatedSince: born.Add(24 * time.Hour)}), []string{"a/order/cm_a"})
+	e.want("Comments", e.comments(store.CommentFilter{Thread: "order"}),
+		[]string{"a/order/cm_b", "a/order/cm_z", "a/order/cm_a"})
+	e.want("Comments edited since", e.comments(store.CommentFilter{UpdatedSince: born.Add(24 * time.Hour)}),
+		[]string{"a/order/cm_a"})
 }
 
 func commentPages(e *env) {
 	key := func(c mirror.Comment) [3]string { return [3]string{string(c.Room), c.Thread, c.ID} }
 	e.manyThreads()
-	for what, filter := range map[string]store.CommentFilter{"all": {}, "a room's": {Room: "b"}, "a thread's": {Thread: "t2"}, "alice's": {Author: "alice"}} {
+	for what, filter := range map[string]store.CommentFilter{"all": {}, "a room's": {Room: "b"},
+		"a thread's": {Thread: "t2"}, "alice's": {Author: "alice"}} {
 		filter.Project, filter.Limit = project, 100
 		list, err := e.Comments(e.ctx(), filter)
 		e.must("Comments", err)
@@ -1081,7 +1131,8 @@ func commentPages(e *env) {
 			if extra++; extra > 5 {
 				return
 			}
-			e.mirrorThread([]mirror.RoomID{"a", "b"}[extra%2], threadIn(fmt.Sprintf("t1-%s-%d", what, extra), 1, commentIn("cm", 1)))
+			e.mirrorThread([]mirror.RoomID{"a", "b"}[extra%2],
+				threadIn(fmt.Sprintf("t1-%s-%d", what, extra), 1, commentIn("cm", 1)))
 		}
 		pages(e, "Comments, "+what, keys, key, insert, func(last *mirror.Comment, limit int) ([]mirror.Comment, error) {
 			f := filter
@@ -1254,7 +1305,7 @@ func distrustThread(e *env) {
 	} {
 		want := e.tables(c.resource)
 		e.want("Apply of the same", c.apply(), mirror.Applied{})
-		e.must("Distrust", e.Distrust(e.ctx(), c.resource))
+		e.must("Distrust", e.Invalidate(e.ctx(), c.resource))
 		if got := e.tables(c.resource); !bytes.Equal(got.Content, want.Content) {
 			e.Fatalf("content of a distrusted %s = %q; want it as it was", c.resource.Kind, got.Content)
 		}
@@ -1269,12 +1320,13 @@ func distrustThread(e *env) {
 		e.want("Apply of the same again", c.apply(), mirror.Applied{})
 		e.want("Apply of another thread", e.mirrorThread("room", threadIn("th_2", 1)), mirror.Applied{})
 	}
-	e.must("Distrust", e.Distrust(e.ctx(), threadOf("room", "th_1")))
-	e.want("ApplyThreads", e.listThreads("room", t, threadIn("th_2", 1)), mirror.Applied{Woken: []mirror.Resource{threadOf("room", "th_1")}})
+	e.must("Distrust", e.Invalidate(e.ctx(), threadOf("room", "th_1")))
+	e.want("ApplyThreads", e.listThreads("room", t, threadIn("th_2", 1)),
+		mirror.Applied{AlsoDue: []mirror.Resource{threadOf("room", "th_1")}})
 	// Distrusted between the claim and the apply.
 	e.raise(storageOf("room"))
 	lease := e.claim(storageOf("room"))
-	e.must("Distrust", e.Distrust(e.ctx(), storageOf("room")))
+	e.must("Distrust", e.Invalidate(e.ctx(), storageOf("room")))
 	e.want("ApplyDocument", e.applyDocument(lease, e.documentContent(`{"a":1}`)), mirror.Applied{Changed: true})
 }
 
@@ -1326,13 +1378,13 @@ func listRace(e *env) {
 		for n := range 8 {
 			threads = append(threads, threadIn(fmt.Sprintf("th_%d", n), 1, commentIn("cm_1", 1)))
 		}
-		var arrivals [2]mirror.Arrival
-		for n := range arrivals {
-			var hints []mirror.Hint
+		var deliveries [2]mirror.Delivery
+		for n := range deliveries {
+			var invalidations []mirror.Invalidation
 			for k := range 4 {
-				hints = append(hints, hintAt(threadOf(room, fmt.Sprintf("th_%d", (k*3+n)%8))))
+				invalidations = append(invalidations, invalidatedAt(threadOf(room, fmt.Sprintf("th_%d", (k*3+n)%8))))
 			}
-			arrivals[n] = e.arrival(hints...)
+			deliveries[n] = e.delivery(invalidations...)
 		}
 		lease := e.claim(threadOf(room, ""))
 		parallel(3, func(n int) {
@@ -1341,7 +1393,7 @@ func listRace(e *env) {
 			case 0:
 				_, err = e.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: e.now, Threads: threads}, e.now, 0)
 			case 1:
-				_, err = other.Accept(e.ctx(), arrivals[:])
+				_, err = other.Accept(e.ctx(), deliveries[:])
 			default:
 				e.spend(time.Duration(i%5) * 300 * time.Microsecond)
 				for _, t := range threads {

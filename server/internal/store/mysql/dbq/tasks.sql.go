@@ -394,7 +394,7 @@ func (q *Queries) Pause(ctx context.Context, arg PauseParams) error {
 	return err
 }
 
-const quietChildren = `-- name: QuietChildren :exec
+const settleChildren = `-- name: SettleChildren :exec
 update mirror_resource_state
 set settle = settle or due_time is not null,
     applied_generation = generation, due_time = null, not_before = null,
@@ -402,7 +402,7 @@ set settle = settle or due_time is not null,
 where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
 `
 
-type QuietChildrenParams struct {
+type SettleChildrenParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
@@ -410,8 +410,8 @@ type QuietChildrenParams struct {
 
 // The room is gone: nothing in it is left to fetch. A settle fetch stays owed
 // for the case that it comes back at once: the answer may have been an old one.
-func (q *Queries) QuietChildren(ctx context.Context, arg QuietChildrenParams) error {
-	_, err := q.db.ExecContext(ctx, quietChildren, arg.Bucket, arg.ProjectID, arg.RoomID)
+func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
+	_, err := q.db.ExecContext(ctx, settleChildren, arg.Bucket, arg.ProjectID, arg.RoomID)
 	return err
 }
 

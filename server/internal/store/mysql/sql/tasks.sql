@@ -139,7 +139,7 @@ from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
 order by kind, resource_id;
 
--- name: QuietChildren :exec
+-- name: SettleChildren :exec
 -- The room is gone: nothing in it is left to fetch. A settle fetch stays owed
 -- for the case that it comes back at once: the answer may have been an old one.
 update mirror_resource_state

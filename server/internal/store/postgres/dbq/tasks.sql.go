@@ -374,7 +374,7 @@ func (q *Queries) Pause(ctx context.Context, arg PauseParams) error {
 	return err
 }
 
-const quietChildren = `-- name: QuietChildren :exec
+const settleChildren = `-- name: SettleChildren :exec
 update mirror_resource_state
 set applied_generation = generation, due_time = null, not_before = null,
     settle = settle or due_time is not null,
@@ -382,7 +382,7 @@ set applied_generation = generation, due_time = null, not_before = null,
 where bucket = $1 and project_id = $2 and room_id = $3 and kind between 2 and 5
 `
 
-type QuietChildrenParams struct {
+type SettleChildrenParams struct {
 	Bucket    int16
 	ProjectID string
 	RoomID    string
@@ -390,8 +390,8 @@ type QuietChildrenParams struct {
 
 // The room is gone: nothing in it is left to fetch. A settle fetch stays owed
 // for the case that it comes back at once: the answer may have been an old one.
-func (q *Queries) QuietChildren(ctx context.Context, arg QuietChildrenParams) error {
-	_, err := q.db.Exec(ctx, quietChildren, arg.Bucket, arg.ProjectID, arg.RoomID)
+func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
+	_, err := q.db.Exec(ctx, settleChildren, arg.Bucket, arg.ProjectID, arg.RoomID)
 	return err
 }
 

@@ -1,0 +1,206 @@
+// Package dbtest gives tests databases on every SQL engine that the service runs
+// on, and a way of their own to the rows that is the same on all of them.
+//
+//	func TestMain(m *testing.M) { dbtest.Run(m) }
+//
+//	func TestSomething(t *testing.T) {
+//		t.Parallel()
+//		dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+//			url := e.Database(t)
+//			...
+//		})
+//	}
+//
+// The servers are those of packages pgtest and mysqltest, which heed
+// TEST_POSTGRES_URL and TEST_MYSQL_URL. With -short, tests that need one are left
+// out.
+package dbtest
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+)
+
+// patience bounds every single step here; none takes ten seconds on a quiet machine.
+const patience = 2 * time.Minute
+
+// Engine is a database that the service runs on.
+type Engine struct {
+	// Name is what its server is called.
+	Name string
+	// Schema is the SQL expression for the schema that tables are looked up in.
+	Schema string
+
+	empty    func(tb testing.TB) string
+	database func(tb testing.TB) string
+	server   func(tb testing.TB) *Server
+	open     func(url string) (*sql.DB, error)
+}
+
+// The engines.
+var (
+	Postgres = &Engine{
+		Name: "PostgreSQL", Schema: "current_schema()",
+		empty: pgtest.Database, database: clone, server: startPostgres, open: openPostgres,
+	}
+	MySQL = &Engine{
+		Name: "MariaDB", Schema: "database()",
+		empty: mysqltest.Database, database: lend, server: startMySQL, open: openMySQL,
+	}
+)
+
+// Engines are all engines.
+func Engines() []*Engine { return []*Engine{Postgres, MySQL} }
+
+// Each runs a test on every engine, each beside the others.
+func Each(t *testing.T, f func(t *testing.T, e *Engine)) {
+	t.Helper()
+	for _, e := range Engines() {
+		t.Run(e.Name, func(t *testing.T) {
+			t.Parallel()
+			f(t, e)
+		})
+	}
+}
+
+// withMySQL runs tests around the life of MySQL's shared server.
+type withMySQL struct{ m *testing.M }
+
+func (w withMySQL) Run() int {
+	code := mysqltest.Run(w.m)
+	if os.Getenv("TEST_MYSQL_URL") != "" { // else they have gone with their server
+		if err := dropLent(); err != nil {
+			panic(fmt.Errorf("dbtest: %w", err))
+		}
+	}
+	return code
+}
+
+// Run runs the tests of m, then ends the shared servers. It returns the exit code,
+// which a TestMain that ends with Run need not heed. It panics if a server does not
+// go.
+func Run(m *testing.M) int { return pgtest.Run(withMySQL{m}) }
+
+// Need leaves a test out where -short asks for tests without servers. What returns
+// a database or a server asks by itself.
+func (e *Engine) Need(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skipf("NOT RUN: -short leaves out what needs a %s server; run without it before a merge", e.Name)
+	}
+}
+
+// Empty returns the URL of a database without a schema.
+func (e *Engine) Empty(tb testing.TB) string {
+	tb.Helper()
+	e.Need(tb)
+	return e.empty(tb)
+}
+
+// Database returns the URL of a database of tb's own, with the current schema and
+// nothing in it.
+func (e *Engine) Database(tb testing.TB) string {
+	tb.Helper()
+	e.Need(tb)
+	return e.database(tb)
+}
+
+// Server is a database server that a test may kill.
+type Server struct {
+	// URL leads to a database with the current schema.
+	URL     string
+	kill    func() error
+	restart func(ctx context.Context) error
+}
+
+// Server starts a server for tb alone. It is gone when tb ends.
+func (e *Engine) Server(tb testing.TB) *Server {
+	tb.Helper()
+	e.Need(tb)
+	s := e.server(tb)
+	if err := migrate(tb.Context(), s.URL); err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	return s
+}
+
+// Kill ends the server by SIGKILL, as a crash would.
+func (s *Server) Kill(tb testing.TB) {
+	tb.Helper()
+	if err := s.kill(); err != nil {
+		tb.Fatalf("dbtest: kill the server: %v", err)
+	}
+}
+
+// Restart returns when the server has come back after Kill. Where nobody else does,
+// it starts it.
+func (s *Server) Restart(tb testing.TB) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	if err := s.restart(ctx); err != nil {
+		tb.Fatalf("dbtest: restart the server: %v", err)
+	}
+}
+
+func migrate(ctx context.Context, url string) error {
+	return engine.Migrate(ctx, url, slog.New(slog.DiscardHandler))
+}
+
+// clone makes a database as a copy.
+func clone(tb testing.TB) string {
+	tb.Helper()
+	return pgtest.Clone(tb, pgtest.Template(tb, "dbtest", migrate))
+}
+
+func startPostgres(tb testing.TB) *Server {
+	tb.Helper()
+	server := pgtest.Start(tb)
+	var killed int
+	return &Server{
+		URL: server.URL(),
+		kill: func() error {
+			killed = server.Pid()
+			return syscall.Kill(killed, syscall.SIGKILL)
+		},
+		// The service that brings a server along restarts it, and so does this.
+		restart: func(ctx context.Context) error { return awaitPid(ctx, server, killed) },
+	}
+}
+
+// awaitPid waits until another process than the one killed serves the data.
+func awaitPid(ctx context.Context, server *pgembed.Server, killed int) error {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if p := server.Pid(); p != 0 && p != killed {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+func startMySQL(tb testing.TB) *Server {
+	tb.Helper()
+	server := mysqltest.Start(tb, mysqltest.Options{})
+	return &Server{
+		URL:     server.Database(tb, "mirror"),
+		kill:    func() error { server.Kill(); return nil },
+		restart: server.Restart,
+	}
+}

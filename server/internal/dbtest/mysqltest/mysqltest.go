@@ -1,0 +1,228 @@
+// Package mysqltest gives tests databases on a real server of the MySQL protocol:
+// one server for a test binary, one database for a test.
+//
+//	func TestMain(m *testing.M) { mysqltest.Run(m) }
+//
+//	func TestSomething(t *testing.T) {
+//		url := mysqltest.Database(t)
+//		...
+//	}
+//
+// The server is a MariaDB of this machine, set up as one in production would be,
+// unless TEST_MYSQL_URL leads to one whose user may create databases. Its URLs have
+// the form that hosters hand out: mysql://user:password@host:port/database. A
+// database cannot be copied here as with PostgreSQL: tests that want many with the
+// same tables hand them on, cleared by [Empty].
+//
+// [Start] gives a test a server that it may kill, [Galera] a cluster of three.
+// Nothing is ever skipped.
+package mysqltest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience bounds every single step here; none takes ten seconds on a quiet machine.
+const patience = 2 * time.Minute
+
+var shared struct {
+	sync.Mutex
+	running bool // inside Run
+	server  *Server
+	err     error // of the attempt to start server; it is not repeated
+}
+
+// Run runs the tests of m, then ends the shared server. It returns the exit code,
+// which a TestMain that ends with Run need not heed. It panics if the server's
+// folder does not go.
+func Run(m *testing.M) int {
+	shared.Lock()
+	shared.running = true
+	shared.Unlock()
+	code := m.Run()
+	shared.Lock()
+	defer shared.Unlock()
+	shared.running = false
+	if shared.server != nil {
+		if err := shared.server.Close(); err != nil {
+			panic(fmt.Errorf("mysqltest: %w", err))
+		}
+	}
+	return code
+}
+
+// Shared is the server of this test binary, started by the first who asks. It is for
+// tests about the server itself; the others want [Database], which heeds
+// TEST_MYSQL_URL. Nobody may stop it.
+func Shared(tb testing.TB) *Server {
+	tb.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if !shared.running {
+		tb.Fatal("mysqltest: no one would stop the server: call mysqltest.Run from TestMain")
+	}
+	if shared.server == nil && shared.err == nil {
+		// Not the context of tb: the others who wait outlive it.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		shared.server, shared.err = Launch(ctx, Options{})
+	}
+	if shared.err != nil {
+		tb.Fatalf("mysqltest: %v", shared.err)
+	}
+	return shared.server
+}
+
+// URL leads to where databases are made: to what TEST_MYSQL_URL names, or to
+// [Shared].
+func URL(tb testing.TB) string {
+	tb.Helper()
+	if external := os.Getenv("TEST_MYSQL_URL"); external != "" {
+		return external
+	}
+	return Shared(tb).URL("")
+}
+
+// Database creates an empty database and returns its URL. It is dropped when tb ends,
+// connections or not.
+func Database(tb testing.TB) string {
+	tb.Helper()
+	admin, name := URL(tb), "mysqltest_"+strings.ToLower(rand.Text())
+	to, err := at(admin, name)
+	if err != nil {
+		tb.Fatalf("mysqltest: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	if err := create(ctx, admin, name); err != nil {
+		tb.Fatalf("mysqltest: %v", err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := drop(ctx, admin, name); err != nil {
+			tb.Errorf("mysqltest: %v", err)
+		}
+	})
+	return to
+}
+
+// Connect opens connections to where a URL leads. They are closed when tb ends.
+func Connect(tb testing.TB, url string) *sql.DB {
+	tb.Helper()
+	db, err := open(url)
+	if err != nil {
+		tb.Fatalf("mysqltest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Errorf("mysqltest: %v", err)
+		}
+	})
+	return db
+}
+
+// Empty deletes the rows of every table of a database but those named, in one
+// transaction. To make tables takes many times as long, so tests hand databases on.
+func Empty(ctx context.Context, url string, keep ...string) error {
+	db, err := open(url)
+	if err != nil {
+		return fmt.Errorf("empty: %w", err)
+	}
+	defer func() { _ = db.Close() }() // what matters is the commit
+	tables, err := column(ctx, db,
+		"select table_name from information_schema.tables where table_schema = database() and table_type = 'BASE TABLE'")
+	if err != nil {
+		return fmt.Errorf("empty: %w", err)
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("empty: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
+	for _, table := range tables {
+		if slices.Contains(keep, table) {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, "delete from "+quote(table)); err != nil {
+			return fmt.Errorf("empty %s: %w", table, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("empty: %w", err)
+	}
+	return nil
+}
+
+// at is the URL of another database on the server of admin.
+func at(admin, database string) (string, error) {
+	u, err := url.Parse(admin)
+	if err != nil || u.Scheme != "mysql" {
+		return "", errors.New("TEST_MYSQL_URL has to begin with mysql://") // without its text: it holds a password
+	}
+	u.Path, u.RawPath = "/"+database, ""
+	return u.String(), nil
+}
+
+func create(ctx context.Context, admin, name string) error {
+	db, err := open(admin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	if _, err := db.ExecContext(ctx, "create database "+quote(name)); err != nil {
+		return fmt.Errorf("create database: %w", err)
+	}
+	return nil
+}
+
+// drop drops a database. An open transaction in it would stop that for as long as it
+// lasts, so its connections go first.
+func drop(ctx context.Context, admin, name string) error {
+	db, err := open(admin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	sessions, err := column(ctx, db, "select id from information_schema.processlist where db = ?", name)
+	if err != nil {
+		return fmt.Errorf("list the connections of a database: %w", err)
+	}
+	for _, id := range sessions {
+		_, _ = db.ExecContext(ctx, "kill "+id) // it may be gone
+	}
+	if _, err := db.ExecContext(ctx, "drop database if exists "+quote(name)); err != nil {
+		return fmt.Errorf("drop database: %w", err)
+	}
+	return nil
+}
+
+// column is the one column that a query returns.
+func column(ctx context.Context, db *sql.DB, query string, args ...any) (values []string, err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var v string
+		if err := rows.Scan(&v); err != nil {
+			return nil, err
+		}
+		values = append(values, v)
+	}
+	return values, rows.Err()
+}
+
+func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }

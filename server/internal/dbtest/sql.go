@@ -1,0 +1,137 @@
+package dbtest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// DB is a test's own way to a database, past the service. Its statements are the
+// same on every engine: they have question marks where their values go.
+type DB struct {
+	*sql.DB
+
+	engine *Engine
+}
+
+// Connect opens connections to where a URL leads. They are closed when tb ends.
+func (e *Engine) Connect(tb testing.TB, url string) *DB {
+	tb.Helper()
+	db, err := e.open(url)
+	if err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	tb.Cleanup(func() { _ = db.Close() }) // the server may have died meanwhile
+	return &DB{db, e}
+}
+
+// Exec runs a statement and returns how many rows it altered.
+func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	result, err := db.ExecContext(ctx, db.engine.places(query), args...)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", query, err)
+	}
+	return result.RowsAffected()
+}
+
+// Each runs a query and calls row for each row, which it scans. Its values come
+// before row.
+func (db *DB) Each(ctx context.Context, query string, row func(scan func(dest ...any) error) error,
+	args ...any) (err error) {
+	rows, err := db.QueryContext(ctx, db.engine.places(query), args...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", query, err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return fmt.Errorf("%s: %w", query, err)
+		}
+	}
+	return rows.Err()
+}
+
+// Value is the one value that a query returns.
+func Value[V any](ctx context.Context, db *DB, query string, args ...any) (v V, err error) {
+	if err = db.QueryRowContext(ctx, db.engine.places(query), args...).Scan(&v); err != nil {
+		err = fmt.Errorf("%s: %w", query, err)
+	}
+	return v, err
+}
+
+// In is a list of values for a statement: their question marks, and themselves.
+func In[V any](values []V) (places string, args []any) {
+	for _, v := range values {
+		args = append(args, v)
+	}
+	return "(" + strings.TrimSuffix(strings.Repeat("?, ", len(values)), ", ") + ")", args
+}
+
+// JSON is the SQL expression for a member of a JSON column, as text.
+func (e *Engine) JSON(column, member string) string {
+	if e == Postgres {
+		return "(" + column + "->>'" + member + "')"
+	}
+	return "json_unquote(json_extract(" + column + ", '$." + member + "'))"
+}
+
+// places writes question marks as the engine wants them. Tests have no other use
+// for them.
+func (e *Engine) places(query string) string {
+	if e != Postgres {
+		return query
+	}
+	var b strings.Builder
+	for i, part := range strings.Split(query, "?") {
+		if i > 0 {
+			b.WriteString("$" + strconv.Itoa(i))
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+func openPostgres(to string) (*sql.DB, error) {
+	cfg, err := pgx.ParseConfig(to)
+	if err != nil {
+		return nil, errors.New("the URL of the PostgreSQL database cannot be read") // without its text: it holds a password
+	}
+	return stdlib.OpenDB(*cfg), nil
+}
+
+// openMySQL takes the parameters of the URL for variables of the session.
+func openMySQL(to string) (*sql.DB, error) {
+	u, err := url.Parse(to)
+	if err != nil {
+		return nil, errors.New("the URL of the MySQL database cannot be read") // without its text: it holds a password
+	}
+	cfg := mysql.NewConfig()
+	cfg.Net, cfg.Addr, cfg.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
+	cfg.User = u.User.Username()
+	cfg.Passwd, _ = u.User.Password()
+	cfg.ParseTime, cfg.Loc, cfg.InterpolateParams = true, time.UTC, true
+	cfg.Logger = &mysql.NopLogger{} // what goes wrong is returned
+	cfg.Params = map[string]string{"time_zone": "'+00:00'"}
+	for name, values := range u.Query() {
+		if name == "tls" {
+			cfg.TLSConfig = values[0]
+			continue
+		}
+		cfg.Params[name] = values[0]
+	}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	return sql.OpenDB(connector), nil
+}

@@ -1,0 +1,99 @@
+// Package derive makes from what was fetched what is kept beside it for queries.
+// Whoever writes it and whoever checks it has it from here.
+package derive
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/tiptap"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/yjs"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+const problemNUL = `contains the character \u0000, which SQL databases do not store in JSON`
+
+// JSON turns plain-lson, or JSON, into queryable JSON, or says why there is none.
+func JSON(content []byte) (data []byte, problem string) {
+	data, properties, err := lson.JSON(make([]byte, 0, len(content)), content)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return queryable(data, properties)
+}
+
+// queryable returns data, or why SQL databases do not store it.
+func queryable(data []byte, properties lson.Properties) ([]byte, string) {
+	switch {
+	case properties.HasNUL:
+		return nil, problemNUL
+	case properties.HasLoneSurrogate:
+		return nil, "contains half of a surrogate pair, which SQL databases do not store in JSON"
+	default:
+		return data, ""
+	}
+}
+
+// storageVersion is the derive version of Storage documents. Since the second,
+// there is the text of what the Tiptap editor keeps in them.
+const storageVersion = 2*1000 + lson.Version
+
+// Storage describes a Storage document. Its Data are left out where they would
+// have more than maxData bytes.
+func Storage(content []byte, maxData int) mirror.DocumentContent {
+	doc := mirror.DocumentContent{Content: content, DeriveVersion: storageVersion}
+	data, properties, err := lson.JSON(make([]byte, 0, len(content)), content)
+	if err != nil {
+		doc.DataProblem = err.Error()
+		return doc
+	}
+	doc.Text = tiptap.Text(data)
+	doc.Data, doc.DataProblem = queryable(data, properties)
+	return bounded(doc, maxData)
+}
+
+// Ydoc describes a Yjs document like [Storage], and returns the guids of the
+// documents inside it.
+func Ydoc(content []byte, maxData int) (doc mirror.DocumentContent, inside []string) {
+	doc = mirror.DocumentContent{Content: content, DeriveVersion: yjs.Version}
+	decoded, err := yjs.Decode(content, yjs.Limits{})
+	if err == nil {
+		inside = decoded.Subdocuments()
+		doc.Text = decoded.Text()
+		doc.Data, err = decoded.JSON(nil)
+	}
+	switch {
+	case err != nil:
+		doc.Data, doc.DataProblem = nil, err.Error()
+	case hasNUL(doc.Data):
+		doc.Data, doc.DataProblem = nil, problemNUL
+	}
+	return bounded(doc, maxData), inside
+}
+
+func bounded(doc mirror.DocumentContent, maxData int) mirror.DocumentContent {
+	if len(doc.Data) > maxData {
+		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(doc.Data),
+			maxData)
+		doc.Data = nil
+	}
+	return doc
+}
+
+// hasNUL reports whether JSON text has the character in one of its strings: an
+// escape, and not a backslash followed by the same letters.
+func hasNUL(data []byte) bool {
+	const escape = `\u0000`
+	for rest := data; ; {
+		i := bytes.Index(rest, []byte(escape))
+		if i < 0 {
+			return false
+		}
+		before := len(rest[:i]) - len(bytes.TrimRight(rest[:i], `\`))
+		if before%2 == 0 {
+			return true
+		}
+		rest = rest[i+len(escape):]
+	}
+}

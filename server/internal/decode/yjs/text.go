@@ -1,0 +1,128 @@
+package yjs
+
+// Text returns what people read in the document, for search: the strings in
+// its texts and XML nodes, wherever they are, in the order of the roots' names.
+// Strings that are values of maps and arrays are data and not part of it.
+//
+// Blocks are lines of their own, empty ones left out; a soft break begins a new
+// line, too. No update says what a block is: a node is taken for one unless
+// there is text beside it. A mention reads as in Tiptap, "@" and its label, and in
+// Liveblocks' node for Lexical, "@" and the user's id.
+func (d *Doc) Text() string {
+	t := texter{Doc: d}
+	for _, r := range d.roots {
+		t.shared(&d.types[r.at])
+	}
+	return string(t.dst)
+}
+
+// texter writes text.
+type texter struct {
+	*Doc
+	dst []byte
+	// line says that what comes next begins a line.
+	line bool
+}
+
+// block ends a block and begins another.
+func (t *texter) block() { t.line = true }
+
+func (t *texter) write(s string) {
+	if s == "" {
+		return
+	}
+	if n := len(t.dst); t.line && n > 0 && t.dst[n-1] != '\n' {
+		t.dst = append(t.dst, '\n')
+	}
+	t.line = false
+	t.dst = append(t.dst, s...)
+}
+
+// shared writes what is in a shared type, as a block.
+func (t *texter) shared(s *sharedType) {
+	t.block()
+	t.inline(s)
+	t.block()
+}
+
+// inline writes what is in a shared type.
+func (t *texter) inline(s *sharedType) {
+	switch s.kind {
+	case Map, XMLHook:
+		for _, a := range t.attributes(s) {
+			if a.item.kind == kindType {
+				t.shared(&t.types[a.item.typ()])
+			}
+		}
+	case Array:
+		for child := range t.children(s) {
+			t.shared(child)
+		}
+	default:
+		t.nodes(s)
+	}
+}
+
+// nodes writes what is in a text or an XML node.
+func (t *texter) nodes(s *sharedType) {
+	// Texts lie within elements. Within a text they are elements themselves, as
+	// those of Lexical are.
+	within := s.kind == Text || s.kind == XMLText
+	beside := false // there is text
+	lexical := false
+	for it := range t.list(s) {
+		switch it.kind {
+		case kindString:
+			beside = true
+		case kindType:
+			child := &t.types[it.typ()]
+			beside = beside || child.kind == XMLText && !within
+			lexical = lexical || t.nodeType(child) != ""
+		default: // no text
+		}
+	}
+	keep := !lexical // whether a string belongs to a node
+	for it := range t.list(s) {
+		if it.kind == kindString && keep {
+			for part := range t.strings(it) {
+				t.write(part)
+			}
+		}
+		if it.kind != kindType {
+			continue
+		}
+		child := &t.types[it.typ()]
+		keep = !lexical
+		switch typ := t.nodeType(child); {
+		case child.kind == Map && typ == lineBreak, child.kind == XMLElement &&
+			(child.name == "hardBreak" || child.name == "hard_break"):
+			t.write("\n")
+		case child.kind == Map && typ != "":
+			keep = true
+		case child.kind == XMLElement && child.name == "mention":
+			t.mention(child, "@", "label", "id")
+		case child.kind == XMLElement && typ == "lb-mention":
+			if !t.mention(child, "@", "__userId") {
+				t.mention(child, "", "__id") // as @liveblocks/node-lexical writes and reads it
+			}
+		case beside:
+			t.inline(child)
+		default:
+			t.shared(child)
+		}
+	}
+}
+
+// mention writes the first of some attributes that holds a text, and says whether
+// one does.
+func (t *texter) mention(s *sharedType, sign string, keys ...string) bool {
+	for _, key := range keys {
+		if it := t.get(s, key); it != nil {
+			if label := t.stringOf(it); label != "" {
+				t.write(sign + label)
+				return true
+			}
+		}
+	}
+	return false
+}

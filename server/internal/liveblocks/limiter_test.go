@@ -1,0 +1,455 @@
+package liveblocks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+)
+
+// inMemory carries calls to a handler without a network, so that they can be
+// made under the clock of testing/synctest.
+type inMemory struct{ h http.Handler }
+
+func (t inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	t.h.ServeHTTP(w, r)
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return w.Result(), nil
+}
+
+// newBubble returns a fake with the room "r" and a client of it, neither of
+// which leaves the bubble. The rate is 50 calls a second.
+func newBubble(t *testing.T, edits ...func(*Config)) (*fake.Server, *Client) {
+	t.Helper()
+	upstream := fake.New(testKey)
+	createRoom(t, upstream, "r", fake.RoomOptions{})
+	cfg := Config{SecretKey: testKey, Transport: inMemory{upstream}}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatalf("New = %v; want a client", err)
+	}
+	return upstream, c
+}
+
+// work waits and calls n times, as a worker does.
+func work(t *testing.T, c *Client, n int) {
+	t.Helper()
+	for range n {
+		if err := c.Wait(t.Context()); err != nil {
+			t.Fatalf("Wait = %v; want nil", err)
+		}
+		_, _ = c.Storage(t.Context(), "r") // the limiter is what matters
+	}
+}
+
+// elapsed returns how long f takes.
+func elapsed(f func()) time.Duration {
+	begin := time.Now()
+	f()
+	return time.Since(begin)
+}
+
+func wantRate(t *testing.T, c *Client, want float64) {
+	t.Helper()
+	if got := c.Status().RatePerSecond; got != want {
+		t.Fatalf("RatePerSecond = %v; want %v", got, want)
+	}
+}
+
+func TestGatePacesAllCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, c := newBubble(t)
+		took := elapsed(func() {
+			var wg sync.WaitGroup
+			for range 5 {
+				wg.Go(func() { work(t, c, 41) })
+			}
+			wg.Wait()
+		})
+		// 205 calls: 5 at once, then 50 a second.
+		if took < 4*time.Second-time.Millisecond || took > 4*time.Second+time.Millisecond {
+			t.Fatalf("205 calls took %v; want 4s", took)
+		}
+		if diff := cmp.Diff(map[Outcome]int64{OutcomeOK: 205}, c.Status().Calls); diff != "" {
+			t.Fatalf("Calls (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestRateHalvesOnceForABurst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		upstream.Script(fake.Match{}, fake.Status(500, "INTERNAL").Always())
+		for range 3 { // as from workers that were under way
+			_, _ = c.Room(t.Context(), "r")
+		}
+		wantRate(t, c, 25)
+		time.Sleep(shrinkEvery) //nolint:forbidigo // the bubble's clock, moved by hand
+		for range 3 {
+			_, _ = c.Room(t.Context(), "r")
+		}
+		wantRate(t, c, 12.5)
+		for range 10 {
+			time.Sleep(shrinkEvery) //nolint:forbidigo // the bubble's clock, moved by hand
+			_, _ = c.Room(t.Context(), "r")
+		}
+		wantRate(t, c, minRate)
+
+		// At the floor calls still go out, and the first good answers are
+		// enough to climb again.
+		upstream.ClearScripts()
+		took := elapsed(func() {
+			for c.Status().RatePerSecond < 50 {
+				work(t, c, 1)
+			}
+		})
+		if took < 18*time.Second || took > 25*time.Second {
+			t.Fatalf("the way back took %v; want some 20s", took)
+		}
+		work(t, c, 200)
+		wantRate(t, c, 50)
+	})
+}
+
+// What says nothing about load does not change the pace.
+func TestRateStaysForOtherFailures(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		upstream.Script(fake.Match{Room: "r"},
+			fake.Status(404, "ROOM_NOT_FOUND"), fake.Status(403, "UNAUTHORIZED_ROOM_ACCESS"),
+			fake.Status(403, "PLAN_ENDED"), fake.Garbage(), fake.Status(501, "Not implemented"),
+			fake.Status(422, "UNPROCESSABLE_ENTITY"))
+		work(t, c, 6)
+		wantRate(t, c, 50)
+		// No answer at all does.
+		upstream.Script(fake.Match{}, fake.Slow(time.Minute))
+		work(t, c, 1)
+		wantRate(t, c, 25)
+		if n := c.Status().Calls[OutcomeNoAnswer]; n != 1 {
+			t.Fatalf("Calls = %v; want one without an answer", c.Status().Calls)
+		}
+	})
+}
+
+// A queue that formed while the rate was low does not keep the low rate.
+func TestWaitersFollowTheRate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		upstream.Script(fake.Match{}, fake.Status(503, "X").Times(8))
+		for range 8 {
+			_, _ = c.Room(t.Context(), "r")
+			time.Sleep(shrinkEvery) //nolint:forbidigo // the bubble's clock, moved by hand
+		}
+		wantRate(t, c, minRate)
+		took := elapsed(func() {
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(func() { work(t, c, 1) })
+			}
+			wg.Wait()
+		})
+		if took > 15*time.Second { // 200 s at the floor
+			t.Fatalf("100 waiters took %v; want them to speed up together", took)
+		}
+	})
+}
+
+func TestRetryAfterClosesTheGate(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		step        fake.Step
+		least, most time.Duration
+	}{
+		"seconds": {fake.TooMany("30"), 30 * time.Second, 30 * time.Second},
+		"absent":  {fake.TooMany(""), defaultRetryAfter, 2 * defaultRetryAfter},
+		"503":     {fake.StatusRetry(503, "30"), 30 * time.Second, 30 * time.Second},
+		"longest": {fake.TooMany("1000000"), time.Hour, time.Hour},
+		// The synctest clock begins in the year 2000.
+		"date": {fake.TooMany("Sat, 01 Jan 2000 00:00:40 GMT"), 40 * time.Second, 40 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				upstream, c := newBubble(t)
+				upstream.Script(fake.Match{}, test.step)
+				work(t, c, 1)
+
+				// Who has not waited is told to, and nothing is sent.
+				_, err := c.Room(t.Context(), "r")
+				f := asFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
+				if f.RetryAfter < test.least || f.RetryAfter > test.most {
+					t.Errorf("RetryAfter = %v; want %v to %v", f.RetryAfter, test.least, test.most)
+				}
+				if n := upstream.Calls("", ""); n != 1 {
+					t.Errorf("Calls = %d; want 1", n)
+				}
+				if got := time.Until(c.Status().ThrottledUntil); got != f.RetryAfter {
+					t.Errorf("ThrottledUntil = %v from now; want %v", got, f.RetryAfter)
+				}
+
+				took := elapsed(func() {
+					var wg sync.WaitGroup
+					for range 3 {
+						wg.Go(func() { work(t, c, 1) })
+					}
+					wg.Wait()
+				})
+				if took < test.least || took > test.most+time.Second {
+					t.Errorf("Wait took %v; want %v to %v", took, test.least, test.most)
+				}
+				want := map[Outcome]int64{OutcomeOK: 3, OutcomeHeld: 1}
+				got := c.Status()
+				delete(got.Calls, OutcomeRateLimited)
+				delete(got.Calls, OutcomeServerError)
+				if diff := cmp.Diff(want, got.Calls); diff != "" || !got.ThrottledUntil.IsZero() {
+					t.Errorf("Status = %+v; Calls (-want +got):\n%s", got, diff)
+				}
+			})
+		})
+	}
+}
+
+// A shorter wait told later does not undo a longer one.
+func TestLongestRetryAfterHolds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		upstream.Script(fake.Match{Room: "r"}, fake.TooMany("60"))
+		upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms}, fake.TooMany("2"))
+		_, _ = c.Room(t.Context(), "r")
+		_ = c.Ping(t.Context())
+		if took := elapsed(func() { work(t, c, 1) }); took < time.Minute {
+			t.Fatalf("Wait took %v; want 1m0s", took)
+		}
+	})
+}
+
+// A limiter that closes while a caller waits for its turn keeps the caller.
+func TestGateClosesOnAWaiter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t, func(cfg *Config) { cfg.RatePerSecond = 1 })
+		work(t, c, 1)
+		upstream.Script(fake.Match{}, fake.TooMany("20"))
+		var wg sync.WaitGroup
+		begin := time.Now()
+		wg.Go(func() { work(t, c, 1) })
+		synctest.Wait() // the caller has its place in the limiter
+		_ = c.Ping(t.Context())
+		wg.Wait()
+		if took := time.Since(begin); took < 20*time.Second {
+			t.Fatalf("Wait took %v; want 20s at least", took)
+		}
+	})
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t, func(cfg *Config) { cfg.RatePerSecond = 0.5 })
+		wait := func(d time.Duration) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			took := elapsed(func() {
+				if err := c.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatalf("Wait = %v; want the context's error", err)
+				}
+			})
+			if took != d {
+				t.Fatalf("Wait took %v; want %v", took, d)
+			}
+		}
+		wait(0)
+		work(t, c, 1)
+		wait(time.Second) // in the limiter, whose place goes to the next
+		if took := elapsed(func() { work(t, c, 1) }); took != time.Second {
+			t.Fatalf("Wait took %v; want the second that was left", took)
+		}
+		upstream.Script(fake.Match{}, fake.TooMany("60"))
+		_ = c.Ping(t.Context())
+		wait(time.Second) // before the time told
+		upstream.Script(fake.Match{}, fake.Status(401, "MISSING_SECRET_KEY"))
+		_ = c.Ping(t.Context())
+		wait(time.Hour) // paused, and in line behind one who is
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = c.Wait(ctx) })
+		synctest.Wait()
+		wait(time.Second)
+		cancel()
+		wg.Wait()
+		if n := upstream.Calls("", ""); n != 4 {
+			t.Fatalf("Calls = %d; want 4", n)
+		}
+	})
+}
+
+// recorder keeps the calls of OnPause and OnResume with their times.
+type recorder struct {
+	mu    sync.Mutex
+	begin time.Time
+	lines []string
+}
+
+func (r *recorder) add(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, fmt.Sprintf("%v %s", time.Since(r.begin), what))
+}
+
+func (r *recorder) got() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.lines)
+}
+
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var rec recorder
+		rec.begin = time.Now()
+		upstream, c := newBubble(t, func(cfg *Config) {
+			cfg.OnPause = func(reason string) { rec.add("pause: " + reason) }
+			cfg.OnResume = func() { rec.add("resume") }
+			cfg.ProbeMax = 30 * time.Second
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := c.Run(ctx); err != nil {
+				t.Errorf("Run = %v; want nil", err)
+			}
+		})
+
+		// The key is withdrawn; several workers find out at once.
+		upstream.SetSecret("sk_new")
+		for range 4 {
+			wg.Go(func() { _, _ = c.Room(t.Context(), "r") })
+		}
+		synctest.Wait()
+		s := c.Status()
+		if s.PauseReason != "get room: status 403, code INVALID_SECRET_KEY" || !s.PausedSince.Equal(rec.begin) {
+			t.Fatalf("Status = %+v; want the pause", s)
+		}
+		_, err := c.Storage(t.Context(), "r")
+		if f := asFault(t, err, fault.Busy, fault.ReasonProjectPaused); f.RetryAfter != 5*time.Second {
+			t.Fatalf("RetryAfter = %v; want the first probe's time", f.RetryAfter)
+		}
+
+		// The probes come at 5, 15, 35, 65 s; then 30 s apart.
+		var waited time.Duration
+		wg.Go(func() { waited = elapsed(func() { work(t, c, 1) }) })
+		time.Sleep(70 * time.Second) //nolint:forbidigo // the bubble's clock, moved by hand
+		if n := upstream.Calls("", fake.EndpointListRooms); n != 4 {
+			t.Fatalf("%d probes in 70s; want 4", n)
+		}
+		if n := upstream.Calls("r", ""); n > 4 {
+			t.Fatalf("%d calls for the room; want none after the refusal", n)
+		}
+		if s := c.Status(); !s.PausedSince.Equal(rec.begin) || s.PauseReason[:4] != "get " {
+			t.Fatalf("Status = %+v; want the pause as it began", s)
+		}
+		// Other trouble than a refusal does not end the pause either.
+		upstream.Script(fake.Match{}, fake.TooMany("40"))
+		upstream.SetSecret(testKey)
+		time.Sleep(30 * time.Second) //nolint:forbidigo // the bubble's clock, moved by hand
+		synctest.Wait()
+		if c.Status().PauseReason == "" {
+			t.Fatal("PauseReason is empty; want the pause to outlast a 429")
+		}
+		time.Sleep(70 * time.Second) //nolint:forbidigo // the bubble's clock, moved by hand
+		synctest.Wait()
+		if s := c.Status(); s.PauseReason != "" || !s.PausedSince.IsZero() {
+			t.Fatalf("Status = %+v; want no pause", s)
+		}
+
+		// A second pause is a transition of its own.
+		upstream.Script(fake.Match{Room: "r"}, fake.Status(401, "WRONG_KEY_USED"))
+		work(t, c, 1)
+		time.Sleep(10 * time.Second) //nolint:forbidigo // the bubble's clock, moved by hand
+		cancel()
+		wg.Wait()
+		want := []string{
+			"0s pause: get room: status 403, code INVALID_SECRET_KEY",
+			"2m15s resume", // 40 s after the probe at 95 s, as it was told
+			"2m50s pause: get storage: status 401, code WRONG_KEY_USED",
+			"2m55s resume",
+		}
+		if diff := cmp.Diff(want, rec.got()); diff != "" {
+			t.Fatalf("callbacks (-want +got):\n%s", diff)
+		}
+		if waited == 0 || waited > 135*time.Second {
+			t.Fatalf("Wait took %v; want until the resumption", waited)
+		}
+	})
+}
+
+// A process that stops while paused stops.
+func TestRunStops(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var rec recorder
+		rec.begin = time.Now()
+		upstream, c := newBubble(t, func(cfg *Config) { cfg.OnResume = func() { rec.add("resume") } })
+		for _, step := range []fake.Step{
+			fake.Status(401, "MISSING_SECRET_KEY"), // between probes
+			fake.Slow(time.Hour),                   // during a probe
+			fake.TooMany("3000"),                   // waiting as told
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+			upstream.Script(fake.Match{Room: "r"}, fake.Status(401, "MISSING_SECRET_KEY"))
+			upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms}, step)
+			_, _ = c.Room(t.Context(), "r")
+			took := elapsed(func() {
+				if err := c.Run(ctx); err != nil {
+					t.Fatalf("Run = %v; want nil", err)
+				}
+			})
+			cancel()
+			if took != 7*time.Second {
+				t.Fatalf("Run took %v; want 7s", took)
+			}
+			upstream.ClearScripts()
+		}
+		if got := rec.got(); len(got) != 0 {
+			t.Fatalf("callbacks = %v; want none", got)
+		}
+	})
+}
+
+func TestRunIdles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		if err := c.Run(ctx); err != nil {
+			t.Fatalf("Run = %v; want nil", err)
+		}
+		if n := upstream.Calls("", ""); n != 0 {
+			t.Fatalf("Calls = %d; want none without a pause", n)
+		}
+	})
+}

@@ -1,0 +1,133 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+)
+
+// database is the open store and, if there is one, the server behind it.
+type database struct {
+	store    store.Store
+	embedded *pgembed.Server
+}
+
+// startEmbedded runs a PostgreSQL of our own and points cfg to it.
+func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (*pgembed.Server, config.Database,
+	error) {
+	dir := cfg.DataDir
+	if dir == "" {
+		var err error
+		if dir, err = defaultDataDir(); err != nil {
+			return nil, cfg, err
+		}
+	}
+	server, err := pgembed.Start(ctx, pgembed.Config{DataDir: dir, BinDir: cfg.PGBin, Logger: log})
+	if err != nil {
+		return nil, cfg, fmt.Errorf("embedded PostgreSQL: %w", err)
+	}
+	cfg.DatabaseURL = server.URL()
+	return server, cfg, nil
+}
+
+// defaultDataDir is where a machine keeps the data of a service, or of a user.
+func defaultDataDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/liveblocks-mirror", nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", errors.New(
+			"there is no home folder to keep the embedded PostgreSQL in; set MIRROR_DATA_DIR, or DATABASE_URL to use a " +
+				"server of your own")
+	}
+	return filepath.Join(home, ".local", "share", "liveblocks-mirror"), nil
+}
+
+// openDatabase opens the store, brings its schema up to date if asked to, and
+// makes sure that it can be used.
+func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) (*database, error) {
+	db := &database{}
+	if cfg.DatabaseURL == "" {
+		var err error
+		if db.embedded, cfg, err = startEmbedded(ctx, cfg, log); err != nil {
+			return nil, err
+		}
+		migrate = true
+	}
+	if err := db.open(ctx, cfg, migrate, log); err != nil {
+		db.close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return db, nil
+}
+
+func (db *database) open(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) error {
+	if migrate {
+		if err := engine.Migrate(ctx, cfg.DirectURL(), log); err != nil {
+			return unreachable(cfg.DirectURL(), err)
+		}
+	}
+	s, err := engine.Open(ctx, engine.Config{
+		URL: cfg.DatabaseURL, Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
+	})
+	if err != nil {
+		return fmt.Errorf("check DATABASE_URL, which should look like postgres://user:password@host/name?sslmode=require "+
+			"or mysql://user:password@host/name: %w", err)
+	}
+	db.store = s
+	switch err := s.Ping(ctx); {
+	case errors.Is(err, store.ErrSchemaBehind):
+		return errors.New("the database schema is missing or older than this version needs; run `liveblocks-mirror " +
+			"migrate`, or serve with --migrate")
+	case err != nil:
+		return unreachable(cfg.DatabaseURL, err)
+	}
+	return nil
+}
+
+// unreachable names the place that could not be reached, never the password.
+func unreachable(rawURL string, err error) error {
+	where := "the database"
+	if u, perr := url.Parse(rawURL); perr == nil && u.Host != "" {
+		where = "the database at " + u.Host
+	}
+	return fmt.Errorf("cannot use %s; check DATABASE_URL and that the server runs and lets this machine in: %w", where,
+		err)
+}
+
+func (db *database) close(ctx context.Context) {
+	if db.store != nil {
+		db.store.Close()
+	}
+	if db.embedded != nil {
+		_ = db.embedded.Stop(ctx) // it logs for itself, and the process ends
+	}
+}
+
+// Migrate brings the schema of the configured database up to date.
+func Migrate(ctx context.Context, cfg config.Database, log *slog.Logger) error {
+	db, err := openDatabase(ctx, cfg, true, log)
+	if err != nil {
+		return err
+	}
+	db.close(context.WithoutCancel(ctx))
+	log.InfoContext(ctx, "the database schema is up to date")
+	return nil
+}
+
+// PrintMigrations writes what Migrate would do to an empty MySQL database.
+func PrintMigrations(w io.Writer) error {
+	_, err := io.WriteString(w, engine.MySQLMigrations())
+	return err
+}

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+)
+
+const (
+	// lookEvery is how often the service is asked how far it is.
+	lookEvery = time.Second
+	// awayFor is how long a service that answered before may be away, and standsFor
+	// how long a problem may stand, before the watch is given up. What is watched goes
+	// on by itself.
+	awayFor   = 10 * time.Minute
+	standsFor = time.Minute
+)
+
+// Backfill begins a full sweep unless it is only to be watched, and shows how far
+// the latest sweep is until it is done. It survives a restart of the service.
+func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) error {
+	s, err := dial(cfg)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	w := &watcher{service: s, screen: &screen{w: out, live: terminal(out)}}
+	defer w.screen.clear()
+	if !watch {
+		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		if _, err := s.StartBackfill(callCtx, &mirrorv1.StartBackfillRequest{ProjectId: s.project}); err != nil {
+			return s.explain(err)
+		}
+		w.answered = time.Now()
+	}
+	for {
+		done, err := w.look(ctx)
+		if done || err != nil {
+			return err
+		}
+		if !wait(ctx, lookEvery) {
+			return errors.New("interrupted; the backfill goes on by itself")
+		}
+	}
+}
+
+// watcher follows the latest sweep.
+type watcher struct {
+	*service
+	screen *screen
+	// answered is when the service last did; problem since when there is one.
+	answered, problem time.Time
+	// away says that the service is known not to answer.
+	away bool
+	told string
+}
+
+// look shows how far the sweep is, and reports whether it is done.
+func (w *watcher) look(ctx context.Context) (done bool, err error) {
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	got, err := w.GetBackfill(callCtx, &mirrorv1.GetBackfillRequest{ProjectId: w.project})
+	switch code := status.Code(err); {
+	case err == nil:
+		w.answered, w.away = time.Now(), false
+	case ctx.Err() != nil:
+		return false, nil // the caller says so
+	case !w.answered.IsZero() && time.Since(w.answered) < awayFor &&
+		(code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled):
+		if !w.away {
+			w.away = true
+			w.screen.line("the service does not answer; waiting for it to come back")
+		}
+		return false, nil
+	default:
+		return false, w.explain(err)
+	}
+	sweep := got.GetSweep()
+	if sweep.GetSweepId() == "" {
+		return false, errors.New("there has been no sweep yet; begin one with `liveblocks-mirror backfill`")
+	}
+	if done = sweep.GetState() == mirrorv1.SweepState_SWEEP_STATE_DONE; done {
+		w.screen.line(summary(sweep))
+	} else {
+		w.screen.progress(progress(sweep, w.screen.live))
+	}
+	problem := sweep.GetProblem()
+	if problem == "" {
+		w.problem, w.told = time.Time{}, ""
+		return done, nil
+	}
+	if w.problem.IsZero() {
+		w.problem = time.Now()
+	}
+	if done || time.Since(w.problem) >= standsFor {
+		return done, errors.New(problem)
+	}
+	if problem != w.told {
+		w.told = problem
+		w.screen.line(problem + "; it is tried again")
+	}
+	return false, nil
+}
+
+// progress is a line that tells how far a sweep is.
+func progress(s *mirrorv1.Sweep, live bool) string {
+	done, total := s.GetResourcesDone(), s.GetResourcesDone()+s.GetResourcesPending()
+	share := int64(0)
+	if total > 0 {
+		share = 100 * done / total
+	}
+	line := fmt.Sprintf("%d of %d fetched (%d%%)", done, total, share)
+	if live {
+		line = bar(done, total) + " " + line
+	}
+	if s.GetState() == mirrorv1.SweepState_SWEEP_STATE_LISTING {
+		line += fmt.Sprintf(", listing rooms: %d so far", s.GetRoomsListed())
+	}
+	if rate := s.GetResourcesPerSecond(); rate > 0 {
+		line += fmt.Sprintf(", %.0f a second", rate)
+	}
+	if left := s.GetRemainingDuration(); left != nil && s.GetState() != mirrorv1.SweepState_SWEEP_STATE_LISTING {
+		line += ", " + left.AsDuration().Round(time.Second).String() + " left"
+	}
+	return line
+}
+
+// summary is a line that tells what a sweep found.
+func summary(s *mirrorv1.Sweep) string {
+	took := s.GetEndTime().AsTime().Sub(s.GetBeginTime().AsTime()).Round(time.Second)
+	return fmt.Sprintf("done: %d rooms listed in %s, %d of them new, %d vanished, %d resources fetched",
+		s.GetRoomsListed(), took, s.GetRoomsListed()-s.GetRoomsKnown(), s.GetRoomsVanished(), s.GetResourcesDone())
+}

@@ -1,0 +1,136 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+)
+
+// await looks at the mirror until it shows what the fake holds.
+func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
+	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
+	defer cancel()
+	look := d.room
+	switch {
+	case ev.Type == fake.UserEntered || ev.Type == fake.UserLeft:
+		look = d.session
+	case ev.Type == fake.NotificationSent:
+		look = func(ctx context.Context, ev fake.Event) (string, bool) { return d.notification(ctx, id, ev) }
+	case ev.ThreadID != "":
+		look = d.thread
+	}
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for begin := time.Now(); ; {
+		if seen, ok := look(ctx, ev); ok {
+			return fmt.Sprintf("%s after %s", seen, time.Since(begin).Round(time.Millisecond))
+		}
+		select {
+		case <-ctx.Done():
+			return "not seen yet"
+		case <-ticker.C:
+		}
+	}
+}
+
+// room looks for a room's Storage document.
+func (d *demo) room(ctx context.Context, ev fake.Event) (string, bool) {
+	want, lives := d.upstream.Storage(ev.RoomID)
+	status, header, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/storage:read?format=plain-lson")
+	switch {
+	case !lives && status == http.StatusNotFound:
+		return "gone", true
+	case lives && status == http.StatusOK && bytes.Equal(body, want):
+		return fmt.Sprintf("%d bytes, revision %s,", len(body), header.Get("Mirror-Revision")), true
+	default:
+		return "", false
+	}
+}
+
+func (d *demo) thread(ctx context.Context, ev fake.Event) (string, bool) {
+	want, lives := d.upstream.ThreadSource(ev.RoomID, ev.ThreadID)
+	var got struct {
+		Thread struct {
+			SourceJSON []byte `json:"sourceJson"`
+		}
+	}
+	path := "/v1/rooms/" + url.PathEscape(ev.RoomID) + "/threads/" + url.PathEscape(ev.ThreadID) +
+		"?view=THREAD_VIEW_SOURCE"
+	status, _, body := d.get(ctx, path)
+	switch {
+	case !lives && status == http.StatusNotFound:
+		return "gone", true
+	case lives && json.Unmarshal(body, &got) == nil && bytes.Equal(got.Thread.SourceJSON, want):
+		return fmt.Sprintf("%d bytes, with %d comments,", len(want), len(d.upstream.Comments(ev.RoomID, ev.ThreadID))), true
+	default:
+		return "", false
+	}
+}
+
+// session looks for a stay that begins or ends as the event says.
+func (d *demo) session(ctx context.Context, ev fake.Event) (string, bool) {
+	var got struct {
+		UserSessions []struct {
+			UserID    string
+			EnterTime time.Time
+			LeaveTime time.Time
+		}
+	}
+	_, _, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/user-sessions")
+	if json.Unmarshal(body, &got) != nil {
+		return "", false
+	}
+	for _, s := range got.UserSessions {
+		switch at := ev.Time.Truncate(time.Millisecond); { // as the webhook tells it
+		case s.UserID != ev.UserID:
+		case ev.Type == fake.UserEntered && s.EnterTime.Equal(at):
+			return ev.UserID + " has come,", true
+		case ev.Type == fake.UserLeft && s.LeaveTime.Equal(at):
+			return fmt.Sprintf("%s was there for %s,", ev.UserID, s.LeaveTime.Sub(s.EnterTime).Round(time.Second)), true
+		}
+	}
+	return "", false
+}
+
+func (d *demo) notification(ctx context.Context, id string, ev fake.Event) (string, bool) {
+	var got struct {
+		Notifications []struct {
+			EventID   string
+			InboxJSON []byte `json:"inboxJson"`
+		}
+	}
+	_, _, body := d.get(ctx, "/v1/notifications?user_id="+url.QueryEscape(ev.UserID))
+	if json.Unmarshal(body, &got) != nil {
+		return "", false
+	}
+	for _, n := range got.Notifications {
+		if n.EventID == id {
+			return fmt.Sprintf("to %s, with %d bytes of the inbox,", ev.UserID, len(n.InboxJSON)), true
+		}
+	}
+	return "", false
+}
+
+// get reads from the service; status 0 if that failed.
+func (d *demo) get(ctx context.Context, path string) (status int, header http.Header, body []byte) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base+path, nil)
+	if err != nil {
+		return 0, nil, nil
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return 0, nil, nil
+	}
+	defer resp.Body.Close()
+	if body, err = io.ReadAll(resp.Body); err != nil {
+		return 0, nil, nil
+	}
+	return resp.StatusCode, resp.Header, body
+}

@@ -1,0 +1,236 @@
+// Package demo shows the service at work on one machine, without an account and
+// without a database: a fake Liveblocks whose rooms are edited by themselves
+// sends signed webhooks to a real service on an embedded PostgreSQL.
+package demo
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+)
+
+// Config says where the demo runs and how lively it is.
+type Config struct {
+	HTTPAddr string        `name:"http-addr" env:"MIRROR_HTTP_ADDR" default:"127.0.0.1:8080" help:"Address of the HTTP gateway. Port 0 takes a free one."`
+	GRPCAddr string        `name:"grpc-addr" env:"MIRROR_GRPC_ADDR" default:"127.0.0.1:9090" help:"Address of the gRPC server. Port 0 takes a free one."`
+	DataDir  string        `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Folder of the embedded PostgreSQL. Empty uses one that is removed at the end."`
+	PGBin    string        `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Folder that holds postgres and initdb. Empty searches the usual places."`
+	Every    time.Duration `name:"every" default:"2s" help:"Time between two edits."`
+	Edits    int           `name:"edits" default:"0" help:"Stop after so many edits; 0 goes on until interrupted."`
+}
+
+// Validate checks what no other part will.
+func (c Config) Validate() error {
+	if c.Every <= 0 || c.Edits < 0 {
+		return errors.New("--every must be above 0, and --edits must not be negative")
+	}
+	return c.addresses().Validate()
+}
+
+func (c Config) addresses() config.Addresses {
+	return config.Addresses{HTTPAddr: c.HTTPAddr, GRPCAddr: c.GRPCAddr}
+}
+
+// mirrorTimeout is how long the demo waits to see an edit in the mirror.
+const mirrorTimeout = 15 * time.Second
+
+// projectID is how the fake's webhooks name their Liveblocks project.
+const projectID = "demo"
+
+type demo struct {
+	out      io.Writer
+	upstream *fake.Server
+	base     string // of the service's HTTP gateway
+	secret   string
+	client   *http.Client
+	events   chan fake.Event
+}
+
+// Run runs the demo until ctx ends or the edits are done.
+func Run(ctx context.Context, cfg Config, version string, out io.Writer, log *slog.Logger) error {
+	if cfg.DataDir == "" {
+		dir, err := os.MkdirTemp("", "liveblocks-mirror-demo-")
+		if err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		// The server's own account has to reach the folder inside.
+		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // only passing through is allowed
+			return fmt.Errorf("demo: %w", err)
+		}
+		cfg.DataDir = filepath.Join(dir, "postgres")
+	}
+	key := make([]byte, 24)
+	_, _ = rand.Read(key) // never fails by its own contract
+	d := &demo{
+		out:    out,
+		secret: "whsec_" + base64.StdEncoding.EncodeToString(key),
+		client: &http.Client{Timeout: mirrorTimeout},
+		events: make(chan fake.Event, 64),
+	}
+	apiKey := "sk_demo_" + hex.EncodeToString(key)
+	d.upstream = fake.New(apiKey)
+	d.upstream.OnEvent(func(ev fake.Event) { d.events <- ev })
+
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("demo: listen for the fake Liveblocks: %w", err)
+	}
+	upstream := &http.Server{Handler: d.upstream, ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = upstream.Serve(listener) }() // ends by Close below
+	defer func() { _ = upstream.Close(); <-served }()
+
+	service, err := app.New(ctx, d.serveConfig(cfg, apiKey, "http://"+listener.Addr().String()), version, log)
+	if err != nil {
+		return err
+	}
+	serveCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	stopped := make(chan error, 1)
+	go func() { stopped <- service.Serve(serveCtx) }() // awaited below
+	addrs := service.Addresses()
+	d.base = "http://" + addrs.HTTPAddr
+	d.printHead(addrs, service.DatabaseURL())
+
+	err = d.edit(serveCtx, cfg, stopped)
+	stop()
+	if serr := <-stopped; err == nil {
+		err = serr
+	}
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (d *demo) serveConfig(cfg Config, apiKey, baseURL string) config.Serve {
+	return config.Serve{
+		Database:  config.Database{DataDir: cfg.DataDir, PGBin: cfg.PGBin, DatabaseMaxConns: 8},
+		Addresses: cfg.addresses(),
+		Liveblocks: config.Liveblocks{
+			ProjectID: "default", SecretKey: apiKey, WebhookSecret: []string{d.secret}, BaseURL: baseURL,
+			CallsPerSecond: 50, CallTimeout: 10 * time.Second, MaxAnswer: 64 << 20, ProbeMin: time.Second,
+		},
+		Work: config.Work{
+			Ack: "durable", Workers: 4, Settle: 3 * time.Second, LeaseTTL: 30 * time.Second, MaxAttempts: 10,
+			BackoffMin: time.Second, BackoffMax: time.Minute, BusyPoll: 3 * time.Second, SafetyPoll: time.Hour,
+			MaxData: 16 << 20, StopGrace: 5 * time.Second,
+		},
+	}
+}
+
+// firstRoom is one that the demo never deletes, so that the printed commands
+// always find it.
+const firstRoom = "team:whiteboard"
+
+func (d *demo) printHead(addrs app.Ready, databaseURL string) {
+	room := url.PathEscape(firstRoom)
+	fmt.Fprintf(d.out, `
+liveblocks-mirror demo: in the rooms of a fake Liveblocks people draw, discuss and are
+notified, and it sends signed webhooks; the service verifies, records, fetches and
+mirrors them. Try, in another terminal:
+
+  curl -s http://%[1]s/v1/rooms
+  curl -s http://%[1]s/v1/rooms/%[3]s/storage:read
+  curl -s http://%[1]s/v1/rooms/%[3]s/flows/flow
+  curl -s http://%[1]s/v1/rooms/%[3]s/threads
+  curl -s http://%[1]s/v1/rooms/%[3]s/user-sessions
+  curl -s http://%[1]s/v1/notifications
+  curl -s 'http://%[1]s/v1/events?page_size=3'
+  grpcurl -plaintext %[2]s list
+  grpcurl -plaintext -d '{"room_id":"%[4]s"}' %[2]s liveblocks.mirror.v1.MirrorService/GetRoom
+  grpcurl -plaintext %[2]s liveblocks.mirror.v1.AdminService/GetStatus
+  psql '%[5]s' -c 'select room_id, updated_at, data from liveblocks_documents'
+  psql '%[5]s' -c 'select room_id, user_id, plain_text from mirror_comment'
+
+Ctrl-C ends it.
+
+`, addrs.HTTPAddr, addrs.GRPCAddr, room, firstRoom, databaseURL)
+	fmt.Fprintf(d.out, "%-10s %-24s %-20s %-16s %s\n", "time", "event", "room", "webhook", "mirror")
+}
+
+// edit makes one edit after the other and shows what comes of each.
+func (d *demo) edit(ctx context.Context, cfg Config, stopped <-chan error) error {
+	ticker := time.NewTicker(cfg.Every)
+	defer ticker.Stop()
+	for n := 0; cfg.Edits == 0 || n < cfg.Edits; n++ {
+		if err := d.change(n); err != nil {
+			return fmt.Errorf("demo: edit: %w", err)
+		}
+		for len(d.events) > 0 {
+			if err := d.show(ctx, <-d.events); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if len(stopped) > 0 {
+			return nil // Run reads the cause
+		}
+	}
+	return nil
+}
+
+// show delivers the webhook of ev and follows it into the mirror.
+func (d *demo) show(ctx context.Context, ev fake.Event) error {
+	begin := time.Now()
+	id := "msg_" + rand.Text()
+	status, err := d.deliver(ctx, id, ev)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // interrupted, which is how a demo ends
+		}
+		return fmt.Errorf("demo: deliver webhook: %w", err)
+	}
+	took := time.Since(begin)
+	seen := d.await(ctx, id, ev)
+	fmt.Fprintf(d.out, "%-10s %-24s %-20s %-16s %s\n",
+		begin.Format("15:04:05"), ev.Type, ev.RoomID, fmt.Sprintf("%d in %s", status, took.Round(100*time.Microsecond)), seen)
+	return nil
+}
+
+func (d *demo) deliver(ctx context.Context, id string, ev fake.Event) (int, error) {
+	body := fake.Payload(ev, projectID)
+	now := time.Now()
+	signature, err := webhook.Sign(d.secret, id, now, body)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.base+"/api/liveblocks-webhook", bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Webhook-Id", id)
+	req.Header.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+	req.Header.Set("Webhook-Signature", signature)
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}

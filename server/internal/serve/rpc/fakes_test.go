@@ -1,0 +1,153 @@
+package rpc
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+func (q *fakeQuery) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Thread{}, err
+	}
+	return find(q.threads, func(t *mirror.Thread) bool {
+		return t.Project == thread.Project && t.Room == thread.Room && t.ID == thread.ID &&
+			(deleted || t.Freshness.DeleteTime.IsZero())
+	})
+}
+
+// Threads selects by what of the filter a test can see in the answer; of the rest
+// the filter itself is kept.
+func (q *fakeQuery) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.threadFilter = f
+	order := func(a, b mirror.Thread) int { return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.ID, b.ID)) }
+	return choose(q.threads, q.selected(f.Limit), order, func(t *mirror.Thread) bool {
+		return t.Project == f.Project && (f.Room == "" || t.Room == f.Room) &&
+			(f.Deleted || t.Freshness.DeleteTime.IsZero()) &&
+			order(*t, mirror.Thread{Room: f.AfterRoom, ID: f.AfterID}) > 0
+	}), nil
+}
+
+func (q *fakeQuery) Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment,
+	error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Comment{}, err
+	}
+	return find(q.comments, func(c *mirror.Comment) bool {
+		return c.Project == thread.Project && c.Room == thread.Room && c.Thread == thread.ID && c.ID == id &&
+			(deleted || c.DeleteTime.IsZero())
+	})
+}
+
+func (q *fakeQuery) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.commentFilter = f
+	order := func(a, b mirror.Comment) int {
+		return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.Thread, b.Thread), a.CreateTime.Compare(b.CreateTime),
+			cmp.Compare(a.ID, b.ID))
+	}
+	// A database keeps the time of a comment that has none as the first it knows.
+	rows := slices.Clone(q.comments)
+	for i := range rows {
+		if rows[i].CreateTime.IsZero() {
+			rows[i].CreateTime = time.Unix(0, 0)
+		}
+	}
+	after := mirror.Comment{Room: f.AfterRoom, Thread: f.AfterThread, CreateTime: f.AfterTime, ID: f.AfterID}
+	chosen := choose(rows, q.selected(f.Limit), order, func(c *mirror.Comment) bool {
+		return c.Project == f.Project && (f.Room == "" || c.Room == f.Room) && (f.Thread == "" || c.Thread == f.Thread) &&
+			(f.Deleted || c.DeleteTime.IsZero()) && order(*c, after) > 0
+	})
+	for i := range chosen {
+		if chosen[i].CreateTime.Unix() == 0 {
+			chosen[i].CreateTime = time.Time{}
+		}
+	}
+	return chosen, nil
+}
+
+func (q *fakeQuery) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.ActiveUsers{}, err
+	}
+	return find(q.users, func(u *mirror.ActiveUsers) bool {
+		return u.Project == users.Project && u.Room == users.Room && (deleted || u.Freshness.DeleteTime.IsZero())
+	})
+}
+
+func (q *fakeQuery) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.sessionFilter = f
+	order := func(a, b mirror.UserSession) int {
+		return cmp.Or(b.BeginTime().Compare(a.BeginTime()), cmp.Compare(a.ID, b.ID))
+	}
+	return choose(q.sessions, q.selected(f.Limit), order, func(s *mirror.UserSession) bool {
+		return s.Project == f.Project &&
+			(f.AfterTime.IsZero() || order(*s, mirror.UserSession{EnterTime: f.AfterTime, ID: f.AfterID}) > 0)
+	}), nil
+}
+
+func (q *fakeQuery) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.noticeFilter = f
+	order := func(a, b mirror.Notification) int {
+		return cmp.Or(b.CreateTime.Compare(a.CreateTime), cmp.Compare(a.EventID, b.EventID))
+	}
+	return choose(q.notices, q.selected(f.Limit), order, func(n *mirror.Notification) bool {
+		return n.Project == f.Project &&
+			(f.AfterTime.IsZero() || order(*n, mirror.Notification{CreateTime: f.AfterTime, EventID: f.AfterID}) > 0)
+	}), nil
+}
+
+// fakeSweeper answers as told.
+type fakeSweeper struct {
+	backfill mirror.Backfill
+	err      error
+	verify   func(ctx context.Context, options mirror.VerifyOptions, report func(mirror.VerifyReport) error) error
+	started  []mirror.ProjectID
+	calls    int
+}
+
+func (s *fakeSweeper) Start(_ context.Context, project mirror.ProjectID) (mirror.Backfill, error) {
+	s.calls++
+	s.started = append(s.started, project)
+	return s.backfill, s.err
+}
+
+func (s *fakeSweeper) Status(context.Context, mirror.ProjectID) (mirror.Backfill, error) {
+	s.calls++
+	return s.backfill, s.err
+}
+
+func (s *fakeSweeper) Verify(ctx context.Context, options mirror.VerifyOptions,
+	report func(mirror.VerifyReport) error) error {
+	s.calls++
+	return s.verify(ctx, options, report)
+}

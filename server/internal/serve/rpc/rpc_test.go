@@ -1,0 +1,560 @@
+package rpc
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// withServers runs tests around the life of the database servers.
+type withServers struct{ m *testing.M }
+
+func (w withServers) Run() int { return dbtest.Run(w.m) }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
+
+const project = mirror.ProjectID("default")
+
+// noon is the present in tests.
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// harness is a real server and a real client with fakes behind them.
+type harness struct {
+	query    *fakeQuery
+	receiver *fakeReceiver
+	worker   *fakeWorker
+	sweeper  *fakeSweeper
+	log      *syncBuffer
+	services *Services
+	server   *grpc.Server
+	conn     *grpc.ClientConn
+	events   mirrorv1.EventServiceClient
+	mirror   mirrorv1.MirrorServiceClient
+	admin    mirrorv1.AdminServiceClient
+}
+
+func start(tb testing.TB, change ...func(*Deps)) *harness {
+	tb.Helper()
+	h := &harness{query: &fakeQuery{}, receiver: &fakeReceiver{}, sweeper: &fakeSweeper{}, log: &syncBuffer{}}
+	h.worker = &fakeWorker{query: h.query}
+	deps := Deps{
+		Log:       slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Now:       func() time.Time { return noon },
+		Projects:  []mirror.ProjectID{project},
+		Query:     h.query,
+		Receiver:  h.receiver,
+		Refresher: h.worker,
+		Requester: h.worker,
+		Sweeper:   h.sweeper,
+		Verifier:  h.sweeper,
+		Status:    fakeStatus{},
+		Auth:      NewAuthenticator(nil),
+		Version:   "v1.2.3",
+		StartTime: noon.Add(-time.Hour),
+	}
+	for _, f := range change {
+		f(&deps)
+	}
+	h.services = New(deps)
+	h.server = NewServer(h.services)
+	listener := bufconn.Listen(1 << 20)
+	done := make(chan error, 1)
+	go func() { done <- h.server.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///mirror",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		tb.Fatalf("NewClient: %v", err)
+	}
+	tb.Cleanup(func() {
+		_ = conn.Close()
+		h.server.Stop()
+		// A test that made no call can be done before Serve began.
+		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			tb.Errorf("Serve = %v; want nil", err)
+		}
+	})
+	h.conn = conn
+	h.events = mirrorv1.NewEventServiceClient(conn)
+	h.mirror = mirrorv1.NewMirrorServiceClient(conn)
+	h.admin = mirrorv1.NewAdminServiceClient(conn)
+	return h
+}
+
+// syncBuffer is what the server logged.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// fakeQuery keeps everything in slices and answers as the contract says. err,
+// if set, is the answer to everything.
+type fakeQuery struct {
+	mu        sync.Mutex
+	err       func(ctx context.Context) error
+	events    []mirror.Event
+	rooms     []mirror.Room
+	documents []mirror.Document
+	tasks     []mirror.Task
+	projects  []mirror.Project
+	threads   []mirror.Thread
+	comments  []mirror.Comment
+	users     []mirror.ActiveUsers
+	sessions  []mirror.UserSession
+	notices   []mirror.Notification
+	counts    store.Counts
+	limits    []int // of every list query
+	reads     int
+
+	// What the last query of each list asked for.
+	threadFilter  store.ThreadFilter
+	commentFilter store.CommentFilter
+	sessionFilter store.SessionFilter
+	noticeFilter  store.NotificationFilter
+}
+
+func (q *fakeQuery) begin(ctx context.Context) (unlock func(), err error) {
+	if q.err != nil {
+		err = q.err(ctx)
+	}
+	q.mu.Lock()
+	q.reads++
+	return q.mu.Unlock, err
+}
+
+// change runs f while nobody reads.
+func (q *fakeQuery) change(f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	f()
+}
+
+func find[T any](rows []T, match func(*T) bool) (T, error) {
+	for i := range rows {
+		if match(&rows[i]) {
+			return rows[i], nil
+		}
+	}
+	var none T
+	return none, store.ErrNotFound
+}
+
+// selected returns the first limit rows that match, in order.
+func (q *fakeQuery) selected(limit int) func(n int) bool {
+	q.limits = append(q.limits, limit)
+	return func(n int) bool { return n == limit }
+}
+
+func choose[T any](rows []T, full func(int) bool, order func(a, b T) int, match func(*T) bool) []T {
+	rows = slices.SortedFunc(slices.Values(rows), order)
+	var chosen []T
+	for i := range rows {
+		if match(&rows[i]) {
+			if chosen = append(chosen, rows[i]); full(len(chosen)) {
+				break
+			}
+		}
+	}
+	return chosen
+}
+
+func (q *fakeQuery) Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Event{}, err
+	}
+	return find(q.events, func(e *mirror.Event) bool { return e.Project == project && e.ID == id })
+}
+
+func orderEvents(a, b mirror.Event) int {
+	return cmp.Or(b.ReceiveTime.Compare(a.ReceiveTime), cmp.Compare(a.ID, b.ID))
+}
+
+func (q *fakeQuery) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	after := mirror.Event{ReceiveTime: f.AfterTime, ID: f.AfterID}
+	rows := choose(q.events, q.selected(f.Limit), orderEvents, func(e *mirror.Event) bool {
+		return e.Project == f.Project && (f.Room == "" || e.Room == f.Room) && (f.Type == "" || e.Type == f.Type) &&
+			(f.User == "" || e.User == f.User) &&
+			(f.From.IsZero() || !e.ReceiveTime.Before(f.From)) && (f.To.IsZero() || e.ReceiveTime.Before(f.To)) &&
+			(f.AfterTime.IsZero() || orderEvents(*e, after) > 0)
+	})
+	if f.NoPayload {
+		for i := range rows {
+			rows[i].Payload = nil
+		}
+	}
+	return rows, nil
+}
+
+func (q *fakeQuery) Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Room{}, err
+	}
+	return find(q.rooms, func(r *mirror.Room) bool {
+		return r.Project == room.Project && r.ID == room.Room && (deleted || r.Freshness.DeleteTime.IsZero())
+	})
+}
+
+func (q *fakeQuery) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	order := func(a, b mirror.Room) int { return cmp.Compare(a.ID, b.ID) }
+	return choose(q.rooms, q.selected(f.Limit), order, func(r *mirror.Room) bool {
+		return r.Project == f.Project && strings.HasPrefix(string(r.ID), f.Prefix) &&
+			(f.Deleted || r.Freshness.DeleteTime.IsZero()) && r.ID > f.After
+	}), nil
+}
+
+func (q *fakeQuery) Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Document{}, err
+	}
+	return find(q.documents, func(d *mirror.Document) bool {
+		return d.Project == document.Project && d.Room == document.Room && d.Kind == document.Kind && d.ID == document.ID &&
+			(deleted || d.Freshness.DeleteTime.IsZero())
+	})
+}
+
+func (q *fakeQuery) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
+	error) {
+	docs := make([]*mirror.Document, len(reads))
+	for i, r := range reads {
+		doc, err := q.Document(ctx, r.Resource, r.Deleted)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if doc.SHA256 == r.Have || doc.Size > inline {
+			doc.Content = nil
+		}
+		docs[i] = &doc
+	}
+	return docs, nil
+}
+
+func (q *fakeQuery) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	order := func(a, b mirror.Document) int {
+		return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
+	}
+	after := mirror.Document{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID}
+	rows := choose(q.documents, q.selected(f.Limit), order, func(d *mirror.Document) bool {
+		return d.Project == f.Project && strings.HasPrefix(string(d.Room), f.Prefix) && (f.Kind == 0 || d.Kind == f.Kind) &&
+			d.Freshness.DeleteTime.IsZero() && order(*d, after) > 0
+	})
+	for i := range rows {
+		rows[i].Content = nil
+	}
+	return rows, nil
+}
+
+func (q *fakeQuery) Task(ctx context.Context, resource mirror.Resource, _ time.Time) (mirror.Task, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Task{}, err
+	}
+	return find(q.tasks, func(t *mirror.Task) bool { return t.Resource == resource })
+}
+
+func (q *fakeQuery) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	order := func(a, b mirror.Task) int {
+		return cmp.Or(cmp.Compare(a.Resource.Room, b.Resource.Room), cmp.Compare(a.Resource.Kind, b.Resource.Kind),
+			cmp.Compare(a.Resource.ID, b.Resource.ID))
+	}
+	after := mirror.Task{Resource: mirror.Resource{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID}}
+	return choose(q.tasks, q.selected(f.Limit), order, func(t *mirror.Task) bool {
+		return t.Resource.Project == f.Project && (f.Room == "" || t.Resource.Room == f.Room) &&
+			(f.State == t.State || f.State == "" && t.State != mirror.TaskDone) && order(*t, after) > 0
+	}), nil
+}
+
+func (q *fakeQuery) Project(ctx context.Context, id mirror.ProjectID) (mirror.Project, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Project{}, err
+	}
+	p, err := find(q.projects, func(p *mirror.Project) bool { return p.ID == id })
+	if err != nil {
+		return mirror.Project{ID: id}, nil
+	}
+	return p, nil
+}
+
+func (q *fakeQuery) Counts(ctx context.Context, _ mirror.ProjectID) (store.Counts, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	return q.counts, err
+}
+
+// fakeReceiver remembers the delivery and answers as told.
+type fakeReceiver struct {
+	project mirror.ProjectID
+	headers webhook.Headers
+	body    []byte
+	wait    time.Duration // until the deadline of the call
+	receipt ledger.Receipt
+	err     error
+	calls   int
+}
+
+func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers,
+	body []byte) (ledger.Receipt, error) {
+	r.calls++
+	r.project, r.headers, r.body = project, h, bytes.Clone(body)
+	if deadline, ok := ctx.Deadline(); ok {
+		r.wait = time.Until(deadline)
+	}
+	return r.receipt, r.err
+}
+
+// fakeWorker stands for the queue. refresh is what a refresh does, nil that it
+// must not be asked for one.
+type fakeWorker struct {
+	query     *fakeQuery
+	refresh   func(ctx context.Context) error
+	refreshed [][]mirror.Resource
+	waits     []time.Duration
+	requested []mirror.Resource
+	retryErr  error
+}
+
+func (w *fakeWorker) Refresh(ctx context.Context, resources ...mirror.Resource) error {
+	w.refreshed = append(w.refreshed, resources)
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return errors.New("refresh without a deadline")
+	}
+	w.waits = append(w.waits, time.Until(deadline))
+	if w.refresh == nil {
+		return errors.New("unexpected refresh")
+	}
+	return w.refresh(ctx)
+}
+
+func (w *fakeWorker) Request(_ context.Context, resources []mirror.Resource) ([]mirror.Pending, error) {
+	w.requested = resources
+	var pending []mirror.Pending
+	w.query.change(func() {
+		for _, r := range resources {
+			w.query.tasks = append(w.query.tasks, mirror.Task{Resource: r, State: mirror.TaskPending, Generation: 1,
+				DueTime: noon})
+			pending = append(pending, mirror.Pending{Resource: r, Generation: 1})
+		}
+	})
+	return pending, nil
+}
+
+func (w *fakeWorker) Retry(ctx context.Context, resource mirror.Resource) (mirror.Task, error) {
+	if w.retryErr != nil {
+		return mirror.Task{}, w.retryErr
+	}
+	task, err := w.query.Task(ctx, resource, noon)
+	task.State, task.Attempts = mirror.TaskPending, 0
+	return task, err
+}
+
+type fakeStatus struct{ err error }
+
+func (f fakeStatus) Status(context.Context) (Status, error) {
+	return Status{
+		Ready:  true,
+		Engine: "FakeSQL 1.0",
+		Deliveries: Deliveries{Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5, Malformed: 6,
+			ForeignProject: 7},
+		Limiters: map[mirror.ProjectID]Limiter{project: {CallsPerSecond: 8.5, ThrottledUntil: noon.Add(time.Minute)}},
+	}, f.err
+}
+
+// reasonOf returns the reason in a status, empty if it has none.
+func reasonOf(err error) string {
+	if info := detail[*errdetails.ErrorInfo](err); info != nil && info.GetDomain() == errorDomain {
+		return info.GetReason()
+	}
+	return ""
+}
+
+func detail[D any](err error) D {
+	for _, d := range status.Convert(err).Details() {
+		if d, ok := d.(D); ok {
+			return d
+		}
+	}
+	var none D
+	return none
+}
+
+func wantStatus(t *testing.T, err error, code codes.Code, reason fault.Reason) {
+	t.Helper()
+	if status.Code(err) != code || reasonOf(err) != string(reason) {
+		t.Fatalf("got %v with reason %q; want %v with reason %q", err, reasonOf(err), code, reason)
+	}
+}
+
+func badFields(err error) []string {
+	var fields []string
+	for _, v := range detail[*errdetails.BadRequest](err).GetFieldViolations() {
+		fields = append(fields, v.GetField())
+	}
+	return fields
+}
+
+func withMetadata(ctx context.Context, pairs ...string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, pairs...)
+}
+
+func TestProjectIsResolved(t *testing.T) {
+	t.Parallel()
+	one := New(Deps{Projects: []mirror.ProjectID{"a"}})
+	two := New(Deps{Projects: []mirror.ProjectID{"a", "b"}})
+	for _, c := range []struct {
+		services *Services
+		id       string
+		want     mirror.ProjectID
+	}{
+		{one, "", "a"},
+		{one, "a", "a"},
+		{one, "b", ""},
+		{one, "A", ""},
+		{two, "", ""},
+		{two, "b", "b"},
+		{New(Deps{}), "", ""},
+	} {
+		got, err := c.services.project(c.id)
+		if got != c.want || (err == nil) != (c.want != "") || err != nil && !fault.Is(err, fault.ReasonProjectUnknown) {
+			t.Errorf("project(%q) of %v = %q, %v; want %q", c.id, c.services.Projects, got, err, c.want)
+		}
+	}
+}
+
+// Every call that takes a project resolves it, those added later included: none
+// reads another one's rows.
+func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	seen := 0
+	for _, desc := range serviceDescs() {
+		found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(desc.ServiceName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		service, _ := found.(protoreflect.ServiceDescriptor)
+		for i := range service.Methods().Len() {
+			method := service.Methods().Get(i)
+			typ, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := typ.New()
+			for j := range method.Input().Fields().Len() {
+				switch field := method.Input().Fields().Get(j); {
+				case field.Name() == "project_id":
+					req.Set(field, protoreflect.ValueOfString("other"))
+				case proto.HasExtension(field.Options(), annotations.E_FieldBehavior) && field.Kind() == protoreflect.StringKind:
+					req.Set(field, protoreflect.ValueOfString(formatTaskID(mirror.Resource{Room: "r", Kind: mirror.KindRoom})))
+				}
+			}
+			if method.Input().Fields().ByName("project_id") == nil {
+				if method.Name() != "GetStatus" {
+					t.Errorf("%s takes no project", method.FullName())
+				}
+				continue
+			}
+			seen++
+			stream, err := h.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true},
+				"/"+desc.ServiceName+"/"+string(method.Name()))
+			if err == nil {
+				err = errors.Join(stream.SendMsg(req.Interface()), stream.CloseSend())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := protoregistry.GlobalTypes.FindMessageByName(method.Output().FullName())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = stream.RecvMsg(answer.New().Interface())
+			if status.Code(err) != codes.InvalidArgument || reasonOf(err) != string(fault.ReasonProjectUnknown) {
+				t.Errorf("%s of an unknown project = %v; want INVALID_ARGUMENT, PROJECT_UNKNOWN", method.Name(), err)
+			}
+		}
+	}
+	if seen != 25 {
+		t.Errorf("%d calls take a project; want 25", seen)
+	}
+	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
+		h.sweeper.calls != 0 {
+		t.Errorf("the core was asked about an unknown project")
+	}
+}
+
+var (
+	discard     = slog.New(slog.DiscardHandler)
+	receiveInfo = &grpc.UnaryServerInfo{FullMethod: mirrorv1.EventService_ReceiveWebhook_FullMethodName}
+)

@@ -1,0 +1,141 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+)
+
+// validator holds requests to the rules written in the API's definition.
+type validator struct {
+	rules protovalidate.Validator
+	// texts are the fields of each request of the API that are strings, or maps from
+	// strings to strings.
+	texts map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor
+	// times are the fields of each request of the API that are times.
+	times map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor
+}
+
+// newValidator compiles the rules of every request at once, so that no caller
+// waits for it. The rules are part of the binary: that they do not compile is a
+// broken build, not a state of the world.
+func newValidator() *validator {
+	v := &validator{
+		texts: make(map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor),
+		times: make(map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor),
+	}
+	var requests []protoreflect.MessageDescriptor
+	for _, file := range []protoreflect.FileDescriptor{
+		mirrorv1.File_liveblocks_mirror_v1_event_service_proto,
+		mirrorv1.File_liveblocks_mirror_v1_mirror_service_proto,
+		mirrorv1.File_liveblocks_mirror_v1_admin_service_proto,
+	} {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				request := methods.Get(j).Input()
+				requests = append(requests, request)
+				v.texts[request] = fieldsThat(request, isText)
+				v.times[request] = fieldsThat(request, isTime)
+			}
+		}
+	}
+	rules, err := protovalidate.New(protovalidate.WithMessageDescriptors(requests...), protovalidate.WithDisableLazy())
+	if err != nil {
+		panic(fmt.Sprintf("rpc: compile the rules of the API: %v", err))
+	}
+	v.rules = rules
+	return v
+}
+
+func fieldsThat(message protoreflect.MessageDescriptor,
+	match func(protoreflect.FieldDescriptor) bool) []protoreflect.FieldDescriptor {
+	var fields []protoreflect.FieldDescriptor
+	for i := range message.Fields().Len() {
+		if field := message.Fields().Get(i); match(field) {
+			fields = append(fields, field)
+		}
+	}
+	return fields
+}
+
+func isText(field protoreflect.FieldDescriptor) bool {
+	if field.IsMap() {
+		return field.MapKey().Kind() == protoreflect.StringKind && field.MapValue().Kind() == protoreflect.StringKind
+	}
+	return field.Kind() == protoreflect.StringKind && !field.IsList()
+}
+
+func isTime(field protoreflect.FieldDescriptor) bool {
+	return field.Kind() == protoreflect.MessageKind && !field.IsList() &&
+		field.Message() == (*timestamppb.Timestamp)(nil).ProtoReflect().Descriptor()
+}
+
+// check refuses a request that breaks a rule, naming every field that does.
+// Messages that are not of this API, those of health and reflection, pass.
+func (v *validator) check(message any) error {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return fmt.Errorf("validate: %T is no message", message)
+	}
+	request := m.ProtoReflect()
+	texts, ours := v.texts[request.Descriptor()]
+	if !ours {
+		return nil
+	}
+	// No string of a request may hold what cannot be stored: a filter on it could
+	// only upset the database. Strings from the wire are valid UTF-8 already,
+	// those from within the process need not be.
+	var bad []string
+	for _, field := range texts {
+		ok := true
+		if field.IsMap() {
+			request.Get(field).Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+				ok = storableText(key.String()) && storableText(value.String())
+				return ok
+			})
+		} else {
+			ok = storableText(request.Get(field).String())
+		}
+		if !ok {
+			bad = append(bad, string(field.Name()))
+		}
+	}
+	if bad != nil {
+		return invalidIDs(bad...)
+	}
+	f := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "the request is not valid")
+	for _, field := range v.times[request.Descriptor()] {
+		if t, ok := request.Get(field).Message().Interface().(*timestamppb.Timestamp); ok && request.Has(field) &&
+			!t.IsValid() {
+			f.Fields = append(f.Fields, fault.Field{Path: string(field.Name()), Problem: "must be a time from year 1 to 9999"})
+		}
+	}
+	if err := v.rules.Validate(m); err != nil {
+		broken, ok := errors.AsType[*protovalidate.ValidationError](err)
+		if !ok {
+			return fmt.Errorf("validate %s: %w", request.Descriptor().Name(), err)
+		}
+		for _, violation := range broken.Violations {
+			f.Fields = append(f.Fields, fault.Field{
+				Path:    protovalidate.FieldPathString(violation.Proto.GetField()),
+				Problem: violation.Proto.GetMessage(),
+			})
+		}
+	}
+	if f.Fields == nil {
+		return nil
+	}
+	return f
+}
+
+func storableText(s string) bool { return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s) }

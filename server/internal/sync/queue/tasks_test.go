@@ -1,0 +1,257 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// tasks is a store.Tasks in memory. The rules are those of [store.State]; here
+// stands only what an engine does around them. It counts the calls it gets.
+type tasks struct {
+	mu     sync.Mutex
+	states map[mirror.Resource]store.State
+	calls  map[string]int
+	// claimed and renewed are when those calls came.
+	claimed, renewed []time.Time
+	// fail, if set, may refuse a call by its name.
+	fail func(call string) error
+}
+
+var _ store.Tasks = (*tasks)(nil)
+
+func newTasks() *tasks {
+	return &tasks{states: make(map[mirror.Resource]store.State), calls: make(map[string]int)}
+}
+
+// enter counts a call. On nil, t.mu is held.
+func (t *tasks) enter(ctx context.Context, call string) error {
+	t.mu.Lock()
+	t.calls[call]++
+	err := ctx.Err()
+	if err == nil && t.fail != nil {
+		err = t.fail(call)
+	}
+	if err != nil {
+		t.mu.Unlock()
+	}
+	return err
+}
+
+// total is the number of all calls so far.
+func (t *tasks) total() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.calls {
+		n += c
+	}
+	return n
+}
+
+func (t *tasks) count(call string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.calls[call]
+}
+
+func (t *tasks) failing(f func(call string) error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fail = f
+}
+
+func (t *tasks) state(r mirror.Resource) store.State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.states[r]
+}
+
+// raise does what accepting an event does.
+func (t *tasks) raise(due time.Time, resources ...mirror.Resource) {
+	t.request(due, false, resources)
+}
+
+func (t *tasks) request(due time.Time, background bool, resources []mirror.Resource) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range resources {
+		s := t.states[r]
+		s.Background = background && (s.Background || s.Due.IsZero())
+		s.Generation++
+		if s.Due.IsZero() || due.Before(s.Due) {
+			s.Due = due
+		}
+		if !s.FailTime.IsZero() {
+			s.Attempts, s.FailTime = 0, time.Time{}
+		}
+		t.states[r] = s
+	}
+}
+
+// apply settles a lease as an engine's Apply does, without its content.
+func (t *tasks) apply(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	if err := t.enter(ctx, "Apply"); err != nil {
+		return mirror.Applied{}, err
+	}
+	defer t.mu.Unlock()
+	return t.write(lease, func(s store.State) store.State {
+		return s.Succeed(lease, time.Now(), time.Now(), 0)
+	})
+}
+
+// write changes a leased state and gives the lease back. t.mu is held.
+func (t *tasks) write(lease mirror.Lease, change func(store.State) store.State) (mirror.Applied, error) {
+	s := t.states[lease.Resource]
+	if s.LeaseToken != lease.Token {
+		return mirror.Applied{}, store.ErrLeaseLost
+	}
+	s = change(s)
+	s.LeaseToken, s.LeaseUntil = [16]byte{}, time.Time{}
+	t.states[lease.Resource] = s
+	return mirror.Applied{Generation: s.Applied, Due: s.Due}, nil
+}
+
+func (t *tasks) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
+	if err := t.enter(ctx, "Due"); err != nil {
+		return store.DueList{}, err
+	}
+	defer t.mu.Unlock()
+	var list store.DueList
+	for r, s := range t.states {
+		if r.Project != project || s.Due.IsZero() {
+			continue
+		}
+		at := s.Due
+		if s.LeaseUntil.After(at) {
+			at = s.LeaseUntil
+		}
+		switch {
+		case !at.After(now):
+			if s.Background {
+				list.Background = append(list.Background, r)
+			} else {
+				list.Resources = append(list.Resources, r)
+			}
+		case list.Next.IsZero() || at.Before(list.Next):
+			list.Next = at
+		}
+	}
+	for _, some := range [][]mirror.Resource{list.Resources, list.Background} {
+		slices.SortFunc(some, func(a, b mirror.Resource) int {
+			return cmp.Or(t.states[a].Due.Compare(t.states[b].Due), cmp.Compare(a.Room, b.Room), cmp.Compare(a.Kind, b.Kind))
+		})
+	}
+	live := min(len(list.Resources), limit)
+	background := min(len(list.Background), limit-live)
+	if live < len(list.Resources) || background < len(list.Background) {
+		list.Next = now
+	}
+	list.Resources, list.Background = list.Resources[:live], list.Background[:background]
+	return list, nil
+}
+
+func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
+	ttl time.Duration) (mirror.Lease, error) {
+	if err := t.enter(ctx, "Claim"); err != nil {
+		return mirror.Lease{}, err
+	}
+	defer t.mu.Unlock()
+	s, ok := t.states[r]
+	if !ok || s.Due.IsZero() || s.Due.After(now) || s.LeaseUntil.After(now) {
+		return mirror.Lease{}, store.ErrNotDue
+	}
+	t.claimed = append(t.claimed, now)
+	s.LeaseToken, s.LeaseUntil = token, now.Add(ttl)
+	t.states[r] = s
+	return mirror.Lease{
+		Resource: r, Token: token, Until: s.LeaseUntil, Generation: s.Generation, Applied: s.Applied, Attempts: s.Attempts,
+		Background: s.Background,
+	}, nil
+}
+
+func (t *tasks) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
+	if err := t.enter(ctx, "Renew"); err != nil {
+		return err
+	}
+	defer t.mu.Unlock()
+	s := t.states[lease.Resource]
+	if s.LeaseToken != lease.Token {
+		return store.ErrLeaseLost
+	}
+	t.renewed = append(t.renewed, time.Now())
+	s.LeaseUntil = until
+	t.states[lease.Resource] = s
+	return nil
+}
+
+func (t *tasks) Park(ctx context.Context, lease mirror.Lease, _ time.Time) (mirror.Applied, error) {
+	if err := t.enter(ctx, "Park"); err != nil {
+		return mirror.Applied{}, err
+	}
+	defer t.mu.Unlock()
+	return t.write(lease, store.State.Park)
+}
+
+func (t *tasks) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
+	if err := t.enter(ctx, "Fail"); err != nil {
+		return mirror.Applied{}, err
+	}
+	defer t.mu.Unlock()
+	return t.write(lease, func(s store.State) store.State { return s.Fail(lease, f) })
+}
+
+func (t *tasks) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
+	if err := t.enter(ctx, "Request"); err != nil {
+		return nil, err
+	}
+	t.mu.Unlock()
+	var pending []mirror.Pending
+	for _, r := range requests {
+		t.request(now, r.Background, []mirror.Resource{r.Resource})
+		pending = append(pending, mirror.Pending{Resource: r.Resource, Generation: t.state(r.Resource).Generation})
+	}
+	return pending, nil
+}
+
+func (t *tasks) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	if err := t.enter(ctx, "Retry"); err != nil {
+		return mirror.Task{}, err
+	}
+	defer t.mu.Unlock()
+	s, ok := t.states[r]
+	switch {
+	case !ok:
+		return mirror.Task{}, store.ErrNotFound
+	case s.TaskState(now) == mirror.TaskDone:
+		return mirror.Task{}, store.ErrNotDue
+	}
+	s.Due, s.Attempts, s.FailTime = now, 0, time.Time{}
+	t.states[r] = s
+	return s.Task(r, now), nil
+}
+
+func (t *tasks) Generations(ctx context.Context, resources []mirror.Resource) ([]store.Progress, error) {
+	if err := t.enter(ctx, "Generations"); err != nil {
+		return nil, err
+	}
+	defer t.mu.Unlock()
+	progress := make([]store.Progress, len(resources))
+	for i, r := range resources {
+		s := t.states[r]
+		progress[i] = store.Progress{Applied: s.Applied, Failed: s.TaskState(time.Now()) == mirror.TaskFailed}
+	}
+	return progress, nil
+}
+
+func (t *tasks) Pause(ctx context.Context, _ mirror.ProjectID, _ string, _ time.Time) error {
+	if err := t.enter(ctx, "Pause"); err != nil {
+		return err
+	}
+	t.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,656 @@
+// Package sweep compares the mirror with Liveblocks as a whole. A [Sweeper] goes
+// through the list of all rooms and has fetched what no event told of; the first
+// sweep is the backfill. A [Verifier] compares everything and writes nothing.
+package sweep
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// Lister reads the list of all rooms, page by page; an empty cursor is that of the
+// first. Failures are faults, with the answer's status in the metadata.
+type Lister interface {
+	ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error)
+}
+
+// Limiter says when a call to Liveblocks may be made.
+type Limiter interface {
+	Wait(ctx context.Context) error
+}
+
+// Store is what of the store a sweep works with.
+type Store interface {
+	store.Sweeps
+	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
+	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
+	UserSessions(ctx context.Context, filter store.SessionFilter) ([]mirror.UserSession, error)
+	Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error)
+	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+}
+
+// Pool is told what became due.
+type Pool interface {
+	PushBackground(resources ...mirror.Resource)
+}
+
+// Config is what a Sweeper works with.
+type Config struct {
+	Project mirror.ProjectID
+	Store   Store
+	Lister  Lister
+	Limiter Limiter
+	// Interval is the time from the end of a sweep to the next one, FullInterval
+	// that from the beginning of a full one to the next; 0 means never.
+	Interval, FullInterval time.Duration
+	// RetryMin and RetryMax bound the delay after a list that failed, which doubles
+	// each time.
+	RetryMin, RetryMax time.Duration
+	Now                func() time.Time
+	Logger             *slog.Logger
+}
+
+const (
+	// pageSize is the most that Liveblocks lists at once.
+	pageSize = 100
+	// gateWait is how long a sweep that is leased waits to make a call.
+	gateWait = time.Minute
+	// batch bounds one look at what is mirrored.
+	batch = 500
+	// recently is how long after the last connection to a room that was not mirrored
+	// somebody is taken to be in it perhaps.
+	recently = 24 * time.Hour
+	// The vanished of one sweep are believed up to a share of the mirrored rooms, or
+	// a number where that is more. Beyond it, a wrong key or a broken list is likelier
+	// than a deletion of which every event was lost.
+	vanishedShare = 5 // one in so many
+	vanishedLeast = 20
+)
+
+// Sweeper does the sweeps of one project.
+type Sweeper struct {
+	cfg  Config
+	pace pace
+
+	mu       sync.Mutex
+	pool     Pool
+	walk     *walk
+	failures int
+}
+
+// walk is a list as far as this process has read it, from its first page on.
+type walk struct {
+	id     string
+	cursor string
+	// seen holds the ids of all rooms that were listed, by their hash.
+	seen map[[16]byte]struct{}
+}
+
+func key(room mirror.RoomID) [16]byte {
+	sum := sha256.Sum256([]byte(room))
+	return [16]byte(sum[:16])
+}
+
+// New returns a Sweeper. [Sweeper.Use] completes it.
+func New(cfg Config) *Sweeper { return &Sweeper{cfg: cfg} }
+
+// Use tells which pool does the tasks. It is for the time before the first sweep.
+func (s *Sweeper) Use(pool Pool) { s.pool = pool }
+
+func (s *Sweeper) resource() mirror.Resource {
+	return mirror.Resource{Project: s.cfg.Project, Kind: mirror.KindSweep}
+}
+
+// newID makes up what tells one sweep from the next.
+func newID() string { return rand.Text() }
+
+// Begin sees to it that there is a next sweep: a full one, the backfill, if there
+// has never been one.
+func (s *Sweeper) Begin(ctx context.Context) error {
+	if s.never() {
+		return nil
+	}
+	task, err := s.cfg.Store.Task(ctx, s.resource(), s.cfg.Now())
+	switch {
+	case err == nil && !task.DueTime.IsZero():
+		return nil
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	last, err := s.cfg.Store.Sweep(ctx, s.cfg.Project)
+	if err == nil {
+		_, err = s.cfg.Store.PlanSweep(ctx, s.cfg.Project, newID(), last.ID == "" || s.fullIsDue(last), s.cfg.Now())
+	}
+	return err
+}
+
+// never reports whether there are no sweeps but those that somebody starts.
+func (s *Sweeper) never() bool { return s.cfg.Interval == 0 && s.cfg.FullInterval == 0 }
+
+// Start begins a full sweep, unless one is under way. It does not wait for it.
+func (s *Sweeper) Start(ctx context.Context, _ mirror.ProjectID) (mirror.Backfill, error) {
+	if _, err := s.cfg.Store.PlanSweep(ctx, s.cfg.Project, newID(), true, s.cfg.Now()); err != nil {
+		return mirror.Backfill{}, err
+	}
+	s.pool.PushBackground(s.resource())
+	return s.Status(ctx, s.cfg.Project)
+}
+
+// Status tells how far the latest sweep is.
+func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfill, error) {
+	sweep, err := s.cfg.Store.Sweep(ctx, s.cfg.Project)
+	if err != nil {
+		return mirror.Backfill{}, err
+	}
+	counts, err := s.cfg.Store.Counts(ctx, s.cfg.Project)
+	if err != nil {
+		return mirror.Backfill{}, err
+	}
+	// The rooms that are new bring what is in them.
+	unborn := min(counts.BackgroundRooms, sweep.Listed-sweep.Known) * int64(len(mirror.RoomKinds()))
+	b := mirror.Backfill{Sweep: sweep, Pending: counts.Background + max(unborn, 0)}
+	if sweep.ID == "" {
+		return b, nil
+	}
+	b.Done = max(sweep.MarkedStale-b.Pending, 0)
+	if b.PerSecond = s.pace.perSecond(s.cfg.Now()); b.PerSecond > 0 {
+		b.Remaining = time.Duration(float64(b.Pending) / b.PerSecond * float64(time.Second))
+	}
+	return b, nil
+}
+
+// Handle returns a handler that does the sweep and leaves other tasks to next. Of
+// those it counts for [Sweeper.Status] what is done in the background.
+func (s *Sweeper) Handle(
+	next func(context.Context, mirror.Lease) (mirror.Applied, error),
+) func(context.Context, mirror.Lease) (mirror.Applied, error) {
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		if lease.Resource.Kind == mirror.KindSweep {
+			return s.Do(ctx, lease)
+		}
+		applied, err := next(ctx, lease)
+		if err == nil && lease.Background {
+			s.pace.done(s.cfg.Now())
+		}
+		return applied, err
+	}
+}
+
+// Do goes on with the project's sweep, or begins the next one, and returns when
+// the list was read to its end. What it finds stale is requested in the background.
+//
+// What it has read is stored page by page, so that another process can go on with
+// the next. The first page is that for which the lease was waited for.
+//
+// No failure is its last: it is tried again until it succeeds.
+func (s *Sweeper) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	applied, err := s.do(ctx, lease)
+	if err == nil || ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
+		return applied, err
+	}
+	f := fault.Of(err)
+	s.mu.Lock()
+	wait := max(min(s.cfg.RetryMin<<min(s.failures, 20), s.cfg.RetryMax), f.RetryAfter)
+	s.failures++
+	s.mu.Unlock()
+	s.cfg.Logger.WarnContext(ctx, "sweep interrupted, will be tried again", slog.Any("error", err),
+		slog.Duration("wait", wait))
+	return mirror.Applied{}, fault.Wrap(err, fault.Busy, f.Reason, f.Public).After(wait)
+}
+
+func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	sweep, err := s.cfg.Store.Sweep(ctx, s.cfg.Project)
+	if err != nil {
+		return mirror.Applied{}, fmt.Errorf("read sweep: %w", err)
+	}
+	if sweep.ID == "" || sweep.Done {
+		if s.never() { // any more
+			return s.apply(ctx, lease, sweep)
+		}
+		sweep = mirror.Sweep{Project: s.cfg.Project, ID: newID(), Full: s.fullIsDue(sweep), FullTime: sweep.FullTime}
+	}
+	if sweep.BeginTime.IsZero() {
+		sweep.BeginTime = s.cfg.Now()
+	}
+	w := s.walkOf(sweep)
+	for first := true; ; first = false {
+		if !first {
+			if err := s.wait(ctx); err != nil {
+				return mirror.Applied{}, err
+			}
+		}
+		page, err := s.cfg.Lister.ListRooms(ctx, sweep.Cursor, pageSize)
+		if err == nil {
+			err = w.add(page, first)
+		}
+		if err != nil {
+			return mirror.Applied{}, s.failed(ctx, lease, sweep, err)
+		}
+		if err := s.compare(ctx, &sweep, page.Rooms); err != nil {
+			return mirror.Applied{}, err
+		}
+		sweep.Cursor, sweep.Problem = page.Next, ""
+		if page.Next == "" {
+			return s.end(ctx, lease, sweep, w)
+		}
+		if err := s.cfg.Store.SaveSweep(ctx, lease, sweep); err != nil {
+			return mirror.Applied{}, fmt.Errorf("save sweep: %w", err)
+		}
+		if w != nil {
+			w.cursor = page.Next
+		}
+		s.mu.Lock()
+		s.failures = 0
+		s.mu.Unlock()
+	}
+}
+
+// wait returns when the next page may be asked for. While the limiter stays closed, as
+// for a refused key it may for days, the lease must not be held: each renewal would
+// ask the database. The task then waits for the limiter before it is leased.
+func (s *Sweeper) wait(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, gateWait)
+	defer cancel()
+	err := s.cfg.Limiter.Wait(waiting)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("wait to list rooms: %w", err)
+	default:
+		return fault.Wrap(err, fault.Busy, fault.ReasonUpstreamRateLimited, "waiting until Liveblocks may be called")
+	}
+}
+
+// fullIsDue reports whether the sweep after last has to be a full one.
+func (s *Sweeper) fullIsDue(last mirror.Sweep) bool {
+	if s.cfg.FullInterval == 0 {
+		return false
+	}
+	return !s.cfg.Now().Before(last.FullTime.Add(s.cfg.FullInterval))
+}
+
+// next is when the sweep after one that ends now is due; zero if there will be none.
+func (s *Sweeper) next(sweep mirror.Sweep, now time.Time) time.Time {
+	var next time.Time
+	if s.cfg.Interval > 0 {
+		next = now.Add(s.cfg.Interval)
+	}
+	if s.cfg.FullInterval > 0 {
+		if full := sweep.FullTime.Add(s.cfg.FullInterval); next.IsZero() || full.Before(next) {
+			next = full
+		}
+		if next.Before(now) {
+			next = now
+		}
+	}
+	return next
+}
+
+// walkOf returns what this process has read of the list, or nil if another one has
+// read the beginning.
+func (s *Sweeper) walkOf(sweep mirror.Sweep) *walk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case sweep.Cursor == "":
+		s.walk = &walk{id: sweep.ID, seen: make(map[[16]byte]struct{})}
+	case s.walk != nil && (s.walk.id != sweep.ID || s.walk.cursor != sweep.Cursor):
+		s.walk = nil
+	}
+	return s.walk
+}
+
+// add notes what a page lists. It fails if the list does not come to an end.
+// The first page of a task may have been read before, by the one that failed after it.
+func (w *walk) add(page mirror.RoomPage, first bool) error {
+	if w == nil {
+		return nil
+	}
+	before := len(w.seen)
+	for _, r := range page.Rooms {
+		w.seen[key(r.ID)] = struct{}{}
+	}
+	if len(page.Rooms) > 0 && len(w.seen) == before && page.Next != "" && !first {
+		return fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
+			"the list of rooms begins anew instead of coming to its end").
+			With("status", strconv.Itoa(statusGone))
+	}
+	return nil
+}
+
+// statusGone stands for a cursor that leads nowhere.
+const statusGone = 410
+
+// failed records why the list could not be read, where it can be seen while it is
+// tried again. It returns err, or why that could not be recorded.
+func (s *Sweeper) failed(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("list rooms: %w", err)
+	}
+	f := fault.Of(err)
+	if status, _ := strconv.Atoi(f.Meta["status"]); sweep.Cursor != "" && status >= 400 && status < 500 &&
+		f.Kind != fault.Busy {
+		// A cursor need not be good for ever, and asking again would not help then.
+		sweep = mirror.Sweep{Project: sweep.Project, ID: sweep.ID, Full: sweep.Full, BeginTime: s.cfg.Now(),
+			FullTime: sweep.FullTime}
+	}
+	sweep.Problem = "the list of rooms could not be read: " + f.Public
+	if code := f.Meta["code"]; code != "" {
+		sweep.Problem += " (" + code + ")"
+	}
+	if err := s.cfg.Store.SaveSweep(ctx, lease, sweep); err != nil {
+		return fmt.Errorf("save sweep: %w", err)
+	}
+	return err
+}
+
+// compare requests what a page shows to have changed.
+func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mirror.ListedRoom) error {
+	if len(listed) == 0 {
+		return nil
+	}
+	known, err := s.mirroredOf(ctx, listed)
+	if err != nil {
+		return err
+	}
+	var wanted []mirror.Resource
+	for _, r := range listed {
+		room, ok := known[r.ID]
+		if ok && room.Freshness.DeleteTime.IsZero() {
+			sweep.Known++
+			wanted = append(wanted, changed(room, r.Content, sweep.Full)...)
+			continue
+		}
+		// Its birth raises what is in it.
+		of := mirror.Resource{Project: s.cfg.Project, Room: r.ID, Kind: mirror.KindRoom}
+		wanted = append(wanted, of)
+		sweep.MarkedStale += int64(len(mirror.RoomKinds()))
+		if sweep.BeginTime.Sub(r.Content.LastConnectionTime) < recently {
+			of.Kind = mirror.KindActiveUsers
+			wanted = append(wanted, of)
+		}
+	}
+	sweep.Listed += int64(len(listed))
+	return s.request(ctx, sweep, wanted, false)
+}
+
+// mirroredOf returns those of listed rooms that are mirrored, tombstones included.
+func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (map[mirror.RoomID]mirror.Room, error) {
+	ids := make([]mirror.RoomID, len(listed))
+	for i, r := range listed {
+		ids[i] = r.ID
+	}
+	rooms, err := s.cfg.Store.RoomsByID(ctx, s.cfg.Project, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look up listed rooms: %w", err)
+	}
+	known := make(map[mirror.RoomID]mirror.Room, len(rooms))
+	for _, r := range rooms {
+		known[r.ID] = r
+	}
+	return known, nil
+}
+
+// changed lists what is to be fetched of a room that is mirrored and listed.
+func changed(room mirror.Room, listed mirror.RoomContent, full bool) (wanted []mirror.Resource) {
+	of := mirror.Resource{Project: room.Project, Room: room.ID, Kind: mirror.KindRoom}
+	if !sameJSON(room.Source, listed.Source) || !room.Freshness.MissingSince.IsZero() {
+		wanted = append(wanted, of)
+	}
+	moved := !room.LastConnectionTime.Equal(listed.LastConnectionTime.Truncate(time.Microsecond))
+	if full || moved {
+		for _, kind := range mirror.RoomKinds() {
+			of.Kind = kind
+			wanted = append(wanted, of)
+		}
+	}
+	if moved {
+		of.Kind = mirror.KindActiveUsers
+		wanted = append(wanted, of)
+	}
+	return wanted
+}
+
+// request raises resources in the background.
+func (s *Sweeper) request(ctx context.Context, sweep *mirror.Sweep, wanted []mirror.Resource, unlisted bool) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	requests := make([]mirror.Request, len(wanted))
+	for i, r := range wanted {
+		requests[i] = mirror.Request{Resource: r, Background: true, Unlisted: unlisted}
+	}
+	if _, err := s.cfg.Store.Request(ctx, requests, s.cfg.Now()); err != nil {
+		return fmt.Errorf("request what has changed: %w", err)
+	}
+	sweep.MarkedStale += int64(len(wanted))
+	s.pool.PushBackground(wanted...)
+	return nil
+}
+
+// end finds what the list lacks and stores the sweep as done.
+func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, w *walk) (mirror.Applied, error) {
+	if w != nil {
+		if err := s.vanished(ctx, &sweep, w); err != nil {
+			return mirror.Applied{}, err
+		}
+	}
+	if err := s.occupied(ctx, &sweep); err != nil {
+		return mirror.Applied{}, err
+	}
+	sweep.Done, sweep.EndTime = true, s.cfg.Now()
+	if sweep.Full {
+		sweep.FullTime = sweep.BeginTime
+	}
+	applied, err := s.apply(ctx, lease, sweep)
+	if err != nil {
+		return applied, err
+	}
+	s.mu.Lock()
+	s.walk, s.failures = nil, 0
+	s.mu.Unlock()
+	log := s.cfg.Logger.With(slog.Bool("full", sweep.Full), slog.Int64("listed", sweep.Listed),
+		slog.Int64("raised", sweep.MarkedStale), slog.Int64("vanished", sweep.Vanished))
+	if sweep.Problem != "" {
+		log.WarnContext(ctx, "sweep done, with a problem", slog.String("problem", sweep.Problem))
+	} else {
+		log.InfoContext(ctx, "sweep done")
+	}
+	return applied, nil
+}
+
+// apply stores a sweep that is done and makes the next one due.
+func (s *Sweeper) apply(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) (mirror.Applied, error) {
+	now := s.cfg.Now()
+	applied, err := s.cfg.Store.ApplySweep(ctx, lease, sweep, s.next(sweep, now), now)
+	if err != nil {
+		return mirror.Applied{}, fmt.Errorf("apply sweep: %w", err)
+	}
+	return applied, nil
+}
+
+// vanished requests the rooms that the list lacks, as after an event that announces
+// their deletion: each is asked for by itself and only its own 404 deletes it.
+//
+// A list tells that only if it was read by one process from its first page to its
+// last, if it holds rooms that the mirror knew, also when its beginning is read once
+// more, and if it lacks but few.
+func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, w *walk) error {
+	lacks := func(r mirror.Room) bool {
+		_, listed := w.seen[key(r.ID)]
+		return !listed && r.Freshness.FetchTime.Before(sweep.BeginTime)
+	}
+	var mirrored int64
+	err := eachRoom(ctx, s.cfg.Store, s.cfg.Project, "", func(rooms []mirror.Room) error {
+		mirrored += int64(len(rooms))
+		for _, r := range rooms {
+			if lacks(r) {
+				sweep.Vanished++
+			}
+		}
+		return nil
+	})
+	if err != nil || sweep.Vanished == 0 {
+		return err
+	}
+	if sweep.Problem = implausible(sweep.Listed, sweep.Known, sweep.Vanished, mirrored); sweep.Problem != "" {
+		return nil
+	}
+	if sweep.Problem, err = s.stillOurs(ctx, mirrored); err != nil || sweep.Problem != "" {
+		return err
+	}
+	return eachRoom(ctx, s.cfg.Store, s.cfg.Project, "", func(rooms []mirror.Room) error {
+		var gone []mirror.Resource
+		for _, r := range rooms {
+			if lacks(r) {
+				gone = append(gone, mirror.Resource{Project: s.cfg.Project, Room: r.ID, Kind: mirror.KindRoom})
+			}
+		}
+		return s.request(ctx, sweep, gone, true)
+	})
+}
+
+// stillOurs tells why the list must not be believed now that it was read; empty if
+// it may be. Had it become that of another project meanwhile, it would seem to end
+// early, and each room it lacks would be denied.
+func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string, err error) {
+	if err := s.wait(ctx); err != nil {
+		return "", err
+	}
+	page, err := s.cfg.Lister.ListRooms(ctx, "", pageSize)
+	if err != nil {
+		return "", fmt.Errorf("list rooms once more: %w", err)
+	}
+	known, err := s.mirroredOf(ctx, page.Rooms)
+	if err != nil {
+		return "", err
+	}
+	for _, room := range known {
+		if room.Freshness.DeleteTime.IsZero() {
+			return "", nil
+		}
+	}
+	return implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
+}
+
+// implausible tells why a list must not be believed that so many rooms vanished;
+// empty if it may be.
+func implausible(listed, known, vanished, mirrored int64) string {
+	switch {
+	case known == 0 && listed == 0:
+		return fmt.Sprintf("the list of rooms is empty, and %d are mirrored; the secret key may be that of another "+
+			"project, and nothing was deleted", mirrored)
+	case known == 0:
+		return fmt.Sprintf("the list of rooms holds none of the %d that are mirrored; the secret key may be that of "+
+			"another project, and nothing was deleted", mirrored)
+	case vanished > max(vanishedLeast, mirrored/vanishedShare):
+		return fmt.Sprintf("the list of rooms lacks %d of the %d that are mirrored, which is more than is believed at "+
+			"once; nothing was deleted", vanished, mirrored)
+	default:
+		return ""
+	}
+}
+
+// occupied requests the active users where somebody is in a room as far as is
+// known, since the event of his leaving may have been lost.
+func (s *Sweeper) occupied(ctx context.Context, sweep *mirror.Sweep) error {
+	filter := store.SessionFilter{Project: s.cfg.Project, Open: true, Limit: batch}
+	seen := make(map[mirror.RoomID]bool)
+	for {
+		sessions, err := s.cfg.Store.UserSessions(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("look for open sessions: %w", err)
+		}
+		var wanted []mirror.Resource
+		for _, session := range sessions {
+			if !seen[session.Room] {
+				seen[session.Room] = true
+				wanted = append(wanted, mirror.Resource{Project: s.cfg.Project, Room: session.Room, Kind: mirror.KindActiveUsers})
+			}
+		}
+		if err := s.request(ctx, sweep, wanted, false); err != nil {
+			return err
+		}
+		if len(sessions) < filter.Limit {
+			return nil
+		}
+		last := sessions[len(sessions)-1]
+		filter.AfterTime, filter.AfterID = last.BeginTime(), last.ID
+	}
+}
+
+// eachRoom goes through the living mirrored rooms whose id begins with prefix.
+func eachRoom(
+	ctx context.Context,
+	s interface {
+		Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
+	},
+	project mirror.ProjectID, prefix string, do func([]mirror.Room) error,
+) error {
+	filter := store.RoomFilter{Project: project, Prefix: prefix, Limit: batch}
+	for {
+		rooms, err := s.Rooms(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("list mirrored rooms: %w", err)
+		}
+		if err := do(rooms); err != nil {
+			return err
+		}
+		if len(rooms) < filter.Limit {
+			return nil
+		}
+		filter.After = rooms[len(rooms)-1].ID
+	}
+}
+
+// pace counts what was done in the last seconds.
+type pace struct {
+	mu     sync.Mutex
+	second [paceWindow]int64 // which second, since 1970
+	count  [paceWindow]int64
+}
+
+// paceWindow is over how many seconds a rate is taken.
+const paceWindow = 20
+
+func (p *pace) done(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := now.Unix()
+	i := t % paceWindow
+	if p.second[i] != t {
+		p.second[i], p.count[i] = t, 0
+	}
+	p.count[i]++
+}
+
+// perSecond is the rate over the window's seconds that are over, or over those
+// since the first.
+func (p *pace) perSecond(now time.Time) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := now.Unix()
+	total, oldest := int64(0), t
+	for i, second := range p.second {
+		if second < t && second > t-paceWindow {
+			total += p.count[i]
+			oldest = min(oldest, second)
+		}
+	}
+	if total == 0 {
+		return 0
+	}
+	return float64(total) / float64(t-oldest)
+}

@@ -1,0 +1,690 @@
+package sweep
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+const project = mirror.ProjectID("default")
+
+// world is Liveblocks and the mirror in memory: the list, the rooms that are
+// mirrored, and what was requested.
+type world struct {
+	store.Sweeps // what is not used here
+
+	list     []mirror.ListedRoom
+	rooms    map[mirror.RoomID]mirror.Room
+	sessions []mirror.UserSession
+	sweep    mirror.Sweep
+	task     mirror.Task
+
+	asked    []string // the cursors of the pages
+	answer   func(cursor string) error
+	requests []mirror.Request
+	pushed   []mirror.Resource
+	problems []string // of each sweep that was saved
+	next     time.Time
+	lost     bool
+}
+
+func (w *world) ListRooms(_ context.Context, cursor string, limit int) (mirror.RoomPage, error) {
+	w.asked = append(w.asked, cursor)
+	if w.answer != nil {
+		if err := w.answer(cursor); err != nil {
+			return mirror.RoomPage{}, err
+		}
+	}
+	from, _ := strconv.Atoi(cursor)
+	to := min(from+limit, len(w.list))
+	page := mirror.RoomPage{Rooms: w.list[min(from, to):to]}
+	if to < len(w.list) {
+		page.Next = strconv.Itoa(to)
+	}
+	return page, nil
+}
+
+func (w *world) Wait(context.Context) error { return nil }
+
+func (w *world) PushBackground(resources ...mirror.Resource) {
+	w.pushed = append(w.pushed, resources...)
+}
+
+func (w *world) Sweep(context.Context, mirror.ProjectID) (mirror.Sweep, error) {
+	return cmp.Or(w.sweep, mirror.Sweep{Project: project}), nil
+}
+
+func (w *world) PlanSweep(_ context.Context, _ mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep,
+	error) {
+	w.sweep = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: now, FullTime: w.sweep.FullTime}
+	w.task.DueTime = now
+	return w.sweep, nil
+}
+
+func (w *world) SaveSweep(_ context.Context, _ mirror.Lease, sweep mirror.Sweep) error {
+	if w.lost {
+		return store.ErrLeaseLost
+	}
+	w.sweep = sweep
+	w.problems = append(w.problems, sweep.Problem)
+	return nil
+}
+
+func (w *world) ApplySweep(_ context.Context, _ mirror.Lease, sweep mirror.Sweep, next, _ time.Time) (mirror.Applied,
+	error) {
+	w.sweep, w.next = sweep, next
+	w.problems = append(w.problems, sweep.Problem)
+	return mirror.Applied{Generation: 1, Due: next}, nil
+}
+
+func (w *world) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID) (rooms []mirror.Room, _ error) {
+	for _, id := range ids {
+		if r, ok := w.rooms[id]; ok {
+			rooms = append(rooms, r)
+		}
+	}
+	return rooms, nil
+}
+
+func (w *world) Request(_ context.Context, requests []mirror.Request, _ time.Time) ([]mirror.Pending, error) {
+	w.requests = append(w.requests, requests...)
+	return nil, nil
+}
+
+func (w *world) Rooms(_ context.Context, filter store.RoomFilter) (rooms []mirror.Room, _ error) {
+	for _, r := range w.rooms {
+		if r.ID > filter.After && r.Freshness.DeleteTime.IsZero() && strings.HasPrefix(string(r.ID), filter.Prefix) {
+			rooms = append(rooms, r)
+		}
+	}
+	slices.SortFunc(rooms, func(a, b mirror.Room) int { return cmp.Compare(a.ID, b.ID) })
+	return rooms[:min(len(rooms), filter.Limit)], nil
+}
+
+func (w *world) UserSessions(context.Context, store.SessionFilter) ([]mirror.UserSession, error) {
+	return w.sessions, nil
+}
+
+func (w *world) Counts(context.Context, mirror.ProjectID) (store.Counts, error) {
+	return store.Counts{Background: 5, BackgroundRooms: 2}, nil
+}
+
+func (w *world) Task(context.Context, mirror.Resource, time.Time) (mirror.Task, error) {
+	if w.sweep.ID == "" {
+		return mirror.Task{}, store.ErrNotFound
+	}
+	return w.task, nil
+}
+
+// listed adds rooms to the list.
+func (w *world) listed(ids ...mirror.RoomID) {
+	for _, id := range ids {
+		w.list = append(w.list, mirror.ListedRoom{ID: id, Content: content(id)})
+	}
+}
+
+func content(id mirror.RoomID) mirror.RoomContent {
+	return mirror.RoomContent{Source: fmt.Appendf(nil, `{"id":%q,"metadata":{}}`, id)}
+}
+
+// mirrored adds rooms to the mirror, as they are listed.
+func (w *world) mirrored(ids ...mirror.RoomID) {
+	if w.rooms == nil {
+		w.rooms = make(map[mirror.RoomID]mirror.Room)
+	}
+	for _, id := range ids {
+		w.rooms[id] = mirror.Room{
+			Project: project, ID: id, Source: content(id).Source,
+			Freshness: mirror.Freshness{FetchTime: time.Now().Add(-time.Hour)},
+		}
+	}
+}
+
+func ids(n int) []mirror.RoomID {
+	out := make([]mirror.RoomID, n)
+	for i := range out {
+		out[i] = mirror.RoomID(fmt.Sprintf("room-%04d", i))
+	}
+	return out
+}
+
+// raised are the requests as words, in order.
+func (w *world) pending() []string {
+	var out []string
+	for _, r := range w.requests {
+		word := r.Resource.Kind.String() + " " + string(r.Resource.Room)
+		if r.Unlisted {
+			word += " unlisted"
+		}
+		if !r.Background {
+			word += " at once"
+		}
+		out = append(out, word)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (w *world) sweeper(change func(*Config)) *Sweeper {
+	cfg := Config{
+		Project: project, Store: w, Lister: w, Limiter: w, Interval: time.Hour, FullInterval: 24 * time.Hour,
+		RetryMin: time.Second, RetryMax: time.Minute, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	s := New(cfg)
+	s.Use(w)
+	return s
+}
+
+// run does a sweep that has to succeed.
+func (w *world) run(t *testing.T, s *Sweeper) mirror.Sweep {
+	t.Helper()
+	if _, err := s.Do(t.Context(), mirror.Lease{Resource: s.resource()}); err != nil {
+		t.Fatalf("Do = %v", err)
+	}
+	return w.sweep
+}
+
+func wantRaised(t *testing.T, w *world, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if got := w.pending(); !slices.Equal(got, want) {
+		t.Fatalf("requested = %q; want %q", got, want)
+	}
+	if len(w.pushed) != len(want) {
+		t.Fatalf("pushed = %v; want what was requested", w.pushed)
+	}
+}
+
+func TestFirstSweepIsFull(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed("new", "known")
+		w.mirrored("known")
+		s := w.sweeper(nil)
+		if err := s.Begin(t.Context()); err != nil || !w.sweep.Full || w.sweep.ID == "" {
+			t.Fatalf("Begin = %v, %+v; want a full sweep planned", err, w.sweep)
+		}
+		id := w.sweep.ID
+		if err := s.Begin(t.Context()); err != nil || w.sweep.ID != id {
+			t.Fatalf("Begin again = %v, %+v; want the same plan", err, w.sweep)
+		}
+		begun := time.Now()
+		got := w.run(t, s)
+		want := mirror.Sweep{
+			Project: project, ID: id, Full: true, Done: true, Listed: 2, Known: 1, MarkedStale: 7, BeginTime: begun,
+			EndTime: begun, FullTime: begun,
+		}
+		if got != want {
+			t.Fatalf("sweep = %+v; want %+v", got, want)
+		}
+		wantRaised(t, w, "room new", "storage known", "thread known", "ydoc known")
+		if !w.next.Equal(begun.Add(time.Hour)) {
+			t.Fatalf("next sweep = %v; want in an hour", w.next.Sub(begun))
+		}
+		// Five pending, and three more of each of the two rooms that are not born yet, of
+		// which only one is new.
+		status, err := s.Status(t.Context(), project)
+		if err != nil || status.Pending != 8 || status.Done != 0 {
+			t.Fatalf("Status = %+v (%v); want 8 pending", status, err)
+		}
+	})
+}
+
+func TestLaterSweeps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed("r")
+		w.mirrored("r")
+		s := w.sweeper(nil)
+		full := time.Now()
+		w.run(t, s)
+		for hour := 1; hour <= 25; hour++ {
+			if wait := time.Until(w.next); wait <= 0 || wait > time.Hour {
+				t.Fatalf("sweep %d begins after %v; want an hour at most", hour, wait)
+			}
+			pause(t.Context(), time.Until(w.next)) //nolint:errcheck // the test's context does not end
+			w.requests = nil
+			got := w.run(t, s)
+			wantFull := time.Since(full) >= 24*time.Hour
+			if got.Full != wantFull || (len(w.requests) > 0) != wantFull {
+				t.Fatalf("sweep after %v = %+v with %d requests; want full: %t", time.Since(full), got, len(w.requests), wantFull)
+			}
+			if wantFull {
+				return
+			}
+		}
+		t.Fatal("no full sweep in 25 hours")
+	})
+}
+
+func TestIntervalsThatAreNever(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		interval, full time.Duration
+		next           time.Duration // 0: never
+	}{
+		"only plain": {interval: time.Hour, next: time.Hour},
+		"only full":  {full: 24 * time.Hour, next: 24 * time.Hour},
+		"none":       {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{}
+				w.listed("r")
+				s := w.sweeper(func(cfg *Config) { cfg.Interval, cfg.FullInterval = c.interval, c.full })
+				if err := s.Begin(t.Context()); err != nil || (w.sweep.ID == "") != (c.next == 0) {
+					t.Fatalf("Begin = %v, %+v", err, w.sweep)
+				}
+				if _, err := s.Start(t.Context(), project); err != nil { // somebody asks for one
+					t.Fatal(err)
+				}
+				got := w.run(t, s)
+				var want time.Time
+				if c.next > 0 {
+					want = time.Now().Add(c.next)
+				}
+				if !got.Full || !got.Done || !w.next.Equal(want) {
+					t.Fatalf("sweep = %+v, next %v; want it done and the next at %v", got, w.next, want)
+				}
+				// One that was due by earlier settings.
+				w.asked = nil
+				w.run(t, s)
+				if asked := len(w.asked); (asked == 0) != (c.next == 0) {
+					t.Fatalf("pages asked for by a sweep left over = %d", asked)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatAListShowsToHaveChanged(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
+	base := mirror.Room{Project: project, ID: "r", Source: []byte(`{"id":"r","a":1,"b":2}`),
+		LastConnectionTime: at.Truncate(time.Microsecond)}
+	listed := mirror.RoomContent{Source: base.Source, LastConnectionTime: at}
+	missing := base
+	missing.Freshness.MissingSince = at
+	for name, c := range map[string]struct {
+		room   mirror.Room
+		listed mirror.RoomContent
+		full   bool
+		want   string
+	}{
+		"nothing":          {base, listed, false, "[]"},
+		"nothing, in full": {base, listed, true, "[storage ydoc thread]"},
+		"order of members": {base, mirror.RoomContent{Source: []byte(`{"b":2,"a":1,"id":"r"}`), LastConnectionTime: at},
+			false, "[]"},
+		"a member": {base, mirror.RoomContent{Source: []byte(`{"id":"r","a":1,"b":3}`), LastConnectionTime: at},
+			false, "[room]"},
+		"was missing": {missing, listed, false, "[room]"},
+		"connected since": {base, mirror.RoomContent{Source: base.Source, LastConnectionTime: at.Add(time.Second)}, false,
+			"[storage ydoc thread active_users]"},
+		"connected at last": {mirror.Room{Project: project, ID: "r", Source: base.Source}, listed, false,
+			"[storage ydoc thread active_users]"},
+	} {
+		var kinds []mirror.Kind
+		for _, r := range changed(c.room, c.listed, c.full) {
+			kinds = append(kinds, r.Kind)
+		}
+		if got := fmt.Sprint(kinds); got != c.want {
+			t.Errorf("%s: changed = %s; want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestTombstonesAndNewRooms(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed("back", "busy", "quiet")
+		w.list[1].Content.LastConnectionTime = time.Now().Add(-time.Hour)
+		w.list[2].Content.LastConnectionTime = time.Now().Add(-48 * time.Hour)
+		w.mirrored("back")
+		tombstone := w.rooms["back"]
+		tombstone.Freshness.DeleteTime = time.Now()
+		w.rooms["back"] = tombstone
+		w.sessions = []mirror.UserSession{{Room: "occupied", ID: "1"}, {Room: "occupied", ID: "2"}}
+		got := w.run(t, w.sweeper(nil))
+		if got.Known != 0 || got.Problem != "" {
+			t.Fatalf("sweep = %+v; want no room known and no problem", got)
+		}
+		wantRaised(t, w, "room back", "room busy", "active_users busy", "room quiet", "active_users occupied")
+	})
+}
+
+func TestVanishedRooms(t *testing.T) {
+	t.Parallel()
+	all := ids(300)
+	for name, c := range map[string]struct {
+		listed, mirrored []mirror.RoomID
+		gone             int
+		problem          string
+	}{
+		"none":                     {listed: all, mirrored: all},
+		"a few":                    {listed: all[5:], mirrored: all, gone: 5},
+		"a few of few":             {listed: all[20:22], mirrored: all[:22], gone: 20},
+		"a fifth":                  {listed: all[60:], mirrored: all, gone: 60},
+		"more than a fifth":        {listed: all[61:], mirrored: all, problem: "lacks 61 of the 300 that are mirrored"},
+		"all but a few, of few":    {listed: all[21:23], mirrored: all[:23], problem: "lacks 21 of the 23"},
+		"all, and the list empty":  {mirrored: all[:3], problem: "empty, and 3 are mirrored"},
+		"all, and others are left": {listed: all[10:20], mirrored: all[:3], problem: "none of the 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{sweep: mirror.Sweep{ID: "before", Done: true, FullTime: time.Now()}}
+				w.listed(c.listed...)
+				w.mirrored(c.mirrored...)
+				got := w.run(t, w.sweeper(nil))
+				unlisted := 0
+				for _, r := range w.requests {
+					if r.Unlisted {
+						unlisted++
+					}
+				}
+				if unlisted != c.gone || c.problem == "" && got.Problem != "" || !strings.Contains(got.Problem, c.problem) {
+					t.Fatalf("%d requested as unlisted, problem %q; want %d, and %q", unlisted, got.Problem, c.gone, c.problem)
+				}
+			})
+		})
+	}
+}
+
+// What was fetched while the list was read is there, whatever page it was too late
+// for.
+func TestRoomsFetchedDuringTheListHaveNotVanished(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed(ids(2)...)
+		w.mirrored(append(ids(2), "created since")...)
+		since := w.rooms["created since"]
+		since.Freshness.FetchTime = time.Now()
+		w.rooms["created since"] = since
+		if got := w.run(t, w.sweeper(nil)); got.Vanished != 0 {
+			t.Fatalf("sweep = %+v; want none vanished", got)
+		}
+	})
+}
+
+// A list that turns into another one while it is read seems to come to its end
+// early.
+func TestListThatChangesHands(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		all := ids(220)
+		w.listed(all...)
+		w.mirrored(all...)
+		w.answer = func(cursor string) error {
+			if cursor == "200" {
+				w.list = nil
+			}
+			return nil
+		}
+		got := w.run(t, w.sweeper(nil))
+		if !strings.Contains(got.Problem, "another project") ||
+			slices.ContainsFunc(w.requests, func(r mirror.Request) bool { return r.Unlisted }) {
+			t.Fatalf("problem = %q, requests = %d; want it found out", got.Problem, len(w.requests))
+		}
+	})
+}
+
+// Another process goes on where one has ended; what vanished is left to the next
+// sweep, since nobody has read the whole list.
+func TestAnotherProcessGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		all := ids(250)
+		w.listed(all...)
+		w.mirrored(append(all, "vanished")...)
+		down := errors.New("killed")
+		w.answer = func(cursor string) error {
+			if cursor == "200" {
+				return down
+			}
+			return nil
+		}
+		if _, err := w.sweeper(nil).Do(t.Context(), mirror.Lease{}); !errors.Is(err, down) {
+			t.Fatalf("Do = %v; want %v", err, down)
+		}
+		w.asked, w.answer = nil, nil
+		next := w.sweeper(nil)
+		got := w.run(t, next)
+		if !slices.Equal(w.asked, []string{"200"}) || got.Listed != 250 || got.Known != 250 || got.Vanished != 0 ||
+			!got.Done {
+			t.Fatalf("pages = %q, sweep = %+v; want the last page alone", w.asked, got)
+		}
+		if got := w.run(t, next); got.Vanished != 1 || got.Listed != 250 {
+			t.Fatalf("next sweep = %+v; want it to find what vanished", got)
+		}
+	})
+}
+
+// The same process has not forgotten what it read before a page failed.
+func TestFailureIsShownAndTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		all := ids(250)
+		w.listed(all...)
+		w.mirrored(append(all, "vanished")...)
+		broken := fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable,
+			"Liveblocks has trouble answering").With("status", "500").With("code", "HTTP_500")
+		w.answer = func(cursor string) error {
+			if cursor == "100" {
+				return broken
+			}
+			return nil
+		}
+		s := w.sweeper(nil)
+		for n := range 12 {
+			_, err := s.Do(t.Context(), mirror.Lease{})
+			want := min(time.Second<<n, time.Minute)
+			if f := fault.Of(err); f.Kind != fault.Busy || f.RetryAfter != want || !errors.Is(err, broken) {
+				t.Fatalf("Do = %v after %v; want it to cost no attempt and to wait %v", err, f.RetryAfter, want)
+			}
+			if w.sweep.Problem != "the list of rooms could not be read: Liveblocks has trouble answering (HTTP_500)" ||
+				w.sweep.Listed != 100 || w.sweep.Done {
+				t.Fatalf("sweep = %+v; want the problem shown, and 100 rooms listed", w.sweep)
+			}
+		}
+		w.answer = nil
+		if got := w.run(t, s); got.Problem != "" || got.Vanished != 1 || got.Listed != 250 {
+			t.Fatalf("sweep = %+v; want it whole", got)
+		}
+		w.answer = func(string) error { return broken.After(time.Hour) }
+		if _, err := s.Do(t.Context(), mirror.Lease{}); fault.Of(err).RetryAfter != time.Hour {
+			t.Fatalf("Do = %v; want it to wait as told", err)
+		}
+	})
+}
+
+// flaky is a database that fails once, after a page was read.
+type flaky struct {
+	*world
+	at *int // the call that fails
+}
+
+var errFlaky = errors.New("the database is away")
+
+func (f flaky) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+	if *f.at--; *f.at == 0 {
+		return nil, errFlaky
+	}
+	return f.world.RoomsByID(ctx, project, ids)
+}
+
+// A page that has to be read again because the database failed after it is no list
+// in a circle: the sweep goes on with it.
+func TestPageReadAgain(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 3; n++ {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{}
+				all := ids(250)
+				w.listed(all...)
+				w.mirrored(append(all, "vanished")...)
+				at := n
+				s := w.sweeper(func(cfg *Config) { cfg.Store = flaky{w, &at} })
+				if _, err := s.Do(t.Context(), mirror.Lease{}); !errors.Is(err, errFlaky) {
+					t.Fatalf("Do = %v; want %v", err, errFlaky)
+				}
+				w.asked = nil
+				got := w.run(t, s)
+				if want := []string{"", "100", "200"}[n-1]; w.asked[0] != want || got.Listed != 250 || got.Vanished != 1 ||
+					got.Problem != "" {
+					t.Fatalf("pages = %q, sweep = %+v; want it to go on at %q and to be whole", w.asked, got, want)
+				}
+			})
+		})
+	}
+}
+
+// A cursor that is not taken any more does not stop the sweep for ever.
+func TestRefusedCursor(t *testing.T) {
+	t.Parallel()
+	for status, again := range map[string]string{"422": "", "404": "", "410": "", "500": "100", "": "100"} {
+		t.Run(status, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{}
+				w.listed(ids(250)...)
+				w.answer = func(cursor string) error {
+					if cursor == "100" {
+						return fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "no").With("status", status)
+					}
+					return nil
+				}
+				s := w.sweeper(nil)
+				if _, err := s.Do(t.Context(), mirror.Lease{}); err == nil {
+					t.Fatal("Do = nil; want the failure")
+				}
+				w.asked, w.answer = nil, nil
+				got := w.run(t, s)
+				if w.asked[0] != again || got.Listed != 250 || got.Problem != "" {
+					t.Fatalf("went on at %q, sweep = %+v; want it to go on at %q", w.asked[0], got, again)
+				}
+			})
+		})
+	}
+}
+
+func TestListInACircle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed(ids(300)...)
+		s := w.sweeper(func(cfg *Config) { cfg.Lister = circle{w} })
+		_, err := s.Do(t.Context(), mirror.Lease{})
+		if !fault.Is(err, fault.ReasonUpstreamAnswerInvalid) || len(w.asked) > 5 {
+			t.Fatalf("Do = %v after %d pages; want it to notice", err, len(w.asked))
+		}
+	})
+}
+
+// circle leads from the last page to the first.
+type circle struct{ *world }
+
+func (c circle) ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error) {
+	page, err := c.world.ListRooms(ctx, cursor, limit)
+	return mirror.RoomPage{Rooms: page.Rooms, Next: cmp.Or(page.Next, "0")}, err
+}
+
+// shut is a limiter that does not open.
+type shut struct{}
+
+func (shut) Wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// While nothing can be fetched, the sweep does not keep its lease, whose renewals
+// would keep the database awake.
+func TestClosedGateGivesTheLeaseBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.listed(ids(250)...)
+		begin := time.Now()
+		s := w.sweeper(func(cfg *Config) { cfg.Limiter = shut{} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := s.Do(ctx, mirror.Lease{})
+		if took := time.Since(begin); fault.Of(err).Kind != fault.Busy || took > 2*time.Minute {
+			t.Fatalf("Do = %v after %v; want it to go on later, before long", err, took)
+		}
+		if w.sweep.Cursor != "100" || w.sweep.Problem != "" {
+			t.Fatalf("sweep = %+v; want its first page kept", w.sweep)
+		}
+	})
+}
+
+func TestLostLeaseEndsTheSweep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{lost: true}
+		w.listed(ids(250)...)
+		if _, err := w.sweeper(nil).Do(t.Context(), mirror.Lease{}); !errors.Is(err, store.ErrLeaseLost) ||
+			len(w.asked) != 1 {
+			t.Fatalf("Do = %v after %d pages; want ErrLeaseLost after the first", err, len(w.asked))
+		}
+	})
+}
+
+// A sweep that was switched off and on again begins, and so does one that has
+// failed.
+func TestBeginFindsWhatStoodStill(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{sweep: mirror.Sweep{ID: "old", Done: true, FullTime: time.Now().Add(-time.Hour)}}
+		s := w.sweeper(nil)
+		if err := s.Begin(t.Context()); err != nil || w.sweep.ID == "old" || w.sweep.Full {
+			t.Fatalf("Begin = %v, %+v; want a sweep planned, not a full one", err, w.sweep)
+		}
+	})
+}
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		s := w.sweeper(nil)
+		handle := s.Handle(func(context.Context, mirror.Lease) (mirror.Applied, error) { return mirror.Applied{}, nil })
+		for range 100 {
+			for _, background := range []bool{true, false} {
+				if _, err := handle(t.Context(), mirror.Lease{Resource: mirror.Resource{Kind: mirror.KindRoom},
+					Background: background}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pause(t.Context(), 100*time.Millisecond) //nolint:errcheck // the test's context does not end
+		}
+		if got := s.pace.perSecond(time.Now()); got < 9 || got > 11 {
+			t.Fatalf("pace = %v; want 10 a second", got)
+		}
+		pause(t.Context(), time.Minute) //nolint:errcheck // the test's context does not end
+		if got := s.pace.perSecond(time.Now()); got != 0 {
+			t.Fatalf("pace after a minute of nothing = %v; want 0", got)
+		}
+	})
+}

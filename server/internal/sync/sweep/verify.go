@@ -1,0 +1,419 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// Fetcher reads what Liveblocks has; see reconcile.Fetcher.
+type Fetcher interface {
+	Lister
+	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
+	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
+	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+}
+
+// Mirrored is what of the store a verification works with.
+type Mirrored interface {
+	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)
+	Invalidate(ctx context.Context, resource mirror.Resource) error
+	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
+	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
+	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
+	Documents(ctx context.Context, filter store.DocumentFilter) ([]mirror.Document, error)
+	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
+	Threads(ctx context.Context, filter store.ThreadFilter) ([]mirror.Thread, error)
+}
+
+// Workers repair.
+type Workers interface {
+	Push(resources ...mirror.Resource)
+	Wait(ctx context.Context, pending []mirror.Pending) error
+}
+
+// VerifierConfig is what a Verifier works with.
+type VerifierConfig struct {
+	Store   Mirrored
+	Fetcher Fetcher
+	Limiter Limiter
+	Workers Workers
+	// MaxData is that of the reconciler.
+	MaxData int
+	Now     func() time.Time
+}
+
+const (
+	// abreast is how many rooms are compared at once, which bounds the documents in
+	// memory. It does not speed up calls: they are made one after the other as soon as
+	// the limiter holds them back.
+	abreast = 4
+	// grace is how long a difference is given to go away: the event may be on its way.
+	grace = time.Second
+	// looks is how often a room that keeps changing is looked at.
+	looks = 3
+	// attempts is how often a call is tried, with patience in between.
+	attempts = 4
+	patience = 500 * time.Millisecond
+	// repairTimeout bounds the wait for one repair.
+	repairTimeout = 30 * time.Second
+	// progressEvery is how often progress is told at most.
+	progressEvery = time.Second
+)
+
+// Verifier compares what is mirrored with Liveblocks, and what is derived for
+// queries with the copies. Who is in a room, sessions and notifications, which come
+// from events or are gone by the time they are compared, are no part of it.
+type Verifier struct{ cfg VerifierConfig }
+
+// NewVerifier returns a Verifier.
+func NewVerifier(cfg VerifierConfig) *Verifier { return &Verifier{cfg: cfg} }
+
+// Verify hands each difference to report as it is found, its progress now and then,
+// and at the end the summary. It calls report from one goroutine at a time, and
+// ends with the error of a report that fails.
+//
+// A difference counts if it is still there after a while in which nothing happened
+// to the resource here; one that waits for its fetch is skipped.
+func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
+	report func(mirror.VerifyReport) error) error {
+	r := &round{Verifier: v, options: options, report: report, begin: v.cfg.Now(), seen: make(map[[16]byte]struct{})}
+	ctx, r.cancel = context.WithCancelCause(ctx)
+	defer r.cancel(nil)
+	err := r.listed(ctx)
+	if err == nil {
+		err = r.unlisted(ctx)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err != nil {
+		return err
+	}
+	return report(mirror.VerifyReport{Summary: &r.summary})
+}
+
+// round is one verification.
+type round struct {
+	*Verifier
+	options mirror.VerifyOptions
+	begin   time.Time
+	cancel  context.CancelCauseFunc
+	calls   sync.Mutex // held by the one that is next at the limiter
+
+	mu      sync.Mutex
+	report  func(mirror.VerifyReport) error
+	told    time.Time
+	summary mirror.VerifySummary
+	// list counts the rooms listed, known those of them that are mirrored.
+	list, known int64
+	seen        map[[16]byte]struct{}
+	implausible string
+}
+
+// listed compares the rooms that Liveblocks lists.
+func (r *round) listed(ctx context.Context) error {
+	for cursor := ""; ; {
+		var page mirror.RoomPage
+		err := r.call(ctx, func() (err error) {
+			page, err = r.cfg.Fetcher.ListRooms(ctx, cursor, pageSize)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("list rooms: %w", err)
+		}
+		before := len(r.seen)
+		var rooms []mirror.ListedRoom
+		for _, room := range page.Rooms {
+			if len(room.ID) < len(r.options.Prefix) || string(room.ID[:len(r.options.Prefix)]) != r.options.Prefix {
+				r.seen[key(room.ID)] = struct{}{}
+				continue
+			}
+			if _, twice := r.seen[key(room.ID)]; !twice {
+				r.seen[key(room.ID)] = struct{}{}
+				rooms = append(rooms, room)
+			}
+		}
+		if page.Next != "" && len(page.Rooms) > 0 && len(r.seen) == before {
+			return fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
+				"the list of rooms begins anew instead of coming to its end")
+		}
+		r.mu.Lock()
+		r.list += int64(len(rooms))
+		r.mu.Unlock()
+		each(ctx, rooms, func(room mirror.ListedRoom) { r.room(ctx, room.ID, &room.Content) })
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if cursor = page.Next; cursor == "" {
+			return nil
+		}
+	}
+}
+
+// unlisted compares the rooms that are mirrored and were not listed.
+func (r *round) unlisted(ctx context.Context) error {
+	lacks := func(room mirror.Room) bool {
+		_, listed := r.seen[key(room.ID)]
+		return !listed && room.Freshness.FetchTime.Before(r.begin)
+	}
+	var mirrored, surplus int64
+	err := eachRoom(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, func(rooms []mirror.Room) error {
+		mirrored += int64(len(rooms))
+		for _, room := range rooms {
+			if lacks(room) {
+				surplus++
+			}
+		}
+		return nil
+	})
+	if err != nil || surplus == 0 {
+		return err
+	}
+	r.mu.Lock()
+	r.list += surplus
+	r.implausible = implausible(r.list-surplus, r.known, surplus, mirrored)
+	r.mu.Unlock()
+	return eachRoom(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, func(rooms []mirror.Room) error {
+		each(ctx, rooms, func(room mirror.Room) {
+			if lacks(room) {
+				r.room(ctx, room.ID, nil)
+			}
+		})
+		return ctx.Err()
+	})
+}
+
+// each does something for all of some, a few at a time, and returns when all is done.
+func each[T any](ctx context.Context, all []T, do func(T)) {
+	var wg sync.WaitGroup
+	free := make(chan struct{}, abreast)
+	for _, one := range all {
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() { // each waits for it
+			defer func() { <-free }()
+			do(one)
+		})
+	}
+	wg.Wait()
+}
+
+// call makes one call to Liveblocks, again where that may help.
+func (r *round) call(ctx context.Context, call func() error) error {
+	for n := 1; ; n++ {
+		r.calls.Lock()
+		err := r.cfg.Limiter.Wait(ctx)
+		r.calls.Unlock()
+		if err != nil {
+			return fmt.Errorf("wait to call Liveblocks: %w", err)
+		}
+		if err = call(); err == nil {
+			return nil
+		}
+		f := fault.Of(err)
+		// What is held back by the limiter waits there, and is no attempt.
+		again := f.Kind == fault.Busy && f.Reason != fault.ReasonProjectPaused || f.Kind == fault.Unavailable && n < attempts
+		if !again || ctx.Err() != nil {
+			return err
+		}
+		if err := pause(ctx, max(patience, min(f.RetryAfter, time.Minute))); err != nil {
+			return err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tell hands a report over.
+func (r *round) tell(report mirror.VerifyReport) {
+	if err := r.report(report); err != nil {
+		r.cancel(err)
+	}
+}
+
+// tellDrift counts and reports a difference.
+func (r *round) tellDrift(f finding, detail string, repair bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.summary.Drifts++
+	if repair {
+		r.summary.Repairs++
+	}
+	r.tell(mirror.VerifyReport{Drift: &mirror.Drift{Resource: f.resource, Kind: f.kind, Detail: detail, Repair: repair}})
+}
+
+// skip counts a resource that could not be compared.
+func (r *round) skip(reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.summary.Skipped++; r.summary.SkipReason == "" {
+		r.summary.SkipReason = reason
+	}
+}
+
+// compared counts a room and what is in it.
+func (r *round) compared(resources int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.summary.Rooms++
+	r.summary.Resources += int64(resources)
+	if now := r.cfg.Now(); now.Sub(r.told) >= progressEvery {
+		r.told = now
+		r.tell(mirror.VerifyReport{Progress: &mirror.VerifyProgress{
+			Rooms: r.summary.Rooms, Listed: r.list, Resources: r.summary.Resources, Drifts: r.summary.Drifts,
+		}})
+	}
+}
+
+// finding is a difference that one look has shown.
+type finding struct {
+	resource mirror.Resource
+	kind     mirror.DriftKind
+	detail   string
+	// task is that of the resource as it was after the look.
+	task mirror.Task
+}
+
+// pending reports whether the difference is one that is being worked on.
+func (f finding) pending() bool {
+	switch f.task.State {
+	case mirror.TaskPending, mirror.TaskRunning, mirror.TaskWaiting:
+		return true
+	case mirror.TaskFailed, mirror.TaskDone:
+	}
+	return false
+}
+
+// confirms reports whether nothing happened to the resource since an earlier look
+// that showed the same.
+func (f finding) confirms(earlier finding) bool {
+	return f.task.Generation == earlier.task.Generation && f.task.FetchTime.Equal(earlier.task.FetchTime) &&
+		f.task.State == earlier.task.State && !f.pending()
+}
+
+// room compares a room and what is in it, and reports what differs and stays so.
+// Without listed, the list lacks it.
+func (r *round) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomContent) {
+	first := &look{round: r, room: mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom},
+		listed: listed}
+	open := first.look(ctx)
+	if listed != nil && first.known {
+		r.mu.Lock()
+		r.known++
+		r.mu.Unlock()
+	}
+	dealt := make(map[mirror.Resource]bool)
+	for n := 2; len(open) > 0; n++ {
+		if pause(ctx, grace) != nil {
+			return
+		}
+		still := make(map[mirror.Resource]finding)
+		next := &look{round: r, room: first.room}
+		found := next.look(ctx)
+		for res := range open {
+			// What could not be looked at again is not known to have gone away.
+			if _, ok := found[res]; !ok && !dealt[res] && len(next.skipped) > 0 {
+				first.skipped = append(first.skipped, next.skipped[0])
+			}
+		}
+		for res, f := range found {
+			earlier, ok := open[res]
+			switch {
+			case dealt[res]:
+			case ok && f.confirms(earlier):
+				dealt[res] = true
+				r.drift(ctx, f)
+			case n < looks:
+				still[res] = f
+			default:
+				r.mu.Lock()
+				r.summary.Pending++
+				r.mu.Unlock()
+			}
+		}
+		open = still
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	for _, reason := range first.skipped {
+		r.skip(reason)
+	}
+	r.compared(first.resources)
+}
+
+// drift reports a difference that is certain, repaired if that is asked for.
+func (r *round) drift(ctx context.Context, f finding) {
+	switch {
+	case !r.options.Repair:
+		r.tellDrift(f, f.detail, false)
+	case f.kind == mirror.DriftSurplus && f.resource.Kind == mirror.KindRoom && r.implausible != "":
+		r.tellDrift(f, f.detail+"; not repaired: "+r.implausible, false)
+	default:
+		if err := r.repair(ctx, f); err != nil {
+			r.tellDrift(f, f.detail+"; the repair is not done: "+fault.Of(err).Public, true)
+			return
+		}
+		r.tellDrift(f, f.detail, true)
+	}
+}
+
+// repair has a resource fetched and written anew, and returns when that is done and
+// the difference is gone.
+func (r *round) repair(ctx context.Context, f finding) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, repairTimeout,
+		fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "it takes longer than expected"))
+	defer cancel()
+	wanted := []mirror.Resource{f.resource}
+	if f.resource.Kind == mirror.KindRoom && f.kind == mirror.DriftMissing {
+		for _, kind := range mirror.RoomKinds() {
+			wanted = append(wanted, mirror.Resource{Project: f.resource.Project, Room: f.resource.Room, Kind: kind})
+		}
+	}
+	requests := make([]mirror.Request, len(wanted))
+	for i, res := range wanted {
+		requests[i] = mirror.Request{Resource: res, Unlisted: f.kind == mirror.DriftSurplus}
+		if f.kind == mirror.DriftSurplus {
+			continue
+		}
+		if err := r.cfg.Store.Invalidate(ctx, res); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("distrust: %w", err)
+		}
+	}
+	pending, err := r.cfg.Store.Request(ctx, requests, r.cfg.Now())
+	if err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	r.cfg.Workers.Push(wanted...)
+	if err := r.cfg.Workers.Wait(ctx, pending); err != nil {
+		return err
+	}
+	after := (&look{round: r, room: f.resource.RoomResource()}).look(ctx)
+	if left, ok := after[f.resource]; ok && !left.pending() {
+		return fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "the difference is still there after it")
+	}
+	return nil
+}
