@@ -45,69 +45,6 @@ func ValidID(s string, limit int) bool {
 	return s != "" && len(s) <= limit && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }
 
-// Kind says what sort of resource is meant. The numbers are stored and are the
-// lock order within a room: a room comes before its children.
-type Kind int16
-
-// The kinds of resource.
-const (
-	KindRoom    Kind = 1
-	KindStorage Kind = 2
-	// KindYdoc is a Yjs document: the room's own, without an id, or one inside it,
-	// whose id is its guid.
-	KindYdoc Kind = 3
-	// KindThread is a thread of comments, or without an id the list of all threads
-	// of the room, which finds those no event told of.
-	KindThread Kind = 4
-	// KindActiveUsers is who is in the room now.
-	KindActiveUsers Kind = 5
-	// KindUserSessions is who was in the room when. It is folded from events.
-	KindUserSessions Kind = 6
-	// KindNotification is a notification to a user. It is folded from events; its id
-	// is that of the inbox notification. Its room may be empty.
-	KindNotification Kind = 7
-	// KindSweep is the comparison with the list of all rooms. It has no room.
-	KindSweep Kind = 8
-)
-
-// Kinds lists every kind, in key order.
-func Kinds() []Kind {
-	return []Kind{
-		KindRoom, KindStorage, KindYdoc, KindThread, KindActiveUsers, KindUserSessions, KindNotification, KindSweep,
-	}
-}
-
-// RoomKinds lists what is fetched of every room, in key order, each without an id.
-func RoomKinds() []Kind { return []Kind{KindStorage, KindYdoc, KindThread} }
-
-// OutlivesRoom reports whether resources of the kind outlive their room: what was
-// learned from events alone is history, and a project's sweep has no room.
-func (k Kind) OutlivesRoom() bool { return k >= KindUserSessions }
-
-// String returns the kind's name in logs and task ids.
-func (k Kind) String() string {
-	switch k {
-	case KindRoom:
-		return "room"
-	case KindStorage:
-		return "storage"
-	case KindYdoc:
-		return "ydoc"
-	case KindThread:
-		return "thread"
-	case KindActiveUsers:
-		return "active_users"
-	case KindUserSessions:
-		return "user_sessions"
-	case KindNotification:
-		return "notification"
-	case KindSweep:
-		return "sweep"
-	default:
-		return "unknown"
-	}
-}
-
 // Resource names one thing that is mirrored as a whole. ID tells apart
 // resources of one kind in one room and is empty where there is only one.
 type Resource struct {
@@ -115,6 +52,18 @@ type Resource struct {
 	Room    RoomID
 	Kind    Kind
 	ID      string
+}
+
+// Valid reports whether there can be such a resource: each kind has, may have or
+// cannot have a room and an id of its own.
+func (r Resource) Valid() bool {
+	t := r.Kind.Traits()
+	inRoom, named := ValidID(string(r.Room), MaxRoomID), ValidID(r.ID, MaxResourceID)
+	room := map[Scope]bool{
+		ScopeRoom: inRoom, ScopeUser: inRoom || r.Room == "", ScopeProject: r.Room == "",
+	}[t.Scope]
+	id := map[IDRule]bool{IDNone: r.ID == "", IDOptional: named || r.ID == "", IDRequired: named}[t.ID]
+	return t.Name != "" && room && id
 }
 
 // Bucket is the resource's share of the key space; see [Bucket].

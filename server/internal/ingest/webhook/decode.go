@@ -56,11 +56,9 @@ var (
 	thread = []invalidation{mention, {kind: mirror.KindThread, id: threadField}}
 )
 
-// eventTypes is the table of all known types. A kind of resource that is to be
-// mirrored gets its invalidations here and nowhere else.
+// eventTypes is the table of all known types.
 var eventTypes = map[string]eventType{
-	"roomCreated": {stale: []invalidation{{kind: mirror.KindRoom}, {kind: mirror.KindStorage}, {kind: mirror.KindYdoc},
-		{kind: mirror.KindThread}}},
+	"roomCreated":    {stale: room(mirror.RoomKinds(), 0)},
 	"roomDeleted":    {stale: []invalidation{{kind: mirror.KindRoom, deleted: true}}},
 	"storageUpdated": {stale: []invalidation{mention, {kind: mirror.KindStorage}}},
 	"ydocUpdated":    {stale: []invalidation{mention, {kind: mirror.KindYdoc}}},
@@ -92,12 +90,15 @@ var eventTypes = map[string]eventType{
 func Types() []string { return slices.Sorted(maps.Keys(eventTypes)) }
 
 // everything is what an event of an unknown type makes stale.
-var everything = []invalidation{
-	{kind: mirror.KindRoom, minInterval: ResyncInterval},
-	{kind: mirror.KindStorage, minInterval: ResyncInterval},
-	{kind: mirror.KindYdoc, minInterval: ResyncInterval},
-	{kind: mirror.KindThread, minInterval: ResyncInterval},
-	{kind: mirror.KindActiveUsers, minInterval: ResyncInterval},
+var everything = room(mirror.ChildKinds(), ResyncInterval)
+
+// room names the room itself and what is in it of the kinds.
+func room(kinds []mirror.Kind, minInterval time.Duration) []invalidation {
+	stale := []invalidation{{kind: mirror.KindRoom, minInterval: minInterval}}
+	for _, kind := range kinds {
+		stale = append(stale, invalidation{kind: kind, minInterval: minInterval})
+	}
+	return stale
 }
 
 // Decode reads the event of a verified delivery and names what it makes stale,

@@ -22,21 +22,6 @@ func main() {
 	}
 }
 
-// tables are the tables whose rows a resource of each kind is kept in.
-var tables = map[mirror.Kind][]string{
-	mirror.KindRoom:    {"mirror_room"},
-	mirror.KindStorage: {"mirror_document"},
-	mirror.KindYdoc:    {"mirror_document"},
-	mirror.KindThread: {
-		"mirror_thread", "mirror_comment", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",
-	},
-	// A fetch that lacks a connection ends its session, whose event must have been lost.
-	mirror.KindActiveUsers:  {"mirror_active_user", "mirror_user_session"},
-	mirror.KindUserSessions: {"mirror_user_session"},
-	mirror.KindNotification: {"mirror_notification"},
-	mirror.KindSweep:        {"mirror_sweep"},
-}
-
 // deleted are the tables whose rows change when a deletion is confirmed: the
 // tombstone hides what is in it, and nobody stays in a room that is gone.
 var deleted = map[mirror.Kind][]string{
@@ -98,50 +83,29 @@ pins Liveblocks' own id of it in ` + "`mirror_project`" + `.
 |---|---|---|
 `)
 	for _, k := range mirror.Kinds() {
-		fmt.Fprintf(&out, "| %s | %s | %s |\n", names[k], sources[k], quoted(tables[k]))
+		t := k.Traits()
+		title := t.Title
+		if t.List != "" {
+			title += ", or the " + t.List
+		}
+		fmt.Fprintf(&out, "| %s | %s | %s |\n", title, t.Source, quoted(t.Tables))
 	}
 	return out.String()
 }
-
-// names and sources say in words what a kind of resource is and where it comes
-// from.
-var (
-	names = map[mirror.Kind]string{
-		mirror.KindRoom:         "room",
-		mirror.KindStorage:      "Storage document",
-		mirror.KindYdoc:         "Yjs documents",
-		mirror.KindThread:       "thread, or the list of all threads",
-		mirror.KindActiveUsers:  "active users",
-		mirror.KindUserSessions: "sessions",
-		mirror.KindNotification: "notification",
-		mirror.KindSweep:        "list of all rooms",
-	}
-	sources = map[mirror.Kind]string{
-		mirror.KindRoom:         "`GET /v2/rooms/{roomId}`",
-		mirror.KindStorage:      "`GET …/storage?format=plain-lson`",
-		mirror.KindYdoc:         "`GET …/ydoc-binary`, with `?guid=` for those inside",
-		mirror.KindThread:       "`GET …/threads/{threadId}`, `GET …/threads`",
-		mirror.KindActiveUsers:  "`GET …/active_users`",
-		mirror.KindUserSessions: "none: `userEntered` and `userLeft` themselves",
-		mirror.KindNotification: "the event itself, and `GET /v2/users/{userId}/inbox-notifications/{inboxNotificationId}`",
-		mirror.KindSweep:        "`GET /v2/rooms`, now and then; no event",
-	}
-)
 
 // describe says in words what an event makes stale, and the rows that change
 // with that. What is only made known is no change that the event tells of.
 func describe(invalidations []mirror.Invalidation) (stale, changed string) {
 	var words, rows []string
 	for _, h := range invalidations {
-		what := names[h.Resource.Kind]
+		traits := h.Resource.Kind.Traits()
+		what := traits.Title
 		switch id := h.Resource.ID; {
-		case h.Resource.Kind == mirror.KindThread && id == "":
-			what = "list of all threads"
-		case h.Resource.Kind == mirror.KindThread:
-			what = "thread `" + id + "`"
+		case id == "":
+			what = cmp.Or(traits.List, what)
 		case id == "eventID":
 			what += " of its own"
-		case id != "":
+		default:
 			what += " `" + id + "`"
 		}
 		if h.IfUnknown {
@@ -157,7 +121,7 @@ func describe(invalidations []mirror.Invalidation) (stale, changed string) {
 			what += fmt.Sprintf(", at most every %g s", h.MinInterval.Seconds())
 		}
 		words = append(words, what)
-		of := tables[h.Resource.Kind]
+		of := traits.Tables
 		if h.Deleted {
 			of = deleted[h.Resource.Kind]
 		}

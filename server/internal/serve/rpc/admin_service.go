@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"slices"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -145,14 +144,14 @@ func (a *adminService) RequestSync(ctx context.Context,
 	resources := []mirror.Resource{room}
 	if req.GetKind() != mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED {
 		resources[0].Kind, resources[0].ID = wordOf(kinds, req.GetKind()), req.GetResourceId()
-		if !validResource(room.Room, resources[0].Kind, resources[0].ID) {
+		if !resources[0].Valid() {
 			return nil, badResource("is not that of a resource of this kind in a room")
 		}
 	} else {
 		if req.GetResourceId() != "" {
 			return nil, badResource("must be given with a kind")
 		}
-		for _, kind := range slices.Concat(mirror.RoomKinds(), []mirror.Kind{mirror.KindActiveUsers}) {
+		for _, kind := range mirror.ChildKinds() {
 			resources = append(resources, mirror.Resource{Project: project, Room: room.Room, Kind: kind})
 		}
 	}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -21,16 +22,6 @@ var (
 		mirror.OutcomeMalformed:      mirrorv1.EventOutcome_EVENT_OUTCOME_MALFORMED,
 		mirror.OutcomeIDInvalid:      mirrorv1.EventOutcome_EVENT_OUTCOME_ID_INVALID,
 		mirror.OutcomeForeignProject: mirrorv1.EventOutcome_EVENT_OUTCOME_FOREIGN_PROJECT,
-	}
-	kinds = map[mirror.Kind]mirrorv1.ResourceKind{
-		mirror.KindRoom:         mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
-		mirror.KindStorage:      mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE,
-		mirror.KindYdoc:         mirrorv1.ResourceKind_RESOURCE_KIND_YDOC,
-		mirror.KindThread:       mirrorv1.ResourceKind_RESOURCE_KIND_THREAD,
-		mirror.KindActiveUsers:  mirrorv1.ResourceKind_RESOURCE_KIND_ACTIVE_USERS,
-		mirror.KindUserSessions: mirrorv1.ResourceKind_RESOURCE_KIND_USER_SESSIONS,
-		mirror.KindNotification: mirrorv1.ResourceKind_RESOURCE_KIND_NOTIFICATION,
-		mirror.KindSweep:        mirrorv1.ResourceKind_RESOURCE_KIND_SWEEP,
 	}
 	documentKinds = map[mirror.Kind]mirrorv1.DocumentKind{
 		mirror.KindStorage: mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE,
@@ -60,6 +51,16 @@ var (
 		mirror.DriftDerived: mirrorv1.DriftKind_DRIFT_KIND_DERIVED,
 	}
 )
+
+// kinds are the kinds of the domain as the API spells them.
+var kinds = func() map[mirror.Kind]mirrorv1.ResourceKind {
+	words := make(map[mirror.Kind]mirrorv1.ResourceKind)
+	for _, kind := range mirror.Kinds() {
+		name := "RESOURCE_KIND_" + strings.ToUpper(kind.String())
+		words[kind] = mirrorv1.ResourceKind(mirrorv1.ResourceKind_value[name])
+	}
+	return words
+}()
 
 // wordOf returns the domain's word for a value of the API, zero for none.
 func wordOf[W, V comparable](words map[W]V, value V) W {

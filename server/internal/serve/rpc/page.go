@@ -80,7 +80,8 @@ func (c cursor) fits(l list) bool {
 	case listRooms:
 		return c == cursor{Room: c.Room} && mirror.ValidID(string(c.Room), mirror.MaxRoomID)
 	case listDocuments, listTasks:
-		return c == cursor{Room: c.Room, Kind: c.Kind, ID: c.ID} && validResource(c.Room, c.Kind, c.ID)
+		return c == cursor{Room: c.Room, Kind: c.Kind, ID: c.ID} &&
+			mirror.Resource{Room: c.Room, Kind: c.Kind, ID: c.ID}.Valid()
 	case listThreads:
 		return c == cursor{Room: c.Room, ID: c.ID} && mirror.ValidID(string(c.Room), mirror.MaxRoomID) &&
 			mirror.ValidID(c.ID, mirror.MaxResourceID)

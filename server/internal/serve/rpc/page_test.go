@@ -677,7 +677,7 @@ func FuzzTaskID(f *testing.F) {
 			}
 			return
 		}
-		if !validResource(r.Room, r.Kind, r.ID) || r.Project != project {
+		if !r.Valid() || r.Project != project {
 			t.Fatalf("parseTaskID = %+v, which cannot be", r)
 		}
 		if again := formatTaskID(r); again != id {

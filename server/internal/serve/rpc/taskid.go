@@ -51,26 +51,8 @@ func parseTaskID(project mirror.ProjectID, id string) (mirror.Resource, error) {
 		return mirror.Resource{}, errTaskID
 	}
 	r := mirror.Resource{Project: project, Kind: head.Kind, Room: mirror.RoomID(raw[:room]), ID: string(raw[room:])}
-	if !validResource(r.Room, r.Kind, r.ID) {
+	if !r.Valid() {
 		return mirror.Resource{}, errTaskID
 	}
 	return r, nil
-}
-
-// validResource reports whether there can be such a resource: each kind has, may
-// have or cannot have a room and an id of its own.
-func validResource(room mirror.RoomID, kind mirror.Kind, id string) bool {
-	inRoom, named := mirror.ValidID(string(room), mirror.MaxRoomID), mirror.ValidID(id, mirror.MaxResourceID)
-	switch kind {
-	case mirror.KindRoom, mirror.KindStorage, mirror.KindActiveUsers, mirror.KindUserSessions:
-		return inRoom && id == ""
-	case mirror.KindYdoc, mirror.KindThread:
-		return inRoom && (named || id == "")
-	case mirror.KindNotification:
-		return (inRoom || room == "") && named
-	case mirror.KindSweep:
-		return room == "" && id == ""
-	default:
-		return false
-	}
 }

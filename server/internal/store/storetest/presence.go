@@ -763,7 +763,7 @@ func lastingKinds(e *env) {
 	e.wantState(activeUsersOf("room"), mirror.TaskDone)
 	applied := e.mirrorRoom("room", e.roomContent(`{}`))
 	for _, r := range applied.AlsoDue {
-		if r.Kind.OutlivesRoom() {
+		if r.Kind.Traits().OutlivesRoom {
 			e.Fatalf("ApplyRoom woke %+v, which does not depend on it", r)
 		}
 	}

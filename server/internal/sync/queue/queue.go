@@ -69,8 +69,8 @@ const (
 type lane int
 
 const (
-	// laneApart is that of the sweep. It takes minutes and there is one of it, so it
-	// has a worker of its own beside the others.
+	// laneApart is for what takes minutes. Each has a worker of its own beside the
+	// others.
 	laneApart lane = iota
 	// laneLive is for what somebody wants at once.
 	laneLive
@@ -159,7 +159,7 @@ func (p *Pool) push(wanted lane, resources []mirror.Resource) {
 	}
 	for _, r := range resources {
 		l := wanted
-		if r.Kind == mirror.KindSweep {
+		if r.Kind.Traits().Apart {
 			l = laneApart
 		}
 		if run, ok := p.running[r]; ok {

@@ -374,12 +374,10 @@ func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mir
 			continue
 		}
 		// Its birth raises what is in it.
-		of := mirror.Resource{Project: s.cfg.Project, Room: r.ID, Kind: mirror.KindRoom}
-		wanted = append(wanted, of)
+		wanted = append(wanted, swept(s.cfg.Project, r.ID, mirror.SweepListed)...)
 		sweep.MarkedStale += int64(len(mirror.RoomKinds()))
 		if sweep.BeginTime.Sub(r.Content.LastConnectionTime) < recently {
-			of.Kind = mirror.KindActiveUsers
-			wanted = append(wanted, of)
+			wanted = append(wanted, swept(s.cfg.Project, r.ID, mirror.SweepConnected)...)
 		}
 	}
 	sweep.Listed += int64(len(listed))
@@ -405,20 +403,23 @@ func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (m
 
 // changed lists what is to be fetched of a room that is mirrored and listed.
 func changed(room mirror.Room, listed mirror.RoomContent, full bool) (wanted []mirror.Resource) {
-	of := mirror.Resource{Project: room.Project, Room: room.ID, Kind: mirror.KindRoom}
 	if !sameJSON(room.Source, listed.Source) || !room.Freshness.MissingSince.IsZero() {
-		wanted = append(wanted, of)
+		wanted = append(wanted, swept(room.Project, room.ID, mirror.SweepListed)...)
 	}
 	moved := !room.LastConnectionTime.Equal(listed.LastConnectionTime.Truncate(time.Microsecond))
 	if full || moved {
-		for _, kind := range mirror.RoomKinds() {
-			of.Kind = kind
-			wanted = append(wanted, of)
-		}
+		wanted = append(wanted, swept(room.Project, room.ID, mirror.SweepFull)...)
 	}
 	if moved {
-		of.Kind = mirror.KindActiveUsers
-		wanted = append(wanted, of)
+		wanted = append(wanted, swept(room.Project, room.ID, mirror.SweepConnected)...)
+	}
+	return wanted
+}
+
+// swept lists what of a room is requested by the rule.
+func swept(project mirror.ProjectID, room mirror.RoomID, rule mirror.SweepRule) (wanted []mirror.Resource) {
+	for _, kind := range mirror.SweptKinds(rule) {
+		wanted = append(wanted, mirror.Resource{Project: project, Room: room, Kind: kind})
 	}
 	return wanted
 }

@@ -1,0 +1,184 @@
+package mirror
+
+import "cmp"
+
+// Kind says what sort of resource is meant. The numbers are stored and are the
+// lock order within a room: a room comes before its children.
+type Kind int16
+
+// The kinds of resource.
+const (
+	KindRoom    Kind = 1
+	KindStorage Kind = 2
+	// KindYdoc is a Yjs document: the room's own, without an id, or one inside it,
+	// whose id is its guid.
+	KindYdoc Kind = 3
+	// KindThread is a thread of comments, or without an id the list of all threads
+	// of the room, which finds those no event told of.
+	KindThread Kind = 4
+	// KindActiveUsers is who is in the room now.
+	KindActiveUsers Kind = 5
+	// KindUserSessions is who was in the room when. It is folded from events.
+	KindUserSessions Kind = 6
+	// KindNotification is a notification to a user. It is folded from events; its id
+	// is that of the inbox notification. Its room may be empty.
+	KindNotification Kind = 7
+	// KindSweep is the comparison with the list of all rooms. It has no room.
+	KindSweep Kind = 8
+)
+
+// Scope says what a resource belongs to.
+type Scope int
+
+// The scopes.
+const (
+	// ScopeRoom: to one room.
+	ScopeRoom Scope = iota
+	// ScopeUser: to one user. Its room may be empty.
+	ScopeUser
+	// ScopeProject: to the project as a whole. It has no room.
+	ScopeProject
+)
+
+// IDRule says whether resources of a kind have an id of their own.
+type IDRule int
+
+// The rules for ids.
+const (
+	// IDNone: there is one resource in its scope.
+	IDNone IDRule = iota
+	// IDOptional: without an id it is the room's own, or the list of all.
+	IDOptional
+	// IDRequired: there is none without an id.
+	IDRequired
+)
+
+// SweepRule says when a sweep requests a resource, always in the background.
+type SweepRule int
+
+// The rules of sweeps.
+const (
+	// SweepNever: no sweep requests it.
+	SweepNever SweepRule = iota
+	// SweepListed: if the list of rooms does not show what is mirrored.
+	SweepListed
+	// SweepConnected: if somebody has connected to the room since its last fetch.
+	SweepConnected
+	// SweepFull: as with SweepConnected, and of every room in a full sweep.
+	SweepFull
+)
+
+// Traits are what the service knows of a kind. Nothing else in the program
+// lists the kinds: whatever differs between them is decided by a trait, or by a
+// table that a test holds to [Kinds].
+type Traits struct {
+	// Name is the kind's name in logs and, in upper case, in the API.
+	Name string
+	// Scope is what a resource of the kind belongs to, and ID whether it has an id.
+	Scope Scope
+	ID    IDRule
+	// NeedsRoom says that it is fetched only while its room is mirrored, and applied
+	// only to the incarnation of the room for which it was fetched.
+	NeedsRoom bool
+	// OutlivesRoom says that it stays when its room is deleted: what was learned from
+	// events alone is history.
+	OutlivesRoom bool
+	// WithRoom says that every room has it: it is fetched as soon as the room is
+	// known, without an id.
+	WithRoom bool
+	// Apart says that its task takes minutes. It gets a worker of its own beside the
+	// others.
+	Apart bool
+	// Sweep says when a sweep requests it.
+	Sweep SweepRule
+
+	// Title says in a document what it is, and List what it is without an id, if
+	// that is a list of all.
+	Title, List string
+	// Source is the call to Liveblocks that it is fetched with, or what else it
+	// comes from.
+	Source string
+	// Tables are those that its rows are kept in.
+	Tables []string
+}
+
+// kinds is the table of kinds.
+var kinds = [...]Traits{
+	KindRoom: {
+		Name: "room", Sweep: SweepListed,
+		Title: "room", Source: "`GET /v2/rooms/{roomId}`", Tables: []string{"mirror_room"},
+	},
+	KindStorage: {
+		Name: "storage", NeedsRoom: true, WithRoom: true, Sweep: SweepFull,
+		Title: "Storage document", Source: "`GET …/storage?format=plain-lson`", Tables: []string{"mirror_document"},
+	},
+	KindYdoc: {
+		Name: "ydoc", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull,
+		Title: "Yjs documents", Source: "`GET …/ydoc-binary`, with `?guid=` for those inside",
+		Tables: []string{"mirror_document"},
+	},
+	KindThread: {
+		Name: "thread", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull,
+		Title: "thread", List: "list of all threads", Source: "`GET …/threads/{threadId}`, `GET …/threads`",
+		Tables: []string{
+			"mirror_thread", "mirror_comment", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",
+		},
+	},
+	KindActiveUsers: {
+		Name: "active_users", NeedsRoom: true, Sweep: SweepConnected,
+		Title: "active users", Source: "`GET …/active_users`",
+		// A fetch that lacks a connection ends its session, whose event must have been lost.
+		Tables: []string{"mirror_active_user", "mirror_user_session"},
+	},
+	KindUserSessions: {
+		Name: "user_sessions", OutlivesRoom: true,
+		Title: "sessions", Source: "none: `userEntered` and `userLeft` themselves", Tables: []string{"mirror_user_session"},
+	},
+	KindNotification: {
+		Name: "notification", Scope: ScopeUser, ID: IDRequired, OutlivesRoom: true,
+		Title:  "notification",
+		Source: "the event itself, and `GET /v2/users/{userId}/inbox-notifications/{inboxNotificationId}`",
+		Tables: []string{"mirror_notification"},
+	},
+	KindSweep: {
+		Name: "sweep", Scope: ScopeProject, OutlivesRoom: true, Apart: true,
+		Title: "list of all rooms", Source: "`GET /v2/rooms`, now and then; no event", Tables: []string{"mirror_sweep"},
+	},
+}
+
+// Traits returns what the service knows of the kind: nothing of one that is not
+// in the table.
+func (k Kind) Traits() Traits {
+	if k < 0 || int(k) >= len(kinds) {
+		return Traits{}
+	}
+	return kinds[k]
+}
+
+// String returns the kind's name in logs.
+func (k Kind) String() string { return cmp.Or(k.Traits().Name, "unknown") }
+
+// Kinds lists every kind, in key order.
+func Kinds() []Kind { return kindsWith(func(Kind, Traits) bool { return true }) }
+
+// RoomKinds lists what every room has, in key order, each without an id.
+func RoomKinds() []Kind { return kindsWith(func(_ Kind, t Traits) bool { return t.WithRoom }) }
+
+// ChildKinds lists what is in a room and goes with it, in key order.
+func ChildKinds() []Kind {
+	return kindsWith(func(k Kind, t Traits) bool { return k != KindRoom && !t.OutlivesRoom })
+}
+
+// SweptKinds lists what sweeps request by the rule, in key order.
+func SweptKinds(rule SweepRule) []Kind {
+	return kindsWith(func(_ Kind, t Traits) bool { return t.Sweep == rule })
+}
+
+func kindsWith(has func(Kind, Traits) bool) (out []Kind) {
+	for i, t := range kinds {
+		if k := Kind(i); t.Name != "" && has(k, t) {
+			out = append(out, k)
+		}
+	}
+	return out
+}
