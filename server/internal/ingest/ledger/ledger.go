@@ -6,13 +6,13 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/batch"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -53,28 +53,19 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Ledger records deliveries. Its Run has to be running.
+// Ledger records deliveries.
 type Ledger struct {
 	cfg     Config
-	queue   chan *delivery
-	bytes   atomic.Int64
-	stopped chan struct{}
+	commits *batch.Batcher[*mirror.Delivery, store.Accepted]
+	bytes   atomic.Int64 // of the deliveries that wait or are being committed
 	counts  counters
 
 	mu     sync.Mutex
 	pinned map[mirror.ProjectID]string
 
-	// known are resources that have a state, and those are for ever. Only the
-	// committer uses it.
+	// known are resources that have a state, which they keep for ever. Only commits
+	// use it, one at a time.
 	known map[mirror.Resource]struct{}
-}
-
-// delivery is one caller that waits for the commit.
-type delivery struct {
-	delivery mirror.Delivery
-	done     chan struct{}
-	accepted store.Accepted
-	err      error
 }
 
 // Receipt is the answer to a delivery.
@@ -97,13 +88,20 @@ type counters struct {
 
 // New returns a Ledger.
 func New(cfg Config) *Ledger {
-	return &Ledger{
-		cfg:     cfg,
-		queue:   make(chan *delivery, MaxQueue),
-		stopped: make(chan struct{}),
-		pinned:  make(map[mirror.ProjectID]string),
-		known:   make(map[mirror.Resource]struct{}),
+	l := &Ledger{
+		cfg:    cfg,
+		pinned: make(map[mirror.ProjectID]string),
+		known:  make(map[mirror.Resource]struct{}),
 	}
+	l.commits = batch.New(batch.Config[*mirror.Delivery, store.Accepted]{
+		Do: l.accept, Size: MaxBatch, Timeout: commitTimeout, Queue: MaxQueue,
+		Failed: func(ctx context.Context, calls int, err error) {
+			cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", calls), slog.Any("error", err))
+			l.failed(err)
+		},
+		Release: func(d *mirror.Delivery) { l.bytes.Add(-int64(len(d.Event.Payload))) },
+	})
+	return l
 }
 
 // Counts returns the numbers so far.
@@ -122,41 +120,30 @@ func (l *Ledger) Counts() Counts {
 // Receive verifies and records one delivery. It returns nil only when the event
 // is durable, and for a duplicate too. project is empty if the URL named none;
 // body is kept and must not be changed afterwards.
-func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (Receipt,
-	error) {
-	receipt, err := l.receive(ctx, project, h, body)
-	switch {
-	case err == nil:
-	case fault.Of(err).Kind == fault.Unauthentic:
-		l.counts.unauthenticated.Add(1)
-	case fault.Of(err).Kind != fault.Invalid:
-		l.counts.unavailable.Add(1)
-	}
-	return receipt, err
-}
-
-func (l *Ledger) receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (Receipt,
-	error) {
+func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (
+	receipt Receipt, err error) {
+	defer func() { l.countFailure(err) }()
 	now := l.cfg.Now()
 	project, sendTime, err := l.cfg.Verifier.Verify(project, h, body, now)
 	if err != nil {
 		return Receipt{}, err
 	}
-	d := &delivery{delivery: webhook.Decode(project, h.ID, body, sendTime, now), done: make(chan struct{})}
-	if err := l.checkProject(ctx, &d.delivery); err != nil {
+	d := webhook.Decode(project, h.ID, body, sendTime, now)
+	if err := l.checkProject(ctx, &d); err != nil {
 		return Receipt{}, err
 	}
-	if err := l.commit(ctx, d); err != nil {
+	accepted, err := l.commit(ctx, &d)
+	if err != nil {
 		return Receipt{}, err
 	}
-	l.count(d.accepted)
-	if now := fetchedNow(d.delivery.Invalidations, d.accepted.Pending); l.cfg.Wait != nil && len(now) > 0 {
+	l.count(accepted)
+	if now := fetchedNow(d.Invalidations, accepted.Pending); l.cfg.Wait != nil && len(now) > 0 {
 		if err := l.cfg.Wait(ctx, now); err != nil {
 			return Receipt{}, fault.Wrap(err, fault.Unavailable, fault.ReasonSyncFailed,
 				"the event is recorded, and what it changed could not be mirrored in time")
 		}
 	}
-	return Receipt{EventID: h.ID, Duplicate: !d.accepted.Fresh, Outcome: d.accepted.Outcome}, nil
+	return Receipt{EventID: h.ID, Duplicate: !accepted.Fresh, Outcome: accepted.Outcome}, nil
 }
 
 // fetchedNow are those of the raised resources that are fetched as soon as can be.
@@ -197,40 +184,21 @@ func (l *Ledger) checkProject(ctx context.Context, a *mirror.Delivery) error {
 	return nil
 }
 
-// commit hands d to the committer and waits for its answer.
-func (l *Ledger) commit(ctx context.Context, d *delivery) error {
-	size := int64(len(d.delivery.Event.Payload))
+// commit has d recorded in the next commit and returns what became of it.
+func (l *Ledger) commit(ctx context.Context, d *mirror.Delivery) (store.Accepted, error) {
+	size := int64(len(d.Event.Payload))
 	if l.bytes.Add(size) > MaxQueueBytes {
 		l.bytes.Add(-size)
-		return errQueueFull()
+		return store.Accepted{}, errQueueFull()
 	}
-	select {
-	case l.queue <- d:
-	default:
-		l.bytes.Add(-size)
-		return errQueueFull()
+	accepted, err := l.commits.Do(ctx, d)
+	switch {
+	case errors.Is(err, batch.ErrFull):
+		return accepted, errQueueFull()
+	case errors.Is(err, batch.ErrClosed):
+		return accepted, fault.Wrap(err, fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
 	}
-	select {
-	case <-d.done:
-		return d.err
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the commit: %w", context.Cause(ctx))
-	case <-l.stopped:
-		// The committer may have answered just before it stopped.
-		select {
-		case <-d.done:
-			return d.err
-		default:
-			return fault.New(fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
-		}
-	}
-}
-
-// answer lets the caller of d go on. Only now are its bytes out of memory, also
-// if the caller has gone away long before.
-func (l *Ledger) answer(d *delivery) {
-	l.bytes.Add(-int64(len(d.delivery.Event.Payload)))
-	close(d.done)
+	return accepted, err
 }
 
 // failed passes on that the database failed, if that is what err says.
@@ -243,6 +211,16 @@ func (l *Ledger) failed(err error) {
 func errQueueFull() error {
 	return fault.New(fault.Unavailable, fault.ReasonAcceptQueueFull,
 		"too many deliveries are waiting to be recorded").After(time.Second)
+}
+
+func (l *Ledger) countFailure(err error) {
+	switch {
+	case err == nil:
+	case fault.Of(err).Kind == fault.Unauthentic:
+		l.counts.unauthenticated.Add(1)
+	case fault.Of(err).Kind != fault.Invalid:
+		l.counts.unavailable.Add(1)
+	}
 }
 
 func (l *Ledger) count(a store.Accepted) {
@@ -262,114 +240,53 @@ func (l *Ledger) count(a store.Accepted) {
 	}
 }
 
-// Run commits what is received until ctx ends and nothing waits any more. While
-// one commit is under way the next batch gathers; an idle ledger commits at
-// once.
+// Run returns when ctx has ended and everything taken in before is committed.
+// Deliveries that come later are refused.
 func (l *Ledger) Run(ctx context.Context) error {
-	defer close(l.stopped)
-	for {
-		select {
-		case d := <-l.queue:
-			l.commitBatch(ctx, d)
-		case <-ctx.Done():
-			for {
-				select {
-				case d := <-l.queue:
-					l.commitBatch(ctx, d)
-				default:
-					return nil
-				}
-			}
-		}
-	}
+	<-ctx.Done()
+	l.commits.Close()
+	return nil
 }
 
-// commitBatch commits first and everything that waits behind it.
-func (l *Ledger) commitBatch(ctx context.Context, first *delivery) {
+// accept records deliveries in one commit, and hands what they made stale to the
+// workers.
+func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]store.Accepted, error) {
 	type key struct {
 		project mirror.ProjectID
 		id      string
 	}
-	// A batch holds an event once; its other deliveries share the answer.
-	seen := make(map[key]int)
-	var batch []*delivery
-	var twins [][]*delivery
-	add := func(d *delivery) {
-		k := key{d.delivery.Event.Project, d.delivery.Event.ID}
-		if i, ok := seen[k]; ok {
-			twins[i] = append(twins[i], d)
-			return
-		}
-		seen[k] = len(batch)
-		batch = append(batch, d)
-		twins = append(twins, nil)
-	}
-	add(first)
-gather:
-	for len(batch) < MaxBatch {
-		select {
-		case d := <-l.queue:
-			add(d)
-		default:
-			break gather
+	// A commit holds an event once; its other deliveries share the answer.
+	index := make(map[key]int, len(received))
+	deliveries := make([]mirror.Delivery, 0, len(received))
+	for _, d := range received {
+		k := key{d.Event.Project, d.Event.ID}
+		if _, ok := index[k]; !ok {
+			index[k] = len(deliveries)
+			deliveries = append(deliveries, mirror.Delivery{Event: d.Event, Invalidations: l.unknown(d.Invalidations)})
 		}
 	}
-
-	// The deliveries' own contexts do not count: a sender that hung up would undo
-	// the commit of the others.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-	defer cancel()
-	l.accept(ctx, batch)
+	accepted, err := l.cfg.Store.Accept(ctx, deliveries)
+	if err != nil {
+		return nil, err
+	}
+	// Of a duplicate too: the attempt before it may have been committed without our
+	// knowledge, or by a replica that died of it, and nobody else would look for its
+	// work before the safety poll.
 	var pending []mirror.Pending
-	for i, d := range batch {
-		if d.err == nil {
-			// Of a duplicate too: the attempt before it may have been committed without
-			// our knowledge, or by a replica that died of it, and nobody else would
-			// look for its work before the safety poll.
-			pending = append(pending, d.accepted.Pending...)
-		}
-		for _, twin := range twins[i] {
-			twin.err, twin.accepted = d.err, d.accepted
-			twin.accepted.Fresh = false
-			l.answer(twin)
-		}
-		l.answer(d)
+	for i := range accepted {
+		pending = append(pending, accepted[i].Pending...)
+	}
+	answers := make([]store.Accepted, len(received))
+	for i, d := range received {
+		first := &accepted[index[key{d.Event.Project, d.Event.ID}]]
+		answers[i] = *first
+		first.Fresh = false // whoever comes next in this batch is a duplicate
+		l.remember(d.Invalidations)
 	}
 	if len(pending) > 0 {
 		l.cfg.Pending(pending)
 	}
-}
-
-// accept fills in every delivery's answer.
-func (l *Ledger) accept(ctx context.Context, batch []*delivery) {
-	deliveries := make([]mirror.Delivery, len(batch))
-	for i, d := range batch {
-		deliveries[i] = mirror.Delivery{Event: d.delivery.Event, Invalidations: l.unknown(d.delivery.Invalidations)}
-	}
-	answers, err := l.cfg.Store.Accept(ctx, deliveries)
-	if err == nil {
-		for i, d := range batch {
-			d.accepted = answers[i]
-			l.remember(d.delivery.Invalidations)
-		}
-		return
-	}
-	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-		err = fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database did not answer in time")
-	}
-	if len(batch) > 1 && fault.Of(err).Kind == fault.Internal {
-		// The database did not fail: it refuses something in this batch. One by one,
-		// only the delivery that is the cause is refused.
-		for _, d := range batch {
-			l.accept(ctx, []*delivery{d})
-		}
-		return
-	}
-	l.cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", len(batch)), slog.Any("error", err))
-	l.failed(err)
-	for _, d := range batch {
-		d.err = err
-	}
+	return answers, nil
 }
 
 // unknown leaves out invalidations that only want a resource to be known, and it is.

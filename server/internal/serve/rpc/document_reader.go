@@ -3,9 +3,11 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/batch"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -18,12 +20,21 @@ const (
 	// readMemory bounds what the long documents that are being read and sent take
 	// together. Of one document it has room for the longest a setting can allow.
 	readMemory = 512 << 20
+
+	// readBatch bounds the documents that one statement reads, readTimeout the time
+	// it may take.
+	readBatch   = 64
+	readTimeout = 10 * time.Second
+	// readLanes bounds the statements under way at once. Another one begins only if
+	// the last one takes longer than readPatience.
+	readLanes    = 4
+	readPatience = 3 * time.Millisecond
 )
 
 // documentReader reads documents for both ways in, the network and the gateway.
 type documentReader struct {
 	query  store.Query
-	heads  *gatherer[store.DocumentRead, *mirror.Document]
+	heads  *batch.Batcher[store.DocumentRead, *mirror.Document]
 	cache  *documentCache
 	memory *semaphore.Weighted
 }
@@ -31,8 +42,11 @@ type documentReader struct {
 func newDocumentReader(query store.Query) *documentReader {
 	return &documentReader{
 		query: query,
-		heads: newGatherer(func(ctx context.Context, reads []store.DocumentRead) ([]*mirror.Document, error) {
-			return query.ReadDocuments(ctx, reads, inlineBytes)
+		heads: batch.New(batch.Config[store.DocumentRead, *mirror.Document]{
+			Do: func(ctx context.Context, reads []store.DocumentRead) ([]*mirror.Document, error) {
+				return query.ReadDocuments(ctx, reads, inlineBytes)
+			},
+			Size: readBatch, Timeout: readTimeout, Lanes: readLanes, Patience: readPatience,
 		}),
 		cache:  newDocumentCache(),
 		memory: semaphore.NewWeighted(readMemory),
@@ -41,7 +55,7 @@ func newDocumentReader(query store.Query) *documentReader {
 
 // describe returns the document, with its content only if it came along.
 func (r *documentReader) describe(ctx context.Context, read store.DocumentRead) (mirror.Document, error) {
-	doc, err := r.heads.get(ctx, read)
+	doc, err := r.heads.Do(ctx, read)
 	if err != nil {
 		return mirror.Document{}, err
 	}
