@@ -1,5 +1,6 @@
 # Everything is run from here, on a machine that has Go, Node, gcc and git.
-# `make help` lists the targets.
+# `make help` lists the targets, with the time each takes on two cores when its
+# tools and dependencies are there.
 
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 .DEFAULT_GOAL := help
@@ -13,11 +14,11 @@ LINT := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BASE ?=
 FUZZTIME ?= 30s
-ENGINE ?= postgres
+ENGINE ?=
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: go ## start the service with an embedded Postgres and a fake Liveblocks
@@ -49,9 +50,11 @@ protodeps: go ## write .protodeps/, the third-party .proto files buf reads
 	go -C tools/protodeps run . -o ../../.protodeps
 
 .PHONY: lint
-lint: protodeps ## check the style of .proto and Go files
+lint: protodeps ## check the style of .proto, Go and Markdown files, and go.mod (2 min)
 	$(BUF) lint
 	$(BUF) format -d --exit-code proto
+	go mod tidy -diff
+	go test ./docs
 	$(LINT) run
 
 .PHONY: breaking
@@ -59,20 +62,29 @@ breaking: protodeps ## compare the API with that of BASE, by default origin/main
 	tools/breaking.sh $(BASE)
 
 .PHONY: check
-check: lint ## the quick check before a commit: lint and the tests that need no database
+check: lint ## the check before a commit: lint, and the tests that need no server (4 min)
 	go test -short -race ./...
 
+# What test-fast leaves out beside the end-to-end tests: tests that need PgBouncer,
+# or Node and its packages.
+needs_more := PgBouncer|TestPooler|EqualYjs$$|EqualThePackage$$
+
+.PHONY: test-fast
+test-fast: go ## all that Go and Postgres alone can test, without the race detector (3 min)
+	@echo 'test-fast leaves out server/e2e, MySQL and tests called $(needs_more); "make test" runs all'
+	TEST_ENGINES=postgres go test -skip '$(needs_more)' $$(go list ./... | grep -v /server/e2e/)
+
 .PHONY: test
-test: go node ## run every test; installs what the tests need
-	tools/testdeps.sh
-	go test -race -shuffle=on -timeout=20m ./...
+test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other engine out (10 min)
+	tools/testdeps.sh $(ENGINE)
+	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m ./...
 
 .PHONY: bench
-bench: go ## measure the service against the limits of this machine; ENGINE=mysql does so on MariaDB
-	go run ./server/e2e/bench -engine $(ENGINE)
+bench: go ## measure the service against the limits of this machine; ENGINE=mysql uses MariaDB
+	go run ./server/e2e/bench -engine $(or $(ENGINE),postgres)
 
 .PHONY: fuzz
-fuzz: go ## run each fuzz test for FUZZTIME (30s)
+fuzz: go ## run each fuzz test for FUZZTIME, by default 30 s
 	tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: go node

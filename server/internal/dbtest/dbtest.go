@@ -12,8 +12,8 @@
 //	}
 //
 // The servers are those of packages pgtest and mysqltest, which heed
-// TEST_POSTGRES_URL and TEST_MYSQL_URL. With -short, tests that need one are left
-// out.
+// TEST_POSTGRES_URL and TEST_MYSQL_URL. Tests that were not asked for are skipped, as
+// package need says.
 package dbtest
 
 import (
@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
@@ -42,6 +43,7 @@ type Engine struct {
 	// Schema is the SQL expression for the schema that tables are looked up in.
 	Schema string
 
+	need     need.Engine
 	empty    func(tb testing.TB) string
 	database func(tb testing.TB) string
 	server   func(tb testing.TB) *Server
@@ -51,11 +53,11 @@ type Engine struct {
 // The engines.
 var (
 	Postgres = &Engine{
-		Name: "PostgreSQL", Schema: "current_schema()",
+		Name: "PostgreSQL", Schema: "current_schema()", need: need.Postgres,
 		empty: pgtest.Database, database: clone, server: startPostgres, open: openPostgres,
 	}
 	MySQL = &Engine{
-		Name: "MariaDB", Schema: "database()",
+		Name: "MariaDB", Schema: "database()", need: need.MySQL,
 		empty: mysqltest.Database, database: lend, server: startMySQL, open: openMySQL,
 	}
 )
@@ -63,12 +65,14 @@ var (
 // Engines are all engines.
 func Engines() []*Engine { return []*Engine{Postgres, MySQL} }
 
-// Each runs a test on every engine, each beside the others.
+// Each runs a test on every engine, each beside the others. It skips an engine as
+// [Engine.Need] does.
 func Each(t *testing.T, f func(t *testing.T, e *Engine)) {
 	t.Helper()
 	for _, e := range Engines() {
 		t.Run(e.Name, func(t *testing.T) {
 			t.Parallel()
+			e.Need(t)
 			f(t, e)
 		})
 	}
@@ -92,19 +96,16 @@ func (w withMySQL) Run() int {
 // go.
 func Run(m *testing.M) int { return pgtest.Run(withMySQL{m}) }
 
-// Need leaves a test out where -short asks for tests without servers. What returns
-// a database or a server asks by itself.
+// Need skips tb if -short or TEST_ENGINES leaves out tests that need a server of e.
+// What returns a database or a server calls it.
 func (e *Engine) Need(tb testing.TB) {
 	tb.Helper()
-	if testing.Short() {
-		tb.Skipf("NOT RUN: -short leaves out what needs a %s server; run without it before a merge", e.Name)
-	}
+	need.Server(tb, e.need)
 }
 
 // Empty returns the URL of a database without a schema.
 func (e *Engine) Empty(tb testing.TB) string {
 	tb.Helper()
-	e.Need(tb)
 	return e.empty(tb)
 }
 
@@ -112,7 +113,6 @@ func (e *Engine) Empty(tb testing.TB) string {
 // nothing in it.
 func (e *Engine) Database(tb testing.TB) string {
 	tb.Helper()
-	e.Need(tb)
 	return e.database(tb)
 }
 
@@ -127,7 +127,6 @@ type Server struct {
 // Server starts a server for tb alone. It is gone when tb ends.
 func (e *Engine) Server(tb testing.TB) *Server {
 	tb.Helper()
-	e.Need(tb)
 	s := e.server(tb)
 	if err := migrate(tb.Context(), s.URL); err != nil {
 		tb.Fatalf("dbtest: %v", err)

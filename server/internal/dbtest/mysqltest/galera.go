@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 // clusterSize is how many nodes a cluster has: the fewest of which the rest still
@@ -46,6 +48,7 @@ type Node struct {
 // said to every node.
 func Galera(tb testing.TB, opt Options) *Cluster {
 	tb.Helper()
+	need.Server(tb, need.MySQL)
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	c := new(Cluster)

@@ -15,7 +15,7 @@
 // same tables hand them on, cleared by [Empty].
 //
 // [Start] gives a test a server that it may kill, [Galera] a cluster of three.
-// Nothing is ever skipped.
+// Tests that were not asked for are skipped, as package need says.
 package mysqltest
 
 import (
@@ -31,6 +31,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 // patience bounds every single step here; none takes ten seconds on a quiet machine.
@@ -67,6 +69,7 @@ func Run(m *testing.M) int {
 // TEST_MYSQL_URL. Nobody may stop it.
 func Shared(tb testing.TB) *Server {
 	tb.Helper()
+	need.Server(tb, need.MySQL)
 	shared.Lock()
 	defer shared.Unlock()
 	if !shared.running {
@@ -88,6 +91,7 @@ func Shared(tb testing.TB) *Server {
 // [Shared].
 func URL(tb testing.TB) string {
 	tb.Helper()
+	need.Server(tb, need.MySQL)
 	if external := os.Getenv("TEST_MYSQL_URL"); external != "" {
 		return external
 	}

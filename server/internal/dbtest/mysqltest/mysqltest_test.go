@@ -46,14 +46,6 @@ func hold(dir string) error {
 	return err
 }
 
-// needServer leaves a test out where -short asks for tests without databases.
-func needServer(t testing.TB) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("NOT RUN: -short leaves out what needs a MariaDB server; run without it before a merge")
-	}
-}
-
 // databases is how many databases there are of the name.
 func databases(t *testing.T, name string) int {
 	t.Helper()
@@ -90,7 +82,6 @@ func begin(t *testing.T, url, query string) *sql.Tx {
 
 func TestDatabaseIsEmptyAndDropped(t *testing.T) {
 	t.Parallel()
-	needServer(t)
 	var name string
 	var leftOpen *sql.Tx // which does not keep the database
 	t.Cleanup(func() {
@@ -117,7 +108,6 @@ func TestDatabaseIsEmptyAndDropped(t *testing.T) {
 
 func TestEmpty(t *testing.T) {
 	t.Parallel()
-	needServer(t)
 	url := mysqltest.Database(t)
 	for _, query := range []string{
 		"create table note (id int)", "create table head (id int)", "create view notes as select id from note",
@@ -138,7 +128,6 @@ func TestEmpty(t *testing.T) {
 // not.
 func TestKilledServerKeepsWhatWasCommitted(t *testing.T) {
 	t.Parallel()
-	needServer(t)
 	s := mysqltest.Start(t, mysqltest.Options{Settings: map[string]string{"max_allowed_packet": "1M"}})
 	url := s.Database(t, "app")
 	mustExec(t, url, "create table note (id int primary key)")
@@ -182,7 +171,6 @@ func TestKilledServerKeepsWhatWasCommitted(t *testing.T) {
 // outlives the end of all.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	needServer(t)
 	c := mysqltest.Galera(t, mysqltest.Options{})
 	c.Node(0).Database(t, "app")
 	mustExec(t, c.Node(0).URL("app"), "create table note (id int primary key)")

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 // userName is the account in the servers, which may do everything there.
@@ -60,6 +62,7 @@ type run struct {
 // when tb ends.
 func Start(tb testing.TB, opt Options) *Server {
 	tb.Helper()
+	need.Server(tb, need.MySQL)
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	s, err := Launch(ctx, opt)

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 func TestServerDiesWithItsProcess(t *testing.T) {
 	t.Parallel()
-	needServer(t)
+	need.Server(t, need.MySQL)
 	dir, err := os.MkdirTemp("", "mysqltest-hold-") //nolint:usetesting // another account has to reach it
 	if err != nil {
 		t.Fatalf("MkdirTemp = %v", err)

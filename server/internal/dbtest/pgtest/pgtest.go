@@ -14,7 +14,8 @@
 //	url := pgtest.Clone(t, template)
 //
 // The server is started by [pgembed], without syncing to disk, unless TEST_POSTGRES_URL
-// leads to one whose user may create databases. Nothing is ever skipped.
+// leads to one whose user may create databases. Tests that were not asked for are
+// skipped, as package need says.
 package pgtest
 
 import (
@@ -32,6 +33,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
 )
 
@@ -93,6 +95,7 @@ func tearDown() error {
 // TEST_POSTGRES_URL. It is shared, so nobody may stop it.
 func Server(tb testing.TB) *pgembed.Server {
 	tb.Helper()
+	need.Server(tb, need.Postgres)
 	shared.Lock()
 	defer shared.Unlock()
 	if !shared.running {
@@ -114,6 +117,7 @@ func Server(tb testing.TB) *pgembed.Server {
 // stopped when tb ends.
 func Start(tb testing.TB) *pgembed.Server {
 	tb.Helper()
+	need.Server(tb, need.Postgres)
 	dir, err := openDir()
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
@@ -163,6 +167,7 @@ func start(dir string) (*pgembed.Server, error) {
 // that of [Server].
 func URL(tb testing.TB) string {
 	tb.Helper()
+	need.Server(tb, need.Postgres)
 	if external := os.Getenv("TEST_POSTGRES_URL"); external != "" {
 		return external
 	}

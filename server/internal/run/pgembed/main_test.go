@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 // TestMain also is the program that tests run as a process of its own: one that
@@ -119,6 +121,7 @@ func (h *holder) kill(t *testing.T) {
 // openDir is a path for data that every account can pass through to.
 func openDir(t *testing.T) string {
 	t.Helper()
+	need.Server(t, need.Postgres)
 	dir := t.TempDir()
 	for _, d := range []string{filepath.Dir(dir), dir} {
 		if err := os.Chmod(d, 0o711); err != nil {

@@ -1,0 +1,42 @@
+// Package need leaves out the tests that whoever runs them did not ask for: with
+// -short, all that need a database server; with TEST_ENGINES, those that need a
+// server of an engine it does not name.
+package need
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Engine is a database engine, by the name it has in TEST_ENGINES.
+type Engine string
+
+// The engines.
+const (
+	Postgres Engine = "postgres"
+	MySQL    Engine = "mysql"
+)
+
+// Server skips tb if it was not asked for. TEST_ENGINES lists engines, separated by
+// commas; an empty list means all of them. A name that is not an engine fails tb.
+func Server(tb testing.TB, e Engine) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skipf("NOT RUN: -short leaves out tests that need a database server (%s)", e)
+	}
+	list := os.Getenv("TEST_ENGINES")
+	if list == "" {
+		return
+	}
+	chosen := strings.Split(list, ",")
+	for _, name := range chosen {
+		if Engine(name) != Postgres && Engine(name) != MySQL {
+			tb.Fatalf("TEST_ENGINES names %q; the engines are %s and %s", name, Postgres, MySQL)
+		}
+	}
+	if !slices.Contains(chosen, string(e)) {
+		tb.Skipf("NOT RUN: TEST_ENGINES=%s leaves out tests that need a %s server", list, e)
+	}
+}
