@@ -133,7 +133,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
-	tuneMemory(os.Getenv, "/")
+	app.TuneMemory()
 	resolver, err := config.NewResolver(os.LookupEnv, configPath(args))
 	if err != nil {
 		return fail(err, exitUsage)
