@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// GetStatusRequest asks for the status.
+// GetStatusRequest is empty.
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -155,21 +155,20 @@ func (x *GetStatusResponse) GetDeliveries() *DeliveryCounts {
 // DeliveryCounts counts webhook deliveries since the process started.
 type DeliveryCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Recorded for the first time.
+	// Deliveries recorded for the first time.
 	Accepted int64 `protobuf:"varint,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
-	// Recorded before.
+	// Deliveries that had been recorded before.
 	Duplicate int64 `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	// Refused for their signature or timestamp.
+	// Deliveries refused because of their signature or timestamp.
 	Unauthenticated int64 `protobuf:"varint,3,opt,name=unauthenticated,proto3" json:"unauthenticated,omitempty"`
-	// Not recorded because the store or the service was not able to; the sender
-	// tries again.
+	// Deliveries that could not be recorded at the time. The sender retries them.
 	Unavailable int64 `protobuf:"varint,4,opt,name=unavailable,proto3" json:"unavailable,omitempty"`
-	// Accepted deliveries of a type this version does not know.
+	// Accepted deliveries whose event type this version does not know.
 	UnknownType int64 `protobuf:"varint,5,opt,name=unknown_type,json=unknownType,proto3" json:"unknown_type,omitempty"`
-	// Accepted deliveries that are not the JSON an event should be, or name a
-	// resource whose id cannot be stored.
+	// Accepted deliveries that are not a well-formed event, or that name a resource
+	// whose id cannot be stored.
 	Malformed int64 `protobuf:"varint,6,opt,name=malformed,proto3" json:"malformed,omitempty"`
-	// Accepted deliveries of another Liveblocks project than the one seen first.
+	// Accepted deliveries from a Liveblocks project other than the first one seen.
 	ForeignProject int64 `protobuf:"varint,7,opt,name=foreign_project,json=foreignProject,proto3" json:"foreign_project,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -259,25 +258,26 @@ type ProjectStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Liveblocks' own id of the project, as seen in the first verified event.
+	// Liveblocks' id of the project, taken from the first verified event.
 	LiveblocksProjectId string `protobuf:"bytes,2,opt,name=liveblocks_project_id,json=liveblocksProjectId,proto3" json:"liveblocks_project_id,omitempty"`
-	// Why nothing is fetched. Empty if nothing stands in the way.
+	// Why fetching is paused. Empty if it is not.
 	PauseReason string `protobuf:"bytes,3,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
-	// Since when nothing is fetched.
+	// When fetching was paused.
 	PauseTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=pause_time,json=pauseTime,proto3" json:"pause_time,omitempty"`
-	// Resources that wait for a fetch or are being fetched.
+	// Resources that are being fetched or waiting to be.
 	PendingTasks int64 `protobuf:"varint,5,opt,name=pending_tasks,json=pendingTasks,proto3" json:"pending_tasks,omitempty"`
-	// Resources whose attempts are used up.
+	// Resources that failed on their last attempt.
 	FailedTasks int64 `protobuf:"varint,6,opt,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"`
-	// When the longest waiting resource became due. Absent if none waits.
+	// When the longest-waiting resource became due. Absent if none is waiting.
 	OldestDueTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=oldest_due_time,json=oldestDueTime,proto3" json:"oldest_due_time,omitempty"`
-	// The present limit on calls to the Liveblocks API, in calls per second.
+	// The current limit on calls to the Liveblocks API, in calls per second.
 	CallsPerSecondLimit float64 `protobuf:"fixed64,8,opt,name=calls_per_second_limit,json=callsPerSecondLimit,proto3" json:"calls_per_second_limit,omitempty"`
-	// Until when Liveblocks asked not to be called. Absent if it did not.
+	// When Liveblocks may be called again, as it requested. Absent if it requested no
+	// pause.
 	ThrottledUntilTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=throttled_until_time,json=throttledUntilTime,proto3" json:"throttled_until_time,omitempty"`
-	// Those of the pending resources that only a sweep has asked for.
+	// The pending resources that only a sweep has requested.
 	BackgroundTasks int64 `protobuf:"varint,10,opt,name=background_tasks,json=backgroundTasks,proto3" json:"background_tasks,omitempty"`
-	// The latest sweep: how far it is, or what it found.
+	// The latest sweep: its progress or its result.
 	LastSweep     *Sweep `protobuf:"bytes,11,opt,name=last_sweep,json=lastSweep,proto3" json:"last_sweep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -390,18 +390,18 @@ func (x *ProjectStatus) GetLastSweep() *Sweep {
 	return nil
 }
 
-// ListTasksRequest asks for a page of tasks.
+// ListTasksRequest filters tasks. Filters are combined with AND.
 type ListTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Tasks of this room only. Empty means all.
+	// Return only tasks of this room. Empty means all rooms.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Tasks in this state only. Unspecified means every state but done.
+	// Return only tasks in this state. Unspecified means every state except done.
 	State TaskState `protobuf:"varint,3,opt,name=state,proto3,enum=liveblocks.mirror.v1.TaskState" json:"state,omitempty"`
-	// How many to return: 50 if zero, at most 500.
+	// Maximum number of results: 50 if zero, at most 500.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -477,7 +477,7 @@ type ListTasksResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tasks.
 	Tasks []*Task `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -530,7 +530,7 @@ func (x *ListTasksResponse) GetNextPageToken() string {
 // GetTaskRequest names a task.
 type GetTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The task's id.
 	TaskId        string `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
@@ -631,7 +631,7 @@ func (x *GetTaskResponse) GetTask() *Task {
 // RetryTaskRequest names a task.
 type RetryTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The task's id.
 	TaskId        string `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
@@ -683,7 +683,7 @@ func (x *RetryTaskRequest) GetTaskId() string {
 	return ""
 }
 
-// RetryTaskResponse holds the task as it is now.
+// RetryTaskResponse holds the task in its new state.
 type RetryTaskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The task.
@@ -729,19 +729,20 @@ func (x *RetryTaskResponse) GetTask() *Task {
 	return nil
 }
 
-// RequestSyncRequest says what to fetch anew.
+// RequestSyncRequest says what to fetch again.
 type RequestSyncRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Only this kind of resource. Unspecified means the room and everything in it:
-	// its documents, its threads and who is there.
+	// Fetch only this kind of resource. Unspecified means the room and everything in
+	// it: documents, threads and active users.
 	Kind ResourceKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
-	// Only this one of its kind: a thread by its id, or a Yjs document by its guid.
-	// Empty means the one without an id; of threads, that is the list of all of them,
-	// by which those that differ are found and fetched.
+	// Fetch only this resource of the kind: a thread by its id, or a Yjs document by
+	// its guid. Empty means the resource without an id. For threads that is the list
+	// of the room's threads: it is compared with the mirror, and threads that differ
+	// are fetched.
 	ResourceId    string `protobuf:"bytes,4,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -805,7 +806,7 @@ func (x *RequestSyncRequest) GetResourceId() string {
 	return ""
 }
 
-// RequestSyncResponse holds the tasks that will fetch it.
+// RequestSyncResponse holds the tasks that do the fetching.
 type RequestSyncResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tasks.
@@ -854,7 +855,7 @@ func (x *RequestSyncResponse) GetTasks() []*Task {
 // StartBackfillRequest names a project.
 type StartBackfillRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -897,7 +898,7 @@ func (x *StartBackfillRequest) GetProjectId() string {
 	return ""
 }
 
-// StartBackfillResponse holds the sweep that was begun, or goes on.
+// StartBackfillResponse holds the sweep that was started or is already running.
 type StartBackfillResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sweep.
@@ -946,7 +947,7 @@ func (x *StartBackfillResponse) GetSweep() *Sweep {
 // GetBackfillRequest names a project.
 type GetBackfillRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1035,14 +1036,14 @@ func (x *GetBackfillResponse) GetSweep() *Sweep {
 	return nil
 }
 
-// VerifyMirrorRequest says what to compare.
+// VerifyMirrorRequest says what to verify.
 type VerifyMirrorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Rooms whose id begins with these bytes only. Empty means all.
+	// Verify only rooms whose id starts with these bytes. Empty means all rooms.
 	RoomIdPrefix string `protobuf:"bytes,2,opt,name=room_id_prefix,json=roomIdPrefix,proto3" json:"room_id_prefix,omitempty"`
-	// Whether to have what differs fetched and written anew.
+	// Whether to fetch and rewrite what differs.
 	Repair        bool `protobuf:"varint,3,opt,name=repair,proto3" json:"repair,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1099,10 +1100,10 @@ func (x *VerifyMirrorRequest) GetRepair() bool {
 	return false
 }
 
-// VerifyMirrorResponse is one word of a verification.
+// VerifyMirrorResponse is one message of the verification stream.
 type VerifyMirrorResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it tells.
+	// The content of the message.
 	//
 	// Types that are valid to be assigned to Report:
 	//
@@ -1188,12 +1189,12 @@ type VerifyMirrorResponse_Drift struct {
 }
 
 type VerifyMirrorResponse_Progress struct {
-	// How far the verification is.
+	// The progress so far.
 	Progress *VerifyProgress `protobuf:"bytes,2,opt,name=progress,proto3,oneof"`
 }
 
 type VerifyMirrorResponse_Summary struct {
-	// What it found. The last response holds it.
+	// The result. Only the last message of the stream holds it.
 	Summary *VerifySummary `protobuf:"bytes,3,opt,name=summary,proto3,oneof"`
 }
 

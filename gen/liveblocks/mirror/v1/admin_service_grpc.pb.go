@@ -33,36 +33,37 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService is for operators.
+// AdminService is the API for operators.
 type AdminServiceClient interface {
-	// GetStatus tells how the service and its projects are doing.
+	// GetStatus returns the status of the service and its projects.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// ListTasks lists tasks by room. Without a state filter, those that are done
-	// are left out.
+	// ListTasks lists tasks by room. Without a state filter it leaves out tasks that
+	// are done.
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// GetTask returns one task.
 	GetTask(ctx context.Context, in *GetTaskRequest, opts ...grpc.CallOption) (*GetTaskResponse, error)
-	// RetryTask makes a failed or waiting task due at once, with all its attempts.
-	// A task that is done fails with FAILED_PRECONDITION, reason
-	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource anew.
+	// RetryTask makes a failed or waiting task due immediately and resets its
+	// attempts. A task that is done fails with FAILED_PRECONDITION, reason
+	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource again.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
-	// RequestSync asks for a room, or one resource in it, to be fetched anew. It
-	// returns at once; the tasks tell how it goes. A room the service has never heard
-	// of can be asked for.
+	// RequestSync requests a new fetch of a room or of one resource in it. It returns
+	// immediately; the returned tasks show the progress. The room does not have to be
+	// known to the service.
 	RequestSync(ctx context.Context, in *RequestSyncRequest, opts ...grpc.CallOption) (*RequestSyncResponse, error)
-	// StartBackfill begins a full sweep: all rooms are listed, and everything in them
-	// is fetched in the background, after whatever events ask for. If a full sweep is
-	// under way, it goes on. It returns at once; GetBackfill tells how it goes.
+	// StartBackfill starts a full sweep: it lists all rooms and fetches everything in
+	// them in the background, at a lower priority than events. A full sweep that is
+	// already running continues. The call returns immediately; GetBackfill returns
+	// the progress.
 	StartBackfill(ctx context.Context, in *StartBackfillRequest, opts ...grpc.CallOption) (*StartBackfillResponse, error)
-	// GetBackfill tells how far the latest sweep of a project is, full or not.
+	// GetBackfill returns the progress of the latest sweep of a project, full or not.
 	GetBackfill(ctx context.Context, in *GetBackfillRequest, opts ...grpc.CallOption) (*GetBackfillResponse, error)
-	// VerifyMirror compares every mirrored resource with Liveblocks, and what the
-	// database derived for queries with the copies. It sends each difference as it is
-	// found, its progress now and then, and at the end a summary: without one, the
-	// verification did not come to its end.
+	// VerifyMirror compares every mirrored resource with Liveblocks, and every
+	// derived column with the copy it was derived from. It streams each difference
+	// when it finds it, its progress at intervals, and a summary at the end. A stream
+	// without a summary is an incomplete verification.
 	//
-	// It writes nothing. Asked for repairs, it has what differs fetched and written
-	// anew by the workers.
+	// It writes nothing. With repair set, the workers fetch and rewrite whatever
+	// differs.
 	VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error)
 }
 
@@ -167,36 +168,37 @@ type AdminService_VerifyMirrorClient = grpc.ServerStreamingClient[VerifyMirrorRe
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService is for operators.
+// AdminService is the API for operators.
 type AdminServiceServer interface {
-	// GetStatus tells how the service and its projects are doing.
+	// GetStatus returns the status of the service and its projects.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// ListTasks lists tasks by room. Without a state filter, those that are done
-	// are left out.
+	// ListTasks lists tasks by room. Without a state filter it leaves out tasks that
+	// are done.
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// GetTask returns one task.
 	GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error)
-	// RetryTask makes a failed or waiting task due at once, with all its attempts.
-	// A task that is done fails with FAILED_PRECONDITION, reason
-	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource anew.
+	// RetryTask makes a failed or waiting task due immediately and resets its
+	// attempts. A task that is done fails with FAILED_PRECONDITION, reason
+	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource again.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
-	// RequestSync asks for a room, or one resource in it, to be fetched anew. It
-	// returns at once; the tasks tell how it goes. A room the service has never heard
-	// of can be asked for.
+	// RequestSync requests a new fetch of a room or of one resource in it. It returns
+	// immediately; the returned tasks show the progress. The room does not have to be
+	// known to the service.
 	RequestSync(context.Context, *RequestSyncRequest) (*RequestSyncResponse, error)
-	// StartBackfill begins a full sweep: all rooms are listed, and everything in them
-	// is fetched in the background, after whatever events ask for. If a full sweep is
-	// under way, it goes on. It returns at once; GetBackfill tells how it goes.
+	// StartBackfill starts a full sweep: it lists all rooms and fetches everything in
+	// them in the background, at a lower priority than events. A full sweep that is
+	// already running continues. The call returns immediately; GetBackfill returns
+	// the progress.
 	StartBackfill(context.Context, *StartBackfillRequest) (*StartBackfillResponse, error)
-	// GetBackfill tells how far the latest sweep of a project is, full or not.
+	// GetBackfill returns the progress of the latest sweep of a project, full or not.
 	GetBackfill(context.Context, *GetBackfillRequest) (*GetBackfillResponse, error)
-	// VerifyMirror compares every mirrored resource with Liveblocks, and what the
-	// database derived for queries with the copies. It sends each difference as it is
-	// found, its progress now and then, and at the end a summary: without one, the
-	// verification did not come to its end.
+	// VerifyMirror compares every mirrored resource with Liveblocks, and every
+	// derived column with the copy it was derived from. It streams each difference
+	// when it finds it, its progress at intervals, and a summary at the end. A stream
+	// without a summary is an incomplete verification.
 	//
-	// It writes nothing. Asked for repairs, it has what differs fetched and written
-	// anew by the workers.
+	// It writes nothing. With repair set, the workers fetch and rewrite whatever
+	// differs.
 	VerifyMirror(*VerifyMirrorRequest, grpc.ServerStreamingServer[VerifyMirrorResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }

@@ -21,15 +21,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// DocumentKind tells the documents of a room apart.
+// DocumentKind is a type of document.
 type DocumentKind int32
 
 const (
-	// The documented default of the call.
+	// The default, as documented by the request.
 	DocumentKind_DOCUMENT_KIND_UNSPECIFIED DocumentKind = 0
 	// The room's Liveblocks Storage.
 	DocumentKind_DOCUMENT_KIND_STORAGE DocumentKind = 1
-	// A Yjs document: the room's own or one inside it.
+	// A Yjs document: the room's own or one of its subdocuments.
 	DocumentKind_DOCUMENT_KIND_YDOC DocumentKind = 2
 )
 
@@ -78,24 +78,24 @@ func (DocumentKind) EnumDescriptor() ([]byte, []int) {
 type DocumentFormat int32
 
 const (
-	// The documented default of the call.
+	// The default, as documented by the request.
 	DocumentFormat_DOCUMENT_FORMAT_UNSPECIFIED DocumentFormat = 0
-	// Plain JSON. For Storage it is derived from plain-lson and loses the type of
-	// the live nodes. For Yjs it has a member for each shared type, in the form of
-	// Yjs' own toJSON; rich text becomes its delta.
+	// Plain JSON. For Storage it is derived from plain-lson and does not keep the
+	// types of the live nodes. For Yjs it has one member for each shared type, in the
+	// form of Yjs' own toJSON; rich text becomes its delta.
 	DocumentFormat_DOCUMENT_FORMAT_JSON DocumentFormat = 1
-	// Liveblocks' plain-lson, byte for byte as fetched. A room can be restored
-	// from it.
+	// Liveblocks' plain-lson, byte for byte as fetched. It is complete: Storage can
+	// be restored from it.
 	DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON DocumentFormat = 2
 	// A Yjs document as one update in encoding version 1, byte for byte as fetched.
-	// A document can be restored from it.
+	// It is complete: the document can be restored from it.
 	DocumentFormat_DOCUMENT_FORMAT_BINARY DocumentFormat = 3
-	// What people read in a document, as plain text in UTF-8: that of a Yjs
-	// document's shared types, or for Storage that of the Tiptap documents in it.
+	// The document's readable text as plain UTF-8: the text of a Yjs document's
+	// shared types or, for Storage, of the Tiptap documents in it.
 	DocumentFormat_DOCUMENT_FORMAT_TEXT DocumentFormat = 4
-	// A document in the JSON of the editors that wrote it, with a member for each
-	// shared type of a Yjs document, or for each Tiptap document in Storage:
-	// ProseMirror's for Tiptap and BlockNote, the editor state of Lexical.
+	// The document in the JSON of its editor: ProseMirror JSON for Tiptap and
+	// BlockNote, editor state for Lexical. It has one member for each shared type of
+	// a Yjs document, or for each Tiptap document in Storage.
 	DocumentFormat_DOCUMENT_FORMAT_EDITOR DocumentFormat = 5
 )
 
@@ -146,13 +146,13 @@ func (DocumentFormat) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_document_proto_rawDescGZIP(), []int{1}
 }
 
-// DocumentView says how much of a document an answer carries.
+// DocumentView says how much of a document to return.
 type DocumentView int32
 
 const (
-	// The documented default of the call.
+	// The default, as documented by the request.
 	DocumentView_DOCUMENT_VIEW_UNSPECIFIED DocumentView = 0
-	// Everything but the content.
+	// Everything except the content.
 	DocumentView_DOCUMENT_VIEW_BASIC DocumentView = 1
 	// Everything.
 	DocumentView_DOCUMENT_VIEW_FULL DocumentView = 2
@@ -199,7 +199,7 @@ func (DocumentView) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_document_proto_rawDescGZIP(), []int{2}
 }
 
-// Document is the mirrored copy of a document of a room.
+// Document is the mirrored copy of a room's Storage or Yjs document.
 type Document struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project the room belongs to.
@@ -208,23 +208,23 @@ type Document struct {
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Which of the room's documents this is.
 	Kind DocumentKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DocumentKind" json:"kind,omitempty"`
-	// The document itself in the format asked for, byte for byte. Documents
-	// travel as bytes because a structure of messages would round their numbers.
-	// Empty in the basic view.
+	// The document in the requested format, byte for byte. It is a bytes field
+	// because google.protobuf.Struct would round large numbers. Empty in the basic
+	// view.
 	Content []byte `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"`
 	// The format of content.
 	Format DocumentFormat `protobuf:"varint,5,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
 	// The media type of content, such as "application/json".
 	ContentType string `protobuf:"bytes,6,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
-	// Size in bytes of the source document (plain-lson for Storage, the update for
-	// Yjs), whatever the format asked for.
+	// Size of the source document in bytes, independent of the requested format. The
+	// source is plain-lson for Storage and the update for Yjs.
 	SourceSize int64 `protobuf:"varint,7,opt,name=source_size,json=sourceSize,proto3" json:"source_size,omitempty"`
-	// Why the document's queryable JSON column is null, empty if it is not. The
-	// document itself can be read all the same.
+	// Why the document's queryable JSON column is null. Empty if it is not null. The
+	// document itself can be read either way.
 	DataProblem string `protobuf:"bytes,8,opt,name=data_problem,json=dataProblem,proto3" json:"data_problem,omitempty"`
 	// How current the copy is.
 	Freshness *Freshness `protobuf:"bytes,9,opt,name=freshness,proto3" json:"freshness,omitempty"`
-	// The guid of a Yjs document inside another. Empty for the room's own.
+	// The guid of a Yjs subdocument. Empty for the room's own document.
 	Guid          string `protobuf:"bytes,10,opt,name=guid,proto3" json:"guid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

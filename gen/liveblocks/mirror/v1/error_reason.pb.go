@@ -21,92 +21,97 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ErrorReason lists the reasons a call can fail for. Every error status carries
-// a google.rpc.ErrorInfo whose domain is "liveblocks.mirror.v1" and whose reason
-// is one of these names without the prefix ERROR_REASON_. Values may be added.
+// ErrorReason lists the reasons why a call can fail. Every error status carries a
+// google.rpc.ErrorInfo whose domain is "liveblocks.mirror.v1" and whose reason is
+// one of these names without the prefix ERROR_REASON_. New values may be added.
 type ErrorReason int32
 
 const (
 	// Never sent.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// A failure of the service itself. The cause is in its log.
+	// The service itself failed. Its log has the cause.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 1
-	// A field of the request is out of bounds; BadRequest lists all of them.
+	// A field of the request is not valid. BadRequest lists every such field.
 	ErrorReason_ERROR_REASON_REQUEST_INVALID ErrorReason = 2
-	// An id holds what cannot be stored, or is not one of this service.
+	// An id contains characters that cannot be stored, or was not issued by this
+	// service.
 	ErrorReason_ERROR_REASON_ID_INVALID ErrorReason = 3
-	// No such project is configured, or several are and none was named.
+	// The project is not configured, or several are and the request names none.
 	ErrorReason_ERROR_REASON_PROJECT_UNKNOWN ErrorReason = 4
-	// The page token did not come from this service.
+	// This service did not issue the page token.
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID ErrorReason = 5
-	// The page token belongs to another list or other filters.
+	// The page token belongs to another list or to other filters.
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_MISMATCH ErrorReason = 6
 	// The call needs a bearer token.
 	ErrorReason_ERROR_REASON_CREDENTIAL_MISSING ErrorReason = 7
-	// The bearer token is not one of those configured.
+	// The bearer token is not one of the configured tokens.
 	ErrorReason_ERROR_REASON_CREDENTIAL_INVALID ErrorReason = 8
 	// The signature headers are missing, incomplete or mixed.
 	ErrorReason_ERROR_REASON_SIGNATURE_MISSING ErrorReason = 9
-	// No configured secret made this signature.
+	// The signature matches none of the configured secrets.
 	ErrorReason_ERROR_REASON_SIGNATURE_INVALID ErrorReason = 10
-	// The delivery was signed too long ago, or in the future.
+	// The delivery was signed too long ago or too far in the future.
 	ErrorReason_ERROR_REASON_TIMESTAMP_OUT_OF_TOLERANCE ErrorReason = 11
-	// The body is over the limit and will never be accepted.
+	// The body exceeds the limit and will never be accepted.
 	ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE ErrorReason = 12
-	// The mirror holds no such room. Metadata: room_id.
+	// The room is not in the mirror. Metadata: room_id.
 	ErrorReason_ERROR_REASON_ROOM_NOT_MIRRORED ErrorReason = 13
-	// The mirror holds no such document. Metadata: room_id, kind.
+	// The document is not in the mirror. Metadata: room_id, kind.
 	ErrorReason_ERROR_REASON_DOCUMENT_NOT_MIRRORED ErrorReason = 14
-	// No such event was recorded. Metadata: event_id.
+	// No event with this id was recorded. Metadata: event_id.
 	ErrorReason_ERROR_REASON_EVENT_NOT_FOUND ErrorReason = 15
-	// There is no such task. Metadata: task_id.
+	// No task has this id. Metadata: task_id.
 	ErrorReason_ERROR_REASON_TASK_NOT_FOUND ErrorReason = 16
 	// The task is done, so there is nothing to retry. Metadata: task_id.
 	ErrorReason_ERROR_REASON_TASK_NOT_RETRYABLE ErrorReason = 17
-	// The document, the thread with its comments or the diagram does not fit one
-	// message; the sentence says how else it can be read. Metadata: size, limit.
+	// The document, the thread with its comments, or the diagram does not fit in one
+	// message. The error text names another way to read it. Metadata: size, limit.
 	ErrorReason_ERROR_REASON_DOCUMENT_TOO_LARGE ErrorReason = 18
-	// The database cannot be reached or refused to work. Carries RetryInfo.
+	// The database cannot be reached or reported a failure. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 19
-	// The database's schema is older than the binary; run migrate.
+	// The database schema is older than the binary: run migrate.
 	ErrorReason_ERROR_REASON_SCHEMA_BEHIND ErrorReason = 20
-	// More deliveries are arriving or waiting to be recorded than the service holds. Carries RetryInfo.
+	// The service is at its limit of deliveries that are arriving or waiting to be
+	// recorded. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL ErrorReason = 21
 	// The process is stopping. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 22
-	// Nothing is fetched because Liveblocks refuses the project's key.
+	// Fetching is paused because Liveblocks rejects the project's key.
 	ErrorReason_ERROR_REASON_PROJECT_PAUSED ErrorReason = 23
-	// The copy could not be refreshed in time and require_fresh was set.
+	// require_fresh was set and the copy could not be refreshed in time.
 	ErrorReason_ERROR_REASON_REFRESH_FAILED ErrorReason = 24
-	// The event is recorded, and what it changed could not be mirrored in time.
+	// The event is recorded, but the change it announces could not be mirrored in
+	// time.
 	ErrorReason_ERROR_REASON_SYNC_FAILED ErrorReason = 25
-	// Liveblocks does not know the resource. Metadata: code.
+	// Liveblocks has no such resource. Metadata: code.
 	ErrorReason_ERROR_REASON_UPSTREAM_NOT_FOUND ErrorReason = 26
-	// Liveblocks denies the key access to this resource.
+	// The project's key has no access to this resource at Liveblocks.
 	ErrorReason_ERROR_REASON_UPSTREAM_ACCESS_DENIED ErrorReason = 27
-	// Liveblocks asks for fewer calls. Carries RetryInfo where it said for how long.
+	// Liveblocks limits the call rate. Carries RetryInfo if Liveblocks said how long
+	// to wait.
 	ErrorReason_ERROR_REASON_UPSTREAM_RATE_LIMITED ErrorReason = 28
-	// Liveblocks could not be reached or failed.
+	// Liveblocks cannot be reached or reported a failure.
 	ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE ErrorReason = 29
-	// Liveblocks' answer is larger than the service takes. Metadata: limit.
+	// The response of Liveblocks exceeds the size limit. Metadata: limit.
 	ErrorReason_ERROR_REASON_UPSTREAM_ANSWER_TOO_LARGE ErrorReason = 30
-	// Liveblocks' answer is not what it should be.
+	// The response of Liveblocks is not valid.
 	ErrorReason_ERROR_REASON_UPSTREAM_ANSWER_INVALID ErrorReason = 31
-	// The delivery is signed, and its webhook-id is longer than 128 bytes or not
-	// printable ASCII: it will never be accepted.
+	// The delivery's signature is valid, but its webhook-id is longer than 128 bytes
+	// or not printable ASCII. It will never be accepted.
 	ErrorReason_ERROR_REASON_EVENT_ID_INVALID ErrorReason = 32
-	// There is nothing at this HTTP path.
+	// The HTTP path does not exist.
 	ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND ErrorReason = 33
-	// The HTTP path takes other methods; the Allow header lists them.
+	// The HTTP path does not support this method. The Allow header lists those it
+	// supports.
 	ErrorReason_ERROR_REASON_METHOD_NOT_ALLOWED ErrorReason = 34
-	// The document was fetched and is kept, but cannot be turned into the format
-	// asked for: it breaks a limit or the rules of its own format.
+	// The document is stored but cannot be converted to the requested format, because
+	// it exceeds a limit or violates the rules of its own format.
 	ErrorReason_ERROR_REASON_DOCUMENT_UNREADABLE ErrorReason = 35
-	// The mirror holds no such thread. Metadata: room_id, thread_id.
+	// The thread is not in the mirror. Metadata: room_id, thread_id.
 	ErrorReason_ERROR_REASON_THREAD_NOT_MIRRORED ErrorReason = 36
-	// The mirror holds no such comment. Metadata: room_id, thread_id, comment_id.
+	// The comment is not in the mirror. Metadata: room_id, thread_id, comment_id.
 	ErrorReason_ERROR_REASON_COMMENT_NOT_MIRRORED ErrorReason = 37
-	// The room's Storage is mirrored and holds no React Flow diagram under this key.
+	// The room's Storage is mirrored, but has no React Flow diagram under this key.
 	// Metadata: room_id, storage_key.
 	ErrorReason_ERROR_REASON_FLOW_NOT_FOUND ErrorReason = 38
 )

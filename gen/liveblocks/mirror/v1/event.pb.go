@@ -22,25 +22,28 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// EventOutcome says what became of an event when it was recorded.
+// EventOutcome says what the service did with an event when it recorded it. It does
+// not change later.
 type EventOutcome int32
 
 const (
 	// Never sent.
 	EventOutcome_EVENT_OUTCOME_UNSPECIFIED EventOutcome = 0
-	// Tasks were raised for what the event makes stale.
+	// The service scheduled fetches of the resources that the event makes stale.
 	EventOutcome_EVENT_OUTCOME_QUEUED EventOutcome = 1
-	// Known, and nothing that is mirrored changes by it.
+	// The type is known and affects nothing that is mirrored.
 	EventOutcome_EVENT_OUTCOME_RECORDED EventOutcome = 2
-	// Signed, of a type this version does not know. Its room, if it names one, is
-	// fetched anew.
+	// The type is not known to this version. If the event names a room, the service
+	// fetches the room and everything in it.
 	EventOutcome_EVENT_OUTCOME_UNKNOWN_TYPE EventOutcome = 3
-	// Signed, and not the JSON an event should be. Kept, and nothing else done.
+	// The body is signed but is not a well-formed event. It is stored; nothing else
+	// happens.
 	EventOutcome_EVENT_OUTCOME_MALFORMED EventOutcome = 4
-	// Names a resource whose id cannot be stored. Kept, and nothing else done.
+	// The event names a resource whose id cannot be stored. It is stored; nothing
+	// else happens.
 	EventOutcome_EVENT_OUTCOME_ID_INVALID EventOutcome = 5
-	// From another Liveblocks project than the one seen first. Kept, and nothing
-	// else done.
+	// The event is from a Liveblocks project other than the first one seen. It is
+	// stored; nothing else happens.
 	EventOutcome_EVENT_OUTCOME_FOREIGN_PROJECT EventOutcome = 6
 )
 
@@ -93,13 +96,13 @@ func (EventOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
-// EventView says how much of an event an answer carries.
+// EventView says how much of an event to return.
 type EventView int32
 
 const (
-	// The documented default of the call.
+	// The default, as documented by the request.
 	EventView_EVENT_VIEW_UNSPECIFIED EventView = 0
-	// Everything but the payload.
+	// Everything except the payload.
 	EventView_EVENT_VIEW_BASIC EventView = 1
 	// Everything.
 	EventView_EVENT_VIEW_FULL EventView = 2
@@ -146,32 +149,34 @@ func (EventView) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_event_proto_rawDescGZIP(), []int{1}
 }
 
-// Event is one signed webhook delivery, kept as it arrived.
+// Event is one signed webhook delivery, stored as it arrived.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project whose secret verified the delivery.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The delivery's webhook-id, the key by which duplicates are recognised.
+	// The delivery's webhook-id. It identifies duplicates.
 	EventId string `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// The event's type, such as "storageUpdated". A string and not an enum,
-	// because Liveblocks adds types without asking. Empty if unreadable.
+	// The event type, such as "storageUpdated". It is a string and not an enum
+	// because Liveblocks can add types at any time. Empty if it cannot be read.
 	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
-	// The room the event names. Empty if none, or if its id cannot be stored.
+	// The room that the event names. Empty if it names none or the id cannot be
+	// stored.
 	RoomId string `protobuf:"bytes,4,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The user the event names. Empty if none.
+	// The user that the event names. Empty if it names none.
 	UserId string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Liveblocks' own id of the project, from the payload.
+	// Liveblocks' id of the project, from the payload.
 	LiveblocksProjectId string `protobuf:"bytes,6,opt,name=liveblocks_project_id,json=liveblocksProjectId,proto3" json:"liveblocks_project_id,omitempty"`
-	// The body, byte for byte as it was received and signed. Left out of lists
-	// unless the full view is asked for.
+	// The body, byte for byte as it was signed and received. Lists return it only in
+	// the full view.
 	Payload []byte `protobuf:"bytes,7,opt,name=payload,proto3" json:"payload,omitempty"`
 	// When the delivery was signed.
 	SendTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
 	// When the delivery reached the service.
 	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
-	// When it happened, by the payload's word. Absent if unsaid.
+	// When the change happened, according to the payload. Absent if the payload does
+	// not say.
 	SourceTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=source_time,json=sourceTime,proto3" json:"source_time,omitempty"`
-	// What became of the event.
+	// What the service did with the event when it recorded it.
 	Outcome       EventOutcome `protobuf:"varint,11,opt,name=outcome,proto3,enum=liveblocks.mirror.v1.EventOutcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

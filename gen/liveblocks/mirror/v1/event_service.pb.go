@@ -28,10 +28,10 @@ const (
 // ReceiveWebhookRequest is one webhook delivery.
 type ReceiveWebhookRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project the delivery is for. Empty leaves it to the secret that
-	// verifies the signature.
+	// The project the delivery is for. If empty, the secret that verifies the
+	// signature decides.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The HTTP body exactly as it arrived.
+	// The HTTP body exactly as received.
 	Body          *httpbody.HttpBody `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -81,14 +81,14 @@ func (x *ReceiveWebhookRequest) GetBody() *httpbody.HttpBody {
 	return nil
 }
 
-// ReceiveWebhookResponse says what was done with the delivery.
+// ReceiveWebhookResponse says what the service did with the delivery.
 type ReceiveWebhookResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The delivery's webhook-id.
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// Whether the same delivery had been recorded before.
+	// Whether the delivery had been recorded before.
 	Duplicate bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	// What became of the event.
+	// What the service did with the event.
 	Outcome       EventOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=liveblocks.mirror.v1.EventOutcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -148,7 +148,7 @@ func (x *ReceiveWebhookResponse) GetOutcome() EventOutcome {
 // GetEventRequest names an event.
 type GetEventRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The event's id.
 	EventId       string `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
@@ -246,26 +246,26 @@ func (x *GetEventResponse) GetEvent() *Event {
 	return nil
 }
 
-// ListEventsRequest filters recorded events. Filters are combined by AND.
+// ListEventsRequest filters recorded events. Filters are combined with AND.
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Events naming this room only. Empty means all.
+	// Return only events that name this room. Empty means all events.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Events of this type only. Empty means all.
+	// Return only events of this type. Empty means all types.
 	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
-	// Events naming this user only. Empty means all.
+	// Return only events that name this user. Empty means all events.
 	UserId string `protobuf:"bytes,4,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Events received at or after this time only.
+	// Return only events received at or after this time.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Events received before this time only.
+	// Return only events received before this time.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// How many to return: 50 if zero, at most 500.
+	// Maximum number of results: 50 if zero, at most 500.
 	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// How much to return; basic if unspecified.
+	// How much of each event to return. The default is basic.
 	View          EventView `protobuf:"varint,9,opt,name=view,proto3,enum=liveblocks.mirror.v1.EventView" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -367,9 +367,9 @@ func (x *ListEventsRequest) GetView() EventView {
 // ListEventsResponse is one page of events.
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The events, latest first.
+	// The events, newest first.
 	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

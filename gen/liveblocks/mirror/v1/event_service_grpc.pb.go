@@ -28,24 +28,25 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EventService takes webhook deliveries in and shows what was recorded.
+// EventService receives webhook deliveries and returns the recorded events.
 type EventServiceClient interface {
 	// ReceiveWebhook verifies and records one webhook delivery.
 	//
-	// The body is the raw HTTP body: the signature covers its bytes, so nothing
-	// may parse or re-encode it on the way. The signature headers travel as gRPC
-	// metadata, webhook-id, webhook-timestamp and webhook-signature (or the same
-	// three beginning with svix-, never a mix).
+	// The body is the raw HTTP body. The signature covers its bytes, so nothing may
+	// parse or re-encode it on the way. The signature headers travel as gRPC
+	// metadata: webhook-id, webhook-timestamp and webhook-signature, or the same
+	// three with the prefix svix-, never a mix.
 	//
-	// The answer comes after the event is durable. A duplicate is a success.
-	// UNAUTHENTICATED means the signature or its timestamp is not acceptable,
-	// UNAVAILABLE that the event could not be recorded now; the sender should try
-	// both again. PAYLOAD_TOO_LARGE and EVENT_ID_INVALID mean that it never can be;
-	// over HTTP these two carry the header webhook-delivery: abort-message.
+	// The call returns once the event is durable. A duplicate succeeds.
+	// UNAUTHENTICATED means that the signature or its timestamp is not valid;
+	// UNAVAILABLE means that the event could not be recorded at the time. The sender
+	// should retry both. PAYLOAD_TOO_LARGE and EVENT_ID_INVALID mean that the
+	// delivery will never be accepted; over HTTP these two responses carry the header
+	// webhook-delivery: abort-message.
 	ReceiveWebhook(ctx context.Context, in *ReceiveWebhookRequest, opts ...grpc.CallOption) (*ReceiveWebhookResponse, error)
 	// GetEvent returns one recorded event with its payload.
 	GetEvent(ctx context.Context, in *GetEventRequest, opts ...grpc.CallOption) (*GetEventResponse, error)
-	// ListEvents lists recorded events, latest first: by receive_time descending,
+	// ListEvents lists recorded events, newest first: by receive_time descending,
 	// then by event_id ascending.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 }
@@ -92,24 +93,25 @@ func (c *eventServiceClient) ListEvents(ctx context.Context, in *ListEventsReque
 // All implementations must embed UnimplementedEventServiceServer
 // for forward compatibility.
 //
-// EventService takes webhook deliveries in and shows what was recorded.
+// EventService receives webhook deliveries and returns the recorded events.
 type EventServiceServer interface {
 	// ReceiveWebhook verifies and records one webhook delivery.
 	//
-	// The body is the raw HTTP body: the signature covers its bytes, so nothing
-	// may parse or re-encode it on the way. The signature headers travel as gRPC
-	// metadata, webhook-id, webhook-timestamp and webhook-signature (or the same
-	// three beginning with svix-, never a mix).
+	// The body is the raw HTTP body. The signature covers its bytes, so nothing may
+	// parse or re-encode it on the way. The signature headers travel as gRPC
+	// metadata: webhook-id, webhook-timestamp and webhook-signature, or the same
+	// three with the prefix svix-, never a mix.
 	//
-	// The answer comes after the event is durable. A duplicate is a success.
-	// UNAUTHENTICATED means the signature or its timestamp is not acceptable,
-	// UNAVAILABLE that the event could not be recorded now; the sender should try
-	// both again. PAYLOAD_TOO_LARGE and EVENT_ID_INVALID mean that it never can be;
-	// over HTTP these two carry the header webhook-delivery: abort-message.
+	// The call returns once the event is durable. A duplicate succeeds.
+	// UNAUTHENTICATED means that the signature or its timestamp is not valid;
+	// UNAVAILABLE means that the event could not be recorded at the time. The sender
+	// should retry both. PAYLOAD_TOO_LARGE and EVENT_ID_INVALID mean that the
+	// delivery will never be accepted; over HTTP these two responses carry the header
+	// webhook-delivery: abort-message.
 	ReceiveWebhook(context.Context, *ReceiveWebhookRequest) (*ReceiveWebhookResponse, error)
 	// GetEvent returns one recorded event with its payload.
 	GetEvent(context.Context, *GetEventRequest) (*GetEventResponse, error)
-	// ListEvents lists recorded events, latest first: by receive_time descending,
+	// ListEvents lists recorded events, newest first: by receive_time descending,
 	// then by event_id ascending.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	mustEmbedUnimplementedEventServiceServer()

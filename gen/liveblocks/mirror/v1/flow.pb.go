@@ -23,24 +23,25 @@ const (
 
 // Flow is a React Flow diagram in a room's Storage.
 //
-// Its members are read from the mirrored Storage document; what is not of the
-// type React Flow gives it is left out, and can be read there.
+// Its fields are read from the mirrored Storage document. Values whose type is not
+// the one that React Flow uses are left out; the Storage document has them.
 type Flow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project the room belongs to.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room the diagram belongs to.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The key of Storage's root under which it is.
+	// The key of the Storage root that holds the diagram.
 	StorageKey string `protobuf:"bytes,3,opt,name=storage_key,json=storageKey,proto3" json:"storage_key,omitempty"`
-	// The nodes by id. Left out of lists. Edges and parents may name nodes that are
-	// not there: each is removed by a write of its own.
+	// The nodes, ordered by id. Lists leave them out. Edges and parents may name
+	// nodes that do not exist, because an application removes each with a separate
+	// write.
 	Nodes []*FlowNode `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// The edges by id. Left out of lists.
+	// The edges, ordered by id. Lists leave them out.
 	Edges []*FlowEdge `protobuf:"bytes,5,rep,name=edges,proto3" json:"edges,omitempty"`
-	// How many nodes there are.
+	// The number of nodes.
 	NodeCount int32 `protobuf:"varint,6,opt,name=node_count,json=nodeCount,proto3" json:"node_count,omitempty"`
-	// How many edges there are.
+	// The number of edges.
 	EdgeCount int32 `protobuf:"varint,7,opt,name=edge_count,json=edgeCount,proto3" json:"edge_count,omitempty"`
 	// How current the Storage document is.
 	Freshness     *Freshness `protobuf:"bytes,8,opt,name=freshness,proto3" json:"freshness,omitempty"`
@@ -134,28 +135,28 @@ func (x *Flow) GetFreshness() *Freshness {
 	return nil
 }
 
-// FlowNode is a node of a diagram.
+// FlowNode is one node of a diagram.
 type FlowNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's id.
 	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	// The node's type, such as "input" or one of the application's own.
+	// The node's type, such as "input", or a type of the application's own.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// Where it stands: relative to its parent, if it has one.
+	// The node's position, relative to its parent if it has one.
 	Position *FlowPosition `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
 	// The node's width.
 	Width *float64 `protobuf:"fixed64,4,opt,name=width,proto3,oneof" json:"width,omitempty"`
 	// The node's height.
 	Height *float64 `protobuf:"fixed64,5,opt,name=height,proto3,oneof" json:"height,omitempty"`
-	// The node that this one is part of. Empty if none.
+	// The node's parent. Empty if it has none.
 	ParentNodeId string `protobuf:"bytes,6,opt,name=parent_node_id,json=parentNodeId,proto3" json:"parent_node_id,omitempty"`
-	// The side on which edges leave by default, such as "right".
+	// The side where edges leave by default, such as "right".
 	SourcePosition string `protobuf:"bytes,7,opt,name=source_position,json=sourcePosition,proto3" json:"source_position,omitempty"`
-	// The side on which edges arrive by default, such as "left".
+	// The side where edges arrive by default, such as "left".
 	TargetPosition string `protobuf:"bytes,8,opt,name=target_position,json=targetPosition,proto3" json:"target_position,omitempty"`
 	// The application's own data as JSON. Empty if there is none.
 	DataJson []byte `protobuf:"bytes,9,opt,name=data_json,json=dataJson,proto3" json:"data_json,omitempty"`
-	// Whether it is not shown.
+	// Whether it is hidden.
 	Hidden        bool `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -264,9 +265,9 @@ func (x *FlowNode) GetHidden() bool {
 // FlowPosition is a point in a diagram.
 type FlowPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// To the right.
+	// The horizontal coordinate. It grows to the right.
 	X float64 `protobuf:"fixed64,1,opt,name=x,proto3" json:"x,omitempty"`
-	// Downward.
+	// The vertical coordinate. It grows downward.
 	Y             float64 `protobuf:"fixed64,2,opt,name=y,proto3" json:"y,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -316,28 +317,28 @@ func (x *FlowPosition) GetY() float64 {
 	return 0
 }
 
-// FlowEdge is an edge of a diagram.
+// FlowEdge is one edge of a diagram.
 type FlowEdge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The edge's id.
 	EdgeId string `protobuf:"bytes,1,opt,name=edge_id,json=edgeId,proto3" json:"edge_id,omitempty"`
-	// The edge's type, such as "smoothstep" or one of the application's own.
+	// The edge's type, such as "smoothstep", or a type of the application's own.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// The node it leaves.
+	// The node where the edge starts.
 	SourceNodeId string `protobuf:"bytes,3,opt,name=source_node_id,json=sourceNodeId,proto3" json:"source_node_id,omitempty"`
-	// The node it arrives at.
+	// The node where the edge ends.
 	TargetNodeId string `protobuf:"bytes,4,opt,name=target_node_id,json=targetNodeId,proto3" json:"target_node_id,omitempty"`
-	// The handle of the source it leaves by. Empty if it has only one.
+	// The handle of the source node. Empty if that node has only one.
 	SourceHandle string `protobuf:"bytes,5,opt,name=source_handle,json=sourceHandle,proto3" json:"source_handle,omitempty"`
-	// The handle of the target it arrives by. Empty if it has only one.
+	// The handle of the target node. Empty if that node has only one.
 	TargetHandle string `protobuf:"bytes,6,opt,name=target_handle,json=targetHandle,proto3" json:"target_handle,omitempty"`
-	// Whether it is drawn as moving.
+	// Whether the edge is animated.
 	Animated bool `protobuf:"varint,7,opt,name=animated,proto3" json:"animated,omitempty"`
-	// The label, if it is a text.
+	// The label, if it is text.
 	Label string `protobuf:"bytes,8,opt,name=label,proto3" json:"label,omitempty"`
 	// The application's own data as JSON. Empty if there is none.
 	DataJson []byte `protobuf:"bytes,9,opt,name=data_json,json=dataJson,proto3" json:"data_json,omitempty"`
-	// Whether it is not shown.
+	// Whether it is hidden.
 	Hidden        bool `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,30 +22,29 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Freshness tells how current a mirrored copy is.
+// Freshness says how current a mirrored copy is.
 //
-// A copy is never older than fetch_time says: everything that had happened at
-// Liveblocks when the fetch began is in it.
+// The copy is what Liveblocks returned to the fetch that began at fetch_time.
 type Freshness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the fetch whose result is shown began.
+	// When the fetch that produced this copy began.
 	FetchTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=fetch_time,json=fetchTime,proto3" json:"fetch_time,omitempty"`
-	// When the resource last changed by the word of Liveblocks' events. Absent
-	// where no event has said so.
+	// When the resource last changed, according to Liveblocks' events. Absent if no
+	// event has reported a change.
 	SourceUpdateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=source_update_time,json=sourceUpdateTime,proto3" json:"source_update_time,omitempty"`
-	// Number of the change entry that last altered the copy. It rises within a
-	// room and never restarts.
+	// The number of the change entry that last altered the copy. It increases within
+	// a room and never restarts.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// SHA-256 of the exact source bytes, in lower-case hexadecimal; of a thread that
-	// of its JSON in canonical form, which is the same in whatever order Liveblocks
-	// wrote its members. Empty where there is no source.
+	// SHA-256 of the exact source bytes, in lower-case hexadecimal. For a thread it
+	// is the hash of its canonical JSON, which does not depend on the order of
+	// members. Empty if there is no source.
 	ContentSha256 string `protobuf:"bytes,4,opt,name=content_sha256,json=contentSha256,proto3" json:"content_sha256,omitempty"`
-	// When the deletion was found. Absent while the resource lives.
+	// When the service confirmed the deletion. Absent if the resource is not deleted.
 	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
-	// Whether something newer is known and not yet applied.
+	// Whether a newer change is known but not applied yet.
 	Stale bool `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
-	// Since when Liveblocks has denied knowing the resource without anything that
-	// confirms a deletion. Absent if it has not.
+	// When Liveblocks first answered that the resource does not exist, while nothing
+	// confirms its deletion. Absent if it did not.
 	MissingSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=missing_since_time,json=missingSinceTime,proto3" json:"missing_since_time,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

@@ -29,15 +29,15 @@ const (
 // GetRoomRequest names a room.
 type GetRoomRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Answer deleted rooms too instead of NOT_FOUND.
+	// Return the room even if it is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the copy first if it is older than this or known to be stale.
+	// First refresh the copy if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh  bool `protobuf:"varint,5,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -154,21 +154,21 @@ func (x *GetRoomResponse) GetRoom() *Room {
 	return nil
 }
 
-// ListRoomsRequest asks for a page of rooms.
+// ListRoomsRequest filters rooms. Filters are combined with AND.
 type ListRoomsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Rooms whose id begins with these bytes only. Empty means all.
+	// Return only rooms whose id starts with these bytes. Empty means all rooms.
 	RoomIdPrefix string `protobuf:"bytes,2,opt,name=room_id_prefix,json=roomIdPrefix,proto3" json:"room_id_prefix,omitempty"`
 	// Include deleted rooms.
 	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// How many to return: 50 if zero, at most 500. A page can be shorter where
-	// rooms are large.
+	// Maximum number of rooms: 50 if zero, at most 500. A page of large rooms can be
+	// shorter.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// How much to return; basic if unspecified.
+	// How much to return. The default is basic.
 	View          RoomView `protobuf:"varint,6,opt,name=view,proto3,enum=liveblocks.mirror.v1.RoomView" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -251,7 +251,7 @@ type ListRoomsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The rooms.
 	Rooms []*Room `protobuf:"bytes,1,rep,name=rooms,proto3" json:"rooms,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -304,19 +304,19 @@ func (x *ListRoomsResponse) GetNextPageToken() string {
 // GetStorageDocumentRequest names a room's Storage document.
 type GetStorageDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The format of the content; JSON if unspecified.
+	// The format of the content. The default is JSON.
 	Format DocumentFormat `protobuf:"varint,3,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
-	// How much to return; full if unspecified.
+	// How much to return. The default is full.
 	View DocumentView `protobuf:"varint,4,opt,name=view,proto3,enum=liveblocks.mirror.v1.DocumentView" json:"view,omitempty"`
-	// Answer documents of deleted rooms too instead of NOT_FOUND.
+	// Return the document even if its room is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the copy first if it is older than this or known to be stale.
+	// First refresh the copy if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh  bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -450,21 +450,21 @@ func (x *GetStorageDocumentResponse) GetDocument() *Document {
 // GetYjsDocumentRequest names a Yjs document of a room.
 type GetYjsDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The guid of a document inside the room's own. Empty means the room's own.
+	// The guid of a subdocument. Empty means the room's own document.
 	Guid string `protobuf:"bytes,3,opt,name=guid,proto3" json:"guid,omitempty"`
-	// The format of the content; JSON if unspecified.
+	// The format of the content. The default is JSON.
 	Format DocumentFormat `protobuf:"varint,4,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
-	// How much to return; full if unspecified.
+	// How much to return. The default is full.
 	View DocumentView `protobuf:"varint,5,opt,name=view,proto3,enum=liveblocks.mirror.v1.DocumentView" json:"view,omitempty"`
-	// Answer documents of deleted rooms too instead of NOT_FOUND.
+	// Return the document even if its room is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,6,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the copy first if it is older than this or known to be stale.
+	// First refresh the copy if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh  bool `protobuf:"varint,8,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -605,22 +605,22 @@ func (x *GetYjsDocumentResponse) GetDocument() *Document {
 // ReadDocumentRequest names a document and a format.
 type ReadDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Which document; Storage if unspecified.
+	// Which document to read. The default is Storage.
 	Kind DocumentKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DocumentKind" json:"kind,omitempty"`
-	// The format; JSON if unspecified. Over HTTP it is spelled json, plain-lson, text
-	// or editor for Storage, and json, binary, text or editor for Yjs.
+	// The format. The default is JSON. Over HTTP the values are json, plain-lson,
+	// text and editor for Storage, and json, binary, text and editor for Yjs.
 	Format DocumentFormat `protobuf:"varint,4,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
-	// Answer documents of deleted rooms too instead of NOT_FOUND.
+	// Return the document even if its room is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the copy first if it is older than this or known to be stale.
+	// First refresh the copy if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
-	// The guid of a Yjs document inside the room's own. Empty means the room's own.
+	// The guid of a Yjs subdocument. Empty means the room's own document.
 	Guid          string `protobuf:"bytes,8,opt,name=guid,proto3" json:"guid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -712,18 +712,19 @@ func (x *ReadDocumentRequest) GetGuid() string {
 	return ""
 }
 
-// ListDocumentsRequest asks for a page of documents.
+// ListDocumentsRequest filters documents. Filters are combined with AND.
 type ListDocumentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Documents of rooms whose id begins with these bytes only. Empty means all.
+	// Return only documents of rooms whose id starts with these bytes. Empty means
+	// all rooms.
 	RoomIdPrefix string `protobuf:"bytes,2,opt,name=room_id_prefix,json=roomIdPrefix,proto3" json:"room_id_prefix,omitempty"`
-	// Documents of this kind only. Unspecified means all.
+	// Return only documents of this kind. Unspecified means all kinds.
 	Kind DocumentKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DocumentKind" json:"kind,omitempty"`
-	// How many to return: 50 if zero, at most 500.
+	// Maximum number of results: 50 if zero, at most 500.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -799,7 +800,7 @@ type ListDocumentsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The documents, without their content.
 	Documents []*Document `protobuf:"bytes,1,rep,name=documents,proto3" json:"documents,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -852,19 +853,19 @@ func (x *ListDocumentsResponse) GetNextPageToken() string {
 // GetThreadRequest names a thread.
 type GetThreadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// The thread's id.
 	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
-	// How much to return; full if unspecified.
+	// How much to return. The default is full.
 	View ThreadView `protobuf:"varint,4,opt,name=view,proto3,enum=liveblocks.mirror.v1.ThreadView" json:"view,omitempty"`
-	// Answer deleted threads, and those of deleted rooms, too instead of NOT_FOUND.
+	// Return the thread even if it or its room is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the copy first if it is older than this or known to be stale.
+	// First refresh the copy if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh  bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -995,32 +996,35 @@ func (x *GetThreadResponse) GetThread() *Thread {
 	return nil
 }
 
-// ListThreadsRequest filters threads. Filters are combined by AND.
+// ListThreadsRequest filters threads. Filters are combined with AND.
 type ListThreadsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Threads of this room only. Empty means all.
+	// Return only threads of this room. Empty means all rooms.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Threads that are marked as resolved only, or those that are not. Absent means
-	// both.
+	// Return only threads that are resolved (true) or unresolved (false). Absent
+	// means both.
 	Resolved *bool `protobuf:"varint,3,opt,name=resolved,proto3,oneof" json:"resolved,omitempty"`
-	// Threads whose metadata has each of these members only. A number is spelled as
-	// in JSON, a truth value is true or false. Over HTTP: ?metadata[color]=blue.
+	// Return only threads whose metadata has all of these members. Write numbers as
+	// in JSON and booleans as true or false. Over HTTP: ?metadata[color]=blue, or
+	// ?metadata%5Bcolor%5D=blue for clients that treat brackets specially, such as
+	// curl without -g.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Threads with a comment by this user only. Empty means all.
+	// Return only threads with a comment by this user. Empty means all threads.
 	AuthorUserId string `protobuf:"bytes,5,opt,name=author_user_id,json=authorUserId,proto3" json:"author_user_id,omitempty"`
-	// Threads with a comment that mentions this user only, alone or as one of a
-	// group. Empty means all.
+	// Return only threads with a comment that mentions this user, directly or through
+	// a group. Empty means all threads.
 	MentionedUserId string `protobuf:"bytes,6,opt,name=mentioned_user_id,json=mentionedUserId,proto3" json:"mentioned_user_id,omitempty"`
-	// Threads that Liveblocks says were updated at or after this time only.
+	// Return only threads that were updated at or after this time, according to
+	// Liveblocks.
 	UpdatedSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated_since_time,json=updatedSinceTime,proto3" json:"updated_since_time,omitempty"`
-	// Include deleted threads, and those of deleted rooms.
+	// Include deleted threads and threads of deleted rooms.
 	ShowDeleted bool `protobuf:"varint,8,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// How many to return: 50 if zero, at most 500. A page can be shorter where
-	// items are large.
+	// Maximum number of results: 50 if zero, at most 500. A page of large results can
+	// be shorter.
 	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1131,7 +1135,7 @@ type ListThreadsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The threads, without their comments.
 	Threads []*Thread `protobuf:"bytes,1,rep,name=threads,proto3" json:"threads,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1184,7 +1188,7 @@ func (x *ListThreadsResponse) GetNextPageToken() string {
 // GetCommentRequest names a comment.
 type GetCommentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
@@ -1192,12 +1196,12 @@ type GetCommentRequest struct {
 	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
 	// The comment's id.
 	CommentId string `protobuf:"bytes,4,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
-	// Answer deleted comments, and those of deleted threads and rooms, too instead of
+	// Return the comment even if it, its thread or its room is deleted, instead of
 	// NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the thread first if it is older than this or known to be stale.
+	// First refresh the thread if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh  bool `protobuf:"varint,7,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1328,28 +1332,28 @@ func (x *GetCommentResponse) GetComment() *Comment {
 	return nil
 }
 
-// ListCommentsRequest filters comments. Filters are combined by AND.
+// ListCommentsRequest filters comments. Filters are combined with AND.
 type ListCommentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Comments in this room only. Empty means all.
+	// Return only comments in this room. Empty means all rooms.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Comments of this thread only. It needs a room_id. Empty means all.
+	// Return only comments of this thread. Requires room_id. Empty means all threads.
 	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
-	// Comments by this user only. Empty means all.
+	// Return only comments by this user. Empty means all users.
 	AuthorUserId string `protobuf:"bytes,4,opt,name=author_user_id,json=authorUserId,proto3" json:"author_user_id,omitempty"`
-	// Comments that mention this user only, alone or as one of a group. Empty means
-	// all.
+	// Return only comments that mention this user, directly or through a group. Empty
+	// means all comments.
 	MentionedUserId string `protobuf:"bytes,5,opt,name=mentioned_user_id,json=mentionedUserId,proto3" json:"mentioned_user_id,omitempty"`
-	// Comments written, edited or deleted at or after this time only.
+	// Return only comments created, edited or deleted at or after this time.
 	UpdatedSinceTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated_since_time,json=updatedSinceTime,proto3" json:"updated_since_time,omitempty"`
-	// Include deleted comments, and those of deleted threads and rooms.
+	// Include deleted comments and comments of deleted threads and rooms.
 	ShowDeleted bool `protobuf:"varint,7,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// How many to return: 50 if zero, at most 500. A page can be shorter where
-	// items are large.
+	// Maximum number of results: 50 if zero, at most 500. A page of large results can
+	// be shorter.
 	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1453,7 +1457,7 @@ type ListCommentsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The comments.
 	Comments []*Comment `protobuf:"bytes,1,rep,name=comments,proto3" json:"comments,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1506,19 +1510,19 @@ func (x *ListCommentsResponse) GetNextPageToken() string {
 // ListActiveUsersRequest names a room.
 type ListActiveUsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Answer for a deleted room too instead of NOT_FOUND: who was there last.
+	// If the room is deleted, return the users last seen in it instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the copy first if it is older than this or known to be stale.
+	// First refresh the copy if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh bool `protobuf:"varint,5,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
-	// How many to return: 50 if zero, at most 500.
+	// Maximum number of results: 50 if zero, at most 500.
 	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1603,14 +1607,14 @@ func (x *ListActiveUsersRequest) GetPageToken() string {
 	return ""
 }
 
-// ListActiveUsersResponse is one page of the users in a room.
+// ListActiveUsersResponse is one page of active users.
 type ListActiveUsersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The users, one for each connection.
+	// The users: one entry for each connection.
 	ActiveUsers []*ActiveUser `protobuf:"bytes,1,rep,name=active_users,json=activeUsers,proto3" json:"active_users,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// How current the list is. Its fetch_time is absent if it was never fetched.
+	// How current the list is. fetch_time is absent if the list was never fetched.
 	Freshness     *Freshness `protobuf:"bytes,3,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1667,25 +1671,25 @@ func (x *ListActiveUsersResponse) GetFreshness() *Freshness {
 	return nil
 }
 
-// ListUserSessionsRequest filters sessions. Filters are combined by AND.
+// ListUserSessionsRequest filters sessions. Filters are combined with AND.
 type ListUserSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Sessions in this room only. Empty means all.
+	// Return only sessions in this room. Empty means all rooms.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Sessions of this user only. Empty means all.
+	// Return only sessions of this user. Empty means all users.
 	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Sessions that have not ended only.
+	// Return only sessions that have not ended.
 	OpenOnly bool `protobuf:"varint,4,opt,name=open_only,json=openOnly,proto3" json:"open_only,omitempty"`
-	// Sessions that began at or after this time only. One whose entry is not known
-	// began, for all that is known, when it ended.
+	// Return only sessions that began at or after this time. A session without a
+	// known entry counts as having begun when it ended.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Sessions that began before this time only.
+	// Return only sessions that began before this time.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// How many to return: 50 if zero, at most 500.
+	// Maximum number of results: 50 if zero, at most 500.
 	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1780,9 +1784,9 @@ func (x *ListUserSessionsRequest) GetPageToken() string {
 // ListUserSessionsResponse is one page of sessions.
 type ListUserSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sessions, the latest first.
+	// The sessions, newest first.
 	UserSessions []*UserSession `protobuf:"bytes,1,rep,name=user_sessions,json=userSessions,proto3" json:"user_sessions,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1835,17 +1839,18 @@ func (x *ListUserSessionsResponse) GetNextPageToken() string {
 // GetFlowRequest names a diagram.
 type GetFlowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The key of Storage's root under which the diagram is; "flow" if empty.
+	// The key of the Storage root that holds the diagram. The default is "flow".
 	StorageKey string `protobuf:"bytes,3,opt,name=storage_key,json=storageKey,proto3" json:"storage_key,omitempty"`
-	// Answer diagrams of deleted rooms too instead of NOT_FOUND.
+	// Return the diagram even if its room is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the Storage document first if it is older than this or known to be stale.
+	// First refresh the Storage document if it is older than this or known to be
+	// stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh  bool `protobuf:"varint,6,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1972,19 +1977,20 @@ func (x *GetFlowResponse) GetFlow() *Flow {
 // ListFlowsRequest names a room.
 type ListFlowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room's id, byte for byte.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Answer for a deleted room too instead of NOT_FOUND.
+	// Return the diagrams even if the room is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the Storage document first if it is older than this or known to be stale.
+	// First refresh the Storage document if it is older than this or known to be
+	// stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// Fail with UNAVAILABLE rather than answer a copy older than max_age.
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh bool `protobuf:"varint,5,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
-	// How many to return: 50 if zero, at most 500.
+	// Maximum number of results: 50 if zero, at most 500.
 	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2074,7 +2080,7 @@ type ListFlowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The diagrams, without nodes and edges.
 	Flows []*Flow `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2124,29 +2130,31 @@ func (x *ListFlowsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// ListNotificationsRequest filters notifications. Filters are combined by AND.
+// ListNotificationsRequest filters notifications. Filters are combined with AND.
 type ListNotificationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Notifications of this room only. Empty means all.
+	// Return only notifications of this room. Empty means all rooms.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Notifications to this user only. Empty means all.
+	// Return only notifications to this user. Empty means all users.
 	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Notifications over this channel only, such as "email". Empty means all.
+	// Return only notifications over this channel, such as "email". Empty means all
+	// channels.
 	Channel string `protobuf:"bytes,4,opt,name=channel,proto3" json:"channel,omitempty"`
-	// Notifications of this kind only, such as "thread". Empty means all.
+	// Return only notifications of this kind, such as "thread". Empty means all
+	// kinds.
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Notifications of this thread only. Empty means all.
+	// Return only notifications about this thread. Empty means all threads.
 	ThreadId string `protobuf:"bytes,6,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
-	// Notifications made at or after this time only.
+	// Return only notifications created at or after this time.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Notifications made before this time only.
+	// Return only notifications created before this time.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// How many to return: 50 if zero, at most 500. A page can be shorter where
-	// items are large.
+	// Maximum number of results: 50 if zero, at most 500. A page of large results can
+	// be shorter.
 	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the answer before, with the same filters.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2255,9 +2263,9 @@ func (x *ListNotificationsRequest) GetPageToken() string {
 // ListNotificationsResponse is one page of notifications.
 type ListNotificationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The notifications, the latest first.
+	// The notifications, newest first.
 	Notifications []*Notification `protobuf:"bytes,1,rep,name=notifications,proto3" json:"notifications,omitempty"`
-	// Token of the next page. Empty at the end.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

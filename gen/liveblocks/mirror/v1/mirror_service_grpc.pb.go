@@ -43,69 +43,67 @@ const (
 //
 // MirrorService reads the mirrored copies.
 //
-// Every read says how current its answer is. With max_age set, a copy that is
-// older, or known to be stale, is refreshed first, within the caller's deadline;
-// if that does not succeed in time, the answer is the copy at hand, or
-// UNAVAILABLE where require_fresh asks for it.
+// Every response says how current it is. With max_age set, the service first
+// refreshes a copy that is older or known to be stale, within the caller's
+// deadline. If the refresh does not finish in time, the service returns the copy it
+// has or, with require_fresh set, fails with UNAVAILABLE.
 type MirrorServiceClient interface {
 	// GetRoom returns a room.
 	GetRoom(ctx context.Context, in *GetRoomRequest, opts ...grpc.CallOption) (*GetRoomResponse, error)
-	// ListRooms lists rooms by room_id, in byte order.
+	// ListRooms lists rooms, ordered by the bytes of room_id.
 	ListRooms(ctx context.Context, in *ListRoomsRequest, opts ...grpc.CallOption) (*ListRoomsResponse, error)
 	// GetStorageDocument returns a room's Storage document.
 	//
-	// A document too large for one message (see the server's limit, 4 MiB by
-	// default) fails with FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use
-	// ReadDocument for it.
+	// A document that exceeds the message limit of 4 MiB fails with
+	// FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use ReadDocument.
 	GetStorageDocument(ctx context.Context, in *GetStorageDocumentRequest, opts ...grpc.CallOption) (*GetStorageDocumentResponse, error)
-	// GetYjsDocument returns a Yjs document of a room: the room's own, or with a
-	// guid one inside it.
+	// GetYjsDocument returns a Yjs document of a room: the room's own or, with a
+	// guid, one of its subdocuments.
 	//
-	// Of a document too large for one message the same is true as for
-	// GetStorageDocument.
+	// Documents over the message limit behave as with GetStorageDocument.
 	GetYjsDocument(ctx context.Context, in *GetYjsDocumentRequest, opts ...grpc.CallOption) (*GetYjsDocumentResponse, error)
 	// ReadDocument streams a document's bytes. Over HTTP the body is the document
-	// itself, with Content-Length and an ETag; If-None-Match is honoured.
+	// itself, with Content-Length and an ETag; If-None-Match is supported.
 	//
 	// The initial metadata carries mirror-content-length, mirror-etag,
 	// mirror-revision and mirror-fetch-time.
 	ReadDocument(ctx context.Context, in *ReadDocumentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
-	// ListDocuments lists documents by room_id, in byte order, then by kind.
+	// ListDocuments lists documents, ordered by the bytes of room_id, then by kind.
 	ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error)
-	// GetThread returns a thread, with its comments unless the basic view is asked
-	// for.
+	// GetThread returns a thread. It includes the comments unless the basic view is
+	// requested.
 	//
-	// A thread that with its comments does not fit one message (see the server's
-	// limit, 4 MiB by default) fails with FAILED_PRECONDITION, reason
-	// DOCUMENT_TOO_LARGE: use the basic view and ListComments for it.
+	// A thread that exceeds the message limit of 4 MiB with its comments fails with
+	// FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use the basic view and
+	// ListComments.
 	GetThread(ctx context.Context, in *GetThreadRequest, opts ...grpc.CallOption) (*GetThreadResponse, error)
-	// ListThreads lists threads without their comments, by room_id, in byte order,
-	// then by thread_id.
+	// ListThreads lists threads without their comments, ordered by the bytes of
+	// room_id, then by thread_id.
 	ListThreads(ctx context.Context, in *ListThreadsRequest, opts ...grpc.CallOption) (*ListThreadsResponse, error)
 	// GetComment returns a comment.
 	GetComment(ctx context.Context, in *GetCommentRequest, opts ...grpc.CallOption) (*GetCommentResponse, error)
-	// ListComments lists comments by room_id, in byte order, then by thread_id,
-	// create_time and comment_id.
+	// ListComments lists comments, ordered by the bytes of room_id, then by
+	// thread_id, create_time and comment_id.
 	ListComments(ctx context.Context, in *ListCommentsRequest, opts ...grpc.CallOption) (*ListCommentsResponse, error)
-	// ListActiveUsers lists who is in a room, by connection_id.
+	// ListActiveUsers lists the users who are in a room, ordered by connection_id.
 	//
-	// Liveblocks wants to be asked at most once in 10 seconds for a room, so a
-	// max_age below that can take as long.
+	// Liveblocks allows one request every 10 seconds per room, so a call with a
+	// shorter max_age can take up to 10 seconds.
 	ListActiveUsers(ctx context.Context, in *ListActiveUsersRequest, opts ...grpc.CallOption) (*ListActiveUsersResponse, error)
-	// ListUserSessions lists who was in a room when, the latest first. Sessions are
-	// history: they can be read after their room was deleted.
+	// ListUserSessions lists the stays of users in rooms, newest first. Sessions are
+	// history: they remain readable after their room is deleted.
 	ListUserSessions(ctx context.Context, in *ListUserSessionsRequest, opts ...grpc.CallOption) (*ListUserSessionsResponse, error)
 	// GetFlow returns a React Flow diagram from a room's Storage.
 	//
-	// A diagram too large for one message fails with FAILED_PRECONDITION, reason
-	// DOCUMENT_TOO_LARGE: use ReadDocument for it.
+	// A diagram that exceeds the message limit of 4 MiB fails with
+	// FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use ReadDocument.
 	GetFlow(ctx context.Context, in *GetFlowRequest, opts ...grpc.CallOption) (*GetFlowResponse, error)
-	// ListFlows lists the React Flow diagrams in a room's Storage, under whatever key
-	// of its root they are, by storage_key, in byte order, without nodes and edges.
-	// One whose key is longer than 2048 bytes is left out.
+	// ListFlows lists the React Flow diagrams under all keys of a room's Storage
+	// root, without nodes and edges, ordered by the bytes of storage_key. Diagrams
+	// whose key is longer than 2048 bytes are left out.
 	ListFlows(ctx context.Context, in *ListFlowsRequest, opts ...grpc.CallOption) (*ListFlowsResponse, error)
-	// ListNotifications lists notifications, the latest first. They are history: they
-	// can be read after their room was deleted.
+	// ListNotifications lists notifications, newest first. Notifications are history:
+	// they remain readable after their room is deleted.
 	ListNotifications(ctx context.Context, in *ListNotificationsRequest, opts ...grpc.CallOption) (*ListNotificationsResponse, error)
 }
 
@@ -282,69 +280,67 @@ func (c *mirrorServiceClient) ListNotifications(ctx context.Context, in *ListNot
 //
 // MirrorService reads the mirrored copies.
 //
-// Every read says how current its answer is. With max_age set, a copy that is
-// older, or known to be stale, is refreshed first, within the caller's deadline;
-// if that does not succeed in time, the answer is the copy at hand, or
-// UNAVAILABLE where require_fresh asks for it.
+// Every response says how current it is. With max_age set, the service first
+// refreshes a copy that is older or known to be stale, within the caller's
+// deadline. If the refresh does not finish in time, the service returns the copy it
+// has or, with require_fresh set, fails with UNAVAILABLE.
 type MirrorServiceServer interface {
 	// GetRoom returns a room.
 	GetRoom(context.Context, *GetRoomRequest) (*GetRoomResponse, error)
-	// ListRooms lists rooms by room_id, in byte order.
+	// ListRooms lists rooms, ordered by the bytes of room_id.
 	ListRooms(context.Context, *ListRoomsRequest) (*ListRoomsResponse, error)
 	// GetStorageDocument returns a room's Storage document.
 	//
-	// A document too large for one message (see the server's limit, 4 MiB by
-	// default) fails with FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use
-	// ReadDocument for it.
+	// A document that exceeds the message limit of 4 MiB fails with
+	// FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use ReadDocument.
 	GetStorageDocument(context.Context, *GetStorageDocumentRequest) (*GetStorageDocumentResponse, error)
-	// GetYjsDocument returns a Yjs document of a room: the room's own, or with a
-	// guid one inside it.
+	// GetYjsDocument returns a Yjs document of a room: the room's own or, with a
+	// guid, one of its subdocuments.
 	//
-	// Of a document too large for one message the same is true as for
-	// GetStorageDocument.
+	// Documents over the message limit behave as with GetStorageDocument.
 	GetYjsDocument(context.Context, *GetYjsDocumentRequest) (*GetYjsDocumentResponse, error)
 	// ReadDocument streams a document's bytes. Over HTTP the body is the document
-	// itself, with Content-Length and an ETag; If-None-Match is honoured.
+	// itself, with Content-Length and an ETag; If-None-Match is supported.
 	//
 	// The initial metadata carries mirror-content-length, mirror-etag,
 	// mirror-revision and mirror-fetch-time.
 	ReadDocument(*ReadDocumentRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
-	// ListDocuments lists documents by room_id, in byte order, then by kind.
+	// ListDocuments lists documents, ordered by the bytes of room_id, then by kind.
 	ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error)
-	// GetThread returns a thread, with its comments unless the basic view is asked
-	// for.
+	// GetThread returns a thread. It includes the comments unless the basic view is
+	// requested.
 	//
-	// A thread that with its comments does not fit one message (see the server's
-	// limit, 4 MiB by default) fails with FAILED_PRECONDITION, reason
-	// DOCUMENT_TOO_LARGE: use the basic view and ListComments for it.
+	// A thread that exceeds the message limit of 4 MiB with its comments fails with
+	// FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use the basic view and
+	// ListComments.
 	GetThread(context.Context, *GetThreadRequest) (*GetThreadResponse, error)
-	// ListThreads lists threads without their comments, by room_id, in byte order,
-	// then by thread_id.
+	// ListThreads lists threads without their comments, ordered by the bytes of
+	// room_id, then by thread_id.
 	ListThreads(context.Context, *ListThreadsRequest) (*ListThreadsResponse, error)
 	// GetComment returns a comment.
 	GetComment(context.Context, *GetCommentRequest) (*GetCommentResponse, error)
-	// ListComments lists comments by room_id, in byte order, then by thread_id,
-	// create_time and comment_id.
+	// ListComments lists comments, ordered by the bytes of room_id, then by
+	// thread_id, create_time and comment_id.
 	ListComments(context.Context, *ListCommentsRequest) (*ListCommentsResponse, error)
-	// ListActiveUsers lists who is in a room, by connection_id.
+	// ListActiveUsers lists the users who are in a room, ordered by connection_id.
 	//
-	// Liveblocks wants to be asked at most once in 10 seconds for a room, so a
-	// max_age below that can take as long.
+	// Liveblocks allows one request every 10 seconds per room, so a call with a
+	// shorter max_age can take up to 10 seconds.
 	ListActiveUsers(context.Context, *ListActiveUsersRequest) (*ListActiveUsersResponse, error)
-	// ListUserSessions lists who was in a room when, the latest first. Sessions are
-	// history: they can be read after their room was deleted.
+	// ListUserSessions lists the stays of users in rooms, newest first. Sessions are
+	// history: they remain readable after their room is deleted.
 	ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error)
 	// GetFlow returns a React Flow diagram from a room's Storage.
 	//
-	// A diagram too large for one message fails with FAILED_PRECONDITION, reason
-	// DOCUMENT_TOO_LARGE: use ReadDocument for it.
+	// A diagram that exceeds the message limit of 4 MiB fails with
+	// FAILED_PRECONDITION, reason DOCUMENT_TOO_LARGE: use ReadDocument.
 	GetFlow(context.Context, *GetFlowRequest) (*GetFlowResponse, error)
-	// ListFlows lists the React Flow diagrams in a room's Storage, under whatever key
-	// of its root they are, by storage_key, in byte order, without nodes and edges.
-	// One whose key is longer than 2048 bytes is left out.
+	// ListFlows lists the React Flow diagrams under all keys of a room's Storage
+	// root, without nodes and edges, ordered by the bytes of storage_key. Diagrams
+	// whose key is longer than 2048 bytes are left out.
 	ListFlows(context.Context, *ListFlowsRequest) (*ListFlowsResponse, error)
-	// ListNotifications lists notifications, the latest first. They are history: they
-	// can be read after their room was deleted.
+	// ListNotifications lists notifications, newest first. Notifications are history:
+	// they remain readable after their room is deleted.
 	ListNotifications(context.Context, *ListNotificationsRequest) (*ListNotificationsResponse, error)
 	mustEmbedUnimplementedMirrorServiceServer()
 }

@@ -22,26 +22,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Notification is one notification to a user over one channel, as an event
-// announced it, together with what the user's inbox holds of it.
+// Notification is one notification sent to a user over one channel, as announced by
+// an event, together with the matching entry of the user's inbox.
 type Notification struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The room. Empty for a notification that belongs to none.
+	// The room. Empty if the notification belongs to no room.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The event that announced it. It is the key: there is one notification for
-	// each event.
+	// The event that announced the notification. It is the key: each event makes one
+	// notification.
 	EventId string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// The inbox notification, which several channels and repetitions share. The
-	// event's own id where the event names none.
+	// The id of the inbox notification. Several channels and repetitions share it. If
+	// the event names none, this is the event's own id.
 	NotificationId string `protobuf:"bytes,4,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
-	// The channel: "email", "slack", "teams" or "webPush". A string, because
-	// Liveblocks adds channels without asking.
+	// The channel: "email", "slack", "teams" or "webPush". It is a string because
+	// Liveblocks can add channels at any time.
 	Channel string `protobuf:"bytes,5,opt,name=channel,proto3" json:"channel,omitempty"`
-	// The kind: "thread", "textMention", or a custom one that begins with "$".
+	// The kind: "thread", "textMention", or a custom kind that starts with "$".
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Whom it is for.
+	// The recipient.
 	UserId string `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// The thread, for the kind "thread".
 	ThreadId string `protobuf:"bytes,8,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
@@ -49,16 +49,16 @@ type Notification struct {
 	MentionId string `protobuf:"bytes,9,opt,name=mention_id,json=mentionId,proto3" json:"mention_id,omitempty"`
 	// The subject, for a custom kind.
 	SubjectId string `protobuf:"bytes,10,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
-	// When the event was made.
+	// When Liveblocks created the event.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When the notification was triggered. Absent if the event did not say.
+	// When the notification was triggered. Absent if the event does not say.
 	TriggerTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=trigger_time,json=triggerTime,proto3" json:"trigger_time,omitempty"`
-	// The inbox notification exactly as Liveblocks answered it. Empty if the inbox
-	// does not hold it.
+	// The inbox notification exactly as Liveblocks returned it. Empty if the inbox
+	// does not contain it.
 	InboxJson []byte `protobuf:"bytes,13,opt,name=inbox_json,json=inboxJson,proto3" json:"inbox_json,omitempty"`
-	// When the user read it, as of the fetch. Absent while it is unread.
+	// When the user read it, as of the fetch. Absent if it was unread.
 	ReadTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
-	// When the user was last told, as of the fetch.
+	// When the user was last notified, as of the fetch.
 	NotifyTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=notify_time,json=notifyTime,proto3" json:"notify_time,omitempty"`
 	// How current the inbox notification is.
 	Freshness     *Freshness `protobuf:"bytes,16,opt,name=freshness,proto3" json:"freshness,omitempty"`

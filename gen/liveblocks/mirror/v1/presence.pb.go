@@ -23,20 +23,20 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SessionEndCause says how the end of a session is known.
+// SessionEndCause says how the service knows that a session ended.
 type SessionEndCause int32
 
 const (
 	// Never sent.
 	SessionEndCause_SESSION_END_CAUSE_UNSPECIFIED SessionEndCause = 0
-	// It has not ended: the user is in the room.
+	// The session has not ended: the user is in the room.
 	SessionEndCause_SESSION_END_CAUSE_OPEN SessionEndCause = 1
-	// An event announced it.
+	// An event announced the departure.
 	SessionEndCause_SESSION_END_CAUSE_LEFT SessionEndCause = 2
-	// A later fetch of the room's active users lacked the connection, whose event
-	// must have been lost. leave_time is that of the fetch.
+	// A later fetch of the room's active users did not list the connection; the event
+	// must have been lost. leave_time is the time of that fetch.
 	SessionEndCause_SESSION_END_CAUSE_ABSENT SessionEndCause = 3
-	// The room was deleted. leave_time is when that was found.
+	// The room was deleted. leave_time is when the service confirmed the deletion.
 	SessionEndCause_SESSION_END_CAUSE_ROOM_DELETED SessionEndCause = 4
 )
 
@@ -85,13 +85,14 @@ func (SessionEndCause) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_presence_proto_rawDescGZIP(), []int{0}
 }
 
-// ActiveUser is one connection to a room. A user with two tabs has two.
+// ActiveUser is one connection to a room. A user with two open tabs has two
+// connections.
 type ActiveUser struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The connection's number within the room. They start again once a room is
-	// empty.
+	// The connection's number within the room. Numbering restarts when the room has
+	// been empty.
 	ConnectionId int64 `protobuf:"varint,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
-	// The user. Empty for an anonymous one.
+	// The user. Empty if anonymous.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// The user's info as JSON, byte for byte. Empty if there is none.
 	InfoJson      []byte `protobuf:"bytes,3,opt,name=info_json,json=infoJson,proto3" json:"info_json,omitempty"`
@@ -150,32 +151,32 @@ func (x *ActiveUser) GetInfoJson() []byte {
 	return nil
 }
 
-// UserSession is one stay of a user in a room, as Liveblocks' events tell of it.
+// UserSession is one stay of a user in a room, derived from Liveblocks' events.
 type UserSession struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project the room belongs to.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The room.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The id of the event that announced the entry, or of the one that announced
-	// the leaving if no entry is known (yet).
+	// The id of the event that announced the entry. While no such event is known, the
+	// id of the event that announced the departure.
 	SessionId string `protobuf:"bytes,3,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The connection's number within the room. They start again once a room is
-	// empty.
+	// The connection's number within the room. Numbering restarts when the room has
+	// been empty.
 	ConnectionId int64 `protobuf:"varint,4,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
-	// The user. Empty for an anonymous one.
+	// The user. Empty if anonymous.
 	UserId string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// The user's info as JSON, byte for byte. Empty if there is none.
 	InfoJson []byte `protobuf:"bytes,6,opt,name=info_json,json=infoJson,proto3" json:"info_json,omitempty"`
-	// When the user entered. Absent if no event told of it.
+	// When the user entered. Absent if no event announced it.
 	EnterTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=enter_time,json=enterTime,proto3" json:"enter_time,omitempty"`
-	// When the user left. Absent while he is in the room.
+	// When the user left. Absent while the user is in the room.
 	LeaveTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=leave_time,json=leaveTime,proto3" json:"leave_time,omitempty"`
-	// How long the user stayed. Absent unless both times are known.
+	// How long the user stayed. Present only if both times are known.
 	Duration *durationpb.Duration `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"`
-	// How the end is known.
+	// How the service knows that the session ended.
 	EndCause SessionEndCause `protobuf:"varint,10,opt,name=end_cause,json=endCause,proto3,enum=liveblocks.mirror.v1.SessionEndCause" json:"end_cause,omitempty"`
-	// The event that announced the leaving. Empty if none did.
+	// The event that announced the departure. Empty if none did.
 	LeaveEventId  string `protobuf:"bytes,11,opt,name=leave_event_id,json=leaveEventId,proto3" json:"leave_event_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,13 +22,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RoomView says how much of a room an answer carries.
+// RoomView says how much of a room to return.
 type RoomView int32
 
 const (
-	// The documented default of the call.
+	// The default, as documented by the request.
 	RoomView_ROOM_VIEW_UNSPECIFIED RoomView = 0
-	// Everything but source_json.
+	// Everything except source_json.
 	RoomView_ROOM_VIEW_BASIC RoomView = 1
 	// Everything.
 	RoomView_ROOM_VIEW_FULL RoomView = 2
@@ -77,8 +77,8 @@ func (RoomView) EnumDescriptor() ([]byte, []int) {
 
 // Room is the mirrored copy of a Liveblocks room.
 //
-// The typed fields are read from source_json; where the two differ, source_json
-// is the truth.
+// The typed fields are read from source_json. If the two differ, source_json is
+// authoritative.
 type Room struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project the room belongs to.
@@ -89,18 +89,18 @@ type Room struct {
 	OrganizationId string `protobuf:"bytes,3,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// When the room was created at Liveblocks.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When somebody was last connected to the room. Absent if never.
+	// When a user was last connected to the room. Absent if never.
 	LastConnectionTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_connection_time,json=lastConnectionTime,proto3" json:"last_connection_time,omitempty"`
 	// The room's metadata.
 	Metadata map[string]*MetadataValue `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// What everybody may do in the room, such as "room:write".
+	// The permissions that apply to everyone, such as "room:write".
 	DefaultAccesses []string `protobuf:"bytes,7,rep,name=default_accesses,json=defaultAccesses,proto3" json:"default_accesses,omitempty"`
-	// What single users may do, by user id.
+	// The permissions of individual users, by user id.
 	UsersAccesses map[string]*AccessList `protobuf:"bytes,8,rep,name=users_accesses,json=usersAccesses,proto3" json:"users_accesses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// What groups may do, by group id.
+	// The permissions of groups, by group id.
 	GroupsAccesses map[string]*AccessList `protobuf:"bytes,9,rep,name=groups_accesses,json=groupsAccesses,proto3" json:"groups_accesses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The room exactly as Liveblocks answered it. Left out of lists unless the
-	// full view is asked for.
+	// The room exactly as Liveblocks returned it. Lists return it only in the full
+	// view.
 	SourceJson []byte `protobuf:"bytes,10,opt,name=source_json,json=sourceJson,proto3" json:"source_json,omitempty"`
 	// How current the copy is.
 	Freshness     *Freshness `protobuf:"bytes,11,opt,name=freshness,proto3" json:"freshness,omitempty"`
@@ -218,7 +218,7 @@ func (x *Room) GetFreshness() *Freshness {
 // MetadataValue is one value of a room's metadata.
 type MetadataValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value, of one of the types Liveblocks allows.
+	// The value, in one of the types that Liveblocks allows.
 	//
 	// Types that are valid to be assigned to Value:
 	//
@@ -324,7 +324,7 @@ type MetadataValue_NumberValue struct {
 }
 
 type MetadataValue_BoolValue struct {
-	// A truth value.
+	// A boolean.
 	BoolValue bool `protobuf:"varint,4,opt,name=bool_value,json=boolValue,proto3,oneof"`
 }
 
@@ -382,10 +382,10 @@ func (x *StringList) GetValues() []string {
 	return nil
 }
 
-// AccessList is what one user or group may do.
+// AccessList holds the permissions of one user or group.
 type AccessList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Scopes, such as "room:read" or "comments:write".
+	// The permissions, such as "room:read" or "comments:write".
 	Scopes        []string `protobuf:"bytes,1,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -23,17 +23,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SweepState says where a sweep stands.
+// SweepState is the state of a sweep.
 type SweepState int32
 
 const (
-	// There has been none.
+	// There has been no sweep.
 	SweepState_SWEEP_STATE_UNSPECIFIED SweepState = 0
-	// Rooms are being listed, or will be.
+	// Rooms are being listed, or the sweep is about to start.
 	SweepState_SWEEP_STATE_LISTING SweepState = 1
-	// All rooms are listed; what was found stale is being fetched.
+	// All rooms are listed. The resources found stale are being fetched.
 	SweepState_SWEEP_STATE_FETCHING SweepState = 2
-	// There is nothing left to fetch.
+	// Everything is fetched.
 	SweepState_SWEEP_STATE_DONE SweepState = 3
 )
 
@@ -80,19 +80,19 @@ func (SweepState) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_sweep_proto_rawDescGZIP(), []int{0}
 }
 
-// DriftKind says how a copy differs.
+// DriftKind is a kind of difference.
 type DriftKind int32
 
 const (
 	// Never sent.
 	DriftKind_DRIFT_KIND_UNSPECIFIED DriftKind = 0
-	// Liveblocks has the resource, and the mirror does not.
+	// Liveblocks has the resource; the mirror does not.
 	DriftKind_DRIFT_KIND_MISSING DriftKind = 1
-	// The mirror has the resource, and Liveblocks does not.
+	// The mirror has the resource; Liveblocks does not.
 	DriftKind_DRIFT_KIND_SURPLUS DriftKind = 2
-	// The copy is not what Liveblocks has.
+	// The copy differs from Liveblocks.
 	DriftKind_DRIFT_KIND_CONTENT DriftKind = 3
-	// The copy is right, and what was derived from it for queries is not.
+	// The copy is correct, but the columns derived from it are not.
 	DriftKind_DRIFT_KIND_DERIVED DriftKind = 4
 )
 
@@ -141,47 +141,46 @@ func (DriftKind) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_sweep_proto_rawDescGZIP(), []int{1}
 }
 
-// Sweep is the latest comparison of a project's rooms with Liveblocks' list of
-// them: how far it is, and what it found. A full one, which has everything in
-// every room fetched anew, is a backfill.
+// Sweep is the progress and result of a project's latest sweep: a comparison of the
+// mirrored rooms with Liveblocks' list of rooms. A full sweep also fetches
+// everything in every room; it is called a backfill.
 type Sweep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Tells one sweep from the next. Empty if there has been none.
+	// Identifies the sweep. Empty if there has been none.
 	SweepId string `protobuf:"bytes,2,opt,name=sweep_id,json=sweepId,proto3" json:"sweep_id,omitempty"`
-	// Where it stands.
+	// The state of the sweep.
 	State SweepState `protobuf:"varint,3,opt,name=state,proto3,enum=liveblocks.mirror.v1.SweepState" json:"state,omitempty"`
-	// Whether everything in every room is fetched anew, and not only what the list
+	// Whether the sweep fetches everything in every room, not only what the list
 	// shows to have changed.
 	Full bool `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`
 	// Rooms listed so far.
 	RoomsListed int64 `protobuf:"varint,5,opt,name=rooms_listed,json=roomsListed,proto3" json:"rooms_listed,omitempty"`
-	// Those of them that the mirror held already.
+	// Listed rooms that the mirror already had.
 	RoomsKnown int64 `protobuf:"varint,6,opt,name=rooms_known,json=roomsKnown,proto3" json:"rooms_known,omitempty"`
-	// Rooms that the mirror holds and the completed list lacked. Each is asked for
-	// by itself before it is taken for deleted.
+	// Mirrored rooms that the completed list did not contain. The service fetches
+	// each one before it considers it deleted.
 	RoomsVanished int64 `protobuf:"varint,7,opt,name=rooms_vanished,json=roomsVanished,proto3" json:"rooms_vanished,omitempty"`
-	// Resources the sweep wanted fetched.
+	// Resources that the sweep scheduled for a fetch.
 	ResourcesRaised int64 `protobuf:"varint,8,opt,name=resources_raised,json=resourcesRaised,proto3" json:"resources_raised,omitempty"`
-	// Resources that wait in the background.
+	// Background resources that are waiting for a fetch.
 	ResourcesPending int64 `protobuf:"varint,9,opt,name=resources_pending,json=resourcesPending,proto3" json:"resources_pending,omitempty"`
 	// Resources fetched since the sweep began.
 	ResourcesDone int64 `protobuf:"varint,10,opt,name=resources_done,json=resourcesDone,proto3" json:"resources_done,omitempty"`
-	// How many resources are fetched in a second. Zero if it cannot be told.
+	// Resources fetched per second. Zero if unknown.
 	ResourcesPerSecond float64 `protobuf:"fixed64,11,opt,name=resources_per_second,json=resourcesPerSecond,proto3" json:"resources_per_second,omitempty"`
-	// How long the pending ones will take at this rate. Absent if it cannot be told;
-	// while rooms are still listed, more may come.
+	// The estimated time until the pending resources are fetched. Absent if unknown.
+	// While rooms are still being listed, more resources may be added.
 	RemainingDuration *durationpb.Duration `protobuf:"bytes,12,opt,name=remaining_duration,json=remainingDuration,proto3" json:"remaining_duration,omitempty"`
-	// When it began. Absent while it is only planned.
+	// When the sweep began. Absent if it is scheduled but has not started.
 	BeginTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
-	// When the list was read to its end. Absent until then.
+	// When the list of rooms was complete. Absent until then.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// When the last full sweep that came to its end had begun. Absent if there has
-	// been none.
+	// When the last completed full sweep began. Absent if there has been none.
 	FullBeginTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=full_begin_time,json=fullBeginTime,proto3" json:"full_begin_time,omitempty"`
-	// What keeps the mirror from following the list, such as too many rooms vanished
-	// at once. Empty if nothing does.
+	// Why the mirror does not follow the list, for example because too many rooms
+	// vanished at once. Empty if there is no such problem.
 	Problem       string `protobuf:"bytes,16,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -329,21 +328,21 @@ func (x *Sweep) GetProblem() string {
 	return ""
 }
 
-// Drift is one difference between the mirror and Liveblocks, or between a copy
-// and what the database derived from it.
+// Drift is one difference between the mirror and Liveblocks, or between a copy and
+// the columns derived from it.
 type Drift struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What sort of resource differs.
+	// The kind of resource that differs.
 	ResourceKind ResourceKind `protobuf:"varint,1,opt,name=resource_kind,json=resourceKind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"resource_kind,omitempty"`
 	// The room of the resource.
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Tells apart resources of one kind in a room. Empty where there is only one.
+	// Distinguishes resources of the same kind in a room. Empty if there is only one.
 	ResourceId string `protobuf:"bytes,3,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
-	// How it differs.
+	// The kind of difference.
 	Kind DriftKind `protobuf:"varint,4,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DriftKind" json:"kind,omitempty"`
-	// What differs, in a sentence without any content.
+	// What differs, in one sentence without any content of the resource.
 	Detail string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Whether the resource was asked to be written anew.
+	// Whether a repair of the resource was requested.
 	RepairRequested bool `protobuf:"varint,6,opt,name=repair_requested,json=repairRequested,proto3" json:"repair_requested,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -421,14 +420,14 @@ func (x *Drift) GetRepairRequested() bool {
 	return false
 }
 
-// VerifyProgress tells how far a verification is.
+// VerifyProgress is the progress of a verification.
 type VerifyProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Rooms compared so far.
 	RoomsChecked int64 `protobuf:"varint,1,opt,name=rooms_checked,json=roomsChecked,proto3" json:"rooms_checked,omitempty"`
-	// Rooms known so far, of which more may be listed.
+	// Rooms listed so far. More may follow.
 	RoomsListed int64 `protobuf:"varint,2,opt,name=rooms_listed,json=roomsListed,proto3" json:"rooms_listed,omitempty"`
-	// Resources compared so far, rooms among them.
+	// Resources compared so far, including rooms.
 	ResourcesChecked int64 `protobuf:"varint,3,opt,name=resources_checked,json=resourcesChecked,proto3" json:"resources_checked,omitempty"`
 	// Differences found so far.
 	Drifts        int64 `protobuf:"varint,4,opt,name=drifts,proto3" json:"drifts,omitempty"`
@@ -494,23 +493,24 @@ func (x *VerifyProgress) GetDrifts() int64 {
 	return 0
 }
 
-// VerifySummary is what a completed verification found.
+// VerifySummary is the result of a completed verification.
 type VerifySummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Rooms compared.
 	RoomsChecked int64 `protobuf:"varint,1,opt,name=rooms_checked,json=roomsChecked,proto3" json:"rooms_checked,omitempty"`
-	// Resources compared, rooms among them.
+	// Resources compared, including rooms.
 	ResourcesChecked int64 `protobuf:"varint,2,opt,name=resources_checked,json=resourcesChecked,proto3" json:"resources_checked,omitempty"`
 	// Differences found.
 	Drifts int64 `protobuf:"varint,3,opt,name=drifts,proto3" json:"drifts,omitempty"`
-	// Resources that were asked to be written anew.
+	// Resources for which a repair was requested.
 	RepairsRequested int64 `protobuf:"varint,4,opt,name=repairs_requested,json=repairsRequested,proto3" json:"repairs_requested,omitempty"`
-	// Resources that could not be compared, because fetching one failed.
+	// Resources that could not be compared because fetching them failed.
 	ResourcesSkipped int64 `protobuf:"varint,5,opt,name=resources_skipped,json=resourcesSkipped,proto3" json:"resources_skipped,omitempty"`
-	// Why, for the first of these. Empty if none was.
+	// Why the first skipped resource could not be compared. Empty if none was
+	// skipped.
 	SkipReason string `protobuf:"bytes,6,opt,name=skip_reason,json=skipReason,proto3" json:"skip_reason,omitempty"`
-	// Resources that differed and wait for their next fetch, or kept changing: no
-	// drift, but nothing that is known to be right either.
+	// Resources that differed but are waiting for their next fetch or kept changing.
+	// They are not counted as drift, but they are not known to be correct either.
 	ResourcesPending int64 `protobuf:"varint,7,opt,name=resources_pending,json=resourcesPending,proto3" json:"resources_pending,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

@@ -22,30 +22,30 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ResourceKind is a sort of mirrored resource.
+// ResourceKind is a kind of mirrored resource.
 type ResourceKind int32
 
 const (
-	// Never sent; as a filter, every kind.
+	// Never sent. As a filter it means every kind.
 	ResourceKind_RESOURCE_KIND_UNSPECIFIED ResourceKind = 0
 	// A room.
 	ResourceKind_RESOURCE_KIND_ROOM ResourceKind = 1
 	// A room's Storage document.
 	ResourceKind_RESOURCE_KIND_STORAGE ResourceKind = 2
-	// A Yjs document: the room's own, or one inside it with its guid as
-	// resource_id.
+	// A Yjs document: the room's own, or a subdocument with its guid as resource_id.
 	ResourceKind_RESOURCE_KIND_YDOC ResourceKind = 3
-	// A thread with its comments, with the thread's id as resource_id; without one,
-	// the list of all threads of the room, which finds those no event told of.
+	// A thread with its comments, with the thread's id as resource_id. Without a
+	// resource_id: the list of the room's threads, which finds threads that no event
+	// announced.
 	ResourceKind_RESOURCE_KIND_THREAD ResourceKind = 4
-	// Who is in the room now.
+	// The users who are in the room now.
 	ResourceKind_RESOURCE_KIND_ACTIVE_USERS ResourceKind = 5
-	// Who was in the room when. It is made from events and not fetched.
+	// The history of users in the room. It is derived from events, not fetched.
 	ResourceKind_RESOURCE_KIND_USER_SESSIONS ResourceKind = 6
-	// A notification to a user, with the notification_id as resource_id. Its room_id
+	// A notification to a user, with its notification_id as resource_id. The room_id
 	// may be empty.
 	ResourceKind_RESOURCE_KIND_NOTIFICATION ResourceKind = 7
-	// The comparison with the list of all rooms. Its room_id is empty.
+	// The comparison with Liveblocks' list of rooms. The room_id is empty.
 	ResourceKind_RESOURCE_KIND_SWEEP ResourceKind = 8
 )
 
@@ -102,22 +102,23 @@ func (ResourceKind) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_task_proto_rawDescGZIP(), []int{0}
 }
 
-// TaskState says where a task stands.
+// TaskState is the state of a task.
 type TaskState int32
 
 const (
-	// Never sent; as a filter, every state but done.
+	// Never sent. As a filter it means every state except done.
 	TaskState_TASK_STATE_UNSPECIFIED TaskState = 0
-	// Waits for its turn, for a backoff, or for the fetch that settles a burst.
+	// Waiting for a worker, for the end of a backoff, or for the fetch that follows a
+	// burst of events.
 	TaskState_TASK_STATE_PENDING TaskState = 1
-	// Held by a worker.
+	// A worker is processing it.
 	TaskState_TASK_STATE_RUNNING TaskState = 2
-	// Waits for its room to be mirrored first.
+	// Waiting for its room to be mirrored.
 	TaskState_TASK_STATE_WAITING TaskState = 3
-	// Has used up its attempts. The next event on the resource or RetryTask
-	// starts it again.
+	// The last attempt failed. The next event on the resource or RetryTask starts it
+	// again.
 	TaskState_TASK_STATE_FAILED TaskState = 4
-	// Nothing to do.
+	// There is nothing to do.
 	TaskState_TASK_STATE_DONE TaskState = 5
 )
 
@@ -168,42 +169,44 @@ func (TaskState) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_task_proto_rawDescGZIP(), []int{1}
 }
 
-// Task is the synchronisation state of one resource. There is one for every
-// resource the service has heard of, for ever; it becomes pending again each
-// time the resource may have changed.
+// Task is the synchronisation state of one resource. Every resource the service
+// knows of has exactly one, permanently. It becomes pending each time the resource
+// may have changed.
 type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Opaque id of the task.
+	// The opaque id of the task.
 	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
 	// The project of the resource.
 	ProjectId string `protobuf:"bytes,2,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// What sort of resource is kept in step.
+	// The kind of the resource.
 	Kind ResourceKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
-	// The room of the resource. Empty for a resource that belongs to none.
+	// The room of the resource. Empty if it belongs to no room.
 	RoomId string `protobuf:"bytes,4,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Tells apart resources of one kind in a room. Empty where there is only one.
+	// Distinguishes resources of the same kind in a room. Empty if there is only one.
 	ResourceId string `protobuf:"bytes,5,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
-	// Where the task stands.
+	// The state of the task.
 	State TaskState `protobuf:"varint,6,opt,name=state,proto3,enum=liveblocks.mirror.v1.TaskState" json:"state,omitempty"`
-	// Raised by every event and request that makes the resource stale.
+	// Incremented by every event and request that makes the resource stale.
 	Generation int64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The generation the mirrored copy has caught up with.
+	// The generation that the mirrored copy reflects.
 	AppliedGeneration int64 `protobuf:"varint,8,opt,name=applied_generation,json=appliedGeneration,proto3" json:"applied_generation,omitempty"`
-	// When the resource wants its next fetch. Absent if it wants none.
+	// When the next fetch is due. Absent if none is.
 	DueTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
-	// Before when it will not be fetched: a backoff or Liveblocks' Retry-After.
+	// The earliest time of the next fetch, because of backoff or Liveblocks'
+	// Retry-After.
 	NotBeforeTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=not_before_time,json=notBeforeTime,proto3" json:"not_before_time,omitempty"`
-	// Until when a worker holds it.
+	// When the current worker's lease expires. Absent if no worker holds the task.
 	LeaseUntilTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=lease_until_time,json=leaseUntilTime,proto3" json:"lease_until_time,omitempty"`
 	// Failures since the last success.
 	Attempts int32 `protobuf:"varint,12,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// What went wrong last. Empty after a success.
+	// The last failure. Empty after a success.
 	LastError string `protobuf:"bytes,13,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// When the last attempt failed for good. Absent unless the state is failed.
+	// When the last attempt failed. Present only in state failed.
 	FailTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=fail_time,json=failTime,proto3" json:"fail_time,omitempty"`
 	// When the last successful fetch began.
 	FetchTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=fetch_time,json=fetchTime,proto3" json:"fetch_time,omitempty"`
-	// Since when Liveblocks has denied knowing the resource, unconfirmed.
+	// When Liveblocks first answered that the resource does not exist, while nothing
+	// confirms its deletion.
 	MissingSinceTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=missing_since_time,json=missingSinceTime,proto3" json:"missing_since_time,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

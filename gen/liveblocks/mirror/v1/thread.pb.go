@@ -22,11 +22,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// MentionKind tells apart what can be mentioned.
+// MentionKind is a kind of mention.
 type MentionKind int32
 
 const (
-	// Of a sort this version does not know.
+	// A kind that this version does not know.
 	MentionKind_MENTION_KIND_UNSPECIFIED MentionKind = 0
 	// A user.
 	MentionKind_MENTION_KIND_USER MentionKind = 1
@@ -75,17 +75,18 @@ func (MentionKind) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_thread_proto_rawDescGZIP(), []int{0}
 }
 
-// ThreadView says how much of a thread an answer carries.
+// ThreadView says how much of a thread to return.
 type ThreadView int32
 
 const (
-	// The documented default of the call.
+	// The default, as documented by the request.
 	ThreadView_THREAD_VIEW_UNSPECIFIED ThreadView = 0
 	// The thread without its comments.
 	ThreadView_THREAD_VIEW_BASIC ThreadView = 1
 	// The thread with its comments.
 	ThreadView_THREAD_VIEW_FULL ThreadView = 2
-	// The thread with source_json, which has the comments in Liveblocks' own form.
+	// The thread with source_json, which contains the comments in Liveblocks' own
+	// form.
 	ThreadView_THREAD_VIEW_SOURCE ThreadView = 3
 )
 
@@ -132,10 +133,10 @@ func (ThreadView) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_thread_proto_rawDescGZIP(), []int{1}
 }
 
-// Thread is the mirrored copy of a thread of comments.
+// Thread is the mirrored copy of a comment thread.
 //
-// The typed fields are read from source_json; where the two differ, source_json
-// is the truth.
+// The typed fields are read from source_json. If the two differ, source_json is
+// authoritative.
 type Thread struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project the room belongs to.
@@ -146,22 +147,23 @@ type Thread struct {
 	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
 	// When the thread was created at Liveblocks.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When Liveblocks says that it last changed.
+	// When the thread last changed, according to Liveblocks.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// Whether it is marked as resolved.
+	// Whether the thread is marked as resolved.
 	Resolved bool `protobuf:"varint,6,opt,name=resolved,proto3" json:"resolved,omitempty"`
-	// Who may see it: "public" or "private". Empty where Liveblocks does not say.
+	// Who can see the thread: "public" or "private". Empty if Liveblocks does not
+	// say.
 	Visibility string `protobuf:"bytes,7,opt,name=visibility,proto3" json:"visibility,omitempty"`
 	// The thread's metadata.
 	Metadata map[string]*MetadataValue `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The comments, in the order of the thread. Deleted ones stay among them, with
-	// a delete_time and without a body. Only in the full view.
+	// The comments, in the order of the thread. Deleted comments are included, with a
+	// delete_time and without a body. Only in the full view.
 	Comments []*Comment `protobuf:"bytes,9,rep,name=comments,proto3" json:"comments,omitempty"`
-	// The thread with its comments exactly as Liveblocks answered it. Only in the
+	// The thread with its comments, exactly as Liveblocks returned it. Only in the
 	// source view.
 	SourceJson []byte `protobuf:"bytes,10,opt,name=source_json,json=sourceJson,proto3" json:"source_json,omitempty"`
-	// Why a column for queries is null, or a row of a comment is not there; empty if
-	// all are. What this API answers is complete all the same.
+	// Why a derived column is null or a derived row is missing from the tables. Empty
+	// if none is. The API returns the complete thread either way.
 	DataProblem string `protobuf:"bytes,11,opt,name=data_problem,json=dataProblem,proto3" json:"data_problem,omitempty"`
 	// How current the copy is.
 	Freshness     *Freshness `protobuf:"bytes,12,opt,name=freshness,proto3" json:"freshness,omitempty"`
@@ -294,15 +296,15 @@ type Comment struct {
 	ThreadId string `protobuf:"bytes,3,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
 	// The comment's id.
 	CommentId string `protobuf:"bytes,4,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
-	// The user who wrote it.
+	// The author.
 	UserId string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// When it was written.
+	// When the comment was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it was last edited. Absent if it was not.
+	// When the comment was last edited. Absent if never.
 	EditTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=edit_time,json=editTime,proto3" json:"edit_time,omitempty"`
-	// When it was deleted. Absent while it lives.
+	// When the comment was deleted. Absent if it is not deleted.
 	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
-	// The body as Liveblocks' JSON, byte for byte. Empty once it is deleted.
+	// The body as Liveblocks' JSON, byte for byte. Empty if the comment is deleted.
 	BodyJson []byte `protobuf:"bytes,9,opt,name=body_json,json=bodyJson,proto3" json:"body_json,omitempty"`
 	// The body as plain text.
 	Text string `protobuf:"bytes,10,opt,name=text,proto3" json:"text,omitempty"`
@@ -310,16 +312,16 @@ type Comment struct {
 	Markdown string `protobuf:"bytes,11,opt,name=markdown,proto3" json:"markdown,omitempty"`
 	// The comment's metadata.
 	Metadata map[string]*MetadataValue `protobuf:"bytes,12,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The reactions, one for each user and emoji.
+	// The reactions: one for each user and emoji.
 	Reactions []*CommentReaction `protobuf:"bytes,13,rep,name=reactions,proto3" json:"reactions,omitempty"`
 	// The attached files.
 	Attachments []*CommentAttachment `protobuf:"bytes,14,rep,name=attachments,proto3" json:"attachments,omitempty"`
-	// Whom the body mentions.
+	// The users and groups that the body mentions.
 	Mentions []*CommentMention `protobuf:"bytes,15,rep,name=mentions,proto3" json:"mentions,omitempty"`
-	// The comment exactly as Liveblocks answered it. Left out of lists and threads.
+	// The comment exactly as Liveblocks returned it. Lists and threads leave it out.
 	SourceJson []byte `protobuf:"bytes,16,opt,name=source_json,json=sourceJson,proto3" json:"source_json,omitempty"`
-	// How current the copy is. Comments are fetched with their thread, so all but
-	// content_sha256 is that of the thread.
+	// How current the copy is. Comments are fetched with their thread, so everything
+	// except content_sha256 is that of the thread.
 	Freshness     *Freshness `protobuf:"bytes,17,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -481,7 +483,7 @@ type CommentReaction struct {
 	Emoji string `protobuf:"bytes,1,opt,name=emoji,proto3" json:"emoji,omitempty"`
 	// The user who reacted.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// When.
+	// When the user reacted.
 	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -538,8 +540,8 @@ func (x *CommentReaction) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// CommentAttachment is a file attached to a comment. It has no URL: those expire.
-// Ask Liveblocks for one by the id.
+// CommentAttachment is a file attached to a comment. It has no URL because
+// attachment URLs expire. Request one from Liveblocks by the id.
 type CommentAttachment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The attachment's id.
@@ -612,14 +614,14 @@ func (x *CommentAttachment) GetSize() int64 {
 	return 0
 }
 
-// CommentMention is somebody whom a comment mentions.
+// CommentMention is a user or group that a comment mentions.
 type CommentMention struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether it is a user or a group.
+	// Whether the mention is of a user or a group.
 	Kind MentionKind `protobuf:"varint,1,opt,name=kind,proto3,enum=liveblocks.mirror.v1.MentionKind" json:"kind,omitempty"`
 	// The id of the user or the group.
 	MentionedId string `protobuf:"bytes,2,opt,name=mentioned_id,json=mentionedId,proto3" json:"mentioned_id,omitempty"`
-	// The members of a group that the mention tells.
+	// The members of the group that the mention lists.
 	UserIds       []string `protobuf:"bytes,3,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
