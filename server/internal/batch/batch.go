@@ -1,5 +1,5 @@
-// Package batch answers many calls with few statements: an idle batcher works at
-// once, and while one batch is under way the next one gathers.
+// Package batch answers many calls with few statements: an idle batcher starts
+// immediately, and calls that arrive during a batch form the next one.
 package batch
 
 import (
@@ -14,37 +14,40 @@ import (
 )
 
 var (
-	// ErrFull means that too many calls wait already.
+	// ErrFull means that too many calls are waiting.
 	ErrFull = errors.New("batch: too many calls are waiting")
-	// ErrClosed means that the batcher takes no more calls.
+	// ErrClosed means that the batcher accepts no more calls.
 	ErrClosed = errors.New("batch: closed")
 )
 
-// Config says how calls are batched.
+// Config configures a Batcher.
 type Config[K, V any] struct {
 	// Do answers every key, in order. Its context ends with Timeout and never with
-	// a caller's: one that hangs up must not undo the work of the others.
+	// a caller's context: a caller that disconnects must not undo the work of the
+	// others.
 	//
-	// If it fails with an error of kind [fault.Internal], the database did not fail
-	// but refused something in the batch. It is then called for each key alone, so
-	// that only the call that is the cause fails.
+	// An error of kind [fault.Internal] means that the database works but refused
+	// something in the batch. Do is then called for each key separately, so only
+	// the call at fault fails.
 	Do func(ctx context.Context, keys []K) ([]V, error)
-	// Size bounds the keys of one batch.
+	// Size is the maximum number of keys in one batch.
 	Size int
 	// Timeout bounds the work on one batch.
 	Timeout time.Duration
-	// Lanes bounds the batches under way at once; zero means one. Another lane
-	// opens only while the latest batch has been under way for Patience or longer:
-	// a nearby database is done by then, and the fewer the statements, the less
-	// each row costs.
+	// Lanes is the maximum number of concurrent batches; zero means one. Another
+	// lane opens only when the latest batch has been running for Patience or
+	// longer: a nearby database is done by then, and fewer statements cost less per
+	// row.
 	Lanes    int
 	Patience time.Duration
-	// Queue bounds the calls that wait for a batch; zero means no bound.
+	// Queue is the maximum number of calls that wait for a batch; zero means no
+	// limit.
 	Queue int
-	// Failed, if set, is told how many calls failed together, and why.
+	// Failed, if set, receives the number of calls that failed together, and the
+	// cause.
 	Failed func(ctx context.Context, calls int, err error)
 	// Release, if set, is called once for every key, as soon as the batcher no
-	// longer holds it. That can be long after its caller has gone.
+	// longer holds it. That can be long after its caller has returned.
 	Release func(key K)
 }
 
@@ -53,8 +56,8 @@ type Batcher[K, V any] struct {
 	cfg Config[K, V]
 
 	mu      sync.Mutex
-	lanes   int       // batches under way
-	begun   time.Time // when the latest of them began
+	lanes   int       // running batches
+	begun   time.Time // when the latest of them started
 	waiting []*call[K, V]
 	closed  bool
 	idle    sync.Cond // signals that the last lane has ended
@@ -76,9 +79,9 @@ func New[K, V any](cfg Config[K, V]) *Batcher[K, V] {
 	return b
 }
 
-// Do returns the answer to key. The work on it begins after the call and, once
-// taken on, goes on when ctx ends. It fails with [ErrFull] or [ErrClosed] if the
-// key was not taken on.
+// Do returns the answer to key. The work on it starts after the call and, once
+// accepted, continues when ctx ends. Do fails with [ErrFull] or [ErrClosed] if the
+// key was not accepted.
 func (b *Batcher[K, V]) Do(ctx context.Context, key K) (V, error) {
 	c := &call[K, V]{key: key, done: make(chan struct{})}
 	if err := b.enqueue(c); err != nil {
@@ -120,8 +123,8 @@ func (b *Batcher[K, V]) enqueue(c *call[K, V]) error {
 	return nil
 }
 
-// openLane starts to work for those who wait, unless they have to wait for a
-// batch that is under way. The caller holds the lock.
+// openLane starts a batch for the waiting calls, unless they must wait for a
+// running one. The caller holds the lock.
 func (b *Batcher[K, V]) openLane() {
 	if len(b.waiting) == 0 || b.lanes == b.cfg.Lanes || b.lanes > 0 && time.Since(b.begun) < b.cfg.Patience {
 		return
@@ -131,7 +134,7 @@ func (b *Batcher[K, V]) openLane() {
 	go b.run() // Close waits for it
 }
 
-// run answers batches until nobody waits.
+// run answers batches until no call is waiting.
 func (b *Batcher[K, V]) run() {
 	for {
 		b.mu.Lock()
@@ -187,7 +190,7 @@ func (b *Batcher[K, V]) answer(ctx context.Context, calls []*call[K, V]) {
 	}
 }
 
-// guarded turns a panic into an error: nobody else would catch it here.
+// guarded converts a panic to an error: nothing else would recover it here.
 func (b *Batcher[K, V]) guarded(ctx context.Context, keys []K) (values []V, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -203,7 +206,7 @@ func (b *Batcher[K, V]) release(c *call[K, V]) {
 	}
 }
 
-// Close refuses further calls and returns when those taken on are answered.
+// Close refuses further calls and returns once the accepted ones are answered.
 func (b *Batcher[K, V]) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

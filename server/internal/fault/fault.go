@@ -1,6 +1,6 @@
-// Package fault describes failures that somebody outside the service will
-// read: a kind that decides the status code, a reason a program can branch on
-// and a sentence for people. The cause stays inside and is only logged.
+// Package fault describes failures that leave the service: a kind that decides the
+// status code, a reason that programs can branch on, and a sentence for people. The
+// cause is only logged.
 package fault
 
 import (
@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Kind classifies a failure by what the caller can do about it. It alone
-// decides the gRPC and HTTP status.
+// Kind classifies a failure by what the caller can do about it. It alone determines
+// the gRPC and HTTP status.
 type Kind int
 
-// The kinds. Internal is the zero value, so that an unclassified error is
-// never mistaken for the caller's mistake.
+// The kinds. Internal is the zero value, so an unclassified error never passes for
+// a mistake of the caller.
 const (
-	Internal     Kind = iota // our mistake; the cause is logged and hidden
-	Invalid                  // the request can never succeed as it is
+	Internal     Kind = iota // a defect of the service; the cause is logged and hidden
+	Invalid                  // the request can never succeed
 	Unauthentic              // signature or credential is missing or wrong
-	NotFound                 // the thing is not there
-	Precondition             // the request is fine, the state is not
+	NotFound                 // the resource does not exist
+	Precondition             // the request is valid, but the state does not allow it
 	Expired                  // a token points to something already trimmed
-	Busy                     // try again later; the wait costs nothing
+	Busy                     // a limit is reached; try again later
 	Unavailable              // a dependency is down; try again
 )
 
@@ -71,8 +71,8 @@ const (
 	ReasonFlowNotFound            Reason = "FLOW_NOT_FOUND"
 )
 
-// Error is a classified failure. Error() speaks to operators and includes the
-// cause; Public is what a caller may read.
+// Error is a classified failure. Error() is for operators and includes the cause;
+// Public is for callers.
 type Error struct {
 	Kind   Kind
 	Reason Reason
@@ -131,8 +131,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Of returns the outermost classified failure in err's chain. What nobody
-// classified comes back as Internal.
+// Of returns the outermost classified failure in err's chain. It wraps an
+// unclassified error as Internal.
 func Of(err error) *Error {
 	if f, ok := errors.AsType[*Error](err); ok {
 		return f

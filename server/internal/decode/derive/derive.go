@@ -1,5 +1,5 @@
-// Package derive makes from what was fetched what is kept beside it for queries.
-// Whoever writes it and whoever checks it has it from here.
+// Package derive computes the queryable columns of a fetched document. Reconciling
+// writes them, and verifying compares them with a fresh computation.
 package derive
 
 import (
@@ -14,7 +14,8 @@ import (
 
 const problemNUL = `contains the character \u0000, which SQL databases do not store in JSON`
 
-// JSON turns plain-lson, or JSON, into queryable JSON, or says why there is none.
+// JSON converts plain-lson or JSON to queryable JSON, or returns why it cannot be
+// stored.
 func JSON(content []byte) (data []byte, problem string) {
 	data, properties, err := lson.JSON(make([]byte, 0, len(content)), content)
 	if err != nil {
@@ -23,7 +24,7 @@ func JSON(content []byte) (data []byte, problem string) {
 	return queryable(data, properties)
 }
 
-// queryable returns data, or why SQL databases do not store it.
+// queryable returns data, or why SQL databases refuse it.
 func queryable(data []byte, properties lson.Properties) ([]byte, string) {
 	switch {
 	case properties.HasNUL:
@@ -39,8 +40,8 @@ func queryable(data []byte, properties lson.Properties) ([]byte, string) {
 // there is the text of what the Tiptap editor keeps in them.
 const storageVersion = 2*1000 + lson.Version
 
-// Storage describes a Storage document. Its Data are left out where they would
-// have more than maxData bytes.
+// Storage derives the columns of a Storage document. It leaves out Data of more
+// than maxData bytes.
 func Storage(content []byte, maxData int) mirror.DocumentContent {
 	doc := mirror.DocumentContent{Content: content, DeriveVersion: storageVersion}
 	data, properties, err := lson.JSON(make([]byte, 0, len(content)), content)
@@ -53,8 +54,8 @@ func Storage(content []byte, maxData int) mirror.DocumentContent {
 	return bounded(doc, maxData)
 }
 
-// Ydoc describes a Yjs document like [Storage], and returns the guids of the
-// documents inside it.
+// Ydoc derives the columns of a Yjs document, as [Storage] does, and returns the
+// guids of its subdocuments.
 func Ydoc(content []byte, maxData int) (doc mirror.DocumentContent, inside []string) {
 	doc = mirror.DocumentContent{Content: content, DeriveVersion: yjs.Version}
 	decoded, err := yjs.Decode(content, yjs.Limits{})

@@ -11,16 +11,17 @@ import (
 
 // Flow is a diagram.
 type Flow struct {
-	// StorageKey is the key of the document's root under which it is.
+	// StorageKey is the key of the document's root that holds the diagram.
 	StorageKey string
 	// Nodes and Edges are in byte order of their ids. Edges and parents may name
-	// nodes that are not there: each is removed by a write of its own.
+	// nodes that do not exist, because an application removes each with a separate
+	// write.
 	Nodes []Node
 	Edges []Edge
 }
 
-// Node is a node of a diagram. What is not of the type React Flow gives it is
-// left out of the typed fields.
+// Node is a node of a diagram. The typed fields leave out values that do not have
+// React Flow's type.
 type Node struct {
 	ID string
 	// Type is empty for React Flow's default.
@@ -29,13 +30,13 @@ type Node struct {
 	X, Y float64
 	// Width and Height are nil if they are not set.
 	Width, Height *float64
-	// ParentID is the node this one is part of, empty if none.
+	// ParentID is the parent node, empty if there is none.
 	ParentID string
-	// SourcePosition and TargetPosition are the sides on which edges leave and
-	// arrive, such as "right".
+	// SourcePosition and TargetPosition are the sides where edges leave and arrive,
+	// such as "right".
 	SourcePosition, TargetPosition string
 	Hidden                         bool
-	// Data is the application's own, as JSON; nil if there is none.
+	// Data is the application's data as JSON; nil if there is none.
 	Data []byte
 	// Raw is the whole node as JSON.
 	Raw []byte
@@ -45,10 +46,10 @@ type Node struct {
 type Edge struct {
 	ID, Type       string
 	Source, Target string
-	// SourceHandle and TargetHandle are empty for a node's only handle.
+	// SourceHandle and TargetHandle are empty if the node has only one handle.
 	SourceHandle, TargetHandle string
 	Animated, Hidden           bool
-	// Label is empty if it is not a text.
+	// Label is empty if it is not a string.
 	Label string
 	Data  []byte
 	Raw   []byte
@@ -57,13 +58,12 @@ type Edge struct {
 // Find returns the diagrams in a Storage document, given as plain JSON, in byte
 // order of their keys. They share memory with storageJSON.
 //
-// A diagram is a value of the root's that has "nodes" and "edges", both of them
-// objects as React Flow's Liveblocks package keeps them, or arrays as older
-// applications do. A node has an id and a position with an x, an edge has an id, a
-// source and a target; what does not is left out. If nothing is left, the value is
-// a diagram only if it is what an empty one looks like: two empty objects, and
-// nothing beside them. The views liveblocks_flow_nodes and liveblocks_flow_edges
-// show the same nodes and edges, but for those in arrays.
+// A diagram is a member of the root with "nodes" and "edges". Both are objects, as
+// in Liveblocks' React Flow package, or arrays, as in older applications. A node
+// needs an id and a position with an x; an edge needs an id, a source and a target;
+// others are left out. If none remain, the value counts as a diagram only if it is
+// two empty objects and nothing else. The views liveblocks_flow_nodes and
+// liveblocks_flow_edges show the same nodes and edges, except those in arrays.
 //
 // The only error is [rawjson.ErrSyntax].
 func Find(storageJSON []byte) ([]Flow, error) {
@@ -99,7 +99,7 @@ func Find(storageJSON []byte) ([]Flow, error) {
 	return flows, nil
 }
 
-// text makes s valid UTF-8, which half of a surrogate pair is not.
+// text makes s valid UTF-8: unpaired surrogates are not.
 func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func isEmpty(object rawjson.Value) bool {
@@ -109,8 +109,8 @@ func isEmpty(object rawjson.Value) bool {
 	return true
 }
 
-// parts reads the nodes or edges in an object or array. Of those under one key the
-// last counts.
+// parts reads the nodes or edges in an object or array. The last of duplicate keys
+// wins.
 func parts[T any](list rawjson.Value, read func(rawjson.Value) (T, bool)) []T {
 	var out []T
 	at := map[string]int{}
@@ -198,7 +198,7 @@ func edge(v rawjson.Value) (Edge, bool) {
 	return e, id.IsString() && source.IsString() && target.IsString()
 }
 
-// number returns the number in v, nil if it is none.
+// number returns the number in v, or nil if v is not a number.
 func number(v rawjson.Value) *float64 {
 	f, ok := v.Float()
 	if !ok {

@@ -1,5 +1,5 @@
-// Package notification folds the events that announce notifications, and reads
-// what a user's inbox holds of one.
+// Package notification builds notifications from the events that announce them, and
+// reads their entries in a user's inbox.
 package notification
 
 import (
@@ -11,15 +11,15 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ErrObject says that an inbox notification is no JSON object.
+// ErrObject means that an inbox notification is not a JSON object.
 var ErrObject = errors.New("not an inbox notification")
 
 // maxName bounds the name of a channel or kind in bytes.
 const maxName = mirror.MaxResourceID
 
-// Fold makes a row of each event, in their order, and returns the ids of all of
-// them. Channels and kinds of any name are taken, and what an event lacks, or what
-// cannot be stored, stays empty; one that is no notification makes no row.
+// Fold returns one row for each event, in order, and the ids of all events. It
+// accepts channels and kinds of any name. A field that an event lacks, or that
+// cannot be stored, stays empty. An event that is not a notification makes no row.
 func Fold(events []mirror.Event) (rows []mirror.Notification, folded []string) {
 	for _, ev := range events {
 		folded = append(folded, ev.ID)
@@ -53,7 +53,7 @@ func Fold(events []mirror.Event) (rows []mirror.Notification, folded []string) {
 		}
 		n.ID = cmp.Or(n.ID, ev.ID)
 		for _, t := range []time.Time{ev.SourceTime, ev.ReceiveTime} {
-			if n.CreateTime.IsZero() { // it has a place in lists by it
+			if n.CreateTime.IsZero() { // lists are ordered by it
 				n.CreateTime = t
 			}
 		}

@@ -1,5 +1,5 @@
-// Package presence reads who is in a room, and folds the events that announce
-// comings and goings into the sessions of its users.
+// Package presence reads the active users of a room, and folds userEntered and
+// userLeft events into sessions.
 package presence
 
 import (
@@ -11,13 +11,14 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ErrList says that an answer has no list of users. It is not an empty list.
+// ErrList means that a response has no list of users, which is not the same as an
+// empty list.
 var ErrList = errors.New("not a list of active users")
 
-// ParseUsers reads an answer of the form {"data":[…]} and returns the connections
-// in it by their ids, which share memory with raw. One without a connection id is
-// left out, and of those with the same one the last counts; a user id that cannot
-// be stored reads as absent. Its errors are [rawjson.ErrSyntax] and [ErrList].
+// ParseUsers reads a response of the form {"data":[…]} and returns its connections
+// by id. They share memory with raw. It leaves out entries without a connection id,
+// and keeps the last of entries with the same one. A user id that cannot be stored
+// reads as absent. The errors are [rawjson.ErrSyntax] and [ErrList].
 func ParseUsers(raw []byte) ([]mirror.ActiveUser, error) {
 	v, err := rawjson.Parse(raw)
 	if err != nil {
@@ -43,7 +44,7 @@ func ParseUsers(raw []byte) ([]mirror.ActiveUser, error) {
 	return users, nil
 }
 
-// info returns what is known about a user, nil if it is nothing.
+// info returns the info of a user, or nil if there is none.
 func info(v rawjson.Value) []byte {
 	if v.IsNull() {
 		return nil

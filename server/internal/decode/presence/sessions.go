@@ -11,8 +11,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// Connections returns the connections that the events are about, each once and in
-// order.
+// Connections returns the connections of the events, in order and without
+// duplicates.
 func Connections(events []mirror.Event) []int64 {
 	var out []int64
 	for _, ev := range events {
@@ -24,20 +24,20 @@ func Connections(events []mirror.Event) []int64 {
 	return slices.Compact(out)
 }
 
-// Fold makes sessions of events, given the stored sessions of the connections that
-// the events are about.
+// Fold computes sessions from events and the stored sessions of the same
+// connections.
 //
-// Events arrive in any order, and some never. What the sessions become therefore
-// depends on the set of events alone, however it is divided among calls that each
-// store what the one before returned: a session is made of an enter, a leave, or
-// both, so the stored ones tell which events were folded before. A leave belongs
-// to the latest enter before it, on the same connection and by the same user, that
-// no earlier leave belongs to; without one it is a session of its own until its
-// enter turns up. Connection ids are given out anew when a room has been empty,
-// so the user is what tells a leave from that of somebody whose enter was lost.
+// Events arrive in any order, and some never arrive. The result therefore depends
+// only on the set of events, not on how it is divided into calls: a session
+// consists of an enter, a leave, or both, so the stored sessions record which
+// events were folded. A leave belongs to the latest earlier enter of the same
+// connection and user that has no leave yet. Without one, it is a session of its
+// own until its enter arrives. Connection ids restart when a room has been empty,
+// so the user id is needed to distinguish a leave from that of a user whose enter
+// was lost.
 //
-// An end that was inferred stands until a leave is known. Events that are not
-// understood are folded and make nothing.
+// An inferred end is replaced when a leave arrives. Events that cannot be read
+// count as folded and make no session.
 func Fold(stored []mirror.UserSession, events []mirror.Event) mirror.SessionFold {
 	var fold mirror.SessionFold
 	before := map[string]mirror.UserSession{}
@@ -75,29 +75,29 @@ func Fold(stored []mirror.UserSession, events []mirror.Event) mirror.SessionFold
 	return fold
 }
 
-// factKey names a fact. An event tells one.
+// factKey identifies a fact. Each event states one.
 type factKey struct {
 	event string
 	leave bool
 }
 
-// fact is that somebody entered or left.
+// fact is one enter or leave.
 type fact struct {
 	factKey
 	user
 	time time.Time
-	// session is what the fact tells of the user.
+	// session holds what the fact says about the user.
 	session mirror.UserSession
 }
 
-// user is who a fact is about.
+// user is the connection and user of a fact.
 type user struct {
 	connection int64
 	id         string
 }
 
-// compare orders facts as they happened. Of those at one time enters come first,
-// so that a stay of no duration is one.
+// compare orders facts by time. At equal times enters come first, so a stay without
+// duration is one session.
 func (f fact) compare(o fact) int {
 	return cmp.Or(
 		f.time.Compare(o.time),
@@ -113,7 +113,7 @@ func rank(leave bool) int {
 	return 0
 }
 
-// factOf returns what an event tells, if it can be understood.
+// factOf returns the fact that an event states, and whether it can be read.
 func factOf(ev mirror.Event) (fact, bool) {
 	v, err := rawjson.Parse(ev.Payload)
 	if err != nil || ev.ID == "" {
@@ -146,7 +146,7 @@ func factOf(ev mirror.Event) (fact, bool) {
 	return f, true
 }
 
-// factsOf returns the facts that a session is made of.
+// factsOf returns the facts of a session.
 func factsOf(s mirror.UserSession) []fact {
 	who := user{connection: s.ConnectionID, id: s.UserID}
 	told := mirror.UserSession{Project: s.Project, Room: s.Room, ConnectionID: s.ConnectionID, UserID: s.UserID,
@@ -162,7 +162,7 @@ func factsOf(s mirror.UserSession) []fact {
 	return facts
 }
 
-// match makes sessions of facts in order.
+// match pairs facts, which are in order, into sessions.
 func match(facts []fact) []mirror.UserSession {
 	var sessions []mirror.UserSession
 	open := map[user][]int{} // the sessions of a user that wait for a leave, the latest last

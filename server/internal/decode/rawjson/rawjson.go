@@ -1,7 +1,7 @@
-// Package rawjson reads JSON as it is written. Nothing is decoded before it is
-// asked for, so that what encoding/json would change (numbers beyond 2^53, half
-// of a surrogate pair, the order of keys) stays as Liveblocks sent it. It is
-// lenient: what is not of the kind that is asked for reads as absent.
+// Package rawjson reads JSON without changing it. It decodes a value only on
+// request, which preserves what encoding/json would alter: numbers beyond 2^53,
+// unpaired surrogates, the order of keys. It is lenient: a value of another type
+// than the requested one reads as absent.
 package rawjson
 
 import (
@@ -20,16 +20,16 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ErrSyntax says that something is not JSON, or nested deeper than encoding/json
-// reads, which is 10,000 levels.
+// ErrSyntax means that the input is not JSON, or is nested deeper than the 10,000
+// levels that encoding/json reads.
 var ErrSyntax = errors.New("not JSON")
 
-// Value is a JSON value as it is written, without white space around it; empty
-// if there is none. It has to be part of what [Parse] returned.
+// Value is the source text of a JSON value, without surrounding white space; empty
+// if the value is absent. It must be part of a result of [Parse].
 type Value []byte
 
-// Parse checks that raw is JSON and returns its value, which shares memory with
-// raw; [ErrSyntax] otherwise.
+// Parse returns the value in raw, or [ErrSyntax] if raw is not JSON. The value
+// shares memory with raw.
 func Parse(raw []byte) (Value, error) {
 	if !json.Valid(raw) {
 		return nil, ErrSyntax
@@ -52,7 +52,7 @@ func (v Value) IsNull() bool { return len(v) == 0 || v[0] == 'n' }
 // IsTrue reports whether v is true.
 func (v Value) IsTrue() bool { return len(v) > 0 && v[0] == 't' }
 
-// Object returns v if it is an object, else nothing.
+// Object returns v if it is an object, and an absent value otherwise.
 func (v Value) Object() Value {
 	if v.IsObject() {
 		return v
@@ -60,10 +60,10 @@ func (v Value) Object() Value {
 	return nil
 }
 
-// Members iterates over the names and values of an object as they are written,
-// one that is written twice included; where one is looked for, the last one
-// counts, as in JavaScript. Names are decoded like [Value.Exact]. What is no
-// object has no members.
+// Members iterates over the names and values of an object in source order,
+// including duplicates. (Look-ups use the last duplicate, as JavaScript does.)
+// Names are decoded like [Value.Exact]. A value that is not an object has no
+// members.
 func (v Value) Members() iter.Seq2[string, Value] {
 	return func(yield func(string, Value) bool) {
 		for name, value := range v.members() {
@@ -74,7 +74,7 @@ func (v Value) Members() iter.Seq2[string, Value] {
 	}
 }
 
-// members is like Members, with names as they are written.
+// members is like Members, but yields the source text of the names.
 func (v Value) members() iter.Seq2[Value, Value] {
 	return func(yield func(name, value Value) bool) {
 		if !v.IsObject() {
@@ -97,7 +97,8 @@ func (v Value) members() iter.Seq2[Value, Value] {
 	}
 }
 
-// Elements iterates over the elements of an array. What is no array has none.
+// Elements iterates over the elements of an array. A value that is not an array has
+// none.
 func (v Value) Elements() iter.Seq[Value] {
 	return func(yield func(Value) bool) {
 		if !v.IsArray() {
@@ -117,7 +118,7 @@ func (v Value) Elements() iter.Seq[Value] {
 	}
 }
 
-// Get returns the member of an object with the name, absent if it has none.
+// Get returns the named member of an object, or an absent value.
 func (v Value) Get(name string) Value {
 	var found Value
 	for n, value := range v.members() {
@@ -147,9 +148,9 @@ func (v Value) Depth() int {
 	return deepest
 }
 
-// Exact returns the string in v, empty if it is none. Half of a surrogate pair
-// is written like a character of its own, so that different strings stay
-// different; the result need not be valid UTF-8.
+// Exact returns the string in v, or "" if v is not a string. It encodes an unpaired
+// surrogate like a character, so different strings stay different; the result may
+// not be valid UTF-8.
 func (v Value) Exact() string {
 	if !v.IsString() {
 		return ""
@@ -176,17 +177,17 @@ func (v Value) Exact() string {
 	return string(out)
 }
 
-// Text returns the string in v as text that every database takes: what is no
-// character, and NUL, is replaced by U+FFFD.
+// Text returns the string in v as text that every database accepts: it replaces
+// invalid characters and NUL by U+FFFD.
 func (v Value) Text() string { return Clean(v.Exact()) }
 
-// Clean replaces in s what is no character, and NUL, by U+FFFD.
+// Clean replaces invalid characters and NUL in s by U+FFFD.
 func Clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// ID returns the string in v if it can be stored as an id of at most limit
-// bytes, else nothing.
+// ID returns the string in v if it can be stored as an id of at most limit bytes,
+// and "" otherwise.
 func (v Value) ID(limit int) string {
 	if s := v.Exact(); mirror.ValidID(s, limit) {
 		return s
@@ -194,8 +195,8 @@ func (v Value) ID(limit int) string {
 	return ""
 }
 
-// Time returns the time in v to the microsecond, zero if it is none or none that
-// every engine can store.
+// Time returns the time in v to the microsecond. It returns zero if v is not a time
+// or is outside the range that every engine can store.
 func (v Value) Time() time.Time {
 	if !v.IsString() {
 		return time.Time{}
@@ -207,7 +208,8 @@ func (v Value) Time() time.Time {
 	return t.Truncate(time.Microsecond)
 }
 
-// Float returns the number in v; ok is false if it is none that a double holds.
+// Float returns the number in v; ok is false if v is not a number in the range of a
+// float64.
 func (v Value) Float() (f float64, ok bool) {
 	if len(v) == 0 || v[0] != '-' && (v[0] < '0' || v[0] > '9') {
 		return 0, false
@@ -219,8 +221,8 @@ func (v Value) Float() (f float64, ok bool) {
 	return f, true
 }
 
-// Int returns the integer in v, however it is spelled; ok is false if it is none
-// of 64 bits.
+// Int returns the integer in v in any notation; ok is false if v is not a 64-bit
+// integer.
 func (v Value) Int() (n int64, ok bool) {
 	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
 		return n, true
@@ -232,7 +234,7 @@ func (v Value) Int() (n int64, ok bool) {
 	return int64(f), true
 }
 
-// Problem says why SQL databases do not take v as JSON; empty if they do.
+// Problem returns why SQL databases refuse v as JSON, or "" if they accept it.
 func (v Value) Problem() string {
 	if !utf8.Valid(v) {
 		return "is not valid UTF-8"
@@ -256,12 +258,12 @@ func (v Value) Problem() string {
 	return ""
 }
 
-// AppendCanonical appends v to dst in canonical form: without white space, names
-// sorted, of members with one name the last, every string in one spelling.
-// Numbers stay as they are written. Values that differ in nothing else have one
-// form, and all others have different ones.
+// AppendCanonical appends v to dst in canonical form: without white space, with
+// sorted names, the last of duplicate members, and one spelling for each string.
+// Numbers keep their spelling. Two values have the same form if and only if they
+// differ in nothing else.
 //
-// Work grows with the depth of v, which the caller has to bound.
+// The work grows with the depth of v. The caller must bound the depth.
 func (v Value) AppendCanonical(dst []byte) []byte {
 	switch {
 	case v.IsObject():
@@ -285,8 +287,8 @@ func (v Value) AppendCanonical(dst []byte) []byte {
 }
 
 func (v Value) appendObject(dst []byte) []byte {
-	// Members are written in the order they have, each with a comma behind it, and
-	// put in order afterwards if they are not.
+	// Write members in source order, each with a trailing comma, and sort them
+	// afterwards if necessary.
 	type member struct{ begin, name, end int }
 	var members []member
 	dst = append(dst, '{')
@@ -323,8 +325,8 @@ func (v Value) appendObject(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// AppendString appends s, as [Value.Exact] returns it, to dst as a JSON string with
-// no more escapes than JSON asks for, and one for half of a surrogate pair.
+// AppendString appends s, a result of [Value.Exact], to dst as a JSON string. It
+// escapes only what JSON requires, and unpaired surrogates.
 func AppendString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
@@ -344,8 +346,8 @@ func AppendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// escape reads the escape at the start of b, a pair of surrogates as one, and
-// returns what it stands for and its length.
+// escape decodes the escape sequence at the start of b, or the two of a surrogate
+// pair, and returns the character and the length of the sequence.
 func escape(b []byte) (rune, int) {
 	switch b[1] {
 	case 'b':
@@ -392,7 +394,7 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// skipValue returns the end of the value at i of an object or array, or of a
+// skipValue returns the end of the value at i inside an object or array, or of a
 // string.
 func skipValue(b []byte, i int) int {
 	for depth := 0; ; i++ {
@@ -412,7 +414,7 @@ func skipValue(b []byte, i int) int {
 			if depth--; depth == 0 {
 				return i + 1
 			}
-			if depth < 0 { // a scalar ends where what holds it does
+			if depth < 0 { // a scalar ends with its container
 				return i
 			}
 		case ',', ' ', '\n', '\r', '\t':

@@ -1,6 +1,6 @@
-// Package ledger records webhook deliveries: it verifies the signature over the
-// raw bytes, reads what the event makes stale, and writes both in one commit
-// that many deliveries share. A delivery is answered only after that commit.
+// Package ledger records webhook deliveries. It verifies the signature over the raw
+// bytes, determines what the event makes stale, and writes both in one commit,
+// which concurrent deliveries share. It answers a delivery only after that commit.
 package ledger
 
 import (
@@ -19,35 +19,34 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// Limits of the queue of deliveries that wait for a commit. At 10,000 events a
-// second, 4,096 are less than half a second of work: a sender that finds the
-// queue full is better served by trying again. The bytes keep 4,096 deliveries
-// of 1 MiB from filling the memory.
+// Limits of the queue of deliveries that wait for a commit. At 10,000 events per
+// second, 4,096 are less than half a second of work; a sender that finds the queue
+// full had better retry. The byte limit keeps 4,096 deliveries of 1 MiB from
+// filling the memory.
 const (
 	MaxQueue      = 4096
 	MaxQueueBytes = 128 << 20
-	// MaxBatch bounds one commit, and so what a slow one makes everybody wait.
+	// MaxBatch bounds one commit, and so the wait that a slow one causes.
 	MaxBatch = 512
 )
 
-// knownLimit bounds the resources remembered as known; beyond it the memory
-// begins anew, which costs a look-up for each.
+// knownLimit bounds the set of resources remembered as known. At the limit the set
+// is emptied, which costs one look-up for each resource.
 const knownLimit = 100_000
 
-// commitTimeout bounds one commit. The sender of a webhook waits 15 s, and our
-// own answer goes out after 10.
+// commitTimeout bounds one commit. The sender of a webhook waits 15 s; this service
+// answers within 10.
 const commitTimeout = 9 * time.Second
 
-// Config is what a Ledger works with.
+// Config configures a Ledger.
 type Config struct {
 	Store    store.Ledger
 	Verifier *webhook.Verifier
-	// Raised hands freshly raised resources to the workers of this process.
+	// Raised passes resources that became stale to the workers of this process.
 	Pending func([]mirror.Pending)
-	// Failed is told when the database failed to record deliveries.
+	// Failed is called when the database could not record deliveries.
 	Failed func()
-	// Wait, if set, holds the answer back until what the event made stale is
-	// mirrored.
+	// Wait, if set, delays the answer until what the event made stale is mirrored.
 	Wait   func(context.Context, []mirror.Pending) error
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -63,7 +62,7 @@ type Ledger struct {
 	mu     sync.Mutex
 	pinned map[mirror.ProjectID]string
 
-	// known are resources that have a state, which they keep for ever. Only commits
+	// known holds resources that have a state. States are permanent. Only commits
 	// use it, one at a time.
 	known map[mirror.Resource]struct{}
 }
@@ -75,7 +74,7 @@ type Receipt struct {
 	Outcome   mirror.Outcome
 }
 
-// Counts are numbers of deliveries since the process started.
+// Counts holds the numbers of deliveries since the process started.
 type Counts struct {
 	Accepted, Duplicate, Unauthenticated, Unavailable int64
 	UnknownType, Malformed, ForeignProject            int64
@@ -104,7 +103,7 @@ func New(cfg Config) *Ledger {
 	return l
 }
 
-// Counts returns the numbers so far.
+// Counts returns the current numbers.
 func (l *Ledger) Counts() Counts {
 	return Counts{
 		Accepted:        l.counts.accepted.Load(),
@@ -117,9 +116,9 @@ func (l *Ledger) Counts() Counts {
 	}
 }
 
-// Receive verifies and records one delivery. It returns nil only when the event
-// is durable, and for a duplicate too. project is empty if the URL named none;
-// body is kept and must not be changed afterwards.
+// Receive verifies and records one delivery. It returns nil only once the event is
+// durable, also for a duplicate. project is empty if the URL names none. Receive
+// keeps body, which must not be modified.
 func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (
 	receipt Receipt, err error) {
 	defer func() { l.countFailure(err) }()
@@ -146,8 +145,8 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 	return Receipt{EventID: h.ID, Duplicate: !accepted.Fresh, Outcome: accepted.Outcome}, nil
 }
 
-// fetchedNow are those of the raised resources that are fetched as soon as can be.
-// What keeps an interval may be due only after the sender has given up.
+// fetchedNow returns the resources that are fetched as soon as possible. Those with
+// a minimal interval may become due only after the sender has given up.
 func fetchedNow(invalidations []mirror.Invalidation, pending []mirror.Pending) []mirror.Pending {
 	return slices.DeleteFunc(slices.Clone(pending), func(r mirror.Pending) bool {
 		return slices.ContainsFunc(invalidations, func(h mirror.Invalidation) bool {
@@ -157,8 +156,8 @@ func fetchedNow(invalidations []mirror.Invalidation, pending []mirror.Pending) [
 	})
 }
 
-// checkProject holds events of another Liveblocks project than the first one
-// apart: they are kept and lead to nothing.
+// checkProject sets aside events of a Liveblocks project other than the first: they
+// are recorded and invalidate nothing.
 func (l *Ledger) checkProject(ctx context.Context, a *mirror.Delivery) error {
 	id := a.Event.LiveblocksProject
 	if id == "" {
@@ -168,7 +167,7 @@ func (l *Ledger) checkProject(ctx context.Context, a *mirror.Delivery) error {
 	pinned, ok := l.pinned[a.Event.Project]
 	l.mu.Unlock()
 	if !ok {
-		// Without the lock: while the database is away, nobody queues for it here.
+		// Without the lock: callers must not queue here while the database is down.
 		var err error
 		if pinned, err = l.cfg.Store.PinProject(ctx, a.Event.Project, id); err != nil {
 			l.failed(err)
@@ -184,7 +183,7 @@ func (l *Ledger) checkProject(ctx context.Context, a *mirror.Delivery) error {
 	return nil
 }
 
-// commit has d recorded in the next commit and returns what became of it.
+// commit records d in the next commit and returns the outcome.
 func (l *Ledger) commit(ctx context.Context, d *mirror.Delivery) (store.Accepted, error) {
 	size := int64(len(d.Event.Payload))
 	if l.bytes.Add(size) > MaxQueueBytes {
@@ -201,7 +200,7 @@ func (l *Ledger) commit(ctx context.Context, d *mirror.Delivery) (store.Accepted
 	return accepted, err
 }
 
-// failed passes on that the database failed, if that is what err says.
+// failed calls Failed if err is a failure of the database.
 func (l *Ledger) failed(err error) {
 	if fault.Of(err).Kind == fault.Unavailable {
 		l.cfg.Failed()
@@ -240,22 +239,22 @@ func (l *Ledger) count(a store.Accepted) {
 	}
 }
 
-// Run returns when ctx has ended and everything taken in before is committed.
-// Deliveries that come later are refused.
+// Run returns once ctx has ended and all deliveries accepted before are committed.
+// Later deliveries are refused.
 func (l *Ledger) Run(ctx context.Context) error {
 	<-ctx.Done()
 	l.commits.Close()
 	return nil
 }
 
-// accept records deliveries in one commit, and hands what they made stale to the
+// accept records deliveries in one commit, and passes what they made stale to the
 // workers.
 func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]store.Accepted, error) {
 	type key struct {
 		project mirror.ProjectID
 		id      string
 	}
-	// A commit holds an event once; its other deliveries share the answer.
+	// A commit contains an event once; other deliveries of it share the answer.
 	index := make(map[key]int, len(received))
 	deliveries := make([]mirror.Delivery, 0, len(received))
 	for _, d := range received {
@@ -269,9 +268,9 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	if err != nil {
 		return nil, err
 	}
-	// Of a duplicate too: the attempt before it may have been committed without our
-	// knowledge, or by a replica that died of it, and nobody else would look for its
-	// work before the safety poll.
+	// For duplicates too: an earlier attempt may have been committed without a
+	// reply, or by a replica that has died. Otherwise its work would wait for the
+	// safety poll.
 	var pending []mirror.Pending
 	for i := range accepted {
 		pending = append(pending, accepted[i].Pending...)
@@ -280,7 +279,7 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	for i, d := range received {
 		first := &accepted[index[key{d.Event.Project, d.Event.ID}]]
 		answers[i] = *first
-		first.Fresh = false // whoever comes next in this batch is a duplicate
+		first.Fresh = false // later ones in this batch are duplicates
 		l.remember(d.Invalidations)
 	}
 	if len(pending) > 0 {
@@ -289,7 +288,7 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	return answers, nil
 }
 
-// unknown leaves out invalidations that only want a resource to be known, and it is.
+// unknown leaves out IfUnknown invalidations of resources that are known.
 func (l *Ledger) unknown(invalidations []mirror.Invalidation) []mirror.Invalidation {
 	dropped := func(h mirror.Invalidation) bool {
 		_, ok := l.known[h.Resource]
@@ -301,7 +300,7 @@ func (l *Ledger) unknown(invalidations []mirror.Invalidation) []mirror.Invalidat
 	return slices.DeleteFunc(slices.Clone(invalidations), dropped)
 }
 
-// remember notes the resources of recorded invalidations, which have a state by now.
+// remember adds the resources of recorded invalidations, which now have a state.
 func (l *Ledger) remember(invalidations []mirror.Invalidation) {
 	for _, h := range invalidations {
 		if !h.IfUnknown {

@@ -9,8 +9,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ResyncInterval is how often at most an event of an unknown type makes the
-// room it names be fetched again. Nobody knows how chatty such a type is.
+// ResyncInterval is the minimal time between two fetches of a room because of
+// events of unknown types, which may be frequent.
 const ResyncInterval = 10 * time.Minute
 
 // maxType bounds the length of an event type in bytes. The longest known type
@@ -20,7 +20,8 @@ const maxType = 128
 // invalidation is a [mirror.Invalidation] before the room is known.
 type invalidation struct {
 	kind mirror.Kind
-	// id is the field of the event's data that names the resource in its room.
+	// id is the field of the event's data that identifies the resource within its
+	// room.
 	id          idField
 	ifUnknown   bool
 	deleted     bool
@@ -36,15 +37,15 @@ const (
 	notificationField idField = "inboxNotificationId"
 )
 
-// eventType is what is known of a type of event.
+// eventType describes an event type.
 type eventType struct {
-	// roomless says that the event may name no room.
+	// roomless means that the event may name no room.
 	roomless bool
 	// stale is what the event makes stale, in the order of kinds.
 	stale []invalidation
 }
 
-// mention makes the room known if it is not yet.
+// mention makes an unknown room known.
 var mention = invalidation{kind: mirror.KindRoom, ifUnknown: true}
 
 var (
@@ -56,7 +57,7 @@ var (
 	thread = []invalidation{mention, {kind: mirror.KindThread, id: threadField}}
 )
 
-// eventTypes is the table of all known types.
+// eventTypes is the table of all known event types.
 var eventTypes = map[string]eventType{
 	"roomCreated":    {stale: room(mirror.RoomKinds(), 0)},
 	"roomDeleted":    {stale: []invalidation{{kind: mirror.KindRoom, deleted: true}}},
@@ -81,18 +82,18 @@ var eventTypes = map[string]eventType{
 	"commentReactionAdded":     {stale: thread},
 	"commentReactionRemoved":   {stale: thread},
 
-	// A notification of a custom kind need not belong to a room.
+	// A notification of a custom kind may belong to no room.
 	"notification": {roomless: true,
 		stale: []invalidation{mention, {kind: mirror.KindNotification, id: notificationField, fold: true}}},
 }
 
-// Types lists the types of event that are known, in alphabetical order.
+// Types returns the known event types in alphabetical order.
 func Types() []string { return slices.Sorted(maps.Keys(eventTypes)) }
 
-// everything is what an event of an unknown type makes stale.
+// everything lists what an event of an unknown type makes stale.
 var everything = room(mirror.ChildKinds(), ResyncInterval)
 
-// room names the room itself and what is in it of the kinds.
+// room returns the room and the resources of the given kinds in it.
 func room(kinds []mirror.Kind, minInterval time.Duration) []invalidation {
 	stale := []invalidation{{kind: mirror.KindRoom, minInterval: minInterval}}
 	for _, kind := range kinds {
@@ -101,13 +102,13 @@ func room(kinds []mirror.Kind, minInterval time.Duration) []invalidation {
 	return stale
 }
 
-// Decode reads the event of a verified delivery and names what it makes stale,
-// in key order. It never fails: what cannot be read is an event too, and its
-// outcome says what is wrong. The event keeps body, which must not change.
+// Decode reads the event of a verified delivery and returns it with what it makes
+// stale, in key order. It never fails: an unreadable body is an event too, and its
+// outcome says what is wrong. The event keeps body, which must not be modified.
 //
-// It asks for no more than a type and a room, since old events lack fields and
-// new ones have more. An event that names a room but no type that can be read
-// counts as one of an unknown type.
+// It requires only a type and a room, because older events lack fields and newer
+// ones have more. An event that names a room but no readable type counts as one of
+// an unknown type.
 func Decode(project mirror.ProjectID, id string, body []byte, sendTime, receiveTime time.Time) mirror.Delivery {
 	ev := mirror.Event{
 		Project: project, ID: id, Payload: body, SendTime: sendTime, ReceiveTime: receiveTime,
@@ -152,8 +153,8 @@ func Decode(project mirror.ProjectID, id string, body []byte, sendTime, receiveT
 	return mirror.Delivery{Event: ev, Invalidations: found}
 }
 
-// invalidations says of which resources the stale ones are; ok is false if the id of one
-// cannot be stored.
+// invalidations returns the resources that the event makes stale; ok is false if
+// the id of one cannot be stored.
 func invalidations(ev *mirror.Event, p *payload, stale []invalidation) (out []mirror.Invalidation, ok bool) {
 	out = make([]mirror.Invalidation, 0, len(stale))
 	for _, h := range stale {
@@ -172,9 +173,9 @@ func invalidations(ev *mirror.Event, p *payload, stale []invalidation) (out []mi
 		case id == "" && !named.IsNull():
 			return nil, false
 		case id == "" && h.id == threadField:
-			h.deleted = false // without an id it is the list of all threads that is stale
+			h.deleted = false // without an id, the list of threads is stale
 		case id == "" && h.id == notificationField:
-			id = ev.ID // no inbox holds it, so it stands for itself
+			id = ev.ID // it is in no inbox, so its own id identifies it
 		}
 		out = append(out, mirror.Invalidation{
 			Resource:  mirror.Resource{Project: ev.Project, Room: ev.Room, Kind: h.kind, ID: id},
@@ -195,19 +196,19 @@ func firstOf[T comparable](values []rawjson.Value, read func(rawjson.Value) T) T
 	return zero
 }
 
-// Fields that answer the same question, in the order in which they are asked.
+// Fields with the same meaning, in order of preference.
 var (
 	projectFields = [...]string{"projectId", "appId"} // appId in old events
-	// Who did it, or for a notification who is told.
+	// The acting user or, for a notification, the recipient.
 	userFields = [...]string{"userId", "deletedBy", "removedBy", "addedBy", "editedBy", "updatedBy", "createdBy"}
-	// When it happened. The time at which a thing was made says least of what
-	// happened to it now.
+	// When it happened. A creation time is the last choice: it says least about a
+	// change.
 	timeFields = [...]string{
 		"enteredAt", "leftAt", "deletedAt", "removedAt", "addedAt", "editedAt", "updatedAt", "createdAt", "triggeredAt",
 	}
 )
 
-// payload holds what matters of an event's JSON.
+// payload holds the relevant members of an event's JSON.
 type payload struct {
 	kind         rawjson.Value
 	room         rawjson.Value
@@ -218,8 +219,8 @@ type payload struct {
 	times        [len(timeFields)]rawjson.Value
 }
 
-// set keeps a member of an event's data. A later member of the same name
-// replaces an earlier one, as in JavaScript.
+// set stores a member of an event's data. A later member of the same name replaces
+// an earlier one, as in JavaScript.
 func (p *payload) set(name string, v rawjson.Value) {
 	if name == "roomId" {
 		p.room = v
@@ -236,7 +237,7 @@ func (p *payload) set(name string, v rawjson.Value) {
 	}
 }
 
-// parse picks the payload out of body, or reports that body is no JSON object.
+// parse reads the payload from body, and reports whether body is a JSON object.
 func parse(body []byte) (p payload, ok bool) {
 	v, err := rawjson.Parse(body)
 	if err != nil || !v.IsObject() {

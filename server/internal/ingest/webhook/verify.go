@@ -1,6 +1,6 @@
-// Package webhook turns a delivery into what it means: it checks the signature
-// over the bytes as they were received, reads the event they hold and names
-// the resources the event makes stale. It is pure; the clock is passed in.
+// Package webhook interprets deliveries: it verifies the signature over the
+// received bytes, reads the event, and names the resources that the event makes
+// stale. It does no I/O; the clock is a parameter.
 package webhook
 
 import (
@@ -19,25 +19,24 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// Secret is a signing secret of an endpoint, in the form the Liveblocks
-// dashboard shows: "whsec_" and the key in base64.
+// Secret is a signing secret of an endpoint, as shown in the Liveblocks dashboard:
+// "whsec_" and the key in base64.
 type Secret struct {
 	Project mirror.ProjectID
 	Secret  string
 }
 
-// Verifier checks deliveries against the secrets of all projects. It is safe
-// for concurrent use.
+// Verifier verifies deliveries against the secrets of all projects. It is safe for
+// concurrent use.
 type Verifier struct {
 	keys      []*key
 	tolerance int64 // seconds
 }
 
-// NewVerifier returns a Verifier that lets a delivery's timestamp differ from
-// the clock by up to tolerance, which is cut to whole seconds. A project may
-// have several secrets, old and new while one is rotated. The error names
-// every bad secret by its project and place, never by its content. Without
-// secrets the Verifier refuses everything.
+// NewVerifier returns a Verifier that accepts timestamps within tolerance of the
+// clock; tolerance is truncated to seconds. A project can have several secrets, for
+// rotation. The error names every invalid secret by project and position, never by
+// content. Without secrets the Verifier refuses every delivery.
 func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 	v := &Verifier{tolerance: int64(tolerance / time.Second)}
 	var problems []error
@@ -66,7 +65,7 @@ func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 			owners[string(raw)] = s.Project
 			v.keys = append(v.keys, &key{project: s.Project, raw: raw})
 		case owner != s.Project:
-			// A delivery could not be told to belong to the one or the other.
+			// A delivery could not be attributed to one of the two projects.
 			bad(fmt.Errorf("is a secret of project %q too", owner))
 		}
 	}
@@ -86,12 +85,12 @@ func parseSecret(secret string) ([]byte, error) {
 	if strings.HasSuffix(text, "=") {
 		encoding = base64.StdEncoding
 	}
-	// The decoder passes over line breaks; in a secret they are a mistake.
+	// The decoder skips line breaks; in a secret they are a mistake.
 	raw, err := encoding.DecodeString(text)
 	if err != nil || strings.ContainsAny(text, "\r\n") {
 		return nil, errors.New("is not base64 behind whsec_")
 	}
-	// Anybody can sign with an empty key.
+	// Anyone can sign with an empty key.
 	if len(raw) == 0 {
 		return nil, errors.New("has an empty key")
 	}
@@ -105,10 +104,10 @@ type Headers struct {
 	Signature string
 }
 
-// HeadersFrom picks the signature headers from what get returns for lower-case
-// keys: webhook-id, webhook-timestamp and webhook-signature, or the same with
-// svix-. A family has to be complete, without a header of the other family or
-// a second value: with a mix it would be unclear which one was signed.
+// HeadersFrom reads the signature headers through get, which takes lower-case keys:
+// webhook-id, webhook-timestamp and webhook-signature, or the same with the prefix
+// svix-. One family must be complete, without duplicates or headers of the other
+// family: a mix would leave open which headers were signed.
 func HeadersFrom(get func(key string) []string) (Headers, error) {
 	standard, standardCount, err := family(get, [3]string{"webhook-id", "webhook-timestamp", "webhook-signature"})
 	if err != nil {
@@ -130,8 +129,8 @@ func HeadersFrom(get func(key string) []string) (Headers, error) {
 	return standard, nil
 }
 
-// family reads one family of headers, keys being those of id, timestamp and
-// signature, and counts those that are present.
+// family reads one family of headers and counts those present. keys are those of
+// id, timestamp and signature.
 func family(get func(key string) []string, keys [3]string) (h Headers, count int, err error) {
 	for i, field := range [3]*string{&h.ID, &h.Timestamp, &h.Signature} {
 		switch values := get(keys[i]); len(values) {
@@ -154,13 +153,13 @@ func (h Headers) complete() error {
 	return nil
 }
 
-// Verify reports which project's secret signed a delivery, and its timestamp.
-// Only the secrets of project are tried, or all if project is empty. Every
-// failure is a [*fault.Error] that holds nothing of the delivery but its age.
+// Verify returns the project whose secret signed the delivery, and the delivery's
+// timestamp. It tries the secrets of project, or all secrets if project is empty.
+// Every failure is a [*fault.Error] that reveals nothing of the delivery except its
+// age.
 //
-// It reads body as raw bytes, exactly as they came off the wire. Parsing and
-// re-encoding first, even with the same fields, changes the bytes and so the
-// signature; callers keep the body as they received it.
+// body must be the raw bytes as received: parsing and re-encoding changes them and
+// so invalidates the signature.
 func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now time.Time) (mirror.ProjectID,
 	time.Time, error) {
 	if err := h.complete(); err != nil {
@@ -179,7 +178,8 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 		if project != "" && k.project != project || !k.signed(h, body) {
 			continue
 		}
-		// Said only to who could sign: others learn nothing but that they could not.
+		// Reported only to a sender with a valid signature. Others learn only that
+		// theirs is invalid.
 		if !validEventID(h.ID) {
 			return "", time.Time{}, fault.New(fault.Invalid, fault.ReasonEventIDInvalid,
 				"the event id is longer than "+strconv.Itoa(mirror.MaxEventID)+" bytes or not printable ASCII")
@@ -193,12 +193,11 @@ func unauthentic(reason fault.Reason, public string) error {
 	return fault.New(fault.Unauthentic, reason, public)
 }
 
-// parseTimestamp reads Unix seconds in the only spelling that is signed by
-// anybody: digits without a sign, a leading zero or anything else. Other
-// spellings of the same number are refused, since the vendors' own libraries
-// disagree about which of the two they sign.
+// parseTimestamp reads Unix seconds in the only spelling that senders use: digits,
+// without a sign or leading zero. It refuses other spellings of the same number,
+// because the vendors' libraries disagree about which spelling is signed.
 func parseTimestamp(s string) (int64, bool) {
-	const longest = 18 // digits that surely fit; milliseconds have 13
+	const longest = 18 // digits that always fit; milliseconds have 13
 	if s == "" || len(s) > longest || s[0] == '0' && s != "0" {
 		return 0, false
 	}
@@ -235,22 +234,22 @@ func Sign(secret, id string, ts time.Time, body []byte) (string, error) {
 	return version + string(m.want[:]), nil
 }
 
-// version marks a signature made with a shared secret; the format knows
-// others, which we have no key for.
+// version marks a signature with a shared secret. The format has other versions,
+// for which there is no key here.
 const version = "v1,"
 
 // signatureLen is the length of an HMAC-SHA256 in base64.
 const signatureLen = (sha256.Size + 2) / 3 * 4
 
-// key is one secret's key, with hash states that are ready to use.
+// key is the key of one secret, with reusable hash states.
 type key struct {
 	project mirror.ProjectID
 	raw     []byte
 	macs    sync.Pool // of *mac
 }
 
-// mac is the state of one computation. Kept, it spares the set-up of the key
-// and every allocation.
+// mac is the state of one computation. Reusing it saves the key set-up and all
+// allocations.
 type mac struct {
 	hash      hash.Hash
 	prefix    []byte
@@ -272,8 +271,8 @@ func (m *mac) compute(id, timestamp string, body []byte) {
 	base64.StdEncoding.Encode(m.want[:], m.hash.Sum(m.sum[:0]))
 }
 
-// signed reports whether one of the signatures in h is made with k. The time
-// it takes tells how many there are, not how much of one is right.
+// signed reports whether one of the signatures in h was made with k. Its duration
+// depends on how many there are, not on how much of one matches.
 func (k *key) signed(h Headers, body []byte) bool {
 	m, ok := k.macs.Get().(*mac)
 	if !ok {
