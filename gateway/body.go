@@ -15,19 +15,18 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// readBody reads the whole body of r, or says what is wrong with it. The bytes
-// are the caller's to keep: they are not pooled, since the service holds on to
-// them for as long as it likes.
+// readBody reads the whole body of r, or returns what is wrong with it. The caller
+// owns the bytes: they are not pooled, because the service may keep them.
 func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *problem) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
 	if r.ContentLength > limit {
-		w.Header().Set("Connection", "close") // the rest is not worth reading
+		w.Header().Set("Connection", "close") // do not read the rest
 		return nil, &payloadTooLarge
 	}
-	// This times the body alone: net/http lifts the deadline once the body has been
-	// read to its end. Not every ResponseWriter can do it, so an error is no concern.
+	// This limits the body only: net/http removes the deadline once the body has
+	// been read. Not every ResponseWriter supports deadlines, so ignore the error.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.bodyTimeout))
 	held := g.budget.open()
 	defer held.close()
@@ -55,12 +54,12 @@ var (
 	errTooMany  = errors.New("too many at once")
 )
 
-// budget is the memory that bodies may still take together while they arrive.
+// budget is the memory still available for bodies that are arriving.
 type budget struct{ left atomic.Int64 }
 
 func (b *budget) open() share { return share{budget: b} }
 
-// share is what one body has taken of the budget.
+// share is the part of the budget that one body uses.
 type share struct {
 	budget *budget
 	taken  int64
@@ -75,21 +74,21 @@ func (s *share) take(n int64) bool {
 	return true
 }
 
-// close gives everything back.
+// close returns the share.
 func (s *share) close() {
 	if s.taken > 0 {
 		s.budget.left.Add(s.taken)
 	}
 }
 
-// freeBody is how much of a body is not counted: net/http keeps as much for the
-// connection itself, and nearly every event is smaller.
+// freeBody is the part of a body that does not count against the budget. net/http
+// buffers as much for each connection, and nearly every event is smaller.
 const freeBody = 4 << 10
 
-// readAll reads r to its end. A size that is only announced takes neither memory
-// nor budget: it costs a caller as much to fill ours as to send half the bytes.
+// readAll reads r to its end. It reserves memory and budget as bytes arrive, not as
+// announced: to exhaust the budget, a client must send half as many bytes.
 func (s *share) readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	// One byte more, so that the end is seen without growing.
+	// One more byte, so EOF is seen without growing.
 	most := limit + 1
 	if size >= 0 {
 		most = size + 1
@@ -117,14 +116,13 @@ func (s *share) readAll(r io.Reader, size, limit int64) ([]byte, error) {
 	}
 }
 
-// body is a request's body that has been read. The decoder takes the bytes as
-// they are.
+// body is a request body in memory. The decoder uses its bytes without copying.
 type body struct {
 	data []byte
 	off  int
 }
 
-// Read reads what has not been taken.
+// Read reads the remaining bytes.
 func (b *body) Read(p []byte) (int, error) {
 	if b.off == len(b.data) {
 		return 0, io.EOF
@@ -137,22 +135,21 @@ func (b *body) Read(p []byte) (int, error) {
 // Close does nothing.
 func (*body) Close() error { return nil }
 
-// take returns all bytes and leaves none.
+// take returns the remaining bytes and empties the body.
 func (b *body) take() []byte {
 	b.off = len(b.data)
 	return b.data
 }
 
-// marshaler speaks proto3 JSON, except that it takes a body for a
-// google.api.HttpBody as it is: its fields are not in the JSON, it is.
+// marshaler uses proto3 JSON, except that it decodes a body into a
+// google.api.HttpBody as raw bytes.
 type marshaler struct{ *runtime.JSONPb }
 
-// newMarshaler decides how our JSON looks: lowerCamelCase names and int64 as
-// strings, as proto3 JSON has it. False, zero and empty are spelled out, so that
-// readers need not know the defaults; what is absent, such as the deletion time
-// of a room that lives, is left out rather than null, which fewer readers mind.
-// Requests with fields we do not know are refused: a misspelled filter that is
-// ignored answers a question nobody asked.
+// newMarshaler defines the JSON of the API: lowerCamelCase names and int64 as
+// strings, as in proto3 JSON. It writes false, zero and empty values, so clients
+// need not know the defaults, and omits absent ones instead of writing null. It
+// refuses requests with unknown fields: ignoring a misspelled filter would return
+// the wrong results.
 func newMarshaler() marshaler {
 	return marshaler{&runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
 }
@@ -171,10 +168,11 @@ func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 		case proto.Message:
 			data := b.take()
 			if len(data) == 0 {
-				return io.EOF // which the generated code takes for an empty message
+				return io.EOF // the generated code treats this as an empty message
 			}
 			if err := m.UnmarshalOptions.Unmarshal(data, to); err != nil {
-				// protojson varies its spaces lest somebody parse its errors.
+				// protojson randomises its spaces to keep its errors from being
+				// parsed.
 				return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
 			}
 			return nil

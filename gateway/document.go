@@ -24,13 +24,13 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// documentRoute is a route of the generated handler that readDocument stands in
-// for. That one puts a newline after every chunk, sends no length, and reports an
-// error in the middle as if it were part of the document.
+// documentRoute is a route that readDocument serves instead of the generated
+// handler. The latter adds a newline after every chunk, sends no length, and writes
+// an error in the middle as if it were part of the document.
 type documentRoute struct {
 	path string
 	kind mirrorv1.DocumentKind
-	// formats are how the formats of this kind of document are spelled.
+	// formats maps the spellings of the formats of this kind of document.
 	formats map[string]mirrorv1.DocumentFormat
 }
 
@@ -49,10 +49,10 @@ var documentRoutes = []documentRoute{
 	}},
 }
 
-// notFromQuery are the fields of a request that the path or we decide.
+// notFromQuery lists the request fields that the query cannot set.
 var notFromQuery = utilities.NewDoubleArray([][]string{{"room_id"}, {"kind"}, {"format"}})
 
-// readDocument answers with the document itself.
+// readDocument responds with the document itself.
 func (g *Gateway) readDocument(route documentRoute) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		g.serveDocument(w, r, route, params["room_id"])
@@ -76,7 +76,7 @@ func (g *Gateway) serveDocument(w http.ResponseWriter, r *http.Request, route do
 		fail(err)
 		return
 	}
-	// Several lines of this header are by definition one list.
+	// Several lines of this header form one list by definition.
 	if tags := strings.Join(r.Header["If-None-Match"], ", "); tags != "" && printable(tags) {
 		ctx = metadata.AppendToOutgoingContext(ctx, "if-none-match", tags)
 	}
@@ -107,16 +107,16 @@ func (g *Gateway) serveDocument(w http.ResponseWriter, r *http.Request, route do
 		return
 	}
 	if ctx.Err() == nil && !errors.Is(err, errReaderGone) {
-		g.log.WarnContext(ctx, "document broken off", slog.Any("error", err))
+		g.log.WarnContext(ctx, "a document response was aborted", slog.Any("error", err))
 	}
-	// The status line said 200. Only a connection that breaks can take it back.
+	// The status line said 200. Only breaking the connection can revoke it.
 	panic(http.ErrAbortHandler)
 }
 
 // headOnly marks the context of a HEAD request, which is routed as a GET.
 type headOnly struct{}
 
-// request reads a request from the query.
+// request builds a request from the query.
 func (route documentRoute) request(roomID string, query url.Values) (*mirrorv1.ReadDocumentRequest, error) {
 	req := &mirrorv1.ReadDocumentRequest{}
 	if err := runtime.PopulateQueryParameters(req, query, notFromQuery); err != nil {
@@ -146,20 +146,20 @@ func (route documentRoute) request(roomID string, query url.Values) (*mirrorv1.R
 	return req, nil
 }
 
-// errReaderGone means that the client does not take the document any more.
+// errReaderGone means that the client no longer reads the document.
 var errReaderGone = errors.New("the reader is gone")
 
-// delivery is one document on its way out.
+// delivery is the state of one document response.
 type delivery struct {
 	w      http.ResponseWriter
 	stream grpc.ServerStreamingClient[httpbody.HttpBody]
-	head   bool // the client wants the header fields alone
+	head   bool // send the header only
 	meta   metadata.MD
-	begun  bool // whether the status line may be out
+	begun  bool // whether the status line may have been sent
 }
 
-// empty answers a stream without chunks: the copy the client has is current, or
-// the document has no bytes.
+// empty responds to a stream without chunks: the client's copy is current, or the
+// document is empty.
 func (d *delivery) empty() error {
 	if d.one("mirror-not-modified") == "1" {
 		d.begin(http.StatusNotModified)
@@ -173,9 +173,9 @@ func (d *delivery) empty() error {
 	return nil
 }
 
-// send answers with the chunks. One is always held back until the next, or the
-// end, has come: a document whose stream fails after its last byte must not
-// have been completed.
+// send writes the chunks. It holds each one back until the next one or the end
+// arrives, so a stream that fails after its last byte leaves the response
+// incomplete.
 func (d *delivery) send(held *httpbody.HttpBody) error {
 	contentType := cmp.Or(held.GetContentType(), "application/octet-stream")
 	length, known := d.length()
@@ -212,7 +212,7 @@ func (d *delivery) send(held *httpbody.HttpBody) error {
 	return nil
 }
 
-// begin sets the header fields a document and "not modified" share, and sends
+// begin sets the header fields that a document and "not modified" share, and sends
 // them with the status.
 func (d *delivery) begin(httpCode int) {
 	h := d.w.Header()
@@ -228,19 +228,19 @@ func (d *delivery) begin(httpCode int) {
 			h.Set(name, v)
 		}
 	}
-	// May be kept by the one who asked, who asks again before using it.
+	// The client may cache it but must revalidate it before use.
 	h.Set("Cache-Control", "private, no-cache")
 	d.begun = true
 	d.w.WriteHeader(httpCode)
 }
 
-// length is the document's size, if the service told it.
+// length returns the document's size, if the service sent it.
 func (d *delivery) length() (int64, bool) {
 	n, err := strconv.ParseInt(d.one("mirror-content-length"), 10, 64)
 	return n, err == nil && n >= 0
 }
 
-// one returns the value of a header the service sent, if it is one.
+// one returns the value of a header that the service sent exactly once.
 func (d *delivery) one(key string) string {
 	if v := d.meta.Get(key); len(v) == 1 {
 		return v[0]
@@ -248,7 +248,7 @@ func (d *delivery) one(key string) string {
 	return ""
 }
 
-// entityTag returns tag in the form HTTP wants.
+// entityTag returns tag in the form that HTTP requires.
 func entityTag(tag string) string {
 	if strings.HasSuffix(tag, `"`) && (strings.HasPrefix(tag, `"`) || strings.HasPrefix(tag, `W/"`)) {
 		return tag

@@ -26,55 +26,55 @@ import (
 // errorDomain is the domain of every reason of the API.
 const errorDomain = "liveblocks.mirror.v1"
 
-// problem is why the gateway itself refuses a request.
+// problem describes why the gateway itself refuses a request.
 type problem struct {
-	http   int // zero for the one that goes with code
+	http   int // zero for the status that corresponds to code
 	code   codes.Code
 	reason mirrorv1.ErrorReason // unspecified for none
 	text   string
-	retry  time.Duration // when to try again; zero for no word on it
+	retry  time.Duration // when to try again; zero if unknown
 }
 
-// invalid is the caller's mistake.
+// invalid is a problem with the request itself.
 func invalid(text string) problem {
 	return problem{code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: text}
 }
 
 var (
 	unknownPath = problem{code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND,
-		text: "there is nothing at this path"}
+		text: "this path does not exist"}
 	credentialMissing = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,
-		text: "a bearer token is needed"}
+		text: "this call requires a bearer token"}
 	credentialInvalid = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID,
 		text: "the bearer token is not valid"}
 	notLocal = problem{code: codes.PermissionDenied,
 		reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,
-		text:   "without a configured token, requests have to be made to localhost"}
+		text:   "no token is configured, so only requests to localhost are accepted"}
 	signatureRepeated = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING,
 		text: "a signature header is repeated or not plain text"}
 	payloadTooLarge = problem{http: http.StatusRequestEntityTooLarge, code: codes.InvalidArgument,
-		reason: mirrorv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, text: "the body is over the limit"}
+		reason: mirrorv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, text: "the body exceeds the size limit"}
 	bodiesTooMany = problem{code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL,
-		text: "too many bodies are arriving at once", retry: time.Second}
+		text: "too many request bodies are arriving at once", retry: time.Second}
 	bodyTooSlow = problem{http: http.StatusRequestTimeout, code: codes.DeadlineExceeded,
 		reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "the body took too long to arrive"}
 	bodyBroken   = invalid("the body ended early or is malformed")
-	queryInvalid = invalid("the query string is malformed, or holds what is not UTF-8 or NUL")
+	queryInvalid = invalid("the query string is malformed, or contains NUL or invalid UTF-8")
 	pathInvalid  = problem{code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_ID_INVALID,
-		text: "the path holds what is not UTF-8 or NUL"}
+		text: "the path contains NUL or invalid UTF-8"}
 )
 
-// refuse answers with p.
+// refuse responds with p.
 func (g *Gateway) refuse(w http.ResponseWriter, p problem) {
 	g.fail(w, p.http, p.status(), false)
 }
 
-// refuseWebhook answers a delivery with p.
+// refuseWebhook responds to a delivery with p.
 func (g *Gateway) refuseWebhook(w http.ResponseWriter, p problem) {
 	g.fail(w, p.http, p.status(), true)
 }
 
-// wrongMethod answers 405.
+// wrongMethod responds with 405.
 func (g *Gateway) wrongMethod(w http.ResponseWriter, allow string) {
 	w.Header().Set("Allow", allow)
 	g.refuse(w, problem{
@@ -108,15 +108,14 @@ func with(details []*anypb.Any, detail proto.Message) []*anypb.Any {
 	return append(details, packed)
 }
 
-// callFailed answers for a call that failed. It has the form of the mux's error
-// handler.
+// callFailed responds to a failed call. It is the mux's error handler.
 func (g *Gateway) callFailed(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter,
 	_ *http.Request, err error) {
 	md, _ := runtime.ServerMetadataFromContext(ctx)
 	g.answerFailure(ctx, w, md.HeaderMD, err, false)
 }
 
-// answerFailure answers for a call that failed after it had sent header.
+// answerFailure responds to a call that failed after it had sent header.
 func (g *Gateway) answerFailure(ctx context.Context, w http.ResponseWriter, header metadata.MD, err error,
 	webhook bool) {
 	if id := header.Get("x-request-id"); len(id) > 0 {
@@ -125,9 +124,9 @@ func (g *Gateway) answerFailure(ctx context.Context, w http.ResponseWriter, head
 	g.fail(w, 0, g.public(ctx, err), webhook)
 }
 
-// public is what the caller may read of err. The service classifies its
-// failures; what comes without a reason was made on the way, by grpc-gateway
-// where the request could not be a message, or by the connection.
+// public returns what the caller may read of err. The service classifies its
+// failures; an error without a reason comes from grpc-gateway, which could not
+// decode the request, or from the connection.
 func (g *Gateway) public(ctx context.Context, err error) *spb.Status {
 	st := status.Convert(err).Proto()
 	if info, _ := inspect(st); info != nil {
@@ -141,7 +140,7 @@ func (g *Gateway) public(ctx context.Context, err error) *spb.Status {
 		return problem{code: codes.Internal, reason: mirrorv1.ErrorReason_ERROR_REASON_INTERNAL,
 			text: "internal error"}.status()
 	case codes.Unavailable:
-		// The connection's text names addresses of ours.
+		// The text of the connection error names internal addresses.
 		g.log.DebugContext(ctx, "service not reached", slog.Any("error", err))
 		return problem{code: codes.Unavailable, text: "the service cannot be reached"}.status()
 	default:
@@ -149,7 +148,7 @@ func (g *Gateway) public(ctx context.Context, err error) *spb.Status {
 	return st
 }
 
-// inspect returns the details of a status that decide how it is answered.
+// inspect returns the details of a status that determine the response.
 func inspect(st *spb.Status) (info *errdetails.ErrorInfo, retry time.Duration) {
 	for _, detail := range st.GetDetails() {
 		m, err := detail.UnmarshalNew()
@@ -166,7 +165,7 @@ func inspect(st *spb.Status) (info *errdetails.ErrorInfo, retry time.Duration) {
 	return info, retry
 }
 
-// fail answers with a status. Where httpCode is zero, the status decides.
+// fail responds with a status. If httpCode is zero, the status determines the code.
 func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webhook bool) {
 	info, retry := inspect(st)
 	if httpCode == 0 {
@@ -178,8 +177,8 @@ func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webh
 	h := w.Header()
 	switch httpCode {
 	case http.StatusUnauthorized:
-		// A webhook's credential is its signature; a token would not help it. Nor
-		// is it told to give up: a wrong secret can be mended.
+		// A webhook's credential is its signature, so do not ask for a token. Do
+		// not make the sender give up either: a wrong secret can be corrected.
 		if !webhook {
 			h.Set("WWW-Authenticate", "Bearer")
 		}
@@ -188,14 +187,14 @@ func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webh
 			h.Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
 		}
 	}
-	// These two no other attempt can mend. The latter is only said of a delivery
-	// whose signature is good.
+	// Retrying cannot help with these two. The latter occurs only with a valid
+	// signature.
 	if webhook && (httpCode == http.StatusRequestEntityTooLarge || info.GetReason() == "EVENT_ID_INVALID") {
 		h.Set("Webhook-Delivery", "abort-message")
 	}
 	st.Message = strings.ToValidUTF8(st.GetMessage(), "\ufffd") // it may quote the request
 	data, err := protojson.Marshal(st)
-	if err != nil { // a detail this version does not know
+	if err != nil { // a detail that this version does not know
 		data, err = protojson.Marshal(&spb.Status{Code: st.GetCode(), Message: st.GetMessage()})
 	}
 	if err != nil {
@@ -205,8 +204,8 @@ func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webh
 	writeJSON(w, httpCode, data)
 }
 
-// writeJSON answers with JSON. Whoever does not read the answer misses it, and
-// that is all that can be said of a failure to write.
+// writeJSON responds with JSON. A failed write means that the client has gone, so
+// there is nothing to report.
 func writeJSON(w http.ResponseWriter, httpCode int, data []byte) {
 	h := w.Header()
 	h["Content-Type"] = jsonType

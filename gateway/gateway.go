@@ -1,9 +1,9 @@
-// Package gateway is the HTTP front of the service: it turns HTTP requests into
-// gRPC calls and knows the service through its published API alone.
+// Package gateway is the HTTP front end of the service. It translates HTTP requests
+// to gRPC calls and depends only on the published API.
 //
-// Webhook bodies pass through as the bytes that arrived, because their
-// signature covers those; documents come out as the bytes that are stored.
-// Everything else is proto3 JSON by way of grpc-gateway.
+// Webhook bodies are passed on byte for byte, because the signature covers them,
+// and documents are returned byte for byte. Everything else is proto3 JSON through
+// grpc-gateway.
 package gateway
 
 import (
@@ -30,56 +30,56 @@ import (
 )
 
 const (
-	// DefaultMaxBody is the limit on webhook bodies if none is set. Liveblocks'
-	// events are a few hundred bytes; a notification with its text is the largest.
+	// DefaultMaxBody is the default limit on webhook bodies. Liveblocks' events are
+	// a few hundred bytes; the largest are notifications with their text.
 	DefaultMaxBody = 1 << 20
-	// DefaultBodyTimeout is how long a body may take to arrive if nothing else is
-	// set. The sender of webhooks gives the whole delivery 15 seconds.
+	// DefaultBodyTimeout is the default time in which a body must arrive. The
+	// sender allows 15 seconds for the whole delivery.
 	DefaultBodyTimeout = 10 * time.Second
-	// DefaultBodyBudget is how much memory the bodies that are arriving may take
-	// together if nothing else is set: 64 of the largest.
+	// DefaultBodyBudget is the default memory for all bodies that are arriving: 64
+	// of the largest.
 	DefaultBodyBudget = 64 << 20
-	// DefaultWriteStall is how long a client may leave its connection full before
-	// it is given up, if nothing else is set. It may hold a stream of the service
-	// open meanwhile.
+	// DefaultWriteStall is the default time after which a client that does not read
+	// its response is disconnected. It may hold a stream of the service open until
+	// then.
 	DefaultWriteStall = time.Minute
-	// maxRequest limits the bodies of every other request, which name a few ids.
+	// maxRequest limits the bodies of all other requests, which hold a few ids.
 	maxRequest = 64 << 10
 )
 
-// Config is what a [Gateway] needs.
+// Config configures a [Gateway].
 type Config struct {
-	// Conn leads to the service. It has to take requests of MaxBody plus 64 KiB.
-	// A request belongs to the service once it is sent; the gateway never touches
-	// it again.
+	// Conn connects to the service. It must accept requests of MaxBody plus 64 KiB.
+	// The gateway does not touch a request after sending it.
 	Conn grpc.ClientConnInterface
-	// MaxBody limits webhook bodies, in bytes; zero means [DefaultMaxBody].
+	// MaxBody is the maximum size of a webhook body in bytes; zero means
+	// [DefaultMaxBody].
 	MaxBody int64
-	// BodyTimeout limits how long a body may take to arrive; zero means
+	// BodyTimeout is the time in which a body must arrive; zero means
 	// [DefaultBodyTimeout].
 	BodyTimeout time.Duration
-	// BodyBudget limits the memory that bodies take together while they arrive and
-	// nobody knows yet who sent them, in bytes; zero means [DefaultBodyBudget]. Who
-	// comes when it is used up is told to try again.
+	// BodyBudget is the memory in bytes for all bodies that are arriving and not
+	// authenticated yet; zero means [DefaultBodyBudget]. When it is exhausted,
+	// requests get 503 with Retry-After.
 	BodyBudget int64
-	// WriteStall limits how long a client may take to make room for more of an
-	// answer; zero means [DefaultWriteStall].
+	// WriteStall is the longest time that one write to a client may block; zero
+	// means [DefaultWriteStall].
 	WriteStall time.Duration
-	// Authorize decides by a request's Authorization header, empty if it has
-	// none, whether it may pass: nil lets it, any error refuses it. It is asked
-	// for everything but webhooks and /healthz. Nil lets everybody pass.
+	// Authorize checks a request's Authorization header, empty if absent; an error
+	// refuses the request. It is called for everything except webhooks and
+	// /healthz. Nil accepts every request.
 	Authorize func(authorization string) error
-	// LocalOnly refuses requests that were not made to this machine by its own
-	// name, webhooks and /healthz aside. It is for a gateway that asks for no
-	// credential: a web page in a browser on this machine could otherwise reach
-	// it, by a name that leads to the loopback address.
+	// LocalOnly refuses requests whose Host or Origin is not this machine, except
+	// webhooks and /healthz. It protects a gateway without credentials from web
+	// pages in a local browser, which could otherwise reach it through a name that
+	// resolves to the loopback address.
 	LocalOnly bool
-	// Ready tells whether the service is ready and, if not, why. It is asked by
-	// every probe, so it has to answer from memory. Nil means always.
+	// Ready returns whether the service is ready and, if not, why. Every probe
+	// calls it, so it must answer from memory. Nil means always ready.
 	Ready func() (ok bool, reason string)
 	// OpenAPI is served as /openapi.json.
 	OpenAPI []byte
-	// Logger gets what no caller is told. Nil means nobody does.
+	// Logger receives what callers must not see. Nil discards it.
 	Logger *slog.Logger
 }
 
@@ -147,14 +147,14 @@ func New(cfg Config) (*Gateway, error) {
 
 func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 	g.mux = runtime.NewServeMux(
-		// Ids are single segments, and those are unescaped as a whole whatever the
-		// mode; this one keeps the mux from splitting a segment at an escaped slash.
+		// Ids are single segments, which every mode unescapes completely. This mode
+		// keeps the mux from splitting a segment at an escaped slash.
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
-		// No form and no header may turn one method into another.
+		// No form or header may override the method.
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
-		// For every media type: the marshaler is chosen by Content-Type, and a
-		// webhook is raw whatever it calls itself.
+		// For every media type: Content-Type selects the marshaler, and a webhook
+		// is raw whatever its type.
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
 		runtime.WithIncomingHeaderMatcher(matchIncoming),
 		runtime.WithOutgoingHeaderMatcher(matchOutgoing),
@@ -164,7 +164,7 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 		}),
 		runtime.WithWriteContentLength(),
 	)
-	// The context is only used by the generated code that dials for itself.
+	// Only the generated code that dials uses the context.
 	ctx := context.Background()
 	if err := errors.Join(
 		mirrorv1.RegisterAdminServiceHandlerClient(ctx, g.mux, mirrorv1.NewAdminServiceClient(conn)),
@@ -187,16 +187,16 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 	return err
 }
 
-// Handler serves everything.
+// Handler returns the handler of the whole API.
 func (g *Gateway) Handler() http.Handler { return g.handler(g.guarded) }
 
-// WebhookHandler serves the webhook paths and /healthz, and knows nothing else:
-// it is the one to expose.
+// WebhookHandler returns a handler of only the webhook paths and /healthz, the one
+// to expose.
 func (g *Gateway) WebhookHandler() http.Handler {
 	return g.handler(func(w http.ResponseWriter, _ *http.Request) { g.refuse(w, unknownPath) })
 }
 
-// handler serves what needs no credential, and leaves the rest to rest.
+// handler serves what needs no credential, and passes other requests to rest.
 func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w = newWriter(w, g.writeStall)
@@ -219,7 +219,7 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 	case g.localOnly && !local(r):
 		g.refuse(w, notLocal)
 		return
-	case len(given) > 1: // which one would count is anybody's guess
+	case len(given) > 1: // it is unclear which one counts
 		g.refuse(w, credentialInvalid)
 		return
 	case len(given) == 0:
@@ -255,7 +255,7 @@ func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
 	}
 	in := r.WithContext(ctx) // a shallow copy
 	if r.Method == http.MethodHead {
-		in.Method = http.MethodGet // net/http still leaves the body of the answer out
+		in.Method = http.MethodGet // net/http still omits the response body
 	}
 	in.URL = literalColon(r.URL)
 	in.Body = http.NoBody
@@ -292,8 +292,8 @@ func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
 	g.mux.ServeHTTP(w, in)
 }
 
-// local reports whether the request names this machine as its target and, if a
-// web page made it, as the page's origin.
+// local reports whether the request's target is this machine and so is, for a
+// request of a web page, its origin.
 func local(r *http.Request) bool {
 	if !loopback(r.Host) {
 		return false
@@ -316,14 +316,14 @@ func loopback(hostport string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// health tells that the process serves.
+// health reports that the process is serving.
 func (g *Gateway) health(w http.ResponseWriter, r *http.Request) {
 	if g.readOnly(w, r) {
 		writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
 	}
 }
 
-// readiness tells whether the service can do its work.
+// readiness reports whether the service is ready.
 func (g *Gateway) readiness(w http.ResponseWriter, r *http.Request) {
 	if !g.readOnly(w, r) {
 		return
@@ -336,7 +336,7 @@ func (g *Gateway) readiness(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, []byte(`{"status":"ready"}`))
 }
 
-// readOnly answers 405 to everything but GET and HEAD.
+// readOnly responds with 405 to all methods except GET and HEAD.
 func (g *Gateway) readOnly(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return true
@@ -345,24 +345,24 @@ func (g *Gateway) readOnly(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// rawPath returns the path as it was sent. The mux routes by the same string,
-// so that no spelling of a path can look like one thing here and another there.
+// rawPath returns the path as it was sent. The mux routes by the same string, so
+// both always agree on what a path means.
 func rawPath(u *url.URL) string {
 	if u.RawPath != "" {
 		return u.RawPath
 	}
-	return u.Path // the standard encoding of Path is what was sent
+	return u.Path // the path was sent in the standard encoding
 }
 
-// storable reports whether s is text the service can keep: valid UTF-8 without
-// NUL. Protobuf refuses the former late and unclearly, Postgres the latter.
+// storable reports whether the service can store s: valid UTF-8 without NUL.
+// Protobuf would refuse invalid UTF-8 late and unclearly, and Postgres refuses NUL.
 func storable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }
 
-// literalColon returns u with the colon that begins the last segment escaped.
-// The mux takes such a segment for a verb without a name before it and answers
-// 404, although it is the id of a room named ":read".
+// literalColon returns u with a leading colon of the last segment escaped. The mux
+// would treat the segment as a verb without a name and respond with 404, although
+// it is an id, such as that of a room named ":read".
 func literalColon(u *url.URL) *url.URL {
 	path := rawPath(u)
 	last := strings.LastIndexByte(path, '/') + 1
@@ -376,10 +376,10 @@ func literalColon(u *url.URL) *url.URL {
 	return &v
 }
 
-// noValues stands for a form or query without values. Nobody writes to it.
+// noValues is a form or query without values. It is never written to.
 var noValues = url.Values{}
 
-// parseQuery parses a query string whose values can become fields of a message.
+// parseQuery parses a query string and checks that its values fit in a message.
 func parseQuery(raw string) (url.Values, *problem) {
 	if raw == "" {
 		return noValues, nil

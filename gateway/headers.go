@@ -8,20 +8,19 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// signatureHeaders are what a webhook is signed with, in the two spellings
-// senders use. The service decides which it takes; a mix it refuses.
+// signatureHeaders are the signature headers of webhooks, in both spellings. The
+// service chooses between them and refuses a mix.
 var signatureHeaders = [...]string{
 	"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature",
 	"Svix-Id", "Svix-Timestamp", "Svix-Signature",
 }
 
-// tracingHeaders tie a call to the caller's own records.
+// tracingHeaders link a call to the caller's own records.
 var tracingHeaders = [...]string{"X-Request-Id", "Traceparent", "Tracestate"}
 
-// passing maps the headers that become metadata to its keys. grpc-gateway adds
-// Authorization and x-forwarded-for (the peer's address) by itself. Nothing
-// else passes, Grpc-Metadata-* included: it would be a second way to set any
-// of these.
+// passing maps headers to the metadata keys they become. grpc-gateway itself adds
+// Authorization and x-forwarded-for (the peer's address). Nothing else passes, not
+// even Grpc-Metadata-*, which would be a second way to set these.
 var passing = func() map[string]string {
 	m := make(map[string]string)
 	for _, name := range append(signatureHeaders[:], tracingHeaders[:]...) {
@@ -35,15 +34,15 @@ func matchIncoming(name string) (key string, ok bool) {
 	return key, ok
 }
 
-// matchOutgoing lets a caller learn the id its call has in the service's log.
-// Other header metadata stays inside.
+// matchOutgoing returns the request id to the caller, which identifies the call in
+// the service's log. Other header metadata is not sent.
 func matchOutgoing(key string) (name string, ok bool) {
 	return "X-Request-Id", key == "x-request-id"
 }
 
-// webhookMetadata returns what the service gets to see of a delivery's headers,
-// or false if one that signs came twice or holds what no metadata may. Joining
-// two, or choosing one, would let a proxy and us see different deliveries.
+// webhookMetadata returns the metadata for a delivery's headers, or false if a
+// signature header is repeated or not valid as metadata. Joining or choosing
+// repeated headers could make a proxy and the service see different deliveries.
 func webhookMetadata(r *http.Request) (metadata.MD, bool) {
 	md := make(metadata.MD, 4)
 	for _, name := range signatureHeaders {
@@ -55,14 +54,14 @@ func webhookMetadata(r *http.Request) (metadata.MD, bool) {
 			return nil, false
 		}
 	}
-	// As grpc-gateway tells of other calls.
+	// As grpc-gateway does for other calls.
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil && printable(host) {
 		md["x-forwarded-for"] = []string{host}
 	}
 	return md, true
 }
 
-// apiHeader returns the headers of a call that count.
+// apiHeader returns the headers that the API reads.
 func apiHeader(from http.Header) http.Header {
 	to := make(http.Header, 4)
 	for _, name := range [...]string{"Authorization", "Grpc-Timeout", "If-None-Match"} {
@@ -71,7 +70,7 @@ func apiHeader(from http.Header) http.Header {
 		}
 	}
 	for _, name := range tracingHeaders {
-		// They go to logs: what is odd is left out.
+		// They appear in logs, so leave out unprintable ones.
 		if v := from[name]; len(v) == 1 && len(v[0]) <= 512 && printable(v[0]) {
 			to[name] = v
 		}
@@ -79,7 +78,7 @@ func apiHeader(from http.Header) http.Header {
 	return to
 }
 
-// printable reports whether s can be a metadata value.
+// printable reports whether s is valid as a metadata value.
 func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] > 0x7e {
@@ -89,15 +88,15 @@ func printable(s string) bool {
 	return true
 }
 
-// Header values that are set often; net/http only reads them.
+// Shared header values; net/http only reads them.
 var (
 	nosniff  = []string{"nosniff"}
 	noStore  = []string{"no-store"}
 	jsonType = []string{"application/json"}
 )
 
-// secure sets what every answer carries: a browser must not take a document,
-// which users wrote, for anything but what it says it is.
+// secure sets the headers of every response. A browser must not treat a document,
+// which users wrote, as another type than declared.
 func secure(h http.Header) {
 	h["X-Content-Type-Options"] = nosniff
 }

@@ -9,12 +9,12 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// receipts is the JSON of every answer to a delivery, but for the event's id.
-// The marshaler wrote it once: doing so anew for each delivery, by reflection,
-// would cost more than all else the gateway does for it.
+// receipts holds the JSON of every possible response to a delivery, without the
+// event id. It is marshaled once: reflection on each delivery would cost more than
+// everything else that the gateway does for it.
 type receipts struct {
 	marshaler marshaler
-	around    map[receiptKey][2]string // what stands before and behind the id
+	around    map[receiptKey][2]string // the JSON before and after the id
 }
 
 type receiptKey struct {
@@ -42,11 +42,11 @@ func newReceipts(m marshaler) (receipts, error) {
 	return rs, nil
 }
 
-// json returns what the marshaler would write for resp.
+// json returns the JSON that the marshaler would write for resp.
 func (rs receipts) json(resp *mirrorv1.ReceiveWebhookResponse) ([]byte, error) {
 	id := resp.GetEventId()
 	around, ok := rs.around[receiptKey{resp.GetDuplicate(), resp.GetOutcome()}]
-	// An outcome of a newer service, or an id that JSON has to escape.
+	// An outcome of a newer service, or an id that needs JSON escapes.
 	if !ok || !printable(id) || strings.ContainsAny(id, `"\`) {
 		return rs.marshaler.Marshal(resp)
 	}

@@ -16,27 +16,27 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// routes knows the paths of the API without serving them: which methods one
-// takes and which query parameters. It is built from the annotations the
-// generated handlers were made from, and matches with the same code.
+// routes describes the paths of the API: the methods and query parameters that each
+// accepts. It is built from the same annotations as the generated handlers and
+// matches with the same code.
 type routes struct {
 	mux     *runtime.ServeMux
 	methods []string
 }
 
-// route is one way to make one call: the query parameters it takes, and those of
-// them that have members.
+// route is one HTTP binding of a call: its query parameters, and which of them are
+// maps.
 type route struct{ query, members map[string]bool }
 
-// stranger returns a query parameter the route does not take. grpc-gateway
-// would ignore it, and answer every event to one who asked for ?room=x. Fields
-// of fields are no parameters: a time is written as one value. Members of maps
-// are, as in ?metadata[color]=blue.
+// stranger returns a query parameter that the route does not accept. grpc-gateway
+// would ignore it and, for example, return all events for ?room=x. Nested fields
+// are not parameters, because a time is written as one value. Members of maps are,
+// as in ?metadata[color]=blue.
 func (rt *route) stranger(query url.Values) (string, bool) {
 	for name := range query {
 		if field, key, ok := strings.Cut(name, "["); ok {
-			// Where grpc-gateway splits a name with more of these, or with a line break,
-			// it finds no field.
+			// grpc-gateway finds no field for names with more brackets or with a
+			// line break.
 			key, ok = strings.CutSuffix(key, "]")
 			if !ok || !rt.members[field] || strings.ContainsAny(key, "[\n") {
 				return name, true
@@ -48,8 +48,8 @@ func (rt *route) stranger(query url.Values) (string, bool) {
 	return "", false
 }
 
-// newRoutes reads the routes of the services in files. Webhooks are not among
-// them: they have a door of their own.
+// newRoutes reads the routes of the services in files, except webhooks, which are
+// routed separately.
 func newRoutes(files []protoreflect.FileDescriptor) (*routes, error) {
 	rs := &routes{mux: runtime.NewServeMux(
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
@@ -123,21 +123,21 @@ func (rs *routes) add(rule *annotations.HttpRule, input protoreflect.MessageDesc
 	})
 }
 
-// probe hears which route a request matches. Nothing is ever written to it.
+// probe records the route that a request matches. Nothing is written to it.
 type probe struct {
 	http.ResponseWriter
 	found *route
 }
 
-// match returns the route r takes, or nil.
+// match returns the route of r, or nil.
 func (rs *routes) match(r *http.Request) *route {
 	var p probe
 	rs.mux.ServeHTTP(&p, r)
 	return p.found
 }
 
-// allowed returns the methods the path of r takes, as an Allow header lists
-// them, or nothing if there is no such path.
+// allowed returns the methods of r's path, in the form of an Allow header, or "" if
+// the path does not exist.
 func (rs *routes) allowed(r *http.Request) string {
 	var allow []string
 	for _, method := range rs.methods {

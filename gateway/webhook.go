@@ -17,7 +17,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// isWebhook reports whether a path is one that takes webhooks.
+// isWebhook reports whether a path accepts webhooks.
 func isWebhook(path string) bool {
 	if path == "/v1/webhooks/liveblocks" || path == "/api/liveblocks-webhook" {
 		return true
@@ -38,11 +38,11 @@ func projectOf(path string) (project string, ok bool) {
 // noBody is the field of a delivery that the query cannot set.
 var noBody = utilities.NewDoubleArray([][]string{{"body"}})
 
-// webhook takes a delivery. The signature is its credential, and only the
-// service can check it.
+// webhook receives a delivery. Its credential is the signature, which only the
+// service can verify.
 //
-// It is the path that has to be fast, so it does by itself what the generated
-// handlers do for all other calls; a test holds the two equal.
+// This path must be fast, so it implements what the generated handlers do for other
+// calls. A test keeps the two equal.
 func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		g.wrongMethod(w, http.MethodPost)
@@ -84,12 +84,12 @@ func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// receive hands a delivery to the service.
+// receive passes a delivery to the service.
 func (g *Gateway) receive(ctx context.Context, r *http.Request, query url.Values, data []byte,
 	header *metadata.MD) (*mirrorv1.ReceiveWebhookResponse, error) {
 	if timeout, ok := r.Header["Grpc-Timeout"]; ok {
-		// grpc-gateway alone knows how it is written. The context it derives ends with
-		// the request's.
+		// Only grpc-gateway knows its format. The context it derives ends with the
+		// request's.
 		var err error
 		if ctx, err = runtime.AnnotateContext(ctx, g.mux, &http.Request{Header: http.Header{"Grpc-Timeout": timeout}},
 			mirrorv1.EventService_ReceiveWebhook_FullMethodName); err != nil {

@@ -1,5 +1,4 @@
-// Package gatewaytest holds the gateway to its promises over any kind of
-// connection to the service.
+// Package gatewaytest tests the gateway over any kind of connection to the service.
 package gatewaytest
 
 import (

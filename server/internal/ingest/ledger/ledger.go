@@ -139,7 +139,7 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 	if now := fetchedNow(d.Invalidations, accepted.Pending); l.cfg.Wait != nil && len(now) > 0 {
 		if err := l.cfg.Wait(ctx, now); err != nil {
 			return Receipt{}, fault.Wrap(err, fault.Unavailable, fault.ReasonSyncFailed,
-				"the event is recorded, and what it changed could not be mirrored in time")
+				"the event is recorded, but its change could not be mirrored in time")
 		}
 	}
 	return Receipt{EventID: h.ID, Duplicate: !accepted.Fresh, Outcome: accepted.Outcome}, nil

@@ -186,7 +186,8 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 		}
 		return k.project, time.Unix(seconds, 0).UTC(), nil
 	}
-	return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid, "no signature is made with a known secret")
+	return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid,
+		"the signature matches none of the configured secrets")
 }
 
 func unauthentic(reason fault.Reason, public string) error {

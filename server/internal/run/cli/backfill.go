@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// lookEvery is how often the service is asked how far it is.
+	// lookEvery is the time between two requests for the progress.
 	lookEvery = time.Second
-	// awayFor is how long a service that answered before may be away, and standsFor
-	// how long a problem may stand, before the watch is given up. What is watched goes
-	// on by itself.
+	// awayFor is how long a service that answered before may be unreachable, and
+	// standsFor how long a problem may last, before watching ends. The sweep itself
+	// continues.
 	awayFor   = 10 * time.Minute
 	standsFor = time.Minute
 )
 
-// Backfill begins a full sweep unless it is only to be watched, and shows how far
-// the latest sweep is until it is done. It survives a restart of the service.
+// Backfill starts a full sweep, unless watch is set, and shows the progress of the
+// latest sweep until it is done. It survives a restart of the service.
 func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) error {
 	s, err := dial(cfg)
 	if err != nil {
@@ -48,23 +48,24 @@ func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) 
 			return err
 		}
 		if !wait(ctx, lookEvery) {
-			return errors.New("interrupted; the backfill goes on by itself")
+			return errors.New("interrupted; the backfill continues in the service")
 		}
 	}
 }
 
-// watcher follows the latest sweep.
+// watcher watches the latest sweep.
 type watcher struct {
 	*service
 	screen *screen
-	// answered is when the service last did; problem since when there is one.
+	// answered is when the service last answered; problem is when the current
+	// problem began.
 	answered, problem time.Time
-	// away says that the service is known not to answer.
+	// away means that the service is known not to answer.
 	away bool
 	told string
 }
 
-// look shows how far the sweep is, and reports whether it is done.
+// look shows the progress of the sweep and reports whether it is done.
 func (w *watcher) look(ctx context.Context) (done bool, err error) {
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -73,7 +74,7 @@ func (w *watcher) look(ctx context.Context) (done bool, err error) {
 	case err == nil:
 		w.answered, w.away = time.Now(), false
 	case ctx.Err() != nil:
-		return false, nil // the caller says so
+		return false, nil // the caller reports it
 	case !w.answered.IsZero() && time.Since(w.answered) < awayFor &&
 		(code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled):
 		if !w.away {
@@ -86,7 +87,7 @@ func (w *watcher) look(ctx context.Context) (done bool, err error) {
 	}
 	sweep := got.GetSweep()
 	if sweep.GetSweepId() == "" {
-		return false, errors.New("there has been no sweep yet; begin one with `liveblocks-mirror backfill`")
+		return false, errors.New("there has been no sweep yet; start one with `liveblocks-mirror backfill`")
 	}
 	if done = sweep.GetState() == mirrorv1.SweepState_SWEEP_STATE_DONE; done {
 		w.screen.line(summary(sweep))
@@ -106,12 +107,12 @@ func (w *watcher) look(ctx context.Context) (done bool, err error) {
 	}
 	if problem != w.told {
 		w.told = problem
-		w.screen.line(problem + "; it is tried again")
+		w.screen.line(problem + "; the service will try again")
 	}
 	return false, nil
 }
 
-// progress is a line that tells how far a sweep is.
+// progress returns a line with the progress of a sweep.
 func progress(s *mirrorv1.Sweep, live bool) string {
 	done, total := s.GetResourcesDone(), s.GetResourcesDone()+s.GetResourcesPending()
 	share := int64(0)
@@ -126,7 +127,7 @@ func progress(s *mirrorv1.Sweep, live bool) string {
 		line += fmt.Sprintf(", listing rooms: %d so far", s.GetRoomsListed())
 	}
 	if rate := s.GetResourcesPerSecond(); rate > 0 {
-		line += fmt.Sprintf(", %.0f a second", rate)
+		line += fmt.Sprintf(", %.0f per second", rate)
 	}
 	if left := s.GetRemainingDuration(); left != nil && s.GetState() != mirrorv1.SweepState_SWEEP_STATE_LISTING {
 		line += ", " + left.AsDuration().Round(time.Second).String() + " left"
@@ -134,7 +135,7 @@ func progress(s *mirrorv1.Sweep, live bool) string {
 	return line
 }
 
-// summary is a line that tells what a sweep found.
+// summary returns a line with the result of a sweep.
 func summary(s *mirrorv1.Sweep) string {
 	took := s.GetEndTime().AsTime().Sub(s.GetBeginTime().AsTime()).Round(time.Second)
 	return fmt.Sprintf("done: %d rooms listed in %s, %d of them new, %d vanished, %d resources fetched",

@@ -1,5 +1,5 @@
-// Package cli is what the commands do that talk to a running service: they
-// call it over gRPC and show on a terminal, or in plain lines, how it goes.
+// Package cli implements the commands that talk to a running service. They call it
+// over gRPC and show the progress on a terminal or in plain lines.
 package cli
 
 import (
@@ -25,13 +25,14 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// ErrDrift says that the mirror differs from Liveblocks.
+// ErrDrift means that the mirror differs from Liveblocks.
 var ErrDrift = errors.New("the mirror differs from Liveblocks")
 
 const (
-	// plainEvery is how often a line is written where there is no terminal.
+	// plainEvery is the time between progress lines if the output is not a
+	// terminal.
 	plainEvery = 5 * time.Second
-	// callTimeout bounds one call that is answered from the database.
+	// callTimeout limits one call that is answered from the database.
 	callTimeout = 30 * time.Second
 )
 
@@ -43,7 +44,7 @@ type service struct {
 	conn    *grpc.ClientConn
 }
 
-// dial prepares calls to a service. It is reached by the first of them.
+// dial prepares a connection. The first call establishes it.
 func dial(cfg config.Client) (*service, error) {
 	address, secure := strings.CutPrefix(cfg.Server, "https://")
 	creds := insecure.NewCredentials()
@@ -58,8 +59,8 @@ func dial(cfg config.Client) (*service, error) {
 				MaxDelay: 3 * time.Second},
 			MinConnectTimeout: 10 * time.Second,
 		}),
-		// A service that is gone without a word is noticed; its own limit is a ping
-		// every ten seconds.
+		// Detect a service that vanished silently. The service allows a ping every
+		// ten seconds.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 	}
 	if len(cfg.APIToken) > 0 {
@@ -82,22 +83,22 @@ func dial(cfg config.Client) (*service, error) {
 		conn: conn}, nil
 }
 
-func (s *service) close() { _ = s.conn.Close() } // nothing is left to be told
+func (s *service) close() { _ = s.conn.Close() } // nothing depends on the error
 
-// explain says in words what a call came to.
+// explain returns an error text for a failed call.
 func (s *service) explain(err error) error {
 	switch st := status.Convert(err); st.Code() {
 	case codes.Unavailable:
-		if len(st.Details()) == 0 { // it does not come from the service
-			return fmt.Errorf("no service answers at %s: start it with `liveblocks-mirror serve`, or say with --server "+
-				"where its gRPC address is", s.address)
+		if len(st.Details()) == 0 { // not from the service
+			return fmt.Errorf("no service answers at %s: start it with `liveblocks-mirror serve`, or name "+
+				"its gRPC address with --server", s.address)
 		}
 		return errors.New(st.Message())
 	case codes.Unauthenticated:
-		return errors.New("the service wants a token: set MIRROR_API_TOKEN to one of its own")
+		return errors.New("the service requires a token: set MIRROR_API_TOKEN to one of the service's tokens")
 	case codes.Unimplemented:
-		return fmt.Errorf("the service at %s does not know this call: it is older than this program, or another one",
-			s.address)
+		return fmt.Errorf("the service at %s does not support this call: it is older than this program, or a different "+
+			"one", s.address)
 	case codes.Canceled:
 		return errors.New("interrupted")
 	default:
@@ -105,23 +106,24 @@ func (s *service) explain(err error) error {
 	}
 }
 
-// terminal reports whether f is one that understands how to go back in a line.
+// terminal reports whether f is a terminal that supports carriage returns.
 func terminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" && os.Getenv("TERM") != ""
 }
 
-// screen is where progress is shown.
+// screen shows progress.
 type screen struct {
 	w    io.Writer
 	live bool
-	// shown is the length of the line on a terminal, told when one was written
-	// elsewhere.
+	// shown is the length of the current line on a terminal; told is when the last
+	// line was written to anything else.
 	shown int
 	told  time.Time
 }
 
-// progress shows a line in the place of the one before, or now and then below it.
+// progress replaces the current line on a terminal, and otherwise writes a line at
+// intervals.
 func (s *screen) progress(line string) {
 	switch {
 	case s.live:
@@ -133,13 +135,13 @@ func (s *screen) progress(line string) {
 	}
 }
 
-// line writes a line that stays.
+// line writes a permanent line.
 func (s *screen) line(line string) {
 	s.clear()
 	_, _ = fmt.Fprintln(s.w, line)
 }
 
-// clear takes the progress away.
+// clear removes the progress line.
 func (s *screen) clear() {
 	if s.shown > 0 {
 		_, _ = fmt.Fprintf(s.w, "\r%s\r", strings.Repeat(" ", s.shown))
@@ -147,7 +149,7 @@ func (s *screen) clear() {
 	}
 }
 
-// bar draws how much of total is done.
+// bar draws a progress bar.
 func bar(done, total int64) string {
 	const width = 30
 	full := int64(0)
@@ -157,7 +159,7 @@ func bar(done, total int64) string {
 	return "[" + strings.Repeat("=", int(full)) + strings.Repeat(" ", int(width-full)) + "]"
 }
 
-// wait waits for d; false if ctx ended first.
+// wait waits for d and reports false if ctx ended first.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -12,17 +12,17 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// VerifyOptions say what to compare.
+// VerifyOptions says what to verify.
 type VerifyOptions struct {
-	// RoomPrefix selects rooms whose id begins with it.
+	// RoomPrefix limits the verification to rooms whose id starts with it.
 	RoomPrefix string
-	// Repair has what differs fetched and written anew.
+	// Repair requests a repair of what differs.
 	Repair bool
 }
 
-// Verify compares the mirror with Liveblocks. Differences go to out, a line each,
-// and how it goes to progress. [ErrDrift] if there were differences, repaired or
-// not.
+// Verify compares the mirror with Liveblocks. It writes one line for each
+// difference to out, and its progress to progress. It returns [ErrDrift] if there
+// were differences, repaired or not.
 func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writer, progress *os.File) error {
 	s, err := dial(cfg)
 	if err != nil {
@@ -43,7 +43,7 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 		case errors.Is(err, io.EOF) && summary != nil:
 			return verdict(show, summary)
 		case errors.Is(err, io.EOF):
-			return errors.New("the service ended the verification before its end")
+			return errors.New("the service ended the verification early")
 		case err != nil:
 			return s.explain(err)
 		}
@@ -67,7 +67,8 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 	}
 }
 
-// driftLine tells of a difference. Ids are quoted: they may hold line breaks.
+// driftLine describes a difference in one line. Ids are quoted because they can
+// contain line breaks.
 func driftLine(d *mirrorv1.Drift) string {
 	word := func(s, prefix string) string { return strings.ToLower(strings.TrimPrefix(s, prefix)) }
 	of := word(d.GetResourceKind().String(), "RESOURCE_KIND_")
@@ -82,12 +83,12 @@ func driftLine(d *mirrorv1.Drift) string {
 	return line
 }
 
-// verdict tells what a verification found.
+// verdict reports the result of a verification.
 func verdict(show *screen, s *mirrorv1.VerifySummary) error {
 	show.line(fmt.Sprintf("%d rooms with %d resources compared, %d differences, %d repairs requested",
 		s.GetRoomsChecked(), s.GetResourcesChecked(), s.GetDrifts(), s.GetRepairsRequested()))
 	if n := s.GetResourcesPending(); n > 0 {
-		show.line(fmt.Sprintf("%d resources differ and wait for their next fetch, or kept changing", n))
+		show.line(fmt.Sprintf("%d resources differ but are waiting for their next fetch or kept changing", n))
 	}
 	switch {
 	case s.GetDrifts() > 0:

@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-// minMajor is the oldest PostgreSQL the mirror supports.
+// minMajor is the oldest supported major version.
 const minMajor = 14
 
-// usualPlaces are where packages put PostgreSQL, best first: Debian and Alpine, Red
-// Hat, Homebrew, Postgres.app, a build from source, Nix.
+// usualPlaces are the folders where packages install PostgreSQL, best first: Debian
+// and Alpine, Red Hat, Homebrew, Postgres.app, a build from source, Nix.
 var usualPlaces = []string{
 	"/usr/lib/postgresql/*/bin", "/usr/libexec/postgresql*", "/usr/pgsql-*/bin", "/usr/lib/postgresql*/bin",
 	"/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin",
@@ -26,8 +26,8 @@ var usualPlaces = []string{
 	"/run/current-system/sw/bin", "/nix/var/nix/profiles/default/bin",
 }
 
-// findBinaries returns the folder of the programs to run and their major version:
-// that of the existing cluster, or any if want is 0.
+// findBinaries returns a folder with PostgreSQL's programs and their major version.
+// want is the version of the existing cluster, or 0 for any.
 func findBinaries(ctx context.Context, cfg Config, dir string, want int) (bin string, major int, err error) {
 	explicit := cfg.BinDir
 	if explicit == "" {
@@ -66,20 +66,20 @@ func findBinaries(ctx context.Context, cfg Config, dir string, want int) (bin st
 	return pick(ctx, []string{bin}, want)
 }
 
-// expand lists the folders that match, pattern by pattern, the newest version first.
+// expand returns the matching folders, pattern by pattern, newest version first.
 func expand(patterns []string) []string {
 	var dirs []string
 	for _, p := range patterns {
 		m, _ := filepath.Glob(p) // the patterns are well formed
-		slices.Sort(m)           // versions that count have two digits
+		slices.Sort(m)           // supported versions have two digits
 		slices.Reverse(m)
 		dirs = append(dirs, m...)
 	}
 	return dirs
 }
 
-// pick returns the first folder with programs that run and are of the wanted
-// version, or of any that we support if want is 0.
+// pick returns the first folder whose programs run and have version want, or any
+// supported version if want is 0.
 func pick(ctx context.Context, dirs []string, want int) (bin string, major int, err error) {
 	var found []string
 	for _, dir := range dirs {
@@ -110,7 +110,7 @@ func pick(ctx context.Context, dirs []string, want int) (bin string, major int, 
 // versionWord matches "postgres (PostgreSQL) 15.20 (Debian ...)" and "... 19devel".
 var versionWord = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
-// version is the major version of the programs in dir, 0 if they do not run.
+// version returns the major version of the programs in dir, 0 if they do not run.
 func version(ctx context.Context, dir string) int {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil { //nolint:gosec // the operator names the folder
 		return 0
@@ -123,6 +123,6 @@ func version(ctx context.Context, dir string) int {
 	if m == nil {
 		return 0
 	}
-	major, _ := strconv.Atoi(string(m[1])) // digits; too many are no version
+	major, _ := strconv.Atoi(string(m[1])) // only digits; an overflow is not a version
 	return major
 }

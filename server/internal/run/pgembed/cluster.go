@@ -18,26 +18,26 @@ const (
 	superuser  = "postgres"
 	socketPort = "5432" // names the socket; no TCP port is opened
 
-	// maxSocketPath is what fits in a Unix socket address on every system: macOS
-	// has room for 103 bytes, Linux for 107.
+	// maxSocketPath is the longest Unix socket path that every system supports: 103
+	// bytes on macOS, 107 on Linux.
 	maxSocketPath = 103
 )
 
-// tuning is how our server differs from a plain one. Nothing here touches
+// tuning holds the settings that differ from PostgreSQL's defaults. None affects
 // durability: fsync, full_page_writes and synchronous_commit stay on.
 var tuning = map[string]string{
 	"shared_buffers": "256MB",
-	"max_wal_size":   "2GB", // a backfill would otherwise checkpoint all the time
-	"jit":            "off", // costs more than our short queries take
+	"max_wal_size":   "2GB", // a backfill would otherwise checkpoint constantly
+	"jit":            "off", // costs more than the short queries of this service
 	"timezone":       "UTC",
 	"log_timezone":   "UTC",
 
-	// What goes wrong with a statement is told to the client that sent it. In the
-	// log it would repeat the values of the row, which are not ours to log.
+	// A failed statement is reported to its client. The log message would repeat
+	// row values, which must not be logged.
 	"log_min_messages": "log",
 }
 
-// cluster is a locked data folder with everything needed to run its server.
+// cluster is a locked data folder, ready to run its server.
 type cluster struct {
 	dir     string
 	pgdata  string
@@ -47,13 +47,13 @@ type cluster struct {
 	lock    *os.File
 	log     *serverLog
 	sock    string
-	sockTmp string // folder to remove in the end, if the socket is not in dir
+	sockTmp string // folder to remove at the end, if the socket is not in dir
 	tag     string // in the command line of every process of the server
 	args    []string
 }
 
-// openCluster locks the data folder and makes it ready to run the server,
-// creating the cluster when there is none.
+// openCluster locks the data folder and prepares it. It creates the cluster if
+// there is none.
 func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 	c := &cluster{}
 	defer func() {
@@ -65,12 +65,12 @@ func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 		return nil, err
 	}
 	c.pgdata = filepath.Join(c.dir, "pgdata")
-	// Others may pass through, since the server's account is another than root;
-	// what is inside is closed to them.
+	// Other accounts may pass through, because the server's account is not root.
+	// The folders inside are closed to them.
 	if err := os.MkdirAll(c.dir, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("create data folder: %w", err)
 	}
-	// The kernel drops the lock when we die, however we die.
+	// The kernel releases the lock when this process ends for any reason.
 	if c.lock, err = os.OpenFile(filepath.Join(c.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	}
@@ -108,7 +108,7 @@ func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 	return c, nil
 }
 
-// close gives the data folder back. The server has to be down.
+// close releases the data folder. The server must be down.
 func (c *cluster) close() {
 	if c.sockTmp != "" {
 		_ = os.RemoveAll(c.sockTmp)
@@ -117,14 +117,15 @@ func (c *cluster) close() {
 		_ = c.log.file.Close()
 	}
 	if c.lock != nil {
-		// Unlocking, not closing alone: a process being forked this instant holds a
-		// copy of the descriptor until it has become another program.
+		// Unlock before closing: a child being forked right now holds a copy of the
+		// descriptor until it executes its program.
 		_ = syscall.Flock(int(c.lock.Fd()), syscall.LOCK_UN)
 		_ = c.lock.Close()
 	}
 }
 
-// clusterVersion is the major version that made the cluster, 0 if there is no cluster.
+// clusterVersion returns the major version that created the cluster, 0 if there is
+// no cluster.
 func clusterVersion(pgdata string) (int, error) {
 	b, err := os.ReadFile(filepath.Join(pgdata, "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -140,8 +141,8 @@ func clusterVersion(pgdata string) (int, error) {
 	return v, nil
 }
 
-// clusterTag names the cluster on this machine, by what does not change when its
-// folder is moved. The width is fixed, so no tag is the beginning of another.
+// clusterTag identifies the cluster on this machine and survives moving its folder.
+// Its width is fixed, so no tag is a prefix of another.
 func clusterTag(pgdata string) (string, error) {
 	var st syscall.Stat_t
 	if err := syscall.Stat(pgdata, &st); err != nil {
@@ -150,8 +151,8 @@ func clusterTag(pgdata string) (string, error) {
 	return fmt.Sprintf("pgembed-%016x-%016x", st.Dev, st.Ino), nil
 }
 
-// init creates the cluster beside its place and moves it there when it is
-// whole, so that a crash cannot leave half of one.
+// init creates the cluster next to its final place and moves it there when it is
+// complete, so a crash leaves no partial cluster.
 func (c *cluster) init(ctx context.Context, cfg Config) error {
 	tmp := c.pgdata + ".init"
 	if err := os.RemoveAll(tmp); err != nil {
@@ -162,7 +163,7 @@ func (c *cluster) init(ctx context.Context, cfg Config) error {
 	}
 	args := []string{
 		"-D", tmp, "-U", superuser, "-E", "UTF8", "--locale=C", "--data-checksums", "--no-instructions",
-		// Who can reach the socket is decided by the folder it is in.
+		// The folder of the socket controls access to it.
 		"-A", "trust",
 	}
 	if cfg.Settings["fsync"] == "off" {
@@ -177,28 +178,30 @@ func (c *cluster) init(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// placeSocket decides where the socket lives: beside the data, where nobody else
-// can plant one, or in a fresh folder if that path is too long for a socket.
+// placeSocket chooses the folder of the socket: next to the data, where no other
+// account can create one, or a new temporary folder if that path is too long for a
+// socket.
 func (c *cluster) placeSocket() error {
 	c.sock = filepath.Join(c.dir, "sock")
 	if len(c.sock)+len("/.s.PGSQL."+socketPort) <= maxSocketPath {
 		return nil
 	}
-	// Not the temp folder of the environment: on macOS its path is long, too.
+	// Not the temporary folder of the environment: its path is long on macOS.
 	tmp, err := os.MkdirTemp("/tmp", "pgembed")
 	if err != nil {
 		return fmt.Errorf("create socket folder: %w", err)
 	}
 	c.sockTmp = tmp
 	c.sock = filepath.Join(tmp, "sock")
-	if err := os.Chmod(tmp, 0o711); err != nil { //nolint:gosec // the server's account passes through; sock itself is closed
+	if err := os.Chmod(tmp, 0o711); err != nil { //nolint:gosec // the server's account passes through; sock is closed
 		return fmt.Errorf("create socket folder: %w", err)
 	}
 	return nil
 }
 
-// freshSocketDir empties the socket folder. The lock file of a crashed server
-// names a process id that a stranger may have by now, and would stop ours.
+// freshSocketDir empties the socket folder. The lock file of a crashed server names
+// a process id that another process may have by now; it would keep the server from
+// starting.
 func (c *cluster) freshSocketDir() error {
 	if err := os.RemoveAll(c.sock); err != nil {
 		return fmt.Errorf("clear socket folder: %w", err)
@@ -206,7 +209,8 @@ func (c *cluster) freshSocketDir() error {
 	return c.id.mkdir(c.sock)
 }
 
-// arguments is the command line of the server. A later setting outranks an earlier one.
+// arguments returns the command line of the server. A later setting overrides an
+// earlier one.
 func (c *cluster) arguments(ctx context.Context, settings map[string]string) []string {
 	args := []string{"-D", c.pgdata}
 	add := func(m map[string]string) {
@@ -215,7 +219,7 @@ func (c *cluster) arguments(ctx context.Context, settings map[string]string) []s
 		}
 	}
 	add(tuning)
-	// Not every build has lz4; where it is missing the server would not start.
+	// Not every build has lz4, and without it this setting would prevent the start.
 	lz4 := []string{"-C", "wal_compression", "-D", c.pgdata, "-c", "wal_compression=lz4"}
 	if _, err := c.id.output(ctx, c.dir, filepath.Join(c.bin, "postgres"), lz4...); err == nil {
 		add(map[string]string{"wal_compression": "lz4"})

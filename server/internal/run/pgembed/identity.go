@@ -14,22 +14,22 @@ import (
 	"time"
 )
 
-// identity is the account the server runs as. PostgreSQL refuses to run as root,
-// and to run as an account that has no name.
+// identity is the account of the server. PostgreSQL refuses to run as root or as an
+// account without a name.
 type identity struct {
 	mode     identityMode
-	uid, gid int // what the server takes itself to be
+	uid, gid int // as seen by the server
 }
 
 type identityMode int
 
 const (
-	asSelf   identityMode = iota // our own account
+	asSelf   identityMode = iota // the account of this process
 	asOther                      // another account; needs root
-	asMapped                     // our own account, seen from inside as another: a user namespace
+	asMapped                     // the account of this process, mapped to another in a user namespace
 )
 
-// String says it for the log.
+// String describes the identity for the log.
 func (id identity) String() string {
 	switch id.mode {
 	case asOther:
@@ -41,8 +41,8 @@ func (id identity) String() string {
 	}
 }
 
-// chooseIdentity picks an account that PostgreSQL accepts and that can reach both
-// its programs and the data folder. The owner of an existing cluster is kept.
+// chooseIdentity returns an account that PostgreSQL accepts and that can access
+// both its programs and the data folder. It keeps the owner of an existing cluster.
 func chooseIdentity(ctx context.Context, dir, pgdata, bin string) (identity, error) {
 	self := os.Geteuid()
 	if self != 0 {
@@ -79,7 +79,7 @@ func chooseIdentity(ctx context.Context, dir, pgdata, bin string) (identity, err
 			"such as one outside root's home, or run as an ordinary user: %w", errors.Join(refused...))
 }
 
-// unprivileged is an account to run as in place of root.
+// unprivileged returns an account to use instead of root.
 func unprivileged() (uid, gid int, err error) {
 	for _, name := range []string{"postgres", "_postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -95,8 +95,8 @@ func unprivileged() (uid, gid int, err error) {
 	return 0, 0, errors.New("postgres needs an unprivileged account, and this machine has neither postgres nor nobody")
 }
 
-// probe runs postgres as id from within dir, for its version alone: whether id can
-// reach the two is then the kernel's answer, not ours.
+// probe runs postgres --version as id in dir, so the kernel decides whether id can
+// access both.
 func (id identity) probe(ctx context.Context, dir, bin string) error {
 	out, err := id.output(ctx, dir, filepath.Join(bin, "postgres"), "-V")
 	if err != nil && len(out) > 0 {
@@ -105,8 +105,8 @@ func (id identity) probe(ctx context.Context, dir, bin string) error {
 	return err
 }
 
-// command prepares a program of PostgreSQL to run as id. It gets a small
-// environment of its own: PGDATA, PGPORT and the like are about other servers.
+// command prepares a PostgreSQL program to run as id with a minimal environment:
+// PGDATA, PGPORT and similar variables concern other servers.
 func (id identity) command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
@@ -116,10 +116,11 @@ func (id identity) command(ctx context.Context, dir, name string, args ...string
 	return cmd
 }
 
-// output runs a program of PostgreSQL as id and returns all it says.
+// output runs a PostgreSQL program as id and returns its output.
 func (id identity) output(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
-	// The program is ended when the thread that started it ends (see attr). While it
-	// runs, no goroutine may come onto this thread that ends together with it.
+	// The program receives a signal when the thread that started it ends (see
+	// attr). So no other goroutine may use this thread, and end it, while the
+	// program runs.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return id.command(ctx, dir, name, args...).CombinedOutput()

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// attr makes a child run as id and shut down, fast but clean, should we die.
+// attr makes a child run as id and shut down cleanly if this process dies.
 func (id identity) attr() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
 	switch id.mode {

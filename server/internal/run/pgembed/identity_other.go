@@ -5,8 +5,8 @@ package pgembed
 import "syscall"
 
 // attr makes a child run as id. There are no user namespaces here, so asMapped is
-// our own account, which postgres then refuses; and nothing ends the child should we
-// die: the next start does.
+// the account of this process, which postgres may refuse. If this process dies, the
+// child keeps running until the next start ends it.
 func (id identity) attr() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{}
 	if id.mode == asOther {

@@ -14,20 +14,20 @@ import (
 	"time"
 )
 
-// How long a server left behind by a dead process of ours may take to shut down
-// before it is cut off, and then killed.
+// How long a leftover server may take to shut down before it gets an immediate
+// shutdown, and then a kill.
 const (
 	leftoverGrace = 30 * time.Second
 	leftoverQuit  = leftoverGrace + 10*time.Second
 	leftoverLimit = leftoverGrace + 20*time.Second
 )
 
-// endLeftovers ends every process of this cluster that an earlier server has left.
-// We hold the folder's lock, so nobody is using them any more.
+// endLeftovers ends the processes of this cluster that an earlier run left behind.
+// The caller holds the folder's lock, so they are no longer in use.
 //
-// A server whose parent was killed may still be up. The children of a server that
-// was itself killed go by themselves, unless they are busy; until the last is gone
-// its shared memory keeps a new server from starting.
+// A server whose parent was killed may still be running. Children of a server that
+// was itself killed exit unless they are busy; until the last one has exited, its
+// shared memory prevents a new server from starting.
 func (c *cluster) endLeftovers(ctx context.Context) error {
 	for begun := time.Now(); ; {
 		commands, err := commandLines(ctx)
@@ -37,7 +37,7 @@ func (c *cluster) endLeftovers(ctx context.Context) error {
 		servers, children := c.members(commands)
 		age := time.Since(begun)
 		switch {
-		case len(servers) > 0: // it ends its children itself
+		case len(servers) > 0: // a server ends its own children
 			signal(servers, escalate(age, syscall.SIGINT))
 		case len(children) > 0:
 			signal(children, escalate(age+leftoverGrace, syscall.SIGQUIT))
@@ -45,7 +45,7 @@ func (c *cluster) endLeftovers(ctx context.Context) error {
 			return c.dropStalePidFile(commands)
 		}
 		if age > leftoverLimit {
-			return fmt.Errorf("processes of an earlier server do not end: %v", append(servers, children...))
+			return fmt.Errorf("processes of an earlier server do not exit: %v", append(servers, children...))
 		}
 		if !sleep(ctx, 20*time.Millisecond) {
 			return ctx.Err()
@@ -53,7 +53,8 @@ func (c *cluster) endLeftovers(ctx context.Context) error {
 	}
 }
 
-// escalate is the signal for a process that has been asked to go for the given time.
+// escalate returns the next signal for a process that has been stopping for the
+// given time.
 func escalate(age time.Duration, first syscall.Signal) syscall.Signal {
 	switch {
 	case age < leftoverGrace:
@@ -65,7 +66,7 @@ func escalate(age time.Duration, first syscall.Signal) syscall.Signal {
 	}
 }
 
-// signal sends sig. A process that is gone or not ours shows in the next listing.
+// signal sends sig and ignores errors: the next listing shows what is left.
 func signal(pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
 		_ = syscall.Kill(pid, sig)
@@ -73,11 +74,11 @@ func signal(pids []int, sig syscall.Signal) {
 }
 
 // isPostgres matches the command line of a PostgreSQL server or of one of its
-// children, and the odd stranger: it decides what is left alone.
+// children, and possibly of an unrelated process.
 var isPostgres = regexp.MustCompile(`(^|/)postgres:? `)
 
-// members picks this cluster's processes out of all command lines. A server has the
-// tag among its arguments, a child in its title, "postgres: TAG: checkpointer".
+// members selects this cluster's processes by their command lines. A server has the
+// tag in its arguments, a child in its title: "postgres: TAG: checkpointer".
 func (c *cluster) members(commands map[int]string) (servers, children []int) {
 	for pid, cmd := range commands {
 		switch {
@@ -90,10 +91,10 @@ func (c *cluster) members(commands map[int]string) (servers, children []int) {
 	return servers, children
 }
 
-// dropStalePidFile removes a pid file that names a living process that is no
-// PostgreSQL. The server would take it for another server on the same data. A file that
-// names a dead process it judges itself, shared memory included; and one that
-// names a PostgreSQL may be right: someone has started a server there by hand.
+// dropStalePidFile removes a pid file that names a running process other than
+// PostgreSQL, which the server would mistake for another server on the same data.
+// The server itself handles a file that names a dead process. A file that names a
+// PostgreSQL may be right: a server may have been started there by hand.
 func (c *cluster) dropStalePidFile(commands map[int]string) error {
 	path := filepath.Join(c.pgdata, "postmaster.pid")
 	b, err := os.ReadFile(path)
@@ -104,7 +105,7 @@ func (c *cluster) dropStalePidFile(commands map[int]string) error {
 		return fmt.Errorf("read pid file: %w", err)
 	}
 	first, _, _ := strings.Cut(string(b), "\n")
-	pid, _ := strconv.Atoi(strings.TrimSpace(first)) // what is no number is for the server to judge
+	pid, _ := strconv.Atoi(strings.TrimSpace(first)) // the server handles what is not a number
 	alive := pid > 0 && syscall.Kill(pid, 0) == nil
 	if !alive || isPostgres.MatchString(commands[pid]+" ") {
 		return nil

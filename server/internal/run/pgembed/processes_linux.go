@@ -7,9 +7,8 @@ import (
 	"strconv"
 )
 
-// commandLines is the command line of every process on the machine by its id,
-// words parted by spaces. Zombies have none. It needs no ps, which slim
-// containers lack.
+// commandLines returns the command line of every process by process id, joined by
+// spaces. Zombies have none. It does not need ps, which slim containers lack.
 func commandLines(context.Context) (map[int]string, error) {
 	d, err := os.Open("/proc")
 	if err != nil {
@@ -28,7 +27,7 @@ func commandLines(context.Context) (map[int]string, error) {
 		}
 		b, err := os.ReadFile("/proc/" + name + "/cmdline")
 		if err != nil || len(b) == 0 {
-			continue // has ended, or is none of ours
+			continue // it has exited, or belongs to another account
 		}
 		commands[pid] = string(bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
 	}

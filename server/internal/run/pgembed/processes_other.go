@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// commandLines is the command line of every process on the machine by its id,
-// words parted by spaces.
+// commandLines returns the command line of every process by process id, joined by
+// spaces.
 func commandLines(ctx context.Context) (map[int]string, error) {
 	out, err := exec.CommandContext(ctx, "ps", "-axww", "-o", "pid=,command=").Output()
 	if err != nil {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// maxLog is the size from which on a start begins a new log. One older log is kept.
+// maxLog is the size above which a start rotates the log. One older log is kept.
 const maxLog = 10 << 20
 
-// serverLog is the file the server logs to. The server writes to it directly, not
-// through us, so that its last words are there when we are not.
+// serverLog is the log file of the server. The server writes to it directly, so its
+// last messages survive this process.
 type serverLog struct{ file *os.File }
 
 func openLog(path string) (*serverLog, error) {
@@ -26,7 +26,7 @@ func openLog(path string) (*serverLog, error) {
 	return &serverLog{f}, nil
 }
 
-// size is where the next line of the log will begin.
+// size returns the current size of the log.
 func (l *serverLog) size() int64 {
 	st, err := l.file.Stat()
 	if err != nil {
@@ -35,7 +35,7 @@ func (l *serverLog) size() int64 {
 	return st.Size()
 }
 
-// explain adds to err the last lines logged since the log had the given size.
+// explain appends to err the last lines logged since the log had the given size.
 func (l *serverLog) explain(err error, since int64) error {
 	from := max(since, l.size()-4096)
 	b := make([]byte, max(0, l.size()-from))
@@ -48,7 +48,7 @@ func (l *serverLog) explain(err error, since int64) error {
 	return fmt.Errorf("%w; %s ends with: %s", err, l.file.Name(), last)
 }
 
-// oneLine joins the lines of a program's output for use in an error.
+// oneLine joins the lines of a program's output, for errors.
 func oneLine(out []byte) string {
 	return strings.Join(strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' || r == '\r' }), " | ")
 }

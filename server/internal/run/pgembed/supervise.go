@@ -14,12 +14,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// maxRestarts is how often in a row a restart may fail. With the waits between
-// them that is half a minute, by when only a person can help.
+// maxRestarts is the number of restarts in a row that may fail. With the delays
+// between them that takes half a minute.
 const maxRestarts = 10
 
-// killAfter bounds an immediate shutdown. The server itself kills what has not
-// obeyed it after 5 s.
+// killAfter limits an immediate shutdown. The server itself kills children that
+// have not obeyed after 5 s.
 const killAfter = 10 * time.Second
 
 // postmaster is one run of the server.
@@ -29,10 +29,10 @@ type postmaster struct {
 	err    error // of the exit; set before exited is closed
 }
 
-// supervise runs the server until ctx ends, restarting it when it dies.
-// started gets the outcome of the first start.
+// supervise runs the server until ctx ends and restarts it when it dies. It sends
+// the result of the first start to started.
 func (s *Server) supervise(ctx context.Context, database string, started chan<- error) {
-	// Linux sends the death signal (see identity.attr) when the thread that made
+	// Linux sends the death signal (see identity.attr) when the thread that created
 	// the child ends. So this goroutine keeps its thread, which ends with it.
 	runtime.LockOSThread()
 	s.err = s.run(ctx, database, started)
@@ -58,16 +58,16 @@ func (s *Server) run(ctx context.Context, database string, started chan<- error)
 		s.log.ErrorContext(ctx, "embedded postgres died; restarting it", slog.Any("error", p.err))
 		p, err = s.restart(ctx, database)
 		if err != nil && ended(ctx) {
-			return nil // asked to stop between two attempts: nothing is running
+			return nil // stopped between two attempts: nothing is running
 		}
 		if err != nil {
-			s.log.ErrorContext(ctx, "embedded postgres is down for good", slog.Any("error", err))
+			s.log.ErrorContext(ctx, "embedded postgres could not be restarted", slog.Any("error", err))
 			return err
 		}
 	}
 }
 
-// restart boots the server again after it died.
+// restart starts the server again after it died.
 func (s *Server) restart(ctx context.Context, database string) (*postmaster, error) {
 	died := time.Now()
 	var err error
@@ -77,19 +77,19 @@ func (s *Server) restart(ctx context.Context, database string) (*postmaster, err
 		}
 		var p *postmaster
 		if p, err = s.boot(ctx, database); err == nil {
-			s.log.InfoContext(ctx, "embedded postgres is back", slog.Duration("took", time.Since(died)))
+			s.log.InfoContext(ctx, "embedded postgres restarted", slog.Duration("took", time.Since(died)))
 			return p, nil
 		}
 		if !ended(ctx) {
-			s.log.WarnContext(ctx, "embedded postgres did not restart",
+			s.log.WarnContext(ctx, "restarting embedded postgres failed",
 				slog.Int("attempt", attempt+1), slog.Any("error", err))
 		}
 	}
 	return nil, fmt.Errorf("restart failed %d times in a row: %w", maxRestarts, err)
 }
 
-// boot makes the way free, launches the server and waits until it serves the
-// database. On an error no process is left.
+// boot removes leftovers, launches the server and waits until it serves the
+// database. After an error no process is left.
 func (s *Server) boot(ctx context.Context, database string) (*postmaster, error) {
 	if err := s.cluster.endLeftovers(ctx); err != nil {
 		return nil, err
@@ -103,20 +103,20 @@ func (s *Server) boot(ctx context.Context, database string) (*postmaster, error)
 		return nil, err
 	}
 	if err := s.serve(ctx, p, database); err != nil {
-		_ = p.shutdown(s.hurry) // the reason is err
+		_ = p.shutdown(s.hurry) // err is the cause
 		return nil, s.cluster.log.explain(err, logged)
 	}
 	return p, nil
 }
 
-// launch starts the server's process. Only the supervising thread may call it.
+// launch starts the server process. Only the supervising thread may call it.
 func (s *Server) launch(ctx context.Context) (*postmaster, error) {
 	c := s.cluster
-	// The end of ctx asks for a shutdown, not for a kill.
+	// The end of ctx means shutdown, not kill.
 	cmd := c.id.command(context.WithoutCancel(ctx), c.dir, filepath.Join(c.bin, "postgres"), c.args...)
 	cmd.Stdout, cmd.Stderr = c.log.file, c.log.file
-	// A terminal's Ctrl-C goes to the whole group and must not reach the server
-	// before its clients have drained.
+	// A terminal sends Ctrl-C to the whole process group. It must not reach the
+	// server before its clients have drained.
 	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("launch: %w", err)
@@ -131,7 +131,7 @@ func (s *Server) launch(ctx context.Context) (*postmaster, error) {
 	return p, nil
 }
 
-// serve waits until the server takes connections and creates the database.
+// serve waits until the server accepts connections, and creates the database.
 func (s *Server) serve(ctx context.Context, p *postmaster, database string) error {
 	conn, err := s.connect(ctx, p)
 	if err != nil {
@@ -152,10 +152,11 @@ func (s *Server) serve(ctx context.Context, p *postmaster, database string) erro
 	return nil
 }
 
-// connect tries until the server answers, exits, or ctx ends.
+// connect retries until the server answers or exits, or ctx ends.
 func (s *Server) connect(ctx context.Context, p *postmaster) (*pgx.Conn, error) {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		// The kernel accepts for a server that hangs; without a limit we would too.
+		// The kernel accepts connections for a server that hangs, so limit each
+		// attempt.
 		try, cancel := context.WithTimeout(ctx, 10*time.Second)
 		conn, err := pgx.Connect(try, s.cluster.url("postgres"))
 		cancel()
@@ -172,8 +173,8 @@ func (s *Server) connect(ctx context.Context, p *postmaster) (*pgx.Conn, error) 
 	}
 }
 
-// shutdown ends the server: at once when hurry is closed, else when it has
-// written everything out.
+// shutdown stops the server: immediately once hurry is closed, otherwise after it
+// has written its data to disk.
 func (p *postmaster) shutdown(hurry <-chan struct{}) error {
 	_ = p.cmd.Process.Signal(syscall.SIGINT) // fails only if it has exited
 	select {
@@ -188,10 +189,10 @@ func (p *postmaster) shutdown(hurry <-chan struct{}) error {
 		_ = p.cmd.Process.Kill()
 		<-p.exited
 	}
-	return errors.New("cut off before it had written everything out; it recovers at the next start")
+	return errors.New("stopped before it had written its data to disk; it recovers at the next start")
 }
 
-// exitError is err, or words for an exit that claims success.
+// exitError returns err, or an error for exit status 0.
 func exitError(err error) error {
 	if err == nil {
 		return errors.New("exit status 0")
@@ -199,7 +200,7 @@ func exitError(err error) error {
 	return err
 }
 
-// ended reports whether ctx has ended, which is no error here but an order.
+// ended reports whether ctx has ended, which is the order to stop and not an error.
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // sleep waits for d and reports false if ctx ended first.
