@@ -239,7 +239,7 @@ func awaitCommand(t *testing.T, cmd *exec.Cmd, told *terminal) {
 	if code := exitCode(err); code != 0 {
 		t.Errorf("backfill ended with %d: %s", code, text)
 	}
-	for _, want := range []string{"fetched (", "listing rooms", "a second", " left", "done: "} {
+	for _, want := range []string{"fetched (", "listing rooms", "per second", " left", "done: "} {
 		if !strings.Contains(text, want) {
 			t.Errorf("backfill told %q; want %q in it", text, want)
 		}
