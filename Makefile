@@ -67,7 +67,7 @@ check: lint ## the check before a commit: lint, and the tests that need no serve
 
 # What test-fast leaves out beside the end-to-end tests: tests that need PgBouncer,
 # or Node and its packages.
-needs_more := PgBouncer|TestPooler|EqualYjs$$|EqualThePackage$$
+needs_more := PgBouncer|TestPooler|TestInstall|EqualYjs$$|EqualThePackage$$
 
 .PHONY: test-fast
 test-fast: go ## all that Go and Postgres alone can test, without the race detector (3 min)

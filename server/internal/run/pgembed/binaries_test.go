@@ -151,6 +151,9 @@ func TestInstallThroughNPM(t *testing.T) {
 // The bytes that npm brings are the pinned ones, or none.
 func TestInstallRefusesOtherBytes(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs Node and its packages")
+	}
 	cache := t.TempDir()
 	build := npmBuilds[runtime.GOOS+"/"+runtime.GOARCH]
 	build.sha512 = strings.Repeat("A", 86) + "=="

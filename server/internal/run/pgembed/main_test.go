@@ -134,6 +134,7 @@ func openDir(t *testing.T) string {
 // mustStart starts a server that is stopped when the test ends.
 func mustStart(t *testing.T, cfg Config) *Server {
 	t.Helper()
+	need.Server(t, need.Postgres)
 	if cfg.Settings == nil {
 		cfg.Settings = fast
 	}
