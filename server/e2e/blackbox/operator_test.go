@@ -17,7 +17,7 @@ import (
 // be told while it does not take writes. The other replica, whose key is good, does not.
 func TestStatusShowsTheReplicasOwnPause(t *testing.T) {
 	t.Parallel()
-	url := database(t)
+	url := dbtest.Postgres.Own(t)
 	db := dbtest.Postgres.Connect(t, url)
 	for _, statement := range []string{
 		"create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no pause is written " +

@@ -43,22 +43,23 @@ type Engine struct {
 	// Schema is the SQL expression for the schema that tables are looked up in.
 	Schema string
 
-	need     need.Engine
-	empty    func(tb testing.TB) string
-	database func(tb testing.TB) string
-	server   func(tb testing.TB) *Server
-	open     func(url string) (*sql.DB, error)
+	need   need.Engine
+	pool   *pool
+	empty  func(tb testing.TB) string
+	own    func(tb testing.TB) string
+	server func(tb testing.TB) *Server
+	open   func(url string) (*sql.DB, error)
 }
 
 // The engines.
 var (
 	Postgres = &Engine{
 		Name: "PostgreSQL", Schema: "current_schema()", need: need.Postgres,
-		empty: pgtest.Database, database: clone, server: startPostgres, open: openPostgres,
+		pool: postgresPool, empty: pgtest.Database, own: clone, server: startPostgres, open: openPostgres,
 	}
 	MySQL = &Engine{
 		Name: "MariaDB", Schema: "database()", need: need.MySQL,
-		empty: mysqltest.Database, database: lend, server: startMySQL, open: openMySQL,
+		pool: mysqlPool, empty: mysqltest.Database, own: ownMySQL, server: startMySQL, open: openMySQL,
 	}
 )
 
@@ -84,7 +85,7 @@ type withMySQL struct{ m *testing.M }
 func (w withMySQL) Run() int {
 	code := mysqltest.Run(w.m)
 	if os.Getenv("TEST_MYSQL_URL") != "" { // else they have gone with their server
-		if err := dropLent(); err != nil {
+		if err := dropMade(); err != nil {
 			panic(fmt.Errorf("dbtest: %w", err))
 		}
 	}
@@ -109,11 +110,18 @@ func (e *Engine) Empty(tb testing.TB) string {
 	return e.empty(tb)
 }
 
-// Database returns the URL of a database of tb's own, with the current schema and
-// nothing in it.
+// Database returns the URL of a database with the current schema and no rows. tb has
+// it to itself, and may alter its rows alone: another test has it next.
 func (e *Engine) Database(tb testing.TB) string {
 	tb.Helper()
-	return e.database(tb)
+	return e.lend(tb)
+}
+
+// Own returns the URL of a database with the current schema and no rows, which tb may
+// alter as it likes.
+func (e *Engine) Own(tb testing.TB) string {
+	tb.Helper()
+	return e.own(tb)
 }
 
 // Server is a database server that a test may kill.
@@ -157,10 +165,18 @@ func migrate(ctx context.Context, url string) error {
 	return engine.Migrate(ctx, url, slog.New(slog.DiscardHandler))
 }
 
-// clone makes a database as a copy.
 func clone(tb testing.TB) string {
 	tb.Helper()
-	return pgtest.Clone(tb, pgtest.Template(tb, "dbtest", migrate))
+	return pgtest.Clone(tb, template(tb))
+}
+
+func ownMySQL(tb testing.TB) string {
+	tb.Helper()
+	url := mysqltest.Database(tb)
+	if err := migrate(tb.Context(), url); err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	return url
 }
 
 func startPostgres(tb testing.TB) *Server {

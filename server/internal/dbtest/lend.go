@@ -14,32 +14,56 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 )
 
-// lent are the databases of MySQL that tests hand on. To make one with its tables
-// takes many times as long as to empty one.
-var lent struct {
+// pool holds the databases of an engine that tests hand on. To make one takes many
+// times as long as to empty one.
+type pool struct {
 	sync.Mutex
-	free  []string // URLs of those that nobody has
-	names []string // of all
+	free []string // URLs of those that no test has
+
+	// add makes one more database with the current schema, for as long as the server
+	// lasts.
+	add func(tb testing.TB) string
+	// others lists the sessions of a database but the one that asks, one in a row.
+	others string
+	// kill ends a session.
+	kill string
+	// empty removes all rows that a store can have written.
+	empty func(ctx context.Context, url string) error
 }
 
-// lend lends a database to tb, which hands it on unless it fails.
-func lend(tb testing.TB) string {
-	tb.Helper()
-	lent.Lock()
-	var to string
-	if n := len(lent.free); n > 0 {
-		to, lent.free = lent.free[n-1], lent.free[:n-1]
+var (
+	postgresPool = &pool{
+		add: func(tb testing.TB) string { tb.Helper(); return pgtest.Keep(tb, template(tb)) },
+		others: "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and " +
+			"backend_type = 'client backend'",
+		kill:  "select pg_terminate_backend(%d)",
+		empty: emptyPostgres,
 	}
-	lent.Unlock()
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
-	defer cancel()
+	mysqlPool = &pool{
+		add:    addMySQL,
+		others: "select id from information_schema.processlist where db = database() and id <> connection_id()",
+		kill:   "kill %d",
+		empty: func(ctx context.Context, url string) error {
+			return mysqltest.Empty(ctx, url, "mirror_schema_version", "mirror_schema_lock")
+		},
+	}
+)
+
+// lend lends a database to tb, which hands it on unless it fails.
+func (e *Engine) lend(tb testing.TB) string {
+	tb.Helper()
+	p := e.pool
+	p.Lock()
+	var to string
+	if n := len(p.free); n > 0 {
+		to, p.free = p.free[n-1], p.free[:n-1]
+	}
+	p.Unlock()
 	if to == "" {
-		var err error
-		if to, err = add(ctx, mysqltest.URL(tb)); err != nil {
-			tb.Fatalf("dbtest: %v", err)
-		}
+		to = p.add(tb)
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() {
@@ -47,50 +71,112 @@ func lend(tb testing.TB) string {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := clean(ctx, to); err != nil {
+		if err := e.clean(ctx, to); err != nil {
 			tb.Errorf("dbtest: clean a database: %v", err)
 			return
 		}
-		lent.Lock()
-		defer lent.Unlock()
-		lent.free = append(lent.free, to)
+		p.Lock()
+		defer p.Unlock()
+		p.free = append(p.free, to)
 	})
 	return to
 }
 
-// add makes one more database on the server of admin, with the current schema.
-func add(ctx context.Context, admin string) (string, error) {
-	u, err := url.Parse(admin)
+// clean removes from a database all that was written since it was made. Whoever is
+// still connected has been killed, and the server may not have noticed: what it does
+// for the dead must not come after this.
+func (e *Engine) clean(ctx context.Context, to string) error {
+	db, err := e.open(to)
 	if err != nil {
-		return "", errors.New("the URL of the MySQL server cannot be read") // without its text: it holds a password
+		return err
 	}
-	name := "dbtest_" + strings.ToLower(rand.Text())
-	if err := run(ctx, admin, "create database "+name); err != nil {
-		return "", err
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	// The one that asks has to be the one that is left out.
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
 	}
-	lent.Lock()
-	lent.names = append(lent.names, name)
-	lent.Unlock()
-	u.Path = "/" + name
-	return u.String(), migrate(ctx, u.String())
+	defer func() { _ = conn.Close() }() // there is nothing to flush
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for ; ; <-ticker.C {
+		var id int64
+		err := conn.QueryRowContext(ctx, e.pool.others+" limit 1").Scan(&id)
+		if errors.Is(err, sql.ErrNoRows) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		_, _ = conn.ExecContext(ctx, fmt.Sprintf(e.pool.kill, id)) // it may have gone by itself
+	}
+	return e.pool.empty(ctx, to)
 }
 
-// dropLent drops all that was made where TEST_MYSQL_URL leads.
-func dropLent() error {
+// template names the database on PostgreSQL that the others are copied from.
+func template(tb testing.TB) string {
+	tb.Helper()
+	return pgtest.Template(tb, "dbtest", migrate)
+}
+
+func emptyPostgres(ctx context.Context, to string) error {
+	return run(ctx, openPostgres, to, `do $$
+		declare name text;
+		begin
+			for name in select tablename from pg_tables
+				where tablename like 'mirror\_%' and tablename not like 'mirror\_schema\_%' and tablename <> 'mirror_feed_head'
+			loop
+				execute format('delete from %I', name);
+			end loop;
+			update mirror_feed_head set n = 0 where n > 0;
+		end $$`)
+}
+
+// made are the names of the databases that were made where TEST_MYSQL_URL leads.
+var made struct {
+	sync.Mutex
+	names []string
+}
+
+func addMySQL(tb testing.TB) string {
+	tb.Helper()
+	admin := mysqltest.URL(tb)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	u, err := url.Parse(admin)
+	if err != nil {
+		tb.Fatal("dbtest: the URL of the MySQL server cannot be read") // without its text: it holds a password
+	}
+	name := "dbtest_" + strings.ToLower(rand.Text())
+	if err := run(ctx, openMySQL, admin, "create database "+name); err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	made.Lock()
+	made.names = append(made.names, name)
+	made.Unlock()
+	u.Path = "/" + name
+	if err := migrate(ctx, u.String()); err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	return u.String()
+}
+
+// dropMade drops all that was made where TEST_MYSQL_URL leads.
+func dropMade() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	lent.Lock()
-	defer lent.Unlock()
+	made.Lock()
+	defer made.Unlock()
 	var errs []error
-	for _, name := range lent.names {
-		errs = append(errs, run(ctx, os.Getenv("TEST_MYSQL_URL"), "drop database "+name))
+	for _, name := range made.names {
+		errs = append(errs, run(ctx, openMySQL, os.Getenv("TEST_MYSQL_URL"), "drop database "+name))
 	}
 	return errors.Join(errs...)
 }
 
-// run runs a statement on a server of MySQL.
-func run(ctx context.Context, at, statement string) error {
-	db, err := openMySQL(at)
+// run runs a statement where a URL leads.
+func run(ctx context.Context, open func(url string) (*sql.DB, error), at, statement string) error {
+	db, err := open(at)
 	if err != nil {
 		return err
 	}
@@ -99,30 +185,4 @@ func run(ctx context.Context, at, statement string) error {
 		return fmt.Errorf("%s: %w", statement, err)
 	}
 	return nil
-}
-
-// clean removes from a database all that was written since it was made. Whoever is
-// still connected has been killed, and the server may not have noticed: what it does
-// for the dead must not come after this.
-func clean(ctx context.Context, to string) error {
-	db, err := openMySQL(to)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }() // there is nothing to flush
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for ; ; <-ticker.C {
-		var id int64
-		err := db.QueryRowContext(ctx,
-			"select id from information_schema.processlist where db = database() and id <> connection_id() limit 1").Scan(&id)
-		if errors.Is(err, sql.ErrNoRows) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		_, _ = db.ExecContext(ctx, fmt.Sprint("kill ", id)) // it may have gone by itself
-	}
-	return mysqltest.Empty(ctx, to, "mirror_schema_version", "mirror_schema_lock")
 }

@@ -47,6 +47,7 @@ var shared struct {
 	server    *pgembed.Server
 	err       error // of the attempt to start server; it is not repeated
 	templates map[string]*template
+	kept      []string // names of what Keep made
 }
 
 type template struct {
@@ -79,6 +80,9 @@ func tearDown() error {
 	if external := os.Getenv("TEST_POSTGRES_URL"); external != "" {
 		for _, t := range shared.templates {
 			errs = append(errs, drop(ctx, external, t.name))
+		}
+		for _, name := range shared.kept {
+			errs = append(errs, drop(ctx, external, name))
 		}
 	}
 	if shared.server != nil {
@@ -185,12 +189,8 @@ func Database(tb testing.TB) string {
 // returns the copy's URL. The copy is dropped when tb ends, connections or not.
 func Clone(tb testing.TB, template string) string {
 	tb.Helper()
-	admin, name := URL(tb), newName("test")
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
-	defer cancel()
-	if err := create(ctx, admin, name, template); err != nil {
-		tb.Fatalf("pgtest: %v", err)
-	}
+	name, to := copyOf(tb, template)
+	admin := URL(tb)
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -198,11 +198,33 @@ func Clone(tb testing.TB, template string) string {
 			tb.Errorf("pgtest: %v", err)
 		}
 	})
-	to, err := at(admin, name)
+	return to
+}
+
+// Keep is [Clone] for a copy that lasts as long as the test binary.
+func Keep(tb testing.TB, template string) string {
+	tb.Helper()
+	name, to := copyOf(tb, template)
+	shared.Lock()
+	defer shared.Unlock()
+	shared.kept = append(shared.kept, name)
+	return to
+}
+
+// copyOf creates a copy of a template and returns its name and URL.
+func copyOf(tb testing.TB, template string) (name, to string) {
+	tb.Helper()
+	admin, name := URL(tb), newName("test")
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	err := create(ctx, admin, name, template)
+	if err == nil {
+		to, err = at(admin, name)
+	}
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	return to
+	return name, to
 }
 
 // Template returns the name of a database, for [Clone], that fill was given to fill
