@@ -344,7 +344,7 @@ func TestApplyCommitCut(t *testing.T) {
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Postgres.Empty(t)
-	pooler := pgtest.StartPooler(t, direct)
+	pooler := pgtest.StartPooler(t, direct, pgtest.PoolerPort)
 	s := newSiteAt(t, dbtest.Postgres, direct)
 	s.url = pooler.URL
 	s.env["DATABASE_DIRECT_URL"] = s.proxy.url

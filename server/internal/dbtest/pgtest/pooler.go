@@ -17,9 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// poolerPort names the socket of a pooler; no TCP port is opened. It is the one
-// by which PgBouncer is usually known.
-const poolerPort = "6432"
+// PoolerPort is the port by which PgBouncer is usually known.
+const PoolerPort = "6432"
 
 // PoolerSize is how many connections to the server a pooler has.
 const PoolerSize = 4
@@ -30,12 +29,12 @@ type Pooler struct {
 	URL string
 
 	dir   string
-	admin string
+	query string // of its URLs
 }
 
-// StartPooler puts a real PgBouncer in front of a database, whose URL it is
-// given. It ends with tb.
-func StartPooler(tb testing.TB, direct string) *Pooler {
+// StartPooler puts a real PgBouncer in front of the server of a database, whose URL it
+// is given. The port names its socket; no TCP port is opened. It ends with tb.
+func StartPooler(tb testing.TB, direct, port string) *Pooler {
 	tb.Helper()
 	server, err := pgconn.ParseConfig(direct)
 	if err != nil {
@@ -56,12 +55,10 @@ func StartPooler(tb testing.TB, direct string) *Pooler {
 			tb.Errorf("pgtest: %v", err)
 		}
 	})
-	query := url.Values{"host": {dir}, "port": {poolerPort}, "user": {server.User}, "sslmode": {"disable"}}.Encode()
-	p := &Pooler{
-		URL:   (&url.URL{Scheme: "postgres", Path: "/" + server.Database, RawQuery: query}).String(),
-		dir:   dir,
-		admin: (&url.URL{Scheme: "postgres", Path: "/pgbouncer", RawQuery: query}).String(),
-	}
+	p := &Pooler{dir: dir, query: url.Values{
+		"host": {dir}, "port": {port}, "user": {server.User}, "sslmode": {"disable"},
+	}.Encode()}
+	p.URL = p.to(server.Database)
 	target := fmt.Sprintf("host=%s port=%d user=%s", server.Host, server.Port, server.User)
 	if server.Password != "" {
 		target += fmt.Sprintf(" password='%s'", strings.ReplaceAll(server.Password, "'", "''"))
@@ -75,9 +72,9 @@ auth_type = any
 admin_users = %s
 pool_mode = transaction
 default_pool_size = %d
-max_client_conn = 200
+max_client_conn = 2000
 logfile = %s
-`, target, poolerPort, dir, server.User, PoolerSize, p.logFile())
+`, target, port, dir, server.User, PoolerSize, p.logFile())
 	ini := filepath.Join(dir, "pgbouncer.ini")
 	if err := os.WriteFile(ini, []byte(config), 0o600); err != nil {
 		tb.Fatalf("pgtest: %v", err)
@@ -150,10 +147,25 @@ func (p *Pooler) await(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
+// to is the URL of a database through the pooler.
+func (p *Pooler) to(database string) string {
+	return (&url.URL{Scheme: "postgres", Path: "/" + database, RawQuery: p.query}).String()
+}
+
+// Through turns the URL of a database of the same server into one through the pooler.
+func (p *Pooler) Through(tb testing.TB, direct string) string {
+	tb.Helper()
+	u, err := url.Parse(direct)
+	if err != nil {
+		tb.Fatal("pgtest: the URL of the database cannot be read")
+	}
+	return p.to(strings.TrimPrefix(u.Path, "/"))
+}
+
 // Transactions is how many transactions the pooler has handed to the server.
 func (p *Pooler) Transactions(tb testing.TB) int64 {
 	tb.Helper()
-	cfg, err := pgx.ParseConfig(p.admin)
+	cfg, err := pgx.ParseConfig(p.to("pgbouncer"))
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}

@@ -10,7 +10,7 @@ import (
 
 func TestPoolerHandsConnectionsRound(t *testing.T) {
 	t.Parallel()
-	p := pgtest.StartPooler(t, pgtest.Database(t))
+	p := pgtest.StartPooler(t, pgtest.Database(t), pgtest.PoolerPort)
 	// More sessions than the pooler has connections: in transaction mode they all
 	// get their turn.
 	backends := make(map[int32]bool)

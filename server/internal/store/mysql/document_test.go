@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -18,7 +19,7 @@ import (
 // Servers differ in what they refuse.
 func TestDerivedColumns(t *testing.T) {
 	t.Parallel()
-	url := migratedDatabase(t)
+	url := dbtest.MySQL.Database(t)
 	s, db := open(t, mysql.Config{URL: url}), mysqltest.Connect(t, url)
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	room := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}
@@ -98,7 +99,7 @@ func TestDerivedColumns(t *testing.T) {
 // server asks for the other way to escape, and the store does not let it.
 func TestValuesStayValues(t *testing.T) {
 	t.Parallel()
-	url := migratedDatabase(t)
+	url := dbtest.MySQL.Database(t)
 	s := open(t, mysql.Config{URL: url + "?sql_mode='NO_BACKSLASH_ESCAPES,ANSI_QUOTES'"})
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	var every []byte
@@ -132,7 +133,7 @@ func TestValuesStayValues(t *testing.T) {
 // Long lists of keys are another thing to some servers than short ones.
 func TestManyKeys(t *testing.T) {
 	t.Parallel()
-	url := migratedDatabase(t)
+	url := dbtest.MySQL.Database(t)
 	s := open(t, mysql.Config{URL: url})
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	const n = 450
@@ -209,7 +210,7 @@ func TestManyKeys(t *testing.T) {
 // Where servers are lenient they cut off what is too long, and two ids are one.
 func TestWhatDoesNotFitIsRefused(t *testing.T) {
 	t.Parallel()
-	s := open(t, mysql.Config{URL: migratedDatabase(t) + "?sql_mode=''"})
+	s := open(t, mysql.Config{URL: dbtest.MySQL.Database(t) + "?sql_mode=''"})
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	long := strings.Repeat("x", 128)
 	if _, err := s.Accept(t.Context(), []mirror.Delivery{delivery(long, now)}); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -172,7 +174,7 @@ func TestCommitCut(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for what, want := range map[trouble]bool{cutBefore: true, cutAfter: false} {
-		p, through := startProxy(t, migratedDatabase(t))
+		p, through := startProxy(t, dbtest.MySQL.Database(t))
 		s := open(t, mysql.Config{URL: through})
 		if err := s.Ping(t.Context()); err != nil {
 			t.Fatalf("Ping = %v", err)
@@ -193,7 +195,7 @@ func TestCommitCut(t *testing.T) {
 func TestCommitLoses(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	p, through := startProxy(t, migratedDatabase(t))
+	p, through := startProxy(t, dbtest.MySQL.Database(t))
 	s := open(t, mysql.Config{URL: through})
 	p.next.Store(int32(loses))
 	got, err := s.Accept(t.Context(), []mirror.Delivery{delivery("msg", now)})
@@ -220,7 +222,7 @@ func TestCommitLoses(t *testing.T) {
 func TestCommitUnanswered(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	p, through := startProxy(t, migratedDatabase(t))
+	p, through := startProxy(t, dbtest.MySQL.Database(t))
 	s := open(t, mysql.Config{URL: through, MaxConns: 1})
 	if err := s.Ping(t.Context()); err != nil {
 		t.Fatalf("Ping = %v", err)
@@ -240,103 +242,15 @@ func TestCommitUnanswered(t *testing.T) {
 	}
 }
 
-// The server is killed while calls are made. Every failure says that the
-// database is away, no acknowledged event is lost, and one store outlives it all.
-func TestServerIsKilled(t *testing.T) {
-	t.Parallel()
-	needServer(t)
-	server := mysqltest.Start(t, mysqltest.Options{})
-	to := server.Database(t, "killed")
-	migrate(t, to)
-	s := open(t, mysql.Config{URL: to, MaxConns: 4})
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	var acknowledged []string
-	refused, n := 0, 0
-	accept := func() error {
-		n++
-		a := delivery(fmt.Sprintf("msg_%d", n), now)
-		_, err := s.Accept(t.Context(), []mirror.Delivery{a})
-		if err == nil {
-			acknowledged = append(acknowledged, a.Event.ID)
-		}
-		return err
-	}
-	check := func(what string, err error) bool {
-		t.Helper()
-		if err == nil {
-			return true
-		}
-		refused++
-		if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable {
-			t.Fatalf("%s while the server is away = %v (kind %d); want it unavailable", what, err, f.Kind)
-		}
-		return false
-	}
-	for range 3 {
-		for range 10 {
-			if err := accept(); err != nil {
-				t.Fatalf("Accept = %v", err)
-			}
-		}
-		back := make(chan error, 1)
-		go func() {
-			server.Kill()
-			back <- server.Restart(t.Context())
-		}()
-		seen := refused
-		eventually(t, "calls after a restart", func() bool {
-			ok := check("Accept", accept())
-			ok = check("Ping", s.Ping(t.Context())) && ok
-			_, err := s.Request(t.Context(),
-				[]mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "other", Kind: mirror.KindRoom}}}, now)
-			ok = check("Request", err) && ok
-			return ok && refused > seen
-		})
-		if err := <-back; err != nil {
-			t.Fatalf("Restart = %v", err)
-		}
-	}
-	eventually(t, "quiet", func() bool { return accept() == nil })
-	for _, id := range acknowledged {
-		if _, err := s.Event(t.Context(), "default", id); err != nil {
-			t.Fatalf("acknowledged event %s = %v; want it there", id, err)
-		}
-	}
-	t.Logf("%d events were acknowledged, %d calls refused", len(acknowledged), refused)
-}
-
-func TestNoServer(t *testing.T) {
-	t.Parallel()
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("Listen = %v", err)
-	}
-	there := "mysql://nobody:hunter2@" + l.Addr().String() + "/mirror"
-	// It takes the connection, and says nothing.
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := open(t, mysql.Config{URL: there}).Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("Ping of a server that is silent = %v; want %v", err, context.DeadlineExceeded)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatalf("Close = %v", err)
-	}
-	err = open(t, mysql.Config{URL: there}).Ping(t.Context())
-	if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable ||
-		strings.Contains(err.Error(), "hunter2") {
-		t.Fatalf("Ping without a server = %v; want it unavailable", err)
-	}
-}
-
 // What is too large for one packet ends the connection on which it is sent, so it
 // is never sent.
 func TestPacketsOfTheServer(t *testing.T) {
 	t.Parallel()
-	needServer(t)
 	server := mysqltest.Start(t, mysqltest.Options{Settings: map[string]string{"max_allowed_packet": "1M"}})
 	to := server.Database(t, "packets")
-	migrate(t, to)
+	if err := mysql.Migrate(t.Context(), to, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
 	s := open(t, mysql.Config{URL: to, MaxConns: 1})
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	room := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}

@@ -92,9 +92,6 @@ func TestRowThatDoesNotFit(t *testing.T) {
 // One thread that does not fit must not keep the list of all from being settled.
 func TestListWithAThreadThatDoesNotFit(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("NOT RUN: -short leaves out what needs a MariaDB server; run without it before a merge")
-	}
 	ctx, now := t.Context(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	url := mysqltest.Database(t)
 	if err := Migrate(ctx, url, slog.New(slog.DiscardHandler)); err != nil {

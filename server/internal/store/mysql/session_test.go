@@ -16,9 +16,6 @@ import (
 // where the connection, or what the server knows, is another.
 func TestLongValuesArePreparedOnce(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("NOT RUN: -short leaves out what needs a MariaDB server; run without it before a merge")
-	}
 	url := mysqltest.Database(t)
 	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatalf("Migrate = %v", err)

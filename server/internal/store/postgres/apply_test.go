@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
@@ -42,11 +43,9 @@ func mirrored(t *testing.T, s *postgres.Store, event string, now time.Time) mirr
 // A store decides on what its own Claim has read, another one reads under a lock.
 // Whatever happens during the fetch, both have to end in the same rows.
 func TestApplyEqualsApplyUnderLock(t *testing.T) {
-	needServer(t)
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	later := now.Add(time.Second)
-	all := &databases{parent: t}
 	for _, c := range []struct {
 		name   string
 		during func(ctx context.Context, s *postgres.Store, lease mirror.Lease) error
@@ -110,7 +109,7 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 					}
 					var got [2]outcome
 					for i := range got {
-						url := all.lend(t)
+						url := dbtest.Postgres.Database(t)
 						claimer, other := open(t, postgres.Config{URL: url}), open(t, postgres.Config{URL: url})
 						doc := mirror.DocumentContent{FetchTime: now, Content: []byte("content"), DeriveVersion: 1,
 							Data: []byte(`{"a":1}`)}
@@ -179,7 +178,7 @@ func TestFailedCommitIsRetried(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			url := migratedDatabase(t)
+			url := dbtest.Postgres.Own(t)
 			claimer, other, conn := open(t, postgres.Config{URL: url}), open(t, postgres.Config{URL: url}), connect(t, url)
 			lease := mirrored(t, claimer, "first", now)
 			mustExec(t, conn, `create sequence commits`)
@@ -214,7 +213,7 @@ func TestFailedCommitIsRetried(t *testing.T) {
 func TestOnlyTheClaimIsAsynchronous(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	url := migratedDatabase(t)
+	url := dbtest.Postgres.Own(t)
 	s, conn := open(t, postgres.Config{URL: url, MaxConns: 1}), connect(t, url)
 	mustExec(t, conn, `create table seen (what text, setting text)`)
 	mustExec(t, conn, `create function note() returns trigger language plpgsql as $$
@@ -240,7 +239,7 @@ func TestOnlyTheClaimIsAsynchronous(t *testing.T) {
 func TestSessionOutlivesRollback(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	url := migratedDatabase(t)
+	url := dbtest.Postgres.Database(t)
 	s, conn := open(t, postgres.Config{URL: url, MaxConns: 1}), connect(t, url)
 	const sessions = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 	lease := mirrored(t, s, "first", now)

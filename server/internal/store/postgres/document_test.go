@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
 )
@@ -14,7 +15,7 @@ import (
 // What jsonb refuses is null and says why; the rest can be queried.
 func TestDerivedColumns(t *testing.T) {
 	t.Parallel()
-	url := migratedDatabase(t)
+	url := dbtest.Postgres.Database(t)
 	s, conn := open(t, postgres.Config{URL: url}), connect(t, url)
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	room := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}

@@ -123,9 +123,6 @@ func TestRetryEnds(t *testing.T) {
 // back.
 func TestViewsAtOnce(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
-	}
 	url, log := pgtest.Database(t), slog.New(slog.DiscardHandler)
 	if err := Migrate(t.Context(), url, log); err != nil {
 		t.Fatalf("Migrate = %v", err)

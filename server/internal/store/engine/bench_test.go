@@ -1,4 +1,4 @@
-package postgres_test
+package engine_test
 
 import (
 	"fmt"
@@ -12,38 +12,48 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
 // meter tells the processor time this process and the server spend.
 type meter struct {
-	postmaster int
-	own, pg    time.Duration
+	serverCPU   func() time.Duration
+	own, server time.Duration
 }
 
-func newMeter(b *testing.B, url string) *meter {
+func newMeter(b *testing.B, e *dbtest.Engine, url string) *meter {
 	b.Helper()
-	return &meter{postmaster: parent(value[int](b, connect(b, url), "select pg_backend_pid()"))}
+	db := e.Connect(b, url)
+	if e == dbtest.Postgres {
+		postmaster := parent(value[int](b, db, "select pg_backend_pid()"))
+		return &meter{serverCPU: func() time.Duration { return familyCPU(postmaster) }}
+	}
+	pid, err := os.ReadFile(value[string](b, db, "select @@pid_file"))
+	if err != nil {
+		b.Fatalf("ReadFile = %v", err)
+	}
+	return &meter{serverCPU: func() time.Duration { return processCPU(strings.TrimSpace(string(pid))) }}
 }
 
 func (m *meter) start() {
-	m.pg -= familyCPU(m.postmaster)
+	m.server -= m.serverCPU()
 	m.own -= ownCPU()
 }
 
 func (m *meter) stop() {
 	m.own += ownCPU()
-	m.pg += familyCPU(m.postmaster)
+	m.server += m.serverCPU()
 }
 
 func (m *meter) report(b *testing.B, n int, unit string) {
 	b.Helper()
 	b.ReportMetric(float64(m.own.Microseconds())/float64(n), "client-µs/"+unit)
-	if m.postmaster != 0 { // a server on another machine cannot be looked at
-		b.ReportMetric(float64(m.pg.Microseconds())/float64(n), "postgres-µs/"+unit)
-	}
+	b.ReportMetric(float64(m.server.Microseconds())/float64(n), "server-µs/"+unit)
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), unit+"s/s")
 }
 
 func ownCPU() time.Duration {
@@ -77,31 +87,28 @@ func familyCPU(pid int) (total time.Duration) {
 	return total
 }
 
-var benchNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+// processCPU is what a process has used, to a hundredth of a second; 0 of one that
+// cannot be looked at.
+func processCPU(pid string) time.Duration {
+	b, _ := os.ReadFile("/proc/" + pid + "/stat")
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // the name before may hold blanks
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
 
 func benchStorage(room int) mirror.Resource {
 	return mirror.Resource{Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)),
 		Kind: mirror.KindStorage}
 }
 
-// raise accepts one event for each of the first n rooms.
-func raise(b *testing.B, s *postgres.Store, n int, id string, now time.Time) {
-	b.Helper()
-	batch := make([]mirror.Delivery, n)
-	for i := range batch {
-		batch[i] = benchArrival(id+strconv.Itoa(i), i, now)
-	}
-	for some := range slices.Chunk(batch, 500) {
-		if _, err := s.Accept(b.Context(), some); err != nil {
-			b.Fatalf("Accept = %v", err)
-		}
-	}
-}
-
 var benchPayload = []byte(
 	`{"type":"storageUpdated","data":{"projectId":"605a50b01a36d5ea7a2e9104","roomId":"bench:00000","updatedAt":"2026-03-01T12:00:00.000Z"}}`)
 
-func benchArrival(id string, room int, now time.Time) mirror.Delivery {
+func benchDelivery(id string, room int, now time.Time) mirror.Delivery {
 	r := benchStorage(room)
 	return mirror.Delivery{
 		Event: mirror.Event{
@@ -112,60 +119,87 @@ func benchArrival(id string, room int, now time.Time) mirror.Delivery {
 	}
 }
 
+// edit accepts one event for each of the first n rooms.
+func edit(b *testing.B, s store.Store, n int, id string, now time.Time) {
+	b.Helper()
+	batch := make([]mirror.Delivery, n)
+	for i := range batch {
+		batch[i] = benchDelivery(id+strconv.Itoa(i), i, now)
+	}
+	for some := range slices.Chunk(batch, 500) {
+		if _, err := s.Accept(b.Context(), some); err != nil {
+			b.Fatalf("Accept = %v", err)
+		}
+	}
+}
+
+// benchEach runs a benchmark on every engine, one after the other.
+func benchEach(b *testing.B, f func(b *testing.B, e *dbtest.Engine)) {
+	b.Helper()
+	for _, e := range dbtest.Engines() {
+		b.Run(e.Name, func(b *testing.B) { f(b, e) })
+	}
+}
+
 // BenchmarkAccept accepts edits of known rooms.
 func BenchmarkAccept(b *testing.B) {
-	for _, size := range []int{1, 8, 32, 128} {
-		b.Run(strconv.Itoa(size), func(b *testing.B) {
-			url := migratedDatabase(b)
-			s := open(b, postgres.Config{URL: url})
-			const rooms = 2000
-			raise(b, s, rooms, "first", benchNow)
-			m := newMeter(b, url)
-			batch := make([]mirror.Delivery, size)
-			n := 0
-			b.ReportAllocs()
-			b.ResetTimer()
-			m.start()
-			for range b.N {
-				for i := range batch {
-					n++
-					batch[i] = benchArrival("msg_2gTQnJ5Bf"+strconv.Itoa(n), n*7919%rooms, benchNow)
+	benchEach(b, func(b *testing.B, e *dbtest.Engine) {
+		for _, size := range []int{1, 8, 32, 128} {
+			b.Run(strconv.Itoa(size), func(b *testing.B) {
+				url := e.Database(b)
+				s := open(b, engine.Config{URL: url})
+				const rooms = 2000
+				edit(b, s, rooms, "first", testTime)
+				m := newMeter(b, e, url)
+				batch := make([]mirror.Delivery, size)
+				n := 0
+				b.ReportAllocs()
+				b.ResetTimer()
+				m.start()
+				for range b.N {
+					for i := range batch {
+						n++
+						batch[i] = benchDelivery("msg_2gTQnJ5Bf"+strconv.Itoa(n), n*7919%rooms, testTime)
+					}
+					if _, err := s.Accept(b.Context(), batch); err != nil {
+						b.Fatalf("Accept = %v", err)
+					}
 				}
-				if _, err := s.Accept(b.Context(), batch); err != nil {
-					b.Fatalf("Accept = %v", err)
-				}
-			}
-			b.StopTimer()
-			m.stop()
-			m.report(b, n, "event")
-			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
-		})
-	}
+				b.StopTimer()
+				m.stop()
+				m.report(b, n, "event")
+			})
+		}
+	})
 }
 
 // BenchmarkApply claims documents and applies them with eight workers, changed
 // and as they were.
 func BenchmarkApply(b *testing.B) {
-	for _, size := range []int{10 << 10, 100 << 10} {
-		for _, changed := range []bool{true, false} {
-			b.Run(fmt.Sprintf("%dKiB/changed=%t", size>>10, changed), func(b *testing.B) { benchmarkApply(b, size, changed) })
+	benchEach(b, func(b *testing.B, e *dbtest.Engine) {
+		for _, size := range []int{10 << 10, 100 << 10} {
+			for _, changed := range []bool{true, false} {
+				b.Run(fmt.Sprintf("%dKiB/changed=%t", size>>10, changed), func(b *testing.B) {
+					benchmarkApply(b, e, size, changed)
+				})
+			}
 		}
-	}
+	})
 }
 
-func benchmarkApply(b *testing.B, size int, changed bool) {
+func benchmarkApply(b *testing.B, e *dbtest.Engine, size int, changed bool) {
 	b.Helper()
 	// As many as wait after a burst; documents are shared, to save memory.
 	const rooms, workers, documents, settle = 2000, 8, 50, time.Hour
-	url := migratedDatabase(b)
-	s := open(b, postgres.Config{URL: url})
-	now := benchNow
+	url := e.Database(b)
+	s := open(b, engine.Config{URL: url})
+	now := testTime
 	lease := func(r mirror.Resource, n int) (mirror.Lease, error) {
 		return s.Claim(b.Context(), r, [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}, now,
 			time.Minute)
 	}
 	versions := make([][2]mirror.DocumentContent, documents)
-	raise(b, s, rooms, "first", now)
+	edit(b, s, rooms, "first", now)
 	for i := range rooms {
 		room := benchStorage(i).RoomResource()
 		_, err := s.Request(b.Context(), []mirror.Request{{Resource: room}}, now)
@@ -186,7 +220,7 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 			versions[i][v] = benchDocument(b, size, i, v)
 		}
 	}
-	m := newMeter(b, url)
+	m := newMeter(b, e, url)
 	round := func(k, n int) error {
 		next, failed := make(chan int, n), make(chan error, workers)
 		for i := range n {
@@ -233,7 +267,7 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 		left -= n
 		b.StopTimer()
 		now = now.Add(time.Minute)
-		raise(b, s, n, "round"+strconv.Itoa(k)+"-", now)
+		edit(b, s, n, "round"+strconv.Itoa(k)+"-", now)
 		b.StartTimer()
 		m.start()
 		if err := round(k, n); err != nil {
@@ -243,7 +277,6 @@ func benchmarkApply(b *testing.B, size int, changed bool) {
 	}
 	b.StopTimer()
 	m.report(b, b.N, "op")
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
 }
 
 // benchDocument is a board of cards and prose whose plain JSON has about size
@@ -280,5 +313,5 @@ func benchDocument(b *testing.B, size, seed, revision int) mirror.DocumentConten
 	if err != nil {
 		b.Fatalf("JSON = %v", err)
 	}
-	return mirror.DocumentContent{FetchTime: benchNow, Content: []byte(doc.String()), DeriveVersion: 1, Data: plain}
+	return mirror.DocumentContent{FetchTime: testTime, Content: []byte(doc.String()), DeriveVersion: 1, Data: plain}
 }

@@ -1,0 +1,493 @@
+package engine_test
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+)
+
+// migrations is how many there are on each engine.
+const migrations = 2
+
+// A released migration is never edited: databases have run it as it was. When the
+// views of MySQL are, their edition is raised, or databases keep the old ones.
+func TestReleasedMigrationsAreUnchanged(t *testing.T) {
+	t.Parallel()
+	want := map[string]string{
+		"mysql/migrations/0001_mirror.sql":     "37fc831107335c8c33eb4032f64f5858bfe051cac1d2a898fa2da9ba6586ee56",
+		"mysql/migrations/0002_everything.sql": "29a1059cd455bd40f7f040ff7798790940a6718c9aada62e7ad86ff088d8ee9e",
+		// edition 3
+		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
+		// edition 1
+		"mysql/views/liveblocks_flow_edges.sql":   "cd50aa8c426c789d38ef3bc3f11231139f2344b37929589632eec06820a1b57e",
+		"mysql/views/liveblocks_flow_nodes.sql":   "ce6c6799a7b383828c880fab3508fa5480c06d68d3c2d772ac706d76cd578e6a",
+		"postgres/migrations/0001_mirror.sql":     "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
+		"postgres/migrations/0002_everything.sql": "23be6f951a82485f533842b89f561dd45c75550a0675d1c025a1fa33933e3c97",
+	}
+	var files []string
+	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
+		found, err := filepath.Glob("../" + pattern)
+		if err != nil {
+			t.Fatalf("Glob = %v", err)
+		}
+		files = append(files, found...)
+	}
+	got := make(map[string]string)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("ReadFile = %v", err)
+		}
+		sum := sha256.Sum256(b)
+		got[strings.TrimPrefix(file, "../")] = hex.EncodeToString(sum[:])
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Fatalf("migrations differ from those that were released (-released +here):\n%s", d)
+	}
+}
+
+func TestMigrateFromNothing(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Empty(t)
+		s := open(t, engine.Config{URL: url})
+		if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
+			t.Fatalf("Ping without a schema = %v; want %v", err, store.ErrSchemaBehind)
+		}
+		_, err := s.Rooms(t.Context(), store.RoomFilter{Project: "default", Limit: 1})
+		if !errors.Is(err, store.ErrSchemaBehind) || !fault.Is(err, fault.ReasonSchemaBehind) {
+			t.Fatalf("Rooms without a schema = %v; want %v", err, store.ErrSchemaBehind)
+		}
+		if log := migrate(t, url); strings.Count(log, "migration applied") != migrations || strings.Contains(log, "WARN") {
+			t.Fatalf("log of the first Migrate = %q; want %d migrations applied", log, migrations)
+		}
+		if err := s.Ping(t.Context()); err != nil {
+			t.Fatalf("Ping = %v; want nil", err)
+		}
+		if log := migrate(t, url); log != "" {
+			t.Fatalf("log of the second Migrate = %q; want nothing done", log)
+		}
+		db := e.Connect(t, url)
+		mustExec(t, db, "delete from mirror_schema_version where version_id = ?", migrations)
+		if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
+			t.Fatalf("Ping with an older schema = %v; want %v", err, store.ErrSchemaBehind)
+		}
+		mustExec(t, db, "insert into mirror_schema_version (version_id, is_applied) values (9999, true)")
+		if err := s.Ping(t.Context()); err != nil {
+			t.Fatalf("Ping with a newer schema = %v; want nil", err)
+		}
+	})
+}
+
+func TestMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Empty(t)
+		startAtOnce(t, 4, func(int) string { return url })
+		if err := open(t, engine.Config{URL: url}).Ping(t.Context()); err != nil {
+			t.Fatalf("Ping = %v; want nil", err)
+		}
+	})
+}
+
+// fill mirrors rooms called living, dead, null and reborn, each with storage.
+func fill(t *testing.T, s store.Store, now time.Time) {
+	t.Helper()
+	ctx := t.Context()
+	fetch := func(r mirror.Resource, apply func(lease mirror.Lease) error) {
+		t.Helper()
+		_, err := s.Request(ctx, []mirror.Request{{Resource: r}}, now)
+		if err != nil {
+			t.Fatalf("Request = %v", err)
+		}
+		var token [16]byte
+		rand.Read(token[:])
+		lease, err := s.Claim(ctx, r, token, now, time.Minute)
+		if err == nil {
+			err = apply(lease)
+		}
+		if err != nil {
+			t.Fatalf("fetch of %+v = %v", r, err)
+		}
+	}
+	applyRoom := func(created time.Time) func(mirror.Lease) error {
+		return func(lease mirror.Lease) error {
+			_, err := s.ApplyRoom(ctx, lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: created},
+				now, 0)
+			return err
+		}
+	}
+	for _, id := range []mirror.RoomID{"living ö", "dead", "null", "reborn"} {
+		room := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindRoom}
+		storage := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindStorage}
+		fetch(room, applyRoom(now))
+		doc := mirror.DocumentContent{FetchTime: now, Content: []byte(`{"lson":1}`), DeriveVersion: 1,
+			Data: []byte(`{"a": "` + string(id) + `"}`)}
+		if id == "null" {
+			doc.Data, doc.DataProblem = nil, "too large"
+		}
+		fetch(storage, func(lease mirror.Lease) error {
+			_, err := s.ApplyDocument(ctx, lease, doc, now, 0)
+			return err
+		})
+		switch id {
+		case "dead":
+			_, err := s.Accept(ctx, []mirror.Delivery{{
+				Event:         mirror.Event{Project: "default", ID: "bye", Room: id, ReceiveTime: now, SendTime: now},
+				Invalidations: []mirror.Invalidation{{Resource: room, Deleted: true}},
+			}})
+			if err != nil {
+				t.Fatalf("Accept = %v", err)
+			}
+			fetch(room, func(lease mirror.Lease) error {
+				_, err := s.ApplyMissing(ctx, lease, store.Failure{Now: now}, 0)
+				return err
+			})
+		case "reborn":
+			fetch(room, applyRoom(now.Add(time.Hour)))
+		}
+	}
+}
+
+func TestViewOfTheGuides(t *testing.T) {
+	t.Parallel()
+	textOf := map[*dbtest.Engine]string{
+		dbtest.Postgres: "text", dbtest.MySQL: "varchar(255) character set utf8mb4 collate utf8mb4_general_ci",
+	}
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Own(t)
+		now := testTime.Add(123_456 * time.Microsecond)
+		fill(t, open(t, engine.Config{URL: url}), now)
+		db := e.Connect(t, url)
+		type row struct {
+			Room, A   string
+			UpdatedAt time.Time
+			Project   string
+		}
+		var got []row
+		query := "select room_id, " + e.JSON("data", "a") + ", updated_at, project_id from liveblocks_documents"
+		err := db.Each(t.Context(), query,
+			func(scan func(dest ...any) error) error {
+				var r row
+				err := scan(&r.Room, &r.A, &r.UpdatedAt, &r.Project)
+				r.UpdatedAt = r.UpdatedAt.UTC()
+				got = append(got, r)
+				return err
+			})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff([]row{{"living ö", "living ö", now, "default"}}, got); d != "" {
+			t.Fatalf("liveblocks_documents, where only the living room is (-want +got):\n%s", d)
+		}
+		in, alike := dbtest.In([]string{"living ö", "LIVING ö", "living o", "living ö "}) // and only the first has a row
+		if n := value[int](t, db, "select count(*) from liveblocks_documents where room_id in "+in, alike...); n != 1 {
+			t.Fatalf("rows by ids that differ in case, accent or a blank = %d; want 1", n)
+		}
+		mustExec(t, db, "create table theirs (room "+textOf[e]+")")
+		mustExec(t, db, "insert into theirs values (?), (?), (?), (?)", alike...)
+		if n := value[int](t, db, "select count(*) from theirs t join liveblocks_documents d on d.room_id = t.room"); n != 1 {
+			t.Fatalf("rows of a join by text = %d; want that of the same bytes", n)
+		}
+	})
+}
+
+// What users made by the guides is theirs.
+func TestMigrateLeavesRelationsOfOthersAlone(t *testing.T) {
+	t.Parallel()
+	type relation struct{ create, rename string }
+	relations := map[*dbtest.Engine]map[string]relation{
+		dbtest.Postgres: {
+			"table": {
+				"create table liveblocks_documents (room_id text primary key, data jsonb, updated_at timestamptz)",
+				"alter table liveblocks_documents rename to old_documents",
+			},
+			"view": {
+				"create view liveblocks_documents as select 'mine'::text collate \"C\" as room_id, null::jsonb as data, " +
+					"now() as updated_at, 'p'::text collate \"C\" as project_id",
+				"alter view liveblocks_documents rename to old_documents",
+			},
+		},
+		dbtest.MySQL: {
+			"table": {
+				"create table liveblocks_documents (room_id varchar(255) primary key, data json, updated_at timestamp)",
+				"rename table liveblocks_documents to old_documents",
+			},
+			"view": {
+				"create view liveblocks_documents as select 'mine' as room_id, null as data, null as updated_at, 'p' as project_id",
+				"rename table liveblocks_documents to old_documents",
+			},
+		},
+	}
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for what, r := range relations[e] {
+			t.Run(what, func(t *testing.T) {
+				t.Parallel()
+				url := e.Empty(t)
+				db := e.Connect(t, url)
+				rooms := func() string {
+					t.Helper()
+					return value[string](t, db, "select min(room_id) from liveblocks_documents having count(*) = 1")
+				}
+				mustExec(t, db, r.create)
+				if what == "table" {
+					mustExec(t, db, "insert into liveblocks_documents (room_id) values ('mine')")
+				}
+				for range 2 {
+					log := migrate(t, url)
+					if strings.Count(log, "level=WARN") != 1 || !strings.Contains(log, "liveblocks_documents") {
+						t.Fatalf("log of Migrate = %q; want one warning that names it", log)
+					}
+					if got := rooms(); got != "mine" {
+						t.Fatalf("rooms in the %s = %q; want it left alone", what, got)
+					}
+				}
+				s := open(t, engine.Config{URL: url})
+				fill(t, s, testTime)
+				if err := s.Ping(t.Context()); err != nil {
+					t.Fatalf("Ping = %v; want nil", err)
+				}
+				mustExec(t, db, r.rename)
+				if log := migrate(t, url); log != "" {
+					t.Fatalf("log of Migrate when the name is free = %q; want nothing said", log)
+				}
+				db = e.Connect(t, url) // sessions remember how relations were
+				if got := rooms(); got != "living ö" {
+					t.Fatalf("rooms in the view = %q; want ours", got)
+				}
+			})
+		}
+	})
+}
+
+// user makes a user with rights in the database of a URL and returns the URL as that
+// user has it.
+func user(t *testing.T, e *dbtest.Engine, admin, rights string) string {
+	t.Helper()
+	u, err := url.Parse(admin)
+	if err != nil {
+		t.Fatalf("Parse = %v", err)
+	}
+	db, name := e.Connect(t, admin), "dbtest_"+strings.ToLower(rand.Text()[:12])
+	account := name
+	if e == dbtest.Postgres {
+		mustExec(t, db, "create role "+name+" login password 'x'")
+		mustExec(t, db, "revoke create on schema public from public")
+	} else {
+		account = "'" + name + "'@'%'"
+		mustExec(t, db, "create user "+account+" identified by 'x'")
+		mustExec(t, db, "grant "+rights+" on `"+strings.TrimPrefix(u.Path, "/")+"`.* to "+account)
+	}
+	t.Cleanup(func() {
+		if _, err := db.DB.Exec("drop user " + account); err != nil {
+			t.Errorf("drop user = %v", err)
+		}
+	})
+	to := as(u, name, "x")
+	return to.String()
+}
+
+func TestMigrateWithoutRights(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for what, prepare := range map[string]string{
+			"nothing there": "select 1",
+			"lock there": "create table mirror_schema_lock (lock_id bigint primary key, locked boolean, locked_at timestamp, " +
+				"locked_by text, lease_expires_at timestamp null, updated_at timestamp null)",
+		} {
+			t.Run(what, func(t *testing.T) {
+				t.Parallel()
+				admin := e.Empty(t)
+				mustExec(t, e.Connect(t, admin), prepare)
+				begun := time.Now()
+				err := engine.Migrate(t.Context(), user(t, e, admin, "select"), new(journal).logger())
+				if err == nil || !strings.Contains(err.Error(), "the database role may not create tables") {
+					t.Fatalf("Migrate without rights = %v; want it to say so", err)
+				}
+				if took := time.Since(begun); took > 20*time.Second {
+					t.Fatalf("Migrate without rights took %v; want it to say so at once", took)
+				}
+			})
+		}
+	})
+}
+
+// What was stored by the version before goes on: its tasks are due, its rooms and
+// documents are read, and what they have now is added to them.
+func TestMigrateFromTheVersionBefore(t *testing.T) {
+	t.Parallel()
+	now := testTime
+	url := dbtest.Postgres.Own(t)
+	s, conn := open(t, engine.Config{URL: url}), dbtest.Postgres.Connect(t, url)
+	fill(t, s, now)
+	room := mirror.Resource{Project: "default", Room: "living ö", Kind: mirror.KindRoom}
+	before, err := s.Room(t.Context(), room, false)
+	if err != nil {
+		t.Fatalf("Room = %v", err)
+	}
+	if _, err := s.Request(t.Context(), requestsFor(room), now); err != nil {
+		t.Fatalf("Request = %v", err)
+	}
+	mustExec(t, conn, `do $$
+		declare name text;
+		begin
+			foreach name in array array['unfolded_event', 'thread', 'comment', 'comment_reaction', 'comment_attachment',
+				'comment_mention', 'active_user', 'user_session', 'notification', 'sweep']
+			loop
+				execute format('drop table mirror_%s', name);
+			end loop;
+		end $$`)
+	mustExec(t, conn, "alter table mirror_resource_state drop column background") // and its index
+	mustExec(t, conn, "create index mirror_resource_state_by_due on mirror_resource_state (project_id, due_time) "+
+		"where due_time is not null")
+	mustExec(t, conn, "delete from mirror_schema_version where version_id = 2")
+	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
+		t.Fatalf("Ping with the schema before = %v; want %v", err, store.ErrSchemaBehind)
+	}
+	if log := migrate(t, url); strings.Count(log, "migration applied") != 1 {
+		t.Fatalf("log of Migrate = %q; want one migration applied", log)
+	}
+	s = open(t, engine.Config{URL: url}) // sessions remember how tables were
+	list, err := s.Due(t.Context(), "default", now, 100)
+	if err != nil || !slices.Contains(list.Resources, room) || len(list.Background) != 0 {
+		t.Fatalf("Due = %+v, %v; want the room, and nothing in the background", list, err)
+	}
+	after, err := s.Room(t.Context(), room, false)
+	before.Freshness.Stale = true
+	if d := cmp.Diff(before, after); err != nil || d != "" {
+		t.Fatalf("Room = %v (-before +after):\n%s", err, d)
+	}
+	threads := mirror.Resource{Project: "default", Room: "living ö", Kind: mirror.KindThread}
+	if _, err := s.Request(t.Context(), requestsFor(threads), now); err != nil {
+		t.Fatalf("Request = %v", err)
+	}
+	lease, err := s.Claim(t.Context(), threads, [16]byte{1}, now, time.Minute)
+	if err != nil {
+		t.Fatalf("Claim = %v", err)
+	}
+	applied, err := s.ApplyThreads(t.Context(), lease,
+		mirror.ThreadList{FetchTime: now, Threads: []mirror.Thread{{ID: "th_1"}}}, now, 0)
+	if err != nil || !applied.Changed {
+		t.Fatalf("ApplyThreads = %+v, %v; want the thread stored", applied, err)
+	}
+}
+
+// Every statement commits by itself, so a migration can be cut off after any of
+// them. Whatever is there already, the next one brings it to its end.
+func TestMigrateAfterACut(t *testing.T) {
+	t.Parallel()
+	url := dbtest.MySQL.Empty(t)
+	db := dbtest.MySQL.Connect(t, url)
+	migrate(t, url)
+	mustExec(t, db, "insert into mirror_project (project_id, liveblocks_project_id, pause_reason) values ('default', "+
+		"'6605', '')")
+	for _, cut := range [][]string{
+		{"delete from mirror_schema_version where version_id = 2"},
+		{"delete from mirror_schema_version where version_id = 2", "drop table mirror_sweep", "drop table mirror_comment"},
+		{"delete from mirror_schema_version where version_id >= 1"},
+		{"delete from mirror_schema_version"},
+		{"delete from mirror_schema_version where version_id >= 1", "drop table mirror_change",
+			"drop table mirror_feed_head", "drop view liveblocks_documents"},
+		{"drop table mirror_schema_version", "drop table mirror_document"},
+		{"drop table mirror_schema_lock"},
+	} {
+		for _, query := range cut {
+			mustExec(t, db, query)
+		}
+		migrate(t, url)
+		s := open(t, engine.Config{URL: url})
+		if err := s.Ping(t.Context()); err != nil {
+			t.Fatalf("Ping after %q and Migrate = %v", cut, err)
+		}
+		for _, table := range []string{"mirror_change", "mirror_feed_head", "mirror_document", "mirror_sweep",
+			"mirror_comment", "liveblocks_documents"} {
+			value[int](t, db, "select count(*) from "+table)
+		}
+		if p, err := s.Project(t.Context(), "default"); err != nil || p.LiveblocksID != "6605" {
+			t.Fatalf("Project after %q = %+v, %v; want it kept", cut, p, err)
+		}
+	}
+}
+
+// A view of ours that is not of this edition is replaced.
+func TestMigrateReplacesItsOldView(t *testing.T) {
+	t.Parallel()
+	url := dbtest.MySQL.Own(t)
+	db := dbtest.MySQL.Connect(t, url)
+	mustExec(t, db, "create or replace view liveblocks_documents as select 1 as room_id from mirror_room where "+
+		"'liveblocks-mirror 0' <> ''")
+	if log := migrate(t, url); log != "" {
+		t.Fatalf("log of Migrate = %q; want nothing said", log)
+	}
+	value[int](t, db, "select count(updated_at) from liveblocks_documents")
+}
+
+// Each starter makes the views after it has given the lock of the migrations back.
+func TestViewsAtOnceOnMySQL(t *testing.T) {
+	t.Parallel()
+	url := dbtest.MySQL.Own(t)
+	db := dbtest.MySQL.Connect(t, url)
+	for range 3 {
+		mustExec(t, db, "drop view liveblocks_documents")
+		var logs [4]journal
+		errs := make([]error, len(logs))
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() { errs[i] = engine.Migrate(t.Context(), url, logs[i].logger()) })
+		}
+		wg.Wait()
+		for i, err := range errs {
+			if err != nil || logs[i].String() != "" {
+				t.Fatalf("Migrate = %v, having said %q; want no error", err, logs[i].String())
+			}
+		}
+		value[int](t, db, "select count(*) from liveblocks_documents")
+	}
+}
+
+// Where tables are altered in another way, such as by a deploy request of
+// PlanetScale, the printed statements do all of it: what is left needs no right to
+// alter anything.
+func TestMigrationSQLIsAllOfIt(t *testing.T) {
+	t.Parallel()
+	admin := dbtest.MySQL.Empty(t)
+	db := dbtest.MySQL.Connect(t, admin)
+	text := engine.MySQLMigrations()
+	if strings.Contains(text, "+goose") {
+		t.Fatalf("MigrationSQL has marks in it that only our own tool reads:\n%s", text)
+	}
+	for _, statement := range strings.Split(text, ";\n") {
+		if strings.TrimSpace(statement) != "" {
+			mustExec(t, db, statement)
+		}
+	}
+	limited := user(t, dbtest.MySQL, admin, "select, insert, update, delete, show view")
+	if log := migrate(t, limited); log != "" {
+		t.Fatalf("log of Migrate = %q; want nothing done", log)
+	}
+	s := open(t, engine.Config{URL: limited})
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatalf("Ping = %v; want nil", err)
+	}
+	fill(t, s, testTime)
+	if n := value[int](t, dbtest.MySQL.Connect(t, limited), "select count(*) from liveblocks_documents"); n != 1 {
+		t.Fatalf("rows of the view = %d; want 1", n)
+	}
+}
