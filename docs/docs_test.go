@@ -81,17 +81,17 @@ func TestNamedTestsExist(t *testing.T) {
 			}
 		}
 	})
-	b, err := os.ReadFile("ARCHITECTURE.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := regexp.MustCompile("`(Test\\w+)`|`contract: ([^`]+)`").FindAllSubmatch(b, -1)
-	if len(named) < 16 {
-		t.Fatalf("ARCHITECTURE.md names %d tests; every invariant wants one", len(named))
-	}
-	for _, m := range named {
-		if name := string(m[1]) + string(m[2]); !have[name] {
-			t.Errorf("ARCHITECTURE.md names %q, and there is no such test", name)
+	mark := regexp.MustCompile("`(Test\\w+)`|`contract: ([^`]+)`")
+	named := 0
+	walk(t, ".md", func(path string, text []byte) {
+		for _, m := range mark.FindAllSubmatch(text, -1) {
+			named++
+			if name := string(m[1]) + string(m[2]); !have[name] {
+				t.Errorf("%s names %q, and there is no such test", path, name)
+			}
 		}
+	})
+	if named < 16 {
+		t.Fatalf("the documents name %d tests; every invariant wants one", named)
 	}
 }
