@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -243,19 +244,43 @@ func awaitThread(t *testing.T, s *harness.Service, upstream *harness.Fake, room,
 	harness.Eventually(t, patience, func() error { return diffThread(t, s, upstream, room, id) })
 }
 
-// checkOverHTTP makes sure that HTTP answers what gRPC did, but for how fresh that is: a
-// fetch may have come between the two.
+// checkOverHTTP makes sure that HTTP answers what gRPC did, a list page by page too, but
+// for how fresh that is: a fetch may have come between the two.
 func checkOverHTTP[M proto.Message](t *testing.T, s *harness.Service, path string, want M) {
 	t.Helper()
-	status, _, body := s.Get(t, path)
-	got, ok := want.ProtoReflect().New().Interface().(M)
-	if err := protojson.Unmarshal(body, got); err != nil || !ok || status != http.StatusOK {
-		t.Errorf("%s answered %d %s: %v", path, status, body, err)
+	read := func(path string) protoreflect.Message {
+		t.Helper()
+		status, _, body := s.Get(t, path)
+		got := want.ProtoReflect().New()
+		if err := protojson.Unmarshal(body, got.Interface()); err != nil || status != http.StatusOK {
+			t.Fatalf("%s answered %d %s: %v", path, status, body, err)
+		}
+		return got
+	}
+	check := func(how string, got protoreflect.Message) {
+		t.Helper()
+		if diff := gocmp.Diff(want, got.Interface(), protocmp.Transform(),
+			protocmp.IgnoreMessages(&mirrorv1.Freshness{})); diff != "" {
+			t.Errorf("%s %s (-gRPC +HTTP):\n%s", path, how, diff)
+		}
+	}
+	check("at once", read(path))
+	next := want.ProtoReflect().Descriptor().Fields().ByName("next_page_token")
+	if next == nil {
 		return
 	}
-	if diff := gocmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreMessages(&mirrorv1.Freshness{})); diff != "" {
-		t.Errorf("%s (-gRPC +HTTP):\n%s", path, diff)
+	first := path + map[bool]string{true: "&", false: "?"}[strings.Contains(path, "?")] + "pageSize=1"
+	all := want.ProtoReflect().New()
+	for page := first; page != ""; {
+		got := read(page)
+		page = ""
+		if token := got.Get(next).String(); token != "" {
+			page = first + "&pageToken=" + token
+		}
+		got.Clear(next)
+		proto.Merge(all.Interface(), got.Interface())
 	}
+	check("page by page", all)
 }
 
 // threadPath is the HTTP path of a thread, or of something in it.

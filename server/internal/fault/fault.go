@@ -145,3 +145,13 @@ func Is(err error, reason Reason) bool {
 	f, ok := errors.AsType[*Error](err)
 	return ok && f.Reason == reason
 }
+
+// Translate returns f, caused by err, if err is target and nobody has classified it
+// yet; any other err stays.
+func Translate(err, target error, f *Error) error {
+	if _, classified := errors.AsType[*Error](err); classified || !errors.Is(err, target) {
+		return err
+	}
+	f.Err = err
+	return f
+}

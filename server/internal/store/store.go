@@ -270,13 +270,24 @@ type Sweeps interface {
 	Invalidate(ctx context.Context, resource mirror.Resource) error
 }
 
-// Query reads. Deleted rooms and what was in them are not found unless asked
-// for; children of earlier epochs never show.
+// Query reads.
 type Query interface {
+	EventQuery
+	MirrorQuery
+	TaskQuery
+}
+
+// EventQuery reads the ledger.
+type EventQuery interface {
 	// Event returns one event; ErrNotFound.
 	Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error)
 	// Events lists by receive time, latest first, then by id.
 	Events(ctx context.Context, filter EventFilter) ([]mirror.Event, error)
+}
+
+// MirrorQuery reads copies. Deleted rooms and what was in them are not found unless
+// asked for; children of earlier epochs never show.
+type MirrorQuery interface {
 	// Room returns one room; ErrNotFound.
 	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
 	// Rooms lists by room id in byte order.
@@ -307,6 +318,10 @@ type Query interface {
 	UserSessions(ctx context.Context, filter SessionFilter) ([]mirror.UserSession, error)
 	// Notifications lists by CreateTime, latest first, then by event id.
 	Notifications(ctx context.Context, filter NotificationFilter) ([]mirror.Notification, error)
+}
+
+// TaskQuery reads how a project's tasks stand.
+type TaskQuery interface {
 	// Task returns one task as of now; ErrNotFound.
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 	// TaskList lists by room id in byte order, then by kind and id.

@@ -36,10 +36,6 @@ func queryable(data []byte, properties lson.Properties) ([]byte, string) {
 	}
 }
 
-// storageVersion is the derive version of Storage documents. Since the second,
-// there is the text of what the Tiptap editor keeps in them.
-const storageVersion = 2*1000 + lson.Version
-
 // Storage derives the columns of a Storage document. It leaves out Data of more
 // than maxData bytes.
 func Storage(content []byte, maxData int) mirror.DocumentContent {
@@ -57,7 +53,7 @@ func Storage(content []byte, maxData int) mirror.DocumentContent {
 // Ydoc derives the columns of a Yjs document, as [Storage] does, and returns the
 // guids of its subdocuments.
 func Ydoc(content []byte, maxData int) (doc mirror.DocumentContent, inside []string) {
-	doc = mirror.DocumentContent{Content: content, DeriveVersion: yjs.Version}
+	doc = mirror.DocumentContent{Content: content, DeriveVersion: ydocVersion}
 	decoded, err := yjs.Decode(content, yjs.Limits{})
 	if err == nil {
 		inside = decoded.Subdocuments()

@@ -147,10 +147,14 @@ func (a *App) build(ctx context.Context) (err error) {
 	a.ledger = ledger.New(lc)
 
 	auth := rpc.NewAuthenticator(a.cfg.APIToken)
-	a.services = rpc.New(rpc.Deps{
-		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{a.project},
-		Query: a.db.store, Receiver: a.ledger, Refresher: a, Requester: a.pool, Status: a, Sweeper: a.sweeper, Verifier: a,
-		Auth: auth, Version: a.version, StartTime: a.started,
+	a.services = rpc.New(rpc.Config{
+		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{a.project}, Auth: auth,
+		Event:  rpc.EventDeps{Query: a.db.store, Receiver: a.ledger},
+		Mirror: rpc.MirrorDeps{Query: a.db.store, Refresher: a},
+		Admin: rpc.AdminDeps{
+			Query: a.db.store, Requester: a.pool, Sweeper: a.sweeper, Verifier: a, Status: a, Version: a.version,
+			StartTime: a.started,
+		},
 	})
 	// The gateway speaks gRPC to the services without leaving the process, and
 	// through the same interceptors as calls from outside.
@@ -235,7 +239,7 @@ func (a *App) Status(context.Context) (rpc.Status, error) {
 	return rpc.Status{
 		Ready:      ready,
 		Engine:     a.engine,
-		Deliveries: rpc.Deliveries(a.ledger.Counts()),
+		Deliveries: a.ledger.Counts(),
 		Limiters: map[mirror.ProjectID]rpc.Limiter{
 			a.project: {
 				CallsPerSecond: limiter.RatePerSecond, ThrottledUntil: limiter.ThrottledUntil,

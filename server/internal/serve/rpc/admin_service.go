@@ -3,29 +3,101 @@ package rpc
 import (
 	"context"
 	"errors"
+	"time"
+
+	"google.golang.org/grpc"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
+// AdminDeps is what the admin service works with.
+type AdminDeps struct {
+	Query     store.TaskQuery
+	Requester Requester
+	Sweeper   Sweeper
+	Verifier  Verifier
+	Status    StatusSource
+	// Version is the version of the binary, StartTime when it started.
+	Version   string
+	StartTime time.Time
+}
+
+// Requester raises resources and starts failed tasks again, as
+// [store.Tasks] does, and wakes the workers.
+type Requester interface {
+	Request(ctx context.Context, resources []mirror.Resource) ([]mirror.Pending, error)
+	Retry(ctx context.Context, resource mirror.Resource) (mirror.Task, error)
+}
+
+// Sweeper compares a project's rooms with Liveblocks' list of them.
+type Sweeper interface {
+	// Start begins a full sweep, unless one is under way, and wakes the workers. It
+	// returns without waiting for it.
+	Start(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
+	// Status tells how far the project's latest sweep is, full or not; the zero Sweep
+	// with the project if there has been none.
+	Status(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
+}
+
+// Verifier compares what is mirrored with Liveblocks.
+type Verifier interface {
+	// Verify hands each difference to report as it is found, its progress now and
+	// then, and at the end the summary. It calls report from one goroutine at a time,
+	// and ends with the error of a report that fails.
+	Verify(ctx context.Context, options mirror.VerifyOptions, report func(mirror.VerifyReport) error) error
+}
+
+// StatusSource tells how the process is doing. It is asked for every GetStatus
+// and may ask the store for its version.
+type StatusSource interface {
+	Status(ctx context.Context) (Status, error)
+}
+
+// Status is what the process knows of itself.
+type Status struct {
+	// Ready says whether deliveries and reads are taken.
+	Ready bool
+	// Engine is the database's name and version.
+	Engine string
+	// Deliveries counts deliveries since the process started.
+	Deliveries ledger.Counts
+	// Limiters tell, by project, how freely Liveblocks may be called.
+	Limiters map[mirror.ProjectID]Limiter
+}
+
+// Limiter is what stands between a project's workers and Liveblocks.
+type Limiter struct {
+	// CallsPerSecond is the present limit.
+	CallsPerSecond float64
+	// ThrottledUntil is until when Liveblocks asked not to be called.
+	ThrottledUntil time.Time
+	// PauseReason and PausedSince tell of a pause of this process. Without one,
+	// what is stored may still tell of another replica's.
+	PauseReason string
+	PausedSince time.Time
+}
+
+// adminService shows and steers the work of the service.
 type adminService struct {
 	mirrorv1.UnimplementedAdminServiceServer
-
-	s *Services
+	common
+	AdminDeps
 }
 
 // GetStatus tells how the service and its projects are doing.
 func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusRequest) (*mirrorv1.GetStatusResponse,
 	error) {
-	now, err := a.s.Status.Status(ctx)
+	now, err := a.Status.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
 	resp := &mirrorv1.GetStatusResponse{
-		Version:   a.s.Version,
-		StartTime: timestamp(a.s.StartTime),
+		Version:   a.Version,
+		StartTime: timestamp(a.StartTime),
 		Ready:     now.Ready,
 		Store:     now.Engine,
 		Deliveries: &mirrorv1.DeliveryCounts{
@@ -38,16 +110,16 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			ForeignProject:  now.Deliveries.ForeignProject,
 		},
 	}
-	for _, id := range a.s.Projects {
-		project, err := a.s.Query.Project(ctx, id)
+	for _, id := range a.projects {
+		project, err := a.Query.Project(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		counts, err := a.s.Query.Counts(ctx, id)
+		counts, err := a.Query.Counts(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		sweep, err := a.s.Sweeper.Status(ctx, id)
+		sweep, err := a.Sweeper.Status(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +138,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			CallsPerSecondLimit: limiter.CallsPerSecond,
 			ThrottledUntilTime:  timestamp(limiter.ThrottledUntil),
 			BackgroundTasks:     counts.Background,
-			LastSweep:           showSweep(&sweep),
+			LastSweep:           sweepToProto(&sweep),
 		})
 	}
 	return resp, nil
@@ -75,16 +147,16 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 // ListTasks lists tasks by room id, in byte order, then by kind.
 func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksRequest) (*mirrorv1.ListTasksResponse,
 	error) {
-	project, err := a.s.project(req.GetProjectId())
+	project, err := a.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
-	now := a.s.Now()
+	now := a.now()
 	tasks, next, err := page(ctx, req, listing[mirror.Task, *mirrorv1.Task]{
 		list:    listTasks,
 		project: project,
 		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Task, error) {
-			return a.s.Query.TaskList(ctx, store.TaskFilter{
+			return a.Query.TaskList(ctx, store.TaskFilter{
 				Project:   project,
 				Room:      mirror.RoomID(req.GetRoomId()),
 				State:     wordOf(taskStates, req.GetState()),
@@ -98,8 +170,8 @@ func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksReq
 		key: func(row *mirror.Task) cursor {
 			return cursor{Room: row.Resource.Room, Kind: row.Resource.Kind, ID: row.Resource.ID}
 		},
-		show: showTask,
-	}, a.s.pageBudget())
+		toProto: taskToProto,
+	}, a.pageBudget())
 	if err != nil {
 		return nil, err
 	}
@@ -112,11 +184,11 @@ func (a *adminService) GetTask(ctx context.Context, req *mirrorv1.GetTaskRequest
 	if err != nil {
 		return nil, err
 	}
-	task, err := a.s.Query.Task(ctx, resource, a.s.Now())
+	task, err := a.Query.Task(ctx, resource, a.now())
 	if err != nil {
 		return nil, taskFault(err, req.GetTaskId())
 	}
-	return &mirrorv1.GetTaskResponse{Task: showTask(&task)}, nil
+	return &mirrorv1.GetTaskResponse{Task: taskToProto(&task)}, nil
 }
 
 // RetryTask makes a task due at once, with all its attempts.
@@ -126,17 +198,17 @@ func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskReq
 	if err != nil {
 		return nil, err
 	}
-	task, err := a.s.Requester.Retry(ctx, resource)
+	task, err := a.Requester.Retry(ctx, resource)
 	if err != nil {
 		return nil, taskFault(err, req.GetTaskId())
 	}
-	return &mirrorv1.RetryTaskResponse{Task: showTask(&task)}, nil
+	return &mirrorv1.RetryTaskResponse{Task: taskToProto(&task)}, nil
 }
 
 // RequestSync raises a room, or one resource in it, and returns the tasks.
 func (a *adminService) RequestSync(ctx context.Context,
 	req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse, error) {
-	project, err := a.s.project(req.GetProjectId())
+	project, err := a.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -155,17 +227,17 @@ func (a *adminService) RequestSync(ctx context.Context,
 			resources = append(resources, mirror.Resource{Project: project, Room: room.Room, Kind: kind})
 		}
 	}
-	pending, err := a.s.Requester.Request(ctx, resources)
+	pending, err := a.Requester.Request(ctx, resources)
 	if err != nil {
 		return nil, err
 	}
 	resp := &mirrorv1.RequestSyncResponse{}
 	for i := range pending {
-		task, err := a.s.Query.Task(ctx, pending[i].Resource, a.s.Now())
+		task, err := a.Query.Task(ctx, pending[i].Resource, a.now())
 		if err != nil {
 			return nil, err
 		}
-		resp.Tasks = append(resp.Tasks, showTask(&task))
+		resp.Tasks = append(resp.Tasks, taskToProto(&task))
 	}
 	return resp, nil
 }
@@ -178,7 +250,7 @@ func badResource(problem string) error {
 
 // resource returns what a task id names in a project.
 func (a *adminService) resource(projectID, taskID string) (mirror.Resource, error) {
-	project, err := a.s.project(projectID)
+	project, err := a.project(projectID)
 	if err != nil {
 		return mirror.Resource{}, err
 	}
@@ -199,6 +271,53 @@ func taskFault(err error, taskID string) error {
 	case errors.Is(err, store.ErrNotDue):
 		return fault.Wrap(err, fault.Precondition, fault.ReasonTaskNotRetryable,
 			"the task is done, so there is nothing to retry").With("task_id", taskID)
+	}
+	return err
+}
+
+// StartBackfill begins a full sweep, unless one is under way.
+func (a *adminService) StartBackfill(ctx context.Context,
+	req *mirrorv1.StartBackfillRequest) (*mirrorv1.StartBackfillResponse, error) {
+	project, err := a.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	b, err := a.Sweeper.Start(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.StartBackfillResponse{Sweep: sweepToProto(&b)}, nil
+}
+
+// GetBackfill tells how far the latest sweep is.
+func (a *adminService) GetBackfill(ctx context.Context,
+	req *mirrorv1.GetBackfillRequest) (*mirrorv1.GetBackfillResponse, error) {
+	project, err := a.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	b, err := a.Sweeper.Status(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.GetBackfillResponse{Sweep: sweepToProto(&b)}, nil
+}
+
+// VerifyMirror streams what differs from Liveblocks, and at the end a summary.
+func (a *adminService) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
+	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error {
+	project, err := a.project(req.GetProjectId())
+	if err != nil {
+		return err
+	}
+	options := mirror.VerifyOptions{Project: project, Prefix: req.GetRoomIdPrefix(), Repair: req.GetRepair()}
+	var sent error
+	err = a.Verifier.Verify(stream.Context(), options, func(report mirror.VerifyReport) error {
+		sent = stream.Send(reportToProto(report))
+		return sent
+	})
+	if sent != nil { // gRPC's own word for what became of the stream
+		return sent
 	}
 	return err
 }

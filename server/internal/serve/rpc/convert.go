@@ -1,14 +1,19 @@
 package rpc
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"math"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/flow"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -109,7 +114,7 @@ func bound(t *timestamppb.Timestamp) time.Time {
 	return at
 }
 
-func showEvent(e *mirror.Event) *mirrorv1.Event {
+func eventToProto(e *mirror.Event) *mirrorv1.Event {
 	return &mirrorv1.Event{
 		ProjectId:           string(e.Project),
 		EventId:             e.ID,
@@ -125,9 +130,9 @@ func showEvent(e *mirror.Event) *mirrorv1.Event {
 	}
 }
 
-// showFreshness shows how current a copy is; hash is that of its source, nil if it
+// freshnessToProto shows how current a copy is; hash is that of its source, nil if it
 // has none.
-func showFreshness(f mirror.Freshness, hash *[32]byte) *mirrorv1.Freshness {
+func freshnessToProto(f mirror.Freshness, hash *[32]byte) *mirrorv1.Freshness {
 	shown := &mirrorv1.Freshness{
 		FetchTime:        timestamp(f.FetchTime),
 		SourceUpdateTime: timestamp(f.SourceUpdateTime),
@@ -142,7 +147,7 @@ func showFreshness(f mirror.Freshness, hash *[32]byte) *mirrorv1.Freshness {
 	return shown
 }
 
-func showTask(t *mirror.Task) *mirrorv1.Task {
+func taskToProto(t *mirror.Task) *mirrorv1.Task {
 	return &mirrorv1.Task{
 		TaskId:            formatTaskID(t.Resource),
 		ProjectId:         string(t.Resource.Project),
@@ -163,8 +168,8 @@ func showTask(t *mirror.Task) *mirrorv1.Task {
 	}
 }
 
-// showDocument describes a document; its content is for the caller to add.
-func showDocument(d *mirror.Document) *mirrorv1.Document {
+// documentToProto describes a document; its content is for the caller to add.
+func documentToProto(d *mirror.Document) *mirrorv1.Document {
 	return &mirrorv1.Document{
 		ProjectId:   string(d.Project),
 		RoomId:      string(d.Room),
@@ -172,27 +177,27 @@ func showDocument(d *mirror.Document) *mirrorv1.Document {
 		Guid:        d.ID,
 		SourceSize:  d.Size,
 		DataProblem: d.DataProblem,
-		Freshness:   showFreshness(d.Freshness, &d.SHA256),
+		Freshness:   freshnessToProto(d.Freshness, &d.SHA256),
 	}
 }
 
-// showRoom reads the typed fields from the room's JSON. What is not of the type
+// roomToProto reads the typed fields from the room's JSON. What is not of the type
 // Liveblocks documents is left out of them: the source has it in any case.
-func showRoom(r *mirror.Room, full bool) *mirrorv1.Room {
+func roomToProto(r *mirror.Room, full bool) *mirrorv1.Room {
 	room := &mirrorv1.Room{
 		ProjectId:          string(r.Project),
 		RoomId:             string(r.ID),
 		OrganizationId:     r.OrganizationID,
 		CreateTime:         timestamp(r.CreateTime),
 		LastConnectionTime: timestamp(r.LastConnectionTime),
-		Freshness:          showFreshness(r.Freshness, &r.SHA256),
+		Freshness:          freshnessToProto(r.Freshness, &r.SHA256),
 	}
 	if full {
 		room.SourceJson = r.Source
 	}
 	// A map and not a struct: encoding/json would match field names in any case.
 	source, _ := parse[map[string]json.RawMessage](r.Source)
-	room.Metadata = showMetadata(source["metadata"])
+	room.Metadata = metadataToProto(source["metadata"])
 	room.DefaultAccesses, _ = parseStrings(source["defaultAccesses"])
 	room.UsersAccesses = accesses(source["usersAccesses"])
 	room.GroupsAccesses = accesses(source["groupsAccesses"])
@@ -224,8 +229,8 @@ func parseStrings(raw json.RawMessage) ([]string, bool) {
 	return texts, true
 }
 
-// showMetadata reads the members of raw that have a type Liveblocks allows.
-func showMetadata(raw json.RawMessage) map[string]*mirrorv1.MetadataValue {
+// metadataToProto reads the members of raw that have a type Liveblocks allows.
+func metadataToProto(raw json.RawMessage) map[string]*mirrorv1.MetadataValue {
 	members, ok := parse[map[string]json.RawMessage](raw)
 	if !ok {
 		return nil
@@ -267,4 +272,227 @@ func accesses(raw json.RawMessage) map[string]*mirrorv1.AccessList {
 		}
 	}
 	return shown
+}
+
+func flowToProto(doc *mirror.Document, f *flow.Flow) *mirrorv1.Flow {
+	return &mirrorv1.Flow{
+		ProjectId:  string(doc.Project),
+		RoomId:     string(doc.Room),
+		StorageKey: f.StorageKey,
+		NodeCount:  int32(min(len(f.Nodes), math.MaxInt32)),
+		EdgeCount:  int32(min(len(f.Edges), math.MaxInt32)),
+		Freshness:  freshnessToProto(doc.Freshness, &doc.SHA256),
+	}
+}
+
+func nodeToProto(n *flow.Node) *mirrorv1.FlowNode {
+	return &mirrorv1.FlowNode{
+		NodeId:         n.ID,
+		Type:           n.Type,
+		Position:       &mirrorv1.FlowPosition{X: n.X, Y: n.Y},
+		Width:          n.Width,
+		Height:         n.Height,
+		ParentNodeId:   n.ParentID,
+		SourcePosition: n.SourcePosition,
+		TargetPosition: n.TargetPosition,
+		DataJson:       n.Data,
+		Hidden:         n.Hidden,
+	}
+}
+
+func edgeToProto(e *flow.Edge) *mirrorv1.FlowEdge {
+	return &mirrorv1.FlowEdge{
+		EdgeId:       e.ID,
+		Type:         e.Type,
+		SourceNodeId: e.Source,
+		TargetNodeId: e.Target,
+		SourceHandle: e.SourceHandle,
+		TargetHandle: e.TargetHandle,
+		Animated:     e.Animated,
+		Label:        e.Label,
+		DataJson:     e.Data,
+		Hidden:       e.Hidden,
+	}
+}
+
+// threadToProto shows a thread without its comments. The metadata is read from the
+// source, where that came along: not all of it can be kept as queryable JSON.
+func threadToProto(t *mirror.Thread) *mirrorv1.Thread {
+	metadata := t.Metadata
+	if t.Source != nil {
+		source, _ := parse[map[string]json.RawMessage](t.Source)
+		metadata = source["metadata"]
+	}
+	return &mirrorv1.Thread{
+		ProjectId:   string(t.Project),
+		RoomId:      string(t.Room),
+		ThreadId:    t.ID,
+		CreateTime:  timestamp(t.CreateTime),
+		UpdateTime:  timestamp(t.UpdateTime),
+		Resolved:    t.Resolved,
+		Visibility:  t.Visibility,
+		Metadata:    metadataToProto(metadata),
+		DataProblem: t.DataProblem,
+		Freshness:   freshnessToProto(t.Freshness, &t.SHA256),
+	}
+}
+
+// commentToProto shows a comment with everything but its source.
+func commentToProto(c *mirror.Comment) *mirrorv1.Comment {
+	hash := sha256.Sum256(c.Source)
+	shown := &mirrorv1.Comment{
+		ProjectId:  string(c.Project),
+		RoomId:     string(c.Room),
+		ThreadId:   c.Thread,
+		CommentId:  c.ID,
+		UserId:     c.UserID,
+		CreateTime: timestamp(c.CreateTime),
+		EditTime:   timestamp(c.EditTime),
+		DeleteTime: timestamp(c.DeleteTime),
+		BodyJson:   c.Body,
+		Text:       c.Text,
+		Markdown:   c.Markdown,
+		Metadata:   metadataToProto(c.Metadata),
+		Freshness:  freshnessToProto(c.Freshness, &hash),
+	}
+	for _, r := range c.Reactions {
+		shown.Reactions = append(shown.Reactions, &mirrorv1.CommentReaction{
+			Emoji: r.Emoji, UserId: r.UserID, CreateTime: timestamp(r.CreateTime),
+		})
+	}
+	for _, a := range c.Attachments {
+		shown.Attachments = append(shown.Attachments, &mirrorv1.CommentAttachment{
+			AttachmentId: a.ID, Name: a.Name, MimeType: a.MIMEType, Size: a.Size,
+		})
+	}
+	for _, m := range c.Mentions {
+		shown.Mentions = append(shown.Mentions, &mirrorv1.CommentMention{
+			Kind: mentionKinds[m.Kind], MentionedId: m.ID, UserIds: m.UserIDs,
+		})
+	}
+	return shown
+}
+
+// withSource reads the typed fields of a stored comment from its source. Of one
+// that cannot be read, what is stored beside it is shown.
+func withSource(row *mirror.Comment) *mirror.Comment {
+	parsed, err := thread.ParseComment(row.Source)
+	if err != nil {
+		return row
+	}
+	parsed.Project, parsed.Room, parsed.Thread, parsed.ID = row.Project, row.Room, row.Thread, row.ID
+	parsed.Source, parsed.Freshness = row.Source, row.Freshness
+	return &parsed
+}
+
+func sessionToProto(s *mirror.UserSession) *mirrorv1.UserSession {
+	shown := &mirrorv1.UserSession{
+		ProjectId:    string(s.Project),
+		RoomId:       string(s.Room),
+		SessionId:    s.ID,
+		ConnectionId: s.ConnectionID,
+		UserId:       s.UserID,
+		InfoJson:     s.Info,
+		EnterTime:    timestamp(s.EnterTime),
+		LeaveTime:    timestamp(s.LeaveTime),
+		EndCause:     sessionEnds[s.End],
+		LeaveEventId: s.LeaveEventID,
+	}
+	if !s.EnterTime.IsZero() && !s.LeaveTime.IsZero() {
+		// An end that was inferred is a time of ours, the rest are Liveblocks' own.
+		shown.Duration = durationpb.New(max(0, s.LeaveTime.Sub(s.EnterTime)))
+	}
+	return shown
+}
+
+func notificationToProto(n *mirror.Notification) *mirrorv1.Notification {
+	var hash *[32]byte
+	if n.Inbox.Source != nil {
+		sum := sha256.Sum256(n.Inbox.Source)
+		hash = &sum
+	}
+	return &mirrorv1.Notification{
+		ProjectId:      string(n.Project),
+		RoomId:         string(n.Room),
+		EventId:        n.EventID,
+		NotificationId: n.ID,
+		Channel:        n.Channel,
+		Kind:           n.Kind,
+		UserId:         n.UserID,
+		ThreadId:       n.ThreadID,
+		MentionId:      n.MentionID,
+		SubjectId:      n.SubjectID,
+		CreateTime:     timestamp(n.CreateTime),
+		TriggerTime:    timestamp(n.TriggerTime),
+		InboxJson:      n.Inbox.Source,
+		ReadTime:       timestamp(n.Inbox.ReadTime),
+		NotifyTime:     timestamp(n.Inbox.NotifyTime),
+		Freshness:      freshnessToProto(n.Freshness, hash),
+	}
+}
+
+func sweepToProto(b *mirror.Backfill) *mirrorv1.Sweep {
+	s := &b.Sweep
+	shown := &mirrorv1.Sweep{
+		ProjectId:          string(s.Project),
+		SweepId:            s.ID,
+		Full:               s.Full,
+		RoomsListed:        s.Listed,
+		RoomsKnown:         s.Known,
+		RoomsVanished:      s.Vanished,
+		ResourcesRaised:    s.MarkedStale,
+		ResourcesPending:   b.Pending,
+		ResourcesDone:      b.Done,
+		ResourcesPerSecond: b.PerSecond,
+		BeginTime:          timestamp(s.BeginTime),
+		EndTime:            timestamp(s.EndTime),
+		FullBeginTime:      timestamp(s.FullTime),
+		Problem:            s.Problem,
+	}
+	if b.Remaining > 0 {
+		shown.RemainingDuration = durationpb.New(b.Remaining)
+	}
+	switch {
+	case s.ID == "":
+	case !s.Done:
+		shown.State = mirrorv1.SweepState_SWEEP_STATE_LISTING
+	case b.Pending > 0:
+		shown.State = mirrorv1.SweepState_SWEEP_STATE_FETCHING
+	default:
+		shown.State = mirrorv1.SweepState_SWEEP_STATE_DONE
+	}
+	return shown
+}
+
+func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
+	switch {
+	case r.Drift != nil:
+		return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Drift{Drift: &mirrorv1.Drift{
+			ResourceKind:    kinds[r.Drift.Resource.Kind],
+			RoomId:          string(r.Drift.Resource.Room),
+			ResourceId:      r.Drift.Resource.ID,
+			Kind:            driftKinds[r.Drift.Kind],
+			Detail:          r.Drift.Detail,
+			RepairRequested: r.Drift.Repair,
+		}}}
+	case r.Progress != nil:
+		return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{
+			RoomsChecked:     r.Progress.Rooms,
+			RoomsListed:      r.Progress.Listed,
+			ResourcesChecked: r.Progress.Resources,
+			Drifts:           r.Progress.Drifts,
+		}}}
+	case r.Summary != nil:
+		return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{
+			RoomsChecked:     r.Summary.Rooms,
+			ResourcesChecked: r.Summary.Resources,
+			Drifts:           r.Summary.Drifts,
+			RepairsRequested: r.Summary.Repairs,
+			ResourcesSkipped: r.Summary.Skipped,
+			SkipReason:       r.Summary.SkipReason,
+			ResourcesPending: r.Summary.Pending,
+		}}}
+	default:
+		return &mirrorv1.VerifyMirrorResponse{}
+	}
 }

@@ -2,33 +2,57 @@ package rpc
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
+// EventDeps is what the event service works with.
+type EventDeps struct {
+	Query    store.EventQuery
+	Receiver Receiver
+}
+
+// Receiver verifies and records a webhook delivery. It returns after the event
+// is durable. An empty project leaves it to the secret that verifies.
+type Receiver interface {
+	Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (ledger.Receipt, error)
+}
+
+const (
+	// MaxWebhook bounds the body of a delivery, in bytes. Liveblocks' events are a
+	// few hundred; a notification with its text is the largest.
+	MaxWebhook = 1 << 20
+	// receiveTimeout ends a delivery that cannot be recorded. Svix waits 15 s, and
+	// an answer that it still hears tells more than silence.
+	receiveTimeout = 10 * time.Second
+)
+
+// eventService takes deliveries and shows the events they brought.
 type eventService struct {
 	mirrorv1.UnimplementedEventServiceServer
-
-	s *Services
+	common
+	EventDeps
 }
 
 // ReceiveWebhook hands the body on as it came; nothing here looks into it.
 func (e *eventService) ReceiveWebhook(ctx context.Context,
 	req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
 	body := req.GetBody().GetData()
-	if len(body) > e.s.MaxWebhook {
+	if len(body) > MaxWebhook {
 		return nil, fault.New(fault.Invalid, fault.ReasonPayloadTooLarge, "the body is over the limit")
 	}
 	var project mirror.ProjectID // empty: the secret that verifies decides
 	if id := req.GetProjectId(); id != "" {
 		var err error
-		if project, err = e.s.project(id); err != nil {
+		if project, err = e.project(id); err != nil {
 			return nil, err
 		}
 	}
@@ -40,7 +64,7 @@ func (e *eventService) ReceiveWebhook(ctx context.Context,
 	}
 	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
 	defer cancel()
-	receipt, err := e.s.Receiver.Receive(ctx, project, headers, body)
+	receipt, err := e.Receiver.Receive(ctx, project, headers, body)
 	if err != nil {
 		return nil, err
 	}
@@ -54,16 +78,16 @@ func (e *eventService) ReceiveWebhook(ctx context.Context,
 // GetEvent returns one event with its payload.
 func (e *eventService) GetEvent(ctx context.Context, req *mirrorv1.GetEventRequest) (*mirrorv1.GetEventResponse,
 	error) {
-	project, err := e.s.project(req.GetProjectId())
+	project, err := e.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
-	event, err := e.s.Query.Event(ctx, project, req.GetEventId())
+	event, err := e.Query.Event(ctx, project, req.GetEventId())
 	if err != nil {
-		return nil, notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonEventNotFound,
+		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonEventNotFound,
 			"no such event was recorded").With("event_id", req.GetEventId()))
 	}
-	return &mirrorv1.GetEventResponse{Event: showEvent(&event)}, nil
+	return &mirrorv1.GetEventResponse{Event: eventToProto(&event)}, nil
 }
 
 // payloadBatch bounds how many payloads, up to 1 MiB each, one query brings.
@@ -72,7 +96,7 @@ const payloadBatch = 16
 // ListEvents lists events, latest first.
 func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse,
 	error) {
-	project, err := e.s.project(req.GetProjectId())
+	project, err := e.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +105,7 @@ func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsR
 		list:    listEvents,
 		project: project,
 		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Event, error) {
-			return e.s.Query.Events(ctx, store.EventFilter{
+			return e.Query.Events(ctx, store.EventFilter{
 				Project:   project,
 				Room:      mirror.RoomID(req.GetRoomId()),
 				Type:      req.GetType(),
@@ -94,13 +118,13 @@ func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsR
 				Limit:     limit,
 			})
 		},
-		key:  func(row *mirror.Event) cursor { return cursor{Time: row.ReceiveTime, ID: row.ID} },
-		show: showEvent,
+		key:     func(row *mirror.Event) cursor { return cursor{Time: row.ReceiveTime, ID: row.ID} },
+		toProto: eventToProto,
 	}
 	if full {
 		l.batch = payloadBatch
 	}
-	events, next, err := page(ctx, req, l, e.s.pageBudget())
+	events, next, err := page(ctx, req, l, e.pageBudget())
 	if err != nil {
 		return nil, err
 	}

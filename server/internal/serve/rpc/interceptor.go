@@ -19,45 +19,40 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
-// step is one interceptor, written once for unary calls and streams.
-type step struct {
+// interceptor is written once for unary calls and streams.
+type interceptor struct {
 	name string
-	// around runs the call by calling next. Nil for a step that only looks at
+	// around runs the call by calling next. Nil for one that only looks at
 	// requests.
 	around func(ctx context.Context, method string, next func(context.Context) error) error
 	// request looks at a message from the client before the handler sees it.
 	request func(message any) error
 }
 
-// steps returns what every call passes through, outermost first. Log and
-// counters are outside so that they see the final code, refusals and panics
-// included; a caller who may not call learns nothing about his request.
-func (s *Services) steps() []step {
-	steps := []step{
+// interceptors returns what every call passes through, outermost first. The log
+// is outside so that it sees the final code, refusals and panics included; a
+// caller who may not call learns nothing about the request.
+func (s *Services) interceptors() []interceptor {
+	return []interceptor{
 		{name: "request id", around: identify},
 		{name: "log", around: s.log},
-		{name: "metrics", around: s.observe},
 		{name: "recovery", around: recovery},
 		{name: "errors", around: classified},
 		{name: "auth", around: s.authenticate},
 		{name: "validate", request: s.validate.check},
 	}
-	if s.Observe == nil {
-		steps = append(steps[:2], steps[3:]...)
-	}
-	return steps
 }
 
 // UnaryInterceptor returns the chain for unary calls.
 func (s *Services) UnaryInterceptor() grpc.UnaryServerInterceptor {
-	steps := s.steps()
+	chain := s.interceptors()
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		var resp any
 		next := func(ctx context.Context) (err error) {
 			resp, err = handler(ctx, req)
 			return err
 		}
-		if err := run(ctx, steps, info.FullMethod, req, next); err != nil {
+		if err := run(ctx, chain, info.FullMethod, req, next); err != nil {
 			return nil, err
 		}
 		return resp, nil
@@ -66,19 +61,19 @@ func (s *Services) UnaryInterceptor() grpc.UnaryServerInterceptor {
 
 // StreamInterceptor returns the same chain for streams.
 func (s *Services) StreamInterceptor() grpc.StreamServerInterceptor {
-	steps := s.steps()
+	chain := s.interceptors()
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		return run(stream.Context(), steps, info.FullMethod, nil, func(ctx context.Context) error {
-			return handler(srv, &checkedStream{ServerStream: stream, ctx: ctx, steps: steps})
+		return run(stream.Context(), chain, info.FullMethod, nil, func(ctx context.Context) error {
+			return handler(srv, &checkedStream{ServerStream: stream, ctx: ctx, chain: chain})
 		})
 	}
 }
 
-// run calls the steps, the first one outermost, and next in their midst. A
+// run calls the chain, the first one outermost, and next in their midst. A
 // stream has no request yet.
-func run(ctx context.Context, steps []step, method string, req any, next func(context.Context) error) error {
-	for len(steps) > 0 {
-		first, rest := steps[0], steps[1:]
+func run(ctx context.Context, chain []interceptor, method string, req any, next func(context.Context) error) error {
+	for len(chain) > 0 {
+		first, rest := chain[0], chain[1:]
 		if first.around != nil {
 			return first.around(ctx, method, func(ctx context.Context) error {
 				return run(ctx, rest, method, req, next)
@@ -89,7 +84,7 @@ func run(ctx context.Context, steps []step, method string, req any, next func(co
 				return err
 			}
 		}
-		steps = rest
+		chain = rest
 	}
 	return next(ctx)
 }
@@ -98,22 +93,22 @@ func run(ctx context.Context, steps []step, method string, req any, next func(co
 type checkedStream struct {
 	grpc.ServerStream
 	ctx   context.Context //nolint:containedctx // the interface hands the context out
-	steps []step
+	chain []interceptor
 }
 
-// Context returns the context the steps made.
+// Context returns the context the chain made.
 func (s *checkedStream) Context() context.Context { return s.ctx }
 
-// RecvMsg receives a message and has the steps look at it.
+// RecvMsg receives a message and has the chain look at it.
 func (s *checkedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	for _, step := range s.steps {
-		if step.request == nil {
+	for _, i := range s.chain {
+		if i.request == nil {
 			continue
 		}
-		if err := step.request(m); err != nil {
+		if err := i.request(m); err != nil {
 			return err
 		}
 	}
@@ -155,7 +150,7 @@ func (s *Services) log(ctx context.Context, method string, next func(context.Con
 	if code == codes.Internal || code == codes.Unknown {
 		level = slog.LevelWarn
 	}
-	if !s.Log.Enabled(ctx, level) {
+	if !s.logger.Enabled(ctx, level) {
 		return err
 	}
 	attrs := []slog.Attr{
@@ -169,15 +164,7 @@ func (s *Services) log(ctx context.Context, method string, next func(context.Con
 	} else if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
-	s.Log.LogAttrs(ctx, level, "rpc", attrs...)
-	return err
-}
-
-// observe counts the call.
-func (s *Services) observe(ctx context.Context, method string, next func(context.Context) error) error {
-	start := time.Now()
-	err := next(ctx)
-	s.Observe(method, status.Code(err), time.Since(start))
+	s.logger.LogAttrs(ctx, level, "rpc", attrs...)
 	return err
 }
 
@@ -213,7 +200,7 @@ func (s *Services) authenticate(ctx context.Context, method string, next func(co
 	default:
 		return fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, "more than one credential was given")
 	}
-	if err := s.Auth.Check(header); err != nil {
+	if err := s.auth.Check(header); err != nil {
 		return err
 	}
 	return next(ctx)

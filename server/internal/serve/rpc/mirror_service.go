@@ -1,44 +1,75 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strconv"
+	"time"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/flow"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-type mirrorService struct {
-	mirrorv1.UnimplementedMirrorServiceServer
-
-	s *Services
+// MirrorDeps is what the mirror service works with.
+type MirrorDeps struct {
+	Query     store.MirrorQuery
+	Refresher fresh.Refresher
 }
 
-// pageBudget bounds the items of a page in bytes, with a quarter of the message
-// to spare for clients that count otherwise.
-func (s *Services) pageBudget() int { return s.MaxMessage / 4 * 3 }
+// mirrorService reads what is mirrored.
+type mirrorService struct {
+	mirrorv1.UnimplementedMirrorServiceServer
+	common
+	MirrorDeps
+
+	fresh     *fresh.Reader
+	documents *documents.Reader
+}
+
+// freshRequest is what the requests of all reads have in common.
+type freshRequest interface {
+	GetShowDeleted() bool
+	GetMaxAge() *durationpb.Duration
+	GetRequireFresh() bool
+}
+
+func freshness(req freshRequest) fresh.Options {
+	o := fresh.Options{Deleted: req.GetShowDeleted(), Required: req.GetRequireFresh()}
+	if req.GetMaxAge() != nil {
+		age := req.GetMaxAge().AsDuration()
+		o.MaxAge = &age
+	}
+	return o
+}
 
 // GetRoom returns a room.
 func (m *mirrorService) GetRoom(ctx context.Context, req *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
-	project, err := m.s.project(req.GetProjectId())
+	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
-	room, err := read(ctx, m.s, req, copyOf[mirror.Room]{
-		resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom},
-		get:       m.s.Query.Room,
-		freshness: func(r *mirror.Room) mirror.Freshness { return r.Freshness },
+	room, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Room]{
+		Resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom},
+		Get:       m.Query.Room,
+		Freshness: func(r *mirror.Room) mirror.Freshness { return r.Freshness },
 	})
 	if err != nil {
-		return nil, notFound(err, roomNotMirrored(err, req.GetRoomId()))
+		return nil, roomNotMirrored(err, req.GetRoomId())
 	}
-	return &mirrorv1.GetRoomResponse{Room: showRoom(&room, true)}, nil
+	return &mirrorv1.GetRoomResponse{Room: roomToProto(&room, true)}, nil
 }
 
 // roomBatch bounds how many rooms one query brings: with all the accesses and
@@ -48,7 +79,7 @@ const roomBatch = 100
 // ListRooms lists rooms by id, in byte order.
 func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse,
 	error) {
-	project, err := m.s.project(req.GetProjectId())
+	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +89,7 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 		project: project,
 		batch:   roomBatch,
 		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Room, error) {
-			return m.s.Query.Rooms(ctx, store.RoomFilter{
+			return m.Query.Rooms(ctx, store.RoomFilter{
 				Project: project,
 				Prefix:  req.GetRoomIdPrefix(),
 				Deleted: req.GetShowDeleted(),
@@ -66,9 +97,9 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 				Limit:   limit,
 			})
 		},
-		key:  func(row *mirror.Room) cursor { return cursor{Room: row.ID} },
-		show: func(row *mirror.Room) *mirrorv1.Room { return showRoom(row, full) },
-	}, m.s.pageBudget())
+		key:     func(row *mirror.Room) cursor { return cursor{Room: row.ID} },
+		toProto: func(row *mirror.Room) *mirrorv1.Room { return roomToProto(row, full) },
+	}, m.pageBudget())
 	if err != nil {
 		return nil, err
 	}
@@ -95,34 +126,6 @@ func (m *mirrorService) GetYjsDocument(ctx context.Context,
 	return &mirrorv1.GetYjsDocumentResponse{Document: document}, nil
 }
 
-func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, kind mirror.Kind, id string,
-	format mirrorv1.DocumentFormat, view mirrorv1.DocumentView) (*mirrorv1.Document, error) {
-	format, form, err := formOf(kind, format)
-	if err != nil {
-		return nil, err
-	}
-	doc, kept, err := m.document(ctx, req, kind, id, form)
-	if err != nil {
-		return nil, err
-	}
-	if view == mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC {
-		return showDocument(&doc), nil
-	}
-	content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), form, kept)
-	if err != nil {
-		return nil, documentFault(err, req.GetRoomId(), kind)
-	}
-	defer release()
-	if limit := m.s.MaxMessage - envelope; len(content) > limit {
-		return nil, fault.New(fault.Precondition, fault.ReasonDocumentTooLarge,
-			"the document does not fit one message: read it as a stream").
-			With("size", strconv.Itoa(len(content))).With("limit", strconv.Itoa(limit))
-	}
-	shown := showDocument(&doc)
-	shown.Content, shown.Format, shown.ContentType = content, format, form.mediaType
-	return shown, nil
-}
-
 // documentRequest is what the reads of one document have in common.
 type documentRequest interface {
 	freshRequest
@@ -130,36 +133,34 @@ type documentRequest interface {
 	GetRoomId() string
 }
 
-// document describes a document. Its content comes along if it is short, unless
-// that is the source of what the cache holds in the form wanted.
-func (m *mirrorService) document(ctx context.Context, req documentRequest, kind mirror.Kind, id string,
-	f form) (mirror.Document, derived, error) {
-	project, err := m.s.project(req.GetProjectId())
+func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, kind mirror.Kind, id string,
+	name mirrorv1.DocumentFormat, view mirrorv1.DocumentView) (*mirrorv1.Document, error) {
+	name, format, err := documents.FormatOf(kind, name)
 	if err != nil {
-		return mirror.Document{}, derived{}, err
+		return nil, err
 	}
-	resource := mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: id}
-	var kept derived
-	if f.derive != nil {
-		kept = m.s.documents.cache.get(derivedKey{resource, f.tag})
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
 	}
-	doc, err := read(ctx, m.s, req, copyOf[mirror.Document]{
-		resource: resource,
-		get: func(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
-			return m.s.documents.describe(ctx, store.DocumentRead{Resource: r, Deleted: deleted, Have: kept.sha256})
-		},
-		freshness: func(d *mirror.Document) mirror.Freshness { return d.Freshness },
+	head := view == mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC
+	doc, err := m.documents.Read(ctx, documents.Request{
+		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: id},
+		Format:   format, Freshness: freshness(req), HeadOnly: head,
 	})
 	if err != nil {
-		return doc, kept, documentFault(err, req.GetRoomId(), kind)
+		return nil, err
 	}
-	return doc, kept, nil
-}
-
-// documentFault says of a document that is not there that it is not.
-func documentFault(err error, room string, kind mirror.Kind) error {
-	return notFound(err, fault.Wrap(err, fault.NotFound, fault.ReasonDocumentNotMirrored,
-		"the mirror holds no such document").With("room_id", room).With("kind", kind.String()))
+	defer doc.Release()
+	message := documentToProto(&doc.Document)
+	if head {
+		return message, nil
+	}
+	if limit := m.maxMessage - envelope; len(doc.Body) > limit {
+		return nil, tooLarge("the document does not fit one message: read it as a stream", len(doc.Body), limit)
+	}
+	message.Content, message.Format, message.ContentType = doc.Body, name, format.MediaType
+	return message, nil
 }
 
 // chunkSize is how much of a document one message of a stream holds: large
@@ -177,7 +178,7 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 	if req.GetKind() != mirrorv1.DocumentKind_DOCUMENT_KIND_UNSPECIFIED {
 		kind = wordOf(documentKinds, req.GetKind())
 	}
-	_, form, err := formOf(kind, req.GetFormat())
+	_, format, err := documents.FormatOf(kind, req.GetFormat())
 	if err != nil {
 		return err
 	}
@@ -186,49 +187,49 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 		bad.Fields = []fault.Field{{Path: "guid", Problem: "must be empty for this kind of document"}}
 		return bad
 	}
-	doc, kept, err := m.document(ctx, req, kind, req.GetGuid(), form)
+	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return err
 	}
-	held := metadata.ValueFromIncomingContext(ctx, "if-none-match")
-	if tag := form.etag(&doc); matches(held, tag) {
-		header := documentHeader(&doc, tag)
+	doc, err := m.documents.Read(ctx, documents.Request{
+		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: req.GetGuid()},
+		Format:   format, Freshness: freshness(req), IfNoneMatch: metadata.ValueFromIncomingContext(ctx, "if-none-match"),
+	})
+	if err != nil {
+		return err
+	}
+	defer doc.Release()
+	header := metadata.Pairs(
+		"mirror-etag", doc.ETag,
+		"mirror-revision", strconv.FormatInt(doc.Freshness.Revision, 10),
+		"mirror-fetch-time", doc.Freshness.FetchTime.UTC().Format(timeFormat),
+	)
+	if doc.NotModified {
 		header.Set("mirror-not-modified", "1")
 		return stream.SetHeader(header)
 	}
-	content, release, err := m.s.documents.represent(ctx, &doc, req.GetShowDeleted(), form, kept)
-	if err != nil {
-		return documentFault(err, req.GetRoomId(), kind)
-	}
-	defer release()
-	header := documentHeader(&doc, form.etag(&doc))
-	header.Set("mirror-content-length", strconv.Itoa(len(content)))
+	header.Set("mirror-content-length", strconv.Itoa(len(doc.Body)))
 	if err := stream.SetHeader(header); err != nil {
 		return err
 	}
 	// An empty document is one empty chunk, which still tells the type.
-	for first := true; first || len(content) > 0; first = false {
-		chunk := content[:min(len(content), chunkSize)]
-		content = content[len(chunk):]
-		if err := stream.Send(&httpbody.HttpBody{ContentType: form.mediaType, Data: chunk}); err != nil {
+	for first, rest := true, doc.Body; first || len(rest) > 0; first = false {
+		chunk := rest[:min(len(rest), chunkSize)]
+		rest = rest[len(chunk):]
+		if err := stream.Send(&httpbody.HttpBody{ContentType: format.MediaType, Data: chunk}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func documentHeader(doc *mirror.Document, tag string) metadata.MD {
-	return metadata.Pairs(
-		"mirror-etag", tag,
-		"mirror-revision", strconv.FormatInt(doc.Freshness.Revision, 10),
-		"mirror-fetch-time", doc.Freshness.FetchTime.UTC().Format(timeFormat),
-	)
-}
+// timeFormat spells times in metadata, to the microsecond as they are stored.
+const timeFormat = time.RFC3339Nano
 
 // ListDocuments lists documents by room id, in byte order, then by kind.
 func (m *mirrorService) ListDocuments(ctx context.Context,
 	req *mirrorv1.ListDocumentsRequest) (*mirrorv1.ListDocumentsResponse, error) {
-	project, err := m.s.project(req.GetProjectId())
+	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +237,7 @@ func (m *mirrorService) ListDocuments(ctx context.Context,
 		list:    listDocuments,
 		project: project,
 		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Document, error) {
-			return m.s.Query.Documents(ctx, store.DocumentFilter{
+			return m.Query.Documents(ctx, store.DocumentFilter{
 				Project:   project,
 				Prefix:    req.GetRoomIdPrefix(),
 				Kind:      wordOf(documentKinds, req.GetKind()),
@@ -246,11 +247,381 @@ func (m *mirrorService) ListDocuments(ctx context.Context,
 				Limit:     limit,
 			})
 		},
-		key:  func(row *mirror.Document) cursor { return cursor{Room: row.Room, Kind: row.Kind, ID: row.ID} },
-		show: showDocument,
-	}, m.s.pageBudget())
+		key:     func(row *mirror.Document) cursor { return cursor{Room: row.Room, Kind: row.Kind, ID: row.ID} },
+		toProto: documentToProto,
+	}, m.pageBudget())
 	if err != nil {
 		return nil, err
 	}
 	return &mirrorv1.ListDocumentsResponse{Documents: documents, NextPageToken: next}, nil
+}
+
+const (
+	// defaultStorageKey is where Liveblocks' React Flow package keeps a diagram
+	// unless told otherwise.
+	defaultStorageKey = "flow"
+	// maxStorageKey is the longest key that is listed, so that a page token can hold
+	// it.
+	maxStorageKey = 2048
+	// keyMark begins the id of a diagram in a cursor: its key may be empty.
+	keyMark = "="
+)
+
+// GetFlow returns a React Flow diagram from a room's Storage.
+func (m *mirrorService) GetFlow(ctx context.Context, req *mirrorv1.GetFlowRequest) (*mirrorv1.GetFlowResponse, error) {
+	doc, flows, err := m.flows(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	key := cmp.Or(req.GetStorageKey(), defaultStorageKey)
+	i := slices.IndexFunc(flows, func(f flow.Flow) bool { return f.StorageKey == key })
+	if i < 0 {
+		return nil, fault.New(fault.NotFound, fault.ReasonFlowNotFound,
+			"the room's Storage holds no React Flow diagram under this key").
+			With("room_id", req.GetRoomId()).With("storage_key", key)
+	}
+	shown := flowToProto(&doc, &flows[i])
+	for j := range flows[i].Nodes {
+		shown.Nodes = append(shown.Nodes, nodeToProto(&flows[i].Nodes[j]))
+	}
+	for j := range flows[i].Edges {
+		shown.Edges = append(shown.Edges, edgeToProto(&flows[i].Edges[j]))
+	}
+	if err := m.fits(shown, "the diagram does not fit one message: read the Storage document as a stream"); err != nil {
+		return nil, err
+	}
+	return &mirrorv1.GetFlowResponse{Flow: shown}, nil
+}
+
+// ListFlows lists the React Flow diagrams in a room's Storage by their keys.
+func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRequest) (*mirrorv1.ListFlowsResponse,
+	error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	var doc mirror.Document
+	flows, next, err := page(ctx, req, listing[flow.Flow, *mirrorv1.Flow]{
+		list:    listFlows,
+		project: project,
+		// All of them are in one document, so a page is one read.
+		fetch: func(ctx context.Context, after cursor, limit int) ([]flow.Flow, error) {
+			var all []flow.Flow
+			var err error
+			if doc, all, err = m.flows(ctx, req); err != nil {
+				return nil, err
+			}
+			var rest []flow.Flow
+			for i := range all {
+				if id := keyMark + all[i].StorageKey; id > after.ID && len(all[i].StorageKey) <= maxStorageKey &&
+					len(rest) < limit {
+					rest = append(rest, all[i])
+				}
+			}
+			return rest, nil
+		},
+		key:     func(row *flow.Flow) cursor { return cursor{ID: keyMark + row.StorageKey} },
+		toProto: func(row *flow.Flow) *mirrorv1.Flow { return flowToProto(&doc, row) },
+	}, m.pageBudget())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListFlowsResponse{Flows: flows, NextPageToken: next}, nil
+}
+
+// flows reads the diagrams in a room's Storage.
+func (m *mirrorService) flows(ctx context.Context, req documentRequest) (mirror.Document, []flow.Flow, error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return mirror.Document{}, nil, err
+	}
+	doc, err := m.documents.Read(ctx, documents.Request{
+		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindStorage},
+		Format:   derive.StorageJSON, Freshness: freshness(req),
+	})
+	if err != nil {
+		return mirror.Document{}, nil, err
+	}
+	defer doc.Release()
+	found, err := flow.Find(doc.Body)
+	if err != nil {
+		return mirror.Document{}, nil, unreadable(err, "document")
+	}
+	return doc.Document, found, nil
+}
+
+const (
+	// threadBatch bounds how many threads one query brings: with hundreds of
+	// comments, one is some hundred KB.
+	threadBatch = 25
+	// commentBatch does so for comments, whose bodies are a few KB.
+	commentBatch = 100
+)
+
+// GetThread returns a thread, with its comments unless only the thread itself is
+// wanted.
+func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse,
+	error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Thread]{
+		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
+			ID: req.GetThreadId()},
+		Get:       m.Query.Thread,
+		Freshness: func(t *mirror.Thread) mirror.Freshness { return t.Freshness },
+	})
+	if err != nil {
+		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonThreadNotMirrored,
+			"the mirror holds no such thread").With("room_id", req.GetRoomId()).With("thread_id", req.GetThreadId()))
+	}
+	shown := threadToProto(&row)
+	switch req.GetView() {
+	case mirrorv1.ThreadView_THREAD_VIEW_BASIC:
+	case mirrorv1.ThreadView_THREAD_VIEW_SOURCE:
+		shown.SourceJson = row.Source
+	default:
+		parsed, err := thread.ParseExact(row.Source)
+		if err != nil {
+			return nil, unreadable(err, "thread")
+		}
+		for i := range parsed.Comments {
+			c := &parsed.Comments[i]
+			c.Project, c.Room, c.Thread, c.Freshness = row.Project, row.Room, row.ID, row.Freshness
+			shown.Comments = append(shown.Comments, commentToProto(c))
+		}
+	}
+	if err := m.fits(shown,
+		"the thread does not fit one message: ask for its basic view, and for its comments by ListComments"); err != nil {
+		return nil, err
+	}
+	return &mirrorv1.GetThreadResponse{Thread: shown}, nil
+}
+
+// ListThreads lists threads by room id, in byte order, then by id.
+func (m *mirrorService) ListThreads(ctx context.Context,
+	req *mirrorv1.ListThreadsRequest) (*mirrorv1.ListThreadsResponse, error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	threads, next, err := page(ctx, req, listing[mirror.Thread, *mirrorv1.Thread]{
+		list:    listThreads,
+		project: project,
+		batch:   threadBatch,
+		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Thread, error) {
+			return m.Query.Threads(ctx, store.ThreadFilter{
+				Project:      project,
+				Room:         mirror.RoomID(req.GetRoomId()),
+				Resolved:     req.Resolved, //nolint:protogetter // the getter does not tell absent from false
+				Metadata:     req.GetMetadata(),
+				Author:       req.GetAuthorUserId(),
+				Mentioned:    req.GetMentionedUserId(),
+				UpdatedSince: bound(req.GetUpdatedSinceTime()),
+				Deleted:      req.GetShowDeleted(),
+				AfterRoom:    after.Room,
+				AfterID:      after.ID,
+				Limit:        limit,
+			})
+		},
+		key:     func(row *mirror.Thread) cursor { return cursor{Room: row.Room, ID: row.ID} },
+		toProto: threadToProto,
+	}, m.pageBudget())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListThreadsResponse{Threads: threads, NextPageToken: next}, nil
+}
+
+// GetComment returns a comment.
+func (m *mirrorService) GetComment(ctx context.Context, req *mirrorv1.GetCommentRequest) (*mirrorv1.GetCommentResponse,
+	error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Comment]{
+		// Comments are fetched with their thread.
+		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
+			ID: req.GetThreadId()},
+		Get: func(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Comment, error) {
+			return m.Query.Comment(ctx, thread, req.GetCommentId(), deleted)
+		},
+		Freshness: func(c *mirror.Comment) mirror.Freshness { return c.Freshness },
+	})
+	if err != nil {
+		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonCommentNotMirrored,
+			"the mirror holds no such comment").
+			With("room_id", req.GetRoomId()).With("thread_id", req.GetThreadId()).With("comment_id", req.GetCommentId()))
+	}
+	shown := commentToProto(withSource(&row))
+	shown.SourceJson = row.Source
+	return &mirrorv1.GetCommentResponse{Comment: shown}, nil
+}
+
+// ListComments lists comments by room id, in byte order, then by thread, creation
+// and id.
+func (m *mirrorService) ListComments(ctx context.Context,
+	req *mirrorv1.ListCommentsRequest) (*mirrorv1.ListCommentsResponse, error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetThreadId() != "" && req.GetRoomId() == "" {
+		bad := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "a thread is named by its room and its id")
+		bad.Fields = []fault.Field{{Path: "room_id", Problem: "must be given with a thread_id"}}
+		return nil, bad
+	}
+	comments, next, err := page(ctx, req, listing[mirror.Comment, *mirrorv1.Comment]{
+		list:    listComments,
+		project: project,
+		batch:   commentBatch,
+		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Comment, error) {
+			return m.Query.Comments(ctx, store.CommentFilter{
+				Project:      project,
+				Room:         mirror.RoomID(req.GetRoomId()),
+				Thread:       req.GetThreadId(),
+				Author:       req.GetAuthorUserId(),
+				Mentioned:    req.GetMentionedUserId(),
+				UpdatedSince: bound(req.GetUpdatedSinceTime()),
+				Deleted:      req.GetShowDeleted(),
+				AfterRoom:    after.Room,
+				AfterThread:  after.Thread,
+				AfterTime:    after.stored(),
+				AfterID:      after.ID,
+				Limit:        limit,
+			})
+		},
+		key: func(row *mirror.Comment) cursor {
+			return cursor{Room: row.Room, Thread: row.Thread, Time: row.CreateTime, ID: row.ID}
+		},
+		toProto: func(row *mirror.Comment) *mirrorv1.Comment { return commentToProto(withSource(row)) },
+	}, m.pageBudget())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListCommentsResponse{Comments: comments, NextPageToken: next}, nil
+}
+
+// ListActiveUsers lists who is in a room, by connection id.
+func (m *mirrorService) ListActiveUsers(ctx context.Context,
+	req *mirrorv1.ListActiveUsersRequest) (*mirrorv1.ListActiveUsersResponse, error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	var row mirror.ActiveUsers
+	users, next, err := page(ctx, req, listing[mirror.ActiveUser, *mirrorv1.ActiveUser]{
+		list:    listActiveUsers,
+		project: project,
+		// All of them are one copy, so a page is one read.
+		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.ActiveUser, error) {
+			var err error
+			row, err = fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.ActiveUsers]{
+				Resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers},
+				Get:       m.Query.ActiveUsers,
+				Freshness: func(u *mirror.ActiveUsers) mirror.Freshness { return u.Freshness },
+			})
+			if err != nil {
+				return nil, roomNotMirrored(err, req.GetRoomId())
+			}
+			last, err := strconv.ParseInt(after.ID, 10, 64)
+			rest := slices.DeleteFunc(slices.Clone(row.Users),
+				func(u mirror.ActiveUser) bool { return err == nil && u.ConnectionID <= last })
+			return rest[:min(limit, len(rest))], nil
+		},
+		key: func(u *mirror.ActiveUser) cursor { return cursor{ID: strconv.FormatInt(u.ConnectionID, 10)} },
+		toProto: func(u *mirror.ActiveUser) *mirrorv1.ActiveUser {
+			return &mirrorv1.ActiveUser{ConnectionId: u.ConnectionID, UserId: u.UserID, InfoJson: u.Info}
+		},
+	}, m.pageBudget())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListActiveUsersResponse{
+		ActiveUsers: users, NextPageToken: next, Freshness: freshnessToProto(row.Freshness, nil),
+	}, nil
+}
+
+// ListUserSessions lists who was in a room when, the latest first.
+func (m *mirrorService) ListUserSessions(ctx context.Context,
+	req *mirrorv1.ListUserSessionsRequest) (*mirrorv1.ListUserSessionsResponse, error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	sessions, next, err := page(ctx, req, listing[mirror.UserSession, *mirrorv1.UserSession]{
+		list:    listUserSessions,
+		project: project,
+		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.UserSession, error) {
+			return m.Query.UserSessions(ctx, store.SessionFilter{
+				Project:   project,
+				Room:      mirror.RoomID(req.GetRoomId()),
+				User:      req.GetUserId(),
+				Open:      req.GetOpenOnly(),
+				From:      bound(req.GetStartTime()),
+				To:        bound(req.GetEndTime()),
+				AfterTime: after.stored(),
+				AfterID:   after.ID,
+				Limit:     limit,
+			})
+		},
+		key:     func(row *mirror.UserSession) cursor { return cursor{Time: row.BeginTime(), ID: row.ID} },
+		toProto: sessionToProto,
+	}, m.pageBudget())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListUserSessionsResponse{UserSessions: sessions, NextPageToken: next}, nil
+}
+
+// notificationBatch bounds how many notifications one query brings: a custom one
+// holds what the application put into it.
+const notificationBatch = 100
+
+// ListNotifications lists notifications, the latest first.
+func (m *mirrorService) ListNotifications(ctx context.Context,
+	req *mirrorv1.ListNotificationsRequest) (*mirrorv1.ListNotificationsResponse, error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	notifications, next, err := page(ctx, req, listing[mirror.Notification, *mirrorv1.Notification]{
+		list:    listNotifications,
+		project: project,
+		batch:   notificationBatch,
+		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Notification, error) {
+			return m.Query.Notifications(ctx, store.NotificationFilter{
+				Project:   project,
+				Room:      mirror.RoomID(req.GetRoomId()),
+				User:      req.GetUserId(),
+				Channel:   req.GetChannel(),
+				Kind:      req.GetKind(),
+				Thread:    req.GetThreadId(),
+				From:      bound(req.GetStartTime()),
+				To:        bound(req.GetEndTime()),
+				AfterTime: after.stored(),
+				AfterID:   after.ID,
+				Limit:     limit,
+			})
+		},
+		key:     func(row *mirror.Notification) cursor { return cursor{Time: row.CreateTime, ID: row.EventID} },
+		toProto: notificationToProto,
+	}, m.pageBudget())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListNotificationsResponse{Notifications: notifications, NextPageToken: next}, nil
+}
+
+func roomNotMirrored(err error, room string) error {
+	return fault.Translate(err, store.ErrNotFound,
+		fault.New(fault.NotFound, fault.ReasonRoomNotMirrored, "the mirror holds no such room").With("room_id", room))
+}
+
+// unreadable is the failure to read the source of a copy.
+func unreadable(err error, what string) error {
+	return fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
+		"the "+what+" was fetched and is kept, but cannot be read as what it should be")
 }

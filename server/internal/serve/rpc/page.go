@@ -223,10 +223,10 @@ type listing[R any, M proto.Message] struct {
 	project mirror.ProjectID
 	// batch bounds the rows of one query where rows can be large; zero reads a
 	// page at once.
-	batch int
-	fetch func(ctx context.Context, after cursor, limit int) ([]R, error)
-	key   func(row *R) cursor
-	show  func(row *R) M
+	batch   int
+	fetch   func(ctx context.Context, after cursor, limit int) ([]R, error)
+	key     func(row *R) cursor
+	toProto func(row *R) M
 }
 
 // page answers req with one page and the token of the next, empty at the end.
@@ -262,7 +262,7 @@ func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listin
 			if len(items) == size {
 				return items, formatToken(l.list, filters, after), nil
 			}
-			item := l.show(&rows[i])
+			item := l.toProto(&rows[i])
 			total += proto.Size(item)
 			if total > budget && len(items) > 0 {
 				return items, formatToken(l.list, filters, after), nil

@@ -385,7 +385,7 @@ func TestLists(t *testing.T) {
 // A token is bound to its project too.
 func TestPageTokenOfAnotherProject(t *testing.T) {
 	t.Parallel()
-	h := start(t, func(d *Deps) { d.Projects = []mirror.ProjectID{project, "other"} })
+	h := start(t, func(d *Config) { d.Projects = []mirror.ProjectID{project, "other"} })
 	for i := range 3 {
 		h.query.rooms = append(h.query.rooms, mirror.Room{Project: project, ID: mirror.RoomID(id(i))})
 	}
@@ -465,7 +465,7 @@ func TestPagesEndBeforeTheMessageIsFull(t *testing.T) {
 // One item that alone is over the budget is still a page.
 func TestPageOfOneLargeItem(t *testing.T) {
 	t.Parallel()
-	h := start(t, func(d *Deps) { d.MaxMessage = 1000 })
+	h := start(t, func(d *Config) { d.MaxMessage = 1000 })
 	for i := range 3 {
 		h.query.rooms = append(h.query.rooms, mirror.Room{Project: project, ID: mirror.RoomID(id(i)),
 			Source: bytes.Repeat([]byte(" "), 2000)})

@@ -8,36 +8,31 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/proto"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
 )
 
 const (
 	// DefaultMaxMessage is gRPC's own limit for what a client takes in one
 	// message, unless the client raises it.
 	DefaultMaxMessage = 4 << 20
-	// DefaultMaxWebhook bounds the body of a delivery.
-	DefaultMaxWebhook = 1 << 20
 
 	// envelope is room for what a message holds beside its one large field: ids
 	// of at most 512 bytes, times, a sentence.
 	envelope = 64 << 10
-	// receiveTimeout ends a delivery that cannot be recorded. Svix waits 15 s, and
-	// an answer that it still hears tells more than silence.
-	receiveTimeout = 10 * time.Second
 	// maxStreams bounds the calls in flight on one connection; a client waits
 	// with the rest. At 20,000 deliveries a second and 20 ms each, 400 are.
 	maxStreams = 1024
@@ -47,123 +42,60 @@ const (
 	streamWorkers = 256
 )
 
-// Receiver verifies and records a webhook delivery. It returns after the event
-// is durable. An empty project leaves it to the secret that verifies.
-type Receiver interface {
-	Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (ledger.Receipt, error)
-}
-
-// Refresher brings copies up to date: it raises the resources, lets the workers
-// fetch and waits until the result is applied. It fails with REFRESH_FAILED,
-// PROJECT_PAUSED or the context's error.
-type Refresher interface {
-	Refresh(ctx context.Context, resources ...mirror.Resource) error
-}
-
-// Requester raises resources and starts failed tasks again, as
-// [store.Tasks] does, and wakes the workers.
-type Requester interface {
-	Request(ctx context.Context, resources []mirror.Resource) ([]mirror.Pending, error)
-	Retry(ctx context.Context, resource mirror.Resource) (mirror.Task, error)
-}
-
-// Sweeper compares a project's rooms with Liveblocks' list of them.
-type Sweeper interface {
-	// Start begins a full sweep, unless one is under way, and wakes the workers. It
-	// returns without waiting for it.
-	Start(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
-	// Status tells how far the project's latest sweep is, full or not; the zero Sweep
-	// with the project if there has been none.
-	Status(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
-}
-
-// Verifier compares what is mirrored with Liveblocks.
-type Verifier interface {
-	// Verify hands each difference to report as it is found, its progress now and
-	// then, and at the end the summary. It calls report from one goroutine at a time,
-	// and ends with the error of a report that fails.
-	Verify(ctx context.Context, options mirror.VerifyOptions, report func(mirror.VerifyReport) error) error
-}
-
-// StatusSource tells how the process is doing. It is asked for every GetStatus
-// and may ask the store for its version.
-type StatusSource interface {
-	Status(ctx context.Context) (Status, error)
-}
-
-// Status is what the process knows of itself.
-type Status struct {
-	// Ready says whether deliveries and reads are taken.
-	Ready bool
-	// Engine is the database's name and version.
-	Engine string
-	// Deliveries counts deliveries since the process started.
-	Deliveries Deliveries
-	// Gates tells, by project, how freely Liveblocks may be called.
-	Limiters map[mirror.ProjectID]Limiter
-}
-
-// Deliveries counts webhook deliveries; the fields are those of DeliveryCounts
-// in the API.
-type Deliveries struct {
-	Accepted, Duplicate, Unauthenticated, Unavailable int64
-	UnknownType, Malformed, ForeignProject            int64
-}
-
-// limiter is what stands between a project's workers and Liveblocks.
-type Limiter struct {
-	// CallsPerSecond is the present limit.
-	CallsPerSecond float64
-	// ThrottledUntil is until when Liveblocks asked not to be called.
-	ThrottledUntil time.Time
-	// PauseReason and PausedSince tell of a pause of this process. Without one,
-	// what is stored may still tell of another replica's.
-	PauseReason string
-	PausedSince time.Time
-}
-
-// Deps is what the services are made of. Everything is required unless it says
+// Config is what the services are made of. Everything is required unless it says
 // otherwise.
-type Deps struct {
-	Log *slog.Logger
-	Now func() time.Time
+type Config struct {
 	// Projects are the configured projects.
-	Projects  []mirror.ProjectID
-	Query     store.Query
-	Receiver  Receiver
-	Refresher Refresher
-	Requester Requester
-	Sweeper   Sweeper
-	Verifier  Verifier
-	Status    StatusSource
+	Projects []mirror.ProjectID
 	// Auth decides who may call; nil lets nobody in.
 	Auth *Authenticator
-	// Observe is told of every finished call, for counters. May be nil.
-	Observe func(method string, code codes.Code, took time.Duration)
-	// Version is the version of the binary, StartTime when it started.
-	Version   string
-	StartTime time.Time
+	Log  *slog.Logger
+	Now  func() time.Time
 	// MaxMessage bounds unary answers; zero means [DefaultMaxMessage].
 	MaxMessage int
-	// MaxWebhook bounds the body of a delivery; zero means [DefaultMaxWebhook].
-	MaxWebhook int
+
+	Event  EventDeps
+	Mirror MirrorDeps
+	Admin  AdminDeps
 }
 
 // Services are the gRPC services and what every call to them passes through.
 type Services struct {
-	Deps
+	auth     *Authenticator
+	logger   *slog.Logger
+	validate *validator
+	health   *health.Server
 
-	validate  *validator
-	health    *health.Server
-	documents *documentReader
+	event  *eventService
+	mirror *mirrorService
+	admin  *adminService
+}
+
+// common is what the services share.
+type common struct {
+	projects   []mirror.ProjectID
+	now        func() time.Time
+	maxMessage int
 }
 
 // New returns the services. They report NOT_SERVING until [Services.SetServing].
-func New(deps Deps) *Services {
-	deps.MaxMessage = cmp.Or(deps.MaxMessage, DefaultMaxMessage)
-	deps.MaxWebhook = cmp.Or(deps.MaxWebhook, DefaultMaxWebhook)
-	s := &Services{Deps: deps, validate: newValidator(), health: health.NewServer(),
-		documents: newDocumentReader(deps.Query)}
+func New(cfg Config) *Services {
+	c := common{projects: cfg.Projects, now: cfg.Now, maxMessage: cmp.Or(cfg.MaxMessage, DefaultMaxMessage)}
+	freshness := &fresh.Reader{
+		Refresher: cfg.Mirror.Refresher, Now: cfg.Now,
+		NotRefreshed: func(ctx context.Context, err error) {
+			cfg.Log.DebugContext(ctx, "not refreshed, the copy at hand is the answer",
+				slog.String("request_id", requestID(ctx)), slog.Any("error", err))
+		},
+	}
+	s := &Services{
+		auth: cfg.Auth, logger: cfg.Log, validate: newValidator(), health: health.NewServer(),
+		event: &eventService{common: c, EventDeps: cfg.Event},
+		mirror: &mirrorService{
+			common: c, MirrorDeps: cfg.Mirror, fresh: freshness, documents: documents.New(cfg.Mirror.Query, freshness),
+		},
+		admin: &adminService{common: c, AdminDeps: cfg.Admin},
+	}
 	s.SetServing(false)
 	return s
 }
@@ -180,9 +112,9 @@ func serviceDescs() []*grpc.ServiceDesc {
 // Register adds the services of the API to r, which has to put every call
 // through [Services.UnaryInterceptor] or [Services.StreamInterceptor].
 func (s *Services) Register(r grpc.ServiceRegistrar) {
-	mirrorv1.RegisterEventServiceServer(r, &eventService{s: s})
-	mirrorv1.RegisterMirrorServiceServer(r, &mirrorService{s: s})
-	mirrorv1.RegisterAdminServiceServer(r, &adminService{s: s})
+	mirrorv1.RegisterEventServiceServer(r, s.event)
+	mirrorv1.RegisterMirrorServiceServer(r, s.mirror)
+	mirrorv1.RegisterAdminServiceServer(r, s.admin)
 }
 
 // SetServing sets what the standard health service says of every service.
@@ -206,7 +138,7 @@ func NewServer(s *Services, options ...grpc.ServerOption) *grpc.Server {
 		grpc.ForceServerCodecV2(newCodec()),
 		// A body slightly over the limit still reaches the handler, whose refusal
 		// names the reason; gRPC's own would look like a full queue.
-		grpc.MaxRecvMsgSize(s.MaxWebhook + envelope),
+		grpc.MaxRecvMsgSize(MaxWebhook + envelope),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
@@ -219,14 +151,14 @@ func NewServer(s *Services, options ...grpc.ServerOption) *grpc.Server {
 }
 
 // project returns the configured project that a request means.
-func (s *Services) project(id string) (mirror.ProjectID, error) {
+func (c *common) project(id string) (mirror.ProjectID, error) {
 	if id == "" {
-		if len(s.Projects) == 1 {
-			return s.Projects[0], nil
+		if len(c.projects) == 1 {
+			return c.projects[0], nil
 		}
 		return "", unknownProject("several projects are configured: name one in project_id")
 	}
-	if project := mirror.ProjectID(id); slices.Contains(s.Projects, project) {
+	if project := mirror.ProjectID(id); slices.Contains(c.projects, project) {
 		return project, nil
 	}
 	return "", unknownProject("no such project is configured")
@@ -236,4 +168,23 @@ func unknownProject(public string) error {
 	f := fault.New(fault.Invalid, fault.ReasonProjectUnknown, public)
 	f.Fields = []fault.Field{{Path: "project_id", Problem: public}}
 	return f
+}
+
+// pageBudget bounds the items of a page in bytes, with a quarter of the message
+// to spare for clients that count otherwise.
+func (c *common) pageBudget() int { return c.maxMessage / 4 * 3 }
+
+// fits refuses an answer that does not fit one message; public says how else it
+// can be read.
+func (c *common) fits(answer proto.Message, public string) error {
+	size, limit := proto.Size(answer), c.maxMessage-envelope
+	if size <= limit {
+		return nil
+	}
+	return tooLarge(public, size, limit)
+}
+
+func tooLarge(public string, size, limit int) error {
+	return fault.New(fault.Precondition, fault.ReasonDocumentTooLarge, public).
+		With("size", strconv.Itoa(size)).With("limit", strconv.Itoa(limit))
 }

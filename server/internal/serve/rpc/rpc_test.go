@@ -27,7 +27,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
@@ -35,12 +34,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// withServers runs tests around the life of the database servers.
-type withServers struct{ m *testing.M }
-
-func (w withServers) Run() int { return dbtest.Run(w.m) }
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const project = mirror.ProjectID("default")
 
@@ -62,24 +56,21 @@ type harness struct {
 	admin    mirrorv1.AdminServiceClient
 }
 
-func start(tb testing.TB, change ...func(*Deps)) *harness {
+func start(tb testing.TB, change ...func(*Config)) *harness {
 	tb.Helper()
 	h := &harness{query: &fakeQuery{}, receiver: &fakeReceiver{}, sweeper: &fakeSweeper{}, log: &syncBuffer{}}
 	h.worker = &fakeWorker{query: h.query}
-	deps := Deps{
-		Log:       slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Now:       func() time.Time { return noon },
-		Projects:  []mirror.ProjectID{project},
-		Query:     h.query,
-		Receiver:  h.receiver,
-		Refresher: h.worker,
-		Requester: h.worker,
-		Sweeper:   h.sweeper,
-		Verifier:  h.sweeper,
-		Status:    fakeStatus{},
-		Auth:      NewAuthenticator(nil),
-		Version:   "v1.2.3",
-		StartTime: noon.Add(-time.Hour),
+	deps := Config{
+		Log:      slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Now:      func() time.Time { return noon },
+		Projects: []mirror.ProjectID{project},
+		Auth:     NewAuthenticator(nil),
+		Event:    EventDeps{Query: h.query, Receiver: h.receiver},
+		Mirror:   MirrorDeps{Query: h.query, Refresher: h.worker},
+		Admin: AdminDeps{
+			Query: h.query, Requester: h.worker, Sweeper: h.sweeper, Verifier: h.sweeper, Status: fakeStatus{},
+			Version: "v1.2.3", StartTime: noon.Add(-time.Hour),
+		},
 	}
 	for _, f := range change {
 		f(&deps)
@@ -426,7 +417,7 @@ func (f fakeStatus) Status(context.Context) (Status, error) {
 	return Status{
 		Ready:  true,
 		Engine: "FakeSQL 1.0",
-		Deliveries: Deliveries{Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5, Malformed: 6,
+		Deliveries: ledger.Counts{Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5, Malformed: 6,
 			ForeignProject: 7},
 		Limiters: map[mirror.ProjectID]Limiter{project: {CallsPerSecond: 8.5, ThrottledUntil: noon.Add(time.Minute)}},
 	}, f.err
@@ -471,10 +462,10 @@ func withMetadata(ctx context.Context, pairs ...string) context.Context {
 
 func TestProjectIsResolved(t *testing.T) {
 	t.Parallel()
-	one := New(Deps{Projects: []mirror.ProjectID{"a"}})
-	two := New(Deps{Projects: []mirror.ProjectID{"a", "b"}})
+	one := &common{projects: []mirror.ProjectID{"a"}}
+	two := &common{projects: []mirror.ProjectID{"a", "b"}}
 	for _, c := range []struct {
-		services *Services
+		services *common
 		id       string
 		want     mirror.ProjectID
 	}{
@@ -484,11 +475,11 @@ func TestProjectIsResolved(t *testing.T) {
 		{one, "A", ""},
 		{two, "", ""},
 		{two, "b", "b"},
-		{New(Deps{}), "", ""},
+		{&common{}, "", ""},
 	} {
 		got, err := c.services.project(c.id)
 		if got != c.want || (err == nil) != (c.want != "") || err != nil && !fault.Is(err, fault.ReasonProjectUnknown) {
-			t.Errorf("project(%q) of %v = %q, %v; want %q", c.id, c.services.Projects, got, err, c.want)
+			t.Errorf("project(%q) of %v = %q, %v; want %q", c.id, c.services.projects, got, err, c.want)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func delivery(body string) *mirrorv1.ReceiveWebhookRequest {
 
 func TestReceiveWebhookHandsTheDeliveryOn(t *testing.T) {
 	t.Parallel()
-	h := start(t, func(d *Deps) {
+	h := start(t, func(d *Config) {
 		d.Auth = NewAuthenticator([]string{"secret"})
 		d.Projects = []mirror.ProjectID{"one", "two"}
 	})
@@ -89,8 +89,8 @@ func TestReceiveWebhookRefusals(t *testing.T) {
 		t.Errorf("an unsigned delivery was handed on")
 	}
 
-	full := strings.Repeat("x", DefaultMaxWebhook)
-	if _, err = h.events.ReceiveWebhook(signed, delivery(full)); err != nil || len(h.receiver.body) != DefaultMaxWebhook {
+	full := strings.Repeat("x", MaxWebhook)
+	if _, err = h.events.ReceiveWebhook(signed, delivery(full)); err != nil || len(h.receiver.body) != MaxWebhook {
 		t.Errorf("a body at the limit = %v", err)
 	}
 	_, err = h.events.ReceiveWebhook(signed, delivery(full+"x"))
@@ -232,7 +232,7 @@ func TestBrokenSourceIsShownAsItIs(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{"", "{", "null", "[]", `"x"`, "\xff", `{"metadata":[]}`,
 		`{"metadata":null,"defaultAccesses":null}`, `{"usersAccesses":[]}`} {
-		room := showRoom(&mirror.Room{Project: project, ID: "r", Source: []byte(source)}, true)
+		room := roomToProto(&mirror.Room{Project: project, ID: "r", Source: []byte(source)}, true)
 		want := &mirrorv1.Room{ProjectId: "default", RoomId: "r", SourceJson: []byte(source),
 			Freshness: &mirrorv1.Freshness{ContentSha256: strings.Repeat("0", 64)}}
 		if diff := gocmp.Diff(want, room, protocmp.Transform()); diff != "" {
@@ -392,8 +392,9 @@ func TestRefreshKeepsTimeToAnswer(t *testing.T) {
 	// Too little is left to begin.
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
 	defer cancel()
-	if err := h.services.refresh(ctx, nil); !errors.Is(err, context.DeadlineExceeded) || len(h.worker.refreshed) != 3 {
-		t.Errorf("refresh with 40 ms left = %v after %d refreshes; want none", err, len(h.worker.refreshed))
+	_, err := h.services.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "r", MaxAge: durationpb.New(0)})
+	if !fault.Is(err, fault.ReasonRoomNotMirrored) || len(h.worker.refreshed) != 3 {
+		t.Errorf("GetRoom with 40 ms left = %v after %d refreshes; want none", err, len(h.worker.refreshed))
 	}
 }
 
@@ -408,8 +409,7 @@ func TestCallerLeavesDuringRefresh(t *testing.T) {
 		return fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "told")
 	}
 	// Called directly: over the wire the client would not wait for the answer.
-	service := &mirrorService{s: h.services}
-	_, err := service.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "r", MaxAge: durationpb.New(0)})
+	_, err := h.services.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "r", MaxAge: durationpb.New(0)})
 	if !errors.Is(err, context.Canceled) || status.Code(toStatus(ctx, err)) != codes.Canceled {
 		t.Errorf("GetRoom = %v; want the call to be cancelled", err)
 	}
@@ -609,29 +609,6 @@ func TestReadDocument(t *testing.T) {
 	}
 }
 
-func TestIfNoneMatch(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		lines []string
-		want  bool
-	}{
-		{nil, false},
-		{[]string{""}, false},
-		{[]string{`"a"`}, true},
-		{[]string{`W/"a"`}, true},
-		{[]string{`*`}, true},
-		{[]string{`"b","a"`}, true},
-		{[]string{`"b"`, ` W/"c" ,	"a" `}, true},
-		{[]string{`a`}, false},
-		{[]string{`"A"`}, false},
-		{[]string{`"b"`}, false},
-	} {
-		if got := matches(c.lines, `"a"`); got != c.want {
-			t.Errorf("matches(%q) = %v; want %v", c.lines, got, c.want)
-		}
-	}
-}
-
 func TestGetStatus(t *testing.T) {
 	t.Parallel()
 	h := start(t)
@@ -659,7 +636,7 @@ func TestGetStatus(t *testing.T) {
 	if diff := gocmp.Diff(want, resp, protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("GetStatus = %v; -want +got:\n%s", err, diff)
 	}
-	broken := start(t, func(d *Deps) { d.Status = fakeStatus{err: store.ErrSchemaBehind} })
+	broken := start(t, func(d *Config) { d.Admin.Status = fakeStatus{err: store.ErrSchemaBehind} })
 	_, err = broken.admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
 	wantStatus(t, err, codes.Unavailable, fault.ReasonSchemaBehind)
 }
@@ -838,7 +815,7 @@ func TestCodecIsProtobuf(t *testing.T) {
 func BenchmarkGetStorageDocument(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10, 1 << 20} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {
-			h := start(b, func(d *Deps) { d.Log = discard })
+			h := start(b, func(d *Config) { d.Log = discard })
 			h.query.documents = []mirror.Document{storageOf("r", documentOf(size), mirror.Freshness{FetchTime: noon})}
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
@@ -853,7 +830,7 @@ func BenchmarkGetStorageDocument(b *testing.B) {
 }
 
 func BenchmarkReceiveWebhook(b *testing.B) {
-	h := start(b, func(d *Deps) { d.Log = discard })
+	h := start(b, func(d *Config) { d.Log = discard })
 	ctx := withMetadata(b.Context(), "webhook-id", "i", "webhook-timestamp", "1", "webhook-signature", "s")
 	req := delivery(strings.Repeat("x", 300))
 	intercept := h.services.UnaryInterceptor()
@@ -876,50 +853,6 @@ func BenchmarkReceiveWebhook(b *testing.B) {
 			}
 		}
 	})
-}
-
-// Documents too long to come along with their description are read when there
-// is memory for them, and not at all for a reader who has them.
-func TestLongDocumentsTakeTurns(t *testing.T) {
-	t.Parallel()
-	h := start(t)
-	long := storageOf("long", jsonOf(inlineBytes+1), mirror.Freshness{})
-	h.query.documents = []mirror.Document{long, storageOf("short", jsonOf(10), mirror.Freshness{})}
-	memory := h.services.documents.memory
-	if !memory.TryAcquire(readMemory) {
-		t.Fatal("memory is in use while nobody reads")
-	}
-	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	req := &mirrorv1.GetStorageDocumentRequest{RoomId: "long"}
-	_, err := h.mirror.GetStorageDocument(soon, req)
-	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("GetStorageDocument without memory for it = %v; want DEADLINE_EXCEEDED", err)
-	}
-	if _, err = h.mirror.GetStorageDocument(t.Context(),
-		&mirrorv1.GetStorageDocumentRequest{RoomId: "short"}); err != nil {
-		t.Errorf("GetStorageDocument of a short document = %v; want it not to wait", err)
-	}
-	req.View = mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC
-	if _, err = h.mirror.GetStorageDocument(t.Context(), req); err != nil {
-		t.Errorf("the basic view = %v; want it not to wait", err)
-	}
-	tag := forms[mirror.KindStorage][mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON].etag(&long)
-	content, header, err := readDocument(withMetadata(t.Context(), "if-none-match", tag), h,
-		&mirrorv1.ReadDocumentRequest{RoomId: "long"})
-	if err != nil || content != nil || !slices.Equal(header.Get("mirror-not-modified"), []string{"1"}) {
-		t.Errorf("ReadDocument of what the caller has = %d bytes, %v; want not-modified without waiting", len(content), err)
-	}
-	memory.Release(readMemory)
-	for range 2 { // the second time from memory
-		if content, _, err = readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: "long"}); err != nil ||
-			len(content) != inlineBytes+1 {
-			t.Errorf("ReadDocument = %d bytes, %v; want %d", len(content), err, inlineBytes+1)
-		}
-	}
-	if !memory.TryAcquire(readMemory) {
-		t.Error("memory is in use after the last reader is done")
-	}
 }
 
 func ydocOf(t *testing.T, room mirror.RoomID, guid, file string) mirror.Document {

@@ -14,12 +14,13 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// errorDomain is the domain of every ErrorInfo, the name of the proto package.
-const errorDomain = "liveblocks.mirror.v1"
+// errorDomain is the domain of every ErrorInfo: the name of the proto package.
+var errorDomain = string(mirrorv1.File_liveblocks_mirror_v1_error_reason_proto.Package())
 
 // codeOf is the one table from fault to status.
 var codeOf = [...]codes.Code{
@@ -116,15 +117,6 @@ func classify(err error) *fault.Error {
 
 func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// notFound turns [store.ErrNotFound] into the fault f; other errors stay, those
-// that were classified before among them.
-func notFound(err error, f *fault.Error) error {
-	if _, classified := errors.AsType[*fault.Error](err); !classified && errors.Is(err, store.ErrNotFound) {
-		return f
-	}
-	return err
 }
 
 // invalidIDs is the refusal of ids that cannot be stored.

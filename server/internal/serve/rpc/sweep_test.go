@@ -66,7 +66,7 @@ func TestBackfill(t *testing.T) {
 			mirrorv1.SweepState_SWEEP_STATE_FETCHING},
 		"done": {mirror.Backfill{Sweep: mirror.Sweep{ID: "x", Done: true}}, mirrorv1.SweepState_SWEEP_STATE_DONE},
 	} {
-		if shown := showSweep(&c.backfill); shown.GetState() != c.want || shown.GetRemainingDuration() != nil {
+		if shown := sweepToProto(&c.backfill); shown.GetState() != c.want || shown.GetRemainingDuration() != nil {
 			t.Errorf("%s: shown as %v; want %v", name, shown, c.want)
 		}
 	}

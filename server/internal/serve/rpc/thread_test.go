@@ -163,7 +163,7 @@ func TestThreadsAreReadFromTheirSource(t *testing.T) {
 	// A list may come from a store that keeps no source for it.
 	bare := row
 	bare.Source, bare.Metadata = nil, []byte(`{"color":"red"}`)
-	if got := showThread(&bare).GetMetadata()["color"].GetStringValue(); got != "red" {
+	if got := threadToProto(&bare).GetMetadata()["color"].GetStringValue(); got != "red" {
 		t.Errorf("metadata without a source = %q; want red", got)
 	}
 }

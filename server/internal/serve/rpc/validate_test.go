@@ -84,7 +84,7 @@ func TestEveryRequestOfTheAPIIsChecked(t *testing.T) {
 	t.Parallel()
 	v := newValidator()
 	seen := 0
-	protoregistry.GlobalFiles.RangeFilesByPackage(errorDomain, func(file protoreflect.FileDescriptor) bool {
+	protoregistry.GlobalFiles.RangeFilesByPackage(protoreflect.FullName(errorDomain), func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {

@@ -1,0 +1,195 @@
+// Package documents reads documents: in the format asked for, as fresh as asked
+// for, many of them with one statement, and within a bound of memory.
+package documents
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/batch"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+const (
+	// inlineBytes is the longest document that comes along with its description.
+	// Longer ones are read one by one, when there is memory for them.
+	inlineBytes = 128 << 10
+	// readMemory bounds what the long documents that are being read and sent take
+	// together. Of one document it has room for the longest a setting can allow.
+	readMemory = 512 << 20
+
+	// readBatch bounds the documents that one statement reads, readTimeout the time
+	// it may take.
+	readBatch   = 64
+	readTimeout = 10 * time.Second
+	// readLanes bounds the statements under way at once. Another one begins only if
+	// the last one takes longer than readPatience.
+	readLanes    = 4
+	readPatience = 3 * time.Millisecond
+)
+
+// Store is the part of the store that reads documents.
+type Store interface {
+	Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error)
+	ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document, error)
+}
+
+// Reader reads documents.
+type Reader struct {
+	store  Store
+	fresh  *fresh.Reader
+	reads  *batch.Batcher[store.DocumentRead, *mirror.Document]
+	cache  *cache
+	memory *semaphore.Weighted
+}
+
+// New returns a Reader.
+func New(db Store, freshness *fresh.Reader) *Reader {
+	return &Reader{
+		store: db,
+		fresh: freshness,
+		reads: batch.New(batch.Config[store.DocumentRead, *mirror.Document]{
+			Do: func(ctx context.Context, reads []store.DocumentRead) ([]*mirror.Document, error) {
+				return db.ReadDocuments(ctx, reads, inlineBytes)
+			},
+			Size: readBatch, Timeout: readTimeout, Lanes: readLanes, Patience: readPatience,
+		}),
+		cache:  newCache(),
+		memory: semaphore.NewWeighted(readMemory),
+	}
+}
+
+// Request says what is read.
+type Request struct {
+	Resource  mirror.Resource
+	Format    derive.Format
+	Freshness fresh.Options
+	// HeadOnly leaves out the body.
+	HeadOnly bool
+	// IfNoneMatch are the reader's If-None-Match fields. A body with a tag that they
+	// name is left out.
+	IfNoneMatch []string
+}
+
+// Document is a document in one format.
+type Document struct {
+	mirror.Document
+
+	// Body is the document in the format asked for; nil if it was left out. It is
+	// shared: do not modify it.
+	Body []byte
+	// ETag is a strong entity tag: the same source in the same format, derived by
+	// the same code, is the same bytes.
+	ETag string
+	// NotModified says that the reader has the body already.
+	NotModified bool
+
+	memory *semaphore.Weighted
+	weight int64 // of memory
+}
+
+// Release gives back the memory that the body takes. Call it once the body is sent.
+func (d *Document) Release() {
+	if d.weight > 0 {
+		d.memory.Release(d.weight)
+		d.weight = 0
+	}
+}
+
+// Read returns a document, which the caller has to release; DOCUMENT_NOT_MIRRORED
+// if there is none.
+func (r *Reader) Read(ctx context.Context, req Request) (*Document, error) {
+	doc, err := r.read(ctx, req)
+	if err != nil {
+		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonDocumentNotMirrored,
+			"the mirror holds no such document").
+			With("room_id", string(req.Resource.Room)).With("kind", req.Resource.Kind.String()))
+	}
+	return doc, nil
+}
+
+func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
+	var cached entry
+	if req.Format.Derive != nil {
+		cached = r.cache.get(key{req.Resource, req.Format.Tag})
+	}
+	head, err := fresh.Read(ctx, r.fresh, req.Freshness, fresh.Spec[mirror.Document]{
+		Resource: req.Resource,
+		Get: func(ctx context.Context, resource mirror.Resource, deleted bool) (mirror.Document, error) {
+			head, err := r.reads.Do(ctx, store.DocumentRead{Resource: resource, Deleted: deleted, Have: cached.sha256})
+			switch {
+			case err != nil:
+				return mirror.Document{}, err
+			case head == nil:
+				return mirror.Document{}, fmt.Errorf("read document: %w", store.ErrNotFound)
+			}
+			return *head, nil
+		},
+		Freshness: func(d *mirror.Document) mirror.Freshness { return d.Freshness },
+	})
+	if err != nil {
+		return nil, err
+	}
+	doc := &Document{Document: head, memory: r.memory}
+	doc.tag(req.Format)
+	doc.NotModified = matches(req.IfNoneMatch, doc.ETag)
+	switch {
+	case req.HeadOnly || doc.NotModified:
+		return doc, nil
+	case doc.Content == nil && doc.SHA256 == cached.sha256:
+		doc.Body = cached.body
+		return doc, nil
+	case doc.Content == nil:
+		// The source and, derived from it, at most as much again.
+		weight := min(2*doc.Size, readMemory)
+		if err := r.memory.Acquire(ctx, weight); err != nil {
+			return nil, fmt.Errorf("wait for memory: %w", err)
+		}
+		doc.weight = weight
+		if doc.Document, err = r.store.Document(ctx, req.Resource, req.Freshness.Deleted); err != nil {
+			doc.Release()
+			return nil, err
+		}
+		doc.tag(req.Format) // of what was read, which may be newer
+	}
+	if req.Format.Derive == nil {
+		doc.Body = doc.Content
+		return doc, nil
+	}
+	if doc.Body, err = req.Format.Derive(doc.Content); err != nil {
+		doc.Release()
+		return nil, fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
+			"the document was fetched and is kept, but cannot be turned into this format")
+	}
+	r.cache.put(entry{key{req.Resource, req.Format.Tag}, doc.SHA256, doc.Body})
+	return doc, nil
+}
+
+// tag sets the entity tag. Half of the hash is enough to tell the versions of one
+// document apart.
+func (d *Document) tag(f derive.Format) {
+	d.ETag = `"` + hex.EncodeToString(d.SHA256[:16]) + "-" + f.Tag + `"`
+}
+
+// matches reports whether If-None-Match names the tag. Its comparison is the
+// weak one: a proxy that compressed the body may have weakened the tag.
+func matches(ifNoneMatch []string, tag string) bool {
+	for _, line := range ifNoneMatch {
+		for part := range strings.SplitSeq(line, ",") {
+			part = strings.Trim(part, " \t")
+			if part == "*" || strings.TrimPrefix(part, "W/") == tag {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,158 @@
+package documents
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// rows is a Store of the documents of one project, by room.
+type rows map[mirror.RoomID]mirror.Document
+
+func (r rows) Document(_ context.Context, resource mirror.Resource, _ bool) (mirror.Document, error) {
+	doc, ok := r[resource.Room]
+	if !ok {
+		return doc, store.ErrNotFound
+	}
+	return doc, nil
+}
+
+func (r rows) ReadDocuments(_ context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document, error) {
+	answers := make([]*mirror.Document, len(reads))
+	for i, read := range reads {
+		if doc, ok := r[read.Resource.Room]; ok {
+			if doc.Size > inline || doc.SHA256 == read.Have {
+				doc.Content = nil
+			}
+			answers[i] = &doc
+		}
+	}
+	return answers, nil
+}
+
+func storage(content string) mirror.Document {
+	return mirror.Document{Kind: mirror.KindStorage, Content: []byte(content), SHA256: sha256.Sum256([]byte(content)),
+		Size: int64(len(content))}
+}
+
+func request(room mirror.RoomID) Request {
+	return Request{
+		Resource: mirror.Resource{Project: "default", Room: room, Kind: mirror.KindStorage}, Format: derive.StorageJSON,
+	}
+}
+
+// Documents too long to come along with their description are read when there
+// is memory for them, and not at all for a reader who has them.
+func TestLongDocumentsTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		long := storage(`{"x":"` + strings.Repeat("x", inlineBytes) + `"}`)
+		r := New(rows{"long": long, "short": storage(`{"x":1}`)}, &fresh.Reader{})
+		read := func(change func(*Request)) *Document {
+			t.Helper()
+			req := request("long")
+			change(&req)
+			doc, err := r.Read(t.Context(), req)
+			if err != nil {
+				t.Fatalf("Read = %v", err)
+			}
+			return doc
+		}
+		if !r.memory.TryAcquire(readMemory) {
+			t.Fatal("memory is in use while nobody reads")
+		}
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := r.Read(soon, request("long")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Read without memory for it = %v; want it to wait until the deadline", err)
+		}
+		if doc := read(func(req *Request) { req.Resource.Room = "short" }); string(doc.Body) != `{"x":1}` {
+			t.Errorf("short document = %s", doc.Body)
+		}
+		head := read(func(req *Request) { req.HeadOnly = true })
+		if head.Body != nil || head.Size != long.Size {
+			t.Errorf("head = %d of %d bytes; want none", len(head.Body), head.Size)
+		}
+		if doc := read(func(req *Request) {
+			req.IfNoneMatch = []string{`"other", W/` + head.ETag}
+		}); !doc.NotModified || doc.Body != nil {
+			t.Errorf("what the reader has = %d bytes, not modified: %v", len(doc.Body), doc.NotModified)
+		}
+		r.memory.Release(readMemory)
+
+		first := read(func(*Request) {})
+		if len(first.Body) != len(long.Content) || r.memory.TryAcquire(readMemory) {
+			t.Errorf("document = %d bytes; want %d, and its memory taken", len(first.Body), len(long.Content))
+		}
+		first.Release()
+		first.Release() // the second one does nothing
+		if !r.memory.TryAcquire(readMemory) {
+			t.Fatal("memory is in use after the last reader is done")
+		}
+		if again := read(func(*Request) {}); len(again.Body) != len(long.Content) || again.ETag != first.ETag {
+			t.Errorf("document from the cache = %d bytes, %s; want %s", len(again.Body), again.ETag, first.ETag)
+		}
+	})
+}
+
+func TestReadNamesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	r := New(rows{"odd": storage(`{`)}, &fresh.Reader{})
+	_, err := r.Read(t.Context(), request("none"))
+	if f := fault.Of(err); f.Reason != fault.ReasonDocumentNotMirrored || f.Meta["room_id"] != "none" ||
+		f.Meta["kind"] != "storage" || !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Read of no document = %+v", f)
+	}
+	if _, err = r.Read(t.Context(), request("odd")); !fault.Is(err, fault.ReasonDocumentUnreadable) {
+		t.Errorf("Read of a broken document = %v; want DOCUMENT_UNREADABLE", err)
+	}
+}
+
+// The tags are those of earlier versions, so copies that readers hold stay good.
+func TestTagsAreKept(t *testing.T) {
+	t.Parallel()
+	for want, f := range map[string]derive.Format{
+		"lson": derive.StorageSource, "json-1": derive.StorageJSON, "text-1.1": derive.StorageText,
+		"editor-1.1": derive.StorageEditor, "binary": derive.YdocSource,
+	} {
+		if f.Tag != want {
+			t.Errorf("tag = %q; want %q", f.Tag, want)
+		}
+	}
+	if doc := derive.Storage([]byte(`{}`), 100); doc.DeriveVersion != 2001 {
+		t.Errorf("version of a Storage document = %d; want 2001", doc.DeriveVersion)
+	}
+}
+
+func TestIfNoneMatch(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		lines []string
+		want  bool
+	}{
+		{nil, false},
+		{[]string{""}, false},
+		{[]string{`"a"`}, true},
+		{[]string{`W/"a"`}, true},
+		{[]string{`*`}, true},
+		{[]string{`"b","a"`}, true},
+		{[]string{`"b"`, ` W/"c" ,	"a" `}, true},
+		{[]string{`a`}, false},
+		{[]string{`"A"`}, false},
+		{[]string{`"b"`}, false},
+	} {
+		if got := matches(c.lines, `"a"`); got != c.want {
+			t.Errorf("matches(%q) = %v; want %v", c.lines, got, c.want)
+		}
+	}
+}
