@@ -24,7 +24,7 @@ import (
 )
 
 // errorDomain is the domain of every reason of the API.
-const errorDomain = "liveblocks.mirror.v1"
+var errorDomain = string(mirrorv1.File_liveblocks_mirror_v1_error_reason_proto.Package())
 
 // problem describes why the gateway itself refuses a request.
 type problem struct {

@@ -30,9 +30,6 @@ import (
 )
 
 const (
-	// DefaultMaxBody is the default limit on webhook bodies. Liveblocks' events are
-	// a few hundred bytes; the largest are notifications with their text.
-	DefaultMaxBody = 1 << 20
 	// DefaultBodyTimeout is the default time in which a body must arrive. The
 	// sender allows 15 seconds for the whole delivery.
 	DefaultBodyTimeout = 10 * time.Second
@@ -52,8 +49,8 @@ type Config struct {
 	// Conn connects to the service. It must accept requests of MaxBody plus 64 KiB.
 	// The gateway does not touch a request after sending it.
 	Conn grpc.ClientConnInterface
-	// MaxBody is the maximum size of a webhook body in bytes; zero means
-	// [DefaultMaxBody].
+	// MaxBody is the maximum size of a webhook body in bytes. It must be that of the
+	// service, so the gateway reads no more than the service accepts.
 	MaxBody int64
 	// BodyTimeout is the time in which a body must arrive; zero means
 	// [DefaultBodyTimeout].
@@ -67,8 +64,12 @@ type Config struct {
 	WriteStall time.Duration
 	// Authorize checks a request's Authorization header, empty if absent; an error
 	// refuses the request. It is called for everything except webhooks and
-	// /healthz. Nil accepts every request.
+	// /healthz. Nil accepts every request. The service checks again, since it does
+	// not trust its callers; checking here first answers requests that need no call.
 	Authorize func(authorization string) error
+	// Storable reports whether the service can store a string. Paths and query
+	// strings are checked with it. Nil requires valid UTF-8, as protobuf does.
+	Storable func(s string) bool
 	// LocalOnly refuses requests whose Host or Origin is not this machine, except
 	// webhooks and /healthz. It protects a gateway without credentials from web
 	// pages in a local browser, which could otherwise reach it through a name that
@@ -95,6 +96,7 @@ type Gateway struct {
 	budget      budget
 	writeStall  time.Duration
 	authorize   func(string) error
+	storable    func(string) bool
 	localOnly   bool
 	ready       func() (bool, string)
 	openAPI     []byte
@@ -109,17 +111,21 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		documents:   mirrorv1.NewMirrorServiceClient(cfg.Conn),
 		events:      mirrorv1.NewEventServiceClient(cfg.Conn),
-		maxBody:     cmp.Or(cfg.MaxBody, DefaultMaxBody),
+		maxBody:     cfg.MaxBody,
 		bodyTimeout: cmp.Or(cfg.BodyTimeout, DefaultBodyTimeout),
 		writeStall:  cmp.Or(cfg.WriteStall, DefaultWriteStall),
 		authorize:   cfg.Authorize,
+		storable:    cfg.Storable,
 		localOnly:   cfg.LocalOnly,
 		ready:       cfg.Ready,
 		openAPI:     cfg.OpenAPI,
 		log:         cfg.Logger,
 	}
 	allowance := cmp.Or(cfg.BodyBudget, DefaultBodyBudget)
-	if g.maxBody < 0 || g.bodyTimeout < 0 || g.writeStall < 0 || allowance < 0 {
+	if g.maxBody <= 0 {
+		return nil, errors.New("new gateway: no limit for webhook bodies")
+	}
+	if g.bodyTimeout < 0 || g.writeStall < 0 || allowance < 0 {
 		return nil, errors.New("new gateway: a limit is negative")
 	}
 	if allowance < g.maxBody {
@@ -128,6 +134,9 @@ func New(cfg Config) (*Gateway, error) {
 	g.budget.left.Store(allowance)
 	if g.authorize == nil {
 		g.authorize = func(string) error { return nil }
+	}
+	if g.storable == nil {
+		g.storable = utf8.ValidString
 	}
 	if g.ready == nil {
 		g.ready = func() (bool, string) { return true, "" }
@@ -245,7 +254,7 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 
 // api serves the calls of the API.
 func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
-	if !storable(r.URL.Path) {
+	if !g.storable(r.URL.Path) {
 		g.refuse(w, pathInvalid)
 		return
 	}
@@ -270,12 +279,12 @@ func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, unknownPath)
 		return
 	}
-	query, p := parseQuery(r.URL.RawQuery)
+	query, p := g.parseQuery(r.URL.RawQuery)
 	if p != nil {
 		g.refuse(w, *p)
 		return
 	}
-	if name, ok := rt.stranger(query); ok {
+	if name, ok := rt.unknownParameter(query); ok {
 		g.refuse(w, invalid(fmt.Sprintf("there is no query parameter %q here", name)))
 		return
 	}
@@ -295,18 +304,19 @@ func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
 // local reports whether the request's target is this machine and so is, for a
 // request of a web page, its origin.
 func local(r *http.Request) bool {
-	if !loopback(r.Host) {
+	if !Loopback(r.Host) {
 		return false
 	}
 	for _, origin := range r.Header["Origin"] {
-		if u, err := url.Parse(origin); err != nil || !loopback(u.Host) {
+		if u, err := url.Parse(origin); err != nil || !Loopback(u.Host) {
 			return false
 		}
 	}
 	return true
 }
 
-func loopback(hostport string) bool {
+// Loopback reports whether a host, with or without a port, is this machine.
+func Loopback(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
@@ -354,12 +364,6 @@ func rawPath(u *url.URL) string {
 	return u.Path // the path was sent in the standard encoding
 }
 
-// storable reports whether the service can store s: valid UTF-8 without NUL.
-// Protobuf would refuse invalid UTF-8 late and unclearly, and Postgres refuses NUL.
-func storable(s string) bool {
-	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
-}
-
 // literalColon returns u with a leading colon of the last segment escaped. The mux
 // would treat the segment as a verb without a name and respond with 404, although
 // it is an id, such as that of a room named ":read".
@@ -380,7 +384,7 @@ func literalColon(u *url.URL) *url.URL {
 var noValues = url.Values{}
 
 // parseQuery parses a query string and checks that its values fit in a message.
-func parseQuery(raw string) (url.Values, *problem) {
+func (g *Gateway) parseQuery(raw string) (url.Values, *problem) {
 	if raw == "" {
 		return noValues, nil
 	}
@@ -389,11 +393,11 @@ func parseQuery(raw string) (url.Values, *problem) {
 		return nil, &queryInvalid
 	}
 	for name, list := range values {
-		if !storable(name) {
+		if !g.storable(name) {
 			return nil, &queryInvalid
 		}
 		for _, v := range list {
-			if !storable(v) {
+			if !g.storable(v) {
 				return nil, &queryInvalid
 			}
 		}

@@ -51,12 +51,13 @@ func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	conn := dial(t, func(grpc.ServiceRegistrar) {})
 	for name, cfg := range map[string]gateway.Config{
-		"no connection":    {},
+		"no connection":    {MaxBody: 1},
+		"no body limit":    {Conn: conn},
 		"negative body":    {Conn: conn, MaxBody: -1},
-		"negative timeout": {Conn: conn, BodyTimeout: -1},
-		"negative stall":   {Conn: conn, WriteStall: -1},
-		"negative budget":  {Conn: conn, BodyBudget: -1},
-		"budget below one": {Conn: conn, BodyBudget: gateway.DefaultMaxBody - 1},
+		"negative timeout": {Conn: conn, MaxBody: 1, BodyTimeout: -1},
+		"negative stall":   {Conn: conn, MaxBody: 1, WriteStall: -1},
+		"negative budget":  {Conn: conn, MaxBody: 1, BodyBudget: -1},
+		"budget below one": {Conn: conn, MaxBody: 2, BodyBudget: 1},
 	} {
 		if _, err := gateway.New(cfg); err == nil {
 			t.Errorf("%s: New succeeded", name)

@@ -28,11 +28,11 @@ type routes struct {
 // maps.
 type route struct{ query, members map[string]bool }
 
-// stranger returns a query parameter that the route does not accept. grpc-gateway
+// unknownParameter returns a query parameter that the route does not accept. grpc-gateway
 // would ignore it and, for example, return all events for ?room=x. Nested fields
 // are not parameters, because a time is written as one value. Members of maps are,
 // as in ?metadata[color]=blue.
-func (rt *route) stranger(query url.Values) (string, bool) {
+func (rt *route) unknownParameter(query url.Values) (string, bool) {
 	for name := range query {
 		if field, key, ok := strings.Cut(name, "["); ok {
 			// grpc-gateway finds no field for names with more brackets or with a
@@ -117,23 +117,23 @@ func (rs *routes) add(rule *annotations.HttpRule, input protoreflect.MessageDesc
 		rs.methods = append(rs.methods, method)
 	}
 	return rs.mux.HandlePath(method, path, func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
-		if p, ok := w.(*probe); ok {
-			p.found = rt
+		if m, ok := w.(*matcher); ok {
+			m.found = rt
 		}
 	})
 }
 
-// probe records the route that a request matches. Nothing is written to it.
-type probe struct {
+// matcher records the route that a request matches. Nothing is written to it.
+type matcher struct {
 	http.ResponseWriter
 	found *route
 }
 
 // match returns the route of r, or nil.
 func (rs *routes) match(r *http.Request) *route {
-	var p probe
-	rs.mux.ServeHTTP(&p, r)
-	return p.found
+	var m matcher
+	rs.mux.ServeHTTP(&m, r)
+	return m.found
 }
 
 // allowed returns the methods of r's path, in the form of an Allow header, or "" if

@@ -53,11 +53,11 @@ func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 		g.refuseWebhook(w, signatureRepeated)
 		return
 	}
-	if !storable(r.URL.Path) {
+	if !g.storable(r.URL.Path) {
 		g.refuseWebhook(w, pathInvalid)
 		return
 	}
-	query, p := parseQuery(r.URL.RawQuery)
+	query, p := g.parseQuery(r.URL.RawQuery)
 	if p != nil {
 		g.refuseWebhook(w, *p)
 		return

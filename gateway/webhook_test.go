@@ -117,7 +117,7 @@ func TestWebhookEqualsGenerated(t *testing.T) {
 		t.Fatalf("an answer to a delivery has %d fields; receipts writes 3", n)
 	}
 	conn := new(oneAnswer)
-	g, err := New(Config{Conn: conn})
+	g, err := New(Config{Conn: conn, MaxBody: 1 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -225,7 +225,7 @@ func readerStalls(t *testing.T, dial Dial) {
 				return &mirrorv1.GetRoomResponse{Room: &mirrorv1.Room{SourceJson: make([]byte, big)}}, nil
 			})
 			e.onRead(chunked(make([]byte, big), 64<<10, nil))
-			g, err := gateway.New(gateway.Config{Conn: dial(t, e.register), WriteStall: 50 * time.Millisecond})
+			g, err := gateway.New(gateway.Config{Conn: dial(t, e.register), MaxBody: maxBody, WriteStall: 50 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/grpc"
@@ -77,10 +79,16 @@ func (b watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// maxBody is the limit on webhook bodies unless a test sets another.
+const maxBody = 1 << 20
+
 func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
 	t.Helper()
 	r := &rig{echo: new(echo)}
-	cfg := gateway.Config{Conn: dial(t, r.register), OpenAPI: []byte(`{"swagger":"2.0"}`)}
+	cfg := gateway.Config{
+		Conn: dial(t, r.register), MaxBody: maxBody, OpenAPI: []byte(`{"swagger":"2.0"}`),
+		Storable: func(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") },
+	}
 	if change != nil {
 		change(&cfg)
 	}

@@ -175,7 +175,7 @@ func gone(t testing.TB, a answer) {
 
 func webhookLimit(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
-	most := strings.Repeat("x", 1<<20)
+	most := strings.Repeat("x", maxBody)
 	for _, chunked := range []bool{false, true} {
 		wrap := func(s string) io.Reader {
 			if chunked {

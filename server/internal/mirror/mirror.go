@@ -26,6 +26,8 @@ const (
 	MaxEventID   = 128
 	// MaxResourceID is that of everything inside a room.
 	MaxResourceID = 128
+	// MaxEmoji is that of a reaction's emoji; joined ones are long.
+	MaxEmoji = 64
 )
 
 // MaxSubdocuments bounds how many documents inside another are mirrored.
@@ -39,11 +41,13 @@ func ValidProjectID(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
-// ValidID reports whether s can be stored as an id of at most limit bytes:
-// UTF-8 without NUL, not empty. Nothing is trimmed, folded or normalised.
-func ValidID(s string, limit int) bool {
-	return s != "" && len(s) <= limit && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
-}
+// Storable reports whether every engine can store s as text: valid UTF-8 without
+// NUL.
+func Storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
+// ValidID reports whether s can be stored as an id of at most limit bytes, which
+// is not empty. Nothing is trimmed, folded or normalised.
+func ValidID(s string, limit int) bool { return s != "" && len(s) <= limit && Storable(s) }
 
 // Resource names one thing that is mirrored as a whole. ID tells apart
 // resources of one kind in one room and is empty where there is only one.

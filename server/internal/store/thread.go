@@ -72,7 +72,7 @@ func RowsOf(t mirror.Thread) ThreadRows {
 		}
 		c.Body, c.Metadata = columnOf("the body of a comment", c.Body), columnOf("the metadata of a comment", c.Metadata)
 		c.Reactions = distinct(c.Reactions, func(r mirror.Reaction) ([2]string, bool) {
-			return [2]string{r.Emoji, r.UserID}, valid("a reaction", r.Emoji, maxEmoji) &&
+			return [2]string{r.Emoji, r.UserID}, valid("a reaction", r.Emoji, mirror.MaxEmoji) &&
 				valid("a reaction", r.UserID, mirror.MaxUserID)
 		})
 		c.Attachments = distinct(c.Attachments, func(a mirror.Attachment) (string, bool) {
@@ -111,9 +111,6 @@ func (r ThreadRows) WithoutJSON(problem string) ThreadRows {
 	}
 	return r
 }
-
-// maxEmoji is the longest emoji of a reaction in bytes; joined ones are long.
-const maxEmoji = 64
 
 // The kinds of mention.
 const (

@@ -31,12 +31,8 @@ var (
 // its depth times its length.
 const MaxDepth = 50
 
-// The longest of what is stored, in bytes, where it is not [mirror.MaxResourceID]
-// or [mirror.MaxUserID].
-const (
-	maxEmoji      = 64
-	maxVisibility = 64
-)
+// maxVisibility bounds what is stored as a thread's visibility, in bytes.
+const maxVisibility = 64
 
 // Parse reads a thread to be stored. Project, Room and Freshness are the caller's
 // to set. The result shares memory with raw.
@@ -259,7 +255,7 @@ func parseReactions(v rawjson.Value, p *problems) []mirror.Reaction {
 	type key struct{ emoji, user string }
 	seen := map[key]bool{}
 	for element := range v.Elements() {
-		emoji, ok := p.id(element.Get("emoji"), maxEmoji, "the emoji of a reaction")
+		emoji, ok := p.id(element.Get("emoji"), mirror.MaxEmoji, "the emoji of a reaction")
 		if !ok {
 			continue
 		}

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
@@ -218,20 +218,12 @@ func (a Addresses) Validate() error {
 		if err != nil {
 			return fmt.Errorf("%s is %q and should be host:port, such as 127.0.0.1:8080", name, addr)
 		}
-		if name != "MIRROR_WEBHOOK_ADDR" && len(a.APIToken) == 0 && !loopback(host) {
+		if name != "MIRROR_WEBHOOK_ADDR" && len(a.APIToken) == 0 && !gateway.Loopback(host) {
 			return fmt.Errorf("%s listens beyond this machine (%s) and MIRROR_API_TOKEN is not set: anybody could read the "+
 				"mirror; set a token, or bind to 127.0.0.1 and expose only --webhook-addr", name, addr)
 		}
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
 }
 
 // Validate checks the settings of the work.

@@ -105,7 +105,7 @@ func (w nowhere) WriteHeader(int)             {}
 func BenchmarkWebhook(b *testing.B) {
 	c := New(nil, nil)
 	mirrorv1.RegisterEventServiceServer(c, hook{})
-	g, err := gateway.New(gateway.Config{Conn: c})
+	g, err := gateway.New(gateway.Config{Conn: c, MaxBody: 1 << 20})
 	if err != nil {
 		b.Fatal(err)
 	}

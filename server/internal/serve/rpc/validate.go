@@ -3,8 +3,6 @@ package rpc
 import (
 	"errors"
 	"fmt"
-	"strings"
-	"unicode/utf8"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
@@ -13,6 +11,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
 // validator holds requests to the rules written in the API's definition.
@@ -100,11 +99,11 @@ func (v *validator) check(message any) error {
 		ok := true
 		if field.IsMap() {
 			request.Get(field).Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-				ok = storableText(key.String()) && storableText(value.String())
+				ok = mirror.Storable(key.String()) && mirror.Storable(value.String())
 				return ok
 			})
 		} else {
-			ok = storableText(request.Get(field).String())
+			ok = mirror.Storable(request.Get(field).String())
 		}
 		if !ok {
 			bad = append(bad, string(field.Name()))
@@ -137,5 +136,3 @@ func (v *validator) check(message any) error {
 	}
 	return f
 }
-
-func storableText(s string) bool { return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s) }
