@@ -42,8 +42,8 @@ gen-sql: go
 
 .PHONY: gen-docs
 gen-docs: go
-	go run ./server/internal/run/docgen > docs/EVENTS.md.new
-	mv docs/EVENTS.md.new docs/EVENTS.md
+	set -e; for doc in EVENTS.md CONFIGURATION.md; do \
+		go run ./server/internal/run/docgen $$doc > docs/$$doc.new; mv docs/$$doc.new docs/$$doc; done
 
 .PHONY: protodeps
 protodeps: go ## write .protodeps/, the third-party .proto files buf reads

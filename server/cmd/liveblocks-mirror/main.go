@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -26,19 +24,19 @@ var version = "dev"
 // Exit codes.
 const (
 	exitOK      = 0
-	exitFailure = 1 // it could not do its work
-	exitUsage   = 2 // it was not told properly what to do
+	exitFailure = 1
+	exitUsage   = 2 // an argument or a setting is wrong
 	exitDrift   = 3 // the mirror differs from Liveblocks
 )
 
 type commands struct {
-	Config string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"File with settings, a line each, under the names of their environment variables. Flags and the environment go before it. Each setting can also be given as the name of a file that holds it, in the variable with _FILE added."`
+	Config string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"Configuration file. Each line sets one environment variable. Flags and the environment override it. A variable with _FILE appended names a file that contains the value."`
 
 	Serve    serveCmd    `cmd:"" help:"Run the service."`
-	Migrate  migrateCmd  `cmd:"" help:"Bring the database schema up to date."`
-	Backfill backfillCmd `cmd:"" help:"Have the running service fetch everything anew, and show how far it is."`
-	Verify   verifyCmd   `cmd:"" help:"Have the running service compare everything with Liveblocks. Exit code 3 if anything differs."`
-	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake of Liveblocks; needs no account and no database."`
+	Migrate  migrateCmd  `cmd:"" help:"Migrate the database schema."`
+	Backfill backfillCmd `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
+	Verify   verifyCmd   `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
+	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
@@ -47,50 +45,42 @@ type serveCmd struct {
 	config.Log `group:"Log"`
 }
 
-func (c *serveCmd) Validate() error { return c.Serve.Validate() }
-
 func (c *serveCmd) Run(ctx context.Context) error {
-	log := logger(c.Log, os.Stderr)
+	log := c.Logger(os.Stderr)
 	app.LogGRPC(log)
 	return app.Run(ctx, c.Serve, version, log)
 }
 
 type migrateCmd struct {
-	PrintSQL bool `name:"print-sql" help:"Print what an empty MySQL database needs and do nothing: for a deploy request of PlanetScale, or to be read first."`
+	PrintSQL bool `name:"print-sql" help:"Print the SQL for an empty MySQL database instead of running it: for a PlanetScale deploy request, or for review."`
 
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
 }
 
-func (c *migrateCmd) Validate() error { return c.Database.Validate() }
-
 func (c *migrateCmd) Run(ctx context.Context) error {
 	if c.PrintSQL {
 		return app.PrintMigrations(os.Stdout)
 	}
-	return app.Migrate(ctx, c.Database, logger(c.Log, os.Stderr))
+	return app.Migrate(ctx, c.Database, c.Logger(os.Stderr))
 }
 
 type backfillCmd struct {
-	Watch bool `name:"watch" help:"Begin nothing, only show how far the latest sweep is."`
+	Watch bool `name:"watch" help:"Start no sweep; only show the progress of the latest one."`
 
 	config.Client `group:"Service"`
 }
-
-func (c *backfillCmd) Validate() error { return c.Client.Validate() }
 
 func (c *backfillCmd) Run(ctx context.Context) error {
 	return cli.Backfill(ctx, c.Client, c.Watch, os.Stdout)
 }
 
 type verifyCmd struct {
-	Repair     bool   `name:"repair" help:"Have what differs fetched and written anew."`
-	RoomPrefix string `name:"room-prefix" placeholder:"TEXT" help:"Compare only rooms whose id begins with this."`
+	Repair     bool   `name:"repair" help:"Fetch and rewrite whatever differs."`
+	RoomPrefix string `name:"room-prefix" placeholder:"TEXT" help:"Compare only rooms whose id starts with this text."`
 
 	config.Client `group:"Service"`
 }
-
-func (c *verifyCmd) Validate() error { return c.Client.Validate() }
 
 func (c *verifyCmd) Run(ctx context.Context) error {
 	return cli.Verify(ctx, c.Client, cli.VerifyOptions{RoomPrefix: c.RoomPrefix, Repair: c.Repair}, os.Stdout, os.Stderr)
@@ -101,10 +91,8 @@ type demoCmd struct {
 	config.Log `group:"Log"`
 }
 
-func (c *demoCmd) Validate() error { return c.Config.Validate() }
-
 func (c *demoCmd) Run(ctx context.Context) error {
-	log := logger(c.Log, os.Stderr)
+	log := c.Logger(os.Stderr)
 	app.LogGRPC(log)
 	return demo.Run(ctx, c.Config, version, os.Stdout, log)
 }
@@ -116,18 +104,10 @@ func (versionCmd) Run() error {
 	return err
 }
 
-func logger(c config.Log, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
-}
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks to stop in order; with the default action back in
-	// place, a second one ends the process at once.
+	// The first signal starts an orderly shutdown and restores the default action,
+	// so a second one kills the process.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:]))
 }
@@ -156,17 +136,14 @@ func run(ctx context.Context, args []string) int {
 	if err != nil {
 		return fail(err, exitUsage)
 	}
-	switch err := parsed.Run(); {
-	case errors.Is(err, cli.ErrDrift):
-		return fail(err, exitDrift)
-	case err != nil:
+	if err := parsed.Run(); err != nil {
 		return fail(err, exitFailure)
 	}
 	return exitOK
 }
 
-// configPath finds --config before anything else is parsed, since what the file
-// holds takes part in the parsing.
+// configPath finds --config before anything is parsed, because the file provides
+// values to the parser.
 func configPath(args []string) string {
 	for i, a := range args {
 		if v, ok := strings.CutPrefix(a, "--config="); ok {
@@ -179,8 +156,14 @@ func configPath(args []string) string {
 	return os.Getenv("MIRROR_CONFIG")
 }
 
-// fail says in one line what went wrong.
+// fail prints err in one line, and returns the exit code if err says none itself.
 func fail(err error, code int) int {
+	if wrong, ok := errors.AsType[*config.Error](err); ok {
+		err, code = wrong, exitUsage // the parser would begin with the command or the flag
+	}
+	if errors.Is(err, cli.ErrDrift) {
+		code = exitDrift
+	}
 	fmt.Fprintln(os.Stderr, "liveblocks-mirror: "+strings.Join(strings.Fields(err.Error()), " "))
 	return code
 }

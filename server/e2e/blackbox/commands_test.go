@@ -121,146 +121,45 @@ func TestDemo(t *testing.T) {
 // secretMark is part of every secret in the settings below.
 const secretMark = "sEcReTmArK"
 
-// Whatever is wrong is told in one line that names what to change and holds no secret.
-func TestServeTellsWhatIsWrong(t *testing.T) {
+// When a server or an address cannot be used, one line says what to change, without a
+// secret. Settings that are wrong by themselves are in TestWrongSettings.
+func TestServeSaysWhatFailed(t *testing.T) {
 	t.Parallel()
 	needServers(t)
-	empty := t.TempDir()
-	file := func(content string) string {
-		path := filepath.Join(t.TempDir(), "settings")
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = taken.Close() })
-	behind, current := dbtest.Postgres.Empty(t), database(t)
-
-	const usage, failure = 2, 1
-	for _, c := range []struct {
-		name string
-		env  map[string]string
-		args []string
-		code int
-		want []string // parts of the line
+	behind, current, port := dbtest.Postgres.Empty(t), database(t), taken.Addr().String()
+	const closed = "postgres://u:" + secretMark + "@127.0.0.1:1/x"
+	for name, c := range map[string]struct {
+		setting, value string
+		migrate        string
+		want           []string // parts of the line
 	}{
-		{name: "unknown command", args: []string{"server"}, code: usage, want: []string{"server"}},
-		{name: "unknown flag", args: []string{"serve", "--http-port=1"}, code: usage, want: []string{"--http-port"}},
-		{name: "no key", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": ""}, code: usage,
-			want: []string{"LIVEBLOCKS_SECRET_KEY", "dashboard", "demo"}},
-		{name: "the public key", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": "pk_" + secretMark}, code: usage,
-			want: []string{"LIVEBLOCKS_SECRET_KEY", "public key"}},
-		{name: "a key in quotes", env: map[string]string{"LIVEBLOCKS_SECRET_KEY": `sk_"` + secretMark + `"`}, code: usage,
-			want: []string{"LIVEBLOCKS_SECRET_KEY", "quotes"}},
-		{name: "no webhook secret", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": ""}, code: usage,
-			want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "dashboard"}},
-		{name: "a webhook secret with an empty key", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "whsec_"},
-			code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "empty key", "dashboard"}},
-		{name: "a second webhook secret with an empty key",
-			env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret + ",whsec_"}, code: usage,
-			want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "secret 2", "empty key"}},
-		{name: "an API key for a webhook secret", env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "sk_" + secretMark},
-			code: usage, want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "whsec_"}},
-		{name: "a webhook secret that is not base64",
-			env: map[string]string{"LIVEBLOCKS_WEBHOOK_SECRET": "whsec_!" + secretMark}, code: usage,
-			want: []string{"LIVEBLOCKS_WEBHOOK_SECRET", "base64"}},
-		{name: "no URL for Liveblocks", env: map[string]string{"LIVEBLOCKS_BASE_URL": "api.liveblocks.io"}, code: usage,
-			want: []string{"LIVEBLOCKS_BASE_URL", "https://"}},
-		{name: "a bad project id", env: map[string]string{"MIRROR_PROJECT_ID": "My Project"}, code: usage,
-			want: []string{"MIRROR_PROJECT_ID", "lower-case"}},
-		{name: "another kind of database", env: map[string]string{"DATABASE_URL": "oracle://u:" + secretMark +
-			"@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_URL", "postgres://"}},
-		{name: "a password that breaks the URL", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark +
-			"%zz@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_URL", "%25"}},
-		{name: "a database URL with a bad parameter", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark +
-			"@127.0.0.1/x?sslmode=on"}, code: failure, want: []string{"DATABASE_URL", "sslmode"}},
-		{name: "a direct URL alone", env: map[string]string{"DATABASE_URL": "", "DATABASE_DIRECT_URL": "postgres://u:" +
-			secretMark + "@127.0.0.1/x"}, code: usage, want: []string{"DATABASE_DIRECT_URL", "DATABASE_URL"}},
-		{name: "one connection", env: map[string]string{"MIRROR_DATABASE_MAX_CONNS": "1"}, code: usage,
-			want: []string{"MIRROR_DATABASE_MAX_CONNS", "at least 2"}},
-		{name: "no number", env: map[string]string{"MIRROR_WORKERS": "many"}, code: usage,
-			want: []string{"--workers", "many"}},
-		{name: "no workers", env: map[string]string{"MIRROR_WORKERS": "0"}, code: usage,
-			want: []string{"MIRROR_WORKERS", "above 0"}},
-		{name: "a duration without unit", env: map[string]string{"MIRROR_SETTLE": "5"}, code: usage,
-			want: []string{"--settle", "5"}},
-		{name: "a negative duration", env: map[string]string{"MIRROR_SETTLE": "-1s"}, code: usage,
-			want: []string{"MIRROR_SETTLE"}},
-		{name: "backoff upside down", env: map[string]string{"MIRROR_BACKOFF_MIN": "2s", "MIRROR_BACKOFF_MAX": "1s"},
-			code: usage, want: []string{"MIRROR_BACKOFF_MAX", "MIRROR_BACKOFF_MIN"}},
-		{name: "an unknown ack", env: map[string]string{"MIRROR_ACK": "maybe"}, code: usage,
-			want: []string{"--ack", "durable", "synced"}},
-		{name: "an unknown log level", env: map[string]string{"MIRROR_LOG_LEVEL": "loud"}, code: usage,
-			want: []string{"--log-level", "loud"}},
-		{name: "a port without host", env: map[string]string{"MIRROR_HTTP_ADDR": "8080"}, code: usage,
-			want: []string{"MIRROR_HTTP_ADDR", "127.0.0.1:8080"}},
-		{name: "HTTP to the world", env: map[string]string{"MIRROR_HTTP_ADDR": "0.0.0.0:0"}, code: usage,
-			want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN", "--webhook-addr"}},
-		{name: "HTTP to the world, unsaid", env: map[string]string{"MIRROR_HTTP_ADDR": ":0"}, code: usage,
-			want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "HTTP to the world, by IPv6", env: map[string]string{"MIRROR_HTTP_ADDR": "[::]:0"}, code: usage,
-			want: []string{"MIRROR_HTTP_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "gRPC to the world", env: map[string]string{"MIRROR_GRPC_ADDR": "0.0.0.0:0"}, code: usage,
-			want: []string{"MIRROR_GRPC_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "a name that may lead anywhere", env: map[string]string{"MIRROR_GRPC_ADDR": "mirror.example:0"}, code: usage,
-			want: []string{"MIRROR_GRPC_ADDR", "MIRROR_API_TOKEN"}},
-		{name: "a short token", env: map[string]string{"MIRROR_API_TOKEN": secretMark}, code: usage,
-			want: []string{"MIRROR_API_TOKEN", "openssl rand"}},
-		{name: "a secret file that is not there",
-			env:  map[string]string{"LIVEBLOCKS_SECRET_KEY": "", "LIVEBLOCKS_SECRET_KEY_FILE": filepath.Join(empty, "none")},
-			code: usage, want: []string{"LIVEBLOCKS_SECRET_KEY_FILE", "none"}},
-		{name: "a configuration file that is not there",
-			env: map[string]string{"MIRROR_CONFIG": filepath.Join(empty, "none")}, code: usage,
-			want: []string{"none", "MIRROR_WORKERS=8"}},
-		{name: "a misspelt setting in the file", env: map[string]string{"MIRROR_CONFIG": file("MIRROR_WORKER=8\n")},
-			code: usage, want: []string{"MIRROR_WORKER,", "serve --help"}},
-		{name: "a configuration file that is none", env: map[string]string{"MIRROR_CONFIG": file("{" + secretMark + "\n")},
-			code: usage, want: []string{"configuration file"}},
-		{name: "HTTP port in use", env: map[string]string{"MIRROR_HTTP_ADDR": taken.Addr().String()}, code: failure,
-			want: []string{taken.Addr().String(), "--http-addr"}},
-		{name: "gRPC port in use", env: map[string]string{"MIRROR_GRPC_ADDR": taken.Addr().String()}, code: failure,
-			want: []string{taken.Addr().String(), "--grpc-addr"}},
-		{name: "webhook port in use", env: map[string]string{"MIRROR_WEBHOOK_ADDR": taken.Addr().String()}, code: failure,
-			want: []string{taken.Addr().String(), "--webhook-addr"}},
-		{name: "no server there", env: map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "@127.0.0.1:1/x"},
-			code: failure, want: []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
-		{name: "no server there to migrate",
-			env:  map[string]string{"DATABASE_URL": "postgres://u:" + secretMark + "@127.0.0.1:1/x", "MIRROR_MIGRATE": "true"},
-			code: failure, want: []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
-		{name: "no such database", env: map[string]string{"DATABASE_URL": elsewhere(t, current, "nowhere")}, code: failure,
-			want: []string{"DATABASE_URL", "nowhere"}},
-		{name: "schema behind", env: map[string]string{"DATABASE_URL": behind}, code: failure,
-			want: []string{"liveblocks-mirror migrate", "--migrate"}},
-		{name: "no Postgres to embed", env: map[string]string{"DATABASE_URL": "", "PATH": empty, "MIRROR_PG_BIN": empty,
-			"MIRROR_DATA_DIR": filepath.Join(empty, "data")}, code: failure,
-			want: []string{empty, "MIRROR_PG_BIN", "DATABASE_URL", "install"}},
-		{name: "a data folder that cannot be", env: map[string]string{"DATABASE_URL": "",
-			"MIRROR_DATA_DIR": filepath.Join(file(""), "data")}, code: failure, want: []string{"data", "embedded"}},
-		{name: "a ready file that cannot be",
-			env: map[string]string{"MIRROR_READY_FILE": filepath.Join(empty, "none", "ready")}, code: failure,
-			want: []string{"ready file", filepath.Join(empty, "none")}},
+		"a database URL with a bad parameter": {"DATABASE_URL", "postgres://u:" + secretMark + "@127.0.0.1/x?sslmode=on", "",
+			[]string{"DATABASE_URL", "sslmode"}},
+		"HTTP port in use":           {"MIRROR_HTTP_ADDR", port, "", []string{port, "--http-addr"}},
+		"gRPC port in use":           {"MIRROR_GRPC_ADDR", port, "", []string{port, "--grpc-addr"}},
+		"webhook port in use":        {"MIRROR_WEBHOOK_ADDR", port, "", []string{port, "--webhook-addr"}},
+		"no server there":            {"DATABASE_URL", closed, "", []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
+		"no server there to migrate": {"DATABASE_URL", closed, "true", []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
+		"no such database": {"DATABASE_URL", elsewhere(t, current, "nowhere"), "",
+			[]string{"DATABASE_URL", "nowhere"}},
+		"schema behind": {"DATABASE_URL", behind, "", []string{"liveblocks-mirror migrate", "--migrate"}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			env := map[string]string{
+			env := with(map[string]string{
 				"DATABASE_URL": current, "LIVEBLOCKS_BASE_URL": "http://127.0.0.1:1",
 				"LIVEBLOCKS_SECRET_KEY": "sk_" + secretMark, "LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret,
 				"MIRROR_HTTP_ADDR": "127.0.0.1:0", "MIRROR_GRPC_ADDR": "127.0.0.1:0", "MIRROR_STOP_GRACE": "5s",
-			}
-			for k, v := range c.env {
-				env[k] = v
-			}
-			args := c.args
-			if args == nil {
-				args = []string{"serve"}
-			}
-			got := command(t, env, args...)
-			if got.code != c.code || strings.Count(got.told, "\n") != 1 || !strings.HasPrefix(got.told, "liveblocks-mirror: ") {
-				t.Errorf("exit code %d and %q; want %d and one line", got.code, got.told, c.code)
+			}, "MIRROR_MIGRATE", c.migrate)
+			env[c.setting] = c.value
+			got := command(t, env, "serve")
+			if got.code != 1 || strings.Count(got.told, "\n") != 1 || !strings.HasPrefix(got.told, "liveblocks-mirror: ") {
+				t.Errorf("exit code %d and %q; want 1 and one line", got.code, got.told)
 			}
 			for _, want := range c.want {
 				if !strings.Contains(got.told, want) {

@@ -326,23 +326,13 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 			ready := filepath.Join(t.TempDir(), "ready.json")
 			before := goleak.IgnoreCurrent()
 
-			cfg := config.Serve{
-				Database: config.Database{DatabaseURL: url, DatabaseMaxConns: 8},
-				Addresses: config.Addresses{
-					HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", WebhookAddr: "127.0.0.1:0", ReadyFile: ready,
-				},
-				Liveblocks: config.Liveblocks{
-					ProjectID: "default", SecretKey: harness.SecretKey, WebhookSecret: []string{harness.WebhookSecret},
-					BaseURL:        upstream.URL,
-					CallsPerSecond: 1000, CallTimeout: 10 * time.Second, MaxAnswer: 64 << 20, ProbeMin: time.Second,
-				},
-				Work: config.Work{
-					Ack: "synced", Workers: 4, Settle: 50 * time.Millisecond, LeaseTTL: 3 * time.Second, MaxAttempts: 3,
-					BackoffMin: 10 * time.Millisecond, BackoffMax: time.Second, BusyPoll: 500 * time.Millisecond,
-					SafetyPoll: time.Hour,
-					MaxData:    16 << 20, StopGrace: grace,
-				},
-			}
+			cfg := config.Defaults()
+			cfg.DatabaseURL, cfg.DatabaseMaxConns = config.NewSecret(url), 8
+			cfg.HTTPAddr, cfg.GRPCAddr, cfg.WebhookAddr, cfg.ReadyFile = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", ready
+			cfg.SecretKey, cfg.BaseURL = config.NewSecret(harness.SecretKey), upstream.URL
+			cfg.WebhookSecret = []config.Secret{config.NewSecret(harness.WebhookSecret)}
+			cfg.Ack, cfg.Settle, cfg.Sweep, cfg.FullSweep = "synced", 50*time.Millisecond, 0, 0
+			cfg.StopGrace = grace
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)) }() // awaited below

@@ -324,7 +324,7 @@ func TestVerifyTellsDriftFromWhatIsPending(t *testing.T) {
 		}
 		due(time.Now().Add(time.Hour).UTC())
 		if got := verify(t, s, "--repair"); got.code != 0 || got.stdout != "" ||
-			!strings.Contains(got.told, "1 resources differ and wait") {
+			!strings.Contains(got.told, "1 resources differ but have a fetch pending") {
 			t.Errorf("verify of what is pending = %+v; want exit code 0, and what waits told", got)
 		}
 		due(nil)

@@ -27,8 +27,8 @@ import (
 // DefaultBaseURL is where Liveblocks serves its REST API.
 const DefaultBaseURL = "https://api.liveblocks.io"
 
-// maxRate bounds [Config.RatePerSecond] to what one process could ever send.
-const maxRate = 100_000
+// MaxRatePerSecond bounds [Config.RatePerSecond] to what one process could ever send.
+const MaxRatePerSecond = 100_000
 
 // Config is what a [Client] needs. Only SecretKey has no default.
 type Config struct {
@@ -87,8 +87,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New(`the secret key must be "sk_" followed by letters, digits, "_" and "-"`)
 	case c.Timeout < 0 || c.MaxBody < 0 || c.ProbeMin < 0 || c.ProbeMax < 0 || c.MaxIdleConns < 0:
 		return c, errors.New("durations and sizes must not be negative")
-	case !(c.RatePerSecond >= 0 && c.RatePerSecond <= maxRate): // NaN is refused as well
-		return c, fmt.Errorf("the rate must be between 0 and %d calls a second", maxRate)
+	case !(c.RatePerSecond >= 0 && c.RatePerSecond <= MaxRatePerSecond): // NaN is refused as well
+		return c, fmt.Errorf("the rate must be between 0 and %d calls a second", MaxRatePerSecond)
 	}
 	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
 	setDefault(&c.Timeout, 30*time.Second)

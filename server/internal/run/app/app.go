@@ -99,7 +99,8 @@ func (a *App) build(ctx context.Context) (err error) {
 		return err
 	}
 	if a.client, err = a.liveblocks(); err != nil {
-		return fmt.Errorf("liveblocks: %w", err)
+		return &config.Error{Setting: "LIVEBLOCKS_SECRET_KEY or LIVEBLOCKS_BASE_URL",
+			Problem: "cannot be used: " + err.Error()}
 	}
 	if a.listeners, err = listen(ctx, a.cfg.Addresses); err != nil {
 		return err
@@ -146,7 +147,7 @@ func (a *App) build(ctx context.Context) (err error) {
 	}
 	a.ledger = ledger.New(lc)
 
-	auth := rpc.NewAuthenticator(a.cfg.APIToken)
+	auth := rpc.NewAuthenticator(config.Reveal(a.cfg.APIToken))
 	a.services = rpc.New(rpc.Config{
 		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{a.project}, Auth: auth,
 		Event:  rpc.EventDeps{Query: a.db.store, Receiver: a.ledger},
@@ -179,12 +180,13 @@ func (a *App) forgetPause(ctx context.Context) error {
 
 func (a *App) signatures() (*webhook.Verifier, error) {
 	secrets := make([]webhook.Secret, 0, len(a.cfg.WebhookSecret))
-	for _, s := range a.cfg.WebhookSecret {
+	for _, s := range config.Reveal(a.cfg.WebhookSecret) {
 		secrets = append(secrets, webhook.Secret{Project: a.project, Secret: s})
 	}
 	v, err := webhook.NewVerifier(secrets, tolerance)
 	if err != nil {
-		return nil, fmt.Errorf("LIVEBLOCKS_WEBHOOK_SECRET: %w", err)
+		return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used (%v); copy the "+
+			"signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", err)}
 	}
 	return v, nil
 }
@@ -198,7 +200,7 @@ func (a *App) liveblocks() (*liveblocks.Client, error) {
 		}
 	}
 	return liveblocks.New(liveblocks.Config{
-		BaseURL: a.cfg.BaseURL, SecretKey: a.cfg.SecretKey, Timeout: a.cfg.CallTimeout, MaxBody: a.cfg.MaxAnswer,
+		BaseURL: a.cfg.BaseURL, SecretKey: a.cfg.SecretKey.Reveal(), Timeout: a.cfg.CallTimeout, MaxBody: a.cfg.MaxAnswer,
 		RatePerSecond: a.cfg.CallsPerSecond, ProbeMin: a.cfg.ProbeMin, MaxIdleConns: a.cfg.Workers,
 		UserAgent: "liveblocks-mirror/" + a.version, Now: time.Now, Logger: a.log,
 		OnPause: pause, OnResume: func() { pause("") },
@@ -354,7 +356,8 @@ func listen(ctx context.Context, cfg config.Addresses) (l listeners, err error) 
 		if *want.listener, err = lc.Listen(ctx, "tcp", want.addr); err != nil {
 			l.close()
 			return listeners{}, fmt.Errorf(
-				"cannot listen on %s; end what uses it, or choose another address with %s (port 0 takes a free one): %w",
+				"cannot listen on %s; stop the process that uses it, or choose another address with %s (port 0 picks a free "+
+					"port): %w",
 				want.addr, want.flag, err)
 		}
 	}

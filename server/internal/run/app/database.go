@@ -34,9 +34,9 @@ func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (
 	}
 	server, err := pgembed.Start(ctx, pgembed.Config{DataDir: dir, BinDir: cfg.PGBin, Logger: log})
 	if err != nil {
-		return nil, cfg, fmt.Errorf("embedded PostgreSQL: %w", err)
+		return nil, cfg, err
 	}
-	cfg.DatabaseURL = server.URL()
+	cfg.DatabaseURL = config.NewSecret(server.URL())
 	return server, cfg, nil
 }
 
@@ -48,8 +48,8 @@ func defaultDataDir() (string, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return "", errors.New(
-			"there is no home folder to keep the embedded PostgreSQL in; set MIRROR_DATA_DIR, or DATABASE_URL to use a " +
-				"server of your own")
+			"this user has no home directory for the embedded PostgreSQL; set MIRROR_DATA_DIR, or set DATABASE_URL to use " +
+				"your own server")
 	}
 	return filepath.Join(home, ".local", "share", "liveblocks-mirror"), nil
 }
@@ -58,7 +58,7 @@ func defaultDataDir() (string, error) {
 // makes sure that it can be used.
 func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) (*database, error) {
 	db := &database{}
-	if cfg.DatabaseURL == "" {
+	if cfg.DatabaseURL.Reveal() == "" {
 		var err error
 		if db.embedded, cfg, err = startEmbedded(ctx, cfg, log); err != nil {
 			return nil, err
@@ -79,19 +79,19 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 		}
 	}
 	s, err := engine.Open(ctx, engine.Config{
-		URL: cfg.DatabaseURL, Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
+		URL: cfg.DatabaseURL.Reveal(), Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
 	})
 	if err != nil {
-		return fmt.Errorf("check DATABASE_URL, which should look like postgres://user:password@host/name?sslmode=require "+
-			"or mysql://user:password@host/name: %w", err)
+		return fmt.Errorf("check DATABASE_URL; it must look like postgres://user:password@host/name?sslmode=require or "+
+			"mysql://user:password@host/name: %w", err)
 	}
 	db.store = s
 	switch err := s.Ping(ctx); {
 	case errors.Is(err, store.ErrSchemaBehind):
 		return errors.New("the database schema is missing or older than this version needs; run `liveblocks-mirror " +
-			"migrate`, or serve with --migrate")
+			"migrate`, or `serve --migrate`")
 	case err != nil:
-		return unreachable(cfg.DatabaseURL, err)
+		return unreachable(cfg.DatabaseURL.Reveal(), err)
 	}
 	return nil
 }
@@ -102,8 +102,8 @@ func unreachable(rawURL string, err error) error {
 	if u, perr := url.Parse(rawURL); perr == nil && u.Host != "" {
 		where = "the database at " + u.Host
 	}
-	return fmt.Errorf("cannot use %s; check DATABASE_URL and that the server runs and lets this machine in: %w", where,
-		err)
+	return fmt.Errorf("cannot use %s; check DATABASE_URL, and that the server is running and accepts connections from "+
+		"this machine: %w", where, err)
 }
 
 func (db *database) close(ctx context.Context) {

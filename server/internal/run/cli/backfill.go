@@ -15,17 +15,16 @@ import (
 )
 
 const (
-	// lookEvery is the time between two requests for the progress.
-	lookEvery = time.Second
-	// awayFor is how long a service that answered before may be unreachable, and
-	// standsFor how long a problem may last, before watching ends. The sweep itself
-	// continues.
-	awayFor   = 10 * time.Minute
-	standsFor = time.Minute
+	// pollEvery is the interval of progress calls.
+	pollEvery = time.Second
+	// Watching ends when a service that has answered before is away for awayLimit, or
+	// when a problem persists for problemLimit. The sweep itself goes on.
+	awayLimit    = 10 * time.Minute
+	problemLimit = time.Minute
 )
 
-// Backfill starts a full sweep, unless watch is set, and shows the progress of the
-// latest sweep until it is done. It survives a restart of the service.
+// Backfill starts a full sweep, unless it only watches, and shows the progress of
+// the latest sweep until it is done. It survives a restart of the service.
 func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) error {
 	s, err := dial(cfg)
 	if err != nil {
@@ -43,30 +42,31 @@ func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) 
 		w.answered = time.Now()
 	}
 	for {
-		done, err := w.look(ctx)
+		done, err := w.poll(ctx)
 		if done || err != nil {
 			return err
 		}
-		if !wait(ctx, lookEvery) {
+		if !wait(ctx, pollEvery) {
 			return errors.New("interrupted; the backfill continues in the service")
 		}
 	}
 }
 
-// watcher watches the latest sweep.
+// watcher follows the latest sweep.
 type watcher struct {
 	*service
 	screen *screen
-	// answered is when the service last answered; problem is when the current
-	// problem began.
-	answered, problem time.Time
-	// away means that the service is known not to answer.
+	// answered is the time of the service's last answer.
+	answered time.Time
+	// away says that the service does not answer.
 	away bool
-	told string
+	// problem is the last one shown, and since the time it began.
+	problem string
+	since   time.Time
 }
 
-// look shows the progress of the sweep and reports whether it is done.
-func (w *watcher) look(ctx context.Context) (done bool, err error) {
+// poll shows the progress of the sweep, and reports whether it is done.
+func (w *watcher) poll(ctx context.Context) (done bool, err error) {
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	got, err := w.GetBackfill(callCtx, &mirrorv1.GetBackfillRequest{ProjectId: w.project})
@@ -75,11 +75,11 @@ func (w *watcher) look(ctx context.Context) (done bool, err error) {
 		w.answered, w.away = time.Now(), false
 	case ctx.Err() != nil:
 		return false, nil // the caller reports it
-	case !w.answered.IsZero() && time.Since(w.answered) < awayFor &&
+	case !w.answered.IsZero() && time.Since(w.answered) < awayLimit &&
 		(code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled):
 		if !w.away {
 			w.away = true
-			w.screen.line("the service does not answer; waiting for it to come back")
+			w.screen.line("the service does not respond; waiting for it to come back")
 		}
 		return false, nil
 	default:
@@ -95,24 +95,24 @@ func (w *watcher) look(ctx context.Context) (done bool, err error) {
 		w.screen.progress(progress(sweep, w.screen.live))
 	}
 	problem := sweep.GetProblem()
-	if problem == "" {
-		w.problem, w.told = time.Time{}, ""
+	switch {
+	case problem == "":
+		w.problem, w.since = "", time.Time{}
 		return done, nil
+	case w.since.IsZero():
+		w.since = time.Now()
 	}
-	if w.problem.IsZero() {
-		w.problem = time.Now()
-	}
-	if done || time.Since(w.problem) >= standsFor {
+	if done || time.Since(w.since) >= problemLimit {
 		return done, errors.New(problem)
 	}
-	if problem != w.told {
-		w.told = problem
-		w.screen.line(problem + "; the service will try again")
+	if problem != w.problem {
+		w.problem = problem
+		w.screen.line(problem + "; retrying")
 	}
 	return false, nil
 }
 
-// progress returns a line with the progress of a sweep.
+// progress describes a running sweep in one line.
 func progress(s *mirrorv1.Sweep, live bool) string {
 	done, total := s.GetResourcesDone(), s.GetResourcesDone()+s.GetResourcesPending()
 	share := int64(0)
@@ -135,9 +135,9 @@ func progress(s *mirrorv1.Sweep, live bool) string {
 	return line
 }
 
-// summary returns a line with the result of a sweep.
+// summary describes a finished sweep in one line.
 func summary(s *mirrorv1.Sweep) string {
 	took := s.GetEndTime().AsTime().Sub(s.GetBeginTime().AsTime()).Round(time.Second)
-	return fmt.Sprintf("done: %d rooms listed in %s, %d of them new, %d vanished, %d resources fetched",
+	return fmt.Sprintf("done: %d rooms listed in %s (%d new, %d gone), %d resources fetched",
 		s.GetRoomsListed(), took, s.GetRoomsListed()-s.GetRoomsKnown(), s.GetRoomsVanished(), s.GetResourcesDone())
 }

@@ -12,17 +12,17 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// VerifyOptions says what to verify.
+// VerifyOptions say what to compare.
 type VerifyOptions struct {
-	// RoomPrefix limits the verification to rooms whose id starts with it.
+	// RoomPrefix selects the rooms whose id starts with it.
 	RoomPrefix string
-	// Repair requests a repair of what differs.
+	// Repair fetches and rewrites whatever differs.
 	Repair bool
 }
 
-// Verify compares the mirror with Liveblocks. It writes one line for each
-// difference to out, and its progress to progress. It returns [ErrDrift] if there
-// were differences, repaired or not.
+// Verify compares the mirror with Liveblocks. It writes differences to out, one per
+// line, and its progress to progress. It returns [ErrDrift] if it found any,
+// repaired or not.
 func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writer, progress *os.File) error {
 	s, err := dial(cfg)
 	if err != nil {
@@ -31,8 +31,10 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 	defer s.close()
 	show := &screen{w: progress, live: terminal(progress)}
 	defer show.clear()
-	stream, err := s.VerifyMirror(ctx, &mirrorv1.VerifyMirrorRequest{ProjectId: s.project, RoomIdPrefix: o.RoomPrefix,
-		Repair: o.Repair})
+	stream, err := s.VerifyMirror(ctx, &mirrorv1.VerifyMirrorRequest{
+		ProjectId: s.project, RoomIdPrefix: o.RoomPrefix,
+		Repair: o.Repair,
+	})
 	if err != nil {
 		return s.explain(err)
 	}
@@ -41,9 +43,9 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 		got, err := stream.Recv()
 		switch {
 		case errors.Is(err, io.EOF) && summary != nil:
-			return verdict(show, summary)
+			return result(show, summary)
 		case errors.Is(err, io.EOF):
-			return errors.New("the service ended the verification early")
+			return errors.New("the service ended the verification early; run it again")
 		case err != nil:
 			return s.explain(err)
 		}
@@ -55,7 +57,7 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 			}
 		case *mirrorv1.VerifyMirrorResponse_Progress:
 			p := report.Progress
-			line := fmt.Sprintf("%d of %d rooms compared, %d resources, %d differences",
+			line := fmt.Sprintf("%d of %d rooms and %d resources compared, %d differences",
 				p.GetRoomsChecked(), p.GetRoomsListed(), p.GetResourcesChecked(), p.GetDrifts())
 			if show.live {
 				line = bar(p.GetRoomsChecked(), p.GetRoomsListed()) + " " + line
@@ -67,8 +69,7 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 	}
 }
 
-// driftLine describes a difference in one line. Ids are quoted because they can
-// contain line breaks.
+// driftLine describes a difference. Ids are quoted: they may contain line breaks.
 func driftLine(d *mirrorv1.Drift) string {
 	word := func(s, prefix string) string { return strings.ToLower(strings.TrimPrefix(s, prefix)) }
 	of := word(d.GetResourceKind().String(), "RESOURCE_KIND_")
@@ -83,12 +84,12 @@ func driftLine(d *mirrorv1.Drift) string {
 	return line
 }
 
-// verdict reports the result of a verification.
-func verdict(show *screen, s *mirrorv1.VerifySummary) error {
-	show.line(fmt.Sprintf("%d rooms with %d resources compared, %d differences, %d repairs requested",
+// result shows the summary, and returns an error unless everything is equal.
+func result(show *screen, s *mirrorv1.VerifySummary) error {
+	show.line(fmt.Sprintf("%d rooms and %d resources compared, %d differences, %d repairs requested",
 		s.GetRoomsChecked(), s.GetResourcesChecked(), s.GetDrifts(), s.GetRepairsRequested()))
 	if n := s.GetResourcesPending(); n > 0 {
-		show.line(fmt.Sprintf("%d resources differ but are waiting for their next fetch or kept changing", n))
+		show.line(fmt.Sprintf("%d resources differ but have a fetch pending, or kept changing", n))
 	}
 	switch {
 	case s.GetDrifts() > 0:

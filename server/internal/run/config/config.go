@@ -1,113 +1,183 @@
-// Package config is the one table of settings. A field's tags give the flag,
-// the environment variable, the default and the help text; [Resolver] finds the
-// value in the environment, in a file named by the variable with _FILE added, or
-// in a configuration file. A field tagged secret is never printed.
+// Package config is the one table of settings. A field's tags give the flag, the
+// environment variable, the default and the help text; [Resolver] finds the value.
+// What holds a credential is a [Secret].
 package config
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
 // Database says where the data is kept.
 type Database struct {
-	DatabaseURL       string `name:"database-url" env:"DATABASE_URL" secret:"" placeholder:"URL" help:"PostgreSQL or MySQL database, such as postgres://user:password@host/name?sslmode=require or mysql://user:password@host/name. Empty runs a PostgreSQL of our own in the data folder."`
-	DatabaseDirectURL string `name:"database-direct-url" env:"DATABASE_DIRECT_URL" secret:"" placeholder:"URL" help:"The same PostgreSQL database without a connection pooler in between; used for migrations. Empty uses DATABASE_URL. If it is set, DATABASE_URL is taken to be pooled."`
-	DatabasePooled    bool   `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL leads through a pooler in transaction mode. Neon's and Supabase's poolers and PgBouncer's usual port are recognised without it."`
-	DatabaseMaxConns  int    `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Most connections to keep open."`
-	DataDir           string `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Folder of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, else ~/.local/share/liveblocks-mirror."`
-	PGBin             string `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Folder that holds postgres and initdb for the embedded PostgreSQL. Empty searches the usual places."`
+	DatabaseURL       Secret `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL or MySQL database, such as postgres://user:password@host/name?sslmode=require or mysql://user:password@host/name. If empty, the service runs its own PostgreSQL in the data directory."`
+	DatabaseDirectURL Secret `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same PostgreSQL database without a connection pooler; used for migrations. If set, DATABASE_URL is assumed to be pooled. If empty, DATABASE_URL is used."`
+	DatabasePooled    bool   `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL goes through a transaction-mode pooler. The poolers of Neon and Supabase and PgBouncer's default port are detected automatically."`
+	DatabaseMaxConns  int    `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Maximum number of open database connections."`
+	DataDir           string `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Directory of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, otherwise ~/.local/share/liveblocks-mirror."`
+	PGBin             string `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Directory with the programs postgres and initdb for the embedded PostgreSQL. If empty, the usual places are searched."`
 }
 
 // Log says what is logged and how.
 type Log struct {
-	LogLevel  slog.Level `name:"log-level" env:"MIRROR_LOG_LEVEL" default:"info" help:"Least level to log: debug, info, warn or error."`
-	LogFormat string     `name:"log-format" env:"MIRROR_LOG_FORMAT" default:"text" enum:"text,json" help:"Form of log lines: text or json."`
+	LogLevel  slog.Level `name:"log-level" env:"MIRROR_LOG_LEVEL" default:"info" help:"Minimum log level: debug, info, warn or error."`
+	LogFormat string     `name:"log-format" env:"MIRROR_LOG_FORMAT" default:"text" enum:"text,json" help:"Log format: text or json."`
 }
 
-// Addresses says where the service listens.
+// Logger returns a logger that writes to w.
+func (l Log) Logger(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: l.LogLevel}
+	if l.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// Listen holds the addresses that every service listens on.
+type Listen struct {
+	HTTPAddr string `name:"http-addr" env:"MIRROR_HTTP_ADDR" default:"127.0.0.1:8080" help:"Listen address of the HTTP gateway. Port 0 picks a free port."`
+	GRPCAddr string `name:"grpc-addr" env:"MIRROR_GRPC_ADDR" default:"127.0.0.1:9090" help:"Listen address of the gRPC server. Port 0 picks a free port."`
+}
+
+// Addresses says where the service listens, and to whom it answers.
 type Addresses struct {
-	HTTPAddr    string   `name:"http-addr" env:"MIRROR_HTTP_ADDR" default:"127.0.0.1:8080" help:"Address of the HTTP gateway. Port 0 takes a free one."`
-	GRPCAddr    string   `name:"grpc-addr" env:"MIRROR_GRPC_ADDR" default:"127.0.0.1:9090" help:"Address of the gRPC server. Port 0 takes a free one."`
-	WebhookAddr string   `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP address that serves the webhook paths and /healthz and nothing else: the one to expose."`
-	APIToken    []string `name:"api-token" env:"MIRROR_API_TOKEN" secret:"" placeholder:"TOKEN" help:"Bearer tokens, separated by commas, one of which every call but webhooks and /healthz must carry. Needed to listen beyond loopback."`
-	ReadyFile   string   `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File to write the taken addresses to, as JSON, once the service is ready."`
+	Listen
+	WebhookAddr string   `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP listen address that serves only the webhook paths and /healthz. Expose this one to the internet."`
+	APIToken    []Secret `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call except webhooks and /healthz must carry one of them. Required to listen beyond loopback."`
+	ReadyFile   string   `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File that receives the listen addresses as JSON once the service is ready."`
 }
 
 // Liveblocks says how to talk to Liveblocks.
 type Liveblocks struct {
 	ProjectID      string        `name:"project-id" env:"MIRROR_PROJECT_ID" default:"default" help:"Local id of the Liveblocks project: lower-case letters, digits and dashes."`
-	SecretKey      string        `name:"liveblocks-secret-key" env:"LIVEBLOCKS_SECRET_KEY" secret:"" placeholder:"sk_..." help:"The project's secret key, from the dashboard under API keys."`
-	WebhookSecret  []string      `name:"liveblocks-webhook-secret" env:"LIVEBLOCKS_WEBHOOK_SECRET" secret:"" placeholder:"whsec_..." help:"The webhook endpoint's signing secret, from the dashboard under Webhooks; several separated by commas while one is rotated."`
-	BaseURL        string        `name:"liveblocks-base-url" env:"LIVEBLOCKS_BASE_URL" default:"https://api.liveblocks.io" help:"Where the Liveblocks API is."`
-	CallsPerSecond float64       `name:"liveblocks-calls-per-second" env:"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND" default:"50" help:"Most calls a second to the Liveblocks API. The service goes below it by itself when Liveblocks asks for fewer."`
-	CallTimeout    time.Duration `name:"liveblocks-call-timeout" env:"MIRROR_LIVEBLOCKS_CALL_TIMEOUT" default:"30s" help:"Longest time one call may take, body included."`
-	MaxAnswer      int64         `name:"liveblocks-max-answer" env:"MIRROR_LIVEBLOCKS_MAX_ANSWER" default:"67108864" help:"Largest answer to take from the Liveblocks API, in bytes."`
-	ProbeMin       time.Duration `name:"liveblocks-probe-min" env:"MIRROR_LIVEBLOCKS_PROBE_MIN" default:"5s" help:"First wait before a refused key is tried again; it doubles up to five minutes."`
+	SecretKey      Secret        `name:"liveblocks-secret-key" env:"LIVEBLOCKS_SECRET_KEY" placeholder:"sk_..." help:"Secret key of the project, from the Liveblocks dashboard under API keys."`
+	WebhookSecret  []Secret      `name:"liveblocks-webhook-secret" env:"LIVEBLOCKS_WEBHOOK_SECRET" placeholder:"whsec_..." help:"Signing secret of the webhook endpoint, from the Liveblocks dashboard under Webhooks. During a rotation, several separated by commas."`
+	BaseURL        string        `name:"liveblocks-base-url" env:"LIVEBLOCKS_BASE_URL" default:"https://api.liveblocks.io" help:"Base URL of the Liveblocks API."`
+	CallsPerSecond float64       `name:"liveblocks-calls-per-second" env:"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND" default:"50" help:"Maximum calls per second to the Liveblocks API. The service slows down by itself when Liveblocks asks it to."`
+	CallTimeout    time.Duration `name:"liveblocks-call-timeout" env:"MIRROR_LIVEBLOCKS_CALL_TIMEOUT" default:"30s" help:"Timeout of one call to the Liveblocks API, including the response body."`
+	MaxAnswer      int64         `name:"liveblocks-max-answer" env:"MIRROR_LIVEBLOCKS_MAX_ANSWER" default:"67108864" help:"Maximum response size from the Liveblocks API, in bytes."`
+	ProbeMin       time.Duration `name:"liveblocks-probe-min" env:"MIRROR_LIVEBLOCKS_PROBE_MIN" default:"5s" help:"Delay before a refused key is tried again. It doubles up to five minutes."`
 }
 
 // Work says how the mirror is kept up to date.
 type Work struct {
-	Ack         string        `name:"ack" env:"MIRROR_ACK" default:"durable" enum:"durable,synced" help:"When a webhook is answered: durable, once its event is recorded; synced, once what it changed is mirrored too."`
-	Workers     int           `name:"workers" env:"MIRROR_WORKERS" default:"8" help:"Resources fetched at once."`
-	Settle      time.Duration `name:"settle" env:"MIRROR_SETTLE" default:"3s" help:"How long after the last event of a resource it is fetched once more, since an answer right after an event may be older than it. 0 leaves that out."`
-	LeaseTTL    time.Duration `name:"lease-ttl" env:"MIRROR_LEASE_TTL" default:"30s" help:"How long a crashed replica keeps a resource to itself."`
-	MaxAttempts int           `name:"max-attempts" env:"MIRROR_MAX_ATTEMPTS" default:"10" help:"Attempts before a task fails for good."`
-	BackoffMin  time.Duration `name:"backoff-min" env:"MIRROR_BACKOFF_MIN" default:"1s" help:"Delay after the first failed attempt; it doubles each time."`
-	BackoffMax  time.Duration `name:"backoff-max" env:"MIRROR_BACKOFF_MAX" default:"5m" help:"Longest delay between two attempts."`
-	BusyPoll    time.Duration `name:"busy-poll" env:"MIRROR_BUSY_POLL" default:"3s" help:"How often the database is asked for due work while there is some."`
-	SafetyPoll  time.Duration `name:"safety-poll" env:"MIRROR_SAFETY_POLL" default:"1h" help:"How often the database is asked for due work while there is none. In between, an idle service sends no query."`
-	Sweep       time.Duration `name:"sweep-interval" env:"MIRROR_SWEEP_INTERVAL" default:"1h" help:"How long after one sweep the next begins: the comparison with the list of all rooms, which finds what no webhook told of. 0 means never."`
-	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" default:"24h" help:"How often a sweep has everything in every room fetched anew. The first one does, and brings the rooms that existed before. 0 means never."`
-	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" default:"16777216" help:"Largest document, in bytes of JSON, that is also kept as queryable JSON."`
-	StopGrace   time.Duration `name:"stop-grace" env:"MIRROR_STOP_GRACE" default:"20s" help:"Longest time to finish what is under way when asked to stop."`
+	Ack         string        `name:"ack" env:"MIRROR_ACK" default:"durable" enum:"durable,synced" help:"When to acknowledge a webhook: durable, once its event is recorded; synced, once its changes are mirrored as well."`
+	Workers     int           `name:"workers" env:"MIRROR_WORKERS" default:"8" help:"Maximum number of resources fetched at the same time."`
+	Settle      time.Duration `name:"settle" env:"MIRROR_SETTLE" default:"3s" help:"Delay after the last event of a resource before it is fetched once more, because a response right after an event may be older than the event. 0 disables this fetch."`
+	LeaseTTL    time.Duration `name:"lease-ttl" env:"MIRROR_LEASE_TTL" default:"30s" help:"How long a resource stays reserved for a replica that has crashed."`
+	MaxAttempts int           `name:"max-attempts" env:"MIRROR_MAX_ATTEMPTS" default:"10" help:"Attempts before a task fails permanently."`
+	BackoffMin  time.Duration `name:"backoff-min" env:"MIRROR_BACKOFF_MIN" default:"1s" help:"Delay after the first failed attempt. It doubles with every attempt."`
+	BackoffMax  time.Duration `name:"backoff-max" env:"MIRROR_BACKOFF_MAX" default:"5m" help:"Maximum delay between two attempts."`
+	BusyPoll    time.Duration `name:"busy-poll" env:"MIRROR_BUSY_POLL" default:"3s" help:"How often to poll the database for due work while there is some."`
+	SafetyPoll  time.Duration `name:"safety-poll" env:"MIRROR_SAFETY_POLL" default:"1h" help:"How often to poll the database for due work while there is none. Between these polls, an idle service sends no query."`
+	Sweep       time.Duration `name:"sweep-interval" env:"MIRROR_SWEEP_INTERVAL" default:"1h" help:"Pause between two sweeps. A sweep compares the mirror with the list of all rooms and finds what no webhook reported. 0 disables sweeps."`
+	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" default:"24h" help:"How often a sweep fetches everything in every room again. The first sweep does, and so imports the rooms that existed before. 0 disables full sweeps."`
+	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" default:"16777216" help:"Maximum size of a document, in bytes of JSON, that is also stored as queryable JSON."`
+	StopGrace   time.Duration `name:"stop-grace" env:"MIRROR_STOP_GRACE" default:"20s" help:"Maximum time to finish running work at shutdown."`
 }
 
 // Serve is everything the service needs.
 type Serve struct {
 	Database   `group:"Database"`
+	Migrate    bool `group:"Database" name:"migrate" env:"MIRROR_MIGRATE" help:"Migrate the database schema at start. The embedded PostgreSQL is always migrated."`
 	Liveblocks `group:"Liveblocks"`
 	Addresses  `group:"Addresses"`
 	Work       `group:"Work"`
-	Migrate    bool `name:"migrate" env:"MIRROR_MIGRATE" help:"Bring the database schema up to date first. The embedded PostgreSQL always is."`
 }
 
-// Client is what a command needs that talks to a running service.
+// Client is what a command needs that calls a running service.
 type Client struct {
-	Server    string   `name:"server" env:"MIRROR_SERVER" default:"127.0.0.1:9090" placeholder:"ADDR" help:"gRPC address of the running service, or https://host:443 where it is reached through TLS."`
-	APIToken  []string `name:"api-token" env:"MIRROR_API_TOKEN" secret:"" placeholder:"TOKEN" help:"Bearer token of the service, if it asks for one. Of several, separated by commas, the first is used."`
-	ProjectID string   `name:"project-id" env:"MIRROR_PROJECT_ID" placeholder:"ID" help:"Local id of the Liveblocks project. Empty means the only one."`
+	Server    string   `name:"server" env:"MIRROR_SERVER" default:"127.0.0.1:9090" placeholder:"ADDR" help:"gRPC address of the running service. For TLS, https://host:443."`
+	APIToken  []Secret `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer token of the service, if it requires one. Of several, separated by commas, the first is used."`
+	ProjectID string   `name:"project-id" env:"MIRROR_PROJECT_ID" placeholder:"ID" help:"Local id of the Liveblocks project. Not needed if there is only one."`
 }
 
-// Validate checks the address.
+// Settings returns the flags of all settings of the service, in order.
+func Settings() []*kong.Flag {
+	return flags(&struct {
+		Serve
+		Log `group:"Log"`
+	}{})
+}
+
+// Defaults returns the settings of a service for which nothing is set.
+func Defaults() Serve {
+	var s Serve
+	for _, f := range flags(&s) {
+		if err := f.Parse(kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: f.Default}),
+			f.Target); f.HasDefault && err != nil {
+			panic(err) // a tag above is wrong
+		}
+	}
+	return s
+}
+
+func flags(target any) []*kong.Flag {
+	return slices.DeleteFunc(kong.Must(target).Model.Flags, func(f *kong.Flag) bool { return len(f.Envs) == 0 }) // --help
+}
+
+// Error says that a setting has a value that cannot be used.
+type Error struct {
+	// Setting is the name of the environment variable or the flag.
+	Setting string
+	// Problem completes a sentence that begins with the name, and says what to do. It
+	// quotes no secret.
+	Problem string
+}
+
+// Error returns the sentence.
+func (e *Error) Error() string { return e.Setting + " " + e.Problem }
+
+func wrong(setting, problem string, args ...any) error {
+	return &Error{Setting: setting, Problem: fmt.Sprintf(problem, args...)}
+}
+
+// Positive returns an error unless v is above 0, which NaN is not.
+func Positive[T int | int64 | float64 | time.Duration](setting string, v T) error {
+	if v > 0 {
+		return nil
+	}
+	return wrong(setting, "is %v; it must be above 0", v)
+}
+
+// notNegative returns an error if v is; at 0 something is disabled.
+func notNegative(setting string, v time.Duration, disabled string) error {
+	if v >= 0 {
+		return nil
+	}
+	return wrong(setting, "is %s; it must not be negative (0 disables %s)", v, disabled)
+}
+
+// Validate checks the settings of a client.
 func (c Client) Validate() error {
 	if _, _, err := net.SplitHostPort(strings.TrimPrefix(c.Server, "https://")); err != nil {
-		return fmt.Errorf("MIRROR_SERVER is %q and should be host:port, such as 127.0.0.1:9090, or https://host:443",
-			c.Server)
+		return wrong("MIRROR_SERVER", "is %q; it must be host:port, such as 127.0.0.1:9090, or https://host:443", c.Server)
 	}
 	return nil
 }
 
-// Pooled reports whether DATABASE_URL is known to lead through a pooler.
-func (d Database) Pooled() bool { return d.DatabasePooled || d.DatabaseDirectURL != "" }
+// Pooled reports whether DATABASE_URL is known to go through a pooler.
+func (d Database) Pooled() bool { return d.DatabasePooled || d.DatabaseDirectURL.Reveal() != "" }
 
-// DirectURL leads to the database without a pooler, as far as it is known.
+// DirectURL leads to the database without a pooler, as far as one is known.
 func (d Database) DirectURL() string {
-	if d.DatabaseDirectURL != "" {
-		return d.DatabaseDirectURL
-	}
-	return d.DatabaseURL
+	return cmp.Or(d.DatabaseDirectURL.Reveal(), d.DatabaseURL.Reveal())
 }
 
 // driverDSN is the form of MySQL addresses that Go's driver defines.
@@ -115,159 +185,123 @@ var driverDSN = regexp.MustCompile(`^[^/]*@(tcp|unix)\([^()]+\)/`)
 
 // Validate checks the database settings.
 func (d Database) Validate() error {
-	for _, c := range []struct{ name, url string }{{"DATABASE_URL", d.DatabaseURL},
-		{"DATABASE_DIRECT_URL", d.DatabaseDirectURL}} {
-		if c.url == "" || driverDSN.MatchString(c.url) {
-			continue
-		}
-		if scheme, _, ok := strings.Cut(c.url, "://"); !ok || !slices.Contains([]string{"postgres", "postgresql", "mysql"},
-			scheme) {
-			return fmt.Errorf("%s must begin with postgres://, postgresql:// or mysql://", c.name)
-		}
-		if _, err := url.Parse(c.url); err != nil { // which would repeat the password
-			return fmt.Errorf("%s is not a URL; in a user name or password, write %%40 for @, %%3A for :, %%2F for / and "+
-				"%%25 for %%", c.name)
-		}
-	}
-	if d.DatabaseDirectURL != "" && d.DatabaseURL != "" &&
-		strings.HasPrefix(d.DatabaseDirectURL, "postgres") != strings.HasPrefix(d.DatabaseURL, "postgres") {
-		return errors.New("DATABASE_DIRECT_URL and DATABASE_URL must lead to the same database: one of them is " +
-			"PostgreSQL's and the other MySQL's")
-	}
-	if d.DatabaseURL == "" && d.DatabaseDirectURL != "" {
-		return errors.New("DATABASE_DIRECT_URL is set and DATABASE_URL is not; set both, or neither for the embedded " +
-			"PostgreSQL")
-	}
-	if d.DatabaseMaxConns < 2 {
-		return errors.New("MIRROR_DATABASE_MAX_CONNS must be at least 2: one to record deliveries while another works")
-	}
-	return nil
-}
-
-// secretKeyForm is what the Liveblocks client takes as a key.
-var secretKeyForm = regexp.MustCompile(`^sk_[\w-]+$`)
-
-// maxCallsPerSecond is more than one process could ever send.
-const maxCallsPerSecond = 100_000
-
-// Validate checks the settings of Liveblocks without ever repeating a secret.
-func (l Liveblocks) Validate() error {
-	if !mirror.ValidProjectID(l.ProjectID) {
-		return errors.New("MIRROR_PROJECT_ID must be 1 to 64 lower-case letters, digits and dashes")
-	}
-	if l.SecretKey == "" {
-		return errors.New("LIVEBLOCKS_SECRET_KEY is not set; take the secret key (sk_...) from the Liveblocks dashboard " +
-			"under API keys, or try `liveblocks-mirror demo`, which needs none")
-	}
-	if !strings.HasPrefix(l.SecretKey, "sk_") {
-		return errors.New("LIVEBLOCKS_SECRET_KEY must begin with sk_; what begins with pk_ is the public key")
-	}
-	if !secretKeyForm.MatchString(l.SecretKey) {
-		return errors.New(`LIVEBLOCKS_SECRET_KEY must be sk_ followed by letters, digits, "_" and "-"; look for blanks, quotes or a line break in it`)
-	}
-	const whereSecret = "take the signing secret (whsec_...) from the Liveblocks dashboard under Webhooks"
-	if len(l.WebhookSecret) == 0 {
-		return errors.New("LIVEBLOCKS_WEBHOOK_SECRET is not set; " + whereSecret)
-	}
-	secrets := make([]webhook.Secret, len(l.WebhookSecret))
-	for i, s := range l.WebhookSecret {
-		secrets[i] = webhook.Secret{Project: mirror.ProjectID(l.ProjectID), Secret: s}
-	}
-	if _, err := webhook.NewVerifier(secrets, time.Second); err != nil {
-		return fmt.Errorf("LIVEBLOCKS_WEBHOOK_SECRET cannot be used; %s: %w", whereSecret, err)
-	}
-	u, err := url.Parse(l.BaseURL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return errors.New("LIVEBLOCKS_BASE_URL must be a URL that begins with https:// or http://")
-	}
-	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return errors.New("LIVEBLOCKS_BASE_URL must not have a user, a query or a fragment; leave out what is before @ " +
-			"and behind ? or #")
-	}
+	pooled, direct := d.DatabaseURL.Reveal(), d.DatabaseDirectURL.Reveal()
+	err := cmp.Or(databaseURL("DATABASE_URL", pooled), databaseURL("DATABASE_DIRECT_URL", direct))
 	switch {
-	case !(l.CallsPerSecond > 0 && l.CallsPerSecond <= maxCallsPerSecond): // NaN is refused as well
-		return fmt.Errorf("MIRROR_LIVEBLOCKS_CALLS_PER_SECOND must be above 0 and at most %d", maxCallsPerSecond)
-	case l.CallTimeout <= 0:
-		return errors.New("MIRROR_LIVEBLOCKS_CALL_TIMEOUT must be above 0")
-	case l.MaxAnswer <= 0:
-		return errors.New("MIRROR_LIVEBLOCKS_MAX_ANSWER must be above 0")
-	case l.ProbeMin <= 0:
-		return errors.New("MIRROR_LIVEBLOCKS_PROBE_MIN must be above 0")
+	case err != nil:
+		return err
+	case direct != "" && pooled == "":
+		return wrong("DATABASE_DIRECT_URL", "is set, but DATABASE_URL is not; set both, or neither for the "+
+			"embedded PostgreSQL")
+	case direct != "" && strings.HasPrefix(direct, "postgres") != strings.HasPrefix(pooled, "postgres"):
+		return wrong("DATABASE_DIRECT_URL", "must lead to the same database as DATABASE_URL, but only one of them is a "+
+			"PostgreSQL URL")
+	case d.DatabaseMaxConns < 2:
+		return wrong("MIRROR_DATABASE_MAX_CONNS", "is %d; it must be at least 2, because one connection is reserved for "+
+			"recording deliveries", d.DatabaseMaxConns)
 	}
 	return nil
 }
 
-// Validate refuses to serve beyond this machine without a credential.
+func databaseURL(setting, value string) error {
+	if value == "" || driverDSN.MatchString(value) {
+		return nil
+	}
+	scheme, _, _ := strings.Cut(value, "://")
+	if !slices.Contains([]string{"postgres", "postgresql", "mysql"}, scheme) {
+		return wrong(setting, "must begin with postgres://, postgresql:// or mysql://")
+	}
+	if _, err := url.Parse(value); err != nil { // the cause repeats the password
+		return wrong(setting, "is not a URL; in the user name and the password, write %%40 for @, %%3A for :, %%2F for / "+
+			"and %%25 for %%")
+	}
+	return nil
+}
+
+// Validate refuses to serve beyond this machine without a token.
 func (a Addresses) Validate() error {
-	for _, t := range a.APIToken {
+	for _, t := range Reveal(a.APIToken) {
 		if strings.TrimSpace(t) != t {
-			return errors.New("MIRROR_API_TOKEN holds a token with a blank before or behind it; separate tokens by commas alone")
+			return wrong("MIRROR_API_TOKEN", "contains a token with leading or trailing spaces; separate tokens by commas only")
 		}
 		if len(t) < 16 {
-			return errors.New("MIRROR_API_TOKEN holds a token of fewer than 16 characters; make one with `openssl rand -hex 32`")
+			return wrong("MIRROR_API_TOKEN", "contains a token of fewer than 16 characters; generate one with "+
+				"`openssl rand -hex 32`")
 		}
 	}
-	for _, c := range []struct{ name, addr string }{
-		{"MIRROR_HTTP_ADDR", a.HTTPAddr}, {"MIRROR_GRPC_ADDR", a.GRPCAddr}, {"MIRROR_WEBHOOK_ADDR", a.WebhookAddr},
-	} {
-		name, addr := c.name, c.addr
-		if addr == "" && name == "MIRROR_WEBHOOK_ADDR" {
-			continue
-		}
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return fmt.Errorf("%s is %q and should be host:port, such as 127.0.0.1:8080", name, addr)
-		}
-		if name != "MIRROR_WEBHOOK_ADDR" && len(a.APIToken) == 0 && !gateway.Loopback(host) {
-			return fmt.Errorf("%s listens beyond this machine (%s) and MIRROR_API_TOKEN is not set: anybody could read the "+
-				"mirror; set a token, or bind to 127.0.0.1 and expose only --webhook-addr", name, addr)
-		}
+	if info, err := os.Stat(filepath.Dir(a.ReadyFile)); a.ReadyFile != "" && (err != nil || !info.IsDir()) {
+		return wrong("MIRROR_READY_FILE", "is %q, whose directory does not exist; create it, or choose another file",
+			a.ReadyFile)
+	}
+	open := len(a.APIToken) == 0
+	err := cmp.Or(address("MIRROR_HTTP_ADDR", a.HTTPAddr, open), address("MIRROR_GRPC_ADDR", a.GRPCAddr, open))
+	if err == nil && a.WebhookAddr != "" {
+		err = address("MIRROR_WEBHOOK_ADDR", a.WebhookAddr, false)
+	}
+	return err
+}
+
+// address checks where to listen. Whoever reaches an open address can read the
+// mirror.
+func address(setting, addr string, open bool) error {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return wrong(setting, "is %q; it must be host:port, such as 127.0.0.1:8080", addr)
+	}
+	if open && !gateway.Loopback(addr) {
+		return wrong(setting, "is %q, which other machines can reach, and MIRROR_API_TOKEN is not set; set a token, or "+
+			"listen on 127.0.0.1 and expose only --webhook-addr", addr)
 	}
 	return nil
 }
 
 // Validate checks the settings of the work.
 func (w Work) Validate() error {
-	for _, c := range []struct {
-		name string
-		ok   bool
-	}{
-		{"MIRROR_WORKERS", w.Workers > 0},
-		{"MIRROR_MAX_ATTEMPTS", w.MaxAttempts > 0},
-		{"MIRROR_BACKOFF_MIN", w.BackoffMin > 0},
-		{"MIRROR_BUSY_POLL", w.BusyPoll > 0},
-		{"MIRROR_SAFETY_POLL", w.SafetyPoll > 0},
-		{"MIRROR_STOP_GRACE", w.StopGrace > 0},
-		{"MIRROR_MAX_DATA", w.MaxData > 0},
-	} {
-		if !c.ok {
-			return fmt.Errorf("%s must be above 0", c.name)
-		}
+	switch {
+	case w.LeaseTTL < time.Second:
+		return wrong("MIRROR_LEASE_TTL", "is %s; it must be at least 1s", w.LeaseTTL)
+	case w.BackoffMax < w.BackoffMin:
+		return wrong("MIRROR_BACKOFF_MAX", "is %s; it must be at least MIRROR_BACKOFF_MIN, which is %s", w.BackoffMax,
+			w.BackoffMin)
 	}
-	if w.LeaseTTL < time.Second {
-		return errors.New("MIRROR_LEASE_TTL must be at least 1s, since a lease is renewed at a third of it")
-	}
-	for name, interval := range map[string]time.Duration{"MIRROR_SWEEP_INTERVAL": w.Sweep,
-		"MIRROR_FULL_SWEEP_INTERVAL": w.FullSweep} {
-		if interval < 0 {
-			return fmt.Errorf("%s must not be negative; 0 leaves these sweeps out", name)
-		}
-	}
-	if w.Settle < 0 {
-		return errors.New("MIRROR_SETTLE must not be negative; 0 leaves the settle fetch out")
-	}
-	if w.BackoffMax < w.BackoffMin {
-		return errors.New("MIRROR_BACKOFF_MAX must not be below MIRROR_BACKOFF_MIN")
-	}
-	return nil
+	return cmp.Or(
+		Positive("MIRROR_WORKERS", w.Workers),
+		Positive("MIRROR_MAX_ATTEMPTS", w.MaxAttempts),
+		Positive("MIRROR_BACKOFF_MIN", w.BackoffMin),
+		Positive("MIRROR_BUSY_POLL", w.BusyPoll),
+		Positive("MIRROR_SAFETY_POLL", w.SafetyPoll),
+		Positive("MIRROR_STOP_GRACE", w.StopGrace),
+		Positive("MIRROR_MAX_DATA", w.MaxData),
+		notNegative("MIRROR_SETTLE", w.Settle, "the second fetch"),
+		notNegative("MIRROR_SWEEP_INTERVAL", w.Sweep, "sweeps"),
+		notNegative("MIRROR_FULL_SWEEP_INTERVAL", w.FullSweep, "full sweeps"),
+	)
 }
 
-// Validate checks every group and names the first setting that is wrong.
-func (s Serve) Validate() error {
-	for _, group := range []interface{ Validate() error }{s.Database, s.Liveblocks, s.Addresses, s.Work} {
-		if err := group.Validate(); err != nil {
-			return err
-		}
+// Validate checks the settings of Liveblocks. What is in the key, the signing
+// secrets and the base URL is checked by those who use them.
+func (l Liveblocks) Validate() error {
+	switch {
+	case !mirror.ValidProjectID(l.ProjectID):
+		return wrong("MIRROR_PROJECT_ID", "is %q; it must be 1 to 64 lower-case letters, digits and dashes", l.ProjectID)
+	case l.SecretKey.Reveal() == "":
+		return wrong("LIVEBLOCKS_SECRET_KEY", "is not set; copy the secret key (sk_...) from the Liveblocks dashboard "+
+			"under API keys, or try `liveblocks-mirror demo`, which needs none")
+	case len(l.WebhookSecret) == 0:
+		return wrong("LIVEBLOCKS_WEBHOOK_SECRET", "is not set; copy the signing secret (whsec_...) from the Liveblocks "+
+			"dashboard under Webhooks")
+	case l.CallsPerSecond > liveblocks.MaxRatePerSecond:
+		return wrong("MIRROR_LIVEBLOCKS_CALLS_PER_SECOND", "is %v; it must be at most %d", l.CallsPerSecond,
+			liveblocks.MaxRatePerSecond)
 	}
-	return nil
+	return cmp.Or(
+		Positive("MIRROR_LIVEBLOCKS_CALLS_PER_SECOND", l.CallsPerSecond),
+		Positive("MIRROR_LIVEBLOCKS_CALL_TIMEOUT", l.CallTimeout),
+		Positive("MIRROR_LIVEBLOCKS_MAX_ANSWER", l.MaxAnswer),
+		Positive("MIRROR_LIVEBLOCKS_PROBE_MIN", l.ProbeMin),
+	)
+}
+
+// Validate checks every group and returns the first error.
+func (s Serve) Validate() error {
+	return cmp.Or(s.Database.Validate(), s.Liveblocks.Validate(), s.Addresses.Validate(), s.Work.Validate())
 }

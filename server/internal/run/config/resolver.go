@@ -14,9 +14,9 @@ import (
 	"github.com/joho/godotenv"
 )
 
-// Resolver finds settings that no flag gave: in the environment first, then in
-// the file whose name stands in the variable with _FILE added (as container
-// platforms hand out secrets), then in the configuration file.
+// Resolver finds settings that no flag gives: in the environment, then in the file
+// that the variable with _FILE appended names (container platforms provide secrets
+// this way), then in the configuration file.
 type Resolver struct {
 	// Lookup reads the environment.
 	Lookup func(string) (string, bool)
@@ -26,8 +26,8 @@ type Resolver struct {
 
 var _ kong.Resolver = (*Resolver)(nil)
 
-// NewResolver reads the configuration file, which has the form of an env file
-// with the names of the environment variables; path may be empty.
+// NewResolver reads the configuration file, an env file with the names of the
+// environment variables. The path may be empty.
 func NewResolver(lookup func(string) (string, bool), path string) (*Resolver, error) {
 	r := &Resolver{Lookup: lookup}
 	if path == "" {
@@ -36,14 +36,14 @@ func NewResolver(lookup func(string) (string, bool), path string) (*Resolver, er
 	values, err := godotenv.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf(
-			"cannot read the configuration file %s: it must exist and hold lines such as MIRROR_WORKERS=8", path)
+			"cannot read the configuration file %s; it must exist and contain lines such as MIRROR_WORKERS=8", path)
 	}
 	r.values = values
 	return r, nil
 }
 
-// Validate refuses a configuration file with names that no setting has: a
-// misspelt setting that is silently ignored is the worst of both.
+// Validate refuses a configuration file that sets unknown names: a misspelt
+// setting must not be ignored silently.
 func (r *Resolver) Validate(app *kong.Application) error {
 	known := map[string]bool{}
 	for _, node := range append([]*kong.Node{app.Node}, app.Leaves(false)...) {
@@ -57,15 +57,16 @@ func (r *Resolver) Validate(app *kong.Application) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.values)) {
 		if !known[name] {
-			return fmt.Errorf("the configuration file sets %s, which is no setting; see `liveblocks-mirror serve --help`", name)
+			return fmt.Errorf("the configuration file sets %s, which is not a setting; `liveblocks-mirror serve --help` "+
+				"lists all settings", name)
 		}
 	}
 	return nil
 }
 
-// Resolve returns the flag's value, or nil if nothing sets it. A variable that
-// is set to nothing counts as not set, since that is how compose files and
-// charts pass on what they were not given.
+// Resolve returns the flag's value, or nil if nothing sets it. An empty variable
+// counts as not set: compose files and charts pass on values that they were not
+// given in this form.
 func (r *Resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	empty := false
 	for _, name := range flag.Envs {
@@ -81,11 +82,10 @@ func (r *Resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 				}
 				b, err := os.ReadFile(path)
 				if err != nil {
-					return nil, fmt.Errorf("%s names %s, which cannot be read; it must be a file that this user may read", source,
-						path)
+					return nil, wrong(source, "is %s, which cannot be read; it must be a file that this user may read", path)
 				}
 				if v = strings.TrimRight(string(b), "\r\n"); v == "" {
-					return nil, fmt.Errorf("%s names %s, which is empty; it must hold the value of %s", source, path, name)
+					return nil, wrong(source, "is %s, which is empty; the file must contain the value of %s", path, name)
 				}
 			}
 			return value(flag, source, v)
@@ -93,7 +93,7 @@ func (r *Resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 	}
 	switch {
 	case !empty:
-		return nil, nil //nolint:nilnil // the interface's word for "not set here"
+		return nil, nil //nolint:nilnil // which means "not set here" to kong
 	case flag.IsBool():
 		return "false", nil
 	default:
@@ -101,8 +101,8 @@ func (r *Resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 	}
 }
 
-// value makes sure that v is what flag takes, and says so in the words of where
-// it stands. A secret is a string, takes anything, and so is never quoted.
+// value checks that flag accepts v; its errors name the source. A [Secret] accepts
+// everything, so no secret is ever quoted.
 func value(flag *kong.Flag, source, v string) (any, error) {
 	if flag.IsSlice() {
 		items := strings.Split(v, ",")
@@ -115,12 +115,12 @@ func value(flag *kong.Flag, source, v string) (any, error) {
 	err := flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: kong.Scan().PushTyped(v, kong.FlagValueToken)},
 		trial)
 	if err != nil || flag.Enum != "" && !flag.EnumMap()[v] {
-		return nil, fmt.Errorf("%s is %q and should be %s", source, v, form(flag))
+		return nil, wrong(source, "is %q; it must be %s", v, form(flag))
 	}
 	return v, nil
 }
 
-// form says what a value of the flag looks like.
+// form describes the values of the flag.
 func form(flag *kong.Flag) string {
 	switch flag.Target.Interface().(type) {
 	case bool:

@@ -5,6 +5,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -29,24 +30,20 @@ import (
 
 // Config says where the demo runs and how lively it is.
 type Config struct {
-	HTTPAddr string        `name:"http-addr" env:"MIRROR_HTTP_ADDR" default:"127.0.0.1:8080" help:"Address of the HTTP gateway. Port 0 takes a free one."`
-	GRPCAddr string        `name:"grpc-addr" env:"MIRROR_GRPC_ADDR" default:"127.0.0.1:9090" help:"Address of the gRPC server. Port 0 takes a free one."`
-	DataDir  string        `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Folder of the embedded PostgreSQL. Empty uses one that is removed at the end."`
-	PGBin    string        `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Folder that holds postgres and initdb. Empty searches the usual places."`
-	Every    time.Duration `name:"every" default:"2s" help:"Time between two edits."`
-	Edits    int           `name:"edits" default:"0" help:"Stop after so many edits; 0 goes on until interrupted."`
+	config.Listen
+
+	DataDir string        `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Directory of the embedded PostgreSQL. If empty, a temporary one is used."`
+	PGBin   string        `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Directory with the programs postgres and initdb. If empty, the usual places are searched."`
+	Every   time.Duration `name:"every" default:"2s" help:"Time between two edits."`
+	Edits   int           `name:"edits" default:"0" help:"Number of edits before the demo ends. 0 runs it until it is interrupted."`
 }
 
-// Validate checks what no other part will.
+// Validate checks the settings.
 func (c Config) Validate() error {
-	if c.Every <= 0 || c.Edits < 0 {
-		return errors.New("--every must be above 0, and --edits must not be negative")
+	if c.Edits < 0 {
+		return &config.Error{Setting: "--edits", Problem: "must not be negative"}
 	}
-	return c.addresses().Validate()
-}
-
-func (c Config) addresses() config.Addresses {
-	return config.Addresses{HTTPAddr: c.HTTPAddr, GRPCAddr: c.GRPCAddr}
+	return cmp.Or(config.Positive("--every", c.Every), config.Addresses{Listen: c.Listen}.Validate())
 }
 
 // mirrorTimeout is how long the demo waits to see an edit in the mirror.
@@ -122,20 +119,15 @@ func Run(ctx context.Context, cfg Config, version string, out io.Writer, log *sl
 	return err
 }
 
+// serveConfig are the settings of the service: the defaults, without sweeps, which
+// would find what the demo shows before its webhook arrives.
 func (d *demo) serveConfig(cfg Config, apiKey, baseURL string) config.Serve {
-	return config.Serve{
-		Database:  config.Database{DataDir: cfg.DataDir, PGBin: cfg.PGBin, DatabaseMaxConns: 8},
-		Addresses: cfg.addresses(),
-		Liveblocks: config.Liveblocks{
-			ProjectID: "default", SecretKey: apiKey, WebhookSecret: []string{d.secret}, BaseURL: baseURL,
-			CallsPerSecond: 50, CallTimeout: 10 * time.Second, MaxAnswer: 64 << 20, ProbeMin: time.Second,
-		},
-		Work: config.Work{
-			Ack: "durable", Workers: 4, Settle: 3 * time.Second, LeaseTTL: 30 * time.Second, MaxAttempts: 10,
-			BackoffMin: time.Second, BackoffMax: time.Minute, BusyPoll: 3 * time.Second, SafetyPoll: time.Hour,
-			MaxData: 16 << 20, StopGrace: 5 * time.Second,
-		},
-	}
+	s := config.Defaults()
+	s.Listen, s.DataDir, s.PGBin = cfg.Listen, cfg.DataDir, cfg.PGBin
+	s.BaseURL, s.SecretKey = baseURL, config.NewSecret(apiKey)
+	s.WebhookSecret = []config.Secret{config.NewSecret(d.secret)}
+	s.Sweep, s.FullSweep = 0, 0
+	return s
 }
 
 // firstRoom is one that the demo never deletes, so that the printed commands

@@ -42,8 +42,10 @@ func (d *demo) change(n int) error {
 	switch pick := rand.N(12); {
 	case len(rooms) < 4 || pick == 0 && len(rooms) < 12:
 		id = fmt.Sprintf("doc:%d", n)
-		return d.upstream.CreateRoom(id, fake.RoomOptions{Metadata: map[string]any{"name": "Document " + strconv.Itoa(n)},
-			Storage: board(n)})
+		return d.upstream.CreateRoom(id, fake.RoomOptions{
+			Metadata: map[string]any{"name": "Document " + strconv.Itoa(n)},
+			Storage:  board(n),
+		})
 	case pick == 1 && id != firstRoom:
 		return d.upstream.DeleteRoom(id)
 	case pick <= 3:

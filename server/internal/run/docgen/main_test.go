@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,15 +14,26 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// TestDocumentIsUpToDate fails when docs/EVENTS.md is not what the code says.
-func TestDocumentIsUpToDate(t *testing.T) {
+// TestDocumentsAreUpToDate fails when a document is not what the code says.
+func TestDocumentsAreUpToDate(t *testing.T) {
 	t.Parallel()
-	got, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "EVENTS.md"))
-	if err != nil {
-		t.Fatal(err)
+	for name := range documents {
+		want, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		if err := run([]string{name}, &got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(got.String(), string(want)); diff != "" {
+			t.Errorf("docs/%s is not what the code says; run make gen (-want +got):\n%s", name, diff)
+		}
 	}
-	if diff := cmp.Diff(document(), string(got)); diff != "" {
-		t.Fatalf("docs/EVENTS.md is not what the code says; run make gen (-want +got):\n%s", diff)
+	for _, args := range [][]string{nil, {"README.md"}, {"EVENTS.md", "CONFIGURATION.md"}} {
+		if err := run(args, io.Discard); err == nil {
+			t.Errorf("run with %q = nil; want an error", args)
+		}
 	}
 }
 

@@ -68,7 +68,7 @@ func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 	// Other accounts may pass through, because the server's account is not root.
 	// The folders inside are closed to them.
 	if err := os.MkdirAll(c.dir, 0o711); err != nil { //nolint:gosec // see above
-		return nil, fmt.Errorf("create data folder: %w", err)
+		return nil, fmt.Errorf("create the data directory; set MIRROR_DATA_DIR to one that this user can write: %w", err)
 	}
 	// The kernel releases the lock when this process ends for any reason.
 	if c.lock, err = os.OpenFile(filepath.Join(c.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {

@@ -30,8 +30,8 @@ var ErrInUse = errors.New("in use by another process")
 
 // ErrNoBinaries is returned by [Start] when there is no PostgreSQL to run.
 var ErrNoBinaries = errors.New(
-	"no PostgreSQL 14 or newer found: install it, set MIRROR_PG_BIN to the folder that holds postgres and initdb, or " +
-		"set DATABASE_URL to use a server of your own")
+	"no PostgreSQL 14 or newer found; install it, set MIRROR_PG_BIN to the directory with postgres and initdb, or set " +
+		"DATABASE_URL to use your own server")
 
 // Config says where the server lives and how it is set up.
 type Config struct {
@@ -89,7 +89,7 @@ type Server struct {
 // that. A server that dies later is restarted, see [Server.Done].
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.DataDir == "" {
-		return nil, errors.New("start embedded postgres: no data folder given")
+		return nil, errors.New("start the embedded PostgreSQL: no data directory given")
 	}
 	if cfg.Database == "" {
 		cfg.Database = "mirror"
@@ -103,7 +103,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	begun := time.Now()
 	c, err := openCluster(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("start embedded postgres in %s: %w", cfg.DataDir, err)
+		return nil, fmt.Errorf("start the embedded PostgreSQL in %s: %w", cfg.DataDir, err)
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{
@@ -124,7 +124,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if err != nil {
 		_ = s.Stop(ctx) // adds nothing to err
-		return nil, fmt.Errorf("start embedded postgres in %s: %w", cfg.DataDir, err)
+		return nil, fmt.Errorf("start the embedded PostgreSQL in %s: %w", cfg.DataDir, err)
 	}
 	s.log.InfoContext(ctx, "embedded postgres started",
 		slog.String("data_dir", c.dir), slog.String("binaries", c.bin), slog.Int("version", c.major),
@@ -165,7 +165,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		<-s.done
 	}
 	if s.err != nil {
-		return fmt.Errorf("stop embedded postgres: %w", s.err)
+		return fmt.Errorf("stop the embedded PostgreSQL: %w", s.err)
 	}
 	return nil
 }

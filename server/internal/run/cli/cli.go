@@ -1,5 +1,5 @@
-// Package cli implements the commands that talk to a running service. They call it
-// over gRPC and show the progress on a terminal or in plain lines.
+// Package cli implements the commands that call a running service over gRPC. They
+// show progress on a terminal, or as plain lines elsewhere.
 package cli
 
 import (
@@ -18,21 +18,19 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// ErrDrift means that the mirror differs from Liveblocks.
+// ErrDrift is returned when the mirror differs from Liveblocks.
 var ErrDrift = errors.New("the mirror differs from Liveblocks")
 
 const (
-	// plainEvery is the time between progress lines if the output is not a
-	// terminal.
+	// plainEvery is the interval of progress lines outside a terminal.
 	plainEvery = 5 * time.Second
-	// callTimeout limits one call that is answered from the database.
+	// callTimeout bounds a unary call.
 	callTimeout = 30 * time.Second
 )
 
@@ -44,7 +42,16 @@ type service struct {
 	conn    *grpc.ClientConn
 }
 
-// dial prepares a connection. The first call establishes it.
+// bearer sends a token with every call.
+type bearer struct{ token config.Secret }
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + b.token.Reveal()}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return false }
+
+// dial prepares calls to a service; the first of them connects.
 func dial(cfg config.Client) (*service, error) {
 	address, secure := strings.CutPrefix(cfg.Server, "https://")
 	creds := insecure.NewCredentials()
@@ -55,50 +62,44 @@ func dial(cfg config.Client) (*service, error) {
 		grpc.WithTransportCredentials(creds),
 		grpc.WithUserAgent("liveblocks-mirror"),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2,
-				MaxDelay: 3 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2,
+				MaxDelay: 3 * time.Second,
+			},
 			MinConnectTimeout: 10 * time.Second,
 		}),
-		// Detect a service that vanished silently. The service allows a ping every
-		// ten seconds.
+		// Detects a dead service. The service accepts a ping every ten seconds.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 	}
 	if len(cfg.APIToken) > 0 {
-		bearer := "Bearer " + cfg.APIToken[0]
-		options = append(options,
-			grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
-				invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				return invoke(metadata.AppendToOutgoingContext(ctx, "authorization", bearer), method, req, reply, cc, opts...)
-			}),
-			grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
-				stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-				return stream(metadata.AppendToOutgoingContext(ctx, "authorization", bearer), desc, cc, method, opts...)
-			}))
+		options = append(options, grpc.WithPerRPCCredentials(bearer{cfg.APIToken[0]}))
 	}
 	conn, err := grpc.NewClient(address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("MIRROR_SERVER %s cannot be used: %w", address, err)
 	}
-	return &service{AdminServiceClient: mirrorv1.NewAdminServiceClient(conn), address: address, project: cfg.ProjectID,
-		conn: conn}, nil
+	return &service{
+		AdminServiceClient: mirrorv1.NewAdminServiceClient(conn), address: address, project: cfg.ProjectID,
+		conn: conn,
+	}, nil
 }
 
-func (s *service) close() { _ = s.conn.Close() } // nothing depends on the error
+func (s *service) close() { _ = s.conn.Close() } // no call is open any more
 
-// explain returns an error text for a failed call.
+// explain turns the status of a failed call into a sentence that says what to do.
 func (s *service) explain(err error) error {
 	switch st := status.Convert(err); st.Code() {
 	case codes.Unavailable:
 		if len(st.Details()) == 0 { // not from the service
-			return fmt.Errorf("no service answers at %s: start it with `liveblocks-mirror serve`, or name "+
-				"its gRPC address with --server", s.address)
+			return fmt.Errorf("no service answers at %s; start one with `liveblocks-mirror serve`, or set --server to its "+
+				"gRPC address", s.address)
 		}
 		return errors.New(st.Message())
 	case codes.Unauthenticated:
-		return errors.New("the service requires a token: set MIRROR_API_TOKEN to one of the service's tokens")
+		return errors.New("the service requires a token; set MIRROR_API_TOKEN to one of its tokens")
 	case codes.Unimplemented:
-		return fmt.Errorf("the service at %s does not support this call: it is older than this program, or a different "+
-			"one", s.address)
+		return fmt.Errorf("the service at %s does not support this call; it is an older version, or a different service",
+			s.address)
 	case codes.Canceled:
 		return errors.New("interrupted")
 	default:
@@ -114,23 +115,24 @@ func terminal(f *os.File) bool {
 
 // screen shows progress.
 type screen struct {
-	w    io.Writer
+	w io.Writer
+	// live says that w is a terminal.
 	live bool
-	// shown is the length of the current line on a terminal; told is when the last
-	// line was written to anything else.
+	// shown is the length of the progress line on a terminal.
 	shown int
-	told  time.Time
+	// written is the time of the last progress line elsewhere.
+	written time.Time
 }
 
-// progress replaces the current line on a terminal, and otherwise writes a line at
-// intervals.
+// progress replaces the progress line on a terminal. Elsewhere it writes a new one
+// every [plainEvery].
 func (s *screen) progress(line string) {
 	switch {
 	case s.live:
 		_, _ = fmt.Fprintf(s.w, "\r%s%s", line, strings.Repeat(" ", max(s.shown-len([]rune(line)), 0)))
 		s.shown = len([]rune(line))
-	case time.Since(s.told) >= plainEvery:
-		s.told = time.Now()
+	case time.Since(s.written) >= plainEvery:
+		s.written = time.Now()
 		_, _ = fmt.Fprintln(s.w, line)
 	}
 }
@@ -141,7 +143,7 @@ func (s *screen) line(line string) {
 	_, _ = fmt.Fprintln(s.w, line)
 }
 
-// clear removes the progress line.
+// clear erases the progress line.
 func (s *screen) clear() {
 	if s.shown > 0 {
 		_, _ = fmt.Fprintf(s.w, "\r%s\r", strings.Repeat(" ", s.shown))
@@ -159,7 +161,7 @@ func bar(done, total int64) string {
 	return "[" + strings.Repeat("=", int(full)) + strings.Repeat(" ", int(width-full)) + "]"
 }
 
-// wait waits for d and reports false if ctx ended first.
+// wait waits for d; it returns false if ctx ends first.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
