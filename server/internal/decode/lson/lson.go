@@ -1,13 +1,12 @@
-// Package lson turns Liveblocks' plain-lson, the JSON form of a Storage
-// document that tells live nodes from plain values, into the plain JSON that
-// people query. It is pure: bytes in, bytes out.
+// Package lson converts Liveblocks' plain-lson, the JSON form of a Storage document
+// that marks live nodes, to plain JSON for queries. It does no I/O.
 //
-// A live node is an object with exactly the keys "liveblocksType" and "data",
-// in any order, whose type is one of LiveObject, LiveMap and LiveFile (data is
-// an object) or LiveList and LiveText (data is an array); LiveText may also
-// have a numeric "version". A node is replaced by its data. Everything else is
-// the user's own JSON and stays: key order, numbers and string escapes are
-// copied as they are written, only white space between tokens goes.
+// A live node is an object with exactly the keys "liveblocksType" and "data", in
+// any order, whose type is one of LiveObject, LiveMap and LiveFile (data is an
+// object) or LiveList and LiveText (data is an array); LiveText may also have a
+// numeric "version". A node is replaced by its data. Everything else is the user's
+// JSON and is copied unchanged, including key order, numbers and string escapes;
+// only white space between tokens is removed.
 package lson
 
 import (
@@ -17,35 +16,34 @@ import (
 	"slices"
 )
 
-// Version is the derive version: it changes whenever the same document would
-// be turned into other JSON, so that stored copies can be told to be outdated.
+// Version is the derive version. It changes whenever the same document would give
+// other JSON, so outdated columns can be detected.
 const Version = 1
 
-// MaxDepth is how deep a document may be nested, as many levels as
-// encoding/json allows. Real documents stay below a hundred.
+// MaxDepth is the maximum nesting of a document, the same as that of encoding/json.
+// Real documents stay below a hundred levels.
 const MaxDepth = 10_000
 
-// Properties says what a database might refuse in the JSON that was made.
+// Properties describes what a database might refuse in the resulting JSON.
 type Properties struct {
-	// HasNUL says that a string or key holds the escape \u0000.
+	// HasNUL means that a string or key contains the escape \u0000.
 	HasNUL bool
-	// HasLoneSurrogate says that a string or key holds an escaped surrogate
-	// without its other half.
+	// HasLoneSurrogate means that a string or key contains an unpaired escaped
+	// surrogate.
 	HasLoneSurrogate bool
-	// Depth is how deep objects and arrays are nested: 0 for a scalar, 1 for
-	// {} and [1].
+	// Depth is the nesting of objects and arrays: 0 for a scalar, 1 for {} and [1].
 	Depth int
 }
 
-// SyntaxError says where a document is not JSON. It never quotes the document.
+// SyntaxError reports where a document is not JSON. It never quotes the document.
 type SyntaxError struct {
-	// Offset is the byte at which the document stops being JSON.
+	// Offset is the byte at which parsing failed.
 	Offset int
-	// Problem is what is wrong there.
+	// Problem describes the error.
 	Problem string
 }
 
-// Error returns the problem and its place.
+// Error returns the problem and its offset.
 func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("read plain-lson at byte %d: %s", e.Offset, e.Problem)
 }
@@ -53,9 +51,9 @@ func (e *SyntaxError) Error() string {
 // JSON appends src with its live nodes unwrapped to dst and returns the
 // extended slice, which is at most len(src) longer. dst must not overlap src.
 //
-// src has to be JSON by RFC 8259 in valid UTF-8, at most [MaxDepth] deep;
-// otherwise JSON returns dst as it was and a [*SyntaxError]. Work and memory
-// are linear in len(src), whatever src holds.
+// src must be JSON as in RFC 8259, in valid UTF-8, at most [MaxDepth] deep;
+// otherwise JSON returns dst unchanged and a [*SyntaxError]. Work and memory are
+// linear in len(src) for any src.
 func JSON(dst, src []byte) (out []byte, p Properties, err error) {
 	s := scanner{src: src, dst: slices.Grow(dst, len(src)), base: len(dst), stack: make([]frame, 0, 32)}
 	if err := s.document(); err != nil {
@@ -77,8 +75,8 @@ const (
 	liveFile
 )
 
-// prefixes holds what a node begins with as Liveblocks writes it, up to and
-// without the value of data; opener is the first byte of that value.
+// prefixes holds how nodes start in Liveblocks' spelling, up to the value of data;
+// opener is the first byte of that value.
 var prefixes = [...]string{
 	liveObject: `{"liveblocksType":"LiveObject","data":`,
 	liveMap:    `{"liveblocksType":"LiveMap","data":`,
@@ -108,7 +106,7 @@ func (t nodeType) name() string {
 	return p[typeStart : len(p)-len(`,"data":`)]
 }
 
-// typeByInitial tells the only type whose name goes on with c after "Live".
+// typeByInitial returns the only type whose name has c after "Live".
 func typeByInitial(c byte) nodeType {
 	switch c {
 	case 'O':
@@ -125,9 +123,9 @@ func typeByInitial(c byte) nodeType {
 	return notLive
 }
 
-// nodeAt returns the type of node that begins at b, judged by the prefix in
-// the spelling Liveblocks uses, and the length of the prefix. The end of the
-// object may still prove it wrong.
+// nodeAt returns the type of the node that starts at b, according to its prefix in
+// Liveblocks' spelling, and the length of the prefix. The end of the object may
+// still disprove it.
 func nodeAt(b []byte) (nodeType, int) {
 	if len(b) <= len(commonPrefix) || string(b[:len(commonPrefix)]) != commonPrefix {
 		return notLive, 0
@@ -152,15 +150,15 @@ func typeNameAt(b []byte) nodeType {
 	return notLive
 }
 
-// state says what an open object is held to be.
+// state says what an open object is assumed to be.
 type state uint8
 
 const (
-	// plain is the user's own, or an array.
+	// plain is the user's own object, or an array.
 	plain state = iota
-	// candidate has had no key but those of a node, each at most once.
+	// candidate has only keys of a node so far, each at most once.
 	candidate
-	// node began with the prefix of a node, which was left out of the output.
+	// node started with the prefix of a node, which was left out of the output.
 	node
 )
 
@@ -171,13 +169,13 @@ const (
 	keyVersion
 )
 
-// frame is an open object or array. Places in the output are counted as if
-// what is not yet copied already were.
+// frame is an open object or array. Output positions include what is still to be
+// copied.
 type frame struct {
 	close byte
 	state state
-	// For a candidate: the keys seen, the last one, the type and the first byte
-	// of data, and whether its prefix is to be put back by the last patch.
+	// For a candidate: the keys seen, the last one, the type and the first byte of
+	// data, and whether the last patch restores its prefix.
 	seen, key uint8
 	typ       nodeType
 	open      byte
@@ -190,25 +188,25 @@ type frame struct {
 	out, data, end int
 }
 
-// isNode says whether a candidate that is complete is a live node.
+// isNode reports whether a complete candidate is a live node.
 func (f *frame) isNode() bool {
 	const must = keyType | keyData
 	return f.state == candidate && f.seen&must == must && f.open == f.typ.opener() &&
 		(f.seen == must || f.typ == liveText)
 }
 
-// patch mends the output where the guess about an object was wrong: drop bytes
-// at out go, and the prefix of typ comes in unless typ is notLive.
+// patch corrects the output where an assumption about an object was wrong: it
+// removes drop bytes at out and inserts the prefix of typ, unless typ is notLive.
 type patch struct {
 	src, out, drop int
 	typ            nodeType
 }
 
-// scanner walks the source once. An object that begins like a node is taken
-// for one and its prefix left out at once; any other is copied. Both guesses
-// can turn out wrong only when the object ends. Moving what was written since
-// would cost a quadratic time in deep documents, so wrong guesses are noted as
-// patches and mended together in the end. Liveblocks' own documents need none.
+// scanner reads the source once. It assumes that an object that starts like a node
+// is one and leaves out its prefix; it copies any other. Only the end of the object
+// can disprove either assumption. Moving the output then would take quadratic time
+// in deep documents, so the scanner records patches and applies them together at
+// the end. Documents written by Liveblocks need none.
 type scanner struct {
 	src, dst []byte
 	// base is where the output begins in dst.
@@ -225,7 +223,7 @@ func syntax(at int, problem string) error { return &SyntaxError{Offset: at, Prob
 // flush copies the source up to i.
 func (s *scanner) flush(i int) { s.dst = append(s.dst, s.src[s.from:i]...) }
 
-// place returns the place in the output that corresponds to i in the source.
+// place returns the output position that corresponds to i in the source.
 func (s *scanner) place(i int) int { return len(s.dst) + i - s.from }
 
 // document reads the whole source.
@@ -319,8 +317,8 @@ func (s *scanner) document() error {
 func (s *scanner) comma(f *frame, i int) {
 	switch {
 	case f.state == node:
-		// There is more than type and data. Take it for the user's own object,
-		// until its end says that only a version followed.
+		// There is more than type and data. Assume that it is the user's own
+		// object, until its end shows that only a version followed.
 		s.patches = append(s.patches, patch{src: f.src, out: f.out, typ: f.typ})
 		f.state, f.patched = candidate, true
 		f.seen = keyType | keyData
@@ -388,7 +386,7 @@ func (s *scanner) pop(i int) {
 		s.flush(i)
 		s.dst = s.dst[:f.end]
 		s.from = i + 1
-		if f.patched { // the last patch: nothing but a number came after it
+		if f.patched { // the last patch: only a number came after it
 			s.patches = s.patches[:len(s.patches)-1]
 		} else {
 			s.patches = append(s.patches, patch{src: f.src, out: f.out, drop: f.data - f.out})
@@ -404,8 +402,8 @@ func (s *scanner) pop(i int) {
 	}
 }
 
-// applyPatches mends the output. Where two patches meet in the output, the
-// one of the outer object, which begins earlier in the source, comes first.
+// applyPatches corrects the output. Of two patches at the same position, that of
+// the outer object, which starts earlier in the source, comes first.
 func (s *scanner) applyPatches() {
 	if len(s.patches) == 0 {
 		return

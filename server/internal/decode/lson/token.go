@@ -15,7 +15,7 @@ func (s *scanner) space(i int) int {
 	return s.skipSpace(i)
 }
 
-// skipSpace is kept apart so that space can be inlined.
+// skipSpace is a separate function so that space can be inlined.
 //
 //go:noinline
 func (s *scanner) skipSpace(i int) int {
@@ -91,8 +91,8 @@ func (s *scanner) text(i int) (int, error) {
 	}
 }
 
-// escape reads the escape at the start of b, a pair of surrogates as one, and
-// returns its length.
+// escape reads the escape sequence at the start of b, or the two of a surrogate
+// pair, and returns the length.
 func (s *scanner) escape(b []byte) (int, bool) {
 	if len(b) < 2 {
 		return 0, false

@@ -9,7 +9,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 )
 
-// mark is a set of ways in which text stands out.
+// mark is a set of text styles.
 type mark uint8
 
 const (
@@ -26,10 +26,10 @@ type inline struct {
 	href  string
 }
 
-// render makes the plain text and the Markdown of a comment's body.
+// render returns the plain text and the Markdown of a comment's body.
 //
-// Both are what stringifyCommentBody of Liveblocks' packages makes of it, mentions
-// shown by their ids, but for these differences, all deliberate:
+// Both equal the result of stringifyCommentBody of Liveblocks' packages, with
+// mentions shown by their ids, except for these deliberate differences:
 //   - Elements of a type that is not known show their text instead of nothing.
 //   - In Markdown text without marks is escaped too, and whatever Markdown would
 //     read as its own is; what it would not is left alone. The package escapes
@@ -59,8 +59,8 @@ func blocks(list rawjson.Value) [][]inline {
 			out = append(out, inlines(nil, children))
 			continue
 		}
-		// A type that is not known is a block of blocks, such as a list of items, if
-		// its children have children.
+		// An unknown type is a block of blocks, such as a list of items, if its
+		// children have children.
 		nested := false
 		for child := range children.Elements() {
 			nested = nested || child.Get("children").IsArray()
@@ -122,8 +122,8 @@ func inlineOf(line []inline, v rawjson.Value) []inline {
 	return line
 }
 
-// merge makes one of texts side by side that look alike, or the markers between
-// them would run together.
+// merge joins adjacent texts of the same style, whose markers would otherwise run
+// together.
 func merge(line []inline) []inline {
 	line = slices.DeleteFunc(line, func(in inline) bool { return in.text == "" && in.href == "" })
 	var out []inline
@@ -149,13 +149,14 @@ func plainLine(line []inline) string {
 	return out.String()
 }
 
-// href returns what a link leads to, or nothing if it is not safe to follow: like
-// Liveblocks' packages it lets http, https and relative URLs pass.
+// href returns the target of a link, or "" if it is not safe to follow. Like
+// Liveblocks' packages it accepts http, https and relative URLs.
 func href(url string) string {
 	if strings.HasPrefix(url, "www.") {
 		url = "https://" + url
 	}
-	// Browsers do not see these, so neither may the check of the scheme.
+	// Browsers ignore these characters, so the check of the scheme must ignore them
+	// too.
 	url = strings.NewReplacer("\t", "", "\n", "", "\r",
 		"").Replace(strings.TrimFunc(url, func(r rune) bool { return r <= ' ' }))
 	if scheme, rest, ok := strings.Cut(url, ":"); ok && isScheme(scheme) {
@@ -216,11 +217,11 @@ func following(line []inline) []rune {
 // markdown writes a paragraph.
 type markdown struct {
 	out strings.Builder
-	// begin says that a line begins here.
+	// begin means that a line begins here.
 	begin bool
-	// last is the last character that was written.
+	// last is the last character written.
 	last rune
-	// space is white space that comes next, but for markers that close.
+	// space is white space that comes next, after any closing markers.
 	space []byte
 	// open are the marks that are open, the innermost last.
 	open []openMark
@@ -241,7 +242,7 @@ func (w *markdown) write(s string) {
 
 func isWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) }
 
-// marks closes the marks that are not among those, and opens those that are missing.
+// marks closes the open marks that are not wanted and opens those that are missing.
 func (w *markdown) marks(those mark, wordNext bool) {
 	var missing mark
 	keep := 0
@@ -261,7 +262,7 @@ func (w *markdown) marks(those mark, wordNext bool) {
 			continue
 		}
 		if m.mark == italic && (isWord(w.last) || wordNext) {
-			m.marker = "*" // the only one that is a marker within a word
+			m.marker = "*" // the only marker that works within a word
 		}
 		w.write(m.marker)
 		w.open = append(w.open, m)
@@ -295,10 +296,10 @@ func (w *markdown) text(in inline, wordNext bool) {
 	}
 }
 
-// lineEnds makes one of the ends of lines that Markdown knows.
+// lineEnds normalises the line endings that Markdown knows.
 var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
-// codeSpan encloses s in more backticks than it has in a row.
+// codeSpan encloses s in more backticks than the longest run in it.
 func codeSpan(s string) string {
 	longest, run := 0, 0
 	for _, c := range []byte(s) {
@@ -316,8 +317,7 @@ func codeSpan(s string) string {
 	return fence + s + fence
 }
 
-// escape escapes what Markdown would take for its own, begin says whether s begins
-// a line.
+// escape escapes what Markdown would interpret; begin says whether s begins a line.
 func escape(s string, begin bool) string {
 	var out strings.Builder
 	if begin {

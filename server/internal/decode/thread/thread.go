@@ -1,8 +1,8 @@
-// Package thread reads threads of comments as Liveblocks' REST API answers them.
+// Package thread reads comment threads as returned by Liveblocks' REST API.
 //
-// It is lenient: a thread has to have an id, and anything else that is missing
-// or odd reads as absent. What cannot be stored is left out and said in the
-// thread's DataProblem; its Source holds everything.
+// It is lenient: a thread must have an id; anything else that is missing or
+// malformed reads as absent. What cannot be stored is left out and named in the
+// thread's DataProblem. Its Source is complete.
 package thread
 
 import (
@@ -15,39 +15,41 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// The errors of Parse, ParseList and ParseComment, beside [rawjson.ErrSyntax].
+// The errors of Parse, ParseList and ParseComment, in addition to
+// [rawjson.ErrSyntax].
 var (
-	// ErrID says that a thread or comment has no id that can be stored, or is no
-	// JSON object.
+	// ErrID means that a thread or comment has no id that can be stored, or is not
+	// a JSON object.
 	ErrID = errors.New("not an object with an id that can be stored")
-	// ErrList says that an answer has no list of threads. It is not an empty list.
+	// ErrList means that a response has no list of threads, which is not the same
+	// as an empty list.
 	ErrList = errors.New("not a list of threads")
-	// ErrDepth says that a thread is nested deeper than [MaxDepth].
+	// ErrDepth means that a thread is nested deeper than [MaxDepth].
 	ErrDepth = errors.New("nested too deeply")
 )
 
-// MaxDepth is how deep a thread may be nested, and a list two levels deeper. A
-// thread with a link in a comment has 8 levels. What a thread costs to read grows with
-// its depth times its length.
+// MaxDepth is the maximum nesting of a thread; a list may be two levels deeper. A
+// thread with a link in a comment has 8 levels. The cost of reading grows with
+// depth times length.
 const MaxDepth = 50
 
 // maxVisibility bounds what is stored as a thread's visibility, in bytes.
 const maxVisibility = 64
 
-// Parse reads a thread to be stored. Project, Room and Freshness are the caller's
-// to set. The result shares memory with raw.
+// Parse reads a thread to be stored. The caller sets Project, Room and Freshness.
+// The result shares memory with raw.
 //
-// Metadata, and the Body and Metadata of comments, are nil if SQL databases do not
-// take them as JSON. The errors are [rawjson.ErrSyntax], [ErrID] and [ErrDepth];
-// none of them quotes raw.
+// Metadata, and the Body and Metadata of comments, are nil if SQL databases refuse
+// them as JSON. The errors are [rawjson.ErrSyntax], [ErrID] and [ErrDepth]; none
+// quotes raw.
 func Parse(raw []byte) (mirror.Thread, error) {
 	t, err := ParseExact(raw)
 	storable(&t)
 	return t, err
 }
 
-// ParseExact is like [Parse] for a thread to be shown: Metadata and Body are there
-// in any case.
+// ParseExact is like [Parse], for a thread to be shown: it always sets Metadata and
+// Body.
 func ParseExact(raw []byte) (mirror.Thread, error) {
 	v, err := parse(raw, MaxDepth)
 	if err != nil {
@@ -60,9 +62,9 @@ func ParseExact(raw []byte) (mirror.Thread, error) {
 	return t, nil
 }
 
-// ParseList reads an answer of the form {"data":[…]}, each thread like [Parse].
-// What is no thread that can be stored is left out; of threads with one id the
-// last one counts. [ErrList] if there is no list.
+// ParseList reads a response of the form {"data":[…]}, each thread as [Parse] does.
+// It leaves out elements that cannot be stored as threads, and keeps the last of
+// threads with the same id. It returns [ErrList] if there is no list.
 func ParseList(raw []byte) ([]mirror.Thread, error) {
 	v, err := parse(raw, MaxDepth+2)
 	if err != nil {
@@ -83,8 +85,8 @@ func ParseList(raw []byte) ([]mirror.Thread, error) {
 	return threads, nil
 }
 
-// ParseComment reads a comment to be shown, as [ParseExact] does. What is left out
-// is not told.
+// ParseComment reads a comment to be shown, as [ParseExact] does. It does not
+// report what it leaves out.
 func ParseComment(raw []byte) (mirror.Comment, error) {
 	v, err := parse(raw, MaxDepth)
 	if err != nil {
@@ -97,8 +99,8 @@ func ParseComment(raw []byte) (mirror.Comment, error) {
 	return c, nil
 }
 
-// parse returns the value of raw if it is nested no deeper than limit, which
-// bounds the recursion of all that follows.
+// parse returns the value of raw if its nesting is within limit, which bounds later
+// recursion.
 func parse(raw []byte, limit int) (rawjson.Value, error) {
 	v, err := rawjson.Parse(raw)
 	if err != nil {
@@ -110,7 +112,7 @@ func parse(raw []byte, limit int) (rawjson.Value, error) {
 	return v, nil
 }
 
-// put adds v to list, or puts it in the place of the one that has its id.
+// put adds v to list, or replaces the element with the same id.
 func put[T any](list []T, at map[string]int, id string, v T) []T {
 	if i, ok := at[id]; ok {
 		list[i] = v
@@ -120,7 +122,7 @@ func put[T any](list []T, at map[string]int, id string, v T) []T {
 	return append(list, v)
 }
 
-// problems collects why something is not stored, each reason once.
+// problems collects the reasons why something is not stored, without duplicates.
 type problems struct{ list []string }
 
 func (p *problems) add(problem string) {
@@ -129,7 +131,7 @@ func (p *problems) add(problem string) {
 	}
 }
 
-// id returns the id in v, or says that what it names is left out.
+// id returns the id in v, or records that the element is left out.
 func (p *problems) id(v rawjson.Value, limit int, what string) (string, bool) {
 	id := v.ID(limit)
 	if id == "" {
@@ -138,14 +140,14 @@ func (p *problems) id(v rawjson.Value, limit int, what string) (string, bool) {
 	return id, id != ""
 }
 
-// column says if SQL databases do not take v as JSON.
+// column records a problem if SQL databases refuse v as JSON.
 func (p *problems) column(v rawjson.Value, what string) {
 	if problem := v.Problem(); problem != "" {
 		p.add(what + " " + problem)
 	}
 }
 
-// storable leaves out of t what SQL databases do not take as JSON.
+// storable removes from t what SQL databases refuse as JSON.
 func storable(t *mirror.Thread) {
 	if t.DataProblem == "" {
 		return
@@ -248,8 +250,8 @@ func comment(v rawjson.Value, p *problems) (mirror.Comment, bool) {
 	return c, true
 }
 
-// parseReactions reads reactions in both shapes that Liveblocks publishes: one
-// for each emoji with its users, and one for each user.
+// parseReactions reads reactions in both published forms: one for each emoji with
+// its users, and one for each user.
 func parseReactions(v rawjson.Value, p *problems) []mirror.Reaction {
 	var out []mirror.Reaction
 	type key struct{ emoji, user string }
@@ -293,7 +295,7 @@ func parseAttachments(v rawjson.Value, p *problems) []mirror.Attachment {
 	return out
 }
 
-// mentions returns whom a body mentions, each once, wherever it does so.
+// mentions returns the users and groups that a body mentions, without duplicates.
 func mentions(body rawjson.Value, p *problems) []mirror.Mention {
 	var out []mirror.Mention
 	type key struct{ kind, id, member string }
@@ -305,7 +307,7 @@ func mentions(body rawjson.Value, p *problems) []mirror.Mention {
 				walk(element.Get("children"))
 				continue
 			}
-			k := key{kind: "user"} // older mentions do not say of what kind they are
+			k := key{kind: "user"} // older mentions have no kind
 			if kind := element.Get("kind"); !kind.IsNull() {
 				k.kind = kind.Exact()
 			}

@@ -1,10 +1,10 @@
-// Package tiptap reads the documents of the Tiptap editor that are kept in Storage
-// instead of Yjs, which is what its collaboration mode "liveblocks" does.
+// Package tiptap reads documents of the Tiptap editor that are stored in Storage
+// instead of Yjs, as its collaboration mode "liveblocks" does.
 //
-// They are under the key "_tiptap_docs" of the root, one for each field of the
-// room: trees of nodes {"id":…,"type":…,"attrs":{…},"content":[…]}, whose texts are
-// {"id":…,"type":"text","text":[["string",{attributes}],…]}. The marks of a segment
-// of text are one of its attributes.
+// They are under the key "_tiptap_docs" of the root, one for each editor field of
+// the room: trees of nodes {"id":…,"type":…,"attrs":{…},"content":[…]}, whose texts
+// are {"id":…,"type":"text","text":[["string",{attributes}],…]}. The marks of a
+// segment of text are one of its attributes.
 package tiptap
 
 import (
@@ -22,15 +22,15 @@ const (
 	marksAttribute = "__liveblocks_tiptap_marks"
 )
 
-// MaxDepth is how deep nodes may be nested; deeper ones are left out. A list in a
+// MaxDepth is the maximum nesting of nodes; deeper ones are left out. A list in a
 // list takes three levels.
 const MaxDepth = 100
 
-// Text returns what people read in the documents, in the order of their fields, for
-// search. It is like that of a document in Yjs: blocks are lines of their own, empty
-// ones left out, a hard break begins a new line, and a mention reads "@" and its
-// label. The result is empty if there are no documents, or storageJSON, which is a
-// Storage document as plain JSON, cannot be read.
+// Text returns the readable text of the documents for search, in the order of their
+// fields. As with Yjs documents, each block is a line, empty blocks are left out, a
+// hard break starts a new line, and a mention reads "@" and its label. The result
+// is empty if there are no documents or storageJSON, a Storage document as plain
+// JSON, cannot be read.
 func Text(storageJSON []byte) string {
 	docs, err := find(storageJSON)
 	if err != nil {
@@ -67,7 +67,7 @@ func Docs(storageJSON []byte) ([]byte, error) {
 
 // find returns the documents by their fields.
 func find(storageJSON []byte) (map[string]rawjson.Value, error) {
-	// Most rooms have none, and a look is cheaper than reading it all.
+	// Most rooms have none, and this check is cheaper than parsing.
 	if !bytes.Contains(storageJSON, []byte(`"`+docsKey+`"`)) {
 		return nil, nil
 	}
@@ -182,10 +182,10 @@ func appendMarks(dst []byte, marks rawjson.Value) []byte {
 	return append(dst, ']')
 }
 
-// texter writes text.
+// texter writes plain text.
 type texter struct {
 	dst []byte
-	// line says that what comes next begins a line.
+	// line means that what comes next begins a line.
 	line bool
 }
 
@@ -200,8 +200,8 @@ func (t *texter) write(s string) {
 	t.dst = append(t.dst, s...)
 }
 
-// inside writes what is in a node that lies depth nodes deep. A node in it is taken
-// for a block unless there is text beside it, as no document says what a block is.
+// inside writes the content of a node at the given depth. A child counts as a block
+// unless there is text next to it, because documents do not say what a block is.
 func (t *texter) inside(n node, depth int) {
 	if depth == MaxDepth {
 		return

@@ -1,13 +1,13 @@
 package yjs
 
-// Text returns what people read in the document, for search: the strings in
-// its texts and XML nodes, wherever they are, in the order of the roots' names.
-// Strings that are values of maps and arrays are data and not part of it.
+// Text returns the readable text of the document for search: the strings of all
+// texts and XML nodes, ordered by the names of the roots. Strings in maps and
+// arrays are data and are left out.
 //
-// Blocks are lines of their own, empty ones left out; a soft break begins a new
-// line, too. No update says what a block is: a node is taken for one unless
-// there is text beside it. A mention reads as in Tiptap, "@" and its label, and in
-// Liveblocks' node for Lexical, "@" and the user's id.
+// Each block is a line, empty blocks are left out, and a soft break starts a new
+// line. Updates do not say what a block is: a node counts as one unless there is
+// text next to it. A mention of Tiptap reads "@" and its label, one of Liveblocks'
+// Lexical node "@" and the user's id.
 func (d *Doc) Text() string {
 	t := texter{Doc: d}
 	for _, r := range d.roots {
@@ -16,11 +16,11 @@ func (d *Doc) Text() string {
 	return string(t.dst)
 }
 
-// texter writes text.
+// texter writes plain text.
 type texter struct {
 	*Doc
 	dst []byte
-	// line says that what comes next begins a line.
+	// line means that what comes next begins a line.
 	line bool
 }
 
@@ -113,8 +113,8 @@ func (t *texter) nodes(s *sharedType) {
 	}
 }
 
-// mention writes the first of some attributes that holds a text, and says whether
-// one does.
+// mention writes the first of the attributes that is a text, and reports whether
+// one is.
 func (t *texter) mention(s *sharedType, sign string, keys ...string) bool {
 	for _, key := range keys {
 		if it := t.get(s, key); it != nil {

@@ -1,18 +1,18 @@
-// Package yjs reads Yjs documents: an update in encoding version 1 that holds a
-// whole document becomes its JSON, its plain text and, where an editor wrote it,
-// the editor's own tree. It is pure: bytes in, values out.
+// Package yjs reads Yjs documents. From an update in encoding version 1 that
+// contains a whole document it computes the JSON, the plain text and, for documents
+// of an editor, the editor's tree. It does no I/O.
 //
-// An update is a list of operations of several clients, made at the same time,
-// in no order but that of their references to each other. [Decode] puts them in
-// the order every client of the document agrees on, as Yjs does: what refers to
-// operations that are not there stays out, and so does what comes after it.
+// An update is a list of concurrent operations of several clients, ordered only by
+// their references to each other. [Decode] integrates them as Yjs does, so that all
+// clients agree on the result. Operations that refer to missing ones are left out,
+// and so are those that follow them.
 //
-// Updates come from users and are not trusted. Work and memory are bounded by
-// [Limits] and linear in the update but for two things that are counted: the
-// steps it takes to order what was inserted concurrently in one place, and the
-// size of the output, as the attributes of a text are written again for each of
-// its parts. Decode allocates at most 160 bytes for each byte of the update, in
-// real documents about 20, and the document keeps less than half of them.
+// Updates come from users and are not trusted. [Limits] bounds work and memory.
+// Both are linear in the update, except for two things that are counted: the steps
+// to order concurrent insertions at one place, and the size of the output, because
+// the attributes of a text are repeated for each of its parts. Decode allocates at
+// most 160 bytes for each byte of the update, about 20 for real documents, and the
+// document keeps less than half of them.
 package yjs
 
 import (
@@ -24,30 +24,30 @@ import (
 	"strings"
 )
 
-// Version is the derive version: it changes whenever the same update would
-// be turned into other output, so that stored copies can be told to be outdated.
+// Version is the derive version. It changes whenever the same update would give
+// other output, so outdated columns can be detected.
 const Version = 2
 
-// Limits bounds what a document may cost. A field that is not positive means
-// its default.
+// Limits bounds the cost of a document. Fields that are zero or negative have their
+// default.
 type Limits struct {
-	// Bytes is how long an update may be. The default is 64 MiB, the largest
-	// answer that is taken from Liveblocks.
+	// Bytes is the maximum length of an update. The default is 64 MiB, the largest
+	// response accepted from Liveblocks.
 	Bytes int
-	// Items is how many operations it may hold, counted as they lie in the
-	// document: one that others were inserted into or that was deleted in part
-	// counts more than once. The default is 8 Mi; one item takes 56 bytes.
+	// Items is the maximum number of items. An operation counts more than once if
+	// others were inserted into it or parts of it were deleted. The default is 8
+	// Mi; an item takes 56 bytes.
 	Items int
-	// Depth is how deep shared types, and apart from them the values in one
-	// operation, may be nested. The default is 1000. JSON nests at most three
-	// levels for one shared type, so that what is made stays below the 10,000
-	// levels that encoding/json reads.
+	// Depth is the maximum nesting of shared types and, separately, of the values
+	// in one operation. The default is 1000. A shared type takes at most three
+	// levels of JSON, so the output stays within the 10,000 levels that
+	// encoding/json reads.
 	Depth int
-	// Steps is how many items may be passed in search of the place of those
-	// inserted concurrently. The default is 64 Mi, which takes about a second.
+	// Steps is the maximum number of items that may be passed while ordering
+	// concurrent insertions. The default is 64 Mi, which takes about a second.
 	Steps int
-	// Output is how many bytes [Doc.JSON] or [Doc.Structure] may write. The
-	// default is 256 MiB.
+	// Output is the maximum number of bytes that [Doc.JSON] or [Doc.Structure] may
+	// write. The default is 256 MiB.
 	Output int
 }
 
@@ -56,7 +56,7 @@ func (l Limits) withDefaults() Limits {
 		value         *int
 		standard, max int
 	}{
-		{&l.Bytes, 64 << 20, math.MaxInt32}, // places in the update are kept in 32 bits
+		{&l.Bytes, 64 << 20, math.MaxInt32}, // offsets in the update have 32 bits
 		{&l.Items, 8 << 20, math.MaxInt32},
 		{&l.Depth, 1000, math.MaxInt32},
 		{&l.Steps, 64 << 20, math.MaxInt32},
@@ -70,27 +70,27 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// ErrVersion2 says that an update is in encoding version 2.
+// ErrVersion2 means that an update is in encoding version 2.
 var ErrVersion2 = errors.New("decode yjs update: it is in encoding version 2, and only version 1 is read")
 
-// SyntaxError says where an update is broken. It never quotes the update.
+// SyntaxError reports where an update is malformed. It never quotes the update.
 type SyntaxError struct {
-	// Offset is the byte at or before which the update makes no sense.
+	// Offset is the byte at or before which decoding failed.
 	Offset int
-	// Problem is what is wrong there.
+	// Problem describes the error.
 	Problem string
 }
 
-// Error returns the problem and its place.
+// Error returns the problem and its offset.
 func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("decode yjs update at byte %d: %s", e.Offset, e.Problem)
 }
 
-// LimitError says that a document exceeds one of the [Limits].
+// LimitError means that a document exceeds one of the [Limits].
 type LimitError struct {
-	// Limit is the name of the field of Limits.
+	// Limit is the name of the field in Limits.
 	Limit string
-	// Max is what the field allows.
+	// Max is the value of the field.
 	Max int
 }
 
@@ -99,12 +99,12 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("decode yjs update: more than %d %s", e.Max, e.Limit)
 }
 
-// Type is a kind of shared type.
+// Type is the type of a shared type.
 type Type uint8
 
 // The types, numbered as an update does, plus one.
 const (
-	// Unknown is a root that tells nothing of its type, since it is empty.
+	// Unknown is the type of an empty root, whose type cannot be inferred.
 	Unknown Type = iota
 	Array
 	Map
@@ -124,7 +124,7 @@ func (t Type) String() string {
 	return names[Unknown]
 }
 
-// Doc is a decoded document. It does not change, and may be read concurrently.
+// Doc is a decoded document. It is immutable and safe for concurrent use.
 type Doc struct {
 	src     string
 	limits  Limits
@@ -134,23 +134,23 @@ type Doc struct {
 	roots   []root
 }
 
-// root is a shared type that can be had by name.
+// root is a shared type with a name.
 type root struct {
 	name string
 	at   index
 }
 
-// Root is a shared type that clients of the document get by its name.
+// Root is a shared type that clients access by name.
 type Root struct {
 	// Name is the name.
 	Name string
-	// Type is the type the content speaks for, as no update states it.
+	// Type is inferred from the content, because updates do not state it.
 	Type Type
 }
 
-// Decode reads an update that holds a whole document. It fails with
-// [ErrVersion2], a [*SyntaxError] or a [*LimitError], whose texts never hold
-// content of the document. The update may be altered afterwards.
+// Decode reads an update that contains a whole document. It fails with
+// [ErrVersion2], a [*SyntaxError] or a [*LimitError], whose texts never contain
+// content of the document. The caller may modify the update afterwards.
 func Decode(update []byte, limits Limits) (*Doc, error) {
 	limits = limits.withDefaults()
 	if len(update) > limits.Bytes {
@@ -170,7 +170,7 @@ func Decode(update []byte, limits Limits) (*Doc, error) {
 	return d.Doc, nil
 }
 
-// Roots returns the roots in the order of their names.
+// Roots returns the roots, ordered by name.
 func (d *Doc) Roots() []Root {
 	roots := make([]Root, len(d.roots))
 	for i, r := range d.roots {
@@ -179,8 +179,8 @@ func (d *Doc) Roots() []Root {
 	return roots
 }
 
-// Subdocuments returns the ids of the documents inside this one, each once, in
-// order. An update holds no more of them.
+// Subdocuments returns the guids of the subdocuments, sorted and without
+// duplicates. An update contains nothing else of them.
 func (d *Doc) Subdocuments() []string {
 	guids := map[string]bool{}
 	for _, r := range d.roots {
@@ -208,10 +208,10 @@ func (d *Doc) subdocuments(at index, guids map[string]bool) {
 	}
 }
 
-// infer tells the type of a root by what is in it: first by what shows, then
-// by what has been deleted. What editors put into a text or a fragment decides
-// for the two, which hold XML nodes alike: a fragment holds elements, a text
-// holds texts that have attributes, such as the type of a node of Lexical.
+// infer returns the type of a root from its content: first from visible items, then
+// from deleted ones. Texts and fragments can both contain XML nodes. What editors
+// put into them decides: a fragment contains elements, a text contains texts with
+// attributes, such as the type of a Lexical node.
 func (d *Doc) infer(t *sharedType) Type {
 	has := [...]bool{XMLText: false}
 	look := func(it *item) {
