@@ -120,7 +120,8 @@ func (l *Ledger) Counts() Counts {
 // durable, also for a duplicate. project is empty if the URL names none. Receive
 // keeps body, which must not be modified.
 func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (
-	receipt Receipt, err error) {
+	receipt Receipt, err error,
+) {
 	defer func() { l.countFailure(err) }()
 	now := l.cfg.Now()
 	project, sendTime, err := l.cfg.Verifier.Verify(project, h, body, now)

@@ -162,7 +162,8 @@ func (a *App) build(ctx context.Context) (err error) {
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
 	a.services.Register(channel)
 	a.front, err = gateway.New(gateway.Config{
-		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: auth.Check, LocalOnly: auth.Open(), Ready: a.ready, OpenAPI: openapi.JSON, Logger: a.log,
+		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: auth.Check,
+		LocalOnly: auth.Open(), Ready: a.ready, OpenAPI: openapi.JSON, Logger: a.log,
 	})
 	return err
 }

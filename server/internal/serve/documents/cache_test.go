@@ -9,8 +9,10 @@ import (
 
 func cached(room string, version byte, size int) entry {
 	return entry{
-		key: key{mirror.Resource{Project: "default", Room: mirror.RoomID(room), Kind: mirror.KindStorage},
-			"json-1"},
+		key: key{
+			mirror.Resource{Project: "default", Room: mirror.RoomID(room), Kind: mirror.KindStorage},
+			"json-1",
+		},
 		sha256: [32]byte{version},
 		body:   make([]byte, size),
 	}

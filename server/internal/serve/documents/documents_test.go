@@ -41,8 +41,10 @@ func (r rows) ReadDocuments(_ context.Context, reads []store.DocumentRead, inlin
 }
 
 func storage(content string) mirror.Document {
-	return mirror.Document{Kind: mirror.KindStorage, Content: []byte(content), SHA256: sha256.Sum256([]byte(content)),
-		Size: int64(len(content))}
+	return mirror.Document{
+		Kind: mirror.KindStorage, Content: []byte(content), SHA256: sha256.Sum256([]byte(content)),
+		Size: int64(len(content)),
+	}
 }
 
 func request(room mirror.RoomID) Request {

@@ -90,7 +90,8 @@ type adminService struct {
 
 // GetStatus tells how the service and its projects are doing.
 func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusRequest) (*mirrorv1.GetStatusResponse,
-	error) {
+	error,
+) {
 	now, err := a.Status.Status(ctx)
 	if err != nil {
 		return nil, err
@@ -146,7 +147,8 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 
 // ListTasks lists tasks by room id, in byte order, then by kind.
 func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksRequest) (*mirrorv1.ListTasksResponse,
-	error) {
+	error,
+) {
 	project, err := a.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -193,7 +195,8 @@ func (a *adminService) GetTask(ctx context.Context, req *mirrorv1.GetTaskRequest
 
 // RetryTask makes a task due at once, with all its attempts.
 func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest) (*mirrorv1.RetryTaskResponse,
-	error) {
+	error,
+) {
 	resource, err := a.resource(req.GetProjectId(), req.GetTaskId())
 	if err != nil {
 		return nil, err
@@ -207,7 +210,8 @@ func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskReq
 
 // RequestSync raises a room, or one resource in it, and returns the tasks.
 func (a *adminService) RequestSync(ctx context.Context,
-	req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse, error) {
+	req *mirrorv1.RequestSyncRequest,
+) (*mirrorv1.RequestSyncResponse, error) {
 	project, err := a.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -277,7 +281,8 @@ func taskFault(err error, taskID string) error {
 
 // StartBackfill begins a full sweep, unless one is under way.
 func (a *adminService) StartBackfill(ctx context.Context,
-	req *mirrorv1.StartBackfillRequest) (*mirrorv1.StartBackfillResponse, error) {
+	req *mirrorv1.StartBackfillRequest,
+) (*mirrorv1.StartBackfillResponse, error) {
 	project, err := a.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -291,7 +296,8 @@ func (a *adminService) StartBackfill(ctx context.Context,
 
 // GetBackfill tells how far the latest sweep is.
 func (a *adminService) GetBackfill(ctx context.Context,
-	req *mirrorv1.GetBackfillRequest) (*mirrorv1.GetBackfillResponse, error) {
+	req *mirrorv1.GetBackfillRequest,
+) (*mirrorv1.GetBackfillResponse, error) {
 	project, err := a.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -305,7 +311,8 @@ func (a *adminService) GetBackfill(ctx context.Context,
 
 // VerifyMirror streams what differs from Liveblocks, and at the end a summary.
 func (a *adminService) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
-	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error {
+	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse],
+) error {
 	project, err := a.project(req.GetProjectId())
 	if err != nil {
 		return err

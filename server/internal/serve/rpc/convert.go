@@ -246,7 +246,8 @@ func metadataToProto(raw json.RawMessage) map[string]*mirrorv1.MetadataValue {
 
 func metadataValue(raw json.RawMessage) *mirrorv1.MetadataValue {
 	if texts, ok := parseStrings(raw); ok {
-		return &mirrorv1.MetadataValue{Value: &mirrorv1.MetadataValue_StringList{StringList: &mirrorv1.StringList{Values: texts}}}
+		list := &mirrorv1.StringList{Values: texts}
+		return &mirrorv1.MetadataValue{Value: &mirrorv1.MetadataValue_StringList{StringList: list}}
 	}
 	value, _ := parse[any](raw)
 	switch v := value.(type) {
@@ -465,25 +466,26 @@ func sweepToProto(b *mirror.Backfill) *mirrorv1.Sweep {
 }
 
 func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
+	message := &mirrorv1.VerifyMirrorResponse{}
 	switch {
 	case r.Drift != nil:
-		return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Drift{Drift: &mirrorv1.Drift{
+		message.Report = &mirrorv1.VerifyMirrorResponse_Drift{Drift: &mirrorv1.Drift{
 			ResourceKind:    kinds[r.Drift.Resource.Kind],
 			RoomId:          string(r.Drift.Resource.Room),
 			ResourceId:      r.Drift.Resource.ID,
 			Kind:            driftKinds[r.Drift.Kind],
 			Detail:          r.Drift.Detail,
 			RepairRequested: r.Drift.Repair,
-		}}}
+		}}
 	case r.Progress != nil:
-		return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{
+		message.Report = &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{
 			RoomsChecked:     r.Progress.Rooms,
 			RoomsListed:      r.Progress.Listed,
 			ResourcesChecked: r.Progress.Resources,
 			Drifts:           r.Progress.Drifts,
-		}}}
+		}}
 	case r.Summary != nil:
-		return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{
+		message.Report = &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{
 			RoomsChecked:     r.Summary.Rooms,
 			ResourcesChecked: r.Summary.Resources,
 			Drifts:           r.Summary.Drifts,
@@ -491,8 +493,7 @@ func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
 			ResourcesSkipped: r.Summary.Skipped,
 			SkipReason:       r.Summary.SkipReason,
 			ResourcesPending: r.Summary.Pending,
-		}}}
-	default:
-		return &mirrorv1.VerifyMirrorResponse{}
+		}}
 	}
+	return message
 }

@@ -78,7 +78,8 @@ const roomBatch = 100
 
 // ListRooms lists rooms by id, in byte order.
 func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse,
-	error) {
+	error,
+) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -108,7 +109,8 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 
 // GetStorageDocument returns a room's Storage document.
 func (m *mirrorService) GetStorageDocument(ctx context.Context,
-	req *mirrorv1.GetStorageDocumentRequest) (*mirrorv1.GetStorageDocumentResponse, error) {
+	req *mirrorv1.GetStorageDocumentRequest,
+) (*mirrorv1.GetStorageDocumentResponse, error) {
 	document, err := m.getDocument(ctx, req, mirror.KindStorage, "", req.GetFormat(), req.GetView())
 	if err != nil {
 		return nil, err
@@ -118,7 +120,8 @@ func (m *mirrorService) GetStorageDocument(ctx context.Context,
 
 // GetYjsDocument returns a Yjs document of a room.
 func (m *mirrorService) GetYjsDocument(ctx context.Context,
-	req *mirrorv1.GetYjsDocumentRequest) (*mirrorv1.GetYjsDocumentResponse, error) {
+	req *mirrorv1.GetYjsDocumentRequest,
+) (*mirrorv1.GetYjsDocumentResponse, error) {
 	document, err := m.getDocument(ctx, req, mirror.KindYdoc, req.GetGuid(), req.GetFormat(), req.GetView())
 	if err != nil {
 		return nil, err
@@ -134,7 +137,8 @@ type documentRequest interface {
 }
 
 func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, kind mirror.Kind, id string,
-	name mirrorv1.DocumentFormat, view mirrorv1.DocumentView) (*mirrorv1.Document, error) {
+	name mirrorv1.DocumentFormat, view mirrorv1.DocumentView,
+) (*mirrorv1.Document, error) {
 	name, format, err := documents.FormatOf(kind, name)
 	if err != nil {
 		return nil, err
@@ -172,7 +176,8 @@ const chunkSize = 256 << 10
 // ReadDocument streams a document's bytes, or nothing but metadata if the
 // caller has them.
 func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
-	stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	stream grpc.ServerStreamingServer[httpbody.HttpBody],
+) error {
 	ctx := stream.Context()
 	kind := mirror.KindStorage
 	if req.GetKind() != mirrorv1.DocumentKind_DOCUMENT_KIND_UNSPECIFIED {
@@ -228,7 +233,8 @@ const timeFormat = time.RFC3339Nano
 
 // ListDocuments lists documents by room id, in byte order, then by kind.
 func (m *mirrorService) ListDocuments(ctx context.Context,
-	req *mirrorv1.ListDocumentsRequest) (*mirrorv1.ListDocumentsResponse, error) {
+	req *mirrorv1.ListDocumentsRequest,
+) (*mirrorv1.ListDocumentsResponse, error) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -295,7 +301,8 @@ func (m *mirrorService) GetFlow(ctx context.Context, req *mirrorv1.GetFlowReques
 
 // ListFlows lists the React Flow diagrams in a room's Storage by their keys.
 func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRequest) (*mirrorv1.ListFlowsResponse,
-	error) {
+	error,
+) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -361,14 +368,17 @@ const (
 // GetThread returns a thread, with its comments unless only the thread itself is
 // wanted.
 func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse,
-	error) {
+	error,
+) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
 	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Thread]{
-		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
-			ID: req.GetThreadId()},
+		Resource: mirror.Resource{
+			Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
+			ID: req.GetThreadId(),
+		},
 		Get:       m.Query.Thread,
 		Freshness: func(t *mirror.Thread) mirror.Freshness { return t.Freshness },
 	})
@@ -401,7 +411,8 @@ func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRe
 
 // ListThreads lists threads by room id, in byte order, then by id.
 func (m *mirrorService) ListThreads(ctx context.Context,
-	req *mirrorv1.ListThreadsRequest) (*mirrorv1.ListThreadsResponse, error) {
+	req *mirrorv1.ListThreadsRequest,
+) (*mirrorv1.ListThreadsResponse, error) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -436,15 +447,18 @@ func (m *mirrorService) ListThreads(ctx context.Context,
 
 // GetComment returns a comment.
 func (m *mirrorService) GetComment(ctx context.Context, req *mirrorv1.GetCommentRequest) (*mirrorv1.GetCommentResponse,
-	error) {
+	error,
+) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
 	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Comment]{
 		// Comments are fetched with their thread.
-		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
-			ID: req.GetThreadId()},
+		Resource: mirror.Resource{
+			Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
+			ID: req.GetThreadId(),
+		},
 		Get: func(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Comment, error) {
 			return m.Query.Comment(ctx, thread, req.GetCommentId(), deleted)
 		},
@@ -463,7 +477,8 @@ func (m *mirrorService) GetComment(ctx context.Context, req *mirrorv1.GetComment
 // ListComments lists comments by room id, in byte order, then by thread, creation
 // and id.
 func (m *mirrorService) ListComments(ctx context.Context,
-	req *mirrorv1.ListCommentsRequest) (*mirrorv1.ListCommentsResponse, error) {
+	req *mirrorv1.ListCommentsRequest,
+) (*mirrorv1.ListCommentsResponse, error) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -506,7 +521,8 @@ func (m *mirrorService) ListComments(ctx context.Context,
 
 // ListActiveUsers lists who is in a room, by connection id.
 func (m *mirrorService) ListActiveUsers(ctx context.Context,
-	req *mirrorv1.ListActiveUsersRequest) (*mirrorv1.ListActiveUsersResponse, error) {
+	req *mirrorv1.ListActiveUsersRequest,
+) (*mirrorv1.ListActiveUsersResponse, error) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -546,7 +562,8 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 
 // ListUserSessions lists who was in a room when, the latest first.
 func (m *mirrorService) ListUserSessions(ctx context.Context,
-	req *mirrorv1.ListUserSessionsRequest) (*mirrorv1.ListUserSessionsResponse, error) {
+	req *mirrorv1.ListUserSessionsRequest,
+) (*mirrorv1.ListUserSessionsResponse, error) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -582,7 +599,8 @@ const notificationBatch = 100
 
 // ListNotifications lists notifications, the latest first.
 func (m *mirrorService) ListNotifications(ctx context.Context,
-	req *mirrorv1.ListNotificationsRequest) (*mirrorv1.ListNotificationsResponse, error) {
+	req *mirrorv1.ListNotificationsRequest,
+) (*mirrorv1.ListNotificationsResponse, error) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err

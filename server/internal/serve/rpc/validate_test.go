@@ -84,7 +84,8 @@ func TestEveryRequestOfTheAPIIsChecked(t *testing.T) {
 	t.Parallel()
 	v := newValidator()
 	seen := 0
-	protoregistry.GlobalFiles.RangeFilesByPackage(protoreflect.FullName(errorDomain), func(file protoreflect.FileDescriptor) bool {
+	api := mirrorv1.File_liveblocks_mirror_v1_error_reason_proto.Package()
+	protoregistry.GlobalFiles.RangeFilesByPackage(api, func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {
