@@ -8,30 +8,30 @@ import (
 )
 
 const (
-	// cacheBytes bounds what was derived and is kept for the next read of the same
-	// document in the same format. Deriving it is most of what a read costs.
+	// cacheBytes is the maximum size of the cache of derived documents. Deriving is
+	// the largest part of the cost of a read.
 	cacheBytes = 64 << 20
-	// cacheEntryBytes keeps a few large documents from driving out all others.
+	// cacheEntryBytes keeps a few large documents from evicting all others.
 	cacheEntryBytes = 8 << 20
 )
 
-// cache keeps what was derived of the documents read last. Every read still
-// asks the store, which leaves the content out if the hash is the one at hand,
-// so what comes out of the cache is never older than what is stored.
+// cache holds the derived forms of recently read documents. Every read still asks
+// the store, which omits the content if the hash is the cached one, so the cache
+// never returns anything older than the store.
 type cache struct {
 	mu      sync.Mutex
 	bytes   int
-	recent  *linked.List // of *entry, the last one read in front
+	recent  *linked.List // of *entry, most recently read first
 	entries map[key]*linked.Element
 }
 
-// key names a document in a format.
+// key identifies a document in a format.
 type key struct {
 	resource mirror.Resource
 	format   string
 }
 
-// entry is what was derived of the document whose source has the hash sha256.
+// entry is the derived form of the document whose source has the hash sha256.
 type entry struct {
 	key
 
@@ -43,7 +43,7 @@ func newCache() *cache {
 	return &cache{recent: linked.New(), entries: make(map[key]*linked.Element)}
 }
 
-// get returns what is kept of the document; the zero entry if nothing is.
+// get returns the entry of the document, or the zero entry.
 func (c *cache) get(key key) entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,11 +52,11 @@ func (c *cache) get(key key) entry {
 		return entry{}
 	}
 	c.recent.MoveToFront(e)
-	d, _ := e.Value.(*entry) // the list holds nothing else
+	d, _ := e.Value.(*entry) // the list contains nothing else
 	return *d
 }
 
-// put keeps d in the place of what was kept of the same document.
+// put stores d and replaces an earlier entry of the same document.
 func (c *cache) put(d entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package documents reads documents: in the format asked for, as fresh as asked
-// for, many of them with one statement, and within a bound of memory.
+// Package documents reads documents in the requested format and freshness.
+// Concurrent reads share statements, and memory is bounded.
 package documents
 
 import (
@@ -20,19 +20,19 @@ import (
 )
 
 const (
-	// inlineBytes is the longest document that comes along with its description.
-	// Longer ones are read one by one, when there is memory for them.
+	// inlineBytes is the longest document that is read together with its
+	// description. Longer ones are read one by one, within the memory budget.
 	inlineBytes = 128 << 10
-	// readMemory bounds what the long documents that are being read and sent take
-	// together. Of one document it has room for the longest a setting can allow.
+	// readMemory is the memory for all long documents that are being read and sent.
+	// It is enough for the longest document that the settings allow.
 	readMemory = 512 << 20
 
-	// readBatch bounds the documents that one statement reads, readTimeout the time
-	// it may take.
+	// readBatch is the maximum number of documents that one statement reads,
+	// readTimeout its maximum duration.
 	readBatch   = 64
 	readTimeout = 10 * time.Second
-	// readLanes bounds the statements under way at once. Another one begins only if
-	// the last one takes longer than readPatience.
+	// readLanes is the maximum number of concurrent statements. Another one starts
+	// only if the last one takes longer than readPatience.
 	readLanes    = 4
 	readPatience = 3 * time.Millisecond
 )
@@ -68,15 +68,15 @@ func New(db Store, freshness *fresh.Reader) *Reader {
 	}
 }
 
-// Request says what is read.
+// Request says what to read.
 type Request struct {
 	Resource  mirror.Resource
 	Format    derive.Format
 	Freshness fresh.Options
-	// HeadOnly leaves out the body.
+	// HeadOnly omits the body.
 	HeadOnly bool
-	// IfNoneMatch are the reader's If-None-Match fields. A body with a tag that they
-	// name is left out.
+	// IfNoneMatch holds the reader's If-None-Match fields. A body whose tag they
+	// name is omitted.
 	IfNoneMatch []string
 }
 
@@ -84,20 +84,20 @@ type Request struct {
 type Document struct {
 	mirror.Document
 
-	// Body is the document in the format asked for; nil if it was left out. It is
-	// shared: do not modify it.
+	// Body is the document in the requested format; nil if omitted. It is shared:
+	// do not modify it.
 	Body []byte
 	// ETag is a strong entity tag: the same source in the same format, derived by
 	// the same code, is the same bytes.
 	ETag string
-	// NotModified says that the reader has the body already.
+	// NotModified means that the reader already has the body.
 	NotModified bool
 
 	memory *semaphore.Weighted
-	weight int64 // of memory
+	weight int64 // in the memory budget
 }
 
-// Release gives back the memory that the body takes. Call it once the body is sent.
+// Release returns the body's memory to the budget. Call it once the body is sent.
 func (d *Document) Release() {
 	if d.weight > 0 {
 		d.memory.Release(d.weight)
@@ -105,8 +105,8 @@ func (d *Document) Release() {
 	}
 }
 
-// Read returns a document, which the caller has to release; DOCUMENT_NOT_MIRRORED
-// if there is none.
+// Read returns a document, which the caller must release. It fails with
+// DOCUMENT_NOT_MIRRORED if there is none.
 func (r *Reader) Read(ctx context.Context, req Request) (*Document, error) {
 	doc, err := r.read(ctx, req)
 	if err != nil {
@@ -149,7 +149,7 @@ func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
 		doc.Body = cached.body
 		return doc, nil
 	case doc.Content == nil:
-		// The source and, derived from it, at most as much again.
+		// The source and the derived form, which is at most as long.
 		weight := min(2*doc.Size, readMemory)
 		if err := r.memory.Acquire(ctx, weight); err != nil {
 			return nil, fmt.Errorf("wait for memory: %w", err)
@@ -159,7 +159,7 @@ func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
 			doc.Release()
 			return nil, err
 		}
-		doc.tag(req.Format) // of what was read, which may be newer
+		doc.tag(req.Format) // of the document that was read, which may be newer
 	}
 	if req.Format.Derive == nil {
 		doc.Body = doc.Content
@@ -174,14 +174,14 @@ func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
 	return doc, nil
 }
 
-// tag sets the entity tag. Half of the hash is enough to tell the versions of one
-// document apart.
+// tag sets the entity tag. Half of the hash is enough to distinguish versions of
+// one document.
 func (d *Document) tag(f derive.Format) {
 	d.ETag = `"` + hex.EncodeToString(d.SHA256[:16]) + "-" + f.Tag + `"`
 }
 
-// matches reports whether If-None-Match names the tag. Its comparison is the
-// weak one: a proxy that compressed the body may have weakened the tag.
+// matches reports whether If-None-Match names the tag. The comparison is weak,
+// because a proxy that compresses the body may weaken the tag.
 func matches(ifNoneMatch []string, tag string) bool {
 	for _, line := range ifNoneMatch {
 		for part := range strings.SplitSeq(line, ",") {

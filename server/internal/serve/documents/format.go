@@ -23,7 +23,7 @@ var formats = map[mirror.Kind]map[mirrorv1.DocumentFormat]derive.Format{
 	},
 }
 
-// FormatOf returns the format asked for, by default JSON, for documents of the
+// FormatOf returns the requested format, by default JSON, for documents of the
 // kind.
 func FormatOf(kind mirror.Kind, name mirrorv1.DocumentFormat) (mirrorv1.DocumentFormat, derive.Format, error) {
 	if name == mirrorv1.DocumentFormat_DOCUMENT_FORMAT_UNSPECIFIED {

@@ -1,4 +1,4 @@
-// Package fresh reads copies that are as current as their readers ask for.
+// Package fresh reads mirrored copies as fresh as their readers require.
 package fresh
 
 import (
@@ -13,48 +13,48 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// defaultWait is how long a read waits for a refresh if its caller set no
+// defaultWait is how long a read waits for a refresh if the caller sets no
 // deadline.
 const defaultWait = 10 * time.Second
 
-// Refresher brings copies up to date: it marks the resources stale, lets the workers
-// fetch and waits until the result is applied. It fails with REFRESH_FAILED,
+// Refresher updates copies: it marks the resources as stale and waits until the
+// workers have fetched and applied them. It fails with REFRESH_FAILED,
 // PROJECT_PAUSED or the context's error.
 type Refresher interface {
 	Refresh(ctx context.Context, resources ...mirror.Resource) error
 }
 
-// Reader is what reads need to refresh a copy.
+// Reader holds the dependencies of a read.
 type Reader struct {
 	Refresher Refresher
 	Now       func() time.Time
-	// NotRefreshed is told why a read answers with the copy at hand although that
-	// is older than its caller wished.
+	// NotRefreshed receives the reason why a read returns a copy that is older than
+	// its caller requested.
 	NotRefreshed func(ctx context.Context, err error)
 }
 
-// Options are a caller's wishes.
+// Options are the options of a caller.
 type Options struct {
-	// Deleted shows tombstones too.
+	// Deleted includes tombstones.
 	Deleted bool
-	// MaxAge is how old the copy may be; nil allows any age.
+	// MaxAge is the maximum age of the copy; nil allows any age.
 	MaxAge *time.Duration
-	// Required fails the read if the copy is older and cannot be refreshed.
+	// Required makes the read fail if the copy is older and cannot be refreshed.
 	Required bool
 }
 
-// Spec is how one resource is read from the mirror.
+// Spec describes how to read one resource from the mirror.
 type Spec[T any] struct {
 	Resource mirror.Resource
-	// Get returns [store.ErrNotFound] where there is no copy, and for a tombstone
-	// unless deleted ones are asked for.
+	// Get returns [store.ErrNotFound] if there is no copy, and for a tombstone
+	// unless deleted ones are requested.
 	Get       func(ctx context.Context, resource mirror.Resource, deleted bool) (T, error)
 	Freshness func(*T) mirror.Freshness
 }
 
-// Read returns the copy, refreshed first if it is older than the options allow.
-// If it cannot be refreshed in time, the copy at hand is the answer, even if that
-// is none, unless a fresh one is required.
+// Read returns the copy, and refreshes it first if it is older than the options
+// allow. If the refresh does not finish in time, Read returns the stored copy, or
+// that there is none, unless a fresh one is required.
 func Read[T any](ctx context.Context, r *Reader, o Options, s Spec[T]) (T, error) {
 	have, err := s.Get(ctx, s.Resource, o.Deleted)
 	if o.MaxAge == nil || err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -63,7 +63,7 @@ func Read[T any](ctx context.Context, r *Reader, o Options, s Spec[T]) (T, error
 	current := func(v *T) bool {
 		f := s.Freshness(v)
 		known := f.FetchTime
-		if f.DeleteTime.After(known) { // found deleted since: nothing newer is to be had
+		if f.DeleteTime.After(known) { // deleted since: there is nothing newer
 			known = f.DeleteTime
 		}
 		return !f.Stale && r.Now().Sub(known) <= *o.MaxAge
@@ -74,13 +74,13 @@ func Read[T any](ctx context.Context, r *Reader, o Options, s Spec[T]) (T, error
 			return have, nil
 		}
 	} else {
-		// A tombstone is an answer too and has its age.
+		// A tombstone is a result too and has an age.
 		if !o.Deleted {
 			if gone, err := s.Get(ctx, s.Resource, true); err == nil && current(&gone) {
 				return have, store.ErrNotFound
 			}
 		}
-		// Nothing in a room can be fetched before the room is.
+		// Nothing in a room can be fetched before the room itself.
 		refresh = slices.Compact([]mirror.Resource{s.Resource.RoomResource(), s.Resource})
 	}
 
@@ -102,8 +102,8 @@ func Read[T any](ctx context.Context, r *Reader, o Options, s Spec[T]) (T, error
 	return have, err
 }
 
-// refresh brings the resources up to date within the caller's deadline, less
-// what it takes to read and send the answer.
+// refresh updates the resources within the caller's deadline, minus the time to
+// read and send the response.
 func (r *Reader) refresh(ctx context.Context, resources []mirror.Resource) error {
 	wait := defaultWait
 	if deadline, ok := ctx.Deadline(); ok {

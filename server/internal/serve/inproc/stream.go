@@ -10,10 +10,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// NewStream begins a server stream. See [grpc.ClientConnInterface]. The service
-// starts when the request is sent, and ends when ctx does or when the stream
-// has been read to its end: as with any gRPC stream, a caller that stops
-// reading early has to cancel ctx.
+// NewStream starts a server stream. See [grpc.ClientConnInterface]. The service
+// starts when the request is sent, and ends with ctx or when the stream has been
+// read to its end. As with any gRPC stream, a caller that stops reading early must
+// cancel ctx.
 func (c *Channel) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string,
 	opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	p := &pipe{
@@ -53,12 +53,11 @@ func (c *Channel) open(ctx context.Context, p *pipe) error {
 	return nil
 }
 
-// pipe is what the two ends of a stream share.
+// pipe is shared by the two ends of a stream.
 //
-// The client passes the message it wants filled through want; the server copies
-// the next answer into it and says so through filled. So an answer is copied
-// once, and a service is never further ahead of its reader than the one message
-// it is trying to send.
+// The client passes a message to fill through want; the server copies the next
+// response into it and signals filled. So a response is copied once, and a service
+// is at most one message ahead of its reader.
 type pipe struct {
 	transport
 
@@ -66,7 +65,7 @@ type pipe struct {
 	handler func(grpc.ServerStream) error
 	client  context.Context    //nolint:containedctx // a gRPC stream has to hand out its context
 	server  context.Context    //nolint:containedctx // a gRPC stream has to hand out its context
-	cancel  context.CancelFunc // ends server, and server alone
+	cancel  context.CancelFunc // cancels only server
 
 	request any // set before the service starts
 	want    chan any
@@ -75,8 +74,8 @@ type pipe struct {
 	result  error         // set before done is closed
 }
 
-// run is the service's side of the call, on a goroutine of its own. The
-// client's side hears of its end through done.
+// run is the service's side of the call, in its own goroutine. It signals its end
+// through done.
 func (p *pipe) run() {
 	defer close(p.done)
 	defer p.end()
@@ -87,15 +86,15 @@ func (p *pipe) run() {
 	}
 }
 
-// wait returns when the service has filled the message it took, which takes no
-// longer than copying it, or has panicked over it.
+// wait returns when the service has filled the message, which takes no longer than
+// copying it, or has panicked.
 func (p *pipe) wait() error {
 	select {
 	case err := <-p.filled:
 		return err
 	case <-p.done:
 	}
-	select { // it may have returned right after: the first select tosses a coin
+	select { // it may have returned right after: the first select is random
 	case err := <-p.filled:
 		return err
 	default:
@@ -103,15 +102,15 @@ func (p *pipe) wait() error {
 	}
 }
 
-// clientStream is the end the caller holds. As with any gRPC stream, one
-// goroutine may send and another receive, but no two the same.
+// clientStream is the caller's end. As with any gRPC stream, one goroutine may send
+// while another receives.
 type clientStream struct {
 	pipe     *pipe
 	started  bool
 	finished error // io.EOF after a success
 }
 
-// SendMsg hands the request to the service and starts it.
+// SendMsg passes the request to the service and starts it.
 func (s *clientStream) SendMsg(m any) error {
 	if s.started {
 		return status.Errorf(codes.Internal, "%s takes one request", s.pipe.method)
@@ -125,7 +124,7 @@ func (s *clientStream) SendMsg(m any) error {
 // CloseSend does nothing: there is one request.
 func (s *clientStream) CloseSend() error { return nil }
 
-// RecvMsg waits for the next answer and fills m with it.
+// RecvMsg waits for the next response and copies it to m.
 func (s *clientStream) RecvMsg(m any) error {
 	if s.finished != nil {
 		return s.finished
@@ -157,8 +156,8 @@ func (s *clientStream) finish(err error) error {
 	return s.finished
 }
 
-// Header waits for the service's headers. Both results are nil if it ended
-// without any.
+// Header waits for the service's headers. Both results are nil if it ended without
+// headers.
 func (s *clientStream) Header() (metadata.MD, error) {
 	p := s.pipe
 	select {
@@ -175,7 +174,7 @@ func (s *clientStream) Trailer() metadata.MD { return s.pipe.trailerMD() }
 // Context returns the caller's context.
 func (s *clientStream) Context() context.Context { return s.pipe.client }
 
-// serverStream is the end the service holds.
+// serverStream is the service's end.
 type serverStream struct {
 	pipe     *pipe
 	received bool
@@ -190,7 +189,7 @@ func (s *serverStream) RecvMsg(m any) error {
 	return fill(m, s.pipe.request)
 }
 
-// SendMsg waits until the client asks for an answer and copies m to it.
+// SendMsg waits until the client is receiving and copies m to its message.
 func (s *serverStream) SendMsg(m any) error {
 	p := s.pipe
 	p.flush()
@@ -204,7 +203,7 @@ func (s *serverStream) SendMsg(m any) error {
 	}
 }
 
-// SetHeader adds to the headers that go out with the first answer.
+// SetHeader adds to the headers, which are sent with the first response.
 func (s *serverStream) SetHeader(md metadata.MD) error { return s.pipe.SetHeader(md) }
 
 // SendHeader sends the headers.
@@ -212,7 +211,7 @@ func (s *serverStream) SendHeader(md metadata.MD) error { return s.pipe.SendHead
 
 // SetTrailer adds to the trailers.
 func (s *serverStream) SetTrailer(md metadata.MD) {
-	_ = s.pipe.SetTrailer(md) // fails after the call only, when nobody reads them
+	_ = s.pipe.SetTrailer(md) // fails only after the call, when no one reads them
 }
 
 // Context returns the context of the call.

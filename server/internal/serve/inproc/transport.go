@@ -9,11 +9,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// transport keeps the headers and trailers a service sends. It is what
-// grpc.SetHeader and its like find in the service's context.
+// transport holds the headers and trailers that a service sends. grpc.SetHeader and
+// similar functions find it in the service's context.
 type transport struct {
 	method string
-	// begun, where not nil, is closed when the headers are complete.
+	// begun, if not nil, is closed when the headers are complete.
 	begun chan struct{}
 
 	mu              sync.Mutex
@@ -21,7 +21,7 @@ type transport struct {
 	sent, ended     bool
 }
 
-// Method returns the method called.
+// Method returns the called method.
 func (t *transport) Method() string { return t.method }
 
 // SetHeader adds to the headers that go out with the first message.
@@ -53,7 +53,7 @@ func (t *transport) SetTrailer(md metadata.MD) error {
 	return nil
 }
 
-// flush sends the headers if they are not out yet.
+// flush sends the headers if they are not sent yet.
 func (t *transport) flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,8 +68,8 @@ func (t *transport) end() {
 	t.ended = true
 }
 
-// headerMD returns the headers sent so far. Nobody writes them any more once
-// they are sent, and before, there are none.
+// headerMD returns the headers if they have been sent. They do not change
+// afterwards.
 func (t *transport) headerMD() metadata.MD {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -79,7 +79,7 @@ func (t *transport) headerMD() metadata.MD {
 	return t.header
 }
 
-// trailerMD returns the trailers of a call that is over.
+// trailerMD returns the trailers of a completed call.
 func (t *transport) trailerMD() metadata.MD {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// AdminDeps is what the admin service works with.
+// AdminDeps holds the dependencies of the admin service.
 type AdminDeps struct {
 	Query     store.TaskQuery
 	Requester Requester
@@ -26,8 +26,8 @@ type AdminDeps struct {
 	StartTime time.Time
 }
 
-// Requester raises resources and starts failed tasks again, as
-// [store.Tasks] does, and wakes the workers.
+// Requester marks resources as stale and restarts failed tasks, as [store.Tasks]
+// does, and wakes the workers.
 type Requester interface {
 	Request(ctx context.Context, resources []mirror.Resource) ([]mirror.Pending, error)
 	Retry(ctx context.Context, resource mirror.Resource) (mirror.Task, error)
@@ -35,60 +35,60 @@ type Requester interface {
 
 // Sweeper compares a project's rooms with Liveblocks' list of them.
 type Sweeper interface {
-	// Start begins a full sweep, unless one is under way, and wakes the workers. It
-	// returns without waiting for it.
+	// Start starts a full sweep unless one is running, and wakes the workers. It
+	// does not wait for the sweep.
 	Start(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
-	// Status tells how far the project's latest sweep is, full or not; the zero Sweep
-	// with the project if there has been none.
+	// Status returns the progress of the project's latest sweep, full or not; a
+	// zero Sweep with the project if there has been none.
 	Status(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
 }
 
-// Verifier compares what is mirrored with Liveblocks.
+// Verifier compares the mirror with Liveblocks.
 type Verifier interface {
-	// Verify hands each difference to report as it is found, its progress now and
-	// then, and at the end the summary. It calls report from one goroutine at a time,
-	// and ends with the error of a report that fails.
+	// Verify passes each difference to report when it finds it, its progress at
+	// intervals, and the summary at the end. It calls report from one goroutine at
+	// a time. If report fails, Verify returns its error.
 	Verify(ctx context.Context, options mirror.VerifyOptions, report func(mirror.VerifyReport) error) error
 }
 
-// StatusSource tells how the process is doing. It is asked for every GetStatus
-// and may ask the store for its version.
+// StatusSource returns the status of the process. Every GetStatus calls it; it may
+// query the store for its version.
 type StatusSource interface {
 	Status(ctx context.Context) (Status, error)
 }
 
-// Status is what the process knows of itself.
+// Status is the status of the process.
 type Status struct {
-	// Ready says whether deliveries and reads are taken.
+	// Ready says whether deliveries and reads are accepted.
 	Ready bool
 	// Engine is the database's name and version.
 	Engine string
 	// Deliveries counts deliveries since the process started.
 	Deliveries ledger.Counts
-	// Limiters tell, by project, how freely Liveblocks may be called.
+	// Limiters holds the state of the call limit by project.
 	Limiters map[mirror.ProjectID]Limiter
 }
 
-// Limiter is what stands between a project's workers and Liveblocks.
+// Limiter is the state of a project's limit on calls to Liveblocks.
 type Limiter struct {
-	// CallsPerSecond is the present limit.
+	// CallsPerSecond is the current limit.
 	CallsPerSecond float64
-	// ThrottledUntil is until when Liveblocks asked not to be called.
+	// ThrottledUntil is when Liveblocks may be called again, as it requested.
 	ThrottledUntil time.Time
-	// PauseReason and PausedSince tell of a pause of this process. Without one,
-	// what is stored may still tell of another replica's.
+	// PauseReason and PausedSince describe a pause of this process. If there is
+	// none, the store may still have that of another replica.
 	PauseReason string
 	PausedSince time.Time
 }
 
-// adminService shows and steers the work of the service.
+// adminService implements the admin API.
 type adminService struct {
 	mirrorv1.UnimplementedAdminServiceServer
 	common
 	AdminDeps
 }
 
-// GetStatus tells how the service and its projects are doing.
+// GetStatus returns the status of the service and its projects.
 func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusRequest) (*mirrorv1.GetStatusResponse,
 	error,
 ) {
@@ -145,7 +145,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 	return resp, nil
 }
 
-// ListTasks lists tasks by room id, in byte order, then by kind.
+// ListTasks lists tasks, ordered by the bytes of the room id, then by kind.
 func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksRequest) (*mirrorv1.ListTasksResponse,
 	error,
 ) {
@@ -193,7 +193,7 @@ func (a *adminService) GetTask(ctx context.Context, req *mirrorv1.GetTaskRequest
 	return &mirrorv1.GetTaskResponse{Task: taskToProto(&task)}, nil
 }
 
-// RetryTask makes a task due at once, with all its attempts.
+// RetryTask makes a task due immediately and resets its attempts.
 func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest) (*mirrorv1.RetryTaskResponse,
 	error,
 ) {
@@ -208,7 +208,7 @@ func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskReq
 	return &mirrorv1.RetryTaskResponse{Task: taskToProto(&task)}, nil
 }
 
-// RequestSync raises a room, or one resource in it, and returns the tasks.
+// RequestSync marks a room, or one resource in it, as stale and returns the tasks.
 func (a *adminService) RequestSync(ctx context.Context,
 	req *mirrorv1.RequestSyncRequest,
 ) (*mirrorv1.RequestSyncResponse, error) {
@@ -252,7 +252,7 @@ func badResource(problem string) error {
 	return f
 }
 
-// resource returns what a task id names in a project.
+// resource returns the resource that a task id names in a project.
 func (a *adminService) resource(projectID, taskID string) (mirror.Resource, error) {
 	project, err := a.project(projectID)
 	if err != nil {
@@ -267,7 +267,8 @@ func (a *adminService) resource(projectID, taskID string) (mirror.Resource, erro
 	return resource, nil
 }
 
-// taskFault classifies what the store says of a task; other errors stay.
+// taskFault classifies the store's errors about a task and returns others
+// unchanged.
 func taskFault(err error, taskID string) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -279,7 +280,7 @@ func taskFault(err error, taskID string) error {
 	return err
 }
 
-// StartBackfill begins a full sweep, unless one is under way.
+// StartBackfill starts a full sweep unless one is running.
 func (a *adminService) StartBackfill(ctx context.Context,
 	req *mirrorv1.StartBackfillRequest,
 ) (*mirrorv1.StartBackfillResponse, error) {
@@ -294,7 +295,7 @@ func (a *adminService) StartBackfill(ctx context.Context,
 	return &mirrorv1.StartBackfillResponse{Sweep: sweepToProto(&b)}, nil
 }
 
-// GetBackfill tells how far the latest sweep is.
+// GetBackfill returns the progress of the latest sweep.
 func (a *adminService) GetBackfill(ctx context.Context,
 	req *mirrorv1.GetBackfillRequest,
 ) (*mirrorv1.GetBackfillResponse, error) {
@@ -309,7 +310,7 @@ func (a *adminService) GetBackfill(ctx context.Context,
 	return &mirrorv1.GetBackfillResponse{Sweep: sweepToProto(&b)}, nil
 }
 
-// VerifyMirror streams what differs from Liveblocks, and at the end a summary.
+// VerifyMirror streams differences from Liveblocks, and a summary at the end.
 func (a *adminService) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
 	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse],
 ) error {
@@ -323,7 +324,7 @@ func (a *adminService) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
 		sent = stream.Send(reportToProto(report))
 		return sent
 	})
-	if sent != nil { // gRPC's own word for what became of the stream
+	if sent != nil { // gRPC's own error for the stream
 		return sent
 	}
 	return err

@@ -8,17 +8,17 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
-// Authenticator decides by bearer tokens who may call. Several are valid at a
-// time so that they can be rotated. The nil Authenticator lets nobody in.
+// Authenticator authenticates callers by bearer tokens. Several can be valid at a
+// time, for rotation. The nil Authenticator refuses all callers.
 type Authenticator struct {
-	// digests of the tokens: equal lengths make a comparison in constant time
-	// possible, and a dump of the memory does not show the tokens.
+	// digests of the tokens: equal lengths allow comparison in constant time, and a
+	// memory dump does not reveal the tokens.
 	digests [][sha256.Size]byte
 }
 
-// NewAuthenticator returns an Authenticator for the tokens. Without any,
-// everybody may call. An empty token is never valid, and a list of nothing else
-// lets nobody in: it is a setting gone wrong, not a wish to be open.
+// NewAuthenticator returns an Authenticator for the tokens. Without tokens it
+// accepts every caller. An empty token is never valid, and a list of only empty
+// tokens refuses all callers: it is a mistake, not a wish to be open.
 func NewAuthenticator(tokens []string) *Authenticator {
 	a := &Authenticator{}
 	for _, token := range tokens {
@@ -27,10 +27,10 @@ func NewAuthenticator(tokens []string) *Authenticator {
 	return a
 }
 
-// Open reports whether everybody may call.
+// Open reports whether every caller is accepted.
 func (a *Authenticator) Open() bool { return a != nil && len(a.digests) == 0 }
 
-// Check judges the value of an Authorization header, empty if there is none.
+// Check checks the value of an Authorization header, empty if absent.
 func (a *Authenticator) Check(header string) error {
 	if a.Open() {
 		return nil
@@ -43,7 +43,8 @@ func (a *Authenticator) Check(header string) error {
 	valid := 0
 	if a != nil {
 		digest := sha256.Sum256([]byte(token))
-		// Every token is compared, so that the time tells nothing of which matched.
+		// Compare with every token, so the duration does not reveal which one
+		// matched.
 		for i := range a.digests {
 			valid |= subtle.ConstantTimeCompare(a.digests[i][:], digest[:])
 		}

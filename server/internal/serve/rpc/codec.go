@@ -11,19 +11,19 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// spliceFrom is the size of a document from which on it is spliced into its
-// message instead of being copied. The standard codec copies it into a pooled
-// buffer, and clears that one first, all of its 1 MiB.
+// spliceFrom is the size from which a document is spliced into its message instead
+// of copied. The standard codec copies it to a pooled buffer, after clearing all of
+// its 1 MiB.
 const spliceFrom = 8 << 10
 
-// codec is gRPC's codec for protobuf, except that documents travel as they lie
-// in memory. The bytes on the wire are a protobuf message like any other: the
-// large field comes last in it.
+// codec is gRPC's codec for protobuf, except that it sends documents without
+// copying them. The bytes on the wire are a normal protobuf message with the large
+// field last.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
 
-// Marshal returns the wire form of v, which must not change until it is sent.
+// Marshal returns the wire form of v. v must not change until it is sent.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case documentResponse:
@@ -38,8 +38,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// Numbers of the fields that are written by hand; a test compares the result
-// with that of the standard codec for messages with every field set.
+// Numbers of the fields written by hand. A test compares the result with the
+// standard codec for messages with every field set.
 const (
 	responseDocument protowire.Number = 1
 	documentContent  protowire.Number = 4
@@ -47,7 +47,7 @@ const (
 	bodyData         protowire.Number = 2
 )
 
-// documentResponse is the answers that hold a document and nothing else.
+// documentResponse is a response that holds only a document.
 type documentResponse interface {
 	proto.Message
 	GetDocument() *mirrorv1.Document

@@ -17,8 +17,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// These are the spellings of the same words in the domain and in the API; a test
-// holds them complete.
+// The values of the domain and their equivalents in the API. A test checks that the
+// tables are complete.
 var (
 	outcomes = map[mirror.Outcome]mirrorv1.EventOutcome{
 		mirror.OutcomeQueued:         mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED,
@@ -57,7 +57,7 @@ var (
 	}
 )
 
-// kinds are the kinds of the domain as the API spells them.
+// kinds maps kinds of the domain to kinds of the API.
 var kinds = func() map[mirror.Kind]mirrorv1.ResourceKind {
 	words := make(map[mirror.Kind]mirrorv1.ResourceKind)
 	for _, kind := range mirror.Kinds() {
@@ -67,7 +67,7 @@ var kinds = func() map[mirror.Kind]mirrorv1.ResourceKind {
 	return words
 }()
 
-// wordOf returns the domain's word for a value of the API, zero for none.
+// wordOf returns the value of the domain for one of the API, or zero.
 func wordOf[W, V comparable](words map[W]V, value V) W {
 	for word, v := range words {
 		if v == value {
@@ -78,7 +78,7 @@ func wordOf[W, V comparable](words map[W]V, value V) W {
 	return none
 }
 
-// timestamp returns nil for the zero time: an absent field, not the year 1.
+// timestamp returns nil for the zero time: an absent field instead of the year 1.
 func timestamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -86,7 +86,7 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// The times every engine can store and compare.
+// The range of times that every engine can store and compare.
 var (
 	earliest = time.Unix(0, 0).UTC()
 	latest   = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
@@ -94,9 +94,10 @@ var (
 
 func storableTime(t time.Time) bool { return t.After(earliest) && !t.After(latest) }
 
-// bound returns the time a filter compares with, zero if it does not. Stored
-// times are whole microseconds, so a bound between two of them means the later
-// one; bounds outside of what can be stored mean the nearest that can.
+// bound returns the time that a filter compares with, or zero if there is no
+// filter. Stored times are whole microseconds, so a bound between two of them is
+// rounded up. A bound outside the range that can be stored becomes the nearest one
+// in it.
 func bound(t *timestamppb.Timestamp) time.Time {
 	if t == nil {
 		return time.Time{}
@@ -130,8 +131,8 @@ func eventToProto(e *mirror.Event) *mirrorv1.Event {
 	}
 }
 
-// freshnessToProto shows how current a copy is; hash is that of its source, nil if it
-// has none.
+// freshnessToProto converts the freshness of a copy; hash is that of its source,
+// nil if it has none.
 func freshnessToProto(f mirror.Freshness, hash *[32]byte) *mirrorv1.Freshness {
 	shown := &mirrorv1.Freshness{
 		FetchTime:        timestamp(f.FetchTime),
@@ -168,7 +169,7 @@ func taskToProto(t *mirror.Task) *mirrorv1.Task {
 	}
 }
 
-// documentToProto describes a document; its content is for the caller to add.
+// documentToProto converts a document without its content, which the caller adds.
 func documentToProto(d *mirror.Document) *mirrorv1.Document {
 	return &mirrorv1.Document{
 		ProjectId:   string(d.Project),
@@ -181,8 +182,8 @@ func documentToProto(d *mirror.Document) *mirrorv1.Document {
 	}
 }
 
-// roomToProto reads the typed fields from the room's JSON. What is not of the type
-// Liveblocks documents is left out of them: the source has it in any case.
+// roomToProto converts a room. It reads the typed fields from the room's JSON and
+// leaves out values of an undocumented type, which the source still has.
 func roomToProto(r *mirror.Room, full bool) *mirrorv1.Room {
 	room := &mirrorv1.Room{
 		ProjectId:          string(r.Project),
@@ -195,7 +196,8 @@ func roomToProto(r *mirror.Room, full bool) *mirrorv1.Room {
 	if full {
 		room.SourceJson = r.Source
 	}
-	// A map and not a struct: encoding/json would match field names in any case.
+	// A map instead of a struct: encoding/json matches field names
+	// case-insensitively.
 	source, _ := parse[map[string]json.RawMessage](r.Source)
 	room.Metadata = metadataToProto(source["metadata"])
 	room.DefaultAccesses, _ = parseStrings(source["defaultAccesses"])
@@ -204,7 +206,7 @@ func roomToProto(r *mirror.Room, full bool) *mirrorv1.Room {
 	return room
 }
 
-// parse decodes raw and reports whether it is a T.
+// parse decodes raw and reports whether it is of type T.
 func parse[T any](raw json.RawMessage) (v T, ok bool) {
 	if len(raw) == 0 || json.Unmarshal(raw, &v) != nil {
 		var none T
@@ -213,7 +215,8 @@ func parse[T any](raw json.RawMessage) (v T, ok bool) {
 	return v, true
 }
 
-// parseStrings decodes a list of strings. Go would take null for "" in it.
+// parseStrings decodes a list of strings. encoding/json would read null in it as
+// "".
 func parseStrings(raw json.RawMessage) ([]string, bool) {
 	items, ok := parse[[]*string](raw)
 	if !ok || items == nil {
@@ -316,8 +319,8 @@ func edgeToProto(e *flow.Edge) *mirrorv1.FlowEdge {
 	}
 }
 
-// threadToProto shows a thread without its comments. The metadata is read from the
-// source, where that came along: not all of it can be kept as queryable JSON.
+// threadToProto converts a thread without its comments. It reads the metadata from
+// the source if it is present: not all metadata can be stored as queryable JSON.
 func threadToProto(t *mirror.Thread) *mirrorv1.Thread {
 	metadata := t.Metadata
 	if t.Source != nil {
@@ -338,7 +341,7 @@ func threadToProto(t *mirror.Thread) *mirrorv1.Thread {
 	}
 }
 
-// commentToProto shows a comment with everything but its source.
+// commentToProto converts a comment without its source.
 func commentToProto(c *mirror.Comment) *mirrorv1.Comment {
 	hash := sha256.Sum256(c.Source)
 	shown := &mirrorv1.Comment{
@@ -374,8 +377,8 @@ func commentToProto(c *mirror.Comment) *mirrorv1.Comment {
 	return shown
 }
 
-// withSource reads the typed fields of a stored comment from its source. Of one
-// that cannot be read, what is stored beside it is shown.
+// withSource reads the typed fields of a stored comment from its source. If that
+// cannot be read, the stored columns are used.
 func withSource(row *mirror.Comment) *mirror.Comment {
 	parsed, err := thread.ParseComment(row.Source)
 	if err != nil {
@@ -400,7 +403,8 @@ func sessionToProto(s *mirror.UserSession) *mirrorv1.UserSession {
 		LeaveEventId: s.LeaveEventID,
 	}
 	if !s.EnterTime.IsZero() && !s.LeaveTime.IsZero() {
-		// An end that was inferred is a time of ours, the rest are Liveblocks' own.
+		// An inferred end is a time of this service; the others are Liveblocks'
+		// times.
 		shown.Duration = durationpb.New(max(0, s.LeaveTime.Sub(s.EnterTime)))
 	}
 	return shown

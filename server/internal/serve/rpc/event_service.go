@@ -14,35 +14,35 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// EventDeps is what the event service works with.
+// EventDeps holds the dependencies of the event service.
 type EventDeps struct {
 	Query    store.EventQuery
 	Receiver Receiver
 }
 
-// Receiver verifies and records a webhook delivery. It returns after the event
-// is durable. An empty project leaves it to the secret that verifies.
+// Receiver verifies and records a webhook delivery. It returns once the event is
+// durable. If project is empty, the secret that verifies the signature decides.
 type Receiver interface {
 	Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (ledger.Receipt, error)
 }
 
 const (
-	// MaxWebhook bounds the body of a delivery, in bytes. Liveblocks' events are a
-	// few hundred; a notification with its text is the largest.
+	// MaxWebhook is the maximum size of a delivery's body in bytes. Liveblocks'
+	// events take a few hundred; the largest are notifications with their text.
 	MaxWebhook = 1 << 20
 	// receiveTimeout ends a delivery that cannot be recorded. Svix waits 15 s, and
-	// an answer that it still hears tells more than silence.
+	// a response in time says more than none.
 	receiveTimeout = 10 * time.Second
 )
 
-// eventService takes deliveries and shows the events they brought.
+// eventService receives deliveries and returns recorded events.
 type eventService struct {
 	mirrorv1.UnimplementedEventServiceServer
 	common
 	EventDeps
 }
 
-// ReceiveWebhook hands the body on as it came; nothing here looks into it.
+// ReceiveWebhook passes the body on unchanged and unread.
 func (e *eventService) ReceiveWebhook(ctx context.Context,
 	req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
 	body := req.GetBody().GetData()
@@ -90,10 +90,10 @@ func (e *eventService) GetEvent(ctx context.Context, req *mirrorv1.GetEventReque
 	return &mirrorv1.GetEventResponse{Event: eventToProto(&event)}, nil
 }
 
-// payloadBatch bounds how many payloads, up to 1 MiB each, one query brings.
+// payloadBatch is the maximum number of payloads, up to 1 MiB each, of one query.
 const payloadBatch = 16
 
-// ListEvents lists events, latest first.
+// ListEvents lists events, newest first.
 func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse,
 	error) {
 	project, err := e.project(req.GetProjectId())

@@ -19,19 +19,20 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
-// interceptor is written once for unary calls and streams.
+// interceptor serves unary calls and streams alike.
 type interceptor struct {
 	name string
-	// around runs the call by calling next. Nil for one that only looks at
-	// requests.
+	// around runs the call by calling next. It is nil for interceptors that only
+	// check requests.
 	around func(ctx context.Context, method string, next func(context.Context) error) error
-	// request looks at a message from the client before the handler sees it.
+	// request checks a message from the client before the handler sees it.
 	request func(message any) error
 }
 
-// interceptors returns what every call passes through, outermost first. The log
-// is outside so that it sees the final code, refusals and panics included; a
-// caller who may not call learns nothing about the request.
+// interceptors returns the interceptors of every call, outermost first. The log is
+// outermost, so it sees the final code, including refusals and panics.
+// Authentication comes before validation, so unauthenticated callers learn nothing
+// about the request.
 func (s *Services) interceptors() []interceptor {
 	return []interceptor{
 		{name: "request id", around: identify},
@@ -69,7 +70,7 @@ func (s *Services) StreamInterceptor() grpc.StreamServerInterceptor {
 	}
 }
 
-// run calls the chain, the first one outermost, and next in their midst. A
+// run calls the chain, the first interceptor outermost, with next innermost. A
 // stream has no request yet.
 func run(ctx context.Context, chain []interceptor, method string, req any, next func(context.Context) error) error {
 	for len(chain) > 0 {
@@ -89,17 +90,17 @@ func run(ctx context.Context, chain []interceptor, method string, req any, next 
 	return next(ctx)
 }
 
-// checkedStream looks at the requests of a stream as they come.
+// checkedStream checks the requests of a stream as they arrive.
 type checkedStream struct {
 	grpc.ServerStream
-	ctx   context.Context //nolint:containedctx // the interface hands the context out
+	ctx   context.Context //nolint:containedctx // the interface returns the context
 	chain []interceptor
 }
 
-// Context returns the context the chain made.
+// Context returns the context of the chain.
 func (s *checkedStream) Context() context.Context { return s.ctx }
 
-// RecvMsg receives a message and has the chain look at it.
+// RecvMsg receives a message and passes it through the chain's checks.
 func (s *checkedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
@@ -123,8 +124,8 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// identify gives the call an id: the caller's x-request-id where it is a plain
-// word, so that it can forge no log line, else a random one.
+// identify gives the call an id: the caller's x-request-id if it is a plain word,
+// which cannot forge log lines, otherwise a random one.
 func identify(ctx context.Context, _ string, next func(context.Context) error) error {
 	var id string
 	if given := metadata.ValueFromIncomingContext(ctx, "x-request-id"); len(given) == 1 && plainWord(given[0]) {
@@ -140,8 +141,8 @@ func plainWord(s string) bool {
 		strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
 
-// log writes one line for each call: what was called and how it ended, never
-// what was in it. The cause of an internal error stands here and nowhere else.
+// log writes one line for each call: the method and the result, never the content.
+// It is the only place that reports the cause of an internal error.
 func (s *Services) log(ctx context.Context, method string, next func(context.Context) error) error {
 	start := time.Now()
 	err := next(ctx)
@@ -159,7 +160,7 @@ func (s *Services) log(ctx context.Context, method string, next func(context.Con
 		slog.Duration("took", time.Since(start)),
 		slog.String("request_id", requestID(ctx)),
 	}
-	if failed, ok := err.(*statusError); ok { //nolint:errorlint // nobody wraps a status
+	if failed, ok := err.(*statusError); ok { //nolint:errorlint // a statusError is never wrapped
 		attrs = append(attrs, slog.Any("error", failed.cause))
 	} else if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
@@ -168,7 +169,7 @@ func (s *Services) log(ctx context.Context, method string, next func(context.Con
 	return err
 }
 
-// recovery turns a panic into an internal error with the stack as its cause.
+// recovery converts a panic to an internal error with the stack as its cause.
 func recovery(ctx context.Context, _ string, next func(context.Context) error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -178,7 +179,7 @@ func recovery(ctx context.Context, _ string, next func(context.Context) error) (
 	return next(ctx)
 }
 
-// classified turns every error into a status.
+// classified converts every error to a status.
 func classified(ctx context.Context, _ string, next func(context.Context) error) error {
 	if err := next(ctx); err != nil {
 		return toStatus(ctx, err)
@@ -186,7 +187,7 @@ func classified(ctx context.Context, _ string, next func(context.Context) error)
 	return nil
 }
 
-// authenticate asks for a bearer token, except for deliveries, which carry a
+// authenticate requires a bearer token, except for deliveries, which carry a
 // signature.
 func (s *Services) authenticate(ctx context.Context, method string, next func(context.Context) error) error {
 	if method == mirrorv1.EventService_ReceiveWebhook_FullMethodName {

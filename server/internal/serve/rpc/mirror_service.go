@@ -23,7 +23,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// MirrorDeps is what the mirror service works with.
+// MirrorDeps holds the dependencies of the mirror service.
 type MirrorDeps struct {
 	Query     store.MirrorQuery
 	Refresher fresh.Refresher
@@ -39,7 +39,7 @@ type mirrorService struct {
 	documents *documents.Reader
 }
 
-// freshRequest is what the requests of all reads have in common.
+// freshRequest is the common part of all read requests.
 type freshRequest interface {
 	GetShowDeleted() bool
 	GetMaxAge() *durationpb.Duration
@@ -72,11 +72,11 @@ func (m *mirrorService) GetRoom(ctx context.Context, req *mirrorv1.GetRoomReques
 	return &mirrorv1.GetRoomResponse{Room: roomToProto(&room, true)}, nil
 }
 
-// roomBatch bounds how many rooms one query brings: with all the accesses and
-// metadata Liveblocks allows, a room is some hundred KB.
+// roomBatch is the maximum number of rooms of one query: with all permissions and
+// metadata that Liveblocks allows, a room takes some hundred KB.
 const roomBatch = 100
 
-// ListRooms lists rooms by id, in byte order.
+// ListRooms lists rooms, ordered by the bytes of the id.
 func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse,
 	error,
 ) {
@@ -129,7 +129,7 @@ func (m *mirrorService) GetYjsDocument(ctx context.Context,
 	return &mirrorv1.GetYjsDocumentResponse{Document: document}, nil
 }
 
-// documentRequest is what the reads of one document have in common.
+// documentRequest is the common part of all reads of one document.
 type documentRequest interface {
 	freshRequest
 	GetProjectId() string
@@ -167,14 +167,13 @@ func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, ki
 	return message, nil
 }
 
-// chunkSize is how much of a document one message of a stream holds: large
-// enough that the cost of a message does not count, small enough that a slow
-// reader pins little. The chunks are slices of the document, and the codec
-// sends them as they lie.
+// chunkSize is the size of the part of a document in one message of a stream: large
+// enough to make the cost of a message negligible, small enough that a slow reader
+// holds little memory. The chunks are slices of the document, which the codec sends
+// without copying.
 const chunkSize = 256 << 10
 
-// ReadDocument streams a document's bytes, or nothing but metadata if the
-// caller has them.
+// ReadDocument streams a document's bytes, or only metadata if the caller has them.
 func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 	stream grpc.ServerStreamingServer[httpbody.HttpBody],
 ) error {
@@ -217,7 +216,7 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 	if err := stream.SetHeader(header); err != nil {
 		return err
 	}
-	// An empty document is one empty chunk, which still tells the type.
+	// An empty document is one empty chunk, which still carries the type.
 	for first, rest := true, doc.Body; first || len(rest) > 0; first = false {
 		chunk := rest[:min(len(rest), chunkSize)]
 		rest = rest[len(chunk):]
@@ -228,10 +227,10 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 	return nil
 }
 
-// timeFormat spells times in metadata, to the microsecond as they are stored.
+// timeFormat is the format of times in metadata, with microseconds as stored.
 const timeFormat = time.RFC3339Nano
 
-// ListDocuments lists documents by room id, in byte order, then by kind.
+// ListDocuments lists documents, ordered by the bytes of the room id, then by kind.
 func (m *mirrorService) ListDocuments(ctx context.Context,
 	req *mirrorv1.ListDocumentsRequest,
 ) (*mirrorv1.ListDocumentsResponse, error) {
@@ -358,15 +357,14 @@ func (m *mirrorService) flows(ctx context.Context, req documentRequest) (mirror.
 }
 
 const (
-	// threadBatch bounds how many threads one query brings: with hundreds of
-	// comments, one is some hundred KB.
+	// threadBatch is the maximum number of threads of one query: with hundreds of
+	// comments, a thread takes some hundred KB.
 	threadBatch = 25
-	// commentBatch does so for comments, whose bodies are a few KB.
+	// commentBatch is the same for comments, whose bodies take a few KB.
 	commentBatch = 100
 )
 
-// GetThread returns a thread, with its comments unless only the thread itself is
-// wanted.
+// GetThread returns a thread, with its comments unless the basic view is requested.
 func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse,
 	error,
 ) {
@@ -409,7 +407,7 @@ func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRe
 	return &mirrorv1.GetThreadResponse{Thread: shown}, nil
 }
 
-// ListThreads lists threads by room id, in byte order, then by id.
+// ListThreads lists threads, ordered by the bytes of the room id, then by id.
 func (m *mirrorService) ListThreads(ctx context.Context,
 	req *mirrorv1.ListThreadsRequest,
 ) (*mirrorv1.ListThreadsResponse, error) {
@@ -425,7 +423,7 @@ func (m *mirrorService) ListThreads(ctx context.Context,
 			return m.Query.Threads(ctx, store.ThreadFilter{
 				Project:      project,
 				Room:         mirror.RoomID(req.GetRoomId()),
-				Resolved:     req.Resolved, //nolint:protogetter // the getter does not tell absent from false
+				Resolved:     req.Resolved, //nolint:protogetter // the getter does not distinguish absent from false
 				Metadata:     req.GetMetadata(),
 				Author:       req.GetAuthorUserId(),
 				Mentioned:    req.GetMentionedUserId(),
@@ -474,8 +472,8 @@ func (m *mirrorService) GetComment(ctx context.Context, req *mirrorv1.GetComment
 	return &mirrorv1.GetCommentResponse{Comment: shown}, nil
 }
 
-// ListComments lists comments by room id, in byte order, then by thread, creation
-// and id.
+// ListComments lists comments, ordered by the bytes of the room id, then by thread,
+// creation time and id.
 func (m *mirrorService) ListComments(ctx context.Context,
 	req *mirrorv1.ListCommentsRequest,
 ) (*mirrorv1.ListCommentsResponse, error) {
@@ -519,7 +517,7 @@ func (m *mirrorService) ListComments(ctx context.Context,
 	return &mirrorv1.ListCommentsResponse{Comments: comments, NextPageToken: next}, nil
 }
 
-// ListActiveUsers lists who is in a room, by connection id.
+// ListActiveUsers lists the active users of a room, ordered by connection id.
 func (m *mirrorService) ListActiveUsers(ctx context.Context,
 	req *mirrorv1.ListActiveUsersRequest,
 ) (*mirrorv1.ListActiveUsersResponse, error) {
@@ -531,7 +529,7 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 	users, next, err := page(ctx, req, listing[mirror.ActiveUser, *mirrorv1.ActiveUser]{
 		list:    listActiveUsers,
 		project: project,
-		// All of them are one copy, so a page is one read.
+		// All users are one copy, so one read serves every page.
 		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.ActiveUser, error) {
 			var err error
 			row, err = fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.ActiveUsers]{
@@ -560,7 +558,7 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 	}, nil
 }
 
-// ListUserSessions lists who was in a room when, the latest first.
+// ListUserSessions lists the sessions of users in rooms, newest first.
 func (m *mirrorService) ListUserSessions(ctx context.Context,
 	req *mirrorv1.ListUserSessionsRequest,
 ) (*mirrorv1.ListUserSessionsResponse, error) {
@@ -593,11 +591,11 @@ func (m *mirrorService) ListUserSessions(ctx context.Context,
 	return &mirrorv1.ListUserSessionsResponse{UserSessions: sessions, NextPageToken: next}, nil
 }
 
-// notificationBatch bounds how many notifications one query brings: a custom one
-// holds what the application put into it.
+// notificationBatch is the maximum number of notifications of one query: custom
+// ones contain data of the application.
 const notificationBatch = 100
 
-// ListNotifications lists notifications, the latest first.
+// ListNotifications lists notifications, newest first.
 func (m *mirrorService) ListNotifications(ctx context.Context,
 	req *mirrorv1.ListNotificationsRequest,
 ) (*mirrorv1.ListNotificationsResponse, error) {
@@ -638,7 +636,7 @@ func roomNotMirrored(err error, room string) error {
 		fault.New(fault.NotFound, fault.ReasonRoomNotMirrored, "the mirror holds no such room").With("room_id", room))
 }
 
-// unreadable is the failure to read the source of a copy.
+// unreadable returns the failure for a source that cannot be read.
 func unreadable(err error, what string) error {
 	return fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
 		"the "+what+" was fetched and is kept, but cannot be read as what it should be")

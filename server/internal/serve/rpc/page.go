@@ -24,7 +24,8 @@ const (
 	maxPageSize     = 500
 )
 
-// list names a list in its page tokens. The values are on the wire.
+// list identifies a list in its page tokens. The values are part of the wire
+// format.
 type list byte
 
 const (
@@ -55,7 +56,7 @@ var lists = []list{
 //	active users, flows                    ID
 //	events, user sessions, notifications   Time, ID
 //
-// The zero cursor stands before the first item.
+// The zero cursor is before the first item.
 type cursor struct {
 	Time   time.Time
 	Room   mirror.RoomID
@@ -64,7 +65,7 @@ type cursor struct {
 	ID     string
 }
 
-// stored returns Time as the store keeps it, where items without one stand in 1970.
+// stored returns Time as stored: items without a time are stored with one in 1970.
 func (c cursor) stored() time.Time {
 	if c.ID != "" && c.Time.IsZero() {
 		return earliest
@@ -72,7 +73,7 @@ func (c cursor) stored() time.Time {
 	return c.Time
 }
 
-// fits reports whether c can be the key of an item of the list.
+// fits reports whether c can be a key of the list.
 func (c cursor) fits(l list) bool {
 	switch l {
 	case listEvents:
@@ -102,17 +103,17 @@ func (c cursor) fits(l list) bool {
 	}
 }
 
-// A page token is a tokenHead, the room id, the thread id and the id. It gives nobody access he
-// lacks, so it is not signed; it is parsed as hostile all the same.
+// A page token is a tokenHead, the room id, the thread id and the id. It grants no
+// access, so it is not signed. It is still parsed as untrusted input.
 type tokenHead struct {
 	Version byte
 	List    list
-	// Filters is a hash of what selects the list's items.
+	// Filters is a hash of the list's filters.
 	Filters filterHash
 	Micros  int64
 	Kind    mirror.Kind
 	RoomLen uint16
-	// ThreadLen is zero where there is none.
+	// ThreadLen is zero if there is no thread.
 	ThreadLen uint8
 }
 
@@ -142,8 +143,8 @@ func formatToken(l list, filters filterHash, after cursor) string {
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// parseToken reads what formatToken wrote for this list and these filters, and
-// only that: every cursor has one spelling.
+// parseToken parses a page token. It accepts only what formatToken writes for this
+// list and these filters, so every cursor has one spelling.
 func parseToken(token string, l list, filters filterHash) (cursor, error) {
 	raw, err := decodeBase64(token)
 	if err != nil {
@@ -173,8 +174,8 @@ func parseToken(token string, l list, filters filterHash) (cursor, error) {
 	return after, nil
 }
 
-// decodeBase64 decodes URL-safe base64 without padding. The standard decoder
-// skips line breaks, which would give one id many spellings.
+// decodeBase64 decodes URL-safe base64 without padding. The standard decoder skips
+// line breaks, so one id would have many spellings.
 func decodeBase64(s string) ([]byte, error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil {
@@ -186,16 +187,16 @@ func decodeBase64(s string) ([]byte, error) {
 	return raw, nil
 }
 
-// pageRequest is what the requests of all lists have in common.
+// pageRequest is the common part of all list requests.
 type pageRequest interface {
 	proto.Message
 	GetPageSize() int32
 	GetPageToken() string
 }
 
-// hashFilters returns the same for two requests that select the same items. All
-// fields count but those that say how much to return, how fresh, and where to go
-// on, so a filter that is added later is part of it without further ado.
+// hashFilters returns equal hashes for requests that select the same items. It
+// includes all fields except those for page size, view, freshness and position, so
+// it includes future filters as well.
 func hashFilters(req proto.Message, project mirror.ProjectID) (filterHash, error) {
 	filters := req.ProtoReflect().New()
 	req.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
@@ -217,21 +218,21 @@ func hashFilters(req proto.Message, project mirror.ProjectID) (filterHash, error
 	return filterHash(hash.Sum(nil)), nil
 }
 
-// listing says how a list is read: rows of type R, shown as messages M.
+// listing describes how to read a list: rows of type R become messages M.
 type listing[R any, M proto.Message] struct {
 	list    list
 	project mirror.ProjectID
-	// batch bounds the rows of one query where rows can be large; zero reads a
-	// page at once.
+	// batch is the maximum number of rows of one query if rows can be large; zero
+	// reads a page at once.
 	batch   int
 	fetch   func(ctx context.Context, after cursor, limit int) ([]R, error)
 	key     func(row *R) cursor
 	toProto func(row *R) M
 }
 
-// page answers req with one page and the token of the next, empty at the end.
-// The items stay under budget bytes together, so a page can be short; it has at
-// least one item unless the list has ended.
+// page returns one page and the token of the next, empty on the last page. The
+// items take at most budget bytes in total, so a page can be short. It has at least
+// one item unless the list has ended.
 func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listing[R, M], budget int) (items []M,
 	next string, err error) {
 	size := defaultPageSize
@@ -249,7 +250,7 @@ func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listin
 		}
 	}
 	for total := 0; ; {
-		// One row more than the page holds tells whether there is a next page.
+		// One extra row shows whether there is a next page.
 		limit := size - len(items) + 1
 		if l.batch > 0 {
 			limit = min(limit, l.batch)

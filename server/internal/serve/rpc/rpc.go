@@ -1,6 +1,6 @@
-// Package rpc serves the gRPC API: it turns requests into calls of the core,
-// answers of the core into messages, and failures into statuses. Protobuf and
-// status codes are known here and in the gateway, nowhere else.
+// Package rpc serves the gRPC API. It translates requests to calls of the other
+// packages, their results to messages, and failures to statuses. Only this package
+// and the gateway know protobuf and status codes.
 package rpc
 
 import (
@@ -26,32 +26,34 @@ import (
 )
 
 const (
-	// DefaultMaxMessage is gRPC's own limit for what a client takes in one
-	// message, unless the client raises it.
+	// DefaultMaxMessage is gRPC's default limit of a message that a client
+	// receives.
 	DefaultMaxMessage = 4 << 20
 
-	// envelope is room for what a message holds beside its one large field: ids
-	// of at most 512 bytes, times, a sentence.
+	// envelope is the space for the rest of a message with one large field: ids of
+	// up to 512 bytes, times, a sentence.
 	envelope = 64 << 10
-	// maxStreams bounds the calls in flight on one connection; a client waits
-	// with the rest. At 20,000 deliveries a second and 20 ms each, 400 are.
+	// maxStreams is the maximum number of concurrent calls on one connection;
+	// further calls wait in the client. 20,000 deliveries per second of 20 ms each
+	// are 400 calls.
 	maxStreams = 1024
-	// streamWorkers is how many goroutines stay to handle one call after another.
-	// Handlers wait for the database on a deep stack; a goroutine made for one call
-	// spends a sixth of its time growing it. Calls beyond these get their own.
+	// streamWorkers is the number of permanent goroutines that handle calls.
+	// Handlers wait for the database with a deep stack; a new goroutine for each
+	// call would spend a sixth of its time growing it. Further calls get their own
+	// goroutines.
 	streamWorkers = 256
 )
 
-// Config is what the services are made of. Everything is required unless it says
-// otherwise.
+// Config configures the services. Every field is required unless stated otherwise.
 type Config struct {
 	// Projects are the configured projects.
 	Projects []mirror.ProjectID
-	// Auth decides who may call; nil lets nobody in.
+	// Auth authenticates callers; nil refuses all.
 	Auth *Authenticator
 	Log  *slog.Logger
 	Now  func() time.Time
-	// MaxMessage bounds unary answers; zero means [DefaultMaxMessage].
+	// MaxMessage is the maximum size of a unary response; zero means
+	// [DefaultMaxMessage].
 	MaxMessage int
 
 	Event  EventDeps
@@ -59,7 +61,7 @@ type Config struct {
 	Admin  AdminDeps
 }
 
-// Services are the gRPC services and what every call to them passes through.
+// Services holds the gRPC services and their interceptors.
 type Services struct {
 	auth     *Authenticator
 	logger   *slog.Logger
@@ -71,7 +73,7 @@ type Services struct {
 	admin  *adminService
 }
 
-// common is what the services share.
+// common is shared by the services.
 type common struct {
 	projects   []mirror.ProjectID
 	now        func() time.Time
@@ -109,15 +111,15 @@ func serviceDescs() []*grpc.ServiceDesc {
 	}
 }
 
-// Register adds the services of the API to r, which has to put every call
-// through [Services.UnaryInterceptor] or [Services.StreamInterceptor].
+// Register adds the services of the API to r. r must pass every call through
+// [Services.UnaryInterceptor] or [Services.StreamInterceptor].
 func (s *Services) Register(r grpc.ServiceRegistrar) {
 	mirrorv1.RegisterEventServiceServer(r, s.event)
 	mirrorv1.RegisterMirrorServiceServer(r, s.mirror)
 	mirrorv1.RegisterAdminServiceServer(r, s.admin)
 }
 
-// SetServing sets what the standard health service says of every service.
+// SetServing sets the status of every service in the standard health service.
 func (s *Services) SetServing(serving bool) {
 	state := healthv1.HealthCheckResponse_NOT_SERVING
 	if serving {
@@ -129,15 +131,15 @@ func (s *Services) SetServing(serving bool) {
 	}
 }
 
-// NewServer returns a gRPC server with the services, health and reflection.
-// The options are for what surrounds it: transport credentials and telemetry.
+// NewServer returns a gRPC server with the services, health and reflection. The
+// options are for transport credentials and telemetry.
 func NewServer(s *Services, options ...grpc.ServerOption) *grpc.Server {
 	server := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.UnaryInterceptor(s.UnaryInterceptor()),
 		grpc.StreamInterceptor(s.StreamInterceptor()),
 		grpc.ForceServerCodecV2(newCodec()),
-		// A body slightly over the limit still reaches the handler, whose refusal
-		// names the reason; gRPC's own would look like a full queue.
+		// A body slightly over the limit must reach the handler, which returns the
+		// right reason; gRPC's own error would look like a full queue.
 		grpc.MaxRecvMsgSize(MaxWebhook + envelope),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -150,7 +152,7 @@ func NewServer(s *Services, options ...grpc.ServerOption) *grpc.Server {
 	return server
 }
 
-// project returns the configured project that a request means.
+// project returns the configured project that a request names or implies.
 func (c *common) project(id string) (mirror.ProjectID, error) {
 	if id == "" {
 		if len(c.projects) == 1 {
@@ -170,12 +172,12 @@ func unknownProject(public string) error {
 	return f
 }
 
-// pageBudget bounds the items of a page in bytes, with a quarter of the message
-// to spare for clients that count otherwise.
+// pageBudget is the maximum size of a page's items in bytes. A quarter of the
+// message stays free for clients that count differently.
 func (c *common) pageBudget() int { return c.maxMessage / 4 * 3 }
 
-// fits refuses an answer that does not fit one message; public says how else it
-// can be read.
+// fits refuses a response that does not fit in one message; public names another
+// way to read it.
 func (c *common) fits(answer proto.Message, public string) error {
 	size, limit := proto.Size(answer), c.maxMessage-envelope
 	if size <= limit {

@@ -22,7 +22,7 @@ import (
 // errorDomain is the domain of every ErrorInfo: the name of the proto package.
 var errorDomain = string(mirrorv1.File_liveblocks_mirror_v1_error_reason_proto.Package())
 
-// codeOf is the one table from fault to status.
+// codeOf maps kinds of failure to status codes. It is the only such table.
 var codeOf = [...]codes.Code{
 	fault.Internal:     codes.Internal,
 	fault.Invalid:      codes.InvalidArgument,
@@ -34,26 +34,25 @@ var codeOf = [...]codes.Code{
 	fault.Unavailable:  codes.Unavailable,
 }
 
-// statusError is a failure on its way out: what the caller may see, and for the
-// log what it came from. The cause is not in the error chain, so that nothing
-// further out can show it by accident.
+// statusError is a failure with a status for the caller and a cause for the log.
+// The cause is not in the error chain, so nothing can reveal it by accident.
 type statusError struct {
 	status *status.Status
 	cause  error
 }
 
-// Error returns what the caller may see.
+// Error returns the text for the caller.
 func (e *statusError) Error() string { return e.status.String() }
 
-// GRPCStatus returns the status gRPC sends.
+// GRPCStatus returns the status that gRPC sends.
 func (e *statusError) GRPCStatus() *status.Status { return e.status }
 
-// toStatus is the only place that picks a gRPC code. ctx has to be the call's
-// own: an operation that was cut by a deadline of ours is the service's trouble,
-// not the caller's deadline.
+// toStatus is the only function that chooses a gRPC code. ctx must be that of the
+// call: an internal deadline that expires is a failure of the service, not the
+// caller's deadline.
 func toStatus(ctx context.Context, err error) error {
-	// What gRPC itself says, such as that the stream is broken, stays; a status
-	// further down the chain is not ours to show.
+	// Keep a status of gRPC itself, such as that of a broken stream. A status
+	// deeper in the chain is internal.
 	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
@@ -78,7 +77,7 @@ func toStatus(ctx context.Context, err error) error {
 	if f.Kind == fault.Busy || f.Kind == fault.Unavailable {
 		wait := f.RetryAfter
 		if wait <= 0 {
-			// Spread, so that those who were refused together do not return together.
+			// Jitter, so callers that were refused together do not retry together.
 			wait = time.Second + rand.N(4*time.Second)
 		}
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(wait)})
@@ -99,7 +98,7 @@ func toStatus(ctx context.Context, err error) error {
 	return &statusError{status: st, cause: err}
 }
 
-// classify returns the fault that err is or stands for.
+// classify returns the fault for err.
 func classify(err error) *fault.Error {
 	f := fault.Of(err)
 	if f.Reason != fault.ReasonInternal || f.Kind != fault.Internal {
@@ -119,7 +118,7 @@ func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// invalidIDs is the refusal of ids that cannot be stored.
+// invalidIDs returns the failure for ids that cannot be stored.
 func invalidIDs(paths ...string) error {
 	f := fault.New(fault.Invalid, fault.ReasonIDInvalid, "an id is not valid")
 	for _, path := range paths {

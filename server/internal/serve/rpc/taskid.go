@@ -8,9 +8,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// A task id is a taskIDHead, the room id and the resource's own id. The project
-// is not in it: it comes from the request, so an id from one project names
-// nothing in another.
+// A task id is a taskIDHead, the room id and the resource's own id. It does not
+// contain the project, which the request names, so an id of one project has no
+// meaning in another.
 type taskIDHead struct {
 	Version byte
 	Kind    mirror.Kind
@@ -21,20 +21,20 @@ const taskIDVersion = 1
 
 var errTaskID = errors.New("task id is not one of ours")
 
-// formatTaskID returns the id of the task that keeps the resource in step.
+// formatTaskID returns the id of the resource's task.
 func formatTaskID(r mirror.Resource) string {
 	head := taskIDHead{
 		Version: taskIDVersion, Kind: r.Kind,
 		RoomLen: uint16(len(r.Room)), //nolint:gosec // at most mirror.MaxRoomID
 	}
-	raw, _ := binary.Append(nil, binary.BigEndian, head) // of fixed size, so it cannot fail
+	raw, _ := binary.Append(nil, binary.BigEndian, head) // cannot fail: the size is fixed
 	raw = append(raw, r.Room...)
 	raw = append(raw, r.ID...)
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// parseTaskID reads what formatTaskID wrote, and only that: every task has one
-// id.
+// parseTaskID parses a task id. It accepts only what formatTaskID writes, so every
+// task has one id.
 func parseTaskID(project mirror.ProjectID, id string) (mirror.Resource, error) {
 	raw, err := decodeBase64(id)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// validator holds requests to the rules written in the API's definition.
+// validator checks requests against the rules in the API's definition.
 type validator struct {
 	rules protovalidate.Validator
 	// texts are the fields of each request of the API that are strings, or maps from
@@ -24,9 +24,8 @@ type validator struct {
 	times map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor
 }
 
-// newValidator compiles the rules of every request at once, so that no caller
-// waits for it. The rules are part of the binary: that they do not compile is a
-// broken build, not a state of the world.
+// newValidator compiles the rules of all requests in advance. The rules are part of
+// the binary, so an error here is a broken build.
 func newValidator() *validator {
 	v := &validator{
 		texts: make(map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor),
@@ -79,8 +78,8 @@ func isTime(field protoreflect.FieldDescriptor) bool {
 		field.Message() == (*timestamppb.Timestamp)(nil).ProtoReflect().Descriptor()
 }
 
-// check refuses a request that breaks a rule, naming every field that does.
-// Messages that are not of this API, those of health and reflection, pass.
+// check refuses a request that violates a rule and names all offending fields. It
+// accepts messages of other APIs: health and reflection.
 func (v *validator) check(message any) error {
 	m, ok := message.(proto.Message)
 	if !ok {
@@ -91,9 +90,9 @@ func (v *validator) check(message any) error {
 	if !ours {
 		return nil
 	}
-	// No string of a request may hold what cannot be stored: a filter on it could
-	// only upset the database. Strings from the wire are valid UTF-8 already,
-	// those from within the process need not be.
+	// No string of a request may contain what cannot be stored: the database would
+	// refuse a filter on it. Strings from the wire are valid UTF-8; those of
+	// in-process calls may not be.
 	var bad []string
 	for _, field := range texts {
 		ok := true
