@@ -2,28 +2,29 @@ package mirror
 
 import "cmp"
 
-// Kind says what sort of resource is meant. The numbers are stored and are the
-// lock order within a room: a room comes before its children.
+// Kind is a kind of resource. The numbers are stored and define the lock order
+// within a room: a room comes before its children.
 type Kind int16
 
 // The kinds of resource.
 const (
 	KindRoom    Kind = 1
 	KindStorage Kind = 2
-	// KindYdoc is a Yjs document: the room's own, without an id, or one inside it,
-	// whose id is its guid.
+	// KindYdoc is a Yjs document: the room's own, without an id, or a subdocument
+	// with its guid as id.
 	KindYdoc Kind = 3
-	// KindThread is a thread of comments, or without an id the list of all threads
-	// of the room, which finds those no event told of.
+	// KindThread is a comment thread or, without an id, the list of the room's
+	// threads, which finds threads that no event announced.
 	KindThread Kind = 4
-	// KindActiveUsers is who is in the room now.
+	// KindActiveUsers is the list of users in the room now.
 	KindActiveUsers Kind = 5
-	// KindUserSessions is who was in the room when. It is folded from events.
+	// KindUserSessions is the history of users in the room. It is folded from
+	// events.
 	KindUserSessions Kind = 6
-	// KindNotification is a notification to a user. It is folded from events; its id
-	// is that of the inbox notification. Its room may be empty.
+	// KindNotification is a notification to a user, folded from events. Its id is
+	// that of the inbox notification. Its room may be empty.
 	KindNotification Kind = 7
-	// KindSweep is the comparison with the list of all rooms. It has no room.
+	// KindSweep is the comparison with Liveblocks' list of rooms. It has no room.
 	KindSweep Kind = 8
 )
 
@@ -40,16 +41,16 @@ const (
 	ScopeProject
 )
 
-// IDRule says whether resources of a kind have an id of their own.
+// IDRule says whether resources of a kind have an id.
 type IDRule int
 
 // The rules for ids.
 const (
-	// IDNone: there is one resource in its scope.
+	// IDNone: there is only one resource in its scope.
 	IDNone IDRule = iota
-	// IDOptional: without an id it is the room's own, or the list of all.
+	// IDOptional: without an id, it is the room's own resource or the list of all.
 	IDOptional
-	// IDRequired: there is none without an id.
+	// IDRequired: every resource has an id.
 	IDRequired
 )
 
@@ -60,45 +61,44 @@ type SweepRule int
 const (
 	// SweepNever: no sweep requests it.
 	SweepNever SweepRule = iota
-	// SweepListed: if the list of rooms does not show what is mirrored.
+	// SweepListed: if the list of rooms differs from the mirror.
 	SweepListed
-	// SweepConnected: if somebody has connected to the room since its last fetch.
+	// SweepConnected: if a user has connected to the room since its last fetch.
 	SweepConnected
-	// SweepFull: as with SweepConnected, and of every room in a full sweep.
+	// SweepFull: like SweepConnected, and for every room in a full sweep.
 	SweepFull
 )
 
-// Traits are what the service knows of a kind. Nothing else in the program
-// lists the kinds: whatever differs between them is decided by a trait, or by a
-// table that a test holds to [Kinds].
+// Traits describes a kind. Nothing else in the program lists the kinds: all
+// differences between them are traits, or are in tables that tests compare with
+// [Kinds].
 type Traits struct {
 	// Name is the kind's name in logs and, in upper case, in the API.
 	Name string
-	// Scope is what a resource of the kind belongs to, and ID whether it has an id.
+	// Scope is what a resource of the kind belongs to; ID says whether it has an
+	// id.
 	Scope Scope
 	ID    IDRule
-	// NeedsRoom says that it is fetched only while its room is mirrored, and applied
-	// only to the incarnation of the room for which it was fetched.
+	// NeedsRoom means that it is fetched only while its room is mirrored, and
+	// applied only to the incarnation of the room that it was fetched for.
 	NeedsRoom bool
-	// OutlivesRoom says that it stays when its room is deleted: what was learned from
-	// events alone is history.
+	// OutlivesRoom means that it stays when its room is deleted, because it is
+	// history that cannot be fetched again.
 	OutlivesRoom bool
-	// WithRoom says that every room has it: it is fetched as soon as the room is
+	// WithRoom means that every room has it: it is fetched as soon as the room is
 	// known, without an id.
 	WithRoom bool
-	// Apart says that its task takes minutes. It gets a worker of its own beside the
-	// others.
+	// Apart means that its task takes minutes and gets its own worker.
 	Apart bool
 	// Sweep says when a sweep requests it.
 	Sweep SweepRule
 
-	// Title says in a document what it is, and List what it is without an id, if
-	// that is a list of all.
+	// Title is its name in documents, and List its name without an id if that is a
+	// list.
 	Title, List string
-	// Source is the call to Liveblocks that it is fetched with, or what else it
-	// comes from.
+	// Source is the call to Liveblocks that fetches it, or its other source.
 	Source string
-	// Tables are those that its rows are kept in.
+	// Tables are the tables that hold its rows.
 	Tables []string
 }
 
@@ -127,7 +127,8 @@ var kinds = [...]Traits{
 	KindActiveUsers: {
 		Name: "active_users", NeedsRoom: true, Sweep: SweepConnected,
 		Title: "active users", Source: "`GET …/active_users`",
-		// A fetch that lacks a connection ends its session, whose event must have been lost.
+		// A fetch without a connection ends the connection's session, whose event
+		// must have been lost.
 		Tables: []string{"mirror_active_user", "mirror_user_session"},
 	},
 	KindUserSessions: {
@@ -146,8 +147,8 @@ var kinds = [...]Traits{
 	},
 }
 
-// Traits returns what the service knows of the kind: nothing of one that is not
-// in the table.
+// Traits returns the traits of the kind, or zero Traits if the kind is not in the
+// table.
 func (k Kind) Traits() Traits {
 	if k < 0 || int(k) >= len(kinds) {
 		return Traits{}

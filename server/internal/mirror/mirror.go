@@ -1,6 +1,6 @@
-// Package mirror holds the words of the domain: resources, events, leases and
-// the copies the service keeps. It imports the standard library only, so every
-// other package can speak these words without pulling in a wire or a driver.
+// Package mirror defines the domain: resources, events, leases and mirrored copies.
+// It imports only the standard library, so every other package can use it without
+// depending on a protocol or a driver.
 package mirror
 
 import (
@@ -14,26 +14,26 @@ import (
 // ProjectID is the local id of a Liveblocks project: [a-z0-9-], 1 to 64 bytes.
 type ProjectID string
 
-// RoomID is a room's id, byte for byte as Liveblocks spells it.
+// RoomID is a room's id, byte for byte as in Liveblocks.
 type RoomID string
 
-// Longest ids in bytes. Liveblocks allows 128 characters for a room id, which
-// is 512 bytes at four bytes a character.
+// Maximum lengths of ids in bytes. Liveblocks allows 128 characters for a room id,
+// which is 512 bytes at four bytes per character.
 const (
 	MaxProjectID = 64
 	MaxRoomID    = 512
 	MaxUserID    = 512
 	MaxEventID   = 128
-	// MaxResourceID is that of everything inside a room.
+	// MaxResourceID is for everything inside a room.
 	MaxResourceID = 128
-	// MaxEmoji is that of a reaction's emoji; joined ones are long.
+	// MaxEmoji is for the emoji of a reaction; joined emoji are long.
 	MaxEmoji = 64
 )
 
-// MaxSubdocuments bounds how many documents inside another are mirrored.
+// MaxSubdocuments is the maximum number of mirrored subdocuments of one document.
 const MaxSubdocuments = 1000
 
-// ValidProjectID reports whether s can name a project.
+// ValidProjectID reports whether s is valid as a project id.
 func ValidProjectID(s string) bool {
 	if s == "" || len(s) > MaxProjectID {
 		return false
@@ -45,12 +45,12 @@ func ValidProjectID(s string) bool {
 // NUL.
 func Storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// ValidID reports whether s can be stored as an id of at most limit bytes, which
-// is not empty. Nothing is trimmed, folded or normalised.
+// ValidID reports whether s can be stored as an id: not empty and at most limit
+// bytes. Ids are never trimmed, folded or normalised.
 func ValidID(s string, limit int) bool { return s != "" && len(s) <= limit && Storable(s) }
 
-// Resource names one thing that is mirrored as a whole. ID tells apart
-// resources of one kind in one room and is empty where there is only one.
+// Resource identifies one unit of mirroring. ID distinguishes resources of the same
+// kind in a room and is empty if there is only one.
 type Resource struct {
 	Project ProjectID
 	Room    RoomID
@@ -58,8 +58,8 @@ type Resource struct {
 	ID      string
 }
 
-// Valid reports whether there can be such a resource: each kind has, may have or
-// cannot have a room and an id of its own.
+// Valid reports whether such a resource can exist: depending on the kind, a room
+// and an id are required, optional or not allowed.
 func (r Resource) Valid() bool {
 	t := r.Kind.Traits()
 	inRoom, named := ValidID(string(r.Room), MaxRoomID), ValidID(r.ID, MaxResourceID)
@@ -70,7 +70,7 @@ func (r Resource) Valid() bool {
 	return t.Name != "" && room && id
 }
 
-// Bucket is the resource's share of the key space; see [Bucket].
+// Bucket returns the bucket of the resource's rows; see [Bucket].
 func (r Resource) Bucket() int16 { return Bucket(r.Project, string(r.Room)) }
 
 // RoomResource returns the resource of the room that r belongs to.
@@ -90,13 +90,13 @@ func (r Resource) Compare(o Resource) int {
 	)
 }
 
-// Buckets is the number of shares of the key space.
+// Buckets is the number of buckets.
 const Buckets = 256
 
-// Bucket returns the first 8 bits of SHA-256(project, 0x00, key), where key is
-// the room id (the event id for events). Every primary key starts with it, so
-// that the rows of one room stay together on a sharded engine and moving there
-// rewrites no key. It is frozen for ever: a test pins its values.
+// Bucket returns the first 8 bits of SHA-256(project, 0x00, key), where key is the
+// room id (the event id for events). Every primary key starts with it, so the rows
+// of one room stay together on a sharded engine, and moving to one rewrites no key.
+// It must never change; a test pins its values.
 func Bucket(project ProjectID, key string) int16 {
 	buf := make([]byte, 0, 256)
 	buf = append(buf, project...)
@@ -106,18 +106,20 @@ func Bucket(project ProjectID, key string) int16 {
 	return int16(sum[0])
 }
 
-// Event is one signed webhook delivery as it is recorded.
+// Event is one signed webhook delivery as recorded.
 type Event struct {
 	Project ProjectID
-	// ID is the webhook-id header, the key that makes a delivery unique.
+	// ID is the webhook-id header. It identifies the delivery.
 	ID string
 	// Type is the payload's type, empty if it could not be read.
 	Type string
-	// Room is the room the payload names, empty if none or not storable.
+	// Room is the room that the payload names; empty if it names none or the id
+	// cannot be stored.
 	Room RoomID
-	// User is the user the payload names, empty if none or not storable.
+	// User is the user that the payload names; empty if it names none or the id
+	// cannot be stored.
 	User string
-	// LiveblocksProject is Liveblocks' own project id from the payload.
+	// LiveblocksProject is Liveblocks' id of the project, from the payload.
 	LiveblocksProject string
 	// Payload is the body as it was received and signed.
 	Payload []byte
@@ -125,64 +127,65 @@ type Event struct {
 	SendTime time.Time
 	// ReceiveTime is when the delivery reached the service.
 	ReceiveTime time.Time
-	// SourceTime is when it happened by the payload's word; zero if unsaid.
+	// SourceTime is when the change happened, according to the payload; zero if it
+	// does not say.
 	SourceTime time.Time
-	// Outcome says what the event led to.
+	// Outcome says what the service did with the event.
 	Outcome Outcome
 }
 
-// Outcome says what became of an event when it was recorded.
+// Outcome says what the service did with an event when it recorded it.
 type Outcome string
 
 // The outcomes.
 const (
-	// OutcomeQueued: tasks were raised for what the event makes stale.
+	// OutcomeQueued: what the event makes stale became due.
 	OutcomeQueued Outcome = "queued"
-	// OutcomeRecorded: known, and nothing mirrored is stale because of it. Events of an
-	// earlier version have it, which mirrored less.
+	// OutcomeRecorded: the type is known and makes nothing stale. Also set by
+	// earlier versions that mirrored fewer kinds.
 	OutcomeRecorded Outcome = "recorded"
-	// OutcomeUnknownType: signed, of a type this version does not know.
+	// OutcomeUnknownType: signed, of a type that this version does not know.
 	OutcomeUnknownType Outcome = "unknown_type"
-	// OutcomeMalformed: signed, but not the JSON an event should be.
+	// OutcomeMalformed: signed, but not a well-formed event.
 	OutcomeMalformed Outcome = "malformed"
 	// OutcomeIDInvalid: names a resource whose id cannot be stored.
 	OutcomeIDInvalid Outcome = "id_invalid"
-	// OutcomeForeignProject: from another Liveblocks project than the pinned one.
+	// OutcomeForeignProject: from a Liveblocks project other than the pinned one.
 	OutcomeForeignProject Outcome = "foreign_project"
 )
 
-// Invalidation says that a resource may have changed at the source.
+// Invalidation states that a resource may have changed in Liveblocks.
 type Invalidation struct {
 	Resource Resource
-	// IfUnknown raises the resource only if it was never heard of before.
+	// IfUnknown limits it to a resource that has no state yet.
 	IfUnknown bool
-	// Deleted says that the event announces the resource's deletion.
+	// Deleted means that the event announces the deletion of the resource.
 	Deleted bool
 	// MinInterval keeps the next fetch at least this long after the last one.
 	MinInterval time.Duration
-	// Fold says that the event itself is folded into the resource: it waits there
-	// until the resource's task has taken it up.
+	// Fold means that the event itself is folded into the resource. It waits until
+	// the resource's task does so.
 	Fold bool
 }
 
-// Request asks for a resource to be fetched.
+// Request requests a fetch of a resource.
 type Request struct {
 	Resource Resource
-	// Unlisted says that a complete list lacks the resource, which tells as much as
-	// an event that announces its deletion.
+	// Unlisted means that a complete list does not contain the resource, which
+	// counts like a delete event.
 	Unlisted bool
-	// Background lets everything that is not in the background go first.
+	// Background gives the fetch a lower priority than all other work.
 	Background bool
 }
 
-// Delivery is an event together with what it makes stale.
+// Delivery is an event with what it makes stale.
 type Delivery struct {
 	Event         Event
 	Invalidations []Invalidation
 }
 
-// Pending is a resource and the generation an event or a request gave it.
-// Whoever waits for it waits until that generation is applied.
+// Pending is a resource with the generation that an event or request gave it.
+// Waiting for it means waiting until that generation is applied.
 type Pending struct {
 	Resource   Resource
 	Generation int64
@@ -215,12 +218,12 @@ type Lease struct {
 	Background bool
 }
 
-// Fetched is an answer of the Liveblocks API, not yet applied.
+// Fetched is a response of the Liveblocks API, not yet applied.
 type Fetched struct {
-	// Body is the answer, byte for byte.
+	// Body is the response, byte for byte.
 	Body []byte
-	// FetchTime is when the request began: whatever happened before it is in
-	// the answer.
+	// FetchTime is when the request began. The response includes everything that
+	// happened before.
 	FetchTime time.Time
 }
 
@@ -229,8 +232,8 @@ type RoomContent struct {
 	FetchTime time.Time
 	// Source is the room's JSON, byte for byte.
 	Source []byte
-	// CreateTime is the room's createdAt; together with the id it tells one
-	// incarnation of a room from the next.
+	// CreateTime is the room's createdAt. With the id, it identifies an incarnation
+	// of the room.
 	CreateTime         time.Time
 	LastConnectionTime time.Time
 	OrganizationID     string
@@ -238,7 +241,7 @@ type RoomContent struct {
 	DataProblem string
 }
 
-// DocumentContent is a document as fetched, and what was derived from it.
+// DocumentContent is a document as fetched, with its derived columns.
 type DocumentContent struct {
 	FetchTime time.Time
 	// Content is the document byte for byte: plain-lson for Storage, an update in
@@ -254,34 +257,35 @@ type DocumentContent struct {
 	Text string
 }
 
-// Applied tells what a finished task did and when the resource is due again.
+// Applied says what a finished task did and when the resource is due again.
 type Applied struct {
-	// Generation is what the resource has caught up with.
+	// Generation is the generation that the copy now reflects.
 	Generation int64
-	// Changed says that a change entry was written.
+	// Changed means that a change entry was written.
 	Changed bool
-	// Due is when the resource wants its next fetch; zero means no more.
+	// Due is when the next fetch is due; zero if none is.
 	Due time.Time
 	// AlsoDue are other resources that became due by this one, as urgent as it is.
 	AlsoDue []Resource
-	// Stale says that children of earlier incarnations wait to be cleaned up.
+	// Stale means that children of earlier incarnations remain to be deleted.
 	Stale bool
 }
 
-// Freshness tells how current a copy is.
+// Freshness says how current a copy is.
 type Freshness struct {
-	// FetchTime is when the fetch whose result is shown began.
+	// FetchTime is when the fetch that produced the copy began.
 	FetchTime time.Time
-	// SourceUpdateTime is the last change Liveblocks told of; zero if unsaid.
+	// SourceUpdateTime is the last change that an event reported; zero if none did.
 	SourceUpdateTime time.Time
-	// DeleteTime is when the deletion was found; zero if the resource lives.
+	// DeleteTime is when the deletion was confirmed; zero if the resource is not
+	// deleted.
 	DeleteTime time.Time
-	// MissingSince is when Liveblocks first denied knowing the resource
-	// without anything to confirm that it was deleted.
+	// MissingSince is when Liveblocks first answered that the resource does not
+	// exist, while nothing confirms its deletion.
 	MissingSince time.Time
-	// Revision is the number of the change entry that last altered it.
+	// Revision is the number of the change entry that last altered the copy.
 	Revision int64
-	// Stale says that something newer is known and not yet applied.
+	// Stale means that a newer change is known but not applied yet.
 	Stale bool
 }
 
@@ -298,8 +302,7 @@ type Room struct {
 	Freshness          Freshness
 }
 
-// Document is a mirrored document. Content is nil where only the description
-// was asked for.
+// Document is a mirrored document. Content is nil if it was not requested.
 type Document struct {
 	Project ProjectID
 	Room    RoomID
@@ -316,18 +319,19 @@ type Document struct {
 	Freshness   Freshness
 }
 
-// TaskState says where a task stands.
+// TaskState is the state of a task.
 type TaskState string
 
 // The states of a task.
 const (
-	// TaskPending waits for its turn, for a backoff or for the settle fetch.
+	// TaskPending waits for a worker, for the end of a backoff, or for the settle
+	// fetch.
 	TaskPending TaskState = "pending"
-	// TaskRunning is leased by a worker.
+	// TaskRunning is leased to a worker.
 	TaskRunning TaskState = "running"
-	// TaskWaiting waits for its room to be mirrored first.
+	// TaskWaiting waits for its room to be mirrored.
 	TaskWaiting TaskState = "waiting"
-	// TaskFailed has used up its attempts.
+	// TaskFailed failed on its last attempt.
 	TaskFailed TaskState = "failed"
 	// TaskDone has nothing to do.
 	TaskDone TaskState = "done"
@@ -358,8 +362,8 @@ const (
 	ChangeDeleted  ChangeKind = 2
 )
 
-// Change is one entry of the feed. It names the resource and does not carry
-// it: by the time a reader acts, reading yields the newer copy.
+// Change is one entry of the feed. It names the resource without its content: when
+// a reader acts, it reads the newest copy.
 type Change struct {
 	Bucket     int16
 	Number     int64
@@ -368,12 +372,13 @@ type Change struct {
 	CommitTime time.Time
 }
 
-// Project is a configured project as the store knows it.
+// Project is a configured project as stored.
 type Project struct {
 	ID ProjectID
-	// LiveblocksID is Liveblocks' own id, pinned on the first verified event.
+	// LiveblocksID is Liveblocks' id of the project, pinned by the first verified
+	// event.
 	LiveblocksID string
-	// PauseReason says why fetching stands still; empty if it does not.
+	// PauseReason says why fetching is paused; empty if it is not.
 	PauseReason string
 	PauseTime   time.Time
 }

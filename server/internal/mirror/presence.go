@@ -2,11 +2,12 @@ package mirror
 
 import "time"
 
-// ActiveUsersInterval is how often at most the active users of a room are
-// fetched: Liveblocks asks for no more than that.
+// ActiveUsersInterval is the minimal time between two fetches of a room's active
+// users, as Liveblocks requires.
 const ActiveUsersInterval = 10 * time.Second
 
-// ActiveUser is one connection to a room. A user with two tabs has two.
+// ActiveUser is one connection to a room. A user with two open tabs has two
+// connections.
 type ActiveUser struct {
 	ConnectionID int64
 	// UserID is empty for an anonymous user.
@@ -29,31 +30,30 @@ type ActiveUsersContent struct {
 	Users     []ActiveUser
 }
 
-// UserSession is one stay of a user in a room, told by events: one announces that
-// he entered, another that he left.
+// UserSession is one stay of a user in a room, derived from two events: one
+// announces the entry, the other the departure.
 type UserSession struct {
 	Project ProjectID
 	Room    RoomID
-	// ID is that of the event that announced the entry, or of the one that announced
-	// the leaving if no entry is known (yet).
+	// ID is the id of the event that announced the entry or, while that is unknown,
+	// of the event that announced the departure.
 	ID           string
 	ConnectionID int64
 	// UserID is empty for an anonymous user.
 	UserID string
 	// Info is the user's info as JSON, byte for byte; nil if there is none.
 	Info []byte
-	// EnterTime is zero if no event told of it.
+	// EnterTime is zero if no event announced it.
 	EnterTime time.Time
 	// LeaveTime is zero while the user is in the room.
 	LeaveTime time.Time
-	// LeaveEventID is the event that announced the leaving; empty if none did.
+	// LeaveEventID is the event that announced the departure; empty if none did.
 	LeaveEventID string
-	// End says how the end is known.
+	// End says how the service knows that the session ended.
 	End SessionEnd
 }
 
-// BeginTime is where the session stands in lists: the earliest moment of it that
-// is known.
+// BeginTime is the earliest known time of the session. Lists are ordered by it.
 func (s UserSession) BeginTime() time.Time {
 	if s.EnterTime.IsZero() {
 		return s.LeaveTime
@@ -61,28 +61,29 @@ func (s UserSession) BeginTime() time.Time {
 	return s.EnterTime
 }
 
-// SessionEnd says how the end of a session is known.
+// SessionEnd says how the service knows that a session ended.
 type SessionEnd string
 
 // The ends of sessions.
 const (
 	// SessionOpen: the user is in the room.
 	SessionOpen SessionEnd = ""
-	// SessionLeft: an event announced it.
+	// SessionLeft: an event announced the departure.
 	SessionLeft SessionEnd = "left"
-	// SessionAbsent: a later fetch of the active users lacked the connection, whose
-	// event must have been lost. LeaveTime is that of the fetch.
+	// SessionAbsent: a later fetch of the active users did not list the connection;
+	// the event must have been lost. LeaveTime is the time of that fetch.
 	SessionAbsent SessionEnd = "absent"
-	// SessionRoomDeleted: the room was deleted. LeaveTime is when that was found.
+	// SessionRoomDeleted: the room was deleted. LeaveTime is when the deletion was
+	// confirmed.
 	SessionRoomDeleted SessionEnd = "room_deleted"
 )
 
-// SessionFold is what events that waited make of a room's sessions.
+// SessionFold is the result of folding waiting events into a room's sessions.
 type SessionFold struct {
-	// Upserts are sessions that are new or changed, Deletes the ids of those that
-	// turned out to be part of another.
+	// Upserts holds new and changed sessions, Deletes the ids of sessions that
+	// became part of another.
 	Upserts []UserSession
 	Deletes []string
-	// Folded are the events that need not wait any longer.
+	// Folded lists the events that need not wait any longer.
 	Folded []string
 }

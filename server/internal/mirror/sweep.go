@@ -2,39 +2,40 @@ package mirror
 
 import "time"
 
-// Sweep is the latest comparison of a project's rooms with the list that
-// Liveblocks gives of them: how far it is, or what it found.
+// Sweep is the progress and result of the latest comparison of a project's rooms
+// with Liveblocks' list of rooms.
 type Sweep struct {
 	Project ProjectID
-	// ID tells one sweep from the next; empty if there has been none.
+	// ID identifies the sweep; empty if there has been none.
 	ID string
-	// Full says that everything in every room is fetched anew, not only what the
+	// Full means that the sweep fetches everything in every room, not only what the
 	// list shows to have changed.
 	Full bool
-	// Done says that the list was read to its end.
+	// Done means that the list is complete.
 	Done bool
-	// Cursor is where the list goes on.
+	// Cursor is where the list continues.
 	Cursor string
 	// Listed counts the rooms listed so far, Known those of them that the mirror
-	// held already, MarkedStale the resources that it marked stale.
+	// already had, MarkedStale the resources that the sweep marked as stale.
 	Listed, Known, MarkedStale int64
-	// Vanished counts the rooms that the mirror holds and the list lacked.
+	// Vanished counts the mirrored rooms that the list did not contain.
 	Vanished int64
-	// BeginTime is when it began, EndTime when it was done; zero if it is not.
+	// BeginTime is when the sweep began, EndTime when it was done; zero if it is
+	// not.
 	BeginTime, EndTime time.Time
-	// FullTime is when the last full sweep that came to its end had begun.
+	// FullTime is when the last completed full sweep began.
 	FullTime time.Time
-	// Problem says what keeps the mirror from following the list, such as too many
-	// rooms vanished at once; empty if nothing does.
+	// Problem says why the mirror does not follow the list, such as too many rooms
+	// having vanished at once; empty if there is no problem.
 	Problem string
 }
 
-// Stored is what the columns of the database hold of a resource: the copy, and
-// what was derived from it for queries. It is for checking them.
+// Stored holds the columns of a resource, for verification: the copy, and what was
+// derived from it.
 type Stored struct {
 	// Content is the copy: a document, or the JSON of a room or thread.
 	Content []byte
-	// SHA256 is the hash kept beside it.
+	// SHA256 is the stored hash.
 	SHA256        [32]byte
 	DeriveVersion int
 	// Data is the queryable JSON as the engine spells it; nil if there is none,
@@ -46,99 +47,100 @@ type Stored struct {
 	// MetadataText and CommentCount are columns of a thread beside Data.
 	MetadataText []byte
 	CommentCount int
-	// Comments are a thread's, as their tables hold them.
+	// Comments are the comments of a thread, as stored in their tables.
 	Comments []Comment
 }
 
 // RoomPage is one page of the list of all rooms.
 type RoomPage struct {
 	Rooms []ListedRoom
-	// Next is where the list goes on; empty at its end.
+	// Next is where the list continues; empty on the last page.
 	Next string
 }
 
-// ListedRoom is a room as the list shows it.
+// ListedRoom is a room as listed.
 type ListedRoom struct {
 	ID      RoomID
 	Content RoomContent
 }
 
-// Backfill is the latest sweep, and how far what it wanted fetched is.
+// Backfill is the latest sweep and the progress of its fetches.
 type Backfill struct {
 	Sweep Sweep
-	// Pending counts the resources that wait in the background, Done those that were
-	// fetched since the sweep began.
+	// Pending counts the resources that wait in the background, Done those fetched
+	// since the sweep began.
 	Pending, Done int64
-	// PerSecond is how many are fetched in a second, Remaining how long the pending
-	// ones will take at this rate; zero where it cannot be told.
+	// PerSecond is the number of fetches per second, Remaining the estimated time
+	// for the pending ones; zero if unknown.
 	PerSecond float64
 	Remaining time.Duration
 }
 
-// VerifyOptions say what to compare with Liveblocks.
+// VerifyOptions says what to compare with Liveblocks.
 type VerifyOptions struct {
 	Project ProjectID
-	// Prefix selects rooms whose id begins with it.
+	// Prefix limits the verification to rooms whose id starts with it.
 	Prefix string
-	// Repair has what differs fetched and written anew.
+	// Repair requests that what differs be fetched and rewritten.
 	Repair bool
 }
 
-// VerifyReport is one word of a verification; one of its members is set.
+// VerifyReport is one message of a verification; one of its members is set.
 type VerifyReport struct {
 	Drift    *Drift
 	Progress *VerifyProgress
-	// Summary is the last report of a verification that came to its end.
+	// Summary is the last report of a complete verification.
 	Summary *VerifySummary
 }
 
-// Drift is one difference between the mirror and Liveblocks, or between a copy
-// and what the database derived from it.
+// Drift is one difference between the mirror and Liveblocks, or between a copy and
+// the columns derived from it.
 type Drift struct {
 	Resource Resource
 	Kind     DriftKind
 	// Detail says what differs: no secrets, no payloads.
 	Detail string
-	// Repair says that the resource was requested anew.
+	// Repair means that a repair was requested.
 	Repair bool
 }
 
-// DriftKind says how a copy differs.
+// DriftKind is a kind of difference.
 type DriftKind string
 
 // The kinds of drift.
 const (
-	// DriftMissing: Liveblocks has the resource, and the mirror does not.
+	// DriftMissing: Liveblocks has the resource; the mirror does not.
 	DriftMissing DriftKind = "missing"
-	// DriftSurplus: the mirror has the resource, and Liveblocks does not.
+	// DriftSurplus: the mirror has the resource; Liveblocks does not.
 	DriftSurplus DriftKind = "surplus"
-	// DriftContent: the copy is not what Liveblocks has.
+	// DriftContent: the copy differs from Liveblocks.
 	DriftContent DriftKind = "content"
-	// DriftDerived: the copy is right, and what was derived from it is not.
+	// DriftDerived: the copy is correct, but the derived columns are not.
 	DriftDerived DriftKind = "derived"
 )
 
-// VerifyProgress tells how far a verification is.
+// VerifyProgress is the progress of a verification.
 type VerifyProgress struct {
-	// Rooms were compared, of Listed that are known so far.
+	// Rooms counts the compared rooms, Listed those known so far.
 	Rooms, Listed int64
-	// Resources were compared, rooms among them.
+	// Resources counts the compared resources, including rooms.
 	Resources int64
 	Drifts    int64
 }
 
-// VerifySummary is what a verification found.
+// VerifySummary is the result of a verification.
 type VerifySummary struct {
-	// Rooms and Resources, rooms among them, were compared.
+	// Rooms and Resources count what was compared; rooms are resources too.
 	Rooms, Resources int64
 	Drifts           int64
-	// Repairs counts the resources requested anew.
+	// Repairs counts the requested repairs.
 	Repairs int64
-	// Skipped counts the resources that could not be compared, since they could not
-	// be fetched. SkipReason says why of the first: no secrets, no payloads.
+	// Skipped counts the resources that could not be compared because fetching them
+	// failed. SkipReason says why the first one failed, without secrets or
+	// payloads.
 	Skipped    int64
 	SkipReason string
-	// Pending counts the resources that differed and wait for their next fetch, or
-	// kept changing.
+	// Pending counts the resources that differed but are waiting for their next
+	// fetch or kept changing.
 	Pending int64
 }

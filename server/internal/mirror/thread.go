@@ -2,29 +2,28 @@ package mirror
 
 import "time"
 
-// Thread is a thread of comments in a room.
+// Thread is a comment thread in a room.
 type Thread struct {
 	Project ProjectID
 	Room    RoomID
 	ID      string
 	// Source is the thread's JSON with its comments, byte for byte.
 	Source []byte
-	// SHA256 is the hash of Source in canonical form: one thread has one hash,
-	// whether it was fetched by itself or in a list.
+	// SHA256 is the hash of Source in canonical form, so a thread has the same hash
+	// whether it was fetched alone or in a list.
 	SHA256 [32]byte
-	// CreateTime and UpdateTime are Liveblocks' own words.
+	// CreateTime and UpdateTime are Liveblocks' times.
 	CreateTime, UpdateTime time.Time
 	Resolved               bool
 	// Visibility is "public" or "private"; empty if Liveblocks does not say.
 	Visibility string
-	// Metadata is a JSON object of strings, numbers and truth values; nil if there
-	// is none.
+	// Metadata is a JSON object of strings, numbers and booleans; nil if there is
+	// none.
 	Metadata []byte
-	// Comments are in the order of the thread. Deleted ones stay in it until the
-	// last is deleted.
+	// Comments are in the order of the thread. Deleted comments stay in it until
+	// the last one is deleted.
 	Comments []Comment
-	// DataProblem says why Metadata, or what a comment has of JSON, is not stored
-	// for queries.
+	// DataProblem says why Metadata or JSON of a comment is not stored for queries.
 	DataProblem string
 	Freshness   Freshness
 }
@@ -38,12 +37,12 @@ type Comment struct {
 	UserID  string
 	// Source is the comment's JSON, byte for byte.
 	Source []byte
-	// CreateTime is when it was written; EditTime and DeleteTime are zero if it
-	// was not edited or deleted.
+	// CreateTime is when the comment was created; EditTime and DeleteTime are zero
+	// if it was not edited or deleted.
 	CreateTime, EditTime, DeleteTime time.Time
-	// Body is its JSON as Liveblocks answered it; nil once the comment is deleted.
+	// Body is its JSON as Liveblocks returned it; nil if the comment is deleted.
 	Body []byte
-	// Text and Markdown are made from Body.
+	// Text and Markdown are derived from Body.
 	Text, Markdown string
 	// Metadata is like that of a thread.
 	Metadata    []byte
@@ -61,7 +60,8 @@ type Reaction struct {
 	CreateTime time.Time
 }
 
-// Attachment is a file attached to a comment. Its URL is not kept: it expires.
+// Attachment is a file attached to a comment. Its URL is not stored because it
+// expires.
 type Attachment struct {
 	ID       string
 	Name     string
@@ -70,13 +70,13 @@ type Attachment struct {
 	Size int64
 }
 
-// Mention is somebody whom a comment mentions: a user, or a group.
+// Mention is a user or group that a comment mentions.
 type Mention struct {
 	// Kind is "user" or "group".
 	Kind string
-	// ID is the user's or the group's.
+	// ID is the id of the user or group.
 	ID string
-	// UserIDs are the members of a group that the mention tells.
+	// UserIDs are the members of the group that the mention lists.
 	UserIDs []string
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
-// await looks at the mirror until it shows what the fake holds.
+// await polls the mirror until it equals the fake.
 func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
 	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
 	defer cancel()
@@ -40,7 +40,7 @@ func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
 	}
 }
 
-// room looks for a room's Storage document.
+// room checks a room's Storage document.
 func (d *demo) room(ctx context.Context, ev fake.Event) (string, bool) {
 	want, lives := d.upstream.Storage(ev.RoomID)
 	status, header, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/storage:read?format=plain-lson")
@@ -74,7 +74,7 @@ func (d *demo) thread(ctx context.Context, ev fake.Event) (string, bool) {
 	}
 }
 
-// session looks for a stay that begins or ends as the event says.
+// session looks for a session that begins or ends as the event says.
 func (d *demo) session(ctx context.Context, ev fake.Event) (string, bool) {
 	var got struct {
 		UserSessions []struct {
@@ -118,7 +118,7 @@ func (d *demo) notification(ctx context.Context, id string, ev fake.Event) (stri
 	return "", false
 }
 
-// get reads from the service; status 0 if that failed.
+// get reads from the service; the status is 0 if that failed.
 func (d *demo) get(ctx context.Context, path string) (status int, header http.Header, body []byte) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base+path, nil)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package demo shows the service at work on one machine, without an account and
-// without a database: a fake Liveblocks whose rooms are edited by themselves
-// sends signed webhooks to a real service on an embedded PostgreSQL.
+// Package demo demonstrates the service without an account or a database: a fake
+// Liveblocks, whose rooms change on their own, sends signed webhooks to a real
+// service on an embedded PostgreSQL.
 package demo
 
 import (
@@ -28,7 +28,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// Config says where the demo runs and how lively it is.
+// Config configures the demo.
 type Config struct {
 	config.Listen
 
@@ -46,10 +46,10 @@ func (c Config) Validate() error {
 	return cmp.Or(config.Positive("--every", c.Every), config.Addresses{Listen: c.Listen}.Validate())
 }
 
-// mirrorTimeout is how long the demo waits to see an edit in the mirror.
+// mirrorTimeout is how long the demo waits until an edit is mirrored.
 const mirrorTimeout = 15 * time.Second
 
-// projectID is how the fake's webhooks name their Liveblocks project.
+// projectID is the Liveblocks project in the fake's webhooks.
 const projectID = "demo"
 
 type demo struct {
@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config, version string, out io.Writer, log *sl
 			return fmt.Errorf("demo: %w", err)
 		}
 		defer os.RemoveAll(dir)
-		// The server's own account has to reach the folder inside.
+		// The server's account must reach the folder inside.
 		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // only passing through is allowed
 			return fmt.Errorf("demo: %w", err)
 		}
@@ -119,8 +119,8 @@ func Run(ctx context.Context, cfg Config, version string, out io.Writer, log *sl
 	return err
 }
 
-// serveConfig are the settings of the service: the defaults, without sweeps, which
-// would find what the demo shows before its webhook arrives.
+// serveConfig returns the settings of the service: the defaults without sweeps,
+// which would find edits before their webhooks arrive.
 func (d *demo) serveConfig(cfg Config, apiKey, baseURL string) config.Serve {
 	s := config.Defaults()
 	s.Listen, s.DataDir, s.PGBin = cfg.Listen, cfg.DataDir, cfg.PGBin
@@ -130,16 +130,15 @@ func (d *demo) serveConfig(cfg Config, apiKey, baseURL string) config.Serve {
 	return s
 }
 
-// firstRoom is one that the demo never deletes, so that the printed commands
-// always find it.
+// firstRoom is never deleted, so the printed commands always find it.
 const firstRoom = "team:whiteboard"
 
 func (d *demo) printHead(addrs app.Ready, databaseURL string) {
 	room := url.PathEscape(firstRoom)
 	fmt.Fprintf(d.out, `
-liveblocks-mirror demo: in the rooms of a fake Liveblocks people draw, discuss and are
-notified, and it sends signed webhooks; the service verifies, records, fetches and
-mirrors them. Try, in another terminal:
+liveblocks-mirror demo: a fake Liveblocks, whose users draw, discuss and get notified,
+sends signed webhooks. The service verifies and records each one, fetches what changed
+and mirrors it. Try in another terminal:
 
   curl -s http://%[1]s/v1/rooms
   curl -s http://%[1]s/v1/rooms/%[3]s/storage:read
@@ -154,13 +153,13 @@ mirrors them. Try, in another terminal:
   psql '%[5]s' -c 'select room_id, updated_at, data from liveblocks_documents'
   psql '%[5]s' -c 'select room_id, user_id, plain_text from mirror_comment'
 
-Ctrl-C ends it.
+Ctrl-C stops the demo.
 
 `, addrs.HTTPAddr, addrs.GRPCAddr, room, firstRoom, databaseURL)
 	fmt.Fprintf(d.out, "%-10s %-24s %-20s %-16s %s\n", "time", "event", "room", "webhook", "mirror")
 }
 
-// edit makes one edit after the other and shows what comes of each.
+// edit makes one edit after another and shows the result of each.
 func (d *demo) edit(ctx context.Context, cfg Config, stopped <-chan error) error {
 	ticker := time.NewTicker(cfg.Every)
 	defer ticker.Stop()

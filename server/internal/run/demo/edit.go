@@ -11,7 +11,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
-// people are who works in the rooms. They have one connection each.
+// people are the users of the rooms. Each has one connection.
 var people = []string{"alice", "bob", "carol"}
 
 func user(i int) fake.Connection {
@@ -21,8 +21,8 @@ func user(i int) fake.Connection {
 	}
 }
 
-// change does something that a team would do. The first few changes show
-// everything there is, the later ones are picked by chance.
+// change makes a change that a team would make. The first changes show every kind,
+// later ones are random.
 func (d *demo) change(n int) error {
 	rooms := d.upstream.Rooms()
 	switch n {
@@ -60,7 +60,7 @@ func (d *demo) change(n int) error {
 	}
 }
 
-// come lets somebody enter a room, or leave it if he is there.
+// come lets a user enter a room, or leave it.
 func (d *demo) come(room string) error {
 	who := user(rand.N(len(people)))
 	if slices.ContainsFunc(d.upstream.Connections(room), func(c fake.Connection) bool { return c.ID == who.ID }) {
@@ -69,7 +69,7 @@ func (d *demo) come(room string) error {
 	return d.upstream.Enter(room, who)
 }
 
-// discuss begins a thread in a room, or goes on with one.
+// discuss starts or continues a thread in a room.
 func (d *demo) discuss(room string, n int) error {
 	author, other := people[n%len(people)], people[(n+1)%len(people)]
 	threads := d.upstream.Threads(room)
@@ -91,7 +91,7 @@ func (d *demo) discuss(room string, n int) error {
 	case 2:
 		return d.upstream.EditComment(room, thread, comment, fmt.Sprintf("on second thoughts %d", n))
 	case 3:
-		if len(comments) == 1 { // with the last one goes the thread
+		if len(comments) == 1 { // deleting the last one deletes the thread
 			return d.upstream.DeleteThread(room, thread)
 		}
 		return d.upstream.DeleteComment(room, thread, comment)
@@ -101,7 +101,7 @@ func (d *demo) discuss(room string, n int) error {
 	}
 }
 
-// notify tells somebody of a thread in a room.
+// notify notifies a user of a thread in a room.
 func (d *demo) notify(room string) {
 	threads := d.upstream.Threads(room)
 	d.upstream.Notify(fake.Notification{
@@ -109,15 +109,15 @@ func (d *demo) notify(room string) {
 	})
 }
 
-// question is the body of a comment that mentions somebody.
+// question is the body of a comment that mentions a user.
 func question(n int, other string) json.RawMessage {
 	return fmt.Appendf(nil, `{"version":1,"content":[{"type":"paragraph","children":[{"text":"What about note %d, "},`+
 		`{"type":"mention","kind":"user","id":%q},{"text":"? It is "},{"text":"important","bold":true},{"text":"."}]}]}`, n,
 		other)
 }
 
-// board is a Storage document with n mod 8 notes on it, and a diagram of a step
-// for each as React Flow keeps it.
+// board returns a Storage document with n mod 8 notes and a React Flow diagram with
+// a step for each.
 func board(n int) []byte {
 	var notes, nodes, edges bytes.Buffer
 	count := n%8 + 1
