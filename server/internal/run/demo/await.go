@@ -13,7 +13,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
-// await polls the mirror until it equals the fake.
+// await polls the mirror until it equals the fake, and describes the result.
 func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
 	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
 	defer cancel()
@@ -40,13 +40,13 @@ func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
 	}
 }
 
-// room checks a room's Storage document.
+// room compares a room's Storage document.
 func (d *demo) room(ctx context.Context, ev fake.Event) (string, bool) {
 	want, lives := d.upstream.Storage(ev.RoomID)
 	status, header, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/storage:read?format=plain-lson")
 	switch {
 	case !lives && status == http.StatusNotFound:
-		return "gone", true
+		return "deleted", true
 	case lives && status == http.StatusOK && bytes.Equal(body, want):
 		return fmt.Sprintf("%d bytes, revision %s,", len(body), header.Get("Mirror-Revision")), true
 	default:
@@ -66,9 +66,9 @@ func (d *demo) thread(ctx context.Context, ev fake.Event) (string, bool) {
 	status, _, body := d.get(ctx, path)
 	switch {
 	case !lives && status == http.StatusNotFound:
-		return "gone", true
+		return "deleted", true
 	case lives && json.Unmarshal(body, &got) == nil && bytes.Equal(got.Thread.SourceJSON, want):
-		return fmt.Sprintf("%d bytes, with %d comments,", len(want), len(d.upstream.Comments(ev.RoomID, ev.ThreadID))), true
+		return fmt.Sprintf("%d bytes, %d comments,", len(want), len(d.upstream.Comments(ev.RoomID, ev.ThreadID))), true
 	default:
 		return "", false
 	}
@@ -88,12 +88,12 @@ func (d *demo) session(ctx context.Context, ev fake.Event) (string, bool) {
 		return "", false
 	}
 	for _, s := range got.UserSessions {
-		switch at := ev.Time.Truncate(time.Millisecond); { // as the webhook tells it
+		switch at := ev.Time.Truncate(time.Millisecond); { // the precision of webhooks
 		case s.UserID != ev.UserID:
 		case ev.Type == fake.UserEntered && s.EnterTime.Equal(at):
-			return ev.UserID + " has come,", true
+			return ev.UserID + " entered,", true
 		case ev.Type == fake.UserLeft && s.LeaveTime.Equal(at):
-			return fmt.Sprintf("%s was there for %s,", ev.UserID, s.LeaveTime.Sub(s.EnterTime).Round(time.Second)), true
+			return fmt.Sprintf("%s stayed for %s,", ev.UserID, s.LeaveTime.Sub(s.EnterTime).Round(time.Second)), true
 		}
 	}
 	return "", false
@@ -112,13 +112,13 @@ func (d *demo) notification(ctx context.Context, id string, ev fake.Event) (stri
 	}
 	for _, n := range got.Notifications {
 		if n.EventID == id {
-			return fmt.Sprintf("to %s, with %d bytes of the inbox,", ev.UserID, len(n.InboxJSON)), true
+			return fmt.Sprintf("for %s, %d bytes of inbox,", ev.UserID, len(n.InboxJSON)), true
 		}
 	}
 	return "", false
 }
 
-// get reads from the service; the status is 0 if that failed.
+// get reads from the service. The status is 0 if the request failed.
 func (d *demo) get(ctx context.Context, path string) (status int, header http.Header, body []byte) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base+path, nil)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package demo demonstrates the service without an account or a database: a fake
-// Liveblocks, whose rooms change on their own, sends signed webhooks to a real
+// Package demo runs the service on one machine, without an account and without a
+// database. A fake Liveblocks edits its own rooms and sends signed webhooks to a real
 // service on an embedded PostgreSQL.
 package demo
 
@@ -28,7 +28,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// Config configures the demo.
+// Config holds the settings of the demo.
 type Config struct {
 	config.Listen
 
@@ -46,7 +46,7 @@ func (c Config) Validate() error {
 	return cmp.Or(config.Positive("--every", c.Every), config.Addresses{Listen: c.Listen}.Validate())
 }
 
-// mirrorTimeout is how long the demo waits until an edit is mirrored.
+// mirrorTimeout limits the wait for an edit to appear in the mirror.
 const mirrorTimeout = 15 * time.Second
 
 // projectID is the Liveblocks project in the fake's webhooks.
@@ -69,14 +69,14 @@ func Run(ctx context.Context, cfg Config, version string, out io.Writer, log *sl
 			return fmt.Errorf("demo: %w", err)
 		}
 		defer os.RemoveAll(dir)
-		// The server's account must reach the folder inside.
+		// PostgreSQL runs as another account, which must reach its directory.
 		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // only passing through is allowed
 			return fmt.Errorf("demo: %w", err)
 		}
 		cfg.DataDir = filepath.Join(dir, "postgres")
 	}
 	key := make([]byte, 24)
-	_, _ = rand.Read(key) // never fails by its own contract
+	_, _ = rand.Read(key) // never returns an error
 	d := &demo{
 		out:    out,
 		secret: "whsec_" + base64.StdEncoding.EncodeToString(key),
@@ -119,8 +119,8 @@ func Run(ctx context.Context, cfg Config, version string, out io.Writer, log *sl
 	return err
 }
 
-// serveConfig returns the settings of the service: the defaults without sweeps,
-// which would find edits before their webhooks arrive.
+// serveConfig are the settings of the service: the defaults, without sweeps, which
+// would find what the demo shows before its webhook arrives.
 func (d *demo) serveConfig(cfg Config, apiKey, baseURL string) config.Serve {
 	s := config.Defaults()
 	s.Listen, s.DataDir, s.PGBin = cfg.Listen, cfg.DataDir, cfg.PGBin
@@ -130,15 +130,15 @@ func (d *demo) serveConfig(cfg Config, apiKey, baseURL string) config.Serve {
 	return s
 }
 
-// firstRoom is never deleted, so the printed commands always find it.
+// firstRoom is in the printed commands. The demo never deletes it.
 const firstRoom = "team:whiteboard"
 
 func (d *demo) printHead(addrs app.Ready, databaseURL string) {
 	room := url.PathEscape(firstRoom)
 	fmt.Fprintf(d.out, `
-liveblocks-mirror demo: a fake Liveblocks, whose users draw, discuss and get notified,
-sends signed webhooks. The service verifies and records each one, fetches what changed
-and mirrors it. Try in another terminal:
+This is the liveblocks-mirror demo. Users of a fake Liveblocks draw, comment and get
+notifications. It sends a signed webhook for each event; the service records the event,
+fetches what changed, and mirrors it. In another terminal, try:
 
   curl -s http://%[1]s/v1/rooms
   curl -s http://%[1]s/v1/rooms/%[3]s/storage:read
@@ -153,13 +153,13 @@ and mirrors it. Try in another terminal:
   psql '%[5]s' -c 'select room_id, updated_at, data from liveblocks_documents'
   psql '%[5]s' -c 'select room_id, user_id, plain_text from mirror_comment'
 
-Ctrl-C stops the demo.
+Press Ctrl-C to stop.
 
 `, addrs.HTTPAddr, addrs.GRPCAddr, room, firstRoom, databaseURL)
 	fmt.Fprintf(d.out, "%-10s %-24s %-20s %-16s %s\n", "time", "event", "room", "webhook", "mirror")
 }
 
-// edit makes one edit after another and shows the result of each.
+// edit makes edits and shows the result of each.
 func (d *demo) edit(ctx context.Context, cfg Config, stopped <-chan error) error {
 	ticker := time.NewTicker(cfg.Every)
 	defer ticker.Stop()
@@ -178,20 +178,20 @@ func (d *demo) edit(ctx context.Context, cfg Config, stopped <-chan error) error
 		case <-ticker.C:
 		}
 		if len(stopped) > 0 {
-			return nil // Run reads the cause
+			return nil // Run returns the error
 		}
 	}
 	return nil
 }
 
-// show delivers the webhook of ev and follows it into the mirror.
+// show delivers the webhook of ev and waits until the mirror reflects it.
 func (d *demo) show(ctx context.Context, ev fake.Event) error {
 	begin := time.Now()
 	id := "msg_" + rand.Text()
 	status, err := d.deliver(ctx, id, ev)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // interrupted, which is how a demo ends
+			return nil //nolint:nilerr // interrupted
 		}
 		return fmt.Errorf("demo: deliver webhook: %w", err)
 	}

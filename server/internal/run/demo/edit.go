@@ -11,7 +11,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
-// people are the users of the rooms. Each has one connection.
+// people are the users. Each has one connection.
 var people = []string{"alice", "bob", "carol"}
 
 func user(i int) fake.Connection {
@@ -21,8 +21,8 @@ func user(i int) fake.Connection {
 	}
 }
 
-// change makes a change that a team would make. The first changes show every kind,
-// later ones are random.
+// change makes one edit, as a team would. The first ones show every feature; the
+// others are random.
 func (d *demo) change(n int) error {
 	rooms := d.upstream.Rooms()
 	switch n {
@@ -49,7 +49,7 @@ func (d *demo) change(n int) error {
 	case pick == 1 && id != firstRoom:
 		return d.upstream.DeleteRoom(id)
 	case pick <= 3:
-		return d.come(id)
+		return d.enterOrLeave(id)
 	case pick <= 7:
 		return d.discuss(id, n)
 	case pick == 8 && len(d.upstream.Threads(id)) > 0:
@@ -60,8 +60,8 @@ func (d *demo) change(n int) error {
 	}
 }
 
-// come lets a user enter a room, or leave it.
-func (d *demo) come(room string) error {
+// enterOrLeave makes a user enter a room, or leave it.
+func (d *demo) enterOrLeave(room string) error {
 	who := user(rand.N(len(people)))
 	if slices.ContainsFunc(d.upstream.Connections(room), func(c fake.Connection) bool { return c.ID == who.ID }) {
 		return d.upstream.Leave(room, who.ID)
@@ -69,7 +69,7 @@ func (d *demo) come(room string) error {
 	return d.upstream.Enter(room, who)
 }
 
-// discuss starts or continues a thread in a room.
+// discuss starts a thread in a room, or continues one.
 func (d *demo) discuss(room string, n int) error {
 	author, other := people[n%len(people)], people[(n+1)%len(people)]
 	threads := d.upstream.Threads(room)
@@ -91,7 +91,7 @@ func (d *demo) discuss(room string, n int) error {
 	case 2:
 		return d.upstream.EditComment(room, thread, comment, fmt.Sprintf("on second thoughts %d", n))
 	case 3:
-		if len(comments) == 1 { // deleting the last one deletes the thread
+		if len(comments) == 1 { // the last comment takes its thread along
 			return d.upstream.DeleteThread(room, thread)
 		}
 		return d.upstream.DeleteComment(room, thread, comment)
@@ -101,7 +101,7 @@ func (d *demo) discuss(room string, n int) error {
 	}
 }
 
-// notify notifies a user of a thread in a room.
+// notify sends a user a notification about a thread in a room.
 func (d *demo) notify(room string) {
 	threads := d.upstream.Threads(room)
 	d.upstream.Notify(fake.Notification{
@@ -116,8 +116,8 @@ func question(n int, other string) json.RawMessage {
 		other)
 }
 
-// board returns a Storage document with n mod 8 notes and a React Flow diagram with
-// a step for each.
+// board is a Storage document with n mod 8 notes on it, and a diagram of a step
+// for each as React Flow keeps it.
 func board(n int) []byte {
 	var notes, nodes, edges bytes.Buffer
 	count := n%8 + 1
