@@ -48,10 +48,10 @@ func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 	for _, s := range secrets {
 		places[s.Project]++
 		bad := func(err error) {
-			problems = append(problems, fmt.Errorf("webhook secret %d of project %q: %w", places[s.Project], s.Project, err))
+			problems = append(problems, fmt.Errorf("secret %d of project %q %w", places[s.Project], s.Project, err))
 		}
 		if !mirror.ValidProjectID(string(s.Project)) {
-			bad(errors.New("not a project id"))
+			bad(errors.New("does not have a valid project id"))
 			continue
 		}
 		raw, err := parseSecret(s.Secret)
@@ -66,7 +66,7 @@ func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 			v.keys = append(v.keys, &key{project: s.Project, raw: raw})
 		case owner != s.Project:
 			// A delivery could not be attributed to one of the two projects.
-			bad(fmt.Errorf("is a secret of project %q too", owner))
+			bad(fmt.Errorf("is also a secret of project %q", owner))
 		}
 	}
 	if len(problems) > 0 {
@@ -88,7 +88,7 @@ func parseSecret(secret string) ([]byte, error) {
 	// The decoder skips line breaks; in a secret they are a mistake.
 	raw, err := encoding.DecodeString(text)
 	if err != nil || strings.ContainsAny(text, "\r\n") {
-		return nil, errors.New("is not base64 behind whsec_")
+		return nil, errors.New("is not base64 after whsec_")
 	}
 	// Anyone can sign with an empty key.
 	if len(raw) == 0 {

@@ -413,28 +413,28 @@ func TestNewVerifierRefuses(t *testing.T) {
 		secrets []webhook.Secret
 		want    string
 	}{
-		{"empty", []webhook.Secret{{"acme", ""}}, `webhook secret 1 of project "acme": does not begin with whsec_`},
+		{"empty", []webhook.Secret{{"acme", ""}}, `secret 1 of project "acme" does not begin with whsec_`},
 		{"another prefix", []webhook.Secret{{"acme", "sk_c2VjcmV0"}},
-			`webhook secret 1 of project "acme": does not begin with whsec_`},
+			`secret 1 of project "acme" does not begin with whsec_`},
 		{"leading space", []webhook.Secret{{"acme", " " + secret}},
-			`webhook secret 1 of project "acme": does not begin with whsec_`},
-		{"empty key", []webhook.Secret{{"acme", "whsec_"}}, `webhook secret 1 of project "acme": has an empty key`},
+			`secret 1 of project "acme" does not begin with whsec_`},
+		{"empty key", []webhook.Secret{{"acme", "whsec_"}}, `secret 1 of project "acme" has an empty key`},
 		{"only padding", []webhook.Secret{{"acme", "whsec_===="}},
-			`webhook secret 1 of project "acme": is not base64 behind whsec_`},
+			`secret 1 of project "acme" is not base64 after whsec_`},
 		{"not base64", []webhook.Secret{{"acme", "whsec_c2Vj!mV0"}},
-			`webhook secret 1 of project "acme": is not base64 behind whsec_`},
+			`secret 1 of project "acme" is not base64 after whsec_`},
 		{"the alphabet of URLs", []webhook.Secret{{"acme", "whsec_-_-_"}},
-			`webhook secret 1 of project "acme": is not base64 behind whsec_`},
+			`secret 1 of project "acme" is not base64 after whsec_`},
 		{"line break", []webhook.Secret{{"acme", secret + "\n"}},
-			`webhook secret 1 of project "acme": is not base64 behind whsec_`},
+			`secret 1 of project "acme" is not base64 after whsec_`},
 		{"the second", []webhook.Secret{{"acme", secret}, {"globex", otherSecret}, {"acme", "x"}},
-			`webhook secret 2 of project "acme": does not begin with whsec_`},
+			`secret 2 of project "acme" does not begin with whsec_`},
 		{"all of them", []webhook.Secret{{"acme", "x"}, {"acme", "whsec_"}},
-			"webhook secret 1 of project \"acme\": does not begin with whsec_\nwebhook secret 2 of project \"acme\": has an " +
+			"secret 1 of project \"acme\" does not begin with whsec_\nsecret 2 of project \"acme\" has an " +
 				"empty key"},
 		{"one secret of two projects", []webhook.Secret{{"acme", secret}, {"globex", secret}},
-			`webhook secret 1 of project "globex": is a secret of project "acme" too`},
-		{"bad project", []webhook.Secret{{"Acme", secret}}, `webhook secret 1 of project "Acme": not a project id`},
+			`secret 1 of project "globex" is also a secret of project "acme"`},
+		{"bad project", []webhook.Secret{{"Acme", secret}}, `secret 1 of project "Acme" does not have a valid project id`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

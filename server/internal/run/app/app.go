@@ -186,7 +186,7 @@ func (a *App) signatures() (*webhook.Verifier, error) {
 	}
 	v, err := webhook.NewVerifier(secrets, tolerance)
 	if err != nil {
-		return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used (%v); copy the "+
+		return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used: %v; copy the "+
 			"signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", err)}
 	}
 	return v, nil
