@@ -5,7 +5,7 @@
 // tables. What counts are the ratios: they can be compared between machines, the
 // numbers beside them cannot.
 //
-// It prints and never fails for what it has measured.
+// It prints results and never fails because of them.
 package main
 
 import (

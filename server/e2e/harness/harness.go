@@ -1,6 +1,6 @@
-// Package harness runs the real binary for the end-to-end tests: it builds it
-// once, starts it against a database and an upstream, signs and posts webhooks,
-// and ends it in every way a process can end.
+// Package harness runs the real binary for the end-to-end tests. It builds the
+// binary once, starts it against a database and an upstream, signs and posts
+// webhooks, and stops or kills it.
 package harness
 
 import (

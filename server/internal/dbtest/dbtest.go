@@ -1,5 +1,5 @@
-// Package dbtest gives tests databases on every SQL engine that the service runs
-// on, and a way of their own to the rows that is the same on all of them.
+// Package dbtest provides tests with databases on every SQL engine of the service,
+// and with direct access to the rows that is the same on all engines.
 //
 //	func TestMain(m *testing.M) { dbtest.Run(m) }
 //
@@ -11,9 +11,8 @@
 //		})
 //	}
 //
-// The servers are those of packages pgtest and mysqltest, which heed
-// TEST_POSTGRES_URL and TEST_MYSQL_URL. Tests that were not asked for are skipped, as
-// package need says.
+// The servers come from packages pgtest and mysqltest, which use TEST_POSTGRES_URL
+// and TEST_MYSQL_URL if set. Package need skips tests that were not requested.
 package dbtest
 
 import (
@@ -33,12 +32,12 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
-// patience bounds every single step here; none takes ten seconds on a quiet machine.
+// patience limits every single step; none takes ten seconds on an idle machine.
 const patience = 2 * time.Minute
 
-// Engine is a database that the service runs on.
+// Engine is a database engine of the service.
 type Engine struct {
-	// Name is what its server is called.
+	// Name is the name of its server.
 	Name string
 	// Schema is the SQL expression for the schema that tables are looked up in.
 	Schema string
@@ -66,8 +65,8 @@ var (
 // Engines are all engines.
 func Engines() []*Engine { return []*Engine{Postgres, MySQL} }
 
-// Each runs a test on every engine, each beside the others. It skips an engine as
-// [Engine.Need] does.
+// Each runs a test on every engine in parallel. It skips engines as [Engine.Need]
+// does.
 func Each(t *testing.T, f func(t *testing.T, e *Engine)) {
 	t.Helper()
 	for _, e := range Engines() {
@@ -79,7 +78,7 @@ func Each(t *testing.T, f func(t *testing.T, e *Engine)) {
 	}
 }
 
-// withMySQL runs tests around the life of MySQL's shared server.
+// withMySQL runs tests within the life of MySQL's shared server.
 type withMySQL struct{ m *testing.M }
 
 func (w withMySQL) Run() int {
@@ -92,13 +91,13 @@ func (w withMySQL) Run() int {
 	return code
 }
 
-// Run runs the tests of m, then ends the shared servers. It returns the exit code,
-// which a TestMain that ends with Run need not heed. It panics if a server does not
-// go.
+// Run runs the tests of m, then stops the shared servers. It returns the exit code,
+// which a TestMain that ends with Run can ignore. It panics if a server does not
+// stop.
 func Run(m *testing.M) int { return pgtest.Run(withMySQL{m}) }
 
-// Need skips tb if -short or TEST_ENGINES leaves out tests that need a server of e.
-// What returns a database or a server calls it.
+// Need skips tb if -short or TEST_ENGINES excludes tests that need a server of e.
+// Every method that returns a database or server calls it.
 func (e *Engine) Need(tb testing.TB) {
 	tb.Helper()
 	need.Server(tb, e.need)
@@ -126,13 +125,13 @@ func (e *Engine) Own(tb testing.TB) string {
 
 // Server is a database server that a test may kill.
 type Server struct {
-	// URL leads to a database with the current schema.
+	// URL is the URL of a database with the current schema.
 	URL     string
 	kill    func() error
 	restart func(ctx context.Context) error
 }
 
-// Server starts a server for tb alone. It is gone when tb ends.
+// Server starts a server for tb alone and stops it when tb ends.
 func (e *Engine) Server(tb testing.TB) *Server {
 	tb.Helper()
 	s := e.server(tb)
@@ -150,8 +149,8 @@ func (s *Server) Kill(tb testing.TB) {
 	}
 }
 
-// Restart returns when the server has come back after Kill. Where nobody else does,
-// it starts it.
+// Restart returns when the server is back after Kill. It starts the server if
+// nothing else does.
 func (s *Server) Restart(tb testing.TB) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
@@ -189,12 +188,12 @@ func startPostgres(tb testing.TB) *Server {
 			killed = server.Pid()
 			return syscall.Kill(killed, syscall.SIGKILL)
 		},
-		// The service that brings a server along restarts it, and so does this.
+		// The embedded server restarts by itself, also here.
 		restart: func(ctx context.Context) error { return awaitPid(ctx, server, killed) },
 	}
 }
 
-// awaitPid waits until another process than the one killed serves the data.
+// awaitPid waits until a process other than the killed one serves the data.
 func awaitPid(ctx context.Context, server *pgembed.Server, killed int) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()

@@ -16,26 +16,26 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// DB is a test's own way to a database, past the service. Its statements are the
-// same on every engine: they have question marks where their values go.
+// DB is a test's direct access to a database, without the service. Statements are
+// the same on every engine, with question marks for values.
 type DB struct {
 	*sql.DB
 
 	engine *Engine
 }
 
-// Connect opens connections to where a URL leads. They are closed when tb ends.
+// Connect opens connections to the database of a URL and closes them when tb ends.
 func (e *Engine) Connect(tb testing.TB, url string) *DB {
 	tb.Helper()
 	db, err := e.open(url)
 	if err != nil {
 		tb.Fatalf("dbtest: %v", err)
 	}
-	tb.Cleanup(func() { _ = db.Close() }) // the server may have died meanwhile
+	tb.Cleanup(func() { _ = db.Close() }) // the server may have died
 	return &DB{db, e}
 }
 
-// Exec runs a statement and returns how many rows it altered.
+// Exec runs a statement and returns the number of affected rows.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
 	result, err := db.ExecContext(ctx, db.engine.places(query), args...)
 	if err != nil {
@@ -44,8 +44,7 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error
 	return result.RowsAffected()
 }
 
-// Each runs a query and calls row for each row, which it scans. Its values come
-// before row.
+// Each runs a query with values and calls row to scan each row.
 func (db *DB) Each(ctx context.Context, query string, row func(scan func(dest ...any) error) error,
 	args ...any) (err error) {
 	rows, err := db.QueryContext(ctx, db.engine.places(query), args...)
@@ -69,7 +68,7 @@ func Value[V any](ctx context.Context, db *DB, query string, args ...any) (v V, 
 	return v, err
 }
 
-// In is a list of values for a statement: their question marks, and themselves.
+// In returns a list of values for a statement: the question marks and the values.
 func In[V any](values []V) (places string, args []any) {
 	for _, v := range values {
 		args = append(args, v)
@@ -77,7 +76,7 @@ func In[V any](values []V) (places string, args []any) {
 	return "(" + strings.TrimSuffix(strings.Repeat("?, ", len(values)), ", ") + ")", args
 }
 
-// JSON is the SQL expression for a member of a JSON column, as text.
+// JSON returns the SQL expression for a member of a JSON column, as text.
 func (e *Engine) JSON(column, member string) string {
 	if e == Postgres {
 		return "(" + column + "->>'" + member + "')"
@@ -85,8 +84,8 @@ func (e *Engine) JSON(column, member string) string {
 	return "json_unquote(json_extract(" + column + ", '$." + member + "'))"
 }
 
-// places writes question marks as the engine wants them. Tests have no other use
-// for them.
+// places converts question marks to the engine's placeholders. Tests do not use
+// question marks for anything else.
 func (e *Engine) places(query string) string {
 	if e != Postgres {
 		return query
@@ -109,7 +108,7 @@ func openPostgres(to string) (*sql.DB, error) {
 	return stdlib.OpenDB(*cfg), nil
 }
 
-// openMySQL takes the parameters of the URL for variables of the session.
+// openMySQL uses the parameters of the URL as session variables.
 func openMySQL(to string) (*sql.DB, error) {
 	u, err := url.Parse(to)
 	if err != nil {

@@ -2,8 +2,9 @@ package mysqltest
 
 import "syscall"
 
-// attr makes a child run as account, or as ourselves if that is nil, in a group of
-// its own, which a terminal's Ctrl-C does not reach, and die when we die.
+// attr makes a child run as account, or as the current account if that is nil, in
+// its own process group, which Ctrl-C does not reach. The child dies with this
+// process.
 func attr(account *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: account, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -4,9 +4,9 @@ package mysqltest
 
 import "syscall"
 
-// attr makes a child run as account, or as ourselves if that is nil, in a group of
-// its own, which a terminal's Ctrl-C does not reach. Nothing ends it should we be
-// killed.
+// attr makes a child run as account, or as the current account if that is nil, in
+// its own process group, which Ctrl-C does not reach. If this process is killed,
+// the child keeps running.
 func attr(account *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: account, Setpgid: true}
 }

@@ -17,12 +17,12 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
-// clusterSize is how many nodes a cluster has: the fewest of which the rest still
-// has a majority when one dies.
+// clusterSize is the number of nodes: the smallest at which a majority remains when
+// one dies.
 const clusterSize = 3
 
-// Cluster is a Galera cluster of three MariaDB servers on this machine, all of which
-// take writes.
+// Cluster is a Galera cluster of three MariaDB servers on this machine. All of them
+// accept writes.
 //
 // Quorum and failure detection are as they are by default: when a node is killed,
 // commits on the others wait for about five seconds, until they agree that it is gone.
@@ -38,14 +38,15 @@ const clusterSize = 3
 // and inserts too) or stays on one node; tests see whether the store does.
 type Cluster struct{ nodes [clusterSize]*Node }
 
-// Node is a server of a cluster. It can be killed, stopped and restarted by itself.
+// Node is a server of a cluster. It can be killed, stopped and restarted
+// separately.
 type Node struct {
 	*Server
 	replication, ist, sst port
 }
 
-// Galera starts a cluster for tb alone. It is gone when tb ends. What opt says is
-// said to every node.
+// Galera starts a cluster for tb alone and removes it when tb ends. opt applies to
+// every node.
 func Galera(tb testing.TB, opt Options) *Cluster {
 	tb.Helper()
 	need.Server(tb, need.MySQL)
@@ -66,8 +67,8 @@ func Galera(tb testing.TB, opt Options) *Cluster {
 // Node is the node of that number, from 0 to 2.
 func (c *Cluster) Node(i int) *Node { return c.nodes[i] }
 
-// WaitSize waits until the nodes that run are in step with each other and agree that
-// they are n.
+// WaitSize waits until the running nodes are synced and agree that there are n of
+// them.
 func (c *Cluster) WaitSize(tb testing.TB, n int) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
@@ -254,8 +255,8 @@ func (n *Node) Restart(ctx context.Context) error {
 	return n.awaitSynced(ctx, 0)
 }
 
-// awaitSynced waits until the node is in step with its cluster, and that has the
-// size, if one is given.
+// awaitSynced waits until the node is synced with its cluster, and until that has
+// the given size, if any.
 func (n *Node) awaitSynced(ctx context.Context, size int) error {
 	n.mu.Lock()
 	r := n.run
@@ -278,7 +279,7 @@ func (n *Node) awaitSynced(ctx context.Context, size int) error {
 	})
 }
 
-// wsrepStatus is what a node says of itself and its cluster.
+// wsrepStatus is the status that a node reports of itself and its cluster.
 func wsrepStatus(ctx context.Context, db *sql.DB) (status map[string]string, err error) {
 	rows, err := db.QueryContext(ctx,
 		"show global status where variable_name in ('wsrep_ready', 'wsrep_local_state_comment', 'wsrep_cluster_size')")

@@ -1,5 +1,5 @@
-// Package mysqltest gives tests databases on a real server of the MySQL protocol:
-// one server for a test binary, one database for a test.
+// Package mysqltest provides tests with databases on a real server of the MySQL
+// protocol: one server per test binary, one database per test.
 //
 //	func TestMain(m *testing.M) { mysqltest.Run(m) }
 //
@@ -14,8 +14,8 @@
 // database cannot be copied here as with PostgreSQL: tests that want many with the
 // same tables hand them on, cleared by [Empty].
 //
-// [Start] gives a test a server that it may kill, [Galera] a cluster of three.
-// Tests that were not asked for are skipped, as package need says.
+// [Start] starts a server that a test may kill, [Galera] a cluster of three.
+// Package need skips tests that were not requested.
 package mysqltest
 
 import (
@@ -35,7 +35,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
-// patience bounds every single step here; none takes ten seconds on a quiet machine.
+// patience limits every single step; none takes ten seconds on an idle machine.
 const patience = 2 * time.Minute
 
 var shared struct {
@@ -64,9 +64,9 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// Shared is the server of this test binary, started by the first who asks. It is for
-// tests about the server itself; the others want [Database], which heeds
-// TEST_MYSQL_URL. Nobody may stop it.
+// Shared returns the server of this test binary and starts it at the first call. It
+// is for tests about the server itself; others use [Database], which honours
+// TEST_MYSQL_URL. Do not stop it.
 func Shared(tb testing.TB) *Server {
 	tb.Helper()
 	need.Server(tb, need.MySQL)
@@ -87,8 +87,8 @@ func Shared(tb testing.TB) *Server {
 	return shared.server
 }
 
-// URL leads to where databases are made: to what TEST_MYSQL_URL names, or to
-// [Shared].
+// URL returns the URL of the server where databases are created: that of
+// TEST_MYSQL_URL, or of [Shared].
 func URL(tb testing.TB) string {
 	tb.Helper()
 	need.Server(tb, need.MySQL)
@@ -122,7 +122,7 @@ func Database(tb testing.TB) string {
 	return to
 }
 
-// Connect opens connections to where a URL leads. They are closed when tb ends.
+// Connect opens connections to the database of a URL and closes them when tb ends.
 func Connect(tb testing.TB, url string) *sql.DB {
 	tb.Helper()
 	db, err := open(url)
@@ -169,7 +169,7 @@ func Empty(ctx context.Context, url string, keep ...string) error {
 	return nil
 }
 
-// at is the URL of another database on the server of admin.
+// at returns the URL of another database on the server of admin.
 func at(admin, database string) (string, error) {
 	u, err := url.Parse(admin)
 	if err != nil || u.Scheme != "mysql" {
@@ -212,7 +212,7 @@ func drop(ctx context.Context, admin, name string) error {
 	return nil
 }
 
-// column is the one column that a query returns.
+// column returns the only column of a query's result.
 func column(ctx context.Context, db *sql.DB, query string, args ...any) (values []string, err error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {

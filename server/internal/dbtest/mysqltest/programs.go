@@ -11,11 +11,11 @@ import (
 	"syscall"
 )
 
-// programs are where MariaDB's programs are.
+// programs holds the paths of MariaDB's programs.
 type programs struct{ base, server, install string }
 
-// findPrograms looks for them in the folder MARIADB_BIN if that is set, else where
-// packages put them and on the PATH.
+// findPrograms looks in the folder MARIADB_BIN if it is set, otherwise where
+// packages install them and on the PATH.
 func findPrograms() (programs, error) {
 	const advice = "install MariaDB's server (Debian: mariadb-server), or set MARIADB_BIN to the folder of its programs"
 	dirs := []string{"/usr/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/mysql/bin"}
@@ -43,8 +43,8 @@ func findPrograms() (programs, error) {
 	return programs{}, fmt.Errorf("mariadbd is not in any of %q: %s", dirs, advice)
 }
 
-// chooseAccount picks the account servers run as: another one than root, which
-// mariadbd refuses. Nil is our own.
+// chooseAccount returns the account of the servers. mariadbd refuses root. Nil
+// means the current account.
 func chooseAccount() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -63,10 +63,9 @@ func chooseAccount() (*syscall.Credential, error) {
 	return nil, errors.New("mariadbd needs an unprivileged account, and this machine has neither mysql nor nobody")
 }
 
-// port is a TCP port of the loopback interface that is ours for as long as the
-// socket is open: bound, but not listening, it lets a server that sets SO_REUSEADDR
-// listen there, and keeps everyone else from being given the port while the server
-// is down.
+// port is a reserved TCP port of the loopback interface. The socket is bound but
+// not listening: a server that sets SO_REUSEADDR can listen on the port, and no
+// other process gets it while the server is down.
 type port struct{ socket, number int }
 
 func reservePort() (port, error) {

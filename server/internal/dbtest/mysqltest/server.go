@@ -24,21 +24,21 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
-// userName is the account in the servers, which may do everything there.
+// userName is the account in the servers, with all privileges.
 const userName = "mirror"
 
-// Options tell one server from another.
+// Options configures a server.
 type Options struct {
-	// Dir is where the server's folder is made, by default the system's folder for
-	// temporary files. Every account has to be able to pass through it.
+	// Dir is where the server's folder is created, by default the system's folder
+	// for temporary files. Every account must be able to pass through it.
 	Dir string
-	// Settings are variables of the server, such as "max_allowed_packet": "1M". They
-	// win over those the package chooses.
+	// Settings are variables of the server, such as "max_allowed_packet": "1M".
+	// They override those of this package.
 	Settings map[string]string
 }
 
-// Server is a MariaDB server on a loopback port, which it keeps through restarts. It
-// syncs every commit to disk. It dies with this process.
+// Server is a MariaDB server on a loopback port, which it keeps across restarts. It
+// syncs every commit to disk, and dies with this process.
 type Server struct {
 	programs programs
 	account  *syscall.Credential
@@ -58,7 +58,7 @@ type run struct {
 	err    error // of the exit; set before exited is closed
 }
 
-// Start starts a server for tb alone, which may do with it as it likes. It is gone
+// Start starts a server for tb alone, which may stop or kill it, and removes it
 // when tb ends.
 func Start(tb testing.TB, opt Options) *Server {
 	tb.Helper()
@@ -77,7 +77,7 @@ func Start(tb testing.TB, opt Options) *Server {
 	return s
 }
 
-// Launch starts a server for a program that is no test. The caller closes it.
+// Launch starts a server for a program that is not a test. The caller closes it.
 func Launch(ctx context.Context, opt Options) (*Server, error) {
 	s, err := newServer(opt.Dir)
 	if err != nil {
@@ -96,7 +96,7 @@ func Launch(ctx context.Context, opt Options) (*Server, error) {
 	return s, nil
 }
 
-// newServer makes the folder of a server and reserves its port.
+// newServer creates the folder of a server and reserves its port.
 func newServer(parent string) (*Server, error) {
 	p, err := findPrograms()
 	if err != nil {
@@ -123,7 +123,7 @@ func newServer(parent string) (*Server, error) {
 	return s, nil
 }
 
-// reserve reserves a port for as long as the server is not closed.
+// reserve reserves a port until the server is closed.
 func (s *Server) reserve() (port, error) {
 	p, err := reservePort()
 	if err == nil {
@@ -168,7 +168,7 @@ func (s *Server) writeFile(path, text string) error {
 	return err
 }
 
-// install makes the data folder, with the account of the tests in it.
+// install creates the data folder with the account of the tests.
 func (s *Server) install(ctx context.Context) error {
 	// The server that is run for it reads no grants at first.
 	account := fmt.Sprintf(
@@ -210,12 +210,12 @@ func (s *Server) runToEnd(ctx context.Context, cmd *exec.Cmd) error {
 	return nil
 }
 
-// Restart starts the server again, on the data and the port it had, after Kill or
-// Stop, and returns when it takes connections.
+// Restart starts the server again after Kill or Stop, with the same data and port,
+// and returns when it accepts connections.
 func (s *Server) Restart(ctx context.Context) error { return s.boot(ctx) }
 
-// boot launches the server and waits until it takes connections. On an error no
-// process is left.
+// boot launches the server and waits until it accepts connections. After an error
+// no process is left.
 func (s *Server) boot(ctx context.Context, args ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,7 +235,7 @@ func (s *Server) boot(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// await waits until the server takes connections.
+// await waits until the server accepts connections.
 func (s *Server) await(ctx context.Context, r *run) error {
 	db, err := open(s.URL(""))
 	if err != nil {
@@ -245,7 +245,7 @@ func (s *Server) await(ctx context.Context, r *run) error {
 	return until(ctx, r, "mariadbd to take connections", func() error { return db.PingContext(ctx) })
 }
 
-// until asks again and again until there is no error, r exits or ctx ends.
+// until retries until there is no error, r exits or ctx ends.
 func until(ctx context.Context, r *run, what string, ask func() error) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
@@ -264,8 +264,8 @@ func until(ctx context.Context, r *run, what string, ask func() error) error {
 	}
 }
 
-// command prepares a program of MariaDB to run as the server's account, in a small
-// environment of its own.
+// command prepares a MariaDB program to run as the server's account with a minimal
+// environment.
 func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = s.dir
@@ -315,7 +315,7 @@ func (r *run) alive() bool {
 	}
 }
 
-// kill ends the program, and whatever it has started, by SIGKILL.
+// kill ends the program and its children by SIGKILL.
 func (r *run) kill() {
 	if r == nil {
 		return
@@ -333,8 +333,8 @@ func (s *Server) Kill() {
 	s.run.kill()
 }
 
-// Stop shuts the server down and returns when it has written everything out. When
-// ctx ends it is killed.
+// Stop shuts the server down and returns when it has written its data to disk. It
+// kills the server when ctx ends.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -354,7 +354,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Close kills the server and removes all it had.
+// Close kills the server and removes its files.
 func (s *Server) Close() error {
 	s.Kill()
 	err := os.RemoveAll(s.dir)
@@ -365,7 +365,8 @@ func (s *Server) Close() error {
 	return err
 }
 
-// URL leads to a database of the server, or to none if database is empty.
+// URL returns the URL of a database of the server, or of the server if database is
+// empty.
 func (s *Server) URL(database string) string {
 	return (&url.URL{
 		Scheme: "mysql", User: url.UserPassword(userName, s.password),
@@ -385,10 +386,10 @@ func (s *Server) Database(tb testing.TB, name string) string {
 	return s.URL(name)
 }
 
-// Socket is the path of the server's Unix socket.
+// Socket returns the path of the server's Unix socket.
 func (s *Server) Socket() string { return s.path("socket") }
 
-// Pid is the id of the server's process, or 0 if it is not running.
+// Pid returns the process id of the server, or 0 if it is not running.
 func (s *Server) Pid() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -398,7 +399,7 @@ func (s *Server) Pid() int {
 	return s.run.cmd.Process.Pid
 }
 
-// Log is what the server has logged, in all its lives.
+// Log returns what the server has logged, in all its runs.
 func (s *Server) Log() string {
 	b, err := os.ReadFile(s.logFile())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -424,7 +425,7 @@ func (s *Server) reason(since int) string {
 	return "; it said: " + strings.Join(lines[max(0, len(lines)-8):], " | ")
 }
 
-// open returns a pool of connections to where a URL leads.
+// open returns a pool of connections to the database of a URL.
 func open(to string) (*sql.DB, error) {
 	u, err := url.Parse(to)
 	if err != nil || u.Scheme != "mysql" {

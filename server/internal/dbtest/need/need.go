@@ -1,6 +1,6 @@
-// Package need leaves out the tests that whoever runs them did not ask for: with
-// -short, all that need a database server; with TEST_ENGINES, those that need a
-// server of an engine it does not name.
+// Package need skips tests that were not requested: with -short, all tests that
+// need a database server; with TEST_ENGINES, those that need a server of an engine
+// it does not name.
 package need
 
 import (
@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Engine is a database engine, by the name it has in TEST_ENGINES.
+// Engine is a database engine, as named in TEST_ENGINES.
 type Engine string
 
 // The engines.
@@ -19,7 +19,7 @@ const (
 	MySQL    Engine = "mysql"
 )
 
-// Server skips tb if it was not asked for. TEST_ENGINES lists engines, separated by
+// Server skips tb if it was not requested. TEST_ENGINES lists engines, separated by
 // commas; an empty list means all of them. A name that is not an engine fails tb.
 func Server(tb testing.TB, e Engine) {
 	tb.Helper()

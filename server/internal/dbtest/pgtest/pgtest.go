@@ -1,5 +1,5 @@
-// Package pgtest gives tests databases on a real PostgreSQL: one server for a test
-// binary, one database for a test.
+// Package pgtest provides tests with databases on a real PostgreSQL: one server per
+// test binary, one database per test.
 //
 //	func TestMain(m *testing.M) { pgtest.Run(m) }
 //
@@ -13,9 +13,9 @@
 //	template := pgtest.Template(t, "schema", migrate)
 //	url := pgtest.Clone(t, template)
 //
-// The server is started by [pgembed], without syncing to disk, unless TEST_POSTGRES_URL
-// leads to one whose user may create databases. Tests that were not asked for are
-// skipped, as package need says.
+// [pgembed] starts the server, without syncing to disk, unless TEST_POSTGRES_URL
+// names one whose user can create databases. Package need skips tests that were not
+// requested.
 package pgtest
 
 import (
@@ -37,7 +37,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
 )
 
-// patience bounds every single step here; none takes a second on a quiet machine.
+// patience limits every single step; none takes a second on an idle machine.
 const patience = 2 * time.Minute
 
 var shared struct {
@@ -56,9 +56,9 @@ type template struct {
 	err  error
 }
 
-// Run runs the tests of m, a [testing.M] or what does more around one, then drops the
-// templates and stops the server. It returns the exit code, which a TestMain that ends
-// with Run need not heed. It panics if the server does not go.
+// Run runs the tests of m, a [testing.M] or a wrapper of one, then drops the
+// templates and stops the server. It returns the exit code, which a TestMain that
+// ends with Run can ignore. It panics if the server does not stop.
 func Run(m interface{ Run() int }) int {
 	shared.Lock()
 	shared.running = true
@@ -94,9 +94,9 @@ func tearDown() error {
 	return errors.Join(errs...)
 }
 
-// Server is the embedded server of this test binary, started by the first who asks.
-// It is for tests about the server itself; the others want [Database], which heeds
-// TEST_POSTGRES_URL. It is shared, so nobody may stop it.
+// Server returns the embedded server of this test binary and starts it at the first
+// call. It is for tests about the server itself; others use [Database], which
+// honours TEST_POSTGRES_URL. The server is shared: do not stop it.
 func Server(tb testing.TB) *pgembed.Server {
 	tb.Helper()
 	need.Server(tb, need.Postgres)
@@ -117,8 +117,8 @@ func Server(tb testing.TB) *pgembed.Server {
 	return shared.server
 }
 
-// Start starts a server for tb alone, which may do with it as it likes. It is
-// stopped when tb ends.
+// Start starts a server for tb alone, which may stop or kill it, and stops it when
+// tb ends.
 func Start(tb testing.TB) *pgembed.Server {
 	tb.Helper()
 	need.Server(tb, need.Postgres)
@@ -145,8 +145,8 @@ func Start(tb testing.TB) *pgembed.Server {
 	return server
 }
 
-// openDir makes a folder that the server's own account can pass through when
-// root runs the tests.
+// openDir creates a folder that the server's account can pass through if root runs
+// the tests.
 func openDir() (string, error) {
 	dir, err := os.MkdirTemp("", "pgtest-")
 	if err != nil {
@@ -156,7 +156,7 @@ func openDir() (string, error) {
 }
 
 func start(dir string) (*pgembed.Server, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*patience) // may have to install PostgreSQL
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience) // it may install PostgreSQL
 	defer cancel()
 	cfg := pgembed.Config{DataDir: dir, Settings: map[string]string{
 		"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "400",
@@ -167,8 +167,8 @@ func start(dir string) (*pgembed.Server, error) {
 	return pgembed.Start(ctx, cfg)
 }
 
-// URL leads to the server's maintenance database: the one TEST_POSTGRES_URL names, or
-// that of [Server].
+// URL returns the URL of the server's maintenance database: that of
+// TEST_POSTGRES_URL, or of [Server].
 func URL(tb testing.TB) string {
 	tb.Helper()
 	need.Server(tb, need.Postgres)
@@ -262,12 +262,12 @@ func Template(tb testing.TB, key string, fill func(ctx context.Context, url stri
 	return tmpl.name
 }
 
-// newName is a name that no other test has, in this process or in another.
+// newName returns a name that no other test uses, in any process.
 func newName(kind string) string {
 	return "pgtest_" + kind + "_" + strings.ToLower(rand.Text())
 }
 
-// at is the URL of another database on the server of admin.
+// at returns the URL of another database on the server of admin.
 func at(admin, database string) (string, error) {
 	u, err := url.Parse(admin)
 	if err != nil || u.Scheme == "" {

@@ -20,12 +20,12 @@ import (
 // PoolerPort is the port by which PgBouncer is usually known.
 const PoolerPort = "6432"
 
-// PoolerSize is how many connections to the server a pooler has.
+// PoolerSize is the number of connections from a pooler to the server.
 const PoolerSize = 4
 
 // Pooler is a running PgBouncer in transaction mode.
 type Pooler struct {
-	// URL leads through the pooler to the database it was started for.
+	// URL is the URL of the database through the pooler.
 	URL string
 
 	dir   string
@@ -82,8 +82,8 @@ logfile = %s
 
 	cmd := exec.Command(bin, "-q", ini)
 	if os.Geteuid() == 0 {
-		// PgBouncer refuses root, and the server's socket is open to its own
-		// account alone.
+		// PgBouncer refuses root, and only the server's account can open its
+		// socket.
 		account := ownerOf(tb, server.Host)
 		for _, path := range []string{dir, ini} {
 			if err := os.Chown(path, int(account.Uid), int(account.Gid)); err != nil {
@@ -107,8 +107,8 @@ logfile = %s
 	return p
 }
 
-// ownerOf is the account that may use the socket in a folder. Over TCP any
-// account may connect, so an unprivileged one is as good as another.
+// ownerOf returns the account that can use the socket in a folder. Over TCP any
+// account can connect, so any unprivileged one will do.
 func ownerOf(tb testing.TB, host string) *syscall.Credential {
 	tb.Helper()
 	const nobody = 65534
@@ -126,7 +126,7 @@ func ownerOf(tb testing.TB, host string) *syscall.Credential {
 	return account
 }
 
-// await waits until the pooler takes connections.
+// await waits until the pooler accepts connections.
 func (p *Pooler) await(ctx context.Context, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -162,14 +162,15 @@ func (p *Pooler) Through(tb testing.TB, direct string) string {
 	return p.to(strings.TrimPrefix(u.Path, "/"))
 }
 
-// Transactions is how many transactions the pooler has handed to the server.
+// Transactions returns the number of transactions that the pooler has passed to the
+// server.
 func (p *Pooler) Transactions(tb testing.TB) int64 {
 	tb.Helper()
 	cfg, err := pgx.ParseConfig(p.to("pgbouncer"))
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // the console knows no other
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // the console supports no other
 	conn, err := pgx.ConnectConfig(tb.Context(), cfg)
 	if err != nil {
 		tb.Fatalf("pgtest: connect to the console of PgBouncer: %v", err)
@@ -193,7 +194,7 @@ func (p *Pooler) Transactions(tb testing.TB) int64 {
 	return total
 }
 
-// Log is what the pooler has logged so far.
+// Log returns what the pooler has logged so far.
 func (p *Pooler) Log() string {
 	b, err := os.ReadFile(p.logFile())
 	if err != nil {

@@ -1,8 +1,7 @@
-// Package fake is a fake of the Liveblocks REST API: rooms with their
-// documents, threads, active users and inbox notifications in memory, behind the
-// endpoints and with the answers of the real one, and with scripts for everything
-// that can go wrong. It serves the tests and the demo, so it does not import
-// package testing.
+// Package fake is a fake of the Liveblocks REST API. It keeps rooms, documents,
+// threads, active users and inbox notifications in memory, serves the endpoints and
+// responses of the real API, and can be scripted to fail in every way. Tests and
+// the demo use it, so it does not import package testing.
 package fake
 
 import (
