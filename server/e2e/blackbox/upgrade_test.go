@@ -1,0 +1,307 @@
+package blackbox_test
+
+import (
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+)
+
+// upgradeRoom is the room of testdata/upgrade in which work was left undone.
+const upgradeRoom = "board"
+
+// A database that version a1887a4 has written, with rows in every table, is migrated
+// and served as that version served it: every answer is the same. Work that it left
+// undone is done, and the mirror follows what happens next. testdata/upgrade/README.md
+// says where the files are from.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Empty(t)
+		db := e.Connect(t, url)
+		for _, statement := range upgradeStatements(readPacked(t, upgradeFile(e, "sql"))) {
+			if _, err := db.ExecContext(t.Context(), statement); err != nil {
+				t.Fatalf("%.200s: %v", statement, err)
+			}
+		}
+		wantRows(t, e, db)
+		var want map[string]any
+		if err := json.Unmarshal(readPacked(t, upgradeFile(e, "json")), &want); err != nil {
+			t.Fatal(err)
+		}
+
+		migrate := harness.Command(t.Context(), t, map[string]string{"DATABASE_URL": url}, "migrate")
+		if out, err := migrate.CombinedOutput(); err != nil {
+			t.Fatalf("migrate: %v\n%s", err, out)
+		}
+		s := startMute(t, url)
+		awaitRunning(t, s)
+		got := observe(t, s, db, slices.Collect(maps.Keys(want)))
+		for _, what := range slices.Sorted(maps.Keys(want)) {
+			if diff := gocmp.Diff(want[what], got[what]); diff != "" {
+				t.Errorf("%s (-before +now):\n%s", what, diff)
+			}
+		}
+		s.Kill()
+
+		goOn(t, db, url, want)
+	})
+}
+
+// goOn lets Liveblocks answer again, of the one room, and something happen there.
+func goOn(t *testing.T, db *dbtest.DB, url string, want map[string]any) {
+	t.Helper()
+	created, err := dbtest.Value[time.Time](t.Context(), db,
+		"select create_time from mirror_room where room_id = ?", upgradeRoom)
+	must(t, err)
+	upstream := harness.NewFake(t)
+	must(t, upstream.CreateRoom(upgradeRoom, fake.RoomOptions{CreateTime: created}))
+	s := harness.Start(t, harness.Options{
+		DatabaseURL: url, UpstreamURL: upstream.URL, Env: map[string]string{"MIRROR_MIGRATE": ""},
+	})
+	rest := func() { // but for what failed or waits for it
+		t.Helper()
+		awaitIdle(t, s, mirrorv1.ResourceKind_RESOURCE_KIND_ROOM, mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE,
+			mirrorv1.ResourceKind_RESOURCE_KIND_YDOC)
+	}
+	rest()
+	state := func(column string) int {
+		t.Helper()
+		return count(t, db, "select "+column+" from mirror_resource_state where kind = 2 and room_id = ?", upgradeRoom)
+	}
+	generation, revision := state("generation"), state("revision")
+	const after = `{"liveblocksType":"LiveObject","data":{"when":"after"}}`
+	must(t, upstream.SetStorage(upgradeRoom, []byte(after)))
+	tell(t, s, fake.StorageUpdated, upgradeRoom)
+	awaitStorage(t, s, upgradeRoom, []byte(after))
+	rest()
+	g, applied, r := state("generation"), state("applied_generation"), state("revision")
+	if g != generation+1 || applied != g || r <= revision {
+		t.Errorf("the Storage document has generation %d, applied %d, revision %d; before the event %d, and %d",
+			g, applied, r, generation, revision)
+	}
+	// It is still the room it was, with all that is in it, and a notification waited.
+	for _, part := range []string{"/threads", "/active-users", "/user-sessions"} {
+		read := "GET " + roomPath(upgradeRoom, part)
+		if diff := gocmp.Diff(want[read], observe(t, s, db, []string{read})[read]); diff != "" {
+			t.Errorf("%s after a webhook (-before +now):\n%s", read, diff)
+		}
+	}
+	list, err := s.Mirror(t).ListNotifications(t.Context(), &mirrorv1.ListNotificationsRequest{UserId: "erin"})
+	if err != nil || len(list.GetNotifications()) != 1 {
+		t.Errorf("notifications of the event that waited: %v, %v; want one", list, err)
+	}
+}
+
+func upgradeFile(e *dbtest.Engine, ext string) string {
+	name := map[*dbtest.Engine]string{dbtest.Postgres: "postgres", dbtest.MySQL: "mysql"}[e]
+	return filepath.Join("testdata", "upgrade", name+"."+ext+".gz")
+}
+
+func readPacked(t *testing.T, path string) []byte {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	unpack, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(unpack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// upgradeStatements splits a dump. No string in one has a semicolon before a new line.
+func upgradeStatements(dump []byte) []string {
+	return strings.Split(strings.TrimSuffix(string(dump), ";\n"), ";\n")
+}
+
+// wantRows makes sure that a database has rows in every table of ours.
+func wantRows(t *testing.T, e *dbtest.Engine, db *dbtest.DB) {
+	t.Helper()
+	var tables []string
+	err := db.Each(t.Context(), "select table_name from information_schema.tables where table_schema = "+e.Schema+
+		" and table_type = 'BASE TABLE' and table_name <> 'mirror_schema_lock'",
+		func(scan func(...any) error) error {
+			tables = append(tables, "")
+			return scan(&tables[len(tables)-1])
+		})
+	if err != nil || len(tables) < 18 {
+		t.Fatalf("the tables are %q, %v; want those of the mirror", tables, err)
+	}
+	for _, table := range tables {
+		if count(t, db, "select count(*) from "+table) == 0 {
+			t.Errorf("table %s is empty, so that nothing is shown about it", table)
+		}
+	}
+}
+
+// startMute starts the service with a Liveblocks that takes calls and answers none, so
+// that nothing is fetched.
+func startMute(t *testing.T, url string) *harness.Service {
+	t.Helper()
+	upstream := harness.NewFake(t)
+	upstream.SetDelay(func(fake.Call) fake.Delay { return fake.Delay{Before: time.Hour} })
+	return harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL, Env: map[string]string{
+		"MIRROR_MIGRATE": "", "MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "10m",
+	}})
+}
+
+// awaitRunning waits until the service works on all that can be worked on.
+func awaitRunning(t *testing.T, s *harness.Service) {
+	t.Helper()
+	harness.Eventually(t, patience, func() error {
+		_, _, pending := s.Get(t, "/v1/admin/tasks?state=TASK_STATE_PENDING")
+		_, _, running := s.Get(t, "/v1/admin/tasks?state=TASK_STATE_RUNNING")
+		if strings.Contains(string(pending), "taskId") || !strings.Contains(string(running), "taskId") {
+			return fmt.Errorf("pending are %s, running are %s", pending, running)
+		}
+		return nil
+	})
+}
+
+// observe answers reads: "GET " and a path, or a statement in SQL. Where a path asks for
+// pages, it is answered by all of them.
+func observe(t *testing.T, s *harness.Service, db *dbtest.DB, reads []string) map[string]any {
+	t.Helper()
+	answers := map[string]any{}
+	for _, read := range reads {
+		path, ok := strings.CutPrefix(read, "GET ")
+		if !ok {
+			answers[read] = observeRows(t, db, read)
+			continue
+		}
+		var pages []any
+		for token := ""; ; {
+			page, next := observePage(t, s, path, token)
+			pages = append(pages, page)
+			if token = next; token == "" || !strings.Contains(path, "pageSize=") {
+				break
+			}
+		}
+		answers[read] = pages[0]
+		if len(pages) > 1 {
+			answers[read] = pages
+		}
+	}
+	return answers
+}
+
+func observePage(t *testing.T, s *harness.Service, path, token string) (page map[string]any, next string) {
+	t.Helper()
+	if token != "" {
+		path += "&pageToken=" + token
+	}
+	status, header, body := s.Get(t, path)
+	page = map[string]any{"status": float64(status)}
+	for _, name := range []string{"Content-Type", "Etag"} {
+		if value := header.Get(name); value != "" {
+			page[name] = value
+		}
+	}
+	if strings.Contains(path, ":read") && status == http.StatusOK {
+		page["body"] = fmt.Sprintf("%d bytes, sha256:%x", len(body), sha256.Sum256(body))
+		return page, ""
+	}
+	var parsed map[string]any
+	if err := json.Unmarshal(body, &parsed); err != nil {
+		t.Fatalf("%s answered %d, %s: %v", path, status, body, err)
+	}
+	next, _ = parsed["nextPageToken"].(string)
+	page["body"] = timeless(parsed)
+	return page, next
+}
+
+// timeless leaves out of an answer what depends on the clock or the process, how a page
+// token looks, and the words of an error.
+func timeless(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		_, isError := v["code"]
+		out := map[string]any{}
+		for name, member := range v {
+			switch name {
+			case "nextPageToken", "version", "startTime", "store", "deliveries", "callsPerSecondLimit", "oldestDueTime",
+				"dueTime", "leaseUntilTime", "resourcesPerSecond", "remainingDuration":
+			case "message":
+				if !isError {
+					out[name] = timeless(member)
+				}
+			default:
+				out[name] = timeless(member)
+			}
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = timeless(v[i])
+		}
+		return out
+	default:
+		return v
+	}
+}
+
+// observeRows answers a statement, every value as text.
+func observeRows(t *testing.T, db *dbtest.DB, query string) any {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []any{}
+	for rows.Next() {
+		values, into := make([]any, len(columns)), make([]any, len(columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		row := make([]any, len(values))
+		for i, v := range values {
+			switch v := v.(type) {
+			case nil:
+			case []byte:
+				row[i] = string(v)
+			case time.Time:
+				row[i] = v.UTC().Format(time.RFC3339Nano)
+			default:
+				row[i] = fmt.Sprint(v)
+			}
+		}
+		all = append(all, row)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return all
+}
