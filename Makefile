@@ -29,7 +29,7 @@ build: go ## build bin/liveblocks-mirror
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/liveblocks-mirror ./server/cmd/liveblocks-mirror
 
 .PHONY: gen
-gen: gen-proto gen-sql gen-docs ## write everything generated anew
+gen: gen-proto gen-sql gen-docs ## regenerate code and documents
 
 .PHONY: gen-proto
 gen-proto: protodeps
@@ -46,7 +46,7 @@ gen-docs: go
 		go run ./server/internal/run/docgen $$doc > docs/$$doc.new; mv docs/$$doc.new docs/$$doc; done
 
 .PHONY: protodeps
-protodeps: go ## write .protodeps/, the third-party .proto files buf reads
+protodeps: go ## write the third-party .proto files that buf reads to .protodeps
 	go -C tools/protodeps run . -o ../../.protodeps
 
 .PHONY: lint
@@ -70,7 +70,7 @@ check: lint ## the check before a commit: lint, and the tests that need no serve
 needs_more := PgBouncer|TestPooler|TestInstall|EqualYjs$$|EqualThePackage$$
 
 .PHONY: test-fast
-test-fast: go ## all that Go and Postgres alone can test, without the race detector (3 min)
+test-fast: go ## what Go and Postgres alone can test, without the race detector (3 min)
 	@echo 'test-fast leaves out server/e2e, MySQL and tests called $(needs_more); "make test" runs all'
 	TEST_ENGINES=postgres go test -skip '$(needs_more)' $$(go list ./... | grep -v /server/e2e/)
 
@@ -80,7 +80,7 @@ test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other en
 	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m ./...
 
 .PHONY: bench
-bench: go ## measure the service against the limits of this machine; ENGINE=mysql uses MariaDB
+bench: go ## compare the service with plain code on this machine; ENGINE=mysql uses MariaDB
 	go run ./server/e2e/bench -engine $(or $(ENGINE),postgres)
 
 .PHONY: fuzz
