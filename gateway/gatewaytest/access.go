@@ -216,8 +216,8 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 	}
 }
 
-// localOnly holds that a web page cannot reach a gateway that asks for no
-// credential by a name that leads to this machine, or by posting blindly.
+// localOnly checks that a web page cannot reach a gateway without credentials,
+// neither by a name that resolves to this machine nor by blind POSTs.
 func localOnly(t *testing.T, dial Dial) {
 	t.Helper()
 	r := newRig(t, dial, func(cfg *gateway.Config) { cfg.LocalOnly = true })

@@ -38,7 +38,7 @@ var answerCases = []testCase{
 	{"AnswersAfterAPause", answersAfterPause},
 }
 
-// fail is an error as the service makes it.
+// fail returns an error as the service returns it.
 func fail(code codes.Code, reason string, retry time.Duration) error {
 	st := status.New(code, "no luck")
 	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: "liveblocks.mirror.v1",
@@ -207,8 +207,8 @@ func requestID(t *testing.T, dial Dial) {
 	}
 }
 
-// readerStalls holds that a client that reads nothing of what it asked for is
-// given up, whatever it asked for and wherever the answer is stuck.
+// readerStalls checks that a client that does not read its response is
+// disconnected, for every kind of response.
 func readerStalls(t *testing.T, dial Dial) {
 	const big = 3 << 20
 	for name, request := range map[string]string{
@@ -262,8 +262,8 @@ func readerStalls(t *testing.T, dial Dial) {
 	}
 }
 
-// answersAfterPause holds that the time a client has to make room is for one
-// write: not for the call before it, nor the next answer on the connection.
+// answersAfterPause checks that the write deadline applies to one write: not to the
+// call before it, nor to the next response on the connection.
 func answersAfterPause(t *testing.T, dial Dial) {
 	const stall = 300 * time.Millisecond
 	r := newRig(t, dial, func(cfg *gateway.Config) { cfg.WriteStall = stall })

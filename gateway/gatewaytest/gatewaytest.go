@@ -22,8 +22,8 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// Dial connects to a server of the services that register adds, for as long as
-// the test runs.
+// Dial connects to a server with the services that register adds, until the test
+// ends.
 type Dial func(t testing.TB, register func(grpc.ServiceRegistrar)) grpc.ClientConnInterface
 
 type testCase struct {
@@ -31,7 +31,7 @@ type testCase struct {
 	run  func(*testing.T, Dial)
 }
 
-// Run tests a gateway over connections made by dial.
+// Run tests a gateway over connections of dial.
 func Run(t *testing.T, dial Dial) {
 	t.Helper()
 	for _, cases := range [][]testCase{idCases, webhookCases, accessCases, routeCases, answerCases, documentCases,
@@ -45,7 +45,7 @@ func Run(t *testing.T, dial Dial) {
 	}
 }
 
-// rig is a gateway, served, in front of an echo of the services.
+// rig is a running gateway in front of an echo of the services.
 type rig struct {
 	*echo
 	url        string // of Handler
@@ -54,10 +54,11 @@ type rig struct {
 	traffic    traffic
 }
 
-// traffic is what the servers of a rig are at.
+// traffic is the state of the rig's servers.
 type traffic struct{ requests, bytes atomic.Int64 }
 
-// watch counts the requests that h handles now, and what it has read of bodies.
+// watch counts the requests that h is handling, and the bytes it has read of
+// bodies.
 func (tr *traffic) watch(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tr.requests.Add(1)
@@ -110,7 +111,7 @@ func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
 	return r
 }
 
-// answer is what a request was answered with.
+// answer is the response to a request.
 type answer struct {
 	request string // in the words of a failed test
 	code    int
@@ -148,7 +149,7 @@ func (r *rig) post(t testing.TB, path, body string, fields ...string) answer {
 	return r.do(t, http.MethodPost, r.url+path, bytes.NewReader([]byte(body)), fields...)
 }
 
-// failure is the part of an error body the tests look at.
+// failure is the part of an error body that the tests check.
 type failure struct {
 	Code    int
 	Message string
@@ -173,8 +174,8 @@ func (a answer) failure(t testing.TB) failure {
 	return f
 }
 
-// refused checks that a is an error with the code and reason; an empty reason
-// stands for none.
+// refused checks that a is an error with the code and reason; an empty reason means
+// none.
 func (a answer) refused(t testing.TB, code int, reason string) {
 	t.Helper()
 	if a.code != code {
@@ -212,13 +213,13 @@ func (a answer) accepted(t testing.TB, v any) {
 	}
 }
 
-// call is one call the echo has heard.
+// call is one call received by the echo.
 type call struct {
 	req any
 	md  metadata.MD
 }
 
-// echo answers every call with what it was asked, unless told otherwise.
+// echo responds to every call with its request, unless configured otherwise.
 type echo struct {
 	mu      sync.Mutex
 	calls   []call
@@ -235,7 +236,7 @@ type (
 	verifyFunc  = func(*mirrorv1.VerifyMirrorRequest, grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error
 )
 
-// onReceive, onGetRoom, onRead and onVerify say how calls from now on are answered.
+// onReceive, onGetRoom, onRead and onVerify set the response to later calls.
 func (e *echo) onReceive(f receiveFunc) { e.script(func() { e.receive = f }) }
 func (e *echo) onGetRoom(f getRoomFunc) { e.script(func() { e.getRoom = f }) }
 func (e *echo) onRead(f readFunc)       { e.script(func() { e.read = f }) }
@@ -253,7 +254,7 @@ func (e *echo) register(to grpc.ServiceRegistrar) {
 	mirrorv1.RegisterAdminServiceServer(to, adminEcho{echo: e})
 }
 
-// heard records a call and returns how such calls are answered.
+// heard records a call and returns the configured response.
 func (e *echo) heard(ctx context.Context, req any) (receiveFunc, getRoomFunc, readFunc) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	e.mu.Lock()
@@ -262,7 +263,7 @@ func (e *echo) heard(ctx context.Context, req any) (receiveFunc, getRoomFunc, re
 	return e.receive, e.getRoom, e.read
 }
 
-// takeCalls returns the calls heard since it was last asked.
+// takeCalls returns the calls received since the last takeCalls.
 func (e *echo) takeCalls() []call {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -271,7 +272,7 @@ func (e *echo) takeCalls() []call {
 	return calls
 }
 
-// onlyCall returns the one call heard since takeCalls or onlyCall.
+// onlyCall returns the only call received since takeCalls or onlyCall.
 func (e *echo) onlyCall(t testing.TB) call {
 	t.Helper()
 	calls := e.takeCalls()
@@ -281,7 +282,7 @@ func (e *echo) onlyCall(t testing.TB) call {
 	return calls[0]
 }
 
-// noCall checks that nothing was heard.
+// noCall checks that no call was received.
 func (e *echo) noCall(t testing.TB) {
 	t.Helper()
 	if calls := e.takeCalls(); len(calls) != 0 {

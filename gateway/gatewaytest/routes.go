@@ -30,7 +30,7 @@ var routeCases = []testCase{
 	{"Metadata", metadataFilter},
 }
 
-// apiRoute is one way to make a call, as the API's definition has it.
+// apiRoute is one HTTP binding of a call in the API's definition.
 type apiRoute struct {
 	method, path string
 	call         protoreflect.MethodDescriptor
@@ -39,8 +39,7 @@ type apiRoute struct {
 
 var pathField = regexp.MustCompile(`\{([a-z_]+)\}`)
 
-// apiRoutes returns every route there is, deliveries aside: they have a door of
-// their own.
+// apiRoutes returns all routes except deliveries, which are routed separately.
 func apiRoutes(t testing.TB) []apiRoute {
 	t.Helper()
 	var all []apiRoute
@@ -74,7 +73,7 @@ func apiRoutes(t testing.TB) []apiRoute {
 	return all
 }
 
-// fill puts ids in the path, and returns it with the request that it means.
+// fill puts ids in the path, and returns the path and the corresponding request.
 func (ar apiRoute) fill(id func(field string) string) (path string, req proto.Message) {
 	msg := newRequest(ar.call)
 	path = pathField.ReplaceAllStringFunc(ar.path, func(name string) string {
@@ -115,7 +114,8 @@ func everyRouteIsServed(t *testing.T, dial Dial) {
 	r.noCall(t)
 }
 
-// everyRouteIsClosed holds that a route added later is closed too.
+// everyRouteIsClosed checks that every route requires a credential, including later
+// ones.
 func everyRouteIsClosed(t *testing.T, dial Dial) {
 	r := newRig(t, dial, secured)
 	for _, route := range apiRoutes(t) {
@@ -127,7 +127,7 @@ func everyRouteIsClosed(t *testing.T, dial Dial) {
 	r.noCall(t)
 }
 
-// everyIDIsTried holds that idRoutes lacks none.
+// everyIDIsTried checks that idRoutes is complete.
 func everyIDIsTried(t *testing.T, _ Dial) {
 	for _, route := range apiRoutes(t) {
 		for _, name := range pathField.FindAllString(route.path, -1) {
@@ -148,8 +148,8 @@ func everyIDIsTried(t *testing.T, _ Dial) {
 	}
 }
 
-// everyQueryParameter holds that each field of each request can be set, by its
-// name in either spelling, and that nothing else can.
+// everyQueryParameter checks that each field of each request can be set by both
+// spellings of its name, and that nothing else can.
 func everyQueryParameter(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

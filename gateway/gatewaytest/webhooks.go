@@ -41,7 +41,7 @@ var webhookCases = []testCase{
 
 const hook = "/v1/webhooks/liveblocks"
 
-// payload is the body the echo heard.
+// payload returns the body received by the echo.
 func (c call) payload(t testing.TB) []byte {
 	t.Helper()
 	req, ok := c.req.(*mirrorv1.ReceiveWebhookRequest)
@@ -162,7 +162,7 @@ func repeatedSignatures(t *testing.T, dial Dial) {
 	r.noCall(t)
 }
 
-// gone checks that the sender is not told to give up.
+// gone checks that the response does not make the sender give up.
 func gone(t testing.TB, a answer) {
 	t.Helper()
 	if v, ok := a.header["Webhook-Delivery"]; ok {
@@ -486,8 +486,8 @@ func until(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// bodiesTogether holds that many senders of large bodies cannot fill the memory
-// together, and that they harm nobody who sends little.
+// bodiesTogether checks that many senders of large bodies cannot fill the memory,
+// and that senders of small ones are not affected.
 func bodiesTogether(t *testing.T, dial Dial) {
 	const size = 256 << 10
 	r := newRig(t, dial, func(cfg *gateway.Config) {

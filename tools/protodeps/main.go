@@ -1,7 +1,7 @@
-// Command protodeps writes the .proto sources of the third-party files that our
-// own .proto files import, printed from the descriptors which the Go modules in
-// go.sum link. Buf then resolves them as a module of the workspace: no network,
-// no copy of somebody else's files in the repository, one place for versions.
+// Command protodeps writes the third-party .proto files that our own import,
+// printed from the descriptors in the linked Go modules. Buf resolves them as a
+// module of the workspace: without network, without copies in the repository, with
+// go.sum as the only place for versions.
 package main
 
 import (
