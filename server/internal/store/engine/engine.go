@@ -19,7 +19,7 @@ type Config struct {
 	// Pooled says that URL leads through a pooler in transaction mode. Only
 	// Postgres needs to know.
 	Pooled bool
-	// MaxConns bounds the open connections; zero means the engine's default.
+	// MaxConns limits the open connections. Required.
 	MaxConns int
 }
 

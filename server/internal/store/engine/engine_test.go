@@ -16,7 +16,7 @@ func TestURLChoosesTheEngine(t *testing.T) {
 		"mysql://u:p@127.0.0.1:1/db":         false,
 		"u:p@tcp(127.0.0.1:1)/db?timeout=1s": false,
 	} {
-		s, err := engine.Open(t.Context(), engine.Config{URL: url})
+		s, err := engine.Open(t.Context(), engine.Config{URL: url, MaxConns: 2})
 		if err != nil {
 			t.Fatalf("Open(%s) = %v", url, err)
 		}
@@ -28,7 +28,7 @@ func TestURLChoosesTheEngine(t *testing.T) {
 		s.Close()
 	}
 	for _, url := range []string{"postgres://%", "mysql://%", "nonsense"} {
-		if s, err := engine.Open(t.Context(), engine.Config{URL: url}); err == nil || s != nil {
+		if s, err := engine.Open(t.Context(), engine.Config{URL: url, MaxConns: 2}); err == nil || s != nil {
 			t.Errorf("Open(%s) = %v, %v; want an error and nothing else", url, s, err)
 		}
 	}

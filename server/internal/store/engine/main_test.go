@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -29,6 +30,7 @@ var testTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // open opens a store that is closed when t ends.
 func open(t storetest.T, cfg engine.Config) store.Store {
 	t.Helper()
+	cfg.MaxConns = cmp.Or(cfg.MaxConns, 16)
 	s, err := engine.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("Open = %v", err)

@@ -154,7 +154,7 @@ func TestURLIsKeptSecret(t *testing.T) {
 	} {
 		errMigrate := engine.Migrate(t.Context(), bad, new(journal).logger())
 		var s store.Store
-		s, errOpen := engine.Open(t.Context(), engine.Config{URL: bad})
+		s, errOpen := engine.Open(t.Context(), engine.Config{URL: bad, MaxConns: 2})
 		if errOpen == nil {
 			errOpen = s.Ping(t.Context())
 			s.Close()

@@ -33,13 +33,9 @@ type Config struct {
 	// URL is a mysql:// URL or a DSN of the Go driver. Settings in it that would
 	// alter what a statement means are overruled.
 	URL string
-	// MaxConns bounds the open connections; zero means [DefaultMaxConns].
+	// MaxConns limits the open connections. Required.
 	MaxConns int
 }
-
-// DefaultMaxConns suits one replica on a small database: accepts share one
-// connection at a time, and the rest serve workers and reads.
-const DefaultMaxConns = 16
 
 // Connections are given back when nobody uses them, so that they do not keep a
 // server's slots, and are replaced long before the day after which PlanetScale
@@ -80,12 +76,8 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	db := sql.OpenDB(c)
-	conns := DefaultMaxConns
-	if cfg.MaxConns > 0 {
-		conns = cfg.MaxConns
-	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
+	db.SetMaxOpenConns(cfg.MaxConns)
+	db.SetMaxIdleConns(cfg.MaxConns)
 	db.SetConnMaxIdleTime(connIdleTime)
 	db.SetConnMaxLifetime(connLifetime)
 	return &Store{db: db, q: &queries{dbq.New(db), db}, pack: p, connector: c}, nil

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"cmp"
 	"context"
 	"testing"
 
@@ -22,6 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(withServer{m}) }
 // open opens a store that is closed when t ends.
 func open(t storetest.T, cfg postgres.Config) *postgres.Store {
 	t.Helper()
+	cfg.MaxConns = cmp.Or(cfg.MaxConns, 16)
 	s, err := postgres.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("Open = %v", err)

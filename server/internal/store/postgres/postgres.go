@@ -31,12 +31,9 @@ type Config struct {
 	// cannot keep prepared statements. Common poolers are recognised by their
 	// host name or port and need no telling.
 	Pooled bool
-	// MaxConns bounds the open connections; zero means [DefaultMaxConns].
+	// MaxConns limits the open connections. Required.
 	MaxConns int
 }
-
-// DefaultMaxConns suits one replica on a small database.
-const DefaultMaxConns = 16
 
 // acceptConns of the connections are for recording what arrives and nothing
 // else, so that no acknowledgement waits for reads or workers. One is used at a
@@ -65,10 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("the database URL cannot be read") // the cause repeats the URL, password included
 	}
-	pc.MaxConns = DefaultMaxConns
-	if cfg.MaxConns > 0 {
-		pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
-	}
+	pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
 	// Connections that nobody uses are given back, so that they do not keep a
 	// server's slots.
 	pc.MaxConnIdleTime = 5 * time.Minute

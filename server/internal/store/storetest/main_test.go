@@ -83,7 +83,7 @@ func newDatabase(t *testing.T, e *dbtest.Engine) database {
 }
 
 func (d database) open(t T) store.Store {
-	s, err := engine.Open(t.Context(), engine.Config{URL: d.url})
+	s, err := engine.Open(t.Context(), engine.Config{URL: d.url, MaxConns: 16})
 	if err != nil {
 		t.Fatalf("Open = %v", err)
 	}
