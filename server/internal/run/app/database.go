@@ -22,7 +22,7 @@ type database struct {
 	embedded *pgembed.Server
 }
 
-// startEmbedded runs a PostgreSQL of our own and points cfg to it.
+// startEmbedded starts the embedded PostgreSQL and points cfg to it.
 func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (*pgembed.Server, config.Database,
 	error) {
 	dir := cfg.DataDir
@@ -40,7 +40,8 @@ func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (
 	return server, cfg, nil
 }
 
-// defaultDataDir is where a machine keeps the data of a service, or of a user.
+// defaultDataDir returns the usual place for the data of a service or, if not root,
+// of a user.
 func defaultDataDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/lib/liveblocks-mirror", nil
@@ -54,8 +55,8 @@ func defaultDataDir() (string, error) {
 	return filepath.Join(home, ".local", "share", "liveblocks-mirror"), nil
 }
 
-// openDatabase opens the store, brings its schema up to date if asked to, and
-// makes sure that it can be used.
+// openDatabase opens the store, migrates its schema if requested, and checks that
+// it can be used.
 func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) (*database, error) {
 	db := &database{}
 	if cfg.DatabaseURL.Reveal() == "" {
@@ -96,7 +97,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 	return nil
 }
 
-// unreachable names the place that could not be reached, never the password.
+// unreachable names the server that could not be reached, never the password.
 func unreachable(rawURL string, err error) error {
 	where := "the database"
 	if u, perr := url.Parse(rawURL); perr == nil && u.Host != "" {
@@ -111,11 +112,11 @@ func (db *database) close(ctx context.Context) {
 		db.store.Close()
 	}
 	if db.embedded != nil {
-		_ = db.embedded.Stop(ctx) // it logs for itself, and the process ends
+		_ = db.embedded.Stop(ctx) // it logs its errors, and the process ends
 	}
 }
 
-// Migrate brings the schema of the configured database up to date.
+// Migrate migrates the schema of the configured database.
 func Migrate(ctx context.Context, cfg config.Database, log *slog.Logger) error {
 	db, err := openDatabase(ctx, cfg, true, log)
 	if err != nil {
@@ -126,7 +127,8 @@ func Migrate(ctx context.Context, cfg config.Database, log *slog.Logger) error {
 	return nil
 }
 
-// PrintMigrations writes what Migrate would do to an empty MySQL database.
+// PrintMigrations writes the statements that Migrate would run on an empty MySQL
+// database.
 func PrintMigrations(w io.Writer) error {
 	_, err := io.WriteString(w, engine.MySQLMigrations())
 	return err

@@ -8,13 +8,13 @@ import (
 	"google.golang.org/grpc/grpclog"
 )
 
-// LogGRPC has gRPC and grpc-gateway write to log what goes wrong inside of them;
-// they would write it to standard error otherwise, in a form of their own. It
-// concerns the whole process and has to come before any use of gRPC.
+// LogGRPC sends the messages of gRPC and grpc-gateway to log; otherwise they would
+// write to standard error in their own format. It affects the whole process and
+// must be called before any use of gRPC.
 func LogGRPC(log *slog.Logger) { grpclog.SetLoggerV2(grpcLogger{log}) }
 
-// grpcLogger passes on warnings and errors. What gRPC takes for information is
-// the coming and going of connections.
+// grpcLogger passes on warnings and errors. gRPC's information messages only report
+// connections opening and closing.
 type grpcLogger struct{ log *slog.Logger }
 
 var _ grpclog.LoggerV2 = grpcLogger{}
@@ -31,12 +31,12 @@ func (l grpcLogger) Error(args ...any)                 { l.fail(fmt.Sprint(args.
 func (l grpcLogger) Errorln(args ...any)               { l.fail(fmt.Sprintln(args...)) }
 func (l grpcLogger) Errorf(format string, args ...any) { l.fail(fmt.Sprintf(format, args...)) }
 
-// gRPC itself ends the process after these.
+// gRPC itself ends the process after fatal messages.
 func (l grpcLogger) Fatal(args ...any)                 { l.fail(fmt.Sprint(args...)) }
 func (l grpcLogger) Fatalln(args ...any)               { l.fail(fmt.Sprintln(args...)) }
 func (l grpcLogger) Fatalf(format string, args ...any) { l.fail(fmt.Sprintf(format, args...)) }
 
-// V reports whether details of that level are wanted: only the coarsest.
+// V reports whether details of a level are logged: only the coarsest.
 func (grpcLogger) V(level int) bool { return level <= 0 }
 
 func (l grpcLogger) warn(text string) {

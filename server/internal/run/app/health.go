@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// storeHealth remembers whether the database works. It learns of an outage from
-// the ledger, and asks the database itself only during one, so that an
-// idle service sends no query.
+// storeHealth remembers whether the database works. The ledger reports outages;
+// storeHealth queries the database only during one, so an idle service sends no
+// query.
 type storeHealth struct {
 	ping  func(context.Context) error
 	log   *slog.Logger
@@ -17,7 +17,7 @@ type storeHealth struct {
 	fresh chan struct{}
 }
 
-// pingEvery is how often the database is asked during an outage.
+// pingEvery is the time between two pings of the database during an outage.
 const pingEvery = time.Second
 
 func newStoreHealth(ping func(context.Context) error, log *slog.Logger) *storeHealth {
@@ -26,7 +26,7 @@ func newStoreHealth(ping func(context.Context) error, log *slog.Logger) *storeHe
 
 func (h *storeHealth) ok() bool { return !h.bad.Load() }
 
-// down notes that the database failed somebody.
+// down records that the database failed.
 func (h *storeHealth) down() {
 	if h.bad.Swap(true) {
 		return
@@ -37,7 +37,7 @@ func (h *storeHealth) down() {
 	}
 }
 
-// Run waits for outages and for their ends.
+// Run waits for outages and for their end.
 func (h *storeHealth) Run(ctx context.Context) error {
 	for {
 		select {

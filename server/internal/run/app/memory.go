@@ -7,14 +7,14 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// gcPercent lets the heap grow to five times the live data between collections:
-// the service keeps little alive and allocates much that is short-lived.
+// gcPercent lets the heap grow to five times the live data between collections: the
+// service has little live data and many short-lived allocations.
 const gcPercent = 400
 
-// TuneMemory sets up the garbage collector, except where GOGC or GOMEMLIMIT do.
-// Within a limited control group (a container, a systemd unit) the soft limit is
-// nine tenths of it; the rest is for what is not on the heap. A machine's own
-// memory is no such limit: other processes share it, PostgreSQL among them.
+// TuneMemory configures the garbage collector unless GOGC or GOMEMLIMIT does. In a
+// control group with a limit (a container, a systemd unit) the soft limit is nine
+// tenths of it; the rest is for memory outside the heap. The memory of the machine
+// is no such limit, because other processes share it, such as PostgreSQL.
 func TuneMemory() { tuneMemory(memlimit.FromCgroup) }
 
 func tuneMemory(groupLimit memlimit.Provider) {
