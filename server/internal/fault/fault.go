@@ -20,16 +20,15 @@ const (
 	Unauthentic              // signature or credential is missing or wrong
 	NotFound                 // the resource does not exist
 	Precondition             // the request is valid, but the state does not allow it
-	Expired                  // a token points to something already trimmed
 	Busy                     // a limit is reached; try again later
 	Unavailable              // a dependency is down; try again
 )
 
-// Reason names one failure in UPPER_SNAKE_CASE. Every reason is a value of the
-// enum ErrorReason in the API; a test holds the two lists equal.
+// Reason names one failure in UPPER_SNAKE_CASE.
 type Reason string
 
-// The reasons.
+// The reasons of the API. Each is a value of its enum ErrorReason; a test holds
+// the two lists equal.
 const (
 	ReasonInternal                Reason = "INTERNAL"
 	ReasonRequestInvalid          Reason = "REQUEST_INVALID"
@@ -71,6 +70,28 @@ const (
 	ReasonFlowNotFound            Reason = "FLOW_NOT_FOUND"
 )
 
+// Reasons finer than those of the API, for decisions; see [Reason.Public].
+const (
+	// ReasonUpstreamRoomNotFound: Liveblocks says that it has no such room.
+	ReasonUpstreamRoomNotFound Reason = "UPSTREAM_ROOM_NOT_FOUND"
+	// ReasonUpstreamResourceNotFound: Liveblocks says that it has no such resource.
+	ReasonUpstreamResourceNotFound Reason = "UPSTREAM_RESOURCE_NOT_FOUND"
+	// ReasonUpstreamCursorInvalid: Liveblocks does not continue a list from this cursor.
+	ReasonUpstreamCursorInvalid Reason = "UPSTREAM_CURSOR_INVALID"
+)
+
+// Public returns the reason of the API that r is, or is a case of.
+func (r Reason) Public() Reason {
+	switch r {
+	case ReasonUpstreamRoomNotFound, ReasonUpstreamResourceNotFound:
+		return ReasonUpstreamNotFound
+	case ReasonUpstreamCursorInvalid:
+		return ReasonUpstreamAnswerInvalid
+	default:
+		return r
+	}
+}
+
 // Error is a classified failure. Error() is for operators and includes the cause;
 // Public is for callers.
 type Error struct {
@@ -79,7 +100,8 @@ type Error struct {
 	// Public is one sentence for the caller: no secrets, no payloads, no driver
 	// text.
 	Public string
-	// Meta holds the reason's documented metadata keys.
+	// Meta holds the reason's documented metadata keys. It is for display: no decision
+	// may rest on it.
 	Meta map[string]string
 	// Fields lists every bad field of an invalid request at once.
 	Fields []Field
@@ -140,10 +162,11 @@ func Of(err error) *Error {
 	return &Error{Kind: Internal, Reason: ReasonInternal, Public: "internal error", Err: err}
 }
 
-// Is reports whether err is classified with the given reason.
+// Is reports whether err is classified with the given reason, or with a finer one
+// that is a case of it.
 func Is(err error, reason Reason) bool {
 	f, ok := errors.AsType[*Error](err)
-	return ok && f.Reason == reason
+	return ok && (f.Reason == reason || f.Reason.Public() == reason)
 }
 
 // Translate returns f, caused by err, if err is target and nobody has classified it

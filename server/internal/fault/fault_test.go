@@ -31,6 +31,29 @@ func TestOfFindsTheClassification(t *testing.T) {
 	}
 }
 
+// TestFinerReasonsAreCasesOfTheAPIs holds that what decides inside is told by a
+// reason that callers know.
+func TestFinerReasonsAreCasesOfTheAPIs(t *testing.T) {
+	t.Parallel()
+	for finer, public := range map[fault.Reason]fault.Reason{
+		fault.ReasonUpstreamRoomNotFound:     fault.ReasonUpstreamNotFound,
+		fault.ReasonUpstreamResourceNotFound: fault.ReasonUpstreamNotFound,
+		fault.ReasonUpstreamCursorInvalid:    fault.ReasonUpstreamAnswerInvalid,
+		fault.ReasonUpstreamNotFound:         fault.ReasonUpstreamNotFound,
+	} {
+		if got := finer.Public(); got != public {
+			t.Errorf("Public of %s = %s; want %s", finer, got, public)
+		}
+		err := fmt.Errorf("fetch: %w", fault.New(fault.NotFound, finer, "no"))
+		if !fault.Is(err, finer) || !fault.Is(err, public) {
+			t.Errorf("a fault of reason %s is not one of %s", finer, public)
+		}
+	}
+	if fault.Is(fault.New(fault.NotFound, fault.ReasonUpstreamNotFound, "no"), fault.ReasonUpstreamRoomNotFound) {
+		t.Error("any 404 counts as that of a room")
+	}
+}
+
 // TestUnclassifiedIsInternal holds that a mistake of ours is never blamed on the
 // caller, and that its text is not what the caller reads.
 func TestUnclassifiedIsInternal(t *testing.T) {

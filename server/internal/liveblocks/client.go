@@ -24,109 +24,78 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// DefaultBaseURL is where Liveblocks serves its REST API.
-const DefaultBaseURL = "https://api.liveblocks.io"
-
-// MaxRatePerSecond bounds [Config.RatePerSecond] to what one process could ever send.
+// MaxRatePerSecond bounds [Config.RatePerSecond] to what one process could ever
+// send.
 const MaxRatePerSecond = 100_000
 
-// Config is what a [Client] needs. Only SecretKey has no default.
+// Key is a secret key in the form that Liveblocks gives out. It is never printed.
+type Key struct{ secret string }
+
+var keyForm = regexp.MustCompile(`^sk_[\w-]+$`)
+
+// ParseKey returns the key in s. Its errors say what is wrong with "the key",
+// never what it is.
+func ParseKey(s string) (Key, error) {
+	switch {
+	case !strings.HasPrefix(s, "sk_"):
+		return Key{}, errors.New("must begin with sk_; what begins with pk_ is the public key")
+	case !keyForm.MatchString(s):
+		return Key{}, errors.New(`must be sk_ followed by letters, digits, "_" and "-"; ` +
+			"look for blanks, quotes or a line break in it")
+	}
+	return Key{s}, nil
+}
+
+// Format prints a mark in place of the key.
+func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
+
+// BaseURL is where an API like Liveblocks' is served.
+type BaseURL struct{ url string }
+
+// ParseBaseURL returns the address in s. A path in it is kept. Its errors do not
+// repeat s, which may hold a password.
+func ParseBaseURL(s string) (BaseURL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return BaseURL{}, errors.New("must be a URL that begins with https:// or http:// and names a host")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return BaseURL{}, errors.New("must not have a user, a query or a fragment; " +
+			"leave out what is before @ and after ? or #")
+	}
+	return BaseURL{strings.TrimRight(s, "/")}, nil
+}
+
+// Config is what a [Client] works with. Every field must be set.
 type Config struct {
-	// BaseURL is where the API is; a path in it is kept. Empty means
-	// [DefaultBaseURL].
-	BaseURL string
-	// SecretKey authenticates every call. It is never printed.
-	SecretKey string
+	BaseURL   BaseURL
+	SecretKey Key
 	// Timeout bounds one call from the first byte sent to the last one read.
-	// Zero means 30 s.
 	Timeout time.Duration
-	// MaxBody bounds an answer in bytes, counted after decompression. Zero
-	// means 64 MiB, above the largest room of the Team plan (50 MB).
+	// MaxBody bounds an answer in bytes, counted after decompression.
 	MaxBody int64
-	// RatePerSecond is the ceiling of the adaptive call rate. Zero means 50.
+	// RatePerSecond is the ceiling of the adaptive call rate: above 0, and at most
+	// [MaxRatePerSecond].
 	RatePerSecond float64
 	// ProbeMin and ProbeMax bound the growing interval of the probes that are
-	// sent while the key is refused. Zero means 5 s and 5 min.
+	// sent while the key is refused.
 	ProbeMin, ProbeMax time.Duration
-	// MaxIdleConns is how many idle connections are kept for reuse; it should
-	// not be smaller than the number of workers. Zero means 64.
-	MaxIdleConns int
-	// UserAgent names this service to Liveblocks. Empty means
-	// "liveblocks-mirror".
+	// UserAgent names this service to Liveblocks.
 	UserAgent string
-	// Now is the clock of [mirror.Fetched.FetchTime]. Nil means [time.Now].
+	// Now is the clock of [mirror.Fetched.FetchTime].
 	Now func() time.Time
-	// Logger receives pauses, resumptions and changes of pace. Nil discards.
+	// Logger receives pauses, resumptions and changes of the rate.
 	Logger *slog.Logger
-	// OnPause and OnResume are called by [Client.Run], in turn, once for each
-	// time the key is found refused and accepted again. Nil is allowed.
-	OnPause  func(reason string)
-	OnResume func()
-	// Transport carries the calls. Nil builds a pooled one.
+	// OnPause is called by [Client.Run] with the reason when the key is found
+	// refused, and with an empty one when it is accepted again.
+	OnPause func(reason string)
+	// Transport carries the calls; see [NewTransport].
 	Transport http.RoundTripper
 }
 
-var secretKeyForm = regexp.MustCompile(`^sk_[\w-]+$`)
-
-// withDefaults returns the configuration with every gap filled, or what is
-// wrong with it.
-func (c Config) withDefaults() (Config, error) {
-	if c.BaseURL == "" {
-		c.BaseURL = DefaultBaseURL
-	}
-	u, err := url.Parse(c.BaseURL)
-	switch {
-	case err != nil:
-		// The parser quotes what it read, and that may hold a password.
-		return c, errors.New("the base URL cannot be parsed")
-	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		return c, errors.New("the base URL must begin with http:// or https:// and name a host")
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return c, errors.New("the base URL must not have a user, a query or a fragment")
-	case !secretKeyForm.MatchString(c.SecretKey):
-		return c, errors.New(`the secret key must be "sk_" followed by letters, digits, "_" and "-"`)
-	case c.Timeout < 0 || c.MaxBody < 0 || c.ProbeMin < 0 || c.ProbeMax < 0 || c.MaxIdleConns < 0:
-		return c, errors.New("durations and sizes must not be negative")
-	case !(c.RatePerSecond >= 0 && c.RatePerSecond <= MaxRatePerSecond): // NaN is refused as well
-		return c, fmt.Errorf("the rate must be between 0 and %d calls a second", MaxRatePerSecond)
-	}
-	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
-	setDefault(&c.Timeout, 30*time.Second)
-	setDefault(&c.MaxBody, 64<<20)
-	setDefault(&c.RatePerSecond, 50)
-	setDefault(&c.ProbeMax, max(c.ProbeMin, 5*time.Minute))
-	setDefault(&c.ProbeMin, min(c.ProbeMax, 5*time.Second))
-	setDefault(&c.MaxIdleConns, 64)
-	setDefault(&c.UserAgent, "liveblocks-mirror")
-	if c.ProbeMax < c.ProbeMin {
-		return c, errors.New("the longest probe interval is below the shortest")
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.OnPause == nil {
-		c.OnPause = func(string) {}
-	}
-	if c.OnResume == nil {
-		c.OnResume = func() {}
-	}
-	if c.Transport == nil {
-		c.Transport = newTransport(c.MaxIdleConns)
-	}
-	return c, nil
-}
-
-func setDefault[T comparable](p *T, v T) {
-	var zero T
-	if *p == zero {
-		*p = v
-	}
-}
-
-func newTransport(idle int) *http.Transport {
+// NewTransport returns a transport that keeps that many idle connections for
+// reuse. There should be no fewer than workers.
+func NewTransport(idle int) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
@@ -151,11 +120,7 @@ type Client struct {
 }
 
 // New returns a client. It makes no call.
-func New(cfg Config) (*Client, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, fmt.Errorf("configure liveblocks client: %w", err)
-	}
+func New(cfg Config) *Client {
 	return &Client{
 		cfg: cfg,
 		http: &http.Client{
@@ -165,7 +130,7 @@ func New(cfg Config) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		limiter: newLimiter(cfg.RatePerSecond, cfg.Logger),
-	}, nil
+	}
 }
 
 // Close closes the idle connections. Calls in flight are not affected.
@@ -260,22 +225,25 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 	if cursor != "" {
 		path += "&startingAfter=" + url.QueryEscape(cursor)
 	}
-	if v := c.held(op); v.err != nil {
-		c.limiter.note(ctx, v)
-		return mirror.RoomPage{}, v.err
+	if r := c.held(op); r.err != nil {
+		c.limiter.note(ctx, r)
+		return mirror.RoomPage{}, r.err
 	}
 	var page mirror.RoomPage
-	got, v := c.send(ctx, op, path, func(_ string, body []byte) error {
+	got, r := c.send(ctx, op, path, func(_ string, body []byte) error {
 		var err error
 		page, err = parseRooms(cursor, body)
 		return err
 	})
-	if v.outcome == OutcomeForbidden {
-		v = c.keyRefused(op, v.status, v.code) // as in Ping
+	if r.outcome == outcomeForbidden {
+		r = c.keyRefused(op, r.status, r.code) // as in Ping
 	}
-	c.limiter.note(ctx, v)
-	if v.err != nil {
-		return mirror.RoomPage{}, v.err
+	if cursor != "" {
+		r = cursorRefused(op, r)
+	}
+	c.limiter.note(ctx, r)
+	if r.err != nil {
+		return mirror.RoomPage{}, r.err
 	}
 	for i := range page.Rooms {
 		page.Rooms[i].Content.FetchTime = got.FetchTime
@@ -286,14 +254,14 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 // Ping asks for something that only a valid key is given. It is sent even while
 // the limiter is closed.
 func (c *Client) Ping(ctx context.Context) error {
-	_, v := c.send(ctx, "ping", "/v2/rooms?limit=1", checkJSON)
-	if v.outcome == OutcomeForbidden {
+	_, r := c.send(ctx, "ping", "/v2/rooms?limit=1", checkJSON)
+	if r.outcome == outcomeForbidden {
 		// A list of rooms concerns no room in particular: refusing it is
 		// refusing the project, whatever the answer looks like.
-		v = c.keyRefused("ping", v.status, v.code)
+		r = c.keyRefused("ping", r.status, r.code)
 	}
-	c.limiter.note(ctx, v)
-	return v.err
+	c.limiter.note(ctx, r)
+	return r.err
 }
 
 // getOfRoom fetches what lies at rest below a room; check judges the body of
@@ -310,18 +278,18 @@ func (c *Client) getOfRoom(
 
 // get makes one call, if the limiter is open.
 func (c *Client) get(ctx context.Context, op, path string, check checkFunc) (mirror.Fetched, error) {
-	if v := c.held(op); v.err != nil {
-		c.limiter.note(ctx, v)
-		return mirror.Fetched{}, v.err
+	if r := c.held(op); r.err != nil {
+		c.limiter.note(ctx, r)
+		return mirror.Fetched{}, r.err
 	}
-	got, v := c.send(ctx, op, path, check)
-	if v.outcome == OutcomeForbidden && fault.Is(c.Ping(ctx), fault.ReasonProjectPaused) {
+	got, r := c.send(ctx, op, path, check)
+	if r.outcome == outcomeForbidden && fault.Is(c.Ping(ctx), fault.ReasonProjectPaused) {
 		// Not this alone is refused but everything: stop before each task has
 		// used up its attempts.
-		v = c.keyRefused(op, v.status, v.code)
+		r = c.keyRefused(op, r.status, r.code)
 	}
-	c.limiter.note(ctx, v)
-	return got, v.err
+	c.limiter.note(ctx, r)
+	return got, r.err
 }
 
 // segment encodes an id as one segment of a path. Dots alone are encoded too,
@@ -336,22 +304,22 @@ func segment(id string) string {
 // send makes one call and judges the answer.
 func (c *Client) send(
 	ctx context.Context, op, path string, check checkFunc,
-) (mirror.Fetched, verdict) {
+) (mirror.Fetched, result) {
 	callCtx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(callCtx, http.MethodGet, c.cfg.BaseURL+path, http.NoBody)
+	req, err := http.NewRequestWithContext(callCtx, http.MethodGet, c.cfg.BaseURL.url+path, http.NoBody)
 	if err != nil {
 		err = fault.Wrap(fmt.Errorf("%s: build request", op), fault.Internal, fault.ReasonInternal, "internal error")
-		return mirror.Fetched{}, verdict{outcome: OutcomeNoAnswer, err: err}
+		return mirror.Fetched{}, result{outcome: outcomeNoAnswer, err: err}
 	}
-	req.Header.Set("Authorization", "Bearer "+c.cfg.SecretKey)
+	req.Header.Set("Authorization", "Bearer "+c.cfg.SecretKey.secret)
 	req.Header.Set("Accept", "application/json, application/octet-stream")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 
 	fetchTime := c.cfg.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return mirror.Fetched{}, c.broken(ctx, op, OutcomeNoAnswer, err)
+		return mirror.Fetched{}, c.broken(ctx, op, outcomeNoAnswer, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // whole or not, nothing more is read
 
@@ -364,14 +332,14 @@ func (c *Client) send(
 	body, err := io.ReadAll(io.LimitReader(resp.Body, c.cfg.MaxBody+1))
 	switch {
 	case err != nil:
-		return mirror.Fetched{}, c.broken(ctx, op, OutcomeTruncated, err)
+		return mirror.Fetched{}, c.broken(ctx, op, outcomeTruncated, err)
 	case int64(len(body)) > c.cfg.MaxBody:
 		return mirror.Fetched{}, c.tooLarge(op)
 	}
 	if err := check(resp.Header.Get("Content-Type"), body); err != nil {
 		return mirror.Fetched{}, invalidAnswer(op, resp.StatusCode, err)
 	}
-	return mirror.Fetched{Body: body, FetchTime: fetchTime}, verdict{outcome: OutcomeOK}
+	return mirror.Fetched{Body: body, FetchTime: fetchTime}, result{outcome: outcomeOK}
 }
 
 // parseRoom reads the typed fields of a room's JSON. It insists only on the
@@ -402,7 +370,9 @@ func roomContent(fields map[string]json.RawMessage) mirror.RoomContent {
 		LastConnectionTime: moment("lastConnectionAt"),
 		OrganizationID:     text(fields["organizationId"]),
 	}
-	setDefault(&content.OrganizationID, text(fields["tenantId"])) // its old name
+	if content.OrganizationID == "" {
+		content.OrganizationID = text(fields["tenantId"]) // its old name
+	}
 	return content
 }
 

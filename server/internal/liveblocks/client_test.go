@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -38,17 +39,33 @@ func serve(t *testing.T, h http.Handler) *httptest.Server {
 	return srv
 }
 
+// testConfig is that of a client of the API at base, with values that no test
+// waits for.
+func testConfig(t *testing.T, base string) Config {
+	t.Helper()
+	key, err := ParseKey(testKey)
+	if err != nil {
+		t.Fatalf("ParseKey = %v", err)
+	}
+	url, err := ParseBaseURL(base)
+	if err != nil {
+		t.Fatalf("ParseBaseURL(%q) = %v", base, err)
+	}
+	return Config{
+		BaseURL: url, SecretKey: key, Timeout: 30 * time.Second, MaxBody: 64 << 20, RatePerSecond: 1000,
+		ProbeMin: 5 * time.Second, ProbeMax: 5 * time.Minute, UserAgent: "liveblocks-mirror", Now: time.Now,
+		Logger: slog.New(slog.DiscardHandler), OnPause: func(string) {}, Transport: NewTransport(64),
+	}
+}
+
 // newClient returns a client of the API at base, changed by the edits.
 func newClient(t *testing.T, base string, edits ...func(*Config)) *Client {
 	t.Helper()
-	cfg := Config{BaseURL: base, SecretKey: testKey, RatePerSecond: 1000}
+	cfg := testConfig(t, base)
 	for _, edit := range edits {
 		edit(&cfg)
 	}
-	c, err := New(cfg)
-	if err != nil {
-		t.Fatalf("New = %v; want a client", err)
-	}
+	c := New(cfg)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -324,39 +341,42 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	page := []byte("<html>ROOM_NOT_FOUND</html>")
 	long := strings.Repeat("A", 65)
+	// Failures that tell nothing about the load of Liveblocks.
+	unmoved := map[string]bool{"HTTP_403": true, "PLAN_ENDED": true, "HTTP_501": true}
 	type refusal struct {
-		step    fake.Step
-		kind    fault.Kind
-		reason  fault.Reason
-		code    string
-		outcome Outcome
-		min     time.Duration
-		max     time.Duration
+		step   fake.Step
+		kind   fault.Kind
+		reason fault.Reason
+		code   string
+		min    time.Duration
+		max    time.Duration
 	}
 	notFound := func(step fake.Step, code string) refusal {
-		return refusal{step, fault.NotFound, fault.ReasonUpstreamNotFound, code, OutcomeNotFound, 0, 0}
+		return refusal{step, fault.NotFound, fault.ReasonUpstreamNotFound, code, 0, 0}
+	}
+	denied := func(code string, reason fault.Reason) refusal {
+		return refusal{fake.Status(404, code), fault.NotFound, reason, code, 0, 0}
 	}
 	paused := func(status int, code, shown string) refusal {
 		return refusal{
-			fake.Status(status, code), fault.Busy, fault.ReasonProjectPaused, shown, OutcomeKeyRefused,
+			fake.Status(status, code), fault.Busy, fault.ReasonProjectPaused, shown,
 			5 * time.Second, 5 * time.Second,
 		}
 	}
 	limited := func(header string, least, most time.Duration) refusal {
 		return refusal{
-			fake.TooMany(header), fault.Busy, fault.ReasonUpstreamRateLimited, "SCRIPTED_TROUBLE",
-			OutcomeRateLimited, least, most,
+			fake.TooMany(header), fault.Busy, fault.ReasonUpstreamRateLimited, "SCRIPTED_TROUBLE", least, most,
 		}
 	}
 	trouble := func(step fake.Step, code string, wait time.Duration) refusal {
-		return refusal{step, fault.Unavailable, fault.ReasonUpstreamUnavailable, code, OutcomeServerError, wait, wait}
+		return refusal{step, fault.Unavailable, fault.ReasonUpstreamUnavailable, code, wait, wait}
 	}
 	odd := func(step fake.Step, code string) refusal {
-		return refusal{step, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, code, OutcomeInvalid, 0, 0}
+		return refusal{step, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, code, 0, 0}
 	}
 	for name, want := range map[string]refusal{
-		"room not found":            notFound(fake.Status(404, "ROOM_NOT_FOUND"), "ROOM_NOT_FOUND"),
-		"resource not found":        notFound(fake.Status(404, "RESOURCE_NOT_FOUND"), "RESOURCE_NOT_FOUND"),
+		"room not found":            denied("ROOM_NOT_FOUND", fault.ReasonUpstreamRoomNotFound),
+		"resource not found":        denied("RESOURCE_NOT_FOUND", fault.ReasonUpstreamResourceNotFound),
 		"unknown path":              notFound(fake.Status(404, "Not Found"), "HTTP_404"),
 		"proxy's 404":               notFound(fake.Answer(404, "text/html", page), "HTTP_404"),
 		"empty 404":                 notFound(fake.Answer(404, "", nil), "HTTP_404"),
@@ -376,15 +396,15 @@ func TestRefusals(t *testing.T) {
 		"dev server: no key by 403": paused(403, "Unauthorized", "HTTP_403"),
 		"no access": {
 			fake.Status(403, "UNAUTHORIZED_ROOM_ACCESS"), fault.Precondition, fault.ReasonUpstreamAccessDenied,
-			"UNAUTHORIZED_ROOM_ACCESS", OutcomeAccessDenied, 0, 0,
+			"UNAUTHORIZED_ROOM_ACCESS", 0, 0,
 		},
 		"firewall": {
 			fake.Answer(403, "text/html", page), fault.Unavailable, fault.ReasonUpstreamUnavailable,
-			"HTTP_403", OutcomeForbidden, 0, 0,
+			"HTTP_403", 0, 0,
 		},
 		"403 with a new code": {
 			fake.Status(403, "PLAN_ENDED"), fault.Unavailable, fault.ReasonUpstreamUnavailable,
-			"PLAN_ENDED", OutcomeForbidden, 0, 0,
+			"PLAN_ENDED", 0, 0,
 		},
 		"429":                limited("7", 7*time.Second, 7*time.Second),
 		"429 without a time": limited("", 5*time.Second, 10*time.Second),
@@ -417,8 +437,10 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("RetryAfter = %v; want %v to %v", f.RetryAfter, want.min, want.max)
 			}
 			s := c.Status()
-			if s.Calls[want.outcome] != 1 {
-				t.Errorf("Calls = %v; want one %s", s.Calls, want.outcome)
+			slowed := want.reason == fault.ReasonUpstreamRateLimited ||
+				want.reason == fault.ReasonUpstreamUnavailable && !unmoved[want.code]
+			if got := s.RatePerSecond < 1000; got != slowed {
+				t.Errorf("slowed down = %t; want %t", got, slowed)
 			}
 			if got := s.PauseReason != ""; got != (want.reason == fault.ReasonProjectPaused) {
 				t.Errorf("PauseReason = %q; want one only if the key is refused", s.PauseReason)
@@ -438,9 +460,7 @@ func TestRefusalsOfTheFake(t *testing.T) {
 	t.Parallel()
 	upstream, c := newFake(t)
 	_, err := c.Room(t.Context(), "R")
-	if f := asFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != "ROOM_NOT_FOUND" {
-		t.Fatalf("code = %q; want ROOM_NOT_FOUND", f.Meta["code"])
-	}
+	wantFault(t, err, fault.NotFound, fault.ReasonUpstreamRoomNotFound)
 	if err := c.Ping(t.Context()); err != nil {
 		t.Fatalf("Ping = %v; want nil", err)
 	}
@@ -475,31 +495,22 @@ func TestBrokenAnswers(t *testing.T) {
 	doc := []byte(`{"data":"` + strings.Repeat("0123456789", 10_000) + `"}`)
 	half := doc[:len(doc)/2]
 	for name, test := range map[string]struct {
-		step    fake.Step
-		kind    fault.Kind
-		reason  fault.Reason
-		outcome Outcome
+		step   fake.Step
+		kind   fault.Kind
+		reason fault.Reason
 	}{
-		"reset": {fake.ResetMidBody(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"reset of chunks": {fake.ResetMidBody().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable,
-			OutcomeTruncated},
-		"short": {fake.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"short of chunks": {fake.Truncate().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable,
-			OutcomeTruncated},
-		"short gzip": {fake.Truncate().Gzip(), fault.Unavailable, fault.ReasonUpstreamUnavailable, OutcomeTruncated},
-		"half JSON": {fake.Answer(200, "", half), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-			OutcomeInvalid},
-		"empty": {fake.Answer(200, "", nil), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-			OutcomeInvalid},
-		"blank": {fake.Answer(200, "", []byte(" \n")), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-			OutcomeInvalid},
-		"garbage": {fake.Garbage(), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, OutcomeInvalid},
-		"too large": {fake.TooLarge(1<<20 + 1), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge,
-			OutcomeTooLarge},
-		"too large, chunked": {fake.TooLarge(1<<20 + 1).Chunked(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge,
-			OutcomeTooLarge},
-		"too large, gzip": {fake.TooLarge(1<<20 + 1).Gzip(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge,
-			OutcomeTooLarge},
+		"reset":              {fake.ResetMidBody(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"reset of chunks":    {fake.ResetMidBody().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"short":              {fake.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"short of chunks":    {fake.Truncate().Chunked(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"short gzip":         {fake.Truncate().Gzip(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"half JSON":          {fake.Answer(200, "", half), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"empty":              {fake.Answer(200, "", nil), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"blank":              {fake.Answer(200, "", []byte(" \n")), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"garbage":            {fake.Garbage(), fault.Unavailable, fault.ReasonUpstreamAnswerInvalid},
+		"too large":          {fake.TooLarge(1<<20 + 1), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge},
+		"too large, chunked": {fake.TooLarge(1<<20 + 1).Chunked(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge},
+		"too large, gzip":    {fake.TooLarge(1<<20 + 1).Gzip(), fault.Precondition, fault.ReasonUpstreamAnswerTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -510,9 +521,7 @@ func TestBrokenAnswers(t *testing.T) {
 			upstream.Script(fake.Match{}, test.step)
 			_, err := c.Storage(t.Context(), "r")
 			wantFault(t, err, test.kind, test.reason)
-			if n := c.Status().Calls[test.outcome]; n != 1 {
-				t.Fatalf("Calls = %v; want one %s", c.Status().Calls, test.outcome)
-			}
+			wantRate(t, c, 1000)
 			// Nothing of it outlives the call.
 			if got, err := c.Storage(t.Context(), "r"); err != nil || !bytes.Equal(got.Body, doc) {
 				t.Fatalf("next Storage = %v; want the document", err)
@@ -592,9 +601,7 @@ func TestTimeout(t *testing.T) {
 			c := newClient(t, srv.URL, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
 			_, err := c.Room(t.Context(), "r")
 			wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
-			if n := c.Status().Calls[OutcomeTruncated]; n != 1 {
-				t.Fatalf("Calls = %v; want one truncated", c.Status().Calls)
-			}
+			wantRate(t, c, 1000)
 		})
 	}
 }
@@ -612,9 +619,7 @@ func TestContextEnds(t *testing.T) {
 		if _, isFault := errors.AsType[*fault.Error](err); isFault || !errors.Is(err, context.Canceled) {
 			t.Fatalf("Storage = %v; want the context's error and no fault", err)
 		}
-		if s := c.Status(); s.Calls[OutcomeCancelled] != 1 || s.RatePerSecond != 1000 {
-			t.Fatalf("Status = %+v; want one cancelled call at full rate", s)
-		}
+		wantRate(t, c, 1000)
 	})
 	t.Run("deadline", func(t *testing.T) {
 		t.Parallel()
@@ -817,7 +822,7 @@ func TestHTTP2(t *testing.T) {
 		t.Fatalf("Ping = %v; want the certificate refused", err)
 	}
 
-	transport := newTransport(4)
+	transport := NewTransport(4)
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())
 	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
@@ -852,38 +857,43 @@ func TestRequestHeaders(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestParseKey(t *testing.T) {
 	t.Parallel()
-	for name, cfg := range map[string]Config{
-		"no scheme":       {BaseURL: "api.liveblocks.io"},
-		"other scheme":    {BaseURL: "ftp://api.liveblocks.io"},
-		"no host":         {BaseURL: "http://:80"},
-		"user":            {BaseURL: "https://u:hunter2@api.liveblocks.io"},
-		"user, unparsed":  {BaseURL: "https://u:hunter2@api liveblocks"},
-		"query":           {BaseURL: "https://api.liveblocks.io?hunter2"},
-		"fragment":        {BaseURL: "https://api.liveblocks.io#hunter2"},
-		"no key":          {SecretKey: " "},
-		"public key":      {SecretKey: "pk_hunter2"},
-		"key with a line": {SecretKey: "sk_hunter2\n"},
-		"bare prefix":     {SecretKey: "sk_"},
-		"negative":        {Timeout: -1},
-		"negative rate":   {RatePerSecond: -1},
-		"no rate at all":  {RatePerSecond: 1e9},
-		"probes":          {ProbeMin: 2, ProbeMax: 1},
+	for name, key := range map[string]string{
+		"no key": "", "a blank": " ", "public key": "pk_hunter2", "key with a line": "sk_hunter2\n", "bare prefix": "sk_",
+		"quotes": `"sk_hunter2"`,
 	} {
-		if cfg.SecretKey == "" {
-			cfg.SecretKey = "sk_hunter2"
-		}
-		if _, err := New(cfg); err == nil || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("New with %s = %v; want an error without secrets", name, err)
+		if _, err := ParseKey(key); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("ParseKey with %s = %v; want an error without it", name, err)
 		}
 	}
-	c, err := New(Config{SecretKey: testKey, ProbeMax: time.Second})
+	key, err := ParseKey("sk_hunter2")
 	if err != nil {
-		t.Fatalf("New = %v; want nil", err)
+		t.Fatalf("ParseKey = %v", err)
 	}
-	if c.cfg.BaseURL != DefaultBaseURL || c.cfg.Timeout != 30*time.Second || c.cfg.ProbeMin != time.Second {
-		t.Fatalf("New = %+v; want the defaults", c.cfg)
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+		if shown := fmt.Sprintf(format, Config{SecretKey: key}); strings.Contains(shown, "hunter2") ||
+			strings.Contains(shown, fmt.Sprintf("%x", "hunter2")) {
+			t.Errorf("%s shows the key", format)
+		}
+	}
+}
+
+func TestParseBaseURL(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{
+		"nothing":        "",
+		"no scheme":      "api.liveblocks.io",
+		"other scheme":   "ftp://api.liveblocks.io",
+		"no host":        "http://:80",
+		"user":           "https://u:hunter2@api.liveblocks.io",
+		"user, unparsed": "https://u:hunter2@api liveblocks",
+		"query":          "https://api.liveblocks.io?hunter2",
+		"fragment":       "https://api.liveblocks.io#hunter2",
+	} {
+		if _, err := ParseBaseURL(url); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("ParseBaseURL with %s = %v; want an error without secrets", name, err)
+		}
 	}
 }
 
@@ -981,23 +991,22 @@ func TestNotFoundTellsWhat(t *testing.T) {
 	t.Parallel()
 	_, c := newFake(t)
 	for name, test := range map[string]struct {
-		get  func() (mirror.Fetched, error)
-		code string
+		get    func() (mirror.Fetched, error)
+		reason fault.Reason
 	}{
 		"Threads without a room": {func() (mirror.Fetched, error) { return c.Threads(t.Context(), "R") },
-			"ROOM_NOT_FOUND"},
+			fault.ReasonUpstreamRoomNotFound},
 		"Thread without a room": {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "R", "th") },
-			"ROOM_NOT_FOUND"},
+			fault.ReasonUpstreamRoomNotFound},
 		"Thread": {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") },
-			"RESOURCE_NOT_FOUND"},
+			fault.ReasonUpstreamResourceNotFound},
 		"ActiveUsers without a room": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "R") },
-			"ROOM_NOT_FOUND"},
+			fault.ReasonUpstreamRoomNotFound},
 		"InboxNotification": {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") },
-			"RESOURCE_NOT_FOUND"},
+			fault.ReasonUpstreamResourceNotFound},
 	} {
-		_, err := test.get()
-		if f := asFault(t, err, fault.NotFound, fault.ReasonUpstreamNotFound); f.Meta["code"] != test.code {
-			t.Errorf("%s: code %q; want %q", name, f.Meta["code"], test.code)
+		if _, err := test.get(); fault.Of(err).Reason != test.reason || fault.Of(err).Kind != fault.NotFound {
+			t.Errorf("%s = %v; want reason %s", name, err, test.reason)
 		}
 	}
 }
@@ -1145,7 +1154,9 @@ func TestListRoomsThatFails(t *testing.T) {
 			fault.ReasonUpstreamAnswerInvalid},
 		"cursor to itself": {fake.Answer(200, "", []byte(`{"data":[],"nextCursor":"c"}`)), fault.Unavailable,
 			fault.ReasonUpstreamAnswerInvalid},
-		"not found":          {fake.Status(404, "NOT_FOUND"), fault.NotFound, fault.ReasonUpstreamNotFound},
+		"not found":          {fake.Status(404, "NOT_FOUND"), fault.NotFound, fault.ReasonUpstreamCursorInvalid},
+		"gone":               {fake.Status(410, "GONE"), fault.Unavailable, fault.ReasonUpstreamCursorInvalid},
+		"unprocessable":      {fake.Status(422, "X"), fault.Unavailable, fault.ReasonUpstreamCursorInvalid},
 		"broken off":         {fake.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
 		"server trouble":     {fake.Status(500, "X"), fault.Unavailable, fault.ReasonUpstreamUnavailable},
 		"slow down":          {fake.TooMany("1"), fault.Busy, fault.ReasonUpstreamRateLimited},
@@ -1182,4 +1193,13 @@ func TestListRoomsIsHeld(t *testing.T) {
 	if n := upstream.Calls("", ""); n != 1 {
 		t.Fatalf("calls = %d; want 1", n)
 	}
+}
+
+// Without a cursor there is none to blame.
+func TestFirstPageRefused(t *testing.T) {
+	t.Parallel()
+	upstream, c := newFake(t)
+	upstream.Script(fake.Match{}, fake.Status(422, "UNPROCESSABLE_ENTITY"))
+	_, err := c.ListRooms(t.Context(), "", 100)
+	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
 }

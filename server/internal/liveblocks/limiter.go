@@ -3,7 +3,6 @@ package liveblocks
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"math"
 	"sync"
 	"time"
@@ -33,7 +32,7 @@ const (
 // Its times are those of package time; only durations matter here.
 type Limiter struct {
 	ceiling float64
-	lim     *rate.Limiter
+	rate    *rate.Limiter
 	log     *slog.Logger
 	// turn is held by the one caller of Wait that is next. The others have no
 	// place in the limiter yet, so a change of rate concerns all of them.
@@ -47,10 +46,9 @@ type Limiter struct {
 	until    time.Time // calls are put off until then
 	shrunkAt time.Time
 	grownAt  time.Time
-	calls    map[Outcome]int64
 }
 
-// Status is a snapshot of the limiter and of the calls so far.
+// Status is a snapshot of the limiter.
 type Status struct {
 	// PauseReason says why no calls are made; empty if they are.
 	PauseReason string
@@ -61,8 +59,6 @@ type Status struct {
 	// ThrottledUntil is when calls may go on that Liveblocks put off; zero if
 	// it did not.
 	ThrottledUntil time.Time
-	// Calls counts the calls by outcome.
-	Calls map[Outcome]int64
 }
 
 func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
@@ -71,11 +67,10 @@ func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
 	burst := max(1, int(math.Ceil(ceiling/10)))
 	return &Limiter{
 		ceiling: ceiling,
-		lim:     rate.NewLimiter(rate.Limit(ceiling), burst),
+		rate:    rate.NewLimiter(rate.Limit(ceiling), burst),
 		log:     log,
 		turn:    make(chan struct{}, 1),
 		changed: make(chan struct{}),
-		calls:   make(map[Outcome]int64),
 	}
 }
 
@@ -83,12 +78,34 @@ func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
 // claim a task, so that no lease runs down meanwhile.
 func (c *Client) Wait(ctx context.Context) error { return c.limiter.Wait(ctx) }
 
+// UntilPaused returns a context that also ends when the key is found refused, with
+// a fault of reason PROJECT_PAUSED as its cause: a pause lasts until somebody mends
+// the key, and nobody should be kept waiting for that. release must be called.
+func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, release func()) {
+	pausable, cancel := context.WithCancelCause(ctx)
+	paused := fault.New(fault.Unavailable, fault.ReasonProjectPaused,
+		"nothing is fetched, because Liveblocks refuses the project's key")
+	if reason, _ := c.limiter.closed(); reason != "" {
+		cancel(paused)
+	}
+	watched := make(chan struct{})
+	go func() { // release waits for it
+		defer close(watched)
+		if _, ok := c.limiter.awaitPause(pausable); ok {
+			cancel(paused)
+		}
+	}()
+	return pausable, func() { cancel(nil); <-watched }
+}
+
 // Status tells where the limiter stands.
 func (c *Client) Status() Status { return c.limiter.Status() }
 
 // Run probes Liveblocks while the key is refused and opens the limiter again when
-// it is accepted. It alone ends a pause. It returns nil when ctx ends.
+// it is accepted. It alone ends a pause. When ctx ends, it closes the idle
+// connections and returns nil.
 func (c *Client) Run(ctx context.Context) error {
+	defer c.Close()
 	for {
 		reason, ok := c.limiter.awaitPause(ctx)
 		if !ok {
@@ -102,7 +119,7 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		c.limiter.resume()
 		c.cfg.Logger.InfoContext(ctx, "fetching goes on: Liveblocks accepts the secret key")
-		c.cfg.OnResume()
+		c.cfg.OnPause("")
 	}
 }
 
@@ -130,58 +147,57 @@ func (c *Client) probe(ctx context.Context) bool {
 }
 
 // Wait blocks until a call may be made, or ctx ends.
-func (g *Limiter) Wait(ctx context.Context) error {
+func (l *Limiter) Wait(ctx context.Context) error {
 	select {
-	case g.turn <- struct{}{}:
+	case l.turn <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-g.turn }()
+	defer func() { <-l.turn }()
 	for {
-		if err := g.awaitOpen(ctx); err != nil {
+		if err := l.awaitOpen(ctx); err != nil {
 			return err
 		}
-		r := g.lim.Reserve()
+		r := l.rate.Reserve()
 		if err := sleep(ctx, r.Delay()); err != nil {
 			r.Cancel()
 			return err
 		}
-		if reason, until := g.closed(); reason == "" && time.Until(until) <= 0 {
+		if reason, until := l.closed(); reason == "" && time.Until(until) <= 0 {
 			return nil
 		}
 	}
 }
 
 // Status tells where the limiter stands.
-func (g *Limiter) Status() Status {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (l *Limiter) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	s := Status{
-		PauseReason:   g.reason,
-		PausedSince:   g.since,
-		RatePerSecond: float64(g.lim.Limit()),
-		Calls:         maps.Clone(g.calls),
+		PauseReason:   l.reason,
+		PausedSince:   l.since,
+		RatePerSecond: float64(l.rate.Limit()),
 	}
-	if time.Until(g.until) > 0 {
-		s.ThrottledUntil = g.until
+	if time.Until(l.until) > 0 {
+		s.ThrottledUntil = l.until
 	}
 	return s
 }
 
 // closed returns why calls are paused, empty if they are not, and until when
 // they are put off.
-func (g *Limiter) closed() (reason string, until time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.reason, g.until
+func (l *Limiter) closed() (reason string, until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reason, l.until
 }
 
 // awaitOpen blocks until the limiter is neither paused nor put off.
-func (g *Limiter) awaitOpen(ctx context.Context) error {
+func (l *Limiter) awaitOpen(ctx context.Context) error {
 	for {
-		g.mu.Lock()
-		reason, left, changed := g.reason, time.Until(g.until), g.changed
-		g.mu.Unlock()
+		l.mu.Lock()
+		reason, left, changed := l.reason, time.Until(l.until), l.changed
+		l.mu.Unlock()
 		if reason == "" && left <= 0 {
 			return ctx.Err()
 		}
@@ -200,11 +216,11 @@ func (g *Limiter) awaitOpen(ctx context.Context) error {
 
 // awaitPause blocks until the limiter is paused and returns the reason, or false
 // if ctx ended first.
-func (g *Limiter) awaitPause(ctx context.Context) (string, bool) {
+func (l *Limiter) awaitPause(ctx context.Context) (string, bool) {
 	for {
-		g.mu.Lock()
-		reason, changed := g.reason, g.changed
-		g.mu.Unlock()
+		l.mu.Lock()
+		reason, changed := l.reason, l.changed
+		l.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			return "", false
@@ -218,69 +234,68 @@ func (g *Limiter) awaitPause(ctx context.Context) (string, bool) {
 	}
 }
 
-// note counts a call and draws the conclusions.
-func (g *Limiter) note(ctx context.Context, v verdict) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.calls[v.outcome]++
-	switch v.outcome {
-	case OutcomeOK, OutcomeNotFound, OutcomeAccessDenied, OutcomeTooLarge:
-		g.grow()
-	case OutcomeRateLimited, OutcomeServerError, OutcomeNoAnswer:
-		if v.status != 501 { // a call the dev server does not have, not overload
-			g.shrink(ctx, v.outcome)
+// note draws the conclusions from a call.
+func (l *Limiter) note(ctx context.Context, r result) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch r.outcome {
+	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge:
+		l.grow()
+	case outcomeRateLimited, outcomeServerError, outcomeNoAnswer:
+		if r.status != 501 { // a call the dev server does not have, not overload
+			l.shrink(ctx, r.outcome)
 		}
-		if until := time.Now().Add(v.retryAfter); v.retryAfter > 0 && until.After(g.until) {
-			g.until = until
-			g.announce()
+		if until := time.Now().Add(r.retryAfter); r.retryAfter > 0 && until.After(l.until) {
+			l.until = until
+			l.announce()
 		}
-	case OutcomeKeyRefused:
-		if g.reason == "" {
-			g.reason = fault.Of(v.err).Err.Error()
-			g.since = time.Now()
-			g.announce()
+	case outcomeKeyRefused:
+		if l.reason == "" {
+			l.reason = fault.Of(r.err).Err.Error()
+			l.since = time.Now()
+			l.announce()
 		}
-	case OutcomeForbidden, OutcomeTruncated, OutcomeInvalid, OutcomeCancelled, OutcomeHeld:
+	case outcomeForbidden, outcomeTruncated, outcomeInvalid, outcomeCancelled, outcomeHeld:
 		// They tell nothing about load.
 	}
 }
 
 // resume ends a pause.
-func (g *Limiter) resume() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.reason, g.since = "", time.Time{}
-	g.announce()
+func (l *Limiter) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reason, l.since = "", time.Time{}
+	l.announce()
 }
 
-// announce wakes whoever waits for the limiter to change. g.mu is held.
-func (g *Limiter) announce() {
-	close(g.changed)
-	g.changed = make(chan struct{})
+// announce wakes whoever waits for the limiter to change. l.mu is held.
+func (l *Limiter) announce() {
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
-// shrink halves the rate, once for each burst of trouble. g.mu is held.
-func (g *Limiter) shrink(ctx context.Context, why Outcome) {
-	now, old := time.Now(), float64(g.lim.Limit())
-	floor := min(minRate, g.ceiling)
-	if now.Sub(g.shrunkAt) < shrinkEvery || old <= floor {
+// shrink halves the rate, once for each burst of trouble. l.mu is held.
+func (l *Limiter) shrink(ctx context.Context, why outcome) {
+	now, old := time.Now(), float64(l.rate.Limit())
+	floor := min(minRate, l.ceiling)
+	if now.Sub(l.shrunkAt) < shrinkEvery || old <= floor {
 		return
 	}
-	g.shrunkAt, g.grownAt = now, now
+	l.shrunkAt, l.grownAt = now, now
 	rps := max(old/2, floor)
-	g.lim.SetLimit(rate.Limit(rps))
-	g.log.WarnContext(ctx, "calls to Liveblocks slow down",
+	l.rate.SetLimit(rate.Limit(rps))
+	l.log.WarnContext(ctx, "calls to Liveblocks slow down",
 		slog.String("outcome", string(why)), slog.Float64("calls_per_second", rps))
 }
 
-// grow raises the rate by one step. g.mu is held.
-func (g *Limiter) grow() {
-	now, old := time.Now(), float64(g.lim.Limit())
-	if old >= g.ceiling || now.Sub(g.grownAt) < growEvery {
+// grow raises the rate by one step. l.mu is held.
+func (l *Limiter) grow() {
+	now, old := time.Now(), float64(l.rate.Limit())
+	if old >= l.ceiling || now.Sub(l.grownAt) < growEvery {
 		return
 	}
-	g.grownAt = now
-	g.lim.SetLimit(rate.Limit(min(old+g.ceiling/growSteps, g.ceiling)))
+	l.grownAt = now
+	l.rate.SetLimit(rate.Limit(min(old+l.ceiling/growSteps, l.ceiling)))
 }
 
 // sleep waits for d, or returns ctx's error if it ends first.

@@ -29,7 +29,6 @@ var codeOf = [...]codes.Code{
 	fault.Unauthentic:  codes.Unauthenticated,
 	fault.NotFound:     codes.NotFound,
 	fault.Precondition: codes.FailedPrecondition,
-	fault.Expired:      codes.OutOfRange,
 	fault.Busy:         codes.ResourceExhausted,
 	fault.Unavailable:  codes.Unavailable,
 }
@@ -65,7 +64,7 @@ func toStatus(ctx context.Context, err error) error {
 	}
 
 	public := strings.ToValidUTF8(f.Public, "\uFFFD")
-	info := &errdetails.ErrorInfo{Reason: string(f.Reason), Domain: errorDomain, Metadata: maps.Clone(f.Meta)}
+	info := &errdetails.ErrorInfo{Reason: string(f.Reason.Public()), Domain: errorDomain, Metadata: maps.Clone(f.Meta)}
 	for key, value := range info.GetMetadata() {
 		info.Metadata[key] = strings.ToValidUTF8(value, "\uFFFD")
 	}
@@ -86,7 +85,7 @@ func toStatus(ctx context.Context, err error) error {
 		bad := &errdetails.BadRequest{}
 		for _, field := range f.Fields {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: field.Path, Description: field.Problem, Reason: string(f.Reason),
+				Field: field.Path, Description: field.Problem, Reason: string(f.Reason.Public()),
 			})
 		}
 		details = append(details, bad)

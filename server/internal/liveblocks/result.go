@@ -17,42 +17,42 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
-// Outcome says how a call ended; [Status] counts calls by it.
-type Outcome string
+// outcome says how a call ended.
+type outcome string
 
 // The outcomes.
 const (
-	// OutcomeOK: an answer that can be used.
-	OutcomeOK Outcome = "ok"
-	// OutcomeNotFound: status 404, of whatever kind.
-	OutcomeNotFound Outcome = "not_found"
-	// OutcomeAccessDenied: this room is closed to the key.
-	OutcomeAccessDenied Outcome = "access_denied"
-	// OutcomeForbidden: status 403 without a reason that is known.
-	OutcomeForbidden Outcome = "forbidden"
-	// OutcomeKeyRefused: the key itself is refused; the project is paused.
-	OutcomeKeyRefused Outcome = "key_refused"
-	// OutcomeRateLimited: status 429.
-	OutcomeRateLimited Outcome = "rate_limited"
-	// OutcomeServerError: status 5xx.
-	OutcomeServerError Outcome = "server_error"
-	// OutcomeNoAnswer: no connection, or no answer in time.
-	OutcomeNoAnswer Outcome = "no_answer"
-	// OutcomeTruncated: the answer broke off.
-	OutcomeTruncated Outcome = "truncated"
-	// OutcomeTooLarge: the answer is above the size limit.
-	OutcomeTooLarge Outcome = "too_large"
-	// OutcomeInvalid: an answer that is not what was asked for.
-	OutcomeInvalid Outcome = "invalid"
-	// OutcomeCancelled: the caller's context ended first.
-	OutcomeCancelled Outcome = "cancelled"
-	// OutcomeHeld: not sent, because the limiter was closed.
-	OutcomeHeld Outcome = "held"
+	// outcomeOK: an answer that can be used.
+	outcomeOK outcome = "ok"
+	// outcomeNotFound: status 404, of whatever kind.
+	outcomeNotFound outcome = "not_found"
+	// outcomeAccessDenied: this room is closed to the key.
+	outcomeAccessDenied outcome = "access_denied"
+	// outcomeForbidden: status 403 without a reason that is known.
+	outcomeForbidden outcome = "forbidden"
+	// outcomeKeyRefused: the key itself is refused; the project is paused.
+	outcomeKeyRefused outcome = "key_refused"
+	// outcomeRateLimited: status 429.
+	outcomeRateLimited outcome = "rate_limited"
+	// outcomeServerError: status 5xx.
+	outcomeServerError outcome = "server_error"
+	// outcomeNoAnswer: no connection, or no answer in time.
+	outcomeNoAnswer outcome = "no_answer"
+	// outcomeTruncated: the answer broke off.
+	outcomeTruncated outcome = "truncated"
+	// outcomeTooLarge: the answer is above the size limit.
+	outcomeTooLarge outcome = "too_large"
+	// outcomeInvalid: an answer that is not what was asked for.
+	outcomeInvalid outcome = "invalid"
+	// outcomeCancelled: the caller's context ended first.
+	outcomeCancelled outcome = "cancelled"
+	// outcomeHeld: not sent, because the limiter was closed.
+	outcomeHeld outcome = "held"
 )
 
-// verdict is what one call came to, for the caller and for the limiter.
-type verdict struct {
-	outcome Outcome
+// result is what one call came to, for the caller and for the limiter.
+type result struct {
+	outcome outcome
 	// status and code are of the answer, zero without one.
 	status int
 	code   string
@@ -62,8 +62,14 @@ type verdict struct {
 	err error
 }
 
-// codeRoomAccess is Liveblocks' word for a room that the key may not read.
-const codeRoomAccess = "UNAUTHORIZED_ROOM_ACCESS"
+// Codes with which Liveblocks refuses a call. They are read here and nowhere else.
+const (
+	codeRoomAccess = "UNAUTHORIZED_ROOM_ACCESS" // 403: the key may not read the room
+	// 404: there is no such room, or nothing of the kind in it. A 404 with another
+	// code may come from a proxy or a wrong path and proves nothing.
+	codeRoomNotFound     = "ROOM_NOT_FOUND"
+	codeResourceNotFound = "RESOURCE_NOT_FOUND"
+)
 
 // keyCodes are the 403 codes that concern the key and not one room. The last
 // two are the dev server's words.
@@ -77,7 +83,7 @@ var keyCodes = map[string]bool{
 }
 
 // refused judges an answer whose status is not 200.
-func (c *Client) refused(ctx context.Context, op string, resp *http.Response) verdict {
+func (c *Client) refused(ctx context.Context, op string, resp *http.Response) result {
 	status := resp.StatusCode
 	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	raw := errorCode(body)
@@ -89,63 +95,87 @@ func (c *Client) refused(ctx context.Context, op string, resp *http.Response) ve
 		if !told {
 			after = defaultRetryAfter + rand.N(defaultRetryAfter)
 		}
-		v := answered(op, OutcomeRateLimited, status, code,
+		r := answered(op, outcomeRateLimited, status, code,
 			fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "Liveblocks asks to slow down").After(after))
-		v.retryAfter = after
-		return v
+		r.retryAfter = after
+		return r
 	case status >= http.StatusInternalServerError:
-		v := answered(op, OutcomeServerError, status, code,
+		r := answered(op, outcomeServerError, status, code,
 			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks has trouble answering").After(after))
-		v.retryAfter = after
-		return v
+		r.retryAfter = after
+		return r
 	case readErr != nil:
 		// What was refused, and why, is in the part that did not arrive.
-		return c.broken(ctx, op, OutcomeTruncated, readErr)
+		return c.broken(ctx, op, outcomeTruncated, readErr)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden && keyCodes[raw]:
 		return c.keyRefused(op, status, code)
 	case status == http.StatusForbidden && raw == codeRoomAccess:
-		return answered(op, OutcomeAccessDenied, status, code,
+		return answered(op, outcomeAccessDenied, status, code,
 			fault.New(fault.Precondition, fault.ReasonUpstreamAccessDenied, "Liveblocks denies access to the room"))
 	case status == http.StatusForbidden:
 		// It may come from a firewall on the way or be a code that is new. It
 		// proves nothing about the room, so the task is retried and fails for
 		// good only after its last attempt; whether everything is refused is
 		// found out by a ping.
-		return answered(op, OutcomeForbidden, status, code,
+		return answered(op, outcomeForbidden, status, code,
 			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks refused the call without a known reason"))
 	case status == http.StatusNotFound:
-		return answered(op, OutcomeNotFound, status, code,
-			fault.New(fault.NotFound, fault.ReasonUpstreamNotFound, "Liveblocks does not have it"))
+		return answered(op, outcomeNotFound, status, code,
+			fault.New(fault.NotFound, notFoundReason(raw), "Liveblocks does not have it"))
 	case status >= http.StatusMultipleChoices && status < http.StatusBadRequest:
-		return answered(op, OutcomeInvalid, status, code, fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
+		return answered(op, outcomeInvalid, status, code, fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
 			"Liveblocks answered with a redirect, which is not followed so that the key stays with the configured host"))
 	default:
-		return answered(op, OutcomeInvalid, status, code,
+		return answered(op, outcomeInvalid, status, code,
 			fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks gave an unexpected answer"))
 	}
 }
 
+// notFoundReason tells what Liveblocks says is not there.
+func notFoundReason(code string) fault.Reason {
+	switch code {
+	case codeRoomNotFound:
+		return fault.ReasonUpstreamRoomNotFound
+	case codeResourceNotFound:
+		return fault.ReasonUpstreamResourceNotFound
+	default:
+		return fault.ReasonUpstreamNotFound
+	}
+}
+
+// cursorRefused is the result of a call for a later page of a list: a cursor need
+// not be good for ever, and asking again would not help then.
+func cursorRefused(op string, r result) result {
+	f := fault.Of(r.err)
+	refused := r.status >= http.StatusBadRequest && r.status < http.StatusInternalServerError
+	if !refused || f.Kind == fault.Busy {
+		return r
+	}
+	return answered(op, r.outcome, r.status, r.code, fault.New(f.Kind, fault.ReasonUpstreamCursorInvalid,
+		"Liveblocks does not continue the list"))
+}
+
 // answered attaches to f what is known of the answer.
-func answered(op string, outcome Outcome, status int, code string, f *fault.Error) verdict {
+func answered(op string, outcome outcome, status int, code string, f *fault.Error) result {
 	f.Err = fmt.Errorf("%s: status %d, code %s", op, status, code)
-	return verdict{
+	return result{
 		outcome: outcome, status: status, code: code,
 		err: f.With("status", strconv.Itoa(status)).With("code", code),
 	}
 }
 
-// keyRefused is the verdict that pauses the project.
-func (c *Client) keyRefused(op string, status int, code string) verdict {
-	return answered(op, OutcomeKeyRefused, status, code, pausedFault().After(c.cfg.ProbeMin))
+// keyRefused is the result that pauses the project.
+func (c *Client) keyRefused(op string, status int, code string) result {
+	return answered(op, outcomeKeyRefused, status, code, pausedFault().After(c.cfg.ProbeMin))
 }
 
 func pausedFault() *fault.Error {
 	return fault.New(fault.Busy, fault.ReasonProjectPaused, "fetching is paused because Liveblocks refuses the secret key")
 }
 
-// held is the verdict on a call that the closed limiter keeps from being sent; its
+// held is the result on a call that the closed limiter keeps from being sent; its
 // err is nil while the limiter is open.
-func (c *Client) held(op string) verdict {
+func (c *Client) held(op string) result {
 	reason, until := c.limiter.closed()
 	var f *fault.Error
 	switch left := time.Until(until); {
@@ -154,26 +184,26 @@ func (c *Client) held(op string) verdict {
 	case left > 0:
 		f = fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting as Liveblocks asked").After(left)
 	default:
-		return verdict{}
+		return result{}
 	}
 	f.Err = fmt.Errorf("%s: not sent", op)
-	return verdict{outcome: OutcomeHeld, err: f}
+	return result{outcome: outcomeHeld, err: f}
 }
 
 // broken judges a call that ended without a whole answer.
-func (c *Client) broken(ctx context.Context, op string, outcome Outcome, err error) verdict {
+func (c *Client) broken(ctx context.Context, op string, outcome outcome, err error) result {
 	ctxErr := ctx.Err()
 	if d, ok := ctx.Deadline(); ok && ctxErr == nil && !time.Now().Before(d) {
 		ctxErr = context.DeadlineExceeded // the connection noticed before the context did
 	}
 	if ctxErr != nil {
-		return verdict{outcome: OutcomeCancelled, err: fmt.Errorf("%s: %w", op, ctxErr)}
+		return result{outcome: outcomeCancelled, err: fmt.Errorf("%s: %w", op, ctxErr)}
 	}
 	public := "Liveblocks cannot be reached"
-	if outcome == OutcomeTruncated {
+	if outcome == outcomeTruncated {
 		public = "the answer of Liveblocks broke off"
 	}
-	return verdict{outcome: outcome, err: fault.Wrap(fmt.Errorf("%s: %w", op, c.cause(err)),
+	return result{outcome: outcome, err: fault.Wrap(fmt.Errorf("%s: %w", op, c.cause(err)),
 		fault.Unavailable, fault.ReasonUpstreamUnavailable, public)}
 }
 
@@ -197,15 +227,15 @@ func (c *Client) cause(err error) error {
 	return errors.New("connection or protocol failure")
 }
 
-func (c *Client) tooLarge(op string) verdict {
-	return verdict{outcome: OutcomeTooLarge, err: fault.Wrap(
+func (c *Client) tooLarge(op string) result {
+	return result{outcome: outcomeTooLarge, err: fault.Wrap(
 		fmt.Errorf("%s: more than %d bytes", op, c.cfg.MaxBody),
 		fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, "the answer of Liveblocks is above the size limit",
 	).With("limit_bytes", strconv.FormatInt(c.cfg.MaxBody, 10))}
 }
 
-func invalidAnswer(op string, status int, err error) verdict {
-	return verdict{outcome: OutcomeInvalid, status: status, err: fault.Wrap(fmt.Errorf("%s: %w", op, err),
+func invalidAnswer(op string, status int, err error) result {
+	return result{outcome: outcomeInvalid, status: status, err: fault.Wrap(fmt.Errorf("%s: %w", op, err),
 		fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the answer of Liveblocks cannot be used")}
 }
 
