@@ -85,38 +85,38 @@ type VerifyOptions struct {
 	Repair bool
 }
 
-// VerifyReport is one message of a verification; one of its members is set.
+// VerifyReport is one message of a verification; exactly one of its members is set.
 type VerifyReport struct {
-	Drift    *Drift
-	Progress *VerifyProgress
+	Difference *Difference
+	Progress   *VerifyProgress
 	// Summary is the last report of a complete verification.
 	Summary *VerifySummary
 }
 
-// Drift is one difference between the mirror and Liveblocks, or between a copy and
+// Difference is one between the mirror and Liveblocks, or between a copy and
 // the columns derived from it.
-type Drift struct {
+type Difference struct {
 	Resource Resource
-	Kind     DriftKind
+	Kind     DifferenceKind
 	// Detail says what differs: no secrets, no payloads.
 	Detail string
 	// Repair means that a repair was requested.
 	Repair bool
 }
 
-// DriftKind is a kind of difference.
-type DriftKind string
+// DifferenceKind is a kind of difference.
+type DifferenceKind string
 
-// The kinds of drift.
+// The kinds of difference.
 const (
-	// DriftMissing: Liveblocks has the resource; the mirror does not.
-	DriftMissing DriftKind = "missing"
-	// DriftSurplus: the mirror has the resource; Liveblocks does not.
-	DriftSurplus DriftKind = "surplus"
-	// DriftContent: the copy differs from Liveblocks.
-	DriftContent DriftKind = "content"
-	// DriftDerived: the copy is correct, but the derived columns are not.
-	DriftDerived DriftKind = "derived"
+	// DifferenceMissing: Liveblocks has the resource; the mirror does not.
+	DifferenceMissing DifferenceKind = "missing"
+	// DifferenceSurplus: the mirror has the resource; Liveblocks does not.
+	DifferenceSurplus DifferenceKind = "surplus"
+	// DifferenceContent: the copy differs from Liveblocks.
+	DifferenceContent DifferenceKind = "content"
+	// DifferenceDerived: the copy is correct, but the derived columns are not.
+	DifferenceDerived DifferenceKind = "derived"
 )
 
 // VerifyProgress is the progress of a verification.
@@ -124,15 +124,15 @@ type VerifyProgress struct {
 	// Rooms counts the compared rooms, Listed those known so far.
 	Rooms, Listed int64
 	// Resources counts the compared resources, including rooms.
-	Resources int64
-	Drifts    int64
+	Resources   int64
+	Differences int64
 }
 
 // VerifySummary is the result of a verification.
 type VerifySummary struct {
 	// Rooms and Resources count what was compared; rooms are resources too.
 	Rooms, Resources int64
-	Drifts           int64
+	Differences      int64
 	// Repairs counts the requested repairs.
 	Repairs int64
 	// Skipped counts the resources that could not be compared because fetching them

@@ -21,6 +21,9 @@ type stopper struct {
 	parts  []part
 }
 
+// errStopped tells that a server ended although nobody asked it to.
+var errStopped = errors.New("ended unasked")
+
 type part struct {
 	name string
 	stop func(ctx context.Context)

@@ -49,11 +49,11 @@ var (
 		mirror.SessionAbsent:      mirrorv1.SessionEndCause_SESSION_END_CAUSE_ABSENT,
 		mirror.SessionRoomDeleted: mirrorv1.SessionEndCause_SESSION_END_CAUSE_ROOM_DELETED,
 	}
-	driftKinds = map[mirror.DriftKind]mirrorv1.DriftKind{
-		mirror.DriftMissing: mirrorv1.DriftKind_DRIFT_KIND_MISSING,
-		mirror.DriftSurplus: mirrorv1.DriftKind_DRIFT_KIND_SURPLUS,
-		mirror.DriftContent: mirrorv1.DriftKind_DRIFT_KIND_CONTENT,
-		mirror.DriftDerived: mirrorv1.DriftKind_DRIFT_KIND_DERIVED,
+	differenceKinds = map[mirror.DifferenceKind]mirrorv1.DriftKind{
+		mirror.DifferenceMissing: mirrorv1.DriftKind_DRIFT_KIND_MISSING,
+		mirror.DifferenceSurplus: mirrorv1.DriftKind_DRIFT_KIND_SURPLUS,
+		mirror.DifferenceContent: mirrorv1.DriftKind_DRIFT_KIND_CONTENT,
+		mirror.DifferenceDerived: mirrorv1.DriftKind_DRIFT_KIND_DERIVED,
 	}
 )
 
@@ -472,27 +472,27 @@ func sweepToProto(b *mirror.Backfill) *mirrorv1.Sweep {
 func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
 	message := &mirrorv1.VerifyMirrorResponse{}
 	switch {
-	case r.Drift != nil:
+	case r.Difference != nil:
 		message.Report = &mirrorv1.VerifyMirrorResponse_Drift{Drift: &mirrorv1.Drift{
-			ResourceKind:    kinds[r.Drift.Resource.Kind],
-			RoomId:          string(r.Drift.Resource.Room),
-			ResourceId:      r.Drift.Resource.ID,
-			Kind:            driftKinds[r.Drift.Kind],
-			Detail:          r.Drift.Detail,
-			RepairRequested: r.Drift.Repair,
+			ResourceKind:    kinds[r.Difference.Resource.Kind],
+			RoomId:          string(r.Difference.Resource.Room),
+			ResourceId:      r.Difference.Resource.ID,
+			Kind:            differenceKinds[r.Difference.Kind],
+			Detail:          r.Difference.Detail,
+			RepairRequested: r.Difference.Repair,
 		}}
 	case r.Progress != nil:
 		message.Report = &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{
 			RoomsChecked:     r.Progress.Rooms,
 			RoomsListed:      r.Progress.Listed,
 			ResourcesChecked: r.Progress.Resources,
-			Drifts:           r.Progress.Drifts,
+			Drifts:           r.Progress.Differences,
 		}}
 	case r.Summary != nil:
 		message.Report = &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{
 			RoomsChecked:     r.Summary.Rooms,
 			ResourcesChecked: r.Summary.Resources,
-			Drifts:           r.Summary.Drifts,
+			Drifts:           r.Summary.Differences,
 			RepairsRequested: r.Summary.Repairs,
 			ResourcesSkipped: r.Summary.Skipped,
 			SkipReason:       r.Summary.SkipReason,

@@ -168,7 +168,7 @@ func TestEnumsAreComplete(t *testing.T) {
 	for _, v := range sessionEnds {
 		e = append(e, v.Number())
 	}
-	for _, v := range driftKinds {
+	for _, v := range differenceKinds {
 		r = append(r, v.Number())
 	}
 	check(mirrorv1.EventOutcome(0).Descriptor(), o)

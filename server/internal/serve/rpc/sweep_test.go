@@ -88,12 +88,12 @@ func TestVerifyMirror(t *testing.T) {
 		report func(mirror.VerifyReport) error) error {
 		asked = options
 		return errors.Join(
-			report(mirror.VerifyReport{Drift: &mirror.Drift{
+			report(mirror.VerifyReport{Difference: &mirror.Difference{
 				Resource: mirror.Resource{Project: project, Room: "r", Kind: mirror.KindThread, ID: "th_1"},
-				Kind:     mirror.DriftDerived, Detail: "told", Repair: true,
+				Kind:     mirror.DifferenceDerived, Detail: "told", Repair: true,
 			}}),
-			report(mirror.VerifyReport{Progress: &mirror.VerifyProgress{Rooms: 1, Listed: 2, Resources: 3, Drifts: 4}}),
-			report(mirror.VerifyReport{Summary: &mirror.VerifySummary{Rooms: 1, Resources: 2, Drifts: 3, Repairs: 4, Skipped: 5,
+			report(mirror.VerifyReport{Progress: &mirror.VerifyProgress{Rooms: 1, Listed: 2, Resources: 3, Differences: 4}}),
+			report(mirror.VerifyReport{Summary: &mirror.VerifySummary{Rooms: 1, Resources: 2, Differences: 3, Repairs: 4, Skipped: 5,
 				Pending: 6, SkipReason: "gone"}}),
 			failure,
 		)

@@ -54,7 +54,7 @@ func TestLiveWorkGoesFirst(t *testing.T) {
 		within time.Duration
 	}{
 		"raised here":               {push: true, within: 500 * time.Millisecond},
-		"raised by another replica": {within: DefaultBusyPoll + time.Second},
+		"raised by another replica": {within: busyPoll + time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -67,7 +67,7 @@ func TestLiveWorkGoesFirst(t *testing.T) {
 				live := resource(5000)
 				b.tasks.raise(time.Now(), live)
 				if c.push {
-					pool.Push(live)
+					pool.Push(marked(live))
 				}
 				pass(time.Minute)
 				if after := b.begun(begun, live) - 10*time.Second - 500*time.Millisecond; after > c.within {
@@ -83,7 +83,7 @@ func TestLiveWorkGoesFirst(t *testing.T) {
 
 // A rate that lets less through than the workers could do holds back the
 // background alone.
-func TestLiveWorkGoesFirstThroughASlowGate(t *testing.T) {
+func TestLiveWorkGoesFirstThroughASlowLimiter(t *testing.T) {
 	t.Parallel()
 	for name, push := range map[string]bool{"raised here": true, "raised by another replica": false} {
 		t.Run(name, func(t *testing.T) {
@@ -95,12 +95,12 @@ func TestLiveWorkGoesFirstThroughASlowGate(t *testing.T) {
 				live, pending := resource(5000), time.Now()
 				b.tasks.raise(pending, live)
 				if push {
-					pool.Push(live)
+					pool.Push(marked(live))
 				}
 				pass(time.Minute)
 				want := time.Second
 				if !push {
-					want += DefaultBusyPoll
+					want += busyPoll
 				}
 				if after := b.begun(pending, live); after > want {
 					b.Fatalf("begun %v after it was raised; want at most %v", after, want)
@@ -112,6 +112,10 @@ func TestLiveWorkGoesFirstThroughASlowGate(t *testing.T) {
 
 // paced lets one piece of work through each time.
 type paced struct{ gap time.Duration }
+
+func (paced) UntilPaused(ctx context.Context) (context.Context, func()) {
+	return context.WithCancel(ctx)
+}
 
 func (p paced) Wait(ctx context.Context) error {
 	timer := time.NewTimer(p.gap)
@@ -134,10 +138,10 @@ func TestLiveWorkOvertakesItself(t *testing.T) {
 		pass(500 * time.Millisecond)
 		all := resources(100)
 		b.background(all...)
-		pool.PushBackground(all...)
+		pool.PushBackground(marked(all...))
 		b.due(pool, resource(50), resource(60))
-		b.due(pool, resource(200))                       // which is running
-		pool.PushBackground(resource(50), resource(200)) // does not make them less urgent
+		b.due(pool, resource(200))                               // which is running
+		pool.PushBackground(marked(resource(50), resource(200))) // does not make them less urgent
 		pass(time.Hour)
 		runs := b.wantRuns(102)
 		for i, want := range []mirror.Resource{resource(200), resource(50), resource(60), resource(200)} {
@@ -196,7 +200,7 @@ func TestSweepHasAWorkerOfItsOwn(t *testing.T) {
 		pass(500 * time.Millisecond)
 		pending := time.Now()
 		b.background(sweep)
-		pool.PushBackground(sweep)
+		pool.PushBackground(marked(sweep))
 		if after := b.begun(pending, sweep); after != 0 {
 			b.Fatalf("sweep begun after %v; want at once", after)
 		}
@@ -222,17 +226,17 @@ func TestBackgroundIsBoundedAndDone(t *testing.T) {
 		pool, _ := b.start(b.taking(10*time.Millisecond), nil)
 		synctest.Wait()
 		b.background(all...)
-		pool.PushBackground(all...)
-		pool.PushBackground(all...)
+		pool.PushBackground(marked(all...))
+		pool.PushBackground(marked(all...))
 		pool.mu.Lock()
 		ready, queued := len(pool.ready[laneBackground]), len(pool.queued)
 		pool.mu.Unlock()
-		if ready > memoryLimit || queued > memoryLimit || ready < memoryLimit-DefaultWorkers {
+		if ready > memoryLimit || queued > memoryLimit || ready < memoryLimit-workers {
 			b.Fatalf("remembered = %d and %d; want the limit, %d", ready, queued, memoryLimit)
 		}
 		before := b.tasks.count("Due")
 		pass(20 * time.Second)
-		if looks, most := b.tasks.count("Due")-before, int(20*time.Second/DefaultBusyPoll)+1; looks > most {
+		if looks, most := b.tasks.count("Due")-before, int(20*time.Second/busyPoll)+1; looks > most {
 			b.Fatalf("looks for due work in 20 s = %d; want at most %d, as the lane is full", looks, most)
 		}
 		pass(20 * time.Second)

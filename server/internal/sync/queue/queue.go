@@ -20,10 +20,10 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// Handler does one task and applies the result under the lease. Its error says
-// what to do: a fault of kind Busy is tried again without counting as an
-// attempt; Invalid, NotFound and Precondition fail for good; anything else is
-// tried again with a growing delay.
+// Handler does the tasks of one kind: it does what the lease is for and applies
+// the result under it. Its error says what to do: a fault of kind Busy is tried
+// again without counting as an attempt; Invalid, NotFound and Precondition fail
+// for good; anything else is tried again with a growing delay.
 type Handler func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error)
 
 // Limiter says when work may begin. Work waits there before it is leased, so that
@@ -31,13 +31,15 @@ type Handler func(ctx context.Context, lease mirror.Lease) (mirror.Applied, erro
 type Limiter interface {
 	// Wait blocks until one piece of work may begin.
 	Wait(ctx context.Context) error
+	// UntilPaused returns a context that also ends when work is paused, with a fault
+	// of reason PROJECT_PAUSED as its cause. release must be called.
+	UntilPaused(ctx context.Context) (pausable context.Context, release func())
 }
 
-// Config is what a Pool works with. Zero values mean the defaults named.
+// Config is what a Pool works with. Every field must be set.
 type Config struct {
 	Project mirror.ProjectID
 	Tasks   store.Tasks
-	Handler Handler
 	Limiter Limiter
 	Policy  Policy
 	// Workers is the number of tasks done at once.
@@ -55,15 +57,6 @@ type Config struct {
 	Now       func() time.Time
 	Logger    *slog.Logger
 }
-
-// The defaults of Config.
-const (
-	DefaultWorkers    = 8
-	DefaultLeaseTTL   = 30 * time.Second
-	DefaultBusyPoll   = 3 * time.Second
-	DefaultSafetyPoll = time.Hour
-	DefaultStopGrace  = 10 * time.Second
-)
 
 // lane is how urgent a resource is: a lower one goes first.
 type lane int
@@ -99,9 +92,11 @@ var errLeaseLost = fmt.Errorf("queue: %w", store.ErrLeaseLost)
 
 // Pool is the workers of one project.
 type Pool struct {
-	cfg  Config
-	wake chan struct{}
-	wg   sync.WaitGroup // one for each running task; Run waits
+	cfg      Config
+	handlers map[mirror.Kind]Handler // set by Run
+	wake     chan struct{}
+	wg       sync.WaitGroup // one for each running task; Run waits
+	rate     rate           // of work done in the background
 
 	mu       sync.Mutex
 	ready    [lanes][]mirror.Resource // may hold what has moved to another lane since
@@ -121,14 +116,8 @@ type run struct {
 	again lane
 }
 
-// New returns a Pool.
+// New returns a Pool. What is pushed before [Pool.Run] is done by it.
 func New(cfg Config) *Pool {
-	cfg.Workers = cmp.Or(cfg.Workers, DefaultWorkers)
-	cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, DefaultLeaseTTL)
-	cfg.BusyPoll = cmp.Or(cfg.BusyPoll, DefaultBusyPoll)
-	cfg.SafetyPoll = cmp.Or(cfg.SafetyPoll, DefaultSafetyPoll)
-	cfg.StopGrace = cmp.Or(cfg.StopGrace, DefaultStopGrace)
-	cfg.Policy = cfg.Policy.withDefaults()
 	return &Pool{
 		cfg:     cfg,
 		wake:    make(chan struct{}, 1),
@@ -139,13 +128,14 @@ func New(cfg Config) *Pool {
 }
 
 // Push tells the pool that resources became due and are wanted at once.
-func (p *Pool) Push(resources ...mirror.Resource) { p.enqueue(laneLive, resources) }
+func (p *Pool) Push(pending []mirror.Pending) { p.enqueue(laneLive, pending) }
 
 // PushBackground tells the pool that resources became due and can wait for
 // everything else.
-func (p *Pool) PushBackground(resources ...mirror.Resource) { p.enqueue(laneBackground, resources) }
+func (p *Pool) PushBackground(pending []mirror.Pending) { p.enqueue(laneBackground, pending) }
 
-func (p *Pool) enqueue(l lane, resources []mirror.Resource) {
+func (p *Pool) enqueue(l lane, pending []mirror.Pending) {
+	resources := resourcesOf(pending)
 	p.mu.Lock()
 	p.push(l, resources)
 	p.mu.Unlock()
@@ -222,8 +212,10 @@ func (p *Pool) signal() {
 }
 
 // Run works until ctx ends and every task in flight has come to an end, by
-// itself within the grace period or cut off after it.
-func (p *Pool) Run(ctx context.Context) error {
+// itself within the grace period or cut off after it. It has the tasks of each
+// kind done by the handler for it.
+func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error {
+	p.handlers = handlers
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
 	timer := time.NewTimer(0) // look at once: a crash may have left work behind
@@ -374,11 +366,37 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource) (applied mirror.A
 		return p.lookAgain(), false
 	}
 	applied, err = p.handle(ctx, lease)
-	if err != nil {
+	switch {
+	case err != nil:
 		applied = p.fail(ctx, lease, err)
+	case lease.Background && !r.Kind.Traits().Apart:
+		p.rate.count(p.cfg.Now())
 	}
 	return applied, lease.Background
 }
+
+// handler returns what does the task of a lease.
+func (p *Pool) handler(lease mirror.Lease) Handler {
+	kind := lease.Resource.Kind
+	handler, served := p.handlers[kind]
+	switch {
+	case !served:
+		return func(context.Context, mirror.Lease) (mirror.Applied, error) {
+			return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
+				fmt.Sprintf("this version does not mirror kind %d", kind))
+		}
+	case kind.Traits().NeedsRoom && (lease.Epoch == 0 || lease.Gone):
+		// Which incarnation would it belong to? The room comes first.
+		return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+			return p.cfg.Tasks.Park(ctx, lease, p.cfg.Now())
+		}
+	default:
+		return handler
+	}
+}
+
+// BackgroundRate is how many tasks a second were done in the background lately.
+func (p *Pool) BackgroundRate() float64 { return p.rate.perSecond(p.cfg.Now()) }
 
 // handle runs the handler and keeps its lease alive meanwhile.
 func (p *Pool) handle(ctx context.Context, lease mirror.Lease) (applied mirror.Applied, err error) {
@@ -396,7 +414,7 @@ func (p *Pool) handle(ctx context.Context, lease mirror.Lease) (applied mirror.A
 		cancel(nil)
 		<-renewing
 	}()
-	applied, err = p.cfg.Handler(ctx, lease)
+	applied, err = p.handler(lease)(ctx, lease)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
@@ -466,7 +484,7 @@ func (p *Pool) lookAgain() mirror.Applied {
 	return mirror.Applied{Due: p.cfg.Now().Add(p.cfg.BusyPoll)}
 }
 
-// Policy says how failures are answered. Zero values mean the defaults named.
+// Policy says how failures are answered.
 type Policy struct {
 	// MaxAttempts is how often a task is tried before it fails for good.
 	MaxAttempts int
@@ -475,24 +493,8 @@ type Policy struct {
 	BackoffMin, BackoffMax time.Duration
 }
 
-// The defaults of Policy: ten attempts over about a quarter of an hour, longer
-// than a deployment or a failover upstream takes.
-const (
-	DefaultMaxAttempts = 10
-	DefaultBackoffMin  = time.Second
-	DefaultBackoffMax  = 5 * time.Minute
-)
-
-func (p Policy) withDefaults() Policy {
-	p.MaxAttempts = cmp.Or(p.MaxAttempts, DefaultMaxAttempts)
-	p.BackoffMin = cmp.Or(p.BackoffMin, DefaultBackoffMin)
-	p.BackoffMax = cmp.Or(p.BackoffMax, DefaultBackoffMax)
-	return p
-}
-
 // Failure judges err.
 func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Failure {
-	p = p.withDefaults()
 	f := fault.Of(err)
 	failure := store.Failure{Now: now, Cause: cause(err)}
 	switch {
@@ -519,5 +521,5 @@ func cause(err error) string {
 	if f.Kind == fault.Internal {
 		return "internal error; see the log"
 	}
-	return string(f.Reason) + ": " + f.Public
+	return string(f.Reason.Public()) + ": " + f.Public
 }

@@ -19,6 +19,18 @@ import (
 
 const project = mirror.ProjectID("default")
 
+// What a pool works with unless a test says otherwise.
+const (
+	workers    = 8
+	leaseTTL   = 30 * time.Second
+	busyPoll   = 3 * time.Second
+	safetyPoll = time.Hour
+	stopGrace  = 10 * time.Second
+	backoffMin = time.Second
+)
+
+var policy = Policy{MaxAttempts: 10, BackoffMin: backoffMin, BackoffMax: 5 * time.Minute}
+
 func resource(i int) mirror.Resource {
 	return mirror.Resource{Project: project, Room: mirror.RoomID(fmt.Sprintf("room-%d", i)), Kind: mirror.KindStorage}
 }
@@ -31,11 +43,53 @@ func resources(n int) []mirror.Resource {
 	return out
 }
 
-// door is a limiter that a test opens and closes. It begins open.
+// marked is what is pushed of resources.
+func marked(resources ...mirror.Resource) []mirror.Pending {
+	out := make([]mirror.Pending, len(resources))
+	for i, r := range resources {
+		out[i] = mirror.Pending{Resource: r}
+	}
+	return out
+}
+
+// door is a limiter that a test opens, closes and pauses. It begins open.
 type door struct {
 	mu     sync.Mutex
 	closed chan struct{} // nil while open
 	passed int
+	// pauses cut what is to end with a pause; paused says that there is one.
+	pauses map[*context.CancelCauseFunc]struct{}
+	paused bool
+}
+
+var errPaused = fault.New(fault.Unavailable, fault.ReasonProjectPaused, "paused")
+
+func (d *door) UntilPaused(ctx context.Context) (context.Context, func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	if d.paused {
+		cancel(errPaused)
+	}
+	if d.pauses == nil {
+		d.pauses = make(map[*context.CancelCauseFunc]struct{})
+	}
+	d.pauses[&cancel] = struct{}{}
+	return ctx, func() {
+		cancel(nil)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.pauses, &cancel)
+	}
+}
+
+func (d *door) pause() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.paused = true
+	for cancel := range d.pauses {
+		(*cancel)(errPaused)
+	}
 }
 
 func (d *door) close() {
@@ -131,21 +185,36 @@ func (b *bench) attempts() []attempt {
 	return slices.Clone(b.runs)
 }
 
-// start runs a pool. stop ends it and returns when it has come to an end, which
-// the end of the test does too.
-func (b *bench) start(handler Handler, change func(*Config)) (pool *Pool, stop func()) {
-	b.Helper()
+// config is what a pool works with, changed by a test.
+func (b *bench) config(change func(*Config)) Config {
 	cfg := Config{
-		Project: project, Tasks: b.tasks, Handler: b.recorded(handler), Limiter: b.limiter,
+		Project: project, Tasks: b.tasks, Limiter: b.limiter, Policy: policy, Workers: workers, LeaseTTL: leaseTTL,
+		BusyPoll: busyPoll, SafetyPoll: safetyPoll, StopGrace: stopGrace,
 		Now: time.Now, Logger: slog.New(slog.NewTextHandler(b.log, nil)),
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	pool = New(cfg)
+	return cfg
+}
+
+// handlers has the tasks of every kind done by one handler.
+func (b *bench) handlers(handler Handler) map[mirror.Kind]Handler {
+	handlers := make(map[mirror.Kind]Handler)
+	for _, kind := range mirror.Kinds() {
+		handlers[kind] = b.recorded(handler)
+	}
+	return handlers
+}
+
+// start runs a pool. stop ends it and returns when it has come to an end, which
+// the end of the test does too.
+func (b *bench) start(handler Handler, change func(*Config)) (pool *Pool, stop func()) {
+	b.Helper()
+	pool = New(b.config(change))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- pool.Run(ctx) }() // stop waits for it
+	go func() { done <- pool.Run(ctx, b.handlers(handler)) }() // stop waits for it
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -159,7 +228,7 @@ func (b *bench) start(handler Handler, change func(*Config)) (pool *Pool, stop f
 // due makes resources due and tells the pool.
 func (b *bench) due(pool *Pool, resources ...mirror.Resource) {
 	b.tasks.raise(time.Now(), resources...)
-	pool.Push(resources...)
+	pool.Push(marked(resources...))
 }
 
 // pass lets the clock move on by d and everybody do what that leads to.
@@ -270,7 +339,7 @@ func TestOnlyTasksOfTheProject(t *testing.T) {
 
 // Work waits at the limiter before it is leased: otherwise a pause upstream would
 // hold leases that others could use, and renew them for nothing.
-func TestGateIsWaitedForBeforeClaim(t *testing.T) {
+func TestLimiterIsWaitedForBeforeClaim(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(b *bench) {
 		pool, _ := b.start(nil, nil)
@@ -290,7 +359,7 @@ func TestGateIsWaitedForBeforeClaim(t *testing.T) {
 	})
 }
 
-func TestStopWhileTheGateIsClosed(t *testing.T) {
+func TestStopWhileTheLimiterIsClosed(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(b *bench) {
 		b.limiter.close()
@@ -426,7 +495,7 @@ func TestUnrenewableLeaseCutsTheTaskWhenItEnds(t *testing.T) {
 					b.Fatalf("task cut after %v; want when its lease of 30 s ended", cut)
 				}
 				b.tasks.failing(nil)
-				pass(DefaultBusyPoll)
+				pass(busyPoll)
 				b.wantDone(r) // and not only at the safety poll
 			})
 		})
@@ -458,7 +527,7 @@ func TestLookAfterALeaseThatEndedHere(t *testing.T) {
 		b.start(handler, nil)
 		pass(time.Minute)
 		runs := b.wantRuns(2)
-		if after := runs[1].at.Sub(begun); after != DefaultLeaseTTL+10*time.Second+DefaultBusyPoll {
+		if after := runs[1].at.Sub(begun); after != leaseTTL+10*time.Second+busyPoll {
 			b.Fatalf("second run came after %v; want a busy poll after the first was over", after)
 		}
 		b.wantDone(resource(0))
@@ -488,7 +557,9 @@ func TestBusyWaitsAsToldAndCostsNoAttempt(t *testing.T) {
 			}
 		}
 		b.tasks.raise(time.Now(), r)
-		b.start(handler, func(c *Config) { c.Policy = Policy{MaxAttempts: 2, BackoffMin: 3 * time.Second} })
+		b.start(handler, func(c *Config) {
+			c.Policy = Policy{MaxAttempts: 2, BackoffMin: 3 * time.Second, BackoffMax: time.Minute}
+		})
 		pass(time.Hour)
 		runs := b.wantRuns(31)
 		for i := 1; i < len(runs); i++ {
@@ -569,7 +640,7 @@ func TestAttemptsRunOutAfterGrowingDelays(t *testing.T) {
 
 func TestBackoffBoundsAndJitter(t *testing.T) {
 	t.Parallel()
-	p := Policy{BackoffMin: time.Second, BackoffMax: time.Minute}
+	p := Policy{MaxAttempts: 10, BackoffMin: time.Second, BackoffMax: time.Minute}
 	for attempts := range 80 { // far beyond where doubling would overflow
 		most := time.Minute
 		if attempts < 6 {
@@ -594,7 +665,7 @@ func TestRetryAfterOfAnOutageIsHeeded(t *testing.T) {
 	now := time.Now()
 	err := fmt.Errorf("storage: %w", fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable,
 		"down").After(time.Hour))
-	f := Policy{}.Failure(mirror.Lease{Attempts: 2}, err, now)
+	f := policy.Failure(mirror.Lease{Attempts: 2}, err, now)
 	if f.Uncounted || f.Final || !f.NotBefore.Equal(now.Add(time.Hour)) {
 		t.Fatalf("Failure = %+v; want an attempt, and the next one in an hour", f)
 	}
@@ -618,7 +689,7 @@ func TestPanicIsAFailedAttempt(t *testing.T) {
 		if !strings.Contains(b.log.String(), "broken invariant") || !strings.Contains(b.log.String(), "stack=") {
 			b.Fatalf("log = %s; want the panic and its stack", b.log.String())
 		}
-		pass(DefaultBackoffMin)
+		pass(backoffMin)
 		b.wantDone(resource(0))
 	})
 }
@@ -799,16 +870,16 @@ func TestWorkOfOthersIsFound(t *testing.T) {
 		left := time.Now()
 		b.tasks.raise(left, resource(1)) // nobody tells us
 		pass(20 * time.Minute)
-		if runs := b.wantRuns(2); runs[1].at.Sub(left) != DefaultBusyPoll {
-			b.Fatalf("work of another replica found after %v; want the busy poll, %v", runs[1].at.Sub(left), DefaultBusyPoll)
+		if runs := b.wantRuns(2); runs[1].at.Sub(left) != busyPoll {
+			b.Fatalf("work of another replica found after %v; want the busy poll, %v", runs[1].at.Sub(left), busyPoll)
 		}
 
-		looked := left.Add(2 * DefaultBusyPoll) // once more after what was found
+		looked := left.Add(2 * busyPoll) // once more after what was found
 		b.tasks.raise(time.Now(), resource(2))
 		pass(2 * time.Hour)
-		if runs := b.wantRuns(3); runs[2].at.Sub(looked) != DefaultSafetyPoll {
+		if runs := b.wantRuns(3); runs[2].at.Sub(looked) != safetyPoll {
 			b.Fatalf("work of another replica found %v after the last look; want the safety poll, %v", runs[2].at.Sub(looked),
-				DefaultSafetyPoll)
+				safetyPoll)
 		}
 	})
 }
@@ -821,9 +892,9 @@ func TestIdleSendsNoQuery(t *testing.T) {
 		synctest.Wait()
 		b.due(pool, resources(10)...)
 		b.wantDone(resources(10)...)
-		pass(DefaultBusyPoll) // the one look for what others left
+		pass(busyPoll) // the one look for what others left
 		before := b.tasks.total()
-		pass(DefaultSafetyPoll - time.Nanosecond)
+		pass(safetyPoll - time.Nanosecond)
 		if n := b.tasks.total() - before; n != 0 {
 			b.Fatalf("store calls in an idle hour = %d; want 0", n)
 		}
@@ -863,7 +934,7 @@ func TestPushedBeforeDueIsDoneWhenDue(t *testing.T) {
 		pool, _ := b.start(nil, nil)
 		synctest.Wait()
 		b.tasks.raise(begun.Add(time.Minute), resource(0)) // a backoff stands in the way
-		pool.Push(resource(0))
+		pool.Push(marked(resource(0)))
 		pass(10 * time.Minute)
 		if runs := b.wantRuns(1); runs[0].at.Sub(begun) != time.Minute {
 			b.Fatalf("run after %v; want a minute", runs[0].at.Sub(begun))
@@ -901,8 +972,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		b.limiter.close()
 		all := resources(memoryLimit + 500)
 		b.tasks.raise(time.Now(), all...)
-		pool.Push(all...)
-		pool.Push(all...)
+		pool.Push(marked(all...))
+		pool.Push(marked(all...))
 		synctest.Wait()
 		pool.mu.Lock()
 		ready, queued := len(pool.ready[laneLive]), len(pool.queued)
@@ -911,7 +982,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			b.Fatalf("remembered = %d and %d; want the limit, %d", ready, queued, memoryLimit)
 		}
 		b.limiter.open()
-		pass(DefaultBusyPoll)
+		pass(busyPoll)
 		b.wantDone(all...) // what was not remembered is found in the database
 		pool.mu.Lock()
 		defer pool.mu.Unlock()
@@ -948,7 +1019,7 @@ func TestStoreOutage(t *testing.T) {
 					b.Fatalf("calls of %s in a minute of outage = %d; want at most one every busy poll", call, n)
 				}
 				b.tasks.failing(nil)
-				pass(DefaultLeaseTTL)
+				pass(leaseTTL)
 				b.wantDone(resource(0))
 			})
 		})

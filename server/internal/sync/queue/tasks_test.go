@@ -19,6 +19,8 @@ type tasks struct {
 	calls  map[string]int
 	// claimed and renewed are when those calls came.
 	claimed, renewed []time.Time
+	// epoch is that of every room.
+	epoch int64
 	// fail, if set, may refuse a call by its name.
 	fail func(call string) error
 }
@@ -26,7 +28,7 @@ type tasks struct {
 var _ store.Tasks = (*tasks)(nil)
 
 func newTasks() *tasks {
-	return &tasks{states: make(map[mirror.Resource]store.State), calls: make(map[string]int)}
+	return &tasks{states: make(map[mirror.Resource]store.State), calls: make(map[string]int), epoch: 1}
 }
 
 // enter counts a call. On nil, t.mu is held.
@@ -170,7 +172,7 @@ func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	t.states[r] = s
 	return mirror.Lease{
 		Resource: r, Token: token, Until: s.LeaseUntil, Generation: s.Generation, Applied: s.Applied, Attempts: s.Attempts,
-		Background: s.Background,
+		Background: s.Background, Epoch: t.epoch,
 	}, nil
 }
 

@@ -2,15 +2,18 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// waitPoll is how often somebody who waits asks the database, since the work
-// may be done by another replica. Work done here wakes him at once.
+// waitPoll is how often a waiter asks the database about what is not being done
+// here: another replica may do it. Local completions wake the waiter immediately.
 const waitPoll = 250 * time.Millisecond
 
 // waiter waits for one resource to reach a generation.
@@ -30,7 +33,7 @@ func (p *Pool) notify(r mirror.Resource, generation int64) {
 	}
 }
 
-// Request raises the resources and sets the workers on them.
+// Request marks the resources stale and sets the workers on them.
 func (p *Pool) Request(ctx context.Context, resources []mirror.Resource) ([]mirror.Pending, error) {
 	requests := make([]mirror.Request, len(resources))
 	for i, r := range resources {
@@ -40,7 +43,7 @@ func (p *Pool) Request(ctx context.Context, resources []mirror.Resource) ([]mirr
 	if err != nil {
 		return nil, err
 	}
-	p.Push(resources...)
+	p.Push(pending)
 	return pending, nil
 }
 
@@ -50,17 +53,68 @@ func (p *Pool) Retry(ctx context.Context, r mirror.Resource) (mirror.Task, error
 	if err != nil {
 		return mirror.Task{}, err
 	}
-	p.Push(r)
+	p.Push([]mirror.Pending{{Resource: r}})
 	return task, nil
 }
 
-// Refresh fetches the resources anew and returns when that is applied.
+// Refresh fetches the resources again and returns when that is applied. It fails
+// as [Pool.Wait] does.
 func (p *Pool) Refresh(ctx context.Context, resources ...mirror.Resource) error {
-	pending, err := p.Request(ctx, resources)
-	if err != nil {
-		return err
+	return p.unlessPaused(ctx, func(ctx context.Context) error {
+		pending, err := p.Request(ctx, resources)
+		if err != nil {
+			return err
+		}
+		return p.Wait(ctx, pending)
+	})
+}
+
+// Await is [Pool.Wait], and starts tasks again that had failed before: what is
+// waited for may be a delivery that is repeated because of just that failure, and
+// a repetition marks nothing stale.
+func (p *Pool) Await(ctx context.Context, pending []mirror.Pending) error {
+	return p.unlessPaused(ctx, func(ctx context.Context) error {
+		progress, err := p.cfg.Tasks.Generations(ctx, resourcesOf(pending))
+		if err != nil {
+			return err
+		}
+		var left []mirror.Pending
+		for i, r := range pending {
+			if progress[i].Applied >= r.Generation {
+				continue
+			}
+			if progress[i].Failed {
+				if _, err := p.Retry(ctx, r.Resource); err != nil && !errors.Is(err, store.ErrNotDue) {
+					return err
+				}
+			}
+			left = append(left, r)
+		}
+		return p.Wait(ctx, left)
+	})
+}
+
+// unlessPaused calls wait and ends it with PROJECT_PAUSED while nothing is fetched:
+// a pause lasts until somebody mends the key.
+func (p *Pool) unlessPaused(ctx context.Context, wait func(context.Context) error) error {
+	pausable, release := p.cfg.Limiter.UntilPaused(ctx)
+	defer release()
+	err := context.Cause(pausable)
+	if err == nil {
+		err = wait(pausable)
 	}
-	return p.Wait(ctx, pending)
+	if cause := context.Cause(pausable); err != nil && ctx.Err() == nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+func resourcesOf(pending []mirror.Pending) []mirror.Resource {
+	resources := make([]mirror.Resource, len(pending))
+	for i, p := range pending {
+		resources[i] = p.Resource
+	}
+	return resources
 }
 
 // Wait returns nil once every resource has caught up with its generation. It
@@ -106,17 +160,19 @@ func (p *Pool) Wait(ctx context.Context, pending []mirror.Pending) error {
 	return nil
 }
 
+// caughtUp asks the database about what is not being done here, and reports
+// whether nothing is left to wait for.
 func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, error) {
-	resources := make([]mirror.Resource, len(pending))
-	for i, r := range pending {
-		resources[i] = r.Resource
+	elsewhere := p.elsewhere(pending)
+	if len(elsewhere) == 0 {
+		return false, nil
 	}
-	progress, err := p.cfg.Tasks.Generations(ctx, resources)
+	progress, err := p.cfg.Tasks.Generations(ctx, resourcesOf(elsewhere))
 	if err != nil {
 		return false, err
 	}
-	all := true
-	for i, r := range pending {
+	all := len(elsewhere) == len(pending)
+	for i, r := range elsewhere {
 		switch {
 		case progress[i].Applied >= r.Generation:
 		case progress[i].Failed:
@@ -127,4 +183,14 @@ func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, er
 		}
 	}
 	return all, nil
+}
+
+// elsewhere returns those of the resources that no worker of this pool is at.
+func (p *Pool) elsewhere(pending []mirror.Pending) []mirror.Pending {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(pending), func(r mirror.Pending) bool {
+		_, here := p.running[r.Resource]
+		return here
+	})
 }

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -213,6 +214,100 @@ func TestRetryTellsWhatIsNotThere(t *testing.T) {
 		b.wantDone(resource(0))
 		if _, err := pool.Retry(b.Context(), resource(0)); !errors.Is(err, store.ErrNotDue) {
 			b.Fatalf("Retry of a task that is done = %v; want ErrNotDue", err)
+		}
+	})
+}
+
+// What another replica may do is asked for now and then; what is done here is not.
+func TestWaitAsksOnlyAboutOthersWork(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		h := newHeld(b.tasks)
+		pool, _ := b.start(h.do, nil)
+		b.due(pool, resource(0))
+		done := waiting(b.Context(), pool, mirror.Pending{Resource: resource(0), Generation: 1})
+		pass(10 * time.Second)
+		b.wantWaiting(done)
+		if n := b.tasks.count("Generations"); n != 0 {
+			b.Fatalf("queries while the work is done here = %d; want 0", n)
+		}
+		b.tasks.raise(time.Now(), resource(1))
+		other := waiting(b.Context(), pool, mirror.Pending{Resource: resource(1), Generation: 1})
+		pass(time.Second)
+		b.wantWaiting(other)
+		if n := b.tasks.count("Generations"); n != int(time.Second/waitPoll) {
+			b.Fatalf("queries in a second about the work of others = %d; want %d", n, time.Second/waitPoll)
+		}
+		close(h.release)
+		pool.Push(marked(resource(1)))
+		for _, c := range []<-chan error{done, other} {
+			if err := <-c; err != nil {
+				b.Fatalf("Wait = %v", err)
+			}
+		}
+	})
+}
+
+// A pause ends what waits for a fetch at once, and keeps it from beginning.
+func TestPauseEndsWaits(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		h := newHeld(b.tasks)
+		pool, _ := b.start(h.do, nil)
+		refresh, await := make(chan error, 1), make(chan error, 1)
+		b.due(pool, resource(0))
+		awaited := []mirror.Pending{{Resource: resource(0), Generation: 1}}
+		go func() { refresh <- pool.Refresh(b.Context(), resource(1)) }() // received below
+		go func() { await <- pool.Await(b.Context(), awaited) }()         // received below
+		synctest.Wait()
+		begun := time.Now()
+		b.limiter.pause()
+		for name, c := range map[string]chan error{"Refresh": refresh, "Await": await} {
+			if err := <-c; !fault.Is(err, fault.ReasonProjectPaused) || time.Since(begun) != 0 {
+				b.Errorf("%s = %v after %v; want PROJECT_PAUSED at once", name, err, time.Since(begun))
+			}
+		}
+		before := b.tasks.total()
+		if err := pool.Refresh(b.Context(), resource(2)); !fault.Is(err, fault.ReasonProjectPaused) {
+			b.Errorf("Refresh = %v; want PROJECT_PAUSED", err)
+		}
+		if err := pool.Await(b.Context(), awaited); !fault.Is(err, fault.ReasonProjectPaused) {
+			b.Errorf("Await = %v; want PROJECT_PAUSED", err)
+		}
+		if n := b.tasks.total() - before; n != 0 {
+			b.Errorf("queries while paused = %d; want 0", n)
+		}
+		b.forgotten(pool)
+		close(h.release)
+	})
+}
+
+// A repeated delivery waits for what failed, and has it tried again.
+func TestAwaitTriesAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		var broken atomic.Bool
+		broken.Store(true)
+		handler := func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+			if broken.Load() {
+				return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonUpstreamAccessDenied, "denied")
+			}
+			return b.tasks.apply(ctx, lease)
+		}
+		pool, _ := b.start(handler, nil)
+		b.due(pool, resource(0))
+		want := []mirror.Pending{{Resource: resource(0), Generation: 1}}
+		if err := pool.Await(b.Context(), want); !fault.Is(err, fault.ReasonRefreshFailed) {
+			b.Fatalf("Await = %v; want REFRESH_FAILED", err)
+		}
+		broken.Store(false)
+		if err := pool.Await(b.Context(), want); err != nil {
+			b.Fatalf("Await of what had failed = %v", err)
+		}
+		b.wantDone(resource(0))
+		runs := len(b.attempts())
+		if err := pool.Await(b.Context(), want); err != nil || len(b.attempts()) != runs {
+			b.Fatalf("Await of what is done = %v after %d runs; want none", err, len(b.attempts())-runs)
 		}
 	})
 }

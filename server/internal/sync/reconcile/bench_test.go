@@ -97,6 +97,8 @@ type parts struct {
 	client    liveblocks.Config
 	reconcile reconcile.Config
 	queue     queue.Config
+	// wrap, if set, goes around every handler.
+	wrap func(queue.Handler) queue.Handler
 }
 
 // start runs a replica until stop, or the end of the test.
@@ -109,43 +111,40 @@ func (b *bench) start(change ...func(*parts)) *replica {
 		}
 	}
 	p := parts{
-		client: liveblocks.Config{
-			BaseURL: b.api, SecretKey: apiKey, RatePerSecond: 10_000, ProbeMin: 50 * time.Millisecond,
-			ProbeMax: 50 * time.Millisecond,
-			OnPause:  pause, OnResume: func() { pause("") },
-		},
+		client: b.clientConfig(),
 		reconcile: reconcile.Config{
 			Mirror: r.store, Tasks: r.store, Settle: settle, ActiveUsersInterval: between, MaxData: 16 << 20, Now: time.Now,
 			Logger: slog.New(slog.DiscardHandler),
 		},
 		queue: queue.Config{
-			Project: project, Tasks: r.store, LeaseTTL: 10 * time.Second, BusyPoll: 100 * time.Millisecond, Now: time.Now,
+			Project: project, Tasks: r.store, Workers: 8, LeaseTTL: 10 * time.Second, BusyPoll: 100 * time.Millisecond,
+			SafetyPoll: time.Hour, StopGrace: 10 * time.Second, Now: time.Now,
 			Policy: queue.Policy{MaxAttempts: 5, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond},
 			Logger: slog.New(slog.DiscardHandler),
 		},
 	}
+	p.client.OnPause = pause
 	for _, f := range change {
 		f(&p)
 	}
-	var err error
-	if r.client, err = liveblocks.New(p.client); err != nil {
-		b.Fatalf("New client = %v", err)
-	}
+	r.client = liveblocks.New(p.client)
 	if p.reconcile.Fetcher == nil {
 		p.reconcile.Fetcher = r.client
 	}
-	p.reconcile.Failure = p.queue.Policy.Failure
-	reconciler := reconcile.New(p.reconcile)
-	p.queue.Limiter = r.client
-	if p.queue.Handler == nil {
-		p.queue.Handler = reconciler.Do
+	p.reconcile.Policy = p.queue.Policy
+	handlers := reconcile.New(p.reconcile).Handlers()
+	if p.wrap != nil {
+		for kind, handle := range handlers {
+			handlers[kind] = p.wrap(handle)
+		}
 	}
+	p.queue.Limiter = r.client
 	r.pool = queue.New(p.queue)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup // stop waits for both
 	wg.Go(func() {
-		if err := r.pool.Run(ctx); err != nil {
+		if err := r.pool.Run(ctx, handlers); err != nil {
 			b.Errorf("Run of the pool = %v", err)
 		}
 	})
@@ -199,10 +198,8 @@ func (b *bench) accept(r *replica, batch ...mirror.Delivery) {
 		b.Fatalf("Accept = %v", err)
 	}
 	for _, a := range answers {
-		for _, pending := range a.Pending {
-			if a.Fresh && r != nil {
-				r.pool.Push(pending.Resource)
-			}
+		if a.Fresh && r != nil {
+			r.pool.Push(a.Pending)
 		}
 	}
 }
@@ -387,12 +384,26 @@ func (b *bench) arrived(h *fake.Hold) {
 // client is one more client of the fake.
 func (b *bench) client() *liveblocks.Client {
 	b.Helper()
-	c, err := liveblocks.New(liveblocks.Config{BaseURL: b.api, SecretKey: apiKey, RatePerSecond: 10_000})
-	if err != nil {
-		b.Fatalf("New client = %v", err)
-	}
+	c := liveblocks.New(b.clientConfig())
 	b.Cleanup(c.Close)
 	return c
+}
+
+func (b *bench) clientConfig() liveblocks.Config {
+	b.Helper()
+	key, err := liveblocks.ParseKey(apiKey)
+	if err != nil {
+		b.Fatalf("ParseKey = %v", err)
+	}
+	url, err := liveblocks.ParseBaseURL(b.api)
+	if err != nil {
+		b.Fatalf("ParseBaseURL = %v", err)
+	}
+	return liveblocks.Config{
+		BaseURL: url, SecretKey: key, Timeout: 30 * time.Second, MaxBody: 64 << 20, RatePerSecond: 10_000,
+		ProbeMin: 50 * time.Millisecond, ProbeMax: 50 * time.Millisecond, UserAgent: "test", Now: time.Now,
+		Logger: slog.New(slog.DiscardHandler), OnPause: func(string) {}, Transport: liveblocks.NewTransport(8),
+	}
 }
 
 // decode is an event with a body of any kind.

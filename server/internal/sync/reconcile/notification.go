@@ -6,39 +6,36 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/notification"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
 // notification folds the events that wait into a notification, and asks its
 // user's inbox, which may hold it or not.
-func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (apply, error) {
 	events, err := r.cfg.Mirror.Unfolded(ctx, lease.Resource, foldLimit)
 	if err != nil {
-		return mirror.Applied{}, fmt.Errorf("events of a notification: %w", err)
+		return nil, fmt.Errorf("events of a notification: %w", err)
 	}
 	fold := mirror.NotificationFold{FetchTime: r.cfg.Now()}
 	fold.Rows, fold.Folded = notification.Fold(events)
 	user, err := r.inboxUser(ctx, lease.Resource, fold.Rows)
 	if err != nil {
-		return mirror.Applied{}, fmt.Errorf("user of a notification: %w", err)
+		return nil, fmt.Errorf("user of a notification: %w", err)
 	}
 	settle := time.Duration(0) // without an inbox there is nothing to look at again
 	if user != "" {
 		settle = r.cfg.Settle
 		fetchTime, inbox, err := r.inbox(ctx, user, lease.Resource.ID)
 		if err != nil && len(events) == 0 {
-			return mirror.Applied{}, err
+			return nil, err
 		}
 		// What the events tell need not wait until the inbox can be asked.
 		fold.FetchTime, fold.Inbox = fetchTime, inbox
 	}
-	ctx, done := beyondLease(ctx)
-	defer done()
-	applied, err := r.cfg.Mirror.ApplyNotification(ctx, lease, fold, r.cfg.Now(), settle)
-	if err != nil {
-		return applied, fmt.Errorf("apply notification: %w", err)
-	}
-	return applied, nil
+	return func(ctx context.Context) (mirror.Applied, error) {
+		return r.cfg.Mirror.ApplyNotification(ctx, lease, fold, r.cfg.Now(), settle)
+	}, nil
 }
 
 // inbox asks a user's inbox for a notification. That it does not hold it is normal:
@@ -46,11 +43,11 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (mirr
 func (r *Reconciler) inbox(ctx context.Context, user, id string) (time.Time, mirror.Inbox, error) {
 	asked := r.cfg.Now()
 	fetched, err := r.cfg.Fetcher.InboxNotification(ctx, user, id)
-	switch code, again := denied(err); {
-	case code == codeResourceNotFound:
+	switch {
+	case fault.Is(err, fault.ReasonUpstreamResourceNotFound):
 		return asked, mirror.Inbox{}, nil
-	case again != nil:
-		return time.Time{}, mirror.Inbox{}, again
+	case err != nil:
+		return time.Time{}, mirror.Inbox{}, err
 	}
 	inbox, err := notification.ParseInbox(fetched.Body)
 	if err != nil {

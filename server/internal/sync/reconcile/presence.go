@@ -22,51 +22,42 @@ const (
 	fewSessions, manySessions = 32, 2048
 )
 
-func (r *Reconciler) activeUsers(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+func (r *Reconciler) activeUsers(ctx context.Context, lease mirror.Lease) (apply, error) {
 	// Events keep the interval by themselves, whoever asks for a fetch does not.
 	if wait := lease.FetchTime.Add(r.cfg.ActiveUsersInterval).Sub(r.cfg.Now()); wait > 0 {
-		return mirror.Applied{}, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited,
+		return nil, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited,
 			"the active users of a room are not fetched so soon again").After(wait)
 	}
 	fetched, err := r.cfg.Fetcher.ActiveUsers(ctx, lease.Resource.Room)
 	if err != nil {
-		return r.missing(ctx, lease, err)
+		return nil, err
 	}
 	content := mirror.ActiveUsersContent{FetchTime: fetched.FetchTime}
 	if content.Users, err = presence.ParseUsers(fetched.Body); err != nil {
-		return mirror.Applied{}, unreadable("active users", err)
+		return nil, unreadable("active users", err)
 	}
 	settle := r.cfg.Settle
 	if settle > 0 {
 		settle = max(settle, r.cfg.ActiveUsersInterval)
 	}
-	ctx, done := beyondLease(ctx)
-	defer done()
-	applied, err := r.cfg.Mirror.ApplyActiveUsers(ctx, lease, content, fetched.FetchTime.Add(-absence), r.cfg.Now(),
-		settle)
-	if err != nil {
-		return applied, fmt.Errorf("apply active users: %w", err)
-	}
-	return applied, nil
+	return func(ctx context.Context) (mirror.Applied, error) {
+		return r.cfg.Mirror.ApplyActiveUsers(ctx, lease, content, fetched.FetchTime.Add(-absence), r.cfg.Now(), settle)
+	}, nil
 }
 
 // sessions folds the events that wait into a room's sessions. Nothing is fetched.
-func (r *Reconciler) sessions(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+func (r *Reconciler) sessions(ctx context.Context, lease mirror.Lease) (apply, error) {
 	events, err := r.cfg.Mirror.Unfolded(ctx, lease.Resource, foldLimit)
 	if err != nil {
-		return mirror.Applied{}, fmt.Errorf("events of sessions: %w", err)
+		return nil, fmt.Errorf("events of sessions: %w", err)
 	}
 	stored, err := r.storedSessions(ctx, lease.Resource, events)
 	if err != nil {
-		return mirror.Applied{}, fmt.Errorf("stored sessions: %w", err)
+		return nil, fmt.Errorf("stored sessions: %w", err)
 	}
-	ctx, done := beyondLease(ctx)
-	defer done()
-	applied, err := r.cfg.Mirror.ApplySessions(ctx, lease, presence.Fold(stored, events), r.cfg.Now())
-	if err != nil {
-		return applied, fmt.Errorf("apply sessions: %w", err)
-	}
-	return applied, nil
+	return func(ctx context.Context) (mirror.Applied, error) {
+		return r.cfg.Mirror.ApplySessions(ctx, lease, presence.Fold(stored, events), r.cfg.Now())
+	}, nil
 }
 
 // storedSessions returns the sessions that the events may belong to: of each of

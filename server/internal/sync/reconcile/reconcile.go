@@ -13,11 +13,11 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
 
-// Fetcher reads the latest state from Liveblocks. Failures are faults; that
-// there is no such resource is reason UPSTREAM_NOT_FOUND, with Liveblocks' own
-// code in the metadata.
+// Fetcher reads the latest state from Liveblocks. Failures are faults, whose
+// reasons tell what is not there.
 type Fetcher interface {
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
@@ -30,13 +30,6 @@ type Fetcher interface {
 	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)
 }
 
-// Liveblocks' words for a room that is not there, and for something else that is
-// not. Any other 404 may come from a proxy or a wrong path and proves nothing.
-const (
-	codeRoomNotFound     = "ROOM_NOT_FOUND"
-	codeResourceNotFound = "RESOURCE_NOT_FOUND"
-)
-
 // cleanBatch bounds one clean-up transaction.
 const cleanBatch = 100
 
@@ -45,15 +38,13 @@ type Config struct {
 	Mirror  store.Mirror
 	Tasks   store.Tasks
 	Fetcher Fetcher
-	// Failure judges a failed attempt; see queue.Policy.
-	Failure func(mirror.Lease, error, time.Time) store.Failure
+	// Policy is that of the queue.
+	Policy queue.Policy
 	// Settle is how long after a burst of events the last fetch comes.
 	Settle time.Duration
 	// ActiveUsersInterval keeps that fetch of a room's active users at least this
 	// long after the one before it.
 	ActiveUsersInterval time.Duration
-	// Sweep does the task of comparing all rooms; nil if somebody else does.
-	Sweep func(context.Context, mirror.Lease) (mirror.Applied, error)
 	// MaxData is the largest document in bytes for which the queryable JSON is
 	// kept.
 	MaxData int
@@ -67,64 +58,72 @@ type Reconciler struct{ cfg Config }
 // New returns a Reconciler.
 func New(cfg Config) *Reconciler { return &Reconciler{cfg: cfg} }
 
-// Do does the task that lease is for. No transaction is open while it fetches.
-func (r *Reconciler) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-	switch lease.Resource.Kind {
-	case mirror.KindRoom:
-		return r.room(ctx, lease)
-	case mirror.KindUserSessions:
-		return r.sessions(ctx, lease)
-	case mirror.KindNotification:
-		return r.notification(ctx, lease)
-	case mirror.KindSweep:
-		if r.cfg.Sweep == nil {
-			return unserved(lease)
-		}
-		return r.cfg.Sweep(ctx, lease)
-	case mirror.KindStorage, mirror.KindYdoc, mirror.KindThread, mirror.KindActiveUsers:
-	}
-	if lease.Epoch == 0 || lease.Gone {
-		// Whose incarnation would it belong to? The room comes first.
-		return r.cfg.Tasks.Park(ctx, lease, r.cfg.Now())
-	}
-	switch lease.Resource.Kind {
-	case mirror.KindStorage:
-		return r.storage(ctx, lease)
-	case mirror.KindYdoc:
-		return r.ydoc(ctx, lease)
-	case mirror.KindThread:
-		if lease.Resource.ID == "" {
-			return r.threads(ctx, lease)
-		}
-		return r.thread(ctx, lease)
-	case mirror.KindActiveUsers:
-		return r.activeUsers(ctx, lease)
-	default:
-		return unserved(lease)
+// fetch reads the latest state of a resource and returns what writes it. No
+// transaction is open meanwhile.
+type fetch func(ctx context.Context, lease mirror.Lease) (apply, error)
+
+// apply writes what was fetched.
+type apply func(ctx context.Context) (mirror.Applied, error)
+
+// Handlers returns what does the tasks, by kind: all but those of a sweep.
+func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
+	return map[mirror.Kind]queue.Handler{
+		mirror.KindRoom:         r.handler(r.room),
+		mirror.KindStorage:      r.handler(r.storage),
+		mirror.KindYdoc:         r.handler(r.ydoc),
+		mirror.KindThread:       r.handler(r.thread),
+		mirror.KindActiveUsers:  r.handler(r.activeUsers),
+		mirror.KindUserSessions: r.handler(r.sessions),
+		mirror.KindNotification: r.handler(r.notification),
 	}
 }
 
-func unserved(lease mirror.Lease) (mirror.Applied, error) {
-	return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
-		fmt.Sprintf("this version does not mirror kind %d", lease.Resource.Kind))
+// handler fetches and applies. If Liveblocks has no such room, that is what is
+// applied to the room and to what is in it.
+func (r *Reconciler) handler(fetch fetch) queue.Handler {
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		apply, err := fetch(ctx, lease)
+		if fault.Is(err, fault.ReasonUpstreamNotFound) {
+			// Not for good: the next attempt may find it.
+			f := fault.Of(err)
+			err = fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
+			if f.Reason == fault.ReasonUpstreamRoomNotFound && !lease.Resource.Kind.Traits().OutlivesRoom {
+				apply, err = r.missing(lease, err), nil
+			}
+		}
+		if err != nil {
+			return mirror.Applied{}, err
+		}
+		ctx, done := beyondLease(ctx)
+		defer done()
+		applied, err := apply(ctx)
+		if err != nil {
+			return applied, fmt.Errorf("apply %s: %w", lease.Resource.Kind, err)
+		}
+		return applied, nil
+	}
 }
 
-func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+// missing applies the failure of an attempt whose room is not there.
+func (r *Reconciler) missing(lease mirror.Lease, err error) apply {
+	return func(ctx context.Context) (mirror.Applied, error) {
+		return r.cfg.Mirror.ApplyMissing(ctx, lease, r.cfg.Policy.Failure(lease, err, r.cfg.Now()), r.cfg.Settle)
+	}
+}
+
+func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (apply, error) {
 	room, err := r.cfg.Fetcher.Room(ctx, lease.Resource.Room)
 	if err != nil {
-		return r.missing(ctx, lease, err)
+		return nil, err
 	}
 	_, room.DataProblem = derive.JSON(room.Source)
-	ctx, done := beyondLease(ctx)
-	defer done()
-	applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
-	if err != nil {
-		return applied, fmt.Errorf("apply room: %w", err)
-	}
-	if applied.Stale {
-		r.clean(ctx, lease.Resource)
-	}
-	return applied, nil
+	return func(ctx context.Context) (mirror.Applied, error) {
+		applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
+		if err == nil && applied.Stale {
+			r.clean(ctx, lease.Resource)
+		}
+		return applied, err
+	}, nil
 }
 
 // clean removes what earlier incarnations left behind. It shows nowhere, so a
@@ -141,32 +140,42 @@ func (r *Reconciler) clean(ctx context.Context, room mirror.Resource) {
 	}
 }
 
-func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (apply, error) {
 	fetched, err := r.cfg.Fetcher.Storage(ctx, lease.Resource.Room)
 	if err != nil {
-		return r.missing(ctx, lease, err)
+		return nil, err
 	}
-	return r.apply(ctx, lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime)
+	return r.document(lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime), nil
 }
 
 // ydoc fetches a Yjs document. An event never says which of a room's documents
 // has changed, so the room's own brings those inside it.
-func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (apply, error) {
 	fetched, err := r.cfg.Fetcher.Ydoc(ctx, lease.Resource.Room, lease.Resource.ID)
 	if err != nil {
-		return r.missing(ctx, lease, err)
+		return nil, err
 	}
 	doc, guids := derive.Ydoc(fetched.Body, r.cfg.MaxData)
 	inside := subdocuments(lease, guids)
 	// Before this one is settled: nobody would ask for them again.
 	if len(inside) > 0 {
 		if _, err := r.cfg.Tasks.Request(ctx, requests(lease, inside), r.cfg.Now()); err != nil {
-			return mirror.Applied{}, fmt.Errorf("request documents inside: %w", err)
+			return nil, fmt.Errorf("request documents inside: %w", err)
 		}
 	}
-	applied, err := r.apply(ctx, lease, doc, fetched.FetchTime)
-	applied.AlsoDue = append(applied.AlsoDue, inside...)
-	return applied, err
+	apply := r.document(lease, doc, fetched.FetchTime)
+	return func(ctx context.Context) (mirror.Applied, error) {
+		applied, err := apply(ctx)
+		applied.AlsoDue = append(applied.AlsoDue, inside...)
+		return applied, err
+	}, nil
+}
+
+func (r *Reconciler) document(lease mirror.Lease, doc mirror.DocumentContent, fetchTime time.Time) apply {
+	doc.FetchTime = fetchTime
+	return func(ctx context.Context) (mirror.Applied, error) {
+		return r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
+	}
 }
 
 // subdocuments are the documents inside the one that was fetched. Those deeper
@@ -211,47 +220,6 @@ func beyondLease(ctx context.Context) (context.Context, func()) {
 		stop()
 		cancel(nil)
 	}
-}
-
-// apply stores a document.
-func (r *Reconciler) apply(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
-	fetchTime time.Time) (mirror.Applied, error) {
-	doc.FetchTime = fetchTime
-	ctx, done := beyondLease(ctx)
-	defer done()
-	applied, err := r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
-	if err != nil {
-		return applied, fmt.Errorf("apply %s: %w", lease.Resource.Kind, err)
-	}
-	return applied, nil
-}
-
-// missing settles the answer that there is no such room; other failures go on
-// to the caller.
-func (r *Reconciler) missing(ctx context.Context, lease mirror.Lease, err error) (mirror.Applied, error) {
-	code, again := denied(err)
-	if code != codeRoomNotFound {
-		return mirror.Applied{}, again
-	}
-	now := r.cfg.Now()
-	ctx, done := beyondLease(ctx)
-	defer done()
-	applied, err := r.cfg.Mirror.ApplyMissing(ctx, lease, r.cfg.Failure(lease, again, now), r.cfg.Settle)
-	if err != nil {
-		return applied, fmt.Errorf("apply missing %s: %w", lease.Resource.Kind, err)
-	}
-	return applied, nil
-}
-
-// denied returns the code with which Liveblocks denied knowing what was asked
-// for, if that is what err says, and err as the failure of an attempt: not for
-// good, since the next one may find it.
-func denied(err error) (code string, again error) {
-	if !fault.Is(err, fault.ReasonUpstreamNotFound) {
-		return "", err
-	}
-	f := fault.Of(err)
-	return f.Meta["code"], fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
 }
 
 // unreadable is the failure of an attempt whose answer made no sense. Its cause

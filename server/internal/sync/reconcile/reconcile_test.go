@@ -708,15 +708,14 @@ func TestLateFetchChangesNothing(t *testing.T) {
 		frozen := b.start(func(p *parts) {
 			p.queue.LeaseTTL = 300 * time.Millisecond
 			p.queue.Tasks = unrenewed{p.queue.Tasks}
-			policy := p.queue.Policy
-			p.queue.Handler = func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-				c := p.reconcile
-				c.Failure = policy.Failure
-				applied, err := reconcile.New(c).Do(context.WithoutCancel(ctx), lease)
-				if lease.Resource.Kind == mirror.KindStorage && lease.Epoch > 0 { // not parked
-					late <- err
+			p.wrap = func(handle queue.Handler) queue.Handler {
+				return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+					applied, err := handle(context.WithoutCancel(ctx), lease)
+					if lease.Resource.Kind == mirror.KindStorage {
+						late <- err
+					}
+					return applied, err
 				}
-				return applied, err
 			}
 			p.reconcile.Fetcher = b.client()
 		})
@@ -774,7 +773,7 @@ func TestReplicasShareTheWork(t *testing.T) {
 		b.arrived(h)
 		second := b.start(short)
 		b.during(2*ttl, func() {
-			second.pool.Push(storageOf("r"))
+			second.pool.Push([]mirror.Pending{{Resource: storageOf("r")}})
 			if n := b.calls("r") - before; n != 1 {
 				t.Fatalf("fetches while a lease lives = %d; want 1", n)
 			}
@@ -842,20 +841,13 @@ func TestUnknownKind(t *testing.T) {
 	})
 }
 
-// The sweep is somebody else's, and needs no room.
-func TestSweepIsHandedOn(t *testing.T) {
+// Every kind is served here, but for the sweep, which is another package's.
+func TestHandlersServeEveryKind(t *testing.T) {
 	t.Parallel()
-	refused := errors.New("refused")
-	var got mirror.Lease
-	r := reconcile.New(reconcile.Config{Sweep: func(_ context.Context, lease mirror.Lease) (mirror.Applied, error) {
-		got = lease
-		return mirror.Applied{Generation: 7}, refused
-	}})
-	lease := mirror.Lease{Resource: mirror.Resource{Project: project, Kind: mirror.KindSweep}, Generation: 7}
-	applied, err := r.Do(t.Context(), lease)
-	if applied.Generation != 7 || !errors.Is(err, refused) || got.Resource != lease.Resource || got.Generation != 7 {
-		t.Fatalf("Do = %+v, %v with %+v; want what the sweep says", applied, err, got)
+	handlers := reconcile.New(reconcile.Config{}).Handlers()
+	for _, kind := range mirror.Kinds() {
+		if _, ok := handlers[kind]; ok == (kind == mirror.KindSweep) {
+			t.Errorf("a handler for %s: %t", kind, ok)
+		}
 	}
 }
-
-var _ queue.Handler = (*reconcile.Reconciler)(nil).Do

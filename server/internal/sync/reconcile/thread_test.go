@@ -404,7 +404,7 @@ func TestBurstInEveryOrder(t *testing.T) {
 						for _, one := range a.Pending {
 							if one.Resource.Kind == mirror.KindThread {
 								pending = append(pending, one)
-								r.pool.Push(one.Resource)
+								r.pool.Push([]mirror.Pending{one})
 							}
 						}
 					}

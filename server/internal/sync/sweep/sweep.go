@@ -1,56 +1,51 @@
-// Package sweep compares the mirror with Liveblocks as a whole. A [Sweeper] goes
-// through the list of all rooms and has fetched what no event told of; the first
-// sweep is the backfill. A [Verifier] compares everything and writes nothing.
+// Package sweep goes through the list of all rooms and has fetched what no event
+// told of. The first sweep is the backfill.
 package sweep
 
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
-
-// Lister reads the list of all rooms, page by page; an empty cursor is that of the
-// first. Failures are faults, with the answer's status in the metadata.
-type Lister interface {
-	ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error)
-}
 
 // Limiter says when a call to Liveblocks may be made.
 type Limiter interface {
 	Wait(ctx context.Context) error
 }
 
-// Store is what of the store a sweep works with.
+// Store is the part of the store that a sweep uses.
 type Store interface {
 	store.Sweeps
+	listing.Rooms
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
-	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
 	UserSessions(ctx context.Context, filter store.SessionFilter) ([]mirror.UserSession, error)
 	Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error)
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 }
 
-// Pool is told what became due.
+// Pool is told what became due, and tells how fast it is done.
 type Pool interface {
-	PushBackground(resources ...mirror.Resource)
+	PushBackground(pending []mirror.Pending)
+	BackgroundRate() float64
 }
 
 // Config is what a Sweeper works with.
 type Config struct {
 	Project mirror.ProjectID
 	Store   Store
-	Lister  Lister
+	Lister  listing.Lister
 	Limiter Limiter
+	Pool    Pool
 	// Interval is the time from the end of a sweep to the next one, FullInterval
 	// that from the beginning of a full one to the next; 0 means never.
 	Interval, FullInterval time.Duration
@@ -62,51 +57,32 @@ type Config struct {
 }
 
 const (
-	// pageSize is the most that Liveblocks lists at once.
-	pageSize = 100
-	// gateWait is how long a sweep that is leased waits to make a call.
-	gateWait = time.Minute
-	// batch bounds one look at what is mirrored.
-	batch = 500
+	// limiterWait is how long a sweep that is leased waits to make a call.
+	limiterWait = time.Minute
 	// recently is how long after the last connection to a room that was not mirrored
-	// somebody is taken to be in it perhaps.
+	// the room is assumed to be occupied.
 	recently = 24 * time.Hour
-	// The vanished of one sweep are believed up to a share of the mirrored rooms, or
-	// a number where that is more. Beyond it, a wrong key or a broken list is likelier
-	// than a deletion of which every event was lost.
-	vanishedShare = 5 // one in so many
-	vanishedLeast = 20
 )
 
 // Sweeper does the sweeps of one project.
 type Sweeper struct {
-	cfg  Config
-	pace pace
+	cfg Config
 
 	mu       sync.Mutex
-	pool     Pool
-	walk     *walk
+	list     *list
 	failures int
 }
 
-// walk is a list as far as this process has read it, from its first page on.
-type walk struct {
-	id     string
+// list is what this process has read of the list of rooms, from its first page on.
+type list struct {
+	*listing.Listing
+
+	sweep  string // the id of the sweep
 	cursor string
-	// seen holds the ids of all rooms that were listed, by their hash.
-	seen map[[16]byte]struct{}
 }
 
-func key(room mirror.RoomID) [16]byte {
-	sum := sha256.Sum256([]byte(room))
-	return [16]byte(sum[:16])
-}
-
-// New returns a Sweeper. [Sweeper.Use] completes it.
+// New returns a Sweeper.
 func New(cfg Config) *Sweeper { return &Sweeper{cfg: cfg} }
-
-// Use tells which pool does the tasks. It is for the time before the first sweep.
-func (s *Sweeper) Use(pool Pool) { s.pool = pool }
 
 func (s *Sweeper) resource() mirror.Resource {
 	return mirror.Resource{Project: s.cfg.Project, Kind: mirror.KindSweep}
@@ -143,7 +119,7 @@ func (s *Sweeper) Start(ctx context.Context, _ mirror.ProjectID) (mirror.Backfil
 	if _, err := s.cfg.Store.PlanSweep(ctx, s.cfg.Project, newID(), true, s.cfg.Now()); err != nil {
 		return mirror.Backfill{}, err
 	}
-	s.pool.PushBackground(s.resource())
+	s.cfg.Pool.PushBackground([]mirror.Pending{{Resource: s.resource()}})
 	return s.Status(ctx, s.cfg.Project)
 }
 
@@ -164,27 +140,10 @@ func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfi
 		return b, nil
 	}
 	b.Done = max(sweep.MarkedStale-b.Pending, 0)
-	if b.PerSecond = s.pace.perSecond(s.cfg.Now()); b.PerSecond > 0 {
+	if b.PerSecond = s.cfg.Pool.BackgroundRate(); b.PerSecond > 0 {
 		b.Remaining = time.Duration(float64(b.Pending) / b.PerSecond * float64(time.Second))
 	}
 	return b, nil
-}
-
-// Handle returns a handler that does the sweep and leaves other tasks to next. Of
-// those it counts for [Sweeper.Status] what is done in the background.
-func (s *Sweeper) Handle(
-	next func(context.Context, mirror.Lease) (mirror.Applied, error),
-) func(context.Context, mirror.Lease) (mirror.Applied, error) {
-	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-		if lease.Resource.Kind == mirror.KindSweep {
-			return s.Do(ctx, lease)
-		}
-		applied, err := next(ctx, lease)
-		if err == nil && lease.Background {
-			s.pace.done(s.cfg.Now())
-		}
-		return applied, err
-	}
 }
 
 // Do goes on with the project's sweep, or begins the next one, and returns when
@@ -223,16 +182,20 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 	if sweep.BeginTime.IsZero() {
 		sweep.BeginTime = s.cfg.Now()
 	}
-	w := s.walkOf(sweep)
+	read := s.listOf(sweep)
 	for first := true; ; first = false {
 		if !first {
 			if err := s.wait(ctx); err != nil {
 				return mirror.Applied{}, err
 			}
 		}
-		page, err := s.cfg.Lister.ListRooms(ctx, sweep.Cursor, pageSize)
-		if err == nil {
-			err = w.add(page, first)
+		page, err := s.cfg.Lister.ListRooms(ctx, sweep.Cursor, listing.PageSize)
+		if err == nil && read != nil {
+			// The first page of a task may have been read before, by the one that failed
+			// after it.
+			if _, repeats := read.Add(page); !first {
+				err = repeats
+			}
 		}
 		if err != nil {
 			return mirror.Applied{}, s.failed(ctx, lease, sweep, err)
@@ -242,13 +205,13 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 		}
 		sweep.Cursor, sweep.Problem = page.Next, ""
 		if page.Next == "" {
-			return s.end(ctx, lease, sweep, w)
+			return s.end(ctx, lease, sweep, read)
 		}
 		if err := s.cfg.Store.SaveSweep(ctx, lease, sweep); err != nil {
 			return mirror.Applied{}, fmt.Errorf("save sweep: %w", err)
 		}
-		if w != nil {
-			w.cursor = page.Next
+		if read != nil {
+			read.cursor = page.Next
 		}
 		s.mu.Lock()
 		s.failures = 0
@@ -260,7 +223,7 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 // for a refused key it may for days, the lease must not be held: each renewal would
 // ask the database. The task then waits for the limiter before it is leased.
 func (s *Sweeper) wait(ctx context.Context) error {
-	waiting, cancel := context.WithTimeout(ctx, gateWait)
+	waiting, cancel := context.WithTimeout(ctx, limiterWait)
 	defer cancel()
 	err := s.cfg.Limiter.Wait(waiting)
 	switch {
@@ -298,40 +261,19 @@ func (s *Sweeper) next(sweep mirror.Sweep, now time.Time) time.Time {
 	return next
 }
 
-// walkOf returns what this process has read of the list, or nil if another one has
+// listOf returns what this process has read of the list, or nil if another one has
 // read the beginning.
-func (s *Sweeper) walkOf(sweep mirror.Sweep) *walk {
+func (s *Sweeper) listOf(sweep mirror.Sweep) *list {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case sweep.Cursor == "":
-		s.walk = &walk{id: sweep.ID, seen: make(map[[16]byte]struct{})}
-	case s.walk != nil && (s.walk.id != sweep.ID || s.walk.cursor != sweep.Cursor):
-		s.walk = nil
+		s.list = &list{Listing: listing.New(), sweep: sweep.ID}
+	case s.list != nil && (s.list.sweep != sweep.ID || s.list.cursor != sweep.Cursor):
+		s.list = nil
 	}
-	return s.walk
+	return s.list
 }
-
-// add notes what a page lists. It fails if the list does not come to an end.
-// The first page of a task may have been read before, by the one that failed after it.
-func (w *walk) add(page mirror.RoomPage, first bool) error {
-	if w == nil {
-		return nil
-	}
-	before := len(w.seen)
-	for _, r := range page.Rooms {
-		w.seen[key(r.ID)] = struct{}{}
-	}
-	if len(page.Rooms) > 0 && len(w.seen) == before && page.Next != "" && !first {
-		return fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-			"the list of rooms begins anew instead of coming to its end").
-			With("status", strconv.Itoa(statusGone))
-	}
-	return nil
-}
-
-// statusGone stands for a cursor that leads nowhere.
-const statusGone = 410
 
 // failed records why the list could not be read, where it can be seen while it is
 // tried again. It returns err, or why that could not be recorded.
@@ -340,9 +282,7 @@ func (s *Sweeper) failed(ctx context.Context, lease mirror.Lease, sweep mirror.S
 		return fmt.Errorf("list rooms: %w", err)
 	}
 	f := fault.Of(err)
-	if status, _ := strconv.Atoi(f.Meta["status"]); sweep.Cursor != "" && status >= 400 && status < 500 &&
-		f.Kind != fault.Busy {
-		// A cursor need not be good for ever, and asking again would not help then.
+	if f.Reason == fault.ReasonUpstreamCursorInvalid {
 		sweep = mirror.Sweep{Project: sweep.Project, ID: sweep.ID, Full: sweep.Full, BeginTime: s.cfg.Now(),
 			FullTime: sweep.FullTime}
 	}
@@ -403,7 +343,7 @@ func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (m
 
 // changed lists what is to be fetched of a room that is mirrored and listed.
 func changed(room mirror.Room, listed mirror.RoomContent, full bool) (wanted []mirror.Resource) {
-	if !sameJSON(room.Source, listed.Source) || !room.Freshness.MissingSince.IsZero() {
+	if !rawjson.Same(room.Source, listed.Source) || !room.Freshness.MissingSince.IsZero() {
 		wanted = append(wanted, swept(room.Project, room.ID, mirror.SweepListed)...)
 	}
 	moved := !room.LastConnectionTime.Equal(listed.LastConnectionTime.Truncate(time.Microsecond))
@@ -424,7 +364,7 @@ func swept(project mirror.ProjectID, room mirror.RoomID, rule mirror.SweepRule) 
 	return wanted
 }
 
-// request raises resources in the background.
+// request marks resources stale in the background.
 func (s *Sweeper) request(ctx context.Context, sweep *mirror.Sweep, wanted []mirror.Resource, unlisted bool) error {
 	if len(wanted) == 0 {
 		return nil
@@ -433,18 +373,19 @@ func (s *Sweeper) request(ctx context.Context, sweep *mirror.Sweep, wanted []mir
 	for i, r := range wanted {
 		requests[i] = mirror.Request{Resource: r, Background: true, Unlisted: unlisted}
 	}
-	if _, err := s.cfg.Store.Request(ctx, requests, s.cfg.Now()); err != nil {
+	pending, err := s.cfg.Store.Request(ctx, requests, s.cfg.Now())
+	if err != nil {
 		return fmt.Errorf("request what has changed: %w", err)
 	}
 	sweep.MarkedStale += int64(len(wanted))
-	s.pool.PushBackground(wanted...)
+	s.cfg.Pool.PushBackground(pending)
 	return nil
 }
 
 // end finds what the list lacks and stores the sweep as done.
-func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, w *walk) (mirror.Applied, error) {
-	if w != nil {
-		if err := s.vanished(ctx, &sweep, w); err != nil {
+func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, read *list) (mirror.Applied, error) {
+	if read != nil {
+		if err := s.vanished(ctx, &sweep, read); err != nil {
 			return mirror.Applied{}, err
 		}
 	}
@@ -460,7 +401,7 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 		return applied, err
 	}
 	s.mu.Lock()
-	s.walk, s.failures = nil, 0
+	s.list, s.failures = nil, 0
 	s.mu.Unlock()
 	log := s.cfg.Logger.With(slog.Bool("full", sweep.Full), slog.Int64("listed", sweep.Listed),
 		slog.Int64("raised", sweep.MarkedStale), slog.Int64("vanished", sweep.Vanished))
@@ -488,39 +429,32 @@ func (s *Sweeper) apply(ctx context.Context, lease mirror.Lease, sweep mirror.Sw
 // A list tells that only if it was read by one process from its first page to its
 // last, if it holds rooms that the mirror knew, also when its beginning is read once
 // more, and if it lacks but few.
-func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, w *walk) error {
-	lacks := func(r mirror.Room) bool {
-		_, listed := w.seen[key(r.ID)]
-		return !listed && r.Freshness.FetchTime.Before(sweep.BeginTime)
+func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list) error {
+	lacking := func(do func([]mirror.Room) error) (int64, error) {
+		return read.Lacking(ctx, s.cfg.Store, s.cfg.Project, "", sweep.BeginTime, do)
 	}
-	var mirrored int64
-	err := eachRoom(ctx, s.cfg.Store, s.cfg.Project, "", func(rooms []mirror.Room) error {
-		mirrored += int64(len(rooms))
-		for _, r := range rooms {
-			if lacks(r) {
-				sweep.Vanished++
-			}
-		}
+	mirrored, err := lacking(func(rooms []mirror.Room) error {
+		sweep.Vanished += int64(len(rooms))
 		return nil
 	})
 	if err != nil || sweep.Vanished == 0 {
 		return err
 	}
-	if sweep.Problem = implausible(sweep.Listed, sweep.Known, sweep.Vanished, mirrored); sweep.Problem != "" {
+	sweep.Problem = listing.Implausible(sweep.Listed, sweep.Known, sweep.Vanished, mirrored)
+	if sweep.Problem != "" {
 		return nil
 	}
 	if sweep.Problem, err = s.stillOurs(ctx, mirrored); err != nil || sweep.Problem != "" {
 		return err
 	}
-	return eachRoom(ctx, s.cfg.Store, s.cfg.Project, "", func(rooms []mirror.Room) error {
+	_, err = lacking(func(rooms []mirror.Room) error {
 		var gone []mirror.Resource
 		for _, r := range rooms {
-			if lacks(r) {
-				gone = append(gone, mirror.Resource{Project: s.cfg.Project, Room: r.ID, Kind: mirror.KindRoom})
-			}
+			gone = append(gone, mirror.Resource{Project: s.cfg.Project, Room: r.ID, Kind: mirror.KindRoom})
 		}
 		return s.request(ctx, sweep, gone, true)
 	})
+	return err
 }
 
 // stillOurs tells why the list must not be believed now that it was read; empty if
@@ -530,7 +464,7 @@ func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string
 	if err := s.wait(ctx); err != nil {
 		return "", err
 	}
-	page, err := s.cfg.Lister.ListRooms(ctx, "", pageSize)
+	page, err := s.cfg.Lister.ListRooms(ctx, "", listing.PageSize)
 	if err != nil {
 		return "", fmt.Errorf("list rooms once more: %w", err)
 	}
@@ -543,31 +477,13 @@ func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string
 			return "", nil
 		}
 	}
-	return implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
-}
-
-// implausible tells why a list must not be believed that so many rooms vanished;
-// empty if it may be.
-func implausible(listed, known, vanished, mirrored int64) string {
-	switch {
-	case known == 0 && listed == 0:
-		return fmt.Sprintf("the list of rooms is empty, and %d are mirrored; the secret key may be that of another "+
-			"project, and nothing was deleted", mirrored)
-	case known == 0:
-		return fmt.Sprintf("the list of rooms holds none of the %d that are mirrored; the secret key may be that of "+
-			"another project, and nothing was deleted", mirrored)
-	case vanished > max(vanishedLeast, mirrored/vanishedShare):
-		return fmt.Sprintf("the list of rooms lacks %d of the %d that are mirrored, which is more than is believed at "+
-			"once; nothing was deleted", vanished, mirrored)
-	default:
-		return ""
-	}
+	return listing.Implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
 }
 
 // occupied requests the active users where somebody is in a room as far as is
 // known, since the event of his leaving may have been lost.
 func (s *Sweeper) occupied(ctx context.Context, sweep *mirror.Sweep) error {
-	filter := store.SessionFilter{Project: s.cfg.Project, Open: true, Limit: batch}
+	filter := store.SessionFilter{Project: s.cfg.Project, Open: true, Limit: listing.Batch}
 	seen := make(map[mirror.RoomID]bool)
 	for {
 		sessions, err := s.cfg.Store.UserSessions(ctx, filter)
@@ -590,68 +506,4 @@ func (s *Sweeper) occupied(ctx context.Context, sweep *mirror.Sweep) error {
 		last := sessions[len(sessions)-1]
 		filter.AfterTime, filter.AfterID = last.BeginTime(), last.ID
 	}
-}
-
-// eachRoom goes through the living mirrored rooms whose id begins with prefix.
-func eachRoom(
-	ctx context.Context,
-	s interface {
-		Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
-	},
-	project mirror.ProjectID, prefix string, do func([]mirror.Room) error,
-) error {
-	filter := store.RoomFilter{Project: project, Prefix: prefix, Limit: batch}
-	for {
-		rooms, err := s.Rooms(ctx, filter)
-		if err != nil {
-			return fmt.Errorf("list mirrored rooms: %w", err)
-		}
-		if err := do(rooms); err != nil {
-			return err
-		}
-		if len(rooms) < filter.Limit {
-			return nil
-		}
-		filter.After = rooms[len(rooms)-1].ID
-	}
-}
-
-// pace counts what was done in the last seconds.
-type pace struct {
-	mu     sync.Mutex
-	second [paceWindow]int64 // which second, since 1970
-	count  [paceWindow]int64
-}
-
-// paceWindow is over how many seconds a rate is taken.
-const paceWindow = 20
-
-func (p *pace) done(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t := now.Unix()
-	i := t % paceWindow
-	if p.second[i] != t {
-		p.second[i], p.count[i] = t, 0
-	}
-	p.count[i]++
-}
-
-// perSecond is the rate over the window's seconds that are over, or over those
-// since the first.
-func (p *pace) perSecond(now time.Time) float64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t := now.Unix()
-	total, oldest := int64(0), t
-	for i, second := range p.second {
-		if second < t && second > t-paceWindow {
-			total += p.count[i]
-			oldest = min(oldest, second)
-		}
-	}
-	if total == 0 {
-		return 0
-	}
-	return float64(total) / float64(t-oldest)
 }

@@ -1,4 +1,4 @@
-package sweep
+package verify
 
 import (
 	"bytes"
@@ -8,30 +8,11 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 )
 
-// canonical is a JSON document in the one form that all its spellings share.
-func canonical(doc []byte) ([]byte, bool) {
-	v, err := rawjson.Parse(doc)
-	if err != nil {
-		return nil, false
-	}
-	return v.AppendCanonical(make([]byte, 0, len(v))), true
-}
-
-// sameJSON reports whether two documents as Liveblocks answers them say the same.
-func sameJSON(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
-	}
-	ca, oka := canonical(a)
-	cb, okb := canonical(b)
-	return oka && okb && bytes.Equal(ca, cb)
-}
-
 // sameValue reports whether what an engine has made of a document is that document.
 // Engines spell numbers in their own way, and some keep them as doubles.
 func sameValue(doc, stored []byte) bool {
-	a, oka := canonical(doc)
-	b, okb := canonical(stored)
+	a, oka := rawjson.Canonical(doc)
+	b, okb := rawjson.Canonical(stored)
 	if !oka || !okb {
 		return false
 	}

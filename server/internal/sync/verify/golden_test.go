@@ -1,4 +1,4 @@
-package sweep
+package verify
 
 import (
 	"encoding/json"
@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 )
 
 // oddDocuments is the list of the corpus of the decoders.
@@ -39,7 +41,7 @@ func TestGolden(t *testing.T) {
 	for _, a := range odd {
 		var same twins
 		for _, b := range odd {
-			if sameJSON([]byte(a), []byte(b)) {
+			if rawjson.Same([]byte(a), []byte(b)) {
 				same.JSON = append(same.JSON, b)
 			}
 			if sameValue([]byte(a), []byte(b)) {

@@ -1,4 +1,4 @@
-package sweep
+package verify
 
 import (
 	"context"
@@ -11,22 +11,17 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
+const project = mirror.ProjectID("default")
+
 // damaged is a mirror of one room whose copy is not what Liveblocks has.
 type damaged struct {
-	Mirrored // what is not used here
-	*world
+	Store // what is not used here
 }
 
-func (d damaged) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
-	return d.world.Request(ctx, requests, now)
-}
-
-func (d damaged) Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error) {
-	return d.world.Rooms(ctx, filter)
-}
+func (d damaged) Rooms(context.Context, store.RoomFilter) ([]mirror.Room, error) { return nil, nil }
 
 func (d damaged) Room(context.Context, mirror.Resource, bool) (mirror.Room, error) {
-	return d.rooms["room"], nil
+	return mirror.Room{Project: project, ID: "room"}, nil
 }
 
 func (d damaged) Stored(context.Context, mirror.Resource) (mirror.Stored, error) {
@@ -45,12 +40,18 @@ func (d damaged) Invalidate(context.Context, mirror.Resource) error { return nil
 
 // denying is a Liveblocks that lists a room, and denies what is in it.
 type denying struct {
-	*world
 	room error // how it answers when it is asked for the room
 }
 
+// content is the room as Liveblocks has it.
+var content = mirror.RoomContent{Source: []byte(`{"id":"room","metadata":{}}`)}
+
+func (d denying) ListRooms(context.Context, string, int) (mirror.RoomPage, error) {
+	return mirror.RoomPage{Rooms: []mirror.ListedRoom{{ID: "room", Content: content}}}, nil
+}
+
 func (d denying) Room(context.Context, mirror.RoomID) (mirror.RoomContent, error) {
-	return content("room"), d.room
+	return content, d.room
 }
 
 func (d denying) Storage(context.Context, mirror.RoomID) (mirror.Fetched, error) {
@@ -69,6 +70,52 @@ func denied() error {
 	return fault.New(fault.Precondition, fault.ReasonUpstreamAccessDenied, "Liveblocks denies access to the room")
 }
 
+// open is a limiter that never closes until it is paused.
+type open struct{ paused chan struct{} }
+
+func (open) Wait(context.Context) error { return nil }
+
+func (o open) UntilPaused(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := make(chan struct{})
+	go func() { // ends when it is released
+		select {
+		case <-o.paused:
+			cancel(fault.New(fault.Unavailable, fault.ReasonProjectPaused, "paused"))
+		case <-stop:
+		}
+	}()
+	return ctx, func() { close(stop); cancel(nil) }
+}
+
+// Every kind is compared, or is said not to be.
+func TestEveryKindHasAComparison(t *testing.T) {
+	t.Parallel()
+	for _, kind := range mirror.Kinds() {
+		if _, ok := comparisons[kind]; !ok {
+			t.Errorf("nothing says how %s is compared", kind)
+		}
+	}
+}
+
+// A pause lasts until somebody mends the key: no verification waits for that.
+func TestPauseEndsAVerification(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		limiter := open{paused: make(chan struct{})}
+		v := New(Config{Store: damaged{}, Fetcher: denying{}, Limiter: limiter, Now: time.Now})
+		done := make(chan error, 1)
+		go func() { // received below
+			done <- v.Verify(t.Context(), mirror.VerifyOptions{Project: project}, func(mirror.VerifyReport) error { return nil })
+		}()
+		synctest.Wait()
+		close(limiter.paused)
+		if err := <-done; !fault.Is(err, fault.ReasonProjectPaused) {
+			t.Fatalf("Verify = %v; want PROJECT_PAUSED", err)
+		}
+	})
+}
+
 // A difference that could be looked at but once is no difference, and not none
 // either: a verification that tells of nothing has compared everything.
 func TestVerifyTellsWhatItCouldNotLookAtAgain(t *testing.T) {
@@ -78,16 +125,13 @@ func TestVerifyTellsWhatItCouldNotLookAtAgain(t *testing.T) {
 		want mirror.VerifySummary
 	}{
 		// Storage, Yjs and threads are skipped by the first look.
-		"it is looked at again": {nil, mirror.VerifySummary{Drifts: 1, Skipped: 3}},
+		"it is looked at again": {nil, mirror.VerifySummary{Differences: 1, Skipped: 3}},
 		"it is denied":          {denied(), mirror.VerifySummary{Skipped: 4}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := &world{}
-				w.listed("room")
-				w.mirrored("room")
-				v := NewVerifier(VerifierConfig{Store: damaged{world: w}, Fetcher: denying{w, c.room}, Limiter: w, Now: time.Now})
+				v := New(Config{Store: damaged{}, Fetcher: denying{c.room}, Limiter: open{}, Now: time.Now})
 				var got mirror.VerifySummary
 				err := v.Verify(t.Context(), mirror.VerifyOptions{Project: project}, func(report mirror.VerifyReport) error {
 					if report.Summary != nil {
@@ -95,7 +139,7 @@ func TestVerifyTellsWhatItCouldNotLookAtAgain(t *testing.T) {
 					}
 					return nil
 				})
-				if err != nil || got.Drifts != c.want.Drifts || got.Skipped != c.want.Skipped {
+				if err != nil || got.Differences != c.want.Differences || got.Skipped != c.want.Skipped {
 					t.Fatalf("Verify = %v, %+v; want %+v", err, got, c.want)
 				}
 			})

@@ -1,34 +1,46 @@
-package sweep
+// Package verify compares everything that is mirrored with Liveblocks, and what is
+// derived for queries with the copies. It writes nothing unless it is asked to
+// repair.
+package verify
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
 
 // Fetcher reads what Liveblocks has; see reconcile.Fetcher.
 type Fetcher interface {
-	Lister
+	listing.Lister
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
 	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 }
 
-// Mirrored is what of the store a verification works with.
-type Mirrored interface {
+// Limiter says when a call to Liveblocks may be made; see queue.Limiter.
+type Limiter interface {
+	Wait(ctx context.Context) error
+	UntilPaused(ctx context.Context) (pausable context.Context, release func())
+}
+
+// Store is the part of the store that a verification uses.
+type Store interface {
+	listing.Rooms
 	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)
 	Invalidate(ctx context.Context, resource mirror.Resource) error
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
-	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
 	Documents(ctx context.Context, filter store.DocumentFilter) ([]mirror.Document, error)
 	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
 	Threads(ctx context.Context, filter store.ThreadFilter) ([]mirror.Thread, error)
@@ -36,13 +48,13 @@ type Mirrored interface {
 
 // Workers repair.
 type Workers interface {
-	Push(resources ...mirror.Resource)
+	Push(pending []mirror.Pending)
 	Wait(ctx context.Context, pending []mirror.Pending) error
 }
 
-// VerifierConfig is what a Verifier works with.
-type VerifierConfig struct {
-	Store   Mirrored
+// Config is what a Verifier works with.
+type Config struct {
+	Store   Store
 	Fetcher Fetcher
 	Limiter Limiter
 	Workers Workers
@@ -58,8 +70,8 @@ const (
 	abreast = 4
 	// grace is how long a difference is given to go away: the event may be on its way.
 	grace = time.Second
-	// looks is how often a room that keeps changing is looked at.
-	looks = 3
+	// checks is how often a room that keeps changing is checked.
+	checks = 3
 	// attempts is how often a call is tried, with patience in between.
 	attempts = 4
 	patience = 500 * time.Millisecond
@@ -72,10 +84,10 @@ const (
 // Verifier compares what is mirrored with Liveblocks, and what is derived for
 // queries with the copies. Who is in a room, sessions and notifications, which come
 // from events or are gone by the time they are compared, are no part of it.
-type Verifier struct{ cfg VerifierConfig }
+type Verifier struct{ cfg Config }
 
-// NewVerifier returns a Verifier.
-func NewVerifier(cfg VerifierConfig) *Verifier { return &Verifier{cfg: cfg} }
+// New returns a Verifier.
+func New(cfg Config) *Verifier { return &Verifier{cfg: cfg} }
 
 // Verify hands each difference to report as it is found, its progress now and then,
 // and at the end the summary. It calls report from one goroutine at a time, and
@@ -85,12 +97,14 @@ func NewVerifier(cfg VerifierConfig) *Verifier { return &Verifier{cfg: cfg} }
 // to the resource here; one that waits for its fetch is skipped.
 func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
 	report func(mirror.VerifyReport) error) error {
-	r := &round{Verifier: v, options: options, report: report, begin: v.cfg.Now(), seen: make(map[[16]byte]struct{})}
+	ctx, release := v.cfg.Limiter.UntilPaused(ctx)
+	defer release()
+	r := &run{Verifier: v, options: options, report: report, begin: v.cfg.Now(), list: listing.New()}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
-	err := r.listed(ctx)
+	err := r.compareListed(ctx)
 	if err == nil {
-		err = r.unlisted(ctx)
+		err = r.compareUnlisted(ctx)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -101,53 +115,44 @@ func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
 	return report(mirror.VerifyReport{Summary: &r.summary})
 }
 
-// round is one verification.
-type round struct {
+// run is one verification.
+type run struct {
 	*Verifier
 	options mirror.VerifyOptions
 	begin   time.Time
 	cancel  context.CancelCauseFunc
 	calls   sync.Mutex // held by the one that is next at the limiter
+	list    *listing.Listing
 
 	mu      sync.Mutex
 	report  func(mirror.VerifyReport) error
 	told    time.Time
 	summary mirror.VerifySummary
-	// list counts the rooms listed, known those of them that are mirrored.
-	list, known int64
-	seen        map[[16]byte]struct{}
-	implausible string
+	// listed counts the rooms to compare, known those of the list that are mirrored.
+	listed, known int64
+	implausible   string
 }
 
-// listed compares the rooms that Liveblocks lists.
-func (r *round) listed(ctx context.Context) error {
+// compareListed compares the rooms that Liveblocks lists.
+func (r *run) compareListed(ctx context.Context) error {
 	for cursor := ""; ; {
 		var page mirror.RoomPage
 		err := r.call(ctx, func() (err error) {
-			page, err = r.cfg.Fetcher.ListRooms(ctx, cursor, pageSize)
+			page, err = r.cfg.Fetcher.ListRooms(ctx, cursor, listing.PageSize)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("list rooms: %w", err)
 		}
-		before := len(r.seen)
-		var rooms []mirror.ListedRoom
-		for _, room := range page.Rooms {
-			if len(room.ID) < len(r.options.Prefix) || string(room.ID[:len(r.options.Prefix)]) != r.options.Prefix {
-				r.seen[key(room.ID)] = struct{}{}
-				continue
-			}
-			if _, twice := r.seen[key(room.ID)]; !twice {
-				r.seen[key(room.ID)] = struct{}{}
-				rooms = append(rooms, room)
-			}
+		rooms, err := r.list.Add(page)
+		if err != nil {
+			return err
 		}
-		if page.Next != "" && len(page.Rooms) > 0 && len(r.seen) == before {
-			return fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-				"the list of rooms begins anew instead of coming to its end")
-		}
+		rooms = slices.DeleteFunc(rooms, func(room mirror.ListedRoom) bool {
+			return !strings.HasPrefix(string(room.ID), r.options.Prefix)
+		})
 		r.mu.Lock()
-		r.list += int64(len(rooms))
+		r.listed += int64(len(rooms))
 		r.mu.Unlock()
 		each(ctx, rooms, func(room mirror.ListedRoom) { r.room(ctx, room.ID, &room.Content) })
 		if err := ctx.Err(); err != nil {
@@ -159,37 +164,28 @@ func (r *round) listed(ctx context.Context) error {
 	}
 }
 
-// unlisted compares the rooms that are mirrored and were not listed.
-func (r *round) unlisted(ctx context.Context) error {
-	lacks := func(room mirror.Room) bool {
-		_, listed := r.seen[key(room.ID)]
-		return !listed && room.Freshness.FetchTime.Before(r.begin)
+// compareUnlisted compares the rooms that are mirrored and were not listed.
+func (r *run) compareUnlisted(ctx context.Context) error {
+	lacking := func(do func([]mirror.Room) error) (int64, error) {
+		return r.list.Lacking(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, r.begin, do)
 	}
-	var mirrored, surplus int64
-	err := eachRoom(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, func(rooms []mirror.Room) error {
-		mirrored += int64(len(rooms))
-		for _, room := range rooms {
-			if lacks(room) {
-				surplus++
-			}
-		}
+	var surplus int64
+	mirrored, err := lacking(func(rooms []mirror.Room) error {
+		surplus += int64(len(rooms))
 		return nil
 	})
 	if err != nil || surplus == 0 {
 		return err
 	}
 	r.mu.Lock()
-	r.list += surplus
-	r.implausible = implausible(r.list-surplus, r.known, surplus, mirrored)
+	r.implausible = listing.Implausible(r.listed, r.known, surplus, mirrored)
+	r.listed += surplus
 	r.mu.Unlock()
-	return eachRoom(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, func(rooms []mirror.Room) error {
-		each(ctx, rooms, func(room mirror.Room) {
-			if lacks(room) {
-				r.room(ctx, room.ID, nil)
-			}
-		})
+	_, err = lacking(func(rooms []mirror.Room) error {
+		each(ctx, rooms, func(room mirror.Room) { r.room(ctx, room.ID, nil) })
 		return ctx.Err()
 	})
+	return err
 }
 
 // each does something for all of some, a few at a time, and returns when all is done.
@@ -213,7 +209,7 @@ func each[T any](ctx context.Context, all []T, do func(T)) {
 }
 
 // call makes one call to Liveblocks, again where that may help.
-func (r *round) call(ctx context.Context, call func() error) error {
+func (r *run) call(ctx context.Context, call func() error) error {
 	for n := 1; ; n++ {
 		r.calls.Lock()
 		err := r.cfg.Limiter.Wait(ctx)
@@ -248,25 +244,25 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // tell hands a report over.
-func (r *round) tell(report mirror.VerifyReport) {
+func (r *run) tell(report mirror.VerifyReport) {
 	if err := r.report(report); err != nil {
 		r.cancel(err)
 	}
 }
 
-// tellDrift counts and reports a difference.
-func (r *round) tellDrift(f finding, detail string, repair bool) {
+// tellDifference counts and reports a difference.
+func (r *run) tellDifference(f finding, detail string, repair bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.summary.Drifts++
+	r.summary.Differences++
 	if repair {
 		r.summary.Repairs++
 	}
-	r.tell(mirror.VerifyReport{Drift: &mirror.Drift{Resource: f.resource, Kind: f.kind, Detail: detail, Repair: repair}})
+	r.tell(mirror.VerifyReport{Difference: &mirror.Difference{Resource: f.resource, Kind: f.kind, Detail: detail, Repair: repair}})
 }
 
 // skip counts a resource that could not be compared.
-func (r *round) skip(reason string) {
+func (r *run) skip(reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.summary.Skipped++; r.summary.SkipReason == "" {
@@ -275,7 +271,7 @@ func (r *round) skip(reason string) {
 }
 
 // compared counts a room and what is in it.
-func (r *round) compared(resources int) {
+func (r *run) compared(resources int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.summary.Rooms++
@@ -283,17 +279,17 @@ func (r *round) compared(resources int) {
 	if now := r.cfg.Now(); now.Sub(r.told) >= progressEvery {
 		r.told = now
 		r.tell(mirror.VerifyReport{Progress: &mirror.VerifyProgress{
-			Rooms: r.summary.Rooms, Listed: r.list, Resources: r.summary.Resources, Drifts: r.summary.Drifts,
+			Rooms: r.summary.Rooms, Listed: r.listed, Resources: r.summary.Resources, Differences: r.summary.Differences,
 		}})
 	}
 }
 
-// finding is a difference that one look has shown.
+// finding is a difference that one check has shown.
 type finding struct {
 	resource mirror.Resource
-	kind     mirror.DriftKind
+	kind     mirror.DifferenceKind
 	detail   string
-	// task is that of the resource as it was after the look.
+	// task is that of the resource as it was after the check.
 	task mirror.Task
 }
 
@@ -307,7 +303,7 @@ func (f finding) pending() bool {
 	return false
 }
 
-// confirms reports whether nothing happened to the resource since an earlier look
+// confirms reports whether nothing happened to the resource since an earlier check
 // that showed the same.
 func (f finding) confirms(earlier finding) bool {
 	return f.task.Generation == earlier.task.Generation && f.task.FetchTime.Equal(earlier.task.FetchTime) &&
@@ -316,10 +312,10 @@ func (f finding) confirms(earlier finding) bool {
 
 // room compares a room and what is in it, and reports what differs and stays so.
 // Without listed, the list lacks it.
-func (r *round) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomContent) {
-	first := &look{round: r, room: mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom},
+func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomContent) {
+	first := &roomCheck{run: r, room: mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom},
 		listed: listed}
-	open := first.look(ctx)
+	open := first.check(ctx)
 	if listed != nil && first.known {
 		r.mu.Lock()
 		r.known++
@@ -331,8 +327,8 @@ func (r *round) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomC
 			return
 		}
 		still := make(map[mirror.Resource]finding)
-		next := &look{round: r, room: first.room}
-		found := next.look(ctx)
+		next := &roomCheck{run: r, room: first.room}
+		found := next.check(ctx)
 		for res := range open {
 			// What could not be looked at again is not known to have gone away.
 			if _, ok := found[res]; !ok && !dealt[res] && len(next.skipped) > 0 {
@@ -345,8 +341,8 @@ func (r *round) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomC
 			case dealt[res]:
 			case ok && f.confirms(earlier):
 				dealt[res] = true
-				r.drift(ctx, f)
-			case n < looks:
+				r.difference(ctx, f)
+			case n < checks:
 				still[res] = f
 			default:
 				r.mu.Lock()
@@ -365,53 +361,53 @@ func (r *round) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomC
 	r.compared(first.resources)
 }
 
-// drift reports a difference that is certain, repaired if that is asked for.
-func (r *round) drift(ctx context.Context, f finding) {
+// difference reports a confirmed difference, and repairs it on request.
+func (r *run) difference(ctx context.Context, f finding) {
 	switch {
 	case !r.options.Repair:
-		r.tellDrift(f, f.detail, false)
-	case f.kind == mirror.DriftSurplus && f.resource.Kind == mirror.KindRoom && r.implausible != "":
-		r.tellDrift(f, f.detail+"; not repaired: "+r.implausible, false)
+		r.tellDifference(f, f.detail, false)
+	case f.kind == mirror.DifferenceSurplus && f.resource.Kind == mirror.KindRoom && r.implausible != "":
+		r.tellDifference(f, f.detail+"; not repaired: "+r.implausible, false)
 	default:
 		if err := r.repair(ctx, f); err != nil {
-			r.tellDrift(f, f.detail+"; the repair is not done: "+fault.Of(err).Public, true)
+			r.tellDifference(f, f.detail+"; the repair did not finish: "+fault.Of(err).Public, true)
 			return
 		}
-		r.tellDrift(f, f.detail, true)
+		r.tellDifference(f, f.detail, true)
 	}
 }
 
 // repair has a resource fetched and written anew, and returns when that is done and
 // the difference is gone.
-func (r *round) repair(ctx context.Context, f finding) error {
+func (r *run) repair(ctx context.Context, f finding) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, repairTimeout,
 		fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "it takes longer than expected"))
 	defer cancel()
 	wanted := []mirror.Resource{f.resource}
-	if f.resource.Kind == mirror.KindRoom && f.kind == mirror.DriftMissing {
+	if f.resource.Kind == mirror.KindRoom && f.kind == mirror.DifferenceMissing {
 		for _, kind := range mirror.RoomKinds() {
 			wanted = append(wanted, mirror.Resource{Project: f.resource.Project, Room: f.resource.Room, Kind: kind})
 		}
 	}
 	requests := make([]mirror.Request, len(wanted))
 	for i, res := range wanted {
-		requests[i] = mirror.Request{Resource: res, Unlisted: f.kind == mirror.DriftSurplus}
-		if f.kind == mirror.DriftSurplus {
+		requests[i] = mirror.Request{Resource: res, Unlisted: f.kind == mirror.DifferenceSurplus}
+		if f.kind == mirror.DifferenceSurplus {
 			continue
 		}
 		if err := r.cfg.Store.Invalidate(ctx, res); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("distrust: %w", err)
+			return fmt.Errorf("invalidate: %w", err)
 		}
 	}
 	pending, err := r.cfg.Store.Request(ctx, requests, r.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
-	r.cfg.Workers.Push(wanted...)
+	r.cfg.Workers.Push(pending)
 	if err := r.cfg.Workers.Wait(ctx, pending); err != nil {
 		return err
 	}
-	after := (&look{round: r, room: f.resource.RoomResource()}).look(ctx)
+	after := (&roomCheck{run: r, room: f.resource.RoomResource()}).check(ctx)
 	if left, ok := after[f.resource]; ok && !left.pending() {
 		return fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "the difference is still there after it")
 	}

@@ -1,4 +1,4 @@
-package sweep
+package verify
 
 import (
 	"bytes"
@@ -16,108 +16,123 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
 
-// look compares one room and what is in it once.
-type look struct {
-	*round
+// roomCheck compares one room and what is in it once.
+type roomCheck struct {
+	*run
 	room mirror.Resource
 	// listed is the room as listed; nil if it has to be fetched.
 	listed *mirror.RoomContent
 
 	found map[mirror.Resource]finding
-	// known says that the room is mirrored.
+	// known says that the room is mirrored, and mirrored is its copy.
 	known     bool
+	mirrored  mirror.Room
 	resources int
 	// skipped are the reasons for which resources could not be compared.
 	skipped []string
 }
 
 // errGone says that Liveblocks does not have the room any more.
-var errGone = errors.New("sweep: the room is gone")
+var errGone = errors.New("verify: the room is gone")
 
-// look returns what differs, at most one difference for each resource.
-func (l *look) look(ctx context.Context) map[mirror.Resource]finding {
-	l.found = make(map[mirror.Resource]finding)
-	switch err := l.all(ctx); {
+// check returns what differs, at most one difference for each resource.
+func (c *roomCheck) check(ctx context.Context) map[mirror.Resource]finding {
+	c.found = make(map[mirror.Resource]finding)
+	switch err := c.all(ctx); {
 	case errors.Is(err, errGone):
-		clear(l.found)
-		if l.known {
-			l.add(l.room, mirror.DriftSurplus, "Liveblocks does not have the room")
+		clear(c.found)
+		if c.known {
+			c.add(c.room, mirror.DifferenceSurplus, "Liveblocks does not have the room")
 		}
 	case err != nil:
-		l.skip(err)
+		c.skip(err)
 	}
-	for res, f := range l.found {
-		task, err := l.cfg.Store.Task(ctx, res, l.cfg.Now())
+	for res, f := range c.found {
+		task, err := c.cfg.Store.Task(ctx, res, c.cfg.Now())
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			delete(l.found, res)
-			l.skip(err)
+			delete(c.found, res)
+			c.skip(err)
 			continue
 		}
 		f.task = task
-		l.found[res] = f
+		c.found[res] = f
 	}
-	return l.found
+	return c.found
 }
 
-func (l *look) add(res mirror.Resource, kind mirror.DriftKind, detail string) {
-	if _, ok := l.found[res]; !ok {
-		l.found[res] = finding{resource: res, kind: kind, detail: detail}
+func (c *roomCheck) add(res mirror.Resource, kind mirror.DifferenceKind, detail string) {
+	if _, ok := c.found[res]; !ok {
+		c.found[res] = finding{resource: res, kind: kind, detail: detail}
 	}
 }
 
 // skip notes that something could not be compared.
-func (l *look) skip(err error) { l.skipped = append(l.skipped, fault.Of(err).Public) }
+func (c *roomCheck) skip(err error) { c.skipped = append(c.skipped, fault.Of(err).Public) }
 
 // child is a resource in the room.
-func (l *look) child(kind mirror.Kind, id string) mirror.Resource {
-	return mirror.Resource{Project: l.room.Project, Room: l.room.Room, Kind: kind, ID: id}
+func (c *roomCheck) child(kind mirror.Kind, id string) mirror.Resource {
+	return mirror.Resource{Project: c.room.Project, Room: c.room.Room, Kind: kind, ID: id}
 }
 
 // fetch makes a call about the room; errGone if the room is not there.
-func (l *look) fetch(ctx context.Context, call func() error) error {
-	err := l.call(ctx, call)
-	if fault.Is(err, fault.ReasonUpstreamNotFound) && fault.Of(err).Meta["code"] == codeRoomNotFound {
+func (c *roomCheck) fetch(ctx context.Context, call func() error) error {
+	err := c.call(ctx, call)
+	if fault.Is(err, fault.ReasonUpstreamRoomNotFound) {
 		return errGone
 	}
 	return err
 }
 
-// codeRoomNotFound is Liveblocks' word for a room that is not there.
-const codeRoomNotFound = "ROOM_NOT_FOUND"
+// comparisons compare the resources of each kind in a room with what Liveblocks
+// has. Who is in a room, sessions and notifications come from events or are gone by
+// the time they are compared.
+var comparisons = map[mirror.Kind]func(*roomCheck, context.Context) error{
+	mirror.KindRoom:         (*roomCheck).compareRoom,
+	mirror.KindStorage:      (*roomCheck).compareStorage,
+	mirror.KindYdoc:         (*roomCheck).compareYdocs,
+	mirror.KindThread:       (*roomCheck).compareThreads,
+	mirror.KindActiveUsers:  nil,
+	mirror.KindUserSessions: nil,
+	mirror.KindNotification: nil,
+	mirror.KindSweep:        nil,
+}
 
-func (l *look) all(ctx context.Context) error {
-	room, err := l.cfg.Store.Room(ctx, l.room, false)
+func (c *roomCheck) all(ctx context.Context) error {
+	var err error
+	c.mirrored, err = c.cfg.Store.Room(ctx, c.room, false)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	l.known = err == nil
-	if l.listed == nil {
+	c.known = err == nil
+	if c.listed == nil {
 		var content mirror.RoomContent
-		err := l.fetch(ctx, func() (err error) {
-			content, err = l.cfg.Fetcher.Room(ctx, l.room.Room)
+		err := c.fetch(ctx, func() (err error) {
+			content, err = c.cfg.Fetcher.Room(ctx, c.room.Room)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		l.listed = &content
+		c.listed = &content
 	}
-	l.resources++
-	if !l.known {
-		l.add(l.room, mirror.DriftMissing, "the room is not mirrored")
+	c.resources++
+	if !c.known {
+		c.add(c.room, mirror.DifferenceMissing, "the room is not mirrored")
 		return nil
 	}
-	for _, compare := range []func(context.Context) error{
-		func(ctx context.Context) error { return l.compareRoom(ctx, room) },
-		l.compareStorage, l.compareYdocs, l.compareThreads,
-	} {
-		switch err := compare(ctx); {
+	for _, kind := range mirror.Kinds() {
+		compare := comparisons[kind]
+		if compare == nil {
+			continue
+		}
+		switch err := compare(c, ctx); {
 		case errors.Is(err, errGone), ctx.Err() != nil:
 			return err
 		case err != nil:
-			l.skip(err)
+			c.skip(err)
 		}
 	}
 	return nil
@@ -125,10 +140,10 @@ func (l *look) all(ctx context.Context) error {
 
 // stored returns what is stored of a resource; ok is false if nothing is, which
 // counts as a difference.
-func (l *look) stored(ctx context.Context, res mirror.Resource) (stored mirror.Stored, ok bool, err error) {
-	stored, err = l.cfg.Store.Stored(ctx, res)
+func (c *roomCheck) stored(ctx context.Context, res mirror.Resource) (stored mirror.Stored, ok bool, err error) {
+	stored, err = c.cfg.Store.Stored(ctx, res)
 	if errors.Is(err, store.ErrNotFound) {
-		l.add(res, mirror.DriftMissing, "the "+res.Kind.String()+" is not mirrored")
+		c.add(res, mirror.DifferenceMissing, "the "+res.Kind.String()+" is not mirrored")
 		return stored, false, nil
 	}
 	return stored, err == nil, err
@@ -136,39 +151,39 @@ func (l *look) stored(ctx context.Context, res mirror.Resource) (stored mirror.S
 
 // data compares the queryable JSON with what it is made from. An engine may leave
 // out more than others do, if it says so.
-func (l *look) data(res mirror.Resource, stored mirror.Stored, want []byte) {
+func (c *roomCheck) data(res mirror.Resource, stored mirror.Stored, want []byte) {
 	switch {
 	case stored.Data == nil && stored.DataProblem == "" && want != nil:
-		l.add(res, mirror.DriftDerived, "the queryable JSON is missing and nothing says why")
+		c.add(res, mirror.DifferenceDerived, "the queryable JSON is missing and nothing says why")
 	case stored.Data == nil && stored.DataProblem == "" && res.Kind != mirror.KindThread:
-		l.add(res, mirror.DriftDerived, "nothing says why there is no queryable JSON")
+		c.add(res, mirror.DifferenceDerived, "nothing says why there is no queryable JSON")
 	case stored.Data != nil && want == nil:
-		l.add(res, mirror.DriftDerived, "there is queryable JSON where none can be made")
+		c.add(res, mirror.DifferenceDerived, "there is queryable JSON where none can be made")
 	case stored.Data != nil && !sameValue(want, stored.Data):
-		l.add(res, mirror.DriftDerived, "the queryable JSON is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the queryable JSON is not that of the copy")
 	}
 }
 
-func (l *look) compareRoom(ctx context.Context, room mirror.Room) error {
-	stored, ok, err := l.stored(ctx, l.room)
+func (c *roomCheck) compareRoom(ctx context.Context) error {
+	stored, ok, err := c.stored(ctx, c.room)
 	if !ok {
 		return err
 	}
-	if !sameJSON(l.listed.Source, stored.Content) {
-		l.add(l.room, mirror.DriftContent, "the copy of the room is not what Liveblocks has")
+	if !rawjson.Same(c.listed.Source, stored.Content) {
+		c.add(c.room, mirror.DifferenceContent, "the copy of the room is not what Liveblocks has")
 	}
 	if stored.SHA256 != sha256.Sum256(stored.Content) {
-		l.add(l.room, mirror.DriftDerived, "the hash is not that of the copy")
+		c.add(c.room, mirror.DifferenceDerived, "the hash is not that of the copy")
 	}
 	if _, problem := derive.JSON(stored.Content); problem == "" {
-		l.data(l.room, stored, stored.Content)
+		c.data(c.room, stored, stored.Content)
 	} else {
-		l.data(l.room, stored, nil)
+		c.data(c.room, stored, nil)
 	}
-	if !sameTime(room.CreateTime, l.listed.CreateTime) ||
-		!sameTime(room.LastConnectionTime, l.listed.LastConnectionTime) ||
-		room.OrganizationID != l.listed.OrganizationID {
-		l.add(l.room, mirror.DriftDerived, "a time or the organization is not that of the copy")
+	if !sameTime(c.mirrored.CreateTime, c.listed.CreateTime) ||
+		!sameTime(c.mirrored.LastConnectionTime, c.listed.LastConnectionTime) ||
+		c.mirrored.OrganizationID != c.listed.OrganizationID {
+		c.add(c.room, mirror.DifferenceDerived, "a time or the organization is not that of the copy")
 	}
 	return nil
 }
@@ -178,46 +193,46 @@ func sameTime(a, b time.Time) bool {
 	return a.Truncate(time.Microsecond).Equal(b.Truncate(time.Microsecond))
 }
 
-func (l *look) compareStorage(ctx context.Context) error {
+func (c *roomCheck) compareStorage(ctx context.Context) error {
 	var fetched mirror.Fetched
-	err := l.fetch(ctx, func() (err error) {
-		fetched, err = l.cfg.Fetcher.Storage(ctx, l.room.Room)
+	err := c.fetch(ctx, func() (err error) {
+		fetched, err = c.cfg.Fetcher.Storage(ctx, c.room.Room)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	l.resources++
-	res := l.child(mirror.KindStorage, "")
-	stored, ok, err := l.stored(ctx, res)
+	c.resources++
+	res := c.child(mirror.KindStorage, "")
+	stored, ok, err := c.stored(ctx, res)
 	if ok {
-		if !sameJSON(fetched.Body, stored.Content) {
-			l.add(res, mirror.DriftContent, "the copy of the Storage document is not what Liveblocks has")
+		if !rawjson.Same(fetched.Body, stored.Content) {
+			c.add(res, mirror.DifferenceContent, "the copy of the Storage document is not what Liveblocks has")
 		}
-		l.document(res, stored, derive.Storage(stored.Content, l.cfg.MaxData))
+		c.document(res, stored, derive.Storage(stored.Content, c.cfg.MaxData))
 	}
 	return err
 }
 
 // document compares what is kept beside a document with what is made from it.
-func (l *look) document(res mirror.Resource, stored mirror.Stored, want mirror.DocumentContent) {
+func (c *roomCheck) document(res mirror.Resource, stored mirror.Stored, want mirror.DocumentContent) {
 	if stored.SHA256 != sha256.Sum256(stored.Content) {
-		l.add(res, mirror.DriftDerived, "the hash is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the hash is not that of the copy")
 	}
-	l.data(res, stored, want.Data)
+	c.data(res, stored, want.Data)
 	if stored.Text != rawjson.Clean(want.Text) {
-		l.add(res, mirror.DriftDerived, "the plain text is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the plain text is not that of the copy")
 	}
 	if stored.DeriveVersion != want.DeriveVersion {
-		l.add(res, mirror.DriftDerived, "what is kept for queries was made by another version")
+		c.add(res, mirror.DifferenceDerived, "what is kept for queries was made by another version")
 	}
 }
 
 // compareYdocs compares the room's Yjs document, those inside it, and those that
 // are mirrored.
-func (l *look) compareYdocs(ctx context.Context) error {
+func (c *roomCheck) compareYdocs(ctx context.Context) error {
 	guids := []string{""}
-	err := l.eachDocument(ctx, func(d mirror.Document) {
+	err := c.eachDocument(ctx, func(d mirror.Document) {
 		if d.Kind == mirror.KindYdoc && d.ID != "" {
 			guids = append(guids, d.ID)
 		}
@@ -230,12 +245,12 @@ func (l *look) compareYdocs(ctx context.Context) error {
 		known[guid] = true
 	}
 	for i := 0; i < len(guids); i++ { // it grows
-		inside, err := l.compareYdoc(ctx, guids[i])
+		inside, err := c.compareYdoc(ctx, guids[i])
 		if errors.Is(err, errGone) || ctx.Err() != nil {
 			return err
 		}
 		if err != nil {
-			l.skip(err)
+			c.skip(err)
 		}
 		if guids[i] != "" {
 			continue // what is deeper down is compared if it is mirrored
@@ -250,44 +265,44 @@ func (l *look) compareYdocs(ctx context.Context) error {
 	return nil
 }
 
-func (l *look) compareYdoc(ctx context.Context, guid string) (inside []string, err error) {
+func (c *roomCheck) compareYdoc(ctx context.Context, guid string) (inside []string, err error) {
 	var fetched mirror.Fetched
-	err = l.fetch(ctx, func() (err error) {
-		fetched, err = l.cfg.Fetcher.Ydoc(ctx, l.room.Room, guid)
+	err = c.fetch(ctx, func() (err error) {
+		fetched, err = c.cfg.Fetcher.Ydoc(ctx, c.room.Room, guid)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	l.resources++
-	res := l.child(mirror.KindYdoc, guid)
-	stored, ok, err := l.stored(ctx, res)
+	c.resources++
+	res := c.child(mirror.KindYdoc, guid)
+	stored, ok, err := c.stored(ctx, res)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		_, inside = derive.Ydoc(fetched.Body, l.cfg.MaxData)
+		_, inside = derive.Ydoc(fetched.Body, c.cfg.MaxData)
 		return inside, nil
 	}
 	if !bytes.Equal(fetched.Body, stored.Content) {
-		l.add(res, mirror.DriftContent, "the copy of the Yjs document is not what Liveblocks has")
+		c.add(res, mirror.DifferenceContent, "the copy of the Yjs document is not what Liveblocks has")
 	}
-	want, inside := derive.Ydoc(stored.Content, l.cfg.MaxData)
-	l.document(res, stored, want)
+	want, inside := derive.Ydoc(stored.Content, c.cfg.MaxData)
+	c.document(res, stored, want)
 	return inside, nil
 }
 
 // eachDocument goes through the room's mirrored documents.
-func (l *look) eachDocument(ctx context.Context, do func(mirror.Document)) error {
+func (c *roomCheck) eachDocument(ctx context.Context, do func(mirror.Document)) error {
 	// Of all ids that begin with the room's, its own comes first.
-	filter := store.DocumentFilter{Project: l.room.Project, Prefix: string(l.room.Room), Limit: batch}
+	filter := store.DocumentFilter{Project: c.room.Project, Prefix: string(c.room.Room), Limit: listing.Batch}
 	for {
-		documents, err := l.cfg.Store.Documents(ctx, filter)
+		documents, err := c.cfg.Store.Documents(ctx, filter)
 		if err != nil {
 			return fmt.Errorf("list mirrored documents: %w", err)
 		}
 		for _, d := range documents {
-			if d.Room != l.room.Room {
+			if d.Room != c.room.Room {
 				return nil
 			}
 			do(d)
@@ -300,10 +315,10 @@ func (l *look) eachDocument(ctx context.Context, do func(mirror.Document)) error
 	}
 }
 
-func (l *look) compareThreads(ctx context.Context) error {
+func (c *roomCheck) compareThreads(ctx context.Context) error {
 	var fetched mirror.Fetched
-	err := l.fetch(ctx, func() (err error) {
-		fetched, err = l.cfg.Fetcher.Threads(ctx, l.room.Room)
+	err := c.fetch(ctx, func() (err error) {
+		fetched, err = c.cfg.Fetcher.Threads(ctx, c.room.Room)
 		return err
 	})
 	if err != nil {
@@ -317,63 +332,63 @@ func (l *look) compareThreads(ctx context.Context) error {
 	has := make(map[string]bool, len(listed))
 	for _, t := range listed {
 		has[t.ID] = true
-		l.resources++
-		if err := l.compareThread(ctx, t); err != nil {
+		c.resources++
+		if err := c.compareThread(ctx, t); err != nil {
 			return err
 		}
 	}
-	filter := store.ThreadFilter{Project: l.room.Project, Room: l.room.Room, Limit: batch}
+	filter := store.ThreadFilter{Project: c.room.Project, Room: c.room.Room, Limit: listing.Batch}
 	for {
-		mirrored, err := l.cfg.Store.Threads(ctx, filter)
+		mirrored, err := c.cfg.Store.Threads(ctx, filter)
 		if err != nil {
 			return fmt.Errorf("list mirrored threads: %w", err)
 		}
 		for _, t := range mirrored {
 			if !has[t.ID] {
-				l.resources++
-				l.add(l.child(mirror.KindThread, t.ID), mirror.DriftSurplus, "Liveblocks does not have the thread")
+				c.resources++
+				c.add(c.child(mirror.KindThread, t.ID), mirror.DifferenceSurplus, "Liveblocks does not have the thread")
 			}
 		}
 		if len(mirrored) < filter.Limit {
 			return nil
 		}
-		filter.AfterRoom, filter.AfterID = l.room.Room, mirrored[len(mirrored)-1].ID
+		filter.AfterRoom, filter.AfterID = c.room.Room, mirrored[len(mirrored)-1].ID
 	}
 }
 
-func (l *look) compareThread(ctx context.Context, listed mirror.Thread) error {
-	res := l.child(mirror.KindThread, listed.ID)
-	shown, err := l.cfg.Store.Thread(ctx, res, false)
+func (c *roomCheck) compareThread(ctx context.Context, listed mirror.Thread) error {
+	res := c.child(mirror.KindThread, listed.ID)
+	shown, err := c.cfg.Store.Thread(ctx, res, false)
 	if errors.Is(err, store.ErrNotFound) {
-		l.add(res, mirror.DriftMissing, "the thread is not mirrored")
+		c.add(res, mirror.DifferenceMissing, "the thread is not mirrored")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	stored, ok, err := l.stored(ctx, res)
+	stored, ok, err := c.stored(ctx, res)
 	if !ok {
 		return err
 	}
 	want, err := thread.Parse(stored.Content)
 	if same := err == nil && want.ID == listed.ID && want.SHA256 == listed.SHA256; !same {
-		l.add(res, mirror.DriftContent, "the copy of the thread is not what Liveblocks has")
+		c.add(res, mirror.DifferenceContent, "the copy of the thread is not what Liveblocks has")
 		return nil
 	}
 	if stored.SHA256 != want.SHA256 {
-		l.add(res, mirror.DriftDerived, "the hash is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the hash is not that of the copy")
 	}
-	l.data(res, stored, want.Metadata)
+	c.data(res, stored, want.Metadata)
 	if !sameTime(shown.CreateTime, want.CreateTime) || !sameTime(shown.UpdateTime, want.UpdateTime) ||
 		shown.Resolved != want.Resolved || shown.Visibility != want.Visibility {
-		l.add(res, mirror.DriftDerived, "a time, whether it is resolved or the visibility is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "a time, whether it is resolved or the visibility is not that of the copy")
 	}
 	if rows := store.RowsOf(want); rows.CommentCount != stored.CommentCount || stored.Data != nil &&
 		!sameColumn(rows.MetadataText, stored.MetadataText) {
-		l.add(res, mirror.DriftDerived, "the number of comments, or the metadata as text, is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the number of comments, or the metadata as text, is not that of the copy")
 	}
 	if what := commentsDiffer(want.Comments, stored.Comments); what != "" {
-		l.add(res, mirror.DriftDerived, what)
+		c.add(res, mirror.DifferenceDerived, what)
 	}
 	return nil
 }

@@ -1,0 +1,100 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+)
+
+// listeners are the addresses taken.
+type listeners struct{ http, grpc, webhook net.Listener }
+
+func listen(ctx context.Context, cfg config.Addresses) (l listeners, err error) {
+	for _, want := range []struct {
+		listener *net.Listener
+		flag     string
+		addr     string
+	}{
+		{&l.http, "--http-addr", cfg.HTTPAddr},
+		{&l.grpc, "--grpc-addr", cfg.GRPCAddr},
+		{&l.webhook, "--webhook-addr", cfg.WebhookAddr},
+	} {
+		if want.addr == "" {
+			continue
+		}
+		var lc net.ListenConfig
+		if *want.listener, err = lc.Listen(ctx, "tcp", want.addr); err != nil {
+			l.close()
+			return listeners{}, fmt.Errorf(
+				"cannot listen on %s; stop the process that uses it, or choose another address with %s (port 0 picks a free "+
+					"port): %w",
+				want.addr, want.flag, err)
+		}
+	}
+	return l, nil
+}
+
+func (l listeners) close() {
+	for _, c := range []net.Listener{l.http, l.grpc, l.webhook} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+// newHTTPServer has no WriteTimeout, which would cut long streams; requests are
+// bounded by the gateway.
+func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// Ready is what the ready file holds.
+type Ready struct {
+	PID         int    `json:"pid"`
+	HTTPAddr    string `json:"http_addr"`
+	GRPCAddr    string `json:"grpc_addr"`
+	WebhookAddr string `json:"webhook_addr,omitempty"`
+}
+
+// Addresses are the ones taken.
+func (a *App) Addresses() Ready {
+	r := Ready{PID: os.Getpid(), HTTPAddr: a.listeners.http.Addr().String(), GRPCAddr: a.listeners.grpc.Addr().String()}
+	if a.listeners.webhook != nil {
+		r.WebhookAddr = a.listeners.webhook.Addr().String()
+	}
+	return r
+}
+
+// write writes a whole file, or none if there is no path for it.
+func (r Ready) write(path string) error {
+	if path == "" {
+		return nil
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	return nil
+}

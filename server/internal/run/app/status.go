@@ -1,0 +1,51 @@
+package app
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
+)
+
+// status is what the process knows of itself.
+type status struct {
+	project mirror.ProjectID
+	version string
+	engine  string
+	health  *storeHealth
+	events  *ledger.Ledger
+	client  *liveblocks.Client
+	serving atomic.Bool
+}
+
+// ready answers from memory: asking the database would keep it awake.
+func (s *status) ready() (bool, string) {
+	switch {
+	case !s.serving.Load():
+		return false, "starting or stopping"
+	case !s.health.ok():
+		return false, "the database is not available"
+	default:
+		return true, ""
+	}
+}
+
+// Status is the process's part of the status.
+func (s *status) Status(context.Context) (rpc.Status, error) {
+	ready, _ := s.ready()
+	limiter := s.client.Status()
+	return rpc.Status{
+		Ready:      ready,
+		Engine:     s.engine,
+		Deliveries: s.events.Counts(),
+		Limiters: map[mirror.ProjectID]rpc.Limiter{
+			s.project: {
+				CallsPerSecond: limiter.RatePerSecond, ThrottledUntil: limiter.ThrottledUntil,
+				PauseReason: limiter.PauseReason, PausedSince: limiter.PausedSince,
+			},
+		},
+	}, nil
+}

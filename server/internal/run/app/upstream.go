@@ -1,0 +1,52 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+)
+
+// recordTimeout bounds the record of a pause.
+const recordTimeout = 10 * time.Second
+
+func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.Client, error) {
+	key, err := liveblocks.ParseKey(a.cfg.SecretKey.Reveal())
+	if err != nil {
+		return nil, &config.Error{Setting: "LIVEBLOCKS_SECRET_KEY", Problem: err.Error()}
+	}
+	url, err := liveblocks.ParseBaseURL(a.cfg.BaseURL)
+	if err != nil {
+		return nil, &config.Error{Setting: "LIVEBLOCKS_BASE_URL", Problem: err.Error()}
+	}
+	pause := func(reason string) {
+		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+		defer cancel()
+		if err := a.db.store.Pause(ctx, project, reason, time.Now()); err != nil {
+			a.log.ErrorContext(ctx, "cannot record that the project is paused or resumed", slog.Any("error", err))
+		}
+	}
+	return liveblocks.New(liveblocks.Config{
+		BaseURL: url, SecretKey: key, Timeout: a.cfg.CallTimeout, MaxBody: a.cfg.MaxAnswer,
+		RatePerSecond: a.cfg.CallsPerSecond, ProbeMin: a.cfg.ProbeMin, ProbeMax: max(a.cfg.ProbeMin, probeMax),
+		UserAgent: "liveblocks-mirror/" + version, Now: time.Now, Logger: a.log, OnPause: pause,
+		Transport: liveblocks.NewTransport(a.cfg.Workers),
+	}), nil
+}
+
+// probeMax is up to which the interval of probes doubles while the key is refused.
+const probeMax = 5 * time.Minute
+
+// forgetPause takes back what an earlier process has recorded of its key: the
+// remedy for a refused one is a restart with another. Should this one be refused
+// as well, that is recorded again.
+func (a *App) forgetPause(ctx context.Context, id mirror.ProjectID) error {
+	project, err := a.db.store.Project(ctx, id)
+	if err != nil || project.PauseReason == "" {
+		return err
+	}
+	return a.db.store.Pause(ctx, id, "", time.Now())
+}
