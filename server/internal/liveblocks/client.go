@@ -33,12 +33,12 @@ type Key struct{ secret string }
 
 var keyForm = regexp.MustCompile(`^sk_[\w-]+$`)
 
-// ParseKey returns the key in s. Its errors say what is wrong with "the key",
-// never what it is.
+// ParseKey returns the key in s. Its errors continue a sentence that begins with
+// the name of the setting, and do not repeat s.
 func ParseKey(s string) (Key, error) {
 	switch {
-	case !strings.HasPrefix(s, "sk_"):
-		return Key{}, errors.New("must begin with sk_; what begins with pk_ is the public key")
+	case strings.HasPrefix(s, "pk_"):
+		return Key{}, errors.New("is the public key; copy the secret key, which begins with sk_")
 	case !keyForm.MatchString(s):
 		return Key{}, errors.New(`must be sk_ followed by letters, digits, "_" and "-"; ` +
 			"look for blanks, quotes or a line break in it")
@@ -52,8 +52,8 @@ func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
 // BaseURL is where an API like Liveblocks' is served.
 type BaseURL struct{ url string }
 
-// ParseBaseURL returns the address in s. A path in it is kept. Its errors do not
-// repeat s, which may hold a password.
+// ParseBaseURL returns the address in s. A path in it is kept. Its errors are like
+// those of [ParseKey]: s may hold a password.
 func ParseBaseURL(s string) (BaseURL, error) {
 	u, err := url.Parse(s)
 	switch {
