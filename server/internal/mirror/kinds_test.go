@@ -41,11 +41,15 @@ func TestEveryKindIsInTheTable(t *testing.T) {
 		if of, ok := c.Type.(*ast.Ident); !ok || of.Name != "Kind" {
 			continue
 		}
-		number, err := strconv.Atoi(c.Values[0].(*ast.BasicLit).Value) //nolint:forcetypeassert // stored numbers are literals
+		literal, ok := c.Values[0].(*ast.BasicLit)
+		if !ok {
+			t.Fatalf("%s is no number", c.Names[0])
+		}
+		number, err := strconv.Atoi(literal.Value)
 		if err != nil {
 			t.Fatal(err)
 		}
-		declared = append(declared, mirror.Kind(number)) //nolint:gosec // small
+		declared = append(declared, mirror.Kind(number))
 	}
 	slices.Sort(declared)
 	if diff := cmp.Diff(declared, mirror.Kinds()); diff != "" {

@@ -574,7 +574,9 @@ func TestPageReadAgain(t *testing.T) {
 func TestRefusedCursor(t *testing.T) {
 	t.Parallel()
 	for reason, again := range map[fault.Reason]string{
-		fault.ReasonUpstreamCursorInvalid: "", fault.ReasonUpstreamAnswerInvalid: "100", fault.ReasonUpstreamUnavailable: "100",
+		fault.ReasonUpstreamCursorInvalid: "",
+		fault.ReasonUpstreamAnswerInvalid: "100",
+		fault.ReasonUpstreamUnavailable:   "100",
 	} {
 		t.Run(string(reason), func(t *testing.T) {
 			t.Parallel()

@@ -258,7 +258,9 @@ func (r *run) tellDifference(f finding, detail string, repair bool) {
 	if repair {
 		r.summary.Repairs++
 	}
-	r.tell(mirror.VerifyReport{Difference: &mirror.Difference{Resource: f.resource, Kind: f.kind, Detail: detail, Repair: repair}})
+	r.tell(mirror.VerifyReport{Difference: &mirror.Difference{
+		Resource: f.resource, Kind: f.kind, Detail: detail, Repair: repair,
+	}})
 }
 
 // skip counts a resource that could not be compared.
