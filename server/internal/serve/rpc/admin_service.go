@@ -149,15 +149,10 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksRequest) (*mirrorv1.ListTasksResponse,
 	error,
 ) {
-	project, err := a.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
 	now := a.now()
-	tasks, next, err := page(ctx, req, listing[mirror.Task, *mirrorv1.Task]{
-		list:    listTasks,
-		project: project,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Task, error) {
+	tasks, next, err := page(ctx, &a.common, req, listing[mirror.Task, *mirrorv1.Task]{
+		list: listTasks,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Task, error) {
 			return a.Query.TaskList(ctx, store.TaskFilter{
 				Project:   project,
 				Room:      mirror.RoomID(req.GetRoomId()),
@@ -173,7 +168,7 @@ func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksReq
 			return cursor{Room: row.Resource.Room, Kind: row.Resource.Kind, ID: row.Resource.ID}
 		},
 		toProto: taskToProto,
-	}, a.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}

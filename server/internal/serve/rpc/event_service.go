@@ -96,15 +96,10 @@ const payloadBatch = 16
 // ListEvents lists events, newest first.
 func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse,
 	error) {
-	project, err := e.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
 	full := req.GetView() == mirrorv1.EventView_EVENT_VIEW_FULL
 	l := listing[mirror.Event, *mirrorv1.Event]{
-		list:    listEvents,
-		project: project,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Event, error) {
+		list: listEvents,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Event, error) {
 			return e.Query.Events(ctx, store.EventFilter{
 				Project:   project,
 				Room:      mirror.RoomID(req.GetRoomId()),
@@ -124,7 +119,7 @@ func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsR
 	if full {
 		l.batch = payloadBatch
 	}
-	events, next, err := page(ctx, req, l, e.pageBudget())
+	events, next, err := page(ctx, &e.common, req, l)
 	if err != nil {
 		return nil, err
 	}

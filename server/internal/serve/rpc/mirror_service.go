@@ -80,16 +80,11 @@ const roomBatch = 100
 func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse,
 	error,
 ) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
 	full := req.GetView() == mirrorv1.RoomView_ROOM_VIEW_FULL
-	rooms, next, err := page(ctx, req, listing[mirror.Room, *mirrorv1.Room]{
-		list:    listRooms,
-		project: project,
-		batch:   roomBatch,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Room, error) {
+	rooms, next, err := page(ctx, &m.common, req, listing[mirror.Room, *mirrorv1.Room]{
+		list:  listRooms,
+		batch: roomBatch,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Room, error) {
 			return m.Query.Rooms(ctx, store.RoomFilter{
 				Project: project,
 				Prefix:  req.GetRoomIdPrefix(),
@@ -100,7 +95,7 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 		},
 		key:     func(row *mirror.Room) cursor { return cursor{Room: row.ID} },
 		toProto: func(row *mirror.Room) *mirrorv1.Room { return roomToProto(row, full) },
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -234,14 +229,9 @@ const timeFormat = time.RFC3339Nano
 func (m *mirrorService) ListDocuments(ctx context.Context,
 	req *mirrorv1.ListDocumentsRequest,
 ) (*mirrorv1.ListDocumentsResponse, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
-	documents, next, err := page(ctx, req, listing[mirror.Document, *mirrorv1.Document]{
-		list:    listDocuments,
-		project: project,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Document, error) {
+	documents, next, err := page(ctx, &m.common, req, listing[mirror.Document, *mirrorv1.Document]{
+		list: listDocuments,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Document, error) {
 			return m.Query.Documents(ctx, store.DocumentFilter{
 				Project:   project,
 				Prefix:    req.GetRoomIdPrefix(),
@@ -254,7 +244,7 @@ func (m *mirrorService) ListDocuments(ctx context.Context,
 		},
 		key:     func(row *mirror.Document) cursor { return cursor{Room: row.Room, Kind: row.Kind, ID: row.ID} },
 		toProto: documentToProto,
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -302,16 +292,11 @@ func (m *mirrorService) GetFlow(ctx context.Context, req *mirrorv1.GetFlowReques
 func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRequest) (*mirrorv1.ListFlowsResponse,
 	error,
 ) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
 	var doc mirror.Document
-	flows, next, err := page(ctx, req, listing[flow.Flow, *mirrorv1.Flow]{
-		list:    listFlows,
-		project: project,
+	flows, next, err := page(ctx, &m.common, req, listing[flow.Flow, *mirrorv1.Flow]{
+		list: listFlows,
 		// All of them are in one document, so a page is one read.
-		fetch: func(ctx context.Context, after cursor, limit int) ([]flow.Flow, error) {
+		fetch: func(ctx context.Context, _ mirror.ProjectID, after cursor, limit int) ([]flow.Flow, error) {
 			var all []flow.Flow
 			var err error
 			if doc, all, err = m.flows(ctx, req); err != nil {
@@ -328,7 +313,7 @@ func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRe
 		},
 		key:     func(row *flow.Flow) cursor { return cursor{ID: keyMark + row.StorageKey} },
 		toProto: func(row *flow.Flow) *mirrorv1.Flow { return flowToProto(&doc, row) },
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -411,15 +396,10 @@ func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRe
 func (m *mirrorService) ListThreads(ctx context.Context,
 	req *mirrorv1.ListThreadsRequest,
 ) (*mirrorv1.ListThreadsResponse, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
-	threads, next, err := page(ctx, req, listing[mirror.Thread, *mirrorv1.Thread]{
-		list:    listThreads,
-		project: project,
-		batch:   threadBatch,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Thread, error) {
+	threads, next, err := page(ctx, &m.common, req, listing[mirror.Thread, *mirrorv1.Thread]{
+		list:  listThreads,
+		batch: threadBatch,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Thread, error) {
 			return m.Query.Threads(ctx, store.ThreadFilter{
 				Project:      project,
 				Room:         mirror.RoomID(req.GetRoomId()),
@@ -436,7 +416,7 @@ func (m *mirrorService) ListThreads(ctx context.Context,
 		},
 		key:     func(row *mirror.Thread) cursor { return cursor{Room: row.Room, ID: row.ID} },
 		toProto: threadToProto,
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -477,20 +457,15 @@ func (m *mirrorService) GetComment(ctx context.Context, req *mirrorv1.GetComment
 func (m *mirrorService) ListComments(ctx context.Context,
 	req *mirrorv1.ListCommentsRequest,
 ) (*mirrorv1.ListCommentsResponse, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
 	if req.GetThreadId() != "" && req.GetRoomId() == "" {
 		bad := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "a thread is named by its room and its id")
 		bad.Fields = []fault.Field{{Path: "room_id", Problem: "must be given with a thread_id"}}
 		return nil, bad
 	}
-	comments, next, err := page(ctx, req, listing[mirror.Comment, *mirrorv1.Comment]{
-		list:    listComments,
-		project: project,
-		batch:   commentBatch,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Comment, error) {
+	comments, next, err := page(ctx, &m.common, req, listing[mirror.Comment, *mirrorv1.Comment]{
+		list:  listComments,
+		batch: commentBatch,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Comment, error) {
 			return m.Query.Comments(ctx, store.CommentFilter{
 				Project:      project,
 				Room:         mirror.RoomID(req.GetRoomId()),
@@ -510,7 +485,7 @@ func (m *mirrorService) ListComments(ctx context.Context,
 			return cursor{Room: row.Room, Thread: row.Thread, Time: row.CreateTime, ID: row.ID}
 		},
 		toProto: func(row *mirror.Comment) *mirrorv1.Comment { return commentToProto(withSource(row)) },
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -521,16 +496,11 @@ func (m *mirrorService) ListComments(ctx context.Context,
 func (m *mirrorService) ListActiveUsers(ctx context.Context,
 	req *mirrorv1.ListActiveUsersRequest,
 ) (*mirrorv1.ListActiveUsersResponse, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
 	var row mirror.ActiveUsers
-	users, next, err := page(ctx, req, listing[mirror.ActiveUser, *mirrorv1.ActiveUser]{
-		list:    listActiveUsers,
-		project: project,
+	users, next, err := page(ctx, &m.common, req, listing[mirror.ActiveUser, *mirrorv1.ActiveUser]{
+		list: listActiveUsers,
 		// All users are one copy, so one read serves every page.
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.ActiveUser, error) {
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.ActiveUser, error) {
 			var err error
 			row, err = fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.ActiveUsers]{
 				Resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers},
@@ -549,7 +519,7 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 		toProto: func(u *mirror.ActiveUser) *mirrorv1.ActiveUser {
 			return &mirrorv1.ActiveUser{ConnectionId: u.ConnectionID, UserId: u.UserID, InfoJson: u.Info}
 		},
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -562,14 +532,9 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 func (m *mirrorService) ListUserSessions(ctx context.Context,
 	req *mirrorv1.ListUserSessionsRequest,
 ) (*mirrorv1.ListUserSessionsResponse, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
-	sessions, next, err := page(ctx, req, listing[mirror.UserSession, *mirrorv1.UserSession]{
-		list:    listUserSessions,
-		project: project,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.UserSession, error) {
+	sessions, next, err := page(ctx, &m.common, req, listing[mirror.UserSession, *mirrorv1.UserSession]{
+		list: listUserSessions,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.UserSession, error) {
 			return m.Query.UserSessions(ctx, store.SessionFilter{
 				Project:   project,
 				Room:      mirror.RoomID(req.GetRoomId()),
@@ -584,7 +549,7 @@ func (m *mirrorService) ListUserSessions(ctx context.Context,
 		},
 		key:     func(row *mirror.UserSession) cursor { return cursor{Time: row.BeginTime(), ID: row.ID} },
 		toProto: sessionToProto,
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -599,15 +564,10 @@ const notificationBatch = 100
 func (m *mirrorService) ListNotifications(ctx context.Context,
 	req *mirrorv1.ListNotificationsRequest,
 ) (*mirrorv1.ListNotificationsResponse, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
-	notifications, next, err := page(ctx, req, listing[mirror.Notification, *mirrorv1.Notification]{
-		list:    listNotifications,
-		project: project,
-		batch:   notificationBatch,
-		fetch: func(ctx context.Context, after cursor, limit int) ([]mirror.Notification, error) {
+	notifications, next, err := page(ctx, &m.common, req, listing[mirror.Notification, *mirrorv1.Notification]{
+		list:  listNotifications,
+		batch: notificationBatch,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Notification, error) {
 			return m.Query.Notifications(ctx, store.NotificationFilter{
 				Project:   project,
 				Room:      mirror.RoomID(req.GetRoomId()),
@@ -624,7 +584,7 @@ func (m *mirrorService) ListNotifications(ctx context.Context,
 		},
 		key:     func(row *mirror.Notification) cursor { return cursor{Time: row.CreateTime, ID: row.EventID} },
 		toProto: notificationToProto,
-	}, m.pageBudget())
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -190,6 +190,7 @@ func decodeBase64(s string) ([]byte, error) {
 // pageRequest is the common part of all list requests.
 type pageRequest interface {
 	proto.Message
+	GetProjectId() string
 	GetPageSize() int32
 	GetPageToken() string
 }
@@ -220,26 +221,30 @@ func hashFilters(req proto.Message, project mirror.ProjectID) (filterHash, error
 
 // listing describes how to read a list: rows of type R become messages M.
 type listing[R any, M proto.Message] struct {
-	list    list
-	project mirror.ProjectID
+	list list
 	// batch is the maximum number of rows of one query if rows can be large; zero
 	// reads a page at once.
 	batch   int
-	fetch   func(ctx context.Context, after cursor, limit int) ([]R, error)
+	fetch   func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]R, error)
 	key     func(row *R) cursor
 	toProto func(row *R) M
 }
 
 // page returns one page and the token of the next, empty on the last page. The
-// items take at most budget bytes in total, so a page can be short. It has at least
-// one item unless the list has ended.
-func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listing[R, M], budget int) (items []M,
-	next string, err error) {
+// items fit one message, so a page can be short. It has at least one item unless
+// the list has ended.
+func page[R any, M proto.Message](ctx context.Context, c *common, req pageRequest, l listing[R, M]) (items []M,
+	next string, err error,
+) {
+	project, err := c.project(req.GetProjectId())
+	if err != nil {
+		return nil, "", err
+	}
 	size := defaultPageSize
 	if n := int(req.GetPageSize()); n > 0 {
 		size = min(n, maxPageSize)
 	}
-	filters, err := hashFilters(req, l.project)
+	filters, err := hashFilters(req, project)
 	if err != nil {
 		return nil, "", err
 	}
@@ -255,7 +260,7 @@ func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listin
 		if l.batch > 0 {
 			limit = min(limit, l.batch)
 		}
-		rows, err := l.fetch(ctx, after, limit)
+		rows, err := l.fetch(ctx, project, after, limit)
 		if err != nil {
 			return nil, "", err
 		}
@@ -265,7 +270,7 @@ func page[R any, M proto.Message](ctx context.Context, req pageRequest, l listin
 			}
 			item := l.toProto(&rows[i])
 			total += proto.Size(item)
-			if total > budget && len(items) > 0 {
+			if total > c.pageBudget() && len(items) > 0 {
 				return items, formatToken(l.list, filters, after), nil
 			}
 			items = append(items, item)
