@@ -65,19 +65,22 @@ breaking: protodeps ## compare the API with that of BASE, by default origin/main
 check: lint ## the check before a commit: lint, and the tests that need no server (4 min)
 	go test -short -race ./...
 
-# What test-fast leaves out beside the end-to-end tests: tests that need PgBouncer,
-# or Node and its packages.
+# The end-to-end tests run the service as a process of its own, which the race detector
+# of a test does not see. The rest is all that it can see.
+rest = $$(go list ./... | grep -v /server/e2e/)
+# What test-fast leaves out besides: tests that need PgBouncer, or Node and its packages.
 needs_more := PgBouncer|TestPooler|TestInstall|EqualYjs$$|EqualThePackage$$
 
 .PHONY: test-fast
-test-fast: go ## what Go and Postgres alone can test, without the race detector (3 min)
+test-fast: go ## all that Go and Postgres alone can test, without the race detector (3 min)
 	@echo 'test-fast leaves out server/e2e, MySQL and tests called $(needs_more); "make test" runs all'
-	TEST_ENGINES=postgres go test -skip '$(needs_more)' $$(go list ./... | grep -v /server/e2e/)
+	TEST_ENGINES=postgres go test -skip '$(needs_more)' $(rest)
 
 .PHONY: test
 test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other engine out (10 min)
 	tools/testdeps.sh $(ENGINE)
-	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m ./...
+	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m $(rest)
+	TEST_ENGINES=$(ENGINE) go test -shuffle=on -timeout=20m ./server/e2e/...
 
 .PHONY: bench
 bench: go ## compare the service with plain code on this machine; ENGINE=mysql uses MariaDB

@@ -7,15 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -536,35 +532,40 @@ func TestEveryEventLeadsToItsRows(t *testing.T) {
 				want: "ROOM_NOT_MIRRORED",
 			},
 		} {
-			if !step.busy {
-				awaitIdle(t, s)
-			}
-			must(t, step.change())
-			there := func() error {
-				for condition, want := range step.rows {
-					if n := count(t, db, "select count(*) from "+condition, room); n != want {
-						return fmt.Errorf("%d rows are from %s; want %d", n, condition, want)
+			mirrored := t.Run(step.vector, func(t *testing.T) {
+				if !step.busy {
+					awaitIdle(t, s)
+				}
+				must(t, step.change())
+				there := func() error {
+					for condition, want := range step.rows {
+						if n := count(t, db, "select count(*) from "+condition, room); n != want {
+							return fmt.Errorf("%d rows are from %s; want %d", n, condition, want)
+						}
 					}
+					if got, err := step.read(); err != nil || got != step.want {
+						return fmt.Errorf("the API answers %v, %w; want %v", got, err, step.want)
+					}
+					return nil
 				}
-				if got, err := step.read(); err != nil || got != step.want {
-					return fmt.Errorf("the API answers %v, %w; want %v", got, err, step.want)
+				if there() == nil {
+					t.Errorf("what %s leads to is there before it", step.vector)
 				}
-				return nil
-			}
-			if there() == nil {
-				t.Errorf("what %s leads to is there before it", step.vector)
-			}
-			v := recorded[step.vector]
-			delete(recorded, step.vector)
-			if status := s.Post(t, harness.SignAs(t, v.ID, time.Now(), []byte(v.Body))); status != http.StatusOK {
-				t.Fatalf("%s answered %d; want 200", v.Name, status)
-			}
-			harness.Eventually(t, patience, func() error {
-				if err := there(); err != nil {
-					return fmt.Errorf("after %s: %w", step.vector, err)
+				v := recorded[step.vector]
+				delete(recorded, step.vector)
+				if status := s.Post(t, harness.SignAs(t, v.ID, time.Now(), []byte(v.Body))); status != http.StatusOK {
+					t.Fatalf("%s answered %d; want 200", v.Name, status)
 				}
-				return nil
+				harness.Eventually(t, patience, func() error {
+					if err := there(); err != nil {
+						return fmt.Errorf("after %s: %w", step.vector, err)
+					}
+					return nil
+				})
 			})
+			if !mirrored {
+				t.Fatal("the steps after this one begin where it ends")
+			}
 		}
 		for name := range recorded {
 			t.Errorf("what %s leads to is not looked at", name)
@@ -700,202 +701,6 @@ func TestThreadLife(t *testing.T) {
 			comments, err := api.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{RoomId: room, ShowDeleted: deleted})
 			if want := map[bool]int{true: 2}[deleted]; err != nil || len(comments.GetComments()) != want {
 				t.Errorf("ListComments, deleted ones %v = %v, %v; want %d", deleted, comments, err, want)
-			}
-		}
-	})
-}
-
-// orders are all orders of a list.
-func orders[T any](list []T) [][]T {
-	if len(list) == 0 {
-		return [][]T{nil}
-	}
-	var all [][]T
-	for i, first := range list {
-		for _, rest := range orders(slices.Delete(slices.Clone(list), i, i+1)) {
-			all = append(all, append([]T{first}, rest...))
-		}
-	}
-	return all
-}
-
-// The events of one burst may arrive in any order: what they tell of has happened already,
-// and the thread, or its end, is the same after all of them.
-func TestEventsOfABurstInEveryOrder(t *testing.T) {
-	t.Parallel()
-	const room = "a burst"
-	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		s, upstream := startOn(t, e.Database(t), nil)
-		create(t, s, upstream, room, fake.RoomOptions{})
-		var mu sync.Mutex
-		var burst []fake.Event
-		upstream.OnEvent(func(ev fake.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			burst = append(burst, ev)
-		})
-		begin := func(thread string) {
-			made(t)(upstream.CreateThread(room,
-				fake.ThreadOptions{ID: thread, Comment: fake.Comment{ID: "cm " + thread, UserID: "alice", Text: "hello"}}))
-		}
-		edit := func(thread string) {
-			must(t, upstream.EditComment(room, thread, "cm "+thread, "edited"))
-			must(t, upstream.AddReaction(room, thread, "cm "+thread, "👍", "bob"))
-		}
-		end := func(thread string) { must(t, upstream.DeleteThread(room, thread)) }
-
-		stories := []struct {
-			name string
-			// before happens and is mirrored ahead of the burst.
-			before []func(string)
-			burst  []func(string)
-			gone   bool
-			// events is how many make the burst, and orders in how many ways they come.
-			events, orders int
-		}{
-			{name: "lives", burst: []func(string){begin, edit}, events: 4, orders: 24},
-			{name: "ends", before: []func(string){begin}, burst: []func(string){edit, end}, gone: true, events: 3, orders: 6},
-			{name: "was never seen", burst: []func(string){begin, edit, end}, gone: true, events: 5, orders: 120},
-		}
-		name := func(story string, order int) string { return fmt.Sprintf("th %s %d", story, order) }
-		for _, story := range stories {
-			for order := range story.orders {
-				for _, act := range story.before {
-					act(name(story.name, order))
-				}
-			}
-		}
-		deliverAll(t, s, [][]fake.Event{burst})
-		awaitIdle(t, s)
-		mirrored := 0
-		for _, story := range stories {
-			var bursts [][]fake.Event
-			for order := range story.orders {
-				burst = nil
-				for _, act := range story.burst {
-					act(name(story.name, order))
-				}
-				all := orders(burst)
-				if len(burst) != story.events || len(all) != story.orders {
-					t.Fatalf("a thread that %s is told by %d events in %d orders; want %d in %d", story.name, len(burst), len(all),
-						story.events, story.orders)
-				}
-				bursts = append(bursts, all[order])
-			}
-			deliverAll(t, s, bursts)
-			if !story.gone {
-				mirrored += len(bursts)
-			}
-		}
-		awaitIdle(t, s)
-
-		api := s.Mirror(t)
-		for _, story := range stories {
-			for order := range story.orders {
-				id := name(story.name, order)
-				if !story.gone {
-					if err := diffThread(t, s, upstream, room, id); err != nil {
-						t.Error(err)
-					}
-					continue
-				}
-				_, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id})
-				if got := reasonOf(err); got != "THREAD_NOT_MIRRORED" {
-					t.Errorf("GetThread of %q, which is deleted, fails with %q (%v)", id, got, err)
-				}
-			}
-		}
-		list, err := api.ListThreads(t.Context(), &mirrorv1.ListThreadsRequest{RoomId: room, PageSize: 500})
-		if err != nil || len(list.GetThreads()) != mirrored {
-			t.Errorf("ListThreads = %d threads, %v; want %d", len(list.GetThreads()), err, mirrored)
-		}
-	})
-}
-
-// deliverAll delivers the webhooks of each list one after the other, and those of the
-// lists beside each other.
-func deliverAll(t *testing.T, s *harness.Service, lists [][]fake.Event) {
-	t.Helper()
-	g, ctx := errgroup.WithContext(t.Context())
-	g.SetLimit(8)
-	for _, events := range lists {
-		deliveries := make([]harness.Delivery, len(events))
-		for i, ev := range events {
-			deliveries[i] = harness.SignEvent(t, ev)
-		}
-		g.Go(func() error {
-			for _, d := range deliveries {
-				if status, _, err := d.Do(ctx, s.URL("/api/liveblocks-webhook")); err != nil || status != http.StatusOK {
-					return fmt.Errorf("webhook answered %d: %w", status, err)
-				}
-			}
-			return nil
-		})
-	}
-	must(t, g.Wait())
-}
-
-// A thread of 500 comments is mirrored whole, and read in pages.
-func TestLongThread(t *testing.T) {
-	t.Parallel()
-	const room, id, n = "long", "th_long", 500
-	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		database := e.Database(t)
-		s, upstream := startOn(t, database, nil)
-		create(t, s, upstream, room, fake.RoomOptions{})
-		comment := func(i int) fake.Comment {
-			return fake.Comment{ID: fmt.Sprintf("cm_%03d", i), UserID: fmt.Sprintf("user %d", i%7),
-				Text: fmt.Sprintf("comment %d 👋", i)}
-		}
-		made(t)(upstream.CreateThread(room, fake.ThreadOptions{ID: id, Comment: comment(0)}))
-		for i := 1; i < n; i++ {
-			made(t)(upstream.CreateComment(room, id, comment(i)))
-			if i%5 == 0 {
-				must(t, upstream.AddReaction(room, id, comment(i).ID, "👍", "bob"))
-			}
-		}
-		deliver(t, s, fake.Event{Type: fake.CommentCreated, RoomID: room, ThreadID: id, CommentID: comment(n - 1).ID,
-			Time: time.Now(), UserID: "alice"})
-		awaitThread(t, s, upstream, room, id)
-
-		var ids []string
-		for token := ""; ; {
-			page, err := s.Mirror(t).ListComments(t.Context(),
-				&mirrorv1.ListCommentsRequest{RoomId: room, ThreadId: id, PageSize: 90, PageToken: token})
-			if err != nil {
-				t.Fatalf("ListComments after %d: %v", len(ids), err)
-			}
-			for _, c := range page.GetComments() {
-				ids = append(ids, c.GetCommentId())
-			}
-			if token = page.GetNextPageToken(); token == "" {
-				break
-			}
-		}
-		if want := upstream.Comments(room, id); len(want) != n || !slices.Equal(slices.Sorted(slices.Values(ids)), want) {
-			t.Errorf("the pages of ListComments hold %d comments; want each of %d once", len(ids), len(want))
-		}
-		byUser, err := s.Mirror(t).ListComments(t.Context(),
-			&mirrorv1.ListCommentsRequest{AuthorUserId: "user 3", PageSize: 500})
-		if err != nil || len(byUser.GetComments()) != 71 {
-			t.Errorf("ListComments by one user = %d comments, %v; want 71", len(byUser.GetComments()), err)
-		}
-
-		// One comment more makes the thread's rows anew, and leaves nothing twice.
-		must(t, upstream.DeleteComment(room, id, comment(1).ID))
-		made(t)(upstream.CreateComment(room, id, comment(n)))
-		deliver(t, s, fake.Event{Type: fake.CommentCreated, RoomID: room, ThreadID: id, CommentID: comment(n).ID,
-			Time: time.Now(), UserID: "alice"})
-		awaitThread(t, s, upstream, room, id)
-		db := e.Connect(t, database)
-		for where, want := range map[string]int{
-			"mirror_comment where room_id = ?":                                       1 + n,
-			"mirror_comment where room_id = ? and delete_time is not null":           1,
-			"mirror_comment_reaction where room_id = ?":                              99,
-			"mirror_thread where room_id = ? and comment_count = " + strconv.Itoa(n): 1,
-		} {
-			if got := count(t, db, "select count(*) from "+where, room); got != want {
-				t.Errorf("%d rows are from %s; want %d", got, where, want)
 			}
 		}
 	})

@@ -3,31 +3,22 @@ package blackbox_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
 // senders is how many connections deliver at once.
@@ -314,80 +305,4 @@ func TestStopCutsSlowDownload(t *testing.T) {
 	}
 	_ = conn.Close()
 	<-ended
-}
-
-// Run leaves no goroutine behind. It is not parallel: other tests' goroutines come and
-// go.
-func TestRunLeavesNoGoroutine(t *testing.T) {
-	for _, e := range dbtest.Engines() {
-		t.Run(e.Name, func(t *testing.T) {
-			upstream := harness.NewFake(t)
-			url := e.Database(t)
-			ready := filepath.Join(t.TempDir(), "ready.json")
-			before := goleak.IgnoreCurrent()
-
-			cfg := config.Defaults()
-			cfg.DatabaseURL, cfg.DatabaseMaxConns = config.NewSecret(url), 8
-			cfg.HTTPAddr, cfg.GRPCAddr, cfg.WebhookAddr, cfg.ReadyFile = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", ready
-			cfg.SecretKey, cfg.BaseURL = config.NewSecret(harness.SecretKey), upstream.URL
-			cfg.WebhookSecret = []config.Secret{config.NewSecret(harness.WebhookSecret)}
-			cfg.Ack, cfg.Settle, cfg.Sweep, cfg.FullSweep = "synced", 50*time.Millisecond, 0, 0
-			cfg.StopGrace = grace
-			ctx, stop := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)) }() // awaited below
-			var addrs app.Ready
-			harness.Eventually(t, patience, func() error {
-				b, err := os.ReadFile(ready)
-				if err != nil {
-					return err
-				}
-				return json.Unmarshal(b, &addrs)
-			})
-
-			// Something of everything: a delivery, its fetch, a read over HTTP and over gRPC.
-			if err := upstream.CreateRoom("room", fake.RoomOptions{Storage: storage("1")}); err != nil {
-				t.Fatal(err)
-			}
-			transport := &http.Transport{}
-			c := &http.Client{Transport: transport, Timeout: patience}
-			d := harness.SignEvent(t, fake.Event{Type: fake.RoomCreated, RoomID: "room", Time: time.Now()})
-			if a := post(ctx, c, "http://"+addrs.WebhookAddr+"/api/liveblocks-webhook", d); a.status != http.StatusOK {
-				t.Fatalf("delivery = %+v; want 200", a)
-			}
-			resp, err := c.Get("http://" + addrs.HTTPAddr + roomPath("room", "/storage:read?format=plain-lson"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != string(storage("1")) {
-				t.Errorf("document = %s, %v", body, err)
-			}
-			_ = resp.Body.Close()
-			conn, err := grpc.NewClient(addrs.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			mirror := mirrorv1.NewMirrorServiceClient(conn)
-			if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "room", MaxAge: durationpb.New(0),
-				RequireFresh: true}); err != nil {
-				t.Error(err)
-			}
-			if _, err := readDocument(t, mirror, &mirrorv1.ReadDocumentRequest{RoomId: "room"}); err != nil {
-				t.Error(err)
-			}
-
-			stop()
-			if err := <-ended; err != nil {
-				t.Errorf("Run = %v; want nil", err)
-			}
-			// Ours, not the service's.
-			transport.CloseIdleConnections()
-			if err := conn.Close(); err != nil {
-				t.Error(err)
-			}
-			// None is known to stay. The fake's side of a connection ends when it reads that the
-			// service's has, so there may be a moment to wait.
-			harness.Eventually(t, patience, func() error { return goleak.Find(before) })
-		})
-	}
 }

@@ -30,7 +30,7 @@ import (
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
-	harness.Parallel(6)
+	dbtest.Parallel(6)
 	dbtest.Run(m)
 	harness.Clean()
 }

@@ -144,31 +144,23 @@ type oddDocument struct {
 
 func oddDocuments() []oddDocument {
 	const (
-		mib       = 1 << 20
-		nul, half = `\u0000`, "surrogate"
-		tooMuch   = "kept as data are at most 16777216"
-		tooDeep   = "error 4025" // MariaDB's JSON has 32 levels
+		mib     = 1 << 20
+		nul     = `\u0000`
+		tooMuch = "kept as data are at most 16777216"
+		tooDeep = "error 4025" // MariaDB's JSON has 32 levels
 	)
 	nested := func(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
 	return []oddDocument{
 		{room: "nul", lson: storage(`"a\u0000b"`), json: `{"v":"a\u0000b"}`, problem: nul, refused: nul},
-		{room: "nul in a key", lson: storage(`{"a\u0000b":1}`), json: `{"v":{"a\u0000b":1}}`, problem: nul, refused: nul},
-		{room: "lone surrogate", lson: storage(`"x\ud83dy"`), json: `{"v":"x\ud83dy"}`, problem: half, refused: half},
 		{room: "whole pair", lson: storage(`"x\ud83d\udc4by"`), json: `{"v":"x\ud83d\udc4by"}`, column: "x👋y"},
-		{room: "2^53+1", lson: storage(`9007199254740993`), json: `{"v":9007199254740993}`, column: "9007199254740993"},
-		{room: "long numbers", lson: storage(`[1.7976931348623157e+308,5e-324,0.1000000000000000055511151231257827]`)},
 		{room: "1e400", lson: storage(`1e400`), json: `{"v":1e400}`, column: "1" + strings.Repeat("0", 400), text: "1e400"},
-		{room: "20 levels", lson: storage(nested(20)), column: nested(20)},
 		{room: "60 levels", lson: storage(nested(60)), column: nested(60), refused: tooDeep},
-		{room: "150 levels", lson: storage(nested(150)), column: nested(150), refused: tooDeep},
 		{room: "the same key twice", lson: []byte(`{"liveblocksType":"LiveObject","data":{"v":1,"v":2}}`), column: "2",
 			text: "1"},
 		{room: "spaces", lson: []byte(" {\n\t\"liveblocksType\" : \"LiveObject\" , \"data\" : { \"v\" : 1 } }\r\n"),
 			column: "1"},
 		{room: "quotes", lson: storage(`"it's \\ \" \n ?"`), column: "it's \\ \" \n ?"},
-		{room: "empty", lson: []byte(fake.EmptyStorage), json: `{}`},
 		{room: "5 MiB", lson: notes(5 * mib), large: true},
-		{room: "16 MiB", lson: notes(16 * mib), large: true},
 		{room: "over 16 MiB", lson: notes(16*mib + 64 + 4096), problem: tooMuch, refused: tooMuch, large: true},
 	}
 }

@@ -2,8 +2,7 @@ package blackbox_test
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -143,15 +142,14 @@ func svixSign(t *testing.T, at time.Time, vs []vector) []string {
 	return signatures
 }
 
-// The rows of the recorded matrix of what the official packages take and refuse, as far
-// as HTTP can tell them apart, and as this service is meant to decide them.
-func TestVerifyMatrix(t *testing.T) {
+// What is asked of a signature, as a sender meets it over HTTP. Package webhook has the
+// whole matrix of what the official packages take and refuse.
+func TestSignatures(t *testing.T) {
 	t.Parallel()
 	const (
 		oldSecret    = "whsec_b2xkIGtleSB0aGF0IGlzIGJlaW5nIHJvdGF0ZWQ="
 		strangerKey  = "whsec_YSBrZXkgdGhhdCBub2JvZHkgY29uZmlndXJlZCE="
 		body         = `{"type":"storageUpdated","data":{"projectId":"605a50b01a36d5ea7a2e9104","roomId":"matrix","updatedAt":"2026-01-02T03:04:05.678Z"}}`
-		bad          = "v1,bm9ldHUjKzFob2VudXRob2VodWUzMjRvdWVvdW9ldQo="
 		ok           = http.StatusOK
 		unauthorized = http.StatusUnauthorized
 		invalid      = "SIGNATURE_INVALID"
@@ -163,21 +161,8 @@ func TestVerifyMatrix(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// sign signs with a secret and then spoils the header.
+	// spoil spoils the headers of a delivery that was signed.
 	type spoil func(h http.Header)
-	key := func(secret string) func(id string, at time.Time, body string) string {
-		return func(id string, at time.Time, body string) string {
-			sig, err := webhook.Sign(secret, id, at, []byte(body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return sig
-		}
-	}
-	set := func(name string, change func(string) string) spoil {
-		return func(h http.Header) { h[name] = []string{change(h.Get(name))} }
-	}
-	drop := func(name string) spoil { return func(h http.Header) { delete(h, name) } }
 	rename := func(change func(string) string) spoil {
 		return func(h http.Header) {
 			for name, v := range maps.Clone(h) {
@@ -194,15 +179,13 @@ func TestVerifyMatrix(t *testing.T) {
 		name   string
 		secret string        // the first configured one if empty
 		age    time.Duration // of the timestamp
-		raw    string        // signed instead of the whole seconds
 		body   string        // signed
-		sent   string        // instead of body
+		sent   string        // instead of what was signed
 		spoil  spoil
 		status int
 		reason string
 	}{
 		{name: "plain webhook-* headers", status: ok},
-		{name: "upper-case header names", spoil: rename(strings.ToUpper), status: ok},
 		{name: "lower-case header names", spoil: rename(strings.ToLower), status: ok},
 		{name: "svix-* header names", spoil: rename(svix), status: ok},
 		{name: "one svix-* header among webhook-*", spoil: func(h http.Header) {
@@ -216,94 +199,41 @@ func TestVerifyMatrix(t *testing.T) {
 		}, status: unauthorized, reason: invalid},
 		{name: "grpc-metadata-webhook-* headers", spoil: rename(func(name string) string { return "Grpc-Metadata-" + name }),
 			status: unauthorized, reason: missing},
-		{name: "timestamp 300 s old", age: 300 * time.Second, status: ok},
-		{name: "timestamp 301 s old", age: 301 * time.Second, status: unauthorized, reason: tolerance},
-		{name: "timestamp 300 s ahead", age: -300 * time.Second, status: ok},
-		{name: "timestamp 301 s ahead", age: -301 * time.Second, status: unauthorized, reason: tolerance},
-		{name: "timestamp in milliseconds", raw: "000", status: unauthorized, reason: tolerance},
-		{name: "timestamp with junk behind it", raw: "junk", status: unauthorized, reason: invalid},
-		{name: "timestamp with a fraction", raw: ".0", status: unauthorized, reason: invalid},
-		{name: "timestamp not a number", spoil: set("Webhook-Timestamp", func(string) string { return "abc" }),
-			status: unauthorized, reason: invalid},
-		{name: "two signatures, second good",
-			spoil: set("Webhook-Signature", func(s string) string { return bad + " " + s }), status: ok},
-		{name: "signatures of both keys, as while one is rotated",
-			spoil: set("Webhook-Signature", func(s string) string { return s + " " + bad + " v1a,AAAA" }), status: ok},
 		{name: "the other configured secret", secret: oldSecret, status: ok},
 		{name: "a secret that is not configured", secret: strangerKey, status: unauthorized, reason: invalid},
-		{name: "good under v2 prefix", spoil: set("Webhook-Signature",
-			func(s string) string { return strings.Replace(s, "v1,", "v2,", 1) }), status: unauthorized, reason: invalid},
-		{name: "good under v1a prefix", spoil: set("Webhook-Signature",
-			func(s string) string { return strings.Replace(s, "v1,", "v1a,", 1) }), status: unauthorized, reason: invalid},
-		{name: "no version prefix", spoil: set("Webhook-Signature",
-			func(s string) string { return strings.TrimPrefix(s, "v1,") }), status: unauthorized, reason: invalid},
-		{name: "bad only", spoil: set("Webhook-Signature", func(string) string { return bad }), status: unauthorized,
-			reason: invalid},
-		{name: "empty signature", spoil: set("Webhook-Signature", func(string) string { return "" }), status: unauthorized,
-			reason: missing},
-		{name: "missing id", spoil: drop("Webhook-Id"), status: unauthorized, reason: missing},
-		{name: "missing timestamp", spoil: drop("Webhook-Timestamp"), status: unauthorized, reason: missing},
-		{name: "missing signature", spoil: drop("Webhook-Signature"), status: unauthorized, reason: missing},
+		{name: "timestamp 310 s old", age: 310 * time.Second, status: unauthorized, reason: tolerance},
+		{name: "missing signature", spoil: func(h http.Header) { delete(h, "Webhook-Signature") }, status: unauthorized, reason: missing},
 		{name: "a header twice", spoil: func(h http.Header) { h.Add("Webhook-Id", "msg_other") }, status: unauthorized,
 			reason: missing},
-		{name: "another id than the one signed", spoil: set("Webhook-Id", func(s string) string { return s + "x" }),
-			status: unauthorized, reason: invalid},
 		{name: "body re-indented", sent: indent(t, body), status: unauthorized, reason: invalid},
-		{name: "body with a newline more", sent: body + "\n", status: unauthorized, reason: invalid},
-		{name: "no body", sent: "-", status: unauthorized, reason: invalid},
-		{name: "unknown event type", body: `{"type":"roomUpdated","data":{}}`, status: ok},
-		{name: "unknown type maxConnectionsReached", body: `{"type":"maxConnectionsReached","data":{}}`, status: ok},
-		{name: "notification kind $custom", body: `{"type":"notification","data":{"kind":"$x"}}`, status: ok},
-		{name: "notification kind other", body: `{"type":"notification","data":{"kind":"foo"}}`, status: ok},
-		{name: "not JSON", body: "hello", status: ok},
-		{name: "JSON null", body: "null", status: ok},
-		{name: "an empty body that is signed so", body: "-", status: ok},
-		{name: "known type, no data", body: `{"type":"threadCreated"}`, status: ok},
 		{name: "not UTF-8", body: "{\"type\":\"storageUpdated\",\"data\":{\"roomId\":\"\xff\xfe\"}}", status: ok},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			signed, sent := body, body
-			if row.body != "" {
-				signed, sent = row.body, row.body
+			signed := cmp.Or(row.body, body)
+			sent := cmp.Or(row.sent, signed)
+			id, at := "msg_"+url.QueryEscape(row.name), time.Now().Add(-row.age)
+			sign := func(secret, body string) string {
+				t.Helper()
+				signature, err := webhook.Sign(secret, id, at, []byte(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return signature
 			}
-			if row.sent != "" {
-				sent = row.sent
+			header := signature(id, at, sign(cmp.Or(row.secret, harness.WebhookSecret), signed))
+			if row.spoil != nil {
+				row.spoil(header)
 			}
-			signed, sent = strings.TrimPrefix(signed, "-"), strings.TrimPrefix(sent, "-")
-			secret := row.secret
-			if secret == "" {
-				secret = harness.WebhookSecret
+			got := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), header, strings.NewReader(sent))
+			if got.status != row.status || got.reason() != row.reason {
+				t.Errorf("answered %d %s; want %d %s", got.status, got.body, row.status, row.reason)
 			}
-			// The edges of the tolerance can only be met within one second of both clocks.
-			for range 50 {
-				now := time.Now()
-				id := "msg_" + url.QueryEscape(row.name) + strconv.FormatInt(now.UnixNano(), 36)
-				at := now.Add(-row.age)
-				header := signature(id, at, key(secret)(id, at, signed))
-				if row.raw != "" {
-					spelled := header.Get("Webhook-Timestamp") + row.raw
-					header.Set("Webhook-Timestamp", spelled)
-					header.Set("Webhook-Signature", signSpelled(t, id, spelled, signed))
-				}
-				if row.spoil != nil {
-					row.spoil(header)
-				}
-				got := send(t, http.MethodPost, s.URL("/api/liveblocks-webhook"), header, strings.NewReader(sent))
-				if row.age != 0 && time.Now().Unix() != now.Unix() {
-					continue
-				}
-				if got.status != row.status || got.reason() != row.reason {
-					t.Errorf("answered %d %s; want %d %s", got.status, got.body, row.status, row.reason)
-				}
-				if got.header.Get("Webhook-Delivery") != "" {
-					t.Errorf("webhook-delivery = %q; a wrong secret can be mended", got.header.Get("Webhook-Delivery"))
-				}
-				if good := key(harness.WebhookSecret)(id, at, sent); bytes.Contains(got.body, []byte(good[3:])) {
-					t.Errorf("the answer tells the right signature: %s", got.body)
-				}
-				return
+			if got.header.Get("Webhook-Delivery") != "" {
+				t.Errorf("webhook-delivery = %q; a wrong secret can be mended", got.header.Get("Webhook-Delivery"))
 			}
-			t.Fatal("no delivery was answered within the second it was signed in")
+			if good := sign(harness.WebhookSecret, sent); bytes.Contains(got.body, []byte(good[3:])) {
+				t.Errorf("the answer tells the right signature: %s", got.body)
+			}
 		})
 	}
 
@@ -327,21 +257,9 @@ func TestVerifyMatrix(t *testing.T) {
 	if fmt.Sprint(len(list.Events)) != now.Deliveries["accepted"] || now.Deliveries["unauthenticated"] == "0" {
 		t.Errorf("%d events are recorded; the counters say %v", len(list.Events), now.Deliveries)
 	}
-	if strings.Contains(s.Log(), "roomUpdated") || strings.Contains(s.Log(), "v1,") {
+	if strings.Contains(s.Log(), "storageUpdated") || strings.Contains(s.Log(), "v1,") {
 		t.Error("the log holds a payload or a signature")
 	}
-}
-
-// signSpelled signs a timestamp in a spelling that is not a whole number of seconds.
-func signSpelled(t *testing.T, id, timestamp, body string) string {
-	t.Helper()
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(harness.WebhookSecret, "whsec_"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(id + "." + timestamp + "." + body))
-	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
 func indent(t *testing.T, body string) string {

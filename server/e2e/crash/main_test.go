@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	harness.Parallel(4)
+	dbtest.Parallel(4)
 	dbtest.Run(m)
 	harness.Clean()
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,21 +63,6 @@ var build = sync.OnceValues(func() (string, error) {
 	}
 	return bin, nil
 })
-
-// Parallel lets so many tests run at once, unless the command line says how many. The
-// end-to-end tests wait for other processes most of the time, so more of them can than
-// there are cores. It is for the beginning of a TestMain.
-func Parallel(n int) {
-	flag.Parse()
-	chosen := false
-	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
-	if chosen {
-		return
-	}
-	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
-		panic(err)
-	}
-}
 
 // Clean removes the program, if it was built. It is for the end of a TestMain.
 func Clean() {

@@ -18,9 +18,11 @@ package dbtest
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -89,6 +91,21 @@ func (w withMySQL) Run() int {
 		}
 	}
 	return code
+}
+
+// Parallel lets so many tests run at once, unless the command line says how many.
+// Tests that wait for servers or for time to pass leave the processor to others. It is
+// for the beginning of a TestMain.
+func Parallel(n int) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if chosen {
+		return
+	}
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err)
+	}
 }
 
 // Run runs the tests of m, then stops the shared servers. It returns the exit code,

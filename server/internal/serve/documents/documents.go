@@ -107,21 +107,22 @@ func (d *Document) Release() {
 
 // Read returns a document, which the caller must release. It fails with
 // DOCUMENT_NOT_MIRRORED if there is none.
-func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err error) {
-	doc = &Document{memory: r.memory}
-	defer func() {
-		if err != nil {
-			doc.Release()
-			doc, err = nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound,
-				fault.ReasonDocumentNotMirrored, "the mirror holds no such document").
-				With("room_id", string(req.Resource.Room)).With("kind", req.Resource.Kind.String()))
-		}
-	}()
+func (r *Reader) Read(ctx context.Context, req Request) (*Document, error) {
+	doc, err := r.read(ctx, req)
+	if err != nil {
+		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonDocumentNotMirrored,
+			"the mirror holds no such document").
+			With("room_id", string(req.Resource.Room)).With("kind", req.Resource.Kind.String()))
+	}
+	return doc, nil
+}
+
+func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
 	var cached entry
 	if req.Format.Derive != nil {
 		cached = r.cache.get(key{req.Resource, req.Format.Tag})
 	}
-	doc.Document, err = fresh.Read(ctx, r.fresh, req.Freshness, fresh.Spec[mirror.Document]{
+	head, err := fresh.Read(ctx, r.fresh, req.Freshness, fresh.Spec[mirror.Document]{
 		Resource: req.Resource,
 		Get: func(ctx context.Context, resource mirror.Resource, deleted bool) (mirror.Document, error) {
 			head, err := r.reads.Do(ctx, store.DocumentRead{Resource: resource, Deleted: deleted, Have: cached.sha256})
@@ -136,8 +137,9 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 		Freshness: func(d *mirror.Document) mirror.Freshness { return d.Freshness },
 	})
 	if err != nil {
-		return doc, err
+		return nil, err
 	}
+	doc := &Document{Document: head, memory: r.memory}
 	doc.tag(req.Format)
 	doc.NotModified = matches(req.IfNoneMatch, doc.ETag)
 	switch {
@@ -150,11 +152,12 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 		// The source and the derived form, which is at most as long.
 		weight := min(2*doc.Size, readMemory)
 		if err := r.memory.Acquire(ctx, weight); err != nil {
-			return doc, fmt.Errorf("wait for memory: %w", err)
+			return nil, fmt.Errorf("wait for memory: %w", err)
 		}
 		doc.weight = weight
 		if doc.Document, err = r.store.Document(ctx, req.Resource, req.Freshness.Deleted); err != nil {
-			return doc, err
+			doc.Release()
+			return nil, err
 		}
 		doc.tag(req.Format) // of the document that was read, which may be newer
 	}
@@ -163,7 +166,8 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 		return doc, nil
 	}
 	if doc.Body, err = req.Format.Derive(doc.Content); err != nil {
-		return doc, fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
+		doc.Release()
+		return nil, fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
 			"the document was fetched and is kept, but cannot be turned into this format")
 	}
 	r.cache.put(entry{key{req.Resource, req.Format.Tag}, doc.SHA256, doc.Body})

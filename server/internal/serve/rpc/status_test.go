@@ -205,14 +205,10 @@ func TestCallersDeadlineCutsTheQuery(t *testing.T) {
 		<-ctx.Done()
 		return fault.Wrap(ctx.Err(), fault.Unavailable, fault.ReasonStoreUnavailable, "the database cannot be reached")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // enough to reach the query on a busy machine
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := h.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "r"})
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the query did not end with the call")
-	}
+	<-ended
 	wantStatus(t, err, codes.DeadlineExceeded, "")
 }
 

@@ -23,7 +23,10 @@ type withServers struct{ m *testing.M }
 
 func (s withServers) Run() int { return dbtest.Run(s.m) }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
+func TestMain(m *testing.M) {
+	dbtest.Parallel(4)
+	goleak.VerifyTestMain(withServers{m})
+}
 
 var testTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 

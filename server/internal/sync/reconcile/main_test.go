@@ -22,5 +22,6 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
+	dbtest.Parallel(6)
 	goleak.VerifyTestMain(withServers{m})
 }

@@ -316,6 +316,21 @@ func TestFiveHundredComments(t *testing.T) {
 		if n := b.upstream.Calls("r", fake.EndpointThread); n > 3 {
 			t.Fatalf("fetches for a burst of 500 events = %d; want at most 3", n)
 		}
+
+		// One comment more and one less make the thread's rows anew, and leave nothing twice.
+		b.told(r, func() {
+			b.must(b.upstream.DeleteComment("r", "th", b.upstream.Comments("r", "th")[0]))
+			_, err := b.upstream.CreateComment("r", "th", fake.Comment{UserID: "bob", Text: "one more"})
+			b.must(err)
+		})
+		b.quiet()
+		b.wantThread("r", "th")
+		for where, want := range map[string]int{"": 501, " and delete_time is not null": 1} {
+			if n, err := dbtest.Value[int](t.Context(), db,
+				"select count(*) from mirror_comment where thread_id = 'th'"+where); err != nil || n != want {
+				t.Fatalf("rows%s = %d, %v; want %d", where, n, err, want)
+			}
+		}
 	})
 }
 
@@ -344,7 +359,7 @@ func TestBurstInEveryOrder(t *testing.T) {
 	t.Parallel()
 	for name, burst := range map[string]struct {
 		before, change func(b *bench, th string)
-		deleted        bool
+		want           func(b *bench, th string)
 	}{
 		"written": {
 			before: func(*bench, string) {},
@@ -354,6 +369,7 @@ func TestBurstInEveryOrder(t *testing.T) {
 				b.must(b.upstream.AddReaction("r", th, "cm_1", "👍", "bob"))
 				b.must(b.upstream.SetResolved("r", th, true, "bob"))
 			},
+			want: func(b *bench, th string) { b.wantThread("r", th) },
 		},
 		"deleted": {
 			before: func(b *bench, th string) { b.startThread("r", th) },
@@ -363,7 +379,21 @@ func TestBurstInEveryOrder(t *testing.T) {
 				b.must(b.upstream.DeleteComment("r", th, "cm_1"))
 				b.must(b.upstream.DeleteComment("r", th, "cm_2")) // two events, one of the thread
 			},
-			deleted: true,
+			want: func(b *bench, th string) { b.wantNoThread("r", th) },
+		},
+		"never seen": {
+			before: func(*bench, string) {},
+			change: func(b *bench, th string) {
+				b.startThread("r", th) // two events
+				b.must(b.upstream.EditComment("r", th, "cm_1", "edited"))
+				b.must(b.upstream.AddReaction("r", th, "cm_1", "👍", "bob"))
+				b.must(b.upstream.DeleteThread("r", th))
+			},
+			want: func(b *bench, th string) {
+				if got, ok := b.thread("r", th, true); ok {
+					b.Fatalf("thread %q, which was gone before its first fetch = %+v; want none", th, got)
+				}
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -417,11 +447,7 @@ func TestBurstInEveryOrder(t *testing.T) {
 				}
 				b.quiet()
 				for _, th := range threads {
-					if burst.deleted {
-						b.wantNoThread("r", th)
-					} else {
-						b.wantThread("r", th)
-					}
+					burst.want(b, th)
 				}
 			})
 		})
