@@ -61,8 +61,8 @@ Liveblocks returns for them. Sessions and notifications cannot be fetched: they 
 			cmp.Or(changed, "none"))
 	}
 	out.WriteString(`
-"If unknown" means: only if the mirror does not know the room yet. The room is fetched first, then everything in it, as after
-` + "`roomCreated`" + `.
+"If unknown" means: only if the mirror does not know the room yet. The room is fetched first, then everything in it, as
+after ` + "`roomCreated`" + `.
 
 Every event is also a row of ` + "`mirror_event`" + `, and of ` + "`mirror_unfolded_event`" + ` until it is folded. What becomes stale
 is recorded in ` + "`mirror_resource_state`" + `. Every row that changes gets an entry in ` + "`mirror_change`" + `, with a number from
