@@ -28,8 +28,10 @@ import (
 // send.
 const MaxRatePerSecond = 100_000
 
-// Key is a secret key in the form that Liveblocks gives out. It is never printed.
-type Key struct{ secret string }
+// Key is a secret key in the form that Liveblocks gives out. It is never printed:
+// the key is behind a pointer, which fmt does not follow even in unexported fields,
+// where it cannot call Format.
+type Key struct{ secret *string }
 
 var keyForm = regexp.MustCompile(`^sk_[\w-]+$`)
 
@@ -41,9 +43,9 @@ func ParseKey(s string) (Key, error) {
 		return Key{}, errors.New("is the public key; copy the secret key, which begins with sk_")
 	case !keyForm.MatchString(s):
 		return Key{}, errors.New(`must be sk_ followed by letters, digits, "_" and "-"; ` +
-			"look for blanks, quotes or a line break in it")
+			"check it for spaces, quotes and line breaks")
 	}
-	return Key{s}, nil
+	return Key{&s}, nil
 }
 
 // Format prints a mark in place of the key.
@@ -61,7 +63,7 @@ func ParseBaseURL(s string) (BaseURL, error) {
 		return BaseURL{}, errors.New("must be a URL that begins with https:// or http:// and names a host")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return BaseURL{}, errors.New("must not have a user, a query or a fragment; " +
-			"leave out what is before @ and after ? or #")
+			"remove what comes before @ and after ? or #")
 	}
 	return BaseURL{strings.TrimRight(s, "/")}, nil
 }
@@ -312,7 +314,7 @@ func (c *Client) send(
 		err = fault.Wrap(fmt.Errorf("%s: build request", op), fault.Internal, fault.ReasonInternal, "internal error")
 		return mirror.Fetched{}, result{outcome: outcomeNoAnswer, err: err}
 	}
-	req.Header.Set("Authorization", "Bearer "+c.cfg.SecretKey.secret)
+	req.Header.Set("Authorization", "Bearer "+*c.cfg.SecretKey.secret)
 	req.Header.Set("Accept", "application/json, application/octet-stream")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 
