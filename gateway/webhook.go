@@ -67,10 +67,13 @@ func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 		g.refuseWebhook(w, *p)
 		return
 	}
-	ctx := metadata.NewOutgoingContext(r.Context(), md)
 	var header metadata.MD
-	resp, err := g.receive(ctx, r, query, data, &header)
+	var resp *mirrorv1.ReceiveWebhookResponse
 	var answer []byte
+	ctx, req, err := g.webhookCall(metadata.NewOutgoingContext(r.Context(), md), r, query, data)
+	if err == nil {
+		resp, err = g.events.ReceiveWebhook(ctx, req, grpc.Header(&header))
+	}
 	if err == nil {
 		answer, err = g.receipts.json(resp)
 	}
@@ -84,23 +87,25 @@ func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// receive passes a delivery to the service.
-func (g *Gateway) receive(ctx context.Context, r *http.Request, query url.Values, data []byte,
-	header *metadata.MD) (*mirrorv1.ReceiveWebhookResponse, error) {
+// webhookCall returns the call that passes a delivery to the service.
+func (g *Gateway) webhookCall(ctx context.Context, r *http.Request, query url.Values, data []byte) (context.Context,
+	*mirrorv1.ReceiveWebhookRequest, error,
+) {
 	if timeout, ok := r.Header["Grpc-Timeout"]; ok {
 		// Only grpc-gateway knows its format. The context it derives ends with the
 		// request's.
-		var err error
-		if ctx, err = runtime.AnnotateContext(ctx, g.mux, &http.Request{Header: http.Header{"Grpc-Timeout": timeout}},
-			mirrorv1.EventService_ReceiveWebhook_FullMethodName); err != nil {
-			return nil, err
+		annotated, err := runtime.AnnotateContext(ctx, g.mux, &http.Request{Header: http.Header{"Grpc-Timeout": timeout}},
+			mirrorv1.EventService_ReceiveWebhook_FullMethodName)
+		if err != nil {
+			return ctx, nil, err
 		}
+		ctx = annotated
 	}
 	req := &mirrorv1.ReceiveWebhookRequest{Body: &httpbody.HttpBody{Data: data}}
 	if project, ok := projectOf(r.URL.Path); ok {
 		req.ProjectId = project
 	} else if err := runtime.PopulateQueryParameters(req, query, noBody); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return ctx, nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	return g.events.ReceiveWebhook(ctx, req, grpc.Header(header))
+	return ctx, req, nil
 }

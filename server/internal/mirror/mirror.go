@@ -216,6 +216,28 @@ type Lease struct {
 	FetchTime time.Time
 	// Background says that nobody but a sweep has asked for the fetch.
 	Background bool
+	// Seen is what else the claim has read of a document; nil where the engine reads it again in any case.
+	Seen *Seen
+}
+
+// Seen is what an engine may decide on what becomes of a document, if it makes sure that it still stands.
+type Seen struct {
+	// Due is when the document was due.
+	Due time.Time
+	// Settle says that an event came in since the last settle fetch.
+	Settle bool
+	// DeleteGeneration is the generation of a delete event that no fetch has contradicted.
+	DeleteGeneration int64
+	SourceUpdateTime time.Time
+	// Copy is the one stored.
+	Copy DocumentCopy
+}
+
+// DocumentCopy says which copy of a document is stored; the zero DocumentCopy if none is.
+type DocumentCopy struct {
+	Epoch         int64
+	SHA256        [32]byte
+	DeriveVersion int
 }
 
 // Fetched is a response of the Liveblocks API, not yet applied.
@@ -265,7 +287,8 @@ type Applied struct {
 	Changed bool
 	// Due is when the next fetch is due; zero if none is.
 	Due time.Time
-	// AlsoDue are other resources that became due by this one, as urgent as it is.
+	// AlsoDue are other resources that became due by this one, as urgent as it is, in
+	// key order.
 	AlsoDue []Resource
 	// Stale means that children of earlier incarnations remain to be deleted.
 	Stale bool

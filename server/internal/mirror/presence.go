@@ -81,7 +81,7 @@ const (
 // SessionFold is the result of folding waiting events into a room's sessions.
 type SessionFold struct {
 	// Upserts holds new and changed sessions, Deletes the ids of sessions that
-	// became part of another.
+	// became part of another. No session is in both.
 	Upserts []UserSession
 	Deletes []string
 	// Folded lists the events that need not wait any longer.

@@ -32,6 +32,13 @@ type State struct {
 	MissingSince     time.Time
 	// Background says that nobody but a sweep has asked for what is due.
 	Background bool
+	// EventTime is the latest time of change that an event told of.
+	EventTime time.Time
+}
+
+// Held reports whether the state is the lease's still.
+func (s State) Held(lease mirror.Lease) bool {
+	return s.LeaseToken == lease.Token && lease.Token != [16]byte{}
 }
 
 // Succeed is the state after a fetch that began at fetchTime was applied.

@@ -7,6 +7,13 @@
 // by running the whole transaction again. Times are the caller's and are kept to
 // the microsecond in UTC. Rows are locked in one order everywhere: events,
 // resource states, rooms, children, feed heads, each in key order.
+//
+// Engines decide nothing. What becomes stale and what that means says
+// [State.MarkStale], and what becomes of a resource when its lease ends say the
+// functions that make a [Plan]: an engine loads and locks the rows they ask for,
+// and writes what they return. A row that holds JSON of which a server refuses
+// some is stored without it, and DataProblem says why where there is one; no other
+// row loses anything.
 package store
 
 import (
@@ -54,16 +61,16 @@ type Store interface {
 
 // Ledger records what arrived.
 type Ledger interface {
-	// Accept stores the events and raises what they make stale in one
+	// Accept stores the events and marks what they make stale in one
 	// transaction. An event whose (project, id) is already there writes nothing
 	// and is reported as not fresh. When Accept returns nil, all of it survives a
 	// crash. A batch never holds one event twice.
 	//
-	// Each raised resource gets a new generation and becomes due at once, but
-	// not before its backoff ends, and, for a invalidation with a MinInterval, not
-	// sooner after its last fetch than that. A invalidation marked IfUnknown raises a
-	// resource only if it has no state yet. An event with a invalidation marked Fold waits
-	// at that resource; see Unfolded.
+	// Each stale resource gets a new generation and becomes due at once, but not
+	// before its backoff ends, and, for an invalidation with a MinInterval, not
+	// sooner after its last fetch than that. An invalidation marked IfUnknown counts
+	// only for a resource without a state. An event with an invalidation marked Fold
+	// waits at that resource; see Unfolded.
 	Accept(ctx context.Context, batch []mirror.Delivery) ([]Accepted, error)
 
 	// PinProject stores liveblocksID as the project's if none is pinned yet, and
@@ -98,20 +105,20 @@ type Tasks interface {
 	Renew(ctx context.Context, lease mirror.Lease, until time.Time) error
 
 	// Park gives the lease back without a fetch because the resource's room is
-	// not mirrored, and makes the room due unless it is already pending. The
-	// resource is due again once the room is mirrored.
+	// not mirrored, and makes the room due unless it is already pending, as urgent as
+	// the resource is by now. The resource is due again once the room is mirrored.
 	Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error)
 
 	// Fail gives the lease back after a failure.
 	Fail(ctx context.Context, lease mirror.Lease, failure Failure) (mirror.Applied, error)
 
-	// Request raises the resources, as an event does, and lifts failures and
+	// Request marks the resources stale, as an event does, and lifts failures and
 	// backoffs. Resources that were never heard of get their state. A request in the
 	// background does not delay what is wanted at once.
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 
 	// Retry makes a failed, waiting or pending task due at once with all its
-	// attempts, without raising its generation. ErrNotFound if there is no such
+	// attempts, in the generation it has. ErrNotFound if there is no such
 	// task, ErrNotDue if it is done.
 	Retry(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 
@@ -164,12 +171,13 @@ type Progress struct {
 type Mirror interface {
 	// ApplyRoom stores a room as fetched. If the room is new, was a tombstone, or
 	// has another CreateTime than the stored one, it begins a new epoch and
-	// everything in it is raised; a room that was missing raises its children
-	// too. A change entry is written if Source or the epoch changed.
+	// everything in it becomes stale, as it does in a room that was missing. A change
+	// entry is written if Source or the epoch changed.
 	ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// ApplyDocument stores a document as fetched. If its bytes and derive version
+	// ApplyDocument stores a document as fetched. It may decide on what the lease has
+	// seen, if that still stands. If its bytes and derive version
 	// are those already stored in this epoch, only the two times move and no
 	// change entry is written.
 	ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
@@ -184,13 +192,13 @@ type Mirror interface {
 	// which nothing more is due contradicts: an earlier one may have read the state
 	// before the event. Kinds that outlast their room are no children of it.
 	//
-	// On a child: the room is made due, unless it is missing or gone itself; in
-	// that case the child has nothing more to do. While the room still lives the
+	// On a child: the room is made due, as urgent as the child is by now, unless it is
+	// missing or gone itself; in that case the child has nothing more to do. While the room still lives the
 	// answer is a failed attempt, described by failure.
 	ApplyMissing(ctx context.Context, lease mirror.Lease, failure Failure, settle time.Duration) (mirror.Applied, error)
 
-	// ApplyThread stores a thread as fetched, with all its comments, if it is not
-	// the one already stored in this epoch.
+	// ApplyThread stores a thread as package thread reads it, with all its comments,
+	// if it is not the one already stored in this epoch.
 	ApplyThread(ctx context.Context, lease mirror.Lease, thread mirror.ThreadContent, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
@@ -201,15 +209,16 @@ type Mirror interface {
 		error)
 
 	// ApplyThreads settles the list of a room's threads. Threads that were never
-	// heard of are stored as the list shows them. A thread whose copy differs is
-	// raised, and so is one that the list lacks, as by a delete event: only its own
+	// heard of are stored as the list shows them. A thread whose copy differs becomes
+	// stale, and so does one that the list lacks, as by a delete event: only its own
 	// fetch tells how it is now. The lease is that of the thread without an id.
 	ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// ApplyActiveUsers stores who is in the room. Open sessions of connections that
-	// are not there, or are somebody else's, and that began before absentBefore end
-	// with the fetch.
+	// ApplyActiveUsers stores who is in the room. A change entry is written if
+	// readers see others than before; those of an earlier epoch they did not see, and
+	// empty info is none. Open sessions of connections that are not there, or are
+	// somebody else's, and that began before absentBefore end with the fetch.
 	ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore,
 		now time.Time, settle time.Duration) (mirror.Applied, error)
 
@@ -221,8 +230,8 @@ type Mirror interface {
 	// limit, the latest first.
 	SessionsOf(ctx context.Context, room mirror.Resource, connections []int64, limit int) ([]mirror.UserSession, error)
 
-	// ApplySessions stores what was folded into a room's sessions. Those that are open
-	// in a deleted room end with it. If events still wait, the resource is due again at
+	// ApplySessions deletes and then stores what was folded into a room's sessions.
+	// Those that are open in a deleted room end with it. If events still wait, the resource is due again at
 	// once. It needs no room.
 	ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error)
 
@@ -231,9 +240,10 @@ type Mirror interface {
 	NotificationUser(ctx context.Context, notification mirror.Resource) (string, error)
 
 	// ApplyNotification stores the rows, and with all rows of the notification what
-	// the inbox holds. A zero FetchTime says that the inbox could not be asked: what is
-	// stored of it stays, and the resource is due again at once. If events still wait, the resource is due again
-	// at once. It needs no room.
+	// the inbox holds. A change entry is written if a row or the inbox differs. A zero
+	// FetchTime says that the inbox could not be asked: what is stored of it stays, and
+	// the resource is due again at once, as it is if events still wait. It needs no
+	// room.
 	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 

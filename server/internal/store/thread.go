@@ -2,7 +2,7 @@ package store
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -11,12 +11,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ThreadRows is a thread with everything taken out that no engine can store. What
-// was taken out is still in the sources.
+// ThreadRows is a thread, as package thread reads it, with what its row holds beside.
 type ThreadRows struct {
-	// Thread has comments with distinct ids, each with distinct reactions,
-	// attachments and mentions. JSON that cannot be stored is nil. DataProblem says
-	// what is missing.
 	Thread mirror.Thread
 	// MetadataText is the metadata with every value as a string; nil where Metadata
 	// is.
@@ -27,89 +23,42 @@ type ThreadRows struct {
 
 // RowsOf makes the rows of a thread.
 func RowsOf(t mirror.Thread) ThreadRows {
-	var problems []string
-	note := func(format string, args ...any) {
-		if p := fmt.Sprintf(format, args...); !slices.Contains(problems, p) {
-			problems = append(problems, p)
-		}
-	}
-	if t.DataProblem != "" {
-		note("%s", t.DataProblem)
-	}
-	columnOf := func(what string, raw []byte) []byte {
-		if len(raw) == 0 || string(raw) == "null" {
-			return nil
-		}
-		if problem := JSONProblem(raw); problem != "" {
-			note("%s %s", what, problem)
-			return nil
-		}
-		return raw
-	}
-	valid := func(what, id string, limit int) bool {
-		if mirror.ValidID(id, limit) {
-			return true
-		}
-		note("%s has an id that cannot be stored", what)
-		return false
-	}
-
-	rows := ThreadRows{Thread: t}
-	rows.Thread.Metadata = columnOf("metadata", t.Metadata)
-	rows.MetadataText = metadataText(rows.Thread.Metadata)
-	if !mirror.ValidID(t.Visibility, mirror.MaxResourceID) {
-		rows.Thread.Visibility = ""
-	}
-	rows.Thread.Comments = nil
-	seen := make(map[string]bool, len(t.Comments))
+	rows := ThreadRows{Thread: t, MetadataText: metadataText(t.Metadata)}
 	for _, c := range t.Comments {
-		if !valid("a comment", c.ID, mirror.MaxResourceID) || seen[c.ID] {
-			continue
-		}
-		seen[c.ID] = true
-		if c.UserID != "" && !valid("the author of a comment", c.UserID, mirror.MaxUserID) {
-			c.UserID = ""
-		}
-		c.Body, c.Metadata = columnOf("the body of a comment", c.Body), columnOf("the metadata of a comment", c.Metadata)
-		c.Reactions = distinct(c.Reactions, func(r mirror.Reaction) ([2]string, bool) {
-			return [2]string{r.Emoji, r.UserID}, valid("a reaction", r.Emoji, mirror.MaxEmoji) &&
-				valid("a reaction", r.UserID, mirror.MaxUserID)
-		})
-		c.Attachments = distinct(c.Attachments, func(a mirror.Attachment) (string, bool) {
-			return a.ID, valid("an attachment", a.ID, mirror.MaxResourceID)
-		})
-		c.Mentions = distinct(c.Mentions, func(m mirror.Mention) ([2]string, bool) {
-			limit := mirror.MaxUserID
-			if m.Kind == mentionGroup {
-				limit = mirror.MaxResourceID
-			}
-			return [2]string{m.Kind, m.ID}, (m.Kind == mentionUser || m.Kind == mentionGroup) && valid("a mention", m.ID, limit)
-		})
-		for i := range c.Mentions {
-			c.Mentions[i].UserIDs = distinct(c.Mentions[i].UserIDs, func(id string) (string, bool) {
-				return id, valid("a mention", id, mirror.MaxUserID)
-			})
-		}
 		if c.DeleteTime.IsZero() {
 			rows.CommentCount++
 		}
-		rows.Thread.Comments = append(rows.Thread.Comments, c)
 	}
-	rows.Thread.DataProblem = strings.Join(problems, "; ")
 	return rows
 }
 
-// WithoutJSON leaves out all JSON, since an engine refused some of it.
-func (r ThreadRows) WithoutJSON(problem string) ThreadRows {
-	if r.Thread.DataProblem != "" {
-		problem = r.Thread.DataProblem + "; " + problem
+// Without leaves out the JSON of each row of which refusal tells that an engine
+// refuses some, and says so in DataProblem.
+func (r ThreadRows) Without(refusal func(values ...[]byte) (string, error)) (ThreadRows, error) {
+	lost := func(what string, values ...*[]byte) error {
+		list := make([][]byte, len(values))
+		for i, v := range values {
+			list[i] = *v
+		}
+		problem, err := refusal(list...)
+		if err != nil || problem == "" {
+			return err
+		}
+		for _, v := range values {
+			*v = nil
+		}
+		if problem = what + problem; !strings.Contains(r.Thread.DataProblem, problem) {
+			r.Thread.DataProblem = strings.TrimPrefix(r.Thread.DataProblem+"; "+problem, "; ")
+		}
+		return nil
 	}
-	r.MetadataText, r.Thread.Metadata, r.Thread.DataProblem = nil, nil, problem
+	err := lost("metadata ", &r.Thread.Metadata, &r.MetadataText)
 	r.Thread.Comments = slices.Clone(r.Thread.Comments)
 	for i := range r.Thread.Comments {
-		r.Thread.Comments[i].Body, r.Thread.Comments[i].Metadata = nil, nil
+		c := &r.Thread.Comments[i]
+		err = errors.Join(err, lost("what a comment has of JSON is ", &c.Body, &c.Metadata))
 	}
-	return r
+	return r, err
 }
 
 // The kinds of mention.
@@ -166,19 +115,6 @@ func MentionsOf(rows []MentionRow) []mirror.Mention {
 	return mentions
 }
 
-// distinct returns those of list that can be kept, the first of each key.
-func distinct[V any, K comparable](list []V, key func(V) (K, bool)) []V {
-	var out []V
-	seen := make(map[K]bool, len(list))
-	for _, v := range list {
-		if k, ok := key(v); ok && !seen[k] {
-			seen[k] = true
-			out = append(out, v)
-		}
-	}
-	return out
-}
-
 // JSONProblem says why an engine would refuse raw as JSON; empty if nothing is
 // known against it.
 func JSONProblem(raw []byte) string {
@@ -187,6 +123,23 @@ func JSONProblem(raw []byte) string {
 		return "is not JSON"
 	}
 	return v.Problem()
+}
+
+// Present is what a column holds of bytes that may be missing: null for none.
+func Present(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+// Queryable is JSON for a column, nil where there is none or where one of the
+// engines is known to refuse it.
+func Queryable(raw []byte) []byte {
+	if len(raw) == 0 || JSONProblem(raw) != "" {
+		return nil
+	}
+	return raw
 }
 
 // metadataText is a JSON object with the same members as strings, as they are
@@ -220,4 +173,10 @@ func MetadataFilter(members map[string]string) []byte {
 		return nil // not of strings
 	}
 	return b
+}
+
+// Text makes s fit for a text column, which takes neither NUL nor what is not
+// UTF-8. It is for words about things; ids and content are never altered.
+func Text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }

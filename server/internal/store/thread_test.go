@@ -1,7 +1,7 @@
 package store_test
 
 import (
-	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -14,34 +14,84 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-func TestRowsOfMetadata(t *testing.T) {
+func TestRowsOf(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		metadata, want, text, problem string
-	}{
-		{`{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`, `{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`,
-			`{"b":"true","e":"1E2","f":"-0.50","n":"10","s":"a\"b"}`, ""},
-		{`{}`, `{}`, `{}`, ""},
-		{``, ``, ``, ""},
-		{`null`, ``, ``, ""},
-		{`[1]`, `[1]`, ``, ""},
-		{`{"o":{"a":1},"z":null}`, `{"o":{"a":1},"z":null}`, `{"o":"{\"a\":1}","z":"null"}`, ""},
-		{`{"a":"\u0000"}`, ``, ``, `\u0000`},
-		{`{"a\ud83d":1}`, ``, ``, "surrogate"},
-		{`{"a":"\ud83d\ude00"}`, `{"a":"\ud83d\ude00"}`, `{"a":"😀"}`, ""},
-		{`{"a":`, ``, ``, "not JSON"},
-		{"{\"a\":\"\xff\"}", ``, ``, "UTF-8"},
+	for metadata, want := range map[string]string{
+		`{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`: `{"b":"true","e":"1E2","f":"-0.50","n":"10","s":"a\"b"}`,
+		`{}`:                     `{}`,
+		``:                       ``,
+		`[1]`:                    ``,
+		`{"o":{"a":1},"z":null}`: `{"o":"{\"a\":1}","z":"null"}`,
+		`{"a":"\ud83d\ude00"}`:   `{"a":"😀"}`,
+		`{"a":`:                  ``,
 	} {
-		rows := store.RowsOf(mirror.Thread{Metadata: []byte(c.metadata)})
-		if got := string(rows.Thread.Metadata); got != c.want {
-			t.Errorf("metadata of %q = %q; want %q", c.metadata, got, c.want)
+		thread := mirror.Thread{Comments: []mirror.Comment{{ID: "a"}, {ID: "b", DeleteTime: now}, {ID: "c"}}}
+		if metadata != "" {
+			thread.Metadata = []byte(metadata)
 		}
-		if got := string(rows.MetadataText); got != c.text {
-			t.Errorf("metadata of %q as text = %q; want %q", c.metadata, got, c.text)
+		rows := store.RowsOf(thread)
+		if got := string(rows.MetadataText); got != want || rows.CommentCount != 2 {
+			t.Errorf("metadata of %q as text = %q, %d comments; want %q, 2", metadata, got, rows.CommentCount, want)
 		}
-		if got := rows.Thread.DataProblem; (got == "") != (c.problem == "") || !strings.Contains(got, c.problem) {
-			t.Errorf("problem of %q = %q; want %q in it", c.metadata, got, c.problem)
+		if d := cmp.Diff(thread, rows.Thread); d != "" {
+			t.Errorf("thread (-before +after):\n%s", d)
 		}
+	}
+}
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "", "plain": "plain", "a\x00b": "a\uFFFDb", "\xff\xfe": "\uFFFD", "e\u0301": "e\u0301",
+	} {
+		if got := store.Text(in); got != want {
+			t.Errorf("Text(%q) = %q; want %q", in, got, want)
+		}
+	}
+}
+
+func TestQueryable(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"": "", `{"a":1}`: `{"a":1}`, `{"a":"\u0000"}`: "", `"\ud800"`: "", "{": ""} {
+		if got := store.Queryable([]byte(in)); string(got) != want || (got == nil) != (want == "") {
+			t.Errorf("Queryable(%q) = %q; want %q", in, got, want)
+		}
+	}
+}
+
+// A row loses its JSON if an engine refuses some of it, and no other row does.
+func TestRowsWithout(t *testing.T) {
+	t.Parallel()
+	bad := func(values ...[]byte) (string, error) {
+		for _, v := range values {
+			if string(v) == "bad" {
+				return "is bad", nil
+			}
+		}
+		return "", nil
+	}
+	good := []byte("good")
+	thread := mirror.Thread{Metadata: good, DataProblem: "told", Comments: []mirror.Comment{
+		{ID: "a", Body: good, Metadata: []byte("bad")}, {ID: "b", Body: good}, {ID: "c", Body: []byte("bad")},
+	}}
+	rows, err := store.ThreadRows{Thread: thread, MetadataText: good}.Without(bad)
+	want := thread
+	want.DataProblem = "told; what a comment has of JSON is is bad"
+	want.Comments = []mirror.Comment{{ID: "a"}, {ID: "b", Body: good}, {ID: "c"}}
+	if d := cmp.Diff(store.ThreadRows{Thread: want, MetadataText: good}, rows); d != "" || err != nil {
+		t.Errorf("Without = %v (-want +got):\n%s", err, d)
+	}
+	if string(thread.Comments[2].Body) != "bad" {
+		t.Error("Without altered what it was given")
+	}
+	rows, err = store.ThreadRows{Thread: mirror.Thread{Metadata: []byte("bad")}, MetadataText: good}.Without(bad)
+	if rows.Thread.Metadata != nil || rows.MetadataText != nil || rows.Thread.DataProblem != "metadata is bad" || err != nil {
+		t.Errorf("Without = %+v, %v; want no metadata, and why", rows, err)
+	}
+	failed := errors.New("down")
+	refuse := func(...[]byte) (string, error) { return "", failed }
+	if _, err := (store.ThreadRows{Thread: thread}).Without(refuse); !errors.Is(err, failed) {
+		t.Errorf("Without = %v; want %v", err, failed)
 	}
 }
 
@@ -57,76 +107,30 @@ func TestMetadataFilter(t *testing.T) {
 	}
 }
 
-// ids are some that can be stored and some that cannot, often the same.
-func ids(limit int) *rapid.Generator[string] {
-	return rapid.SampledFrom([]string{"a", "b", "A", "a ", strings.Repeat("x", limit), strings.Repeat("x", limit+1), "",
-		"a\x00", "\xff"})
-}
-
-// Whatever a thread holds, its rows fit the tables and have distinct keys; what
-// could be stored all along is as it was.
-func TestRowsOfFit(t *testing.T) {
+// Whom a comment mentions is read back from its rows, of which no two are the same.
+func TestMentionRows(t *testing.T) {
 	t.Parallel()
-	raw := rapid.SampledFrom([]string{"", "null", `{"a":1}`, `{"a":"\u0000"}`, `{`, `"\ud800"`})
+	ids := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "A", "a "}), 0, 4, rapid.ID[string])
 	rapid.Check(t, func(t *rapid.T) {
-		thread := rapid.Custom(func(t *rapid.T) mirror.Thread {
-			return mirror.Thread{
-				ID: "t", Visibility: ids(128).Draw(t, "visibility"), Metadata: []byte(raw.Draw(t, "metadata")),
-				Comments: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) mirror.Comment {
-					return mirror.Comment{
-						ID: ids(128).Draw(t, "id"), UserID: ids(512).Draw(t, "user"), Body: []byte(raw.Draw(t, "body")),
-						Metadata: []byte(raw.Draw(t, "metadata")),
-						Reactions: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) mirror.Reaction {
-							return mirror.Reaction{Emoji: ids(64).Draw(t, "emoji"), UserID: ids(512).Draw(t, "user")}
-						}), 0, 4).Draw(t, "reactions"),
-						Attachments: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) mirror.Attachment {
-							return mirror.Attachment{ID: ids(128).Draw(t, "id")}
-						}), 0, 4).Draw(t, "attachments"),
-						Mentions: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) mirror.Mention {
-							return mirror.Mention{
-								Kind: rapid.SampledFrom([]string{"user", "group", "robot", ""}).Draw(t, "kind"), ID: ids(128).Draw(t, "id"),
-								UserIDs: rapid.SliceOfN(ids(512), 0, 4).Draw(t, "users"),
-							}
-						}), 0, 4).Draw(t, "mentions"),
-					}
-				}), 0, 5).Draw(t, "comments"),
+		var comment mirror.Comment
+		for _, kind := range []string{"user", "group"} {
+			for _, id := range ids.Draw(t, "ids") {
+				m := mirror.Mention{Kind: kind, ID: id}
+				if kind == "group" {
+					m.UserIDs = ids.Draw(t, "users")
+				}
+				comment.Mentions = append(comment.Mentions, m)
 			}
-		}).Draw(t, "thread")
-		before, err := json.Marshal(thread)
-		if err != nil {
-			t.Fatalf("Marshal = %v", err)
 		}
-		rows := store.RowsOf(thread)
-		if after, err := json.Marshal(thread); err != nil || string(after) != string(before) {
-			t.Fatalf("RowsOf altered what it was given")
+		rows := store.MentionRowsOf(comment)
+		if d := cmp.Diff(mentionSet(comment.Mentions), mentionSet(store.MentionsOf(rows)), cmpopts.EquateEmpty()); d != "" {
+			t.Fatalf("mentions read back (-before +after):\n%s", d)
 		}
-		if !fits(rows.Thread) {
-			t.Fatalf("RowsOf = %+v; want only what fits", rows.Thread)
-		}
-		again := store.RowsOf(rows.Thread)
-		if d := cmp.Diff(rows, again, cmpopts.EquateEmpty()); d != "" {
-			t.Fatalf("RowsOf of what fits (-before +after):\n%s", d)
-		}
-		bare := rows.WithoutJSON("refused")
-		if bare.Thread.Metadata != nil || bare.MetadataText != nil ||
-			!strings.Contains(bare.Thread.DataProblem, "refused") || len(bare.Thread.Comments) != len(rows.Thread.Comments) {
-			t.Fatalf("WithoutJSON = %+v; want the rest, and why", bare)
-		}
-		for i, c := range bare.Thread.Comments {
-			if c.Body != nil || c.Metadata != nil {
-				t.Fatalf("comment WithoutJSON = %+v", c)
-			}
-			mentions := store.MentionRowsOf(c)
-			if d := cmp.Diff(mentionSet(rows.Thread.Comments[i].Mentions), mentionSet(store.MentionsOf(mentions)),
-				cmpopts.EquateEmpty()); d != "" {
-				t.Fatalf("mentions read back (-before +after):\n%s", d)
-			}
-			slices.SortFunc(mentions, func(a, b store.MentionRow) int {
-				return strings.Compare(a.Kind+a.ID+"\x00"+a.Via, b.Kind+b.ID+"\x00"+b.Via)
-			})
-			if n := len(mentions); len(slices.Compact(mentions)) != n {
-				t.Fatalf("rows of mentions = %+v; want each once", mentions)
-			}
+		slices.SortFunc(rows, func(a, b store.MentionRow) int {
+			return strings.Compare(a.Kind+a.ID+"\x00"+a.Via, b.Kind+b.ID+"\x00"+b.Via)
+		})
+		if n := len(rows); len(slices.Compact(rows)) != n {
+			t.Fatalf("rows of mentions = %+v; want each once", rows)
 		}
 	})
 }
@@ -144,43 +148,4 @@ func mentionSet(mentions []mirror.Mention) map[string]map[string]bool {
 		set[m.Kind+"/"+m.ID] = users
 	}
 	return set
-}
-
-func fits(t mirror.Thread) bool {
-	ok := t.Visibility == "" || mirror.ValidID(t.Visibility, mirror.MaxResourceID)
-	column := func(raw []byte) { ok = ok && (raw == nil || string(raw) == `{"a":1}`) }
-	id := func(s string, limit int) { ok = ok && mirror.ValidID(s, limit) }
-	unique := func(seen map[any]bool, key any) {
-		ok = ok && !seen[key]
-		seen[key] = true
-	}
-	column(t.Metadata)
-	comments := make(map[any]bool)
-	for _, c := range t.Comments {
-		id(c.ID, 128)
-		unique(comments, c.ID)
-		if c.UserID != "" {
-			id(c.UserID, 512)
-		}
-		column(c.Body)
-		column(c.Metadata)
-		seen := make(map[any]bool)
-		for _, r := range c.Reactions {
-			id(r.Emoji, 64)
-			id(r.UserID, 512)
-			unique(seen, [2]string{r.Emoji, r.UserID})
-		}
-		for _, a := range c.Attachments {
-			id(a.ID, 128)
-			unique(seen, a.ID)
-		}
-		for _, m := range c.Mentions {
-			id(m.ID, 512)
-			unique(seen, [3]string{"mention", m.Kind, m.ID})
-			for _, u := range m.UserIDs {
-				id(u, 512)
-			}
-		}
-	}
-	return ok
 }

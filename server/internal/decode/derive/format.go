@@ -10,7 +10,7 @@ import (
 
 // The versions of what is derived. They are stored with each document and are part
 // of entity tags: one that changes has every document derived again, and every
-// reader fetch its copy anew.
+// reader fetch its copy again.
 const (
 	// tiptapVersion changes whenever package tiptap would make other bytes of the
 	// same document. It counts from 2 in storageVersion: documents of version 1 had

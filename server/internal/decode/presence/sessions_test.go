@@ -65,6 +65,9 @@ func (s table) fold(t interface {
 		if _, ok := s[id]; !ok {
 			t.Fatalf("Fold deletes %q, which is not stored", id)
 		}
+		if slices.ContainsFunc(fold.Upserts, func(u mirror.UserSession) bool { return u.ID == id }) {
+			t.Fatalf("Fold deletes and writes %q", id)
+		}
 		delete(s, id)
 	}
 	for _, u := range fold.Upserts {

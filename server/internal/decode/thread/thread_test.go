@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
@@ -448,4 +449,87 @@ func check(t *testing.T, got mirror.Thread) {
 	if err != nil || again.SHA256 != got.SHA256 {
 		t.Fatalf("Parse of the canonical form = hash %x, %v; want %x", again.SHA256, err, got.SHA256)
 	}
+}
+
+// Whatever a thread holds, its rows fit the tables and have distinct keys.
+func TestParsedThreadsFit(t *testing.T) {
+	t.Parallel()
+	ids := func(limit int) *rapid.Generator[any] {
+		return rapid.SampledFrom([]any{
+			"a", "b", "A", "a ", strings.Repeat("x", limit), strings.Repeat("x", limit+1), "", "a\x00", 7, nil,
+		})
+	}
+	raw := rapid.SampledFrom([]string{"null", `{"a":1}`, `{"a":"\u0000"}`, `[]`, `{"a":"\ud800"}`})
+	type object = map[string]any
+	list := func(of func(t *rapid.T) object) *rapid.Generator[[]object] {
+		return rapid.SliceOfN(rapid.Custom(of), 0, 4)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		members := object{
+			"id": "t", "visibility": ids(64).Draw(t, "visibility"), "metadata": json.RawMessage(raw.Draw(t, "metadata")),
+			"comments": list(func(t *rapid.T) object {
+				mentions := list(func(t *rapid.T) object {
+					return object{
+						"type": "mention", "kind": rapid.SampledFrom([]string{"user", "group", "robot"}).Draw(t, "kind"),
+						"id": ids(512).Draw(t, "id"), "userIds": rapid.SliceOfN(ids(512), 0, 4).Draw(t, "users"),
+					}
+				})
+				return object{
+					"id": ids(128).Draw(t, "id"), "userId": ids(512).Draw(t, "user"), "metadata": json.RawMessage(raw.Draw(t, "metadata")),
+					"body": object{"content": mentions.Draw(t, "mentions")},
+					"reactions": list(func(t *rapid.T) object {
+						return object{"emoji": ids(64).Draw(t, "emoji"), "userId": ids(512).Draw(t, "user")}
+					}).Draw(t, "reactions"),
+					"attachments": list(func(t *rapid.T) object { return object{"id": ids(128).Draw(t, "id")} }).Draw(t, "attachments"),
+				}
+			}).Draw(t, "comments"),
+		}
+		source, err := json.Marshal(members)
+		if err != nil {
+			t.Fatalf("Marshal = %v", err)
+		}
+		got, err := thread.Parse(source)
+		if err != nil || !fits(got) {
+			t.Fatalf("Parse(%s) = %+v, %v; want only what fits", source, got, err)
+		}
+	})
+}
+
+func fits(t mirror.Thread) bool {
+	ok := t.Visibility == "" || mirror.ValidID(t.Visibility, mirror.MaxResourceID)
+	column := func(raw []byte) { ok = ok && (raw == nil || string(raw) == `{"a":1}`) }
+	id := func(s string, limit int) { ok = ok && mirror.ValidID(s, limit) }
+	unique := func(seen map[any]bool, key any) {
+		ok = ok && !seen[key]
+		seen[key] = true
+	}
+	column(t.Metadata)
+	comments := make(map[any]bool)
+	for _, c := range t.Comments {
+		id(c.ID, 128)
+		unique(comments, c.ID)
+		if c.UserID != "" {
+			id(c.UserID, 512)
+		}
+		ok = ok && (c.Body == nil || rawjson.Value(c.Body).Problem() == "")
+		column(c.Metadata)
+		seen := make(map[any]bool)
+		for _, r := range c.Reactions {
+			id(r.Emoji, 64)
+			id(r.UserID, 512)
+			unique(seen, [2]string{r.Emoji, r.UserID})
+		}
+		for _, a := range c.Attachments {
+			id(a.ID, 128)
+			unique(seen, a.ID)
+		}
+		for _, m := range c.Mentions {
+			id(m.ID, 512)
+			unique(seen, [3]string{"mention", m.Kind, m.ID})
+			for _, u := range m.UserIDs {
+				id(u, 512)
+			}
+		}
+	}
+	return ok
 }

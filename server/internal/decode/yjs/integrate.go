@@ -9,34 +9,35 @@ import (
 	"unicode/utf8"
 )
 
-// index is a place in one of the tables of a document.
+// index is an index into one of the tables of a document.
 type index = int32
 
-// none is no place.
+// none is the invalid index.
 const none index = -1
 
-// at converts a place. Limits keep it below what 32 bits hold.
+// at converts an index. Limits keeps it within 32 bits.
 func at(i int) index { return index(i) } //nolint:gosec // see above
 
-// item is a run of content that one client made and that nothing divides: all
-// that refers to it refers to its first or last unit. It lies in the list of
-// its parent, or in the history of one of its parent's keys.
+// item is a run of content of one client that nothing divides: every reference to
+// it is to its first or last unit. It is in the list of its parent, or in the
+// history of one of its parent's keys.
 type item struct {
 	clock uint64
-	// client is a place in the order of the clients' ids.
+	// client is the index of the client in the order of ids.
 	client index
-	// head is where the struct begins in the update; none for what follows the
-	// first item of a struct.
+	// head is where the struct starts in the update; none for all but the first
+	// item of a struct.
 	head index
-	// start and end enclose the content in the update. The start of a shared type
-	// is its place among the types.
+	// start and end delimit the content in the update. The start of a shared type
+	// is its index among the types.
 	start, end  index
 	left, right index
-	// origin and rightOrigin are what was left and right of it when it was made.
+	// origin and rightOrigin are the left and right neighbours when the item was
+	// inserted.
 	origin, rightOrigin index
-	// parent is the type that holds it, none if that has been collected.
+	// parent is the type that contains it, none if that has been garbage-collected.
 	parent index
-	// entry is the key it lies under, or none.
+	// entry is its key, or none.
 	entry   index
 	mark    uint32
 	kind    kind
@@ -44,27 +45,27 @@ type item struct {
 	edges   edges
 }
 
-// edges says what has become of the ends of an item. Cuts are made ahead of what
-// asks for them, and become real when that is integrated.
+// edges describes the ends of an item. Cuts are prepared before the struct that
+// needs them, and become real when that is integrated.
 type edges uint8
 
 const (
-	// apart says that the cut before the item is real.
+	// apart means that the cut before the item is real.
 	apart edges = 1 << iota
-	// pairEnd says that the cut behind the item would go through a character
-	// that is a pair of surrogates in UTF-16. All of it belongs to the item.
+	// pairEnd means that the cut after the item would divide a surrogate pair in
+	// UTF-16. The whole character belongs to the item.
 	pairEnd
-	// halfStart and halfEnd say that the cut did. Yjs puts U+FFFD in place of
-	// either half.
+	// halfStart and halfEnd mean that the cut did so. Yjs replaces each half by
+	// U+FFFD.
 	halfStart
 	halfEnd
 )
 
-// typ returns which shared type it is, if it is one.
+// typ returns the index of the shared type that the item is, if it is one.
 func (it *item) typ() index { return it.start }
 
 // sharedType is a map, array, text or XML node. Every type has both a list and
-// entries; which of them is used is up to the type.
+// entries; the type determines which are used.
 type sharedType struct {
 	name    string
 	kind    Type
@@ -73,22 +74,22 @@ type sharedType struct {
 	depth   int32
 }
 
-// entry is a key of a shared type and what it was set to. The last one is its
-// value, or it has none if that was deleted; those before count as deleted.
+// entry is a key of a shared type and the items it was set to. The last one is its
+// value, unless it was deleted; earlier ones count as deleted.
 type entry struct {
 	key         string
 	first, last index
-	// next is the entry of the type that was made before.
+	// next is the previously created entry of the type.
 	next index
 }
 
-// entryKey finds an entry.
+// entryKey identifies an entry.
 type entryKey struct {
 	typ index
 	key string
 }
 
-// list yields the items that show in the list of t.
+// list yields the visible items in the list of t.
 func (d *Doc) list(t *sharedType) iter.Seq[*item] {
 	return func(yield func(*item) bool) {
 		for i := t.start; i != none; {
@@ -101,13 +102,13 @@ func (d *Doc) list(t *sharedType) iter.Seq[*item] {
 	}
 }
 
-// attribute is a key of a type and the item that shows under it.
+// attribute is a key of a type and its visible item.
 type attribute struct {
 	key  string
 	item *item
 }
 
-// get returns what shows under a key of t, or nil.
+// get returns the visible item of a key of t, or nil.
 func (d *Doc) get(t *sharedType, key string) *item {
 	for e := t.entries; e != none; e = d.entries[e].next {
 		if d.entries[e].key != key {
@@ -121,7 +122,7 @@ func (d *Doc) get(t *sharedType, key string) *item {
 	return nil
 }
 
-// attributes returns what shows under the keys of t, in their order.
+// attributes returns the visible items of the keys of t, ordered by key.
 func (d *Doc) attributes(t *sharedType) []attribute {
 	var all []attribute
 	for e := t.entries; e != none; e = d.entries[e].next {
@@ -133,38 +134,37 @@ func (d *Doc) attributes(t *sharedType) []attribute {
 	return all
 }
 
-// cut is a place in the content of a client that something refers to: before
-// the unit of that clock.
+// cut is a position in the content of a client that something refers to: before the
+// unit with that clock.
 type cut struct{ client, clock uint64 }
 
-// span is a range of clocks of a client, without its end.
+// span is a half-open range of clocks of a client.
 type span struct{ client, from, to uint64 }
 
-// client is one who wrote the document.
+// client is one of the document's authors.
 type client struct {
 	id uint64
-	// structs is where its structs begin in the update, and count how many they are.
+	// structs is where its structs start in the update, and count their number.
 	structs, count index
-	// first and end enclose its items, and until is the clock behind them.
+	// first and end delimit its items; until is the clock after them.
 	first, end index
 	until      uint64
 	// next is the first item that has not been integrated.
 	next index
-	// waited says that another client's next item waits for this one's.
+	// waited means that another client's next item waits for this one's.
 	waited bool
-	// stuck says that its next item waits for something that is not there.
+	// stuck means that its next item waits for something missing.
 	stuck bool
 }
 
 func (c *client) open() bool { return !c.stuck && c.next < c.end }
 
-// decoder makes a document from an update.
+// decoder builds a document from an update.
 //
-// It reads the update twice. The first time it checks every byte and notes
-// where structs have to be cut, because something was inserted into them or
-// part of them was deleted. The second time it makes the items, already cut, so
-// that tables never have to be opened in the middle and one number says all
-// there is to know about a neighbour.
+// It reads the update twice. The first pass checks every byte and records where
+// structs must be cut, because something was inserted into them or part of them was
+// deleted. The second pass creates the items, already cut, so nothing is ever
+// inserted into the middle of a table, and an index identifies a neighbour.
 type decoder struct {
 	*Doc
 	clients []client
@@ -205,14 +205,14 @@ func (d *decoder) run() error {
 	return nil
 }
 
-// cut notes that something refers to the place before a unit.
+// cut records that something refers to the position before a unit.
 func (d *decoder) cut(c cut) {
 	if n := len(d.cuts); n == 0 || d.cuts[n-1] != c {
 		d.cuts = append(d.cuts, c)
 	}
 }
 
-// scan reads the update for the first time.
+// scan is the first pass over the update.
 func (d *decoder) scan() error {
 	r := &reader{src: d.src, depth: d.limits.Depth}
 	structs := 0
@@ -238,8 +238,8 @@ func (d *decoder) scan() error {
 			}
 		}
 	}
-	// An update of version 2 begins with a zero, which here means that nobody
-	// wrote anything; but more follows.
+	// An update of version 2 starts with a zero, which here means that there are no
+	// clients; but more follows.
 	if len(r.src) > 1 && r.src[0] == 0 && (r.err != nil || r.i < len(r.src)) {
 		return ErrVersion2
 	}
@@ -254,11 +254,11 @@ func (d *decoder) section(r *reader, count int) {
 	c := client{id: r.uint()}
 	clock := r.uint()
 	c.structs = at(r.i)
-	if clock == 0 { // otherwise the first ones are missing, and all have to wait for them
+	if clock == 0 { // otherwise the first ones are missing, and all wait for them
 		c.count = at(count)
 	}
 	if i, ok := d.byID[c.id]; ok {
-		d.clients[i] = c // Yjs forgets what came before, too
+		d.clients[i] = c // Yjs also forgets what came before
 	} else if c.count > 0 {
 		d.byID[c.id] = at(len(d.clients))
 		d.clients = append(d.clients, c)
@@ -277,7 +277,8 @@ func (d *decoder) section(r *reader, count int) {
 	}
 }
 
-// build makes the items of a client. Those of clients with lower ids are made.
+// build creates the items of a client. Those of clients with lower ids exist
+// already.
 func (d *decoder) build(owner index) error {
 	c := &d.clients[owner]
 	r := &reader{src: d.src, i: int(c.structs), depth: d.limits.Depth, trusted: true}
@@ -290,7 +291,7 @@ func (d *decoder) build(owner index) error {
 		h := r.header()
 		body := r.content(h.kind)
 		if h.kind == kindSkip {
-			break // what follows has to wait for what is missing here
+			break // what follows must wait for what is missing here
 		}
 		if last := len(d.items) - 1; h.kind == kindGC && last >= int(c.first) && d.items[last].kind == kindGC {
 			c.until += body.n
@@ -333,11 +334,11 @@ func (d *decoder) build(owner index) error {
 // pieces divides the content of a struct.
 type pieces struct {
 	r reader
-	// within says that the last piece ended within a pair of surrogates.
+	// within means that the last piece ended within a surrogate pair.
 	within bool
 }
 
-// next gives the next n units to it.
+// next assigns the next n units to it.
 func (p *pieces) next(it *item, n uint64) {
 	switch it.kind {
 	case kindString:
@@ -369,13 +370,13 @@ func (p *pieces) next(it *item, n uint64) {
 		it.start = at(p.r.i)
 		p.r.values(it.kind, int(n)) //nolint:gosec // at most the length of the update
 		it.end = at(p.r.i)
-	default: // a length is all there is
+	default: // only a length
 	}
 }
 
-// integrateAll puts all structs in their place that can be. Clients with higher
-// ids come first, as in Yjs: that makes the least work. A struct that refers
-// to one that is still to come has to wait for it.
+// integrateAll integrates all structs that can be. Clients with higher ids come
+// first, as in Yjs, which is the least work. A struct that refers to a later one
+// must wait for it.
 func (d *decoder) integrateAll() error {
 	var stack []index
 	for c := at(len(d.clients)) - 1; c >= 0; c-- {
@@ -395,7 +396,7 @@ func (d *decoder) integrateAll() error {
 				wait.waited = true
 				stack = append(stack, d.byID[wait.id])
 			default:
-				// What it waits for is not in the update, or waits for it in turn.
+				// What it waits for is missing, or waits for it in turn.
 				for _, s := range stack {
 					d.clients[s].stuck, d.clients[s].waited = true, false
 				}
@@ -406,10 +407,10 @@ func (d *decoder) integrateAll() error {
 	return nil
 }
 
-// absent is a client that wrote nothing.
+// absent is a client without content.
 var absent client
 
-// find returns the item that holds x, none if there is none, and its client.
+// find returns the item that contains x, or none, and its client.
 func (d *decoder) find(x id) (index, *client) {
 	i, ok := d.byID[x.client]
 	if !ok {
@@ -424,7 +425,8 @@ func (d *decoder) find(x id) (index, *client) {
 	return c.first + at(n) - 1, c
 }
 
-// integrateNext integrates the next struct of c, or returns whom it waits for.
+// integrateNext integrates the next struct of c, or returns the client that it
+// waits for.
 func (d *decoder) integrateNext(c *client) (wait *client, err error) {
 	first := c.next
 	it := &d.items[first]
@@ -475,10 +477,10 @@ func (d *decoder) integrateNext(c *client) (wait *client, err error) {
 	return nil, nil
 }
 
-// between makes the cuts real between which an item was made, and returns its
-// neighbour on the left. That is its origin, but in one odd case that documents
-// do have: the right one lies before the origin, in a run that is still whole.
-// Yjs holds on to that run as the neighbour while it cuts the right one off.
+// between makes the cuts at both ends of an insertion real, and returns its left
+// neighbour. That is its origin, except in one odd case that occurs in documents:
+// the right neighbour is before the origin, in a run that is not cut yet. Yjs keeps
+// that run as the left neighbour while it cuts off the right one.
 func (d *decoder) between(origin, right index) index {
 	if origin != none {
 		d.part(origin)
@@ -498,7 +500,7 @@ func (d *decoder) between(origin, right index) index {
 	return origin
 }
 
-// part makes the cut behind an item real.
+// part makes the cut after an item real.
 func (d *decoder) part(i index) {
 	if i < 0 || int(i+1) == len(d.items) || d.items[i+1].head != none {
 		return
@@ -507,13 +509,13 @@ func (d *decoder) part(i index) {
 	right.edges |= apart
 	if left.edges&pairEnd != 0 {
 		left.edges ^= pairEnd | halfEnd
-		left.end -= utf8.UTFMax // such a character takes as many bytes
+		left.end -= utf8.UTFMax // such a character has this length
 		right.edges |= halfStart
 	}
 }
 
-// adopt finds the parent of an item, and the key it lies under. It has none if
-// the parent or a neighbour has been collected.
+// adopt finds the parent and the key of an item. It has none if the parent or a
+// neighbour has been garbage-collected.
 func (d *decoder) adopt(it *item, h *header, parent index) {
 	sibling := it.origin
 	if sibling == none {
@@ -555,7 +557,7 @@ func (d *decoder) adopt(it *item, h *header, parent index) {
 	it.entry = e
 }
 
-// first returns where the list begins that it is to lie in.
+// first returns the start of the list that it belongs to.
 func (d *decoder) first(it *item) *index {
 	if it.entry != none {
 		return &d.entries[it.entry].first
@@ -563,24 +565,23 @@ func (d *decoder) first(it *item) *index {
 	return &d.types[it.parent].start
 }
 
-// place finds what goes to the left of it, by the rule with which all clients
-// arrive at the same order whatever order they learn of insertions in. If others
-// inserted in the same place, it looks at each item between the neighbours
-// that it was made with.
+// place finds the left neighbour of it, by the rule that gives all clients the same
+// order, whatever the order in which they receive insertions. If others inserted at
+// the same position, it compares with each item between the original neighbours.
 func (d *decoder) place(it *item, left index) (index, error) {
 	right := it.rightOrigin
 	if d.steps < 0 {
 		return none, &LimitError{"Steps", d.limits.Steps}
 	}
 	if left == none && right != none && d.items[right].left == none || left != none && d.items[left].right == right {
-		return left, nil // nobody did
+		return left, nil // no other insertion
 	}
 	next := *d.first(it)
 	if left != none {
 		next = d.items[left].right
 	}
-	// An item has been passed if its mark is not below passed, and is still in
-	// conflict with it if the mark is not below conflict.
+	// An item has been passed if its mark is at least passed, and is still in
+	// conflict if the mark is at least conflict.
 	d.epoch++
 	passed, conflict := d.epoch, d.epoch
 	for i := next; i != none && i != right; i = d.items[i].right {
@@ -592,14 +593,14 @@ func (d *decoder) place(it *item, left index) (index, error) {
 		var before bool
 		switch {
 		case other.origin == it.origin:
-			// Both were inserted at the same item: the lower client goes left.
+			// Both were inserted at the same item: the lower client id goes left.
 			if before = other.client < it.client; !before && other.rightOrigin == it.rightOrigin {
 				return left, nil
 			}
 		case other.origin == none || d.items[other.origin].mark < passed:
 			return left, nil
 		default:
-			// The other was inserted at one that was passed; it goes where that went.
+			// The other was inserted at an item that was passed, and follows it.
 			before = d.items[other.origin].mark < conflict
 		}
 		if before {
@@ -611,7 +612,7 @@ func (d *decoder) place(it *item, left index) (index, error) {
 	return left, nil
 }
 
-// insert puts an item to the right of left, or first.
+// insert inserts an item to the right of left, or at the start.
 func (d *decoder) insert(i, left index) {
 	it := &d.items[i]
 	to := d.first(it)
@@ -626,7 +627,7 @@ func (d *decoder) insert(i, left index) {
 	}
 }
 
-// delete marks what has been deleted of a client, after clients with lower ids.
+// delete marks the deleted content of a client, after clients with lower ids.
 func (d *decoder) delete(c *client) {
 	i := c.first
 	for ; len(d.deletes) > 0 && d.deletes[0].client <= c.id; d.deletes = d.deletes[1:] {

@@ -11,9 +11,9 @@ import (
 	"unicode/utf8"
 )
 
-// JSON appends the whole document to dst as one object, with a member for each
-// root in the order of their names. Roots of unknown type, which are empty, are
-// left out. The same update always gives the same bytes.
+// JSON appends the document to dst as one object, with a member for each root,
+// ordered by name. It leaves out roots of unknown type, which are empty. The same
+// update always gives the same bytes.
 //
 //   - A map is an object, in the order of its keys. An array or an XML fragment
 //     is an array.
@@ -40,12 +40,12 @@ func (d *Doc) JSON(dst []byte) ([]byte, error) {
 	return w.result(dst)
 }
 
-// writer writes JSON. It writes a comma before what does not begin an object or
-// array.
+// writer writes JSON. It writes a comma before everything that does not start an
+// object or array.
 type writer struct {
 	*Doc
 	dst []byte
-	// max is how long dst may become, less the work that left nothing there.
+	// max is the maximum length of dst, minus work that produced no output.
 	max int
 	err error
 }
@@ -54,7 +54,7 @@ func newWriter(d *Doc, dst []byte) *writer {
 	return &writer{Doc: d, dst: dst, max: len(dst) + min(d.limits.Output, math.MaxInt-len(dst))}
 }
 
-// result returns what was written, or dst as it was.
+// result returns the output, or the original dst.
 func (w *writer) result(dst []byte) ([]byte, error) {
 	if w.full(); w.err != nil {
 		return dst, w.err
@@ -62,7 +62,7 @@ func (w *writer) result(dst []byte) ([]byte, error) {
 	return w.dst, nil
 }
 
-// full says that writing has to end, as there would be too much.
+// full reports whether writing must stop because the output is too large.
 func (w *writer) full() bool {
 	if len(w.dst) > w.max && w.err == nil {
 		w.err = &LimitError{"Output", w.limits.Output}
@@ -72,7 +72,7 @@ func (w *writer) full() bool {
 
 func (w *writer) raw(s string) { w.dst = append(w.dst, s...) }
 
-// next begins a member or an element.
+// next starts a member or an element.
 func (w *writer) next() {
 	if last := w.dst[len(w.dst)-1]; last != '{' && last != '[' {
 		w.dst = append(w.dst, ',')
@@ -91,7 +91,7 @@ func (w *writer) string(s string) {
 	w.raw(`"`)
 }
 
-// escape writes what goes between quotes, with the escapes of JSON.stringify.
+// escape writes the content of a string, with the escapes of JSON.stringify.
 func (w *writer) escape(s string) {
 	const short = "btn\x00fr" // from 8 on
 	from := 0
@@ -202,7 +202,7 @@ func (w *writer) delta(t *sharedType) {
 			v, _ := w.last(it)
 			w.value(v)
 			w.format(&format)
-		default: // no text
+		default: // not text
 		}
 	}
 	end()
@@ -222,10 +222,10 @@ func (w *writer) format(f *formatting) {
 	w.raw("}")
 }
 
-// formatting holds the attributes of a text at some place, as JSON.
+// formatting holds the attributes of a text at some position, as JSON.
 type formatting struct {
 	values map[string]string
-	// keys are the keys of values in order, or nil if they have changed.
+	// keys are the sorted keys of values, or nil if they have changed.
 	keys []string
 }
 
@@ -245,7 +245,7 @@ func (f *formatting) apply(key, value string) {
 	f.values[key] = value
 }
 
-// sorted returns the keys in order.
+// sorted returns the sorted keys.
 func (f *formatting) sorted() []string {
 	if f.keys == nil {
 		f.keys = slices.Sorted(maps.Keys(f.values))
@@ -259,12 +259,12 @@ func (d *Doc) formatOf(it *item) (key, value string) {
 	return r.text(), r.json()
 }
 
-// reader reads the content of it again.
+// reader returns a reader of the content of it.
 func (d *Doc) reader(it *item) reader {
 	return reader{src: d.src[:it.end], i: int(it.start), depth: d.limits.Depth, trusted: true}
 }
 
-// half stands for half of a pair of surrogates.
+// half replaces half of a surrogate pair.
 const half = string(utf8.RuneError)
 
 // text writes the string of it, without quotes.
@@ -286,12 +286,12 @@ func (d *Doc) strings(it *item) iter.Seq[string] {
 	}
 }
 
-// value is one value of an item.
+// value is one value of an item's content.
 type value struct {
 	kind kind
-	// s is the value, encoded in the way of its kind.
+	// s is the value, encoded according to its kind.
 	s string
-	// it is what holds it.
+	// it is the item that contains it.
 	it *item
 }
 
@@ -299,7 +299,7 @@ func (v value) undefined() bool {
 	return v.kind == kindJSON && v.s == undefined || v.kind == kindAny && v.s[0] == tagUndefined
 }
 
-// values yields what an item adds to an array.
+// values yields the values that an item adds to an array.
 func (d *Doc) values(it *item) iter.Seq[value] {
 	return func(yield func(value) bool) {
 		switch it.kind {
@@ -325,7 +325,7 @@ func (d *Doc) values(it *item) iter.Seq[value] {
 	}
 }
 
-// last returns the value that an item has under a key.
+// last returns the last value of an item, which is the value of its key.
 func (d *Doc) last(it *item) (v value, ok bool) {
 	for v = range d.values(it) {
 		ok = true
@@ -359,7 +359,7 @@ func (w *writer) value(v value) {
 	}
 }
 
-// json copies JSON without its white space.
+// json copies JSON without white space.
 func (w *writer) json(s string) {
 	from := 0
 	for i := 0; i < len(s); i++ {

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// kind is what a struct of an update is, as its first byte tells.
+// kind is the kind of a struct in an update, encoded in its first byte.
 type kind uint8
 
 const (
@@ -38,24 +38,24 @@ const (
 	tagUndefined
 )
 
-// undefined is what stands for no value among JSON texts.
+// undefined represents a missing value among JSON texts.
 const undefined = "undefined"
 
-// maxInteger is the largest integer that JavaScript counts exactly. Clocks and
-// lengths stay below it, so that their sums never overflow.
+// maxInteger is the largest integer that JavaScript represents exactly. Clocks and
+// lengths stay below it, so their sums never overflow.
 const maxInteger = 1 << 53
 
-// reader reads an update. After the first error, which stays, everything reads
-// as zero.
+// reader reads an update. The first error is kept, and after it everything reads as
+// zero.
 type reader struct {
 	src string
 	i   int
 	err error
-	// depth is how deep a value may be nested.
+	// depth is the maximum nesting of a value.
 	depth int
-	// trusted says that the bytes were read before and need no check.
+	// trusted means that the bytes were checked before.
 	trusted bool
-	// scratch is where encoding/json gets to see a text.
+	// scratch is a buffer for texts that encoding/json reads.
 	scratch []byte
 }
 
@@ -110,7 +110,7 @@ func (r *reader) varint(v uint64, bits int, more bool) uint64 {
 	return v
 }
 
-// int reads an integer with a sign.
+// int reads a signed integer.
 func (r *reader) int() int64 {
 	c := r.byte()
 	v := int64(r.varint(uint64(c&0x3f), 6, c >= 0x80)) //nolint:gosec // at most maxInteger
@@ -120,7 +120,7 @@ func (r *reader) int() int64 {
 	return v
 }
 
-// count reads how many things of at least size bytes follow.
+// count reads the number of following elements, each of at least size bytes.
 func (r *reader) count(size int) int {
 	n := r.uint()
 	if n > uint64((len(r.src)-r.i)/size) { //nolint:gosec // i never passes the end
@@ -164,7 +164,7 @@ func (r *reader) deep() {
 	r.i = len(r.src)
 }
 
-// jsonDepth is how deep arrays and objects are nested in valid JSON.
+// jsonDepth returns the nesting of arrays and objects in valid JSON.
 func jsonDepth(s string) int {
 	depth, deepest := 0, 0
 	for i := 0; i < len(s); i++ {
@@ -181,8 +181,8 @@ func jsonDepth(s string) int {
 	return deepest
 }
 
-// stringEnd returns where the closing quote is of the string that begins at i
-// in valid JSON.
+// stringEnd returns the position of the closing quote of the string at i in valid
+// JSON.
 func stringEnd(s string, i int) int {
 	for i++; s[i] != '"'; i++ {
 		if s[i] == '\\' {
@@ -192,7 +192,7 @@ func stringEnd(s string, i int) int {
 	return i
 }
 
-// any passes a value that is nested in others.
+// any skips a value, including nested ones.
 func (r *reader) any(nested int) {
 	if nested > r.depth {
 		r.deep()
@@ -224,7 +224,7 @@ func (r *reader) any(nested int) {
 	}
 }
 
-// id names one unit of content: clients count those they make.
+// id identifies one unit of content: a client and its clock.
 type id struct {
 	client, clock uint64
 	set           bool
@@ -232,16 +232,16 @@ type id struct {
 
 func (r *reader) id() id { return id{r.uint(), r.uint(), r.err == nil} }
 
-// header is how a struct begins.
+// header is the start of a struct.
 type header struct {
 	kind kind
-	// origin and right are the neighbours the struct was inserted between.
+	// origin and right are the neighbours that the struct was inserted between.
 	origin, right id
-	// Without neighbours, it tells its parent: a struct, or a root by name.
+	// Without neighbours, it names its parent: a struct, or a root by name.
 	parent  id
 	root    string
 	hasRoot bool
-	// sub is the key in the parent, if it lies under one.
+	// sub is the key in the parent, if it has one.
 	sub    string
 	hasSub bool
 }
@@ -276,13 +276,13 @@ func (r *reader) header() (h header) {
 	return h
 }
 
-// content is what comes after the header of a struct.
+// content is the content after the header of a struct.
 type content struct {
-	// n is its length in the units that clocks count.
+	// n is its length in clock units.
 	n uint64
-	// start and end enclose it in the update, without lengths and counts.
+	// start and end delimit it in the update, without lengths and counts.
 	start, end int
-	// typ and name are those of a shared type.
+	// typ and name are set for a shared type.
 	typ  Type
 	name string
 }
@@ -331,7 +331,7 @@ func (r *reader) content(k kind) (c content) {
 	return c
 }
 
-// values passes n values of content of kind JSON or any.
+// values skips n values of content of kind JSON or any.
 func (r *reader) values(k kind, n int) {
 	for ; n > 0 && r.err == nil; n-- {
 		if k == kindAny {
@@ -342,7 +342,7 @@ func (r *reader) values(k kind, n int) {
 	}
 }
 
-// utf16Length is how many units valid UTF-8 has in UTF-16.
+// utf16Length returns the length of valid UTF-8 in UTF-16 units.
 func utf16Length(s string) uint64 {
 	n := uint64(0)
 	for i := range len(s) {

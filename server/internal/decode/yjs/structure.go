@@ -7,24 +7,22 @@ import (
 	"strings"
 )
 
-// Structure appends the trees of the editors that wrote the document to dst: one
-// object with a member for each root that an editor wrote, in the order of
-// their names. The same update always gives the same bytes.
+// Structure appends the editors' trees to dst: one object with a member for each
+// root that an editor wrote, ordered by name. The same update always gives the same
+// bytes.
 //
 // An XML fragment becomes the JSON of ProseMirror, on which Tiptap and BlockNote
 // are built: {"type":"doc","content":[…]} of nodes
 // {"type":…,"attrs":{…},"content":[…]} and texts
-// {"type":"text","marks":[{"type":…,"attrs":{…}}],"text":…}. Attributes that
-// have the default value of the editor's schema are not in the document if the
-// editor left them out, and marks are in the order of their names, as the order
-// of the schema is not known.
+// {"type":"text","marks":[{"type":…,"attrs":{…}}],"text":…}. Attributes with the
+// default value of the editor's schema are missing if the editor left them out.
+// Marks are ordered by name, because the order of the schema is not known.
 //
 // An XML text written by Lexical becomes the JSON of its editor state:
-// {"root":{"type":"root","children":[…],…}}. Nodes have all properties that
-// are kept in the document, under the names that Lexical exports them by, and
-// none that it works out, such as how deep an item of a list is indented. The
-// style of a node that has children is left out while it is empty, as Lexical
-// does.
+// {"root":{"type":"root","children":[…],…}}. Nodes have all stored properties under
+// the names that Lexical exports, and none that it computes, such as the
+// indentation of a list item. As in Lexical, an empty style of a node with children
+// is left out.
 func (d *Doc) Structure(dst []byte) ([]byte, error) {
 	w := newWriter(d, dst)
 	w.raw("{")
@@ -58,8 +56,8 @@ func (d *Doc) children(t *sharedType) iter.Seq[*sharedType] {
 	}
 }
 
-// nodes writes the content of a node of ProseMirror, if it has any. Texts side
-// by side that have the same marks are one, as they are in the editor.
+// nodes writes the content of a ProseMirror node, if it has any. Adjacent texts
+// with the same marks are joined, as in the editor.
 func (w *writer) nodes(t *sharedType) {
 	empty, open := true, false
 	marks := ""
@@ -119,7 +117,7 @@ func (w *writer) nodes(t *sharedType) {
 	}
 }
 
-// node writes a node of ProseMirror.
+// node writes a ProseMirror node.
 func (w *writer) node(t *sharedType) {
 	w.raw(`{"type":`)
 	w.string(t.name)
@@ -131,13 +129,13 @@ func (w *writer) node(t *sharedType) {
 	w.raw("}")
 }
 
-// markHash is what y-prosemirror puts behind the names of marks of which a
-// text may have several, to tell them apart.
+// markHash is the suffix that y-prosemirror appends to names of marks that a text
+// may have more than once.
 var markHash = regexp.MustCompile(`--[a-zA-Z0-9+/=]{8}$`)
 
-// marks returns the member of a text that holds its marks, or nothing. What is
-// done for it counts as output: text that changes its attributes to and fro
-// would cost more than what it adds.
+// marks returns the member with the marks of a text, or nothing. The work counts as
+// output: text that changes its attributes back and forth would otherwise cost more
+// than it adds.
 func (w *writer) marks(f *formatting) string {
 	if len(f.values) == 0 {
 		return ""
@@ -163,7 +161,7 @@ func (w *writer) marks(f *formatting) string {
 	return string(m.dst)
 }
 
-// nodeType returns the type of node of Lexical that t stands for, or "".
+// nodeType returns the Lexical node type of t, or "".
 func (d *Doc) nodeType(t *sharedType) string {
 	if it := d.get(t, "__type"); it != nil {
 		return d.stringOf(it)
@@ -181,7 +179,7 @@ func (d *Doc) stringOf(it *item) string {
 	return ""
 }
 
-// isLexical says whether t holds nodes of Lexical.
+// isLexical reports whether t contains Lexical nodes.
 func (d *Doc) isLexical(t *sharedType) bool {
 	for child := range d.children(t) {
 		if d.nodeType(child) != "" {
@@ -191,13 +189,13 @@ func (d *Doc) isLexical(t *sharedType) bool {
 	return false
 }
 
-// What Lexical keeps as numbers and exports as words.
+// Values that Lexical stores as numbers and exports as words.
 var (
 	alignments = []string{"", "left", "center", "right", "justify", "start", "end"}
 	modes      = []string{"normal", "token", "segmented"}
 )
 
-// lexicalNode writes the beginning of a node of Lexical, up to its properties.
+// lexicalNode writes the start of a Lexical node, up to its properties.
 func (w *writer) lexicalNode(t *sharedType, typ string) {
 	w.raw(`{"type":`)
 	w.string(typ)
@@ -241,8 +239,8 @@ func (w *writer) lexicalNode(t *sharedType, typ string) {
 	w.raw(`,"version":1`)
 }
 
-// lexicalRoot writes the root of Lexical, which keeps no properties while they
-// have their defaults.
+// lexicalRoot writes the Lexical root, which stores no properties that have their
+// defaults.
 func (w *writer) lexicalRoot(t *sharedType) {
 	w.lexicalNode(t, "root")
 	for _, missing := range []struct{ key, member string }{
@@ -257,9 +255,8 @@ func (w *writer) lexicalRoot(t *sharedType) {
 	w.lexicalChildren(t)
 }
 
-// lexicalChildren writes the rest of a node of Lexical that has children. A
-// text is a map followed by its string; a string that follows nothing is a
-// remnant that Lexical drops, too.
+// lexicalChildren writes the rest of a Lexical node with children. A text is a map
+// followed by its string. Lexical drops strings without a map, and so does this.
 func (w *writer) lexicalChildren(t *sharedType) {
 	w.raw(`,"children":[`)
 	open := false
@@ -305,8 +302,8 @@ func (w *writer) lexicalChildren(t *sharedType) {
 	w.raw("]}")
 }
 
-// Types of nodes of Lexical: a soft break, and a block that always tells the
-// style of what will be written into it.
+// Lexical node types: a soft break, and a block that always exports the style of
+// future text in it.
 const (
 	lineBreak = "linebreak"
 	paragraph = "paragraph"

@@ -24,7 +24,7 @@ type texter struct {
 	line bool
 }
 
-// block ends a block and begins another.
+// block ends a block and starts another.
 func (t *texter) block() { t.line = true }
 
 func (t *texter) write(s string) {
@@ -38,14 +38,14 @@ func (t *texter) write(s string) {
 	t.dst = append(t.dst, s...)
 }
 
-// shared writes what is in a shared type, as a block.
+// shared writes the content of a shared type as a block.
 func (t *texter) shared(s *sharedType) {
 	t.block()
 	t.inline(s)
 	t.block()
 }
 
-// inline writes what is in a shared type.
+// inline writes the content of a shared type.
 func (t *texter) inline(s *sharedType) {
 	switch s.kind {
 	case Map, XMLHook:
@@ -63,10 +63,10 @@ func (t *texter) inline(s *sharedType) {
 	}
 }
 
-// nodes writes what is in a text or an XML node.
+// nodes writes the content of a text or an XML node.
 func (t *texter) nodes(s *sharedType) {
-	// Texts lie within elements. Within a text they are elements themselves, as
-	// those of Lexical are.
+	// Texts are inside elements. Texts inside a text are elements themselves, as in
+	// Lexical.
 	within := s.kind == Text || s.kind == XMLText
 	beside := false // there is text
 	lexical := false

@@ -132,8 +132,17 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 	if err := l.checkProject(ctx, &d); err != nil {
 		return Receipt{}, err
 	}
-	accepted, err := l.commit(ctx, &d)
-	if err != nil {
+	if size := int64(len(body)); l.bytes.Add(size) > MaxQueueBytes {
+		l.bytes.Add(-size)
+		return Receipt{}, errQueueFull()
+	}
+	accepted, err := l.commits.Do(ctx, &d)
+	switch {
+	case errors.Is(err, batch.ErrFull):
+		return Receipt{}, errQueueFull()
+	case errors.Is(err, batch.ErrClosed):
+		return Receipt{}, fault.Wrap(err, fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
+	case err != nil:
 		return Receipt{}, err
 	}
 	l.count(accepted)
@@ -182,23 +191,6 @@ func (l *Ledger) checkProject(ctx context.Context, a *mirror.Delivery) error {
 		a.Event.Outcome, a.Invalidations = mirror.OutcomeForeignProject, nil
 	}
 	return nil
-}
-
-// commit records d in the next commit and returns the outcome.
-func (l *Ledger) commit(ctx context.Context, d *mirror.Delivery) (store.Accepted, error) {
-	size := int64(len(d.Event.Payload))
-	if l.bytes.Add(size) > MaxQueueBytes {
-		l.bytes.Add(-size)
-		return store.Accepted{}, errQueueFull()
-	}
-	accepted, err := l.commits.Do(ctx, d)
-	switch {
-	case errors.Is(err, batch.ErrFull):
-		return accepted, errQueueFull()
-	case errors.Is(err, batch.ErrClosed):
-		return accepted, fault.Wrap(err, fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
-	}
-	return accepted, err
 }
 
 // failed calls Failed if err is a failure of the database.

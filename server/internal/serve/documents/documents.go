@@ -107,22 +107,21 @@ func (d *Document) Release() {
 
 // Read returns a document, which the caller must release. It fails with
 // DOCUMENT_NOT_MIRRORED if there is none.
-func (r *Reader) Read(ctx context.Context, req Request) (*Document, error) {
-	doc, err := r.read(ctx, req)
-	if err != nil {
-		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonDocumentNotMirrored,
-			"the mirror holds no such document").
-			With("room_id", string(req.Resource.Room)).With("kind", req.Resource.Kind.String()))
-	}
-	return doc, nil
-}
-
-func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
+func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err error) {
+	doc = &Document{memory: r.memory}
+	defer func() {
+		if err != nil {
+			doc.Release()
+			doc, err = nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound,
+				fault.ReasonDocumentNotMirrored, "the mirror holds no such document").
+				With("room_id", string(req.Resource.Room)).With("kind", req.Resource.Kind.String()))
+		}
+	}()
 	var cached entry
 	if req.Format.Derive != nil {
 		cached = r.cache.get(key{req.Resource, req.Format.Tag})
 	}
-	head, err := fresh.Read(ctx, r.fresh, req.Freshness, fresh.Spec[mirror.Document]{
+	doc.Document, err = fresh.Read(ctx, r.fresh, req.Freshness, fresh.Spec[mirror.Document]{
 		Resource: req.Resource,
 		Get: func(ctx context.Context, resource mirror.Resource, deleted bool) (mirror.Document, error) {
 			head, err := r.reads.Do(ctx, store.DocumentRead{Resource: resource, Deleted: deleted, Have: cached.sha256})
@@ -137,9 +136,8 @@ func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
 		Freshness: func(d *mirror.Document) mirror.Freshness { return d.Freshness },
 	})
 	if err != nil {
-		return nil, err
+		return doc, err
 	}
-	doc := &Document{Document: head, memory: r.memory}
 	doc.tag(req.Format)
 	doc.NotModified = matches(req.IfNoneMatch, doc.ETag)
 	switch {
@@ -152,12 +150,11 @@ func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
 		// The source and the derived form, which is at most as long.
 		weight := min(2*doc.Size, readMemory)
 		if err := r.memory.Acquire(ctx, weight); err != nil {
-			return nil, fmt.Errorf("wait for memory: %w", err)
+			return doc, fmt.Errorf("wait for memory: %w", err)
 		}
 		doc.weight = weight
 		if doc.Document, err = r.store.Document(ctx, req.Resource, req.Freshness.Deleted); err != nil {
-			doc.Release()
-			return nil, err
+			return doc, err
 		}
 		doc.tag(req.Format) // of the document that was read, which may be newer
 	}
@@ -166,8 +163,7 @@ func (r *Reader) read(ctx context.Context, req Request) (*Document, error) {
 		return doc, nil
 	}
 	if doc.Body, err = req.Format.Derive(doc.Content); err != nil {
-		doc.Release()
-		return nil, fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
+		return doc, fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
 			"the document was fetched and is kept, but cannot be turned into this format")
 	}
 	r.cache.put(entry{key{req.Resource, req.Format.Tag}, doc.SHA256, doc.Body})

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -15,28 +14,17 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// head is what is stored of a room's incarnation.
-type head struct {
-	epoch      int64 // 0: no row
-	sha256     [32]byte
-	createTime time.Time
-	deleteTime time.Time
-}
-
-func (h head) lives() bool { return h.epoch > 0 && h.deleteTime.IsZero() }
-
-func roomHead(ctx context.Context, q *queries, r mirror.Resource) (head, error) {
-	row, err := q.RoomHead(ctx, dbq.RoomHeadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-		RoomID: rawKey(r.Room)})
+// roomCopy reads which copy of a room is stored.
+func roomCopy(ctx context.Context, q *queries, r mirror.Resource) (store.RoomCopy, error) {
+	row, err := q.RoomHead(ctx, dbq.RoomHeadParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return head{}, nil
+		return store.RoomCopy{}, nil
 	}
-	if err != nil {
-		return head{}, err
-	}
-	h := head{epoch: row.Epoch, createTime: timeOf(row.CreateTime), deleteTime: timeOf(row.DeleteTime)}
-	copy(h.sha256[:], row.ContentSha256)
-	return h, nil
+	c := store.RoomCopy{Epoch: row.Epoch, CreateTime: timeOf(row.CreateTime), DeleteTime: timeOf(row.DeleteTime)}
+	copy(c.SHA256[:], row.ContentSha256)
+	return c, err
 }
 
 // packetSlack is what a statement may take beside its long values.
@@ -76,106 +64,70 @@ func (s *Store) fit(content, data []byte, words string) (without bool, err error
 // tooLargeData says why data was left out by fit.
 const tooLargeData = "with the document larger than the database takes in one packet (max_allowed_packet)"
 
-// ApplyRoom locks the room's state, raises what is in the room, and writes the
+// ApplyRoom locks the room's state, marks what is in the room, and writes the
 // room last, which is the order of locks.
 func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
-	sum := sha256.Sum256(room.Source)
+	fetched := store.RoomCopy{SHA256: sha256.Sum256(room.Source), CreateTime: timeOf(nullTime(room.CreateTime))}
 	arg := dbq.UpsertRoomParams{
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
-		SourceJson: rawKey(room.Source), ContentSha256: sum[:],
+		SourceJson: rawKey(room.Source), ContentSha256: fetched.SHA256[:],
 		CreateTime: nullTime(room.CreateTime), LastConnectionTime: nullTime(room.LastConnectionTime),
-		OrganizationID: text(room.OrganizationID),
-		Data:           room.Source, DataProblem: text(room.DataProblem),
+		OrganizationID: store.Text(room.OrganizationID),
+		Data:           room.Source, DataProblem: store.Text(room.DataProblem),
 	}
 	if room.DataProblem != "" {
 		arg.Data = nil
 	}
-	var out mirror.Applied
-	apply := func(q *queries) error {
-		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
-		if err != nil {
-			return err
-		}
-		h, err := roomHead(ctx, q, r)
-		if err != nil {
-			return err
-		}
-		reborn := !h.lives() || !h.createTime.Equal(timeOf(arg.CreateTime))
-		var change mirror.ChangeKind
-		if reborn || h.sha256 != sum {
-			change = mirror.ChangeUpserted
-		}
-		if reborn || !st.MissingSince.IsZero() {
-			if out.AlsoDue, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
-				return err
+	apply := func() (mirror.Applied, error) {
+		return s.end(ctx, "apply room", lease, now, func(q *queries) (store.Plan, error) {
+			st, stored, err := lockRoom(ctx, q, lease)
+			if err != nil {
+				return store.Plan{}, err
 			}
-		}
-		if change != 0 {
-			arg.Epoch = h.epoch
-			if reborn {
-				arg.Epoch++
+			plan := store.PlanRoom(st, stored, fetched, lease, room.FetchTime, now, settle)
+			if plan.Children {
+				known, err := lockChildren(ctx, q, r)
+				if err != nil {
+					return store.Plan{}, err
+				}
+				plan.MarkChildren(lease, known, now)
 			}
+			if err := q.markStale(ctx, plan.Stale); err != nil || plan.Change == 0 {
+				return plan.Plan, err
+			}
+			arg.Epoch = plan.Epoch
 			without, err := s.fit(arg.SourceJson, arg.Data, arg.OrganizationID)
 			if err != nil {
-				return err
+				return store.Plan{}, err
 			}
 			if without {
 				arg.Data, arg.DataProblem = nil, tooLargeData
 			}
-			if err := q.UpsertRoom(ctx, arg); err != nil {
-				return err
-			}
-		}
-		st = st.Succeed(lease, room.FetchTime, now, settle)
-		out.Generation, out.Due, out.Changed, out.Stale = st.Applied, st.Due, change != 0, reborn && h.epoch > 0
-		return finish(ctx, q, r, st, change, now)
+			return plan.Plan, q.UpsertRoom(ctx, arg)
+		})
 	}
-	err := s.tx(ctx, "apply room", apply)
+	out, err := apply()
 	if refused(err) && arg.Data != nil {
 		arg.Data, arg.DataProblem = nil, problem(err)
-		err = s.tx(ctx, "apply room", apply)
+		out, err = apply()
 	}
 	return out, err
 }
 
-// raiseChildren raises everything known to be in the room, and what every room
-// has whether it was heard of or not. It is as urgent as the room.
-func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, background bool,
-	now time.Time) ([]mirror.Resource, error) {
-	if err := q.RaiseChildren(ctx, dbq.RaiseChildrenParams{
-		Background: background, Now: nullTime(now), Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
-		RoomID: rawKey(room.Room),
-	}); err != nil {
-		return nil, err
-	}
-	// Whatever has come in since then is due as well.
-	rows, err := q.Children(ctx, dbq.ChildrenParams{Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
-		RoomID: rawKey(room.Room)})
-	if err != nil {
-		return nil, err
-	}
-	var woken []mirror.Resource
-	for _, row := range rows {
-		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind),
-			ID: string(row.ResourceID)})
-	}
-	for _, kind := range mirror.RoomKinds() {
-		child := mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind}
-		if slices.Contains(woken, child) {
-			continue
-		}
-		fresh, err := insertState(ctx, q, child, background, now)
-		if err != nil {
-			return nil, err
-		}
-		if fresh {
-			woken = append(woken, child)
+// lockChildren locks the states of what is known to be in a room.
+func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]mirror.Resource, error) {
+	rows, err := q.LockChildren(ctx, dbq.LockChildrenParams{
+		Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), Kinds: store.ChildKinds(),
+	})
+	known := make([]mirror.Resource, len(rows))
+	for i, row := range rows {
+		known[i] = mirror.Resource{
+			Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID),
 		}
 	}
-	return woken, nil
+	return known, err
 }
 
 // ApplyDocument hashes before the transaction begins, and packs only what is
@@ -183,151 +135,116 @@ func raiseChildren(ctx context.Context, q *queries, room mirror.Resource, backgr
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
-	sum := sha256.Sum256(doc.Content)
+	fetched := mirror.DocumentCopy{
+		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), DeriveVersion: doc.DeriveVersion,
+	}
 	arg := dbq.UpsertDocumentParams{
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
 		ResourceID: rawKey(r.ID),
-		Epoch:      lease.Epoch, ContentSha256: sum[:], Size: int64(len(doc.Content)),
+		Epoch:      lease.Epoch, ContentSha256: fetched.SHA256[:], Size: int64(len(doc.Content)),
 		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
-		Data:          doc.Data, DataProblem: text(doc.DataProblem), PlainText: text(doc.Text),
+		Data:          doc.Data, DataProblem: store.Text(doc.DataProblem), PlainText: store.Text(doc.Text),
 	}
-	var out mirror.Applied
-	apply := func(q *queries) error {
-		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
-		if err != nil {
-			return err
-		}
-		row, err := q.ShareRoom(ctx, dbq.ShareRoomParams{
-			Bucket: arg.Bucket, ProjectID: arg.ProjectID, RoomID: arg.RoomID, Kind: arg.Kind, ResourceID: arg.ResourceID,
-		})
-		if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
-			return store.ErrEpochChanged
-		}
-		if err != nil {
-			return err
-		}
-		changed := row.DocumentEpoch.Int64 != lease.Epoch || row.DeriveVersion.Int32 != arg.DeriveVersion ||
-			string(row.ContentSha256) != string(sum[:])
-		var change mirror.ChangeKind
-		if changed {
-			change = mirror.ChangeUpserted
+	apply := func() (mirror.Applied, error) {
+		return s.end(ctx, "apply document", lease, now, func(q *queries) (store.Plan, error) {
+			st, err := lockState(ctx, q, lease)
+			if err != nil {
+				return store.Plan{}, err
+			}
+			stored, err := shareRoom(ctx, q, lease)
+			if err != nil {
+				return store.Plan{}, err
+			}
+			plan := store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle)
+			if plan.Change == 0 {
+				return plan, nil
+			}
 			if arg.Content == nil {
 				arg.Content = s.pack.Pack(doc.Content)
 			}
 			without, err := s.fit(arg.Content, arg.Data, arg.PlainText)
 			if err != nil {
-				return err
+				return store.Plan{}, err
 			}
 			if without {
 				arg.Data, arg.DataProblem = nil, tooLargeData
 			}
-			if err := q.UpsertDocument(ctx, arg); err != nil {
-				return err
-			}
-		}
-		st = st.Succeed(lease, doc.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: changed, Due: st.Due}
-		return finish(ctx, q, r, st, change, now)
+			return plan, q.UpsertDocument(ctx, arg)
+		})
 	}
-	err := s.tx(ctx, "apply document", apply)
+	out, err := apply()
 	if refused(err) && arg.Data != nil {
 		arg.Data, arg.DataProblem = nil, problem(err)
-		err = s.tx(ctx, "apply document", apply)
+		out, err = apply()
 	}
 	return out, err
+}
+
+// shareRoom locks a living room of the lease's epoch against a change of it, and reads
+// which copy of the leased document is stored.
+func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) (mirror.DocumentCopy, error) {
+	r := lease.Resource
+	row, err := q.ShareRoom(ctx, dbq.ShareRoomParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+		ResourceID: rawKey(r.ID),
+	})
+	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
+		return mirror.DocumentCopy{}, store.ErrEpochChanged
+	}
+	stored := mirror.DocumentCopy{Epoch: row.DocumentEpoch.Int64, DeriveVersion: int(row.DeriveVersion.Int32)}
+	copy(stored.SHA256[:], row.ContentSha256)
+	return stored, err
 }
 
 // ApplyMissing settles a 404.
 func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
 	settle time.Duration) (mirror.Applied, error) {
-	if lease.Resource.Kind == mirror.KindRoom {
-		return s.missingRoom(ctx, lease, f.Now, settle)
+	r := lease.Resource
+	if r.Kind != mirror.KindRoom {
+		return s.end(ctx, "apply missing "+r.Kind.String(), lease, f.Now, func(q *queries) (store.Plan, error) {
+			st, room, err := lockChild(ctx, q, lease, f.Now)
+			if err != nil {
+				return store.Plan{}, err
+			}
+			plan, err := store.PlanMissingChild(st, room, lease, f)
+			if err != nil {
+				return store.Plan{}, err
+			}
+			return plan, q.markStale(ctx, plan.Stale)
+		})
 	}
-	return s.missingChild(ctx, lease, f)
-}
-
-func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "apply missing room", func(q *queries) error {
-		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
+	return s.end(ctx, "apply missing room", lease, f.Now, func(q *queries) (store.Plan, error) {
+		st, stored, err := lockRoom(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		h, err := roomHead(ctx, q, r)
-		if err != nil {
-			return err
-		}
-		// A 404 alone proves nothing. With a delete event that no later fetch has
-		// contradicted it does.
-		deleted := st.DeleteGeneration != 0 || h.epoch > 0 && !h.lives()
-		var change mirror.ChangeKind
-		if deleted || !h.lives() {
-			if err := q.SettleChildren(ctx, dbq.SettleChildrenParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-				RoomID: rawKey(r.Room)}); err != nil {
-				return err
+		plan := store.PlanMissingRoom(st, stored, lease, f.Now, settle)
+		if plan.SettleChildren {
+			if err := q.SettleChildren(ctx, dbq.SettleChildrenParams{
+				Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kinds: store.ChildKinds(),
+			}); err != nil {
+				return store.Plan{}, err
 			}
 		}
-		if deleted && h.lives() {
-			change = mirror.ChangeDeleted
+		if plan.Change != 0 {
 			if err := q.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
-				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+				DeleteTime: nullTime(f.Now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
 			}); err != nil {
-				return err
+				return store.Plan{}, err
 			}
 		}
-		if deleted {
-			// Those, too, that were entered in a room nobody had mirrored.
-			if _, err := q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
-				LeaveTime: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
-			}); err != nil {
-				return err
-			}
+		if plan.EndSessions {
+			err = endSessions(ctx, q, r, f.Now)
 		}
-		st = st.Vanish(lease, now, settle, deleted)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return finish(ctx, q, r, st, change, now)
+		return plan.Plan, err
 	})
-	return out, err
 }
 
-func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q *queries) error {
-		out = mirror.Applied{}
-		roomState, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, f.Now)
-		if err != nil {
-			return err
-		}
-		gone := h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero()
-		if !gone {
-			if out.AlsoDue, err = wakeRoom(ctx, q, r.RoomResource(), fresh, lease.Background, f.Now); err != nil {
-				return err
-			}
-		}
-		st, err := lockState(ctx, q, r, lease.Token)
-		if err != nil {
-			return err
-		}
-		if h.epoch != lease.Epoch {
-			return store.ErrEpochChanged
-		}
-		if gone {
-			st = st.Vanish(lease, f.Now, 0, false)
-		} else {
-			if st.MissingSince.IsZero() {
-				st.MissingSince = f.Now
-			}
-			st = st.Fail(lease, f)
-		}
-		out.Generation, out.Due = st.Applied, st.Due
-		return finish(ctx, q, r, st, 0, f.Now)
+// endSessions ends the open sessions in a room that is gone.
+func endSessions(ctx context.Context, q *queries, room mirror.Resource, at time.Time) error {
+	return q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
+		LeaveTime: nullTime(at), Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room),
 	})
-	return out, err
 }
 
 // CleanRoom deletes one bounded batch. Epochs only rise, so what is older than
@@ -341,16 +258,16 @@ func (s *Store) CleanRoom(ctx context.Context, room mirror.Resource, limit int) 
 }
 
 func (s *Store) clean(ctx context.Context, room mirror.Resource, limit int) (int, error) {
-	var h head
+	var h store.RoomCopy
 	err := retry(ctx, func() (err error) {
-		h, err = roomHead(ctx, s.q, room)
+		h, err = roomCopy(ctx, s.q, room)
 		return err
 	})
-	if err != nil || !h.lives() {
+	if err != nil || !h.Lives() {
 		return 0, err
 	}
 	documents := dbq.CleanDocumentsParams{Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
-		RoomID: rawKey(room.Room), Epoch: h.epoch}
+		RoomID: rawKey(room.Room), Epoch: h.Epoch}
 	n := 0
 	for _, remove := range []func(limit int) (int64, error){
 		func(limit int) (int64, error) {
@@ -377,6 +294,6 @@ func (s *Store) clean(ctx context.Context, room mirror.Resource, limit int) (int
 	if n == limit {
 		return n, nil
 	}
-	threads, err := s.cleanThreads(ctx, room, h.epoch, limit-n)
+	threads, err := s.cleanThreads(ctx, room, h.Epoch, limit-n)
 	return n + threads, err
 }

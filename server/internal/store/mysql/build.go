@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"strings"
-	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -126,91 +125,76 @@ func (q *queries) recorded(ctx context.Context, events []mirror.Event) (map[even
 	return out, err
 }
 
-func raiseSQL(n int) string {
-	// The wish of the event, held back by a backoff and by the interval since the
-	// last fetch. Assignments are made from left to right, and each sees those
-	// before it.
-	const wish = `greatest(
+// markStaleSQL is the one statement by which resources become stale, by the rule of
+// State.MarkStale in package store. A new row without again_time lifts backoffs and
+// failures.
+func markStaleSQL(n int) string {
+	// When the fetch is wanted, held back by a backoff and by the interval since the last
+	// one. Assignments are made from left to right, and each sees those before it.
+	const wanted = `greatest(
         values(due_time),
-        coalesce(not_before, values(due_time)),
+        coalesce(if(values(again_time) is null, null, not_before), values(due_time)),
         coalesce(
-            timestampadd(microsecond, timestampdiff(microsecond, values(due_time), values(again_time)), fetch_time),
+            if(
+                values(again_time) > values(due_time),
+                timestampadd(microsecond, timestampdiff(microsecond, values(due_time), values(again_time)), fetch_time),
+                null
+            ),
             values(due_time)
         )
     )`
+	const again = `coalesce(values(again_time), values(due_time))`
 	return `insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id,
-    generation, due_time, again_time, settle, delete_generation, hint_time, last_error
+    generation, due_time, again_time, settle, delete_generation, hint_time, background, last_error
 )
-values ` + repeat("(?, ?, ?, ?, ?, 1, ?, ?, true, ?, ?, '')", n) + `
+values ` + repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')", n) + `
 on duplicate key update
-    due_time = least(coalesce(due_time, ` + wish + `), ` + wish + `),
-    settle = true,
-    background = false,
-    delete_generation = if(values(delete_generation) is null, delete_generation, generation + 1),
-    hint_time = greatest(coalesce(hint_time, values(hint_time)), coalesce(values(hint_time), hint_time)),
+    -- A settle fetch that is brought forward is still owed.
+    settle = settle or values(settle) or (due_time is not null and generation = applied_generation),
+    -- What is wanted at once does not become less urgent by being wanted again.
+    background = values(background) and (due_time is null or background),
+    due_time = least(coalesce(due_time, ` + wanted + `), ` + wanted + `),
+    not_before = if(values(again_time) is null, null, not_before),
     -- Counts only while leased: a claim clears it.
-    again_time = least(coalesce(again_time, values(again_time)), values(again_time)),
-    attempts = if(fail_time is null, attempts, 0),
+    again_time = least(coalesce(again_time, ` + again + `), ` + again + `),
+    hint_time = greatest(coalesce(hint_time, values(hint_time)), coalesce(values(hint_time), hint_time)),
+    attempts = if(values(again_time) is null or fail_time is not null, 0, attempts),
     fail_time = null,
-    generation = generation + 1`
+    delete_generation = if(values(delete_generation) is null, delete_generation, generation + values(generation)),
+    generation = generation + values(generation)`
 }
 
-// raise gives each resource a new generation and returns whether all of them
-// are new, so that they have the first.
-func (q *queries) raise(ctx context.Context, wanted []raise) (allNew bool, err error) {
+// markStale marks resources, which are in key order.
+func (q *queries) markStale(ctx context.Context, list []store.Stale) error {
+	_, err := q.markAll(ctx, list)
+	return err
+}
+
+// markAll is like markStale and returns whether all resources are new, so that they
+// have the first generation.
+func (q *queries) markAll(ctx context.Context, list []store.Stale) (allNew bool, err error) {
 	allNew = true
-	err = chunks(wanted, maxRows, func(wanted []raise) error {
-		args := make([]any, 0, 9*len(wanted))
-		for _, w := range wanted {
-			args = appendKey(args, w.resource)
-			deleted := sql.NullInt64{Int64: 1, Valid: w.deleted}
-			args = append(args, nullTime(w.now), nullTime(w.now.Add(w.minInterval)), deleted, nullTime(w.hintTime))
+	err = chunks(list, maxRows, func(list []store.Stale) error {
+		args := make([]any, 0, 12*len(list))
+		for _, w := range list {
+			args = appendKey(args, w.Resource)
+			again := nullTime(w.Now.Add(w.MinInterval))
+			again.Valid = again.Valid && !w.Lift
+			deleted := sql.NullInt64{Int64: 1, Valid: w.Deleted}
+			args = append(args, flag(!w.SameGeneration), nullTime(w.Now), again, w.Event, deleted, nullTime(w.SourceTime),
+				w.Background)
 		}
-		result, err := q.db.ExecContext(ctx, raiseSQL(len(wanted)), args...)
+		result, err := q.db.ExecContext(ctx, markStaleSQL(len(list)), args...)
 		if err != nil {
 			return err
 		}
 		// An insert counts as one row, an update as two.
 		n, err := result.RowsAffected()
-		allNew = allNew && n == int64(len(wanted))
+		allNew = allNew && n == int64(len(list))
 		return err
 	})
 	return allNew, err
-}
-
-func requestSQL(n int) string {
-	return `insert into mirror_resource_state (
-    bucket, project_id, room_id, kind, resource_id,
-    generation, due_time, delete_generation, background, last_error
-)
-values ` + repeat("(?, ?, ?, ?, ?, 1, ?, ?, ?, '')", n) + `
-on duplicate key update
-    -- A settle fetch that is brought forward is still owed.
-    settle = settle or (due_time is not null and generation = applied_generation),
-    -- What is wanted at once does not become less urgent by being wanted again.
-    background = values(background) and (due_time is null or background),
-    delete_generation = if(values(delete_generation) is null, delete_generation, generation + 1),
-    due_time = least(coalesce(due_time, values(due_time)), values(due_time)),
-    again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
-    generation = generation + 1,
-    not_before = null,
-    attempts = 0,
-    fail_time = null`
-}
-
-// request raises each resource and lifts its failures and backoffs. No resource is
-// there twice.
-func (q *queries) request(ctx context.Context, requests []mirror.Request, now time.Time) error {
-	return chunks(requests, maxRows, func(requests []mirror.Request) error {
-		args := make([]any, 0, 8*len(requests))
-		for _, r := range requests {
-			deleted := sql.NullInt64{Int64: 1, Valid: r.Unlisted}
-			args = append(appendKey(args, r.Resource), nullTime(now), deleted, r.Background)
-		}
-		_, err := q.db.ExecContext(ctx, requestSQL(len(requests)), args...)
-		return err
-	})
 }
 
 func progressSQL(n int) string {

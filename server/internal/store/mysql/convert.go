@@ -2,7 +2,6 @@ package mysql
 
 import (
 	"database/sql"
-	"strings"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -39,12 +38,6 @@ func timeOf(t sql.NullTime) time.Time {
 	return t.Time.UTC()
 }
 
-// text makes s fit for a text column, which takes what is UTF-8. It is for words
-// about things; ids and content are never altered.
-func text(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-}
-
 // rawKey makes an id or a body a value that the server takes for bytes. It is
 // never nil, which would be null.
 func rawKey[S ~string | ~[]byte](s S) []byte {
@@ -71,6 +64,7 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 		FetchTime:        timeOf(r.FetchTime),
 		SourceUpdateTime: timeOf(r.SourceUpdateTime),
 		MissingSince:     timeOf(r.MissingSince),
+		EventTime:        timeOf(r.HintTime),
 	}
 	copy(s.LeaseToken[:], r.LeaseToken)
 	return s
@@ -102,7 +96,7 @@ func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStatePa
 		Background:        s.Background,
 		DeleteGeneration:  sql.NullInt64{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
-		LastError:         text(s.LastError),
+		LastError:         store.Text(s.LastError),
 		FailTime:          nullTime(s.FailTime),
 		FetchTime:         nullTime(s.FetchTime),
 		SourceUpdateTime:  nullTime(s.SourceUpdateTime),

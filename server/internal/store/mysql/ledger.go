@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -19,16 +18,6 @@ type eventKey struct {
 }
 
 func keyOf(e mirror.Event) eventKey { return eventKey{e.Project, e.ID} }
-
-// raise is what the fresh events of a batch want of one resource together.
-type raise struct {
-	resource    mirror.Resource
-	ifUnknown   bool
-	deleted     bool
-	hintTime    time.Time
-	now         time.Time
-	minInterval time.Duration
-}
 
 // Accept is one transaction of three statements if all is new: events, states,
 // commit. Where some of it was there before, what is stored is read as well:
@@ -88,22 +77,22 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
 			}
 		}
 	}
-	wanted, err := wishes(ctx, q, batch, answers)
+	stale, err := staleBy(ctx, q, batch, answers)
 	if err != nil {
 		return nil, err
 	}
-	allNew, err := q.raise(ctx, wanted)
+	allNew, err := q.markAll(ctx, stale)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.hold(ctx, q, batch, answers); err != nil {
 		return nil, err
 	}
-	pending := make(map[mirror.Resource]int64, len(wanted))
-	for _, w := range wanted {
-		pending[w.resource] = 1
+	pending := make(map[mirror.Resource]int64, len(stale))
+	for _, w := range stale {
+		pending[w.Resource] = 1
 		if !allNew {
-			asked = append(asked, w.resource)
+			asked = append(asked, w.Resource)
 		}
 	}
 	states, err := q.progress(ctx, sortedResources(asked))
@@ -124,51 +113,30 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
 	return answers, nil
 }
 
-// wishes sums up what the fresh events want, in key order. A invalidation that only
-// wants a resource to be known is dropped where it has a state.
-func wishes(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]raise, error) {
-	sums := make(map[mirror.Resource]*raise)
-	var wanted []*raise
+// staleBy sums up what the fresh events say, in key order. What only wants a resource to
+// be known is dropped where it has a state.
+func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]store.Stale, error) {
+	var list []store.Stale
 	for i, a := range batch {
 		if !answers[i].Fresh {
 			continue
 		}
-		for _, h := range a.Invalidations {
-			w := sums[h.Resource]
-			if w == nil {
-				w = &raise{resource: h.Resource, ifUnknown: true, now: a.Event.ReceiveTime, minInterval: h.MinInterval}
-				sums[h.Resource] = w
-				wanted = append(wanted, w)
-			}
-			w.ifUnknown = w.ifUnknown && h.IfUnknown
-			w.deleted = w.deleted || h.Deleted
-			if a.Event.SourceTime.After(w.hintTime) {
-				w.hintTime = a.Event.SourceTime
-			}
-			if a.Event.ReceiveTime.Before(w.now) {
-				w.now = a.Event.ReceiveTime
-			}
-			w.minInterval = min(w.minInterval, h.MinInterval)
+		for _, in := range a.Invalidations {
+			list = append(list, store.StaleByEvent(a.Event, in))
 		}
 	}
-	slices.SortFunc(wanted, func(a, b *raise) int { return a.resource.Compare(b.resource) })
+	list = store.MergeStale(list)
 	var doubtful []mirror.Resource
-	for _, w := range wanted {
-		if w.ifUnknown {
-			doubtful = append(doubtful, w.resource)
+	for _, w := range list {
+		if w.IfUnknown {
+			doubtful = append(doubtful, w.Resource)
 		}
 	}
 	known, err := q.progress(ctx, doubtful)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]raise, 0, len(wanted))
-	for _, w := range wanted {
-		if _, ok := known[w.resource]; !ok || !w.ifUnknown {
-			out = append(out, *w)
-		}
-	}
-	return out, nil
+	return slices.DeleteFunc(list, func(w store.Stale) bool {
+		_, ok := known[w.Resource]
+		return ok && w.IfUnknown
+	}), err
 }
 
 // packets calls f with pieces of events that fit into one packet each, in order.

@@ -157,17 +157,6 @@ func TestTimesFitIntoColumns(t *testing.T) {
 	}
 }
 
-func TestText(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"": "", "plain": "plain", "a\x00b": "a\uFFFDb", "\xff\xfe": "\uFFFD", "e\u0301": "e\u0301",
-	} {
-		if got := text(in); got != want {
-			t.Errorf("text(%q) = %q; want %q", in, got, want)
-		}
-	}
-}
-
 func TestEscaped(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]int64{"": 0, "plain": 5, "\x00\n\r\x1a'\"\\": 14, "ß": 2, `{"a":1}`: 9} {

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -37,74 +35,48 @@ var notificationTable = table{
 func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
+	fold = store.NotificationColumns(fold, func(t time.Time) time.Time { return timeOf(nullTime(t)) })
 	inbox := dbq.WriteInboxParams{
-		InboxJson: fold.Inbox.Source, ReadTime: nullTime(fold.Inbox.ReadTime), NotifyTime: nullTime(fold.Inbox.NotifyTime),
+		InboxJson: fold.Inbox.Source, Inbox: store.Queryable(fold.Inbox.Source),
+		ReadTime: nullTime(fold.Inbox.ReadTime), NotifyTime: nullTime(fold.Inbox.NotifyTime),
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), NotificationID: rawKey(r.ID),
 	}
-	inbox.Inbox = queryable(fold.Inbox.Source)
-	var out mirror.Applied
-	err := s.tx(ctx, "apply notification", func(q *queries) error {
-		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
+	return s.end(ctx, "apply notification", lease, now, func(q *queries) (store.Plan, error) {
+		st, err := lockState(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		stored, err := q.NotificationRows(ctx, dbq.NotificationRowsParams{
+		rows, err := q.NotificationRows(ctx, dbq.NotificationRowsParams{
 			Bucket: inbox.Bucket, ProjectID: inbox.ProjectID, RoomID: inbox.RoomID, NotificationID: inbox.NotificationID,
 		})
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		asked := !fold.FetchTime.IsZero()
-		known := make(map[string]mirror.Notification, len(stored))
-		empty := fold.Inbox.Source == nil && fold.Inbox.ReadTime.IsZero() && fold.Inbox.NotifyTime.IsZero()
-		inboxDiffers := false
-		for _, row := range stored {
-			known[string(row.EventID)] = mirror.Notification{
-				Channel: string(row.Channel), Kind: string(row.Kind), UserID: string(row.UserID), ThreadID: string(row.ThreadID),
-				MentionID: string(row.MentionID), SubjectID: string(row.SubjectID), CreateTime: row.CreateTime.UTC(),
-				TriggerTime: timeOf(row.TriggerTime),
-			}
-			inboxDiffers = inboxDiffers || string(row.InboxJson) != string(inbox.InboxJson) ||
-				(row.InboxJson == nil) != (inbox.InboxJson == nil) ||
-				!timeOf(row.ReadTime).Equal(timeOf(inbox.ReadTime)) || !timeOf(row.NotifyTime).Equal(timeOf(inbox.NotifyTime))
-		}
-		var rows [][]any
-		for _, n := range slices.SortedFunc(slices.Values(fold.Rows),
-			func(a, b mirror.Notification) int { return strings.Compare(a.EventID, b.EventID) }) {
-			was, ok := known[n.EventID]
-			if ok && sameNotification(was, n) {
-				continue
-			}
-			inboxDiffers = inboxDiffers || !ok && !empty
-			rows = append(rows, append(roomArgs(r), rawKey(r.ID), rawKey(n.EventID), rawKey(n.Channel), rawKey(n.Kind),
-				rawKey(n.UserID),
-				rawKey(n.ThreadID), rawKey(n.MentionID), rawKey(n.SubjectID), nullTime(n.CreateTime), nullTime(n.TriggerTime)))
-		}
-		if err := s.write(ctx, q, notificationTable, rows, nil); err != nil {
-			return err
-		}
-		if inboxDiffers = inboxDiffers && asked; inboxDiffers {
-			if err := s.writeInbox(ctx, q, inbox); err != nil {
-				return err
+		stored := make([]mirror.Notification, len(rows))
+		for i, row := range rows {
+			stored[i] = mirror.Notification{
+				EventID: string(row.EventID), Channel: string(row.Channel), Kind: string(row.Kind), UserID: string(row.UserID),
+				ThreadID: string(row.ThreadID), MentionID: string(row.MentionID), SubjectID: string(row.SubjectID),
+				CreateTime: row.CreateTime, TriggerTime: timeOf(row.TriggerTime),
+				Inbox: mirror.Inbox{Source: row.InboxJson, ReadTime: timeOf(row.ReadTime), NotifyTime: timeOf(row.NotifyTime)},
 			}
 		}
-		if asked {
-			st = st.Succeed(lease, fold.FetchTime, now, settle)
-		} else {
-			st = st.Succeed(lease, st.FetchTime, now, settle).Unfinished(now)
+		more, err := deleteFolded(ctx, q, r, fold.Folded)
+		if err != nil {
+			return store.Plan{}, err
 		}
-		if st, err = folded(ctx, q, r, fold.Folded, st, now); err != nil {
-			return err
+		plan := store.PlanNotification(st, stored, fold, more, lease, now, settle)
+		values := make([][]any, 0, len(plan.Rows))
+		for _, n := range plan.Rows {
+			values = append(values, append(roomArgs(r), rawKey(r.ID), rawKey(n.EventID), rawKey(n.Channel), rawKey(n.Kind),
+				rawKey(n.UserID), rawKey(n.ThreadID), rawKey(n.MentionID), rawKey(n.SubjectID), nullTime(n.CreateTime),
+				nullTime(n.TriggerTime)))
 		}
-		var change mirror.ChangeKind
-		if len(rows) > 0 || inboxDiffers {
-			change = mirror.ChangeUpserted
+		if err := s.write(ctx, q, notificationTable, values, nil); err != nil || !plan.Inbox {
+			return plan.Plan, err
 		}
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return finish(ctx, q, r, st, change, now)
+		return plan.Plan, s.writeInbox(ctx, q, inbox)
 	})
-	return out, err
 }
 
 // writeInbox leaves out the JSON for queries where the server refuses it: the
@@ -122,12 +94,6 @@ func (s *Store) writeInbox(ctx context.Context, q *queries, arg dbq.WriteInboxPa
 		err = q.WriteInbox(ctx, arg)
 	}
 	return err
-}
-
-func sameNotification(was, n mirror.Notification) bool {
-	return was.Channel == n.Channel && was.Kind == n.Kind && was.UserID == n.UserID && was.ThreadID == n.ThreadID &&
-		was.MentionID == n.MentionID && was.SubjectID == n.SubjectID &&
-		was.CreateTime.Equal(timeOf(nullTime(n.CreateTime))) && was.TriggerTime.Equal(timeOf(nullTime(n.TriggerTime)))
 }
 
 func notificationsSQL(f store.NotificationFilter) (string, []any) {

@@ -66,12 +66,11 @@ func statements(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{
 		"MigrationSQL":    MigrationSQL(),
-		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "raiseSQL": raiseSQL(2),
-		"requestSQL":  requestSQL(2),
+		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "markStaleSQL": markStaleSQL(2),
 		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2), "roomsByIDSQL": roomsByIDSQL(2),
 		"sessionsOfSQL":   sessionsOfSQL(2),
 		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
-		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL, "raiseListedSQL": raiseListedSQL(2),
+		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL,
 		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2),
 		"deleteOfThreadsSQL": deleteOfThreadsSQL("mirror_comment")(2),
 	}

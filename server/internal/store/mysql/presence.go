@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,30 +88,26 @@ where bucket = ? and project_id = ? and room_id = ? and end_cause = '' and sessi
 
 // byIDs runs a statement about a list of ids, of at most maxRows at a time, in key
 // order. What stands before the list is in args.
-func (q *queries) byIDs(ctx context.Context, text func(n int) string, args []any, ids []string) error {
+func (q *queries) byIDs(ctx context.Context, statement func(n int) string, args []any, ids []string) error {
 	ids = slices.Sorted(slices.Values(ids))
 	return chunks(ids, maxRows, func(ids []string) error {
 		args := slices.Clone(args)
 		for _, id := range ids {
 			args = append(args, rawKey(id))
 		}
-		_, err := q.db.ExecContext(ctx, text(len(ids)), args...)
+		_, err := q.db.ExecContext(ctx, statement(len(ids)), args...)
 		return err
 	})
 }
 
-// folded removes events that need not wait any longer, and makes the resource due
-// at once if others do.
-func folded(ctx context.Context, q *queries, r mirror.Resource, ids []string, st store.State,
-	now time.Time) (store.State, error) {
+// deleteFolded removes events that need not wait any longer, and reports whether others
+// do.
+func deleteFolded(ctx context.Context, q *queries, r mirror.Resource, ids []string) (more bool, err error) {
 	if err := q.byIDs(ctx, deleteFoldedSQL, appendKey(nil, r), ids); err != nil {
-		return st, err
+		return false, err
 	}
 	n, err := q.AnyUnfolded(ctx, dbq.AnyUnfoldedParams(lockParams(r)))
-	if n > 0 {
-		st = st.Unfinished(now)
-	}
-	return st, err
+	return n > 0, err
 }
 
 var sessionTable = table{
@@ -127,53 +123,38 @@ var sessionTable = table{
 	},
 }
 
-// ApplySessions locks the state first, and then touches rows in key order.
+// ApplySessions deletes before it writes.
 func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
 	now time.Time) (mirror.Applied, error) {
 	r := lease.Resource
-	upserts := slices.SortedFunc(slices.Values(fold.Upserts),
-		func(a, b mirror.UserSession) int { return strings.Compare(a.ID, b.ID) })
-	var out mirror.Applied
-	err := s.tx(ctx, "apply sessions", func(q *queries) error {
-		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
+	upserts := slices.SortedFunc(slices.Values(fold.Upserts), func(a, b mirror.UserSession) int {
+		return strings.Compare(a.ID, b.ID)
+	})
+	return s.end(ctx, "apply sessions", lease, now, func(q *queries) (store.Plan, error) {
+		st, stored, err := lockRoom(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
+		}
+		if err := q.byIDs(ctx, deleteSessionsSQL, roomArgs(r), fold.Deletes); err != nil {
+			return store.Plan{}, err
 		}
 		rows := make([][]any, 0, len(upserts))
 		for _, u := range upserts {
-			rows = append(rows, append(roomArgs(r), rawKey(u.ID), u.ConnectionID, rawKey(u.UserID), u.Info, queryable(u.Info),
-				nullTime(u.BeginTime()), nullTime(u.EnterTime), nullTime(u.LeaveTime), rawKey(u.LeaveEventID), rawKey(u.End)))
+			rows = append(rows, append(roomArgs(r), rawKey(u.ID), u.ConnectionID, rawKey(u.UserID), store.Present(u.Info),
+				json.RawMessage(store.Queryable(u.Info)), nullTime(u.BeginTime()), nullTime(u.EnterTime), nullTime(u.LeaveTime),
+				rawKey(u.LeaveEventID), rawKey(u.End)))
 		}
 		if err := s.write(ctx, q, sessionTable, rows, nil); err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		if err := q.byIDs(ctx, deleteSessionsSQL, roomArgs(r), fold.Deletes); err != nil {
-			return err
-		}
-		h, err := roomHead(ctx, q, r.RoomResource())
-		if err != nil {
-			return err
-		}
-		if h.epoch > 0 && !h.lives() {
-			if _, err := q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
-				LeaveTime: nullTime(h.deleteTime), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
-			}); err != nil {
-				return err
+		if stored.Gone() {
+			if err := endSessions(ctx, q, r, stored.DeleteTime); err != nil {
+				return store.Plan{}, err
 			}
 		}
-		st = st.Succeed(lease, now, now, 0)
-		if st, err = folded(ctx, q, r, fold.Folded, st, now); err != nil {
-			return err
-		}
-		var change mirror.ChangeKind
-		if len(fold.Upserts)+len(fold.Deletes) > 0 {
-			change = mirror.ChangeUpserted
-		}
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return finish(ctx, q, r, st, change, now)
+		more, err := deleteFolded(ctx, q, r, fold.Folded)
+		return store.PlanSessions(st, fold, more, lease, now), err
 	})
-	return out, err
 }
 
 const sessionColumns = `room_id, session_id, connection_id, user_id, info_json, enter_time, leave_time, leave_event_id, end_cause`
@@ -247,118 +228,63 @@ func (s *Store) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirr
 	return out, nil
 }
 
-// shareRoom locks a living room of the lease's epoch against a change of it.
-func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) error {
-	r := lease.Resource
-	row, err := q.ShareRoom(ctx, dbq.ShareRoomParams{
-		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
-		ResourceID: rawKey(r.ID),
-	})
-	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
-		return store.ErrEpochChanged
-	}
-	return err
-}
-
 var activeUserTable = table{
 	name:    "mirror_active_user",
 	columns: "bucket, project_id, room_id, connection_id, epoch, user_id, info_json, info",
 	key:     4,
 }
 
-// ApplyActiveUsers writes all rows anew if one differs: there are few, and most
-// connections are new each time.
+// ApplyActiveUsers replaces who is in the room if somebody else is.
 func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, content mirror.ActiveUsersContent,
 	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
-	users := slices.SortedStableFunc(slices.Values(content.Users),
-		func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
-	users = slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
-	for i := range users {
-		if !mirror.ValidID(users[i].UserID, mirror.MaxUserID) {
-			users[i].UserID = "" // as if without a name, since no other id would be his
-		}
-	}
+	users := store.ActiveUsersOf(content)
 	room := dbq.ActiveUsersOfRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room)}
-	var out mirror.Applied
-	err := s.tx(ctx, "apply active users", func(q *queries) error {
-		out = mirror.Applied{}
-		st, err := lockState(ctx, q, r, lease.Token)
+	return s.end(ctx, "apply active users", lease, now, func(q *queries) (store.Plan, error) {
+		st, err := lockState(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		if err := shareRoom(ctx, q, lease); err != nil {
-			return err
+		if _, err := shareRoom(ctx, q, lease); err != nil {
+			return store.Plan{}, err
 		}
 		rows, err := q.ActiveUsersOfRoom(ctx, room)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		var shown []mirror.ActiveUser
-		for _, row := range rows {
-			if row.Epoch == lease.Epoch {
-				shown = append(shown, mirror.ActiveUser{ConnectionID: row.ConnectionID, UserID: string(row.UserID),
-					Info: row.InfoJson})
-			}
+		stored := make(map[int64][]mirror.ActiveUser)
+		for _, u := range rows {
+			stored[u.Epoch] = append(stored[u.Epoch], mirror.ActiveUser{
+				ConnectionID: u.ConnectionID, UserID: string(u.UserID), Info: u.InfoJson,
+			})
 		}
-		var change mirror.ChangeKind
-		if !slices.EqualFunc(shown, users, sameUser) {
-			change = mirror.ChangeUpserted
+		open, err := q.OpenSessions(ctx, dbq.OpenSessionsParams(room))
+		if err != nil {
+			return store.Plan{}, err
 		}
-		if change != 0 || len(shown) < len(rows) {
+		var sessions []mirror.UserSession
+		for _, o := range open {
+			sessions = append(sessions, mirror.UserSession{
+				ID: string(o.SessionID), ConnectionID: o.ConnectionID, UserID: string(o.UserID), EnterTime: o.BeginTime,
+			})
+		}
+		plan := store.PlanActiveUsers(st, stored, sessions, lease, users, content.FetchTime, absentBefore, now, settle)
+		if plan.Write {
 			if err := q.DeleteActiveUsers(ctx, dbq.DeleteActiveUsersParams(room)); err != nil {
-				return err
+				return store.Plan{}, err
 			}
 			values := make([][]any, 0, len(users))
 			for _, u := range users {
 				values = append(values, append(roomArgs(r), u.ConnectionID, lease.Epoch, rawKey(u.UserID), u.Info,
-					queryable(u.Info)))
+					json.RawMessage(store.Queryable(u.Info))))
 			}
 			if err := s.write(ctx, q, activeUserTable, values, nil); err != nil {
-				return err
+				return store.Plan{}, err
 			}
 		}
-		ended, err := endAbsent(ctx, q, r, users, absentBefore, content.FetchTime)
-		if err != nil {
-			return err
-		}
-		if ended {
-			sessions := mirror.Resource{Project: r.Project, Room: r.Room, Kind: mirror.KindUserSessions}
-			if err := addChange(ctx, q, sessions, mirror.ChangeUpserted, now); err != nil {
-				return err
-			}
-		}
-		st = st.Succeed(lease, content.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0 || ended, Due: st.Due}
-		return finish(ctx, q, r, st, change, now)
+		args := append([]any{nullTime(content.FetchTime)}, roomArgs(r)...)
+		return plan.Plan, q.byIDs(ctx, endSessionsSQL, args, plan.Ended)
 	})
-	return out, err
-}
-
-func sameUser(a, b mirror.ActiveUser) bool {
-	return a.ConnectionID == b.ConnectionID && a.UserID == b.UserID && string(a.Info) == string(b.Info) &&
-		(a.Info == nil) == (b.Info == nil)
-}
-
-// endAbsent ends open sessions of connections that are not among users, which are
-// in order, or are somebody else's by now, and reports whether there were any.
-func endAbsent(ctx context.Context, q *queries, r mirror.Resource, users []mirror.ActiveUser, before,
-	leaveTime time.Time) (bool, error) {
-	open, err := q.OpenSessions(ctx, dbq.OpenSessionsParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-		RoomID: rawKey(r.Room)})
-	if err != nil {
-		return false, err
-	}
-	var gone []string
-	for _, o := range open {
-		i, here := slices.BinarySearchFunc(users, o.ConnectionID,
-			func(u mirror.ActiveUser, c int64) int { return cmp.Compare(u.ConnectionID, c) })
-		here = here && users[i].UserID == string(o.UserID)
-		if !here && o.BeginTime.Before(before) {
-			gone = append(gone, string(o.SessionID))
-		}
-	}
-	return len(gone) > 0, q.byIDs(ctx, endSessionsSQL, append([]any{nullTime(leaveTime)}, roomArgs(r)...), gone)
 }
 
 // ActiveUsers reads the room and its connections at once.

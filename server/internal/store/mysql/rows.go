@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // table says how rows of a table are written. A row that is there already is
@@ -150,15 +149,6 @@ func withoutJSON(row []any, why string, lost func(row []any, why string)) {
 	if lost != nil {
 		lost(row, why)
 	}
-}
-
-// queryable is JSON for a column, null where there is none or where one of the
-// engines would refuse it.
-func queryable(b []byte) json.RawMessage {
-	if len(b) == 0 || store.JSONProblem(b) != "" {
-		return nil
-	}
-	return b
 }
 
 // written is the JSON that a column holds; none reads as empty text, since what

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
@@ -30,7 +31,7 @@ func writeSweep(ctx context.Context, q *queries, project mirror.ProjectID, s mir
 		ProjectID: rawKey(project), SweepID: rawKey(s.ID), IsFull: s.Full, IsDone: s.Done, ListCursor: rawKey(s.Cursor),
 		Listed: s.Listed, Known: s.Known, Raised: s.MarkedStale, Vanished: s.Vanished,
 		BeginTime: nullTime(s.BeginTime), EndTime: nullTime(s.EndTime), FullTime: nullTime(s.FullTime),
-		Problem: text(s.Problem),
+		Problem: store.Text(s.Problem),
 	})
 }
 
@@ -48,63 +49,48 @@ func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Swe
 func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
 	now time.Time) (mirror.Sweep, error) {
 	r := mirror.Resource{Project: project, Kind: mirror.KindSweep}
-	var out mirror.Sweep
+	var plan store.SweepPlan
 	err := s.tx(ctx, "plan sweep", func(q *queries) error {
-		fresh, err := insertState(ctx, q, r, false, now)
+		st, fresh, err := lockOrMark(ctx, q, store.Stale{Resource: r, Now: now})
 		if err != nil {
 			return err
 		}
-		if _, err := q.LockState(ctx, lockParams(r)); err != nil {
+		stored, err := sweepOf(ctx, q, project)
+		if err != nil {
 			return err
 		}
-		if out, err = sweepOf(ctx, q, project); err != nil {
+		plan = store.PlanSweep(st, fresh, stored, id, full, timeOf(nullTime(now)))
+		if !plan.Begin {
+			return q.markStale(ctx, []store.Stale{plan.Stale})
+		}
+		if err := writeSweep(ctx, q, project, plan.Sweep); err != nil {
 			return err
 		}
-		if out.ID != "" && !out.Done && (out.Full || !full) {
-			return q.HurrySweep(ctx, dbq.HurrySweepParams{Now: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(project)})
-		}
-		if !fresh {
-			if err := q.BeginSweep(ctx, dbq.BeginSweepParams{Now: nullTime(now), Bucket: r.Bucket(),
-				ProjectID: rawKey(project)}); err != nil {
-				return err
-			}
-		}
-		out = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: timeOf(nullTime(now)), FullTime: out.FullTime}
-		return writeSweep(ctx, q, project, out)
+		return q.WriteState(ctx, writeState(r, plan.State, false))
 	})
-	return out, err
+	return plan.Sweep, err
 }
 
 // SaveSweep checks the lease under the lock of its state.
 func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) error {
 	return s.tx(ctx, "save sweep", func(q *queries) error {
-		if _, err := lockState(ctx, q, lease.Resource, lease.Token); err != nil {
+		if _, err := lockState(ctx, q, lease); err != nil {
 			return err
 		}
 		return writeSweep(ctx, q, lease.Resource.Project, sweep)
 	})
 }
 
-// ApplySweep is due at next, or at once if the sweep was asked for meanwhile.
-func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next,
-	now time.Time) (mirror.Applied, error) {
-	var out mirror.Applied
-	err := s.tx(ctx, "apply sweep", func(q *queries) error {
-		out = mirror.Applied{}
-		st, err := lockState(ctx, q, lease.Resource, lease.Token)
+// ApplySweep writes the sweep and when the next is due.
+func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep,
+	next, now time.Time) (mirror.Applied, error) {
+	return s.end(ctx, "apply sweep", lease, now, func(q *queries) (store.Plan, error) {
+		st, err := lockState(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		if err := writeSweep(ctx, q, lease.Resource.Project, sweep); err != nil {
-			return err
-		}
-		if st = st.Succeed(lease, sweep.BeginTime, now, 0); st.Due.IsZero() {
-			st.Due = next
-		}
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
-		return finish(ctx, q, lease.Resource, st, 0, now)
+		return store.PlanSweepEnd(st, sweep, lease, next, now), writeSweep(ctx, q, lease.Resource.Project, sweep)
 	})
-	return out, err
 }
 
 func roomsByIDSQL(n int) string {

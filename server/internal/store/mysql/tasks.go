@@ -81,19 +81,8 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	if err != nil {
 		return mirror.Lease{}, classify(ctx, fmt.Errorf("read what was claimed: %w", err))
 	}
-	return mirror.Lease{
-		Resource:   r,
-		Token:      token,
-		Until:      until,
-		Generation: row.Generation,
-		Applied:    row.AppliedGeneration,
-		Epoch:      row.Epoch.Int64,
-		Gone:       row.DeleteTime.Valid,
-		Attempts:   int(row.Attempts),
-		SourceTime: timeOf(row.HintTime),
-		FetchTime:  timeOf(row.FetchTime),
-		Background: row.Background,
-	}, nil
+	room := store.RoomCopy{Epoch: row.Epoch.Int64, DeleteTime: timeOf(row.DeleteTime)}
+	return store.LeaseOf(r, token, until, stateOf(row.MirrorResourceState), room), nil
 }
 
 // Renew moves the lease's end. A row that already says so counts as untouched,
@@ -131,82 +120,87 @@ func lockParams(r mirror.Resource) dbq.LockStateParams {
 	}
 }
 
-// lockState locks the state of r, which the token must own.
-func lockState(ctx context.Context, q *queries, r mirror.Resource, token [16]byte) (store.State, error) {
-	row, err := q.LockState(ctx, lockParams(r))
-	if errors.Is(err, sql.ErrNoRows) {
+// lockState locks the state that lease is for, which has to be held still.
+func lockState(ctx context.Context, q *queries, lease mirror.Lease) (store.State, error) {
+	row, err := q.LockState(ctx, lockParams(lease.Resource))
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !stateOf(row).Held(lease) {
 		return store.State{}, store.ErrLeaseLost
 	}
-	if err != nil {
-		return store.State{}, err
-	}
-	st := stateOf(row)
-	if row.LeaseToken == nil || st.LeaseToken != token {
-		return store.State{}, store.ErrLeaseLost
-	}
-	return st, nil
+	return stateOf(row), err
 }
 
-// lockRoom locks the state of a room, so that the room cannot come or go
-// meanwhile, and reads both. A room that was never heard of is given a state,
-// due at now in the background or not, or there would be nothing to lock; fresh says
-// so.
-func lockRoom(ctx context.Context, q *queries, room mirror.Resource, background bool, now time.Time) (st store.State,
-	h head, fresh bool, err error) {
-	row, err := q.LockState(ctx, lockParams(room))
+// lockRoom locks the state that lease is for and reads which copy of its room is
+// stored.
+func lockRoom(ctx context.Context, q *queries, lease mirror.Lease) (store.State, store.RoomCopy, error) {
+	st, err := lockState(ctx, q, lease)
+	if err != nil {
+		return store.State{}, store.RoomCopy{}, err
+	}
+	room, err := roomCopy(ctx, q, lease.Resource)
+	return st, room, err
+}
+
+// lockOrMark locks the state of a resource. One that was never heard of becomes stale, or
+// there would be nothing to lock; fresh says so.
+func lockOrMark(ctx context.Context, q *queries, w store.Stale) (st store.State, fresh bool, err error) {
+	row, err := q.LockState(ctx, lockParams(w.Resource))
 	if errors.Is(err, sql.ErrNoRows) {
-		if fresh, err = insertState(ctx, q, room, background, now); err != nil {
-			return store.State{}, head{}, false, err
+		fresh = true
+		if err = q.markStale(ctx, []store.Stale{w}); err == nil {
+			row, err = q.LockState(ctx, lockParams(w.Resource))
 		}
-		row, err = q.LockState(ctx, lockParams(room))
 	}
-	if err != nil {
-		return store.State{}, head{}, false, err
-	}
-	h, err = roomHead(ctx, q, room)
-	return stateOf(row), h, fresh, err
+	return stateOf(row), fresh, err
 }
 
-// insertState gives r a state, due at now in the background or not, and reports
-// whether it had none.
-func insertState(ctx context.Context, q *queries, r mirror.Resource, background bool, now time.Time) (bool, error) {
-	n, err := q.InsertState(ctx, dbq.InsertStateParams{
-		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
-		ResourceID: rawKey(r.ID),
-		Now:        nullTime(now), Background: background,
+// lockChild locks the state of the room of a leased resource, so that the room cannot
+// come or go meanwhile, and then the resource's own.
+func lockChild(ctx context.Context, q *queries, lease mirror.Lease, now time.Time) (store.State, store.Parent, error) {
+	var room store.Parent
+	var err error
+	room.State, room.Fresh, err = lockOrMark(ctx, q, store.Stale{
+		Resource: lease.Resource.RoomResource(), Now: now, Background: lease.Background,
 	})
-	return n > 0, err
-}
-
-// wakeRoom makes a locked room due unless it is already, as urgent as what waits for
-// it.
-func wakeRoom(ctx context.Context, q *queries, room mirror.Resource, fresh, background bool,
-	now time.Time) ([]mirror.Resource, error) {
-	if !fresh {
-		n, err := q.WakeRoom(ctx, dbq.WakeRoomParams{Background: background, Now: nullTime(now), Bucket: room.Bucket(),
-			ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room)})
-		if err != nil || n == 0 {
-			return nil, err
-		}
+	if err != nil {
+		return store.State{}, store.Parent{}, err
 	}
-	return []mirror.Resource{room}, nil
+	var st store.State
+	st, room.Copy, err = lockRoom(ctx, q, lease)
+	return st, room, err
 }
 
-// finish ends every change of a leased state: the lease is given back, and what
-// is due next is written. A change entry, if there is one, takes its number
-// last, after everything else of the transaction is locked. A change of 0 writes
-// none.
+// end carries out a plan for the resource of a lease in a transaction in which f has
+// loaded what the plan rests on and written what is special to it. The lease is given
+// back, and what is due next is written. Change entries take their numbers last, after
+// everything else of the transaction is locked.
 //
-// The number is counted up, and then copied to where it belongs on the server:
+// A number is counted up, and then copied to where it belongs on the server:
 // last_insert_id with an argument would tell it, and is not known to every Vitess.
-func finish(ctx context.Context, q *queries, r mirror.Resource, st store.State, change mirror.ChangeKind,
-	now time.Time) error {
-	if change != 0 {
-		if err := addChange(ctx, q, r, change, now); err != nil {
+func (s *Store) end(ctx context.Context, what string, lease mirror.Lease, now time.Time,
+	f func(q *queries) (store.Plan, error)) (mirror.Applied, error) {
+	var plan store.Plan
+	err := s.tx(ctx, what, func(q *queries) (err error) {
+		if plan, err = f(q); err != nil {
 			return err
 		}
+		r := lease.Resource
+		if plan.Sessions {
+			sessions := mirror.Resource{Project: r.Project, Room: r.Room, Kind: mirror.KindUserSessions}
+			if err := addChange(ctx, q, sessions, mirror.ChangeUpserted, now); err != nil {
+				return err
+			}
+		}
+		if plan.Change != 0 {
+			if err := addChange(ctx, q, r, plan.Change, now); err != nil {
+				return err
+			}
+		}
+		return q.WriteState(ctx, writeState(r, plan.State, plan.Change != 0))
+	})
+	if err != nil {
+		return mirror.Applied{}, err
 	}
-	return q.WriteState(ctx, writeState(r, st, change != 0))
+	return plan.Applied(), nil
 }
 
 // addChange writes a change entry.
@@ -224,48 +218,22 @@ func addChange(ctx context.Context, q *queries, r mirror.Resource, change mirror
 // Park locks the room's state first. Without that, the room could be mirrored
 // between our look at it and our going to sleep, and nobody would wake us.
 func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "park", func(q *queries) error {
-		out = mirror.Applied{}
-		_, h, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, now)
+	return s.end(ctx, "park", lease, now, func(q *queries) (store.Plan, error) {
+		st, room, err := lockChild(ctx, q, lease, now)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		var woken []mirror.Resource
-		if !h.lives() {
-			if woken, err = wakeRoom(ctx, q, r.RoomResource(), fresh, lease.Background, now); err != nil {
-				return err
-			}
-		}
-		st, err := lockState(ctx, q, r, lease.Token)
-		if err != nil {
-			return err
-		}
-		if h.lives() {
-			st.Due = now
-		} else {
-			st = st.Park()
-		}
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due, AlsoDue: woken}
-		return finish(ctx, q, r, st, 0, now)
+		plan := store.PlanPark(st, room, lease, now)
+		return plan, q.markStale(ctx, plan.Stale)
 	})
-	return out, err
 }
 
 // Fail writes what State.Fail decides.
 func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
-	var out mirror.Applied
-	err := s.tx(ctx, "record failure", func(q *queries) error {
-		st, err := lockState(ctx, q, lease.Resource, lease.Token)
-		if err != nil {
-			return err
-		}
-		st = st.Fail(lease, f)
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
-		return finish(ctx, q, lease.Resource, st, 0, f.Now)
+	return s.end(ctx, "record failure", lease, f.Now, func(q *queries) (store.Plan, error) {
+		st, err := lockState(ctx, q, lease)
+		return store.Plan{State: st.Fail(lease, f)}, err
 	})
-	return out, err
 }
 
 func sortedResources(resources []mirror.Resource) []mirror.Resource {
@@ -274,38 +242,28 @@ func sortedResources(resources []mirror.Resource) []mirror.Resource {
 	return slices.Compact(sorted)
 }
 
-// sortedRequests puts requests in key order and those of one resource together.
-func sortedRequests(requests []mirror.Request) (out []mirror.Request, resources []mirror.Resource) {
-	sorted := slices.Clone(requests)
-	slices.SortStableFunc(sorted, func(a, b mirror.Request) int { return a.Resource.Compare(b.Resource) })
-	for _, r := range sorted {
-		if n := len(out); n > 0 && out[n-1].Resource == r.Resource {
-			out[n-1].Unlisted = out[n-1].Unlisted || r.Unlisted
-			out[n-1].Background = out[n-1].Background && r.Background
-			continue
-		}
-		out, resources = append(out, r), append(resources, r.Resource)
-	}
-	return out, resources
-}
-
-// Request raises all of them in key order, and reads what has become of them.
+// Request marks all of them in key order, and reads what has become of them.
 func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
-	requests, sorted := sortedRequests(requests)
+	list := make([]store.Stale, len(requests))
+	resources := make([]mirror.Resource, len(requests))
+	for i, r := range requests {
+		list[i], resources[i] = store.StaleByRequest(r, now), r.Resource
+	}
+	list, resources = store.MergeStale(list), sortedResources(resources)
 	var out []mirror.Pending
 	err := s.tx(ctx, "request", func(q *queries) error {
-		if err := q.request(ctx, requests, now); err != nil {
+		if err := q.markStale(ctx, list); err != nil {
 			return err
 		}
-		states, err := q.progress(ctx, sorted)
+		states, err := q.progress(ctx, resources)
 		if err != nil {
 			return err
 		}
-		out = make([]mirror.Pending, 0, len(sorted))
-		for _, r := range sorted {
+		out = make([]mirror.Pending, 0, len(resources))
+		for _, r := range resources {
 			out = append(out, mirror.Pending{Resource: r, Generation: states[r].Generation})
 		}
 		return nil
@@ -313,26 +271,23 @@ func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time
 	return out, err
 }
 
-// Retry is one conditional update and a read, which tells whether there was
-// anything to do: a row that is already as it should be counts as untouched.
+// Retry decides under a lock.
 func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
-	var n int64
-	err := retry(ctx, func() (err error) {
-		n, err = s.q.Retry(ctx, dbq.RetryParams{
-			Now: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
-			ResourceID: rawKey(r.ID),
-		})
-		return err
+	var task mirror.Task
+	err := s.tx(ctx, "retry", func(q *queries) error {
+		row, err := q.LockState(ctx, lockParams(r))
+		if err != nil {
+			return err
+		}
+		stale, err := store.PlanRetry(stateOf(row), r, now)
+		if err != nil {
+			return err
+		}
+		task = stateOf(row).MarkStale(stale).Task(r, now)
+		return q.markStale(ctx, []store.Stale{stale})
 	})
 	if err != nil {
-		return mirror.Task{}, classify(ctx, fmt.Errorf("retry: %w", err))
-	}
-	task, err := s.Task(ctx, r, now)
-	if err != nil {
 		return mirror.Task{}, err
-	}
-	if n == 0 && task.State == mirror.TaskDone {
-		return mirror.Task{}, store.ErrNotDue
 	}
 	return task, nil
 }
@@ -362,7 +317,7 @@ func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason stri
 		now = time.Time{}
 	}
 	err := retry(ctx, func() error {
-		return s.q.Pause(ctx, dbq.PauseParams{ProjectID: rawKey(project), PauseReason: text(reason),
+		return s.q.Pause(ctx, dbq.PauseParams{ProjectID: rawKey(project), PauseReason: store.Text(reason),
 			PauseTime: nullTime(now)})
 	})
 	if err != nil {

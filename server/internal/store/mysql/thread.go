@@ -18,92 +18,66 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// threadCopy says which copy of a thread is stored.
-type threadCopy struct {
-	epoch   int64 // 0 if there is none
-	sha256  string
-	deleted bool
+func threadCopy(epoch int64, sum []byte, deleted bool) store.ThreadCopy {
+	c := store.ThreadCopy{Epoch: epoch, Deleted: deleted}
+	copy(c.SHA256[:], sum)
+	return c
 }
-
-// is reports whether the copy is the thread with the hash sum, alive in the epoch.
-func (c threadCopy) is(epoch int64, sum [32]byte) bool {
-	return c.lives(epoch) && c.sha256 == string(sum[:])
-}
-
-func (c threadCopy) lives(epoch int64) bool { return c.epoch == epoch && !c.deleted }
 
 // lockThread locks the state that lease is for, and its room against a change of
 // epoch, and reads which copy is stored. The thread itself is written only under
 // the lock of its state.
-func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.State, threadCopy, error) {
+func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.State, store.ThreadCopy, error) {
 	r := lease.Resource
-	st, err := lockState(ctx, q, r, lease.Token)
+	st, err := lockState(ctx, q, lease)
 	if err != nil {
-		return store.State{}, threadCopy{}, err
+		return store.State{}, store.ThreadCopy{}, err
 	}
 	row, err := q.ShareThread(ctx, dbq.ShareThreadParams{
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID),
 	})
 	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
-		return store.State{}, threadCopy{}, store.ErrEpochChanged
+		return store.State{}, store.ThreadCopy{}, store.ErrEpochChanged
 	}
-	return st, threadCopy{row.ThreadEpoch.Int64, string(row.ContentSha256), row.DeleteTime.Valid}, err
+	return st, threadCopy(row.ThreadEpoch.Int64, row.ContentSha256, row.DeleteTime.Valid), err
 }
 
 // ApplyThread writes a thread that changed anew, with everything in it.
 func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
-	r := lease.Resource
 	rows := store.RowsOf(content.Thread)
-	rows.Thread.ID = r.ID
-	var out mirror.Applied
-	err := s.tx(ctx, "apply thread", func(q *queries) error {
-		out = mirror.Applied{}
+	rows.Thread.ID = lease.Resource.ID
+	return s.end(ctx, "apply thread", lease, now, func(q *queries) (store.Plan, error) {
 		st, stored, err := lockThread(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		var change mirror.ChangeKind
-		if !stored.is(lease.Epoch, rows.Thread.SHA256) {
-			change = mirror.ChangeUpserted
-			if err := s.writeThreads(ctx, q, r, lease.Epoch, []store.ThreadRows{rows}); err != nil {
-				return err
-			}
+		plan := store.PlanThread(st, stored, lease, content, now, settle)
+		if plan.Change != 0 {
+			err = s.writeThreads(ctx, q, lease.Resource, lease.Epoch, []store.ThreadRows{rows})
 		}
-		st = st.Succeed(lease, content.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return finish(ctx, q, r, st, change, now)
+		return plan, err
 	})
-	return out, err
 }
 
 // ApplyThreadMissing settles the 404 of a thread in a room that is there.
 func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "apply missing thread", func(q *queries) error {
-		out = mirror.Applied{}
+	return s.end(ctx, "apply missing thread", lease, now, func(q *queries) (store.Plan, error) {
 		st, stored, err := lockThread(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		deleted := st.DeleteGeneration != 0 || stored.epoch == lease.Epoch && stored.deleted
-		var change mirror.ChangeKind
-		if deleted && stored.lives(lease.Epoch) {
-			change = mirror.ChangeDeleted
-			if err := q.TombstoneThread(ctx, dbq.TombstoneThreadParams{
+		plan := store.PlanMissingThread(st, stored, lease, now, settle)
+		if plan.Change != 0 {
+			r := lease.Resource
+			err = q.TombstoneThread(ctx, dbq.TombstoneThreadParams{
 				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
 				ThreadID: rawKey(r.ID),
-			}); err != nil {
-				return err
-			}
+			})
 		}
-		st = st.Vanish(lease, now, settle, deleted)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return finish(ctx, q, r, st, change, now)
+		return plan, err
 	})
-	return out, err
 }
 
 // ApplyThreads locks the states of all threads of the room in key order, so that
@@ -113,131 +87,65 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 // fetched by itself.
 func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
-	listed := make(map[string]mirror.Thread, len(list.Threads))
-	for _, t := range list.Threads {
-		if mirror.ValidID(t.ID, mirror.MaxResourceID) {
-			listed[t.ID] = t
-		}
-	}
-	var out mirror.Applied
-	apply := func(storing bool) error {
-		return s.tx(ctx, "apply threads", func(q *queries) (err error) {
-			out, err = s.applyThreads(ctx, q, lease, listed, storing, list.FetchTime, now, settle)
-			return err
+	apply := func(storing bool) (mirror.Applied, error) {
+		added := 0
+		out, err := s.end(ctx, "apply threads", lease, now, func(q *queries) (store.Plan, error) {
+			states, copies, err := lockThreads(ctx, q, lease)
+			if err != nil {
+				return store.Plan{}, err
+			}
+			plan := store.PlanThreads(states, copies, lease, list, storing, now, settle)
+			threads, err := q.insertListed(ctx, lease.Resource, plan.Unknown, list.FetchTime)
+			if err != nil {
+				return store.Plan{}, err
+			}
+			if err := q.markStale(ctx, plan.Stale); err != nil {
+				return store.Plan{}, err
+			}
+			if _, err := shareRoom(ctx, q, lease); err != nil {
+				return store.Plan{}, err
+			}
+			added = len(threads)
+			return plan.Plan, errors.Join(
+				s.writeThreads(ctx, q, lease.Resource, lease.Epoch, threads), q.announce(ctx, lease.Resource, threads, now))
 		})
+		out.Changed = err == nil && added > 0
+		return out, err
 	}
-	err := apply(true)
+	out, err := apply(true)
 	if refused(err) || fault.Is(err, fault.ReasonDocumentTooLarge) {
-		err = apply(false)
+		out, err = apply(false)
 	}
 	return out, err
 }
 
-func (s *Store) applyThreads(
-	ctx context.Context, q *queries, lease mirror.Lease, listed map[string]mirror.Thread, storing bool, fetchTime,
-	now time.Time, settle time.Duration,
-) (mirror.Applied, error) {
+// lockThreads locks the states of all threads of a room, and returns them with that
+// of their list, which has to be held, and which copies are stored, by thread id.
+func lockThreads(ctx context.Context, q *queries, lease mirror.Lease) (
+	states map[string]store.State, copies map[string]store.ThreadCopy, err error,
+) {
 	r := lease.Resource
-	st, known, err := lockThreads(ctx, q, lease)
+	locked, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+	})
 	if err != nil {
-		return mirror.Applied{}, err
+		return nil, nil, err
 	}
-	raises, err := outdated(ctx, q, lease, known, listed)
-	if err != nil {
-		return mirror.Applied{}, err
+	states = make(map[string]store.State, len(locked))
+	for _, row := range locked {
+		states[string(row.ResourceID)] = stateOf(row)
 	}
-	var unheard []mirror.Resource
-	for _, id := range slices.Sorted(maps.Keys(listed)) {
-		if _, ok := known[id]; ok {
-			continue
-		}
-		thread := r
-		thread.ID = id
-		if storing {
-			unheard = append(unheard, thread)
-		} else {
-			raises = append(raises, mirror.Request{Resource: thread, Background: lease.Background})
-		}
+	if !states[r.ID].Held(lease) {
+		return nil, nil, store.ErrLeaseLost
 	}
-	// Those that come into being meanwhile are not inserted: somebody has just heard
-	// of them, and will fetch them.
-	added, err := q.insertListed(ctx, unheard, fetchTime)
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	raises, woken := sortedRequests(raises)
-	if err := q.raiseListed(ctx, raises, now); err != nil {
-		return mirror.Applied{}, err
-	}
-	if err := shareRoom(ctx, q, lease); err != nil {
-		return mirror.Applied{}, err
-	}
-	rows := make([]store.ThreadRows, len(added))
-	for i, thread := range added {
-		rows[i] = store.RowsOf(listed[thread.ID])
-	}
-	if err := s.writeThreads(ctx, q, r, lease.Epoch, rows); err != nil {
-		return mirror.Applied{}, err
-	}
-	if err := q.announce(ctx, added, now); err != nil {
-		return mirror.Applied{}, err
-	}
-	st = st.Succeed(lease, fetchTime, now, settle)
-	return mirror.Applied{Generation: st.Applied, Due: st.Due, Changed: len(added) > 0, AlsoDue: woken},
-		finish(ctx, q, r, st, 0, now)
-}
-
-// lockThreads locks the states of all threads of a room, and returns that of their
-// list, which has to be held, and those of the threads.
-func lockThreads(ctx context.Context, q *queries, lease mirror.Lease) (store.State, map[string]store.State, error) {
-	r := lease.Resource
-	rows, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-		RoomID: rawKey(r.Room)})
-	if err != nil {
-		return store.State{}, nil, err
-	}
-	var list store.State
-	held := false
-	known := make(map[string]store.State, len(rows))
+	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+	})
+	copies = make(map[string]store.ThreadCopy, len(rows))
 	for _, row := range rows {
-		if string(row.ResourceID) != r.ID {
-			known[string(row.ResourceID)] = stateOf(row)
-			continue
-		}
-		list = stateOf(row)
-		held = row.LeaseToken != nil && list.LeaseToken == lease.Token
+		copies[string(row.ThreadID)] = threadCopy(row.Epoch, row.ContentSha256, row.DeleteTime.Valid)
 	}
-	if !held {
-		return store.State{}, nil, store.ErrLeaseLost
-	}
-	return list, known, nil
-}
-
-// outdated are the known threads whose copy is not the one listed, and those that
-// the list lacks.
-func outdated(ctx context.Context, q *queries, lease mirror.Lease, known map[string]store.State,
-	listed map[string]mirror.Thread) ([]mirror.Request, error) {
-	r := lease.Resource
-	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-		RoomID: rawKey(r.Room)})
-	if err != nil {
-		return nil, err
-	}
-	copies := make(map[string]threadCopy, len(rows))
-	for _, row := range rows {
-		copies[string(row.ThreadID)] = threadCopy{row.Epoch, string(row.ContentSha256), row.DeleteTime.Valid}
-	}
-	var out []mirror.Request
-	for id, st := range known {
-		t, ok := listed[id]
-		if ok && copies[id].is(lease.Epoch, t.SHA256) && st.MissingSince.IsZero() || !ok && !copies[id].lives(lease.Epoch) {
-			continue
-		}
-		thread := r
-		thread.ID = id
-		out = append(out, mirror.Request{Resource: thread, Unlisted: !ok, Background: lease.Background})
-	}
-	return out, nil
+	return states, copies, err
 }
 
 func insertListedSQL(n int) string {
@@ -256,18 +164,19 @@ from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = 4 and lease_token = ?
 order by resource_id`
 
-// insertListed gives threads that have no state one that has caught up with what was
-// fetched, and returns those that had none.
-func (q *queries) insertListed(ctx context.Context, threads []mirror.Resource, fetchTime time.Time) ([]mirror.Resource,
-	error) {
+// insertListed gives threads of the room of r a state that has caught up with what was
+// fetched, and returns those that had none, in key order.
+func (q *queries) insertListed(ctx context.Context, r mirror.Resource, threads []mirror.Thread,
+	fetchTime time.Time) ([]store.ThreadRows, error) {
 	if len(threads) == 0 {
 		return nil, nil
 	}
 	token := make([]byte, 16)
 	rand.Read(token)
-	err := chunks(threads, maxRows, func(threads []mirror.Resource) error {
+	err := chunks(threads, maxRows, func(threads []mirror.Thread) error {
 		args := make([]any, 0, 7*len(threads))
-		for _, r := range threads {
+		for _, t := range threads {
+			r.ID = t.ID
 			args = append(appendKey(args, r), nullTime(fetchTime), token)
 		}
 		_, err := q.db.ExecContext(ctx, insertListedSQL(len(threads)), args...)
@@ -276,45 +185,20 @@ func (q *queries) insertListed(ctx context.Context, threads []mirror.Resource, f
 	if err != nil {
 		return nil, err
 	}
-	var out []mirror.Resource
-	return out, q.query(ctx, insertedListedSQL, append(roomArgs(threads[0]), token), func(rows *sql.Rows) error {
-		r := threads[0]
-		err := rows.Scan(&r.ID)
-		out = append(out, r)
+	inserted := make(map[string]bool)
+	err = q.query(ctx, insertedListedSQL, append(roomArgs(r), token), func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		inserted[id] = true
 		return err
 	})
-}
-
-func raiseListedSQL(n int) string {
-	const wish = `greatest(values(due_time), coalesce(not_before, values(due_time)))`
-	return `insert into mirror_resource_state (
-    bucket, project_id, room_id, kind, resource_id,
-    generation, due_time, delete_generation, background, last_error
-)
-values ` + repeat("(?, ?, ?, ?, ?, 1, ?, ?, ?, '')", n) + `
-on duplicate key update
-    -- A settle fetch that is brought forward is still owed.
-    settle = settle or (due_time is not null and generation = applied_generation),
-    background = values(background) and (due_time is null or background),
-    due_time = least(coalesce(due_time, ` + wish + `), ` + wish + `),
-    again_time = least(coalesce(again_time, values(due_time)), values(due_time)),
-    delete_generation = if(values(delete_generation) is null, delete_generation, generation + 1),
-    attempts = if(fail_time is null, attempts, 0),
-    fail_time = null,
-    generation = generation + 1`
-}
-
-// raiseListed raises threads as an event does: a backoff is kept.
-func (q *queries) raiseListed(ctx context.Context, raises []mirror.Request, now time.Time) error {
-	return chunks(raises, maxRows, func(raises []mirror.Request) error {
-		args := make([]any, 0, 8*len(raises))
-		for _, r := range raises {
-			deleted := sql.NullInt64{Int64: 1, Valid: r.Unlisted}
-			args = append(appendKey(args, r.Resource), nullTime(now), deleted, r.Background)
+	var out []store.ThreadRows
+	for _, t := range threads {
+		if inserted[t.ID] {
+			out = append(out, store.RowsOf(t))
 		}
-		_, err := q.db.ExecContext(ctx, raiseListedSQL(len(raises)), args...)
-		return err
-	})
+	}
+	return out, err
 }
 
 func insertChangesSQL(n int) string {
@@ -329,33 +213,34 @@ values ` + repeat("(?, ?, ?, ?, ?, 1, ?, '')", n) + `
 on duplicate key update revision = values(revision), lease_token = null`
 }
 
-// announce writes a change entry for each of the resources, which share a bucket, and
-// its number to their states. The numbers are taken at once.
-func (q *queries) announce(ctx context.Context, resources []mirror.Resource, now time.Time) error {
-	if len(resources) == 0 {
+// announce writes a change entry for each of some threads of the room of r, and its
+// number to their states. The numbers are taken at once.
+func (q *queries) announce(ctx context.Context, r mirror.Resource, threads []store.ThreadRows, now time.Time) error {
+	if len(threads) == 0 {
 		return nil
 	}
-	bucket := resources[0].Bucket()
-	if err := q.RaiseFeedHeadBy(ctx, dbq.RaiseFeedHeadByParams{Bucket: bucket, N: int64(len(resources))}); err != nil {
+	bucket := r.Bucket()
+	if err := q.RaiseFeedHeadBy(ctx, dbq.RaiseFeedHeadByParams{Bucket: bucket, N: int64(len(threads))}); err != nil {
 		return err
 	}
 	last, err := q.FeedHead(ctx, bucket)
 	if err != nil {
 		return err
 	}
-	n := last - int64(len(resources))
-	return chunks(resources, maxRows, func(resources []mirror.Resource) error {
-		changes, revisions := make([]any, 0, 8*len(resources)), make([]any, 0, 6*len(resources))
-		for _, r := range resources {
+	n := last - int64(len(threads))
+	return chunks(threads, maxRows, func(threads []store.ThreadRows) error {
+		changes, revisions := make([]any, 0, 8*len(threads)), make([]any, 0, 6*len(threads))
+		for _, t := range threads {
 			n++
-			changes = append(changes, r.Bucket(), n, rawKey(r.Project), rawKey(r.Room), int16(r.Kind), rawKey(r.ID),
+			r.ID = t.Thread.ID
+			changes = append(changes, bucket, n, rawKey(r.Project), rawKey(r.Room), int16(r.Kind), rawKey(r.ID),
 				int16(mirror.ChangeUpserted), nullTime(now))
 			revisions = append(appendKey(revisions, r), n)
 		}
-		if _, err := q.db.ExecContext(ctx, insertChangesSQL(len(resources)), changes...); err != nil {
+		if _, err := q.db.ExecContext(ctx, insertChangesSQL(len(threads)), changes...); err != nil {
 			return err
 		}
-		_, err := q.db.ExecContext(ctx, reviseSQL(len(resources)), revisions...)
+		_, err := q.db.ExecContext(ctx, reviseSQL(len(threads)), revisions...)
 		return err
 	})
 }
@@ -432,18 +317,18 @@ func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource,
 		rows = append(rows, append(roomArgs(r), rawKey(t.ID), epoch, rawKey(t.Source), t.SHA256[:], nullTime(t.CreateTime),
 			nullTime(t.UpdateTime),
 			t.Resolved, rawKey(t.Visibility), json.RawMessage(t.Metadata), json.RawMessage(threads[i].MetadataText),
-			threads[i].CommentCount, text(t.DataProblem), sql.NullTime{}))
+			threads[i].CommentCount, store.Text(t.DataProblem), sql.NullTime{}))
 		for j := range t.Comments {
 			c := &t.Comments[j]
 			key := func(more ...any) []any { return append(append(roomArgs(r), rawKey(t.ID), rawKey(c.ID)), more...) }
 			comments = append(comments, key(rawKey(c.UserID), sinceEpoch(c.CreateTime), nullTime(c.EditTime),
 				nullTime(c.DeleteTime), rawKey(c.Source),
-				json.RawMessage(c.Body), text(c.Text), text(c.Markdown), json.RawMessage(c.Metadata)))
+				json.RawMessage(c.Body), store.Text(c.Text), store.Text(c.Markdown), json.RawMessage(c.Metadata)))
 			for _, re := range c.Reactions {
 				reactions = append(reactions, key(rawKey(re.Emoji), rawKey(re.UserID), nullTime(re.CreateTime)))
 			}
 			for _, a := range c.Attachments {
-				attachments = append(attachments, key(rawKey(a.ID), text(a.Name), text(a.MIMEType), a.Size))
+				attachments = append(attachments, key(rawKey(a.ID), store.Text(a.Name), store.Text(a.MIMEType), a.Size))
 			}
 			for _, m := range store.MentionRowsOf(*c) {
 				mentions = append(mentions, key(rawKey(m.Kind), rawKey(m.ID), rawKey(m.Via)))

@@ -1,12 +1,10 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,104 +15,62 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// head is what is stored of a room's incarnation.
-type head struct {
-	epoch      int64 // 0: no row
-	sha256     []byte
-	createTime time.Time
-	deleteTime time.Time
-}
-
-func (h head) lives() bool { return h.epoch > 0 && h.deleteTime.IsZero() }
-
-// ApplyRoom locks the room's state, raises what is in the room, and writes the
+// ApplyRoom locks the room's state, marks what is in the room, and writes the
 // room last, which is the order of locks.
 func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
-	sum := sha256.Sum256(room.Source)
+	fetched := store.RoomCopy{SHA256: sha256.Sum256(room.Source), CreateTime: timeOf(nullTime(room.CreateTime))}
 	arg := dbq.UpsertRoomParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
-		SourceJson: room.Source, ContentSha256: sum[:],
+		SourceJson: room.Source, ContentSha256: fetched.SHA256[:],
 		CreateTime: nullTime(room.CreateTime), LastConnectionTime: nullTime(room.LastConnectionTime),
-		OrganizationID: text(room.OrganizationID),
-		Data:           room.Source, DataProblem: text(room.DataProblem),
+		OrganizationID: store.Text(room.OrganizationID),
+		Data:           room.Source, DataProblem: store.Text(room.DataProblem),
 	}
 	if room.DataProblem != "" {
 		arg.Data = nil
 	}
-	var out mirror.Applied
-	apply := func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		st, h, err := lockLeased(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		reborn := !h.lives() || !h.createTime.Equal(timeOf(arg.CreateTime))
-		var change mirror.ChangeKind
-		if reborn || !bytes.Equal(h.sha256, sum[:]) {
-			change = mirror.ChangeUpserted
-		}
-		if reborn || !st.MissingSince.IsZero() {
-			if out.AlsoDue, err = raiseChildren(ctx, q, r, lease.Background, now); err != nil {
-				return err
+	apply := func() (mirror.Applied, error) {
+		return s.end(ctx, "apply room", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
+			st, stored, err := lockLeased(ctx, q, lease)
+			if err != nil {
+				return store.Plan{}, err
 			}
-		}
-		if change != 0 {
-			arg.Epoch = h.epoch
-			if reborn {
-				arg.Epoch++
+			plan := store.PlanRoom(st, stored, fetched, lease, room.FetchTime, now, settle)
+			if plan.Children {
+				known, err := lockChildren(ctx, q, r)
+				if err != nil {
+					return store.Plan{}, err
+				}
+				plan.MarkChildren(lease, known, now)
 			}
-			if err := later.UpsertRoom(ctx, arg); err != nil {
-				return err
+			err = markStale(ctx, later, plan.Stale)
+			if plan.Change != 0 {
+				arg.Epoch = plan.Epoch
+				err = errors.Join(err, later.UpsertRoom(ctx, arg))
 			}
-		}
-		st = st.Succeed(lease, room.FetchTime, now, settle)
-		out.Generation, out.Due, out.Changed, out.Stale = st.Applied, st.Due, change != 0, reborn && h.epoch > 0
-		return later.WriteState(ctx, writeState(r, st, change, now))
+			return plan.Plan, err
+		})
 	}
-	err := s.tx(ctx, "apply room", apply)
+	out, err := apply()
 	if refused(err) && arg.Data != nil {
 		arg.Data, arg.DataProblem = nil, problem(err)
-		err = s.tx(ctx, "apply room", apply)
+		out, err = apply()
 	}
 	return out, err
 }
 
-// raiseChildren raises everything known to be in the room, and what every room
-// has whether it was heard of or not.
-func raiseChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool,
-	now time.Time) ([]mirror.Resource, error) {
-	rows, err := q.RaiseChildren(ctx, dbq.RaiseChildrenParams{
-		Now: nullTime(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project),
-		RoomID: string(room.Room),
+// lockChildren locks the states of what is known to be in a room.
+func lockChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource) ([]mirror.Resource, error) {
+	rows, err := q.LockChildren(ctx, dbq.LockChildrenParams{
+		Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kinds: store.ChildKinds(),
 	})
-	if err != nil {
-		return nil, err
+	known := make([]mirror.Resource, len(rows))
+	for i, row := range rows {
+		known[i] = mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: row.ResourceID}
 	}
-	var woken []mirror.Resource
-	for _, row := range rows {
-		woken = append(woken, mirror.Resource{Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind),
-			ID: row.ResourceID})
-	}
-	for _, kind := range mirror.RoomKinds() {
-		child := mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind}
-		if slices.Contains(woken, child) {
-			continue
-		}
-		n, err := q.InsertState(ctx, dbq.InsertStateParams{
-			Now: nullTime(now), Background: background,
-			Bucket: child.Bucket(), ProjectID: string(child.Project), RoomID: string(child.Room), Kind: int16(kind),
-		})
-		if err != nil {
-			return nil, err
-		}
-		if n > 0 {
-			woken = append(woken, child)
-		}
-	}
-	slices.SortFunc(woken, mirror.Resource.Compare)
-	return woken, nil
+	return known, err
 }
 
 // problem is what to tell of a refusal: the server's sentence and code. Its
@@ -126,40 +82,28 @@ func problem(err error) string {
 	return "refused by jsonb"
 }
 
-// copied is what the decision about a document rests on: its state, and which
-// copy of it is stored.
-type copied struct {
-	state         store.State
-	epoch         int64 // 0 if there is none
-	sha256        []byte
-	deriveVersion int32
-}
-
 // ApplyDocument hashes before anything is locked, and packs only what is new. It
 // decides on what Claim has read, and one statement checks that it still stands
 // and writes. If it does not, the decision is made anew under a lock.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
-	sum := sha256.Sum256(doc.Content)
+	fetched := mirror.DocumentCopy{
+		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), DeriveVersion: doc.DeriveVersion,
+	}
 	arg := dbq.WriteDocumentParams{
 		Epoch: lease.Epoch, Token: lease.Token[:],
-		ContentSha256: sum[:], Size: int64(len(doc.Content)), DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
-		Data: doc.Data, DataProblem: text(doc.DataProblem), PlainText: text(doc.Text),
+		ContentSha256: fetched.SHA256[:], Size: int64(len(doc.Content)),
+		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
+		Data:          doc.Data, DataProblem: store.Text(doc.DataProblem), PlainText: store.Text(doc.Text),
 	}
-	var out mirror.Applied
-	write := func(q *dbq.Queries, c copied) (int64, error) {
-		changed := c.epoch != lease.Epoch || c.deriveVersion != arg.DeriveVersion || !bytes.Equal(c.sha256, sum[:])
-		var change mirror.ChangeKind
-		if changed {
-			change = mirror.ChangeUpserted
-			if arg.Content == nil {
-				arg.Content = s.pack.Pack(doc.Content)
-			}
+	var plan store.Plan
+	write := func(q *dbq.Queries, st store.State, stored mirror.DocumentCopy) (int64, error) {
+		plan = store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle)
+		if plan.Change != 0 && arg.Content == nil {
+			arg.Content = s.pack.Pack(doc.Content)
 		}
-		st := c.state.Succeed(lease, doc.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: changed, Due: st.Due}
-		return q.WriteDocument(ctx, writeDocument(arg, c, writeState(r, st, change, now)))
+		return q.WriteDocument(ctx, writeDocument(arg, st, stored, writeState(r, plan.State, plan.Change, now)))
 	}
 	locked := func(q, later *dbq.Queries) error {
 		row, err := q.LockChild(ctx, dbq.LockChildParams{
@@ -169,13 +113,13 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
 			return err
 		}
-		_, err = write(later, copied{stateOf(row.MirrorResourceState), row.DocumentEpoch, row.DocumentSha256,
-			row.DocumentDeriveVersion})
+		stored := documentCopy(row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion)
+		_, err = write(later, stateOf(row.MirrorResourceState), stored)
 		return err
 	}
 	apply := func() error {
-		if c, ok := s.claims.take(lease.Token); ok {
-			n, err := write(s.q, c)
+		if lease.Seen != nil {
+			n, err := write(s.q, store.StateSeen(lease), lease.Seen.Copy)
 			if n > 0 {
 				return nil
 			}
@@ -193,7 +137,7 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 	if err != nil {
 		return mirror.Applied{}, err
 	}
-	return out, nil
+	return plan.Applied(), nil
 }
 
 // fenced turns what locking a child under its lease gave into an error if the
@@ -215,85 +159,45 @@ func fenced(ctx context.Context, q *dbq.Queries, lease mirror.Lease, epoch int64
 // ApplyMissing settles a 404.
 func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
 	settle time.Duration) (mirror.Applied, error) {
-	if lease.Resource.Kind == mirror.KindRoom {
-		return s.missingRoom(ctx, lease, f.Now, settle)
+	r := lease.Resource
+	if r.Kind != mirror.KindRoom {
+		return s.end(ctx, "apply missing "+r.Kind.String(), lease, f.Now, func(q, later *dbq.Queries) (store.Plan, error) {
+			st, room, err := lockChild(ctx, q, lease, f.Now)
+			if err != nil {
+				return store.Plan{}, err
+			}
+			plan, err := store.PlanMissingChild(st, room, lease, f)
+			return plan, errors.Join(err, markStale(ctx, later, plan.Stale))
+		})
 	}
-	return s.missingChild(ctx, lease, f)
+	return s.end(ctx, "apply missing room", lease, f.Now, func(q, later *dbq.Queries) (store.Plan, error) {
+		st, stored, err := lockLeased(ctx, q, lease)
+		if err != nil {
+			return store.Plan{}, err
+		}
+		plan := store.PlanMissingRoom(st, stored, lease, f.Now, settle)
+		if plan.SettleChildren {
+			err = later.SettleChildren(ctx, dbq.SettleChildrenParams{
+				Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kinds: store.ChildKinds(),
+			})
+		}
+		if plan.Change != 0 {
+			err = errors.Join(err, later.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
+				DeleteTime: nullTime(f.Now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+			}))
+		}
+		if plan.EndSessions {
+			err = errors.Join(err, endSessions(ctx, later, r, f.Now))
+		}
+		return plan.Plan, err
+	})
 }
 
-func (s *Store) missingRoom(ctx context.Context, lease mirror.Lease, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "apply missing room", func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		st, h, err := lockLeased(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		// A 404 alone proves nothing. With a delete event that no later fetch has
-		// contradicted it does.
-		deleted := st.DeleteGeneration != 0 || h.epoch > 0 && !h.lives()
-		var change mirror.ChangeKind
-		if deleted || !h.lives() {
-			if err := later.SettleChildren(ctx, dbq.SettleChildrenParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
-				RoomID: string(r.Room)}); err != nil {
-				return err
-			}
-		}
-		if deleted && h.lives() {
-			change = mirror.ChangeDeleted
-			if err := later.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
-				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
-			}); err != nil {
-				return err
-			}
-		}
-		if deleted {
-			if err := later.EndSessions(ctx, dbq.EndSessionsParams{
-				LeaveTime: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
-			}); err != nil {
-				return err
-			}
-		}
-		st = st.Vanish(lease, now, settle, deleted)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return later.WriteState(ctx, writeState(r, st, change, now))
+// endSessions ends the open sessions in a room that is gone.
+func endSessions(ctx context.Context, later *dbq.Queries, room mirror.Resource, at time.Time) error {
+	return later.EndSessions(ctx, dbq.EndSessionsParams{
+		LeaveTime: nullTime(at), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
 	})
-	return out, err
-}
-
-func (s *Store) missingChild(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "apply missing "+r.Kind.String(), func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, f.Now)
-		if err != nil {
-			return err
-		}
-		st, h, err := lockLeased(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		if h.epoch != lease.Epoch {
-			return store.ErrEpochChanged
-		}
-		if h.epoch > 0 && !h.lives() || !roomState.MissingSince.IsZero() {
-			st = st.Vanish(lease, f.Now, 0, false)
-		} else {
-			if out.AlsoDue, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, st.Background, f.Now); err != nil {
-				return err
-			}
-			if st.MissingSince.IsZero() {
-				st.MissingSince = f.Now
-			}
-			st = st.Fail(lease, f)
-		}
-		out.Generation, out.Due = st.Applied, st.Due
-		return later.WriteState(ctx, writeState(r, st, 0, f.Now))
-	})
-	return out, err
 }
 
 // CleanRoom deletes one bounded batch, of each kind of row what the kinds before

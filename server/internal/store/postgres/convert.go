@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -27,12 +26,6 @@ func timeOf(t pgtype.Timestamptz) time.Time {
 	return t.Time.UTC()
 }
 
-// text makes s fit for a text column, which takes neither NUL nor what is not
-// UTF-8. It is for words about things; ids and content are never altered.
-func text(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-}
-
 func stateOf(r dbq.MirrorResourceState) store.State {
 	s := store.State{
 		Generation:       r.Generation,
@@ -50,6 +43,7 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 		SourceUpdateTime: timeOf(r.SourceUpdateTime),
 		MissingSince:     timeOf(r.MissingSince),
 		Background:       r.Background,
+		EventTime:        timeOf(r.HintTime),
 	}
 	copy(s.LeaseToken[:], r.LeaseToken)
 	return s
@@ -80,7 +74,7 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		Settle:            s.Settle,
 		DeleteGeneration:  pgtype.Int8{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
-		LastError:         text(s.LastError),
+		LastError:         store.Text(s.LastError),
 		FailTime:          nullTime(s.FailTime),
 		FetchTime:         nullTime(s.FetchTime),
 		SourceUpdateTime:  nullTime(s.SourceUpdateTime),
@@ -91,11 +85,30 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 	}
 }
 
-// writeDocument adds to a document the state w that was decided on what was seen.
-func writeDocument(d dbq.WriteDocumentParams, seen copied, w dbq.WriteStateParams) dbq.WriteDocumentParams {
-	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = seen.state.Generation, nullTime(seen.state.Due), seen.state.Settle
-	d.SeenBackground, d.Background = seen.state.Background, w.Background
-	d.SeenEpoch, d.SeenSha256, d.SeenDeriveVersion = seen.epoch, seen.sha256, seen.deriveVersion
+// stateKey is the key of a state.
+func stateKey(r mirror.Resource) dbq.LockStateParams {
+	return dbq.LockStateParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+	}
+}
+
+// documentCopy says which copy of a document is stored.
+func documentCopy(epoch int64, sum []byte, deriveVersion int32) mirror.DocumentCopy {
+	c := mirror.DocumentCopy{Epoch: epoch, DeriveVersion: int(deriveVersion)}
+	copy(c.SHA256[:], sum)
+	return c
+}
+
+// writeDocument adds to a document the state w that was decided on st and stored.
+func writeDocument(
+	d dbq.WriteDocumentParams, st store.State, stored mirror.DocumentCopy, w dbq.WriteStateParams,
+) dbq.WriteDocumentParams {
+	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = st.Generation, nullTime(st.Due), st.Settle
+	d.SeenBackground, d.Background = st.Background, w.Background
+	d.SeenEpoch, d.SeenDeriveVersion = stored.Epoch, int32(stored.DeriveVersion) //nolint:gosec // from such a column
+	if stored.Epoch != 0 {
+		d.SeenSha256 = stored.SHA256[:]
+	}
 	d.Bucket, d.ProjectID, d.RoomID, d.Kind, d.ResourceID = w.Bucket, w.ProjectID, w.RoomID, w.Kind, w.ResourceID
 	d.Generation, d.AppliedGeneration = w.Generation, w.AppliedGeneration
 	d.DueTime, d.NotBefore, d.Settle, d.DeleteGeneration = w.DueTime, w.NotBefore, w.Settle, w.DeleteGeneration

@@ -22,9 +22,9 @@ type eventKey struct {
 // Accept is one statement and so one round trip and one commit for the batch.
 func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	arg, events := acceptParams(batch)
-	var rows []dbq.AcceptEventsRow
+	var rows []dbq.MarkStaleRow
 	err := retry(ctx, func() (err error) {
-		rows, err = dbq.New(unboxed{s.accepting}).AcceptEvents(ctx, arg)
+		rows, err = dbq.New(unboxed{s.accepting}).MarkStale(ctx, arg)
 		return err
 	})
 	if err != nil {
@@ -44,12 +44,8 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 			answers[i] = store.Accepted{}
 			continue
 		}
-		pending[mirror.Resource{
-			Project: mirror.ProjectID(r.ProjectID),
-			Room:    mirror.RoomID(r.RoomID),
-			Kind:    mirror.Kind(r.Kind),
-			ID:      r.ResourceID,
-		}] = r.Generation
+		p := pendingOf(r)
+		pending[p.Resource] = p.Generation
 	}
 	for i := range batch {
 		if !answers[i].Fresh {
@@ -67,6 +63,12 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 		}
 	}
 	return answers, nil
+}
+
+func pendingOf(r dbq.MarkStaleRow) mirror.Pending {
+	return mirror.Pending{Generation: r.Generation, Resource: mirror.Resource{
+		Project: mirror.ProjectID(r.ProjectID), Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID,
+	}}
 }
 
 // recall fills in what became of deliveries that were recorded before.
@@ -115,7 +117,7 @@ type keyed struct {
 
 // acceptParams puts the events in key order, the order in which rows are locked,
 // and returns that order too.
-func acceptParams(batch []mirror.Delivery) (dbq.AcceptEventsParams, []keyed) {
+func acceptParams(batch []mirror.Delivery) (dbq.MarkStaleParams, []keyed) {
 	n, invalidations := len(batch), 0
 	events := make([]keyed, n)
 	for i := range batch {
@@ -126,7 +128,7 @@ func acceptParams(batch []mirror.Delivery) (dbq.AcceptEventsParams, []keyed) {
 		a, b := &batch[x.place].Event, &batch[y.place].Event
 		return cmp.Or(cmp.Compare(x.bucket, y.bucket), cmp.Compare(a.Project, b.Project), cmp.Compare(a.ID, b.ID))
 	})
-	p := dbq.AcceptEventsParams{
+	p := dbq.MarkStaleParams{
 		Bucket:              make([]int16, 0, n),
 		ProjectID:           make([]string, 0, n),
 		EventID:             make([]string, 0, n),
@@ -139,28 +141,8 @@ func acceptParams(batch []mirror.Delivery) (dbq.AcceptEventsParams, []keyed) {
 		ReceiveTime:         make([]pgtype.Timestamptz, 0, n),
 		SourceTime:          make([]pgtype.Timestamptz, 0, n),
 		Outcome:             make([]string, 0, n),
-		HintEvent:           make([]int32, 0, invalidations),
-		HintBucket:          make([]int16, 0, invalidations),
-		HintProjectID:       make([]string, 0, invalidations),
-		HintRoomID:          make([]string, 0, invalidations),
-		HintKind:            make([]int16, 0, invalidations),
-		HintResourceID:      make([]string, 0, invalidations),
-		HintIfUnknown:       make([]bool, 0, invalidations),
-		HintDeleted:         make([]bool, 0, invalidations),
-		HintTime:            make([]pgtype.Timestamptz, 0, invalidations),
-		HintNow:             make([]pgtype.Timestamptz, 0, invalidations),
-		HintMinIntervalUs:   make([]int64, 0, invalidations),
-		FoldBucket:          []int16{},
-		FoldProjectID:       []string{},
-		FoldRoomID:          []string{},
-		FoldKind:            []int16{},
-		FoldResourceID:      []string{},
-		FoldEventID:         []string{},
-		FoldType:            []string{},
-		FoldPayload:         [][]byte{},
-		FoldSourceTime:      []pgtype.Timestamptz{},
-		FoldReceiveTime:     []pgtype.Timestamptz{},
 	}
+	growStale(&p, invalidations)
 	for i, k := range events {
 		e := &batch[k.place].Event
 		p.Bucket = append(p.Bucket, k.bucket)
@@ -180,17 +162,7 @@ func acceptParams(batch []mirror.Delivery) (dbq.AcceptEventsParams, []keyed) {
 		p.SourceTime = append(p.SourceTime, nullTime(e.SourceTime))
 		p.Outcome = append(p.Outcome, string(e.Outcome))
 		for _, h := range batch[k.place].Invalidations {
-			p.HintEvent = append(p.HintEvent, int32(i+1))
-			p.HintBucket = append(p.HintBucket, h.Resource.Bucket())
-			p.HintProjectID = append(p.HintProjectID, string(h.Resource.Project))
-			p.HintRoomID = append(p.HintRoomID, string(h.Resource.Room))
-			p.HintKind = append(p.HintKind, int16(h.Resource.Kind))
-			p.HintResourceID = append(p.HintResourceID, h.Resource.ID)
-			p.HintIfUnknown = append(p.HintIfUnknown, h.IfUnknown)
-			p.HintDeleted = append(p.HintDeleted, h.Deleted)
-			p.HintTime = append(p.HintTime, p.SourceTime[i])
-			p.HintNow = append(p.HintNow, p.ReceiveTime[i])
-			p.HintMinIntervalUs = append(p.HintMinIntervalUs, h.MinInterval.Microseconds())
+			addStale(&p, int32(i+1), store.StaleByEvent(*e, h))
 			if !h.Fold {
 				continue
 			}
@@ -209,8 +181,56 @@ func acceptParams(batch []mirror.Delivery) (dbq.AcceptEventsParams, []keyed) {
 	return p, events
 }
 
+// staleParams are those of MarkStale without events.
+func staleParams(list []store.Stale) (p dbq.MarkStaleParams) {
+	growStale(&p, len(list))
+	for _, w := range list {
+		addStale(&p, 0, w)
+	}
+	return p
+}
+
+// growStale makes room for n resources.
+func growStale(p *dbq.MarkStaleParams, n int) {
+	p.StaleEvent = make([]int32, 0, n)
+	p.StaleBucket = make([]int16, 0, n)
+	p.StaleProjectID = make([]string, 0, n)
+	p.StaleRoomID = make([]string, 0, n)
+	p.StaleKind = make([]int16, 0, n)
+	p.StaleResourceID = make([]string, 0, n)
+	p.StaleNow = make([]pgtype.Timestamptz, 0, n)
+	p.StaleMinIntervalUs = make([]int64, 0, n)
+	p.StaleSourceTime = make([]pgtype.Timestamptz, 0, n)
+	p.StaleIfUnknown = make([]bool, 0, n)
+	p.StaleDeleted = make([]bool, 0, n)
+	p.StaleBackground = make([]bool, 0, n)
+	p.StaleLift = make([]bool, 0, n)
+	p.StaleSameGeneration = make([]bool, 0, n)
+}
+
+// addStale adds what is said of a resource by the event at a place, or by none.
+func addStale(p *dbq.MarkStaleParams, event int32, w store.Stale) {
+	p.StaleEvent = append(p.StaleEvent, event)
+	p.StaleBucket = append(p.StaleBucket, w.Resource.Bucket())
+	p.StaleProjectID = append(p.StaleProjectID, string(w.Resource.Project))
+	p.StaleRoomID = append(p.StaleRoomID, string(w.Resource.Room))
+	p.StaleKind = append(p.StaleKind, int16(w.Resource.Kind))
+	p.StaleResourceID = append(p.StaleResourceID, w.Resource.ID)
+	p.StaleNow = append(p.StaleNow, nullTime(w.Now))
+	p.StaleMinIntervalUs = append(p.StaleMinIntervalUs, w.MinInterval.Microseconds())
+	p.StaleSourceTime = append(p.StaleSourceTime, nullTime(w.SourceTime))
+	p.StaleIfUnknown = append(p.StaleIfUnknown, w.IfUnknown)
+	p.StaleDeleted = append(p.StaleDeleted, w.Deleted)
+	p.StaleBackground = append(p.StaleBackground, w.Background)
+	p.StaleLift = append(p.StaleLift, w.Lift)
+	p.StaleSameGeneration = append(p.StaleSameGeneration, w.SameGeneration)
+}
+
 // unboxed gives pgx the elements of long arrays by address. From a plain slice
 // it takes each as a value of its own on the heap, or by reflection.
+//
+// The statement gets a name that tells it from its other uses, in the server's list
+// of what runs and in its log.
 type unboxed struct{ dbq.DBTX }
 
 func (u unboxed) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
@@ -224,7 +244,7 @@ func (u unboxed) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 			args[i] = elements[pgtype.Timestamptz]{arg, func(e *pgtype.Timestamptz) any { return e }}
 		}
 	}
-	return u.DBTX.Query(ctx, sql, args...)
+	return u.DBTX.Query(ctx, "-- name: AcceptEvents\n"+sql, args...)
 }
 
 // elements is an array for pgx.

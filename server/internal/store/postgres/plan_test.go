@@ -156,8 +156,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	small := []string{"mirror_project", "mirror_feed_head", "mirror_sweep"}
 	// Those that touch the state of a resource at every step of its life.
 	hot := []string{
-		"AcceptEvents", "Claim", "Renew", "LockState", "LockLeased", "LockChild", "LockThread", "WriteState", "WriteDocument",
-		"Request", "Retry", "States", "WakeRoom",
+		"MarkStale", "Claim", "Renew", "LockState", "LockLeased", "LockChild", "LockThread", "WriteState", "WriteDocument",
+		"States",
 	}
 	record := &recorder{}
 	queries := reflect.ValueOf(dbq.New(record))

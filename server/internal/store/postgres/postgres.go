@@ -52,7 +52,6 @@ type Store struct {
 	// there is only the one pool.
 	accepting *pgxpool.Pool
 	pack      *pack.Codec
-	claims    claims
 }
 
 // Open prepares the connections. It does not wait for the database: the first

@@ -152,14 +152,3 @@ func TestViewsAtOnce(t *testing.T) {
 		}
 	}
 }
-
-func TestText(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"": "", "plain": "plain", "a\x00b": "a\uFFFDb", "\xff\xfe": "\uFFFD", "e\u0301": "e\u0301",
-	} {
-		if got := text(in); got != want {
-			t.Errorf("text(%q) = %q; want %q", in, got, want)
-		}
-	}
-}

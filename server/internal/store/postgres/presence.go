@@ -1,11 +1,9 @@
 package postgres
 
 import (
-	"bytes"
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -15,91 +13,72 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// column is JSON for a column, null where there is none.
-func column(raw []byte) []byte {
-	if len(raw) == 0 {
-		return nil
-	}
-	return raw
-}
-
 // ApplyActiveUsers replaces who is in the room if somebody else is.
 func (s *Store) ApplyActiveUsers(
-	ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore, now time.Time,
+	ctx context.Context, lease mirror.Lease, content mirror.ActiveUsersContent, absentBefore, now time.Time,
 	settle time.Duration,
 ) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
-	arg := dbq.InsertActiveUsersParams{Bucket: bucket, ProjectID: project, RoomID: room, Epoch: lease.Epoch,
-		ConnectionID: []int64{}}
-	sorted := slices.Clone(users.Users)
-	slices.SortStableFunc(sorted, func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
-	sorted = slices.CompactFunc(sorted, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
-	for i, u := range sorted {
-		if !mirror.ValidID(u.UserID, mirror.MaxUserID) {
-			sorted[i].UserID = "" // as if anonymous, since no other id would be his
-		}
+	users := store.ActiveUsersOf(content)
+	arg := dbq.InsertActiveUsersParams{Bucket: bucket, ProjectID: project, RoomID: room, Epoch: lease.Epoch}
+	for _, u := range users {
 		arg.ConnectionID = append(arg.ConnectionID, u.ConnectionID)
-		arg.UserID = append(arg.UserID, sorted[i].UserID)
-		arg.InfoJson = append(arg.InfoJson, column(u.Info))
-		arg.Info = append(arg.Info, column(u.Info))
+		arg.UserID = append(arg.UserID, u.UserID)
+		arg.InfoJson = append(arg.InfoJson, u.Info)
+		arg.Info = append(arg.Info, store.Queryable(u.Info))
 	}
-	same := func(rows []dbq.ActiveUserRowsRow) bool {
-		return slices.EqualFunc(rows, sorted, func(row dbq.ActiveUserRowsRow, u mirror.ActiveUser) bool {
-			return row.Epoch == lease.Epoch && row.ConnectionID == u.ConnectionID && row.UserID == u.UserID &&
-				bytes.Equal(row.InfoJson, u.Info)
-		})
-	}
-	var out mirror.Applied
-	apply := func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		row, err := q.LockChild(ctx, dbq.LockChildParams{
-			Bucket: bucket, ProjectID: project, RoomID: room, Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
-		})
-		if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
-			return err
-		}
-		stored, err := q.ActiveUserRows(ctx, dbq.ActiveUserRowsParams{Bucket: bucket, ProjectID: project, RoomID: room})
-		if err != nil {
-			return err
-		}
-		var change mirror.ChangeKind
-		if !same(stored) {
-			change = mirror.ChangeUpserted
-			if err := later.DeleteActiveUsers(ctx, dbq.DeleteActiveUsersParams{Bucket: bucket, ProjectID: project,
-				RoomID: room}); err != nil {
-				return err
+	apply := func() (mirror.Applied, error) {
+		return s.end(ctx, "apply active users", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
+			row, err := q.LockChild(ctx, dbq.LockChildParams{
+				Bucket: bucket, ProjectID: project, RoomID: room, Kind: int16(r.Kind), ResourceID: r.ID, Token: lease.Token[:],
+			})
+			if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
+				return store.Plan{}, err
 			}
-			if err := later.InsertActiveUsers(ctx, arg); err != nil {
-				return err
+			rows, err := q.ActiveUserRows(ctx, dbq.ActiveUserRowsParams{Bucket: bucket, ProjectID: project, RoomID: room})
+			if err != nil {
+				return store.Plan{}, err
 			}
-		}
-		ended, err := q.EndAbsentSessions(ctx, dbq.EndAbsentSessionsParams{
-			LeaveTime: nullTime(users.FetchTime), AbsentBefore: nullTime(absentBefore), ConnectionID: arg.ConnectionID,
-			UserID: arg.UserID,
-			Bucket: bucket, ProjectID: project, RoomID: room,
-		})
-		if err != nil {
-			return err
-		}
-		st := stateOf(row.MirrorResourceState).Succeed(lease, users.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0 || ended > 0, Due: st.Due}
-		if err := later.WriteState(ctx, writeState(r, st, change, now)); err != nil || ended == 0 {
-			return err
-		}
-		return later.Announce(ctx, dbq.AnnounceParams{
-			Bucket: bucket, ProjectID: project, RoomID: room, Kind: int16(mirror.KindUserSessions), Now: nullTime(now),
+			stored := make(map[int64][]mirror.ActiveUser)
+			for _, u := range rows {
+				stored[u.Epoch] = append(stored[u.Epoch], mirror.ActiveUser{
+					ConnectionID: u.ConnectionID, UserID: u.UserID, Info: u.InfoJson,
+				})
+			}
+			open, err := q.OpenSessions(ctx, dbq.OpenSessionsParams{Bucket: bucket, ProjectID: project, RoomID: room})
+			if err != nil {
+				return store.Plan{}, err
+			}
+			var sessions []mirror.UserSession
+			for _, o := range open {
+				sessions = append(sessions, mirror.UserSession{
+					ID: o.SessionID, ConnectionID: o.ConnectionID, UserID: o.UserID, EnterTime: timeOf(o.BeginTime),
+				})
+			}
+			plan := store.PlanActiveUsers(stateOf(row.MirrorResourceState), stored, sessions, lease, users, content.FetchTime,
+				absentBefore, now, settle)
+			if plan.Write {
+				err = errors.Join(
+					later.DeleteActiveUsers(ctx, dbq.DeleteActiveUsersParams{Bucket: bucket, ProjectID: project, RoomID: room}),
+					later.InsertActiveUsers(ctx, arg),
+				)
+			}
+			if len(plan.Ended) > 0 {
+				err = errors.Join(err, later.EndAbsentSessions(ctx, dbq.EndAbsentSessionsParams{
+					LeaveTime: nullTime(content.FetchTime), Bucket: bucket, ProjectID: project, RoomID: room, SessionID: plan.Ended,
+				}))
+			}
+			return plan.Plan, err
 		})
 	}
-	err := s.tx(ctx, "apply active users", apply)
+	out, err := apply()
 	if refused(err) {
-		arg.Info = make([][]byte, len(arg.Info))
-		err = s.tx(ctx, "apply active users", apply)
+		if err = s.dropRefused(ctx, arg.Info); err == nil {
+			out, err = apply()
+		}
 	}
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	return out, nil
+	return out, err
 }
 
 // Unfolded reads by key.
@@ -164,8 +143,7 @@ func sessionOf(row dbq.MirrorUserSession) mirror.UserSession {
 	}
 }
 
-// ApplySessions deletes before it writes: what turned out to be part of another
-// session may have its id.
+// ApplySessions deletes before it writes.
 func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
 	now time.Time) (mirror.Applied, error) {
 	r := lease.Resource
@@ -175,161 +153,42 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		arg.SessionID = append(arg.SessionID, u.ID)
 		arg.ConnectionID = append(arg.ConnectionID, u.ConnectionID)
 		arg.UserID = append(arg.UserID, u.UserID)
-		arg.InfoJson = append(arg.InfoJson, column(u.Info))
-		arg.Info = append(arg.Info, column(u.Info))
+		arg.InfoJson = append(arg.InfoJson, store.Present(u.Info))
+		arg.Info = append(arg.Info, store.Queryable(u.Info))
 		arg.BeginTime = append(arg.BeginTime, sinceEpoch(u.BeginTime()))
 		arg.EnterTime = append(arg.EnterTime, nullTime(u.EnterTime))
 		arg.LeaveTime = append(arg.LeaveTime, nullTime(u.LeaveTime))
 		arg.LeaveEventID = append(arg.LeaveEventID, u.LeaveEventID)
 		arg.EndCause = append(arg.EndCause, string(u.End))
 	}
-	var out mirror.Applied
-	apply := func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		st, h, err := lockLeased(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		var change mirror.ChangeKind
-		if len(fold.Deletes) > 0 {
-			change = mirror.ChangeUpserted
-			if err := later.DeleteSessions(ctx, dbq.DeleteSessionsParams{Bucket: bucket, ProjectID: project, RoomID: room,
-				SessionID: fold.Deletes}); err != nil {
-				return err
+	apply := func() (mirror.Applied, error) {
+		return s.end(ctx, "apply sessions", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
+			st, stored, err := lockLeased(ctx, q, lease)
+			if err != nil {
+				return store.Plan{}, err
 			}
-		}
-		if len(fold.Upserts) > 0 {
-			change = mirror.ChangeUpserted
-			if err := later.UpsertSessions(ctx, arg); err != nil {
-				return err
+			if len(fold.Deletes) > 0 {
+				err = later.DeleteSessions(ctx, dbq.DeleteSessionsParams{
+					Bucket: bucket, ProjectID: project, RoomID: room, SessionID: fold.Deletes,
+				})
 			}
-		}
-		if h.epoch > 0 && !h.lives() {
-			if err := later.EndSessions(ctx, dbq.EndSessionsParams{LeaveTime: nullTime(h.deleteTime), Bucket: bucket,
-				ProjectID: project, RoomID: room}); err != nil {
-				return err
+			if len(fold.Upserts) > 0 {
+				err = errors.Join(err, later.UpsertSessions(ctx, arg))
 			}
-		}
-		more, err := deleteFolded(ctx, q, later, r, fold.Folded)
-		if err != nil {
-			return err
-		}
-		st = st.Succeed(lease, now, now, 0)
-		if more {
-			st = st.Unfinished(now)
-		}
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return later.WriteState(ctx, writeState(r, st, change, now))
+			if stored.Gone() {
+				err = errors.Join(err, endSessions(ctx, later, r, stored.DeleteTime))
+			}
+			more, errMore := deleteFolded(ctx, q, later, r, fold.Folded)
+			return store.PlanSessions(st, fold, more, lease, now), errors.Join(err, errMore)
+		})
 	}
-	err := s.tx(ctx, "apply sessions", apply)
+	out, err := apply()
 	if refused(err) {
-		arg.Info = make([][]byte, len(arg.Info))
-		err = s.tx(ctx, "apply sessions", apply)
-	}
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	return out, nil
-}
-
-// NotificationUser reads by key.
-func (s *Store) NotificationUser(ctx context.Context, r mirror.Resource) (string, error) {
-	rows, err := s.q.NotificationCopies(ctx, dbq.NotificationCopiesParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), NotificationID: r.ID,
-	})
-	if err != nil {
-		return "", classify(ctx, fmt.Errorf("read user of notification: %w", err))
-	}
-	for _, row := range rows {
-		if row.UserID != "" {
-			return row.UserID, nil
+		if err = s.dropRefused(ctx, arg.Info); err == nil {
+			out, err = apply()
 		}
 	}
-	return "", nil
-}
-
-// ApplyNotification writes what the inbox holds into all rows, the new ones
-// included, unless it was not asked.
-func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
-	r := lease.Resource
-	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
-	arg := dbq.UpsertNotificationsParams{Bucket: bucket, ProjectID: project, RoomID: room, NotificationID: r.ID}
-	for _, n := range fold.Rows {
-		arg.EventID = append(arg.EventID, n.EventID)
-		arg.Channel = append(arg.Channel, text(n.Channel))
-		arg.Kind = append(arg.Kind, text(n.Kind))
-		arg.UserID = append(arg.UserID, n.UserID)
-		arg.ThreadID = append(arg.ThreadID, n.ThreadID)
-		arg.MentionID = append(arg.MentionID, n.MentionID)
-		arg.SubjectID = append(arg.SubjectID, n.SubjectID)
-		arg.CreateTime = append(arg.CreateTime, sinceEpoch(n.CreateTime))
-		arg.TriggerTime = append(arg.TriggerTime, nullTime(n.TriggerTime))
-	}
-	inbox := dbq.SetInboxParams{
-		InboxJson: fold.Inbox.Source, Inbox: column(fold.Inbox.Source),
-		ReadTime: nullTime(fold.Inbox.ReadTime), NotifyTime: nullTime(fold.Inbox.NotifyTime),
-		Bucket: bucket, ProjectID: project, RoomID: room, NotificationID: r.ID,
-	}
-	var out mirror.Applied
-	apply := func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		st, _, err := lockLeased(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		stored, err := q.NotificationCopies(ctx, dbq.NotificationCopiesParams{Bucket: bucket, ProjectID: project,
-			RoomID: room, NotificationID: r.ID})
-		if err != nil {
-			return err
-		}
-		var change mirror.ChangeKind
-		for _, id := range arg.EventID {
-			if !slices.ContainsFunc(stored, func(row dbq.NotificationCopiesRow) bool { return row.EventID == id }) {
-				change = mirror.ChangeUpserted
-			}
-		}
-		if len(arg.EventID) > 0 {
-			if err := later.UpsertNotifications(ctx, arg); err != nil {
-				return err
-			}
-		}
-		if !fold.FetchTime.IsZero() {
-			for _, row := range stored {
-				if !bytes.Equal(row.InboxJson, fold.Inbox.Source) || (row.InboxJson == nil) != (fold.Inbox.Source == nil) {
-					change = mirror.ChangeUpserted
-				}
-			}
-			if change != 0 {
-				if err := later.SetInbox(ctx, inbox); err != nil {
-					return err
-				}
-			}
-		}
-		more, err := deleteFolded(ctx, q, later, r, fold.Folded)
-		if err != nil {
-			return err
-		}
-		if fold.FetchTime.IsZero() {
-			st = st.Succeed(lease, st.FetchTime, now, settle).Unfinished(now)
-		} else {
-			st = st.Succeed(lease, fold.FetchTime, now, settle)
-		}
-		if more {
-			st = st.Unfinished(now)
-		}
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return later.WriteState(ctx, writeState(r, st, change, now))
-	}
-	err := s.tx(ctx, "apply notification", apply)
-	if refused(err) {
-		inbox.Inbox = nil
-		err = s.tx(ctx, "apply notification", apply)
-	}
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	return out, nil
+	return out, err
 }
 
 // ActiveUsers reads the room and who is in it in one statement.

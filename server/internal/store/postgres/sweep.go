@@ -41,46 +41,42 @@ func sweepOf(project mirror.ProjectID) mirror.Resource {
 // writeSweep is the row of a sweep, written only under the token if one is given.
 func writeSweep(w mirror.Sweep, token []byte) dbq.UpsertSweepParams {
 	return dbq.UpsertSweepParams{
-		ProjectID: string(w.Project), SweepID: w.ID, IsFull: w.Full, IsDone: w.Done, ListCursor: text(w.Cursor),
+		ProjectID: string(w.Project), SweepID: w.ID, IsFull: w.Full, IsDone: w.Done, ListCursor: store.Text(w.Cursor),
 		Listed: w.Listed, Known: w.Known, Raised: w.MarkedStale, Vanished: w.Vanished,
 		BeginTime: nullTime(w.BeginTime), EndTime: nullTime(w.EndTime), FullTime: nullTime(w.FullTime),
-		Problem: text(w.Problem),
+		Problem: store.Text(w.Problem),
 		Bucket:  sweepOf(w.Project).Bucket(), Token: token,
 	}
 }
 
-// PlanSweep takes the lease away from a sweep that it replaces, or that one would
-// go on to overwrite the plan.
+// PlanSweep locks the state first, so that nobody claims or ends the sweep
+// meanwhile.
 func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
 	now time.Time) (mirror.Sweep, error) {
 	r := sweepOf(project)
-	var sweep mirror.Sweep
+	var plan store.SweepPlan
 	err := s.tx(ctx, "plan sweep", func(q, later *dbq.Queries) error {
-		st, fresh, err := lockRoom(ctx, q, r, false, now)
+		st, fresh, err := lockOrMark(ctx, q, store.Stale{Resource: r, Now: now})
 		if err != nil {
 			return err
 		}
-		if sweep, err = readSweep(ctx, q, project); err != nil {
+		stored, err := readSweep(ctx, q, project)
+		if err != nil {
 			return err
 		}
-		if sweep.ID != "" && !sweep.Done && (sweep.Full || !full) {
-			return later.HurrySweep(ctx, dbq.HurrySweepParams{Now: nullTime(now), Bucket: r.Bucket(),
-				ProjectID: string(project)})
+		plan = store.PlanSweep(st, fresh, stored, id, full, timeOf(nullTime(now)))
+		if !plan.Begin {
+			return markStale(ctx, later, []store.Stale{plan.Stale})
 		}
-		sweep = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: timeOf(nullTime(now)), FullTime: sweep.FullTime}
-		if !fresh {
-			st.Generation++
-		}
-		st.Due, st.NotBefore, st.Attempts, st.FailTime, st.Background = now, time.Time{}, 0, time.Time{}, false
-		if _, err := later.UpsertSweep(ctx, writeSweep(sweep, nil)); err != nil {
+		if _, err := later.UpsertSweep(ctx, writeSweep(plan.Sweep, nil)); err != nil {
 			return err
 		}
-		return later.WriteState(ctx, writeState(r, st, 0, now))
+		return later.WriteState(ctx, writeState(r, plan.State, 0, now))
 	})
 	if err != nil {
 		return mirror.Sweep{}, err
 	}
-	return sweep, nil
+	return plan.Sweep, nil
 }
 
 // SaveSweep is one conditional statement.
@@ -100,32 +96,18 @@ func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.
 	return nil
 }
 
-// ApplySweep leaves it to what was asked for meanwhile to begin at once.
-func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next,
-	now time.Time) (mirror.Applied, error) {
-	r := lease.Resource
-	sweep.Project = r.Project
-	var out mirror.Applied
-	err := s.tx(ctx, "apply sweep", func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
+// ApplySweep writes the sweep and when the next is due.
+func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep,
+	next, now time.Time) (mirror.Applied, error) {
+	sweep.Project = lease.Resource.Project
+	return s.end(ctx, "apply sweep", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
 		st, _, err := lockLeased(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		if _, err := later.UpsertSweep(ctx, writeSweep(sweep, lease.Token[:])); err != nil {
-			return err
-		}
-		st = st.Succeed(lease, sweep.BeginTime, now, 0)
-		if st.Due.IsZero() {
-			st.Due = next
-		}
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
-		return later.WriteState(ctx, writeState(r, st, 0, now))
+		_, err = later.UpsertSweep(ctx, writeSweep(sweep, lease.Token[:]))
+		return store.PlanSweepEnd(st, sweep, lease, next, now), err
 	})
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	return out, nil
 }
 
 // RoomsByID is one statement for all of them.

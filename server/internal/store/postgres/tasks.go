@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,8 +44,9 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 }
 
 // Claim is one conditional update.
-func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
-	ttl time.Duration) (mirror.Lease, error) {
+func (s *Store) Claim(
+	ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration,
+) (mirror.Lease, error) {
 	until := now.Add(ttl)
 	row, err := s.q.Claim(ctx, dbq.ClaimParams{
 		Token: token[:], Until: nullTime(until), Now: nullTime(now),
@@ -59,49 +59,11 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		return mirror.Lease{}, classify(ctx, fmt.Errorf("claim: %w", err))
 	}
 	st := stateOf(row.MirrorResourceState)
+	lease := store.LeaseOf(r, token, until, st, store.RoomCopy{Epoch: row.RoomEpoch, DeleteTime: timeOf(row.DeleteTime)})
 	if r.Kind == mirror.KindStorage || r.Kind == mirror.KindYdoc {
-		s.claims.put(token, copied{st, row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion})
+		lease.Seen = store.SeenOf(st, documentCopy(row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion))
 	}
-	return mirror.Lease{
-		Resource:   r,
-		Token:      token,
-		Until:      until,
-		Generation: st.Generation,
-		Applied:    st.Applied,
-		Epoch:      row.RoomEpoch,
-		Gone:       row.Gone,
-		Attempts:   st.Attempts,
-		SourceTime: timeOf(row.MirrorResourceState.HintTime),
-		FetchTime:  st.FetchTime,
-		Background: st.Background,
-	}, nil
-}
-
-// maxClaims bounds how many claims are remembered. A process holds as many leases
-// as it has workers; the rest are of leases that were not applied.
-const maxClaims = 1024
-
-// claims remembers what Claim has read, by token. What is missing is read again.
-type claims struct {
-	mu sync.Mutex
-	m  map[[16]byte]copied
-}
-
-func (c *claims) put(token [16]byte, read copied) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.m == nil || len(c.m) >= maxClaims {
-		c.m = make(map[[16]byte]copied)
-	}
-	c.m[token] = read
-}
-
-func (c *claims) take(token [16]byte) (copied, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	read, ok := c.m[token]
-	delete(c.m, token)
-	return read, ok
+	return lease, nil
 }
 
 // Renew moves the lease's end.
@@ -122,102 +84,105 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 
 // lockLeased locks the state that lease is for, which has to be held still, and
 // reads its room.
-func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, head, error) {
+func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, store.RoomCopy, error) {
 	r := lease.Resource
 	row, err := q.LockLeased(ctx, dbq.LockLeasedParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 		Token: lease.Token[:],
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return store.State{}, head{}, store.ErrLeaseLost
+		return store.State{}, store.RoomCopy{}, store.ErrLeaseLost
 	}
 	if err != nil {
-		return store.State{}, head{}, err
+		return store.State{}, store.RoomCopy{}, err
 	}
-	return stateOf(row.MirrorResourceState), head{
-		epoch: row.Epoch, sha256: row.ContentSha256, createTime: timeOf(row.CreateTime), deleteTime: timeOf(row.DeleteTime),
-	}, nil
+	room := store.RoomCopy{Epoch: row.Epoch, CreateTime: timeOf(row.CreateTime), DeleteTime: timeOf(row.DeleteTime)}
+	copy(room.SHA256[:], row.ContentSha256)
+	return stateOf(row.MirrorResourceState), room, nil
 }
 
-// lockRoom locks the state of a room, so that the room cannot come or go
-// meanwhile. A room that was never heard of is given a state, due at now, or
-// there would be nothing to lock; fresh says so.
-func lockRoom(ctx context.Context, q *dbq.Queries, room mirror.Resource, background bool,
-	now time.Time) (st store.State, fresh bool, err error) {
-	key := dbq.LockStateParams{Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
-		Kind: int16(room.Kind)}
-	row, err := q.LockState(ctx, key)
+// lockOrMark locks the state of a resource. One that was never heard of becomes stale, or there would be nothing to lock;
+// fresh says so.
+func lockOrMark(ctx context.Context, q *dbq.Queries, w store.Stale) (st store.State, fresh bool, err error) {
+	row, err := q.LockState(ctx, stateKey(w.Resource))
 	if errors.Is(err, pgx.ErrNoRows) {
-		var n int64
-		n, err = q.InsertState(ctx, dbq.InsertStateParams{
-			Now: nullTime(now), Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind,
-			Background: background,
-		})
-		if err != nil {
-			return store.State{}, false, err
+		fresh = true
+		if err = markStale(ctx, q, []store.Stale{w}); err == nil {
+			row, err = q.LockState(ctx, stateKey(w.Resource))
 		}
-		fresh = n > 0
-		row, err = q.LockState(ctx, key)
 	}
 	return stateOf(row), fresh, err
 }
 
-// wakeRoom makes a locked room due, as urgent as the child that waits for it,
-// unless it is already.
-func wakeRoom(ctx context.Context, later *dbq.Queries, room mirror.Resource, st store.State, fresh, background bool,
-	now time.Time) ([]mirror.Resource, error) {
-	if !fresh && !st.Due.IsZero() && (background || !st.Background) {
-		return nil, nil
-	}
-	return []mirror.Resource{room}, later.WakeRoom(ctx, dbq.WakeRoomParams{
-		Now: nullTime(now), Background: background, Bucket: room.Bucket(), ProjectID: string(room.Project),
-		RoomID: string(room.Room),
+// lockChild locks the state of the room of a leased resource, so that the room cannot come or go meanwhile, and then the
+// resource's own.
+func lockChild(ctx context.Context, q *dbq.Queries, lease mirror.Lease, now time.Time) (store.State, store.Parent, error) {
+	var parent store.Parent
+	var err error
+	parent.State, parent.Fresh, err = lockOrMark(ctx, q, store.Stale{
+		Resource: lease.Resource.RoomResource(), Now: now, Background: lease.Background,
 	})
+	if err != nil {
+		return store.State{}, store.Parent{}, err
+	}
+	var st store.State
+	st, parent.Copy, err = lockLeased(ctx, q, lease)
+	return st, parent, err
+}
+
+// markStale marks resources, which are in key order.
+func markStale(ctx context.Context, q *dbq.Queries, list []store.Stale) error {
+	if len(list) == 0 {
+		return nil
+	}
+	_, err := q.MarkStale(ctx, staleParams(list))
+	return err
+}
+
+// end carries out a plan for the resource of a lease in a transaction in which f has loaded what the plan rests on and
+// written what is special to it.
+func (s *Store) end(
+	ctx context.Context, what string, lease mirror.Lease, now time.Time, f func(q, later *dbq.Queries) (store.Plan, error),
+) (mirror.Applied, error) {
+	var plan store.Plan
+	err := s.tx(ctx, what, func(q, later *dbq.Queries) (err error) {
+		if plan, err = f(q, later); err != nil {
+			return err
+		}
+		r := lease.Resource
+		if err := later.WriteState(ctx, writeState(r, plan.State, plan.Change, now)); err != nil || !plan.Sessions {
+			return err
+		}
+		return later.Announce(ctx, dbq.AnnounceParams{
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(mirror.KindUserSessions),
+			Now: nullTime(now),
+		})
+	})
+	if err != nil {
+		return mirror.Applied{}, err
+	}
+	return plan.Applied(), nil
 }
 
 // Park locks the room's state first. Without that, the room could be mirrored
 // between our look at it and our going to sleep, and nobody would wake us.
 func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "park", func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		roomState, fresh, err := lockRoom(ctx, q, r.RoomResource(), lease.Background, now)
+	return s.end(ctx, "park", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
+		st, room, err := lockChild(ctx, q, lease, now)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		st, h, err := lockLeased(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		var woken []mirror.Resource
-		if h.lives() {
-			st.Due = now
-		} else {
-			st = st.Park()
-			if woken, err = wakeRoom(ctx, later, r.RoomResource(), roomState, fresh, st.Background, now); err != nil {
-				return err
-			}
-		}
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due, AlsoDue: woken}
-		return later.WriteState(ctx, writeState(r, st, 0, now))
+		plan := store.PlanPark(st, room, lease, now)
+		return plan, markStale(ctx, later, plan.Stale)
 	})
-	return out, err
 }
 
 // Fail writes what State.Fail decides.
 func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
-	var out mirror.Applied
-	err := s.tx(ctx, "record failure", func(q, later *dbq.Queries) error {
+	return s.end(ctx, "record failure", lease, f.Now, func(q, _ *dbq.Queries) (store.Plan, error) {
 		st, _, err := lockLeased(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		st = st.Fail(lease, f)
-		out = mirror.Applied{Generation: st.Applied, Due: st.Due}
-		return later.WriteState(ctx, writeState(lease.Resource, st, 0, f.Now))
+		return store.Plan{State: st.Fail(lease, f)}, err
 	})
-	return out, err
 }
 
 // Request is one statement for all.
@@ -225,32 +190,17 @@ func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time
 	if len(requests) == 0 {
 		return nil, nil
 	}
-	arg := dbq.RequestParams{Now: nullTime(now)}
-	place := make(map[mirror.Resource]int, len(requests))
-	for _, r := range requests {
-		if i, ok := place[r.Resource]; ok {
-			arg.Unlisted[i] = arg.Unlisted[i] || r.Unlisted
-			arg.Background[i] = arg.Background[i] && r.Background
-			continue
-		}
-		place[r.Resource] = len(arg.Bucket)
-		arg.Bucket = append(arg.Bucket, r.Resource.Bucket())
-		arg.ProjectID = append(arg.ProjectID, string(r.Resource.Project))
-		arg.RoomID = append(arg.RoomID, string(r.Resource.Room))
-		arg.Kind = append(arg.Kind, int16(r.Resource.Kind))
-		arg.ResourceID = append(arg.ResourceID, r.Resource.ID)
-		arg.Unlisted = append(arg.Unlisted, r.Unlisted)
-		arg.Background = append(arg.Background, r.Background)
+	list := make([]store.Stale, len(requests))
+	for i, r := range requests {
+		list[i] = store.StaleByRequest(r, now)
 	}
+	arg := staleParams(store.MergeStale(list))
 	var out []mirror.Pending
 	err := retry(ctx, func() error {
-		rows, err := s.q.Request(ctx, arg)
+		rows, err := s.q.MarkStale(ctx, arg)
 		out = make([]mirror.Pending, 0, len(rows))
 		for _, row := range rows {
-			out = append(out, mirror.Pending{Generation: row.Generation, Resource: mirror.Resource{
-				Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
-				ID: row.ResourceID,
-			}})
+			out = append(out, pendingOf(row))
 		}
 		return err
 	})
@@ -260,21 +210,24 @@ func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time
 	return out, nil
 }
 
-// Retry is one conditional update and a read.
+// Retry decides under a lock.
 func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
-	n, err := s.q.Retry(ctx, dbq.RetryParams{
-		Now: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind),
-		ResourceID: r.ID,
+	var task mirror.Task
+	err := s.tx(ctx, "retry", func(q, later *dbq.Queries) error {
+		row, err := q.LockState(ctx, stateKey(r))
+		if err != nil {
+			return err
+		}
+		st := stateOf(row)
+		stale, err := store.PlanRetry(st, r, now)
+		if err != nil {
+			return err
+		}
+		task = st.MarkStale(stale).Task(r, now)
+		return markStale(ctx, later, []store.Stale{stale})
 	})
 	if err != nil {
-		return mirror.Task{}, classify(ctx, fmt.Errorf("retry: %w", err))
-	}
-	task, err := s.Task(ctx, r, now)
-	if err != nil {
 		return mirror.Task{}, err
-	}
-	if n == 0 {
-		return mirror.Task{}, store.ErrNotDue
 	}
 	return task, nil
 }
@@ -329,7 +282,7 @@ func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason stri
 	if reason == "" {
 		now = time.Time{}
 	}
-	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: text(reason),
+	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: store.Text(reason),
 		PauseTime: nullTime(now)}); err != nil {
 		return classify(ctx, fmt.Errorf("pause project: %w", err))
 	}

@@ -1,11 +1,9 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -17,181 +15,162 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// threadCopy says which copy of a thread is stored.
-type threadCopy struct {
-	epoch   int64 // 0 if there is none
-	sha256  []byte
-	deleted bool
+func threadCopy(epoch int64, sum []byte, deleted bool) store.ThreadCopy {
+	c := store.ThreadCopy{Epoch: epoch, Deleted: deleted}
+	copy(c.SHA256[:], sum)
+	return c
 }
-
-// is reports whether the copy is the thread with the hash sum, alive in the epoch.
-func (c threadCopy) is(epoch int64, sum [32]byte) bool {
-	return c.lives(epoch) && bytes.Equal(c.sha256, sum[:])
-}
-
-func (c threadCopy) lives(epoch int64) bool { return c.epoch == epoch && !c.deleted }
 
 // lockThread locks the state that lease is for, and its room against a change of
 // epoch, and reads which copy is stored. The thread itself needs no lock: it is
 // written only under that of its state.
-func lockThread(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, threadCopy, error) {
+func lockThread(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, store.ThreadCopy, error) {
 	r := lease.Resource
 	row, err := q.LockThread(ctx, dbq.LockThreadParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 		Token: lease.Token[:],
 	})
-	if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
-		return store.State{}, threadCopy{}, err
+	err = fenced(ctx, q, lease, row.RoomEpoch, err)
+	return stateOf(row.MirrorResourceState), threadCopy(row.ThreadEpoch, row.ContentSha256, row.DeleteTime.Valid), err
+}
+
+// refusal tells why the server does not take some values as JSON; empty if it takes them all.
+func (s *Store) refusal(ctx context.Context, values ...[]byte) (string, error) {
+	for _, v := range values {
+		if v == nil {
+			continue
+		}
+		if err := s.q.TakeJSON(ctx, v); refused(err) {
+			return problem(err), nil
+		} else if err != nil {
+			return "", classify(ctx, fmt.Errorf("try JSON: %w", err))
+		}
 	}
-	return stateOf(row.MirrorResourceState), threadCopy{row.ThreadEpoch, row.ContentSha256, row.DeleteTime.Valid}, nil
+	return "", nil
+}
+
+// dropRefused leaves out those of some values that the server refuses as JSON.
+func (s *Store) dropRefused(ctx context.Context, values [][]byte) error {
+	for i, v := range values {
+		problem, err := s.refusal(ctx, v)
+		if err != nil {
+			return err
+		}
+		if problem != "" {
+			values[i] = nil
+		}
+	}
+	return nil
+}
+
+// withoutRefused leaves out the JSON of each row of which the server refuses some.
+func (s *Store) withoutRefused(ctx context.Context, rows store.ThreadRows) (store.ThreadRows, error) {
+	return rows.Without(func(values ...[]byte) (string, error) { return s.refusal(ctx, values...) })
 }
 
 // ApplyThread writes a thread that changed anew, with everything in it.
 func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
-	r := lease.Resource
 	rows := store.RowsOf(content.Thread)
-	rows.Thread.ID = r.ID
-	var out mirror.Applied
-	apply := func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		st, stored, err := lockThread(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		var change mirror.ChangeKind
-		if !stored.is(lease.Epoch, rows.Thread.SHA256) {
-			change = mirror.ChangeUpserted
-			if err := writeThreads(ctx, later, r, lease.Epoch, []store.ThreadRows{rows}); err != nil {
-				return err
+	rows.Thread.ID = lease.Resource.ID
+	apply := func() (mirror.Applied, error) {
+		return s.end(ctx, "apply thread", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
+			st, stored, err := lockThread(ctx, q, lease)
+			if err != nil {
+				return store.Plan{}, err
 			}
-		}
-		st = st.Succeed(lease, content.FetchTime, now, settle)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return later.WriteState(ctx, writeState(r, st, change, now))
+			plan := store.PlanThread(st, stored, lease, content, now, settle)
+			if plan.Change != 0 {
+				err = writeThreads(ctx, later, lease.Resource, lease.Epoch, []store.ThreadRows{rows})
+			}
+			return plan, err
+		})
 	}
-	err := s.tx(ctx, "apply thread", apply)
+	out, err := apply()
 	if refused(err) {
-		rows = rows.WithoutJSON(problem(err))
-		err = s.tx(ctx, "apply thread", apply)
+		if rows, err = s.withoutRefused(ctx, rows); err != nil {
+			return mirror.Applied{}, err
+		}
+		out, err = apply()
 	}
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	return out, nil
+	return out, err
 }
 
 // ApplyThreadMissing settles the 404 of a thread in a room that is there.
 func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
-	r := lease.Resource
-	var out mirror.Applied
-	err := s.tx(ctx, "apply missing thread", func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
+	return s.end(ctx, "apply missing thread", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
 		st, stored, err := lockThread(ctx, q, lease)
 		if err != nil {
-			return err
+			return store.Plan{}, err
 		}
-		deleted := st.DeleteGeneration != 0 || stored.epoch == lease.Epoch && stored.deleted
-		var change mirror.ChangeKind
-		if deleted && stored.lives(lease.Epoch) {
-			change = mirror.ChangeDeleted
-			if err := later.TombstoneThread(ctx, dbq.TombstoneThreadParams{
+		plan := store.PlanMissingThread(st, stored, lease, now, settle)
+		if plan.Change != 0 {
+			r := lease.Resource
+			err = later.TombstoneThread(ctx, dbq.TombstoneThreadParams{
 				DeleteTime: nullTime(now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
-			}); err != nil {
-				return err
-			}
+			})
 		}
-		st = st.Vanish(lease, now, settle, deleted)
-		out = mirror.Applied{Generation: st.Applied, Changed: change != 0, Due: st.Due}
-		return later.WriteState(ctx, writeState(r, st, change, now))
+		return plan, err
 	})
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	return out, nil
 }
 
 // ApplyThreads locks the states of all threads of the room in key order, so that
 // what it finds stays so until it has written.
-//
-// If the server refuses what is in a new thread, none of them is stored here, and
-// each is fetched by itself.
 func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
-	listed := make(map[string]mirror.Thread, len(list.Threads))
-	for _, t := range list.Threads {
-		if mirror.ValidID(t.ID, mirror.MaxResourceID) {
-			listed[t.ID] = t
-		}
-	}
-	storing := true
+	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
+	cleaned := make(map[string]store.ThreadRows) // those of which the server has refused something
+	var rows []store.ThreadRows
 	var out mirror.Applied
-	apply := func(q, later *dbq.Queries) error {
-		out = mirror.Applied{}
-		st, known, err := lockThreads(ctx, q, lease)
-		if err != nil {
-			return err
-		}
-		arg := dbq.InsertThreadStatesParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
-			Background: lease.Background}
-		for id := range listed {
-			if _, ok := known[id]; !ok {
-				arg.ThreadID = append(arg.ThreadID, id)
-			}
-		}
-		if storing {
-			arg.AppliedGeneration, arg.FetchTime = 1, nullTime(list.FetchTime)
-		} else {
-			arg.DueTime = nullTime(now)
-		}
-		// Those that come into being meanwhile are not inserted: somebody has just
-		// heard of them, and will fetch them.
-		var added []string
-		if len(arg.ThreadID) > 0 {
-			if added, err = q.InsertThreadStates(ctx, arg); err != nil {
+	apply := func() error {
+		return s.tx(ctx, "apply threads", func(q, later *dbq.Queries) error {
+			states, copies, err := lockThreads(ctx, q, lease)
+			if err != nil {
 				return err
 			}
-		}
-		epoch, err := q.LockRoomEpoch(ctx, dbq.LockRoomEpochParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
-			RoomID: string(r.Room)})
-		if err = fenced(ctx, q, lease, epoch, err); err != nil {
-			return err
-		}
-		pending, err := s.raiseThreads(ctx, q, later, lease, known, listed, now)
-		if err != nil {
-			return err
-		}
-		slices.Sort(added)
-		if storing && len(added) > 0 {
-			rows := make([]store.ThreadRows, len(added))
-			for i, id := range added {
-				rows[i] = store.RowsOf(listed[id])
-			}
-			if err := writeThreads(ctx, later, r, lease.Epoch, rows); err != nil {
+			plan := store.PlanThreads(states, copies, lease, list, true, now, settle)
+			added, err := insertThreadStates(ctx, q, r, plan.Unknown, list.FetchTime)
+			if err != nil {
 				return err
 			}
-		} else {
-			pending = append(pending, added...)
-		}
-		slices.Sort(pending)
-		for _, id := range pending {
-			out.AlsoDue = append(out.AlsoDue, mirror.Resource{Project: r.Project, Room: r.Room, Kind: r.Kind, ID: id})
-		}
-		st = st.Succeed(lease, list.FetchTime, now, settle)
-		out.Generation, out.Due, out.Changed = st.Applied, st.Due, storing && len(added) > 0
-		if err := later.WriteState(ctx, writeState(r, st, 0, now)); err != nil || !out.Changed {
-			return err
-		}
-		return later.AnnounceThreads(ctx, dbq.AnnounceThreadsParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: added, Now: nullTime(now),
+			if err := markStale(ctx, later, plan.Stale); err != nil {
+				return err
+			}
+			epoch, err := q.LockRoomEpoch(ctx, dbq.LockRoomEpochParams{Bucket: bucket, ProjectID: project, RoomID: room})
+			if err = fenced(ctx, q, lease, epoch, err); err != nil {
+				return err
+			}
+			rows = nil
+			for _, t := range plan.Unknown {
+				if !slices.Contains(added, t.ID) {
+					continue
+				}
+				row, ok := cleaned[t.ID]
+				if !ok {
+					row = store.RowsOf(t)
+				}
+				rows = append(rows, row)
+			}
+			out = plan.Applied()
+			out.Changed = len(added) > 0
+			err = later.WriteState(ctx, writeState(r, plan.State, 0, now))
+			if len(rows) == 0 {
+				return err
+			}
+			return errors.Join(err, writeThreads(ctx, later, r, lease.Epoch, rows), later.AnnounceThreads(ctx,
+				dbq.AnnounceThreadsParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: added, Now: nullTime(now)}))
 		})
 	}
-	err := s.tx(ctx, "apply threads", apply)
+	err := apply()
 	if refused(err) {
-		storing = false
-		err = s.tx(ctx, "apply threads", apply)
+		for _, row := range rows {
+			if cleaned[row.Thread.ID], err = s.withoutRefused(ctx, row); err != nil {
+				return mirror.Applied{}, err
+			}
+		}
+		err = apply()
 	}
 	if err != nil {
 		return mirror.Applied{}, err
@@ -199,60 +178,51 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 	return out, nil
 }
 
-// lockThreads locks the states of all threads of a room, and returns that of their
-// list, which has to be held, and those of the threads.
-func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, map[string]store.State, error) {
+// lockThreads locks the states of all threads of a room, and returns them with that
+// of their list, which has to be held, and which copies are stored, by thread id.
+func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (
+	states map[string]store.State, copies map[string]store.ThreadCopy, err error,
+) {
 	r := lease.Resource
-	rows, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
-		RoomID: string(r.Room)})
+	locked, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+	})
 	if err != nil {
-		return store.State{}, nil, err
+		return nil, nil, err
 	}
-	known := make(map[string]store.State, len(rows))
+	states = make(map[string]store.State, len(locked))
+	for _, row := range locked {
+		states[row.ResourceID] = stateOf(row)
+	}
+	if !states[r.ID].Held(lease) {
+		return nil, nil, store.ErrLeaseLost
+	}
+	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+	})
+	copies = make(map[string]store.ThreadCopy, len(rows))
 	for _, row := range rows {
-		known[row.ResourceID] = stateOf(row)
+		copies[row.ThreadID] = threadCopy(row.Epoch, row.ContentSha256, row.DeleteTime.Valid)
 	}
-	st := known[r.ID]
-	if st.LeaseToken != lease.Token || lease.Token == [16]byte{} {
-		return store.State{}, nil, store.ErrLeaseLost
-	}
-	delete(known, r.ID)
-	return st, known, nil
+	return states, copies, err
 }
 
-// raiseThreads raises the known threads whose copy is not the one listed, and
-// those that the list lacks, and returns them.
-func (s *Store) raiseThreads(
-	ctx context.Context, q, later *dbq.Queries, lease mirror.Lease, known map[string]store.State,
-	listed map[string]mirror.Thread, now time.Time,
-) ([]string, error) {
-	r := lease.Resource
-	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
-		RoomID: string(r.Room)})
-	if err != nil {
-		return nil, err
-	}
-	copies := make(map[string]threadCopy, len(rows))
-	for _, row := range rows {
-		copies[row.ThreadID] = threadCopy{row.Epoch, row.ContentSha256, row.DeleteTime.Valid}
-	}
-	arg := dbq.RaiseThreadsParams{
-		Now: nullTime(now), Background: lease.Background, Bucket: r.Bucket(), ProjectID: string(r.Project),
-		RoomID: string(r.Room),
-	}
-	for _, id := range slices.Sorted(maps.Keys(known)) {
-		t, ok := listed[id]
-		if ok && copies[id].is(lease.Epoch, t.SHA256) && known[id].MissingSince.IsZero() || !ok &&
-			!copies[id].lives(lease.Epoch) {
-			continue
-		}
-		arg.ThreadID = append(arg.ThreadID, id)
-		arg.Unlisted = append(arg.Unlisted, !ok)
-	}
-	if len(arg.ThreadID) == 0 {
+// insertThreadStates gives threads a state that has caught up with what was fetched,
+// and returns the ids of those that had none, in order.
+func insertThreadStates(ctx context.Context, q *dbq.Queries, r mirror.Resource, threads []mirror.Thread,
+	fetchTime time.Time) ([]string, error) {
+	if len(threads) == 0 {
 		return nil, nil
 	}
-	return arg.ThreadID, later.RaiseThreads(ctx, arg)
+	arg := dbq.InsertThreadStatesParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), FetchTime: nullTime(fetchTime),
+	}
+	for _, t := range threads {
+		arg.ThreadID = append(arg.ThreadID, t.ID)
+	}
+	added, err := q.InsertThreadStates(ctx, arg)
+	slices.Sort(added)
+	return added, err
 }
 
 // sinceEpoch is a time that has to be there; without one it is 1970.
@@ -284,7 +254,7 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 		t.Metadata = append(t.Metadata, thread.Metadata)
 		t.MetadataText = append(t.MetadataText, threads[i].MetadataText)
 		t.CommentCount = append(t.CommentCount, int32(threads[i].CommentCount)) //nolint:gosec // an answer is too short for more
-		t.DataProblem = append(t.DataProblem, text(thread.DataProblem))
+		t.DataProblem = append(t.DataProblem, store.Text(thread.DataProblem))
 		for j := range thread.Comments {
 			comment := &thread.Comments[j]
 			c.ThreadID = append(c.ThreadID, thread.ID)
@@ -295,8 +265,8 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 			c.DeleteTime = append(c.DeleteTime, nullTime(comment.DeleteTime))
 			c.SourceJson = append(c.SourceJson, notNull(comment.Source))
 			c.Body = append(c.Body, comment.Body)
-			c.PlainText = append(c.PlainText, text(comment.Text))
-			c.Markdown = append(c.Markdown, text(comment.Markdown))
+			c.PlainText = append(c.PlainText, store.Text(comment.Text))
+			c.Markdown = append(c.Markdown, store.Text(comment.Markdown))
 			c.Metadata = append(c.Metadata, comment.Metadata)
 			for _, reaction := range comment.Reactions {
 				re.ThreadID = append(re.ThreadID, thread.ID)
@@ -309,8 +279,8 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 				a.ThreadID = append(a.ThreadID, thread.ID)
 				a.CommentID = append(a.CommentID, comment.ID)
 				a.AttachmentID = append(a.AttachmentID, attachment.ID)
-				a.Name = append(a.Name, text(attachment.Name))
-				a.MimeType = append(a.MimeType, text(attachment.MIMEType))
+				a.Name = append(a.Name, store.Text(attachment.Name))
+				a.MimeType = append(a.MimeType, store.Text(attachment.MIMEType))
 				a.Size = append(a.Size, attachment.Size)
 			}
 			for _, mention := range store.MentionRowsOf(*comment) {

@@ -125,7 +125,7 @@ func (r oneRow) Scan(dest ...any) error {
 	return err
 }
 
-// deferred lets statements wait. Only those that answer nothing can.
+// deferred lets statements wait. What they answer is not read.
 type deferred struct{ t *transaction }
 
 func (d deferred) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
@@ -133,10 +133,18 @@ func (d deferred) Exec(_ context.Context, sql string, args ...any) (pgconn.Comma
 	return pgconn.CommandTag{}, nil
 }
 
-func (d deferred) Query(context.Context, string, ...any) (pgx.Rows, error) {
-	return nil, errors.New("a statement that waits cannot be read")
+func (d deferred) Query(_ context.Context, sql string, args ...any) (pgx.Rows, error) {
+	d.t.waiting.Queue(sql, args...)
+	return noRows{}, nil
 }
 
 func (d deferred) QueryRow(context.Context, string, ...any) pgx.Row {
 	return oneRow{err: errors.New("a statement that waits cannot be read")}
 }
+
+// noRows are the rows of a statement that waits.
+type noRows struct{ pgx.Rows }
+
+func (noRows) Close()     {}
+func (noRows) Err() error { return nil }
+func (noRows) Next() bool { return false }

@@ -25,6 +25,14 @@ func historyMutants() []mutant {
 			func(b base) store.Store { return &holdsDuplicates{b} }},
 		{"folds in the order of arrival", []string{"events wait in the order in which they happened"},
 			func(b base) store.Store { return &arrivalOrder{b} }},
+		{"takes sessions away last", []string{"session taken away and stored again is there"},
+			func(b base) store.Store { return &deletesLast{b} }},
+		{"tells of nobody though nobody was there", []string{"nobody after those of an earlier room is no change"},
+			func(b base) store.Store { return &tellsOfNobody{b} }},
+		{"tells empty info from none", []string{"active users without info"},
+			func(b base) store.Store { return &emptyInfo{b} }},
+		{"changes rows of a notification in silence", []string{"changed row of a notification is a change"},
+			func(b base) store.Store { return &silentRows{b} }},
 		{"folds under any lease", []string{"only the lease folds", "only the lease writes notifications"},
 			func(b base) store.Store { return &foldsAnyway{ignoresToken{b}} }},
 		{"rests while events wait", []string{"due again at once while events wait",
@@ -328,4 +336,52 @@ func (m *staysBehind) Accept(ctx context.Context, batch []mirror.Delivery) ([]st
 		}
 	}
 	return answers, err
+}
+
+type deletesLast struct{ base }
+
+func (m *deletesLast) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
+	now time.Time) (mirror.Applied, error) {
+	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
+	for _, id := range fold.Deletes {
+		if err == nil {
+			_, err = m.d.sql.Exec(ctx, "delete from mirror_user_session where session_id = ?", []byte(id))
+		}
+	}
+	return applied, err
+}
+
+type tellsOfNobody struct{ base }
+
+func (m *tellsOfNobody) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
+	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore, now, settle)
+	applied.Changed = applied.Changed || len(users.Users) == 0
+	return applied, err
+}
+
+type emptyInfo struct{ base }
+
+func (m *emptyInfo) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
+	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	users.Users = slices.Clone(users.Users)
+	for i, u := range users.Users {
+		if u.Info != nil && len(u.Info) == 0 {
+			users.Users[i].Info = []byte("null")
+		}
+	}
+	return m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore, now, settle)
+}
+
+type silentRows struct{ base }
+
+func (m *silentRows) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
+	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	before, err := m.Notifications(ctx, store.NotificationFilter{Project: lease.Resource.Project, Limit: 1000})
+	if err != nil {
+		return mirror.Applied{}, err
+	}
+	applied, err := m.Store.ApplyNotification(ctx, lease, fold, now, settle)
+	applied.Changed = applied.Changed && len(before) == 0
+	return applied, err
 }

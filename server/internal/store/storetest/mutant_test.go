@@ -124,6 +124,12 @@ func mutants() []mutant {
 			func(b base) store.Store { return &altersDelete{b, "delete_generation = null"} }},
 		{"leaves children of a tombstone due", []string{"tombstone quiets children"},
 			func(b base) store.Store { return &restlessChildren{b} }},
+		{"wakes a room as urgently as the fetch began", []string{"child wanted at once by now brings its room to the fore"},
+			func(b base) store.Store { return &wakesLate{b} }},
+		{"wakes in any order", []string{"new room wakes in key order"},
+			func(b base) store.Store { return &wakesBackwards{b} }},
+		{"loses the JSON of the whole thread", []string{"JSON that cannot be stored takes no other row's with it"},
+			func(b base) store.Store { return &losesJSON{b} }},
 		{"wakes nobody on a child's 404", []string{"404 of a child wakes the room"},
 			func(b base) store.Store { return &wakesNobody{b} }},
 		{"restarts revisions", []string{"revisions rise and never restart"},
@@ -762,4 +768,48 @@ func (m *findsGroups) Threads(ctx context.Context, f store.ThreadFilter) ([]mirr
 		f.Mentioned = "erin"
 	}
 	return m.Store.Threads(ctx, f)
+}
+
+type wakesLate struct{ base }
+
+func (m *wakesLate) late(ctx context.Context, lease mirror.Lease, applied mirror.Applied, err error) (mirror.Applied,
+	error) {
+	if err == nil && len(applied.AlsoDue) > 0 {
+		err = m.state(ctx, lease.Resource.RoomResource(), "background = ?", lease.Background)
+	}
+	return applied, err
+}
+
+func (m *wakesLate) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
+	applied, err := m.Store.Park(ctx, lease, now)
+	return m.late(ctx, lease, applied, err)
+}
+
+func (m *wakesLate) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
+	settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
+	return m.late(ctx, lease, applied, err)
+}
+
+type wakesBackwards struct{ base }
+
+func (m *wakesBackwards) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
+	slices.Reverse(applied.AlsoDue)
+	return applied, err
+}
+
+type losesJSON struct{ base }
+
+func (m *losesJSON) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
+	settle time.Duration) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyThread(ctx, lease, content, now, settle)
+	for _, c := range content.Thread.Comments {
+		if err == nil && bytes.Contains(c.Body, []byte("1e200000")) {
+			_, err = m.d.sql.Exec(ctx, "update mirror_comment set body = null where room_id = ? and thread_id = ?",
+				string(lease.Resource.Room), lease.Resource.ID)
+		}
+	}
+	return applied, err
 }

@@ -14,6 +14,7 @@ var notificationCases = []testCase{
 	{"notification rows keep all they are told", notificationFields},
 	{"inbox is that of all rows of a notification", notificationInbox},
 	{"unchanged notification moves its times alone", notificationUnchanged},
+	{"changed row of a notification is a change", notificationChanged},
 	{"only the lease writes notifications", notificationLease},
 	{"notification is due again while events wait", notificationRest},
 	{"notification settles after events", notificationSettles},
@@ -170,6 +171,36 @@ func notificationUnchanged(e *env) {
 	e.want("Notifications", e.notifications(store.NotificationFilter{}), before)
 	if n := e.lastChange(r.Bucket()); n != 1 {
 		e.Fatalf("last change = %d; want 1, for nothing changed", n)
+	}
+}
+
+// What an event tells may be read anew, and then tell more.
+func notificationChanged(e *env) {
+	r := notificationOf("room", "in_1")
+	row := e.notification(r, "msg_1")
+	fold := mirror.NotificationFold{FetchTime: e.now, Inbox: mirror.Inbox{Source: []byte(`{}`)}}
+	for i, alter := range []func(n *mirror.Notification){
+		func(*mirror.Notification) {},
+		func(n *mirror.Notification) { n.Channel = "teams" },
+		func(n *mirror.Notification) { n.Kind = "textMention" },
+		func(n *mirror.Notification) { n.UserID = "bob" },
+		func(n *mirror.Notification) { n.ThreadID = "th_1" },
+		func(n *mirror.Notification) { n.MentionID = "me_1" },
+		func(n *mirror.Notification) { n.SubjectID = "su_1" },
+		func(n *mirror.Notification) { n.CreateTime = n.CreateTime.Add(time.Second) },
+		func(n *mirror.Notification) { n.TriggerTime = time.Time{} },
+	} {
+		alter(&row)
+		fold.Rows = []mirror.Notification{row}
+		e.want("ApplyNotification of another row", e.applyNotification(r, fold), mirror.Applied{Changed: true})
+		e.want("ApplyNotification of the same row", e.applyNotification(r, fold), mirror.Applied{})
+		want := row
+		want.Inbox = fold.Inbox
+		list := e.notifications(store.NotificationFilter{})
+		e.want("Notifications", rowsOf(list), []mirror.Notification{want})
+		if n := int64(i + 1); e.lastChange(r.Bucket()) != n || list[0].Freshness.Revision != n {
+			e.Fatalf("last change = %d, revision = %d; want %d", e.lastChange(r.Bucket()), list[0].Freshness.Revision, n)
+		}
 	}
 }
 

@@ -17,13 +17,16 @@ var presenceCases = []testCase{
 	{"only the lease folds", foldLease},
 	{"due again at once while events wait", foldRest},
 	{"sessions are stored, changed and taken away", sessionFields},
+	{"session taken away and stored again is there", sessionDeletedFirst},
 	{"sessions of connections, the latest first", sessionsOf},
 	{"sessions by filter", sessionsFiltered},
 	{"sessions in pages", sessionPages},
 	{"sessions of odd rooms stay apart", sessionsOddIDs},
 	{"active users are stored as fetched", activeUsers},
 	{"unchanged active users move their times alone", activeUsersUnchanged},
+	{"active users without info", activeUsersNoInfo},
 	{"active users belong to an epoch", activeUsersEpoch},
+	{"nobody after those of an earlier room is no change", activeUsersNobody},
 	{"active users who are gone leave nothing to clean", activeUsersClean},
 	{"absent users end their sessions", absentSessions},
 	{"deleted room ends its sessions", sessionsRoomDeleted},
@@ -322,6 +325,15 @@ func sessionFields(e *env) {
 	e.want("SessionsOf", got, []mirror.UserSession{left, closed})
 }
 
+func sessionDeletedFirst(e *env) {
+	s := e.session("room", "msg_1", 1)
+	e.upsertSessions(s)
+	s.ConnectionID = 2
+	fold := mirror.SessionFold{Upserts: []mirror.UserSession{s}, Deletes: []string{s.ID}}
+	e.want("ApplySessions", e.applySessions(userSessionsOf("room"), fold), mirror.Applied{Changed: true})
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{s})
+}
+
 func sessionsOf(e *env) {
 	var sessions []mirror.UserSession
 	for connection := range int64(60) {
@@ -552,6 +564,40 @@ func activeUsersUnchanged(e *env) {
 		e.want("ApplyActiveUsers of "+what, e.mirrorUsers("room", changed...), mirror.Applied{Changed: true})
 		e.want("ApplyActiveUsers of the first", e.mirrorUsers("room", users...), mirror.Applied{Changed: true})
 	}
+}
+
+// Empty info is none.
+func activeUsersNoInfo(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	for _, info := range [][]byte{nil, {}} {
+		first := e.lastChange(roomOf("room").Bucket())
+		e.mirrorUsers("room")
+		user := mirror.ActiveUser{ConnectionID: 1, UserID: "ann", Info: info}
+		e.want("ApplyActiveUsers", e.mirrorUsers("room", user), mirror.Applied{Changed: true})
+		for _, again := range [][]byte{{}, nil} {
+			user.Info = again
+			e.want(fmt.Sprintf("ApplyActiveUsers of info %#v after %#v", again, info), e.mirrorUsers("room", user),
+				mirror.Applied{})
+		}
+		if users := e.activeUsers("room", false).Users; len(users) != 1 || users[0].Info != nil {
+			e.Fatalf("ActiveUsers = %#v; want one without info", users)
+		}
+		if n := e.lastChange(roomOf("room").Bucket()) - first; n > 2 {
+			e.Fatalf("changes = %d; want one of nobody at most, and one of the user", n)
+		}
+	}
+}
+
+func activeUsersNobody(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.mirrorUsers("room", mirror.ActiveUser{ConnectionID: 1, UserID: "ann"})
+	content := e.roomContent(`{}`)
+	content.CreateTime = born.Add(time.Second)
+	e.mirrorRoom("room", content)
+	before := e.changes(roomOf("room").Bucket())
+	e.want("ApplyActiveUsers of nobody", e.mirrorUsers("room"), mirror.Applied{})
+	e.want("changes", e.changes(roomOf("room").Bucket()), before)
+	e.want("ActiveUsers", e.activeUsers("room", false).Users, []mirror.ActiveUser{})
 }
 
 func activeUsersEpoch(e *env) {

@@ -11,6 +11,7 @@ import (
 
 var roomCases = []testCase{
 	{"new room begins an epoch", newRoom},
+	{"new room wakes in key order", newRoomOrder},
 	{"unchanged room moves its times alone", unchangedRoom},
 	{"changed room writes a change", changedRoom},
 	{"other creation time begins an epoch", recreatedRoom},
@@ -63,6 +64,13 @@ func newRoom(e *env) {
 	}
 	_, err := e.Document(e.ctx(), storageOf("room"), false)
 	e.wantErr("Document not fetched yet", err, store.ErrNotFound)
+}
+
+func newRoomOrder(e *env) {
+	known := []mirror.Resource{threadOf("room", "th_1"), activeUsersOf("room"), ydocOf("room")}
+	e.raise(known...)
+	woken := append(childrenOf("room"), threadOf("room", "th_1"), activeUsersOf("room"))
+	e.want("resources woken by the room", e.mirrorRoom("room", e.roomContent(`{}`)).AlsoDue, woken)
 }
 
 func unchangedRoom(e *env) {

@@ -47,6 +47,7 @@ var taskCases = []testCase{
 	{"park leaves a pending room alone", parkPendingRoom},
 	{"park of a room never heard of", parkUnknownRoom},
 	{"child wanted at once brings its room to the fore", parkHastens},
+	{"child wanted at once by now brings its room to the fore", parkHastensMeanwhile},
 	{"park after the room came", parkLate},
 	{"event on a parked child", parkedRaised},
 	{"parked child of a room that is not there", parkedQuiet},
@@ -57,6 +58,7 @@ func claimLease(e *env) {
 	token := newToken()
 	lease, err := e.Claim(e.ctx(), storageOf("room"), token, e.now, leaseTTL)
 	e.must("Claim", err)
+	lease.Seen = nil // an engine may see more
 	e.want("lease of a new resource", lease, mirror.Lease{
 		Resource: storageOf("room"), Token: token, Until: e.now.Add(leaseTTL), Generation: 1,
 		SourceTime: e.now.Add(-time.Millisecond),
@@ -734,6 +736,33 @@ func parkHastens(e *env) {
 		lease := e.claim(quiet)
 		lease.Background = true
 		e.want("resources woken by a child in the background", end(lease).AlsoDue, []mirror.Resource(nil))
+	}
+}
+
+// A fetch begins in the background, and an event comes in before its end. The room
+// is as urgent as the child is by then.
+func parkHastensMeanwhile(e *env) {
+	for what, end := range map[string]func(lease mirror.Lease) mirror.Applied{
+		"parked":    e.park,
+		"not found": e.applyMissing,
+	} {
+		for _, pending := range []bool{true, false} {
+			room := roomOf(mirror.RoomID(fmt.Sprintf("%s, pending %t", what, pending)))
+			child := storageOf(room.Room)
+			if what == "not found" {
+				e.mirrorBoth(room.Room)
+			}
+			if pending {
+				e.request(mirror.Request{Resource: room, Background: true})
+			}
+			e.request(mirror.Request{Resource: child, Background: true})
+			lease := e.claim(child)
+			e.raise(child)
+			e.want("resources woken by a child "+what, end(lease).AlsoDue, []mirror.Resource{room})
+			if list := e.dueList(10); !slices.Contains(list.Resources, room) {
+				e.Fatalf("Due = %+v; want room %q among what is wanted at once", list, room.Room)
+			}
+		}
 	}
 }
 

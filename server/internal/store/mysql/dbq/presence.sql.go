@@ -210,7 +210,7 @@ func (q *Queries) DeleteActiveUsers(ctx context.Context, arg DeleteActiveUsersPa
 	return err
 }
 
-const endSessionsOfRoom = `-- name: EndSessionsOfRoom :execrows
+const endSessionsOfRoom = `-- name: EndSessionsOfRoom :exec
 update mirror_user_session
 set leave_time = ?, end_cause = 'room_deleted'
 where bucket = ? and project_id = ? and room_id = ? and end_cause = ''
@@ -223,17 +223,14 @@ type EndSessionsOfRoomParams struct {
 	RoomID    []byte
 }
 
-func (q *Queries) EndSessionsOfRoom(ctx context.Context, arg EndSessionsOfRoomParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, endSessionsOfRoom,
+func (q *Queries) EndSessionsOfRoom(ctx context.Context, arg EndSessionsOfRoomParams) error {
+	_, err := q.db.ExecContext(ctx, endSessionsOfRoom,
 		arg.LeaveTime,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return err
 }
 
 const notificationRows = `-- name: NotificationRows :many

@@ -11,25 +11,6 @@ import (
 	"encoding/json"
 )
 
-const beginSweep = `-- name: BeginSweep :exec
-update mirror_resource_state
-set generation = generation + 1, due_time = ?, background = false,
-    not_before = null, lease_token = null, lease_until = null, again_time = null, attempts = 0, fail_time = null
-where bucket = ? and project_id = ? and room_id = '' and kind = 8 and resource_id = ''
-`
-
-type BeginSweepParams struct {
-	Now       sql.NullTime
-	Bucket    int16
-	ProjectID []byte
-}
-
-// Whoever is at the one before loses its lease, so that it cannot write over this.
-func (q *Queries) BeginSweep(ctx context.Context, arg BeginSweepParams) error {
-	_, err := q.db.ExecContext(ctx, beginSweep, arg.Now, arg.Bucket, arg.ProjectID)
-	return err
-}
-
 const distrustDocument = `-- name: DistrustDocument :exec
 update mirror_document set derive_version = -1
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
@@ -90,29 +71,6 @@ func (q *Queries) DistrustThread(ctx context.Context, arg DistrustThreadParams) 
 		arg.ProjectID,
 		arg.RoomID,
 		arg.ThreadID,
-	)
-	return err
-}
-
-const hurrySweep = `-- name: HurrySweep :exec
-update mirror_resource_state
-set due_time = if(due_time < ?, due_time, ?),
-    background = false, not_before = null, attempts = 0, fail_time = null
-where bucket = ? and project_id = ? and room_id = '' and kind = 8 and resource_id = ''
-`
-
-type HurrySweepParams struct {
-	Now       sql.NullTime
-	Bucket    int16
-	ProjectID []byte
-}
-
-func (q *Queries) HurrySweep(ctx context.Context, arg HurrySweepParams) error {
-	_, err := q.db.ExecContext(ctx, hurrySweep,
-		arg.Now,
-		arg.Now,
-		arg.Bucket,
-		arg.ProjectID,
 	)
 	return err
 }

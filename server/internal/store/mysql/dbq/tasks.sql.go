@@ -8,48 +8,8 @@ package dbq
 import (
 	"context"
 	"database/sql"
+	"strings"
 )
-
-const children = `-- name: Children :many
-select kind, resource_id
-from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
-order by kind, resource_id
-`
-
-type ChildrenParams struct {
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
-}
-
-type ChildrenRow struct {
-	Kind       int16
-	ResourceID []byte
-}
-
-func (q *Queries) Children(ctx context.Context, arg ChildrenParams) ([]ChildrenRow, error) {
-	rows, err := q.db.QueryContext(ctx, children, arg.Bucket, arg.ProjectID, arg.RoomID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ChildrenRow
-	for rows.Next() {
-		var i ChildrenRow
-		if err := rows.Scan(&i.Kind, &i.ResourceID); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
 
 const claim = `-- name: Claim :execrows
 update mirror_resource_state
@@ -167,41 +127,8 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	return items, nil
 }
 
-const insertState = `-- name: InsertState :execrows
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background, last_error)
-values (?, ?, ?, ?, ?, 1, ?, ?, '')
-on duplicate key update bucket = values(bucket)
-`
-
-type InsertStateParams struct {
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
-	Kind       int16
-	ResourceID []byte
-	Now        sql.NullTime
-	Background bool
-}
-
-// Not "insert ignore", which would also ignore what is wrong with the values.
-func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, insertState,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-		arg.Now,
-		arg.Background,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const leased = `-- name: Leased :one
-select s.generation, s.applied_generation, s.attempts, s.hint_time, s.fetch_time, s.background, r.epoch, r.delete_time
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -220,14 +147,9 @@ type LeasedParams struct {
 }
 
 type LeasedRow struct {
-	Generation        int64
-	AppliedGeneration int64
-	Attempts          int32
-	HintTime          sql.NullTime
-	FetchTime         sql.NullTime
-	Background        bool
-	Epoch             sql.NullInt64
-	DeleteTime        sql.NullTime
+	MirrorResourceState MirrorResourceState
+	Epoch               sql.NullInt64
+	DeleteTime          sql.NullTime
 }
 
 // What Claim has won. Whatever came in since then is caught up with as well,
@@ -243,16 +165,89 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 	)
 	var i LeasedRow
 	err := row.Scan(
-		&i.Generation,
-		&i.AppliedGeneration,
-		&i.Attempts,
-		&i.HintTime,
-		&i.FetchTime,
-		&i.Background,
+		&i.MirrorResourceState.Bucket,
+		&i.MirrorResourceState.ProjectID,
+		&i.MirrorResourceState.RoomID,
+		&i.MirrorResourceState.Kind,
+		&i.MirrorResourceState.ResourceID,
+		&i.MirrorResourceState.Generation,
+		&i.MirrorResourceState.AppliedGeneration,
+		&i.MirrorResourceState.DueTime,
+		&i.MirrorResourceState.NotBefore,
+		&i.MirrorResourceState.Settle,
+		&i.MirrorResourceState.DeleteGeneration,
+		&i.MirrorResourceState.HintTime,
+		&i.MirrorResourceState.LeaseToken,
+		&i.MirrorResourceState.LeaseUntil,
+		&i.MirrorResourceState.AgainTime,
+		&i.MirrorResourceState.Attempts,
+		&i.MirrorResourceState.LastError,
+		&i.MirrorResourceState.FailTime,
+		&i.MirrorResourceState.FetchTime,
+		&i.MirrorResourceState.SourceUpdateTime,
+		&i.MirrorResourceState.Revision,
+		&i.MirrorResourceState.MissingSince,
+		&i.MirrorResourceState.Background,
 		&i.Epoch,
 		&i.DeleteTime,
 	)
 	return i, err
+}
+
+const lockChildren = `-- name: LockChildren :many
+select kind, resource_id from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind in (/*SLICE:kinds*/?)
+order by kind, resource_id
+for update
+`
+
+type LockChildrenParams struct {
+	Bucket    int16
+	ProjectID []byte
+	RoomID    []byte
+	Kinds     []int16
+}
+
+type LockChildrenRow struct {
+	Kind       int16
+	ResourceID []byte
+}
+
+// The states of what is in a room, of the given kinds.
+func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]LockChildrenRow, error) {
+	query := lockChildren
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.Bucket)
+	queryParams = append(queryParams, arg.ProjectID)
+	queryParams = append(queryParams, arg.RoomID)
+	if len(arg.Kinds) > 0 {
+		for _, v := range arg.Kinds {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds*/?", strings.Repeat(",?", len(arg.Kinds))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
+	}
+	rows, err := q.db.QueryContext(ctx, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockChildrenRow
+	for rows.Next() {
+		var i LockChildrenRow
+		if err := rows.Scan(&i.Kind, &i.ResourceID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const lockState = `-- name: LockState :one
@@ -394,72 +389,6 @@ func (q *Queries) Pause(ctx context.Context, arg PauseParams) error {
 	return err
 }
 
-const settleChildren = `-- name: SettleChildren :exec
-update mirror_resource_state
-set settle = settle or due_time is not null,
-    applied_generation = generation, due_time = null, not_before = null,
-    attempts = 0, last_error = '', fail_time = null
-where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
-`
-
-type SettleChildrenParams struct {
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
-}
-
-// The room is gone: nothing in it is left to fetch. A settle fetch stays owed
-// for the case that it comes back at once: the answer may have been an old one.
-func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
-	_, err := q.db.ExecContext(ctx, settleChildren, arg.Bucket, arg.ProjectID, arg.RoomID)
-	return err
-}
-
-const raiseChildren = `-- name: RaiseChildren :exec
-update mirror_resource_state
-set
-    -- A settle fetch that is brought forward is still owed.
-    settle = settle or (due_time is not null and generation = applied_generation),
-    background = ? and (due_time is null or background),
-    due_time = case
-        when due_time <= ? then due_time
-        when not_before > ? and due_time <= not_before then due_time
-        when not_before > ? then not_before
-        else ?
-    end,
-    again_time = case when again_time < ? then again_time else ? end,
-    generation = generation + 1,
-    attempts = if(fail_time is null, attempts, 0),
-    fail_time = null
-where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
-`
-
-type RaiseChildrenParams struct {
-	Background bool
-	Now        sql.NullTime
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
-}
-
-// Kinds from 6 on outlast their room.
-// Assignments are made from left to right, and each sees those before it.
-func (q *Queries) RaiseChildren(ctx context.Context, arg RaiseChildrenParams) error {
-	_, err := q.db.ExecContext(ctx, raiseChildren,
-		arg.Background,
-		arg.Now,
-		arg.Now,
-		arg.Now,
-		arg.Now,
-		arg.Now,
-		arg.Now,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-	)
-	return err
-}
-
 const renew = `-- name: Renew :execrows
 update mirror_resource_state
 set lease_until = ?
@@ -493,71 +422,39 @@ func (q *Queries) Renew(ctx context.Context, arg RenewParams) (int64, error) {
 	return result.RowsAffected()
 }
 
-const retry = `-- name: Retry :execrows
+const settleChildren = `-- name: SettleChildren :exec
 update mirror_resource_state
-set settle = settle or (due_time is not null and generation = applied_generation),
-    background = false, due_time = ?, not_before = null, attempts = 0, fail_time = null
-where bucket = ? and project_id = ? and room_id = ?
-    and kind = ? and resource_id = ?
-    and (due_time is not null or generation > applied_generation or fail_time is not null)
+set settle = settle or due_time is not null,
+    applied_generation = generation, due_time = null, not_before = null,
+    attempts = 0, last_error = '', fail_time = null
+where bucket = ? and project_id = ? and room_id = ? and kind in (/*SLICE:kinds*/?)
 `
 
-type RetryParams struct {
-	Now        sql.NullTime
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
-	Kind       int16
-	ResourceID []byte
+type SettleChildrenParams struct {
+	Bucket    int16
+	ProjectID []byte
+	RoomID    []byte
+	Kinds     []int16
 }
 
-func (q *Queries) Retry(ctx context.Context, arg RetryParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, retry,
-		arg.Now,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-	)
-	if err != nil {
-		return 0, err
+// The room is gone: nothing in it is left to fetch. A settle fetch stays owed
+// for the case that it comes back at once: the answer may have been an old one.
+func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
+	query := settleChildren
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.Bucket)
+	queryParams = append(queryParams, arg.ProjectID)
+	queryParams = append(queryParams, arg.RoomID)
+	if len(arg.Kinds) > 0 {
+		for _, v := range arg.Kinds {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds*/?", strings.Repeat(",?", len(arg.Kinds))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
 	}
-	return result.RowsAffected()
-}
-
-const wakeRoom = `-- name: WakeRoom :execrows
-update mirror_resource_state
-set background = ?, generation = generation + (due_time is null),
-    attempts = case when due_time is null then 0 else attempts end, fail_time = null, due_time = coalesce(due_time, ?)
-where bucket = ? and project_id = ? and room_id = ?
-    and kind = 1 and resource_id = '' and (due_time is null or background > ?)
-`
-
-type WakeRoomParams struct {
-	Background bool
-	Now        sql.NullTime
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
-}
-
-// A child did not find its room: look at the room, unless that is under way, and
-// as soon as the most urgent of those who wait for it needs. Assignments are made
-// from left to right, so the due time is last.
-func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, wakeRoom,
-		arg.Background,
-		arg.Now,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Background,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	_, err := q.db.ExecContext(ctx, query, queryParams...)
+	return err
 }
 
 const writeState = `-- name: WriteState :exec

@@ -51,7 +51,7 @@ from mirror_user_session
 where bucket = ? and project_id = ? and room_id = ? and end_cause = ''
 order by session_id;
 
--- name: EndSessionsOfRoom :execrows
+-- name: EndSessionsOfRoom :exec
 update mirror_user_session
 set leave_time = sqlc.arg(leave_time), end_cause = 'room_deleted'
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and end_cause = '';

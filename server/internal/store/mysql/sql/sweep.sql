@@ -21,19 +21,6 @@ on duplicate key update
     full_time = values(full_time),
     problem = values(problem);
 
--- name: BeginSweep :exec
--- Whoever is at the one before loses its lease, so that it cannot write over this.
-update mirror_resource_state
-set generation = generation + 1, due_time = sqlc.arg(now), background = false,
-    not_before = null, lease_token = null, lease_until = null, again_time = null, attempts = 0, fail_time = null
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = '' and kind = 8 and resource_id = '';
-
--- name: HurrySweep :exec
-update mirror_resource_state
-set due_time = if(due_time < sqlc.arg(now), due_time, sqlc.arg(now)),
-    background = false, not_before = null, attempts = 0, fail_time = null
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = '' and kind = 8 and resource_id = '';
-
 -- name: StoredRoom :one
 select source_json, content_sha256, coalesce(data, '') as data, data_problem
 from mirror_room

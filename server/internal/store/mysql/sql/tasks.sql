@@ -53,7 +53,7 @@ where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_i
 -- name: Leased :one
 -- What Claim has won. Whatever came in since then is caught up with as well,
 -- because the fetch has not begun.
-select s.generation, s.applied_generation, s.attempts, s.hint_time, s.fetch_time, s.background, r.epoch, r.delete_time
+select sqlc.embed(s), r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -97,47 +97,12 @@ update mirror_resource_state s set
 where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.room_id = sqlc.arg(room_id)
     and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id);
 
--- name: WakeRoom :execrows
--- A child did not find its room: look at the room, unless that is under way, and
--- as soon as the most urgent of those who wait for it needs. Assignments are made
--- from left to right, so the due time is last.
-update mirror_resource_state
-set background = sqlc.arg(background), generation = generation + (due_time is null),
-    attempts = case when due_time is null then 0 else attempts end, fail_time = null, due_time = coalesce(due_time, sqlc.arg(now))
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
-    and kind = 1 and resource_id = '' and (due_time is null or background > sqlc.arg(background));
-
--- name: InsertState :execrows
--- Not "insert ignore", which would also ignore what is wrong with the values.
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background, last_error)
-values (?, ?, ?, ?, ?, 1, sqlc.arg(now), ?, '')
-on duplicate key update bucket = values(bucket);
-
--- name: RaiseChildren :exec
--- Kinds from 6 on outlast their room.
--- Assignments are made from left to right, and each sees those before it.
-update mirror_resource_state
-set
-    -- A settle fetch that is brought forward is still owed.
-    settle = settle or (due_time is not null and generation = applied_generation),
-    background = sqlc.arg(background) and (due_time is null or background),
-    due_time = case
-        when due_time <= sqlc.arg(now) then due_time
-        when not_before > sqlc.arg(now) and due_time <= not_before then due_time
-        when not_before > sqlc.arg(now) then not_before
-        else sqlc.arg(now)
-    end,
-    again_time = case when again_time < sqlc.arg(now) then again_time else sqlc.arg(now) end,
-    generation = generation + 1,
-    attempts = if(fail_time is null, attempts, 0),
-    fail_time = null
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and kind between 2 and 5;
-
--- name: Children :many
-select kind, resource_id
-from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5
-order by kind, resource_id;
+-- name: LockChildren :many
+-- The states of what is in a room, of the given kinds.
+select kind, resource_id from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind in (sqlc.slice(kinds))
+order by kind, resource_id
+for update;
 
 -- name: SettleChildren :exec
 -- The room is gone: nothing in it is left to fetch. A settle fetch stays owed
@@ -146,15 +111,7 @@ update mirror_resource_state
 set settle = settle or due_time is not null,
     applied_generation = generation, due_time = null, not_before = null,
     attempts = 0, last_error = '', fail_time = null
-where bucket = ? and project_id = ? and room_id = ? and kind between 2 and 5;
-
--- name: Retry :execrows
-update mirror_resource_state
-set settle = settle or (due_time is not null and generation = applied_generation),
-    background = false, due_time = sqlc.arg(now), not_before = null, attempts = 0, fail_time = null
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
-    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id)
-    and (due_time is not null or generation > applied_generation or fail_time is not null);
+where bucket = ? and project_id = ? and room_id = ? and kind in (sqlc.slice(kinds));
 
 -- name: Pause :exec
 insert into mirror_project (project_id, liveblocks_project_id, pause_reason, pause_time)

@@ -11,237 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const acceptEvents = `-- name: AcceptEvents :many
-with recorded as (
-    insert into mirror_event (
-        bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
-        payload, send_time, receive_time, source_time, outcome
-    )
-    select
-        unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]),
-        unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
-        unnest($7::text[]), unnest($8::bytea[]),
-        unnest($9::timestamptz[]), unnest($10::timestamptz[]),
-        unnest($11::timestamptz[]), unnest($12::text[])
-    on conflict do nothing
-    returning project_id, event_id
-),
-news as (
-    select count(*) = cardinality($3::text[]) as only from recorded
-),
-waiting as (
-    insert into mirror_unfolded_event (
-        bucket, project_id, room_id, kind, resource_id, event_id, type, payload, source_time, receive_time
-    )
-    select
-        f.bucket, f.project_id, f.room_id, f.kind, f.resource_id, f.event_id, f.type, f.payload, f.source_time, f.receive_time
-    from (
-        select
-            unnest($13::smallint[]) as bucket,
-            unnest($14::text[]) as project_id,
-            unnest($15::text[]) as room_id,
-            unnest($16::smallint[]) as kind,
-            unnest($17::text[]) as resource_id,
-            unnest($18::text[]) as event_id,
-            unnest($19::text[]) as type,
-            unnest($20::bytea[]) as payload,
-            unnest($21::timestamptz[]) as source_time,
-            unnest($22::timestamptz[]) as receive_time
-    ) f
-    where (select news.only from news)
-        or (f.project_id, f.event_id) in (select r.project_id, r.event_id from recorded r)
-    on conflict do nothing
-),
-hint as (
-    select
-        unnest($23::integer[]) as event,
-        unnest($24::smallint[]) as bucket,
-        unnest($25::text[]) as project_id,
-        unnest($26::text[]) as room_id,
-        unnest($27::smallint[]) as kind,
-        unnest($28::text[]) as resource_id,
-        unnest($29::boolean[]) as if_unknown,
-        unnest($30::boolean[]) as deleted,
-        unnest($31::timestamptz[]) as hint_time,
-        unnest($32::timestamptz[]) as now,
-        unnest($33::bigint[]) as min_interval_us
-),
-wanted as (
-    select
-        h.bucket, h.project_id, h.room_id, h.kind, h.resource_id,
-        bool_and(h.if_unknown) as if_unknown,
-        bool_or(h.deleted) as deleted,
-        max(h.hint_time) as hint_time,
-        min(h.now) as now,
-        min(h.min_interval_us) * interval '1 microsecond' as min_interval
-    from hint h
-    where (select news.only from news)
-        or (($2::text[])[h.event], ($3::text[])[h.event]) in (select r.project_id, r.event_id from recorded r)
-    group by h.bucket, h.project_id, h.room_id, h.kind, h.resource_id
-),
-raised as (
-    insert into mirror_resource_state as s (
-        bucket, project_id, room_id, kind, resource_id,
-        generation, due_time, again_time, settle, delete_generation, hint_time
-    )
-    select
-        w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
-        1, w.now, w.now + w.min_interval, true, case when w.deleted then 1 end, w.hint_time
-    from wanted w
-    -- Not "not exists": that may be planned as a hash of the whole table, on
-    -- every commit. A scalar subquery can only be looked up by key.
-    where not w.if_unknown or (
-        select 1 from mirror_resource_state k
-        where k.bucket = w.bucket and k.project_id = w.project_id and k.room_id = w.room_id
-            and k.kind = w.kind and k.resource_id = w.resource_id
-    ) is null
-    order by w.bucket, w.project_id, w.room_id, w.kind, w.resource_id
-    on conflict (bucket, project_id, room_id, kind, resource_id) do update set
-        generation = s.generation + 1,
-        due_time = least(s.due_time, greatest(
-            excluded.due_time,
-            s.not_before,
-            s.fetch_time + (excluded.again_time - excluded.due_time)
-        )),
-        settle = true,
-        delete_generation = case
-            when excluded.delete_generation is null then s.delete_generation
-            else s.generation + 1
-        end,
-        hint_time = greatest(s.hint_time, excluded.hint_time),
-        background = false,
-        -- Counts only while leased: a claim clears it.
-        again_time = least(s.again_time, excluded.again_time),
-        attempts = case when s.fail_time is null then s.attempts else 0 end,
-        fail_time = null
-    returning s.project_id, s.room_id, s.kind, s.resource_id, s.generation
-)
-select e.place::integer as place, ''::text as project_id, ''::text as room_id, 0::smallint as kind, ''::text as resource_id, 0::bigint as generation
-from (
-    select
-        generate_series(1, cardinality($3::text[])) as place,
-        unnest($2::text[]) as project_id,
-        unnest($3::text[]) as event_id
-) e
-where not (select news.only from news)
-    and (e.project_id, e.event_id) not in (select r.project_id, r.event_id from recorded r)
-union all
-select 0, project_id, room_id, kind, resource_id, generation from raised
-`
-
-type AcceptEventsParams struct {
-	Bucket              []int16
-	ProjectID           []string
-	EventID             []string
-	Type                []string
-	RoomID              []string
-	UserID              []string
-	LiveblocksProjectID []string
-	Payload             [][]byte
-	SendTime            []pgtype.Timestamptz
-	ReceiveTime         []pgtype.Timestamptz
-	SourceTime          []pgtype.Timestamptz
-	Outcome             []string
-	FoldBucket          []int16
-	FoldProjectID       []string
-	FoldRoomID          []string
-	FoldKind            []int16
-	FoldResourceID      []string
-	FoldEventID         []string
-	FoldType            []string
-	FoldPayload         [][]byte
-	FoldSourceTime      []pgtype.Timestamptz
-	FoldReceiveTime     []pgtype.Timestamptz
-	HintEvent           []int32
-	HintBucket          []int16
-	HintProjectID       []string
-	HintRoomID          []string
-	HintKind            []int16
-	HintResourceID      []string
-	HintIfUnknown       []bool
-	HintDeleted         []bool
-	HintTime            []pgtype.Timestamptz
-	HintNow             []pgtype.Timestamptz
-	HintMinIntervalUs   []int64
-}
-
-type AcceptEventsRow struct {
-	Place      int32
-	ProjectID  string
-	RoomID     string
-	Kind       int16
-	ResourceID string
-	Generation int64
-}
-
-// One statement, so one round trip and one commit for the whole batch: the
-// events, what of the new ones waits to be folded, and the resource states they
-// raise, in key order. A hint that only wants a resource to be known is dropped
-// where it has a state.
-//
-// Answered are the places of the events that were there before, and the
-// resources raised. Which events are new is looked up only if some are not.
-func (q *Queries) AcceptEvents(ctx context.Context, arg AcceptEventsParams) ([]AcceptEventsRow, error) {
-	rows, err := q.db.Query(ctx, acceptEvents,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.EventID,
-		arg.Type,
-		arg.RoomID,
-		arg.UserID,
-		arg.LiveblocksProjectID,
-		arg.Payload,
-		arg.SendTime,
-		arg.ReceiveTime,
-		arg.SourceTime,
-		arg.Outcome,
-		arg.FoldBucket,
-		arg.FoldProjectID,
-		arg.FoldRoomID,
-		arg.FoldKind,
-		arg.FoldResourceID,
-		arg.FoldEventID,
-		arg.FoldType,
-		arg.FoldPayload,
-		arg.FoldSourceTime,
-		arg.FoldReceiveTime,
-		arg.HintEvent,
-		arg.HintBucket,
-		arg.HintProjectID,
-		arg.HintRoomID,
-		arg.HintKind,
-		arg.HintResourceID,
-		arg.HintIfUnknown,
-		arg.HintDeleted,
-		arg.HintTime,
-		arg.HintNow,
-		arg.HintMinIntervalUs,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []AcceptEventsRow
-	for rows.Next() {
-		var i AcceptEventsRow
-		if err := rows.Scan(
-			&i.Place,
-			&i.ProjectID,
-			&i.RoomID,
-			&i.Kind,
-			&i.ResourceID,
-			&i.Generation,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const eventOutcomes = `-- name: EventOutcomes :many
 select e.project_id, e.event_id, e.outcome
 from (
@@ -275,6 +44,255 @@ func (q *Queries) EventOutcomes(ctx context.Context, arg EventOutcomesParams) ([
 	for rows.Next() {
 		var i EventOutcomesRow
 		if err := rows.Scan(&i.ProjectID, &i.EventID, &i.Outcome); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const markStale = `-- name: MarkStale :many
+with recorded as (
+    insert into mirror_event (
+        bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
+        payload, send_time, receive_time, source_time, outcome
+    )
+    select
+        unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]),
+        unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
+        unnest($7::text[]), unnest($8::bytea[]),
+        unnest($9::timestamptz[]), unnest($10::timestamptz[]),
+        unnest($11::timestamptz[]), unnest($12::text[])
+    on conflict do nothing
+    returning project_id, event_id
+),
+news as (
+    select count(*) = coalesce(cardinality($3::text[]), 0) as only from recorded
+),
+waiting as (
+    insert into mirror_unfolded_event (
+        bucket, project_id, room_id, kind, resource_id, event_id, type, payload, source_time, receive_time
+    )
+    select
+        f.bucket, f.project_id, f.room_id, f.kind, f.resource_id, f.event_id, f.type, f.payload, f.source_time, f.receive_time
+    from (
+        select
+            unnest($13::smallint[]) as bucket,
+            unnest($14::text[]) as project_id,
+            unnest($15::text[]) as room_id,
+            unnest($16::smallint[]) as kind,
+            unnest($17::text[]) as resource_id,
+            unnest($18::text[]) as event_id,
+            unnest($19::text[]) as type,
+            unnest($20::bytea[]) as payload,
+            unnest($21::timestamptz[]) as source_time,
+            unnest($22::timestamptz[]) as receive_time
+    ) f
+    where (select news.only from news)
+        or (f.project_id, f.event_id) in (select r.project_id, r.event_id from recorded r)
+    on conflict do nothing
+),
+stale as (
+    select
+        unnest($23::integer[]) as event, -- its place, from 1; 0 for none
+        unnest($24::smallint[]) as bucket,
+        unnest($25::text[]) as project_id,
+        unnest($26::text[]) as room_id,
+        unnest($27::smallint[]) as kind,
+        unnest($28::text[]) as resource_id,
+        unnest($29::timestamptz[]) as now,
+        unnest($30::bigint[]) as min_interval_us,
+        unnest($31::timestamptz[]) as source_time,
+        unnest($32::boolean[]) as if_unknown,
+        unnest($33::boolean[]) as deleted,
+        unnest($34::boolean[]) as background,
+        unnest($35::boolean[]) as lift,
+        unnest($36::boolean[]) as same_generation
+),
+wanted as (
+    select
+        w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
+        min(w.now) as now,
+        min(w.min_interval_us) * interval '1 microsecond' as min_interval,
+        max(w.source_time) as source_time,
+        bool_and(w.if_unknown) as if_unknown,
+        bool_or(w.event > 0) as by_event,
+        bool_or(w.deleted) as deleted,
+        bool_and(w.background) as background,
+        bool_or(w.lift) as lift,
+        bool_and(w.same_generation) as same_generation
+    from stale w
+    where w.event = 0 or (select news.only from news)
+        or (($2::text[])[w.event], ($3::text[])[w.event]) in (select r.project_id, r.event_id from recorded r)
+    group by w.bucket, w.project_id, w.room_id, w.kind, w.resource_id
+),
+marked as (
+    -- A new row without again_time lifts backoffs and failures.
+    insert into mirror_resource_state as s (
+        bucket, project_id, room_id, kind, resource_id,
+        generation, due_time, again_time, settle, delete_generation, hint_time, background
+    )
+    select
+        w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
+        case when w.same_generation then 0 else 1 end, w.now, case when not w.lift then w.now + w.min_interval end,
+        w.by_event, case when w.deleted then 1 end, w.source_time, w.background
+    from wanted w
+    -- Not "not exists": that may be planned as a hash of the whole table, on
+    -- every commit. A scalar subquery can only be looked up by key.
+    where not w.if_unknown or (
+        select 1 from mirror_resource_state k
+        where k.bucket = w.bucket and k.project_id = w.project_id and k.room_id = w.room_id
+            and k.kind = w.kind and k.resource_id = w.resource_id
+    ) is null
+    order by w.bucket, w.project_id, w.room_id, w.kind, w.resource_id
+    on conflict (bucket, project_id, room_id, kind, resource_id) do update set
+        generation = s.generation + excluded.generation,
+        due_time = least(s.due_time, greatest(
+            excluded.due_time,
+            case when excluded.again_time is not null then s.not_before end,
+            case when excluded.again_time > excluded.due_time then s.fetch_time + (excluded.again_time - excluded.due_time) end
+        )),
+        -- Counts only while leased: a claim clears it.
+        again_time = least(s.again_time, excluded.again_time, case when excluded.again_time is null then excluded.due_time end),
+        -- A settle fetch that is brought forward is still owed.
+        settle = s.settle or excluded.settle or s.due_time is not null and s.generation = s.applied_generation,
+        delete_generation = case
+            when excluded.delete_generation is null then s.delete_generation
+            else s.generation + excluded.generation
+        end,
+        hint_time = greatest(s.hint_time, excluded.hint_time),
+        -- What is wanted at once does not become less urgent by being wanted again.
+        background = excluded.background and (s.due_time is null or s.background),
+        not_before = case when excluded.again_time is not null then s.not_before end,
+        attempts = case when excluded.again_time is null or s.fail_time is not null then 0 else s.attempts end,
+        fail_time = null
+    returning s.project_id, s.room_id, s.kind, s.resource_id, s.generation
+)
+select e.place::integer as place, ''::text as project_id, ''::text as room_id, 0::smallint as kind, ''::text as resource_id, 0::bigint as generation
+from (
+    select
+        generate_series(1, cardinality($3::text[])) as place,
+        unnest($2::text[]) as project_id,
+        unnest($3::text[]) as event_id
+) e
+where not (select news.only from news)
+    and (e.project_id, e.event_id) not in (select r.project_id, r.event_id from recorded r)
+union all
+select 0, project_id, room_id, kind, resource_id, generation from marked
+`
+
+type MarkStaleParams struct {
+	Bucket              []int16
+	ProjectID           []string
+	EventID             []string
+	Type                []string
+	RoomID              []string
+	UserID              []string
+	LiveblocksProjectID []string
+	Payload             [][]byte
+	SendTime            []pgtype.Timestamptz
+	ReceiveTime         []pgtype.Timestamptz
+	SourceTime          []pgtype.Timestamptz
+	Outcome             []string
+	FoldBucket          []int16
+	FoldProjectID       []string
+	FoldRoomID          []string
+	FoldKind            []int16
+	FoldResourceID      []string
+	FoldEventID         []string
+	FoldType            []string
+	FoldPayload         [][]byte
+	FoldSourceTime      []pgtype.Timestamptz
+	FoldReceiveTime     []pgtype.Timestamptz
+	StaleEvent          []int32
+	StaleBucket         []int16
+	StaleProjectID      []string
+	StaleRoomID         []string
+	StaleKind           []int16
+	StaleResourceID     []string
+	StaleNow            []pgtype.Timestamptz
+	StaleMinIntervalUs  []int64
+	StaleSourceTime     []pgtype.Timestamptz
+	StaleIfUnknown      []bool
+	StaleDeleted        []bool
+	StaleBackground     []bool
+	StaleLift           []bool
+	StaleSameGeneration []bool
+}
+
+type MarkStaleRow struct {
+	Place      int32
+	ProjectID  string
+	RoomID     string
+	Kind       int16
+	ResourceID string
+	Generation int64
+}
+
+// The one statement by which resources become stale, by the rule of State.MarkStale in package store. It comes with the
+// events of a batch or with none, and is one round trip and one commit: the events, what of the new ones waits to be
+// folded, and the states of what is stale, in key order. What is stale by an event counts only if the event is new.
+//
+// Answered are the places of the events that were there before, and the resources that are stale. Which events are new
+// is looked up only if some are not.
+// As MergeStale in package store.
+func (q *Queries) MarkStale(ctx context.Context, arg MarkStaleParams) ([]MarkStaleRow, error) {
+	rows, err := q.db.Query(ctx, markStale,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.EventID,
+		arg.Type,
+		arg.RoomID,
+		arg.UserID,
+		arg.LiveblocksProjectID,
+		arg.Payload,
+		arg.SendTime,
+		arg.ReceiveTime,
+		arg.SourceTime,
+		arg.Outcome,
+		arg.FoldBucket,
+		arg.FoldProjectID,
+		arg.FoldRoomID,
+		arg.FoldKind,
+		arg.FoldResourceID,
+		arg.FoldEventID,
+		arg.FoldType,
+		arg.FoldPayload,
+		arg.FoldSourceTime,
+		arg.FoldReceiveTime,
+		arg.StaleEvent,
+		arg.StaleBucket,
+		arg.StaleProjectID,
+		arg.StaleRoomID,
+		arg.StaleKind,
+		arg.StaleResourceID,
+		arg.StaleNow,
+		arg.StaleMinIntervalUs,
+		arg.StaleSourceTime,
+		arg.StaleIfUnknown,
+		arg.StaleDeleted,
+		arg.StaleBackground,
+		arg.StaleLift,
+		arg.StaleSameGeneration,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MarkStaleRow
+	for rows.Next() {
+		var i MarkStaleRow
+		if err := rows.Scan(
+			&i.Place,
+			&i.ProjectID,
+			&i.RoomID,
+			&i.Kind,
+			&i.ResourceID,
+			&i.Generation,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -224,44 +224,28 @@ func (q *Queries) DeleteUnfolded(ctx context.Context, arg DeleteUnfoldedParams) 
 	return err
 }
 
-const endAbsentSessions = `-- name: EndAbsentSessions :execrows
-with gone as (
-    select o.session_id from mirror_user_session o
-    where o.bucket = $2 and o.project_id = $3 and o.room_id = $4 and o.end_cause = ''
-        and o.begin_time < $5 and (o.connection_id, o.user_id) not in (select unnest($6::bigint[]), unnest($7::text[]))
-    order by o.session_id
-    for update
-)
-update mirror_user_session s set leave_time = $1, end_cause = 'absent'
-from gone
-where s.bucket = $2 and s.project_id = $3 and s.room_id = $4 and s.session_id = gone.session_id
+const endAbsentSessions = `-- name: EndAbsentSessions :exec
+update mirror_user_session set leave_time = $1, end_cause = 'absent'
+where bucket = $2 and project_id = $3 and room_id = $4 and session_id = any($5::text[])
 `
 
 type EndAbsentSessionsParams struct {
-	LeaveTime    pgtype.Timestamptz
-	Bucket       int16
-	ProjectID    string
-	RoomID       string
-	AbsentBefore pgtype.Timestamptz
-	ConnectionID []int64
-	UserID       []string
+	LeaveTime pgtype.Timestamptz
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+	SessionID []string
 }
 
-// Open sessions of connections that are not there, or are somebody else's by now.
-func (q *Queries) EndAbsentSessions(ctx context.Context, arg EndAbsentSessionsParams) (int64, error) {
-	result, err := q.db.Exec(ctx, endAbsentSessions,
+func (q *Queries) EndAbsentSessions(ctx context.Context, arg EndAbsentSessionsParams) error {
+	_, err := q.db.Exec(ctx, endAbsentSessions,
 		arg.LeaveTime,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
-		arg.AbsentBefore,
-		arg.ConnectionID,
-		arg.UserID,
+		arg.SessionID,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return err
 }
 
 const endSessions = `-- name: EndSessions :exec
@@ -354,28 +338,38 @@ func (q *Queries) InsertActiveUsers(ctx context.Context, arg InsertActiveUsersPa
 	return err
 }
 
-const notificationCopies = `-- name: NotificationCopies :many
-select event_id, user_id, inbox_json
+const notificationRows = `-- name: NotificationRows :many
+select event_id, channel, kind, user_id, thread_id, mention_id, subject_id, create_time, trigger_time,
+    inbox_json, read_time, notify_time
 from mirror_notification
 where bucket = $1 and project_id = $2 and room_id = $3 and notification_id = $4
 order by event_id
 `
 
-type NotificationCopiesParams struct {
+type NotificationRowsParams struct {
 	Bucket         int16
 	ProjectID      string
 	RoomID         string
 	NotificationID string
 }
 
-type NotificationCopiesRow struct {
-	EventID   string
-	UserID    string
-	InboxJson []byte
+type NotificationRowsRow struct {
+	EventID     string
+	Channel     string
+	Kind        string
+	UserID      string
+	ThreadID    string
+	MentionID   string
+	SubjectID   string
+	CreateTime  pgtype.Timestamptz
+	TriggerTime pgtype.Timestamptz
+	InboxJson   []byte
+	ReadTime    pgtype.Timestamptz
+	NotifyTime  pgtype.Timestamptz
 }
 
-func (q *Queries) NotificationCopies(ctx context.Context, arg NotificationCopiesParams) ([]NotificationCopiesRow, error) {
-	rows, err := q.db.Query(ctx, notificationCopies,
+func (q *Queries) NotificationRows(ctx context.Context, arg NotificationRowsParams) ([]NotificationRowsRow, error) {
+	rows, err := q.db.Query(ctx, notificationRows,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -385,10 +379,23 @@ func (q *Queries) NotificationCopies(ctx context.Context, arg NotificationCopies
 		return nil, err
 	}
 	defer rows.Close()
-	var items []NotificationCopiesRow
+	var items []NotificationRowsRow
 	for rows.Next() {
-		var i NotificationCopiesRow
-		if err := rows.Scan(&i.EventID, &i.UserID, &i.InboxJson); err != nil {
+		var i NotificationRowsRow
+		if err := rows.Scan(
+			&i.EventID,
+			&i.Channel,
+			&i.Kind,
+			&i.UserID,
+			&i.ThreadID,
+			&i.MentionID,
+			&i.SubjectID,
+			&i.CreateTime,
+			&i.TriggerTime,
+			&i.InboxJson,
+			&i.ReadTime,
+			&i.NotifyTime,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -397,6 +404,34 @@ func (q *Queries) NotificationCopies(ctx context.Context, arg NotificationCopies
 		return nil, err
 	}
 	return items, nil
+}
+
+const notificationUser = `-- name: NotificationUser :one
+select user_id
+from mirror_notification
+where bucket = $1 and project_id = $2 and room_id = $3 and notification_id = $4
+    and user_id <> ''
+order by event_id
+limit 1
+`
+
+type NotificationUserParams struct {
+	Bucket         int16
+	ProjectID      string
+	RoomID         string
+	NotificationID string
+}
+
+func (q *Queries) NotificationUser(ctx context.Context, arg NotificationUserParams) (string, error) {
+	row := q.db.QueryRow(ctx, notificationUser,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.NotificationID,
+	)
+	var user_id string
+	err := row.Scan(&user_id)
+	return user_id, err
 }
 
 const notificationsByRoom = `-- name: NotificationsByRoom :many
@@ -668,6 +703,52 @@ func (q *Queries) NotificationsByUser(ctx context.Context, arg NotificationsByUs
 			&i.MissingSince,
 			&i.Revision,
 			&i.Stale,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const openSessions = `-- name: OpenSessions :many
+select session_id, connection_id, user_id, begin_time
+from mirror_user_session
+where bucket = $1 and project_id = $2 and room_id = $3 and end_cause = ''
+order by session_id
+for update
+`
+
+type OpenSessionsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+}
+
+type OpenSessionsRow struct {
+	SessionID    string
+	ConnectionID int64
+	UserID       string
+	BeginTime    pgtype.Timestamptz
+}
+
+func (q *Queries) OpenSessions(ctx context.Context, arg OpenSessionsParams) ([]OpenSessionsRow, error) {
+	rows, err := q.db.Query(ctx, openSessions, arg.Bucket, arg.ProjectID, arg.RoomID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OpenSessionsRow
+	for rows.Next() {
+		var i OpenSessionsRow
+		if err := rows.Scan(
+			&i.SessionID,
+			&i.ConnectionID,
+			&i.UserID,
+			&i.BeginTime,
 		); err != nil {
 			return nil, err
 		}
@@ -992,37 +1073,6 @@ func (q *Queries) SessionsOf(ctx context.Context, arg SessionsOfParams) ([]Mirro
 	return items, nil
 }
 
-const setInbox = `-- name: SetInbox :exec
-update mirror_notification
-set inbox_json = $1, inbox = $2, read_time = $3, notify_time = $4
-where bucket = $5 and project_id = $6 and room_id = $7 and notification_id = $8
-`
-
-type SetInboxParams struct {
-	InboxJson      []byte
-	Inbox          []byte
-	ReadTime       pgtype.Timestamptz
-	NotifyTime     pgtype.Timestamptz
-	Bucket         int16
-	ProjectID      string
-	RoomID         string
-	NotificationID string
-}
-
-func (q *Queries) SetInbox(ctx context.Context, arg SetInboxParams) error {
-	_, err := q.db.Exec(ctx, setInbox,
-		arg.InboxJson,
-		arg.Inbox,
-		arg.ReadTime,
-		arg.NotifyTime,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.NotificationID,
-	)
-	return err
-}
-
 const unfolded = `-- name: Unfolded :many
 select event_id, type, payload, source_time, receive_time
 from mirror_unfolded_event
@@ -1221,6 +1271,37 @@ func (q *Queries) UpsertSessions(ctx context.Context, arg UpsertSessionsParams) 
 		arg.LeaveTime,
 		arg.LeaveEventID,
 		arg.EndCause,
+	)
+	return err
+}
+
+const writeInbox = `-- name: WriteInbox :exec
+update mirror_notification
+set inbox_json = $1, inbox = $2, read_time = $3, notify_time = $4
+where bucket = $5 and project_id = $6 and room_id = $7 and notification_id = $8
+`
+
+type WriteInboxParams struct {
+	InboxJson      []byte
+	Inbox          []byte
+	ReadTime       pgtype.Timestamptz
+	NotifyTime     pgtype.Timestamptz
+	Bucket         int16
+	ProjectID      string
+	RoomID         string
+	NotificationID string
+}
+
+func (q *Queries) WriteInbox(ctx context.Context, arg WriteInboxParams) error {
+	_, err := q.db.Exec(ctx, writeInbox,
+		arg.InboxJson,
+		arg.Inbox,
+		arg.ReadTime,
+		arg.NotifyTime,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.NotificationID,
 	)
 	return err
 }

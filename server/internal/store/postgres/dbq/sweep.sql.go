@@ -75,24 +75,6 @@ func (q *Queries) DistrustThread(ctx context.Context, arg DistrustThreadParams) 
 	return err
 }
 
-const hurrySweep = `-- name: HurrySweep :exec
-update mirror_resource_state
-set due_time = $1, not_before = null, attempts = 0, fail_time = null, background = false
-where bucket = $2 and project_id = $3 and room_id = '' and kind = 8 and resource_id = ''
-`
-
-type HurrySweepParams struct {
-	Now       pgtype.Timestamptz
-	Bucket    int16
-	ProjectID string
-}
-
-// The sweep under way goes on at once, if nobody is at it.
-func (q *Queries) HurrySweep(ctx context.Context, arg HurrySweepParams) error {
-	_, err := q.db.Exec(ctx, hurrySweep, arg.Now, arg.Bucket, arg.ProjectID)
-	return err
-}
-
 const roomsByID = `-- name: RoomsByID :many
 select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
     r.organization_id, r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,

@@ -26,7 +26,7 @@ where s.bucket = $3 and s.project_id = $4 and s.room_id = $5
 returning
     s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
     coalesce(r.epoch, 0)::bigint as room_epoch,
-    (r.delete_time is not null)::boolean as gone,
+    r.delete_time,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
     coalesce(d.derive_version, 0)::integer as document_derive_version
@@ -46,7 +46,7 @@ type ClaimParams struct {
 type ClaimRow struct {
 	MirrorResourceState   MirrorResourceState
 	RoomEpoch             int64
-	Gone                  bool
+	DeleteTime            pgtype.Timestamptz
 	DocumentEpoch         int64
 	DocumentSha256        []byte
 	DocumentDeriveVersion int32
@@ -95,7 +95,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
 		&i.RoomEpoch,
-		&i.Gone,
+		&i.DeleteTime,
 		&i.DocumentEpoch,
 		&i.DocumentSha256,
 		&i.DocumentDeriveVersion,
@@ -170,36 +170,49 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	return items, nil
 }
 
-const insertState = `-- name: InsertState :execrows
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background)
-values ($1, $2, $3, $4, $5, 1, $6, $7)
-on conflict do nothing
+const lockChildren = `-- name: LockChildren :many
+select kind, resource_id from mirror_resource_state
+where bucket = $1 and project_id = $2 and room_id = $3 and kind = any($4::smallint[])
+order by kind, resource_id
+for update
 `
 
-type InsertStateParams struct {
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-	Kind       int16
-	ResourceID string
-	Now        pgtype.Timestamptz
-	Background bool
+type LockChildrenParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+	Kinds     []int16
 }
 
-func (q *Queries) InsertState(ctx context.Context, arg InsertStateParams) (int64, error) {
-	result, err := q.db.Exec(ctx, insertState,
+type LockChildrenRow struct {
+	Kind       int16
+	ResourceID string
+}
+
+// The states of what is in a room, of the given kinds.
+func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]LockChildrenRow, error) {
+	rows, err := q.db.Query(ctx, lockChildren,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-		arg.Now,
-		arg.Background,
+		arg.Kinds,
 	)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected(), nil
+	defer rows.Close()
+	var items []LockChildrenRow
+	for rows.Next() {
+		var i LockChildrenRow
+		if err := rows.Scan(&i.Kind, &i.ResourceID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const lockLeased = `-- name: LockLeased :one
@@ -374,81 +387,6 @@ func (q *Queries) Pause(ctx context.Context, arg PauseParams) error {
 	return err
 }
 
-const settleChildren = `-- name: SettleChildren :exec
-update mirror_resource_state
-set applied_generation = generation, due_time = null, not_before = null,
-    settle = settle or due_time is not null,
-    attempts = 0, last_error = '', fail_time = null
-where bucket = $1 and project_id = $2 and room_id = $3 and kind between 2 and 5
-`
-
-type SettleChildrenParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-}
-
-// The room is gone: nothing in it is left to fetch. A settle fetch stays owed
-// for the case that it comes back at once: the answer may have been an old one.
-func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
-	_, err := q.db.Exec(ctx, settleChildren, arg.Bucket, arg.ProjectID, arg.RoomID)
-	return err
-}
-
-const raiseChildren = `-- name: RaiseChildren :many
-update mirror_resource_state
-set generation = generation + 1,
-    due_time = least(due_time, greatest($1, not_before)),
-    again_time = least(again_time, $1),
-    -- A settle fetch that is brought forward is still owed.
-    settle = settle or due_time is not null and generation = applied_generation,
-    background = $2 and (due_time is null or background),
-    attempts = case when fail_time is null then attempts else 0 end,
-    fail_time = null
-where bucket = $3 and project_id = $4 and room_id = $5 and kind between 2 and 5
-returning kind, resource_id
-`
-
-type RaiseChildrenParams struct {
-	Now        pgtype.Timestamptz
-	Background bool
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-}
-
-type RaiseChildrenRow struct {
-	Kind       int16
-	ResourceID string
-}
-
-// Kinds from 6 on are no children: they outlast the room.
-func (q *Queries) RaiseChildren(ctx context.Context, arg RaiseChildrenParams) ([]RaiseChildrenRow, error) {
-	rows, err := q.db.Query(ctx, raiseChildren,
-		arg.Now,
-		arg.Background,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []RaiseChildrenRow
-	for rows.Next() {
-		var i RaiseChildrenRow
-		if err := rows.Scan(&i.Kind, &i.ResourceID); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const renew = `-- name: Renew :execrows
 update mirror_resource_state
 set lease_until = $1
@@ -482,124 +420,31 @@ func (q *Queries) Renew(ctx context.Context, arg RenewParams) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
-const request = `-- name: Request :many
-insert into mirror_resource_state as s (
-    bucket, project_id, room_id, kind, resource_id, generation, due_time, delete_generation, background
-)
-select r.bucket, r.project_id, r.room_id, r.kind, r.resource_id, 1, $1, case when r.unlisted then 1 end, r.background
-from (
-    select
-        unnest($2::smallint[]) as bucket,
-        unnest($3::text[]) as project_id,
-        unnest($4::text[]) as room_id,
-        unnest($5::smallint[]) as kind,
-        unnest($6::text[]) as resource_id,
-        unnest($7::boolean[]) as unlisted,
-        unnest($8::boolean[]) as background
-) r
-order by r.bucket, r.project_id, r.room_id, r.kind, r.resource_id
-on conflict (bucket, project_id, room_id, kind, resource_id) do update set
-    generation = s.generation + 1,
-    due_time = least(s.due_time, excluded.due_time),
-    again_time = least(s.again_time, excluded.due_time),
-    not_before = null,
-    settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
-    delete_generation = case
-        when excluded.delete_generation is null then s.delete_generation
-        else s.generation + 1
-    end,
-    background = excluded.background and (s.due_time is null or s.background),
-    attempts = 0,
-    fail_time = null
-returning project_id, room_id, kind, resource_id, generation
-`
-
-type RequestParams struct {
-	Now        pgtype.Timestamptz
-	Bucket     []int16
-	ProjectID  []string
-	RoomID     []string
-	Kind       []int16
-	ResourceID []string
-	Unlisted   []bool
-	Background []bool
-}
-
-type RequestRow struct {
-	ProjectID  string
-	RoomID     string
-	Kind       int16
-	ResourceID string
-	Generation int64
-}
-
-// In key order, the order of locks.
-func (q *Queries) Request(ctx context.Context, arg RequestParams) ([]RequestRow, error) {
-	rows, err := q.db.Query(ctx, request,
-		arg.Now,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-		arg.Unlisted,
-		arg.Background,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []RequestRow
-	for rows.Next() {
-		var i RequestRow
-		if err := rows.Scan(
-			&i.ProjectID,
-			&i.RoomID,
-			&i.Kind,
-			&i.ResourceID,
-			&i.Generation,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const retry = `-- name: Retry :execrows
+const settleChildren = `-- name: SettleChildren :exec
 update mirror_resource_state
-set due_time = $1, not_before = null, attempts = 0, fail_time = null, background = false,
-    settle = settle or due_time is not null and generation = applied_generation
-where bucket = $2 and project_id = $3 and room_id = $4
-    and kind = $5 and resource_id = $6
-    and (due_time is not null or generation > applied_generation or fail_time is not null)
+set applied_generation = generation, due_time = null, not_before = null,
+    settle = settle or due_time is not null,
+    attempts = 0, last_error = '', fail_time = null
+where bucket = $1 and project_id = $2 and room_id = $3 and kind = any($4::smallint[])
 `
 
-type RetryParams struct {
-	Now        pgtype.Timestamptz
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-	Kind       int16
-	ResourceID string
+type SettleChildrenParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+	Kinds     []int16
 }
 
-func (q *Queries) Retry(ctx context.Context, arg RetryParams) (int64, error) {
-	result, err := q.db.Exec(ctx, retry,
-		arg.Now,
+// The room is gone: nothing in it is left to fetch. A settle fetch stays owed
+// for the case that it comes back at once: the answer may have been an old one.
+func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
+	_, err := q.db.Exec(ctx, settleChildren,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
+		arg.Kinds,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return err
 }
 
 const states = `-- name: States :many
@@ -675,35 +520,13 @@ func (q *Queries) States(ctx context.Context, arg StatesParams) ([]MirrorResourc
 	return items, nil
 }
 
-const wakeRoom = `-- name: WakeRoom :exec
-update mirror_resource_state
-set generation = generation + case when due_time is null then 1 else 0 end,
-    background = $1 and (due_time is null or background),
-    attempts = case when due_time is null then 0 else attempts end,
-    fail_time = null,
-    due_time = coalesce(due_time, $2)
-where bucket = $3 and project_id = $4 and room_id = $5
-    and kind = 1 and resource_id = ''
+const takeJSON = `-- name: TakeJSON :exec
+select $1::jsonb
 `
 
-type WakeRoomParams struct {
-	Background bool
-	Now        pgtype.Timestamptz
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-}
-
-// A child did not find its room: look at the room, unless that is under way. It
-// is as urgent as the most urgent of those who wait for it.
-func (q *Queries) WakeRoom(ctx context.Context, arg WakeRoomParams) error {
-	_, err := q.db.Exec(ctx, wakeRoom,
-		arg.Background,
-		arg.Now,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-	)
+// Fails as writing the value to a column would.
+func (q *Queries) TakeJSON(ctx context.Context, data []byte) error {
+	_, err := q.db.Exec(ctx, takeJSON, data)
 	return err
 }
 

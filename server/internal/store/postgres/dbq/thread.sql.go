@@ -528,35 +528,29 @@ func (q *Queries) InsertReactions(ctx context.Context, arg InsertReactionsParams
 
 const insertThreadStates = `-- name: InsertThreadStates :many
 insert into mirror_resource_state (
-    bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, background, fetch_time
+    bucket, project_id, room_id, kind, resource_id, generation, applied_generation, fetch_time
 )
-select $1, $2, $3, 4, t.thread_id, 1, $4, $5, $6, $7
-from (select unnest($8::text[]) as thread_id) t
+select $1, $2, $3, 4, t.thread_id, 1, 1, $4
+from (select unnest($5::text[]) as thread_id) t
 order by t.thread_id
 on conflict do nothing
 returning resource_id
 `
 
 type InsertThreadStatesParams struct {
-	Bucket            int16
-	ProjectID         string
-	RoomID            string
-	AppliedGeneration int64
-	DueTime           pgtype.Timestamptz
-	Background        bool
-	FetchTime         pgtype.Timestamptz
-	ThreadID          []string
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+	FetchTime pgtype.Timestamptz
+	ThreadID  []string
 }
 
-// Threads that nobody has heard of: caught up with what the list shows, or due.
+// Threads that nobody has heard of, caught up with what the list shows.
 func (q *Queries) InsertThreadStates(ctx context.Context, arg InsertThreadStatesParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, insertThreadStates,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
-		arg.AppliedGeneration,
-		arg.DueTime,
-		arg.Background,
 		arg.FetchTime,
 		arg.ThreadID,
 	)
@@ -736,47 +730,6 @@ func (q *Queries) LockThreadStates(ctx context.Context, arg LockThreadStatesPara
 		return nil, err
 	}
 	return items, nil
-}
-
-const raiseThreads = `-- name: RaiseThreads :exec
-update mirror_resource_state s
-set generation = s.generation + 1,
-    due_time = least(s.due_time, greatest($1, s.not_before)),
-    again_time = least(s.again_time, $1),
-    settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
-    delete_generation = case when r.unlisted then s.generation + 1 else s.delete_generation end,
-    background = $2 and (s.due_time is null or s.background),
-    attempts = case when s.fail_time is null then s.attempts else 0 end,
-    fail_time = null
-from (
-    select unnest($6::text[]) as thread_id, unnest($7::boolean[]) as unlisted
-) r
-where s.bucket = $3 and s.project_id = $4 and s.room_id = $5
-    and s.kind = 4 and s.resource_id = r.thread_id
-`
-
-type RaiseThreadsParams struct {
-	Now        pgtype.Timestamptz
-	Background bool
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-	ThreadID   []string
-	Unlisted   []bool
-}
-
-// As an event raises them.
-func (q *Queries) RaiseThreads(ctx context.Context, arg RaiseThreadsParams) error {
-	_, err := q.db.Exec(ctx, raiseThreads,
-		arg.Now,
-		arg.Background,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-		arg.Unlisted,
-	)
-	return err
 }
 
 const storedAttachments = `-- name: StoredAttachments :many

@@ -1,11 +1,10 @@
--- name: AcceptEvents :many
--- One statement, so one round trip and one commit for the whole batch: the
--- events, what of the new ones waits to be folded, and the resource states they
--- raise, in key order. A hint that only wants a resource to be known is dropped
--- where it has a state.
+-- name: MarkStale :many
+-- The one statement by which resources become stale, by the rule of State.MarkStale in package store. It comes with the
+-- events of a batch or with none, and is one round trip and one commit: the events, what of the new ones waits to be
+-- folded, and the states of what is stale, in key order. What is stale by an event counts only if the event is new.
 --
--- Answered are the places of the events that were there before, and the
--- resources raised. Which events are new is looked up only if some are not.
+-- Answered are the places of the events that were there before, and the resources that are stale. Which events are new
+-- is looked up only if some are not.
 with recorded as (
     insert into mirror_event (
         bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
@@ -21,7 +20,7 @@ with recorded as (
     returning project_id, event_id
 ),
 news as (
-    select count(*) = cardinality(@event_id::text[]) as only from recorded
+    select count(*) = coalesce(cardinality(@event_id::text[]), 0) as only from recorded
 ),
 waiting as (
     insert into mirror_unfolded_event (
@@ -46,41 +45,51 @@ waiting as (
         or (f.project_id, f.event_id) in (select r.project_id, r.event_id from recorded r)
     on conflict do nothing
 ),
-hint as (
+stale as (
     select
-        unnest(@hint_event::integer[]) as event,
-        unnest(@hint_bucket::smallint[]) as bucket,
-        unnest(@hint_project_id::text[]) as project_id,
-        unnest(@hint_room_id::text[]) as room_id,
-        unnest(@hint_kind::smallint[]) as kind,
-        unnest(@hint_resource_id::text[]) as resource_id,
-        unnest(@hint_if_unknown::boolean[]) as if_unknown,
-        unnest(@hint_deleted::boolean[]) as deleted,
-        unnest(@hint_time::timestamptz[]) as hint_time,
-        unnest(@hint_now::timestamptz[]) as now,
-        unnest(@hint_min_interval_us::bigint[]) as min_interval_us
+        unnest(@stale_event::integer[]) as event, -- its place, from 1; 0 for none
+        unnest(@stale_bucket::smallint[]) as bucket,
+        unnest(@stale_project_id::text[]) as project_id,
+        unnest(@stale_room_id::text[]) as room_id,
+        unnest(@stale_kind::smallint[]) as kind,
+        unnest(@stale_resource_id::text[]) as resource_id,
+        unnest(@stale_now::timestamptz[]) as now,
+        unnest(@stale_min_interval_us::bigint[]) as min_interval_us,
+        unnest(@stale_source_time::timestamptz[]) as source_time,
+        unnest(@stale_if_unknown::boolean[]) as if_unknown,
+        unnest(@stale_deleted::boolean[]) as deleted,
+        unnest(@stale_background::boolean[]) as background,
+        unnest(@stale_lift::boolean[]) as lift,
+        unnest(@stale_same_generation::boolean[]) as same_generation
 ),
+-- As MergeStale in package store.
 wanted as (
     select
-        h.bucket, h.project_id, h.room_id, h.kind, h.resource_id,
-        bool_and(h.if_unknown) as if_unknown,
-        bool_or(h.deleted) as deleted,
-        max(h.hint_time) as hint_time,
-        min(h.now) as now,
-        min(h.min_interval_us) * interval '1 microsecond' as min_interval
-    from hint h
-    where (select news.only from news)
-        or ((@project_id::text[])[h.event], (@event_id::text[])[h.event]) in (select r.project_id, r.event_id from recorded r)
-    group by h.bucket, h.project_id, h.room_id, h.kind, h.resource_id
+        w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
+        min(w.now) as now,
+        min(w.min_interval_us) * interval '1 microsecond' as min_interval,
+        max(w.source_time) as source_time,
+        bool_and(w.if_unknown) as if_unknown,
+        bool_or(w.event > 0) as by_event,
+        bool_or(w.deleted) as deleted,
+        bool_and(w.background) as background,
+        bool_or(w.lift) as lift,
+        bool_and(w.same_generation) as same_generation
+    from stale w
+    where w.event = 0 or (select news.only from news)
+        or ((@project_id::text[])[w.event], (@event_id::text[])[w.event]) in (select r.project_id, r.event_id from recorded r)
+    group by w.bucket, w.project_id, w.room_id, w.kind, w.resource_id
 ),
-raised as (
+marked as (
+    -- A new row without again_time lifts backoffs and failures.
     insert into mirror_resource_state as s (
         bucket, project_id, room_id, kind, resource_id,
-        generation, due_time, again_time, settle, delete_generation, hint_time
+        generation, due_time, again_time, settle, delete_generation, hint_time, background
     )
     select
         w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
-        1, w.now, w.now + w.min_interval, true, case when w.deleted then 1 end, w.hint_time
+        case when w.same_generation then 0 else 1 end, w.now, case when not w.lift then w.now + w.min_interval end,
+        w.by_event, case when w.deleted then 1 end, w.source_time, w.background
     from wanted w
     -- Not "not exists": that may be planned as a hash of the whole table, on
     -- every commit. A scalar subquery can only be looked up by key.
@@ -91,22 +100,25 @@ raised as (
     ) is null
     order by w.bucket, w.project_id, w.room_id, w.kind, w.resource_id
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
-        generation = s.generation + 1,
+        generation = s.generation + excluded.generation,
         due_time = least(s.due_time, greatest(
             excluded.due_time,
-            s.not_before,
-            s.fetch_time + (excluded.again_time - excluded.due_time)
+            case when excluded.again_time is not null then s.not_before end,
+            case when excluded.again_time > excluded.due_time then s.fetch_time + (excluded.again_time - excluded.due_time) end
         )),
-        settle = true,
+        -- Counts only while leased: a claim clears it.
+        again_time = least(s.again_time, excluded.again_time, case when excluded.again_time is null then excluded.due_time end),
+        -- A settle fetch that is brought forward is still owed.
+        settle = s.settle or excluded.settle or s.due_time is not null and s.generation = s.applied_generation,
         delete_generation = case
             when excluded.delete_generation is null then s.delete_generation
-            else s.generation + 1
+            else s.generation + excluded.generation
         end,
         hint_time = greatest(s.hint_time, excluded.hint_time),
-        background = false,
-        -- Counts only while leased: a claim clears it.
-        again_time = least(s.again_time, excluded.again_time),
-        attempts = case when s.fail_time is null then s.attempts else 0 end,
+        -- What is wanted at once does not become less urgent by being wanted again.
+        background = excluded.background and (s.due_time is null or s.background),
+        not_before = case when excluded.again_time is not null then s.not_before end,
+        attempts = case when excluded.again_time is null or s.fail_time is not null then 0 else s.attempts end,
         fail_time = null
     returning s.project_id, s.room_id, s.kind, s.resource_id, s.generation
 )
@@ -120,7 +132,7 @@ from (
 where not (select news.only from news)
     and (e.project_id, e.event_id) not in (select r.project_id, r.event_id from recorded r)
 union all
-select 0, project_id, room_id, kind, resource_id, generation from raised;
+select 0, project_id, room_id, kind, resource_id, generation from marked;
 
 -- name: EventOutcomes :many
 select e.project_id, e.event_id, e.outcome

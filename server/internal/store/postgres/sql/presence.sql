@@ -14,18 +14,16 @@ select
     @bucket, @project_id, @room_id, unnest(@connection_id::bigint[]), @epoch,
     unnest(@user_id::text[]), unnest(@info_json::bytea[]), unnest(@info::jsonb[]);
 
--- name: EndAbsentSessions :execrows
--- Open sessions of connections that are not there, or are somebody else's by now.
-with gone as (
-    select o.session_id from mirror_user_session o
-    where o.bucket = @bucket and o.project_id = @project_id and o.room_id = @room_id and o.end_cause = ''
-        and o.begin_time < @absent_before and (o.connection_id, o.user_id) not in (select unnest(@connection_id::bigint[]), unnest(@user_id::text[]))
-    order by o.session_id
-    for update
-)
-update mirror_user_session s set leave_time = @leave_time, end_cause = 'absent'
-from gone
-where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id and s.session_id = gone.session_id;
+-- name: OpenSessions :many
+select session_id, connection_id, user_id, begin_time
+from mirror_user_session
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and end_cause = ''
+order by session_id
+for update;
+
+-- name: EndAbsentSessions :exec
+update mirror_user_session set leave_time = @leave_time, end_cause = 'absent'
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and session_id = any(@session_id::text[]);
 
 -- name: EndSessions :exec
 -- The room is gone.
@@ -113,11 +111,20 @@ on conflict (bucket, project_id, room_id, session_id) do update set
         else excluded.end_cause
     end;
 
--- name: NotificationCopies :many
-select event_id, user_id, inbox_json
+-- name: NotificationRows :many
+select event_id, channel, kind, user_id, thread_id, mention_id, subject_id, create_time, trigger_time,
+    inbox_json, read_time, notify_time
 from mirror_notification
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and notification_id = @notification_id
 order by event_id;
+
+-- name: NotificationUser :one
+select user_id
+from mirror_notification
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and notification_id = @notification_id
+    and user_id <> ''
+order by event_id
+limit 1;
 
 -- name: UpsertNotifications :exec
 insert into mirror_notification (
@@ -150,7 +157,7 @@ on conflict (bucket, project_id, room_id, notification_id, event_id) do update s
     create_time = excluded.create_time,
     trigger_time = excluded.trigger_time;
 
--- name: SetInbox :exec
+-- name: WriteInbox :exec
 update mirror_notification
 set inbox_json = @inbox_json, inbox = @inbox, read_time = @read_time, notify_time = @notify_time
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and notification_id = @notification_id;

@@ -31,12 +31,6 @@ on conflict (project_id) do update set
     full_time = excluded.full_time,
     problem = excluded.problem;
 
--- name: HurrySweep :exec
--- The sweep under way goes on at once, if nobody is at it.
-update mirror_resource_state
-set due_time = @now, not_before = null, attempts = 0, fail_time = null, background = false
-where bucket = @bucket and project_id = @project_id and room_id = '' and kind = 8 and resource_id = '';
-
 -- name: RoomsByID :many
 select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
     r.organization_id, r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,

@@ -59,7 +59,7 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
 returning
     sqlc.embed(s),
     coalesce(r.epoch, 0)::bigint as room_epoch,
-    (r.delete_time is not null)::boolean as gone,
+    r.delete_time,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
     coalesce(d.derive_version, 0)::integer as document_derive_version;
@@ -127,36 +127,12 @@ update mirror_resource_state s set
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id;
 
--- name: WakeRoom :exec
--- A child did not find its room: look at the room, unless that is under way. It
--- is as urgent as the most urgent of those who wait for it.
-update mirror_resource_state
-set generation = generation + case when due_time is null then 1 else 0 end,
-    background = @background and (due_time is null or background),
-    attempts = case when due_time is null then 0 else attempts end,
-    fail_time = null,
-    due_time = coalesce(due_time, @now)
-where bucket = @bucket and project_id = @project_id and room_id = @room_id
-    and kind = 1 and resource_id = '';
-
--- name: InsertState :execrows
-insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, background)
-values (@bucket, @project_id, @room_id, @kind, @resource_id, 1, @now, @background)
-on conflict do nothing;
-
--- name: RaiseChildren :many
--- Kinds from 6 on are no children: they outlast the room.
-update mirror_resource_state
-set generation = generation + 1,
-    due_time = least(due_time, greatest(@now, not_before)),
-    again_time = least(again_time, @now),
-    -- A settle fetch that is brought forward is still owed.
-    settle = settle or due_time is not null and generation = applied_generation,
-    background = @background and (due_time is null or background),
-    attempts = case when fail_time is null then attempts else 0 end,
-    fail_time = null
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind between 2 and 5
-returning kind, resource_id;
+-- name: LockChildren :many
+-- The states of what is in a room, of the given kinds.
+select kind, resource_id from mirror_resource_state
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = any(@kinds::smallint[])
+order by kind, resource_id
+for update;
 
 -- name: SettleChildren :exec
 -- The room is gone: nothing in it is left to fetch. A settle fetch stays owed
@@ -165,47 +141,7 @@ update mirror_resource_state
 set applied_generation = generation, due_time = null, not_before = null,
     settle = settle or due_time is not null,
     attempts = 0, last_error = '', fail_time = null
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind between 2 and 5;
-
--- name: Request :many
--- In key order, the order of locks.
-insert into mirror_resource_state as s (
-    bucket, project_id, room_id, kind, resource_id, generation, due_time, delete_generation, background
-)
-select r.bucket, r.project_id, r.room_id, r.kind, r.resource_id, 1, @now, case when r.unlisted then 1 end, r.background
-from (
-    select
-        unnest(@bucket::smallint[]) as bucket,
-        unnest(@project_id::text[]) as project_id,
-        unnest(@room_id::text[]) as room_id,
-        unnest(@kind::smallint[]) as kind,
-        unnest(@resource_id::text[]) as resource_id,
-        unnest(@unlisted::boolean[]) as unlisted,
-        unnest(@background::boolean[]) as background
-) r
-order by r.bucket, r.project_id, r.room_id, r.kind, r.resource_id
-on conflict (bucket, project_id, room_id, kind, resource_id) do update set
-    generation = s.generation + 1,
-    due_time = least(s.due_time, excluded.due_time),
-    again_time = least(s.again_time, excluded.due_time),
-    not_before = null,
-    settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
-    delete_generation = case
-        when excluded.delete_generation is null then s.delete_generation
-        else s.generation + 1
-    end,
-    background = excluded.background and (s.due_time is null or s.background),
-    attempts = 0,
-    fail_time = null
-returning project_id, room_id, kind, resource_id, generation;
-
--- name: Retry :execrows
-update mirror_resource_state
-set due_time = @now, not_before = null, attempts = 0, fail_time = null, background = false,
-    settle = settle or due_time is not null and generation = applied_generation
-where bucket = @bucket and project_id = @project_id and room_id = @room_id
-    and kind = @kind and resource_id = @resource_id
-    and (due_time is not null or generation > applied_generation or fail_time is not null);
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = any(@kinds::smallint[]);
 
 -- name: States :many
 select s.*
@@ -227,3 +163,7 @@ values (@project_id, @pause_reason, @pause_time)
 on conflict (project_id) do update set
     pause_reason = excluded.pause_reason,
     pause_time = excluded.pause_time;
+
+-- name: TakeJSON :exec
+-- Fails as writing the value to a column would.
+select @data::jsonb;

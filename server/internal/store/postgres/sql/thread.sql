@@ -115,11 +115,11 @@ order by resource_id
 for update;
 
 -- name: InsertThreadStates :many
--- Threads that nobody has heard of: caught up with what the list shows, or due.
+-- Threads that nobody has heard of, caught up with what the list shows.
 insert into mirror_resource_state (
-    bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, background, fetch_time
+    bucket, project_id, room_id, kind, resource_id, generation, applied_generation, fetch_time
 )
-select @bucket, @project_id, @room_id, 4, t.thread_id, 1, @applied_generation, @due_time, @background, @fetch_time
+select @bucket, @project_id, @room_id, 4, t.thread_id, 1, 1, @fetch_time
 from (select unnest(@thread_id::text[]) as thread_id) t
 order by t.thread_id
 on conflict do nothing
@@ -135,23 +135,6 @@ for share;
 select thread_id, epoch, content_sha256, delete_time
 from mirror_thread
 where bucket = @bucket and project_id = @project_id and room_id = @room_id;
-
--- name: RaiseThreads :exec
--- As an event raises them.
-update mirror_resource_state s
-set generation = s.generation + 1,
-    due_time = least(s.due_time, greatest(@now, s.not_before)),
-    again_time = least(s.again_time, @now),
-    settle = s.settle or s.due_time is not null and s.generation = s.applied_generation,
-    delete_generation = case when r.unlisted then s.generation + 1 else s.delete_generation end,
-    background = @background and (s.due_time is null or s.background),
-    attempts = case when s.fail_time is null then s.attempts else 0 end,
-    fail_time = null
-from (
-    select unnest(@thread_id::text[]) as thread_id, unnest(@unlisted::boolean[]) as unlisted
-) r
-where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
-    and s.kind = 4 and s.resource_id = r.thread_id;
 
 -- name: AnnounceThreads :exec
 -- Takes as many change numbers as there are threads, last in the transaction.

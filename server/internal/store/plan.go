@@ -1,0 +1,485 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// Plan is what becomes of a resource when its lease ends. The functions below make plans of the rows that an engine has
+// loaded and locked; the engine writes them: first what becomes stale, then what the function says, last the state and
+// the change entry.
+type Plan struct {
+	// State is the resource's own; to write it gives the lease back.
+	State State
+	// Change is the change entry to write; 0 for none.
+	Change mirror.ChangeKind
+	// Stale are other resources that become stale, in key order.
+	Stale []Stale
+	// AlsoDue are other resources that are due by now, in key order.
+	AlsoDue []mirror.Resource
+	// Sessions says that the sessions of the room changed too, and get a change entry of their own.
+	Sessions bool
+	// Outdated says that what was in an earlier incarnation of the room is left to clean up.
+	Outdated bool
+}
+
+// Applied is what to tell of a plan that was carried out.
+func (p Plan) Applied() mirror.Applied {
+	return mirror.Applied{
+		Generation: p.State.Applied, Changed: p.Change != 0 || p.Sessions, Due: p.State.Due, AlsoDue: p.AlsoDue,
+		Stale: p.Outdated,
+	}
+}
+
+// spread adds resources that become stale with this one.
+func (p *Plan) spread(list []Stale) {
+	p.Stale = MergeStale(list)
+	for _, w := range p.Stale {
+		p.AlsoDue = append(p.AlsoDue, w.Resource)
+	}
+}
+
+// RoomCopy says which copy of a room is stored; the zero RoomCopy if none is.
+type RoomCopy struct {
+	Epoch                  int64
+	SHA256                 [32]byte
+	CreateTime, DeleteTime time.Time
+}
+
+// Lives reports whether the room is mirrored and no tombstone.
+func (c RoomCopy) Lives() bool { return c.Epoch > 0 && c.DeleteTime.IsZero() }
+
+// Gone reports whether the room is a tombstone.
+func (c RoomCopy) Gone() bool { return c.Epoch > 0 && !c.DeleteTime.IsZero() }
+
+// LeaseOf is the lease on a resource that was claimed, given its state and which copy of its room is stored.
+func LeaseOf(r mirror.Resource, token [16]byte, until time.Time, s State, room RoomCopy) mirror.Lease {
+	return mirror.Lease{
+		Resource: r, Token: token, Until: until, Generation: s.Generation, Applied: s.Applied,
+		Epoch: room.Epoch, Gone: room.Gone(), Attempts: s.Attempts, SourceTime: s.EventTime, FetchTime: s.FetchTime,
+		Background: s.Background,
+	}
+}
+
+// ChildKinds are the kinds of what is in a room and goes with it, as columns hold them.
+func ChildKinds() []int16 {
+	var kinds []int16
+	for _, k := range mirror.ChildKinds() {
+		kinds = append(kinds, int16(k))
+	}
+	return kinds
+}
+
+// SeenOf is what a claim has read of a document beside its lease.
+func SeenOf(s State, stored mirror.DocumentCopy) *mirror.Seen {
+	return &mirror.Seen{
+		Due: s.Due, Settle: s.Settle, DeleteGeneration: s.DeleteGeneration, SourceUpdateTime: s.SourceUpdateTime,
+		Copy: stored,
+	}
+}
+
+// StateSeen is the state that a claim has read, as far as it matters to a success.
+func StateSeen(lease mirror.Lease) State {
+	return State{
+		Generation: lease.Generation, Applied: lease.Applied, Due: lease.Seen.Due, Settle: lease.Seen.Settle,
+		DeleteGeneration: lease.Seen.DeleteGeneration, Background: lease.Background,
+		SourceUpdateTime: lease.Seen.SourceUpdateTime,
+	}
+}
+
+// RoomPlan is what becomes of a room that was fetched. Its row is written if there is a Change.
+type RoomPlan struct {
+	Plan
+
+	Epoch int64
+	// Children says that everything in the room becomes stale; see [RoomPlan.MarkChildren].
+	Children bool
+}
+
+// PlanRoom decides about a room, of which stored is the copy before, and fetched the one to come.
+func PlanRoom(
+	s State, stored, fetched RoomCopy, lease mirror.Lease, fetchTime, now time.Time, settle time.Duration,
+) RoomPlan {
+	reborn := !stored.Lives() || !stored.CreateTime.Equal(fetched.CreateTime)
+	p := RoomPlan{Epoch: stored.Epoch, Children: reborn || !s.MissingSince.IsZero()}
+	p.Outdated = reborn && stored.Epoch > 0
+	if reborn {
+		p.Epoch++
+	}
+	if reborn || stored.SHA256 != fetched.SHA256 {
+		p.Change = mirror.ChangeUpserted
+	}
+	p.State = s.Succeed(lease, fetchTime, now, settle)
+	return p
+}
+
+// MarkChildren adds to the plan that everything known to be in the room becomes stale, and what every room has whether
+// it was heard of or not. It is as urgent as the room.
+func (p *RoomPlan) MarkChildren(lease mirror.Lease, known []mirror.Resource, now time.Time) {
+	var stale []Stale
+	mark := func(r mirror.Resource) {
+		stale = append(stale, Stale{Resource: r, Now: now, Background: lease.Background})
+	}
+	for _, r := range known {
+		mark(r)
+	}
+	for _, kind := range mirror.RoomKinds() {
+		r := mirror.Resource{Project: lease.Resource.Project, Room: lease.Resource.Room, Kind: kind}
+		if !slices.Contains(known, r) {
+			mark(r)
+		}
+	}
+	p.spread(stale)
+}
+
+// MissingRoomPlan is what becomes of a room that Liveblocks does not know.
+type MissingRoomPlan struct {
+	Plan // a Change makes the room a tombstone of the next epoch
+
+	// SettleChildren says that nothing in the room is left to fetch.
+	SettleChildren bool
+	// EndSessions says that the open sessions end, also those in a room that nobody had mirrored.
+	EndSessions bool
+}
+
+// PlanMissingRoom decides about the 404 of a room. Alone it proves nothing; with a delete event that no later fetch has
+// contradicted it does.
+func PlanMissingRoom(
+	s State, stored RoomCopy, lease mirror.Lease, now time.Time, settle time.Duration,
+) MissingRoomPlan {
+	deleted := s.DeleteGeneration != 0 || stored.Gone()
+	p := MissingRoomPlan{SettleChildren: deleted || !stored.Lives(), EndSessions: deleted}
+	if deleted && stored.Lives() {
+		p.Change = mirror.ChangeDeleted
+	}
+	p.State = s.Vanish(lease, now, settle, deleted)
+	return p
+}
+
+// Parent is the room of a leased resource, its state locked before the resource's own.
+type Parent struct {
+	State State
+	Copy  RoomCopy
+	// Fresh says that the room had no state, and has got one that is due.
+	Fresh bool
+}
+
+// wake makes the room due unless it is, as urgent as what waits for it.
+func (p *Plan) wake(room Parent, r mirror.Resource, background bool, now time.Time) {
+	r = r.RoomResource()
+	switch {
+	case room.State.Due.IsZero():
+		p.Stale = []Stale{{Resource: r, Now: now, Background: background}}
+	case room.State.Background && !background:
+		// It only comes to the fore.
+		p.Stale = []Stale{{Resource: r, Now: room.State.Due, SameGeneration: true}}
+	case !room.Fresh:
+		return
+	}
+	p.AlsoDue = []mirror.Resource{r}
+}
+
+// PlanMissingChild decides about a 404 that denies the room of a resource.
+func PlanMissingChild(s State, room Parent, lease mirror.Lease, f Failure) (Plan, error) {
+	if room.Copy.Epoch != lease.Epoch {
+		return Plan{}, ErrEpochChanged
+	}
+	if room.Copy.Gone() || !room.State.MissingSince.IsZero() {
+		return Plan{State: s.Vanish(lease, f.Now, 0, false)}, nil
+	}
+	var p Plan
+	p.wake(room, lease.Resource, s.Background, f.Now)
+	if s.MissingSince.IsZero() {
+		s.MissingSince = f.Now
+	}
+	p.State = s.Fail(lease, f)
+	return p, nil
+}
+
+// PlanPark decides about a resource whose room was not mirrored when it was claimed.
+func PlanPark(s State, room Parent, lease mirror.Lease, now time.Time) Plan {
+	if room.Copy.Lives() {
+		return Plan{State: s.Unfinished(now)}
+	}
+	p := Plan{State: s.Park()}
+	p.wake(room, lease.Resource, s.Background, now)
+	return p
+}
+
+// PlanDocument decides about a document, of which stored is the copy before, and fetched the one to come. It is written
+// if there is a Change.
+func PlanDocument(
+	s State, stored, fetched mirror.DocumentCopy, lease mirror.Lease, fetchTime, now time.Time, settle time.Duration,
+) Plan {
+	p := Plan{State: s.Succeed(lease, fetchTime, now, settle)}
+	if stored != fetched {
+		p.Change = mirror.ChangeUpserted
+	}
+	return p
+}
+
+// ThreadCopy says which copy of a thread is stored; the zero ThreadCopy if none is.
+type ThreadCopy struct {
+	Epoch   int64
+	SHA256  [32]byte
+	Deleted bool
+}
+
+// lives reports whether the thread is there in the epoch.
+func (c ThreadCopy) lives(epoch int64) bool { return c.Epoch == epoch && !c.Deleted }
+
+// PlanThread decides about a thread that was fetched, given its hash. It is written if there is a Change.
+func PlanThread(
+	s State, stored ThreadCopy, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration,
+) Plan {
+	p := Plan{State: s.Succeed(lease, content.FetchTime, now, settle)}
+	if stored != (ThreadCopy{Epoch: lease.Epoch, SHA256: content.Thread.SHA256}) {
+		p.Change = mirror.ChangeUpserted
+	}
+	return p
+}
+
+// PlanMissingThread decides about the 404 of a thread in a room that is there. A Change makes it a tombstone.
+func PlanMissingThread(s State, stored ThreadCopy, lease mirror.Lease, now time.Time, settle time.Duration) Plan {
+	deleted := s.DeleteGeneration != 0 || stored.Epoch == lease.Epoch && stored.Deleted
+	p := Plan{State: s.Vanish(lease, now, settle, deleted)}
+	if deleted && stored.lives(lease.Epoch) {
+		p.Change = mirror.ChangeDeleted
+	}
+	return p
+}
+
+// ThreadsPlan is what becomes of the threads of a room that were listed.
+type ThreadsPlan struct {
+	Plan
+
+	// Unknown are the threads without a state, in key order: they get one that has caught up with the list, and each a
+	// change entry. One that got a state meanwhile is left alone: somebody has just heard of it, and will fetch it.
+	Unknown []mirror.Thread
+}
+
+// PlanThreads decides about the list of a room's threads, given the states of all of them and of the list itself, and
+// which copies are stored, by thread id. Without store, threads that are unknown become stale instead of being stored.
+func PlanThreads(
+	states map[string]State, copies map[string]ThreadCopy, lease mirror.Lease, list mirror.ThreadList, store bool,
+	now time.Time, settle time.Duration,
+) ThreadsPlan {
+	listed := make(map[string]mirror.Thread, len(list.Threads))
+	for _, t := range list.Threads {
+		listed[t.ID] = t
+	}
+	p := ThreadsPlan{Plan: Plan{State: states[lease.Resource.ID].Succeed(lease, list.FetchTime, now, settle)}}
+	var stale []Stale
+	mark := func(id string, unlisted bool) {
+		r := lease.Resource
+		r.ID = id
+		stale = append(stale, Stale{Resource: r, Now: now, Deleted: unlisted, Background: lease.Background})
+	}
+	for id, s := range states {
+		t, ok := listed[id]
+		same := copies[id] == ThreadCopy{Epoch: lease.Epoch, SHA256: t.SHA256} && s.MissingSince.IsZero()
+		if id != lease.Resource.ID && (ok && !same || !ok && copies[id].lives(lease.Epoch)) {
+			mark(id, !ok)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(listed)) {
+		switch _, known := states[id]; {
+		case known:
+		case store:
+			p.Unknown = append(p.Unknown, listed[id])
+		default:
+			mark(id, false)
+		}
+	}
+	p.spread(stale)
+	return p
+}
+
+// ActiveUsersOf are the users of an answer as they are stored: by connection, each connection once, without ids that
+// could not be stored. Empty info is none.
+func ActiveUsersOf(content mirror.ActiveUsersContent) []mirror.ActiveUser {
+	users := slices.SortedStableFunc(slices.Values(content.Users), func(a, b mirror.ActiveUser) int {
+		return cmp.Compare(a.ConnectionID, b.ConnectionID)
+	})
+	users = slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
+	for i := range users {
+		if !mirror.ValidID(users[i].UserID, mirror.MaxUserID) {
+			users[i].UserID = "" // as if anonymous: no other id would be his
+		}
+		users[i].Info = Present(users[i].Info)
+	}
+	return users
+}
+
+// ActiveUsersPlan is what becomes of who is in a room.
+type ActiveUsersPlan struct {
+	Plan
+
+	// Write says that all rows are written anew. There are few, and most connections are new each time.
+	Write bool
+	// Ended are the ids of open sessions that end with the fetch, in order.
+	Ended []string
+}
+
+// PlanActiveUsers decides about the users that were fetched, as ActiveUsersOf returns them, given those that are stored
+// in each epoch, by connection, and the open sessions of the room, by id.
+func PlanActiveUsers(
+	s State, stored map[int64][]mirror.ActiveUser, open []mirror.UserSession, lease mirror.Lease,
+	users []mirror.ActiveUser, fetchTime, absentBefore, now time.Time, settle time.Duration,
+) ActiveUsersPlan {
+	p := ActiveUsersPlan{Plan: Plan{State: s.Succeed(lease, fetchTime, now, settle)}}
+	same := slices.EqualFunc(stored[lease.Epoch], users, func(a, b mirror.ActiveUser) bool {
+		return a.ConnectionID == b.ConnectionID && a.UserID == b.UserID && bytes.Equal(a.Info, b.Info)
+	})
+	if !same {
+		p.Change = mirror.ChangeUpserted
+	}
+	// Nobody has seen those of an earlier epoch.
+	outdated := len(stored) > 1 || len(stored) == 1 && stored[lease.Epoch] == nil
+	p.Write = !same || outdated
+	for _, o := range open {
+		i, here := slices.BinarySearchFunc(users, o.ConnectionID, func(u mirror.ActiveUser, c int64) int {
+			return cmp.Compare(u.ConnectionID, c)
+		})
+		here = here && users[i].UserID == o.UserID
+		if !here && o.BeginTime().Before(absentBefore) {
+			p.Ended = append(p.Ended, o.ID)
+			p.Sessions = true
+		}
+	}
+	return p
+}
+
+// PlanSessions decides about sessions that were folded; more says that other events still wait.
+func PlanSessions(s State, fold mirror.SessionFold, more bool, lease mirror.Lease, now time.Time) Plan {
+	p := Plan{State: s.Succeed(lease, now, now, 0)}
+	if more {
+		p.State = p.State.Unfinished(now)
+	}
+	if len(fold.Upserts)+len(fold.Deletes) > 0 {
+		p.Change = mirror.ChangeUpserted
+	}
+	return p
+}
+
+// NotificationPlan is what becomes of a notification.
+type NotificationPlan struct {
+	Plan
+
+	// Rows are those that are new or differ from what is stored, in key order.
+	Rows []mirror.Notification
+	// Inbox says that what the inbox holds is written to all rows, the new ones included.
+	Inbox bool
+}
+
+// NotificationColumns are the notifications of a fold as columns hold them, of which stored tells what one makes of a
+// time. One without a creation time is from 1970.
+func NotificationColumns(fold mirror.NotificationFold, stored func(time.Time) time.Time) mirror.NotificationFold {
+	fold.Rows = slices.Clone(fold.Rows)
+	for i := range fold.Rows {
+		n := &fold.Rows[i]
+		n.Channel, n.Kind = Text(n.Channel), Text(n.Kind)
+		if n.CreateTime.IsZero() {
+			n.CreateTime = time.Unix(0, 0)
+		}
+		n.CreateTime, n.TriggerTime = stored(n.CreateTime), stored(n.TriggerTime)
+	}
+	fold.Inbox.ReadTime, fold.Inbox.NotifyTime = stored(fold.Inbox.ReadTime), stored(fold.Inbox.NotifyTime)
+	return fold
+}
+
+// PlanNotification decides about a notification that was folded, given the rows stored of it, whether more events wait,
+// and the fold as columns hold it.
+func PlanNotification(
+	s State, stored []mirror.Notification, fold mirror.NotificationFold, more bool, lease mirror.Lease, now time.Time,
+	settle time.Duration,
+) NotificationPlan {
+	asked := !fold.FetchTime.IsZero()
+	var p NotificationPlan
+	before := make(map[string]mirror.Notification, len(stored))
+	for _, n := range stored {
+		before[n.EventID] = n
+		p.Inbox = p.Inbox || asked && !sameInbox(n.Inbox, fold.Inbox)
+	}
+	for _, n := range slices.SortedFunc(slices.Values(fold.Rows), func(a, b mirror.Notification) int {
+		return strings.Compare(a.EventID, b.EventID)
+	}) {
+		was, ok := before[n.EventID]
+		if ok && sameNotification(was, n) {
+			continue
+		}
+		p.Rows = append(p.Rows, n)
+		p.Inbox = p.Inbox || asked && !ok && !sameInbox(mirror.Inbox{}, fold.Inbox)
+	}
+	if len(p.Rows) > 0 || p.Inbox {
+		p.Change = mirror.ChangeUpserted
+	}
+	if asked {
+		p.State = s.Succeed(lease, fold.FetchTime, now, settle)
+	} else {
+		p.State = s.Succeed(lease, s.FetchTime, now, settle)
+	}
+	if more || !asked {
+		p.State = p.State.Unfinished(now)
+	}
+	return p
+}
+
+func sameInbox(a, b mirror.Inbox) bool {
+	return bytes.Equal(a.Source, b.Source) && (a.Source == nil) == (b.Source == nil) &&
+		a.ReadTime.Equal(b.ReadTime) && a.NotifyTime.Equal(b.NotifyTime)
+}
+
+func sameNotification(a, b mirror.Notification) bool {
+	return a.Channel == b.Channel && a.Kind == b.Kind && a.UserID == b.UserID && a.ThreadID == b.ThreadID &&
+		a.MentionID == b.MentionID && a.SubjectID == b.SubjectID &&
+		a.CreateTime.Equal(b.CreateTime) && a.TriggerTime.Equal(b.TriggerTime)
+}
+
+// SweepPlan is what becomes of a sweep that is asked for.
+type SweepPlan struct {
+	Sweep mirror.Sweep
+	// Begin says that the sweep and State are written, which takes the lease away from the sweep before: that would go on
+	// to overwrite the plan. Otherwise one is under way, and Stale brings it forward.
+	Begin bool
+	State State
+	Stale Stale
+}
+
+// PlanSweep decides about a sweep that is asked for, given the one stored before. Fresh says that the state was made
+// just now.
+func PlanSweep(s State, fresh bool, stored mirror.Sweep, id string, full bool, now time.Time) SweepPlan {
+	stale := Stale{Resource: mirror.Resource{Project: stored.Project, Kind: mirror.KindSweep}, Now: now, Lift: true}
+	if stored.ID != "" && !stored.Done && (stored.Full || !full) {
+		stale.SameGeneration = true
+		return SweepPlan{Sweep: stored, Stale: stale}
+	}
+	if !fresh {
+		s = s.MarkStale(stale)
+	}
+	next := mirror.Sweep{Project: stored.Project, ID: id, Full: full, BeginTime: now, FullTime: stored.FullTime}
+	return SweepPlan{Sweep: next, Begin: true, State: s}
+}
+
+// PlanSweepEnd decides when a sweep that has ended is due again: at next, or at once if it was asked for meanwhile.
+func PlanSweepEnd(s State, sweep mirror.Sweep, lease mirror.Lease, next, now time.Time) Plan {
+	p := Plan{State: s.Succeed(lease, sweep.BeginTime, now, 0)}
+	if p.State.Due.IsZero() {
+		p.State.Due = next
+	}
+	return p
+}
+
+// PlanRetry decides about a task that is to be tried again at once; ErrNotDue if it is done.
+func PlanRetry(s State, r mirror.Resource, now time.Time) (Stale, error) {
+	if s.TaskState(now) == mirror.TaskDone {
+		return Stale{}, ErrNotDue
+	}
+	return Stale{Resource: r, Now: now, Lift: true, SameGeneration: true}, nil
+}
