@@ -225,24 +225,3 @@ func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (ma
 	})
 	return out, err
 }
-
-// readDocumentsSQL is the statement Document for many readers. What a reader
-// holds already, or would be too much to send to all of them at once, stays where
-// it is.
-func readDocumentsSQL(n int) string {
-	return `select k.n, if(d.content_sha256 <> k.have and d.size <= ?, d.content, null) as content,
-    d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time,
-    s.fetch_time, s.source_update_time, s.missing_since,
-    s.revision, s.generation, s.applied_generation
-from ` + keyTable(n, "n", "bucket", "project_id", "room_id", "kind", "resource_id", "deleted", "have") + `
-join mirror_document d
-    on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
-    and d.kind = k.kind and d.resource_id = k.resource_id
-join mirror_room r
-    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
-    and (r.epoch = d.epoch and r.delete_time is null
-        or k.deleted = 1 and r.epoch = d.epoch + 1 and r.delete_time is not null)
-left join mirror_resource_state s
-    on s.bucket = d.bucket and s.project_id = d.project_id and s.room_id = d.room_id
-    and s.kind = d.kind and s.resource_id = d.resource_id`
-}

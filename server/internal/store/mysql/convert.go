@@ -70,15 +70,6 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 	return s
 }
 
-func resourceOf(r dbq.MirrorResourceState) mirror.Resource {
-	return mirror.Resource{
-		Project: mirror.ProjectID(r.ProjectID),
-		Room:    mirror.RoomID(r.RoomID),
-		Kind:    mirror.Kind(r.Kind),
-		ID:      string(r.ResourceID),
-	}
-}
-
 // writeState is the row that gives the lease back and holds s, and its revision
 // if r has changed.
 func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStateParams {
@@ -105,21 +96,7 @@ func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStatePa
 	}
 }
 
-// freshness puts together what reads tell of a copy's age. The state is joined
-// timeOf the left, so all of it may be null.
-func freshness(deleteTime, fetchTime, sourceUpdateTime, missingSince sql.NullTime, revision, generation,
-	applied sql.NullInt64) mirror.Freshness {
-	return mirror.Freshness{
-		FetchTime:        timeOf(fetchTime),
-		SourceUpdateTime: timeOf(sourceUpdateTime),
-		DeleteTime:       timeOf(deleteTime),
-		MissingSince:     timeOf(missingSince),
-		Revision:         revision.Int64,
-		Stale:            generation.Int64 > applied.Int64,
-	}
-}
-
-// flag is a truth value as the server counts it.
+// flag is a boolean as the server counts it.
 func flag(b bool) int64 {
 	if b {
 		return 1

@@ -22,6 +22,7 @@ import (
 	gomysql "github.com/go-sql-driver/mysql"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/pack"
 )
@@ -51,6 +52,8 @@ const (
 
 // Store is the engine.
 type Store struct {
+	*sqllist.Reader
+
 	db        *sql.DB
 	q         *queries
 	pack      *pack.Codec
@@ -80,7 +83,9 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	db.SetMaxIdleConns(cfg.MaxConns)
 	db.SetConnMaxIdleTime(connIdleTime)
 	db.SetConnMaxLifetime(connLifetime)
-	return &Store{db: db, q: &queries{dbq.New(db), db}, pack: p, connector: c}, nil
+	q := &queries{dbq.New(db), db}
+	reader := sqllist.NewReader(lists, q.rows, classify, p)
+	return &Store{Reader: reader, db: db, q: q, pack: p, connector: c}, nil
 }
 
 // connector makes connections on which statements mean what they should,

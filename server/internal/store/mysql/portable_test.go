@@ -1,14 +1,14 @@
 package mysql
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
 // inViews is a form that views may use: a server that does not know it goes without
@@ -67,8 +67,7 @@ func statements(t *testing.T) map[string]string {
 	all := map[string]string{
 		"MigrationSQL":    MigrationSQL(),
 		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "markStaleSQL": markStaleSQL(2),
-		"progressSQL": progressSQL(2), "readDocumentsSQL": readDocumentsSQL(2), "roomsByIDSQL": roomsByIDSQL(2),
-		"sessionsOfSQL":   sessionsOfSQL(2),
+		"progressSQL":     progressSQL(2),
 		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
 		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL,
 		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2),
@@ -77,8 +76,8 @@ func statements(t *testing.T) map[string]string {
 	for _, t := range tables {
 		all["write SQL of "+t.name] = t.sql(2)
 	}
-	for what, f := range lists() {
-		all["list of "+what] = f.text
+	for _, read := range storetest.Reads() {
+		all[fmt.Sprintf("read %s by %+v", read.Name, read.Filter)] = readOf(t, read).text
 	}
 	v := versionQueries{}
 	for _, text := range []string{
@@ -105,62 +104,6 @@ func statements(t *testing.T) map[string]string {
 var tables = []table{
 	unfoldedTable, sessionTable, activeUserTable, notificationTable, threadTable, commentTable, reactionTable,
 	attachmentTable, mentionTable,
-}
-
-type list struct {
-	text string
-	args []any
-}
-
-// lists are the statements whose text depends on the filter: with nothing in it,
-// with each that chooses the index, and with all of it.
-func lists() map[string]list {
-	now := time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC)
-	yes := true
-	out := make(map[string]list)
-	add := func(what, text string, args []any) { out[what] = list{text, args} }
-	for what, f := range map[string]store.SessionFilter{
-		"sessions": {}, "sessions by room": {Room: "r"}, "sessions by user": {User: "u"},
-		"sessions by all": {Room: "r", User: "u", Open: true, From: now, To: now, AfterTime: now, AfterID: "e"},
-	} {
-		f.Project, f.Limit = "default", 20
-		text, args := userSessionsSQL(f)
-		add(what, text, args)
-	}
-	for what, f := range map[string]store.NotificationFilter{
-		"notifications": {}, "notifications by room": {Room: "r"}, "notifications by user": {User: "u"},
-		"notifications by all": {Room: "r", User: "u", Channel: "c", Kind: "k", Thread: "t", From: now, To: now,
-			AfterTime: now, AfterID: "e"},
-	} {
-		f.Project, f.Limit = "default", 20
-		text, args := notificationsSQL(f)
-		add(what, text, args)
-	}
-	for what, f := range map[string]store.ThreadFilter{
-		"threads": {}, "threads by room": {Room: "r"}, "threads by author": {Author: "u"},
-		"threads by mention": {Mentioned: "u"},
-		"threads by all": {
-			Room: "r", Resolved: &yes, Metadata: map[string]string{"a": "b"}, Author: "u", Mentioned: "u", UpdatedSince: now,
-			AfterRoom: "r", AfterID: "t",
-		},
-	} {
-		f.Project, f.Limit = "default", 20
-		text, args := threadsSQL(f)
-		add(what, text, args)
-	}
-	for what, f := range map[string]store.CommentFilter{
-		"comments": {}, "comments by room": {Room: "r"}, "comments by author": {Author: "u"},
-		"comments by mention": {Mentioned: "u"},
-		"comments by all": {
-			Room: "r", Thread: "t", Author: "u", Mentioned: "u", UpdatedSince: now, AfterRoom: "r", AfterThread: "t",
-			AfterTime: now, AfterID: "c",
-		},
-	} {
-		f.Project, f.Limit = "default", 20
-		text, args := commentsSQL(f)
-		add(what, text, args)
-	}
-	return out
 }
 
 func TestPortableSQL(t *testing.T) {
@@ -212,13 +155,14 @@ func TestPortableSQL(t *testing.T) {
 func TestHotStatementsNameTheirBucket(t *testing.T) {
 	t.Parallel()
 	overProject := map[string]bool{
-		"EventsByTime": true, "EventsByRoom": true, "EventsByUser": true, "Rooms": true, "Documents": true, "TaskList": true,
+		"Events": true, "Rooms": true, "Documents": true, "Threads": true, "Comments": true, "UserSessions": true,
+		"Notifications": true, "TaskList": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "CountPending": true, "CountFailed": true, "OldestDue": true,
 		"Project": true, "PinProject": true, "Pause": true, "Sweep": true, "WriteSweep": true, "CountBackgroundRooms": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
 	byBucket := regexp.MustCompile(
-		`(?s)\bwhere\s+(\w\.)?bucket = |\bwhere \((\w\.)?bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
+		`(?s)\bwhere\s+(\w\.)?bucket = (\?|sqlc)|\bwhere \((\w\.)?bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
 	seen := 0
 	check := func(name, text string) {
 		seen++
@@ -232,6 +176,8 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 			for _, m := range named.FindAllStringSubmatch(text, -1) {
 				check(m[1], m[2])
 			}
+		case strings.HasPrefix(where, "read "):
+			check(strings.Fields(where)[1], text)
 		case strings.Contains(where, "SQL") && where != "MigrationSQL":
 			check(where, text)
 		}

@@ -3,7 +3,6 @@ package mysql
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -157,77 +156,6 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 	})
 }
 
-const sessionColumns = `room_id, session_id, connection_id, user_id, info_json, enter_time, leave_time, leave_event_id, end_cause`
-
-func scanSession(rows *sql.Rows, project mirror.ProjectID) (mirror.UserSession, error) {
-	u := mirror.UserSession{Project: project}
-	var enter, leave sql.NullTime
-	err := rows.Scan(&u.Room, &u.ID, &u.ConnectionID, &u.UserID, &u.Info, &enter, &leave, &u.LeaveEventID, &u.End)
-	u.EnterTime, u.LeaveTime = timeOf(enter), timeOf(leave)
-	return u, err
-}
-
-func sessionsOfSQL(n int) string {
-	const one = `(select ` + sessionColumns + `
-from mirror_user_session
-where bucket = ? and project_id = ? and room_id = ? and connection_id = ?
-order by begin_time desc, session_id
-limit ?)`
-	return one + strings.Repeat("\nunion all\n"+one, n-1)
-}
-
-// SessionsOf reads for a few connections at a time.
-func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,
-	limit int) ([]mirror.UserSession, error) {
-	var out []mirror.UserSession
-	err := chunks(slices.Compact(slices.Sorted(slices.Values(connections))), maxKeys, func(connections []int64) error {
-		var args []any
-		for _, c := range connections {
-			args = append(append(args, roomArgs(room)...), c, limit)
-		}
-		return s.q.query(ctx, sessionsOfSQL(len(connections)), args, func(rows *sql.Rows) error {
-			u, err := scanSession(rows, room.Project)
-			out = append(out, u)
-			return err
-		})
-	})
-	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("read sessions: %w", err))
-	}
-	slices.SortFunc(out, func(a, b mirror.UserSession) int {
-		return cmp.Or(cmp.Compare(a.ConnectionID, b.ConnectionID), b.BeginTime().Compare(a.BeginTime()),
-			strings.Compare(a.ID, b.ID))
-	})
-	return out, nil
-}
-
-func userSessionsSQL(f store.SessionFilter) (string, []any) {
-	var c condition
-	c.and("project_id = ?", rawKey(f.Project))
-	c.andIf(f.Room != "", "room_id = ?", rawKey(f.Room))
-	c.andIf(f.User != "", "user_id = ?", rawKey(f.User))
-	c.andIf(f.Open, "end_cause = ''")
-	c.between("begin_time", "session_id", f.From, f.To, f.AfterTime, f.AfterID)
-	return "select " + sessionColumns + "\nfrom mirror_user_session\n" + c.text.String() +
-			"\norder by begin_time desc, session_id\nlimit ?",
-		append(c.args, f.Limit)
-}
-
-// UserSessions walks the index that fits the filter best.
-func (s *Store) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
-	text, args := userSessionsSQL(f)
-	var out []mirror.UserSession
-	err := s.q.query(ctx, text, args, func(rows *sql.Rows) error {
-		u, err := scanSession(rows, f.Project)
-		out = append(out, u)
-		return err
-	})
-	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("list sessions: %w", err))
-	}
-	return out, nil
-}
-
 var activeUserTable = table{
 	name:    "mirror_active_user",
 	columns: "bucket, project_id, room_id, connection_id, epoch, user_id, info_json, info",
@@ -285,29 +213,4 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 		args := append([]any{nullTime(content.FetchTime)}, roomArgs(r)...)
 		return plan.Plan, q.byIDs(ctx, endSessionsSQL, args, plan.Ended)
 	})
-}
-
-// ActiveUsers reads the room and its connections at once.
-func (s *Store) ActiveUsers(ctx context.Context, r mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
-	rows, err := s.q.ActiveUsers(ctx, dbq.ActiveUsersParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-		RoomID: rawKey(r.Room), Deleted: flag(deleted)})
-	if err == nil && len(rows) == 0 {
-		err = store.ErrNotFound
-	}
-	if err != nil {
-		return mirror.ActiveUsers{}, classify(ctx, fmt.Errorf("read active users: %w", err))
-	}
-	first := rows[0]
-	out := mirror.ActiveUsers{
-		Project: r.Project, Room: r.Room,
-		Freshness: freshness(first.DeleteTime, first.FetchTime, first.SourceUpdateTime, first.MissingSince,
-			first.Revision, first.Generation, first.AppliedGeneration),
-	}
-	for _, row := range rows {
-		if row.ConnectionID.Valid {
-			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: row.ConnectionID.Int64, UserID: row.UserID.String,
-				Info: row.InfoJson})
-		}
-	}
-	return out, nil
 }

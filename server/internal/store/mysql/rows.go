@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
@@ -158,38 +157,6 @@ func written(data json.RawMessage) []byte {
 		return nil
 	}
 	return data
-}
-
-// condition is the where of a list whose filter names some columns and not others.
-// Texts are constants of this package; values are arguments.
-type condition struct {
-	text strings.Builder
-	args []any
-}
-
-func (c *condition) and(text string, args ...any) {
-	if c.text.Len() == 0 {
-		c.text.WriteString("where " + text)
-	} else {
-		c.text.WriteString("\n    and " + text)
-	}
-	c.args = append(c.args, args...)
-}
-
-// andIf adds what the filter asks for, if it does.
-func (c *condition) andIf(asked bool, text string, args ...any) {
-	if asked {
-		c.and(text, args...)
-	}
-}
-
-// between adds the bounds of a time, and in a list with the latest first what comes
-// after the last of the page before.
-func (c *condition) between(column, id string, from, to, after time.Time, afterID string) {
-	c.andIf(!from.IsZero(), column+" >= ?", nullTime(from))
-	c.andIf(!to.IsZero(), column+" < ?", nullTime(to))
-	c.andIf(!after.IsZero(), column+" <= ? and ("+column+" < ? or "+id+" > ?)", nullTime(after), nullTime(after),
-		rawKey(afterID))
 }
 
 func roomArgs(r mirror.Resource) []any {

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -91,44 +89,6 @@ func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror
 		}
 		return store.PlanSweepEnd(st, sweep, lease, next, now), writeSweep(ctx, q, lease.Resource.Project, sweep)
 	})
-}
-
-func roomsByIDSQL(n int) string {
-	return `select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
-    r.organization_id, r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,
-    s.revision, s.generation, s.applied_generation
-from mirror_room r force index (primary)
-left join mirror_resource_state s
-    on s.bucket = r.bucket and s.project_id = r.project_id and s.room_id = r.room_id
-    and s.kind = 1 and s.resource_id = ''
-where (r.bucket, r.project_id, r.room_id) in (` + places(n, 3) + `)`
-}
-
-// RoomsByID reads a few rooms at a time.
-func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
-	var out []mirror.Room
-	err := chunks(slices.Compact(slices.Sorted(slices.Values(ids))), maxKeys, func(ids []mirror.RoomID) error {
-		var args []any
-		for _, id := range ids {
-			args = append(args, roomArgs(mirror.Resource{Project: project, Room: id})...)
-		}
-		return s.q.query(ctx, roomsByIDSQL(len(ids)), args, func(rows *sql.Rows) error {
-			var row dbq.RoomsRow
-			if err := rows.Scan(&row.RoomID, &row.Epoch, &row.SourceJson, &row.ContentSha256, &row.CreateTime,
-				&row.LastConnectionTime,
-				&row.OrganizationID, &row.DeleteTime, &row.FetchTime, &row.SourceUpdateTime, &row.MissingSince,
-				&row.Revision, &row.Generation, &row.AppliedGeneration); err != nil {
-				return err
-			}
-			out = append(out, roomOf(project, row))
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("read %d rooms: %w", len(ids), err))
-	}
-	slices.SortFunc(out, func(a, b mirror.Room) int { return strings.Compare(string(a.ID), string(b.ID)) })
-	return out, nil
 }
 
 // Stored reads what is shown of a living room.

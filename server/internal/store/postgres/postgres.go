@@ -16,6 +16,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/pack"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
@@ -46,6 +47,8 @@ const connectTimeout = 10 * time.Second
 
 // Store is the engine.
 type Store struct {
+	*sqllist.Reader
+
 	pool *pgxpool.Pool
 	q    *dbq.Queries
 	// accepting is the pool that Accept has for itself; with a single connection
@@ -94,7 +97,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		pool.Close()
 		return nil, err
 	}
-	return &Store{pool: pool, q: dbq.New(pool), accepting: accepting, pack: z}, nil
+	reader := sqllist.NewReader(lists, rowsOf(pool), classify, z)
+	return &Store{Reader: reader, pool: pool, q: dbq.New(pool), accepting: accepting, pack: z}, nil
 }
 
 // behindPooler recognises the poolers of Neon and Supabase and PgBouncer's

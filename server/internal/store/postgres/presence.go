@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgtype"
-
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
@@ -117,32 +115,6 @@ func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource,
 	return q.HasUnfolded(ctx, key)
 }
 
-// SessionsOf walks the index by connection.
-func (s *Store) SessionsOf(ctx context.Context, r mirror.Resource, connections []int64,
-	limit int) ([]mirror.UserSession, error) {
-	rows, err := s.q.SessionsOf(ctx, dbq.SessionsOfParams{
-		ConnectionID: connections, Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
-		MaxRows: int32(limit), //nolint:gosec // a small constant of the caller
-	})
-	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("read sessions of connections: %w", err))
-	}
-	out := make([]mirror.UserSession, 0, len(rows))
-	for _, row := range rows {
-		out = append(out, sessionOf(row))
-	}
-	return out, nil
-}
-
-func sessionOf(row dbq.MirrorUserSession) mirror.UserSession {
-	return mirror.UserSession{
-		Project: mirror.ProjectID(row.ProjectID), Room: mirror.RoomID(row.RoomID), ID: row.SessionID,
-		ConnectionID: row.ConnectionID, UserID: row.UserID, Info: row.InfoJson,
-		EnterTime: timeOf(row.EnterTime), LeaveTime: timeOf(row.LeaveTime), LeaveEventID: row.LeaveEventID,
-		End: mirror.SessionEnd(row.EndCause),
-	}
-}
-
 // ApplySessions deletes before it writes.
 func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
 	now time.Time) (mirror.Applied, error) {
@@ -189,144 +161,4 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		}
 	}
 	return out, err
-}
-
-// ActiveUsers reads the room and who is in it in one statement.
-func (s *Store) ActiveUsers(ctx context.Context, r mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
-	rows, err := s.q.ActiveUsers(ctx, dbq.ActiveUsersParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Deleted: deleted,
-	})
-	if err != nil {
-		return mirror.ActiveUsers{}, classify(ctx, fmt.Errorf("read active users: %w", err))
-	}
-	if len(rows) == 0 {
-		return mirror.ActiveUsers{}, fmt.Errorf("read active users: %w", store.ErrNotFound)
-	}
-	out := mirror.ActiveUsers{Project: r.Project, Room: r.Room, Freshness: mirror.Freshness{
-		FetchTime:        timeOf(rows[0].FetchTime),
-		SourceUpdateTime: timeOf(rows[0].SourceUpdateTime),
-		DeleteTime:       timeOf(rows[0].DeleteTime),
-		MissingSince:     timeOf(rows[0].MissingSince),
-		Revision:         rows[0].Revision,
-		Stale:            rows[0].Stale,
-	}}
-	for _, row := range rows {
-		if row.ConnectionID.Valid {
-			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: row.ConnectionID.Int64, UserID: row.UserID.String,
-				Info: row.InfoJson})
-		}
-	}
-	return out, nil
-}
-
-// bounds are those of a list of what happened, the latest first.
-func bounds(since, to, after time.Time) (lower, upper, last pgtype.Timestamptz) {
-	lower, upper, last = nullTime(since), nullTime(to), nullTime(after)
-	if !lower.Valid {
-		lower = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
-	}
-	for _, t := range []*pgtype.Timestamptz{&upper, &last} {
-		if !t.Valid {
-			*t = pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
-		}
-	}
-	return lower, upper, last
-}
-
-// UserSessions walks the index that fits the filter best.
-func (s *Store) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
-	lower, upper, after := bounds(f.From, f.To, f.AfterTime)
-	limit := int32(f.Limit) //nolint:gosec // a page size, bounded by the caller
-	var rows []dbq.MirrorUserSession
-	var err error
-	switch {
-	case f.Room != "":
-		rows, err = s.q.SessionsByRoom(ctx, dbq.SessionsByRoomParams{
-			ProjectID: string(f.Project), RoomID: string(f.Room), UserID: f.User, Open: f.Open,
-			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
-		})
-	case f.User != "":
-		rows, err = s.q.SessionsByUser(ctx, dbq.SessionsByUserParams{
-			ProjectID: string(f.Project), UserID: f.User, Open: f.Open,
-			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
-		})
-	case f.Open:
-		rows, err = s.q.OpenSessionsByTime(ctx, dbq.OpenSessionsByTimeParams{
-			ProjectID: string(f.Project),
-			FromTime:  lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
-		})
-	default:
-		rows, err = s.q.SessionsByTime(ctx, dbq.SessionsByTimeParams{
-			ProjectID: string(f.Project),
-			FromTime:  lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
-		})
-	}
-	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("list user sessions: %w", err))
-	}
-	out := make([]mirror.UserSession, 0, len(rows))
-	for _, row := range rows {
-		out = append(out, sessionOf(row))
-	}
-	return out, nil
-}
-
-func notificationOf(row dbq.NotificationsByTimeRow) mirror.Notification {
-	n := row.MirrorNotification
-	return mirror.Notification{
-		Project: mirror.ProjectID(n.ProjectID), Room: mirror.RoomID(n.RoomID), EventID: n.EventID, ID: n.NotificationID,
-		Channel: n.Channel, Kind: n.Kind, UserID: n.UserID, ThreadID: n.ThreadID, MentionID: n.MentionID,
-		SubjectID:  n.SubjectID,
-		CreateTime: timeOf(n.CreateTime), TriggerTime: timeOf(n.TriggerTime),
-		Inbox: mirror.Inbox{Source: n.InboxJson, ReadTime: timeOf(n.ReadTime), NotifyTime: timeOf(n.NotifyTime)},
-		Freshness: mirror.Freshness{
-			FetchTime:        timeOf(row.FetchTime),
-			SourceUpdateTime: timeOf(row.SourceUpdateTime),
-			MissingSince:     timeOf(row.MissingSince),
-			Revision:         row.Revision,
-			Stale:            row.Stale,
-		},
-	}
-}
-
-// Notifications walks the index that fits the filter best.
-func (s *Store) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
-	lower, upper, after := bounds(f.From, f.To, f.AfterTime)
-	limit := int32(f.Limit) //nolint:gosec // a page size, bounded by the caller
-	var out []mirror.Notification
-	var err error
-	switch {
-	case f.Room != "":
-		var rows []dbq.NotificationsByRoomRow
-		rows, err = s.q.NotificationsByRoom(ctx, dbq.NotificationsByRoomParams{
-			ProjectID: string(f.Project), RoomID: string(f.Room), UserID: f.User, Channel: f.Channel, Kind: f.Kind,
-			ThreadID: f.Thread,
-			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
-		})
-		for _, row := range rows {
-			out = append(out, notificationOf(dbq.NotificationsByTimeRow(row)))
-		}
-	case f.User != "":
-		var rows []dbq.NotificationsByUserRow
-		rows, err = s.q.NotificationsByUser(ctx, dbq.NotificationsByUserParams{
-			ProjectID: string(f.Project), UserID: f.User, Channel: f.Channel, Kind: f.Kind, ThreadID: f.Thread,
-			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
-		})
-		for _, row := range rows {
-			out = append(out, notificationOf(dbq.NotificationsByTimeRow(row)))
-		}
-	default:
-		var rows []dbq.NotificationsByTimeRow
-		rows, err = s.q.NotificationsByTime(ctx, dbq.NotificationsByTimeParams{
-			ProjectID: string(f.Project), Channel: f.Channel, Kind: f.Kind, ThreadID: f.Thread,
-			FromTime: lower, ToTime: upper, AfterTime: after, AfterID: f.AfterID, MaxRows: limit,
-		})
-		for _, row := range rows {
-			out = append(out, notificationOf(row))
-		}
-	}
-	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("list notifications: %w", err))
-	}
-	return out, nil
 }

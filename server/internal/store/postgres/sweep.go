@@ -110,24 +110,6 @@ func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror
 	})
 }
 
-// RoomsByID is one statement for all of them.
-func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
-	arg := dbq.RoomsByIDParams{ProjectID: string(project)}
-	for _, id := range ids {
-		arg.Bucket = append(arg.Bucket, mirror.Bucket(project, string(id)))
-		arg.RoomID = append(arg.RoomID, string(id))
-	}
-	rows, err := s.q.RoomsByID(ctx, arg)
-	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("read %d rooms: %w", len(ids), err))
-	}
-	out := make([]mirror.Room, 0, len(rows))
-	for _, row := range rows {
-		out = append(out, roomOf(project, dbq.RoomsRow(row)))
-	}
-	return out, nil
-}
-
 // Stored reads by key.
 func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
 	out, err := s.stored(ctx, r)

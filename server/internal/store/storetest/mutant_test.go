@@ -158,6 +158,12 @@ func mutants() []mutant {
 		{"shows deleted comments", []string{"deleted comment stays in its thread", "comments by filter"},
 			func(b base) store.Store { return &showsDeletedComments{b} }},
 		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
+		{"heeds no user where there is a room", []string{"list of events by any filters"},
+			func(b base) store.Store { return &heedsRoomAlone{b} }},
+		{"begins a page with rows of the same time", []string{"list of notifications by any filters"},
+			func(b base) store.Store { return &repeatsTime{b} }},
+		{"has no page of none", []string{"list of rooms by any filters"},
+			func(b base) store.Store { return &neverEmpty{b} }},
 	}...)
 }
 
@@ -812,4 +818,27 @@ func (m *losesJSON) ApplyThread(ctx context.Context, lease mirror.Lease, content
 		}
 	}
 	return applied, err
+}
+
+type heedsRoomAlone struct{ base }
+
+func (s *heedsRoomAlone) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
+	if f.Room != "" {
+		f.User = ""
+	}
+	return s.Store.Events(ctx, f)
+}
+
+type repeatsTime struct{ base }
+
+func (s *repeatsTime) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
+	f.AfterID = ""
+	return s.Store.Notifications(ctx, f)
+}
+
+type neverEmpty struct{ base }
+
+func (s *neverEmpty) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
+	f.Limit = max(f.Limit, 1)
+	return s.Store.Rooms(ctx, f)
 }

@@ -68,6 +68,7 @@ func groups() []group {
 		{"notification", notificationCases},
 		{"sweep", sweepCases},
 		{"query", queryCases},
+		{"list", listCases},
 		{"feed", feedCases},
 		{"concurrency", concurrencyCases},
 	}

@@ -20,22 +20,6 @@ type MirrorChange struct {
 	CommitTime time.Time
 }
 
-type MirrorEvent struct {
-	Bucket              int16
-	ProjectID           []byte
-	EventID             []byte
-	Type                []byte
-	RoomID              []byte
-	UserID              []byte
-	LiveblocksProjectID []byte
-	Payload             []byte
-	SendTime            time.Time
-	ReceiveTime         time.Time
-	SourceTime          sql.NullTime
-	Outcome             []byte
-	BatchToken          []byte
-}
-
 type MirrorProject struct {
 	ProjectID           []byte
 	LiveblocksProjectID []byte

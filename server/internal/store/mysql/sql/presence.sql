@@ -29,22 +29,6 @@ where bucket = ? and project_id = ? and room_id = ? and epoch < ?
 order by connection_id
 limit ?;
 
--- name: ActiveUsers :many
--- The room with its connections; without any, one row of which half is null. A
--- tombstone's epoch is one above that of who was in the room.
-select r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,
-    s.revision, s.generation, s.applied_generation, u.connection_id, u.user_id, u.info_json
-from mirror_room r
-left join mirror_resource_state s
-    on s.bucket = r.bucket and s.project_id = r.project_id and s.room_id = r.room_id
-    and s.kind = 5 and s.resource_id = ''
-left join mirror_active_user u
-    on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
-    and u.epoch = if(r.delete_time is null, r.epoch, r.epoch - 1)
-where r.bucket = sqlc.arg(bucket) and r.project_id = sqlc.arg(project_id) and r.room_id = sqlc.arg(room_id)
-    and (r.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1)
-order by u.connection_id;
-
 -- name: OpenSessions :many
 select session_id, connection_id, user_id, begin_time
 from mirror_user_session

@@ -42,42 +42,6 @@ limit ?;
 delete from mirror_thread
 where bucket = ? and project_id = ? and room_id = ? and thread_id = ? and epoch < ?;
 
--- name: Thread :one
--- A tombstone of a room is one epoch above what was in it.
-select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time, t.resolved, t.visibility,
-    coalesce(t.metadata, '') as metadata, t.data_problem, coalesce(t.delete_time, r.delete_time) as gone_time,
-    s.fetch_time, s.source_update_time, s.missing_since,
-    s.revision, s.generation, s.applied_generation
-from mirror_thread t
-join mirror_room r
-    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
-    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1)
-        or cast(sqlc.arg(deleted) as signed) = 1 and r.epoch = t.epoch + 1 and r.delete_time is not null)
-left join mirror_resource_state s
-    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
-    and s.kind = 4 and s.resource_id = t.thread_id
-where t.bucket = sqlc.arg(bucket) and t.project_id = sqlc.arg(project_id) and t.room_id = sqlc.arg(room_id)
-    and t.thread_id = sqlc.arg(thread_id);
-
--- name: Comment :one
-select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time, c.source_json,
-    coalesce(t.delete_time, r.delete_time) as gone_time,
-    s.fetch_time, s.source_update_time, s.missing_since,
-    s.revision, s.generation, s.applied_generation
-from mirror_comment c
-join mirror_thread t
-    on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
-join mirror_room r
-    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
-    and (r.epoch = t.epoch and r.delete_time is null and (t.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1)
-        or cast(sqlc.arg(deleted) as signed) = 1 and r.epoch = t.epoch + 1 and r.delete_time is not null)
-left join mirror_resource_state s
-    on s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = t.room_id
-    and s.kind = 4 and s.resource_id = t.thread_id
-where c.bucket = sqlc.arg(bucket) and c.project_id = sqlc.arg(project_id) and c.room_id = sqlc.arg(room_id)
-    and c.thread_id = sqlc.arg(thread_id) and c.comment_id = sqlc.arg(comment_id)
-    and (c.delete_time is null or cast(sqlc.arg(deleted) as signed) = 1);
-
 -- name: StoredThread :one
 -- Locks the thread, so that its comments are those that were written with it.
 select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, coalesce(t.metadata_text, '') as metadata_text,

@@ -19,41 +19,6 @@ type MirrorChange struct {
 	CommitTime pgtype.Timestamptz
 }
 
-type MirrorEvent struct {
-	Bucket              int16
-	ProjectID           string
-	EventID             string
-	Type                string
-	RoomID              string
-	UserID              string
-	LiveblocksProjectID string
-	Payload             []byte
-	SendTime            pgtype.Timestamptz
-	ReceiveTime         pgtype.Timestamptz
-	SourceTime          pgtype.Timestamptz
-	Outcome             string
-}
-
-type MirrorNotification struct {
-	Bucket         int16
-	ProjectID      string
-	RoomID         string
-	NotificationID string
-	EventID        string
-	Channel        string
-	Kind           string
-	UserID         string
-	ThreadID       string
-	MentionID      string
-	SubjectID      string
-	CreateTime     pgtype.Timestamptz
-	TriggerTime    pgtype.Timestamptz
-	InboxJson      []byte
-	Inbox          []byte
-	ReadTime       pgtype.Timestamptz
-	NotifyTime     pgtype.Timestamptz
-}
-
 type MirrorProject struct {
 	ProjectID           string
 	LiveblocksProjectID string
@@ -101,20 +66,4 @@ type MirrorSweep struct {
 	EndTime    pgtype.Timestamptz
 	FullTime   pgtype.Timestamptz
 	Problem    string
-}
-
-type MirrorUserSession struct {
-	Bucket       int16
-	ProjectID    string
-	RoomID       string
-	SessionID    string
-	ConnectionID int64
-	UserID       string
-	InfoJson     []byte
-	Info         []byte
-	BeginTime    pgtype.Timestamptz
-	EnterTime    pgtype.Timestamptz
-	LeaveTime    pgtype.Timestamptz
-	LeaveEventID string
-	EndCause     string
 }

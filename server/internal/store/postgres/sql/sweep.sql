@@ -31,20 +31,6 @@ on conflict (project_id) do update set
     full_time = excluded.full_time,
     problem = excluded.problem;
 
--- name: RoomsByID :many
-select r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
-    r.organization_id, r.delete_time, s.fetch_time, s.source_update_time, s.missing_since,
-    coalesce(s.revision, 0)::bigint as revision,
-    coalesce(s.generation > s.applied_generation, false)::boolean as stale
-from (
-    select distinct unnest(@bucket::smallint[]) as bucket, unnest(@room_id::text[]) as room_id
-) k
-join mirror_room r
-    on r.bucket = k.bucket and r.project_id = @project_id and r.room_id = k.room_id
-left join mirror_resource_state s
-    on s.bucket = r.bucket and s.project_id = r.project_id and s.room_id = r.room_id
-    and s.kind = 1 and s.resource_id = ''
-order by r.room_id;
 
 -- name: StoredRoom :one
 select source_json, content_sha256, data, data_problem

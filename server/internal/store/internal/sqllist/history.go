@@ -1,0 +1,108 @@
+package sqllist
+
+import (
+	"context"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+const selectEvents = `select e.project_id, e.event_id, e.type, e.room_id, e.user_id, e.liveblocks_project_id, e.send_time,
+    e.receive_time, e.source_time, e.outcome, case when ? then '' else e.payload end
+from mirror_event e
+`
+
+func scanEvent(row Row, e *mirror.Event) error {
+	return row.Scan(&e.Project, &e.ID, &e.Type, &e.Room, &e.User, &e.LiveblocksProject, at(&e.SendTime),
+		at(&e.ReceiveTime), at(&e.SourceTime), &e.Outcome, &e.Payload)
+}
+
+// Event reads by key.
+func (r *Reader) Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error) {
+	s := r.query(selectEvents, false).
+		where("e.bucket = ? and e.project_id = ? and e.event_id = ?", mirror.Bucket(project, id), project, id)
+	return one(ctx, r, "read event", s, scanEvent)
+}
+
+// Events walks the index that fits the filter best.
+func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
+	s := r.query(selectEvents, f.NoPayload).where("e.project_id = ?", f.Project).
+		whereID("e.room_id", string(f.Room)).whereID("e.user_id", f.User).narrow("e.type", f.Type).
+		latestFirst("e.receive_time", "e.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
+	return list(ctx, r, "list events", s, scanEvent)
+}
+
+// ActiveUsers reads the room and its connections at once: one row for each, and if
+// there is none, one row of which that half is null.
+func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
+	s := r.query("select u.connection_id, u.user_id, u.info_json, r.delete_time,"+stateColumns+
+		"\nfrom mirror_room r\n"+joinState("r", literal(mirror.KindActiveUsers), "''")+`left join mirror_active_user u
+    on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
+    and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end
+`).whereRoom("r", users).where("(r.delete_time is null or ?)", deleted)
+	s.add("\norder by u.connection_id")
+	out := mirror.ActiveUsers{Project: users.Project, Room: users.Room}
+	rooms, err := list(ctx, r, "read active users", s, func(row Row, _ *struct{}) error {
+		var connection *int64
+		var user *string
+		var info []byte
+		err := scanWithState(row, &out.Freshness, &connection, &user, &info, at(&out.Freshness.DeleteTime))
+		if connection != nil && user != nil {
+			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: *connection, UserID: *user, Info: info})
+		}
+		return err
+	})
+	if err == nil && len(rooms) == 0 {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return mirror.ActiveUsers{}, err
+	}
+	return out, nil
+}
+
+// SessionColumns are those of a session u.
+const SessionColumns = `u.room_id, u.session_id, u.connection_id, u.user_id, u.info_json, u.enter_time, u.leave_time,
+    u.leave_event_id, u.end_cause`
+
+func scanSession(project mirror.ProjectID) func(Row, *mirror.UserSession) error {
+	return func(row Row, u *mirror.UserSession) error {
+		u.Project = project
+		return row.Scan(&u.Room, &u.ID, &u.ConnectionID, &u.UserID, &u.Info, at(&u.EnterTime), at(&u.LeaveTime),
+			&u.LeaveEventID, &u.End)
+	}
+}
+
+// UserSessions walks the index that fits the filter best.
+func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
+	s := r.query("select "+SessionColumns+"\nfrom mirror_user_session u\n").where("u.project_id = ?", f.Project).
+		whereID("u.room_id", string(f.Room)).whereID("u.user_id", f.User).whereIf(f.Open, "u.end_cause = ''").
+		latestFirst("u.begin_time", "u.session_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
+	return list(ctx, r, "list user sessions", s, scanSession(f.Project))
+}
+
+// SessionsBy reads sessions by a statement that selects [SessionColumns].
+func (r *Reader) SessionsBy(ctx context.Context, project mirror.ProjectID, text string,
+	args ...any,
+) ([]mirror.UserSession, error) {
+	return list(ctx, r, "read sessions of connections", r.query(text, args...), scanSession(project))
+}
+
+var selectNotifications = `select n.room_id, n.notification_id, n.event_id, n.channel, n.kind, n.user_id, n.thread_id,
+    n.mention_id, n.subject_id, n.create_time, n.trigger_time, n.inbox_json, n.read_time, n.notify_time,` +
+	stateColumns + "\nfrom mirror_notification n\n" +
+	joinState("n", literal(mirror.KindNotification), "n.notification_id")
+
+// Notifications walks the index that fits the filter best.
+func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
+	s := r.query(selectNotifications).where("n.project_id = ?", f.Project).
+		whereID("n.room_id", string(f.Room)).whereID("n.user_id", f.User).
+		narrow("n.channel", f.Channel).narrow("n.kind", f.Kind).narrow("n.thread_id", f.Thread).
+		latestFirst("n.create_time", "n.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
+	return list(ctx, r, "list notifications", s, func(row Row, n *mirror.Notification) error {
+		n.Project = f.Project
+		return scanWithState(row, &n.Freshness, &n.Room, &n.ID, &n.EventID, &n.Channel, &n.Kind, &n.UserID, &n.ThreadID,
+			&n.MentionID, &n.SubjectID, at(&n.CreateTime), at(&n.TriggerTime), &n.Inbox.Source, at(&n.Inbox.ReadTime),
+			at(&n.Inbox.NotifyTime))
+	})
+}

@@ -1,0 +1,198 @@
+package sqllist
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// RoomColumns are those of a room r, and of its state s, which [RoomState] joins.
+const RoomColumns = `r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
+    r.organization_id, r.delete_time,` + stateColumns
+
+// RoomState joins the state s of a room r.
+var RoomState = joinState("r", literal(mirror.KindRoom), "''")
+
+var selectRooms = "select " + RoomColumns + "\nfrom mirror_room r\n" + RoomState
+
+func scanRoom(project mirror.ProjectID) func(Row, *mirror.Room) error {
+	return func(row Row, r *mirror.Room) error {
+		r.Project = project
+		return scanWithState(row, &r.Freshness, &r.ID, &r.Epoch, &r.Source, (*hash)(&r.SHA256), at(&r.CreateTime),
+			at(&r.LastConnectionTime), &r.OrganizationID, at(&r.Freshness.DeleteTime))
+	}
+}
+
+// whereRoom selects what belongs to a room, by the key of its table.
+func (s *statement) whereRoom(of string, room mirror.Resource) *statement {
+	return s.where(of+".bucket = ? and "+of+".project_id = ? and "+of+".room_id = ?", room.Bucket(), room.Project,
+		room.Room)
+}
+
+// whereIDs selects ids that begin with a prefix.
+func (s *statement) whereIDs(column, prefix string) *statement {
+	// No id is longer than mirror.MaxRoomID bytes, and none sorts above a run of the
+	// last character.
+	last := prefix + strings.Repeat("\U0010FFFF", mirror.MaxRoomID/4)
+	return s.where(column+" >= ? and "+column+" <= ?", prefix, last)
+}
+
+// Room reads by key.
+func (r *Reader) Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error) {
+	s := r.query(selectRooms).whereRoom("r", room).where("(r.delete_time is null or ?)", deleted)
+	return one(ctx, r, "read room", s, scanRoom(room.Project))
+}
+
+// Rooms walks the index by room id.
+func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
+	order := []string{"r.room_id"}
+	s := r.query(selectRooms).where("r.project_id = ?", f.Project).whereIDs("r.room_id", f.Prefix).after(order, f.After).
+		where("(r.delete_time is null or ?)", f.Deleted).page(order, f.Limit)
+	return list(ctx, r, "list rooms", s, scanRoom(f.Project))
+}
+
+// RoomsBy reads rooms by a statement that selects [RoomColumns].
+func (r *Reader) RoomsBy(ctx context.Context, project mirror.ProjectID, text string, args ...any) ([]mirror.Room,
+	error,
+) {
+	return list(ctx, r, "read rooms", r.query(text, args...), scanRoom(project))
+}
+
+const documentColumns = `d.room_id, d.kind, d.resource_id, d.content_sha256, d.size, d.derive_version, d.data_problem,
+    r.delete_time,` + stateColumns + "\n"
+
+// joinRoom joins a document or thread with its room, and with its state.
+//
+// Both joins are from the left: a server that takes the columns of a key for
+// independent of each other expects few rows of an inner join, and would rather sort
+// a whole table than look up a page of it.
+func joinRoom(of, kind, id string) string {
+	return `left join mirror_room r
+    on r.bucket = ` + of + `.bucket and r.project_id = ` + of + `.project_id and r.room_id = ` + of + ".room_id\n" +
+		joinState(of, kind, id)
+}
+
+// shown is the condition that something of an epoch shows in its room: as long as it
+// lives, and with the room's tombstone, whose epoch is one above, if deleted is true.
+func shown(of, living, deleted string) string {
+	return `case when r.epoch = ` + of + `.epoch then r.delete_time is null` + living + `
+        else ` + deleted + ` and r.epoch = ` + of + `.epoch + 1 and r.delete_time is not null end`
+}
+
+var joinDocument = joinRoom("d", "d.kind", "d.resource_id")
+
+// scanDocument scans columns that come first, and documentColumns.
+func scanDocument(row Row, d *mirror.Document, first ...any) error {
+	return scanWithState(row, &d.Freshness, append(first, &d.Room, &d.Kind, &d.ID, (*hash)(&d.SHA256), &d.Size,
+		&d.DeriveVersion, &d.DataProblem, at(&d.Freshness.DeleteTime))...)
+}
+
+// scanContent scans columns that come first, the content, and documentColumns.
+func (r *Reader) scanContent(row Row, d *mirror.Document, first ...any) error {
+	var packed []byte
+	err := scanDocument(row, d, append(first, &packed)...)
+	if err == nil && packed != nil {
+		d.Content, err = r.pack.Unpack(packed, d.Size)
+	}
+	return err
+}
+
+// Document reads by key and unpacks the content.
+func (r *Reader) Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error) {
+	s := r.query("select d.content, "+documentColumns+"from mirror_document d\n"+joinDocument).
+		whereRoom("d", document).where("d.kind = ? and d.resource_id = ?", document.Kind, document.ID).
+		where(shown("d", "", "?"), deleted)
+	return one(ctx, r, "read document", s, func(row Row, d *mirror.Document) error {
+		d.Project = document.Project
+		return r.scanContent(row, d)
+	})
+}
+
+// ReadDocuments is one statement for all readers. What a reader holds already, or
+// would be too much to send to all of them at once, stays where it is.
+func (r *Reader) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
+	error,
+) {
+	documents := make([]*mirror.Document, len(reads))
+	if len(reads) == 0 {
+		return documents, nil
+	}
+	keys, args := r.dialect.DocumentKeys(reads)
+	s := r.query("select k.n, case when d.content_sha256 <> k.have and d.size <= ? then d.content end, "+
+		documentColumns+"from "+keys+`
+join mirror_document d
+    on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
+    and d.kind = k.kind and d.resource_id = k.resource_id
+`+joinDocument+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
+	err := r.run(ctx, s.text.String(), s.args, func(row Row) error {
+		var n int
+		var d mirror.Document
+		if err := r.scanContent(row, &d, &n); err != nil {
+			return err
+		}
+		d.Project, documents[n] = reads[n].Resource.Project, &d
+		return nil
+	})
+	if err != nil {
+		return nil, r.classify(ctx, fmt.Errorf("read %d documents: %w", len(reads), err))
+	}
+	return documents, nil
+}
+
+// Documents walks the index by room id.
+func (r *Reader) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
+	order := []string{"d.room_id", "d.kind", "d.resource_id"}
+	s := r.query("select "+documentColumns+"from mirror_document d\n"+joinDocument).
+		where("d.project_id = ?", f.Project).where(shown("d", "", "?"), false).whereIDs("d.room_id", f.Prefix).
+		where("(? = 0 or d.kind = ?)", f.Kind, f.Kind).
+		after(order, f.AfterRoom, f.AfterKind, f.AfterID).page(order, f.Limit)
+	return list(ctx, r, "list documents", s, func(row Row, d *mirror.Document) error {
+		d.Project = f.Project
+		return scanDocument(row, d)
+	})
+}
+
+const selectTasks = `select s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before,
+    s.lease_until, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.missing_since
+from mirror_resource_state s
+`
+
+func scanTask(project mirror.ProjectID, now time.Time) func(Row, *mirror.Task) error {
+	return func(row Row, task *mirror.Task) error {
+		r, st := mirror.Resource{Project: project}, store.State{}
+		err := row.Scan(&r.Room, &r.Kind, &r.ID, &st.Generation, &st.Applied, at(&st.Due), at(&st.NotBefore),
+			at(&st.LeaseUntil), &st.Attempts, &st.LastError, at(&st.FailTime), at(&st.FetchTime), at(&st.MissingSince))
+		*task = st.Task(r, now)
+		return err
+	}
+}
+
+// Task reads by key.
+func (r *Reader) Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error) {
+	s := r.query(selectTasks).whereRoom("s", resource).
+		where("s.kind = ? and s.resource_id = ?", resource.Kind, resource.ID)
+	return one(ctx, r, "read task", s, scanTask(resource.Project, now))
+}
+
+// TaskList walks the index by room id.
+func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
+	order := []string{"s.room_id", "s.kind", "s.resource_id"}
+	s := r.query(selectTasks).where("s.project_id = ?", f.Project).
+		whereIf(f.Room != "", "s.room_id = ?", f.Room).
+		after(order, f.AfterRoom, f.AfterKind, f.AfterID).
+		// As store.State tells it.
+		where(`case ?
+        when '' then s.due_time is not null or s.fail_time is not null or s.generation > s.applied_generation
+        when 'running' then s.due_time is not null and s.lease_until > ?
+        when 'pending' then s.due_time is not null and (s.lease_until is null or s.lease_until <= ?)
+        when 'failed' then s.due_time is null and s.fail_time is not null
+        when 'waiting' then s.due_time is null and s.fail_time is null and s.generation > s.applied_generation
+        else s.due_time is null and s.fail_time is null and s.generation = s.applied_generation
+    end`, string(f.State), f.Now, f.Now).
+		page(order, f.Limit)
+	return list(ctx, r, "list tasks", s, scanTask(f.Project, f.Now))
+}

@@ -1,0 +1,88 @@
+package mysql
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
+)
+
+var lists = sqllist.Dialect{
+	Contains:     "json_contains(%s, ?)",
+	Key:          func(id string) any { return rawKey(id) },
+	Time:         func(t time.Time) any { return nullTime(t) },
+	First:        firstTime,
+	Last:         lastTime,
+	DocumentKeys: documentKeys,
+}
+
+// rows runs a query and calls scan for each row.
+func (q *queries) rows(ctx context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+	return q.query(ctx, text, args, func(rows *sql.Rows) error { return scan(rows) })
+}
+
+// documentKeys is a table of the keys.
+func documentKeys(reads []store.DocumentRead) (table string, args []any) {
+	args = make([]any, 0, 8*len(reads))
+	for i := range reads {
+		args = append(appendKey(append(args, i), reads[i].Resource), reads[i].Deleted, reads[i].Have[:])
+	}
+	return keyTable(len(reads), "n", "bucket", "project_id", "room_id", "kind", "resource_id", "deleted", "have"), args
+}
+
+func roomsByIDSQL(n int) string {
+	return "select " + sqllist.RoomColumns + "\nfrom mirror_room r force index (primary)\n" + sqllist.RoomState +
+		"where (r.bucket, r.project_id, r.room_id) in (" + places(n, 3) + ")"
+}
+
+// RoomsByID reads a few rooms at a time.
+func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+	var out []mirror.Room
+	err := chunks(slices.Compact(slices.Sorted(slices.Values(ids))), maxKeys, func(ids []mirror.RoomID) error {
+		var args []any
+		for _, id := range ids {
+			args = append(args, roomArgs(mirror.Resource{Project: project, Room: id})...)
+		}
+		rooms, err := s.RoomsBy(ctx, project, roomsByIDSQL(len(ids)), args...)
+		out = append(out, rooms...)
+		return err
+	})
+	slices.SortFunc(out, func(a, b mirror.Room) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return out, err
+}
+
+func sessionsOfSQL(n int) string {
+	const of = `(select ` + sqllist.SessionColumns + `
+from mirror_user_session u
+where u.bucket = ? and u.project_id = ? and u.room_id = ? and u.connection_id = ?
+order by u.begin_time desc, u.session_id
+limit ?)`
+	return of + strings.Repeat("\nunion all\n"+of, n-1)
+}
+
+// SessionsOf reads for a few connections at a time.
+func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,
+	limit int,
+) ([]mirror.UserSession, error) {
+	var out []mirror.UserSession
+	err := chunks(slices.Compact(slices.Sorted(slices.Values(connections))), maxKeys, func(connections []int64) error {
+		var args []any
+		for _, c := range connections {
+			args = append(append(args, roomArgs(room)...), c, limit)
+		}
+		sessions, err := s.SessionsBy(ctx, room.Project, sessionsOfSQL(len(connections)), args...)
+		out = append(out, sessions...)
+		return err
+	})
+	slices.SortFunc(out, func(a, b mirror.UserSession) int {
+		return cmp.Or(cmp.Compare(a.ConnectionID, b.ConnectionID), b.BeginTime().Compare(a.BeginTime()),
+			strings.Compare(a.ID, b.ID))
+	})
+	return out, err
+}

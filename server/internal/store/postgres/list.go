@@ -1,0 +1,105 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
+)
+
+var lists = sqllist.Dialect{
+	Numbered: true, RowValues: true,
+	Contains:     "%s @> ?",
+	Key:          func(id string) any { return id },
+	Time:         func(t time.Time) any { return nullTime(t) },
+	First:        pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true},
+	Last:         pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true},
+	DocumentKeys: documentKeys,
+}
+
+// rowsOf runs a query on a pool and calls scan for each row.
+func rowsOf(pool querier) func(ctx context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+	return func(ctx context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+		rows, err := pool.Query(ctx, text, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+}
+
+// querier is what of a pool a query needs.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// documentKeys is a table of the keys. The inner selects hide the length of the
+// arrays from the planner. It would take it for a reason to plan every execution
+// anew, at many times the cost of the rows.
+func documentKeys(reads []store.DocumentRead) (table string, args []any) {
+	var n []int32
+	var buckets, kinds []int16
+	var projects, rooms, ids []string
+	var deleted []bool
+	var have [][]byte
+	for i := range reads {
+		r := reads[i].Resource
+		n, buckets, kinds = append(n, int32(i)), append(buckets, r.Bucket()), append(kinds, int16(r.Kind))
+		projects, rooms, ids = append(projects, string(r.Project)), append(rooms, string(r.Room)), append(ids, r.ID)
+		deleted, have = append(deleted, reads[i].Deleted), append(have, reads[i].Have[:])
+	}
+	return `(
+    select
+        unnest((select ?::integer[])) as n,
+        unnest((select ?::smallint[])) as bucket,
+        unnest((select ?::text[])) as project_id,
+        unnest((select ?::text[])) as room_id,
+        unnest((select ?::smallint[])) as kind,
+        unnest((select ?::text[])) as resource_id,
+        unnest((select ?::boolean[])) as deleted,
+        unnest((select ?::bytea[])) as have
+) k`, []any{n, buckets, projects, rooms, kinds, ids, deleted, have}
+}
+
+// RoomsByID is one statement for all of them.
+func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+	var buckets []int16
+	var rooms []string
+	for _, id := range ids {
+		buckets, rooms = append(buckets, mirror.Bucket(project, string(id))), append(rooms, string(id))
+	}
+	return s.RoomsBy(ctx, project, roomsByIDSQL, buckets, rooms, project)
+}
+
+var roomsByIDSQL = "select " + sqllist.RoomColumns + `
+from (select distinct unnest(?::smallint[]) as bucket, unnest(?::text[]) as room_id) k
+join mirror_room r on r.bucket = k.bucket and r.project_id = ? and r.room_id = k.room_id
+` + sqllist.RoomState + "order by r.room_id"
+
+// SessionsOf walks the index by connection.
+func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,
+	limit int,
+) ([]mirror.UserSession, error) {
+	return s.SessionsBy(ctx, room.Project, sessionsOfSQL, connections, room.Bucket(), room.Project, room.Room, limit)
+}
+
+const sessionsOfSQL = "select " + sqllist.SessionColumns + `
+from (select unnest(?::bigint[]) as connection_id) c
+cross join lateral (
+    select * from mirror_user_session a
+    where a.bucket = ? and a.project_id = ? and a.room_id = ? and a.connection_id = c.connection_id
+    order by a.begin_time desc, a.session_id
+    limit ?
+) u
+order by u.connection_id, u.begin_time desc, u.session_id`

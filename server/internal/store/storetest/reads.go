@@ -1,0 +1,157 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// Read is one read of a store, for tests of the statement that it sends.
+type Read struct {
+	// Name is that of the method.
+	Name string
+	// Filter is that of a list; nil for all others.
+	Filter any
+	// InOrder says that an index has the list in its order. Threads with a comment by
+	// somebody, and what mentions somebody, may be found by who that is.
+	InOrder bool
+	// Call reads. What it answers does not matter.
+	Call func(ctx context.Context, s store.Store)
+}
+
+// Reads are the reads of a store: those by key, and each list with every combination
+// of its filters.
+func Reads() []Read {
+	now, yes := time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC), true
+	const id, limit = "r-8", 20
+	room := mirror.Resource{Project: project, Room: id, Kind: mirror.KindRoom}
+	document := mirror.Resource{Project: project, Room: id, Kind: mirror.KindStorage}
+	thread := mirror.Resource{Project: project, Room: id, Kind: mirror.KindThread, ID: id}
+	byKey := func(name string, read func(ctx context.Context, s store.Store) error) []Read {
+		return []Read{{name, nil, false, func(ctx context.Context, s store.Store) { _ = read(ctx, s) }}}
+	}
+	return slices.Concat(
+		byKey("Event", func(ctx context.Context, s store.Store) error { _, err := s.Event(ctx, project, id); return err }),
+		byKey("Room", func(ctx context.Context, s store.Store) error { _, err := s.Room(ctx, room, true); return err }),
+		byKey("RoomsByID", func(ctx context.Context, s store.Store) error {
+			_, err := s.RoomsByID(ctx, project, []mirror.RoomID{id, "r-9"})
+			return err
+		}),
+		byKey("Document", func(ctx context.Context, s store.Store) error {
+			_, err := s.Document(ctx, document, true)
+			return err
+		}),
+		byKey("ReadDocuments", func(ctx context.Context, s store.Store) error {
+			_, err := s.ReadDocuments(ctx, slices.Repeat([]store.DocumentRead{{Resource: document}}, 500), 1<<20)
+			return err
+		}),
+		byKey("Thread", func(ctx context.Context, s store.Store) error { _, err := s.Thread(ctx, thread, true); return err }),
+		byKey("Comment", func(ctx context.Context, s store.Store) error {
+			_, err := s.Comment(ctx, thread, id, true)
+			return err
+		}),
+		byKey("ActiveUsers", func(ctx context.Context, s store.Store) error {
+			_, err := s.ActiveUsers(ctx, room, true)
+			return err
+		}),
+		byKey("SessionsOf", func(ctx context.Context, s store.Store) error {
+			_, err := s.SessionsOf(ctx, room, []int64{1, 2}, limit)
+			return err
+		}),
+		byKey("Task", func(ctx context.Context, s store.Store) error { _, err := s.Task(ctx, document, now); return err }),
+		lists("Events", store.Store.Events, store.EventFilter{
+			Project: project, Room: id, Type: id, User: id, From: now, To: now, AfterTime: now, AfterID: id, NoPayload: true,
+			Limit: limit,
+		}),
+		lists("Rooms", store.Store.Rooms, store.RoomFilter{
+			Project: project, Prefix: id, Deleted: true, After: id, Limit: limit,
+		}),
+		lists("Documents", store.Store.Documents, store.DocumentFilter{
+			Project: project, Prefix: id, Kind: mirror.KindStorage, AfterRoom: id, AfterKind: mirror.KindStorage, AfterID: id,
+			Limit: limit,
+		}),
+		lists("Threads", store.Store.Threads, store.ThreadFilter{
+			Project: project, Room: id, Resolved: &yes, Metadata: map[string]string{"n": "1"}, Author: id, Mentioned: id,
+			UpdatedSince: now, Deleted: true, AfterRoom: id, AfterID: id, Limit: limit,
+		}),
+		lists("Comments", store.Store.Comments, store.CommentFilter{
+			Project: project, Room: id, Thread: id, Author: id, Mentioned: id, UpdatedSince: now, Deleted: true,
+			AfterRoom: id, AfterThread: id, AfterTime: now, AfterID: id, Limit: limit,
+		}),
+		lists("UserSessions", store.Store.UserSessions, store.SessionFilter{
+			Project: project, Room: id, User: id, Open: true, From: now, To: now, AfterTime: now, AfterID: id, Limit: limit,
+		}),
+		lists("Notifications", store.Store.Notifications, store.NotificationFilter{
+			Project: project, Room: id, User: id, Channel: id, Kind: id, Thread: id, From: now, To: now, AfterTime: now,
+			AfterID: id, Limit: limit,
+		}),
+		lists("TaskList", store.Store.TaskList, store.TaskFilter{
+			Project: project, Room: id, State: mirror.TaskPending, Now: now, AfterRoom: id, AfterKind: mirror.KindStorage,
+			AfterID: id, Limit: limit,
+		}),
+	)
+}
+
+// lists are one list with every combination of its filters.
+func lists[F, R any](name string, list func(store.Store, context.Context, F) ([]R, error), full F) []Read {
+	var all []Read
+	for _, f := range combinations(full) {
+		inOrder := true
+		switch f := any(f).(type) {
+		case store.ThreadFilter:
+			inOrder = f.Author == "" && f.Mentioned == ""
+		case store.CommentFilter:
+			inOrder = f.Mentioned == ""
+		}
+		all = append(all, Read{name, f, inOrder, func(ctx context.Context, s store.Store) { _, _ = list(s, ctx, f) }})
+	}
+	return all
+}
+
+// combinations yields a filter with every combination of its fields set, as they are
+// in full, and a number that has one bit for each that is. Fields named in fixed,
+// project, limit and the time that it is always are as in full. Those of a cursor
+// are set together. A field that full does not set is a mistake of the test.
+func combinations[F any](full F, fixed ...string) iter.Seq2[int, F] {
+	var fields [][]int
+	cursor := -1
+	fixed = append(fixed, "Project", "Limit", "Now")
+	all := reflect.ValueOf(full)
+	for i := range all.NumField() {
+		switch name := all.Type().Field(i).Name; {
+		case slices.Contains(fixed, name):
+		case all.Field(i).IsZero():
+			panic(fmt.Sprintf("%s of %T is not set", name, full))
+		case !strings.HasPrefix(name, "After"):
+			fields = append(fields, []int{i})
+		case cursor < 0:
+			cursor = len(fields)
+			fields = append(fields, []int{i})
+		default:
+			fields[cursor] = append(fields[cursor], i)
+		}
+	}
+	return func(yield func(int, F) bool) {
+		for set := range 1 << len(fields) {
+			f := full
+			v := reflect.ValueOf(&f).Elem()
+			for n, together := range fields {
+				for _, i := range together {
+					if set&(1<<n) == 0 {
+						v.Field(i).SetZero()
+					}
+				}
+			}
+			if !yield(set, f) {
+				return
+			}
+		}
+	}
+}
