@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
@@ -127,7 +128,7 @@ func (c *Client) Run(ctx context.Context) error {
 // if ctx ended first.
 func (c *Client) probe(ctx context.Context) bool {
 	for wait := c.cfg.ProbeMin; ; wait = min(2*wait, c.cfg.ProbeMax) {
-		if sleep(ctx, wait) != nil {
+		if clock.Sleep(ctx, wait) != nil {
 			return false
 		}
 		err := c.Ping(ctx)
@@ -139,7 +140,7 @@ func (c *Client) probe(ctx context.Context) bool {
 		}
 		c.cfg.Logger.WarnContext(ctx, "fetching stays paused", slog.Any("error", err))
 		if told := fault.Of(err).RetryAfter; told > wait {
-			if sleep(ctx, told-wait) != nil {
+			if clock.Sleep(ctx, told-wait) != nil {
 				return false
 			}
 		}
@@ -159,7 +160,7 @@ func (l *Limiter) Wait(ctx context.Context) error {
 			return err
 		}
 		r := l.rate.Reserve()
-		if err := sleep(ctx, r.Delay()); err != nil {
+		if err := clock.Sleep(ctx, r.Delay()); err != nil {
 			r.Cancel()
 			return err
 		}
@@ -296,19 +297,4 @@ func (l *Limiter) grow() {
 	}
 	l.grownAt = now
 	l.rate.SetLimit(rate.Limit(min(old+l.ceiling/growSteps, l.ceiling)))
-}
-
-// sleep waits for d, or returns ctx's error if it ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

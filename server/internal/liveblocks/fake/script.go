@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 )
 
 // Match selects calls. An empty field matches everything.
@@ -236,21 +238,7 @@ func (st Step) wait(ctx context.Context) bool {
 			return false
 		}
 	}
-	return pause(ctx, st.delay)
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return clock.Sleep(ctx, st.delay) == nil
 }
 
 // write sends the answer, damaged as the step says.

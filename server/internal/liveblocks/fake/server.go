@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 )
 
 // Endpoint names one operation of the API.
@@ -600,7 +602,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() { s.end(call, status) }()
 
 	ctx := r.Context()
-	if !pause(ctx, delay.Before) {
+	if clock.Sleep(ctx, delay.Before) != nil {
 		return
 	}
 	var ans answer
@@ -615,7 +617,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if !pause(ctx, delay.After) {
+	if clock.Sleep(ctx, delay.After) != nil {
 		return
 	}
 	status = ans.status

@@ -23,13 +23,13 @@ import (
 
 const testKey = "sk_fake"
 
-// clock is the time of the fake in tests that compare its answers.
-var clock = time.Date(2026, 11, 22, 3, 34, 17, 545e6, time.UTC)
+// testClock is the time of the fake in tests that compare its answers.
+var testClock = time.Date(2026, 11, 22, 3, 34, 17, 545e6, time.UTC)
 
 func newFake(t *testing.T, ids ...string) *Server {
 	t.Helper()
 	s := New(testKey)
-	s.SetClock(func() time.Time { return clock })
+	s.SetClock(func() time.Time { return testClock })
 	for _, id := range ids {
 		must(t, s.CreateRoom(id, RoomOptions{}))
 	}
@@ -93,7 +93,7 @@ func TestRooms(t *testing.T) {
 	must(t, s.CreateRoom("full", RoomOptions{
 		OrganizationID: "acme", Metadata: map[string]any{"tags": []string{"<&>", "ö"}},
 		DefaultAccesses: []string{}, GroupsAccesses: map[string][]string{"g": {"room:write"}},
-		UsersAccesses: map[string][]string{"u": {"room:read"}}, LastConnectionTime: clock.Add(time.Second),
+		UsersAccesses: map[string][]string{"u": {"room:read"}}, LastConnectionTime: testClock.Add(time.Second),
 		Storage: []byte(`{ }`),
 	}))
 	wantAnswer(t, s, "GET", "/v2/rooms/full", "", 200, `{"type":"room","id":"full","organizationId":"acme",`+
@@ -227,7 +227,7 @@ func TestChangesOfMissingRooms(t *testing.T) {
 		"SetStorage":        s.SetStorage("R", nil),
 		"SetRoomMetadata":   s.SetRoomMetadata("R", nil),
 		"SetRoomSource":     s.SetRoomSource("R", nil),
-		"SetLastConnection": s.SetLastConnection("R", clock),
+		"SetLastConnection": s.SetLastConnection("R", testClock),
 		"DeleteRoom":        s.DeleteRoom("R"),
 	} {
 		if !errors.Is(err, ErrNoRoom) {
@@ -260,7 +260,7 @@ func TestEvents(t *testing.T) {
 	must(t, s.SetStorage(`a/"ö`, []byte(`{}`)))
 	must(t, s.SetRoomMetadata(`a/"ö`, map[string]any{"k": "v"}))
 	must(t, s.SetRoomSource(`a/"ö`, []byte(`{}`)))
-	must(t, s.SetLastConnection(`a/"ö`, clock))
+	must(t, s.SetLastConnection(`a/"ö`, testClock))
 	must(t, s.RecreateRoom(`a/"ö`, RoomOptions{}))
 	must(t, s.RecreateRoom("b", RoomOptions{}))
 	do(t, s, "DELETE", "/v2/rooms/b", "")
@@ -501,7 +501,7 @@ func TestCounts(t *testing.T) {
 	}
 	want := Call{
 		Method: "GET", Endpoint: EndpointRoom, Room: "a/b", Path: "/v2/rooms/a%2Fb",
-		Begin: clock, End: clock, Status: 404,
+		Begin: testClock, End: testClock, Status: 404,
 	}
 	if diff := cmp.Diff(want, s.Log()[5]); diff != "" {
 		t.Fatalf("Log (-want +got):\n%s", diff)

@@ -328,7 +328,7 @@ func TestInbox(t *testing.T) {
 	n := s.Notify(Notification{InboxID: "in_x", UserID: "a/b", RoomID: "r", SubjectID: "th"})
 	wantAnswer(t, s, "GET", path, "", 200,
 		`{"id":"in_x","kind":"thread","notifiedAt":"2026-11-22T03:34:17.545Z","readAt":null,"roomId":"r","threadId":"th"}`)
-	s.Read(n, clock.Add(time.Second))
+	s.Read(n, testClock.Add(time.Second))
 	unread, _ := s.Inbox("a/b", "in_x")
 	wantAnswer(t, s, "GET", path, "", 200, string(unread))
 	if !strings.Contains(string(unread), `"readAt":"2026-11-22T03:34:18.545Z"`) {

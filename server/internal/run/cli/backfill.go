@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
@@ -46,7 +47,7 @@ func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) 
 		if done || err != nil {
 			return err
 		}
-		if !wait(ctx, pollEvery) {
+		if clock.Sleep(ctx, pollEvery) != nil {
 			return errors.New("interrupted; the backfill continues in the service")
 		}
 	}

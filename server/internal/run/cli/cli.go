@@ -160,15 +160,3 @@ func bar(done, total int64) string {
 	}
 	return "[" + strings.Repeat("=", int(full)) + strings.Repeat(" ", int(width-full)) + "]"
 }
-
-// wait waits for d; it returns false if ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 )
 
 // What was committed is there after the server is killed under load, again and again.
@@ -58,7 +60,7 @@ func TestKilledServerIsRestarted(t *testing.T) {
 			if conn != nil {
 				_ = conn.Close(context.WithoutCancel(ctx))
 			}
-			sleep(ctx, 5*time.Millisecond)
+			_ = clock.Sleep(ctx, 5*time.Millisecond) // the loop ends with ctx
 		}
 	}()
 	url := s.URL()

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 )
 
 // How long a leftover server may take to shut down before it gets an immediate
@@ -47,7 +49,7 @@ func (c *cluster) endLeftovers(ctx context.Context) error {
 		if age > leftoverLimit {
 			return fmt.Errorf("processes of an earlier server do not exit: %v", append(servers, children...))
 		}
-		if !sleep(ctx, 20*time.Millisecond) {
+		if clock.Sleep(ctx, 20*time.Millisecond) != nil {
 			return ctx.Err()
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
@@ -182,7 +183,7 @@ func eventually(t *testing.T, what string, f func() error) {
 		if err == nil {
 			return
 		}
-		if !sleep(ctx, 20*time.Millisecond) {
+		if clock.Sleep(ctx, 20*time.Millisecond) != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}

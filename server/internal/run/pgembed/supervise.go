@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 )
 
 // maxRestarts is the number of restarts in a row that may fail. With the delays
@@ -72,7 +74,7 @@ func (s *Server) restart(ctx context.Context, database string) (*postmaster, err
 	died := time.Now()
 	var err error
 	for attempt := range maxRestarts {
-		if !sleep(ctx, min(s.restartWait<<attempt, 50*s.restartWait)) {
+		if clock.Sleep(ctx, min(s.restartWait<<attempt, 50*s.restartWait)) != nil {
 			return nil, ctx.Err()
 		}
 		var p *postmaster
@@ -202,15 +204,3 @@ func exitError(err error) error {
 
 // ended reports whether ctx has ended, which is the order to stop and not an error.
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
-
-// sleep waits for d and reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

@@ -21,6 +21,7 @@ import (
 
 	gomysql "github.com/go-sql-driver/mysql"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
@@ -277,22 +278,12 @@ func undo(ctx context.Context, conn *sql.Conn) {
 func retry(ctx context.Context, f func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := f()
-		if err == nil || attempt == txAttempts || !transient(err) || !pause(ctx, attempt) {
+		if err == nil || attempt == txAttempts || !transient(err) {
 			return err
 		}
-	}
-}
-
-// pause waits a while before the next attempt, as long as ctx lives. Chance
-// keeps those apart who have just been in each other's way.
-func pause(ctx context.Context, attempt int) bool {
-	most := time.Duration(min(attempt, 10)) * 10 * time.Millisecond
-	t := time.NewTimer(rand.N(most))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+		// Chance keeps those apart who have just been in each other's way.
+		if clock.Sleep(ctx, rand.N(time.Duration(min(attempt, 10))*10*time.Millisecond)) != nil {
+			return err
+		}
 	}
 }

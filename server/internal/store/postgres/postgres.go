@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
@@ -146,21 +147,12 @@ const txAttempts = 5
 func retry(ctx context.Context, f func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := f()
-		if err == nil || attempt == txAttempts || !transient(err) || !pause(ctx, time.Duration(attempt)*5*time.Millisecond) {
+		if err == nil || attempt == txAttempts || !transient(err) {
 			return err
 		}
-	}
-}
-
-// pause waits for d and reports whether ctx still lives.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+		if clock.Sleep(ctx, time.Duration(attempt)*5*time.Millisecond) != nil {
+			return err
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -206,12 +207,7 @@ func raceParks(e *env, known bool) {
 
 // spend lets time pass, unless the case ends.
 func (e *env) spend(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-e.ctx().Done():
-	}
+	_ = clock.Sleep(e.ctx(), d) // the case finds out by itself
 }
 
 func applyRace(e *env) {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -226,20 +227,9 @@ func (r *run) call(ctx context.Context, call func() error) error {
 		if !again || ctx.Err() != nil {
 			return err
 		}
-		if err := pause(ctx, max(patience, min(f.RetryAfter, time.Minute))); err != nil {
+		if err := clock.Sleep(ctx, max(patience, min(f.RetryAfter, time.Minute))); err != nil {
 			return err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -325,7 +315,7 @@ func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomCon
 	}
 	dealt := make(map[mirror.Resource]bool)
 	for n := 2; len(open) > 0; n++ {
-		if pause(ctx, grace) != nil {
+		if clock.Sleep(ctx, grace) != nil {
 			return
 		}
 		still := make(map[mirror.Resource]finding)
