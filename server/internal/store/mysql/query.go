@@ -29,7 +29,9 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 // Counts counts in the indexes by due and by fail time.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
 	rows, errPending := s.q.CountPending(ctx, rawKey(project))
-	rooms, errRooms := s.q.CountBackgroundRooms(ctx, rawKey(project))
+	rooms, errRooms := s.q.CountBackgroundRooms(ctx, dbq.CountBackgroundRoomsParams{
+		ProjectID: rawKey(project), Kind: int16(mirror.KindRoom),
+	})
 	failed, errFailed := s.q.CountFailed(ctx, rawKey(project))
 	if err := errors.Join(errPending, errRooms, errFailed); err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))

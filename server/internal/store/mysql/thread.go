@@ -126,7 +126,7 @@ func lockThreads(ctx context.Context, q *queries, lease mirror.Lease) (
 ) {
 	r := lease.Resource
 	locked, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{
-		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -161,7 +161,7 @@ on duplicate key update bucket = values(bucket)`
 // Its token is nobody's, and opens nothing.
 const insertedListedSQL = `select resource_id
 from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind = 4 and lease_token = ?
+where bucket = ? and project_id = ? and room_id = ? and kind = ? and lease_token = ?
 order by resource_id`
 
 // insertListed gives threads of the room of r a state that has caught up with what was
@@ -186,7 +186,7 @@ func (q *queries) insertListed(ctx context.Context, r mirror.Resource, threads [
 		return nil, err
 	}
 	inserted := make(map[string]bool)
-	err = q.query(ctx, insertedListedSQL, append(roomArgs(r), token), func(rows *sql.Rows) error {
+	err = q.query(ctx, insertedListedSQL, append(roomArgs(r), int16(r.Kind), token), func(rows *sql.Rows) error {
 		var id string
 		err := rows.Scan(&id)
 		inserted[id] = true

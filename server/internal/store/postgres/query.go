@@ -26,7 +26,7 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 
 // Counts counts in the partial indexes.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
-	row, err := s.q.Counts(ctx, string(project))
+	row, err := s.q.Counts(ctx, dbq.CountsParams{ProjectID: string(project), RoomKind: int16(mirror.KindRoom)})
 	if err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}

@@ -45,7 +45,7 @@ func writeSweep(w mirror.Sweep, token []byte) dbq.UpsertSweepParams {
 		Listed: w.Listed, Known: w.Known, Raised: w.MarkedStale, Vanished: w.Vanished,
 		BeginTime: nullTime(w.BeginTime), EndTime: nullTime(w.EndTime), FullTime: nullTime(w.FullTime),
 		Problem: store.Text(w.Problem),
-		Bucket:  sweepOf(w.Project).Bucket(), Token: token,
+		Bucket:  sweepOf(w.Project).Bucket(), Kind: int16(mirror.KindSweep), Token: token,
 	}
 }
 

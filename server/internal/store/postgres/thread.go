@@ -160,7 +160,9 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 				return err
 			}
 			return errors.Join(err, writeThreads(ctx, later, r, lease.Epoch, rows), later.AnnounceThreads(ctx,
-				dbq.AnnounceThreadsParams{Bucket: bucket, ProjectID: project, RoomID: room, ThreadID: added, Now: nullTime(now)}))
+				dbq.AnnounceThreadsParams{
+					Bucket: bucket, ProjectID: project, RoomID: room, Kind: int16(r.Kind), ThreadID: added, Now: nullTime(now),
+				}))
 		})
 	}
 	err := apply()
@@ -185,7 +187,7 @@ func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (
 ) {
 	r := lease.Resource
 	locked, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -215,7 +217,8 @@ func insertThreadStates(ctx context.Context, q *dbq.Queries, r mirror.Resource, 
 		return nil, nil
 	}
 	arg := dbq.InsertThreadStatesParams{
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), FetchTime: nullTime(fetchTime),
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind),
+		FetchTime: nullTime(fetchTime),
 	}
 	for _, t := range threads {
 		arg.ThreadID = append(arg.ThreadID, t.ID)

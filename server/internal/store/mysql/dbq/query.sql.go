@@ -56,11 +56,16 @@ func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChang
 
 const countBackgroundRooms = `-- name: CountBackgroundRooms :one
 select count(*) from mirror_resource_state
-where project_id = ? and background = true and due_time is not null and kind = 1
+where project_id = ? and background = true and due_time is not null and kind = ?
 `
 
-func (q *Queries) CountBackgroundRooms(ctx context.Context, projectID []byte) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countBackgroundRooms, projectID)
+type CountBackgroundRoomsParams struct {
+	ProjectID []byte
+	Kind      int16
+}
+
+func (q *Queries) CountBackgroundRooms(ctx context.Context, arg CountBackgroundRoomsParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countBackgroundRooms, arg.ProjectID, arg.Kind)
 	var count int64
 	err := row.Scan(&count)
 	return count, err

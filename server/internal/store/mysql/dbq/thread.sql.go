@@ -42,7 +42,7 @@ func (q *Queries) CleanThread(ctx context.Context, arg CleanThreadParams) (int64
 
 const lockThreadStates = `-- name: LockThreadStates :many
 select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind = 4
+where bucket = ? and project_id = ? and room_id = ? and kind = ?
 order by resource_id
 for update
 `
@@ -51,11 +51,17 @@ type LockThreadStatesParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
+	Kind      int16
 }
 
 // Those of all threads of the room, and that of their list, which is the first.
 func (q *Queries) LockThreadStates(ctx context.Context, arg LockThreadStatesParams) ([]MirrorResourceState, error) {
-	rows, err := q.db.QueryContext(ctx, lockThreadStates, arg.Bucket, arg.ProjectID, arg.RoomID)
+	rows, err := q.db.QueryContext(ctx, lockThreadStates,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+	)
 	if err != nil {
 		return nil, err
 	}

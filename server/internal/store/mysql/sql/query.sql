@@ -9,7 +9,7 @@ group by background;
 
 -- name: CountBackgroundRooms :one
 select count(*) from mirror_resource_state
-where project_id = ? and background = true and due_time is not null and kind = 1;
+where project_id = ? and background = true and due_time is not null and kind = ?;
 
 -- name: CountFailed :one
 select count(*) from mirror_resource_state where project_id = ? and fail_time is not null;

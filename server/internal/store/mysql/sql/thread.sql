@@ -17,7 +17,7 @@ where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_i
 -- name: LockThreadStates :many
 -- Those of all threads of the room, and that of their list, which is the first.
 select * from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind = 4
+where bucket = ? and project_id = ? and room_id = ? and kind = ?
 order by resource_id
 for update;
 

@@ -183,8 +183,8 @@ func (q *Queries) Sweep(ctx context.Context, projectID string) (MirrorSweep, err
 const upsertSweep = `-- name: UpsertSweep :execrows
 with held as (
     select s.generation from mirror_resource_state s
-    where s.bucket = $14 and s.project_id = $1 and s.room_id = '' and s.kind = 8 and s.resource_id = ''
-        and (s.lease_token = $15::bytea or $15::bytea is null)
+    where s.bucket = $14 and s.project_id = $1 and s.room_id = '' and s.kind = $15 and s.resource_id = ''
+        and (s.lease_token = $16::bytea or $16::bytea is null)
     for update
 )
 insert into mirror_sweep (
@@ -225,6 +225,7 @@ type UpsertSweepParams struct {
 	FullTime   pgtype.Timestamptz
 	Problem    string
 	Bucket     int16
+	Kind       int16
 	Token      []byte
 }
 
@@ -245,6 +246,7 @@ func (q *Queries) UpsertSweep(ctx context.Context, arg UpsertSweepParams) (int64
 		arg.FullTime,
 		arg.Problem,
 		arg.Bucket,
+		arg.Kind,
 		arg.Token,
 	)
 	if err != nil {

@@ -13,28 +13,29 @@ import (
 
 const announceThreads = `-- name: AnnounceThreads :exec
 with head as (
-    update mirror_feed_head h set n = h.n + cardinality($4::text[])
+    update mirror_feed_head h set n = h.n + cardinality($5::text[])
     where h.bucket = $1
-    returning h.n - cardinality($4::text[]) as before
+    returning h.n - cardinality($5::text[]) as before
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $1, head.before + t.i, $2, $3, 4, t.thread_id, 1, $5
+    select $1, head.before + t.i, $2, $3, $4, t.thread_id, 1, $6
     from head, (
-        select generate_series(1, cardinality($4::text[])) as i, unnest($4::text[]) as thread_id
+        select generate_series(1, cardinality($5::text[])) as i, unnest($5::text[]) as thread_id
     ) t
     returning n, resource_id
 )
 update mirror_resource_state s set revision = entry.n
 from entry
 where s.bucket = $1 and s.project_id = $2 and s.room_id = $3
-    and s.kind = 4 and s.resource_id = entry.resource_id
+    and s.kind = $4 and s.resource_id = entry.resource_id
 `
 
 type AnnounceThreadsParams struct {
 	Bucket    int16
 	ProjectID string
 	RoomID    string
+	Kind      int16
 	ThreadID  []string
 	Now       pgtype.Timestamptz
 }
@@ -45,6 +46,7 @@ func (q *Queries) AnnounceThreads(ctx context.Context, arg AnnounceThreadsParams
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
+		arg.Kind,
 		arg.ThreadID,
 		arg.Now,
 	)
@@ -340,8 +342,8 @@ const insertThreadStates = `-- name: InsertThreadStates :many
 insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id, generation, applied_generation, fetch_time
 )
-select $1, $2, $3, 4, t.thread_id, 1, 1, $4
-from (select unnest($5::text[]) as thread_id) t
+select $1, $2, $3, $4, t.thread_id, 1, 1, $5
+from (select unnest($6::text[]) as thread_id) t
 order by t.thread_id
 on conflict do nothing
 returning resource_id
@@ -351,6 +353,7 @@ type InsertThreadStatesParams struct {
 	Bucket    int16
 	ProjectID string
 	RoomID    string
+	Kind      int16
 	FetchTime pgtype.Timestamptz
 	ThreadID  []string
 }
@@ -361,6 +364,7 @@ func (q *Queries) InsertThreadStates(ctx context.Context, arg InsertThreadStates
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
+		arg.Kind,
 		arg.FetchTime,
 		arg.ThreadID,
 	)
@@ -486,7 +490,7 @@ func (q *Queries) LockThread(ctx context.Context, arg LockThreadParams) (LockThr
 
 const lockThreadStates = `-- name: LockThreadStates :many
 select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
-where bucket = $1 and project_id = $2 and room_id = $3 and kind = 4
+where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4
 order by resource_id
 for update
 `
@@ -495,11 +499,17 @@ type LockThreadStatesParams struct {
 	Bucket    int16
 	ProjectID string
 	RoomID    string
+	Kind      int16
 }
 
 // Those of all threads of the room, and that of their list, which is the first.
 func (q *Queries) LockThreadStates(ctx context.Context, arg LockThreadStatesParams) ([]MirrorResourceState, error) {
-	rows, err := q.db.Query(ctx, lockThreadStates, arg.Bucket, arg.ProjectID, arg.RoomID)
+	rows, err := q.db.Query(ctx, lockThreadStates,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+	)
 	if err != nil {
 		return nil, err
 	}

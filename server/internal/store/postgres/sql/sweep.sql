@@ -5,7 +5,7 @@ select * from mirror_sweep where project_id = @project_id;
 -- Under a lease, if a token is given.
 with held as (
     select s.generation from mirror_resource_state s
-    where s.bucket = @bucket and s.project_id = @project_id and s.room_id = '' and s.kind = 8 and s.resource_id = ''
+    where s.bucket = @bucket and s.project_id = @project_id and s.room_id = '' and s.kind = @kind and s.resource_id = ''
         and (s.lease_token = sqlc.narg('token')::bytea or sqlc.narg('token')::bytea is null)
     for update
 )

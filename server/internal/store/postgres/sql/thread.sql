@@ -110,7 +110,7 @@ where bucket = @bucket and project_id = @project_id and room_id = @room_id and t
 -- name: LockThreadStates :many
 -- Those of all threads of the room, and that of their list, which is the first.
 select * from mirror_resource_state
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = 4
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind
 order by resource_id
 for update;
 
@@ -119,7 +119,7 @@ for update;
 insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id, generation, applied_generation, fetch_time
 )
-select @bucket, @project_id, @room_id, 4, t.thread_id, 1, 1, @fetch_time
+select @bucket, @project_id, @room_id, @kind, t.thread_id, 1, 1, @fetch_time
 from (select unnest(@thread_id::text[]) as thread_id) t
 order by t.thread_id
 on conflict do nothing
@@ -145,7 +145,7 @@ with head as (
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select @bucket, head.before + t.i, @project_id, @room_id, 4, t.thread_id, 1, @now
+    select @bucket, head.before + t.i, @project_id, @room_id, @kind, t.thread_id, 1, @now
     from head, (
         select generate_series(1, cardinality(@thread_id::text[])) as i, unnest(@thread_id::text[]) as thread_id
     ) t
@@ -154,7 +154,7 @@ entry as (
 update mirror_resource_state s set revision = entry.n
 from entry
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
-    and s.kind = 4 and s.resource_id = entry.resource_id;
+    and s.kind = @kind and s.resource_id = entry.resource_id;
 
 -- name: CleanThreads :many
 with old as (
