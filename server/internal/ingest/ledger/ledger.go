@@ -42,7 +42,7 @@ const commitTimeout = 9 * time.Second
 type Config struct {
 	Store    store.Ledger
 	Verifier *webhook.Verifier
-	// Raised passes resources that became stale to the workers of this process.
+	// Pending passes resources that became stale to the workers of this process.
 	Pending func([]mirror.Pending)
 	// Failed is called when the database could not record deliveries.
 	Failed func()

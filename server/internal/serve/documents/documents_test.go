@@ -107,9 +107,32 @@ func TestLongDocumentsTakeTurns(t *testing.T) {
 	})
 }
 
-func TestReadNamesWhatIsMissing(t *testing.T) {
+// changing is a store whose long document is written again between its description
+// and its content.
+type changing struct{ rows }
+
+func (c changing) Document(ctx context.Context, resource mirror.Resource, deleted bool) (mirror.Document, error) {
+	c.rows[resource.Room] = storage(`{"later":true}`)
+	return c.rows.Document(ctx, resource, deleted)
+}
+
+// The entity tag is that of the content sent, also of one that came in between.
+func TestTagFollowsTheContent(t *testing.T) {
 	t.Parallel()
-	r := New(rows{"odd": storage(`{`)}, &fresh.Reader{})
+	r := New(changing{rows{"r": storage(strings.Repeat(" ", inlineBytes) + "1")}}, &fresh.Reader{})
+	doc, err := r.Read(t.Context(), request("r"))
+	if err != nil || string(doc.Body) != `{"later":true}` {
+		t.Fatalf("Read = %v, %v", doc, err)
+	}
+	doc.Release()
+	if again, err := r.Read(t.Context(), request("r")); err != nil || again.ETag != doc.ETag {
+		t.Errorf("tags = %s and %s, %v; want that of the later content twice", doc.ETag, again.ETag, err)
+	}
+}
+
+func TestReadFailures(t *testing.T) {
+	t.Parallel()
+	r := New(rows{"odd": storage(strings.Repeat("{", inlineBytes+1))}, &fresh.Reader{})
 	_, err := r.Read(t.Context(), request("none"))
 	if f := fault.Of(err); f.Reason != fault.ReasonDocumentNotMirrored || f.Meta["room_id"] != "none" ||
 		f.Meta["kind"] != "storage" || !errors.Is(err, store.ErrNotFound) {
@@ -117,6 +140,9 @@ func TestReadNamesWhatIsMissing(t *testing.T) {
 	}
 	if _, err = r.Read(t.Context(), request("odd")); !fault.Is(err, fault.ReasonDocumentUnreadable) {
 		t.Errorf("Read of a broken document = %v; want DOCUMENT_UNREADABLE", err)
+	}
+	if !r.memory.TryAcquire(readMemory) {
+		t.Error("a failed read holds memory")
 	}
 }
 
