@@ -359,7 +359,7 @@ func TestSweepBelievesNoBrokenList(t *testing.T) {
 			}
 		}
 		upstream.SetForeign(false)
-		shownProblem(t, s, "lacks 100 of the 249", "more than is believed at once", "nothing was deleted")
+		shownProblem(t, s, "lacks 100 of the 249", "more than is accepted at once", "nothing was deleted")
 		intact(left)
 		// What comes back is no problem any more.
 		populate(t, upstream, many...)

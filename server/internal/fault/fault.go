@@ -169,8 +169,8 @@ func Is(err error, reason Reason) bool {
 	return ok && (f.Reason == reason || f.Reason.Public() == reason)
 }
 
-// Translate returns f, caused by err, if err is target and nobody has classified it
-// yet; any other err stays.
+// Translate returns f, caused by err, if err is target and not classified yet, and
+// err otherwise.
 func Translate(err, target error, f *Error) error {
 	if _, classified := errors.AsType[*Error](err); classified || !errors.Is(err, target) {
 		return err

@@ -1,6 +1,6 @@
-// Package liveblocks is the client of the Liveblocks REST API: typed calls that
-// return the answer's exact bytes, every failure classified as a [fault.Error],
-// and a [Limiter] that says when calls may be made at all.
+// Package liveblocks is the client of the Liveblocks REST API. Its typed calls
+// return the exact bytes of the response and classify every failure as a
+// [fault.Error]. A [Limiter] decides when calls may be made.
 package liveblocks
 
 import (
@@ -24,18 +24,18 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// MaxRatePerSecond bounds [Config.RatePerSecond] to what one process could ever
-// send.
+// MaxRatePerSecond is the maximum of [Config.RatePerSecond], more than one process
+// can send.
 const MaxRatePerSecond = 100_000
 
-// Key is a secret key in the form that Liveblocks gives out. It is never printed:
-// the key is behind a pointer, which fmt does not follow even in unexported fields,
-// where it cannot call Format.
+// Key is a secret key as issued by Liveblocks. It is never printed: the key is behind
+// a pointer, which fmt does not follow even in unexported fields, where it cannot
+// call Format.
 type Key struct{ secret *string }
 
 var keyForm = regexp.MustCompile(`^sk_[\w-]+$`)
 
-// ParseKey returns the key in s. Its errors continue a sentence that begins with
+// ParseKey returns the key in s. Its errors continue a sentence that starts with
 // the name of the setting, and do not repeat s.
 func ParseKey(s string) (Key, error) {
 	switch {
@@ -48,14 +48,14 @@ func ParseKey(s string) (Key, error) {
 	return Key{&s}, nil
 }
 
-// Format prints a mark in place of the key.
+// Format prints a placeholder instead of the key.
 func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
 
-// BaseURL is where an API like Liveblocks' is served.
+// BaseURL is the base URL of a Liveblocks API.
 type BaseURL struct{ url string }
 
-// ParseBaseURL returns the address in s. A path in it is kept. Its errors are like
-// those of [ParseKey]: s may hold a password.
+// ParseBaseURL returns the base URL in s, which may include a path. Its errors are
+// like those of [ParseKey], because s may contain a password.
 func ParseBaseURL(s string) (BaseURL, error) {
 	u, err := url.Parse(s)
 	switch {
@@ -68,19 +68,19 @@ func ParseBaseURL(s string) (BaseURL, error) {
 	return BaseURL{strings.TrimRight(s, "/")}, nil
 }
 
-// Config is what a [Client] works with. Every field must be set.
+// Config configures a [Client]. Every field must be set.
 type Config struct {
 	BaseURL   BaseURL
 	SecretKey Key
-	// Timeout bounds one call from the first byte sent to the last one read.
+	// Timeout limits one call, from the first byte sent to the last one read.
 	Timeout time.Duration
-	// MaxBody bounds an answer in bytes, counted after decompression.
+	// MaxBody is the maximum size of a response in bytes, after decompression.
 	MaxBody int64
-	// RatePerSecond is the ceiling of the adaptive call rate: above 0, and at most
-	// [MaxRatePerSecond].
+	// RatePerSecond is the upper limit of the adaptive call rate: above 0 and at
+	// most [MaxRatePerSecond].
 	RatePerSecond float64
-	// ProbeMin and ProbeMax bound the growing interval of the probes that are
-	// sent while the key is refused.
+	// ProbeMin and ProbeMax limit the growing interval of the probes that are sent
+	// while the key is refused.
 	ProbeMin, ProbeMax time.Duration
 	// UserAgent names this service to Liveblocks.
 	UserAgent string
@@ -88,15 +88,15 @@ type Config struct {
 	Now func() time.Time
 	// Logger receives pauses, resumptions and changes of the rate.
 	Logger *slog.Logger
-	// OnPause is called by [Client.Run] with the reason when the key is found
-	// refused, and with an empty one when it is accepted again.
+	// OnPause is called by [Client.Run] with a reason when the key is refused, and
+	// with an empty one when it is accepted again.
 	OnPause func(reason string)
 	// Transport carries the calls; see [NewTransport].
 	Transport http.RoundTripper
 }
 
-// NewTransport returns a transport that keeps that many idle connections for
-// reuse. There should be no fewer than workers.
+// NewTransport returns a transport that keeps up to idle connections for reuse.
+// There should be at least one for each worker.
 func NewTransport(idle int) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -104,7 +104,7 @@ func NewTransport(idle int) *http.Transport {
 		TLSHandshakeTimeout:    10 * time.Second,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           idle,
-		MaxIdleConnsPerHost:    idle, // there is one host, so the pool is its pool
+		MaxIdleConnsPerHost:    idle, // there is only one host
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 1 << 20,
 	}
@@ -113,8 +113,8 @@ func NewTransport(idle int) *http.Transport {
 // Client calls the Liveblocks REST API. It is safe for concurrent use.
 //
 // Its methods return a [*fault.Error], or the context's error if the caller's
-// context ended. They do not wait for the [Limiter], which is what [Client.Wait]
-// is for, but while the limiter is closed they fail at once without a call.
+// context ended. They do not wait for the [Limiter]; [Client.Wait] does. While the
+// limiter is closed they fail immediately, without a call.
 type Client struct {
 	cfg     Config
 	http    *http.Client
@@ -127,8 +127,8 @@ func New(cfg Config) *Client {
 		cfg: cfg,
 		http: &http.Client{
 			Transport: cfg.Transport,
-			// A redirect is handed back as the answer: following it would
-			// carry the key to wherever it points.
+			// Return a redirect as the response: following it would send the key to
+			// its target.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		limiter: newLimiter(cfg.RatePerSecond, cfg.Logger),
@@ -138,8 +138,8 @@ func New(cfg Config) *Client {
 // Close closes the idle connections. Calls in flight are not affected.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Room fetches a room. Source holds the answer byte for byte; typed fields that
-// are absent or of an odd form stay zero.
+// Room fetches a room. Source is the response byte for byte; typed fields that are
+// absent or malformed stay zero.
 func (c *Client) Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error) {
 	var content mirror.RoomContent
 	got, err := c.getOfRoom(ctx, "get room", id, "", func(_ string, body []byte) error {
@@ -160,7 +160,7 @@ func (c *Client) Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched,
 }
 
 // Ydoc fetches a Yjs document of a room as one update in encoding version 1: the
-// room's own, or with a guid one inside it.
+// room's own or, with a guid, a subdocument.
 func (c *Client) Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error) {
 	rest := "/ydoc-binary"
 	if guid != "" {
@@ -177,9 +177,9 @@ func (c *Client) Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched,
 // Thread fetches a thread of a room with its comments.
 func (c *Client) Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error) {
 	if !mirror.ValidID(thread, mirror.MaxResourceID) {
-		// An empty id would ask for the list of threads.
+		// An empty id would request the list of threads.
 		return mirror.Fetched{},
-			fault.New(fault.Invalid, fault.ReasonIDInvalid, "the thread id is not one Liveblocks can have")
+			fault.New(fault.Invalid, fault.ReasonIDInvalid, "no thread in Liveblocks can have this id")
 	}
 	return c.getOfRoom(ctx, "get thread", id, "/threads/"+segment(thread), func(_ string, body []byte) error {
 		fields, err := object(body)
@@ -193,17 +193,17 @@ func (c *Client) Thread(ctx context.Context, id mirror.RoomID, thread string) (m
 	})
 }
 
-// ActiveUsers fetches who is in a room now, one entry for each connection.
-// Liveblocks asks not to do so more than once in 10 s for a room.
+// ActiveUsers fetches the users in a room, one entry for each connection.
+// Liveblocks allows this once in 10 s per room.
 func (c *Client) ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
 	return c.getOfRoom(ctx, "get active users", id, "/active_users", checkList)
 }
 
-// InboxNotification fetches what a user's inbox holds of a notification.
+// InboxNotification fetches a notification from a user's inbox.
 func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error) {
 	if !mirror.ValidID(user, mirror.MaxUserID) || !mirror.ValidID(id, mirror.MaxResourceID) {
 		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid,
-			"the id of the user or the notification is not one Liveblocks can have")
+			"no user or notification in Liveblocks can have this id")
 	}
 	path := "/v2/users/" + segment(user) + "/inbox-notifications/" + segment(id)
 	return c.get(ctx, "get inbox notification", path, func(_ string, body []byte) error {
@@ -218,9 +218,9 @@ func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror
 	})
 }
 
-// ListRooms fetches a page of at most limit rooms, 1 to 100, of the list of all
-// rooms, the newest first: the first page, or with the Next of a page the one
-// after it. Rooms whose id cannot be stored are left out.
+// ListRooms fetches a page of at most limit rooms, 1 to 100, newest first: the
+// first page or, with the Next of a page as cursor, the following one. It leaves
+// out rooms whose id cannot be stored.
 func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error) {
 	const op = "list rooms"
 	path := "/v2/rooms?limit=" + strconv.Itoa(limit)
@@ -238,7 +238,7 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 		return err
 	})
 	if r.outcome == outcomeForbidden {
-		r = c.keyRefused(op, r.status, r.code) // as in Ping
+		r = c.keyRefused(op, r.status, r.code) // see Ping
 	}
 	if cursor != "" {
 		r = cursorRefused(op, r)
@@ -253,27 +253,27 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 	return page, nil
 }
 
-// Ping asks for something that only a valid key is given. It is sent even while
-// the limiter is closed.
+// Ping makes a call that only a valid key may make, even while the limiter is
+// closed.
 func (c *Client) Ping(ctx context.Context) error {
 	_, r := c.send(ctx, "ping", "/v2/rooms?limit=1", checkJSON)
 	if r.outcome == outcomeForbidden {
-		// A list of rooms concerns no room in particular: refusing it is
-		// refusing the project, whatever the answer looks like.
+		// A list of rooms concerns no particular room, so refusing it means
+		// refusing the project, whatever the response looks like.
 		r = c.keyRefused("ping", r.status, r.code)
 	}
 	c.limiter.note(ctx, r)
 	return r.err
 }
 
-// getOfRoom fetches what lies at rest below a room; check judges the body of
-// the answer.
+// getOfRoom fetches the path rest below a room; check validates the body of the
+// response.
 func (c *Client) getOfRoom(
 	ctx context.Context, op string, id mirror.RoomID, rest string, check checkFunc,
 ) (mirror.Fetched, error) {
 	if !mirror.ValidID(string(id), mirror.MaxRoomID) {
-		// An empty id would ask for the list of rooms.
-		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid, "the room id is not one Liveblocks can have")
+		// An empty id would request the list of rooms.
+		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid, "no room in Liveblocks can have this id")
 	}
 	return c.get(ctx, op, "/v2/rooms/"+segment(string(id))+rest, check)
 }
@@ -286,16 +286,15 @@ func (c *Client) get(ctx context.Context, op, path string, check checkFunc) (mir
 	}
 	got, r := c.send(ctx, op, path, check)
 	if r.outcome == outcomeForbidden && fault.Is(c.Ping(ctx), fault.ReasonProjectPaused) {
-		// Not this alone is refused but everything: stop before each task has
-		// used up its attempts.
+		// The key is refused, so stop before every task uses up its attempts.
 		r = c.keyRefused(op, r.status, r.code)
 	}
 	c.limiter.note(ctx, r)
 	return got, r.err
 }
 
-// segment encodes an id as one segment of a path. Dots alone are encoded too,
-// because "." and ".." would be resolved away on the road.
+// segment encodes an id as one path segment. It also encodes "." and "..", which
+// would be resolved on the way.
 func segment(id string) string {
 	if id == "." || id == ".." {
 		return strings.ReplaceAll(id, ".", "%2E")
@@ -303,7 +302,7 @@ func segment(id string) string {
 	return url.PathEscape(id)
 }
 
-// send makes one call and judges the answer.
+// send makes one call and classifies the response.
 func (c *Client) send(
 	ctx context.Context, op, path string, check checkFunc,
 ) (mirror.Fetched, result) {
@@ -323,7 +322,7 @@ func (c *Client) send(
 	if err != nil {
 		return mirror.Fetched{}, c.broken(ctx, op, outcomeNoAnswer, err)
 	}
-	defer func() { _ = resp.Body.Close() }() // whole or not, nothing more is read
+	defer func() { _ = resp.Body.Close() }() // nothing more is read
 
 	if resp.StatusCode != http.StatusOK {
 		return mirror.Fetched{}, c.refused(ctx, op, resp)
@@ -344,9 +343,9 @@ func (c *Client) send(
 	return mirror.Fetched{Body: body, FetchTime: fetchTime}, result{outcome: outcomeOK}
 }
 
-// parseRoom reads the typed fields of a room's JSON. It insists only on the
-// answer being about the room that was asked for: a proxy that decodes or
-// resolves the path would otherwise file one room under another's id.
+// parseRoom reads the typed fields of a room's JSON. It requires only that the
+// response is about the requested room: a proxy that decodes or resolves the path
+// could return another one.
 func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
 	fields, err := object(body)
 	switch {
@@ -358,7 +357,7 @@ func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
 	return roomContent(fields), nil
 }
 
-// roomContent reads the typed fields of a room. An odd form reads as absent.
+// roomContent reads the typed fields of a room. Malformed ones read as absent.
 func roomContent(fields map[string]json.RawMessage) mirror.RoomContent {
 	moment := func(key string) time.Time {
 		t, err := time.Parse(time.RFC3339Nano, text(fields[key]))
@@ -378,8 +377,8 @@ func roomContent(fields map[string]json.RawMessage) mirror.RoomContent {
 	return content
 }
 
-// parseRooms reads a page of the list of rooms. A page that says that itself
-// comes next would be read for ever.
+// parseRooms reads a page of the list of rooms. A page that names itself as the
+// next one would be read forever.
 func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
 	fields, err := object(body)
 	if err != nil {
@@ -410,8 +409,8 @@ func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
 	return page, nil
 }
 
-// object reads the members of a JSON object. A struct would match keys in any
-// case.
+// object reads the members of a JSON object. A struct would match keys
+// case-insensitively.
 func object(body []byte) (fields map[string]json.RawMessage, err error) {
 	if err := checkJSON("", body); err != nil {
 		return nil, err
@@ -422,9 +421,9 @@ func object(body []byte) (fields map[string]json.RawMessage, err error) {
 	return fields, nil
 }
 
-// text returns the string in raw, empty if it is none or one that decoding
-// would alter: half of a surrogate pair and bytes that are no UTF-8 become
-// U+FFFD, which makes one id of two.
+// text returns the string in raw, or "" if raw is not a string or decoding would
+// change it: unpaired surrogates and invalid UTF-8 become U+FFFD, which can make
+// two ids equal.
 func text(raw json.RawMessage) (s string) {
 	if json.Unmarshal(raw, &s) != nil {
 		return ""
@@ -445,10 +444,11 @@ func text(raw json.RawMessage) (s string) {
 	return s
 }
 
-// checkFunc tells why an answer cannot be what was asked for.
+// checkFunc returns why a response cannot be the requested resource.
 type checkFunc func(contentType string, body []byte) error
 
-// checkBinary goes by the type, because a page of some proxy is bytes too.
+// checkBinary checks the media type, because a proxy's error page consists of bytes
+// too.
 func checkBinary(contentType string, body []byte) error {
 	switch kind, _, err := mime.ParseMediaType(contentType); {
 	case err != nil || kind != "application/octet-stream":
@@ -459,7 +459,7 @@ func checkBinary(contentType string, body []byte) error {
 	return nil
 }
 
-// checkList tells why body is not an object with a list in it.
+// checkList returns why body is not an object that contains a list.
 func checkList(_ string, body []byte) error {
 	fields, err := object(body)
 	switch {
@@ -471,7 +471,7 @@ func checkList(_ string, body []byte) error {
 	return nil
 }
 
-// checkJSON tells why body is not a JSON document.
+// checkJSON returns why body is not a JSON document.
 func checkJSON(_ string, body []byte) error {
 	switch {
 	case len(bytes.TrimSpace(body)) == 0:
@@ -482,12 +482,12 @@ func checkJSON(_ string, body []byte) error {
 	return nil
 }
 
-// maxStdDepth is the nesting at which encoding/json gives up.
+// maxStdDepth is the nesting limit of encoding/json.
 const maxStdDepth = 10000
 
-// deepJSON reports whether body is nested too deeply for encoding/json and at
-// least whole: every bracket and every string is closed. Such a document is
-// content like any other; it is up to the decoders to give up on it.
+// deepJSON reports whether body is nested too deeply for encoding/json but
+// complete: every bracket and string is closed. Such a document is valid content;
+// the decoders decide what to do with it.
 func deepJSON(body []byte) bool {
 	var open []byte
 	deepest := 0
@@ -500,7 +500,7 @@ func deepJSON(body []byte) bool {
 			quoted = !quoted
 		case quoted:
 		case b == '{' || b == '[':
-			open = append(open, b+2) // in ASCII the closing bracket is two further on
+			open = append(open, b+2) // in ASCII the closing bracket is two characters later
 			deepest = max(deepest, len(open))
 		case b == '}' || b == ']':
 			if len(open) == 0 || open[len(open)-1] != b {

@@ -14,57 +14,56 @@ import (
 )
 
 const (
-	// minRate keeps a trickle of calls going, or nothing would ever find out
-	// that Liveblocks has recovered.
+	// minRate keeps a few calls going, which detect that Liveblocks has recovered.
 	minRate = 0.5
-	// shrinkEvery is how often the rate may be halved: one burst of refusals is
-	// one piece of news.
+	// shrinkEvery is the minimal time between two reductions of the rate: one burst
+	// of refusals counts once.
 	shrinkEvery = time.Second
-	// growEvery and growSteps let the rate climb from the floor to the ceiling
-	// in some 20 s of calls that were answered.
+	// growEvery and growSteps let the rate grow from the minimum to the maximum in
+	// about 20 s of successful calls.
 	growEvery = time.Second
 	growSteps = 20
 )
 
-// Limiter says when calls may be made: not while the key is refused, not before
-// the time that Liveblocks told us to wait for, and no faster than a rate that
-// is halved when Liveblocks is overloaded and grows back while it answers.
+// Limiter decides when calls may be made: not while the key is refused, not before
+// the time that Liveblocks requested, and no faster than a rate that is halved when
+// Liveblocks is overloaded and grows back while it answers.
 //
-// Its times are those of package time; only durations matter here.
+// It uses the clock of package time, because only durations matter.
 type Limiter struct {
 	ceiling float64
 	rate    *rate.Limiter
 	log     *slog.Logger
-	// turn is held by the one caller of Wait that is next. The others have no
-	// place in the limiter yet, so a change of rate concerns all of them.
+	// turn is held by the next caller of Wait. The others hold no reservation yet,
+	// so a change of the rate applies to all of them.
 	turn chan struct{}
 
 	mu sync.Mutex
 	// changed is closed and replaced when reason or until changes.
 	changed  chan struct{}
-	reason   string // why calls are paused, empty if they are not
+	reason   string // why calls are paused; empty if they are not
 	since    time.Time
-	until    time.Time // calls are put off until then
+	until    time.Time // no calls before this time
 	shrunkAt time.Time
 	grownAt  time.Time
 }
 
 // Status is a snapshot of the limiter.
 type Status struct {
-	// PauseReason says why no calls are made; empty if they are.
+	// PauseReason says why calls are paused; empty if they are not.
 	PauseReason string
-	// PausedSince is when the pause began; zero without one.
+	// PausedSince is when the pause began; zero if there is none.
 	PausedSince time.Time
-	// RatePerSecond is the rate at which calls are let through now.
+	// RatePerSecond is the current call rate.
 	RatePerSecond float64
-	// ThrottledUntil is when calls may go on that Liveblocks put off; zero if
+	// ThrottledUntil is when calls may continue, as Liveblocks requested; zero if
 	// it did not.
 	ThrottledUntil time.Time
 }
 
 func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
-	// A tenth of a second's calls may go at once, so that the first calls after
-	// a quiet spell do not wait for each other.
+	// A burst of a tenth of a second's calls is allowed, so the first calls after
+	// an idle time do not wait for each other.
 	burst := max(1, int(math.Ceil(ceiling/10)))
 	return &Limiter{
 		ceiling: ceiling,
@@ -75,17 +74,17 @@ func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
 	}
 }
 
-// Wait blocks until a call may be made, or ctx ends. Workers wait before they
-// claim a task, so that no lease runs down meanwhile.
+// Wait blocks until a call may be made or ctx ends. Workers wait before they claim
+// a task, so no lease is held meanwhile.
 func (c *Client) Wait(ctx context.Context) error { return c.limiter.Wait(ctx) }
 
-// UntilPaused returns a context that also ends when the key is found refused, with
-// a fault of reason PROJECT_PAUSED as its cause: a pause lasts until somebody mends
-// the key, and nobody should be kept waiting for that. release must be called.
+// UntilPaused returns a context that also ends when the key is refused, with a
+// fault of reason PROJECT_PAUSED as its cause: the pause lasts until an operator
+// fixes the key, so callers should not wait for it. The caller must call release.
 func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, release func()) {
 	pausable, cancel := context.WithCancelCause(ctx)
 	paused := fault.New(fault.Unavailable, fault.ReasonProjectPaused,
-		"nothing is fetched, because Liveblocks refuses the project's key")
+		"fetching is paused because Liveblocks refuses the project's key")
 	if reason, _ := c.limiter.closed(); reason != "" {
 		cancel(paused)
 	}
@@ -99,11 +98,11 @@ func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, rel
 	return pausable, func() { cancel(nil); <-watched }
 }
 
-// Status tells where the limiter stands.
+// Status returns a snapshot of the limiter.
 func (c *Client) Status() Status { return c.limiter.Status() }
 
-// Run probes Liveblocks while the key is refused and opens the limiter again when
-// it is accepted. It alone ends a pause. When ctx ends, it closes the idle
+// Run probes Liveblocks while the key is refused, and opens the limiter again when
+// it is accepted. Only Run ends a pause. When ctx ends, it closes the idle
 // connections and returns nil.
 func (c *Client) Run(ctx context.Context) error {
 	defer c.Close()
@@ -119,7 +118,7 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		c.limiter.resume()
-		c.cfg.Logger.InfoContext(ctx, "fetching goes on: Liveblocks accepts the secret key")
+		c.cfg.Logger.InfoContext(ctx, "fetching continues: Liveblocks accepts the secret key")
 		c.cfg.OnPause("")
 	}
 }
@@ -170,7 +169,7 @@ func (l *Limiter) Wait(ctx context.Context) error {
 	}
 }
 
-// Status tells where the limiter stands.
+// Status returns a snapshot of the limiter.
 func (l *Limiter) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -185,15 +184,15 @@ func (l *Limiter) Status() Status {
 	return s
 }
 
-// closed returns why calls are paused, empty if they are not, and until when
-// they are put off.
+// closed returns why calls are paused, empty if they are not, and until when calls
+// are deferred.
 func (l *Limiter) closed() (reason string, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.reason, l.until
 }
 
-// awaitOpen blocks until the limiter is neither paused nor put off.
+// awaitOpen blocks until the limiter is open.
 func (l *Limiter) awaitOpen(ctx context.Context) error {
 	for {
 		l.mu.Lock()
@@ -235,7 +234,7 @@ func (l *Limiter) awaitPause(ctx context.Context) (string, bool) {
 	}
 }
 
-// note draws the conclusions from a call.
+// note adjusts the limiter to the result of a call.
 func (l *Limiter) note(ctx context.Context, r result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -243,7 +242,7 @@ func (l *Limiter) note(ctx context.Context, r result) {
 	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge:
 		l.grow()
 	case outcomeRateLimited, outcomeServerError, outcomeNoAnswer:
-		if r.status != 501 { // a call the dev server does not have, not overload
+		if r.status != 501 { // the dev server lacks this call; it is not overloaded
 			l.shrink(ctx, r.outcome)
 		}
 		if until := time.Now().Add(r.retryAfter); r.retryAfter > 0 && until.After(l.until) {
@@ -257,7 +256,7 @@ func (l *Limiter) note(ctx context.Context, r result) {
 			l.announce()
 		}
 	case outcomeForbidden, outcomeTruncated, outcomeInvalid, outcomeCancelled, outcomeHeld:
-		// They tell nothing about load.
+		// They say nothing about load.
 	}
 }
 
@@ -269,13 +268,13 @@ func (l *Limiter) resume() {
 	l.announce()
 }
 
-// announce wakes whoever waits for the limiter to change. l.mu is held.
+// announce wakes all waiters. l.mu is held.
 func (l *Limiter) announce() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// shrink halves the rate, once for each burst of trouble. l.mu is held.
+// shrink halves the rate, once for each burst of failures. l.mu is held.
 func (l *Limiter) shrink(ctx context.Context, why outcome) {
 	now, old := time.Now(), float64(l.rate.Limit())
 	floor := min(minRate, l.ceiling)
@@ -289,7 +288,7 @@ func (l *Limiter) shrink(ctx context.Context, why outcome) {
 		slog.String("outcome", string(why)), slog.Float64("calls_per_second", rps))
 }
 
-// grow raises the rate by one step. l.mu is held.
+// grow increases the rate by one step. l.mu is held.
 func (l *Limiter) grow() {
 	now, old := time.Now(), float64(l.rate.Limit())
 	if old >= l.ceiling || now.Sub(l.grownAt) < growEvery {

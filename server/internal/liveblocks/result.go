@@ -22,13 +22,13 @@ type outcome string
 
 // The outcomes.
 const (
-	// outcomeOK: an answer that can be used.
+	// outcomeOK: a usable response.
 	outcomeOK outcome = "ok"
 	// outcomeNotFound: status 404, of whatever kind.
 	outcomeNotFound outcome = "not_found"
-	// outcomeAccessDenied: this room is closed to the key.
+	// outcomeAccessDenied: the key has no access to this room.
 	outcomeAccessDenied outcome = "access_denied"
-	// outcomeForbidden: status 403 without a reason that is known.
+	// outcomeForbidden: status 403 without a known reason.
 	outcomeForbidden outcome = "forbidden"
 	// outcomeKeyRefused: the key itself is refused; the project is paused.
 	outcomeKeyRefused outcome = "key_refused"
@@ -36,13 +36,13 @@ const (
 	outcomeRateLimited outcome = "rate_limited"
 	// outcomeServerError: status 5xx.
 	outcomeServerError outcome = "server_error"
-	// outcomeNoAnswer: no connection, or no answer in time.
+	// outcomeNoAnswer: no connection, or no response in time.
 	outcomeNoAnswer outcome = "no_answer"
-	// outcomeTruncated: the answer broke off.
+	// outcomeTruncated: the response ended early.
 	outcomeTruncated outcome = "truncated"
-	// outcomeTooLarge: the answer is above the size limit.
+	// outcomeTooLarge: the response exceeds the size limit.
 	outcomeTooLarge outcome = "too_large"
-	// outcomeInvalid: an answer that is not what was asked for.
+	// outcomeInvalid: the response is not the requested resource.
 	outcomeInvalid outcome = "invalid"
 	// outcomeCancelled: the caller's context ended first.
 	outcomeCancelled outcome = "cancelled"
@@ -50,19 +50,19 @@ const (
 	outcomeHeld outcome = "held"
 )
 
-// result is what one call came to, for the caller and for the limiter.
+// result is the result of one call, for the caller and for the limiter.
 type result struct {
 	outcome outcome
-	// status and code are of the answer, zero without one.
+	// status and code are those of the response; zero without one.
 	status int
 	code   string
-	// retryAfter is how long Liveblocks, or our own default, says to wait.
+	// retryAfter is how long to wait, according to Liveblocks or by default.
 	retryAfter time.Duration
 	// err is nil, a *fault.Error or wraps the caller's context error.
 	err error
 }
 
-// Codes with which Liveblocks refuses a call. They are read here and nowhere else.
+// Codes with which Liveblocks refuses a call. Only this file reads them.
 const (
 	codeRoomAccess = "UNAUTHORIZED_ROOM_ACCESS" // 403: the key may not read the room
 	// 404: there is no such room, or nothing of the kind in it. A 404 with another
@@ -71,8 +71,8 @@ const (
 	codeResourceNotFound = "RESOURCE_NOT_FOUND"
 )
 
-// keyCodes are the 403 codes that concern the key and not one room. The last
-// two are the dev server's words.
+// keyCodes are the 403 codes that concern the key instead of one room. The last two
+// are from the dev server.
 var keyCodes = map[string]bool{
 	"MISSING_SECRET_KEY": true,
 	"WRONG_KEY_USED":     true,
@@ -82,7 +82,7 @@ var keyCodes = map[string]bool{
 	"Unauthorized":       true,
 }
 
-// refused judges an answer whose status is not 200.
+// refused classifies a response whose status is not 200.
 func (c *Client) refused(ctx context.Context, op string, resp *http.Response) result {
 	status := resp.StatusCode
 	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
@@ -101,11 +101,11 @@ func (c *Client) refused(ctx context.Context, op string, resp *http.Response) re
 		return r
 	case status >= http.StatusInternalServerError:
 		r := answered(op, outcomeServerError, status, code,
-			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks has trouble answering").After(after))
+			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks reports a server error").After(after))
 		r.retryAfter = after
 		return r
 	case readErr != nil:
-		// What was refused, and why, is in the part that did not arrive.
+		// The missing part says what was refused, and why.
 		return c.broken(ctx, op, outcomeTruncated, readErr)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden && keyCodes[raw]:
 		return c.keyRefused(op, status, code)
@@ -113,25 +113,24 @@ func (c *Client) refused(ctx context.Context, op string, resp *http.Response) re
 		return answered(op, outcomeAccessDenied, status, code,
 			fault.New(fault.Precondition, fault.ReasonUpstreamAccessDenied, "Liveblocks denies access to the room"))
 	case status == http.StatusForbidden:
-		// It may come from a firewall on the way or be a code that is new. It
-		// proves nothing about the room, so the task is retried and fails for
-		// good only after its last attempt; whether everything is refused is
-		// found out by a ping.
+		// It may come from a firewall or be a new code. It proves nothing about the
+		// room, so the task is retried until its last attempt. A ping finds out
+		// whether everything is refused.
 		return answered(op, outcomeForbidden, status, code,
-			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks refused the call without a known reason"))
+			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks refused the call for an unknown reason"))
 	case status == http.StatusNotFound:
 		return answered(op, outcomeNotFound, status, code,
-			fault.New(fault.NotFound, notFoundReason(raw), "Liveblocks does not have it"))
+			fault.New(fault.NotFound, notFoundReason(raw), "Liveblocks has no such resource"))
 	case status >= http.StatusMultipleChoices && status < http.StatusBadRequest:
 		return answered(op, outcomeInvalid, status, code, fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-			"Liveblocks answered with a redirect, which is not followed so that the key stays with the configured host"))
+			"Liveblocks returned a redirect, which is not followed so that no other host gets the key"))
 	default:
 		return answered(op, outcomeInvalid, status, code,
-			fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks gave an unexpected answer"))
+			fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks returned an unexpected response"))
 	}
 }
 
-// notFoundReason tells what Liveblocks says is not there.
+// notFoundReason returns the reason for what does not exist.
 func notFoundReason(code string) fault.Reason {
 	switch code {
 	case codeRoomNotFound:
@@ -143,8 +142,8 @@ func notFoundReason(code string) fault.Reason {
 	}
 }
 
-// cursorRefused is the result of a call for a later page of a list: a cursor need
-// not be good for ever, and asking again would not help then.
+// cursorRefused is the result of a call for a later page of a list. A cursor can
+// expire, and then retrying does not help.
 func cursorRefused(op string, r result) result {
 	f := fault.Of(r.err)
 	refused := r.status >= http.StatusBadRequest && r.status < http.StatusInternalServerError
@@ -152,10 +151,10 @@ func cursorRefused(op string, r result) result {
 		return r
 	}
 	return answered(op, r.outcome, r.status, r.code, fault.New(f.Kind, fault.ReasonUpstreamCursorInvalid,
-		"Liveblocks does not continue the list"))
+		"Liveblocks refuses to continue the list"))
 }
 
-// answered attaches to f what is known of the answer.
+// answered adds the status and code of the response to f.
 func answered(op string, outcome outcome, status int, code string, f *fault.Error) result {
 	f.Err = fmt.Errorf("%s: status %d, code %s", op, status, code)
 	return result{
@@ -173,7 +172,7 @@ func pausedFault() *fault.Error {
 	return fault.New(fault.Busy, fault.ReasonProjectPaused, "fetching is paused because Liveblocks refuses the secret key")
 }
 
-// held is the result on a call that the closed limiter keeps from being sent; its
+// held is the result of a call that is not sent because the limiter is closed. Its
 // err is nil while the limiter is open.
 func (c *Client) held(op string) result {
 	reason, until := c.limiter.closed()
@@ -182,7 +181,7 @@ func (c *Client) held(op string) result {
 	case reason != "":
 		f = pausedFault().After(c.cfg.ProbeMin)
 	case left > 0:
-		f = fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting as Liveblocks asked").After(left)
+		f = fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting because Liveblocks asked for it").After(left)
 	default:
 		return result{}
 	}
@@ -190,7 +189,7 @@ func (c *Client) held(op string) result {
 	return result{outcome: outcomeHeld, err: f}
 }
 
-// broken judges a call that ended without a whole answer.
+// broken classifies a call that ended without a complete response.
 func (c *Client) broken(ctx context.Context, op string, outcome outcome, err error) result {
 	ctxErr := ctx.Err()
 	if d, ok := ctx.Deadline(); ok && ctxErr == nil && !time.Now().Before(d) {
@@ -201,17 +200,17 @@ func (c *Client) broken(ctx context.Context, op string, outcome outcome, err err
 	}
 	public := "Liveblocks cannot be reached"
 	if outcome == outcomeTruncated {
-		public = "the answer of Liveblocks broke off"
+		public = "the response of Liveblocks ended early"
 	}
 	return result{outcome: outcome, err: fault.Wrap(fmt.Errorf("%s: %w", op, c.cause(err)),
 		fault.Unavailable, fault.ReasonUpstreamUnavailable, public)}
 }
 
-// cause reduces err to what may be logged. The text of other errors of net/http
-// can quote what the server sent, and a server could send back the key.
+// cause reduces err to what may be logged. Other errors of net/http can quote the
+// server's response, and that could contain the key.
 func (c *Client) cause(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("no complete answer within %v", c.cfg.Timeout)
+		return fmt.Errorf("no complete response within %v", c.cfg.Timeout)
 	}
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return e
@@ -230,32 +229,33 @@ func (c *Client) cause(err error) error {
 func (c *Client) tooLarge(op string) result {
 	return result{outcome: outcomeTooLarge, err: fault.Wrap(
 		fmt.Errorf("%s: more than %d bytes", op, c.cfg.MaxBody),
-		fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, "the answer of Liveblocks is above the size limit",
+		fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, "the response of Liveblocks exceeds the size limit",
 	).With("limit_bytes", strconv.FormatInt(c.cfg.MaxBody, 10))}
 }
 
 func invalidAnswer(op string, status int, err error) result {
 	return result{outcome: outcomeInvalid, status: status, err: fault.Wrap(fmt.Errorf("%s: %w", op, err),
-		fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the answer of Liveblocks cannot be used")}
+		fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the response of Liveblocks is not valid")}
 }
 
-// maxErrorBody bounds what is read of a refusal; a real one has some 100 bytes.
+// maxErrorBody limits what is read of an error response; real ones have about 100
+// bytes.
 const maxErrorBody = 64 << 10
 
-// errorCode returns the error code in a refusal, empty if it has none, as the
-// page of a proxy.
+// errorCode returns the error code in an error response, empty if it has none, such
+// as a proxy's error page.
 func errorCode(body []byte) (code string) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(body, &fields) == nil {
-		_ = json.Unmarshal(fields["error"], &code) // an odd form is no code
+		_ = json.Unmarshal(fields["error"], &code) // a malformed code is no code
 	}
 	return code
 }
 
 var codeForm = regexp.MustCompile(`^[A-Z_]{1,64}$`)
 
-// sanitise returns code if it is shaped like a code, else one made of status:
-// what a server says is not repeated unseen.
+// sanitise returns code if it looks like a code, otherwise one made from status:
+// text from a server is not repeated unchecked.
 func sanitise(code string, status int) string {
 	if codeForm.MatchString(code) {
 		return code
@@ -268,15 +268,15 @@ const (
 	// Retry-After closes the limiter. Liveblocks documents no window; its
 	// management API counts by the minute, and the halved rate does the rest.
 	defaultRetryAfter = 5 * time.Second
-	// minRetryAfter stands in for a Retry-After of zero or in the past.
+	// minRetryAfter replaces a Retry-After of zero or in the past.
 	minRetryAfter = time.Second
-	// maxRetryAfter bounds what one odd header can do.
+	// maxRetryAfter limits the effect of an odd header.
 	maxRetryAfter = time.Hour
 )
 
-// retryAfter reads the Retry-After header, seconds or a date, and reports
-// whether there is one. A date counts from the answer's own Date, if it has
-// one, so that clocks need not agree.
+// retryAfter reads the Retry-After header, seconds or a date, and reports whether
+// there is one. A date is relative to the response's own Date, if present, so
+// clocks need not agree.
 func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	v := h.Get("Retry-After")
 	if seconds, err := strconv.ParseInt(v, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {

@@ -1,4 +1,4 @@
-// Package app builds the service out of its parts, and starts and stops them in
+// Package app composes the service from its parts, and starts and stops them in
 // order.
 package app
 
@@ -23,8 +23,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/verify"
 )
 
-// startTimeout bounds what has to happen before the service is ready: a crash
-// recovery of the embedded PostgreSQL, migrations, the first connection.
+// startTimeout limits the time until the service is ready: crash recovery of the
+// embedded PostgreSQL, migrations, the first connection.
 const startTimeout = 2 * time.Minute
 
 // App is one running service.
@@ -36,7 +36,7 @@ type App struct {
 	status    *status
 	services  *rpc.Services
 	front     *gateway.Gateway
-	// background is what runs behind the doors, in the order of starting.
+	// background holds the parts without a listener, in the order of starting.
 	background []component
 }
 
@@ -56,8 +56,8 @@ func Run(ctx context.Context, cfg config.Serve, version string, log *slog.Logger
 	return a.Serve(ctx)
 }
 
-// New builds the service up to the point where it can serve: addresses are
-// taken, the database is there and its schema is current.
+// New prepares the service to serve: it listens on the addresses, opens the
+// database and checks that its schema is current.
 func New(ctx context.Context, cfg config.Serve, version string, log *slog.Logger) (*App, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -73,8 +73,8 @@ func New(ctx context.Context, cfg config.Serve, version string, log *slog.Logger
 }
 
 func (a *App) build(ctx context.Context, version string) error {
-	// Cheap checks first, and the addresses before the database: a port in use
-	// is known at once.
+	// Cheap checks come first, and the addresses before the database: a port in use
+	// is detected immediately.
 	started, project := time.Now(), mirror.ProjectID(a.cfg.ProjectID)
 	signatures, err := a.signatures(project)
 	if err != nil {
@@ -138,8 +138,8 @@ func (a *App) build(ctx context.Context, version string) error {
 			StartTime: started,
 		},
 	})
-	// The gateway speaks gRPC to the services without leaving the process, and
-	// through the same interceptors as calls from outside.
+	// The gateway calls the services in process, through the same interceptors as
+	// calls from outside.
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
 	a.services.Register(channel)
 	a.front, err = gateway.New(gateway.Config{
@@ -156,7 +156,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	return err
 }
 
-// handlers are what does the tasks of each kind.
+// handlers returns the handler of each kind of task.
 func handlers(reconciler *reconcile.Reconciler, sweeper *sweep.Sweeper) map[mirror.Kind]queue.Handler {
 	handlers := reconciler.Handlers()
 	handlers[mirror.KindSweep] = sweeper.Do
@@ -176,19 +176,19 @@ func (a *App) signatures(project mirror.ProjectID) (*webhook.Verifier, error) {
 	return v, nil
 }
 
-// tolerance is how far a delivery's timestamp may be from our clock, either way:
-// the figure of Svix and of Liveblocks' own packages.
+// tolerance is the maximum difference between a delivery's timestamp and the clock,
+// as in Svix and Liveblocks' own packages.
 const tolerance = 5 * time.Minute
 
-// Serve runs every part until ctx ends or one of them fails, and stops them so
-// that nothing loses what it stands on: first the doors, then the ledger, then
-// the workers, then the database.
+// Serve runs every part until ctx ends or one of them fails. It stops them in the
+// order of dependence: first the listeners, then the ledger, then the workers, then
+// the database.
 func (a *App) Serve(ctx context.Context) error {
 	grpcServer := rpc.NewServer(a.services)
 	httpServer := newHTTPServer(a.front.Handler(), a.log)
 	stop := newStopper(a.log, a.cfg.StopGrace)
 
-	// In the order of starting; they stop the other way round.
+	// In the order of starting; they stop in reverse.
 	for _, c := range a.background {
 		stop.goRun(c.name, c.run)
 	}
@@ -227,13 +227,13 @@ func (a *App) Serve(ctx context.Context) error {
 	stop.all()
 	a.db.close(context.WithoutCancel(ctx))
 	if a.cfg.ReadyFile != "" {
-		_ = os.Remove(a.cfg.ReadyFile) // whoever waits for it must not find a stale one
+		_ = os.Remove(a.cfg.ReadyFile) // a waiting process must not find a stale file
 	}
 	a.log.InfoContext(ctx, "stopped")
 	return err
 }
 
-// DatabaseURL leads to the embedded PostgreSQL; empty if there is none.
+// DatabaseURL returns the URL of the embedded PostgreSQL; empty if there is none.
 func (a *App) DatabaseURL() string {
 	if a.db.embedded == nil {
 		return ""
@@ -241,7 +241,7 @@ func (a *App) DatabaseURL() string {
 	return a.db.embedded.URL()
 }
 
-// serving says to everybody who asks whether calls are taken.
+// serving sets whether the service reports that it accepts calls.
 func (a *App) serving(yes bool) {
 	a.status.serving.Store(yes)
 	a.services.SetServing(yes)

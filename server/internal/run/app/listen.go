@@ -14,7 +14,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// listeners are the addresses taken.
+// listeners are the open listeners.
 type listeners struct{ http, grpc, webhook net.Listener }
 
 func listen(ctx context.Context, cfg config.Addresses) (l listeners, err error) {
@@ -50,8 +50,8 @@ func (l listeners) close() {
 	}
 }
 
-// newHTTPServer has no WriteTimeout, which would cut long streams; requests are
-// bounded by the gateway.
+// newHTTPServer sets no WriteTimeout, which would cut off long streams; the gateway
+// limits requests.
 func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -63,7 +63,7 @@ func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// Ready is what the ready file holds.
+// Ready is the content of the ready file.
 type Ready struct {
 	PID         int    `json:"pid"`
 	HTTPAddr    string `json:"http_addr"`
@@ -71,7 +71,7 @@ type Ready struct {
 	WebhookAddr string `json:"webhook_addr,omitempty"`
 }
 
-// Addresses are the ones taken.
+// Addresses returns the addresses in use.
 func (a *App) Addresses() Ready {
 	r := Ready{PID: os.Getpid(), HTTPAddr: a.listeners.http.Addr().String(), GRPCAddr: a.listeners.grpc.Addr().String()}
 	if a.listeners.webhook != nil {
@@ -80,7 +80,7 @@ func (a *App) Addresses() Ready {
 	return r
 }
 
-// write writes a whole file, or none if there is no path for it.
+// write writes the file atomically. It does nothing if path is empty.
 func (r Ready) write(path string) error {
 	if path == "" {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 )
 
-// status is what the process knows of itself.
+// status is the state of the process.
 type status struct {
 	project mirror.ProjectID
 	version string
@@ -21,7 +21,7 @@ type status struct {
 	serving atomic.Bool
 }
 
-// ready answers from memory: asking the database would keep it awake.
+// ready answers from memory: a query would keep the database awake.
 func (s *status) ready() (bool, string) {
 	switch {
 	case !s.serving.Load():
@@ -33,7 +33,7 @@ func (s *status) ready() (bool, string) {
 	}
 }
 
-// Status is the process's part of the status.
+// Status returns the process's part of the status.
 func (s *status) Status(context.Context) (rpc.Status, error) {
 	ready, _ := s.ready()
 	limiter := s.client.Status()

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// stopper runs the parts of the service and stops them last in, first out,
-// each only after the one before it has ended.
+// stopper runs the parts of the service and stops them in reverse order, each after
+// the previous one has ended.
 type stopper struct {
 	log    *slog.Logger
 	grace  time.Duration
@@ -21,8 +21,8 @@ type stopper struct {
 	parts  []part
 }
 
-// errStopped tells that a server ended although nobody asked it to.
-var errStopped = errors.New("ended unasked")
+// errStopped means that a server ended without being told to.
+var errStopped = errors.New("stopped unexpectedly")
 
 type part struct {
 	name string
@@ -46,8 +46,8 @@ func (s *stopper) goRun(name string, run func(context.Context) error) {
 	}, func(context.Context) { cancel() })
 }
 
-// goServe starts a part that runs until it is shut down; stop has to bring it to
-// an end by the time its context does.
+// goServe starts a part that runs until it is shut down; stop must end it before
+// its context ends.
 func (s *stopper) goServe(name string, serve func() error, stop func(context.Context)) {
 	s.start(name, func() error {
 		if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, grpc.ErrServerStopped) {
@@ -63,7 +63,7 @@ func (s *stopper) start(name string, run func() error, stop func(context.Context
 	go func() { // all waits for it
 		defer close(p.done)
 		if err := run(); err != nil {
-			// A dead part kills the process: the platform restarts it whole.
+			// A failed part ends the process, so the platform restarts all of it.
 			select {
 			case s.failed <- fmt.Errorf("%s: %w", name, err):
 			default:
@@ -86,9 +86,9 @@ func (s *stopper) all() {
 	}
 }
 
-// stopHTTP lets requests in flight finish, and cuts what is left. A download may
-// take as long as its reader likes, so it gets half of what is left of the grace
-// period: the parts behind need the rest.
+// stopHTTP waits for running requests and then cuts them off. A download takes as
+// long as its reader, so they get half of the remaining grace period; the other
+// parts need the rest.
 func stopHTTP(ctx context.Context, s *http.Server) {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -96,12 +96,12 @@ func stopHTTP(ctx context.Context, s *http.Server) {
 		defer cancel()
 	}
 	if err := s.Shutdown(ctx); err != nil {
-		_ = s.Close() // nothing more can be done for them
+		_ = s.Close() // nothing more can be done
 	}
 }
 
-// stopGRPC lets calls in flight finish, and cuts what is left. Streams may have
-// no end of their own, so they get half of what is left of the grace period.
+// stopGRPC waits for running calls and then cuts them off. Streams may never end by
+// themselves, so they get half of the remaining grace period.
 func stopGRPC(ctx context.Context, s *grpc.Server) {
 	cut := func() {}
 	if deadline, ok := ctx.Deadline(); ok {

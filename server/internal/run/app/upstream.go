@@ -10,7 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// recordTimeout bounds the record of a pause.
+// recordTimeout limits the recording of a pause.
 const recordTimeout = 10 * time.Second
 
 func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.Client, error) {
@@ -37,12 +37,11 @@ func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.
 	}), nil
 }
 
-// probeMax is up to which the interval of probes doubles while the key is refused.
+// probeMax is the maximum interval of probes while the key is refused.
 const probeMax = 5 * time.Minute
 
-// forgetPause takes back what an earlier process has recorded of its key: the
-// remedy for a refused one is a restart with another. Should this one be refused
-// as well, that is recorded again.
+// forgetPause deletes the pause that an earlier process recorded, because a refused
+// key is replaced by a restart. If this key is refused too, that is recorded again.
 func (a *App) forgetPause(ctx context.Context, id mirror.ProjectID) error {
 	project, err := a.db.store.Project(ctx, id)
 	if err != nil || project.PauseReason == "" {

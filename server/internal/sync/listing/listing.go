@@ -1,6 +1,5 @@
-// Package listing compares the list of all rooms that Liveblocks gives with the
-// rooms that are mirrored: for sweeps, which fetch what differs, and for
-// verifications, which report it.
+// Package listing compares Liveblocks' list of rooms with the mirrored rooms.
+// Sweeps fetch what differs, and verifications report it.
 package listing
 
 import (
@@ -14,31 +13,31 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// PageSize is the most that Liveblocks lists at once.
+// PageSize is the maximum page size of Liveblocks' list.
 const PageSize = 100
 
-// Batch bounds one look at what is mirrored.
+// Batch is the maximum number of mirrored rooms of one query.
 const Batch = 500
 
-// Lister reads the list of all rooms, page by page; an empty cursor is that of the
-// first. Failures are faults: UPSTREAM_CURSOR_INVALID if the list does not go on
+// Lister reads the list of rooms page by page; an empty cursor means the first
+// page. Failures are faults: UPSTREAM_CURSOR_INVALID if the list does not continue
 // from the cursor.
 type Lister interface {
 	ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error)
 }
 
-// Rooms reads the rooms that are mirrored.
+// Rooms reads the mirrored rooms.
 type Rooms interface {
 	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
 }
 
-// Listing is what was read of the list so far, from its first page on.
+// Listing is the part of the list read so far, from its first page on.
 type Listing struct {
-	// seen holds the ids of all rooms that were listed, by their hash.
+	// seen holds the hashes of all listed room ids.
 	seen map[[16]byte]struct{}
 }
 
-// New returns a Listing of which nothing was read.
+// New returns an empty Listing.
 func New() *Listing { return &Listing{seen: make(map[[16]byte]struct{})} }
 
 func key(room mirror.RoomID) [16]byte {
@@ -46,8 +45,8 @@ func key(room mirror.RoomID) [16]byte {
 	return [16]byte(sum[:16])
 }
 
-// Add notes what a page lists and returns what no page before it did. It fails if
-// that is nothing and the list goes on: it repeats instead of ending.
+// Add adds a page and returns the rooms that no earlier page listed. It fails if
+// there are none and the list continues: then it repeats instead of ending.
 func (l *Listing) Add(page mirror.RoomPage) (added []mirror.ListedRoom, err error) {
 	for _, r := range page.Rooms {
 		if _, twice := l.seen[key(r.ID)]; !twice {
@@ -62,9 +61,9 @@ func (l *Listing) Add(page mirror.RoomPage) (added []mirror.ListedRoom, err erro
 	return added, nil
 }
 
-// Lacking goes through the mirrored rooms whose id begins with prefix. It hands
-// over, batch by batch, those that the list lacks and that were not fetched since
-// the list was begun, and returns how many rooms are mirrored.
+// Lacking reads the mirrored rooms whose id starts with prefix. It passes on, batch
+// by batch, those that the list does not contain and that were not fetched since
+// the list was started. It returns the number of mirrored rooms.
 func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID, prefix string, begun time.Time,
 	do func([]mirror.Room) error) (mirrored int64, err error) {
 	filter := store.RoomFilter{Project: project, Prefix: prefix, Limit: Batch}
@@ -90,27 +89,27 @@ func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID
 	}
 }
 
-// The rooms that one list lacks are believed to have vanished up to a share of the
-// mirrored rooms, or a number where that is more. Beyond it, a wrong key or a broken
-// list is likelier than a deletion of which every event was lost.
+// Up to this share of the mirrored rooms, or this number if that is more, may
+// vanish at once. Beyond it, a wrong key or a broken list is more likely than
+// deletions whose events were all lost.
 const (
-	vanishedShare = 5 // one in so many
+	vanishedShare = 5 // one in this many
 	vanishedLeast = 20
 )
 
-// Implausible tells why a list must not be believed that so many rooms vanished;
-// empty if it may be. Known are those of the listed rooms that are mirrored.
+// Implausible returns why so many rooms are unlikely to have vanished, or "" if it
+// is plausible. known counts the listed rooms that are mirrored.
 func Implausible(listed, known, vanished, mirrored int64) string {
 	switch {
 	case known == 0 && listed == 0:
-		return fmt.Sprintf("the list of rooms is empty, and %d are mirrored; the secret key may be that of another "+
-			"project, and nothing was deleted", mirrored)
+		return fmt.Sprintf("the list of rooms is empty, but %d rooms are mirrored; the secret key may belong to another "+
+			"project; nothing was deleted", mirrored)
 	case known == 0:
-		return fmt.Sprintf("the list of rooms holds none of the %d that are mirrored; the secret key may be that of "+
-			"another project, and nothing was deleted", mirrored)
+		return fmt.Sprintf("the list of rooms contains none of the %d mirrored rooms; the secret key may belong to "+
+			"another project; nothing was deleted", mirrored)
 	case vanished > max(vanishedLeast, mirrored/vanishedShare):
-		return fmt.Sprintf("the list of rooms lacks %d of the %d that are mirrored, which is more than is believed at "+
-			"once; nothing was deleted", vanished, mirrored)
+		return fmt.Sprintf("the list of rooms lacks %d of the %d mirrored rooms, more than is accepted at once; nothing "+
+			"was deleted", vanished, mirrored)
 	default:
 		return ""
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// backoff doubles with each attempt. Half of it is chance, so that tasks that
-// failed together do not come back together.
+// backoff doubles with each attempt. Half of it is random, so tasks that failed
+// together do not retry together.
 func (p Policy) backoff(attempts int) time.Duration {
 	d := p.BackoffMin
 	for range attempts {

@@ -1,6 +1,6 @@
-// Package queue does the tasks of one project: it finds what is due, leases it,
-// lets a handler do the work, and records how that went. It knows nothing of
-// what the work is.
+// Package queue runs the tasks of one project. It finds due tasks, leases them,
+// passes them to the handlers of their kinds, and records the results. It knows
+// nothing about the work itself.
 package queue
 
 import (
@@ -20,103 +20,103 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// Handler does the tasks of one kind: it does what the lease is for and applies
-// the result under it. Its error says what to do: a fault of kind Busy is tried
-// again without counting as an attempt; Invalid, NotFound and Precondition fail
-// for good; anything else is tried again with a growing delay.
+// Handler runs a task of one kind and applies the result under its lease. Its error
+// decides what follows: a fault of kind Busy is retried without counting as an
+// attempt; Invalid, NotFound and Precondition fail for good; any other error is
+// retried with a growing delay.
 type Handler func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error)
 
-// Limiter says when work may begin. Work waits there before it is leased, so that
-// nothing is held while nothing can be done.
+// Limiter decides when work may start. Tasks wait for it before they are leased, so
+// no lease is held while nothing can be done.
 type Limiter interface {
-	// Wait blocks until one piece of work may begin.
+	// Wait blocks until one task may start.
 	Wait(ctx context.Context) error
 	// UntilPaused returns a context that also ends when work is paused, with a fault
 	// of reason PROJECT_PAUSED as its cause. release must be called.
 	UntilPaused(ctx context.Context) (pausable context.Context, release func())
 }
 
-// Config is what a Pool works with. Every field must be set.
+// Config configures a Pool. Every field must be set.
 type Config struct {
 	Project mirror.ProjectID
 	Tasks   store.Tasks
 	Limiter Limiter
 	Policy  Policy
-	// Workers is the number of tasks done at once.
+	// Workers is the number of concurrent tasks.
 	Workers int
-	// LeaseTTL is how long a crashed worker keeps a task to itself. Leases are
-	// renewed at a third of it.
+	// LeaseTTL is how long a crashed worker blocks a task. Leases are renewed at a
+	// third of it.
 	LeaseTTL time.Duration
-	// BusyPoll is how often the database is asked for due work while there is
-	// any; it finds what another replica left behind.
+	// BusyPoll is how often the database is queried for due tasks while there are
+	// any. It finds what other replicas left behind.
 	BusyPoll time.Duration
-	// SafetyPoll is the same while there is none.
+	// SafetyPoll is the same while there are none.
 	SafetyPoll time.Duration
-	// StopGrace is how long work in flight may take to finish at shutdown.
+	// StopGrace is how long running tasks may take to finish at shutdown.
 	StopGrace time.Duration
 	Now       func() time.Time
 	Logger    *slog.Logger
 }
 
-// lane is how urgent a resource is: a lower one goes first.
+// lane is the urgency of a resource: lower lanes go first.
 type lane int
 
 const (
-	// laneApart is for what takes minutes. Each has a worker of its own beside the
-	// others.
+	// laneApart is for tasks that take minutes. Each has its own worker.
 	laneApart lane = iota
-	// laneLive is for what somebody wants at once.
+	// laneLive is for events and requests.
 	laneLive
-	// laneBackground is for what is done while nothing else is ready.
+	// laneBackground is for tasks that run while nothing else is ready.
 	laneBackground
 	lanes
 )
 
 const (
-	// memoryLimit bounds the resources remembered in each lane; what is beyond is
-	// found by asking the database.
+	// memoryLimit is the maximum number of resources remembered in each lane. The
+	// rest is found by querying the database.
 	memoryLimit = 20_000
-	// scanLimit bounds one look for due work.
+	// scanLimit is the maximum number of due resources of one query.
 	scanLimit = 500
-	// scanGap keeps two looks apart, however much becomes due.
+	// scanGap is the minimal time between two queries, however much becomes due.
 	scanGap = 100 * time.Millisecond
-	// recordTimeout bounds one statement that records how a task went.
+	// recordTimeout limits one statement that records the result of a task.
 	recordTimeout = 10 * time.Second
 )
 
-// errStopped is the cause of contexts cut at the end of the grace period.
+// errStopped is the cause of contexts cancelled at the end of the grace period.
 var errStopped = errors.New("queue: the grace period is over")
 
-// errLeaseLost is the cause of contexts of tasks whose lease is gone.
+// errLeaseLost is the cause of contexts of tasks that lost their lease.
 var errLeaseLost = fmt.Errorf("queue: %w", store.ErrLeaseLost)
 
-// Pool is the workers of one project.
+// Pool runs the workers of one project.
 type Pool struct {
 	cfg      Config
 	handlers map[mirror.Kind]Handler // set by Run
 	wake     chan struct{}
 	wg       sync.WaitGroup // one for each running task; Run waits
-	rate     rate           // of work done in the background
+	rate     rate           // of background tasks
 
 	mu       sync.Mutex
-	ready    [lanes][]mirror.Resource // may hold what has moved to another lane since
-	queued   map[mirror.Resource]lane // where a ready resource stands
+	ready    [lanes][]mirror.Resource // may contain resources that have moved to another lane
+	queued   map[mirror.Resource]lane // the lane of each ready resource
 	running  map[mirror.Resource]*run
-	busy     [lanes]int // how many of each lane are running
-	more     bool       // more background work is due than the last look has returned
+	busy     [lanes]int // running tasks of each lane
+	more     bool       // more background tasks are due than the last query returned
 	nextScan time.Time
 	lastScan time.Time
 	waiters  map[mirror.Resource]map[*waiter]struct{}
 }
 
-// run is a task that is being done.
+// run is a running task.
 type run struct {
 	lane lane
-	// again is where the resource came up meanwhile; lanes if it did not.
+	// again is the lane in which the resource was pushed meanwhile; lanes if it was
+	// not.
 	again lane
 }
 
-// New returns a Pool. What is pushed before [Pool.Run] is done by it.
+// New returns a Pool. [Pool.Run] also does what was pushed before.
 func New(cfg Config) *Pool {
 	return &Pool{
 		cfg:     cfg,
@@ -127,11 +127,10 @@ func New(cfg Config) *Pool {
 	}
 }
 
-// Push tells the pool that resources became due and are wanted at once.
+// Push tells the pool that resources became due and are urgent.
 func (p *Pool) Push(pending []mirror.Pending) { p.enqueue(laneLive, pending) }
 
-// PushBackground tells the pool that resources became due and can wait for
-// everything else.
+// PushBackground tells the pool that resources became due at the lowest priority.
 func (p *Pool) PushBackground(pending []mirror.Pending) { p.enqueue(laneBackground, pending) }
 
 func (p *Pool) enqueue(l lane, pending []mirror.Pending) {
@@ -144,7 +143,7 @@ func (p *Pool) enqueue(l lane, pending []mirror.Pending) {
 
 func (p *Pool) push(wanted lane, resources []mirror.Resource) {
 	if len(resources) > 0 {
-		// Where there is work, another replica may have left some behind.
+		// Another replica may have left work behind.
 		p.scanBy(p.cfg.Now().Add(p.cfg.BusyPoll))
 	}
 	for _, r := range resources {
@@ -167,14 +166,14 @@ func (p *Pool) push(wanted lane, resources []mirror.Resource) {
 	}
 }
 
-// next returns the most urgent lane with a resource that a worker is free for.
+// next returns the most urgent lane with a resource and a free worker.
 func (p *Pool) next() (lane, bool) {
 	for l := range lanes {
 		for len(p.ready[l]) > 0 {
 			if at, ok := p.queued[p.ready[l][0]]; ok && at == l {
 				break
 			}
-			p.ready[l] = p.ready[l][1:] // it went to a more urgent lane
+			p.ready[l] = p.ready[l][1:] // it moved to a more urgent lane
 		}
 		if len(p.ready[l]) > 0 && (l == laneApart || p.busy[laneLive]+p.busy[laneBackground] < p.cfg.Workers) {
 			return l, true
@@ -183,7 +182,7 @@ func (p *Pool) next() (lane, bool) {
 	return 0, false
 }
 
-// begin takes the next resource, if there is one.
+// begin removes and returns the next resource, if there is one.
 func (p *Pool) begin() (r mirror.Resource, ok bool) {
 	l, ok := p.next()
 	if !ok {
@@ -197,7 +196,7 @@ func (p *Pool) begin() (r mirror.Resource, ok bool) {
 	return r, true
 }
 
-// scanBy sees to it that the database is asked for due work at t at the latest.
+// scanBy schedules the next query for due tasks at t at the latest.
 func (p *Pool) scanBy(t time.Time) {
 	if p.nextScan.After(t) {
 		p.nextScan = t
@@ -211,14 +210,13 @@ func (p *Pool) signal() {
 	}
 }
 
-// Run works until ctx ends and every task in flight has come to an end, by
-// itself within the grace period or cut off after it. It has the tasks of each
-// kind done by the handler for it.
+// Run runs tasks with the handlers of their kinds until ctx ends. Then it waits for
+// running tasks within the grace period and cancels the rest.
 func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error {
 	p.handlers = handlers
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
-	timer := time.NewTimer(0) // look at once: a crash may have left work behind
+	timer := time.NewTimer(0) // query immediately: a crash may have left work behind
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		select {
@@ -231,7 +229,7 @@ func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error 
 		if p.mayScan() {
 			timer.Reset(max(p.nextScan.Sub(p.cfg.Now()), 0))
 		} else {
-			timer.Stop() // the end of any task wakes us
+			timer.Stop() // the end of any task wakes the loop
 		}
 		p.mu.Unlock()
 	}
@@ -249,7 +247,7 @@ func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error 
 	return nil
 }
 
-// dispatch starts ready tasks while workers are free, and looks for more.
+// dispatch starts ready tasks while workers are free, and queries for more.
 func (p *Pool) dispatch(ctx, work context.Context) {
 	for {
 		p.scan(ctx)
@@ -260,7 +258,7 @@ func (p *Pool) dispatch(ctx, work context.Context) {
 			return
 		}
 		p.mu.Lock()
-		r, ok := p.begin() // now, since something urgent may have come meanwhile
+		r, ok := p.begin() // only now: something urgent may have arrived
 		p.mu.Unlock()
 		if ok {
 			p.wg.Go(func() { p.do(work, r) })
@@ -268,14 +266,14 @@ func (p *Pool) dispatch(ctx, work context.Context) {
 	}
 }
 
-// mayScan reports whether to look for due work at all: as long as something wanted
-// at once is known, or all workers are at such work, there is no use for more. Work
-// in the background is no reason not to look.
+// mayScan reports whether a query for due tasks is useful. It is not while urgent
+// tasks are ready or occupy all workers. Background tasks are no reason not to
+// query.
 func (p *Pool) mayScan() bool {
 	return len(p.ready[laneLive]) == 0 && p.busy[laneLive] < p.cfg.Workers
 }
 
-// scan asks the database for due work if it is time to.
+// scan queries the database for due tasks if it is time.
 func (p *Pool) scan(ctx context.Context) {
 	now := p.cfg.Now()
 	p.mu.Lock()
@@ -309,7 +307,7 @@ func (p *Pool) scan(ctx context.Context) {
 		return
 	}
 	ours := func(r mirror.Resource) bool {
-		_, ours := p.running[r] // between choice and claim
+		_, ours := p.running[r] // chosen but not claimed yet
 		return ours
 	}
 	p.push(laneLive, slices.DeleteFunc(list.Resources, ours))
@@ -319,11 +317,11 @@ func (p *Pool) scan(ctx context.Context) {
 	case list.Next.After(now) || len(list.Background) == 0:
 		p.scanBy(list.Next)
 	default:
-		p.more = true // worth another look when these are done
+		p.more = true // query again when these are done
 	}
 }
 
-// do leases and does one task.
+// do leases and runs one task.
 func (p *Pool) do(ctx context.Context, r mirror.Resource) {
 	applied, background := p.attempt(ctx, r)
 	p.mu.Lock()
@@ -351,7 +349,8 @@ func (p *Pool) do(ctx context.Context, r mirror.Resource) {
 	p.signal()
 }
 
-// attempt returns what came of the task, and whether it was one of the background.
+// attempt runs the task and returns the result, and whether it was a background
+// task.
 func (p *Pool) attempt(ctx context.Context, r mirror.Resource) (applied mirror.Applied, background bool) {
 	var token [16]byte
 	_, _ = rand.Read(token[:]) // never fails by its own contract
@@ -359,7 +358,7 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource) (applied mirror.A
 	lease, err := p.cfg.Tasks.Claim(claimCtx, r, token, p.cfg.Now(), p.cfg.LeaseTTL)
 	cancel()
 	if err != nil {
-		// Somebody else has it, or the database is away: look again later.
+		// Another worker has it, or the database is down: query again later.
 		if !errors.Is(err, store.ErrNotDue) {
 			p.cfg.Logger.ErrorContext(ctx, "cannot claim a task", slog.Any("error", err))
 		}
@@ -375,7 +374,7 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource) (applied mirror.A
 	return applied, lease.Background
 }
 
-// handler returns what does the task of a lease.
+// handler returns the handler for the task of a lease.
 func (p *Pool) handler(lease mirror.Lease) Handler {
 	kind := lease.Resource.Kind
 	handler, served := p.handlers[kind]
@@ -386,7 +385,7 @@ func (p *Pool) handler(lease mirror.Lease) Handler {
 				fmt.Sprintf("this version does not mirror kind %d", kind))
 		}
 	case kind.Traits().NeedsRoom && (lease.Epoch == 0 || lease.Gone):
-		// Which incarnation would it belong to? The room comes first.
+		// Without the room, its incarnation is unknown: the room comes first.
 		return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 			return p.cfg.Tasks.Park(ctx, lease, p.cfg.Now())
 		}
@@ -395,10 +394,10 @@ func (p *Pool) handler(lease mirror.Lease) Handler {
 	}
 }
 
-// BackgroundRate is how many tasks a second were done in the background lately.
+// BackgroundRate returns the recent number of background tasks per second.
 func (p *Pool) BackgroundRate() float64 { return p.rate.perSecond(p.cfg.Now()) }
 
-// handle runs the handler and keeps its lease alive meanwhile.
+// handle runs the handler and renews its lease meanwhile.
 func (p *Pool) handle(ctx context.Context, lease mirror.Lease) (applied mirror.Applied, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	renewing := make(chan struct{})
@@ -421,8 +420,8 @@ func (p *Pool) handle(ctx context.Context, lease mirror.Lease) (applied mirror.A
 	return applied, err
 }
 
-// renew moves the lease's end until ctx ends, and ends the task when the lease
-// is lost or, for want of renewals, has run out.
+// renew renews the lease until ctx ends. It cancels the task when the lease is lost
+// or has expired because renewals failed.
 func (p *Pool) renew(ctx context.Context, lease mirror.Lease, cancel context.CancelCauseFunc) {
 	end := time.AfterFunc(lease.Until.Sub(p.cfg.Now()), func() { cancel(errLeaseLost) })
 	defer end.Stop()
@@ -448,7 +447,7 @@ func (p *Pool) renew(ctx context.Context, lease mirror.Lease, cancel context.Can
 	}
 }
 
-// fail records a failure and gives the lease back.
+// fail records a failure and releases the lease.
 func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error) mirror.Applied {
 	log := p.cfg.Logger.With(slog.String("kind", lease.Resource.Kind.String()),
 		slog.String("room", string(lease.Resource.Room)))
@@ -464,7 +463,7 @@ func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error) mirror.A
 		log.WarnContext(ctx, "task failed, will be tried again", slog.Any("error", err),
 			slog.Int("attempts", lease.Attempts+1), slog.Time("next", f.NotBefore))
 	}
-	// Also at shutdown: what is given back need not wait for the lease to end.
+	// Also at shutdown: a released task need not wait for the lease to expire.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	applied, ferr := p.cfg.Tasks.Fail(ctx, lease, f)
@@ -477,30 +476,29 @@ func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error) mirror.A
 	return p.lookAgain()
 }
 
-// lookAgain has the database asked before long what became of a task that
-// slipped from our hands: whoever took it over finishes it, but perhaps nobody
-// did.
+// lookAgain schedules a query for a task that was lost: the worker that took it
+// over will finish it, but perhaps there is none.
 func (p *Pool) lookAgain() mirror.Applied {
 	return mirror.Applied{Due: p.cfg.Now().Add(p.cfg.BusyPoll)}
 }
 
-// Policy says how failures are answered.
+// Policy says how to handle failures.
 type Policy struct {
-	// MaxAttempts is how often a task is tried before it fails for good.
+	// MaxAttempts is the number of attempts before a task fails for good.
 	MaxAttempts int
-	// BackoffMin and BackoffMax bound the delay between two attempts, which
-	// doubles each time.
+	// BackoffMin and BackoffMax limit the delay between two attempts, which doubles
+	// each time.
 	BackoffMin, BackoffMax time.Duration
 }
 
-// Failure judges err.
+// Failure classifies err.
 func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Failure {
 	f := fault.Of(err)
 	failure := store.Failure{Now: now, Cause: cause(err)}
 	switch {
-	// Nothing went wrong: another incarnation, or our own shutdown.
+	// Not a failure of the task: another incarnation, or a shutdown.
 	case errors.Is(err, store.ErrEpochChanged):
-		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the room was deleted or created anew meanwhile"
+		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the room was deleted or created again meanwhile"
 	case errors.Is(err, errStopped):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the service stopped"
 	case f.Kind == fault.Busy:
@@ -514,8 +512,8 @@ func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Fail
 	return failure
 }
 
-// cause is what an operator reads in the task: the public sentence where there
-// is one, since other errors may quote anything.
+// cause returns the text that the task shows to an operator: the public sentence if
+// there is one, because other errors may quote anything.
 func cause(err error) string {
 	f := fault.Of(err)
 	if f.Kind == fault.Internal {

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// rateWindow is over how many seconds a rate is taken.
+// rateWindow is the number of seconds over which a rate is measured.
 const rateWindow = 20
 
-// rate counts what was done in the last seconds.
+// rate counts completions in the last seconds.
 type rate struct {
 	mu     sync.Mutex
-	second [rateWindow]int64 // which second, since 1970
+	second [rateWindow]int64 // Unix time
 	counts [rateWindow]int64
 }
 
@@ -26,8 +26,8 @@ func (r *rate) count(now time.Time) {
 	r.counts[i]++
 }
 
-// perSecond is the rate over the window's seconds that are over, or over those
-// since the first.
+// perSecond returns the rate over the completed seconds of the window, or since the
+// first completion.
 func (r *rate) perSecond(now time.Time) float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

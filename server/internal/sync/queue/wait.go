@@ -12,8 +12,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// waitPoll is how often a waiter asks the database about what is not being done
-// here: another replica may do it. Local completions wake the waiter immediately.
+// waitPoll is how often a waiter asks the database about resources that no local
+// worker holds: another replica may. Local completions wake the waiter immediately.
 const waitPoll = 250 * time.Millisecond
 
 // waiter waits for one resource to reach a generation.
@@ -23,7 +23,7 @@ type waiter struct {
 	ended bool
 }
 
-// notify tells those who wait for r that it has caught up with generation.
+// notify wakes the waiters for r: it has reached generation.
 func (p *Pool) notify(r mirror.Resource, generation int64) {
 	for w := range p.waiters[r] {
 		if generation >= w.want && !w.ended {
@@ -33,7 +33,7 @@ func (p *Pool) notify(r mirror.Resource, generation int64) {
 	}
 }
 
-// Request marks the resources stale and sets the workers on them.
+// Request marks the resources as stale and passes them to the workers.
 func (p *Pool) Request(ctx context.Context, resources []mirror.Resource) ([]mirror.Pending, error) {
 	requests := make([]mirror.Request, len(resources))
 	for i, r := range resources {
@@ -47,7 +47,7 @@ func (p *Pool) Request(ctx context.Context, resources []mirror.Resource) ([]mirr
 	return pending, nil
 }
 
-// Retry makes a task due at once and sets the workers on it.
+// Retry makes a task due immediately and passes it to the workers.
 func (p *Pool) Retry(ctx context.Context, r mirror.Resource) (mirror.Task, error) {
 	task, err := p.cfg.Tasks.Retry(ctx, r, p.cfg.Now())
 	if err != nil {
@@ -57,8 +57,8 @@ func (p *Pool) Retry(ctx context.Context, r mirror.Resource) (mirror.Task, error
 	return task, nil
 }
 
-// Refresh fetches the resources again and returns when that is applied. It fails
-// as [Pool.Wait] does.
+// Refresh fetches the resources again and returns when the results are applied. It
+// fails as [Pool.Wait] does.
 func (p *Pool) Refresh(ctx context.Context, resources ...mirror.Resource) error {
 	return p.unlessPaused(ctx, func(ctx context.Context) error {
 		pending, err := p.Request(ctx, resources)
@@ -69,9 +69,8 @@ func (p *Pool) Refresh(ctx context.Context, resources ...mirror.Resource) error 
 	})
 }
 
-// Await is [Pool.Wait], and starts tasks again that had failed before: what is
-// waited for may be a delivery that is repeated because of just that failure, and
-// a repetition marks nothing stale.
+// Await is [Pool.Wait], and also restarts failed tasks: the delivery may be a retry
+// because of that failure, and a duplicate marks nothing as stale.
 func (p *Pool) Await(ctx context.Context, pending []mirror.Pending) error {
 	return p.unlessPaused(ctx, func(ctx context.Context) error {
 		progress, err := p.cfg.Tasks.Generations(ctx, resourcesOf(pending))
@@ -94,8 +93,8 @@ func (p *Pool) Await(ctx context.Context, pending []mirror.Pending) error {
 	})
 }
 
-// unlessPaused calls wait and ends it with PROJECT_PAUSED while nothing is fetched:
-// a pause lasts until somebody mends the key.
+// unlessPaused calls wait and ends it with PROJECT_PAUSED during a pause, which
+// lasts until an operator fixes the key.
 func (p *Pool) unlessPaused(ctx context.Context, wait func(context.Context) error) error {
 	pausable, release := p.cfg.Limiter.UntilPaused(ctx)
 	defer release()
@@ -117,9 +116,9 @@ func resourcesOf(pending []mirror.Pending) []mirror.Resource {
 	return resources
 }
 
-// Wait returns nil once every resource has caught up with its generation. It
-// fails with REFRESH_FAILED once one of them has used up its attempts, and with
-// the context's cause when that ends first. Generations decide, never clocks.
+// Wait returns nil once every resource has reached its generation. It fails with
+// REFRESH_FAILED once one of them has failed for good, and with the context's cause
+// if that ends first. Generations decide, never clocks.
 func (p *Pool) Wait(ctx context.Context, pending []mirror.Pending) error {
 	waiters := make([]*waiter, len(pending))
 	p.mu.Lock()
@@ -160,8 +159,8 @@ func (p *Pool) Wait(ctx context.Context, pending []mirror.Pending) error {
 	return nil
 }
 
-// caughtUp asks the database about what is not being done here, and reports
-// whether nothing is left to wait for.
+// caughtUp asks the database about resources that no local worker holds, and
+// reports whether nothing is left to wait for.
 func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, error) {
 	elsewhere := p.elsewhere(pending)
 	if len(elsewhere) == 0 {
@@ -185,7 +184,7 @@ func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, er
 	return all, nil
 }
 
-// elsewhere returns those of the resources that no worker of this pool is at.
+// elsewhere returns the resources that no worker of this pool holds.
 func (p *Pool) elsewhere(pending []mirror.Pending) []mirror.Pending {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// notification folds the events that wait into a notification, and asks its
-// user's inbox, which may hold it or not.
+// notification folds the waiting events into a notification, and fetches its entry
+// in the user's inbox, if there is one.
 func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (apply, error) {
 	events, err := r.cfg.Mirror.Unfolded(ctx, lease.Resource, foldLimit)
 	if err != nil {
@@ -23,14 +23,14 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (appl
 	if err != nil {
 		return nil, fmt.Errorf("user of a notification: %w", err)
 	}
-	settle := time.Duration(0) // without an inbox there is nothing to look at again
+	settle := time.Duration(0) // without an inbox there is nothing to fetch again
 	if user != "" {
 		settle = r.cfg.Settle
 		fetchTime, inbox, err := r.inbox(ctx, user, lease.Resource.ID)
 		if err != nil && len(events) == 0 {
 			return nil, err
 		}
-		// What the events tell need not wait until the inbox can be asked.
+		// Folding the events need not wait until the inbox can be fetched.
 		fold.FetchTime, fold.Inbox = fetchTime, inbox
 	}
 	return func(ctx context.Context) (mirror.Applied, error) {
@@ -38,8 +38,9 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (appl
 	}, nil
 }
 
-// inbox asks a user's inbox for a notification. That it does not hold it is normal:
-// it was deleted, or never had a place there. The time is zero if it cannot be asked.
+// inbox fetches a notification from a user's inbox. It is normal that the inbox
+// does not contain it: it was deleted, or was never there. The time is zero if the
+// inbox cannot be fetched.
 func (r *Reconciler) inbox(ctx context.Context, user, id string) (time.Time, mirror.Inbox, error) {
 	asked := r.cfg.Now()
 	fetched, err := r.cfg.Fetcher.InboxNotification(ctx, user, id)
@@ -56,12 +57,13 @@ func (r *Reconciler) inbox(ctx context.Context, user, id string) (time.Time, mir
 	return fetched.FetchTime, inbox, nil
 }
 
-// inboxUser returns whose inbox may hold the notification; empty if none may.
+// inboxUser returns the user whose inbox may contain the notification; empty if
+// none.
 func (r *Reconciler) inboxUser(ctx context.Context, resource mirror.Resource, rows []mirror.Notification) (string,
 	error) {
 	for _, row := range rows {
 		if row.EventID == resource.ID {
-			return "", nil // it has no inbox id, and goes by that of its event
+			return "", nil // it has no inbox id; its event's id identifies it
 		}
 		if row.UserID != "" {
 			return row.UserID, nil

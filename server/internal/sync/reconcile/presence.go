@@ -12,21 +12,21 @@ import (
 
 const (
 	// absence is how long before a fetch of the active users a session must have
-	// begun for its end to be concluded from the fetch: the times of events are
-	// Liveblocks' and that of the fetch is ours, and a read may lag behind an event.
+	// begun for the fetch to end it. Event times are from Liveblocks' clock and
+	// fetch times from this service's, and a read may lag behind an event.
 	absence = time.Minute
-	// foldLimit bounds the events folded in one transaction.
+	// foldLimit is the maximum number of events folded in one transaction.
 	foldLimit = 1000
-	// Sessions of one connection that are read at first, and at most: a connection's
-	// number is given out anew, a hundred times a day in a busy room.
+	// The number of sessions of one connection that are read at first, and at most:
+	// connection ids restart, up to a hundred times a day in a busy room.
 	fewSessions, manySessions = 32, 2048
 )
 
 func (r *Reconciler) activeUsers(ctx context.Context, lease mirror.Lease) (apply, error) {
-	// Events keep the interval by themselves, whoever asks for a fetch does not.
+	// Events keep the interval by themselves; requests do not.
 	if wait := lease.FetchTime.Add(r.cfg.ActiveUsersInterval).Sub(r.cfg.Now()); wait > 0 {
 		return nil, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited,
-			"the active users of a room are not fetched so soon again").After(wait)
+			"the active users of this room were fetched only seconds ago").After(wait)
 	}
 	fetched, err := r.cfg.Fetcher.ActiveUsers(ctx, lease.Resource.Room)
 	if err != nil {
@@ -45,7 +45,7 @@ func (r *Reconciler) activeUsers(ctx context.Context, lease mirror.Lease) (apply
 	}, nil
 }
 
-// sessions folds the events that wait into a room's sessions. Nothing is fetched.
+// sessions folds the waiting events into a room's sessions. Nothing is fetched.
 func (r *Reconciler) sessions(ctx context.Context, lease mirror.Lease) (apply, error) {
 	events, err := r.cfg.Mirror.Unfolded(ctx, lease.Resource, foldLimit)
 	if err != nil {
@@ -60,8 +60,8 @@ func (r *Reconciler) sessions(ctx context.Context, lease mirror.Lease) (apply, e
 	}, nil
 }
 
-// storedSessions returns the sessions that the events may belong to: of each of
-// their connections those back to before the earliest of the events.
+// storedSessions returns the sessions that the events may belong to: those of each
+// connection since before its earliest event.
 func (r *Reconciler) storedSessions(ctx context.Context, room mirror.Resource,
 	events []mirror.Event) ([]mirror.UserSession, error) {
 	connections := presence.Connections(events)
@@ -86,8 +86,8 @@ func (r *Reconciler) storedSessions(ctx context.Context, room mirror.Resource,
 	}
 }
 
-// reach reports whether the sessions, of each connection at most limit, go back
-// to before t where there are that far.
+// reach reports whether the sessions, at most limit for each connection, go back to
+// before t or include all there are.
 func reach(sessions []mirror.UserSession, limit int, t time.Time) bool {
 	count, before := make(map[int64]int), make(map[int64]bool)
 	for _, s := range sessions {

@@ -1,5 +1,5 @@
-// Package reconcile brings one resource up to date: it fetches the latest state
-// and applies it. Events are only invalidations; what is stored is always what was read.
+// Package reconcile updates one resource: it fetches the current state and applies
+// it. Events only invalidate; what is stored was always fetched.
 package reconcile
 
 import (
@@ -16,12 +16,12 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
 
-// Fetcher reads the latest state from Liveblocks. Failures are faults, whose
-// reasons tell what is not there.
+// Fetcher reads the current state from Liveblocks. Failures are faults, whose
+// reasons say what does not exist.
 type Fetcher interface {
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
-	// Ydoc reads a Yjs document: the room's own, or with a guid one inside it.
+	// Ydoc reads a Yjs document: the room's own or, with a guid, a subdocument.
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
 	// Threads reads all threads of a room, with their comments.
 	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
@@ -30,42 +30,41 @@ type Fetcher interface {
 	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)
 }
 
-// cleanBatch bounds one clean-up transaction.
+// cleanBatch is the maximum number of resources of one clean-up transaction.
 const cleanBatch = 100
 
-// Config is what a Reconciler works with.
+// Config configures a Reconciler.
 type Config struct {
 	Mirror  store.Mirror
 	Tasks   store.Tasks
 	Fetcher Fetcher
-	// Policy is that of the queue.
+	// Policy is the same as the queue's.
 	Policy queue.Policy
-	// Settle is how long after a burst of events the last fetch comes.
+	// Settle is the time between a burst of events and the settle fetch.
 	Settle time.Duration
-	// ActiveUsersInterval keeps that fetch of a room's active users at least this
-	// long after the one before it.
+	// ActiveUsersInterval is the minimal time between two fetches of a room's
+	// active users.
 	ActiveUsersInterval time.Duration
-	// MaxData is the largest document in bytes for which the queryable JSON is
-	// kept.
+	// MaxData is the maximum size in bytes of a document with queryable JSON.
 	MaxData int
 	Now     func() time.Time
 	Logger  *slog.Logger
 }
 
-// Reconciler does tasks.
+// Reconciler runs tasks.
 type Reconciler struct{ cfg Config }
 
 // New returns a Reconciler.
 func New(cfg Config) *Reconciler { return &Reconciler{cfg: cfg} }
 
-// fetch reads the latest state of a resource and returns what writes it. No
-// transaction is open meanwhile.
+// fetch reads the current state of a resource and returns a function that writes
+// it. No transaction is open meanwhile.
 type fetch func(ctx context.Context, lease mirror.Lease) (apply, error)
 
 // apply writes what was fetched.
 type apply func(ctx context.Context) (mirror.Applied, error)
 
-// Handlers returns what does the tasks, by kind: all but those of a sweep.
+// Handlers returns the handlers by kind, except that of sweeps.
 func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
 	return map[mirror.Kind]queue.Handler{
 		mirror.KindRoom:         r.handler(r.room),
@@ -78,13 +77,13 @@ func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
 	}
 }
 
-// handler fetches and applies. If Liveblocks has no such room, that is what is
-// applied to the room and to what is in it.
+// handler returns a handler that fetches and applies. If Liveblocks has no such
+// room, it applies that to the resource.
 func (r *Reconciler) handler(fetch fetch) queue.Handler {
 	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 		apply, err := fetch(ctx, lease)
 		if fault.Is(err, fault.ReasonUpstreamNotFound) {
-			// Not for good: the next attempt may find it.
+			// Not final: the next attempt may find it.
 			f := fault.Of(err)
 			err = fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
 			if f.Reason == fault.ReasonUpstreamRoomNotFound && !lease.Resource.Kind.Traits().OutlivesRoom {
@@ -104,7 +103,7 @@ func (r *Reconciler) handler(fetch fetch) queue.Handler {
 	}
 }
 
-// missing applies the failure of an attempt whose room is not there.
+// missing applies the failure of an attempt whose room does not exist.
 func (r *Reconciler) missing(lease mirror.Lease, err error) apply {
 	return func(ctx context.Context) (mirror.Applied, error) {
 		return r.cfg.Mirror.ApplyMissing(ctx, lease, r.cfg.Policy.Failure(lease, err, r.cfg.Now()), r.cfg.Settle)
@@ -126,8 +125,8 @@ func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (apply, error
 	}, nil
 }
 
-// clean removes what earlier incarnations left behind. It shows nowhere, so a
-// failure only leaves it lying a while longer.
+// clean deletes the rows of earlier incarnations. They are hidden, so a failure
+// only delays the deletion.
 func (r *Reconciler) clean(ctx context.Context, room mirror.Resource) {
 	for {
 		n, err := r.cfg.Mirror.CleanRoom(ctx, room, cleanBatch)
@@ -148,8 +147,8 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (apply, er
 	return r.document(lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime), nil
 }
 
-// ydoc fetches a Yjs document. An event never says which of a room's documents
-// has changed, so the room's own brings those inside it.
+// ydoc fetches a Yjs document. Events do not say which of a room's documents has
+// changed, so fetching the room's own also requests its subdocuments.
 func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (apply, error) {
 	fetched, err := r.cfg.Fetcher.Ydoc(ctx, lease.Resource.Room, lease.Resource.ID)
 	if err != nil {
@@ -157,10 +156,10 @@ func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (apply, error
 	}
 	doc, guids := derive.Ydoc(fetched.Body, r.cfg.MaxData)
 	inside := subdocuments(lease, guids)
-	// Before this one is settled: nobody would ask for them again.
+	// Before this one is applied: nothing else would request them.
 	if len(inside) > 0 {
 		if _, err := r.cfg.Tasks.Request(ctx, requests(lease, inside), r.cfg.Now()); err != nil {
-			return nil, fmt.Errorf("request documents inside: %w", err)
+			return nil, fmt.Errorf("request subdocuments: %w", err)
 		}
 	}
 	apply := r.document(lease, doc, fetched.FetchTime)
@@ -178,9 +177,9 @@ func (r *Reconciler) document(lease mirror.Lease, doc mirror.DocumentContent, fe
 	}
 }
 
-// subdocuments are the documents inside the one that was fetched. Those deeper
-// down are brought once, by the first fetch of the one around them: they may
-// contain each other, and would never come to rest.
+// subdocuments returns the subdocuments of a fetched document. Nested ones are
+// requested once, by the first fetch of their parent: they can contain each other,
+// and would otherwise never come to rest.
 func subdocuments(lease mirror.Lease, guids []string) []mirror.Resource {
 	if lease.Resource.ID != "" && lease.Applied > 0 {
 		return nil
@@ -196,7 +195,8 @@ func subdocuments(lease mirror.Lease, guids []string) []mirror.Resource {
 	return inside
 }
 
-// requests asks for resources as urgently as for that of the lease.
+// requests returns requests for resources, with the urgency of the lease's
+// resource.
 func requests(lease mirror.Lease, resources []mirror.Resource) []mirror.Request {
 	out := make([]mirror.Request, len(resources))
 	for i, r := range resources {
@@ -205,10 +205,10 @@ func requests(lease mirror.Lease, resources []mirror.Resource) []mirror.Request 
 	return out
 }
 
-// beyondLease returns a context for applying a result, which goes on although
-// the lease seems to have ended. Applying locks the very row a renewal waits for,
-// so a large document on a slow database would be cut off time and again. Whether
-// the lease still holds is decided in the transaction, by its token.
+// beyondLease returns a context for applying a result that does not end with the
+// lease. Applying locks the row that a renewal waits for, so a large document on a
+// slow database would be cancelled again and again. The transaction checks by its
+// token whether the lease still holds.
 func beyondLease(ctx context.Context) (context.Context, func()) {
 	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -222,9 +222,9 @@ func beyondLease(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// unreadable is the failure of an attempt whose answer made no sense. Its cause
-// does not quote the answer.
+// unreadable returns the failure for a response that is not valid. Its cause does
+// not quote the response.
 func unreadable(what string, err error) error {
 	return fault.Wrap(fmt.Errorf("read %s: %w", what, err),
-		fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the answer of Liveblocks cannot be used")
+		fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "the response of Liveblocks is not valid")
 }

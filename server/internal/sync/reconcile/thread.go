@@ -8,7 +8,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// thread fetches a thread, or without an id the list of a room's threads.
+// thread fetches a thread or, without an id, the list of a room's threads.
 func (r *Reconciler) thread(ctx context.Context, lease mirror.Lease) (apply, error) {
 	if lease.Resource.ID == "" {
 		return r.threads(ctx, lease)
@@ -31,8 +31,8 @@ func (r *Reconciler) thread(ctx context.Context, lease mirror.Lease) (apply, err
 	}, nil
 }
 
-// threads fetches the list of a room's threads, which finds those that no event
-// told of. What it says of the others only makes them be fetched.
+// threads fetches the list of a room's threads, which finds threads that no event
+// announced. Known threads that differ are only marked as stale.
 func (r *Reconciler) threads(ctx context.Context, lease mirror.Lease) (apply, error) {
 	fetched, err := r.cfg.Fetcher.Threads(ctx, lease.Resource.Room)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package sweep goes through the list of all rooms and has fetched what no event
-// told of. The first sweep is the backfill.
+// Package sweep reads Liveblocks' list of rooms and requests what no event
+// announced. The first sweep is the backfill.
 package sweep
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
 
-// Limiter says when a call to Liveblocks may be made.
+// Limiter decides when a call to Liveblocks may be made.
 type Limiter interface {
 	Wait(ctx context.Context) error
 }
@@ -33,13 +33,13 @@ type Store interface {
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 }
 
-// Pool is told what became due, and tells how fast it is done.
+// Pool receives what became due and reports the rate of its work.
 type Pool interface {
 	PushBackground(pending []mirror.Pending)
 	BackgroundRate() float64
 }
 
-// Config is what a Sweeper works with.
+// Config configures a Sweeper.
 type Config struct {
 	Project mirror.ProjectID
 	Store   Store
@@ -47,24 +47,24 @@ type Config struct {
 	Limiter Limiter
 	Pool    Pool
 	// Interval is the time from the end of a sweep to the next one, FullInterval
-	// that from the beginning of a full one to the next; 0 means never.
+	// from the start of a full sweep to the next full one; 0 means never.
 	Interval, FullInterval time.Duration
-	// RetryMin and RetryMax bound the delay after a list that failed, which doubles
-	// each time.
+	// RetryMin and RetryMax limit the delay after a failed list, which doubles each
+	// time.
 	RetryMin, RetryMax time.Duration
 	Now                func() time.Time
 	Logger             *slog.Logger
 }
 
 const (
-	// limiterWait is how long a sweep that is leased waits to make a call.
+	// limiterWait is how long a leased sweep waits for the limiter.
 	limiterWait = time.Minute
 	// recently is how long after the last connection to a room that was not mirrored
 	// the room is assumed to be occupied.
 	recently = 24 * time.Hour
 )
 
-// Sweeper does the sweeps of one project.
+// Sweeper runs the sweeps of one project.
 type Sweeper struct {
 	cfg Config
 
@@ -73,7 +73,8 @@ type Sweeper struct {
 	failures int
 }
 
-// list is what this process has read of the list of rooms, from its first page on.
+// list is the part of the list of rooms that this process has read, from its first
+// page on.
 type list struct {
 	*listing.Listing
 
@@ -88,11 +89,11 @@ func (s *Sweeper) resource() mirror.Resource {
 	return mirror.Resource{Project: s.cfg.Project, Kind: mirror.KindSweep}
 }
 
-// newID makes up what tells one sweep from the next.
+// newID returns a new id for a sweep.
 func newID() string { return rand.Text() }
 
-// Begin sees to it that there is a next sweep: a full one, the backfill, if there
-// has never been one.
+// Begin schedules the next sweep: a full one, the backfill, if there has never been
+// one.
 func (s *Sweeper) Begin(ctx context.Context) error {
 	if s.never() {
 		return nil
@@ -111,10 +112,10 @@ func (s *Sweeper) Begin(ctx context.Context) error {
 	return err
 }
 
-// never reports whether there are no sweeps but those that somebody starts.
+// never reports whether sweeps run only on request.
 func (s *Sweeper) never() bool { return s.cfg.Interval == 0 && s.cfg.FullInterval == 0 }
 
-// Start begins a full sweep, unless one is under way. It does not wait for it.
+// Start starts a full sweep unless one is running. It does not wait for it.
 func (s *Sweeper) Start(ctx context.Context, _ mirror.ProjectID) (mirror.Backfill, error) {
 	if _, err := s.cfg.Store.PlanSweep(ctx, s.cfg.Project, newID(), true, s.cfg.Now()); err != nil {
 		return mirror.Backfill{}, err
@@ -123,7 +124,7 @@ func (s *Sweeper) Start(ctx context.Context, _ mirror.ProjectID) (mirror.Backfil
 	return s.Status(ctx, s.cfg.Project)
 }
 
-// Status tells how far the latest sweep is.
+// Status returns the progress of the latest sweep.
 func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfill, error) {
 	sweep, err := s.cfg.Store.Sweep(ctx, s.cfg.Project)
 	if err != nil {
@@ -133,7 +134,7 @@ func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfi
 	if err != nil {
 		return mirror.Backfill{}, err
 	}
-	// The rooms that are new bring what is in them.
+	// New rooms cause fetches of everything in them.
 	unborn := min(counts.BackgroundRooms, sweep.Listed-sweep.Known) * int64(len(mirror.RoomKinds()))
 	b := mirror.Backfill{Sweep: sweep, Pending: counts.Background + max(unborn, 0)}
 	if sweep.ID == "" {
@@ -146,13 +147,13 @@ func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfi
 	return b, nil
 }
 
-// Do goes on with the project's sweep, or begins the next one, and returns when
-// the list was read to its end. What it finds stale is requested in the background.
+// Do continues the project's sweep or starts the next one, and returns when the
+// list is complete. It requests what is stale in the background.
 //
-// What it has read is stored page by page, so that another process can go on with
-// the next. The first page is that for which the lease was waited for.
+// It stores its position page by page, so another process can continue. The wait
+// before the lease was for the first page.
 //
-// No failure is its last: it is tried again until it succeeds.
+// It never fails for good: it is retried until it succeeds.
 func (s *Sweeper) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 	applied, err := s.do(ctx, lease)
 	if err == nil || ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
@@ -191,8 +192,7 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 		}
 		page, err := s.cfg.Lister.ListRooms(ctx, sweep.Cursor, listing.PageSize)
 		if err == nil && read != nil {
-			// The first page of a task may have been read before, by the one that failed
-			// after it.
+			// An earlier attempt may have read the first page of this task.
 			if _, repeats := read.Add(page); !first {
 				err = repeats
 			}
@@ -219,9 +219,9 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 	}
 }
 
-// wait returns when the next page may be asked for. While the limiter stays closed, as
-// for a refused key it may for days, the lease must not be held: each renewal would
-// ask the database. The task then waits for the limiter before it is leased.
+// wait returns when the next page may be requested. While the limiter is closed,
+// possibly for days because of a refused key, the lease must not be held, because
+// each renewal is a query. The task then waits for the limiter before it is leased.
 func (s *Sweeper) wait(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, limiterWait)
 	defer cancel()
@@ -236,7 +236,7 @@ func (s *Sweeper) wait(ctx context.Context) error {
 	}
 }
 
-// fullIsDue reports whether the sweep after last has to be a full one.
+// fullIsDue reports whether the sweep after last must be full.
 func (s *Sweeper) fullIsDue(last mirror.Sweep) bool {
 	if s.cfg.FullInterval == 0 {
 		return false
@@ -244,7 +244,8 @@ func (s *Sweeper) fullIsDue(last mirror.Sweep) bool {
 	return !s.cfg.Now().Before(last.FullTime.Add(s.cfg.FullInterval))
 }
 
-// next is when the sweep after one that ends now is due; zero if there will be none.
+// next returns when the sweep after one that ends now is due; zero if there will be
+// none.
 func (s *Sweeper) next(sweep mirror.Sweep, now time.Time) time.Time {
 	var next time.Time
 	if s.cfg.Interval > 0 {
@@ -261,8 +262,8 @@ func (s *Sweeper) next(sweep mirror.Sweep, now time.Time) time.Time {
 	return next
 }
 
-// listOf returns what this process has read of the list, or nil if another one has
-// read the beginning.
+// listOf returns the part of the list that this process has read, or nil if another
+// process has read the beginning.
 func (s *Sweeper) listOf(sweep mirror.Sweep) *list {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -275,8 +276,8 @@ func (s *Sweeper) listOf(sweep mirror.Sweep) *list {
 	return s.list
 }
 
-// failed records why the list could not be read, where it can be seen while it is
-// tried again. It returns err, or why that could not be recorded.
+// failed records why the list could not be read, so the status shows it during
+// retries. It returns err, or why that could not be recorded.
 func (s *Sweeper) failed(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("list rooms: %w", err)
@@ -296,7 +297,7 @@ func (s *Sweeper) failed(ctx context.Context, lease mirror.Lease, sweep mirror.S
 	return err
 }
 
-// compare requests what a page shows to have changed.
+// compare requests what has changed according to a page.
 func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mirror.ListedRoom) error {
 	if len(listed) == 0 {
 		return nil
@@ -313,7 +314,7 @@ func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mir
 			wanted = append(wanted, changed(room, r.Content, sweep.Full)...)
 			continue
 		}
-		// Its birth raises what is in it.
+		// Applying the room makes everything in it due.
 		wanted = append(wanted, swept(s.cfg.Project, r.ID, mirror.SweepListed)...)
 		sweep.MarkedStale += int64(len(mirror.RoomKinds()))
 		if sweep.BeginTime.Sub(r.Content.LastConnectionTime) < recently {
@@ -324,7 +325,7 @@ func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mir
 	return s.request(ctx, sweep, wanted, false)
 }
 
-// mirroredOf returns those of listed rooms that are mirrored, tombstones included.
+// mirroredOf returns the listed rooms that are mirrored, including tombstones.
 func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (map[mirror.RoomID]mirror.Room, error) {
 	ids := make([]mirror.RoomID, len(listed))
 	for i, r := range listed {
@@ -341,7 +342,7 @@ func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (m
 	return known, nil
 }
 
-// changed lists what is to be fetched of a room that is mirrored and listed.
+// changed returns what to fetch of a room that is mirrored and listed.
 func changed(room mirror.Room, listed mirror.RoomContent, full bool) (wanted []mirror.Resource) {
 	if !rawjson.Same(room.Source, listed.Source) || !room.Freshness.MissingSince.IsZero() {
 		wanted = append(wanted, swept(room.Project, room.ID, mirror.SweepListed)...)
@@ -356,7 +357,7 @@ func changed(room mirror.Room, listed mirror.RoomContent, full bool) (wanted []m
 	return wanted
 }
 
-// swept lists what of a room is requested by the rule.
+// swept returns the resources of a room that the rule requests.
 func swept(project mirror.ProjectID, room mirror.RoomID, rule mirror.SweepRule) (wanted []mirror.Resource) {
 	for _, kind := range mirror.SweptKinds(rule) {
 		wanted = append(wanted, mirror.Resource{Project: project, Room: room, Kind: kind})
@@ -364,7 +365,7 @@ func swept(project mirror.ProjectID, room mirror.RoomID, rule mirror.SweepRule) 
 	return wanted
 }
 
-// request marks resources stale in the background.
+// request marks resources as stale in the background.
 func (s *Sweeper) request(ctx context.Context, sweep *mirror.Sweep, wanted []mirror.Resource, unlisted bool) error {
 	if len(wanted) == 0 {
 		return nil
@@ -382,7 +383,7 @@ func (s *Sweeper) request(ctx context.Context, sweep *mirror.Sweep, wanted []mir
 	return nil
 }
 
-// end finds what the list lacks and stores the sweep as done.
+// end finds the rooms that vanished and stores the sweep as done.
 func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, read *list) (mirror.Applied, error) {
 	if read != nil {
 		if err := s.vanished(ctx, &sweep, read); err != nil {
@@ -413,7 +414,7 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	return applied, nil
 }
 
-// apply stores a sweep that is done and makes the next one due.
+// apply stores a finished sweep and makes the next one due.
 func (s *Sweeper) apply(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) (mirror.Applied, error) {
 	now := s.cfg.Now()
 	applied, err := s.cfg.Store.ApplySweep(ctx, lease, sweep, s.next(sweep, now), now)
@@ -423,12 +424,12 @@ func (s *Sweeper) apply(ctx context.Context, lease mirror.Lease, sweep mirror.Sw
 	return applied, nil
 }
 
-// vanished requests the rooms that the list lacks, as after an event that announces
-// their deletion: each is asked for by itself and only its own 404 deletes it.
+// vanished requests the rooms that the list does not contain, as after a delete
+// event: each is fetched, and only its own 404 deletes it.
 //
-// A list tells that only if it was read by one process from its first page to its
-// last, if it holds rooms that the mirror knew, also when its beginning is read once
-// more, and if it lacks but few.
+// The list proves that only if one process read it from its first page to its last,
+// if it contains mirrored rooms, also when its start is read again, and if few
+// rooms are missing.
 func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list) error {
 	lacking := func(do func([]mirror.Room) error) (int64, error) {
 		return read.Lacking(ctx, s.cfg.Store, s.cfg.Project, "", sweep.BeginTime, do)
@@ -457,9 +458,9 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list)
 	return err
 }
 
-// stillOurs tells why the list must not be believed now that it was read; empty if
-// it may be. Had it become that of another project meanwhile, it would seem to end
-// early, and each room it lacks would be denied.
+// stillOurs returns why the complete list is not plausible, or "" if it is. If the
+// key became that of another project meanwhile, the list would end early, and every
+// missing room would get a 404.
 func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string, err error) {
 	if err := s.wait(ctx); err != nil {
 		return "", err
@@ -480,8 +481,8 @@ func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string
 	return listing.Implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
 }
 
-// occupied requests the active users where somebody is in a room as far as is
-// known, since the event of his leaving may have been lost.
+// occupied requests the active users of rooms with open sessions, because the
+// userLeft event may have been lost.
 func (s *Sweeper) occupied(ctx context.Context, sweep *mirror.Sweep) error {
 	filter := store.SessionFilter{Project: s.cfg.Project, Open: true, Limit: listing.Batch}
 	seen := make(map[mirror.RoomID]bool)

@@ -390,9 +390,9 @@ func TestVanishedRooms(t *testing.T) {
 		"a few":                    {listed: all[5:], mirrored: all, gone: 5},
 		"a few of few":             {listed: all[20:22], mirrored: all[:22], gone: 20},
 		"a fifth":                  {listed: all[60:], mirrored: all, gone: 60},
-		"more than a fifth":        {listed: all[61:], mirrored: all, problem: "lacks 61 of the 300 that are mirrored"},
+		"more than a fifth":        {listed: all[61:], mirrored: all, problem: "lacks 61 of the 300 mirrored rooms"},
 		"all but a few, of few":    {listed: all[21:23], mirrored: all[:23], problem: "lacks 21 of the 23"},
-		"all, and the list empty":  {mirrored: all[:3], problem: "empty, and 3 are mirrored"},
+		"all, and the list empty":  {mirrored: all[:3], problem: "empty, but 3 rooms are mirrored"},
 		"all, and others are left": {listed: all[10:20], mirrored: all[:3], problem: "none of the 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -497,7 +497,7 @@ func TestFailureIsShownAndTriedAgain(t *testing.T) {
 		w.listed(all...)
 		w.mirrored(append(all, "vanished")...)
 		broken := fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable,
-			"Liveblocks has trouble answering").With("code", "HTTP_500")
+			"Liveblocks reports a server error").With("code", "HTTP_500")
 		w.answer = func(cursor string) error {
 			if cursor == "100" {
 				return broken
@@ -511,7 +511,7 @@ func TestFailureIsShownAndTriedAgain(t *testing.T) {
 			if f := fault.Of(err); f.Kind != fault.Busy || f.RetryAfter != want || !errors.Is(err, broken) {
 				t.Fatalf("Do = %v after %v; want it to cost no attempt and to wait %v", err, f.RetryAfter, want)
 			}
-			if w.sweep.Problem != "the list of rooms could not be read: Liveblocks has trouble answering (HTTP_500)" ||
+			if w.sweep.Problem != "the list of rooms could not be read: Liveblocks reports a server error (HTTP_500)" ||
 				w.sweep.Listed != 100 || w.sweep.Done {
 				t.Fatalf("sweep = %+v; want the problem shown, and 100 rooms listed", w.sweep)
 			}

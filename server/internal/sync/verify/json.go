@@ -8,8 +8,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 )
 
-// sameValue reports whether what an engine has made of a document is that document.
-// Engines spell numbers in their own way, and some keep them as doubles.
+// sameValue reports whether the JSON that an engine returns is equal to the
+// document. Engines spell numbers in their own way, and some store them as doubles.
 func sameValue(doc, stored []byte) bool {
 	a, oka := rawjson.Canonical(doc)
 	b, okb := rawjson.Canonical(stored)
@@ -50,7 +50,7 @@ func numberAt(b []byte) string {
 	return string(b[:n])
 }
 
-// stringEnd is the length of the string at the beginning of b.
+// stringEnd returns the length of the string at the start of b.
 func stringEnd(b []byte) int {
 	for i := 1; i < len(b); i++ {
 		switch b[i] {
@@ -63,7 +63,7 @@ func stringEnd(b []byte) int {
 	return len(b)
 }
 
-// sameNumber reports whether stored is n, or the double nearest to it.
+// sameNumber reports whether stored is n or the double nearest to it.
 func sameNumber(n, stored string) bool {
 	if n == stored {
 		return true
@@ -76,8 +76,8 @@ func sameNumber(n, stored string) bool {
 	return err == nil && decimal(strconv.FormatFloat(f, 'e', -1, 64)) == want
 }
 
-// decimal is a number as its digits without zeros around them, and the power of ten
-// of the last.
+// decimal is a number: its digits without surrounding zeros, and the power of ten
+// of the last digit.
 func decimal(n string) string {
 	sign := ""
 	if rest, ok := strings.CutPrefix(n, "-"); ok {

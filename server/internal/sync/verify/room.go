@@ -19,33 +19,33 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
 
-// roomCheck compares one room and what is in it once.
+// roomCheck compares one room and everything in it once.
 type roomCheck struct {
 	*run
 	room mirror.Resource
-	// listed is the room as listed; nil if it has to be fetched.
+	// listed is the room as listed; nil if it must be fetched.
 	listed *mirror.RoomContent
 
 	found map[mirror.Resource]finding
-	// known says that the room is mirrored, and mirrored is its copy.
+	// known means that the room is mirrored; mirrored is its copy.
 	known     bool
 	mirrored  mirror.Room
 	resources int
-	// skipped are the reasons for which resources could not be compared.
+	// skipped holds the reasons why resources could not be compared.
 	skipped []string
 }
 
-// errGone says that Liveblocks does not have the room any more.
+// errGone means that Liveblocks no longer has the room.
 var errGone = errors.New("verify: the room is gone")
 
-// check returns what differs, at most one difference for each resource.
+// check returns the differences, at most one for each resource.
 func (c *roomCheck) check(ctx context.Context) map[mirror.Resource]finding {
 	c.found = make(map[mirror.Resource]finding)
 	switch err := c.all(ctx); {
 	case errors.Is(err, errGone):
 		clear(c.found)
 		if c.known {
-			c.add(c.room, mirror.DifferenceSurplus, "Liveblocks does not have the room")
+			c.add(c.room, mirror.DifferenceSurplus, "Liveblocks has no such room")
 		}
 	case err != nil:
 		c.skip(err)
@@ -69,15 +69,15 @@ func (c *roomCheck) add(res mirror.Resource, kind mirror.DifferenceKind, detail 
 	}
 }
 
-// skip notes that something could not be compared.
+// skip records that something could not be compared.
 func (c *roomCheck) skip(err error) { c.skipped = append(c.skipped, fault.Of(err).Public) }
 
-// child is a resource in the room.
+// child returns a resource in the room.
 func (c *roomCheck) child(kind mirror.Kind, id string) mirror.Resource {
 	return mirror.Resource{Project: c.room.Project, Room: c.room.Room, Kind: kind, ID: id}
 }
 
-// fetch makes a call about the room; errGone if the room is not there.
+// fetch makes a call about the room. It returns errGone if the room does not exist.
 func (c *roomCheck) fetch(ctx context.Context, call func() error) error {
 	err := c.call(ctx, call)
 	if fault.Is(err, fault.ReasonUpstreamRoomNotFound) {
@@ -86,9 +86,9 @@ func (c *roomCheck) fetch(ctx context.Context, call func() error) error {
 	return err
 }
 
-// comparisons compare the resources of each kind in a room with what Liveblocks
-// has. Who is in a room, sessions and notifications come from events or are gone by
-// the time they are compared.
+// comparisons compare the resources of each kind in a room with Liveblocks. Active
+// users change before they can be compared, and sessions and notifications come
+// from events.
 var comparisons = map[mirror.Kind]func(*roomCheck, context.Context) error{
 	mirror.KindRoom:         (*roomCheck).compareRoom,
 	mirror.KindStorage:      (*roomCheck).compareStorage,
@@ -138,8 +138,8 @@ func (c *roomCheck) all(ctx context.Context) error {
 	return nil
 }
 
-// stored returns what is stored of a resource; ok is false if nothing is, which
-// counts as a difference.
+// stored returns the stored columns of a resource; ok is false if there are none,
+// which counts as a difference.
 func (c *roomCheck) stored(ctx context.Context, res mirror.Resource) (stored mirror.Stored, ok bool, err error) {
 	stored, err = c.cfg.Store.Stored(ctx, res)
 	if errors.Is(err, store.ErrNotFound) {
@@ -149,18 +149,18 @@ func (c *roomCheck) stored(ctx context.Context, res mirror.Resource) (stored mir
 	return stored, err == nil, err
 }
 
-// data compares the queryable JSON with what it is made from. An engine may leave
-// out more than others do, if it says so.
+// data compares the queryable JSON with its source. An engine may leave out more
+// than others if it says so.
 func (c *roomCheck) data(res mirror.Resource, stored mirror.Stored, want []byte) {
 	switch {
 	case stored.Data == nil && stored.DataProblem == "" && want != nil:
-		c.add(res, mirror.DifferenceDerived, "the queryable JSON is missing and nothing says why")
+		c.add(res, mirror.DifferenceDerived, "the queryable JSON is missing without a reason")
 	case stored.Data == nil && stored.DataProblem == "" && res.Kind != mirror.KindThread:
-		c.add(res, mirror.DifferenceDerived, "nothing says why there is no queryable JSON")
+		c.add(res, mirror.DifferenceDerived, "there is no reason for the missing queryable JSON")
 	case stored.Data != nil && want == nil:
-		c.add(res, mirror.DifferenceDerived, "there is queryable JSON where none can be made")
+		c.add(res, mirror.DifferenceDerived, "there is queryable JSON, but none can be derived")
 	case stored.Data != nil && !sameValue(want, stored.Data):
-		c.add(res, mirror.DifferenceDerived, "the queryable JSON is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the queryable JSON does not match the copy")
 	}
 }
 
@@ -170,10 +170,10 @@ func (c *roomCheck) compareRoom(ctx context.Context) error {
 		return err
 	}
 	if !rawjson.Same(c.listed.Source, stored.Content) {
-		c.add(c.room, mirror.DifferenceContent, "the copy of the room is not what Liveblocks has")
+		c.add(c.room, mirror.DifferenceContent, "the copy of the room differs from Liveblocks")
 	}
 	if stored.SHA256 != sha256.Sum256(stored.Content) {
-		c.add(c.room, mirror.DifferenceDerived, "the hash is not that of the copy")
+		c.add(c.room, mirror.DifferenceDerived, "the hash does not match the copy")
 	}
 	if _, problem := derive.JSON(stored.Content); problem == "" {
 		c.data(c.room, stored, stored.Content)
@@ -183,12 +183,12 @@ func (c *roomCheck) compareRoom(ctx context.Context) error {
 	if !sameTime(c.mirrored.CreateTime, c.listed.CreateTime) ||
 		!sameTime(c.mirrored.LastConnectionTime, c.listed.LastConnectionTime) ||
 		c.mirrored.OrganizationID != c.listed.OrganizationID {
-		c.add(c.room, mirror.DifferenceDerived, "a time or the organization is not that of the copy")
+		c.add(c.room, mirror.DifferenceDerived, "a time or the organization does not match the copy")
 	}
 	return nil
 }
 
-// sameTime compares times as far as they are kept.
+// sameTime compares times with the precision of the store.
 func sameTime(a, b time.Time) bool {
 	return a.Truncate(time.Microsecond).Equal(b.Truncate(time.Microsecond))
 }
@@ -207,29 +207,29 @@ func (c *roomCheck) compareStorage(ctx context.Context) error {
 	stored, ok, err := c.stored(ctx, res)
 	if ok {
 		if !rawjson.Same(fetched.Body, stored.Content) {
-			c.add(res, mirror.DifferenceContent, "the copy of the Storage document is not what Liveblocks has")
+			c.add(res, mirror.DifferenceContent, "the copy of the Storage document differs from Liveblocks")
 		}
 		c.document(res, stored, derive.Storage(stored.Content, c.cfg.MaxData))
 	}
 	return err
 }
 
-// document compares what is kept beside a document with what is made from it.
+// document compares the derived columns of a document with a fresh derivation.
 func (c *roomCheck) document(res mirror.Resource, stored mirror.Stored, want mirror.DocumentContent) {
 	if stored.SHA256 != sha256.Sum256(stored.Content) {
-		c.add(res, mirror.DifferenceDerived, "the hash is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the hash does not match the copy")
 	}
 	c.data(res, stored, want.Data)
 	if stored.Text != rawjson.Clean(want.Text) {
-		c.add(res, mirror.DifferenceDerived, "the plain text is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the plain text does not match the copy")
 	}
 	if stored.DeriveVersion != want.DeriveVersion {
-		c.add(res, mirror.DifferenceDerived, "what is kept for queries was made by another version")
+		c.add(res, mirror.DifferenceDerived, "the columns were derived by another version")
 	}
 }
 
-// compareYdocs compares the room's Yjs document, those inside it, and those that
-// are mirrored.
+// compareYdocs compares the room's Yjs document, its subdocuments, and all mirrored
+// ones.
 func (c *roomCheck) compareYdocs(ctx context.Context) error {
 	guids := []string{""}
 	err := c.eachDocument(ctx, func(d mirror.Document) {
@@ -253,7 +253,7 @@ func (c *roomCheck) compareYdocs(ctx context.Context) error {
 			c.skip(err)
 		}
 		if guids[i] != "" {
-			continue // what is deeper down is compared if it is mirrored
+			continue // nested subdocuments are compared if they are mirrored
 		}
 		for _, guid := range inside[:min(len(inside), mirror.MaxSubdocuments)] {
 			if !known[guid] && mirror.ValidID(guid, mirror.MaxResourceID) {
@@ -285,16 +285,16 @@ func (c *roomCheck) compareYdoc(ctx context.Context, guid string) (inside []stri
 		return inside, nil
 	}
 	if !bytes.Equal(fetched.Body, stored.Content) {
-		c.add(res, mirror.DifferenceContent, "the copy of the Yjs document is not what Liveblocks has")
+		c.add(res, mirror.DifferenceContent, "the copy of the Yjs document differs from Liveblocks")
 	}
 	want, inside := derive.Ydoc(stored.Content, c.cfg.MaxData)
 	c.document(res, stored, want)
 	return inside, nil
 }
 
-// eachDocument goes through the room's mirrored documents.
+// eachDocument iterates over the room's mirrored documents.
 func (c *roomCheck) eachDocument(ctx context.Context, do func(mirror.Document)) error {
-	// Of all ids that begin with the room's, its own comes first.
+	// Of all ids that start with the room's id, the room's own comes first.
 	filter := store.DocumentFilter{Project: c.room.Project, Prefix: string(c.room.Room), Limit: listing.Batch}
 	for {
 		documents, err := c.cfg.Store.Documents(ctx, filter)
@@ -327,7 +327,7 @@ func (c *roomCheck) compareThreads(ctx context.Context) error {
 	listed, err := thread.ParseList(fetched.Body)
 	if err != nil {
 		return fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-			"the answer of Liveblocks cannot be used")
+			"the response of Liveblocks is not valid")
 	}
 	has := make(map[string]bool, len(listed))
 	for _, t := range listed {
@@ -346,7 +346,7 @@ func (c *roomCheck) compareThreads(ctx context.Context) error {
 		for _, t := range mirrored {
 			if !has[t.ID] {
 				c.resources++
-				c.add(c.child(mirror.KindThread, t.ID), mirror.DifferenceSurplus, "Liveblocks does not have the thread")
+				c.add(c.child(mirror.KindThread, t.ID), mirror.DifferenceSurplus, "Liveblocks has no such thread")
 			}
 		}
 		if len(mirrored) < filter.Limit {
@@ -372,20 +372,20 @@ func (c *roomCheck) compareThread(ctx context.Context, listed mirror.Thread) err
 	}
 	want, err := thread.Parse(stored.Content)
 	if same := err == nil && want.ID == listed.ID && want.SHA256 == listed.SHA256; !same {
-		c.add(res, mirror.DifferenceContent, "the copy of the thread is not what Liveblocks has")
+		c.add(res, mirror.DifferenceContent, "the copy of the thread differs from Liveblocks")
 		return nil
 	}
 	if stored.SHA256 != want.SHA256 {
-		c.add(res, mirror.DifferenceDerived, "the hash is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the hash does not match the copy")
 	}
 	c.data(res, stored, want.Metadata)
 	if !sameTime(shown.CreateTime, want.CreateTime) || !sameTime(shown.UpdateTime, want.UpdateTime) ||
 		shown.Resolved != want.Resolved || shown.Visibility != want.Visibility {
-		c.add(res, mirror.DifferenceDerived, "a time, whether it is resolved or the visibility is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "a time, the resolved flag or the visibility does not match the copy")
 	}
 	if rows := store.RowsOf(want); rows.CommentCount != stored.CommentCount || stored.Data != nil &&
 		!sameColumn(rows.MetadataText, stored.MetadataText) {
-		c.add(res, mirror.DifferenceDerived, "the number of comments, or the metadata as text, is not that of the copy")
+		c.add(res, mirror.DifferenceDerived, "the number of comments or the metadata as text does not match the copy")
 	}
 	if what := commentsDiffer(want.Comments, stored.Comments); what != "" {
 		c.add(res, mirror.DifferenceDerived, what)
@@ -393,13 +393,13 @@ func (c *roomCheck) compareThread(ctx context.Context, listed mirror.Thread) err
 	return nil
 }
 
-// commentsDiffer tells how the rows of comments differ from the thread's; empty if
+// commentsDiffer returns how the rows of comments differ from the thread, or "" if
 // they do not.
 func commentsDiffer(want, got []mirror.Comment) string {
 	byID := func(a, b mirror.Comment) int { return cmp.Compare(a.ID, b.ID) }
 	want, got = slices.SortedFunc(slices.Values(want), byID), slices.SortedFunc(slices.Values(got), byID)
 	if !slices.EqualFunc(want, got, func(a, b mirror.Comment) bool { return a.ID == b.ID }) {
-		return "the rows of comments are not those of the thread"
+		return "the rows of comments do not match the thread"
 	}
 	for i, w := range want {
 		g := got[i]
@@ -407,27 +407,28 @@ func commentsDiffer(want, got []mirror.Comment) string {
 		case w.UserID != g.UserID || !bytes.Equal(w.Source, g.Source) ||
 			!sameTime(written(w.CreateTime), g.CreateTime) || !sameTime(w.EditTime, g.EditTime) ||
 			!sameTime(w.DeleteTime, g.DeleteTime):
-			return "the row of a comment is not that of the thread"
+			return "the row of a comment does not match the thread"
 		case w.Text != g.Text || w.Markdown != g.Markdown:
-			return "the text of a comment is not that of the thread"
+			return "the text of a comment does not match the thread"
 		case !sameColumn(w.Body, g.Body) || !sameColumn(w.Metadata, g.Metadata):
-			return "the queryable JSON of a comment is not that of the thread"
+			return "the queryable JSON of a comment does not match the thread"
 		case !sameSet(w.Reactions, g.Reactions, compareReactions):
-			return "the reactions to a comment are not those of the thread"
+			return "the reactions to a comment do not match the thread"
 		case !sameSet(w.Attachments, g.Attachments, func(a, b mirror.Attachment) int {
 			return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Name, b.Name), cmp.Compare(a.MIMEType, b.MIMEType),
 				cmp.Compare(a.Size, b.Size))
 		}):
-			return "the attachments of a comment are not those of the thread"
+			return "the attachments of a comment do not match the thread"
 		case !sameSet(mentioned(w.Mentions), mentioned(g.Mentions),
 			func(a, b [3]string) int { return slices.Compare(a[:], b[:]) }):
-			return "the mentions in a comment are not those of the thread"
+			return "the mentions in a comment do not match the thread"
 		}
 	}
 	return ""
 }
 
-// written is the creation of a comment as it is kept: they are listed by it.
+// written returns the creation time of a comment as stored. Lists are ordered by
+// it.
 func written(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Unix(0, 0)
@@ -447,7 +448,8 @@ func compareReactions(a, b mirror.Reaction) int {
 		a.CreateTime.Truncate(time.Microsecond).Compare(b.CreateTime.Truncate(time.Microsecond)))
 }
 
-// mentioned lists whom mentions mean: kind, id, and the group by which.
+// mentioned lists the mentioned users and groups: kind, id, and the group they are
+// mentioned through.
 func mentioned(mentions []mirror.Mention) (all [][3]string) {
 	for _, m := range mentions {
 		all = append(all, [3]string{m.Kind, m.ID, ""})
@@ -458,8 +460,8 @@ func mentioned(mentions []mirror.Mention) (all [][3]string) {
 	return all
 }
 
-// sameSet reports whether two lists hold the same, in whatever order and however
-// often.
+// sameSet reports whether two lists contain the same elements, ignoring order and
+// repetition.
 func sameSet[T any](a, b []T, compare func(T, T) int) bool {
 	set := func(all []T) []T {
 		sorted := slices.SortedFunc(slices.Values(all), compare)

@@ -1,6 +1,5 @@
-// Package verify compares everything that is mirrored with Liveblocks, and what is
-// derived for queries with the copies. It writes nothing unless it is asked to
-// repair.
+// Package verify compares the mirror with Liveblocks, and the derived columns with
+// the copies. It writes nothing unless repairs are requested.
 package verify
 
 import (
@@ -19,7 +18,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
 
-// Fetcher reads what Liveblocks has; see reconcile.Fetcher.
+// Fetcher reads from Liveblocks; see reconcile.Fetcher.
 type Fetcher interface {
 	listing.Lister
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
@@ -28,7 +27,7 @@ type Fetcher interface {
 	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 }
 
-// Limiter says when a call to Liveblocks may be made; see queue.Limiter.
+// Limiter decides when a call to Liveblocks may be made; see queue.Limiter.
 type Limiter interface {
 	Wait(ctx context.Context) error
 	UntilPaused(ctx context.Context) (pausable context.Context, release func())
@@ -47,55 +46,55 @@ type Store interface {
 	Threads(ctx context.Context, filter store.ThreadFilter) ([]mirror.Thread, error)
 }
 
-// Workers repair.
+// Workers fetch and rewrite what is repaired.
 type Workers interface {
 	Push(pending []mirror.Pending)
 	Wait(ctx context.Context, pending []mirror.Pending) error
 }
 
-// Config is what a Verifier works with.
+// Config configures a Verifier.
 type Config struct {
 	Store   Store
 	Fetcher Fetcher
 	Limiter Limiter
 	Workers Workers
-	// MaxData is that of the reconciler.
+	// MaxData is the same as the reconciler's.
 	MaxData int
 	Now     func() time.Time
 }
 
 const (
-	// abreast is how many rooms are compared at once, which bounds the documents in
-	// memory. It does not speed up calls: they are made one after the other as soon as
-	// the limiter holds them back.
+	// abreast is the number of rooms compared concurrently, which bounds the
+	// documents in memory. It does not raise the call rate, which the limiter
+	// controls.
 	abreast = 4
-	// grace is how long a difference is given to go away: the event may be on its way.
+	// grace is how long a difference must last: its event may be on the way.
 	grace = time.Second
-	// checks is how often a room that keeps changing is checked.
+	// checks is the maximum number of checks of a room that keeps changing.
 	checks = 3
-	// attempts is how often a call is tried, with patience in between.
+	// attempts is the number of attempts of a call, with patience between them.
 	attempts = 4
 	patience = 500 * time.Millisecond
-	// repairTimeout bounds the wait for one repair.
+	// repairTimeout limits the wait for one repair.
 	repairTimeout = 30 * time.Second
-	// progressEvery is how often progress is told at most.
+	// progressEvery is the minimal time between two progress reports.
 	progressEvery = time.Second
 )
 
-// Verifier compares what is mirrored with Liveblocks, and what is derived for
-// queries with the copies. Who is in a room, sessions and notifications, which come
-// from events or are gone by the time they are compared, are no part of it.
+// Verifier compares the mirror with Liveblocks, and the derived columns with the
+// copies. It leaves out active users, which change before they can be compared, and
+// sessions and notifications, which come from events.
 type Verifier struct{ cfg Config }
 
 // New returns a Verifier.
 func New(cfg Config) *Verifier { return &Verifier{cfg: cfg} }
 
-// Verify hands each difference to report as it is found, its progress now and then,
-// and at the end the summary. It calls report from one goroutine at a time, and
-// ends with the error of a report that fails.
+// Verify passes each difference to report when it finds it, its progress at
+// intervals, and the summary at the end. It calls report from one goroutine at a
+// time. If report fails, Verify returns its error.
 //
-// A difference counts if it is still there after a while in which nothing happened
-// to the resource here; one that waits for its fetch is skipped.
+// A difference counts if it persists for a while during which nothing happens to
+// the resource here. A resource that waits for its fetch is skipped.
 func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
 	report func(mirror.VerifyReport) error) error {
 	ctx, release := v.cfg.Limiter.UntilPaused(ctx)
@@ -122,19 +121,19 @@ type run struct {
 	options mirror.VerifyOptions
 	begin   time.Time
 	cancel  context.CancelCauseFunc
-	calls   sync.Mutex // held by the one that is next at the limiter
+	calls   sync.Mutex // held by the next caller at the limiter
 	list    *listing.Listing
 
 	mu      sync.Mutex
 	report  func(mirror.VerifyReport) error
 	told    time.Time
 	summary mirror.VerifySummary
-	// listed counts the rooms to compare, known those of the list that are mirrored.
+	// listed counts the rooms to compare, known the listed rooms that are mirrored.
 	listed, known int64
 	implausible   string
 }
 
-// compareListed compares the rooms that Liveblocks lists.
+// compareListed compares the listed rooms.
 func (r *run) compareListed(ctx context.Context) error {
 	for cursor := ""; ; {
 		var page mirror.RoomPage
@@ -165,7 +164,7 @@ func (r *run) compareListed(ctx context.Context) error {
 	}
 }
 
-// compareUnlisted compares the rooms that are mirrored and were not listed.
+// compareUnlisted compares the mirrored rooms that were not listed.
 func (r *run) compareUnlisted(ctx context.Context) error {
 	lacking := func(do func([]mirror.Room) error) (int64, error) {
 		return r.list.Lacking(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, r.begin, do)
@@ -189,7 +188,7 @@ func (r *run) compareUnlisted(ctx context.Context) error {
 	return err
 }
 
-// each does something for all of some, a few at a time, and returns when all is done.
+// each calls a function for every element, a few at a time, and waits for all.
 func each[T any](ctx context.Context, all []T, do func(T)) {
 	var wg sync.WaitGroup
 	free := make(chan struct{}, abreast)
@@ -209,7 +208,7 @@ func each[T any](ctx context.Context, all []T, do func(T)) {
 	wg.Wait()
 }
 
-// call makes one call to Liveblocks, again where that may help.
+// call makes one call to Liveblocks, and retries if that can help.
 func (r *run) call(ctx context.Context, call func() error) error {
 	for n := 1; ; n++ {
 		r.calls.Lock()
@@ -222,7 +221,7 @@ func (r *run) call(ctx context.Context, call func() error) error {
 			return nil
 		}
 		f := fault.Of(err)
-		// What is held back by the limiter waits there, and is no attempt.
+		// Waiting for the limiter does not count as an attempt.
 		again := f.Kind == fault.Busy && f.Reason != fault.ReasonProjectPaused || f.Kind == fault.Unavailable && n < attempts
 		if !again || ctx.Err() != nil {
 			return err
@@ -233,7 +232,7 @@ func (r *run) call(ctx context.Context, call func() error) error {
 	}
 }
 
-// tell hands a report over.
+// tell passes a report on.
 func (r *run) tell(report mirror.VerifyReport) {
 	if err := r.report(report); err != nil {
 		r.cancel(err)
@@ -262,7 +261,7 @@ func (r *run) skip(reason string) {
 	}
 }
 
-// compared counts a room and what is in it.
+// compared counts a room and the resources in it.
 func (r *run) compared(resources int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -276,16 +275,16 @@ func (r *run) compared(resources int) {
 	}
 }
 
-// finding is a difference that one check has shown.
+// finding is a difference found by one check.
 type finding struct {
 	resource mirror.Resource
 	kind     mirror.DifferenceKind
 	detail   string
-	// task is that of the resource as it was after the check.
+	// task is the resource's task after the check.
 	task mirror.Task
 }
 
-// pending reports whether the difference is one that is being worked on.
+// pending reports whether a fetch of the resource is pending.
 func (f finding) pending() bool {
 	switch f.task.State {
 	case mirror.TaskPending, mirror.TaskRunning, mirror.TaskWaiting:
@@ -296,14 +295,14 @@ func (f finding) pending() bool {
 }
 
 // confirms reports whether nothing happened to the resource since an earlier check
-// that showed the same.
+// with the same result.
 func (f finding) confirms(earlier finding) bool {
 	return f.task.Generation == earlier.task.Generation && f.task.FetchTime.Equal(earlier.task.FetchTime) &&
 		f.task.State == earlier.task.State && !f.pending()
 }
 
-// room compares a room and what is in it, and reports what differs and stays so.
-// Without listed, the list lacks it.
+// room compares a room and everything in it, and reports lasting differences.
+// listed is nil if the list does not contain the room.
 func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomContent) {
 	first := &roomCheck{run: r, room: mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom},
 		listed: listed}
@@ -322,7 +321,7 @@ func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomCon
 		next := &roomCheck{run: r, room: first.room}
 		found := next.check(ctx)
 		for res := range open {
-			// What could not be looked at again is not known to have gone away.
+			// A difference that could not be checked again may persist.
 			if _, ok := found[res]; !ok && !dealt[res] && len(next.skipped) > 0 {
 				first.skipped = append(first.skipped, next.skipped[0])
 			}
@@ -369,8 +368,8 @@ func (r *run) difference(ctx context.Context, f finding) {
 	}
 }
 
-// repair has a resource fetched and written anew, and returns when that is done and
-// the difference is gone.
+// repair requests a fetch and rewrite of a resource, and returns when the
+// difference is gone.
 func (r *run) repair(ctx context.Context, f finding) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, repairTimeout,
 		fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "it takes longer than expected"))
@@ -401,7 +400,7 @@ func (r *run) repair(ctx context.Context, f finding) error {
 	}
 	after := (&roomCheck{run: r, room: f.resource.RoomResource()}).check(ctx)
 	if left, ok := after[f.resource]; ok && !left.pending() {
-		return fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "the difference is still there after it")
+		return fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "the difference persists")
 	}
 	return nil
 }
