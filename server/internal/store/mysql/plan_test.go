@@ -280,7 +280,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			explain("delete from "+t.name, deleteOfThreadsSQL(t.name)(n), append(slices.Clone(room), keys(n, "#")...))
 		}
 	}
-	explain("insertedListed", insertedListedSQL, append(slices.Clone(room), make([]byte, 16)))
+	explain("insertedListed", insertedListedSQL, append(slices.Clone(room), int16(mirror.KindThread), make([]byte, 16)))
 }
 
 // What statements mean depends on these, whatever the server's defaults and the
