@@ -59,8 +59,9 @@ func TestPlanMissingChild(t *testing.T) {
 		due  time.Time
 		err  error
 	}{
-		"lives":             {store.Parent{Copy: store.RoomCopy{Epoch: 1}}, f.NotBefore, nil},
-		"is missing":        {store.Parent{Copy: store.RoomCopy{Epoch: 1}, State: store.State{MissingSince: now}}, time.Time{}, nil},
+		"lives": {store.Parent{Copy: store.RoomCopy{Epoch: 1}}, f.NotBefore, nil},
+		"is missing": {store.Parent{Copy: store.RoomCopy{Epoch: 1}, State: store.State{MissingSince: now}},
+			time.Time{}, nil},
 		"is gone":           {store.Parent{Copy: store.RoomCopy{Epoch: 1, DeleteTime: now}}, time.Time{}, nil},
 		"is of a new epoch": {store.Parent{Copy: store.RoomCopy{Epoch: 2}}, time.Time{}, store.ErrEpochChanged},
 	} {
@@ -108,7 +109,8 @@ func TestMergeStale(t *testing.T) {
 	a, b := resource(mirror.KindStorage, ""), resource(mirror.KindThread, "")
 	got := store.MergeStale([]store.Stale{
 		{Resource: b, Now: now, Background: true},
-		{Resource: a, Now: now.Add(time.Second), MinInterval: time.Minute, IfUnknown: true, Background: true, SourceTime: now},
+		{Resource: a, Now: now.Add(time.Second), MinInterval: time.Minute, IfUnknown: true, Background: true,
+			SourceTime: now},
 		{Resource: a, Now: now, Event: true, Deleted: true, Lift: true, SourceTime: now.Add(-time.Second)},
 	})
 	want := []store.Stale{

@@ -85,7 +85,8 @@ func TestRowsWithout(t *testing.T) {
 		t.Error("Without altered what it was given")
 	}
 	rows, err = store.ThreadRows{Thread: mirror.Thread{Metadata: []byte("bad")}, MetadataText: good}.Without(bad)
-	if rows.Thread.Metadata != nil || rows.MetadataText != nil || rows.Thread.DataProblem != "metadata is bad" || err != nil {
+	if rows.Thread.Metadata != nil || rows.MetadataText != nil || rows.Thread.DataProblem != "metadata is bad" ||
+		err != nil {
 		t.Errorf("Without = %+v, %v; want no metadata, and why", rows, err)
 	}
 	failed := errors.New("down")

@@ -115,7 +115,8 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
 
 // staleBy sums up what the fresh events say, in key order. What only wants a resource to
 // be known is dropped where it has a state.
-func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]store.Stale, error) {
+func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]store.Stale,
+	error) {
 	var list []store.Stale
 	for i, a := range batch {
 		if !answers[i].Fresh {

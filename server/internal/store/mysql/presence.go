@@ -109,6 +109,8 @@ func deleteFolded(ctx context.Context, q *queries, r mirror.Resource, ids []stri
 	return n > 0, err
 }
 
+const inferred = "values(end_cause) = '' and end_cause in ('absent', 'room_deleted')"
+
 var sessionTable = table{
 	name: "mirror_user_session",
 	columns: "bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, " +
@@ -117,8 +119,8 @@ var sessionTable = table{
 	// An end that was inferred since the fold read the session stays: the fold knew
 	// of none. Assignments are made from left to right.
 	keep: map[string]string{
-		"leave_time": "if(values(end_cause) = '' and end_cause in ('absent', 'room_deleted'), leave_time, values(leave_time))",
-		"end_cause":  "if(values(end_cause) = '' and end_cause in ('absent', 'room_deleted'), end_cause, values(end_cause))",
+		"leave_time": "if(" + inferred + ", leave_time, values(leave_time))",
+		"end_cause":  "if(" + inferred + ", end_cause, values(end_cause))",
 	},
 }
 

@@ -208,7 +208,9 @@ values ` + places(n, 8)
 
 // reviseSQL writes revisions to states that are there.
 func reviseSQL(n int) string {
-	return `insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, revision, last_error)
+	return `insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id, generation, revision, last_error
+)
 values ` + repeat("(?, ?, ?, ?, ?, 1, ?, '')", n) + `
 on duplicate key update revision = values(revision), lease_token = null`
 }

@@ -101,8 +101,8 @@ func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.
 	return stateOf(row.MirrorResourceState), room, nil
 }
 
-// lockOrMark locks the state of a resource. One that was never heard of becomes stale, or there would be nothing to lock;
-// fresh says so.
+// lockOrMark locks the state of a resource. One that was never heard of becomes stale, or there would be
+// nothing to lock; fresh says so.
 func lockOrMark(ctx context.Context, q *dbq.Queries, w store.Stale) (st store.State, fresh bool, err error) {
 	row, err := q.LockState(ctx, stateKey(w.Resource))
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -114,9 +114,10 @@ func lockOrMark(ctx context.Context, q *dbq.Queries, w store.Stale) (st store.St
 	return stateOf(row), fresh, err
 }
 
-// lockChild locks the state of the room of a leased resource, so that the room cannot come or go meanwhile, and then the
-// resource's own.
-func lockChild(ctx context.Context, q *dbq.Queries, lease mirror.Lease, now time.Time) (store.State, store.Parent, error) {
+// lockChild locks the state of the room of a leased resource, so that the room cannot come or go meanwhile,
+// and then the resource's own.
+func lockChild(ctx context.Context, q *dbq.Queries, lease mirror.Lease, now time.Time) (store.State, store.Parent,
+	error) {
 	var parent store.Parent
 	var err error
 	parent.State, parent.Fresh, err = lockOrMark(ctx, q, store.Stale{

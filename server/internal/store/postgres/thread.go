@@ -256,7 +256,7 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 		t.Visibility = append(t.Visibility, thread.Visibility)
 		t.Metadata = append(t.Metadata, thread.Metadata)
 		t.MetadataText = append(t.MetadataText, threads[i].MetadataText)
-		t.CommentCount = append(t.CommentCount, int32(threads[i].CommentCount)) //nolint:gosec // an answer is too short for more
+		t.CommentCount = append(t.CommentCount, int32(threads[i].CommentCount)) //nolint:gosec // an answer is too short
 		t.DataProblem = append(t.DataProblem, store.Text(thread.DataProblem))
 		for j := range thread.Comments {
 			comment := &thread.Comments[j]

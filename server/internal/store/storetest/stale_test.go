@@ -17,14 +17,15 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-const stateColumns = `generation, applied_generation, due_time, not_before, settle, delete_generation, lease_until, again_time,
-	attempts, last_error, fail_time, fetch_time, source_update_time, missing_since, background, hint_time`
+const stateColumns = `generation, applied_generation, due_time, not_before, settle, delete_generation, lease_until,
+	again_time, attempts, last_error, fail_time, fetch_time, source_update_time, missing_since, background, hint_time`
 
 // insert writes the state of a resource.
 func (d database) insert(t *rapid.T, r mirror.Resource, s store.State) {
 	when := func(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
-	_, err := d.sql.Exec(t.Context(), `insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, `+
-		stateColumns+`) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err := d.sql.Exec(t.Context(),
+		`insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, `+
+			stateColumns+`) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		append(keyArgs(r), s.Generation, s.Applied, when(s.Due), when(s.NotBefore), s.Settle,
 			sql.NullInt64{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0}, when(s.LeaseUntil), when(s.RefetchAt),
 			s.Attempts, s.LastError, when(s.FailTime), when(s.FetchTime), when(s.SourceUpdateTime), when(s.MissingSince),
@@ -37,7 +38,8 @@ func (d database) insert(t *rapid.T, r mirror.Resource, s store.State) {
 // states reads the states of what is in a room.
 func (d database) states(t *rapid.T, room mirror.RoomID) map[mirror.Resource]store.State {
 	out := make(map[mirror.Resource]store.State)
-	err := d.sql.Each(t.Context(), "select kind, resource_id, "+stateColumns+" from mirror_resource_state where room_id = ?",
+	err := d.sql.Each(t.Context(), "select kind, resource_id, "+stateColumns+
+		" from mirror_resource_state where room_id = ?",
 		func(scan func(dest ...any) error) error {
 			r := mirror.Resource{Project: project, Room: room}
 			var s store.State
@@ -89,13 +91,15 @@ func drawState(t *rapid.T, now time.Time) store.State {
 }
 
 // lease leases a resource, which gets a state if it has none.
-func (d database) lease(t *rapid.T, r mirror.Resource, now time.Time, states map[mirror.Resource]store.State) mirror.Lease {
+func (d database) lease(t *rapid.T, r mirror.Resource, now time.Time,
+	states map[mirror.Resource]store.State) mirror.Lease {
 	if _, ok := states[r]; !ok {
 		states[r] = drawState(t, now)
 		d.insert(t, r, states[r])
 	}
 	lease := mirror.Lease{
-		Resource: r, Token: newToken(), Generation: states[r].Generation, Background: rapid.Bool().Draw(t, "leased in the background"),
+		Resource: r, Token: newToken(), Generation: states[r].Generation,
+		Background: rapid.Bool().Draw(t, "leased in the background"),
 	}
 	if _, err := d.sql.Exec(t.Context(), "update mirror_resource_state set lease_token = ?"+whereKey,
 		append([]any{lease.Token[:]}, keyArgs(r)...)...); err != nil {
@@ -147,8 +151,9 @@ func TestMarkStaleEqualsSQL(t *testing.T) {
 				var list []store.Stale
 				for i := range rapid.IntRange(1, 3).Draw(t, "events") {
 					ev := mirror.Event{
-						Project: project, ID: fmt.Sprintf("msg-%d-%d", rooms, i), SendTime: now, ReceiveTime: drawTime(t, now, "received"),
-						SourceTime: drawTime(t, now, "changed"),
+						Project: project, ID: fmt.Sprintf("msg-%d-%d", rooms, i), SendTime: now,
+						ReceiveTime: drawTime(t, now, "received"),
+						SourceTime:  drawTime(t, now, "changed"),
 					}
 					ev.ReceiveTime = cmp.Or(ev.ReceiveTime, now)
 					delivery := mirror.Delivery{Event: ev}
@@ -274,7 +279,8 @@ func TestRefusedInfoIsLostAlone(t *testing.T) {
 		env.mirrorUsers("room", users...)
 		env.upsertSessions(sessions...)
 		for _, table := range []string{"mirror_active_user", "mirror_user_session"} {
-			lost, err := dbtest.Value[int](t.Context(), d.sql, "select count(*) from "+table+" where info is null and info_json = ?",
+			lost, err := dbtest.Value[int](t.Context(), d.sql, "select count(*) from "+table+
+				" where info is null and info_json = ?",
 				[]byte(`{"plain":true}`))
 			if err != nil || lost != 0 {
 				t.Errorf("%s: %d rows of plain info lost it, %v; want none", table, lost, err)

@@ -831,7 +831,8 @@ func listOdd(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	bad := threadIn("bad", 1, fullComment("cm_1", 1))
 	bad.Metadata = []byte(`{"a":`)
-	e.want("ApplyThreads", e.listThreads("room", bad, threadIn("good", 1), threadIn("good", 2)), mirror.Applied{Changed: true})
+	e.want("ApplyThreads", e.listThreads("room", bad, threadIn("good", 1), threadIn("good", 2)),
+		mirror.Applied{Changed: true})
 	e.want("Threads", e.threads(store.ThreadFilter{}), []string{"room/bad", "room/good"})
 	if got := e.readThread(threadOf("room", "bad"), false); got.DataProblem == "" || got.Metadata != nil {
 		e.Fatalf("Thread = %+v; want no metadata, and why", got)
