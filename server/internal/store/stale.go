@@ -7,31 +7,33 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// Stale says that a resource has become stale, and how soon it wants its fetch.
+// Stale says that a resource became stale, and how soon to fetch it.
 type Stale struct {
 	Resource mirror.Resource
-	// Now is when that was learned.
+	// Now is when this became known.
 	Now time.Time
-	// MinInterval keeps the next fetch at least this long after the last one.
+	// MinInterval is the minimal time between the last fetch and the next one.
 	MinInterval time.Duration
-	// SourceTime is when the resource changed at its source; zero if unknown.
+	// SourceTime is when the resource changed in Liveblocks; zero if unknown.
 	SourceTime time.Time
-	// IfUnknown marks the resource only if it has no state yet.
+	// IfUnknown limits it to a resource that has no state yet.
 	IfUnknown bool
-	// Event says that an event told of it. Liveblocks may still answer with the state before the event, so the fetch is
-	// followed by a settle fetch.
+	// Event means that an event reported it. Liveblocks may still return the state
+	// before the event, so a settle fetch follows.
 	Event bool
-	// Deleted says that the resource is said to be deleted: by an event, or because a complete list lacks it.
+	// Deleted means that the resource is reported as deleted, by an event or
+	// because a complete list does not contain it.
 	Deleted bool
-	// Background lets everything that is not in the background go first.
+	// Background gives it a lower priority than all other work.
 	Background bool
-	// Lift ends a backoff and forgets failed attempts. It goes without MinInterval.
+	// Lift ends a backoff and resets attempts. It excludes MinInterval.
 	Lift bool
-	// SameGeneration brings forward what is pending anyway. The resource must have a state.
+	// SameGeneration only brings forward what is pending. The resource must have a
+	// state.
 	SameGeneration bool
 }
 
-// StaleByEvent is what an event says of a resource that it invalidates.
+// StaleByEvent returns the Stale of an event for a resource that it invalidates.
 func StaleByEvent(e mirror.Event, i mirror.Invalidation) Stale {
 	return Stale{
 		Resource: i.Resource, Now: e.ReceiveTime, MinInterval: i.MinInterval, SourceTime: e.SourceTime,
@@ -39,12 +41,13 @@ func StaleByEvent(e mirror.Event, i mirror.Invalidation) Stale {
 	}
 }
 
-// StaleByRequest is what a request at now says.
+// StaleByRequest returns the Stale of a request at now.
 func StaleByRequest(r mirror.Request, now time.Time) Stale {
 	return Stale{Resource: r.Resource, Now: now, Deleted: r.Unlisted, Background: r.Background, Lift: true}
 }
 
-// MergeStale returns the list in key order, with one element for each resource.
+// MergeStale returns the list in key order, merged to one element for each
+// resource.
 func MergeStale(list []Stale) []Stale {
 	var merged []Stale
 	for _, w := range slices.SortedStableFunc(slices.Values(list), compareStale) {
@@ -69,10 +72,11 @@ func MergeStale(list []Stale) []Stale {
 
 func compareStale(a, b Stale) int { return a.Resource.Compare(b.Resource) }
 
-// MarkStale is the state of a resource that has become stale; that of a resource without one is the zero State.
+// MarkStale returns the state of a resource that becomes stale; the zero State
+// stands for a resource without one.
 //
-// This is the rule. Each engine has one statement that says the same of many resources at once, some of them without a
-// state, and a test holds the two equal.
+// This is the rule. Each engine has one statement that does the same to many
+// resources, including those without a state. A test keeps the two equal.
 func (s State) MarkStale(w Stale) State {
 	if s.Generation == 0 {
 		s = State{
@@ -97,12 +101,12 @@ func (s State) MarkStale(w Stale) State {
 	if w.MinInterval > 0 && !s.FetchTime.IsZero() {
 		due = latest(due, s.FetchTime.Add(w.MinInterval))
 	}
-	// A settle fetch that is brought forward is still owed.
+	// A settle fetch that is brought forward is still to be done.
 	s.Settle = s.Settle || w.Event || !s.Due.IsZero() && s.Generation == s.Applied
-	// What is wanted at once does not become less urgent by being wanted again.
+	// Urgent work does not become less urgent by a background request.
 	s.Background = w.Background && (s.Due.IsZero() || s.Background)
 	s.Due = earliest(s.Due, due)
-	// Counts only while leased: a claim clears it.
+	// Only relevant while leased: a claim clears it.
 	s.RefetchAt = earliest(s.RefetchAt, w.Now.Add(w.MinInterval))
 	s.EventTime = latest(s.EventTime, w.SourceTime)
 	if !w.SameGeneration {
@@ -117,7 +121,7 @@ func (s State) MarkStale(w Stale) State {
 	return s
 }
 
-// earliest is the earlier of two times, of which the zero time is none.
+// earliest returns the earlier of two times; a zero time means none.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -125,7 +129,7 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// latest is the later of two times.
+// latest returns the later of two times.
 func latest(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b

@@ -6,23 +6,23 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// State is the synchronisation state of one resource. Engines lock its row,
-// let one of the methods below decide, and write the result: the rules are the
-// same on every engine, and this is where they stand. Zero times mean none.
+// State is the synchronisation state of one resource. Engines lock its row, call
+// one of the methods below, and write the result. These methods are the only place
+// for the rules. Zero times mean none.
 type State struct {
 	Generation int64
 	Applied    int64
 	Due        time.Time
 	NotBefore  time.Time
-	// Settle says that an event came in since the last settle fetch.
+	// Settle means that an event arrived since the last settle fetch.
 	Settle bool
-	// DeleteGeneration is the generation of the latest delete event that no
-	// successful fetch has contradicted; 0 if there is none.
+	// DeleteGeneration is the generation of the latest delete event that no fetch
+	// has contradicted; 0 if there is none.
 	DeleteGeneration int64
 	LeaseToken       [16]byte
 	LeaseUntil       time.Time
-	// RefetchAt is when what came in since the claim wants its fetch, if all of it
-	// came with a MinInterval; zero means at once.
+	// RefetchAt is when to fetch again because of what arrived since the claim, if
+	// all of it has a MinInterval; zero means immediately.
 	RefetchAt        time.Time
 	Attempts         int
 	LastError        string
@@ -30,22 +30,22 @@ type State struct {
 	FetchTime        time.Time
 	SourceUpdateTime time.Time
 	MissingSince     time.Time
-	// Background says that nobody but a sweep has asked for what is due.
+	// Background means that only a sweep requested what is due.
 	Background bool
-	// EventTime is the latest time of change that an event told of.
+	// EventTime is the latest time of change that an event reported.
 	EventTime time.Time
 }
 
-// Held reports whether the state is the lease's still.
+// Held reports whether the lease is still held.
 func (s State) Held(lease mirror.Lease) bool {
 	return s.LeaseToken == lease.Token && lease.Token != [16]byte{}
 }
 
-// Succeed is the state after a fetch that began at fetchTime was applied.
+// Succeed returns the state after applying a fetch that began at fetchTime.
 //
-// What came in during the fetch is still due. Otherwise, if events led to the
-// fetch, one more is due after settle: Liveblocks may answer a read with the
-// state before the event it has just announced.
+// What arrived during the fetch is still due. Otherwise, if events caused the
+// fetch, one more is due after settle, because Liveblocks may answer a read with
+// the state before the event.
 func (s State) Succeed(lease mirror.Lease, fetchTime, now time.Time, settle time.Duration) State {
 	s = s.settled(lease, now, settle)
 	s.FetchTime = fetchTime
@@ -56,15 +56,15 @@ func (s State) Succeed(lease mirror.Lease, fetchTime, now time.Time, settle time
 	return s
 }
 
-// Unfinished is the state after a success that left some of the work undone: it
-// goes on at once.
+// Unfinished returns the state after a success that left work undone: it continues
+// immediately.
 func (s State) Unfinished(now time.Time) State {
 	s.Due = now
 	return s
 }
 
-// Vanish is the state after the source denied knowing the resource and nothing
-// is left to try for now. deleted says that the deletion is confirmed.
+// Vanish returns the state after Liveblocks answered that the resource does not
+// exist. deleted means that the deletion is confirmed.
 func (s State) Vanish(lease mirror.Lease, now time.Time, settle time.Duration, deleted bool) State {
 	s = s.settled(lease, now, settle)
 	if deleted {
@@ -87,18 +87,18 @@ func (s State) settled(lease mirror.Lease, now time.Time, settle time.Duration) 
 	case s.Settle && settle > 0:
 		s.Due, s.Settle = now.Add(settle), false
 	default:
-		// Nothing more is to come, so this is the last word on a delete event too:
-		// confirmed, or of an earlier incarnation if the resource was there. The
-		// fetches before it could not say, since they may have read an old state.
+		// Nothing more is due, so this decides about a delete event too: it is
+		// confirmed, or of an earlier incarnation if the resource exists. Earlier
+		// fetches may have read an old state.
 		s.Due, s.Settle, s.DeleteGeneration, s.Background = time.Time{}, false, 0, false
 	}
 	return s
 }
 
-// Fail is the state after a failed attempt.
+// Fail returns the state after a failed attempt.
 func (s State) Fail(lease mirror.Lease, f Failure) State {
 	if s.Due.IsZero() {
-		return s // the room is gone meanwhile, and nothing is left to fetch
+		return s // the room was deleted, and nothing is left to fetch
 	}
 	s.LastError = f.Cause
 	if !f.Uncounted {
@@ -110,7 +110,7 @@ func (s State) Fail(lease mirror.Lease, f Failure) State {
 			s.Due, s.NotBefore, s.FailTime = time.Time{}, time.Time{}, f.Now
 			return s
 		}
-		// Something happened during the last attempt: that begins anew.
+		// Something happened during the last attempt: start again.
 	}
 	s.NotBefore = f.NotBefore
 	if s.NotBefore.Before(f.Now) {
@@ -120,14 +120,14 @@ func (s State) Fail(lease mirror.Lease, f Failure) State {
 	return s
 }
 
-// Park is the state of a resource that waits for its room. Something that came
-// in since the claim does not change that: the room wakes it.
+// Park returns the state of a resource that waits for its room. Arrivals since the
+// claim do not change that: the room wakes it.
 func (s State) Park() State {
 	s.Due, s.NotBefore = time.Time{}, time.Time{}
 	return s
 }
 
-// TaskState names where the state stands at now.
+// TaskState returns the task's state at now.
 func (s State) TaskState(now time.Time) mirror.TaskState {
 	switch {
 	case !s.Due.IsZero() && s.LeaseUntil.After(now):
@@ -143,7 +143,7 @@ func (s State) TaskState(now time.Time) mirror.TaskState {
 	}
 }
 
-// Task describes the state to an operator.
+// Task returns the task for operators.
 func (s State) Task(resource mirror.Resource, now time.Time) mirror.Task {
 	return mirror.Task{
 		Resource:     resource,

@@ -1,19 +1,18 @@
-// Package store is the contract every SQL engine keeps: six small interfaces,
-// one for each user of the database, and the errors they share. The suite in
-// storetest is this contract as tests; where the two differ, the suite is right.
+// Package store is the contract of the SQL engines: the interfaces that an engine
+// implements, and their errors. The suite in storetest is the same contract as
+// tests. Where the two differ, the suite is right.
 //
-// Each method is one unit of atomicity, and no transaction leaves it. Methods
-// retry what the engine asks to be retried (serialization failures, deadlocks)
-// by running the whole transaction again. Times are the caller's and are kept to
-// the microsecond in UTC. Rows are locked in one order everywhere: events,
-// resource states, rooms, children, feed heads, each in key order.
+// Each method is one unit of atomicity; transactions do not leave it. Methods run
+// the whole transaction again after serialization failures and deadlocks. The
+// caller passes the time; times are stored with microseconds in UTC. Rows are
+// locked in one order everywhere: events, resource states, rooms, children, feed
+// heads, each in key order.
 //
-// Engines decide nothing. What becomes stale and what that means says
-// [State.MarkStale], and what becomes of a resource when its lease ends say the
-// functions that make a [Plan]: an engine loads and locks the rows they ask for,
-// and writes what they return. A row that holds JSON of which a server refuses
-// some is stored without it, and DataProblem says why where there is one; no other
-// row loses anything.
+// Engines decide nothing. [State.MarkStale] defines what it means to become stale,
+// and the functions that return a [Plan] decide what happens to a resource when its
+// lease ends: an engine loads and locks the rows, calls them, and writes the
+// result. A row whose JSON the server refuses is stored without that JSON, and
+// DataProblem says why if the row has one. Other rows are not affected.
 package store
 
 import (
@@ -24,24 +23,24 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// The errors of the contract. Anything else is a failure of the database and
-// is classified as unavailable by the engine.
+// The errors of the contract. Any other error is a failure of the database, which
+// the engine classifies as unavailable.
 var (
 	// ErrLeaseLost: the lease ended or was taken over. Nothing was written.
 	ErrLeaseLost = errors.New("store: lease lost")
-	// ErrEpochChanged: the room is not mirrored, or was deleted or created anew
-	// since the claim, so what was fetched belongs to another incarnation. Nothing
-	// was written; the lease is still held, and Fail gives it back.
+	// ErrEpochChanged: the room is not mirrored, or was deleted or created again
+	// since the claim, so the result belongs to another incarnation. Nothing was
+	// written. The lease is still held; Fail releases it.
 	ErrEpochChanged = errors.New("store: room incarnation changed")
-	// ErrNotDue: the resource is not due, or somebody holds a live lease on it.
+	// ErrNotDue: the resource is not due, or another worker holds a lease on it.
 	ErrNotDue = errors.New("store: not due")
 	// ErrNotFound: there is no such row.
 	ErrNotFound = errors.New("store: not found")
-	// ErrSchemaBehind: the database's schema is older than this binary needs.
+	// ErrSchemaBehind: the database schema is older than this binary needs.
 	ErrSchemaBehind = errors.New("store: schema is behind")
 )
 
-// Store is everything an engine does.
+// Store is the interface of an engine.
 type Store interface {
 	Ledger
 	Tasks
@@ -59,224 +58,232 @@ type Store interface {
 	Close()
 }
 
-// Ledger records what arrived.
+// Ledger records events.
 type Ledger interface {
-	// Accept stores the events and marks what they make stale in one
-	// transaction. An event whose (project, id) is already there writes nothing
-	// and is reported as not fresh. When Accept returns nil, all of it survives a
-	// crash. A batch never holds one event twice.
+	// Accept stores the events and marks what they make stale, in one transaction.
+	// An event whose (project, id) is already stored writes nothing and is reported
+	// as not fresh. When Accept returns nil, everything is durable. A batch must
+	// not contain an event twice.
 	//
-	// Each stale resource gets a new generation and becomes due at once, but not
-	// before its backoff ends, and, for an invalidation with a MinInterval, not
-	// sooner after its last fetch than that. An invalidation marked IfUnknown counts
-	// only for a resource without a state. An event with an invalidation marked Fold
-	// waits at that resource; see Unfolded.
+	// Each stale resource gets a new generation and becomes due immediately, but
+	// not before its backoff ends and not within the MinInterval of an invalidation
+	// after its last fetch. An invalidation with IfUnknown applies only to a
+	// resource without a state. An event with a Fold invalidation waits at that
+	// resource; see Unfolded.
 	Accept(ctx context.Context, batch []mirror.Delivery) ([]Accepted, error)
 
-	// PinProject stores liveblocksID as the project's if none is pinned yet, and
-	// returns the one that is pinned then.
+	// PinProject stores liveblocksID as that of the project unless one is pinned
+	// already, and returns the pinned one.
 	PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error)
 }
 
-// Accepted is the answer to one event of a batch.
+// Accepted is the result for one event of a batch.
 type Accepted struct {
-	// Fresh is false for an event recorded before.
+	// Fresh is false for an event that had been recorded before.
 	Fresh bool
-	// Outcome is the recorded one, which for a duplicate is that of the first.
+	// Outcome is the recorded outcome; for a duplicate, that of the first delivery.
 	Outcome mirror.Outcome
-	// Pending are the resources the event made stale and the generations they
-	// have now, for a duplicate too, so that its sender can wait like the first.
+	// Pending are the resources that the event made stale, with their current
+	// generations. They are set for a duplicate too, so its sender can wait like
+	// the first.
 	Pending []mirror.Pending
 }
 
-// Tasks hands out the right to fetch.
+// Tasks manages the right to fetch.
 type Tasks interface {
-	// Due returns resources of the project that are due at now and not leased,
-	// those in the background last, and otherwise what was due first first, at most
-	// limit; and when the next one will be due, zero if none will. It locks nothing.
+	// Due returns at most limit resources of the project that are due at now and
+	// not leased, ordered by due time, background ones last. It also returns when
+	// the next one will be due, zero if none will. It locks nothing.
 	Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (DueList, error)
 
-	// Claim leases the resource until now+ttl under the given token, if it is due
-	// and nobody holds a live lease; otherwise ErrNotDue.
+	// Claim leases the resource until now+ttl under the given token if it is due
+	// and not leased. Otherwise it returns ErrNotDue.
 	Claim(ctx context.Context, resource mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease,
 		error)
 
-	// Renew moves the end of the lease to until; ErrLeaseLost if it is not held.
+	// Renew moves the end of the lease to until. It returns ErrLeaseLost if the
+	// lease is not held.
 	Renew(ctx context.Context, lease mirror.Lease, until time.Time) error
 
-	// Park gives the lease back without a fetch because the resource's room is
-	// not mirrored, and makes the room due unless it is already pending, as urgent as
-	// the resource is by now. The resource is due again once the room is mirrored.
+	// Park releases the lease without a fetch, because the resource's room is not
+	// mirrored. It makes the room due unless it is pending, with the current
+	// urgency of the resource. The resource is due again once the room is mirrored.
 	Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error)
 
-	// Fail gives the lease back after a failure.
+	// Fail releases the lease after a failure.
 	Fail(ctx context.Context, lease mirror.Lease, failure Failure) (mirror.Applied, error)
 
-	// Request marks the resources stale, as an event does, and lifts failures and
-	// backoffs. Resources that were never heard of get their state. A request in the
-	// background does not delay what is wanted at once.
+	// Request marks the resources as stale, as an event does, and clears failures
+	// and backoffs. Unknown resources get a state. A background request does not
+	// delay urgent work.
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 
-	// Retry makes a failed, waiting or pending task due at once with all its
-	// attempts, in the generation it has. ErrNotFound if there is no such
+	// Retry makes a failed, waiting or pending task due immediately and resets its
+	// attempts; the generation stays. It returns ErrNotFound if there is no such
 	// task, ErrNotDue if it is done.
 	Retry(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 
-	// Generations returns the applied generation of each resource, in order, and
-	// whether its task has failed; zero for a resource without state.
+	// Generations returns the progress of each resource, in order; zero for a
+	// resource without a state.
 	Generations(ctx context.Context, resources []mirror.Resource) ([]Progress, error)
 
-	// Pause stores why the project stands still; an empty reason resumes it.
+	// Pause stores why the project is paused; an empty reason resumes it.
 	Pause(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error
 }
 
-// DueList is the answer of [Tasks.Due].
+// DueList is the result of [Tasks.Due].
 type DueList struct {
-	// Resources are the ones wanted at once, Background those that can wait.
+	// Resources are urgent, Background can wait.
 	Resources, Background []mirror.Resource
-	// Next is when the first resource beyond these becomes due or its lease
-	// ends; zero if there is none.
+	// Next is when the next of the other resources becomes due or its lease ends;
+	// zero if there is none.
 	Next time.Time
 }
 
-// Failure says how a fetch failed.
+// Failure describes a failed fetch.
 type Failure struct {
 	Now time.Time
 	// NotBefore is when the next attempt may begin.
 	NotBefore time.Time
-	// Uncounted says that the failure does not count as an attempt.
+	// Uncounted means that the failure does not count as an attempt.
 	Uncounted bool
-	// Final says that no further attempt will be made.
+	// Final means that there will be no further attempt.
 	Final bool
-	// Cause is what to show an operator: no secrets, no payloads.
+	// Cause is the text for operators, without secrets or payloads.
 	Cause string
 }
 
-// Progress tells how far a resource is.
+// Progress says which generation of a resource is applied.
 type Progress struct {
 	Applied int64
 	Failed  bool
-	// Waiting says that the task is parked until its room is mirrored.
+	// Waiting means that the task is parked until its room is mirrored.
 	Waiting bool
 }
 
-// Mirror applies what was fetched. Every method settles the lease's generation
-// in the transaction that writes the result, and needs the lease's token to be
-// the one that is stored (ErrLeaseLost) and, for children, the lease's epoch to
-// be the room's (ErrEpochChanged).
+// Mirror applies what was fetched. Every method applies the lease's generation in
+// the transaction that writes the result. It requires that the lease's token is
+// still stored (ErrLeaseLost) and, for children, that the lease's epoch is the
+// room's (ErrEpochChanged).
 //
-// If an event was recorded since the last settle fetch and none is newer than
-// the lease, the resource is due once more after settle: a read soon after an
-// event may show the state before it. Zero means no settle fetch.
+// If an event was recorded since the last settle fetch and none is newer than the
+// lease, the resource is due once more after settle, because a read soon after an
+// event may return the state before it. Zero means no settle fetch.
 type Mirror interface {
-	// ApplyRoom stores a room as fetched. If the room is new, was a tombstone, or
-	// has another CreateTime than the stored one, it begins a new epoch and
-	// everything in it becomes stale, as it does in a room that was missing. A change
-	// entry is written if Source or the epoch changed.
+	// ApplyRoom stores a room as fetched. If the room is new, was a tombstone or
+	// has another CreateTime than the stored one, a new epoch begins and everything
+	// in the room becomes stale. The latter also applies to a room that was
+	// missing. A change entry is written if Source or the epoch changed.
 	ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// ApplyDocument stores a document as fetched. It may decide on what the lease has
-	// seen, if that still stands. If its bytes and derive version
-	// are those already stored in this epoch, only the two times move and no
+	// ApplyDocument stores a document as fetched. It may decide based on what the
+	// lease has seen, if that is still true. If the same bytes with the same derive
+	// version are already stored in this epoch, only the two times change and no
 	// change entry is written.
 	ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// ApplyMissing records that Liveblocks answered that there is no such room.
+	// ApplyMissing records that, according to Liveblocks, there is no such room.
 	//
-	// On a room: if a delete event was accepted that no fetch has contradicted
-	// since, the room becomes a tombstone, its epoch rises, its children have
-	// nothing more to do, its open sessions end, and a change entry is written;
-	// otherwise missing_since is set and nothing is deleted. Only the fetch after
-	// which nothing more is due contradicts: an earlier one may have read the state
-	// before the event. Kinds that outlast their room are no children of it.
+	// On a room: if no fetch has contradicted an accepted delete event, the room
+	// becomes a tombstone, its epoch increases, its children have nothing more to
+	// do, its open sessions end, and a change entry is written. Otherwise
+	// missing_since is set and nothing is deleted. Only a fetch after which nothing
+	// is due contradicts: an earlier one may have read the state before the event.
+	// Kinds that outlive their room are not its children.
 	//
-	// On a child: the room is made due, as urgent as the child is by now, unless it is
-	// missing or gone itself; in that case the child has nothing more to do. While the room still lives the
-	// answer is a failed attempt, described by failure.
+	// On a child: the room becomes due, with the current urgency of the child,
+	// unless it is missing or deleted itself; then the child has nothing more to
+	// do. While the room is not deleted, the response counts as a failed attempt,
+	// described by failure.
 	ApplyMissing(ctx context.Context, lease mirror.Lease, failure Failure, settle time.Duration) (mirror.Applied, error)
 
-	// ApplyThread stores a thread as package thread reads it, with all its comments,
-	// if it is not the one already stored in this epoch.
+	// ApplyThread stores a thread with all its comments, as package thread reads
+	// it, unless the same one is already stored in this epoch.
 	ApplyThread(ctx context.Context, lease mirror.Lease, thread mirror.ThreadContent, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// ApplyThreadMissing records that Liveblocks knows the room and not the thread.
-	// Confirmed like that of a room (see ApplyMissing), the thread becomes a
-	// tombstone; otherwise missing_since is set and nothing is deleted.
+	// ApplyThreadMissing records that Liveblocks has the room but not the thread.
+	// If the deletion is confirmed as that of a room is (see ApplyMissing), the
+	// thread becomes a tombstone. Otherwise missing_since is set and nothing is
+	// deleted.
 	ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied,
 		error)
 
-	// ApplyThreads settles the list of a room's threads. Threads that were never
-	// heard of are stored as the list shows them. A thread whose copy differs becomes
-	// stale, and so does one that the list lacks, as by a delete event: only its own
-	// fetch tells how it is now. The lease is that of the thread without an id.
+	// ApplyThreads applies the list of a room's threads. Unknown threads are stored
+	// as listed. A thread whose copy differs becomes stale, and so does one that
+	// the list does not contain, as after a delete event: only its own fetch shows
+	// its current state. The lease is that of the thread without an id.
 	ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// ApplyActiveUsers stores who is in the room. A change entry is written if
-	// readers see others than before; those of an earlier epoch they did not see, and
-	// empty info is none. Open sessions of connections that are not there, or are
-	// somebody else's, and that began before absentBefore end with the fetch.
+	// ApplyActiveUsers stores the active users of the room. A change entry is
+	// written if readers see other users than before; they do not see those of an
+	// earlier epoch, and empty info equals no info. Open sessions that began before
+	// absentBefore end with the fetch if their connection is missing or belongs to
+	// another user.
 	ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore,
 		now time.Time, settle time.Duration) (mirror.Applied, error)
 
-	// Unfolded returns the events that wait at the resource, in the order in which
-	// they happened, at most limit.
+	// Unfolded returns at most limit events that wait at the resource, in the order
+	// in which they happened.
 	Unfolded(ctx context.Context, resource mirror.Resource, limit int) ([]mirror.Event, error)
 
-	// SessionsOf returns the sessions of some connections to a room, for each at most
-	// limit, the latest first.
+	// SessionsOf returns the sessions of some connections to a room, at most limit
+	// for each, newest first.
 	SessionsOf(ctx context.Context, room mirror.Resource, connections []int64, limit int) ([]mirror.UserSession, error)
 
-	// ApplySessions deletes and then stores what was folded into a room's sessions.
-	// Those that are open in a deleted room end with it. If events still wait, the resource is due again at
-	// once. It needs no room.
+	// ApplySessions first deletes and then stores sessions of a room. Open ones in
+	// a deleted room end with it. If events still wait, the resource is due again
+	// immediately. It requires no room.
 	ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold, now time.Time) (mirror.Applied, error)
 
-	// NotificationUser returns whom a stored notification is for; empty if none is
+	// NotificationUser returns the user of a stored notification; empty if none is
 	// stored.
 	NotificationUser(ctx context.Context, notification mirror.Resource) (string, error)
 
-	// ApplyNotification stores the rows, and with all rows of the notification what
-	// the inbox holds. A change entry is written if a row or the inbox differs. A zero
-	// FetchTime says that the inbox could not be asked: what is stored of it stays, and
-	// the resource is due again at once, as it is if events still wait. It needs no
-	// room.
+	// ApplyNotification stores the rows, and the inbox entry with all rows of the
+	// notification. A change entry is written if a row or the inbox entry differs.
+	// A zero FetchTime means that the inbox could not be fetched: the stored entry
+	// stays, and the resource is due again immediately, as it is if events still
+	// wait. It requires no room.
 	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// CleanRoom removes at most limit rows of earlier epochs of a living room and
-	// returns how many it removed. A thread goes with its comments and counts once.
+	// CleanRoom deletes at most limit rows of earlier epochs of a room that is not
+	// deleted, and returns how many it deleted. A thread with its comments counts
+	// once.
 	CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error)
 }
 
-// Sweeps keeps how far the comparison with the list of all rooms is.
+// Sweeps stores the progress of sweeps.
 type Sweeps interface {
 	// Sweep returns the project's latest sweep; the zero Sweep with the project if
 	// there has been none.
 	Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Sweep, error)
 
-	// PlanSweep makes the project's sweep due at now, from its beginning and with id
-	// unless one is under way that is as full. It returns the sweep.
+	// PlanSweep makes the project's sweep due at now. It starts over with id unless
+	// a sweep of at least the same extent is running. It returns the sweep.
 	PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep, error)
 
-	// SaveSweep stores how far the sweep is; ErrLeaseLost if the lease is not held.
+	// SaveSweep stores the progress of the sweep. It returns ErrLeaseLost if the
+	// lease is not held.
 	SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep) error
 
-	// ApplySweep stores a sweep that has come to its end, and makes the next due.
+	// ApplySweep stores a finished sweep and makes the next one due.
 	ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next, now time.Time) (mirror.Applied, error)
 
-	// RoomsByID returns those of the rooms that are mirrored, tombstones included.
+	// RoomsByID returns the rooms with these ids that are mirrored, including
+	// tombstones.
 	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error)
 
-	// Stored returns what the database holds of a room, document or thread;
+	// Stored returns the stored columns of a room, document or thread, or
 	// ErrNotFound.
 	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)
 
-	// Invalidate makes the next apply write the resource's copy and everything derived
-	// from it anew, whatever is stored.
+	// Invalidate makes the next apply rewrite the resource's copy and derived
+	// columns, whatever is stored.
 	Invalidate(ctx context.Context, resource mirror.Resource) error
 }
 
@@ -291,53 +298,55 @@ type Query interface {
 type EventQuery interface {
 	// Event returns one event; ErrNotFound.
 	Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error)
-	// Events lists by receive time, latest first, then by id.
+	// Events lists events by receive time, newest first, then by id.
 	Events(ctx context.Context, filter EventFilter) ([]mirror.Event, error)
 }
 
-// MirrorQuery reads copies. Deleted rooms and what was in them are not found unless
-// asked for; children of earlier epochs never show.
+// MirrorQuery reads copies. It finds deleted rooms and their content only on
+// request, and never children of earlier epochs.
 type MirrorQuery interface {
 	// Room returns one room; ErrNotFound.
 	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
-	// Rooms lists by room id in byte order.
+	// Rooms lists rooms, ordered by the bytes of the room id.
 	Rooms(ctx context.Context, filter RoomFilter) ([]mirror.Room, error)
 	// Document returns one document with its content; ErrNotFound.
 	Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error)
-	// ReadDocuments answers many reads at once, in order, as of one moment; nil
-	// for a document that is not there. Content is nil, which no document's is,
-	// where the reader holds it already or where it is longer than inline bytes.
+	// ReadDocuments answers many reads in order, as of one point in time; nil for a
+	// document that does not exist. Content is nil if the reader already has it or
+	// if it is longer than inline bytes; no document has nil content.
 	ReadDocuments(ctx context.Context, reads []DocumentRead, inline int64) ([]*mirror.Document, error)
-	// Documents lists by room id in byte order, then by kind and id, without
-	// content.
+	// Documents lists documents without content, ordered by the bytes of the room
+	// id, then by kind and id.
 	Documents(ctx context.Context, filter DocumentFilter) ([]mirror.Document, error)
-	// Thread returns one thread with its source, and without its comments;
-	// ErrNotFound.
+	// Thread returns one thread with its source, without its comments; ErrNotFound.
 	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
-	// Threads lists by room id in byte order, then by thread id, without comments.
+	// Threads lists threads without comments, ordered by the bytes of the room id,
+	// then by thread id.
 	Threads(ctx context.Context, filter ThreadFilter) ([]mirror.Thread, error)
 	// Comment returns one comment with its source; ErrNotFound.
 	Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment, error)
-	// Comments lists by room id in byte order, then by thread, creation and id. What
-	// Source holds is not read out again: only ids, times and Source are set.
+	// Comments lists comments, ordered by the bytes of the room id, then by thread,
+	// creation time and id. It sets only ids, times and Source.
 	Comments(ctx context.Context, filter CommentFilter) ([]mirror.Comment, error)
-	// ActiveUsers returns who is in a mirrored room; ErrNotFound without a room. If
-	// it was never fetched, its FetchTime is zero.
+	// ActiveUsers returns the active users of a mirrored room; ErrNotFound if there
+	// is no room. FetchTime is zero if they were never fetched.
 	ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error)
-	// UserSessions lists by BeginTime, latest first, then by id.
+	// UserSessions lists sessions by BeginTime, newest first, then by id.
 	UserSessions(ctx context.Context, filter SessionFilter) ([]mirror.UserSession, error)
-	// Notifications lists by CreateTime, latest first, then by event id.
+	// Notifications lists notifications by CreateTime, newest first, then by event
+	// id.
 	Notifications(ctx context.Context, filter NotificationFilter) ([]mirror.Notification, error)
 }
 
-// TaskQuery reads how a project's tasks stand.
+// TaskQuery reads the tasks of a project.
 type TaskQuery interface {
 	// Task returns one task as of now; ErrNotFound.
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
-	// TaskList lists by room id in byte order, then by kind and id.
+	// TaskList lists tasks, ordered by the bytes of the room id, then by kind and
+	// id.
 	TaskList(ctx context.Context, filter TaskFilter) ([]mirror.Task, error)
-	// Project returns what is stored of a project; the zero Project with its id
-	// if nothing is.
+	// Project returns a stored project, or a zero Project with the id if none is
+	// stored.
 	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	// Counts counts a project's tasks.
 	Counts(ctx context.Context, project mirror.ProjectID) (Counts, error)
@@ -350,7 +359,7 @@ type EventFilter struct {
 	Type      string
 	User      string
 	From, To  time.Time // From inclusive, To exclusive
-	AfterTime time.Time // keyset: list what comes after this event
+	AfterTime time.Time // keyset: list events after this one
 	AfterID   string
 	NoPayload bool
 	Limit     int
@@ -361,17 +370,17 @@ type RoomFilter struct {
 	Project mirror.ProjectID
 	Prefix  string
 	Deleted bool
-	// After is the last room id of the page before.
+	// After is the last room id of the previous page.
 	After mirror.RoomID
 	Limit int
 }
 
-// DocumentRead names a document somebody wants to read.
+// DocumentRead names a document to read.
 type DocumentRead struct {
 	Resource mirror.Resource
-	// Deleted shows the document of a deleted room too.
+	// Deleted includes the document of a deleted room.
 	Deleted bool
-	// Have is the hash of the content the reader holds; zero if it holds none.
+	// Have is the hash of the content that the reader has; zero if it has none.
 	Have [32]byte
 }
 
@@ -381,7 +390,7 @@ type DocumentFilter struct {
 	Prefix  string
 	// Kind selects one kind; zero selects all.
 	Kind mirror.Kind
-	// AfterRoom, AfterKind and AfterID name the last document of the page before.
+	// AfterRoom, AfterKind and AfterID name the last document of the previous page.
 	AfterRoom mirror.RoomID
 	AfterKind mirror.Kind
 	AfterID   string
@@ -392,17 +401,17 @@ type DocumentFilter struct {
 type ThreadFilter struct {
 	Project mirror.ProjectID
 	Room    mirror.RoomID
-	// Resolved selects threads that are, or are not; nil selects both.
+	// Resolved selects resolved or unresolved threads; nil selects both.
 	Resolved *bool
-	// Metadata selects threads that have each of these members. A number is spelled
-	// as in JSON, a truth value is true or false.
+	// Metadata selects threads that have all of these members. Numbers are written
+	// as in JSON, booleans as true or false.
 	Metadata map[string]string
 	// Author selects threads with a comment by that user.
 	Author string
-	// Mentioned selects threads with a comment that mentions that user, by himself or
-	// as one of a group.
+	// Mentioned selects threads with a comment that mentions that user, directly or
+	// through a group.
 	Mentioned string
-	// UpdatedSince selects threads that Liveblocks says were updated then or later.
+	// UpdatedSince selects threads updated then or later, according to Liveblocks.
 	UpdatedSince time.Time
 	Deleted      bool
 	AfterRoom    mirror.RoomID
@@ -417,9 +426,9 @@ type CommentFilter struct {
 	Thread    string
 	Author    string
 	Mentioned string
-	// UpdatedSince selects comments written, edited or deleted then or later.
+	// UpdatedSince selects comments created, edited or deleted then or later.
 	UpdatedSince time.Time
-	// Deleted includes deleted comments, and those of deleted threads and rooms.
+	// Deleted includes deleted comments and comments of deleted threads and rooms.
 	Deleted     bool
 	AfterRoom   mirror.RoomID
 	AfterThread string
@@ -458,7 +467,7 @@ type NotificationFilter struct {
 	Limit     int
 }
 
-// TaskFilter selects tasks. An empty State selects every state but done.
+// TaskFilter selects tasks. An empty State selects every state except done.
 type TaskFilter struct {
 	Project   mirror.ProjectID
 	Room      mirror.RoomID
@@ -470,20 +479,20 @@ type TaskFilter struct {
 	Limit     int
 }
 
-// Counts are numbers of tasks.
+// Counts holds numbers of tasks.
 type Counts struct {
-	// Pending have a fetch ahead of them, Background are those of them that only a
-	// sweep has asked for, Failed have used up their attempts.
+	// Pending tasks have a fetch ahead of them. Background tasks are those of them
+	// that only a sweep requested. Failed tasks failed on their last attempt.
 	Pending, Background, Failed int64
-	// BackgroundRooms are the rooms among Background.
+	// BackgroundRooms counts the rooms among Background.
 	BackgroundRooms int64
 	// OldestDue is the smallest due time; zero if nothing is pending.
 	OldestDue time.Time
 }
 
-// Feed hands out change entries.
+// Feed reads change entries.
 type Feed interface {
-	// Changes returns the entries of a bucket with a number above after, in
-	// order, at most limit. Numbers appear in commit order and without gaps.
+	// Changes returns at most limit entries of a bucket with a number above after,
+	// in order. Numbers become visible in commit order and without gaps.
 	Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error)
 }

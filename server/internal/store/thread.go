@@ -11,17 +11,18 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ThreadRows is a thread, as package thread reads it, with what its row holds beside.
+// ThreadRows is a thread, as package thread reads it, with the additional columns
+// of its row.
 type ThreadRows struct {
 	Thread mirror.Thread
-	// MetadataText is the metadata with every value as a string; nil where Metadata
-	// is.
+	// MetadataText is the metadata with every value as a string; nil if Metadata is
+	// nil.
 	MetadataText []byte
 	// CommentCount counts the comments that are not deleted.
 	CommentCount int
 }
 
-// RowsOf makes the rows of a thread.
+// RowsOf returns the rows of a thread.
 func RowsOf(t mirror.Thread) ThreadRows {
 	rows := ThreadRows{Thread: t, MetadataText: metadataText(t.Metadata)}
 	for _, c := range t.Comments {
@@ -32,8 +33,8 @@ func RowsOf(t mirror.Thread) ThreadRows {
 	return rows
 }
 
-// Without leaves out the JSON of each row of which refusal tells that an engine
-// refuses some, and says so in DataProblem.
+// Without removes the JSON of each row for which refusal returns a reason, and
+// records it in DataProblem.
 func (r ThreadRows) Without(refusal func(values ...[]byte) (string, error)) (ThreadRows, error) {
 	lost := func(what string, values ...*[]byte) error {
 		list := make([][]byte, len(values))
@@ -67,15 +68,15 @@ const (
 	mentionGroup = "group"
 )
 
-// MentionRow is one row about whom a comment mentions.
+// MentionRow is one row of a mention in a comment.
 type MentionRow struct {
 	// Kind and ID are those of the user or group.
 	Kind, ID string
-	// Via is the group that a user is mentioned as one of; empty if he is himself.
+	// Via is the group through which a user is mentioned; empty if directly.
 	Via string
 }
 
-// MentionRowsOf makes the rows of a comment of [ThreadRows].
+// MentionRowsOf returns the mention rows of a comment of [ThreadRows].
 func MentionRowsOf(c mirror.Comment) []MentionRow {
 	var rows []MentionRow
 	for _, m := range c.Mentions {
@@ -90,7 +91,7 @@ func MentionRowsOf(c mirror.Comment) []MentionRow {
 	return rows
 }
 
-// MentionsOf is what rows of one comment tell, by kind and id.
+// MentionsOf returns the mentions in the rows of one comment, by kind and id.
 func MentionsOf(rows []MentionRow) []mirror.Mention {
 	var mentions []mirror.Mention
 	for _, row := range rows {
@@ -103,7 +104,7 @@ func MentionsOf(rows []MentionRow) []mirror.Mention {
 			continue
 		}
 		i := slices.IndexFunc(mentions, func(m mirror.Mention) bool { return m.Kind == mentionGroup && m.ID == row.Via })
-		if i < 0 { // the row of the group is gone
+		if i < 0 { // the row of the group is missing
 			i = len(mentions)
 			mentions = append(mentions, mirror.Mention{Kind: mentionGroup, ID: row.Via})
 		}
@@ -115,8 +116,8 @@ func MentionsOf(rows []MentionRow) []mirror.Mention {
 	return mentions
 }
 
-// JSONProblem says why an engine would refuse raw as JSON; empty if nothing is
-// known against it.
+// JSONProblem returns why an engine would refuse raw as JSON; empty if no reason is
+// known.
 func JSONProblem(raw []byte) string {
 	v, err := rawjson.Parse(raw)
 	if err != nil {
@@ -125,7 +126,7 @@ func JSONProblem(raw []byte) string {
 	return v.Problem()
 }
 
-// Present is what a column holds of bytes that may be missing: null for none.
+// Present returns the column value for bytes that may be missing: null if they are.
 func Present(b []byte) []byte {
 	if len(b) == 0 {
 		return nil
@@ -133,8 +134,8 @@ func Present(b []byte) []byte {
 	return b
 }
 
-// Queryable is JSON for a column, nil where there is none or where one of the
-// engines is known to refuse it.
+// Queryable returns JSON for a column; nil if there is none or an engine is known
+// to refuse it.
 func Queryable(raw []byte) []byte {
 	if len(raw) == 0 || JSONProblem(raw) != "" {
 		return nil
@@ -142,8 +143,8 @@ func Queryable(raw []byte) []byte {
 	return raw
 }
 
-// metadataText is a JSON object with the same members as strings, as they are
-// compared with those of a filter; nil if metadata is no object.
+// metadataText returns a JSON object with the same members as strings, for
+// comparison with a filter; nil if metadata is not an object.
 func metadataText(metadata []byte) []byte {
 	var members map[string]json.RawMessage
 	if metadata == nil || json.Unmarshal(metadata, &members) != nil {
@@ -160,7 +161,7 @@ func metadataText(metadata []byte) []byte {
 	return MetadataFilter(texts)
 }
 
-// MetadataFilter is the JSON object that a thread's metadata, as text, has to
+// MetadataFilter returns the JSON object that a thread's metadata, as text, must
 // contain; nil if no metadata can.
 func MetadataFilter(members map[string]string) []byte {
 	for name, value := range members {
@@ -170,13 +171,13 @@ func MetadataFilter(members map[string]string) []byte {
 	}
 	b, err := json.Marshal(members)
 	if err != nil {
-		return nil // not of strings
+		return nil // not strings
 	}
 	return b
 }
 
-// Text makes s fit for a text column, which takes neither NUL nor what is not
-// UTF-8. It is for words about things; ids and content are never altered.
+// Text makes s valid for a text column, which accepts neither NUL nor invalid
+// UTF-8. It is for descriptions; ids and content are never altered.
 func Text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }

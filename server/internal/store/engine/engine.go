@@ -1,4 +1,4 @@
-// Package engine chooses the SQL engine by the URL of the database.
+// Package engine selects the SQL engine by the URL of the database.
 package engine
 
 import (
@@ -13,17 +13,17 @@ import (
 
 // Config says how to reach the database.
 type Config struct {
-	// URL begins with postgres:// or postgresql:// for Postgres. Anything else is
-	// MySQL's: a mysql:// URL or a DSN of the Go driver.
+	// URL starts with postgres:// or postgresql:// for Postgres. Anything else is
+	// for MySQL: a mysql:// URL or a DSN of the Go driver.
 	URL string
-	// Pooled says that URL leads through a pooler in transaction mode. Only
-	// Postgres needs to know.
+	// Pooled means that URL goes through a pooler in transaction mode. Only
+	// Postgres uses it.
 	Pooled bool
 	// MaxConns limits the open connections. Required.
 	MaxConns int
 }
 
-// IsPostgres reports whether a database URL is one of Postgres.
+// IsPostgres reports whether a database URL is for Postgres.
 func IsPostgres(url string) bool {
 	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }
@@ -44,7 +44,7 @@ func Open(ctx context.Context, cfg Config) (store.Store, error) {
 	return s, nil
 }
 
-// Migrate brings the schema up to what this binary needs.
+// Migrate migrates the schema to the version that this binary needs.
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	if IsPostgres(url) {
 		return postgres.Migrate(ctx, url, log)
@@ -52,5 +52,6 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	return mysql.Migrate(ctx, url, log)
 }
 
-// MySQLMigrations returns what Migrate would do to an empty MySQL database.
+// MySQLMigrations returns the statements that Migrate would run on an empty MySQL
+// database.
 func MySQLMigrations() string { return mysql.MigrationSQL() }

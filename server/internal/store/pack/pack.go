@@ -1,6 +1,5 @@
-// Package pack keeps documents small in the database, the same way on every
-// engine: as zstd frames. The service compresses so that the server need not:
-// one pass here costs a fraction of the server's own, and reads are served from
+// Package pack compresses documents for every engine, as zstd frames. Compressing
+// in the service costs a fraction of the server's own compression, and reads use
 // the packed bytes.
 package pack
 
@@ -29,7 +28,7 @@ func New() (*Codec, error) {
 	return &Codec{enc: enc, dec: dec}, nil
 }
 
-// Pack returns b as a frame.
+// Pack returns b as a zstd frame.
 func (c *Codec) Pack(b []byte) []byte { return c.enc.EncodeAll(b, make([]byte, 0, len(b)/4+64)) }
 
 // Unpack restores the size bytes that were packed.

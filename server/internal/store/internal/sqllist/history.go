@@ -24,7 +24,7 @@ func (r *Reader) Event(ctx context.Context, project mirror.ProjectID, id string)
 	return one(ctx, r, "read event", s, scanEvent)
 }
 
-// Events walks the index that fits the filter best.
+// Events uses the index that fits the filter best.
 func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
 	s := r.query(selectEvents, f.NoPayload).where("e.project_id = ?", f.Project).
 		whereID("e.room_id", string(f.Room)).whereID("e.user_id", f.User).narrow("e.type", f.Type).
@@ -32,8 +32,8 @@ func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Even
 	return list(ctx, r, "list events", s, scanEvent)
 }
 
-// ActiveUsers reads the room and its connections at once: one row for each, and if
-// there is none, one row of which that half is null.
+// ActiveUsers reads the room with its connections: one row for each connection, or
+// one row with nulls if there are none.
 func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
 	s := r.query("select u.connection_id, u.user_id, u.info_json, r.delete_time,"+stateColumns+
 		"\nfrom mirror_room r\n"+joinState("r", literal(mirror.KindActiveUsers), "''")+`left join mirror_active_user u
@@ -61,7 +61,7 @@ func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted
 	return out, nil
 }
 
-// SessionColumns are those of a session u.
+// SessionColumns are the columns of a session u.
 const SessionColumns = `u.room_id, u.session_id, u.connection_id, u.user_id, u.info_json, u.enter_time, u.leave_time,
     u.leave_event_id, u.end_cause`
 
@@ -73,7 +73,7 @@ func scanSession(project mirror.ProjectID) func(Row, *mirror.UserSession) error 
 	}
 }
 
-// UserSessions walks the index that fits the filter best.
+// UserSessions uses the index that fits the filter best.
 func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
 	s := r.query("select "+SessionColumns+"\nfrom mirror_user_session u\n").where("u.project_id = ?", f.Project).
 		whereID("u.room_id", string(f.Room)).whereID("u.user_id", f.User).whereIf(f.Open, "u.end_cause = ''").
@@ -81,7 +81,7 @@ func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mir
 	return list(ctx, r, "list user sessions", s, scanSession(f.Project))
 }
 
-// SessionsBy reads sessions by a statement that selects [SessionColumns].
+// SessionsBy reads sessions with a statement that selects [SessionColumns].
 func (r *Reader) SessionsBy(ctx context.Context, project mirror.ProjectID, text string,
 	args ...any,
 ) ([]mirror.UserSession, error) {
@@ -93,7 +93,7 @@ var selectNotifications = `select n.room_id, n.notification_id, n.event_id, n.ch
 	stateColumns + "\nfrom mirror_notification n\n" +
 	joinState("n", literal(mirror.KindNotification), "n.notification_id")
 
-// Notifications walks the index that fits the filter best.
+// Notifications uses the index that fits the filter best.
 func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
 	s := r.query(selectNotifications).where("n.project_id = ?", f.Project).
 		whereID("n.room_id", string(f.Room)).whereID("n.user_id", f.User).

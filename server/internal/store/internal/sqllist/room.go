@@ -10,7 +10,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// RoomColumns are those of a room r, and of its state s, which [RoomState] joins.
+// RoomColumns are the columns of a room r and of its state s, which [RoomState]
+// joins.
 const RoomColumns = `r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
     r.organization_id, r.delete_time,` + stateColumns
 
@@ -27,15 +28,15 @@ func scanRoom(project mirror.ProjectID) func(Row, *mirror.Room) error {
 	}
 }
 
-// whereRoom selects what belongs to a room, by the key of its table.
+// whereRoom selects the rows of a room, by the key of its table.
 func (s *statement) whereRoom(of string, room mirror.Resource) *statement {
 	return s.where(of+".bucket = ? and "+of+".project_id = ? and "+of+".room_id = ?", room.Bucket(), room.Project,
 		room.Room)
 }
 
-// whereIDs selects ids that begin with a prefix.
+// whereIDs selects ids that start with a prefix.
 func (s *statement) whereIDs(column, prefix string) *statement {
-	// No id is longer than mirror.MaxRoomID bytes, and none sorts above a run of the
+	// No id is longer than mirror.MaxRoomID bytes, so none sorts after a run of the
 	// last character.
 	last := prefix + strings.Repeat("\U0010FFFF", mirror.MaxRoomID/4)
 	return s.where(column+" >= ? and "+column+" <= ?", prefix, last)
@@ -47,7 +48,7 @@ func (r *Reader) Room(ctx context.Context, room mirror.Resource, deleted bool) (
 	return one(ctx, r, "read room", s, scanRoom(room.Project))
 }
 
-// Rooms walks the index by room id.
+// Rooms uses the index by room id.
 func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
 	order := []string{"r.room_id"}
 	s := r.query(selectRooms).where("r.project_id = ?", f.Project).whereIDs("r.room_id", f.Prefix).after(order, f.After).
@@ -55,7 +56,7 @@ func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 	return list(ctx, r, "list rooms", s, scanRoom(f.Project))
 }
 
-// RoomsBy reads rooms by a statement that selects [RoomColumns].
+// RoomsBy reads rooms with a statement that selects [RoomColumns].
 func (r *Reader) RoomsBy(ctx context.Context, project mirror.ProjectID, text string, args ...any) ([]mirror.Room,
 	error,
 ) {
@@ -65,19 +66,19 @@ func (r *Reader) RoomsBy(ctx context.Context, project mirror.ProjectID, text str
 const documentColumns = `d.room_id, d.kind, d.resource_id, d.content_sha256, d.size, d.derive_version, d.data_problem,
     r.delete_time,` + stateColumns + "\n"
 
-// joinRoom joins a document or thread with its room, and with its state.
+// joinRoom joins a document or thread with its room and its state.
 //
-// Both joins are from the left: a server that takes the columns of a key for
-// independent of each other expects few rows of an inner join, and would rather sort
-// a whole table than look up a page of it.
+// Both are left joins: a server that assumes the columns of a key to be independent
+// expects few rows of an inner join, and would sort a whole table instead of
+// looking up a page.
 func joinRoom(of, kind, id string) string {
 	return `left join mirror_room r
     on r.bucket = ` + of + `.bucket and r.project_id = ` + of + `.project_id and r.room_id = ` + of + ".room_id\n" +
 		joinState(of, kind, id)
 }
 
-// shown is the condition that something of an epoch shows in its room: as long as it
-// lives, and with the room's tombstone, whose epoch is one above, if deleted is true.
+// shown is the condition that a row of an epoch is visible: while its room lives,
+// and if deleted is true also with the room's tombstone, whose epoch is one higher.
 func shown(of, living, deleted string) string {
 	return `case when r.epoch = ` + of + `.epoch then r.delete_time is null` + living + `
         else ` + deleted + ` and r.epoch = ` + of + `.epoch + 1 and r.delete_time is not null end`
@@ -85,13 +86,13 @@ func shown(of, living, deleted string) string {
 
 var joinDocument = joinRoom("d", "d.kind", "d.resource_id")
 
-// scanDocument scans columns that come first, and documentColumns.
+// scanDocument scans leading columns, followed by documentColumns.
 func scanDocument(row Row, d *mirror.Document, first ...any) error {
 	return scanWithState(row, &d.Freshness, append(first, &d.Room, &d.Kind, &d.ID, (*hash)(&d.SHA256), &d.Size,
 		&d.DeriveVersion, &d.DataProblem, at(&d.Freshness.DeleteTime))...)
 }
 
-// scanContent scans columns that come first, the content, and documentColumns.
+// scanContent scans leading columns, the content, and documentColumns.
 func (r *Reader) scanContent(row Row, d *mirror.Document, first ...any) error {
 	var packed []byte
 	err := scanDocument(row, d, append(first, &packed)...)
@@ -112,8 +113,8 @@ func (r *Reader) Document(ctx context.Context, document mirror.Resource, deleted
 	})
 }
 
-// ReadDocuments is one statement for all readers. What a reader holds already, or
-// would be too much to send to all of them at once, stays where it is.
+// ReadDocuments uses one statement for all readers. It omits content that a reader
+// has or that is too large to send together.
 func (r *Reader) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
 	error,
 ) {
@@ -143,7 +144,7 @@ join mirror_document d
 	return documents, nil
 }
 
-// Documents walks the index by room id.
+// Documents uses the index by room id.
 func (r *Reader) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
 	order := []string{"d.room_id", "d.kind", "d.resource_id"}
 	s := r.query("select "+documentColumns+"from mirror_document d\n"+joinDocument).
@@ -178,13 +179,13 @@ func (r *Reader) Task(ctx context.Context, resource mirror.Resource, now time.Ti
 	return one(ctx, r, "read task", s, scanTask(resource.Project, now))
 }
 
-// TaskList walks the index by room id.
+// TaskList uses the index by room id.
 func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
 	order := []string{"s.room_id", "s.kind", "s.resource_id"}
 	s := r.query(selectTasks).where("s.project_id = ?", f.Project).
 		whereIf(f.Room != "", "s.room_id = ?", f.Room).
 		after(order, f.AfterRoom, f.AfterKind, f.AfterID).
-		// As store.State tells it.
+		// As in store.State.
 		where(`case ?
         when '' then s.due_time is not null or s.fail_time is not null or s.generation > s.applied_generation
         when 'running' then s.due_time is not null and s.lease_until > ?

@@ -1,11 +1,11 @@
-// Package sqllist reads what is mirrored: each list of the store, and each single
-// row with the same columns, once for every engine. An engine gives a [Dialect]
-// and a way to run a statement; the methods of the [Reader] are then its own.
+// Package sqllist implements the lists of the store, and reads of single rows with
+// the same columns, for every engine. An engine provides a [Dialect] and a function
+// to run a statement, and embeds the [Reader].
 //
-// A list has few texts, because a server plans each text by itself. A condition is
-// left out of the text only where another index serves the rest. All others are
-// in every text, and an argument says whether they select. Texts are constants of
-// this package; values are always arguments.
+// A list has few statement texts, because a server plans each text separately. A
+// condition is left out of the text only if another index serves the rest; all
+// others are in every text, and an argument enables them. Texts consist of
+// constants of this package; values are always arguments.
 package sqllist
 
 import (
@@ -20,22 +20,24 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/pack"
 )
 
-// Dialect is what statements and arguments depend on.
+// Dialect describes the differences between engines.
 type Dialect struct {
-	// Numbered says that placeholders are $1, $2 and so on, and not question marks.
+	// Numbered means that placeholders are $1, $2 and so on, instead of question
+	// marks.
 	Numbered bool
-	// RowValues says that the server looks up a comparison of row values in an index.
+	// RowValues means that the server uses an index for comparisons of row values.
 	RowValues bool
 	// Contains is the condition that a JSON object has all members of an argument.
-	// It has one verb, for the column.
+	// It contains one formatting verb, for the column.
 	Contains string
-	// Key makes an argument of an id, and Time of a time that is not zero.
+	// Key converts an id to an argument, and Time a time that is not zero.
 	Key  func(id string) any
 	Time func(t time.Time) any
 	// No time in the database is before First or after Last.
 	First, Last any
-	// DocumentKeys is a table k with the columns n, bucket, project_id, room_id, kind,
-	// resource_id, deleted and have: one row for each read, numbered from 0.
+	// DocumentKeys is a table expression k with the columns n, bucket, project_id,
+	// room_id, kind, resource_id, deleted and have: one row for each read, numbered
+	// from 0.
 	DocumentKeys func(reads []store.DocumentRead) (table string, args []any)
 }
 
@@ -52,8 +54,8 @@ type Reader struct {
 	pack     *pack.Codec
 }
 
-// NewReader returns a Reader. run calls scan for each row of a query, and classify
-// turns an error of the driver into one of the contract.
+// NewReader returns a Reader. run calls scan for each row of a query; classify
+// converts an error of the driver to one of the contract.
 func NewReader(
 	dialect Dialect, run func(ctx context.Context, text string, args []any, scan func(Row) error) error,
 	classify func(ctx context.Context, err error) error, codec *pack.Codec,
@@ -74,7 +76,7 @@ func list[T any](ctx context.Context, r *Reader, what string, s *statement, scan
 	return out, nil
 }
 
-// one reads the only row of a statement; store.ErrNotFound without one.
+// one reads the only row of a statement, or returns store.ErrNotFound.
 func one[T any](ctx context.Context, r *Reader, what string, s *statement, scan func(Row, *T) error) (T, error) {
 	rows, err := list(ctx, r, what, s, scan)
 	switch {
@@ -86,17 +88,18 @@ func one[T any](ctx context.Context, r *Reader, what string, s *statement, scan 
 	return rows[0], nil
 }
 
-// statement is the text of a query, and its arguments in the order of their
+// statement is the text of a query with its arguments in the order of the
 // placeholders.
 type statement struct {
 	dialect *Dialect
 	text    strings.Builder
 	args    []any
-	// places counts the placeholders, and conditions those of the where clause.
+	// places counts the placeholders, conditions the conditions of the where
+	// clause.
 	places, conditions int
 }
 
-// query begins a statement. Placeholders are question marks, whatever the dialect.
+// query starts a statement. Placeholders are question marks in every dialect.
 func (r *Reader) query(text string, args ...any) *statement {
 	s := &statement{dialect: &r.dialect}
 	s.add(text, args...)
@@ -123,7 +126,7 @@ func (s *statement) add(text string, args ...any) {
 	}
 }
 
-// jsonText is an argument for a JSON column, and not an id.
+// jsonText is an argument for a JSON column, in contrast to an id.
 type jsonText string
 
 func (d *Dialect) argument(v any) any {
@@ -155,7 +158,7 @@ func (s *statement) where(text string, args ...any) *statement {
 	return s
 }
 
-// whereIf adds a condition if it is asked for. It doubles the number of texts.
+// whereIf adds a condition if enabled. It doubles the number of texts.
 func (s *statement) whereIf(asked bool, text string, args ...any) *statement {
 	if asked {
 		s.where(text, args...)
@@ -163,19 +166,19 @@ func (s *statement) whereIf(asked bool, text string, args ...any) *statement {
 	return s
 }
 
-// whereID selects by an id if there is one, and walks the index that begins with
-// it, which does not have rows without one. It doubles the number of texts.
+// whereID selects by an id if it is not empty. It uses the index that starts with
+// the id, which has no rows without one. It doubles the number of texts.
 func (s *statement) whereID(column, id string) *statement {
 	return s.whereIf(id != "", column+" = ? and "+column+" <> ''", id)
 }
 
-// narrow selects by a value unless it is empty, with one text for both.
+// narrow selects by a value unless it is empty, with the same text for both.
 func (s *statement) narrow(column, value string) *statement {
 	return s.where("(? = '' or "+column+" = ?)", value, value)
 }
 
-// after selects what comes behind the row with the values in the order of the
-// columns. Values that are less than all others select everything.
+// after selects the rows after the one with these values, in the order of the
+// columns. Values lower than all others select everything.
 func (s *statement) after(columns []string, values ...any) *statement {
 	if s.dialect.RowValues {
 		return s.where("("+strings.Join(columns, ", ")+") > (?"+strings.Repeat(", ?", len(columns)-1)+")", values...)
@@ -184,8 +187,8 @@ func (s *statement) after(columns []string, values ...any) *statement {
 	return s.where(text, args...)
 }
 
-// behind compares rows column by column, as those servers can look it up that do
-// not look up a comparison of row values.
+// behind compares rows column by column, for servers that do not use an index for
+// comparisons of row values.
 func behind(columns []string, values []any) (string, []any) {
 	c, v := columns[0], values[0]
 	if len(columns) == 1 {
@@ -201,8 +204,8 @@ func (s *statement) page(columns []string, limit int) *statement {
 	return s
 }
 
-// latestFirst bounds a list of what happened from one time, inclusive, to another,
-// exclusive, and gives the page behind a row. Zero times are no bounds.
+// latestFirst limits a list to a range of times, from inclusive to exclusive, and
+// to the page after a row. Zero times mean no limit.
 func (s *statement) latestFirst(at, id string, from, to, afterTime time.Time, afterID string, limit int) *statement {
 	first, last, after := s.dialect.First, s.dialect.Last, s.dialect.Last
 	if !from.IsZero() {
@@ -215,7 +218,8 @@ func (s *statement) latestFirst(at, id string, from, to, afterTime time.Time, af
 		after = s.dialect.Time(afterTime)
 	}
 	s.where(at+" >= ? and "+at+" <= ?", first, last)
-	// Its two halves go in opposite directions, which no comparison of row values does.
+	// Its two columns have opposite directions, which comparisons of row values do
+	// not support.
 	s.where(at+" <= ? and ("+at+" < ? or "+id+" > ?)", after, after, afterID)
 	return s.page([]string{at + " desc", id}, limit)
 }
@@ -225,7 +229,7 @@ type moment time.Time
 
 func at(t *time.Time) *moment { return (*moment)(t) }
 
-// Scan takes what the drivers make of a time.
+// Scan accepts the drivers' representations of a time.
 func (m *moment) Scan(src any) error {
 	switch src := src.(type) {
 	case nil:
@@ -238,10 +242,11 @@ func (m *moment) Scan(src any) error {
 	return nil
 }
 
-// hash scans a column into a hash. An empty one is zero: it is to be written anew.
+// hash scans a column into a hash. An empty column gives zero: the row will be
+// rewritten.
 type hash [32]byte
 
-// Scan takes what the drivers make of bytes.
+// Scan accepts the drivers' representations of bytes.
 func (h *hash) Scan(src any) error {
 	sum, ok := src.([]byte)
 	if !ok {
@@ -252,19 +257,19 @@ func (h *hash) Scan(src any) error {
 	return nil
 }
 
-// stateColumns are what the state s of a resource tells about its copy.
+// stateColumns are the columns of a resource's state s about its copy.
 const stateColumns = `
     s.fetch_time, s.source_update_time, s.missing_since, coalesce(s.revision, 0),
     coalesce(s.generation > s.applied_generation, false)`
 
-// scanWithState scans columns, and stateColumns behind them.
+// scanWithState scans columns, followed by stateColumns.
 func scanWithState(row Row, f *mirror.Freshness, columns ...any) error {
 	return row.Scan(append(columns, at(&f.FetchTime), at(&f.SourceUpdateTime), at(&f.MissingSince), &f.Revision,
 		&f.Stale)...)
 }
 
-// joinState joins the state of a resource. It does so from the left, for a copy
-// must not hide behind its state.
+// joinState left-joins the state of a resource, so a missing state does not hide
+// the copy.
 func joinState(of, kind, id string) string {
 	return `left join mirror_resource_state s
     on s.bucket = ` + of + `.bucket and s.project_id = ` + of + `.project_id and s.room_id = ` + of + `.room_id

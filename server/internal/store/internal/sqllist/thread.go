@@ -11,7 +11,7 @@ import (
 
 var joinThread = joinRoom("t", literal(mirror.KindThread), "t.thread_id")
 
-// whereShown selects what is in a thread t that shows, deleted ones if they do.
+// whereShown selects rows of visible threads t, including deleted ones on request.
 func (s *statement) whereShown(deleted bool) *statement {
 	return s.where(shown("t", " and (t.delete_time is null or ?)", "?"), deleted, deleted)
 }
@@ -34,11 +34,11 @@ func (r *Reader) Thread(ctx context.Context, thread mirror.Resource, deleted boo
 	return one(ctx, r, "read thread", s, scanThread(thread.Project))
 }
 
-// Threads walks the index by room id.
+// Threads uses the index by room id.
 func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
 	metadata := store.MetadataFilter(f.Metadata)
 	if len(f.Metadata) > 0 && metadata == nil {
-		return nil, nil // no thread has it
+		return nil, nil // no thread matches
 	}
 	either, or := false, true
 	if f.Resolved != nil {
@@ -94,11 +94,11 @@ func (r *Reader) Comment(ctx context.Context, thread mirror.Resource, id string,
 	return one(ctx, r, "read comment", s, scanComment(thread.Project))
 }
 
-// Comments walks the index by room id, or by author.
+// Comments uses the index by room id or by author.
 func (r *Reader) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
 	after := f.AfterTime
 	if after.IsZero() {
-		after = time.Unix(0, 0) // where comments without a time stand
+		after = time.Unix(0, 0) // the stored time of comments without one
 	}
 	order := []string{"c.room_id", "c.thread_id", "c.create_time", "c.comment_id"}
 	s := r.query(selectComments).where("c.project_id = ?", f.Project).whereShown(f.Deleted).
