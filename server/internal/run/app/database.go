@@ -24,7 +24,8 @@ type database struct {
 
 // startEmbedded starts the embedded PostgreSQL and points cfg to it.
 func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (*pgembed.Server, config.Database,
-	error) {
+	error,
+) {
 	dir := cfg.DataDir
 	if dir == "" {
 		var err error
