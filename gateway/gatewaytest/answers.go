@@ -80,7 +80,8 @@ func jsonForm(t *testing.T, dial Dial) {
 
 func queryParameters(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
-	r.get(t, "/v1/events?project_id=p&room_id=r&type=storageUpdated&user_id=u&start_time=2026-01-02T03:04:05Z&page_size=7&page_token=t&view=EVENT_VIEW_FULL").accepted(t, nil)
+	r.get(t, "/v1/events?project_id=p&room_id=r&type=storageUpdated&user_id=u&start_time=2026-01-02T03:04:05Z"+
+		"&page_size=7&page_token=t&view=EVENT_VIEW_FULL").accepted(t, nil)
 	want := &mirrorv1.ListEventsRequest{
 		ProjectId: "p", RoomId: "r", Type: "storageUpdated", UserId: "u", PageSize: 7, PageToken: "t",
 		View:      mirrorv1.EventView_EVENT_VIEW_FULL,

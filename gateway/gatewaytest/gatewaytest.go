@@ -471,5 +471,6 @@ func (e adminEcho) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
 	if verify != nil {
 		return verify(req, stream)
 	}
-	return stream.Send(&mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{}}})
+	summary := &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{}}
+	return stream.Send(&mirrorv1.VerifyMirrorResponse{Report: summary})
 }

@@ -30,7 +30,8 @@ const verify = "/v1/admin/mirror:verify"
 type verifyStream = grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]
 
 func progress(rooms int64) *mirrorv1.VerifyMirrorResponse {
-	return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{RoomsChecked: rooms}}}
+	progress := &mirrorv1.VerifyProgress{RoomsChecked: rooms}
+	return &mirrorv1.VerifyMirrorResponse{Report: &mirrorv1.VerifyMirrorResponse_Progress{Progress: progress}}
 }
 
 func streamIsLines(t *testing.T, dial Dial) {

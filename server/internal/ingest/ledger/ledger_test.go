@@ -743,7 +743,8 @@ func TestPayloadIsKeptByteForByte(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(b *bench) {
 		l, _ := b.start()
-		body := []byte(" {\"type\" : \"storageUpdated\",\r\n \"data\":{\"roomId\":\"r\\u00f6m\", \"n\":1e400, \"x\":\"\\ud800\"} } ")
+		body := []byte(" {\"type\" : \"storageUpdated\",\r\n" +
+			" \"data\":{\"roomId\":\"r\\u00f6m\", \"n\":1e400, \"x\":\"\\ud800\"} } ")
 		at := time.Now()
 		got := <-b.receive(b.Context(), l, "msg_1", body)
 		if got.err != nil || got.receipt.EventID != "msg_1" {
