@@ -11,25 +11,28 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// Plan is what becomes of a resource when its lease ends. The functions below make plans of the rows that an engine has
-// loaded and locked; the engine writes them: first what becomes stale, then what the function says, last the state and
-// the change entry.
+// Plan is the result of a decision about a resource when its lease ends. The
+// functions below make plans from the rows that an engine has loaded and locked.
+// The engine writes them: first what becomes stale, then what the function's result
+// says, last the state and the change entry.
 type Plan struct {
-	// State is the resource's own; to write it gives the lease back.
+	// State is the resource's new state. Writing it releases the lease.
 	State State
 	// Change is the change entry to write; 0 for none.
 	Change mirror.ChangeKind
-	// Stale are other resources that become stale, in key order.
+	// Stale lists other resources that become stale, in key order.
 	Stale []Stale
-	// AlsoDue are other resources that are due by now, in key order.
+	// AlsoDue lists other resources that are now due, in key order.
 	AlsoDue []mirror.Resource
-	// Sessions says that the sessions of the room changed too, and get a change entry of their own.
+	// Sessions means that the sessions of the room changed too and get their own
+	// change entry.
 	Sessions bool
-	// Outdated says that what was in an earlier incarnation of the room is left to clean up.
+	// Outdated means that rows of an earlier incarnation of the room remain to be
+	// deleted.
 	Outdated bool
 }
 
-// Applied is what to tell of a plan that was carried out.
+// Applied returns the result of a plan that was written.
 func (p Plan) Applied() mirror.Applied {
 	return mirror.Applied{
 		Generation: p.State.Applied, Changed: p.Change != 0 || p.Sessions, Due: p.State.Due, AlsoDue: p.AlsoDue,
@@ -37,7 +40,7 @@ func (p Plan) Applied() mirror.Applied {
 	}
 }
 
-// spread adds resources that become stale with this one.
+// spread adds resources that become stale together with this one.
 func (p *Plan) spread(list []Stale) {
 	p.Stale = MergeStale(list)
 	for _, w := range p.Stale {
@@ -45,20 +48,21 @@ func (p *Plan) spread(list []Stale) {
 	}
 }
 
-// RoomCopy says which copy of a room is stored; the zero RoomCopy if none is.
+// RoomCopy identifies the stored copy of a room; the zero RoomCopy means none.
 type RoomCopy struct {
 	Epoch                  int64
 	SHA256                 [32]byte
 	CreateTime, DeleteTime time.Time
 }
 
-// Lives reports whether the room is mirrored and no tombstone.
+// Lives reports whether the room is mirrored and not a tombstone.
 func (c RoomCopy) Lives() bool { return c.Epoch > 0 && c.DeleteTime.IsZero() }
 
 // Gone reports whether the room is a tombstone.
 func (c RoomCopy) Gone() bool { return c.Epoch > 0 && !c.DeleteTime.IsZero() }
 
-// LeaseOf is the lease on a resource that was claimed, given its state and which copy of its room is stored.
+// LeaseOf returns the lease on a claimed resource, from its state and the stored
+// copy of its room.
 func LeaseOf(r mirror.Resource, token [16]byte, until time.Time, s State, room RoomCopy) mirror.Lease {
 	return mirror.Lease{
 		Resource: r, Token: token, Until: until, Generation: s.Generation, Applied: s.Applied,
@@ -67,7 +71,7 @@ func LeaseOf(r mirror.Resource, token [16]byte, until time.Time, s State, room R
 	}
 }
 
-// ChildKinds are the kinds of what is in a room and goes with it, as columns hold them.
+// ChildKinds returns the kinds that are deleted with their room, as column values.
 func ChildKinds() []int16 {
 	var kinds []int16
 	for _, k := range mirror.ChildKinds() {
@@ -76,7 +80,7 @@ func ChildKinds() []int16 {
 	return kinds
 }
 
-// SeenOf is what a claim has read of a document beside its lease.
+// SeenOf returns what a claim has read of a document in addition to its lease.
 func SeenOf(s State, stored mirror.DocumentCopy) *mirror.Seen {
 	return &mirror.Seen{
 		Due: s.Due, Settle: s.Settle, DeleteGeneration: s.DeleteGeneration, SourceUpdateTime: s.SourceUpdateTime,
@@ -84,7 +88,8 @@ func SeenOf(s State, stored mirror.DocumentCopy) *mirror.Seen {
 	}
 }
 
-// StateSeen is the state that a claim has read, as far as it matters to a success.
+// StateSeen returns the parts of the state read by a claim that matter to a
+// success.
 func StateSeen(lease mirror.Lease) State {
 	return State{
 		Generation: lease.Generation, Applied: lease.Applied, Due: lease.Seen.Due, Settle: lease.Seen.Settle,
@@ -93,16 +98,17 @@ func StateSeen(lease mirror.Lease) State {
 	}
 }
 
-// RoomPlan is what becomes of a room that was fetched. Its row is written if there is a Change.
+// RoomPlan is the plan for a fetched room. Its row is written if there is a Change.
 type RoomPlan struct {
 	Plan
 
 	Epoch int64
-	// Children says that everything in the room becomes stale; see [RoomPlan.MarkChildren].
+	// Children means that everything in the room becomes stale; see
+	// [RoomPlan.MarkChildren].
 	Children bool
 }
 
-// PlanRoom decides about a room, of which stored is the copy before, and fetched the one to come.
+// PlanRoom decides about a fetched room; stored is its previous copy.
 func PlanRoom(
 	s State, stored, fetched RoomCopy, lease mirror.Lease, fetchTime, now time.Time, settle time.Duration,
 ) RoomPlan {
@@ -119,8 +125,8 @@ func PlanRoom(
 	return p
 }
 
-// MarkChildren adds to the plan that everything known to be in the room becomes stale, and what every room has whether
-// it was heard of or not. It is as urgent as the room.
+// MarkChildren adds to the plan that all known children of the room become stale,
+// and those that every room has, known or not. They are as urgent as the room.
 func (p *RoomPlan) MarkChildren(lease mirror.Lease, known []mirror.Resource, now time.Time) {
 	var stale []Stale
 	mark := func(r mirror.Resource) {
@@ -138,18 +144,19 @@ func (p *RoomPlan) MarkChildren(lease mirror.Lease, known []mirror.Resource, now
 	p.spread(stale)
 }
 
-// MissingRoomPlan is what becomes of a room that Liveblocks does not know.
+// MissingRoomPlan is the plan for a room that does not exist in Liveblocks.
 type MissingRoomPlan struct {
-	Plan // a Change makes the room a tombstone of the next epoch
+	Plan // a Change makes the room a tombstone in the next epoch
 
-	// SettleChildren says that nothing in the room is left to fetch.
+	// SettleChildren means that nothing in the room is left to fetch.
 	SettleChildren bool
-	// EndSessions says that the open sessions end, also those in a room that nobody had mirrored.
+	// EndSessions means that open sessions end, also those in a room that was never
+	// mirrored.
 	EndSessions bool
 }
 
-// PlanMissingRoom decides about the 404 of a room. Alone it proves nothing; with a delete event that no later fetch has
-// contradicted it does.
+// PlanMissingRoom decides about the 404 of a room. It proves a deletion only
+// together with a delete event that no later fetch has contradicted.
 func PlanMissingRoom(
 	s State, stored RoomCopy, lease mirror.Lease, now time.Time, settle time.Duration,
 ) MissingRoomPlan {
@@ -162,22 +169,24 @@ func PlanMissingRoom(
 	return p
 }
 
-// Parent is the room of a leased resource, its state locked before the resource's own.
+// Parent is the room of a leased resource. Its state is locked before the
+// resource's own.
 type Parent struct {
 	State State
 	Copy  RoomCopy
-	// Fresh says that the room had no state, and has got one that is due.
+	// Fresh means that the room had no state and got one that is due.
 	Fresh bool
 }
 
-// wake makes the room due unless it is, as urgent as what waits for it.
+// wake makes the room due unless it already is, as urgent as the resource that
+// waits for it.
 func (p *Plan) wake(room Parent, r mirror.Resource, background bool, now time.Time) {
 	r = r.RoomResource()
 	switch {
 	case room.State.Due.IsZero():
 		p.Stale = []Stale{{Resource: r, Now: now, Background: background}}
 	case room.State.Background && !background:
-		// It only comes to the fore.
+		// It only becomes more urgent.
 		p.Stale = []Stale{{Resource: r, Now: room.State.Due, SameGeneration: true}}
 	case !room.Fresh:
 		return
@@ -185,7 +194,7 @@ func (p *Plan) wake(room Parent, r mirror.Resource, background bool, now time.Ti
 	p.AlsoDue = []mirror.Resource{r}
 }
 
-// PlanMissingChild decides about a 404 that denies the room of a resource.
+// PlanMissingChild decides about a 404 for the room of a resource.
 func PlanMissingChild(s State, room Parent, lease mirror.Lease, f Failure) (Plan, error) {
 	if room.Copy.Epoch != lease.Epoch {
 		return Plan{}, ErrEpochChanged
@@ -212,8 +221,8 @@ func PlanPark(s State, room Parent, lease mirror.Lease, now time.Time) Plan {
 	return p
 }
 
-// PlanDocument decides about a document, of which stored is the copy before, and fetched the one to come. It is written
-// if there is a Change.
+// PlanDocument decides about a fetched document; stored is its previous copy. It is
+// written if there is a Change.
 func PlanDocument(
 	s State, stored, fetched mirror.DocumentCopy, lease mirror.Lease, fetchTime, now time.Time, settle time.Duration,
 ) Plan {
@@ -224,17 +233,19 @@ func PlanDocument(
 	return p
 }
 
-// ThreadCopy says which copy of a thread is stored; the zero ThreadCopy if none is.
+// ThreadCopy identifies the stored copy of a thread; the zero ThreadCopy means
+// none.
 type ThreadCopy struct {
 	Epoch   int64
 	SHA256  [32]byte
 	Deleted bool
 }
 
-// lives reports whether the thread is there in the epoch.
+// lives reports whether the thread exists in the epoch.
 func (c ThreadCopy) lives(epoch int64) bool { return c.Epoch == epoch && !c.Deleted }
 
-// PlanThread decides about a thread that was fetched, given its hash. It is written if there is a Change.
+// PlanThread decides about a fetched thread, given its hash. It is written if there
+// is a Change.
 func PlanThread(
 	s State, stored ThreadCopy, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration,
 ) Plan {
@@ -245,7 +256,8 @@ func PlanThread(
 	return p
 }
 
-// PlanMissingThread decides about the 404 of a thread in a room that is there. A Change makes it a tombstone.
+// PlanMissingThread decides about the 404 of a thread in an existing room. A Change
+// makes it a tombstone.
 func PlanMissingThread(s State, stored ThreadCopy, lease mirror.Lease, now time.Time, settle time.Duration) Plan {
 	deleted := s.DeleteGeneration != 0 || stored.Epoch == lease.Epoch && stored.Deleted
 	p := Plan{State: s.Vanish(lease, now, settle, deleted)}
@@ -255,17 +267,19 @@ func PlanMissingThread(s State, stored ThreadCopy, lease mirror.Lease, now time.
 	return p
 }
 
-// ThreadsPlan is what becomes of the threads of a room that were listed.
+// ThreadsPlan is the plan for a list of a room's threads.
 type ThreadsPlan struct {
 	Plan
 
-	// Unknown are the threads without a state, in key order: they get one that has caught up with the list, and each a
-	// change entry. One that got a state meanwhile is left alone: somebody has just heard of it, and will fetch it.
+	// Unknown lists the threads without a state, in key order. Each gets a state
+	// that has applied the list, and a change entry. A thread that got a state in
+	// the meantime is left alone, because it is about to be fetched.
 	Unknown []mirror.Thread
 }
 
-// PlanThreads decides about the list of a room's threads, given the states of all of them and of the list itself, and
-// which copies are stored, by thread id. Without store, threads that are unknown become stale instead of being stored.
+// PlanThreads decides about the list of a room's threads, given the states of all
+// threads and of the list itself, and the stored copies by thread id. Without
+// store, unknown threads become stale instead of being stored.
 func PlanThreads(
 	states map[string]State, copies map[string]ThreadCopy, lease mirror.Lease, list mirror.ThreadList, store bool,
 	now time.Time, settle time.Duration,
@@ -301,8 +315,8 @@ func PlanThreads(
 	return p
 }
 
-// ActiveUsersOf are the users of an answer as they are stored: by connection, each connection once, without ids that
-// could not be stored. Empty info is none.
+// ActiveUsersOf returns the users of a response as stored: by connection, without
+// duplicates, without ids that cannot be stored. Empty info equals no info.
 func ActiveUsersOf(content mirror.ActiveUsersContent) []mirror.ActiveUser {
 	users := slices.SortedStableFunc(slices.Values(content.Users), func(a, b mirror.ActiveUser) int {
 		return cmp.Compare(a.ConnectionID, b.ConnectionID)
@@ -310,25 +324,27 @@ func ActiveUsersOf(content mirror.ActiveUsersContent) []mirror.ActiveUser {
 	users = slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
 	for i := range users {
 		if !mirror.ValidID(users[i].UserID, mirror.MaxUserID) {
-			users[i].UserID = "" // as if anonymous: no other id would be his
+			users[i].UserID = "" // as if anonymous
 		}
 		users[i].Info = Present(users[i].Info)
 	}
 	return users
 }
 
-// ActiveUsersPlan is what becomes of who is in a room.
+// ActiveUsersPlan is the plan for the active users of a room.
 type ActiveUsersPlan struct {
 	Plan
 
-	// Write says that all rows are written anew. There are few, and most connections are new each time.
+	// Write means that all rows are rewritten. There are few, and most connections
+	// are new each time.
 	Write bool
-	// Ended are the ids of open sessions that end with the fetch, in order.
+	// Ended lists the ids of open sessions that end with the fetch, in order.
 	Ended []string
 }
 
-// PlanActiveUsers decides about the users that were fetched, as ActiveUsersOf returns them, given those that are stored
-// in each epoch, by connection, and the open sessions of the room, by id.
+// PlanActiveUsers decides about fetched users, as returned by ActiveUsersOf, given
+// the stored ones of each epoch, by connection, and the open sessions of the room,
+// by id.
 func PlanActiveUsers(
 	s State, stored map[int64][]mirror.ActiveUser, open []mirror.UserSession, lease mirror.Lease,
 	users []mirror.ActiveUser, fetchTime, absentBefore, now time.Time, settle time.Duration,
@@ -340,7 +356,7 @@ func PlanActiveUsers(
 	if !same {
 		p.Change = mirror.ChangeUpserted
 	}
-	// Nobody has seen those of an earlier epoch.
+	// Readers do not see those of an earlier epoch.
 	outdated := len(stored) > 1 || len(stored) == 1 && stored[lease.Epoch] == nil
 	p.Write = !same || outdated
 	for _, o := range open {
@@ -356,7 +372,8 @@ func PlanActiveUsers(
 	return p
 }
 
-// PlanSessions decides about sessions that were folded; more says that other events still wait.
+// PlanSessions decides about folded sessions; more means that other events still
+// wait.
 func PlanSessions(s State, fold mirror.SessionFold, more bool, lease mirror.Lease, now time.Time) Plan {
 	p := Plan{State: s.Succeed(lease, now, now, 0)}
 	if more {
@@ -368,18 +385,20 @@ func PlanSessions(s State, fold mirror.SessionFold, more bool, lease mirror.Leas
 	return p
 }
 
-// NotificationPlan is what becomes of a notification.
+// NotificationPlan is the plan for a notification.
 type NotificationPlan struct {
 	Plan
 
-	// Rows are those that are new or differ from what is stored, in key order.
+	// Rows lists the rows that are new or differ from the stored ones, in key
+	// order.
 	Rows []mirror.Notification
-	// Inbox says that what the inbox holds is written to all rows, the new ones included.
+	// Inbox means that the inbox entry is written to all rows, including new ones.
 	Inbox bool
 }
 
-// NotificationColumns are the notifications of a fold as columns hold them, of which stored tells what one makes of a
-// time. One without a creation time is from 1970.
+// NotificationColumns returns the notifications of a fold as column values; stored
+// converts a time as the engine's columns do. A missing creation time becomes one
+// in 1970.
 func NotificationColumns(fold mirror.NotificationFold, stored func(time.Time) time.Time) mirror.NotificationFold {
 	fold.Rows = slices.Clone(fold.Rows)
 	for i := range fold.Rows {
@@ -394,8 +413,8 @@ func NotificationColumns(fold mirror.NotificationFold, stored func(time.Time) ti
 	return fold
 }
 
-// PlanNotification decides about a notification that was folded, given the rows stored of it, whether more events wait,
-// and the fold as columns hold it.
+// PlanNotification decides about a folded notification, given its stored rows,
+// whether more events wait, and the fold as column values.
 func PlanNotification(
 	s State, stored []mirror.Notification, fold mirror.NotificationFold, more bool, lease mirror.Lease, now time.Time,
 	settle time.Duration,
@@ -442,18 +461,19 @@ func sameNotification(a, b mirror.Notification) bool {
 		a.CreateTime.Equal(b.CreateTime) && a.TriggerTime.Equal(b.TriggerTime)
 }
 
-// SweepPlan is what becomes of a sweep that is asked for.
+// SweepPlan is the plan for a requested sweep.
 type SweepPlan struct {
 	Sweep mirror.Sweep
-	// Begin says that the sweep and State are written, which takes the lease away from the sweep before: that would go on
-	// to overwrite the plan. Otherwise one is under way, and Stale brings it forward.
+	// Begin means that the sweep and State are written, which takes the lease from
+	// a running sweep, because that would overwrite the new one. Otherwise a sweep
+	// is running, and Stale brings it forward.
 	Begin bool
 	State State
 	Stale Stale
 }
 
-// PlanSweep decides about a sweep that is asked for, given the one stored before. Fresh says that the state was made
-// just now.
+// PlanSweep decides about a requested sweep, given the stored one. fresh means that
+// the state was just created.
 func PlanSweep(s State, fresh bool, stored mirror.Sweep, id string, full bool, now time.Time) SweepPlan {
 	stale := Stale{Resource: mirror.Resource{Project: stored.Project, Kind: mirror.KindSweep}, Now: now, Lift: true}
 	if stored.ID != "" && !stored.Done && (stored.Full || !full) {
@@ -467,7 +487,8 @@ func PlanSweep(s State, fresh bool, stored mirror.Sweep, id string, full bool, n
 	return SweepPlan{Sweep: next, Begin: true, State: s}
 }
 
-// PlanSweepEnd decides when a sweep that has ended is due again: at next, or at once if it was asked for meanwhile.
+// PlanSweepEnd decides when a finished sweep is due again: at next, or immediately
+// if it was requested in the meantime.
 func PlanSweepEnd(s State, sweep mirror.Sweep, lease mirror.Lease, next, now time.Time) Plan {
 	p := Plan{State: s.Succeed(lease, sweep.BeginTime, now, 0)}
 	if p.State.Due.IsZero() {
@@ -476,7 +497,8 @@ func PlanSweepEnd(s State, sweep mirror.Sweep, lease mirror.Lease, next, now tim
 	return p
 }
 
-// PlanRetry decides about a task that is to be tried again at once; ErrNotDue if it is done.
+// PlanRetry decides about a task to retry immediately. It returns ErrNotDue if the
+// task is done.
 func PlanRetry(s State, r mirror.Resource, now time.Time) (Stale, error) {
 	if s.TaskState(now) == mirror.TaskDone {
 		return Stale{}, ErrNotDue

@@ -15,8 +15,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// ApplyRoom locks the room's state, marks what is in the room, and writes the
-// room last, which is the order of locks.
+// ApplyRoom locks the room's state, marks the children, and writes the room last,
+// in lock order.
 func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
@@ -61,7 +61,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 	return out, err
 }
 
-// lockChildren locks the states of what is known to be in a room.
+// lockChildren locks the states of all known children of a room.
 func lockChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource) ([]mirror.Resource, error) {
 	rows, err := q.LockChildren(ctx, dbq.LockChildrenParams{
 		Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room), Kinds: store.ChildKinds(),
@@ -73,8 +73,8 @@ func lockChildren(ctx context.Context, q *dbq.Queries, room mirror.Resource) ([]
 	return known, err
 }
 
-// problem is what to tell of a refusal: the server's sentence and code. Its
-// detail would quote the document.
+// problem returns the server's message and code for a refusal. The detail would
+// quote the document.
 func problem(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return fmt.Sprintf("refused by jsonb: %s (SQLSTATE %s)", pg.Message, pg.Code)
@@ -82,9 +82,9 @@ func problem(err error) string {
 	return "refused by jsonb"
 }
 
-// ApplyDocument hashes before anything is locked, and packs only what is new. It
-// decides on what Claim has read, and one statement checks that it still stands
-// and writes. If it does not, the decision is made anew under a lock.
+// ApplyDocument hashes before it locks anything, and packs only new content. It
+// decides based on what Claim has read; one statement checks that this is still
+// true and writes. If it is not, the decision is repeated under a lock.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
@@ -140,15 +140,15 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 	return plan.Applied(), nil
 }
 
-// fenced turns what locking a child under its lease gave into an error if the
-// room's epoch is not that of the lease. No row means that there is no living room
-// or that the lease is lost.
+// fenced returns an error if the room's epoch is not that of the lease, given the
+// result of locking a child under its lease. No row means that the room is missing
+// or deleted, or that the lease is lost.
 func fenced(ctx context.Context, q *dbq.Queries, lease mirror.Lease, epoch int64, err error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		if _, _, err := lockLeased(ctx, q, lease); err != nil {
 			return err
 		}
-		return store.ErrEpochChanged // the lease holds, so it is the room that is not there
+		return store.ErrEpochChanged // the lease is held, so the room is missing
 	}
 	if err == nil && epoch != lease.Epoch {
 		return store.ErrEpochChanged
@@ -156,7 +156,7 @@ func fenced(ctx context.Context, q *dbq.Queries, lease mirror.Lease, epoch int64
 	return err
 }
 
-// ApplyMissing settles a 404.
+// ApplyMissing applies a 404.
 func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
@@ -193,15 +193,14 @@ func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Fa
 	})
 }
 
-// endSessions ends the open sessions in a room that is gone.
+// endSessions ends the open sessions in a deleted room.
 func endSessions(ctx context.Context, later *dbq.Queries, room mirror.Resource, at time.Time) error {
 	return later.EndSessions(ctx, dbq.EndSessionsParams{
 		LeaveTime: nullTime(at), Bucket: room.Bucket(), ProjectID: string(room.Project), RoomID: string(room.Room),
 	})
 }
 
-// CleanRoom deletes one bounded batch, of each kind of row what the kinds before
-// leave to it.
+// CleanRoom deletes one bounded batch, kind by kind of rows.
 func (s *Store) CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error) {
 	cleaned := 0
 	for _, clean := range []func(limit int32) (int, error){

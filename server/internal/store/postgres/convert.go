@@ -10,7 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// nullTime turns a time into a column's value; the zero time is null.
+// nullTime converts a time to a column value; the zero time becomes null.
 func nullTime(t time.Time) pgtype.Timestamptz {
 	if t.IsZero() {
 		return pgtype.Timestamptz{}
@@ -18,7 +18,7 @@ func nullTime(t time.Time) pgtype.Timestamptz {
 	return pgtype.Timestamptz{Time: t.UTC().Truncate(time.Microsecond), Valid: true}
 }
 
-// timeOf turns a column's value into a time; null is the zero time.
+// timeOf converts a column value to a time; null becomes the zero time.
 func timeOf(t pgtype.Timestamptz) time.Time {
 	if !t.Valid {
 		return time.Time{}
@@ -58,8 +58,8 @@ func resourceOf(r dbq.MirrorResourceState) mirror.Resource {
 	}
 }
 
-// writeState is the row that gives the lease back and holds s. A change of 0
-// writes no change entry.
+// writeState returns the parameters that store s and release the lease. A change of
+// 0 writes no change entry.
 func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now time.Time) dbq.WriteStateParams {
 	return dbq.WriteStateParams{
 		Bucket:            r.Bucket(),
@@ -85,21 +85,22 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 	}
 }
 
-// stateKey is the key of a state.
+// stateKey returns the key of a state.
 func stateKey(r mirror.Resource) dbq.LockStateParams {
 	return dbq.LockStateParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 	}
 }
 
-// documentCopy says which copy of a document is stored.
+// documentCopy identifies the stored copy of a document.
 func documentCopy(epoch int64, sum []byte, deriveVersion int32) mirror.DocumentCopy {
 	c := mirror.DocumentCopy{Epoch: epoch, DeriveVersion: int(deriveVersion)}
 	copy(c.SHA256[:], sum)
 	return c
 }
 
-// writeDocument adds to a document the state w that was decided on st and stored.
+// writeDocument adds to a document the new state w and the values st and stored
+// that the decision is based on.
 func writeDocument(
 	d dbq.WriteDocumentParams, st store.State, stored mirror.DocumentCopy, w dbq.WriteStateParams,
 ) dbq.WriteDocumentParams {
@@ -116,7 +117,7 @@ func writeDocument(
 	d.FetchTime, d.SourceUpdateTime, d.MissingSince = w.FetchTime, w.SourceUpdateTime, w.MissingSince
 	d.ChangeKind, d.Now = w.ChangeKind, w.Now
 	if w.ChangeKind == 0 {
-		d.Content, d.Data, d.PlainText = nil, nil, "" // what is not written need not be sent
+		d.Content, d.Data, d.PlainText = nil, nil, "" // do not send what is not written
 	}
 	return d
 }

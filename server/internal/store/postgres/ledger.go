@@ -19,7 +19,7 @@ type eventKey struct {
 	id      string
 }
 
-// Accept is one statement and so one round trip and one commit for the batch.
+// Accept uses one statement, so one round trip and one commit for the batch.
 func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	arg, events := acceptParams(batch)
 	var rows []dbq.MarkStaleRow
@@ -71,7 +71,7 @@ func pendingOf(r dbq.MarkStaleRow) mirror.Pending {
 	}}
 }
 
-// recall fills in what became of deliveries that were recorded before.
+// recall reads the outcomes of deliveries that were recorded before.
 func (s *Store) recall(ctx context.Context, batch []mirror.Delivery, duplicates []int, answers []store.Accepted) error {
 	var arg dbq.EventOutcomesParams
 	var resources []mirror.Resource
@@ -108,15 +108,14 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Delivery, duplicates 
 	return nil
 }
 
-// keyed is an event of a batch by its place there, with the first part of its
-// key.
+// keyed is the index of an event in a batch with the first part of its key.
 type keyed struct {
 	bucket int16
 	place  int
 }
 
-// acceptParams puts the events in key order, the order in which rows are locked,
-// and returns that order too.
+// acceptParams sorts the events in key order, which is the lock order, and returns
+// that order too.
 func acceptParams(batch []mirror.Delivery) (dbq.MarkStaleParams, []keyed) {
 	n, invalidations := len(batch), 0
 	events := make([]keyed, n)
@@ -154,7 +153,7 @@ func acceptParams(batch []mirror.Delivery) (dbq.MarkStaleParams, []keyed) {
 		p.LiveblocksProjectID = append(p.LiveblocksProjectID, e.LiveblocksProject)
 		payload := e.Payload
 		if payload == nil {
-			payload = []byte{} // an empty body, not a null
+			payload = []byte{} // an empty body, not null
 		}
 		p.Payload = append(p.Payload, payload)
 		p.SendTime = append(p.SendTime, nullTime(e.SendTime))
@@ -181,7 +180,7 @@ func acceptParams(batch []mirror.Delivery) (dbq.MarkStaleParams, []keyed) {
 	return p, events
 }
 
-// staleParams are those of MarkStale without events.
+// staleParams returns the parameters of MarkStale without events.
 func staleParams(list []store.Stale) (p dbq.MarkStaleParams) {
 	growStale(&p, len(list))
 	for _, w := range list {
@@ -190,7 +189,7 @@ func staleParams(list []store.Stale) (p dbq.MarkStaleParams) {
 	return p
 }
 
-// growStale makes room for n resources.
+// growStale allocates space for n resources.
 func growStale(p *dbq.MarkStaleParams, n int) {
 	p.StaleEvent = make([]int32, 0, n)
 	p.StaleBucket = make([]int16, 0, n)
@@ -208,7 +207,7 @@ func growStale(p *dbq.MarkStaleParams, n int) {
 	p.StaleSameGeneration = make([]bool, 0, n)
 }
 
-// addStale adds what is said of a resource by the event at a place, or by none.
+// addStale adds a stale resource, caused by the event at an index or by none.
 func addStale(p *dbq.MarkStaleParams, event int32, w store.Stale) {
 	p.StaleEvent = append(p.StaleEvent, event)
 	p.StaleBucket = append(p.StaleBucket, w.Resource.Bucket())
@@ -226,11 +225,11 @@ func addStale(p *dbq.MarkStaleParams, event int32, w store.Stale) {
 	p.StaleSameGeneration = append(p.StaleSameGeneration, w.SameGeneration)
 }
 
-// unboxed gives pgx the elements of long arrays by address. From a plain slice
-// it takes each as a value of its own on the heap, or by reflection.
+// unboxed passes the elements of long arrays to pgx by address. From a plain slice,
+// pgx allocates each element or uses reflection.
 //
-// The statement gets a name that tells it from its other uses, in the server's list
-// of what runs and in its log.
+// The statement gets a name that distinguishes it from its other uses in the
+// server's activity view and log.
 type unboxed struct{ dbq.DBTX }
 
 func (u unboxed) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
@@ -247,7 +246,7 @@ func (u unboxed) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 	return u.DBTX.Query(ctx, "-- name: AcceptEvents\n"+sql, args...)
 }
 
-// elements is an array for pgx.
+// elements is an array parameter for pgx.
 type elements[T any] struct {
 	of []T
 	as func(*T) any
@@ -269,7 +268,7 @@ func (e *textElement) TextValue() (pgtype.Text, error) {
 }
 func (e *bytesElement) BytesValue() ([]byte, error) { return *e, nil }
 
-// PinProject lets the first writer win.
+// PinProject keeps the value of the first writer.
 func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
 	pinned, err := dbq.New(s.accepting).PinProject(ctx,
 		dbq.PinProjectParams{ProjectID: string(project), LiveblocksProjectID: liveblocksID})

@@ -39,14 +39,14 @@ func rowsOf(pool querier) func(ctx context.Context, text string, args []any, sca
 	}
 }
 
-// querier is what of a pool a query needs.
+// querier is the part of a pool that a query needs.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// documentKeys is a table of the keys. The inner selects hide the length of the
-// arrays from the planner. It would take it for a reason to plan every execution
-// anew, at many times the cost of the rows.
+// documentKeys is a table expression of the keys. The inner selects hide the
+// lengths of the arrays from the planner, which would otherwise plan every
+// execution again, at many times the cost of the rows.
 func documentKeys(reads []store.DocumentRead) (table string, args []any) {
 	var n []int32
 	var buckets, kinds []int16
@@ -72,7 +72,7 @@ func documentKeys(reads []store.DocumentRead) (table string, args []any) {
 ) k`, []any{n, buckets, projects, rooms, kinds, ids, deleted, have}
 }
 
-// RoomsByID is one statement for all of them.
+// RoomsByID uses one statement for all ids.
 func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
 	var buckets []int16
 	var rooms []string
@@ -87,7 +87,7 @@ from (select distinct unnest(?::smallint[]) as bucket, unnest(?::text[]) as room
 join mirror_room r on r.bucket = k.bucket and r.project_id = ? and r.room_id = k.room_id
 ` + sqllist.RoomState + "order by r.room_id"
 
-// SessionsOf walks the index by connection.
+// SessionsOf uses the index by connection.
 func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,
 	limit int,
 ) ([]mirror.UserSession, error) {

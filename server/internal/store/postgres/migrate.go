@@ -19,7 +19,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// schemaTable is where the applied migrations are counted.
+// schemaTable is the table of applied migrations.
 const schemaTable = "mirror_schema_version"
 
 //go:embed migrations/*.sql
@@ -28,9 +28,9 @@ var migrationFiles embed.FS
 //go:embed views
 var viewFiles embed.FS
 
-// lockInterval is how often a starter asks whether another has migrated, and
-// lockPatience for how long at most. lockLease is how long one that died keeps
-// the others waiting; while it lives, it renews it every lockRenew.
+// lockInterval is the time between two attempts to get the migration lock, and
+// lockPatience the maximum wait. lockLease is how long a dead holder blocks the
+// others; a living one renews the lock every lockRenew.
 const (
 	lockInterval = 250 * time.Millisecond
 	lockPatience = 5 * time.Minute
@@ -38,19 +38,20 @@ const (
 	lockRenew    = 2 * time.Second
 )
 
-// viewMark begins the comment by which a view is known to be ours.
+// viewMark is the prefix of the comment that marks a view as created by this
+// package.
 const viewMark = "liveblocks-mirror:"
 
-// Migrate brings the schema up to what this binary needs, step by step, and
-// reports what it did. Several may start at once: one works, the others wait.
-// The URL should lead straight to the server, not through a pooler.
+// Migrate migrates the schema to the version that this binary needs and logs each
+// step. Of several concurrent calls one works and the others wait. The URL should
+// connect directly to the server, not through a pooler.
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	cc, err := pgx.ParseConfig(url)
 	if err != nil {
-		return errors.New("migrate: the database URL cannot be read") // the cause repeats the URL, password included
+		return errors.New("migrate: the database URL cannot be read") // the cause repeats the URL with its password
 	}
 	cc.ConnectTimeout = connectTimeout
-	// Described types only: this also works if the URL does lead to a pooler.
+	// Only described types: this also works through a pooler.
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	db := stdlib.OpenDB(*cc)
 	defer db.Close()
@@ -58,8 +59,8 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	// A row in a table locks, because a session's advisory lock does not survive
-	// a pooler that switches connections.
+	// The lock is a row in a table, because a session's advisory lock does not
+	// survive a pooler that switches connections.
 	locker, err := lock.NewPostgresTableLocker(lock.WithTableName("mirror_schema_lock"),
 		lock.WithTableLockTimeout(lockInterval, uint64(lockPatience/lockInterval)),
 		lock.WithTableLeaseDuration(lockLease), lock.WithTableHeartbeatInterval(lockRenew))
@@ -89,7 +90,7 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	return nil
 }
 
-// migrateHint says what to do where the server's word alone would not.
+// migrateHint adds advice to errors of the server.
 func migrateHint(err error) error {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42501" {
 		return fmt.Errorf("the database role may not create tables; run migrate with the role that owns the schema: %w", err)
@@ -97,7 +98,7 @@ func migrateHint(err error) error {
 	return err
 }
 
-// ensureViews creates the views anew, each from the file of its name.
+// ensureViews recreates the views, each from the file of its name.
 func ensureViews(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	files, _ := viewFiles.ReadDir("views") // embedded: cannot fail
 	for _, file := range files {
@@ -110,12 +111,12 @@ func ensureViews(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return nil
 }
 
-// ensureView creates a view anew. A relation of the same name that somebody else
-// made is left alone: it is theirs, and nothing of ours depends on it.
+// ensureView recreates a view. It leaves alone a relation of the same name that
+// this package did not create; nothing depends on the view.
 func ensureView(ctx context.Context, conn *pgx.Conn, log *slog.Logger, view, create string) error {
 	theirs := false
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		// Two at once would trip over each other in the catalogue.
+		// Concurrent changes would conflict in the catalogue.
 		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(hashtext($1))", view); err != nil {
 			return err
 		}
@@ -141,7 +142,7 @@ func ensureView(ctx context.Context, conn *pgx.Conn, log *slog.Logger, view, cre
 	return err
 }
 
-// schemaWanted is the version of the last embedded migration.
+// schemaWanted returns the version of the last embedded migration.
 func schemaWanted() int64 {
 	var last int64
 	entries, _ := migrationFiles.ReadDir("migrations") // embedded: cannot fail

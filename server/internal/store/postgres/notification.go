@@ -24,8 +24,8 @@ func (s *Store) NotificationUser(ctx context.Context, r mirror.Resource) (string
 	return user, nil
 }
 
-// ApplyNotification writes the rows that differ, and then the inbox to all rows of
-// the notification if it differs in one.
+// ApplyNotification writes the rows that differ, and then the inbox entry to all
+// rows of the notification if it differs in one.
 func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource

@@ -1,5 +1,5 @@
-// Package postgres is the engine for PostgreSQL 14 and newer and for services
-// that speak its protocol. What each method owes is said in package store.
+// Package postgres is the engine for PostgreSQL 14 and newer and for compatible
+// services. Package store documents the contract of each method.
 package postgres
 
 import (
@@ -26,24 +26,23 @@ var _ store.Store = (*Store)(nil)
 
 // Config says how to reach the database.
 type Config struct {
-	// URL is a postgres:// URL or a keyword/value string. It may lead through a
+	// URL is a postgres:// URL or a keyword/value string. It may go through a
 	// connection pooler.
 	URL string
-	// Pooled says that URL leads through a pooler in transaction mode, which
-	// cannot keep prepared statements. Common poolers are recognised by their
-	// host name or port and need no telling.
+	// Pooled means that URL goes through a pooler in transaction mode, which cannot
+	// keep prepared statements. Common poolers are detected by host name or port.
 	Pooled bool
 	// MaxConns limits the open connections. Required.
 	MaxConns int
 }
 
-// acceptConns of the connections are for recording what arrives and nothing
-// else, so that no acknowledgement waits for reads or workers. One is used at a
-// time; the other steps in at once where that one breaks.
+// acceptConns is the number of connections reserved for recording deliveries, so no
+// acknowledgement waits for reads or workers. One is used at a time; the other
+// replaces it if it breaks.
 const acceptConns = 2
 
-// connectTimeout bounds one attempt to connect. A suspended Neon compute wakes
-// in well under a second; ten leave room for a cold region.
+// connectTimeout limits one attempt to connect. A suspended Neon compute wakes in
+// well under a second; ten seconds allow for a cold region.
 const connectTimeout = 10 * time.Second
 
 // Store is the engine.
@@ -52,8 +51,8 @@ type Store struct {
 
 	pool *pgxpool.Pool
 	q    *dbq.Queries
-	// accepting is the pool that Accept has for itself; with a single connection
-	// there is only the one pool.
+	// accepting is the pool reserved for Accept. With a single connection there is
+	// only one pool.
 	accepting *pgxpool.Pool
 	pack      *pack.Codec
 }
@@ -66,8 +65,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.New("the database URL cannot be read") // the cause repeats the URL, password included
 	}
 	pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
-	// Connections that nobody uses are given back, so that they do not keep a
-	// server's slots.
+	// Idle connections are closed, so they do not occupy the server's slots.
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.ConnConfig.ConnectTimeout = connectTimeout
 	if cfg.Pooled || behindPooler(pc.ConnConfig) {
@@ -102,9 +100,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return &Store{Reader: reader, pool: pool, q: dbq.New(pool), accepting: accepting, pack: z}, nil
 }
 
-// behindPooler recognises the poolers of Neon and Supabase and PgBouncer's
-// usual port. Prepared statements fail behind a pooler that hands each
-// transaction another connection; only the described types may be cached.
+// behindPooler detects the poolers of Neon and Supabase and PgBouncer's default
+// port. Prepared statements fail behind a pooler that may use another connection
+// for each transaction; only described types can be cached.
 func behindPooler(c *pgx.ConnConfig) bool {
 	return strings.Contains(c.Host, "-pooler.") || c.Port == 6432 || c.Port == 6543
 }
@@ -116,8 +114,8 @@ func (s *Store) Close() {
 	s.pack.Close()
 }
 
-// Ping asks for the schema's version, which proves that the database answers
-// and is what this binary needs.
+// Ping reads the schema version, which proves that the database answers and has the
+// schema that this binary needs.
 func (s *Store) Ping(ctx context.Context) error {
 	behind, err := schemaBehind(ctx, s.pool)
 	if err != nil {
@@ -129,7 +127,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Engine asks the server for its name and version.
+// Engine returns the server's name and version.
 func (s *Store) Engine(ctx context.Context) (string, error) {
 	var version string
 	if err := s.pool.QueryRow(ctx, "show server_version").Scan(&version); err != nil {
@@ -138,12 +136,11 @@ func (s *Store) Engine(ctx context.Context) (string, error) {
 	return "PostgreSQL " + version, nil
 }
 
-// txAttempts bounds how often one transaction is run. Each retry means that
-// another transaction got through, so five in a row are a sign of trouble.
+// txAttempts is the maximum number of runs of one transaction. Each retry means
+// that another transaction succeeded, so five in a row indicate a problem.
 const txAttempts = 5
 
-// retry runs f, which is a whole transaction, until the server no longer asks
-// for it to be run again.
+// retry runs f, a whole transaction, again as long as it fails transiently.
 func retry(ctx context.Context, f func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := f()
@@ -156,23 +153,23 @@ func retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// transient reports whether the server undid the transaction only because of
-// another one: a serialization failure or a deadlock.
+// transient reports whether the transaction failed only because of another one: a
+// serialization failure or a deadlock.
 func transient(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
-// refused reports whether the server understood and will never accept the
-// values: class 22 is a data exception, 54 a program limit.
+// refused reports whether the server will never accept the values: class 22 is a
+// data exception, 54 a program limit.
 func refused(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "54"))
 }
 
-// classify turns whatever the driver says into the contract's words. An error
-// of the server about the statement itself stays as it is: it is a mistake of
-// ours, and waiting does not mend it.
+// classify converts an error of the driver to one of the contract. An error about
+// the statement itself is returned unchanged: it is a defect, and waiting does not
+// help.
 func classify(ctx context.Context, err error) error {
 	switch {
 	case err == nil, ctx.Err() != nil:
@@ -183,8 +180,8 @@ func classify(ctx context.Context, err error) error {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
 	}
-	// Whatever code a refused connection carries, such as that of a password just
-	// rotated, no statement was at fault.
+	// Whatever the code of a refused connection, such as one for a rotated
+	// password, no statement was at fault.
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// ApplyActiveUsers replaces who is in the room if somebody else is.
+// ApplyActiveUsers replaces the active users if they changed.
 func (s *Store) ApplyActiveUsers(
 	ctx context.Context, lease mirror.Lease, content mirror.ActiveUsersContent, absentBefore, now time.Time,
 	settle time.Duration,
@@ -98,8 +98,8 @@ func (s *Store) Unfolded(ctx context.Context, r mirror.Resource, limit int) ([]m
 	return out, nil
 }
 
-// deleteFolded takes away the events that need not wait any longer, and reports
-// whether others do. One that comes in later waits for the lock of the state.
+// deleteFolded deletes the events that need not wait any longer, and reports
+// whether others do. A later event waits for the lock of the state.
 func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource, folded []string) (more bool,
 	err error) {
 	key := dbq.HasUnfoldedParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),

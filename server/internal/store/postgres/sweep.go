@@ -38,7 +38,8 @@ func sweepOf(project mirror.ProjectID) mirror.Resource {
 	return mirror.Resource{Project: project, Kind: mirror.KindSweep}
 }
 
-// writeSweep is the row of a sweep, written only under the token if one is given.
+// writeSweep returns the row of a sweep, which is written only under the token if
+// one is given.
 func writeSweep(w mirror.Sweep, token []byte) dbq.UpsertSweepParams {
 	return dbq.UpsertSweepParams{
 		ProjectID: string(w.Project), SweepID: w.ID, IsFull: w.Full, IsDone: w.Done, ListCursor: store.Text(w.Cursor),
@@ -49,8 +50,7 @@ func writeSweep(w mirror.Sweep, token []byte) dbq.UpsertSweepParams {
 	}
 }
 
-// PlanSweep locks the state first, so that nobody claims or ends the sweep
-// meanwhile.
+// PlanSweep locks the state first, so the sweep is not claimed or ended meanwhile.
 func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
 	now time.Time) (mirror.Sweep, error) {
 	r := sweepOf(project)
@@ -138,7 +138,7 @@ func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 			Text: row.PlainText}
 		copy(out.SHA256[:], row.ContentSha256)
 		if out.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
-			out.Content = row.Content // damaged, which its hash will show
+			out.Content = row.Content // damaged; the hash will show it
 		}
 		return out, nil
 	case mirror.KindThread:
@@ -148,7 +148,7 @@ func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 	}
 }
 
-// Invalidate makes the stored copy look like another one.
+// Invalidate makes the stored copy differ from every fetched one.
 func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	var err error
 	switch r.Kind {
@@ -163,10 +163,10 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 		err = s.q.DistrustThread(ctx, dbq.DistrustThreadParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
 		})
-	default: // nothing of the others is derived
+	default: // other kinds have no derived columns
 	}
 	if err != nil {
-		return classify(ctx, fmt.Errorf("distrust what is stored of a %s: %w", r.Kind, err))
+		return classify(ctx, fmt.Errorf("invalidate a %s: %w", r.Kind, err))
 	}
 	return nil
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// Due reads without locks: who gets a resource is decided by Claim.
+// Due reads without locks: Claim decides who gets a resource.
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
-	// One more than wanted tells whether there is more.
+	// One extra row shows whether there are more.
 	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: string(project), Now: nullTime(now),
 		MaxRows: int32(limit) + 1}) //nolint:gosec // a small constant of the caller
 	if err != nil {
@@ -82,8 +82,8 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 	return nil
 }
 
-// lockLeased locks the state that lease is for, which has to be held still, and
-// reads its room.
+// lockLeased locks the state of the lease, which must still be held, and reads its
+// room.
 func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, store.RoomCopy, error) {
 	r := lease.Resource
 	row, err := q.LockLeased(ctx, dbq.LockLeasedParams{
@@ -101,8 +101,8 @@ func lockLeased(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.
 	return stateOf(row.MirrorResourceState), room, nil
 }
 
-// lockOrMark locks the state of a resource. One that was never heard of becomes stale, or there would be
-// nothing to lock; fresh says so.
+// lockOrMark locks the state of a resource. An unknown resource becomes stale
+// first, so there is a row to lock; fresh reports that.
 func lockOrMark(ctx context.Context, q *dbq.Queries, w store.Stale) (st store.State, fresh bool, err error) {
 	row, err := q.LockState(ctx, stateKey(w.Resource))
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -114,8 +114,8 @@ func lockOrMark(ctx context.Context, q *dbq.Queries, w store.Stale) (st store.St
 	return stateOf(row), fresh, err
 }
 
-// lockChild locks the state of the room of a leased resource, so that the room cannot come or go meanwhile,
-// and then the resource's own.
+// lockChild locks the state of a leased resource's room, so the room cannot be
+// created or deleted meanwhile, and then the resource's own.
 func lockChild(ctx context.Context, q *dbq.Queries, lease mirror.Lease, now time.Time) (store.State, store.Parent,
 	error) {
 	var parent store.Parent
@@ -131,7 +131,7 @@ func lockChild(ctx context.Context, q *dbq.Queries, lease mirror.Lease, now time
 	return st, parent, err
 }
 
-// markStale marks resources, which are in key order.
+// markStale marks resources, which must be in key order.
 func markStale(ctx context.Context, q *dbq.Queries, list []store.Stale) error {
 	if len(list) == 0 {
 		return nil
@@ -140,8 +140,8 @@ func markStale(ctx context.Context, q *dbq.Queries, list []store.Stale) error {
 	return err
 }
 
-// end carries out a plan for the resource of a lease in a transaction in which f has loaded what the plan rests on and
-// written what is special to it.
+// end writes the plan for the resource of a lease, in a transaction in which f has
+// loaded the rows for the plan and written what is specific to it.
 func (s *Store) end(
 	ctx context.Context, what string, lease mirror.Lease, now time.Time, f func(q, later *dbq.Queries) (store.Plan, error),
 ) (mirror.Applied, error) {
@@ -165,8 +165,8 @@ func (s *Store) end(
 	return plan.Applied(), nil
 }
 
-// Park locks the room's state first. Without that, the room could be mirrored
-// between our look at it and our going to sleep, and nobody would wake us.
+// Park locks the room's state first. Otherwise the room could be mirrored between
+// the check and the parking, and nothing would wake the resource.
 func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
 	return s.end(ctx, "park", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
 		st, room, err := lockChild(ctx, q, lease, now)
@@ -178,7 +178,7 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 	})
 }
 
-// Fail writes what State.Fail decides.
+// Fail writes the result of State.Fail.
 func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
 	return s.end(ctx, "record failure", lease, f.Now, func(q, _ *dbq.Queries) (store.Plan, error) {
 		st, _, err := lockLeased(ctx, q, lease)
@@ -186,7 +186,7 @@ func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (
 	})
 }
 
-// Request is one statement for all.
+// Request uses one statement for all resources.
 func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
 	if len(requests) == 0 {
 		return nil, nil
@@ -259,7 +259,7 @@ func readStates(ctx context.Context, q *dbq.Queries, resources []mirror.Resource
 	return out, nil
 }
 
-// Generations reads all of them at once.
+// Generations reads all states with one statement.
 func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([]store.Progress, error) {
 	states, err := s.states(ctx, resources)
 	if err != nil {
@@ -278,7 +278,7 @@ func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([
 	return out, nil
 }
 
-// Pause stores the reason, or takes it away.
+// Pause stores or clears the reason.
 func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error {
 	if reason == "" {
 		now = time.Time{}

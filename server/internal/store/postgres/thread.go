@@ -21,9 +21,9 @@ func threadCopy(epoch int64, sum []byte, deleted bool) store.ThreadCopy {
 	return c
 }
 
-// lockThread locks the state that lease is for, and its room against a change of
-// epoch, and reads which copy is stored. The thread itself needs no lock: it is
-// written only under that of its state.
+// lockThread locks the state of the lease, and its room against a change of epoch,
+// and reads the stored copy. The thread itself needs no lock: it is written only
+// under the lock of its state.
 func lockThread(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.State, store.ThreadCopy, error) {
 	r := lease.Resource
 	row, err := q.LockThread(ctx, dbq.LockThreadParams{
@@ -34,7 +34,8 @@ func lockThread(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (store.
 	return stateOf(row.MirrorResourceState), threadCopy(row.ThreadEpoch, row.ContentSha256, row.DeleteTime.Valid), err
 }
 
-// refusal tells why the server does not take some values as JSON; empty if it takes them all.
+// refusal returns why the server refuses some values as JSON; empty if it accepts
+// all.
 func (s *Store) refusal(ctx context.Context, values ...[]byte) (string, error) {
 	for _, v := range values {
 		if v == nil {
@@ -49,7 +50,7 @@ func (s *Store) refusal(ctx context.Context, values ...[]byte) (string, error) {
 	return "", nil
 }
 
-// dropRefused leaves out those of some values that the server refuses as JSON.
+// dropRefused removes the values that the server refuses as JSON.
 func (s *Store) dropRefused(ctx context.Context, values [][]byte) error {
 	for i, v := range values {
 		problem, err := s.refusal(ctx, v)
@@ -63,12 +64,12 @@ func (s *Store) dropRefused(ctx context.Context, values [][]byte) error {
 	return nil
 }
 
-// withoutRefused leaves out the JSON of each row of which the server refuses some.
+// withoutRefused removes the JSON of each row whose JSON the server refuses.
 func (s *Store) withoutRefused(ctx context.Context, rows store.ThreadRows) (store.ThreadRows, error) {
 	return rows.Without(func(values ...[]byte) (string, error) { return s.refusal(ctx, values...) })
 }
 
-// ApplyThread writes a thread that changed anew, with everything in it.
+// ApplyThread rewrites a changed thread with everything in it.
 func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	rows := store.RowsOf(content.Thread)
@@ -96,7 +97,7 @@ func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mir
 	return out, err
 }
 
-// ApplyThreadMissing settles the 404 of a thread in a room that is there.
+// ApplyThreadMissing applies the 404 of a thread in an existing room.
 func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	return s.end(ctx, "apply missing thread", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
@@ -115,13 +116,13 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 	})
 }
 
-// ApplyThreads locks the states of all threads of the room in key order, so that
-// what it finds stays so until it has written.
+// ApplyThreads locks the states of all threads of the room in key order, so they do
+// not change until it has written.
 func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
-	cleaned := make(map[string]store.ThreadRows) // those of which the server has refused something
+	cleaned := make(map[string]store.ThreadRows) // rows whose JSON the server has refused
 	var rows []store.ThreadRows
 	var out mirror.Applied
 	apply := func() error {
@@ -180,8 +181,8 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 	return out, nil
 }
 
-// lockThreads locks the states of all threads of a room, and returns them with that
-// of their list, which has to be held, and which copies are stored, by thread id.
+// lockThreads locks the states of all threads of a room. It returns them with the
+// state of the list, whose lease must be held, and the stored copies by thread id.
 func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (
 	states map[string]store.State, copies map[string]store.ThreadCopy, err error,
 ) {
@@ -209,8 +210,8 @@ func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (
 	return states, copies, err
 }
 
-// insertThreadStates gives threads a state that has caught up with what was fetched,
-// and returns the ids of those that had none, in order.
+// insertThreadStates inserts states that have applied the list for threads without
+// one, and returns the ids of these threads, in order.
 func insertThreadStates(ctx context.Context, q *dbq.Queries, r mirror.Resource, threads []mirror.Thread,
 	fetchTime time.Time) ([]string, error) {
 	if len(threads) == 0 {
@@ -228,7 +229,8 @@ func insertThreadStates(ctx context.Context, q *dbq.Queries, r mirror.Resource, 
 	return added, err
 }
 
-// sinceEpoch is a time that has to be there; without one it is 1970.
+// sinceEpoch returns a time for a column that is not null; a zero time becomes
+// 1970.
 func sinceEpoch(t time.Time) pgtype.Timestamptz {
 	if t.IsZero() {
 		t = time.Unix(0, 0)
@@ -236,7 +238,7 @@ func sinceEpoch(t time.Time) pgtype.Timestamptz {
 	return nullTime(t)
 }
 
-// writeThreads writes threads of the room of r, and everything in them, anew.
+// writeThreads rewrites threads of the room of r with everything in them.
 func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, epoch int64,
 	threads []store.ThreadRows) error {
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
@@ -313,7 +315,7 @@ func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, ep
 	return err
 }
 
-// notNull makes of nothing an empty value.
+// notNull converts nil to an empty value.
 func notNull(b []byte) []byte {
 	if b == nil {
 		return []byte{}
@@ -321,7 +323,7 @@ func notNull(b []byte) []byte {
 	return b
 }
 
-// storedThread reads a thread and all its rows as of one moment.
+// storedThread reads a thread and all its rows as of one point in time.
 func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	var out mirror.Stored
@@ -344,7 +346,7 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Sto
 				return err
 			}
 			place := make(map[string]int, len(comments))
-			// Rows of comments that are not there are one more thing that is wrong.
+			// Rows of comments that do not exist are a difference too.
 			at := func(id string) *mirror.Comment {
 				i, ok := place[id]
 				if !ok {

@@ -11,12 +11,12 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// tx runs f in a transaction, again from the start where the server asks for
-// it, and classifies what is left over. f keeps nothing across runs.
+// tx runs f in a transaction, again from the start after transient failures, and
+// classifies other errors. f must not keep state across runs.
 //
-// What f does through q is done when q returns. What it writes through later
-// goes out with the next use of q or with the commit, and fails there. So a
-// transaction that locks, decides and writes takes two round trips.
+// Statements through q are executed immediately. Statements through later are sent
+// with the next use of q or with the commit, and fail there. So a transaction that
+// locks, decides and writes takes two round trips.
 func (s *Store) tx(ctx context.Context, what string, f func(q, later *dbq.Queries) error) error {
 	if err := retry(ctx, func() error { return s.tryTx(ctx, f) }); err != nil {
 		return classify(ctx, fmt.Errorf("%s: %w", what, err))
@@ -29,7 +29,7 @@ func (s *Store) tryTx(ctx context.Context, f func(q, later *dbq.Queries) error) 
 	if err != nil {
 		return err
 	}
-	defer conn.Release() // ends the session too if the transaction is still open
+	defer conn.Release() // also closes the session if the transaction is still open
 	t := &transaction{conn: conn.Conn(), waiting: &pgx.Batch{}}
 	t.waiting.Queue("begin")
 	var tag pgconn.CommandTag
@@ -38,21 +38,22 @@ func (s *Store) tryTx(ctx context.Context, f func(q, later *dbq.Queries) error) 
 	}
 	switch {
 	case err != nil && t.conn.PgConn().TxStatus() != 'I':
-		_, _ = t.conn.Exec(ctx, "rollback") // err says what is wrong
+		_, _ = t.conn.Exec(ctx, "rollback") // err is the cause
 	case err == nil && tag.String() != "COMMIT":
 		err = pgx.ErrTxCommitRollback
 	}
 	return err
 }
 
-// transaction holds statements back until one is wanted at once, and sends them
-// all together.
+// transaction defers statements until one must be executed, and sends them
+// together.
 type transaction struct {
 	conn    *pgx.Conn
 	waiting *pgx.Batch
 }
 
-// send sends what waits, with sql last, and reads all answers but that of sql.
+// send sends the deferred statements and then sql, and reads all results except
+// that of sql.
 func (t *transaction) send(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
 	b := t.waiting
 	t.waiting = &pgx.Batch{}
@@ -97,7 +98,7 @@ func (t *transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx
 	return oneRow{rows, err}
 }
 
-// lastRows are the rows of the last statement that was sent.
+// lastRows are the rows of the last statement sent.
 type lastRows struct {
 	pgx.Rows
 	results pgx.BatchResults
@@ -105,10 +106,10 @@ type lastRows struct {
 
 func (r lastRows) Close() {
 	r.Rows.Close()
-	_ = r.results.Close() // a session that broke fails the next statement, the commit at the latest
+	_ = r.results.Close() // a broken session fails the next statement, at the latest the commit
 }
 
-// oneRow is the first of some rows.
+// oneRow is the first row of a result.
 type oneRow struct {
 	rows pgx.Rows
 	err  error
@@ -125,7 +126,7 @@ func (r oneRow) Scan(dest ...any) error {
 	return err
 }
 
-// deferred lets statements wait. What they answer is not read.
+// deferred defers statements. Their results are not read.
 type deferred struct{ t *transaction }
 
 func (d deferred) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
@@ -139,10 +140,10 @@ func (d deferred) Query(_ context.Context, sql string, args ...any) (pgx.Rows, e
 }
 
 func (d deferred) QueryRow(context.Context, string, ...any) pgx.Row {
-	return oneRow{err: errors.New("a statement that waits cannot be read")}
+	return oneRow{err: errors.New("a deferred statement has no result")}
 }
 
-// noRows are the rows of a statement that waits.
+// noRows are the rows of a deferred statement.
 type noRows struct{ pgx.Rows }
 
 func (noRows) Close()     {}
