@@ -92,6 +92,9 @@ type Traits struct {
 	Apart bool
 	// Sweep says when a sweep requests it.
 	Sweep SweepRule
+	// Verified means that a verification compares it with Liveblocks. Active users
+	// change too fast for that, and sessions and notifications come from events.
+	Verified bool
 
 	// Title is its name in documents, and List its name without an id if that is a
 	// list.
@@ -105,20 +108,20 @@ type Traits struct {
 // kinds is the table of kinds.
 var kinds = [...]Traits{
 	KindRoom: {
-		Name: "room", Sweep: SweepListed,
+		Name: "room", Sweep: SweepListed, Verified: true,
 		Title: "room", Source: "`GET /v2/rooms/{roomId}`", Tables: []string{"mirror_room"},
 	},
 	KindStorage: {
-		Name: "storage", NeedsRoom: true, WithRoom: true, Sweep: SweepFull,
+		Name: "storage", NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Verified: true,
 		Title: "Storage document", Source: "`GET …/storage?format=plain-lson`", Tables: []string{"mirror_document"},
 	},
 	KindYdoc: {
-		Name: "ydoc", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull,
+		Name: "ydoc", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Verified: true,
 		Title: "Yjs documents", Source: "`GET …/ydoc-binary`, with `?guid=` for those inside",
 		Tables: []string{"mirror_document"},
 	},
 	KindThread: {
-		Name: "thread", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull,
+		Name: "thread", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Verified: true,
 		Title: "thread", List: "list of all threads", Source: "`GET …/threads/{threadId}`, `GET …/threads`",
 		Tables: []string{
 			"mirror_thread", "mirror_comment", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",

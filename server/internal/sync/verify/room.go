@@ -86,18 +86,12 @@ func (c *roomCheck) fetch(ctx context.Context, call func() error) error {
 	return err
 }
 
-// comparisons compare the resources of each kind in a room with Liveblocks. Active
-// users change before they can be compared, and sessions and notifications come
-// from events.
+// comparisons compare the resources of each verified kind in a room with Liveblocks.
 var comparisons = map[mirror.Kind]func(*roomCheck, context.Context) error{
-	mirror.KindRoom:         (*roomCheck).compareRoom,
-	mirror.KindStorage:      (*roomCheck).compareStorage,
-	mirror.KindYdoc:         (*roomCheck).compareYdocs,
-	mirror.KindThread:       (*roomCheck).compareThreads,
-	mirror.KindActiveUsers:  nil,
-	mirror.KindUserSessions: nil,
-	mirror.KindNotification: nil,
-	mirror.KindSweep:        nil,
+	mirror.KindRoom:    (*roomCheck).compareRoom,
+	mirror.KindStorage: (*roomCheck).compareStorage,
+	mirror.KindYdoc:    (*roomCheck).compareYdocs,
+	mirror.KindThread:  (*roomCheck).compareThreads,
 }
 
 func (c *roomCheck) all(ctx context.Context) error {
