@@ -19,7 +19,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
@@ -183,10 +185,10 @@ func (c *Client) Thread(ctx context.Context, id mirror.RoomID, thread string) (m
 	}
 	return c.getOfRoom(ctx, "get thread", id, "/threads/"+segment(thread), func(_ string, body []byte) error {
 		fields, err := object(body)
-		switch room, named := fields["roomId"]; {
+		switch room := fields.Get("roomId"); {
 		case err != nil:
 			return err
-		case text(fields["id"]) != thread, named && text(room) != string(id):
+		case text(fields.Get("id")) != thread, len(room) > 0 && text(room) != string(id):
 			return errors.New("the answer is about another thread")
 		}
 		return nil
@@ -211,7 +213,7 @@ func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror
 		switch {
 		case err != nil:
 			return err
-		case text(fields["id"]) != id:
+		case text(fields.Get("id")) != id:
 			return errors.New("the answer is about another notification")
 		}
 		return nil
@@ -351,16 +353,16 @@ func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
 	switch {
 	case err != nil:
 		return mirror.RoomContent{}, err
-	case text(fields["id"]) != string(id):
+	case text(fields.Get("id")) != string(id):
 		return mirror.RoomContent{}, errors.New("the answer is about another room")
 	}
 	return roomContent(fields), nil
 }
 
 // roomContent reads the typed fields of a room. Malformed ones read as absent.
-func roomContent(fields map[string]json.RawMessage) mirror.RoomContent {
+func roomContent(fields rawjson.Value) mirror.RoomContent {
 	moment := func(key string) time.Time {
-		t, err := time.Parse(time.RFC3339Nano, text(fields[key]))
+		t, err := time.Parse(time.RFC3339Nano, text(fields.Get(key)))
 		if err != nil {
 			return time.Time{}
 		}
@@ -369,10 +371,10 @@ func roomContent(fields map[string]json.RawMessage) mirror.RoomContent {
 	content := mirror.RoomContent{
 		CreateTime:         moment("createdAt"),
 		LastConnectionTime: moment("lastConnectionAt"),
-		OrganizationID:     text(fields["organizationId"]),
+		OrganizationID:     text(fields.Get("organizationId")),
 	}
 	if content.OrganizationID == "" {
-		content.OrganizationID = text(fields["tenantId"]) // its old name
+		content.OrganizationID = text(fields.Get("tenantId")) // its old name
 	}
 	return content
 }
@@ -384,21 +386,21 @@ func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
 	if err != nil {
 		return page, err
 	}
-	var items []json.RawMessage
-	if json.Unmarshal(fields["data"], &items) != nil || items == nil {
+	items := fields.Get("data")
+	if !items.IsArray() {
 		return page, errors.New("the answer holds no list")
 	}
-	page.Next = text(fields["nextCursor"])
-	switch next := fields["nextCursor"]; {
-	case page.Next == "" && len(next) > 0 && string(next) != "null" && string(next) != `""`:
+	page.Next = text(fields.Get("nextCursor"))
+	switch next := fields.Get("nextCursor"); {
+	case page.Next == "" && !next.IsNull() && string(next) != `""`:
 		return page, errors.New("the answer's cursor is not one")
 	case page.Next != "" && page.Next == cursor:
 		return page, errors.New("the answer's cursor leads back to itself")
 	}
-	page.Rooms = make([]mirror.ListedRoom, 0, len(items))
-	for _, item := range items {
+	page.Rooms = []mirror.ListedRoom{}
+	for item := range items.Elements() {
 		fields, err := object(item)
-		id := text(fields["id"])
+		id := text(fields.Get("id"))
 		if err != nil || !mirror.ValidID(id, mirror.MaxRoomID) {
 			continue
 		}
@@ -409,39 +411,25 @@ func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
 	return page, nil
 }
 
-// object reads the members of a JSON object. A struct would match keys
-// case-insensitively.
-func object(body []byte) (fields map[string]json.RawMessage, err error) {
+// object reads a JSON object.
+func object(body []byte) (rawjson.Value, error) {
 	if err := checkJSON("", body); err != nil {
 		return nil, err
 	}
-	if json.Unmarshal(body, &fields) != nil || fields == nil {
+	v, err := rawjson.Parse(body)
+	if err != nil || !v.IsObject() {
 		return nil, errors.New("the answer is not a JSON object")
 	}
-	return fields, nil
+	return v, nil
 }
 
-// text returns the string in raw, or "" if raw is not a string or decoding would
-// change it: unpaired surrogates and invalid UTF-8 become U+FFFD, which can make
-// two ids equal.
-func text(raw json.RawMessage) (s string) {
-	if json.Unmarshal(raw, &s) != nil {
-		return ""
+// text returns the string in v, or "" if v is not a string or not one in UTF-8: other
+// readers would replace an unpaired surrogate, which can make two ids equal.
+func text(v rawjson.Value) string {
+	if s := v.Exact(); utf8.ValidString(s) {
+		return s
 	}
-	honest := 0
-	for i := 0; i < len(raw); i++ {
-		switch rest := raw[i:]; {
-		case bytes.HasPrefix(rest, []byte(`\u`)) && bytes.EqualFold(rest[2:6], []byte("fffd")),
-			bytes.HasPrefix(rest, []byte("\uFFFD")):
-			honest++
-		case rest[0] == '\\':
-			i++
-		}
-	}
-	if strings.Count(s, "\uFFFD") != honest {
-		return ""
-	}
-	return s
+	return ""
 }
 
 // checkFunc returns why a response cannot be the requested resource.
@@ -465,7 +453,7 @@ func checkList(_ string, body []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case !bytes.HasPrefix(fields["data"], []byte("[")):
+	case !fields.Get("data").IsArray():
 		return errors.New("the answer holds no list")
 	}
 	return nil

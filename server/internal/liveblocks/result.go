@@ -3,7 +3,6 @@ package liveblocks
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
@@ -244,12 +244,12 @@ const maxErrorBody = 64 << 10
 
 // errorCode returns the error code in an error response, empty if it has none, such
 // as a proxy's error page.
-func errorCode(body []byte) (code string) {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(body, &fields) == nil {
-		_ = json.Unmarshal(fields["error"], &code) // a malformed code is no code
+func errorCode(body []byte) string {
+	v, err := rawjson.Parse(body)
+	if err != nil {
+		return ""
 	}
-	return code
+	return v.Get("error").Exact() // a malformed code is no code
 }
 
 var codeForm = regexp.MustCompile(`^[A-Z_]{1,64}$`)

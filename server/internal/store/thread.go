@@ -146,17 +146,16 @@ func Queryable(raw []byte) []byte {
 // metadataText returns a JSON object with the same members as strings, for
 // comparison with a filter; nil if metadata is not an object.
 func metadataText(metadata []byte) []byte {
-	var members map[string]json.RawMessage
-	if metadata == nil || json.Unmarshal(metadata, &members) != nil {
+	v, err := rawjson.Parse(metadata)
+	if err != nil || !v.IsObject() {
 		return nil
 	}
-	texts := make(map[string]string, len(members))
-	for name, raw := range members {
-		var s string
-		if json.Unmarshal(raw, &s) != nil || raw[0] != '"' {
-			s = string(raw)
+	texts := make(map[string]string)
+	for name, value := range v.Members() {
+		texts[name] = string(value)
+		if value.IsString() {
+			texts[name] = value.Exact()
 		}
-		texts[name] = s
 	}
 	return MetadataFilter(texts)
 }

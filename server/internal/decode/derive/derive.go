@@ -3,16 +3,14 @@
 package derive
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/tiptap"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/yjs"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
-
-const problemNUL = `contains the character \u0000, which SQL databases do not store in JSON`
 
 // JSON converts plain-lson or JSON to queryable JSON, or returns why it cannot be
 // stored.
@@ -28,9 +26,9 @@ func JSON(content []byte) (data []byte, problem string) {
 func queryable(data []byte, properties lson.Properties) ([]byte, string) {
 	switch {
 	case properties.HasNUL:
-		return nil, problemNUL
+		return nil, rawjson.ProblemNUL
 	case properties.HasLoneSurrogate:
-		return nil, "contains half of a surrogate pair, which SQL databases do not store in JSON"
+		return nil, rawjson.ProblemSurrogate
 	default:
 		return data, ""
 	}
@@ -63,8 +61,8 @@ func Ydoc(content []byte, maxData int) (doc mirror.DocumentContent, inside []str
 	switch {
 	case err != nil:
 		doc.Data, doc.DataProblem = nil, err.Error()
-	case hasNUL(doc.Data):
-		doc.Data, doc.DataProblem = nil, problemNUL
+	case rawjson.Value(doc.Data).HasNUL():
+		doc.Data, doc.DataProblem = nil, rawjson.ProblemNUL
 	}
 	return bounded(doc, maxData), inside
 }
@@ -76,21 +74,4 @@ func bounded(doc mirror.DocumentContent, maxData int) mirror.DocumentContent {
 		doc.Data = nil
 	}
 	return doc
-}
-
-// hasNUL reports whether JSON text has the character in one of its strings: an
-// escape, and not a backslash followed by the same letters.
-func hasNUL(data []byte) bool {
-	const escape = `\u0000`
-	for rest := data; ; {
-		i := bytes.Index(rest, []byte(escape))
-		if i < 0 {
-			return false
-		}
-		before := len(rest[:i]) - len(bytes.TrimRight(rest[:i], `\`))
-		if before%2 == 0 {
-			return true
-		}
-		rest = rest[i+len(escape):]
-	}
 }

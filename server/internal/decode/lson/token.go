@@ -3,7 +3,10 @@ package lson
 import (
 	"encoding/binary"
 	"math/bits"
+	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 )
 
 // space returns the next i that is not white space. White space is left out
@@ -80,8 +83,8 @@ func (s *scanner) text(i int) (int, error) {
 			}
 			return i + 1, nil
 		case '\\':
-			n, ok := s.escape(src[i:])
-			if !ok {
+			n := s.escape(src[i:])
+			if n == 0 {
 				return i, syntax(i, "unknown escape in a string")
 			}
 			i += n
@@ -92,56 +95,14 @@ func (s *scanner) text(i int) (int, error) {
 }
 
 // escape reads the escape sequence at the start of b, or the two of a surrogate
-// pair, and returns the length.
-func (s *scanner) escape(b []byte) (int, bool) {
-	if len(b) < 2 {
-		return 0, false
+// pair, and returns the length; 0 if there is none.
+func (s *scanner) escape(b []byte) int {
+	r, n := rawjson.Escape(b)
+	if n > 2 {
+		s.props.HasNUL = s.props.HasNUL || r == 0
+		s.props.HasLoneSurrogate = s.props.HasLoneSurrogate || utf16.IsSurrogate(r)
 	}
-	switch b[1] {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		return 2, true
-	case 'u':
-	default:
-		return 0, false
-	}
-	u, ok := codeUnit(b)
-	if !ok {
-		return 0, false
-	}
-	switch {
-	case u == 0:
-		s.props.HasNUL = true
-	case u>>10 == 0xd800>>10:
-		if low, ok := codeUnit(b[6:]); ok && low>>10 == 0xdc00>>10 {
-			return 12, true
-		}
-		s.props.HasLoneSurrogate = true
-	case u>>10 == 0xdc00>>10:
-		s.props.HasLoneSurrogate = true
-	}
-	return 6, true
-}
-
-// codeUnit reads an escape of the form \uXXXX at the start of b.
-func codeUnit(b []byte) (uint16, bool) {
-	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
-		return 0, false
-	}
-	var u uint16
-	for _, c := range b[2:6] {
-		u <<= 4
-		switch {
-		case isDigit(c):
-			u |= uint16(c - '0')
-		case 'a' <= c && c <= 'f':
-			u |= uint16(c - 'a' + 10)
-		case 'A' <= c && c <= 'F':
-			u |= uint16(c - 'A' + 10)
-		default:
-			return 0, false
-		}
-	}
-	return u, true
+	return n
 }
 
 // literal reads word at i and returns where it ends.

@@ -166,7 +166,7 @@ func (v Value) Exact() string {
 			return string(append(out, content...))
 		}
 		out = append(out, content[:i]...)
-		r, n := escape(content[i:])
+		r, n := Escape(content[i:])
 		content = content[i+n:]
 		if utf16.IsSurrogate(r) {
 			out = append(out, 0xed, 0x80|byte(r>>6&0x3f), 0x80|byte(r&0x3f))
@@ -234,28 +234,58 @@ func (v Value) Int() (n int64, ok bool) {
 	return int64(f), true
 }
 
+// Why SQL databases refuse a string in JSON.
+const (
+	ProblemNUL       = `contains the character \u0000, which SQL databases do not store in JSON`
+	ProblemSurrogate = "contains half of a surrogate pair, which SQL databases do not store in JSON"
+)
+
 // Problem returns why SQL databases refuse v as JSON, or "" if they accept it.
 func (v Value) Problem() string {
 	if !utf8.Valid(v) {
 		return "is not valid UTF-8"
 	}
 	lone := false
-	for rest := []byte(v); ; {
-		i := bytes.IndexByte(rest, '\\')
-		if i < 0 {
-			break
-		}
-		r, n := escape(rest[i:])
+	for r := range v.escapes() {
 		if r == 0 {
-			return `contains the character \u0000, which SQL databases do not store in JSON`
+			return ProblemNUL
 		}
 		lone = lone || utf16.IsSurrogate(r)
-		rest = rest[i+n:]
 	}
 	if lone {
-		return "contains half of a surrogate pair, which SQL databases do not store in JSON"
+		return ProblemSurrogate
 	}
 	return ""
+}
+
+// HasNUL reports whether a string or name in v contains the character U+0000.
+func (v Value) HasNUL() bool {
+	if !bytes.Contains(v, []byte(`\u0000`)) {
+		return false
+	}
+	for r := range v.escapes() {
+		if r == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// escapes iterates over the characters that are escaped in v.
+func (v Value) escapes() iter.Seq[rune] {
+	return func(yield func(rune) bool) {
+		for rest := []byte(v); ; {
+			i := bytes.IndexByte(rest, '\\')
+			if i < 0 {
+				return
+			}
+			r, n := Escape(rest[i:])
+			if !yield(r) {
+				return
+			}
+			rest = rest[i+n:]
+		}
+	}
 }
 
 // AppendCanonical appends v to dst in canonical form: without white space, with
@@ -346,10 +376,16 @@ func AppendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// escape decodes the escape sequence at the start of b, or the two of a surrogate
-// pair, and returns the character and the length of the sequence.
-func escape(b []byte) (rune, int) {
+// Escape decodes the escape sequence that follows the backslash at the start of b, or
+// the two of a surrogate pair. It returns the character, which may be an unpaired
+// surrogate, and the length; 0 if that is no escape sequence of JSON.
+func Escape(b []byte) (r rune, n int) {
+	if len(b) < 2 {
+		return 0, 0
+	}
 	switch b[1] {
+	case '"', '\\', '/':
+		return rune(b[1]), 2
 	case 'b':
 		return '\b', 2
 	case 'f':
@@ -360,31 +396,40 @@ func escape(b []byte) (rune, int) {
 		return '\r', 2
 	case 't':
 		return '\t', 2
-	case 'u':
-		r := codeUnit(b)
-		if utf16.IsSurrogate(r) && len(b) >= 12 && b[6] == '\\' && b[7] == 'u' {
-			if pair := utf16.DecodeRune(r, codeUnit(b[6:])); pair != utf8.RuneError {
+	}
+	r, ok := codeUnit(b)
+	if !ok {
+		return 0, 0
+	}
+	if utf16.IsSurrogate(r) {
+		if low, ok := codeUnit(b[6:]); ok {
+			if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
 				return pair, 12
 			}
 		}
-		return r, 6
-	default:
-		return rune(b[1]), 2
 	}
+	return r, 6
 }
 
 // codeUnit reads the \uXXXX at the start of b.
-func codeUnit(b []byte) rune {
-	var r rune
-	for _, c := range b[2:6] {
-		if c <= '9' {
-			c -= '0'
-		} else {
-			c = c&^0x20 - 'A' + 10
-		}
-		r = r<<4 | rune(c)
+func codeUnit(b []byte) (r rune, ok bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
 	}
-	return r
+	for _, c := range b[2:6] {
+		r <<= 4
+		switch {
+		case '0' <= c && c <= '9':
+			r |= rune(c - '0')
+		case 'a' <= c && c <= 'f':
+			r |= rune(c - 'a' + 10)
+		case 'A' <= c && c <= 'F':
+			r |= rune(c - 'A' + 10)
+		default:
+			return 0, false
+		}
+	}
+	return r, true
 }
 
 func skipSpace(b []byte, i int) int {

@@ -153,7 +153,7 @@ func (c *roomCheck) data(res mirror.Resource, stored mirror.Stored, want []byte)
 		c.add(res, mirror.DifferenceDerived, "there is no reason for the missing queryable JSON")
 	case stored.Data != nil && want == nil:
 		c.add(res, mirror.DifferenceDerived, "there is queryable JSON, but none can be derived")
-	case stored.Data != nil && !sameValue(want, stored.Data):
+	case stored.Data != nil && !rawjson.SameStored(want, stored.Data):
 		c.add(res, mirror.DifferenceDerived, "the queryable JSON does not match the copy")
 	}
 }
@@ -434,7 +434,7 @@ func sameColumn(want, stored []byte) bool {
 	if want == nil || stored == nil {
 		return want == nil && stored == nil
 	}
-	return sameValue(want, stored)
+	return rawjson.SameStored(want, stored)
 }
 
 func compareReactions(a, b mirror.Reaction) int {

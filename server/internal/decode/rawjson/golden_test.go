@@ -1,4 +1,4 @@
-package verify
+package rawjson_test
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 )
 
 // oddDocuments is the list of the corpus of the decoders.
-const oddDocuments = "../../decode/testdata/golden/odd.json"
+const oddDocuments = "../testdata/golden/odd.json"
 
 var update = flag.Bool("update", false, "write testdata/golden.json")
 
@@ -44,7 +44,7 @@ func TestGolden(t *testing.T) {
 			if rawjson.Same([]byte(a), []byte(b)) {
 				same.JSON = append(same.JSON, b)
 			}
-			if sameValue([]byte(a), []byte(b)) {
+			if rawjson.SameStored([]byte(a), []byte(b)) {
 				same.Value = append(same.Value, b)
 			}
 		}
