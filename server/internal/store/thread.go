@@ -57,7 +57,7 @@ func (r ThreadRows) Without(refusal func(values ...[]byte) (string, error)) (Thr
 	r.Thread.Comments = slices.Clone(r.Thread.Comments)
 	for i := range r.Thread.Comments {
 		c := &r.Thread.Comments[i]
-		err = errors.Join(err, lost("what a comment has of JSON is ", &c.Body, &c.Metadata))
+		err = errors.Join(err, lost("JSON of a comment is ", &c.Body, &c.Metadata))
 	}
 	return r, err
 }

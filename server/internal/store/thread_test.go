@@ -76,7 +76,7 @@ func TestRowsWithout(t *testing.T) {
 	}}
 	rows, err := store.ThreadRows{Thread: thread, MetadataText: good}.Without(bad)
 	want := thread
-	want.DataProblem = "told; what a comment has of JSON is is bad"
+	want.DataProblem = "told; JSON of a comment is is bad"
 	want.Comments = []mirror.Comment{{ID: "a"}, {ID: "b", Body: good}, {ID: "c"}}
 	if d := cmp.Diff(store.ThreadRows{Thread: want, MetadataText: good}, rows); d != "" || err != nil {
 		t.Errorf("Without = %v (-want +got):\n%s", err, d)

@@ -14,7 +14,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// roomCopy reads which copy of a room is stored.
+// roomCopy reads the stored copy of a room.
 func roomCopy(ctx context.Context, q *queries, r mirror.Resource) (store.RoomCopy, error) {
 	row, err := q.RoomHead(ctx, dbq.RoomHeadParams{
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
@@ -27,10 +27,10 @@ func roomCopy(ctx context.Context, q *queries, r mirror.Resource) (store.RoomCop
 	return c, err
 }
 
-// packetSlack is what a statement may take beside its long values.
+// packetSlack is the space for the rest of a statement with long values.
 const packetSlack = 32 << 10
 
-// escaped is the number of bytes that b takes in the text of a statement.
+// escaped returns the length of b in the text of a statement.
 func escaped[B ~[]byte | ~string](b B) int64 {
 	n := int64(len(b))
 	for i := range len(b) {
@@ -42,30 +42,30 @@ func escaped[B ~[]byte | ~string](b B) int64 {
 	return n
 }
 
-// fit leaves out derived data that would make a statement with content too large
-// for one packet, and refuses content that is too large by itself: the server
-// would end the connection over it, time and again. Values are counted as if they
-// stood in the text of the statement. They are sent apart from it, but a Vitess on
-// the way puts them there.
+// fit removes derived data that would make the statement too large for one packet,
+// and refuses content that is too large by itself: the server would close the
+// connection on every attempt. Values count as if they were in the text of the
+// statement. They are sent separately, but Vitess puts them into the text.
 func (s *Store) fit(content, data []byte, words string) (without bool, err error) {
 	limit := s.connector.maxPacket.Load() - packetSlack
 	if 2*int64(len(content)+len(data)+len(words)) <= limit {
-		return false, nil // whatever is to be escaped
+		return false, nil // even if everything is escaped
 	}
 	base := escaped(content) + escaped(words)
 	if base > limit {
 		return false, fault.New(fault.Precondition, fault.ReasonDocumentTooLarge,
-			fmt.Sprintf("this needs %d bytes in one packet and the database takes %d; raise its max_allowed_packet", base,
+			fmt.Sprintf("the document needs %d bytes in one packet but the database accepts %d; raise its "+
+				"max_allowed_packet", base,
 				limit))
 	}
 	return data != nil && base+escaped(data) > limit, nil
 }
 
-// tooLargeData says why data was left out by fit.
-const tooLargeData = "with the document larger than the database takes in one packet (max_allowed_packet)"
+// tooLargeData is the reason for data removed by fit.
+const tooLargeData = "with the document larger than one packet of the database (max_allowed_packet)"
 
-// ApplyRoom locks the room's state, marks what is in the room, and writes the
-// room last, which is the order of locks.
+// ApplyRoom locks the room's state, marks the children, and writes the room last,
+// in lock order.
 func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
@@ -116,7 +116,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 	return out, err
 }
 
-// lockChildren locks the states of what is known to be in a room.
+// lockChildren locks the states of all known children of a room.
 func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]mirror.Resource, error) {
 	rows, err := q.LockChildren(ctx, dbq.LockChildrenParams{
 		Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), Kinds: store.ChildKinds(),
@@ -130,8 +130,7 @@ func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]mirr
 	return known, err
 }
 
-// ApplyDocument hashes before the transaction begins, and packs only what is
-// new.
+// ApplyDocument hashes before the transaction, and packs only new content.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
@@ -180,8 +179,8 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 	return out, err
 }
 
-// shareRoom locks a living room of the lease's epoch against a change of it, and reads
-// which copy of the leased document is stored.
+// shareRoom locks the room against a change of epoch, if it lives in the lease's
+// epoch, and reads the stored copy of the leased document.
 func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) (mirror.DocumentCopy, error) {
 	r := lease.Resource
 	row, err := q.ShareRoom(ctx, dbq.ShareRoomParams{
@@ -196,7 +195,7 @@ func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) (mirror.Docu
 	return stored, err
 }
 
-// ApplyMissing settles a 404.
+// ApplyMissing applies a 404.
 func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
@@ -240,15 +239,15 @@ func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Fa
 	})
 }
 
-// endSessions ends the open sessions in a room that is gone.
+// endSessions ends the open sessions in a deleted room.
 func endSessions(ctx context.Context, q *queries, room mirror.Resource, at time.Time) error {
 	return q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
 		LeaveTime: nullTime(at), Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room),
 	})
 }
 
-// CleanRoom deletes one bounded batch. Epochs only rise, so what is older than
-// the one read here stays so.
+// CleanRoom deletes one bounded batch. Epochs only increase, so older rows stay
+// older.
 func (s *Store) CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error) {
 	n, err := s.clean(ctx, room, limit)
 	if err != nil {

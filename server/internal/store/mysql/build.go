@@ -9,27 +9,27 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// These are the statements about lists of keys or rows. sqlc writes down one
-// statement for each query, and these have as many places as the list is long:
-// MySQL has neither arrays nor row values as parameters. Only numbers of places
-// are put into the text, never a value.
+// Statements about lists of keys or rows. sqlc supports one fixed statement for
+// each query, but these have as many placeholders as the list is long: MySQL
+// supports neither arrays nor row values as parameters. Only placeholders are added
+// to the text, never values.
 
-// maxRows bounds the rows of one statement.
+// maxRows is the maximum number of rows of one statement.
 const maxRows = 500
 
-// maxKeys bounds the keys in one list "(bucket, ...) in ((?, ...), ...)". Up to here
-// there is nothing quicker, if the server is told which index it is about; MariaDB
-// thinks about one for a time that grows with the square of its length.
+// maxKeys is the maximum number of keys in one list "(bucket, ...) in ((?, ...),
+// ...)". Up to here this is the fastest form, if the statement names the index.
+// MariaDB's planning time grows with the square of the length.
 const maxKeys = 32
 
-// places is n groups of width question marks.
+// places returns n groups of width question marks.
 func places(n, width int) string {
 	return repeat("("+repeat("?", width)+")", n)
 }
 
 func repeat(s string, n int) string { return strings.Repeat(s+", ", n-1) + s }
 
-// keyTable is a table k of n rows with the given columns, to join with.
+// keyTable returns a table expression k of n rows with the given columns.
 func keyTable(n int, columns ...string) string {
 	return "(select ? as " + strings.Join(columns, ", ? as ") + strings.Repeat("\n    union all select "+
 		repeat("?", len(columns)), n-1) + ") k"
@@ -39,7 +39,7 @@ func appendKey(args []any, r mirror.Resource) []any {
 	return append(args, r.Bucket(), rawKey(r.Project), rawKey(r.Room), int16(r.Kind), rawKey(r.ID))
 }
 
-// chunks calls f with pieces of list of at most size elements each, in order.
+// chunks calls f with consecutive parts of list of at most size elements.
 func chunks[E any](list []E, size int, f func(piece []E) error) error {
 	for len(list) > 0 {
 		n := min(size, len(list))
@@ -67,8 +67,8 @@ func (q *queries) query(ctx context.Context, text string, args []any, scan func(
 }
 
 func insertEventsSQL(n int) string {
-	// What is already there is left as it is and does not count as affected. Not
-	// "insert ignore", which would also ignore what is wrong with the values.
+	// Existing rows stay unchanged and do not count as affected. Not "insert
+	// ignore", which would also ignore invalid values.
 	return `insert into mirror_event (
     bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
     payload, send_time, receive_time, source_time, outcome, batch_token
@@ -77,7 +77,7 @@ values ` + places(n, 13) + `
 on duplicate key update bucket = values(bucket)`
 }
 
-// insertEvents inserts those events that are not there and returns their number.
+// insertEvents inserts the events that do not exist yet and returns their number.
 func (q *queries) insertEvents(ctx context.Context, events []mirror.Event, token []byte) (int64, error) {
 	args := make([]any, 0, 13*len(events))
 	for _, e := range events {
@@ -99,13 +99,13 @@ from mirror_event force index (primary)
 where (bucket, project_id, event_id) in (` + places(n, 3) + `)`
 }
 
-// recorded is what is stored of an event.
+// recorded is the stored part of an event.
 type recorded struct {
 	outcome mirror.Outcome
 	token   string
 }
 
-// recorded reads what is stored of events.
+// recorded reads stored events.
 func (q *queries) recorded(ctx context.Context, events []mirror.Event) (map[eventKey]recorded, error) {
 	out := make(map[eventKey]recorded, len(events))
 	err := chunks(events, maxKeys, func(events []mirror.Event) error {
@@ -125,12 +125,13 @@ func (q *queries) recorded(ctx context.Context, events []mirror.Event) (map[even
 	return out, err
 }
 
-// markStaleSQL is the one statement by which resources become stale, by the rule of
-// State.MarkStale in package store. A new row without again_time lifts backoffs and
-// failures.
+// markStaleSQL is the only statement that makes resources stale, by the rule of
+// State.MarkStale in package store. A new row without again_time clears backoffs
+// and failures.
 func markStaleSQL(n int) string {
-	// When the fetch is wanted, held back by a backoff and by the interval since the last
-	// one. Assignments are made from left to right, and each sees those before it.
+	// When the fetch is due, delayed by a backoff and by the interval since the
+	// last one. Assignments are evaluated from left to right, and each sees the
+	// earlier ones.
 	const wanted = `greatest(
         values(due_time),
         coalesce(if(values(again_time) is null, null, not_before), values(due_time)),
@@ -165,13 +166,13 @@ on duplicate key update
     generation = generation + values(generation)`
 }
 
-// markStale marks resources, which are in key order.
+// markStale marks resources, which must be in key order.
 func (q *queries) markStale(ctx context.Context, list []store.Stale) error {
 	_, err := q.markAll(ctx, list)
 	return err
 }
 
-// markAll is like markStale and returns whether all resources are new, so that they
+// markAll is like markStale and reports whether all resources are new, so that all
 // have the first generation.
 func (q *queries) markAll(ctx context.Context, list []store.Stale) (allNew bool, err error) {
 	allNew = true
@@ -189,7 +190,7 @@ func (q *queries) markAll(ctx context.Context, list []store.Stale) (allNew bool,
 		if err != nil {
 			return err
 		}
-		// An insert counts as one row, an update as two.
+		// An insert counts as one affected row, an update as two.
 		n, err := result.RowsAffected()
 		allNew = allNew && n == int64(len(list))
 		return err
@@ -203,7 +204,7 @@ from mirror_resource_state force index (primary)
 where (bucket, project_id, room_id, kind, resource_id) in (` + places(n, 5) + `)`
 }
 
-// progress reads how far resources are; one without a state is left out.
+// progress reads the progress of resources and leaves out those without a state.
 func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
 	out := make(map[mirror.Resource]store.State, len(resources))
 	err := chunks(resources, maxKeys, func(resources []mirror.Resource) error {

@@ -9,15 +9,15 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// The first and the last time that a datetime column can hold.
+// The range of a datetime column.
 var (
 	firstTime = time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC)
 	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
 )
 
-// nullTime turns a time into a column's value; the zero time is null. What no column
-// can hold is moved to the nearest that it can: a source may tell any time, and
-// its event has to be recorded all the same.
+// nullTime converts a time to a column value; the zero time becomes null. A time
+// out of range becomes the nearest one in it: an event may contain any time and
+// must be recorded.
 func nullTime(t time.Time) sql.NullTime {
 	switch {
 	case t.IsZero():
@@ -30,7 +30,7 @@ func nullTime(t time.Time) sql.NullTime {
 	return sql.NullTime{Time: t.UTC().Truncate(time.Microsecond), Valid: true}
 }
 
-// timeOf turns a column's value into a time; null is the zero time.
+// timeOf converts a column value to a time; null becomes the zero time.
 func timeOf(t sql.NullTime) time.Time {
 	if !t.Valid {
 		return time.Time{}
@@ -38,8 +38,8 @@ func timeOf(t sql.NullTime) time.Time {
 	return t.Time.UTC()
 }
 
-// rawKey makes an id or a body a value that the server takes for bytes. It is
-// never nil, which would be null.
+// rawKey converts an id or a body to a binary value. It is never nil, which would
+// be null.
 func rawKey[S ~string | ~[]byte](s S) []byte {
 	if b := []byte(s); b != nil {
 		return b
@@ -70,8 +70,8 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 	return s
 }
 
-// writeState is the row that gives the lease back and holds s, and its revision
-// if r has changed.
+// writeState returns the parameters that store s, with the revision if r has
+// changed, and release the lease.
 func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStateParams {
 	return dbq.WriteStateParams{
 		Bucket:            r.Bucket(),
@@ -96,7 +96,7 @@ func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStatePa
 	}
 }
 
-// flag is a boolean as the server counts it.
+// flag converts a boolean to the server's 0 or 1.
 func flag(b bool) int64 {
 	if b {
 		return 1

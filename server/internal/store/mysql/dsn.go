@@ -17,14 +17,14 @@ import (
 	gomysql "github.com/go-sql-driver/mysql"
 )
 
-// sqlMode is how the server treats our statements: it refuses what does not fit
-// instead of cutting it off. It is the default of MySQL 8 and of PlanetScale,
-// where to ask for another one would cost each connection one of its own. A
-// backslash escapes in it, as the driver expects and Vitess insists.
+// sqlMode makes the server refuse values that do not fit, instead of truncating
+// them. It is the default of MySQL 8 and PlanetScale, where another mode would
+// reserve a connection for each client. It keeps backslash escapes, which the
+// driver and Vitess require.
 const sqlMode = "'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
 
-// parseURL reads a mysql:// URL or a DSN of the Go driver. Errors do not repeat
-// it, since it holds the password.
+// parseURL parses a mysql:// URL or a DSN of the Go driver. Errors do not repeat
+// it, because it contains the password.
 func parseURL(s string) (*gomysql.Config, error) {
 	cfg, err := parse(s)
 	if err != nil {
@@ -33,17 +33,16 @@ func parseURL(s string) (*gomysql.Config, error) {
 	if cfg.DBName == "" {
 		return nil, errors.New("the database URL names no database")
 	}
-	// Whatever was asked for, this is what the statements and their conversions
-	// rely on.
+	// The statements and conversions rely on these settings, whatever the URL says.
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
-	cfg.ClientFoundRows = false // an insert tells by its count what was new
+	cfg.ClientFoundRows = false // the count of an insert shows what was new
 	cfg.MultiStatements = false
 	cfg.ColumnsWithAlias = false
 	cfg.AllowAllFiles = false
-	// Values go into the text of the statement, properly escaped, which saves a
-	// round trip for each, and prepared statements in poolers. Long ones are another
-	// matter, see session.
+	// Values are escaped into the text of the statement, which saves a round trip
+	// and avoids prepared statements in poolers. Long values are sent separately,
+	// see session.
 	cfg.InterpolateParams = true
 	cfg.MaxAllowedPacket = 0 // ask the server
 	if err := cfg.Apply(gomysql.Charset("utf8mb4", "utf8mb4_bin")); err != nil {
@@ -66,7 +65,7 @@ func parseURL(s string) (*gomysql.Config, error) {
 	if cfg.ConnectionAttributes == "" {
 		cfg.ConnectionAttributes = "program_name:liveblocks-mirror"
 	}
-	cfg.Logger = &gomysql.NopLogger{} // what it would say is returned as an error too
+	cfg.Logger = &gomysql.NopLogger{} // errors are returned as well
 	chooseTLS(cfg)
 	return cfg, nil
 }
@@ -98,7 +97,7 @@ func parse(s string) (*gomysql.Config, error) {
 	socket := take(query, "socket")
 	for _, foreign := range []string{"charset", "collation", "connection_limit", "connect_timeout", "pool_timeout",
 		"socket_timeout", "schema"} {
-		take(query, foreign) // what is ours to choose, or meant for another client's pool
+		take(query, foreign) // chosen here, or meant for another client's pool
 	}
 	cfg, err := gomysql.ParseDSN("/?" + query.Encode())
 	if err != nil {
@@ -115,9 +114,8 @@ func parse(s string) (*gomysql.Config, error) {
 	return cfg, nil
 }
 
-// take removes a parameter from query and returns its last value. Names are
-// compared without case, dashes and underscores, by which clients spell them
-// differently.
+// take removes a parameter from query and returns its last value. It ignores case,
+// dashes and underscores in names, because clients spell them differently.
 func take(query url.Values, name string) string {
 	plain := func(s string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s)) }
 	var value string
@@ -130,15 +128,15 @@ func take(query url.Values, name string) string {
 	return value
 }
 
-// tlsWay is how a URL wants the connection encrypted: by a name the driver knows,
-// or by a configuration. Neither means that it does not say.
+// tlsWay is the encryption that a URL requests: a name known to the driver, or a
+// configuration. Neither means that the URL does not say.
 type tlsWay struct {
 	name   string
 	config *tls.Config
 }
 
-// takeTLS removes from query what the usual clients call TLS, each in its way,
-// and returns it in the driver's words. The driver's own word wins.
+// takeTLS removes the TLS parameters of common clients from query and returns the
+// driver's equivalent. The driver's own parameter takes precedence.
 func takeTLS(query url.Values) (tlsWay, error) {
 	const verify, encrypt, prefer, plain = "true", "skip-verify", "preferred", "false"
 	ways := []struct {
@@ -149,15 +147,15 @@ func takeTLS(query url.Values) (tlsWay, error) {
 		{"tls", map[string]string{
 			"true": verify, "1": verify, "skip-verify": encrypt, "preferred": prefer, "false": plain, "0": plain,
 		}},
-		// Those of MySQL's own clients, and of Postgres's. There is no verifying the
-		// authority and not the name: that is made stricter.
+		// Those of MySQL's clients and of Postgres'. Verifying only the authority
+		// is not supported and becomes full verification.
 		{"ssl-mode", map[string]string{
 			"verify_identity": verify, "verify-full": verify, "verify_ca": verify, "verify-ca": verify,
 			"required": encrypt, "require": encrypt, "preferred": prefer, "prefer": prefer, "disabled": plain, "disable": plain,
 		}},
-		// Prisma's, which PlanetScale shows.
+		// Prisma's, as shown by PlanetScale.
 		{"sslaccept", map[string]string{"strict": verify, "accept_invalid_certs": encrypt}},
-		// Node's, which PlanetScale shows as well; the other form of it is JSON.
+		// Node's, also shown by PlanetScale; its other form is JSON.
 		{"ssl", map[string]string{"true": verify, "1": verify, "false": plain, "0": plain}},
 		{"useSSL", map[string]string{"true": verify, "false": plain}},
 	}
@@ -178,7 +176,7 @@ func takeTLS(query url.Values) (tlsWay, error) {
 			}
 		}
 		if !ok {
-			return tlsWay{}, fmt.Errorf("the database URL has a value of %s that is not known", w.param)
+			return tlsWay{}, fmt.Errorf("the database URL has an unknown value of %s", w.param)
 		}
 		way.name = cmp.Or(way.name, name)
 	}
@@ -194,15 +192,14 @@ func takeTLS(query url.Values) (tlsWay, error) {
 	if !pool.AppendCertsFromPEM(pem) {
 		return tlsWay{}, errors.New("the file of authorities the database URL names holds none")
 	}
-	// Whoever names an authority wants it asked.
+	// Naming an authority means to verify it.
 	return tlsWay{name: verify, config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}, nil
 }
 
-// chooseTLS decides where the URL does not. On this machine there is nobody to
-// hide from. Elsewhere the connection is encrypted if the server can, as MySQL's
-// own clients have it; whoever wants the server proven says so. PlanetScale is
-// always asked to prove itself: its names are public, and so are its
-// certificates.
+// chooseTLS decides if the URL does not. Local connections are not encrypted.
+// Others are encrypted if the server supports it, as with MySQL's own clients, and
+// verified only on request. PlanetScale is always verified, because its names and
+// certificates are public.
 func chooseTLS(cfg *gomysql.Config) {
 	host, _, err := net.SplitHostPort(cfg.Addr)
 	if cfg.Net != "tcp" || err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// number is the number of the server's error in err's chain; 0 if there is none.
-// The numbers are MySQL's; MariaDB and Vitess use the same, and some of their own.
+// number returns the error number of the server in err's chain; 0 if there is none.
+// The numbers are MySQL's; MariaDB and Vitess use them too, with additions.
 func number(err error) uint16 {
 	if my, ok := errors.AsType[*gomysql.MySQLError](err); ok {
 		return my.Number
@@ -23,22 +23,21 @@ func number(err error) uint16 {
 	return 0
 }
 
-// transient reports whether the server undid the transaction only because of
-// another one, or has not got any of it because the connection had gone stale.
+// transient reports whether the transaction failed only because of another one, or
+// was never received because the connection was stale.
 func transient(err error) bool {
 	switch number(err) {
-	case 1213, // deadlock; on Galera another node was first, told at the commit
+	case 1213, // deadlock; on Galera another node was first, reported at the commit
 		1205,       // waited too long for a lock
 		1412,       // a table was altered meanwhile
 		1020,       // MariaDB: the row has changed since it was read
-		1243, 1615: // what was prepared is forgotten or no longer fits
+		1243, 1615: // the prepared statement is unknown or outdated
 		return true
 	}
 	return errors.Is(err, driver.ErrBadConn)
 }
 
-// refused reports whether the server understood and will never accept the
-// values.
+// refused reports whether the server will never accept the values.
 func refused(err error) bool {
 	switch n := number(err); {
 	case n == 1264, n == 1406, // out of range, too long
@@ -55,7 +54,7 @@ func tooLarge(err error) bool {
 	return number(err) == 1153 || errors.Is(err, gomysql.ErrPktTooLarge)
 }
 
-// denied reports whether the role may not do what it was asked to.
+// denied reports whether the role lacks a privilege.
 func denied(err error) bool {
 	switch number(err) {
 	case 1044, 1142, 1143, 1227, 1370:
@@ -64,10 +63,10 @@ func denied(err error) bool {
 	return false
 }
 
-// outages are the numbers by which a server tells that it as a whole is at
-// fault, and not the statement.
+// outages are error numbers that concern the server as a whole and not the
+// statement.
 var outages = [][]uint16{
-	{1213, 1205, 1412, 1020, 1243, 1615},                                     // what trying again did not mend
+	{1213, 1205, 1412, 1020, 1243, 1615},                                     // retries did not help
 	{1040, 1203, 1226},                                                       // too many connections
 	{1021, 1037, 1038, 1041, 1114, 1135, 1206},                               // no room
 	{1053, 1077, 1078, 1079, 1080},                                           // shutting down
@@ -77,25 +76,25 @@ var outages = [][]uint16{
 	{1317, 3024, 1969, 1028},             // ended by an operator or by a time limit
 	{1045, 1049, 1129, 1130, 1131, 1698}, // not let in
 	{1047},                               // Galera: the node is not part of the cluster
-	{1105},                               // none of its own: so Vitess tells of a shard without a primary
+	{1105},                               // unspecific: Vitess reports a shard without a primary with it
 }
 
 func outage(n uint16) bool {
 	return slices.ContainsFunc(outages, func(numbers []uint16) bool { return slices.Contains(numbers, n) })
 }
 
-// problem is what to tell of a refusal. The server's sentence may quote the
-// document, its number does not.
+// problem describes a refusal. The server's message may quote the document; its
+// number does not.
 func problem(err error) string {
 	if tooLarge(err) {
-		return "larger than the database takes in one packet (max_allowed_packet)"
+		return "larger than one packet of the database (max_allowed_packet)"
 	}
 	return fmt.Sprintf("refused by the json column (error %d)", number(err))
 }
 
-// classify turns whatever the driver says into the contract's words. An error
-// of the server about the statement itself stays as it is: it is a mistake of
-// ours, and waiting does not mend it.
+// classify converts an error of the driver to one of the contract. An error about
+// the statement itself is returned unchanged: it is a defect, and waiting does not
+// help.
 func classify(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -111,10 +110,10 @@ func classify(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
 	case tooLarge(err):
 		return fault.Wrap(err, fault.Precondition, fault.ReasonDocumentTooLarge,
-			"this is larger than the database takes in one packet; raise its max_allowed_packet")
+			"the document is larger than one packet of the database; raise its max_allowed_packet")
 	}
 	if _, ok := errors.AsType[*fault.Error](err); ok {
-		return err // said already
+		return err // classified already
 	}
 	if _, ok := errors.AsType[connectError](err); !ok {
 		switch n := number(err); {

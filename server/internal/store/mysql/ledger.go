@@ -19,14 +19,14 @@ type eventKey struct {
 
 func keyOf(e mirror.Event) eventKey { return eventKey{e.Project, e.ID} }
 
-// Accept is one transaction of three statements if all is new: events, states,
-// commit. Where some of it was there before, what is stored is read as well:
-// nothing here tells by itself which rows of an insert were new.
+// Accept uses one transaction of three statements if everything is new: events,
+// states, commit. Otherwise it also reads what is stored, because MySQL does not
+// report which rows of an insert were new.
 func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	if len(batch) == 0 {
 		return nil, nil
 	}
-	// The order of the keys is the order in which rows are locked.
+	// Key order is lock order.
 	events := make([]mirror.Event, len(batch))
 	for i, a := range batch {
 		events[i] = a.Event
@@ -64,7 +64,7 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
 		}
 	}
 	answers := make([]store.Accepted, len(batch))
-	var asked []mirror.Resource // whose generations have to be read
+	var asked []mirror.Resource // whose generations must be read
 	for i, a := range batch {
 		answers[i] = store.Accepted{Fresh: true, Outcome: a.Event.Outcome}
 		if stored == nil {
@@ -113,8 +113,8 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
 	return answers, nil
 }
 
-// staleBy sums up what the fresh events say, in key order. What only wants a resource to
-// be known is dropped where it has a state.
+// staleBy merges what the new events make stale, in key order. It drops IfUnknown
+// invalidations of resources that have a state.
 func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]store.Stale,
 	error) {
 	var list []store.Stale
@@ -140,14 +140,14 @@ func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers [
 	}), err
 }
 
-// packets calls f with pieces of events that fit into one packet each, in order.
-// An event that does not fit by itself comes alone: the driver then sends its
-// payload apart from the statement.
+// packets calls f with consecutive parts of events that fit into one packet. An
+// event that does not fit comes alone: the driver then sends its payload
+// separately.
 func (s *Store) packets(events []mirror.Event, f func(events []mirror.Event) error) error {
 	limit := s.connector.maxPacket.Load() - packetSlack
 	begin, size := 0, int64(0)
 	for i, e := range events {
-		// Every byte may be escaped by another.
+		// Every byte may need an escape.
 		n := 512 + 2*int64(len(e.Payload)+len(e.ID)+len(e.Type)+len(e.Room)+len(e.User)+len(e.LiveblocksProject))
 		if i > begin && (size+n > limit || i-begin == maxRows) {
 			if err := f(events[begin:i]); err != nil {
@@ -168,7 +168,7 @@ func compareEvents(a, b mirror.Event) int {
 	)
 }
 
-// PinProject lets the first writer win.
+// PinProject keeps the value of the first writer.
 func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
 	err := retry(ctx, func() error {
 		return s.q.PinProject(ctx,

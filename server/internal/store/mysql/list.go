@@ -27,7 +27,7 @@ func (q *queries) rows(ctx context.Context, text string, args []any, scan func(s
 	return q.query(ctx, text, args, func(rows *sql.Rows) error { return scan(rows) })
 }
 
-// documentKeys is a table of the keys.
+// documentKeys is a table expression of the keys.
 func documentKeys(reads []store.DocumentRead) (table string, args []any) {
 	args = make([]any, 0, 8*len(reads))
 	for i := range reads {

@@ -20,8 +20,8 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// schemaTable is where the applied migrations are counted, lockTable where who
-// applies them is written down.
+// schemaTable is the table of applied migrations, lockTable that of the migration
+// lock.
 const (
 	schemaTable = "mirror_schema_version"
 	lockTable   = "mirror_schema_lock"
@@ -33,9 +33,9 @@ var migrationFiles embed.FS
 //go:embed views
 var viewFiles embed.FS
 
-// lockInterval is how often a starter asks whether another has migrated, and
-// lockPatience for how long at most. lockLease is how long one that died keeps
-// the others waiting; while it lives, it renews it every lockRenew.
+// lockInterval is the time between two attempts to get the migration lock, and
+// lockPatience the maximum wait. lockLease is how long a dead holder blocks the
+// others; a living one renews the lock every lockRenew.
 const (
 	lockInterval = 250 * time.Millisecond
 	lockPatience = 5 * time.Minute
@@ -43,29 +43,29 @@ const (
 	lockRenew    = 2 * time.Second
 )
 
-// viewMark is in the definition of every view of ours, by which it is known: a
-// view has no comment here. With the number behind it, it names the edition.
+// viewMark is in the definition of every view of this package, because views have
+// no comments on MySQL. The number after it is the edition.
 var viewMark = regexp.MustCompile(`'liveblocks-mirror \d+'`)
 
-// Migrate brings the schema up to what this binary needs, step by step, and
-// reports what it did. Several may start at once: one works, the others wait.
-// Where everything is there already, as after a deploy request of PlanetScale
-// with what [MigrationSQL] returns, it needs no right to alter tables.
+// Migrate migrates the schema to the version that this binary needs and logs each
+// step. Of several concurrent calls one works and the others wait. If the schema is
+// current, as after a PlanetScale deploy request with the result of [MigrationSQL],
+// it needs no right to alter tables.
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	c, err := newConnector(url)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	db := sql.OpenDB(repeating{c})
-	defer func() { _ = db.Close() }() // nothing is left that could be lost
+	defer func() { _ = db.Close() }() // nothing can be lost
 	if err := migrate(ctx, db, log); err != nil {
 		return fmt.Errorf("migrate: %w", migrateHint(err))
 	}
 	return nil
 }
 
-// repeating makes connections on which a migration can be run again from the start.
-// Tables are created "if not exists", but MySQL has no such word for a column.
+// repeating opens connections on which a migration can be run again from the start.
+// Tables are created "if not exists", which MySQL does not support for columns.
 type repeating struct{ *connector }
 
 // Connect opens a connection.
@@ -79,8 +79,8 @@ func (r repeating) Connect(ctx context.Context) (driver.Conn, error) {
 
 type repeatingConn struct{ *session }
 
-// ExecContext runs a statement. A column that is there counts as added: each is added
-// by a statement of its own, which takes place as a whole or not at all.
+// ExecContext runs a statement. An existing column counts as added: each is added
+// by its own statement, which is atomic.
 func (c repeatingConn) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
 	result, err := c.session.ExecContext(ctx, text, args)
 	if number(err) == 1060 {
@@ -94,8 +94,8 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	// A row in a table locks, because the lock of a session means nothing on
-	// Galera or behind a proxy. Without rights it is pointless to wait for it.
+	// The lock is a row in a table, because session locks do not work on Galera or
+	// behind a proxy. Without rights, do not wait for it.
 	locker, err := lock.NewMySQLTableLocker(lock.WithTableName(lockTable),
 		lock.WithTableLockTimeout(lockInterval, uint64(lockPatience/lockInterval)),
 		lock.WithTableLeaseDuration(lockLease), lock.WithTableHeartbeatInterval(lockRenew),
@@ -121,7 +121,7 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	return ensureViews(ctx, db, log)
 }
 
-// migrateHint says what to do where the server's word alone would not.
+// migrateHint adds advice to errors of the server.
 func migrateHint(err error) error {
 	if denied(err) {
 		return fmt.Errorf("the database role may not create tables; run migrate with the role that owns the schema: %w", err)
@@ -129,14 +129,14 @@ func migrateHint(err error) error {
 	return err
 }
 
-// versionQueries are goose's statements about the version table, as it has them
-// for MySQL but for the table itself: its rows are not numbered by the server.
+// versionQueries are goose's statements for MySQL about the version table, except
+// that the server does not number its rows.
 type versionQueries struct{}
 
 var _ dialect.Querier = versionQueries{}
 
-// CreateTable can be run again: the statement commits by itself, and what should
-// follow may not come.
+// CreateTable can be run again: the statement commits by itself, and a crash may
+// follow.
 func (versionQueries) CreateTable(table string) string {
 	return "create table if not exists " + table + ` (
     version_id bigint not null,
@@ -203,13 +203,13 @@ where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
 		case !viewMark.MatchString(definition):
 			return theirs()
 		}
-		// A table that has come in between is not replaced by this.
+		// This does not replace a table created in the meantime.
 		err = retry(ctx, func() error {
 			_, err := db.ExecContext(ctx, create)
 			return err
 		})
 		switch number(err) {
-		case 1050, 1347: // there is such a table
+		case 1050, 1347: // a table of this name exists
 			return theirs()
 		case 1064, 1235: // not supported: views, or json_table in one
 			log.WarnContext(ctx, "this server cannot have the view; documents can be read in mirror_document",
@@ -223,7 +223,7 @@ where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
 	})
 }
 
-// schemaWanted is the version of the last embedded migration.
+// schemaWanted returns the version of the last embedded migration.
 func schemaWanted() int64 {
 	var last int64
 	entries, _ := migrationFiles.ReadDir("migrations") // embedded: cannot fail
@@ -250,9 +250,9 @@ func schemaBehind(ctx context.Context, db *sql.DB) (bool, error) {
 	return have < schemaWanted(), nil
 }
 
-// MigrationSQL returns all that [Migrate] would do to an empty database, for
-// whoever has to do it in another way, such as by a deploy request of
-// PlanetScale. After that, Migrate finds nothing to do.
+// MigrationSQL returns the statements that [Migrate] would run on an empty
+// database, to be run in another way, such as a PlanetScale deploy request.
+// Afterwards Migrate has nothing to do.
 func MigrationSQL() string {
 	var b strings.Builder
 	b.WriteString("-- Tables and views.\n\n")

@@ -1,10 +1,10 @@
-// Package mysql is the engine for MySQL 8, MariaDB 10.6 and newer and services
-// that speak their protocol, such as PlanetScale. What each method owes is said
-// in package store.
+// Package mysql is the engine for MySQL 8, MariaDB 10.6 and newer and compatible
+// services, such as PlanetScale. Package store documents the contract of each
+// method.
 //
-// It keeps to what MySQL, MariaDB and Vitess have in common; a test refuses the
-// words that only some of them know. Nothing is returned by a write there, so
-// what Postgres does in one statement is a transaction of a few here.
+// Its SQL stays within what MySQL, MariaDB and Vitess have in common; a test
+// refuses the rest. Writes return nothing there, so what is one statement on
+// Postgres is a short transaction here.
 package mysql
 
 import (
@@ -33,21 +33,20 @@ var _ store.Store = (*Store)(nil)
 // Config says how to reach the database.
 type Config struct {
 	// URL is a mysql:// URL or a DSN of the Go driver. Settings in it that would
-	// alter what a statement means are overruled.
+	// change the meaning of statements are overridden.
 	URL string
 	// MaxConns limits the open connections. Required.
 	MaxConns int
 }
 
-// Connections are given back when nobody uses them, so that they do not keep a
-// server's slots, and are replaced long before the day after which PlanetScale
-// ends them.
+// Idle connections are closed, so they do not occupy the server's slots. All are
+// replaced long before the day after which PlanetScale closes them.
 const (
 	connectTimeout = 10 * time.Second
 	connIdleTime   = 5 * time.Minute
 	connLifetime   = 30 * time.Minute
-	// undoTimeout bounds a rollback, which does not heed the caller's patience: it
-	// has run out as often as not.
+	// undoTimeout limits a rollback, which ignores the caller's context because
+	// that has often ended.
 	undoTimeout = 2 * time.Second
 )
 
@@ -61,7 +60,7 @@ type Store struct {
 	connector *connector
 }
 
-// queries are all statements: those that sqlc made, and those of build.go.
+// queries holds all statements: those of sqlc and those of build.go.
 type queries struct {
 	*dbq.Queries
 
@@ -89,8 +88,8 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	return &Store{Reader: reader, db: db, q: q, pack: p, connector: c}, nil
 }
 
-// connector makes connections on which statements mean what they should,
-// whatever the server's defaults are.
+// connector opens connections whose settings do not depend on the server's
+// defaults.
 type connector struct {
 	driver.Connector
 
@@ -111,8 +110,8 @@ func newConnector(url string) (*connector, error) {
 	return &connector{Connector: c}, nil
 }
 
-// connectError says that no connection could be had, whatever code the server
-// gave for a reason: no statement was at fault.
+// connectError classifies a failure to connect. Whatever its code, no statement was
+// at fault.
 type connectError struct{ err error }
 
 func (e connectError) Error() string { return "connect: " + e.err.Error() }
@@ -138,9 +137,10 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 func (c *connector) prepare(ctx context.Context, s *session) error {
-	// Enough for us, because rows are locked before they are read, and all there
-	// is on Galera's nodes. It takes no locks on gaps, over which inserts would
-	// trip. Not a variable in the URL: its name differs between servers.
+	// This is sufficient, because rows are locked before they are read, and it is
+	// the highest level across Galera's nodes. It takes no gap locks, which would
+	// block inserts. It is not a variable in the URL because its name differs
+	// between servers.
 	if _, err := s.ExecContext(ctx, "set session transaction isolation level read committed", nil); err != nil {
 		return fmt.Errorf("set isolation level: %w", err)
 	}
@@ -155,17 +155,17 @@ func (c *connector) prepare(ctx context.Context, s *session) error {
 	c.maxPacket.Store(n)
 	on, err := variable(ctx, s, "wsrep_on")
 	switch number(err) {
-	case 1193, 1105, 1235: // unknown: this is no Galera
+	case 1193, 1105, 1235: // unknown: not Galera
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read wsrep_on: %w", err)
 	}
 	if on == "1" {
-		// On Galera a node may answer with what was before another node's commit.
-		// This makes reads and writes wait for what the cluster has committed.
+		// A Galera node may return the state before another node's commit. This
+		// makes reads and writes wait for the commits of the cluster.
 		if _, err := s.ExecContext(ctx, "set session wsrep_sync_wait = 7", nil); err != nil {
-			return fmt.Errorf("ask for consistent reads: %w", err)
+			return fmt.Errorf("set wsrep_sync_wait: %w", err)
 		}
 	}
 	return nil
@@ -190,12 +190,12 @@ func variable(ctx context.Context, q driver.QueryerContext, name string) (_ stri
 
 // Close ends all connections.
 func (s *Store) Close() {
-	_ = s.db.Close() // nothing is left that could be lost
+	_ = s.db.Close() // nothing can be lost
 	s.pack.Close()
 }
 
-// Ping asks for the schema's version, which proves that the database answers
-// and is what this binary needs.
+// Ping reads the schema version, which proves that the database answers and has the
+// schema that this binary needs.
 func (s *Store) Ping(ctx context.Context) error {
 	behind, err := schemaBehind(ctx, s.db)
 	if err != nil {
@@ -207,26 +207,26 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Engine asks the server for its name and version.
+// Engine returns the server's name and version.
 func (s *Store) Engine(ctx context.Context) (string, error) {
 	var version string
 	if err := s.db.QueryRowContext(ctx, "select version()").Scan(&version); err != nil {
 		return "", classify(ctx, fmt.Errorf("read server version: %w", err))
 	}
-	// MariaDB puts its name behind the number.
+	// MariaDB appends its name to the number.
 	if number, _, ok := strings.Cut(version, "-MariaDB"); ok {
 		return "MariaDB " + number, nil
 	}
 	return "MySQL " + version, nil
 }
 
-// txAttempts bounds how often one transaction is run. Each retry means that
-// another transaction got through. Galera's nodes find out only at the commit,
-// so there the same one can lose several times in a row.
+// txAttempts is the maximum number of runs of one transaction. Each retry means
+// that another transaction succeeded. Galera nodes detect conflicts only at the
+// commit, so the same transaction can lose several times in a row.
 const txAttempts = 20
 
-// tx runs f in a transaction, again from the start where the server asks for
-// it, and classifies what is left over. f keeps nothing across runs.
+// tx runs f in a transaction, again from the start after transient failures, and
+// classifies other errors. f must not keep state across runs.
 func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) error {
 	err := retry(ctx, func() error { return s.once(ctx, f) })
 	if err != nil {
@@ -235,13 +235,12 @@ func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) e
 	return nil
 }
 
-// once runs f in a transaction. Its bounds are statements like any other, and so
-// heed ctx: a commit by database/sql waits for a server that does not answer for
-// as long as the network lets it.
+// once runs f in a transaction. Start and commit are ordinary statements that end
+// with ctx: a commit by database/sql would wait for an unresponsive server as long
+// as the network allows.
 //
-// A connection that is lost at the commit leaves open whether it took place.
-// That is never told as a success; what is done twice because of it is fenced
-// by keys and tokens.
+// A connection lost during the commit leaves its result unknown. It is never
+// reported as a success; keys and tokens make a repetition harmless.
 func (s *Store) once(ctx context.Context, f func(q *queries) error) (err error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
@@ -263,25 +262,23 @@ func (s *Store) once(ctx context.Context, f func(q *queries) error) (err error) 
 	return err
 }
 
-// undo rolls back, or ends the connection if that is not possible, which rolls
-// back too.
+// undo rolls back, or closes the connection if that fails, which also rolls back.
 func undo(ctx context.Context, conn *sql.Conn) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if _, err := conn.ExecContext(ctx, "rollback"); err != nil {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // so the pool drops it
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // makes the pool drop it
 	}
 }
 
-// retry runs f, which is a whole transaction, until the server no longer asks
-// for it to be run again.
+// retry runs f, a whole transaction, again as long as it fails transiently.
 func retry(ctx context.Context, f func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := f()
 		if err == nil || attempt == txAttempts || !transient(err) {
 			return err
 		}
-		// Chance keeps those apart who have just been in each other's way.
+		// A random delay separates transactions that have just conflicted.
 		if clock.Sleep(ctx, rand.N(time.Duration(min(attempt, 10))*10*time.Millisecond)) != nil {
 			return err
 		}

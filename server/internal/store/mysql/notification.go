@@ -30,8 +30,8 @@ var notificationTable = table{
 	key: 5,
 }
 
-// ApplyNotification writes the rows that differ, and then the inbox to all rows of
-// the notification if it differs in one.
+// ApplyNotification writes the rows that differ, and then the inbox entry to all
+// rows of the notification if it differs in one.
 func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource
@@ -79,8 +79,8 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 	})
 }
 
-// writeInbox leaves out the JSON for queries where the server refuses it: the
-// statement has been undone then, and nothing else.
+// writeInbox leaves out the queryable JSON if the server refuses it: that undoes
+// only the statement.
 func (s *Store) writeInbox(ctx context.Context, q *queries, arg dbq.WriteInboxParams) error {
 	without, err := s.fit(arg.InboxJson, arg.Inbox, "")
 	if err != nil {

@@ -302,9 +302,9 @@ func TestPacketsOfTheServer(t *testing.T) {
 		problem       string
 	}{
 		{"small data", small, small, "there is data"},
-		{"large data", large, large, "with the document larger than the database takes in one packet (max_allowed_packet)"},
+		{"large data", large, large, "with the document larger than one packet of the database (max_allowed_packet)"},
 		{"data that escapes make large", noise[:1000], quotes,
-			"with the document larger than the database takes in one packet (max_allowed_packet)"},
+			"with the document larger than one packet of the database (max_allowed_packet)"},
 		{"large content", noise[:900<<10], small, "there is data"},
 	} {
 		if err := apply(c.content, c.data); err != nil {

@@ -21,7 +21,7 @@ var unfoldedTable = table{
 	key: 10, // an event never changes
 }
 
-// hold makes the fresh events of a batch wait at what they are folded into.
+// hold makes the new events of a batch wait at the resources they are folded into.
 func (s *Store) hold(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) error {
 	type waiting struct {
 		resource mirror.Resource
@@ -85,8 +85,8 @@ set leave_time = ?, end_cause = 'absent'
 where bucket = ? and project_id = ? and room_id = ? and end_cause = '' and session_id in (` + repeat("?", n) + `)`
 }
 
-// byIDs runs a statement about a list of ids, of at most maxRows at a time, in key
-// order. What stands before the list is in args.
+// byIDs runs a statement about a list of ids, at most maxRows at a time, in key
+// order. args holds the arguments before the list.
 func (q *queries) byIDs(ctx context.Context, statement func(n int) string, args []any, ids []string) error {
 	ids = slices.Sorted(slices.Values(ids))
 	return chunks(ids, maxRows, func(ids []string) error {
@@ -99,8 +99,8 @@ func (q *queries) byIDs(ctx context.Context, statement func(n int) string, args 
 	})
 }
 
-// deleteFolded removes events that need not wait any longer, and reports whether others
-// do.
+// deleteFolded deletes the events that need not wait any longer, and reports
+// whether others do.
 func deleteFolded(ctx context.Context, q *queries, r mirror.Resource, ids []string) (more bool, err error) {
 	if err := q.byIDs(ctx, deleteFoldedSQL, appendKey(nil, r), ids); err != nil {
 		return false, err
@@ -116,8 +116,8 @@ var sessionTable = table{
 	columns: "bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, " +
 		"begin_time, enter_time, leave_time, leave_event_id, end_cause",
 	key: 4,
-	// An end that was inferred since the fold read the session stays: the fold knew
-	// of none. Assignments are made from left to right.
+	// An end that was inferred since the fold read the session stays, because the
+	// fold does not know of it. Assignments are evaluated from left to right.
 	keep: map[string]string{
 		"leave_time": "if(" + inferred + ", leave_time, values(leave_time))",
 		"end_cause":  "if(" + inferred + ", end_cause, values(end_cause))",
@@ -164,7 +164,7 @@ var activeUserTable = table{
 	key:     4,
 }
 
-// ApplyActiveUsers replaces who is in the room if somebody else is.
+// ApplyActiveUsers replaces the active users if they changed.
 func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, content mirror.ActiveUsersContent,
 	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
 	r := lease.Resource

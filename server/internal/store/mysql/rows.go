@@ -9,20 +9,20 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// table says how rows of a table are written. A row that is there already is
-// overwritten in the columns that may change.
+// table describes how to write rows of a table. An existing row is overwritten in
+// the columns that may change.
 type table struct {
 	name    string
-	columns string // with commas
-	// keep says what becomes of a column of a row that is there, where it is not
-	// just that of the new one. Columns of the key have no say in it.
-	key  int // how many of the columns, the first, are the key
+	columns string // separated by commas
+	// keep is the expression for a column of an existing row, if it is not simply
+	// the new value. It does not apply to key columns.
+	key  int // the number of leading columns that are the key
 	keep map[string]string
 }
 
 func (t table) width() int { return strings.Count(t.columns, ",") + 1 }
 
-// sql is the statement for n rows.
+// sql returns the statement for n rows.
 func (t table) sql(n int) string {
 	var set []string
 	for i, column := range strings.Split(t.columns, ", ") {
@@ -40,13 +40,13 @@ func (t table) sql(n int) string {
 		"\non duplicate key update " + strings.Join(set, ", ")
 }
 
-// maxStatement bounds the bytes of the rows in one statement, long before any
-// server's packet is full: the next may begin with a row that is as long again.
+// maxStatement is the maximum size of the rows in one statement in bytes, well
+// below any server's packet: one more row may be as long again.
 const maxStatement = 1 << 20
 
-// write inserts rows, which are in key order, in statements that fit into a packet
-// each. JSON (a json.RawMessage) that the server refuses is left out of its row,
-// and lost is told of each.
+// write inserts rows, which must be in key order, in statements that fit into a
+// packet. It leaves out JSON (a json.RawMessage) that the server refuses and calls
+// lost for each such row.
 func (s *Store) write(ctx context.Context, q *queries, t table, rows [][]any, lost func(row []any, why string)) error {
 	limit := min(maxStatement, s.connector.maxPacket.Load()-packetSlack)
 	begin, size := 0, int64(0)
@@ -70,11 +70,12 @@ func (s *Store) write(ctx context.Context, q *queries, t table, rows [][]any, lo
 	return flush(len(rows))
 }
 
-// maxValues bounds the values of one statement; some servers take 65,535.
+// maxValues is the maximum number of values of one statement; some servers accept
+// 65,535.
 const maxValues = 8000
 
-// sizeOf bounds what a row takes in the text of a statement from above: every byte
-// may be escaped by another.
+// sizeOf returns an upper bound of a row's length in the text of a statement: every
+// byte may need an escape.
 func sizeOf(row []any) int64 {
 	n := int64(32 * len(row))
 	for _, v := range row {
@@ -93,7 +94,7 @@ func sizeOf(row []any) int64 {
 func (s *Store) writePiece(ctx context.Context, q *queries, t table, rows [][]any,
 	lost func(row []any, why string)) error {
 	if len(rows) == 1 && sizeOf(rows[0]) > s.connector.maxPacket.Load()-packetSlack {
-		// The server would end the connection over it, time and again; see fit.
+		// The server would close the connection on every attempt; see fit.
 		var content []byte
 		var data json.RawMessage
 		for _, v := range rows[0] {
@@ -126,7 +127,7 @@ func (s *Store) writePiece(ctx context.Context, q *queries, t table, rows [][]an
 		withoutJSON(rows[0], problem(err), lost)
 		return s.writePiece(ctx, q, t, rows, lost)
 	}
-	// One by one: the statement has been undone, and nothing else.
+	// Row by row: only the statement has been undone.
 	for i := range rows {
 		if err := s.writePiece(ctx, q, t, rows[i:i+1], lost); err != nil {
 			return err
@@ -150,8 +151,8 @@ func withoutJSON(row []any, why string, lost func(row []any, why string)) {
 	}
 }
 
-// written is the JSON that a column holds; none reads as empty text, since what
-// database/sql makes of null does not go into a json.RawMessage.
+// written returns the JSON of a column. Null reads as empty text, because
+// database/sql cannot scan null into a json.RawMessage.
 func written(data json.RawMessage) []byte {
 	if len(data) == 0 {
 		return nil

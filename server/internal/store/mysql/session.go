@@ -8,16 +8,16 @@ import (
 	"slices"
 )
 
-// longValue is from how many bytes on a value is sent apart from the text of its
-// statement. To put it there costs both sides: it is escaped byte by byte, and the
-// server reads it three times before it stores it.
+// longValue is the size from which a value is sent separately from the text of its
+// statement. In the text it would be escaped byte by byte and read three times by
+// the server.
 const longValue = 4 << 10
 
-// maxKeptArgs is how many values a prepared statement has at most. Those for lists
-// of rows have more, and another text for each length of the list.
+// maxKeptArgs is the maximum number of values of a statement that is kept prepared.
+// Statements for lists of rows have more, and a different text for each length.
 const maxKeptArgs = 20
 
-// serverConn is what the driver's connections can do and database/sql uses.
+// serverConn is the part of a driver connection that database/sql uses.
 type serverConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -30,8 +30,8 @@ type serverConn interface {
 	driver.Validator
 }
 
-// session is a connection that prepares the statements with long values, and
-// keeps them prepared for as long as it lives: they cost a round trip once.
+// session is a connection that prepares statements with long values and keeps them
+// prepared, so they cost the extra round trip only once.
 type session struct {
 	serverConn
 
@@ -41,7 +41,7 @@ type session struct {
 func newSession(conn driver.Conn) (*session, error) {
 	c, ok := conn.(serverConn)
 	if !ok {
-		return nil, errors.New("the driver cannot do what is needed of it")
+		return nil, errors.New("the driver lacks a required method")
 	}
 	return &session{serverConn: c, kept: make(map[string]driver.Stmt)}, nil
 }
@@ -58,8 +58,8 @@ func isLong(arg driver.NamedValue) bool {
 	return false
 }
 
-// ExecContext runs a statement. One that fails is not kept, since a server or a
-// proxy may have forgotten it.
+// ExecContext runs a statement. A failed one is not kept, because a server or proxy
+// may have forgotten it.
 func (s *session) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
 	if len(args) > maxKeptArgs || !slices.ContainsFunc(args, isLong) {
 		return s.serverConn.ExecContext(ctx, text, args)
@@ -74,7 +74,7 @@ func (s *session) ExecContext(ctx context.Context, text string, args []driver.Na
 	}
 	execer, ok := stmt.(driver.StmtExecContext)
 	if !ok {
-		return nil, errors.New("the driver cannot run what it has prepared")
+		return nil, errors.New("the driver cannot run prepared statements")
 	}
 	result, err := execer.ExecContext(ctx, args)
 	if err != nil {

@@ -42,8 +42,7 @@ func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Swe
 	return sweep, nil
 }
 
-// PlanSweep locks the state first, so that nobody claims or ends the sweep
-// meanwhile.
+// PlanSweep locks the state first, so the sweep is not claimed or ended meanwhile.
 func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
 	now time.Time) (mirror.Sweep, error) {
 	r := mirror.Resource{Project: project, Kind: mirror.KindSweep}
@@ -91,7 +90,7 @@ func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror
 	})
 }
 
-// Stored reads what is shown of a living room.
+// Stored reads rows of rooms that are not deleted.
 func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
 	var out mirror.Stored
 	var sum []byte
@@ -109,7 +108,7 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 		var row dbq.StoredDocumentRow
 		row, err = s.q.StoredDocument(ctx, dbq.StoredDocumentParams(lockParams(r)))
 		if out.Content, _ = s.pack.Unpack(row.Content, row.Size); out.Content == nil {
-			out.Content = row.Content // damaged, which its hash will show
+			out.Content = row.Content // damaged; the hash will show it
 		}
 		sum = row.ContentSha256
 		out.DeriveVersion, out.Data, out.DataProblem, out.Text = int(row.DeriveVersion), written(row.Data), row.DataProblem,
@@ -122,7 +121,7 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 	return out, nil
 }
 
-// Invalidate makes the copy differ from whatever is fetched.
+// Invalidate makes the stored copy differ from every fetched one.
 func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	err := retry(ctx, func() error {
 		switch r.Kind {
@@ -137,7 +136,7 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 		}
 	})
 	if err != nil {
-		return classify(ctx, fmt.Errorf("distrust a %s: %w", r.Kind, err))
+		return classify(ctx, fmt.Errorf("invalidate a %s: %w", r.Kind, err))
 	}
 	return nil
 }

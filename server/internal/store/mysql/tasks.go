@@ -13,9 +13,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// Due reads without locks: who gets a resource is decided by Claim.
+// Due reads without locks: Claim decides who gets a resource.
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
-	// One more than wanted tells whether there is more.
+	// One extra row shows whether there are more.
 	most := int32(limit) + 1 //nolint:gosec // a small constant of the caller
 	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: rawKey(project), Now: nullTime(now), Limit: most, Limit_2: most,
 		Limit_3: most})
@@ -52,7 +52,7 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 	return list, nil
 }
 
-// Claim is one conditional update, and a read of what it won.
+// Claim uses one conditional update and a read of the claimed row.
 func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
 	ttl time.Duration) (mirror.Lease, error) {
 	until := now.Add(ttl)
@@ -76,7 +76,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 		ResourceID: rawKey(r.ID), Token: token[:],
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return mirror.Lease{}, store.ErrNotDue // so short a lease that it is over
+		return mirror.Lease{}, store.ErrNotDue // the lease is so short that it is over
 	}
 	if err != nil {
 		return mirror.Lease{}, classify(ctx, fmt.Errorf("read what was claimed: %w", err))
@@ -85,8 +85,8 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	return store.LeaseOf(r, token, until, stateOf(row.MirrorResourceState), room), nil
 }
 
-// Renew moves the lease's end. A row that already says so counts as untouched,
-// which is told from a lost lease by a look.
+// Renew moves the lease's end. An update without a change counts as unaffected; a
+// read distinguishes it from a lost lease.
 func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
 	r := lease.Resource
 	var n int64
@@ -120,7 +120,7 @@ func lockParams(r mirror.Resource) dbq.LockStateParams {
 	}
 }
 
-// lockState locks the state that lease is for, which has to be held still.
+// lockState locks the state of the lease, which must still be held.
 func lockState(ctx context.Context, q *queries, lease mirror.Lease) (store.State, error) {
 	row, err := q.LockState(ctx, lockParams(lease.Resource))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && !stateOf(row).Held(lease) {
@@ -129,8 +129,7 @@ func lockState(ctx context.Context, q *queries, lease mirror.Lease) (store.State
 	return stateOf(row), err
 }
 
-// lockRoom locks the state that lease is for and reads which copy of its room is
-// stored.
+// lockRoom locks the state of the lease and reads the stored copy of its room.
 func lockRoom(ctx context.Context, q *queries, lease mirror.Lease) (store.State, store.RoomCopy, error) {
 	st, err := lockState(ctx, q, lease)
 	if err != nil {
@@ -140,8 +139,8 @@ func lockRoom(ctx context.Context, q *queries, lease mirror.Lease) (store.State,
 	return st, room, err
 }
 
-// lockOrMark locks the state of a resource. One that was never heard of becomes stale, or
-// there would be nothing to lock; fresh says so.
+// lockOrMark locks the state of a resource. An unknown resource becomes stale
+// first, so there is a row to lock; fresh reports that.
 func lockOrMark(ctx context.Context, q *queries, w store.Stale) (st store.State, fresh bool, err error) {
 	row, err := q.LockState(ctx, lockParams(w.Resource))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -153,8 +152,8 @@ func lockOrMark(ctx context.Context, q *queries, w store.Stale) (st store.State,
 	return stateOf(row), fresh, err
 }
 
-// lockChild locks the state of the room of a leased resource, so that the room cannot
-// come or go meanwhile, and then the resource's own.
+// lockChild locks the state of a leased resource's room, so the room cannot be
+// created or deleted meanwhile, and then the resource's own.
 func lockChild(ctx context.Context, q *queries, lease mirror.Lease, now time.Time) (store.State, store.Parent, error) {
 	var room store.Parent
 	var err error
@@ -169,13 +168,13 @@ func lockChild(ctx context.Context, q *queries, lease mirror.Lease, now time.Tim
 	return st, room, err
 }
 
-// end carries out a plan for the resource of a lease in a transaction in which f has
-// loaded what the plan rests on and written what is special to it. The lease is given
-// back, and what is due next is written. Change entries take their numbers last, after
-// everything else of the transaction is locked.
+// end writes the plan for the resource of a lease, in a transaction in which f has
+// loaded the rows for the plan and written what is specific to it. It releases the
+// lease and writes the next due time. Change entries take their numbers last, after
+// everything else is locked.
 //
-// A number is counted up, and then copied to where it belongs on the server:
-// last_insert_id with an argument would tell it, and is not known to every Vitess.
+// The number is incremented and then copied on the server. last_insert_id with an
+// argument would return it, but not every Vitess supports that.
 func (s *Store) end(ctx context.Context, what string, lease mirror.Lease, now time.Time,
 	f func(q *queries) (store.Plan, error)) (mirror.Applied, error) {
 	var plan store.Plan
@@ -215,8 +214,8 @@ func addChange(ctx context.Context, q *queries, r mirror.Resource, change mirror
 	})
 }
 
-// Park locks the room's state first. Without that, the room could be mirrored
-// between our look at it and our going to sleep, and nobody would wake us.
+// Park locks the room's state first. Otherwise the room could be mirrored between
+// the check and the parking, and nothing would wake the resource.
 func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mirror.Applied, error) {
 	return s.end(ctx, "park", lease, now, func(q *queries) (store.Plan, error) {
 		st, room, err := lockChild(ctx, q, lease, now)
@@ -228,7 +227,7 @@ func (s *Store) Park(ctx context.Context, lease mirror.Lease, now time.Time) (mi
 	})
 }
 
-// Fail writes what State.Fail decides.
+// Fail writes the result of State.Fail.
 func (s *Store) Fail(ctx context.Context, lease mirror.Lease, f store.Failure) (mirror.Applied, error) {
 	return s.end(ctx, "record failure", lease, f.Now, func(q *queries) (store.Plan, error) {
 		st, err := lockState(ctx, q, lease)
@@ -242,7 +241,7 @@ func sortedResources(resources []mirror.Resource) []mirror.Resource {
 	return slices.Compact(sorted)
 }
 
-// Request marks all of them in key order, and reads what has become of them.
+// Request marks all resources in key order and reads the result.
 func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
 	if len(requests) == 0 {
 		return nil, nil
@@ -292,7 +291,7 @@ func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 	return task, nil
 }
 
-// Generations reads all of them at once.
+// Generations reads all states with one statement.
 func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([]store.Progress, error) {
 	states, err := s.q.progress(ctx, sortedResources(resources))
 	if err != nil {
@@ -311,7 +310,7 @@ func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([
 	return out, nil
 }
 
-// Pause stores the reason, or takes it away.
+// Pause stores or clears the reason.
 func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error {
 	if reason == "" {
 		now = time.Time{}

@@ -24,9 +24,9 @@ func threadCopy(epoch int64, sum []byte, deleted bool) store.ThreadCopy {
 	return c
 }
 
-// lockThread locks the state that lease is for, and its room against a change of
-// epoch, and reads which copy is stored. The thread itself is written only under
-// the lock of its state.
+// lockThread locks the state of the lease, and its room against a change of epoch,
+// and reads the stored copy. The thread itself is written only under the lock of
+// its state.
 func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.State, store.ThreadCopy, error) {
 	r := lease.Resource
 	st, err := lockState(ctx, q, lease)
@@ -42,7 +42,7 @@ func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.Stat
 	return st, threadCopy(row.ThreadEpoch.Int64, row.ContentSha256, row.DeleteTime.Valid), err
 }
 
-// ApplyThread writes a thread that changed anew, with everything in it.
+// ApplyThread rewrites a changed thread with everything in it.
 func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	rows := store.RowsOf(content.Thread)
@@ -60,7 +60,7 @@ func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mir
 	})
 }
 
-// ApplyThreadMissing settles the 404 of a thread in a room that is there.
+// ApplyThreadMissing applies the 404 of a thread in an existing room.
 func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	return s.end(ctx, "apply missing thread", lease, now, func(q *queries) (store.Plan, error) {
@@ -80,11 +80,11 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 	})
 }
 
-// ApplyThreads locks the states of all threads of the room in key order, so that
-// what it finds stays so until it has written.
+// ApplyThreads locks the states of all threads of the room in key order, so they do
+// not change until it has written.
 //
-// If what is in a new thread does not fit, none of them is stored here, and each is
-// fetched by itself.
+// If the content of a new thread does not fit, none is stored here, and each is
+// fetched separately.
 func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
 	settle time.Duration) (mirror.Applied, error) {
 	apply := func(storing bool) (mirror.Applied, error) {
@@ -119,8 +119,8 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 	return out, err
 }
 
-// lockThreads locks the states of all threads of a room, and returns them with that
-// of their list, which has to be held, and which copies are stored, by thread id.
+// lockThreads locks the states of all threads of a room. It returns them with the
+// state of the list, whose lease must be held, and the stored copies by thread id.
 func lockThreads(ctx context.Context, q *queries, lease mirror.Lease) (
 	states map[string]store.State, copies map[string]store.ThreadCopy, err error,
 ) {
@@ -157,15 +157,15 @@ values ` + repeat("(?, ?, ?, ?, ?, 1, 1, ?, ?, '')", n) + `
 on duplicate key update bucket = values(bucket)`
 }
 
-// insertedListedSQL finds those that an insert has brought: an insert does not tell.
-// Its token is nobody's, and opens nothing.
+// insertedListedSQL finds the rows of an insert, which MySQL does not report. The
+// token only marks them; it is no lease.
 const insertedListedSQL = `select resource_id
 from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and lease_token = ?
 order by resource_id`
 
-// insertListed gives threads of the room of r a state that has caught up with what was
-// fetched, and returns those that had none, in key order.
+// insertListed inserts states that have applied the list for threads of the room of
+// r without one, and returns these threads, in key order.
 func (q *queries) insertListed(ctx context.Context, r mirror.Resource, threads []mirror.Thread,
 	fetchTime time.Time) ([]store.ThreadRows, error) {
 	if len(threads) == 0 {
@@ -206,7 +206,7 @@ func insertChangesSQL(n int) string {
 values ` + places(n, 8)
 }
 
-// reviseSQL writes revisions to states that are there.
+// reviseSQL writes revisions to existing states.
 func reviseSQL(n int) string {
 	return `insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id, generation, revision, last_error
@@ -215,8 +215,8 @@ values ` + repeat("(?, ?, ?, ?, ?, 1, ?, '')", n) + `
 on duplicate key update revision = values(revision), lease_token = null`
 }
 
-// announce writes a change entry for each of some threads of the room of r, and its
-// number to their states. The numbers are taken at once.
+// announce writes a change entry for each of the threads of the room of r, and the
+// numbers to their states. It takes all numbers together.
 func (q *queries) announce(ctx context.Context, r mirror.Resource, threads []store.ThreadRows, now time.Time) error {
 	if len(threads) == 0 {
 		return nil
@@ -254,7 +254,7 @@ var threadTable = table{
 	key: 4,
 }
 
-// problemColumn is where data_problem stands in threadTable.
+// problemColumn is the index of data_problem in threadTable.
 const problemColumn = 14
 
 var commentTable = table{
@@ -282,8 +282,7 @@ var mentionTable = table{
 	key:     8,
 }
 
-// deleteOfThreadsSQL are the statements that delete what belongs to the comments of
-// threads.
+// deleteOfThreadsSQL are the statements that delete the rows of threads' comments.
 func deleteOfThreadsSQL(table string) func(n int) string {
 	return func(n int) string {
 		return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ? and thread_id in (" +
@@ -300,7 +299,8 @@ func deleteComments(ctx context.Context, q *queries, r mirror.Resource, threads 
 	return nil
 }
 
-// sinceEpoch is a time that has to be there; without one it is 1970.
+// sinceEpoch returns a time for a column that is not null; a zero time becomes
+// 1970.
 func sinceEpoch(t time.Time) sql.NullTime {
 	if t.IsZero() {
 		t = time.Unix(0, 0)
@@ -308,7 +308,7 @@ func sinceEpoch(t time.Time) sql.NullTime {
 	return nullTime(t)
 }
 
-// writeThreads writes threads of the room of r, and everything in them, anew.
+// writeThreads rewrites threads of the room of r with everything in them.
 func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource, epoch int64,
 	threads []store.ThreadRows) error {
 	var rows, comments, reactions, attachments, mentions [][]any
@@ -348,7 +348,7 @@ func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource,
 	problems := make(map[string]string)
 	if err := s.write(ctx, q, commentTable, comments, func(row []any, why string) {
 		if id, ok := row[3].([]byte); ok {
-			problems[string(id)] = "what a comment has of JSON is " + why
+			problems[string(id)] = "JSON of a comment is " + why
 		}
 	}); err != nil {
 		return err
@@ -370,8 +370,8 @@ func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource,
 	return s.write(ctx, q, mentionTable, mentions, nil)
 }
 
-// cleanThreads removes at most limit threads of epochs before the given one, each
-// with what is in it and by itself.
+// cleanThreads deletes at most limit threads of epochs before the given one, each
+// with everything in it and in its own transaction.
 func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch int64, limit int) (n int, err error) {
 	ids, err := s.q.OldThreads(ctx, dbq.OldThreadsParams{
 		Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), Epoch: epoch,
@@ -387,7 +387,7 @@ func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch in
 				Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), ThreadID: id, Epoch: epoch,
 			})
 			if err != nil || gone == 0 {
-				return err // a new incarnation has just overwritten it
+				return err // a new incarnation has overwritten it
 			}
 			return deleteComments(ctx, q, room, []string{string(id)})
 		})
@@ -399,7 +399,7 @@ func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch in
 	return n, nil
 }
 
-// storedThread reads a thread and all its rows as they were written together.
+// storedThread reads a thread and all its rows in a consistent state.
 func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror.Stored, sum []byte, err error) {
 	key := dbq.StoredThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
 		ThreadID: rawKey(r.ID)}
@@ -423,7 +423,7 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	error) {
 	var out []mirror.Comment
 	place := make(map[string]int)
-	// Rows of comments that are not there are one more thing that is wrong.
+	// Rows of comments that do not exist are a difference too.
 	at := func(id []byte) *mirror.Comment {
 		i, ok := place[string(id)]
 		if !ok {
