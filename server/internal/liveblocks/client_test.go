@@ -966,12 +966,16 @@ func TestReadsOfRoomsContents(t *testing.T) {
 		get  func() (mirror.Fetched, error)
 		want string
 	}{
-		"Threads": {func() (mirror.Fetched, error) { return c.Threads(t.Context(), odd) },
-			`{"data":[` + string(source) + `]}`},
+		"Threads": {
+			func() (mirror.Fetched, error) { return c.Threads(t.Context(), odd) },
+			`{"data":[` + string(source) + `]}`,
+		},
 		"Thread":      {func() (mirror.Fetched, error) { return c.Thread(t.Context(), odd, odd) }, string(source)},
 		"ActiveUsers": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), odd) }, string(users)},
-		"InboxNotification": {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), odd, odd) },
-			string(inbox)},
+		"InboxNotification": {
+			func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), odd, odd) },
+			string(inbox),
+		},
 	} {
 		got, err := test.get()
 		if err != nil {
@@ -995,16 +999,26 @@ func TestNotFoundTellsWhat(t *testing.T) {
 		get    func() (mirror.Fetched, error)
 		reason fault.Reason
 	}{
-		"Threads without a room": {func() (mirror.Fetched, error) { return c.Threads(t.Context(), "R") },
-			fault.ReasonUpstreamRoomNotFound},
-		"Thread without a room": {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "R", "th") },
-			fault.ReasonUpstreamRoomNotFound},
-		"Thread": {func() (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") },
-			fault.ReasonUpstreamResourceNotFound},
-		"ActiveUsers without a room": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "R") },
-			fault.ReasonUpstreamRoomNotFound},
-		"InboxNotification": {func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") },
-			fault.ReasonUpstreamResourceNotFound},
+		"Threads without a room": {
+			func() (mirror.Fetched, error) { return c.Threads(t.Context(), "R") },
+			fault.ReasonUpstreamRoomNotFound,
+		},
+		"Thread without a room": {
+			func() (mirror.Fetched, error) { return c.Thread(t.Context(), "R", "th") },
+			fault.ReasonUpstreamRoomNotFound,
+		},
+		"Thread": {
+			func() (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") },
+			fault.ReasonUpstreamResourceNotFound,
+		},
+		"ActiveUsers without a room": {
+			func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "R") },
+			fault.ReasonUpstreamRoomNotFound,
+		},
+		"InboxNotification": {
+			func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") },
+			fault.ReasonUpstreamResourceNotFound,
+		},
 	} {
 		if _, err := test.get(); fault.Of(err).Reason != test.reason || fault.Of(err).Kind != fault.NotFound {
 			t.Errorf("%s = %v; want reason %s", name, err, test.reason)
@@ -1023,8 +1037,10 @@ func TestAnswersAboutSomethingElse(t *testing.T) {
 		get     func(*Client) (mirror.Fetched, error)
 		answers []string
 	}{
-		"Threads": {threads, []string{``, `{}`, `[]`, `null`, `{"data":null}`, `{"data":{}}`, `{"Data":[]}`,
-			`{"data":[`}},
+		"Threads": {threads, []string{
+			``, `{}`, `[]`, `null`, `{"data":null}`, `{"data":{}}`, `{"Data":[]}`,
+			`{"data":[`,
+		}},
 		"ActiveUsers": {users, []string{``, `{}`, `[]`, `{"data":"x"}`, `<html>`}},
 		"Thread": {thread, []string{
 			``, `{}`, `[]`, `null`, `{"id":"TH"}`, `{"id":"th "}`, `{"ID":"th"}`, `{"id":7}`, `{"id":"th","roomId":"R"}`,
@@ -1143,18 +1159,30 @@ func TestListRoomsThatFails(t *testing.T) {
 		kind   fault.Kind
 		reason fault.Reason
 	}{
-		"no list": {fake.Answer(200, "", []byte(`{"nextCursor":null}`)), fault.Unavailable,
-			fault.ReasonUpstreamAnswerInvalid},
-		"list is null": {fake.Answer(200, "", []byte(`{"data":null}`)), fault.Unavailable,
-			fault.ReasonUpstreamAnswerInvalid},
-		"list is an object": {fake.Answer(200, "", []byte(`{"data":{}}`)), fault.Unavailable,
-			fault.ReasonUpstreamAnswerInvalid},
-		"half": {fake.Answer(200, "", []byte(`{"data":[{"id":"a"}`)), fault.Unavailable,
-			fault.ReasonUpstreamAnswerInvalid},
-		"odd cursor": {fake.Answer(200, "", []byte(`{"data":[],"nextCursor":7}`)), fault.Unavailable,
-			fault.ReasonUpstreamAnswerInvalid},
-		"cursor to itself": {fake.Answer(200, "", []byte(`{"data":[],"nextCursor":"c"}`)), fault.Unavailable,
-			fault.ReasonUpstreamAnswerInvalid},
+		"no list": {
+			fake.Answer(200, "", []byte(`{"nextCursor":null}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid,
+		},
+		"list is null": {
+			fake.Answer(200, "", []byte(`{"data":null}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid,
+		},
+		"list is an object": {
+			fake.Answer(200, "", []byte(`{"data":{}}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid,
+		},
+		"half": {
+			fake.Answer(200, "", []byte(`{"data":[{"id":"a"}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid,
+		},
+		"odd cursor": {
+			fake.Answer(200, "", []byte(`{"data":[],"nextCursor":7}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid,
+		},
+		"cursor to itself": {
+			fake.Answer(200, "", []byte(`{"data":[],"nextCursor":"c"}`)), fault.Unavailable,
+			fault.ReasonUpstreamAnswerInvalid,
+		},
 		"not found":          {fake.Status(404, "NOT_FOUND"), fault.NotFound, fault.ReasonUpstreamCursorInvalid},
 		"gone":               {fake.Status(410, "GONE"), fault.Unavailable, fault.ReasonUpstreamCursorInvalid},
 		"unprocessable":      {fake.Status(422, "X"), fault.Unavailable, fault.ReasonUpstreamCursorInvalid},

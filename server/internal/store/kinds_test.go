@@ -35,7 +35,7 @@ func TestKindsInSQL(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, m := range spelled.FindAllSubmatch(text, -1) {
-				if kind, _ := strconv.Atoi(string(m[1])); mirror.Kind(kind) != c.want { //nolint:gosec // a digit or two
+				if kind, _ := strconv.Atoi(string(m[1])); mirror.Kind(kind) != c.want {
 					t.Errorf("%s: %q spells a kind out", file, m[0])
 				}
 			}

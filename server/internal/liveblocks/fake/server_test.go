@@ -84,8 +84,10 @@ func TestRooms(t *testing.T) {
 	wantAnswer(t, s, "DELETE", "/v2/rooms/r", "", 204, "")
 	wantAnswer(t, s, "DELETE", "/v2/rooms/r", "", 204, "")
 	wantAnswer(t, s, "GET", "/v2/rooms/r", "", 404, notFound)
-	for _, path := range []string{"/", "/v2", "/v2/rooms/", "/v2/rooms//storage", "/v2/roomsr", "/v2/rooms/r/ydoc",
-		"/v2/rooms/r/storage/x"} {
+	for _, path := range []string{
+		"/", "/v2", "/v2/rooms/", "/v2/rooms//storage", "/v2/roomsr", "/v2/rooms/r/ydoc",
+		"/v2/rooms/r/storage/x",
+	} {
 		wantAnswer(t, s, "GET", path, "", 404, `{"error":"Not Found"}`)
 	}
 	wantAnswer(t, s, "PUT", "/v2/rooms", "", 404, `{"error":"Not Found"}`)
@@ -212,8 +214,10 @@ func TestListing(t *testing.T) {
 	if ids, next := page(t, s, ""); len(ids) != 20 || next == "" {
 		t.Fatalf("listing = %d rooms; want 20 and a cursor", len(ids))
 	}
-	for _, q := range []string{"limit=0", "limit=101", "limit=x", "startingAfter=!", "startingAfter=eA", "query=x",
-		"userId=u"} {
+	for _, q := range []string{
+		"limit=0", "limit=101", "limit=x", "startingAfter=!", "startingAfter=eA", "query=x",
+		"userId=u",
+	} {
 		if status, body := do(t, s, "GET", "/v2/rooms?"+q, ""); status != 422 {
 			t.Errorf("GET /v2/rooms?%s = %d %s; want 422", q, status, body)
 		}
@@ -477,8 +481,10 @@ func TestDamage(t *testing.T) {
 func TestCounts(t *testing.T) {
 	t.Parallel()
 	s := newFake(t, "a")
-	for _, path := range []string{"/v2/rooms", "/v2/rooms/a", "/v2/rooms/a", "/v2/rooms/a/storage", "/v2/rooms/b/storage",
-		"/v2/rooms/a%2Fb", "/x"} {
+	for _, path := range []string{
+		"/v2/rooms", "/v2/rooms/a", "/v2/rooms/a", "/v2/rooms/a/storage", "/v2/rooms/b/storage",
+		"/v2/rooms/a%2Fb", "/x",
+	} {
 		do(t, s, "GET", path, "")
 	}
 	for _, test := range []struct {
@@ -549,8 +555,10 @@ func TestConcurrentUse(t *testing.T) {
 				case 4:
 					_ = s.DeleteRoom(id)
 				}
-				for _, path := range []string{"/v2/rooms", "/v2/rooms/room%20" + fmt.Sprint(w%4),
-					"/v2/rooms/room%20" + fmt.Sprint(w%4) + "/storage"} {
+				for _, path := range []string{
+					"/v2/rooms", "/v2/rooms/room%20" + fmt.Sprint(w%4),
+					"/v2/rooms/room%20" + fmt.Sprint(w%4) + "/storage",
+				} {
 					do(t, s, "GET", path, "")
 				}
 				_, _, _ = s.Rooms(), s.Log(), s.StepsLeft()

@@ -255,10 +255,14 @@ func TestPayloads(t *testing.T) {
 	must(t, s.DeleteComment(room, "th_1", "cm_1"))
 	made := now.Add(-30 * time.Minute)
 	s.Notify(Notification{InboxID: "in_1", UserID: "alice", RoomID: room, SubjectID: "th_1", TriggerTime: made})
-	s.Notify(Notification{InboxID: "in_1", UserID: "alice", Channel: "slack", Kind: "textMention", RoomID: room,
-		SubjectID: "in_m1", TriggerTime: made})
-	s.Notify(Notification{InboxID: "in_1", UserID: "alice", Channel: "webPush", Kind: "$fileUpload", SubjectID: "file-1",
-		TriggerTime: made})
+	s.Notify(Notification{
+		InboxID: "in_1", UserID: "alice", Channel: "slack", Kind: "textMention", RoomID: room,
+		SubjectID: "in_m1", TriggerTime: made,
+	})
+	s.Notify(Notification{
+		InboxID: "in_1", UserID: "alice", Channel: "webPush", Kind: "$fileUpload", SubjectID: "file-1",
+		TriggerTime: made,
+	})
 	must(t, s.DeleteRoom(room))
 	if len(got) != len(vectors) {
 		t.Errorf("payloads = %d; want %d", len(got), len(vectors))
@@ -341,8 +345,10 @@ func TestInbox(t *testing.T) {
 	wantAnswer(t, s, "GET", path, "", 404, notFound)
 	s.Script(Match{Endpoint: EndpointInbox}, Stale(1))
 	wantAnswer(t, s, "GET", path, "", 200, string(unread))
-	for _, path := range []string{"/v2/users/u/inbox-notifications", "/v2/users//inbox-notifications/x",
-		"/v2/users/u/inbox-notifications/", "/v2/users/u/groups/x"} {
+	for _, path := range []string{
+		"/v2/users/u/inbox-notifications", "/v2/users//inbox-notifications/x",
+		"/v2/users/u/inbox-notifications/", "/v2/users/u/groups/x",
+	} {
 		wantAnswer(t, s, "GET", path, "", 404, `{"error":"Not Found"}`)
 	}
 	// The published shapes have these fields.

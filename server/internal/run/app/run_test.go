@@ -107,8 +107,10 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 				t.Fatal(err)
 			}
 			mirror := mirrorv1.NewMirrorServiceClient(conn)
-			if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "room", MaxAge: durationpb.New(0),
-				RequireFresh: true}); err != nil {
+			if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{
+				RoomId: "room", MaxAge: durationpb.New(0),
+				RequireFresh: true,
+			}); err != nil {
 				t.Error(err)
 			}
 			stream, err := mirror.ReadDocument(ctx, &mirrorv1.ReadDocumentRequest{RoomId: "room"})

@@ -65,7 +65,8 @@ func (l *Listing) Add(page mirror.RoomPage) (added []mirror.ListedRoom, err erro
 // by batch, those that the list does not contain and that were not fetched since
 // the list was started. It returns the number of mirrored rooms.
 func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID, prefix string, begun time.Time,
-	do func([]mirror.Room) error) (mirrored int64, err error) {
+	do func([]mirror.Room) error,
+) (mirrored int64, err error) {
 	filter := store.RoomFilter{Project: project, Prefix: prefix, Limit: Batch}
 	for {
 		rooms, err := s.Rooms(ctx, filter)

@@ -158,7 +158,8 @@ func (t *tasks) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 }
 
 func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
-	ttl time.Duration) (mirror.Lease, error) {
+	ttl time.Duration,
+) (mirror.Lease, error) {
 	if err := t.enter(ctx, "Claim"); err != nil {
 		return mirror.Lease{}, err
 	}

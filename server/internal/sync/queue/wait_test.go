@@ -138,8 +138,10 @@ func TestWaitFails(t *testing.T) {
 		b.due(pool, resources(2)...)
 		b.wantDone(resources(2)...)
 		b.due(pool, resource(0))
-		err := pool.Wait(b.Context(), []mirror.Pending{{Resource: resource(1), Generation: 1},
-			{Resource: resource(0), Generation: 2}})
+		err := pool.Wait(b.Context(), []mirror.Pending{
+			{Resource: resource(1), Generation: 1},
+			{Resource: resource(0), Generation: 2},
+		})
 		if !fault.Is(err, fault.ReasonRefreshFailed) || fault.Of(err).Kind != fault.Unavailable {
 			b.Fatalf("Wait = %v; want REFRESH_FAILED", err)
 		}

@@ -63,7 +63,8 @@ func newBench(t testing.TB, e *dbtest.Engine) *bench {
 	b := &bench{TB: t, upstream: fake.New(apiKey), engine: e, url: e.Database(t)}
 	b.before(b.upstream.ServeHTTP)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
-		r *http.Request) {
+		r *http.Request,
+	) {
 		(*b.front.Load())(w, r)
 	}))
 	t.Cleanup(server.Close)

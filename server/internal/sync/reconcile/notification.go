@@ -60,7 +60,8 @@ func (r *Reconciler) inbox(ctx context.Context, user, id string) (time.Time, mir
 // inboxUser returns the user whose inbox may contain the notification; empty if
 // none.
 func (r *Reconciler) inboxUser(ctx context.Context, resource mirror.Resource, rows []mirror.Notification) (string,
-	error) {
+	error,
+) {
 	for _, row := range rows {
 		if row.EventID == resource.ID {
 			return "", nil // it has no inbox id; its event's id identifies it

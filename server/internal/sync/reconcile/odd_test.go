@@ -43,8 +43,10 @@ func TestOddDocuments(t *testing.T) {
 		{"nul", node(`{"a":"x\u0000y"}`), same(column{problem: `\u0000`})},
 		{"nul in a key", node(`{"\u0000":1}`), same(column{problem: `\u0000`})},
 		{"lone surrogate", node(`{"a":"\ud800"}`), same(column{problem: "surrogate"})},
-		{"surrogate pair", node(`{"a":"\ud83d\ude00"}`),
-			each(column{query: `data->>'a'`, want: "😀"}, column{query: `json_value(data, '$.a')`, want: "😀"})},
+		{
+			"surrogate pair", node(`{"a":"\ud83d\ude00"}`),
+			each(column{query: `data->>'a'`, want: "😀"}, column{query: `json_value(data, '$.a')`, want: "😀"}),
+		},
 		{
 			"2^53+1", node(`{"n":9007199254740993,"m":-0.10}`),
 			each(column{query: `data->>'n' || ' ' || (data->>'m')`, want: "9007199254740993 -0.10"},
@@ -52,20 +54,28 @@ func TestOddDocuments(t *testing.T) {
 		},
 		{"1e400", node(`{"n":1e400}`), each(column{query: `length(data->>'n')::text`, want: "401"},
 			column{query: `data`, want: `{"n":1e400}`})},
-		{"1e200000", node(`{"n":1e200000}`),
-			each(column{problem: "SQLSTATE 22003"}, column{query: `data`, want: `{"n":1e200000}`})},
+		{
+			"1e200000", node(`{"n":1e200000}`),
+			each(column{problem: "SQLSTATE 22003"}, column{query: `data`, want: `{"n":1e200000}`}),
+		},
 		{"20 levels", nested(20), each(column{query: `jsonb_typeof(data->'n'->0->0->0)`, want: "array"},
 			column{query: `json_type(json_extract(data, '$.n[0][0][0]'))`, want: "ARRAY"})},
 		{"150 levels", nested(150), each(column{query: `jsonb_typeof(data->'n'->0->0->0)`, want: "array"},
 			column{problem: "error 4025"})},
 		{"9,000 levels", nested(9_000), each(column{}, column{problem: "error 4025"})},
 		{"20,000 levels", nested(20_000), same(column{problem: "read plain-lson"})},
-		{"repeated key", node(`{"a":1,"a":2}`),
-			each(column{query: `data->>'a'`, want: "2"}, column{query: `data`, want: `{"a":1,"a":2}`})},
-		{"long key", node(`{"` + strings.Repeat("k", 100_000) + `":1}`),
-			each(column{query: `length(data::text) > 100000`, want: "true"}, column{query: `length(data) > 100000`, want: "1"})},
-		{"white space", " \t\r\n" + node(` { "a" : [ 1 , 2 ] } `) + "\n",
-			each(column{query: `data::text`, want: `{"a": [1, 2]}`}, column{query: `data`, want: `{"a":[1,2]}`})},
+		{
+			"repeated key", node(`{"a":1,"a":2}`),
+			each(column{query: `data->>'a'`, want: "2"}, column{query: `data`, want: `{"a":1,"a":2}`}),
+		},
+		{
+			"long key", node(`{"` + strings.Repeat("k", 100_000) + `":1}`),
+			each(column{query: `length(data::text) > 100000`, want: "true"}, column{query: `length(data) > 100000`, want: "1"}),
+		},
+		{
+			"white space", " \t\r\n" + node(` { "a" : [ 1 , 2 ] } `) + "\n",
+			each(column{query: `data::text`, want: `{"a": [1, 2]}`}, column{query: `data`, want: `{"a":[1,2]}`}),
+		},
 		{"not utf-8", node("{\"a\":\"\xff\"}"), same(column{problem: "read plain-lson"})},
 		{"scalar", `"text"`, each(column{query: `data::text`, want: `"text"`}, column{query: `data`, want: `"text"`})},
 		{
@@ -167,8 +177,10 @@ func TestOddRooms(t *testing.T) {
 			"nul":       {`{"a":"\u0000"}`, map[*dbtest.Engine]string{dbtest.Postgres: `\u0000`, dbtest.MySQL: `\u0000`}},
 			"surrogate": {`{"a":"\udc00"}`, map[*dbtest.Engine]string{dbtest.Postgres: "surrogate", dbtest.MySQL: "surrogate"}},
 			"numbers":   {`{"n":9007199254740993,"m":1e200000}`, map[*dbtest.Engine]string{dbtest.Postgres: "SQLSTATE 22003"}},
-			"150": {strings.Repeat("[", 150) + strings.Repeat("]", 150),
-				map[*dbtest.Engine]string{dbtest.MySQL: "error 4025"}},
+			"150": {
+				strings.Repeat("[", 150) + strings.Repeat("]", 150),
+				map[*dbtest.Engine]string{dbtest.MySQL: "error 4025"},
+			},
 			"deep": {strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000), nil},
 		} {
 			b.create(id, lson("1"))

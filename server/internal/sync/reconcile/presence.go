@@ -63,7 +63,8 @@ func (r *Reconciler) sessions(ctx context.Context, lease mirror.Lease) (apply, e
 // storedSessions returns the sessions that the events may belong to: those of each
 // connection since before its earliest event.
 func (r *Reconciler) storedSessions(ctx context.Context, room mirror.Resource,
-	events []mirror.Event) ([]mirror.UserSession, error) {
+	events []mirror.Event,
+) ([]mirror.UserSession, error) {
 	connections := presence.Connections(events)
 	if len(connections) == 0 {
 		return nil, nil

@@ -53,8 +53,10 @@ func (b *bench) wantUsers(room string) mirror.ActiveUsers {
 // sessions are a room's sessions, the earliest first.
 func (b *bench) sessions(room string) []mirror.UserSession {
 	b.Helper()
-	list, err := b.store.UserSessions(b.Context(), store.SessionFilter{Project: project, Room: mirror.RoomID(room),
-		Limit: 1000})
+	list, err := b.store.UserSessions(b.Context(), store.SessionFilter{
+		Project: project, Room: mirror.RoomID(room),
+		Limit: 1000,
+	})
 	if err != nil {
 		b.Fatalf("UserSessions of %q = %v", room, err)
 	}
@@ -118,8 +120,10 @@ func TestActiveUsersAreNotFetchedOften(t *testing.T) {
 		for i := range int64(40) {
 			b.told(r, func() { b.must(b.upstream.Enter("r", alice(i))) })
 			if i%5 == 0 { // somebody asks for them as well
-				request := []mirror.Request{{Resource: mirror.Resource{Project: "default", Room: "r",
-					Kind: mirror.KindActiveUsers}}}
+				request := []mirror.Request{{Resource: mirror.Resource{
+					Project: "default", Room: "r",
+					Kind: mirror.KindActiveUsers,
+				}}}
 				if _, err := b.store.Request(t.Context(), request, time.Now()); err != nil {
 					t.Fatalf("Request = %v", err)
 				}

@@ -257,7 +257,8 @@ func (c counted) Due(ctx context.Context, p mirror.ProjectID, now time.Time, lim
 }
 
 func (c counted) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
-	ttl time.Duration) (mirror.Lease, error) {
+	ttl time.Duration,
+) (mirror.Lease, error) {
 	c.calls.Add(1)
 	return c.Tasks.Claim(ctx, r, token, now, ttl)
 }

@@ -19,7 +19,8 @@ type slowMirror struct {
 }
 
 func (s *slowMirror) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	select {
 	case <-time.After(s.takes):
 		return s.Store.ApplyDocument(ctx, lease, doc, now, settle)

@@ -165,8 +165,10 @@ func (b *bench) wantNoThread(room, id string) mirror.Thread {
 	if !ok || got.Freshness.DeleteTime.IsZero() {
 		b.Fatalf("thread %q of %q, deleted or not = %+v, there: %v; want its tombstone", id, room, got, ok)
 	}
-	comments, err := b.store.Comments(b.Context(), store.CommentFilter{Project: project, Room: mirror.RoomID(room),
-		Thread: id, Limit: 10})
+	comments, err := b.store.Comments(b.Context(), store.CommentFilter{
+		Project: project, Room: mirror.RoomID(room),
+		Thread: id, Limit: 10,
+	})
 	if err != nil || len(comments) > 0 {
 		b.Fatalf("Comments = %d, %v; want none of a deleted thread", len(comments), err)
 	}

@@ -284,8 +284,10 @@ func (s *Sweeper) failed(ctx context.Context, lease mirror.Lease, sweep mirror.S
 	}
 	f := fault.Of(err)
 	if f.Reason == fault.ReasonUpstreamCursorInvalid {
-		sweep = mirror.Sweep{Project: sweep.Project, ID: sweep.ID, Full: sweep.Full, BeginTime: s.cfg.Now(),
-			FullTime: sweep.FullTime}
+		sweep = mirror.Sweep{
+			Project: sweep.Project, ID: sweep.ID, Full: sweep.Full, BeginTime: s.cfg.Now(),
+			FullTime: sweep.FullTime,
+		}
 	}
 	sweep.Problem = "the list of rooms could not be read: " + f.Public
 	if code := f.Meta["code"]; code != "" {

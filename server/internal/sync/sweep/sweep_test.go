@@ -70,7 +70,8 @@ func (w *world) Sweep(context.Context, mirror.ProjectID) (mirror.Sweep, error) {
 }
 
 func (w *world) PlanSweep(_ context.Context, _ mirror.ProjectID, id string, full bool, now time.Time) (mirror.Sweep,
-	error) {
+	error,
+) {
 	w.sweep = mirror.Sweep{Project: project, ID: id, Full: full, BeginTime: now, FullTime: w.sweep.FullTime}
 	w.task.DueTime = now
 	return w.sweep, nil
@@ -86,7 +87,8 @@ func (w *world) SaveSweep(_ context.Context, _ mirror.Lease, sweep mirror.Sweep)
 }
 
 func (w *world) ApplySweep(_ context.Context, _ mirror.Lease, sweep mirror.Sweep, next, _ time.Time) (mirror.Applied,
-	error) {
+	error,
+) {
 	w.sweep, w.next = sweep, next
 	w.problems = append(w.problems, sweep.Problem)
 	return mirror.Applied{Generation: 1, Due: next}, nil
@@ -325,8 +327,10 @@ func TestIntervalsThatAreNever(t *testing.T) {
 func TestWhatAListShowsToHaveChanged(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
-	base := mirror.Room{Project: project, ID: "r", Source: []byte(`{"id":"r","a":1,"b":2}`),
-		LastConnectionTime: at.Truncate(time.Microsecond)}
+	base := mirror.Room{
+		Project: project, ID: "r", Source: []byte(`{"id":"r","a":1,"b":2}`),
+		LastConnectionTime: at.Truncate(time.Microsecond),
+	}
 	listed := mirror.RoomContent{Source: base.Source, LastConnectionTime: at}
 	missing := base
 	missing.Freshness.MissingSince = at
@@ -338,15 +342,28 @@ func TestWhatAListShowsToHaveChanged(t *testing.T) {
 	}{
 		"nothing":          {base, listed, false, "[]"},
 		"nothing, in full": {base, listed, true, "[storage ydoc thread]"},
-		"order of members": {base, mirror.RoomContent{Source: []byte(`{"b":2,"a":1,"id":"r"}`), LastConnectionTime: at},
-			false, "[]"},
-		"a member": {base, mirror.RoomContent{Source: []byte(`{"id":"r","a":1,"b":3}`), LastConnectionTime: at},
-			false, "[room]"},
+		"order of members": {
+			base,
+			mirror.RoomContent{Source: []byte(`{"b":2,"a":1,"id":"r"}`), LastConnectionTime: at},
+			false, "[]",
+		},
+		"a member": {
+			base,
+			mirror.RoomContent{Source: []byte(`{"id":"r","a":1,"b":3}`), LastConnectionTime: at},
+			false, "[room]",
+		},
 		"was missing": {missing, listed, false, "[room]"},
-		"connected since": {base, mirror.RoomContent{Source: base.Source, LastConnectionTime: at.Add(time.Second)}, false,
-			"[storage ydoc thread active_users]"},
-		"connected at last": {mirror.Room{Project: project, ID: "r", Source: base.Source}, listed, false,
-			"[storage ydoc thread active_users]"},
+		"connected since": {
+			base,
+			mirror.RoomContent{Source: base.Source, LastConnectionTime: at.Add(time.Second)},
+			false,
+			"[storage ydoc thread active_users]",
+		},
+		"connected at last": {
+			mirror.Room{Project: project, ID: "r", Source: base.Source},
+			listed, false,
+			"[storage ydoc thread active_users]",
+		},
 	} {
 		var kinds []mirror.Kind
 		for _, r := range changed(c.room, c.listed, c.full) {

@@ -96,7 +96,8 @@ func New(cfg Config) *Verifier { return &Verifier{cfg: cfg} }
 // A difference counts if it persists for a while during which nothing happens to
 // the resource here. A resource that waits for its fetch is skipped.
 func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
-	report func(mirror.VerifyReport) error) error {
+	report func(mirror.VerifyReport) error,
+) error {
 	ctx, release := v.cfg.Limiter.UntilPaused(ctx)
 	defer release()
 	r := &run{Verifier: v, options: options, report: report, begin: v.cfg.Now(), list: listing.New()}
@@ -304,8 +305,10 @@ func (f finding) confirms(earlier finding) bool {
 // room compares a room and everything in it, and reports lasting differences.
 // listed is nil if the list does not contain the room.
 func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomContent) {
-	first := &roomCheck{run: r, room: mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom},
-		listed: listed}
+	first := &roomCheck{
+		run: r, room: mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom},
+		listed: listed,
+	}
 	open := first.check(ctx)
 	if listed != nil && first.known {
 		r.mu.Lock()
