@@ -287,7 +287,8 @@ type Sweeps interface {
 	Invalidate(ctx context.Context, resource mirror.Resource) error
 }
 
-// Query reads.
+// Query reads. What a list's filter names selects together; zero values select
+// nothing out, but a Limit of zero leaves no rows.
 type Query interface {
 	EventQuery
 	MirrorQuery

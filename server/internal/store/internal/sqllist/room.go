@@ -68,11 +68,11 @@ const documentColumns = `d.room_id, d.kind, d.resource_id, d.content_sha256, d.s
 
 // joinRoom joins a document or thread with its room and its state.
 //
-// Both are left joins: a server that assumes the columns of a key to be independent
+// Lists use left joins: a server that assumes the columns of a key to be independent
 // expects few rows of an inner join, and would sort a whole table instead of
 // looking up a page.
-func joinRoom(of, kind, id string) string {
-	return `left join mirror_room r
+func joinRoom(join, of, kind, id string) string {
+	return join + ` mirror_room r
     on r.bucket = ` + of + `.bucket and r.project_id = ` + of + `.project_id and r.room_id = ` + of + ".room_id\n" +
 		joinState(of, kind, id)
 }
@@ -84,7 +84,7 @@ func shown(of, living, deleted string) string {
         else ` + deleted + ` and r.epoch = ` + of + `.epoch + 1 and r.delete_time is not null end`
 }
 
-var joinDocument = joinRoom("d", "d.kind", "d.resource_id")
+var joinDocument = joinRoom("left join", "d", "d.kind", "d.resource_id")
 
 // scanDocument scans leading columns, followed by documentColumns.
 func scanDocument(row Row, d *mirror.Document, first ...any) error {
@@ -128,7 +128,7 @@ func (r *Reader) ReadDocuments(ctx context.Context, reads []store.DocumentRead, 
 join mirror_document d
     on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
     and d.kind = k.kind and d.resource_id = k.resource_id
-`+joinDocument+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
+`+joinRoom("join", "d", "d.kind", "d.resource_id")+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
 	err := r.run(ctx, s.text.String(), s.args, func(row Row) error {
 		var n int
 		var d mirror.Document

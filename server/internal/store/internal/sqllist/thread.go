@@ -9,7 +9,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-var joinThread = joinRoom("t", literal(mirror.KindThread), "t.thread_id")
+var joinThread = joinRoom("left join", "t", literal(mirror.KindThread), "t.thread_id")
 
 // whereShown selects rows of visible threads t, including deleted ones on request.
 func (s *statement) whereShown(deleted bool) *statement {

@@ -1,0 +1,73 @@
+package sqllist_test
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
+)
+
+// onlyReads is a store that has nothing but what a Reader reads.
+type onlyReads struct {
+	*sqllist.Reader
+
+	rest
+}
+
+type rest struct{ store.Store }
+
+// value marks an argument that a dialect made.
+type value string
+
+// Values are arguments, whatever the filter and the dialect: none gets into a text,
+// and a text has as many places as there are arguments.
+func TestValuesAreArguments(t *testing.T) {
+	t.Parallel()
+	for name, d := range map[string]sqllist.Dialect{
+		"numbered": {Numbered: true, RowValues: true},
+		"plain":    {},
+	} {
+		d.Contains = "contains(%s, ?)"
+		d.Key = func(id string) any { return value(id) }
+		d.Time = func(at time.Time) any { return at }
+		d.First, d.Last = value("first"), value("last")
+		d.DocumentKeys = func([]store.DocumentRead) (string, []any) { return "(select ? as n) k", []any{0} }
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			place := regexp.MustCompile(`\?`)
+			if d.Numbered {
+				place = regexp.MustCompile(`\$\d+`)
+			}
+			seen := 0
+			run := func(_ context.Context, text string, args []any, _ func(sqllist.Row) error) error {
+				seen++
+				if n := len(place.FindAllString(text, -1)); n != len(args) || strings.Contains(text, "r-8") ||
+					d.Numbered && strings.Contains(text, "?") {
+					t.Errorf("a text has %d places for %d arguments: %s", n, len(args), text)
+				}
+				for _, arg := range args {
+					if s, ok := arg.(string); ok && !strings.HasPrefix(s, "{") {
+						t.Errorf("%q is no argument that the dialect made: %s", s, text)
+					}
+				}
+				return errors.New("not read")
+			}
+			classify := func(_ context.Context, err error) error { return err }
+			s := onlyReads{sqllist.NewReader(d, run, classify, nil), rest{}}
+			for _, read := range storetest.Reads() {
+				if read.Name != "RoomsByID" && read.Name != "SessionsOf" { // of the engines
+					read.Call(t.Context(), s)
+				}
+			}
+			if seen < 800 {
+				t.Fatalf("only %d statements were seen", seen)
+			}
+		})
+	}
+}
