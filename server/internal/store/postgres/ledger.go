@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -200,11 +201,7 @@ func growStale(p *dbq.MarkStaleParams, n int) {
 	p.StaleNow = make([]pgtype.Timestamptz, 0, n)
 	p.StaleMinIntervalUs = make([]int64, 0, n)
 	p.StaleSourceTime = make([]pgtype.Timestamptz, 0, n)
-	p.StaleIfUnknown = make([]bool, 0, n)
-	p.StaleDeleted = make([]bool, 0, n)
-	p.StaleBackground = make([]bool, 0, n)
-	p.StaleLift = make([]bool, 0, n)
-	p.StaleSameGeneration = make([]bool, 0, n)
+	p.StaleFlags = make([]int16, 0, n)
 }
 
 // addStale adds a stale resource, caused by the event at an index or by none.
@@ -218,11 +215,13 @@ func addStale(p *dbq.MarkStaleParams, event int32, w store.Stale) {
 	p.StaleNow = append(p.StaleNow, nullTime(w.Now))
 	p.StaleMinIntervalUs = append(p.StaleMinIntervalUs, w.MinInterval.Microseconds())
 	p.StaleSourceTime = append(p.StaleSourceTime, nullTime(w.SourceTime))
-	p.StaleIfUnknown = append(p.StaleIfUnknown, w.IfUnknown)
-	p.StaleDeleted = append(p.StaleDeleted, w.Deleted)
-	p.StaleBackground = append(p.StaleBackground, w.Background)
-	p.StaleLift = append(p.StaleLift, w.Lift)
-	p.StaleSameGeneration = append(p.StaleSameGeneration, w.SameGeneration)
+	var flags int16
+	for i, set := range [...]bool{!w.IfUnknown, w.Deleted, !w.Background, w.Lift, !w.SameGeneration, w.Event} {
+		if set {
+			flags |= 1 << i
+		}
+	}
+	p.StaleFlags = append(p.StaleFlags, flags)
 }
 
 // unboxed passes the elements of long arrays to pgx by address. From a plain slice,
@@ -231,6 +230,9 @@ func addStale(p *dbq.MarkStaleParams, event int32, w store.Stale) {
 // The statement gets a name that distinguishes it from its other uses in the
 // server's activity view and log.
 type unboxed struct{ dbq.DBTX }
+
+// acceptEvents is that statement.
+var acceptEvents atomic.Value
 
 func (u unboxed) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	for i, arg := range args {
@@ -243,7 +245,12 @@ func (u unboxed) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 			args[i] = elements[pgtype.Timestamptz]{arg, func(e *pgtype.Timestamptz) any { return e }}
 		}
 	}
-	return u.DBTX.Query(ctx, "-- name: AcceptEvents\n"+sql, args...)
+	named, ok := acceptEvents.Load().(string)
+	if !ok {
+		named = "-- name: AcceptEvents\n" + sql
+		acceptEvents.Store(named)
+	}
+	return u.DBTX.Query(ctx, named, args...)
 }
 
 // elements is an array parameter for pgx.

@@ -106,11 +106,9 @@ stale as (
         unnest($29::timestamptz[]) as now,
         unnest($30::bigint[]) as min_interval_us,
         unnest($31::timestamptz[]) as source_time,
-        unnest($32::boolean[]) as if_unknown,
-        unnest($33::boolean[]) as deleted,
-        unnest($34::boolean[]) as background,
-        unnest($35::boolean[]) as lift,
-        unnest($36::boolean[]) as same_generation
+        -- 1 also if it has a state, 2 deleted, 4 not in the background, 8 lift, 16 a new
+        -- generation, 32 by an event. What anybody says counts.
+        unnest($32::smallint[]) as flags
 ),
 wanted as (
     select
@@ -118,12 +116,7 @@ wanted as (
         min(w.now) as now,
         min(w.min_interval_us) * interval '1 microsecond' as min_interval,
         max(w.source_time) as source_time,
-        bool_and(w.if_unknown) as if_unknown,
-        bool_or(w.event > 0) as by_event,
-        bool_or(w.deleted) as deleted,
-        bool_and(w.background) as background,
-        bool_or(w.lift) as lift,
-        bool_and(w.same_generation) as same_generation
+        bit_or(w.flags) as flags
     from stale w
     where w.event = 0 or (select news.only from news)
         or (($2::text[])[w.event], ($3::text[])[w.event]) in (select r.project_id, r.event_id from recorded r)
@@ -137,12 +130,12 @@ marked as (
     )
     select
         w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
-        case when w.same_generation then 0 else 1 end, w.now, case when not w.lift then w.now + w.min_interval end,
-        w.by_event, case when w.deleted then 1 end, w.source_time, w.background
+        case when w.flags & 16 = 0 then 0 else 1 end, w.now, case when w.flags & 8 = 0 then w.now + w.min_interval end,
+        w.flags & 32 <> 0, case when w.flags & 2 <> 0 then 1 end, w.source_time, w.flags & 4 = 0
     from wanted w
     -- Not "not exists": that may be planned as a hash of the whole table, on
     -- every commit. A scalar subquery can only be looked up by key.
-    where not w.if_unknown or (
+    where w.flags & 1 <> 0 or (
         select 1 from mirror_resource_state k
         where k.bucket = w.bucket and k.project_id = w.project_id and k.room_id = w.room_id
             and k.kind = w.kind and k.resource_id = w.resource_id
@@ -156,9 +149,9 @@ marked as (
             case when excluded.again_time > excluded.due_time then s.fetch_time + (excluded.again_time - excluded.due_time) end
         )),
         -- Counts only while leased: a claim clears it.
-        again_time = least(s.again_time, excluded.again_time, case when excluded.again_time is null then excluded.due_time end),
+        again_time = least(s.again_time, coalesce(excluded.again_time, excluded.due_time)),
         -- A settle fetch that is brought forward is still owed.
-        settle = s.settle or excluded.settle or s.due_time is not null and s.generation = s.applied_generation,
+        settle = excluded.settle or s.settle or s.due_time is not null and s.generation = s.applied_generation,
         delete_generation = case
             when excluded.delete_generation is null then s.delete_generation
             else s.generation + excluded.generation
@@ -216,11 +209,7 @@ type MarkStaleParams struct {
 	StaleNow            []pgtype.Timestamptz
 	StaleMinIntervalUs  []int64
 	StaleSourceTime     []pgtype.Timestamptz
-	StaleIfUnknown      []bool
-	StaleDeleted        []bool
-	StaleBackground     []bool
-	StaleLift           []bool
-	StaleSameGeneration []bool
+	StaleFlags          []int16
 }
 
 type MarkStaleRow struct {
@@ -272,11 +261,7 @@ func (q *Queries) MarkStale(ctx context.Context, arg MarkStaleParams) ([]MarkSta
 		arg.StaleNow,
 		arg.StaleMinIntervalUs,
 		arg.StaleSourceTime,
-		arg.StaleIfUnknown,
-		arg.StaleDeleted,
-		arg.StaleBackground,
-		arg.StaleLift,
-		arg.StaleSameGeneration,
+		arg.StaleFlags,
 	)
 	if err != nil {
 		return nil, err
