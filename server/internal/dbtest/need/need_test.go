@@ -37,7 +37,8 @@ func ask(e need.Engine) string {
 	return r.end
 }
 
-func TestServer(t *testing.T) { //nolint:paralleltest // it changes the environment and -short
+// TestServer is not parallel: it changes the environment and -short.
+func TestServer(t *testing.T) {
 	setShort(t, "false")
 	for _, c := range []struct {
 		list            string

@@ -52,11 +52,10 @@ func eventually(t *testing.T, f func() error) {
 	}
 }
 
-// Run leaves no goroutine behind. It is not parallel: other tests' goroutines come and
-// go. The end-to-end tests run the service as a process, without the race detector;
-// here it is watched while it does something of everything.
-func TestRunLeavesNoGoroutine(t *testing.T) {
-	for _, e := range dbtest.Engines() {
+// Run leaves no goroutine behind. The end-to-end tests run the service as a process,
+// without the race detector; here it is watched while it does something of everything.
+func TestRunLeavesNoGoroutine(t *testing.T) { //nolint:paralleltest // other tests' goroutines come and go
+	for _, e := range dbtest.Engines() { //nolint:paralleltest // so do those of another service
 		t.Run(e.Name, func(t *testing.T) {
 			upstream := fake.New(apiKey)
 			api := httptest.NewServer(upstream)

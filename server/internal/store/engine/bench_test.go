@@ -144,6 +144,7 @@ func benchEach(b *testing.B, f func(b *testing.B, e *dbtest.Engine)) {
 // BenchmarkAccept accepts edits of known rooms.
 func BenchmarkAccept(b *testing.B) {
 	benchEach(b, func(b *testing.B, e *dbtest.Engine) {
+		b.Helper()
 		for _, size := range []int{1, 8, 32, 128} {
 			b.Run(strconv.Itoa(size), func(b *testing.B) {
 				url := e.Database(b)
@@ -177,6 +178,7 @@ func BenchmarkAccept(b *testing.B) {
 // and as they were.
 func BenchmarkApply(b *testing.B) {
 	benchEach(b, func(b *testing.B, e *dbtest.Engine) {
+		b.Helper()
 		for _, size := range []int{10 << 10, 100 << 10} {
 			for _, changed := range []bool{true, false} {
 				b.Run(fmt.Sprintf("%dKiB/changed=%t", size>>10, changed), func(b *testing.B) {

@@ -32,13 +32,6 @@ func open(t storetest.T, cfg mysql.Config) *mysql.Store {
 	return s
 }
 
-func mustExec(t testing.TB, db *sql.DB, query string, args ...any) {
-	t.Helper()
-	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
-		t.Fatalf("%s = %v", query, err)
-	}
-}
-
 // value reads one value.
 func value[V any](t testing.TB, db *sql.DB, query string, args ...any) (v V) {
 	t.Helper()
