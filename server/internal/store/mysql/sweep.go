@@ -126,13 +126,13 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	err := retry(ctx, func() error {
 		switch r.Kind {
 		case mirror.KindRoom:
-			return s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+			return s.q.InvalidateRoom(ctx, dbq.InvalidateRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
 				RoomID: rawKey(r.Room)})
 		case mirror.KindThread:
-			return s.q.DistrustThread(ctx, dbq.DistrustThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+			return s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
 				RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID)})
 		default:
-			return s.q.DistrustDocument(ctx, dbq.DistrustDocumentParams(lockParams(r)))
+			return s.q.InvalidateDocument(ctx, dbq.InvalidateDocumentParams(lockParams(r)))
 		}
 	})
 	if err != nil {

@@ -153,14 +153,14 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	var err error
 	switch r.Kind {
 	case mirror.KindRoom:
-		err = s.q.DistrustRoom(ctx, dbq.DistrustRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
+		err = s.q.InvalidateRoom(ctx, dbq.InvalidateRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
 			RoomID: string(r.Room)})
 	case mirror.KindStorage, mirror.KindYdoc:
-		err = s.q.DistrustDocument(ctx, dbq.DistrustDocumentParams{
+		err = s.q.InvalidateDocument(ctx, dbq.InvalidateDocumentParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 		})
 	case mirror.KindThread:
-		err = s.q.DistrustThread(ctx, dbq.DistrustThreadParams{
+		err = s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
 		})
 	default: // other kinds have no derived columns

@@ -334,7 +334,7 @@ func distrust(e *env) {
 	e.mirrorBoth("other")
 	for _, r := range []mirror.Resource{roomOf("room"), storageOf("room")} {
 		before, room, doc := e.stored(r), e.room("room"), e.document(storageOf("room"))
-		e.must("Distrust", e.Invalidate(e.ctx(), r))
+		e.must("Invalidate", e.Invalidate(e.ctx(), r))
 		if got := e.room("room"); string(got.Source) != string(room.Source) {
 			e.Fatalf("Room = %s; want it as it was", got.Source)
 		}
@@ -366,7 +366,7 @@ func distrust(e *env) {
 		}
 		e.want("Apply of what was trusted", applied, mirror.Applied{})
 	}
-	e.must("Distrust of nothing", e.Invalidate(e.ctx(), storageOf("never heard of")))
+	e.must("Invalidate of nothing", e.Invalidate(e.ctx(), storageOf("never heard of")))
 }
 
 func backgroundLast(e *env) {

@@ -1314,7 +1314,7 @@ func distrustThread(e *env) {
 	} {
 		want := e.tables(c.resource)
 		e.want("Apply of the same", c.apply(), mirror.Applied{})
-		e.must("Distrust", e.Invalidate(e.ctx(), c.resource))
+		e.must("Invalidate", e.Invalidate(e.ctx(), c.resource))
 		if got := e.tables(c.resource); !bytes.Equal(got.Content, want.Content) {
 			e.Fatalf("content of a distrusted %s = %q; want it as it was", c.resource.Kind, got.Content)
 		}
@@ -1329,13 +1329,13 @@ func distrustThread(e *env) {
 		e.want("Apply of the same again", c.apply(), mirror.Applied{})
 		e.want("Apply of another thread", e.mirrorThread("room", threadIn("th_2", 1)), mirror.Applied{})
 	}
-	e.must("Distrust", e.Invalidate(e.ctx(), threadOf("room", "th_1")))
+	e.must("Invalidate", e.Invalidate(e.ctx(), threadOf("room", "th_1")))
 	e.want("ApplyThreads", e.listThreads("room", t, threadIn("th_2", 1)),
 		mirror.Applied{AlsoDue: []mirror.Resource{threadOf("room", "th_1")}})
-	// Distrusted between the claim and the apply.
+	// Invalidated between the claim and the apply.
 	e.raise(storageOf("room"))
 	lease := e.claim(storageOf("room"))
-	e.must("Distrust", e.Invalidate(e.ctx(), storageOf("room")))
+	e.must("Invalidate", e.Invalidate(e.ctx(), storageOf("room")))
 	e.want("ApplyDocument", e.applyDocument(lease, e.documentContent(`{"a":1}`)), mirror.Applied{Changed: true})
 }
 

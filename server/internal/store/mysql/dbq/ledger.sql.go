@@ -22,8 +22,8 @@ type PinProjectParams struct {
 	LiveblocksProjectID []byte
 }
 
-// The statements of Accept have as many rows as the batch, which sqlc cannot
-// write down; they are in build.go.
+// The statements of Accept have as many rows as the batch, which sqlc does not
+// support; they are in build.go.
 func (q *Queries) PinProject(ctx context.Context, arg PinProjectParams) error {
 	_, err := q.db.ExecContext(ctx, pinProject, arg.ProjectID, arg.LiveblocksProjectID)
 	return err

@@ -27,8 +27,8 @@ type CleanDocumentsParams struct {
 	Limit     int32
 }
 
-// The condition is looked at again when the row is locked: one that a new
-// incarnation has just overwritten stays.
+// The condition is checked again when the row is locked: a row that a new
+// incarnation has overwritten stays.
 func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, cleanDocuments,
 		arg.Bucket,
@@ -71,8 +71,8 @@ type InsertChangeParams struct {
 	Bucket     int16
 }
 
-// Takes the number that the transaction has just counted up to. Nobody else can
-// have counted on: the row is locked.
+// Reads the number that the transaction has just incremented. The row is locked, so
+// no other transaction has changed it.
 func (q *Queries) InsertChange(ctx context.Context, arg InsertChangeParams) error {
 	_, err := q.db.ExecContext(ctx, insertChange,
 		arg.ProjectID,
@@ -169,8 +169,8 @@ type ShareRoomRow struct {
 	DeriveVersion sql.NullInt32
 }
 
-// Locks a living room against a change of epoch, and reads what is stored of the
-// document. The words are those that MySQL, MariaDB and Vitess all know.
+// Locks the room, if it is not deleted, against a change of epoch, and reads the
+// stored document. MySQL, MariaDB and Vitess all support this syntax.
 func (q *Queries) ShareRoom(ctx context.Context, arg ShareRoomParams) (ShareRoomRow, error) {
 	row := q.db.QueryRowContext(ctx, shareRoom,
 		arg.Kind,

@@ -328,7 +328,7 @@ type UnfoldedRow struct {
 	ReceiveTime time.Time
 }
 
-// In the order in which they happened, as far as is known.
+// In the order in which they happened, as far as known.
 func (q *Queries) Unfolded(ctx context.Context, arg UnfoldedParams) ([]UnfoldedRow, error) {
 	rows, err := q.db.QueryContext(ctx, unfolded,
 		arg.Bucket,

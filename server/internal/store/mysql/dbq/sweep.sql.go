@@ -11,12 +11,12 @@ import (
 	"encoding/json"
 )
 
-const distrustDocument = `-- name: DistrustDocument :exec
+const invalidateDocument = `-- name: InvalidateDocument :exec
 update mirror_document set derive_version = -1
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
 `
 
-type DistrustDocumentParams struct {
+type InvalidateDocumentParams struct {
 	Bucket     int16
 	ProjectID  []byte
 	RoomID     []byte
@@ -24,9 +24,9 @@ type DistrustDocumentParams struct {
 	ResourceID []byte
 }
 
-// Readers tell copies apart by their hash, so it stays; no code has this version.
-func (q *Queries) DistrustDocument(ctx context.Context, arg DistrustDocumentParams) error {
-	_, err := q.db.ExecContext(ctx, distrustDocument,
+// Readers distinguish copies by their hash, so it stays; no code has this version.
+func (q *Queries) InvalidateDocument(ctx context.Context, arg InvalidateDocumentParams) error {
+	_, err := q.db.ExecContext(ctx, invalidateDocument,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -36,37 +36,37 @@ func (q *Queries) DistrustDocument(ctx context.Context, arg DistrustDocumentPara
 	return err
 }
 
-const distrustRoom = `-- name: DistrustRoom :exec
+const invalidateRoom = `-- name: InvalidateRoom :exec
 update mirror_room set content_sha256 = ''
 where bucket = ? and project_id = ? and room_id = ?
 `
 
-type DistrustRoomParams struct {
+type InvalidateRoomParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
 }
 
-// No content has this hash, so the next apply writes the row anew.
-func (q *Queries) DistrustRoom(ctx context.Context, arg DistrustRoomParams) error {
-	_, err := q.db.ExecContext(ctx, distrustRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
+// No content has this hash, so the next apply rewrites the row.
+func (q *Queries) InvalidateRoom(ctx context.Context, arg InvalidateRoomParams) error {
+	_, err := q.db.ExecContext(ctx, invalidateRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
 	return err
 }
 
-const distrustThread = `-- name: DistrustThread :exec
+const invalidateThread = `-- name: InvalidateThread :exec
 update mirror_thread set content_sha256 = ''
 where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
 `
 
-type DistrustThreadParams struct {
+type InvalidateThreadParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
 	ThreadID  []byte
 }
 
-func (q *Queries) DistrustThread(ctx context.Context, arg DistrustThreadParams) error {
-	_, err := q.db.ExecContext(ctx, distrustThread,
+func (q *Queries) InvalidateThread(ctx context.Context, arg InvalidateThreadParams) error {
+	_, err := q.db.ExecContext(ctx, invalidateThread,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

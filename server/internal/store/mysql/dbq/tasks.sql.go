@@ -86,8 +86,8 @@ type DueRow struct {
 	ResourceID []byte
 }
 
-// Two walks through the index, so that what waits in the background costs nothing
-// while there is anything else.
+// Two index scans, so waiting background tasks cost nothing while there are urgent
+// ones.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	rows, err := q.db.QueryContext(ctx, due,
 		arg.ProjectID,
@@ -152,8 +152,8 @@ type LeasedRow struct {
 	DeleteTime          sql.NullTime
 }
 
-// What Claim has won. Whatever came in since then is caught up with as well,
-// because the fetch has not begun.
+// The row that Claim has leased. What arrived since then is included, because the
+// fetch has not begun.
 func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, error) {
 	row := q.db.QueryRowContext(ctx, leased,
 		arg.Bucket,
@@ -213,7 +213,7 @@ type LockChildrenRow struct {
 	ResourceID []byte
 }
 
-// The states of what is in a room, of the given kinds.
+// The states of a room's children of the given kinds.
 func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]LockChildrenRow, error) {
 	query := lockChildren
 	var queryParams []interface{}
@@ -320,7 +320,7 @@ type NextDueParams struct {
 	Now       sql.NullTime
 }
 
-// When something that is not due now will be.
+// When the next resource becomes due.
 func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) ([]sql.NullTime, error) {
 	rows, err := q.db.QueryContext(ctx, nextDue,
 		arg.ProjectID,
@@ -362,7 +362,7 @@ type NextLeaseEndParams struct {
 	Now       sql.NullTime
 }
 
-// When the first lease on something that is due ends.
+// When the first lease on a due resource ends.
 func (q *Queries) NextLeaseEnd(ctx context.Context, arg NextLeaseEndParams) (sql.NullTime, error) {
 	row := q.db.QueryRowContext(ctx, nextLeaseEnd, arg.ProjectID, arg.Now, arg.Now)
 	var lease_until sql.NullTime
@@ -437,8 +437,8 @@ type SettleChildrenParams struct {
 	Kinds     []int16
 }
 
-// The room is gone: nothing in it is left to fetch. A settle fetch stays owed
-// for the case that it comes back at once: the answer may have been an old one.
+// The room is deleted, so nothing in it is left to fetch. A settle fetch is still
+// to be done if the room returns immediately: the response may have been outdated.
 func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
 	query := settleChildren
 	var queryParams []interface{}
@@ -502,9 +502,9 @@ type WriteStateParams struct {
 	ResourceID        []byte
 }
 
-// Every change of a leased state ends here: the lease is given back, and what
-// is due next is written. The revision is the number of the change entry that the
-// transaction has written to the bucket, if it has.
+// Every change of a leased state ends with this: it releases the lease and writes
+// the next due time. The revision is the number of the change entry that the
+// transaction has written, if any.
 func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 	_, err := q.db.ExecContext(ctx, writeState,
 		arg.Generation,

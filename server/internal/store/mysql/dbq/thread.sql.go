@@ -25,7 +25,7 @@ type CleanThreadParams struct {
 	Epoch     int64
 }
 
-// The condition is looked at again when the row is locked.
+// The condition is checked again when the row is locked.
 func (q *Queries) CleanThread(ctx context.Context, arg CleanThreadParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, cleanThread,
 		arg.Bucket,
@@ -54,7 +54,7 @@ type LockThreadStatesParams struct {
 	Kind      int16
 }
 
-// Those of all threads of the room, and that of their list, which is the first.
+// The states of all threads of the room and of their list, which comes first.
 func (q *Queries) LockThreadStates(ctx context.Context, arg LockThreadStatesParams) ([]MirrorResourceState, error) {
 	rows, err := q.db.QueryContext(ctx, lockThreadStates,
 		arg.Bucket,
@@ -202,8 +202,8 @@ type ShareThreadRow struct {
 	DeleteTime    sql.NullTime
 }
 
-// Locks a living room against a change of epoch, and reads which copy of the thread
-// is stored.
+// Locks the room, if it is not deleted, against a change of epoch, and reads the
+// stored copy of the thread.
 func (q *Queries) ShareThread(ctx context.Context, arg ShareThreadParams) (ShareThreadRow, error) {
 	row := q.db.QueryRowContext(ctx, shareThread,
 		arg.ThreadID,
@@ -480,7 +480,7 @@ type StoredThreadRow struct {
 	DataProblem   string
 }
 
-// Locks the thread, so that its comments are those that were written with it.
+// Locks the thread, so its comments are those that were written with it.
 func (q *Queries) StoredThread(ctx context.Context, arg StoredThreadParams) (StoredThreadRow, error) {
 	row := q.db.QueryRowContext(ctx, storedThread,
 		arg.Bucket,

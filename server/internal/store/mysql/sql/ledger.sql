@@ -1,5 +1,5 @@
--- The statements of Accept have as many rows as the batch, which sqlc cannot
--- write down; they are in build.go.
+-- The statements of Accept have as many rows as the batch, which sqlc does not
+-- support; they are in build.go.
 
 -- name: PinProject :exec
 insert into mirror_project (project_id, liveblocks_project_id, pause_reason)

@@ -26,8 +26,8 @@ update mirror_room set epoch = epoch + 1, delete_time = sqlc.arg(delete_time)
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id);
 
 -- name: ShareRoom :one
--- Locks a living room against a change of epoch, and reads what is stored of the
--- document. The words are those that MySQL, MariaDB and Vitess all know.
+-- Locks the room, if it is not deleted, against a change of epoch, and reads the
+-- stored document. MySQL, MariaDB and Vitess all support this syntax.
 select r.epoch as room_epoch, d.epoch as document_epoch, d.content_sha256, d.derive_version
 from mirror_room r
 left join mirror_document d
@@ -65,16 +65,16 @@ on duplicate key update n = n + values(n);
 select n from mirror_feed_head where bucket = ?;
 
 -- name: InsertChange :exec
--- Takes the number that the transaction has just counted up to. Nobody else can
--- have counted on: the row is locked.
+-- Reads the number that the transaction has just incremented. The row is locked, so
+-- no other transaction has changed it.
 insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
 select h.bucket, h.n, sqlc.arg(project_id), sqlc.arg(room_id), sqlc.arg(kind), sqlc.arg(resource_id), sqlc.arg(change_kind), sqlc.arg(commit_time)
 from mirror_feed_head h
 where h.bucket = sqlc.arg(bucket);
 
 -- name: CleanDocuments :execrows
--- The condition is looked at again when the row is locked: one that a new
--- incarnation has just overwritten stays.
+-- The condition is checked again when the row is locked: a row that a new
+-- incarnation has overwritten stays.
 delete from mirror_document
 where bucket = ? and project_id = ? and room_id = ? and epoch < ?
 order by kind, resource_id

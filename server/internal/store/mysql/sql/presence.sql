@@ -1,5 +1,5 @@
 -- name: Unfolded :many
--- In the order in which they happened, as far as is known.
+-- In the order in which they happened, as far as known.
 select event_id, type, payload, source_time, receive_time
 from mirror_unfolded_event
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?

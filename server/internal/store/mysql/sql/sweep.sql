@@ -34,16 +34,16 @@ join mirror_room r
     and r.epoch = d.epoch and r.delete_time is null
 where d.bucket = ? and d.project_id = ? and d.room_id = ? and d.kind = ? and d.resource_id = ?;
 
--- name: DistrustRoom :exec
--- No content has this hash, so the next apply writes the row anew.
+-- name: InvalidateRoom :exec
+-- No content has this hash, so the next apply rewrites the row.
 update mirror_room set content_sha256 = ''
 where bucket = ? and project_id = ? and room_id = ?;
 
--- name: DistrustDocument :exec
--- Readers tell copies apart by their hash, so it stays; no code has this version.
+-- name: InvalidateDocument :exec
+-- Readers distinguish copies by their hash, so it stays; no code has this version.
 update mirror_document set derive_version = -1
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?;
 
--- name: DistrustThread :exec
+-- name: InvalidateThread :exec
 update mirror_thread set content_sha256 = ''
 where bucket = ? and project_id = ? and room_id = ? and thread_id = ?;

@@ -1,6 +1,6 @@
 -- name: Due :many
--- Two walks through the index, so that what waits in the background costs nothing
--- while there is anything else.
+-- Two index scans, so waiting background tasks cost nothing while there are urgent
+-- ones.
 (select l.background, l.due_time, l.room_id, l.kind, l.resource_id
 from mirror_resource_state l
 where l.project_id = sqlc.arg(project_id) and l.background = false
@@ -20,7 +20,7 @@ order by background, due_time
 limit ?;
 
 -- name: NextDue :many
--- When something that is not due now will be.
+-- When the next resource becomes due.
 (select l.due_time
 from mirror_resource_state l
 where l.project_id = sqlc.arg(project_id) and l.background = false and l.due_time > sqlc.arg(now)
@@ -34,7 +34,7 @@ order by b.due_time
 limit 1);
 
 -- name: NextLeaseEnd :one
--- When the first lease on something that is due ends.
+-- When the first lease on a due resource ends.
 select lease_until
 from mirror_resource_state
 where project_id = sqlc.arg(project_id) and background in (false, true) and due_time <= sqlc.arg(now) and lease_until > sqlc.arg(now)
@@ -51,8 +51,8 @@ where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_i
     and due_time <= sqlc.arg(now) and (lease_until is null or lease_until <= sqlc.arg(now));
 
 -- name: Leased :one
--- What Claim has won. Whatever came in since then is caught up with as well,
--- because the fetch has not begun.
+-- The row that Claim has leased. What arrived since then is included, because the
+-- fetch has not begun.
 select sqlc.embed(s), r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
@@ -73,9 +73,9 @@ where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id
 for update;
 
 -- name: WriteState :exec
--- Every change of a leased state ends here: the lease is given back, and what
--- is due next is written. The revision is the number of the change entry that the
--- transaction has written to the bucket, if it has.
+-- Every change of a leased state ends with this: it releases the lease and writes
+-- the next due time. The revision is the number of the change entry that the
+-- transaction has written, if any.
 update mirror_resource_state s set
     s.generation = sqlc.arg(generation),
     s.applied_generation = sqlc.arg(applied_generation),
@@ -98,15 +98,15 @@ where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.
     and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id);
 
 -- name: LockChildren :many
--- The states of what is in a room, of the given kinds.
+-- The states of a room's children of the given kinds.
 select kind, resource_id from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind in (sqlc.slice(kinds))
 order by kind, resource_id
 for update;
 
 -- name: SettleChildren :exec
--- The room is gone: nothing in it is left to fetch. A settle fetch stays owed
--- for the case that it comes back at once: the answer may have been an old one.
+-- The room is deleted, so nothing in it is left to fetch. A settle fetch is still
+-- to be done if the room returns immediately: the response may have been outdated.
 update mirror_resource_state
 set settle = settle or due_time is not null,
     applied_generation = generation, due_time = null, not_before = null,

@@ -1,6 +1,6 @@
 -- name: ShareThread :one
--- Locks a living room against a change of epoch, and reads which copy of the thread
--- is stored.
+-- Locks the room, if it is not deleted, against a change of epoch, and reads the
+-- stored copy of the thread.
 select r.epoch as room_epoch, t.epoch as thread_epoch, t.content_sha256, t.delete_time
 from mirror_room r
 left join mirror_thread t
@@ -15,7 +15,7 @@ update mirror_thread set delete_time = sqlc.arg(delete_time)
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and thread_id = sqlc.arg(thread_id);
 
 -- name: LockThreadStates :many
--- Those of all threads of the room, and that of their list, which is the first.
+-- The states of all threads of the room and of their list, which comes first.
 select * from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ?
 order by resource_id
@@ -38,12 +38,12 @@ order by thread_id
 limit ?;
 
 -- name: CleanThread :execrows
--- The condition is looked at again when the row is locked.
+-- The condition is checked again when the row is locked.
 delete from mirror_thread
 where bucket = ? and project_id = ? and room_id = ? and thread_id = ? and epoch < ?;
 
 -- name: StoredThread :one
--- Locks the thread, so that its comments are those that were written with it.
+-- Locks the thread, so its comments are those that were written with it.
 select t.source_json, t.content_sha256, coalesce(t.metadata, '') as metadata, coalesce(t.metadata_text, '') as metadata_text,
     t.comment_count, t.data_problem
 from mirror_thread t

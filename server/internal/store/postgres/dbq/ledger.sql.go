@@ -106,8 +106,8 @@ stale as (
         unnest($29::timestamptz[]) as now,
         unnest($30::bigint[]) as min_interval_us,
         unnest($31::timestamptz[]) as source_time,
-        -- 1 also if it has a state, 2 deleted, 4 not in the background, 8 lift, 16 a new
-        -- generation, 32 by an event. What anybody says counts.
+        -- 1 even if it has a state, 2 deleted, 4 not in the background, 8 lift, 16
+        -- a new generation, 32 by an event. Flags of several entries are combined.
         unnest($32::smallint[]) as flags
 ),
 wanted as (
@@ -123,7 +123,7 @@ wanted as (
     group by w.bucket, w.project_id, w.room_id, w.kind, w.resource_id
 ),
 marked as (
-    -- A new row without again_time lifts backoffs and failures.
+    -- A new row without again_time clears backoffs and failures.
     insert into mirror_resource_state as s (
         bucket, project_id, room_id, kind, resource_id,
         generation, due_time, again_time, settle, delete_generation, hint_time, background
@@ -133,8 +133,8 @@ marked as (
         case when w.flags & 16 = 0 then 0 else 1 end, w.now, case when w.flags & 8 = 0 then w.now + w.min_interval end,
         w.flags & 32 <> 0, case when w.flags & 2 <> 0 then 1 end, w.source_time, w.flags & 4 = 0
     from wanted w
-    -- Not "not exists": that may be planned as a hash of the whole table, on
-    -- every commit. A scalar subquery can only be looked up by key.
+    -- Not "not exists", which may be planned as a hash of the whole table on every
+    -- commit. A scalar subquery can only be a look-up by key.
     where w.flags & 1 <> 0 or (
         select 1 from mirror_resource_state k
         where k.bucket = w.bucket and k.project_id = w.project_id and k.room_id = w.room_id
@@ -148,16 +148,16 @@ marked as (
             case when excluded.again_time is not null then s.not_before end,
             case when excluded.again_time > excluded.due_time then s.fetch_time + (excluded.again_time - excluded.due_time) end
         )),
-        -- Counts only while leased: a claim clears it.
+        -- Only relevant while leased: a claim clears it.
         again_time = least(s.again_time, coalesce(excluded.again_time, excluded.due_time)),
-        -- A settle fetch that is brought forward is still owed.
+        -- A settle fetch that is brought forward is still to be done.
         settle = excluded.settle or s.settle or s.due_time is not null and s.generation = s.applied_generation,
         delete_generation = case
             when excluded.delete_generation is null then s.delete_generation
             else s.generation + excluded.generation
         end,
         hint_time = greatest(s.hint_time, excluded.hint_time),
-        -- What is wanted at once does not become less urgent by being wanted again.
+        -- Urgent work does not become less urgent by a background request.
         background = excluded.background and (s.due_time is null or s.background),
         not_before = case when excluded.again_time is not null then s.not_before end,
         attempts = case when excluded.again_time is null or s.fail_time is not null then 0 else s.attempts end,
@@ -221,13 +221,15 @@ type MarkStaleRow struct {
 	Generation int64
 }
 
-// The one statement by which resources become stale, by the rule of State.MarkStale in package store. It comes with the
-// events of a batch or with none, and is one round trip and one commit: the events, what of the new ones waits to be
-// folded, and the states of what is stale, in key order. What is stale by an event counts only if the event is new.
+// The only statement that makes resources stale, by the rule of State.MarkStale in
+// package store. It runs with the events of a batch or without events, in one round
+// trip and one commit: the events, those new ones that wait to be folded, and the
+// states of stale resources, in key order. A resource that is stale because of an
+// event counts only if the event is new.
 //
-// Answered are the places of the events that were there before, and the resources that are stale. Which events are new
-// is looked up only if some are not.
-// As MergeStale in package store.
+// It returns the indexes of events that existed before, and the stale resources. It
+// looks up which events are new only if some are not.
+// Like MergeStale in package store.
 func (q *Queries) MarkStale(ctx context.Context, arg MarkStaleParams) ([]MarkStaleRow, error) {
 	rows, err := q.db.Query(ctx, markStale,
 		arg.Bucket,

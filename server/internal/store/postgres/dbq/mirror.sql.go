@@ -14,8 +14,8 @@ import (
 const cleanDocuments = `-- name: CleanDocuments :execrows
 delete from mirror_document d
 where d.bucket = $1 and d.project_id = $2 and d.room_id = $3
-    -- With the epoch: a row that a new incarnation has just overwritten is not
-    -- the one that was found.
+    -- With the epoch: a row that a new incarnation has overwritten is not the one
+    -- that was found.
     and (d.kind, d.resource_id, d.epoch) in (
         select o.kind, o.resource_id, o.epoch
         from mirror_document o
@@ -85,9 +85,9 @@ type LockChildRow struct {
 	DocumentDeriveVersion int32
 }
 
-// Locks the child's state, then its room against a change of epoch, and reads
-// what is stored of the document. No row means that the lease is lost or that
-// there is no living room.
+// Locks the child's state, then its room against a change of epoch, and reads the
+// stored document. No row means that the lease is lost or that the room is missing
+// or deleted.
 func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChildRow, error) {
 	row := q.db.QueryRow(ctx, lockChild,
 		arg.Bucket,
@@ -318,12 +318,11 @@ type WriteDocumentParams struct {
 	Now               pgtype.Timestamptz
 }
 
-// Gives the lease back and writes the document if it changed, all in the order of
-// locks, provided that everything the decision rests on still stands: the lease is
-// held, the room lives in the same epoch, nothing came in for the state (that would
-// have raised its generation, moved its due time or brought it to the fore), and
-// the stored document is the one that was seen. A claim that waited for somebody
-// else's may have seen the one before.
+// Releases the lease and writes the document if it changed, in lock order, provided
+// that the basis of the decision is unchanged: the lease is held, the room lives in
+// the same epoch, nothing arrived for the state (that would have changed its
+// generation, due time or urgency), and the stored document is the one that was
+// seen. A claim that waited for another one may have seen the previous document.
 func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (int64, error) {
 	result, err := q.db.Exec(ctx, writeDocument,
 		arg.Generation,

@@ -75,7 +75,7 @@ type AnnounceParams struct {
 	Now       pgtype.Timestamptz
 }
 
-// A change to what belongs to another resource than the one that was applied.
+// A change of rows that belong to a resource other than the applied one.
 func (q *Queries) Announce(ctx context.Context, arg AnnounceParams) error {
 	_, err := q.db.Exec(ctx, announce,
 		arg.Bucket,
@@ -195,7 +195,7 @@ type EndSessionsParams struct {
 	RoomID    string
 }
 
-// The room is gone.
+// The room is deleted.
 func (q *Queries) EndSessions(ctx context.Context, arg EndSessionsParams) error {
 	_, err := q.db.Exec(ctx, endSessions,
 		arg.LeaveTime,
@@ -589,8 +589,8 @@ type UpsertSessionsParams struct {
 	EndCause     []string
 }
 
-// An end that was inferred since the fold read the session stays: the fold knew
-// of none.
+// An end that was inferred since the fold read the session stays, because the fold
+// does not know of it.
 func (q *Queries) UpsertSessions(ctx context.Context, arg UpsertSessionsParams) error {
 	_, err := q.db.Exec(ctx, upsertSessions,
 		arg.Bucket,

@@ -11,12 +11,12 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const distrustDocument = `-- name: DistrustDocument :exec
+const invalidateDocument = `-- name: InvalidateDocument :exec
 update mirror_document set derive_version = -1
 where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4 and resource_id = $5
 `
 
-type DistrustDocumentParams struct {
+type InvalidateDocumentParams struct {
 	Bucket     int16
 	ProjectID  string
 	RoomID     string
@@ -24,9 +24,9 @@ type DistrustDocumentParams struct {
 	ResourceID string
 }
 
-// Readers tell copies apart by their hash, so it stays; no code has this version.
-func (q *Queries) DistrustDocument(ctx context.Context, arg DistrustDocumentParams) error {
-	_, err := q.db.Exec(ctx, distrustDocument,
+// Readers distinguish copies by their hash, so it stays; no code has this version.
+func (q *Queries) InvalidateDocument(ctx context.Context, arg InvalidateDocumentParams) error {
+	_, err := q.db.Exec(ctx, invalidateDocument,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -36,37 +36,37 @@ func (q *Queries) DistrustDocument(ctx context.Context, arg DistrustDocumentPara
 	return err
 }
 
-const distrustRoom = `-- name: DistrustRoom :exec
+const invalidateRoom = `-- name: InvalidateRoom :exec
 update mirror_room set content_sha256 = ''
 where bucket = $1 and project_id = $2 and room_id = $3
 `
 
-type DistrustRoomParams struct {
+type InvalidateRoomParams struct {
 	Bucket    int16
 	ProjectID string
 	RoomID    string
 }
 
-// No content has this hash, so the next apply writes the row anew.
-func (q *Queries) DistrustRoom(ctx context.Context, arg DistrustRoomParams) error {
-	_, err := q.db.Exec(ctx, distrustRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
+// No content has this hash, so the next apply rewrites the row.
+func (q *Queries) InvalidateRoom(ctx context.Context, arg InvalidateRoomParams) error {
+	_, err := q.db.Exec(ctx, invalidateRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
 	return err
 }
 
-const distrustThread = `-- name: DistrustThread :exec
+const invalidateThread = `-- name: InvalidateThread :exec
 update mirror_thread set content_sha256 = ''
 where bucket = $1 and project_id = $2 and room_id = $3 and thread_id = $4
 `
 
-type DistrustThreadParams struct {
+type InvalidateThreadParams struct {
 	Bucket    int16
 	ProjectID string
 	RoomID    string
 	ThreadID  string
 }
 
-func (q *Queries) DistrustThread(ctx context.Context, arg DistrustThreadParams) error {
-	_, err := q.db.Exec(ctx, distrustThread,
+func (q *Queries) InvalidateThread(ctx context.Context, arg InvalidateThreadParams) error {
+	_, err := q.db.Exec(ctx, invalidateThread,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -229,7 +229,7 @@ type UpsertSweepParams struct {
 	Token      []byte
 }
 
-// Under a lease, if a token is given.
+// Under the lease, if a token is given.
 func (q *Queries) UpsertSweep(ctx context.Context, arg UpsertSweepParams) (int64, error) {
 	result, err := q.db.Exec(ctx, upsertSweep,
 		arg.ProjectID,

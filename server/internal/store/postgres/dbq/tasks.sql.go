@@ -53,11 +53,11 @@ type ClaimRow struct {
 }
 
 // The condition decides who gets the lease; a row lock or SKIP LOCKED could only
-// make losing cheaper. Nobody waits for the disk: a claim that a crash undoes is
-// made again, and what was fetched under it has lost its lease.
+// make losing cheaper. The commit does not wait for the disk: a claim that a crash
+// undoes is made again, and its result has lost its lease.
 //
-// "is false" keeps the index on due_time out: a planner that knows little of the
-// table takes it for as good as the key, and walks everything that is due.
+// "is false" prevents use of the index on due_time: with few statistics, the
+// planner considers it as good as the key, and scans everything that is due.
 func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) {
 	row := q.db.QueryRow(ctx, claim,
 		arg.Token,
@@ -143,8 +143,8 @@ type DueRow struct {
 	Background bool
 }
 
-// Each half walks the index from where it begins. In one, what is not due yet
-// in the foreground would be walked before what is due in the background.
+// Each half scans its part of the index. A single scan would read all urgent rows
+// that are not due yet before the background rows that are.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	rows, err := q.db.Query(ctx, due, arg.ProjectID, arg.Now, arg.MaxRows)
 	if err != nil {
@@ -189,7 +189,7 @@ type LockChildrenRow struct {
 	ResourceID string
 }
 
-// The states of what is in a room, of the given kinds.
+// The states of a room's children of the given kinds.
 func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]LockChildrenRow, error) {
 	rows, err := q.db.Query(ctx, lockChildren,
 		arg.Bucket,
@@ -246,9 +246,9 @@ type LockLeasedRow struct {
 	DeleteTime          pgtype.Timestamptz
 }
 
-// Locks a state that the token owns and reads what is stored of its room. That
-// needs no lock: the room is written only under the lock of its own state, which
-// the caller has taken now or before.
+// Locks the state that the token owns and reads the stored copy of its room. The
+// room needs no lock: it is written only under the lock of its own state, which the
+// caller holds.
 func (q *Queries) LockLeased(ctx context.Context, arg LockLeasedParams) (LockLeasedRow, error) {
 	row := q.db.QueryRow(ctx, lockLeased,
 		arg.Bucket,
@@ -359,8 +359,7 @@ type NextDueParams struct {
 	Now       pgtype.Timestamptz
 }
 
-// The first time at which something not due now becomes due, or a lease on
-// something due ends.
+// The first time at which a resource becomes due or the lease on a due one ends.
 func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) (pgtype.Timestamptz, error) {
 	row := q.db.QueryRow(ctx, nextDue, arg.ProjectID, arg.Now)
 	var next_time pgtype.Timestamptz
@@ -435,8 +434,8 @@ type SettleChildrenParams struct {
 	Kinds     []int16
 }
 
-// The room is gone: nothing in it is left to fetch. A settle fetch stays owed
-// for the case that it comes back at once: the answer may have been an old one.
+// The room is deleted, so nothing in it is left to fetch. A settle fetch is still
+// to be done if the room returns immediately: the response may have been outdated.
 func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
 	_, err := q.db.Exec(ctx, settleChildren,
 		arg.Bucket,
@@ -586,9 +585,9 @@ type WriteStateParams struct {
 	Now               pgtype.Timestamptz
 }
 
-// Every change of a leased state ends here: the lease is given back, and what
-// is due next is written. The change entry, if there is one, takes its number
-// last, after everything else of the transaction is done.
+// Every change of a leased state ends with this: it releases the lease and writes
+// the next due time. The change entry, if any, takes its number last, after
+// everything else in the transaction.
 func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 	_, err := q.db.Exec(ctx, writeState,
 		arg.Generation,

@@ -180,7 +180,7 @@ type DeleteCommentsParams struct {
 	ThreadID  []string
 }
 
-// All that belongs to the comments of some threads.
+// All rows of the comments of some threads.
 func (q *Queries) DeleteComments(ctx context.Context, arg DeleteCommentsParams) error {
 	_, err := q.db.Exec(ctx, deleteComments,
 		arg.Bucket,
@@ -358,7 +358,7 @@ type InsertThreadStatesParams struct {
 	ThreadID  []string
 }
 
-// Threads that nobody has heard of, caught up with what the list shows.
+// States of unknown threads that have applied the list.
 func (q *Queries) InsertThreadStates(ctx context.Context, arg InsertThreadStatesParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, insertThreadStates,
 		arg.Bucket,
@@ -443,9 +443,9 @@ type LockThreadRow struct {
 	DeleteTime          pgtype.Timestamptz
 }
 
-// Locks the thread's state, then its room against a change of epoch, and reads
-// which copy is stored. No row means that the lease is lost or that there is no
-// living room.
+// Locks the thread's state, then its room against a change of epoch, and reads the
+// stored copy. No row means that the lease is lost or that the room is missing or
+// deleted.
 func (q *Queries) LockThread(ctx context.Context, arg LockThreadParams) (LockThreadRow, error) {
 	row := q.db.QueryRow(ctx, lockThread,
 		arg.Bucket,
@@ -502,7 +502,7 @@ type LockThreadStatesParams struct {
 	Kind      int16
 }
 
-// Those of all threads of the room, and that of their list, which is the first.
+// The states of all threads of the room and of their list, which comes first.
 func (q *Queries) LockThreadStates(ctx context.Context, arg LockThreadStatesParams) ([]MirrorResourceState, error) {
 	rows, err := q.db.Query(ctx, lockThreadStates,
 		arg.Bucket,

@@ -23,9 +23,9 @@ update mirror_room set epoch = epoch + 1, delete_time = @delete_time
 where bucket = @bucket and project_id = @project_id and room_id = @room_id;
 
 -- name: LockChild :one
--- Locks the child's state, then its room against a change of epoch, and reads
--- what is stored of the document. No row means that the lease is lost or that
--- there is no living room.
+-- Locks the child's state, then its room against a change of epoch, and reads the
+-- stored document. No row means that the lease is lost or that the room is missing
+-- or deleted.
 select
     sqlc.embed(s),
     r.epoch as room_epoch,
@@ -45,12 +45,11 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
 for update of s for share of r;
 
 -- name: WriteDocument :execrows
--- Gives the lease back and writes the document if it changed, all in the order of
--- locks, provided that everything the decision rests on still stands: the lease is
--- held, the room lives in the same epoch, nothing came in for the state (that would
--- have raised its generation, moved its due time or brought it to the fore), and
--- the stored document is the one that was seen. A claim that waited for somebody
--- else's may have seen the one before.
+-- Releases the lease and writes the document if it changed, in lock order, provided
+-- that the basis of the decision is unchanged: the lease is held, the room lives in
+-- the same epoch, nothing arrived for the state (that would have changed its
+-- generation, due time or urgency), and the stored document is the one that was
+-- seen. A claim that waited for another one may have seen the previous document.
 with held as materialized (
     select s.generation
     from mirror_resource_state s
@@ -127,8 +126,8 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
 -- name: CleanDocuments :execrows
 delete from mirror_document d
 where d.bucket = @bucket and d.project_id = @project_id and d.room_id = @room_id
-    -- With the epoch: a row that a new incarnation has just overwritten is not
-    -- the one that was found.
+    -- With the epoch: a row that a new incarnation has overwritten is not the one
+    -- that was found.
     and (d.kind, d.resource_id, d.epoch) in (
         select o.kind, o.resource_id, o.epoch
         from mirror_document o

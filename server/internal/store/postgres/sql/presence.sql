@@ -26,7 +26,7 @@ update mirror_user_session set leave_time = @leave_time, end_cause = 'absent'
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and session_id = any(@session_id::text[]);
 
 -- name: EndSessions :exec
--- The room is gone.
+-- The room is deleted.
 with gone as (
     select o.session_id from mirror_user_session o
     where o.bucket = @bucket and o.project_id = @project_id and o.room_id = @room_id and o.end_cause = ''
@@ -60,8 +60,8 @@ delete from mirror_user_session
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and session_id = any(@session_id::text[]);
 
 -- name: UpsertSessions :exec
--- An end that was inferred since the fold read the session stays: the fold knew
--- of none.
+-- An end that was inferred since the fold read the session stays, because the fold
+-- does not know of it.
 insert into mirror_user_session as s (
     bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info,
     begin_time, enter_time, leave_time, leave_event_id, end_cause
@@ -152,7 +152,7 @@ set inbox_json = @inbox_json, inbox = @inbox, read_time = @read_time, notify_tim
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and notification_id = @notification_id;
 
 -- name: Announce :exec
--- A change to what belongs to another resource than the one that was applied.
+-- A change of rows that belong to a resource other than the applied one.
 with head as (
     update mirror_feed_head h set n = h.n + 1
     where h.bucket = @bucket

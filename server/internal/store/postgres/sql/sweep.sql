@@ -2,7 +2,7 @@
 select * from mirror_sweep where project_id = @project_id;
 
 -- name: UpsertSweep :execrows
--- Under a lease, if a token is given.
+-- Under the lease, if a token is given.
 with held as (
     select s.generation from mirror_resource_state s
     where s.bucket = @bucket and s.project_id = @project_id and s.room_id = '' and s.kind = @kind and s.resource_id = ''
@@ -46,16 +46,16 @@ join mirror_room r
 where d.bucket = @bucket and d.project_id = @project_id and d.room_id = @room_id
     and d.kind = @kind and d.resource_id = @resource_id;
 
--- name: DistrustRoom :exec
--- No content has this hash, so the next apply writes the row anew.
+-- name: InvalidateRoom :exec
+-- No content has this hash, so the next apply rewrites the row.
 update mirror_room set content_sha256 = ''
 where bucket = @bucket and project_id = @project_id and room_id = @room_id;
 
--- name: DistrustDocument :exec
--- Readers tell copies apart by their hash, so it stays; no code has this version.
+-- name: InvalidateDocument :exec
+-- Readers distinguish copies by their hash, so it stays; no code has this version.
 update mirror_document set derive_version = -1
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind and resource_id = @resource_id;
 
--- name: DistrustThread :exec
+-- name: InvalidateThread :exec
 update mirror_thread set content_sha256 = ''
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id;

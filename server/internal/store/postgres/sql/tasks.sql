@@ -1,6 +1,6 @@
 -- name: Due :many
--- Each half walks the index from where it begins. In one, what is not due yet
--- in the foreground would be walked before what is due in the background.
+-- Each half scans its part of the index. A single scan would read all urgent rows
+-- that are not due yet before the background rows that are.
 select d.room_id, d.kind, d.resource_id, d.background
 from (
     (
@@ -27,8 +27,7 @@ order by d.background, d.due_time
 limit @max_rows;
 
 -- name: NextDue :one
--- The first time at which something not due now becomes due, or a lease on
--- something due ends.
+-- The first time at which a resource becomes due or the lease on a due one ends.
 select least(
     (select min(f.due_time) from mirror_resource_state f
         where f.project_id = @project_id and f.background = false and f.due_time > @now),
@@ -40,11 +39,11 @@ select least(
 
 -- name: Claim :one
 -- The condition decides who gets the lease; a row lock or SKIP LOCKED could only
--- make losing cheaper. Nobody waits for the disk: a claim that a crash undoes is
--- made again, and what was fetched under it has lost its lease.
+-- make losing cheaper. The commit does not wait for the disk: a claim that a crash
+-- undoes is made again, and its result has lost its lease.
 --
--- "is false" keeps the index on due_time out: a planner that knows little of the
--- table takes it for as good as the key, and walks everything that is due.
+-- "is false" prevents use of the index on due_time: with few statistics, the
+-- planner considers it as good as the key, and scans everything that is due.
 update mirror_resource_state s
 set lease_token = @token, lease_until = @until, again_time = null
 from (select set_config('synchronous_commit', 'off', true)) asynchronous
@@ -77,9 +76,9 @@ where bucket = @bucket and project_id = @project_id and room_id = @room_id
 for update;
 
 -- name: LockLeased :one
--- Locks a state that the token owns and reads what is stored of its room. That
--- needs no lock: the room is written only under the lock of its own state, which
--- the caller has taken now or before.
+-- Locks the state that the token owns and reads the stored copy of its room. The
+-- room needs no lock: it is written only under the lock of its own state, which the
+-- caller holds.
 select
     sqlc.embed(s),
     coalesce(r.epoch, 0)::bigint as epoch,
@@ -93,9 +92,9 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
 for update of s;
 
 -- name: WriteState :exec
--- Every change of a leased state ends here: the lease is given back, and what
--- is due next is written. The change entry, if there is one, takes its number
--- last, after everything else of the transaction is done.
+-- Every change of a leased state ends with this: it releases the lease and writes
+-- the next due time. The change entry, if any, takes its number last, after
+-- everything else in the transaction.
 with head as (
     update mirror_feed_head h set n = h.n + 1
     where h.bucket = @bucket and @change_kind::smallint <> 0
@@ -128,15 +127,15 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id;
 
 -- name: LockChildren :many
--- The states of what is in a room, of the given kinds.
+-- The states of a room's children of the given kinds.
 select kind, resource_id from mirror_resource_state
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = any(@kinds::smallint[])
 order by kind, resource_id
 for update;
 
 -- name: SettleChildren :exec
--- The room is gone: nothing in it is left to fetch. A settle fetch stays owed
--- for the case that it comes back at once: the answer may have been an old one.
+-- The room is deleted, so nothing in it is left to fetch. A settle fetch is still
+-- to be done if the room returns immediately: the response may have been outdated.
 update mirror_resource_state
 set applied_generation = generation, due_time = null, not_before = null,
     settle = settle or due_time is not null,

@@ -1,7 +1,7 @@
 -- name: LockThread :one
--- Locks the thread's state, then its room against a change of epoch, and reads
--- which copy is stored. No row means that the lease is lost or that there is no
--- living room.
+-- Locks the thread's state, then its room against a change of epoch, and reads the
+-- stored copy. No row means that the lease is lost or that the room is missing or
+-- deleted.
 select
     sqlc.embed(s),
     r.epoch as room_epoch,
@@ -58,7 +58,7 @@ on conflict (bucket, project_id, room_id, thread_id) do update set
     delete_time = null;
 
 -- name: DeleteComments :exec
--- All that belongs to the comments of some threads.
+-- All rows of the comments of some threads.
 with reaction as (
     delete from mirror_comment_reaction r
     where r.bucket = @bucket and r.project_id = @project_id and r.room_id = @room_id and r.thread_id = any(@thread_id::text[])
@@ -108,14 +108,14 @@ update mirror_thread set delete_time = @delete_time
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id;
 
 -- name: LockThreadStates :many
--- Those of all threads of the room, and that of their list, which is the first.
+-- The states of all threads of the room and of their list, which comes first.
 select * from mirror_resource_state
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind
 order by resource_id
 for update;
 
 -- name: InsertThreadStates :many
--- Threads that nobody has heard of, caught up with what the list shows.
+-- States of unknown threads that have applied the list.
 insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id, generation, applied_generation, fetch_time
 )
