@@ -190,7 +190,7 @@ func TestStopCutOff(t *testing.T) {
 		t.Fatalf("SIGSTOP = %v", err)
 	}
 	begun := time.Now()
-	if err := s.Stop(ctx); err == nil || !strings.Contains(err.Error(), "cut off") {
+	if err := s.Stop(ctx); err == nil || !strings.Contains(err.Error(), "stopped before it had written its data") {
 		t.Fatalf("Stop without time = %v; want an error that says so", err)
 	}
 	if took := time.Since(begun); took > 2*killAfter {
