@@ -308,7 +308,7 @@ func webhookErrors(t *testing.T, dial Dial) {
 			t.Errorf("%s: Retry-After = %q; want %q", c.reason, got, c.retryAfter)
 		}
 	}
-	// What no other attempt can mend, and what one can.
+	// Failures that a retry cannot fix, and those that it can.
 	for reason, c := range map[string]struct {
 		code int
 		gone bool

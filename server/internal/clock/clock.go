@@ -1,4 +1,4 @@
-// Package clock lets time pass.
+// Package clock waits with a context.
 package clock
 
 import (

@@ -191,49 +191,52 @@ type Pending struct {
 	Generation int64
 }
 
-// Lease is the right to fetch one resource, and the fence that guards the
-// result: what it fetched is applied only while Token and Epoch still hold.
+// Lease is the right to fetch one resource, and the fence around the result: it is
+// applied only while Token and Epoch still hold.
 type Lease struct {
 	Resource Resource
 	// Token is random and never used twice.
 	Token [16]byte
-	// Until is when the lease ends unless it is renewed.
+	// Until is when the lease expires unless it is renewed.
 	Until time.Time
-	// Generation is what the fetch will have caught up with.
+	// Generation is the generation that the result will reflect.
 	Generation int64
 	// Applied is the generation of the copy in the mirror.
 	Applied int64
 	// Epoch is the incarnation of the room, 0 if the room is not mirrored.
 	Epoch int64
-	// Gone says that the room is a tombstone.
+	// Gone means that the room is a tombstone.
 	Gone bool
 	// Attempts counts the failures since the last success.
 	Attempts int
-	// SourceTime is the latest time of change that an event told of.
+	// SourceTime is the latest time of change that an event reported.
 	SourceTime time.Time
-	// FetchTime is when the fetch of the copy in the mirror began; zero if there is
+	// FetchTime is when the fetch of the mirrored copy began; zero if there is
 	// none.
 	FetchTime time.Time
-	// Background says that nobody but a sweep has asked for the fetch.
+	// Background means that only a sweep requested the fetch.
 	Background bool
-	// Seen is what else the claim has read of a document; nil where the engine reads it again in any case.
+	// Seen is what the claim has also read of a document; nil if the engine reads
+	// it again anyway.
 	Seen *Seen
 }
 
-// Seen is what an engine may decide on what becomes of a document, if it makes sure that it still stands.
+// Seen is the basis on which an engine may decide about a document, if it checks
+// that it has not changed.
 type Seen struct {
 	// Due is when the document was due.
 	Due time.Time
-	// Settle says that an event came in since the last settle fetch.
+	// Settle means that an event arrived since the last settle fetch.
 	Settle bool
 	// DeleteGeneration is the generation of a delete event that no fetch has contradicted.
 	DeleteGeneration int64
 	SourceUpdateTime time.Time
-	// Copy is the one stored.
+	// Copy identifies the stored copy.
 	Copy DocumentCopy
 }
 
-// DocumentCopy says which copy of a document is stored; the zero DocumentCopy if none is.
+// DocumentCopy identifies the stored copy of a document; the zero DocumentCopy
+// means none.
 type DocumentCopy struct {
 	Epoch         int64
 	SHA256        [32]byte
@@ -287,8 +290,8 @@ type Applied struct {
 	Changed bool
 	// Due is when the next fetch is due; zero if none is.
 	Due time.Time
-	// AlsoDue are other resources that became due by this one, as urgent as it is, in
-	// key order.
+	// AlsoDue lists other resources that became due because of this one, with its
+	// urgency, in key order.
 	AlsoDue []Resource
 	// Stale means that children of earlier incarnations remain to be deleted.
 	Stale bool

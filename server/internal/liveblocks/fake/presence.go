@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Connection is somebody who is in a room.
+// Connection is one connection of a user to a room.
 type Connection struct {
 	ID int64
 	// UserID is empty for an anonymous user.
@@ -15,7 +15,7 @@ type Connection struct {
 	Info json.RawMessage
 }
 
-// Enter lets somebody enter a room.
+// Enter lets a user enter a room.
 func (s *Server) Enter(id string, c Connection) error {
 	s.mu.Lock()
 	r, err := s.existing(id)
@@ -76,7 +76,7 @@ func (r *room) connection(id int64) int {
 	return slices.IndexFunc(r.connections, func(c Connection) bool { return c.ID == id })
 }
 
-// presence is the event of somebody who has entered or left. s.mu is held.
+// presence returns the event of a user who has entered or left. s.mu is held.
 func (r *room) presence(kind string, c Connection, s *Server) Event {
 	return Event{
 		Type: kind, RoomID: r.id, Time: s.now(), UserID: c.UserID, UserInfo: string(c.Info),

@@ -54,7 +54,7 @@ var (
 	ErrThreadExists = errors.New("the thread or comment exists already")
 )
 
-// Ids of the fake's own making end in a number. Tests give others.
+// Generated ids end in a number. Tests use others.
 const (
 	threadPrefix  = "th_fake"
 	commentPrefix = "cm_fake"
@@ -64,8 +64,8 @@ const (
 // EmptyStorage is the Storage document of a new room.
 const EmptyStorage = `{"liveblocksType":"LiveObject","data":{}}`
 
-// EmptyYdoc is a Yjs document without anything in it: that of a new room, and
-// that of every guid nobody has written to.
+// EmptyYdoc is an empty Yjs document: that of a new room, and of every guid without
+// content.
 const EmptyYdoc = "\x00\x00"
 
 // logLimit is how many calls the log holds before the older half is dropped.
@@ -227,7 +227,7 @@ func (r *room) yjs(guid string) *past {
 }
 
 // SetRoomMetadata replaces a room's metadata. As with the real API, no event
-// tells of it.
+// announces it.
 func (s *Server) SetRoomMetadata(id string, metadata map[string]any) error {
 	return s.alter(id, func(r *room) error {
 		r.opts.Metadata = maps.Clone(metadata)
@@ -235,8 +235,8 @@ func (s *Server) SetRoomMetadata(id string, metadata map[string]any) error {
 	})
 }
 
-// SetLastConnection changes when somebody was last connected to a room. No
-// event tells of it.
+// SetLastConnection changes the time of the last connection to a room. No event
+// announces it.
 func (s *Server) SetLastConnection(id string, at time.Time) error {
 	return s.alter(id, func(r *room) error {
 		r.opts.LastConnectionTime = at
@@ -253,8 +253,8 @@ func (s *Server) SetRoomSource(id string, source []byte) error {
 	})
 }
 
-// RenameRoom gives a room another id, as update-room-id does: it is the same
-// room, created when it was, with all that is in it. No event tells of it.
+// RenameRoom gives a room another id, as update-room-id does: it stays the same
+// room, with its creation time and content. No event announces it.
 func (s *Server) RenameRoom(id, newID string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,8 +284,8 @@ func (s *Server) RenameRoom(id, newID string) error {
 	return nil
 }
 
-// SetForeign lets the key be one of another project, in which there are no
-// rooms: listings are empty, and no room is found. Nothing is lost by it.
+// SetForeign makes the key belong to another project without rooms: listings are
+// empty, and no room is found. The rooms are kept.
 func (s *Server) SetForeign(foreign bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// deleted are the tables whose rows change when a deletion is confirmed: the
-// tombstone hides what is in it, and nobody stays in a room that is gone.
+// deleted lists the tables whose rows change when a deletion is confirmed: a
+// tombstone hides its content, and open sessions end with their room.
 var deleted = map[mirror.Kind][]string{
 	mirror.KindRoom:   {"mirror_room", "mirror_user_session"},
 	mirror.KindThread: {"mirror_thread"},

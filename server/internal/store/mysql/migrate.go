@@ -178,9 +178,9 @@ func views(do func(view, create string) error) error {
 	return nil
 }
 
-// ensureViews creates the views, or anew if they are of another edition. A
-// relation of the same name that somebody else made is left alone: it is theirs,
-// and nothing of ours depends on it.
+// ensureViews creates the views, or recreates them if they are of another edition.
+// It leaves alone a relation of the same name that this package did not create;
+// nothing depends on the views.
 func ensureViews(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	return views(func(view, create string) error {
 		theirs := func() error {
