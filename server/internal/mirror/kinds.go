@@ -117,7 +117,7 @@ var kinds = [...]Traits{
 	},
 	KindYdoc: {
 		Name: "ydoc", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Verified: true,
-		Title: "Yjs documents", Source: "`GET …/ydoc-binary`, with `?guid=` for those inside",
+		Title: "Yjs documents", Source: "`GET …/ydoc-binary`, with `?guid=` for subdocuments",
 		Tables: []string{"mirror_document"},
 	},
 	KindThread: {
@@ -136,7 +136,7 @@ var kinds = [...]Traits{
 	},
 	KindUserSessions: {
 		Name: "user_sessions", OutlivesRoom: true,
-		Title: "sessions", Source: "none: `userEntered` and `userLeft` themselves", Tables: []string{"mirror_user_session"},
+		Title: "sessions", Source: "none; folded from `userEntered` and `userLeft`", Tables: []string{"mirror_user_session"},
 	},
 	KindNotification: {
 		Name: "notification", Scope: ScopeUser, ID: IDRequired, OutlivesRoom: true,
@@ -146,7 +146,7 @@ var kinds = [...]Traits{
 	},
 	KindSweep: {
 		Name: "sweep", Scope: ScopeProject, OutlivesRoom: true, Apart: true,
-		Title: "list of all rooms", Source: "`GET /v2/rooms`, now and then; no event", Tables: []string{"mirror_sweep"},
+		Title: "list of all rooms", Source: "`GET /v2/rooms`, hourly; no event", Tables: []string{"mirror_sweep"},
 	},
 }
 

@@ -95,7 +95,7 @@ func describe(invalidations []mirror.Invalidation) (stale, changed string) {
 		case "":
 			what = cmp.Or(traits.List, what)
 		case "eventID":
-			what += " of its own"
+			what += " with the id of the event"
 		default:
 			what += " `" + id + "`"
 		}
