@@ -1,6 +1,6 @@
 // Package blackbox_test runs the real binary against real databases, over real HTTP
-// and gRPC, and looks at nothing but what an operator or a client can see. What the
-// database can make a difference to runs on every engine, the rest on PostgreSQL.
+// and gRPC, and checks only what an operator or a client can see. Tests that depend
+// on the database run on every engine, the others on PostgreSQL.
 package blackbox_test
 
 import (

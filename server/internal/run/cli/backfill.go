@@ -59,7 +59,7 @@ type watcher struct {
 	screen *screen
 	// answered is the time of the service's last answer.
 	answered time.Time
-	// away says that the service does not answer.
+	// away means that the service does not answer.
 	away bool
 	// problem is the last one shown, and since the time it began.
 	problem string

@@ -116,7 +116,7 @@ func terminal(f *os.File) bool {
 // screen shows progress.
 type screen struct {
 	w io.Writer
-	// live says that w is a terminal.
+	// live means that w is a terminal.
 	live bool
 	// shown is the length of the progress line on a terminal.
 	shown int

@@ -1,10 +1,10 @@
 // Package storetest is the contract of package store as tests. An engine calls
-// [Run] with its opener; a sentence of the contract that no case here holds is
-// not part of it.
+// [Run] with a function that opens it. A sentence of the contract without a case
+// here is not part of it.
 //
-// Cases speak to a [T], which a test is and which a recorder can be as well.
-// That is how the suite is tested itself: engines with one deliberate defect
-// each, and for each a case that must fail on it.
+// Cases use a [T], which is a test or a recorder. The recorder tests the suite
+// itself: for each mutant, an engine with one deliberate defect, certain cases must
+// fail.
 package storetest
 
 import (
