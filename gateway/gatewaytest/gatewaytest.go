@@ -413,6 +413,17 @@ func (e mirrorEcho) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsReques
 	return &mirrorv1.ListFlowsResponse{}, nil
 }
 
+func (e mirrorEcho) GetGroup(ctx context.Context, req *mirrorv1.GetGroupRequest) (*mirrorv1.GetGroupResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.GetGroupResponse{Group: &mirrorv1.Group{GroupId: req.GetGroupId()}}, nil
+}
+
+func (e mirrorEcho) ListGroups(ctx context.Context, req *mirrorv1.ListGroupsRequest) (*mirrorv1.ListGroupsResponse,
+	error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListGroupsResponse{}, nil
+}
+
 func (e mirrorEcho) ListNotifications(ctx context.Context,
 	req *mirrorv1.ListNotificationsRequest) (*mirrorv1.ListNotificationsResponse, error) {
 	e.heard(ctx, req)

@@ -32,6 +32,8 @@ var idRoutes = []idRoute{
 	{"GET", "/v1/rooms/%s/ydoc", field((*mirrorv1.GetYjsDocumentRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/ydoc:read", field((*mirrorv1.ReadDocumentRequest).GetRoomId)},
 	{"GET", "/v1/rooms/%s/threads", field((*mirrorv1.ListThreadsRequest).GetRoomId)},
+	{"GET", "/v1/groups/%s", field((*mirrorv1.GetGroupRequest).GetGroupId)},
+	{"GET", "/v1/users/%s/groups", field((*mirrorv1.ListGroupsRequest).GetUserId)},
 	{"GET", "/v1/rooms/%s/threads/th_1", field((*mirrorv1.GetThreadRequest).GetRoomId)},
 	{"GET", "/v1/rooms/r/threads/%s", field((*mirrorv1.GetThreadRequest).GetThreadId)},
 	{"GET", "/v1/rooms/%s/threads/th_1/comments", field((*mirrorv1.ListCommentsRequest).GetRoomId)},

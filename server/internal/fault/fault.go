@@ -68,6 +68,7 @@ const (
 	ReasonThreadNotMirrored       Reason = "THREAD_NOT_MIRRORED"
 	ReasonCommentNotMirrored      Reason = "COMMENT_NOT_MIRRORED"
 	ReasonFlowNotFound            Reason = "FLOW_NOT_FOUND"
+	ReasonGroupNotMirrored        Reason = "GROUP_NOT_MIRRORED"
 )
 
 // Reasons finer than those of the API, for decisions; see [Reason.Public].

@@ -220,6 +220,64 @@ func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror
 	})
 }
 
+// Groups fetches every group of the project as one list, page by page.
+func (c *Client) Groups(ctx context.Context) (mirror.Fetched, error) {
+	all := mirror.Fetched{Body: []byte(`{"data":[`)}
+	for cursor := ""; ; {
+		path := "/v2/groups?limit=100"
+		if cursor != "" {
+			if err := c.Wait(ctx); err != nil {
+				return mirror.Fetched{}, err
+			}
+			path += "&startingAfter=" + url.QueryEscape(cursor)
+		}
+		var items rawjson.Value
+		next := ""
+		page, err := c.get(ctx, "list groups", path, func(_ string, body []byte) (err error) {
+			items, next, err = parsePage(cursor, body)
+			return err
+		})
+		if err != nil {
+			return mirror.Fetched{}, err
+		}
+		if all.FetchTime.IsZero() {
+			all.FetchTime = page.FetchTime
+		}
+		for item := range items.Elements() {
+			if all.Body[len(all.Body)-1] != '[' {
+				all.Body = append(all.Body, ',')
+			}
+			all.Body = append(all.Body, item...)
+		}
+		if int64(len(all.Body)) > c.cfg.MaxBody {
+			return mirror.Fetched{}, c.tooLarge("list groups").err
+		}
+		if cursor = next; cursor == "" {
+			all.Body = append(all.Body, "]}"...)
+			return all, nil
+		}
+	}
+}
+
+// Group fetches a group.
+func (c *Client) Group(ctx context.Context, id string) (mirror.Fetched, error) {
+	if !mirror.ValidID(id, mirror.MaxResourceID) {
+		// An empty id would ask for the list of groups.
+		return mirror.Fetched{},
+			fault.New(fault.Invalid, fault.ReasonIDInvalid, "the group id is not one Liveblocks can have")
+	}
+	return c.get(ctx, "get group", "/v2/groups/"+segment(id), func(_ string, body []byte) error {
+		fields, err := object(body)
+		switch {
+		case err != nil:
+			return err
+		case text(fields.Get("id")) != id:
+			return errors.New("the answer is about another group")
+		}
+		return nil
+	})
+}
+
 // ListRooms fetches a page of at most limit rooms, 1 to 100, newest first: the
 // first page or, with the Next of a page as cursor, the following one. It leaves
 // out rooms whose id cannot be stored.
@@ -379,24 +437,33 @@ func roomContent(fields rawjson.Value) mirror.RoomContent {
 	return content
 }
 
-// parseRooms reads a page of the list of rooms. A page that names itself as the
-// next one would be read forever.
-func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
+// parsePage reads a page of a list. A page that names itself as the next one
+// would be read forever.
+func parsePage(cursor string, body []byte) (items rawjson.Value, next string, err error) {
 	fields, err := object(body)
+	if err != nil {
+		return nil, "", err
+	}
+	if items = fields.Get("data"); !items.IsArray() {
+		return nil, "", errors.New("the answer holds no list")
+	}
+	next = text(fields.Get("nextCursor"))
+	switch raw := fields.Get("nextCursor"); {
+	case next == "" && !raw.IsNull() && string(raw) != `""`:
+		return nil, "", errors.New("the answer's cursor is not one")
+	case next != "" && next == cursor:
+		return nil, "", errors.New("the answer's cursor leads back to itself")
+	}
+	return items, next, nil
+}
+
+// parseRooms reads a page of the list of rooms.
+func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
+	items, next, err := parsePage(cursor, body)
 	if err != nil {
 		return page, err
 	}
-	items := fields.Get("data")
-	if !items.IsArray() {
-		return page, errors.New("the answer holds no list")
-	}
-	page.Next = text(fields.Get("nextCursor"))
-	switch next := fields.Get("nextCursor"); {
-	case page.Next == "" && !next.IsNull() && string(next) != `""`:
-		return page, errors.New("the answer's cursor is not one")
-	case page.Next != "" && page.Next == cursor:
-		return page, errors.New("the answer's cursor leads back to itself")
-	}
+	page.Next = next
 	page.Rooms = []mirror.ListedRoom{}
 	for item := range items.Elements() {
 		fields, err := object(item)

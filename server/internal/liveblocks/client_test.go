@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -962,6 +963,8 @@ func TestReadsOfRoomsContents(t *testing.T) {
 	inbox := []byte(`{"kind":"$x","id":"a/b ?#%ö", "readAt":null}`)
 	upstream.SetInbox(odd, odd, inbox)
 	users, _ := upstream.ActiveUsers(odd)
+	upstream.PutGroup(odd, "alice", odd)
+	group, _ := upstream.GroupSource(odd)
 	for name, test := range map[string]struct {
 		get  func() (mirror.Fetched, error)
 		want string
@@ -976,6 +979,8 @@ func TestReadsOfRoomsContents(t *testing.T) {
 			func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), odd, odd) },
 			string(inbox),
 		},
+		"Group":  {func() (mirror.Fetched, error) { return c.Group(t.Context(), odd) }, string(group)},
+		"Groups": {func() (mirror.Fetched, error) { return c.Groups(t.Context()) }, `{"data":[` + string(group) + `]}`},
 	} {
 		got, err := test.get()
 		if err != nil {
@@ -1017,6 +1022,10 @@ func TestNotFoundTellsWhat(t *testing.T) {
 		},
 		"InboxNotification": {
 			func() (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") },
+			fault.ReasonUpstreamResourceNotFound,
+		},
+		"Group": {
+			func() (mirror.Fetched, error) { return c.Group(t.Context(), "g") },
 			fault.ReasonUpstreamResourceNotFound,
 		},
 	} {
@@ -1231,4 +1240,25 @@ func TestFirstPageRefused(t *testing.T) {
 	upstream.Script(fake.Match{}, fake.Status(422, "UNPROCESSABLE_ENTITY"))
 	_, err := c.ListRooms(t.Context(), "", 100)
 	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
+}
+
+// The list of groups is read page by page, and whole or not at all.
+func TestGroupsAreReadPageByPage(t *testing.T) {
+	t.Parallel()
+	upstream, c := newFake(t)
+	for i := range 250 {
+		upstream.PutGroup(fmt.Sprintf("g%03d", i))
+	}
+	got, err := c.Groups(t.Context())
+	var list struct{ Data []struct{ ID string } }
+	if err != nil || json.Unmarshal(got.Body, &list) != nil || len(list.Data) != 250 || list.Data[249].ID != "g249" {
+		t.Fatalf("Groups = %d groups, %v; want 250 in order", len(list.Data), err)
+	}
+	if calls := upstream.Calls("", fake.EndpointGroups); calls != 3 {
+		t.Errorf("calls = %d; want 3", calls)
+	}
+	upstream.SetGroup("g200", []byte(`no JSON`))
+	if got, err := c.Groups(t.Context()); err == nil {
+		t.Errorf("Groups with a broken third page = %d bytes; want an error", len(got.Body))
+	}
 }

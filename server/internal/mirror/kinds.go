@@ -26,6 +26,9 @@ const (
 	KindNotification Kind = 7
 	// KindSweep is the comparison with Liveblocks' list of rooms. It has no room.
 	KindSweep Kind = 8
+	// KindGroup is a group of users, or without an id the list of all groups. It has
+	// no room, and no event reports it.
+	KindGroup Kind = 9
 )
 
 // Scope says what a resource belongs to.
@@ -67,6 +70,8 @@ const (
 	SweepConnected
 	// SweepFull: like SweepConnected, and for every room in a full sweep.
 	SweepFull
+	// SweepProject: at the end of every sweep whose list of rooms is believed.
+	SweepProject
 )
 
 // Traits describes a kind. Nothing else in the program lists the kinds: all
@@ -147,6 +152,11 @@ var kinds = [...]Traits{
 	KindSweep: {
 		Name: "sweep", Scope: ScopeProject, OutlivesRoom: true, Apart: true,
 		Title: "list of all rooms", Source: "`GET /v2/rooms`, hourly; no event", Tables: []string{"mirror_sweep"},
+	},
+	KindGroup: {
+		Name: "group", Scope: ScopeProject, ID: IDOptional, OutlivesRoom: true, Sweep: SweepProject, Verified: true,
+		Title: "group", List: "list of all groups", Source: "`GET /v2/groups/{groupId}`, `GET /v2/groups`; no event",
+		Tables: []string{"mirror_group", "mirror_group_member"},
 	},
 }
 

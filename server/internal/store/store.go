@@ -32,6 +32,9 @@ var (
 	// since the claim, so the result belongs to another incarnation. Nothing was
 	// written. The lease is still held; Fail releases it.
 	ErrEpochChanged = errors.New("store: room incarnation changed")
+	// ErrImplausible: a list lacks more than is accepted at once; see TooManyVanished.
+	// Nothing was written. The lease is still held; Fail releases it.
+	ErrImplausible = errors.New("store: the list lacks too much")
 	// ErrNotDue: the resource is not due, or another worker holds a lease on it.
 	ErrNotDue = errors.New("store: not due")
 	// ErrNotFound: there is no such row.
@@ -251,6 +254,20 @@ type Mirror interface {
 	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
+	// ApplyGroup stores a fetched group unless the same copy is stored.
+	ApplyGroup(ctx context.Context, lease mirror.Lease, content mirror.GroupContent, now time.Time,
+		settle time.Duration) (mirror.Applied, error)
+
+	// ApplyGroupMissing records that Liveblocks does not have the group. The group
+	// becomes a tombstone under the same conditions as a thread; see
+	// ApplyThreadMissing.
+	ApplyGroupMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// ApplyGroups applies the list of all groups. It marks new and changed groups
+	// stale, and groups that the list lacks too, as a delete event does: each is then
+	// fetched on its own. ErrImplausible if the list lacks too many groups.
+	ApplyGroups(ctx context.Context, lease mirror.Lease, list mirror.GroupList, now time.Time) (mirror.Applied, error)
+
 	// CleanRoom deletes at most limit rows of earlier epochs of a room that is not
 	// deleted, and returns how many it deleted. A thread with its comments counts
 	// once.
@@ -324,6 +341,10 @@ type MirrorQuery interface {
 	// Threads lists threads without comments, ordered by the bytes of the room id,
 	// then by thread id.
 	Threads(ctx context.Context, filter ThreadFilter) ([]mirror.Thread, error)
+	// Group returns one group; ErrNotFound.
+	Group(ctx context.Context, group mirror.Resource, deleted bool) (mirror.Group, error)
+	// Groups lists groups with their members, ordered by the bytes of the group id.
+	Groups(ctx context.Context, filter GroupFilter) ([]mirror.Group, error)
 	// Comment returns one comment with its source; ErrNotFound.
 	Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment, error)
 	// Comments lists comments, ordered by the bytes of the room id, then by thread,
@@ -396,6 +417,17 @@ type DocumentFilter struct {
 	AfterKind mirror.Kind
 	AfterID   string
 	Limit     int
+}
+
+// GroupFilter selects groups.
+type GroupFilter struct {
+	Project mirror.ProjectID
+	// User selects groups that have this member; empty selects all.
+	User    string
+	Deleted bool
+	// After is the last group id of the page before.
+	After string
+	Limit int
 }
 
 // ThreadFilter selects threads. Empty strings and zero times select all.

@@ -114,6 +114,8 @@ const (
 	// The room's Storage is mirrored, but has no React Flow diagram under this key.
 	// Metadata: room_id, storage_key.
 	ErrorReason_ERROR_REASON_FLOW_NOT_FOUND ErrorReason = 38
+	// The group is not in the mirror. Metadata: group_id.
+	ErrorReason_ERROR_REASON_GROUP_NOT_MIRRORED ErrorReason = 39
 )
 
 // Enum value maps for ErrorReason.
@@ -158,6 +160,7 @@ var (
 		36: "ERROR_REASON_THREAD_NOT_MIRRORED",
 		37: "ERROR_REASON_COMMENT_NOT_MIRRORED",
 		38: "ERROR_REASON_FLOW_NOT_FOUND",
+		39: "ERROR_REASON_GROUP_NOT_MIRRORED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -199,6 +202,7 @@ var (
 		"ERROR_REASON_THREAD_NOT_MIRRORED":        36,
 		"ERROR_REASON_COMMENT_NOT_MIRRORED":       37,
 		"ERROR_REASON_FLOW_NOT_FOUND":             38,
+		"ERROR_REASON_GROUP_NOT_MIRRORED":         39,
 	}
 )
 
@@ -233,7 +237,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\x87\v\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xac\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -274,7 +278,8 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	" ERROR_REASON_DOCUMENT_UNREADABLE\x10#\x12$\n" +
 	" ERROR_REASON_THREAD_NOT_MIRRORED\x10$\x12%\n" +
 	"!ERROR_REASON_COMMENT_NOT_MIRRORED\x10%\x12\x1f\n" +
-	"\x1bERROR_REASON_FLOW_NOT_FOUND\x10&BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\x1bERROR_REASON_FLOW_NOT_FOUND\x10&\x12#\n" +
+	"\x1fERROR_REASON_GROUP_NOT_MIRRORED\x10'BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

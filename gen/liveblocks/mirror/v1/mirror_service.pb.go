@@ -2315,11 +2315,276 @@ func (x *ListNotificationsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// GetGroupRequest names a group.
+type GetGroupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The group's id, byte for byte.
+	GroupId string `protobuf:"bytes,2,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	// Return a deleted group too, instead of NOT_FOUND.
+	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Refresh the group first if it is older than this or known to be stale.
+	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Fail with UNAVAILABLE rather than return a copy older than max_age.
+	RequireFresh  bool `protobuf:"varint,5,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGroupRequest) Reset() {
+	*x = GetGroupRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGroupRequest) ProtoMessage() {}
+
+func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGroupRequest.ProtoReflect.Descriptor instead.
+func (*GetGroupRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetGroupRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *GetGroupRequest) GetGroupId() string {
+	if x != nil {
+		return x.GroupId
+	}
+	return ""
+}
+
+func (x *GetGroupRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *GetGroupRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *GetGroupRequest) GetRequireFresh() bool {
+	if x != nil {
+		return x.RequireFresh
+	}
+	return false
+}
+
+// GetGroupResponse holds a group.
+type GetGroupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The group.
+	Group         *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGroupResponse) Reset() {
+	*x = GetGroupResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGroupResponse) ProtoMessage() {}
+
+func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGroupResponse.ProtoReflect.Descriptor instead.
+func (*GetGroupResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GetGroupResponse) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+// ListGroupsRequest filters groups. Filters are combined by AND.
+type ListGroupsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured one.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Groups with this member only. Empty means all.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Return deleted groups too.
+	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// At most this many items. 0 means the default of 50; the maximum is 500.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of an earlier response to the same request.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsRequest) Reset() {
+	*x = ListGroupsRequest{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsRequest) ProtoMessage() {}
+
+func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListGroupsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListGroupsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ListGroupsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *ListGroupsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListGroupsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListGroupsResponse is one page of groups.
+type ListGroupsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The groups of this page.
+	Groups []*Group `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// The token of the next page. Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsResponse) Reset() {
+	*x = ListGroupsResponse{}
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsResponse) ProtoMessage() {}
+
+func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_mirror_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListGroupsResponse) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListGroupsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_liveblocks_mirror_v1_mirror_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\n" +
-	")liveblocks/mirror/v1/mirror_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#liveblocks/mirror/v1/document.proto\x1a\x1fliveblocks/mirror/v1/flow.proto\x1a$liveblocks/mirror/v1/freshness.proto\x1a'liveblocks/mirror/v1/notification.proto\x1a#liveblocks/mirror/v1/presence.proto\x1a\x1fliveblocks/mirror/v1/room.proto\x1a!liveblocks/mirror/v1/thread.proto\"\xe6\x01\n" +
+	")liveblocks/mirror/v1/mirror_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#liveblocks/mirror/v1/document.proto\x1a\x1fliveblocks/mirror/v1/flow.proto\x1a$liveblocks/mirror/v1/freshness.proto\x1a liveblocks/mirror/v1/group.proto\x1a'liveblocks/mirror/v1/notification.proto\x1a#liveblocks/mirror/v1/presence.proto\x1a\x1fliveblocks/mirror/v1/room.proto\x1a!liveblocks/mirror/v1/thread.proto\"\xe6\x01\n" +
 	"\x0eGetRoomRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
@@ -2514,7 +2779,27 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\x8d\x01\n" +
 	"\x19ListNotificationsResponse\x12H\n" +
 	"\rnotifications\x18\x01 \x03(\v2\".liveblocks.mirror.v1.NotificationR\rnotifications\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\x11\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x01\n" +
+	"\x0fGetGroupRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12(\n" +
+	"\bgroup_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x01R\agroupId\x12!\n" +
+	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\x12<\n" +
+	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
+	"\rrequire_fresh\x18\x05 \x01(\bR\frequireFresh\"E\n" +
+	"\x10GetGroupResponse\x121\n" +
+	"\x05group\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.GroupR\x05group\"\xd0\x01\n" +
+	"\x11ListGroupsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
+	"\auser_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06userId\x12!\n" +
+	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\x12$\n" +
+	"\tpage_size\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"q\n" +
+	"\x12ListGroupsResponse\x123\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1b.liveblocks.mirror.v1.GroupR\x06groups\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc2\x13\n" +
 	"\rMirrorService\x12s\n" +
 	"\aGetRoom\x12$.liveblocks.mirror.v1.GetRoomRequest\x1a%.liveblocks.mirror.v1.GetRoomResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/rooms/{room_id}\x12o\n" +
 	"\tListRooms\x12&.liveblocks.mirror.v1.ListRoomsRequest\x1a'.liveblocks.mirror.v1.ListRoomsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rooms\x12\x9c\x01\n" +
@@ -2531,7 +2816,11 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\x10ListUserSessions\x12-.liveblocks.mirror.v1.ListUserSessionsRequest\x1a..liveblocks.mirror.v1.ListUserSessionsResponse\">\x82\xd3\xe4\x93\x028Z#\x12!/v1/rooms/{room_id}/user-sessions\x12\x11/v1/user-sessions\x12\x87\x01\n" +
 	"\aGetFlow\x12$.liveblocks.mirror.v1.GetFlowRequest\x1a%.liveblocks.mirror.v1.GetFlowResponse\"/\x82\xd3\xe4\x93\x02)\x12'/v1/rooms/{room_id}/flows/{storage_key}\x12\x7f\n" +
 	"\tListFlows\x12&.liveblocks.mirror.v1.ListFlowsRequest\x1a'.liveblocks.mirror.v1.ListFlowsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/rooms/{room_id}/flows\x12\x8f\x01\n" +
-	"\x11ListNotifications\x12..liveblocks.mirror.v1.ListNotificationsRequest\x1a/.liveblocks.mirror.v1.ListNotificationsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/notificationsBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\x11ListNotifications\x12..liveblocks.mirror.v1.ListNotificationsRequest\x1a/.liveblocks.mirror.v1.ListNotificationsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/notifications\x12x\n" +
+	"\bGetGroup\x12%.liveblocks.mirror.v1.GetGroupRequest\x1a&.liveblocks.mirror.v1.GetGroupResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/groups/{group_id}\x12\x91\x01\n" +
+	"\n" +
+	"ListGroups\x12'.liveblocks.mirror.v1.ListGroupsRequest\x1a(.liveblocks.mirror.v1.ListGroupsResponse\"0\x82\xd3\xe4\x93\x02*Z\x1c\x12\x1a/v1/users/{user_id}/groups\x12\n" +
+	"/v1/groupsBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_mirror_service_proto_rawDescOnce sync.Once
@@ -2545,7 +2834,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*GetRoomRequest)(nil),             // 0: liveblocks.mirror.v1.GetRoomRequest
 	(*GetRoomResponse)(nil),            // 1: liveblocks.mirror.v1.GetRoomResponse
@@ -2576,101 +2865,113 @@ var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*ListFlowsResponse)(nil),          // 26: liveblocks.mirror.v1.ListFlowsResponse
 	(*ListNotificationsRequest)(nil),   // 27: liveblocks.mirror.v1.ListNotificationsRequest
 	(*ListNotificationsResponse)(nil),  // 28: liveblocks.mirror.v1.ListNotificationsResponse
-	nil,                                // 29: liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
-	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
-	(*Room)(nil),                       // 31: liveblocks.mirror.v1.Room
-	(RoomView)(0),                      // 32: liveblocks.mirror.v1.RoomView
-	(DocumentFormat)(0),                // 33: liveblocks.mirror.v1.DocumentFormat
-	(DocumentView)(0),                  // 34: liveblocks.mirror.v1.DocumentView
-	(*Document)(nil),                   // 35: liveblocks.mirror.v1.Document
-	(DocumentKind)(0),                  // 36: liveblocks.mirror.v1.DocumentKind
-	(ThreadView)(0),                    // 37: liveblocks.mirror.v1.ThreadView
-	(*Thread)(nil),                     // 38: liveblocks.mirror.v1.Thread
-	(*timestamppb.Timestamp)(nil),      // 39: google.protobuf.Timestamp
-	(*Comment)(nil),                    // 40: liveblocks.mirror.v1.Comment
-	(*ActiveUser)(nil),                 // 41: liveblocks.mirror.v1.ActiveUser
-	(*Freshness)(nil),                  // 42: liveblocks.mirror.v1.Freshness
-	(*UserSession)(nil),                // 43: liveblocks.mirror.v1.UserSession
-	(*Flow)(nil),                       // 44: liveblocks.mirror.v1.Flow
-	(*Notification)(nil),               // 45: liveblocks.mirror.v1.Notification
-	(*httpbody.HttpBody)(nil),          // 46: google.api.HttpBody
+	(*GetGroupRequest)(nil),            // 29: liveblocks.mirror.v1.GetGroupRequest
+	(*GetGroupResponse)(nil),           // 30: liveblocks.mirror.v1.GetGroupResponse
+	(*ListGroupsRequest)(nil),          // 31: liveblocks.mirror.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),         // 32: liveblocks.mirror.v1.ListGroupsResponse
+	nil,                                // 33: liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
+	(*durationpb.Duration)(nil),        // 34: google.protobuf.Duration
+	(*Room)(nil),                       // 35: liveblocks.mirror.v1.Room
+	(RoomView)(0),                      // 36: liveblocks.mirror.v1.RoomView
+	(DocumentFormat)(0),                // 37: liveblocks.mirror.v1.DocumentFormat
+	(DocumentView)(0),                  // 38: liveblocks.mirror.v1.DocumentView
+	(*Document)(nil),                   // 39: liveblocks.mirror.v1.Document
+	(DocumentKind)(0),                  // 40: liveblocks.mirror.v1.DocumentKind
+	(ThreadView)(0),                    // 41: liveblocks.mirror.v1.ThreadView
+	(*Thread)(nil),                     // 42: liveblocks.mirror.v1.Thread
+	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
+	(*Comment)(nil),                    // 44: liveblocks.mirror.v1.Comment
+	(*ActiveUser)(nil),                 // 45: liveblocks.mirror.v1.ActiveUser
+	(*Freshness)(nil),                  // 46: liveblocks.mirror.v1.Freshness
+	(*UserSession)(nil),                // 47: liveblocks.mirror.v1.UserSession
+	(*Flow)(nil),                       // 48: liveblocks.mirror.v1.Flow
+	(*Notification)(nil),               // 49: liveblocks.mirror.v1.Notification
+	(*Group)(nil),                      // 50: liveblocks.mirror.v1.Group
+	(*httpbody.HttpBody)(nil),          // 51: google.api.HttpBody
 }
 var file_liveblocks_mirror_v1_mirror_service_proto_depIdxs = []int32{
-	30, // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
-	31, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
-	32, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
-	31, // 3: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
-	33, // 4: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	34, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
-	30, // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	35, // 7: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
-	33, // 8: liveblocks.mirror.v1.GetYjsDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	34, // 9: liveblocks.mirror.v1.GetYjsDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
-	30, // 10: liveblocks.mirror.v1.GetYjsDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	35, // 11: liveblocks.mirror.v1.GetYjsDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
-	36, // 12: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	33, // 13: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	30, // 14: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	36, // 15: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	35, // 16: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
-	37, // 17: liveblocks.mirror.v1.GetThreadRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
-	30, // 18: liveblocks.mirror.v1.GetThreadRequest.max_age:type_name -> google.protobuf.Duration
-	38, // 19: liveblocks.mirror.v1.GetThreadResponse.thread:type_name -> liveblocks.mirror.v1.Thread
-	29, // 20: liveblocks.mirror.v1.ListThreadsRequest.metadata:type_name -> liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
-	39, // 21: liveblocks.mirror.v1.ListThreadsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
-	38, // 22: liveblocks.mirror.v1.ListThreadsResponse.threads:type_name -> liveblocks.mirror.v1.Thread
-	30, // 23: liveblocks.mirror.v1.GetCommentRequest.max_age:type_name -> google.protobuf.Duration
-	40, // 24: liveblocks.mirror.v1.GetCommentResponse.comment:type_name -> liveblocks.mirror.v1.Comment
-	39, // 25: liveblocks.mirror.v1.ListCommentsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
-	40, // 26: liveblocks.mirror.v1.ListCommentsResponse.comments:type_name -> liveblocks.mirror.v1.Comment
-	30, // 27: liveblocks.mirror.v1.ListActiveUsersRequest.max_age:type_name -> google.protobuf.Duration
-	41, // 28: liveblocks.mirror.v1.ListActiveUsersResponse.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
-	42, // 29: liveblocks.mirror.v1.ListActiveUsersResponse.freshness:type_name -> liveblocks.mirror.v1.Freshness
-	39, // 30: liveblocks.mirror.v1.ListUserSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
-	39, // 31: liveblocks.mirror.v1.ListUserSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
-	43, // 32: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
-	30, // 33: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
-	44, // 34: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
-	30, // 35: liveblocks.mirror.v1.ListFlowsRequest.max_age:type_name -> google.protobuf.Duration
-	44, // 36: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
-	39, // 37: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
-	39, // 38: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
-	45, // 39: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
-	0,  // 40: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
-	2,  // 41: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
-	4,  // 42: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
-	6,  // 43: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
-	8,  // 44: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
-	9,  // 45: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
-	11, // 46: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
-	13, // 47: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
-	15, // 48: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
-	17, // 49: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
-	19, // 50: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
-	21, // 51: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
-	23, // 52: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
-	25, // 53: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
-	27, // 54: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
-	1,  // 55: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
-	3,  // 56: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
-	5,  // 57: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
-	7,  // 58: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
-	46, // 59: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
-	10, // 60: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
-	12, // 61: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
-	14, // 62: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
-	16, // 63: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
-	18, // 64: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
-	20, // 65: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
-	22, // 66: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
-	24, // 67: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
-	26, // 68: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
-	28, // 69: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
-	55, // [55:70] is the sub-list for method output_type
-	40, // [40:55] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	34, // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
+	35, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
+	36, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
+	35, // 3: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
+	37, // 4: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	38, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	34, // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	39, // 7: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	37, // 8: liveblocks.mirror.v1.GetYjsDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	38, // 9: liveblocks.mirror.v1.GetYjsDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	34, // 10: liveblocks.mirror.v1.GetYjsDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	39, // 11: liveblocks.mirror.v1.GetYjsDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	40, // 12: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	37, // 13: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	34, // 14: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	40, // 15: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	39, // 16: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
+	41, // 17: liveblocks.mirror.v1.GetThreadRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
+	34, // 18: liveblocks.mirror.v1.GetThreadRequest.max_age:type_name -> google.protobuf.Duration
+	42, // 19: liveblocks.mirror.v1.GetThreadResponse.thread:type_name -> liveblocks.mirror.v1.Thread
+	33, // 20: liveblocks.mirror.v1.ListThreadsRequest.metadata:type_name -> liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
+	43, // 21: liveblocks.mirror.v1.ListThreadsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
+	42, // 22: liveblocks.mirror.v1.ListThreadsResponse.threads:type_name -> liveblocks.mirror.v1.Thread
+	34, // 23: liveblocks.mirror.v1.GetCommentRequest.max_age:type_name -> google.protobuf.Duration
+	44, // 24: liveblocks.mirror.v1.GetCommentResponse.comment:type_name -> liveblocks.mirror.v1.Comment
+	43, // 25: liveblocks.mirror.v1.ListCommentsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
+	44, // 26: liveblocks.mirror.v1.ListCommentsResponse.comments:type_name -> liveblocks.mirror.v1.Comment
+	34, // 27: liveblocks.mirror.v1.ListActiveUsersRequest.max_age:type_name -> google.protobuf.Duration
+	45, // 28: liveblocks.mirror.v1.ListActiveUsersResponse.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
+	46, // 29: liveblocks.mirror.v1.ListActiveUsersResponse.freshness:type_name -> liveblocks.mirror.v1.Freshness
+	43, // 30: liveblocks.mirror.v1.ListUserSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
+	43, // 31: liveblocks.mirror.v1.ListUserSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
+	47, // 32: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
+	34, // 33: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
+	48, // 34: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
+	34, // 35: liveblocks.mirror.v1.ListFlowsRequest.max_age:type_name -> google.protobuf.Duration
+	48, // 36: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
+	43, // 37: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
+	43, // 38: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
+	49, // 39: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
+	34, // 40: liveblocks.mirror.v1.GetGroupRequest.max_age:type_name -> google.protobuf.Duration
+	50, // 41: liveblocks.mirror.v1.GetGroupResponse.group:type_name -> liveblocks.mirror.v1.Group
+	50, // 42: liveblocks.mirror.v1.ListGroupsResponse.groups:type_name -> liveblocks.mirror.v1.Group
+	0,  // 43: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
+	2,  // 44: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
+	4,  // 45: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
+	6,  // 46: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
+	8,  // 47: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
+	9,  // 48: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
+	11, // 49: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
+	13, // 50: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
+	15, // 51: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
+	17, // 52: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
+	19, // 53: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
+	21, // 54: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
+	23, // 55: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
+	25, // 56: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
+	27, // 57: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
+	29, // 58: liveblocks.mirror.v1.MirrorService.GetGroup:input_type -> liveblocks.mirror.v1.GetGroupRequest
+	31, // 59: liveblocks.mirror.v1.MirrorService.ListGroups:input_type -> liveblocks.mirror.v1.ListGroupsRequest
+	1,  // 60: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
+	3,  // 61: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
+	5,  // 62: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
+	7,  // 63: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
+	51, // 64: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
+	10, // 65: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
+	12, // 66: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
+	14, // 67: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
+	16, // 68: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
+	18, // 69: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
+	20, // 70: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
+	22, // 71: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
+	24, // 72: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
+	26, // 73: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
+	28, // 74: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
+	30, // 75: liveblocks.mirror.v1.MirrorService.GetGroup:output_type -> liveblocks.mirror.v1.GetGroupResponse
+	32, // 76: liveblocks.mirror.v1.MirrorService.ListGroups:output_type -> liveblocks.mirror.v1.ListGroupsResponse
+	60, // [60:77] is the sub-list for method output_type
+	43, // [43:60] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_mirror_service_proto_init() }
@@ -2681,6 +2982,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_init() {
 	file_liveblocks_mirror_v1_document_proto_init()
 	file_liveblocks_mirror_v1_flow_proto_init()
 	file_liveblocks_mirror_v1_freshness_proto_init()
+	file_liveblocks_mirror_v1_group_proto_init()
 	file_liveblocks_mirror_v1_notification_proto_init()
 	file_liveblocks_mirror_v1_presence_proto_init()
 	file_liveblocks_mirror_v1_room_proto_init()
@@ -2692,7 +2994,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc), len(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,8 @@ const (
 	MirrorService_GetFlow_FullMethodName            = "/liveblocks.mirror.v1.MirrorService/GetFlow"
 	MirrorService_ListFlows_FullMethodName          = "/liveblocks.mirror.v1.MirrorService/ListFlows"
 	MirrorService_ListNotifications_FullMethodName  = "/liveblocks.mirror.v1.MirrorService/ListNotifications"
+	MirrorService_GetGroup_FullMethodName           = "/liveblocks.mirror.v1.MirrorService/GetGroup"
+	MirrorService_ListGroups_FullMethodName         = "/liveblocks.mirror.v1.MirrorService/ListGroups"
 )
 
 // MirrorServiceClient is the client API for MirrorService service.
@@ -105,6 +107,10 @@ type MirrorServiceClient interface {
 	// ListNotifications lists notifications, newest first. Notifications are history:
 	// they remain readable after their room is deleted.
 	ListNotifications(ctx context.Context, in *ListNotificationsRequest, opts ...grpc.CallOption) (*ListNotificationsResponse, error)
+	// GetGroup returns a group of users.
+	GetGroup(ctx context.Context, in *GetGroupRequest, opts ...grpc.CallOption) (*GetGroupResponse, error)
+	// ListGroups lists groups by group_id, in byte order.
+	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
 }
 
 type mirrorServiceClient struct {
@@ -274,6 +280,26 @@ func (c *mirrorServiceClient) ListNotifications(ctx context.Context, in *ListNot
 	return out, nil
 }
 
+func (c *mirrorServiceClient) GetGroup(ctx context.Context, in *GetGroupRequest, opts ...grpc.CallOption) (*GetGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetGroupResponse)
+	err := c.cc.Invoke(ctx, MirrorService_GetGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mirrorServiceClient) ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGroupsResponse)
+	err := c.cc.Invoke(ctx, MirrorService_ListGroups_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MirrorServiceServer is the server API for MirrorService service.
 // All implementations must embed UnimplementedMirrorServiceServer
 // for forward compatibility.
@@ -342,6 +368,10 @@ type MirrorServiceServer interface {
 	// ListNotifications lists notifications, newest first. Notifications are history:
 	// they remain readable after their room is deleted.
 	ListNotifications(context.Context, *ListNotificationsRequest) (*ListNotificationsResponse, error)
+	// GetGroup returns a group of users.
+	GetGroup(context.Context, *GetGroupRequest) (*GetGroupResponse, error)
+	// ListGroups lists groups by group_id, in byte order.
+	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
 	mustEmbedUnimplementedMirrorServiceServer()
 }
 
@@ -396,6 +426,12 @@ func (UnimplementedMirrorServiceServer) ListFlows(context.Context, *ListFlowsReq
 }
 func (UnimplementedMirrorServiceServer) ListNotifications(context.Context, *ListNotificationsRequest) (*ListNotificationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNotifications not implemented")
+}
+func (UnimplementedMirrorServiceServer) GetGroup(context.Context, *GetGroupRequest) (*GetGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetGroup not implemented")
+}
+func (UnimplementedMirrorServiceServer) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGroups not implemented")
 }
 func (UnimplementedMirrorServiceServer) mustEmbedUnimplementedMirrorServiceServer() {}
 func (UnimplementedMirrorServiceServer) testEmbeddedByValue()                       {}
@@ -681,6 +717,42 @@ func _MirrorService_ListNotifications_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MirrorService_GetGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).GetGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_GetGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).GetGroup(ctx, req.(*GetGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MirrorService_ListGroups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGroupsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MirrorServiceServer).ListGroups(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MirrorService_ListGroups_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MirrorServiceServer).ListGroups(ctx, req.(*ListGroupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MirrorService_ServiceDesc is the grpc.ServiceDesc for MirrorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -743,6 +815,14 @@ var MirrorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListNotifications",
 			Handler:    _MirrorService_ListNotifications_Handler,
+		},
+		{
+			MethodName: "GetGroup",
+			Handler:    _MirrorService_GetGroup_Handler,
+		},
+		{
+			MethodName: "ListGroups",
+			Handler:    _MirrorService_ListGroups_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

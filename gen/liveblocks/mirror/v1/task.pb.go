@@ -47,6 +47,9 @@ const (
 	ResourceKind_RESOURCE_KIND_NOTIFICATION ResourceKind = 7
 	// The comparison with Liveblocks' list of rooms. The room_id is empty.
 	ResourceKind_RESOURCE_KIND_SWEEP ResourceKind = 8
+	// A group of users, with its group_id as resource_id. Without a resource_id: the
+	// list of all groups. The room_id is empty.
+	ResourceKind_RESOURCE_KIND_GROUP ResourceKind = 9
 )
 
 // Enum value maps for ResourceKind.
@@ -61,6 +64,7 @@ var (
 		6: "RESOURCE_KIND_USER_SESSIONS",
 		7: "RESOURCE_KIND_NOTIFICATION",
 		8: "RESOURCE_KIND_SWEEP",
+		9: "RESOURCE_KIND_GROUP",
 	}
 	ResourceKind_value = map[string]int32{
 		"RESOURCE_KIND_UNSPECIFIED":   0,
@@ -72,6 +76,7 @@ var (
 		"RESOURCE_KIND_USER_SESSIONS": 6,
 		"RESOURCE_KIND_NOTIFICATION":  7,
 		"RESOURCE_KIND_SWEEP":         8,
+		"RESOURCE_KIND_GROUP":         9,
 	}
 )
 
@@ -382,7 +387,7 @@ const file_liveblocks_mirror_v1_task_proto_rawDesc = "" +
 	"\tfail_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\bfailTime\x129\n" +
 	"\n" +
 	"fetch_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12H\n" +
-	"\x12missing_since_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTime*\x8c\x02\n" +
+	"\x12missing_since_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTime*\xa5\x02\n" +
 	"\fResourceKind\x12\x1d\n" +
 	"\x19RESOURCE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12RESOURCE_KIND_ROOM\x10\x01\x12\x19\n" +
@@ -392,7 +397,8 @@ const file_liveblocks_mirror_v1_task_proto_rawDesc = "" +
 	"\x1aRESOURCE_KIND_ACTIVE_USERS\x10\x05\x12\x1f\n" +
 	"\x1bRESOURCE_KIND_USER_SESSIONS\x10\x06\x12\x1e\n" +
 	"\x1aRESOURCE_KIND_NOTIFICATION\x10\a\x12\x17\n" +
-	"\x13RESOURCE_KIND_SWEEP\x10\b*\x9b\x01\n" +
+	"\x13RESOURCE_KIND_SWEEP\x10\b\x12\x17\n" +
+	"\x13RESOURCE_KIND_GROUP\x10\t*\x9b\x01\n" +
 	"\tTaskState\x12\x1a\n" +
 	"\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TASK_STATE_PENDING\x10\x01\x12\x16\n" +

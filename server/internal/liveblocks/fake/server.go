@@ -40,6 +40,8 @@ const (
 	// EndpointInbox is one notification of a user's inbox.
 	EndpointInbox        Endpoint = "inbox_notification"
 	EndpointUpdateRoomID Endpoint = "update_room_id"
+	EndpointGroups       Endpoint = "groups"
+	EndpointGroup        Endpoint = "group"
 	// EndpointUnknown is every path and method that the fake does not have.
 	EndpointUnknown Endpoint = "unknown"
 )
@@ -83,6 +85,7 @@ type Server struct {
 	flat    bool
 	foreign bool
 	inboxes map[inboxKey]*past
+	groups  map[string]*past
 	scripts []*script
 	delay   func(Call) Delay
 	onEvent func(Event)
@@ -556,6 +559,12 @@ func route(r *http.Request) (Endpoint, string) {
 		if _, _, ok := inboxPath(r); ok && r.Method == http.MethodGet {
 			return EndpointInbox, ""
 		}
+		if id, ok := groupPath(r); ok && r.Method == http.MethodGet {
+			if id == "" {
+				return EndpointGroups, ""
+			}
+			return EndpointGroup, ""
+		}
 		return EndpointUnknown, ""
 	}
 	if rest == "" {
@@ -714,6 +723,11 @@ func (s *Server) answer(r *http.Request, endpoint Endpoint, id string, step Step
 		return s.readInbox(user, notification, step.stale)
 	case EndpointUpdateRoomID:
 		return s.rename(r, id)
+	case EndpointGroups:
+		return s.listGroups(r.URL.Query())
+	case EndpointGroup:
+		group, _ := groupPath(r)
+		return s.readGroup(group, step.stale)
 	case EndpointUnknown:
 	}
 	return errorAnswer(http.StatusNotFound, "Not Found", "")

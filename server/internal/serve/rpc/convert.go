@@ -13,6 +13,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/flow"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/group"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
@@ -500,4 +501,19 @@ func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
 		}}
 	}
 	return message
+}
+
+// groupToProto reads scopes and members from the source, which has them in order.
+func groupToProto(g *mirror.Group) *mirrorv1.Group {
+	source, _ := group.Parse(g.Source) // as it was when the group was stored
+	shown := &mirrorv1.Group{
+		ProjectId: string(g.Project), GroupId: g.ID, OrganizationId: g.OrganizationID,
+		CreateTime: timestamp(g.CreateTime), UpdateTime: timestamp(g.UpdateTime), Scopes: source.Scopes,
+		SourceJson: g.Source, Freshness: freshnessToProto(g.Freshness, &g.SHA256),
+	}
+	for _, member := range source.Members {
+		shown.Members = append(shown.Members,
+			&mirrorv1.GroupMember{UserId: member.UserID, AddTime: timestamp(member.AddTime)})
+	}
+	return shown
 }

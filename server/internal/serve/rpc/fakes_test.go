@@ -151,3 +151,28 @@ func (s *fakeSweeper) Verify(ctx context.Context, options mirror.VerifyOptions,
 	s.calls++
 	return s.verify(ctx, options, report)
 }
+
+func (q *fakeQuery) Group(ctx context.Context, group mirror.Resource, deleted bool) (mirror.Group, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return mirror.Group{}, err
+	}
+	return find(q.groups, func(g *mirror.Group) bool {
+		return g.Project == group.Project && g.ID == group.ID && (deleted || g.Freshness.DeleteTime.IsZero())
+	})
+}
+
+func (q *fakeQuery) Groups(ctx context.Context, f store.GroupFilter) ([]mirror.Group, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	order := func(a, b mirror.Group) int { return cmp.Compare(a.ID, b.ID) }
+	return choose(q.groups, q.selected(f.Limit), order, func(g *mirror.Group) bool {
+		member := slices.ContainsFunc(g.Members, func(m mirror.GroupMember) bool { return m.UserID == f.User })
+		return g.Project == f.Project && (f.User == "" || member) && (f.Deleted || g.Freshness.DeleteTime.IsZero()) &&
+			g.ID > f.After
+	}), nil
+}

@@ -601,3 +601,51 @@ func unreadable(err error, what string) error {
 	return fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
 		"the "+what+" was fetched and is kept, but cannot be read as what it should be")
 }
+
+// groupBatch bounds how many groups one query brings: with a thousand members, one
+// is some hundred KB.
+const groupBatch = 50
+
+// GetGroup returns a group of users.
+func (m *mirrorService) GetGroup(ctx context.Context, req *mirrorv1.GetGroupRequest) (*mirrorv1.GetGroupResponse,
+	error) {
+	project, err := m.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Group]{
+		Resource:  mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: req.GetGroupId()},
+		Get:       m.Query.Group,
+		Freshness: func(g *mirror.Group) mirror.Freshness { return g.Freshness },
+	})
+	if err != nil {
+		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonGroupNotMirrored,
+			"the mirror holds no such group").With("group_id", req.GetGroupId()))
+	}
+	shown := groupToProto(&row)
+	if err := m.fits(shown, "the group does not fit one message"); err != nil {
+		return nil, err
+	}
+	return &mirrorv1.GetGroupResponse{Group: shown}, nil
+}
+
+// ListGroups lists groups by id, in byte order.
+func (m *mirrorService) ListGroups(ctx context.Context, req *mirrorv1.ListGroupsRequest) (*mirrorv1.ListGroupsResponse,
+	error,
+) {
+	groups, next, err := page(ctx, &m.common, req, listing[mirror.Group, *mirrorv1.Group]{
+		list:  listGroups,
+		batch: groupBatch,
+		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Group, error) {
+			return m.Query.Groups(ctx, store.GroupFilter{
+				Project: project, User: req.GetUserId(), Deleted: req.GetShowDeleted(), After: after.ID, Limit: limit,
+			})
+		},
+		key:     func(row *mirror.Group) cursor { return cursor{ID: row.ID} },
+		toProto: groupToProto,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ListGroupsResponse{Groups: groups, NextPageToken: next}, nil
+}

@@ -40,11 +40,13 @@ const (
 	listUserSessions  list = 8
 	listFlows         list = 9
 	listNotifications list = 10
+	listGroups        list = 11
 )
 
 var lists = []list{
 	listEvents, listRooms, listDocuments, listTasks,
 	listThreads, listComments, listActiveUsers, listUserSessions, listFlows, listNotifications,
+	listGroups,
 }
 
 // cursor is the key of the last item of a page. Each list uses a part of it:
@@ -53,7 +55,7 @@ var lists = []list{
 //	documents, tasks                       Room, Kind, ID
 //	threads                                Room, ID
 //	comments                               Room, Thread, Time, ID
-//	active users, flows                    ID
+//	active users, flows, groups            ID
 //	events, user sessions, notifications   Time, ID
 //
 // The zero cursor is before the first item.
@@ -95,6 +97,8 @@ func (c cursor) fits(l list) bool {
 	case listUserSessions, listNotifications:
 		return c == cursor{Time: c.Time, ID: c.ID} && (c.Time.IsZero() || storableTime(c.Time)) &&
 			mirror.ValidID(c.ID, mirror.MaxEventID)
+	case listGroups:
+		return c == cursor{ID: c.ID} && mirror.ValidID(c.ID, mirror.MaxResourceID)
 	case listFlows:
 		key, ok := strings.CutPrefix(c.ID, keyMark)
 		return c == cursor{ID: c.ID} && ok && len(key) <= maxStorageKey && utf8.ValidString(key)

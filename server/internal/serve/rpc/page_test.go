@@ -248,6 +248,21 @@ func pagedLists() []paged {
 				return ids, resp.GetNextPageToken(), err
 			},
 		},
+		{
+			name: "groups",
+			add: func(q *fakeQuery, i int) {
+				q.groups = append(q.groups, mirror.Group{Project: project, ID: id(i), Source: []byte(`{}`)})
+			},
+			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
+				err error) {
+				resp, err := h.mirror.ListGroups(ctx, &mirrorv1.ListGroupsRequest{PageSize: size, PageToken: token,
+					ShowDeleted: other})
+				for _, g := range resp.GetGroups() {
+					ids = append(ids, g.GetGroupId())
+				}
+				return ids, resp.GetNextPageToken(), err
+			},
+		},
 	}
 }
 
@@ -555,6 +570,7 @@ func cursors() map[list]cursor {
 		listUserSessions:  {Time: noon, ID: "msg_1"},
 		listFlows:         {ID: "=" + strings.Repeat("ö", 1024)},
 		listNotifications: {Time: noon, ID: "msg_1"},
+		listGroups:        {ID: "a/b ö"},
 	}
 }
 

@@ -134,6 +134,7 @@ type fakeQuery struct {
 	users     []mirror.ActiveUsers
 	sessions  []mirror.UserSession
 	notices   []mirror.Notification
+	groups    []mirror.Group
 	counts    store.Counts
 	limits    []int // of every list query
 	reads     int
@@ -536,8 +537,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 25 {
-		t.Errorf("%d calls take a project; want 25", seen)
+	if seen != 27 {
+		t.Errorf("%d calls take a project; want 27", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

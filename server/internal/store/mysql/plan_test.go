@@ -122,7 +122,17 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("insert into mirror_notification values (0, 'default', 'r', 'n', 'e', '', '', 'u', '', '', '', '2026-03-01', " +
 		"'2026-03-01', null, null, null, null)")
 	exec("insert into mirror_sweep values ('default', 's', true, false, '', 0, 0, 0, 0, null, null, null, '')")
+	exec("insert into mirror_group values (0, 'default', 'g', '', '', '', null, null, null)")
+	exec("insert into mirror_group_member values (0, 'default', 'g', 'u', null)")
 	for n := 1; n < 4096; n *= 2 {
+		for _, table := range []string{"mirror_group", "mirror_group_member"} {
+			columns := map[string]string{
+				"mirror_group":        "organization_id, source_json, content_sha256, create_time, update_time, delete_time",
+				"mirror_group_member": "user_id, add_time",
+			}[table]
+			exec("insert into "+table+" select (bucket + ?) mod 256, project_id, concat(group_id, '-', ?), "+columns+
+				" from "+table, n, n)
+		}
 		for table, columns := range map[string]string{
 			"mirror_thread": "thread_id, epoch, source_json, content_sha256, create_time, update_time, " +
 				"resolved, visibility, metadata, metadata_text, comment_count, data_problem, delete_time",
@@ -173,7 +183,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("analyze table mirror_room, mirror_document, mirror_resource_state, mirror_event, mirror_change")
 	exec("analyze table mirror_thread, mirror_comment, mirror_comment_reaction, mirror_comment_attachment, " +
 		"mirror_comment_mention")
-	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, mirror_sweep")
+	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, mirror_sweep, " +
+		"mirror_group, mirror_group_member")
 
 	explain := func(name, text string, args []any) (sorted bool) {
 		t.Helper()

@@ -103,7 +103,7 @@ func statements(t *testing.T) map[string]string {
 // tables are those whose rows are written by lists.
 var tables = []table{
 	unfoldedTable, sessionTable, activeUserTable, notificationTable, threadTable, commentTable, reactionTable,
-	attachmentTable, mentionTable,
+	attachmentTable, mentionTable, groupTable, groupMemberTable,
 }
 
 func TestPortableSQL(t *testing.T) {

@@ -131,6 +131,10 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 		case mirror.KindThread:
 			return s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
 				RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID)})
+		case mirror.KindGroup:
+			return s.q.DistrustGroup(ctx, dbq.DistrustGroupParams{
+				Bucket: r.Bucket(), ProjectID: rawKey(r.Project), GroupID: rawKey(r.ID),
+			})
 		default:
 			return s.q.InvalidateDocument(ctx, dbq.InvalidateDocumentParams(lockParams(r)))
 		}

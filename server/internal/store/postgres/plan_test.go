@@ -137,7 +137,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			", null, null, '', case when n % 10 = 0 then '' else 'left' end",
 		"mirror_notification": "'r-' || n % 500, 'r-' || n % 2000, 'r-' || n, 'r-8', 'r-8', 'r-' || n % 100, 'r-8', '', " +
 			"'', " + when + ", null, " + wide + ", null, null, null",
-		"mirror_change": "",
+		"mirror_group":        "'r-' || n, '', " + wide + ", '', null, null, null",
+		"mirror_group_member": "'r-' || n % 500, 'r-' || n % 100, null",
+		"mirror_change":       "",
 	} {
 		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " +
 			columns + " from generate_series(1, 6000) n"

@@ -163,6 +163,10 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 		err = s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
 		})
+	case mirror.KindGroup:
+		err = s.q.DistrustGroup(ctx, dbq.DistrustGroupParams{
+			Bucket: r.Bucket(), ProjectID: string(r.Project), GroupID: string(r.ID),
+		})
 	default: // other kinds have no derived columns
 	}
 	if err != nil {

@@ -181,24 +181,34 @@ func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirro
 	return out, nil
 }
 
-// lockThreads locks the states of all threads of a room. It returns them with the
-// state of the list, whose lease must be held, and the stored copies by thread id.
-func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (
-	states map[string]store.State, copies map[string]store.ThreadCopy, err error,
-) {
+// lockStates locks the states of all resources of one kind in a room, and returns
+// them by id with the state of the list, whose lease must be held.
+func lockStates(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (map[string]store.State, error) {
 	r := lease.Resource
-	locked, err := q.LockThreadStates(ctx, dbq.LockThreadStatesParams{
+	locked, err := q.LockStates(ctx, dbq.LockStatesParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind),
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	states = make(map[string]store.State, len(locked))
+	states := make(map[string]store.State, len(locked))
 	for _, row := range locked {
 		states[row.ResourceID] = stateOf(row)
 	}
 	if !states[r.ID].Held(lease) {
-		return nil, nil, store.ErrLeaseLost
+		return nil, store.ErrLeaseLost
+	}
+	return states, nil
+}
+
+// lockThreads locks the states of all threads of a room and of their list, and
+// returns them and which copies are stored, by thread id.
+func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (
+	states map[string]store.State, copies map[string]store.ThreadCopy, err error,
+) {
+	r := lease.Resource
+	if states, err = lockStates(ctx, q, lease); err != nil {
+		return nil, nil, err
 	}
 	rows, err := q.ThreadCopies(ctx, dbq.ThreadCopiesParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,14 @@ func historyMutants() []mutant {
 		}
 	}
 	return []mutant{
+		{"keeps who left a group", []string{"changed group has its new members only"},
+			func(b base) store.Store { return &keepsMembers{b} }},
+		{"believes the 404 of a group", []string{"404 of a group alone deletes nothing"},
+			func(b base) store.Store { return &credulous{b} }},
+		{"believes any list of groups", []string{"list that lacks too much is not believed"},
+			func(b base) store.Store { return &credulous{b} }},
+		{"trusts an invalidated group", []string{"group that is not trusted is written again"},
+			func(b base) store.Store { return &trusting{b} }},
 		{"lets nothing wait", []string{"event waits once at what it is folded into"}, func(b base) store.Store {
 			return &altersHints{b, func(h *mirror.Invalidation) { h.Fold = false }}
 		}},
@@ -384,4 +393,52 @@ func (m *silentRows) ApplyNotification(ctx context.Context, lease mirror.Lease, 
 	applied, err := m.Store.ApplyNotification(ctx, lease, fold, now, settle)
 	applied.Changed = applied.Changed && len(before) == 0
 	return applied, err
+}
+
+type keepsMembers struct{ base }
+
+func (m *keepsMembers) ApplyGroup(ctx context.Context, lease mirror.Lease, content mirror.GroupContent, now time.Time,
+	settle time.Duration,
+) (mirror.Applied, error) {
+	before, err := m.Group(ctx, lease.Resource, true)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return mirror.Applied{}, err
+	}
+	for _, old := range before.Members {
+		same := func(n mirror.GroupMember) bool { return n.UserID == old.UserID }
+		if !slices.ContainsFunc(content.Group.Members, same) {
+			content.Group.Members = append(slices.Clone(content.Group.Members), old)
+		}
+	}
+	return m.Store.ApplyGroup(ctx, lease, content, now, settle)
+}
+
+// credulous takes the word of one answer for a deletion.
+type credulous struct{ base }
+
+func (m *credulous) ApplyGroupMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (
+	mirror.Applied, error,
+) {
+	applied, err := m.Store.ApplyGroupMissing(ctx, lease, now, settle)
+	_, deleted := m.d.sql.Exec(ctx, "update mirror_group set delete_time = ? where group_id = ?", now, lease.Resource.ID)
+	return applied, errors.Join(err, deleted)
+}
+
+func (m *credulous) ApplyGroups(ctx context.Context, lease mirror.Lease, list mirror.GroupList, now time.Time) (
+	mirror.Applied, error,
+) {
+	applied, err := m.Store.ApplyGroups(ctx, lease, list, now)
+	if errors.Is(err, store.ErrImplausible) {
+		return mirror.Applied{}, nil
+	}
+	return applied, err
+}
+
+type trusting struct{ base }
+
+func (m *trusting) Invalidate(ctx context.Context, r mirror.Resource) error {
+	if r.Kind == mirror.KindGroup {
+		return nil
+	}
+	return m.Store.Invalidate(ctx, r)
 }

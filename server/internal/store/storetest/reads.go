@@ -65,6 +65,10 @@ func Reads() []Read {
 			_, err := s.SessionsOf(ctx, room, []int64{1, 2}, limit)
 			return err
 		}),
+		byKey("Group", func(ctx context.Context, s store.Store) error {
+			_, err := s.Group(ctx, mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: id}, true)
+			return err
+		}),
 		byKey("Task", func(ctx context.Context, s store.Store) error { _, err := s.Task(ctx, document, now); return err }),
 		lists("Events", store.Store.Events, store.EventFilter{
 			Project: project, Room: id, Type: id, User: id, From: now, To: now, AfterTime: now, AfterID: id, NoPayload: true,
@@ -91,6 +95,9 @@ func Reads() []Read {
 		lists("Notifications", store.Store.Notifications, store.NotificationFilter{
 			Project: project, Room: id, User: id, Channel: id, Kind: id, Thread: id, From: now, To: now, AfterTime: now,
 			AfterID: id, Limit: limit,
+		}),
+		lists("Groups", store.Store.Groups, store.GroupFilter{
+			Project: project, User: id, Deleted: true, After: id, Limit: limit,
 		}),
 		lists("TaskList", store.Store.TaskList, store.TaskFilter{
 			Project: project, Room: id, State: mirror.TaskPending, Now: now, AfterRoom: id, AfterKind: mirror.KindStorage,

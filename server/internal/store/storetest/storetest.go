@@ -66,6 +66,7 @@ func groups() []group {
 		{"thread", threadCases},
 		{"presence", presenceCases},
 		{"notification", notificationCases},
+		{"group", groupCases},
 		{"sweep", sweepCases},
 		{"query", queryCases},
 		{"list", listCases},

@@ -90,14 +90,6 @@ func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID
 	}
 }
 
-// Up to this share of the mirrored rooms, or this number if that is more, may
-// vanish at once. Beyond it, a wrong key or a broken list is more likely than
-// deletions whose events were all lost.
-const (
-	vanishedShare = 5 // one in this many
-	vanishedLeast = 20
-)
-
 // Implausible returns why so many rooms are unlikely to have vanished, or "" if it
 // is plausible. known counts the listed rooms that are mirrored.
 func Implausible(listed, known, vanished, mirrored int64) string {
@@ -108,7 +100,7 @@ func Implausible(listed, known, vanished, mirrored int64) string {
 	case known == 0:
 		return fmt.Sprintf("the list of rooms contains none of the %d mirrored rooms; the secret key may belong to "+
 			"another project; nothing was deleted", mirrored)
-	case vanished > max(vanishedLeast, mirrored/vanishedShare):
+	case store.TooManyVanished(vanished, mirrored):
 		return fmt.Sprintf("the list of rooms lacks %d of the %d mirrored rooms, more than is accepted at once; nothing "+
 			"was deleted", vanished, mirrored)
 	default:

@@ -28,6 +28,9 @@ type Fetcher interface {
 	Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error)
 	ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)
+	// Groups reads every group of the project.
+	Groups(ctx context.Context) (mirror.Fetched, error)
+	Group(ctx context.Context, id string) (mirror.Fetched, error)
 }
 
 // cleanBatch is the maximum number of resources of one clean-up transaction.
@@ -74,6 +77,7 @@ func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
 		mirror.KindActiveUsers:  r.handler(r.activeUsers),
 		mirror.KindUserSessions: r.handler(r.sessions),
 		mirror.KindNotification: r.handler(r.notification),
+		mirror.KindGroup:        r.handler(r.group),
 	}
 }
 

@@ -395,6 +395,11 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	if err := s.occupied(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err
 	}
+	if sweep.Problem == "" && (read != nil || sweep.Known > 0) { // else the key may be that of another project
+		if err := s.request(ctx, &sweep, swept(s.cfg.Project, "", mirror.SweepProject), false); err != nil {
+			return mirror.Applied{}, err
+		}
+	}
 	sweep.Done, sweep.EndTime = true, s.cfg.Now()
 	if sweep.Full {
 		sweep.FullTime = sweep.BeginTime

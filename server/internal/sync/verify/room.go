@@ -39,7 +39,7 @@ type roomCheck struct {
 var errGone = errors.New("verify: the room is gone")
 
 // check returns the differences, at most one for each resource.
-func (c *roomCheck) check(ctx context.Context) map[mirror.Resource]finding {
+func (c *roomCheck) check(ctx context.Context) (map[mirror.Resource]finding, []string) {
 	c.found = make(map[mirror.Resource]finding)
 	switch err := c.all(ctx); {
 	case errors.Is(err, errGone):
@@ -50,17 +50,23 @@ func (c *roomCheck) check(ctx context.Context) map[mirror.Resource]finding {
 	case err != nil:
 		c.skip(err)
 	}
-	for res, f := range c.found {
-		task, err := c.cfg.Store.Task(ctx, res, c.cfg.Now())
+	return c.found, append(c.skipped, c.tasks(ctx, c.found)...)
+}
+
+// tasks adds to each finding its task, and leaves out those whose task cannot be
+// read, for the reasons it returns.
+func (r *run) tasks(ctx context.Context, found map[mirror.Resource]finding) (skipped []string) {
+	for res, f := range found {
+		task, err := r.cfg.Store.Task(ctx, res, r.cfg.Now())
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			delete(c.found, res)
-			c.skip(err)
+			delete(found, res)
+			skipped = append(skipped, fault.Of(err).Public)
 			continue
 		}
 		f.task = task
-		c.found[res] = f
+		found[res] = f
 	}
-	return c.found
+	return skipped
 }
 
 func (c *roomCheck) add(res mirror.Resource, kind mirror.DifferenceKind, detail string) {

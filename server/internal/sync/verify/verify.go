@@ -25,6 +25,7 @@ type Fetcher interface {
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
 	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+	Groups(ctx context.Context) (mirror.Fetched, error)
 }
 
 // Limiter decides when a call to Liveblocks may be made; see queue.Limiter.
@@ -44,6 +45,7 @@ type Store interface {
 	Documents(ctx context.Context, filter store.DocumentFilter) ([]mirror.Document, error)
 	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
 	Threads(ctx context.Context, filter store.ThreadFilter) ([]mirror.Thread, error)
+	Groups(ctx context.Context, filter store.GroupFilter) ([]mirror.Group, error)
 }
 
 // Workers fetch and rewrite what is repaired.
@@ -106,6 +108,11 @@ func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
 	err := r.compareListed(ctx)
 	if err == nil {
 		err = r.compareUnlisted(ctx)
+	}
+	if err == nil && options.Prefix == "" {
+		for _, compare := range projectComparisons {
+			compare(r, ctx)
+		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -262,11 +269,11 @@ func (r *run) skip(reason string) {
 	}
 }
 
-// compared counts a room and the resources in it.
-func (r *run) compared(resources int) {
+// compared counts rooms and resources.
+func (r *run) compared(rooms, resources int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.summary.Rooms++
+	r.summary.Rooms += int64(rooms)
 	r.summary.Resources += int64(resources)
 	if now := r.cfg.Now(); now.Sub(r.told) >= progressEvery {
 		r.told = now
@@ -302,31 +309,52 @@ func (f finding) confirms(earlier finding) bool {
 		f.task.State == earlier.task.State && !f.pending()
 }
 
+// check compares something once. It returns the differences, at most one for each
+// resource, and the reasons why resources could not be compared.
+type check func(ctx context.Context) (found map[mirror.Resource]finding, skipped []string)
+
 // room compares a room and everything in it, and reports lasting differences.
 // listed is nil if the list does not contain the room.
 func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomContent) {
-	first := &roomCheck{
-		run: r, room: mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom},
-		listed: listed,
+	room := mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom}
+	first := &roomCheck{run: r, room: room, listed: listed}
+	r.confirm(ctx, first.check, r.checkOf(room))
+	if ctx.Err() != nil {
+		return
 	}
-	open := first.check(ctx)
 	if listed != nil && first.known {
 		r.mu.Lock()
 		r.known++
 		r.mu.Unlock()
 	}
+	r.compared(1, first.resources)
+}
+
+// checkOf returns what compares the resource again.
+func (r *run) checkOf(resource mirror.Resource) check {
+	if resource.Kind == mirror.KindGroup {
+		return r.checkGroups
+	}
+	return func(ctx context.Context) (map[mirror.Resource]finding, []string) {
+		return (&roomCheck{run: r, room: resource.RoomResource()}).check(ctx)
+	}
+}
+
+// confirm reports the differences that first finds and that again finds too, and
+// counts what could not be compared.
+func (r *run) confirm(ctx context.Context, first, again check) {
+	open, skipped := first(ctx)
 	dealt := make(map[mirror.Resource]bool)
 	for n := 2; len(open) > 0; n++ {
 		if clock.Sleep(ctx, grace) != nil {
 			return
 		}
 		still := make(map[mirror.Resource]finding)
-		next := &roomCheck{run: r, room: first.room}
-		found := next.check(ctx)
+		found, unseen := again(ctx)
 		for res := range open {
 			// A difference that could not be checked again may persist.
-			if _, ok := found[res]; !ok && !dealt[res] && len(next.skipped) > 0 {
-				first.skipped = append(first.skipped, next.skipped[0])
+			if _, ok := found[res]; !ok && !dealt[res] && len(unseen) > 0 {
+				skipped = append(skipped, unseen[0])
 			}
 		}
 		for res, f := range found {
@@ -349,10 +377,9 @@ func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomCon
 	if ctx.Err() != nil {
 		return
 	}
-	for _, reason := range first.skipped {
+	for _, reason := range skipped {
 		r.skip(reason)
 	}
-	r.compared(first.resources)
 }
 
 // difference reports a confirmed difference, and repairs it on request.
@@ -401,7 +428,7 @@ func (r *run) repair(ctx context.Context, f finding) error {
 	if err := r.cfg.Workers.Wait(ctx, pending); err != nil {
 		return err
 	}
-	after := (&roomCheck{run: r, room: f.resource.RoomResource()}).check(ctx)
+	after, _ := r.checkOf(f.resource)(ctx)
 	if left, ok := after[f.resource]; ok && !left.pending() {
 		return fault.New(fault.Unavailable, fault.ReasonRefreshFailed, "the difference persists")
 	}

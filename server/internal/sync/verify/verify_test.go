@@ -32,6 +32,8 @@ func (d damaged) Documents(context.Context, store.DocumentFilter) ([]mirror.Docu
 	return nil, nil
 }
 
+func (d damaged) Groups(context.Context, store.GroupFilter) ([]mirror.Group, error) { return nil, nil }
+
 func (d damaged) Task(context.Context, mirror.Resource, time.Time) (mirror.Task, error) {
 	return mirror.Task{State: mirror.TaskDone}, nil
 }
@@ -66,6 +68,10 @@ func (d denying) Threads(context.Context, mirror.RoomID) (mirror.Fetched, error)
 	return mirror.Fetched{}, denied()
 }
 
+func (d denying) Groups(context.Context) (mirror.Fetched, error) {
+	return mirror.Fetched{Body: []byte(`{"data":[]}`)}, nil
+}
+
 func denied() error {
 	return fault.New(fault.Precondition, fault.ReasonUpstreamAccessDenied, "Liveblocks denies access to the room")
 }
@@ -92,7 +98,7 @@ func (o open) UntilPaused(ctx context.Context) (context.Context, func()) {
 func TestVerifiedKindsAreCompared(t *testing.T) {
 	t.Parallel()
 	for _, kind := range mirror.Kinds() {
-		if compared := comparisons[kind] != nil; compared != kind.Traits().Verified {
+		if compared := comparisons[kind] != nil || projectComparisons[kind] != nil; compared != kind.Traits().Verified {
 			t.Errorf("%s is compared: %t; want %t", kind, compared, !compared)
 		}
 	}

@@ -40,23 +40,24 @@ func (q *Queries) CleanThread(ctx context.Context, arg CleanThreadParams) (int64
 	return result.RowsAffected()
 }
 
-const lockThreadStates = `-- name: LockThreadStates :many
+const lockStates = `-- name: LockStates :many
 select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ?
 order by resource_id
 for update
 `
 
-type LockThreadStatesParams struct {
+type LockStatesParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
 	Kind      int16
 }
 
-// The states of all threads of the room and of their list, which comes first.
-func (q *Queries) LockThreadStates(ctx context.Context, arg LockThreadStatesParams) ([]MirrorResourceState, error) {
-	rows, err := q.db.QueryContext(ctx, lockThreadStates,
+// The states of all resources of one kind in the room and of their list, which
+// comes first.
+func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]MirrorResourceState, error) {
+	rows, err := q.db.QueryContext(ctx, lockStates,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

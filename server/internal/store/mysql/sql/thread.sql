@@ -14,8 +14,9 @@ lock in share mode;
 update mirror_thread set delete_time = sqlc.arg(delete_time)
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and thread_id = sqlc.arg(thread_id);
 
--- name: LockThreadStates :many
--- The states of all threads of the room and of their list, which comes first.
+-- name: LockStates :many
+-- The states of all resources of one kind in the room and of their list, which
+-- comes first.
 select * from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ?
 order by resource_id

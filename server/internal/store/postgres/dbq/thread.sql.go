@@ -406,6 +406,71 @@ func (q *Queries) LockRoomEpoch(ctx context.Context, arg LockRoomEpochParams) (i
 	return epoch, err
 }
 
+const lockStates = `-- name: LockStates :many
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
+where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4
+order by resource_id
+for update
+`
+
+type LockStatesParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+	Kind      int16
+}
+
+// The states of all resources of one kind in the room and of their list, which
+// comes first.
+func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]MirrorResourceState, error) {
+	rows, err := q.db.Query(ctx, lockStates,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MirrorResourceState
+	for rows.Next() {
+		var i MirrorResourceState
+		if err := rows.Scan(
+			&i.Bucket,
+			&i.ProjectID,
+			&i.RoomID,
+			&i.Kind,
+			&i.ResourceID,
+			&i.Generation,
+			&i.AppliedGeneration,
+			&i.DueTime,
+			&i.NotBefore,
+			&i.Settle,
+			&i.DeleteGeneration,
+			&i.HintTime,
+			&i.LeaseToken,
+			&i.LeaseUntil,
+			&i.AgainTime,
+			&i.Attempts,
+			&i.LastError,
+			&i.FailTime,
+			&i.FetchTime,
+			&i.SourceUpdateTime,
+			&i.Revision,
+			&i.MissingSince,
+			&i.Background,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockThread = `-- name: LockThread :one
 select
     s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
@@ -486,70 +551,6 @@ func (q *Queries) LockThread(ctx context.Context, arg LockThreadParams) (LockThr
 		&i.DeleteTime,
 	)
 	return i, err
-}
-
-const lockThreadStates = `-- name: LockThreadStates :many
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
-where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4
-order by resource_id
-for update
-`
-
-type LockThreadStatesParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-	Kind      int16
-}
-
-// The states of all threads of the room and of their list, which comes first.
-func (q *Queries) LockThreadStates(ctx context.Context, arg LockThreadStatesParams) ([]MirrorResourceState, error) {
-	rows, err := q.db.Query(ctx, lockThreadStates,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []MirrorResourceState
-	for rows.Next() {
-		var i MirrorResourceState
-		if err := rows.Scan(
-			&i.Bucket,
-			&i.ProjectID,
-			&i.RoomID,
-			&i.Kind,
-			&i.ResourceID,
-			&i.Generation,
-			&i.AppliedGeneration,
-			&i.DueTime,
-			&i.NotBefore,
-			&i.Settle,
-			&i.DeleteGeneration,
-			&i.HintTime,
-			&i.LeaseToken,
-			&i.LeaseUntil,
-			&i.AgainTime,
-			&i.Attempts,
-			&i.LastError,
-			&i.FailTime,
-			&i.FetchTime,
-			&i.SourceUpdateTime,
-			&i.Revision,
-			&i.MissingSince,
-			&i.Background,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const storedAttachments = `-- name: StoredAttachments :many

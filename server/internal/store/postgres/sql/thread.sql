@@ -107,8 +107,9 @@ select
 update mirror_thread set delete_time = @delete_time
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id;
 
--- name: LockThreadStates :many
--- The states of all threads of the room and of their list, which comes first.
+-- name: LockStates :many
+-- The states of all resources of one kind in the room and of their list, which
+-- comes first.
 select * from mirror_resource_state
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind
 order by resource_id
