@@ -32,8 +32,9 @@ var (
 	// since the claim, so the result belongs to another incarnation. Nothing was
 	// written. The lease is still held; Fail releases it.
 	ErrEpochChanged = errors.New("store: room incarnation changed")
-	// ErrImplausible: a list lacks more than is accepted at once; see TooManyVanished.
-	// Nothing was written. The lease is still held; Fail releases it.
+	// ErrImplausible: a list lacks more resources than are accepted at once; see
+	// TooManyVanished. Nothing was written. The lease is still held; Fail releases
+	// it.
 	ErrImplausible = errors.New("store: the list lacks too much")
 	// ErrNotDue: the resource is not due, or another worker holds a lease on it.
 	ErrNotDue = errors.New("store: not due")
@@ -425,7 +426,7 @@ type GroupFilter struct {
 	// User selects groups that have this member; empty selects all.
 	User    string
 	Deleted bool
-	// After is the last group id of the page before.
+	// After is the last group id of the previous page.
 	After string
 	Limit int
 }

@@ -26,12 +26,12 @@ const (
 // comments can mention them, and rooms can admit them.
 //
 // The typed fields are read from source_json. If the two differ, source_json is
-// right.
+// authoritative.
 type Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project that the group belongs to.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The group's id, byte for byte as Liveblocks spells it.
+	// The group's id, byte for byte as in Liveblocks.
 	GroupId string `protobuf:"bytes,2,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
 	// The organization that the group belongs to.
 	OrganizationId string `protobuf:"bytes,3,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
@@ -43,7 +43,7 @@ type Group struct {
 	Scopes []string `protobuf:"bytes,6,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// The members.
 	Members []*GroupMember `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
-	// The group exactly as Liveblocks answered it.
+	// The group exactly as Liveblocks returned it.
 	SourceJson []byte `protobuf:"bytes,8,opt,name=source_json,json=sourceJson,proto3" json:"source_json,omitempty"`
 	// How current the copy is. No event reports a changed group: sweeps find it.
 	Freshness     *Freshness `protobuf:"bytes,9,opt,name=freshness,proto3" json:"freshness,omitempty"`
@@ -149,7 +149,7 @@ type GroupMember struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// When the user was added. Absent if Liveblocks did not say.
+	// When the user was added. Absent if Liveblocks does not say.
 	AddTime       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=add_time,json=addTime,proto3" json:"add_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

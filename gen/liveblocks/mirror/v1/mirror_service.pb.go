@@ -2318,13 +2318,13 @@ func (x *ListNotificationsResponse) GetNextPageToken() string {
 // GetGroupRequest names a group.
 type GetGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The group's id, byte for byte.
 	GroupId string `protobuf:"bytes,2,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
-	// Return a deleted group too, instead of NOT_FOUND.
+	// Return the group even if it is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Refresh the group first if it is older than this or known to be stale.
+	// First refresh the group if it is older than this or known to be stale.
 	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// Fail with UNAVAILABLE rather than return a copy older than max_age.
 	RequireFresh  bool `protobuf:"varint,5,opt,name=require_fresh,json=requireFresh,proto3" json:"require_fresh,omitempty"`
@@ -2443,18 +2443,18 @@ func (x *GetGroupResponse) GetGroup() *Group {
 	return nil
 }
 
-// ListGroupsRequest filters groups. Filters are combined by AND.
+// ListGroupsRequest filters groups. Filters are combined with AND.
 type ListGroupsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured one.
+	// The project. Empty means the only configured project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Groups with this member only. Empty means all.
+	// Return only groups with this member. Empty means all groups.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Return deleted groups too.
+	// Include deleted groups.
 	ShowDeleted bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// At most this many items. 0 means the default of 50; the maximum is 500.
+	// Maximum number of results: 50 if zero, at most 500.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of an earlier response to the same request.
+	// The next_page_token of the previous response. The filters must be the same.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2528,9 +2528,9 @@ func (x *ListGroupsRequest) GetPageToken() string {
 // ListGroupsResponse is one page of groups.
 type ListGroupsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The groups of this page.
+	// The groups.
 	Groups []*Group `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
-	// The token of the next page. Empty on the last page.
+	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

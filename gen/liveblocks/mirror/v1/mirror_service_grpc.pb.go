@@ -109,7 +109,7 @@ type MirrorServiceClient interface {
 	ListNotifications(ctx context.Context, in *ListNotificationsRequest, opts ...grpc.CallOption) (*ListNotificationsResponse, error)
 	// GetGroup returns a group of users.
 	GetGroup(ctx context.Context, in *GetGroupRequest, opts ...grpc.CallOption) (*GetGroupResponse, error)
-	// ListGroups lists groups by group_id, in byte order.
+	// ListGroups lists groups, ordered by the bytes of group_id.
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
 }
 
@@ -370,7 +370,7 @@ type MirrorServiceServer interface {
 	ListNotifications(context.Context, *ListNotificationsRequest) (*ListNotificationsResponse, error)
 	// GetGroup returns a group of users.
 	GetGroup(context.Context, *GetGroupRequest) (*GetGroupResponse, error)
-	// ListGroups lists groups by group_id, in byte order.
+	// ListGroups lists groups, ordered by the bytes of group_id.
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
 	mustEmbedUnimplementedMirrorServiceServer()
 }

@@ -132,7 +132,7 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 			return s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
 				RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID)})
 		case mirror.KindGroup:
-			return s.q.DistrustGroup(ctx, dbq.DistrustGroupParams{
+			return s.q.InvalidateGroup(ctx, dbq.InvalidateGroupParams{
 				Bucket: r.Bucket(), ProjectID: rawKey(r.Project), GroupID: rawKey(r.ID),
 			})
 		default:

@@ -53,7 +53,7 @@ func (s *Store) ApplyGroup(ctx context.Context, lease mirror.Lease, content mirr
 	})
 }
 
-// ApplyGroupMissing settles the 404 of a group.
+// ApplyGroupMissing applies the 404 of a group.
 func (s *Store) ApplyGroupMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (
 	mirror.Applied, error,
 ) {

@@ -164,7 +164,7 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
 		})
 	case mirror.KindGroup:
-		err = s.q.DistrustGroup(ctx, dbq.DistrustGroupParams{
+		err = s.q.InvalidateGroup(ctx, dbq.InvalidateGroupParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), GroupID: string(r.ID),
 		})
 	default: // other kinds have no derived columns

@@ -25,21 +25,6 @@ func (q *Queries) DeleteGroupMembers(ctx context.Context, arg DeleteGroupMembers
 	return err
 }
 
-const distrustGroup = `-- name: DistrustGroup :exec
-update mirror_group set content_sha256 = '' where bucket = ? and project_id = ? and group_id = ?
-`
-
-type DistrustGroupParams struct {
-	Bucket    int16
-	ProjectID []byte
-	GroupID   []byte
-}
-
-func (q *Queries) DistrustGroup(ctx context.Context, arg DistrustGroupParams) error {
-	_, err := q.db.ExecContext(ctx, distrustGroup, arg.Bucket, arg.ProjectID, arg.GroupID)
-	return err
-}
-
 const groupCopies = `-- name: GroupCopies :many
 select group_id, content_sha256, delete_time
 from mirror_group
@@ -102,6 +87,21 @@ func (q *Queries) GroupCopy(ctx context.Context, arg GroupCopyParams) (GroupCopy
 	var i GroupCopyRow
 	err := row.Scan(&i.ContentSha256, &i.DeleteTime)
 	return i, err
+}
+
+const invalidateGroup = `-- name: InvalidateGroup :exec
+update mirror_group set content_sha256 = '' where bucket = ? and project_id = ? and group_id = ?
+`
+
+type InvalidateGroupParams struct {
+	Bucket    int16
+	ProjectID []byte
+	GroupID   []byte
+}
+
+func (q *Queries) InvalidateGroup(ctx context.Context, arg InvalidateGroupParams) error {
+	_, err := q.db.ExecContext(ctx, invalidateGroup, arg.Bucket, arg.ProjectID, arg.GroupID)
+	return err
 }
 
 const tombstoneGroup = `-- name: TombstoneGroup :exec

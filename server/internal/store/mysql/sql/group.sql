@@ -14,5 +14,5 @@ delete from mirror_group_member where bucket = ? and project_id = ? and group_id
 -- name: TombstoneGroup :exec
 update mirror_group set delete_time = ? where bucket = ? and project_id = ? and group_id = ?;
 
--- name: DistrustGroup :exec
+-- name: InvalidateGroup :exec
 update mirror_group set content_sha256 = '' where bucket = ? and project_id = ? and group_id = ?;

@@ -11,22 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const distrustGroup = `-- name: DistrustGroup :exec
-update mirror_group set content_sha256 = ''
-where bucket = $1 and project_id = $2 and group_id = $3
-`
-
-type DistrustGroupParams struct {
-	Bucket    int16
-	ProjectID string
-	GroupID   string
-}
-
-func (q *Queries) DistrustGroup(ctx context.Context, arg DistrustGroupParams) error {
-	_, err := q.db.Exec(ctx, distrustGroup, arg.Bucket, arg.ProjectID, arg.GroupID)
-	return err
-}
-
 const groupCopies = `-- name: GroupCopies :many
 select group_id, content_sha256, delete_time
 from mirror_group
@@ -86,6 +70,22 @@ func (q *Queries) GroupCopy(ctx context.Context, arg GroupCopyParams) (GroupCopy
 	var i GroupCopyRow
 	err := row.Scan(&i.ContentSha256, &i.DeleteTime)
 	return i, err
+}
+
+const invalidateGroup = `-- name: InvalidateGroup :exec
+update mirror_group set content_sha256 = ''
+where bucket = $1 and project_id = $2 and group_id = $3
+`
+
+type InvalidateGroupParams struct {
+	Bucket    int16
+	ProjectID string
+	GroupID   string
+}
+
+func (q *Queries) InvalidateGroup(ctx context.Context, arg InvalidateGroupParams) error {
+	_, err := q.db.Exec(ctx, invalidateGroup, arg.Bucket, arg.ProjectID, arg.GroupID)
+	return err
 }
 
 const tombstoneGroup = `-- name: TombstoneGroup :exec
@@ -148,7 +148,7 @@ type WriteGroupParams struct {
 	UpdateTime     pgtype.Timestamptz
 }
 
-// The group, and its members instead of those it had.
+// Writes the group and replaces its members.
 func (q *Queries) WriteGroup(ctx context.Context, arg WriteGroupParams) error {
 	_, err := q.db.Exec(ctx, writeGroup,
 		arg.Bucket,

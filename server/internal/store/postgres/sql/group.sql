@@ -9,7 +9,7 @@ from mirror_group
 where bucket = @bucket and project_id = @project_id;
 
 -- name: WriteGroup :exec
--- The group, and its members instead of those it had.
+-- Writes the group and replaces its members.
 with written as (
     insert into mirror_group (
         bucket, project_id, group_id, organization_id, source_json, content_sha256, create_time, update_time
@@ -37,6 +37,6 @@ on conflict (bucket, project_id, group_id, user_id) do update set add_time = exc
 update mirror_group set delete_time = @delete_time
 where bucket = @bucket and project_id = @project_id and group_id = @group_id;
 
--- name: DistrustGroup :exec
+-- name: InvalidateGroup :exec
 update mirror_group set content_sha256 = ''
 where bucket = @bucket and project_id = @project_id and group_id = @group_id;
