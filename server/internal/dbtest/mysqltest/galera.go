@@ -225,7 +225,8 @@ func (n *Node) configure(common map[string]string) error {
 		// A read that has to see other nodes' writes waits for them as long as tests wait
 		// for anything: three nodes on a machine that is busy with more fall behind.
 		"wsrep_provider_options": fmt.Sprintf(
-			"base_port=%[1]s;gmcast.listen_addr=tcp://127.0.0.1:%[1]s;ist.recv_addr=127.0.0.1:%[2]s;gcache.size=64M;repl.causal_read_timeout=PT1M",
+			"base_port=%[1]s;gmcast.listen_addr=tcp://127.0.0.1:%[1]s;"+
+				"ist.recv_addr=127.0.0.1:%[2]s;gcache.size=64M;repl.causal_read_timeout=PT1M",
 			n.replication, n.ist),
 	}
 	maps.Copy(settings, common)

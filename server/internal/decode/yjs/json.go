@@ -383,7 +383,8 @@ func (w *writer) any(r *reader) {
 	case tagInteger:
 		w.dst = strconv.AppendInt(w.dst, r.int(), 10)
 	case tagBigInt:
-		w.dst = strconv.AppendInt(w.dst, int64(binary.BigEndian.Uint64([]byte(r.take(8)))), 10) //nolint:gosec // the sign is in it
+		bits := binary.BigEndian.Uint64([]byte(r.take(8)))
+		w.dst = strconv.AppendInt(w.dst, int64(bits), 10) //nolint:gosec // the sign is in it
 	case tagFloat32:
 		w.float(float64(math.Float32frombits(binary.BigEndian.Uint32([]byte(r.take(4))))))
 	case tagFloat64:

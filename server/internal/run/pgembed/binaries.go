@@ -115,7 +115,8 @@ func version(ctx context.Context, dir string) int {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil { //nolint:gosec // the operator names the folder
 		return 0
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "-V").Output() //nolint:gosec // running what the operator installed is the purpose
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "-V") //nolint:gosec // the operator installed it
+	out, err := cmd.Output()
 	if err != nil {
 		return 0
 	}

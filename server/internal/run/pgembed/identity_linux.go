@@ -11,7 +11,8 @@ func (id identity) attr() *syscall.SysProcAttr {
 	switch id.mode {
 	case asSelf:
 	case asOther:
-		a.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)} //nolint:gosec // account ids are not negative
+		//nolint:gosec // account ids are not negative
+		a.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)}
 	case asMapped:
 		a.Cloneflags = syscall.CLONE_NEWUSER
 		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: id.uid, HostID: os.Geteuid(), Size: 1}}

@@ -21,7 +21,8 @@ import (
 // them. It is the default of MySQL 8 and PlanetScale, where another mode would
 // reserve a connection for each client. It keeps backslash escapes, which the
 // driver and Vitess require.
-const sqlMode = "'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+const sqlMode = "'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE," +
+	"ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
 
 // parseURL parses a mysql:// URL or a DSN of the Go driver. Errors do not repeat
 // it, because it contains the password.
