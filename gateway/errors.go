@@ -41,27 +41,45 @@ func invalid(text string) problem {
 }
 
 var (
-	unknownPath = problem{code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND,
-		text: "this path does not exist"}
-	credentialMissing = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,
-		text: "this call requires a bearer token"}
-	credentialInvalid = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID,
-		text: "the bearer token is not valid"}
-	notLocal = problem{code: codes.PermissionDenied,
+	unknownPath = problem{
+		code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND,
+		text: "this path does not exist",
+	}
+	credentialMissing = problem{
+		code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,
+		text: "this call requires a bearer token",
+	}
+	credentialInvalid = problem{
+		code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID,
+		text: "the bearer token is not valid",
+	}
+	notLocal = problem{
+		code:   codes.PermissionDenied,
 		reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,
-		text:   "no token is configured, so only requests to localhost are accepted"}
-	signatureRepeated = problem{code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING,
-		text: "a signature header is repeated or not plain text"}
-	payloadTooLarge = problem{http: http.StatusRequestEntityTooLarge, code: codes.InvalidArgument,
-		reason: mirrorv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, text: "the body exceeds the size limit"}
-	bodiesTooMany = problem{code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL,
-		text: "too many request bodies are arriving at once", retry: time.Second}
-	bodyTooSlow = problem{http: http.StatusRequestTimeout, code: codes.DeadlineExceeded,
-		reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "the body took too long to arrive"}
+		text:   "no token is configured, so only requests to localhost are accepted",
+	}
+	signatureRepeated = problem{
+		code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING,
+		text: "a signature header is repeated or not plain text",
+	}
+	payloadTooLarge = problem{
+		http: http.StatusRequestEntityTooLarge, code: codes.InvalidArgument,
+		reason: mirrorv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, text: "the body exceeds the size limit",
+	}
+	bodiesTooMany = problem{
+		code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL,
+		text: "too many request bodies are arriving at once", retry: time.Second,
+	}
+	bodyTooSlow = problem{
+		http: http.StatusRequestTimeout, code: codes.DeadlineExceeded,
+		reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, text: "the body took too long to arrive",
+	}
 	bodyBroken   = invalid("the body ended early or is malformed")
 	queryInvalid = invalid("the query string is malformed, or contains NUL or invalid UTF-8")
-	pathInvalid  = problem{code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_ID_INVALID,
-		text: "the path contains NUL or invalid UTF-8"}
+	pathInvalid  = problem{
+		code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_ID_INVALID,
+		text: "the path contains NUL or invalid UTF-8",
+	}
 )
 
 // refuse responds with p.
@@ -110,14 +128,16 @@ func with(details []*anypb.Any, detail proto.Message) []*anypb.Any {
 
 // callFailed responds to a failed call. It is the mux's error handler.
 func (g *Gateway) callFailed(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter,
-	_ *http.Request, err error) {
+	_ *http.Request, err error,
+) {
 	md, _ := runtime.ServerMetadataFromContext(ctx)
 	g.answerFailure(ctx, w, md.HeaderMD, err, false)
 }
 
 // answerFailure responds to a call that failed after it had sent header.
 func (g *Gateway) answerFailure(ctx context.Context, w http.ResponseWriter, header metadata.MD, err error,
-	webhook bool) {
+	webhook bool,
+) {
 	if id := header.Get("x-request-id"); len(id) > 0 {
 		w.Header().Set("X-Request-Id", id[0])
 	}
@@ -137,8 +157,10 @@ func (g *Gateway) public(ctx context.Context, err error) *spb.Status {
 		st.Details = withReason(st.GetDetails(), mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID)
 	case codes.Internal, codes.Unknown, codes.DataLoss:
 		g.log.ErrorContext(ctx, "call failed without a reason", slog.Any("error", err))
-		return problem{code: codes.Internal, reason: mirrorv1.ErrorReason_ERROR_REASON_INTERNAL,
-			text: "internal error"}.status()
+		return problem{
+			code: codes.Internal, reason: mirrorv1.ErrorReason_ERROR_REASON_INTERNAL,
+			text: "internal error",
+		}.status()
 	case codes.Unavailable:
 		// The text of the connection error names internal addresses.
 		g.log.DebugContext(ctx, "service not reached", slog.Any("error", err))

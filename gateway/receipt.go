@@ -27,8 +27,10 @@ func newReceipts(m marshaler) (receipts, error) {
 	for number := range maps.Keys(mirrorv1.EventOutcome_name) {
 		for _, duplicate := range []bool{false, true} {
 			key := receiptKey{duplicate, mirrorv1.EventOutcome(number)}
-			data, err := m.Marshal(&mirrorv1.ReceiveWebhookResponse{EventId: "the id", Duplicate: key.duplicate,
-				Outcome: key.outcome})
+			data, err := m.Marshal(&mirrorv1.ReceiveWebhookResponse{
+				EventId: "the id", Duplicate: key.duplicate,
+				Outcome: key.outcome,
+			})
 			if err != nil {
 				return receipts{}, fmt.Errorf("write the answers to webhooks: %w", err)
 			}

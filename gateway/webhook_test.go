@@ -80,7 +80,8 @@ func generated(t testing.TB, g *Gateway, conn grpc.ClientConnInterface) http.Han
 		runtime.WithIncomingHeaderMatcher(matchIncoming),
 		runtime.WithOutgoingHeaderMatcher(matchOutgoing),
 		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter,
-			_ *http.Request, err error) {
+			_ *http.Request, err error,
+		) {
 			md, _ := runtime.ServerMetadataFromContext(ctx)
 			g.answerFailure(ctx, w, md.HeaderMD, err, true)
 		}),
@@ -136,8 +137,10 @@ func TestWebhookEqualsGenerated(t *testing.T) {
 	})
 	ids := rapid.OneOf(rapid.String(), rapid.StringMatching(`msg_[A-Za-z0-9]{8}`),
 		rapid.SampledFrom([]string{`"`, `\`, "<&>", "\x7f", "ü", "", "\xff", "the id"}))
-	headers := rapid.SampledFrom([]string{"Webhook-Id: msg_1", "Webhook-Timestamp: 1", "Webhook-Signature: v1,x v1,y",
-		"Svix-Id: msg_2", "Webhook-Id: "})
+	headers := rapid.SampledFrom([]string{
+		"Webhook-Id: msg_1", "Webhook-Timestamp: 1", "Webhook-Signature: v1,x v1,y",
+		"Svix-Id: msg_2", "Webhook-Id: ",
+	})
 	others := rapid.SampledFrom([]string{
 		"Authorization: Bearer x", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: x", "Grpc-Metadata-Webhook-Id: x",
 		"Cookie: x", "Te: trailers",
@@ -149,8 +152,10 @@ func TestWebhookEqualsGenerated(t *testing.T) {
 		status.Error(codes.Internal, "oops"),
 		context.DeadlineExceeded,
 		problem{code: codes.InvalidArgument, reason: mirrorv1.ErrorReason_ERROR_REASON_EVENT_ID_INVALID, text: "no"}.err(),
-		problem{code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL, text: "full",
-			retry: time.Minute}.err(),
+		problem{
+			code: codes.Unavailable, reason: mirrorv1.ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL, text: "full",
+			retry: time.Minute,
+		}.err(),
 	})
 	rapid.Check(t, func(rt *rapid.T) {
 		lines := rapid.SliceOfNDistinct(headers, 0, 4, func(line string) string { return line[:len("Webhook-I")] }).Draw(rt,
@@ -192,8 +197,10 @@ func TestWebhookEqualsGenerated(t *testing.T) {
 			conn.heard, conn.req, conn.md = nil, nil, nil
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
-			return outcome{heard: conn.heard, req: conn.req, md: conn.md, code: w.Code, header: w.Header(),
-				answer: w.Body.String()}
+			return outcome{
+				heard: conn.heard, req: conn.req, md: conn.md, code: w.Code, header: w.Header(),
+				answer: w.Body.String(),
+			}
 		}
 		want, got := handle(theirs), handle(ours)
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(outcome{}), cmpopts.EquateEmpty(),

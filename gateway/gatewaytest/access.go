@@ -104,8 +104,10 @@ func callHeaders(t *testing.T, dial Dial) {
 			t.Errorf("%s = %q; want %q alone", key, got, want)
 		}
 	}
-	for _, key := range []string{"webhook-id", "if-none-match", "cookie", "grpcgateway-cookie",
-		"grpcgateway-authorization", "foo-bin", "x-forwarded-host"} {
+	for _, key := range []string{
+		"webhook-id", "if-none-match", "cookie", "grpcgateway-cookie",
+		"grpcgateway-authorization", "foo-bin", "x-forwarded-host",
+	} {
 		if got := md.Get(key); len(got) != 0 {
 			t.Errorf("%s = %q; want none", key, got)
 		}

@@ -41,8 +41,10 @@ var answerCases = []testCase{
 // fail returns an error as the service returns it.
 func fail(code codes.Code, reason string, retry time.Duration) error {
 	st := status.New(code, "no luck")
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: "liveblocks.mirror.v1",
-		Metadata: map[string]string{"room_id": "r"}}}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{
+		Reason: reason, Domain: "liveblocks.mirror.v1",
+		Metadata: map[string]string{"room_id": "r"},
+	}}
 	if retry > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retry)})
 	}
@@ -67,8 +69,10 @@ func jsonForm(t *testing.T, dial Dial) {
 	if diff := cmp.Diff(want, got.Room); diff != "" {
 		t.Errorf("room (-want +got):\n%s", diff)
 	}
-	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store",
-		"X-Content-Type-Options": "nosniff"} {
+	for name, want := range map[string]string{
+		"Content-Type": "application/json", "Cache-Control": "no-store",
+		"X-Content-Type-Options": "nosniff",
+	} {
 		if got := a.header.Get(name); got != want {
 			t.Errorf("%s = %q; want %q", name, got, want)
 		}
@@ -125,8 +129,10 @@ func jsonBodies(t *testing.T, dial Dial) {
 			t.Errorf("request of %s (-want +got):\n%s", body, diff)
 		}
 	}
-	for _, body := range []string{"{", "null", "[]", `{"kindd":1}`, `{"kind":"X"}`, "{} {}", `{"kind":1,"kind":1}`,
-		"\xff", "kind=1"} {
+	for _, body := range []string{
+		"{", "null", "[]", `{"kindd":1}`, `{"kind":"X"}`, "{} {}", `{"kind":1,"kind":1}`,
+		"\xff", "kind=1",
+	} {
 		a := r.post(t, path, body)
 		a.request = "a body of " + body
 		a.refused(t, http.StatusBadRequest, "REQUEST_INVALID")
@@ -150,8 +156,10 @@ func errorBodies(t *testing.T, dial Dial) {
 		t.Fatal(err)
 	}
 	want := map[string]any{"code": 14.0, "message": "no luck", "details": []any{
-		map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "REFRESH_FAILED",
-			"domain": "liveblocks.mirror.v1", "metadata": map[string]any{"room_id": "r"}},
+		map[string]any{
+			"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "REFRESH_FAILED",
+			"domain": "liveblocks.mirror.v1", "metadata": map[string]any{"room_id": "r"},
+		},
 		map[string]any{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "90s"},
 	}}
 	if diff := cmp.Diff(any(want), got); diff != "" {

@@ -149,14 +149,18 @@ func documentNotModified(t *testing.T, dial Dial) {
 		}
 		return chunked([]byte("{}"), 2, nil)(req, stream)
 	})
-	for _, fields := range [][]string{{"If-None-Match", `"x", W/"y"`},
-		{"If-None-Match", `"x"`, "If-None-Match", `W/"y"`}} {
+	for _, fields := range [][]string{
+		{"If-None-Match", `"x", W/"y"`},
+		{"If-None-Match", `"x"`, "If-None-Match", `W/"y"`},
+	} {
 		a := r.get(t, document, fields...)
 		if a.code != http.StatusNotModified || len(a.body) != 0 {
 			t.Fatalf("answer = %d %q; want 304 without a body", a.code, a.body)
 		}
-		for name, want := range map[string]string{"Etag": `"x"`, "Mirror-Revision": "42", "Mirror-Fetch-Time": "now",
-			"Cache-Control": "private, no-cache", "Content-Length": "", "Content-Type": ""} {
+		for name, want := range map[string]string{
+			"Etag": `"x"`, "Mirror-Revision": "42", "Mirror-Fetch-Time": "now",
+			"Cache-Control": "private, no-cache", "Content-Length": "", "Content-Type": "",
+		} {
 			if got := a.header.Get(name); got != want {
 				t.Errorf("%s = %q; want %q", name, got, want)
 			}
@@ -190,13 +194,17 @@ func documentErrorsBefore(t *testing.T, dial Dial) {
 		code   int
 		reason string
 	}{
-		{chunked(nil, 1, fail(codes.NotFound, "DOCUMENT_NOT_MIRRORED", 0), "mirror-content-length", "5", "mirror-etag", "x"),
-			404, "DOCUMENT_NOT_MIRRORED"},
+		{
+			chunked(nil, 1, fail(codes.NotFound, "DOCUMENT_NOT_MIRRORED", 0), "mirror-content-length", "5", "mirror-etag", "x"),
+			404, "DOCUMENT_NOT_MIRRORED",
+		},
 		{chunked(nil, 1, fail(codes.Unavailable, "STORE_UNAVAILABLE", time.Second)), 503, "STORE_UNAVAILABLE"},
 		{chunked(nil, 1, nil, "mirror-content-length", "5"), 500, "INTERNAL"},
 		// Nothing is out yet while the first chunk waits for what follows it.
-		{chunked([]byte("ab"), 2, fail(codes.Unavailable, "STORE_UNAVAILABLE", time.Second), "mirror-content-length", "5"),
-			503, "STORE_UNAVAILABLE"},
+		{
+			chunked([]byte("ab"), 2, fail(codes.Unavailable, "STORE_UNAVAILABLE", time.Second), "mirror-content-length", "5"),
+			503, "STORE_UNAVAILABLE",
+		},
 		{chunked([]byte("ab"), 2, nil, "mirror-content-length", "5"), 500, "INTERNAL"},
 		{chunked([]byte("abcdef"), 6, nil, "mirror-content-length", "5"), 500, "INTERNAL"},
 	} {

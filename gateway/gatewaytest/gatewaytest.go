@@ -34,8 +34,10 @@ type testCase struct {
 // Run tests a gateway over connections of dial.
 func Run(t *testing.T, dial Dial) {
 	t.Helper()
-	for _, cases := range [][]testCase{idCases, webhookCases, accessCases, routeCases, answerCases, documentCases,
-		streamCases} {
+	for _, cases := range [][]testCase{
+		idCases, webhookCases, accessCases, routeCases, answerCases, documentCases,
+		streamCases,
+	} {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -296,7 +298,8 @@ type eventEcho struct {
 }
 
 func (e eventEcho) ReceiveWebhook(ctx context.Context,
-	req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
+	req *mirrorv1.ReceiveWebhookRequest,
+) (*mirrorv1.ReceiveWebhookResponse, error) {
 	if receive, _, _ := e.heard(ctx, req); receive != nil {
 		return receive(ctx, req)
 	}
@@ -315,7 +318,8 @@ func (e eventEcho) GetEvent(ctx context.Context, req *mirrorv1.GetEventRequest) 
 }
 
 func (e eventEcho) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListEventsResponse{Events: []*mirrorv1.Event{{RoomId: req.GetRoomId()}}}, nil
 }
@@ -335,25 +339,29 @@ func (e mirrorEcho) GetRoom(ctx context.Context, req *mirrorv1.GetRoomRequest) (
 }
 
 func (e mirrorEcho) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListRoomsResponse{}, nil
 }
 
 func (e mirrorEcho) GetStorageDocument(ctx context.Context,
-	req *mirrorv1.GetStorageDocumentRequest) (*mirrorv1.GetStorageDocumentResponse, error) {
+	req *mirrorv1.GetStorageDocumentRequest,
+) (*mirrorv1.GetStorageDocumentResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetStorageDocumentResponse{Document: &mirrorv1.Document{RoomId: req.GetRoomId()}}, nil
 }
 
 func (e mirrorEcho) GetYjsDocument(ctx context.Context,
-	req *mirrorv1.GetYjsDocumentRequest) (*mirrorv1.GetYjsDocumentResponse, error) {
+	req *mirrorv1.GetYjsDocumentRequest,
+) (*mirrorv1.GetYjsDocumentResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetYjsDocumentResponse{Document: &mirrorv1.Document{RoomId: req.GetRoomId()}}, nil
 }
 
 func (e mirrorEcho) ReadDocument(req *mirrorv1.ReadDocumentRequest,
-	stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	stream grpc.ServerStreamingServer[httpbody.HttpBody],
+) error {
 	if _, _, read := e.heard(stream.Context(), req); read != nil {
 		return read(req, stream)
 	}
@@ -361,43 +369,50 @@ func (e mirrorEcho) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 }
 
 func (e mirrorEcho) ListDocuments(ctx context.Context,
-	req *mirrorv1.ListDocumentsRequest) (*mirrorv1.ListDocumentsResponse, error) {
+	req *mirrorv1.ListDocumentsRequest,
+) (*mirrorv1.ListDocumentsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListDocumentsResponse{}, nil
 }
 
 func (e mirrorEcho) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetThreadResponse{Thread: &mirrorv1.Thread{ThreadId: req.GetThreadId()}}, nil
 }
 
 func (e mirrorEcho) ListThreads(ctx context.Context, req *mirrorv1.ListThreadsRequest) (*mirrorv1.ListThreadsResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListThreadsResponse{}, nil
 }
 
 func (e mirrorEcho) GetComment(ctx context.Context, req *mirrorv1.GetCommentRequest) (*mirrorv1.GetCommentResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetCommentResponse{Comment: &mirrorv1.Comment{CommentId: req.GetCommentId()}}, nil
 }
 
 func (e mirrorEcho) ListComments(ctx context.Context,
-	req *mirrorv1.ListCommentsRequest) (*mirrorv1.ListCommentsResponse, error) {
+	req *mirrorv1.ListCommentsRequest,
+) (*mirrorv1.ListCommentsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListCommentsResponse{}, nil
 }
 
 func (e mirrorEcho) ListActiveUsers(ctx context.Context,
-	req *mirrorv1.ListActiveUsersRequest) (*mirrorv1.ListActiveUsersResponse, error) {
+	req *mirrorv1.ListActiveUsersRequest,
+) (*mirrorv1.ListActiveUsersResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListActiveUsersResponse{}, nil
 }
 
 func (e mirrorEcho) ListUserSessions(ctx context.Context,
-	req *mirrorv1.ListUserSessionsRequest) (*mirrorv1.ListUserSessionsResponse, error) {
+	req *mirrorv1.ListUserSessionsRequest,
+) (*mirrorv1.ListUserSessionsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListUserSessionsResponse{}, nil
 }
@@ -408,7 +423,8 @@ func (e mirrorEcho) GetFlow(ctx context.Context, req *mirrorv1.GetFlowRequest) (
 }
 
 func (e mirrorEcho) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRequest) (*mirrorv1.ListFlowsResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListFlowsResponse{}, nil
 }
@@ -419,13 +435,15 @@ func (e mirrorEcho) GetGroup(ctx context.Context, req *mirrorv1.GetGroupRequest)
 }
 
 func (e mirrorEcho) ListGroups(ctx context.Context, req *mirrorv1.ListGroupsRequest) (*mirrorv1.ListGroupsResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListGroupsResponse{}, nil
 }
 
 func (e mirrorEcho) ListNotifications(ctx context.Context,
-	req *mirrorv1.ListNotificationsRequest) (*mirrorv1.ListNotificationsResponse, error) {
+	req *mirrorv1.ListNotificationsRequest,
+) (*mirrorv1.ListNotificationsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListNotificationsResponse{}, nil
 }
@@ -456,25 +474,29 @@ func (e adminEcho) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest
 }
 
 func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.RequestSyncResponse{Tasks: []*mirrorv1.Task{{RoomId: req.GetRoomId(), Kind: req.GetKind()}}}, nil
 }
 
 func (e adminEcho) StartBackfill(ctx context.Context,
-	req *mirrorv1.StartBackfillRequest) (*mirrorv1.StartBackfillResponse, error) {
+	req *mirrorv1.StartBackfillRequest,
+) (*mirrorv1.StartBackfillResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.StartBackfillResponse{}, nil
 }
 
 func (e adminEcho) GetBackfill(ctx context.Context, req *mirrorv1.GetBackfillRequest) (*mirrorv1.GetBackfillResponse,
-	error) {
+	error,
+) {
 	e.heard(ctx, req)
 	return &mirrorv1.GetBackfillResponse{}, nil
 }
 
 func (e adminEcho) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
-	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error {
+	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse],
+) error {
 	e.heard(stream.Context(), req)
 	e.mu.Lock()
 	verify := e.verify

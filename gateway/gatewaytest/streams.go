@@ -73,8 +73,10 @@ func streamIsLines(t *testing.T, dial Dial) {
 			"resourceKind": "RESOURCE_KIND_THREAD", "roomId": "a\nb", "resourceId": "th_1", "kind": "DRIFT_KIND_DERIVED",
 			"detail": "", "repairRequested": false,
 		}},
-		map[string]any{"progress": map[string]any{"roomsChecked": "9007199254740992", "roomsListed": "0",
-			"resourcesChecked": "0", "drifts": "0"}},
+		map[string]any{"progress": map[string]any{
+			"roomsChecked": "9007199254740992", "roomsListed": "0",
+			"resourcesChecked": "0", "drifts": "0",
+		}},
 		map[string]any{"summary": map[string]any{
 			"roomsChecked": "0", "resourcesChecked": "0", "drifts": "1", "repairsRequested": "0", "resourcesSkipped": "0",
 			"resourcesPending": "0", "skipReason": "",

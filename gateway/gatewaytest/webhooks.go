@@ -67,8 +67,10 @@ func webhookBody(t *testing.T, dial Dial) {
 		"two":  "{}{}", "HttpBody": `{"data":"aGk=","contentType":"x"}`, "html": `{"a":"<&>"}`, "noise": string(noise),
 	}
 	for name, sent := range bodies {
-		for _, contentType := range []string{"", "application/json", "application/json; charset=utf-16",
-			"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "bad;;type"} {
+		for _, contentType := range []string{
+			"", "application/json", "application/json; charset=utf-16",
+			"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "bad;;type",
+		} {
 			for _, chunked := range []bool{false, true} {
 				var body io.Reader = strings.NewReader(sent)
 				if chunked {
@@ -151,8 +153,10 @@ func webhookHeaders(t *testing.T, dial Dial) {
 
 func repeatedSignatures(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
-	for _, name := range []string{"webhook-id", "webhook-timestamp", "webhook-signature", "svix-id", "svix-timestamp",
-		"svix-signature"} {
+	for _, name := range []string{
+		"webhook-id", "webhook-timestamp", "webhook-signature", "svix-id", "svix-timestamp",
+		"svix-signature",
+	} {
 		a := r.post(t, hook, "{}", name, "a", name, "a")
 		a.refused(t, http.StatusUnauthorized, "SIGNATURE_MISSING")
 		gone(t, a)

@@ -52,7 +52,8 @@ func benchApply(ctx context.Context, b *bench) (err error) {
 }
 
 func (b *bench) applySize(ctx context.Context, size int, service, upstream *process, ours, plain string) (fetched,
-	upserted []sample, err error) {
+	upserted []sample, err error,
+) {
 	if err := b.fill(ctx, service.addr, ours, size, b.applyRooms); err != nil {
 		return nil, nil, err
 	}
@@ -69,8 +70,10 @@ func (b *bench) applySize(ctx context.Context, size int, service, upstream *proc
 		return nil, nil, err
 	}
 	for range b.rounds {
-		raise := loadJob{Kind: "webhooks", Addr: service.addr, Conns: 8, Limit: int64(b.applyRooms), Size: size,
-			Rooms: b.applyRooms}
+		raise := loadJob{
+			Kind: "webhooks", Addr: service.addr, Conns: 8, Limit: int64(b.applyRooms), Size: size,
+			Rooms: b.applyRooms,
+		}
 		one, err := b.window(ctx, raise, service, upstream, applied)
 		if err != nil {
 			return nil, nil, err

@@ -29,8 +29,10 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	recipe, err := b.spawnServer(ctx, "baseline", baselineConfig{Mode: "recipe", DatabaseURL: guide, MaxConns: 16,
-		Upstream: "http://" + upstream.addr})
+	recipe, err := b.spawnServer(ctx, "baseline", baselineConfig{
+		Mode: "recipe", DatabaseURL: guide, MaxConns: 16,
+		Upstream: "http://" + upstream.addr,
+	})
 	if err != nil {
 		return err
 	}

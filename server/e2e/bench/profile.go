@@ -88,8 +88,10 @@ func writeAllocations(path string) error {
 // profileWebhooks profiles part a with the workers off.
 func (b *bench) profileWebhooks(ctx context.Context, database string, upstream *process) error {
 	return b.withApp(ctx, settings(database, upstream.addr, callsPerSecond, "0.001"), func(r app.Ready) error {
-		job := loadJob{Kind: "webhooks", Addr: r.HTTPAddr, Size: webhookSize, Rooms: b.rooms, Warm: b.warm,
-			Timed: 4 * b.timed}
+		job := loadJob{
+			Kind: "webhooks", Addr: r.HTTPAddr, Size: webhookSize, Rooms: b.rooms, Warm: b.warm,
+			Timed: 4 * b.timed,
+		}
 		for _, conns := range b.conns {
 			job.Conns = conns
 			if err := b.profiled(ctx, fmt.Sprintf("webhooks-%d", conns), job); err != nil {
@@ -108,8 +110,10 @@ func (b *bench) profileReads(ctx context.Context, env map[string]string, databas
 				return err
 			}
 			for _, conns := range []int{8, 32} {
-				job := loadJob{Kind: "grpc", Addr: r.GRPCAddr, Conns: conns, Size: c.size, Rooms: c.count, Warm: b.warm,
-					Timed: 4 * b.timed}
+				job := loadJob{
+					Kind: "grpc", Addr: r.GRPCAddr, Conns: conns, Size: c.size, Rooms: c.count, Warm: b.warm,
+					Timed: 4 * b.timed,
+				}
 				if err := b.profiled(ctx, fmt.Sprintf("read-%d-%d", c.size, conns), job); err != nil {
 					return err
 				}

@@ -55,8 +55,10 @@ func benchReads(ctx context.Context, b *bench) (err error) {
 		for _, conns := range b.conns {
 			var grpc, sql []sample
 			for range b.rounds {
-				job := loadJob{Kind: "grpc", Addr: service.grpcAddr, Conns: conns, Shared: b.share, Warm: b.warm,
-					Timed: b.timed * 2 / 3, Size: c.size, Rooms: c.count}
+				job := loadJob{
+					Kind: "grpc", Addr: service.grpcAddr, Conns: conns, Shared: b.share, Warm: b.warm,
+					Timed: b.timed * 2 / 3, Size: c.size, Rooms: c.count,
+				}
 				one, err := b.window(ctx, job, service, nil, nil)
 				if err != nil {
 					return err

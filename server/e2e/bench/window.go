@@ -56,7 +56,8 @@ func (u usage) since(before usage, ops int64) usage {
 // window runs one job against server, which is nil if the job works by itself.
 // Should after be given, the window lasts until it returns.
 func (b *bench) window(ctx context.Context, job loadJob, server, upstream *process, after func() error) (_ sample,
-	err error) {
+	err error,
+) {
 	load, err := b.spawn(ctx, "load", job)
 	if err != nil {
 		return sample{}, err
@@ -116,8 +117,10 @@ func awaitSQL(ctx context.Context, db database, query string, args ...any) error
 
 // fill lets the service at addr mirror count rooms of a size.
 func (b *bench) fill(ctx context.Context, addr, url string, size, count int) error {
-	_, err := b.window(ctx, loadJob{Kind: "webhooks", Addr: addr, Conns: 8, Limit: int64(count), Size: size,
-		Rooms: count}, nil, nil, nil)
+	_, err := b.window(ctx, loadJob{
+		Kind: "webhooks", Addr: addr, Conns: 8, Limit: int64(count), Size: size,
+		Rooms: count,
+	}, nil, nil, nil)
 	if err != nil {
 		return err
 	}

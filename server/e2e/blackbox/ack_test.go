@@ -152,8 +152,10 @@ func TestFreshReads(t *testing.T) {
 	if err := upstream.CreateRoom("unheard", fake.RoomOptions{Storage: storage("3")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "unheard", MaxAge: durationpb.New(0),
-		RequireFresh: true}); err != nil {
+	if _, err := mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{
+		RoomId: "unheard", MaxAge: durationpb.New(0),
+		RequireFresh: true,
+	}); err != nil {
 		t.Errorf("read of a room without any event = %v", err)
 	}
 	// The same over HTTP.

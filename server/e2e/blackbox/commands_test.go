@@ -138,15 +138,19 @@ func TestServeSaysWhatFailed(t *testing.T) {
 		migrate        string
 		want           []string // parts of the line
 	}{
-		"a database URL with a bad parameter": {"DATABASE_URL", "postgres://u:" + secretMark + "@127.0.0.1/x?sslmode=on", "",
-			[]string{"DATABASE_URL", "sslmode"}},
+		"a database URL with a bad parameter": {
+			"DATABASE_URL", "postgres://u:" + secretMark + "@127.0.0.1/x?sslmode=on", "",
+			[]string{"DATABASE_URL", "sslmode"},
+		},
 		"HTTP port in use":           {"MIRROR_HTTP_ADDR", port, "", []string{port, "--http-addr"}},
 		"gRPC port in use":           {"MIRROR_GRPC_ADDR", port, "", []string{port, "--grpc-addr"}},
 		"webhook port in use":        {"MIRROR_WEBHOOK_ADDR", port, "", []string{port, "--webhook-addr"}},
 		"no server there":            {"DATABASE_URL", closed, "", []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
 		"no server there to migrate": {"DATABASE_URL", closed, "true", []string{"127.0.0.1:1", "DATABASE_URL", "refused"}},
-		"no such database": {"DATABASE_URL", elsewhere(t, current, "nowhere"), "",
-			[]string{"DATABASE_URL", "nowhere"}},
+		"no such database": {
+			"DATABASE_URL", elsewhere(t, current, "nowhere"), "",
+			[]string{"DATABASE_URL", "nowhere"},
+		},
 		"schema behind": {"DATABASE_URL", behind, "", []string{"liveblocks-mirror migrate", "--migrate"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -218,12 +222,17 @@ func TestSettingsFromFiles(t *testing.T) {
 		{"config file by variable", with(base, "MIRROR_CONFIG", config), nil, "from-config"},
 		{"config file by flag", base, []string{"--config=" + config}, "from-config"},
 		{"config file by flag and a word", base, []string{"--config", config}, "from-config"},
-		{"environment before config file", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"), nil,
-			"from-env"},
+		{
+			"environment before config file", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"), nil,
+			"from-env",
+		},
 		{"file of the environment before config file", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID_FILE",
 			write("project", "from-env-file\n")), nil, "from-env-file"},
-		{"flag before everything", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"),
-			[]string{"--project-id=from-flag"}, "from-flag"},
+		{
+			"flag before everything", with(with(base, "MIRROR_CONFIG", config), "MIRROR_PROJECT_ID", "from-env"),
+			[]string{"--project-id=from-flag"},
+			"from-flag",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -281,8 +290,10 @@ func TestReadyFile(t *testing.T) {
 		nil); got.status != http.StatusOK {
 		t.Errorf("/readyz = %d %s; want 200 as soon as the file is there", got.status, got.body)
 	}
-	want := map[string]any{"pid": float64(cmd.Process.Pid), "http_addr": ready["http_addr"],
-		"grpc_addr": ready["grpc_addr"], "webhook_addr": ready["webhook_addr"]}
+	want := map[string]any{
+		"pid": float64(cmd.Process.Pid), "http_addr": ready["http_addr"],
+		"grpc_addr": ready["grpc_addr"], "webhook_addr": ready["webhook_addr"],
+	}
 	if diff := cmp.Diff(want, ready); diff != "" {
 		t.Errorf("ready file (-want +got):\n%s", diff)
 	}

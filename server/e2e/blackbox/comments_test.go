@@ -144,8 +144,10 @@ func threadOf(t *testing.T, source []byte) *mirrorv1.Thread {
 			}
 		}
 		for _, a := range c.Attachments {
-			comment.Attachments = append(comment.Attachments, &mirrorv1.CommentAttachment{AttachmentId: a.ID, Name: a.Name,
-				MimeType: a.MIMEType, Size: a.Size})
+			comment.Attachments = append(comment.Attachments, &mirrorv1.CommentAttachment{
+				AttachmentId: a.ID, Name: a.Name,
+				MimeType: a.MIMEType, Size: a.Size,
+			})
 		}
 		readBody(t, comment)
 		thread.Comments = append(thread.Comments, comment)
@@ -216,8 +218,10 @@ func diffThread(t *testing.T, s *harness.Service, upstream *harness.Fake, room, 
 		t.Fatalf("the fake has no thread %q", id)
 	}
 	api := s.Mirror(t)
-	exact, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: room, ThreadId: id,
-		View: mirrorv1.ThreadView_THREAD_VIEW_SOURCE})
+	exact, err := api.GetThread(t.Context(), &mirrorv1.GetThreadRequest{
+		RoomId: room, ThreadId: id,
+		View: mirrorv1.ThreadView_THREAD_VIEW_SOURCE,
+	})
 	if err != nil {
 		return err
 	}
@@ -592,13 +596,17 @@ func TestThreadLife(t *testing.T) {
 			ID: id, Visibility: "private", Metadata: map[string]any{"color": "blue", "x": 1.5, "open": true, "quote": `"\é`},
 			Comment: fake.Comment{
 				ID: "cm_first", UserID: "alice", Body: json.RawMessage(body), Metadata: map[string]any{"pinned": true},
-				Attachments: []fake.Attachment{{ID: "at_1", Name: "naïve <name>.png", Size: 1 << 40, MIMEType: "image/png"},
-					{ID: "at_2", Name: "b.txt", Size: 0, MIMEType: "text/plain"}},
+				Attachments: []fake.Attachment{
+					{ID: "at_1", Name: "naïve <name>.png", Size: 1 << 40, MIMEType: "image/png"},
+					{ID: "at_2", Name: "b.txt", Size: 0, MIMEType: "text/plain"},
+				},
 			},
 		}))
 		awaitThread(t, s, upstream, room, id)
-		first, err := api.GetComment(t.Context(), &mirrorv1.GetCommentRequest{RoomId: room, ThreadId: id,
-			CommentId: "cm_first"})
+		first, err := api.GetComment(t.Context(), &mirrorv1.GetCommentRequest{
+			RoomId: room, ThreadId: id,
+			CommentId: "cm_first",
+		})
 		if err != nil {
 			t.Fatalf("GetComment: %v", err)
 		}
@@ -644,8 +652,10 @@ func TestThreadLife(t *testing.T) {
 			{"a comment's metadata", func() error {
 				return upstream.SetCommentMetadata(room, id, "cm_second", map[string]any{"n": 2 << 40, "s": "é"}, "bob")
 			}},
-			{"the thread's metadata",
-				func() error { return upstream.SetThreadMetadata(room, id, map[string]any{"color": "red"}, "bob") }},
+			{
+				"the thread's metadata",
+				func() error { return upstream.SetThreadMetadata(room, id, map[string]any{"color": "red"}, "bob") },
+			},
 			{"resolved", func() error { return upstream.SetResolved(room, id, true, "bob") }},
 			{"not resolved", func() error { return upstream.SetResolved(room, id, false, "bob") }},
 			{"a comment less", func() error { return upstream.DeleteComment(room, id, "cm_first") }},
@@ -666,8 +676,10 @@ func TestThreadLife(t *testing.T) {
 			t.Errorf("ListComments = %v, %v; want the one comment that is not deleted", living, err)
 		}
 		checkOverHTTP(t, s, threadPath(room, id, "/comments"), living)
-		all, err := api.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{RoomId: room, ThreadId: id,
-			ShowDeleted: true})
+		all, err := api.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{
+			RoomId: room, ThreadId: id,
+			ShowDeleted: true,
+		})
 		if err != nil || len(all.GetComments()) != 2 {
 			t.Errorf("ListComments with deleted ones = %v, %v; want both", all, err)
 		}
@@ -714,10 +726,12 @@ func TestThreadsAndCommentsAreFound(t *testing.T) {
 		s, upstream := startOn(t, e.Database(t), nil)
 		follow(t, s, upstream)
 		mention := func(kind, id string, users ...string) json.RawMessage {
-			b, err := json.Marshal(map[string]any{"version": 1,
+			b, err := json.Marshal(map[string]any{
+				"version": 1,
 				"content": []any{map[string]any{"type": "paragraph", "children": []any{
 					map[string]any{"type": "mention", "kind": kind, "id": id, "userIds": users},
-				}}}})
+				}}},
+			})
 			must(t, err)
 			return b
 		}
@@ -747,16 +761,24 @@ func TestThreadsAndCommentsAreFound(t *testing.T) {
 			{"roomId=One", &mirrorv1.ListThreadsRequest{RoomId: "One"}, ""},
 			{"resolved=true", &mirrorv1.ListThreadsRequest{Resolved: proto.Bool(true)}, "two/th_red"},
 			{"resolved=false", &mirrorv1.ListThreadsRequest{Resolved: proto.Bool(false)}, "one/th_blue one/th_red two/th_blue"},
-			{"metadata[color]=blue", &mirrorv1.ListThreadsRequest{Metadata: map[string]string{"color": "blue"}},
-				"one/th_blue two/th_blue"},
+			{
+				"metadata[color]=blue", &mirrorv1.ListThreadsRequest{Metadata: map[string]string{"color": "blue"}},
+				"one/th_blue two/th_blue",
+			},
 			{"metadata[color]=Blue", &mirrorv1.ListThreadsRequest{Metadata: map[string]string{"color": "Blue"}}, ""},
-			{"metadata[n]=1&roomId=one", &mirrorv1.ListThreadsRequest{RoomId: "one", Metadata: map[string]string{"n": "1"}},
-				"one/th_blue one/th_red"},
-			{"metadata[n]=1&metadata[open]=true",
-				&mirrorv1.ListThreadsRequest{Metadata: map[string]string{"n": "1", "open": "true"}}, "one/th_blue two/th_blue"},
+			{
+				"metadata[n]=1&roomId=one", &mirrorv1.ListThreadsRequest{RoomId: "one", Metadata: map[string]string{"n": "1"}},
+				"one/th_blue one/th_red",
+			},
+			{
+				"metadata[n]=1&metadata[open]=true",
+				&mirrorv1.ListThreadsRequest{Metadata: map[string]string{"n": "1", "open": "true"}}, "one/th_blue two/th_blue",
+			},
 			{"authorUserId=alice", &mirrorv1.ListThreadsRequest{AuthorUserId: "alice"}, "one/th_blue two/th_blue"},
-			{"mentionedUserId=bob&roomId=two", &mirrorv1.ListThreadsRequest{RoomId: "two", MentionedUserId: "bob"},
-				"two/th_blue two/th_red"},
+			{
+				"mentionedUserId=bob&roomId=two", &mirrorv1.ListThreadsRequest{RoomId: "two", MentionedUserId: "bob"},
+				"two/th_blue two/th_red",
+			},
 			{"mentionedUserId=eve", &mirrorv1.ListThreadsRequest{MentionedUserId: "eve"}, "one/th_red two/th_red"},
 			{"mentionedUserId=team", &mirrorv1.ListThreadsRequest{MentionedUserId: "team"}, ""},
 			{
@@ -787,8 +809,10 @@ func TestThreadsAndCommentsAreFound(t *testing.T) {
 			{"", &mirrorv1.ListCommentsRequest{}, "one/cm_blue one/cm_red two/cm_blue two/cm_red"},
 			{"roomId=two&threadId=th_red", &mirrorv1.ListCommentsRequest{RoomId: "two", ThreadId: "th_red"}, "two/cm_red"},
 			{"authorUserId=Alice", &mirrorv1.ListCommentsRequest{AuthorUserId: "Alice"}, "one/cm_red two/cm_red"},
-			{"mentionedUserId=eve&roomId=one", &mirrorv1.ListCommentsRequest{RoomId: "one", MentionedUserId: "eve"},
-				"one/cm_red"},
+			{
+				"mentionedUserId=eve&roomId=one", &mirrorv1.ListCommentsRequest{RoomId: "one", MentionedUserId: "eve"},
+				"one/cm_red",
+			},
 			{
 				"updatedSinceTime=" + url.QueryEscape(old.Add(time.Second).UTC().Format(time.RFC3339Nano)),
 				&mirrorv1.ListCommentsRequest{UpdatedSinceTime: timestamppb.New(old.Add(time.Second))},
@@ -944,8 +968,12 @@ func TestNotifications(t *testing.T) {
 		type key struct{ channel, kind, room string }
 		sent := make(map[key]fake.Notification)
 		for _, channel := range []string{"email", "slack", "teams", "webPush"} {
-			for _, k := range []key{{channel, "thread", room}, {channel, "textMention", room}, {channel, "$upload", room},
-				{channel, "$upload", ""}} {
+			for _, k := range []key{
+				{channel, "thread", room},
+				{channel, "textMention", room},
+				{channel, "$upload", room},
+				{channel, "$upload", ""},
+			} {
 				sent[k] = upstream.Notify(fake.Notification{
 					InboxID: "in_" + k.kind + k.room, UserID: "alice", Channel: channel, Kind: k.kind, RoomID: k.room,
 					SubjectID: "subject of " + k.kind, TriggerTime: triggered,
@@ -1010,8 +1038,10 @@ func TestNotifications(t *testing.T) {
 			{&mirrorv1.ListNotificationsRequest{Kind: "$upload"}, "kind=$upload", 8},
 			{&mirrorv1.ListNotificationsRequest{RoomId: room, Kind: "$upload"}, "roomId=told&kind=$upload", 4},
 			{&mirrorv1.ListNotificationsRequest{ThreadId: "th_1"}, "threadId=th_1", 1},
-			{&mirrorv1.ListNotificationsRequest{StartTime: timestamppb.New(time.Now().Add(time.Hour))},
-				"startTime=2999-01-01T00:00:00Z", 0},
+			{
+				&mirrorv1.ListNotificationsRequest{StartTime: timestamppb.New(time.Now().Add(time.Hour))},
+				"startTime=2999-01-01T00:00:00Z", 0,
+			},
 		} {
 			got := all(tt.req)
 			if len(got) != tt.want {

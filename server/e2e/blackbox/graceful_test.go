@@ -142,8 +142,10 @@ func TestStopUnderLoad(t *testing.T) {
 		t.Logf("stopped in %s; answers by status, 0 for none: %v; %d events recorded", took, statuses, len(recorded))
 
 		// What was recorded and not yet fetched is not lost either.
-		again := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL,
-			Env: map[string]string{"MIRROR_MIGRATE": ""}})
+		again := harness.Start(t, harness.Options{
+			DatabaseURL: url, UpstreamURL: upstream.URL,
+			Env: map[string]string{"MIRROR_MIGRATE": ""},
+		})
 		awaitIdle(t, again)
 	})
 }
@@ -180,8 +182,10 @@ func TestStopFinishesCalls(t *testing.T) {
 	}
 	mirror := s.Mirror(t)
 	go func() { // a gRPC call that waits for a fetch as well; collected below
-		_, err := mirror.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: "room 0", MaxAge: durationpb.New(0),
-			RequireFresh: true})
+		_, err := mirror.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{
+			RoomId: "room 0", MaxAge: durationpb.New(0),
+			RequireFresh: true,
+		})
 		read <- err
 	}()
 	admin := s.Admin(t)

@@ -41,8 +41,10 @@ func TestGrpcurl(t *testing.T) {
 	needServers(t)
 	bin := grpcurl(t)
 	s, upstream := start(t, map[string]string{"MIRROR_API_TOKEN": token})
-	if err := upstream.CreateRoom("a room", fake.RoomOptions{Metadata: map[string]any{"name": "Plan"},
-		Storage: storage("1")}); err != nil {
+	if err := upstream.CreateRoom("a room", fake.RoomOptions{
+		Metadata: map[string]any{"name": "Plan"},
+		Storage:  storage("1"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	tell(t, s, fake.RoomCreated, "a room")
@@ -69,28 +71,56 @@ func TestGrpcurl(t *testing.T) {
 			"grpc.health.v1.Health", "liveblocks.mirror.v1.AdminService", "liveblocks.mirror.v1.EventService",
 			"liveblocks.mirror.v1.MirrorService",
 		}},
-		{"list a service", []string{"-H", authorization, s.GRPCAddr, "list", "liveblocks.mirror.v1.AdminService"}, 0,
-			[]string{"RequestSync", "GetStatus"}},
-		{"describe a service", []string{"-H", authorization, s.GRPCAddr, "describe", "liveblocks.mirror.v1.MirrorService"},
-			0, []string{
+		{
+			"list a service",
+			[]string{"-H", authorization, s.GRPCAddr, "list", "liveblocks.mirror.v1.AdminService"},
+			0,
+			[]string{"RequestSync", "GetStatus"},
+		},
+		{
+			"describe a service",
+			[]string{"-H", authorization, s.GRPCAddr, "describe", "liveblocks.mirror.v1.MirrorService"},
+			0,
+			[]string{
 				"rpc ReadDocument ( .liveblocks.mirror.v1.ReadDocumentRequest ) returns ( stream .google.api.HttpBody )",
 				`get: "/v1/rooms/{room_id}/storage:read"`,
-			}},
-		{"describe a message", []string{"-H", authorization, s.GRPCAddr, "describe", "liveblocks.mirror.v1.Room"}, 0,
-			[]string{"string room_id = 2", "bytes source_json = 10"}},
+			},
+		},
+		{
+			"describe a message",
+			[]string{"-H", authorization, s.GRPCAddr, "describe", "liveblocks.mirror.v1.Room"},
+			0,
+			[]string{"string room_id = 2", "bytes source_json = 10"},
+		},
 		// With max_age a read waits for the first fetch.
-		{"read", []string{"-H", authorization, "-d", `{"room_id":"a room","max_age":"3600s"}`, s.GRPCAddr, getRoom}, 0,
-			[]string{`"roomId": "a room"`, `"stringValue": "Plan"`, `"fetchTime"`}},
-		{"stream", []string{"-H", authorization, "-d", `{"room_id":"a room","max_age":"3600s"}`, s.GRPCAddr,
-			"liveblocks.mirror.v1.MirrorService/ReadDocument"}, 0,
-			[]string{`"contentType": "application/json"`, `"data": "eyJ2IjoxfQ=="`}},
+		{
+			"read",
+			[]string{"-H", authorization, "-d", `{"room_id":"a room","max_age":"3600s"}`, s.GRPCAddr, getRoom},
+			0,
+			[]string{`"roomId": "a room"`, `"stringValue": "Plan"`, `"fetchTime"`},
+		},
+		{
+			"stream",
+			[]string{
+				"-H", authorization, "-d", `{"room_id":"a room","max_age":"3600s"}`, s.GRPCAddr,
+				"liveblocks.mirror.v1.MirrorService/ReadDocument",
+			},
+			0,
+			[]string{`"contentType": "application/json"`, `"data": "eyJ2IjoxfQ=="`},
+		},
 		{"health", []string{"-H", authorization, s.GRPCAddr, "grpc.health.v1.Health/Check"}, 0, []string{"SERVING"}},
-		{"an error with its details", []string{"-H", authorization, "-d", `{"room_id":"no room"}`, s.GRPCAddr, getRoom},
-			64 + 5, []string{
+		{
+			"an error with its details",
+			[]string{"-H", authorization, "-d", `{"room_id":"no room"}`, s.GRPCAddr, getRoom},
+			64 + 5,
+			[]string{
 				"Code: NotFound", `"reason": "ROOM_NOT_MIRRORED"`, `"domain": "liveblocks.mirror.v1"`, `"room_id": "no room"`,
-			}},
-		{"a bad request with its fields", []string{"-H", authorization, "-d", `{"page_size":-1}`, s.GRPCAddr,
-			"liveblocks.mirror.v1.MirrorService/ListRooms"}, 64 + 3, []string{
+			},
+		},
+		{"a bad request with its fields", []string{
+			"-H", authorization, "-d", `{"page_size":-1}`, s.GRPCAddr,
+			"liveblocks.mirror.v1.MirrorService/ListRooms",
+		}, 64 + 3, []string{
 			"Code: InvalidArgument", `"field": "page_size"`, `"reason": "REQUEST_INVALID"`,
 		}},
 		{"without the token", []string{s.GRPCAddr, "list"}, 1, []string{"Unauthenticated"}},

@@ -90,10 +90,12 @@ func startIdle(t *testing.T, e *dbtest.Engine) (idleService, *harness.Fake) {
 	e.Need(t)
 	i := idleService{log: filepath.Join(harness.Dir(t, nil), "statements.log")}
 	upstream := harness.NewFake(t)
-	i.Service = harness.Start(t, harness.Options{DatabaseURL: logging[e](t, i.log), UpstreamURL: upstream.URL,
+	i.Service = harness.Start(t, harness.Options{
+		DatabaseURL: logging[e](t, i.log), UpstreamURL: upstream.URL,
 		Env: map[string]string{
 			"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h",
-		}})
+		},
+	})
 	i.conn = i.Dial(t)
 	return i, upstream
 }

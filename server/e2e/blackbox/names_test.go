@@ -147,8 +147,10 @@ func checkLists(t *testing.T, s *harness.Service, names []string) {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
 		}
 	}
-	for prefix, want := range map[string][]string{"room": {"room", "room ", "room/"},
-		"roo": {"room", "room ", "room/", "roo\u0308m"}, "a%": {"a%2Fb:c?d#e%f"}} {
+	for prefix, want := range map[string][]string{
+		"room": {"room", "room ", "room/"},
+		"roo":  {"room", "room ", "room/", "roo\u0308m"}, "a%": {"a%2Fb:c?d#e%f"},
+	} {
 		list, err := s.Mirror(t).ListRooms(t.Context(), &mirrorv1.ListRoomsRequest{RoomIdPrefix: prefix})
 		if err != nil {
 			t.Fatal(err)

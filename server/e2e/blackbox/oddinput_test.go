@@ -92,8 +92,10 @@ func TestImpossibleEventID(t *testing.T) {
 		if c.forged {
 			d.Header.Set("Webhook-Signature", harness.SignAs(t, "another", time.Now(), body).Header.Get("Webhook-Signature"))
 		}
-		for _, path := range []string{"/api/liveblocks-webhook", "/v1/webhooks/liveblocks",
-			"/v1/projects/default/webhooks/liveblocks"} {
+		for _, path := range []string{
+			"/api/liveblocks-webhook", "/v1/webhooks/liveblocks",
+			"/v1/projects/default/webhooks/liveblocks",
+		} {
 			got := send(t, http.MethodPost, s.URL(path), d.Header, bytes.NewReader(body))
 			if got.status != c.status || got.reason() != c.reason ||
 				!slices.Equal(got.header.Values("Webhook-Delivery"), c.abort) {
@@ -155,10 +157,14 @@ func oddDocuments() []oddDocument {
 		{room: "whole pair", lson: storage(`"x\ud83d\udc4by"`), json: `{"v":"x\ud83d\udc4by"}`, column: "x👋y"},
 		{room: "1e400", lson: storage(`1e400`), json: `{"v":1e400}`, column: "1" + strings.Repeat("0", 400), text: "1e400"},
 		{room: "60 levels", lson: storage(nested(60)), column: nested(60), refused: tooDeep},
-		{room: "the same key twice", lson: []byte(`{"liveblocksType":"LiveObject","data":{"v":1,"v":2}}`), column: "2",
-			text: "1"},
-		{room: "spaces", lson: []byte(" {\n\t\"liveblocksType\" : \"LiveObject\" , \"data\" : { \"v\" : 1 } }\r\n"),
-			column: "1"},
+		{
+			room: "the same key twice", lson: []byte(`{"liveblocksType":"LiveObject","data":{"v":1,"v":2}}`), column: "2",
+			text: "1",
+		},
+		{
+			room: "spaces", lson: []byte(" {\n\t\"liveblocksType\" : \"LiveObject\" , \"data\" : { \"v\" : 1 } }\r\n"),
+			column: "1",
+		},
 		{room: "quotes", lson: storage(`"it's \\ \" \n ?"`), column: "it's \\ \" \n ?"},
 		{room: "5 MiB", lson: notes(5 * mib), large: true},
 		{room: "over 16 MiB", lson: notes(16*mib + 64 + 4096), problem: tooMuch, refused: tooMuch, large: true},

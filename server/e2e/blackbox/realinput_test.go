@@ -295,8 +295,10 @@ func checkEdits(t *testing.T, dev devServer, todos int, file bool) {
 		t.Errorf("the file is a %q, uploaded: %v; want a LiveFile", shared.Data.File.Type, file)
 	}
 	odd := dev.get(t, "/rooms/room/storage").body
-	for _, part := range []string{`a\u0000b`, `x\ud83dy`, `9007199254740994`, `1.7976931348623157e+308`, `[[[[[[[[[[`,
-		`"":"an empty key"`, "👩‍👩‍👧"} {
+	for _, part := range []string{
+		`a\u0000b`, `x\ud83dy`, `9007199254740994`, `1.7976931348623157e+308`, `[[[[[[[[[[`,
+		`"":"an empty key"`, "👩‍👩‍👧",
+	} {
 		if !bytes.Contains(odd, []byte(part)) {
 			t.Errorf("the dev server's answer lacks %s:\n%s", part, odd)
 		}

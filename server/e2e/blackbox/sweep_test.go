@@ -15,8 +15,10 @@ import (
 )
 
 // often has the service sweep all the time, after one full sweep at the start.
-var often = map[string]string{"MIRROR_LOG_LEVEL": "warn", "MIRROR_SWEEP_INTERVAL": "100ms",
-	"MIRROR_FULL_SWEEP_INTERVAL": "24h"}
+var often = map[string]string{
+	"MIRROR_LOG_LEVEL": "warn", "MIRROR_SWEEP_INTERVAL": "100ms",
+	"MIRROR_FULL_SWEEP_INTERVAL": "24h",
+}
 
 // populate creates rooms at the fake that no event tells of.
 func populate(t testing.TB, upstream *harness.Fake, rooms ...string) {
@@ -179,8 +181,10 @@ func TestSweepEndsSessionsWhoseEventWasLost(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		upstream := harness.NewFake(t)
 		populate(t, upstream, "occupied", "other")
-		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: upstream.URL,
-			Env: with(often, "MIRROR_SETTLE", "0")})
+		s := harness.Start(t, harness.Options{
+			DatabaseURL: e.Database(t), UpstreamURL: upstream.URL,
+			Env: with(often, "MIRROR_SETTLE", "0"),
+		})
 		awaitRoom(t, s, upstream, "occupied")
 		if err := upstream.Enter("occupied", fake.Connection{ID: 7, UserID: "alice"}); err != nil {
 			t.Fatal(err)

@@ -197,14 +197,18 @@ func TestSignatures(t *testing.T) {
 				h[svix(name)] = v
 			}
 		}, status: unauthorized, reason: invalid},
-		{name: "grpc-metadata-webhook-* headers", spoil: rename(func(name string) string { return "Grpc-Metadata-" + name }),
-			status: unauthorized, reason: missing},
+		{
+			name: "grpc-metadata-webhook-* headers", spoil: rename(func(name string) string { return "Grpc-Metadata-" + name }),
+			status: unauthorized, reason: missing,
+		},
 		{name: "the other configured secret", secret: oldSecret, status: ok},
 		{name: "a secret that is not configured", secret: strangerKey, status: unauthorized, reason: invalid},
 		{name: "timestamp 310 s old", age: 310 * time.Second, status: unauthorized, reason: tolerance},
 		{name: "missing signature", spoil: func(h http.Header) { delete(h, "Webhook-Signature") }, status: unauthorized, reason: missing},
-		{name: "a header twice", spoil: func(h http.Header) { h.Add("Webhook-Id", "msg_other") }, status: unauthorized,
-			reason: missing},
+		{
+			name: "a header twice", spoil: func(h http.Header) { h.Add("Webhook-Id", "msg_other") }, status: unauthorized,
+			reason: missing,
+		},
 		{name: "body re-indented", sent: indent(t, body), status: unauthorized, reason: invalid},
 		{name: "not UTF-8", body: "{\"type\":\"storageUpdated\",\"data\":{\"roomId\":\"\xff\xfe\"}}", status: ok},
 	} {

@@ -157,58 +157,99 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 		told      []string
 	}{
 		{"storage data", `update mirror_document set data = '{"n": [1, 100, -0.5, 123456789012345679, 0.1]}' where room_id = ? and kind = 2`, []string{"derived: storage", "queryable JSON"}},
-		{"storage data missing", `update mirror_document set data = null where room_id = ? and kind = 2`,
-			[]string{"derived: storage", "missing"}},
+		{
+			"storage data missing", `update mirror_document set data = null where room_id = ? and kind = 2`,
+			[]string{"derived: storage", "missing"},
+		},
 		{"storage content", `update mirror_document set content = (select content from (select content from mirror_document where room_id = 'whole' and kind = 2) o) where room_id = ? and kind = 2`, []string{"content: storage"}},
-		{"storage content destroyed", `update mirror_document set content = 'nonsense' where room_id = ? and kind = 2`,
-			[]string{"content: storage"}},
+		{
+			"storage content destroyed", `update mirror_document set content = 'nonsense' where room_id = ? and kind = 2`,
+			[]string{"content: storage"},
+		},
 		{"storage hash", `update mirror_document set content_sha256 = (select content_sha256 from (select content_sha256 from mirror_document where room_id = 'whole' and kind = 3) o) where room_id = ? and kind = 2`, []string{"derived: storage", "hash"}},
-		{"storage version", `update mirror_document set derive_version = 99 where room_id = ? and kind = 2`,
-			[]string{"derived: storage", "version"}},
+		{
+			"storage version", `update mirror_document set derive_version = 99 where room_id = ? and kind = 2`,
+			[]string{"derived: storage", "version"},
+		},
 		{"storage row", `delete from mirror_document where room_id = ? and kind = 2`, []string{"missing: storage"}},
-		{"ydoc text", `update mirror_document set plain_text = 'other words' where room_id = ? and kind = 3`,
-			[]string{"derived: ydoc", "plain text"}},
-		{"ydoc data", `update mirror_document set data = '[]' where room_id = ? and kind = 3`,
-			[]string{"derived: ydoc", "queryable JSON"}},
+		{
+			"ydoc text", `update mirror_document set plain_text = 'other words' where room_id = ? and kind = 3`,
+			[]string{"derived: ydoc", "plain text"},
+		},
+		{
+			"ydoc data", `update mirror_document set data = '[]' where room_id = ? and kind = 3`,
+			[]string{"derived: ydoc", "queryable JSON"},
+		},
 		{"ydoc row", `delete from mirror_document where room_id = ? and kind = 3`, []string{"missing: ydoc"}},
 		{"all documents", `delete from mirror_document where room_id = ?`, []string{"missing: storage", "missing: ydoc"}},
-		{"room source", `update mirror_room set source_json = '{"type":"room"}' where room_id = ?`,
-			[]string{"content: room"}},
-		{"room data", `update mirror_room set data = '{"id": "other"}' where room_id = ?`,
-			[]string{"derived: room", "queryable JSON"}},
+		{
+			"room source", `update mirror_room set source_json = '{"type":"room"}' where room_id = ?`,
+			[]string{"content: room"},
+		},
+		{
+			"room data", `update mirror_room set data = '{"id": "other"}' where room_id = ?`,
+			[]string{"derived: room", "queryable JSON"},
+		},
 		{"room hash", `update mirror_room set content_sha256 = (select content_sha256 from (select content_sha256 from mirror_room where room_id = 'whole') o) where room_id = ?`, []string{"derived: room", "hash"}},
-		{"room organization", `update mirror_room set organization_id = 'evil' where room_id = ?`,
-			[]string{"derived: room", "organization"}},
-		{"room time", `update mirror_room set last_connection_time = null where room_id = ?`,
-			[]string{"derived: room", "time"}},
+		{
+			"room organization", `update mirror_room set organization_id = 'evil' where room_id = ?`,
+			[]string{"derived: room", "organization"},
+		},
+		{
+			"room time", `update mirror_room set last_connection_time = null where room_id = ?`,
+			[]string{"derived: room", "time"},
+		},
 		{"room row", `delete from mirror_room where room_id = ?`, []string{"missing: room"}},
 		{"room tombstone", `update mirror_room set delete_time = create_time where room_id = ?`, []string{"missing: room"}},
 		{"thread row", `delete from mirror_thread where room_id = ?`, []string{"missing: thread"}},
-		{"thread source", `update mirror_thread set source_json = '{"type":"thread"}' where room_id = ?`,
-			[]string{"content: thread"}},
-		{"thread metadata", `update mirror_thread set metadata = '{"color": "red"}' where room_id = ?`,
-			[]string{"derived: thread", "queryable JSON"}},
-		{"thread metadata as text", `update mirror_thread set metadata_text = '{"color": "red"}' where room_id = ?`,
-			[]string{"derived: thread", "metadata as text"}},
-		{"number of comments", `update mirror_thread set comment_count = 99 where room_id = ?`,
-			[]string{"derived: thread", "number of comments"}},
-		{"thread resolved", `update mirror_thread set resolved = true where room_id = ?`,
-			[]string{"derived: thread", "resolved"}},
+		{
+			"thread source", `update mirror_thread set source_json = '{"type":"thread"}' where room_id = ?`,
+			[]string{"content: thread"},
+		},
+		{
+			"thread metadata", `update mirror_thread set metadata = '{"color": "red"}' where room_id = ?`,
+			[]string{"derived: thread", "queryable JSON"},
+		},
+		{
+			"thread metadata as text", `update mirror_thread set metadata_text = '{"color": "red"}' where room_id = ?`,
+			[]string{"derived: thread", "metadata as text"},
+		},
+		{
+			"number of comments", `update mirror_thread set comment_count = 99 where room_id = ?`,
+			[]string{"derived: thread", "number of comments"},
+		},
+		{
+			"thread resolved", `update mirror_thread set resolved = true where room_id = ?`,
+			[]string{"derived: thread", "resolved"},
+		},
 		{"comment rows", `delete from mirror_comment where room_id = ?`, []string{"derived: thread", "row of a comment"}},
-		{"a comment too many",
+		{
+			"a comment too many",
 			`insert into mirror_comment (bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, source_json, plain_text, markdown) ` +
-				`select bucket, project_id, room_id, thread_id, 'cm_extra', 'eve', create_time, source_json, plain_text, markdown from mirror_thread_first where room_id = ?`, []string{"derived: thread", "rows of comments"}},
-		{"comment text", `update mirror_comment set plain_text = 'never said' where room_id = ?`,
-			[]string{"derived: thread", "text of a comment"}},
-		{"comment body", `update mirror_comment set body = null where room_id = ?`,
-			[]string{"derived: thread", "JSON of a comment"}},
-		{"comment author", `update mirror_comment set user_id = 'eve' where room_id = ?`,
-			[]string{"derived: thread", "row of a comment"}},
+				`select bucket, project_id, room_id, thread_id, 'cm_extra', 'eve', create_time, source_json, plain_text, markdown from mirror_thread_first where room_id = ?`,
+			[]string{"derived: thread", "rows of comments"},
+		},
+		{
+			"comment text", `update mirror_comment set plain_text = 'never said' where room_id = ?`,
+			[]string{"derived: thread", "text of a comment"},
+		},
+		{
+			"comment body", `update mirror_comment set body = null where room_id = ?`,
+			[]string{"derived: thread", "JSON of a comment"},
+		},
+		{
+			"comment author", `update mirror_comment set user_id = 'eve' where room_id = ?`,
+			[]string{"derived: thread", "row of a comment"},
+		},
 		{"reactions", `delete from mirror_comment_reaction where room_id = ?`, []string{"derived: thread", "reactions"}},
-		{"attachments", `update mirror_comment_attachment set size = 1 where room_id = ?`,
-			[]string{"derived: thread", "attachments"}},
-		{"mentions", `delete from mirror_comment_mention where room_id = ? and mentioned_id = 'carol'`,
-			[]string{"derived: thread", "mentions"}},
+		{
+			"attachments", `update mirror_comment_attachment set size = 1 where room_id = ?`,
+			[]string{"derived: thread", "attachments"},
+		},
+		{
+			"mentions", `delete from mirror_comment_mention where room_id = ? and mentioned_id = 'carol'`,
+			[]string{"derived: thread", "mentions"},
+		},
 	}
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Database(t)
@@ -254,8 +295,10 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want["stale\nroom"] = []string{"content: storage", fmt.Sprintf("surplus: thread %q", thread),
-			fmt.Sprintf("missing: thread %q", unknown)}
+		want["stale\nroom"] = []string{
+			"content: storage", fmt.Sprintf("surplus: thread %q", thread),
+			fmt.Sprintf("missing: thread %q", unknown),
+		}
 
 		check := func(got result, repaired bool) {
 			t.Helper()
@@ -371,8 +414,10 @@ func TestRemoteCommandsExplainThemselves(t *testing.T) {
 	t.Parallel()
 	needServers(t)
 	upstream := harness.NewFake(t)
-	closed := harness.Start(t, harness.Options{DatabaseURL: database(t), UpstreamURL: upstream.URL,
-		Env: map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_MIGRATE": ""}})
+	closed := harness.Start(t, harness.Options{
+		DatabaseURL: database(t), UpstreamURL: upstream.URL,
+		Env: map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_MIGRATE": ""},
+	})
 	for _, name := range []string{"verify", "backfill"} {
 		for _, c := range []struct {
 			env  map[string]string
@@ -380,15 +425,23 @@ func TestRemoteCommandsExplainThemselves(t *testing.T) {
 			code int
 			want []string
 		}{
-			{env: map[string]string{"MIRROR_SERVER": "127.0.0.1:1"}, code: 1,
-				want: []string{"127.0.0.1:1", "serve", "--server"}},
-			{env: map[string]string{"MIRROR_SERVER": "nowhere"}, code: 2,
-				want: []string{"MIRROR_SERVER", "nowhere", "127.0.0.1:9090"}},
+			{
+				env: map[string]string{"MIRROR_SERVER": "127.0.0.1:1"}, code: 1,
+				want: []string{"127.0.0.1:1", "serve", "--server"},
+			},
+			{
+				env: map[string]string{"MIRROR_SERVER": "nowhere"}, code: 2,
+				want: []string{"MIRROR_SERVER", "nowhere", "127.0.0.1:9090"},
+			},
 			{args: []string{"--server", closed.GRPCAddr}, code: 1, want: []string{"MIRROR_API_TOKEN"}},
-			{env: map[string]string{"MIRROR_API_TOKEN": secretMark + "0123456789"}, args: []string{"--server", closed.GRPCAddr},
-				code: 1, want: []string{"MIRROR_API_TOKEN"}},
-			{env: map[string]string{"MIRROR_API_TOKEN": token},
-				args: []string{"--server", closed.GRPCAddr, "--project-id", "other"}, code: 1, want: []string{"project"}},
+			{
+				env: map[string]string{"MIRROR_API_TOKEN": secretMark + "0123456789"}, args: []string{"--server", closed.GRPCAddr},
+				code: 1, want: []string{"MIRROR_API_TOKEN"},
+			},
+			{
+				env:  map[string]string{"MIRROR_API_TOKEN": token},
+				args: []string{"--server", closed.GRPCAddr, "--project-id", "other"}, code: 1, want: []string{"project"},
+			},
 		} {
 			got := command(t, c.env, append([]string{name}, c.args...)...)
 			if got.code != c.code || got.stdout != "" || strings.Count(got.told, "\n") != 1 ||

@@ -123,8 +123,10 @@ func (s *site) start(extra ...string) *harness.Service {
 		k, v, _ := strings.Cut(pair, "=")
 		env[k] = v
 	}
-	service := harness.Start(s.t, harness.Options{DatabaseURL: s.url, UpstreamURL: s.upstream.URL, Env: env,
-		Credential: s.as})
+	service := harness.Start(s.t, harness.Options{
+		DatabaseURL: s.url, UpstreamURL: s.upstream.URL, Env: env,
+		Credential: s.as,
+	})
 	s.aim(append(slices.Clone(*s.targets.Load()), service)...)
 	return service
 }

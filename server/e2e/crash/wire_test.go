@@ -129,8 +129,10 @@ func postgresWay(t testing.TB, direct, address string) (dial func() (net.Conn, e
 	if err != nil {
 		t.Fatalf("ParseConfig = %v", err)
 	}
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(to.User, to.Password), Host: address, Path: "/" + to.Database,
-		RawQuery: "sslmode=disable"}
+	u := url.URL{
+		Scheme: "postgres", User: url.UserPassword(to.User, to.Password), Host: address, Path: "/" + to.Database,
+		RawQuery: "sslmode=disable",
+	}
 	network, server := pgconn.NetworkAddress(to.Host, to.Port)
 	return func() (net.Conn, error) { return net.Dial(network, server) }, u.String()
 }

@@ -46,7 +46,8 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error
 
 // Each runs a query with values and calls row to scan each row.
 func (db *DB) Each(ctx context.Context, query string, row func(scan func(dest ...any) error) error,
-	args ...any) (err error) {
+	args ...any,
+) (err error) {
 	rows, err := db.QueryContext(ctx, db.engine.places(query), args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", query, err)

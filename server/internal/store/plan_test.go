@@ -32,8 +32,10 @@ func TestPlanParkWakesTheRoom(t *testing.T) {
 		{"due", false, store.Parent{State: store.State{Due: later}}, nil, false},
 		{"due in the background", true, store.Parent{State: store.State{Due: later, Background: true}}, nil, false},
 		{
-			"due in the background, wanted at once", false, store.Parent{State: store.State{Due: later, Background: true}},
-			[]store.Stale{{Resource: room, Now: later, SameGeneration: true}}, true,
+			"due in the background, wanted at once", false,
+			store.Parent{State: store.State{Due: later, Background: true}},
+			[]store.Stale{{Resource: room, Now: later, SameGeneration: true}},
+			true,
 		},
 		{"made due just now", true, store.Parent{State: store.State{Due: now, Background: true}, Fresh: true}, nil, true},
 	} {
@@ -60,8 +62,11 @@ func TestPlanMissingChild(t *testing.T) {
 		err  error
 	}{
 		"lives": {store.Parent{Copy: store.RoomCopy{Epoch: 1}}, f.NotBefore, nil},
-		"is missing": {store.Parent{Copy: store.RoomCopy{Epoch: 1}, State: store.State{MissingSince: now}},
-			time.Time{}, nil},
+		"is missing": {
+			store.Parent{Copy: store.RoomCopy{Epoch: 1}, State: store.State{MissingSince: now}},
+			time.Time{},
+			nil,
+		},
 		"is gone":           {store.Parent{Copy: store.RoomCopy{Epoch: 1, DeleteTime: now}}, time.Time{}, nil},
 		"is of a new epoch": {store.Parent{Copy: store.RoomCopy{Epoch: 2}}, time.Time{}, store.ErrEpochChanged},
 	} {
@@ -83,15 +88,21 @@ func TestPlanRoom(t *testing.T) {
 	}{
 		"the same": {store.State{}, stored, same, store.RoomPlan{Epoch: 3}},
 		"other content": {
-			store.State{}, stored, store.RoomCopy{CreateTime: now},
+			store.State{},
+			stored,
+			store.RoomCopy{CreateTime: now},
 			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted}, Epoch: 3},
 		},
 		"another one": {
-			store.State{}, stored, store.RoomCopy{SHA256: [32]byte{1}, CreateTime: now.Add(1)},
+			store.State{},
+			stored,
+			store.RoomCopy{SHA256: [32]byte{1}, CreateTime: now.Add(1)},
 			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted, Outdated: true}, Epoch: 4, Children: true},
 		},
 		"a new one": {
-			store.State{}, store.RoomCopy{}, same,
+			store.State{},
+			store.RoomCopy{},
+			same,
 			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted}, Epoch: 1, Children: true},
 		},
 		"one that was missing": {store.State{MissingSince: now}, stored, same, store.RoomPlan{Epoch: 3, Children: true}},
@@ -109,8 +120,10 @@ func TestMergeStale(t *testing.T) {
 	a, b := resource(mirror.KindStorage, ""), resource(mirror.KindThread, "")
 	got := store.MergeStale([]store.Stale{
 		{Resource: b, Now: now, Background: true},
-		{Resource: a, Now: now.Add(time.Second), MinInterval: time.Minute, IfUnknown: true, Background: true,
-			SourceTime: now},
+		{
+			Resource: a, Now: now.Add(time.Second), MinInterval: time.Minute, IfUnknown: true, Background: true,
+			SourceTime: now,
+		},
 		{Resource: a, Now: now, Event: true, Deleted: true, Lift: true, SourceTime: now.Add(-time.Second)},
 	})
 	want := []store.Stale{

@@ -58,8 +58,10 @@ func TestStateSucceed(t *testing.T) {
 			store.State{Generation: 4, Due: now, Settle: true, RefetchAt: now.Add(time.Hour)},
 			mirror.Lease{Generation: 3},
 			settle,
-			store.State{Generation: 4, Applied: 3, Due: now.Add(time.Hour), Settle: true, RefetchAt: now.Add(time.Hour),
-				FetchTime: fetched},
+			store.State{
+				Generation: 4, Applied: 3, Due: now.Add(time.Hour), Settle: true, RefetchAt: now.Add(time.Hour),
+				FetchTime: fetched,
+			},
 		},
 		{
 			"it could wait, and has",

@@ -269,8 +269,10 @@ func until(ctx context.Context, r *run, what string, ask func() error) error {
 func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = s.dir
-	cmd.Env = []string{"PATH=" + filepath.Dir(s.programs.server) + ":" + os.Getenv("PATH") + ":/usr/sbin:/usr/bin:/bin",
-		"LC_ALL=C", "TZ=UTC", "HOME=/nonexistent"}
+	cmd.Env = []string{
+		"PATH=" + filepath.Dir(s.programs.server) + ":" + os.Getenv("PATH") + ":/usr/sbin:/usr/bin:/bin",
+		"LC_ALL=C", "TZ=UTC", "HOME=/nonexistent",
+	}
 	cmd.SysProcAttr = attr(s.account)
 	return cmd
 }

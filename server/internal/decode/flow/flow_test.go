@@ -34,8 +34,10 @@ func TestFind(t *testing.T) {
 		StorageKey: "flow",
 		Nodes: []flow.Node{
 			{ID: "1", Type: "input", SourcePosition: "right", Data: []byte(`{"label":"Start"}`)},
-			{ID: "2", Type: "default", X: 250, Y: 100, Width: &width, Height: &height, ParentID: "1",
-				Data: []byte(`{"label":"Review"}`)},
+			{
+				ID: "2", Type: "default", X: 250, Y: 100, Width: &width, Height: &height, ParentID: "1",
+				Data: []byte(`{"label":"Review"}`),
+			},
 			{ID: "3", Type: "output", X: 500, Data: []byte(`{"label":"Done","style":{"color":"red"},"tags":["a","b"]}`)},
 		},
 		Edges: []flow.Edge{
@@ -89,8 +91,10 @@ func TestFindRecognises(t *testing.T) {
 			`}},"":{"nodes":{},"edges":{}}}`, [][]string{{"", "|"}, {"B", "n", "|"}, {"b", "|"}}},
 		{"empty, with more beside", `{"x":{"nodes":{},"edges":{},"name":"graph"}}`, nil},
 		{"empty arrays", `{"x":{"nodes":[],"edges":[]}}`, nil},
-		{"arrays", `{"x":{"nodes":[{"id":"z","position":{"x":0}},` + node + `],"edges":[` + edge + `]}}`,
-			[][]string{{"x", "n", "z", "|", "e"}}},
+		{
+			"arrays", `{"x":{"nodes":[{"id":"z","position":{"x":0}},` + node + `],"edges":[` + edge + `]}}`,
+			[][]string{{"x", "n", "z", "|", "e"}},
+		},
 		{"object and array", `{"x":{"nodes":{"n":` + node + `},"edges":[]}}`, nil},
 		{"one missing", `{"x":{"nodes":{"n":` + node + `}}}`, nil},
 		{"of another shape", `{"x":{"nodes":{"a":{"id":"a"},"b":1,"c":{"id":"c","position":7}},"edges":{"e":{"id":"e","source":"a"},"f":{"source":"a","target":"b"}}}}`, nil},

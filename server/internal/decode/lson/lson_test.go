@@ -63,71 +63,121 @@ func TestJSON(t *testing.T) {
 	}{
 		{name: "scalar", src: ` 1 `, want: `1`},
 		{name: "empty room", src: `{"liveblocksType":"LiveObject","data":{}}`, want: `{}`, props: lson.Properties{Depth: 1}},
-		{name: "list", src: `{"liveblocksType":"LiveList","data":[1,[2]]}`, want: `[1,[2]]`,
-			props: lson.Properties{Depth: 2}},
+		{
+			name: "list", src: `{"liveblocksType":"LiveList","data":[1,[2]]}`, want: `[1,[2]]`,
+			props: lson.Properties{Depth: 2},
+		},
 		{name: "map", src: `{"liveblocksType":"LiveMap","data":{"":1}}`, want: `{"":1}`, props: lson.Properties{Depth: 1}},
-		{name: "text", src: `{"liveblocksType":"LiveText","data":[["a",{"bold":true}],["b"]]}`,
-			want: `[["a",{"bold":true}],["b"]]`, props: lson.Properties{Depth: 3}},
-		{name: "text with a version behind", src: `{"liveblocksType":"LiveText","data":[["a"]],"version":12}`,
-			want: `[["a"]]`, props: lson.Properties{Depth: 2}},
-		{name: "text with a version before", src: `{"version":-1e0,"liveblocksType":"LiveText","data":[["a"]]}`,
-			want: `[["a"]]`, props: lson.Properties{Depth: 2}},
-		{name: "text with a version between", src: `[{"liveblocksType":"LiveText","version":0,"data":[]},3]`, want: `[[],3]`,
-			props: lson.Properties{Depth: 2}},
-		{name: "file", src: `{"liveblocksType":"LiveFile","data":{"id":"f","name":"n","size":1,"mimeType":"m"}}`,
-			want: `{"id":"f","name":"n","size":1,"mimeType":"m"}`, props: lson.Properties{Depth: 1}},
-		{name: "data before type",
-			src: `{"data":{"a":{"data":[1],"liveblocksType":"LiveList"}},"liveblocksType":"LiveObject"}`, want: `{"a":[1]}`,
-			props: lson.Properties{Depth: 2}},
-		{name: "white space", src: " { \"liveblocksType\" :\t\"LiveMap\" , \"data\" : { \"a\" : [ 1 , 2 ] } \r\n} ",
-			want: `{"a":[1,2]}`, props: lson.Properties{Depth: 2}},
-		{name: "white space behind data", src: `{"data":{} , "liveblocksType":"LiveMap"}`, want: `{}`,
-			props: lson.Properties{Depth: 1}},
+		{
+			name: "text", src: `{"liveblocksType":"LiveText","data":[["a",{"bold":true}],["b"]]}`,
+			want: `[["a",{"bold":true}],["b"]]`, props: lson.Properties{Depth: 3},
+		},
+		{
+			name: "text with a version behind", src: `{"liveblocksType":"LiveText","data":[["a"]],"version":12}`,
+			want: `[["a"]]`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "text with a version before", src: `{"version":-1e0,"liveblocksType":"LiveText","data":[["a"]]}`,
+			want: `[["a"]]`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "text with a version between", src: `[{"liveblocksType":"LiveText","version":0,"data":[]},3]`, want: `[[],3]`,
+			props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "file", src: `{"liveblocksType":"LiveFile","data":{"id":"f","name":"n","size":1,"mimeType":"m"}}`,
+			want: `{"id":"f","name":"n","size":1,"mimeType":"m"}`, props: lson.Properties{Depth: 1},
+		},
+		{
+			name: "data before type",
+			src:  `{"data":{"a":{"data":[1],"liveblocksType":"LiveList"}},"liveblocksType":"LiveObject"}`, want: `{"a":[1]}`,
+			props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "white space", src: " { \"liveblocksType\" :\t\"LiveMap\" , \"data\" : { \"a\" : [ 1 , 2 ] } \r\n} ",
+			want: `{"a":[1,2]}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "white space behind data", src: `{"data":{} , "liveblocksType":"LiveMap"}`, want: `{}`,
+			props: lson.Properties{Depth: 1},
+		},
 		{
 			name: "exact numbers and escapes",
 			src:  `{"liveblocksType":"LiveObject","data":{"n":[9007199254740993,1e400,-0,0.10E+2],"s":"\/\b\u00e9 \"\\u0000"}}`,
 			want: `{"n":[9007199254740993,1e400,-0,0.10E+2],"s":"\/\b\u00e9 \"\\u0000"}`, props: lson.Properties{Depth: 2},
 		},
 		{name: "NUL", src: `"a\u0000"`, want: `"a\u0000"`, props: lson.Properties{HasNUL: true}},
-		{name: "NUL in a key", src: `{"liveblocksType":"LiveMap","data":{"\u0000":1}}`, want: `{"\u0000":1}`,
-			props: lson.Properties{HasNUL: true, Depth: 1}},
+		{
+			name: "NUL in a key", src: `{"liveblocksType":"LiveMap","data":{"\u0000":1}}`, want: `{"\u0000":1}`,
+			props: lson.Properties{HasNUL: true, Depth: 1},
+		},
 		{name: "lone high surrogate", src: `"\ud83d"`, want: `"\ud83d"`, props: lson.Properties{HasLoneSurrogate: true}},
-		{name: "two high surrogates and a low one", src: `"\uD83D\ud83d\uDC4B"`, want: `"\uD83D\ud83d\uDC4B"`,
-			props: lson.Properties{HasLoneSurrogate: true}},
-		{name: "lone low surrogate", src: `"\udc4b\ud83d"`, want: `"\udc4b\ud83d"`,
-			props: lson.Properties{HasLoneSurrogate: true}},
-		{name: "high surrogate before another escape", src: `"\ud83d\n"`, want: `"\ud83d\n"`,
-			props: lson.Properties{HasLoneSurrogate: true}},
+		{
+			name: "two high surrogates and a low one", src: `"\uD83D\ud83d\uDC4B"`, want: `"\uD83D\ud83d\uDC4B"`,
+			props: lson.Properties{HasLoneSurrogate: true},
+		},
+		{
+			name: "lone low surrogate", src: `"\udc4b\ud83d"`, want: `"\udc4b\ud83d"`,
+			props: lson.Properties{HasLoneSurrogate: true},
+		},
+		{
+			name: "high surrogate before another escape", src: `"\ud83d\n"`, want: `"\ud83d\n"`,
+			props: lson.Properties{HasLoneSurrogate: true},
+		},
 		{name: "pair", src: `"\ud83d\uDC4B"`, want: `"\ud83d\uDC4B"`},
 		{name: "escaped backslash before u", src: `"\\ud83d\\u0000"`, want: `"\\ud83d\\u0000"`},
 
 		// The user's own objects stay.
-		{name: "unknown type", src: `{"liveblocksType":"LiveThing","data":{}}`,
-			want: `{"liveblocksType":"LiveThing","data":{}}`, props: lson.Properties{Depth: 2}},
-		{name: "longer type", src: `{"liveblocksType":"LiveMapper","data":{}}`,
-			want: `{"liveblocksType":"LiveMapper","data":{}}`, props: lson.Properties{Depth: 2}},
-		{name: "type no string", src: `{"liveblocksType":1,"data":{}}`, want: `{"liveblocksType":1,"data":{}}`,
-			props: lson.Properties{Depth: 2}},
-		{name: "no data", src: `{"liveblocksType":"LiveMap"}`, want: `{"liveblocksType":"LiveMap"}`,
-			props: lson.Properties{Depth: 1}},
+		{
+			name: "unknown type", src: `{"liveblocksType":"LiveThing","data":{}}`,
+			want: `{"liveblocksType":"LiveThing","data":{}}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "longer type", src: `{"liveblocksType":"LiveMapper","data":{}}`,
+			want: `{"liveblocksType":"LiveMapper","data":{}}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "type no string", src: `{"liveblocksType":1,"data":{}}`, want: `{"liveblocksType":1,"data":{}}`,
+			props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "no data", src: `{"liveblocksType":"LiveMap"}`, want: `{"liveblocksType":"LiveMap"}`,
+			props: lson.Properties{Depth: 1},
+		},
 		{name: "no type", src: `{"data":{}}`, want: `{"data":{}}`, props: lson.Properties{Depth: 2}},
-		{name: "data of another shape",
-			src: `[{"liveblocksType":"LiveMap","data":[]},{"liveblocksType":"LiveList","data":{}},{"liveblocksType":"LiveText","data":""}]`, want: `[{"liveblocksType":"LiveMap","data":[]},{"liveblocksType":"LiveList","data":{}},{"liveblocksType":"LiveText","data":""}]`, props: lson.Properties{Depth: 3}},
-		{name: "one key more",
+		{
+			name: "data of another shape",
+			src:  `[{"liveblocksType":"LiveMap","data":[]},{"liveblocksType":"LiveList","data":{}},{"liveblocksType":"LiveText","data":""}]`, want: `[{"liveblocksType":"LiveMap","data":[]},{"liveblocksType":"LiveList","data":{}},{"liveblocksType":"LiveText","data":""}]`, props: lson.Properties{Depth: 3},
+		},
+		{
+			name: "one key more",
 			src:  `{"liveblocksType":"LiveMap","data":{"a":{"liveblocksType":"LiveList","data":[]}},"x":[1]}`,
-			want: `{"liveblocksType":"LiveMap","data":{"a":[]},"x":[1]}`, props: lson.Properties{Depth: 3}},
-		{name: "one key more before", src: `{"x":1,"liveblocksType":"LiveMap","data":{}}`,
-			want: `{"x":1,"liveblocksType":"LiveMap","data":{}}`, props: lson.Properties{Depth: 2}},
-		{name: "version of a map", src: `{"liveblocksType":"LiveMap","data":{},"version":1}`,
-			want: `{"liveblocksType":"LiveMap","data":{},"version":1}`, props: lson.Properties{Depth: 2}},
-		{name: "version no number", src: `{"liveblocksType":"LiveText","data":[],"version":{}}`,
-			want: `{"liveblocksType":"LiveText","data":[],"version":{}}`, props: lson.Properties{Depth: 2}},
-		{name: "two versions", src: `{"liveblocksType":"LiveText","data":[],"version":1,"version":2}`,
-			want: `{"liveblocksType":"LiveText","data":[],"version":1,"version":2}`, props: lson.Properties{Depth: 2}},
-		{name: "data twice", src: `{"liveblocksType":"LiveText","data":[],"data":[]}`,
-			want: `{"liveblocksType":"LiveText","data":[],"data":[]}`, props: lson.Properties{Depth: 2}},
-		{name: "wrong guesses inside each other",
-			src: `{"liveblocksType":"LiveMap","data":{"liveblocksType":"LiveMap","data":{"data":[0],"liveblocksType":"LiveList"},"x":0},"x":0}`, want: `{"liveblocksType":"LiveMap","data":{"liveblocksType":"LiveMap","data":[0],"x":0},"x":0}`, props: lson.Properties{Depth: 3}},
+			want: `{"liveblocksType":"LiveMap","data":{"a":[]},"x":[1]}`, props: lson.Properties{Depth: 3},
+		},
+		{
+			name: "one key more before", src: `{"x":1,"liveblocksType":"LiveMap","data":{}}`,
+			want: `{"x":1,"liveblocksType":"LiveMap","data":{}}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "version of a map", src: `{"liveblocksType":"LiveMap","data":{},"version":1}`,
+			want: `{"liveblocksType":"LiveMap","data":{},"version":1}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "version no number", src: `{"liveblocksType":"LiveText","data":[],"version":{}}`,
+			want: `{"liveblocksType":"LiveText","data":[],"version":{}}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "two versions", src: `{"liveblocksType":"LiveText","data":[],"version":1,"version":2}`,
+			want: `{"liveblocksType":"LiveText","data":[],"version":1,"version":2}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "data twice", src: `{"liveblocksType":"LiveText","data":[],"data":[]}`,
+			want: `{"liveblocksType":"LiveText","data":[],"data":[]}`, props: lson.Properties{Depth: 2},
+		},
+		{
+			name: "wrong guesses inside each other",
+			src:  `{"liveblocksType":"LiveMap","data":{"liveblocksType":"LiveMap","data":{"data":[0],"liveblocksType":"LiveList"},"x":0},"x":0}`, want: `{"liveblocksType":"LiveMap","data":{"liveblocksType":"LiveMap","data":[0],"x":0},"x":0}`, props: lson.Properties{Depth: 3},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -315,8 +365,10 @@ func generate(size int) []byte {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	word := func() string { return "word"[:1+rnd.IntN(4)] + fmt.Sprint(rnd.IntN(1000)) }
 	sentence := func() string {
-		return strings.TrimSpace(strings.Repeat(word()+" ", 3+rnd.IntN(20))) + []string{".", " 👋", ` \"quoted\"\n`, " naïve",
-			""}[rnd.IntN(5)]
+		return strings.TrimSpace(strings.Repeat(word()+" ", 3+rnd.IntN(20))) + []string{
+			".", " 👋", ` \"quoted\"\n`, " naïve",
+			"",
+		}[rnd.IntN(5)]
 	}
 	var b bytes.Buffer
 	b.WriteString(`{"liveblocksType":"LiveObject","data":{"title":"Generated","items":{"liveblocksType":"LiveMap","data":{`)

@@ -156,8 +156,10 @@ func documentsOf(n int) *rapid.Generator[document] {
 		case 0:
 			return same(genString().Draw(t, "string"))
 		case 1:
-			return same(rapid.SampledFrom([]string{"0", "-0", "1.50", "9007199254740993", "1e400", "-2E-7", "5e-324",
-				"0.10e+2"}).Draw(t, "number"))
+			return same(rapid.SampledFrom([]string{
+				"0", "-0", "1.50", "9007199254740993", "1e400", "-2E-7", "5e-324",
+				"0.10e+2",
+			}).Draw(t, "number"))
 		case 2:
 			return same(rapid.SampledFrom([]string{"true", "false", "null"}).Draw(t, "literal"))
 		case 3:
@@ -248,8 +250,10 @@ func genNearMiss(t *rapid.T, n int) document {
 		{genMember(t, `"liveblocksType"`, same(`"LiveList"`)), data},
 		{genMember(t, `"liveblocksType"`, same(`"Live"`)), data},
 		{genMember(t, `"liveblocksType"`, same(`"LiveMaps"`)), data},
-		{genMember(t, `"liveblocksType"`, same(`"LiveText"`)), genMember(t, `"data"`, genArray(t, n)),
-			genMember(t, `"version"`, same(`"1"`))},
+		{
+			genMember(t, `"liveblocksType"`, same(`"LiveText"`)), genMember(t, `"data"`, genArray(t, n)),
+			genMember(t, `"version"`, same(`"1"`)),
+		},
 	}).Draw(t, "near miss")
 	return enclose(t, "{", rapid.Permutation(members).Draw(t, "order"), "}")
 }

@@ -52,12 +52,18 @@ func TestFold(t *testing.T) {
 		t.Errorf("folded (-want +got):\n%s", diff)
 	}
 	want := []mirror.Notification{
-		{EventID: "m1", ID: "in_1", Channel: "email", Kind: "thread", UserID: "bob", ThreadID: "th_1", CreateTime: when,
-			TriggerTime: when},
-		{EventID: "m2", ID: "in_3", Channel: "slack", Kind: "textMention", UserID: "bob", MentionID: "m1", CreateTime: when,
-			TriggerTime: when},
-		{EventID: "m3", ID: "in_2", Channel: "webPush", Kind: "$fileUpload", UserID: "bob", SubjectID: "file-1",
-			CreateTime: when, TriggerTime: when},
+		{
+			EventID: "m1", ID: "in_1", Channel: "email", Kind: "thread", UserID: "bob", ThreadID: "th_1", CreateTime: when,
+			TriggerTime: when,
+		},
+		{
+			EventID: "m2", ID: "in_3", Channel: "slack", Kind: "textMention", UserID: "bob", MentionID: "m1", CreateTime: when,
+			TriggerTime: when,
+		},
+		{
+			EventID: "m3", ID: "in_2", Channel: "webPush", Kind: "$fileUpload", UserID: "bob", SubjectID: "file-1",
+			CreateTime: when, TriggerTime: when,
+		},
 		{EventID: "m4", ID: "m4", Channel: "pigeon", Kind: "digest", CreateTime: delivery},
 		{EventID: "m6", ID: "m6", CreateTime: when},
 	}
@@ -96,8 +102,10 @@ func TestParseInbox(t *testing.T) {
 	if diff := cmp.Diff(mirror.Inbox{Source: []byte(`{"readAt":7,"a":"\ud83d\u0000"}`)}, got); err != nil || diff != "" {
 		t.Errorf("ParseInbox = %v (-want +got):\n%s", err, diff)
 	}
-	for raw, want := range map[string]error{"": rawjson.ErrSyntax, "{": rawjson.ErrSyntax, "[]": notification.ErrObject,
-		"null": notification.ErrObject} {
+	for raw, want := range map[string]error{
+		"": rawjson.ErrSyntax, "{": rawjson.ErrSyntax, "[]": notification.ErrObject,
+		"null": notification.ErrObject,
+	} {
 		if got, err := notification.ParseInbox([]byte(raw)); !errors.Is(err, want) {
 			t.Errorf("ParseInbox(%s) = %v, %v; want %v", raw, got, err, want)
 		}

@@ -29,8 +29,12 @@ func TestParseUsers(t *testing.T) {
 		{`{"data":[]}`, []mirror.ActiveUser{}},
 		{ // two tabs of one user, and anonymous users in each spelling, out of order
 			`{"data":[{"connectionId":11,"id":"a"},{"connectionId":-1,"id":null,"info":null},{"connectionId":2},{"connectionId":1,"id":"a","info":{"x": "\ud83d"}}],"x":1}`,
-			[]mirror.ActiveUser{{ConnectionID: -1}, {ConnectionID: 1, UserID: "a", Info: []byte(`{"x": "\ud83d"}`)},
-				{ConnectionID: 2}, {ConnectionID: 11, UserID: "a"}},
+			[]mirror.ActiveUser{
+				{ConnectionID: -1},
+				{ConnectionID: 1, UserID: "a", Info: []byte(`{"x": "\ud83d"}`)},
+				{ConnectionID: 2},
+				{ConnectionID: 11, UserID: "a"},
+			},
 		},
 		{ // what is no connection, an id that cannot be stored, one connection twice
 			`{"data":[7,{},{"connectionId":"1"},{"connectionId":1.5},{"connectionId":4,"id":"\u0000"},{"connectionId":5,"id":"a"},{"connectionId":5.0,"id":"b"}]}`,

@@ -149,15 +149,19 @@ func factOf(ev mirror.Event) (fact, bool) {
 // factsOf returns the facts of a session.
 func factsOf(s mirror.UserSession) []fact {
 	who := user{connection: s.ConnectionID, id: s.UserID}
-	told := mirror.UserSession{Project: s.Project, Room: s.Room, ConnectionID: s.ConnectionID, UserID: s.UserID,
-		Info: s.Info}
+	told := mirror.UserSession{
+		Project: s.Project, Room: s.Room, ConnectionID: s.ConnectionID, UserID: s.UserID,
+		Info: s.Info,
+	}
 	var facts []fact
 	if !s.EnterTime.IsZero() {
 		facts = append(facts, fact{factKey: factKey{event: s.ID}, user: who, time: s.EnterTime, session: told})
 	}
 	if s.LeaveEventID != "" {
-		facts = append(facts, fact{factKey: factKey{event: s.LeaveEventID, leave: true}, user: who, time: s.LeaveTime,
-			session: told})
+		facts = append(facts, fact{
+			factKey: factKey{event: s.LeaveEventID, leave: true}, user: who, time: s.LeaveTime,
+			session: told,
+		})
 	}
 	return facts
 }

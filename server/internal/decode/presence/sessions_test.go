@@ -117,12 +117,18 @@ func TestFold(t *testing.T) {
 		{"leave first", []batch{{leave("l", 1, "ann", 5)}, {enter("e", 1, "ann", 0)}}, []string{"e ann 0-5(l) left"}},
 		{"enter lost", []batch{{leave("l", 1, "ann", 5)}}, []string{"l ann -5(l) left"}},
 		{"no stay at all", []batch{{leave("a", 1, "ann", 5)}, {enter("b", 1, "ann", 5)}}, []string{"b ann 5-5(a) left"}},
-		{"leave before the enter", []batch{{enter("e", 1, "ann", 5), leave("l", 1, "ann", 4)}},
-			[]string{"e ann 5-() ", "l ann -4(l) left"}},
+		{
+			"leave before the enter",
+			[]batch{{enter("e", 1, "ann", 5), leave("l", 1, "ann", 4)}},
+			[]string{"e ann 5-() ", "l ann -4(l) left"},
+		},
 		{
 			"connection used again",
-			[]batch{{enter("e1", 1, "ann", 0), leave("l2", 1, "ann", 20)}, {leave("l1", 1, "ann", 5)},
-				{enter("e2", 1, "ann", 10)}},
+			[]batch{
+				{enter("e1", 1, "ann", 0), leave("l2", 1, "ann", 20)},
+				{leave("l1", 1, "ann", 5)},
+				{enter("e2", 1, "ann", 10)},
+			},
 			[]string{"e1 ann 0-5(l1) left", "e2 ann 10-20(l2) left"},
 		},
 		{
@@ -140,10 +146,16 @@ func TestFold(t *testing.T) {
 			[]batch{{enter("e1", 1, "ann", 0)}, {leave("l", 1, "bob", 20)}, {enter("e2", 1, "", 25), leave("l3", 1, "", 30)}},
 			[]string{"e1 ann 0-() ", "e2  25-30(l3) left", "l bob -20(l) left"},
 		},
-		{"two tabs", []batch{{enter("e1", 1, "ann", 0), enter("e2", 2, "ann", 1), leave("l", 1, "ann", 2)}},
-			[]string{"e1 ann 0-2(l) left", "e2 ann 1-() "}},
-		{"one event twice", []batch{{enter("e", 1, "ann", 0), enter("e", 1, "ann", 0)}, {enter("e", 1, "ann", 0)}},
-			[]string{"e ann 0-() "}},
+		{
+			"two tabs",
+			[]batch{{enter("e1", 1, "ann", 0), enter("e2", 2, "ann", 1), leave("l", 1, "ann", 2)}},
+			[]string{"e1 ann 0-2(l) left", "e2 ann 1-() "},
+		},
+		{
+			"one event twice",
+			[]batch{{enter("e", 1, "ann", 0), enter("e", 1, "ann", 0)}, {enter("e", 1, "ann", 0)}},
+			[]string{"e ann 0-() "},
+		},
 	} {
 		s := table{}
 		for _, events := range c.batches {
@@ -201,8 +213,10 @@ func TestFoldOfInferredEnds(t *testing.T) {
 func TestOddEventsMakeNothing(t *testing.T) {
 	t.Parallel()
 	odd := func(typ, data string) mirror.Event {
-		return mirror.Event{ID: typ + data, Type: typ, Payload: []byte(`{"type":"` + typ + `","data":` + data + "}"),
-			ReceiveTime: start}
+		return mirror.Event{
+			ID: typ + data, Type: typ, Payload: []byte(`{"type":"` + typ + `","data":` + data + "}"),
+			ReceiveTime: start,
+		}
 	}
 	events := []mirror.Event{
 		odd("userEntered", `{"userId":"ann","enteredAt":"2026-01-02T03:00:00Z"}`),
@@ -239,8 +253,10 @@ func TestOddEventsMakeNothing(t *testing.T) {
 
 func TestConnections(t *testing.T) {
 	t.Parallel()
-	got := presence.Connections([]mirror.Event{leave("a", 5, "ann", 1), enter("b", -2, "", 1), enter("c", 5, "bob", 2),
-		{ID: "d"}})
+	got := presence.Connections([]mirror.Event{
+		leave("a", 5, "ann", 1), enter("b", -2, "", 1), enter("c", 5, "bob", 2),
+		{ID: "d"},
+	})
 	if diff := gocmp.Diff([]int64{-2, 5}, got); diff != "" {
 		t.Errorf("Connections (-want +got):\n%s", diff)
 	}
@@ -259,8 +275,10 @@ type told struct {
 func reference(all []told) table {
 	s := table{}
 	session := func(o told) mirror.UserSession {
-		u := mirror.UserSession{Project: "default", Room: "board", ID: o.id, ConnectionID: int64(o.connection),
-			UserID: o.user}
+		u := mirror.UserSession{
+			Project: "default", Room: "board", ID: o.id, ConnectionID: int64(o.connection),
+			UserID: o.user,
+		}
 		if o.user != "" {
 			u.Info = []byte(`{"name":"` + o.user + `"}`)
 		}

@@ -36,8 +36,10 @@ func TestParse(t *testing.T) {
 	if got := parse(t, " \n{\"a\": 1 }\t"); string(got) != `{"a": 1 }` {
 		t.Errorf("Parse = %s; want the value without the space around it", got)
 	}
-	for _, bad := range []string{"", " ", "{", `{"a":}`, "1 2", "nul", "\ufeff1",
-		strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001)} {
+	for _, bad := range []string{
+		"", " ", "{", `{"a":}`, "1 2", "nul", "\ufeff1",
+		strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001),
+	} {
 		if v, err := rawjson.Parse([]byte(bad)); !errors.Is(err, rawjson.ErrSyntax) {
 			t.Errorf("Parse(%.20q) = %s, %v; want ErrSyntax", bad, v, err)
 		}
@@ -110,8 +112,10 @@ func TestScalars(t *testing.T) {
 	if got := parse(t, `"2026-01-02T04:04:05.6789019+01:00"`).Time(); !got.Equal(want) || got.Location() != time.UTC {
 		t.Errorf("Time = %v; want %v", got, want)
 	}
-	for _, s := range []string{`"2026-01-02"`, `"1969-12-31T00:00:00Z"`, `"9999-01-01T00:00:00Z"`, "1767323045678",
-		"null", `""`} {
+	for _, s := range []string{
+		`"2026-01-02"`, `"1969-12-31T00:00:00Z"`, `"9999-01-01T00:00:00Z"`, "1767323045678",
+		"null", `""`,
+	} {
 		if got := parse(t, s).Time(); !got.IsZero() {
 			t.Errorf("Time of %s = %v; want none", s, got)
 		}
@@ -120,8 +124,10 @@ func TestScalars(t *testing.T) {
 
 func TestDepth(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]int{"1": 0, `"[[["`: 0, "{}": 1, "[1]": 1, `{"a":[{}],"b":[]}`: 3,
-		`["\"[[[", {}]`: 2} {
+	for s, want := range map[string]int{
+		"1": 0, `"[[["`: 0, "{}": 1, "[1]": 1, `{"a":[{}],"b":[]}`: 3,
+		`["\"[[[", {}]`: 2,
+	} {
 		if got := parse(t, s).Depth(); got != want {
 			t.Errorf("Depth of %s = %d; want %d", s, got, want)
 		}

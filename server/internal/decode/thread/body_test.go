@@ -31,51 +31,75 @@ func TestText(t *testing.T) {
 	t.Parallel()
 	paragraph := func(children string) string { return `{"type":"paragraph","children":[` + children + "]}" }
 	for _, c := range []struct{ name, content, text, markdown string }{
-		{"paragraphs", paragraph(`{"text":"a"}`) + "," + paragraph(`{"text":""}`) + "," + paragraph(`{"text":"b"}`),
-			"a\n\nb", "a\n\n\n\nb"},
+		{
+			"paragraphs", paragraph(`{"text":"a"}`) + "," + paragraph(`{"text":""}`) + "," + paragraph(`{"text":"b"}`),
+			"a\n\nb", "a\n\n\n\nb",
+		},
 		{
 			"each mark", paragraph(
 				`{"text":"a","bold":true},{"text":" "},{"text":"b","italic":true},{"text":" "},{"text":"c","strikethrough":true},{"text":" "},{"text":"d","code":true}`),
 			"a b c d", "**a** _b_ ~~c~~ `d`",
 		},
-		{"all marks", paragraph(`{"text":"a","bold":true,"italic":true,"strikethrough":true,"code":true}`), "a",
-			"~~_**`a`**_~~"},
+		{
+			"all marks", paragraph(`{"text":"a","bold":true,"italic":true,"strikethrough":true,"code":true}`), "a",
+			"~~_**`a`**_~~",
+		},
 		{"marks that are false", paragraph(`{"text":"a","bold":false,"italic":null,"code":1}`), "a", "a"},
-		{"space at the edges",
-			paragraph(`{"text":"x"},{"text":" a\u00a0","bold":true},{"text":"b"},{"text":"  ","italic":true},{"text":" c ","code":true}`), "x a\u00a0b   c ", "x **a**\u00a0b   `c` "},
+		{
+			"space at the edges",
+			paragraph(`{"text":"x"},{"text":" a\u00a0","bold":true},{"text":"b"},{"text":"  ","italic":true},{"text":" c ","code":true}`), "x a\u00a0b   c ", "x **a**\u00a0b   `c` ",
+		},
 		{"mark that goes on", paragraph(`{"text":"a ","bold":true},{"text":"b ","bold":true,"italic":true},{"text":"c","italic":true}`), "a b c", "**a _b_** _c_"},
 		{"equal marks", paragraph(`{"text":"a","bold":true},{"text":"b","bold":true}`), "ab", "**ab**"},
 		{"within a word", paragraph(`{"text":"a"},{"text":"b","italic":true},{"text":"c"}`), "abc", "a*b*c"},
-		{"before a word", paragraph(`{"text":"b","italic":true},{"text":"c","italic":true,"bold":true},{"text":"d"}`), "bcd",
-			"*b**c***d"},
-		{"before a word, later",
-			paragraph(`{"text":"b ","italic":true},{"text":"c","italic":true,"bold":true},{"text":"d"}`), "b cd", "*b **c***d"},
-		{"specials", paragraph(`{"text":"*a_b_ [x](y) <b> ~ | \\ & &amp; a_b"}`), `*a_b_ [x](y) <b> ~ | \ & &amp; a_b`,
-			`\*a_b\_ \[x\](y) \<b> \~ \| \\ & \&amp; a_b`},
+		{
+			"before a word", paragraph(`{"text":"b","italic":true},{"text":"c","italic":true,"bold":true},{"text":"d"}`), "bcd",
+			"*b**c***d",
+		},
+		{
+			"before a word, later",
+			paragraph(`{"text":"b ","italic":true},{"text":"c","italic":true,"bold":true},{"text":"d"}`), "b cd", "*b **c***d",
+		},
+		{
+			"specials", paragraph(`{"text":"*a_b_ [x](y) <b> ~ | \\ & &amp; a_b"}`), `*a_b_ [x](y) <b> ~ | \ & &amp; a_b`,
+			`\*a_b\_ \[x\](y) \<b> \~ \| \\ & \&amp; a_b`,
+		},
 		{"specials in code", paragraph("{\"text\":\"*a* \\\\ <b>\",\"code\":true}"), `*a* \ <b>`, "`*a* \\ <b>`"},
-		{"backticks in code", paragraph("{\"text\":\"a``b\",\"code\":true},{\"text\":\" \"},{\"text\":\"`\",\"code\":true}"),
-			"a``b `", "```a``b``` `` ` ``"},
-		{"start of a line", paragraph(`{"text":"# a\n- b\n+ c\n> d\n12. e\n3) f\n===\n    g\n1.5"}`),
-			"# a\n- b\n+ c\n> d\n12. e\n3) f\n===\n    g\n1.5", "\\# a\n\\- b\n\\+ c\n\\> d\n12\\. e\n3\\) f\n\\===\ng\n1\\.5"},
-		{"not the start of a line", paragraph(`{"text":"a # - 1. "},{"text":"- b","bold":true}`), "a # - 1. - b",
-			"a # - 1. **- b**"},
+		{
+			"backticks in code", paragraph("{\"text\":\"a``b\",\"code\":true},{\"text\":\" \"},{\"text\":\"`\",\"code\":true}"),
+			"a``b `", "```a``b``` `` ` ``",
+		},
+		{
+			"start of a line", paragraph(`{"text":"# a\n- b\n+ c\n> d\n12. e\n3) f\n===\n    g\n1.5"}`),
+			"# a\n- b\n+ c\n> d\n12. e\n3) f\n===\n    g\n1.5", "\\# a\n\\- b\n\\+ c\n\\> d\n12\\. e\n3\\) f\n\\===\ng\n1\\.5",
+		},
+		{
+			"not the start of a line", paragraph(`{"text":"a # - 1. "},{"text":"- b","bold":true}`), "a # - 1. - b",
+			"a # - 1. **- b**",
+		},
 		{"lines within marks", paragraph(`{"text":"a\n\nb\r\nc","bold":true}`), "a\n\nb\r\nc", "**a**\n\n**b**\n**c**"},
 		{"mentions", paragraph(`{"type":"mention","id":"a_*b"},{"type":"mention","id":""}`), "@a_*b", `@a\_\*b`},
 		{"link", paragraph(`{"type":"link","url":"https://x.org","text":"a [b]"}`), "a [b]", `[a \[b\]](https://x.org)`},
-		{"link without a text", paragraph(`{"type":"link","url":"https://x.org/a_b"}`), "https://x.org/a_b",
-			"[https://x.org/a_b](https://x.org/a_b)"},
+		{
+			"link without a text", paragraph(`{"type":"link","url":"https://x.org/a_b"}`), "https://x.org/a_b",
+			"[https://x.org/a_b](https://x.org/a_b)",
+		},
 		{
 			"URL that would end early",
 			paragraph("{\"type\":\"link\",\"url\":\"https://x.org/a b(c)<d>`e&amp;\\\\\",\"text\":\"x\"}"),
 			"x", `[x](https://x.org/a%20b\(c\)%3Cd%3E%60e\&amp;%5C)`,
 		},
 		{"unsafe links", paragraph(`{"type":"link","url":"java\tScript:x","text":"a "},{"type":"link","url":"\u0001data:x"},{"type":"link","url":"https:"},{"type":"link"}`), "a \x01data:xhttps:", "a \x01data:xhttps:"},
-		{"relative links", paragraph(`{"type":"link","url":"a/b:c","text":"x"},{"type":"link","url":"//x.org","text":"y"}`),
-			"xy", "[x](a/b:c)[y](//x.org)"},
+		{
+			"relative links", paragraph(`{"type":"link","url":"a/b:c","text":"x"},{"type":"link","url":"//x.org","text":"y"}`),
+			"xy", "[x](a/b:c)[y](//x.org)",
+		},
 		{"half of a pair", paragraph(`{"text":"\ud83d|\ud83d\udc4b"}`), "\ufffd|👋", "\ufffd\\|👋"},
 		{"unknown inline", paragraph(`{"text":"a "},{"type":"emoji","text":"*"},{"type":"badge","children":[{"text":"c","bold":true}]},{"type":"image"}`), "a *c", `a \***c**`},
-		{"unknown block", `{"type":"heading","children":[{"text":"a"}]},{"type":"divider"},{"type":"code","text":"b"}`,
-			"a\nb", "a\n\nb"},
+		{
+			"unknown block", `{"type":"heading","children":[{"text":"a"}]},{"type":"divider"},{"type":"code","text":"b"}`,
+			"a\nb", "a\n\nb",
+		},
 		{
 			"block of blocks", `{"type":"list","children":[{"type":"item","children":[{"text":"a"}]},{"type":"item","children":[` + paragraph(`{"text":"b"}`) + "," + paragraph(`{"text":"c"}`) + `]}]}`,
 			"a\nb\nc", "a\n\nb\n\nc",

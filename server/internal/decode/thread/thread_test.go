@@ -49,8 +49,10 @@ func comments() []mirror.Comment {
 				{Emoji: "👍", UserID: "bob", CreateTime: when}, {Emoji: "👍", UserID: "carol", CreateTime: when},
 			},
 			Attachments: []mirror.Attachment{{ID: "at_1", Name: "plan.pdf", MIMEType: "application/pdf", Size: 12345}},
-			Mentions: []mirror.Mention{{Kind: "user", ID: "bob"},
-				{Kind: "group", ID: "design", UserIDs: []string{"u1", "u2"}}},
+			Mentions: []mirror.Mention{
+				{Kind: "user", ID: "bob"},
+				{Kind: "group", ID: "design", UserIDs: []string{"u1", "u2"}},
+			},
 		},
 		{Thread: "th_1", ID: "cm_2", UserID: "bob", CreateTime: when, EditTime: when, DeleteTime: when},
 	}
@@ -279,28 +281,44 @@ func TestParseSaysWhatCannotBeStored(t *testing.T) {
 		raw, problem string
 		left         func(mirror.Thread) bool
 	}{
-		{`"metadata":{"a":"\u0000"}`, "the metadata contains the character",
-			func(t mirror.Thread) bool { return t.Metadata == nil }},
-		{`"metadata":{"\ud83d":1}`, "the metadata contains half of a surrogate",
-			func(t mirror.Thread) bool { return t.Metadata == nil }},
-		{`"comments":[{"id":"` + long + `"}]`, "a comment has no id",
-			func(t mirror.Thread) bool { return t.Comments == nil }},
+		{
+			`"metadata":{"a":"\u0000"}`, "the metadata contains the character",
+			func(t mirror.Thread) bool { return t.Metadata == nil },
+		},
+		{
+			`"metadata":{"\ud83d":1}`, "the metadata contains half of a surrogate",
+			func(t mirror.Thread) bool { return t.Metadata == nil },
+		},
+		{
+			`"comments":[{"id":"` + long + `"}]`, "a comment has no id",
+			func(t mirror.Thread) bool { return t.Comments == nil },
+		},
 		{`"comments":[7]`, "a comment has no id", func(t mirror.Thread) bool { return t.Comments == nil }},
-		{`"comments":[{"id":"c","userId":"` + long + `"}]`, "the author of a comment",
-			func(t mirror.Thread) bool { return t.Comments[0].UserID == "" }},
-		{`"comments":[{"id":"c","metadata":{"a":"\ud83d"}}]`, "the metadata of a comment",
-			func(t mirror.Thread) bool { return t.Comments[0].Metadata == nil }},
+		{
+			`"comments":[{"id":"c","userId":"` + long + `"}]`, "the author of a comment",
+			func(t mirror.Thread) bool { return t.Comments[0].UserID == "" },
+		},
+		{
+			`"comments":[{"id":"c","metadata":{"a":"\ud83d"}}]`, "the metadata of a comment",
+			func(t mirror.Thread) bool { return t.Comments[0].Metadata == nil },
+		},
 		{
 			`"comments":[{"id":"c","body":{"content":[{"type":"paragraph","children":[{"text":"a\u0000b"}]}]}}]`,
 			"the body of a comment",
 			func(t mirror.Thread) bool { return t.Comments[0].Body == nil && t.Comments[0].Text == "a\ufffdb" },
 		},
-		{`"comments":[{"id":"c","reactions":[{"emoji":"` + long + `","userId":"u"}]}]`, "the emoji of",
-			func(t mirror.Thread) bool { return t.Comments[0].Reactions == nil }},
-		{`"comments":[{"id":"c","reactions":[{"emoji":"x","userId":"\ud83d"}]}]`, "the user of a reaction",
-			func(t mirror.Thread) bool { return t.Comments[0].Reactions == nil }},
-		{`"comments":[{"id":"c","attachments":[{"id":"a\u0000"}]}]`, "an attachment",
-			func(t mirror.Thread) bool { return t.Comments[0].Attachments == nil }},
+		{
+			`"comments":[{"id":"c","reactions":[{"emoji":"` + long + `","userId":"u"}]}]`, "the emoji of",
+			func(t mirror.Thread) bool { return t.Comments[0].Reactions == nil },
+		},
+		{
+			`"comments":[{"id":"c","reactions":[{"emoji":"x","userId":"\ud83d"}]}]`, "the user of a reaction",
+			func(t mirror.Thread) bool { return t.Comments[0].Reactions == nil },
+		},
+		{
+			`"comments":[{"id":"c","attachments":[{"id":"a\u0000"}]}]`, "an attachment",
+			func(t mirror.Thread) bool { return t.Comments[0].Attachments == nil },
+		},
 		{
 			`"comments":[{"id":"c","body":{"content":[{"type":"paragraph","children":[{"type":"mention","id":"` + long +
 				`"}]}]}}]`, "a mention",

@@ -83,8 +83,10 @@ func TestDocuments(t *testing.T) {
 			out(`{"type":"paragraph","content":[{"type":"text","text":"a "},{"type":"mention","attrs":{"id":"7","label":"Ann"}},{"type":"text","text":" b"},{"type":"hardBreak"},{"type":"text","text":"x"},{"type":"badge","content":[{"type":"text","text":"c"}]}]},{"type":"paragraph","content":[{"type":"mention","attrs":{"id":"7","label":null}},{"type":"mention"}]}`),
 			"a @Ann b\nxc\n@7",
 		},
-		{"exact strings", in(`{"type":"text","text":[["\ud83d \u0000 \u00e9"]]}`),
-			out(`{"type":"text","text":"\ud83d \u0000 \u00e9"}`), "\ufffd \ufffd é"},
+		{
+			"exact strings", in(`{"type":"text","text":[["\ud83d \u0000 \u00e9"]]}`),
+			out(`{"type":"text","text":"\ud83d \u0000 \u00e9"}`), "\ufffd \ufffd é",
+		},
 	} {
 		if diff := cmp.Diff(c.docs, docs(t, c.storage)); diff != "" {
 			t.Errorf("%s: Docs (-want +got):\n%s", c.name, diff)

@@ -42,8 +42,10 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("Decode of what was decoded: %v", err)
 		}
-		for name, write := range map[string]func(*yjs.Doc, []byte) ([]byte, error){"JSON": (*yjs.Doc).JSON,
-			"Structure": (*yjs.Doc).Structure} {
+		for name, write := range map[string]func(*yjs.Doc, []byte) ([]byte, error){
+			"JSON":      (*yjs.Doc).JSON,
+			"Structure": (*yjs.Doc).Structure,
+		} {
 			b, err := write(d, nil)
 			if err != nil {
 				checkError(t, err)

@@ -162,15 +162,21 @@ func TestLimits(t *testing.T) {
 		{"update", func(n int) []byte {
 			return whole(section(1, 1, 0, ops{}.root(str, "t").text(strings.Repeat("x", n-10))))
 		}, yjs.Limits{Bytes: 100}, 100, "Bytes"},
-		{"structs", func(n int) []byte { return whole(section(n, 1, 0, ops(strings.Repeat("\x01\x01\x01t\x01", n)))) },
-			yjs.Limits{Items: 50}, 50, "Items"},
+		{
+			"structs", func(n int) []byte { return whole(section(n, 1, 0, ops(strings.Repeat("\x01\x01\x01t\x01", n)))) },
+			yjs.Limits{Items: 50},
+			50, "Items",
+		},
 		{"pieces", func(n int) []byte { return shredded(n) }, yjs.Limits{Items: 50}, 50, "Items"},
 		{"types", func(n int) []byte { return nested(uint64(n), 0) }, yjs.Limits{}, 1000, "Depth"},
 		{"values", func(n int) []byte {
 			return whole(section(1, 1, 0, append(ops{}.root(values, "a").uint(1), anyLevels(n)...)))
 		}, yjs.Limits{}, 1000, "Depth"},
-		{"JSON", func(n int) []byte { return whole(section(1, 1, 0, ops{}.root(jsonTexts, "a").uint(1).text(levels(n)))) },
-			yjs.Limits{}, 1000, "Depth"},
+		{
+			"JSON", func(n int) []byte { return whole(section(1, 1, 0, ops{}.root(jsonTexts, "a").uint(1).text(levels(n)))) },
+			yjs.Limits{},
+			1000, "Depth",
+		},
 		{"embedded JSON", func(n int) []byte {
 			return whole(section(1, 1, 0, ops{}.root(embed, "a").text(`["[[\"",`+levels(n-1)+`]`)))
 		}, yjs.Limits{Depth: 30}, 30, "Depth"},
@@ -204,8 +210,10 @@ func TestWorkIsBounded(t *testing.T) {
 		t.Errorf("Decode of a quadratic document: %v; want a LimitError of Steps", err)
 	}
 	before := []byte("before")
-	for name, write := range map[string]func(*yjs.Doc, []byte) ([]byte, error){"JSON": (*yjs.Doc).JSON,
-		"Structure": (*yjs.Doc).Structure} {
+	for name, write := range map[string]func(*yjs.Doc, []byte) ([]byte, error){
+		"JSON":      (*yjs.Doc).JSON,
+		"Structure": (*yjs.Doc).Structure,
+	} {
 		d, err := yjs.Decode(map[string][]byte{"JSON": attributes(2_000), "Structure": marks(2_000)}[name],
 			yjs.Limits{Output: 4 << 20})
 		if err != nil {

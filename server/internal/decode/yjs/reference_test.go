@@ -56,8 +56,10 @@ func compare(t *testing.T, line []byte) {
 		JSON, Fragment, Text string
 	}](t, line)
 	d := decode(t, want.Update)
-	for name, typ := range map[string]yjs.Type{"a": yjs.Array, "m": yjs.Map, "t": yjs.Text, "x": yjs.XMLFragment,
-		"l": yjs.XMLText} {
+	for name, typ := range map[string]yjs.Type{
+		"a": yjs.Array, "m": yjs.Map, "t": yjs.Text, "x": yjs.XMLFragment,
+		"l": yjs.XMLText,
+	} {
 		d.As(name, typ)
 	}
 	if diff := cmp.Diff(parse(t, []byte(want.JSON)), parse(t, toJSON(t, d))); diff != "" {

@@ -137,8 +137,10 @@ func TestJSONEqualsYjsOnRandomDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := decode(t, u)
-		for name, typ := range map[string]yjs.Type{"t": yjs.Text, "m": yjs.Map, "a": yjs.Array, "x": yjs.XMLFragment,
-			"l": yjs.XMLText} {
+		for name, typ := range map[string]yjs.Type{
+			"t": yjs.Text, "m": yjs.Map, "a": yjs.Array, "x": yjs.XMLFragment,
+			"l": yjs.XMLText,
+		} {
 			d.As(name, typ)
 		}
 		if diff := cmp.Diff(parse(t, []byte(line.W)), parse(t, toJSON(t, d))); diff != "" {
@@ -203,8 +205,10 @@ func TestDecodeRefusesMalformedUpdates(t *testing.T) {
 		{"broken JSON", one(ops{}.root(jsonTexts, "t").uint(1).text("{")), "a value is not JSON"},
 		{"undefined embedded", one(ops{}.root(embed, "t").text("undefined")), "a value is not JSON"},
 		{"origin is itself", one(ops{}.after(str, 1, 0).text("x")), "a struct refers to itself or to a later one"},
-		{"origin is later", whole(section(2, 1, 0, ops{}.after(str, 1, 1).text("x").root(str, "t").text("x"))),
-			"a struct refers to itself or to a later one"},
+		{
+			"origin is later", whole(section(2, 1, 0, ops{}.after(str, 1, 1).text("x").root(str, "t").text("x"))),
+			"a struct refers to itself or to a later one",
+		},
 		{"parent is itself", one(ops{}.in(typ, 1, 0).byte(0)), "a struct refers to itself or to a later one"},
 	}
 	for _, tt := range tests {
@@ -254,12 +258,16 @@ func TestDecodeLeavesOutWhatHasToWait(t *testing.T) {
 		update []byte
 		want   string
 	}{
-		{"client that begins later", whole(section(1, 1, 0, a), section(1, 2, 5, ops{}.root(str, "t").text("b"))),
-			`{"t":[{"insert":"a"}]}`},
+		{
+			"client that begins later", whole(section(1, 1, 0, a), section(1, 2, 5, ops{}.root(str, "t").text("b"))),
+			`{"t":[{"insert":"a"}]}`,
+		},
 		{"gap", whole(section(3, 1, 0, a.byte(skip).uint(1).root(str, "t").text("b"))), `{"t":[{"insert":"a"}]}`},
 		{"origin of an absent client", whole(section(2, 1, 0, a.after(str, 7, 0).text("b"))), `{"t":[{"insert":"a"}]}`},
-		{"origin that a client never reached",
-			whole(section(1, 1, 0, a), section(1, 2, 0, ops{}.after(str, 1, 1).text("b"))), `{"t":[{"insert":"a"}]}`},
+		{
+			"origin that a client never reached",
+			whole(section(1, 1, 0, a), section(1, 2, 0, ops{}.after(str, 1, 1).text("b"))), `{"t":[{"insert":"a"}]}`,
+		},
 		{"what refers to what waits", whole(
 			section(1, 1, 0, a), section(2, 2, 0, ops{}.after(str, 7, 0).text("b").after(str, 2, 0).text("c")),
 			section(1, 3, 0, ops{}.after(str, 2, 1).text("d"))), `{"t":[{"insert":"a"}]}`},
@@ -269,22 +277,30 @@ func TestDecodeLeavesOutWhatHasToWait(t *testing.T) {
 		{"parent of an absent client", whole(section(2, 1, 0, a.in(str, 7, 0).text("b"))), `{"t":[{"insert":"a"}]}`},
 		{"deletion of what is absent", without(whole(section(1, 1, 0, a)), 1, 1, 9), `{"t":[{"insert":"a"}]}`},
 		{"deletion of what a stranger made", without(whole(section(1, 1, 0, a)), 7, 0, 9), `{"t":[{"insert":"a"}]}`},
-		{"deletions of two clients",
+		{
+			"deletions of two clients",
 			append(bytes.TrimSuffix(whole(section(1, 1, 0, ops{}.root(str, "t").text("ba"))), []byte{0}), 2, 0, 1, 5, 1, 1, 1,
-				0, 1), `{"t":[{"insert":"a"}]}`},
-		{"client twice", whole(section(1, 1, 0, a), section(1, 1, 0, ops{}.root(str, "t").text("b"))),
-			`{"t":[{"insert":"b"}]}`},
+				0, 1), `{"t":[{"insert":"a"}]}`,
+		},
+		{
+			"client twice", whole(section(1, 1, 0, a), section(1, 1, 0, ops{}.root(str, "t").text("b"))),
+			`{"t":[{"insert":"b"}]}`,
+		},
 
 		// What was collected takes with it what lies in it or beside it.
 		{"parent collected", whole(section(3, 1, 0, a.byte(gc).uint(1).in(str, 1, 1).text("b"))), `{"t":[{"insert":"a"}]}`},
 		{"parent no type", whole(section(2, 1, 0, a.in(str, 1, 0).text("b"))), `{"t":[{"insert":"a"}]}`},
 		{"origin collected", whole(section(4, 1, 0, a.byte(gc).uint(2).after(str, 1, 1).text("b").after(str, 1,
 			3).text("c"))), `{"t":[{"insert":"a"}]}`},
-		{"right origin collected", whole(section(3, 1, 0, a.byte(gc).uint(2).byte(str|0xc0).uint(1, 0, 1, 2).text("b"))),
-			`{"t":[{"insert":"a"}]}`},
-		{"structs of no length",
+		{
+			"right origin collected", whole(section(3, 1, 0, a.byte(gc).uint(2).byte(str|0xc0).uint(1, 0, 1, 2).text("b"))),
+			`{"t":[{"insert":"a"}]}`,
+		},
+		{
+			"structs of no length",
 			whole(section(5, 1, 0, ops{}.root(str, "t").text("").byte(gc).uint(0).root(values, "t").uint(0).root(deleted,
-				"t").uint(0).root(str, "t").text("a"))), `{"t":[{"insert":"a"}]}`},
+				"t").uint(0).root(str, "t").text("a"))), `{"t":[{"insert":"a"}]}`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -402,10 +418,14 @@ func TestNeighboursInTheWrongOrder(t *testing.T) {
 		{"run that goes on", whole(section(2, 1, 0, odd(abc, 1, 1))), "aXbc"},
 		{"two units before", whole(section(2, 1, 0, odd(abc, 2, 1))), "aXbc"},
 		{"run that begins with the right one", whole(section(2, 1, 0, odd(abc, 2, 0))), "abcX"},
-		{"run that was cut there", whole(section(3, 1, 0, odd(abc.byte(str|0xc0).uint(1, 1, 1, 2).text("Y"), 2, 2))),
-			"abYcX"},
-		{"run that was cut in between", whole(section(3, 1, 0, odd(abc.byte(str|0xc0).uint(1, 1, 1, 2).text("Y"), 2, 1))),
-			"abYcX"},
+		{
+			"run that was cut there", whole(section(3, 1, 0, odd(abc.byte(str|0xc0).uint(1, 1, 1, 2).text("Y"), 2, 2))),
+			"abYcX",
+		},
+		{
+			"run that was cut in between", whole(section(3, 1, 0, odd(abc.byte(str|0xc0).uint(1, 1, 1, 2).text("Y"), 2, 1))),
+			"abYcX",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -446,14 +466,20 @@ func TestRootsAreOfTheTypeTheirContentSpeaksFor(t *testing.T) {
 		{"fragments", one(node(4)), yjs.Array, `[[]]`},
 		{"elements", one(node(3)), yjs.XMLFragment, `[{"t":"p","attrs":{},"c":[]}]`},
 		{"plain text node", one(node(6)), yjs.XMLFragment, `[{"t":"text","delta":[],"attrs":{}}]`},
-		{"text node with attributes", attribute(node(6), "type"), yjs.XMLText,
-			`{"t":"text","delta":[{"insert":{"t":"text","delta":[],"attrs":{"type":"x"}}}],"attrs":{}}`},
-		{"decorator of Lexical", attribute(node(3), "__type"), yjs.XMLText,
-			`{"t":"text","delta":[{"insert":{"t":"p","attrs":{"__type":"x"},"c":[]}}],"attrs":{}}`},
+		{
+			"text node with attributes", attribute(node(6), "type"), yjs.XMLText,
+			`{"t":"text","delta":[{"insert":{"t":"text","delta":[],"attrs":{"type":"x"}}}],"attrs":{}}`,
+		},
+		{
+			"decorator of Lexical", attribute(node(3), "__type"), yjs.XMLText,
+			`{"t":"text","delta":[{"insert":{"t":"p","attrs":{"__type":"x"},"c":[]}}],"attrs":{}}`,
+		},
 		{"member", one(ops{}.member(values, "r", "k").uint(1).byte(120)), yjs.Map, `{"k":true}`},
 		{"deleted member", one(ops{}.member(deleted, "r", "k").uint(1)), yjs.Map, `{}`},
-		{"element with attributes", whole(section(2, 1, 0, node(3).member(values, "r", "k").uint(1).byte(120))),
-			yjs.XMLElement, `{"t":"UNDEFINED","attrs":{"k":true},"c":[{"t":"p","attrs":{},"c":[]}]}`},
+		{
+			"element with attributes", whole(section(2, 1, 0, node(3).member(values, "r", "k").uint(1).byte(120))),
+			yjs.XMLElement, `{"t":"UNDEFINED","attrs":{"k":true},"c":[{"t":"p","attrs":{},"c":[]}]}`,
+		},
 		{"deleted string", without(one(ops{}.root(str, "r").text("x")), 1, 0, 1), yjs.Text, `[]`},
 		{"deleted", one(ops{}.root(deleted, "r").uint(1)), yjs.Unknown, ``},
 	}

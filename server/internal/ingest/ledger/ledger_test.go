@@ -791,8 +791,10 @@ func TestNothingSecretIsLogged(t *testing.T) {
 		if !strings.Contains(b.log.String(), "deliveries not recorded") {
 			b.Fatalf("log = %s; want the outage in it", b.log.String())
 		}
-		for _, s := range []string{"PAYLOADMARK", strings.TrimPrefix(secret, "whsec_"),
-			strings.TrimPrefix(h.Signature, "v1,"), "FORGEDMARK"} {
+		for _, s := range []string{
+			"PAYLOADMARK", strings.TrimPrefix(secret, "whsec_"),
+			strings.TrimPrefix(h.Signature, "v1,"), "FORGEDMARK",
+		} {
 			if strings.Contains(all, s) {
 				b.Fatalf("%q is in a log line or an error:\n%s", s, all)
 			}

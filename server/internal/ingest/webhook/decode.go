@@ -70,8 +70,10 @@ var eventTypes = map[string]eventType{
 	"userLeft":    {stale: presence},
 
 	"threadCreated": {stale: thread},
-	"threadDeleted": {stale: []invalidation{mention,
-		{kind: mirror.KindThread, id: threadField, deleted: true}}},
+	"threadDeleted": {stale: []invalidation{
+		mention,
+		{kind: mirror.KindThread, id: threadField, deleted: true},
+	}},
 	"threadMetadataUpdated":    {stale: thread},
 	"threadMarkedAsResolved":   {stale: thread},
 	"threadMarkedAsUnresolved": {stale: thread},
@@ -83,8 +85,10 @@ var eventTypes = map[string]eventType{
 	"commentReactionRemoved":   {stale: thread},
 
 	// A notification of a custom kind may belong to no room.
-	"notification": {roomless: true,
-		stale: []invalidation{mention, {kind: mirror.KindNotification, id: notificationField, fold: true}}},
+	"notification": {
+		roomless: true,
+		stale:    []invalidation{mention, {kind: mirror.KindNotification, id: notificationField, fold: true}},
+	},
 }
 
 // Types returns the known event types in alphabetical order.

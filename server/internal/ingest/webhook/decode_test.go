@@ -144,30 +144,42 @@ func TestDecode(t *testing.T) {
 		{"empty", ``, decoded{Outcome: mirror.OutcomeMalformed}},
 		{"not JSON", `hello`, decoded{Outcome: mirror.OutcomeMalformed}},
 		{"two values", `{"type":"roomCreated","data":{"roomId":"r"}} {}`, decoded{Outcome: mirror.OutcomeMalformed}},
-		{"byte order mark", "\ufeff" + `{"type":"roomCreated","data":{"roomId":"r"}}`,
-			decoded{Outcome: mirror.OutcomeMalformed}},
+		{
+			"byte order mark", "\ufeff" + `{"type":"roomCreated","data":{"roomId":"r"}}`,
+			decoded{Outcome: mirror.OutcomeMalformed},
+		},
 		{"null", `null`, decoded{Outcome: mirror.OutcomeMalformed}},
 		{"array", `[{"type":"roomCreated","data":{"roomId":"r"}}]`, decoded{Outcome: mirror.OutcomeMalformed}},
 		{"empty object", `{}`, decoded{Outcome: mirror.OutcomeMalformed}},
 		{"known type without data", `{"type":"roomCreated"}`, decoded{Type: "roomCreated", Outcome: mirror.OutcomeMalformed}},
-		{"known type with odd data", `{"type":"roomCreated","data":["roomId","r"]}`,
-			decoded{Type: "roomCreated", Outcome: mirror.OutcomeMalformed}},
-		{"known type without a room", `{"type":"roomCreated","data":{"roomId":null}}`,
-			decoded{Type: "roomCreated", Outcome: mirror.OutcomeMalformed}},
-		{"room id no string", `{"type":"roomCreated","data":{"roomId":7}}`,
-			decoded{Type: "roomCreated", Outcome: mirror.OutcomeMalformed}},
+		{
+			"known type with odd data", `{"type":"roomCreated","data":["roomId","r"]}`,
+			decoded{Type: "roomCreated", Outcome: mirror.OutcomeMalformed},
+		},
+		{
+			"known type without a room", `{"type":"roomCreated","data":{"roomId":null}}`,
+			decoded{Type: "roomCreated", Outcome: mirror.OutcomeMalformed},
+		},
+		{
+			"room id no string", `{"type":"roomCreated","data":{"roomId":7}}`,
+			decoded{Type: "roomCreated", Outcome: mirror.OutcomeMalformed},
+		},
 		{
 			"data first, white space, more fields",
 			" {\n\"data\" : { \"x\":[{\"roomId\":\"no\"},\"}\"], \"roomId\" :\"r\" , \"y\":-1e5 } " +
 				",\t\"type\":\"storageUpdated\",\"z\":{} }\r\n",
-			decoded{Type: "storageUpdated", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "storage of r"}},
+			decoded{
+				Type: "storageUpdated", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "storage of r"},
+			},
 		},
 		{
 			"names in another case are other names",
 			`{"type":"roomCreated","TYPE":"x","data":{"roomId":"r","roomID":"s","ROOMID":"t"}}`,
-			decoded{Type: "roomCreated", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r", "storage of r", "ydoc of r", "thread of r"}},
+			decoded{
+				Type: "roomCreated", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r", "storage of r", "ydoc of r", "thread of r"},
+			},
 		},
 		{
 			"names with escapes are the same names", `{"t\u0079pe":"roomDeleted","d\u0061ta":{"room\u0049d":"r"}}`,
@@ -180,13 +192,17 @@ func TestDecode(t *testing.T) {
 		},
 		{
 			"the last of equal names wins, null too", `{"type":"notification","data":{"roomId":"a","roomId":null}}`,
-			decoded{Type: "notification", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"notification msg_1 of  folded"}},
+			decoded{
+				Type: "notification", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"notification msg_1 of  folded"},
+			},
 		},
 		{
 			"ids are bytes", `{"type":"ydocUpdated","data":{"roomId":" Ro\u00f6\/m?#%\ud83d\udc4b é\\ud83d","userId":"\n"}}`,
-			decoded{Type: "ydocUpdated", Room: " Roö/m?#%👋 é\\ud83d", User: "\n", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of  Roö/m?#%👋 é\\ud83d if unknown", "ydoc of  Roö/m?#%👋 é\\ud83d"}},
+			decoded{
+				Type: "ydocUpdated", Room: " Roö/m?#%👋 é\\ud83d", User: "\n", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of  Roö/m?#%👋 é\\ud83d if unknown", "ydoc of  Roö/m?#%👋 é\\ud83d"},
+			},
 		},
 		{
 			"old event", `{"type":"ydocUpdated","data":{"appId":"app","roomId":"r","updatedAt":"2023-01-27T20:33:23.737Z"}}`,
@@ -197,28 +213,50 @@ func TestDecode(t *testing.T) {
 			},
 		},
 
-		{"longest room id", `{"type":"roomUpdated","data":{"roomId":"` + long + `"}}`,
-			decoded{Type: "roomUpdated", Room: long, Outcome: mirror.OutcomeQueued, Invalidations: []string{"room of " + long}}},
-		{"room id too long", `{"type":"roomUpdated","data":{"roomId":"` + long + `r"}}`,
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id empty", `{"type":"roomUpdated","data":{"roomId":""}}`,
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id with NUL", `{"type":"roomUpdated","data":{"roomId":"r\u0000"}}`,
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id with a lone high surrogate", `{"type":"roomUpdated","data":{"roomId":"r\ud83d"}}`,
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id with a lone low surrogate", `{"type":"roomUpdated","data":{"roomId":"\uDC4Br"}}`,
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id with surrogates in the wrong order", `{"type":"roomUpdated","data":{"roomId":"\udc4b\ud83d"}}`,
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id with two high surrogates", `{"type":"roomUpdated","data":{"roomId":"\ud83d\ud83d\udc4b"}}`,
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id no UTF-8", "{\"type\":\"roomUpdated\",\"data\":{\"roomId\":\"r\xff\"}}",
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"room id no UTF-8, with an escape", "{\"type\":\"roomUpdated\",\"data\":{\"roomId\":\"r\xff\\n\"}}",
-			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid}},
-		{"bad room id under an unknown type", `{"type":"new","data":{"roomId":"r\u0000"}}`,
-			decoded{Type: "new", Outcome: mirror.OutcomeIDInvalid}},
+		{
+			"longest room id", `{"type":"roomUpdated","data":{"roomId":"` + long + `"}}`,
+			decoded{Type: "roomUpdated", Room: long, Outcome: mirror.OutcomeQueued, Invalidations: []string{"room of " + long}},
+		},
+		{
+			"room id too long", `{"type":"roomUpdated","data":{"roomId":"` + long + `r"}}`,
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id empty", `{"type":"roomUpdated","data":{"roomId":""}}`,
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id with NUL", `{"type":"roomUpdated","data":{"roomId":"r\u0000"}}`,
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id with a lone high surrogate", `{"type":"roomUpdated","data":{"roomId":"r\ud83d"}}`,
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id with a lone low surrogate", `{"type":"roomUpdated","data":{"roomId":"\uDC4Br"}}`,
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id with surrogates in the wrong order", `{"type":"roomUpdated","data":{"roomId":"\udc4b\ud83d"}}`,
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id with two high surrogates", `{"type":"roomUpdated","data":{"roomId":"\ud83d\ud83d\udc4b"}}`,
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id no UTF-8", "{\"type\":\"roomUpdated\",\"data\":{\"roomId\":\"r\xff\"}}",
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"room id no UTF-8, with an escape", "{\"type\":\"roomUpdated\",\"data\":{\"roomId\":\"r\xff\\n\"}}",
+			decoded{Type: "roomUpdated", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"bad room id under an unknown type", `{"type":"new","data":{"roomId":"r\u0000"}}`,
+			decoded{Type: "new", Outcome: mirror.OutcomeIDInvalid},
+		},
 		{
 			"a replacement character is a character", `{"type":"roomUpdated","data":{"roomId":"\ufffd�"}}`,
 			decoded{Type: "roomUpdated", Room: "��", Outcome: mirror.OutcomeQueued, Invalidations: []string{"room of ��"}},
@@ -233,18 +271,30 @@ func TestDecode(t *testing.T) {
 			decoded{Type: "roomUpdated", Room: "r", Outcome: mirror.OutcomeQueued, Invalidations: []string{"room of r"}},
 		},
 
-		{"unknown type", `{"type":"roomRenamed","data":{"roomId":"r"}}`,
-			decoded{Type: "roomRenamed", Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")}},
-		{"unknown type without a room", `{"type":"maxConnectionsReached"}`,
-			decoded{Type: "maxConnectionsReached", Outcome: mirror.OutcomeUnknownType}},
-		{"unknown type with an odd room", `{"type":"maxConnectionsReached","data":{"roomId":[]}}`,
-			decoded{Type: "maxConnectionsReached", Outcome: mirror.OutcomeUnknownType}},
-		{"no type, but a room", `{"data":{"roomId":"r"}}`,
-			decoded{Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")}},
-		{"type no string, but a room", `{"type":["roomDeleted"],"data":{"roomId":"r"}}`,
-			decoded{Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")}},
-		{"type too long, but a room", `{"type":"` + strings.Repeat("t", 129) + `","data":{"roomId":"r"}}`,
-			decoded{Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")}},
+		{
+			"unknown type", `{"type":"roomRenamed","data":{"roomId":"r"}}`,
+			decoded{Type: "roomRenamed", Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")},
+		},
+		{
+			"unknown type without a room", `{"type":"maxConnectionsReached"}`,
+			decoded{Type: "maxConnectionsReached", Outcome: mirror.OutcomeUnknownType},
+		},
+		{
+			"unknown type with an odd room", `{"type":"maxConnectionsReached","data":{"roomId":[]}}`,
+			decoded{Type: "maxConnectionsReached", Outcome: mirror.OutcomeUnknownType},
+		},
+		{
+			"no type, but a room", `{"data":{"roomId":"r"}}`,
+			decoded{Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")},
+		},
+		{
+			"type no string, but a room", `{"type":["roomDeleted"],"data":{"roomId":"r"}}`,
+			decoded{Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")},
+		},
+		{
+			"type too long, but a room", `{"type":"` + strings.Repeat("t", 129) + `","data":{"roomId":"r"}}`,
+			decoded{Room: "r", Outcome: mirror.OutcomeUnknownType, Invalidations: resync("r")},
+		},
 		{"type with a lone surrogate and no room", `{"type":"\ud83d"}`, decoded{Outcome: mirror.OutcomeMalformed}},
 
 		{
@@ -258,23 +308,31 @@ func TestDecode(t *testing.T) {
 
 		{
 			"thread", `{"type":"threadMarkedAsResolved","data":{"roomId":"r","threadId":"th/1 \ud83d\udc4b"}}`,
-			decoded{Type: "threadMarkedAsResolved", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "thread th/1 👋 of r"}},
+			decoded{
+				Type: "threadMarkedAsResolved", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "thread th/1 👋 of r"},
+			},
 		},
 		{
 			"deleted thread", `{"type":"threadDeleted","data":{"threadId":"th","roomId":"r"}}`,
-			decoded{Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "thread th of r deleted"}},
+			decoded{
+				Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "thread th of r deleted"},
+			},
 		},
 		{
 			"deleted thread without an id is any", `{"type":"threadDeleted","data":{"roomId":"r"}}`,
-			decoded{Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "thread of r"}},
+			decoded{
+				Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "thread of r"},
+			},
 		},
 		{
 			"comment without a thread", `{"type":"commentEdited","data":{"roomId":"r","threadId":null,"commentId":"cm"}}`,
-			decoded{Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "thread of r"}},
+			decoded{
+				Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "thread of r"},
+			},
 		},
 		{
 			"old comment with its content",
@@ -287,59 +345,91 @@ func TestDecode(t *testing.T) {
 		{
 			"old reaction, by nobody and at no time",
 			`{"type":"commentReactionAdded","data":{"projectId":"p","roomId":"r","threadId":"th","commentId":"cm","emoji":"👍"}}`,
-			decoded{Type: "commentReactionAdded", Room: "r", LiveblocksProject: "p", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "thread th of r"}},
+			decoded{
+				Type: "commentReactionAdded", Room: "r", LiveblocksProject: "p", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "thread th of r"},
+			},
 		},
 		{
 			"longest thread id", `{"type":"commentEdited","data":{"roomId":"r","threadId":"` + longID + `"}}`,
-			decoded{Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "thread " + longID + " of r"}},
+			decoded{
+				Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "thread " + longID + " of r"},
+			},
 		},
-		{"thread id too long", `{"type":"commentEdited","data":{"roomId":"r","threadId":"` + longID + `i"}}`,
-			decoded{Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
-		{"thread id empty", `{"type":"threadDeleted","data":{"roomId":"r","threadId":""}}`,
-			decoded{Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
-		{"thread id no string", `{"type":"threadCreated","data":{"roomId":"r","threadId":7}}`,
-			decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
-		{"thread id with NUL", `{"type":"threadCreated","data":{"roomId":"r","threadId":"\u0000"}}`,
-			decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
-		{"thread id with a lone surrogate", `{"type":"threadCreated","data":{"roomId":"r","threadId":"\ud83d"}}`,
-			decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
-		{"a thread id where none is asked for", `{"type":"storageUpdated","data":{"roomId":"r","threadId":7}}`,
-			decoded{Type: "storageUpdated", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "storage of r"}}},
+		{
+			"thread id too long", `{"type":"commentEdited","data":{"roomId":"r","threadId":"` + longID + `i"}}`,
+			decoded{Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"thread id empty", `{"type":"threadDeleted","data":{"roomId":"r","threadId":""}}`,
+			decoded{Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"thread id no string", `{"type":"threadCreated","data":{"roomId":"r","threadId":7}}`,
+			decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"thread id with NUL", `{"type":"threadCreated","data":{"roomId":"r","threadId":"\u0000"}}`,
+			decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"thread id with a lone surrogate", `{"type":"threadCreated","data":{"roomId":"r","threadId":"\ud83d"}}`,
+			decoded{Type: "threadCreated", Room: "r", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"a thread id where none is asked for", `{"type":"storageUpdated","data":{"roomId":"r","threadId":7}}`,
+			decoded{
+				Type: "storageUpdated", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "storage of r"},
+			},
+		},
 
 		{
 			"notification", `{"type":"notification","data":{"roomId":"r","threadId":"\u0000","inboxNotificationId":"in"}}`,
-			decoded{Type: "notification", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "notification in of r folded"}},
+			decoded{
+				Type: "notification", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "notification in of r folded"},
+			},
 		},
 		{
 			"notification without a room",
 			`{"type":"notification","data":{"userId":"u","roomId":null,"inboxNotificationId":"in"}}`,
-			decoded{Type: "notification", User: "u", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"notification in of  folded"}},
+			decoded{
+				Type: "notification", User: "u", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"notification in of  folded"},
+			},
 		},
 		{
 			"notification without an inbox id",
 			`{"type":"notification","data":{"userId":"u","roomId":"r","inboxNotificationId":null}}`,
-			decoded{Type: "notification", User: "u", Room: "r", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"room of r if unknown", "notification msg_1 of r folded"}},
+			decoded{
+				Type: "notification", User: "u", Room: "r", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"room of r if unknown", "notification msg_1 of r folded"},
+			},
 		},
 		{
 			"notification with neither", `{"type":"notification","data":{"userId":"u"}}`,
-			decoded{Type: "notification", User: "u", Outcome: mirror.OutcomeQueued,
-				Invalidations: []string{"notification msg_1 of  folded"}},
+			decoded{
+				Type: "notification", User: "u", Outcome: mirror.OutcomeQueued,
+				Invalidations: []string{"notification msg_1 of  folded"},
+			},
 		},
-		{"notification without data", `{"type":"notification"}`, decoded{Type: "notification", Outcome: mirror.OutcomeQueued,
-			Invalidations: []string{"notification msg_1 of  folded"}}},
+		{"notification without data", `{"type":"notification"}`, decoded{
+			Type: "notification", Outcome: mirror.OutcomeQueued,
+			Invalidations: []string{"notification msg_1 of  folded"},
+		}},
 		{"inbox id that cannot be stored", `{"type":"notification","data":{"roomId":"r","inboxNotificationId":"` + longID +
 			`i"}}`, decoded{Type: "notification", Room: "r", Outcome: mirror.OutcomeIDInvalid}},
-		{"inbox id that cannot be stored, and no room",
+		{
+			"inbox id that cannot be stored, and no room",
 			`{"type":"notification","data":{"roomId":null,"inboxNotificationId":[]}}`,
-			decoded{Type: "notification", Outcome: mirror.OutcomeIDInvalid}},
-		{"notification with an odd room", `{"type":"notification","data":{"roomId":false}}`,
-			decoded{Type: "notification", Outcome: mirror.OutcomeMalformed}},
+			decoded{Type: "notification", Outcome: mirror.OutcomeIDInvalid},
+		},
+		{
+			"notification with an odd room", `{"type":"notification","data":{"roomId":false}}`,
+			decoded{Type: "notification", Outcome: mirror.OutcomeMalformed},
+		},
 		{
 			"who did it and when",
 			`{"type":"commentEdited","data":{"roomId":"r","createdBy":"a","createdAt":"2026-01-01T00:00:00Z","editedBy":"b","editedAt":"2026-01-02T03:04:05.1234567+02:00"}}`,

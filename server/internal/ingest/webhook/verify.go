@@ -161,7 +161,8 @@ func (h Headers) complete() error {
 // body must be the raw bytes as received: parsing and re-encoding changes them and
 // so invalidates the signature.
 func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now time.Time) (mirror.ProjectID,
-	time.Time, error) {
+	time.Time, error,
+) {
 	if err := h.complete(); err != nil {
 		return "", time.Time{}, err
 	}

@@ -230,8 +230,10 @@ func TestStalePidFiles(t *testing.T) {
 			}()
 			content := fmt.Sprintf("%d\n%s\n1700000000\n5432\n%s\n\n  1 1\nready\n", stranger.Process.Pid, s.cluster.pgdata,
 				s.cluster.sock)
-			for _, path := range []string{filepath.Join(s.cluster.pgdata, "postmaster.pid"),
-				filepath.Join(s.cluster.sock, ".s.PGSQL.5432.lock")} {
+			for _, path := range []string{
+				filepath.Join(s.cluster.pgdata, "postmaster.pid"),
+				filepath.Join(s.cluster.sock, ".s.PGSQL.5432.lock"),
+			} {
 				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 					t.Fatalf("WriteFile = %v", err)
 				}

@@ -21,8 +21,10 @@ func TestStartAsOrdinaryUser(t *testing.T) {
 		if err != nil {
 			t.Fatalf("unprivileged = %v", err)
 		}
-		accounts = map[string]*syscall.Credential{"named": {Uid: uint32(uid), Gid: uint32(gid)},
-			"nobody": {Uid: 65534, Gid: 65534}}
+		accounts = map[string]*syscall.Credential{
+			"named":  {Uid: uint32(uid), Gid: uint32(gid)},
+			"nobody": {Uid: 65534, Gid: 65534},
+		}
 		if runtime.GOOS == "linux" {
 			accounts["nameless"] = &syscall.Credential{Uid: 54321, Gid: 54321} // as in many a container
 		}

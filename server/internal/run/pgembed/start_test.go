@@ -67,8 +67,10 @@ func TestLogHasNoValues(t *testing.T) {
 	dir := openDir(t)
 	s := mustStart(t, Config{DataDir: dir})
 	conn := connect(t, s.URL())
-	for _, sql := range []string{"select 'sesame'::int", "create table t (v text primary key check (v <> 'open sesame'))",
-		"insert into t values ('open sesame')"} {
+	for _, sql := range []string{
+		"select 'sesame'::int", "create table t (v text primary key check (v <> 'open sesame'))",
+		"insert into t values ('open sesame')",
+	} {
 		_, err := conn.Exec(t.Context(), sql)
 		if fails := !strings.HasPrefix(sql, "create"); (err != nil) != fails {
 			t.Fatalf("%s = %v; want an error: %v", sql, err, fails)

@@ -87,10 +87,13 @@ type hook struct {
 }
 
 func (hook) ReceiveWebhook(ctx context.Context, _ *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse,
-	error) {
+	error,
+) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	return &mirrorv1.ReceiveWebhookResponse{EventId: md.Get("webhook-id")[0],
-		Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED}, nil
+	return &mirrorv1.ReceiveWebhookResponse{
+		EventId: md.Get("webhook-id")[0],
+		Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED,
+	}, nil
 }
 
 // nowhere is a ResponseWriter for one answer.

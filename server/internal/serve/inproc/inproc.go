@@ -237,7 +237,8 @@ var (
 // cancellation, deadline and outgoing metadata. The context ends with cancel, as a
 // server's context ends with its handler.
 func serverContext(ctx context.Context, stream grpc.ServerTransportStream, opts []grpc.CallOption) (context.Context,
-	context.CancelFunc, error) {
+	context.CancelFunc, error,
+) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, status.FromContextError(err).Err()
 	}

@@ -42,7 +42,8 @@ func (s *script) GetRoom(ctx context.Context, req *mirrorv1.GetRoomRequest) (*mi
 }
 
 func (s *script) ReadDocument(req *mirrorv1.ReadDocumentRequest,
-	stream grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	stream grpc.ServerStreamingServer[httpbody.HttpBody],
+) error {
 	return s.read(req, stream)
 }
 
@@ -50,7 +51,8 @@ func (s *script) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 type interceptors struct{ unary, stream atomic.Int64 }
 
 func (i *interceptors) onUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
-	handler grpc.UnaryHandler) (any, error) {
+	handler grpc.UnaryHandler,
+) (any, error) {
 	i.unary.Add(1)
 	if info.FullMethod != mirrorv1.MirrorService_GetRoom_FullMethodName {
 		return nil, fmt.Errorf("intercepted %s", info.FullMethod)
@@ -59,7 +61,8 @@ func (i *interceptors) onUnary(ctx context.Context, req any, info *grpc.UnarySer
 }
 
 func (i *interceptors) onStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
-	handler grpc.StreamHandler) error {
+	handler grpc.StreamHandler,
+) error {
 	i.stream.Add(1)
 	if info.FullMethod != mirrorv1.MirrorService_ReadDocument_FullMethodName || !info.IsServerStream ||
 		info.IsClientStream {
@@ -78,7 +81,8 @@ func overWire(t testing.TB, s *script, i *interceptors) grpc.ClientConnInterface
 }
 
 func dial(t testing.TB, server *grpc.Server, l net.Listener, target string,
-	opts ...grpc.DialOption) grpc.ClientConnInterface {
+	opts ...grpc.DialOption,
+) grpc.ClientConnInterface {
 	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
@@ -207,8 +211,10 @@ func TestErrors(t *testing.T) {
 		"status":         {detailed.Err(), detailed.Err()},
 		"wrapped status": {fmt.Errorf("get: %w", detailed.Err()), wrapped(detailed, "get: ")},
 		"plain":          {errors.New("boom"), status.Error(codes.Unknown, "boom")},
-		"cancelled": {fmt.Errorf("query: %w", context.Canceled),
-			status.Error(codes.Canceled, "query: context canceled")},
+		"cancelled": {
+			fmt.Errorf("query: %w", context.Canceled),
+			status.Error(codes.Canceled, "query: context canceled"),
+		},
 		"deadline": {context.DeadlineExceeded, status.Error(codes.DeadlineExceeded, "context deadline exceeded")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -302,8 +308,10 @@ func TestClientStreamsAreRefused(t *testing.T) {
 	c := New(nil, nil)
 	c.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "x.Y",
-		Streams: []grpc.StreamDesc{{StreamName: "Up", ClientStreams: true,
-			Handler: func(any, grpc.ServerStream) error { return nil }}},
+		Streams: []grpc.StreamDesc{{
+			StreamName: "Up", ClientStreams: true,
+			Handler: func(any, grpc.ServerStream) error { return nil },
+		}},
 	}, nil)
 	if _, err := c.NewStream(t.Context(), nil, "/x.Y/Up"); status.Code(err) != codes.Unimplemented {
 		t.Errorf("NewStream = %v; want UNIMPLEMENTED", err)
@@ -676,7 +684,8 @@ func TestStreamIsNeverAheadOfItsReader(t *testing.T) {
 func TestStreamTakesOneRequest(t *testing.T) {
 	t.Parallel()
 	s := &script{read: func(*mirrorv1.ReadDocumentRequest,
-		grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+		grpc.ServerStreamingServer[httpbody.HttpBody],
+	) error {
 		return nil
 	}}
 	c := inProcess(t, s, new(interceptors))

@@ -15,7 +15,8 @@ import (
 // read to its end. As with any gRPC stream, a caller that stops reading early must
 // cancel ctx.
 func (c *Channel) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string,
-	opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	p := &pipe{
 		transport: transport{method: method, begun: make(chan struct{})},
 		opts:      opts,

@@ -44,7 +44,8 @@ type eventService struct {
 
 // ReceiveWebhook passes the body on unchanged and unread.
 func (e *eventService) ReceiveWebhook(ctx context.Context,
-	req *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error) {
+	req *mirrorv1.ReceiveWebhookRequest,
+) (*mirrorv1.ReceiveWebhookResponse, error) {
 	body := req.GetBody().GetData()
 	if len(body) > MaxWebhook {
 		return nil, fault.New(fault.Invalid, fault.ReasonPayloadTooLarge, "the body is over the limit")
@@ -77,7 +78,8 @@ func (e *eventService) ReceiveWebhook(ctx context.Context,
 
 // GetEvent returns one event with its payload.
 func (e *eventService) GetEvent(ctx context.Context, req *mirrorv1.GetEventRequest) (*mirrorv1.GetEventResponse,
-	error) {
+	error,
+) {
 	project, err := e.project(req.GetProjectId())
 	if err != nil {
 		return nil, err
@@ -95,7 +97,8 @@ const payloadBatch = 16
 
 // ListEvents lists events, newest first.
 func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsRequest) (*mirrorv1.ListEventsResponse,
-	error) {
+	error,
+) {
 	full := req.GetView() == mirrorv1.EventView_EVENT_VIEW_FULL
 	l := listing[mirror.Event, *mirrorv1.Event]{
 		list: listEvents,

@@ -40,7 +40,8 @@ func (q *fakeQuery) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror
 }
 
 func (q *fakeQuery) Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment,
-	error) {
+	error,
+) {
 	unlock, err := q.begin(ctx)
 	defer unlock()
 	if err != nil {
@@ -147,7 +148,8 @@ func (s *fakeSweeper) Status(context.Context, mirror.ProjectID) (mirror.Backfill
 }
 
 func (s *fakeSweeper) Verify(ctx context.Context, options mirror.VerifyOptions,
-	report func(mirror.VerifyReport) error) error {
+	report func(mirror.VerifyReport) error,
+) error {
 	s.calls++
 	return s.verify(ctx, options, report)
 }

@@ -43,14 +43,20 @@ func TestGetFlow(t *testing.T) {
 	h := start(t)
 	doc := recordedFlow(t, mirror.Freshness{FetchTime: noon, Revision: 3})
 	h.query.documents = []mirror.Document{doc}
-	freshness := &mirrorv1.Freshness{FetchTime: timestamppb.New(noon), Revision: 3,
-		ContentSha256: hex.EncodeToString(doc.SHA256[:])}
-	listed := &mirrorv1.Flow{ProjectId: "default", RoomId: "r", StorageKey: "flow", NodeCount: 3, EdgeCount: 2,
-		Freshness: freshness}
+	freshness := &mirrorv1.Freshness{
+		FetchTime: timestamppb.New(noon), Revision: 3,
+		ContentSha256: hex.EncodeToString(doc.SHA256[:]),
+	}
+	listed := &mirrorv1.Flow{
+		ProjectId: "default", RoomId: "r", StorageKey: "flow", NodeCount: 3, EdgeCount: 2,
+		Freshness: freshness,
+	}
 	want := proto.CloneOf(listed)
 	want.Nodes = []*mirrorv1.FlowNode{
-		{NodeId: "1", Type: "input", Position: &mirrorv1.FlowPosition{}, SourcePosition: "right",
-			DataJson: []byte(`{"label":"Start"}`)},
+		{
+			NodeId: "1", Type: "input", Position: &mirrorv1.FlowPosition{}, SourcePosition: "right",
+			DataJson: []byte(`{"label":"Start"}`),
+		},
 		{
 			NodeId: "2", Type: "default", Position: &mirrorv1.FlowPosition{X: 250, Y: 100}, Width: proto.Float64(150),
 			Height: proto.Float64(40), ParentNodeId: "1",
@@ -123,8 +129,10 @@ func TestFlowIsAsFreshAsItsDocument(t *testing.T) {
 	}
 	_, err := h.mirror.GetFlow(t.Context(), &mirrorv1.GetFlowRequest{RoomId: "r", MaxAge: durationpb.New(2 * time.Hour)})
 	wantStatus(t, err, codes.NotFound, fault.ReasonFlowNotFound)
-	resp, err := h.mirror.GetFlow(t.Context(), &mirrorv1.GetFlowRequest{RoomId: "r", MaxAge: durationpb.New(time.Minute),
-		RequireFresh: true})
+	resp, err := h.mirror.GetFlow(t.Context(), &mirrorv1.GetFlowRequest{
+		RoomId: "r", MaxAge: durationpb.New(time.Minute),
+		RequireFresh: true,
+	})
 	if err != nil || len(resp.GetFlow().GetNodes()) != 3 {
 		t.Errorf("GetFlow = %v, %v; want the diagram that was fetched", resp, err)
 	}

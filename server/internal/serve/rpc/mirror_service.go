@@ -608,7 +608,8 @@ const groupBatch = 50
 
 // GetGroup returns a group of users.
 func (m *mirrorService) GetGroup(ctx context.Context, req *mirrorv1.GetGroupRequest) (*mirrorv1.GetGroupResponse,
-	error) {
+	error,
+) {
 	project, err := m.project(req.GetProjectId())
 	if err != nil {
 		return nil, err

@@ -167,8 +167,10 @@ func parseToken(token string, l list, filters filterHash) (cursor, error) {
 	if thread > len(raw) {
 		return cursor{}, errTokenInvalid
 	}
-	after := cursor{Kind: head.Kind, Room: mirror.RoomID(raw[:room]), Thread: string(raw[room:thread]),
-		ID: string(raw[thread:])}
+	after := cursor{
+		Kind: head.Kind, Room: mirror.RoomID(raw[:room]), Thread: string(raw[room:thread]),
+		ID: string(raw[thread:]),
+	}
 	if head.Micros != 0 {
 		after.Time = time.UnixMicro(head.Micros).UTC()
 	}

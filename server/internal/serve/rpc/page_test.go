@@ -39,11 +39,14 @@ func pagedLists() []paged {
 			add: func(q *fakeQuery, i int) {
 				// Three events share a time, so that the id decides among them.
 				at := noon.Add(-time.Duration(i/3) * time.Microsecond)
-				q.events = append(q.events, mirror.Event{Project: project, ID: id(i), ReceiveTime: at, Type: "t",
-					Payload: []byte("{}")})
+				q.events = append(q.events, mirror.Event{
+					Project: project, ID: id(i), ReceiveTime: at, Type: "t",
+					Payload: []byte("{}"),
+				})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				req := &mirrorv1.ListEventsRequest{PageSize: size, PageToken: token}
 				if other {
 					req.Type = "t"
@@ -61,9 +64,12 @@ func pagedLists() []paged {
 				q.rooms = append(q.rooms, mirror.Room{Project: project, ID: mirror.RoomID(id(i)), Source: []byte("{}")})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
-				resp, err := h.mirror.ListRooms(ctx, &mirrorv1.ListRoomsRequest{PageSize: size, PageToken: token,
-					ShowDeleted: other})
+				err error,
+			) {
+				resp, err := h.mirror.ListRooms(ctx, &mirrorv1.ListRoomsRequest{
+					PageSize: size, PageToken: token,
+					ShowDeleted: other,
+				})
 				for _, r := range resp.GetRooms() {
 					ids = append(ids, r.GetRoomId())
 				}
@@ -73,11 +79,14 @@ func pagedLists() []paged {
 		{
 			name: "documents",
 			add: func(q *fakeQuery, i int) {
-				q.documents = append(q.documents, mirror.Document{Project: project, Room: mirror.RoomID(id(i)),
-					Kind: mirror.KindStorage})
+				q.documents = append(q.documents, mirror.Document{
+					Project: project, Room: mirror.RoomID(id(i)),
+					Kind: mirror.KindStorage,
+				})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				req := &mirrorv1.ListDocumentsRequest{PageSize: size, PageToken: token}
 				if other {
 					req.RoomIdPrefix = "item"
@@ -100,7 +109,8 @@ func pagedLists() []paged {
 				})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				req := &mirrorv1.ListTasksRequest{PageSize: size, PageToken: token}
 				if other {
 					req.State = mirrorv1.TaskState_TASK_STATE_PENDING
@@ -118,7 +128,8 @@ func pagedLists() []paged {
 				q.threads = append(q.threads, mirror.Thread{Project: project, Room: mirror.RoomID(id(i / 2)), ID: id(i)})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				req := &mirrorv1.ListThreadsRequest{PageSize: size, PageToken: token}
 				if other {
 					req.Metadata = map[string]string{"a": "b"}
@@ -141,9 +152,12 @@ func pagedLists() []paged {
 				q.comments = append(q.comments, c)
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
-				resp, err := h.mirror.ListComments(ctx, &mirrorv1.ListCommentsRequest{PageSize: size, PageToken: token,
-					ShowDeleted: other})
+				err error,
+			) {
+				resp, err := h.mirror.ListComments(ctx, &mirrorv1.ListCommentsRequest{
+					PageSize: size, PageToken: token,
+					ShowDeleted: other,
+				})
 				for _, c := range resp.GetComments() {
 					ids = append(ids, c.GetCommentId())
 				}
@@ -162,12 +176,15 @@ func pagedLists() []paged {
 					func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				if h.query.users == nil {
 					h.query.users = []mirror.ActiveUsers{{Project: project, Room: "r"}}
 				}
-				resp, err := h.mirror.ListActiveUsers(ctx, &mirrorv1.ListActiveUsersRequest{RoomId: "r", PageSize: size,
-					PageToken: token, ShowDeleted: other})
+				resp, err := h.mirror.ListActiveUsers(ctx, &mirrorv1.ListActiveUsersRequest{
+					RoomId: "r", PageSize: size,
+					PageToken: token, ShowDeleted: other,
+				})
 				for _, u := range resp.GetActiveUsers() {
 					ids = append(ids, u.GetUserId())
 				}
@@ -186,7 +203,8 @@ func pagedLists() []paged {
 				q.sessions = append(q.sessions, s)
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				req := &mirrorv1.ListUserSessionsRequest{PageSize: size, PageToken: token}
 				if other {
 					req.StartTime = timestamppb.New(noon.Add(-time.Hour))
@@ -217,12 +235,15 @@ func pagedLists() []paged {
 					members[len(`{"liveblocksType":"LiveObject","data":`):], key), mirror.Freshness{})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				if h.query.documents == nil {
 					h.query.documents = []mirror.Document{storageOf("r", `{}`, mirror.Freshness{})}
 				}
-				resp, err := h.mirror.ListFlows(ctx, &mirrorv1.ListFlowsRequest{RoomId: "r", PageSize: size, PageToken: token,
-					ShowDeleted: other})
+				resp, err := h.mirror.ListFlows(ctx, &mirrorv1.ListFlowsRequest{
+					RoomId: "r", PageSize: size, PageToken: token,
+					ShowDeleted: other,
+				})
 				for _, f := range resp.GetFlows() {
 					ids = append(ids, cmp.Or(f.GetStorageKey(), id(0)))
 				}
@@ -232,11 +253,14 @@ func pagedLists() []paged {
 		{
 			name: "notifications",
 			add: func(q *fakeQuery, i int) {
-				q.notices = append(q.notices, mirror.Notification{Project: project, EventID: id(i),
-					CreateTime: noon.Add(-time.Duration(i/3) * time.Second)})
+				q.notices = append(q.notices, mirror.Notification{
+					Project: project, EventID: id(i),
+					CreateTime: noon.Add(-time.Duration(i/3) * time.Second),
+				})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
+				err error,
+			) {
 				req := &mirrorv1.ListNotificationsRequest{PageSize: size, PageToken: token}
 				if other {
 					req.EndTime = timestamppb.New(noon.Add(time.Hour))
@@ -254,9 +278,12 @@ func pagedLists() []paged {
 				q.groups = append(q.groups, mirror.Group{Project: project, ID: id(i), Source: []byte(`{}`)})
 			},
 			get: func(ctx context.Context, h *harness, size int32, token string, other bool) (ids []string, next string,
-				err error) {
-				resp, err := h.mirror.ListGroups(ctx, &mirrorv1.ListGroupsRequest{PageSize: size, PageToken: token,
-					ShowDeleted: other})
+				err error,
+			) {
+				resp, err := h.mirror.ListGroups(ctx, &mirrorv1.ListGroupsRequest{
+					PageSize: size, PageToken: token,
+					ShowDeleted: other,
+				})
 				for _, g := range resp.GetGroups() {
 					ids = append(ids, g.GetGroupId())
 				}
@@ -291,8 +318,15 @@ func TestLists(t *testing.T) {
 			t.Run("sizes", func(t *testing.T) {
 				t.Parallel()
 				h := fill(t, 620)
-				for _, c := range []struct{ ask, want int }{{0, 50}, {1, 1}, {7, 7}, {50, 50}, {500, 500}, {501, 500},
-					{1 << 30, 500}} {
+				for _, c := range []struct{ ask, want int }{
+					{0, 50},
+					{1, 1},
+					{7, 7},
+					{50, 50},
+					{500, 500},
+					{501, 500},
+					{1 << 30, 500},
+				} {
 					got, next, err := l.get(t.Context(), h, int32(c.ask), "", false)
 					if err != nil || !slices.Equal(got, ids(0, c.want)) || next == "" {
 						t.Errorf("page_size %d = %d items, token %q, %v; want %d items and a token", c.ask, len(got), next, err, c.want)
@@ -378,8 +412,10 @@ func TestLists(t *testing.T) {
 						wantStatus(t, err, codes.InvalidArgument, fault.ReasonPageTokenMismatch)
 					}
 				}
-				for _, bad := range []string{"x", "garbage!", token + "=", token + "\n", token[:10], "AAAA" + token[4:],
-					strings.ToUpper(token) + "~"} {
+				for _, bad := range []string{
+					"x", "garbage!", token + "=", token + "\n", token[:10], "AAAA" + token[4:],
+					strings.ToUpper(token) + "~",
+				} {
 					_, _, err = l.get(t.Context(), h, 3, bad, false)
 					wantStatus(t, err, codes.InvalidArgument, fault.ReasonPageTokenInvalid)
 				}
@@ -408,8 +444,10 @@ func TestPageTokenOfAnotherProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = h.mirror.ListRooms(t.Context(), &mirrorv1.ListRoomsRequest{ProjectId: "other", PageSize: 1,
-		PageToken: resp.GetNextPageToken()})
+	_, err = h.mirror.ListRooms(t.Context(), &mirrorv1.ListRoomsRequest{
+		ProjectId: "other", PageSize: 1,
+		PageToken: resp.GetNextPageToken(),
+	})
 	wantStatus(t, err, codes.InvalidArgument, fault.ReasonPageTokenMismatch)
 }
 
@@ -482,8 +520,10 @@ func TestPageOfOneLargeItem(t *testing.T) {
 	t.Parallel()
 	h := start(t, func(d *Config) { d.MaxMessage = 1000 })
 	for i := range 3 {
-		h.query.rooms = append(h.query.rooms, mirror.Room{Project: project, ID: mirror.RoomID(id(i)),
-			Source: bytes.Repeat([]byte(" "), 2000)})
+		h.query.rooms = append(h.query.rooms, mirror.Room{
+			Project: project, ID: mirror.RoomID(id(i)),
+			Source: bytes.Repeat([]byte(" "), 2000),
+		})
 	}
 	for i, token := 0, ""; i < 3; i++ {
 		resp, err := h.mirror.ListRooms(t.Context(),
@@ -517,16 +557,24 @@ func TestEventFilters(t *testing.T) {
 		{"room and type", &mirrorv1.ListEventsRequest{RoomId: "a", Type: "x"}, ids(0, 1)},
 		{"user", &mirrorv1.ListEventsRequest{UserId: "v"}, ids(2, 3)},
 		{"start is in", &mirrorv1.ListEventsRequest{StartTime: timestamppb.New(noon.Add(-time.Microsecond))}, ids(0, 2)},
-		{"start between two microseconds",
-			&mirrorv1.ListEventsRequest{StartTime: timestamppb.New(noon.Add(-time.Nanosecond))}, ids(0, 1)},
+		{
+			"start between two microseconds",
+			&mirrorv1.ListEventsRequest{StartTime: timestamppb.New(noon.Add(-time.Nanosecond))}, ids(0, 1),
+		},
 		{"end is out", &mirrorv1.ListEventsRequest{EndTime: timestamppb.New(noon)}, ids(1, 3)},
-		{"end between two microseconds", &mirrorv1.ListEventsRequest{EndTime: timestamppb.New(noon.Add(-time.Nanosecond))},
-			ids(1, 3)},
+		{
+			"end between two microseconds", &mirrorv1.ListEventsRequest{EndTime: timestamppb.New(noon.Add(-time.Nanosecond))},
+			ids(1, 3),
+		},
 		{"end in the year 1", &mirrorv1.ListEventsRequest{EndTime: &timestamppb.Timestamp{Seconds: -62135596800}}, nil},
-		{"start in the year 1", &mirrorv1.ListEventsRequest{StartTime: &timestamppb.Timestamp{Seconds: -62135596800}},
-			ids(0, 3)},
-		{"start after the last nanosecond there is",
-			&mirrorv1.ListEventsRequest{StartTime: &timestamppb.Timestamp{Seconds: 253402300799, Nanos: 999999999}}, nil},
+		{
+			"start in the year 1", &mirrorv1.ListEventsRequest{StartTime: &timestamppb.Timestamp{Seconds: -62135596800}},
+			ids(0, 3),
+		},
+		{
+			"start after the last nanosecond there is",
+			&mirrorv1.ListEventsRequest{StartTime: &timestamppb.Timestamp{Seconds: 253402300799, Nanos: 999999999}}, nil,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -637,8 +685,10 @@ func TestTaskIDs(t *testing.T) {
 		{Project: project, Room: "r", Kind: mirror.KindRoom},
 		{Project: project, Room: " ö/:?#%", Kind: mirror.KindStorage},
 		{Project: project, Room: mirror.RoomID(strings.Repeat("x", 512)), Kind: mirror.KindStorage},
-		{Project: project, Room: mirror.RoomID(strings.Repeat("x", 512)), Kind: mirror.KindThread,
-			ID: strings.Repeat("y", 128)},
+		{
+			Project: project, Room: mirror.RoomID(strings.Repeat("x", 512)), Kind: mirror.KindThread,
+			ID: strings.Repeat("y", 128),
+		},
 		{Project: project, Room: "r", Kind: mirror.KindYdoc, ID: "guid"},
 		{Project: project, Room: "r", Kind: mirror.KindThread},
 		{Project: project, Room: "r", Kind: mirror.KindActiveUsers},

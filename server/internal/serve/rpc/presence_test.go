@@ -24,19 +24,25 @@ func TestListActiveUsers(t *testing.T) {
 	h.query.users = []mirror.ActiveUsers{
 		{
 			Project: project, Room: "r",
-			Users: []mirror.ActiveUser{{ConnectionID: 2, UserID: "alice", Info: []byte(`{"name":"\u0000"}`)},
-				{ConnectionID: 3}},
+			Users: []mirror.ActiveUser{
+				{ConnectionID: 2, UserID: "alice", Info: []byte(`{"name":"\u0000"}`)},
+				{ConnectionID: 3},
+			},
 			Freshness: mirror.Freshness{FetchTime: noon.Add(-time.Minute), Revision: 4, Stale: true},
 		},
 		{Project: project, Room: "never fetched"},
-		{Project: project, Room: "gone", Users: []mirror.ActiveUser{{ConnectionID: 1}},
-			Freshness: mirror.Freshness{FetchTime: noon, DeleteTime: noon}},
+		{
+			Project: project, Room: "gone", Users: []mirror.ActiveUser{{ConnectionID: 1}},
+			Freshness: mirror.Freshness{FetchTime: noon, DeleteTime: noon},
+		},
 	}
 	ctx := t.Context()
 	resp, err := h.mirror.ListActiveUsers(ctx, &mirrorv1.ListActiveUsersRequest{RoomId: "r"})
 	want := &mirrorv1.ListActiveUsersResponse{
-		ActiveUsers: []*mirrorv1.ActiveUser{{ConnectionId: 2, UserId: "alice", InfoJson: []byte(`{"name":"\u0000"}`)},
-			{ConnectionId: 3}},
+		ActiveUsers: []*mirrorv1.ActiveUser{
+			{ConnectionId: 2, UserId: "alice", InfoJson: []byte(`{"name":"\u0000"}`)},
+			{ConnectionId: 3},
+		},
 		Freshness: &mirrorv1.Freshness{FetchTime: timestamppb.New(noon.Add(-time.Minute)), Revision: 4, Stale: true},
 	}
 	if diff := gocmp.Diff(want, resp, protocmp.Transform()); err != nil || diff != "" {
@@ -69,8 +75,10 @@ func TestActiveUsersAreRefreshedOnce(t *testing.T) {
 		return nil
 	}
 	users := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindActiveUsers}
-	req := &mirrorv1.ListActiveUsersRequest{RoomId: "r", MaxAge: durationpb.New(10 * time.Second), RequireFresh: true,
-		PageSize: 2}
+	req := &mirrorv1.ListActiveUsersRequest{
+		RoomId: "r", MaxAge: durationpb.New(10 * time.Second), RequireFresh: true,
+		PageSize: 2,
+	}
 	resp, err := h.mirror.ListActiveUsers(t.Context(), req)
 	if err != nil || len(resp.GetActiveUsers()) != 2 || resp.GetNextPageToken() == "" {
 		t.Fatalf("ListActiveUsers = %v, %v; want two of three", resp, err)
@@ -100,17 +108,25 @@ func TestListUserSessions(t *testing.T) {
 	enter, leave := noon.Add(-time.Hour), noon.Add(-time.Minute)
 	h.query.sessions = []mirror.UserSession{
 		{Project: project, Room: "r", ID: "a", ConnectionID: 7, UserID: "alice", Info: []byte(`{}`), EnterTime: noon},
-		{Project: project, Room: "r", ID: "b", EnterTime: enter.Add(3 * time.Second), LeaveTime: leave.Add(3 * time.Second),
-			LeaveEventID: "x", End: mirror.SessionLeft},
-		{Project: project, Room: "r", ID: "c", EnterTime: enter.Add(2 * time.Second), LeaveTime: enter,
-			End: mirror.SessionAbsent},
-		{Project: project, Room: "r", ID: "d", EnterTime: enter.Add(time.Second), LeaveTime: noon,
-			End: mirror.SessionRoomDeleted},
+		{
+			Project: project, Room: "r", ID: "b", EnterTime: enter.Add(3 * time.Second), LeaveTime: leave.Add(3 * time.Second),
+			LeaveEventID: "x", End: mirror.SessionLeft,
+		},
+		{
+			Project: project, Room: "r", ID: "c", EnterTime: enter.Add(2 * time.Second), LeaveTime: enter,
+			End: mirror.SessionAbsent,
+		},
+		{
+			Project: project, Room: "r", ID: "d", EnterTime: enter.Add(time.Second), LeaveTime: noon,
+			End: mirror.SessionRoomDeleted,
+		},
 		{Project: project, Room: "r", ID: "e", LeaveTime: enter, LeaveEventID: "e", End: mirror.SessionLeft},
 	}
 	session := func(id string, enter, leave time.Time, cause mirrorv1.SessionEndCause) *mirrorv1.UserSession {
-		return &mirrorv1.UserSession{ProjectId: "default", RoomId: "r", SessionId: id, EnterTime: timestamp(enter),
-			LeaveTime: timestamp(leave), EndCause: cause}
+		return &mirrorv1.UserSession{
+			ProjectId: "default", RoomId: "r", SessionId: id, EnterTime: timestamp(enter),
+			LeaveTime: timestamp(leave), EndCause: cause,
+		}
 	}
 	want := []*mirrorv1.UserSession{
 		session("a", noon, time.Time{}, mirrorv1.SessionEndCause_SESSION_END_CAUSE_OPEN),
@@ -148,8 +164,10 @@ func TestListNotifications(t *testing.T) {
 			Inbox:     mirror.Inbox{Source: inbox, ReadTime: noon.Add(2 * time.Second), NotifyTime: noon.Add(3 * time.Second)},
 			Freshness: mirror.Freshness{FetchTime: noon, Revision: 5},
 		},
-		{Project: project, EventID: "msg_2", ID: "msg_2", Channel: "slack", Kind: "$fileUpload",
-			CreateTime: noon.Add(-time.Hour)},
+		{
+			Project: project, EventID: "msg_2", ID: "msg_2", Channel: "slack", Kind: "$fileUpload",
+			CreateTime: noon.Add(-time.Hour),
+		},
 	}
 	resp, err := h.mirror.ListNotifications(t.Context(), &mirrorv1.ListNotificationsRequest{
 		RoomId: "r", UserId: "bob", Channel: "email", Kind: "thread", ThreadId: "th_1", StartTime: timestamppb.New(noon),

@@ -262,7 +262,8 @@ func (q *fakeQuery) Document(ctx context.Context, document mirror.Resource, dele
 }
 
 func (q *fakeQuery) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
-	error) {
+	error,
+) {
 	docs := make([]*mirror.Document, len(reads))
 	for i, r := range reads {
 		doc, err := q.Document(ctx, r.Resource, r.Deleted)
@@ -357,7 +358,8 @@ type fakeReceiver struct {
 }
 
 func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers,
-	body []byte) (ledger.Receipt, error) {
+	body []byte,
+) (ledger.Receipt, error) {
 	r.calls++
 	r.project, r.headers, r.body = project, h, bytes.Clone(body)
 	if deadline, ok := ctx.Deadline(); ok {
@@ -395,8 +397,10 @@ func (w *fakeWorker) Request(_ context.Context, resources []mirror.Resource) ([]
 	var pending []mirror.Pending
 	w.query.change(func() {
 		for _, r := range resources {
-			w.query.tasks = append(w.query.tasks, mirror.Task{Resource: r, State: mirror.TaskPending, Generation: 1,
-				DueTime: noon})
+			w.query.tasks = append(w.query.tasks, mirror.Task{
+				Resource: r, State: mirror.TaskPending, Generation: 1,
+				DueTime: noon,
+			})
 			pending = append(pending, mirror.Pending{Resource: r, Generation: 1})
 		}
 	})
@@ -418,8 +422,10 @@ func (f fakeStatus) Status(context.Context) (Status, error) {
 	return Status{
 		Ready:  true,
 		Engine: "FakeSQL 1.0",
-		Deliveries: ledger.Counts{Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5, Malformed: 6,
-			ForeignProject: 7},
+		Deliveries: ledger.Counts{
+			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5, Malformed: 6,
+			ForeignProject: 7,
+		},
 		Limiters: map[mirror.ProjectID]Limiter{project: {CallsPerSecond: 8.5, ThrottledUntil: noon.Add(time.Minute)}},
 	}, f.err
 }

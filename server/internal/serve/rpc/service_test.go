@@ -54,8 +54,10 @@ func TestReceiveWebhookHandsTheDeliveryOn(t *testing.T) {
 		req.ProjectId = project
 		ctx := withMetadata(t.Context(), prefix+"id", "msg_1", prefix+"timestamp", "12345", prefix+"signature", "v1,abc")
 		resp, err := h.events.ReceiveWebhook(ctx, req)
-		want := &mirrorv1.ReceiveWebhookResponse{EventId: "msg_1", Duplicate: true,
-			Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_UNKNOWN_TYPE}
+		want := &mirrorv1.ReceiveWebhookResponse{
+			EventId: "msg_1", Duplicate: true,
+			Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_UNKNOWN_TYPE,
+		}
 		if diff := gocmp.Diff(want, resp, protocmp.Transform()); err != nil || diff != "" {
 			t.Errorf("ReceiveWebhook = %v; -want +got:\n%s", err, diff)
 		}
@@ -103,8 +105,10 @@ func TestReceiveWebhookRefusals(t *testing.T) {
 		code   codes.Code
 		reason fault.Reason
 	}{
-		{fault.New(fault.Unauthentic, fault.ReasonTimestampOutOfTolerance, "too old"), codes.Unauthenticated,
-			fault.ReasonTimestampOutOfTolerance},
+		{
+			fault.New(fault.Unauthentic, fault.ReasonTimestampOutOfTolerance, "too old"), codes.Unauthenticated,
+			fault.ReasonTimestampOutOfTolerance,
+		},
 		{fault.New(fault.Unavailable, fault.ReasonSyncFailed, "not mirrored"), codes.Unavailable, fault.ReasonSyncFailed},
 		{context.DeadlineExceeded, codes.Unavailable, fault.ReasonStoreUnavailable}, // our 10 s, not the caller's
 	} {
@@ -230,11 +234,15 @@ func TestGetRoomReadsTheSource(t *testing.T) {
 
 func TestBrokenSourceIsShownAsItIs(t *testing.T) {
 	t.Parallel()
-	for _, source := range []string{"", "{", "null", "[]", `"x"`, "\xff", `{"metadata":[]}`,
-		`{"metadata":null,"defaultAccesses":null}`, `{"usersAccesses":[]}`} {
+	for _, source := range []string{
+		"", "{", "null", "[]", `"x"`, "\xff", `{"metadata":[]}`,
+		`{"metadata":null,"defaultAccesses":null}`, `{"usersAccesses":[]}`,
+	} {
 		room := roomToProto(&mirror.Room{Project: project, ID: "r", Source: []byte(source)}, true)
-		want := &mirrorv1.Room{ProjectId: "default", RoomId: "r", SourceJson: []byte(source),
-			Freshness: &mirrorv1.Freshness{ContentSha256: strings.Repeat("0", 64)}}
+		want := &mirrorv1.Room{
+			ProjectId: "default", RoomId: "r", SourceJson: []byte(source),
+			Freshness: &mirrorv1.Freshness{ContentSha256: strings.Repeat("0", 64)},
+		}
 		if diff := gocmp.Diff(want, room, protocmp.Transform()); diff != "" {
 			t.Errorf("room with source %q: -want +got:\n%s", source, diff)
 		}
@@ -293,40 +301,82 @@ func TestFreshness(t *testing.T) {
 		want      string
 		reason    fault.Reason
 	}{
-		{"no age asked for", copyAt(noon.Add(-time.Hour), true), &mirrorv1.GetStorageDocumentRequest{RequireFresh: true},
-			nil, nil, `{"v":1}`, ""},
-		{"young enough", copyAt(noon.Add(-age), false), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)},
-			nil, nil, `{"v":1}`, ""},
-		{"too old", copyAt(noon.Add(-age-1), false), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
-			[]mirror.Resource{storage}, `{"v":2}`, ""},
-		{"known to be stale", copyAt(noon, true), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
-			[]mirror.Resource{storage}, `{"v":2}`, ""},
-		{"zero age", copyAt(noon.Add(-1), false), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(0)}, nil,
-			[]mirror.Resource{storage}, `{"v":2}`, ""},
-		{"never heard of", nil, &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
-			[]mirror.Resource{storage.RoomResource(), storage}, `{"v":2}`, ""},
+		{
+			"no age asked for", copyAt(noon.Add(-time.Hour), true), &mirrorv1.GetStorageDocumentRequest{RequireFresh: true},
+			nil, nil, `{"v":1}`, "",
+		},
+		{
+			"young enough", copyAt(noon.Add(-age), false), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)},
+			nil, nil, `{"v":1}`, "",
+		},
+		{
+			"too old", copyAt(noon.Add(-age-1), false), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
+			[]mirror.Resource{storage},
+			`{"v":2}`, "",
+		},
+		{
+			"known to be stale", copyAt(noon, true), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
+			[]mirror.Resource{storage},
+			`{"v":2}`, "",
+		},
+		{
+			"zero age", copyAt(noon.Add(-1), false), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(0)}, nil,
+			[]mirror.Resource{storage},
+			`{"v":2}`, "",
+		},
+		{
+			"never heard of", nil, &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
+			[]mirror.Resource{storage.RoomResource(), storage},
+			`{"v":2}`, "",
+		},
 		{"never heard of, no age", nil, &mirrorv1.GetStorageDocumentRequest{}, nil, nil, "", fault.ReasonDocumentNotMirrored},
-		{"never heard of and not to be had", nil, &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, paused,
-			[]mirror.Resource{storage.RoomResource(), storage}, "", fault.ReasonDocumentNotMirrored},
-		{"never heard of, insisted", nil, &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age),
-			RequireFresh: true}, paused, []mirror.Resource{storage.RoomResource(), storage}, "", fault.ReasonProjectPaused},
-		{"deleted just now", deleted(noon.Add(-age)), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
-			nil, "", fault.ReasonDocumentNotMirrored},
-		{"deleted long ago", deleted(noon.Add(-age - 1)), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)},
-			nil, []mirror.Resource{storage.RoomResource(), storage}, `{"v":2}`, ""},
-		{"deleted just now, shown", deleted(noon), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age),
-			ShowDeleted: true}, nil, nil, `{"v":1}`, ""},
-		{"refresh fails", copyAt(noon.Add(-time.Hour), true),
-			&mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, paused, []mirror.Resource{storage}, `{"v":1}`, ""},
-		{"refresh fails, insisted", copyAt(noon.Add(-time.Hour), false),
+		{
+			"never heard of and not to be had", nil, &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, paused,
+			[]mirror.Resource{storage.RoomResource(), storage},
+			"", fault.ReasonDocumentNotMirrored,
+		},
+		{"never heard of, insisted", nil, &mirrorv1.GetStorageDocumentRequest{
+			MaxAge:       durationpb.New(age),
+			RequireFresh: true,
+		}, paused, []mirror.Resource{storage.RoomResource(), storage}, "", fault.ReasonProjectPaused},
+		{
+			"deleted just now", deleted(noon.Add(-age)), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
+			nil, "", fault.ReasonDocumentNotMirrored,
+		},
+		{
+			"deleted long ago", deleted(noon.Add(-age - 1)), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)},
+			nil,
+			[]mirror.Resource{storage.RoomResource(), storage},
+			`{"v":2}`, "",
+		},
+		{"deleted just now, shown", deleted(noon), &mirrorv1.GetStorageDocumentRequest{
+			MaxAge:      durationpb.New(age),
+			ShowDeleted: true,
+		}, nil, nil, `{"v":1}`, ""},
+		{
+			"refresh fails", copyAt(noon.Add(-time.Hour), true),
+			&mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, paused,
+			[]mirror.Resource{storage},
+			`{"v":1}`, "",
+		},
+		{
+			"refresh fails, insisted", copyAt(noon.Add(-time.Hour), false),
 			&mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age), RequireFresh: true}, paused,
-			[]mirror.Resource{storage}, "", fault.ReasonProjectPaused},
-		{"refresh takes too long, insisted", copyAt(noon.Add(-time.Hour), false),
+			[]mirror.Resource{storage},
+			"", fault.ReasonProjectPaused,
+		},
+		{
+			"refresh takes too long, insisted", copyAt(noon.Add(-time.Hour), false),
 			&mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age), RequireFresh: true}, context.DeadlineExceeded,
-			[]mirror.Resource{storage}, "", fault.ReasonRefreshFailed},
-		{"refresh fails oddly, insisted", copyAt(noon.Add(-time.Hour), false),
+			[]mirror.Resource{storage},
+			"", fault.ReasonRefreshFailed,
+		},
+		{
+			"refresh fails oddly, insisted", copyAt(noon.Add(-time.Hour), false),
 			&mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age), RequireFresh: true}, store.ErrNotFound,
-			[]mirror.Resource{storage}, "", fault.ReasonRefreshFailed},
+			[]mirror.Resource{storage},
+			"", fault.ReasonRefreshFailed,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -466,8 +516,10 @@ func TestGetStorageDocument(t *testing.T) {
 		want *mirrorv1.Document
 	}{
 		{&mirrorv1.GetStorageDocumentRequest{}, asJSON},
-		{&mirrorv1.GetStorageDocumentRequest{Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
-			View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL}, asJSON},
+		{&mirrorv1.GetStorageDocumentRequest{
+			Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
+			View:   mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
+		}, asJSON},
 		{&mirrorv1.GetStorageDocumentRequest{Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON}, asLSON},
 		{&mirrorv1.GetStorageDocumentRequest{View: mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC}, describe()},
 	} {
@@ -507,8 +559,10 @@ func TestDocumentsAtTheMessageLimit(t *testing.T) {
 	h := start(t)
 	fits, over := jsonOf(DefaultMaxMessage-envelope), jsonOf(DefaultMaxMessage-envelope+1)
 	long := mirror.RoomID(strings.Repeat("x", 512))
-	h.query.documents = []mirror.Document{storageOf(long, fits, mirror.Freshness{}),
-		storageOf("over", over, mirror.Freshness{})}
+	h.query.documents = []mirror.Document{
+		storageOf(long, fits, mirror.Freshness{}),
+		storageOf("over", over, mirror.Freshness{}),
+	}
 	resp, err := h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{RoomId: string(long)})
 	if err != nil || string(resp.GetDocument().GetContent()) != fits {
 		t.Errorf("a document at the limit = %v", err)
@@ -531,7 +585,8 @@ func TestDocumentsAtTheMessageLimit(t *testing.T) {
 
 // readDocument reads a whole stream and its header.
 func readDocument(ctx context.Context, h *harness, req *mirrorv1.ReadDocumentRequest) (content []byte,
-	header metadata.MD, err error) {
+	header metadata.MD, err error,
+) {
 	stream, err := h.mirror.ReadDocument(ctx, req)
 	if err != nil {
 		return nil, nil, err
@@ -614,8 +669,10 @@ func TestGetStatus(t *testing.T) {
 	h := start(t)
 	h.query.projects = []mirror.Project{{ID: project, LiveblocksID: "lb", PauseReason: "key refused", PauseTime: noon}}
 	h.query.counts = store.Counts{Pending: 3, Background: 2, Failed: 4, OldestDue: noon}
-	h.sweeper.backfill = mirror.Backfill{Sweep: mirror.Sweep{Project: project, ID: "sw_1",
-		Problem: "21 of 30 rooms vanished"}}
+	h.sweeper.backfill = mirror.Backfill{Sweep: mirror.Sweep{
+		Project: project, ID: "sw_1",
+		Problem: "21 of 30 rooms vanished",
+	}}
 	resp, err := h.admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
 	want := &mirrorv1.GetStatusResponse{
 		Version: "v1.2.3", StartTime: timestamppb.New(noon.Add(-time.Hour)), Ready: true, Store: "FakeSQL 1.0",
@@ -630,8 +687,10 @@ func TestGetStatus(t *testing.T) {
 				Problem: "21 of 30 rooms vanished",
 			},
 		}},
-		Deliveries: &mirrorv1.DeliveryCounts{Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5,
-			Malformed: 6, ForeignProject: 7},
+		Deliveries: &mirrorv1.DeliveryCounts{
+			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5,
+			Malformed: 6, ForeignProject: 7,
+		},
 	}
 	if diff := gocmp.Diff(want, resp, protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("GetStatus = %v; -want +got:\n%s", err, diff)
@@ -695,19 +754,28 @@ func TestRequestSync(t *testing.T) {
 		want []mirror.Resource // without project and room; none for a refusal
 	}{
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED, want: []mirror.Resource{
-			{Kind: mirror.KindRoom}, {Kind: mirror.KindStorage}, {Kind: mirror.KindYdoc}, {Kind: mirror.KindThread},
+			{Kind: mirror.KindRoom},
+			{Kind: mirror.KindStorage},
+			{Kind: mirror.KindYdoc},
+			{Kind: mirror.KindThread},
 			{Kind: mirror.KindActiveUsers},
 		}},
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM, want: []mirror.Resource{{Kind: mirror.KindRoom}}},
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE, want: []mirror.Resource{{Kind: mirror.KindStorage}}},
-		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_YDOC, id: "guid",
-			want: []mirror.Resource{{Kind: mirror.KindYdoc, ID: "guid"}}},
+		{
+			kind: mirrorv1.ResourceKind_RESOURCE_KIND_YDOC, id: "guid",
+			want: []mirror.Resource{{Kind: mirror.KindYdoc, ID: "guid"}},
+		},
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, want: []mirror.Resource{{Kind: mirror.KindThread}}},
-		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, id: "th_1",
-			want: []mirror.Resource{{Kind: mirror.KindThread, ID: "th_1"}}},
+		{
+			kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, id: "th_1",
+			want: []mirror.Resource{{Kind: mirror.KindThread, ID: "th_1"}},
+		},
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ACTIVE_USERS, want: []mirror.Resource{{Kind: mirror.KindActiveUsers}}},
-		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_NOTIFICATION, id: "in_1",
-			want: []mirror.Resource{{Kind: mirror.KindNotification, ID: "in_1"}}},
+		{
+			kind: mirrorv1.ResourceKind_RESOURCE_KIND_NOTIFICATION, id: "in_1",
+			want: []mirror.Resource{{Kind: mirror.KindNotification, ID: "in_1"}},
+		},
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED, id: "th_1"},
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM, id: "x"},
 		{kind: mirrorv1.ResourceKind_RESOURCE_KIND_ACTIVE_USERS, id: "x"},
@@ -975,8 +1043,10 @@ func TestEditorInStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc := mirror.Document{Project: project, Room: "r", Kind: mirror.KindStorage, Content: content,
-		SHA256: sha256.Sum256(content), Size: int64(len(content))}
+	doc := mirror.Document{
+		Project: project, Room: "r", Kind: mirror.KindStorage, Content: content,
+		SHA256: sha256.Sum256(content), Size: int64(len(content)),
+	}
 	broken := storageOf("broken", `{"_tiptap_docs"`, mirror.Freshness{})
 	h.query.documents = []mirror.Document{doc, broken, storageOf("plain", `{"a":1}`, mirror.Freshness{})}
 	const (

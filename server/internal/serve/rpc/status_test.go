@@ -79,40 +79,72 @@ func TestFaultsBecomeStatuses(t *testing.T) {
 		text   string
 		retry  bool
 	}{
-		{"invalid", fault.Wrap(cause, fault.Invalid, fault.ReasonIDInvalid, "told"), codes.InvalidArgument,
-			fault.ReasonIDInvalid, "told", false},
-		{"too large", fault.New(fault.Invalid, fault.ReasonPayloadTooLarge, "told"), codes.InvalidArgument,
-			fault.ReasonPayloadTooLarge, "told", false},
-		{"unauthentic", fault.New(fault.Unauthentic, fault.ReasonSignatureInvalid, "told"), codes.Unauthenticated,
-			fault.ReasonSignatureInvalid, "told", false},
-		{"not found", fault.New(fault.NotFound, fault.ReasonUpstreamNotFound, "told"), codes.NotFound,
-			fault.ReasonUpstreamNotFound, "told", false},
-		{"precondition", fault.New(fault.Precondition, fault.ReasonTaskNotRetryable, "told"), codes.FailedPrecondition,
-			fault.ReasonTaskNotRetryable, "told", false},
-		{"finer", fault.New(fault.NotFound, fault.ReasonUpstreamRoomNotFound, "told"), codes.NotFound,
-			fault.ReasonUpstreamNotFound, "told", false},
-		{"busy", fault.New(fault.Busy, fault.ReasonAcceptQueueFull, "told"), codes.ResourceExhausted,
-			fault.ReasonAcceptQueueFull, "told", true},
-		{"unavailable", fault.Wrap(cause, fault.Unavailable, fault.ReasonStoreUnavailable, "told"), codes.Unavailable,
-			fault.ReasonStoreUnavailable, "told", true},
-		{"wrapped", fmt.Errorf("%s: %w", secret, fault.New(fault.Unavailable, fault.ReasonShuttingDown, "told")),
-			codes.Unavailable, fault.ReasonShuttingDown, "told", true},
-		{"internal", fault.Wrap(cause, fault.Internal, fault.ReasonInternal, secret), codes.Internal, fault.ReasonInternal,
-			"internal error", false},
+		{
+			"invalid", fault.Wrap(cause, fault.Invalid, fault.ReasonIDInvalid, "told"), codes.InvalidArgument,
+			fault.ReasonIDInvalid, "told", false,
+		},
+		{
+			"too large", fault.New(fault.Invalid, fault.ReasonPayloadTooLarge, "told"), codes.InvalidArgument,
+			fault.ReasonPayloadTooLarge, "told", false,
+		},
+		{
+			"unauthentic", fault.New(fault.Unauthentic, fault.ReasonSignatureInvalid, "told"), codes.Unauthenticated,
+			fault.ReasonSignatureInvalid, "told", false,
+		},
+		{
+			"not found", fault.New(fault.NotFound, fault.ReasonUpstreamNotFound, "told"), codes.NotFound,
+			fault.ReasonUpstreamNotFound, "told", false,
+		},
+		{
+			"precondition", fault.New(fault.Precondition, fault.ReasonTaskNotRetryable, "told"), codes.FailedPrecondition,
+			fault.ReasonTaskNotRetryable, "told", false,
+		},
+		{
+			"finer", fault.New(fault.NotFound, fault.ReasonUpstreamRoomNotFound, "told"), codes.NotFound,
+			fault.ReasonUpstreamNotFound, "told", false,
+		},
+		{
+			"busy", fault.New(fault.Busy, fault.ReasonAcceptQueueFull, "told"), codes.ResourceExhausted,
+			fault.ReasonAcceptQueueFull, "told", true,
+		},
+		{
+			"unavailable", fault.Wrap(cause, fault.Unavailable, fault.ReasonStoreUnavailable, "told"), codes.Unavailable,
+			fault.ReasonStoreUnavailable, "told", true,
+		},
+		{
+			"wrapped", fmt.Errorf("%s: %w", secret, fault.New(fault.Unavailable, fault.ReasonShuttingDown, "told")),
+			codes.Unavailable, fault.ReasonShuttingDown, "told", true,
+		},
+		{
+			"internal", fault.Wrap(cause, fault.Internal, fault.ReasonInternal, secret), codes.Internal, fault.ReasonInternal,
+			"internal error", false,
+		},
 		{"unclassified", cause, codes.Internal, fault.ReasonInternal, "internal error", false},
 		{"lease lost", store.ErrLeaseLost, codes.Internal, fault.ReasonInternal, "internal error", false},
-		{"schema", fmt.Errorf("%s: %w", secret, store.ErrSchemaBehind), codes.Unavailable, fault.ReasonSchemaBehind,
-			"the database's schema is older than the service needs: run migrate", true},
-		{"our deadline", fmt.Errorf("%s: %w", secret, context.DeadlineExceeded), codes.Unavailable,
-			fault.ReasonStoreUnavailable, "the operation took too long", true},
-		{"our cancel", fmt.Errorf("%s: %w", secret, context.Canceled), codes.Unavailable, fault.ReasonStoreUnavailable,
-			"the operation took too long", true},
-		{"our deadline, classified", fault.Wrap(context.DeadlineExceeded, fault.Unavailable, fault.ReasonSyncFailed, "told"),
-			codes.Unavailable, fault.ReasonSyncFailed, "told", true},
-		{"another service's status", fmt.Errorf("call: %w", status.Error(codes.PermissionDenied, secret)), codes.Internal,
-			fault.ReasonInternal, "internal error", false},
-		{"not UTF-8", fault.New(fault.NotFound, fault.ReasonEventNotFound, "told \xff").With("event_id", "\xfe"),
-			codes.NotFound, fault.ReasonEventNotFound, "told \uFFFD", false},
+		{
+			"schema", fmt.Errorf("%s: %w", secret, store.ErrSchemaBehind), codes.Unavailable, fault.ReasonSchemaBehind,
+			"the database's schema is older than the service needs: run migrate", true,
+		},
+		{
+			"our deadline", fmt.Errorf("%s: %w", secret, context.DeadlineExceeded), codes.Unavailable,
+			fault.ReasonStoreUnavailable, "the operation took too long", true,
+		},
+		{
+			"our cancel", fmt.Errorf("%s: %w", secret, context.Canceled), codes.Unavailable, fault.ReasonStoreUnavailable,
+			"the operation took too long", true,
+		},
+		{
+			"our deadline, classified", fault.Wrap(context.DeadlineExceeded, fault.Unavailable, fault.ReasonSyncFailed, "told"),
+			codes.Unavailable, fault.ReasonSyncFailed, "told", true,
+		},
+		{
+			"another service's status", fmt.Errorf("call: %w", status.Error(codes.PermissionDenied, secret)), codes.Internal,
+			fault.ReasonInternal, "internal error", false,
+		},
+		{
+			"not UTF-8", fault.New(fault.NotFound, fault.ReasonEventNotFound, "told \xff").With("event_id", "\xfe"),
+			codes.NotFound, fault.ReasonEventNotFound, "told \uFFFD", false,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -60,10 +60,14 @@ func TestBackfill(t *testing.T) {
 	}{
 		"none":    {mirror.Backfill{Sweep: mirror.Sweep{Project: project}}, mirrorv1.SweepState_SWEEP_STATE_UNSPECIFIED},
 		"planned": {mirror.Backfill{Sweep: mirror.Sweep{ID: "x"}}, mirrorv1.SweepState_SWEEP_STATE_LISTING},
-		"listing": {mirror.Backfill{Sweep: mirror.Sweep{ID: "x", Cursor: "y"}, Pending: 1},
-			mirrorv1.SweepState_SWEEP_STATE_LISTING},
-		"fetching": {mirror.Backfill{Sweep: mirror.Sweep{ID: "x", Done: true}, Pending: 1},
-			mirrorv1.SweepState_SWEEP_STATE_FETCHING},
+		"listing": {
+			mirror.Backfill{Sweep: mirror.Sweep{ID: "x", Cursor: "y"}, Pending: 1},
+			mirrorv1.SweepState_SWEEP_STATE_LISTING,
+		},
+		"fetching": {
+			mirror.Backfill{Sweep: mirror.Sweep{ID: "x", Done: true}, Pending: 1},
+			mirrorv1.SweepState_SWEEP_STATE_FETCHING,
+		},
 		"done": {mirror.Backfill{Sweep: mirror.Sweep{ID: "x", Done: true}}, mirrorv1.SweepState_SWEEP_STATE_DONE},
 	} {
 		if shown := sweepToProto(&c.backfill); shown.GetState() != c.want || shown.GetRemainingDuration() != nil {
@@ -85,7 +89,8 @@ func TestVerifyMirror(t *testing.T) {
 	var asked mirror.VerifyOptions
 	var failure error
 	h.sweeper.verify = func(_ context.Context, options mirror.VerifyOptions,
-		report func(mirror.VerifyReport) error) error {
+		report func(mirror.VerifyReport) error,
+	) error {
 		asked = options
 		return errors.Join(
 			report(mirror.VerifyReport{Difference: &mirror.Difference{
@@ -93,8 +98,10 @@ func TestVerifyMirror(t *testing.T) {
 				Kind:     mirror.DifferenceDerived, Detail: "told", Repair: true,
 			}}),
 			report(mirror.VerifyReport{Progress: &mirror.VerifyProgress{Rooms: 1, Listed: 2, Resources: 3, Differences: 4}}),
-			report(mirror.VerifyReport{Summary: &mirror.VerifySummary{Rooms: 1, Resources: 2, Differences: 3, Repairs: 4, Skipped: 5,
-				Pending: 6, SkipReason: "gone"}}),
+			report(mirror.VerifyReport{Summary: &mirror.VerifySummary{
+				Rooms: 1, Resources: 2, Differences: 3, Repairs: 4, Skipped: 5,
+				Pending: 6, SkipReason: "gone",
+			}}),
 			failure,
 		)
 	}
@@ -115,8 +122,10 @@ func TestVerifyMirror(t *testing.T) {
 			Kind:   mirrorv1.DriftKind_DRIFT_KIND_DERIVED,
 			Detail: "told", RepairRequested: true,
 		}}},
-		{Report: &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{RoomsChecked: 1, RoomsListed: 2,
-			ResourcesChecked: 3, Drifts: 4}}},
+		{Report: &mirrorv1.VerifyMirrorResponse_Progress{Progress: &mirrorv1.VerifyProgress{
+			RoomsChecked: 1, RoomsListed: 2,
+			ResourcesChecked: 3, Drifts: 4,
+		}}},
 		{Report: &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{
 			RoomsChecked: 1, ResourcesChecked: 2, Drifts: 3, RepairsRequested: 4, ResourcesSkipped: 5, ResourcesPending: 6,
 			SkipReason: "gone",

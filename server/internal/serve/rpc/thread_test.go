@@ -27,7 +27,8 @@ import (
 
 // storedThread returns a thread and its comments as a store answers them.
 func storedThread(t testing.TB, room mirror.RoomID, source string, f mirror.Freshness) (mirror.Thread,
-	[]mirror.Comment) {
+	[]mirror.Comment,
+) {
 	t.Helper()
 	row, err := thread.Parse([]byte(source))
 	if err != nil {
@@ -82,8 +83,10 @@ func wantThread(row *mirror.Thread) *mirrorv1.Thread {
 }
 
 func wantFreshness(hash [32]byte) *mirrorv1.Freshness {
-	return &mirrorv1.Freshness{FetchTime: timestamppb.New(noon), Revision: 7, Stale: true,
-		ContentSha256: hex.EncodeToString(hash[:])}
+	return &mirrorv1.Freshness{
+		FetchTime: timestamppb.New(noon), Revision: 7, Stale: true,
+		ContentSha256: hex.EncodeToString(hash[:]),
+	}
 }
 
 // wantComments are those of threadOne, without their sources.
@@ -102,8 +105,10 @@ func wantComments() []*mirrorv1.Comment {
 				{Emoji: "👍", UserId: "bob", CreateTime: at("2026-01-02T03:04:05.678Z")},
 				{Emoji: "👍", UserId: "carol", CreateTime: at("2026-01-02T03:04:05.678Z")},
 			},
-			Attachments: []*mirrorv1.CommentAttachment{{AttachmentId: "at_1", Name: "plan.pdf", MimeType: "application/pdf",
-				Size: 12345}},
+			Attachments: []*mirrorv1.CommentAttachment{{
+				AttachmentId: "at_1", Name: "plan.pdf", MimeType: "application/pdf",
+				Size: 12345,
+			}},
 			Mentions: []*mirrorv1.CommentMention{
 				{Kind: mirrorv1.MentionKind_MENTION_KIND_USER, MentionedId: "bob"},
 				{Kind: mirrorv1.MentionKind_MENTION_KIND_GROUP, MentionedId: "design", UserIds: []string{"u1", "u2"}},
@@ -147,15 +152,19 @@ func TestThreadsAreReadFromTheirSource(t *testing.T) {
 	if diff := gocmp.Diff([]*mirrorv1.Thread{basic}, list.GetThreads(), protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("ListThreads = %v; -want +got:\n%s", err, diff)
 	}
-	all, err := h.mirror.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{RoomId: "r", ThreadId: "th_1",
-		ShowDeleted: true})
+	all, err := h.mirror.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{
+		RoomId: "r", ThreadId: "th_1",
+		ShowDeleted: true,
+	})
 	if diff := gocmp.Diff(wantComments(), all.GetComments(), protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("ListComments = %v; -want +got:\n%s", err, diff)
 	}
 	one := wantComments()[0]
 	one.SourceJson = []byte(commentOne)
-	comment, err := h.mirror.GetComment(t.Context(), &mirrorv1.GetCommentRequest{RoomId: "r", ThreadId: "th_1",
-		CommentId: "cm_1"})
+	comment, err := h.mirror.GetComment(t.Context(), &mirrorv1.GetCommentRequest{
+		RoomId: "r", ThreadId: "th_1",
+		CommentId: "cm_1",
+	})
 	if diff := gocmp.Diff(one, comment.GetComment(), protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("GetComment = %v; -want +got:\n%s", err, diff)
 	}
@@ -198,8 +207,10 @@ func TestNoSuchThread(t *testing.T) {
 	row, comments := storedThread(t, "r", threadOne, mirror.Freshness{FetchTime: noon, DeleteTime: noon})
 	live, liveComments := storedThread(t, "live", threadOne, mirror.Freshness{FetchTime: noon})
 	broken := mirror.Thread{Project: project, Room: "r", ID: "broken", Source: []byte(`{"secret`)}
-	brokenComment := mirror.Comment{Project: project, Room: "r", Thread: "broken", ID: "c", UserID: "u",
-		Source: []byte(`{"secret`)}
+	brokenComment := mirror.Comment{
+		Project: project, Room: "r", Thread: "broken", ID: "c", UserID: "u",
+		Source: []byte(`{"secret`),
+	}
 	h.query.threads = []mirror.Thread{row, live, broken}
 	h.query.comments = append(append(comments, liveComments...), brokenComment)
 
@@ -218,8 +229,10 @@ func TestNoSuchThread(t *testing.T) {
 		if want := map[bool]int{false: 2, true: 3}[shown]; err != nil || len(list.GetThreads()) != want {
 			t.Errorf("ListThreads, deleted shown %t = %d threads, %v; want %d", shown, len(list.GetThreads()), err, want)
 		}
-		_, err = h.mirror.GetComment(ctx, &mirrorv1.GetCommentRequest{RoomId: "live", ThreadId: "th_1", CommentId: "cm_2",
-			ShowDeleted: shown})
+		_, err = h.mirror.GetComment(ctx, &mirrorv1.GetCommentRequest{
+			RoomId: "live", ThreadId: "th_1", CommentId: "cm_2",
+			ShowDeleted: shown,
+		})
 		if shown {
 			wantStatus(t, err, codes.OK, "")
 		} else {
@@ -255,16 +268,20 @@ func TestThreadsAreRefreshed(t *testing.T) {
 	resource := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindThread, ID: "th_1"}
 	for name, get := range map[string]func(context.Context, *harness, *durationpb.Duration, bool) (string, error){
 		"thread": func(ctx context.Context, h *harness, age *durationpb.Duration, insist bool) (string, error) {
-			resp, err := h.mirror.GetThread(ctx, &mirrorv1.GetThreadRequest{RoomId: "r", ThreadId: "th_1", MaxAge: age,
-				RequireFresh: insist})
+			resp, err := h.mirror.GetThread(ctx, &mirrorv1.GetThreadRequest{
+				RoomId: "r", ThreadId: "th_1", MaxAge: age,
+				RequireFresh: insist,
+			})
 			if len(resp.GetThread().GetComments()) == 0 {
 				return "", err
 			}
 			return resp.GetThread().GetComments()[0].GetUserId(), err
 		},
 		"comment": func(ctx context.Context, h *harness, age *durationpb.Duration, insist bool) (string, error) {
-			resp, err := h.mirror.GetComment(ctx, &mirrorv1.GetCommentRequest{RoomId: "r", ThreadId: "th_1", CommentId: "cm_1",
-				MaxAge: age, RequireFresh: insist})
+			resp, err := h.mirror.GetComment(ctx, &mirrorv1.GetCommentRequest{
+				RoomId: "r", ThreadId: "th_1", CommentId: "cm_1",
+				MaxAge: age, RequireFresh: insist,
+			})
 			return resp.GetComment().GetUserId(), err
 		},
 	} {
@@ -325,8 +342,10 @@ func TestLargeThreads(t *testing.T) {
 	if !strings.Contains(err.Error(), "ListComments") || detail[*errdetails.ErrorInfo](err).GetMetadata()["limit"] == "" {
 		t.Errorf("GetThread = %v; want a word on ListComments and the limit", err)
 	}
-	if _, err := h.mirror.GetThread(t.Context(), &mirrorv1.GetThreadRequest{RoomId: "r", ThreadId: "th_1",
-		View: mirrorv1.ThreadView_THREAD_VIEW_BASIC}); err != nil {
+	if _, err := h.mirror.GetThread(t.Context(), &mirrorv1.GetThreadRequest{
+		RoomId: "r", ThreadId: "th_1",
+		View: mirrorv1.ThreadView_THREAD_VIEW_BASIC,
+	}); err != nil {
 		t.Errorf("GetThread without comments = %v", err)
 	}
 	list, err := h.mirror.ListThreads(t.Context(), &mirrorv1.ListThreadsRequest{PageSize: 500})
@@ -336,8 +355,10 @@ func TestLargeThreads(t *testing.T) {
 	h.query.limits = nil
 	seen := 0
 	for token := ""; ; {
-		page, err := h.mirror.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{RoomId: "r", ThreadId: "th_1",
-			PageSize: 500, PageToken: token})
+		page, err := h.mirror.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{
+			RoomId: "r", ThreadId: "th_1",
+			PageSize: 500, PageToken: token,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

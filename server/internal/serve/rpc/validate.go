@@ -56,7 +56,8 @@ func newValidator() *validator {
 }
 
 func fieldsThat(message protoreflect.MessageDescriptor,
-	match func(protoreflect.FieldDescriptor) bool) []protoreflect.FieldDescriptor {
+	match func(protoreflect.FieldDescriptor) bool,
+) []protoreflect.FieldDescriptor {
 	var fields []protoreflect.FieldDescriptor
 	for i := range message.Fields().Len() {
 		if field := message.Fields().Get(i); match(field) {

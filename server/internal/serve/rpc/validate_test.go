@@ -30,23 +30,34 @@ func TestRequestsAreHeldToTheRules(t *testing.T) {
 	}{
 		{"empty id", &mirrorv1.GetRoomRequest{}, fault.ReasonRequestInvalid, []string{"room_id"}},
 		{"longest id", &mirrorv1.GetRoomRequest{RoomId: long[1:]}, "", nil},
-		{"every field", &mirrorv1.GetRoomRequest{ProjectId: long, RoomId: long, MaxAge: durationpb.New(-1)},
-			fault.ReasonRequestInvalid, []string{"project_id", "room_id", "max_age"}},
-		{"bytes are counted", &mirrorv1.GetRoomRequest{RoomId: strings.Repeat("ö", 257)}, fault.ReasonRequestInvalid,
-			[]string{"room_id"}},
+		{
+			"every field", &mirrorv1.GetRoomRequest{ProjectId: long, RoomId: long, MaxAge: durationpb.New(-1)},
+			fault.ReasonRequestInvalid,
+			[]string{"project_id", "room_id", "max_age"},
+		},
+		{
+			"bytes are counted", &mirrorv1.GetRoomRequest{RoomId: strings.Repeat("ö", 257)}, fault.ReasonRequestInvalid,
+			[]string{"room_id"},
+		},
 		{"odd ids", &mirrorv1.GetRoomRequest{RoomId: " a/b:c?d#e%20\t\uFFFD "}, "", nil},
 		{"NUL", &mirrorv1.GetRoomRequest{RoomId: "a\x00"}, fault.ReasonIDInvalid, []string{"room_id"}},
 		{"not UTF-8", &mirrorv1.GetRoomRequest{RoomId: "\xff"}, fault.ReasonIDInvalid, []string{"room_id"}},
-		{"NUL in filters", &mirrorv1.ListEventsRequest{RoomId: "\x00", Type: "\x00", UserId: "\x00"}, fault.ReasonIDInvalid,
-			[]string{"room_id", "type", "user_id"}},
-		{"NUL in a prefix", &mirrorv1.ListRoomsRequest{RoomIdPrefix: "\x00"}, fault.ReasonIDInvalid,
-			[]string{"room_id_prefix"}},
+		{
+			"NUL in filters", &mirrorv1.ListEventsRequest{RoomId: "\x00", Type: "\x00", UserId: "\x00"}, fault.ReasonIDInvalid,
+			[]string{"room_id", "type", "user_id"},
+		},
+		{
+			"NUL in a prefix", &mirrorv1.ListRoomsRequest{RoomIdPrefix: "\x00"}, fault.ReasonIDInvalid,
+			[]string{"room_id_prefix"},
+		},
 		{"negative page", &mirrorv1.ListTasksRequest{PageSize: -1}, fault.ReasonRequestInvalid, []string{"page_size"}},
 		{"unknown enum", &mirrorv1.ListTasksRequest{State: 99}, fault.ReasonRequestInvalid, []string{"state"}},
 		{"age zero", &mirrorv1.GetRoomRequest{RoomId: "r", MaxAge: &durationpb.Duration{}}, "", nil},
 		{"delivery", &mirrorv1.ReceiveWebhookRequest{Body: &httpbody.HttpBody{Data: []byte("\x00\xff")}}, "", nil},
-		{"delivery for too long a project", &mirrorv1.ReceiveWebhookRequest{ProjectId: long}, fault.ReasonRequestInvalid,
-			[]string{"project_id"}},
+		{
+			"delivery for too long a project", &mirrorv1.ReceiveWebhookRequest{ProjectId: long}, fault.ReasonRequestInvalid,
+			[]string{"project_id"},
+		},
 		{"nothing to check", &mirrorv1.GetStatusRequest{}, "", nil},
 		{"not ours", &healthv1.HealthCheckRequest{Service: "\x00"}, "", nil},
 	} {
@@ -123,8 +134,10 @@ func TestBadRequestsNameEveryField(t *testing.T) {
 func BenchmarkValidate(b *testing.B) {
 	v := newValidator()
 	for name, req := range map[string]proto.Message{
-		"ReceiveWebhook": &mirrorv1.ReceiveWebhookRequest{Body: &httpbody.HttpBody{ContentType: "application/json",
-			Data: make([]byte, 500)}},
+		"ReceiveWebhook": &mirrorv1.ReceiveWebhookRequest{Body: &httpbody.HttpBody{
+			ContentType: "application/json",
+			Data:        make([]byte, 500),
+		}},
 		"GetRoom": &mirrorv1.GetRoomRequest{RoomId: "room"},
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -101,8 +101,10 @@ func processCPU(pid string) time.Duration {
 }
 
 func benchStorage(room int) mirror.Resource {
-	return mirror.Resource{Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)),
-		Kind: mirror.KindStorage}
+	return mirror.Resource{
+		Project: "default", Room: mirror.RoomID("bench:" + strconv.Itoa(room)),
+		Kind: mirror.KindStorage,
+	}
 }
 
 var benchPayload = []byte(
@@ -210,8 +212,10 @@ func benchmarkApply(b *testing.B, e *dbtest.Engine, size int, changed bool) {
 			l, err = lease(room, i)
 		}
 		if err == nil {
-			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{FetchTime: now, Source: []byte(`{"type":"room"}`),
-				CreateTime: now}, now, 0)
+			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{
+				FetchTime: now, Source: []byte(`{"type":"room"}`),
+				CreateTime: now,
+			}, now, 0)
 		}
 		if err != nil {
 			b.Fatalf("mirror a room = %v", err)

@@ -140,8 +140,10 @@ func fill(t *testing.T, s store.Store, now time.Time) {
 		room := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindRoom}
 		storage := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindStorage}
 		fetch(room, applyRoom(now))
-		doc := mirror.DocumentContent{FetchTime: now, Content: []byte(`{"lson":1}`), DeriveVersion: 1,
-			Data: []byte(`{"a": "` + string(id) + `"}`)}
+		doc := mirror.DocumentContent{
+			FetchTime: now, Content: []byte(`{"lson":1}`), DeriveVersion: 1,
+			Data: []byte(`{"a": "` + string(id) + `"}`),
+		}
 		if id == "null" {
 			doc.Data, doc.DataProblem = nil, "too large"
 		}
@@ -405,8 +407,10 @@ func TestMigrateAfterACut(t *testing.T) {
 		{"delete from mirror_schema_version where version_id >= 2", "drop table mirror_sweep", "drop table mirror_comment"},
 		{"delete from mirror_schema_version where version_id >= 1"},
 		{"delete from mirror_schema_version"},
-		{"delete from mirror_schema_version where version_id >= 1", "drop table mirror_change",
-			"drop table mirror_feed_head", "drop view liveblocks_documents"},
+		{
+			"delete from mirror_schema_version where version_id >= 1", "drop table mirror_change",
+			"drop table mirror_feed_head", "drop view liveblocks_documents",
+		},
 		{"drop table mirror_schema_version", "drop table mirror_document"},
 		{"drop table mirror_schema_lock"},
 	} {
@@ -418,8 +422,10 @@ func TestMigrateAfterACut(t *testing.T) {
 		if err := s.Ping(t.Context()); err != nil {
 			t.Fatalf("Ping after %q and Migrate = %v", cut, err)
 		}
-		for _, table := range []string{"mirror_change", "mirror_feed_head", "mirror_document", "mirror_sweep",
-			"mirror_comment", "liveblocks_documents"} {
+		for _, table := range []string{
+			"mirror_change", "mirror_feed_head", "mirror_document", "mirror_sweep",
+			"mirror_comment", "liveblocks_documents",
+		} {
 			value[int](t, db, "select count(*) from "+table)
 		}
 		if p, err := s.Project(t.Context(), "default"); err != nil || p.LiveblocksID != "6605" {

@@ -73,8 +73,10 @@ func (r *race) mirrorRoom(t *testing.T) {
 	t.Helper()
 	room, err := r.store.Claim(t.Context(), r.lease.Resource.RoomResource(), [16]byte{2}, r.now, time.Minute)
 	if err == nil {
-		_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{FetchTime: r.now, Source: []byte(`{}`),
-			CreateTime: r.now}, r.now, 0)
+		_, err = r.store.ApplyRoom(t.Context(), room, mirror.RoomContent{
+			FetchTime: r.now, Source: []byte(`{}`),
+			CreateTime: r.now,
+		}, r.now, 0)
 	}
 	if err != nil {
 		t.Fatalf("mirror the room = %v", err)
@@ -84,7 +86,8 @@ func (r *race) mirrorRoom(t *testing.T) {
 
 // apply applies a document for the lease.
 func (r *race) apply(ctx context.Context, lease mirror.Lease, content string, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	return r.store.ApplyDocument(ctx, lease,
 		mirror.DocumentContent{FetchTime: now, Content: []byte(content), DeriveVersion: 1}, now, settle)
 }
@@ -397,8 +400,10 @@ func TestDuplicateWaitsForTheFirst(t *testing.T) {
 				r := newRace(t, e, "")
 				// The first is written under another id, since the statement is the store's own.
 				event := func(id, outcome string) mirror.Event {
-					return mirror.Event{Project: "default", ID: id, ReceiveTime: r.now, SendTime: r.now,
-						Outcome: mirror.Outcome(outcome)}
+					return mirror.Event{
+						Project: "default", ID: id, ReceiveTime: r.now, SendTime: r.now,
+						Outcome: mirror.Outcome(outcome),
+					}
 				}
 				if _, err := r.store.Accept(t.Context(), []mirror.Delivery{{Event: event("first", "theirs")}}); err != nil {
 					t.Fatalf("Accept = %v", err)

@@ -67,7 +67,8 @@ const tooLargeData = "with the document larger than one packet of the database (
 // ApplyRoom locks the room's state, marks the children, and writes the room last,
 // in lock order.
 func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	fetched := store.RoomCopy{SHA256: sha256.Sum256(room.Source), CreateTime: timeOf(nullTime(room.CreateTime))}
 	arg := dbq.UpsertRoomParams{
@@ -132,7 +133,8 @@ func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]mirr
 
 // ApplyDocument hashes before the transaction, and packs only new content.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	fetched := mirror.DocumentCopy{
 		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), DeriveVersion: doc.DeriveVersion,
@@ -197,7 +199,8 @@ func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) (mirror.Docu
 
 // ApplyMissing applies a 404.
 func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	if r.Kind != mirror.KindRoom {
 		return s.end(ctx, "apply missing "+r.Kind.String(), lease, f.Now, func(q *queries) (store.Plan, error) {
@@ -265,8 +268,10 @@ func (s *Store) clean(ctx context.Context, room mirror.Resource, limit int) (int
 	if err != nil || !h.Lives() {
 		return 0, err
 	}
-	documents := dbq.CleanDocumentsParams{Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
-		RoomID: rawKey(room.Room), Epoch: h.Epoch}
+	documents := dbq.CleanDocumentsParams{
+		Bucket: room.Bucket(), ProjectID: rawKey(room.Project),
+		RoomID: rawKey(room.Room), Epoch: h.Epoch,
+	}
 	n := 0
 	for _, remove := range []func(limit int) (int64, error){
 		func(limit int) (int64, error) {

@@ -53,8 +53,10 @@ func TestDerivedColumns(t *testing.T) {
 		}
 		lease, err := s.Claim(t.Context(), room, [16]byte{1}, now, time.Minute)
 		if err == nil {
-			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(c.data), CreateTime: now,
-				OrganizationID: words}, now, 0)
+			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{
+				FetchTime: now, Source: []byte(c.data), CreateTime: now,
+				OrganizationID: words,
+			}, now, 0)
 		}
 		if err != nil {
 			t.Fatalf("ApplyRoom %d = %v", i, err)
@@ -106,8 +108,10 @@ func TestValuesStayValues(t *testing.T) {
 	for b := range 256 {
 		every = append(every, byte(b), '\\', '\'', byte(b), '"', '\\')
 	}
-	for i, evil := range []string{`\`, `'`, `\'`, `\\'`, `"`, `?`, `' or '1'='1`, `\' or 1=1 -- `, "/*", "--", "#", "`",
-		"\x00\x1a\r\n", "0x41", "_binary'a'", string(every)} {
+	for i, evil := range []string{
+		`\`, `'`, `\'`, `\\'`, `"`, `?`, `' or '1'='1`, `\' or 1=1 -- `, "/*", "--", "#", "`",
+		"\x00\x1a\r\n", "0x41", "_binary'a'", string(every),
+	} {
 		a := delivery("msg", now)
 		a.Event.ID, a.Event.Payload = "msg_"+string(rune('a'+i)), []byte(evil)
 		if i < 15 {

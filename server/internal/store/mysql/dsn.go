@@ -96,8 +96,10 @@ func parse(s string) (*gomysql.Config, error) {
 		return nil, err
 	}
 	socket := take(query, "socket")
-	for _, foreign := range []string{"charset", "collation", "connection_limit", "connect_timeout", "pool_timeout",
-		"socket_timeout", "schema"} {
+	for _, foreign := range []string{
+		"charset", "collation", "connection_limit", "connect_timeout", "pool_timeout",
+		"socket_timeout", "schema",
+	} {
 		take(query, foreign) // chosen here, or meant for another client's pool
 	}
 	cfg, err := gomysql.ParseDSN("/?" + query.Encode())

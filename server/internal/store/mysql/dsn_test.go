@@ -27,10 +27,14 @@ func TestURLLeadsThere(t *testing.T) {
 		{"mysql://a%3Ab%40c:p@h/app", []string{"a:b@c", "p", "tcp", "h:3306", "app"}},
 		{"mysql:///app", []string{"", "", "tcp", "127.0.0.1:3306", "app"}},
 		{"mysql://u:p@ignored/app?socket=%2Frun%2Fmysqld.sock", []string{"u", "p", "unix", "/run/mysqld.sock", "app"}},
-		{"mysql://xyz:pscale_pw_abc@aws.connect.psdb.cloud/my-db",
-			[]string{"xyz", "pscale_pw_abc", "tcp", "aws.connect.psdb.cloud:3306", "my-db"}},
-		{"mysql://u:p@h/app?connection_limit=3&charset=latin1&collation=latin1_bin&tls=0",
-			[]string{"u", "p", "tcp", "h:3306", "app"}},
+		{
+			"mysql://xyz:pscale_pw_abc@aws.connect.psdb.cloud/my-db",
+			[]string{"xyz", "pscale_pw_abc", "tcp", "aws.connect.psdb.cloud:3306", "my-db"},
+		},
+		{
+			"mysql://u:p@h/app?connection_limit=3&charset=latin1&collation=latin1_bin&tls=0",
+			[]string{"u", "p", "tcp", "h:3306", "app"},
+		},
 		{"u:p@tcp(db.example:3307)/app", []string{"u", "p", "tcp", "db.example:3307", "app"}},
 		{"u:p@s:s@tcp(db.example)/app", []string{"u", "p@s:s", "tcp", "db.example:3306", "app"}},
 		{"u:p://@tcp(db.example)/app", []string{"u", "p://", "tcp", "db.example:3306", "app"}},
@@ -153,8 +157,10 @@ func TestURLCannotAlterWhatStatementsMean(t *testing.T) {
 	const asked = "?parseTime=false&loc=Asia%2FTokyo&clientFoundRows=true&multiStatements=true&interpolateParams=false&columnsWithAlias=true" +
 		"&charset=gbk&collation=gbk_bin&maxAllowedPacket=1024&sql_mode=%27NO_BACKSLASH_ESCAPES%27&SQL_MODE=%27%27&time_zone=%27%2B09%3A00%27" +
 		"&autocommit=0&tx_isolation=%27SERIALIZABLE%27&transaction_isolation=%27SERIALIZABLE%27&character_set_client=latin1&innodb_lock_wait_timeout=7&timeout=3s"
-	for _, url := range []string{"mysql://u:p@localhost/db" + asked, "u:p@tcp(localhost)/db" + asked,
-		"mysql://u:p@localhost/db"} {
+	for _, url := range []string{
+		"mysql://u:p@localhost/db" + asked, "u:p@tcp(localhost)/db" + asked,
+		"mysql://u:p@localhost/db",
+	} {
 		cfg, err := parseURL(url)
 		if err != nil {
 			t.Fatalf("parseURL = %v", err)

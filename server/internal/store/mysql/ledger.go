@@ -45,7 +45,8 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 }
 
 func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
-	events []mirror.Event) ([]store.Accepted, error) {
+	events []mirror.Event,
+) ([]store.Accepted, error) {
 	token := make([]byte, 16)
 	rand.Read(token)
 	var inserted int64
@@ -116,7 +117,8 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
 // staleBy merges what the new events make stale, in key order. It drops IfUnknown
 // invalidations of resources that have a state.
 func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]store.Stale,
-	error) {
+	error,
+) {
 	var list []store.Stale
 	for i, a := range batch {
 		if !answers[i].Fresh {

@@ -95,8 +95,11 @@ func TestRetryEnds(t *testing.T) {
 	}{
 		{"success", []error{nil}, 1, nil},
 		{"deadlock once", []error{deadlock, nil}, 2, nil},
-		{"lock wait, altered table, stale connection", []error{serverError(1205), serverError(1412), driver.ErrBadConn, nil},
-			4, nil},
+		{
+			"lock wait, altered table, stale connection",
+			[]error{serverError(1205), serverError(1412), driver.ErrBadConn, nil},
+			4, nil,
+		},
 		{"deadlock for ever", nil, txAttempts, deadlock},
 		{"lease lost", []error{store.ErrLeaseLost}, 1, store.ErrLeaseLost},
 		{"deadlock, then lease lost", []error{deadlock, store.ErrLeaseLost}, 2, store.ErrLeaseLost},

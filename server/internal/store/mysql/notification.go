@@ -33,7 +33,8 @@ var notificationTable = table{
 // ApplyNotification writes the rows that differ, and then the inbox entry to all
 // rows of the notification if it differs in one.
 func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	fold = store.NotificationColumns(fold, func(t time.Time) time.Time { return timeOf(nullTime(t)) })
 	inbox := dbq.WriteInboxParams{

@@ -163,8 +163,10 @@ func (p *proxy) answers(client, server net.Conn, now *atomic.Int32) {
 func delivery(id string, now time.Time) mirror.Delivery {
 	return mirror.Delivery{
 		Event: mirror.Event{Project: "default", ID: id, ReceiveTime: now, SendTime: now},
-		Invalidations: []mirror.Invalidation{{Resource: mirror.Resource{Project: "default", Room: "room",
-			Kind: mirror.KindRoom}}},
+		Invalidations: []mirror.Invalidation{{Resource: mirror.Resource{
+			Project: "default", Room: "room",
+			Kind: mirror.KindRoom,
+		}}},
 	}
 }
 
@@ -303,8 +305,10 @@ func TestPacketsOfTheServer(t *testing.T) {
 	}{
 		{"small data", small, small, "there is data"},
 		{"large data", large, large, "with the document larger than one packet of the database (max_allowed_packet)"},
-		{"data that escapes make large", noise[:1000], quotes,
-			"with the document larger than one packet of the database (max_allowed_packet)"},
+		{
+			"data that escapes make large", noise[:1000], quotes,
+			"with the document larger than one packet of the database (max_allowed_packet)",
+		},
 		{"large content", noise[:900<<10], small, "there is data"},
 	} {
 		if err := apply(c.content, c.data); err != nil {
@@ -334,8 +338,10 @@ func TestPacketsOfTheServer(t *testing.T) {
 	// Events come as they are: a batch in several packets, and one that would not
 	// fit into a statement apart from it.
 	var batch []mirror.Delivery
-	for i, payload := range [][]byte{noise[:600_000], noise[600_000:1_200_000], bytes.Repeat([]byte{0}, 800_000),
-		[]byte("small")} {
+	for i, payload := range [][]byte{
+		noise[:600_000], noise[600_000:1_200_000], bytes.Repeat([]byte{0}, 800_000),
+		[]byte("small"),
+	} {
 		a := delivery(fmt.Sprintf("msg_%d", i), now)
 		a.Event.Payload = payload
 		batch = append(batch, a)

@@ -126,7 +126,8 @@ var sessionTable = table{
 
 // ApplySessions deletes before it writes.
 func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
-	now time.Time) (mirror.Applied, error) {
+	now time.Time,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	upserts := slices.SortedFunc(slices.Values(fold.Upserts), func(a, b mirror.UserSession) int {
 		return strings.Compare(a.ID, b.ID)
@@ -166,7 +167,8 @@ var activeUserTable = table{
 
 // ApplyActiveUsers replaces the active users if they changed.
 func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, content mirror.ActiveUsersContent,
-	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	absentBefore, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	users := store.ActiveUsersOf(content)
 	room := dbq.ActiveUsersOfRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room)}

@@ -92,7 +92,8 @@ func sizeOf(row []any) int64 {
 }
 
 func (s *Store) writePiece(ctx context.Context, q *queries, t table, rows [][]any,
-	lost func(row []any, why string)) error {
+	lost func(row []any, why string),
+) error {
 	if len(rows) == 1 && sizeOf(rows[0]) > s.connector.maxPacket.Load()-packetSlack {
 		// The server would close the connection on every attempt; see fit.
 		var content []byte

@@ -40,8 +40,10 @@ func TestRowsFitIntoPackets(t *testing.T) {
 		var rows [][]any
 		for i := range 3000 {
 			info := fmt.Appendf(nil, `"%s"`, strings.Repeat("x", i%5*500))
-			rows = append(rows, []any{int16(1), []byte("p"), []byte("r"), int64(i), int64(1), []byte("u"), info,
-				json.RawMessage(info)})
+			rows = append(rows, []any{
+				int16(1), []byte("p"), []byte("r"), int64(i), int64(1), []byte("u"), info,
+				json.RawMessage(info),
+			})
 		}
 		if err := s.write(t.Context(), &queries{db: sent}, activeUserTable, rows, nil); err != nil {
 			t.Fatalf("write = %v", err)

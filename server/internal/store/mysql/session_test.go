@@ -49,8 +49,10 @@ func TestLongValuesArePreparedOnce(t *testing.T) {
 			t.Fatalf("%s = %d; want %d", name, got, n)
 		}
 	}
-	for i, content := range []string{string(every), strings.Repeat(string(every), 10),
-		strings.Repeat(string(every), 1000), strings.Repeat(string(every), 4000), strings.Repeat("a", longValue-1)} {
+	for i, content := range []string{
+		string(every), strings.Repeat(string(every), 10),
+		strings.Repeat(string(every), 1000), strings.Repeat(string(every), 4000), strings.Repeat("a", longValue-1),
+	} {
 		if err := write(content); err != nil {
 			t.Fatalf("write %d = %v", i, err)
 		}
@@ -66,8 +68,10 @@ func TestLongValuesArePreparedOnce(t *testing.T) {
 	// The table is altered under it.
 	long := strings.Repeat(string(every), 10)
 	db := mysqltest.Connect(t, url)
-	for _, text := range []string{"alter table mirror_document add column more int",
-		"alter table mirror_document drop column more"} {
+	for _, text := range []string{
+		"alter table mirror_document add column more int",
+		"alter table mirror_document drop column more",
+	} {
 		if _, err := db.ExecContext(t.Context(), text); err != nil {
 			t.Fatalf("%s = %v", text, err)
 		}

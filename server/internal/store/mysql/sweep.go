@@ -44,7 +44,8 @@ func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Swe
 
 // PlanSweep locks the state first, so the sweep is not claimed or ended meanwhile.
 func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
-	now time.Time) (mirror.Sweep, error) {
+	now time.Time,
+) (mirror.Sweep, error) {
 	r := mirror.Resource{Project: project, Kind: mirror.KindSweep}
 	var plan store.SweepPlan
 	err := s.tx(ctx, "plan sweep", func(q *queries) error {
@@ -80,7 +81,8 @@ func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.
 
 // ApplySweep writes the sweep and when the next is due.
 func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep,
-	next, now time.Time) (mirror.Applied, error) {
+	next, now time.Time,
+) (mirror.Applied, error) {
 	return s.end(ctx, "apply sweep", lease, now, func(q *queries) (store.Plan, error) {
 		st, err := lockState(ctx, q, lease)
 		if err != nil {
@@ -98,8 +100,10 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 	switch r.Kind {
 	case mirror.KindRoom:
 		var row dbq.StoredRoomRow
-		row, err = s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-			RoomID: rawKey(r.Room)})
+		row, err = s.q.StoredRoom(ctx, dbq.StoredRoomParams{
+			Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+			RoomID: rawKey(r.Room),
+		})
 		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Data), DataProblem: row.DataProblem},
 			row.ContentSha256
 	case mirror.KindThread:
@@ -126,11 +130,15 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	err := retry(ctx, func() error {
 		switch r.Kind {
 		case mirror.KindRoom:
-			return s.q.InvalidateRoom(ctx, dbq.InvalidateRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-				RoomID: rawKey(r.Room)})
+			return s.q.InvalidateRoom(ctx, dbq.InvalidateRoomParams{
+				Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+				RoomID: rawKey(r.Room),
+			})
 		case mirror.KindThread:
-			return s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-				RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID)})
+			return s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{
+				Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
+				RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID),
+			})
 		case mirror.KindGroup:
 			return s.q.InvalidateGroup(ctx, dbq.InvalidateGroupParams{
 				Bucket: r.Bucket(), ProjectID: rawKey(r.Project), GroupID: rawKey(r.ID),

@@ -17,16 +17,20 @@ import (
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
 	// One extra row shows whether there are more.
 	most := int32(limit) + 1 //nolint:gosec // a small constant of the caller
-	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: rawKey(project), Now: nullTime(now), Limit: most, Limit_2: most,
-		Limit_3: most})
+	rows, err := s.q.Due(ctx, dbq.DueParams{
+		ProjectID: rawKey(project), Now: nullTime(now), Limit: most, Limit_2: most,
+		Limit_3: most,
+	})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
 	more := len(rows) > limit
 	var list store.DueList
 	for _, row := range rows[:min(limit, len(rows))] {
-		r := mirror.Resource{Project: project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
-			ID: string(row.ResourceID)}
+		r := mirror.Resource{
+			Project: project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
+			ID: string(row.ResourceID),
+		}
 		if row.Background {
 			list.Background = append(list.Background, r)
 		} else {
@@ -54,7 +58,8 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 
 // Claim uses one conditional update and a read of the claimed row.
 func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
-	ttl time.Duration) (mirror.Lease, error) {
+	ttl time.Duration,
+) (mirror.Lease, error) {
 	until := now.Add(ttl)
 	var won int64
 	err := retry(ctx, func() (err error) {
@@ -176,7 +181,8 @@ func lockChild(ctx context.Context, q *queries, lease mirror.Lease, now time.Tim
 // The number is incremented and then copied on the server. last_insert_id with an
 // argument would return it, but not every Vitess supports that.
 func (s *Store) end(ctx context.Context, what string, lease mirror.Lease, now time.Time,
-	f func(q *queries) (store.Plan, error)) (mirror.Applied, error) {
+	f func(q *queries) (store.Plan, error),
+) (mirror.Applied, error) {
 	var plan store.Plan
 	err := s.tx(ctx, what, func(q *queries) (err error) {
 		if plan, err = f(q); err != nil {
@@ -316,8 +322,10 @@ func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason stri
 		now = time.Time{}
 	}
 	err := retry(ctx, func() error {
-		return s.q.Pause(ctx, dbq.PauseParams{ProjectID: rawKey(project), PauseReason: store.Text(reason),
-			PauseTime: nullTime(now)})
+		return s.q.Pause(ctx, dbq.PauseParams{
+			ProjectID: rawKey(project), PauseReason: store.Text(reason),
+			PauseTime: nullTime(now),
+		})
 	})
 	if err != nil {
 		return classify(ctx, fmt.Errorf("pause project: %w", err))

@@ -44,7 +44,8 @@ func lockThread(ctx context.Context, q *queries, lease mirror.Lease) (store.Stat
 
 // ApplyThread rewrites a changed thread with everything in it.
 func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	rows := store.RowsOf(content.Thread)
 	rows.Thread.ID = lease.Resource.ID
 	return s.end(ctx, "apply thread", lease, now, func(q *queries) (store.Plan, error) {
@@ -62,7 +63,8 @@ func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mir
 
 // ApplyThreadMissing applies the 404 of a thread in an existing room.
 func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	return s.end(ctx, "apply missing thread", lease, now, func(q *queries) (store.Plan, error) {
 		st, stored, err := lockThread(ctx, q, lease)
 		if err != nil {
@@ -86,7 +88,8 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 // If the content of a new thread does not fit, none is stored here, and each is
 // fetched separately.
 func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	apply := func(storing bool) (mirror.Applied, error) {
 		added := 0
 		out, err := s.end(ctx, "apply threads", lease, now, func(q *queries) (store.Plan, error) {
@@ -177,7 +180,8 @@ order by resource_id`
 // insertListed inserts states that have applied the list for threads of the room of
 // r without one, and returns these threads, in key order.
 func (q *queries) insertListed(ctx context.Context, r mirror.Resource, threads []mirror.Thread,
-	fetchTime time.Time) ([]store.ThreadRows, error) {
+	fetchTime time.Time,
+) ([]store.ThreadRows, error) {
 	if len(threads) == 0 {
 		return nil, nil
 	}
@@ -320,7 +324,8 @@ func sinceEpoch(t time.Time) sql.NullTime {
 
 // writeThreads rewrites threads of the room of r with everything in them.
 func (s *Store) writeThreads(ctx context.Context, q *queries, r mirror.Resource, epoch int64,
-	threads []store.ThreadRows) error {
+	threads []store.ThreadRows,
+) error {
 	var rows, comments, reactions, attachments, mentions [][]any
 	var ids []string
 	for i := range threads {
@@ -411,8 +416,10 @@ func (s *Store) cleanThreads(ctx context.Context, room mirror.Resource, epoch in
 
 // storedThread reads a thread and all its rows in a consistent state.
 func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror.Stored, sum []byte, err error) {
-	key := dbq.StoredThreadParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
-		ThreadID: rawKey(r.ID)}
+	key := dbq.StoredThreadParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		ThreadID: rawKey(r.ID),
+	}
 	err = s.tx(ctx, "read a thread", func(q *queries) error {
 		row, err := q.StoredThread(ctx, key)
 		if err != nil {
@@ -430,7 +437,8 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (out mirror
 }
 
 func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.StoredThreadParams) ([]mirror.Comment,
-	error) {
+	error,
+) {
 	var out []mirror.Comment
 	place := make(map[string]int)
 	// Rows of comments that do not exist are a difference too.
@@ -459,8 +467,10 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	}
 	for _, row := range reactions {
 		c := at(row.CommentID)
-		c.Reactions = append(c.Reactions, mirror.Reaction{Emoji: string(row.Emoji), UserID: string(row.UserID),
-			CreateTime: timeOf(row.CreateTime)})
+		c.Reactions = append(c.Reactions, mirror.Reaction{
+			Emoji: string(row.Emoji), UserID: string(row.UserID),
+			CreateTime: timeOf(row.CreateTime),
+		})
 	}
 	attachments, err := q.StoredAttachments(ctx, dbq.StoredAttachmentsParams(key))
 	if err != nil {
@@ -468,8 +478,10 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	}
 	for _, row := range attachments {
 		c := at(row.CommentID)
-		c.Attachments = append(c.Attachments, mirror.Attachment{ID: string(row.AttachmentID), Name: row.Name,
-			MIMEType: row.MimeType, Size: row.Size})
+		c.Attachments = append(c.Attachments, mirror.Attachment{
+			ID: string(row.AttachmentID), Name: row.Name,
+			MIMEType: row.MimeType, Size: row.Size,
+		})
 	}
 	mentions, err := q.StoredMentions(ctx, dbq.StoredMentionsParams(key))
 	if err != nil {
@@ -479,8 +491,10 @@ func storedComments(ctx context.Context, q *queries, r mirror.Resource, key dbq.
 	for _, row := range mentions {
 		at(row.CommentID)
 		id := string(row.CommentID)
-		rows[id] = append(rows[id], store.MentionRow{Kind: string(row.Kind), ID: string(row.MentionedID),
-			Via: string(row.ViaGroup)})
+		rows[id] = append(rows[id], store.MentionRow{
+			Kind: string(row.Kind), ID: string(row.MentionedID),
+			Via: string(row.ViaGroup),
+		})
 	}
 	for id, of := range rows {
 		out[place[id]].Mentions = store.MentionsOf(of)

@@ -13,8 +13,10 @@ import (
 
 func arrivalOf(id string, r mirror.Resource, now time.Time) []mirror.Delivery {
 	return []mirror.Delivery{{
-		Event: mirror.Event{Project: r.Project, ID: id, ReceiveTime: now, SendTime: now,
-			Outcome: mirror.OutcomeQueued},
+		Event: mirror.Event{
+			Project: r.Project, ID: id, ReceiveTime: now, SendTime: now,
+			Outcome: mirror.OutcomeQueued,
+		},
 		Invalidations: []mirror.Invalidation{{Resource: r}},
 	}}
 }

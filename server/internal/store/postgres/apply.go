@@ -18,7 +18,8 @@ import (
 // ApplyRoom locks the room's state, marks the children, and writes the room last,
 // in lock order.
 func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	fetched := store.RoomCopy{SHA256: sha256.Sum256(room.Source), CreateTime: timeOf(nullTime(room.CreateTime))}
 	arg := dbq.UpsertRoomParams{
@@ -86,7 +87,8 @@ func problem(err error) string {
 // decides based on what Claim has read; one statement checks that this is still
 // true and writes. If it is not, the decision is repeated under a lock.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	fetched := mirror.DocumentCopy{
 		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), DeriveVersion: doc.DeriveVersion,
@@ -158,7 +160,8 @@ func fenced(ctx context.Context, q *dbq.Queries, lease mirror.Lease, epoch int64
 
 // ApplyMissing applies a 404.
 func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	if r.Kind != mirror.KindRoom {
 		return s.end(ctx, "apply missing "+r.Kind.String(), lease, f.Now, func(q, later *dbq.Queries) (store.Plan, error) {

@@ -111,8 +111,10 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 					for i := range got {
 						url := dbtest.Postgres.Database(t)
 						claimer, other := open(t, postgres.Config{URL: url}), open(t, postgres.Config{URL: url})
-						doc := mirror.DocumentContent{FetchTime: now, Content: []byte("content"), DeriveVersion: 1,
-							Data: []byte(`{"a":1}`)}
+						doc := mirror.DocumentContent{
+							FetchTime: now, Content: []byte("content"), DeriveVersion: 1,
+							Data: []byte(`{"a":1}`),
+						}
 						lease := mirrored(t, claimer, "first", now)
 						if !changed {
 							if _, err := claimer.ApplyDocument(t.Context(), lease, doc, now, 0); err != nil {
@@ -157,14 +159,18 @@ func TestFailedCommitIsRetried(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for what, call := range map[string]func(ctx context.Context, claimer, other *postgres.Store, l mirror.Lease) error{
 		"apply": func(ctx context.Context, claimer, _ *postgres.Store, l mirror.Lease) error {
-			_, err := claimer.ApplyDocument(ctx, l, mirror.DocumentContent{FetchTime: now, Content: []byte("content"),
-				DeriveVersion: 1}, now, 0)
+			_, err := claimer.ApplyDocument(ctx, l, mirror.DocumentContent{
+				FetchTime: now, Content: []byte("content"),
+				DeriveVersion: 1,
+			}, now, 0)
 			return err
 		},
 		"apply under lock": func(ctx context.Context, _, other *postgres.Store, l mirror.Lease) error {
 			l.Seen = nil
-			_, err := other.ApplyDocument(ctx, l, mirror.DocumentContent{FetchTime: now, Content: []byte("content"),
-				DeriveVersion: 1}, now, 0)
+			_, err := other.ApplyDocument(ctx, l, mirror.DocumentContent{
+				FetchTime: now, Content: []byte("content"),
+				DeriveVersion: 1,
+			}, now, 0)
 			return err
 		},
 		"fail": func(ctx context.Context, claimer, _ *postgres.Store, l mirror.Lease) error {
@@ -227,8 +233,10 @@ func TestOnlyTheClaimIsAsynchronous(t *testing.T) {
 	mustExec(t, conn, `create constraint trigger note after insert or update on mirror_resource_state
 		deferrable initially deferred for each row execute function note()`)
 	lease := mirrored(t, s, "first", now)
-	if _, err := s.ApplyDocument(t.Context(), lease, mirror.DocumentContent{FetchTime: now, Content: []byte("content"),
-		DeriveVersion: 1}, now, 0); err != nil {
+	if _, err := s.ApplyDocument(t.Context(), lease, mirror.DocumentContent{
+		FetchTime: now, Content: []byte("content"),
+		DeriveVersion: 1,
+	}, now, 0); err != nil {
 		t.Fatalf("ApplyDocument = %v", err)
 	}
 	got := value[[]string](t, conn,

@@ -40,8 +40,10 @@ func TestDerivedColumns(t *testing.T) {
 		}
 		lease, err := s.Claim(t.Context(), room, [16]byte{1}, now, time.Minute)
 		if err == nil {
-			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(c.data),
-				CreateTime: now}, now, 0)
+			_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{
+				FetchTime: now, Source: []byte(c.data),
+				CreateTime: now,
+			}, now, 0)
 		}
 		if err != nil {
 			t.Fatalf("ApplyRoom %d = %v", i, err)

@@ -27,7 +27,8 @@ func (s *Store) NotificationUser(ctx context.Context, r mirror.Resource) (string
 // ApplyNotification writes the rows that differ, and then the inbox entry to all
 // rows of the notification if it differs in one.
 func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	fold = store.NotificationColumns(fold, func(t time.Time) time.Time { return timeOf(nullTime(t)) })

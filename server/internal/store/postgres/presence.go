@@ -101,9 +101,12 @@ func (s *Store) Unfolded(ctx context.Context, r mirror.Resource, limit int) ([]m
 // deleteFolded deletes the events that need not wait any longer, and reports
 // whether others do. A later event waits for the lock of the state.
 func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource, folded []string) (more bool,
-	err error) {
-	key := dbq.HasUnfoldedParams{Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
-		Kind: int16(r.Kind), ResourceID: r.ID}
+	err error,
+) {
+	key := dbq.HasUnfoldedParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+		Kind: int16(r.Kind), ResourceID: r.ID,
+	}
 	if len(folded) > 0 {
 		if err := later.DeleteUnfolded(ctx, dbq.DeleteUnfoldedParams{
 			Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind, ResourceID: key.ResourceID,
@@ -117,7 +120,8 @@ func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource,
 
 // ApplySessions deletes before it writes.
 func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
-	now time.Time) (mirror.Applied, error) {
+	now time.Time,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	arg := dbq.UpsertSessionsParams{Bucket: bucket, ProjectID: project, RoomID: room}

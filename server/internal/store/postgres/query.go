@@ -30,8 +30,10 @@ func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Cou
 	if err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
-	return store.Counts{Pending: row.Pending, Background: row.Background, BackgroundRooms: row.BackgroundRooms,
-		Failed: row.Failed, OldestDue: timeOf(row.OldestDue)}, nil
+	return store.Counts{
+		Pending: row.Pending, Background: row.Background, BackgroundRooms: row.BackgroundRooms,
+		Failed: row.Failed, OldestDue: timeOf(row.OldestDue),
+	}, nil
 }
 
 // Changes reads one bucket's entries.

@@ -52,7 +52,8 @@ func writeSweep(w mirror.Sweep, token []byte) dbq.UpsertSweepParams {
 
 // PlanSweep locks the state first, so the sweep is not claimed or ended meanwhile.
 func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
-	now time.Time) (mirror.Sweep, error) {
+	now time.Time,
+) (mirror.Sweep, error) {
 	r := sweepOf(project)
 	var plan store.SweepPlan
 	err := s.tx(ctx, "plan sweep", func(q, later *dbq.Queries) error {
@@ -98,7 +99,8 @@ func (s *Store) SaveSweep(ctx context.Context, lease mirror.Lease, sweep mirror.
 
 // ApplySweep writes the sweep and when the next is due.
 func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep,
-	next, now time.Time) (mirror.Applied, error) {
+	next, now time.Time,
+) (mirror.Applied, error) {
 	sweep.Project = lease.Resource.Project
 	return s.end(ctx, "apply sweep", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
 		st, _, err := lockLeased(ctx, q, lease)
@@ -122,8 +124,10 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
 	switch r.Kind {
 	case mirror.KindRoom:
-		row, err := s.q.StoredRoom(ctx, dbq.StoredRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
-			RoomID: string(r.Room)})
+		row, err := s.q.StoredRoom(ctx, dbq.StoredRoomParams{
+			Bucket: r.Bucket(), ProjectID: string(r.Project),
+			RoomID: string(r.Room),
+		})
 		out := mirror.Stored{Content: row.SourceJson, Data: row.Data, DataProblem: row.DataProblem}
 		copy(out.SHA256[:], row.ContentSha256)
 		return out, err
@@ -134,8 +138,10 @@ func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 		if err != nil {
 			return mirror.Stored{}, err
 		}
-		out := mirror.Stored{DeriveVersion: int(row.DeriveVersion), Data: row.Data, DataProblem: row.DataProblem,
-			Text: row.PlainText}
+		out := mirror.Stored{
+			DeriveVersion: int(row.DeriveVersion), Data: row.Data, DataProblem: row.DataProblem,
+			Text: row.PlainText,
+		}
 		copy(out.SHA256[:], row.ContentSha256)
 		if out.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
 			out.Content = row.Content // damaged; the hash will show it
@@ -153,8 +159,10 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	var err error
 	switch r.Kind {
 	case mirror.KindRoom:
-		err = s.q.InvalidateRoom(ctx, dbq.InvalidateRoomParams{Bucket: r.Bucket(), ProjectID: string(r.Project),
-			RoomID: string(r.Room)})
+		err = s.q.InvalidateRoom(ctx, dbq.InvalidateRoomParams{
+			Bucket: r.Bucket(), ProjectID: string(r.Project),
+			RoomID: string(r.Room),
+		})
 	case mirror.KindStorage, mirror.KindYdoc:
 		err = s.q.InvalidateDocument(ctx, dbq.InvalidateDocumentParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,

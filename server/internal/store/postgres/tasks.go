@@ -16,8 +16,10 @@ import (
 // Due reads without locks: Claim decides who gets a resource.
 func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
 	// One extra row shows whether there are more.
-	rows, err := s.q.Due(ctx, dbq.DueParams{ProjectID: string(project), Now: nullTime(now),
-		MaxRows: int32(limit) + 1}) //nolint:gosec // a small constant of the caller
+	rows, err := s.q.Due(ctx, dbq.DueParams{
+		ProjectID: string(project), Now: nullTime(now),
+		MaxRows: int32(limit) + 1,
+	}) //nolint:gosec // a small constant of the caller
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
@@ -117,7 +119,8 @@ func lockOrMark(ctx context.Context, q *dbq.Queries, w store.Stale) (st store.St
 // lockChild locks the state of a leased resource's room, so the room cannot be
 // created or deleted meanwhile, and then the resource's own.
 func lockChild(ctx context.Context, q *dbq.Queries, lease mirror.Lease, now time.Time) (store.State, store.Parent,
-	error) {
+	error,
+) {
 	var parent store.Parent
 	var err error
 	parent.State, parent.Fresh, err = lockOrMark(ctx, q, store.Stale{
@@ -239,7 +242,8 @@ func (s *Store) states(ctx context.Context, resources []mirror.Resource) (map[mi
 
 // readStates reads the states of resources by key.
 func readStates(ctx context.Context, q *dbq.Queries, resources []mirror.Resource) (map[mirror.Resource]store.State,
-	error) {
+	error,
+) {
 	var arg dbq.StatesParams
 	for _, r := range resources {
 		arg.Bucket = append(arg.Bucket, r.Bucket())
@@ -283,8 +287,10 @@ func (s *Store) Pause(ctx context.Context, project mirror.ProjectID, reason stri
 	if reason == "" {
 		now = time.Time{}
 	}
-	if err := s.q.Pause(ctx, dbq.PauseParams{ProjectID: string(project), PauseReason: store.Text(reason),
-		PauseTime: nullTime(now)}); err != nil {
+	if err := s.q.Pause(ctx, dbq.PauseParams{
+		ProjectID: string(project), PauseReason: store.Text(reason),
+		PauseTime: nullTime(now),
+	}); err != nil {
 		return classify(ctx, fmt.Errorf("pause project: %w", err))
 	}
 	return nil

@@ -71,7 +71,8 @@ func (s *Store) withoutRefused(ctx context.Context, rows store.ThreadRows) (stor
 
 // ApplyThread rewrites a changed thread with everything in it.
 func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	rows := store.RowsOf(content.Thread)
 	rows.Thread.ID = lease.Resource.ID
 	apply := func() (mirror.Applied, error) {
@@ -99,7 +100,8 @@ func (s *Store) ApplyThread(ctx context.Context, lease mirror.Lease, content mir
 
 // ApplyThreadMissing applies the 404 of a thread in an existing room.
 func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	return s.end(ctx, "apply missing thread", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
 		st, stored, err := lockThread(ctx, q, lease)
 		if err != nil {
@@ -119,7 +121,8 @@ func (s *Store) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now 
 // ApplyThreads locks the states of all threads of the room in key order, so they do
 // not change until it has written.
 func (s *Store) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	cleaned := make(map[string]store.ThreadRows) // rows whose JSON the server has refused
@@ -223,7 +226,8 @@ func lockThreads(ctx context.Context, q *dbq.Queries, lease mirror.Lease) (
 // insertThreadStates inserts states that have applied the list for threads without
 // one, and returns the ids of these threads, in order.
 func insertThreadStates(ctx context.Context, q *dbq.Queries, r mirror.Resource, threads []mirror.Thread,
-	fetchTime time.Time) ([]string, error) {
+	fetchTime time.Time,
+) ([]string, error) {
 	if len(threads) == 0 {
 		return nil, nil
 	}
@@ -250,7 +254,8 @@ func sinceEpoch(t time.Time) pgtype.Timestamptz {
 
 // writeThreads rewrites threads of the room of r with everything in them.
 func writeThreads(ctx context.Context, later *dbq.Queries, r mirror.Resource, epoch int64,
-	threads []store.ThreadRows) error {
+	threads []store.ThreadRows,
+) error {
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	t := dbq.UpsertThreadsParams{Bucket: bucket, ProjectID: project, RoomID: room, Epoch: epoch}
 	c := dbq.InsertCommentsParams{Bucket: bucket, ProjectID: project, RoomID: room}
@@ -340,8 +345,10 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Sto
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
 		func(tx pgx.Tx) error {
 			q := dbq.New(tx)
-			row, err := q.StoredThread(ctx, dbq.StoredThreadParams{Bucket: bucket, ProjectID: project, RoomID: room,
-				ThreadID: r.ID})
+			row, err := q.StoredThread(ctx, dbq.StoredThreadParams{
+				Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID,
+			})
 			if err != nil {
 				return err
 			}
@@ -350,8 +357,10 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Sto
 				MetadataText: row.MetadataText, CommentCount: int(row.CommentCount),
 			}
 			copy(out.SHA256[:], row.ContentSha256)
-			comments, err := q.StoredComments(ctx, dbq.StoredCommentsParams{Bucket: bucket, ProjectID: project, RoomID: room,
-				ThreadID: r.ID})
+			comments, err := q.StoredComments(ctx, dbq.StoredCommentsParams{
+				Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID,
+			})
 			if err != nil {
 				return err
 			}
@@ -373,8 +382,10 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Sto
 					timeOf(c.DeleteTime)
 				comment.Text, comment.Markdown = c.PlainText, c.Markdown
 			}
-			reactions, err := q.StoredReactions(ctx, dbq.StoredReactionsParams{Bucket: bucket, ProjectID: project, RoomID: room,
-				ThreadID: r.ID})
+			reactions, err := q.StoredReactions(ctx, dbq.StoredReactionsParams{
+				Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID,
+			})
 			if err != nil {
 				return err
 			}
@@ -383,8 +394,10 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Sto
 				comment.Reactions = append(comment.Reactions,
 					mirror.Reaction{Emoji: row.Emoji, UserID: row.UserID, CreateTime: timeOf(row.CreateTime)})
 			}
-			attachments, err := q.StoredAttachments(ctx, dbq.StoredAttachmentsParams{Bucket: bucket, ProjectID: project,
-				RoomID: room, ThreadID: r.ID})
+			attachments, err := q.StoredAttachments(ctx, dbq.StoredAttachmentsParams{
+				Bucket: bucket, ProjectID: project,
+				RoomID: room, ThreadID: r.ID,
+			})
 			if err != nil {
 				return err
 			}
@@ -393,8 +406,10 @@ func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Sto
 				comment.Attachments = append(comment.Attachments,
 					mirror.Attachment{ID: row.AttachmentID, Name: row.Name, MIMEType: row.MimeType, Size: row.Size})
 			}
-			mentions, err := q.StoredMentions(ctx, dbq.StoredMentionsParams{Bucket: bucket, ProjectID: project, RoomID: room,
-				ThreadID: r.ID})
+			mentions, err := q.StoredMentions(ctx, dbq.StoredMentionsParams{
+				Bucket: bucket, ProjectID: project, RoomID: room,
+				ThreadID: r.ID,
+			})
 			if err != nil {
 				return err
 			}

@@ -351,8 +351,10 @@ func converge(e *env) {
 			r := src.rooms[room]
 			switch n := rng.IntN(10); {
 			case !r.lives:
-				r = sourceRoom{lives: true, born: now, version: r.version + 1, document: r.document + 1,
-					thread: max(r.thread, -r.thread) + 1}
+				r = sourceRoom{
+					lives: true, born: now, version: r.version + 1, document: r.document + 1,
+					thread: max(r.thread, -r.thread) + 1,
+				}
 				invalidations = []mirror.Invalidation{invalidatedAt(roomOf(room)), invalidatedAt(storageOf(room))}
 			case n == 0:
 				r.lives = false
@@ -362,12 +364,16 @@ func converge(e *env) {
 				invalidations = []mirror.Invalidation{invalidatedAt(roomOf(room))}
 			case n == 3:
 				r.thread = -max(r.thread, -r.thread)
-				invalidations = []mirror.Invalidation{{Resource: roomOf(room), IfUnknown: true},
-					{Resource: threadOf(room, "th"), Deleted: true}}
+				invalidations = []mirror.Invalidation{
+					{Resource: roomOf(room), IfUnknown: true},
+					{Resource: threadOf(room, "th"), Deleted: true},
+				}
 			case n == 4:
 				r.thread = max(r.thread, -r.thread) + 1
-				invalidations = []mirror.Invalidation{{Resource: roomOf(room), IfUnknown: true},
-					invalidatedAt(threadOf(room, "th"))}
+				invalidations = []mirror.Invalidation{
+					{Resource: roomOf(room), IfUnknown: true},
+					invalidatedAt(threadOf(room, "th")),
+				}
 			case n == 5:
 				invalidations = []mirror.Invalidation{{Resource: roomOf(room), IfUnknown: true}, invalidatedAt(threadOf(room, ""))}
 			default:
@@ -416,8 +422,10 @@ func converge(e *env) {
 		now := clock()
 		switch {
 		case !got.lives:
-			_, err = s.ApplyMissing(e.ctx(), lease, store.Failure{Now: now, NotBefore: now.Add(5 * time.Second),
-				Cause: "not found"}, settle)
+			_, err = s.ApplyMissing(e.ctx(), lease, store.Failure{
+				Now: now, NotBefore: now.Add(5 * time.Second),
+				Cause: "not found",
+			}, settle)
 		case r.Kind == mirror.KindRoom:
 			_, err = s.ApplyRoom(e.ctx(), lease, mirror.RoomContent{
 				FetchTime: fetchTime, CreateTime: got.born, Source: fmt.Appendf(nil, `{"version":%d}`, got.version),
@@ -436,8 +444,10 @@ func converge(e *env) {
 		}
 		if errors.Is(err, store.ErrEpochChanged) {
 			epochs.Add(1)
-			_, err = s.Fail(e.ctx(), lease, store.Failure{Now: now, NotBefore: now, Uncounted: true,
-				Cause: "another incarnation"})
+			_, err = s.Fail(e.ctx(), lease, store.Failure{
+				Now: now, NotBefore: now, Uncounted: true,
+				Cause: "another incarnation",
+			})
 		}
 		return err
 	}

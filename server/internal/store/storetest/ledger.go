@@ -49,8 +49,10 @@ func eventRoundTrip(e *env) {
 	e.must("Event", err)
 	e.want("Event", got, a.Event)
 
-	bare := mirror.Delivery{Event: mirror.Event{Project: project, ID: "x", ReceiveTime: e.now, SendTime: e.now,
-		Outcome: mirror.OutcomeMalformed}}
+	bare := mirror.Delivery{Event: mirror.Event{
+		Project: project, ID: "x", ReceiveTime: e.now, SendTime: e.now,
+		Outcome: mirror.OutcomeMalformed,
+	}}
 	e.accept(bare)
 	got, err = e.Event(e.ctx(), project, "x")
 	e.must("Event", err)
@@ -165,8 +167,10 @@ func eventsByProject(e *env) {
 	a := e.delivery(invalidatedAt(storageOf("room")))
 	b := a
 	b.Event.Project = "other"
-	b.Invalidations = []mirror.Invalidation{{Resource: mirror.Resource{Project: "other", Room: "room",
-		Kind: mirror.KindStorage}}}
+	b.Invalidations = []mirror.Invalidation{{Resource: mirror.Resource{
+		Project: "other", Room: "room",
+		Kind: mirror.KindStorage,
+	}}}
 	b.Event.Payload = []byte("b")
 	for i, got := range e.accept(a, b) {
 		if !got.Fresh || len(got.Pending) != 1 || got.Pending[0].Generation != 1 {
@@ -200,8 +204,10 @@ func concurrentDuplicates(e *env) {
 			fresh++
 		}
 		got.Fresh = true
-		e.want("Accept", got, store.Accepted{Fresh: true, Outcome: mirror.OutcomeQueued,
-			Pending: []mirror.Pending{{Resource: storageOf("room"), Generation: 1}}})
+		e.want("Accept", got, store.Accepted{
+			Fresh: true, Outcome: mirror.OutcomeQueued,
+			Pending: []mirror.Pending{{Resource: storageOf("room"), Generation: 1}},
+		})
 	}
 	if fresh != 1 {
 		e.Fatalf("%d of %d deliveries of one event were fresh; want 1", fresh, n)
@@ -284,8 +290,10 @@ func acceptAllOrNothing(e *env) {
 func raisedIsDue(e *env) {
 	e.raise(storageOf("room"))
 	task := e.task(storageOf("room"))
-	e.want("task", task, mirror.Task{Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1,
-		DueTime: e.now})
+	e.want("task", task, mirror.Task{
+		Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1,
+		DueTime: e.now,
+	})
 	// What is due already keeps its place in the line.
 	first := e.now
 	e.pass(time.Second)
@@ -400,8 +408,10 @@ func hintMinIntervalLeased(e *env) {
 	e.wantNotDue(roomOf("room"))
 
 	// An event in a hurry is not held back by one that is not, in either order.
-	for _, invalidations := range [][]mirror.Invalidation{{slow, invalidatedAt(roomOf("room"))},
-		{invalidatedAt(roomOf("room")), slow}} {
+	for _, invalidations := range [][]mirror.Invalidation{
+		{slow, invalidatedAt(roomOf("room"))},
+		{invalidatedAt(roomOf("room")), slow},
+	} {
 		e.raise(roomOf("room"))
 		lease = e.claim(roomOf("room"))
 		for _, h := range invalidations {

@@ -19,78 +19,155 @@ func historyMutants() []mutant {
 		}
 	}
 	return []mutant{
-		{"keeps who left a group", []string{"changed group has its new members only"},
-			func(b base) store.Store { return &keepsMembers{b} }},
-		{"believes the 404 of a group", []string{"404 of a group alone deletes nothing"},
-			func(b base) store.Store { return &credulous{b} }},
-		{"believes any list of groups", []string{"list that lacks too much is not believed"},
-			func(b base) store.Store { return &credulous{b} }},
-		{"trusts an invalidated group", []string{"group that is not trusted is written again"},
-			func(b base) store.Store { return &trusting{b} }},
+		{
+			"keeps who left a group",
+			[]string{"changed group has its new members only"},
+			func(b base) store.Store { return &keepsMembers{b} },
+		},
+		{
+			"believes the 404 of a group",
+			[]string{"404 of a group alone deletes nothing"},
+			func(b base) store.Store { return &credulous{b} },
+		},
+		{
+			"believes any list of groups",
+			[]string{"list that lacks too much is not believed"},
+			func(b base) store.Store { return &credulous{b} },
+		},
+		{
+			"trusts an invalidated group",
+			[]string{"group that is not trusted is written again"},
+			func(b base) store.Store { return &trusting{b} },
+		},
 		{"lets nothing wait", []string{"event waits once at what it is folded into"}, func(b base) store.Store {
 			return &altersHints{b, func(h *mirror.Invalidation) { h.Fold = false }}
 		}},
-		{"lets duplicates wait", []string{"event waits once at what it is folded into"},
-			func(b base) store.Store { return &holdsDuplicates{b} }},
-		{"folds in the order of arrival", []string{"events wait in the order in which they happened"},
-			func(b base) store.Store { return &arrivalOrder{b} }},
-		{"takes sessions away last", []string{"session taken away and stored again is there"},
-			func(b base) store.Store { return &deletesLast{b} }},
-		{"tells of nobody though nobody was there", []string{"nobody after those of an earlier room is no change"},
-			func(b base) store.Store { return &tellsOfNobody{b} }},
-		{"tells empty info from none", []string{"active users without info"},
-			func(b base) store.Store { return &emptyInfo{b} }},
-		{"changes rows of a notification in silence", []string{"changed row of a notification is a change"},
-			func(b base) store.Store { return &silentRows{b} }},
-		{"folds under any lease", []string{"only the lease folds", "only the lease writes notifications"},
-			func(b base) store.Store { return &foldsAnyway{ignoresToken{b}} }},
-		{"rests while events wait", []string{"due again at once while events wait",
-			"notification is due again while events wait"}, func(b base) store.Store { return &restsEarly{b} }},
+		{
+			"lets duplicates wait",
+			[]string{"event waits once at what it is folded into"},
+			func(b base) store.Store { return &holdsDuplicates{b} },
+		},
+		{
+			"folds in the order of arrival",
+			[]string{"events wait in the order in which they happened"},
+			func(b base) store.Store { return &arrivalOrder{b} },
+		},
+		{
+			"takes sessions away last",
+			[]string{"session taken away and stored again is there"},
+			func(b base) store.Store { return &deletesLast{b} },
+		},
+		{
+			"tells of nobody though nobody was there",
+			[]string{"nobody after those of an earlier room is no change"},
+			func(b base) store.Store { return &tellsOfNobody{b} },
+		},
+		{
+			"tells empty info from none",
+			[]string{"active users without info"},
+			func(b base) store.Store { return &emptyInfo{b} },
+		},
+		{
+			"changes rows of a notification in silence",
+			[]string{"changed row of a notification is a change"},
+			func(b base) store.Store { return &silentRows{b} },
+		},
+		{
+			"folds under any lease",
+			[]string{"only the lease folds", "only the lease writes notifications"},
+			func(b base) store.Store { return &foldsAnyway{ignoresToken{b}} },
+		},
+		{"rests while events wait", []string{
+			"due again at once while events wait",
+			"notification is due again while events wait",
+		}, func(b base) store.Store { return &restsEarly{b} }},
 		{"takes all sessions for open", []string{"sessions by filter"}, func(b base) store.Store { return &everOpen{b} }},
-		{"reads the oldest sessions", []string{"sessions of connections, the latest first"},
-			func(b base) store.Store { return &oldestSessions{b} }},
-		{"ends sessions that have just begun", []string{"absent users end their sessions"},
-			func(b base) store.Store { return &movesAbsent{b, time.Hour} }},
-		{"ends no session", []string{"absent users end their sessions"},
-			func(b base) store.Store { return &movesAbsent{b, -time.Hour * 24 * 365} }},
-		{"rewrites active users", []string{"unchanged active users move their times alone"},
-			func(b base) store.Store { return &rewritesUsers{b} }},
+		{
+			"reads the oldest sessions",
+			[]string{"sessions of connections, the latest first"},
+			func(b base) store.Store { return &oldestSessions{b} },
+		},
+		{
+			"ends sessions that have just begun",
+			[]string{"absent users end their sessions"},
+			func(b base) store.Store { return &movesAbsent{b, time.Hour} },
+		},
+		{
+			"ends no session",
+			[]string{"absent users end their sessions"},
+			func(b base) store.Store { return &movesAbsent{b, -time.Hour * 24 * 365} },
+		},
+		{
+			"rewrites active users",
+			[]string{"unchanged active users move their times alone"},
+			func(b base) store.Store { return &rewritesUsers{b} },
+		},
 		{"deletes the sessions of a deleted room", []string{"deleted room ends its sessions"}, func(b base) store.Store {
 			return &afterMissing{b, "delete from mirror_user_session where room_id = ?", true}
 		}},
 		{"leaves the sessions of a deleted room open", []string{"deleted room ends its sessions"}, func(b base) store.Store {
-			return &afterMissing{b,
-				"update mirror_user_session set leave_time = null, end_cause = '' where end_cause = 'room_deleted' and room_id = ?", true}
+			return &afterMissing{
+				b,
+				"update mirror_user_session set leave_time = null, end_cause = '' where end_cause = 'room_deleted' and room_id = ?", true,
+			}
 		}},
 		{"ends sessions on a 404 alone", []string{"404 alone ends no session"}, func(b base) store.Store {
-			return &afterMissing{b,
+			return &afterMissing{
+				b,
 				"update mirror_user_session set leave_time = begin_time, end_cause = 'room_deleted' where end_cause = '' and " +
-					"room_id = ?", false}
+					"room_id = ?", false,
+			}
 		}},
-		{"quiets what outlasts a room", []string{"what outlasts a room is neither quieted nor raised with it"},
+		{
+			"quiets what outlasts a room",
+			[]string{"what outlasts a room is neither quieted nor raised with it"},
 			func(b base) store.Store {
 				return &afterMissing{b, "update mirror_resource_state set due_time = null where kind > 5 and room_id = ?", true}
-			}},
-		{"reopens sessions", []string{"end that was inferred during a fold stays"},
-			func(b base) store.Store { return &reopens{b} }},
-		{"keeps the inbox of earlier rows", []string{"inbox is that of all rows of a notification"},
-			func(b base) store.Store { return &oneInbox{b} }},
+			},
+		},
+		{
+			"reopens sessions",
+			[]string{"end that was inferred during a fold stays"},
+			func(b base) store.Store { return &reopens{b} },
+		},
+		{
+			"keeps the inbox of earlier rows",
+			[]string{"inbox is that of all rows of a notification"},
+			func(b base) store.Store { return &oneInbox{b} },
+		},
 		{"ignores the channel", []string{"notifications by filter"}, func(b base) store.Store { return &everyChannel{b} }},
 		{"plans every sweep anew", []string{"sweep under way goes on"}, func(b base) store.Store { return &plansAnew{b} }},
 		{"never plans more", []string{"fuller sweep begins anew"}, func(b base) store.Store { return &plansLess{b} }},
-		{"saves a sweep under any lease", []string{"only the lease saves a sweep", "fuller sweep begins anew"},
-			func(b base) store.Store { return &savesAnyway{ignoresToken{b}} }},
+		{
+			"saves a sweep under any lease",
+			[]string{"only the lease saves a sweep", "fuller sweep begins anew"},
+			func(b base) store.Store { return &savesAnyway{ignoresToken{b}} },
+		},
 		{"folds the case of rooms by id", []string{"odd rooms by id"}, func(b base) store.Store { return &foldsByID{b} }},
-		{"trusts all", []string{"what is not trusted is written anew", "thread that is not trusted is written anew"},
-			func(b base) store.Store { return &trusts{b} }},
-		{"does not know of a background", []string{"background comes last", "background is counted", "request of 500",
-			"list raises as urgently as it was wanted"}, background(func(bool) bool { return false })},
-		{"asks for all in the background", []string{"request in the background delays nothing"},
-			background(func(bool) bool { return true })},
-		{"delays what is wanted at once", []string{"request in the background delays nothing"},
-			func(b base) store.Store { return &demotes{b} }},
-		{"leaves in the background what an event tells of", []string{"event lifts out of the background"},
-			func(b base) store.Store { return &staysBehind{b} }},
+		{
+			"trusts all",
+			[]string{"what is not trusted is written anew", "thread that is not trusted is written anew"},
+			func(b base) store.Store { return &trusts{b} },
+		},
+		{"does not know of a background", []string{
+			"background comes last", "background is counted", "request of 500",
+			"list raises as urgently as it was wanted",
+		}, background(func(bool) bool { return false })},
+		{
+			"asks for all in the background",
+			[]string{"request in the background delays nothing"},
+			background(func(bool) bool { return true }),
+		},
+		{
+			"delays what is wanted at once",
+			[]string{"request in the background delays nothing"},
+			func(b base) store.Store { return &demotes{b} },
+		},
+		{
+			"leaves in the background what an event tells of",
+			[]string{"event lifts out of the background"},
+			func(b base) store.Store { return &staysBehind{b} },
+		},
 		{"believes no list", []string{"unlisted counts as a delete event"}, func(b base) store.Store {
 			return &altersRequests{b, func(r *mirror.Request) { r.Unlisted = false }}
 		}},
@@ -135,19 +212,22 @@ func (m *arrivalOrder) Unfolded(ctx context.Context, r mirror.Resource, limit in
 type foldsAnyway struct{ ignoresToken }
 
 func (m *foldsAnyway) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
-	now time.Time) (mirror.Applied, error) {
+	now time.Time,
+) (mirror.Applied, error) {
 	return m.Store.ApplySessions(ctx, m.held(ctx, lease), fold, now)
 }
 
 func (m *foldsAnyway) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	return m.Store.ApplyNotification(ctx, m.held(ctx, lease), fold, now, settle)
 }
 
 type restsEarly struct{ base }
 
 func (m *restsEarly) rest(ctx context.Context, r mirror.Resource, applied mirror.Applied, err error) (mirror.Applied,
-	error) {
+	error,
+) {
 	if err == nil {
 		applied.Due = time.Time{}
 		err = m.state(ctx, r, "due_time = null")
@@ -156,13 +236,15 @@ func (m *restsEarly) rest(ctx context.Context, r mirror.Resource, applied mirror
 }
 
 func (m *restsEarly) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
-	now time.Time) (mirror.Applied, error) {
+	now time.Time,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
 	return m.rest(ctx, lease.Resource, applied, err)
 }
 
 func (m *restsEarly) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyNotification(ctx, lease, fold, now, settle)
 	return m.rest(ctx, lease.Resource, applied, err)
 }
@@ -177,7 +259,8 @@ func (m *everOpen) UserSessions(ctx context.Context, f store.SessionFilter) ([]m
 type oldestSessions struct{ base }
 
 func (m *oldestSessions) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,
-	limit int) ([]mirror.UserSession, error) {
+	limit int,
+) ([]mirror.UserSession, error) {
 	sessions, err := m.Store.SessionsOf(ctx, room, connections, 1000)
 	slices.Reverse(sessions)
 	seen := make(map[int64]int)
@@ -193,14 +276,16 @@ type movesAbsent struct {
 }
 
 func (m *movesAbsent) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
-	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	absentBefore, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	return m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore.Add(m.by), now, settle)
 }
 
 type rewritesUsers struct{ base }
 
 func (m *rewritesUsers) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
-	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	absentBefore, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	if _, err := m.d.sql.Exec(ctx, "update mirror_active_user set epoch = 0"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -216,7 +301,8 @@ type afterMissing struct {
 }
 
 func (m *afterMissing) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
 	if err != nil || m.deleted && !applied.Changed {
 		return applied, err
@@ -228,7 +314,8 @@ func (m *afterMissing) ApplyMissing(ctx context.Context, lease mirror.Lease, f s
 type reopens struct{ base }
 
 func (m *reopens) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
-	now time.Time) (mirror.Applied, error) {
+	now time.Time,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
 	for _, s := range fold.Upserts {
 		if err == nil && s.End == mirror.SessionOpen {
@@ -242,7 +329,8 @@ func (m *reopens) ApplySessions(ctx context.Context, lease mirror.Lease, fold mi
 type oneInbox struct{ base }
 
 func (m *oneInbox) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyNotification(ctx, lease, fold, now, settle)
 	if err == nil && len(fold.Rows) == 1 {
 		_, err = m.d.sql.Exec(ctx,
@@ -262,7 +350,8 @@ func (m *everyChannel) Notifications(ctx context.Context, f store.NotificationFi
 type plansAnew struct{ base }
 
 func (m *plansAnew) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
-	now time.Time) (mirror.Sweep, error) {
+	now time.Time,
+) (mirror.Sweep, error) {
 	if _, err := m.d.sql.Exec(ctx, "update mirror_sweep set sweep_id = ''"); err != nil {
 		return mirror.Sweep{}, err
 	}
@@ -272,7 +361,8 @@ func (m *plansAnew) PlanSweep(ctx context.Context, project mirror.ProjectID, id 
 type plansLess struct{ base }
 
 func (m *plansLess) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, _ bool,
-	now time.Time) (mirror.Sweep, error) {
+	now time.Time,
+) (mirror.Sweep, error) {
 	return m.Store.PlanSweep(ctx, project, id, false, now)
 }
 
@@ -285,7 +375,8 @@ func (m *savesAnyway) SaveSweep(ctx context.Context, lease mirror.Lease, sweep m
 type foldsByID struct{ base }
 
 func (m *foldsByID) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room,
-	error) {
+	error,
+) {
 	ids = slices.Clone(ids)
 	for i := range ids {
 		ids[i] = mirror.RoomID(strings.ToLower(string(ids[i])))
@@ -303,7 +394,8 @@ type altersRequests struct {
 }
 
 func (m *altersRequests) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending,
-	error) {
+	error,
+) {
 	requests = slices.Clone(requests)
 	for i := range requests {
 		m.alter(&requests[i])
@@ -350,7 +442,8 @@ func (m *staysBehind) Accept(ctx context.Context, batch []mirror.Delivery) ([]st
 type deletesLast struct{ base }
 
 func (m *deletesLast) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirror.SessionFold,
-	now time.Time) (mirror.Applied, error) {
+	now time.Time,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplySessions(ctx, lease, fold, now)
 	for _, id := range fold.Deletes {
 		if err == nil {
@@ -363,7 +456,8 @@ func (m *deletesLast) ApplySessions(ctx context.Context, lease mirror.Lease, fol
 type tellsOfNobody struct{ base }
 
 func (m *tellsOfNobody) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
-	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	absentBefore, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore, now, settle)
 	applied.Changed = applied.Changed || len(users.Users) == 0
 	return applied, err
@@ -372,7 +466,8 @@ func (m *tellsOfNobody) ApplyActiveUsers(ctx context.Context, lease mirror.Lease
 type emptyInfo struct{ base }
 
 func (m *emptyInfo) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
-	absentBefore, now time.Time, settle time.Duration) (mirror.Applied, error) {
+	absentBefore, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	users.Users = slices.Clone(users.Users)
 	for i, u := range users.Users {
 		if u.Info != nil && len(u.Info) == 0 {
@@ -385,7 +480,8 @@ func (m *emptyInfo) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, us
 type silentRows struct{ base }
 
 func (m *silentRows) ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	before, err := m.Notifications(ctx, store.NotificationFilter{Project: lease.Resource.Project, Limit: 1000})
 	if err != nil {
 		return mirror.Applied{}, err

@@ -52,118 +52,260 @@ func (b base) children(ctx context.Context, r mirror.Resource, set string) error
 
 func mutants() []mutant {
 	return append(historyMutants(), []mutant{
-		{"drops a change", []string{"changes come in order from a number on", "reader that follows writers misses nothing"},
-			func(b base) store.Store { return &dropsChange{b} }},
-		{"shows a change after later ones", []string{"reader that follows writers misses nothing"},
-			func(b base) store.Store { return &lateChange{base: b} }},
-		{"lists changes backwards", []string{"changes come in order from a number on"},
-			func(b base) store.Store { return &backwardChanges{b} }},
-		{"takes a number for what fails", []string{"what fails takes no number"},
-			func(b base) store.Store { return &burnsNumbers{b} }},
-		{"ignores the token", []string{"old token writes nothing", "lease given back is lost"},
-			func(b base) store.Store { return &ignoresToken{b} }},
-		{"ignores the epoch", []string{"fetched before the room was created anew",
-			"fetched before the deletion and applied after the rebirth"}, func(b base) store.Store { return &ignoresEpoch{b} }},
-		{"ignores the epoch of a 404", []string{"404 of another epoch"},
-			func(b base) store.Store { return &ignoresMissingEpoch{b} }},
-		{"folds case", []string{"odd ids stay apart in rooms and documents"},
-			func(b base) store.Store { return &foldsIDs{b, strings.ToLower} }},
-		{"trims ids", []string{"odd ids stay apart in rooms and documents"},
-			func(b base) store.Store { return &foldsIDs{b, strings.TrimSpace} }},
+		{
+			"drops a change",
+			[]string{"changes come in order from a number on", "reader that follows writers misses nothing"},
+			func(b base) store.Store { return &dropsChange{b} },
+		},
+		{
+			"shows a change after later ones",
+			[]string{"reader that follows writers misses nothing"},
+			func(b base) store.Store { return &lateChange{base: b} },
+		},
+		{
+			"lists changes backwards",
+			[]string{"changes come in order from a number on"},
+			func(b base) store.Store { return &backwardChanges{b} },
+		},
+		{
+			"takes a number for what fails",
+			[]string{"what fails takes no number"},
+			func(b base) store.Store { return &burnsNumbers{b} },
+		},
+		{
+			"ignores the token",
+			[]string{"old token writes nothing", "lease given back is lost"},
+			func(b base) store.Store { return &ignoresToken{b} },
+		},
+		{"ignores the epoch", []string{
+			"fetched before the room was created anew",
+			"fetched before the deletion and applied after the rebirth",
+		}, func(b base) store.Store { return &ignoresEpoch{b} }},
+		{
+			"ignores the epoch of a 404",
+			[]string{"404 of another epoch"},
+			func(b base) store.Store { return &ignoresMissingEpoch{b} },
+		},
+		{
+			"folds case",
+			[]string{"odd ids stay apart in rooms and documents"},
+			func(b base) store.Store { return &foldsIDs{b, strings.ToLower} },
+		},
+		{
+			"trims ids",
+			[]string{"odd ids stay apart in rooms and documents"},
+			func(b base) store.Store { return &foldsIDs{b, strings.TrimSpace} },
+		},
 		{"normalises ids", []string{"odd ids stay apart in rooms and documents"}, func(b base) store.Store {
 			return &foldsIDs{b, strings.NewReplacer("o\u0308", "\u00f6").Replace}
 		}},
 		{"folds the case of events", []string{"odd ids stay apart"}, func(b base) store.Store { return &foldsEvents{b} }},
-		{"takes a duplicate for fresh", []string{"duplicate writes nothing", "concurrent duplicates are one event"},
-			func(b base) store.Store { return &freshDuplicates{b} }},
-		{"raises for a duplicate", []string{"duplicate writes nothing"},
-			func(b base) store.Store { return &raisesDuplicates{b} }},
-		{"accepts one by one", []string{"refused batch writes nothing"},
-			func(b base) store.Store { return &acceptsOneByOne{b} }},
-		{"keeps milliseconds", []string{"times are kept to the microsecond in UTC"},
-			func(b base) store.Store { return &milliseconds{b} }},
+		{
+			"takes a duplicate for fresh",
+			[]string{"duplicate writes nothing", "concurrent duplicates are one event"},
+			func(b base) store.Store { return &freshDuplicates{b} },
+		},
+		{
+			"raises for a duplicate",
+			[]string{"duplicate writes nothing"},
+			func(b base) store.Store { return &raisesDuplicates{b} },
+		},
+		{
+			"accepts one by one",
+			[]string{"refused batch writes nothing"},
+			func(b base) store.Store { return &acceptsOneByOne{b} },
+		},
+		{
+			"keeps milliseconds",
+			[]string{"times are kept to the microsecond in UTC"},
+			func(b base) store.Store { return &milliseconds{b} },
+		},
 		{"ignores if unknown", []string{"hint may only want the resource known"}, func(b base) store.Store {
 			return &altersHints{b, func(h *mirror.Invalidation) { h.IfUnknown = false }}
 		}},
-		{"ignores the minimal interval", []string{"minimal interval is kept",
-			"minimal interval is kept by what comes in during a fetch"}, func(b base) store.Store {
+		{"ignores the minimal interval", []string{
+			"minimal interval is kept",
+			"minimal interval is kept by what comes in during a fetch",
+		}, func(b base) store.Store {
 			return &altersHints{b, func(h *mirror.Invalidation) { h.MinInterval = 0 }}
 		}},
-		{"ignores the backoff", []string{"raised resource waits for its backoff"},
-			func(b base) store.Store { return &ignoresBackoff{b} }},
-		{"lets the last pin win", []string{"liveblocks project is pinned once"},
-			func(b base) store.Store { return &lastPin{b} }},
-		{"claims what is leased", []string{"live lease excludes", "one resource is claimed by one"},
-			func(b base) store.Store { return &claimsLeased{b} }},
+		{
+			"ignores the backoff",
+			[]string{"raised resource waits for its backoff"},
+			func(b base) store.Store { return &ignoresBackoff{b} },
+		},
+		{
+			"lets the last pin win",
+			[]string{"liveblocks project is pinned once"},
+			func(b base) store.Store { return &lastPin{b} },
+		},
+		{
+			"claims what is leased",
+			[]string{"live lease excludes", "one resource is claimed by one"},
+			func(b base) store.Store { return &claimsLeased{b} },
+		},
 		{"renews nothing", []string{"renewed lease lasts longer"}, func(b base) store.Store { return &renewsNothing{b} }},
-		{"lists what is leased", []string{"due leaves out what is leased"},
-			func(b base) store.Store { return &listsLeased{b} }},
-		{"loses the settle fetch", []string{"settle fetch comes once", "404 settles like a success"},
-			func(b base) store.Store { return &losesSettle{b} }},
+		{
+			"lists what is leased",
+			[]string{"due leaves out what is leased"},
+			func(b base) store.Store { return &listsLeased{b} },
+		},
+		{
+			"loses the settle fetch",
+			[]string{"settle fetch comes once", "404 settles like a success"},
+			func(b base) store.Store { return &losesSettle{b} },
+		},
 		{"settles for ever", []string{"settle fetch comes once"}, func(b base) store.Store { return &settlesForEver{b} }},
-		{"ignores what comes in during a fetch", []string{"what comes in during the fetch is due again"},
-			func(b base) store.Store { return &ignoresGeneration{b} }},
-		{"counts spare failures", []string{"spare failure costs no attempt"},
-			func(b base) store.Store { return &countsSpare{b} }},
+		{
+			"ignores what comes in during a fetch",
+			[]string{"what comes in during the fetch is due again"},
+			func(b base) store.Store { return &ignoresGeneration{b} },
+		},
+		{
+			"counts spare failures",
+			[]string{"spare failure costs no attempt"},
+			func(b base) store.Store { return &countsSpare{b} },
+		},
 		{"raises for a retry", []string{"retry makes due at once"}, func(b base) store.Store { return &raisesRetry{b} }},
-		{"sleeps though the room is there", []string{"park after the room came", "nothing parked sleeps for ever"},
-			func(b base) store.Store { return &sleepsInPark{b} }},
-		{"forgets to wake what is parked", []string{"parked child waits for its room"},
-			func(b base) store.Store { return &forgetsParked{b} }},
-		{"rewrites what is unchanged", []string{"unchanged document moves its times alone"},
-			func(b base) store.Store { return &rewrites{b} }},
-		{"tidies the JSON", []string{"document content is kept byte for byte"},
-			func(b base) store.Store { return &tidies{b} }},
-		{"deletes on a 404 alone", []string{"404 alone deletes nothing"},
-			func(b base) store.Store { return &deletesAlone{b} }},
-		{"believes a delete event for ever", []string{"delete event contradicted by a fetch is void"},
+		{
+			"sleeps though the room is there",
+			[]string{"park after the room came", "nothing parked sleeps for ever"},
+			func(b base) store.Store { return &sleepsInPark{b} },
+		},
+		{
+			"forgets to wake what is parked",
+			[]string{"parked child waits for its room"},
+			func(b base) store.Store { return &forgetsParked{b} },
+		},
+		{
+			"rewrites what is unchanged",
+			[]string{"unchanged document moves its times alone"},
+			func(b base) store.Store { return &rewrites{b} },
+		},
+		{
+			"tidies the JSON",
+			[]string{"document content is kept byte for byte"},
+			func(b base) store.Store { return &tidies{b} },
+		},
+		{
+			"deletes on a 404 alone",
+			[]string{"404 alone deletes nothing"},
+			func(b base) store.Store { return &deletesAlone{b} },
+		},
+		{
+			"believes a delete event for ever",
+			[]string{"delete event contradicted by a fetch is void"},
 			func(b base) store.Store {
 				return &altersDelete{b, "delete_generation = coalesce(delete_generation, 1)"}
-			}},
-		{"forgets a delete event", []string{"delete event after the fetch began is not"},
-			func(b base) store.Store { return &altersDelete{b, "delete_generation = null"} }},
-		{"leaves children of a tombstone due", []string{"tombstone quiets children"},
-			func(b base) store.Store { return &restlessChildren{b} }},
-		{"wakes a room as urgently as the fetch began", []string{"child wanted at once by now brings its room to the fore"},
-			func(b base) store.Store { return &wakesLate{b} }},
-		{"wakes in any order", []string{"new room wakes in key order"},
-			func(b base) store.Store { return &wakesBackwards{b} }},
-		{"loses the JSON of the whole thread", []string{"JSON that cannot be stored takes no other row's with it"},
-			func(b base) store.Store { return &losesJSON{b} }},
-		{"wakes nobody on a child's 404", []string{"404 of a child wakes the room"},
-			func(b base) store.Store { return &wakesNobody{b} }},
-		{"restarts revisions", []string{"revisions rise and never restart"},
-			func(b base) store.Store { return &restartsRevisions{b} }},
-		{"shows tombstones", []string{"delete event and 404 make a tombstone"},
-			func(b base) store.Store { return &showsTombstones{b} }},
+			},
+		},
+		{
+			"forgets a delete event",
+			[]string{"delete event after the fetch began is not"},
+			func(b base) store.Store { return &altersDelete{b, "delete_generation = null"} },
+		},
+		{
+			"leaves children of a tombstone due",
+			[]string{"tombstone quiets children"},
+			func(b base) store.Store { return &restlessChildren{b} },
+		},
+		{
+			"wakes a room as urgently as the fetch began",
+			[]string{"child wanted at once by now brings its room to the fore"},
+			func(b base) store.Store { return &wakesLate{b} },
+		},
+		{
+			"wakes in any order",
+			[]string{"new room wakes in key order"},
+			func(b base) store.Store { return &wakesBackwards{b} },
+		},
+		{
+			"loses the JSON of the whole thread",
+			[]string{"JSON that cannot be stored takes no other row's with it"},
+			func(b base) store.Store { return &losesJSON{b} },
+		},
+		{
+			"wakes nobody on a child's 404",
+			[]string{"404 of a child wakes the room"},
+			func(b base) store.Store { return &wakesNobody{b} },
+		},
+		{
+			"restarts revisions",
+			[]string{"revisions rise and never restart"},
+			func(b base) store.Store { return &restartsRevisions{b} },
+		},
+		{
+			"shows tombstones",
+			[]string{"delete event and 404 make a tombstone"},
+			func(b base) store.Store { return &showsTombstones{b} },
+		},
 		{"never says stale", []string{"stale is told"}, func(b base) store.Store { return &neverStale{b} }},
-		{"sorts like people", []string{"odd ids stay apart in rooms and documents"},
-			func(b base) store.Store { return &sortsFolded{b} }},
-		{"takes no project for every project", []string{"nothing shows in another project"},
-			func(b base) store.Store { return &widens{b} }},
-		{"keeps the comments of the version before", []string{"changed thread is written anew with its comments"},
-			func(b base) store.Store { return &keepsComments{b} }},
-		{"rewrites a thread that is unchanged", []string{"unchanged thread moves its times alone"},
-			func(b base) store.Store { return &rewritesThreads{b} }},
-		{"tidies the JSON of threads", []string{"thread source is kept byte for byte"},
-			func(b base) store.Store { return &tidiesThreads{b} }},
-		{"deletes a thread on a 404 alone", []string{"404 of a thread alone deletes nothing"},
-			func(b base) store.Store { return &deletesThreadAlone{b} }},
-		{"ignores the epoch of a thread", []string{"thread fetched in another incarnation"},
-			func(b base) store.Store { return &ignoresThreadEpoch{b} }},
-		{"deletes what a list lacks", []string{"list raises threads that it lacks"},
-			func(b base) store.Store { return &believesLists{b} }},
-		{"takes what a list shows for what is stored", []string{"list raises threads that differ"},
-			func(b base) store.Store { return &ignoresLists{b} }},
-		{"shows deleted comments", []string{"deleted comment stays in its thread", "comments by filter"},
-			func(b base) store.Store { return &showsDeletedComments{b} }},
+		{
+			"sorts like people",
+			[]string{"odd ids stay apart in rooms and documents"},
+			func(b base) store.Store { return &sortsFolded{b} },
+		},
+		{
+			"takes no project for every project",
+			[]string{"nothing shows in another project"},
+			func(b base) store.Store { return &widens{b} },
+		},
+		{
+			"keeps the comments of the version before",
+			[]string{"changed thread is written anew with its comments"},
+			func(b base) store.Store { return &keepsComments{b} },
+		},
+		{
+			"rewrites a thread that is unchanged",
+			[]string{"unchanged thread moves its times alone"},
+			func(b base) store.Store { return &rewritesThreads{b} },
+		},
+		{
+			"tidies the JSON of threads",
+			[]string{"thread source is kept byte for byte"},
+			func(b base) store.Store { return &tidiesThreads{b} },
+		},
+		{
+			"deletes a thread on a 404 alone",
+			[]string{"404 of a thread alone deletes nothing"},
+			func(b base) store.Store { return &deletesThreadAlone{b} },
+		},
+		{
+			"ignores the epoch of a thread",
+			[]string{"thread fetched in another incarnation"},
+			func(b base) store.Store { return &ignoresThreadEpoch{b} },
+		},
+		{
+			"deletes what a list lacks",
+			[]string{"list raises threads that it lacks"},
+			func(b base) store.Store { return &believesLists{b} },
+		},
+		{
+			"takes what a list shows for what is stored",
+			[]string{"list raises threads that differ"},
+			func(b base) store.Store { return &ignoresLists{b} },
+		},
+		{
+			"shows deleted comments",
+			[]string{"deleted comment stays in its thread", "comments by filter"},
+			func(b base) store.Store { return &showsDeletedComments{b} },
+		},
 		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
-		{"heeds no user where there is a room", []string{"list of events by any filters"},
-			func(b base) store.Store { return &heedsRoomAlone{b} }},
-		{"begins a page with rows of the same time", []string{"list of notifications by any filters"},
-			func(b base) store.Store { return &repeatsTime{b} }},
-		{"has no page of none", []string{"list of rooms by any filters"},
-			func(b base) store.Store { return &neverEmpty{b} }},
+		{
+			"heeds no user where there is a room",
+			[]string{"list of events by any filters"},
+			func(b base) store.Store { return &heedsRoomAlone{b} },
+		},
+		{
+			"begins a page with rows of the same time",
+			[]string{"list of notifications by any filters"},
+			func(b base) store.Store { return &repeatsTime{b} },
+		},
+		{
+			"has no page of none",
+			[]string{"list of rooms by any filters"},
+			func(b base) store.Store { return &neverEmpty{b} },
+		},
 	}...)
 }
 
@@ -261,7 +403,8 @@ func (m *backwardChanges) Changes(ctx context.Context, bucket int16, after int64
 type burnsNumbers struct{ base }
 
 func (m *burnsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 	if !applied.Changed {
 		_, errBurn := m.d.sql.Exec(ctx, "update mirror_feed_head set n = n + 1 where bucket = ?", lease.Resource.Bucket())
@@ -286,19 +429,22 @@ func (m *ignoresToken) held(ctx context.Context, lease mirror.Lease) mirror.Leas
 }
 
 func (m *ignoresToken) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	return m.Store.ApplyRoom(ctx, m.held(ctx, lease), room, now, settle)
 }
 
 func (m *ignoresToken) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	return m.Store.ApplyDocument(ctx, m.held(ctx, lease), doc, now, settle)
 }
 
 type ignoresEpoch struct{ base }
 
 func (m *ignoresEpoch) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
 		lease.Epoch = room.Epoch
 	}
@@ -308,7 +454,8 @@ func (m *ignoresEpoch) ApplyDocument(ctx context.Context, lease mirror.Lease, do
 type ignoresMissingEpoch struct{ base }
 
 func (m *ignoresMissingEpoch) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
 		lease.Epoch = room.Epoch
 	}
@@ -339,20 +486,23 @@ func (m *foldsIDs) Accept(ctx context.Context, batch []mirror.Delivery) ([]store
 }
 
 func (m *foldsIDs) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
-	ttl time.Duration) (mirror.Lease, error) {
+	ttl time.Duration,
+) (mirror.Lease, error) {
 	lease, err := m.Store.Claim(ctx, m.resource(r), token, now, ttl)
 	lease.Resource = r
 	return lease, err
 }
 
 func (m *foldsIDs) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	lease.Resource = m.resource(lease.Resource)
 	return m.Store.ApplyRoom(ctx, lease, room, now, settle)
 }
 
 func (m *foldsIDs) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	lease.Resource = m.resource(lease.Resource)
 	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 }
@@ -472,7 +622,8 @@ func (m *lastPin) PinProject(ctx context.Context, project mirror.ProjectID, id s
 type claimsLeased struct{ base }
 
 func (m *claimsLeased) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
-	ttl time.Duration) (mirror.Lease, error) {
+	ttl time.Duration,
+) (mirror.Lease, error) {
 	if err := m.state(ctx, r, "lease_until = null"); err != nil {
 		return mirror.Lease{}, err
 	}
@@ -488,26 +639,30 @@ func (m *renewsNothing) Renew(ctx context.Context, lease mirror.Lease, _ time.Ti
 type listsLeased struct{ base }
 
 func (m *listsLeased) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList,
-	error) {
+	error,
+) {
 	return m.Store.Due(ctx, project, now.Add(leaseTTL), limit)
 }
 
 type losesSettle struct{ base }
 
 func (m *losesSettle) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	_ time.Duration) (mirror.Applied, error) {
+	_ time.Duration,
+) (mirror.Applied, error) {
 	return m.Store.ApplyRoom(ctx, lease, room, now, 0)
 }
 
 func (m *losesSettle) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	_ time.Duration) (mirror.Applied, error) {
+	_ time.Duration,
+) (mirror.Applied, error) {
 	return m.Store.ApplyMissing(ctx, lease, f, 0)
 }
 
 type settlesForEver struct{ base }
 
 func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	if err := m.state(ctx, lease.Resource, "settle = true"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -517,7 +672,8 @@ func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, 
 type ignoresGeneration struct{ base }
 
 func (m *ignoresGeneration) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	var err error
 	if lease.Generation, err = dbtest.Value[int64](ctx, m.d.sql, "select generation from mirror_resource_state"+whereKey,
 		keyArgs(lease.Resource)...); err != nil {
@@ -555,7 +711,8 @@ func (m *sleepsInPark) Park(ctx context.Context, lease mirror.Lease, now time.Ti
 type forgetsParked struct{ base }
 
 func (m *forgetsParked) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
 	if err != nil {
 		return applied, err
@@ -566,7 +723,8 @@ func (m *forgetsParked) ApplyRoom(ctx context.Context, lease mirror.Lease, room 
 type rewrites struct{ base }
 
 func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	if _, err := m.d.sql.Exec(ctx, "update mirror_document set content_sha256 = ''"+whereKey,
 		keyArgs(lease.Resource)...); err != nil {
 		return mirror.Applied{}, err
@@ -577,7 +735,8 @@ func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mi
 type tidies struct{ base }
 
 func (m *tidies) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	var b bytes.Buffer
 	if json.Compact(&b, doc.Content) == nil {
 		doc.Content = b.Bytes()
@@ -588,7 +747,8 @@ func (m *tidies) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirr
 type deletesAlone struct{ base }
 
 func (m *deletesAlone) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -602,7 +762,8 @@ type altersDelete struct {
 }
 
 func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
 	if err != nil {
 		return applied, err
@@ -613,7 +774,8 @@ func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room m
 type restlessChildren struct{ base }
 
 func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
 	if err != nil || !applied.Changed {
 		return applied, err
@@ -625,7 +787,8 @@ func (m *restlessChildren) ApplyMissing(ctx context.Context, lease mirror.Lease,
 type wakesNobody struct{ base }
 
 func (m *wakesNobody) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	if lease.Resource.Kind == mirror.KindRoom {
 		return m.Store.ApplyMissing(ctx, lease, f, settle)
 	}
@@ -635,7 +798,8 @@ func (m *wakesNobody) ApplyMissing(ctx context.Context, lease mirror.Lease, f st
 type restartsRevisions struct{ base }
 
 func (m *restartsRevisions) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
 	if err != nil || !applied.Changed {
 		return applied, err
@@ -679,7 +843,8 @@ func (m *widens) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 type keepsComments struct{ base }
 
 func (m *keepsComments) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	old, err := m.Stored(ctx, lease.Resource)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return mirror.Applied{}, err
@@ -692,7 +857,8 @@ func (m *keepsComments) ApplyThread(ctx context.Context, lease mirror.Lease, con
 type rewritesThreads struct{ base }
 
 func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	if err := m.Invalidate(ctx, lease.Resource); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -702,7 +868,8 @@ func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, c
 type tidiesThreads struct{ base }
 
 func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	var b bytes.Buffer
 	if json.Compact(&b, content.Thread.Source) == nil {
 		content.Thread.Source = b.Bytes()
@@ -713,7 +880,8 @@ func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, con
 type deletesThreadAlone struct{ base }
 
 func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
 		return mirror.Applied{}, err
 	}
@@ -723,7 +891,8 @@ func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirro
 type ignoresThreadEpoch struct{ base }
 
 func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
-	now time.Time, settle time.Duration) (mirror.Applied, error) {
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
 	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
 		lease.Epoch = room.Epoch
 	}
@@ -733,7 +902,8 @@ func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease
 type believesLists struct{ base }
 
 func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyThreads(ctx, lease, list, now, settle)
 	for _, r := range applied.AlsoDue {
 		if !slices.ContainsFunc(list.Threads, func(t mirror.Thread) bool { return t.ID == r.ID }) {
@@ -748,7 +918,8 @@ func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, li
 type ignoresLists struct{ base }
 
 func (m *ignoresLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	list.Threads = slices.Clone(list.Threads)
 	for i := range list.Threads {
 		r := lease.Resource
@@ -779,7 +950,8 @@ func (m *findsGroups) Threads(ctx context.Context, f store.ThreadFilter) ([]mirr
 type wakesLate struct{ base }
 
 func (m *wakesLate) late(ctx context.Context, lease mirror.Lease, applied mirror.Applied, err error) (mirror.Applied,
-	error) {
+	error,
+) {
 	if err == nil && len(applied.AlsoDue) > 0 {
 		err = m.state(ctx, lease.Resource.RoomResource(), "background = ?", lease.Background)
 	}
@@ -792,7 +964,8 @@ func (m *wakesLate) Park(ctx context.Context, lease mirror.Lease, now time.Time)
 }
 
 func (m *wakesLate) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Failure,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyMissing(ctx, lease, f, settle)
 	return m.late(ctx, lease, applied, err)
 }
@@ -800,7 +973,8 @@ func (m *wakesLate) ApplyMissing(ctx context.Context, lease mirror.Lease, f stor
 type wakesBackwards struct{ base }
 
 func (m *wakesBackwards) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
 	slices.Reverse(applied.AlsoDue)
 	return applied, err
@@ -809,7 +983,8 @@ func (m *wakesBackwards) ApplyRoom(ctx context.Context, lease mirror.Lease, room
 type losesJSON struct{ base }
 
 func (m *losesJSON) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
-	settle time.Duration) (mirror.Applied, error) {
+	settle time.Duration,
+) (mirror.Applied, error) {
 	applied, err := m.Store.ApplyThread(ctx, lease, content, now, settle)
 	for _, c := range content.Thread.Comments {
 		if err == nil && bytes.Contains(c.Body, []byte("1e200000")) {

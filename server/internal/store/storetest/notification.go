@@ -97,8 +97,10 @@ func notificationFields(e *env) {
 		Project: project, Room: "room", EventID: "msg_full", ID: "in_1", Channel: "webPush", Kind: "textMention",
 		UserID:   "Änn ",
 		ThreadID: "th_1", MentionID: "me_1", SubjectID: "su_1", CreateTime: e.now, TriggerTime: e.now.Add(-time.Microsecond),
-		Inbox: mirror.Inbox{Source: []byte(`{"id":"in_1"}`), ReadTime: e.now.Add(-time.Second),
-			NotifyTime: e.now.Add(-time.Minute)},
+		Inbox: mirror.Inbox{
+			Source: []byte(`{"id":"in_1"}`), ReadTime: e.now.Add(-time.Second),
+			NotifyTime: e.now.Add(-time.Minute),
+		},
 	}
 	bare := mirror.Notification{
 		Project: project, Room: "room", EventID: "msg_bare", ID: "in_1", Channel: "slack",
@@ -236,8 +238,10 @@ func notificationRest(e *env) {
 func notificationSettles(e *env) {
 	r := notificationOf("room", "in_1")
 	ev := e.foldEvent(r, e.now)
-	fold := mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, ev.ID)},
-		Folded: []string{ev.ID}}
+	fold := mirror.NotificationFold{
+		FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, ev.ID)},
+		Folded: []string{ev.ID},
+	}
 	lease := e.claim(r)
 	applied, err := e.ApplyNotification(e.ctx(), lease, fold, e.now, settle)
 	e.must("ApplyNotification", err)
@@ -264,15 +268,19 @@ func notificationUser(e *env) {
 	nobody.UserID = "" // none that could be stored
 	last := nobody
 	last.EventID = "msg_9"
-	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now,
-		Rows: []mirror.Notification{nobody, e.notification(r, "msg_1"), last}})
+	e.applyNotification(r, mirror.NotificationFold{
+		FetchTime: e.now,
+		Rows:      []mirror.Notification{nobody, e.notification(r, "msg_1"), last},
+	})
 	if got := user(r); got != "ann" {
 		e.Fatalf("NotificationUser = %q; want ann", got)
 	}
 	foreign := r
 	foreign.Project = "other"
-	for _, r := range []mirror.Resource{notificationOf("room", "in_2"), notificationOf("", "in_1"),
-		notificationOf("Room", "in_1"), foreign} {
+	for _, r := range []mirror.Resource{
+		notificationOf("room", "in_2"), notificationOf("", "in_1"),
+		notificationOf("Room", "in_1"), foreign,
+	} {
 		if got := user(r); got != "" {
 			e.Fatalf("NotificationUser of %+v = %q; want nobody", r, got)
 		}
@@ -282,8 +290,10 @@ func notificationUser(e *env) {
 func notificationRoomDeleted(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	r := notificationOf("room", "in_1")
-	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now,
-		Rows: []mirror.Notification{e.notification(r, "msg_1")}})
+	e.applyNotification(r, mirror.NotificationFold{
+		FetchTime: e.now,
+		Rows:      []mirror.Notification{e.notification(r, "msg_1")},
+	})
 	before := e.notifications(store.NotificationFilter{})
 	e.deleteRoom("room")
 	e.want("Notifications of a deleted room", e.notifications(store.NotificationFilter{Room: "room"}), before)
@@ -292,8 +302,10 @@ func notificationRoomDeleted(e *env) {
 		e.Fatalf("CleanRoom = %d, %v; want nothing, for notifications are history", n, err)
 	}
 	e.want("Notifications of a room reborn", e.notifications(store.NotificationFilter{}), before)
-	e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now,
-		Rows: []mirror.Notification{e.notification(r, "msg_2")}})
+	e.applyNotification(r, mirror.NotificationFold{
+		FetchTime: e.now,
+		Rows:      []mirror.Notification{e.notification(r, "msg_2")},
+	})
 	if n := len(e.notifications(store.NotificationFilter{})); n != 2 {
 		e.Fatalf("Notifications = %d; want both", n)
 	}
@@ -365,8 +377,10 @@ func notificationsFiltered(e *env) {
 
 func notificationPages(e *env) {
 	e.manyNotifications()
-	for what, f := range map[string]store.NotificationFilter{"all": {}, "a room's": {Room: "room"},
-		"a user's": {User: "ann"}, "a channel's": {Channel: "email"}} {
+	for what, f := range map[string]store.NotificationFilter{
+		"all": {}, "a room's": {Room: "room"},
+		"a user's": {User: "ann"}, "a channel's": {Channel: "email"},
+	} {
 		var ids []string
 		for _, n := range e.notifications(f) {
 			ids = append(ids, n.EventID)
@@ -398,8 +412,10 @@ func notificationPages(e *env) {
 func notificationSource(e *env) {
 	for what, source := range sources() {
 		r := notificationOf(mirror.RoomID(what), "in_1")
-		fold := mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")},
-			Inbox: mirror.Inbox{Source: []byte(source)}}
+		fold := mirror.NotificationFold{
+			FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_1")},
+			Inbox: mirror.Inbox{Source: []byte(source)},
+		}
 		e.want("ApplyNotification with "+what, e.applyNotification(r, fold), mirror.Applied{Changed: true})
 		got := e.notifications(store.NotificationFilter{Room: r.Room})
 		if len(got) != 1 || string(got[0].Inbox.Source) != source {

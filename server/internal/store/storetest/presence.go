@@ -176,8 +176,10 @@ func foldWaits(e *env) {
 	moved := waiting(other.Event)
 	moved.Room = "another"
 	e.want("what waits elsewhere", e.unfolded(userSessionsOf("another"), 10), []mirror.Event{moved})
-	for _, r := range []mirror.Resource{storageOf("room"), activeUsersOf("room"), userSessionsOf("Room"),
-		userSessionsOf("room "), notificationOf("room", "")} {
+	for _, r := range []mirror.Resource{
+		storageOf("room"), activeUsersOf("room"), userSessionsOf("Room"),
+		userSessionsOf("room "), notificationOf("room", ""),
+	} {
 		e.want(fmt.Sprintf("what waits at %+v", r), e.unfolded(r, 10), []mirror.Event{})
 	}
 	foreign := r
@@ -445,8 +447,10 @@ func sessionsFiltered(e *env) {
 
 func sessionPages(e *env) {
 	e.manySessions()
-	for what, f := range map[string]store.SessionFilter{"all": {}, "a room's": {Room: "room"}, "a user's": {User: "ann"},
-		"open": {Open: true}} {
+	for what, f := range map[string]store.SessionFilter{
+		"all": {}, "a room's": {Room: "room"}, "a user's": {User: "ann"},
+		"open": {Open: true},
+	} {
 		extra := 0
 		insert := func() {
 			if extra++; extra > 3 {
@@ -515,8 +519,10 @@ func activeUsers(e *env) {
 	e.want("ApplyActiveUsers", applied, mirror.Applied{Changed: true})
 	want := mirror.ActiveUsers{
 		Project: project, Room: "room", Users: []mirror.ActiveUser{content.Users[1], content.Users[2], content.Users[0]},
-		Freshness: mirror.Freshness{FetchTime: content.FetchTime, SourceUpdateTime: lease.SourceTime,
-			Revision: e.lastChange(r.Bucket())},
+		Freshness: mirror.Freshness{
+			FetchTime: content.FetchTime, SourceUpdateTime: lease.SourceTime,
+			Revision: e.lastChange(r.Bucket()),
+		},
 	}
 	e.want("ActiveUsers", e.activeUsers("room", false), want)
 	entries := e.changes(r.Bucket())

@@ -123,7 +123,8 @@ func roomsByPrefix(e *env) {
 // pages walks a list to its end, one page after the other. After each page
 // something new is inserted: before, at and behind the place where it stands.
 func pages[R any, K comparable](e *env, what string, before []K, key func(R) K, insert func(),
-	list func(last *R, limit int) ([]R, error)) {
+	list func(last *R, limit int) ([]R, error),
+) {
 	e.Helper()
 	for _, size := range []int{1, 2, 3, len(before), 100} {
 		var got []K
@@ -341,22 +342,38 @@ func eventsFiltered(e *env) {
 		"room": {store.EventFilter{Room: "room"}, func(ev mirror.Event) bool { return ev.Room == "room" }},
 		"user": {store.EventFilter{User: "Ann"}, func(ev mirror.Event) bool { return ev.User == "Ann" }},
 		"type": {store.EventFilter{Type: "two"}, func(ev mirror.Event) bool { return ev.Type == "two" }},
-		"room and user": {store.EventFilter{Room: "room", User: "ann"},
-			func(ev mirror.Event) bool { return ev.Room == "room" && ev.User == "ann" }},
-		"room and type": {store.EventFilter{Room: "room", Type: "one"},
-			func(ev mirror.Event) bool { return ev.Room == "room" && ev.Type == "one" }},
-		"user and type": {store.EventFilter{User: "ann", Type: "one"},
-			func(ev mirror.Event) bool { return ev.User == "ann" && ev.Type == "one" }},
-		"from": {store.EventFilter{From: second},
-			func(ev mirror.Event) bool { return !ev.ReceiveTime.Before(second) }},
-		"to": {store.EventFilter{To: second},
-			func(ev mirror.Event) bool { return ev.ReceiveTime.Before(second) }},
-		"from, to": {store.EventFilter{From: second, To: second.Add(time.Microsecond)},
-			func(ev mirror.Event) bool { return ev.ReceiveTime.Equal(second) }},
-		"room, from, to": {store.EventFilter{Room: "Room", From: second, To: second.Add(time.Second)},
-			func(ev mirror.Event) bool { return ev.Room == "Room" && ev.ReceiveTime.Equal(second) }},
-		"user, from": {store.EventFilter{User: "ann", From: second},
-			func(ev mirror.Event) bool { return ev.User == "ann" && !ev.ReceiveTime.Before(second) }},
+		"room and user": {
+			store.EventFilter{Room: "room", User: "ann"},
+			func(ev mirror.Event) bool { return ev.Room == "room" && ev.User == "ann" },
+		},
+		"room and type": {
+			store.EventFilter{Room: "room", Type: "one"},
+			func(ev mirror.Event) bool { return ev.Room == "room" && ev.Type == "one" },
+		},
+		"user and type": {
+			store.EventFilter{User: "ann", Type: "one"},
+			func(ev mirror.Event) bool { return ev.User == "ann" && ev.Type == "one" },
+		},
+		"from": {
+			store.EventFilter{From: second},
+			func(ev mirror.Event) bool { return !ev.ReceiveTime.Before(second) },
+		},
+		"to": {
+			store.EventFilter{To: second},
+			func(ev mirror.Event) bool { return ev.ReceiveTime.Before(second) },
+		},
+		"from, to": {
+			store.EventFilter{From: second, To: second.Add(time.Microsecond)},
+			func(ev mirror.Event) bool { return ev.ReceiveTime.Equal(second) },
+		},
+		"room, from, to": {
+			store.EventFilter{Room: "Room", From: second, To: second.Add(time.Second)},
+			func(ev mirror.Event) bool { return ev.Room == "Room" && ev.ReceiveTime.Equal(second) },
+		},
+		"user, from": {
+			store.EventFilter{User: "ann", From: second},
+			func(ev mirror.Event) bool { return ev.User == "ann" && !ev.ReceiveTime.Before(second) },
+		},
 		"nothing": {store.EventFilter{Room: "ROOM"}, func(mirror.Event) bool { return false }},
 	} {
 		c.filter.Project, c.filter.Limit = project, 100
@@ -369,8 +386,10 @@ func eventsFiltered(e *env) {
 
 func eventPages(e *env) {
 	e.manyEvents()
-	for what, filter := range map[string]store.EventFilter{"all": {}, "a room's": {Room: "room"},
-		"a user's": {User: "ann"}, "a type's": {Type: "one"}} {
+	for what, filter := range map[string]store.EventFilter{
+		"all": {}, "a room's": {Room: "room"},
+		"a user's": {User: "ann"}, "a type's": {Type: "one"},
+	} {
 		filter.Project, filter.Limit = project, 100
 		all, err := e.Events(e.ctx(), filter)
 		e.must("Events", err)
@@ -467,8 +486,10 @@ func tasksByState(e *env) {
 		mirror.TaskWaiting: {by[mirror.TaskWaiting]},
 		mirror.TaskFailed:  {by[mirror.TaskFailed]},
 		mirror.TaskDone:    append([]mirror.Resource{by[mirror.TaskDone]}, childrenOf("done")...),
-		"": {by[mirror.TaskFailed], by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom,
-			by[mirror.TaskWaiting]},
+		"": {
+			by[mirror.TaskFailed], by[mirror.TaskPending], by[mirror.TaskRunning], parkRoom,
+			by[mirror.TaskWaiting],
+		},
 	} {
 		e.want(fmt.Sprintf("TaskList of %q", state), e.taskKeys(store.TaskFilter{State: state}), want)
 	}
@@ -516,7 +537,8 @@ func taskNow(e *env) {
 		now  time.Time
 		want mirror.TaskState
 	}{
-		{e.now, mirror.TaskRunning}, {lease.Until.Add(-time.Microsecond), mirror.TaskRunning},
+		{e.now, mirror.TaskRunning},
+		{lease.Until.Add(-time.Microsecond), mirror.TaskRunning},
 		{lease.Until, mirror.TaskPending},
 	} {
 		task, err := e.Task(e.ctx(), storageOf("room"), c.now)
@@ -565,8 +587,10 @@ func pauseProject(e *env) {
 	want("paused", mirror.Project{ID: project, PauseReason: "key refused", PauseTime: e.now})
 	_, err := e.PinProject(e.ctx(), project, "6605")
 	e.must("PinProject", err)
-	want("paused and pinned", mirror.Project{ID: project, LiveblocksID: "6605", PauseReason: "key refused",
-		PauseTime: e.now})
+	want("paused and pinned", mirror.Project{
+		ID: project, LiveblocksID: "6605", PauseReason: "key refused",
+		PauseTime: e.now,
+	})
 	e.pass(time.Hour)
 	pause("odd \x00 \xff")
 	e.pass(time.Hour)
@@ -615,8 +639,10 @@ func otherProject(e *env) {
 			e.Fatalf("project %q shows %d events, %d rooms, %d documents, %d tasks, %+v, %+v; want nothing",
 				p, len(events), len(rooms), len(docs), len(tasks), due, got)
 		}
-		for _, r := range []mirror.Resource{{Project: p, Room: "room", Kind: mirror.KindRoom},
-			{Project: p, Room: "room", Kind: mirror.KindStorage}} {
+		for _, r := range []mirror.Resource{
+			{Project: p, Room: "room", Kind: mirror.KindRoom},
+			{Project: p, Room: "room", Kind: mirror.KindStorage},
+		} {
 			_, err = e.Task(e.ctx(), r, e.now)
 			e.wantErr("Task", err, store.ErrNotFound)
 			_, err = e.Room(e.ctx(), r, true)

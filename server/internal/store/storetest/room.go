@@ -57,8 +57,10 @@ func newRoom(e *env) {
 	})
 	e.want("Changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, e.now)})
 	task := e.task(storageOf("room"))
-	e.want("task of the storage", task, mirror.Task{Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1,
-		DueTime: e.now})
+	e.want("task of the storage", task, mirror.Task{
+		Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1,
+		DueTime: e.now,
+	})
 	if lease := e.claim(storageOf("room")); lease.Epoch != 1 || lease.Gone {
 		e.Fatalf("lease of the storage = %+v; want epoch 1", lease)
 	}
@@ -180,8 +182,10 @@ func roomSource(e *env) {
 }
 
 func roomFields(e *env) {
-	content := mirror.RoomContent{FetchTime: e.now, Source: []byte(`{"organizationId":"\u0000"}`),
-		OrganizationID: "a\x00b\xff", DataProblem: "has \x00 in it"}
+	content := mirror.RoomContent{
+		FetchTime: e.now, Source: []byte(`{"organizationId":"\u0000"}`),
+		OrganizationID: "a\x00b\xff", DataProblem: "has \x00 in it",
+	}
 	e.mirrorRoom("room", content) // no creation time either
 	if room := e.room("room"); !room.CreateTime.IsZero() || !room.LastConnectionTime.IsZero() {
 		e.Fatalf("Room = %+v; want no times", room)

@@ -92,7 +92,8 @@ func drawState(t *rapid.T, now time.Time) store.State {
 
 // lease leases a resource, which gets a state if it has none.
 func (d database) lease(t *rapid.T, r mirror.Resource, now time.Time,
-	states map[mirror.Resource]store.State) mirror.Lease {
+	states map[mirror.Resource]store.State,
+) mirror.Lease {
 	if _, ok := states[r]; !ok {
 		states[r] = drawState(t, now)
 		d.insert(t, r, states[r])

@@ -97,8 +97,10 @@ func sweepLife(e *env) {
 
 	// The next remembers when everything was looked at last.
 	next := e.plan("sweep-2", false)
-	e.want("PlanSweep after one", next, mirror.Sweep{Project: project, ID: "sweep-2", BeginTime: e.now,
-		FullTime: want.FullTime})
+	e.want("PlanSweep after one", next, mirror.Sweep{
+		Project: project, ID: "sweep-2", BeginTime: e.now,
+		FullTime: want.FullTime,
+	})
 }
 
 func sweepUnderWay(e *env) {
@@ -311,8 +313,10 @@ func stored(e *env) {
 		doc := e.stored(r)
 		e.wantData("queryable JSON of a document", doc.Data, `{"a":{"b":"ü"}}`)
 		doc.Data = nil
-		e.want("Stored of a document", doc, mirror.Stored{Content: content.Content, SHA256: sha256.Sum256(content.Content),
-			DeriveVersion: 3, Text: "words ü"})
+		e.want("Stored of a document", doc, mirror.Stored{
+			Content: content.Content, SHA256: sha256.Sum256(content.Content),
+			DeriveVersion: 3, Text: "words ü",
+		})
 	}
 	content.Data, content.DataProblem = nil, "too large"
 	e.raise(storageOf("room"))
@@ -398,8 +402,10 @@ func backgroundLast(e *env) {
 	if lease := e.claim(live[0]); lease.Background {
 		e.Fatalf("lease = %+v; want it live", lease)
 	}
-	e.want("Due beside leases", e.dueList(10), store.DueList{Resources: live[1:], Background: background[1:],
-		Next: e.now.Add(leaseTTL)})
+	e.want("Due beside leases", e.dueList(10), store.DueList{
+		Resources: live[1:], Background: background[1:],
+		Next: e.now.Add(leaseTTL),
+	})
 
 	// What is due later is told, of both kinds.
 	e.now = e.now.Add(-time.Hour)

@@ -650,8 +650,10 @@ func generations(e *env) {
 	e.raise(roomOf("a"))
 	e.raise(storageOf("b"))
 	e.park(e.claim(storageOf("b")))
-	got, err := e.Generations(e.ctx(), []mirror.Resource{storageOf("never"), roomOf("a"), storageOf("b"), roomOf("a"),
-		roomOf("never")})
+	got, err := e.Generations(e.ctx(), []mirror.Resource{
+		storageOf("never"), roomOf("a"), storageOf("b"), roomOf("a"),
+		roomOf("never"),
+	})
 	e.must("Generations", err)
 	e.want("Generations", got, []store.Progress{{}, {Applied: 2}, {Waiting: true}, {Applied: 2}, {}})
 	got, err = e.Generations(e.ctx(), nil)

@@ -101,12 +101,20 @@ func fullComment(id string, n int) mirror.Comment {
 	c := commentIn(id, n)
 	c.EditTime = c.CreateTime.Add(time.Minute)
 	c.Metadata = []byte(`{"priority":1}`)
-	c.Reactions = []mirror.Reaction{{Emoji: "👍", UserID: "bob", CreateTime: born}, {Emoji: "👍", UserID: "carol"},
-		{Emoji: "❤️", UserID: "bob", CreateTime: born}}
-	c.Attachments = []mirror.Attachment{{ID: "at_1", Name: "plan \x00.pdf", MIMEType: "application/pdf", Size: 1 << 40},
-		{ID: "at_2"}}
-	c.Mentions = []mirror.Mention{{Kind: "user", ID: "bob"},
-		{Kind: "group", ID: "design", UserIDs: []string{"u1", "u2", "bob"}}, {Kind: "group", ID: "empty"}}
+	c.Reactions = []mirror.Reaction{
+		{Emoji: "👍", UserID: "bob", CreateTime: born},
+		{Emoji: "👍", UserID: "carol"},
+		{Emoji: "❤️", UserID: "bob", CreateTime: born},
+	}
+	c.Attachments = []mirror.Attachment{
+		{ID: "at_1", Name: "plan \x00.pdf", MIMEType: "application/pdf", Size: 1 << 40},
+		{ID: "at_2"},
+	}
+	c.Mentions = []mirror.Mention{
+		{Kind: "user", ID: "bob"},
+		{Kind: "group", ID: "design", UserIDs: []string{"u1", "u2", "bob"}},
+		{Kind: "group", ID: "empty"},
+	}
 	return c
 }
 
@@ -696,8 +704,10 @@ func listUnknown(e *env) {
 		want.Freshness = mirror.Freshness{FetchTime: e.now, Revision: first + int64(i) + 1}
 		e.want("Thread", e.readThread(r, false), want)
 		e.want("rows", e.tables(r), storedOf(t))
-		e.want("task", e.task(r), mirror.Task{Resource: r, State: mirror.TaskDone, Generation: 1, Applied: 1,
-			FetchTime: e.now})
+		e.want("task", e.task(r), mirror.Task{
+			Resource: r, State: mirror.TaskDone, Generation: 1, Applied: 1,
+			FetchTime: e.now,
+		})
 	}
 	e.want("changes", e.changes(roomOf("room").Bucket())[first:], []mirror.Change{
 		entry(first+1, threadOf("room", "th_a"), mirror.ChangeUpserted, e.now),
@@ -739,8 +749,10 @@ func listKnown(e *env) {
 func listDiffering(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	var same, differs, buried, lost, unfetched, leased, backing mirror.Thread
-	for id, t := range map[string]*mirror.Thread{"same": &same, "differs": &differs, "buried": &buried, "lost": &lost,
-		"leased": &leased, "backing": &backing} {
+	for id, t := range map[string]*mirror.Thread{
+		"same": &same, "differs": &differs, "buried": &buried, "lost": &lost,
+		"leased": &leased, "backing": &backing,
+	} {
 		*t = threadIn(id, 1)
 		e.mirrorThread("room", *t)
 	}
@@ -930,8 +942,10 @@ func (e *env) manyThreads() []mirror.Thread {
 			one, two := commentIn("cm_1", i), commentIn("cm_2", i)
 			two.UserID = []string{"bob", "Bob", "carol", ""}[i]
 			if i%2 == 0 {
-				two.Mentions = []mirror.Mention{{Kind: "user", ID: "dave"},
-					{Kind: "group", ID: "design", UserIDs: []string{"erin"}}}
+				two.Mentions = []mirror.Mention{
+					{Kind: "user", ID: "dave"},
+					{Kind: "group", ID: "design", UserIDs: []string{"erin"}},
+				}
 			}
 			if i == 3 {
 				two.DeleteTime, two.UserID = born.Add(time.Hour), "frank"
@@ -977,11 +991,15 @@ func threadsFiltered(e *env) {
 		"mentioned":            {store.ThreadFilter{Mentioned: "dave"}, mentions},
 		"mentioned in a group": {store.ThreadFilter{Mentioned: "erin"}, mentions},
 		"mentioned group":      {store.ThreadFilter{Mentioned: "design"}, func(mirror.Thread) bool { return false }},
-		"updated since": {store.ThreadFilter{UpdatedSince: born.Add(2 * time.Second)},
-			func(t mirror.Thread) bool { return !t.UpdateTime.Before(born.Add(2 * time.Second)) }},
+		"updated since": {
+			store.ThreadFilter{UpdatedSince: born.Add(2 * time.Second)},
+			func(t mirror.Thread) bool { return !t.UpdateTime.Before(born.Add(2 * time.Second)) },
+		},
 		"all of them": {
-			store.ThreadFilter{Room: "b", Resolved: &no, Author: "carol", Mentioned: "dave", UpdatedSince: born,
-				Metadata: map[string]string{"n": "2"}},
+			store.ThreadFilter{
+				Room: "b", Resolved: &no, Author: "carol", Mentioned: "dave", UpdatedSince: born,
+				Metadata: map[string]string{"n": "2"},
+			},
 			func(t mirror.Thread) bool { return t.Room == "b" && t.ID == "t2" },
 		},
 	} {
@@ -1049,8 +1067,10 @@ func threadPages(e *env) {
 	key := func(t mirror.Thread) mirror.Resource { return threadOf(t.Room, t.ID) }
 	e.manyThreads()
 	yes := false
-	for what, filter := range map[string]store.ThreadFilter{"all": {}, "a room's": {Room: "b"},
-		"unresolved": {Resolved: &yes}, "alice's": {Author: "alice"}} {
+	for what, filter := range map[string]store.ThreadFilter{
+		"all": {}, "a room's": {Room: "b"},
+		"unresolved": {Resolved: &yes}, "alice's": {Author: "alice"},
+	} {
 		filter.Project, filter.Limit = project, 100
 		list, err := e.Threads(e.ctx(), filter)
 		e.must("Threads", err)
@@ -1086,21 +1106,33 @@ func commentsFiltered(e *env) {
 	}{
 		"nothing": {store.CommentFilter{}, func(mirror.Comment) bool { return true }},
 		"room":    {store.CommentFilter{Room: "a"}, func(c mirror.Comment) bool { return c.Room == "a" }},
-		"thread": {store.CommentFilter{Room: "a", Thread: "t1"},
-			func(c mirror.Comment) bool { return c.Room == "a" && c.Thread == "t1" }},
+		"thread": {
+			store.CommentFilter{Room: "a", Thread: "t1"},
+			func(c mirror.Comment) bool { return c.Room == "a" && c.Thread == "t1" },
+		},
 		"thread of any room": {store.CommentFilter{Thread: "t1"}, func(c mirror.Comment) bool { return c.Thread == "t1" }},
 		"author":             {store.CommentFilter{Author: "Bob"}, func(c mirror.Comment) bool { return c.UserID == "Bob" }},
-		"author, deleted": {store.CommentFilter{Author: "frank"},
-			func(c mirror.Comment) bool { return c.UserID == "frank" }},
-		"author, deleted too": {store.CommentFilter{Author: "frank", Deleted: true},
-			func(c mirror.Comment) bool { return c.UserID == "frank" }},
-		"mentioned": {store.CommentFilter{Mentioned: "erin"},
-			func(c mirror.Comment) bool { return len(c.Mentions) > 0 }},
+		"author, deleted": {
+			store.CommentFilter{Author: "frank"},
+			func(c mirror.Comment) bool { return c.UserID == "frank" },
+		},
+		"author, deleted too": {
+			store.CommentFilter{Author: "frank", Deleted: true},
+			func(c mirror.Comment) bool { return c.UserID == "frank" },
+		},
+		"mentioned": {
+			store.CommentFilter{Mentioned: "erin"},
+			func(c mirror.Comment) bool { return len(c.Mentions) > 0 },
+		},
 		"mentioned group": {store.CommentFilter{Mentioned: "design"}, func(mirror.Comment) bool { return false }},
-		"updated since": {store.CommentFilter{UpdatedSince: second},
-			func(c mirror.Comment) bool { return !c.CreateTime.Before(second) }},
-		"deleted since": {store.CommentFilter{UpdatedSince: born.Add(time.Hour), Deleted: true},
-			func(c mirror.Comment) bool { return !c.DeleteTime.IsZero() }},
+		"updated since": {
+			store.CommentFilter{UpdatedSince: second},
+			func(c mirror.Comment) bool { return !c.CreateTime.Before(second) },
+		},
+		"deleted since": {
+			store.CommentFilter{UpdatedSince: born.Add(time.Hour), Deleted: true},
+			func(c mirror.Comment) bool { return !c.DeleteTime.IsZero() },
+		},
 	} {
 		var want []string
 		for _, t := range all {
@@ -1126,8 +1158,10 @@ func commentsFiltered(e *env) {
 func commentPages(e *env) {
 	key := func(c mirror.Comment) [3]string { return [3]string{string(c.Room), c.Thread, c.ID} }
 	e.manyThreads()
-	for what, filter := range map[string]store.CommentFilter{"all": {}, "a room's": {Room: "b"},
-		"a thread's": {Thread: "t2"}, "alice's": {Author: "alice"}} {
+	for what, filter := range map[string]store.CommentFilter{
+		"all": {}, "a room's": {Room: "b"},
+		"a thread's": {Thread: "t2"}, "alice's": {Author: "alice"},
+	} {
 		filter.Project, filter.Limit = project, 100
 		list, err := e.Comments(e.ctx(), filter)
 		e.must("Comments", err)
