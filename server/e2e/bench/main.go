@@ -108,7 +108,7 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.profile, "profile", "",
 		"do not measure, but write processor profiles of the service in parts a and b into this folder")
 	f.IntVar(&o.share, "share", 0,
-		"in part b, let the callers share so many gRPC connections; 0 gives each its own, as each has its own to the database")
+		"in part b, let the callers share this many gRPC connections; 0 gives each its own, like to the database")
 	var conns string
 	f.StringVar(&conns, "conns", "",
 		"numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")

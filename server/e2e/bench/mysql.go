@@ -28,7 +28,8 @@ var mysql = dialect{
 	version:     "select substring_index(version(), '-', 1)",
 	insertEvent: insertEventMySQL + eventPlaces + keepEvent,
 	upsert: `insert into mirror_document
-    (bucket, project_id, room_id, kind, resource_id, epoch, content, content_sha256, size, derive_version, data, data_problem, plain_text)
+    (bucket, project_id, room_id, kind, resource_id, epoch, content, content_sha256, size, derive_version,
+    data, data_problem, plain_text)
 values ($1, $2, $3, 2, '', 1, '', '', $4, 1, $5, '', '')
 on duplicate key update data = values(data), size = values(size)`,
 	guideTable: `create table liveblocks_documents (room_id varbinary(512) primary key, data json not null, updated_at datetime(6) not null)`,
@@ -95,7 +96,8 @@ func (c *mysqlConn) statement(ctx context.Context, query string) (*sql.Stmt, err
 	if s, ok := c.prepared[query]; ok {
 		return s, nil
 	}
-	s, err := c.db.PrepareContext(ctx, places.ReplaceAllString(query, "?")) //nolint:sqlclosecheck // it is kept, and ends with the connections
+	//nolint:sqlclosecheck // it is kept, and ends with the connections
+	s, err := c.db.PrepareContext(ctx, places.ReplaceAllString(query, "?"))
 	if err == nil {
 		c.prepared[query] = s
 	}

@@ -43,8 +43,10 @@ const (
     payload, send_time, receive_time, source_time, outcome)
 `
 	insertEventsSQL = insertEventSQL + `select
-    unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
-    unnest($7::text[]), unnest($8::bytea[]), unnest($9::timestamptz[]), unnest($10::timestamptz[]), unnest($11::timestamptz[]), unnest($12::text[])
+    unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
+    unnest($5::text[]), unnest($6::text[]),
+    unnest($7::text[]), unnest($8::bytea[]), unnest($9::timestamptz[]), unnest($10::timestamptz[]),
+    unnest($11::timestamptz[]), unnest($12::text[])
 on conflict do nothing`
 )
 

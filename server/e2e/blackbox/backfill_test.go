@@ -149,7 +149,8 @@ func TestBackfill(t *testing.T) {
 		}
 		db := e.Connect(t, o.DatabaseURL)
 		if n := count(t, db, "select count(*) from mirror_document d join mirror_room r on r.bucket = d.bucket and "+
-			"r.project_id = d.project_id and r.room_id = d.room_id and r.epoch = d.epoch where r.delete_time is null"); n != 2*(backfillRooms+2) {
+			"r.project_id = d.project_id and r.room_id = d.room_id and r.epoch = d.epoch "+
+			"where r.delete_time is null"); n != 2*(backfillRooms+2) {
 			t.Errorf("documents = %d; want two of each room", n)
 		}
 		if sweep := latestSweep(t, s); sweep.GetRoomsListed() < backfillRooms ||
@@ -194,7 +195,8 @@ func liveFirst(t *testing.T, s *harness.Service, upstream *harness.Fake, room st
 		}
 	}
 	if before > 64 {
-		t.Errorf("fetches in the background between the webhook of %q and its document = %d; want no more than were under way", room, before)
+		t.Errorf("background fetches between the webhook of %q and its document = %d; want no more than were under way",
+			room, before)
 	}
 	t.Logf("%s: acknowledged in %s, mirrored %s after that, behind %d other calls", room, acknowledged.Sub(begin),
 		mirrored.Sub(acknowledged), before)

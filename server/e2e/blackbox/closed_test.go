@@ -171,7 +171,8 @@ func reflected(ctx context.Context, t *testing.T, conn *grpc.ClientConn) []proto
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+	list := &reflectionv1.ServerReflectionRequest_ListServices{}
+	if err := stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: list}); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := stream.Recv()

@@ -26,7 +26,8 @@ func TestFlowViews(t *testing.T) {
 					"a \"b\" ö":{"id":"a \"b\" ö","position":{"x":1e300},"width":150,"height":40,"parentId":"1"},
 					"nowhere":{"id":"nowhere"}, "nameless":{"position":{"x":0,"y":0}}, "text":"no node"
 				},"edges":{
-					"e1":{"id":"e1","source":"1","target":"a \"b\" ö","sourceHandle":"s","targetHandle":null,"type":"step","data":{"w":2}},
+					"e1":{"id":"e1","source":"1","target":"a \"b\" ö","sourceHandle":"s","targetHandle":null,
+						"type":"step","data":{"w":2}},
 					"loose":{"id":"loose","source":"1"}
 				}},
 				"an \"odd\".key $[0]":{"nodes":{"1":{"id":"1","position":{"x":7,"y":8}}},"edges":{}},

@@ -204,7 +204,10 @@ func TestSignatures(t *testing.T) {
 		{name: "the other configured secret", secret: oldSecret, status: ok},
 		{name: "a secret that is not configured", secret: strangerKey, status: unauthorized, reason: invalid},
 		{name: "timestamp 310 s old", age: 310 * time.Second, status: unauthorized, reason: tolerance},
-		{name: "missing signature", spoil: func(h http.Header) { delete(h, "Webhook-Signature") }, status: unauthorized, reason: missing},
+		{
+			name: "missing signature", spoil: func(h http.Header) { delete(h, "Webhook-Signature") }, status: unauthorized,
+			reason: missing,
+		},
 		{
 			name: "a header twice", spoil: func(h http.Header) { h.Add("Webhook-Id", "msg_other") }, status: unauthorized,
 			reason: missing,

@@ -720,8 +720,9 @@ func answered(body []byte, call func(context.Context, *liveblocks.Client, record
 		return refused()
 	}
 	client := liveblocks.New(liveblocks.Config{
-		SecretKey: key, Transport: transport(body), Timeout: time.Minute, MaxBody: 1 << 30, RatePerSecond: liveblocks.MaxRatePerSecond,
-		Now: func() time.Time { return received }, Logger: slog.New(slog.DiscardHandler),
+		SecretKey: key, Transport: transport(body), Timeout: time.Minute, MaxBody: 1 << 30,
+		RatePerSecond: liveblocks.MaxRatePerSecond,
+		Now:           func() time.Time { return received }, Logger: slog.New(slog.DiscardHandler),
 	})
 	defer client.Close()
 	r := record{}

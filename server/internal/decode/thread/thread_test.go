@@ -199,9 +199,12 @@ func TestParseIsLenient(t *testing.T) {
 	got := parse(t, `{"id":"a","comments":[
 		{"id":"c1","threadId":"other","userId":null,"createdAt":0,"body":"x","metadata":"x","reactions":{},"attachments":"x"},
 		{"id":"c2","body":{},"reactions":[],"attachments":[{"id":"at","name":7,"size":-1}]},
-		{"id":"c3","body":{"content":"x"},"attachments":[{"id":"at","size":1e3},{"id":"at","name":"\ud83dx\u0000","size":1.5,"mimeType":"t"}]},
-		{"id":"c4","body":{"content":[1,null,{},{"type":"paragraph"},{"type":"paragraph","children":[7,{},{"type":"mention"},{"text":3}]}]}},
-		{"id":"c5","deletedAt":"2026-01-02T03:04:05.678Z","body":{"content":[{"type":"paragraph","children":[{"text":"x"},{"type":"mention","id":"u"}]}]}},
+		{"id":"c3","body":{"content":"x"},"attachments":[{"id":"at","size":1e3},
+			{"id":"at","name":"\ud83dx\u0000","size":1.5,"mimeType":"t"}]},
+		{"id":"c4","body":{"content":[1,null,{},{"type":"paragraph"},
+			{"type":"paragraph","children":[7,{},{"type":"mention"},{"text":3}]}]}},
+		{"id":"c5","deletedAt":"2026-01-02T03:04:05.678Z","body":{"content":[{"type":"paragraph",
+			"children":[{"text":"x"},{"type":"mention","id":"u"}]}]}},
 		{"id":"c1","userId":"u"}
 	]}`)
 	want := []mirror.Comment{
@@ -257,7 +260,9 @@ func TestParseMentions(t *testing.T) {
 			{"type":"mention","kind":"copilot","id":"ai"},
 			{"text":"@eve"}
 		]},
-		{"type":"quote","children":[{"type":"paragraph","children":[{"type":"mention","kind":"group","id":"g","userIds":["u3","u1"]},{"type":"mention","kind":null,"id":"eve"}]}]}
+		{"type":"quote","children":[{"type":"paragraph",
+			"children":[{"type":"mention","kind":"group","id":"g","userIds":["u3","u1"]},
+			{"type":"mention","kind":null,"id":"eve"}]}]}
 	]}}`))
 	if err != nil {
 		t.Fatal(err)
@@ -493,12 +498,15 @@ func TestParsedThreadsFit(t *testing.T) {
 					}
 				})
 				return object{
-					"id": ids(128).Draw(t, "id"), "userId": ids(512).Draw(t, "user"), "metadata": json.RawMessage(raw.Draw(t, "metadata")),
-					"body": object{"content": mentions.Draw(t, "mentions")},
+					"id": ids(128).Draw(t, "id"), "userId": ids(512).Draw(t, "user"),
+					"metadata": json.RawMessage(raw.Draw(t, "metadata")),
+					"body":     object{"content": mentions.Draw(t, "mentions")},
 					"reactions": list(func(t *rapid.T) object {
 						return object{"emoji": ids(64).Draw(t, "emoji"), "userId": ids(512).Draw(t, "user")}
 					}).Draw(t, "reactions"),
-					"attachments": list(func(t *rapid.T) object { return object{"id": ids(128).Draw(t, "id")} }).Draw(t, "attachments"),
+					"attachments": list(func(t *rapid.T) object {
+						return object{"id": ids(128).Draw(t, "id")}
+					}).Draw(t, "attachments"),
 				}
 			}).Draw(t, "comments"),
 		}

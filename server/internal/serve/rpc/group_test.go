@@ -31,7 +31,8 @@ func TestGetGroup(t *testing.T) {
 			{UserId: "bob"}, {UserId: "alice", AddTime: got.GetGroup().GetMembers()[1].GetAddTime()},
 		},
 	}
-	if diff := cmp.Diff(want, got.GetGroup(), protocmp.Transform()); diff != "" || want.GetMembers()[1].GetAddTime() == nil {
+	diff := cmp.Diff(want, got.GetGroup(), protocmp.Transform())
+	if diff != "" || want.GetMembers()[1].GetAddTime() == nil {
 		t.Error(diff)
 	}
 	_, err = h.mirror.GetGroup(t.Context(), &mirrorv1.GetGroupRequest{GroupId: "gone"})

@@ -154,9 +154,12 @@ func TestURLNamesAuthority(t *testing.T) {
 // Statements and their conversions rely on these, whatever the URL says.
 func TestURLCannotAlterWhatStatementsMean(t *testing.T) {
 	t.Parallel()
-	const asked = "?parseTime=false&loc=Asia%2FTokyo&clientFoundRows=true&multiStatements=true&interpolateParams=false&columnsWithAlias=true" +
-		"&charset=gbk&collation=gbk_bin&maxAllowedPacket=1024&sql_mode=%27NO_BACKSLASH_ESCAPES%27&SQL_MODE=%27%27&time_zone=%27%2B09%3A00%27" +
-		"&autocommit=0&tx_isolation=%27SERIALIZABLE%27&transaction_isolation=%27SERIALIZABLE%27&character_set_client=latin1&innodb_lock_wait_timeout=7&timeout=3s"
+	const asked = "?parseTime=false&loc=Asia%2FTokyo&clientFoundRows=true&multiStatements=true&interpolateParams=false" +
+		"&columnsWithAlias=true" +
+		"&charset=gbk&collation=gbk_bin&maxAllowedPacket=1024" +
+		"&sql_mode=%27NO_BACKSLASH_ESCAPES%27&SQL_MODE=%27%27&time_zone=%27%2B09%3A00%27" +
+		"&autocommit=0&tx_isolation=%27SERIALIZABLE%27&transaction_isolation=%27SERIALIZABLE%27" +
+		"&character_set_client=latin1&innodb_lock_wait_timeout=7&timeout=3s"
 	for _, url := range []string{
 		"mysql://u:p@localhost/db" + asked, "u:p@tcp(localhost)/db" + asked,
 		"mysql://u:p@localhost/db",

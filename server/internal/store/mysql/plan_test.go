@@ -183,7 +183,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("analyze table mirror_room, mirror_document, mirror_resource_state, mirror_event, mirror_change")
 	exec("analyze table mirror_thread, mirror_comment, mirror_comment_reaction, mirror_comment_attachment, " +
 		"mirror_comment_mention")
-	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, mirror_sweep, " +
+	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, " +
+		"mirror_sweep, " +
 		"mirror_group, mirror_group_member")
 
 	explain := func(name, text string, args []any) (sorted bool) {

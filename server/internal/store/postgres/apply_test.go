@@ -227,7 +227,8 @@ func TestOnlyTheClaimIsAsynchronous(t *testing.T) {
 	mustExec(t, conn, `create table seen (what text, setting text)`)
 	mustExec(t, conn, `create function note() returns trigger language plpgsql as $$
 		begin
-			insert into seen values (case when new.lease_token is null then 'other' else 'claim' end, current_setting('synchronous_commit'));
+			insert into seen values (case when new.lease_token is null then 'other' else 'claim' end,
+				current_setting('synchronous_commit'));
 			return null;
 		end $$`)
 	mustExec(t, conn, `create constraint trigger note after insert or update on mirror_resource_state

@@ -75,7 +75,8 @@ func TestDerivedColumns(t *testing.T) {
 		t.Fatalf("plain_text = %q; want the text", got)
 	}
 	if got := value[string](t, conn,
-		"select attstorage::text from pg_attribute where attrelid = 'mirror_document'::regclass and attname = 'content'"); got != "e" {
+		"select attstorage::text from pg_attribute "+
+			"where attrelid = 'mirror_document'::regclass and attname = 'content'"); got != "e" {
 		t.Fatalf("storage of content = %q; want e: it is compressed already", got)
 	}
 }

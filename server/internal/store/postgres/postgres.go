@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("the database URL cannot be read") // the cause repeats the URL, password included
 	}
-	pc.MaxConns = int32(min(cfg.MaxConns, 10_000))
+	pc.MaxConns = int32(min(cfg.MaxConns, 10_000)) //nolint:gosec // bounded
 	// Idle connections are closed, so they do not occupy the server's slots.
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.ConnConfig.ConnectTimeout = connectTimeout

@@ -173,7 +173,7 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 		})
 	case mirror.KindGroup:
 		err = s.q.InvalidateGroup(ctx, dbq.InvalidateGroupParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), GroupID: string(r.ID),
+			Bucket: r.Bucket(), ProjectID: string(r.Project), GroupID: r.ID,
 		})
 	default: // other kinds have no derived columns
 	}

@@ -18,8 +18,8 @@ func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time
 	// One extra row shows whether there are more.
 	rows, err := s.q.Due(ctx, dbq.DueParams{
 		ProjectID: string(project), Now: nullTime(now),
-		MaxRows: int32(limit) + 1,
-	}) //nolint:gosec // a small constant of the caller
+		MaxRows: int32(limit) + 1, //nolint:gosec // a small constant of the caller
+	})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}

@@ -108,7 +108,8 @@ func historyMutants() []mutant {
 		{"leaves the sessions of a deleted room open", []string{"deleted room ends its sessions"}, func(b base) store.Store {
 			return &afterMissing{
 				b,
-				"update mirror_user_session set leave_time = null, end_cause = '' where end_cause = 'room_deleted' and room_id = ?", true,
+				"update mirror_user_session set leave_time = null, end_cause = '' " +
+					"where end_cause = 'room_deleted' and room_id = ?", true,
 			}
 		}},
 		{"ends sessions on a 404 alone", []string{"404 alone ends no session"}, func(b base) store.Store {
