@@ -116,6 +116,7 @@ func TestActiveUsersAreNotFetchedOften(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		b := newBench(t, e)
 		r := b.start()
+		begin := time.Now()
 		b.created(r, "r", lson("1"))
 		for i := range int64(40) {
 			b.told(r, func() { b.must(b.upstream.Enter("r", alice(i))) })
@@ -145,8 +146,9 @@ func TestActiveUsersAreNotFetchedOften(t *testing.T) {
 			last = c.Begin
 			n++
 		}
-		if n < 2 || n > 8 {
-			t.Fatalf("fetches = %d; want some, and far fewer than the 40 events", n)
+		// On a slow machine the events themselves take a while.
+		if most := min(int(time.Since(begin)/between)+1, 30); n < 2 || n > most {
+			t.Fatalf("fetches = %d; want 2 to %d, far fewer than the 40 events", n, most)
 		}
 		if got := len(b.sessions("r")); got != 40 {
 			t.Fatalf("sessions = %d; want 40", got)
