@@ -379,7 +379,7 @@ func plainReads(ctx context.Context, job *loadJob) ([]operation, error) {
 	return operations, warmUp(ctx, operations)
 }
 
-// plainUpserts write documents, each another version than the one that is there.
+// plainUpserts write documents, each in a version that differs from the stored one.
 func plainUpserts(ctx context.Context, job *loadJob) ([]operation, error) {
 	documents := make([]*document, variants(job.Size))
 	for i := range documents {

@@ -88,7 +88,7 @@ func (c *mysqlConn) close() { _ = c.db.Close() } // nothing is lost with it
 var places = regexp.MustCompile(`\$\d+`)
 
 // statement prepares a query when it is first seen, as pgx does by itself: the
-// driver would prepare it anew each time, or else put the values into its text,
+// driver would prepare it each time, or else put the values into its text,
 // which takes longer for documents.
 func (c *mysqlConn) statement(ctx context.Context, query string) (*sql.Stmt, error) {
 	c.mu.Lock()

@@ -71,7 +71,7 @@ func cpuOfFamily(pid int) (time.Duration, bool) {
 	return total, true
 }
 
-// resetPeak lets the peak of a process's memory begin anew.
+// resetPeak resets the peak of a process's memory.
 func resetPeak(pid int) {
 	// where that fails, the peak is that of its life
 	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/clear_refs", []byte("5"), 0)

@@ -43,7 +43,7 @@ const (
 	startTimeout = 60 * time.Second
 )
 
-// built is the folder that build made; empty if nobody asked for the program.
+// built is the folder that build made; empty until the program is needed.
 var built string
 
 var build = sync.OnceValues(func() (string, error) {

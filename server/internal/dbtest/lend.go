@@ -26,7 +26,7 @@ type pool struct {
 	// add makes one more database with the current schema, for as long as the server
 	// lasts.
 	add func(tb testing.TB) string
-	// others lists the sessions of a database but the one that asks, one in a row.
+	// others lists the sessions of a database except its own, one in a row.
 	others string
 	// kill ends a session.
 	kill string
@@ -91,7 +91,7 @@ func (e *Engine) clean(ctx context.Context, to string) error {
 		return err
 	}
 	defer func() { _ = db.Close() }() // there is nothing to flush
-	// The one that asks has to be the one that is left out.
+	// The session that asks must be the one left out.
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
