@@ -115,8 +115,9 @@ func NewTransport(idle int) *http.Transport {
 // Client calls the Liveblocks REST API. It is safe for concurrent use.
 //
 // Its methods return a [*fault.Error], or the context's error if the caller's
-// context ended. They do not wait for the [Limiter]; [Client.Wait] does. While the
-// limiter is closed they fail immediately, without a call.
+// context ended. Each call waits for its turn at the [Limiter], unless the context
+// carries one; see [Client.WithTurn]. While the limiter is closed they fail
+// immediately, without a call.
 type Client struct {
 	cfg     Config
 	http    *http.Client
@@ -226,9 +227,6 @@ func (c *Client) Groups(ctx context.Context) (mirror.Fetched, error) {
 	for cursor := ""; ; {
 		path := "/v2/groups?limit=100"
 		if cursor != "" {
-			if err := c.Wait(ctx); err != nil {
-				return mirror.Fetched{}, err
-			}
 			path += "&startingAfter=" + url.QueryEscape(cursor)
 		}
 		var items rawjson.Value
@@ -287,7 +285,7 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 	if cursor != "" {
 		path += "&startingAfter=" + url.QueryEscape(cursor)
 	}
-	if r := c.held(op); r.err != nil {
+	if r := c.takeTurn(ctx, op); r.err != nil {
 		c.limiter.note(ctx, r)
 		return mirror.RoomPage{}, r.err
 	}
@@ -338,9 +336,9 @@ func (c *Client) getOfRoom(
 	return c.get(ctx, op, "/v2/rooms/"+segment(string(id))+rest, check)
 }
 
-// get makes one call, if the limiter is open.
+// get makes one call, when the limiter allows it.
 func (c *Client) get(ctx context.Context, op, path string, check checkFunc) (mirror.Fetched, error) {
-	if r := c.held(op); r.err != nil {
+	if r := c.takeTurn(ctx, op); r.err != nil {
 		c.limiter.note(ctx, r)
 		return mirror.Fetched{}, r.err
 	}

@@ -2,9 +2,11 @@ package liveblocks
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -74,9 +76,55 @@ func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
 	}
 }
 
-// Wait blocks until a call may be made or ctx ends. Workers wait before they claim
-// a task, so no lease is held meanwhile.
+// Wait blocks until a call may be made or ctx ends, and takes the turn for it.
+// Every call takes one by itself, so only who wants to have it before the call
+// needs Wait: workers take one before they claim a task, so no lease is held
+// meanwhile, and pass it on with [Client.WithTurn].
 func (c *Client) Wait(ctx context.Context) error { return c.limiter.Wait(ctx) }
+
+// turn is a turn taken by Wait.
+type turn struct{ spent atomic.Bool }
+
+type turnKey struct{}
+
+// WithTurn returns a context that carries a turn taken by Wait: the first call made
+// with it does not wait. spent reports whether a call has used the turn; an unused
+// one may be passed on again.
+func (c *Client) WithTurn(ctx context.Context) (with context.Context, spent func() bool) {
+	t := new(turn)
+	return context.WithValue(ctx, turnKey{}, t), t.spent.Load
+}
+
+// WithoutTurn returns a context whose calls fail at once, as while the limiter is
+// closed. It is for tasks of which a part needs no call.
+func (c *Client) WithoutTurn(ctx context.Context) context.Context {
+	return context.WithValue(ctx, turnKey{}, (*turn)(nil))
+}
+
+// takeTurn returns when the call may be made: at once if the context carries a turn
+// or the limiter is closed, for which the result is the call's.
+func (c *Client) takeTurn(ctx context.Context, op string) result {
+	t, given := ctx.Value(turnKey{}).(*turn)
+	if given && t == nil {
+		return notSent(op, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting for a turn to call Liveblocks"))
+	}
+	if r := c.held(op); r.err != nil {
+		return r
+	}
+	if given && !t.spent.Swap(true) {
+		return result{}
+	}
+	open, release := c.limiter.whileOpen(ctx)
+	defer release()
+	err := c.limiter.Wait(open)
+	if r := c.held(op); err != nil && ctx.Err() == nil && r.err != nil {
+		return r
+	}
+	if err != nil {
+		return result{outcome: outcomeCancelled, err: fmt.Errorf("%s: %w", op, err)}
+	}
+	return result{}
+}
 
 // UntilPaused returns a context that also ends when the key is refused, with a
 // fault of reason PROJECT_PAUSED as its cause: the pause lasts until an operator
@@ -212,6 +260,30 @@ func (l *Limiter) awaitOpen(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// whileOpen returns a context that also ends when the limiter closes: who holds a
+// lease must not wait until it opens again. The caller must call release.
+func (l *Limiter) whileOpen(ctx context.Context) (open context.Context, release func()) {
+	open, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { // release waits for it
+		defer close(watched)
+		defer cancel()
+		for open.Err() == nil {
+			l.mu.Lock()
+			closed, changed := l.reason != "" || time.Until(l.until) > 0, l.changed
+			l.mu.Unlock()
+			if closed {
+				return
+			}
+			select {
+			case <-changed:
+			case <-open.Done():
+			}
+		}
+	}()
+	return open, func() { cancel(); <-watched }
 }
 
 // awaitPause blocks until the limiter is paused and returns the reason, or false

@@ -52,7 +52,11 @@ func work(t *testing.T, c *Client, n int) {
 		if err := c.Wait(t.Context()); err != nil {
 			t.Fatalf("Wait = %v; want nil", err)
 		}
-		_, _ = c.Storage(t.Context(), "r") // the limiter is what matters
+		ctx, spent := c.WithTurn(t.Context())
+		_, _ = c.Storage(ctx, "r") // the limiter is what matters
+		if !spent() {
+			t.Error("a call with a turn has not used it")
+		}
 	}
 }
 
@@ -88,6 +92,61 @@ func TestLimiterPacesAllCallers(t *testing.T) {
 		if n := upstream.Calls("", ""); n != 205 {
 			t.Fatalf("calls made = %d; want 205", n)
 		}
+	})
+}
+
+// Calls without a turn take one themselves, and only the first call uses one that
+// the context carries.
+func TestEveryCallTakesATurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t, func(cfg *Config) { cfg.RatePerSecond = 2 })
+		if err := c.Wait(t.Context()); err != nil {
+			t.Fatalf("Wait = %v; want nil", err)
+		}
+		ctx, _ := c.WithTurn(t.Context())
+		took := elapsed(func() {
+			for range 5 {
+				_, _ = c.Storage(ctx, "r")
+			}
+			_, _ = c.ListRooms(ctx, "", 100)
+		})
+		if took != 2500*time.Millisecond {
+			t.Fatalf("6 calls at 2 a second, the first with a turn, took %v; want 2.5s", took)
+		}
+		if n := upstream.Calls("", ""); n != 6 {
+			t.Fatalf("Calls = %d; want 6", n)
+		}
+		// Without a turn to come, a call fails at once.
+		took = elapsed(func() {
+			if _, err := c.Room(c.WithoutTurn(t.Context()), "r"); fault.Of(err).Kind != fault.Busy {
+				t.Fatalf("Room without a turn = %v; want it to be busy", err)
+			}
+		})
+		if n := upstream.Calls("", ""); took != 0 || n != 6 {
+			t.Fatalf("a call without a turn took %v and made %d calls; want none", took, n-6)
+		}
+	})
+}
+
+// A call that waits for its turn under a lease does not wait for a limiter that
+// closes: that may last for days.
+func TestClosedLimiterEndsTheWaitOfACall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t, func(cfg *Config) { cfg.RatePerSecond = 1 })
+		work(t, c, 1)
+		upstream.Script(fake.Match{}, fake.Status(401, "MISSING_SECRET_KEY").Always())
+		var wg sync.WaitGroup
+		begin := time.Now()
+		wg.Go(func() {
+			if _, err := c.Storage(t.Context(), "r"); !fault.Is(err, fault.ReasonProjectPaused) || time.Since(begin) != 0 {
+				t.Errorf("Storage = %v after %v; want PROJECT_PAUSED at once", err, time.Since(begin))
+			}
+		})
+		synctest.Wait() // it waits for its turn
+		_ = c.Ping(t.Context())
+		wg.Wait()
 	})
 }
 

@@ -185,6 +185,10 @@ func (c *Client) held(op string) result {
 	default:
 		return result{}
 	}
+	return notSent(op, f)
+}
+
+func notSent(op string, f *fault.Error) result {
 	f.Err = fmt.Errorf("%s: not sent", op)
 	return result{outcome: outcomeHeld, err: f}
 }

@@ -109,7 +109,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
 	})
 	sweeper := sweep.New(sweep.Config{
-		Project: project, Store: a.db.store, Lister: client, Limiter: client, Pool: pool, Interval: a.cfg.Sweep,
+		Project: project, Store: a.db.store, Lister: client, Pool: pool, Interval: a.cfg.Sweep,
 		FullInterval: a.cfg.FullSweep, RetryMin: a.cfg.BackoffMin, RetryMax: a.cfg.BackoffMax, Now: time.Now, Logger: a.log,
 	})
 	if err := sweeper.Begin(ctx); err != nil {

@@ -117,6 +117,8 @@ func (paced) UntilPaused(ctx context.Context) (context.Context, func()) {
 	return context.WithCancel(ctx)
 }
 
+func (paced) WithTurn(ctx context.Context) (context.Context, func() bool) { return withTurn(ctx) }
+
 func (p paced) Wait(ctx context.Context) error {
 	timer := time.NewTimer(p.gap)
 	defer timer.Stop()

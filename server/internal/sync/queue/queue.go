@@ -26,11 +26,15 @@ import (
 // retried with a growing delay.
 type Handler func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error)
 
-// Limiter decides when work may start. Tasks wait for it before they are leased, so
-// no lease is held while nothing can be done.
+// Limiter decides when Liveblocks may be called. The pool takes a turn before it
+// leases a task, so no lease is held while nothing can be done, and passes it to the
+// task's first call. Further calls of the task take their own.
 type Limiter interface {
-	// Wait blocks until one task may start.
+	// Wait blocks until one call may be made, and takes the turn for it.
 	Wait(ctx context.Context) error
+	// WithTurn returns a context that carries a turn for the first call made with
+	// it. spent reports whether a call has used it.
+	WithTurn(ctx context.Context) (with context.Context, spent func() bool)
 	// UntilPaused returns a context that also ends when work is paused, with a fault
 	// of reason PROJECT_PAUSED as its cause. release must be called.
 	UntilPaused(ctx context.Context) (pausable context.Context, release func())
@@ -102,6 +106,7 @@ type Pool struct {
 	queued   map[mirror.Resource]lane // the lane of each ready resource
 	running  map[mirror.Resource]*run
 	busy     [lanes]int // running tasks of each lane
+	turns    int        // turns taken for tasks that made no call
 	more     bool       // more background tasks are due than the last query returned
 	nextScan time.Time
 	lastScan time.Time
@@ -253,15 +258,25 @@ func (p *Pool) dispatch(ctx, work context.Context) {
 		p.scan(ctx)
 		p.mu.Lock()
 		_, ready := p.next()
+		spare := p.turns > 0
 		p.mu.Unlock()
-		if !ready || p.cfg.Limiter.Wait(ctx) != nil || ctx.Err() != nil {
+		if !ready || !spare && p.cfg.Limiter.Wait(ctx) != nil || ctx.Err() != nil {
 			return
 		}
 		p.mu.Lock()
+		if !spare {
+			p.turns++
+		}
 		r, ok := p.begin() // only now: something urgent may have arrived
+		if ok {
+			p.turns--
+		}
 		p.mu.Unlock()
 		if ok {
-			p.wg.Go(func() { p.do(work, r) })
+			p.wg.Go(func() {
+				ctx, spent := p.cfg.Limiter.WithTurn(work)
+				p.do(ctx, r, spent)
+			})
 		}
 	}
 }
@@ -322,9 +337,12 @@ func (p *Pool) scan(ctx context.Context) {
 }
 
 // do leases and runs one task.
-func (p *Pool) do(ctx context.Context, r mirror.Resource) {
+func (p *Pool) do(ctx context.Context, r mirror.Resource, spent func() bool) {
 	applied, background := p.attempt(ctx, r)
 	p.mu.Lock()
+	if !spent() {
+		p.turns++
+	}
 	run := p.running[r]
 	delete(p.running, r)
 	p.busy[run.lane]--

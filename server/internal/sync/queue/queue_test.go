@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +81,22 @@ func (d *door) UntilPaused(ctx context.Context) (context.Context, func()) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		delete(d.pauses, &cancel)
+	}
+}
+
+func (d *door) WithTurn(ctx context.Context) (context.Context, func() bool) { return withTurn(ctx) }
+
+type turnKey struct{}
+
+func withTurn(ctx context.Context) (context.Context, func() bool) {
+	spent := new(atomic.Bool)
+	return context.WithValue(ctx, turnKey{}, spent), spent.Load
+}
+
+// called spends the turn of a task, as a call does.
+func called(ctx context.Context) {
+	if spent, ok := ctx.Value(turnKey{}).(*atomic.Bool); ok {
+		spent.Store(true)
 	}
 }
 
@@ -172,6 +189,7 @@ func (b *bench) recorded(handler Handler) Handler {
 		handler = b.tasks.apply
 	}
 	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		called(ctx)
 		b.mu.Lock()
 		b.runs = append(b.runs, attempt{lease.Resource, time.Now(), lease.Attempts})
 		b.mu.Unlock()

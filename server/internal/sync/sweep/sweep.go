@@ -18,11 +18,6 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
 
-// Limiter decides when a call to Liveblocks may be made.
-type Limiter interface {
-	Wait(ctx context.Context) error
-}
-
 // Store is the part of the store that a sweep uses.
 type Store interface {
 	store.Sweeps
@@ -44,7 +39,6 @@ type Config struct {
 	Project mirror.ProjectID
 	Store   Store
 	Lister  listing.Lister
-	Limiter Limiter
 	Pool    Pool
 	// Interval is the time from the end of a sweep to the next one, FullInterval
 	// from the start of a full sweep to the next full one; 0 means never.
@@ -57,8 +51,6 @@ type Config struct {
 }
 
 const (
-	// limiterWait is how long a leased sweep waits for the limiter.
-	limiterWait = time.Minute
 	// recently is how long after the last connection to a room that was not mirrored
 	// the room is assumed to be occupied.
 	recently = 24 * time.Hour
@@ -150,8 +142,7 @@ func (s *Sweeper) Status(ctx context.Context, _ mirror.ProjectID) (mirror.Backfi
 // Do continues the project's sweep or starts the next one, and returns when the
 // list is complete. It requests what is stale in the background.
 //
-// It stores its position page by page, so another process can continue. The wait
-// before the lease was for the first page.
+// It stores its position page by page, so another process can continue.
 //
 // It never fails for good: it is retried until it succeeds.
 func (s *Sweeper) Do(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
@@ -185,11 +176,6 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 	}
 	read := s.listOf(sweep)
 	for first := true; ; first = false {
-		if !first {
-			if err := s.wait(ctx); err != nil {
-				return mirror.Applied{}, err
-			}
-		}
 		page, err := s.cfg.Lister.ListRooms(ctx, sweep.Cursor, listing.PageSize)
 		if err == nil && read != nil {
 			// An earlier attempt may have read the first page of this task.
@@ -216,23 +202,6 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 		s.mu.Lock()
 		s.failures = 0
 		s.mu.Unlock()
-	}
-}
-
-// wait returns when the next page may be requested. While the limiter is closed,
-// possibly for days because of a refused key, the lease must not be held, because
-// each renewal is a query. The task then waits for the limiter before it is leased.
-func (s *Sweeper) wait(ctx context.Context) error {
-	waiting, cancel := context.WithTimeout(ctx, limiterWait)
-	defer cancel()
-	err := s.cfg.Limiter.Wait(waiting)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("wait to list rooms: %w", err)
-	default:
-		return fault.Wrap(err, fault.Busy, fault.ReasonUpstreamRateLimited, "waiting until Liveblocks may be called")
 	}
 }
 
@@ -469,9 +438,6 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list)
 // key became that of another project meanwhile, the list would end early, and every
 // missing room would get a 404.
 func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string, err error) {
-	if err := s.wait(ctx); err != nil {
-		return "", err
-	}
 	page, err := s.cfg.Lister.ListRooms(ctx, "", listing.PageSize)
 	if err != nil {
 		return "", fmt.Errorf("list rooms once more: %w", err)

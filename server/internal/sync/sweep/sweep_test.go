@@ -57,8 +57,6 @@ func (w *world) ListRooms(_ context.Context, cursor string, limit int) (mirror.R
 	return page, nil
 }
 
-func (w *world) Wait(context.Context) error { return nil }
-
 func (w *world) PushBackground(pending []mirror.Pending) {
 	w.pushed = append(w.pushed, pending...)
 }
@@ -188,7 +186,7 @@ func (w *world) pending() []string {
 
 func (w *world) sweeper(change func(*Config)) *Sweeper {
 	cfg := Config{
-		Project: project, Store: w, Lister: w, Limiter: w, Pool: w, Interval: time.Hour, FullInterval: 24 * time.Hour,
+		Project: project, Store: w, Lister: w, Pool: w, Interval: time.Hour, FullInterval: 24 * time.Hour,
 		RetryMin: time.Second, RetryMax: time.Minute, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
@@ -639,32 +637,6 @@ type circle struct{ *world }
 func (c circle) ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error) {
 	page, err := c.world.ListRooms(ctx, cursor, limit)
 	return mirror.RoomPage{Rooms: page.Rooms, Next: cmp.Or(page.Next, "0")}, err
-}
-
-// shut is a limiter that does not open.
-type shut struct{}
-
-func (shut) Wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-
-// While nothing can be fetched, the sweep does not keep its lease, whose renewals
-// would keep the database awake.
-func TestClosedLimiterGivesTheLeaseBack(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.listed(ids(250)...)
-		begin := time.Now()
-		s := w.sweeper(func(cfg *Config) { cfg.Limiter = shut{} })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		_, err := s.Do(ctx, mirror.Lease{})
-		if took := time.Since(begin); fault.Of(err).Kind != fault.Busy || took > 2*time.Minute {
-			t.Fatalf("Do = %v after %v; want it to go on later, before long", err, took)
-		}
-		if w.sweep.Cursor != "100" || w.sweep.Problem != "" {
-			t.Fatalf("sweep = %+v; want its first page kept", w.sweep)
-		}
-	})
 }
 
 func TestLostLeaseEndsTheSweep(t *testing.T) {

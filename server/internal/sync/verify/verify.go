@@ -28,9 +28,8 @@ type Fetcher interface {
 	Groups(ctx context.Context) (mirror.Fetched, error)
 }
 
-// Limiter decides when a call to Liveblocks may be made; see queue.Limiter.
+// Limiter tells when calls to Liveblocks are paused; see queue.Limiter.
 type Limiter interface {
-	Wait(ctx context.Context) error
 	UntilPaused(ctx context.Context) (pausable context.Context, release func())
 }
 
@@ -129,7 +128,6 @@ type run struct {
 	options mirror.VerifyOptions
 	begin   time.Time
 	cancel  context.CancelCauseFunc
-	calls   sync.Mutex // held by the next caller at the limiter
 	list    *listing.Listing
 
 	mu      sync.Mutex
@@ -219,13 +217,8 @@ func each[T any](ctx context.Context, all []T, do func(T)) {
 // call makes one call to Liveblocks, and retries if that can help.
 func (r *run) call(ctx context.Context, call func() error) error {
 	for n := 1; ; n++ {
-		r.calls.Lock()
-		err := r.cfg.Limiter.Wait(ctx)
-		r.calls.Unlock()
-		if err != nil {
-			return fmt.Errorf("wait to call Liveblocks: %w", err)
-		}
-		if err = call(); err == nil {
+		err := call()
+		if err == nil {
 			return nil
 		}
 		f := fault.Of(err)

@@ -79,8 +79,6 @@ func denied() error {
 // open is a limiter that never closes until it is paused.
 type open struct{ paused chan struct{} }
 
-func (open) Wait(context.Context) error { return nil }
-
 func (o open) UntilPaused(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := make(chan struct{})
