@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -320,4 +322,71 @@ func benchDocument(b *testing.B, size, seed, revision int) mirror.DocumentConten
 		b.Fatalf("JSON = %v", err)
 	}
 	return mirror.DocumentContent{FetchTime: testTime, Content: []byte(doc.String()), DeriveVersion: 1, Data: plain}
+}
+
+// BenchmarkBirth mirrors rooms that were never seen: an event of a document parks
+// the document, and applying the room makes it due again.
+func BenchmarkBirth(b *testing.B) {
+	benchEach(b, func(b *testing.B, e *dbtest.Engine) {
+		b.Helper()
+		const workers = 8
+		url := e.Database(b)
+		s := open(b, engine.Config{URL: url})
+		doc := benchDocument(b, 1<<10, 0, 0)
+		var tokens atomic.Int64
+		claim := func(r mirror.Resource) (mirror.Lease, error) {
+			var token [16]byte
+			binary.LittleEndian.PutUint64(token[:], uint64(tokens.Add(1)))
+			return s.Claim(b.Context(), r, token, testTime, time.Minute)
+		}
+		m := newMeter(b, e, url)
+		for i := range b.N {
+			d := benchDelivery("first"+strconv.Itoa(i), i, testTime)
+			room := mirror.Invalidation{Resource: benchStorage(i).RoomResource(), IfUnknown: true}
+			d.Invalidations = append(d.Invalidations, room)
+			if _, err := s.Accept(b.Context(), []mirror.Delivery{d}); err != nil {
+				b.Fatalf("Accept = %v", err)
+			}
+		}
+		next := make(chan int, b.N)
+		for i := range b.N {
+			next <- i
+		}
+		close(next)
+		b.ResetTimer()
+		m.start()
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(func() {
+				for i := range next {
+					r := benchStorage(i)
+					l, err := claim(r)
+					if err == nil {
+						_, err = s.Park(b.Context(), l, testTime)
+					}
+					if err == nil {
+						l, err = claim(r.RoomResource())
+					}
+					if err == nil {
+						_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{
+							FetchTime: testTime, Source: []byte(`{"type":"room"}`), CreateTime: testTime,
+						}, testTime, 0)
+					}
+					if err == nil {
+						l, err = claim(r)
+					}
+					if err == nil {
+						_, err = s.ApplyDocument(b.Context(), l, doc, testTime, time.Hour)
+					}
+					if err != nil {
+						b.Errorf("room %d = %v", i, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		b.StopTimer()
+		m.stop()
+		m.report(b, b.N, "room")
+	})
 }

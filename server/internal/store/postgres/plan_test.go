@@ -17,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
@@ -43,6 +45,62 @@ func (r *recorder) Query(_ context.Context, sql string, args ...any) (pgx.Rows, 
 func (r *recorder) QueryRow(_ context.Context, sql string, args ...any) pgx.Row {
 	r.sql, r.args = sql, args
 	return oneRow{err: errRecorded}
+}
+
+// Planning MarkStale takes longer than running it, so the server keeps one plan for
+// any arrays, whatever was marked first.
+func TestMarkStaleIsPlannedOnce(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url, now := pgtest.Database(t), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	for name, batch := range map[string]int{"children of a room": 0, "one event": 1, "a batch": 32} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := pgx.Connect(t.Context(), url)
+			if err != nil {
+				t.Fatalf("Connect = %v", err)
+			}
+			defer func() { _ = conn.Close(context.Background()) }()
+			for n := range 20 {
+				var arg dbq.MarkStaleParams
+				if batch == 0 {
+					var list []store.Stale
+					for kind := mirror.KindRoom; len(list) < 4; kind++ {
+						r := mirror.Resource{Project: "default", Room: mirror.RoomID(fmt.Sprint("room", n)), Kind: kind}
+						list = append(list, store.Stale{Resource: r, Now: now})
+					}
+					arg = staleParams(list)
+				} else {
+					var deliveries []mirror.Delivery
+					for i := range batch {
+						id := fmt.Sprintf("%s %d %d", name, n, i)
+						r := mirror.Resource{Project: "default", Room: mirror.RoomID(id), Kind: mirror.KindStorage}
+						deliveries = append(deliveries, mirror.Delivery{
+							Event:         mirror.Event{Project: "default", ID: id, ReceiveTime: now, SendTime: now},
+							Invalidations: []mirror.Invalidation{{Resource: r}},
+						})
+					}
+					arg, _ = acceptParams(deliveries)
+				}
+				if _, err := dbq.New(conn).MarkStale(t.Context(), arg); err != nil {
+					t.Fatalf("MarkStale = %v", err)
+				}
+			}
+			var custom, generic int
+			if err := conn.QueryRow(t.Context(), "select custom_plans, generic_plans from pg_prepared_statements "+
+				"where statement like '%MarkStale%'").Scan(&custom, &generic); err != nil {
+				t.Fatalf("read pg_prepared_statements = %v", err)
+			}
+			if custom > 5 || generic < 15 { // the server tries five before it compares
+				t.Fatalf("planned %d times of %d; want at most 5", custom, custom+generic)
+			}
+		})
+	}
 }
 
 // sample fills in a value that the tables below can be asked for.
