@@ -42,6 +42,9 @@ var (
 	ErrNotFound = errors.New("store: not found")
 	// ErrSchemaBehind: the database schema is older than this binary needs.
 	ErrSchemaBehind = errors.New("store: schema is behind")
+	// ErrReadOnly: the server takes no writes, such as a standby or a primary that
+	// was demoted. The sessions to it are closed, so the next call opens new ones.
+	ErrReadOnly = errors.New("store: the database takes no writes")
 )
 
 // Store is the interface of an engine.
@@ -53,8 +56,8 @@ type Store interface {
 	Query
 	Feed
 
-	// Ping reports whether the database answers and its schema is current;
-	// ErrSchemaBehind if it is not.
+	// Ping reports whether the database answers, its schema is current, and it takes
+	// writes; ErrSchemaBehind or ErrReadOnly if not.
 	Ping(ctx context.Context) error
 	// Engine returns the engine's name and version, such as "PostgreSQL 15.20".
 	Engine(ctx context.Context) (string, error)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
 	"github.com/liveblocks-mirror/liveblocks-mirror/gen/openapi"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -94,9 +95,6 @@ func (a *App) build(ctx context.Context, version string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.forgetPause(ctx, project); err != nil {
-		return err
-	}
 
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	pool := queue.New(queue.Config{
@@ -112,13 +110,21 @@ func (a *App) build(ctx context.Context, version string) error {
 		Project: project, Store: a.db.store, Lister: client, Pool: pool, Interval: a.cfg.Sweep,
 		FullInterval: a.cfg.FullSweep, RetryMin: a.cfg.BackoffMin, RetryMax: a.cfg.BackoffMax, Now: time.Now, Logger: a.log,
 	})
-	if err := sweeper.Begin(ctx); err != nil {
-		return err
+	begin := func(ctx context.Context) error {
+		if err := a.forgetPause(ctx, project); err != nil {
+			return err
+		}
+		return sweeper.Begin(ctx)
+	}
+	if !a.db.readOnly {
+		if err := begin(ctx); err != nil {
+			return err
+		}
 	}
 	verifier := verify.New(verify.Config{
 		Store: a.db.store, Fetcher: client, Limiter: client, Workers: pool, MaxData: a.cfg.MaxData, Now: time.Now,
 	})
-	health := newStoreHealth(a.db.store.Ping, a.log)
+	health := newStoreHealth(a.db.store.Ping, !a.db.readOnly, a.log)
 	deliveries := ledger.Config{
 		Store: a.db.store, Verifier: signatures, Pending: pool.Push, Failed: health.down, Now: time.Now, Logger: a.log,
 	}
@@ -152,6 +158,14 @@ func (a *App) build(ctx context.Context, version string) error {
 		{"workers", func(ctx context.Context) error { return pool.Run(ctx, work) }},
 		{"ledger", events.Run},
 		{"store health", health.Run},
+	}
+	if a.db.readOnly {
+		a.background = append(a.background, component{"start", func(ctx context.Context) error {
+			for begin(ctx) != nil && clock.Sleep(ctx, pingEvery) == nil {
+			}
+			<-ctx.Done()
+			return nil
+		}})
 	}
 	return err
 }
@@ -204,23 +218,7 @@ func (a *App) Serve(ctx context.Context) error {
 		func(ctx context.Context) { stopHTTP(ctx, httpServer) })
 
 	a.serving(true)
-	addrs := a.Addresses()
-	a.log.InfoContext(ctx, "ready", slog.String("version", a.status.version), slog.String("store", a.status.engine),
-		slog.String("http_addr", addrs.HTTPAddr), slog.String("grpc_addr", addrs.GRPCAddr),
-		slog.String("webhook_addr", addrs.WebhookAddr))
-	err := addrs.write(a.cfg.ReadyFile)
-	if err == nil {
-		var gone <-chan struct{}
-		if a.db.embedded != nil {
-			gone = a.db.embedded.Done()
-		}
-		select {
-		case <-ctx.Done():
-		case err = <-stop.failed:
-		case <-gone:
-			err = fmt.Errorf("embedded PostgreSQL: %w", a.db.embedded.Err())
-		}
-	}
+	err := a.await(ctx, stop.failed)
 
 	a.serving(false)
 	a.log.InfoContext(ctx, "stopping", slog.Any("cause", err))
@@ -231,6 +229,34 @@ func (a *App) Serve(ctx context.Context) error {
 	}
 	a.log.InfoContext(ctx, "stopped")
 	return err
+}
+
+// await waits until ctx ends or a part fails. It tells those who wait once the
+// service is ready: a database that takes no writes yet delays that.
+func (a *App) await(ctx context.Context, failed <-chan error) error {
+	addrs, ready := a.Addresses(), a.status.health.worked
+	var gone <-chan struct{}
+	if a.db.embedded != nil {
+		gone = a.db.embedded.Done()
+	}
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			a.log.InfoContext(ctx, "ready", slog.String("version", a.status.version), slog.String("store", a.status.engine),
+				slog.String("http_addr", addrs.HTTPAddr), slog.String("grpc_addr", addrs.GRPCAddr),
+				slog.String("webhook_addr", addrs.WebhookAddr))
+			if err := addrs.write(a.cfg.ReadyFile); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-gone:
+			return fmt.Errorf("embedded PostgreSQL: %w", a.db.embedded.Err())
+		}
+	}
 }
 
 // DatabaseURL returns the URL of the embedded PostgreSQL; empty if there is none.

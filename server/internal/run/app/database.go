@@ -20,6 +20,8 @@ import (
 type database struct {
 	store    store.Store
 	embedded *pgembed.Server
+	// readOnly means that the server took no writes at the start.
+	readOnly bool
 }
 
 // startEmbedded starts the embedded PostgreSQL and points cfg to it.
@@ -75,8 +77,13 @@ func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *s
 }
 
 func (db *database) open(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) error {
+	var refused error
 	if migrate {
-		if err := engine.Migrate(ctx, cfg.DirectURL(), log); err != nil {
+		err := engine.Migrate(ctx, cfg.DirectURL(), log)
+		switch {
+		case errors.Is(err, store.ErrReadOnly):
+			refused = err // not necessary if the schema is current, which Ping knows
+		case err != nil:
 			return unreachable(cfg.DirectURL(), err)
 		}
 	}
@@ -89,9 +96,13 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 	}
 	db.store = s
 	switch err := s.Ping(ctx); {
+	case errors.Is(err, store.ErrSchemaBehind) && refused != nil:
+		return refused
 	case errors.Is(err, store.ErrSchemaBehind):
 		return errors.New("the database schema is missing or older than this version needs; run `liveblocks-mirror " +
 			"migrate`, or `serve --migrate`")
+	case errors.Is(err, store.ErrReadOnly):
+		db.readOnly = true
 	case err != nil:
 		return unreachable(cfg.DatabaseURL.Reveal(), err)
 	}
@@ -124,6 +135,10 @@ func Migrate(ctx context.Context, cfg config.Database, log *slog.Logger) error {
 		return err
 	}
 	db.close(context.WithoutCancel(ctx))
+	if db.readOnly {
+		return errors.New("the database takes no writes: it is a standby, or was set read-only; check that DATABASE_URL " +
+			"leads to the primary")
+	}
 	log.InfoContext(ctx, "the database schema is up to date")
 	return nil
 }

@@ -27,7 +27,7 @@ func (s *status) ready() (bool, string) {
 	case !s.serving.Load():
 		return false, "starting or stopping"
 	case !s.health.ok():
-		return false, "the database is not available"
+		return false, s.health.problem()
 	default:
 		return true, ""
 	}

@@ -37,6 +37,31 @@ func transient(err error) bool {
 	return errors.Is(err, driver.ErrBadConn)
 }
 
+// readOnly reports whether the server takes no writes, at least not from this user.
+func readOnly(err error) bool { return readOnlyNumber(number(err)) }
+
+func readOnlyNumber(n uint16) bool {
+	switch n {
+	case 1290, // read_only, which is also what Aurora says of a reader
+		1792, // a read-only transaction
+		1836, // read_only
+		1874, // InnoDB is read-only
+		3100: // group replication: the commit was refused, as by a secondary
+		return true
+	}
+	return false
+}
+
+// wrongServer reports whether no session to the server can be used any longer.
+func wrongServer(n uint16) bool {
+	switch n {
+	case 1053, // shutting down
+		1047: // Galera: the node is not part of the cluster
+		return true
+	}
+	return readOnlyNumber(n)
+}
+
 // refused reports whether the server will never accept the values.
 func refused(err error) bool {
 	switch n := number(err); {
@@ -72,7 +97,6 @@ var outages = [][]uint16{
 	{1053, 1077, 1078, 1079, 1080},                                           // shutting down
 	{1152, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031}, // the connection broke
 	{1180, 1181},                         // the commit or the rollback failed
-	{1290, 1792, 1836, 1874, 3100},       // read-only, or a replica after a failover
 	{1317, 3024, 1969, 1028},             // ended by an operator or by a time limit
 	{1045, 1049, 1129, 1130, 1131, 1698}, // not let in
 	{1047},                               // Galera: the node is not part of the cluster
@@ -117,6 +141,9 @@ func classify(ctx context.Context, err error) error {
 	}
 	if _, ok := errors.AsType[connectError](err); !ok {
 		switch n := number(err); {
+		case readOnlyNumber(n):
+			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrReadOnly, err), fault.Unavailable, fault.ReasonStoreUnavailable,
+				"the database takes no writes")
 		case n == 1146, n == 1054: // no such table or column
 			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Unavailable, fault.ReasonSchemaBehind,
 				"the database schema is older than this version needs; run liveblocks-mirror migrate")

@@ -18,6 +18,8 @@ import (
 	"github.com/pressly/goose/v3/database"
 	"github.com/pressly/goose/v3/database/dialect"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // schemaTable is the table of applied migrations, lockTable that of the migration
@@ -99,7 +101,7 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	locker, err := lock.NewMySQLTableLocker(lock.WithTableName(lockTable),
 		lock.WithTableLockTimeout(lockInterval, uint64(lockPatience/lockInterval)),
 		lock.WithTableLeaseDuration(lockLease), lock.WithTableHeartbeatInterval(lockRenew),
-		lock.WithTableRetryPolicy(func(err error) bool { return !denied(err) }))
+		lock.WithTableRetryPolicy(func(err error) bool { return !denied(err) && !readOnly(err) }))
 	if err != nil {
 		return err
 	}
@@ -123,7 +125,10 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 
 // migrateHint adds advice to errors of the server.
 func migrateHint(err error) error {
-	if denied(err) {
+	switch {
+	case readOnly(err):
+		return fmt.Errorf("%w; run migrate on the primary: %w", store.ErrReadOnly, err)
+	case denied(err):
 		return fmt.Errorf("the database role may not create tables; run migrate with the role that owns the schema: %w", err)
 	}
 	return err

@@ -96,6 +96,8 @@ type connector struct {
 	// maxPacket is the server's max_allowed_packet in bytes; 0 before the first
 	// connection.
 	maxPacket atomic.Int64
+	// era counts how often all sessions had to be replaced.
+	era atomic.Uint64
 }
 
 func newConnector(url string) (*connector, error) {
@@ -122,11 +124,12 @@ func (e connectError) Unwrap() error { return e.err }
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	era := c.era.Load()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, connectError{err}
 	}
-	s, err := newSession(conn)
+	s, err := newSession(conn, era, &c.era)
 	if err == nil {
 		err = c.prepare(ctx, s)
 	}
@@ -195,9 +198,18 @@ func (s *Store) Close() {
 }
 
 // Ping reads the schema version, which proves that the database answers and has the
-// schema that this binary needs.
+// schema that this binary needs, and checks that the server takes writes. Whether it
+// does depends on the user as well as on several variables, so Ping sends a write,
+// which alters nothing: no project has this id.
 func (s *Store) Ping(ctx context.Context) error {
-	behind, err := schemaBehind(ctx, s.db)
+	var behind bool
+	err := retry(ctx, func() (err error) {
+		if behind, err = schemaBehind(ctx, s.db); behind || err != nil {
+			return err
+		}
+		_, err = s.db.ExecContext(ctx, "update mirror_project set pause_reason = '' where project_id = ''")
+		return err
+	})
 	if err != nil {
 		return classify(ctx, fmt.Errorf("ping: %w", err))
 	}
@@ -271,11 +283,16 @@ func undo(ctx context.Context, conn *sql.Conn) {
 	}
 }
 
-// retry runs f, a whole transaction, again as long as it fails transiently.
+// retry runs f, a whole transaction, again as long as it fails transiently. Once, it
+// also does so if the server takes no writes: f then runs in a new session.
 func retry(ctx context.Context, f func() error) error {
-	for attempt := 1; ; attempt++ {
+	for attempt, old := 1, true; ; attempt++ {
 		err := f()
-		if err == nil || attempt == txAttempts || !transient(err) {
+		again := transient(err)
+		if old && readOnly(err) {
+			again, old = true, false
+		}
+		if err == nil || attempt == txAttempts || !again {
 			return err
 		}
 		// A random delay separates transactions that have just conflicted.

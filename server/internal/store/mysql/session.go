@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"sync/atomic"
 )
 
 // longValue is the size from which a value is sent separately from the text of its
@@ -36,14 +37,44 @@ type session struct {
 	serverConn
 
 	kept map[string]driver.Stmt
+	// era is the connector's era in which the session was opened.
+	era     uint64
+	current *atomic.Uint64
 }
 
-func newSession(conn driver.Conn) (*session, error) {
+func newSession(conn driver.Conn, era uint64, current *atomic.Uint64) (*session, error) {
 	c, ok := conn.(serverConn)
 	if !ok {
 		return nil, errors.New("the driver lacks a required method")
 	}
-	return &session{serverConn: c, kept: make(map[string]driver.Stmt)}, nil
+	return &session{serverConn: c, kept: make(map[string]driver.Stmt), era: era, current: current}, nil
+}
+
+// observe returns the error of a statement. If it says that the server is the wrong
+// one or shuts down, a new era begins: all sessions of the one before are closed, so
+// the next statement opens a new one, which may lead to another server.
+func (s *session) observe(err error) error {
+	if wrongServer(number(err)) {
+		s.current.CompareAndSwap(s.era, s.era+1)
+	}
+	return err
+}
+
+// IsValid reports whether the session can be used again.
+func (s *session) IsValid() bool { return s.era == s.current.Load() && s.serverConn.IsValid() }
+
+// ResetSession prepares the session for its next use.
+func (s *session) ResetSession(ctx context.Context) error {
+	if s.era != s.current.Load() {
+		return driver.ErrBadConn
+	}
+	return s.serverConn.ResetSession(ctx)
+}
+
+// QueryContext runs a query.
+func (s *session) QueryContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Rows, error) {
+	rows, err := s.serverConn.QueryContext(ctx, text, args)
+	return rows, s.observe(err)
 }
 
 func isLong(arg driver.NamedValue) bool {
@@ -62,13 +93,14 @@ func isLong(arg driver.NamedValue) bool {
 // may have forgotten it.
 func (s *session) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
 	if len(args) > maxKeptArgs || !slices.ContainsFunc(args, isLong) {
-		return s.serverConn.ExecContext(ctx, text, args)
+		result, err := s.serverConn.ExecContext(ctx, text, args)
+		return result, s.observe(err)
 	}
 	stmt, ok := s.kept[text]
 	if !ok {
 		var err error
 		if stmt, err = s.PrepareContext(ctx, text); err != nil {
-			return nil, err
+			return nil, s.observe(err)
 		}
 		s.kept[text] = stmt
 	}
@@ -79,7 +111,7 @@ func (s *session) ExecContext(ctx context.Context, text string, args []driver.Na
 	result, err := execer.ExecContext(ctx, args)
 	if err != nil {
 		delete(s.kept, text)
-		return nil, errors.Join(err, stmt.Close())
+		return nil, errors.Join(s.observe(err), stmt.Close())
 	}
 	return result, nil
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	gomysql "github.com/go-sql-driver/mysql"
@@ -142,7 +143,7 @@ func (f *forgotten) Close() error {
 func TestForgottenStatementIsPreparedAnew(t *testing.T) {
 	t.Parallel()
 	f := &forgetful{}
-	s := &session{serverConn: f, kept: make(map[string]driver.Stmt)}
+	s := &session{serverConn: f, kept: make(map[string]driver.Stmt), current: new(atomic.Uint64)}
 	args := []driver.NamedValue{{Ordinal: 1, Value: strings.Repeat("x", longValue)}}
 	for i := range 3 {
 		err := retry(t.Context(), func() error {

@@ -17,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // schemaTable is the table of applied migrations.
@@ -63,7 +65,8 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	// survive a pooler that switches connections.
 	locker, err := lock.NewPostgresTableLocker(lock.WithTableName("mirror_schema_lock"),
 		lock.WithTableLockTimeout(lockInterval, uint64(lockPatience/lockInterval)),
-		lock.WithTableLeaseDuration(lockLease), lock.WithTableHeartbeatInterval(lockRenew))
+		lock.WithTableLeaseDuration(lockLease), lock.WithTableHeartbeatInterval(lockRenew),
+		lock.WithTableRetryPolicy(func(err error) bool { return !isCode(err, readOnlyCode) }))
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -92,10 +95,18 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 
 // migrateHint adds advice to errors of the server.
 func migrateHint(err error) error {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42501" {
+	switch {
+	case isCode(err, readOnlyCode):
+		return fmt.Errorf("%w; run migrate on the primary: %w", store.ErrReadOnly, err)
+	case isCode(err, "42501"):
 		return fmt.Errorf("the database role may not create tables; run migrate with the role that owns the schema: %w", err)
 	}
 	return err
+}
+
+func isCode(err error, code string) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == code
 }
 
 // ensureViews recreates the views, each from the file of its name.
@@ -155,16 +166,15 @@ func schemaWanted() int64 {
 	return last
 }
 
-// schemaBehind reports whether migrations are missing. A schema newer than the
-// binary is fine: migrations only ever add.
-func schemaBehind(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
+// schemaBehind reports whether migrations are missing, and whether the session that
+// was asked is read-only. A schema newer than the binary is fine: migrations only
+// ever add.
+func schemaBehind(ctx context.Context, pool *pgxpool.Pool) (behind, readOnly bool, err error) {
 	var have int64
-	err := pool.QueryRow(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").Scan(&have)
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42P01" {
-		return true, nil
+	err = pool.QueryRow(ctx, "select coalesce(max(version_id), 0), current_setting('transaction_read_only')::boolean "+
+		"from "+schemaTable+" where is_applied").Scan(&have, &readOnly)
+	if isCode(err, "42P01") {
+		return true, false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	return have < schemaWanted(), nil
+	return have < schemaWanted(), readOnly, err
 }

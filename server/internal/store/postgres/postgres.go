@@ -54,6 +54,7 @@ type Store struct {
 	// accepting is the pool reserved for Accept. With a single connection there is
 	// only one pool.
 	accepting *pgxpool.Pool
+	sessions  *sessions
 	pack      *pack.Codec
 }
 
@@ -75,6 +76,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		pc.ConnConfig.RuntimeParams["application_name"] = "liveblocks-mirror"
 	}
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	all := &sessions{}
+	pc.ConnConfig.OnPgError = all.usable
 	own := min(acceptConns, pc.MaxConns/2)
 	pc.MaxConns -= own
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
@@ -90,6 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open database: %w", err)
 		}
 	}
+	all.of(pool, accepting)
 	z, err := pack.New()
 	if err != nil {
 		accepting.Close()
@@ -97,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	reader := sqllist.NewReader(lists, rowsOf(pool), classify, z)
-	return &Store{Reader: reader, pool: pool, q: dbq.New(pool), accepting: accepting, pack: z}, nil
+	return &Store{Reader: reader, pool: pool, q: dbq.New(pool), accepting: accepting, sessions: all, pack: z}, nil
 }
 
 // behindPooler detects the poolers of Neon and Supabase and PgBouncer's default
@@ -115,14 +119,22 @@ func (s *Store) Close() {
 }
 
 // Ping reads the schema version, which proves that the database answers and has the
-// schema that this binary needs.
+// schema that this binary needs, and checks that the server takes writes. It uses
+// the connections of Accept, which are what deliveries depend on.
 func (s *Store) Ping(ctx context.Context) error {
-	behind, err := schemaBehind(ctx, s.pool)
-	if err != nil {
+	var behind, readOnly bool
+	err := retry(ctx, func() (err error) {
+		behind, readOnly, err = schemaBehind(ctx, s.accepting)
+		return err
+	})
+	switch {
+	case err != nil:
 		return classify(ctx, fmt.Errorf("ping: %w", err))
-	}
-	if behind {
+	case behind:
 		return store.ErrSchemaBehind
+	case readOnly:
+		s.sessions.reset()
+		return errReadOnly(errors.New("ping: the session is read-only"))
 	}
 	return nil
 }
@@ -140,11 +152,16 @@ func (s *Store) Engine(ctx context.Context) (string, error) {
 // that another transaction succeeded, so five in a row indicate a problem.
 const txAttempts = 5
 
-// retry runs f, a whole transaction, again as long as it fails transiently.
+// retry runs f, a whole transaction, again as long as it fails transiently. Once, it
+// also does so if only the session was at fault: f then runs in a new one.
 func retry(ctx context.Context, f func() error) error {
-	for attempt := 1; ; attempt++ {
+	for attempt, old := 1, true; ; attempt++ {
 		err := f()
-		if err == nil || attempt == txAttempts || !transient(err) {
+		again := transient(err)
+		if old && sessionAtFault(err) {
+			again, old = true, false
+		}
+		if err == nil || attempt == txAttempts || !again {
 			return err
 		}
 		if clock.Sleep(ctx, time.Duration(attempt)*5*time.Millisecond) != nil {
@@ -186,6 +203,9 @@ func classify(ctx context.Context, err error) error {
 		return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if pg.Code == readOnlyCode {
+			return errReadOnly(err)
+		}
 		switch class := pg.Code[:min(2, len(pg.Code))]; {
 		case pg.Code == "42P01", pg.Code == "42703": // no such table or column
 			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Unavailable, fault.ReasonSchemaBehind,
