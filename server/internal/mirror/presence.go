@@ -1,14 +1,23 @@
 package mirror
 
-import "time"
+import (
+	"cmp"
+	"strings"
+	"time"
+)
 
 // ActiveUsersInterval is the minimal time between two fetches of a room's active
 // users, as Liveblocks requires.
 const ActiveUsersInterval = 10 * time.Second
 
+// NoConnection is the connection id of users without a connection of their own, such
+// as agents that act through the API. Several of them can be in a room.
+const NoConnection = -1
+
 // ActiveUser is one connection to a room. A user with two open tabs has two
 // connections.
 type ActiveUser struct {
+	// ConnectionID is NoConnection if the user has none.
 	ConnectionID int64
 	// UserID is empty for an anonymous user.
 	UserID string
@@ -16,7 +25,12 @@ type ActiveUser struct {
 	Info []byte
 }
 
-// ActiveUsers are the connections to a room as mirrored, by connection id.
+// Compare orders by connection and user, which identify an entry of a room.
+func (u ActiveUser) Compare(o ActiveUser) int {
+	return cmp.Or(cmp.Compare(u.ConnectionID, o.ConnectionID), strings.Compare(u.UserID, o.UserID))
+}
+
+// ActiveUsers are the connections to a room as mirrored, in order.
 type ActiveUsers struct {
 	Project   ProjectID
 	Room      RoomID

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -315,20 +314,18 @@ func PlanThreads(
 	return p
 }
 
-// ActiveUsersOf returns the users of a response as stored: by connection, without
+// ActiveUsersOf returns the users of a response as stored: in order, without
 // duplicates, without ids that cannot be stored. Empty info equals no info.
 func ActiveUsersOf(content mirror.ActiveUsersContent) []mirror.ActiveUser {
-	users := slices.SortedStableFunc(slices.Values(content.Users), func(a, b mirror.ActiveUser) int {
-		return cmp.Compare(a.ConnectionID, b.ConnectionID)
-	})
-	users = slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
+	users := slices.Clone(content.Users)
 	for i := range users {
 		if !mirror.ValidID(users[i].UserID, mirror.MaxUserID) {
 			users[i].UserID = "" // as if anonymous
 		}
 		users[i].Info = Present(users[i].Info)
 	}
-	return users
+	slices.SortStableFunc(users, mirror.ActiveUser.Compare)
+	return slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.Compare(b) == 0 })
 }
 
 // ActiveUsersPlan is the plan for the active users of a room.
@@ -343,15 +340,18 @@ type ActiveUsersPlan struct {
 }
 
 // PlanActiveUsers decides about fetched users, as returned by ActiveUsersOf, given
-// the stored ones of each epoch, by connection, and the open sessions of the room,
-// by id.
+// the stored ones of each epoch, in order, and the open sessions of the room, by id.
+//
+// An empty response can be a fault of the upstream that lasts for a moment, and a
+// session that has ended stays so. So nobody ends sessions only when it is what the
+// response before it said too; until then the users are fetched again.
 func PlanActiveUsers(
 	s State, stored map[int64][]mirror.ActiveUser, open []mirror.UserSession, lease mirror.Lease,
 	users []mirror.ActiveUser, fetchTime, absentBefore, now time.Time, settle time.Duration,
 ) ActiveUsersPlan {
 	p := ActiveUsersPlan{Plan: Plan{State: s.Succeed(lease, fetchTime, now, settle)}}
 	same := slices.EqualFunc(stored[lease.Epoch], users, func(a, b mirror.ActiveUser) bool {
-		return a.ConnectionID == b.ConnectionID && a.UserID == b.UserID && bytes.Equal(a.Info, b.Info)
+		return a.Compare(b) == 0 && bytes.Equal(a.Info, b.Info)
 	})
 	if !same {
 		p.Change = mirror.ChangeUpserted
@@ -360,15 +360,20 @@ func PlanActiveUsers(
 	outdated := len(stored) > 1 || len(stored) == 1 && stored[lease.Epoch] == nil
 	p.Write = !same || outdated
 	for _, o := range open {
-		i, here := slices.BinarySearchFunc(users, o.ConnectionID, func(u mirror.ActiveUser, c int64) int {
-			return cmp.Compare(u.ConnectionID, c)
-		})
-		here = here && users[i].UserID == o.UserID
+		who := mirror.ActiveUser{ConnectionID: o.ConnectionID, UserID: o.UserID}
+		_, here := slices.BinarySearchFunc(users, who, mirror.ActiveUser.Compare)
 		if !here && o.BeginTime().Before(absentBefore) {
 			p.Ended = append(p.Ended, o.ID)
-			p.Sessions = true
 		}
 	}
+	first := s.FetchTime.IsZero() || len(stored[lease.Epoch]) > 0
+	if len(p.Ended) > 0 && len(users) == 0 && first {
+		p.Ended = nil
+		if p.State.Due.IsZero() {
+			p.State.Due, p.State.Background = fetchTime.Add(mirror.ActiveUsersInterval), lease.Background
+		}
+	}
+	p.Sessions = len(p.Ended) > 0
 	return p
 }
 

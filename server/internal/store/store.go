@@ -229,12 +229,13 @@ type Mirror interface {
 	// written if readers see other users than before; they do not see those of an
 	// earlier epoch, and empty info equals no info. Open sessions that began before
 	// absentBefore end with the fetch if their connection is missing or belongs to
-	// another user.
+	// another user. An empty list ends none if the one before it was not empty or
+	// there was none: the resource is due again after ActiveUsersInterval instead.
 	ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent, absentBefore,
 		now time.Time, settle time.Duration) (mirror.Applied, error)
 
 	// Unfolded returns at most limit events that wait at the resource, in the order
-	// in which they happened.
+	// in which they happened. It costs the same however many wait.
 	Unfolded(ctx context.Context, resource mirror.Resource, limit int) ([]mirror.Event, error)
 
 	// SessionsOf returns the sessions of some connections to a room, at most limit

@@ -134,13 +134,16 @@ func Present(b []byte) []byte {
 	return b
 }
 
-// Queryable returns JSON for a column; nil if there is none or an engine is known
-// to refuse it.
-func Queryable(raw []byte) []byte {
-	if len(raw) == 0 || JSONProblem(raw) != "" {
-		return nil
+// Queryable returns JSON for a column and, if an engine is known to refuse it, nil
+// and why. Without JSON there is neither.
+func Queryable(raw []byte) (data []byte, problem string) {
+	if len(raw) == 0 {
+		return nil, ""
 	}
-	return raw
+	if problem = JSONProblem(raw); problem != "" {
+		return nil, problem
+	}
+	return raw, ""
 }
 
 // metadataText returns a JSON object with the same members as strings, for

@@ -53,8 +53,9 @@ func TestText(t *testing.T) {
 func TestQueryable(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{"": "", `{"a":1}`: `{"a":1}`, `{"a":"\u0000"}`: "", `"\ud800"`: "", "{": ""} {
-		if got := store.Queryable([]byte(in)); string(got) != want || (got == nil) != (want == "") {
-			t.Errorf("Queryable(%q) = %q; want %q", in, got, want)
+		got, problem := store.Queryable([]byte(in))
+		if string(got) != want || (got == nil) != (want == "") || (problem != "") != (want == "" && in != "") {
+			t.Errorf("Queryable(%q) = %q, %q; want %q, or why not", in, got, problem, want)
 		}
 	}
 }

@@ -90,7 +90,8 @@ func (SessionEndCause) EnumDescriptor() ([]byte, []int) {
 type ActiveUser struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The connection's number within the room. Numbering restarts when the room has
-	// been empty.
+	// been empty. -1 if the user has no connection of their own, like an agent that
+	// acts through Liveblocks' API; several of them can be in a room.
 	ConnectionId int64 `protobuf:"varint,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	// The user. Empty if anonymous.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -162,7 +163,7 @@ type UserSession struct {
 	// id of the event that announced the departure.
 	SessionId string `protobuf:"bytes,3,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The connection's number within the room. Numbering restarts when the room has
-	// been empty.
+	// been empty. -1 if the user has no connection of their own.
 	ConnectionId int64 `protobuf:"varint,4,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	// The user. Empty if anonymous.
 	UserId string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`

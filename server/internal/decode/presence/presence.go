@@ -3,7 +3,6 @@
 package presence
 
 import (
-	"cmp"
 	"errors"
 	"slices"
 
@@ -16,9 +15,10 @@ import (
 var ErrList = errors.New("not a list of active users")
 
 // ParseUsers reads a response of the form {"data":[…]} and returns its connections
-// by id. They share memory with raw. It leaves out entries without a connection id,
-// and keeps the last of entries with the same one. A user id that cannot be stored
-// reads as absent. The errors are [rawjson.ErrSyntax] and [ErrList].
+// in order. They share memory with raw. A user without a connection id has
+// [mirror.NoConnection]. It leaves out entries that have neither, and keeps the last
+// of entries with the same ones. A user id that cannot be stored reads as absent. The
+// errors are [rawjson.ErrSyntax] and [ErrList].
 func ParseUsers(raw []byte) ([]mirror.ActiveUser, error) {
 	v, err := rawjson.Parse(raw)
 	if err != nil {
@@ -28,20 +28,32 @@ func ParseUsers(raw []byte) ([]mirror.ActiveUser, error) {
 	if !data.IsArray() {
 		return nil, ErrList
 	}
-	byID := map[int64]mirror.ActiveUser{}
+	users := []mirror.ActiveUser{}
 	for element := range data.Elements() {
-		if id, ok := element.Get("connectionId").Int(); ok {
-			byID[id] = mirror.ActiveUser{
-				ConnectionID: id, UserID: element.Get("id").ID(mirror.MaxUserID), Info: info(element.Get("info")),
-			}
+		if who, ok := userOf(element, "id"); ok {
+			users = append(users, mirror.ActiveUser{
+				ConnectionID: who.connection, UserID: who.id, Info: info(element.Get("info")),
+			})
 		}
 	}
-	users := make([]mirror.ActiveUser, 0, len(byID))
-	for _, u := range byID {
-		users = append(users, u)
+	slices.Reverse(users) // the last of equals goes first
+	slices.SortStableFunc(users, mirror.ActiveUser.Compare)
+	return slices.CompactFunc(users, func(a, b mirror.ActiveUser) bool { return a.Compare(b) == 0 }), nil
+}
+
+// userOf returns the connection and the user in an object whose member name is the
+// user's id, and whether it has either.
+func userOf(v rawjson.Value, name string) (user, bool) {
+	who := user{connection: mirror.NoConnection, id: v.Get(name).ID(mirror.MaxUserID)}
+	connection := v.Get("connectionId")
+	if connection.IsNull() {
+		return who, who.id != ""
 	}
-	slices.SortFunc(users, func(a, b mirror.ActiveUser) int { return cmp.Compare(a.ConnectionID, b.ConnectionID) })
-	return users, nil
+	n, ok := connection.Int()
+	if ok {
+		who.connection = n
+	}
+	return who, ok
 }
 
 // info returns the info of a user, or nil if there is none.

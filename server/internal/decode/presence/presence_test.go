@@ -18,10 +18,19 @@ func TestParseUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	agents, err := os.ReadFile("testdata/active-users-agents.json")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		raw  string
 		want []mirror.ActiveUser
 	}{
+		{string(agents), []mirror.ActiveUser{
+			{ConnectionID: mirror.NoConnection, UserID: "agent-a", Info: []byte(`{}`)},
+			{ConnectionID: mirror.NoConnection, UserID: "agent-b", Info: []byte(`{}`)},
+			{ConnectionID: mirror.NoConnection, UserID: "agent-c", Info: []byte(`{}`)},
+		}},
 		{string(recorded), []mirror.ActiveUser{
 			{ConnectionID: 2, UserID: "alice", Info: []byte(`{"name":"Alice","color":"#f00"}`)},
 			{ConnectionID: 3, UserID: "bob", Info: []byte(`{"name":"Bob"}`)},
@@ -37,8 +46,10 @@ func TestParseUsers(t *testing.T) {
 			},
 		},
 		{ // what is no connection, an id that cannot be stored, one connection twice
-			`{"data":[7,{},{"connectionId":"1"},{"connectionId":1.5},{"connectionId":4,"id":"\u0000"},{"connectionId":5,"id":"a"},{"connectionId":5.0,"id":"b"}]}`,
-			[]mirror.ActiveUser{{ConnectionID: 4}, {ConnectionID: 5, UserID: "b"}},
+			`{"data":[7,{},{"connectionId":"1"},{"connectionId":1.5,"id":"a"},{"connectionId":null,"id":"\ud800"},{"connectionId":4,"id":"\u0000"},{"connectionId":5,"id":"a","info":1},{"connectionId":5.0,"id":"a","info":2},{"connectionId":5,"id":"B"}]}`,
+			[]mirror.ActiveUser{
+				{ConnectionID: 4}, {ConnectionID: 5, UserID: "B"}, {ConnectionID: 5, UserID: "a", Info: []byte("2")},
+			},
 		},
 	} {
 		got, err := presence.ParseUsers([]byte(c.raw))

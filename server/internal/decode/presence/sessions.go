@@ -136,10 +136,9 @@ func factOf(ev mirror.Event) (fact, bool) {
 		}
 	}
 	var ok bool
-	if f.connection, ok = data.Get("connectionId").Int(); !ok || f.time.IsZero() {
+	if f.user, ok = userOf(data, "userId"); !ok || f.time.IsZero() {
 		return fact{}, false
 	}
-	f.id = data.Get("userId").ID(mirror.MaxUserID)
 	f.session = mirror.UserSession{
 		Project: ev.Project, Room: ev.Room, ConnectionID: f.connection, UserID: f.id, Info: info(data.Get("userInfo")),
 	}

@@ -219,7 +219,7 @@ func TestOddEventsMakeNothing(t *testing.T) {
 		}
 	}
 	events := []mirror.Event{
-		odd("userEntered", `{"userId":"ann","enteredAt":"2026-01-02T03:00:00Z"}`),
+		odd("userEntered", `{"enteredAt":"2026-01-02T03:00:00Z"}`),
 		odd("userEntered", `{"connectionId":"1","enteredAt":"2026-01-02T03:00:00Z"}`),
 		odd("userEntered", `{"connectionId":1.5}`),
 		odd("userLeft", "[]"), odd("userLeft", "null"),

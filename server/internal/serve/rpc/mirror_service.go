@@ -492,7 +492,7 @@ func (m *mirrorService) ListComments(ctx context.Context,
 	return &mirrorv1.ListCommentsResponse{Comments: comments, NextPageToken: next}, nil
 }
 
-// ListActiveUsers lists the active users of a room, ordered by connection id.
+// ListActiveUsers lists the active users of a room, ordered by connection id and user.
 func (m *mirrorService) ListActiveUsers(ctx context.Context,
 	req *mirrorv1.ListActiveUsersRequest,
 ) (*mirrorv1.ListActiveUsersResponse, error) {
@@ -510,12 +510,12 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 			if err != nil {
 				return nil, roomNotMirrored(err, req.GetRoomId())
 			}
-			last, err := strconv.ParseInt(after.ID, 10, 64)
+			last, ok := activeUserOf(after.ID)
 			rest := slices.DeleteFunc(slices.Clone(row.Users),
-				func(u mirror.ActiveUser) bool { return err == nil && u.ConnectionID <= last })
+				func(u mirror.ActiveUser) bool { return ok && u.Compare(last) <= 0 })
 			return rest[:min(limit, len(rest))], nil
 		},
-		key: func(u *mirror.ActiveUser) cursor { return cursor{ID: strconv.FormatInt(u.ConnectionID, 10)} },
+		key: func(u *mirror.ActiveUser) cursor { return cursor{ID: activeUserKey(*u)} },
 		toProto: func(u *mirror.ActiveUser) *mirrorv1.ActiveUser {
 			return &mirrorv1.ActiveUser{ConnectionId: u.ConnectionID, UserId: u.UserID, InfoJson: u.Info}
 		},

@@ -92,8 +92,9 @@ func (c cursor) fits(l list) bool {
 		return c.Kind == 0 && (c.Time.IsZero() || storableTime(c.Time)) && mirror.ValidID(string(c.Room), mirror.MaxRoomID) &&
 			mirror.ValidID(c.Thread, mirror.MaxResourceID) && mirror.ValidID(c.ID, mirror.MaxResourceID)
 	case listActiveUsers:
-		n, err := strconv.ParseInt(c.ID, 10, 64)
-		return c == cursor{ID: c.ID} && err == nil && strconv.FormatInt(n, 10) == c.ID
+		u, ok := activeUserOf(c.ID)
+		return c == cursor{ID: c.ID} && ok && activeUserKey(u) == c.ID && (u.UserID == "" ||
+			mirror.ValidID(u.UserID, mirror.MaxUserID))
 	case listUserSessions, listNotifications:
 		return c == cursor{Time: c.Time, ID: c.ID} && (c.Time.IsZero() || storableTime(c.Time)) &&
 			mirror.ValidID(c.ID, mirror.MaxEventID)
@@ -105,6 +106,18 @@ func (c cursor) fits(l list) bool {
 	default:
 		return false
 	}
+}
+
+// activeUserKey returns the key of an active user in the list of a room.
+func activeUserKey(u mirror.ActiveUser) string {
+	return strconv.FormatInt(u.ConnectionID, 10) + ":" + u.UserID
+}
+
+// activeUserOf returns the user with that key, and whether it is one.
+func activeUserOf(key string) (u mirror.ActiveUser, ok bool) {
+	connection, user, ok := strings.Cut(key, ":")
+	n, err := strconv.ParseInt(connection, 10, 64)
+	return mirror.ActiveUser{ConnectionID: n, UserID: user}, ok && err == nil
 }
 
 // A page token is a tokenHead, the room id, the thread id and the id. It grants no

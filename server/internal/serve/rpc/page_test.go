@@ -614,7 +614,7 @@ func cursors() map[list]cursor {
 			Room: mirror.RoomID(strings.Repeat("x", 512)), Thread: strings.Repeat("y", 128), Time: noon,
 			ID: strings.Repeat("z", 128),
 		},
-		listActiveUsers:   {ID: "-9223372036854775808"},
+		listActiveUsers:   {ID: "-9223372036854775808:user:1"},
 		listUserSessions:  {Time: noon, ID: "msg_1"},
 		listFlows:         {ID: "=" + strings.Repeat("ö", 1024)},
 		listNotifications: {Time: noon, ID: "msg_1"},

@@ -37,8 +37,9 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 ) (mirror.Applied, error) {
 	r := lease.Resource
 	fold = store.NotificationColumns(fold, func(t time.Time) time.Time { return timeOf(nullTime(t)) })
+	data, why := store.Queryable(fold.Inbox.Source)
 	inbox := dbq.WriteInboxParams{
-		InboxJson: fold.Inbox.Source, Inbox: store.Queryable(fold.Inbox.Source),
+		InboxJson: fold.Inbox.Source, Inbox: data, InboxProblem: why,
 		ReadTime: nullTime(fold.Inbox.ReadTime), NotifyTime: nullTime(fold.Inbox.NotifyTime),
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), NotificationID: rawKey(r.ID),
 	}
@@ -88,10 +89,10 @@ func (s *Store) writeInbox(ctx context.Context, q *queries, arg dbq.WriteInboxPa
 		return err
 	}
 	if without {
-		arg.Inbox = nil
+		arg.Inbox, arg.InboxProblem = nil, tooLargeData
 	}
 	if err = q.WriteInbox(ctx, arg); refused(err) && arg.Inbox != nil {
-		arg.Inbox = nil
+		arg.Inbox, arg.InboxProblem = nil, problem(err)
 		err = q.WriteInbox(ctx, arg)
 	}
 	return err

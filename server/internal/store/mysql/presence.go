@@ -17,8 +17,8 @@ import (
 var unfoldedTable = table{
 	name: "mirror_unfolded_event",
 	columns: "bucket, project_id, room_id, kind, resource_id, event_id, " +
-		"type, payload, source_time, receive_time",
-	key: 10, // an event never changes
+		"type, payload, source_time, receive_time, happen_time",
+	key: 11, // an event never changes
 }
 
 // hold makes the new events of a batch wait at the resources they are folded into.
@@ -41,8 +41,12 @@ func (s *Store) hold(ctx context.Context, q *queries, batch []mirror.Delivery, a
 	rows := make([][]any, 0, len(all))
 	for _, w := range all {
 		e := w.event
+		happened := e.SourceTime
+		if happened.IsZero() {
+			happened = e.ReceiveTime
+		}
 		rows = append(rows, append(appendKey(nil, w.resource), rawKey(e.ID), rawKey(e.Type), rawKey(e.Payload),
-			nullTime(e.SourceTime), nullTime(e.ReceiveTime)))
+			nullTime(e.SourceTime), nullTime(e.ReceiveTime), nullTime(happened)))
 	}
 	return s.write(ctx, q, unfoldedTable, rows, nil)
 }
@@ -113,7 +117,7 @@ const inferred = "values(end_cause) = '' and end_cause in ('absent', 'room_delet
 
 var sessionTable = table{
 	name: "mirror_user_session",
-	columns: "bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, " +
+	columns: "bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, info_problem, " +
 		"begin_time, enter_time, leave_time, leave_event_id, end_cause",
 	key: 4,
 	// An end that was inferred since the fold read the session stays, because the
@@ -142,11 +146,12 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		}
 		rows := make([][]any, 0, len(upserts))
 		for _, u := range upserts {
+			info, problem := store.Queryable(u.Info)
 			rows = append(rows, append(roomArgs(r), rawKey(u.ID), u.ConnectionID, rawKey(u.UserID), store.Present(u.Info),
-				json.RawMessage(store.Queryable(u.Info)), nullTime(u.BeginTime()), nullTime(u.EnterTime), nullTime(u.LeaveTime),
+				json.RawMessage(info), problem, nullTime(u.BeginTime()), nullTime(u.EnterTime), nullTime(u.LeaveTime),
 				rawKey(u.LeaveEventID), rawKey(u.End)))
 		}
-		if err := s.write(ctx, q, sessionTable, rows, nil); err != nil {
+		if err := s.write(ctx, q, sessionTable, rows, sessionTable.note("info_problem")); err != nil {
 			return store.Plan{}, err
 		}
 		if stored.Gone() {
@@ -161,8 +166,8 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 
 var activeUserTable = table{
 	name:    "mirror_active_user",
-	columns: "bucket, project_id, room_id, connection_id, epoch, user_id, info_json, info",
-	key:     4,
+	columns: "bucket, project_id, room_id, connection_id, user_id, epoch, info_json, info, info_problem",
+	key:     5,
 }
 
 // ApplyActiveUsers replaces the active users if they changed.
@@ -207,10 +212,11 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 			}
 			values := make([][]any, 0, len(users))
 			for _, u := range users {
-				values = append(values, append(roomArgs(r), u.ConnectionID, lease.Epoch, rawKey(u.UserID), u.Info,
-					json.RawMessage(store.Queryable(u.Info))))
+				info, problem := store.Queryable(u.Info)
+				values = append(values, append(roomArgs(r), u.ConnectionID, rawKey(u.UserID), lease.Epoch, u.Info,
+					json.RawMessage(info), problem))
 			}
-			if err := s.write(ctx, q, activeUserTable, values, nil); err != nil {
+			if err := s.write(ctx, q, activeUserTable, values, activeUserTable.note("info_problem")); err != nil {
 				return store.Plan{}, err
 			}
 		}

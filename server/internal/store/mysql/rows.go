@@ -20,6 +20,13 @@ type table struct {
 	keep map[string]string
 }
 
+// note returns a function for [Store.write] that records in a column of the row why
+// its JSON was left out.
+func (t table) note(column string) func(row []any, why string) {
+	at := slices.Index(strings.Split(t.columns, ", "), column)
+	return func(row []any, why string) { row[at] = why }
+}
+
 func (t table) width() int { return strings.Count(t.columns, ",") + 1 }
 
 // sql returns the statement for n rows.

@@ -32,8 +32,9 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 	r := lease.Resource
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	fold = store.NotificationColumns(fold, func(t time.Time) time.Time { return timeOf(nullTime(t)) })
+	data, why := store.Queryable(fold.Inbox.Source)
 	inbox := dbq.WriteInboxParams{
-		InboxJson: fold.Inbox.Source, Inbox: store.Queryable(fold.Inbox.Source),
+		InboxJson: fold.Inbox.Source, Inbox: data, InboxProblem: why,
 		ReadTime: nullTime(fold.Inbox.ReadTime), NotifyTime: nullTime(fold.Inbox.NotifyTime),
 		Bucket: bucket, ProjectID: project, RoomID: room, NotificationID: r.ID,
 	}
@@ -75,8 +76,8 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		})
 	}
 	out, err := apply()
-	if refused(err) {
-		inbox.Inbox = nil
+	if refused(err) && inbox.Inbox != nil {
+		inbox.Inbox, inbox.InboxProblem = nil, problem(err)
 		out, err = apply()
 	}
 	return out, err

@@ -373,3 +373,62 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 			got.Hit+got.Read, fmt.Sprintf("%.2000s", raw))
 	}
 }
+
+// A fold reads the events that it takes up, however many wait behind them.
+func TestFoldReadsWhatItTakes(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url := pgtest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Connect = %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s = %v", sql, err)
+		}
+	}
+	record := &recorder{}
+	if _, err = dbq.New(record).Unfolded(t.Context(), dbq.UnfoldedParams{
+		Bucket: 7, ProjectID: "default", RoomID: "lobby", Kind: 6, MaxRows: 100,
+	}); !errors.Is(err, errRecorded) {
+		t.Fatalf("Unfolded = %v", err)
+	}
+	// Ids do not tell the order of events.
+	exec(`insert into mirror_unfolded_event
+		select 7, 'default', 'lobby', 6, '', md5(n::text), 'userEntered', convert_to(repeat('x', 300), 'UTF8'),
+			case when n % 2 = 0 then timestamptz '2026-03-01' + n * interval '1 second' end,
+			timestamptz '2026-03-01' + n * interval '1 second'
+		from generate_series(1, 40000) n`)
+	// The server may know nothing of the table, which is empty most of the time, or all.
+	for _, prepare := range []string{"", "vacuum analyze mirror_unfolded_event"} {
+		exec(prepare)
+		var raw []byte
+		if err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) "+record.sql,
+			record.args...).Scan(&raw); err != nil {
+			t.Fatalf("explain = %v", err)
+		}
+		var plan []struct {
+			Plan struct {
+				Rows int `json:"Actual Rows"`
+				Hit  int `json:"Shared Hit Blocks"`
+				Read int `json:"Shared Read Blocks"`
+			}
+		}
+		if err := json.Unmarshal(raw, &plan); err != nil {
+			t.Fatalf("Unmarshal = %v", err)
+		}
+		// A row may be in a block of its own.
+		if got := plan[0].Plan; got.Rows != 100 || got.Hit+got.Read > 150 {
+			t.Errorf("Unfolded after %q returns %d rows and reads %d blocks; want 100, and about as many: %.2000s", prepare,
+				got.Rows, got.Hit+got.Read, raw)
+		}
+	}
+}

@@ -24,7 +24,8 @@ func (s *Store) ApplyActiveUsers(
 		arg.ConnectionID = append(arg.ConnectionID, u.ConnectionID)
 		arg.UserID = append(arg.UserID, u.UserID)
 		arg.InfoJson = append(arg.InfoJson, u.Info)
-		arg.Info = append(arg.Info, store.Queryable(u.Info))
+		info, problem := store.Queryable(u.Info)
+		arg.Info, arg.InfoProblem = append(arg.Info, info), append(arg.InfoProblem, problem)
 	}
 	apply := func() (mirror.Applied, error) {
 		return s.end(ctx, "apply active users", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
@@ -72,7 +73,7 @@ func (s *Store) ApplyActiveUsers(
 	}
 	out, err := apply()
 	if refused(err) {
-		if err = s.dropRefused(ctx, arg.Info); err == nil {
+		if err = s.dropRefused(ctx, arg.Info, arg.InfoProblem); err == nil {
 			out, err = apply()
 		}
 	}
@@ -130,7 +131,8 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 		arg.ConnectionID = append(arg.ConnectionID, u.ConnectionID)
 		arg.UserID = append(arg.UserID, u.UserID)
 		arg.InfoJson = append(arg.InfoJson, store.Present(u.Info))
-		arg.Info = append(arg.Info, store.Queryable(u.Info))
+		info, problem := store.Queryable(u.Info)
+		arg.Info, arg.InfoProblem = append(arg.Info, info), append(arg.InfoProblem, problem)
 		arg.BeginTime = append(arg.BeginTime, sinceEpoch(u.BeginTime()))
 		arg.EnterTime = append(arg.EnterTime, nullTime(u.EnterTime))
 		arg.LeaveTime = append(arg.LeaveTime, nullTime(u.LeaveTime))
@@ -160,7 +162,7 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 	}
 	out, err := apply()
 	if refused(err) {
-		if err = s.dropRefused(ctx, arg.Info); err == nil {
+		if err = s.dropRefused(ctx, arg.Info, arg.InfoProblem); err == nil {
 			out, err = apply()
 		}
 	}

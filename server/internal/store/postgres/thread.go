@@ -50,15 +50,15 @@ func (s *Store) refusal(ctx context.Context, values ...[]byte) (string, error) {
 	return "", nil
 }
 
-// dropRefused removes the values that the server refuses as JSON.
-func (s *Store) dropRefused(ctx context.Context, values [][]byte) error {
+// dropRefused removes each value that the server refuses as JSON, and records why.
+func (s *Store) dropRefused(ctx context.Context, values [][]byte, problems []string) error {
 	for i, v := range values {
 		problem, err := s.refusal(ctx, v)
 		if err != nil {
 			return err
 		}
 		if problem != "" {
-			values[i] = nil
+			values[i], problems[i] = nil, problem
 		}
 	}
 	return nil

@@ -98,6 +98,16 @@ func historyMutants() []mutant {
 			func(b base) store.Store { return &movesAbsent{b, -time.Hour * 24 * 365} },
 		},
 		{
+			"ends sessions when it is told once that nobody is there",
+			[]string{"nobody ends sessions when it is said twice"},
+			func(b base) store.Store { return &endsAtOnce{b} },
+		},
+		{
+			"tells users apart by their connection alone",
+			[]string{"users who share a connection id are told apart"},
+			func(b base) store.Store { return &oneOfEachConnection{b} },
+		},
+		{
 			"rewrites active users",
 			[]string{"unchanged active users move their times alone"},
 			func(b base) store.Store { return &rewritesUsers{b} },
@@ -280,6 +290,29 @@ func (m *movesAbsent) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, 
 	absentBefore, now time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
 	return m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore.Add(m.by), now, settle)
+}
+
+type endsAtOnce struct{ base }
+
+func (m *endsAtOnce) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, users mirror.ActiveUsersContent,
+	absentBefore, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore, now, settle)
+	if err == nil && len(users.Users) == 0 {
+		_, err = m.d.sql.Exec(ctx, "update mirror_user_session set leave_time = begin_time, end_cause = 'absent' "+
+			"where end_cause = '' and room_id = ?", []byte(lease.Resource.Room))
+	}
+	return applied, err
+}
+
+type oneOfEachConnection struct{ base }
+
+func (m *oneOfEachConnection) ApplyActiveUsers(ctx context.Context, lease mirror.Lease,
+	users mirror.ActiveUsersContent, absentBefore, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	users.Users = slices.CompactFunc(slices.Clone(users.Users),
+		func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
+	return m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore, now, settle)
 }
 
 type rewritesUsers struct{ base }

@@ -25,10 +25,12 @@ var presenceCases = []testCase{
 	{"active users are stored as fetched", activeUsers},
 	{"unchanged active users move their times alone", activeUsersUnchanged},
 	{"active users without info", activeUsersNoInfo},
+	{"users who share a connection id are told apart", activeUsersShared},
 	{"active users belong to an epoch", activeUsersEpoch},
 	{"nobody after those of an earlier room is no change", activeUsersNobody},
 	{"active users who are gone leave nothing to clean", activeUsersClean},
 	{"absent users end their sessions", absentSessions},
+	{"nobody ends sessions when it is said twice", absentNobody},
 	{"deleted room ends its sessions", sessionsRoomDeleted},
 	{"404 alone ends no session", sessionsRoomMissing},
 	{"end that was inferred during a fold stays", sessionsInferred},
@@ -594,6 +596,32 @@ func activeUsersNoInfo(e *env) {
 	}
 }
 
+// Users without a connection of their own share a number.
+func activeUsersShared(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	session := func(id, user string) mirror.UserSession {
+		s := e.session("room", id, mirror.NoConnection)
+		s.UserID, s.EnterTime = user, e.now.Add(-time.Hour)
+		return s
+	}
+	a, b, c := session("msg_a", "agent-a"), session("msg_b", "agent-b"), session("msg_c", "agent-c")
+	e.upsertSessions(a, b, c)
+	agent := func(user string) mirror.ActiveUser {
+		return mirror.ActiveUser{ConnectionID: mirror.NoConnection, UserID: user}
+	}
+	anybody := mirror.ActiveUser{ConnectionID: mirror.NoConnection}
+	users := []mirror.ActiveUser{agent("agent-c"), agent("agent-a"), anybody, agent("agent-a")}
+	e.want("ApplyActiveUsers", e.mirrorUsers("room", users...), mirror.Applied{Changed: true})
+	e.want("ActiveUsers", e.activeUsers("room", false).Users,
+		[]mirror.ActiveUser{anybody, agent("agent-a"), agent("agent-c")})
+	e.want("ApplyActiveUsers in another order", e.mirrorUsers("room", anybody, agent("agent-a"), agent("agent-c")),
+		mirror.Applied{})
+	b.LeaveTime, b.End = e.now, mirror.SessionAbsent
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{a, b, c})
+	e.want("ApplyActiveUsers of one less", e.mirrorUsers("room", anybody, agent("agent-c")), mirror.Applied{Changed: true})
+	e.want("ActiveUsers", e.activeUsers("room", false).Users, []mirror.ActiveUser{anybody, agent("agent-c")})
+}
+
 func activeUsersNobody(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	e.mirrorUsers("room", mirror.ActiveUser{ConnectionID: 1, UserID: "ann"})
@@ -733,6 +761,55 @@ func absentSessions(e *env) {
 	}
 }
 
+// A response that lists nobody may be a fault of the moment, and what has ended stays so.
+func absentNobody(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	users := []mirror.ActiveUser{{ConnectionID: 1, UserID: "ann"}, {ConnectionID: 2, UserID: "ann"}}
+	e.mirrorUsers("room", users...)
+	first, second := e.session("room", "msg_1", 1), e.session("room", "msg_2", 2)
+	first.EnterTime, second.EnterTime = e.now.Add(-time.Hour), e.now.Add(-time.Hour)
+	e.upsertSessions(first, second)
+	r := activeUsersOf("room")
+	nobody := func(background bool) mirror.Applied {
+		e.Helper()
+		e.request(mirror.Request{Resource: r, Background: background})
+		return e.applyUsers(e.claim(r), e.usersContent())
+	}
+
+	again := e.now.Add(mirror.ActiveUsersInterval)
+	e.want("ApplyActiveUsers of nobody", nobody(true), mirror.Applied{Changed: true, Due: again})
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{first, second})
+	e.want("ActiveUsers", e.activeUsers("room", false).Users, []mirror.ActiveUser{})
+	e.now = again
+	lease := e.claim(r)
+	if !lease.Background {
+		e.Fatalf("Claim = %+v; want it as urgent as it was", lease)
+	}
+	e.want("ApplyActiveUsers of the users", e.applyUsers(lease, e.usersContent(users...)), mirror.Applied{Changed: true})
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{first, second})
+
+	again = e.now.Add(mirror.ActiveUsersInterval)
+	e.want("ApplyActiveUsers of nobody", nobody(false), mirror.Applied{Changed: true, Due: again})
+	e.now = again
+	e.want("ApplyActiveUsers of nobody again", e.applyUsers(e.claim(r), e.usersContent()), mirror.Applied{Changed: true})
+	for _, s := range []*mirror.UserSession{&first, &second} {
+		s.LeaveTime, s.End = e.now, mirror.SessionAbsent
+	}
+	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{first, second})
+
+	// The same where no fetch was before.
+	e.mirrorRoom("new", e.roomContent(`{}`))
+	s := e.session("new", "msg_3", 1)
+	s.EnterTime = e.now.Add(-time.Hour)
+	e.upsertSessions(s)
+	e.want("ApplyActiveUsers of nobody", e.mirrorUsers("new"), mirror.Applied{Due: e.now.Add(mirror.ActiveUsersInterval)})
+	e.want("UserSessions", e.sessions(store.SessionFilter{Room: "new"}), []mirror.UserSession{s})
+	// Where nobody's session would end, nothing is asked for again.
+	e.mirrorRoom("quiet", e.roomContent(`{}`))
+	e.mirrorUsers("quiet", users...)
+	e.want("ApplyActiveUsers of nobody", e.mirrorUsers("quiet"), mirror.Applied{Changed: true})
+}
+
 func sessionsRoomDeleted(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	open := e.session("room", "msg_open", 1)
@@ -785,7 +862,7 @@ func sessionsInferred(e *env) {
 	absent.EnterTime = e.now.Add(-time.Hour)
 	deleted.EnterTime = e.now.Add(-time.Second)
 	e.upsertSessions(absent, deleted)
-	e.mirrorUsers("room")
+	e.mirrorUsers("room", mirror.ActiveUser{ConnectionID: 9})
 	e.pass(time.Second)
 	e.deleteRoom("room")
 	// The fold has read both while they were open, and learned more about them.

@@ -259,32 +259,53 @@ func TestMarkStaleEqualsSQL(t *testing.T) {
 	})
 }
 
-// JSON that a server does not take for a column costs no other row its own.
-func TestRefusedInfoIsLostAlone(t *testing.T) {
+// JSON that a server does not take for a column costs no other row its own, and the
+// row says why it has none.
+func TestRefusedJSONIsLostAlone(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		d := newDatabase(t, e)
 		env := newEnv(t, d.open)
 		env.mirrorRoom("room", env.roomContent(`{}`))
+		const plain = `{"plain":true}`
 		var users []mirror.ActiveUser
 		var sessions []mirror.UserSession
 		for what, source := range sources() {
-			for _, info := range []string{source, `{"plain":true}`} {
+			for _, info := range []string{source, plain} {
 				n := int64(len(users))
 				users = append(users, mirror.ActiveUser{ConnectionID: n, UserID: what, Info: []byte(info)})
 				s := env.session("room", fmt.Sprintf("msg_%02d", n), n)
 				s.Info = []byte(info)
 				sessions = append(sessions, s)
+				r := notificationOf("room", fmt.Sprintf("in_%02d", n))
+				env.applyNotification(r, mirror.NotificationFold{
+					FetchTime: env.now, Rows: []mirror.Notification{env.notification(r, s.ID)},
+					Inbox: mirror.Inbox{Source: []byte(info)},
+				})
 			}
 		}
 		env.mirrorUsers("room", users...)
 		env.upsertSessions(sessions...)
-		for _, table := range []string{"mirror_active_user", "mirror_user_session"} {
-			lost, err := dbtest.Value[int](t.Context(), d.sql, "select count(*) from "+table+
-				" where info is null and info_json = ?",
-				[]byte(`{"plain":true}`))
-			if err != nil || lost != 0 {
-				t.Errorf("%s: %d rows of plain info lost it, %v; want none", table, lost, err)
+		count := func(table, where string, args ...any) int {
+			t.Helper()
+			n, err := dbtest.Value[int](t.Context(), d.sql, "select count(*) from "+table+" where "+where, args...)
+			if err != nil {
+				t.Fatalf("%s: %v", table, err)
+			}
+			return n
+		}
+		for table, column := range map[string]string{
+			"mirror_active_user": "info", "mirror_user_session": "info", "mirror_notification": "inbox",
+		} {
+			if n := count(table, column+" is null and "+column+"_json = ?", []byte(plain)); n != 0 {
+				t.Errorf("%s: %d plain rows lost their JSON; want none", table, n)
+			}
+			lost := column + " is null and " + column + "_json <> ?"
+			if n := count(table, "("+lost+") <> ("+column+"_problem <> '')", []byte{}); n != 0 {
+				t.Errorf("%s: %d rows have JSON and say why not, or neither; want none", table, n)
+			}
+			if n := count(table, column+"_problem like 'contains the character%'"); n != 1 {
+				t.Errorf("%s: %d rows say that there is a NUL; want one", table, n)
 			}
 		}
 	})

@@ -40,7 +40,7 @@ func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted
     on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
     and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end
 `).whereRoom("r", users).where("(r.delete_time is null or ?)", deleted)
-	s.add("\norder by u.connection_id")
+	s.add("\norder by u.connection_id, u.user_id")
 	out := mirror.ActiveUsers{Project: users.Project, Room: users.Room}
 	rooms, err := list(ctx, r, "read active users", s, func(row Row, _ *struct{}) error {
 		var connection *int64

@@ -16,7 +16,7 @@ const activeUsersOfRoom = `-- name: ActiveUsersOfRoom :many
 select connection_id, epoch, user_id, info_json
 from mirror_active_user
 where bucket = ? and project_id = ? and room_id = ?
-order by connection_id
+order by connection_id, user_id
 `
 
 type ActiveUsersOfRoomParams struct {
@@ -92,7 +92,7 @@ func (q *Queries) AnyUnfolded(ctx context.Context, arg AnyUnfoldedParams) (int64
 const cleanActiveUsers = `-- name: CleanActiveUsers :execrows
 delete from mirror_active_user
 where bucket = ? and project_id = ? and room_id = ? and epoch < ?
-order by connection_id
+order by connection_id, user_id
 limit ?
 `
 
@@ -307,7 +307,7 @@ const unfolded = `-- name: Unfolded :many
 select event_id, type, payload, source_time, receive_time
 from mirror_unfolded_event
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
-order by coalesce(source_time, receive_time), event_id
+order by happen_time, event_id
 limit ?
 `
 
@@ -367,7 +367,8 @@ func (q *Queries) Unfolded(ctx context.Context, arg UnfoldedParams) ([]UnfoldedR
 
 const writeInbox = `-- name: WriteInbox :exec
 update mirror_notification
-set inbox_json = ?, inbox = ?, read_time = ?, notify_time = ?
+set inbox_json = ?, inbox = ?, inbox_problem = ?,
+    read_time = ?, notify_time = ?
 where bucket = ? and project_id = ? and room_id = ?
     and notification_id = ?
 `
@@ -375,6 +376,7 @@ where bucket = ? and project_id = ? and room_id = ?
 type WriteInboxParams struct {
 	InboxJson      []byte
 	Inbox          json.RawMessage
+	InboxProblem   string
 	ReadTime       sql.NullTime
 	NotifyTime     sql.NullTime
 	Bucket         int16
@@ -387,6 +389,7 @@ func (q *Queries) WriteInbox(ctx context.Context, arg WriteInboxParams) error {
 	_, err := q.db.ExecContext(ctx, writeInbox,
 		arg.InboxJson,
 		arg.Inbox,
+		arg.InboxProblem,
 		arg.ReadTime,
 		arg.NotifyTime,
 		arg.Bucket,

@@ -3,7 +3,7 @@
 select event_id, type, payload, source_time, receive_time
 from mirror_unfolded_event
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
-order by coalesce(source_time, receive_time), event_id
+order by happen_time, event_id
 limit ?;
 
 -- name: AnyUnfolded :one
@@ -17,7 +17,7 @@ select count(*) from (
 select connection_id, epoch, user_id, info_json
 from mirror_active_user
 where bucket = ? and project_id = ? and room_id = ?
-order by connection_id;
+order by connection_id, user_id;
 
 -- name: DeleteActiveUsers :exec
 delete from mirror_active_user
@@ -26,7 +26,7 @@ where bucket = ? and project_id = ? and room_id = ?;
 -- name: CleanActiveUsers :execrows
 delete from mirror_active_user
 where bucket = ? and project_id = ? and room_id = ? and epoch < ?
-order by connection_id
+order by connection_id, user_id
 limit ?;
 
 -- name: OpenSessions :many
@@ -56,6 +56,7 @@ limit 1;
 
 -- name: WriteInbox :exec
 update mirror_notification
-set inbox_json = sqlc.narg(inbox_json), inbox = sqlc.narg(inbox), read_time = sqlc.narg(read_time), notify_time = sqlc.narg(notify_time)
+set inbox_json = sqlc.narg(inbox_json), inbox = sqlc.narg(inbox), inbox_problem = sqlc.arg(inbox_problem),
+    read_time = sqlc.narg(read_time), notify_time = sqlc.narg(notify_time)
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
     and notification_id = sqlc.arg(notification_id);

@@ -15,7 +15,7 @@ const activeUserRows = `-- name: ActiveUserRows :many
 select connection_id, epoch, user_id, info_json
 from mirror_active_user
 where bucket = $1 and project_id = $2 and room_id = $3
-order by connection_id
+order by connection_id, user_id
 `
 
 type ActiveUserRowsParams struct {
@@ -235,10 +235,12 @@ func (q *Queries) HasUnfolded(ctx context.Context, arg HasUnfoldedParams) (bool,
 }
 
 const insertActiveUsers = `-- name: InsertActiveUsers :exec
-insert into mirror_active_user (bucket, project_id, room_id, connection_id, epoch, user_id, info_json, info)
+insert into mirror_active_user (
+    bucket, project_id, room_id, connection_id, epoch, user_id, info_json, info, info_problem
+)
 select
     $1, $2, $3, unnest($4::bigint[]), $5,
-    unnest($6::text[]), unnest($7::bytea[]), unnest($8::jsonb[])
+    unnest($6::text[]), unnest($7::bytea[]), unnest($8::jsonb[]), unnest($9::text[])
 `
 
 type InsertActiveUsersParams struct {
@@ -250,6 +252,7 @@ type InsertActiveUsersParams struct {
 	UserID       []string
 	InfoJson     [][]byte
 	Info         [][]byte
+	InfoProblem  []string
 }
 
 func (q *Queries) InsertActiveUsers(ctx context.Context, arg InsertActiveUsersParams) error {
@@ -262,6 +265,7 @@ func (q *Queries) InsertActiveUsers(ctx context.Context, arg InsertActiveUsersPa
 		arg.UserID,
 		arg.InfoJson,
 		arg.Info,
+		arg.InfoProblem,
 	)
 	return err
 }
@@ -535,11 +539,11 @@ func (q *Queries) UpsertNotifications(ctx context.Context, arg UpsertNotificatio
 
 const upsertSessions = `-- name: UpsertSessions :exec
 insert into mirror_user_session as s (
-    bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info,
+    bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, info_problem,
     begin_time, enter_time, leave_time, leave_event_id, end_cause
 )
 select
-    $1, $2, $3, u.session_id, u.connection_id, u.user_id, u.info_json, u.info,
+    $1, $2, $3, u.session_id, u.connection_id, u.user_id, u.info_json, u.info, u.info_problem,
     u.begin_time, u.enter_time, u.leave_time, u.leave_event_id, u.end_cause
 from (
     select
@@ -548,11 +552,12 @@ from (
         unnest($6::text[]) as user_id,
         unnest($7::bytea[]) as info_json,
         unnest($8::jsonb[]) as info,
-        unnest($9::timestamptz[]) as begin_time,
-        unnest($10::timestamptz[]) as enter_time,
-        unnest($11::timestamptz[]) as leave_time,
-        unnest($12::text[]) as leave_event_id,
-        unnest($13::text[]) as end_cause
+        unnest($9::text[]) as info_problem,
+        unnest($10::timestamptz[]) as begin_time,
+        unnest($11::timestamptz[]) as enter_time,
+        unnest($12::timestamptz[]) as leave_time,
+        unnest($13::text[]) as leave_event_id,
+        unnest($14::text[]) as end_cause
 ) u
 order by u.session_id
 on conflict (bucket, project_id, room_id, session_id) do update set
@@ -560,6 +565,7 @@ on conflict (bucket, project_id, room_id, session_id) do update set
     user_id = excluded.user_id,
     info_json = excluded.info_json,
     info = excluded.info,
+    info_problem = excluded.info_problem,
     begin_time = excluded.begin_time,
     enter_time = excluded.enter_time,
     leave_event_id = excluded.leave_event_id,
@@ -582,6 +588,7 @@ type UpsertSessionsParams struct {
 	UserID       []string
 	InfoJson     [][]byte
 	Info         [][]byte
+	InfoProblem  []string
 	BeginTime    []pgtype.Timestamptz
 	EnterTime    []pgtype.Timestamptz
 	LeaveTime    []pgtype.Timestamptz
@@ -601,6 +608,7 @@ func (q *Queries) UpsertSessions(ctx context.Context, arg UpsertSessionsParams) 
 		arg.UserID,
 		arg.InfoJson,
 		arg.Info,
+		arg.InfoProblem,
 		arg.BeginTime,
 		arg.EnterTime,
 		arg.LeaveTime,
@@ -612,13 +620,14 @@ func (q *Queries) UpsertSessions(ctx context.Context, arg UpsertSessionsParams) 
 
 const writeInbox = `-- name: WriteInbox :exec
 update mirror_notification
-set inbox_json = $1, inbox = $2, read_time = $3, notify_time = $4
-where bucket = $5 and project_id = $6 and room_id = $7 and notification_id = $8
+set inbox_json = $1, inbox = $2, inbox_problem = $3, read_time = $4, notify_time = $5
+where bucket = $6 and project_id = $7 and room_id = $8 and notification_id = $9
 `
 
 type WriteInboxParams struct {
 	InboxJson      []byte
 	Inbox          []byte
+	InboxProblem   string
 	ReadTime       pgtype.Timestamptz
 	NotifyTime     pgtype.Timestamptz
 	Bucket         int16
@@ -631,6 +640,7 @@ func (q *Queries) WriteInbox(ctx context.Context, arg WriteInboxParams) error {
 	_, err := q.db.Exec(ctx, writeInbox,
 		arg.InboxJson,
 		arg.Inbox,
+		arg.InboxProblem,
 		arg.ReadTime,
 		arg.NotifyTime,
 		arg.Bucket,

@@ -56,14 +56,14 @@ func (q *Queries) AnnounceThreads(ctx context.Context, arg AnnounceThreadsParams
 const cleanActiveUsers = `-- name: CleanActiveUsers :execrows
 delete from mirror_active_user u
 where u.bucket = $1 and u.project_id = $2 and u.room_id = $3
-    and (u.connection_id, u.epoch) in (
-        select o.connection_id, o.epoch
+    and (u.connection_id, u.user_id, u.epoch) in (
+        select o.connection_id, o.user_id, o.epoch
         from mirror_active_user o
         join mirror_room r
             on r.bucket = o.bucket and r.project_id = o.project_id and r.room_id = o.room_id
         where o.bucket = $1 and o.project_id = $2 and o.room_id = $3
             and o.epoch < r.epoch and r.delete_time is null
-        order by o.connection_id
+        order by o.connection_id, o.user_id
         limit $4
     )
 `

@@ -2,17 +2,19 @@
 select connection_id, epoch, user_id, info_json
 from mirror_active_user
 where bucket = @bucket and project_id = @project_id and room_id = @room_id
-order by connection_id;
+order by connection_id, user_id;
 
 -- name: DeleteActiveUsers :exec
 delete from mirror_active_user
 where bucket = @bucket and project_id = @project_id and room_id = @room_id;
 
 -- name: InsertActiveUsers :exec
-insert into mirror_active_user (bucket, project_id, room_id, connection_id, epoch, user_id, info_json, info)
+insert into mirror_active_user (
+    bucket, project_id, room_id, connection_id, epoch, user_id, info_json, info, info_problem
+)
 select
     @bucket, @project_id, @room_id, unnest(@connection_id::bigint[]), @epoch,
-    unnest(@user_id::text[]), unnest(@info_json::bytea[]), unnest(@info::jsonb[]);
+    unnest(@user_id::text[]), unnest(@info_json::bytea[]), unnest(@info::jsonb[]), unnest(@info_problem::text[]);
 
 -- name: OpenSessions :many
 select session_id, connection_id, user_id, begin_time
@@ -63,11 +65,11 @@ where bucket = @bucket and project_id = @project_id and room_id = @room_id and s
 -- An end that was inferred since the fold read the session stays, because the fold
 -- does not know of it.
 insert into mirror_user_session as s (
-    bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info,
+    bucket, project_id, room_id, session_id, connection_id, user_id, info_json, info, info_problem,
     begin_time, enter_time, leave_time, leave_event_id, end_cause
 )
 select
-    @bucket, @project_id, @room_id, u.session_id, u.connection_id, u.user_id, u.info_json, u.info,
+    @bucket, @project_id, @room_id, u.session_id, u.connection_id, u.user_id, u.info_json, u.info, u.info_problem,
     u.begin_time, u.enter_time, u.leave_time, u.leave_event_id, u.end_cause
 from (
     select
@@ -76,6 +78,7 @@ from (
         unnest(@user_id::text[]) as user_id,
         unnest(@info_json::bytea[]) as info_json,
         unnest(@info::jsonb[]) as info,
+        unnest(@info_problem::text[]) as info_problem,
         unnest(@begin_time::timestamptz[]) as begin_time,
         unnest(@enter_time::timestamptz[]) as enter_time,
         unnest(@leave_time::timestamptz[]) as leave_time,
@@ -88,6 +91,7 @@ on conflict (bucket, project_id, room_id, session_id) do update set
     user_id = excluded.user_id,
     info_json = excluded.info_json,
     info = excluded.info,
+    info_problem = excluded.info_problem,
     begin_time = excluded.begin_time,
     enter_time = excluded.enter_time,
     leave_event_id = excluded.leave_event_id,
@@ -148,7 +152,7 @@ on conflict (bucket, project_id, room_id, notification_id, event_id) do update s
 
 -- name: WriteInbox :exec
 update mirror_notification
-set inbox_json = @inbox_json, inbox = @inbox, read_time = @read_time, notify_time = @notify_time
+set inbox_json = @inbox_json, inbox = @inbox, inbox_problem = @inbox_problem, read_time = @read_time, notify_time = @notify_time
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and notification_id = @notification_id;
 
 -- name: Announce :exec

@@ -195,14 +195,14 @@ select old.thread_id from old;
 -- name: CleanActiveUsers :execrows
 delete from mirror_active_user u
 where u.bucket = @bucket and u.project_id = @project_id and u.room_id = @room_id
-    and (u.connection_id, u.epoch) in (
-        select o.connection_id, o.epoch
+    and (u.connection_id, u.user_id, u.epoch) in (
+        select o.connection_id, o.user_id, o.epoch
         from mirror_active_user o
         join mirror_room r
             on r.bucket = o.bucket and r.project_id = o.project_id and r.room_id = o.room_id
         where o.bucket = @bucket and o.project_id = @project_id and o.room_id = @room_id
             and o.epoch < r.epoch and r.delete_time is null
-        order by o.connection_id
+        order by o.connection_id, o.user_id
         limit @max_rows
     );
 
