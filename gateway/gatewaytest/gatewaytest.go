@@ -480,6 +480,13 @@ func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncReq
 	return &mirrorv1.RequestSyncResponse{Tasks: []*mirrorv1.Task{{RoomId: req.GetRoomId(), Kind: req.GetKind()}}}, nil
 }
 
+func (e adminEcho) PinProject(ctx context.Context,
+	req *mirrorv1.PinProjectRequest,
+) (*mirrorv1.PinProjectResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.PinProjectResponse{}, nil
+}
+
 func (e adminEcho) StartBackfill(ctx context.Context,
 	req *mirrorv1.StartBackfillRequest,
 ) (*mirrorv1.StartBackfillResponse, error) {

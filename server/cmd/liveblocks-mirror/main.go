@@ -36,6 +36,7 @@ type commands struct {
 	Migrate  migrateCmd  `cmd:"" help:"Migrate the database schema."`
 	Backfill backfillCmd `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
 	Verify   verifyCmd   `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
+	Project  projectCmd  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
 	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
@@ -84,6 +85,20 @@ type verifyCmd struct {
 
 func (c *verifyCmd) Run(ctx context.Context) error {
 	return cli.Verify(ctx, c.Client, cli.VerifyOptions{RoomPrefix: c.RoomPrefix, Repair: c.Repair}, os.Stdout, os.Stderr)
+}
+
+type projectCmd struct {
+	Pin pinCmd `cmd:"" help:"Work the events of this Liveblocks project, those included that were set aside."`
+}
+
+type pinCmd struct {
+	LiveblocksProjectID string `arg:"" name:"liveblocks-project-id" help:"Liveblocks' id of the project, as in the projectId of its events."`
+
+	config.Client `group:"Service"`
+}
+
+func (c *pinCmd) Run(ctx context.Context) error {
+	return cli.PinProject(ctx, c.Client, c.LiveblocksProjectID, os.Stdout)
 }
 
 type demoCmd struct {

@@ -55,7 +55,7 @@ func TestUpgrade(t *testing.T) {
 		awaitRunning(t, s)
 		got := observe(t, s, db, slices.Collect(maps.Keys(want)))
 		for _, what := range slices.Sorted(maps.Keys(want)) {
-			if diff := gocmp.Diff(want[what], got[what]); diff != "" {
+			if diff := gocmp.Diff(want[what], known(want[what], got[what])); diff != "" {
 				t.Errorf("%s (-before +now):\n%s", what, diff)
 			}
 		}
@@ -63,6 +63,30 @@ func TestUpgrade(t *testing.T) {
 
 		goOn(t, db, url, want)
 	})
+}
+
+// known leaves the members out of an answer that the version before did not have.
+func known(before, now any) any {
+	switch now := now.(type) {
+	case map[string]any:
+		was, _ := before.(map[string]any)
+		out := map[string]any{}
+		for name, value := range now {
+			if old, ok := was[name]; ok || was == nil {
+				out[name] = known(old, value)
+			}
+		}
+		return out
+	case []any:
+		was, _ := before.([]any)
+		out := slices.Clone(now)
+		for i := range out[:min(len(out), len(was))] {
+			out[i] = known(was[i], out[i])
+		}
+		return out
+	default:
+		return now
+	}
 }
 
 // goOn lets Liveblocks answer again, of the one room, and something happen there.
@@ -100,7 +124,7 @@ func goOn(t *testing.T, db *dbtest.DB, url string, want map[string]any) {
 	// It is still the room it was, with all that is in it, and a notification waited.
 	for _, part := range []string{"/threads", "/active-users", "/user-sessions"} {
 		read := "GET " + roomPath(upgradeRoom, part)
-		if diff := gocmp.Diff(want[read], observe(t, s, db, []string{read})[read]); diff != "" {
+		if diff := gocmp.Diff(want[read], known(want[read], observe(t, s, db, []string{read})[read])); diff != "" {
 			t.Errorf("%s after a webhook (-before +now):\n%s", read, diff)
 		}
 	}

@@ -401,10 +401,49 @@ type Change struct {
 // Project is a configured project as stored.
 type Project struct {
 	ID ProjectID
-	// LiveblocksID is Liveblocks' id of the project, pinned by the first verified
-	// event.
+	// LiveblocksID is Liveblocks' id of the project. It is pinned when a fetch with
+	// the project's key has shown what an event with this id names.
 	LiveblocksID string
 	// PauseReason says why fetching is paused; empty if it is not.
 	PauseReason string
 	PauseTime   time.Time
+	// Foreign describes the events of other Liveblocks projects.
+	Foreign ForeignEvents
+	// KeyHash is a salted hash of the secret key that was shown to belong to the
+	// mirrored rooms; nil if none was.
+	KeyHash []byte
+	// KeyConfirmTime is when an operator stated that the key is that of the mirrored
+	// project; zero if never.
+	KeyConfirmTime time.Time
+	// Confirmed is the mass deletion that an operator confirmed last.
+	Confirmed Confirmation
+}
+
+// ForeignEvents describes the events that were set aside because they are from
+// another Liveblocks project than the pinned one.
+type ForeignEvents struct {
+	// LiveblocksID is the project of the latest one; empty if there is none.
+	LiveblocksID string
+	Count        int64
+	// Time is when the latest one was received.
+	Time time.Time
+}
+
+// Confirmation is the statement of an operator that what Liveblocks' lists lack is
+// really gone, up to a number.
+type Confirmation struct {
+	Rooms, Groups int64
+	Time          time.Time
+}
+
+// ConfirmationLife is how long a statement of an operator counts.
+const ConfirmationLife = 24 * time.Hour
+
+// At returns the confirmation if it still counts at now; otherwise a zero
+// Confirmation.
+func (c Confirmation) At(now time.Time) Confirmation {
+	if now.Sub(c.Time) >= ConfirmationLife {
+		return Confirmation{}
+	}
+	return c
 }

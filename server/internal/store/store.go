@@ -50,6 +50,7 @@ var (
 // Store is the interface of an engine.
 type Store interface {
 	Ledger
+	Projects
 	Tasks
 	Mirror
 	Sweeps
@@ -79,9 +80,32 @@ type Ledger interface {
 	// resource; see Unfolded.
 	Accept(ctx context.Context, batch []mirror.Delivery) ([]Accepted, error)
 
+	// TakeUp works events that were recorded with OutcomeForeignProject like new
+	// ones: it stores their outcomes, marks what they make stale, and lets those
+	// with a Fold invalidation wait at their resource, in one transaction. Events
+	// with another outcome change nothing. It returns what became stale.
+	TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error)
+}
+
+// Projects stores what is known of the Liveblocks project behind a project.
+type Projects interface {
+	// Project returns a stored project, or a zero Project with the id if none is
+	// stored.
+	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	// PinProject stores liveblocksID as that of the project unless one is pinned
 	// already, and returns the pinned one.
 	PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error)
+	// RepinProject replaces the pinned id, and forgets what NoteForeign stored.
+	RepinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) error
+	// NoteForeign adds events that were set aside.
+	NoteForeign(ctx context.Context, project mirror.ProjectID, events mirror.ForeignEvents) error
+	// SaveKeyHash stores the hash of the secret key.
+	SaveKeyHash(ctx context.Context, project mirror.ProjectID, hash []byte) error
+	// ConfirmKey stores that an operator vouches for the secret key.
+	ConfirmKey(ctx context.Context, project mirror.ProjectID, now time.Time) error
+	// ConfirmDeletions stores what an operator confirmed to be gone, in place of an
+	// earlier confirmation.
+	ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error
 }
 
 // Accepted is the result for one event of a batch.
@@ -372,9 +396,6 @@ type TaskQuery interface {
 	// TaskList lists tasks, ordered by the bytes of the room id, then by kind and
 	// id.
 	TaskList(ctx context.Context, filter TaskFilter) ([]mirror.Task, error)
-	// Project returns a stored project, or a zero Project with the id if none is
-	// stored.
-	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	// Counts counts a project's tasks.
 	Counts(ctx context.Context, project mirror.ProjectID) (Counts, error)
 }

@@ -168,7 +168,8 @@ type DeliveryCounts struct {
 	// Accepted deliveries that are not a well-formed event, or that name a resource
 	// whose id cannot be stored.
 	Malformed int64 `protobuf:"varint,6,opt,name=malformed,proto3" json:"malformed,omitempty"`
-	// Accepted deliveries from a Liveblocks project other than the first one seen.
+	// Accepted deliveries from a Liveblocks project other than the pinned one. They
+	// are set aside.
 	ForeignProject int64 `protobuf:"varint,7,opt,name=foreign_project,json=foreignProject,proto3" json:"foreign_project,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -258,7 +259,8 @@ type ProjectStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// Liveblocks' id of the project, taken from the first verified event.
+	// Liveblocks' id of the project: that of an event whose room a fetch with the
+	// secret key has shown, or the one that PinProject named. Empty until then.
 	LiveblocksProjectId string `protobuf:"bytes,2,opt,name=liveblocks_project_id,json=liveblocksProjectId,proto3" json:"liveblocks_project_id,omitempty"`
 	// Why fetching is paused. Empty if it is not.
 	PauseReason string `protobuf:"bytes,3,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
@@ -278,7 +280,12 @@ type ProjectStatus struct {
 	// The pending resources that only a sweep has requested.
 	BackgroundTasks int64 `protobuf:"varint,10,opt,name=background_tasks,json=backgroundTasks,proto3" json:"background_tasks,omitempty"`
 	// The latest sweep: its progress or its result.
-	LastSweep     *Sweep `protobuf:"bytes,11,opt,name=last_sweep,json=lastSweep,proto3" json:"last_sweep,omitempty"`
+	LastSweep *Sweep `protobuf:"bytes,11,opt,name=last_sweep,json=lastSweep,proto3" json:"last_sweep,omitempty"`
+	// What an operator has to look at, one sentence each. Empty if there is nothing.
+	Problems []string `protobuf:"bytes,12,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Events of other Liveblocks projects that were set aside. Absent if there are
+	// none.
+	ForeignEvents *ForeignEvents `protobuf:"bytes,13,opt,name=foreign_events,json=foreignEvents,proto3" json:"foreign_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +397,85 @@ func (x *ProjectStatus) GetLastSweep() *Sweep {
 	return nil
 }
 
+func (x *ProjectStatus) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetForeignEvents() *ForeignEvents {
+	if x != nil {
+		return x.ForeignEvents
+	}
+	return nil
+}
+
+// ForeignEvents describes the events of other Liveblocks projects that were recorded
+// and set aside.
+type ForeignEvents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Liveblocks' id of the project that the latest one is from.
+	LiveblocksProjectId string `protobuf:"bytes,1,opt,name=liveblocks_project_id,json=liveblocksProjectId,proto3" json:"liveblocks_project_id,omitempty"`
+	// How many there are.
+	EventCount int64 `protobuf:"varint,2,opt,name=event_count,json=eventCount,proto3" json:"event_count,omitempty"`
+	// When the latest one was received.
+	LastReceiveTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_receive_time,json=lastReceiveTime,proto3" json:"last_receive_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ForeignEvents) Reset() {
+	*x = ForeignEvents{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForeignEvents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForeignEvents) ProtoMessage() {}
+
+func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForeignEvents.ProtoReflect.Descriptor instead.
+func (*ForeignEvents) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ForeignEvents) GetLiveblocksProjectId() string {
+	if x != nil {
+		return x.LiveblocksProjectId
+	}
+	return ""
+}
+
+func (x *ForeignEvents) GetEventCount() int64 {
+	if x != nil {
+		return x.EventCount
+	}
+	return 0
+}
+
+func (x *ForeignEvents) GetLastReceiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastReceiveTime
+	}
+	return nil
+}
+
 // ListTasksRequest filters tasks. Filters are combined with AND.
 type ListTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -409,7 +495,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +507,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +520,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListTasksRequest) GetProjectId() string {
@@ -485,7 +571,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +583,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +596,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -540,7 +626,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +638,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +651,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetTaskRequest) GetProjectId() string {
@@ -593,7 +679,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +691,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +704,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -641,7 +727,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +739,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +752,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RetryTaskRequest) GetProjectId() string {
@@ -694,7 +780,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +792,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +805,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RetryTaskResponse) GetTask() *Task {
@@ -750,7 +836,7 @@ type RequestSyncRequest struct {
 
 func (x *RequestSyncRequest) Reset() {
 	*x = RequestSyncRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +848,7 @@ func (x *RequestSyncRequest) String() string {
 func (*RequestSyncRequest) ProtoMessage() {}
 
 func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +861,7 @@ func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncRequest.ProtoReflect.Descriptor instead.
 func (*RequestSyncRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RequestSyncRequest) GetProjectId() string {
@@ -817,7 +903,7 @@ type RequestSyncResponse struct {
 
 func (x *RequestSyncResponse) Reset() {
 	*x = RequestSyncResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +915,7 @@ func (x *RequestSyncResponse) String() string {
 func (*RequestSyncResponse) ProtoMessage() {}
 
 func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +928,7 @@ func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncResponse.ProtoReflect.Descriptor instead.
 func (*RequestSyncResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestSyncResponse) GetTasks() []*Task {
@@ -863,7 +949,7 @@ type StartBackfillRequest struct {
 
 func (x *StartBackfillRequest) Reset() {
 	*x = StartBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +961,7 @@ func (x *StartBackfillRequest) String() string {
 func (*StartBackfillRequest) ProtoMessage() {}
 
 func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +974,7 @@ func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillRequest.ProtoReflect.Descriptor instead.
 func (*StartBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartBackfillRequest) GetProjectId() string {
@@ -909,7 +995,7 @@ type StartBackfillResponse struct {
 
 func (x *StartBackfillResponse) Reset() {
 	*x = StartBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1007,7 @@ func (x *StartBackfillResponse) String() string {
 func (*StartBackfillResponse) ProtoMessage() {}
 
 func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1020,7 @@ func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillResponse.ProtoReflect.Descriptor instead.
 func (*StartBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartBackfillResponse) GetSweep() *Sweep {
@@ -955,7 +1041,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1053,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1066,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetBackfillRequest) GetProjectId() string {
@@ -1001,7 +1087,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1099,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1112,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetBackfillResponse) GetSweep() *Sweep {
@@ -1034,6 +1120,107 @@ func (x *GetBackfillResponse) GetSweep() *Sweep {
 		return x.Sweep
 	}
 	return nil
+}
+
+// PinProjectRequest says which Liveblocks project is mirrored.
+type PinProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Liveblocks' id of the project, as in the projectId of its events.
+	LiveblocksProjectId string `protobuf:"bytes,2,opt,name=liveblocks_project_id,json=liveblocksProjectId,proto3" json:"liveblocks_project_id,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *PinProjectRequest) Reset() {
+	*x = PinProjectRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinProjectRequest) ProtoMessage() {}
+
+func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinProjectRequest.ProtoReflect.Descriptor instead.
+func (*PinProjectRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PinProjectRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *PinProjectRequest) GetLiveblocksProjectId() string {
+	if x != nil {
+		return x.LiveblocksProjectId
+	}
+	return ""
+}
+
+// PinProjectResponse says what changed.
+type PinProjectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many events had been set aside and are worked now.
+	EventsTakenUp int64 `protobuf:"varint,1,opt,name=events_taken_up,json=eventsTakenUp,proto3" json:"events_taken_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinProjectResponse) Reset() {
+	*x = PinProjectResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinProjectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinProjectResponse) ProtoMessage() {}
+
+func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinProjectResponse.ProtoReflect.Descriptor instead.
+func (*PinProjectResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PinProjectResponse) GetEventsTakenUp() int64 {
+	if x != nil {
+		return x.EventsTakenUp
+	}
+	return 0
 }
 
 // VerifyMirrorRequest says what to verify.
@@ -1051,7 +1238,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1250,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1263,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -1117,7 +1304,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1316,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1329,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -1227,7 +1414,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\vunavailable\x18\x04 \x01(\x03R\vunavailable\x12!\n" +
 	"\funknown_type\x18\x05 \x01(\x03R\vunknownType\x12\x1c\n" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
-	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\"\xb6\x04\n" +
+	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\"\x9e\x05\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x122\n" +
@@ -1243,7 +1430,14 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x10background_tasks\x18\n" +
 	" \x01(\x03R\x0fbackgroundTasks\x12:\n" +
 	"\n" +
-	"last_sweep\x18\v \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\tlastSweep\"\xed\x01\n" +
+	"last_sweep\x18\v \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\tlastSweep\x12\x1a\n" +
+	"\bproblems\x18\f \x03(\tR\bproblems\x12J\n" +
+	"\x0eforeign_events\x18\r \x01(\v2#.liveblocks.mirror.v1.ForeignEventsR\rforeignEvents\"\xac\x01\n" +
+	"\rForeignEvents\x122\n" +
+	"\x15liveblocks_project_id\x18\x01 \x01(\tR\x13liveblocksProjectId\x12\x1f\n" +
+	"\vevent_count\x18\x02 \x01(\x03R\n" +
+	"eventCount\x12F\n" +
+	"\x11last_receive_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastReceiveTime\"\xed\x01\n" +
 	"\x10ListTasksRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -1285,7 +1479,13 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"H\n" +
 	"\x13GetBackfillResponse\x121\n" +
-	"\x05sweep\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\x05sweep\"\x85\x01\n" +
+	"\x05sweep\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\x05sweep\"}\n" +
+	"\x11PinProjectRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12@\n" +
+	"\x15liveblocks_project_id\x18\x02 \x01(\tB\f\xe0A\x02\xbaH\x06r\x04 \x01(@R\x13liveblocksProjectId\"<\n" +
+	"\x12PinProjectResponse\x12&\n" +
+	"\x0fevents_taken_up\x18\x01 \x01(\x03R\reventsTakenUp\"\x85\x01\n" +
 	"\x13VerifyMirrorRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
@@ -1295,7 +1495,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x05drift\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.DriftH\x00R\x05drift\x12B\n" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummaryB\b\n" +
-	"\x06report2\xb3\b\n" +
+	"\x06report2\xb7\t\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
@@ -1303,7 +1503,9 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\tRetryTask\x12&.liveblocks.mirror.v1.RetryTaskRequest\x1a'.liveblocks.mirror.v1.RetryTaskResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/admin/tasks/{task_id}:retry\x12\x95\x01\n" +
 	"\vRequestSync\x12(.liveblocks.mirror.v1.RequestSyncRequest\x1a).liveblocks.mirror.v1.RequestSyncResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/admin/rooms/{room_id}/sync:request\x12\x87\x01\n" +
 	"\rStartBackfill\x12*.liveblocks.mirror.v1.StartBackfillRequest\x1a+.liveblocks.mirror.v1.StartBackfillResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/admin/backfill\x12~\n" +
-	"\vGetBackfill\x12(.liveblocks.mirror.v1.GetBackfillRequest\x1a).liveblocks.mirror.v1.GetBackfillResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/admin/backfill\x12\x8b\x01\n" +
+	"\vGetBackfill\x12(.liveblocks.mirror.v1.GetBackfillRequest\x1a).liveblocks.mirror.v1.GetBackfillResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/admin/backfill\x12\x81\x01\n" +
+	"\n" +
+	"PinProject\x12'.liveblocks.mirror.v1.PinProjectRequest\x1a(.liveblocks.mirror.v1.PinProjectResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/project:pin\x12\x8b\x01\n" +
 	"\fVerifyMirror\x12).liveblocks.mirror.v1.VerifyMirrorRequest\x1a*.liveblocks.mirror.v1.VerifyMirrorResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/mirror:verify0\x01BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
@@ -1318,75 +1520,82 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: liveblocks.mirror.v1.GetStatusResponse
 	(*DeliveryCounts)(nil),        // 2: liveblocks.mirror.v1.DeliveryCounts
 	(*ProjectStatus)(nil),         // 3: liveblocks.mirror.v1.ProjectStatus
-	(*ListTasksRequest)(nil),      // 4: liveblocks.mirror.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 5: liveblocks.mirror.v1.ListTasksResponse
-	(*GetTaskRequest)(nil),        // 6: liveblocks.mirror.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),       // 7: liveblocks.mirror.v1.GetTaskResponse
-	(*RetryTaskRequest)(nil),      // 8: liveblocks.mirror.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),     // 9: liveblocks.mirror.v1.RetryTaskResponse
-	(*RequestSyncRequest)(nil),    // 10: liveblocks.mirror.v1.RequestSyncRequest
-	(*RequestSyncResponse)(nil),   // 11: liveblocks.mirror.v1.RequestSyncResponse
-	(*StartBackfillRequest)(nil),  // 12: liveblocks.mirror.v1.StartBackfillRequest
-	(*StartBackfillResponse)(nil), // 13: liveblocks.mirror.v1.StartBackfillResponse
-	(*GetBackfillRequest)(nil),    // 14: liveblocks.mirror.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),   // 15: liveblocks.mirror.v1.GetBackfillResponse
-	(*VerifyMirrorRequest)(nil),   // 16: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),  // 17: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*Sweep)(nil),                 // 19: liveblocks.mirror.v1.Sweep
-	(TaskState)(0),                // 20: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                  // 21: liveblocks.mirror.v1.Task
-	(ResourceKind)(0),             // 22: liveblocks.mirror.v1.ResourceKind
-	(*Drift)(nil),                 // 23: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),        // 24: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),         // 25: liveblocks.mirror.v1.VerifySummary
+	(*ForeignEvents)(nil),         // 4: liveblocks.mirror.v1.ForeignEvents
+	(*ListTasksRequest)(nil),      // 5: liveblocks.mirror.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),     // 6: liveblocks.mirror.v1.ListTasksResponse
+	(*GetTaskRequest)(nil),        // 7: liveblocks.mirror.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),       // 8: liveblocks.mirror.v1.GetTaskResponse
+	(*RetryTaskRequest)(nil),      // 9: liveblocks.mirror.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),     // 10: liveblocks.mirror.v1.RetryTaskResponse
+	(*RequestSyncRequest)(nil),    // 11: liveblocks.mirror.v1.RequestSyncRequest
+	(*RequestSyncResponse)(nil),   // 12: liveblocks.mirror.v1.RequestSyncResponse
+	(*StartBackfillRequest)(nil),  // 13: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil), // 14: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),    // 15: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),   // 16: liveblocks.mirror.v1.GetBackfillResponse
+	(*PinProjectRequest)(nil),     // 17: liveblocks.mirror.v1.PinProjectRequest
+	(*PinProjectResponse)(nil),    // 18: liveblocks.mirror.v1.PinProjectResponse
+	(*VerifyMirrorRequest)(nil),   // 19: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),  // 20: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Sweep)(nil),                 // 22: liveblocks.mirror.v1.Sweep
+	(TaskState)(0),                // 23: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                  // 24: liveblocks.mirror.v1.Task
+	(ResourceKind)(0),             // 25: liveblocks.mirror.v1.ResourceKind
+	(*Drift)(nil),                 // 26: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),        // 27: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),         // 28: liveblocks.mirror.v1.VerifySummary
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	18, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	21, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	2,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
-	18, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	18, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	18, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	19, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
-	20, // 7: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	21, // 8: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	21, // 9: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	21, // 10: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	22, // 11: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	21, // 12: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	19, // 13: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	19, // 14: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	23, // 15: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	24, // 16: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	25, // 17: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	0,  // 18: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	4,  // 19: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	6,  // 20: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	8,  // 21: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	10, // 22: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	12, // 23: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	14, // 24: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	16, // 25: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 26: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	5,  // 27: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	7,  // 28: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	9,  // 29: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	11, // 30: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	13, // 31: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	15, // 32: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	17, // 33: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	21, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	21, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	21, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	22, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	4,  // 7: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
+	21, // 8: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	23, // 9: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	24, // 10: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	24, // 11: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	24, // 12: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	25, // 13: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	24, // 14: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	22, // 15: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	22, // 16: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	26, // 17: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	27, // 18: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	28, // 19: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	0,  // 20: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	5,  // 21: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	7,  // 22: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	9,  // 23: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	11, // 24: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	13, // 25: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	15, // 26: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	17, // 27: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	19, // 28: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 29: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	6,  // 30: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	8,  // 31: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	10, // 32: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	12, // 33: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	14, // 34: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	16, // 35: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	18, // 36: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	20, // 37: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -1396,7 +1605,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	}
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -1407,7 +1616,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

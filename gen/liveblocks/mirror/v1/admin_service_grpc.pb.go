@@ -26,6 +26,7 @@ const (
 	AdminService_RequestSync_FullMethodName   = "/liveblocks.mirror.v1.AdminService/RequestSync"
 	AdminService_StartBackfill_FullMethodName = "/liveblocks.mirror.v1.AdminService/StartBackfill"
 	AdminService_GetBackfill_FullMethodName   = "/liveblocks.mirror.v1.AdminService/GetBackfill"
+	AdminService_PinProject_FullMethodName    = "/liveblocks.mirror.v1.AdminService/PinProject"
 	AdminService_VerifyMirror_FullMethodName  = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
 )
 
@@ -57,6 +58,14 @@ type AdminServiceClient interface {
 	StartBackfill(ctx context.Context, in *StartBackfillRequest, opts ...grpc.CallOption) (*StartBackfillResponse, error)
 	// GetBackfill returns the progress of the latest sweep of a project, full or not.
 	GetBackfill(ctx context.Context, in *GetBackfillRequest, opts ...grpc.CallOption) (*GetBackfillResponse, error)
+	// PinProject replaces the Liveblocks project whose events the service works, and
+	// works those that were set aside although they are from it. Other replicas
+	// follow within a minute, without a restart. It may take minutes if many events
+	// are recorded, and may be repeated.
+	//
+	// Normally it is not needed: the service pins a project once a fetch with the
+	// secret key has shown what an event of that project names.
+	PinProject(ctx context.Context, in *PinProjectRequest, opts ...grpc.CallOption) (*PinProjectResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -145,6 +154,16 @@ func (c *adminServiceClient) GetBackfill(ctx context.Context, in *GetBackfillReq
 	return out, nil
 }
 
+func (c *adminServiceClient) PinProject(ctx context.Context, in *PinProjectRequest, opts ...grpc.CallOption) (*PinProjectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinProjectResponse)
+	err := c.cc.Invoke(ctx, AdminService_PinProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_VerifyMirror_FullMethodName, cOpts...)
@@ -192,6 +211,14 @@ type AdminServiceServer interface {
 	StartBackfill(context.Context, *StartBackfillRequest) (*StartBackfillResponse, error)
 	// GetBackfill returns the progress of the latest sweep of a project, full or not.
 	GetBackfill(context.Context, *GetBackfillRequest) (*GetBackfillResponse, error)
+	// PinProject replaces the Liveblocks project whose events the service works, and
+	// works those that were set aside although they are from it. Other replicas
+	// follow within a minute, without a restart. It may take minutes if many events
+	// are recorded, and may be repeated.
+	//
+	// Normally it is not needed: the service pins a project once a fetch with the
+	// secret key has shown what an event of that project names.
+	PinProject(context.Context, *PinProjectRequest) (*PinProjectResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -230,6 +257,9 @@ func (UnimplementedAdminServiceServer) StartBackfill(context.Context, *StartBack
 }
 func (UnimplementedAdminServiceServer) GetBackfill(context.Context, *GetBackfillRequest) (*GetBackfillResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBackfill not implemented")
+}
+func (UnimplementedAdminServiceServer) PinProject(context.Context, *PinProjectRequest) (*PinProjectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PinProject not implemented")
 }
 func (UnimplementedAdminServiceServer) VerifyMirror(*VerifyMirrorRequest, grpc.ServerStreamingServer[VerifyMirrorResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyMirror not implemented")
@@ -381,6 +411,24 @@ func _AdminService_GetBackfill_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_PinProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).PinProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_PinProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).PinProject(ctx, req.(*PinProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_VerifyMirror_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(VerifyMirrorRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -426,6 +474,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetBackfill",
 			Handler:    _AdminService_GetBackfill_Handler,
+		},
+		{
+			MethodName: "PinProject",
+			Handler:    _AdminService_PinProject_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +39,7 @@ const commitTimeout = 9 * time.Second
 
 // Config configures a Ledger.
 type Config struct {
-	Store    store.Ledger
+	Store    Store
 	Verifier *webhook.Verifier
 	// Pending passes resources that became stale to the workers of this process.
 	Pending func([]mirror.Pending)
@@ -52,6 +51,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Store is the part of the store that a Ledger uses.
+type Store interface {
+	store.Ledger
+	store.Projects
+	store.EventQuery
+}
+
 // Ledger records deliveries.
 type Ledger struct {
 	cfg     Config
@@ -59,8 +65,7 @@ type Ledger struct {
 	bytes   atomic.Int64 // of the deliveries that wait or are being committed
 	counts  counters
 
-	mu     sync.Mutex
-	pinned map[mirror.ProjectID]string
+	projects projects
 
 	// known holds resources that have a state. States are permanent. Only commits
 	// use it, one at a time.
@@ -87,11 +92,7 @@ type counters struct {
 
 // New returns a Ledger.
 func New(cfg Config) *Ledger {
-	l := &Ledger{
-		cfg:    cfg,
-		pinned: make(map[mirror.ProjectID]string),
-		known:  make(map[mirror.Resource]struct{}),
-	}
+	l := &Ledger{cfg: cfg, known: make(map[mirror.Resource]struct{})}
 	l.commits = batch.New(batch.Config[*mirror.Delivery, store.Accepted]{
 		Do: l.accept, Size: MaxBatch, Timeout: commitTimeout, Queue: MaxQueue,
 		Failed: func(ctx context.Context, calls int, err error) {
@@ -146,6 +147,11 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	l.count(accepted)
+	if accepted.Outcome == mirror.OutcomeForeignProject {
+		if accepted, err = l.setAside(ctx, d.Event, accepted); err != nil {
+			return Receipt{}, err
+		}
+	}
 	if now := fetchedNow(d.Invalidations, accepted.Pending); l.cfg.Wait != nil && len(now) > 0 {
 		if err := l.cfg.Wait(ctx, now); err != nil {
 			return Receipt{}, fault.Wrap(err, fault.Unavailable, fault.ReasonSyncFailed,
@@ -164,33 +170,6 @@ func fetchedNow(invalidations []mirror.Invalidation, pending []mirror.Pending) [
 				h.MinInterval > 0
 		})
 	})
-}
-
-// checkProject sets aside events of a Liveblocks project other than the first: they
-// are recorded and invalidate nothing.
-func (l *Ledger) checkProject(ctx context.Context, a *mirror.Delivery) error {
-	id := a.Event.LiveblocksProject
-	if id == "" {
-		return nil
-	}
-	l.mu.Lock()
-	pinned, ok := l.pinned[a.Event.Project]
-	l.mu.Unlock()
-	if !ok {
-		// Without the lock: callers must not queue here while the database is down.
-		var err error
-		if pinned, err = l.cfg.Store.PinProject(ctx, a.Event.Project, id); err != nil {
-			l.failed(err)
-			return err
-		}
-		l.mu.Lock()
-		l.pinned[a.Event.Project] = pinned
-		l.mu.Unlock()
-	}
-	if pinned != id {
-		a.Event.Outcome, a.Invalidations = mirror.OutcomeForeignProject, nil
-	}
-	return nil
 }
 
 // failed calls Failed if err is a failure of the database.

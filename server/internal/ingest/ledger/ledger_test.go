@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ var down = fault.Wrap(errors.New("connection refused"), fault.Unavailable, fault
 
 // events is a store.Ledger in memory.
 type events struct {
+	store.Projects // what is not used here
+
 	t      testing.TB
 	mu     sync.Mutex
 	stored map[string]mirror.Delivery
@@ -42,8 +45,10 @@ type events struct {
 	pins    int
 	// accept, if set, is asked before a batch is stored.
 	accept func(ctx context.Context, batch []mirror.Delivery) error
-	// pin, if set, is asked before a project is pinned.
+	// pin, if set, is asked before the pinned project is read; pins counts the reads.
 	pin func(ctx context.Context) error
+	// foreign are the projects of events that were set aside.
+	foreign []string
 }
 
 func (e *events) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
@@ -77,22 +82,83 @@ func (e *events) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.A
 	return answers, nil
 }
 
-func (e *events) PinProject(ctx context.Context, project mirror.ProjectID, id string) (string, error) {
+func (e *events) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
 	e.mu.Lock()
 	e.pins++
 	ask := e.pin
 	e.mu.Unlock()
 	if ask != nil {
 		if err := ask(ctx); err != nil {
-			return "", err
+			return mirror.Project{}, err
 		}
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return mirror.Project{ID: project, LiveblocksID: e.pinned[project]}, nil
+}
+
+func (e *events) PinProject(_ context.Context, project mirror.ProjectID, id string) (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.pinned[project] == "" {
 		e.pinned[project] = id
 	}
 	return e.pinned[project], nil
+}
+
+func (e *events) RepinProject(_ context.Context, project mirror.ProjectID, id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pinned[project] = id
+	return nil
+}
+
+func (e *events) NoteForeign(_ context.Context, _ mirror.ProjectID, foreign mirror.ForeignEvents) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.foreign = append(e.foreign, foreign.LiveblocksID)
+	return nil
+}
+
+func (e *events) TakeUp(_ context.Context, batch []mirror.Delivery) (pending []mirror.Pending, _ error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, d := range batch {
+		if e.stored[d.Event.ID].Event.Outcome != mirror.OutcomeForeignProject {
+			continue
+		}
+		e.stored[d.Event.ID] = d
+		for _, h := range d.Invalidations {
+			pending = append(pending, mirror.Pending{Resource: h.Resource, Generation: 1})
+		}
+	}
+	return pending, nil
+}
+
+func (e *events) Event(_ context.Context, _ mirror.ProjectID, id string) (mirror.Event, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stored[id].Event, nil
+}
+
+func (e *events) Events(_ context.Context, f store.EventFilter) (list []mirror.Event, _ error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	order := func(a, b mirror.Event) int {
+		if c := b.ReceiveTime.Compare(a.ReceiveTime); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	}
+	after := mirror.Event{ReceiveTime: f.AfterTime, ID: f.AfterID}
+	for _, d := range e.stored {
+		if ev := d.Event; f.AfterID == "" || order(ev, after) > 0 {
+			ev.Payload = nil
+			list = append(list, ev)
+		}
+	}
+	slices.SortFunc(list, order)
+	return list[:min(f.Limit, len(list))], nil
 }
 
 func (e *events) sizes() []int {
@@ -561,48 +627,7 @@ func TestStopDrainsAndThenRefuses(t *testing.T) {
 	})
 }
 
-func TestForeignProjectIsRecordedAndLeadsToNothing(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(b *bench) {
-		l, _ := b.start()
-		b.wantAll(b.receiveMany(l, 0, 3), false)
-		foreign := []byte(`{"type":"storageUpdated","data":{"projectId":"other","roomId":"room-1"}}`)
-		for i := range 2 {
-			got := <-b.receive(b.Context(), l, "msg_foreign", foreign)
-			if got.err != nil || got.receipt.Outcome != mirror.OutcomeForeignProject || got.receipt.Duplicate != (i == 1) {
-				b.Fatalf("answer to a foreign event = %+v, %v; want it recorded as foreign", got.receipt, got.err)
-			}
-		}
-		silent := []byte(`{"type":"storageUpdated","data":{"roomId":"room-1"}}`)
-		b.wantAll([]<-chan answer{b.receive(b.Context(), l, "msg_silent", silent)}, false) // says nothing else
-		if a := b.events.stored["msg_foreign"]; len(a.Invalidations) != 0 || a.Event.LiveblocksProject != "other" ||
-			!bytes.Equal(a.Event.Payload, foreign) {
-			b.Fatalf("foreign event = %+v; want all of it and no hints", a)
-		}
-		if b.events.pins != 1 {
-			b.Fatalf("pins = %d; want to ask the store once", b.events.pins)
-		}
-		want := Counts{Accepted: 5, Duplicate: 1, ForeignProject: 1}
-		if got := l.Counts(); got != want {
-			b.Fatalf("Counts = %+v; want %+v", got, want)
-		}
-	})
-}
-
-// The pin of another replica, or of an earlier run, holds too.
-func TestPinOfTheStoreHolds(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(b *bench) {
-		b.events.pinned[project] = "pinned before"
-		l, _ := b.start()
-		if got := <-b.receive(b.Context(), l, "msg_1", storageUpdated(1)); got.err != nil ||
-			got.receipt.Outcome != mirror.OutcomeForeignProject {
-			b.Fatalf("answer = %+v, %v; want it foreign", got.receipt, got.err)
-		}
-	})
-}
-
-// While the project cannot be pinned nothing is recorded, every sender keeps to
+// While the pin cannot be read nothing is recorded, every sender keeps to
 // his own time, and the database is known to have failed.
 func TestOutageBeforeThePin(t *testing.T) {
 	t.Parallel()
@@ -611,7 +636,7 @@ func TestOutageBeforeThePin(t *testing.T) {
 		b.events.pin = func(ctx context.Context) error {
 			if hang {
 				<-ctx.Done()
-				return fmt.Errorf("pin project: %w", ctx.Err())
+				return fmt.Errorf("read project: %w", ctx.Err())
 			}
 			return nil
 		}

@@ -124,7 +124,7 @@ func Decode(project mirror.ProjectID, id string, body []byte, sendTime, receiveT
 	}
 	ev.Type = p.kind.ID(maxType)
 	ev.User = firstOf(p.users[:], func(v rawjson.Value) string { return v.ID(mirror.MaxUserID) })
-	ev.LiveblocksProject = firstOf(p.projects[:], func(v rawjson.Value) string { return v.ID(mirror.MaxProjectID) })
+	ev.LiveblocksProject = p.project.ID(mirror.MaxProjectID)
 	ev.SourceTime = firstOf(p.times[:], rawjson.Value.Time)
 
 	typ, known := eventTypes[ev.Type]
@@ -202,7 +202,6 @@ func firstOf[T comparable](values []rawjson.Value, read func(rawjson.Value) T) T
 
 // Fields with the same meaning, in order of preference.
 var (
-	projectFields = [...]string{"projectId", "appId"} // appId in old events
 	// The acting user or, for a notification, the recipient.
 	userFields = [...]string{"userId", "deletedBy", "removedBy", "addedBy", "editedBy", "updatedBy", "createdBy"}
 	// When it happened. A creation time is the last choice: it says least about a
@@ -218,9 +217,11 @@ type payload struct {
 	room         rawjson.Value
 	thread       rawjson.Value
 	notification rawjson.Value
-	projects     [len(projectFields)]rawjson.Value
-	users        [len(userFields)]rawjson.Value
-	times        [len(timeFields)]rawjson.Value
+	// project is the projectId. Old events have an appId instead, which is no id of
+	// the same kind and so says nothing about the project.
+	project rawjson.Value
+	users   [len(userFields)]rawjson.Value
+	times   [len(timeFields)]rawjson.Value
 }
 
 // set stores a member of an event's data. A later member of the same name replaces
@@ -232,8 +233,8 @@ func (p *payload) set(name string, v rawjson.Value) {
 		p.thread = v
 	} else if name == string(notificationField) {
 		p.notification = v
-	} else if i := slices.Index(projectFields[:], name); i >= 0 {
-		p.projects[i] = v
+	} else if name == "projectId" {
+		p.project = v
 	} else if i := slices.Index(userFields[:], name); i >= 0 {
 		p.users[i] = v
 	} else if i := slices.Index(timeFields[:], name); i >= 0 {

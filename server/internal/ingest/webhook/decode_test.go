@@ -207,7 +207,7 @@ func TestDecode(t *testing.T) {
 		{
 			"old event", `{"type":"ydocUpdated","data":{"appId":"app","roomId":"r","updatedAt":"2023-01-27T20:33:23.737Z"}}`,
 			decoded{
-				Type: "ydocUpdated", Room: "r", LiveblocksProject: "app",
+				Type: "ydocUpdated", Room: "r",
 				SourceTime: time.Date(2023, 1, 27, 20, 33, 23, 737e6, time.UTC),
 				Outcome:    mirror.OutcomeQueued, Invalidations: []string{"room of r if unknown", "ydoc of r"},
 			},
@@ -338,7 +338,7 @@ func TestDecode(t *testing.T) {
 			"old comment with its content",
 			`{"type":"commentCreated","data":{"appId":"app","roomId":"r","threadId":"th","commentId":"cm","createdBy":"u","content":{"threadId":"no","roomId":"no"}}}`,
 			decoded{
-				Type: "commentCreated", Room: "r", User: "u", LiveblocksProject: "app", Outcome: mirror.OutcomeQueued,
+				Type: "commentCreated", Room: "r", User: "u", Outcome: mirror.OutcomeQueued,
 				Invalidations: []string{"room of r if unknown", "thread th of r"},
 			},
 		},
@@ -551,9 +551,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		compare("type", ev.Type, object["type"], 128)
 		compare("room", string(ev.Room), data["roomId"], mirror.MaxRoomID)
-		if data["projectId"] == nil {
-			compare("appId", ev.LiveblocksProject, data["appId"], mirror.MaxProjectID)
-		}
+		compare("project", ev.LiveblocksProject, data["projectId"], mirror.MaxProjectID)
 	})
 }
 

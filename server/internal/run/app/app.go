@@ -102,8 +102,9 @@ func (a *App) build(ctx context.Context, version string) error {
 		LeaseTTL: a.cfg.LeaseTTL, BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll, StopGrace: a.cfg.StopGrace / 2,
 		Now: time.Now, Logger: a.log,
 	})
+	shown := &shownFetcher{Fetcher: client, project: project}
 	reconciler := reconcile.New(reconcile.Config{
-		Mirror: a.db.store, Tasks: a.db.store, Fetcher: client, Policy: policy, Settle: a.cfg.Settle,
+		Mirror: a.db.store, Tasks: a.db.store, Fetcher: shown, Policy: policy, Settle: a.cfg.Settle,
 		ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
 	})
 	sweeper := sweep.New(sweep.Config{
@@ -132,6 +133,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		deliveries.Wait = pool.Await
 	}
 	events := ledger.New(deliveries)
+	shown.shown = events.Shown
 	a.status = &status{project: project, version: version, engine: engine, health: health, events: events, client: client}
 
 	auth := rpc.NewAuthenticator(config.Reveal(a.cfg.APIToken))
@@ -140,8 +142,8 @@ func (a *App) build(ctx context.Context, version string) error {
 		Event:  rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{Query: a.db.store, Refresher: pool},
 		Admin: rpc.AdminDeps{
-			Query: a.db.store, Requester: pool, Sweeper: sweeper, Verifier: verifier, Status: a.status, Version: version,
-			StartTime: started,
+			Query: a.db.store, Requester: pool, Pinner: events, Sweeper: sweeper, Verifier: verifier,
+			Status: a.status, Version: version, StartTime: started,
 		},
 	})
 	// The gateway calls the services in process, through the same interceptors as

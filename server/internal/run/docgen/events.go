@@ -66,7 +66,7 @@ after ` + "`roomCreated`" + `.
 
 Every event is also a row of ` + "`mirror_event`" + `, and of ` + "`mirror_unfolded_event`" + ` until it is folded. What becomes stale
 is recorded in ` + "`mirror_resource_state`" + `. Every row that changes gets an entry in ` + "`mirror_change`" + `, with a number from
-` + "`mirror_feed_head`" + `. The first event of a project pins Liveblocks' own id of the project in ` + "`mirror_project`" + `.
+` + "`mirror_feed_head`" + `. The first fetch that shows what an event names pins Liveblocks' id of its project in ` + "`mirror_project`" + `.
 
 ## What is fetched, and where it is kept
 

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,14 +17,27 @@ import (
 
 // AdminDeps holds the dependencies of the admin service.
 type AdminDeps struct {
-	Query     store.TaskQuery
+	Query     AdminQuery
 	Requester Requester
+	Pinner    Pinner
 	Sweeper   Sweeper
 	Verifier  Verifier
 	Status    StatusSource
 	// Version is the version of the binary, StartTime when it started.
 	Version   string
 	StartTime time.Time
+}
+
+// AdminQuery reads what the admin service shows.
+type AdminQuery interface {
+	store.TaskQuery
+	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
+}
+
+// Pinner replaces the Liveblocks project whose events are worked, and returns how
+// many events were set aside before and are worked now.
+type Pinner interface {
+	Pin(ctx context.Context, project mirror.ProjectID, liveblocksID string) (takenUp int64, err error)
 }
 
 // Requester marks resources as stale and restarts failed tasks, as [store.Tasks]
@@ -140,9 +154,48 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			ThrottledUntilTime:  timestamp(limiter.ThrottledUntil),
 			BackgroundTasks:     counts.Background,
 			LastSweep:           sweepToProto(&sweep),
+			Problems:            problems(project, a.now()),
+			ForeignEvents:       foreignToProto(project.Foreign),
 		})
 	}
 	return resp, nil
+}
+
+// foreignShown is how long after the last event of another project it is a problem.
+const foreignShown = 24 * time.Hour
+
+// problems returns what an operator has to look at.
+func problems(project mirror.Project, now time.Time) (list []string) {
+	f := project.Foreign
+	if f.Count > 0 && f.LiveblocksID != project.LiveblocksID && now.Sub(f.Time) < foreignShown {
+		list = append(list, fmt.Sprintf("events of the Liveblocks project %q are set aside, because the secret key is "+
+			"that of %q; if that is wrong, pin the right one", f.LiveblocksID, project.LiveblocksID))
+	}
+	return list
+}
+
+func foreignToProto(f mirror.ForeignEvents) *mirrorv1.ForeignEvents {
+	if f.Count == 0 {
+		return nil
+	}
+	return &mirrorv1.ForeignEvents{
+		LiveblocksProjectId: f.LiveblocksID, EventCount: f.Count, LastReceiveTime: timestamp(f.Time),
+	}
+}
+
+// PinProject replaces the Liveblocks project whose events are worked.
+func (a *adminService) PinProject(ctx context.Context,
+	req *mirrorv1.PinProjectRequest,
+) (*mirrorv1.PinProjectResponse, error) {
+	project, err := a.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.Pinner.Pin(ctx, project, req.GetLiveblocksProjectId())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.PinProjectResponse{EventsTakenUp: n}, nil
 }
 
 // ListTasks lists tasks, ordered by the bytes of the room id, then by kind.

@@ -178,3 +178,15 @@ func (q *fakeQuery) Groups(ctx context.Context, f store.GroupFilter) ([]mirror.G
 			g.ID > f.After
 	}), nil
 }
+
+// fakePinner remembers what it was told to pin.
+type fakePinner struct {
+	pinned  string
+	takenUp int64
+	err     error
+}
+
+func (p *fakePinner) Pin(_ context.Context, project mirror.ProjectID, id string) (int64, error) {
+	p.pinned = string(project) + " " + id
+	return p.takenUp, p.err
+}

@@ -47,6 +47,7 @@ type harness struct {
 	receiver *fakeReceiver
 	worker   *fakeWorker
 	sweeper  *fakeSweeper
+	pinner   *fakePinner
 	log      *syncBuffer
 	services *Services
 	server   *grpc.Server
@@ -58,7 +59,9 @@ type harness struct {
 
 func start(tb testing.TB, change ...func(*Config)) *harness {
 	tb.Helper()
-	h := &harness{query: &fakeQuery{}, receiver: &fakeReceiver{}, sweeper: &fakeSweeper{}, log: &syncBuffer{}}
+	h := &harness{
+		query: &fakeQuery{}, receiver: &fakeReceiver{}, sweeper: &fakeSweeper{}, pinner: &fakePinner{}, log: &syncBuffer{},
+	}
 	h.worker = &fakeWorker{query: h.query}
 	deps := Config{
 		Log:      slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -68,7 +71,8 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Event:    EventDeps{Query: h.query, Receiver: h.receiver},
 		Mirror:   MirrorDeps{Query: h.query, Refresher: h.worker},
 		Admin: AdminDeps{
-			Query: h.query, Requester: h.worker, Sweeper: h.sweeper, Verifier: h.sweeper, Status: fakeStatus{},
+			Query: h.query, Requester: h.worker, Pinner: h.pinner, Sweeper: h.sweeper, Verifier: h.sweeper,
+			Status:  fakeStatus{},
 			Version: "v1.2.3", StartTime: noon.Add(-time.Hour),
 		},
 	}
@@ -543,8 +547,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 27 {
-		t.Errorf("%d calls take a project; want 27", seen)
+	if seen != 28 {
+		t.Errorf("%d calls take a project; want 28", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

@@ -667,7 +667,10 @@ func TestReadDocument(t *testing.T) {
 func TestGetStatus(t *testing.T) {
 	t.Parallel()
 	h := start(t)
-	h.query.projects = []mirror.Project{{ID: project, LiveblocksID: "lb", PauseReason: "key refused", PauseTime: noon}}
+	h.query.projects = []mirror.Project{{
+		ID: project, LiveblocksID: "lb", PauseReason: "key refused", PauseTime: noon,
+		Foreign: mirror.ForeignEvents{LiveblocksID: "theirs", Count: 8, Time: noon.Add(-23 * time.Hour)},
+	}}
 	h.query.counts = store.Counts{Pending: 3, Background: 2, Failed: 4, OldestDue: noon}
 	h.sweeper.backfill = mirror.Backfill{Sweep: mirror.Sweep{
 		Project: project, ID: "sw_1",
@@ -686,6 +689,11 @@ func TestGetStatus(t *testing.T) {
 				ProjectId: "default", SweepId: "sw_1", State: mirrorv1.SweepState_SWEEP_STATE_LISTING,
 				Problem: "21 of 30 rooms vanished",
 			},
+			Problems: []string{`events of the Liveblocks project "theirs" are set aside, because the secret key is that ` +
+				`of "lb"; if that is wrong, pin the right one`},
+			ForeignEvents: &mirrorv1.ForeignEvents{
+				LiveblocksProjectId: "theirs", EventCount: 8, LastReceiveTime: timestamppb.New(noon.Add(-23 * time.Hour)),
+			},
 		}},
 		Deliveries: &mirrorv1.DeliveryCounts{
 			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5,
@@ -697,6 +705,47 @@ func TestGetStatus(t *testing.T) {
 	}
 	broken := start(t, func(d *Config) { d.Admin.Status = fakeStatus{err: store.ErrSchemaBehind} })
 	_, err = broken.admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+	wantStatus(t, err, codes.Unavailable, fault.ReasonSchemaBehind)
+}
+
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	foreign := func(id string, count int64, age time.Duration) mirror.Project {
+		return mirror.Project{
+			LiveblocksID: "lb", Foreign: mirror.ForeignEvents{LiveblocksID: id, Count: count, Time: noon.Add(-age)},
+		}
+	}
+	for name, c := range map[string]struct {
+		project mirror.Project
+		want    int
+	}{
+		"none":                      {mirror.Project{}, 0},
+		"another project's event":   {foreign("theirs", 1, time.Hour), 1},
+		"one of the day before":     {foreign("theirs", 1, foreignShown), 0},
+		"one that is ours meantime": {foreign("lb", 1, time.Hour), 0},
+	} {
+		if got := problems(c.project, noon); len(got) != c.want {
+			t.Errorf("%s: problems = %q; want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestPinProject(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	h.pinner.takenUp = 12
+	got, err := h.admin.PinProject(t.Context(), &mirrorv1.PinProjectRequest{LiveblocksProjectId: "lb"})
+	if err != nil || got.GetEventsTakenUp() != 12 || h.pinner.pinned != "default lb" {
+		t.Errorf("PinProject = %v, %v, pinned %q; want it passed on", got, err, h.pinner.pinned)
+	}
+	for bad, reason := range map[string]fault.Reason{
+		"": fault.ReasonRequestInvalid, strings.Repeat("x", 65): fault.ReasonRequestInvalid, "a\x00b": fault.ReasonIDInvalid,
+	} {
+		_, err := h.admin.PinProject(t.Context(), &mirrorv1.PinProjectRequest{LiveblocksProjectId: bad})
+		wantStatus(t, err, codes.InvalidArgument, reason)
+	}
+	h.pinner.err = store.ErrSchemaBehind
+	_, err = h.admin.PinProject(t.Context(), &mirrorv1.PinProjectRequest{LiveblocksProjectId: "lb"})
 	wantStatus(t, err, codes.Unavailable, fault.ReasonSchemaBehind)
 }
 

@@ -378,6 +378,9 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 	mustExec(t, conn, "alter table mirror_resource_state drop column background") // and its index
 	mustExec(t, conn, "create index mirror_resource_state_by_due on mirror_resource_state (project_id, due_time) "+
 		"where due_time is not null")
+	mustExec(t, conn, "alter table mirror_project drop column key_hash, drop column key_confirm_time, "+
+		"drop column foreign_project_id, drop column foreign_events, drop column foreign_time, "+
+		"drop column confirmed_rooms, drop column confirmed_groups, drop column confirm_time")
 	mustExec(t, conn, "delete from mirror_schema_version where version_id >= 2")
 	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
 		t.Fatalf("Ping with the schema before = %v; want %v", err, store.ErrSchemaBehind)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
 type eventKey struct {
@@ -168,17 +167,4 @@ func compareEvents(a, b mirror.Event) int {
 		cmp.Compare(a.Project, b.Project),
 		cmp.Compare(a.ID, b.ID),
 	)
-}
-
-// PinProject keeps the value of the first writer.
-func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
-	err := retry(ctx, func() error {
-		return s.q.PinProject(ctx,
-			dbq.PinProjectParams{ProjectID: rawKey(project), LiveblocksProjectID: rawKey(liveblocksID)})
-	})
-	if err != nil {
-		return "", classify(ctx, fmt.Errorf("pin project: %w", err))
-	}
-	p, err := s.Project(ctx, project)
-	return p.LiveblocksID, err
 }

@@ -158,7 +158,9 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Events": true, "Rooms": true, "Documents": true, "Threads": true, "Comments": true, "UserSessions": true,
 		"Notifications": true, "TaskList": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "CountPending": true, "CountFailed": true, "OldestDue": true,
-		"Project": true, "PinProject": true, "Pause": true, "Sweep": true, "WriteSweep": true, "CountBackgroundRooms": true,
+		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
+		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Sweep": true, "WriteSweep": true,
+		"CountBackgroundRooms": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
 	byBucket := regexp.MustCompile(

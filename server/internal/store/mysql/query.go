@@ -11,21 +11,6 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// Project reads by key.
-func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
-	row, err := s.q.Project(ctx, rawKey(project))
-	if err = classify(ctx, err); err != nil {
-		if errors.Is(err, store.ErrNotFound) {
-			return mirror.Project{ID: project}, nil
-		}
-		return mirror.Project{}, fmt.Errorf("read project: %w", err)
-	}
-	return mirror.Project{
-		ID: project, LiveblocksID: string(row.LiveblocksProjectID), PauseReason: row.PauseReason,
-		PauseTime: timeOf(row.PauseTime),
-	}, nil
-}
-
 // Counts counts in the indexes by due and by fail time.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
 	rows, errPending := s.q.CountPending(ctx, rawKey(project))

@@ -274,13 +274,3 @@ func (e *textElement) TextValue() (pgtype.Text, error) {
 	return pgtype.Text{String: string(*e), Valid: true}, nil
 }
 func (e *bytesElement) BytesValue() ([]byte, error) { return *e, nil }
-
-// PinProject keeps the value of the first writer.
-func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
-	pinned, err := dbq.New(s.accepting).PinProject(ctx,
-		dbq.PinProjectParams{ProjectID: string(project), LiveblocksProjectID: liveblocksID})
-	if err != nil {
-		return "", classify(ctx, fmt.Errorf("pin project: %w", err))
-	}
-	return pinned, nil
-}

@@ -2,27 +2,12 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
-
-// Project reads by key.
-func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
-	row, err := s.q.Project(ctx, string(project))
-	if err = classify(ctx, err); err != nil {
-		if errors.Is(err, store.ErrNotFound) {
-			return mirror.Project{ID: project}, nil
-		}
-		return mirror.Project{}, fmt.Errorf("read project: %w", err)
-	}
-	return mirror.Project{
-		ID: project, LiveblocksID: row.LiveblocksProjectID, PauseReason: row.PauseReason, PauseTime: timeOf(row.PauseTime),
-	}, nil
-}
 
 // Counts counts in the partial indexes.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {

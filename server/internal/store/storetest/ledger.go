@@ -33,8 +33,6 @@ var ledgerCases = []testCase{
 	{"minimal interval is kept by what comes in during a fetch", hintMinIntervalLeased},
 	{"source time never goes back", sourceTime},
 	{"odd ids stay apart", oddEventIDs},
-	{"liveblocks project is pinned once", pinProject},
-	{"concurrent pins have one winner", concurrentPins},
 }
 
 func eventRoundTrip(e *env) {
@@ -509,37 +507,4 @@ func oddEventIDs(e *env) {
 		rooms = append(rooms, r.Room)
 	}
 	e.want("rooms of Due", rooms, oddIDs())
-}
-
-func pinProject(e *env) {
-	for _, c := range []struct {
-		project  mirror.ProjectID
-		id, want string
-	}{
-		{project, "first", "first"}, {project, "second", "first"}, {"other", "second", "second"}, {project, "FIRST", "first"},
-	} {
-		got, err := e.PinProject(e.ctx(), c.project, c.id)
-		e.must("PinProject", err)
-		if got != c.want {
-			e.Fatalf("PinProject(%q, %q) = %q; want %q", c.project, c.id, got, c.want)
-		}
-	}
-}
-
-func concurrentPins(e *env) {
-	const n = 16
-	stores := []store.Store{e.Store, e.another()}
-	got := make([]string, n)
-	errs := make([]error, n)
-	parallel(n, func(i int) {
-		got[i], errs[i] = stores[i%2].PinProject(e.ctx(), project, fmt.Sprintf("candidate-%d", i))
-	})
-	stored, err := e.Project(e.ctx(), project)
-	e.must("Project", err)
-	for i := range n {
-		e.must("PinProject", errs[i])
-		if got[i] != stored.LiveblocksID || stored.LiveblocksID == "" {
-			e.Fatalf("PinProject %d = %q; want the winner %q", i, got[i], stored.LiveblocksID)
-		}
-	}
 }

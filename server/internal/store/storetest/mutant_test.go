@@ -140,6 +140,16 @@ func mutants() []mutant {
 			func(b base) store.Store { return &lastPin{b} },
 		},
 		{
+			"takes up what was worked",
+			[]string{"event that was set aside is taken up once", "event that was worked is not taken up"},
+			func(b base) store.Store { return &takesUpAgain{b} },
+		},
+		{
+			"takes up without folding",
+			[]string{"what is taken up is like new"},
+			func(b base) store.Store { return &takesUpUnfolded{b} },
+		},
+		{
 			"claims what is leased",
 			[]string{"live lease excludes", "one resource is claimed by one"},
 			func(b base) store.Store { return &claimsLeased{b} },
@@ -607,6 +617,32 @@ func (m *ignoresBackoff) Accept(ctx context.Context, batch []mirror.Delivery) ([
 		}
 	}
 	return m.Store.Accept(ctx, batch)
+}
+
+type takesUpAgain struct{ base }
+
+func (m *takesUpAgain) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
+	for _, d := range batch {
+		_, err := m.d.sql.Exec(ctx, "update mirror_event set outcome = ? where event_id = ?",
+			string(mirror.OutcomeForeignProject), d.Event.ID)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m.Store.TakeUp(ctx, batch)
+}
+
+type takesUpUnfolded struct{ base }
+
+func (m *takesUpUnfolded) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
+	batch = slices.Clone(batch)
+	for i := range batch {
+		batch[i].Invalidations = slices.Clone(batch[i].Invalidations)
+		for j := range batch[i].Invalidations {
+			batch[i].Invalidations[j].Fold = false
+		}
+	}
+	return m.Store.TakeUp(ctx, batch)
 }
 
 type lastPin struct{ base }

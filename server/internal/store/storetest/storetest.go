@@ -60,6 +60,7 @@ type group struct {
 func groups() []group {
 	return []group{
 		{"ledger", ledgerCases},
+		{"project", projectCases},
 		{"tasks", taskCases},
 		{"room", roomCases},
 		{"document", documentCases},

@@ -7,7 +7,80 @@ package dbq
 
 import (
 	"context"
+	"database/sql"
 )
+
+const confirmDeletions = `-- name: ConfirmDeletions :exec
+insert into mirror_project (
+    project_id, liveblocks_project_id, pause_reason, confirmed_rooms, confirmed_groups, confirm_time
+)
+values (?, '', '', ?, ?, ?)
+on duplicate key update
+    confirmed_rooms = values(confirmed_rooms),
+    confirmed_groups = values(confirmed_groups),
+    confirm_time = values(confirm_time)
+`
+
+type ConfirmDeletionsParams struct {
+	ProjectID       []byte
+	ConfirmedRooms  int64
+	ConfirmedGroups int64
+	ConfirmTime     sql.NullTime
+}
+
+func (q *Queries) ConfirmDeletions(ctx context.Context, arg ConfirmDeletionsParams) error {
+	_, err := q.db.ExecContext(ctx, confirmDeletions,
+		arg.ProjectID,
+		arg.ConfirmedRooms,
+		arg.ConfirmedGroups,
+		arg.ConfirmTime,
+	)
+	return err
+}
+
+const confirmKey = `-- name: ConfirmKey :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, key_confirm_time)
+values (?, '', '', ?)
+on duplicate key update key_confirm_time = values(key_confirm_time)
+`
+
+type ConfirmKeyParams struct {
+	ProjectID      []byte
+	KeyConfirmTime sql.NullTime
+}
+
+func (q *Queries) ConfirmKey(ctx context.Context, arg ConfirmKeyParams) error {
+	_, err := q.db.ExecContext(ctx, confirmKey, arg.ProjectID, arg.KeyConfirmTime)
+	return err
+}
+
+const noteForeign = `-- name: NoteForeign :exec
+insert into mirror_project (
+    project_id, liveblocks_project_id, pause_reason, foreign_project_id, foreign_events, foreign_time
+)
+values (?, '', '', ?, ?, ?)
+on duplicate key update
+    foreign_project_id = values(foreign_project_id),
+    foreign_events = foreign_events + values(foreign_events),
+    foreign_time = greatest(coalesce(foreign_time, values(foreign_time)), values(foreign_time))
+`
+
+type NoteForeignParams struct {
+	ProjectID        []byte
+	ForeignProjectID []byte
+	ForeignEvents    int64
+	ForeignTime      sql.NullTime
+}
+
+func (q *Queries) NoteForeign(ctx context.Context, arg NoteForeignParams) error {
+	_, err := q.db.ExecContext(ctx, noteForeign,
+		arg.ProjectID,
+		arg.ForeignProjectID,
+		arg.ForeignEvents,
+		arg.ForeignTime,
+	)
+	return err
+}
 
 const pinProject = `-- name: PinProject :exec
 
@@ -27,4 +100,67 @@ type PinProjectParams struct {
 func (q *Queries) PinProject(ctx context.Context, arg PinProjectParams) error {
 	_, err := q.db.ExecContext(ctx, pinProject, arg.ProjectID, arg.LiveblocksProjectID)
 	return err
+}
+
+const repinProject = `-- name: RepinProject :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason)
+values (?, ?, '')
+on duplicate key update
+    liveblocks_project_id = values(liveblocks_project_id),
+    foreign_project_id = '',
+    foreign_events = 0,
+    foreign_time = null
+`
+
+type RepinProjectParams struct {
+	ProjectID           []byte
+	LiveblocksProjectID []byte
+}
+
+func (q *Queries) RepinProject(ctx context.Context, arg RepinProjectParams) error {
+	_, err := q.db.ExecContext(ctx, repinProject, arg.ProjectID, arg.LiveblocksProjectID)
+	return err
+}
+
+const saveKeyHash = `-- name: SaveKeyHash :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, key_hash)
+values (?, '', '', ?)
+on duplicate key update key_hash = values(key_hash)
+`
+
+type SaveKeyHashParams struct {
+	ProjectID []byte
+	KeyHash   sql.NullString
+}
+
+func (q *Queries) SaveKeyHash(ctx context.Context, arg SaveKeyHashParams) error {
+	_, err := q.db.ExecContext(ctx, saveKeyHash, arg.ProjectID, arg.KeyHash)
+	return err
+}
+
+const takeUpEvent = `-- name: TakeUpEvent :execrows
+update mirror_event set outcome = ?
+where bucket = ? and project_id = ? and event_id = ? and outcome = ?
+`
+
+type TakeUpEventParams struct {
+	Outcome   []byte
+	Bucket    int16
+	ProjectID []byte
+	EventID   []byte
+	SetAside  []byte
+}
+
+func (q *Queries) TakeUpEvent(ctx context.Context, arg TakeUpEventParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, takeUpEvent,
+		arg.Outcome,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.EventID,
+		arg.SetAside,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }

@@ -25,6 +25,14 @@ type MirrorProject struct {
 	LiveblocksProjectID []byte
 	PauseReason         string
 	PauseTime           sql.NullTime
+	KeyHash             sql.NullString
+	KeyConfirmTime      sql.NullTime
+	ForeignProjectID    []byte
+	ForeignEvents       int64
+	ForeignTime         sql.NullTime
+	ConfirmedRooms      int64
+	ConfirmedGroups     int64
+	ConfirmTime         sql.NullTime
 }
 
 type MirrorResourceState struct {

@@ -119,7 +119,7 @@ func (q *Queries) CountPending(ctx context.Context, projectID []byte) ([]CountPe
 }
 
 const project = `-- name: Project :one
-select project_id, liveblocks_project_id, pause_reason, pause_time from mirror_project where project_id = ?
+select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time from mirror_project where project_id = ?
 `
 
 func (q *Queries) Project(ctx context.Context, projectID []byte) (MirrorProject, error) {
@@ -130,6 +130,14 @@ func (q *Queries) Project(ctx context.Context, projectID []byte) (MirrorProject,
 		&i.LiveblocksProjectID,
 		&i.PauseReason,
 		&i.PauseTime,
+		&i.KeyHash,
+		&i.KeyConfirmTime,
+		&i.ForeignProjectID,
+		&i.ForeignEvents,
+		&i.ForeignTime,
+		&i.ConfirmedRooms,
+		&i.ConfirmedGroups,
+		&i.ConfirmTime,
 	)
 	return i, err
 }

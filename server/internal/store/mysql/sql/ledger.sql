@@ -6,3 +6,46 @@ insert into mirror_project (project_id, liveblocks_project_id, pause_reason)
 values (?, ?, '')
 on duplicate key update
     liveblocks_project_id = if(liveblocks_project_id = '', values(liveblocks_project_id), liveblocks_project_id);
+
+-- name: RepinProject :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason)
+values (?, ?, '')
+on duplicate key update
+    liveblocks_project_id = values(liveblocks_project_id),
+    foreign_project_id = '',
+    foreign_events = 0,
+    foreign_time = null;
+
+-- name: NoteForeign :exec
+insert into mirror_project (
+    project_id, liveblocks_project_id, pause_reason, foreign_project_id, foreign_events, foreign_time
+)
+values (?, '', '', ?, ?, ?)
+on duplicate key update
+    foreign_project_id = values(foreign_project_id),
+    foreign_events = foreign_events + values(foreign_events),
+    foreign_time = greatest(coalesce(foreign_time, values(foreign_time)), values(foreign_time));
+
+-- name: TakeUpEvent :execrows
+update mirror_event set outcome = sqlc.arg(outcome)
+where bucket = ? and project_id = ? and event_id = ? and outcome = sqlc.arg(set_aside);
+
+-- name: SaveKeyHash :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, key_hash)
+values (?, '', '', ?)
+on duplicate key update key_hash = values(key_hash);
+
+-- name: ConfirmKey :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, key_confirm_time)
+values (?, '', '', ?)
+on duplicate key update key_confirm_time = values(key_confirm_time);
+
+-- name: ConfirmDeletions :exec
+insert into mirror_project (
+    project_id, liveblocks_project_id, pause_reason, confirmed_rooms, confirmed_groups, confirm_time
+)
+values (?, '', '', ?, ?, ?)
+on duplicate key update
+    confirmed_rooms = values(confirmed_rooms),
+    confirmed_groups = values(confirmed_groups),
+    confirm_time = values(confirm_time);

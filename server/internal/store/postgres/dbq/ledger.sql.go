@@ -11,6 +11,48 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+const confirmDeletions = `-- name: ConfirmDeletions :exec
+insert into mirror_project (project_id, confirmed_rooms, confirmed_groups, confirm_time)
+values ($1, $2, $3, $4)
+on conflict (project_id) do update set
+    confirmed_rooms = excluded.confirmed_rooms,
+    confirmed_groups = excluded.confirmed_groups,
+    confirm_time = excluded.confirm_time
+`
+
+type ConfirmDeletionsParams struct {
+	ProjectID       string
+	ConfirmedRooms  int64
+	ConfirmedGroups int64
+	ConfirmTime     pgtype.Timestamptz
+}
+
+func (q *Queries) ConfirmDeletions(ctx context.Context, arg ConfirmDeletionsParams) error {
+	_, err := q.db.Exec(ctx, confirmDeletions,
+		arg.ProjectID,
+		arg.ConfirmedRooms,
+		arg.ConfirmedGroups,
+		arg.ConfirmTime,
+	)
+	return err
+}
+
+const confirmKey = `-- name: ConfirmKey :exec
+insert into mirror_project (project_id, key_confirm_time)
+values ($1, $2)
+on conflict (project_id) do update set key_confirm_time = excluded.key_confirm_time
+`
+
+type ConfirmKeyParams struct {
+	ProjectID      string
+	KeyConfirmTime pgtype.Timestamptz
+}
+
+func (q *Queries) ConfirmKey(ctx context.Context, arg ConfirmKeyParams) error {
+	_, err := q.db.Exec(ctx, confirmKey, arg.ProjectID, arg.KeyConfirmTime)
+	return err
+}
+
 const eventOutcomes = `-- name: EventOutcomes :many
 select e.project_id, e.event_id, e.outcome
 from (
@@ -298,6 +340,32 @@ func (q *Queries) MarkStale(ctx context.Context, arg MarkStaleParams) ([]MarkSta
 	return items, nil
 }
 
+const noteForeign = `-- name: NoteForeign :exec
+insert into mirror_project as p (project_id, foreign_project_id, foreign_events, foreign_time)
+values ($1, $2, $3, $4)
+on conflict (project_id) do update set
+    foreign_project_id = excluded.foreign_project_id,
+    foreign_events = p.foreign_events + excluded.foreign_events,
+    foreign_time = greatest(p.foreign_time, excluded.foreign_time)
+`
+
+type NoteForeignParams struct {
+	ProjectID        string
+	ForeignProjectID string
+	ForeignEvents    int64
+	ForeignTime      pgtype.Timestamptz
+}
+
+func (q *Queries) NoteForeign(ctx context.Context, arg NoteForeignParams) error {
+	_, err := q.db.Exec(ctx, noteForeign,
+		arg.ProjectID,
+		arg.ForeignProjectID,
+		arg.ForeignEvents,
+		arg.ForeignTime,
+	)
+	return err
+}
+
 const pinProject = `-- name: PinProject :one
 insert into mirror_project as p (project_id, liveblocks_project_id)
 values ($1, $2)
@@ -319,4 +387,95 @@ func (q *Queries) PinProject(ctx context.Context, arg PinProjectParams) (string,
 	var liveblocks_project_id string
 	err := row.Scan(&liveblocks_project_id)
 	return liveblocks_project_id, err
+}
+
+const repinProject = `-- name: RepinProject :exec
+insert into mirror_project (project_id, liveblocks_project_id)
+values ($1, $2)
+on conflict (project_id) do update set
+    liveblocks_project_id = excluded.liveblocks_project_id,
+    foreign_project_id = '',
+    foreign_events = 0,
+    foreign_time = null
+`
+
+type RepinProjectParams struct {
+	ProjectID           string
+	LiveblocksProjectID string
+}
+
+func (q *Queries) RepinProject(ctx context.Context, arg RepinProjectParams) error {
+	_, err := q.db.Exec(ctx, repinProject, arg.ProjectID, arg.LiveblocksProjectID)
+	return err
+}
+
+const saveKeyHash = `-- name: SaveKeyHash :exec
+insert into mirror_project (project_id, key_hash)
+values ($1, $2)
+on conflict (project_id) do update set key_hash = excluded.key_hash
+`
+
+type SaveKeyHashParams struct {
+	ProjectID string
+	KeyHash   []byte
+}
+
+func (q *Queries) SaveKeyHash(ctx context.Context, arg SaveKeyHashParams) error {
+	_, err := q.db.Exec(ctx, saveKeyHash, arg.ProjectID, arg.KeyHash)
+	return err
+}
+
+const takeUpEvents = `-- name: TakeUpEvents :many
+update mirror_event e
+set outcome = k.outcome
+from (
+    select
+        unnest($2::smallint[]) as bucket,
+        unnest($3::text[]) as project_id,
+        unnest($4::text[]) as event_id,
+        unnest($5::text[]) as outcome
+) k
+where e.bucket = k.bucket and e.project_id = k.project_id and e.event_id = k.event_id
+    and e.outcome = $1::text
+returning e.project_id, e.event_id
+`
+
+type TakeUpEventsParams struct {
+	SetAside  string
+	Bucket    []int16
+	ProjectID []string
+	EventID   []string
+	Outcome   []string
+}
+
+type TakeUpEventsRow struct {
+	ProjectID string
+	EventID   string
+}
+
+// Returns the events that were still set aside.
+func (q *Queries) TakeUpEvents(ctx context.Context, arg TakeUpEventsParams) ([]TakeUpEventsRow, error) {
+	rows, err := q.db.Query(ctx, takeUpEvents,
+		arg.SetAside,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.EventID,
+		arg.Outcome,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []TakeUpEventsRow
+	for rows.Next() {
+		var i TakeUpEventsRow
+		if err := rows.Scan(&i.ProjectID, &i.EventID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

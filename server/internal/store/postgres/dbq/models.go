@@ -24,6 +24,14 @@ type MirrorProject struct {
 	LiveblocksProjectID string
 	PauseReason         string
 	PauseTime           pgtype.Timestamptz
+	KeyHash             []byte
+	KeyConfirmTime      pgtype.Timestamptz
+	ForeignProjectID    string
+	ForeignEvents       int64
+	ForeignTime         pgtype.Timestamptz
+	ConfirmedRooms      int64
+	ConfirmedGroups     int64
+	ConfirmTime         pgtype.Timestamptz
 }
 
 type MirrorResourceState struct {

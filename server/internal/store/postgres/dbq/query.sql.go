@@ -92,7 +92,7 @@ func (q *Queries) Counts(ctx context.Context, arg CountsParams) (CountsRow, erro
 }
 
 const project = `-- name: Project :one
-select project_id, liveblocks_project_id, pause_reason, pause_time from mirror_project where project_id = $1
+select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time from mirror_project where project_id = $1
 `
 
 func (q *Queries) Project(ctx context.Context, projectID string) (MirrorProject, error) {
@@ -103,6 +103,14 @@ func (q *Queries) Project(ctx context.Context, projectID string) (MirrorProject,
 		&i.LiveblocksProjectID,
 		&i.PauseReason,
 		&i.PauseTime,
+		&i.KeyHash,
+		&i.KeyConfirmTime,
+		&i.ForeignProjectID,
+		&i.ForeignEvents,
+		&i.ForeignTime,
+		&i.ConfirmedRooms,
+		&i.ConfirmedGroups,
+		&i.ConfirmTime,
 	)
 	return i, err
 }

@@ -156,3 +156,53 @@ on conflict (project_id) do update set
         else p.liveblocks_project_id
     end
 returning liveblocks_project_id;
+
+-- name: RepinProject :exec
+insert into mirror_project (project_id, liveblocks_project_id)
+values (@project_id, @liveblocks_project_id)
+on conflict (project_id) do update set
+    liveblocks_project_id = excluded.liveblocks_project_id,
+    foreign_project_id = '',
+    foreign_events = 0,
+    foreign_time = null;
+
+-- name: NoteForeign :exec
+insert into mirror_project as p (project_id, foreign_project_id, foreign_events, foreign_time)
+values (@project_id, @foreign_project_id, @foreign_events, @foreign_time)
+on conflict (project_id) do update set
+    foreign_project_id = excluded.foreign_project_id,
+    foreign_events = p.foreign_events + excluded.foreign_events,
+    foreign_time = greatest(p.foreign_time, excluded.foreign_time);
+
+-- name: TakeUpEvents :many
+-- Returns the events that were still set aside.
+update mirror_event e
+set outcome = k.outcome
+from (
+    select
+        unnest(@bucket::smallint[]) as bucket,
+        unnest(@project_id::text[]) as project_id,
+        unnest(@event_id::text[]) as event_id,
+        unnest(@outcome::text[]) as outcome
+) k
+where e.bucket = k.bucket and e.project_id = k.project_id and e.event_id = k.event_id
+    and e.outcome = @set_aside::text
+returning e.project_id, e.event_id;
+
+-- name: SaveKeyHash :exec
+insert into mirror_project (project_id, key_hash)
+values (@project_id, @key_hash)
+on conflict (project_id) do update set key_hash = excluded.key_hash;
+
+-- name: ConfirmKey :exec
+insert into mirror_project (project_id, key_confirm_time)
+values (@project_id, @key_confirm_time)
+on conflict (project_id) do update set key_confirm_time = excluded.key_confirm_time;
+
+-- name: ConfirmDeletions :exec
+insert into mirror_project (project_id, confirmed_rooms, confirmed_groups, confirm_time)
+values (@project_id, @confirmed_rooms, @confirmed_groups, @confirm_time)
+on conflict (project_id) do update set
+    confirmed_rooms = excluded.confirmed_rooms,
+    confirmed_groups = excluded.confirmed_groups,
+    confirm_time = excluded.confirm_time;

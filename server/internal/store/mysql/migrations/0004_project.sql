@@ -1,0 +1,22 @@
+-- +goose NO TRANSACTION
+-- +goose Up
+
+-- As in the migrations before, each statement can be run again.
+
+-- What is known of the Liveblocks project behind a project. The table has a row for
+-- each project, so this costs nothing whatever is mirrored.
+alter table mirror_project
+    -- A salt and the HMAC of the secret key that was shown to belong to the mirrored
+    -- rooms; null until one was.
+    add column key_hash varbinary(64),
+    -- When an operator stated that the key is right although no room shows it.
+    add column key_confirm_time datetime(6),
+    -- Events of another Liveblocks project that were set aside: whose the latest was,
+    -- when it came, and how many there are.
+    add column foreign_project_id varbinary(128) not null default '',
+    add column foreign_events bigint not null default 0,
+    add column foreign_time datetime(6),
+    -- How many rooms and groups an operator has confirmed to be gone, and when.
+    add column confirmed_rooms bigint not null default 0,
+    add column confirmed_groups bigint not null default 0,
+    add column confirm_time datetime(6);

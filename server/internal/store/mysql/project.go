@@ -1,0 +1,154 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+)
+
+// Project reads by key.
+func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
+	row, err := s.q.Project(ctx, rawKey(project))
+	if err = classify(ctx, err); err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			return mirror.Project{ID: project}, nil
+		}
+		return mirror.Project{}, fmt.Errorf("read project: %w", err)
+	}
+	return mirror.Project{
+		ID: project, LiveblocksID: string(row.LiveblocksProjectID), PauseReason: row.PauseReason,
+		PauseTime: timeOf(row.PauseTime),
+		Foreign: mirror.ForeignEvents{
+			LiveblocksID: string(row.ForeignProjectID), Count: row.ForeignEvents, Time: timeOf(row.ForeignTime),
+		},
+		KeyHash: keyHash(row.KeyHash), KeyConfirmTime: timeOf(row.KeyConfirmTime),
+		Confirmed: mirror.Confirmation{
+			Rooms: row.ConfirmedRooms, Groups: row.ConfirmedGroups, Time: timeOf(row.ConfirmTime),
+		},
+	}, nil
+}
+
+// PinProject keeps the value of the first writer.
+func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
+	err := s.writeProject(ctx, "pin project", func() error {
+		return s.q.PinProject(ctx,
+			dbq.PinProjectParams{ProjectID: rawKey(project), LiveblocksProjectID: rawKey(liveblocksID)})
+	})
+	if err != nil {
+		return "", err
+	}
+	p, err := s.Project(ctx, project)
+	return p.LiveblocksID, err
+}
+
+func keyHash(v sql.NullString) []byte {
+	if !v.Valid {
+		return nil
+	}
+	return []byte(v.String)
+}
+
+// RepinProject is one statement.
+func (s *Store) RepinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) error {
+	return s.writeProject(ctx, "replace the pinned project", func() error {
+		return s.q.RepinProject(ctx, dbq.RepinProjectParams{
+			ProjectID: rawKey(project), LiveblocksProjectID: rawKey(liveblocksID),
+		})
+	})
+}
+
+// NoteForeign adds in one statement.
+func (s *Store) NoteForeign(ctx context.Context, project mirror.ProjectID, events mirror.ForeignEvents) error {
+	return s.writeProject(ctx, "note events of another project", func() error {
+		return s.q.NoteForeign(ctx, dbq.NoteForeignParams{
+			ProjectID: rawKey(project), ForeignProjectID: rawKey(events.LiveblocksID), ForeignEvents: events.Count,
+			ForeignTime: nullTime(events.Time),
+		})
+	})
+}
+
+// SaveKeyHash is one statement.
+func (s *Store) SaveKeyHash(ctx context.Context, project mirror.ProjectID, hash []byte) error {
+	return s.writeProject(ctx, "store the hash of the secret key", func() error {
+		return s.q.SaveKeyHash(ctx, dbq.SaveKeyHashParams{
+			ProjectID: rawKey(project), KeyHash: sql.NullString{String: string(hash), Valid: hash != nil},
+		})
+	})
+}
+
+// ConfirmKey is one statement.
+func (s *Store) ConfirmKey(ctx context.Context, project mirror.ProjectID, now time.Time) error {
+	return s.writeProject(ctx, "confirm the secret key", func() error {
+		return s.q.ConfirmKey(ctx, dbq.ConfirmKeyParams{ProjectID: rawKey(project), KeyConfirmTime: nullTime(now)})
+	})
+}
+
+// ConfirmDeletions is one statement.
+func (s *Store) ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error {
+	return s.writeProject(ctx, "confirm deletions", func() error {
+		return s.q.ConfirmDeletions(ctx, dbq.ConfirmDeletionsParams{
+			ProjectID: rawKey(project), ConfirmedRooms: confirmed.Rooms, ConfirmedGroups: confirmed.Groups,
+			ConfirmTime: nullTime(confirmed.Time),
+		})
+	})
+}
+
+func (s *Store) writeProject(ctx context.Context, what string, f func() error) error {
+	if err := retry(ctx, f); err != nil {
+		return classify(ctx, fmt.Errorf("%s: %w", what, err))
+	}
+	return nil
+}
+
+// TakeUp locks the events before the states, as Accept does.
+func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
+	batch = slices.SortedFunc(slices.Values(batch), func(a, b mirror.Delivery) int {
+		return compareEvents(a.Event, b.Event)
+	})
+	var pending []mirror.Pending
+	err := s.tx(ctx, fmt.Sprintf("take up %d events", len(batch)), func(q *queries) error {
+		pending = nil
+		var taken []mirror.Delivery
+		var answers []store.Accepted
+		for _, d := range batch {
+			e := d.Event
+			n, err := q.TakeUpEvent(ctx, dbq.TakeUpEventParams{
+				Outcome: rawKey(e.Outcome), Bucket: mirror.Bucket(e.Project, e.ID), ProjectID: rawKey(e.Project),
+				EventID: rawKey(e.ID), SetAside: rawKey(mirror.OutcomeForeignProject),
+			})
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				taken, answers = append(taken, d), append(answers, store.Accepted{Fresh: true})
+			}
+		}
+		stale, err := staleBy(ctx, q, taken, answers)
+		if err != nil {
+			return err
+		}
+		if err := q.markStale(ctx, stale); err != nil {
+			return err
+		}
+		if err := s.hold(ctx, q, taken, answers); err != nil {
+			return err
+		}
+		var resources []mirror.Resource
+		for _, w := range stale {
+			resources = append(resources, w.Resource)
+		}
+		states, err := q.progress(ctx, resources)
+		for _, r := range resources {
+			pending = append(pending, mirror.Pending{Resource: r, Generation: states[r].Generation})
+		}
+		return err
+	})
+	return pending, err
+}

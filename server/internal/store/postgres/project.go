@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// Project reads by key.
+func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
+	row, err := s.q.Project(ctx, string(project))
+	if err = classify(ctx, err); err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			return mirror.Project{ID: project}, nil
+		}
+		return mirror.Project{}, fmt.Errorf("read project: %w", err)
+	}
+	return mirror.Project{
+		ID: project, LiveblocksID: row.LiveblocksProjectID, PauseReason: row.PauseReason, PauseTime: timeOf(row.PauseTime),
+		Foreign: mirror.ForeignEvents{
+			LiveblocksID: row.ForeignProjectID, Count: row.ForeignEvents, Time: timeOf(row.ForeignTime),
+		},
+		KeyHash: row.KeyHash, KeyConfirmTime: timeOf(row.KeyConfirmTime),
+		Confirmed: mirror.Confirmation{
+			Rooms: row.ConfirmedRooms, Groups: row.ConfirmedGroups, Time: timeOf(row.ConfirmTime),
+		},
+	}, nil
+}
+
+// PinProject keeps the value of the first writer.
+func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error) {
+	pinned, err := s.q.PinProject(ctx,
+		dbq.PinProjectParams{ProjectID: string(project), LiveblocksProjectID: liveblocksID})
+	if err != nil {
+		return "", classify(ctx, fmt.Errorf("pin project: %w", err))
+	}
+	return pinned, nil
+}
+
+// RepinProject is one statement.
+func (s *Store) RepinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) error {
+	return s.writeProject(ctx, "replace the pinned project", func() error {
+		return s.q.RepinProject(ctx, dbq.RepinProjectParams{
+			ProjectID: string(project), LiveblocksProjectID: liveblocksID,
+		})
+	})
+}
+
+// NoteForeign adds in one statement.
+func (s *Store) NoteForeign(ctx context.Context, project mirror.ProjectID, events mirror.ForeignEvents) error {
+	return s.writeProject(ctx, "note events of another project", func() error {
+		return s.q.NoteForeign(ctx, dbq.NoteForeignParams{
+			ProjectID: string(project), ForeignProjectID: events.LiveblocksID, ForeignEvents: events.Count,
+			ForeignTime: nullTime(events.Time),
+		})
+	})
+}
+
+// SaveKeyHash is one statement.
+func (s *Store) SaveKeyHash(ctx context.Context, project mirror.ProjectID, hash []byte) error {
+	return s.writeProject(ctx, "store the hash of the secret key", func() error {
+		return s.q.SaveKeyHash(ctx, dbq.SaveKeyHashParams{ProjectID: string(project), KeyHash: hash})
+	})
+}
+
+// ConfirmKey is one statement.
+func (s *Store) ConfirmKey(ctx context.Context, project mirror.ProjectID, now time.Time) error {
+	return s.writeProject(ctx, "confirm the secret key", func() error {
+		return s.q.ConfirmKey(ctx, dbq.ConfirmKeyParams{ProjectID: string(project), KeyConfirmTime: nullTime(now)})
+	})
+}
+
+// ConfirmDeletions is one statement.
+func (s *Store) ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error {
+	return s.writeProject(ctx, "confirm deletions", func() error {
+		return s.q.ConfirmDeletions(ctx, dbq.ConfirmDeletionsParams{
+			ProjectID: string(project), ConfirmedRooms: confirmed.Rooms, ConfirmedGroups: confirmed.Groups,
+			ConfirmTime: nullTime(confirmed.Time),
+		})
+	})
+}
+
+func (s *Store) writeProject(ctx context.Context, what string, f func() error) error {
+	if err := retry(ctx, f); err != nil {
+		return classify(ctx, fmt.Errorf("%s: %w", what, err))
+	}
+	return nil
+}
+
+// TakeUp locks the events before the states, as Accept does.
+func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
+	var pending []mirror.Pending
+	all, _ := acceptParams(batch)
+	err := s.tx(ctx, fmt.Sprintf("take up %d events", len(batch)), func(q, _ *dbq.Queries) error {
+		pending = nil
+		rows, err := q.TakeUpEvents(ctx, dbq.TakeUpEventsParams{
+			Bucket: all.Bucket, ProjectID: all.ProjectID, EventID: all.EventID, Outcome: all.Outcome,
+			SetAside: string(mirror.OutcomeForeignProject),
+		})
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		taken := make(map[eventKey]bool, len(rows))
+		for _, r := range rows {
+			taken[eventKey{mirror.ProjectID(r.ProjectID), r.EventID}] = true
+		}
+		var fresh []mirror.Delivery
+		for _, d := range batch {
+			if taken[eventKey{d.Event.Project, d.Event.ID}] {
+				fresh = append(fresh, d)
+			}
+		}
+		marked, err := q.MarkStale(ctx, recordedParams(fresh))
+		for _, r := range marked {
+			pending = append(pending, pendingOf(r))
+		}
+		return err
+	})
+	return pending, err
+}
+
+// recordedParams returns the parameters of MarkStale for events that are recorded
+// already.
+func recordedParams(batch []mirror.Delivery) dbq.MarkStaleParams {
+	p, _ := acceptParams(batch)
+	p.Bucket, p.ProjectID, p.EventID, p.Type, p.RoomID, p.UserID, p.LiveblocksProjectID, p.Payload, p.SendTime,
+		p.ReceiveTime, p.SourceTime, p.Outcome = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	for i := range p.StaleEvent {
+		p.StaleEvent[i] = 0
+	}
+	return p
+}

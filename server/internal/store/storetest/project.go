@@ -1,0 +1,207 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+var projectCases = []testCase{
+	{"liveblocks project is pinned once", pinProject},
+	{"concurrent pins have one winner", concurrentPins},
+	{"pinned project is replaced", repinProject},
+	{"events of another project are counted", foreignEvents},
+	{"event that was set aside is taken up once", takeUp},
+	{"event that was worked is not taken up", takeUpWorked},
+	{"what is taken up is like new", takeUpLikeNew},
+	{"key and confirmations are kept", keyAndConfirmations},
+}
+
+func pinProject(e *env) {
+	for _, c := range []struct {
+		project  mirror.ProjectID
+		id, want string
+	}{
+		{project, "first", "first"}, {project, "second", "first"}, {"other", "second", "second"}, {project, "FIRST", "first"},
+	} {
+		got, err := e.PinProject(e.ctx(), c.project, c.id)
+		e.must("PinProject", err)
+		if got != c.want {
+			e.Fatalf("PinProject(%q, %q) = %q; want %q", c.project, c.id, got, c.want)
+		}
+	}
+}
+
+func concurrentPins(e *env) {
+	const n = 16
+	stores := []store.Store{e.Store, e.another()}
+	got := make([]string, n)
+	errs := make([]error, n)
+	parallel(n, func(i int) {
+		got[i], errs[i] = stores[i%2].PinProject(e.ctx(), project, fmt.Sprintf("candidate-%d", i))
+	})
+	stored, err := e.Project(e.ctx(), project)
+	e.must("Project", err)
+	for i := range n {
+		e.must("PinProject", errs[i])
+		if got[i] != stored.LiveblocksID || stored.LiveblocksID == "" {
+			e.Fatalf("PinProject %d = %q; want the winner %q", i, got[i], stored.LiveblocksID)
+		}
+	}
+}
+
+func (e *env) project(p mirror.ProjectID) mirror.Project {
+	e.Helper()
+	got, err := e.Project(e.ctx(), p)
+	e.must("Project", err)
+	return got
+}
+
+func repinProject(e *env) {
+	for _, c := range []string{"first", "second", "SECOND"} {
+		e.must("RepinProject", e.RepinProject(e.ctx(), project, c))
+		e.want("project", e.project(project), mirror.Project{ID: project, LiveblocksID: c})
+		e.want("project of another store", e.projectOf(e.another()), mirror.Project{ID: project, LiveblocksID: c})
+		pinned, err := e.PinProject(e.ctx(), project, "late")
+		e.must("PinProject", err)
+		e.want("pinned", pinned, c)
+	}
+	e.want("other project", e.project("other"), mirror.Project{ID: "other"})
+}
+
+func (e *env) projectOf(s store.Store) mirror.Project {
+	e.Helper()
+	got, err := s.Project(e.ctx(), project)
+	e.must("Project", err)
+	return got
+}
+
+func foreignEvents(e *env) {
+	note := func(id string, n int64) {
+		e.Helper()
+		e.must("NoteForeign", e.NoteForeign(e.ctx(), project, mirror.ForeignEvents{LiveblocksID: id, Count: n, Time: e.now}))
+	}
+	note("6606", 1)
+	e.want("first", e.project(project).Foreign, mirror.ForeignEvents{LiveblocksID: "6606", Count: 1, Time: e.now})
+	e.pass(time.Minute)
+	note("6607", 2)
+	want := mirror.ForeignEvents{LiveblocksID: "6607", Count: 3, Time: e.now}
+	e.want("next", e.project(project).Foreign, want)
+	// The clock of another replica is behind.
+	e.pass(-time.Hour)
+	note("6607", 1)
+	want.Count = 4
+	e.want("late one", e.project(project).Foreign, want)
+	pinned, err := e.PinProject(e.ctx(), project, "6605")
+	e.must("PinProject", err)
+	e.want("pinned", pinned, "6605")
+	e.want("pinned beside", e.project(project), mirror.Project{ID: project, LiveblocksID: "6605", Foreign: want})
+	e.must("RepinProject", e.RepinProject(e.ctx(), project, "6607"))
+	e.want("replaced", e.project(project), mirror.Project{ID: project, LiveblocksID: "6607"})
+	e.want("other project", e.project("other"), mirror.Project{ID: "other"})
+}
+
+// setAside records an event as one of another project, and returns it as it would
+// have been without that.
+func (e *env) setAside(invalidations ...mirror.Invalidation) mirror.Delivery {
+	e.Helper()
+	d := e.delivery(invalidations...)
+	aside := d
+	aside.Event.Outcome, aside.Invalidations = mirror.OutcomeForeignProject, nil
+	e.accept(aside)
+	return d
+}
+
+func (e *env) takeUp(batch ...mirror.Delivery) []mirror.Pending {
+	e.Helper()
+	pending, err := e.TakeUp(e.ctx(), batch)
+	e.must("TakeUp", err)
+	slices.SortFunc(pending, func(a, b mirror.Pending) int { return a.Resource.Compare(b.Resource) })
+	return pending
+}
+
+func takeUp(e *env) {
+	d := e.setAside(invalidatedAt(storageOf("room")))
+	e.want("due while it is set aside", e.dueList(10), store.DueList{})
+	const n = 8
+	stores := []store.Store{e.Store, e.another()}
+	pending := make([][]mirror.Pending, n)
+	errs := make([]error, n)
+	parallel(n, func(i int) { pending[i], errs[i] = stores[i%2].TakeUp(e.ctx(), []mirror.Delivery{d}) })
+	var all []mirror.Pending
+	for i := range n {
+		e.must("TakeUp", errs[i])
+		all = append(all, pending[i]...)
+	}
+	e.want("stale", all, []mirror.Pending{{Resource: storageOf("room"), Generation: 1}})
+	e.want("due", e.dueList(10), store.DueList{Resources: []mirror.Resource{storageOf("room")}})
+	got, err := e.Event(e.ctx(), project, d.Event.ID)
+	e.must("Event", err)
+	e.want("event", got, d.Event)
+	e.want("stale once more", e.takeUp(d), []mirror.Pending{})
+}
+
+func takeUpWorked(e *env) {
+	d := e.delivery(invalidatedAt(storageOf("room")))
+	e.accept(d)
+	before := e.snapshot(storageOf("room"))
+	e.want("stale", e.takeUp(d), []mirror.Pending{})
+	unknown := e.delivery(invalidatedAt(storageOf("room")))
+	e.want("stale by an event that was never recorded", e.takeUp(unknown), []mirror.Pending{})
+	e.want("storage", e.snapshot(storageOf("room")), before)
+	e.want("nothing", e.takeUp(), []mirror.Pending{})
+}
+
+func takeUpLikeNew(e *env) {
+	e.mirrorRoom("known", e.roomContent(`{"id":"known"}`))
+	sessions := mirror.Resource{Project: project, Room: "known", Kind: mirror.KindUserSessions}
+	batch := []mirror.Delivery{
+		e.setAside(
+			mirror.Invalidation{Resource: roomOf("known"), IfUnknown: true},
+			mirror.Invalidation{Resource: sessions, Fold: true},
+		),
+		e.setAside(mirror.Invalidation{Resource: roomOf("new"), IfUnknown: true}, invalidatedAt(storageOf("new"))),
+		e.setAside(mirror.Invalidation{Resource: roomOf("known"), Deleted: true}),
+		e.setAside(mirror.Invalidation{Resource: sessions, Fold: true}),
+	}
+	want := []mirror.Pending{
+		{Resource: roomOf("known"), Generation: 2},
+		{Resource: sessions, Generation: 1},
+		{Resource: roomOf("new"), Generation: 1},
+		{Resource: storageOf("new"), Generation: 1},
+	}
+	slices.SortFunc(want, func(a, b mirror.Pending) int { return a.Resource.Compare(b.Resource) })
+	e.want("stale", e.takeUp(batch...), want)
+	var ids []string
+	for _, ev := range e.unfolded(sessions, 10) {
+		ids = append(ids, ev.ID)
+	}
+	slices.Sort(ids)
+	e.want("waiting events", ids, []string{batch[0].Event.ID, batch[3].Event.ID})
+	// The delete event counts: the 404 makes a tombstone.
+	e.applyMissing(e.claim(roomOf("known")))
+	e.wantNoRoom("known")
+}
+
+func keyAndConfirmations(e *env) {
+	want := mirror.Project{ID: project, KeyHash: []byte("salt\x00\xff and hash")}
+	e.must("SaveKeyHash", e.SaveKeyHash(e.ctx(), project, want.KeyHash))
+	e.want("project with a key", e.project(project), want)
+	want.KeyHash, want.KeyConfirmTime = []byte("another"), e.now
+	e.must("SaveKeyHash", e.SaveKeyHash(e.ctx(), project, want.KeyHash))
+	e.must("ConfirmKey", e.ConfirmKey(e.ctx(), project, e.now))
+	e.want("project with a confirmed key", e.project(project), want)
+	for i := range int64(2) {
+		e.pass(time.Hour)
+		want.Confirmed = mirror.Confirmation{Rooms: 30 + i, Groups: 21 - i, Time: e.now}
+		e.must("ConfirmDeletions", e.ConfirmDeletions(e.ctx(), project, want.Confirmed))
+		e.want("project with confirmed deletions", e.project(project), want)
+	}
+	e.must("ConfirmDeletions", e.ConfirmDeletions(e.ctx(), "other", want.Confirmed))
+	e.want("other project", e.project("other"), mirror.Project{ID: "other", Confirmed: want.Confirmed})
+	e.must("ConfirmKey", e.ConfirmKey(e.ctx(), "third", e.now))
+	e.want("third project", e.project("third"), mirror.Project{ID: "third", KeyConfirmTime: e.now})
+}
