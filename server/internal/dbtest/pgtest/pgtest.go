@@ -23,6 +23,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -108,7 +109,7 @@ func Server(tb testing.TB) *pgembed.Server {
 	if shared.server == nil && shared.err == nil {
 		shared.dir, shared.err = openDir()
 		if shared.err == nil {
-			shared.server, shared.err = start(shared.dir)
+			shared.server, shared.err = start(shared.dir, nil)
 		}
 	}
 	if shared.err != nil {
@@ -131,7 +132,7 @@ func Start(tb testing.TB) *pgembed.Server {
 			tb.Errorf("pgtest: %v", err)
 		}
 	})
-	server, err := start(dir)
+	server, err := start(dir, nil)
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
@@ -155,12 +156,14 @@ func openDir() (string, error) {
 	return dir, os.Chmod(dir, 0o711)
 }
 
-func start(dir string) (*pgembed.Server, error) {
+// start starts the server of a folder, with additional settings.
+func start(dir string, settings map[string]string) (*pgembed.Server, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*patience) // it may install PostgreSQL
 	defer cancel()
 	cfg := pgembed.Config{DataDir: dir, Settings: map[string]string{
 		"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "400",
 	}}
+	maps.Copy(cfg.Settings, settings)
 	if cache, err := os.UserCacheDir(); err == nil {
 		cfg.CacheDir = filepath.Join(cache, "liveblocks-mirror", "postgres")
 	}

@@ -350,6 +350,27 @@ func TestMigrateWithoutRights(t *testing.T) {
 	})
 }
 
+// Rights on the database alone suffice. On MariaDB not for the views of diagrams:
+// the rest is there all the same.
+func TestMigrateWithRightsOnTheDatabaseAlone(t *testing.T) {
+	t.Parallel()
+	dbtest.MySQL.Need(t)
+	admin := dbtest.MySQL.Empty(t)
+	app := user(t, dbtest.MySQL, admin, "all")
+	log := migrate(t, app)
+	if !strings.Contains(log, "this user cannot create the view") && strings.Contains(log, "WARN") {
+		t.Fatalf("log of Migrate = %q", log)
+	}
+	s := open(t, engine.Config{URL: app})
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatalf("Ping = %v", err)
+	}
+	db := dbtest.MySQL.Connect(t, app)
+	if n := value[int](t, db, "select count(*) from liveblocks_documents"); n != 0 {
+		t.Fatalf("rows of liveblocks_documents = %d; want 0", n)
+	}
+}
+
 // What was stored by the version before goes on: its tasks are due, its rooms and
 // documents are read, and what they have now is added to them.
 func TestMigrateFromTheVersionBefore(t *testing.T) {

@@ -1,0 +1,174 @@
+package mysqltest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Pair is a primary with a replica that has every transaction which the primary has
+// acknowledged.
+type Pair struct {
+	Primary, Replica *Server
+
+	user, password string
+}
+
+// StartPair starts a pair for tb alone and stops it when tb ends. Both have an empty
+// database of the given name.
+func StartPair(tb testing.TB, database string) *Pair {
+	tb.Helper()
+	settings := func(id string) map[string]string {
+		return map[string]string{
+			"server_id": id, "log_bin": "binlog", "log_slave_updates": "on", "gtid_strict_mode": "on",
+			// A commit is acknowledged once the replica has it, however long that takes.
+			"rpl_semi_sync_master_enabled": "on", "rpl_semi_sync_slave_enabled": "on",
+			"rpl_semi_sync_master_wait_point": "AFTER_SYNC", "rpl_semi_sync_master_timeout": "3600000",
+			"rpl_semi_sync_master_wait_no_slave": "off",
+		}
+	}
+	p := &Pair{
+		Primary: Start(tb, Options{Settings: settings("1")}), Replica: Start(tb, Options{Settings: settings("2")}),
+		user: "app", password: rand.Text(),
+	}
+	p.exec(tb, p.Replica, "set global read_only = on")
+	// Its own first steps, such as creating the accounts, are not the primary's.
+	p.exec(tb, p.Replica, "reset master")
+	p.exec(tb, p.Primary, "reset master")
+	p.exec(tb, p.Replica, fmt.Sprintf("change master to master_host = '127.0.0.1', master_port = %s, master_user = '%s', "+
+		"master_password = '%s', master_use_gtid = slave_pos", p.Primary.port, userName, p.Primary.password))
+	p.exec(tb, p.Replica, "start slave")
+	p.exec(tb, p.Primary, "create user "+p.user+"@'%' identified by '"+p.password+"'")
+	p.exec(tb, p.Primary, "grant all on "+database+".* to "+p.user+"@'%'") // not to write where read_only is on
+	p.exec(tb, p.Primary, "create database "+database)
+	p.catchUp(tb)
+	return p
+}
+
+func (p *Pair) exec(tb testing.TB, on *Server, statement string) {
+	tb.Helper()
+	p.do(tb, on, func(ctx context.Context, db *sql.DB) error {
+		_, err := db.ExecContext(ctx, statement)
+		return err
+	})
+}
+
+func (p *Pair) do(tb testing.TB, on *Server, f func(ctx context.Context, db *sql.DB) error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	db, err := open(on.URL(""))
+	if err != nil {
+		tb.Fatalf("mysqltest: %v", err)
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	if err := f(ctx, db); err != nil {
+		tb.Fatalf("mysqltest: %v", err)
+	}
+}
+
+// catchUp waits until the replica has applied all that it has received.
+func (p *Pair) catchUp(tb testing.TB) {
+	tb.Helper()
+	p.do(tb, p.Replica, func(ctx context.Context, db *sql.DB) error {
+		var have int
+		// What the primary, which may be dead, has sent stands in the relay log.
+		if p.Primary.Pid() == 0 {
+			return awaitRelayLog(ctx, db)
+		}
+		primary, err := open(p.Primary.URL(""))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = primary.Close() }() // there is nothing to flush
+		var position string
+		if err := primary.QueryRowContext(ctx, "select @@global.gtid_binlog_pos").Scan(&position); err != nil {
+			return err
+		}
+		if err := db.QueryRowContext(ctx, "select master_gtid_wait('"+position+"', ?)", patience.Seconds()).
+			Scan(&have); err != nil || have != 0 {
+			return fmt.Errorf("wait for the replica: %d, %w", have, err)
+		}
+		return nil
+	})
+}
+
+// awaitRelayLog waits until a replica has applied its relay log.
+func awaitRelayLog(ctx context.Context, db *sql.DB) error {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		state, err := slaveStatus(ctx, db)
+		if err != nil || strings.Contains(state["Slave_SQL_Running_State"], "has read all relay log") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the relay log: %w: %v", ctx.Err(), state)
+		case <-ticker.C:
+		}
+	}
+}
+
+func slaveStatus(ctx context.Context, db *sql.DB) (map[string]string, error) {
+	rows, err := db.QueryContext(ctx, "show slave status")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // read as far as it matters
+	names, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	values := make([]sql.NullString, len(names))
+	into := make([]any, len(names))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	state := map[string]string{}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return nil, err
+		}
+		for i, name := range names {
+			state[name] = values[i].String
+		}
+	}
+	return state, rows.Err()
+}
+
+// URL is the URL of a database of a server of the pair, as an account has it that
+// may not write where the server is read-only.
+func (p *Pair) URL(s *Server, database string) string {
+	return (&url.URL{
+		Scheme: "mysql", User: url.UserPassword(p.user, p.password),
+		Host: "127.0.0.1:" + s.port.String(), Path: "/" + database,
+	}).String()
+}
+
+// Kill ends the primary at once and for good.
+func (p *Pair) Kill(tb testing.TB) {
+	tb.Helper()
+	p.Primary.Kill()
+	p.catchUp(tb)
+}
+
+// Demote lets the primary live and take no more writes, in sessions that are open
+// too.
+func (p *Pair) Demote(tb testing.TB) {
+	tb.Helper()
+	p.exec(tb, p.Primary, "set global read_only = on")
+	p.catchUp(tb)
+}
+
+// Promote makes the replica a primary.
+func (p *Pair) Promote(tb testing.TB) {
+	tb.Helper()
+	p.exec(tb, p.Replica, "stop slave")
+	p.exec(tb, p.Replica, "set global read_only = off")
+}

@@ -1,0 +1,42 @@
+package dbtest
+
+import (
+	"testing"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
+)
+
+// Pair is a primary and a replica that takes no writes and has all that the primary
+// has acknowledged.
+type Pair struct {
+	// Primary and Replica are the URLs of the same database on either.
+	Primary, Replica string
+	// Kill ends the primary at once. Demote lets it live and refuse writes. Promote
+	// lets the replica take writes.
+	Kill, Demote, Promote func(tb testing.TB)
+}
+
+// Pair starts a pair for tb alone, with the current schema, and stops it when tb ends.
+func (e *Engine) Pair(tb testing.TB) *Pair {
+	tb.Helper()
+	var pair *Pair
+	if e == MySQL {
+		const database = "mirror"
+		p := mysqltest.StartPair(tb, database)
+		pair = &Pair{
+			Primary: p.URL(p.Primary, database), Replica: p.URL(p.Replica, database),
+			Kill: p.Kill, Demote: p.Demote, Promote: p.Promote,
+		}
+	} else {
+		p := pgtest.StartPair(tb)
+		pair = &Pair{
+			Primary: p.Primary.URL(), Replica: p.Standby.URL(),
+			Kill: p.Kill, Demote: p.Demote, Promote: p.Promote,
+		}
+	}
+	if err := migrate(tb.Context(), pair.Primary); err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	return pair
+}
