@@ -25,6 +25,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/flow"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/notification"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/presence"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
@@ -224,7 +225,7 @@ func readCorpus(t *testing.T) corpus {
 			c.values["made: "+name] = doc
 		}
 	}
-	for n := 40; n <= thread.MaxDepth+1; n++ {
+	for n := 40; n <= listed.MaxDepth+1; n++ {
 		c.deep[fmt.Sprintf("%d arrays", n)] = strings.Repeat("[", n) + strings.Repeat("]", n)
 	}
 	for _, decoder := range []string{"flow", "lson", "notification", "presence", "rawjson", "thread", "tiptap", "yjs"} {
@@ -491,11 +492,10 @@ func threadColumns(t mirror.Thread) record {
 
 // rows are the columns that are written.
 func rows(t mirror.Thread) record {
-	written := store.RowsOf(t)
-	r := threadColumns(written.Thread)
-	r.bytes("metadata text", written.MetadataText)
-	r.set("comments", strconv.Itoa(written.CommentCount))
-	for i, c := range written.Thread.Comments {
+	r := threadColumns(t)
+	r.bytes("metadata text", store.MetadataText(t.Metadata))
+	r.set("comments", strconv.Itoa(store.CommentCount(t)))
+	for i, c := range t.Comments {
 		for n, m := range store.MentionRowsOf(c) {
 			r.set(fmt.Sprintf("comment %d mention row %d", i, n), strings.Join([]string{m.Kind, m.ID, m.Via}, " | "))
 		}
@@ -512,13 +512,13 @@ func parsedThread(doc []byte) record {
 }
 
 func parsedList(doc []byte) record {
-	list, err := thread.ParseList(doc)
+	list, err := listed.Parse(doc)
 	if err != nil {
 		return refused()
 	}
 	r := record{"threads": strconv.Itoa(len(list))}
-	for i, t := range list {
-		r.put(fmt.Sprintf("thread %d ", i), rows(t))
+	for i, item := range list {
+		r.put(fmt.Sprintf("thread %d ", i), parsedThread(item.Source))
 	}
 	return r
 }

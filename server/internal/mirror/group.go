@@ -27,15 +27,3 @@ type GroupMember struct {
 	UserID  string
 	AddTime time.Time
 }
-
-// GroupContent is a group as fetched.
-type GroupContent struct {
-	FetchTime time.Time
-	Group     Group
-}
-
-// GroupList is every group of the project as fetched.
-type GroupList struct {
-	FetchTime time.Time
-	Groups    []Group
-}

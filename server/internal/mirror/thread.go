@@ -79,15 +79,3 @@ type Mention struct {
 	// UserIDs are the members of the group that the mention lists.
 	UserIDs []string
 }
-
-// ThreadContent is a thread as fetched.
-type ThreadContent struct {
-	FetchTime time.Time
-	Thread    Thread
-}
-
-// ThreadList is all threads of a room as fetched.
-type ThreadList struct {
-	FetchTime time.Time
-	Threads   []Thread
-}

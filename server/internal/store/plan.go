@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -229,88 +228,6 @@ func PlanDocument(
 	if stored != fetched {
 		p.Change = mirror.ChangeUpserted
 	}
-	return p
-}
-
-// ThreadCopy identifies the stored copy of a thread; the zero ThreadCopy means
-// none.
-type ThreadCopy struct {
-	Epoch   int64
-	SHA256  [32]byte
-	Deleted bool
-}
-
-// lives reports whether the thread exists in the epoch.
-func (c ThreadCopy) lives(epoch int64) bool { return c.Epoch == epoch && !c.Deleted }
-
-// PlanThread decides about a fetched thread, given its hash. It is written if there
-// is a Change.
-func PlanThread(
-	s State, stored ThreadCopy, lease mirror.Lease, content mirror.ThreadContent, now time.Time, settle time.Duration,
-) Plan {
-	p := Plan{State: s.Succeed(lease, content.FetchTime, now, settle)}
-	if stored != (ThreadCopy{Epoch: lease.Epoch, SHA256: content.Thread.SHA256}) {
-		p.Change = mirror.ChangeUpserted
-	}
-	return p
-}
-
-// PlanMissingThread decides about the 404 of a thread in an existing room. A Change
-// makes it a tombstone.
-func PlanMissingThread(s State, stored ThreadCopy, lease mirror.Lease, now time.Time, settle time.Duration) Plan {
-	deleted := s.DeleteGeneration != 0 || stored.Epoch == lease.Epoch && stored.Deleted
-	p := Plan{State: s.Vanish(lease, now, settle, deleted)}
-	if deleted && stored.lives(lease.Epoch) {
-		p.Change = mirror.ChangeDeleted
-	}
-	return p
-}
-
-// ThreadsPlan is the plan for a list of a room's threads.
-type ThreadsPlan struct {
-	Plan
-
-	// Unknown lists the threads without a state, in key order. Each gets a state
-	// that has applied the list, and a change entry. A thread that got a state in
-	// the meantime is left alone, because it is about to be fetched.
-	Unknown []mirror.Thread
-}
-
-// PlanThreads decides about the list of a room's threads, given the states of all
-// threads and of the list itself, and the stored copies by thread id. Without
-// store, unknown threads become stale instead of being stored.
-func PlanThreads(
-	states map[string]State, copies map[string]ThreadCopy, lease mirror.Lease, list mirror.ThreadList, store bool,
-	now time.Time, settle time.Duration,
-) ThreadsPlan {
-	listed := make(map[string]mirror.Thread, len(list.Threads))
-	for _, t := range list.Threads {
-		listed[t.ID] = t
-	}
-	p := ThreadsPlan{Plan: Plan{State: states[lease.Resource.ID].Succeed(lease, list.FetchTime, now, settle)}}
-	var stale []Stale
-	mark := func(id string, unlisted bool) {
-		r := lease.Resource
-		r.ID = id
-		stale = append(stale, Stale{Resource: r, Now: now, Deleted: unlisted, Background: lease.Background})
-	}
-	for id, s := range states {
-		t, ok := listed[id]
-		same := copies[id] == ThreadCopy{Epoch: lease.Epoch, SHA256: t.SHA256} && s.MissingSince.IsZero()
-		if id != lease.Resource.ID && (ok && !same || !ok && copies[id].lives(lease.Epoch)) {
-			mark(id, !ok)
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(listed)) {
-		switch _, known := states[id]; {
-		case known:
-		case store:
-			p.Unknown = append(p.Unknown, listed[id])
-		default:
-			mark(id, false)
-		}
-	}
-	p.spread(stale)
 	return p
 }
 

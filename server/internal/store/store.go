@@ -230,23 +230,35 @@ type Mirror interface {
 	// described by failure.
 	ApplyMissing(ctx context.Context, lease mirror.Lease, failure Failure, settle time.Duration) (mirror.Applied, error)
 
-	// ApplyThread stores a thread with all its comments, as package thread reads
-	// it, unless the same one is already stored in this epoch.
-	ApplyThread(ctx context.Context, lease mirror.Lease, thread mirror.ThreadContent, now time.Time,
+	// ApplyItem stores an item: a resource of a kind that [ItemKindOf] knows. It writes
+	// nothing but times if the same item is stored, and otherwise the rows that differ.
+	ApplyItem(ctx context.Context, lease mirror.Lease, item Item, fetchTime, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
-	// ApplyThreadMissing records that Liveblocks has the room but not the thread.
-	// If the deletion is confirmed as that of a room is (see ApplyMissing), the
-	// thread becomes a tombstone. Otherwise missing_since is set and nothing is
-	// deleted.
-	ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied,
-		error)
+	// PrepareItem writes a piece of the rows of a long item that differ, and reports
+	// whether it did; see [WriteItem]. It leaves at most PieceRows to ApplyItem. Until
+	// that has been called, readers do not see a new item and see an old one as stale.
+	// It removes JSON from the item that the database refuses.
+	PrepareItem(ctx context.Context, lease mirror.Lease, item *Item) (bool, error)
 
-	// ApplyThreads applies the list of a room's threads. Unknown threads are stored
-	// as listed. A thread whose copy differs becomes stale, and so does one that
-	// the list does not contain, as after a delete event: only its own fetch shows
-	// its current state. The lease is that of the thread without an id.
-	ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
+	// ApplyItemMissing records that Liveblocks does not have the item, but has its
+	// room. If the deletion is confirmed as that of a room is (see ApplyMissing), the
+	// item becomes a tombstone. Otherwise missing_since is set and nothing is deleted.
+	ApplyItemMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error)
+
+	// KnownItems returns what is stored of the items of a list, by id. The list is the
+	// resource without an id. It locks nothing.
+	KnownItems(ctx context.Context, list mirror.Resource) (map[string]Known, error)
+
+	// AddItems stores those of the items that have no state yet, and returns how many.
+	// The lease is that of their list, and goes on; see [ApplyList].
+	AddItems(ctx context.Context, lease mirror.Lease, items []Item, fetchTime, now time.Time) (int, error)
+
+	// MarkListed marks resources stale under the lease of their list, which goes on.
+	MarkListed(ctx context.Context, lease mirror.Lease, stale []Stale) error
+
+	// ApplyListed marks the last resources stale and ends the lease of the list.
+	ApplyListed(ctx context.Context, lease mirror.Lease, fetchTime time.Time, stale []Stale, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 
 	// ApplyActiveUsers stores the active users of the room. A change entry is
@@ -282,20 +294,6 @@ type Mirror interface {
 	// wait. It requires no room.
 	ApplyNotification(ctx context.Context, lease mirror.Lease, fold mirror.NotificationFold, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
-
-	// ApplyGroup stores a fetched group unless the same copy is stored.
-	ApplyGroup(ctx context.Context, lease mirror.Lease, content mirror.GroupContent, now time.Time,
-		settle time.Duration) (mirror.Applied, error)
-
-	// ApplyGroupMissing records that Liveblocks does not have the group. The group
-	// becomes a tombstone under the same conditions as a thread; see
-	// ApplyThreadMissing.
-	ApplyGroupMissing(ctx context.Context, lease mirror.Lease, now time.Time, settle time.Duration) (mirror.Applied, error)
-
-	// ApplyGroups applies the list of all groups. It marks new and changed groups
-	// stale, and groups that the list lacks too, as a delete event does: each is then
-	// fetched on its own. ErrImplausible if the list lacks too many groups.
-	ApplyGroups(ctx context.Context, lease mirror.Lease, list mirror.GroupList, now time.Time) (mirror.Applied, error)
 
 	// CleanRoom deletes at most limit rows of earlier epochs of a room that is not
 	// deleted, and returns how many it deleted. A thread with its comments counts

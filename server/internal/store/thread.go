@@ -2,64 +2,94 @@ package store
 
 import (
 	"encoding/json"
-	"errors"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ThreadRows is a thread, as package thread reads it, with the additional columns
-// of its row.
-type ThreadRows struct {
-	Thread mirror.Thread
-	// MetadataText is the metadata with every value as a string; nil if Metadata is
-	// nil.
-	MetadataText []byte
-	// CommentCount counts the comments that are not deleted.
-	CommentCount int
+// threadKind is how threads are stored, with the rows of their comments.
+var threadKind = &ItemKind{
+	Kind: mirror.KindThread, ID: "thread_id", FromList: true,
+	Head: ItemTable{Name: "mirror_thread", Refused: "metadata ", Columns: []Column{
+		{"source_json", ColumnBytes},
+		{"create_time", ColumnTime},
+		{"update_time", ColumnTime},
+		{"resolved", ColumnBool},
+		{"visibility", ColumnID},
+		{"metadata", ColumnJSON},
+		{"metadata_text", ColumnJSON},
+		{"comment_count", ColumnInt},
+		{problemColumn, ColumnText},
+	}},
+	Parts: []ItemTable{
+		{Name: "mirror_comment", Key: 1, Refused: "JSON of a comment is ", Columns: []Column{
+			{"comment_id", ColumnID},
+			{"user_id", ColumnID},
+			{"create_time", ColumnTime},
+			{"edit_time", ColumnTime},
+			{"delete_time", ColumnTime},
+			{"source_json", ColumnBytes},
+			{"body", ColumnJSON},
+			{"plain_text", ColumnText},
+			{"markdown", ColumnText},
+			{"metadata", ColumnJSON},
+		}},
+		{Name: "mirror_comment_reaction", Key: 3, Columns: []Column{
+			{"comment_id", ColumnID}, {"emoji", ColumnID}, {"user_id", ColumnID}, {"create_time", ColumnTime},
+		}},
+		{Name: "mirror_comment_attachment", Key: 2, Columns: []Column{
+			{"comment_id", ColumnID},
+			{"attachment_id", ColumnID},
+			{"name", ColumnText},
+			{"mime_type", ColumnText},
+			{"size", ColumnInt},
+		}},
+		{Name: "mirror_comment_mention", Key: 4, Columns: []Column{
+			{"comment_id", ColumnID}, {"kind", ColumnID}, {"mentioned_id", ColumnID}, {"via_group", ColumnID},
+		}},
+	},
 }
 
-// RowsOf returns the rows of a thread.
-func RowsOf(t mirror.Thread) ThreadRows {
-	rows := ThreadRows{Thread: t, MetadataText: metadataText(t.Metadata)}
+// ThreadItem returns a thread, as package thread reads it, as it is stored.
+func ThreadItem(t mirror.Thread) Item {
+	head := []any{
+		t.Source, t.CreateTime, t.UpdateTime, t.Resolved, t.Visibility, t.Metadata, MetadataText(t.Metadata),
+		int64(CommentCount(t)), Text(t.DataProblem),
+	}
+	var comments, reactions, attachments, mentions [][]any
+	for _, c := range t.Comments {
+		created := c.CreateTime
+		if created.IsZero() {
+			created = time.Unix(0, 0) // comments are listed by it
+		}
+		comments = append(comments, []any{
+			c.ID, c.UserID, created, c.EditTime, c.DeleteTime, c.Source, c.Body, Text(c.Text), Text(c.Markdown), c.Metadata,
+		})
+		for _, r := range c.Reactions {
+			reactions = append(reactions, []any{c.ID, r.Emoji, r.UserID, r.CreateTime})
+		}
+		for _, a := range c.Attachments {
+			attachments = append(attachments, []any{c.ID, a.ID, Text(a.Name), Text(a.MIMEType), a.Size})
+		}
+		for _, m := range MentionRowsOf(c) {
+			mentions = append(mentions, []any{c.ID, m.Kind, m.ID, m.Via})
+		}
+	}
+	return newItem(t.ID, t.SHA256, head, comments, reactions, attachments, mentions)
+}
+
+// CommentCount returns how many comments of the thread are not deleted.
+func CommentCount(t mirror.Thread) (n int) {
 	for _, c := range t.Comments {
 		if c.DeleteTime.IsZero() {
-			rows.CommentCount++
+			n++
 		}
 	}
-	return rows
-}
-
-// Without removes the JSON of each row for which refusal returns a reason, and
-// records it in DataProblem.
-func (r ThreadRows) Without(refusal func(values ...[]byte) (string, error)) (ThreadRows, error) {
-	lost := func(what string, values ...*[]byte) error {
-		list := make([][]byte, len(values))
-		for i, v := range values {
-			list[i] = *v
-		}
-		problem, err := refusal(list...)
-		if err != nil || problem == "" {
-			return err
-		}
-		for _, v := range values {
-			*v = nil
-		}
-		if problem = what + problem; !strings.Contains(r.Thread.DataProblem, problem) {
-			r.Thread.DataProblem = strings.TrimPrefix(r.Thread.DataProblem+"; "+problem, "; ")
-		}
-		return nil
-	}
-	err := lost("metadata ", &r.Thread.Metadata, &r.MetadataText)
-	r.Thread.Comments = slices.Clone(r.Thread.Comments)
-	for i := range r.Thread.Comments {
-		c := &r.Thread.Comments[i]
-		err = errors.Join(err, lost("JSON of a comment is ", &c.Body, &c.Metadata))
-	}
-	return r, err
+	return n
 }
 
 // The kinds of mention.
@@ -76,7 +106,7 @@ type MentionRow struct {
 	Via string
 }
 
-// MentionRowsOf returns the mention rows of a comment of [ThreadRows].
+// MentionRowsOf returns the mention rows of a comment.
 func MentionRowsOf(c mirror.Comment) []MentionRow {
 	var rows []MentionRow
 	for _, m := range c.Mentions {
@@ -146,9 +176,9 @@ func Queryable(raw []byte) (data []byte, problem string) {
 	return raw, ""
 }
 
-// metadataText returns a JSON object with the same members as strings, for
+// MetadataText returns a JSON object with the same members as strings, for
 // comparison with a filter; nil if metadata is not an object.
-func metadataText(metadata []byte) []byte {
+func MetadataText(metadata []byte) []byte {
 	v, err := rawjson.Parse(metadata)
 	if err != nil || !v.IsObject() {
 		return nil

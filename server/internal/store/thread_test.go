@@ -14,7 +14,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-func TestRowsOf(t *testing.T) {
+func TestColumnsOfAThread(t *testing.T) {
 	t.Parallel()
 	for metadata, want := range map[string]string{
 		`{"s":"a\"b","n":10,"f":-0.50,"e":1E2,"b":true}`: `{"b":"true","e":"1E2","f":"-0.50","n":"10","s":"a\"b"}`,
@@ -29,12 +29,8 @@ func TestRowsOf(t *testing.T) {
 		if metadata != "" {
 			thread.Metadata = []byte(metadata)
 		}
-		rows := store.RowsOf(thread)
-		if got := string(rows.MetadataText); got != want || rows.CommentCount != 2 {
-			t.Errorf("metadata of %q as text = %q, %d comments; want %q, 2", metadata, got, rows.CommentCount, want)
-		}
-		if d := cmp.Diff(thread, rows.Thread); d != "" {
-			t.Errorf("thread (-before +after):\n%s", d)
+		if got := string(store.MetadataText(thread.Metadata)); got != want || store.CommentCount(thread) != 2 {
+			t.Errorf("metadata of %q as text = %q, %d comments; want %q, 2", metadata, got, store.CommentCount(thread), want)
 		}
 	}
 }
@@ -72,27 +68,28 @@ func TestRowsWithout(t *testing.T) {
 		return "", nil
 	}
 	good := []byte("good")
-	thread := mirror.Thread{Metadata: good, DataProblem: "told", Comments: []mirror.Comment{
+	thread := mirror.Thread{Metadata: []byte(`{"a":1}`), DataProblem: "told", Comments: []mirror.Comment{
 		{ID: "a", Body: good, Metadata: []byte("bad")}, {ID: "b", Body: good}, {ID: "c", Body: []byte("bad")},
 	}}
-	rows, err := store.ThreadRows{Thread: thread, MetadataText: good}.Without(bad)
+	kind := store.ItemKindOf(mirror.Resource{Kind: mirror.KindThread})
+	item, err := store.ThreadItem(thread).Without(kind, bad)
 	want := thread
 	want.DataProblem = "told; JSON of a comment is is bad"
 	want.Comments = []mirror.Comment{{ID: "a"}, {ID: "b", Body: good}, {ID: "c"}}
-	if d := cmp.Diff(store.ThreadRows{Thread: want, MetadataText: good}, rows); d != "" || err != nil {
+	if d := cmp.Diff(store.ThreadItem(want), item); d != "" || err != nil {
 		t.Errorf("Without = %v (-want +got):\n%s", err, d)
 	}
 	if string(thread.Comments[2].Body) != "bad" {
 		t.Error("Without altered what it was given")
 	}
-	rows, err = store.ThreadRows{Thread: mirror.Thread{Metadata: []byte("bad")}, MetadataText: good}.Without(bad)
-	if rows.Thread.Metadata != nil || rows.MetadataText != nil || rows.Thread.DataProblem != "metadata is bad" ||
-		err != nil {
-		t.Errorf("Without = %+v, %v; want no metadata, and why", rows, err)
+	item, err = store.ThreadItem(mirror.Thread{Metadata: []byte("bad")}).Without(kind, bad)
+	alone := store.ThreadItem(mirror.Thread{DataProblem: "metadata is bad"})
+	if d := cmp.Diff(alone, item, cmpopts.EquateEmpty()); d != "" || err != nil {
+		t.Errorf("Without = %v; want no metadata, and why (-want +got):\n%s", err, d)
 	}
 	failed := errors.New("down")
 	refuse := func(...[]byte) (string, error) { return "", failed }
-	if _, err := (store.ThreadRows{Thread: thread}).Without(refuse); !errors.Is(err, failed) {
+	if _, err := store.ThreadItem(thread).Without(kind, refuse); !errors.Is(err, failed) {
 		t.Errorf("Without = %v; want %v", err, failed)
 	}
 }

@@ -13,13 +13,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// The errors of Parse and ParseList, besides [rawjson.ErrSyntax].
-var (
-	// ErrID reports that a group has no id that can be stored, or is no JSON object.
-	ErrID = errors.New("not a group with an id that can be stored")
-	// ErrList reports that an answer holds no list of groups. It is not an empty list.
-	ErrList = errors.New("not a list of groups")
-)
+// ErrID means that a group has no id that can be stored, or is not a JSON object.
+// Parse also returns [rawjson.ErrSyntax].
+var ErrID = errors.New("not a group with an id that can be stored")
 
 // maxScope bounds the name of a scope in bytes.
 const maxScope = 64
@@ -36,27 +32,6 @@ func Parse(raw []byte) (mirror.Group, error) {
 		return mirror.Group{}, ErrID
 	}
 	return g, nil
-}
-
-// ParseList reads an answer of the form {"data":[…]}. What is no group that can
-// be stored is left out; of groups with one id the last one counts.
-func ParseList(raw []byte) ([]mirror.Group, error) {
-	v, err := rawjson.Parse(raw)
-	if err != nil {
-		return nil, err
-	}
-	data := v.Get("data")
-	if !data.IsArray() {
-		return nil, ErrList
-	}
-	groups := []mirror.Group{}
-	for element := range data.Elements() {
-		if g, ok := parse(element); ok {
-			groups = slices.DeleteFunc(groups, func(o mirror.Group) bool { return o.ID == g.ID })
-			groups = append(groups, g)
-		}
-	}
-	return groups, nil
 }
 
 func parse(v rawjson.Value) (mirror.Group, bool) {

@@ -10,30 +10,35 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/group"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-func TestParseListReadsThePublishedShape(t *testing.T) {
+func TestParseReadsThePublishedShape(t *testing.T) {
 	t.Parallel()
 	raw, err := os.ReadFile("testdata/groups.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := group.ParseList(raw)
-	if err != nil || len(got) != 1 {
-		t.Fatalf("ParseList = %d groups, %v; want one", len(got), err)
+	list, err := listed.Parse(raw)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("Parse = %d groups, %v; want one", len(list), err)
+	}
+	got, err := group.Parse(list[0].Source)
+	if err != nil || got.SHA256 != list[0].SHA256 {
+		t.Fatalf("Parse = %+v, %v; want the hash of the list, %x", got, err, list[0].SHA256)
 	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
 	want := mirror.Group{
 		ID: "design", OrganizationID: "default", CreateTime: at, UpdateTime: at, Scopes: []string{"mention"},
 		Members: []mirror.GroupMember{{UserID: "alice", AddTime: at}},
-		Source:  got[0].Source, SHA256: got[0].SHA256,
+		Source:  got.Source, SHA256: got.SHA256,
 	}
-	if diff := cmp.Diff(want, got[0]); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	alone, err := group.Parse([]byte(strings.ReplaceAll(string(got[0].Source), "\n", "")))
+	alone, err := group.Parse([]byte(strings.ReplaceAll(string(got.Source), "\n", "")))
 	if err != nil || alone.SHA256 != want.SHA256 {
 		t.Errorf("Parse of the group without line breaks: hash %x, %v; want %x", alone.SHA256, err, want.SHA256)
 	}
@@ -70,12 +75,5 @@ func TestParseIsLenient(t *testing.T) {
 				t.Errorf("Parse = %v\n%s", err, diff)
 			}
 		})
-	}
-	if _, err := group.ParseList([]byte(`{"data":null}`)); !errors.Is(err, group.ErrList) {
-		t.Errorf("ParseList without a list = %v; want ErrList", err)
-	}
-	got, err := group.ParseList([]byte(`{"data":[{"id":"a","n":1},{"x":1},{"id":"b"},{"id":"a","n":2}]}`))
-	if err != nil || len(got) != 2 || string(got[1].Source) != `{"id":"a","n":2}` {
-		t.Errorf("ParseList = %v, %v; want b and the last a", got, err)
 	}
 }

@@ -11,27 +11,17 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// The errors of Parse, ParseList and ParseComment, in addition to
-// [rawjson.ErrSyntax].
+// The errors of Parse and ParseComment, in addition to [rawjson.ErrSyntax].
 var (
 	// ErrID means that a thread or comment has no id that can be stored, or is not
 	// a JSON object.
 	ErrID = errors.New("not an object with an id that can be stored")
-	// ErrList means that a response has no list of threads, which is not the same
-	// as an empty list.
-	ErrList = errors.New("not a list of threads")
-	// ErrDepth means that a thread is nested deeper than [MaxDepth].
-	ErrDepth = errors.New("nested too deeply")
 )
-
-// MaxDepth is the maximum nesting of a thread; a list may be two levels deeper. A
-// thread with a link in a comment has 8 levels. The cost of reading grows with
-// depth times length.
-const MaxDepth = 50
 
 // maxVisibility bounds what is stored as a thread's visibility, in bytes.
 const maxVisibility = 64
@@ -40,7 +30,7 @@ const maxVisibility = 64
 // The result shares memory with raw.
 //
 // Metadata, and the Body and Metadata of comments, are nil if SQL databases refuse
-// them as JSON. The errors are [rawjson.ErrSyntax], [ErrID] and [ErrDepth]; none
+// them as JSON. The errors are [rawjson.ErrSyntax], [ErrID] and [listed.ErrDepth]; none
 // quotes raw.
 func Parse(raw []byte) (mirror.Thread, error) {
 	t, err := ParseExact(raw)
@@ -51,7 +41,7 @@ func Parse(raw []byte) (mirror.Thread, error) {
 // ParseExact is like [Parse], for a thread to be shown: it always sets Metadata and
 // Body.
 func ParseExact(raw []byte) (mirror.Thread, error) {
-	v, err := parse(raw, MaxDepth)
+	v, err := parse(raw)
 	if err != nil {
 		return mirror.Thread{}, err
 	}
@@ -62,33 +52,10 @@ func ParseExact(raw []byte) (mirror.Thread, error) {
 	return t, nil
 }
 
-// ParseList reads a response of the form {"data":[…]}, each thread as [Parse] does.
-// It leaves out elements that cannot be stored as threads, and keeps the last of
-// threads with the same id. It returns [ErrList] if there is no list.
-func ParseList(raw []byte) ([]mirror.Thread, error) {
-	v, err := parse(raw, MaxDepth+2)
-	if err != nil {
-		return nil, err
-	}
-	data := v.Get("data")
-	if !data.IsArray() {
-		return nil, ErrList
-	}
-	threads := []mirror.Thread{}
-	at := map[string]int{}
-	for element := range data.Elements() {
-		if t, ok := thread(element); ok {
-			storable(&t)
-			threads = put(threads, at, t.ID, t)
-		}
-	}
-	return threads, nil
-}
-
 // ParseComment reads a comment to be shown, as [ParseExact] does. It does not
 // report what it leaves out.
 func ParseComment(raw []byte) (mirror.Comment, error) {
-	v, err := parse(raw, MaxDepth)
+	v, err := parse(raw)
 	if err != nil {
 		return mirror.Comment{}, err
 	}
@@ -99,15 +66,14 @@ func ParseComment(raw []byte) (mirror.Comment, error) {
 	return c, nil
 }
 
-// parse returns the value of raw if its nesting is within limit, which bounds later
-// recursion.
-func parse(raw []byte, limit int) (rawjson.Value, error) {
+// parse returns the value of raw if its nesting is bounded, and so later recursion.
+func parse(raw []byte) (rawjson.Value, error) {
 	v, err := rawjson.Parse(raw)
 	if err != nil {
 		return nil, err
 	}
-	if v.Depth() > limit {
-		return nil, ErrDepth
+	if v.Depth() > listed.MaxDepth {
+		return nil, listed.ErrDepth
 	}
 	return v, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -99,39 +100,22 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestParseList(t *testing.T) {
+// A thread has one hash, whether it was fetched alone or in a list.
+func TestHashInAList(t *testing.T) {
 	t.Parallel()
 	one, err := thread.Parse(fixture(t, "thread.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := thread.ParseList(fixture(t, "threads.json"))
+	list, err := listed.Parse(fixture(t, "threads.json"))
 	if err != nil || len(list) != 1 {
-		t.Fatalf("ParseList = %d threads, %v; want one", len(list), err)
+		t.Fatalf("Parse = %d threads, %v; want one", len(list), err)
 	}
 	if bytes.Equal(list[0].Source, one.Source) {
 		t.Fatal("the fixtures are spelled alike; that they have one hash would say nothing")
 	}
 	if list[0].SHA256 != one.SHA256 {
 		t.Error("the hash of a thread depends on where it was read")
-	}
-
-	list, err = thread.ParseList([]byte(`{"data":[{"id":"a","resolved":true},1,{},null,{"id":"` +
-		strings.Repeat("x", 129) + `"},{"id":"b"},{"id":"a"}],"nextCursor":null}`))
-	if err != nil || len(list) != 2 || list[0].ID != "a" || list[1].ID != "b" || list[0].Resolved {
-		t.Errorf("ParseList = %+v, %v; want the last a, and b", list, err)
-	}
-	if list, err = thread.ParseList([]byte(`{"data":[]}`)); err != nil || list == nil || len(list) != 0 {
-		t.Errorf("ParseList of an empty list = %v, %v; want one that is empty", list, err)
-	}
-	for raw, want := range map[string]error{
-		`{"data":{}}`: thread.ErrList, `{}`: thread.ErrList, `[]`: thread.ErrList, `{"error":"x"}`: thread.ErrList,
-		`{"data":[`: rawjson.ErrSyntax,
-		`{"data":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`: thread.ErrDepth,
-	} {
-		if list, err := thread.ParseList([]byte(raw)); !errors.Is(err, want) {
-			t.Errorf("ParseList(%.30s) = %v, %v; want %v", raw, list, err, want)
-		}
 	}
 }
 
@@ -156,14 +140,14 @@ func TestParseComment(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
-	deep := `{"id":"a","x":` + strings.Repeat("[", thread.MaxDepth) + strings.Repeat("]", thread.MaxDepth) + "}"
+	deep := `{"id":"a","x":` + strings.Repeat("[", listed.MaxDepth) + strings.Repeat("]", listed.MaxDepth) + "}"
 	for raw, want := range map[string]error{
 		"": rawjson.ErrSyntax, "{": rawjson.ErrSyntax, "1": thread.ErrID, "[]": thread.ErrID, "null": thread.ErrID,
 		"{}":       thread.ErrID,
 		`{"id":1}`: thread.ErrID, `{"id":""}`: thread.ErrID, `{"id":"a\u0000"}`: thread.ErrID,
 		`{"id":"\ud83d"}`: thread.ErrID,
 		`{"id":"` + strings.Repeat("x", 129) + `"}`: thread.ErrID, `{"id":"a","id":null}`: thread.ErrID,
-		deep: thread.ErrDepth,
+		deep: listed.ErrDepth,
 	} {
 		for name, read := range map[string]func([]byte) error{
 			"Parse":        func(b []byte) error { _, err := thread.Parse(b); return err },
@@ -340,13 +324,6 @@ func TestParseSaysWhatCannotBeStored(t *testing.T) {
 			string(got.Source) != raw {
 			t.Errorf("Parse(%.90s) = %q, %+v; want only what cannot be stored left out", raw, got.DataProblem, got)
 		}
-		list, err := thread.ParseList([]byte(`{"data":[` + raw + `]}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff([]mirror.Thread{got}, list); diff != "" {
-			t.Errorf("ParseList(%.90s) differs from Parse (-Parse +ParseList):\n%s", raw, diff)
-		}
 	}
 
 	raw := `{"id":"a","metadata":{"a":"\u0000"},"comments":[{"id":"c","metadata":{"a":"\ud83d"},"body":{"content":["\u0000"]}},{"id":"d","metadata":{"a":"\ud83d"}},{}]}`
@@ -419,13 +396,17 @@ func FuzzParse(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if list, err := thread.ParseList(raw); err == nil {
-			for _, one := range list {
+		if list, err := listed.Parse(raw); err == nil {
+			for _, item := range list {
+				one, err := thread.Parse(item.Source)
+				if err != nil || one.ID != item.ID || one.SHA256 != item.SHA256 {
+					t.Fatalf("Parse of what is listed as %q, %x = %q, %x, %v", item.ID, item.SHA256, one.ID, one.SHA256, err)
+				}
 				check(t, one)
 			}
 		}
 		if _, err := thread.ParseComment(raw); err != nil && !errors.Is(err, rawjson.ErrSyntax) &&
-			!errors.Is(err, thread.ErrID) && !errors.Is(err, thread.ErrDepth) {
+			!errors.Is(err, thread.ErrID) && !errors.Is(err, listed.ErrDepth) {
 			t.Fatalf("ParseComment = %v", err)
 		}
 		if one, err := thread.Parse(raw); err == nil {

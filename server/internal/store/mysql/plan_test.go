@@ -111,9 +111,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("insert into mirror_thread values (0, 'default', 'r', 't', 1, '', '', '2026-03-01', '2026-03-01', false, '', " +
 		"null, null, 1, '', null)")
 	exec("insert into mirror_comment values (0, 'default', 'r', 't', 'c', 'u', '2026-03-01', null, null, '', null, " +
-		"'', '', null)")
-	exec("insert into mirror_comment_reaction values (0, 'default', 'r', 't', 'c', 'e', 'u', '2026-03-01')")
-	exec("insert into mirror_comment_attachment values (0, 'default', 'r', 't', 'c', 'a', '', '', 1)")
+		"'', '', null, '')")
+	exec("insert into mirror_comment_reaction values (0, 'default', 'r', 't', 'c', 'e', 'u', '2026-03-01', '')")
+	exec("insert into mirror_comment_attachment values (0, 'default', 'r', 't', 'c', 'a', '', '', 1, '')")
 	exec("insert into mirror_comment_mention values (0, 'default', 'r', 't', 'c', 'user', 'u', '')")
 	exec("insert into mirror_active_user values (0, 'default', 'r', 1, 1, 'u', null, null, '')")
 	exec("insert into mirror_unfolded_event values (0, 'default', 'r', 6, '', 'e', '', '', '2026-03-01', '2026-03-01', " +
@@ -124,12 +124,12 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"'2026-03-01', null, null, null, null, '')")
 	exec("insert into mirror_sweep values ('default', 's', true, false, '', 0, 0, 0, 0, null, null, null, '')")
 	exec("insert into mirror_group values (0, 'default', 'g', '', '', '', null, null, null)")
-	exec("insert into mirror_group_member values (0, 'default', 'g', 'u', null)")
+	exec("insert into mirror_group_member values (0, 'default', 'g', 'u', null, '')")
 	for n := 1; n < 4096; n *= 2 {
 		for _, table := range []string{"mirror_group", "mirror_group_member"} {
 			columns := map[string]string{
 				"mirror_group":        "organization_id, source_json, content_sha256, create_time, update_time, delete_time",
-				"mirror_group_member": "user_id, add_time",
+				"mirror_group_member": "user_id, add_time, digest",
 			}[table]
 			exec("insert into "+table+" select (bucket + ?) mod 256, project_id, concat(group_id, '-', ?), "+columns+
 				" from "+table, n, n)
@@ -138,9 +138,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			"mirror_thread": "thread_id, epoch, source_json, content_sha256, create_time, update_time, " +
 				"resolved, visibility, metadata, metadata_text, comment_count, data_problem, delete_time",
 			"mirror_comment": "thread_id, comment_id, user_id, create_time, edit_time, delete_time, source_json, " +
-				"body, plain_text, markdown, metadata",
-			"mirror_comment_reaction":   "thread_id, comment_id, emoji, user_id, create_time",
-			"mirror_comment_attachment": "thread_id, comment_id, attachment_id, name, mime_type, size",
+				"body, plain_text, markdown, metadata, digest",
+			"mirror_comment_reaction":   "thread_id, comment_id, emoji, user_id, create_time, digest",
+			"mirror_comment_attachment": "thread_id, comment_id, attachment_id, name, mime_type, size, digest",
 			"mirror_comment_mention":    "thread_id, comment_id, kind, mentioned_id, via_group",
 			"mirror_active_user":        "connection_id, epoch, user_id, info_json, info",
 			"mirror_unfolded_event":     "kind, resource_id, event_id, type, payload, source_time, receive_time, happen_time",
@@ -289,8 +289,35 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		explain("deleteFolded", deleteFoldedSQL(n), append(slices.Concat(room, []any{6, []byte{}}), keys(n, "#")...))
 		explain("deleteSessions", deleteSessionsSQL(n), append(slices.Clone(room), keys(n, "#")...))
 		explain("endSessions", endSessionsSQL(n), append(append([]any{"2026-03-01"}, room...), keys(n, "#")...))
-		for _, t := range []table{commentTable, reactionTable, attachmentTable, mentionTable} {
-			explain("delete from "+t.name, deleteOfThreadsSQL(t.name)(n), append(slices.Clone(room), keys(n, "#")...))
+	}
+	for _, s := range items {
+		scope := []any{7, []byte("default")}
+		if s.kind.InRoom() {
+			scope = room
+		}
+		one := append(slices.Clone(scope), []byte("t"))
+		if s.kind.InRoom() {
+			explain("copy of "+s.head.name, s.copyOf, append([]any{[]byte("t")}, scope...))
+			explain("note in "+s.head.name, s.note, append([]any{"", ""}, one...))
+		} else {
+			explain("copy of "+s.head.name, s.copyOf, one)
+		}
+		explain("copies of "+s.head.name, s.copies, scope)
+		explain("distrust "+s.head.name, s.distrust, one)
+		explain("tombstone in "+s.head.name, s.tombstone, append([]any{"2026-03-01"}, one...))
+		for p, part := range s.kind.Parts {
+			for _, n := range []int{1, maxKeys} {
+				var key []any
+				for range part.Key {
+					key = append(key, "#")
+				}
+				explain("stored rows of "+part.Name, s.storedSQL(p, n), append(slices.Clone(scope), keys(n, "#")...))
+				explain("delete from "+part.Name, s.deleteSQL(p, n), append(slices.Clone(one), keys(n, key...)...))
+			}
+			explain("delete all from "+part.Name, s.deleteAllSQL(p), one)
+			if part.HasDigest() {
+				explain("distrust "+part.Name, s.distrustSQL(p), one)
+			}
 		}
 	}
 	explain("insertedListed", insertedListedSQL, append(slices.Clone(room), int16(mirror.KindThread), make([]byte, 16)))

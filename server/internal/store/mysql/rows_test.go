@@ -125,18 +125,20 @@ func TestListWithAThreadThatDoesNotFit(t *testing.T) {
 	s.connector.maxPacket.Store(256 << 10)
 	small := mirror.Thread{ID: "small", Source: []byte(`{}`), SHA256: [32]byte{1}}
 	large := mirror.Thread{ID: "large", Source: []byte(strings.Repeat("x", 1<<20)), SHA256: [32]byte{2}}
-	applied, err := s.ApplyThreads(ctx, claim(list),
-		mirror.ThreadList{FetchTime: now, Threads: []mirror.Thread{small, large}}, now, 0)
-	if err != nil || applied.Changed || len(applied.AlsoDue) != 2 || !applied.Due.IsZero() {
-		t.Fatalf("ApplyThreads = %+v, %v; want both to be fetched by themselves", applied, err)
+	lease := claim(list)
+	added, err := s.AddItems(ctx, lease, []store.Item{store.ThreadItem(small), store.ThreadItem(large)}, now, now)
+	if err != nil || added != 0 {
+		t.Fatalf("AddItems = %d, %v; want both to be fetched by themselves", added, err)
 	}
-	if _, err := s.ApplyThread(ctx, claim(thread("small")), mirror.ThreadContent{FetchTime: now, Thread: small}, now,
-		0); err != nil {
-		t.Fatalf("ApplyThread = %v", err)
+	if _, err := s.ApplyListed(ctx, lease, now, nil, now, 0); err != nil {
+		t.Fatalf("ApplyListed = %v", err)
 	}
-	_, err = s.ApplyThread(ctx, claim(thread("large")), mirror.ThreadContent{FetchTime: now, Thread: large}, now, 0)
+	if _, err := s.ApplyItem(ctx, claim(thread("small")), store.ThreadItem(small), now, now, 0); err != nil {
+		t.Fatalf("ApplyItem = %v", err)
+	}
+	_, err = s.ApplyItem(ctx, claim(thread("large")), store.ThreadItem(large), now, now, 0)
 	if !fault.Is(err, fault.ReasonDocumentTooLarge) {
-		t.Fatalf("ApplyThread of a large one = %v; want reason %s", err, fault.ReasonDocumentTooLarge)
+		t.Fatalf("ApplyItem of a large one = %v; want reason %s", err, fault.ReasonDocumentTooLarge)
 	}
 	threads, err := s.Threads(ctx, store.ThreadFilter{Project: "default", Limit: 10})
 	if err != nil || len(threads) != 1 || threads[0].ID != "small" {

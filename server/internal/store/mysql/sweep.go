@@ -127,21 +127,15 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 
 // Invalidate makes the stored copy differ from every fetched one.
 func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
+	if of := items[r.Kind]; of != nil {
+		return of.invalidate(ctx, s, r)
+	}
 	err := retry(ctx, func() error {
 		switch r.Kind {
 		case mirror.KindRoom:
 			return s.q.InvalidateRoom(ctx, dbq.InvalidateRoomParams{
 				Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
 				RoomID: rawKey(r.Room),
-			})
-		case mirror.KindThread:
-			return s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{
-				Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-				RoomID: rawKey(r.Room), ThreadID: rawKey(r.ID),
-			})
-		case mirror.KindGroup:
-			return s.q.InvalidateGroup(ctx, dbq.InvalidateGroupParams{
-				Bucket: r.Bucket(), ProjectID: rawKey(r.Project), GroupID: rawKey(r.ID),
 			})
 		default:
 			return s.q.InvalidateDocument(ctx, dbq.InvalidateDocumentParams(lockParams(r)))

@@ -18,6 +18,15 @@ func nullTime(t time.Time) pgtype.Timestamptz {
 	return pgtype.Timestamptz{Time: t.UTC().Truncate(time.Microsecond), Valid: true}
 }
 
+// sinceEpoch returns a time for a column that is not null; a zero time becomes
+// 1970.
+func sinceEpoch(t time.Time) pgtype.Timestamptz {
+	if t.IsZero() {
+		t = time.Unix(0, 0)
+	}
+	return nullTime(t)
+}
+
 // timeOf converts a column value to a time; null becomes the zero time.
 func timeOf(t pgtype.Timestamptz) time.Time {
 	if !t.Valid {

@@ -220,7 +220,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	small := []string{"mirror_project", "mirror_feed_head", "mirror_sweep"}
 	// Those that touch the state of a resource at every step of its life.
 	hot := []string{
-		"MarkStale", "Claim", "Renew", "LockState", "LockLeased", "LockChild", "LockThread", "WriteState", "WriteDocument",
+		"MarkStale", "Claim", "Renew", "LockState", "LockLeased", "LockChild", "LockInRoom", "WriteState", "WriteDocument",
 		"States",
 	}
 	record := &recorder{}
@@ -279,6 +279,33 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	}
 	if seen < 40 {
 		t.Fatalf("only %d statements were seen", seen)
+	}
+
+	for _, s := range items {
+		scope := []any{int16(8), "default"}
+		if s.kind.InRoom() {
+			scope = append(scope, "r-8")
+		}
+		ids := array(store.ColumnID, 3, func(int) any { return "r-8" })
+		one := append(slices.Clone(scope), "r-8")
+		plan("copyOf", s.copyOf, one...)
+		plan("copies", s.copies, scope...)
+		plan("distrust", s.distrust, one...)
+		plan("tombstone", s.tombstone, append(slices.Clone(one), nullTime(time.Unix(0, 0)))...)
+		plan("stored", s.stored, append(slices.Clone(scope), ids)...)
+		if s.kind.InRoom() {
+			plan("begin", s.begin, one...)
+		}
+		for p, part := range s.kind.Parts {
+			key := slices.Clone(scope)
+			for range part.Key + 1 {
+				key = append(key, ids)
+			}
+			plan("deletePart of "+part.Name, s.deletePart[p], key...)
+			if part.HasDigest() {
+				plan("distrustPart of "+part.Name, s.distrustPart[p], one...)
+			}
+		}
 	}
 
 	// What reads send depends on the filter. The server plans the first uses of a text

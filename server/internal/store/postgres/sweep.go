@@ -167,15 +167,10 @@ func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 		err = s.q.InvalidateDocument(ctx, dbq.InvalidateDocumentParams{
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 		})
-	case mirror.KindThread:
-		err = s.q.InvalidateThread(ctx, dbq.InvalidateThreadParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), ThreadID: r.ID,
-		})
-	case mirror.KindGroup:
-		err = s.q.InvalidateGroup(ctx, dbq.InvalidateGroupParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), GroupID: r.ID,
-		})
-	default: // other kinds have no derived columns
+	default: // other kinds have no derived columns, unless they are items
+		if of := items[r.Kind]; of != nil {
+			return of.invalidate(ctx, s, r)
+		}
 	}
 	if err != nil {
 		return classify(ctx, fmt.Errorf("invalidate a %s: %w", r.Kind, err))

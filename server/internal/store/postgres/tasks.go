@@ -148,9 +148,18 @@ func markStale(ctx context.Context, q *dbq.Queries, list []store.Stale) error {
 func (s *Store) end(
 	ctx context.Context, what string, lease mirror.Lease, now time.Time, f func(q, later *dbq.Queries) (store.Plan, error),
 ) (mirror.Applied, error) {
+	return s.endTx(ctx, what, lease, now, func(_ *transaction, q, later *dbq.Queries) (store.Plan, error) {
+		return f(q, later)
+	})
+}
+
+// endTx is end for statements that are not sqlc's.
+func (s *Store) endTx(ctx context.Context, what string, lease mirror.Lease, now time.Time,
+	f func(t *transaction, q, later *dbq.Queries) (store.Plan, error),
+) (mirror.Applied, error) {
 	var plan store.Plan
-	err := s.tx(ctx, what, func(q, later *dbq.Queries) (err error) {
-		if plan, err = f(q, later); err != nil {
+	err := s.itemTx(ctx, what, func(t *transaction, q, later *dbq.Queries) (err error) {
+		if plan, err = f(t, q, later); err != nil {
 			return err
 		}
 		r := lease.Resource

@@ -18,13 +18,20 @@ import (
 // with the next use of q or with the commit, and fail there. So a transaction that
 // locks, decides and writes takes two round trips.
 func (s *Store) tx(ctx context.Context, what string, f func(q, later *dbq.Queries) error) error {
+	return s.itemTx(ctx, what, func(_ *transaction, q, later *dbq.Queries) error { return f(q, later) })
+}
+
+// itemTx is tx for statements that are not sqlc's.
+func (s *Store) itemTx(ctx context.Context, what string,
+	f func(t *transaction, q, later *dbq.Queries) error,
+) error {
 	if err := retry(ctx, func() error { return s.tryTx(ctx, f) }); err != nil {
 		return classify(ctx, fmt.Errorf("%s: %w", what, err))
 	}
 	return nil
 }
 
-func (s *Store) tryTx(ctx context.Context, f func(q, later *dbq.Queries) error) error {
+func (s *Store) tryTx(ctx context.Context, f func(t *transaction, q, later *dbq.Queries) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -33,7 +40,7 @@ func (s *Store) tryTx(ctx context.Context, f func(q, later *dbq.Queries) error) 
 	t := &transaction{conn: conn.Conn(), waiting: &pgx.Batch{}}
 	t.waiting.Queue("begin")
 	var tag pgconn.CommandTag
-	if err = f(dbq.New(t), dbq.New(deferred{t})); err == nil {
+	if err = f(t, dbq.New(t), dbq.New(deferred{t})); err == nil {
 		tag, err = t.Exec(ctx, "commit")
 	}
 	switch {
@@ -50,17 +57,31 @@ func (s *Store) tryTx(ctx context.Context, f func(q, later *dbq.Queries) error) 
 type transaction struct {
 	conn    *pgx.Conn
 	waiting *pgx.Batch
+	// reads read the first row of some of the statements that wait, by place.
+	reads map[int]func(pgx.Row) error
+}
+
+// ahead sends a query with the next statement and calls read with its first row.
+func (t *transaction) ahead(sql string, args []any, read func(pgx.Row) error) {
+	t.reads = map[int]func(pgx.Row) error{t.waiting.Len(): read}
+	t.waiting.Queue(sql, args...)
 }
 
 // send sends the deferred statements and then sql, and reads all results except
 // that of sql.
 func (t *transaction) send(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
-	b := t.waiting
-	t.waiting = &pgx.Batch{}
+	b, reads := t.waiting, t.reads
+	t.waiting, t.reads = &pgx.Batch{}, nil
 	b.Queue(sql, args...)
 	results := t.conn.SendBatch(ctx, b)
-	for range b.Len() - 1 {
-		if _, err := results.Exec(); err != nil {
+	for i := range b.Len() - 1 {
+		var err error
+		if read := reads[i]; read != nil {
+			err = read(results.QueryRow())
+		} else {
+			_, err = results.Exec()
+		}
+		if err != nil {
 			_ = results.Close() // says the same
 			return nil, err
 		}

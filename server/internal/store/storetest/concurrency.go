@@ -431,12 +431,11 @@ func converge(e *env) {
 				FetchTime: fetchTime, CreateTime: got.born, Source: fmt.Appendf(nil, `{"version":%d}`, got.version),
 			}, now, settle)
 		case r.Kind == mirror.KindThread && r.ID == "":
-			_, err = s.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: fetchTime, Threads: got.threads()}, now, settle)
+			_, err = applyThreads(e.ctx(), s, lease, fetchTime, got.threads(), now, settle)
 		case r.Kind == mirror.KindThread && got.thread <= 0:
-			_, err = s.ApplyThreadMissing(e.ctx(), lease, now, settle)
+			_, err = s.ApplyItemMissing(e.ctx(), lease, now, settle)
 		case r.Kind == mirror.KindThread:
-			_, err = s.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: fetchTime, Thread: got.threads()[0]}, now,
-				settle)
+			_, err = s.ApplyItem(e.ctx(), lease, store.ThreadItem(got.threads()[0]), fetchTime, now, settle)
 		default:
 			_, err = s.ApplyDocument(e.ctx(), lease, mirror.DocumentContent{
 				FetchTime: fetchTime, Content: fmt.Appendf(nil, `{"document":%d}`, got.document), DeriveVersion: 1,

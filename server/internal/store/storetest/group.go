@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func (e *env) mirrorGroup(g mirror.Group) mirror.Applied {
 	r := groupOf(g.ID)
 	e.request(mirror.Request{Resource: r})
 	lease := e.claim(r)
-	applied, err := e.ApplyGroup(e.ctx(), lease, mirror.GroupContent{FetchTime: e.now, Group: g}, e.now, settle)
+	applied, err := e.ApplyItem(e.ctx(), lease, store.GroupItem(g), e.now, e.now, settle)
 	e.must("ApplyGroup", err)
 	return e.caughtUp(lease, applied)
 }
@@ -59,7 +60,7 @@ func (e *env) mirrorGroup(g mirror.Group) mirror.Applied {
 func (e *env) missGroup(id string) mirror.Applied {
 	e.Helper()
 	lease := e.claim(groupOf(id))
-	applied, err := e.ApplyGroupMissing(e.ctx(), lease, e.now, settle)
+	applied, err := e.ApplyItemMissing(e.ctx(), lease, e.now, settle)
 	e.must("ApplyGroupMissing", err)
 	return e.caughtUp(lease, applied)
 }
@@ -68,12 +69,22 @@ func (e *env) listGroups(groups ...mirror.Group) (mirror.Applied, error) {
 	e.Helper()
 	e.request(mirror.Request{Resource: groupOf(""), Background: true})
 	lease := e.claim(groupOf(""))
-	applied, err := e.ApplyGroups(e.ctx(), lease, mirror.GroupList{FetchTime: e.now, Groups: groups}, e.now)
+	applied, err := applyGroups(e.ctx(), e.Store, lease, groups, e.now)
 	if err != nil {
 		e.fail(lease, e.failure())
 		return applied, err
 	}
 	return e.caughtUp(lease, applied), nil
+}
+
+func applyGroups(ctx context.Context, s store.Store, lease mirror.Lease, groups []mirror.Group, now time.Time) (
+	mirror.Applied, error,
+) {
+	items := make([]store.Item, len(groups))
+	for i, g := range groups {
+		items[i] = store.GroupItem(g)
+	}
+	return applyList(ctx, s, lease, now, items, now, 0)
 }
 
 func (e *env) groups(f store.GroupFilter) []mirror.Group {
@@ -211,11 +222,11 @@ func groupFences(e *env) {
 	list, one := e.claim(groupOf("")), e.claim(groupOf("a"))
 	list.Token, one.Token = newToken(), newToken()
 	before := e.task(groupOf("a"))
-	_, err := e.ApplyGroups(e.ctx(), list, mirror.GroupList{FetchTime: e.now}, e.now)
+	_, err := applyGroups(e.ctx(), e.Store, list, nil, e.now)
 	e.wantErr("ApplyGroups", err, store.ErrLeaseLost)
-	_, err = e.ApplyGroup(e.ctx(), one, mirror.GroupContent{FetchTime: e.now, Group: groupIn("a", 2)}, e.now, settle)
+	_, err = e.ApplyItem(e.ctx(), one, store.GroupItem(groupIn("a", 2)), e.now, e.now, settle)
 	e.wantErr("ApplyGroup", err, store.ErrLeaseLost)
-	_, err = e.ApplyGroupMissing(e.ctx(), one, e.now, settle)
+	_, err = e.ApplyItemMissing(e.ctx(), one, e.now, settle)
 	e.wantErr("ApplyGroupMissing", err, store.ErrLeaseLost)
 	e.want("task", e.task(groupOf("a")), before)
 	e.want("copy", e.groups(store.GroupFilter{})[0].SHA256, groupIn("a", 1).SHA256)

@@ -263,7 +263,7 @@ func mutants() []mutant {
 		{
 			"keeps the comments of the version before",
 			[]string{"changed thread is written anew with its comments"},
-			func(b base) store.Store { return &keepsComments{b} },
+			func(b base) store.Store { return &keepsRows{b} },
 		},
 		{
 			"rewrites a thread that is unchanged",
@@ -284,6 +284,21 @@ func mutants() []mutant {
 			"ignores the epoch of a thread",
 			[]string{"thread fetched in another incarnation"},
 			func(b base) store.Store { return &ignoresThreadEpoch{b} },
+		},
+		{
+			"takes a thread between two pieces for a whole one",
+			[]string{"long thread in pieces"},
+			func(b base) store.Store { return &takesHalves{b} },
+		},
+		{
+			"stores what a list shows over what came meanwhile",
+			[]string{"list in pieces against events between them"},
+			func(b base) store.Store { return &addsAnyway{b} },
+		},
+		{
+			"trusts that equal keys are equal rows",
+			[]string{"what is written of a thread is what differs"},
+			func(b base) store.Store { return &trustsKeys{b} },
 		},
 		{
 			"deletes what a list lacks",
@@ -876,75 +891,146 @@ func (m *widens) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 	return m.Store.Rooms(ctx, f)
 }
 
-type keepsComments struct{ base }
+// keepsRows keeps what the version before had and the new one lacks.
+type keepsRows struct{ base }
 
-func (m *keepsComments) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
-	now time.Time, settle time.Duration,
+func (m *keepsRows) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
+	settle time.Duration,
 ) (mirror.Applied, error) {
-	old, err := m.Stored(ctx, lease.Resource)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return mirror.Applied{}, err
+	var old store.Item
+	if lease.Resource.Kind == mirror.KindThread {
+		stored, err := m.Stored(ctx, lease.Resource)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return mirror.Applied{}, err
+		}
+		old = store.ThreadItem(mirror.Thread{Comments: stored.Comments})
+	} else {
+		group, err := m.Group(ctx, lease.Resource, true)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return mirror.Applied{}, err
+		}
+		old = store.GroupItem(group)
 	}
-	// of two with one id the first counts
-	content.Thread.Comments = append(slices.Clone(content.Thread.Comments), old.Comments...)
-	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+	fresh := slices.Clone(item.Parts[0])
+	item.Parts = slices.Clone(item.Parts)
+	for p, rows := range old.Parts {
+		for _, row := range rows {
+			if !slices.ContainsFunc(fresh, func(r store.Row) bool { return r.Values[0] == row.Values[0] }) {
+				item.Parts[p] = append(slices.Clone(item.Parts[p]), row)
+			}
+		}
+	}
+	return m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
 }
 
 type rewritesThreads struct{ base }
 
-func (m *rewritesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
-	now time.Time, settle time.Duration,
+func (m *rewritesThreads) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
+	settle time.Duration,
 ) (mirror.Applied, error) {
 	if err := m.Invalidate(ctx, lease.Resource); err != nil {
 		return mirror.Applied{}, err
 	}
-	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+	return m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
 }
 
 type tidiesThreads struct{ base }
 
-func (m *tidiesThreads) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
-	now time.Time, settle time.Duration,
+func (m *tidiesThreads) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
+	settle time.Duration,
 ) (mirror.Applied, error) {
 	var b bytes.Buffer
-	if json.Compact(&b, content.Thread.Source) == nil {
-		content.Thread.Source = b.Bytes()
+	if source, ok := item.Head[0].([]byte); ok && json.Compact(&b, source) == nil {
+		item.Head = slices.Clone(item.Head)
+		item.Head[0] = b.Bytes()
 	}
-	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+	return m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
 }
 
 type deletesThreadAlone struct{ base }
 
-func (m *deletesThreadAlone) ApplyThreadMissing(ctx context.Context, lease mirror.Lease, now time.Time,
+func (m *deletesThreadAlone) ApplyItemMissing(ctx context.Context, lease mirror.Lease, now time.Time,
 	settle time.Duration,
 ) (mirror.Applied, error) {
 	if err := m.state(ctx, lease.Resource, "delete_generation = generation"); err != nil {
 		return mirror.Applied{}, err
 	}
-	return m.Store.ApplyThreadMissing(ctx, lease, now, settle)
+	return m.Store.ApplyItemMissing(ctx, lease, now, settle)
 }
 
 type ignoresThreadEpoch struct{ base }
 
-func (m *ignoresThreadEpoch) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent,
+func (m *ignoresThreadEpoch) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime,
 	now time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
 	if room, err := m.Room(ctx, lease.Resource, true); err == nil {
 		lease.Epoch = room.Epoch
 	}
-	return m.Store.ApplyThread(ctx, lease, content, now, settle)
+	return m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
+}
+
+type takesHalves struct{ base }
+
+func (m *takesHalves) PrepareItem(ctx context.Context, lease mirror.Lease, item *store.Item) (bool, error) {
+	before, err := m.Stored(ctx, lease.Resource)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return false, err
+	}
+	more, err := m.Store.PrepareItem(ctx, lease, item)
+	if err == nil && more {
+		_, err = m.d.sql.Exec(ctx, "update mirror_thread set content_sha256 = ? where room_id = ? and thread_id = ?",
+			before.SHA256[:], string(lease.Resource.Room), lease.Resource.ID)
+	}
+	return more, err
+}
+
+type addsAnyway struct{ base }
+
+func (m *addsAnyway) AddItems(ctx context.Context, lease mirror.Lease, items []store.Item, fetchTime, now time.Time) (
+	int, error,
+) {
+	for _, item := range items {
+		_, err := m.d.sql.Exec(ctx, "delete from mirror_resource_state where room_id = ? and resource_id = ?",
+			string(lease.Resource.Room), item.ID)
+		if err != nil {
+			return 0, err
+		}
+	}
+	return m.Store.AddItems(ctx, lease, items, fetchTime, now)
+}
+
+type trustsKeys struct{ base }
+
+func (m *trustsKeys) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
+	settle time.Duration,
+) (mirror.Applied, error) {
+	stored, err := m.Stored(ctx, lease.Resource)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return mirror.Applied{}, err
+	}
+	old := store.ThreadItem(mirror.Thread{Comments: stored.Comments})
+	item.Parts = slices.Clone(item.Parts)
+	item.Parts[0] = slices.Clone(item.Parts[0])
+	for i, row := range item.Parts[0] {
+		for _, was := range old.Parts[0] {
+			if was.Values[0] == row.Values[0] {
+				item.Parts[0][i] = was
+			}
+		}
+	}
+	return m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
 }
 
 type believesLists struct{ base }
 
-func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
-	settle time.Duration,
+func (m *believesLists) ApplyListed(ctx context.Context, lease mirror.Lease, fetchTime time.Time, stale []store.Stale,
+	now time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
-	applied, err := m.Store.ApplyThreads(ctx, lease, list, now, settle)
-	for _, r := range applied.AlsoDue {
-		if !slices.ContainsFunc(list.Threads, func(t mirror.Thread) bool { return t.ID == r.ID }) {
+	applied, err := m.Store.ApplyListed(ctx, lease, fetchTime, stale, now, settle)
+	for _, w := range stale {
+		if w.Deleted {
 			_, errDelete := m.d.sql.Exec(ctx, "update mirror_thread set delete_time = ? where room_id = ? and thread_id = ?",
-				now, string(r.Room), r.ID)
+				now, string(w.Resource.Room), w.Resource.ID)
 			err = errors.Join(err, errDelete)
 		}
 	}
@@ -953,18 +1039,15 @@ func (m *believesLists) ApplyThreads(ctx context.Context, lease mirror.Lease, li
 
 type ignoresLists struct{ base }
 
-func (m *ignoresLists) ApplyThreads(ctx context.Context, lease mirror.Lease, list mirror.ThreadList, now time.Time,
-	settle time.Duration,
+func (m *ignoresLists) ApplyListed(ctx context.Context, lease mirror.Lease, fetchTime time.Time, stale []store.Stale,
+	now time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
-	list.Threads = slices.Clone(list.Threads)
-	for i := range list.Threads {
-		r := lease.Resource
-		r.ID = list.Threads[i].ID
-		if old, err := m.Stored(ctx, r); err == nil {
-			list.Threads[i].SHA256 = old.SHA256
-		}
-	}
-	return m.Store.ApplyThreads(ctx, lease, list, now, settle)
+	stale = slices.DeleteFunc(slices.Clone(stale), func(w store.Stale) bool {
+		r := w.Resource
+		_, err := m.Stored(ctx, r)
+		return !w.Deleted && err == nil
+	})
+	return m.Store.ApplyListed(ctx, lease, fetchTime, stale, now, settle)
 }
 
 type showsDeletedComments struct{ base }
@@ -1018,12 +1101,16 @@ func (m *wakesBackwards) ApplyRoom(ctx context.Context, lease mirror.Lease, room
 
 type losesJSON struct{ base }
 
-func (m *losesJSON) ApplyThread(ctx context.Context, lease mirror.Lease, content mirror.ThreadContent, now time.Time,
+func (m *losesJSON) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
 	settle time.Duration,
 ) (mirror.Applied, error) {
-	applied, err := m.Store.ApplyThread(ctx, lease, content, now, settle)
-	for _, c := range content.Thread.Comments {
-		if err == nil && bytes.Contains(c.Body, []byte("1e200000")) {
+	applied, err := m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
+	odd := func(v any) bool {
+		raw, ok := v.([]byte)
+		return ok && bytes.Contains(raw, []byte("1e200000"))
+	}
+	for _, row := range item.Parts[0] {
+		if err == nil && slices.ContainsFunc(row.Values, odd) {
 			_, err = m.d.sql.Exec(ctx, "update mirror_comment set body = null where room_id = ? and thread_id = ?",
 				string(lease.Resource.Room), lease.Resource.ID)
 		}

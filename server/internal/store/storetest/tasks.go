@@ -294,7 +294,7 @@ func (e *env) fetch(r mirror.Resource) mirror.Applied {
 	case r.Kind == mirror.KindRoom:
 		applied, err = e.ApplyRoom(e.ctx(), e.claim(r), e.roomContent(`{}`), e.now, settle)
 	case r.Kind == mirror.KindThread && r.ID == "":
-		applied, err = e.ApplyThreads(e.ctx(), e.claim(r), mirror.ThreadList{FetchTime: e.now}, e.now, settle)
+		applied, err = applyThreads(e.ctx(), e.Store, e.claim(r), e.now, nil, e.now, settle)
 	default:
 		applied, err = e.ApplyDocument(e.ctx(), e.claim(r), e.documentContent(`{}`), e.now, settle)
 	}

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,11 @@ var threadCases = []testCase{
 	{"thread that is not trusted is written anew", distrustThread},
 	{"threads are cleaned up with their comments", cleanThreads},
 	{"list against events on its threads", listRace},
+	{"list in pieces against events between them", listPieces},
+	{"list in pieces under a lease that is lost", listPiecesFences},
+	{"long thread in pieces", threadPieces},
+	{"long thread in pieces of another incarnation", threadPiecesFences},
+	{"what is written of a thread is what differs", threadDifference},
 }
 
 // canonical is raw with its members in order and no space; engines spell JSON as
@@ -120,7 +126,8 @@ func fullComment(id string, n int) mirror.Comment {
 
 func (e *env) applyThread(lease mirror.Lease, t mirror.Thread) mirror.Applied {
 	e.Helper()
-	applied, err := e.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: e.now, Thread: t}, e.now, 0)
+	applied, err := store.WriteItem(e.ctx(), e.Store, lease, store.ThreadItem(t), e.now,
+		func() time.Time { return e.now }, 0)
 	e.must("ApplyThread", err)
 	return e.caughtUp(lease, applied)
 }
@@ -135,7 +142,7 @@ func (e *env) mirrorThread(room mirror.RoomID, t mirror.Thread) mirror.Applied {
 func (e *env) missThread(r mirror.Resource) mirror.Applied {
 	e.Helper()
 	lease := e.claim(r)
-	applied, err := e.ApplyThreadMissing(e.ctx(), lease, e.now, 0)
+	applied, err := e.ApplyItemMissing(e.ctx(), lease, e.now, 0)
 	e.must("ApplyThreadMissing", err)
 	return e.caughtUp(lease, applied)
 }
@@ -152,9 +159,34 @@ func (e *env) listThreads(room mirror.RoomID, threads ...mirror.Thread) mirror.A
 	e.Helper()
 	e.raise(threadOf(room, ""))
 	lease := e.claim(threadOf(room, ""))
-	applied, err := e.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: e.now, Threads: threads}, e.now, 0)
+	applied, err := applyThreads(e.ctx(), e.Store, lease, e.now, threads, e.now, 0)
 	e.must("ApplyThreads", err)
 	return e.caughtUp(lease, applied)
+}
+
+// applyThreads applies a list of threads as a task does.
+func applyThreads(ctx context.Context, s store.Store, lease mirror.Lease, fetchTime time.Time,
+	threads []mirror.Thread, now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	items := make([]store.Item, len(threads))
+	for i, t := range threads {
+		items[i] = store.ThreadItem(t)
+	}
+	return applyList(ctx, s, lease, fetchTime, items, now, settle)
+}
+
+// applyList applies a list of items as a task does.
+func applyList(ctx context.Context, s store.Store, lease mirror.Lease, fetchTime time.Time, items []store.Item,
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	list := mirror.List{FetchTime: fetchTime}
+	byID := make(map[string]store.Item)
+	for _, item := range items {
+		byID[item.ID] = item
+		list.Items = append(list.Items, mirror.Listed{ID: item.ID, SHA256: item.SHA256, Source: []byte(item.ID)})
+	}
+	parse := func(source []byte) (store.Item, error) { return byID[string(source)], nil }
+	return store.ApplyList(ctx, s, lease, list, parse, func() time.Time { return now }, settle)
 }
 
 func (e *env) readThread(r mirror.Resource, deleted bool) mirror.Thread {
@@ -257,14 +289,14 @@ func newThread(e *env) {
 	lease := e.claim(r)
 	t := threadIn("th_1", 1, fullComment("cm_2", 2), commentIn("cm_1", 1))
 	t.Resolved, t.Visibility, t.Metadata = true, "private", []byte(`{"x":10,"color":"blue","open":true}`)
-	content := mirror.ThreadContent{FetchTime: e.now.Add(-time.Second), Thread: t}
-	applied, err := e.ApplyThread(e.ctx(), lease, content, e.now, settle)
+	fetchTime := e.now.Add(-time.Second)
+	applied, err := e.ApplyItem(e.ctx(), lease, store.ThreadItem(t), fetchTime, e.now, settle)
 	e.must("ApplyThread", err)
 	e.want("ApplyThread", e.caughtUp(lease, applied), mirror.Applied{Changed: true, Due: e.now.Add(settle)})
 	n := e.lastChange(r.Bucket())
 	want := t
 	want.Project, want.Room, want.Comments, want.Metadata = project, "room", nil, canonical(t.Metadata)
-	want.Freshness = mirror.Freshness{FetchTime: content.FetchTime, SourceUpdateTime: lease.SourceTime, Revision: n}
+	want.Freshness = mirror.Freshness{FetchTime: fetchTime, SourceUpdateTime: lease.SourceTime, Revision: n}
 	e.want("Thread", e.readThread(r, false), want)
 	list, err := e.Threads(e.ctx(), store.ThreadFilter{Project: project, Limit: 10})
 	e.must("Threads", err)
@@ -513,8 +545,7 @@ func threadFences(e *env) {
 	refused := func(what string, want error) {
 		e.Helper()
 		before, task := e.changes(r.Bucket()), e.task(r)
-		_, err := e.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: e.now, Thread: threadIn("th_1", 9)}, e.now,
-			settle)
+		_, err := e.ApplyItem(e.ctx(), lease, store.ThreadItem(threadIn("th_1", 9)), e.now, e.now, settle)
 		e.wantErr("ApplyThread "+what, err, want)
 		e.want("changes", e.changes(r.Bucket()), before)
 		e.want("task", e.task(r), task)
@@ -540,7 +571,7 @@ func threadFences(e *env) {
 
 	e.raise(threadOf("nowhere", "th_1"))
 	lease = e.claim(threadOf("nowhere", "th_1"))
-	_, err := e.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: e.now, Thread: threadIn("th_1", 1)}, e.now, 0)
+	_, err := e.ApplyItem(e.ctx(), lease, store.ThreadItem(threadIn("th_1", 1)), e.now, e.now, 0)
 	e.wantErr("ApplyThread in a room that is not mirrored", err, store.ErrEpochChanged)
 	e.want("Park", e.park(lease), mirror.Applied{AlsoDue: []mirror.Resource{roomOf("nowhere")}})
 }
@@ -561,7 +592,7 @@ func missingThread(e *env) {
 	}
 	e.want("Comments", e.comments(store.CommentFilter{}), []string{"room/th_1/cm_1"})
 	e.raise(r)
-	applied, err := e.ApplyThreadMissing(e.ctx(), e.claim(r), e.now, settle)
+	applied, err := e.ApplyItemMissing(e.ctx(), e.claim(r), e.now, settle)
 	e.must("ApplyThreadMissing", err)
 	e.want("ApplyThreadMissing with a settle fetch to come", applied, mirror.Applied{Due: e.now.Add(settle)})
 }
@@ -678,11 +709,11 @@ func missingThreadFences(e *env) {
 	content.CreateTime = born.Add(time.Hour)
 	e.mirrorRoom("room", content)
 	task := e.task(r)
-	_, err := e.ApplyThreadMissing(e.ctx(), lease, e.now, settle)
+	_, err := e.ApplyItemMissing(e.ctx(), lease, e.now, settle)
 	e.wantErr("ApplyThreadMissing of another incarnation", err, store.ErrEpochChanged)
 	e.want("task", e.task(r), task)
 	lease.Token = newToken()
-	_, err = e.ApplyThreadMissing(e.ctx(), lease, e.now, settle)
+	_, err = e.ApplyItemMissing(e.ctx(), lease, e.now, settle)
 	e.wantErr("ApplyThreadMissing under another token", err, store.ErrLeaseLost)
 	e.want("task", e.task(r), task)
 	// What is stored of an earlier epoch is not deleted: it is not there.
@@ -831,8 +862,8 @@ func listBackground(e *env) {
 	e.raise(threadOf("room", "wanted"))
 	e.request(mirror.Request{Resource: threadOf("room", ""), Background: true})
 	lease := e.claim(threadOf("room", ""))
-	_, err := e.ApplyThreads(e.ctx(), lease,
-		mirror.ThreadList{FetchTime: e.now, Threads: []mirror.Thread{threadIn("idle", 2), threadIn("wanted", 2)}}, e.now, 0)
+	_, err := applyThreads(e.ctx(), e.Store, lease, e.now,
+		[]mirror.Thread{threadIn("idle", 2), threadIn("wanted", 2)}, e.now, 0)
 	e.must("ApplyThreads", err)
 	e.want("Due", e.dueList(10), store.DueList{
 		Resources: []mirror.Resource{threadOf("room", "wanted")}, Background: []mirror.Resource{threadOf("room", "idle")},
@@ -882,12 +913,12 @@ func listFences(e *env) {
 	content := e.roomContent(`{}`)
 	content.CreateTime = born.Add(time.Hour)
 	e.mirrorRoom("room", content)
-	list := mirror.ThreadList{FetchTime: e.now, Threads: []mirror.Thread{threadIn("new", 1), threadIn("known", 2)}}
+	list := []mirror.Thread{threadIn("new", 1), threadIn("known", 2)}
 	refused := func(lease mirror.Lease, want error) {
 		e.Helper()
 		tasks, changes := e.taskKeys(store.TaskFilter{}), e.changes(r.Bucket())
 		task := e.task(threadOf("room", "known"))
-		_, err := e.ApplyThreads(e.ctx(), lease, list, e.now, settle)
+		_, err := applyThreads(e.ctx(), e.Store, lease, e.now, list, e.now, settle)
 		e.wantErr("ApplyThreads", err, want)
 		e.want("tasks", e.taskKeys(store.TaskFilter{}), tasks)
 		e.want("task", e.task(threadOf("room", "known")), task)
@@ -910,7 +941,7 @@ func listFences(e *env) {
 	e.fail(lease, store.Failure{Now: e.now, Uncounted: true})
 	// A copy of an earlier epoch is neither stored nor listed.
 	e.mirrorRoom("room", e.roomContent(`{}`))
-	applied, err := e.ApplyThreads(e.ctx(), e.claim(r), mirror.ThreadList{FetchTime: e.now}, e.now, 0)
+	applied, err := applyThreads(e.ctx(), e.Store, e.claim(r), e.now, nil, e.now, 0)
 	e.must("ApplyThreads", err)
 	e.want("ApplyThreads of none", applied, mirror.Applied{})
 	e.want("ApplyThreads of one from before", e.listThreads("room", threadIn("known", 1)),
@@ -926,7 +957,7 @@ func listSettles(e *env) {
 	e.pass(settle)
 	lease := e.claim(r)
 	e.raise(r)
-	applied, err := e.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: e.now}, e.now, settle)
+	applied, err := applyThreads(e.ctx(), e.Store, lease, e.now, nil, e.now, settle)
 	e.must("ApplyThreads", err)
 	e.want("ApplyThreads with news", applied, mirror.Applied{Due: e.now})
 }
@@ -1302,10 +1333,10 @@ func threadsOfProject(e *env) {
 
 // storedOf is what the tables hold of a thread of the room "room".
 func storedOf(t mirror.Thread) mirror.Stored {
-	rows := store.RowsOf(t)
 	return mirror.Stored{
 		Content: t.Source, SHA256: t.SHA256, Data: canonical(t.Metadata),
-		MetadataText: canonical(rows.MetadataText), CommentCount: rows.CommentCount, Comments: commentRows("room", t),
+		MetadataText: canonical(store.MetadataText(t.Metadata)), CommentCount: store.CommentCount(t),
+		Comments: commentRows("room", t),
 	}
 }
 
@@ -1434,7 +1465,7 @@ func listRace(e *env) {
 			var err error
 			switch n {
 			case 0:
-				_, err = e.ApplyThreads(e.ctx(), lease, mirror.ThreadList{FetchTime: e.now, Threads: threads}, e.now, 0)
+				_, err = applyThreads(e.ctx(), e.Store, lease, e.now, threads, e.now, 0)
 			case 1:
 				_, err = other.Accept(e.ctx(), deliveries[:])
 			default:
@@ -1442,7 +1473,7 @@ func listRace(e *env) {
 				for _, t := range threads {
 					var lease mirror.Lease
 					if lease, err = other.Claim(e.ctx(), threadOf(room, t.ID), newToken(), e.now, leaseTTL); err == nil {
-						_, err = other.ApplyThread(e.ctx(), lease, mirror.ThreadContent{FetchTime: e.now, Thread: t}, e.now, 0)
+						_, err = other.ApplyItem(e.ctx(), lease, store.ThreadItem(t), e.now, e.now, 0)
 					}
 					if errors.Is(err, store.ErrNotDue) {
 						err = nil
@@ -1466,5 +1497,279 @@ func listRace(e *env) {
 				e.Fatalf("entry %d has number %d; want no gaps", i, c.Number)
 			}
 		}
+	}
+}
+
+// listPieces applies a list piece by piece. Before the first, between the pieces or
+// after the last, something happens to a thread of the list. Whatever it is and
+// whenever, the thread ends as its own fetch shows it, or due.
+func listPieces(e *env) {
+	const pieces = 3
+	happenings := map[string]func(r mirror.Resource, newer mirror.Thread){
+		"an event": func(r mirror.Resource, _ mirror.Thread) { e.raise(r) },
+		"an event and its fetch": func(r mirror.Resource, newer mirror.Thread) {
+			e.raise(r)
+			e.applyThread(e.claim(r), newer)
+		},
+		"a fetch that goes on": func(r mirror.Resource, _ mirror.Thread) {
+			e.raise(r)
+			e.claim(r)
+		},
+		"a deletion": func(r mirror.Resource, newer mirror.Thread) {
+			e.raise(r)
+			e.applyThread(e.claim(r), newer)
+			e.deleteThread(r)
+		},
+	}
+	for what, happens := range happenings {
+		for at := range pieces + 1 {
+			for victim := range pieces {
+				room := mirror.RoomID(fmt.Sprintf("%s at %d to %d", what, at, victim))
+				e.mirrorRoom(room, e.roomContent(`{}`))
+				lease := e.claim(threadOf(room, ""))
+				var before, after mirror.Thread
+				var task mirror.Task
+				r := threadOf(room, fmt.Sprintf("th_%d", victim))
+				happen := func() {
+					happens(r, threadIn(r.ID, 2, commentIn("cm_1", 2)))
+					task = e.task(r)
+					before, _ = e.Thread(e.ctx(), r, true)
+				}
+				stored := 0
+				for piece := range pieces {
+					if piece == at {
+						happen()
+					}
+					item := store.ThreadItem(threadIn(fmt.Sprintf("th_%d", piece), 1, commentIn("cm_1", 1)))
+					n, err := e.AddItems(e.ctx(), lease, []store.Item{item}, e.now, e.now)
+					e.must("AddItems", err)
+					stored += n
+				}
+				late := at > victim
+				if want := map[bool]int{true: pieces, false: pieces - 1}[late]; at < pieces && stored != want {
+					e.Fatalf("%s: the list stored %d threads; want %d", room, stored, want)
+				}
+				if at == pieces {
+					happen()
+				}
+				_, err := e.ApplyListed(e.ctx(), lease, e.now, nil, e.now, 0)
+				e.must("ApplyListed", err)
+				e.want("task of the thread, "+string(room), e.task(r), task)
+				after, _ = e.Thread(e.ctx(), r, true)
+				e.want("thread, "+string(room), after, before)
+				e.wantState(threadOf(room, ""), mirror.TaskDone)
+			}
+		}
+	}
+}
+
+// listPiecesFences loses the lease, or the room, between two pieces. What was stored
+// stays, nothing is deleted, and the next list goes on from there.
+func listPiecesFences(e *env) {
+	threads := []mirror.Thread{threadIn("th_1", 1, commentIn("cm_1", 1)), threadIn("th_2", 1, commentIn("cm_1", 1))}
+	add := func(lease mirror.Lease, t mirror.Thread) error {
+		_, err := e.AddItems(e.ctx(), lease, []store.Item{store.ThreadItem(t)}, e.now, e.now)
+		return err
+	}
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.mirrorThread("room", threadIn("known", 1))
+	r := threadOf("room", "")
+	lost := e.claim(r)
+	e.must("AddItems", add(lost, threads[0]))
+	e.now = e.task(r).LeaseUntil
+	lease := e.claim(r)
+	changes := e.changes(r.Bucket())
+	e.wantErr("AddItems", add(lost, threads[1]), store.ErrLeaseLost)
+	stale := []store.Stale{{Resource: threadOf("room", "known"), Now: e.now, Deleted: true}}
+	e.wantErr("MarkListed", e.MarkListed(e.ctx(), lost, stale), store.ErrLeaseLost)
+	_, err := e.ApplyListed(e.ctx(), lost, e.now, stale, e.now, 0)
+	e.wantErr("ApplyListed", err, store.ErrLeaseLost)
+	e.want("changes", e.changes(r.Bucket()), changes)
+	e.want("Threads", e.threads(store.ThreadFilter{}), []string{"room/known", "room/th_1"})
+	e.wantState(threadOf("room", "known"), mirror.TaskDone)
+	applied, err := applyThreads(e.ctx(), e.Store, lease, e.now, append(threads, threadIn("known", 1)), e.now, 0)
+	e.must("ApplyThreads", err)
+	e.want("ApplyThreads again", applied, mirror.Applied{Changed: true})
+	for _, t := range threads {
+		e.want("rows", e.tables(threadOf("room", t.ID)), storedOf(t))
+	}
+
+	e.raise(r)
+	lease = e.claim(r)
+	e.must("AddItems", add(lease, threadIn("th_3", 1)))
+	content := e.roomContent(`{}`)
+	content.CreateTime = born.Add(time.Hour)
+	e.mirrorRoom("room", content)
+	changes = e.changes(r.Bucket())
+	task := e.task(threadOf("room", "known"))
+	e.wantErr("AddItems", add(lease, threadIn("th_4", 1)), store.ErrEpochChanged)
+	e.wantErr("MarkListed", e.MarkListed(e.ctx(), lease, stale), store.ErrEpochChanged)
+	_, err = e.ApplyListed(e.ctx(), lease, e.now, stale, e.now, 0)
+	e.wantErr("ApplyListed", err, store.ErrEpochChanged)
+	_, err = e.Task(e.ctx(), threadOf("room", "th_4"), e.now)
+	e.wantErr("Task", err, store.ErrNotFound)
+	e.want("task", e.task(threadOf("room", "known")), task)
+	e.want("changes", e.changes(r.Bucket()), changes)
+	e.want("Threads", e.threads(store.ThreadFilter{Deleted: true}), []string(nil))
+}
+
+// piecesOf is a thread that takes several transactions, in its n-th version.
+func piecesOf(id string, n int) mirror.Thread {
+	var comments []mirror.Comment
+	for i := range 100 {
+		c := fullComment(fmt.Sprintf("cm_%04d", i), i)
+		for user := range store.PieceRows/100 + 1 {
+			c.Reactions = append(c.Reactions, mirror.Reaction{
+				Emoji: "x", UserID: fmt.Sprintf("user-%03d", user), CreateTime: born.Add(time.Duration(n) * time.Second),
+			})
+		}
+		comments = append(comments, c)
+	}
+	return threadIn(id, n, comments...)
+}
+
+// threadPieces shows what readers see of a long thread between its pieces, and what
+// is left if no other piece follows.
+func threadPieces(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	r := threadOf("room", "th_1")
+	e.raise(r)
+	lease := e.claim(r)
+	prepare := func(lease mirror.Lease, t mirror.Thread, want bool) {
+		e.Helper()
+		item := store.ThreadItem(t)
+		more, err := e.PrepareItem(e.ctx(), lease, &item)
+		e.must("PrepareItem", err)
+		if more != want {
+			e.Fatalf("PrepareItem = %v; want %v", more, want)
+		}
+	}
+	first, second := piecesOf("th_1", 1), piecesOf("th_1", 2)
+	changes := e.changes(r.Bucket())
+	prepare(lease, first, true)
+	e.wantNoThread(r, true)
+	e.want("Threads", e.threads(store.ThreadFilter{Deleted: true}), []string(nil))
+	e.want("Comments", e.comments(store.CommentFilter{Deleted: true}), []string(nil))
+	e.want("changes", e.changes(r.Bucket()), changes)
+	// Nobody goes on: the next lease does, with what has changed since.
+	e.now = e.task(r).LeaseUntil
+	e.want("ApplyThread", e.applyThread(e.claim(r), second), mirror.Applied{Changed: true})
+	e.want("rows", e.tables(r), storedOf(second))
+	e.want("changes", len(e.changes(r.Bucket())), len(changes)+1)
+
+	// Of one that is mirrored, readers see the copy as stale. It does not count as the
+	// copy any more, though the thread is what it was again.
+	e.raise(r)
+	lease = e.claim(r)
+	third := piecesOf("th_1", 3)
+	prepare(lease, second, false)
+	prepare(lease, third, true)
+	e.fail(lease, e.failure())
+	e.pass(time.Hour)
+	if got := e.readThread(r, false); !bytes.Equal(got.Source, second.Source) || !got.Freshness.Stale {
+		e.Fatalf("Thread between two pieces = %.60s, %+v; want the version before, and stale", got.Source, got.Freshness)
+	}
+	comment, err := e.Comment(e.ctx(), r, "cm_0000", false)
+	e.must("Comment", err)
+	if !comment.Freshness.Stale {
+		e.Fatalf("Comment between two pieces = %+v; want it stale", comment.Freshness)
+	}
+	e.want("ApplyThread of the version before", e.applyThread(e.claim(r), second), mirror.Applied{Changed: true})
+	e.want("rows", e.tables(r), storedOf(second))
+	if got := e.readThread(r, false); got.Freshness.Stale {
+		e.Fatalf("Thread = %+v; want it fresh", got.Freshness)
+	}
+	// And of a list, it is left to its own fetch.
+	other := piecesOf("th_2", 1)
+	e.want("ApplyThreads", e.listThreads("room", second, other),
+		mirror.Applied{AlsoDue: []mirror.Resource{threadOf("room", "th_2")}})
+}
+
+func threadPiecesFences(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	r := threadOf("room", "th_1")
+	first := piecesOf("th_1", 1)
+	e.mirrorThread("room", first)
+	e.raise(r)
+	lost := e.claim(r)
+	e.now = e.task(r).LeaseUntil
+	lease := e.claim(r)
+	item := store.ThreadItem(piecesOf("th_1", 2))
+	_, err := e.PrepareItem(e.ctx(), lost, &item)
+	e.wantErr("PrepareItem", err, store.ErrLeaseLost)
+	e.want("rows", e.tables(r), storedOf(first))
+	content := e.roomContent(`{}`)
+	content.CreateTime = born.Add(time.Hour)
+	e.mirrorRoom("room", content)
+	_, err = e.PrepareItem(e.ctx(), lease, &item)
+	e.wantErr("PrepareItem", err, store.ErrEpochChanged)
+	e.fail(lease, e.failure())
+	e.pass(time.Hour)
+	// The rows of the earlier incarnation are cleaned up between two pieces of this one.
+	lease = e.claim(r)
+	second := piecesOf("th_1", 2)
+	item = store.ThreadItem(second)
+	more, err := e.PrepareItem(e.ctx(), lease, &item)
+	e.must("PrepareItem", err)
+	e.want("PrepareItem", more, true)
+	e.wantNoThread(r, true)
+	n, err := e.CleanRoom(e.ctx(), roomOf("room"), 10)
+	e.must("CleanRoom", err)
+	e.want("CleanRoom", n, 1)
+	e.want("ApplyThread", e.applyThread(lease, second), mirror.Applied{Changed: true})
+	e.want("rows", e.tables(r), storedOf(second))
+}
+
+// threadDifference changes everything that can change in a thread, one by one and
+// all together, and wants the rows as if they had all been written anew.
+func threadDifference(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	r := threadOf("room", "th_1")
+	full := func() mirror.Thread {
+		return threadIn("th_1", 1, fullComment("cm_1", 1), fullComment("cm_2", 2), fullComment("cm_3", 3))
+	}
+	changes := map[string]func(c *mirror.Comment){
+		"nothing":     func(*mirror.Comment) {},
+		"author":      func(c *mirror.Comment) { c.UserID = "zoe" },
+		"created":     func(c *mirror.Comment) { c.CreateTime = c.CreateTime.Add(time.Microsecond) },
+		"undated":     func(c *mirror.Comment) { c.EditTime = time.Time{} },
+		"deleted":     func(c *mirror.Comment) { c.DeleteTime = born; c.Body = nil },
+		"source":      func(c *mirror.Comment) { c.Source = append([]byte(" "), c.Source...) },
+		"body":        func(c *mirror.Comment) { c.Body = []byte(`{"other":1}`) },
+		"text":        func(c *mirror.Comment) { c.Text, c.Markdown = c.Markdown, c.Text },
+		"no metadata": func(c *mirror.Comment) { c.Metadata = nil },
+		"metadata":    func(c *mirror.Comment) { c.Metadata = []byte(`{"priority":2}`) },
+		"reaction": func(c *mirror.Comment) {
+			c.Reactions = append(c.Reactions, mirror.Reaction{Emoji: "x", UserID: "y"})
+		},
+		"reacted at":  func(c *mirror.Comment) { c.Reactions[1].CreateTime = born },
+		"reactions":   func(c *mirror.Comment) { c.Reactions = nil },
+		"attachment":  func(c *mirror.Comment) { c.Attachments[1].Size = 7 },
+		"attachments": func(c *mirror.Comment) { c.Attachments = c.Attachments[1:] },
+		"mention":     func(c *mirror.Comment) { c.Mentions[1].UserIDs = []string{"u2", "u3"} },
+		"mentions":    func(c *mirror.Comment) { c.Mentions = c.Mentions[2:] },
+		"id":          func(c *mirror.Comment) { c.ID = "cm_4" },
+	}
+	n := 1
+	apply := func(what string, t mirror.Thread) {
+		e.Helper()
+		n++
+		t.SHA256 = sha256.Sum256(fmt.Append(nil, what, n))
+		e.want("ApplyThread", e.mirrorThread("room", t), mirror.Applied{Changed: true})
+		e.want("rows after "+what, e.tables(r), storedOf(t))
+	}
+	for what, change := range changes {
+		apply("all", full())
+		t := full()
+		change(&t.Comments[1])
+		apply(what, t)
+	}
+	for _, order := range [][]int{{2, 0}, {}, {1}, {0, 1, 2}} {
+		t := full()
+		t.Comments = nil
+		for _, i := range order {
+			t.Comments = append(t.Comments, full().Comments[i])
+		}
+		apply(fmt.Sprint("comments ", order), t)
 	}
 }

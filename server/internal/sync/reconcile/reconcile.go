@@ -73,11 +73,11 @@ func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
 		mirror.KindRoom:         r.handler(r.room),
 		mirror.KindStorage:      r.handler(r.storage),
 		mirror.KindYdoc:         r.handler(r.ydoc),
-		mirror.KindThread:       r.handler(r.thread),
+		mirror.KindThread:       r.handler(r.item),
 		mirror.KindActiveUsers:  r.handler(r.activeUsers),
 		mirror.KindUserSessions: r.handler(r.sessions),
 		mirror.KindNotification: r.handler(r.notification),
-		mirror.KindGroup:        r.handler(r.group),
+		mirror.KindGroup:        r.handler(r.item),
 	}
 }
 

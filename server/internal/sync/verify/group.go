@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/group"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -60,7 +61,7 @@ func (r *run) compareGroups(ctx context.Context) (found map[mirror.Resource]find
 }
 
 // bothGroups returns the groups that Liveblocks lists and those that are mirrored.
-func (r *run) bothGroups(ctx context.Context) (listed []mirror.Group, mirrored map[string]mirror.Group, err error) {
+func (r *run) bothGroups(ctx context.Context) (groups []mirror.Group, mirrored map[string]mirror.Group, err error) {
 	var fetched mirror.Fetched
 	if err = r.call(ctx, func() (err error) {
 		fetched, err = r.cfg.Fetcher.Groups(ctx)
@@ -68,23 +69,31 @@ func (r *run) bothGroups(ctx context.Context) (listed []mirror.Group, mirrored m
 	}); err != nil {
 		return nil, nil, err
 	}
-	if listed, err = group.ParseList(fetched.Body); err != nil {
+	items, err := listed.Parse(fetched.Body)
+	if err != nil {
 		return nil, nil, err
+	}
+	for _, item := range items {
+		g, err := group.Parse(item.Source)
+		if err != nil {
+			return nil, nil, err
+		}
+		groups = append(groups, g)
 	}
 	mirrored = make(map[string]mirror.Group)
 	filter := store.GroupFilter{Project: r.options.Project, Limit: listing.Batch}
 	for {
-		groups, err := r.cfg.Store.Groups(ctx, filter)
+		page, err := r.cfg.Store.Groups(ctx, filter)
 		if err != nil {
 			return nil, nil, fmt.Errorf("list mirrored groups: %w", err)
 		}
-		for _, g := range groups {
+		for _, g := range page {
 			mirrored[g.ID] = g
 		}
-		if len(groups) < filter.Limit {
-			return listed, mirrored, nil
+		if len(page) < filter.Limit {
+			return groups, mirrored, nil
 		}
-		filter.After = groups[len(groups)-1].ID
+		filter.After = page[len(page)-1].ID
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -324,13 +325,13 @@ func (c *roomCheck) compareThreads(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listed, err := thread.ParseList(fetched.Body)
+	list, err := listed.Parse(fetched.Body)
 	if err != nil {
 		return fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
 			"the response of Liveblocks is not valid")
 	}
-	has := make(map[string]bool, len(listed))
-	for _, t := range listed {
+	has := make(map[string]bool, len(list))
+	for _, t := range list {
 		has[t.ID] = true
 		c.resources++
 		if err := c.compareThread(ctx, t); err != nil {
@@ -356,7 +357,7 @@ func (c *roomCheck) compareThreads(ctx context.Context) error {
 	}
 }
 
-func (c *roomCheck) compareThread(ctx context.Context, listed mirror.Thread) error {
+func (c *roomCheck) compareThread(ctx context.Context, listed mirror.Listed) error {
 	res := c.child(mirror.KindThread, listed.ID)
 	shown, err := c.cfg.Store.Thread(ctx, res, false)
 	if errors.Is(err, store.ErrNotFound) {
@@ -383,8 +384,8 @@ func (c *roomCheck) compareThread(ctx context.Context, listed mirror.Thread) err
 		shown.Resolved != want.Resolved || shown.Visibility != want.Visibility {
 		c.add(res, mirror.DifferenceDerived, "a time, the resolved flag or the visibility does not match the copy")
 	}
-	if rows := store.RowsOf(want); rows.CommentCount != stored.CommentCount || stored.Data != nil &&
-		!sameColumn(rows.MetadataText, stored.MetadataText) {
+	if store.CommentCount(want) != stored.CommentCount || stored.Data != nil &&
+		!sameColumn(store.MetadataText(want.Metadata), stored.MetadataText) {
 		c.add(res, mirror.DifferenceDerived, "the number of comments or the metadata as text does not match the copy")
 	}
 	if what := commentsDiffer(want.Comments, stored.Comments); what != "" {

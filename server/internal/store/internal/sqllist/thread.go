@@ -23,10 +23,16 @@ var selectThreads = `select t.room_id, t.thread_id, t.source_json, t.content_sha
 func scanThread(project mirror.ProjectID) func(Row, *mirror.Thread) error {
 	return func(row Row, t *mirror.Thread) error {
 		t.Project = project
-		return scanWithState(row, &t.Freshness, &t.Room, &t.ID, &t.Source, (*hash)(&t.SHA256), at(&t.CreateTime),
+		err := scanWithState(row, &t.Freshness, &t.Room, &t.ID, &t.Source, (*hash)(&t.SHA256), at(&t.CreateTime),
 			at(&t.UpdateTime), &t.Resolved, &t.Visibility, &t.Metadata, &t.DataProblem, at(&t.Freshness.DeleteTime))
+		t.Freshness.Stale = t.Freshness.Stale || unfinished(t.SHA256)
+		return err
 	}
 }
+
+// unfinished reports whether a thread with this hash is being rewritten, so that some
+// of its comments may be newer than the rest.
+func unfinished(sum [32]byte) bool { return sum == [32]byte{} }
 
 // Thread reads by key.
 func (r *Reader) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
@@ -71,7 +77,7 @@ func mentions(of, comment string) string {
 }
 
 var selectComments = `select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time,
-    c.source_json, coalesce(t.delete_time, r.delete_time),` + stateColumns + `
+    c.source_json, t.content_sha256, coalesce(t.delete_time, r.delete_time),` + stateColumns + `
 from mirror_comment c
 left join mirror_thread t
     on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
@@ -80,8 +86,11 @@ left join mirror_thread t
 func scanComment(project mirror.ProjectID) func(Row, *mirror.Comment) error {
 	return func(row Row, c *mirror.Comment) error {
 		c.Project = project
-		return scanWithState(row, &c.Freshness, &c.Room, &c.Thread, &c.ID, &c.UserID, at(&c.CreateTime), at(&c.EditTime),
-			at(&c.DeleteTime), &c.Source, at(&c.Freshness.DeleteTime))
+		var sum [32]byte
+		err := scanWithState(row, &c.Freshness, &c.Room, &c.Thread, &c.ID, &c.UserID, at(&c.CreateTime), at(&c.EditTime),
+			at(&c.DeleteTime), &c.Source, (*hash)(&sum), at(&c.Freshness.DeleteTime))
+		c.Freshness.Stale = c.Freshness.Stale || unfinished(sum)
+		return err
 	}
 }
 

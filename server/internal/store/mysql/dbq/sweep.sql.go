@@ -53,28 +53,6 @@ func (q *Queries) InvalidateRoom(ctx context.Context, arg InvalidateRoomParams) 
 	return err
 }
 
-const invalidateThread = `-- name: InvalidateThread :exec
-update mirror_thread set content_sha256 = ''
-where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
-`
-
-type InvalidateThreadParams struct {
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
-	ThreadID  []byte
-}
-
-func (q *Queries) InvalidateThread(ctx context.Context, arg InvalidateThreadParams) error {
-	_, err := q.db.ExecContext(ctx, invalidateThread,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-	)
-	return err
-}
-
 const storedDocument = `-- name: StoredDocument :one
 select d.content, d.content_sha256, d.size, d.derive_version, coalesce(d.data, '') as data, d.data_problem, d.plain_text
 from mirror_document d

@@ -40,24 +40,26 @@ func (q *Queries) CleanThread(ctx context.Context, arg CleanThreadParams) (int64
 	return result.RowsAffected()
 }
 
-const lockStates = `-- name: LockStates :many
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind = ?
-order by resource_id
-for update
+const listStates = `-- name: ListStates :many
+select resource_id, missing_since from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id <> ''
 `
 
-type LockStatesParams struct {
+type ListStatesParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
 	Kind      int16
 }
 
-// The states of all resources of one kind in the room and of their list, which
-// comes first.
-func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]MirrorResourceState, error) {
-	rows, err := q.db.QueryContext(ctx, lockStates,
+type ListStatesRow struct {
+	ResourceID   []byte
+	MissingSince sql.NullTime
+}
+
+// The resources of one kind in a room, without their list.
+func (q *Queries) ListStates(ctx context.Context, arg ListStatesParams) ([]ListStatesRow, error) {
+	rows, err := q.db.QueryContext(ctx, listStates,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -67,34 +69,10 @@ func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]Mirro
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MirrorResourceState
+	var items []ListStatesRow
 	for rows.Next() {
-		var i MirrorResourceState
-		if err := rows.Scan(
-			&i.Bucket,
-			&i.ProjectID,
-			&i.RoomID,
-			&i.Kind,
-			&i.ResourceID,
-			&i.Generation,
-			&i.AppliedGeneration,
-			&i.DueTime,
-			&i.NotBefore,
-			&i.Settle,
-			&i.DeleteGeneration,
-			&i.HintTime,
-			&i.LeaseToken,
-			&i.LeaseUntil,
-			&i.AgainTime,
-			&i.Attempts,
-			&i.LastError,
-			&i.FailTime,
-			&i.FetchTime,
-			&i.SourceUpdateTime,
-			&i.Revision,
-			&i.MissingSince,
-			&i.Background,
-		); err != nil {
+		var i ListStatesRow
+		if err := rows.Scan(&i.ResourceID, &i.MissingSince); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -106,32 +84,6 @@ func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]Mirro
 		return nil, err
 	}
 	return items, nil
-}
-
-const noteThreadProblem = `-- name: NoteThreadProblem :exec
-update mirror_thread
-set data_problem = if(data_problem = '', ?, concat(data_problem, '; ', ?))
-where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
-`
-
-type NoteThreadProblemParams struct {
-	Problem   interface{}
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
-	ThreadID  []byte
-}
-
-func (q *Queries) NoteThreadProblem(ctx context.Context, arg NoteThreadProblemParams) error {
-	_, err := q.db.ExecContext(ctx, noteThreadProblem,
-		arg.Problem,
-		arg.Problem,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-	)
-	return err
 }
 
 const oldThreads = `-- name: OldThreads :many
@@ -176,50 +128,6 @@ func (q *Queries) OldThreads(ctx context.Context, arg OldThreadsParams) ([][]byt
 		return nil, err
 	}
 	return items, nil
-}
-
-const shareThread = `-- name: ShareThread :one
-select r.epoch as room_epoch, t.epoch as thread_epoch, t.content_sha256, t.delete_time
-from mirror_room r
-left join mirror_thread t
-    on t.bucket = r.bucket and t.project_id = r.project_id and t.room_id = r.room_id
-    and t.thread_id = ?
-where r.bucket = ? and r.project_id = ? and r.room_id = ?
-    and r.delete_time is null
-lock in share mode
-`
-
-type ShareThreadParams struct {
-	ThreadID  []byte
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
-}
-
-type ShareThreadRow struct {
-	RoomEpoch     int64
-	ThreadEpoch   sql.NullInt64
-	ContentSha256 []byte
-	DeleteTime    sql.NullTime
-}
-
-// Locks the room, if it is not deleted, against a change of epoch, and reads the
-// stored copy of the thread.
-func (q *Queries) ShareThread(ctx context.Context, arg ShareThreadParams) (ShareThreadRow, error) {
-	row := q.db.QueryRowContext(ctx, shareThread,
-		arg.ThreadID,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-	)
-	var i ShareThreadRow
-	err := row.Scan(
-		&i.RoomEpoch,
-		&i.ThreadEpoch,
-		&i.ContentSha256,
-		&i.DeleteTime,
-	)
-	return i, err
 }
 
 const storedAttachments = `-- name: StoredAttachments :many
@@ -499,75 +407,4 @@ func (q *Queries) StoredThread(ctx context.Context, arg StoredThreadParams) (Sto
 		&i.DataProblem,
 	)
 	return i, err
-}
-
-const threadCopies = `-- name: ThreadCopies :many
-select thread_id, epoch, content_sha256, delete_time
-from mirror_thread
-where bucket = ? and project_id = ? and room_id = ?
-`
-
-type ThreadCopiesParams struct {
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
-}
-
-type ThreadCopiesRow struct {
-	ThreadID      []byte
-	Epoch         int64
-	ContentSha256 []byte
-	DeleteTime    sql.NullTime
-}
-
-func (q *Queries) ThreadCopies(ctx context.Context, arg ThreadCopiesParams) ([]ThreadCopiesRow, error) {
-	rows, err := q.db.QueryContext(ctx, threadCopies, arg.Bucket, arg.ProjectID, arg.RoomID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ThreadCopiesRow
-	for rows.Next() {
-		var i ThreadCopiesRow
-		if err := rows.Scan(
-			&i.ThreadID,
-			&i.Epoch,
-			&i.ContentSha256,
-			&i.DeleteTime,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const tombstoneThread = `-- name: TombstoneThread :exec
-update mirror_thread set delete_time = ?
-where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
-`
-
-type TombstoneThreadParams struct {
-	DeleteTime sql.NullTime
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
-	ThreadID   []byte
-}
-
-func (q *Queries) TombstoneThread(ctx context.Context, arg TombstoneThreadParams) error {
-	_, err := q.db.ExecContext(ctx, tombstoneThread,
-		arg.DeleteTime,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-	)
-	return err
 }

@@ -43,7 +43,3 @@ where bucket = ? and project_id = ? and room_id = ?;
 -- Readers distinguish copies by their hash, so it stays; no code has this version.
 update mirror_document set derive_version = -1
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?;
-
--- name: InvalidateThread :exec
-update mirror_thread set content_sha256 = ''
-where bucket = ? and project_id = ? and room_id = ? and thread_id = ?;

@@ -1,36 +1,7 @@
--- name: ShareThread :one
--- Locks the room, if it is not deleted, against a change of epoch, and reads the
--- stored copy of the thread.
-select r.epoch as room_epoch, t.epoch as thread_epoch, t.content_sha256, t.delete_time
-from mirror_room r
-left join mirror_thread t
-    on t.bucket = r.bucket and t.project_id = r.project_id and t.room_id = r.room_id
-    and t.thread_id = sqlc.arg(thread_id)
-where r.bucket = sqlc.arg(bucket) and r.project_id = sqlc.arg(project_id) and r.room_id = sqlc.arg(room_id)
-    and r.delete_time is null
-lock in share mode;
-
--- name: TombstoneThread :exec
-update mirror_thread set delete_time = sqlc.arg(delete_time)
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and thread_id = sqlc.arg(thread_id);
-
--- name: LockStates :many
--- The states of all resources of one kind in the room and of their list, which
--- comes first.
-select * from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind = ?
-order by resource_id
-for update;
-
--- name: ThreadCopies :many
-select thread_id, epoch, content_sha256, delete_time
-from mirror_thread
-where bucket = ? and project_id = ? and room_id = ?;
-
--- name: NoteThreadProblem :exec
-update mirror_thread
-set data_problem = if(data_problem = '', sqlc.arg(problem), concat(data_problem, '; ', sqlc.arg(problem)))
-where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and thread_id = sqlc.arg(thread_id);
+-- name: ListStates :many
+-- The resources of one kind in a room, without their list.
+select resource_id, missing_since from mirror_resource_state
+where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id <> '';
 
 -- name: OldThreads :many
 select thread_id from mirror_thread

@@ -53,28 +53,6 @@ func (q *Queries) InvalidateRoom(ctx context.Context, arg InvalidateRoomParams) 
 	return err
 }
 
-const invalidateThread = `-- name: InvalidateThread :exec
-update mirror_thread set content_sha256 = ''
-where bucket = $1 and project_id = $2 and room_id = $3 and thread_id = $4
-`
-
-type InvalidateThreadParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-	ThreadID  string
-}
-
-func (q *Queries) InvalidateThread(ctx context.Context, arg InvalidateThreadParams) error {
-	_, err := q.db.Exec(ctx, invalidateThread,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-	)
-	return err
-}
-
 const storedDocument = `-- name: StoredDocument :one
 select d.content, d.content_sha256, d.size, d.derive_version, d.data, d.data_problem, d.plain_text
 from mirror_document d

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const announceThreads = `-- name: AnnounceThreads :exec
+const announceListed = `-- name: AnnounceListed :exec
 with head as (
     update mirror_feed_head h set n = h.n + cardinality($5::text[])
     where h.bucket = $1
@@ -19,9 +19,9 @@ with head as (
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $1, head.before + t.i, $2, $3, $4, t.thread_id, 1, $6
+    select $1, head.before + t.i, $2, $3, $4, t.resource_id, 1, $6
     from head, (
-        select generate_series(1, cardinality($5::text[])) as i, unnest($5::text[]) as thread_id
+        select generate_series(1, cardinality($5::text[])) as i, unnest($5::text[]) as resource_id
     ) t
     returning n, resource_id
 )
@@ -31,23 +31,23 @@ where s.bucket = $1 and s.project_id = $2 and s.room_id = $3
     and s.kind = $4 and s.resource_id = entry.resource_id
 `
 
-type AnnounceThreadsParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-	Kind      int16
-	ThreadID  []string
-	Now       pgtype.Timestamptz
+type AnnounceListedParams struct {
+	Bucket     int16
+	ProjectID  string
+	RoomID     string
+	Kind       int16
+	ResourceID []string
+	Now        pgtype.Timestamptz
 }
 
-// Takes as many change numbers as there are threads, last in the transaction.
-func (q *Queries) AnnounceThreads(ctx context.Context, arg AnnounceThreadsParams) error {
-	_, err := q.db.Exec(ctx, announceThreads,
+// Takes as many change numbers as there are resources, last in the transaction.
+func (q *Queries) AnnounceListed(ctx context.Context, arg AnnounceListedParams) error {
+	_, err := q.db.Exec(ctx, announceListed,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Kind,
-		arg.ThreadID,
+		arg.ResourceID,
 		arg.Now,
 	)
 	return err
@@ -156,217 +156,35 @@ func (q *Queries) CleanThreads(ctx context.Context, arg CleanThreadsParams) ([]s
 	return items, nil
 }
 
-const deleteComments = `-- name: DeleteComments :exec
-with reaction as (
-    delete from mirror_comment_reaction r
-    where r.bucket = $1 and r.project_id = $2 and r.room_id = $3 and r.thread_id = any($4::text[])
-),
-attachment as (
-    delete from mirror_comment_attachment a
-    where a.bucket = $1 and a.project_id = $2 and a.room_id = $3 and a.thread_id = any($4::text[])
-),
-mention as (
-    delete from mirror_comment_mention m
-    where m.bucket = $1 and m.project_id = $2 and m.room_id = $3 and m.thread_id = any($4::text[])
-)
-delete from mirror_comment c
-where c.bucket = $1 and c.project_id = $2 and c.room_id = $3 and c.thread_id = any($4::text[])
-`
-
-type DeleteCommentsParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-	ThreadID  []string
-}
-
-// All rows of the comments of some threads.
-func (q *Queries) DeleteComments(ctx context.Context, arg DeleteCommentsParams) error {
-	_, err := q.db.Exec(ctx, deleteComments,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-	)
-	return err
-}
-
-const insertAttachments = `-- name: InsertAttachments :exec
-insert into mirror_comment_attachment (bucket, project_id, room_id, thread_id, comment_id, attachment_id, name, mime_type, size)
-select
-    $1, $2, $3, unnest($4::text[]), unnest($5::text[]),
-    unnest($6::text[]), unnest($7::text[]), unnest($8::text[]), unnest($9::bigint[])
-`
-
-type InsertAttachmentsParams struct {
-	Bucket       int16
-	ProjectID    string
-	RoomID       string
-	ThreadID     []string
-	CommentID    []string
-	AttachmentID []string
-	Name         []string
-	MimeType     []string
-	Size         []int64
-}
-
-func (q *Queries) InsertAttachments(ctx context.Context, arg InsertAttachmentsParams) error {
-	_, err := q.db.Exec(ctx, insertAttachments,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-		arg.CommentID,
-		arg.AttachmentID,
-		arg.Name,
-		arg.MimeType,
-		arg.Size,
-	)
-	return err
-}
-
-const insertComments = `-- name: InsertComments :exec
-insert into mirror_comment (
-    bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, edit_time, delete_time,
-    source_json, body, plain_text, markdown, metadata
-)
-select
-    $1, $2, $3, unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
-    unnest($7::timestamptz[]), unnest($8::timestamptz[]), unnest($9::timestamptz[]),
-    unnest($10::bytea[]), unnest($11::jsonb[]), unnest($12::text[]), unnest($13::text[]),
-    unnest($14::jsonb[])
-`
-
-type InsertCommentsParams struct {
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-	ThreadID   []string
-	CommentID  []string
-	UserID     []string
-	CreateTime []pgtype.Timestamptz
-	EditTime   []pgtype.Timestamptz
-	DeleteTime []pgtype.Timestamptz
-	SourceJson [][]byte
-	Body       [][]byte
-	PlainText  []string
-	Markdown   []string
-	Metadata   [][]byte
-}
-
-func (q *Queries) InsertComments(ctx context.Context, arg InsertCommentsParams) error {
-	_, err := q.db.Exec(ctx, insertComments,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-		arg.CommentID,
-		arg.UserID,
-		arg.CreateTime,
-		arg.EditTime,
-		arg.DeleteTime,
-		arg.SourceJson,
-		arg.Body,
-		arg.PlainText,
-		arg.Markdown,
-		arg.Metadata,
-	)
-	return err
-}
-
-const insertMentions = `-- name: InsertMentions :exec
-insert into mirror_comment_mention (bucket, project_id, room_id, thread_id, comment_id, kind, mentioned_id, via_group)
-select
-    $1, $2, $3, unnest($4::text[]), unnest($5::text[]),
-    unnest($6::text[]), unnest($7::text[]), unnest($8::text[])
-`
-
-type InsertMentionsParams struct {
-	Bucket      int16
-	ProjectID   string
-	RoomID      string
-	ThreadID    []string
-	CommentID   []string
-	Kind        []string
-	MentionedID []string
-	ViaGroup    []string
-}
-
-func (q *Queries) InsertMentions(ctx context.Context, arg InsertMentionsParams) error {
-	_, err := q.db.Exec(ctx, insertMentions,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-		arg.CommentID,
-		arg.Kind,
-		arg.MentionedID,
-		arg.ViaGroup,
-	)
-	return err
-}
-
-const insertReactions = `-- name: InsertReactions :exec
-insert into mirror_comment_reaction (bucket, project_id, room_id, thread_id, comment_id, emoji, user_id, create_time)
-select
-    $1, $2, $3, unnest($4::text[]), unnest($5::text[]),
-    unnest($6::text[]), unnest($7::text[]), unnest($8::timestamptz[])
-`
-
-type InsertReactionsParams struct {
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-	ThreadID   []string
-	CommentID  []string
-	Emoji      []string
-	UserID     []string
-	CreateTime []pgtype.Timestamptz
-}
-
-func (q *Queries) InsertReactions(ctx context.Context, arg InsertReactionsParams) error {
-	_, err := q.db.Exec(ctx, insertReactions,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-		arg.CommentID,
-		arg.Emoji,
-		arg.UserID,
-		arg.CreateTime,
-	)
-	return err
-}
-
-const insertThreadStates = `-- name: InsertThreadStates :many
+const insertListedStates = `-- name: InsertListedStates :many
 insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id, generation, applied_generation, fetch_time
 )
-select $1, $2, $3, $4, t.thread_id, 1, 1, $5
-from (select unnest($6::text[]) as thread_id) t
-order by t.thread_id
+select $1, $2, $3, $4, t.resource_id, 1, 1, $5
+from (select unnest($6::text[]) as resource_id) t
+order by t.resource_id
 on conflict do nothing
 returning resource_id
 `
 
-type InsertThreadStatesParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-	Kind      int16
-	FetchTime pgtype.Timestamptz
-	ThreadID  []string
+type InsertListedStatesParams struct {
+	Bucket     int16
+	ProjectID  string
+	RoomID     string
+	Kind       int16
+	FetchTime  pgtype.Timestamptz
+	ResourceID []string
 }
 
-// States of unknown threads that have applied the list.
-func (q *Queries) InsertThreadStates(ctx context.Context, arg InsertThreadStatesParams) ([]string, error) {
-	rows, err := q.db.Query(ctx, insertThreadStates,
+// States of unknown resources that have applied their list.
+func (q *Queries) InsertListedStates(ctx context.Context, arg InsertListedStatesParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, insertListedStates,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Kind,
 		arg.FetchTime,
-		arg.ThreadID,
+		arg.ResourceID,
 	)
 	if err != nil {
 		return nil, err
@@ -386,44 +204,26 @@ func (q *Queries) InsertThreadStates(ctx context.Context, arg InsertThreadStates
 	return items, nil
 }
 
-const lockRoomEpoch = `-- name: LockRoomEpoch :one
-select epoch from mirror_room
-where bucket = $1 and project_id = $2 and room_id = $3 and delete_time is null
-for share
+const listStates = `-- name: ListStates :many
+select resource_id, missing_since from mirror_resource_state
+where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4 and resource_id <> ''
 `
 
-type LockRoomEpochParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-}
-
-// Against a change of epoch.
-func (q *Queries) LockRoomEpoch(ctx context.Context, arg LockRoomEpochParams) (int64, error) {
-	row := q.db.QueryRow(ctx, lockRoomEpoch, arg.Bucket, arg.ProjectID, arg.RoomID)
-	var epoch int64
-	err := row.Scan(&epoch)
-	return epoch, err
-}
-
-const lockStates = `-- name: LockStates :many
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
-where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4
-order by resource_id
-for update
-`
-
-type LockStatesParams struct {
+type ListStatesParams struct {
 	Bucket    int16
 	ProjectID string
 	RoomID    string
 	Kind      int16
 }
 
-// The states of all resources of one kind in the room and of their list, which
-// comes first.
-func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]MirrorResourceState, error) {
-	rows, err := q.db.Query(ctx, lockStates,
+type ListStatesRow struct {
+	ResourceID   string
+	MissingSince pgtype.Timestamptz
+}
+
+// The resources of one kind in a room, without their list.
+func (q *Queries) ListStates(ctx context.Context, arg ListStatesParams) ([]ListStatesRow, error) {
+	rows, err := q.db.Query(ctx, listStates,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -433,34 +233,10 @@ func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]Mirro
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MirrorResourceState
+	var items []ListStatesRow
 	for rows.Next() {
-		var i MirrorResourceState
-		if err := rows.Scan(
-			&i.Bucket,
-			&i.ProjectID,
-			&i.RoomID,
-			&i.Kind,
-			&i.ResourceID,
-			&i.Generation,
-			&i.AppliedGeneration,
-			&i.DueTime,
-			&i.NotBefore,
-			&i.Settle,
-			&i.DeleteGeneration,
-			&i.HintTime,
-			&i.LeaseToken,
-			&i.LeaseUntil,
-			&i.AgainTime,
-			&i.Attempts,
-			&i.LastError,
-			&i.FailTime,
-			&i.FetchTime,
-			&i.SourceUpdateTime,
-			&i.Revision,
-			&i.MissingSince,
-			&i.Background,
-		); err != nil {
+		var i ListStatesRow
+		if err := rows.Scan(&i.ResourceID, &i.MissingSince); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -471,19 +247,11 @@ func (q *Queries) LockStates(ctx context.Context, arg LockStatesParams) ([]Mirro
 	return items, nil
 }
 
-const lockThread = `-- name: LockThread :one
-select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
-    r.epoch as room_epoch,
-    coalesce(t.epoch, 0)::bigint as thread_epoch,
-    t.content_sha256,
-    t.delete_time
+const lockInRoom = `-- name: LockInRoom :one
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, r.epoch as room_epoch
 from mirror_resource_state s
 join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
-left join mirror_thread t
-    on t.bucket = s.bucket and t.project_id = s.project_id and t.room_id = s.room_id
-    and t.thread_id = s.resource_id
 where s.bucket = $1 and s.project_id = $2 and s.room_id = $3
     and s.kind = $4 and s.resource_id = $5
     and s.lease_token = $6
@@ -491,7 +259,7 @@ where s.bucket = $1 and s.project_id = $2 and s.room_id = $3
 for update of s for share of r
 `
 
-type LockThreadParams struct {
+type LockInRoomParams struct {
 	Bucket     int16
 	ProjectID  string
 	RoomID     string
@@ -500,19 +268,15 @@ type LockThreadParams struct {
 	Token      []byte
 }
 
-type LockThreadRow struct {
+type LockInRoomRow struct {
 	MirrorResourceState MirrorResourceState
 	RoomEpoch           int64
-	ThreadEpoch         int64
-	ContentSha256       []byte
-	DeleteTime          pgtype.Timestamptz
 }
 
-// Locks the thread's state, then its room against a change of epoch, and reads the
-// stored copy. No row means that the lease is lost or that the room is missing or
-// deleted.
-func (q *Queries) LockThread(ctx context.Context, arg LockThreadParams) (LockThreadRow, error) {
-	row := q.db.QueryRow(ctx, lockThread,
+// Locks the state of something in a room, then the room against a change of epoch. No
+// row means that the lease is lost or that the room is missing or deleted.
+func (q *Queries) LockInRoom(ctx context.Context, arg LockInRoomParams) (LockInRoomRow, error) {
+	row := q.db.QueryRow(ctx, lockInRoom,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
@@ -520,7 +284,7 @@ func (q *Queries) LockThread(ctx context.Context, arg LockThreadParams) (LockThr
 		arg.ResourceID,
 		arg.Token,
 	)
-	var i LockThreadRow
+	var i LockInRoomRow
 	err := row.Scan(
 		&i.MirrorResourceState.Bucket,
 		&i.MirrorResourceState.ProjectID,
@@ -546,11 +310,28 @@ func (q *Queries) LockThread(ctx context.Context, arg LockThreadParams) (LockThr
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
 		&i.RoomEpoch,
-		&i.ThreadEpoch,
-		&i.ContentSha256,
-		&i.DeleteTime,
 	)
 	return i, err
+}
+
+const lockRoomEpoch = `-- name: LockRoomEpoch :one
+select epoch from mirror_room
+where bucket = $1 and project_id = $2 and room_id = $3 and delete_time is null
+for share
+`
+
+type LockRoomEpochParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+}
+
+// Against a change of epoch.
+func (q *Queries) LockRoomEpoch(ctx context.Context, arg LockRoomEpochParams) (int64, error) {
+	row := q.db.QueryRow(ctx, lockRoomEpoch, arg.Bucket, arg.ProjectID, arg.RoomID)
+	var epoch int64
+	err := row.Scan(&epoch)
+	return epoch, err
 }
 
 const storedAttachments = `-- name: StoredAttachments :many
@@ -814,149 +595,4 @@ func (q *Queries) StoredThread(ctx context.Context, arg StoredThreadParams) (Sto
 		&i.DataProblem,
 	)
 	return i, err
-}
-
-const threadCopies = `-- name: ThreadCopies :many
-select thread_id, epoch, content_sha256, delete_time
-from mirror_thread
-where bucket = $1 and project_id = $2 and room_id = $3
-`
-
-type ThreadCopiesParams struct {
-	Bucket    int16
-	ProjectID string
-	RoomID    string
-}
-
-type ThreadCopiesRow struct {
-	ThreadID      string
-	Epoch         int64
-	ContentSha256 []byte
-	DeleteTime    pgtype.Timestamptz
-}
-
-func (q *Queries) ThreadCopies(ctx context.Context, arg ThreadCopiesParams) ([]ThreadCopiesRow, error) {
-	rows, err := q.db.Query(ctx, threadCopies, arg.Bucket, arg.ProjectID, arg.RoomID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ThreadCopiesRow
-	for rows.Next() {
-		var i ThreadCopiesRow
-		if err := rows.Scan(
-			&i.ThreadID,
-			&i.Epoch,
-			&i.ContentSha256,
-			&i.DeleteTime,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const tombstoneThread = `-- name: TombstoneThread :exec
-update mirror_thread set delete_time = $1
-where bucket = $2 and project_id = $3 and room_id = $4 and thread_id = $5
-`
-
-type TombstoneThreadParams struct {
-	DeleteTime pgtype.Timestamptz
-	Bucket     int16
-	ProjectID  string
-	RoomID     string
-	ThreadID   string
-}
-
-func (q *Queries) TombstoneThread(ctx context.Context, arg TombstoneThreadParams) error {
-	_, err := q.db.Exec(ctx, tombstoneThread,
-		arg.DeleteTime,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.ThreadID,
-	)
-	return err
-}
-
-const upsertThreads = `-- name: UpsertThreads :exec
-insert into mirror_thread (
-    bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, update_time,
-    resolved, visibility, metadata, metadata_text, comment_count, data_problem
-)
-select
-    $1, $2, $3, t.thread_id, $4, t.source_json, t.content_sha256, t.create_time, t.update_time,
-    t.resolved, t.visibility, t.metadata, t.metadata_text, t.comment_count, t.data_problem
-from (
-    select
-        unnest($5::text[]) as thread_id,
-        unnest($6::bytea[]) as source_json,
-        unnest($7::bytea[]) as content_sha256,
-        unnest($8::timestamptz[]) as create_time,
-        unnest($9::timestamptz[]) as update_time,
-        unnest($10::boolean[]) as resolved,
-        unnest($11::text[]) as visibility,
-        unnest($12::jsonb[]) as metadata,
-        unnest($13::jsonb[]) as metadata_text,
-        unnest($14::integer[]) as comment_count,
-        unnest($15::text[]) as data_problem
-) t
-order by t.thread_id
-on conflict (bucket, project_id, room_id, thread_id) do update set
-    epoch = excluded.epoch,
-    source_json = excluded.source_json,
-    content_sha256 = excluded.content_sha256,
-    create_time = excluded.create_time,
-    update_time = excluded.update_time,
-    resolved = excluded.resolved,
-    visibility = excluded.visibility,
-    metadata = excluded.metadata,
-    metadata_text = excluded.metadata_text,
-    comment_count = excluded.comment_count,
-    data_problem = excluded.data_problem,
-    delete_time = null
-`
-
-type UpsertThreadsParams struct {
-	Bucket        int16
-	ProjectID     string
-	RoomID        string
-	Epoch         int64
-	ThreadID      []string
-	SourceJson    [][]byte
-	ContentSha256 [][]byte
-	CreateTime    []pgtype.Timestamptz
-	UpdateTime    []pgtype.Timestamptz
-	Resolved      []bool
-	Visibility    []string
-	Metadata      [][]byte
-	MetadataText  [][]byte
-	CommentCount  []int32
-	DataProblem   []string
-}
-
-func (q *Queries) UpsertThreads(ctx context.Context, arg UpsertThreadsParams) error {
-	_, err := q.db.Exec(ctx, upsertThreads,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Epoch,
-		arg.ThreadID,
-		arg.SourceJson,
-		arg.ContentSha256,
-		arg.CreateTime,
-		arg.UpdateTime,
-		arg.Resolved,
-		arg.Visibility,
-		arg.Metadata,
-		arg.MetadataText,
-		arg.CommentCount,
-		arg.DataProblem,
-	)
-	return err
 }

@@ -55,7 +55,3 @@ where bucket = @bucket and project_id = @project_id and room_id = @room_id;
 -- Readers distinguish copies by their hash, so it stays; no code has this version.
 update mirror_document set derive_version = -1
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind and resource_id = @resource_id;
-
--- name: InvalidateThread :exec
-update mirror_thread set content_sha256 = ''
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id;

@@ -1,0 +1,90 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// storedOf is what a writer finds stored of items.
+func storedOf(kind *store.ItemKind, items ...store.Item) store.StoredRows {
+	stored := store.NewStoredRows(kind)
+	for _, item := range items {
+		for p, rows := range item.Parts {
+			for _, row := range rows {
+				key := []string{item.ID}
+				for _, v := range row.Values[:kind.Parts[p].Key] {
+					id, _ := v.(string)
+					key = append(key, id)
+				}
+				stored.Add(p, key, row.Digest)
+			}
+		}
+	}
+	return stored
+}
+
+func TestDiff(t *testing.T) {
+	t.Parallel()
+	kind := store.ItemKindOf(mirror.Resource{Kind: mirror.KindGroup})
+	group := func(id string, members ...mirror.GroupMember) store.Item {
+		return store.GroupItem(mirror.Group{ID: id, Members: members})
+	}
+	a, c := mirror.GroupMember{UserID: "a"}, mirror.GroupMember{UserID: "c"}
+	b := mirror.GroupMember{UserID: "b", AddTime: now}
+	before := storedOf(kind, group("g", a, b), group("h", a, b))
+	if d := store.Diff(kind, before, []store.Item{group("g", b, a), group("h", a, b)}); d.Rows() != 0 {
+		t.Fatalf("Diff of the same = %+v; want nothing", d)
+	}
+	later := b
+	later.AddTime = now.Add(time.Microsecond)
+	g := group("g", a, later, c)
+	got := store.Diff(kind, before, []store.Item{g, group("h", b)})
+	want := store.Difference{
+		Write:  [][]store.ItemRow{{{Item: "g", Row: g.Parts[0][1]}, {Item: "g", Row: g.Parts[0][2]}}},
+		Delete: [][][]string{{{"h", "a"}}},
+	}
+	if d := cmp.Diff(want, got); d != "" || got.Rows() != 3 {
+		t.Fatalf("Diff has %d rows (-want +got):\n%s", got.Rows(), d)
+	}
+	for n := range 4 {
+		if rows := got.First(n).Rows(); rows != n {
+			t.Errorf("First(%d) = %d rows", n, rows)
+		}
+	}
+	// A row that is to be written again has no digest.
+	before.Add(0, []string{"h", "a"}, "")
+	if d := store.Diff(kind, before, []store.Item{group("g", a, b), group("h", a, b)}); d.Rows() != 1 {
+		t.Fatalf("Diff = %+v; want the row without a digest", d)
+	}
+}
+
+// Each part of a row changes its digest.
+func TestDigest(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]string)
+	for what, c := range map[string]mirror.Comment{
+		"nothing": {}, "id": {ID: "a"}, "author": {UserID: "a"}, "text": {Text: "a"}, "markdown": {Markdown: "a"},
+		"body": {Body: []byte("a")}, "metadata": {Metadata: []byte("a")}, "source": {Source: []byte("a")},
+		"empty source": {Source: []byte{}}, "created": {CreateTime: now}, "edited": {EditTime: now},
+		"deleted": {DeleteTime: now}, "a microsecond": {EditTime: now.Add(time.Microsecond)},
+	} {
+		d := store.ThreadItem(mirror.Thread{Comments: []mirror.Comment{c}}).Parts[0][0].Digest
+		if other, ok := seen[d]; ok || len(d) != 16 {
+			t.Errorf("digest of %s = %x; that of %s is the same", what, d, other)
+		}
+		seen[d] = what
+	}
+	// What a column does not keep does not count.
+	times := [2]mirror.Thread{
+		{Comments: []mirror.Comment{{EditTime: now.Truncate(time.Microsecond)}}},
+		{Comments: []mirror.Comment{{EditTime: now.Truncate(time.Microsecond).Add(999).In(time.FixedZone("", 3600))}}},
+	}
+	if a, b := store.ThreadItem(times[0]).Parts[0][0].Digest, store.ThreadItem(times[1]).Parts[0][0].Digest; a != b {
+		t.Errorf("digests = %x, %x; want one", a, b)
+	}
+}

@@ -1,0 +1,92 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/group"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// itemSource fetches and reads the items of a kind.
+type itemSource struct {
+	one  func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error)
+	list func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error)
+	// parse reads an item as it is to be stored.
+	parse func(source []byte) (store.Item, error)
+}
+
+var itemSources = map[mirror.Kind]itemSource{
+	mirror.KindThread: {
+		one: func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error) {
+			return f.Thread(ctx, r.Room, r.ID)
+		},
+		list: func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error) {
+			return f.Threads(ctx, r.Room)
+		},
+		parse: func(source []byte) (store.Item, error) {
+			t, err := thread.Parse(source)
+			return store.ThreadItem(t), err
+		},
+	},
+	mirror.KindGroup: {
+		one: func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error) {
+			return f.Group(ctx, r.ID)
+		},
+		list: func(f Fetcher, ctx context.Context, _ mirror.Resource) (mirror.Fetched, error) { return f.Groups(ctx) },
+		parse: func(source []byte) (store.Item, error) {
+			g, err := group.Parse(source)
+			return store.GroupItem(g), err
+		},
+	},
+}
+
+// item fetches an item or, without an id, the list of all, which finds items that no
+// event announced.
+func (r *Reconciler) item(ctx context.Context, lease mirror.Lease) (apply, error) {
+	kind := lease.Resource.Kind
+	source := itemSources[kind]
+	if lease.Resource.ID == "" {
+		return r.list(ctx, lease, source)
+	}
+	fetched, err := source.one(r.cfg.Fetcher, ctx, lease.Resource)
+	if fault.Is(err, fault.ReasonUpstreamResourceNotFound) {
+		return func(ctx context.Context) (mirror.Applied, error) {
+			return r.cfg.Mirror.ApplyItemMissing(ctx, lease, r.cfg.Now(), r.cfg.Settle)
+		}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	item, err := source.parse(fetched.Body)
+	if err != nil {
+		return nil, unreadable(kind.String(), err)
+	}
+	return func(ctx context.Context) (mirror.Applied, error) {
+		return store.WriteItem(ctx, r.cfg.Mirror, lease, item, fetched.FetchTime, r.cfg.Now, r.cfg.Settle)
+	}, nil
+}
+
+func (r *Reconciler) list(ctx context.Context, lease mirror.Lease, source itemSource) (apply, error) {
+	kind := lease.Resource.Kind
+	fetched, err := source.list(r.cfg.Fetcher, ctx, lease.Resource)
+	if err != nil {
+		return nil, err
+	}
+	list := mirror.List{FetchTime: fetched.FetchTime}
+	if list.Items, err = listed.Parse(fetched.Body); err != nil {
+		return nil, unreadable("list of "+kind.String(), err)
+	}
+	return func(ctx context.Context) (mirror.Applied, error) {
+		applied, err := store.ApplyList(ctx, r.cfg.Mirror, lease, list, source.parse, r.cfg.Now, r.cfg.Settle)
+		if errors.Is(err, store.ErrImplausible) {
+			err = fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
+				"the list of "+kind.String()+"s lacks more of the mirrored ones than is believed at once; nothing was deleted")
+		}
+		return applied, err
+	}, nil
+}
