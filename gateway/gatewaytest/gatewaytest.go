@@ -487,6 +487,13 @@ func (e adminEcho) PinProject(ctx context.Context,
 	return &mirrorv1.PinProjectResponse{}, nil
 }
 
+func (e adminEcho) ConfirmSecretKey(ctx context.Context,
+	req *mirrorv1.ConfirmSecretKeyRequest,
+) (*mirrorv1.ConfirmSecretKeyResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ConfirmSecretKeyResponse{}, nil
+}
+
 func (e adminEcho) StartBackfill(ctx context.Context,
 	req *mirrorv1.StartBackfillRequest,
 ) (*mirrorv1.StartBackfillResponse, error) {

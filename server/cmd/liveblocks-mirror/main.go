@@ -88,7 +88,16 @@ func (c *verifyCmd) Run(ctx context.Context) error {
 }
 
 type projectCmd struct {
-	Pin pinCmd `cmd:"" help:"Work the events of this Liveblocks project, those included that were set aside."`
+	ConfirmKey confirmKeyCmd `cmd:"" name:"confirm-key" help:"Use the secret key although Liveblocks shows none of the mirrored rooms."`
+	Pin        pinCmd        `cmd:"" help:"Work the events of this Liveblocks project, those included that were set aside."`
+}
+
+type confirmKeyCmd struct {
+	config.Client `group:"Service"`
+}
+
+func (c *confirmKeyCmd) Run(ctx context.Context) error {
+	return cli.ConfirmKey(ctx, c.Client, os.Stdout)
 }
 
 type pinCmd struct {

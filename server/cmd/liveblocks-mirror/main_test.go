@@ -73,8 +73,8 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 			t.Fatalf("--%s cannot be set: %v", f.Name, err)
 		}
 	}
-	if secrets != 10 {
-		t.Errorf("secrets = %d; want 5 of serve, 2 of migrate, 1 of backfill, 1 of verify, 1 of project pin", secrets)
+	if secrets != 11 {
+		t.Errorf("secrets = %d; want 5 of serve, 2 of migrate, 1 of backfill, 1 of verify, 2 of project", secrets)
 	}
 	groups := 0
 	var visit func(v reflect.Value)

@@ -122,6 +122,9 @@ type Client struct {
 	cfg     Config
 	http    *http.Client
 	limiter *Limiter
+	// again and check are those of Hold.
+	again <-chan struct{}
+	check func(context.Context) (problem string, err error)
 }
 
 // New returns a client. It makes no call.

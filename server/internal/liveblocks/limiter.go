@@ -25,6 +25,9 @@ const (
 	// about 20 s of successful calls.
 	growEvery = time.Second
 	growSteps = 20
+	// uncheckedWait is how long a call that is made while the key is unchecked is put
+	// off.
+	uncheckedWait = 10 * time.Second
 )
 
 // Limiter decides when calls may be made: not while the key is refused, not before
@@ -42,12 +45,14 @@ type Limiter struct {
 
 	mu sync.Mutex
 	// changed is closed and replaced when reason or until changes.
-	changed  chan struct{}
-	reason   string // why calls are paused; empty if they are not
-	since    time.Time
-	until    time.Time // no calls before this time
-	shrunkAt time.Time
-	grownAt  time.Time
+	changed chan struct{}
+	reason  string // why calls are paused; empty if they are not
+	since   time.Time
+	until   time.Time // no calls before this time
+	// unchecked means that no call is made until the key is checked.
+	unchecked bool
+	shrunkAt  time.Time
+	grownAt   time.Time
 }
 
 // Status is a snapshot of the limiter.
@@ -132,7 +137,7 @@ func (c *Client) takeTurn(ctx context.Context, op string) result {
 func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, release func()) {
 	pausable, cancel := context.WithCancelCause(ctx)
 	paused := fault.New(fault.Unavailable, fault.ReasonProjectPaused,
-		"fetching is paused because Liveblocks refuses the project's key")
+		"fetching is paused; the pause_reason of the status says why")
 	if reason, _ := c.limiter.closed(); reason != "" {
 		cancel(paused)
 	}
@@ -154,6 +159,9 @@ func (c *Client) Status() Status { return c.limiter.Status() }
 // connections and returns nil.
 func (c *Client) Run(ctx context.Context) error {
 	defer c.Close()
+	if c.check != nil && !c.awaitCheck(ctx) {
+		return nil
+	}
 	for {
 		reason, ok := c.limiter.awaitPause(ctx)
 		if !ok {
@@ -168,6 +176,53 @@ func (c *Client) Run(ctx context.Context) error {
 		c.limiter.resume()
 		c.cfg.Logger.InfoContext(ctx, "fetching continues: Liveblocks accepts the secret key")
 		c.cfg.OnPause("")
+	}
+}
+
+// Hold keeps the limiter closed until check finds that the key may be used. Run
+// calls it at once and then at growing intervals, and when again is closed or
+// receives. It returns a problem if the key must not be used, which pauses the
+// project, or an error if that is not known yet. Hold must be called before Run.
+func (c *Client) Hold(again <-chan struct{}, check func(context.Context) (problem string, err error)) {
+	c.again, c.check = again, check
+	c.limiter.mu.Lock()
+	c.limiter.unchecked = true
+	c.limiter.mu.Unlock()
+}
+
+// awaitCheck calls the check until it lets the key be used, and reports false if ctx
+// ended first.
+func (c *Client) awaitCheck(ctx context.Context) bool {
+	paused := ""
+	for wait := c.cfg.ProbeMin; ; wait = min(2*wait, c.cfg.ProbeMax) {
+		problem, err := c.check(ctx)
+		if fault.Is(err, fault.ReasonProjectPaused) {
+			problem, err = fault.Of(err).Err.Error(), nil
+		}
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case err != nil:
+			c.cfg.Logger.WarnContext(ctx, "cannot check the secret key yet", slog.Any("error", err))
+		case problem == "":
+			c.limiter.resume()
+			if paused != "" {
+				c.cfg.Logger.InfoContext(ctx, "fetching continues: the secret key is that of the mirrored project")
+				c.cfg.OnPause("")
+			}
+			return true
+		case problem != paused:
+			paused = problem
+			c.limiter.pause(problem)
+			c.cfg.Logger.ErrorContext(ctx, "fetching is paused: the secret key must not be used", slog.String("reason", problem))
+			c.cfg.OnPause(problem)
+		}
+		select {
+		case <-time.After(wait):
+		case <-c.again:
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
@@ -237,6 +292,9 @@ func (l *Limiter) Status() Status {
 func (l *Limiter) closed() (reason string, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.unchecked {
+		return l.reason, time.Now().Add(uncheckedWait)
+	}
 	return l.reason, l.until
 }
 
@@ -244,13 +302,13 @@ func (l *Limiter) closed() (reason string, until time.Time) {
 func (l *Limiter) awaitOpen(ctx context.Context) error {
 	for {
 		l.mu.Lock()
-		reason, left, changed := l.reason, time.Until(l.until), l.changed
+		reason, left, changed, unchecked := l.reason, time.Until(l.until), l.changed, l.unchecked
 		l.mu.Unlock()
-		if reason == "" && left <= 0 {
+		if reason == "" && left <= 0 && !unchecked {
 			return ctx.Err()
 		}
 		var elapsed <-chan time.Time
-		if reason == "" {
+		if reason == "" && !unchecked {
 			elapsed = time.After(left)
 		}
 		select {
@@ -336,7 +394,18 @@ func (l *Limiter) note(ctx context.Context, r result) {
 func (l *Limiter) resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.reason, l.since = "", time.Time{}
+	l.reason, l.since, l.unchecked = "", time.Time{}, false
+	l.announce()
+}
+
+// pause stops all calls.
+func (l *Limiter) pause(reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reason == "" {
+		l.since = time.Now()
+	}
+	l.reason = reason
 	l.announce()
 }
 

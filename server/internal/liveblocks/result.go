@@ -169,7 +169,7 @@ func (c *Client) keyRefused(op string, status int, code string) result {
 }
 
 func pausedFault() *fault.Error {
-	return fault.New(fault.Busy, fault.ReasonProjectPaused, "fetching is paused because Liveblocks refuses the secret key")
+	return fault.New(fault.Busy, fault.ReasonProjectPaused, "fetching is paused; the pause_reason of the status says why")
 }
 
 // held is the result of a call that is not sent because the limiter is closed. Its

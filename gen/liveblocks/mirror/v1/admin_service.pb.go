@@ -1223,6 +1223,89 @@ func (x *PinProjectResponse) GetEventsTakenUp() int64 {
 	return 0
 }
 
+// ConfirmSecretKeyRequest names a project.
+type ConfirmSecretKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmSecretKeyRequest) Reset() {
+	*x = ConfirmSecretKeyRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmSecretKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmSecretKeyRequest) ProtoMessage() {}
+
+func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ConfirmSecretKeyRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+// ConfirmSecretKeyResponse is empty.
+type ConfirmSecretKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmSecretKeyResponse) Reset() {
+	*x = ConfirmSecretKeyResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmSecretKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmSecretKeyResponse) ProtoMessage() {}
+
+func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
+}
+
 // VerifyMirrorRequest says what to verify.
 type VerifyMirrorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1238,7 +1321,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1333,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1346,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -1304,7 +1387,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1399,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1412,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -1485,7 +1568,11 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12@\n" +
 	"\x15liveblocks_project_id\x18\x02 \x01(\tB\f\xe0A\x02\xbaH\x06r\x04 \x01(@R\x13liveblocksProjectId\"<\n" +
 	"\x12PinProjectResponse\x12&\n" +
-	"\x0fevents_taken_up\x18\x01 \x01(\x03R\reventsTakenUp\"\x85\x01\n" +
+	"\x0fevents_taken_up\x18\x01 \x01(\x03R\reventsTakenUp\"A\n" +
+	"\x17ConfirmSecretKeyRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"\x1a\n" +
+	"\x18ConfirmSecretKeyResponse\"\x85\x01\n" +
 	"\x13VerifyMirrorRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
@@ -1495,7 +1582,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x05drift\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.DriftH\x00R\x05drift\x12B\n" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummaryB\b\n" +
-	"\x06report2\xb7\t\n" +
+	"\x06report2\xd4\n" +
+	"\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
@@ -1505,7 +1593,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\rStartBackfill\x12*.liveblocks.mirror.v1.StartBackfillRequest\x1a+.liveblocks.mirror.v1.StartBackfillResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/admin/backfill\x12~\n" +
 	"\vGetBackfill\x12(.liveblocks.mirror.v1.GetBackfillRequest\x1a).liveblocks.mirror.v1.GetBackfillResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/admin/backfill\x12\x81\x01\n" +
 	"\n" +
-	"PinProject\x12'.liveblocks.mirror.v1.PinProjectRequest\x1a(.liveblocks.mirror.v1.PinProjectResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/project:pin\x12\x8b\x01\n" +
+	"PinProject\x12'.liveblocks.mirror.v1.PinProjectRequest\x1a(.liveblocks.mirror.v1.PinProjectResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/project:pin\x12\x9a\x01\n" +
+	"\x10ConfirmSecretKey\x12-.liveblocks.mirror.v1.ConfirmSecretKeyRequest\x1a..liveblocks.mirror.v1.ConfirmSecretKeyResponse\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/admin/secret-key:confirm\x12\x8b\x01\n" +
 	"\fVerifyMirror\x12).liveblocks.mirror.v1.VerifyMirrorRequest\x1a*.liveblocks.mirror.v1.VerifyMirrorResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/mirror:verify0\x01BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
@@ -1520,59 +1609,61 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),      // 0: liveblocks.mirror.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 1: liveblocks.mirror.v1.GetStatusResponse
-	(*DeliveryCounts)(nil),        // 2: liveblocks.mirror.v1.DeliveryCounts
-	(*ProjectStatus)(nil),         // 3: liveblocks.mirror.v1.ProjectStatus
-	(*ForeignEvents)(nil),         // 4: liveblocks.mirror.v1.ForeignEvents
-	(*ListTasksRequest)(nil),      // 5: liveblocks.mirror.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 6: liveblocks.mirror.v1.ListTasksResponse
-	(*GetTaskRequest)(nil),        // 7: liveblocks.mirror.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),       // 8: liveblocks.mirror.v1.GetTaskResponse
-	(*RetryTaskRequest)(nil),      // 9: liveblocks.mirror.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),     // 10: liveblocks.mirror.v1.RetryTaskResponse
-	(*RequestSyncRequest)(nil),    // 11: liveblocks.mirror.v1.RequestSyncRequest
-	(*RequestSyncResponse)(nil),   // 12: liveblocks.mirror.v1.RequestSyncResponse
-	(*StartBackfillRequest)(nil),  // 13: liveblocks.mirror.v1.StartBackfillRequest
-	(*StartBackfillResponse)(nil), // 14: liveblocks.mirror.v1.StartBackfillResponse
-	(*GetBackfillRequest)(nil),    // 15: liveblocks.mirror.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),   // 16: liveblocks.mirror.v1.GetBackfillResponse
-	(*PinProjectRequest)(nil),     // 17: liveblocks.mirror.v1.PinProjectRequest
-	(*PinProjectResponse)(nil),    // 18: liveblocks.mirror.v1.PinProjectResponse
-	(*VerifyMirrorRequest)(nil),   // 19: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),  // 20: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*Sweep)(nil),                 // 22: liveblocks.mirror.v1.Sweep
-	(TaskState)(0),                // 23: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                  // 24: liveblocks.mirror.v1.Task
-	(ResourceKind)(0),             // 25: liveblocks.mirror.v1.ResourceKind
-	(*Drift)(nil),                 // 26: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),        // 27: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),         // 28: liveblocks.mirror.v1.VerifySummary
+	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
+	(*DeliveryCounts)(nil),           // 2: liveblocks.mirror.v1.DeliveryCounts
+	(*ProjectStatus)(nil),            // 3: liveblocks.mirror.v1.ProjectStatus
+	(*ForeignEvents)(nil),            // 4: liveblocks.mirror.v1.ForeignEvents
+	(*ListTasksRequest)(nil),         // 5: liveblocks.mirror.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 6: liveblocks.mirror.v1.ListTasksResponse
+	(*GetTaskRequest)(nil),           // 7: liveblocks.mirror.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),          // 8: liveblocks.mirror.v1.GetTaskResponse
+	(*RetryTaskRequest)(nil),         // 9: liveblocks.mirror.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 10: liveblocks.mirror.v1.RetryTaskResponse
+	(*RequestSyncRequest)(nil),       // 11: liveblocks.mirror.v1.RequestSyncRequest
+	(*RequestSyncResponse)(nil),      // 12: liveblocks.mirror.v1.RequestSyncResponse
+	(*StartBackfillRequest)(nil),     // 13: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil),    // 14: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),       // 15: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),      // 16: liveblocks.mirror.v1.GetBackfillResponse
+	(*PinProjectRequest)(nil),        // 17: liveblocks.mirror.v1.PinProjectRequest
+	(*PinProjectResponse)(nil),       // 18: liveblocks.mirror.v1.PinProjectResponse
+	(*ConfirmSecretKeyRequest)(nil),  // 19: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 20: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*VerifyMirrorRequest)(nil),      // 21: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 22: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(*Sweep)(nil),                    // 24: liveblocks.mirror.v1.Sweep
+	(TaskState)(0),                   // 25: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 26: liveblocks.mirror.v1.Task
+	(ResourceKind)(0),                // 27: liveblocks.mirror.v1.ResourceKind
+	(*Drift)(nil),                    // 28: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 29: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 30: liveblocks.mirror.v1.VerifySummary
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	21, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	23, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	2,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
-	21, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	21, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	21, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	22, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	23, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	23, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	23, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	24, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
 	4,  // 7: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	21, // 8: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	23, // 9: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	24, // 10: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	24, // 11: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	24, // 12: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	25, // 13: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	24, // 14: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	22, // 15: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	22, // 16: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	26, // 17: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	27, // 18: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	28, // 19: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	23, // 8: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	25, // 9: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	26, // 10: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	26, // 11: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	26, // 12: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	27, // 13: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	26, // 14: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	24, // 15: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	24, // 16: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	28, // 17: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	29, // 18: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	30, // 19: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
 	0,  // 20: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
 	5,  // 21: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
 	7,  // 22: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
@@ -1581,18 +1672,20 @@ var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
 	13, // 25: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
 	15, // 26: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
 	17, // 27: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	19, // 28: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 29: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	6,  // 30: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	8,  // 31: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	10, // 32: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	12, // 33: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	14, // 34: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	16, // 35: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	18, // 36: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	20, // 37: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	29, // [29:38] is the sub-list for method output_type
-	20, // [20:29] is the sub-list for method input_type
+	19, // 28: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	21, // 29: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 30: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	6,  // 31: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	8,  // 32: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	10, // 33: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	12, // 34: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	14, // 35: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	16, // 36: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	18, // 37: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	20, // 38: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	22, // 39: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	30, // [30:40] is the sub-list for method output_type
+	20, // [20:30] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -1605,7 +1698,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	}
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -1616,7 +1709,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

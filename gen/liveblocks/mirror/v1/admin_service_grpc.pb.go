@@ -19,15 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_GetStatus_FullMethodName     = "/liveblocks.mirror.v1.AdminService/GetStatus"
-	AdminService_ListTasks_FullMethodName     = "/liveblocks.mirror.v1.AdminService/ListTasks"
-	AdminService_GetTask_FullMethodName       = "/liveblocks.mirror.v1.AdminService/GetTask"
-	AdminService_RetryTask_FullMethodName     = "/liveblocks.mirror.v1.AdminService/RetryTask"
-	AdminService_RequestSync_FullMethodName   = "/liveblocks.mirror.v1.AdminService/RequestSync"
-	AdminService_StartBackfill_FullMethodName = "/liveblocks.mirror.v1.AdminService/StartBackfill"
-	AdminService_GetBackfill_FullMethodName   = "/liveblocks.mirror.v1.AdminService/GetBackfill"
-	AdminService_PinProject_FullMethodName    = "/liveblocks.mirror.v1.AdminService/PinProject"
-	AdminService_VerifyMirror_FullMethodName  = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
+	AdminService_GetStatus_FullMethodName        = "/liveblocks.mirror.v1.AdminService/GetStatus"
+	AdminService_ListTasks_FullMethodName        = "/liveblocks.mirror.v1.AdminService/ListTasks"
+	AdminService_GetTask_FullMethodName          = "/liveblocks.mirror.v1.AdminService/GetTask"
+	AdminService_RetryTask_FullMethodName        = "/liveblocks.mirror.v1.AdminService/RetryTask"
+	AdminService_RequestSync_FullMethodName      = "/liveblocks.mirror.v1.AdminService/RequestSync"
+	AdminService_StartBackfill_FullMethodName    = "/liveblocks.mirror.v1.AdminService/StartBackfill"
+	AdminService_GetBackfill_FullMethodName      = "/liveblocks.mirror.v1.AdminService/GetBackfill"
+	AdminService_PinProject_FullMethodName       = "/liveblocks.mirror.v1.AdminService/PinProject"
+	AdminService_ConfirmSecretKey_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmSecretKey"
+	AdminService_VerifyMirror_FullMethodName     = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -66,6 +67,11 @@ type AdminServiceClient interface {
 	// Normally it is not needed: the service pins a project once a fetch with the
 	// secret key has shown what an event of that project names.
 	PinProject(ctx context.Context, in *PinProjectRequest, opts ...grpc.CallOption) (*PinProjectResponse, error)
+	// ConfirmSecretKey states that the secret key in use is that of the mirrored
+	// project, although Liveblocks shows none of the known rooms, for example because
+	// all of them were deleted or created again. It counts for a day. Another replica
+	// that holds back its calls learns of it when it checks again.
+	ConfirmSecretKey(ctx context.Context, in *ConfirmSecretKeyRequest, opts ...grpc.CallOption) (*ConfirmSecretKeyResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -164,6 +170,16 @@ func (c *adminServiceClient) PinProject(ctx context.Context, in *PinProjectReque
 	return out, nil
 }
 
+func (c *adminServiceClient) ConfirmSecretKey(ctx context.Context, in *ConfirmSecretKeyRequest, opts ...grpc.CallOption) (*ConfirmSecretKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmSecretKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_ConfirmSecretKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_VerifyMirror_FullMethodName, cOpts...)
@@ -219,6 +235,11 @@ type AdminServiceServer interface {
 	// Normally it is not needed: the service pins a project once a fetch with the
 	// secret key has shown what an event of that project names.
 	PinProject(context.Context, *PinProjectRequest) (*PinProjectResponse, error)
+	// ConfirmSecretKey states that the secret key in use is that of the mirrored
+	// project, although Liveblocks shows none of the known rooms, for example because
+	// all of them were deleted or created again. It counts for a day. Another replica
+	// that holds back its calls learns of it when it checks again.
+	ConfirmSecretKey(context.Context, *ConfirmSecretKeyRequest) (*ConfirmSecretKeyResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -260,6 +281,9 @@ func (UnimplementedAdminServiceServer) GetBackfill(context.Context, *GetBackfill
 }
 func (UnimplementedAdminServiceServer) PinProject(context.Context, *PinProjectRequest) (*PinProjectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PinProject not implemented")
+}
+func (UnimplementedAdminServiceServer) ConfirmSecretKey(context.Context, *ConfirmSecretKeyRequest) (*ConfirmSecretKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmSecretKey not implemented")
 }
 func (UnimplementedAdminServiceServer) VerifyMirror(*VerifyMirrorRequest, grpc.ServerStreamingServer[VerifyMirrorResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyMirror not implemented")
@@ -429,6 +453,24 @@ func _AdminService_PinProject_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ConfirmSecretKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmSecretKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ConfirmSecretKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ConfirmSecretKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ConfirmSecretKey(ctx, req.(*ConfirmSecretKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_VerifyMirror_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(VerifyMirrorRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -478,6 +520,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PinProject",
 			Handler:    _AdminService_PinProject_Handler,
+		},
+		{
+			MethodName: "ConfirmSecretKey",
+			Handler:    _AdminService_ConfirmSecretKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

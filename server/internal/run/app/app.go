@@ -18,6 +18,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/keycheck"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/reconcile"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/sweep"
@@ -81,7 +82,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	if err != nil {
 		return err
 	}
-	client, err := a.liveblocks(project, version)
+	client, toCheck, err := a.liveblocks(project, version)
 	if err != nil {
 		return err
 	}
@@ -96,6 +97,16 @@ func (a *App) build(ctx context.Context, version string) error {
 		return err
 	}
 
+	key := keycheck.New(keycheck.Config{
+		Project: project, Key: a.cfg.SecretKey.Reveal(), Store: a.db.store, Fetcher: toCheck, Now: time.Now,
+	})
+	switch changed, err := key.Changed(ctx); {
+	case err != nil:
+		return err
+	case changed:
+		client.Hold(key.Again(), key.Check)
+	}
+
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	pool := queue.New(queue.Config{
 		Project: project, Tasks: a.db.store, Limiter: client, Policy: policy, Workers: a.cfg.Workers,
@@ -108,11 +119,14 @@ func (a *App) build(ctx context.Context, version string) error {
 		ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
 	})
 	sweeper := sweep.New(sweep.Config{
-		Project: project, Store: a.db.store, Lister: client, Pool: pool, Interval: a.cfg.Sweep,
+		Project: project, Store: a.db.store, Lister: client, Pool: pool, Key: key, Interval: a.cfg.Sweep,
 		FullInterval: a.cfg.FullSweep, RetryMin: a.cfg.BackoffMin, RetryMax: a.cfg.BackoffMax, Now: time.Now, Logger: a.log,
 	})
 	begin := func(ctx context.Context) error {
 		if err := a.forgetPause(ctx, project); err != nil {
+			return err
+		}
+		if err := key.Remember(ctx); err != nil {
 			return err
 		}
 		return sweeper.Begin(ctx)
@@ -142,7 +156,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		Event:  rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{Query: a.db.store, Refresher: pool},
 		Admin: rpc.AdminDeps{
-			Query: a.db.store, Requester: pool, Pinner: events, Sweeper: sweeper, Verifier: verifier,
+			Query: a.db.store, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper, Verifier: verifier,
 			Status: a.status, Version: version, StartTime: started,
 		},
 	})

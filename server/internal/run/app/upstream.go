@@ -8,19 +8,24 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/keycheck"
 )
 
 // recordTimeout limits the recording of a pause.
 const recordTimeout = 10 * time.Second
 
-func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.Client, error) {
+// liveblocks returns the client of the service, and a function that returns clients
+// for checks of the key, which do not depend on the first.
+func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.Client, func() keycheck.Fetcher,
+	error,
+) {
 	key, err := liveblocks.ParseKey(a.cfg.SecretKey.Reveal())
 	if err != nil {
-		return nil, &config.Error{Setting: "LIVEBLOCKS_SECRET_KEY", Problem: err.Error()}
+		return nil, nil, &config.Error{Setting: "LIVEBLOCKS_SECRET_KEY", Problem: err.Error()}
 	}
 	url, err := liveblocks.ParseBaseURL(a.cfg.BaseURL)
 	if err != nil {
-		return nil, &config.Error{Setting: "LIVEBLOCKS_BASE_URL", Problem: err.Error()}
+		return nil, nil, &config.Error{Setting: "LIVEBLOCKS_BASE_URL", Problem: err.Error()}
 	}
 	pause := func(reason string) {
 		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
@@ -29,12 +34,15 @@ func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.
 			a.log.ErrorContext(ctx, "cannot record that the project is paused or resumed", slog.Any("error", err))
 		}
 	}
-	return liveblocks.New(liveblocks.Config{
+	cfg := liveblocks.Config{
 		BaseURL: url, SecretKey: key, Timeout: a.cfg.CallTimeout, MaxBody: a.cfg.MaxAnswer,
 		RatePerSecond: a.cfg.CallsPerSecond, ProbeMin: a.cfg.ProbeMin, ProbeMax: max(a.cfg.ProbeMin, probeMax),
 		UserAgent: "liveblocks-mirror/" + version, Now: time.Now, Logger: a.log, OnPause: pause,
 		Transport: liveblocks.NewTransport(a.cfg.Workers),
-	}), nil
+	}
+	check := cfg
+	check.OnPause = func(string) {}
+	return liveblocks.New(cfg), func() keycheck.Fetcher { return liveblocks.New(check) }, nil
 }
 
 // probeMax is the maximum interval of probes while the key is refused.

@@ -31,6 +31,21 @@ func PinProject(ctx context.Context, cfg config.Client, liveblocksID string, out
 		got.GetEventsTakenUp())
 }
 
+// ConfirmKey tells the service that its secret key is that of the mirrored project.
+func ConfirmKey(ctx context.Context, cfg config.Client, out io.Writer) error {
+	s, err := dial(cfg)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := s.ConfirmSecretKey(ctx, &mirrorv1.ConfirmSecretKeyRequest{ProjectId: s.project}); err != nil {
+		return s.explain(err)
+	}
+	return say(out, "the secret key is taken to be that of the mirrored project")
+}
+
 // say writes the result of a command.
 func say(out io.Writer, format string, args ...any) error {
 	if _, err := fmt.Fprintf(out, format+"\n", args...); err != nil {

@@ -20,6 +20,7 @@ type AdminDeps struct {
 	Query     AdminQuery
 	Requester Requester
 	Pinner    Pinner
+	Key       Key
 	Sweeper   Sweeper
 	Verifier  Verifier
 	Status    StatusSource
@@ -38,6 +39,11 @@ type AdminQuery interface {
 // many events were set aside before and are worked now.
 type Pinner interface {
 	Pin(ctx context.Context, project mirror.ProjectID, liveblocksID string) (takenUp int64, err error)
+}
+
+// Key is the project's secret key. Confirm states that an operator vouches for it.
+type Key interface {
+	Confirm(ctx context.Context, project mirror.ProjectID) error
 }
 
 // Requester marks resources as stale and restarts failed tasks, as [store.Tasks]
@@ -196,6 +202,20 @@ func (a *adminService) PinProject(ctx context.Context,
 		return nil, err
 	}
 	return &mirrorv1.PinProjectResponse{EventsTakenUp: n}, nil
+}
+
+// ConfirmSecretKey states that the key in use is that of the mirrored project.
+func (a *adminService) ConfirmSecretKey(ctx context.Context,
+	req *mirrorv1.ConfirmSecretKeyRequest,
+) (*mirrorv1.ConfirmSecretKeyResponse, error) {
+	project, err := a.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Key.Confirm(ctx, project); err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ConfirmSecretKeyResponse{}, nil
 }
 
 // ListTasks lists tasks, ordered by the bytes of the room id, then by kind.

@@ -179,14 +179,20 @@ func (q *fakeQuery) Groups(ctx context.Context, f store.GroupFilter) ([]mirror.G
 	}), nil
 }
 
-// fakePinner remembers what it was told to pin.
+// fakePinner remembers what it was told to pin and to confirm.
 type fakePinner struct {
-	pinned  string
-	takenUp int64
-	err     error
+	pinned    string
+	takenUp   int64
+	confirmed mirror.ProjectID
+	err       error
 }
 
 func (p *fakePinner) Pin(_ context.Context, project mirror.ProjectID, id string) (int64, error) {
 	p.pinned = string(project) + " " + id
 	return p.takenUp, p.err
+}
+
+func (p *fakePinner) Confirm(_ context.Context, project mirror.ProjectID) error {
+	p.confirmed = project
+	return p.err
 }

@@ -71,7 +71,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Event:    EventDeps{Query: h.query, Receiver: h.receiver},
 		Mirror:   MirrorDeps{Query: h.query, Refresher: h.worker},
 		Admin: AdminDeps{
-			Query: h.query, Requester: h.worker, Pinner: h.pinner, Sweeper: h.sweeper, Verifier: h.sweeper,
+			Query: h.query, Requester: h.worker, Pinner: h.pinner, Key: h.pinner, Sweeper: h.sweeper, Verifier: h.sweeper,
 			Status:  fakeStatus{},
 			Version: "v1.2.3", StartTime: noon.Add(-time.Hour),
 		},
@@ -547,8 +547,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 28 {
-		t.Errorf("%d calls take a project; want 28", seen)
+	if seen != 29 {
+		t.Errorf("%d calls take a project; want 29", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

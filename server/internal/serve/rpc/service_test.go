@@ -744,7 +744,13 @@ func TestPinProject(t *testing.T) {
 		_, err := h.admin.PinProject(t.Context(), &mirrorv1.PinProjectRequest{LiveblocksProjectId: bad})
 		wantStatus(t, err, codes.InvalidArgument, reason)
 	}
+	if _, err := h.admin.ConfirmSecretKey(t.Context(), &mirrorv1.ConfirmSecretKeyRequest{}); err != nil ||
+		h.pinner.confirmed != project {
+		t.Errorf("ConfirmSecretKey = %v, of %q; want it passed on", err, h.pinner.confirmed)
+	}
 	h.pinner.err = store.ErrSchemaBehind
+	_, err = h.admin.ConfirmSecretKey(t.Context(), &mirrorv1.ConfirmSecretKeyRequest{})
+	wantStatus(t, err, codes.Unavailable, fault.ReasonSchemaBehind)
 	_, err = h.admin.PinProject(t.Context(), &mirrorv1.PinProjectRequest{LiveblocksProjectId: "lb"})
 	wantStatus(t, err, codes.Unavailable, fault.ReasonSchemaBehind)
 }

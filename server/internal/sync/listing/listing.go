@@ -90,6 +90,12 @@ func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID
 	}
 }
 
+// SameLife reports whether a mirrored room and one that Liveblocks shows under its
+// id are the same incarnation.
+func SameLife(mirrored mirror.Room, shown mirror.RoomContent) bool {
+	return mirrored.CreateTime.Equal(shown.CreateTime.Truncate(time.Microsecond))
+}
+
 // Implausible returns why so many rooms are unlikely to have vanished, or "" if it
 // is plausible. known counts the listed rooms that are mirrored.
 func Implausible(listed, known, vanished, mirrored int64) string {

@@ -3,6 +3,7 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -34,12 +35,20 @@ type Pool interface {
 	BackgroundRate() float64
 }
 
+// Key is the secret key of the project.
+type Key interface {
+	// Problem returns why the key is probably that of another project; "" if it is
+	// not.
+	Problem(ctx context.Context) (string, error)
+}
+
 // Config configures a Sweeper.
 type Config struct {
 	Project mirror.ProjectID
 	Store   Store
 	Lister  listing.Lister
 	Pool    Pool
+	Key     Key
 	// Interval is the time from the end of a sweep to the next one, FullInterval
 	// from the start of a full sweep to the next full one; 0 means never.
 	Interval, FullInterval time.Duration
@@ -60,8 +69,11 @@ const (
 type Sweeper struct {
 	cfg Config
 
-	mu       sync.Mutex
-	list     *list
+	mu   sync.Mutex
+	list *list
+	// ours is the id of the sweep of which a page has shown that the list is that of
+	// the mirrored project.
+	ours     string
 	failures int
 }
 
@@ -186,8 +198,12 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 		if err != nil {
 			return mirror.Applied{}, s.failed(ctx, lease, sweep, err)
 		}
-		if err := s.compare(ctx, &sweep, page.Rooms); err != nil {
+		problem, err := s.compare(ctx, &sweep, page.Rooms)
+		if err != nil {
 			return mirror.Applied{}, err
+		}
+		if problem != "" {
+			return s.stop(ctx, lease, sweep, problem)
 		}
 		sweep.Cursor, sweep.Problem = page.Next, ""
 		if page.Next == "" {
@@ -268,19 +284,25 @@ func (s *Sweeper) failed(ctx context.Context, lease mirror.Lease, sweep mirror.S
 	return err
 }
 
-// compare requests what has changed according to a page.
-func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mirror.ListedRoom) error {
+// compare requests what has changed according to a page, unless the page shows the
+// rooms of another project.
+func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mirror.ListedRoom) (problem string,
+	err error,
+) {
 	if len(listed) == 0 {
-		return nil
+		return "", nil
 	}
 	known, err := s.mirroredOf(ctx, listed)
 	if err != nil {
-		return err
+		return "", err
+	}
+	if problem, err := s.foreign(ctx, sweep.ID, listed, known); err != nil || problem != "" {
+		return problem, err
 	}
 	var wanted []mirror.Resource
 	for _, r := range listed {
 		room, ok := known[r.ID]
-		if ok && room.Freshness.DeleteTime.IsZero() {
+		if ok && room.Freshness.DeleteTime.IsZero() && listing.SameLife(room, r.Content) {
 			sweep.Known++
 			wanted = append(wanted, changed(room, r.Content, sweep.Full)...)
 			continue
@@ -293,7 +315,60 @@ func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mir
 		}
 	}
 	sweep.Listed += int64(len(listed))
-	return s.request(ctx, sweep, wanted, false)
+	return "", s.request(ctx, sweep, wanted, false)
+}
+
+// foreign returns why a page is probably not the list of the mirrored project. A
+// known room with another creation time was created again, or it is another project's
+// room with the same id. If the page has no known room that is the same, and no
+// earlier page of this sweep had one, rooms are fetched to tell which.
+func (s *Sweeper) foreign(
+	ctx context.Context, sweep string, listed []mirror.ListedRoom, known map[mirror.RoomID]mirror.Room,
+) (problem string, err error) {
+	same, other := false, false
+	for _, r := range listed {
+		if room, ok := known[r.ID]; ok && room.Freshness.DeleteTime.IsZero() {
+			is := listing.SameLife(room, r.Content)
+			same, other = same || is, other || !is
+		}
+	}
+	if !same && other && !s.isOurs(sweep) {
+		if problem, err = s.cfg.Key.Problem(ctx); err != nil || problem != "" {
+			return problem, err
+		}
+	}
+	if same || other {
+		s.mu.Lock()
+		s.ours = sweep
+		s.mu.Unlock()
+	}
+	return "", nil
+}
+
+// isOurs reports whether a page of the sweep has shown that the list is that of the
+// mirrored project.
+func (s *Sweeper) isOurs(sweep string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ours == sweep
+}
+
+// stop ends a sweep that must not go on. The next one is as full as this one.
+func (s *Sweeper) stop(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, problem string) (mirror.Applied,
+	error,
+) {
+	now := s.cfg.Now()
+	sweep.Done, sweep.EndTime, sweep.Problem = true, now, problem
+	next := now.Add(cmp.Or(s.cfg.Interval, s.cfg.FullInterval))
+	if s.never() {
+		next = time.Time{}
+	}
+	applied, err := s.cfg.Store.ApplySweep(ctx, lease, sweep, next, now)
+	if err != nil {
+		return mirror.Applied{}, fmt.Errorf("apply sweep: %w", err)
+	}
+	s.cfg.Logger.WarnContext(ctx, "sweep stopped", slog.String("problem", problem))
+	return applied, nil
 }
 
 // mirroredOf returns the listed rooms that are mirrored, including tombstones.
@@ -417,11 +492,15 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list)
 	if err != nil || sweep.Vanished == 0 {
 		return err
 	}
-	sweep.Problem = listing.Implausible(sweep.Listed, sweep.Known, sweep.Vanished, mirrored)
+	known := sweep.Known
+	if s.isOurs(sweep.ID) {
+		known = max(known, 1) // reborn, but of this project
+	}
+	sweep.Problem = listing.Implausible(sweep.Listed, known, sweep.Vanished, mirrored)
 	if sweep.Problem != "" {
 		return nil
 	}
-	if sweep.Problem, err = s.stillOurs(ctx, mirrored); err != nil || sweep.Problem != "" {
+	if sweep.Problem, err = s.stillOurs(ctx, *sweep, mirrored); err != nil || sweep.Problem != "" {
 		return err
 	}
 	_, err = lacking(func(rooms []mirror.Room) error {
@@ -437,7 +516,7 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list)
 // stillOurs returns why the complete list is not plausible, or "" if it is. If the
 // key became that of another project meanwhile, the list would end early, and every
 // missing room would get a 404.
-func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string, err error) {
+func (s *Sweeper) stillOurs(ctx context.Context, sweep mirror.Sweep, mirrored int64) (problem string, err error) {
 	page, err := s.cfg.Lister.ListRooms(ctx, "", listing.PageSize)
 	if err != nil {
 		return "", fmt.Errorf("list rooms once more: %w", err)
@@ -446,10 +525,13 @@ func (s *Sweeper) stillOurs(ctx context.Context, mirrored int64) (problem string
 	if err != nil {
 		return "", err
 	}
-	for _, room := range known {
-		if room.Freshness.DeleteTime.IsZero() {
+	for _, r := range page.Rooms {
+		if room, ok := known[r.ID]; ok && room.Freshness.DeleteTime.IsZero() && listing.SameLife(room, r.Content) {
 			return "", nil
 		}
+	}
+	if sweep.Known == 0 && len(page.Rooms) > 0 {
+		return s.cfg.Key.Problem(ctx) // as the list was believed before
 	}
 	return listing.Implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
 }

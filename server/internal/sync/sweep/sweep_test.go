@@ -39,6 +39,14 @@ type world struct {
 	problems []string // of each sweep that was saved
 	next     time.Time
 	lost     bool
+	// problem is what a look at rooms finds out about the key; looks counts them.
+	problem string
+	looks   int
+}
+
+func (w *world) Problem(context.Context) (string, error) {
+	w.looks++
+	return w.problem, nil
 }
 
 func (w *world) ListRooms(_ context.Context, cursor string, limit int) (mirror.RoomPage, error) {
@@ -186,7 +194,7 @@ func (w *world) pending() []string {
 
 func (w *world) sweeper(change func(*Config)) *Sweeper {
 	cfg := Config{
-		Project: project, Store: w, Lister: w, Pool: w, Interval: time.Hour, FullInterval: 24 * time.Hour,
+		Project: project, Store: w, Lister: w, Pool: w, Key: w, Interval: time.Hour, FullInterval: 24 * time.Hour,
 		RetryMin: time.Second, RetryMax: time.Minute, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
@@ -391,6 +399,87 @@ func TestTombstonesAndNewRooms(t *testing.T) {
 		}
 		wantRaised(t, w, "room back", "room busy", "active_users busy", "room quiet", "active_users occupied", "group ")
 	})
+}
+
+// createdAt gives listed rooms another creation time than the mirrored ones have.
+func (w *world) createdAt(at time.Time, ids ...mirror.RoomID) {
+	for i, r := range w.list {
+		if slices.Contains(ids, r.ID) {
+			w.list[i].Content.CreateTime = at
+		}
+	}
+}
+
+// The list of another project that has a room with the same id: it is told apart
+// before anything is requested.
+func TestListOfAnotherProject(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{15, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{problem: "the key is that of another project"}
+			w.listed("x1", "room-0000", "x2")
+			w.mirrored(ids(n)...)
+			w.createdAt(time.Now(), "room-0000")
+			s := w.sweeper(nil)
+			if err := s.Begin(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			got := w.run(t, s)
+			if got.Problem != w.problem || !got.Done || !got.FullTime.IsZero() || got.MarkedStale != 0 {
+				t.Fatalf("sweep of %d rooms = %+v; want it stopped, and the next one full", n, got)
+			}
+			wantRaised(t, w)
+			if !w.next.Equal(time.Now().Add(time.Hour)) {
+				t.Fatalf("next sweep in %v; want it in an hour", time.Until(w.next))
+			}
+			// The right list again.
+			w.problem, w.list = "", nil
+			w.listed(ids(n)...)
+			if got := w.run(t, s); got.Problem != "" || got.Known != int64(n) || !got.Full {
+				t.Fatalf("sweep of the right list = %+v; want it whole", got)
+			}
+		})
+	}
+}
+
+// A room that was deleted and created again is one of many on its page, or rooms
+// that are looked at show that the list is ours.
+func TestRebornRoomsStopNoSweep(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		listed, reborn []mirror.RoomID
+		problem        string
+		looks          int
+	}{
+		"one of many":              {ids(150), ids(1), "another project?", 0},
+		"all of a later page":      {ids(150), ids(150)[100:], "another project?", 0},
+		"all of the first page":    {ids(150), ids(100), "", 1},
+		"all of a small list":      {ids(3), ids(3), "", 1},
+		"the only one of its page": {append(ids(1), "new-1", "new-2"), ids(1), "", 2}, // with one at the end
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{problem: c.problem, sweep: mirror.Sweep{ID: "before", Done: true, FullTime: time.Now()}}
+				w.listed(c.listed...)
+				w.mirrored(ids(150)[:min(150, len(c.listed))]...)
+				w.createdAt(time.Now(), c.reborn...)
+				got := w.run(t, w.sweeper(nil))
+				if got.Problem != "" || got.Listed != int64(len(c.listed)) || w.looks != c.looks {
+					t.Fatalf("sweep = %+v after %d looks; want it whole after %d", got, w.looks, c.looks)
+				}
+				asked := 0
+				for _, r := range w.requests {
+					if r.Resource.Kind == mirror.KindRoom && slices.Contains(c.reborn, r.Resource.Room) {
+						asked++
+					}
+				}
+				if asked != len(c.reborn) {
+					t.Fatalf("reborn rooms requested = %d; want %d", asked, len(c.reborn))
+				}
+			})
+		})
+	}
 }
 
 func TestVanishedRooms(t *testing.T) {
