@@ -6,7 +6,7 @@
 // the whole transaction again after serialization failures and deadlocks. The
 // caller passes the time; times are stored with microseconds in UTC. Rows are
 // locked in one order everywhere: events, resource states, rooms, children, feed
-// heads, each in key order.
+// heads, each in key order; ApplyDocument locks the document before its state.
 //
 // Engines decide nothing. [State.MarkStale] defines what it means to become stale,
 // and the functions that return a [Plan] decide what happens to a resource when its
@@ -78,6 +78,10 @@ type Ledger interface {
 	// after its last fetch. An invalidation with IfUnknown applies only to a
 	// resource without a state. An event with a Fold invalidation waits at that
 	// resource; see Unfolded.
+	//
+	// An event that needs a row which another session has locked, a state or the
+	// event itself, is not recorded but reported as Locked after a short wait; see
+	// LockWait. It keeps no other event of the batch from being recorded.
 	Accept(ctx context.Context, batch []mirror.Delivery) ([]Accepted, error)
 
 	// TakeUp works events that were recorded with OutcomeForeignProject like new
@@ -110,6 +114,9 @@ type Projects interface {
 
 // Accepted is the result for one event of a batch.
 type Accepted struct {
+	// Locked means that the event was not recorded, because another session has
+	// locked a row that it needs. The other fields are zero.
+	Locked bool
 	// Fresh is false for an event that had been recorded before.
 	Fresh bool
 	// Outcome is the recorded outcome; for a duplicate, that of the first delivery.

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +29,13 @@ const (
 	MaxQueueBytes = 128 << 20
 	// MaxBatch bounds one commit, and so the wait that a slow one causes.
 	MaxBatch = 512
+	// maxApart bounds the deliveries that wait for a locked row.
+	maxApart = 1024
 )
+
+// lockedFor is how long a row is assumed to be locked unless something shows that it
+// is not. It exceeds the time between two attempts of deliveries that wait for it.
+const lockedFor = 2 * commitTimeout
 
 // knownLimit bounds the set of resources remembered as known. At the limit the set
 // is emptied, which costs one look-up for each resource.
@@ -62,14 +70,20 @@ type Store interface {
 type Ledger struct {
 	cfg     Config
 	commits *batch.Batcher[*mirror.Delivery, store.Accepted]
-	bytes   atomic.Int64 // of the deliveries that wait or are being committed
-	counts  counters
+	// apart commits deliveries that need a row which another session has locked, so
+	// that the others do not wait for it.
+	apart  *batch.Batcher[*mirror.Delivery, store.Accepted]
+	bytes  atomic.Int64 // of the deliveries that wait or are being committed
+	counts counters
 
 	projects projects
 
-	// known holds resources that have a state. States are permanent. Only commits
-	// use it, one at a time.
+	mu sync.Mutex
+	// known holds resources that have a state. States are permanent.
 	known map[mirror.Resource]struct{}
+	// locked holds resources whose state is probably locked, and how long to assume
+	// so.
+	locked map[mirror.Resource]time.Time
 }
 
 // Receipt is the answer to a delivery.
@@ -92,15 +106,22 @@ type counters struct {
 
 // New returns a Ledger.
 func New(cfg Config) *Ledger {
-	l := &Ledger{cfg: cfg, known: make(map[mirror.Resource]struct{})}
-	l.commits = batch.New(batch.Config[*mirror.Delivery, store.Accepted]{
-		Do: l.accept, Size: MaxBatch, Timeout: commitTimeout, Queue: MaxQueue,
-		Failed: func(ctx context.Context, calls int, err error) {
-			cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", calls), slog.Any("error", err))
-			l.failed(err)
-		},
-		Release: func(d *mirror.Delivery) { l.bytes.Add(-int64(len(d.Event.Payload))) },
-	})
+	l := &Ledger{
+		cfg:    cfg,
+		known:  make(map[mirror.Resource]struct{}),
+		locked: make(map[mirror.Resource]time.Time),
+	}
+	commits := func(queue int) *batch.Batcher[*mirror.Delivery, store.Accepted] {
+		return batch.New(batch.Config[*mirror.Delivery, store.Accepted]{
+			Do: l.accept, Size: MaxBatch, Timeout: commitTimeout, Queue: queue,
+			Failed: func(ctx context.Context, calls int, err error) {
+				cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", calls), slog.Any("error", err))
+				l.failed(err)
+			},
+			Release: func(d *mirror.Delivery) { l.bytes.Add(-int64(len(d.Event.Payload))) },
+		})
+	}
+	l.commits, l.apart = commits(MaxQueue), commits(maxApart)
 	return l
 }
 
@@ -133,17 +154,8 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 	if err := l.checkProject(ctx, &d); err != nil {
 		return Receipt{}, err
 	}
-	if size := int64(len(body)); l.bytes.Add(size) > MaxQueueBytes {
-		l.bytes.Add(-size)
-		return Receipt{}, errQueueFull()
-	}
-	accepted, err := l.commits.Do(ctx, &d)
-	switch {
-	case errors.Is(err, batch.ErrFull):
-		return Receipt{}, errQueueFull()
-	case errors.Is(err, batch.ErrClosed):
-		return Receipt{}, fault.Wrap(err, fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
-	case err != nil:
+	accepted, err := l.record(ctx, &d)
+	if err != nil {
 		return Receipt{}, err
 	}
 	l.count(accepted)
@@ -159,6 +171,82 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		}
 	}
 	return Receipt{EventID: h.ID, Duplicate: !accepted.Fresh, Outcome: accepted.Outcome}, nil
+}
+
+// record commits one delivery. If it needs a locked row, it tries again, apart from
+// the deliveries that do not, until commitTimeout has passed.
+func (l *Ledger) record(ctx context.Context, d *mirror.Delivery) (store.Accepted, error) {
+	end := l.cfg.Now().Add(commitTimeout)
+	for apart := l.needsLocked(d); ; apart = true {
+		commits := l.commits
+		if apart {
+			commits = l.apart
+		}
+		if size := int64(len(d.Event.Payload)); l.bytes.Add(size) > MaxQueueBytes {
+			l.bytes.Add(-size)
+			return store.Accepted{}, errQueueFull()
+		}
+		accepted, err := commits.Do(ctx, d)
+		switch {
+		case errors.Is(err, batch.ErrFull) && apart:
+			return accepted, errLocked()
+		case errors.Is(err, batch.ErrFull):
+			return accepted, errQueueFull()
+		case errors.Is(err, batch.ErrClosed):
+			return accepted, fault.Wrap(err, fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
+		case err != nil:
+			return accepted, err
+		case !accepted.Locked:
+			return accepted, nil
+		case l.cfg.Now().After(end):
+			l.cfg.Logger.WarnContext(ctx, "delivery not recorded: another session holds a lock on a row that it needs",
+				slog.String("event_id", d.Event.ID))
+			return accepted, errLocked()
+		}
+	}
+}
+
+// errLocked does not mean that the database is away.
+func errLocked() error {
+	return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable,
+		"another session of the database holds a lock on a row that this event needs").After(time.Second)
+}
+
+// needsLocked reports whether the delivery needs a row that is probably locked.
+func (l *Ledger) needsLocked(d *mirror.Delivery) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.locked) == 0 {
+		return false
+	}
+	now := l.cfg.Now()
+	return slices.ContainsFunc(l.unknown(d.Invalidations), func(i mirror.Invalidation) bool {
+		return now.Before(l.locked[i.Resource])
+	})
+}
+
+// learn remembers what the result for a delivery shows of the rows that it needs.
+func (l *Ledger) learn(d *mirror.Delivery, accepted store.Accepted) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if accepted.Locked {
+		now := l.cfg.Now()
+		maps.DeleteFunc(l.locked, func(_ mirror.Resource, until time.Time) bool { return now.After(until) })
+		for _, i := range l.unknown(d.Invalidations) {
+			l.locked[i.Resource] = now.Add(lockedFor)
+		}
+		return
+	}
+	for _, i := range l.unknown(d.Invalidations) {
+		delete(l.locked, i.Resource)
+		if !i.IfUnknown {
+			continue
+		}
+		if len(l.known) >= knownLimit {
+			clear(l.known)
+		}
+		l.known[i.Resource] = struct{}{} // now it has a state
+	}
 }
 
 // fetchedNow returns the resources that are fetched as soon as possible. Those with
@@ -216,6 +304,7 @@ func (l *Ledger) count(a store.Accepted) {
 func (l *Ledger) Run(ctx context.Context) error {
 	<-ctx.Done()
 	l.commits.Close()
+	l.apart.Close()
 	return nil
 }
 
@@ -233,7 +322,9 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		k := key{d.Event.Project, d.Event.ID}
 		if _, ok := index[k]; !ok {
 			index[k] = len(deliveries)
+			l.mu.Lock()
 			deliveries = append(deliveries, mirror.Delivery{Event: d.Event, Invalidations: l.unknown(d.Invalidations)})
+			l.mu.Unlock()
 		}
 	}
 	accepted, err := l.cfg.Store.Accept(ctx, deliveries)
@@ -252,7 +343,7 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		first := &accepted[index[key{d.Event.Project, d.Event.ID}]]
 		answers[i] = *first
 		first.Fresh = false // later ones in this batch are duplicates
-		l.remember(d.Invalidations)
+		l.learn(d, answers[i])
 	}
 	if len(pending) > 0 {
 		l.cfg.Pending(pending)
@@ -260,7 +351,8 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	return answers, nil
 }
 
-// unknown leaves out IfUnknown invalidations of resources that are known.
+// unknown leaves out IfUnknown invalidations of resources that are known. The caller
+// holds the lock.
 func (l *Ledger) unknown(invalidations []mirror.Invalidation) []mirror.Invalidation {
 	dropped := func(h mirror.Invalidation) bool {
 		_, ok := l.known[h.Resource]
@@ -270,17 +362,4 @@ func (l *Ledger) unknown(invalidations []mirror.Invalidation) []mirror.Invalidat
 		return invalidations
 	}
 	return slices.DeleteFunc(slices.Clone(invalidations), dropped)
-}
-
-// remember adds the resources of recorded invalidations, which now have a state.
-func (l *Ledger) remember(invalidations []mirror.Invalidation) {
-	for _, h := range invalidations {
-		if !h.IfUnknown {
-			continue
-		}
-		if len(l.known) >= knownLimit {
-			clear(l.known)
-		}
-		l.known[h.Resource] = struct{}{}
-	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -43,6 +44,8 @@ type events struct {
 	// batches are the sizes of all batches, refused ones included.
 	batches []int
 	pins    int
+	// locked are the rooms whose states another session has locked.
+	locked map[mirror.RoomID]bool
 	// accept, if set, is asked before a batch is stored.
 	accept func(ctx context.Context, batch []mirror.Delivery) error
 	// pin, if set, is asked before the pinned project is read; pins counts the reads.
@@ -55,7 +58,13 @@ func (e *events) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.A
 	e.mu.Lock()
 	e.batches = append(e.batches, len(batch))
 	ask := e.accept
+	waits := slices.ContainsFunc(batch, func(d mirror.Delivery) bool { return e.locked[d.Event.Room] })
 	e.mu.Unlock()
+	if waits {
+		if err := clock.Sleep(ctx, store.LockWait); err != nil {
+			return nil, err
+		}
+	}
 	if ask != nil {
 		if err := ask(ctx, batch); err != nil {
 			return nil, err
@@ -70,6 +79,10 @@ func (e *events) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.A
 			e.t.Errorf("a batch holds event %s twice", a.Event.ID)
 		}
 		once[a.Event.ID] = true
+		if e.locked[a.Event.Room] {
+			answers[i] = store.Accepted{Locked: true}
+			continue
+		}
 		first, known := e.stored[a.Event.ID]
 		if !known {
 			e.stored[a.Event.ID], first = a, a
@@ -161,6 +174,13 @@ func (e *events) Events(_ context.Context, f store.EventFilter) (list []mirror.E
 	return list[:min(f.Limit, len(list))], nil
 }
 
+// lock locks or unlocks the states of a room.
+func (e *events) lock(room mirror.RoomID, locked bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.locked[room] = locked
+}
+
 func (e *events) sizes() []int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -183,8 +203,11 @@ func bubble(t *testing.T, test func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{
-			T:      t,
-			events: &events{t: t, stored: map[string]mirror.Delivery{}, pinned: map[mirror.ProjectID]string{}},
+			T: t,
+			events: &events{
+				t: t, stored: map[string]mirror.Delivery{}, pinned: map[mirror.ProjectID]string{},
+				locked: map[mirror.RoomID]bool{},
+			},
 		}
 		verifier, err := webhook.NewVerifier([]webhook.Secret{{Project: project, Secret: secret}}, 5*time.Minute)
 		if err != nil {
@@ -466,6 +489,122 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 		if l.bytes.Load() != others {
 			b.Fatalf("bytes counted with an empty queue = %d", l.bytes.Load()-others)
 		}
+	})
+}
+
+// Deliveries that need a locked row wait for it; the others are acknowledged
+// meanwhile, and only the first of them wait for a moment.
+func TestLockedRowHoldsUpItsDeliveriesOnly(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		l, _ := b.start()
+		b.events.lock("room-0", true)
+		begun := time.Now()
+		held := b.receiveMany(l, 0, 1)
+		first := b.receiveMany(l, 1, 3)
+		b.wantPending(append(held, first...)...)
+		b.wantAll(first, false)
+		if took := time.Since(begun); took != store.LockWait {
+			b.Fatalf("deliveries beside the first for a locked row took %v; want %v", took, store.LockWait)
+		}
+		begun = time.Now()
+		for i := 10; i < 40; i++ {
+			held = append(held, b.receive(b.Context(), l, fmt.Sprintf("msg_0_%d", i), storageUpdated(0)))
+			b.wantAll(b.receiveMany(l, i, i+1), false)
+		}
+		if took := time.Since(begun); took != 0 {
+			b.Fatalf("deliveries beside later ones for a locked row took %v; want no time", took)
+		}
+		b.wantPending(held...)
+		time.Sleep(commitTimeout - time.Second)
+		b.wantPending(held...)
+		b.events.lock("room-0", false)
+		begun = time.Now()
+		b.wantAll(held, false)
+		if took := time.Since(begun); took > store.LockWait {
+			b.Fatalf("deliveries took %v after the release; want at most %v", took, store.LockWait)
+		}
+		// The row is not avoided any longer.
+		b.wantAll([]<-chan answer{b.receive(b.Context(), l, "msg_after", storageUpdated(0))}, false)
+		if len(l.locked) != 0 || l.bytes.Load() != 0 || b.failures() != 0 {
+			b.Fatalf("locked = %v, bytes = %d, failures = %d; want none", l.locked, l.bytes.Load(), b.failures())
+		}
+	})
+}
+
+// A row that stays locked does not mean that the database is away. Its deliveries are
+// refused before their senders give up, and are still kept apart afterwards.
+func TestRowThatStaysLocked(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		l, stop := b.start()
+		b.events.lock("room-0", true)
+		for i := range 3 {
+			begun := time.Now()
+			got := <-b.receive(b.Context(), l, fmt.Sprintf("msg_0_%d", i), storageUpdated(0))
+			f := fault.Of(got.err)
+			if f.Kind != fault.Unavailable || f.RetryAfter <= 0 || !strings.Contains(f.Public, "lock") {
+				b.Fatalf("answer = %v; want that a row is locked, with a time to wait", got.err)
+			}
+			if took := time.Since(begun); took < commitTimeout || took > commitTimeout+2*store.LockWait {
+				b.Fatalf("answer after %v; want about %v", took, commitTimeout)
+			}
+			begun = time.Now()
+			b.wantAll(b.receiveMany(l, 10+i, 11+i), false)
+			if took := time.Since(begun); took != 0 {
+				b.Fatalf("another delivery took %v; want no time", took)
+			}
+		}
+		if b.failures() != 0 {
+			b.Fatalf("the database was reported as away %d times", b.failures())
+		}
+		if n := strings.Count(b.log.String(), "another session holds a lock"); n != 3 {
+			b.Fatalf("log names %d refused deliveries; want 3:\n%s", n, b.log.String())
+		}
+		// Waiting deliveries do not delay the end of the service.
+		waiting := b.receive(b.Context(), l, "msg_waiting", storageUpdated(0))
+		b.wantPending(waiting)
+		stop()
+		if got := <-waiting; !fault.Is(got.err, fault.ReasonShuttingDown) {
+			b.Fatalf("answer at the end = %v; want SHUTTING_DOWN", got.err)
+		}
+	})
+}
+
+// Too many deliveries for locked rows take no place from others.
+func TestManyDeliveriesForALockedRow(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		l, _ := b.start()
+		b.events.lock("room-0", true)
+		var held []<-chan answer
+		for i := range maxApart + 2*MaxBatch {
+			held = append(held, b.receive(b.Context(), l, fmt.Sprintf("msg_0_%d", i), storageUpdated(0)))
+			if i == 0 {
+				time.Sleep(2 * store.LockWait)
+			}
+		}
+		synctest.Wait()
+		refused := 0
+		for _, h := range held {
+			select {
+			case got := <-h:
+				if !strings.Contains(fault.Of(got.err).Public, "lock") {
+					b.Fatalf("answer = %+v, %v; want that a row is locked", got.receipt, got.err)
+				}
+				refused++
+			default:
+			}
+		}
+		if refused == 0 || refused > 2*MaxBatch {
+			b.Fatalf("refused at once = %d; want those beyond %d", refused, maxApart)
+		}
+		begun := time.Now()
+		b.wantAll(b.receiveMany(l, 1, 2), false)
+		if took := time.Since(begun); took != 0 {
+			b.Fatalf("another delivery took %v; want no time", took)
+		}
+		b.events.lock("room-0", false)
 	})
 }
 

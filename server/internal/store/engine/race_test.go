@@ -43,6 +43,20 @@ func newRace(t *testing.T, e *dbtest.Engine, settings string) *race {
 		r.db = e.Connect(t, to)
 		r.store = open(t, engine.Config{URL: to + settings})
 	}
+	r.claim(t)
+	return r
+}
+
+// raceOn is a race on a database of the test's own.
+func raceOn(t *testing.T, e *dbtest.Engine, url string) *race {
+	t.Helper()
+	r := &race{engine: e, url: url, now: testTime, db: e.Connect(t, url), store: open(t, engine.Config{URL: url})}
+	r.claim(t)
+	return r
+}
+
+func (r *race) claim(t *testing.T) {
+	t.Helper()
 	room := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}
 	storage := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindStorage}
 	if _, err := r.store.Request(t.Context(), requestsFor(room, storage), r.now); err != nil {
@@ -52,7 +66,6 @@ func newRace(t *testing.T, e *dbtest.Engine, settings string) *race {
 	if r.lease, err = r.store.Claim(t.Context(), storage, [16]byte{1}, r.now, time.Minute); err != nil {
 		t.Fatalf("Claim = %v", err)
 	}
-	return r
 }
 
 // withOptions adds settings of the server to a URL of PostgreSQL.
@@ -95,7 +108,8 @@ func (r *race) apply(ctx context.Context, lease mirror.Lease, content string, no
 // begin begins the other session's transaction with some statements.
 func (r *race) begin(t *testing.T, statements ...string) *sql.Tx {
 	t.Helper()
-	tx, err := r.db.BeginTx(t.Context(), nil)
+	// On MySQL, the default would lock all rows that a statement looks at.
+	tx, err := r.db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		t.Fatalf("BeginTx = %v", err)
 	}
@@ -162,11 +176,11 @@ func calls() map[string]func(ctx context.Context, r *race) error {
 			}
 			return err
 		},
-		"Accept": func(ctx context.Context, r *race) error {
-			got, err := r.store.Accept(ctx,
-				[]mirror.Delivery{deliveryOf("msg", r.lease.Resource, r.lease.Resource.RoomResource())})
-			if err == nil && (!got[0].Fresh || len(got[0].Pending) != 2 || got[0].Pending[0].Generation != 2) {
-				return fmt.Errorf("Accept = %+v; want it fresh, and both marked stale once", got)
+		// Accept never waits for long; see TestLockedRowsKeepBackTheirEventsOnly.
+		"Request": func(ctx context.Context, r *race) error {
+			got, err := r.store.Request(ctx, requestsFor(r.lease.Resource, r.lease.Resource.RoomResource()), r.now)
+			if err == nil && (len(got) != 2 || got[0].Generation != 2 || got[1].Generation != 2) {
+				return fmt.Errorf("Request = %+v; want both marked stale once", got)
 			}
 			return err
 		},
@@ -416,10 +430,17 @@ func TestDuplicateWaitsForTheFirst(t *testing.T) {
 				}
 				done := make(chan answer, 1)
 				go func() {
-					got, err := r.store.Accept(t.Context(), []mirror.Delivery{
+					batch := []mirror.Delivery{
 						{Event: event("own", "own")},
 						{Event: event("msg", "ours"), Invalidations: []mirror.Invalidation{{Resource: r.lease.Resource}}},
-					})
+					}
+					got, err := r.store.Accept(t.Context(), batch)
+					for err == nil && got[1].Locked { // on a slow machine
+						var again []store.Accepted
+						if again, err = r.store.Accept(t.Context(), batch[1:]); err == nil {
+							got[1] = again[0]
+						}
+					}
 					done <- answer{got, err}
 				}()
 				r.waiting(t, 1)
@@ -461,8 +482,8 @@ func TestAcceptWaitsForNobody(t *testing.T) {
 	r.waiting(t, conns-2)
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := s.Ping(short); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("Ping = %v; want it to find no connection, or the test shows nothing", err)
+	if _, err := s.Engine(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Engine = %v; want it to find no connection, or the test shows nothing", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

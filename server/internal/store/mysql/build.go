@@ -172,10 +172,9 @@ func (q *queries) markStale(ctx context.Context, list []store.Stale) error {
 	return err
 }
 
-// markAll is like markStale and reports whether all resources are new, so that all
-// have the first generation.
-func (q *queries) markAll(ctx context.Context, list []store.Stale) (allNew bool, err error) {
-	allNew = true
+// markAll is like markStale and returns the number of affected rows: one for each
+// new resource, two for each other.
+func (q *queries) markAll(ctx context.Context, list []store.Stale) (affected int64, err error) {
 	err = chunks(list, maxRows, func(list []store.Stale) error {
 		args := make([]any, 0, 12*len(list))
 		for _, w := range list {
@@ -190,12 +189,58 @@ func (q *queries) markAll(ctx context.Context, list []store.Stale) (allNew bool,
 		if err != nil {
 			return err
 		}
-		// An insert counts as one affected row, an update as two.
 		n, err := result.RowsAffected()
-		allNew = allNew && n == int64(len(list))
+		affected += n
 		return err
 	})
-	return allNew, err
+	return affected, err
+}
+
+func lockStatesSQL(n int) string {
+	return `select project_id, room_id, kind, resource_id, generation
+from mirror_resource_state force index (primary)
+where (bucket, project_id, room_id, kind, resource_id) in (` + places(n, 5) + `)
+for update nowait`
+}
+
+// lockStates locks the states of resources, or fails if another session has locked
+// one of them. It returns their generations, without those that have no state.
+func (q *queries) lockStates(ctx context.Context, list []store.Stale) (map[mirror.Resource]int64, error) {
+	out := make(map[mirror.Resource]int64, len(list))
+	err := chunks(list, maxKeys, func(list []store.Stale) error {
+		args := make([]any, 0, 5*len(list))
+		for _, w := range list {
+			args = appendKey(args, w.Resource)
+		}
+		return q.query(ctx, lockStatesSQL(len(list)), args, func(rows *sql.Rows) error {
+			var r mirror.Resource
+			var generation int64
+			if err := rows.Scan(&r.Project, &r.Room, &r.Kind, &r.ID, &generation); err != nil {
+				return err
+			}
+			out[r] = generation
+			return nil
+		})
+	})
+	return out, err
+}
+
+func lockEventsSQL(n int) string {
+	return `select event_id
+from mirror_event force index (primary)
+where (bucket, project_id, event_id) in (` + places(n, 3) + `)
+for update nowait`
+}
+
+// lockEvents locks events, or fails if another session is recording one of them.
+func (q *queries) lockEvents(ctx context.Context, events []mirror.Event) error {
+	return chunks(events, maxKeys, func(events []mirror.Event) error {
+		args := make([]any, 0, 3*len(events))
+		for _, e := range events {
+			args = append(args, mirror.Bucket(e.Project, e.ID), rawKey(e.Project), rawKey(e.ID))
+		}
+		return q.query(ctx, lockEventsSQL(len(events)), args, func(*sql.Rows) error { return nil })
+	})
 }
 
 func progressSQL(n int) string {

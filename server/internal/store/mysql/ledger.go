@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -18,13 +21,30 @@ type eventKey struct {
 
 func keyOf(e mirror.Event) eventKey { return eventKey{e.Project, e.ID} }
 
-// Accept uses one transaction of three statements if everything is new: events,
-// states, commit. Otherwise it also reads what is stored, because MySQL does not
-// report which rows of an insert were new.
+// Accept uses one transaction of four statements if every event is new: events, locks
+// on the states, states, commit. Otherwise it also reads what is stored, because
+// MySQL does not report which rows of an insert were new.
 func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
-	if len(batch) == 0 {
-		return nil, nil
-	}
+	return store.AcceptUnlocked(batch, func(part []mirror.Delivery, wait time.Duration) ([]store.Accepted, error) {
+		if len(part) == 0 {
+			return nil, nil
+		}
+		begin := time.Now()
+		for {
+			answers, err := s.accept(ctx, part, wait)
+			if !errors.Is(err, store.ErrLocked) || time.Since(begin) >= wait || clock.Sleep(ctx, lockPoll) != nil {
+				return answers, err
+			}
+		}
+	})
+}
+
+// lockPoll is the time between two looks at a locked row. No lock is held meanwhile.
+const lockPoll = 10 * time.Millisecond
+
+// accept records deliveries in one transaction, or returns ErrLocked without waiting
+// for the row of a state.
+func (s *Store) accept(ctx context.Context, batch []mirror.Delivery, wait time.Duration) ([]store.Accepted, error) {
 	// Key order is lock order.
 	events := make([]mirror.Event, len(batch))
 	for i, a := range batch {
@@ -33,26 +53,44 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 	slices.SortFunc(events, compareEvents)
 
 	var answers []store.Accepted
-	err := s.tx(ctx, fmt.Sprintf("accept %d events", len(batch)), func(q *queries) (err error) {
-		answers, err = s.accept(ctx, q, batch, events)
-		return err
+	err := retry(ctx, func() error {
+		return once(ctx, s.accepting, func(q *queries) (err error) {
+			answers, err = s.record(ctx, q, batch, events, wait < store.LockWait)
+			return err
+		})
 	})
-	if err != nil {
-		return nil, err
+	if err != nil && !errors.Is(err, store.ErrLocked) && !errors.Is(err, store.ErrEventLocked) {
+		err = classify(ctx, fmt.Errorf("accept %d events: %w", len(batch), err))
 	}
-	return answers, nil
+	return answers, err
 }
 
-func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
-	events []mirror.Event,
+// unlessLocked returns instead if err says that a row is locked.
+func unlessLocked(err, instead error) error {
+	switch number(err) {
+	case 1205, 3572: // waited too long; MySQL, which was told not to wait
+		return instead
+	}
+	return err
+}
+
+// record writes the events and marks what they make stale. peek means not to wait
+// for an event either that another session is recording.
+func (s *Store) record(
+	ctx context.Context, q *queries, batch []mirror.Delivery, events []mirror.Event, peek bool,
 ) ([]store.Accepted, error) {
 	token := make([]byte, 16)
 	rand.Read(token)
 	var inserted int64
 	err := s.packets(events, func(events []mirror.Event) error {
+		if peek {
+			if err := q.lockEvents(ctx, events); err != nil {
+				return unlessLocked(err, store.ErrEventLocked)
+			}
+		}
 		n, err := q.insertEvents(ctx, events, token)
 		inserted += n
-		return err
+		return unlessLocked(err, store.ErrEventLocked)
 	})
 	if err != nil {
 		return nil, err
@@ -81,17 +119,23 @@ func (s *Store) accept(ctx context.Context, q *queries, batch []mirror.Delivery,
 	if err != nil {
 		return nil, err
 	}
-	allNew, err := q.markAll(ctx, stale)
+	// Otherwise the statement that marks them would wait, for at least a second.
+	pending, err := q.lockStates(ctx, stale)
 	if err != nil {
-		return nil, err
+		return nil, unlessLocked(err, store.ErrLocked)
+	}
+	wrote, err := q.markAll(ctx, stale)
+	if err != nil {
+		return nil, unlessLocked(err, store.ErrLocked)
 	}
 	if err := s.hold(ctx, q, batch, answers); err != nil {
-		return nil, err
+		return nil, unlessLocked(err, store.ErrEventLocked)
 	}
-	pending := make(map[mirror.Resource]int64, len(stale))
+	// An insert counts as one affected row, an update as two.
+	asExpected := wrote == int64(len(stale)+len(pending))
 	for _, w := range stale {
-		pending[w.Resource] = 1
-		if !allNew {
+		pending[w.Resource]++
+		if !asExpected {
 			asked = append(asked, w.Resource)
 		}
 	}

@@ -54,8 +54,11 @@ const (
 type Store struct {
 	*sqllist.Reader
 
-	db        *sql.DB
-	q         *queries
+	db *sql.DB
+	q  *queries
+	// accepting is the pool reserved for Accept. With a single connection there is
+	// only one pool.
+	accepting *sql.DB
 	pack      *pack.Codec
 	connector *connector
 }
@@ -78,14 +81,46 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(c)
-	db.SetMaxOpenConns(cfg.MaxConns)
-	db.SetMaxIdleConns(cfg.MaxConns)
-	db.SetConnMaxIdleTime(connIdleTime)
-	db.SetConnMaxLifetime(connLifetime)
+	own := min(acceptConns, cfg.MaxConns/2)
+	db := openPool(c, cfg.MaxConns-own)
+	accepting := db
+	if own > 0 {
+		accepting = openPool(impatient{c}, own)
+	}
 	q := &queries{dbq.New(db), db}
 	reader := sqllist.NewReader(lists, q.rows, classify, p)
-	return &Store{Reader: reader, db: db, q: q, pack: p, connector: c}, nil
+	return &Store{Reader: reader, db: db, q: q, accepting: accepting, pack: p, connector: c}, nil
+}
+
+// acceptConns is the number of connections reserved for recording deliveries, so no
+// acknowledgement waits for reads or workers. One records those that wait for no
+// row, the other those that do.
+const acceptConns = 2
+
+func openPool(c driver.Connector, conns int) *sql.DB {
+	db := sql.OpenDB(c)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	db.SetConnMaxIdleTime(connIdleTime)
+	db.SetConnMaxLifetime(connLifetime)
+	return db
+}
+
+// impatient opens connections that wait for a locked row as briefly as the server
+// allows. A transaction that was given up ends by then too, and releases its locks.
+type impatient struct{ *connector }
+
+// Connect is for package sql.
+func (c impatient) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = conn.(*session).ExecContext(ctx, "set session innodb_lock_wait_timeout = 1", nil)
+	if err != nil && number(err) == 0 { // a server that refuses it only waits for longer
+		return nil, connectError{errors.Join(err, conn.Close())}
+	}
+	return conn, nil
 }
 
 // connector opens connections whose settings do not depend on the server's
@@ -193,7 +228,8 @@ func variable(ctx context.Context, q driver.QueryerContext, name string) (_ stri
 
 // Close ends all connections.
 func (s *Store) Close() {
-	_ = s.db.Close() // nothing can be lost
+	_ = s.accepting.Close() // nothing can be lost
+	_ = s.db.Close()
 	s.pack.Close()
 }
 
@@ -240,7 +276,7 @@ const txAttempts = 20
 // tx runs f in a transaction, again from the start after transient failures, and
 // classifies other errors. f must not keep state across runs.
 func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) error {
-	err := retry(ctx, func() error { return s.once(ctx, f) })
+	err := retry(ctx, func() error { return once(ctx, s.db, f) })
 	if err != nil {
 		return classify(ctx, fmt.Errorf("%s: %w", what, err))
 	}
@@ -253,8 +289,8 @@ func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) e
 //
 // A connection lost during the commit leaves its result unknown. It is never
 // reported as a success; keys and tokens make a repetition harmless.
-func (s *Store) once(ctx context.Context, f func(q *queries) error) (err error) {
-	conn, err := s.db.Conn(ctx)
+func once(ctx context.Context, db *sql.DB, f func(q *queries) error) (err error) {
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}

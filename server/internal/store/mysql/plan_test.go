@@ -274,6 +274,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	for _, n := range []int{1, maxKeys} {
 		explain("recorded", recordedSQL(n), keys(n, 7, []byte("default"), "#"))
 		explain("progress", progressSQL(n), keys(n, resource...))
+		explain("lock states", lockStatesSQL(n), keys(n, resource...))
+		explain("lock events", lockEventsSQL(n), keys(n, 7, []byte("default"), "#"))
 		explain("roomsByID", roomsByIDSQL(n), keys(n, 7, []byte("default"), "#"))
 		explain("sessionsOf", sessionsOfSQL(n), keys(n, 7, []byte("default"), "#", 1, 10))
 	}

@@ -3,11 +3,15 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -22,12 +26,22 @@ type eventKey struct {
 
 // Accept uses one statement, so one round trip and one commit for the batch.
 func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
+	return store.AcceptUnlocked(batch, func(part []mirror.Delivery, wait time.Duration) ([]store.Accepted, error) {
+		return s.accept(ctx, part, wait)
+	})
+}
+
+func (s *Store) accept(ctx context.Context, batch []mirror.Delivery, wait time.Duration) ([]store.Accepted, error) {
 	arg, events := acceptParams(batch)
+	arg.LockTimeout = fmt.Sprintf("%dms", wait.Milliseconds())
 	var rows []dbq.MarkStaleRow
 	err := retry(ctx, func() (err error) {
 		rows, err = dbq.New(unboxed{s.accepting}).MarkStale(ctx, arg)
 		return err
 	})
+	if err := locked(err); err != nil {
+		return nil, err
+	}
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("accept %d events: %w", len(batch), err))
 	}
@@ -64,6 +78,21 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 		}
 	}
 	return answers, nil
+}
+
+// locked returns ErrLocked or ErrEventLocked if the server gave up waiting for a row.
+// The server names the table in the context of the error; if it does not, it is that
+// of the states, as nearly always.
+func locked(err error) error {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case !ok || pg.Code != "55P03":
+		return nil
+	case strings.Contains(pg.Where, "mirror_event") || strings.Contains(pg.Where, "mirror_unfolded_event"):
+		return store.ErrEventLocked
+	default:
+		return store.ErrLocked
+	}
 }
 
 func pendingOf(r dbq.MarkStaleRow) mirror.Pending {

@@ -108,7 +108,8 @@ with recorded as (
         unnest($7::text[]), unnest($8::bytea[]),
         unnest($9::timestamptz[]), unnest($10::timestamptz[]),
         unnest($11::timestamptz[]), unnest($12::text[])
-    limit cardinality($3::text[])
+    from (select set_config('lock_timeout', $13, true)) patience
+    limit coalesce(cardinality($3::text[]), 0) -- or it is set without events too
     on conflict do nothing
     returning project_id, event_id
 ),
@@ -123,17 +124,17 @@ waiting as (
         f.bucket, f.project_id, f.room_id, f.kind, f.resource_id, f.event_id, f.type, f.payload, f.source_time, f.receive_time
     from (
         select
-            unnest($13::smallint[]) as bucket,
-            unnest($14::text[]) as project_id,
-            unnest($15::text[]) as room_id,
-            unnest($16::smallint[]) as kind,
-            unnest($17::text[]) as resource_id,
-            unnest($18::text[]) as event_id,
-            unnest($19::text[]) as type,
-            unnest($20::bytea[]) as payload,
-            unnest($21::timestamptz[]) as source_time,
-            unnest($22::timestamptz[]) as receive_time
-        limit cardinality($18::text[])
+            unnest($14::smallint[]) as bucket,
+            unnest($15::text[]) as project_id,
+            unnest($16::text[]) as room_id,
+            unnest($17::smallint[]) as kind,
+            unnest($18::text[]) as resource_id,
+            unnest($19::text[]) as event_id,
+            unnest($20::text[]) as type,
+            unnest($21::bytea[]) as payload,
+            unnest($22::timestamptz[]) as source_time,
+            unnest($23::timestamptz[]) as receive_time
+        limit cardinality($19::text[])
     ) f
     where (select news.only from news)
         or (f.project_id, f.event_id) in (select r.project_id, r.event_id from recorded r)
@@ -141,19 +142,19 @@ waiting as (
 ),
 stale as (
     select
-        unnest($23::integer[]) as event, -- its place, from 1; 0 for none
-        unnest($24::smallint[]) as bucket,
-        unnest($25::text[]) as project_id,
-        unnest($26::text[]) as room_id,
-        unnest($27::smallint[]) as kind,
-        unnest($28::text[]) as resource_id,
-        unnest($29::timestamptz[]) as now,
-        unnest($30::bigint[]) as min_interval_us,
-        unnest($31::timestamptz[]) as source_time,
+        unnest($24::integer[]) as event, -- its place, from 1; 0 for none
+        unnest($25::smallint[]) as bucket,
+        unnest($26::text[]) as project_id,
+        unnest($27::text[]) as room_id,
+        unnest($28::smallint[]) as kind,
+        unnest($29::text[]) as resource_id,
+        unnest($30::timestamptz[]) as now,
+        unnest($31::bigint[]) as min_interval_us,
+        unnest($32::timestamptz[]) as source_time,
         -- 1 even if it has a state, 2 deleted, 4 not in the background, 8 lift, 16
         -- a new generation, 32 by an event. Flags of several entries are combined.
-        unnest($32::smallint[]) as flags
-    limit cardinality($23::integer[])
+        unnest($33::smallint[]) as flags
+    limit cardinality($24::integer[])
 ),
 wanted as (
     select
@@ -236,6 +237,7 @@ type MarkStaleParams struct {
 	ReceiveTime         []pgtype.Timestamptz
 	SourceTime          []pgtype.Timestamptz
 	Outcome             []string
+	LockTimeout         string
 	FoldBucket          []int16
 	FoldProjectID       []string
 	FoldRoomID          []string
@@ -276,6 +278,8 @@ type MarkStaleRow struct {
 // It returns the indexes of events that existed before, and the stale resources. It
 // looks up which events are new only if some are not.
 //
+// With events, it waits for a locked row no longer than lock_timeout.
+//
 // The limits change nothing but the estimate: without them, a plan for any arrays
 // counts on ten elements in each and looks dearer than one for those at hand, so the
 // server plans anew each time, which takes longer than the statement itself.
@@ -294,6 +298,7 @@ func (q *Queries) MarkStale(ctx context.Context, arg MarkStaleParams) ([]MarkSta
 		arg.ReceiveTime,
 		arg.SourceTime,
 		arg.Outcome,
+		arg.LockTimeout,
 		arg.FoldBucket,
 		arg.FoldProjectID,
 		arg.FoldRoomID,

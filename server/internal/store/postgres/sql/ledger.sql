@@ -8,6 +8,8 @@
 -- It returns the indexes of events that existed before, and the stale resources. It
 -- looks up which events are new only if some are not.
 --
+-- With events, it waits for a locked row no longer than lock_timeout.
+--
 -- The limits change nothing but the estimate: without them, a plan for any arrays
 -- counts on ten elements in each and looks dearer than one for those at hand, so the
 -- server plans anew each time, which takes longer than the statement itself.
@@ -22,7 +24,8 @@ with recorded as (
         unnest(@liveblocks_project_id::text[]), unnest(@payload::bytea[]),
         unnest(@send_time::timestamptz[]), unnest(@receive_time::timestamptz[]),
         unnest(@source_time::timestamptz[]), unnest(@outcome::text[])
-    limit cardinality(@event_id::text[])
+    from (select set_config('lock_timeout', @lock_timeout, true)) patience
+    limit coalesce(cardinality(@event_id::text[]), 0) -- or it is set without events too
     on conflict do nothing
     returning project_id, event_id
 ),

@@ -1,0 +1,165 @@
+package engine_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+)
+
+// An event that needs a row which another session has locked is kept back, and no
+// other: not even that of the same room that needs another row. Nothing of it is
+// recorded, and it is as soon as the row is free.
+func TestLockedRowsKeepBackTheirEventsOnly(t *testing.T) {
+	t.Parallel()
+	storage := func(room string) mirror.Resource {
+		return mirror.Resource{Project: "default", Room: mirror.RoomID(room), Kind: mirror.KindStorage}
+	}
+	held := storage("held")
+	// By the whole key: MariaDB locks every row that a statement looks at.
+	of := func(r mirror.Resource) string {
+		return fmt.Sprintf(" from mirror_resource_state where bucket = %d and project_id = 'default' and room_id = '%s' "+
+			"and kind = %d and resource_id = ''", r.Bucket(), r.Room, r.Kind)
+	}
+	for _, c := range []struct {
+		name string
+		hold string
+		// The one needs the row that hold locks; the other does not, although it is
+		// about the same room.
+		kept, passed mirror.Delivery
+	}{
+		{
+			"state", "select 1" + of(held) + " for update",
+			deliveryOf("kept", held),
+			deliveryOf("passed", mirror.Resource{Project: "default", Room: "held", Kind: mirror.KindYdoc}),
+		},
+		{
+			"state of the room", "select 1" + of(held.RoomResource()) + " for update",
+			deliveryOf("kept", held.RoomResource(), held),
+			func() mirror.Delivery { // names the room only if that is unknown
+				d := deliveryOf("passed", held, held.RoomResource())
+				d.Invalidations[1].IfUnknown = true
+				return d
+			}(),
+		},
+		{
+			"state that is not committed", fmt.Sprintf(
+				"insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, last_error) "+
+					"select %d, project_id, 'born', kind, resource_id, 1, due_time, ''", storage("born").Bucket()) + of(held),
+			deliveryOf("kept", storage("born")), deliveryOf("passed", held),
+		},
+		{
+			"event", "delete from mirror_event where event_id = 'kept'",
+			deliveryOf("kept", held), deliveryOf("passed", held),
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+				url := e.Database(t)
+				s, r := open(t, engine.Config{URL: url}), &race{engine: e, url: url, db: e.Connect(t, url)}
+				_, err := s.Accept(t.Context(), []mirror.Delivery{
+					deliveryOf("first", held, held.RoomResource(), storage("other0")), deliveryOf("old"),
+				})
+				if err == nil && c.name == "event" {
+					_, err = s.Accept(t.Context(), []mirror.Delivery{c.kept})
+				}
+				if err != nil {
+					t.Fatalf("Accept = %v", err)
+				}
+				tx := r.begin(t, c.hold)
+				// Among many others, duplicates too.
+				batch := []mirror.Delivery{c.kept, deliveryOf("old"), c.passed}
+				for i := range 60 {
+					batch = append(batch, deliveryOf(fmt.Sprint("other", i), storage(fmt.Sprint("other", i))))
+				}
+				batch = append(batch, c.kept)
+				batch[len(batch)-1].Event.ID = "kept too"
+				want := map[string]string{"kept": "locked", "kept too": "locked", "passed": "fresh", "old": "duplicate"}
+				if c.name == "event" {
+					want["kept too"] = "fresh"
+				}
+				got := make(map[string]string)
+				answers, err := s.Accept(t.Context(), batch)
+				if err != nil {
+					t.Fatalf("Accept = %v", err)
+				}
+				for i, a := range answers {
+					switch id := batch[i].Event.ID; {
+					case a.Locked:
+						got[id] = "locked"
+					case !a.Fresh:
+						got[id] = "duplicate"
+					default:
+						got[id] = "fresh"
+						if len(a.Pending) == 0 {
+							t.Errorf("event %s has nothing pending", id)
+						}
+					}
+					if want[batch[i].Event.ID] == "" {
+						want[batch[i].Event.ID] = "fresh"
+					}
+				}
+				if d := cmp.Diff(want, got); d != "" {
+					t.Fatalf("answers (-want +got):\n%s", d)
+				}
+				// Nothing stays locked that was given up, so the session can write all of it.
+				if _, err := tx.ExecContext(t.Context(), "update mirror_resource_state set attempts = 0"); err != nil {
+					t.Fatalf("update = %v", err)
+				}
+				recorded := value[int](t, r.db, "select count(*) from mirror_event where event_id in ('kept', 'kept too')")
+				if wantRecorded := map[bool]int{false: 0, true: 2}[c.name == "event"]; recorded != wantRecorded {
+					t.Fatalf("events recorded of those kept back = %d; want %d", recorded, wantRecorded)
+				}
+				if err := tx.Rollback(); err != nil {
+					t.Fatalf("Rollback = %v", err)
+				}
+				answers, err = s.Accept(t.Context(), []mirror.Delivery{c.kept})
+				if err != nil || answers[0].Locked || answers[0].Fresh != (c.name != "event") {
+					t.Fatalf("Accept after the release = %+v, %v; want it recorded", answers, err)
+				}
+			})
+		})
+	}
+}
+
+// A batch in which every event needs a locked row, and more of them than one
+// statement takes on MySQL.
+func TestManyEventsForALockedRow(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Database(t)
+		s, r := open(t, engine.Config{URL: url}), &race{engine: e, url: url, db: e.Connect(t, url)}
+		held := mirror.Resource{Project: "default", Room: "held", Kind: mirror.KindStorage}
+		if _, err := s.Accept(t.Context(), []mirror.Delivery{deliveryOf("first", held)}); err != nil {
+			t.Fatalf("Accept = %v", err)
+		}
+		tx := r.begin(t, "select 1 from mirror_resource_state for update")
+		batch := make([]mirror.Delivery, 600)
+		for i := range batch {
+			batch[i] = deliveryOf(fmt.Sprint("msg", i), held)
+		}
+		answers, err := s.Accept(t.Context(), batch)
+		if err != nil {
+			t.Fatalf("Accept = %v", err)
+		}
+		for i, a := range answers {
+			if !cmp.Equal(a, store.Accepted{Locked: true}) {
+				t.Fatalf("answer %d = %+v; want it locked", i, a)
+			}
+		}
+		commit(t, tx)
+		if answers, err = s.Accept(t.Context(), batch); err != nil || answers[599].Locked || !answers[599].Fresh {
+			t.Fatalf("Accept after the release = %+v, %v", answers[599], err)
+		}
+		n := value[int64](t, r.db, "select generation from mirror_resource_state")
+		if want := answers[599].Pending[0].Generation; n != want {
+			t.Fatalf("generation = %d; want %d, as the answer says", n, want)
+		}
+	})
+}
