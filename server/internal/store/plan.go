@@ -219,13 +219,18 @@ func PlanPark(s State, room Parent, lease mirror.Lease, now time.Time) Plan {
 	return p
 }
 
-// PlanDocument decides about a fetched document; stored is its previous copy. It is
-// written if there is a Change.
+// WritesDocument reports whether a fetched document has to be written; stored is its
+// previous copy. It needs no state, so that a long one is written before the state is
+// locked.
+func WritesDocument(stored, fetched mirror.DocumentCopy) bool { return stored != fetched }
+
+// PlanDocument decides about a fetched document; stored is its previous copy. There is
+// a Change if it is written.
 func PlanDocument(
 	s State, stored, fetched mirror.DocumentCopy, lease mirror.Lease, fetchTime, now time.Time, settle time.Duration,
 ) Plan {
 	p := Plan{State: s.Succeed(lease, fetchTime, now, settle)}
-	if stored != fetched {
+	if WritesDocument(stored, fetched) {
 		p.Change = mirror.ChangeUpserted
 	}
 	return p

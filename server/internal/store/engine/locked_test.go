@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -162,4 +163,71 @@ func TestManyEventsForALockedRow(t *testing.T) {
 			t.Fatalf("generation = %d; want %d, as the answer says", n, want)
 		}
 	})
+}
+
+// The state of a document is not locked while its content is packed, sent and
+// written, however long that takes: an event on the document is recorded meanwhile.
+func TestWritingADocumentLocksNoState(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for _, c := range []struct {
+			name  string
+			size  int
+			event bool // comes during the fetch
+		}{{"event during the fetch", 1000, true}, {"long", 1 << 20, false}} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				url := e.Own(t)
+				migrate(t, url)
+				r := raceOn(t, e, url)
+				r.mirrorRoom(t)
+				if c.event {
+					if _, err := r.store.Accept(t.Context(), []mirror.Delivery{deliveryOf("during", r.lease.Resource)}); err != nil {
+						t.Fatalf("Accept = %v", err)
+					}
+				}
+				// Writing the content waits for the other session.
+				mustExec(t, r.db, "create table gate (n int)")
+				mustExec(t, r.db, "insert into gate values (0)")
+				for _, statement := range gates[e] {
+					mustExec(t, r.db, statement)
+				}
+				tx := r.begin(t, "update gate set n = n + 1")
+				done := make(chan error, 1)
+				go func() {
+					_, err := r.apply(t.Context(), r.lease, strings.Repeat("x", c.size), r.now, 0)
+					done <- err
+				}()
+				r.waiting(t, 1)
+				answers, err := r.store.Accept(t.Context(), []mirror.Delivery{deliveryOf("meanwhile", r.lease.Resource)})
+				commit(t, tx)
+				if err != nil || answers[0].Locked || !answers[0].Fresh {
+					t.Fatalf("Accept meanwhile = %+v, %v; want it recorded", answers, err)
+				}
+				if err := <-done; err != nil {
+					t.Fatalf("ApplyDocument = %v", err)
+				}
+				task, err := r.store.Task(t.Context(), r.lease.Resource, r.now)
+				if err != nil || task.Applied != r.lease.Generation || task.State != mirror.TaskPending {
+					t.Fatalf("Task = %+v, %v; want what came during the fetch pending", task, err)
+				}
+				if n := value[int](t, r.db, "select size from mirror_document"); n != c.size {
+					t.Fatalf("size = %d; want %d", n, c.size)
+				}
+			})
+		}
+	})
+}
+
+// gates make every write of a document wait for the row of the table gate.
+var gates = map[*dbtest.Engine][]string{
+	dbtest.Postgres: {
+		`create function wait() returns trigger language plpgsql as $$
+			begin
+				update gate set n = n + 1;
+				return new;
+			end $$`,
+		"create trigger wait before insert or update on mirror_document for each row execute function wait()",
+	},
+	dbtest.MySQL: {"create trigger wait before insert on mirror_document for each row update gate set n = n + 1"},
 }

@@ -131,7 +131,10 @@ func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]mirr
 	return known, err
 }
 
-// ApplyDocument hashes before the transaction, and packs only new content.
+// ApplyDocument hashes before the transaction, and packs only new content. It writes
+// the content before it locks the state, so that no event on the document waits for
+// that. It is the only method that locks a document before its state; what else locks
+// documents locks no states.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 	settle time.Duration,
 ) (mirror.Applied, error) {
@@ -148,29 +151,37 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 	}
 	apply := func() (mirror.Applied, error) {
 		return s.end(ctx, "apply document", lease, now, func(q *queries) (store.Plan, error) {
+			row, err := q.LockDocument(ctx, dbq.LockDocumentParams{
+				Bucket: arg.Bucket, ProjectID: arg.ProjectID, RoomID: arg.RoomID, Kind: arg.Kind, ResourceID: arg.ResourceID,
+			})
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return store.Plan{}, err
+			}
+			stored := mirror.DocumentCopy{Epoch: row.Epoch, DeriveVersion: int(row.DeriveVersion)}
+			copy(stored.SHA256[:], row.ContentSha256)
+			if store.WritesDocument(stored, fetched) {
+				if arg.Content == nil {
+					arg.Content = s.pack.Pack(doc.Content)
+				}
+				without, err := s.fit(arg.Content, arg.Data, arg.PlainText)
+				if err != nil {
+					return store.Plan{}, err
+				}
+				if without {
+					arg.Data, arg.DataProblem = nil, tooLargeData
+				}
+				if err := q.UpsertDocument(ctx, arg); err != nil {
+					return store.Plan{}, err
+				}
+			}
 			st, err := lockState(ctx, q, lease)
 			if err != nil {
 				return store.Plan{}, err
 			}
-			stored, err := shareRoom(ctx, q, lease)
-			if err != nil {
+			if err := shareRoom(ctx, q, lease); err != nil {
 				return store.Plan{}, err
 			}
-			plan := store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle)
-			if plan.Change == 0 {
-				return plan, nil
-			}
-			if arg.Content == nil {
-				arg.Content = s.pack.Pack(doc.Content)
-			}
-			without, err := s.fit(arg.Content, arg.Data, arg.PlainText)
-			if err != nil {
-				return store.Plan{}, err
-			}
-			if without {
-				arg.Data, arg.DataProblem = nil, tooLargeData
-			}
-			return plan, q.UpsertDocument(ctx, arg)
+			return store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle), nil
 		})
 	}
 	out, err := apply()
@@ -182,19 +193,16 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 }
 
 // shareRoom locks the room against a change of epoch, if it lives in the lease's
-// epoch, and reads the stored copy of the leased document.
-func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) (mirror.DocumentCopy, error) {
+// epoch.
+func shareRoom(ctx context.Context, q *queries, lease mirror.Lease) error {
 	r := lease.Resource
-	row, err := q.ShareRoom(ctx, dbq.ShareRoomParams{
-		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
-		ResourceID: rawKey(r.ID),
+	epoch, err := q.ShareRoom(ctx, dbq.ShareRoomParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
 	})
-	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RoomEpoch != lease.Epoch {
-		return mirror.DocumentCopy{}, store.ErrEpochChanged
+	if errors.Is(err, sql.ErrNoRows) || err == nil && epoch != lease.Epoch {
+		return store.ErrEpochChanged
 	}
-	stored := mirror.DocumentCopy{Epoch: row.DocumentEpoch.Int64, DeriveVersion: int(row.DeriveVersion.Int32)}
-	copy(stored.SHA256[:], row.ContentSha256)
-	return stored, err
+	return err
 }
 
 // ApplyMissing applies a 404.

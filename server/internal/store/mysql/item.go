@@ -464,8 +464,7 @@ func (s *itemSQL) lockEpoch(ctx context.Context, q *queries, lease mirror.Lease)
 	if !s.kind.InRoom() {
 		return nil
 	}
-	_, err := shareRoom(ctx, q, lease)
-	return err
+	return shareRoom(ctx, q, lease)
 }
 
 // AddItems inserts the states first. Who gets one that is there already, or inserts

@@ -182,7 +182,7 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 		if err != nil {
 			return store.Plan{}, err
 		}
-		if _, err := shareRoom(ctx, q, lease); err != nil {
+		if err := shareRoom(ctx, q, lease); err != nil {
 			return store.Plan{}, err
 		}
 		rows, err := q.ActiveUsersOfRoom(ctx, room)

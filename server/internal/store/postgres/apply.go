@@ -83,9 +83,18 @@ func problem(err error) string {
 	return "refused by jsonb"
 }
 
+// maxAtOnce is the size up to which a document is written by one statement, which
+// keeps the state locked meanwhile.
+const maxAtOnce = 256 << 10
+
 // ApplyDocument hashes before it locks anything, and packs only new content. It
 // decides based on what Claim has read; one statement checks that this is still
-// true and writes. If it is not, the decision is repeated under a lock.
+// true and writes.
+//
+// If it is not, or the document is long, a transaction first sends and writes the
+// content and only then locks the state, so that no event on the document waits for
+// that. It is the only one that locks a document before its state; what else locks
+// documents locks no states.
 func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 	settle time.Duration,
 ) (mirror.Applied, error) {
@@ -93,53 +102,66 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 	fetched := mirror.DocumentCopy{
 		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), DeriveVersion: doc.DeriveVersion,
 	}
-	arg := dbq.WriteDocumentParams{
-		Epoch: lease.Epoch, Token: lease.Token[:],
-		ContentSha256: fetched.SHA256[:], Size: int64(len(doc.Content)),
+	arg := dbq.UpsertDocumentParams{
+		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		Epoch: lease.Epoch, ContentSha256: fetched.SHA256[:], Size: int64(len(doc.Content)),
 		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
 		Data:          doc.Data, DataProblem: store.Text(doc.DataProblem), PlainText: store.Text(doc.Text),
 	}
-	var plan store.Plan
-	write := func(q *dbq.Queries, st store.State, stored mirror.DocumentCopy) (int64, error) {
-		plan = store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle)
-		if plan.Change != 0 && arg.Content == nil {
+	pack := func(stored mirror.DocumentCopy) bool {
+		writes := store.WritesDocument(stored, fetched)
+		if writes && arg.Content == nil {
 			arg.Content = s.pack.Pack(doc.Content)
 		}
-		return q.WriteDocument(ctx, writeDocument(arg, st, stored, writeState(r, plan.State, plan.Change, now)))
+		return writes
 	}
-	locked := func(q, later *dbq.Queries) error {
-		row, err := q.LockChild(ctx, dbq.LockChildParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
-			Token: lease.Token[:],
+	apart := func() (mirror.Applied, error) {
+		return s.end(ctx, "apply document", lease, now, func(q, later *dbq.Queries) (store.Plan, error) {
+			row, err := q.LockDocument(ctx, dbq.LockDocumentParams{
+				Bucket: arg.Bucket, ProjectID: arg.ProjectID, RoomID: arg.RoomID, Kind: arg.Kind, ResourceID: arg.ResourceID,
+			})
+			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				return store.Plan{}, err
+			}
+			stored := documentCopy(row.Epoch, row.ContentSha256, row.DeriveVersion)
+			if pack(stored) {
+				if err := later.UpsertDocument(ctx, arg); err != nil {
+					return store.Plan{}, err
+				}
+			}
+			child, err := q.LockChild(ctx, dbq.LockChildParams{
+				Bucket: arg.Bucket, ProjectID: arg.ProjectID, RoomID: arg.RoomID, Kind: arg.Kind, ResourceID: arg.ResourceID,
+				Token: lease.Token[:],
+			})
+			if err = fenced(ctx, q, lease, child.RoomEpoch, err); err != nil {
+				return store.Plan{}, err
+			}
+			st := stateOf(child.MirrorResourceState)
+			return store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle), nil
 		})
-		if err = fenced(ctx, q, lease, row.RoomEpoch, err); err != nil {
-			return err
-		}
-		stored := documentCopy(row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion)
-		_, err = write(later, stateOf(row.MirrorResourceState), stored)
-		return err
 	}
-	apply := func() error {
-		if lease.Seen != nil {
-			n, err := write(s.q, store.StateSeen(lease), lease.Seen.Copy)
-			if n > 0 {
-				return nil
-			}
-			if err != nil && !transient(err) {
-				return classify(ctx, fmt.Errorf("apply document: %w", err))
-			}
+	apply := func() (mirror.Applied, error) {
+		if lease.Seen == nil || len(doc.Content)+len(arg.Data) > maxAtOnce {
+			return apart()
 		}
-		return s.tx(ctx, "apply document", locked)
+		st, stored := store.StateSeen(lease), lease.Seen.Copy
+		pack(stored)
+		plan := store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle)
+		n, err := s.q.WriteDocument(ctx, writeDocument(arg, lease, writeState(r, plan.State, plan.Change, now)))
+		switch {
+		case n > 0:
+			return plan.Applied(), nil
+		case err != nil && !transient(err):
+			return mirror.Applied{}, classify(ctx, fmt.Errorf("apply document: %w", err))
+		}
+		return apart()
 	}
-	err := apply()
+	out, err := apply()
 	if refused(err) && arg.Data != nil {
 		arg.Data, arg.DataProblem = nil, problem(err)
-		err = apply()
+		out, err = apply()
 	}
-	if err != nil {
-		return mirror.Applied{}, err
-	}
-	return plan.Applied(), nil
+	return out, err
 }
 
 // fenced returns an error if the room's epoch is not that of the lease, given the

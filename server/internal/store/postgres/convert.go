@@ -108,11 +108,14 @@ func documentCopy(epoch int64, sum []byte, deriveVersion int32) mirror.DocumentC
 	return c
 }
 
-// writeDocument adds to a document the new state w and the values st and stored
-// that the decision is based on.
-func writeDocument(
-	d dbq.WriteDocumentParams, st store.State, stored mirror.DocumentCopy, w dbq.WriteStateParams,
-) dbq.WriteDocumentParams {
+// writeDocument returns the parameters that write a document and the new state w of
+// its resource, if what the lease has seen is still true.
+func writeDocument(doc dbq.UpsertDocumentParams, lease mirror.Lease, w dbq.WriteStateParams) dbq.WriteDocumentParams {
+	st, stored := store.StateSeen(lease), lease.Seen.Copy
+	d := dbq.WriteDocumentParams{
+		Token: lease.Token[:], Epoch: doc.Epoch, Content: doc.Content, ContentSha256: doc.ContentSha256, Size: doc.Size,
+		DeriveVersion: doc.DeriveVersion, Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.PlainText,
+	}
 	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = st.Generation, nullTime(st.Due), st.Settle
 	d.SeenBackground, d.Background = st.Background, w.Background
 	d.SeenEpoch, d.SeenDeriveVersion = stored.Epoch, int32(stored.DeriveVersion) //nolint:gosec // from such a column

@@ -86,6 +86,40 @@ func (q *Queries) InsertChange(ctx context.Context, arg InsertChangeParams) erro
 	return err
 }
 
+const lockDocument = `-- name: LockDocument :one
+select epoch, content_sha256, derive_version from mirror_document
+where bucket = ? and project_id = ? and room_id = ?
+    and kind = ? and resource_id = ?
+for update
+`
+
+type LockDocumentParams struct {
+	Bucket     int16
+	ProjectID  []byte
+	RoomID     []byte
+	Kind       int16
+	ResourceID []byte
+}
+
+type LockDocumentRow struct {
+	Epoch         int64
+	ContentSha256 []byte
+	DeriveVersion int32
+}
+
+func (q *Queries) LockDocument(ctx context.Context, arg LockDocumentParams) (LockDocumentRow, error) {
+	row := q.db.QueryRowContext(ctx, lockDocument,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+		arg.ResourceID,
+	)
+	var i LockDocumentRow
+	err := row.Scan(&i.Epoch, &i.ContentSha256, &i.DeriveVersion)
+	return i, err
+}
+
 const raiseFeedHead = `-- name: RaiseFeedHead :exec
 insert into mirror_feed_head (bucket, n) values (?, 1)
 on duplicate key update n = n + 1
@@ -144,49 +178,24 @@ func (q *Queries) RoomHead(ctx context.Context, arg RoomHeadParams) (RoomHeadRow
 }
 
 const shareRoom = `-- name: ShareRoom :one
-select r.epoch as room_epoch, d.epoch as document_epoch, d.content_sha256, d.derive_version
-from mirror_room r
-left join mirror_document d
-    on d.bucket = r.bucket and d.project_id = r.project_id and d.room_id = r.room_id
-    and d.kind = ? and d.resource_id = ?
-where r.bucket = ? and r.project_id = ? and r.room_id = ?
-    and r.delete_time is null
+select epoch from mirror_room
+where bucket = ? and project_id = ? and room_id = ? and delete_time is null
 lock in share mode
 `
 
 type ShareRoomParams struct {
-	Kind       int16
-	ResourceID []byte
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
+	Bucket    int16
+	ProjectID []byte
+	RoomID    []byte
 }
 
-type ShareRoomRow struct {
-	RoomEpoch     int64
-	DocumentEpoch sql.NullInt64
-	ContentSha256 []byte
-	DeriveVersion sql.NullInt32
-}
-
-// Locks the room, if it is not deleted, against a change of epoch, and reads the
-// stored document. MySQL, MariaDB and Vitess all support this syntax.
-func (q *Queries) ShareRoom(ctx context.Context, arg ShareRoomParams) (ShareRoomRow, error) {
-	row := q.db.QueryRowContext(ctx, shareRoom,
-		arg.Kind,
-		arg.ResourceID,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-	)
-	var i ShareRoomRow
-	err := row.Scan(
-		&i.RoomEpoch,
-		&i.DocumentEpoch,
-		&i.ContentSha256,
-		&i.DeriveVersion,
-	)
-	return i, err
+// Locks the room, if it is not deleted, against a change of epoch. MySQL, MariaDB and
+// Vitess all support this syntax.
+func (q *Queries) ShareRoom(ctx context.Context, arg ShareRoomParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, shareRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
+	var epoch int64
+	err := row.Scan(&epoch)
+	return epoch, err
 }
 
 const tombstoneRoom = `-- name: TombstoneRoom :exec

@@ -26,16 +26,17 @@ update mirror_room set epoch = epoch + 1, delete_time = sqlc.arg(delete_time)
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id);
 
 -- name: ShareRoom :one
--- Locks the room, if it is not deleted, against a change of epoch, and reads the
--- stored document. MySQL, MariaDB and Vitess all support this syntax.
-select r.epoch as room_epoch, d.epoch as document_epoch, d.content_sha256, d.derive_version
-from mirror_room r
-left join mirror_document d
-    on d.bucket = r.bucket and d.project_id = r.project_id and d.room_id = r.room_id
-    and d.kind = sqlc.arg(kind) and d.resource_id = sqlc.arg(resource_id)
-where r.bucket = sqlc.arg(bucket) and r.project_id = sqlc.arg(project_id) and r.room_id = sqlc.arg(room_id)
-    and r.delete_time is null
+-- Locks the room, if it is not deleted, against a change of epoch. MySQL, MariaDB and
+-- Vitess all support this syntax.
+select epoch from mirror_room
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id) and delete_time is null
 lock in share mode;
+
+-- name: LockDocument :one
+select epoch, content_sha256, derive_version from mirror_document
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id)
+for update;
 
 -- name: UpsertDocument :exec
 insert into mirror_document (

@@ -130,6 +130,39 @@ func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChild
 	return i, err
 }
 
+const lockDocument = `-- name: LockDocument :one
+select epoch, content_sha256, derive_version from mirror_document
+where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4 and resource_id = $5
+for update
+`
+
+type LockDocumentParams struct {
+	Bucket     int16
+	ProjectID  string
+	RoomID     string
+	Kind       int16
+	ResourceID string
+}
+
+type LockDocumentRow struct {
+	Epoch         int64
+	ContentSha256 []byte
+	DeriveVersion int32
+}
+
+func (q *Queries) LockDocument(ctx context.Context, arg LockDocumentParams) (LockDocumentRow, error) {
+	row := q.db.QueryRow(ctx, lockDocument,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+		arg.ResourceID,
+	)
+	var i LockDocumentRow
+	err := row.Scan(&i.Epoch, &i.ContentSha256, &i.DeriveVersion)
+	return i, err
+}
+
 const tombstoneRoom = `-- name: TombstoneRoom :exec
 update mirror_room set epoch = epoch + 1, delete_time = $1
 where bucket = $2 and project_id = $3 and room_id = $4
@@ -148,6 +181,61 @@ func (q *Queries) TombstoneRoom(ctx context.Context, arg TombstoneRoomParams) er
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
+	)
+	return err
+}
+
+const upsertDocument = `-- name: UpsertDocument :exec
+insert into mirror_document (
+    bucket, project_id, room_id, kind, resource_id, epoch,
+    content, content_sha256, size, derive_version, data, data_problem, plain_text
+)
+values (
+    $1, $2, $3, $4, $5, $6,
+    $7, $8, $9, $10, $11, $12, $13
+)
+on conflict (bucket, project_id, room_id, kind, resource_id) do update set
+    epoch = excluded.epoch,
+    content = excluded.content,
+    content_sha256 = excluded.content_sha256,
+    size = excluded.size,
+    derive_version = excluded.derive_version,
+    data = excluded.data,
+    data_problem = excluded.data_problem,
+    plain_text = excluded.plain_text
+`
+
+type UpsertDocumentParams struct {
+	Bucket        int16
+	ProjectID     string
+	RoomID        string
+	Kind          int16
+	ResourceID    string
+	Epoch         int64
+	Content       []byte
+	ContentSha256 []byte
+	Size          int64
+	DeriveVersion int32
+	Data          []byte
+	DataProblem   string
+	PlainText     string
+}
+
+func (q *Queries) UpsertDocument(ctx context.Context, arg UpsertDocumentParams) error {
+	_, err := q.db.Exec(ctx, upsertDocument,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+		arg.ResourceID,
+		arg.Epoch,
+		arg.Content,
+		arg.ContentSha256,
+		arg.Size,
+		arg.DeriveVersion,
+		arg.Data,
+		arg.DataProblem,
+		arg.PlainText,
 	)
 	return err
 }

@@ -44,6 +44,30 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and r.delete_time is null
 for update of s for share of r;
 
+-- name: LockDocument :one
+select epoch, content_sha256, derive_version from mirror_document
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind and resource_id = @resource_id
+for update;
+
+-- name: UpsertDocument :exec
+insert into mirror_document (
+    bucket, project_id, room_id, kind, resource_id, epoch,
+    content, content_sha256, size, derive_version, data, data_problem, plain_text
+)
+values (
+    @bucket, @project_id, @room_id, @kind, @resource_id, @epoch,
+    @content, @content_sha256, @size, @derive_version, @data, @data_problem, @plain_text
+)
+on conflict (bucket, project_id, room_id, kind, resource_id) do update set
+    epoch = excluded.epoch,
+    content = excluded.content,
+    content_sha256 = excluded.content_sha256,
+    size = excluded.size,
+    derive_version = excluded.derive_version,
+    data = excluded.data,
+    data_problem = excluded.data_problem,
+    plain_text = excluded.plain_text;
+
 -- name: WriteDocument :execrows
 -- Releases the lease and writes the document if it changed, in lock order, provided
 -- that the basis of the decision is unchanged: the lease is held, the room lives in
