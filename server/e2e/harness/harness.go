@@ -196,6 +196,9 @@ func Start(t testing.TB, o Options) *Service {
 		// Tests want the fake, not the limit, to be what is slow.
 		"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": "5000",
 		"MIRROR_STOP_GRACE":                  "10s",
+		// Tests count calls, and let them wait.
+		"MIRROR_LIVEBLOCKS_HEDGE_SHARE":  "0",
+		"MIRROR_LIVEBLOCKS_IDLE_TIMEOUT": "10m",
 		// Sweeps would mend what a test wants to see mended by something else.
 		"MIRROR_SWEEP_INTERVAL":      "0",
 		"MIRROR_FULL_SWEEP_INTERVAL": "0",

@@ -79,6 +79,8 @@ const (
 	ReasonUpstreamResourceNotFound Reason = "UPSTREAM_RESOURCE_NOT_FOUND"
 	// ReasonUpstreamCursorInvalid: Liveblocks does not continue a list from this cursor.
 	ReasonUpstreamCursorInvalid Reason = "UPSTREAM_CURSOR_INVALID"
+	// ReasonUpstreamOutage: Liveblocks as a whole is in trouble, so no task is to blame.
+	ReasonUpstreamOutage Reason = "UPSTREAM_OUTAGE"
 )
 
 // Public returns the reason of the API that r is, or is a case of.
@@ -88,6 +90,8 @@ func (r Reason) Public() Reason {
 		return ReasonUpstreamNotFound
 	case ReasonUpstreamCursorInvalid:
 		return ReasonUpstreamAnswerInvalid
+	case ReasonUpstreamOutage:
+		return ReasonUpstreamUnavailable
 	default:
 		return r
 	}

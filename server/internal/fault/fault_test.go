@@ -39,6 +39,7 @@ func TestFinerReasonsAreCasesOfTheAPIs(t *testing.T) {
 		fault.ReasonUpstreamRoomNotFound:     fault.ReasonUpstreamNotFound,
 		fault.ReasonUpstreamResourceNotFound: fault.ReasonUpstreamNotFound,
 		fault.ReasonUpstreamCursorInvalid:    fault.ReasonUpstreamAnswerInvalid,
+		fault.ReasonUpstreamOutage:           fault.ReasonUpstreamUnavailable,
 		fault.ReasonUpstreamNotFound:         fault.ReasonUpstreamNotFound,
 	} {
 		if got := finer.Public(); got != public {

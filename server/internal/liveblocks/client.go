@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -74,8 +75,15 @@ func ParseBaseURL(s string) (BaseURL, error) {
 type Config struct {
 	BaseURL   BaseURL
 	SecretKey Key
-	// Timeout limits one call, from the first byte sent to the last one read.
+	// IdleTimeout limits how long a call may go on without a byte: before the response,
+	// and in its body. It doubles with every failed attempt, up to Timeout.
+	IdleTimeout time.Duration
+	// Timeout limits one call. A body may take longer while it arrives at a rate that
+	// a slow link has.
 	Timeout time.Duration
+	// HedgeShare is the share of calls that may get a second attempt because their
+	// answer is late, beside those that hang; 0 disables second attempts.
+	HedgeShare float64
 	// MaxBody is the maximum size of a response in bytes, after decompression.
 	MaxBody int64
 	// RatePerSecond is the upper limit of the adaptive call rate: above 0 and at
@@ -97,6 +105,10 @@ type Config struct {
 	Transport http.RoundTripper
 }
 
+// pingTimeout is how long an HTTP/2 connection with calls may be silent before it is
+// checked, and how long the check may take.
+const pingTimeout = 5 * time.Second
+
 // NewTransport returns a transport that keeps up to idle connections for reuse.
 // There should be at least one for each worker.
 func NewTransport(idle int) *http.Transport {
@@ -109,6 +121,8 @@ func NewTransport(idle int) *http.Transport {
 		MaxIdleConnsPerHost:    idle, // there is only one host
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 1 << 20,
+		// A connection that went silent would hold up every call on it.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
 	}
 }
 
@@ -122,6 +136,9 @@ type Client struct {
 	cfg     Config
 	http    *http.Client
 	limiter *Limiter
+	routes  routes
+	calls   sync.WaitGroup // attempts under way
+	pings   pings
 	// again and check are those of Hold.
 	again <-chan struct{}
 	check func(context.Context) (problem string, err error)
@@ -138,11 +155,16 @@ func New(cfg Config) *Client {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		limiter: newLimiter(cfg.RatePerSecond, cfg.Logger),
+		routes:  routes{share: cfg.HedgeShare},
+		pings:   pings{busy: make(chan struct{}, 1)},
 	}
 }
 
-// Close closes the idle connections. Calls in flight are not affected.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Close waits for the calls in flight, and closes the idle connections.
+func (c *Client) Close() {
+	c.calls.Wait()
+	c.http.CloseIdleConnections()
+}
 
 // Room fetches a room. Source is the response byte for byte; typed fields that are
 // absent or malformed stay zero.
@@ -202,7 +224,11 @@ func (c *Client) Thread(ctx context.Context, id mirror.RoomID, thread string) (m
 // ActiveUsers fetches the users in a room, one entry for each connection.
 // Liveblocks allows this once in 10 s per room.
 func (c *Client) ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
-	return c.getOfRoom(ctx, "get active users", id, "/active_users", checkList)
+	path, err := pathOfRoom(id, "/active_users")
+	if err != nil {
+		return mirror.Fetched{}, err
+	}
+	return c.get(ctx, call{op: "get active users", path: path, check: checkList, once: true})
 }
 
 // InboxNotification fetches a notification from a user's inbox.
@@ -212,7 +238,7 @@ func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror
 			"no user or notification in Liveblocks can have this id")
 	}
 	path := "/v2/users/" + segment(user) + "/inbox-notifications/" + segment(id)
-	return c.get(ctx, "get inbox notification", path, func(_ string, body []byte) error {
+	return c.get(ctx, call{op: "get inbox notification", path: path, check: func(_ string, body []byte) error {
 		fields, err := object(body)
 		switch {
 		case err != nil:
@@ -221,7 +247,7 @@ func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror
 			return errors.New("the answer is about another notification")
 		}
 		return nil
-	})
+	}})
 }
 
 // Groups fetches every group of the project as one list, page by page.
@@ -234,10 +260,10 @@ func (c *Client) Groups(ctx context.Context) (mirror.Fetched, error) {
 		}
 		var items rawjson.Value
 		next := ""
-		page, err := c.get(ctx, "list groups", path, func(_ string, body []byte) (err error) {
+		page, err := c.get(ctx, call{op: "list groups", path: path, check: func(_ string, body []byte) (err error) {
 			items, next, err = parsePage(cursor, body)
 			return err
-		})
+		}})
 		if err != nil {
 			return mirror.Fetched{}, err
 		}
@@ -267,7 +293,7 @@ func (c *Client) Group(ctx context.Context, id string) (mirror.Fetched, error) {
 		return mirror.Fetched{},
 			fault.New(fault.Invalid, fault.ReasonIDInvalid, "the group id is not one Liveblocks can have")
 	}
-	return c.get(ctx, "get group", "/v2/groups/"+segment(id), func(_ string, body []byte) error {
+	return c.get(ctx, call{op: "get group", path: "/v2/groups/" + segment(id), check: func(_ string, body []byte) error {
 		fields, err := object(body)
 		switch {
 		case err != nil:
@@ -276,7 +302,7 @@ func (c *Client) Group(ctx context.Context, id string) (mirror.Fetched, error) {
 			return errors.New("the answer is about another group")
 		}
 		return nil
-	})
+	}})
 }
 
 // ListRooms fetches a page of at most limit rooms, 1 to 100, newest first: the
@@ -288,23 +314,15 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 	if cursor != "" {
 		path += "&startingAfter=" + url.QueryEscape(cursor)
 	}
-	if r := c.takeTurn(ctx, op); r.err != nil {
-		c.limiter.note(ctx, r)
-		return mirror.RoomPage{}, r.err
-	}
 	var page mirror.RoomPage
-	got, r := c.send(ctx, op, path, func(_ string, body []byte) error {
+	got, r := c.do(ctx, call{op: op, path: path, check: func(_ string, body []byte) error {
 		var err error
 		page, err = parseRooms(cursor, body)
 		return err
-	})
-	if r.outcome == outcomeForbidden {
-		r = c.keyRefused(op, r.status, r.code) // see Ping
-	}
+	}})
 	if cursor != "" {
 		r = cursorRefused(op, r)
 	}
-	c.limiter.note(ctx, r)
 	if r.err != nil {
 		return mirror.RoomPage{}, r.err
 	}
@@ -314,44 +332,50 @@ func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirro
 	return page, nil
 }
 
-// Ping makes a call that only a valid key may make, even while the limiter is
-// closed.
-func (c *Client) Ping(ctx context.Context) error {
-	_, r := c.send(ctx, "ping", "/v2/rooms?limit=1", checkJSON)
-	if r.outcome == outcomeForbidden {
-		// A list of rooms concerns no particular room, so refusing it means
-		// refusing the project, whatever the response looks like.
-		r = c.keyRefused("ping", r.status, r.code)
-	}
-	c.limiter.note(ctx, r)
-	return r.err
-}
-
 // getOfRoom fetches the path rest below a room; check validates the body of the
 // response.
 func (c *Client) getOfRoom(
 	ctx context.Context, op string, id mirror.RoomID, rest string, check checkFunc,
 ) (mirror.Fetched, error) {
-	if !mirror.ValidID(string(id), mirror.MaxRoomID) {
-		// An empty id would request the list of rooms.
-		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid, "no room in Liveblocks can have this id")
+	path, err := pathOfRoom(id, rest)
+	if err != nil {
+		return mirror.Fetched{}, err
 	}
-	return c.get(ctx, op, "/v2/rooms/"+segment(string(id))+rest, check)
+	return c.get(ctx, call{op: op, path: path, check: check})
 }
 
-// get makes one call, when the limiter allows it.
-func (c *Client) get(ctx context.Context, op, path string, check checkFunc) (mirror.Fetched, error) {
-	if r := c.takeTurn(ctx, op); r.err != nil {
-		c.limiter.note(ctx, r)
-		return mirror.Fetched{}, r.err
+// pathOfRoom returns the path rest below a room.
+func pathOfRoom(id mirror.RoomID, rest string) (string, error) {
+	if !mirror.ValidID(string(id), mirror.MaxRoomID) {
+		// An empty id would request the list of rooms.
+		return "", fault.New(fault.Invalid, fault.ReasonIDInvalid, "no room in Liveblocks can have this id")
 	}
-	got, r := c.send(ctx, op, path, check)
-	if r.outcome == outcomeForbidden && fault.Is(c.Ping(ctx), fault.ReasonProjectPaused) {
-		// The key is refused, so stop before every task uses up its attempts.
-		r = c.keyRefused(op, r.status, r.code)
-	}
-	c.limiter.note(ctx, r)
+	return "/v2/rooms/" + segment(string(id)) + rest, nil
+}
+
+// get makes one call, if the limiter is open.
+func (c *Client) get(ctx context.Context, call call) (mirror.Fetched, error) {
+	got, r := c.do(ctx, call)
 	return got, r.err
+}
+
+// do makes one call, if the limiter is open, and decides whose failure a failed one is.
+func (c *Client) do(ctx context.Context, call call) (mirror.Fetched, result) {
+	if err := c.takeTurn(ctx, call.op); err != nil {
+		return mirror.Fetched{}, result{outcome: outcomeCancelled, err: err}
+	}
+	got, r := c.send(ctx, call)
+	r = c.judge(ctx, call, r)
+	c.note(ctx, &r)
+	return got, r
+}
+
+// note passes a result on to the limiter, and tells the caller when to come back.
+func (c *Client) note(ctx context.Context, r *result) {
+	wait := c.limiter.note(ctx, *r)
+	if f, ok := errors.AsType[*fault.Error](r.err); ok && wait > 0 {
+		f.RetryAfter = wait
+	}
 }
 
 // segment encodes an id as one path segment. It also encodes "." and "..", which
@@ -361,47 +385,6 @@ func segment(id string) string {
 		return strings.ReplaceAll(id, ".", "%2E")
 	}
 	return url.PathEscape(id)
-}
-
-// send makes one call and classifies the response.
-func (c *Client) send(
-	ctx context.Context, op, path string, check checkFunc,
-) (mirror.Fetched, result) {
-	callCtx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(callCtx, http.MethodGet, c.cfg.BaseURL.url+path, http.NoBody)
-	if err != nil {
-		err = fault.Wrap(fmt.Errorf("%s: build request", op), fault.Internal, fault.ReasonInternal, "internal error")
-		return mirror.Fetched{}, result{outcome: outcomeNoAnswer, err: err}
-	}
-	req.Header.Set("Authorization", "Bearer "+*c.cfg.SecretKey.secret)
-	req.Header.Set("Accept", "application/json, application/octet-stream")
-	req.Header.Set("User-Agent", c.cfg.UserAgent)
-
-	fetchTime := c.cfg.Now()
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return mirror.Fetched{}, c.broken(ctx, op, outcomeNoAnswer, err)
-	}
-	defer func() { _ = resp.Body.Close() }() // nothing more is read
-
-	if resp.StatusCode != http.StatusOK {
-		return mirror.Fetched{}, c.refused(ctx, op, resp)
-	}
-	if resp.ContentLength > c.cfg.MaxBody {
-		return mirror.Fetched{}, c.tooLarge(op)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.cfg.MaxBody+1))
-	switch {
-	case err != nil:
-		return mirror.Fetched{}, c.broken(ctx, op, outcomeTruncated, err)
-	case int64(len(body)) > c.cfg.MaxBody:
-		return mirror.Fetched{}, c.tooLarge(op)
-	}
-	if err := check(resp.Header.Get("Content-Type"), body); err != nil {
-		return mirror.Fetched{}, invalidAnswer(op, resp.StatusCode, err)
-	}
-	return mirror.Fetched{Body: body, FetchTime: fetchTime}, result{outcome: outcomeOK}
 }
 
 // parseRoom reads the typed fields of a room's JSON. It requires only that the

@@ -53,8 +53,9 @@ func testConfig(t *testing.T, base string) Config {
 		t.Fatalf("ParseBaseURL(%q) = %v", base, err)
 	}
 	return Config{
-		BaseURL: url, SecretKey: key, Timeout: 30 * time.Second, MaxBody: 64 << 20, RatePerSecond: 1000,
-		ProbeMin: 5 * time.Second, ProbeMax: 5 * time.Minute, UserAgent: "liveblocks-mirror", Now: time.Now,
+		BaseURL: url, SecretKey: key, IdleTimeout: 30 * time.Second, Timeout: 30 * time.Second, MaxBody: 64 << 20,
+		RatePerSecond: 1000,
+		ProbeMin:      5 * time.Second, ProbeMax: 5 * time.Minute, UserAgent: "liveblocks-mirror", Now: time.Now,
 		Logger: slog.New(slog.DiscardHandler), OnPause: func(string) {}, Transport: NewTransport(64),
 	}
 }
@@ -342,8 +343,6 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	page := []byte("<html>ROOM_NOT_FOUND</html>")
 	long := strings.Repeat("A", 65)
-	// Failures that tell nothing about the load of Liveblocks.
-	unmoved := map[string]bool{"HTTP_403": true, "PLAN_ENDED": true, "HTTP_501": true}
 	type refusal struct {
 		step   fake.Step
 		kind   fault.Kind
@@ -351,29 +350,41 @@ func TestRefusals(t *testing.T) {
 		code   string
 		min    time.Duration
 		max    time.Duration
+		// everywhere means that the ping is answered in the same way.
+		everywhere bool
 	}
 	notFound := func(step fake.Step, code string) refusal {
-		return refusal{step, fault.NotFound, fault.ReasonUpstreamNotFound, code, 0, 0}
+		return refusal{step, fault.NotFound, fault.ReasonUpstreamNotFound, code, 0, 0, false}
 	}
 	denied := func(code string, reason fault.Reason) refusal {
-		return refusal{fake.Status(404, code), fault.NotFound, reason, code, 0, 0}
+		return refusal{fake.Status(404, code), fault.NotFound, reason, code, 0, 0, false}
 	}
 	paused := func(status int, code, shown string) refusal {
 		return refusal{
 			fake.Status(status, code), fault.Busy, fault.ReasonProjectPaused, shown,
-			5 * time.Second, 5 * time.Second,
+			5 * time.Second, 5 * time.Second, true,
+		}
+	}
+	// alone is a refusal of one call that a ping contradicts.
+	alone := func(status int, code, shown string) refusal {
+		return refusal{
+			fake.Status(status, code), fault.Unavailable, fault.ReasonUpstreamUnavailable, shown, 0, 0, false,
 		}
 	}
 	limited := func(header string, least, most time.Duration) refusal {
 		return refusal{
-			fake.TooMany(header), fault.Busy, fault.ReasonUpstreamRateLimited, "SCRIPTED_TROUBLE", least, most,
+			fake.TooMany(header), fault.Busy, fault.ReasonUpstreamRateLimited, "SCRIPTED_TROUBLE", least, most, false,
 		}
 	}
-	trouble := func(step fake.Step, code string, wait time.Duration) refusal {
-		return refusal{step, fault.Unavailable, fault.ReasonUpstreamUnavailable, code, wait, wait}
+	trouble := func(step fake.Step, code string) refusal {
+		return refusal{step, fault.Unavailable, fault.ReasonUpstreamUnavailable, code, 0, 0, false}
+	}
+	// outage is trouble that the ping meets as well.
+	outage := func(step fake.Step, code string) refusal {
+		return refusal{step, fault.Unavailable, fault.ReasonUpstreamOutage, code, time.Second, 2 * time.Second, true}
 	}
 	odd := func(step fake.Step, code string) refusal {
-		return refusal{step, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, code, 0, 0}
+		return refusal{step, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, code, 0, 0, false}
 	}
 	for name, want := range map[string]refusal{
 		"room not found":            denied("ROOM_NOT_FOUND", fault.ReasonUpstreamRoomNotFound),
@@ -397,38 +408,50 @@ func TestRefusals(t *testing.T) {
 		"dev server: no key by 403": paused(403, "Unauthorized", "HTTP_403"),
 		"no access": {
 			fake.Status(403, "UNAUTHORIZED_ROOM_ACCESS"), fault.Precondition, fault.ReasonUpstreamAccessDenied,
-			"UNAUTHORIZED_ROOM_ACCESS", 0, 0,
+			"UNAUTHORIZED_ROOM_ACCESS", 0, 0, false,
 		},
 		"firewall": {
 			fake.Answer(403, "text/html", page), fault.Unavailable, fault.ReasonUpstreamUnavailable,
-			"HTTP_403", 0, 0,
+			"HTTP_403", 0, 0, false,
 		},
 		"403 with a new code": {
 			fake.Status(403, "PLAN_ENDED"), fault.Unavailable, fault.ReasonUpstreamUnavailable,
-			"PLAN_ENDED", 0, 0,
+			"PLAN_ENDED", 0, 0, false,
 		},
 		"429":                limited("7", 7*time.Second, 7*time.Second),
-		"429 without a time": limited("", 5*time.Second, 10*time.Second),
-		"429 without sense":  limited("soon", 5*time.Second, 10*time.Second),
+		"429 without a time": limited("", time.Second, 2*time.Second),
+		"429 without sense":  limited("soon", time.Second, 2*time.Second),
 		"429 for no time":    limited("0", time.Second, time.Second),
 		"429 back in time":   limited("-5", time.Second, time.Second),
 		"429 for ever":       limited("99999999999999999999", time.Hour, time.Hour),
 		"429 until a date": limited(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), 30*time.Second,
 			time.Minute),
 		"429 until a past date": limited("Thu, 01 Jan 1970 00:00:00 GMT", time.Second, time.Second),
-		"500":                   trouble(fake.Status(500, "INTERNAL"), "INTERNAL", 0),
-		"501":                   trouble(fake.Status(501, "Not implemented"), "HTTP_501", 0),
-		"502":                   trouble(fake.Answer(502, "text/html", page), "HTTP_502", 0),
-		"503 with a time":       trouble(fake.StatusRetry(503, "9"), "SCRIPTED_TROUBLE", 9*time.Second),
-		"422":                   odd(fake.Status(422, "UNPROCESSABLE_ENTITY"), "UNPROCESSABLE_ENTITY"),
-		"204":                   odd(fake.Answer(204, "", nil), "HTTP_204"),
-		"redirect":              odd(fake.Redirect("/v2/rooms/r"), "HTTP_307"),
-		"304":                   odd(fake.Answer(304, "", nil), "HTTP_304"),
+		"500":                   trouble(fake.Status(500, "INTERNAL"), "INTERNAL"),
+		"501":                   trouble(fake.Status(501, "Not implemented"), "HTTP_501"),
+		"502":                   trouble(fake.Answer(502, "text/html", page), "HTTP_502"),
+		"401 for one":           alone(401, "MISSING_SECRET_KEY", "MISSING_SECRET_KEY"),
+		"403 for one":           alone(403, "Forbidden", "HTTP_403"),
+		"403 of a key for one":  alone(403, "INVALID_SECRET_KEY", "INVALID_SECRET_KEY"),
+		"500 for all":           outage(fake.Status(500, "INTERNAL"), "INTERNAL"),
+		"502 for all":           outage(fake.Answer(502, "text/html", page), "HTTP_502"),
+		"422 for all":           outage(fake.Status(422, "UNPROCESSABLE_ENTITY"), "UNPROCESSABLE_ENTITY"),
+		"503 with a time": {
+			fake.StatusRetry(503, "9"), fault.Unavailable, fault.ReasonUpstreamOutage, "SCRIPTED_TROUBLE",
+			9 * time.Second, 9 * time.Second, false,
+		},
+		"422":      odd(fake.Status(422, "UNPROCESSABLE_ENTITY"), "UNPROCESSABLE_ENTITY"),
+		"204":      odd(fake.Answer(204, "", nil), "HTTP_204"),
+		"redirect": odd(fake.Redirect("/v2/rooms/r"), "HTTP_307"),
+		"304":      odd(fake.Answer(304, "", nil), "HTTP_304"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			upstream, c := newFake(t)
 			upstream.Script(fake.Match{Room: "r"}, want.step)
+			if want.everywhere {
+				upstream.Script(fake.Match{}, want.step)
+			}
 			_, err := c.Storage(t.Context(), "r")
 			f := asFault(t, err, want.kind, want.reason)
 			if f.Meta["code"] != want.code {
@@ -438,9 +461,8 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("RetryAfter = %v; want %v to %v", f.RetryAfter, want.min, want.max)
 			}
 			s := c.Status()
-			slowed := want.reason == fault.ReasonUpstreamRateLimited ||
-				want.reason == fault.ReasonUpstreamUnavailable && !unmoved[want.code]
-			if got := s.RatePerSecond < 1000; got != slowed {
+			slowed := want.reason == fault.ReasonUpstreamRateLimited || want.reason == fault.ReasonUpstreamOutage
+			if got := s.RatePerSecond < startRate; got != slowed {
 				t.Errorf("slowed down = %t; want %t", got, slowed)
 			}
 			if got := s.PauseReason != ""; got != (want.reason == fault.ReasonProjectPaused) {
@@ -522,7 +544,7 @@ func TestBrokenAnswers(t *testing.T) {
 			upstream.Script(fake.Match{}, test.step)
 			_, err := c.Storage(t.Context(), "r")
 			wantFault(t, err, test.kind, test.reason)
-			wantRate(t, c, 1000)
+			wantRate(t, c, startRate)
 			// Nothing of it outlives the call.
 			if got, err := c.Storage(t.Context(), "r"); err != nil || !bytes.Equal(got.Body, doc) {
 				t.Fatalf("next Storage = %v; want the document", err)
@@ -582,11 +604,11 @@ func TestTimeout(t *testing.T) {
 	t.Parallel()
 	t.Run("no answer", func(t *testing.T) {
 		t.Parallel()
-		upstream, c := newFake(t, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
+		upstream, c := newFake(t, func(cfg *Config) { cfg.IdleTimeout = 50 * time.Millisecond })
 		upstream.Script(fake.Match{}, fake.NewHold().Step())
 		_, err := c.Room(t.Context(), "r")
-		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
-		if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 50ms") {
+		if !fault.Is(err, fault.ReasonUpstreamUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
+			!strings.Contains(err.Error(), "within 50ms") {
 			t.Fatalf("error = %v; want our own timeout, not the caller's deadline", err)
 		}
 	})
@@ -599,10 +621,9 @@ func TestTimeout(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 				<-r.Context().Done()
 			}))
-			c := newClient(t, srv.URL, func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
+			c := newClient(t, srv.URL, func(cfg *Config) { cfg.IdleTimeout = 50 * time.Millisecond })
 			_, err := c.Room(t.Context(), "r")
-			wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
-			wantRate(t, c, 1000)
+			wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamOutage)
 		})
 	}
 }
@@ -620,7 +641,7 @@ func TestContextEnds(t *testing.T) {
 		if _, isFault := errors.AsType[*fault.Error](err); isFault || !errors.Is(err, context.Canceled) {
 			t.Fatalf("Storage = %v; want the context's error and no fault", err)
 		}
-		wantRate(t, c, 1000)
+		wantRate(t, c, startRate)
 	})
 	t.Run("deadline", func(t *testing.T) {
 		t.Parallel()
@@ -673,7 +694,7 @@ func TestNobodyListens(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	srv.Close()
 	err := newClient(t, srv.URL).Ping(t.Context())
-	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamOutage)
 	if !strings.Contains(err.Error(), "connection refused") {
 		t.Fatalf("Ping = %v; want the cause", err)
 	}
@@ -714,8 +735,9 @@ func TestSecretsStayInside(t *testing.T) {
 		"HTTP/1.1 403 " + testKey + "\r\nConnection: close\r\n\r\n{\"error\":\"" + testKey + "\",\"message\":\"payload\"}",
 		"HTTP/1.1 401 " + testKey + "\r\nConnection: close\r\n\r\n{\"error\":\"" + testKey + "\",\"message\":\"payload\"}",
 	}
+	var answer atomic.Pointer[string]
 	served.Go(func() {
-		for i := 0; ; i++ {
+		for {
 			conn, err := lis.Accept()
 			if err != nil {
 				return
@@ -723,16 +745,18 @@ func TestSecretsStayInside(t *testing.T) {
 			req, err := http.ReadRequest(bufio.NewReader(conn))
 			if err == nil {
 				_ = req.Body.Close()
-				_, _ = io.WriteString(conn, answers[min(i, len(answers)-1)])
+				_, _ = io.WriteString(conn, *answer.Load())
 			}
 			_ = conn.Close()
 		}
 	})
 	var logged bytes.Buffer
-	c := newClient(t, "http://"+lis.Addr().String(), func(cfg *Config) {
-		cfg.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
-	for range answers {
+	var c *Client
+	for i := range answers {
+		answer.Store(&answers[i])
+		c = newClient(t, "http://"+lis.Addr().String(), func(cfg *Config) {
+			cfg.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
 		_, err := c.Storage(t.Context(), "r")
 		if err == nil {
 			t.Fatal("Storage = nil; want an error")
@@ -818,7 +842,7 @@ func TestHTTP2(t *testing.T) {
 	t.Cleanup(srv.Close)
 
 	err := newClient(t, srv.URL).Ping(t.Context())
-	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+	wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamOutage)
 	if !strings.Contains(err.Error(), "certificate") {
 		t.Fatalf("Ping = %v; want the certificate refused", err)
 	}
@@ -831,7 +855,7 @@ func TestHTTP2(t *testing.T) {
 	if _, err := c.Storage(t.Context(), "a/b"); err != nil || major.Load() != 2 {
 		t.Fatalf("Storage = %v over HTTP/%d; want nil over HTTP/2", err, major.Load())
 	}
-	upstream.Script(fake.Match{}, fake.ResetMidBody(), fake.Truncate())
+	upstream.Script(fake.Match{Room: "a/b"}, fake.ResetMidBody(), fake.Truncate())
 	for range 2 {
 		_, err := c.Storage(t.Context(), "a/b")
 		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
@@ -843,7 +867,7 @@ func TestRequestHeaders(t *testing.T) {
 	var got http.Header
 	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = r.Header.Clone()
-		_, _ = io.WriteString(w, `{}`)
+		_, _ = io.WriteString(w, `{"data":[]}`)
 	}))
 	c := newClient(t, srv.URL, func(cfg *Config) { cfg.UserAgent = "mirror/1" })
 	if err := c.Ping(t.Context()); err != nil {
@@ -911,8 +935,8 @@ func TestRetryAfterDateBySendersClock(t *testing.T) {
 		"noon": 90 * time.Second,
 	} {
 		h.Set("Date", date)
-		if got, told := retryAfter(h, now); got != want || !told {
-			t.Errorf("retryAfter sent at %q = %v, %t; want %v", date, got, told, want)
+		if got := retryAfter(h, now); got != want {
+			t.Errorf("retryAfter sent at %q = %v; want %v", date, got, want)
 		}
 	}
 }
@@ -1198,8 +1222,10 @@ func TestListRoomsThatFails(t *testing.T) {
 		"broken off":         {fake.Truncate(), fault.Unavailable, fault.ReasonUpstreamUnavailable},
 		"server trouble":     {fake.Status(500, "X"), fault.Unavailable, fault.ReasonUpstreamUnavailable},
 		"slow down":          {fake.TooMany("1"), fault.Busy, fault.ReasonUpstreamRateLimited},
-		"refused":            {fake.Status(401, "MISSING_SECRET_KEY"), fault.Busy, fault.ReasonProjectPaused},
-		"refused, unusually": {fake.Status(403, "NEW_CODE"), fault.Busy, fault.ReasonProjectPaused},
+		"refused":            {fake.Status(401, "MISSING_SECRET_KEY").Times(2), fault.Busy, fault.ReasonProjectPaused},
+		"refused, unusually": {fake.Status(403, "NEW_CODE").Times(2), fault.Busy, fault.ReasonProjectPaused},
+		"refused once":       {fake.Status(401, "X"), fault.Unavailable, fault.ReasonUpstreamUnavailable},
+		"trouble everywhere": {fake.Status(500, "X").Times(2), fault.Unavailable, fault.ReasonUpstreamOutage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -2,20 +2,22 @@ package liveblocks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
 const (
+	// startRate is the rate of a new process, as far as the ceiling allows: what
+	// Liveblocks takes of this project is not known yet.
+	startRate = 50
 	// minRate keeps a few calls going, which detect that Liveblocks has recovered.
 	minRate = 0.5
 	// shrinkEvery is the minimal time between two reductions of the rate: one burst
@@ -25,34 +27,62 @@ const (
 	// about 20 s of successful calls.
 	growEvery = time.Second
 	growSteps = 20
+	// A 429 tells where the limit of Liveblocks is. For the time of kneeFor the rate
+	// grows by slowFactor at most once it comes near, at the share kneeShare of the
+	// rate that was refused.
+	kneeFor    = time.Minute
+	kneeShare  = 0.9
+	slowFactor = 1.005
+	// After a 429 the rate is multiplied by refusedFactor: other processes may use the
+	// same key, and the refused rate was reached in small steps. Trouble of the whole
+	// upstream, which has no such limit, counts by troubleFactor.
+	refusedFactor = 0.7
+	troubleFactor = 0.5
+	// closeMin and closeMax limit for how long trouble closes the limiter if
+	// Liveblocks does not say it. The time doubles until a call is answered.
+	closeMin = time.Second
+	closeMax = 10 * time.Second
+	// burst is how long calls may be ahead of the rate, so that the first ones after an
+	// idle time do not wait for each other.
+	burst = 100 * time.Millisecond
+	// probeFor is how long the others wait for the first call after such a time.
+	probeFor = time.Second
 	// uncheckedWait is how long a call that is made while the key is unchecked is put
 	// off.
 	uncheckedWait = 10 * time.Second
 )
 
 // Limiter decides when calls may be made: not while the key is refused, not before
-// the time that Liveblocks requested, and no faster than a rate that is halved when
-// Liveblocks is overloaded and grows back while it answers.
+// the time that Liveblocks requested, and no faster than a rate. The rate starts low,
+// grows while calls wait for it and nothing is refused, and shrinks after a 429 and
+// when Liveblocks as a whole is in trouble; a single failed call does not change it.
+// The limit is that of this process.
 //
 // It uses the clock of package time, because only durations matter.
 type Limiter struct {
 	ceiling float64
-	rate    *rate.Limiter
 	log     *slog.Logger
-	// turn is held by the next caller of Wait. The others hold no reservation yet,
+	// turn is held by the next caller of take. The others hold no reservation yet,
 	// so a change of the rate applies to all of them.
 	turn chan struct{}
 
-	mu sync.Mutex
-	// changed is closed and replaced when reason or until changes.
+	mu   sync.Mutex
+	rate float64   // calls per second
+	next time.Time // when the next call may be made, unless calls may be ahead
+	// changed is closed and replaced when reason, until or strikes changes.
 	changed chan struct{}
 	reason  string // why calls are paused; empty if they are not
 	since   time.Time
 	until   time.Time // no calls before this time
 	// unchecked means that no call is made until the key is checked.
 	unchecked bool
+	strikes   int       // how often trouble closed the limiter since a call was answered
+	probe     time.Time // when the last caller of Wait was let through despite strikes
 	shrunkAt  time.Time
 	grownAt   time.Time
+	pressed   bool    // calls have waited for the rate since it grew
+	knee      float64 // where growing becomes slow; 0 if nothing was refused
+	kneeAt    time.Time
 }
 
 // Status is a snapshot of the limiter.
@@ -61,20 +91,19 @@ type Status struct {
 	PauseReason string
 	// PausedSince is when the pause began; zero if there is none.
 	PausedSince time.Time
-	// RatePerSecond is the current call rate.
+	// RatePerSecond is the current limit on the calls of this process.
 	RatePerSecond float64
-	// ThrottledUntil is when calls may continue, as Liveblocks requested; zero if
-	// it did not.
+	// MaxRatePerSecond is the ceiling of RatePerSecond.
+	MaxRatePerSecond float64
+	// ThrottledUntil is when calls may continue after a 429 or an outage; zero if
+	// they may be made now.
 	ThrottledUntil time.Time
 }
 
 func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
-	// A burst of a tenth of a second's calls is allowed, so the first calls after
-	// an idle time do not wait for each other.
-	burst := max(1, int(math.Ceil(ceiling/10)))
 	return &Limiter{
 		ceiling: ceiling,
-		rate:    rate.NewLimiter(rate.Limit(ceiling), burst),
+		rate:    min(startRate, ceiling),
 		log:     log,
 		turn:    make(chan struct{}, 1),
 		changed: make(chan struct{}),
@@ -106,29 +135,28 @@ func (c *Client) WithoutTurn(ctx context.Context) context.Context {
 	return context.WithValue(ctx, turnKey{}, (*turn)(nil))
 }
 
-// takeTurn returns when the call may be made: at once if the context carries a turn
-// or the limiter is closed, for which the result is the call's.
-func (c *Client) takeTurn(ctx context.Context, op string) result {
+// takeTurn returns nil when the call may be made: at once if the context carries a
+// turn. It fails at once if the limiter is closed, or closes meanwhile: who holds a
+// lease must not wait until it opens again.
+func (c *Client) takeTurn(ctx context.Context, op string) error {
 	t, given := ctx.Value(turnKey{}).(*turn)
 	if given && t == nil {
 		return notSent(op, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting for a turn to call Liveblocks"))
 	}
-	if r := c.held(op); r.err != nil {
-		return r
+	if f := c.held(); f != nil {
+		return notSent(op, f)
 	}
 	if given && !t.spent.Swap(true) {
-		return result{}
+		return nil
 	}
-	open, release := c.limiter.whileOpen(ctx)
-	defer release()
-	err := c.limiter.Wait(open)
-	if r := c.held(op); err != nil && ctx.Err() == nil && r.err != nil {
-		return r
+	err := c.limiter.take(ctx)
+	if f := c.held(); errors.Is(err, errClosed) && f != nil {
+		return notSent(op, f)
 	}
 	if err != nil {
-		return result{outcome: outcomeCancelled, err: fmt.Errorf("%s: %w", op, err)}
+		return fmt.Errorf("%s: %w", op, err)
 	}
-	return result{}
+	return nil
 }
 
 // UntilPaused returns a context that also ends when the key is refused, with a
@@ -249,27 +277,129 @@ func (c *Client) probe(ctx context.Context) bool {
 	}
 }
 
-// Wait blocks until a call may be made, or ctx ends.
+// Wait blocks until a call may be made, or ctx ends, and takes its turn.
 func (l *Limiter) Wait(ctx context.Context) error {
+	for {
+		if err := l.awaitOpen(ctx); err != nil {
+			return err
+		}
+		if err := l.take(ctx); !errors.Is(err, errClosed) {
+			return err
+		}
+	}
+}
+
+// awaitOpen blocks until the limiter is open. After trouble it lets one caller through,
+// and the others when a call was answered.
+func (l *Limiter) awaitOpen(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		now := time.Now()
+		reason, until, changed, unchecked := l.reason, l.until, l.changed, l.unchecked
+		if next := l.probe.Add(probeFor); l.strikes > 0 && until.Before(next) {
+			until = next
+		}
+		open := reason == "" && !unchecked && !now.Before(until)
+		if open {
+			l.probe = now
+		}
+		l.mu.Unlock()
+		if open {
+			return ctx.Err()
+		}
+		var elapsed <-chan time.Time
+		if reason == "" && !unchecked {
+			elapsed = time.After(until.Sub(now))
+		}
+		select {
+		case <-elapsed:
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// errClosed means that the limiter closed before a call had its turn.
+var errClosed = errors.New("the limiter is closed")
+
+// take waits for the turn of one call, at the rate. It fails with errClosed once the
+// limiter is closed, or with the error of ctx.
+func (l *Limiter) take(ctx context.Context) error {
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-l.turn }()
+	l.mu.Lock()
+	closed, changed := l.isClosed(), l.changed
+	delay := time.Duration(0)
+	if !closed {
+		delay = l.reserve()
+		l.pressed = l.pressed || delay > 0
+	}
+	l.mu.Unlock()
+	switch {
+	case closed:
+		return errClosed
+	case delay == 0:
+		return ctx.Err()
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
 	for {
-		if err := l.awaitOpen(ctx); err != nil {
-			return err
-		}
-		r := l.rate.Reserve()
-		if err := clock.Sleep(ctx, r.Delay()); err != nil {
-			r.Cancel()
-			return err
-		}
-		if reason, until := l.closed(); reason == "" && time.Until(until) <= 0 {
+		select {
+		case <-timer.C:
 			return nil
+		case <-changed:
+			l.mu.Lock()
+			closed, changed = l.isClosed(), l.changed
+			l.mu.Unlock()
+			if closed {
+				return errClosed // and the calls after it begin anew
+			}
+		case <-ctx.Done():
+			l.mu.Lock()
+			l.next = l.next.Add(-l.interval())
+			l.mu.Unlock()
+			return ctx.Err()
 		}
 	}
+}
+
+// interval is the time between two calls. l.mu is held.
+func (l *Limiter) interval() time.Duration { return time.Duration(float64(time.Second) / l.rate) }
+
+// reserve counts a call and returns when it may be made. l.mu is held.
+func (l *Limiter) reserve() time.Duration {
+	now := time.Now()
+	if ahead := now.Add(min(0, l.interval()-burst)); l.next.Before(ahead) {
+		l.next = ahead
+	}
+	delay := max(l.next.Sub(now), 0)
+	l.next = l.next.Add(l.interval())
+	return delay
+}
+
+// spend counts a call that does not wait for its turn.
+func (l *Limiter) spend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserve()
+}
+
+// calm reports whether the limiter is open and no trouble has closed it since the
+// last answered call.
+func (l *Limiter) calm() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.isClosed() && l.strikes == 0
+}
+
+// isClosed reports whether no call may be made. l.mu is held.
+func (l *Limiter) isClosed() bool {
+	return l.reason != "" || l.unchecked || time.Now().Before(l.until)
 }
 
 // Status returns a snapshot of the limiter.
@@ -279,7 +409,7 @@ func (l *Limiter) Status() Status {
 	s := Status{
 		PauseReason:   l.reason,
 		PausedSince:   l.since,
-		RatePerSecond: float64(l.rate.Limit()),
+		RatePerSecond: l.rate, MaxRatePerSecond: l.ceiling,
 	}
 	if time.Until(l.until) > 0 {
 		s.ThrottledUntil = l.until
@@ -296,52 +426,6 @@ func (l *Limiter) closed() (reason string, until time.Time) {
 		return l.reason, time.Now().Add(uncheckedWait)
 	}
 	return l.reason, l.until
-}
-
-// awaitOpen blocks until the limiter is open.
-func (l *Limiter) awaitOpen(ctx context.Context) error {
-	for {
-		l.mu.Lock()
-		reason, left, changed, unchecked := l.reason, time.Until(l.until), l.changed, l.unchecked
-		l.mu.Unlock()
-		if reason == "" && left <= 0 && !unchecked {
-			return ctx.Err()
-		}
-		var elapsed <-chan time.Time
-		if reason == "" && !unchecked {
-			elapsed = time.After(left)
-		}
-		select {
-		case <-elapsed:
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// whileOpen returns a context that also ends when the limiter closes: who holds a
-// lease must not wait until it opens again. The caller must call release.
-func (l *Limiter) whileOpen(ctx context.Context) (open context.Context, release func()) {
-	open, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() { // release waits for it
-		defer close(watched)
-		defer cancel()
-		for open.Err() == nil {
-			l.mu.Lock()
-			closed, changed := l.reason != "" || time.Until(l.until) > 0, l.changed
-			l.mu.Unlock()
-			if closed {
-				return
-			}
-			select {
-			case <-changed:
-			case <-open.Done():
-			}
-		}
-	}()
-	return open, func() { cancel(); <-watched }
 }
 
 // awaitPause blocks until the limiter is paused and returns the reason, or false
@@ -364,30 +448,56 @@ func (l *Limiter) awaitPause(ctx context.Context) (string, bool) {
 	}
 }
 
-// note adjusts the limiter to the result of a call.
-func (l *Limiter) note(ctx context.Context, r result) {
+// note adjusts the limiter to the result of a call. It returns for how long calls are
+// deferred if the result is trouble of the whole upstream.
+func (l *Limiter) note(ctx context.Context, r result) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch r.outcome {
-	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge:
-		l.grow()
-	case outcomeRateLimited, outcomeServerError, outcomeNoAnswer:
-		if r.status != 501 { // the dev server lacks this call; it is not overloaded
-			l.shrink(ctx, r.outcome)
-		}
-		if until := time.Now().Add(r.retryAfter); r.retryAfter > 0 && until.After(l.until) {
-			l.until = until
-			l.announce()
-		}
-	case outcomeKeyRefused:
+	switch {
+	case r.outcome == outcomeKeyRefused:
 		if l.reason == "" {
 			l.reason = fault.Of(r.err).Err.Error()
 			l.since = time.Now()
 			l.announce()
 		}
-	case outcomeForbidden, outcomeTruncated, outcomeInvalid, outcomeCancelled, outcomeHeld:
-		// They say nothing about load.
+	case r.outcome == outcomeRateLimited:
+		l.shrink(ctx, r.outcome, refusedFactor)
+		return l.close(r.retryAfter)
+	case r.upstream:
+		l.shrink(ctx, r.outcome, troubleFactor)
+		return l.close(r.retryAfter)
+	case r.answered():
+		if l.strikes > 0 {
+			l.strikes = 0
+			l.announce()
+		}
+		l.grow()
 	}
+	return 0
+}
+
+// close defers calls for as long as Liveblocks told or, without that, for longer and
+// longer until a call is answered, and returns how long that is. Calls that were under
+// way when it closed do not count again. l.mu is held.
+func (l *Limiter) close(told time.Duration) time.Duration {
+	now := time.Now()
+	left := l.until.Sub(now)
+	if told == 0 {
+		if left > 0 {
+			return left
+		}
+		told = min(closeMin<<min(l.strikes, 10), closeMax)
+		told += rand.N(told / 2) // replicas need not come back together
+	}
+	if left <= 0 {
+		l.strikes++
+	}
+	if told > left {
+		l.until = now.Add(told)
+		l.next = l.until // without calls in advance
+		l.announce()
+	}
+	return max(told, left)
 }
 
 // resume ends a pause.
@@ -415,26 +525,32 @@ func (l *Limiter) announce() {
 	l.changed = make(chan struct{})
 }
 
-// shrink halves the rate, once for each burst of failures. l.mu is held.
-func (l *Limiter) shrink(ctx context.Context, why outcome) {
-	now, old := time.Now(), float64(l.rate.Limit())
+// shrink multiplies the rate, once for each burst of failures. l.mu is held.
+func (l *Limiter) shrink(ctx context.Context, why outcome, factor float64) {
+	now := time.Now()
 	floor := min(minRate, l.ceiling)
-	if now.Sub(l.shrunkAt) < shrinkEvery || old <= floor {
+	if now.Sub(l.shrunkAt) < shrinkEvery || l.rate <= floor {
 		return
 	}
-	l.shrunkAt, l.grownAt = now, now
-	rps := max(old/2, floor)
-	l.rate.SetLimit(rate.Limit(rps))
+	if why == outcomeRateLimited {
+		l.knee, l.kneeAt = l.rate*kneeShare, now
+	}
+	l.shrunkAt, l.grownAt, l.pressed = now, now, false
+	l.rate = max(l.rate*factor, floor)
 	l.log.WarnContext(ctx, "calls to Liveblocks slow down",
-		slog.String("outcome", string(why)), slog.Float64("calls_per_second", rps))
+		slog.String("outcome", string(why)), slog.Float64("calls_per_second", l.rate))
 }
 
-// grow increases the rate by one step. l.mu is held.
+// grow increases the rate by one step, if calls have waited for it. l.mu is held.
 func (l *Limiter) grow() {
-	now, old := time.Now(), float64(l.rate.Limit())
-	if old >= l.ceiling || now.Sub(l.grownAt) < growEvery {
+	now := time.Now()
+	if l.rate >= l.ceiling || !l.pressed || now.Sub(l.grownAt) < growEvery {
 		return
 	}
-	l.grownAt = now
-	l.rate.SetLimit(rate.Limit(min(old+l.ceiling/growSteps, l.ceiling)))
+	rps := l.rate + l.ceiling/growSteps
+	if now.Sub(l.kneeAt) < kneeFor {
+		rps = min(rps, max(l.knee, l.rate*slowFactor))
+	}
+	l.grownAt, l.pressed = now, false
+	l.rate = min(rps, l.ceiling)
 }

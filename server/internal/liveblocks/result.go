@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"regexp"
@@ -28,7 +27,7 @@ const (
 	outcomeNotFound outcome = "not_found"
 	// outcomeAccessDenied: the key has no access to this room.
 	outcomeAccessDenied outcome = "access_denied"
-	// outcomeForbidden: status 403 without a known reason.
+	// outcomeForbidden: status 401, or 403 that is not about the room.
 	outcomeForbidden outcome = "forbidden"
 	// outcomeKeyRefused: the key itself is refused; the project is paused.
 	outcomeKeyRefused outcome = "key_refused"
@@ -46,8 +45,6 @@ const (
 	outcomeInvalid outcome = "invalid"
 	// outcomeCancelled: the caller's context ended first.
 	outcomeCancelled outcome = "cancelled"
-	// outcomeHeld: not sent, because the limiter was closed.
-	outcomeHeld outcome = "held"
 )
 
 // result is the result of one call, for the caller and for the limiter.
@@ -56,10 +53,23 @@ type result struct {
 	// status and code are those of the response; zero without one.
 	status int
 	code   string
-	// retryAfter is how long to wait, according to Liveblocks or by default.
+	// retryAfter is how long Liveblocks asks to wait; zero if it does not say.
 	retryAfter time.Duration
+	// upstream means that the failure is not that of the resource, but of Liveblocks as
+	// a whole; see [Client.judge].
+	upstream bool
 	// err is nil, a *fault.Error or wraps the caller's context error.
 	err error
+}
+
+// answered reports whether the call shows that Liveblocks answers calls.
+func (r result) answered() bool {
+	switch r.outcome {
+	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge:
+		return true
+	default:
+		return false
+	}
 }
 
 // Codes with which Liveblocks refuses a call. Only this file reads them.
@@ -82,40 +92,38 @@ var keyCodes = map[string]bool{
 	"Unauthorized":       true,
 }
 
+// tellsByStatus reports whether the status alone says what was refused, without the
+// body.
+func tellsByStatus(status int) bool {
+	return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
+}
+
 // refused classifies a response whose status is not 200.
-func (c *Client) refused(ctx context.Context, op string, resp *http.Response) result {
+func (c *Client) refused(op string, resp *http.Response, body []byte) result {
 	status := resp.StatusCode
-	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	raw := errorCode(body)
 	code := sanitise(raw, status)
-	after, told := retryAfter(resp.Header, c.cfg.Now())
 
 	switch {
 	case status == http.StatusTooManyRequests:
-		if !told {
-			after = defaultRetryAfter + rand.N(defaultRetryAfter)
-		}
 		r := answered(op, outcomeRateLimited, status, code,
-			fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "Liveblocks asks to slow down").After(after))
-		r.retryAfter = after
+			fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "Liveblocks asks to slow down"))
+		r.retryAfter = retryAfter(resp.Header, c.cfg.Now())
 		return r
 	case status >= http.StatusInternalServerError:
 		r := answered(op, outcomeServerError, status, code,
-			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks reports a server error").After(after))
-		r.retryAfter = after
+			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks reports a server error"))
+		r.retryAfter = retryAfter(resp.Header, c.cfg.Now())
 		return r
-	case readErr != nil:
-		// The missing part says what was refused, and why.
-		return c.broken(ctx, op, outcomeTruncated, readErr)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden && keyCodes[raw]:
-		return c.keyRefused(op, status, code)
+		return answered(op, outcomeForbidden, status, code, fault.New(fault.Unavailable,
+			fault.ReasonUpstreamUnavailable, "Liveblocks refuses the secret key for this call, but not for others"))
 	case status == http.StatusForbidden && raw == codeRoomAccess:
 		return answered(op, outcomeAccessDenied, status, code,
 			fault.New(fault.Precondition, fault.ReasonUpstreamAccessDenied, "Liveblocks denies access to the room"))
 	case status == http.StatusForbidden:
 		// It may come from a firewall or be a new code. It proves nothing about the
-		// room, so the task is retried until its last attempt. A ping finds out
-		// whether everything is refused.
+		// room, so the task is retried until its last attempt.
 		return answered(op, outcomeForbidden, status, code,
 			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks refused the call for an unknown reason"))
 	case status == http.StatusNotFound:
@@ -147,7 +155,7 @@ func notFoundReason(code string) fault.Reason {
 func cursorRefused(op string, r result) result {
 	f := fault.Of(r.err)
 	refused := r.status >= http.StatusBadRequest && r.status < http.StatusInternalServerError
-	if !refused || f.Kind == fault.Busy {
+	if !refused || f.Kind == fault.Busy || r.outcome == outcomeForbidden {
 		return r
 	}
 	return answered(op, r.outcome, r.status, r.code, fault.New(f.Kind, fault.ReasonUpstreamCursorInvalid,
@@ -172,25 +180,24 @@ func pausedFault() *fault.Error {
 	return fault.New(fault.Busy, fault.ReasonProjectPaused, "fetching is paused; the pause_reason of the status says why")
 }
 
-// held is the result of a call that is not sent because the limiter is closed. Its
-// err is nil while the limiter is open.
-func (c *Client) held(op string) result {
+// held is the failure of calls while the limiter is closed; nil if it is open.
+func (c *Client) held() *fault.Error {
 	reason, until := c.limiter.closed()
-	var f *fault.Error
 	switch left := time.Until(until); {
 	case reason != "":
-		f = pausedFault().After(c.cfg.ProbeMin)
+		return pausedFault().After(c.cfg.ProbeMin)
 	case left > 0:
-		f = fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting because Liveblocks asked for it").After(left)
+		return fault.New(fault.Busy, fault.ReasonUpstreamRateLimited,
+			"waiting because Liveblocks asked for it, or is not available").After(left)
 	default:
-		return result{}
+		return nil
 	}
-	return notSent(op, f)
 }
 
-func notSent(op string, f *fault.Error) result {
+// notSent completes the failure of a call that was not made.
+func notSent(op string, f *fault.Error) error {
 	f.Err = fmt.Errorf("%s: not sent", op)
-	return result{outcome: outcomeHeld, err: f}
+	return f
 }
 
 // broken classifies a call that ended without a complete response.
@@ -206,15 +213,15 @@ func (c *Client) broken(ctx context.Context, op string, outcome outcome, err err
 	if outcome == outcomeTruncated {
 		public = "the response of Liveblocks ended early"
 	}
-	return result{outcome: outcome, err: fault.Wrap(fmt.Errorf("%s: %w", op, c.cause(err)),
+	return result{outcome: outcome, err: fault.Wrap(fmt.Errorf("%s: %w", op, cause(err)),
 		fault.Unavailable, fault.ReasonUpstreamUnavailable, public)}
 }
 
 // cause reduces err to what may be logged. Other errors of net/http can quote the
 // server's response, and that could contain the key.
-func (c *Client) cause(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("no complete response within %v", c.cfg.Timeout)
+func cause(err error) error {
+	if e, ok := errors.AsType[*timeoutError](err); ok {
+		return e
 	}
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return e
@@ -268,31 +275,27 @@ func sanitise(code string, status int) string {
 }
 
 const (
-	// defaultRetryAfter, once or up to twice, is how long a 429 without
-	// Retry-After closes the limiter. Liveblocks documents no window; its
-	// management API counts by the minute, and the halved rate does the rest.
-	defaultRetryAfter = 5 * time.Second
 	// minRetryAfter replaces a Retry-After of zero or in the past.
 	minRetryAfter = time.Second
 	// maxRetryAfter limits the effect of an odd header.
 	maxRetryAfter = time.Hour
 )
 
-// retryAfter reads the Retry-After header, seconds or a date, and reports whether
-// there is one. A date is relative to the response's own Date, if present, so
+// retryAfter reads the Retry-After header, seconds or a date; zero means that there is
+// none. A date is relative to the response's own Date, if present, so
 // clocks need not agree.
-func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
+func retryAfter(h http.Header, now time.Time) time.Duration {
 	v := h.Get("Retry-After")
 	if seconds, err := strconv.ParseInt(v, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
 		seconds = min(seconds, int64(maxRetryAfter/time.Second))
-		return max(time.Duration(seconds)*time.Second, minRetryAfter), true
+		return max(time.Duration(seconds)*time.Second, minRetryAfter)
 	}
 	at, err := http.ParseTime(v)
 	if err != nil {
-		return 0, false
+		return 0
 	}
 	if sent, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = sent
 	}
-	return min(max(at.Sub(now), minRetryAfter), maxRetryAfter), true
+	return min(max(at.Sub(now), minRetryAfter), maxRetryAfter)
 }

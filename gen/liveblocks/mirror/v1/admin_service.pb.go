@@ -272,10 +272,12 @@ type ProjectStatus struct {
 	FailedTasks int64 `protobuf:"varint,6,opt,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"`
 	// When the longest-waiting resource became due. Absent if none is waiting.
 	OldestDueTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=oldest_due_time,json=oldestDueTime,proto3" json:"oldest_due_time,omitempty"`
-	// The current limit on calls to the Liveblocks API, in calls per second.
+	// The current limit on calls of this process to the Liveblocks API, in calls per
+	// second. It grows while nothing is refused, and shrinks when Liveblocks asks for it
+	// or is not available. Replicas have limits of their own.
 	CallsPerSecondLimit float64 `protobuf:"fixed64,8,opt,name=calls_per_second_limit,json=callsPerSecondLimit,proto3" json:"calls_per_second_limit,omitempty"`
-	// When Liveblocks may be called again, as it requested. Absent if it requested no
-	// pause.
+	// When Liveblocks may be called again, as it requested or after an outage. Absent if
+	// it may be called now.
 	ThrottledUntilTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=throttled_until_time,json=throttledUntilTime,proto3" json:"throttled_until_time,omitempty"`
 	// The pending resources that only a sweep has requested.
 	BackgroundTasks int64 `protobuf:"varint,10,opt,name=background_tasks,json=backgroundTasks,proto3" json:"background_tasks,omitempty"`
@@ -286,8 +288,11 @@ type ProjectStatus struct {
 	// Events of other Liveblocks projects that were set aside. Absent if there are
 	// none.
 	ForeignEvents *ForeignEvents `protobuf:"bytes,13,opt,name=foreign_events,json=foreignEvents,proto3" json:"foreign_events,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The most that calls_per_second_limit grows to, in calls per second, for this
+	// process.
+	MaxCallsPerSecondLimit float64 `protobuf:"fixed64,14,opt,name=max_calls_per_second_limit,json=maxCallsPerSecondLimit,proto3" json:"max_calls_per_second_limit,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
@@ -409,6 +414,13 @@ func (x *ProjectStatus) GetForeignEvents() *ForeignEvents {
 		return x.ForeignEvents
 	}
 	return nil
+}
+
+func (x *ProjectStatus) GetMaxCallsPerSecondLimit() float64 {
+	if x != nil {
+		return x.MaxCallsPerSecondLimit
+	}
+	return 0
 }
 
 // ForeignEvents describes the events of other Liveblocks projects that were recorded
@@ -1497,7 +1509,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\vunavailable\x18\x04 \x01(\x03R\vunavailable\x12!\n" +
 	"\funknown_type\x18\x05 \x01(\x03R\vunknownType\x12\x1c\n" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
-	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\"\x9e\x05\n" +
+	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\"\xda\x05\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x122\n" +
@@ -1515,7 +1527,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"last_sweep\x18\v \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\tlastSweep\x12\x1a\n" +
 	"\bproblems\x18\f \x03(\tR\bproblems\x12J\n" +
-	"\x0eforeign_events\x18\r \x01(\v2#.liveblocks.mirror.v1.ForeignEventsR\rforeignEvents\"\xac\x01\n" +
+	"\x0eforeign_events\x18\r \x01(\v2#.liveblocks.mirror.v1.ForeignEventsR\rforeignEvents\x12:\n" +
+	"\x1amax_calls_per_second_limit\x18\x0e \x01(\x01R\x16maxCallsPerSecondLimit\"\xac\x01\n" +
 	"\rForeignEvents\x122\n" +
 	"\x15liveblocks_project_id\x18\x01 \x01(\tR\x13liveblocksProjectId\x12\x1f\n" +
 	"\vevent_count\x18\x02 \x01(\x03R\n" +

@@ -43,7 +43,7 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 		Deliveries: s.events.Counts(),
 		Limiters: map[mirror.ProjectID]rpc.Limiter{
 			s.project: {
-				CallsPerSecond: limiter.RatePerSecond, ThrottledUntil: limiter.ThrottledUntil,
+				CallsPerSecond: limiter.RatePerSecond, MaxCallsPerSecond: limiter.MaxRatePerSecond, ThrottledUntil: limiter.ThrottledUntil,
 				PauseReason: limiter.PauseReason, PausedSince: limiter.PausedSince,
 			},
 		},

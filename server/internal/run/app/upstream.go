@@ -35,7 +35,8 @@ func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.
 		}
 	}
 	cfg := liveblocks.Config{
-		BaseURL: url, SecretKey: key, Timeout: a.cfg.CallTimeout, MaxBody: a.cfg.MaxAnswer,
+		BaseURL: url, SecretKey: key, IdleTimeout: a.cfg.IdleTimeout, Timeout: a.cfg.CallTimeout,
+		HedgeShare: a.cfg.HedgeShare, MaxBody: a.cfg.MaxAnswer,
 		RatePerSecond: a.cfg.CallsPerSecond, ProbeMin: a.cfg.ProbeMin, ProbeMax: max(a.cfg.ProbeMin, probeMax),
 		UserAgent: "liveblocks-mirror/" + version, Now: time.Now, Logger: a.log, OnPause: pause,
 		Transport: liveblocks.NewTransport(a.cfg.Workers),

@@ -125,6 +125,8 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"MIRROR_LOG_LEVEL":                   "debug",
 		"MIRROR_LOG_FORMAT":                  "json",
 		"MIRROR_LIVEBLOCKS_CALL_TIMEOUT":     "17s",
+		"MIRROR_LIVEBLOCKS_IDLE_TIMEOUT":     "7s",
+		"MIRROR_LIVEBLOCKS_HEDGE_SHARE":      "0.25",
 		"MIRROR_LIVEBLOCKS_PROBE_MIN":        "17s",
 		"MIRROR_LIVEBLOCKS_MAX_ANSWER":       "1234567",
 		"MIRROR_DATABASE_POOLED":             "true",

@@ -93,6 +93,8 @@ type Status struct {
 type Limiter struct {
 	// CallsPerSecond is the current limit.
 	CallsPerSecond float64
+	// MaxCallsPerSecond is the most that CallsPerSecond grows to.
+	MaxCallsPerSecond float64
 	// ThrottledUntil is when Liveblocks may be called again, as it requested.
 	ThrottledUntil time.Time
 	// PauseReason and PausedSince describe a pause of this process. If there is
@@ -149,19 +151,20 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			project.PauseReason, project.PauseTime = limiter.PauseReason, limiter.PausedSince
 		}
 		resp.Projects = append(resp.Projects, &mirrorv1.ProjectStatus{
-			ProjectId:           string(id),
-			LiveblocksProjectId: project.LiveblocksID,
-			PauseReason:         project.PauseReason,
-			PauseTime:           timestamp(project.PauseTime),
-			PendingTasks:        counts.Pending,
-			FailedTasks:         counts.Failed,
-			OldestDueTime:       timestamp(counts.OldestDue),
-			CallsPerSecondLimit: limiter.CallsPerSecond,
-			ThrottledUntilTime:  timestamp(limiter.ThrottledUntil),
-			BackgroundTasks:     counts.Background,
-			LastSweep:           sweepToProto(&sweep),
-			Problems:            problems(project, a.now()),
-			ForeignEvents:       foreignToProto(project.Foreign),
+			ProjectId:              string(id),
+			LiveblocksProjectId:    project.LiveblocksID,
+			PauseReason:            project.PauseReason,
+			PauseTime:              timestamp(project.PauseTime),
+			PendingTasks:           counts.Pending,
+			FailedTasks:            counts.Failed,
+			OldestDueTime:          timestamp(counts.OldestDue),
+			CallsPerSecondLimit:    limiter.CallsPerSecond,
+			MaxCallsPerSecondLimit: limiter.MaxCallsPerSecond,
+			ThrottledUntilTime:     timestamp(limiter.ThrottledUntil),
+			BackgroundTasks:        counts.Background,
+			LastSweep:              sweepToProto(&sweep),
+			Problems:               problems(project, a.now()),
+			ForeignEvents:          foreignToProto(project.Foreign),
 		})
 	}
 	return resp, nil

@@ -519,7 +519,7 @@ func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Fail
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the room was deleted or created again meanwhile"
 	case errors.Is(err, errStopped):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the service stopped"
-	case f.Kind == fault.Busy:
+	case f.Kind == fault.Busy, f.Reason == fault.ReasonUpstreamOutage:
 		failure.Uncounted, failure.NotBefore = true, now.Add(cmp.Or(f.RetryAfter, p.BackoffMin))
 	case f.Kind == fault.Invalid, f.Kind == fault.NotFound, f.Kind == fault.Precondition:
 		failure.Final, failure.NotBefore = true, now

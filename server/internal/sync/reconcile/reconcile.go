@@ -85,7 +85,7 @@ func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
 // room, it applies that to the resource.
 func (r *Reconciler) handler(fetch fetch) queue.Handler {
 	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-		apply, err := fetch(ctx, lease)
+		apply, err := fetch(mirror.WithAttempts(ctx, lease.Attempts), lease)
 		if fault.Is(err, fault.ReasonUpstreamNotFound) {
 			// Not final: the next attempt may find it.
 			f := fault.Of(err)

@@ -1,0 +1,234 @@
+package liveblocks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// call is what is asked of Liveblocks.
+type call struct {
+	op, path string
+	check    checkFunc
+	// once means that a second attempt would do harm.
+	once bool
+}
+
+const (
+	// minThroughput is the least number of bytes a second of a body that takes longer
+	// than [Config.Timeout].
+	minThroughput = 64 << 10
+	// firstBuffer is the buffer for a body of unknown length.
+	firstBuffer = 64 << 10
+)
+
+// timeoutError is the cause of calls that were cut off. It is not a context's error,
+// which would be the caller's.
+type timeoutError struct{ problem string }
+
+func (e *timeoutError) Error() string { return e.problem }
+
+// watchdog cuts a call off when nothing has arrived for its patience, and when the body
+// takes too long for what has arrived.
+type watchdog struct {
+	patience time.Duration
+	timer    *time.Timer
+	slowAt   time.Time // when the body is too slow, with what has arrived
+	cut      context.CancelCauseFunc
+}
+
+// watch starts a watchdog, and returns the context that it cuts off. stop must be
+// called.
+func (c *Client) watch(ctx context.Context) (watched context.Context, w *watchdog, stop func()) {
+	patience := c.cfg.Timeout
+	if doubled := c.cfg.IdleTimeout << min(mirror.AttemptsOf(ctx), 16); doubled > 0 {
+		patience = min(patience, doubled)
+	}
+	watched, cut := context.WithCancelCause(ctx)
+	w = &watchdog{patience: patience, cut: cut, slowAt: time.Now().Add(c.cfg.Timeout)}
+	w.timer = time.AfterFunc(patience, func() {
+		cut(&timeoutError{fmt.Sprintf("nothing arrived within %v", patience)})
+	})
+	return watched, w, func() { w.timer.Stop(); cut(nil) }
+}
+
+// fed notes that bytes of the body have arrived.
+func (w *watchdog) fed(n int) {
+	w.slowAt = w.slowAt.Add(time.Duration(n) * (time.Second / minThroughput))
+	if time.Now().After(w.slowAt) {
+		w.cut(&timeoutError{fmt.Sprintf("the body arrives at less than %d bytes a second", minThroughput)})
+		return
+	}
+	w.timer.Reset(w.patience)
+}
+
+// attempt is one request and what came of it.
+type attempt struct {
+	resp *http.Response
+	err  error
+	// fetchTime is when it began, by the configured clock.
+	fetchTime time.Time
+	cancel    context.CancelFunc
+	second    bool
+}
+
+// discard drops an answer that is not needed.
+func (a *attempt) discard() {
+	a.cancel()
+	if a.err == nil {
+		_ = a.resp.Body.Close() // nothing is read
+	}
+}
+
+// send makes one call and classifies the response.
+func (c *Client) send(ctx context.Context, call call) (mirror.Fetched, result) {
+	watched, w, stop := c.watch(ctx)
+	defer stop()
+	first, err := c.request(watched, call)
+	if err != nil {
+		err = fault.Wrap(fmt.Errorf("%s: build request", call.op), fault.Internal, fault.ReasonInternal, "internal error")
+		return mirror.Fetched{}, result{outcome: outcomeNoAnswer, err: err}
+	}
+	a := c.exchange(first, call)
+	defer a.cancel()
+	broken := func(outcome outcome, err error) result {
+		if late, ok := errors.AsType[*timeoutError](context.Cause(watched)); ok {
+			err = late
+		}
+		return c.broken(ctx, call.op, outcome, err)
+	}
+	if a.err != nil {
+		return mirror.Fetched{}, broken(outcomeNoAnswer, a.err)
+	}
+	resp := a.resp
+	defer func() { _ = resp.Body.Close() }() // nothing more is read
+
+	if resp.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		if err != nil && !tellsByStatus(resp.StatusCode) {
+			// The missing part says what was refused, and why.
+			return mirror.Fetched{}, broken(outcomeTruncated, err)
+		}
+		return mirror.Fetched{}, c.refused(call.op, resp, body)
+	}
+	body, err := c.read(resp, w)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return mirror.Fetched{}, c.tooLarge(call.op)
+	case err != nil:
+		return mirror.Fetched{}, broken(outcomeTruncated, err)
+	}
+	if err := call.check(resp.Header.Get("Content-Type"), body); err != nil {
+		return mirror.Fetched{}, invalidAnswer(call.op, resp.StatusCode, err)
+	}
+	return mirror.Fetched{Body: body, FetchTime: a.fetchTime}, result{outcome: outcomeOK}
+}
+
+// request builds the request of a call.
+func (c *Client) request(ctx context.Context, call call) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.BaseURL.url+call.path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+*c.cfg.SecretKey.secret)
+	req.Header.Set("Accept", "application/json, application/octet-stream")
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	return req, nil
+}
+
+// exchange sends a request, and once more if the answer is late: some calls hang, and
+// those that follow do not. The first answer counts. The other attempt is cancelled.
+func (c *Client) exchange(req *http.Request, call call) *attempt {
+	answers := make(chan *attempt, 2)
+	var cancels [2]context.CancelFunc
+	start := func(second bool) { //nolint:contextcheck // the request has the context
+		ctx, cancel := context.WithCancel(req.Context())
+		a := &attempt{fetchTime: c.cfg.Now(), cancel: cancel, second: second}
+		cancels[btoi(second)] = cancel
+		c.calls.Go(func() { // Close waits for it
+			begin := time.Now()
+			a.resp, a.err = c.http.Do(req.Clone(ctx)) //nolint:bodyclose // discard and send close it
+			if a.err == nil {
+				c.routes.answered(call.op, time.Since(begin), second)
+			}
+			answers <- a
+		})
+	}
+	late := time.NewTimer(c.routes.begin(call.op))
+	defer late.Stop()
+	start(false)
+	for pending := 1; ; {
+		select {
+		case <-late.C:
+			if !call.once && req.Context().Err() == nil && c.limiter.calm() && c.routes.hedge() {
+				c.limiter.spend()
+				start(true)
+				pending++
+			}
+		case a := <-answers:
+			switch pending--; {
+			case pending == 0:
+				return a
+			case a.err != nil:
+				a.discard() // the other one may be answered
+				continue
+			}
+			cancels[btoi(!a.second)]()
+			c.calls.Go(func() { (<-answers).discard() })
+			return a
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// errTooLarge means that a body exceeds the size limit.
+var errTooLarge = errors.New("the body exceeds the size limit")
+
+// read reads a body. A body whose length is known gets a buffer of that length.
+func (c *Client) read(resp *http.Response, w *watchdog) ([]byte, error) {
+	if resp.ContentLength > c.cfg.MaxBody {
+		return nil, errTooLarge
+	}
+	size := resp.ContentLength
+	if size < 0 {
+		size = min(firstBuffer, c.cfg.MaxBody+1)
+	}
+	body := make([]byte, 0, size)
+	for {
+		if len(body) == cap(body) {
+			if resp.ContentLength >= 0 {
+				// Read to the end, so that the connection can be used again.
+				if _, err := resp.Body.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
+					return nil, err
+				}
+				return body, nil
+			}
+			grown := make([]byte, len(body), min(2*int64(cap(body)), c.cfg.MaxBody+1))
+			copy(grown, body)
+			body = grown
+		}
+		n, err := resp.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		w.fed(n)
+		switch {
+		case int64(len(body)) > c.cfg.MaxBody:
+			return nil, errTooLarge
+		case errors.Is(err, io.EOF):
+			return body, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
