@@ -22,6 +22,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
 // Database says where the data is kept.
@@ -195,7 +196,7 @@ func (d Database) Validate() error {
 	case direct != "" && pooled == "":
 		return wrong("DATABASE_DIRECT_URL", "is set, but DATABASE_URL is not; set both, or neither for the "+
 			"embedded PostgreSQL")
-	case direct != "" && strings.HasPrefix(direct, "postgres") != strings.HasPrefix(pooled, "postgres"):
+	case direct != "" && engine.IsPostgres(direct) != engine.IsPostgres(pooled):
 		return wrong("DATABASE_DIRECT_URL", "must lead to the same database as DATABASE_URL, but only one of them is a "+
 			"PostgreSQL URL")
 	case d.DatabaseMaxConns < 2:
@@ -209,13 +210,15 @@ func databaseURL(setting, value string) error {
 	if value == "" || driverDSN.MatchString(value) {
 		return nil
 	}
-	scheme, _, _ := strings.Cut(value, "://")
-	if !slices.Contains([]string{"postgres", "postgresql", "mysql"}, scheme) {
+	if !engine.Known(value) {
 		return wrong(setting, "must begin with postgres://, postgresql:// or mysql://")
 	}
 	if _, err := url.Parse(value); err != nil { // the cause repeats the password
 		return wrong(setting, "is not a URL; in the user name and the password, write %%40 for @, %%3A for :, %%2F for / "+
 			"and %%25 for %%")
+	}
+	if err := engine.CheckURL(value); err != nil {
+		return wrong(setting, "cannot be used: %v", err)
 	}
 	return nil
 }

@@ -13,8 +13,8 @@ import (
 
 // Config says how to reach the database.
 type Config struct {
-	// URL starts with postgres:// or postgresql:// for Postgres. Anything else is
-	// for MySQL: a mysql:// URL or a DSN of the Go driver.
+	// URL starts with postgres://, or another scheme of Postgres' clients, for
+	// Postgres. Anything else is for MySQL: a mysql:// URL or a DSN of the Go driver.
 	URL string
 	// Pooled means that URL goes through a pooler in transaction mode. Only
 	// Postgres uses it.
@@ -23,21 +23,56 @@ type Config struct {
 	MaxConns int
 }
 
+// schemes are the schemes of database URLs, with those that clients of other
+// languages use for the same servers.
+var schemes = map[string]string{
+	"postgres": "postgres", "postgresql": "postgres", "pgsql": "postgres", "postgis": "postgres",
+	"mysql": "mysql", "mysql2": "mysql", "mariadb": "mysql",
+}
+
+// normal returns a URL with the scheme of its engine. A URL without a scheme, such as
+// a DSN of the Go driver, is returned as it is.
+func normal(url string) string {
+	bare := strings.TrimPrefix(url, "jdbc:")
+	scheme, rest, ok := strings.Cut(bare, "://")
+	if !ok {
+		return url
+	}
+	name, _, _ := strings.Cut(scheme, "+") // the driver, as in postgresql+psycopg
+	if known, ok := schemes[strings.ToLower(name)]; ok {
+		return known + "://" + rest
+	}
+	return url
+}
+
 // IsPostgres reports whether a database URL is for Postgres.
-func IsPostgres(url string) bool {
-	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
+func IsPostgres(url string) bool { return strings.HasPrefix(normal(url), "postgres://") }
+
+// Known reports whether a URL has the scheme of a database.
+func Known(url string) bool {
+	scheme, _, ok := strings.Cut(normal(url), "://")
+	return ok && schemes[scheme] == scheme
+}
+
+// CheckURL reports what is wrong with a database URL, as far as that can be seen from
+// it. Its errors never repeat the URL, which holds the password.
+func CheckURL(url string) error {
+	if IsPostgres(url) {
+		return postgres.CheckURL(normal(url))
+	}
+	return mysql.CheckURL(normal(url))
 }
 
 // Open prepares the connections. It does not wait for the database.
 func Open(ctx context.Context, cfg Config) (store.Store, error) {
 	if IsPostgres(cfg.URL) {
-		s, err := postgres.Open(ctx, postgres.Config{URL: cfg.URL, Pooled: cfg.Pooled, MaxConns: cfg.MaxConns})
+		s, err := postgres.Open(ctx, postgres.Config{URL: normal(cfg.URL), Pooled: cfg.Pooled, MaxConns: cfg.MaxConns})
 		if err != nil {
 			return nil, err
 		}
 		return s, nil
 	}
-	s, err := mysql.Open(ctx, mysql.Config{URL: cfg.URL, MaxConns: cfg.MaxConns})
+	s, err := mysql.Open(ctx, mysql.Config{URL: normal(cfg.URL), MaxConns: cfg.MaxConns})
 	if err != nil {
 		return nil, err
 	}
@@ -47,9 +82,9 @@ func Open(ctx context.Context, cfg Config) (store.Store, error) {
 // Migrate migrates the schema to the version that this binary needs.
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	if IsPostgres(url) {
-		return postgres.Migrate(ctx, url, log)
+		return postgres.Migrate(ctx, normal(url), log)
 	}
-	return mysql.Migrate(ctx, url, log)
+	return mysql.Migrate(ctx, normal(url), log)
 }
 
 // MySQLMigrations returns the statements that Migrate would run on an empty MySQL

@@ -15,6 +15,15 @@ func TestURLChoosesTheEngine(t *testing.T) {
 		"postgresql://u:p@127.0.0.1:1/db":    true,
 		"mysql://u:p@127.0.0.1:1/db":         false,
 		"u:p@tcp(127.0.0.1:1)/db?timeout=1s": false,
+		// As other languages write them.
+		"postgresql+psycopg://u:p@127.0.0.1:1/db":     true,
+		"postgresql+asyncpg://u:p@127.0.0.1:1/db":     true,
+		"pgsql://u:p@127.0.0.1:1/db":                  true,
+		"jdbc:postgresql://127.0.0.1:1/db?user=u":     true,
+		"mysql+pymysql://u:p@127.0.0.1:1/db":          false,
+		"mysql2://u:p@127.0.0.1:1/db":                 false,
+		"mariadb://u:p@127.0.0.1:1/db":                false,
+		"jdbc:mysql://u:p@127.0.0.1:1/db?useSSL=true": false,
 	} {
 		s, err := engine.Open(t.Context(), engine.Config{URL: url, MaxConns: 2})
 		if err != nil {

@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,20 +93,20 @@ func parse(s string) (*gomysql.Config, error) {
 	if err != nil {
 		return nil, errors.New("the parameters of the database URL cannot be read")
 	}
+	if ca := take(query, "sslcert"); ca != "" && query.Get("ssl-ca") == "" { // Prisma calls the authority so
+		query.Set("ssl-ca", ca)
+	}
 	way, err := takeTLS(query)
 	if err != nil {
 		return nil, err
 	}
-	socket := take(query, "socket")
-	for _, foreign := range []string{
-		"charset", "collation", "connection_limit", "connect_timeout", "pool_timeout",
-		"socket_timeout", "schema",
-	} {
-		take(query, foreign) // chosen here, or meant for another client's pool
+	socket := cmp.Or(take(query, "socket"), take(query, "unix_socket"))
+	for _, name := range foreign {
+		take(query, name)
 	}
 	cfg, err := gomysql.ParseDSN("/?" + query.Encode())
 	if err != nil {
-		return nil, errors.New("the parameters of the database URL cannot be read")
+		return nil, parameterError(query)
 	}
 	cfg.User = u.User.Username()
 	cfg.Passwd, _ = u.User.Password()
@@ -115,6 +117,36 @@ func parse(s string) (*gomysql.Config, error) {
 	}
 	cfg.TLSConfig, cfg.TLS = way.name, way.config
 	return cfg, nil
+}
+
+// foreign are parameters that are chosen here, or meant for another client or its
+// pool: Prisma, mysql2 of Node, SQLAlchemy, Rails and JDBC.
+var foreign = []string{
+	"charset", "collation", "encoding", "useUnicode", "characterEncoding", "connectionCollation", "timezone",
+	"serverTimezone", "connectionTimeZone", "schema", "multipleStatements", "dateStrings", "supportBigNumbers",
+	"bigNumberStrings", "decimalNumbers",
+	"connection_limit", "pool", "pool_size", "pool_timeout", "pool_recycle", "pool_pre_ping", "max_overflow",
+	"connect_timeout", "connectTimeout", "socket_timeout", "socketTimeout", "waitForConnections", "queueLimit",
+	"maxIdle", "idleTimeout", "enableKeepAlive", "keepAliveInitialDelay", "tcpKeepAlive", "reconnect",
+	"autoReconnect", "allowPublicKeyRetrieval", "statement_cache_size", "useServerPrepStmts", "cachePrepStmts",
+	"rewriteBatchedStatements", "reaping_frequency", "checkout_timeout",
+}
+
+// parameterError names the parameter that the driver cannot read. The driver's own
+// error may repeat its value.
+func parameterError(query url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if _, err := gomysql.ParseDSN("/?" + url.Values{name: query[name]}.Encode()); err != nil {
+			return fmt.Errorf("the database URL has a value of %s that cannot be used", name)
+		}
+	}
+	return errors.New("the parameters of the database URL cannot be used together")
+}
+
+// CheckURL reports what is wrong with a URL, as far as that can be seen from it.
+func CheckURL(s string) error {
+	_, err := parseURL(s)
+	return err
 }
 
 // take removes a parameter from query and returns its last value. It ignores case,

@@ -35,6 +35,12 @@ func TestURLLeadsThere(t *testing.T) {
 			"mysql://u:p@h/app?connection_limit=3&charset=latin1&collation=latin1_bin&tls=0",
 			[]string{"u", "p", "tcp", "h:3306", "app"},
 		},
+		{
+			"mysql://u:p@h/app?connectionLimit=5&timezone=Z&useUnicode=true&serverTimezone=UTC&waitForConnections=true" +
+				"&pool_recycle=3600&encoding=utf8mb4&allowPublicKeyRetrieval=true",
+			[]string{"u", "p", "tcp", "h:3306", "app"},
+		},
+		{"mysql://u:p@h/app?unix_socket=/run/mysqld.sock", []string{"u", "p", "unix", "/run/mysqld.sock", "app"}},
 		{"u:p@tcp(db.example:3307)/app", []string{"u", "p", "tcp", "db.example:3307", "app"}},
 		{"u:p@s:s@tcp(db.example)/app", []string{"u", "p@s:s", "tcp", "db.example:3306", "app"}},
 		{"u:p://@tcp(db.example)/app", []string{"u", "p://", "tcp", "db.example:3306", "app"}},
@@ -186,6 +192,23 @@ func TestURLCannotAlterWhatStatementsMean(t *testing.T) {
 		if cfg.Timeout != timeout {
 			t.Errorf("timeout of %s = %v; want %v", url, cfg.Timeout, timeout)
 		}
+	}
+}
+
+// What cannot be used is named.
+func TestParameterIsNamed(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]string{
+		"a=b&timeout=hunter2": "timeout", "tls=hunter2": "tls", "readTimeout=hunter2": "readTimeout",
+		"allowCleartextPasswords=hunter2": "allowCleartextPasswords", "ssl=hunter2": "of ssl",
+	} {
+		err := CheckURL("mysql://u:hunter2@h/db?" + query)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), want) {
+			t.Errorf("CheckURL with %s = %v; want %s named", query, err, want)
+		}
+	}
+	if cfg, err := parseURL("mysql://u:p@h/db?pool=5&foo=1"); err != nil || len(cfg.Params) != 3 {
+		t.Errorf("parameters = %v, %v; want those of the session and foo", cfg, err)
 	}
 }
 

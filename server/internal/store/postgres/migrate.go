@@ -48,10 +48,11 @@ const viewMark = "liveblocks-mirror:"
 // step. Of several concurrent calls one works and the others wait. The URL should
 // connect directly to the server, not through a pooler.
 func Migrate(ctx context.Context, url string, log *slog.Logger) error {
-	cc, err := pgx.ParseConfig(url)
+	to, err := configOf(url)
 	if err != nil {
-		return errors.New("migrate: the database URL cannot be read") // the cause repeats the URL with its password
+		return fmt.Errorf("migrate: %w", err)
 	}
+	cc := to.conn
 	cc.ConnectTimeout = connectTimeout
 	// Only described types: this also works through a pooler.
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
@@ -101,7 +102,7 @@ func migrateHint(err error) error {
 	case isCode(err, "42501"):
 		return fmt.Errorf("the database role may not create tables; run migrate with the role that owns the schema: %w", err)
 	}
-	return err
+	return connectHint(err)
 }
 
 func isCode(err error, code string) bool {

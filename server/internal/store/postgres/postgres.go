@@ -61,7 +61,11 @@ type Store struct {
 // Open prepares the connections. It does not wait for the database: the first
 // use connects.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	pc, err := pgxpool.ParseConfig(cfg.URL)
+	to, err := configOf(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	pc, err := pgxpool.ParseConfig(to.url)
 	if err != nil {
 		return nil, errors.New("the database URL cannot be read") // the cause repeats the URL, password included
 	}
@@ -69,7 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	// Idle connections are closed, so they do not occupy the server's slots.
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.ConnConfig.ConnectTimeout = connectTimeout
-	if cfg.Pooled || behindPooler(pc.ConnConfig) {
+	if cfg.Pooled || to.pooled || behindPooler(pc.ConnConfig) {
 		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	if pc.ConnConfig.RuntimeParams["application_name"] == "" {
@@ -200,7 +204,7 @@ func classify(ctx context.Context, err error) error {
 	// Whatever the code of a refused connection, such as one for a rotated
 	// password, no statement was at fault.
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+		return fault.Wrap(connectHint(err), fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if pg.Code == readOnlyCode {
