@@ -18,6 +18,7 @@ package store
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -60,6 +61,10 @@ type Store interface {
 	// Ping reports whether the database answers, its schema is current, and it takes
 	// writes; ErrSchemaBehind or ErrReadOnly if not.
 	Ping(ctx context.Context) error
+	// Check finds out what the way to the database and the user's rights allow. It
+	// adapts to a connection pooler, with a line in log, and returns an error that says
+	// what to do about what would fail later. It is for the start.
+	Check(ctx context.Context, log *slog.Logger) error
 	// Engine returns the engine's name and version, such as "PostgreSQL 15.20".
 	Engine(ctx context.Context) (string, error)
 	// Close ends all connections.

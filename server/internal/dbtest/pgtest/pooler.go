@@ -23,7 +23,7 @@ const PoolerPort = "6432"
 // PoolerSize is the number of connections from a pooler to the server.
 const PoolerSize = 4
 
-// Pooler is a running PgBouncer in transaction mode.
+// Pooler is a running PgBouncer.
 type Pooler struct {
 	// URL is the URL of the database through the pooler.
 	URL string
@@ -33,8 +33,15 @@ type Pooler struct {
 }
 
 // StartPooler puts a real PgBouncer in front of the server of a database, whose URL it
-// is given. The port names its socket; no TCP port is opened. It ends with tb.
+// is given, in transaction mode. The port names its socket; no TCP port is opened. It
+// ends with tb.
 func StartPooler(tb testing.TB, direct, port string) *Pooler {
+	tb.Helper()
+	return StartPoolerIn(tb, "transaction", direct, port)
+}
+
+// StartPoolerIn is StartPooler for another pool_mode.
+func StartPoolerIn(tb testing.TB, mode, direct, port string) *Pooler {
 	tb.Helper()
 	server, err := pgconn.ParseConfig(direct)
 	if err != nil {
@@ -70,11 +77,11 @@ listen_port = %s
 unix_socket_dir = %s
 auth_type = any
 admin_users = %s
-pool_mode = transaction
+pool_mode = %s
 default_pool_size = %d
 max_client_conn = 2000
 logfile = %s
-`, target, port, dir, server.User, PoolerSize, p.logFile())
+`, target, port, dir, server.User, mode, PoolerSize, p.logFile())
 	ini := filepath.Join(dir, "pgbouncer.ini")
 	if err := os.WriteFile(ini, []byte(config), 0o600); err != nil {
 		tb.Fatalf("pgtest: %v", err)

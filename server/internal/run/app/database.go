@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -95,6 +96,12 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 			"mysql://user:password@host/name: %w", err)
 	}
 	db.store = s
+	switch err := s.Check(ctx, log); {
+	case fault.Of(err).Kind == fault.Unavailable:
+		return unreachable(cfg.DatabaseURL.Reveal(), err)
+	case err != nil:
+		return err
+	}
 	switch err := s.Ping(ctx); {
 	case errors.Is(err, store.ErrSchemaBehind) && refused != nil:
 		return refused

@@ -245,9 +245,9 @@ func TestLockWaitIsRetried(t *testing.T) {
 	}
 }
 
-// Where the settings of PostgreSQL ask for more isolation than we need, concurrent
-// updates are serialization failures.
-func TestSerializationFailureIsRetried(t *testing.T) {
+// Where the settings of PostgreSQL ask for more isolation than we need, sessions are
+// pinned to what we do: a concurrent update is waited for and is no failure.
+func TestIsolationIsOurs(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"repeatable\\ read", "serializable"} {
 		t.Run(level, func(t *testing.T) {
@@ -262,7 +262,7 @@ func TestSerializationFailureIsRetried(t *testing.T) {
 			r.waiting(t, 1)
 			commit(t, tx)
 			if err := <-done; err != nil {
-				t.Fatalf("Park beside an update = %v; want it retried", err)
+				t.Fatalf("Park beside an update = %v; want it done", err)
 			}
 			task, err := r.store.Task(t.Context(), r.lease.Resource, r.now)
 			if err != nil || task.Generation != 2 || task.State != mirror.TaskWaiting {

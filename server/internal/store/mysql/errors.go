@@ -144,6 +144,9 @@ func classify(ctx context.Context, err error) error {
 		case readOnlyNumber(n):
 			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrReadOnly, err), fault.Unavailable, fault.ReasonStoreUnavailable,
 				"the database takes no writes")
+		case denied(err):
+			return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
+				"the database user lacks a right; grant it select, insert, update and delete on all tables of the database")
 		case n == 1146, n == 1054: // no such table or column
 			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Unavailable, fault.ReasonSchemaBehind,
 				"the database schema is older than this version needs; run liveblocks-mirror migrate")

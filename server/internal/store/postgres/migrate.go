@@ -56,8 +56,26 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	cc.ConnectTimeout = connectTimeout
 	// Only described types: this also works through a pooler.
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	db := stdlib.OpenDB(*cc)
+	cc.RuntimeParams["client_encoding"] = "UTF8"
+	prepare := func(ctx context.Context, conn *pgx.Conn) error {
+		if to.pooled || behindPooler(cc) {
+			return nil
+		}
+		return pinSession(ctx, conn, to.searchPath)
+	}
+	db := stdlib.OpenDB(*cc, stdlib.OptionAfterConnect(prepare))
 	defer db.Close()
+	conn, err := pgx.ConnectConfig(ctx, cc)
+	if err == nil {
+		defer conn.Close(context.WithoutCancel(ctx))
+		err = prepare(ctx, conn)
+	}
+	if err == nil {
+		err = checkTarget(ctx, conn, to.searchPath)
+	}
+	if err != nil {
+		return fmt.Errorf("migrate: %w", migrateHint(err))
+	}
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -83,13 +101,28 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	for _, m := range done {
 		log.InfoContext(ctx, "migration applied", slog.Int64("version", m.Source.Version), slog.Duration("took", m.Duration))
 	}
-	conn, err := pgx.ConnectConfig(ctx, cc)
-	if err != nil {
-		return fmt.Errorf("migrate: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
 	if err := ensureViews(ctx, conn, log); err != nil {
 		return fmt.Errorf("migrate: %w", migrateHint(err))
+	}
+	return nil
+}
+
+// checkTarget checks what tables would depend on before there are any.
+func checkTarget(ctx context.Context, conn *pgx.Conn, searchPath string) error {
+	if _, err := probeTransaction(ctx, conn); err != nil {
+		return err
+	}
+	f, err := readFacts(ctx, conn)
+	switch {
+	case err != nil:
+		return err
+	case f.Encoding != "UTF8":
+		return f.encodingProblem()
+	case f.Schema == "" && searchPath != "":
+		return fmt.Errorf("there is no schema %s, or the role %s may not use it; run: create schema %s authorization %s",
+			searchPath, f.Role, searchPath, pgx.Identifier{f.Role}.Sanitize())
+	case !f.inPath(searchPath):
+		return f.problem(searchPath)
 	}
 	return nil
 }
@@ -100,7 +133,8 @@ func migrateHint(err error) error {
 	case isCode(err, readOnlyCode):
 		return fmt.Errorf("%w; run migrate on the primary: %w", store.ErrReadOnly, err)
 	case isCode(err, "42501"):
-		return fmt.Errorf("the database role may not create tables; run migrate with the role that owns the schema: %w", err)
+		return fmt.Errorf("the database role may not create tables, or alter those of another; run migrate with "+
+			"the role that owns the schema and the tables: %w", err)
 	}
 	return connectHint(err)
 }

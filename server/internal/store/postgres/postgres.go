@@ -56,6 +56,8 @@ type Store struct {
 	accepting *pgxpool.Pool
 	sessions  *sessions
 	pack      *pack.Codec
+	// searchPath is the one that the URL asks for; empty if it does not.
+	searchPath string
 }
 
 // Open prepares the connections. It does not wait for the database: the first
@@ -73,15 +75,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	// Idle connections are closed, so they do not occupy the server's slots.
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.ConnConfig.ConnectTimeout = connectTimeout
-	if cfg.Pooled || to.pooled || behindPooler(pc.ConnConfig) {
-		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	}
+	all := &sessions{}
+	all.pooled.Store(cfg.Pooled || to.pooled || behindPooler(pc.ConnConfig))
+	pc.BeforeConnect, pc.AfterConnect = all.beforeConnect, all.afterConnect(to.searchPath)
+	pc.ConnConfig.OnPgError = all.usable
 	if pc.ConnConfig.RuntimeParams["application_name"] == "" {
 		pc.ConnConfig.RuntimeParams["application_name"] = "liveblocks-mirror"
 	}
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
-	all := &sessions{}
-	pc.ConnConfig.OnPgError = all.usable
+	pc.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
 	own := min(acceptConns, pc.MaxConns/2)
 	pc.MaxConns -= own
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
@@ -105,7 +107,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	reader := sqllist.NewReader(lists, rowsOf(pool), classify, z)
-	return &Store{Reader: reader, pool: pool, q: dbq.New(pool), accepting: accepting, sessions: all, pack: z}, nil
+	return &Store{Reader: reader, pool: pool, q: dbq.New(pool), accepting: accepting, sessions: all, pack: z,
+		searchPath: to.searchPath}, nil
 }
 
 // behindPooler detects the poolers of Neon and Supabase and PgBouncer's default
@@ -174,11 +177,11 @@ func retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// transient reports whether the transaction failed only because of another one: a
-// serialization failure or a deadlock.
+// transient reports whether the transaction failed only because of another one, by a
+// serialization failure or a deadlock, or before a pooler was recognised.
 func transient(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (pg.Code == "40001" || pg.Code == "40P01")
+	return ok && (pg.Code == "40001" || pg.Code == "40P01" || forgotten(pg.Code))
 }
 
 // refused reports whether the server will never accept the values: class 22 is a
@@ -207,8 +210,15 @@ func classify(ctx context.Context, err error) error {
 		return fault.Wrap(connectHint(err), fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if pg.Code == readOnlyCode {
+		switch {
+		case pg.Code == readOnlyCode:
 			return errReadOnly(err)
+		case forgotten(pg.Code):
+			return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
+				"the database is behind a pooler in transaction mode; set MIRROR_DATABASE_POOLED=true")
+		case pg.Code == "42501":
+			return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
+				"the database role lacks a right on a table; start the service again to see which")
 		}
 		switch class := pg.Code[:min(2, len(pg.Code))]; {
 		case pg.Code == "42P01", pg.Code == "42703": // no such table or column

@@ -1,10 +1,14 @@
 package postgres
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -21,7 +25,52 @@ const readOnlyCode = "25006"
 type sessions struct {
 	mu    sync.Mutex
 	pools []*pgxpool.Pool
+
+	// pooled means that a pooler may lead each transaction to another server process, so
+	// that nothing can be left there: neither a prepared statement nor a setting.
+	pooled atomic.Bool
+	log    atomic.Pointer[slog.Logger] // nil before Check
 }
+
+// switchMode goes on as behind a pooler in transaction mode.
+func (s *sessions) switchMode() {
+	if s.pooled.Swap(true) {
+		return
+	}
+	if log := s.log.Load(); log != nil {
+		log.Warn("the database is behind a pooler in transaction mode; set MIRROR_DATABASE_POOLED=true") //nolint:sloglint // no call's
+	}
+	s.reset()
+}
+
+// beforeConnect chooses how a new session runs statements.
+func (s *sessions) beforeConnect(_ context.Context, cc *pgx.ConnConfig) error {
+	if s.pooled.Load() {
+		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
+	return nil
+}
+
+// afterConnect pins the settings of a new session.
+func (s *sessions) afterConnect(searchPath string) func(context.Context, *pgx.Conn) error {
+	return func(ctx context.Context, conn *pgx.Conn) error {
+		if s.pooled.Load() {
+			return nil
+		}
+		return pinSession(ctx, conn, searchPath)
+	}
+}
+
+func pinSession(ctx context.Context, conn *pgx.Conn, searchPath string) error {
+	if err := conn.PgConn().Exec(ctx, sessionSQL(searchPath)).Close(); err != nil {
+		return fmt.Errorf("prepare the session: %w", err)
+	}
+	return nil
+}
+
+// forgotten are the answers to the use of a prepared statement behind a pooler that
+// has changed the server process since: it is unknown, or somebody else's is there.
+func forgotten(code string) bool { return code == "26000" || code == "42P05" }
 
 func (s *sessions) of(pools ...*pgxpool.Pool) {
 	s.mu.Lock()
@@ -43,12 +92,21 @@ func (s *sessions) reset() {
 // that the server is the wrong one or shuts down, no other session to it can be used
 // either.
 func (s *sessions) usable(_ *pgconn.PgConn, err *pgconn.PgError) bool {
+	if forgotten(err.Code) {
+		s.switchMode()
+		return false
+	}
 	switch err.Code {
 	case readOnlyCode, "57P01", "57P02": // the latter two: shut down by an operator or after a crash
 		s.reset()
 		return false
 	}
-	return !strings.EqualFold(err.Severity, "FATAL") && !strings.EqualFold(err.SeverityUnlocalized, "FATAL")
+	return !fatal(err)
+}
+
+// fatal reports whether the server has ended the session.
+func fatal(err *pgconn.PgError) bool {
+	return strings.EqualFold(err.Severity, "FATAL") || strings.EqualFold(err.SeverityUnlocalized, "FATAL")
 }
 
 // sessionAtFault reports whether a statement failed only because of its session, and

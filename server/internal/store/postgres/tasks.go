@@ -50,9 +50,13 @@ func (s *Store) Claim(
 	ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration,
 ) (mirror.Lease, error) {
 	until := now.Add(ttl)
-	row, err := s.q.Claim(ctx, dbq.ClaimParams{
-		Token: token[:], Until: nullTime(until), Now: nullTime(now),
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+	var row dbq.ClaimRow
+	err := retry(ctx, func() (err error) {
+		row, err = s.q.Claim(ctx, dbq.ClaimParams{
+			Token: token[:], Until: nullTime(until), Now: nullTime(now),
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		})
+		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return mirror.Lease{}, store.ErrNotDue
@@ -71,9 +75,13 @@ func (s *Store) Claim(
 // Renew moves the lease's end.
 func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
 	r := lease.Resource
-	n, err := s.q.Renew(ctx, dbq.RenewParams{
-		Until: nullTime(until), Token: lease.Token[:],
-		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+	var n int64
+	err := retry(ctx, func() (err error) {
+		n, err = s.q.Renew(ctx, dbq.RenewParams{
+			Until: nullTime(until), Token: lease.Token[:],
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		})
+		return err
 	})
 	if err != nil {
 		return classify(ctx, fmt.Errorf("renew lease: %w", err))

@@ -38,7 +38,7 @@ func (s *Store) tryTx(ctx context.Context, f func(t *transaction, q, later *dbq.
 	}
 	defer conn.Release() // also closes the session if the transaction is still open
 	t := &transaction{conn: conn.Conn(), waiting: &pgx.Batch{}}
-	t.waiting.Queue("begin")
+	t.waiting.Queue("begin isolation level read committed")
 	var tag pgconn.CommandTag
 	if err = f(t, dbq.New(t), dbq.New(deferred{t})); err == nil {
 		tag, err = t.Exec(ctx, "commit")
