@@ -49,6 +49,8 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0001_mirror.sql":     "37fc831107335c8c33eb4032f64f5858bfe051cac1d2a898fa2da9ba6586ee56",
 		"mysql/migrations/0002_everything.sql": "29a1059cd455bd40f7f040ff7798790940a6718c9aada62e7ad86ff088d8ee9e",
 		"mysql/migrations/0003_groups.sql":     "94d3be53a54d5401630a5e28a79c997b847a97d0b71dcd6196d1baaa437564a3",
+		"mysql/migrations/0004_project.sql":    "55bc628cd8ae48274831a9d01c59ffae5ea0c31fb8c9a45d413bebdf733efa84",
+		"mysql/migrations/0006_lists.sql":      "7ce385f7e722879faaafd2e280c50292369e42a52ffe1f903161b93763a14e2d",
 		"mysql/migrations/0007_threads.sql":    "b6f3bd1e4047b71afd13072221130c732b0ddb8a56c851e0aa781740c148ae24",
 		"mysql/migrations/0008_odd.sql":        "4adfd6938c84d32f000c2ff34598a87035d8f9834f58695dfa78299a80aca600",
 		// edition 3
@@ -59,6 +61,8 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0001_mirror.sql":     "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
 		"postgres/migrations/0002_everything.sql": "23be6f951a82485f533842b89f561dd45c75550a0675d1c025a1fa33933e3c97",
 		"postgres/migrations/0003_groups.sql":     "2c0eac3a28aec06bf170b7d2ed8a76e17c9c658d5f9b6642937ff4cea4c85364",
+		"postgres/migrations/0004_project.sql":    "07e291a66eb9533499082b3074be0ca10181e0fd375485420a1f6fc961eb2f44",
+		"postgres/migrations/0006_lists.sql":      "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
 		"postgres/migrations/0007_threads.sql":    "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
 		"postgres/migrations/0008_odd.sql":        "47fa928941ed4d84ccb2b645a5ae5c5db4ecd1c66ae50e53eea0c1dec023652a",
 	}

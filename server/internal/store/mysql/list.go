@@ -20,6 +20,28 @@ var lists = sqllist.Dialect{
 	First:        firstTime,
 	Last:         lastTime,
 	DocumentKeys: documentKeys,
+	KeyTable: func(columns []sqllist.KeyColumn) (table string, args []any) {
+		rows := 0
+		names := make([]string, len(columns))
+		for i, c := range columns {
+			names[i], rows = c.Name, max(len(c.Ints), len(c.IDs))
+		}
+		for n := range rows {
+			for _, c := range columns {
+				if c.Ints != nil {
+					args = append(args, c.Ints[n])
+				} else {
+					args = append(args, rawKey(c.IDs[n]))
+				}
+			}
+		}
+		return keyTable(rows, names...), args
+	},
+	ThreadChanged:  "t.changed_time",
+	CommentChanged: "c.changed_time",
+	ForceIndex:     true,
+	Open:           "s.is_open = true",
+	Done:           "s.is_open = false",
 }
 
 // rows runs a query and calls scan for each row.

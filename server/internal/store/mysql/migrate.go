@@ -67,7 +67,7 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 }
 
 // repeating opens connections on which a migration can be run again from the start.
-// Tables are created "if not exists", which MySQL does not support for columns.
+// Tables are created "if not exists", which MySQL supports for nothing else.
 type repeating struct{ *connector }
 
 // Connect opens a connection.
@@ -81,11 +81,12 @@ func (r repeating) Connect(ctx context.Context) (driver.Conn, error) {
 
 type repeatingConn struct{ *session }
 
-// ExecContext runs a statement. An existing column counts as added: each is added
-// by its own statement, which is atomic.
+// ExecContext runs a statement. An existing column or index counts as added, and an
+// index that is gone as dropped: each is altered by its own statement, which is atomic.
 func (c repeatingConn) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
 	result, err := c.session.ExecContext(ctx, text, args)
-	if number(err) == 1060 {
+	switch number(err) {
+	case 1060, 1061, 1091:
 		return driver.RowsAffected(0), nil
 	}
 	return result, err

@@ -109,9 +109,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"'', '')")
 	exec("insert into mirror_change values (0, 1, 'default', 'r', 2, '', 1, '2026-03-01')")
 	exec("insert into mirror_thread values (0, 'default', 'r', 't', 1, '', '', '2026-03-01', '2026-03-01', false, '', " +
-		"null, null, 1, '', null)")
+		"null, null, 1, '', null, default)")
 	exec("insert into mirror_comment values (0, 'default', 'r', 't', 'c', 'u', '2026-03-01', null, null, '', null, " +
-		"'', '', null, '')")
+		"'', '', null, default, '')")
 	exec("insert into mirror_comment_reaction values (0, 'default', 'r', 't', 'c', 'e', 'u', '2026-03-01', '')")
 	exec("insert into mirror_comment_attachment values (0, 'default', 'r', 't', 'c', 'a', '', '', 1, '')")
 	exec("insert into mirror_comment_mention values (0, 'default', 'r', 't', 'c', 'user', 'u', '')")

@@ -89,6 +89,7 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		SourceUpdateTime:  nullTime(s.SourceUpdateTime),
 		MissingSince:      nullTime(s.MissingSince),
 		Background:        s.Background,
+		Parked:            s.TaskState(now) == mirror.TaskWaiting,
 		ChangeKind:        int16(change),
 		Now:               nullTime(now),
 	}
@@ -117,7 +118,7 @@ func writeDocument(doc dbq.UpsertDocumentParams, lease mirror.Lease, w dbq.Write
 		DeriveVersion: doc.DeriveVersion, Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.PlainText,
 	}
 	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = st.Generation, nullTime(st.Due), st.Settle
-	d.SeenBackground, d.Background = st.Background, w.Background
+	d.SeenBackground, d.Background, d.Parked = st.Background, w.Background, w.Parked
 	d.SeenEpoch, d.SeenDeriveVersion = stored.Epoch, int32(stored.DeriveVersion) //nolint:gosec // from such a column
 	if stored.Epoch != 0 {
 		d.SeenSha256 = stored.SHA256[:]

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,16 @@ var lists = sqllist.Dialect{
 	First:        pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true},
 	Last:         pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true},
 	DocumentKeys: documentKeys,
+	KeyTable:     keyTable,
+	// As in the expressions of their indexes.
+	ThreadChanged:   "coalesce(t.update_time, t.create_time)",
+	CommentChanged:  "greatest(c.create_time, c.edit_time, c.delete_time)",
+	MetadataIndexed: true,
+	Open:            "(s.due_time is not null or s.fail_time is not null or s.parked)",
+	// By a comparison of two columns, the planner would expect few.
+	Done: "case when s.due_time is null and s.fail_time is null then s.generation = s.applied_generation " +
+		"else false end",
+	EachBucket: "generate_series(0, 255) b(n)\ncross join lateral ",
 }
 
 // rowsOf runs a query on a pool and calls scan for each row.
@@ -70,6 +81,19 @@ func documentKeys(reads []store.DocumentRead) (table string, args []any) {
         unnest((select ?::boolean[])) as deleted,
         unnest((select ?::bytea[])) as have
 ) k`, []any{n, buckets, projects, rooms, kinds, ids, deleted, have}
+}
+
+// keyTable is a table expression of keys, as documentKeys.
+func keyTable(columns []sqllist.KeyColumn) (table string, args []any) {
+	var selected []string
+	for _, c := range columns {
+		if c.Ints != nil {
+			selected, args = append(selected, "unnest((select ?::smallint[])) as "+c.Name), append(args, c.Ints)
+		} else {
+			selected, args = append(selected, "unnest((select ?::text[])) as "+c.Name), append(args, c.IDs)
+		}
+	}
+	return "(select\n    " + strings.Join(selected, ",\n    ") + "\n) k", args
 }
 
 // RoomsByID uses one statement for all ids.

@@ -175,17 +175,19 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	defer func() { _ = conn.Close(context.Background()) }()
 	// As wide as rows are in truth, or reading all of them would be the quickest.
 	const when, wide = "timestamptz '2026-03-01' + n * interval '1 second'", "convert_to(repeat('x', 1500), 'UTF8')"
+	// Few threads and comments changed after the time of the filters.
+	const early = "timestamptz '2026-03-01' + n * interval '0.1 second'"
 	for table, columns := range map[string]string{
 		"mirror_room":     "'r-' || n, 1, " + wide + ", '', null, null, '', null, '', null",
 		"mirror_document": "'r-' || n, 2, '', 1, " + wide + ", '', 0, 1",
-		"mirror_resource_state": "'r-' || n % 1000, n % 8 + 1, 'r-' || n, 1, 0, case when n % 50 = 0 then " + when +
-			" end",
+		"mirror_resource_state": "'r-' || n % 1000, n % 8 + 1, case when n % 8 > 2 then 'r-' || n else '' end, 1, 0, " +
+			"case when n % 50 = 0 then " + when + " end",
 		"mirror_event": "'r-' || n, 'r-8', 'r-' || n % 500, 'r-' || n % 500, '', " + wide + ", " + when + ", " + when +
 			", null, ''",
 		"mirror_unfolded_event": "'r-' || n % 500, 6, '', 'r-' || n, '', '', null, " + when,
-		"mirror_thread": "'r-' || n % 500, 'r-' || n, 1, " + wide + ", '', " + when + ", " + when +
-			", n % 2 = 0, '', null, '{\"n\": \"1\"}', 0",
-		"mirror_comment": "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'r-' || n % 100, " + when +
+		"mirror_thread": "'r-' || n % 500, 'r-' || n, 1, " + wide + ", '', " + early + ", " + early +
+			", n % 2 = 0, '', null, jsonb_build_object('n', n::text), 0",
+		"mirror_comment": "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'r-' || n % 100, " + early +
 			", null, null, " + wide + ", null, '', '', null",
 		"mirror_comment_reaction":   "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'x', 'r-' || n, null",
 		"mirror_comment_attachment": "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'x', '', '', 0",
@@ -207,6 +209,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		if table == "mirror_resource_state" {
 			insert = strings.Replace(insert, table,
 				table+" (bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time)", 1)
+			insert = strings.Replace(insert, "6000", "30000", 1)
 		}
 		if _, err := conn.Exec(t.Context(), insert); err != nil {
 			t.Fatalf("%s = %v", insert, err)

@@ -19,8 +19,8 @@ type Read struct {
 	Name string
 	// Filter is that of a list; nil for all others.
 	Filter any
-	// InOrder says that an index has the list in its order. Threads with a comment by
-	// somebody, and what mentions somebody, may be found by who that is.
+	// InOrder says that an index has the list in its order. It need not have the tasks of
+	// a project that are done.
 	InOrder bool
 	// Call reads. What it answers does not matter.
 	Call func(ctx context.Context, s store.Store)
@@ -111,11 +111,8 @@ func lists[F, R any](name string, list func(store.Store, context.Context, F) ([]
 	var all []Read
 	for _, f := range combinations(full) {
 		inOrder := true
-		switch f := any(f).(type) {
-		case store.ThreadFilter:
-			inOrder = f.Author == "" && f.Mentioned == ""
-		case store.CommentFilter:
-			inOrder = f.Mentioned == ""
+		if f, ok := any(f).(store.TaskFilter); ok {
+			inOrder = f.State != mirror.TaskDone || f.Room != ""
 		}
 		all = append(all, Read{name, f, inOrder, func(ctx context.Context, s store.Store) { _, _ = list(s, ctx, f) }})
 	}

@@ -27,7 +27,7 @@ func (r *Reader) Event(ctx context.Context, project mirror.ProjectID, id string)
 // Events uses the index that fits the filter best.
 func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
 	s := r.query(selectEvents, f.NoPayload).where("e.project_id = ?", f.Project).
-		whereID("e.room_id", string(f.Room)).whereID("e.user_id", f.User).narrow("e.type", f.Type).
+		whereFirst(idFilter{"e.room_id", string(f.Room)}, idFilter{"e.user_id", f.User}, idFilter{"e.type", f.Type}).
 		latestFirst("e.receive_time", "e.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
 	return list(ctx, r, "list events", s, scanEvent)
 }
@@ -76,7 +76,7 @@ func scanSession(project mirror.ProjectID) func(Row, *mirror.UserSession) error 
 // UserSessions uses the index that fits the filter best.
 func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
 	s := r.query("select "+SessionColumns+"\nfrom mirror_user_session u\n").where("u.project_id = ?", f.Project).
-		whereID("u.room_id", string(f.Room)).whereID("u.user_id", f.User).whereIf(f.Open, "u.end_cause = ''").
+		whereFirst(idFilter{"u.room_id", string(f.Room)}, idFilter{"u.user_id", f.User}).whereIf(f.Open, "u.end_cause = ''").
 		latestFirst("u.begin_time", "u.session_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
 	return list(ctx, r, "list user sessions", s, scanSession(f.Project))
 }
@@ -96,8 +96,8 @@ var selectNotifications = `select n.room_id, n.notification_id, n.event_id, n.ch
 // Notifications uses the index that fits the filter best.
 func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
 	s := r.query(selectNotifications).where("n.project_id = ?", f.Project).
-		whereID("n.room_id", string(f.Room)).whereID("n.user_id", f.User).
-		narrow("n.channel", f.Channel).narrow("n.kind", f.Kind).narrow("n.thread_id", f.Thread).
+		whereFirst(idFilter{"n.room_id", string(f.Room)}, idFilter{"n.user_id", f.User}, idFilter{"n.thread_id", f.Thread},
+			idFilter{"n.kind", f.Kind}, idFilter{"n.channel", f.Channel}).
 		latestFirst("n.create_time", "n.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
 	return list(ctx, r, "list notifications", s, func(row Row, n *mirror.Notification) error {
 		n.Project = f.Project

@@ -146,6 +146,10 @@ join mirror_document d
 
 // Documents uses the index by room id.
 func (r *Reader) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
+	if string(f.AfterRoom) < f.Prefix {
+		// An index is read from one of two lower bounds, not always from the higher.
+		f.AfterRoom, f.AfterKind, f.AfterID = mirror.RoomID(f.Prefix), 0, ""
+	}
 	order := []string{"d.room_id", "d.kind", "d.resource_id"}
 	s := r.query("select "+documentColumns+"from mirror_document d\n"+joinDocument).
 		where("d.project_id = ?", f.Project).where(shown("d", "", "?"), false).whereIDs("d.room_id", f.Prefix).
@@ -157,9 +161,8 @@ func (r *Reader) Documents(ctx context.Context, f store.DocumentFilter) ([]mirro
 	})
 }
 
-const selectTasks = `select s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before,
-    s.lease_until, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.missing_since
-from mirror_resource_state s
+const taskColumns = `select s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time,
+    s.not_before, s.lease_until, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.missing_since
 `
 
 func scanTask(project mirror.ProjectID, now time.Time) func(Row, *mirror.Task) error {
@@ -174,26 +177,66 @@ func scanTask(project mirror.ProjectID, now time.Time) func(Row, *mirror.Task) e
 
 // Task reads by key.
 func (r *Reader) Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error) {
-	s := r.query(selectTasks).whereRoom("s", resource).
+	s := r.query(taskColumns+"from mirror_resource_state s\n").whereRoom("s", resource).
 		where("s.kind = ? and s.resource_id = ?", resource.Kind, resource.ID)
 	return one(ctx, r, "read task", s, scanTask(resource.Project, now))
 }
 
-// TaskList uses the index by room id.
+// TaskList walks the states of a room by key. Of the whole project it walks the tasks
+// that are not done, which an index has, or the few that failed.
 func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
+	const what = "list tasks"
 	order := []string{"s.room_id", "s.kind", "s.resource_id"}
-	s := r.query(selectTasks).where("s.project_id = ?", f.Project).
-		whereIf(f.Room != "", "s.room_id = ?", f.Room).
-		after(order, f.AfterRoom, f.AfterKind, f.AfterID).
-		// As in store.State.
-		where(`case ?
+	// inState adds the condition of the state, as in store.State.
+	inState := func(s *statement) *statement {
+		return s.where(`case ?
         when '' then s.due_time is not null or s.fail_time is not null or s.generation > s.applied_generation
         when 'running' then s.due_time is not null and s.lease_until > ?
         when 'pending' then s.due_time is not null and (s.lease_until is null or s.lease_until <= ?)
         when 'failed' then s.due_time is null and s.fail_time is not null
         when 'waiting' then s.due_time is null and s.fail_time is null and s.generation > s.applied_generation
         else s.due_time is null and s.fail_time is null and s.generation = s.applied_generation
-    end`, string(f.State), f.Now, f.Now).
-		page(order, f.Limit)
-	return list(ctx, r, "list tasks", s, scanTask(f.Project, f.Now))
+    end`, string(f.State), f.Now, f.Now)
+	}
+	after := func(s *statement) *statement { return s.after(order, f.AfterRoom, f.AfterKind, f.AfterID) }
+	read := func(ctx context.Context, s *statement) ([]mirror.Task, error) {
+		return list(ctx, r, what, s, scanTask(f.Project, f.Now))
+	}
+	switch {
+	case f.Room != "":
+		s := r.query(taskColumns+"from mirror_resource_state s"+r.by("primary")).
+			whereRoom("s", mirror.Resource{Project: f.Project, Room: f.Room})
+		return read(ctx, inState(after(s)).page(order, f.Limit))
+	case f.State == mirror.TaskDone && r.dialect.EachBucket != "":
+		s := r.query(taskColumns+"from "+r.dialect.EachBucket+"(\nselect * from mirror_resource_state s\n").
+			where("s.bucket = b.n and s.project_id = ? and "+r.dialect.Done, f.Project)
+		after(s).page(order, f.Limit).add("\n) s")
+		return read(ctx, s.page(order, f.Limit))
+	case f.State == mirror.TaskFailed:
+		s := r.query("select s.room_id, s.kind, s.resource_id\nfrom mirror_resource_state s"+
+			r.by("mirror_resource_state_by_fail")).
+			where("s.project_id = ? and s.fail_time is not null", f.Project)
+		s.add("\norder by s.fail_time")
+		tasks, few, err := byFewKeys(ctx, r, what, f.Limit, rowKey{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID}, s,
+			func(row Row, k *rowKey) error { return row.Scan(&k.Room, &k.Kind, &k.ID) },
+			func(ctx context.Context, keys []rowKey) ([]mirror.Task, error) {
+				table, args := r.keyTable(f.Project, keys, "kind", "resource_id")
+				s := r.query(taskColumns+"from "+table+`
+join mirror_resource_state s
+    on s.bucket = k.bucket and s.project_id = ? and s.room_id = k.room_id and s.kind = k.kind
+    and s.resource_id = k.resource_id
+`, append(args, f.Project)...)
+				return read(ctx, inState(s).page(order, f.Limit))
+			})
+		if few || err != nil {
+			return tasks, err
+		}
+	}
+	open := r.dialect.Open
+	if f.State == mirror.TaskDone {
+		open = r.dialect.Done
+	}
+	s := r.query(taskColumns+"from mirror_resource_state s"+r.by("mirror_resource_state_open")).
+		where("s.project_id = ? and "+open, f.Project)
+	return read(ctx, inState(after(s)).page(order, f.Limit))
 }

@@ -2,10 +2,11 @@
 // the same columns, for every engine. An engine provides a [Dialect] and a function
 // to run a statement, and embeds the [Reader].
 //
-// A list has few statement texts, because a server plans each text separately. A
-// condition is left out of the text only if another index serves the rest; all
-// others are in every text, and an argument enables them. Texts consist of
-// constants of this package; values are always arguments.
+// A list costs what it returns, whatever the server's statistics say. Each filter
+// that an index serves has its own text, which starts from that index: see
+// [statement.whereFirst]. A filter whose matches have another order
+// than the list first reads their keys, see keys.go. Texts consist of constants of
+// this package; values are always arguments.
 package sqllist
 
 import (
@@ -39,6 +40,21 @@ type Dialect struct {
 	// room_id, kind, resource_id, deleted and have: one row for each read, numbered
 	// from 0.
 	DocumentKeys func(reads []store.DocumentRead) (table string, args []any)
+	// KeyTable is a table expression k with the given columns.
+	KeyTable func(columns []KeyColumn) (table string, args []any)
+	// ThreadChanged and CommentChanged are when a thread t or a comment c changed, as
+	// an index has it.
+	ThreadChanged, CommentChanged string
+	// MetadataIndexed means that an index finds threads by their metadata.
+	MetadataIndexed bool
+	// ForceIndex means that a statement can name the index that it uses.
+	ForceIndex bool
+	// Open is the condition that a state s is not at rest, as an index has it, and
+	// Done the opposite.
+	Open, Done string
+	// EachBucket precedes a subquery that is run for each bucket b.n; empty if an
+	// index has all states that are done in the order of a list.
+	EachBucket string
 }
 
 // Row is the current row of a result.
@@ -172,29 +188,69 @@ func (s *statement) whereID(column, id string) *statement {
 	return s.whereIf(id != "", column+" = ? and "+column+" <> ''", id)
 }
 
-// narrow selects by a value unless it is empty, with the same text for both.
-func (s *statement) narrow(column, value string) *statement {
-	return s.where("(? = '' or "+column+" = ?)", value, value)
+// narrow selects by an id if it is not empty, and uses no index for it.
+func (s *statement) narrow(column, id string) *statement {
+	return s.whereIf(id != "", "("+column+" = ?) is true", id)
+}
+
+// idFilter selects by an id.
+type idFilter struct{ column, id string }
+
+// whereFirst selects by all ids that are not empty. It uses the index that starts with
+// the first of them: a server that chose by its statistics would read what all others
+// select, too.
+func (s *statement) whereFirst(filters ...idFilter) *statement {
+	first := true
+	for _, f := range filters {
+		switch {
+		case f.id == "":
+		case first:
+			s.whereID(f.column, f.id)
+			first = false
+		default:
+			s.narrow(f.column, f.id)
+		}
+	}
+	return s
+}
+
+// by ends the name of a table with the index that a list uses, where a statement can
+// say so.
+func (r *Reader) by(index string) string {
+	if !r.dialect.ForceIndex {
+		return "\n"
+	}
+	return " force index (" + index + ")\n"
 }
 
 // after selects the rows after the one with these values, in the order of the
 // columns. Values lower than all others select everything.
 func (s *statement) after(columns []string, values ...any) *statement {
+	return s.compare(">", columns, values)
+}
+
+// from selects the rows from the one with these values on.
+func (s *statement) from(columns []string, values ...any) *statement {
+	return s.compare(">=", columns, values)
+}
+
+func (s *statement) compare(operator string, columns []string, values []any) *statement {
 	if s.dialect.RowValues {
-		return s.where("("+strings.Join(columns, ", ")+") > (?"+strings.Repeat(", ?", len(columns)-1)+")", values...)
+		return s.where("("+strings.Join(columns, ", ")+") "+operator+" (?"+strings.Repeat(", ?", len(columns)-1)+")",
+			values...)
 	}
-	text, args := behind(columns, values)
+	text, args := compareColumns(operator, columns, values)
 	return s.where(text, args...)
 }
 
-// behind compares rows column by column, for servers that do not use an index for
-// comparisons of row values.
-func behind(columns []string, values []any) (string, []any) {
+// compareColumns compares rows column by column, for servers that do not use an index
+// for comparisons of row values.
+func compareColumns(operator string, columns []string, values []any) (string, []any) {
 	c, v := columns[0], values[0]
 	if len(columns) == 1 {
-		return c + " > ?", []any{v}
+		return c + " " + operator + " ?", []any{v}
 	}
-	text, args := behind(columns[1:], values[1:])
+	text, args := compareColumns(operator, columns[1:], values[1:])
 	return c + " >= ? and (" + c + " > ? or " + text + ")", append([]any{v, v}, args...)
 }
 

@@ -3,6 +3,9 @@ package sqllist
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -16,9 +19,8 @@ func (s *statement) whereShown(deleted bool) *statement {
 	return s.where(shown("t", " and (t.delete_time is null or ?)", "?"), deleted, deleted)
 }
 
-var selectThreads = `select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time,
-    t.resolved, t.visibility, t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time),` +
-	stateColumns + "\nfrom mirror_thread t\n" + joinThread
+const threadColumns = `select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time,
+    t.resolved, t.visibility, t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time),` + stateColumns + "\n"
 
 func scanThread(project mirror.ProjectID) func(Row, *mirror.Thread) error {
 	return func(row Row, t *mirror.Thread) error {
@@ -34,52 +36,139 @@ func scanThread(project mirror.ProjectID) func(Row, *mirror.Thread) error {
 // of its comments may be newer than the rest.
 func unfinished(sum [32]byte) bool { return sum == [32]byte{} }
 
+// scanThreadKey scans the room and the id of a thread.
+func scanThreadKey(row Row, k *rowKey) error { return row.Scan(&k.Room, &k.Thread) }
+
 // Thread reads by key.
 func (r *Reader) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
-	s := r.query(selectThreads).whereRoom("t", thread).where("t.thread_id = ?", thread.ID).whereShown(deleted)
+	s := r.query(threadColumns+"from mirror_thread t\n"+joinThread).whereRoom("t", thread).
+		where("t.thread_id = ?", thread.ID).whereShown(deleted)
 	return one(ctx, r, "read thread", s, scanThread(thread.Project))
 }
 
-// Threads uses the index by room id.
+// Threads starts from the mentions of a user, the comments of an author, or the
+// threads of a room if the filter names one. Otherwise it reads all threads in order,
+// unless few match the metadata or the time.
 func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
 	metadata := store.MetadataFilter(f.Metadata)
 	if len(f.Metadata) > 0 && metadata == nil {
 		return nil, nil // no thread matches
 	}
+	const what = "list threads"
+	contains := "(" + fmt.Sprintf(r.dialect.Contains, "t.metadata_text") + ") is true"
+	changed := "(" + r.dialect.ThreadChanged + " >= ?) is true"
 	either, or := false, true
 	if f.Resolved != nil {
 		either, or = *f.Resolved, *f.Resolved
 	}
-	order := []string{"t.room_id", "t.thread_id"}
-	s := r.query(selectThreads).where("t.project_id = ?", f.Project).whereShown(f.Deleted).
-		whereIf(f.Room != "", "t.room_id = ?", f.Room).
-		after(order, f.AfterRoom, f.AfterID).
-		where("t.resolved in (?, ?)", either, or).
-		whereIf(len(f.Metadata) > 0, fmt.Sprintf(r.dialect.Contains, "t.metadata_text"), jsonText(metadata)).
-		whereIf(!f.UpdatedSince.IsZero(), "coalesce(t.update_time, t.create_time) >= ?", f.UpdatedSince).
-		whereIf(f.Author != "", `exists (
+	// narrow adds the conditions that no index is to serve.
+	narrow := func(s *statement) *statement {
+		return s.whereShown(f.Deleted).
+			whereIf(len(f.Metadata) > 0, contains, jsonText(metadata)).
+			whereIf(!f.UpdatedSince.IsZero(), changed, f.UpdatedSince)
+	}
+	rows := func(ctx context.Context, keys []rowKey) ([]mirror.Thread, error) {
+		table, args := r.keyTable(f.Project, keys, "thread_id")
+		s := r.query(threadColumns+"from "+table+`
+join mirror_thread t
+    on t.bucket = k.bucket and t.project_id = ? and t.room_id = k.room_id and t.thread_id = k.thread_id
+`+joinThread, append(args, f.Project)...)
+		narrow(s).where("t.resolved in (?, ?)", either, or).
+			// A scalar subquery can only be a look-up by key.
+			whereIf(f.Author != "" && f.Mentioned != "", `(
         select 1 from mirror_comment c
         where c.bucket = t.bucket and c.project_id = t.project_id and c.room_id = t.room_id
             and c.thread_id = t.thread_id and c.user_id = ? and c.user_id <> '' and (c.delete_time is null or ?)
-    )`, f.Author, f.Deleted).
-		whereIf(f.Mentioned != "", mentions("t", ""), f.Mentioned).
-		page(order, f.Limit)
-	return list(ctx, r, "list threads", s, scanThread(f.Project))
+        limit 1
+    ) = 1`, f.Author, f.Deleted)
+		s.add("\norder by t.room_id, t.thread_id")
+		return list(ctx, r, what, s, scanThread(f.Project))
+	}
+	after := rowKey{Room: f.AfterRoom, Thread: f.AfterID}
+	switch {
+	case f.Mentioned != "":
+		of := store.CommentFilter{Project: f.Project, Room: f.Room, Mentioned: f.Mentioned}
+		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
+			keys, err := r.mentions(ctx, of, key, false, limit)
+			for i := range keys {
+				keys[i].ID = ""
+			}
+			return keys, err
+		}, rows)
+	case f.Author != "":
+		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
+			s := r.query("select c.room_id, c.thread_id\nfrom mirror_comment c"+r.by("mirror_comment_by_user")).
+				where("c.project_id = ?", f.Project).whereID("c.user_id", f.Author).
+				whereIf(f.Room != "", "c.room_id = ?", f.Room).
+				after([]string{"c.room_id", "c.thread_id"}, key.Room, key.Thread).
+				where("(c.delete_time is null or ?)", f.Deleted)
+			// The order within a thread is that of the index.
+			s.page([]string{"c.room_id", "c.thread_id", "c.create_time", "c.comment_id"}, limit)
+			return list(ctx, r, what, s, scanThreadKey)
+		}, rows)
+	case f.Room != "":
+		first := ""
+		switch strings.Compare(string(f.AfterRoom), string(f.Room)) {
+		case 0:
+			first = f.AfterID
+		case 1:
+			return nil, nil
+		}
+		s := r.query(threadColumns+"from mirror_thread t"+r.by("primary")+joinThread).
+			whereRoom("t", mirror.Resource{Project: f.Project, Room: f.Room}).where("t.thread_id > ?", first)
+		narrow(s).where("t.resolved in (?, ?)", either, or).page([]string{"t.thread_id"}, f.Limit)
+		return list(ctx, r, what, s, scanThread(f.Project))
+	}
+	matches := func() *statement {
+		return r.query("select t.room_id, t.thread_id\nfrom mirror_thread t\n").where("t.project_id = ?", f.Project)
+	}
+	if r.dialect.MetadataIndexed && len(f.Metadata) > 0 {
+		s := matches().where(fmt.Sprintf(r.dialect.Contains, "t.metadata_text"), jsonText(metadata))
+		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, s, scanThreadKey, rows); few || err != nil {
+			return page, err
+		}
+	}
+	if !f.UpdatedSince.IsZero() {
+		s := matches().where(r.dialect.ThreadChanged+" >= ?", f.UpdatedSince)
+		s.add("\norder by " + r.dialect.ThreadChanged)
+		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, s, scanThreadKey, rows); few || err != nil {
+			return page, err
+		}
+	}
+	index := "mirror_thread_by_id"
+	if f.Resolved != nil {
+		index = "mirror_thread_by_resolved"
+	}
+	order := []string{"t.room_id", "t.thread_id"}
+	s := r.query(threadColumns+"from mirror_thread t"+r.by(index)+joinThread).where("t.project_id = ?", f.Project).
+		whereIf(f.Resolved != nil, "t.resolved = ?", either).after(order, f.AfterRoom, f.AfterID)
+	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
 }
 
-// mentions is the condition that a comment of a thread mentions a user.
-func mentions(of, comment string) string {
-	return `exists (
-        select 1 from mirror_comment_mention m
-        where m.bucket = ` + of + `.bucket and m.project_id = ` + of + `.project_id and m.room_id = ` + of + `.room_id
-            and m.thread_id = ` + of + `.thread_id` + comment + ` and m.kind = 'user' and m.mentioned_id = ?
-    )`
+// mentions reads where comments mention a user, after a thread or from it on: one key
+// for each mention, with the id of the comment.
+func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, after rowKey, inclusive bool,
+	limit int,
+) ([]rowKey, error) {
+	thread := []string{"m.room_id", "m.thread_id"}
+	s := r.query("select m.room_id, m.thread_id, m.comment_id\nfrom mirror_comment_mention m"+
+		r.by("mirror_comment_mention_by_user")).
+		where("m.kind = 'user' and m.project_id = ? and m.mentioned_id = ?", f.Project, f.Mentioned).
+		whereIf(f.Room != "", "m.room_id = ?", f.Room).
+		whereIf(f.Thread != "", "m.thread_id = ?", f.Thread)
+	if inclusive {
+		s.from(thread, after.Room, after.Thread)
+	} else {
+		s.after(thread, after.Room, after.Thread)
+	}
+	return list(ctx, r, "list mentions", s.page(append(thread, "m.comment_id"), limit),
+		func(row Row, k *rowKey) error { return row.Scan(&k.Room, &k.Thread, &k.ID) })
 }
 
-var selectComments = `select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time,
-    c.source_json, t.content_sha256, coalesce(t.delete_time, r.delete_time),` + stateColumns + `
-from mirror_comment c
-left join mirror_thread t
+const commentColumns = `select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time,
+    c.source_json, t.content_sha256, coalesce(t.delete_time, r.delete_time),` + stateColumns + "\n"
+
+var joinComment = `left join mirror_thread t
     on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
 ` + joinThread
 
@@ -94,31 +183,95 @@ func scanComment(project mirror.ProjectID) func(Row, *mirror.Comment) error {
 	}
 }
 
+func keyOfComment(c mirror.Comment) rowKey {
+	return rowKey{Room: c.Room, Thread: c.Thread, Micros: c.CreateTime.UnixMicro(), ID: c.ID}
+}
+
 // Comment reads by key.
 func (r *Reader) Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment,
 	error,
 ) {
-	s := r.query(selectComments).whereRoom("c", thread).whereShown(deleted).
+	s := r.query(commentColumns+"from mirror_comment c\n"+joinComment).whereRoom("c", thread).whereShown(deleted).
 		where("c.thread_id = ? and c.comment_id = ?", thread.ID, id).where("(c.delete_time is null or ?)", deleted)
 	return one(ctx, r, "read comment", s, scanComment(thread.Project))
 }
 
-// Comments uses the index by room id or by author.
+// Comments starts from the mentions of a user, the comments of an author, or those of
+// a room if the filter names one. Otherwise it reads all comments in order, unless few
+// match the time.
 func (r *Reader) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
-	after := f.AfterTime
-	if after.IsZero() {
-		after = time.Unix(0, 0) // the stored time of comments without one
+	const what = "list comments"
+	afterTime := f.AfterTime
+	if afterTime.IsZero() {
+		afterTime = time.Unix(0, 0) // the stored time of comments without one
 	}
 	order := []string{"c.room_id", "c.thread_id", "c.create_time", "c.comment_id"}
-	s := r.query(selectComments).where("c.project_id = ?", f.Project).whereShown(f.Deleted).
-		whereIf(f.Room != "", "c.room_id = ?", f.Room).
-		whereIf(f.Thread != "", "c.thread_id = ?", f.Thread).
-		after(order, f.AfterRoom, f.AfterThread, after, f.AfterID).
+	// page adds the conditions that no index is to serve, and the end of the page.
+	page := func(ctx context.Context, s *statement) ([]mirror.Comment, error) {
+		s.whereShown(f.Deleted).where("(c.delete_time is null or ?)", f.Deleted).
+			whereIf(!f.UpdatedSince.IsZero(), "("+r.dialect.CommentChanged+" >= ?) is true", f.UpdatedSince).
+			after(order, f.AfterRoom, f.AfterThread, afterTime, f.AfterID).page(order, f.Limit)
+		return list(ctx, r, what, s, scanComment(f.Project))
+	}
+	// rows reads comments by their keys. They are sorted, because keys of mentions have
+	// no time.
+	rows := func(ctx context.Context, keys []rowKey) ([]mirror.Comment, error) {
+		var all []mirror.Comment
+		for some := range slices.Chunk(keys, maxKeys) {
+			table, args := r.keyTable(f.Project, some, "thread_id", "comment_id")
+			found, err := page(ctx, r.query(commentColumns+"from "+table+`
+join mirror_comment c
+    on c.bucket = k.bucket and c.project_id = ? and c.room_id = k.room_id and c.thread_id = k.thread_id
+    and c.comment_id = k.comment_id
+`+joinComment, append(args, f.Project)...).where("(? = '' or c.user_id = ?)", f.Author, f.Author))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, found...)
+		}
+		slices.SortFunc(all, func(a, b mirror.Comment) int { return keyOfComment(a).compare(keyOfComment(b)) })
+		return all[:min(len(all), f.Limit)], nil
+	}
+	switch {
+	case f.Mentioned != "":
+		after := rowKey{Room: f.AfterRoom, Thread: f.AfterThread}
+		return byKeys(ctx, f.Limit, after, true,
+			func(ctx context.Context, key rowKey, inclusive bool, limit int) ([]rowKey, error) {
+				keys, err := r.mentions(ctx, f, key, inclusive, limit)
+				if err != nil || len(keys) < limit {
+					return keys, err
+				}
+				// The last thread can have more, which can be earlier.
+				last := keys[len(keys)-1]
+				of := f
+				of.Room, of.Thread = last.Room, last.Thread
+				rest, err := r.mentions(ctx, of, rowKey{}, true, math.MaxInt32)
+				keys = slices.DeleteFunc(keys, func(k rowKey) bool { return k.Room == last.Room && k.Thread == last.Thread })
+				return append(keys, rest...), err
+			}, rows)
+	case f.Room == "" && f.Thread == "" && f.Author == "" && !f.UpdatedSince.IsZero():
+		s := r.query("select c.room_id, c.thread_id, c.create_time, c.comment_id\nfrom mirror_comment c"+
+			r.by("mirror_comment_by_change")).
+			where("c.project_id = ? and "+r.dialect.CommentChanged+" >= ?", f.Project, f.UpdatedSince)
+		s.add("\norder by " + r.dialect.CommentChanged)
+		after := rowKey{Room: f.AfterRoom, Thread: f.AfterThread, Micros: afterTime.UnixMicro(), ID: f.AfterID}
+		comments, few, err := byFewKeys(ctx, r, what, f.Limit, after, s, func(row Row, k *rowKey) error {
+			var created time.Time
+			err := row.Scan(&k.Room, &k.Thread, at(&created), &k.ID)
+			k.Micros = created.UnixMicro()
+			return err
+		}, rows)
+		if few || err != nil {
+			return comments, err
+		}
+	}
+	index := "mirror_comment_by_id"
+	if f.Author != "" {
+		index = "mirror_comment_by_user"
+	}
+	s := r.query(commentColumns+"from mirror_comment c"+r.by(index)+joinComment).where("c.project_id = ?", f.Project).
 		whereID("c.user_id", f.Author).
-		where("(c.delete_time is null or ?)", f.Deleted).
-		whereIf(!f.UpdatedSince.IsZero(), `greatest(c.create_time, coalesce(c.edit_time, c.create_time),
-        coalesce(c.delete_time, c.create_time)) >= ?`, f.UpdatedSince).
-		whereIf(f.Mentioned != "", mentions("c", " and m.comment_id = c.comment_id"), f.Mentioned).
-		page(order, f.Limit)
-	return list(ctx, r, "list comments", s, scanComment(f.Project))
+		whereIf(f.Room != "", "c.room_id = ?", f.Room).
+		whereIf(f.Thread != "", "c.thread_id = ?", f.Thread)
+	return page(ctx, s)
 }

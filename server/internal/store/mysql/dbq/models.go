@@ -59,6 +59,7 @@ type MirrorResourceState struct {
 	Revision          int64
 	MissingSince      sql.NullTime
 	Background        bool
+	IsOpen            sql.NullBool
 }
 
 type MirrorSweep struct {

@@ -128,7 +128,7 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 }
 
 const leased = `-- name: Leased :one
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, r.epoch, r.delete_time
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.is_open, r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -188,6 +188,7 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.IsOpen,
 		&i.Epoch,
 		&i.DeleteTime,
 	)
@@ -251,7 +252,7 @@ func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]L
 }
 
 const lockState = `-- name: LockState :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background, is_open from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
 for update
 `
@@ -297,6 +298,7 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 		&i.Revision,
 		&i.MissingSince,
 		&i.Background,
+		&i.IsOpen,
 	)
 	return i, err
 }

@@ -50,7 +50,7 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 
 const lockChild = `-- name: LockChild :one
 select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked,
     r.epoch as room_epoch,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
@@ -122,6 +122,7 @@ func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChild
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.Parked,
 		&i.RoomEpoch,
 		&i.DocumentEpoch,
 		&i.DocumentSha256,
@@ -301,15 +302,15 @@ with held as materialized (
     left join mirror_document d
         on d.bucket = s.bucket and d.project_id = s.project_id and d.room_id = s.room_id
         and d.kind = s.kind and d.resource_id = s.resource_id
-    where s.bucket = $14 and s.project_id = $15 and s.room_id = $16
-        and s.kind = $17 and s.resource_id = $18
-        and s.lease_token = $19
-        and s.generation = $20 and s.settle = $21 and s.background = $22
-        and s.due_time is not distinct from $23 -- with "=", the index on it would look good
-        and r.epoch = $24 and r.delete_time is null
-        and coalesce(d.epoch, 0) = $25
-        and d.content_sha256 is not distinct from $26
-        and coalesce(d.derive_version, 0) = $27
+    where s.bucket = $15 and s.project_id = $16 and s.room_id = $17
+        and s.kind = $18 and s.resource_id = $19
+        and s.lease_token = $20
+        and s.generation = $21 and s.settle = $22 and s.background = $23
+        and s.due_time is not distinct from $24 -- with "=", the index on it would look good
+        and r.epoch = $25 and r.delete_time is null
+        and coalesce(d.epoch, 0) = $26
+        and d.content_sha256 is not distinct from $27
+        and coalesce(d.derive_version, 0) = $28
     for update of s for share of r
 ),
 document as (
@@ -318,10 +319,10 @@ document as (
         content, content_sha256, size, derive_version, data, data_problem, plain_text
     )
     select
-        $14, $15, $16, $17, $18, $24,
-        $28, $29, $30, $31, $32, $33, $34
+        $15, $16, $17, $18, $19, $25,
+        $29, $30, $31, $32, $33, $34, $35
     from held
-    where $35::smallint <> 0
+    where $36::smallint <> 0
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
         epoch = excluded.epoch,
         content = excluded.content,
@@ -336,12 +337,12 @@ document as (
 head as (
     update mirror_feed_head h set n = h.n + 1
     from document
-    where h.bucket = $14
+    where h.bucket = $15
     returning h.n
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $14, head.n, $15, $16, $17, $18, $35::smallint, $36
+    select $15, head.n, $16, $17, $18, $19, $36::smallint, $37
     from head
 )
 update mirror_resource_state s set
@@ -361,9 +362,10 @@ update mirror_resource_state s set
     source_update_time = $11,
     missing_since = $12,
     background = $13,
+    parked = $14,
     revision = coalesce((select head.n from head), s.revision)
-where s.bucket = $14 and s.project_id = $15 and s.room_id = $16
-    and s.kind = $17 and s.resource_id = $18
+where s.bucket = $15 and s.project_id = $16 and s.room_id = $17
+    and s.kind = $18 and s.resource_id = $19
     and exists (select from held)
 `
 
@@ -381,6 +383,7 @@ type WriteDocumentParams struct {
 	SourceUpdateTime  pgtype.Timestamptz
 	MissingSince      pgtype.Timestamptz
 	Background        bool
+	Parked            bool
 	Bucket            int16
 	ProjectID         string
 	RoomID            string
@@ -426,6 +429,7 @@ func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (i
 		arg.SourceUpdateTime,
 		arg.MissingSince,
 		arg.Background,
+		arg.Parked,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

@@ -58,6 +58,7 @@ type MirrorResourceState struct {
 	Revision          int64
 	MissingSince      pgtype.Timestamptz
 	Background        bool
+	Parked            bool
 }
 
 type MirrorSweep struct {

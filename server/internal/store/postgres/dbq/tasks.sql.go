@@ -24,7 +24,7 @@ where s.bucket = $3 and s.project_id = $4 and s.room_id = $5
     and s.kind = $6 and s.resource_id = $7
     and (s.due_time > $8) is false and (s.lease_until is null or s.lease_until <= $8)
 returning
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked,
     coalesce(r.epoch, 0)::bigint as room_epoch,
     r.delete_time,
     coalesce(d.epoch, 0)::bigint as document_epoch,
@@ -94,6 +94,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.Parked,
 		&i.RoomEpoch,
 		&i.DeleteTime,
 		&i.DocumentEpoch,
@@ -217,7 +218,7 @@ func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]L
 
 const lockLeased = `-- name: LockLeased :one
 select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked,
     coalesce(r.epoch, 0)::bigint as epoch,
     r.content_sha256, r.create_time, r.delete_time
 from mirror_resource_state s
@@ -283,6 +284,7 @@ func (q *Queries) LockLeased(ctx context.Context, arg LockLeasedParams) (LockLea
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.Parked,
 		&i.Epoch,
 		&i.ContentSha256,
 		&i.CreateTime,
@@ -292,7 +294,7 @@ func (q *Queries) LockLeased(ctx context.Context, arg LockLeasedParams) (LockLea
 }
 
 const lockState = `-- name: LockState :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background, parked from mirror_resource_state
 where bucket = $1 and project_id = $2 and room_id = $3
     and kind = $4 and resource_id = $5
 for update
@@ -339,6 +341,7 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 		&i.Revision,
 		&i.MissingSince,
 		&i.Background,
+		&i.Parked,
 	)
 	return i, err
 }
@@ -423,7 +426,7 @@ const settleChildren = `-- name: SettleChildren :exec
 update mirror_resource_state
 set applied_generation = generation, due_time = null, not_before = null,
     settle = settle or due_time is not null,
-    attempts = 0, last_error = '', fail_time = null
+    attempts = 0, last_error = '', fail_time = null, parked = false
 where bucket = $1 and project_id = $2 and room_id = $3 and kind = any($4::smallint[])
 `
 
@@ -447,7 +450,7 @@ func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) 
 }
 
 const states = `-- name: States :many
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked
 from (
     select
         unnest($1::smallint[]) as bucket,
@@ -508,6 +511,7 @@ func (q *Queries) States(ctx context.Context, arg StatesParams) ([]MirrorResourc
 			&i.Revision,
 			&i.MissingSince,
 			&i.Background,
+			&i.Parked,
 		); err != nil {
 			return nil, err
 		}
@@ -532,12 +536,12 @@ func (q *Queries) TakeJSON(ctx context.Context, data []byte) error {
 const writeState = `-- name: WriteState :exec
 with head as (
     update mirror_feed_head h set n = h.n + 1
-    where h.bucket = $14 and $19::smallint <> 0
+    where h.bucket = $15 and $20::smallint <> 0
     returning h.n
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $14, head.n, $15, $16, $17, $18, $19::smallint, $20
+    select $15, head.n, $16, $17, $18, $19, $20::smallint, $21
     from head
 )
 update mirror_resource_state s set
@@ -557,9 +561,10 @@ update mirror_resource_state s set
     source_update_time = $11,
     missing_since = $12,
     background = $13,
+    parked = $14,
     revision = coalesce((select head.n from head), s.revision)
-where s.bucket = $14 and s.project_id = $15 and s.room_id = $16
-    and s.kind = $17 and s.resource_id = $18
+where s.bucket = $15 and s.project_id = $16 and s.room_id = $17
+    and s.kind = $18 and s.resource_id = $19
 `
 
 type WriteStateParams struct {
@@ -576,6 +581,7 @@ type WriteStateParams struct {
 	SourceUpdateTime  pgtype.Timestamptz
 	MissingSince      pgtype.Timestamptz
 	Background        bool
+	Parked            bool
 	Bucket            int16
 	ProjectID         string
 	RoomID            string
@@ -603,6 +609,7 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.SourceUpdateTime,
 		arg.MissingSince,
 		arg.Background,
+		arg.Parked,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

@@ -142,6 +142,7 @@ update mirror_resource_state s set
     source_update_time = @source_update_time,
     missing_since = @missing_since,
     background = @background,
+    parked = @parked,
     revision = coalesce((select head.n from head), s.revision)
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id

@@ -122,6 +122,7 @@ update mirror_resource_state s set
     source_update_time = @source_update_time,
     missing_since = @missing_since,
     background = @background,
+    parked = @parked,
     revision = coalesce((select head.n from head), s.revision)
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id;
@@ -139,7 +140,7 @@ for update;
 update mirror_resource_state
 set applied_generation = generation, due_time = null, not_before = null,
     settle = settle or due_time is not null,
-    attempts = 0, last_error = '', fail_time = null
+    attempts = 0, last_error = '', fail_time = null, parked = false
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = any(@kinds::smallint[]);
 
 -- name: States :many

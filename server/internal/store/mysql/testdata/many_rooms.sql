@@ -1,0 +1,117 @@
+-- As testdata/many_rooms.sql of the engine for Postgres, which says what is in it.
+create table made (
+    n int primary key, project_id varbinary(64) not null, room_id varbinary(512) not null, bucket smallint not null,
+    at datetime(6) not null, user_id varbinary(512) not null
+);
+
+insert into made
+select seq, project_id, room_id, conv(left(sha2(concat(project_id, char(0), room_id), 256), 2), 16, 10), at, user_id
+from (
+    select
+        seq, if(seq % 50 = 0, 'other', 'default') as project_id, concat('r-', seq) as room_id,
+        timestampadd(second, seq, '2026-01-01') as at,
+        case
+            when seq % 10 = 1 then 'busy'
+            when seq % (:rooms div 4) = 3 then 'rare'
+            else concat('u-', seq % 10007)
+        end as user_id
+    from seq_1_to_:rooms
+) m;
+
+insert into mirror_room (
+    bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id, data_problem, delete_time
+)
+select bucket, project_id, room_id, 1, repeat('x', 300), '', '', '', if(n % 100 = 99, at, null) from made;
+
+insert into mirror_document (
+    bucket, project_id, room_id, kind, resource_id, epoch, content, content_sha256, size, derive_version, data_problem,
+    plain_text
+)
+select bucket, project_id, room_id, k.seq, '', if(n % 100 = 99, 0, 1), repeat('x', 300), '', 0, 1, '', ''
+from made, seq_2_to_3 k;
+
+insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, background, fail_time,
+    last_error
+)
+select
+    bucket, project_id, room_id, k.seq, '', 2, if(k.seq = 2 and n % 5000 in (1, 2, 3), 1, 2),
+    if(k.seq = 2 and n % 5000 = 1, at, null), n % 10000 = 1, if(k.seq = 2 and n % 20000 = 2, at, null), ''
+from made, seq_1_to_4 k;
+
+create table made_thread (
+    n int primary key, bucket smallint not null, project_id varbinary(64) not null, room_id varbinary(512) not null,
+    thread_id varbinary(128) not null, at datetime(6) not null, user_id varbinary(512) not null
+);
+
+insert into made_thread
+select n, bucket, project_id, room_id, concat('t-', n), at, user_id from made where n % 2 = 1;
+
+insert into made_thread
+select
+    :rooms + n, conv(left(sha2(concat('default', char(0), 'r-8'), 256), 2), 16, 10), 'default', 'r-8',
+    concat('t-', :rooms + n), at, user_id
+from made where n <= :rooms div 100;
+
+insert into mirror_thread (
+    bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, update_time, resolved,
+    visibility, metadata_text, comment_count, data_problem
+)
+select bucket, project_id, room_id, thread_id, 1, repeat('x', 300), '', at, at, n % (:rooms div 4) = 1, 'public',
+    json_object('status', if(n % (:rooms div 4) = 5, 'rare', 'common'), 'n', concat(n % 1000)), 2, ''
+from made_thread;
+
+insert into mirror_resource_state (
+    bucket, project_id, room_id, kind, resource_id, generation, applied_generation, last_error
+)
+select bucket, project_id, room_id, 4, thread_id, 2, 2, '' from made_thread;
+
+insert into mirror_comment (
+    bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, source_json, plain_text, markdown
+)
+select bucket, project_id, room_id, thread_id, concat('c-', c.seq), user_id, timestampadd(second, c.seq, at),
+    repeat('x', 200), '', ''
+from made_thread, seq_1_to_2 c;
+
+insert into mirror_comment_mention (bucket, project_id, room_id, thread_id, comment_id, kind, mentioned_id, via_group)
+select bucket, project_id, room_id, thread_id, 'c-1', 'user', user_id, '' from made_thread;
+
+insert into mirror_event (
+    bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id, payload, send_time, receive_time, outcome,
+    batch_token
+)
+select
+    n % 256, project_id, concat('e-', n, '-', e.seq),
+    case
+        when e.seq = 3 and n % (:rooms div 4) = 7 then 'rare'
+        when e.seq = 1 then 'storageUpdated'
+        else 'ydocUpdated'
+    end,
+    if(n % 100 = 3, 'r-8', room_id), user_id, '', repeat('x', 150), at, at, '', ''
+from made, seq_1_to_3 e;
+
+insert into mirror_user_session (
+    bucket, project_id, room_id, session_id, connection_id, user_id, begin_time, enter_time, leave_event_id, end_cause
+)
+select bucket, project_id, if(n % 100 = 3, 'r-8', room_id), concat('s-', n), 1, user_id, at, at, '',
+    if(n % (:rooms div 100) = 1, '', 'left')
+from made where n % 2 = 1;
+
+insert into mirror_notification (
+    bucket, project_id, room_id, notification_id, event_id, channel, kind, user_id, thread_id, mention_id, subject_id,
+    create_time
+)
+select bucket, project_id, if(n % 100 = 3, 'r-8', room_id), concat('n-', n), concat('e-', n),
+    if(n % (:rooms div 4) = 9, 'rare', 'email'), if(n % (:rooms div 4) = 11, 'rare', 'thread'), user_id,
+    if(n % (:rooms div 4) = 13, 'rare', concat('t-', n)), '', '', at
+from made where n % 2 = 1;
+
+insert into mirror_group (bucket, project_id, group_id, organization_id, source_json, content_sha256)
+select conv(left(sha2(concat('default', char(0)), 256), 2), 16, 10), 'default', concat('g-', n), '', repeat('x', 300), ''
+from made where n <= :rooms div 20;
+
+insert into mirror_group_member (bucket, project_id, group_id, user_id)
+select conv(left(sha2(concat('default', char(0)), 256), 2), 16, 10), 'default', concat('g-', n), if(n in (2, :rooms div 20 - 1), 'rare', user_id)
+from made where n <= :rooms div 20;
+
+drop table made, made_thread;
