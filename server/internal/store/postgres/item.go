@@ -97,7 +97,7 @@ func newItemSQL(kind *store.ItemKind) *itemSQL {
 
 	var stored []string
 	for i, table := range kind.Parts {
-		digest := "''::bytea"
+		digest := "''::bytea" // of a row that is its key
 		columns := append([]store.Column{{Name: kind.ID, Type: store.ColumnID}}, table.Columns...)
 		key := []string{kind.ID}
 		for _, column := range table.Columns[:table.Key] {
@@ -106,7 +106,7 @@ func newItemSQL(kind *store.ItemKind) *itemSQL {
 		do := "do nothing"
 		distrust := ""
 		if table.HasDigest() {
-			digest = "digest"
+			digest = "c.digest"
 			columns = append(columns, store.Column{Name: "digest", Type: store.ColumnBytes})
 			var set []string
 			for _, column := range columns[table.Key+1:] {
@@ -115,21 +115,24 @@ func newItemSQL(kind *store.ItemKind) *itemSQL {
 			do = "do update set " + strings.Join(set, ", ")
 			distrust = "update " + table.Name + " set digest = ''\nwhere " + one
 		}
-		stored = append(stored, fmt.Sprintf("select %d, array[%s], %s\nfrom %s\nwhere %s and %s = any(%s::text[])", i,
-			strings.Join(key, ", "), digest, table.Name, in, kind.ID, parameter(0)))
+		// Item by item: the planner expects so few rows of a room that it would read all
+		// of them and compare the ids.
+		keys := "c." + strings.Join(key, ", c.")
+		stored = append(stored, fmt.Sprintf("select %d, array[%s], %s\nfrom unnest(%s::text[]) i (id)\n"+
+			"cross join lateral (select * from %s where %s and %s = i.id offset 0) c", i, keys, digest, parameter(0),
+			table.Name, in, kind.ID))
 		names, unnested := unnest(columns, next)
 		s.writePart = append(s.writePart, "insert into "+table.Name+" ("+strings.Join(scope, ", ")+", "+names+")\nselect "+
 			scoped+"k.*\nfrom "+unnested+" k\non conflict ("+strings.Join(append(slices.Clone(scope), key...), ", ")+") "+do)
-		var same []string
-		for _, column := range scope {
-			same = append(same, "d."+column+" = "+"$"+strconv.Itoa(len(same)+1))
-		}
+		same := in
 		for _, column := range key {
-			same = append(same, "d."+column+" = k."+column)
+			same += " and " + column + " = k." + column
 		}
-		_, unnested = unnest(columns[:table.Key+1], next)
-		s.deletePart = append(s.deletePart, "delete from "+table.Name+" d\nusing "+unnested+" k ("+
-			strings.Join(key, ", ")+")\nwhere "+strings.Join(same, " and "))
+		names, unnested = unnest(columns[:table.Key+1], next)
+		s.deletePart = append(s.deletePart, "delete from "+table.Name+"\nwhere ctid = any(array(\n"+
+			"    select d.ctid from "+unnested+" k ("+prefixed("k_", names)+")\n"+
+			"    cross join lateral (select ctid from "+table.Name+" where "+
+			strings.ReplaceAll(same, "k.", "k.k_")+" offset 0) d\n))")
 		s.distrustPart = append(s.distrustPart, distrust)
 	}
 	s.stored = strings.Join(stored, "\nunion all\n")
@@ -152,6 +155,11 @@ func emptyValues(columns []store.Column) string {
 		}
 	}
 	return values
+}
+
+// prefixed returns names with a prefix, so that they are not those of a table.
+func prefixed(prefix, names string) string {
+	return prefix + strings.ReplaceAll(names, ", ", ", "+prefix)
 }
 
 // unnest returns the names of columns, and an expression for rows made of arrays,
