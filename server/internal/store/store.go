@@ -43,6 +43,8 @@ var (
 	ErrNotFound = errors.New("store: not found")
 	// ErrSchemaBehind: the database schema is older than this binary needs.
 	ErrSchemaBehind = errors.New("store: schema is behind")
+	// ErrStarting: the server is starting or recovering from a crash, and will answer.
+	ErrStarting = errors.New("store: the database is starting")
 	// ErrReadOnly: the server takes no writes, such as a standby or a primary that
 	// was demoted. The sessions to it are closed, so the next call opens new ones.
 	ErrReadOnly = errors.New("store: the database takes no writes")

@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/pgembed"
@@ -80,7 +82,7 @@ func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *s
 func (db *database) open(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) error {
 	var refused error
 	if migrate {
-		err := engine.Migrate(ctx, cfg.DirectURL(), log)
+		err := onceStarted(ctx, func() error { return engine.Migrate(ctx, cfg.DirectURL(), log) })
 		switch {
 		case errors.Is(err, store.ErrReadOnly):
 			refused = err // not necessary if the schema is current, which Ping knows
@@ -96,8 +98,8 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 			"mysql://user:password@host/name: %w", err)
 	}
 	db.store = s
-	switch err := s.Check(ctx, log); {
-	case fault.Of(err).Kind == fault.Unavailable:
+	switch err := onceStarted(ctx, func() error { return s.Check(ctx, log) }); {
+	case err != nil && fault.Of(err).Kind == fault.Unavailable:
 		return unreachable(cfg.DatabaseURL.Reveal(), err)
 	case err != nil:
 		return err
@@ -115,6 +117,20 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 	}
 	return nil
 }
+
+// onceStarted calls f again while the database is starting. It lives and says so: to
+// wait for it is quicker than to be restarted.
+func onceStarted(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if !errors.Is(err, store.ErrStarting) || clock.Sleep(ctx, startingEvery) != nil {
+			return err
+		}
+	}
+}
+
+// startingEvery is the time between two attempts to use a database that is starting.
+const startingEvery = 250 * time.Millisecond
 
 // unreachable names the server that could not be reached, never the password.
 func unreachable(rawURL string, err error) error {

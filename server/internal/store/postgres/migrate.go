@@ -130,6 +130,8 @@ func checkTarget(ctx context.Context, conn *pgx.Conn, searchPath string) error {
 // migrateHint adds advice to errors of the server.
 func migrateHint(err error) error {
 	switch {
+	case isCode(err, startingCode):
+		return fmt.Errorf("%w: %w", store.ErrStarting, err)
 	case isCode(err, readOnlyCode):
 		return fmt.Errorf("%w; run migrate on the primary: %w", store.ErrReadOnly, err)
 	case isCode(err, "42501"):

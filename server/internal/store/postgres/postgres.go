@@ -207,6 +207,9 @@ func classify(ctx context.Context, err error) error {
 	// Whatever the code of a refused connection, such as one for a rotated
 	// password, no statement was at fault.
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		if isCode(err, startingCode) {
+			err = fmt.Errorf("%w: %w", store.ErrStarting, err)
+		}
 		return fault.Wrap(connectHint(err), fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -21,6 +21,9 @@ import (
 // database or the server was set so.
 const readOnlyCode = "25006"
 
+// startingCode is the answer to a connection while the server starts or recovers.
+const startingCode = "57P03"
+
 // sessions are the open sessions of all pools.
 type sessions struct {
 	mu    sync.Mutex
