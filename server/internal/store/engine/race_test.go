@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -461,47 +460,4 @@ func TestDuplicateWaitsForTheFirst(t *testing.T) {
 			})
 		}
 	})
-}
-
-// While all other connections to PostgreSQL wait for locks, events are recorded all
-// the same.
-func TestAcceptWaitsForNobody(t *testing.T) {
-	t.Parallel()
-	r := newRace(t, dbtest.Postgres, "")
-	const conns = 4
-	s := open(t, engine.Config{URL: r.url, MaxConns: conns})
-	tx := r.begin(t, lockStorageState)
-	var calls sync.WaitGroup
-	for range conns { // more than there are connections for them
-		calls.Go(func() {
-			if _, err := s.Request(t.Context(), requestsFor(r.lease.Resource), r.now); err != nil {
-				t.Errorf("Request = %v", err)
-			}
-		})
-	}
-	r.waiting(t, conns-2)
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := s.Engine(short); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("Engine = %v; want it to find no connection, or the test shows nothing", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	for i := range 3 {
-		other := mirror.Resource{Project: "default", Room: mirror.RoomID(fmt.Sprint("other", i)), Kind: mirror.KindStorage}
-		for range 2 { // once new, once a duplicate
-			got, err := s.Accept(ctx, []mirror.Delivery{deliveryOf(fmt.Sprint("msg", i), other)})
-			if err != nil || len(got[0].Pending) != 1 {
-				_ = tx.Rollback() // lets the others end
-				t.Fatalf("Accept = %+v, %v; want it recorded", got, err)
-			}
-		}
-	}
-	if _, err := s.PinProject(ctx, "default", "605a50b0"); err != nil {
-		t.Fatalf("PinProject = %v", err)
-	}
-	if err := tx.Rollback(); err != nil {
-		t.Fatalf("Rollback = %v", err)
-	}
-	calls.Wait()
 }

@@ -57,9 +57,10 @@ type Store struct {
 
 	db *sql.DB
 	q  *queries
-	// accepting is the pool reserved for Accept. With a single connection there is
-	// only one pool.
-	accepting *sql.DB
+	// The pools of the uses that have connections of their own; see store.Shares. The
+	// others are db.
+	accepting, renewing, reading *sql.DB
+
 	pack      *pack.Codec
 	connector *connector
 }
@@ -82,21 +83,23 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := min(acceptConns, cfg.MaxConns/2)
-	db := openPool(c, cfg.MaxConns-own)
-	accepting := db
-	if own > 0 {
-		accepting = openPool(impatient{c}, own)
+	shares := store.ShareConns(cfg.MaxConns)
+	db := openPool(c, shares.Work)
+	orElse := func(c driver.Connector, conns int) *sql.DB {
+		if conns == 0 {
+			return db
+		}
+		return openPool(c, conns)
 	}
-	q := &queries{dbq.New(db), db}
-	reader := sqllist.NewReader(lists, q.rows, classify, p)
-	return &Store{Reader: reader, db: db, q: q, accepting: accepting, pack: p, connector: c}, nil
+	s := &Store{
+		db: db, q: newQueries(db), accepting: orElse(impatient{c}, shares.Accept), renewing: orElse(c, shares.Renew),
+		reading: orElse(c, shares.Read), pack: p, connector: c,
+	}
+	s.Reader = sqllist.NewReader(lists, newQueries(s.reading).rows, classify, p)
+	return s, nil
 }
 
-// acceptConns is the number of connections reserved for recording deliveries, so no
-// acknowledgement waits for reads or workers. One records those that wait for no
-// row, the other those that do.
-const acceptConns = 2
+func newQueries(db dbq.DBTX) *queries { return &queries{dbq.New(db), db} }
 
 func openPool(c driver.Connector, conns int) *sql.DB {
 	db := sql.OpenDB(c)
@@ -229,8 +232,9 @@ func variable(ctx context.Context, q driver.QueryerContext, name string) (_ stri
 
 // Close ends all connections.
 func (s *Store) Close() {
-	_ = s.accepting.Close() // nothing can be lost
-	_ = s.db.Close()
+	for _, db := range []*sql.DB{s.reading, s.renewing, s.accepting, s.db} {
+		_ = db.Close() // nothing can be lost
+	}
 	s.pack.Close()
 }
 
@@ -241,10 +245,10 @@ func (s *Store) Close() {
 func (s *Store) Ping(ctx context.Context) error {
 	var behind bool
 	err := retry(ctx, func() (err error) {
-		if behind, err = schemaBehind(ctx, s.db); behind || err != nil {
+		if behind, err = schemaBehind(ctx, s.accepting); behind || err != nil {
 			return err
 		}
-		_, err = s.db.ExecContext(ctx, "update mirror_project set pause_reason = '' where project_id = ''")
+		_, err = s.accepting.ExecContext(ctx, "update mirror_project set pause_reason = '' where project_id = ''")
 		return err
 	})
 	if err != nil {
@@ -307,7 +311,7 @@ func once(ctx context.Context, db *sql.DB, f func(q *queries) error) (err error)
 	if _, err := conn.ExecContext(ctx, "start transaction"); err != nil {
 		return err
 	}
-	if err := f(&queries{dbq.New(conn), conn}); err != nil {
+	if err := f(newQueries(conn)); err != nil {
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "commit")

@@ -13,9 +13,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// Project reads by key.
+// Project reads by key. Deliveries wait for it.
 func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
-	row, err := s.q.Project(ctx, rawKey(project))
+	row, err := dbq.New(s.accepting).Project(ctx, rawKey(project))
 	if err = classify(ctx, err); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return mirror.Project{ID: project}, nil

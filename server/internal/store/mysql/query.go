@@ -13,11 +13,11 @@ import (
 
 // Counts counts in the indexes by due and by fail time.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
-	rows, errPending := s.q.CountPending(ctx, rawKey(project))
-	rooms, errRooms := s.q.CountBackgroundRooms(ctx, dbq.CountBackgroundRoomsParams{
+	rows, errPending := newQueries(s.reading).CountPending(ctx, rawKey(project))
+	rooms, errRooms := newQueries(s.reading).CountBackgroundRooms(ctx, dbq.CountBackgroundRoomsParams{
 		ProjectID: rawKey(project), Kind: int16(mirror.KindRoom),
 	})
-	failed, errFailed := s.q.CountFailed(ctx, rawKey(project))
+	failed, errFailed := newQueries(s.reading).CountFailed(ctx, rawKey(project))
 	if err := errors.Join(errPending, errRooms, errFailed); err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
@@ -36,7 +36,7 @@ func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Cou
 
 // Changes reads one bucket's entries.
 func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	rows, err := s.q.Changes(ctx,
+	rows, err := newQueries(s.reading).Changes(ctx,
 		dbq.ChangesParams{Bucket: bucket, After: after, Limit: int32(limit)}) //nolint:gosec // bounded by the caller
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list changes: %w", err))

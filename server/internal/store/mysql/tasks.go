@@ -93,10 +93,10 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 // Renew moves the lease's end. An update without a change counts as unaffected; a
 // read distinguishes it from a lost lease.
 func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
-	r := lease.Resource
+	r, q := lease.Resource, newQueries(s.renewing)
 	var n int64
 	err := retry(ctx, func() (err error) {
-		n, err = s.q.Renew(ctx, dbq.RenewParams{
+		n, err = q.Renew(ctx, dbq.RenewParams{
 			LeaseUntil: nullTime(until), Token: lease.Token[:],
 			Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
 			ResourceID: rawKey(r.ID),
@@ -104,7 +104,7 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 		return err
 	})
 	if err == nil && n == 0 {
-		_, err = s.q.Leased(ctx, dbq.LeasedParams{
+		_, err = q.Leased(ctx, dbq.LeasedParams{
 			Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
 			ResourceID: rawKey(r.ID), Token: lease.Token[:],
 		})

@@ -36,14 +36,12 @@ type Config struct {
 	MaxConns int
 }
 
-// acceptConns is the number of connections reserved for recording deliveries, so no
-// acknowledgement waits for reads or workers. One is used at a time; the other
-// replaces it if it breaks.
-const acceptConns = 2
-
 // connectTimeout limits one attempt to connect. A suspended Neon compute wakes in
 // well under a second; ten seconds allow for a cold region.
 const connectTimeout = 10 * time.Second
+
+// maxConns bounds the connections, whatever is configured.
+const maxConns = 10_000
 
 // Store is the engine.
 type Store struct {
@@ -51,11 +49,12 @@ type Store struct {
 
 	pool *pgxpool.Pool
 	q    *dbq.Queries
-	// accepting is the pool reserved for Accept. With a single connection there is
-	// only one pool.
-	accepting *pgxpool.Pool
-	sessions  *sessions
-	pack      *pack.Codec
+	// The pools of the uses that have connections of their own; see store.Shares. The
+	// others are pool.
+	accepting, renewing, reading *pgxpool.Pool
+
+	sessions *sessions
+	pack     *pack.Codec
 	// searchPath is the one that the URL asks for; empty if it does not.
 	searchPath string
 }
@@ -71,7 +70,6 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("the database URL cannot be read") // the cause repeats the URL, password included
 	}
-	pc.MaxConns = int32(min(cfg.MaxConns, 10_000)) //nolint:gosec // bounded
 	// Idle connections are closed, so they do not occupy the server's slots.
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.ConnConfig.ConnectTimeout = connectTimeout
@@ -84,31 +82,39 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	pc.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
-	own := min(acceptConns, pc.MaxConns/2)
-	pc.MaxConns -= own
-	pool, err := pgxpool.NewWithConfig(ctx, pc)
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	accepting := pool
-	if own > 0 {
-		pc := pc.Copy()
-		pc.MaxConns = own
-		if accepting, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
-			pool.Close()
-			return nil, fmt.Errorf("open database: %w", err)
-		}
-	}
-	all.of(pool, accepting)
 	z, err := pack.New()
 	if err != nil {
-		accepting.Close()
-		pool.Close()
 		return nil, err
 	}
-	reader := sqllist.NewReader(lists, rowsOf(pool), classify, z)
-	return &Store{Reader: reader, pool: pool, q: dbq.New(pool), accepting: accepting, sessions: all, pack: z,
-		searchPath: to.searchPath}, nil
+	opened := &Store{sessions: all, pack: z, searchPath: to.searchPath}
+	if err := opened.connect(ctx, pc, cfg.MaxConns); err != nil {
+		opened.Close()
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	opened.Reader = sqllist.NewReader(lists, rowsOf(opened.reading), classify, z)
+	return opened, nil
+}
+
+// connect makes the pools.
+func (s *Store) connect(ctx context.Context, pc *pgxpool.Config, conns int) (err error) {
+	shares := store.ShareConns(min(conns, maxConns))
+	for _, p := range []struct {
+		pool  **pgxpool.Pool
+		conns int
+	}{{&s.pool, shares.Work}, {&s.accepting, shares.Accept}, {&s.renewing, shares.Renew}, {&s.reading, shares.Read}} {
+		if p.conns == 0 {
+			*p.pool = s.pool
+			continue
+		}
+		pc := pc.Copy()
+		pc.MaxConns = int32(p.conns) //nolint:gosec // bounded
+		if *p.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
+			return err
+		}
+	}
+	s.q = dbq.New(s.pool)
+	s.sessions.of(s.pool, s.accepting, s.renewing, s.reading)
+	return nil
 }
 
 // behindPooler detects the poolers of Neon and Supabase and PgBouncer's default
@@ -120,8 +126,11 @@ func behindPooler(c *pgx.ConnConfig) bool {
 
 // Close ends all connections.
 func (s *Store) Close() {
-	s.accepting.Close()
-	s.pool.Close()
+	for _, pool := range []*pgxpool.Pool{s.reading, s.renewing, s.accepting, s.pool} {
+		if pool != nil { // as long as Open fails
+			pool.Close()
+		}
+	}
 	s.pack.Close()
 }
 

@@ -11,9 +11,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
-// Project reads by key.
+// Project reads by key. Deliveries wait for it.
 func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
-	row, err := s.q.Project(ctx, string(project))
+	row, err := dbq.New(s.accepting).Project(ctx, string(project))
 	if err = classify(ctx, err); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return mirror.Project{ID: project}, nil

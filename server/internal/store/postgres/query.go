@@ -11,7 +11,7 @@ import (
 
 // Counts counts in the partial indexes.
 func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
-	row, err := s.q.Counts(ctx, dbq.CountsParams{ProjectID: string(project), RoomKind: int16(mirror.KindRoom)})
+	row, err := dbq.New(s.reading).Counts(ctx, dbq.CountsParams{ProjectID: string(project), RoomKind: int16(mirror.KindRoom)})
 	if err != nil {
 		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
 	}
@@ -23,7 +23,7 @@ func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Cou
 
 // Changes reads one bucket's entries.
 func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	rows, err := s.q.Changes(ctx,
+	rows, err := dbq.New(s.reading).Changes(ctx,
 		dbq.ChangesParams{Bucket: bucket, After: after, MaxRows: int32(limit)}) //nolint:gosec // bounded by the caller
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list changes: %w", err))

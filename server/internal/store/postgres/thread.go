@@ -14,7 +14,7 @@ import (
 func (s *Store) storedThread(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
 	bucket, project, room := r.Bucket(), string(r.Project), string(r.Room)
 	var out mirror.Stored
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+	err := pgx.BeginTxFunc(ctx, s.reading, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
 		func(tx pgx.Tx) error {
 			q := dbq.New(tx)
 			row, err := q.StoredThread(ctx, dbq.StoredThreadParams{
