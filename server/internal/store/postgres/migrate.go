@@ -65,16 +65,23 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	}
 	db := stdlib.OpenDB(*cc, stdlib.OptionAfterConnect(prepare))
 	defer db.Close()
-	conn, err := pgx.ConnectConfig(ctx, cc)
-	if err == nil {
-		defer conn.Close(context.WithoutCancel(ctx))
-		err = prepare(ctx, conn)
+	connected := func(f func(conn *pgx.Conn) error) error {
+		conn, err := pgx.ConnectConfig(ctx, cc)
+		if err == nil {
+			defer conn.Close(context.WithoutCancel(ctx))
+			err = prepare(ctx, conn)
+		}
+		if err == nil {
+			err = f(conn)
+		}
+		if err != nil {
+			return fmt.Errorf("migrate: %w", migrateHint(err))
+		}
+		return nil
 	}
-	if err == nil {
-		err = checkTarget(ctx, conn, to.searchPath)
-	}
+	err = connected(func(conn *pgx.Conn) error { return checkTarget(ctx, conn, to.searchPath) })
 	if err != nil {
-		return fmt.Errorf("migrate: %w", migrateHint(err))
+		return err
 	}
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
@@ -101,8 +108,43 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	for _, m := range done {
 		log.InfoContext(ctx, "migration applied", slog.Int64("version", m.Source.Version), slog.Duration("took", m.Duration))
 	}
-	if err := ensureViews(ctx, conn, log); err != nil {
-		return fmt.Errorf("migrate: %w", migrateHint(err))
+	return connected(func(conn *pgx.Conn) error {
+		if err := ensureViews(ctx, conn, log); err != nil {
+			return err
+		}
+		return warnOfRights(ctx, conn, log)
+	})
+}
+
+// rightsSQL lists the roles other than the owner that have rights on our tables and
+// views, where no row-level security stands in between.
+const rightsSQL = `select coalesce(r.rolname::text, 'PUBLIC'), string_agg(distinct lower(a.privilege_type), ', '), count(distinct c.oid)
+from pg_class c
+cross join lateral aclexplode(c.relacl) a
+left join pg_roles r on r.oid = a.grantee
+where c.relnamespace = (select v.relnamespace from pg_class v where v.oid = to_regclass('mirror_schema_version'))
+and a.grantee <> c.relowner
+and (c.relname like 'mirror\_%' and c.relkind in ('r', 'p') and not c.relrowsecurity
+    or c.relkind = 'v' and obj_description(c.oid, 'pg_class') like '` + viewMark + `%'
+    and not coalesce('security_invoker=true' = any(c.reloptions), false))
+group by 1 order by 1`
+
+// warnOfRights tells which other roles have rights. Hosted databases give them to all
+// new tables, to roles that anybody on the internet can take.
+func warnOfRights(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
+	rows, err := conn.Query(ctx, rightsSQL)
+	if err != nil {
+		return fmt.Errorf("read rights: %w", err)
+	}
+	var role, rights string
+	var tables int
+	_, err = pgx.ForEachRow(rows, []any{&role, &rights, &tables}, func() error {
+		log.WarnContext(ctx, "another role has rights on the tables; revoke them, or enable row-level security, unless it needs them",
+			slog.String("role", role), slog.String("rights", rights), slog.Int("tables", tables))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read rights: %w", err)
 	}
 	return nil
 }
@@ -179,7 +221,16 @@ func ensureView(ctx context.Context, conn *pgx.Conn, log *slog.Logger, view, cre
 			theirs = true
 			return nil
 		}
-		_, err = tx.Exec(ctx, create)
+		if _, err = tx.Exec(ctx, create); err != nil {
+			return err
+		}
+		// Who reads the view needs rights on its tables, and sees only the rows that their
+		// policies allow. PostgreSQL 14 has no such views.
+		var version int
+		err = tx.QueryRow(ctx, "select current_setting('server_version_num')::integer").Scan(&version)
+		if err == nil && version >= 150000 {
+			_, err = tx.Exec(ctx, "alter view "+view+" set (security_invoker = true)")
+		}
 		return err
 	})
 	if err == nil && theirs {
