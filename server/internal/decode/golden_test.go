@@ -779,7 +779,13 @@ func observeRooms(c corpus) golden {
 func observeClient(c corpus) golden {
 	calls := map[string]func(context.Context, *liveblocks.Client) (mirror.Fetched, error){
 		"storage": func(ctx context.Context, l *liveblocks.Client) (mirror.Fetched, error) { return l.Storage(ctx, "r") },
-		"threads": func(ctx context.Context, l *liveblocks.Client) (mirror.Fetched, error) { return l.Threads(ctx, "r") },
+		"threads": func(ctx context.Context, l *liveblocks.Client) (mirror.Fetched, error) {
+			_, err := l.Threads(ctx, "r") // read while it arrives
+			if errors.Is(err, listed.ErrDepth) {
+				err = nil // the decoder refused it, and the client does now
+			}
+			return mirror.Fetched{}, err
+		},
 		"thread": func(ctx context.Context, l *liveblocks.Client) (mirror.Fetched, error) {
 			return l.Thread(ctx, "r", "t")
 		},
@@ -795,7 +801,7 @@ func observeClient(c corpus) golden {
 		for name, call := range calls {
 			got := answered(body, func(ctx context.Context, client *liveblocks.Client, r record) error {
 				fetched, err := call(ctx, client)
-				r.flag("altered", !bytes.Equal(fetched.Body, body))
+				r.flag("altered", fetched.Body != nil && !bytes.Equal(fetched.Body, body))
 				return err
 			})
 			if !maps.Equal(got, refused()) {

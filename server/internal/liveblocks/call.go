@@ -16,6 +16,8 @@ import (
 type call struct {
 	op, path string
 	check    checkFunc
+	// stream reads a body of any length while it arrives, in place of check.
+	stream func(body io.Reader) error
 	// once means that a second attempt would do harm.
 	once bool
 }
@@ -117,12 +119,23 @@ func (c *Client) send(ctx context.Context, call call) (mirror.Fetched, result) {
 		}
 		return mirror.Fetched{}, c.refused(call.op, resp, body)
 	}
-	body, err := c.read(resp, w)
+	var body []byte
+	if call.stream != nil {
+		arriving := &arrival{r: resp.Body, w: w}
+		if err = call.stream(arriving); err != nil && arriving.err == nil && !errors.Is(err, errTooLarge) {
+			return mirror.Fetched{}, invalidAnswer(call.op, resp.StatusCode, err)
+		}
+	} else {
+		body, err = c.read(resp, w)
+	}
 	switch {
 	case errors.Is(err, errTooLarge):
 		return mirror.Fetched{}, c.tooLarge(call.op)
 	case err != nil:
 		return mirror.Fetched{}, broken(outcomeTruncated, err)
+	}
+	if call.check == nil {
+		return mirror.Fetched{FetchTime: a.fetchTime}, result{outcome: outcomeOK}
 	}
 	if err := call.check(resp.Header.Get("Content-Type"), body); err != nil {
 		return mirror.Fetched{}, invalidAnswer(call.op, resp.StatusCode, err)
@@ -191,6 +204,22 @@ func btoi(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// arrival is a body that is read while it arrives.
+type arrival struct {
+	r   io.Reader
+	w   *watchdog
+	err error // of the body
+}
+
+func (a *arrival) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	a.w.fed(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		a.err = err
+	}
+	return n, err
 }
 
 // errTooLarge means that a body exceeds the size limit.

@@ -22,6 +22,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -197,9 +198,24 @@ func (c *Client) Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirro
 	return c.getOfRoom(ctx, "get ydoc", id, rest, checkBinary)
 }
 
-// Threads fetches all threads of a room with their comments, as one list.
-func (c *Client) Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
-	return c.getOfRoom(ctx, "get threads", id, "/threads", checkList)
+// Threads fetches all threads of a room with their comments, as one list, which has no
+// pages. It may exceed the size limit: then it has the hashes of all threads and the
+// sources of the first ones. A single thread may not.
+func (c *Client) Threads(ctx context.Context, id mirror.RoomID) (mirror.List, error) {
+	path, err := pathOfRoom(id, "/threads")
+	if err != nil {
+		return mirror.List{}, err
+	}
+	var list mirror.List
+	got, err := c.get(ctx, call{op: "get threads", path: path, stream: func(body io.Reader) (err error) {
+		list.Items, err = listed.Read(body, c.cfg.MaxBody)
+		if errors.Is(err, listed.ErrElement) {
+			err = errTooLarge
+		}
+		return err
+	}})
+	list.FetchTime = got.FetchTime
+	return list, err
 }
 
 // Thread fetches a thread of a room with its comments.

@@ -994,8 +994,8 @@ func TestReadsOfRoomsContents(t *testing.T) {
 		want string
 	}{
 		"Threads": {
-			func() (mirror.Fetched, error) { return c.Threads(t.Context(), odd) },
-			`{"data":[` + string(source) + `]}`,
+			func() (mirror.Fetched, error) { return bodyOf(c.Threads(t.Context(), odd)) },
+			`{"data":[` + strings.TrimSpace(string(source)) + `]}`,
 		},
 		"Thread":      {func() (mirror.Fetched, error) { return c.Thread(t.Context(), odd, odd) }, string(source)},
 		"ActiveUsers": {func() (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), odd) }, string(users)},
@@ -1020,6 +1020,42 @@ func TestReadsOfRoomsContents(t *testing.T) {
 	}
 }
 
+// bodyOf is the body that has such a list.
+func bodyOf(list mirror.List, err error) (mirror.Fetched, error) {
+	if err != nil {
+		return mirror.Fetched{}, err
+	}
+	body := []byte(`{"data":[`)
+	for i, item := range list.Items {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, item.Source...)
+	}
+	return mirror.Fetched{Body: append(body, "]}"...), FetchTime: list.FetchTime}, nil
+}
+
+// A list of threads may exceed the limit, a thread may not.
+func TestThreadsBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	upstream, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 10_000 })
+	var list []string
+	for i := range 100 {
+		list = append(list, fmt.Sprintf(`{"id":"th_%02d","text":%q}`, i, strings.Repeat("x", 1000)))
+	}
+	answer := func(list ...string) {
+		upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(`{"data":[`+strings.Join(list, ",")+`]}`)))
+	}
+	answer(list...)
+	got, err := c.Threads(t.Context(), "r")
+	if err != nil || len(got.Items) != 100 || got.Items[0].Source == nil || got.Items[99].Source != nil {
+		t.Fatalf("Threads = %d, %v; want all, the first ones with their source", len(got.Items), err)
+	}
+	answer(list[0], fmt.Sprintf(`{"id":"long","text":%q}`, strings.Repeat("x", 50_000)))
+	_, err = c.Threads(t.Context(), "r")
+	wantFault(t, err, fault.Precondition, fault.ReasonUpstreamAnswerTooLarge)
+}
+
 // What is not there, and whether the room is.
 func TestNotFoundTellsWhat(t *testing.T) {
 	t.Parallel()
@@ -1029,7 +1065,7 @@ func TestNotFoundTellsWhat(t *testing.T) {
 		reason fault.Reason
 	}{
 		"Threads without a room": {
-			func() (mirror.Fetched, error) { return c.Threads(t.Context(), "R") },
+			func() (mirror.Fetched, error) { return bodyOf(c.Threads(t.Context(), "R")) },
 			fault.ReasonUpstreamRoomNotFound,
 		},
 		"Thread without a room": {
@@ -1062,7 +1098,7 @@ func TestNotFoundTellsWhat(t *testing.T) {
 // An answer that is about something else, or that is none, is not taken.
 func TestAnswersAboutSomethingElse(t *testing.T) {
 	t.Parallel()
-	threads := func(c *Client) (mirror.Fetched, error) { return c.Threads(t.Context(), "r") }
+	threads := func(c *Client) (mirror.Fetched, error) { return bodyOf(c.Threads(t.Context(), "r")) }
 	thread := func(c *Client) (mirror.Fetched, error) { return c.Thread(t.Context(), "r", "th") }
 	users := func(c *Client) (mirror.Fetched, error) { return c.ActiveUsers(t.Context(), "r") }
 	inbox := func(c *Client) (mirror.Fetched, error) { return c.InboxNotification(t.Context(), "u", "in") }

@@ -15,7 +15,7 @@ import (
 // itemSource fetches and reads the items of a kind.
 type itemSource struct {
 	one  func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error)
-	list func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error)
+	list func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.List, error)
 	// parse reads an item as it is to be stored.
 	parse func(source []byte) (store.Item, error)
 }
@@ -25,7 +25,7 @@ var itemSources = map[mirror.Kind]itemSource{
 		one: func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error) {
 			return f.Thread(ctx, r.Room, r.ID)
 		},
-		list: func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error) {
+		list: func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.List, error) {
 			return f.Threads(ctx, r.Room)
 		},
 		parse: func(source []byte) (store.Item, error) {
@@ -37,7 +37,17 @@ var itemSources = map[mirror.Kind]itemSource{
 		one: func(f Fetcher, ctx context.Context, r mirror.Resource) (mirror.Fetched, error) {
 			return f.Group(ctx, r.ID)
 		},
-		list: func(f Fetcher, ctx context.Context, _ mirror.Resource) (mirror.Fetched, error) { return f.Groups(ctx) },
+		list: func(f Fetcher, ctx context.Context, _ mirror.Resource) (mirror.List, error) {
+			fetched, err := f.Groups(ctx)
+			if err != nil {
+				return mirror.List{}, err
+			}
+			list := mirror.List{FetchTime: fetched.FetchTime}
+			if list.Items, err = listed.Parse(fetched.Body); err != nil {
+				return mirror.List{}, unreadable("groups", err)
+			}
+			return list, nil
+		},
 		parse: func(source []byte) (store.Item, error) {
 			g, err := group.Parse(source)
 			return store.GroupItem(g), err
@@ -73,13 +83,9 @@ func (r *Reconciler) item(ctx context.Context, lease mirror.Lease) (apply, error
 
 func (r *Reconciler) list(ctx context.Context, lease mirror.Lease, source itemSource) (apply, error) {
 	kind := lease.Resource.Kind
-	fetched, err := source.list(r.cfg.Fetcher, ctx, lease.Resource)
+	list, err := source.list(r.cfg.Fetcher, ctx, lease.Resource)
 	if err != nil {
 		return nil, err
-	}
-	list := mirror.List{FetchTime: fetched.FetchTime}
-	if list.Items, err = listed.Parse(fetched.Body); err != nil {
-		return nil, unreadable("list of "+kind.String(), err)
 	}
 	return func(ctx context.Context) (mirror.Applied, error) {
 		applied, err := store.ApplyList(ctx, r.cfg.Mirror, lease, list, source.parse, r.cfg.Now, r.cfg.Settle)

@@ -24,7 +24,7 @@ type Fetcher interface {
 	// Ydoc reads a Yjs document: the room's own or, with a guid, a subdocument.
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
 	// Threads reads all threads of a room, with their comments.
-	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+	Threads(ctx context.Context, id mirror.RoomID) (mirror.List, error)
 	Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error)
 	ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -317,21 +316,16 @@ func (c *roomCheck) eachDocument(ctx context.Context, do func(mirror.Document)) 
 }
 
 func (c *roomCheck) compareThreads(ctx context.Context) error {
-	var fetched mirror.Fetched
+	var list mirror.List
 	err := c.fetch(ctx, func() (err error) {
-		fetched, err = c.cfg.Fetcher.Threads(ctx, c.room.Room)
+		list, err = c.cfg.Fetcher.Threads(ctx, c.room.Room)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	list, err := listed.Parse(fetched.Body)
-	if err != nil {
-		return fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-			"the response of Liveblocks is not valid")
-	}
-	has := make(map[string]bool, len(list))
-	for _, t := range list {
+	has := make(map[string]bool, len(list.Items))
+	for _, t := range list.Items {
 		has[t.ID] = true
 		c.resources++
 		if err := c.compareThread(ctx, t); err != nil {

@@ -24,7 +24,7 @@ type Fetcher interface {
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
-	Threads(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
+	Threads(ctx context.Context, id mirror.RoomID) (mirror.List, error)
 	Groups(ctx context.Context) (mirror.Fetched, error)
 }
 

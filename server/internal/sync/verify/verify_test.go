@@ -64,8 +64,8 @@ func (d denying) Ydoc(context.Context, mirror.RoomID, string) (mirror.Fetched, e
 	return mirror.Fetched{}, denied()
 }
 
-func (d denying) Threads(context.Context, mirror.RoomID) (mirror.Fetched, error) {
-	return mirror.Fetched{}, denied()
+func (d denying) Threads(context.Context, mirror.RoomID) (mirror.List, error) {
+	return mirror.List{}, denied()
 }
 
 func (d denying) Groups(context.Context) (mirror.Fetched, error) {
