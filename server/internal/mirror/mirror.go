@@ -238,9 +238,21 @@ type Seen struct {
 // DocumentCopy identifies the stored copy of a document; the zero DocumentCopy
 // means none.
 type DocumentCopy struct {
-	Epoch         int64
-	SHA256        [32]byte
+	Epoch  int64
+	SHA256 [32]byte
+	// StateSHA256 is that of the content; see [DocumentContent].
+	StateSHA256   [32]byte
 	DeriveVersion int
+}
+
+// Same reports whether a document that was fetched is the stored one, whatever its
+// encoding.
+func (c DocumentCopy) Same(fetched DocumentCopy) bool {
+	if c.Epoch != fetched.Epoch || c.DeriveVersion != fetched.DeriveVersion {
+		return false
+	}
+	var none [32]byte
+	return c.SHA256 == fetched.SHA256 || c.SHA256 != none && c.StateSHA256 != none && c.StateSHA256 == fetched.StateSHA256
 }
 
 // Fetched is a response of the Liveblocks API, not yet applied.
@@ -276,8 +288,12 @@ type DocumentContent struct {
 	DeriveVersion int
 	// Data is the queryable JSON, nil if it cannot be made.
 	Data []byte
-	// DataProblem says why Data is nil.
+	// DataProblem says why Data is nil, or what it or another form of the document
+	// lacks.
 	DataProblem string
+	// StateSHA256 is the same for contents that are only encoded differently; zero if
+	// the content itself is all that can be compared.
+	StateSHA256 [32]byte
 	// Text is the document's plain text for search.
 	Text string
 }

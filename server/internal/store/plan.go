@@ -220,9 +220,10 @@ func PlanPark(s State, room Parent, lease mirror.Lease, now time.Time) Plan {
 }
 
 // WritesDocument reports whether a fetched document has to be written; stored is its
-// previous copy. It needs no state, so that a long one is written before the state is
-// locked.
-func WritesDocument(stored, fetched mirror.DocumentCopy) bool { return stored != fetched }
+// previous copy. One that is only encoded differently is not: the stored bytes are those
+// that were fetched first. It needs no state, so that a long one is written before the
+// state is locked.
+func WritesDocument(stored, fetched mirror.DocumentCopy) bool { return !stored.Same(fetched) }
 
 // PlanDocument decides about a fetched document; stored is its previous copy. There is
 // a Change if it is written.
@@ -234,6 +235,15 @@ func PlanDocument(
 		p.Change = mirror.ChangeUpserted
 	}
 	return p
+}
+
+// StateColumn returns the column value for the state of a document: null if it has
+// none.
+func StateColumn(c mirror.DocumentCopy) []byte {
+	if c.StateSHA256 == [32]byte{} {
+		return nil
+	}
+	return c.StateSHA256[:]
 }
 
 // ActiveUsersOf returns the users of a response as stored: in order, without

@@ -223,9 +223,9 @@ type Mirror interface {
 		settle time.Duration) (mirror.Applied, error)
 
 	// ApplyDocument stores a document as fetched. It may decide based on what the
-	// lease has seen, if that is still true. If the same bytes with the same derive
-	// version are already stored in this epoch, only the two times change and no
-	// change entry is written.
+	// lease has seen, if that is still true. If the same bytes, or others of the
+	// same StateSHA256, are already stored in this epoch with the same derive
+	// version, only the two times change and no change entry is written.
 	ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 

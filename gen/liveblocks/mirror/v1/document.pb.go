@@ -82,7 +82,8 @@ const (
 	DocumentFormat_DOCUMENT_FORMAT_UNSPECIFIED DocumentFormat = 0
 	// Plain JSON. For Storage it is derived from plain-lson and does not keep the
 	// types of the live nodes. For Yjs it has one member for each shared type, in the
-	// form of Yjs' own toJSON; rich text becomes its delta.
+	// form of Yjs' own toJSON; rich text becomes its delta, and binary values of more
+	// than 1,024 bytes become null.
 	DocumentFormat_DOCUMENT_FORMAT_JSON DocumentFormat = 1
 	// Liveblocks' plain-lson, byte for byte as fetched. It is complete: Storage can
 	// be restored from it.
@@ -95,7 +96,9 @@ const (
 	DocumentFormat_DOCUMENT_FORMAT_TEXT DocumentFormat = 4
 	// The document in the JSON of its editor: ProseMirror JSON for Tiptap and
 	// BlockNote, editor state for Lexical. It has one member for each shared type of
-	// a Yjs document, or for each Tiptap document in Storage.
+	// a Yjs document, or for each Tiptap document in Storage. Rich texts inside maps
+	// and arrays are under their path, such as "pages/p1", with "~" and "/" in keys
+	// as "~0" and "~1". Text of other editors is not in it; see data_problem.
 	DocumentFormat_DOCUMENT_FORMAT_EDITOR DocumentFormat = 5
 )
 
@@ -219,8 +222,10 @@ type Document struct {
 	// Size of the source document in bytes, independent of the requested format. The
 	// source is plain-lson for Storage and the update for Yjs.
 	SourceSize int64 `protobuf:"varint,7,opt,name=source_size,json=sourceSize,proto3" json:"source_size,omitempty"`
-	// Why the document's queryable JSON column is null. Empty if it is not null. The
-	// document itself can be read either way.
+	// Why the document's queryable JSON column is null, or what a form of the document
+	// does not show: operations of a Yjs document that wait for missing ones, long
+	// binary values and weak links, which are null, and rich text of an unknown
+	// editor. Empty if nothing is amiss. The document itself can be read either way.
 	DataProblem string `protobuf:"bytes,8,opt,name=data_problem,json=dataProblem,proto3" json:"data_problem,omitempty"`
 	// How current the copy is.
 	Freshness *Freshness `protobuf:"bytes,9,opt,name=freshness,proto3" json:"freshness,omitempty"`

@@ -4,6 +4,7 @@ package derive
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
@@ -49,22 +50,57 @@ func Storage(content []byte, maxData int) mirror.DocumentContent {
 }
 
 // Ydoc derives the columns of a Yjs document, as [Storage] does, and returns the
-// guids of its subdocuments.
+// guids of its subdocuments. DataProblem also says what a document with Data lacks.
 func Ydoc(content []byte, maxData int) (doc mirror.DocumentContent, inside []string) {
 	doc = mirror.DocumentContent{Content: content, DeriveVersion: ydocVersion}
 	decoded, err := yjs.Decode(content, yjs.Limits{})
+	var notes []string
 	if err == nil {
 		inside = decoded.Subdocuments()
 		doc.Text = decoded.Text()
-		doc.Data, err = decoded.JSON(nil)
+		var lost yjs.Losses
+		doc.Data, lost, err = decoded.JSONAndLosses(nil)
+		notes = notesOf(decoded, lost)
 	}
 	switch {
 	case err != nil:
 		doc.Data, doc.DataProblem = nil, err.Error()
 	case rawjson.Value(doc.Data).HasNUL():
+		doc.StateSHA256 = decoded.StateSHA256(doc.Data)
 		doc.Data, doc.DataProblem = nil, rawjson.ProblemNUL
+	default:
+		doc.StateSHA256 = decoded.StateSHA256(doc.Data)
 	}
-	return bounded(doc, maxData), inside
+	doc = bounded(doc, maxData)
+	if doc.DataProblem != "" {
+		notes = append([]string{doc.DataProblem}, notes...)
+	}
+	doc.DataProblem = strings.Join(notes, "; ")
+	return doc, inside
+}
+
+// notesOf returns what the columns of a document do not show.
+func notesOf(d *yjs.Doc, lost yjs.Losses) (notes []string) {
+	const shown = 3
+	waiting := d.Waiting()
+	for _, w := range waiting[:min(shown, len(waiting))] {
+		notes = append(notes, fmt.Sprintf("operations of client %d from clock %d wait for others that are missing",
+			w.Client, w.Clock))
+	}
+	for _, more := range []struct {
+		n    int
+		what string
+	}{
+		{len(waiting) - shown, "more clients have operations that wait"},
+		{lost.Binaries, fmt.Sprintf("binary values of more than %d bytes are null", yjs.MaxBinary)},
+		{lost.Links, "weak links are null"},
+		{d.Foreign(), "rich texts are of no known editor and have no editor form"},
+	} {
+		if more.n > 0 {
+			notes = append(notes, fmt.Sprintf("%d %s", more.n, more.what))
+		}
+	}
+	return notes
 }
 
 func bounded(doc mirror.DocumentContent, maxData int) mirror.DocumentContent {

@@ -15,7 +15,7 @@ const (
 	// tiptapVersion changes whenever package tiptap would make other bytes of the
 	// same document. It counts from 2 in storageVersion: documents of version 1 had
 	// no text.
-	tiptapVersion  = 1
+	tiptapVersion  = 2
 	storageVersion = (tiptapVersion+1)*1000 + lson.Version
 	ydocVersion    = yjs.Version
 )

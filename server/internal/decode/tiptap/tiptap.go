@@ -28,7 +28,8 @@ const MaxDepth = 100
 
 // Text returns the readable text of the documents for search, in the order of their
 // fields. As with Yjs documents, each block is a line, empty blocks are left out, a
-// hard break starts a new line, and a mention reads "@" and its label. The result
+// hard break starts a new line, and a mention reads "@" and its label or the id of the
+// user or group. The result
 // is empty if there are no documents or storageJSON, a Storage document as plain
 // JSON, cannot be read.
 func Text(storageJSON []byte) string {
@@ -182,6 +183,10 @@ func appendMarks(dst []byte, marks rawjson.Value) []byte {
 	return append(dst, ']')
 }
 
+// mentions are the names of nodes that mention somebody: of Tiptap, and of
+// Liveblocks' own kit for it.
+var mentions = map[string]bool{"mention": true, "liveblocksMention": true, "liveblocksGroupMention": true}
+
 // texter writes plain text.
 type texter struct {
 	dst []byte
@@ -219,13 +224,12 @@ func (t *texter) inside(n node, depth int) {
 			}
 		case typ == "hardBreak" || typ == "hard_break":
 			t.write("\n")
-		case typ == "mention":
-			label := child.attrs.Get("label").Text()
-			if label == "" {
-				label = child.attrs.Get("id").Text()
-			}
-			if label != "" {
-				t.write("@" + label)
+		case mentions[typ]:
+			for _, key := range []string{"label", "id", "user"} {
+				if label := child.attrs.Get(key).Text(); label != "" {
+					t.write("@" + label)
+					break
+				}
 			}
 		case beside:
 			t.inside(child, depth+1)

@@ -167,7 +167,6 @@ func (c *client) open() bool { return !c.stuck && c.next < c.end }
 // inserted into the middle of a table, and an index identifies a neighbour.
 type decoder struct {
 	*Doc
-	clients []client
 	cuts    []cut
 	deletes []span
 	byID    map[uint64]index
@@ -202,8 +201,23 @@ func (d *decoder) run() error {
 	for i := range d.clients {
 		d.delete(&d.clients[i])
 	}
+	for _, s := range d.deletes {
+		d.wait(s.client, s.from)
+	}
+	for i := range d.clients {
+		if c := &d.clients[i]; c.next < c.end {
+			d.wait(c.id, d.items[c.next].clock)
+		}
+	}
+	slices.SortFunc(d.waiting, func(a, b Waiting) int {
+		return cmp.Or(cmp.Compare(a.Client, b.Client), cmp.Compare(a.Clock, b.Clock))
+	})
+	d.waiting = slices.CompactFunc(d.waiting, func(a, b Waiting) bool { return a.Client == b.Client })
 	return nil
 }
+
+// wait notes that an operation waits.
+func (d *decoder) wait(client, clock uint64) { d.waiting = append(d.waiting, Waiting{client, clock}) }
 
 // cut records that something refers to the position before a unit.
 func (d *decoder) cut(c cut) {
@@ -254,8 +268,10 @@ func (d *decoder) section(r *reader, count int) {
 	c := client{id: r.uint()}
 	clock := r.uint()
 	c.structs = at(r.i)
-	if clock == 0 { // otherwise the first ones are missing, and all wait for them
+	if clock == 0 {
 		c.count = at(count)
+	} else if count > 0 { // the first ones are missing, and all wait for them
+		d.wait(c.id, clock)
 	}
 	if i, ok := d.byID[c.id]; ok {
 		d.clients[i] = c // Yjs also forgets what came before
@@ -286,12 +302,18 @@ func (d *decoder) build(owner index) error {
 		d.cuts = d.cuts[1:]
 	}
 	c.first = at(len(d.items))
+	skipped := uint64(0)
 	for range c.count {
 		head := r.i
 		h := r.header()
 		body := r.content(h.kind)
 		if h.kind == kindSkip {
-			break // what follows must wait for what is missing here
+			skipped += body.n // what follows must wait for what is missing here
+			continue
+		}
+		if skipped > 0 {
+			d.wait(c.id, c.until+skipped)
+			break
 		}
 		if last := len(d.items) - 1; h.kind == kindGC && last >= int(c.first) && d.items[last].kind == kindGC {
 			c.until += body.n
@@ -633,7 +655,11 @@ func (d *decoder) delete(c *client) {
 	for ; len(d.deletes) > 0 && d.deletes[0].client <= c.id; d.deletes = d.deletes[1:] {
 		s := d.deletes[0]
 		if s.client != c.id {
+			d.wait(s.client, s.from)
 			continue
+		}
+		if s.to > c.until {
+			d.wait(c.id, max(s.from, c.until))
 		}
 		for i < c.next && d.items[i].clock < s.from {
 			i++

@@ -27,7 +27,24 @@ import (
 //     for undefined, null for a number that is not finite, an object of indexes
 //     for binary data. A BigInt, which it refuses, is a number with all its
 //     digits. JSON that the update holds as text is copied without white space.
+//   - Binary data of more than [MaxBinary] bytes is null, since JSON takes up to
+//     twelve times its length, and so is a weak link.
 func (d *Doc) JSON(dst []byte) ([]byte, error) {
+	dst, _, err := d.JSONAndLosses(dst)
+	return dst, err
+}
+
+// MaxBinary is the maximum length of binary data in JSON.
+const MaxBinary = 1024
+
+// Losses says what is missing in the JSON of a document.
+type Losses struct {
+	// Binaries and Links count the null values for binary data and weak links.
+	Binaries, Links int
+}
+
+// JSONAndLosses is JSON that also says what is missing.
+func (d *Doc) JSONAndLosses(dst []byte) ([]byte, Losses, error) {
 	w := newWriter(d, dst)
 	w.raw("{")
 	for _, r := range d.roots {
@@ -37,7 +54,8 @@ func (d *Doc) JSON(dst []byte) ([]byte, error) {
 		}
 	}
 	w.raw("}")
-	return w.result(dst)
+	dst, err := w.result(dst)
+	return dst, w.lost, err
 }
 
 // writer writes JSON. It writes a comma before everything that does not start an
@@ -46,8 +64,11 @@ type writer struct {
 	*Doc
 	dst []byte
 	// max is the maximum length of dst, minus work that produced no output.
-	max int
-	err error
+	max  int
+	err  error
+	lost Losses
+	// path is where the writer is; see [Doc.Structure].
+	path []byte
 }
 
 func newWriter(d *Doc, dst []byte) *writer {
@@ -137,6 +158,7 @@ func (w *writer) shared(t *sharedType) {
 		w.object(t)
 		w.raw("}")
 	default:
+		w.lost.Links++
 		w.raw("null")
 	}
 }
@@ -434,6 +456,11 @@ func (w *writer) float(f float64) {
 }
 
 func (w *writer) binary(s string) {
+	if len(s) > MaxBinary {
+		w.lost.Binaries++
+		w.raw("null")
+		return
+	}
 	w.raw("{")
 	for i := range len(s) {
 		if w.full() {

@@ -311,13 +311,20 @@ func (r *reader) content(k kind) (c content) {
 		r.json()
 	case kindType:
 		ref := r.uint()
-		if ref >= uint64(XMLText) {
+		if ref >= uint64(WeakLink) {
+			// Its length is not known, so neither is where the next struct begins.
 			r.fail("a shared type is of no known kind")
 			return c
 		}
-		c.typ = Type(ref + 1)
-		if c.typ == XMLElement || c.typ == XMLHook {
+		switch c.typ = Type(ref + 1); c.typ {
+		case XMLElement, XMLHook:
 			c.name = r.text()
+		case WeakLink: // to one unit or, with the lowest bit, to a range
+			ids := 1 + int(r.byte()&1)
+			for range ids {
+				r.id()
+			}
+		default: // only its kind
 		}
 	case kindDoc:
 		s := r.text()

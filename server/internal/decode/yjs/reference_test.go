@@ -52,14 +52,15 @@ func TestRandomDocumentsEqualYjs(t *testing.T) {
 func compare(t *testing.T, line []byte) {
 	t.Helper()
 	want := unmarshal[struct {
-		Update               []byte
+		Update, Again        []byte
 		JSON, Fragment, Text string
 	}](t, line)
 	d := decode(t, want.Update)
-	for name, typ := range map[string]yjs.Type{
+	types := map[string]yjs.Type{
 		"a": yjs.Array, "m": yjs.Map, "t": yjs.Text, "x": yjs.XMLFragment,
 		"l": yjs.XMLText,
-	} {
+	}
+	for name, typ := range types {
 		d.As(name, typ)
 	}
 	if diff := cmp.Diff(parse(t, []byte(want.JSON)), parse(t, toJSON(t, d))); diff != "" {
@@ -67,6 +68,14 @@ func compare(t *testing.T, line []byte) {
 	}
 	if got := d.Text(); got != want.Text {
 		t.Errorf("Text = %q; want %q", got, want.Text)
+	}
+	if again := decode(t, want.Again); len(d.Waiting()) == 0 {
+		for name, typ := range types {
+			again.As(name, typ)
+		}
+		if json := toJSON(t, d); d.StateSHA256(json) != again.StateSHA256(toJSON(t, again)) {
+			t.Error("StateSHA256 differs from that of the update as Yjs encodes it again")
+		}
 	}
 	trees, _ := parse(t, structure(t, d)).(map[string]any)
 	if diff := cmp.Diff(parse(t, []byte(want.Fragment)), trees["x"]); diff != "" {

@@ -3,13 +3,17 @@ package yjs
 import (
 	"iter"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // Structure appends the editors' trees to dst: one object with a member for each
-// root that an editor wrote, ordered by name. The same update always gives the same
-// bytes.
+// root that an editor wrote, ordered by name, each followed by those inside it, in
+// maps and arrays. Their name is the path to them: the name of the root, the keys of
+// maps and the indexes of arrays, with "/" between them, in which "~" and "/" read
+// "~0" and "~1". A root that has the name of a path hides what is at the path. The
+// same update always gives the same bytes.
 //
 // An XML fragment becomes the JSON of ProseMirror, on which Tiptap and BlockNote
 // are built: {"type":"doc","content":[…]} of nodes
@@ -28,21 +32,89 @@ func (d *Doc) Structure(dst []byte) ([]byte, error) {
 	w.raw("{")
 	for _, r := range d.roots {
 		t := &d.types[r.at]
-		switch {
-		case t.kind == XMLFragment:
-			w.key(r.name)
-			w.raw(`{"type":"doc"`)
-			w.nodes(t)
-			w.raw("}")
-		case t.kind == XMLText && d.isLexical(t):
-			w.key(r.name)
-			w.raw(`{"root":`)
-			w.lexicalRoot(t)
-			w.raw("}")
+		if !w.tree(r.name, t) {
+			w.path = append(w.path[:0], segment(r.name)...)
+			w.trees(t)
 		}
 	}
 	w.raw("}")
 	return w.result(dst)
+}
+
+// tree writes the member of a shared type, and reports whether an editor wrote it.
+func (w *writer) tree(name string, t *sharedType) bool {
+	switch {
+	case t.kind == XMLFragment:
+		w.key(name)
+		w.raw(`{"type":"doc"`)
+		w.nodes(t)
+		w.raw("}")
+	case t.kind == XMLText && w.isLexical(t):
+		w.key(name)
+		w.raw(`{"root":`)
+		w.lexicalRoot(t)
+		w.raw("}")
+	default:
+		return false
+	}
+	return true
+}
+
+// trees writes the members of the shared types in the map or array at w.path.
+func (w *writer) trees(t *sharedType) {
+	above := len(w.path)
+	inside := func(name string, it *item) {
+		if it.kind != kindType || w.full() {
+			return
+		}
+		w.path = append(append(w.path[:above], '/'), segment(name)...)
+		switch child := &w.types[it.typ()]; child.kind {
+		case Map, Array:
+			w.trees(child)
+		case XMLFragment, XMLText:
+			path := string(w.path)
+			byName := func(r root, name string) int { return strings.Compare(r.name, name) }
+			if _, hidden := slices.BinarySearchFunc(w.roots, path, byName); !hidden {
+				w.tree(path, child)
+			}
+		default: // no editor's
+		}
+	}
+	switch t.kind {
+	case Map:
+		for _, a := range w.attributes(t) {
+			inside(a.key, a.item)
+		}
+	case Array:
+		i := 0
+		for it := range w.list(t) {
+			inside(strconv.Itoa(i), it)
+			for range w.values(it) {
+				i++
+			}
+		}
+	default: // what is inside a text or tree is part of it
+	}
+}
+
+var segments = strings.NewReplacer("~", "~0", "/", "~1")
+
+// segment returns a name as part of a path.
+func segment(name string) string { return segments.Replace(name) }
+
+// Foreign counts the rich texts that no known editor wrote. They have no tree; their
+// content is in the JSON.
+func (d *Doc) Foreign() int {
+	n := 0
+	for _, r := range d.roots {
+		if t := &d.types[r.at]; t.kind == XMLText && !d.isLexical(t) {
+			for range d.children(t) {
+				n++
+				break
+			}
+		}
+	}
+	return n
 }
 
 // children yields the shared types in the list of t.

@@ -6,8 +6,9 @@ package yjs
 //
 // Each block is a line, empty blocks are left out, and a soft break starts a new
 // line. Updates do not say what a block is: a node counts as one unless there is
-// text next to it. A mention of Tiptap reads "@" and its label, one of Liveblocks'
-// Lexical node "@" and the user's id.
+// text next to it. A caption follows what it belongs to. A mention reads "@" and the
+// label of Tiptap's node, or the id of the user or group in the nodes of Liveblocks,
+// BlockNote and Slate.
 func (d *Doc) Text() string {
 	t := texter{Doc: d}
 	for _, r := range d.roots {
@@ -99,8 +100,8 @@ func (t *texter) nodes(s *sharedType) {
 			t.write("\n")
 		case child.kind == Map && typ != "":
 			keep = true
-		case child.kind == XMLElement && child.name == "mention":
-			t.mention(child, "@", "label", "id")
+		case child.kind == XMLElement && mentions[child.name], child.kind == XMLText && t.isVoidMention(child):
+			t.mention(child, "@", "label", "id", "user")
 		case child.kind == XMLElement && typ == "lb-mention":
 			if !t.mention(child, "@", "__userId") {
 				t.mention(child, "", "__id") // as @liveblocks/node-lexical writes and reads it
@@ -110,7 +111,22 @@ func (t *texter) nodes(s *sharedType) {
 		default:
 			t.shared(child)
 		}
+		if caption := t.get(child, "caption"); caption != nil && child.kind == XMLElement {
+			t.block()
+			t.write(t.stringOf(caption))
+			t.block()
+		}
 	}
+}
+
+// mentions are the names of nodes that mention somebody: of Tiptap and BlockNote, and
+// of Liveblocks' own kits for them.
+var mentions = map[string]bool{"mention": true, "liveblocksMention": true, "liveblocksGroupMention": true}
+
+// isVoidMention reports whether s is the node of Slate that mentions somebody.
+func (d *Doc) isVoidMention(s *sharedType) bool {
+	it := d.get(s, "type")
+	return it != nil && d.stringOf(it) == "mention"
 }
 
 // mention writes the first of the attributes that is a text, and reports whether

@@ -5,7 +5,7 @@
 // An update is a list of concurrent operations of several clients, ordered only by
 // their references to each other. [Decode] integrates them as Yjs does, so that all
 // clients agree on the result. Operations that refer to missing ones are left out,
-// and so are those that follow them.
+// and so are those that follow them; see [Doc.Waiting].
 //
 // Updates come from users and are not trusted. [Limits] bounds work and memory.
 // Both are linear in the update, except for two things that are counted: the steps
@@ -26,7 +26,7 @@ import (
 
 // Version is the derive version. It changes whenever the same update would give
 // other output, so outdated columns can be detected.
-const Version = 2
+const Version = 3
 
 // Limits bounds the cost of a document. Fields that are zero or negative have their
 // default.
@@ -113,11 +113,15 @@ const (
 	XMLFragment
 	XMLHook
 	XMLText
+	// WeakLink is a link to other content of the document, which this package does
+	// not follow. Only experimental versions of Yjs write it.
+	WeakLink
 )
 
 // String returns the name of t as Liveblocks spells it.
 func (t Type) String() string {
-	names := [...]string{"unknown", "yarray", "ymap", "ytext", "yxmlelement", "yxmlfragment", "yxmlhook", "yxmltext"}
+	names := [...]string{"unknown", "yarray", "ymap", "ytext", "yxmlelement", "yxmlfragment", "yxmlhook", "yxmltext",
+		"yweaklink"}
 	if int(t) < len(names) {
 		return names[t]
 	}
@@ -128,11 +132,26 @@ func (t Type) String() string {
 type Doc struct {
 	src     string
 	limits  Limits
+	clients []client
+	waiting []Waiting
 	items   []item
 	types   []sharedType
 	entries []entry
 	roots   []root
 }
+
+// Waiting names operations that are not part of a document, because they refer to
+// missing ones or follow those that do. They become part of it with an update that
+// has what is missing.
+type Waiting struct {
+	// Client is the author.
+	Client uint64
+	// Clock is that of the first operation that waits.
+	Clock uint64
+}
+
+// Waiting returns which operations wait, by client.
+func (d *Doc) Waiting() []Waiting { return d.waiting }
 
 // root is a shared type with a name.
 type root struct {

@@ -52,7 +52,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0004_project.sql":    "55bc628cd8ae48274831a9d01c59ffae5ea0c31fb8c9a45d413bebdf733efa84",
 		"mysql/migrations/0006_lists.sql":      "7ce385f7e722879faaafd2e280c50292369e42a52ffe1f903161b93763a14e2d",
 		"mysql/migrations/0007_threads.sql":    "b6f3bd1e4047b71afd13072221130c732b0ddb8a56c851e0aa781740c148ae24",
-		"mysql/migrations/0008_odd.sql":        "4adfd6938c84d32f000c2ff34598a87035d8f9834f58695dfa78299a80aca600",
+		"mysql/migrations/0008_odd.sql":        "f3fa1a48014b902d42cf442c77e9ad793de7476562da58b0473cb6135bf1e4d4",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -64,7 +64,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0004_project.sql":    "07e291a66eb9533499082b3074be0ca10181e0fd375485420a1f6fc961eb2f44",
 		"postgres/migrations/0006_lists.sql":      "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
 		"postgres/migrations/0007_threads.sql":    "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
-		"postgres/migrations/0008_odd.sql":        "47fa928941ed4d84ccb2b645a5ae5c5db4ecd1c66ae50e53eea0c1dec023652a",
+		"postgres/migrations/0008_odd.sql":        "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
@@ -408,6 +408,7 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 	mustExec(t, conn, "alter table mirror_project drop column key_hash, drop column key_confirm_time, "+
 		"drop column foreign_project_id, drop column foreign_events, drop column foreign_time, "+
 		"drop column confirmed_rooms, drop column confirmed_groups, drop column confirm_time")
+	mustExec(t, conn, "alter table mirror_document drop column state_sha256")
 	mustExec(t, conn, "delete from mirror_schema_version where version_id >= 2")
 	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
 		t.Fatalf("Ping with the schema before = %v; want %v", err, store.ErrSchemaBehind)

@@ -140,12 +140,13 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 ) (mirror.Applied, error) {
 	r := lease.Resource
 	fetched := mirror.DocumentCopy{
-		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), DeriveVersion: doc.DeriveVersion,
+		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), StateSHA256: doc.StateSHA256,
+		DeriveVersion: doc.DeriveVersion,
 	}
 	arg := dbq.UpsertDocumentParams{
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
 		ResourceID: rawKey(r.ID),
-		Epoch:      lease.Epoch, ContentSha256: fetched.SHA256[:], Size: int64(len(doc.Content)),
+		Epoch:      lease.Epoch, ContentSha256: fetched.SHA256[:], StateSha256: store.StateColumn(fetched), Size: int64(len(doc.Content)),
 		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
 		Data:          doc.Data, DataProblem: store.Text(doc.DataProblem), PlainText: store.Text(doc.Text),
 	}
@@ -159,6 +160,7 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 			}
 			stored := mirror.DocumentCopy{Epoch: row.Epoch, DeriveVersion: int(row.DeriveVersion)}
 			copy(stored.SHA256[:], row.ContentSha256)
+			copy(stored.StateSHA256[:], row.StateSha256)
 			if store.WritesDocument(stored, fetched) {
 				if arg.Content == nil {
 					arg.Content = s.pack.Pack(doc.Content)

@@ -102,7 +102,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		}
 	}
 	exec("insert into mirror_room values (0, 'default', 'r', 1, '', '', null, null, '', null, '', null)")
-	exec("insert into mirror_document values (0, 'default', 'r', 2, '', 1, '', '', 0, 1, null, '', '')")
+	exec("insert into mirror_document values (0, 'default', 'r', 2, '', 1, '', '', 0, 1, null, '', '', null)")
 	exec("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, " +
 		"fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
 	exec("insert into mirror_event values (0, 'default', 'e', '', 'r', 'u', '', '', '2026-03-01', '2026-03-01', null, " +

@@ -28,7 +28,7 @@ func TestLongValuesArePreparedOnce(t *testing.T) {
 	defer s.Close()
 	write := func(content string) error {
 		_, err := s.db.ExecContext(t.Context(),
-			`insert into mirror_document values (1, 'p', 'r', 2, '', 1, ?, '', 0, 1, null, '', '')
+			`insert into mirror_document values (1, 'p', 'r', 2, '', 1, ?, '', 0, 1, null, '', '', null)
 			on duplicate key update content = values(content)`, []byte(content))
 		return err
 	}

@@ -100,11 +100,13 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 ) (mirror.Applied, error) {
 	r := lease.Resource
 	fetched := mirror.DocumentCopy{
-		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), DeriveVersion: doc.DeriveVersion,
+		Epoch: lease.Epoch, SHA256: sha256.Sum256(doc.Content), StateSHA256: doc.StateSHA256,
+		DeriveVersion: doc.DeriveVersion,
 	}
 	arg := dbq.UpsertDocumentParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
-		Epoch: lease.Epoch, ContentSha256: fetched.SHA256[:], Size: int64(len(doc.Content)),
+		Epoch: lease.Epoch, ContentSha256: fetched.SHA256[:], StateSha256: store.StateColumn(fetched),
+		Size:          int64(len(doc.Content)),
 		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
 		Data:          doc.Data, DataProblem: store.Text(doc.DataProblem), PlainText: store.Text(doc.Text),
 	}
@@ -123,7 +125,7 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 				return store.Plan{}, err
 			}
-			stored := documentCopy(row.Epoch, row.ContentSha256, row.DeriveVersion)
+			stored := documentCopy(row.Epoch, row.ContentSha256, row.StateSha256, row.DeriveVersion)
 			if pack(stored) {
 				if err := later.UpsertDocument(ctx, arg); err != nil {
 					return store.Plan{}, err

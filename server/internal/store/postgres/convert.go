@@ -103,9 +103,10 @@ func stateKey(r mirror.Resource) dbq.LockStateParams {
 }
 
 // documentCopy identifies the stored copy of a document.
-func documentCopy(epoch int64, sum []byte, deriveVersion int32) mirror.DocumentCopy {
+func documentCopy(epoch int64, sum, state []byte, deriveVersion int32) mirror.DocumentCopy {
 	c := mirror.DocumentCopy{Epoch: epoch, DeriveVersion: int(deriveVersion)}
 	copy(c.SHA256[:], sum)
+	copy(c.StateSHA256[:], state)
 	return c
 }
 
@@ -114,8 +115,8 @@ func documentCopy(epoch int64, sum []byte, deriveVersion int32) mirror.DocumentC
 func writeDocument(doc dbq.UpsertDocumentParams, lease mirror.Lease, w dbq.WriteStateParams) dbq.WriteDocumentParams {
 	st, stored := store.StateSeen(lease), lease.Seen.Copy
 	d := dbq.WriteDocumentParams{
-		Token: lease.Token[:], Epoch: doc.Epoch, Content: doc.Content, ContentSha256: doc.ContentSha256, Size: doc.Size,
-		DeriveVersion: doc.DeriveVersion, Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.PlainText,
+		Token: lease.Token[:], Epoch: doc.Epoch, Content: doc.Content, ContentSha256: doc.ContentSha256,
+		StateSha256: doc.StateSha256, Size: doc.Size, DeriveVersion: doc.DeriveVersion, Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.PlainText,
 	}
 	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = st.Generation, nullTime(st.Due), st.Settle
 	d.SeenBackground, d.Background, d.Parked = st.Background, w.Background, w.Parked

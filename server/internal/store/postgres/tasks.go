@@ -67,7 +67,8 @@ func (s *Store) Claim(
 	st := stateOf(row.MirrorResourceState)
 	lease := store.LeaseOf(r, token, until, st, store.RoomCopy{Epoch: row.RoomEpoch, DeleteTime: timeOf(row.DeleteTime)})
 	if r.Kind == mirror.KindStorage || r.Kind == mirror.KindYdoc {
-		lease.Seen = store.SeenOf(st, documentCopy(row.DocumentEpoch, row.DocumentSha256, row.DocumentDeriveVersion))
+		lease.Seen = store.SeenOf(st, documentCopy(row.DocumentEpoch, row.DocumentSha256,
+			row.DocumentStateSha256, row.DocumentDeriveVersion))
 	}
 	return lease, nil
 }

@@ -16,6 +16,7 @@ var documentCases = []testCase{
 	{"new document", newDocument},
 	{"unchanged document moves its times alone", unchangedDocument},
 	{"changed document writes a change", changedDocument},
+	{"document that is encoded differently is unchanged", encodedDifferently},
 	{"new derive version rewrites", deriveVersion},
 	{"document content is kept byte for byte", documentBytes},
 	{"document of 16 MiB", largeDocument},
@@ -104,6 +105,56 @@ func deriveVersion(e *env) {
 		after.Freshness.Revision <= before.Freshness.Revision {
 		e.Fatalf("Document = %+v; want the same bytes derived by version 2", after)
 	}
+}
+
+// The bytes that were fetched first stay, and so do their hash and entity tag.
+func encodedDifferently(e *env) {
+	r := storageOf("room")
+	content := func(bytes string, state byte) mirror.DocumentContent {
+		c := e.documentContent(`{}`)
+		c.Content, c.StateSHA256 = []byte(bytes), [32]byte{state}
+		return c
+	}
+	apply := func(c mirror.DocumentContent) mirror.Applied {
+		e.Helper()
+		e.raise(r)
+		c.FetchTime = e.now
+		return e.applyDocument(e.claim(r), c)
+	}
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.want("ApplyDocument", apply(content("first", 1)), mirror.Applied{Changed: true})
+	before := e.document(r)
+	first := e.lastChange(r.Bucket())
+	e.pass(time.Second)
+	e.want("ApplyDocument of the same", apply(content("other bytes", 1)), mirror.Applied{})
+	after := e.document(r)
+	if string(after.Content) != "first" || after.SHA256 != before.SHA256 || !after.Freshness.FetchTime.Equal(e.now) {
+		e.Fatalf("Document = %q, fetched at %v; want the first bytes, and the time of the last fetch", after.Content,
+			after.Freshness.FetchTime)
+	}
+	if n := e.lastChange(r.Bucket()); n != first {
+		e.Fatalf("last change = %d; want %d still", n, first)
+	}
+	// Under a lease that saw nothing of the document it is the same.
+	e.raise(r)
+	lease := e.claim(r)
+	lease.Seen = nil
+	e.want("ApplyDocument of the same", e.applyDocument(lease, content("other bytes", 1)),
+		mirror.Applied{})
+
+	newer := content("other bytes", 1)
+	newer.DeriveVersion++
+	for what, c := range map[string]mirror.DocumentContent{
+		"derived anew": newer, "another state": content("other bytes", 2), "no state": content("x", 0),
+	} {
+		apply(content("first", 1))
+		e.want("ApplyDocument of "+what, apply(c), mirror.Applied{Changed: true})
+		if got := e.document(r); string(got.Content) != string(c.Content) {
+			e.Fatalf("Document with %s = %q; want %q", what, got.Content, c.Content)
+		}
+	}
+	apply(content("x", 0))
+	e.want("ApplyDocument without a state, as before", apply(content("y", 0)), mirror.Applied{Changed: true})
 }
 
 func documentBytes(e *env) {

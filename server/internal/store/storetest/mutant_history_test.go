@@ -31,6 +31,11 @@ func historyMutants() []mutant {
 			func(b base) store.Store { return &credulous{b} },
 		},
 		{
+			"writes a document whenever its bytes differ",
+			[]string{"document that is encoded differently is unchanged"},
+			func(b base) store.Store { return &writesEncodings{b} },
+		},
+		{
 			"believes any list of groups",
 			[]string{"list that lacks too much is not believed"},
 			func(b base) store.Store { return &credulous{b} },
@@ -314,6 +319,15 @@ func (m *oneOfEachConnection) ApplyActiveUsers(ctx context.Context, lease mirror
 	users.Users = slices.CompactFunc(slices.Clone(users.Users),
 		func(a, b mirror.ActiveUser) bool { return a.ConnectionID == b.ConnectionID })
 	return m.Store.ApplyActiveUsers(ctx, lease, users, absentBefore, now, settle)
+}
+
+type writesEncodings struct{ base }
+
+func (m *writesEncodings) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	doc.StateSHA256 = [32]byte{}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 }
 
 type rewritesUsers struct{ base }

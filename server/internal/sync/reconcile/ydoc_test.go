@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,20 @@ func ydocOf(room, guid string) mirror.Resource {
 func recorded(t testing.TB, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "decode", "yjs", "testdata", "ydoc-"+name+"-binary.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// recordedCase is a document that is kept in hexadecimal.
+func recordedCase(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "decode", "yjs", "testdata", "case-"+name+".hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,5 +129,56 @@ func TestYjsDocumentThatCannotBeRead(t *testing.T) {
 			t.Fatalf("document = %q, problem %q, %v; want its bytes and the reason", doc.Content, doc.DataProblem, err)
 		}
 		b.wantState(ydocOf("r", ""), mirror.TaskDone, "")
+	})
+}
+
+// Liveblocks may encode the same operations differently from one fetch to the next,
+// which changes nothing for those who follow the document.
+func TestYjsDocumentEncodedDifferently(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		b := newBench(t, e)
+		r := b.start()
+		b.created(r, "r", lson("1"))
+		db := e.Connect(t, b.url)
+		changes := func() int {
+			t.Helper()
+			n, err := dbtest.Value[int](t.Context(), db, "select count(*) from mirror_change where kind = 3")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		b.edit(r, "r", "", recordedCase(t, "equal-a"))
+		b.wantYdoc(ydocOf("r", ""), recordedCase(t, "equal-a"))
+		before := changes()
+		b.edit(r, "r", "", recordedCase(t, "equal-b"))
+		b.wantYdoc(ydocOf("r", ""), recordedCase(t, "equal-a"))
+		if n := changes(); n != before {
+			t.Fatalf("changes of the document = %d; want %d still", n, before)
+		}
+	})
+}
+
+// A document from which operations are missing says so until they are there.
+func TestYjsDocumentThatWaits(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		b := newBench(t, e)
+		r := b.start()
+		b.created(r, "r", lson("1"))
+		b.edit(r, "r", "", recordedCase(t, "gap"))
+		doc, err := b.store.Document(t.Context(), ydocOf("r", ""), false)
+		const want = "operations of client 1 from clock 6 wait for others that are missing"
+		if err != nil || doc.DataProblem != want {
+			t.Fatalf("DataProblem = %q, %v; want %q", doc.DataProblem, err, want)
+		}
+		data, err := dbtest.Value[string](t.Context(), e.Connect(t, b.url),
+			"select "+e.JSON("data", "t")+" from mirror_document where kind = 3")
+		if err != nil || !strings.Contains(data, "Hello") {
+			t.Fatalf("data = %q, %v; want what there is", data, err)
+		}
+		b.edit(r, "r", "", recordedCase(t, "gap-filled"))
+		b.wantYdoc(ydocOf("r", ""), recordedCase(t, "gap-filled"))
 	})
 }

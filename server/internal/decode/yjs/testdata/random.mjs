@@ -3,7 +3,8 @@
 //   node random.mjs SEED COUNT
 //
 // runs in a folder whose node_modules have yjs, and writes a line of JSON for each document:
-// its update in base64, and its JSON, structure and text as they have to be read.
+// its update in base64, its JSON, structure and text as they have to be read, and its update
+// as Yjs encodes it once it has loaded it.
 //
 // Two to four clients edit at the same time and now and then exchange what they did. Some
 // updates are put together from what the clients sent, with parts missing.
@@ -228,7 +229,7 @@ for (let n = 0; n < count; n++) {
   const all = Object.fromEntries(Object.entries({ a, l, m, t, x }).filter(([name]) => there.includes(name)));
   const json = Object.fromEntries(Object.entries(all).map(([name, type]) => [name, toJSON(type)]));
   const fragment = "x" in all ? { type: "doc", ...content2(join2(x.toArray().flatMap(nodes))) } : null;
-  console.log(JSON.stringify({ update: Buffer.from(update).toString("base64"), json: write(json), fragment: write(fragment), text: toText(Object.values(all)) }));
+  console.log(JSON.stringify({ update: Buffer.from(update).toString("base64"), json: write(json), fragment: write(fragment), text: toText(Object.values(all)), again: Buffer.from(Y.encodeStateAsUpdate(doc)).toString("base64") }));
 }
 
 function content2(content) {

@@ -87,7 +87,7 @@ func (q *Queries) InsertChange(ctx context.Context, arg InsertChangeParams) erro
 }
 
 const lockDocument = `-- name: LockDocument :one
-select epoch, content_sha256, derive_version from mirror_document
+select epoch, content_sha256, state_sha256, derive_version from mirror_document
 where bucket = ? and project_id = ? and room_id = ?
     and kind = ? and resource_id = ?
 for update
@@ -104,6 +104,7 @@ type LockDocumentParams struct {
 type LockDocumentRow struct {
 	Epoch         int64
 	ContentSha256 []byte
+	StateSha256   []byte
 	DeriveVersion int32
 }
 
@@ -116,7 +117,12 @@ func (q *Queries) LockDocument(ctx context.Context, arg LockDocumentParams) (Loc
 		arg.ResourceID,
 	)
 	var i LockDocumentRow
-	err := row.Scan(&i.Epoch, &i.ContentSha256, &i.DeriveVersion)
+	err := row.Scan(
+		&i.Epoch,
+		&i.ContentSha256,
+		&i.StateSha256,
+		&i.DeriveVersion,
+	)
 	return i, err
 }
 
@@ -223,13 +229,14 @@ func (q *Queries) TombstoneRoom(ctx context.Context, arg TombstoneRoomParams) er
 const upsertDocument = `-- name: UpsertDocument :exec
 insert into mirror_document (
     bucket, project_id, room_id, kind, resource_id, epoch,
-    content, content_sha256, size, derive_version, data, data_problem, plain_text
+    content, content_sha256, state_sha256, size, derive_version, data, data_problem, plain_text
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on duplicate key update
     epoch = values(epoch),
     content = values(content),
     content_sha256 = values(content_sha256),
+    state_sha256 = values(state_sha256),
     size = values(size),
     derive_version = values(derive_version),
     data = values(data),
@@ -246,6 +253,7 @@ type UpsertDocumentParams struct {
 	Epoch         int64
 	Content       []byte
 	ContentSha256 []byte
+	StateSha256   []byte
 	Size          int64
 	DeriveVersion int32
 	Data          json.RawMessage
@@ -263,6 +271,7 @@ func (q *Queries) UpsertDocument(ctx context.Context, arg UpsertDocumentParams) 
 		arg.Epoch,
 		arg.Content,
 		arg.ContentSha256,
+		arg.StateSha256,
 		arg.Size,
 		arg.DeriveVersion,
 		arg.Data,

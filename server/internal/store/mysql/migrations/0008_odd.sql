@@ -16,6 +16,10 @@ alter table mirror_active_user
     drop primary key,
     add primary key (bucket, project_id, room_id, connection_id, user_id);
 
+-- The same for contents of a Yjs document that are only encoded differently; null
+-- if it is not known. No row is rewritten.
+alter table mirror_document add column state_sha256 binary(32);
+
 -- What waits at one resource, in the order in which it happened: a fold reads as
 -- much as it takes up, however much waits. happen_time is source_time, or
 -- receive_time where that is not known. It is null where an earlier version wrote

@@ -33,7 +33,7 @@ where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_i
 lock in share mode;
 
 -- name: LockDocument :one
-select epoch, content_sha256, derive_version from mirror_document
+select epoch, content_sha256, state_sha256, derive_version from mirror_document
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
     and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id)
 for update;
@@ -41,13 +41,14 @@ for update;
 -- name: UpsertDocument :exec
 insert into mirror_document (
     bucket, project_id, room_id, kind, resource_id, epoch,
-    content, content_sha256, size, derive_version, data, data_problem, plain_text
+    content, content_sha256, state_sha256, size, derive_version, data, data_problem, plain_text
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, sqlc.narg(data), ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, sqlc.narg(state_sha256), ?, ?, sqlc.narg(data), ?, ?)
 on duplicate key update
     epoch = values(epoch),
     content = values(content),
     content_sha256 = values(content_sha256),
+    state_sha256 = values(state_sha256),
     size = values(size),
     derive_version = values(derive_version),
     data = values(data),

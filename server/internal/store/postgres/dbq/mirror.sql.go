@@ -132,7 +132,7 @@ func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChild
 }
 
 const lockDocument = `-- name: LockDocument :one
-select epoch, content_sha256, derive_version from mirror_document
+select epoch, content_sha256, state_sha256, derive_version from mirror_document
 where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4 and resource_id = $5
 for update
 `
@@ -148,6 +148,7 @@ type LockDocumentParams struct {
 type LockDocumentRow struct {
 	Epoch         int64
 	ContentSha256 []byte
+	StateSha256   []byte
 	DeriveVersion int32
 }
 
@@ -160,7 +161,12 @@ func (q *Queries) LockDocument(ctx context.Context, arg LockDocumentParams) (Loc
 		arg.ResourceID,
 	)
 	var i LockDocumentRow
-	err := row.Scan(&i.Epoch, &i.ContentSha256, &i.DeriveVersion)
+	err := row.Scan(
+		&i.Epoch,
+		&i.ContentSha256,
+		&i.StateSha256,
+		&i.DeriveVersion,
+	)
 	return i, err
 }
 
@@ -189,16 +195,17 @@ func (q *Queries) TombstoneRoom(ctx context.Context, arg TombstoneRoomParams) er
 const upsertDocument = `-- name: UpsertDocument :exec
 insert into mirror_document (
     bucket, project_id, room_id, kind, resource_id, epoch,
-    content, content_sha256, size, derive_version, data, data_problem, plain_text
+    content, content_sha256, state_sha256, size, derive_version, data, data_problem, plain_text
 )
 values (
     $1, $2, $3, $4, $5, $6,
-    $7, $8, $9, $10, $11, $12, $13
+    $7, $8, $9, $10, $11, $12, $13, $14
 )
 on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     epoch = excluded.epoch,
     content = excluded.content,
     content_sha256 = excluded.content_sha256,
+    state_sha256 = excluded.state_sha256,
     size = excluded.size,
     derive_version = excluded.derive_version,
     data = excluded.data,
@@ -215,6 +222,7 @@ type UpsertDocumentParams struct {
 	Epoch         int64
 	Content       []byte
 	ContentSha256 []byte
+	StateSha256   []byte
 	Size          int64
 	DeriveVersion int32
 	Data          []byte
@@ -232,6 +240,7 @@ func (q *Queries) UpsertDocument(ctx context.Context, arg UpsertDocumentParams) 
 		arg.Epoch,
 		arg.Content,
 		arg.ContentSha256,
+		arg.StateSha256,
 		arg.Size,
 		arg.DeriveVersion,
 		arg.Data,
@@ -316,17 +325,18 @@ with held as materialized (
 document as (
     insert into mirror_document (
         bucket, project_id, room_id, kind, resource_id, epoch,
-        content, content_sha256, size, derive_version, data, data_problem, plain_text
+        content, content_sha256, state_sha256, size, derive_version, data, data_problem, plain_text
     )
     select
         $15, $16, $17, $18, $19, $25,
-        $29, $30, $31, $32, $33, $34, $35
+        $29, $30, $31, $32, $33, $34, $35, $36
     from held
-    where $36::smallint <> 0
+    where $37::smallint <> 0
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
         epoch = excluded.epoch,
         content = excluded.content,
         content_sha256 = excluded.content_sha256,
+        state_sha256 = excluded.state_sha256,
         size = excluded.size,
         derive_version = excluded.derive_version,
         data = excluded.data,
@@ -342,7 +352,7 @@ head as (
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $15, head.n, $16, $17, $18, $19, $36::smallint, $37
+    select $15, head.n, $16, $17, $18, $19, $37::smallint, $38
     from head
 )
 update mirror_resource_state s set
@@ -400,6 +410,7 @@ type WriteDocumentParams struct {
 	SeenDeriveVersion int32
 	Content           []byte
 	ContentSha256     []byte
+	StateSha256       []byte
 	Size              int64
 	DeriveVersion     int32
 	Data              []byte
@@ -446,6 +457,7 @@ func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (i
 		arg.SeenDeriveVersion,
 		arg.Content,
 		arg.ContentSha256,
+		arg.StateSha256,
 		arg.Size,
 		arg.DeriveVersion,
 		arg.Data,

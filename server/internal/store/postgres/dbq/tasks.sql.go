@@ -29,6 +29,7 @@ returning
     r.delete_time,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
+    d.state_sha256 as document_state_sha256,
     coalesce(d.derive_version, 0)::integer as document_derive_version
 `
 
@@ -49,6 +50,7 @@ type ClaimRow struct {
 	DeleteTime            pgtype.Timestamptz
 	DocumentEpoch         int64
 	DocumentSha256        []byte
+	DocumentStateSha256   []byte
 	DocumentDeriveVersion int32
 }
 
@@ -99,6 +101,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 		&i.DeleteTime,
 		&i.DocumentEpoch,
 		&i.DocumentSha256,
+		&i.DocumentStateSha256,
 		&i.DocumentDeriveVersion,
 	)
 	return i, err

@@ -12,6 +12,10 @@ alter table mirror_active_user
     drop constraint mirror_active_user_pkey,
     add constraint mirror_active_user_pkey primary key (bucket, project_id, room_id, connection_id, user_id);
 
+-- The same for contents of a Yjs document that are only encoded differently; null
+-- if it is not known.
+alter table mirror_document add column state_sha256 bytea;
+
 -- What waits at one resource, in the order in which it happened: a fold reads as
 -- much as it takes up, however much waits.
 create index mirror_unfolded_event_in_order on mirror_unfolded_event

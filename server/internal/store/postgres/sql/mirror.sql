@@ -45,23 +45,24 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
 for update of s for share of r;
 
 -- name: LockDocument :one
-select epoch, content_sha256, derive_version from mirror_document
+select epoch, content_sha256, state_sha256, derive_version from mirror_document
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind and resource_id = @resource_id
 for update;
 
 -- name: UpsertDocument :exec
 insert into mirror_document (
     bucket, project_id, room_id, kind, resource_id, epoch,
-    content, content_sha256, size, derive_version, data, data_problem, plain_text
+    content, content_sha256, state_sha256, size, derive_version, data, data_problem, plain_text
 )
 values (
     @bucket, @project_id, @room_id, @kind, @resource_id, @epoch,
-    @content, @content_sha256, @size, @derive_version, @data, @data_problem, @plain_text
+    @content, @content_sha256, @state_sha256, @size, @derive_version, @data, @data_problem, @plain_text
 )
 on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     epoch = excluded.epoch,
     content = excluded.content,
     content_sha256 = excluded.content_sha256,
+    state_sha256 = excluded.state_sha256,
     size = excluded.size,
     derive_version = excluded.derive_version,
     data = excluded.data,
@@ -96,17 +97,18 @@ with held as materialized (
 document as (
     insert into mirror_document (
         bucket, project_id, room_id, kind, resource_id, epoch,
-        content, content_sha256, size, derive_version, data, data_problem, plain_text
+        content, content_sha256, state_sha256, size, derive_version, data, data_problem, plain_text
     )
     select
         @bucket, @project_id, @room_id, @kind, @resource_id, @epoch,
-        @content, @content_sha256, @size, @derive_version, @data, @data_problem, @plain_text
+        @content, @content_sha256, @state_sha256, @size, @derive_version, @data, @data_problem, @plain_text
     from held
     where @change_kind::smallint <> 0
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
         epoch = excluded.epoch,
         content = excluded.content,
         content_sha256 = excluded.content_sha256,
+        state_sha256 = excluded.state_sha256,
         size = excluded.size,
         derive_version = excluded.derive_version,
         data = excluded.data,

@@ -61,6 +61,7 @@ returning
     r.delete_time,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
+    d.state_sha256 as document_state_sha256,
     coalesce(d.derive_version, 0)::integer as document_derive_version;
 
 -- name: Renew :execrows
