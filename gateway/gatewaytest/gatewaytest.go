@@ -494,6 +494,13 @@ func (e adminEcho) ConfirmSecretKey(ctx context.Context,
 	return &mirrorv1.ConfirmSecretKeyResponse{}, nil
 }
 
+func (e adminEcho) ConfirmDeletions(ctx context.Context,
+	req *mirrorv1.ConfirmDeletionsRequest,
+) (*mirrorv1.ConfirmDeletionsResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ConfirmDeletionsResponse{}, nil
+}
+
 func (e adminEcho) StartBackfill(ctx context.Context,
 	req *mirrorv1.StartBackfillRequest,
 ) (*mirrorv1.StartBackfillResponse, error) {

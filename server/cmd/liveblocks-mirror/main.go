@@ -88,8 +88,9 @@ func (c *verifyCmd) Run(ctx context.Context) error {
 }
 
 type projectCmd struct {
-	ConfirmKey confirmKeyCmd `cmd:"" name:"confirm-key" help:"Use the secret key although Liveblocks shows none of the mirrored rooms."`
-	Pin        pinCmd        `cmd:"" help:"Work the events of this Liveblocks project, those included that were set aside."`
+	ConfirmDeletions confirmDeletionsCmd `cmd:"" name:"confirm-deletions" help:"Believe that rooms or groups which Liveblocks' lists lack are deleted."`
+	ConfirmKey       confirmKeyCmd       `cmd:"" name:"confirm-key" help:"Use the secret key although Liveblocks shows none of the mirrored rooms."`
+	Pin              pinCmd              `cmd:"" help:"Work the events of this Liveblocks project, those included that were set aside."`
 }
 
 type confirmKeyCmd struct {
@@ -98,6 +99,17 @@ type confirmKeyCmd struct {
 
 func (c *confirmKeyCmd) Run(ctx context.Context) error {
 	return cli.ConfirmKey(ctx, c.Client, os.Stdout)
+}
+
+type confirmDeletionsCmd struct {
+	Rooms  int64 `name:"rooms" placeholder:"NUMBER" help:"How many rooms are deleted: the number that the problem shows."`
+	Groups int64 `name:"groups" placeholder:"NUMBER" help:"How many groups are deleted: the number that the problem shows."`
+
+	config.Client `group:"Service"`
+}
+
+func (c *confirmDeletionsCmd) Run(ctx context.Context) error {
+	return cli.ConfirmDeletions(ctx, c.Client, c.Rooms, c.Groups, os.Stdout)
 }
 
 type pinCmd struct {

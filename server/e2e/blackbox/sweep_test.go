@@ -370,3 +370,101 @@ func TestSweepBelievesNoBrokenList(t *testing.T) {
 		noProblem(t, s)
 	})
 }
+
+// Many rooms are really deleted while no event tells of it: the status shows the
+// number, reads show that the rooms are missing, and an operator confirms them.
+func TestMassDeletionIsConfirmed(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		upstream := harness.NewFake(t)
+		rooms := numbered("room-", 100)
+		populate(t, upstream, rooms...)
+		url := e.Database(t)
+		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL, Env: often})
+		db := e.Connect(t, url)
+		living := func() int { return count(t, db, "select count(*) from mirror_room where delete_time is null") }
+		awaitSwept(t, s)
+		if n := living(); n != 100 {
+			t.Fatalf("living rooms = %d; want 100", n)
+		}
+		// At once: 20 of them would be believed.
+		upstream.SetForeign(true)
+		shownProblem(t, s, "another project")
+		gone := rooms[:30]
+		for _, room := range gone {
+			if err := upstream.DeleteRoom(room); err != nil {
+				t.Fatal(err)
+			}
+		}
+		upstream.SetForeign(false)
+		shownProblem(t, s, "lacks 30 of the 100", "confirm-deletions --rooms 30")
+		if got := projectStatus(t, s).GetProblems(); len(got) != 1 || !strings.Contains(got[0], "lacks 30") {
+			t.Errorf("problems = %q; want the number", got)
+		}
+		client := s.Mirror(t)
+		for _, room := range gone {
+			harness.Eventually(t, patience, func() error {
+				got, err := client.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room})
+				if err != nil {
+					return err
+				}
+				if got.GetRoom().GetFreshness().GetMissingSinceTime() == nil {
+					return fmt.Errorf("room = %v; want it shown as missing", got)
+				}
+				return nil
+			})
+		}
+		confirm := func(rooms string) {
+			t.Helper()
+			out, err := harness.Command(t.Context(), t, map[string]string{"MIRROR_SERVER": s.GRPCAddr}, "project",
+				"confirm-deletions", "--rooms", rooms).CombinedOutput()
+			if err != nil {
+				t.Fatalf("project confirm-deletions = %v: %s", err, out)
+			}
+		}
+		confirm("29")
+		awaitSwept(t, s)
+		if n := living(); n != 100 {
+			t.Fatalf("living rooms after too small a number was confirmed = %d; want 100", n)
+		}
+		confirm("30")
+		for _, room := range gone {
+			awaitGone(t, s, room)
+		}
+		noProblem(t, s)
+		if n := living(); n != 70 {
+			t.Errorf("living rooms = %d; want 70", n)
+		}
+	})
+}
+
+// What failed for good while Liveblocks was away is fetched by the next sweep, be it a
+// full one or not.
+func TestSweepFetchesWhatHasFailed(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		upstream := harness.NewFake(t)
+		populate(t, upstream, "r")
+		url := e.Database(t)
+		options := harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL, Env: with(often, "MIRROR_MAX_ATTEMPTS", "2")}
+		s := harness.Start(t, options)
+		awaitStorage(t, s, "r", storage(`"r"`))
+		awaitSwept(t, s)
+		s.Kill()
+		// As an outage leaves it, with nobody connecting since.
+		db := e.Connect(t, url)
+		if _, err := db.ExecContext(t.Context(), "update mirror_resource_state set generation = generation + 1, "+
+			"fail_time = fetch_time, last_error = 'UPSTREAM_UNAVAILABLE: Liveblocks reports a server error' "+
+			"where kind = 2 and room_id = 'r'"); err != nil {
+			t.Fatal(err)
+		}
+		if err := upstream.SetStorage("r", storage("1")); err != nil {
+			t.Fatal(err)
+		}
+		s = harness.Start(t, options)
+		awaitStorage(t, s, "r", storage("1"))
+		if sweep := awaitSwept(t, s); sweep.GetFull() {
+			t.Errorf("sweep = %v; want one that is not full", sweep)
+		}
+	})
+}

@@ -15,4 +15,7 @@ type Listed struct {
 type List struct {
 	FetchTime time.Time
 	Items     []Listed
+	// Confirmed is how many mirrored items may be missing from the list because an
+	// operator has confirmed it.
+	Confirmed int64
 }

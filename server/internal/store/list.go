@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -22,6 +23,19 @@ const (
 	// PieceMarks is how many resources one transaction of a list marks stale.
 	PieceMarks = 500
 )
+
+// ImplausibleError is ErrImplausible with the numbers behind it.
+type ImplausibleError struct {
+	// Vanished counts the mirrored items that the list lacks, of Mirrored ones.
+	Vanished, Mirrored int64
+}
+
+func (e *ImplausibleError) Error() string {
+	return fmt.Sprintf("%v: %d of %d", ErrImplausible, e.Vanished, e.Mirrored)
+}
+
+// Is reports whether target is ErrImplausible.
+func (e *ImplausibleError) Is(target error) bool { return target == ErrImplausible }
 
 // Known is what is stored of an item before a list is applied.
 type Known struct {
@@ -68,8 +82,8 @@ func PlanList(kind *ItemKind, known map[string]Known, lease mirror.Lease, list m
 			p.mark(lease, id, false, now)
 		}
 	}
-	if kind.Guarded && TooManyVanished(vanished, mirrored) {
-		return ListPlan{}, ErrImplausible
+	if kind.Guarded && vanished > list.Confirmed && TooManyVanished(vanished, mirrored) {
+		return ListPlan{}, &ImplausibleError{Vanished: vanished, Mirrored: mirrored}
 	}
 	for _, id := range slices.Sorted(maps.Keys(listed)) {
 		switch item := listed[id]; {

@@ -1318,6 +1318,119 @@ func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
+// ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
+// confirmation.
+type ConfirmDeletionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// How many mirrored rooms may be missing from the list: the number that the
+	// problem of the latest sweep shows. Zero confirms none.
+	RoomsVanished int64 `protobuf:"varint,2,opt,name=rooms_vanished,json=roomsVanished,proto3" json:"rooms_vanished,omitempty"`
+	// How many mirrored groups may be missing from the list: the number that the
+	// problem shows. Zero confirms none.
+	GroupsVanished int64 `protobuf:"varint,3,opt,name=groups_vanished,json=groupsVanished,proto3" json:"groups_vanished,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ConfirmDeletionsRequest) Reset() {
+	*x = ConfirmDeletionsRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmDeletionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmDeletionsRequest) ProtoMessage() {}
+
+func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ConfirmDeletionsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ConfirmDeletionsRequest) GetRoomsVanished() int64 {
+	if x != nil {
+		return x.RoomsVanished
+	}
+	return 0
+}
+
+func (x *ConfirmDeletionsRequest) GetGroupsVanished() int64 {
+	if x != nil {
+		return x.GroupsVanished
+	}
+	return 0
+}
+
+// ConfirmDeletionsResponse holds the sweep that reads the lists again.
+type ConfirmDeletionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sweep.
+	Sweep         *Sweep `protobuf:"bytes,1,opt,name=sweep,proto3" json:"sweep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmDeletionsResponse) Reset() {
+	*x = ConfirmDeletionsResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmDeletionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmDeletionsResponse) ProtoMessage() {}
+
+func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
+	if x != nil {
+		return x.Sweep
+	}
+	return nil
+}
+
 // VerifyMirrorRequest says what to verify.
 type VerifyMirrorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1333,7 +1446,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1458,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1471,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -1399,7 +1512,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1524,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1537,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -1585,7 +1698,14 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x17ConfirmSecretKeyRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"\x1a\n" +
-	"\x18ConfirmSecretKeyResponse\"\x85\x01\n" +
+	"\x18ConfirmSecretKeyResponse\"\xa3\x01\n" +
+	"\x17ConfirmDeletionsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
+	"\x0erooms_vanished\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rroomsVanished\x120\n" +
+	"\x0fgroups_vanished\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0egroupsVanished\"M\n" +
+	"\x18ConfirmDeletionsResponse\x121\n" +
+	"\x05sweep\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\x05sweep\"\x85\x01\n" +
 	"\x13VerifyMirrorRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
@@ -1595,8 +1715,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x05drift\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.DriftH\x00R\x05drift\x12B\n" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummaryB\b\n" +
-	"\x06report2\xd4\n" +
-	"\n" +
+	"\x06report2\xf0\v\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
@@ -1607,7 +1726,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\vGetBackfill\x12(.liveblocks.mirror.v1.GetBackfillRequest\x1a).liveblocks.mirror.v1.GetBackfillResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/admin/backfill\x12\x81\x01\n" +
 	"\n" +
 	"PinProject\x12'.liveblocks.mirror.v1.PinProjectRequest\x1a(.liveblocks.mirror.v1.PinProjectResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/project:pin\x12\x9a\x01\n" +
-	"\x10ConfirmSecretKey\x12-.liveblocks.mirror.v1.ConfirmSecretKeyRequest\x1a..liveblocks.mirror.v1.ConfirmSecretKeyResponse\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/admin/secret-key:confirm\x12\x8b\x01\n" +
+	"\x10ConfirmSecretKey\x12-.liveblocks.mirror.v1.ConfirmSecretKeyRequest\x1a..liveblocks.mirror.v1.ConfirmSecretKeyResponse\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/admin/secret-key:confirm\x12\x99\x01\n" +
+	"\x10ConfirmDeletions\x12-.liveblocks.mirror.v1.ConfirmDeletionsRequest\x1a..liveblocks.mirror.v1.ConfirmDeletionsResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/admin/deletions:confirm\x12\x8b\x01\n" +
 	"\fVerifyMirror\x12).liveblocks.mirror.v1.VerifyMirrorRequest\x1a*.liveblocks.mirror.v1.VerifyMirrorResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/mirror:verify0\x01BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
@@ -1622,7 +1742,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
@@ -1645,63 +1765,68 @@ var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*PinProjectResponse)(nil),       // 18: liveblocks.mirror.v1.PinProjectResponse
 	(*ConfirmSecretKeyRequest)(nil),  // 19: liveblocks.mirror.v1.ConfirmSecretKeyRequest
 	(*ConfirmSecretKeyResponse)(nil), // 20: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*VerifyMirrorRequest)(nil),      // 21: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 22: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
-	(*Sweep)(nil),                    // 24: liveblocks.mirror.v1.Sweep
-	(TaskState)(0),                   // 25: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 26: liveblocks.mirror.v1.Task
-	(ResourceKind)(0),                // 27: liveblocks.mirror.v1.ResourceKind
-	(*Drift)(nil),                    // 28: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 29: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 30: liveblocks.mirror.v1.VerifySummary
+	(*ConfirmDeletionsRequest)(nil),  // 21: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 22: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*VerifyMirrorRequest)(nil),      // 23: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 24: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
+	(*Sweep)(nil),                    // 26: liveblocks.mirror.v1.Sweep
+	(TaskState)(0),                   // 27: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 28: liveblocks.mirror.v1.Task
+	(ResourceKind)(0),                // 29: liveblocks.mirror.v1.ResourceKind
+	(*Drift)(nil),                    // 30: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 31: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 32: liveblocks.mirror.v1.VerifySummary
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	23, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	25, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	2,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
-	23, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	23, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	23, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	24, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	25, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	25, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	25, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	26, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
 	4,  // 7: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	23, // 8: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	25, // 9: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	26, // 10: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	26, // 11: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	26, // 12: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	27, // 13: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	26, // 14: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	24, // 15: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	24, // 16: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	28, // 17: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	29, // 18: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	30, // 19: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	0,  // 20: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	5,  // 21: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	7,  // 22: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	9,  // 23: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	11, // 24: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	13, // 25: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	15, // 26: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	17, // 27: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	19, // 28: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	21, // 29: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 30: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	6,  // 31: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	8,  // 32: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	10, // 33: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	12, // 34: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	14, // 35: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	16, // 36: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	18, // 37: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	20, // 38: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	22, // 39: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	30, // [30:40] is the sub-list for method output_type
-	20, // [20:30] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	25, // 8: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	27, // 9: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	28, // 10: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	28, // 11: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	28, // 12: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	29, // 13: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	28, // 14: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	26, // 15: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	26, // 16: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	26, // 17: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	30, // 18: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	31, // 19: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	32, // 20: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	0,  // 21: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	5,  // 22: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	7,  // 23: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	9,  // 24: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	11, // 25: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	13, // 26: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	15, // 27: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	17, // 28: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	19, // 29: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	21, // 30: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	23, // 31: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 32: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	6,  // 33: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	8,  // 34: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	10, // 35: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	12, // 36: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	14, // 37: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	16, // 38: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	18, // 39: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	20, // 40: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	22, // 41: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	24, // 42: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	32, // [32:43] is the sub-list for method output_type
+	21, // [21:32] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -1711,7 +1836,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	}
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -1722,7 +1847,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

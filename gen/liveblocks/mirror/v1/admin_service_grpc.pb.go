@@ -28,6 +28,7 @@ const (
 	AdminService_GetBackfill_FullMethodName      = "/liveblocks.mirror.v1.AdminService/GetBackfill"
 	AdminService_PinProject_FullMethodName       = "/liveblocks.mirror.v1.AdminService/PinProject"
 	AdminService_ConfirmSecretKey_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmSecretKey"
+	AdminService_ConfirmDeletions_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmDeletions"
 	AdminService_VerifyMirror_FullMethodName     = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
 )
 
@@ -72,6 +73,11 @@ type AdminServiceClient interface {
 	// all of them were deleted or created again. It counts for a day. Another replica
 	// that holds back its calls learns of it when it checks again.
 	ConfirmSecretKey(ctx context.Context, in *ConfirmSecretKeyRequest, opts ...grpc.CallOption) (*ConfirmSecretKeyResponse, error)
+	// ConfirmDeletions states that rooms or groups which Liveblocks' lists lack are
+	// really deleted, although they are more than are believed at once. It takes the
+	// numbers that the problems show, counts for a day, and starts a sweep. Each room
+	// and group becomes a tombstone only when Liveblocks does not have it.
+	ConfirmDeletions(ctx context.Context, in *ConfirmDeletionsRequest, opts ...grpc.CallOption) (*ConfirmDeletionsResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -180,6 +186,16 @@ func (c *adminServiceClient) ConfirmSecretKey(ctx context.Context, in *ConfirmSe
 	return out, nil
 }
 
+func (c *adminServiceClient) ConfirmDeletions(ctx context.Context, in *ConfirmDeletionsRequest, opts ...grpc.CallOption) (*ConfirmDeletionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmDeletionsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ConfirmDeletions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_VerifyMirror_FullMethodName, cOpts...)
@@ -240,6 +256,11 @@ type AdminServiceServer interface {
 	// all of them were deleted or created again. It counts for a day. Another replica
 	// that holds back its calls learns of it when it checks again.
 	ConfirmSecretKey(context.Context, *ConfirmSecretKeyRequest) (*ConfirmSecretKeyResponse, error)
+	// ConfirmDeletions states that rooms or groups which Liveblocks' lists lack are
+	// really deleted, although they are more than are believed at once. It takes the
+	// numbers that the problems show, counts for a day, and starts a sweep. Each room
+	// and group becomes a tombstone only when Liveblocks does not have it.
+	ConfirmDeletions(context.Context, *ConfirmDeletionsRequest) (*ConfirmDeletionsResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -284,6 +305,9 @@ func (UnimplementedAdminServiceServer) PinProject(context.Context, *PinProjectRe
 }
 func (UnimplementedAdminServiceServer) ConfirmSecretKey(context.Context, *ConfirmSecretKeyRequest) (*ConfirmSecretKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmSecretKey not implemented")
+}
+func (UnimplementedAdminServiceServer) ConfirmDeletions(context.Context, *ConfirmDeletionsRequest) (*ConfirmDeletionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmDeletions not implemented")
 }
 func (UnimplementedAdminServiceServer) VerifyMirror(*VerifyMirrorRequest, grpc.ServerStreamingServer[VerifyMirrorResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyMirror not implemented")
@@ -471,6 +495,24 @@ func _AdminService_ConfirmSecretKey_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ConfirmDeletions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmDeletionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ConfirmDeletions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ConfirmDeletions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ConfirmDeletions(ctx, req.(*ConfirmDeletionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_VerifyMirror_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(VerifyMirrorRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -524,6 +566,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ConfirmSecretKey",
 			Handler:    _AdminService_ConfirmSecretKey_Handler,
+		},
+		{
+			MethodName: "ConfirmDeletions",
+			Handler:    _AdminService_ConfirmDeletions_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -115,7 +115,8 @@ func (a *App) build(ctx context.Context, version string) error {
 	})
 	shown := &shownFetcher{Fetcher: client, project: project}
 	reconciler := reconcile.New(reconcile.Config{
-		Mirror: a.db.store, Tasks: a.db.store, Fetcher: shown, Policy: policy, Settle: a.cfg.Settle,
+		Mirror: a.db.store, Tasks: a.db.store, Fetcher: shown, Project: a.db.store.Project, Policy: policy,
+		Settle:              a.cfg.Settle,
 		ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
 	})
 	sweeper := sweep.New(sweep.Config{

@@ -46,6 +46,26 @@ func ConfirmKey(ctx context.Context, cfg config.Client, out io.Writer) error {
 	return say(out, "the secret key is taken to be that of the mirrored project")
 }
 
+// ConfirmDeletions tells the service that rooms and groups which Liveblocks' lists
+// lack are really deleted.
+func ConfirmDeletions(ctx context.Context, cfg config.Client, rooms, groups int64, out io.Writer) error {
+	s, err := dial(cfg)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err = s.ConfirmDeletions(ctx, &mirrorv1.ConfirmDeletionsRequest{
+		ProjectId: s.project, RoomsVanished: rooms, GroupsVanished: groups,
+	})
+	if err != nil {
+		return s.explain(err)
+	}
+	return say(out, "confirmed that up to %d rooms and %d groups are deleted; the sweep that confirms each of them has begun",
+		rooms, groups)
+}
+
 // say writes the result of a command.
 func say(out io.Writer, format string, args ...any) error {
 	if _, err := fmt.Fprintf(out, format+"\n", args...); err != nil {

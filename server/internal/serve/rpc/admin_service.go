@@ -61,6 +61,9 @@ type Sweeper interface {
 	// Status returns the progress of the project's latest sweep, full or not; a
 	// zero Sweep with the project if there has been none.
 	Status(ctx context.Context, project mirror.ProjectID) (mirror.Backfill, error)
+	// Confirm states that so many rooms and groups are deleted, and starts a sweep
+	// unless one is running.
+	Confirm(ctx context.Context, project mirror.ProjectID, rooms, groups int64) (mirror.Backfill, error)
 }
 
 // Verifier compares the mirror with Liveblocks.
@@ -146,6 +149,10 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		if err != nil {
 			return nil, err
 		}
+		groups, err := a.Query.Task(ctx, mirror.Resource{Project: id, Kind: mirror.KindGroup}, a.now())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
 		limiter := now.Limiters[id]
 		if limiter.PauseReason != "" {
 			project.PauseReason, project.PauseTime = limiter.PauseReason, limiter.PausedSince
@@ -163,7 +170,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			ThrottledUntilTime:     timestamp(limiter.ThrottledUntil),
 			BackgroundTasks:        counts.Background,
 			LastSweep:              sweepToProto(&sweep),
-			Problems:               problems(project, a.now()),
+			Problems:               append(problems(project, a.now()), listProblems(groups, sweep.Sweep)...),
 			ForeignEvents:          foreignToProto(project.Foreign),
 		})
 	}
@@ -179,6 +186,17 @@ func problems(project mirror.Project, now time.Time) (list []string) {
 	if f.Count > 0 && f.LiveblocksID != project.LiveblocksID && now.Sub(f.Time) < foreignShown {
 		list = append(list, fmt.Sprintf("events of the Liveblocks project %q are set aside, because the secret key is "+
 			"that of %q; if that is wrong, pin the right one", f.LiveblocksID, project.LiveblocksID))
+	}
+	return list
+}
+
+// listProblems returns why the mirror does not follow Liveblocks' lists.
+func listProblems(groups mirror.Task, sweep mirror.Sweep) (list []string) {
+	if sweep.Problem != "" {
+		list = append(list, sweep.Problem)
+	}
+	if groups.State != mirror.TaskDone && groups.LastError != "" {
+		list = append(list, groups.LastError)
 	}
 	return list
 }
@@ -219,6 +237,21 @@ func (a *adminService) ConfirmSecretKey(ctx context.Context,
 		return nil, err
 	}
 	return &mirrorv1.ConfirmSecretKeyResponse{}, nil
+}
+
+// ConfirmDeletions states that what the lists lack is really deleted.
+func (a *adminService) ConfirmDeletions(ctx context.Context,
+	req *mirrorv1.ConfirmDeletionsRequest,
+) (*mirrorv1.ConfirmDeletionsResponse, error) {
+	project, err := a.project(req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	b, err := a.Sweeper.Confirm(ctx, project, req.GetRoomsVanished(), req.GetGroupsVanished())
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ConfirmDeletionsResponse{Sweep: sweepToProto(&b)}, nil
 }
 
 // ListTasks lists tasks, ordered by the bytes of the room id, then by kind.

@@ -133,7 +133,9 @@ type fakeSweeper struct {
 	err      error
 	verify   func(ctx context.Context, options mirror.VerifyOptions, report func(mirror.VerifyReport) error) error
 	started  []mirror.ProjectID
-	calls    int
+	// confirmed are the rooms and groups of the latest confirmation.
+	confirmed [2]int64
+	calls     int
 }
 
 func (s *fakeSweeper) Start(_ context.Context, project mirror.ProjectID) (mirror.Backfill, error) {
@@ -144,6 +146,12 @@ func (s *fakeSweeper) Start(_ context.Context, project mirror.ProjectID) (mirror
 
 func (s *fakeSweeper) Status(context.Context, mirror.ProjectID) (mirror.Backfill, error) {
 	s.calls++
+	return s.backfill, s.err
+}
+
+func (s *fakeSweeper) Confirm(_ context.Context, _ mirror.ProjectID, rooms, groups int64) (mirror.Backfill, error) {
+	s.calls++
+	s.confirmed = [2]int64{rooms, groups}
 	return s.backfill, s.err
 }
 

@@ -547,8 +547,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 29 {
-		t.Errorf("%d calls take a project; want 29", seen)
+	if seen != 30 {
+		t.Errorf("%d calls take a project; want 30", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

@@ -671,6 +671,10 @@ func TestGetStatus(t *testing.T) {
 		ID: project, LiveblocksID: "lb", PauseReason: "key refused", PauseTime: noon,
 		Foreign: mirror.ForeignEvents{LiveblocksID: "theirs", Count: 8, Time: noon.Add(-23 * time.Hour)},
 	}}
+	h.query.tasks = []mirror.Task{{
+		Resource: mirror.Resource{Project: project, Kind: mirror.KindGroup}, State: mirror.TaskFailed,
+		LastError: "UPSTREAM_ANSWER_INVALID: the list of groups lacks 21",
+	}}
 	h.query.counts = store.Counts{Pending: 3, Background: 2, Failed: 4, OldestDue: noon}
 	h.sweeper.backfill = mirror.Backfill{Sweep: mirror.Sweep{
 		Project: project, ID: "sw_1",
@@ -689,8 +693,11 @@ func TestGetStatus(t *testing.T) {
 				ProjectId: "default", SweepId: "sw_1", State: mirrorv1.SweepState_SWEEP_STATE_LISTING,
 				Problem: "21 of 30 rooms vanished",
 			},
-			Problems: []string{`events of the Liveblocks project "theirs" are set aside, because the secret key is that ` +
-				`of "lb"; if that is wrong, pin the right one`},
+			Problems: []string{
+				`events of the Liveblocks project "theirs" are set aside, because the secret key is that of "lb"; if that ` +
+					`is wrong, pin the right one`,
+				"21 of 30 rooms vanished", "UPSTREAM_ANSWER_INVALID: the list of groups lacks 21",
+			},
 			ForeignEvents: &mirrorv1.ForeignEvents{
 				LiveblocksProjectId: "theirs", EventCount: 8, LastReceiveTime: timestamppb.New(noon.Add(-23 * time.Hour)),
 			},

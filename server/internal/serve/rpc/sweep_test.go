@@ -54,6 +54,15 @@ func TestBackfill(t *testing.T) {
 		len(h.sweeper.started) != 1 {
 		t.Errorf("GetBackfill = %v, started %v; -want +got:\n%s", err, h.sweeper.started, diff)
 	}
+	confirmed, err := h.admin.ConfirmDeletions(t.Context(), &mirrorv1.ConfirmDeletionsRequest{
+		RoomsVanished: 30, GroupsVanished: 21,
+	})
+	if diff := gocmp.Diff(want, confirmed.GetSweep(), protocmp.Transform()); err != nil || diff != "" ||
+		h.sweeper.confirmed != [2]int64{30, 21} {
+		t.Errorf("ConfirmDeletions = %v, confirmed %v; -want +got:\n%s", err, h.sweeper.confirmed, diff)
+	}
+	_, err = h.admin.ConfirmDeletions(t.Context(), &mirrorv1.ConfirmDeletionsRequest{RoomsVanished: -1})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
 	for name, c := range map[string]struct {
 		backfill mirror.Backfill
 		want     mirrorv1.SweepState

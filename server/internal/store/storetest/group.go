@@ -211,6 +211,27 @@ func implausibleGroups(e *env) {
 	}
 	e.wantState(groupOf("g00"), mirror.TaskDone)
 	e.pass(time.Hour)
+	e.request(mirror.Request{Resource: groupOf("")})
+	lease := e.claim(groupOf(""))
+	list, items := mirror.List{FetchTime: e.now, Confirmed: 20}, []store.Item(nil)
+	for _, g := range all[21:] {
+		items = append(items, store.GroupItem(g))
+		list.Items = append(list.Items, mirror.Listed{ID: g.ID, SHA256: items[len(items)-1].SHA256})
+	}
+	parse := func([]byte) (store.Item, error) { return store.Item{}, nil }
+	now := func() time.Time { return e.now }
+	_, err := store.ApplyList(e.ctx(), e.Store, lease, list, parse, now, 0)
+	lacks, ok := errors.AsType[*store.ImplausibleError](err)
+	if !ok || *lacks != (store.ImplausibleError{Vanished: 21, Mirrored: 30}) {
+		e.Fatalf("ApplyList lacking 21 of 30 of which 20 are confirmed = %v; want the numbers", err)
+	}
+	list.Confirmed = 21
+	confirmed, err := store.ApplyList(e.ctx(), e.Store, lease, list, parse, now, 0)
+	e.must("ApplyList lacking 21 of 30 that are confirmed", err)
+	e.want("due", len(confirmed.AlsoDue), 21)
+	for _, g := range all[:21] {
+		e.mirrorGroup(g)
+	}
 	applied, err := e.listGroups(all[20:]...)
 	e.must("ApplyGroups lacking 20 of 30", err)
 	e.want("due", len(applied.AlsoDue), 20)

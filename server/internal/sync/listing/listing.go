@@ -31,26 +31,30 @@ type Rooms interface {
 	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
 }
 
+// Key is the hash by which a listed room is remembered.
+type Key [16]byte
+
+// KeyOf returns the key of a room.
+func KeyOf(room mirror.RoomID) Key {
+	sum := sha256.Sum256([]byte(room))
+	return Key(sum[:16])
+}
+
 // Listing is the part of the list read so far, from its first page on.
 type Listing struct {
 	// seen holds the hashes of all listed room ids.
-	seen map[[16]byte]struct{}
+	seen map[Key]struct{}
 }
 
 // New returns an empty Listing.
-func New() *Listing { return &Listing{seen: make(map[[16]byte]struct{})} }
-
-func key(room mirror.RoomID) [16]byte {
-	sum := sha256.Sum256([]byte(room))
-	return [16]byte(sum[:16])
-}
+func New() *Listing { return &Listing{seen: make(map[Key]struct{})} }
 
 // Add adds a page and returns the rooms that no earlier page listed. It fails if
 // there are none and the list continues: then it repeats instead of ending.
 func (l *Listing) Add(page mirror.RoomPage) (added []mirror.ListedRoom, err error) {
 	for _, r := range page.Rooms {
-		if _, twice := l.seen[key(r.ID)]; !twice {
-			l.seen[key(r.ID)] = struct{}{}
+		if _, twice := l.seen[KeyOf(r.ID)]; !twice {
+			l.seen[KeyOf(r.ID)] = struct{}{}
 			added = append(added, r)
 		}
 	}
@@ -76,7 +80,7 @@ func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID
 		mirrored += int64(len(rooms))
 		var lacking []mirror.Room
 		for _, room := range rooms {
-			if _, listed := l.seen[key(room.ID)]; !listed && room.Freshness.FetchTime.Before(begun) {
+			if _, listed := l.seen[KeyOf(room.ID)]; !listed && room.Freshness.FetchTime.Before(begun) {
 				lacking = append(lacking, room)
 			}
 		}
@@ -99,6 +103,15 @@ func SameLife(mirrored mirror.Room, shown mirror.RoomContent) bool {
 // Implausible returns why so many rooms are unlikely to have vanished, or "" if it
 // is plausible. known counts the listed rooms that are mirrored.
 func Implausible(listed, known, vanished, mirrored int64) string {
+	problem := implausible(listed, known, vanished, mirrored)
+	if problem != "" {
+		problem += fmt.Sprintf("; if %d rooms are really deleted, confirm it with `liveblocks-mirror project "+
+			"confirm-deletions --rooms %d`", vanished, vanished)
+	}
+	return problem
+}
+
+func implausible(listed, known, vanished, mirrored int64) string {
 	switch {
 	case known == 0 && listed == 0:
 		return fmt.Sprintf("the list of rooms is empty, but %d rooms are mirrored; the secret key may belong to another "+

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/group"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
@@ -89,10 +90,20 @@ func (r *Reconciler) list(ctx context.Context, lease mirror.Lease, source itemSo
 	}
 	return func(ctx context.Context) (mirror.Applied, error) {
 		applied, err := store.ApplyList(ctx, r.cfg.Mirror, lease, list, source.parse, r.cfg.Now, r.cfg.Settle)
-		if errors.Is(err, store.ErrImplausible) {
-			err = fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid,
-				"the list of "+kind.String()+"s lacks more of the mirrored ones than is believed at once; nothing was deleted")
+		lacks, implausible := errors.AsType[*store.ImplausibleError](err)
+		if !implausible {
+			return applied, err
 		}
-		return applied, err
+		project, perr := r.cfg.Project(ctx, lease.Resource.Project)
+		if perr != nil {
+			return applied, fmt.Errorf("read what an operator has confirmed: %w", perr)
+		}
+		if list.Confirmed = project.Confirmed.At(r.cfg.Now()).Groups; lacks.Vanished <= list.Confirmed {
+			return store.ApplyList(ctx, r.cfg.Mirror, lease, list, source.parse, r.cfg.Now, r.cfg.Settle)
+		}
+		return applied, fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, fmt.Sprintf(
+			"the list of %ss lacks %d of the %d mirrored ones, more than is believed at once; nothing was deleted; if they are "+
+				"really deleted, confirm it with `liveblocks-mirror project confirm-deletions --%ss %d`",
+			kind, lacks.Vanished, lacks.Mirrored, kind, lacks.Vanished))
 	}, nil
 }

@@ -41,6 +41,8 @@ type Config struct {
 	Mirror  store.Mirror
 	Tasks   store.Tasks
 	Fetcher Fetcher
+	// Project reads what an operator has confirmed.
+	Project func(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	// Policy is the same as the queue's.
 	Policy queue.Policy
 	// Settle is the time between a burst of events and the settle fetch.

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +27,9 @@ type Store interface {
 	listing.Rooms
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 	UserSessions(ctx context.Context, filter store.SessionFilter) ([]mirror.UserSession, error)
+	TaskList(ctx context.Context, filter store.TaskFilter) ([]mirror.Task, error)
+	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
+	ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error
 	Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error)
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 }
@@ -73,7 +78,10 @@ type Sweeper struct {
 	list *list
 	// ours is the id of the sweep of which a page has shown that the list is that of
 	// the mirrored project.
-	ours     string
+	ours string
+	// asked holds the rooms that the latest complete lists lacked, and when they were
+	// requested because of that.
+	asked    map[listing.Key]time.Time
 	failures int
 }
 
@@ -126,6 +134,20 @@ func (s *Sweeper) Start(ctx context.Context, _ mirror.ProjectID) (mirror.Backfil
 	}
 	s.cfg.Pool.PushBackground([]mirror.Pending{{Resource: s.resource()}})
 	return s.Status(ctx, s.cfg.Project)
+}
+
+// Confirm stores what an operator confirmed to be deleted, and starts a sweep unless
+// one is running.
+func (s *Sweeper) Confirm(ctx context.Context, project mirror.ProjectID, rooms, groups int64) (mirror.Backfill, error) {
+	confirmed := mirror.Confirmation{Rooms: rooms, Groups: groups, Time: s.cfg.Now()}
+	if err := s.cfg.Store.ConfirmDeletions(ctx, project, confirmed); err != nil {
+		return mirror.Backfill{}, err
+	}
+	if _, err := s.cfg.Store.PlanSweep(ctx, project, newID(), false, s.cfg.Now()); err != nil {
+		return mirror.Backfill{}, err
+	}
+	s.cfg.Pool.PushBackground([]mirror.Pending{{Resource: s.resource()}})
+	return s.Status(ctx, project)
 }
 
 // Status returns the progress of the latest sweep.
@@ -439,6 +461,9 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	if err := s.occupied(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err
 	}
+	if err := s.failedTasks(ctx, &sweep); err != nil {
+		return mirror.Applied{}, err
+	}
 	if sweep.Problem == "" && (read != nil || sweep.Known > 0) { // else the key may be that of another project
 		if err := s.request(ctx, &sweep, swept(s.cfg.Project, "", mirror.SweepProject), false); err != nil {
 			return mirror.Applied{}, err
@@ -481,16 +506,69 @@ func (s *Sweeper) apply(ctx context.Context, lease mirror.Lease, sweep mirror.Sw
 // The list proves that only if one process read it from its first page to its last,
 // if it contains mirrored rooms, also when its start is read again, and if few
 // rooms are missing.
+//
+// A room that was there although an earlier list lacked it, as one of another
+// organization may be, has not vanished. It is requested by full sweeps only.
 func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list) error {
-	lacking := func(do func([]mirror.Room) error) (int64, error) {
-		return read.Lacking(ctx, s.cfg.Store, s.cfg.Project, "", sweep.BeginTime, do)
+	asked := make(map[listing.Key]time.Time)
+	lacking := func(do func(rooms, apart []mirror.Room) error) (int64, error) {
+		return read.Lacking(ctx, s.cfg.Store, s.cfg.Project, "", sweep.BeginTime, func(rooms []mirror.Room) error {
+			var vanished, apart []mirror.Room
+			for _, r := range rooms {
+				if at, ok := s.asked[listing.KeyOf(r.ID)]; ok && r.Freshness.FetchTime.After(at) {
+					apart = append(apart, r)
+				} else {
+					vanished = append(vanished, r)
+				}
+			}
+			return do(vanished, apart)
+		})
 	}
-	mirrored, err := lacking(func(rooms []mirror.Room) error {
+	apart := 0
+	mirrored, err := lacking(func(rooms, alive []mirror.Room) error {
 		sweep.Vanished += int64(len(rooms))
+		apart += len(alive)
 		return nil
 	})
-	if err != nil || sweep.Vanished == 0 {
+	if err != nil || sweep.Vanished == 0 && (apart == 0 || !sweep.Full) {
 		return err
+	}
+	if err := s.implausible(ctx, sweep, mirrored); err != nil {
+		return err
+	}
+	_, err = lacking(func(rooms, alive []mirror.Room) error {
+		var gone []mirror.Resource
+		if sweep.Full && sweep.Problem == "" {
+			rooms = append(rooms, alive...)
+		} else {
+			for _, r := range alive {
+				asked[listing.KeyOf(r.ID)] = s.asked[listing.KeyOf(r.ID)]
+			}
+		}
+		for _, r := range rooms {
+			// Readers learn that a room is missing even if its deletion is not believed.
+			if sweep.Problem == "" || r.Freshness.MissingSince.IsZero() && sweep.Known > 0 {
+				gone = append(gone, mirror.Resource{Project: s.cfg.Project, Room: r.ID, Kind: mirror.KindRoom})
+				asked[listing.KeyOf(r.ID)] = s.cfg.Now()
+			}
+		}
+		return s.request(ctx, sweep, gone, sweep.Problem == "")
+	})
+	if err == nil {
+		s.asked = asked
+	}
+	return err
+}
+
+// implausible sets the problem of a sweep that lacks too much, unless an operator has
+// confirmed that it is gone.
+func (s *Sweeper) implausible(ctx context.Context, sweep *mirror.Sweep, mirrored int64) error {
+	project, err := s.cfg.Store.Project(ctx, s.cfg.Project)
+	if err != nil {
+		return fmt.Errorf("read what an operator has confirmed: %w", err)
+	}
+	if n := project.Confirmed.At(s.cfg.Now()).Rooms; n > 0 && sweep.Vanished <= n {
+		return nil
 	}
 	known := sweep.Known
 	if s.isOurs(sweep.ID) {
@@ -500,16 +578,7 @@ func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list)
 	if sweep.Problem != "" {
 		return nil
 	}
-	if sweep.Problem, err = s.stillOurs(ctx, *sweep, mirrored); err != nil || sweep.Problem != "" {
-		return err
-	}
-	_, err = lacking(func(rooms []mirror.Room) error {
-		var gone []mirror.Resource
-		for _, r := range rooms {
-			gone = append(gone, mirror.Resource{Project: s.cfg.Project, Room: r.ID, Kind: mirror.KindRoom})
-		}
-		return s.request(ctx, sweep, gone, true)
-	})
+	sweep.Problem, err = s.stillOurs(ctx, *sweep, mirrored)
 	return err
 }
 
@@ -534,6 +603,51 @@ func (s *Sweeper) stillOurs(ctx context.Context, sweep mirror.Sweep, mirrored in
 		return s.cfg.Key.Problem(ctx) // as the list was believed before
 	}
 	return listing.Implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
+}
+
+// transient are the reasons of failures that do not lie in the resource, so every
+// sweep requests it again. What failed for another reason, such as a document that is
+// too large, is requested by full sweeps.
+var transient = []fault.Reason{
+	fault.ReasonUpstreamUnavailable, fault.ReasonUpstreamRateLimited, fault.ReasonProjectPaused,
+	fault.ReasonStoreUnavailable,
+}
+
+// worthRetrying reports whether a sweep requests a resource that has failed for good.
+func worthRetrying(task mirror.Task, full bool) bool {
+	if t := task.Resource.Kind.Traits(); t.Name == "" || t.Apart {
+		return false
+	}
+	return full || slices.ContainsFunc(transient, func(r fault.Reason) bool {
+		return strings.HasPrefix(task.LastError, string(r)+":")
+	})
+}
+
+// failedTasks requests what has failed for good, whatever its kind.
+func (s *Sweeper) failedTasks(ctx context.Context, sweep *mirror.Sweep) error {
+	filter := store.TaskFilter{
+		Project: s.cfg.Project, State: mirror.TaskFailed, Now: s.cfg.Now(), Limit: listing.Batch,
+	}
+	for {
+		tasks, err := s.cfg.Store.TaskList(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("look for failed tasks: %w", err)
+		}
+		var wanted []mirror.Resource
+		for _, task := range tasks {
+			if worthRetrying(task, sweep.Full) {
+				wanted = append(wanted, task.Resource)
+			}
+		}
+		if err := s.request(ctx, sweep, wanted, false); err != nil {
+			return err
+		}
+		if len(tasks) < filter.Limit {
+			return nil
+		}
+		last := tasks[len(tasks)-1].Resource
+		filter.AfterRoom, filter.AfterKind, filter.AfterID = last.Room, last.Kind, last.ID
+	}
 }
 
 // occupied requests the active users of rooms with open sessions, because the

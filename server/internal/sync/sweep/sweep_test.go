@@ -31,17 +31,35 @@ type world struct {
 	sweep    mirror.Sweep
 	task     mirror.Task
 
-	asked    []string // the cursors of the pages
-	answer   func(cursor string) error
-	requests []mirror.Request
-	pushed   []mirror.Pending
-	rate     float64
-	problems []string // of each sweep that was saved
-	next     time.Time
-	lost     bool
+	asked     []string // the cursors of the pages
+	answer    func(cursor string) error
+	requests  []mirror.Request
+	pushed    []mirror.Pending
+	rate      float64
+	problems  []string // of each sweep that was saved
+	next      time.Time
+	lost      bool
+	confirmed mirror.Confirmation
+	failed    []mirror.Task
 	// problem is what a look at rooms finds out about the key; looks counts them.
 	problem string
 	looks   int
+}
+
+func (w *world) Project(context.Context, mirror.ProjectID) (mirror.Project, error) {
+	return mirror.Project{ID: project, Confirmed: w.confirmed}, nil
+}
+
+func (w *world) ConfirmDeletions(_ context.Context, _ mirror.ProjectID, confirmed mirror.Confirmation) error {
+	w.confirmed = confirmed
+	return nil
+}
+
+func (w *world) TaskList(_ context.Context, filter store.TaskFilter) ([]mirror.Task, error) {
+	if filter.State != mirror.TaskFailed || filter.AfterRoom != "" {
+		return nil, nil
+	}
+	return w.failed, nil
 }
 
 func (w *world) Problem(context.Context) (string, error) {
@@ -516,6 +534,154 @@ func TestVanishedRooms(t *testing.T) {
 					t.Fatalf("%d requested as unlisted, problem %q; want %d, and %q", unlisted, got.Problem, c.gone, c.problem)
 				}
 			})
+		})
+	}
+}
+
+// unlisted counts the requests that count as a delete event, and missing those that
+// only look.
+func (w *world) unlisted() (unlisted, missing int) {
+	for _, r := range w.requests {
+		switch {
+		case r.Unlisted:
+			unlisted++
+		case r.Resource.Kind == mirror.KindRoom:
+			missing++
+		}
+	}
+	return unlisted, missing
+}
+
+// Readers learn that rooms are missing, and an operator can confirm the number that
+// was shown.
+func TestConfirmedDeletions(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		listed    int
+		confirmed int64
+		age       time.Duration
+		believed  bool
+	}{
+		"none":            {70, 0, 0, false},
+		"the number":      {70, 30, time.Hour, true},
+		"more than shown": {70, 40, time.Hour, true},
+		"fewer":           {70, 29, time.Hour, false},
+		"a day ago":       {70, 30, mirror.ConfirmationLife, false},
+		"all of them":     {0, 100, time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{sweep: mirror.Sweep{ID: "before", Done: true, FullTime: time.Now()}}
+				w.listed(ids(100)[:c.listed]...)
+				w.mirrored(ids(100)...)
+				w.confirmed = mirror.Confirmation{Rooms: c.confirmed, Time: time.Now().Add(-c.age)}
+				got := w.run(t, w.sweeper(nil))
+				unlisted, missing := w.unlisted()
+				gone := 100 - c.listed
+				if c.believed && (got.Problem != "" || unlisted != gone || missing != 0) {
+					t.Fatalf("problem %q, %d requested as deleted; want %d and no problem", got.Problem, unlisted, gone)
+				}
+				told := strings.Contains(got.Problem, "confirm-deletions --rooms 30")
+				if !c.believed && (!told || unlisted != 0 || missing != gone) {
+					t.Fatalf("problem %q, %d requested as deleted, %d looked for; want it to say how to confirm", got.Problem,
+						unlisted, missing)
+				}
+			})
+		})
+	}
+}
+
+// A confirmation begins a sweep.
+func TestConfirm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{sweep: mirror.Sweep{ID: "before", Done: true, FullTime: time.Now()}}
+		if _, err := w.sweeper(nil).Confirm(t.Context(), project, 30, 21); err != nil {
+			t.Fatal(err)
+		}
+		want := mirror.Confirmation{Rooms: 30, Groups: 21, Time: time.Now()}
+		if w.confirmed != want || w.sweep.ID == "before" || w.sweep.Full || len(w.pushed) != 1 {
+			t.Fatalf("confirmed = %+v, sweep %+v; want %+v and a sweep", w.confirmed, w.sweep, want)
+		}
+	})
+}
+
+// A room that is there although the list lacks it, as one of another organization may
+// be, is not requested by every sweep, and has not vanished.
+func TestRoomThatNoListHas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{sweep: mirror.Sweep{ID: "before", Done: true, FullTime: time.Now()}}
+		w.listed(ids(10)...)
+		w.mirrored(append(ids(10), "apart", "gone")...)
+		s := w.sweeper(nil)
+		sweep := func() (unlisted int, vanished int64) {
+			t.Helper()
+			w.requests = nil
+			got := w.run(t, s)
+			unlisted, _ = w.unlisted()
+			time.Sleep(time.Until(w.next)) //nolint:forbidigo // the bubble's clock, moved by hand
+			return unlisted, got.Vanished
+		}
+		want := func(what string, wantUnlisted int, wantVanished int64) {
+			t.Helper()
+			if unlisted, vanished := sweep(); unlisted != wantUnlisted || vanished != wantVanished {
+				t.Fatalf("%s: requested %d, vanished %d; want %d and %d", what, unlisted, vanished, wantUnlisted, wantVanished)
+			}
+		}
+		fetched := func() {
+			r := w.rooms["apart"]
+			r.Freshness.FetchTime = time.Now().Add(-30 * time.Minute)
+			w.rooms["apart"] = r
+		}
+		want("first", 2, 2)
+		want("nothing was fetched yet", 2, 2)
+		fetched()
+		delete(w.rooms, "gone")
+		for range 20 {
+			want("found to be there", 0, 0)
+		}
+		if !w.sweep.Done {
+			t.Fatal("the sweep is not done")
+		}
+		for !w.sweep.Full { // until the next full one
+			w.requests = nil
+			w.run(t, s)
+			time.Sleep(time.Until(w.next)) //nolint:forbidigo // the bubble's clock, moved by hand
+		}
+		if unlisted, _ := w.unlisted(); unlisted != 1 || w.sweep.Vanished != 0 {
+			t.Fatalf("full sweep requested %d, vanished %d; want it to look once", unlisted, w.sweep.Vanished)
+		}
+	})
+}
+
+// What failed because Liveblocks or the database was away is requested by every
+// sweep, notifications included; what will hardly work by full ones.
+func TestSweepsRetryWhatHasFailed(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{sweep: mirror.Sweep{ID: "before", Done: true, FullTime: time.Now()}}
+			if full {
+				w.sweep.FullTime = time.Now().Add(-48 * time.Hour)
+			}
+			fail := func(kind mirror.Kind, id, why string) {
+				r := mirror.Resource{Project: project, Room: "r", Kind: kind, ID: id}
+				w.failed = append(w.failed, mirror.Task{Resource: r, State: mirror.TaskFailed, LastError: why})
+			}
+			fail(mirror.KindStorage, "", "UPSTREAM_UNAVAILABLE: Liveblocks reports a server error")
+			fail(mirror.KindNotification, "in_1", "STORE_UNAVAILABLE: the database is not available")
+			fail(mirror.KindYdoc, "", "UPSTREAM_ANSWER_TOO_LARGE: more than 64 MiB")
+			fail(mirror.KindThread, "th_1", "UPSTREAM_ANSWER_INVALID: the response is not valid")
+			fail(mirror.KindGroup, "g", "internal error; see the log")
+			fail(mirror.Kind(99), "", "UPSTREAM_UNAVAILABLE: of a kind that a later version knows")
+			w.run(t, w.sweeper(nil))
+			want := []string{"group ", "notification r", "storage r"}
+			if full {
+				want = append(want, "group r", "thread r", "ydoc r")
+			}
+			wantRaised(t, w, want...)
 		})
 	}
 }
