@@ -50,7 +50,12 @@ func separate(e *dbtest.Engine) func(t *testing.T) *victim {
 		t.Helper()
 		server := e.Server(t)
 		v := &victim{s: newSiteAt(t, e, server.URL)}
-		v.crash = func() { server.Kill(t); server.Restart(t) }
+		v.crash = func() {
+			server.Kill(t)
+			server.Restart(t)
+			// A service that finds nobody at the address would not start.
+			eventually(t, func() error { return v.s.db.PingContext(t.Context()) })
+		}
 		return v
 	}
 }
@@ -83,12 +88,14 @@ func together(t *testing.T) *victim {
 func TestRandomKills(t *testing.T) {
 	t.Parallel()
 	seed := number(t, "TEST_SEED", rand.Uint64())
-	total := int(number(t, "TEST_KILLS", randomKills)) //nolint:gosec // small
+	total := int(number(t, "TEST_KILLS", randomKills))
 	places := []struct {
 		name string
 		at   func(t *testing.T) *victim
 	}{
-		{dbtest.Postgres.Name, separate(dbtest.Postgres)}, {dbtest.MySQL.Name, separate(dbtest.MySQL)}, {"embedded", together},
+		{dbtest.Postgres.Name, separate(dbtest.Postgres)},
+		{dbtest.MySQL.Name, separate(dbtest.MySQL)},
+		{"embedded", together},
 	}
 	for i, place := range places {
 		t.Run(place.name, func(t *testing.T) {
@@ -97,8 +104,8 @@ func TestRandomKills(t *testing.T) {
 			t.Logf("%d kills with seed %d", n, seed)
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
 			v := place.at(t)
-			for _, setting := range []string{"MIRROR_LEASE_TTL", "MIRROR_BUSY_POLL", "MIRROR_BACKOFF_MIN", "MIRROR_BACKOFF_MAX"} {
-				v.s.env[setting] = "" // the default
+			for _, setting := range []string{"LEASE_TTL", "BUSY_POLL", "BACKOFF_MIN", "BACKOFF_MAX"} {
+				v.s.env["MIRROR_"+setting] = "" // the default
 			}
 			if v.service == nil {
 				v.service = v.s.start()

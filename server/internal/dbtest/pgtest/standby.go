@@ -50,7 +50,7 @@ func StartPair(tb testing.TB) *Pair {
 		tb.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			if err := server.Stop(ctx); err != nil && !(p.killed && server == p.Primary) {
+			if err := server.Stop(ctx); err != nil && (!p.killed || server != p.Primary) {
 				tb.Errorf("pgtest: %v", err)
 			}
 		})
@@ -64,7 +64,7 @@ func StartPair(tb testing.TB) *Pair {
 func startPair(ctx context.Context, primary, standby string) (*Pair, error) {
 	p := &Pair{}
 	// The standby begins as a copy of the primary at rest.
-	server, err := start(primary, nil)
+	server, err := start(primary, nil) //nolint:contextcheck // it has a limit of its own
 	if err == nil {
 		err = server.Stop(ctx)
 	}
@@ -72,20 +72,21 @@ func startPair(ctx context.Context, primary, standby string) (*Pair, error) {
 		return p, err
 	}
 	data := filepath.Join(standby, "pgdata")
-	if out, err := exec.CommandContext(ctx, "cp", "-a", filepath.Join(primary, "pgdata"), data).CombinedOutput(); err != nil {
+	cp := exec.CommandContext(ctx, "cp", "-a", filepath.Join(primary, "pgdata"), data)
+	if out, err := cp.CombinedOutput(); err != nil {
 		return p, fmt.Errorf("copy the primary: %w: %s", err, out)
 	}
 	if err := signal(data); err != nil {
 		return p, err
 	}
-	if p.Primary, err = start(primary, nil); err != nil {
+	if p.Primary, err = start(primary, nil); err != nil { //nolint:contextcheck // it has a limit of its own
 		return p, err
 	}
 	from, err := pgx.ParseConfig(p.Primary.URL())
 	if err != nil {
 		return p, err
 	}
-	p.Standby, err = start(standby, map[string]string{
+	p.Standby, err = start(standby, map[string]string{ //nolint:contextcheck // it has a limit of its own
 		"primary_conninfo": fmt.Sprintf("host=%s port=%d user=%s", from.Host, from.Port, from.User),
 	})
 	if err != nil {

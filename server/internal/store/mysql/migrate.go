@@ -220,7 +220,8 @@ where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
 		case 1143:
 			// MariaDB lets nobody use the columns of a json_table in a view who may not read
 			// all databases, however much they may do in this one.
-			log.WarnContext(ctx, "this user cannot create the view; run migrate once as a user who may select from all databases",
+			log.WarnContext(ctx, "this user cannot create the view; run migrate once as a user who may select from all "+
+				"databases",
 				slog.String("view", view), slog.Any("error", err))
 			return nil
 		case 1064, 1235: // not supported: views, or json_table in one

@@ -67,9 +67,9 @@ func (s *Store) checkPooler(ctx context.Context) error {
 }
 
 // errStatementMode: the database cannot be used this way.
-var errStatementMode = errors.New("the pooler before the database runs every statement by itself (statement mode), which " +
-	"this service cannot use; set its pool_mode to transaction and MIRROR_DATABASE_POOLED=true, or let DATABASE_URL lead " +
-	"to the database directly")
+var errStatementMode = errors.New("the pooler before the database runs every statement by itself (statement " +
+	"mode), which this service cannot use; set its pool_mode to transaction and MIRROR_DATABASE_POOLED=true, or let " +
+	"DATABASE_URL lead to the database directly")
 
 // probeTransaction runs a transaction and returns the process that served it.
 func probeTransaction(ctx context.Context, conn *pgx.Conn) (backend uint32, err error) {
@@ -136,13 +136,15 @@ const factsSQL = `select current_user::text, current_setting('search_path'), coa
     coalesce((select has_schema_privilege(n.oid, 'usage') from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where c.relname = 'mirror_schema_version' and c.relkind = 'r' order by n.nspname limit 1), true),
     array(select c.relname::text from pg_class c
-        where c.relnamespace = (select v.relnamespace from pg_class v where v.oid = to_regclass('mirror_schema_version'))
+        where c.relnamespace = (select v.relnamespace from pg_class v
+            where v.oid = to_regclass('mirror_schema_version'))
         and c.relname like 'mirror\_%' and c.relkind in ('r', 'p')
         and c.relname not in ('mirror_schema_version', 'mirror_schema_lock')
         and not (has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
             and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')) order by 1),
     array(select c.relname::text from pg_class c
-        where c.relnamespace = (select v.relnamespace from pg_class v where v.oid = to_regclass('mirror_schema_version'))
+        where c.relnamespace = (select v.relnamespace from pg_class v
+            where v.oid = to_regclass('mirror_schema_version'))
         and c.relname like 'mirror\_%' and c.relkind in ('r', 'p') and row_security_active(c.oid) order by 1)`
 
 type rowQuerier interface {
@@ -164,11 +166,11 @@ func (f facts) problem(wanted string) error {
 	case f.Encoding != "UTF8":
 		return f.encodingProblem()
 	case !f.inPath(wanted):
-		return fmt.Errorf("the database URL asks for the schema %s, which cannot be set through a pooler; run: alter role %s "+
-			"set search_path = %s", wanted, role, wanted)
+		return fmt.Errorf("the database URL asks for the schema %s, which cannot be set through a pooler; run: alter role "+
+			"%s set search_path = %s", wanted, role, wanted)
 	case !f.Tables && f.Elsewhere != "" && !f.Usable:
-		return fmt.Errorf("the role %s may not use the schema that holds the tables; as its owner, run: grant usage on schema "+
-			"%s to %s", role, pgx.Identifier{f.Elsewhere}.Sanitize(), role)
+		return fmt.Errorf("the role %s may not use the schema that holds the tables; as its owner, run: grant usage on "+
+			"schema %s to %s", role, pgx.Identifier{f.Elsewhere}.Sanitize(), role)
 	case !f.Tables && f.Elsewhere != "":
 		return fmt.Errorf("the tables are in the schema %s, which is not in the search path (%s) of the role %s; add "+
 			"schema=%s to the database URL, or run: alter role %s set search_path = %s", f.Elsewhere, f.Path, role, f.Elsewhere,
@@ -183,8 +185,8 @@ func (f facts) problem(wanted string) error {
 		return fmt.Errorf("transactions are %s by default, and that cannot be set through a pooler; run: alter role %s set "+
 			"default_transaction_isolation = 'read committed'", f.Isolation, role)
 	case f.Commit == "off":
-		return fmt.Errorf("synchronous_commit is off, so acknowledged webhooks could be lost, and that cannot be set through "+
-			"a pooler; run: alter role %s set synchronous_commit = on", role)
+		return fmt.Errorf("synchronous_commit is off, so acknowledged webhooks could be lost, and that cannot be set "+
+			"through a pooler; run: alter role %s set synchronous_commit = on", role)
 	}
 	return nil
 }
@@ -196,8 +198,8 @@ func (f facts) inPath(wanted string) bool {
 }
 
 func (f facts) encodingProblem() error {
-	return fmt.Errorf("the encoding of the database is %s, which cannot hold what Liveblocks sends; create one with: create "+
-		"database NAME encoding 'UTF8' template template0", f.Encoding)
+	return fmt.Errorf("the encoding of the database is %s, which cannot hold what Liveblocks sends; create one with: "+
+		"create database NAME encoding 'UTF8' template template0", f.Encoding)
 }
 
 // some names the first of some tables.

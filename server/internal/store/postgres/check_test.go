@@ -75,6 +75,7 @@ func TestUnknownPooler(t *testing.T) {
 		check bool
 	}{{"at the start", true}, {"later on", false}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			var log bytes.Buffer
 			logger := slog.New(slog.NewTextHandler(&log, nil))
 			s := open(t, postgres.Config{URL: pooler.Through(t, direct)})
@@ -90,6 +91,7 @@ func TestUnknownPooler(t *testing.T) {
 		})
 	}
 	t.Run("known", func(t *testing.T) {
+		t.Parallel()
 		var log bytes.Buffer
 		s := open(t, postgres.Config{URL: pooler.Through(t, direct), Pooled: true})
 		if err := s.Check(t.Context(), slog.New(slog.NewTextHandler(&log, nil))); err != nil || log.Len() > 0 {
@@ -97,6 +99,7 @@ func TestUnknownPooler(t *testing.T) {
 		}
 	})
 	t.Run("none", func(t *testing.T) {
+		t.Parallel()
 		var log bytes.Buffer
 		s := open(t, postgres.Config{URL: direct})
 		if err := s.Check(t.Context(), slog.New(slog.NewTextHandler(&log, nil))); err != nil || log.Len() > 0 {
@@ -109,6 +112,7 @@ func TestPoolerInAnotherMode(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Postgres.Database(t)
 	t.Run("session", func(t *testing.T) {
+		t.Parallel()
 		var log bytes.Buffer
 		pooled := pgtest.StartPoolerIn(t, "session", direct, poolerPort).Through(t, direct)
 		s := open(t, postgres.Config{URL: pooled, MaxConns: 3})
@@ -117,6 +121,7 @@ func TestPoolerInAnotherMode(t *testing.T) {
 		}
 	})
 	t.Run("statement", func(t *testing.T) {
+		t.Parallel()
 		pooled := pgtest.StartPoolerIn(t, "statement", direct, poolerPort).Through(t, direct)
 		for _, known := range []bool{true, false} {
 			err := open(t, postgres.Config{URL: pooled, Pooled: known}).Check(t.Context(), quiet)
@@ -185,7 +190,8 @@ func TestSchemaOfTheURL(t *testing.T) {
 	if err := postgres.Migrate(t.Context(), to, quiet); err != nil {
 		t.Fatalf("Migrate = %v", err)
 	}
-	if n := value[int](t, admin, "select count(*) from pg_tables where tablename like 'mirror%' and schemaname <> 'My Mirror'"); n != 0 {
+	if n := value[int](t, admin,
+		"select count(*) from pg_tables where tablename like 'mirror%' and schemaname <> 'My Mirror'"); n != 0 {
 		t.Fatalf("tables outside the schema = %d; want none", n)
 	}
 	s := open(t, postgres.Config{URL: to})
@@ -212,7 +218,8 @@ func TestSchemaOfTheURL(t *testing.T) {
 func TestSchemaPublicThroughAPooler(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Postgres.Database(t)
-	pooled := query(t, pgtest.StartPooler(t, direct, poolerPort).Through(t, direct), "schema", "public", "pgbouncer", "true")
+	pooled := pgtest.StartPooler(t, direct, poolerPort).Through(t, direct)
+	pooled = query(t, pooled, "schema", "public", "pgbouncer", "true")
 	s := open(t, postgres.Config{URL: pooled})
 	if err := s.Check(t.Context(), quiet); err != nil {
 		t.Fatalf("Check = %v", err)

@@ -139,7 +139,8 @@ func warnOfRights(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	var role, rights string
 	var tables int
 	_, err = pgx.ForEachRow(rows, []any{&role, &rights, &tables}, func() error {
-		log.WarnContext(ctx, "another role has rights on the tables; revoke them, or enable row-level security, unless it needs them",
+		log.WarnContext(ctx, "another role has rights on the tables; revoke them, or enable row-level security, unless it "+
+			"needs them",
 			slog.String("role", role), slog.String("rights", rights), slog.Int("tables", tables))
 		return nil
 	})

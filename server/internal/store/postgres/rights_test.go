@@ -93,7 +93,8 @@ func storeDocument(t *testing.T, s *postgres.Store) {
 		}
 	}
 	apply(mirror.KindRoom, func(lease mirror.Lease) error {
-		_, err := s.ApplyRoom(t.Context(), lease, mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0)
+		_, err := s.ApplyRoom(t.Context(), lease,
+			mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}, now, 0)
 		return err
 	})
 	apply(mirror.KindStorage, func(lease mirror.Lease) error {

@@ -41,7 +41,8 @@ func (s *sessions) switchMode() {
 		return
 	}
 	if log := s.log.Load(); log != nil {
-		log.Warn("the database is behind a pooler in transaction mode; set MIRROR_DATABASE_POOLED=true") //nolint:sloglint // no call's
+		//nolint:sloglint // the driver's callback has no context
+		log.Warn("the database is behind a pooler in transaction mode; set MIRROR_DATABASE_POOLED=true")
 	}
 	s.reset()
 }

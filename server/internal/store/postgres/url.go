@@ -110,7 +110,8 @@ func parseURL(raw string) (target, error) {
 
 // sslParameters are the driver's parameters for the encryption that a URL requests.
 func sslParameters(ssl map[string]string) (list []string, err error) {
-	mode, set := ssl["sslmode"], ""
+	mode := ssl["sslmode"]
+	var set string
 	switch mode {
 	case "", "disable", "allow", "prefer", "require", "verify-ca", "verify-full":
 		set = mode
