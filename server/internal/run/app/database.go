@@ -92,6 +92,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 	}
 	s, err := engine.Open(ctx, engine.Config{
 		URL: cfg.DatabaseURL.Reveal(), Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
+		ReadTimeout: cfg.ReadTimeout,
 	})
 	if err != nil {
 		return fmt.Errorf("check DATABASE_URL; it must look like postgres://user:password@host/name?sslmode=require or "+

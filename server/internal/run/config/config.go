@@ -27,12 +27,13 @@ import (
 
 // Database says where the data is kept.
 type Database struct {
-	DatabaseURL       Secret `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL or MySQL database, such as postgres://user:password@host/name?sslmode=require or mysql://user:password@host/name. If empty, the service runs its own PostgreSQL in the data directory."`
-	DatabaseDirectURL Secret `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same PostgreSQL database without a connection pooler; used for migrations. If set, DATABASE_URL is assumed to be pooled. If empty, DATABASE_URL is used."`
-	DatabasePooled    bool   `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL goes through a transaction-mode pooler. The poolers of Neon and Supabase and PgBouncer's default port are detected automatically."`
-	DatabaseMaxConns  int    `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Maximum number of open database connections. They are divided among deliveries, lease renewals, reads and workers; see OPERATIONS.md."`
-	DataDir           string `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Directory of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, otherwise ~/.local/share/liveblocks-mirror."`
-	PGBin             string `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Directory with the programs postgres and initdb for the embedded PostgreSQL. If empty, the usual places are searched."`
+	DatabaseURL       Secret        `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL or MySQL database, such as postgres://user:password@host/name?sslmode=require or mysql://user:password@host/name. If empty, the service runs its own PostgreSQL in the data directory."`
+	DatabaseDirectURL Secret        `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same PostgreSQL database without a connection pooler; used for migrations. If set, DATABASE_URL is assumed to be pooled. If empty, DATABASE_URL is used."`
+	DatabasePooled    bool          `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL goes through a transaction-mode pooler. The poolers of Neon and Supabase and PgBouncer's default port are detected automatically."`
+	DatabaseMaxConns  int           `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Maximum number of open database connections. They are divided among deliveries, lease renewals, reads and workers; see OPERATIONS.md."`
+	ReadTimeout       time.Duration `name:"read-timeout" env:"MIRROR_READ_TIMEOUT" default:"10s" help:"Maximum time of a statement that only reads, such as one page of a list. The database ends it after that. 0 means no limit."`
+	DataDir           string        `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Directory of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, otherwise ~/.local/share/liveblocks-mirror."`
+	PGBin             string        `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Directory with the programs postgres and initdb for the embedded PostgreSQL. If empty, the usual places are searched."`
 }
 
 // Log says what is logged and how.
@@ -203,7 +204,7 @@ func (d Database) Validate() error {
 		return wrong("MIRROR_DATABASE_MAX_CONNS", "is %d; it must be at least 2, because one connection is reserved for "+
 			"recording deliveries", d.DatabaseMaxConns)
 	}
-	return nil
+	return notNegative("MIRROR_READ_TIMEOUT", d.ReadTimeout, "the limit")
 }
 
 func databaseURL(setting, value string) error {

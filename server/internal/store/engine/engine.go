@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
@@ -21,6 +22,9 @@ type Config struct {
 	Pooled bool
 	// MaxConns limits the open connections. Required.
 	MaxConns int
+	// ReadTimeout limits the time of a statement that only reads, also on the server;
+	// zero means no limit. A deadline of the caller does so too.
+	ReadTimeout time.Duration
 }
 
 // schemes are the schemes of database URLs, with those that clients of other
@@ -66,13 +70,15 @@ func CheckURL(url string) error {
 // Open prepares the connections. It does not wait for the database.
 func Open(ctx context.Context, cfg Config) (store.Store, error) {
 	if IsPostgres(cfg.URL) {
-		s, err := postgres.Open(ctx, postgres.Config{URL: normal(cfg.URL), Pooled: cfg.Pooled, MaxConns: cfg.MaxConns})
+		s, err := postgres.Open(ctx, postgres.Config{
+			URL: normal(cfg.URL), Pooled: cfg.Pooled, MaxConns: cfg.MaxConns, ReadTimeout: cfg.ReadTimeout,
+		})
 		if err != nil {
 			return nil, err
 		}
 		return s, nil
 	}
-	s, err := mysql.Open(ctx, mysql.Config{URL: normal(cfg.URL), MaxConns: cfg.MaxConns})
+	s, err := mysql.Open(ctx, mysql.Config{URL: normal(cfg.URL), MaxConns: cfg.MaxConns, ReadTimeout: cfg.ReadTimeout})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -40,8 +41,24 @@ var lists = sqllist.Dialect{
 	ThreadChanged:  "t.changed_time",
 	CommentChanged: "c.changed_time",
 	ForceIndex:     true,
+	TimedOut:       func(err error) bool { return number(err) == 1969 || number(err) == 3024 },
 	Open:           "s.is_open = true",
 	Done:           "s.is_open = false",
+}
+
+// limited adds a limit for the server to statements with a deadline, because the
+// server does not notice that nobody waits for them any more. MariaDB runs what it
+// takes for a comment elsewhere, MySQL obeys the hint.
+func limited(run func(context.Context, string, []any, func(sqllist.Row) error) error) func(context.Context, string,
+	[]any, func(sqllist.Row) error) error {
+	return func(ctx context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+		if end, ok := ctx.Deadline(); ok {
+			left := max(time.Until(end), time.Millisecond)
+			text = fmt.Sprintf("/*M! set statement max_statement_time = %.3f for */ ", left.Seconds()) +
+				strings.Replace(text, "select", fmt.Sprintf("select /*+ MAX_EXECUTION_TIME(%d) */", left.Milliseconds()), 1)
+		}
+		return run(ctx, text, args, scan)
+	}
 }
 
 // rows runs a query and calls scan for each row.

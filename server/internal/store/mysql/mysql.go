@@ -38,6 +38,8 @@ type Config struct {
 	URL string
 	// MaxConns limits the open connections. Required.
 	MaxConns int
+	// ReadTimeout limits the time of a read; zero means no limit.
+	ReadTimeout time.Duration
 }
 
 // Idle connections are closed, so they do not occupy the server's slots. All are
@@ -95,7 +97,7 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 		db: db, q: newQueries(db), accepting: orElse(impatient{c}, shares.Accept), renewing: orElse(c, shares.Renew),
 		reading: orElse(c, shares.Read), pack: p, connector: c,
 	}
-	s.Reader = sqllist.NewReader(lists, newQueries(s.reading).rows, classify, p)
+	s.Reader = sqllist.NewReader(lists, limited(newQueries(s.reading).rows), classify, p, cfg.ReadTimeout)
 	return s, nil
 }
 

@@ -88,7 +88,7 @@ func TestPagesReadWhatTheyReturn(t *testing.T) {
 	) error {
 		texts = append(texts, text)
 		return q.rows(ctx, text, args, scan)
-	}, classify, nil)}
+	}, classify, nil, 0)}
 	for _, page := range storetest.Pages(*manyRooms) {
 		before := read()
 		texts = nil

@@ -48,7 +48,7 @@ func readOf(t *testing.T, read storetest.Read) *recorder {
 	t.Helper()
 	r := &recorder{}
 	q := &queries{db: r}
-	read.Call(t.Context(), &Store{Reader: sqllist.NewReader(lists, q.rows, classify, nil)})
+	read.Call(t.Context(), &Store{Reader: sqllist.NewReader(lists, q.rows, classify, nil, 0)})
 	return r
 }
 

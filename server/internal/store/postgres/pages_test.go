@@ -59,7 +59,7 @@ func TestPagesReadWhatTheyReturn(t *testing.T) {
 			t.Fatalf("set plan_cache_mode = %v", err)
 		}
 		measure := &measuring{tb: t, conn: conn, prepared: make(map[string]string)}
-		reader := &Store{Reader: sqllist.NewReader(lists, measure.rows, classify, nil)}
+		reader := &Store{Reader: sqllist.NewReader(lists, measure.rows, classify, nil, 0)}
 		for _, read := range storetest.Pages(*manyRooms) {
 			measure.blocks, measure.took, measure.plan = 0, 0, ""
 			read.Call(t.Context(), reader)

@@ -34,6 +34,8 @@ type Config struct {
 	Pooled bool
 	// MaxConns limits the open connections. Required.
 	MaxConns int
+	// ReadTimeout limits the time of a read; zero means no limit.
+	ReadTimeout time.Duration
 }
 
 // connectTimeout limits one attempt to connect. A suspended Neon compute wakes in
@@ -91,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		opened.Close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	opened.Reader = sqllist.NewReader(lists, rowsOf(opened.reading), classify, z)
+	opened.Reader = sqllist.NewReader(lists, rowsOf(opened.reading), classify, z, cfg.ReadTimeout)
 	return opened, nil
 }
 

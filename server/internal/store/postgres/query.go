@@ -5,21 +5,8 @@ import (
 	"fmt"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
-
-// Counts counts in the partial indexes.
-func (s *Store) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
-	row, err := dbq.New(s.reading).Counts(ctx, dbq.CountsParams{ProjectID: string(project), RoomKind: int16(mirror.KindRoom)})
-	if err != nil {
-		return store.Counts{}, classify(ctx, fmt.Errorf("count tasks: %w", err))
-	}
-	return store.Counts{
-		Pending: row.Pending, Background: row.Background, BackgroundRooms: row.BackgroundRooms,
-		Failed: row.Failed, OldestDue: timeOf(row.OldestDue),
-	}, nil
-}
 
 // Changes reads one bucket's entries.
 func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {

@@ -69,6 +69,7 @@ func Reads() []Read {
 			_, err := s.Group(ctx, mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: id}, true)
 			return err
 		}),
+		byKey("Counts", func(ctx context.Context, s store.Store) error { _, err := s.Counts(ctx, project); return err }),
 		byKey("Task", func(ctx context.Context, s store.Store) error { _, err := s.Task(ctx, document, now); return err }),
 		lists("Events", store.Store.Events, store.EventFilter{
 			Project: project, Room: id, Type: id, User: id, From: now, To: now, AfterTime: now, AfterID: id, NoPayload: true,

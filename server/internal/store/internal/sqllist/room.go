@@ -129,7 +129,7 @@ join mirror_document d
     on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
     and d.kind = k.kind and d.resource_id = k.resource_id
 `+joinRoom("join", "d", "d.kind", "d.resource_id")+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
-	err := r.run(ctx, s.text.String(), s.args, func(row Row) error {
+	err := r.read(ctx, fmt.Sprintf("read %d documents", len(reads)), s, func(row Row) error {
 		var n int
 		var d mirror.Document
 		if err := r.scanContent(row, &d, &n); err != nil {
@@ -139,7 +139,7 @@ join mirror_document d
 		return nil
 	})
 	if err != nil {
-		return nil, r.classify(ctx, fmt.Errorf("read %d documents: %w", len(reads), err))
+		return nil, err
 	}
 	return documents, nil
 }
@@ -239,4 +239,17 @@ join mirror_resource_state s
 	s := r.query(taskColumns+"from mirror_resource_state s"+r.by("mirror_resource_state_open")).
 		where("s.project_id = ? and "+open, f.Project)
 	return read(ctx, inState(after(s)).page(order, f.Limit))
+}
+
+// Counts counts in the indexes by due and by fail time.
+func (r *Reader) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
+	// Of a missing partial index MySQL needs to be told that a lane is one of two.
+	s := r.query(`select count(*), coalesce(sum(case when s.background then 1 else 0 end), 0),
+    coalesce(sum(case when s.background and s.kind = `+literal(mirror.KindRoom)+` then 1 else 0 end), 0), min(s.due_time),
+    (select count(*) from mirror_resource_state f where f.project_id = ? and f.fail_time is not null)
+from mirror_resource_state s`+r.by("mirror_resource_state_by_due"), project).
+		where("s.project_id = ? and s.background in (false, true) and s.due_time is not null", project)
+	return one(ctx, r, "count tasks", s, func(row Row, c *store.Counts) error {
+		return row.Scan(&c.Pending, &c.Background, &c.BackgroundRooms, at(&c.OldestDue), &c.Failed)
+	})
 }

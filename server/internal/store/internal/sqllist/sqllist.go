@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/pack"
@@ -52,6 +53,8 @@ type Dialect struct {
 	// Open is the condition that a state s is not at rest, as an index has it, and
 	// Done the opposite.
 	Open, Done string
+	// TimedOut reports that the server ended a statement because of its time.
+	TimedOut func(err error) bool
 	// EachBucket precedes a subquery that is run for each bucket b.n; empty if an
 	// index has all states that are done in the order of a list.
 	EachBucket string
@@ -68,26 +71,47 @@ type Reader struct {
 	run      func(ctx context.Context, text string, args []any, scan func(Row) error) error
 	classify func(ctx context.Context, err error) error
 	pack     *pack.Codec
+	timeout  time.Duration
 }
 
-// NewReader returns a Reader. run calls scan for each row of a query; classify
-// converts an error of the driver to one of the contract.
+// NewReader returns a Reader. run calls scan for each row of a query, and ends it on
+// the server when its context ends; classify converts an error of the driver to one of
+// the contract. No statement runs for longer than timeout, if it is not zero.
 func NewReader(
 	dialect Dialect, run func(ctx context.Context, text string, args []any, scan func(Row) error) error,
-	classify func(ctx context.Context, err error) error, codec *pack.Codec,
+	classify func(ctx context.Context, err error) error, codec *pack.Codec, timeout time.Duration,
 ) *Reader {
-	return &Reader{dialect: dialect, run: run, classify: classify, pack: codec}
+	return &Reader{dialect: dialect, run: run, classify: classify, pack: codec, timeout: timeout}
+}
+
+// read runs a statement within the time limit.
+func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(Row) error) error {
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if r.timeout > 0 {
+		limited, cancel = context.WithTimeout(ctx, r.timeout)
+	}
+	defer cancel()
+	err := r.run(limited, s.text.String(), s.args, scan)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() == nil && (limited.Err() != nil || r.dialect.TimedOut != nil && r.dialect.TimedOut(err)):
+		return fault.Wrap(fmt.Errorf("%s: %w", what, err), fault.Unavailable, fault.ReasonStoreUnavailable,
+			fmt.Sprintf("the database took longer than %v for this read; name a narrower filter, or raise "+
+				"MIRROR_READ_TIMEOUT", r.timeout))
+	}
+	return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
 }
 
 // list reads all rows of a statement.
 func list[T any](ctx context.Context, r *Reader, what string, s *statement, scan func(Row, *T) error) ([]T, error) {
 	var out []T
-	err := r.run(ctx, s.text.String(), s.args, func(row Row) error {
+	err := r.read(ctx, what, s, func(row Row) error {
 		out = append(out, *new(T))
 		return scan(row, &out[len(out)-1])
 	})
 	if err != nil {
-		return nil, r.classify(ctx, fmt.Errorf("%s: %w", what, err))
+		return nil, err
 	}
 	return out, nil
 }

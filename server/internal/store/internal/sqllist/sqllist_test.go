@@ -67,7 +67,7 @@ func TestValuesAreArguments(t *testing.T) {
 				return scan(emptyRow{})
 			}
 			classify := func(_ context.Context, err error) error { return err }
-			s := onlyReads{sqllist.NewReader(d, run, classify, nil), rest{}}
+			s := onlyReads{sqllist.NewReader(d, run, classify, nil, 0), rest{}}
 			for _, read := range storetest.Reads() {
 				if read.Name != "RoomsByID" && read.Name != "SessionsOf" { // of the engines
 					read.Call(t.Context(), s)

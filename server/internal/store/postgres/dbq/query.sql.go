@@ -7,8 +7,6 @@ package dbq
 
 import (
 	"context"
-
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const changes = `-- name: Changes :many
@@ -51,44 +49,6 @@ func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChang
 		return nil, err
 	}
 	return items, nil
-}
-
-const counts = `-- name: Counts :one
-select
-    (select count(*) from mirror_resource_state d where d.project_id = $1 and d.due_time is not null)::bigint as pending,
-    (select count(*) from mirror_resource_state b where b.project_id = $1 and b.background = true and b.due_time is not null)::bigint as background,
-    (select count(*) from mirror_resource_state r where r.project_id = $1 and r.background = true and r.due_time is not null and r.kind = $2)::bigint as background_rooms,
-    (select count(*) from mirror_resource_state f where f.project_id = $1 and f.fail_time is not null)::bigint as failed,
-    least(
-        (select min(m.due_time) from mirror_resource_state m where m.project_id = $1 and m.background = false),
-        (select min(n.due_time) from mirror_resource_state n where n.project_id = $1 and n.background = true)
-    )::timestamptz as oldest_due
-`
-
-type CountsParams struct {
-	ProjectID string
-	RoomKind  int16
-}
-
-type CountsRow struct {
-	Pending         int64
-	Background      int64
-	BackgroundRooms int64
-	Failed          int64
-	OldestDue       pgtype.Timestamptz
-}
-
-func (q *Queries) Counts(ctx context.Context, arg CountsParams) (CountsRow, error) {
-	row := q.db.QueryRow(ctx, counts, arg.ProjectID, arg.RoomKind)
-	var i CountsRow
-	err := row.Scan(
-		&i.Pending,
-		&i.Background,
-		&i.BackgroundRooms,
-		&i.Failed,
-		&i.OldestDue,
-	)
-	return i, err
 }
 
 const project = `-- name: Project :one
