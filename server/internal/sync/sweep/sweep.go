@@ -27,6 +27,7 @@ type Store interface {
 	listing.Rooms
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 	UserSessions(ctx context.Context, filter store.SessionFilter) ([]mirror.UserSession, error)
+	Notifications(ctx context.Context, filter store.NotificationFilter) ([]mirror.Notification, error)
 	TaskList(ctx context.Context, filter store.TaskFilter) ([]mirror.Task, error)
 	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error
@@ -68,6 +69,8 @@ const (
 	// recently is how long after the last connection to a room that was not mirrored
 	// the room is assumed to be occupied.
 	recently = 24 * time.Hour
+	// unreadFor is how long a notification is fetched again while it is unread.
+	unreadFor = 7 * 24 * time.Hour
 )
 
 // Sweeper runs the sweeps of one project.
@@ -111,14 +114,18 @@ func (s *Sweeper) Begin(ctx context.Context) error {
 		return nil
 	}
 	task, err := s.cfg.Store.Task(ctx, s.resource(), s.cfg.Now())
-	switch {
-	case err == nil && !task.DueTime.IsZero():
-		return nil
-	case err != nil && !errors.Is(err, store.ErrNotFound):
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	last, err := s.cfg.Store.Sweep(ctx, s.cfg.Project)
-	if err == nil {
+	switch {
+	case err != nil:
+	case !task.DueTime.IsZero():
+		// The setting may have become shorter since the last sweep.
+		if next := s.next(last, last.EndTime); last.Done && next.Before(task.DueTime) {
+			_, err = s.cfg.Store.Request(ctx, []mirror.Request{{Resource: s.resource()}}, next)
+		}
+	default:
 		_, err = s.cfg.Store.PlanSweep(ctx, s.cfg.Project, newID(), last.ID == "" || s.fullIsDue(last), s.cfg.Now())
 	}
 	return err
@@ -464,6 +471,11 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	if err := s.failedTasks(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err
 	}
+	if sweep.Full {
+		if err := s.unread(ctx, &sweep); err != nil {
+			return mirror.Applied{}, err
+		}
+	}
 	if sweep.Problem == "" && (read != nil || sweep.Known > 0) { // else the key may be that of another project
 		if err := s.request(ctx, &sweep, swept(s.cfg.Project, "", mirror.SweepProject), false); err != nil {
 			return mirror.Applied{}, err
@@ -603,6 +615,36 @@ func (s *Sweeper) stillOurs(ctx context.Context, sweep mirror.Sweep, mirrored in
 		return s.cfg.Key.Problem(ctx) // as the list was believed before
 	}
 	return listing.Implausible(int64(len(page.Rooms)), 0, mirrored, mirrored), nil
+}
+
+// unread requests the recent notifications that are in an inbox and not read as far as
+// is known, because no event tells of reading one.
+func (s *Sweeper) unread(ctx context.Context, sweep *mirror.Sweep) error {
+	filter := store.NotificationFilter{
+		Project: s.cfg.Project, From: sweep.BeginTime.Add(-unreadFor), Limit: listing.Batch,
+	}
+	for {
+		list, err := s.cfg.Store.Notifications(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("look for unread notifications: %w", err)
+		}
+		var wanted []mirror.Resource
+		for _, n := range list {
+			r := mirror.Resource{Project: s.cfg.Project, Room: n.Room, Kind: mirror.KindNotification, ID: n.ID}
+			// Channels share a notification.
+			if n.Inbox.Source != nil && n.Inbox.ReadTime.IsZero() && !slices.Contains(wanted, r) {
+				wanted = append(wanted, r)
+			}
+		}
+		if err := s.request(ctx, sweep, wanted, false); err != nil {
+			return err
+		}
+		if len(list) < filter.Limit {
+			return nil
+		}
+		last := list[len(list)-1]
+		filter.AfterTime, filter.AfterID = last.CreateTime, last.EventID
+	}
 }
 
 // transient are the reasons of failures that do not lie in the resource, so every

@@ -31,16 +31,18 @@ type world struct {
 	sweep    mirror.Sweep
 	task     mirror.Task
 
-	asked     []string // the cursors of the pages
-	answer    func(cursor string) error
-	requests  []mirror.Request
-	pushed    []mirror.Pending
-	rate      float64
-	problems  []string // of each sweep that was saved
-	next      time.Time
-	lost      bool
-	confirmed mirror.Confirmation
-	failed    []mirror.Task
+	asked       []string // the cursors of the pages
+	answer      func(cursor string) error
+	requests    []mirror.Request
+	requestedAt time.Time // of the latest request
+	pushed      []mirror.Pending
+	rate        float64
+	problems    []string // of each sweep that was saved
+	next        time.Time
+	lost        bool
+	confirmed   mirror.Confirmation
+	failed      []mirror.Task
+	inbox       []mirror.Notification
 	// problem is what a look at rooms finds out about the key; looks counts them.
 	problem string
 	looks   int
@@ -60,6 +62,12 @@ func (w *world) TaskList(_ context.Context, filter store.TaskFilter) ([]mirror.T
 		return nil, nil
 	}
 	return w.failed, nil
+}
+
+func (w *world) Notifications(_ context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
+	return slices.DeleteFunc(slices.Clone(w.inbox), func(n mirror.Notification) bool {
+		return n.CreateTime.Before(f.From)
+	}), nil
 }
 
 func (w *world) Problem(context.Context) (string, error) {
@@ -127,7 +135,8 @@ func (w *world) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.Ro
 	return rooms, nil
 }
 
-func (w *world) Request(_ context.Context, requests []mirror.Request, _ time.Time) ([]mirror.Pending, error) {
+func (w *world) Request(_ context.Context, requests []mirror.Request, at time.Time) ([]mirror.Pending, error) {
+	w.requestedAt = at
 	w.requests = append(w.requests, requests...)
 	var pending []mirror.Pending
 	for _, r := range requests {
@@ -590,6 +599,57 @@ func TestConfirmedDeletions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// No event tells that a notification was read: full sweeps look at the recent ones.
+func TestFullSweepLooksForReadNotifications(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{sweep: mirror.Sweep{ID: "before", Done: true, FullTime: time.Now()}}
+			if full {
+				w.sweep.FullTime = time.Now().Add(-48 * time.Hour)
+			}
+			add := func(id string, age time.Duration, inbox mirror.Inbox) {
+				w.inbox = append(w.inbox, mirror.Notification{
+					ID: id, Room: mirror.RoomID(id), CreateTime: time.Now().Add(-age), Inbox: inbox,
+				})
+			}
+			unread := mirror.Inbox{Source: []byte(`{}`)}
+			add("unread", time.Hour, unread)
+			add("unread", time.Hour, unread) // by another channel
+			add("read", time.Hour, mirror.Inbox{Source: []byte(`{}`), ReadTime: time.Now()})
+			add("in no inbox", time.Hour, mirror.Inbox{})
+			add("old", unreadFor+time.Second, unread)
+			w.run(t, w.sweeper(nil))
+			want := []string{"group "}
+			if full {
+				want = append(want, "notification unread")
+			}
+			wantRaised(t, w, want...)
+		})
+	}
+}
+
+// A shorter interval counts from the last sweep on, a longer one after the next.
+func TestChangedIntervalCountsAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for due, want := range map[time.Duration]int{
+			167 * time.Hour: 1, 40 * time.Minute: 0, time.Minute: 0,
+		} {
+			w := &world{sweep: mirror.Sweep{
+				ID: "before", Done: true, FullTime: time.Now(), EndTime: time.Now().Add(-20 * time.Minute),
+			}}
+			w.task.DueTime = time.Now().Add(due)
+			if err := w.sweeper(nil).Begin(t.Context()); err != nil || w.sweep.ID != "before" || len(w.requests) != want {
+				t.Fatalf("Begin = %v, %+v, %d requests; want %d, and what is shown kept", err, w.sweep, len(w.requests), want)
+			}
+			if want == 1 && !w.requestedAt.Equal(time.Now().Add(40*time.Minute)) {
+				t.Fatalf("next sweep in %v; want an hour after the last", time.Until(w.requestedAt))
+			}
+		}
+	})
 }
 
 // A confirmation begins a sweep.
