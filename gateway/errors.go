@@ -58,9 +58,18 @@ var (
 		reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,
 		text:   "no token is configured, so only requests to localhost are accepted",
 	}
-	signatureRepeated = problem{
+	signatureUnprintable = problem{
 		code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING,
-		text: "a signature header is repeated or not plain text",
+		text: "a signature header is not plain text",
+	}
+	bodyEncoded = problem{
+		http: http.StatusUnsupportedMediaType, code: codes.InvalidArgument,
+		reason: mirrorv1.ErrorReason_ERROR_REASON_REQUEST_INVALID,
+		text:   "the body has a Content-Encoding; send it without one, as it was signed",
+	}
+	slashAtEnd = problem{
+		code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND,
+		text: "this path does not exist; webhooks are taken without the slash at its end",
 	}
 	payloadTooLarge = problem{
 		http: http.StatusRequestEntityTooLarge, code: codes.InvalidArgument,

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -101,6 +102,7 @@ type Gateway struct {
 	ready       func() (bool, string)
 	openAPI     []byte
 	log         *slog.Logger
+	toldSlash   sync.Once
 }
 
 // New returns a gateway to the service behind cfg.Conn.
@@ -213,6 +215,8 @@ func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 		switch path := rawPath(r.URL); {
 		case isWebhook(path):
 			g.webhook(w, r)
+		case r.Method == http.MethodPost && strings.HasSuffix(path, "/") && isWebhook(path[:len(path)-1]):
+			g.slashAtEnd(w, r)
 		case path == "/healthz":
 			g.health(w, r)
 		default:

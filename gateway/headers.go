@@ -41,17 +41,20 @@ func matchOutgoing(key string) (name string, ok bool) {
 }
 
 // webhookMetadata returns the metadata for a delivery's headers, or false if a
-// signature header is repeated or not valid as metadata. Joining or choosing
-// repeated headers could make a proxy and the service see different deliveries.
+// signature header is not valid as metadata. The service sees each value of a
+// repeated header: joining or choosing them could make a proxy and the service see
+// different deliveries.
 func webhookMetadata(r *http.Request) (metadata.MD, bool) {
 	md := make(metadata.MD, 4)
 	for _, name := range signatureHeaders {
-		switch values := r.Header[name]; {
-		case len(values) == 0:
-		case len(values) == 1 && printable(values[0]):
+		values := r.Header[name]
+		for _, v := range values {
+			if !printable(v) {
+				return nil, false
+			}
+		}
+		if len(values) > 0 {
 			md[passing[name]] = values
-		default:
-			return nil, false
 		}
 	}
 	// As grpc-gateway does for other calls.

@@ -26,6 +26,16 @@ func isWebhook(path string) bool {
 	return ok && strings.IndexByte(project, '/') < 0
 }
 
+// slashAtEnd refuses a delivery to a path with a slash at its end, and tells of it
+// once: only the sender sees the response.
+func (g *Gateway) slashAtEnd(w http.ResponseWriter, r *http.Request) {
+	g.toldSlash.Do(func() {
+		g.log.WarnContext(r.Context(), "deliveries go to a path with a slash at its end and are refused; remove the slash "+
+			"from the endpoint's URL")
+	})
+	g.refuseWebhook(w, slashAtEnd)
+}
+
 // projectOf returns the project that a path names.
 func projectOf(path string) (project string, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/v1/projects/")
@@ -50,7 +60,12 @@ func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 	}
 	md, ok := webhookMetadata(r)
 	if !ok {
-		g.refuseWebhook(w, signatureRepeated)
+		g.refuseWebhook(w, signatureUnprintable)
+		return
+	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		// The signature covers the bytes before a proxy has packed them.
+		g.refuseWebhook(w, bodyEncoded)
 		return
 	}
 	if !g.storable(r.URL.Path) {

@@ -171,8 +171,14 @@ type DeliveryCounts struct {
 	// Accepted deliveries from a Liveblocks project other than the pinned one. They
 	// are set aside.
 	ForeignProject int64 `protobuf:"varint,7,opt,name=foreign_project,json=foreignProject,proto3" json:"foreign_project,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The refused deliveries that were rightly signed, but whose time is not that of
+	// the service's clock. They are among unauthenticated.
+	OutOfTolerance int64 `protobuf:"varint,8,opt,name=out_of_tolerance,json=outOfTolerance,proto3" json:"out_of_tolerance,omitempty"`
+	// The duplicates whose body is not that of the recorded event. They are not
+	// recorded.
+	Conflicting   int64 `protobuf:"varint,9,opt,name=conflicting,proto3" json:"conflicting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeliveryCounts) Reset() {
@@ -250,6 +256,20 @@ func (x *DeliveryCounts) GetMalformed() int64 {
 func (x *DeliveryCounts) GetForeignProject() int64 {
 	if x != nil {
 		return x.ForeignProject
+	}
+	return 0
+}
+
+func (x *DeliveryCounts) GetOutOfTolerance() int64 {
+	if x != nil {
+		return x.OutOfTolerance
+	}
+	return 0
+}
+
+func (x *DeliveryCounts) GetConflicting() int64 {
+	if x != nil {
+		return x.Conflicting
 	}
 	return 0
 }
@@ -1614,7 +1634,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\bprojects\x18\x05 \x03(\v2#.liveblocks.mirror.v1.ProjectStatusR\bprojects\x12D\n" +
 	"\n" +
 	"deliveries\x18\x06 \x01(\v2$.liveblocks.mirror.v1.DeliveryCountsR\n" +
-	"deliveries\"\x80\x02\n" +
+	"deliveries\"\xcc\x02\n" +
 	"\x0eDeliveryCounts\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\x03R\tduplicate\x12(\n" +
@@ -1622,7 +1642,9 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\vunavailable\x18\x04 \x01(\x03R\vunavailable\x12!\n" +
 	"\funknown_type\x18\x05 \x01(\x03R\vunknownType\x12\x1c\n" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
-	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\"\xda\x05\n" +
+	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\x12(\n" +
+	"\x10out_of_tolerance\x18\b \x01(\x03R\x0eoutOfTolerance\x12 \n" +
+	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\xda\x05\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x122\n" +

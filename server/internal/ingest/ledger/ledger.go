@@ -75,6 +75,7 @@ type Ledger struct {
 	apart  *batch.Batcher[*mirror.Delivery, store.Accepted]
 	bytes  atomic.Int64 // of the deliveries that wait or are being committed
 	counts counters
+	hints  hints
 
 	projects projects
 
@@ -97,11 +98,15 @@ type Receipt struct {
 type Counts struct {
 	Accepted, Duplicate, Unauthenticated, Unavailable int64
 	UnknownType, Malformed, ForeignProject            int64
+	// OutOfTolerance counts those of Unauthenticated that were rightly signed, and
+	// Conflicting those of Duplicate that had another body than the recorded event.
+	OutOfTolerance, Conflicting int64
 }
 
 type counters struct {
 	accepted, duplicate, unauthenticated, unavailable atomic.Int64
 	unknownType, malformed, foreignProject            atomic.Int64
+	outOfTolerance, conflicting                       atomic.Int64
 }
 
 // New returns a Ledger.
@@ -135,6 +140,8 @@ func (l *Ledger) Counts() Counts {
 		UnknownType:     l.counts.unknownType.Load(),
 		Malformed:       l.counts.malformed.Load(),
 		ForeignProject:  l.counts.foreignProject.Load(),
+		OutOfTolerance:  l.counts.outOfTolerance.Load(),
+		Conflicting:     l.counts.conflicting.Load(),
 	}
 }
 
@@ -144,7 +151,7 @@ func (l *Ledger) Counts() Counts {
 func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (
 	receipt Receipt, err error,
 ) {
-	defer func() { l.countFailure(err) }()
+	defer func() { l.countFailure(ctx, err) }()
 	now := l.cfg.Now()
 	project, sendTime, err := l.cfg.Verifier.Verify(project, h, body, now)
 	if err != nil {
@@ -159,6 +166,9 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	l.count(accepted)
+	if !accepted.Fresh {
+		l.compare(ctx, d.Event)
+	}
 	if accepted.Outcome == mirror.OutcomeForeignProject {
 		if accepted, err = l.setAside(ctx, d.Event, accepted); err != nil {
 			return Receipt{}, err
@@ -272,11 +282,12 @@ func errQueueFull() error {
 		"too many deliveries are waiting to be recorded").After(time.Second)
 }
 
-func (l *Ledger) countFailure(err error) {
+func (l *Ledger) countFailure(ctx context.Context, err error) {
 	switch {
 	case err == nil:
 	case fault.Of(err).Kind == fault.Unauthentic:
 		l.counts.unauthenticated.Add(1)
+		l.refused(ctx, fault.Of(err))
 	case fault.Of(err).Kind != fault.Invalid:
 		l.counts.unavailable.Add(1)
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,6 +80,13 @@ func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 func parseSecret(secret string) ([]byte, error) {
 	text, ok := strings.CutPrefix(secret, "whsec_")
 	if !ok {
+		switch {
+		case secret != "" && strings.IndexByte("\"'`", secret[0]) >= 0:
+			return nil, errors.New("is in quotes; leave them out, so that it begins with whsec_")
+		case strings.HasPrefix(secret, version):
+			return nil, errors.New("begins with " + version + " which is the version of a signature; leave that out, so that it " +
+				"begins with whsec_")
+		}
 		return nil, errors.New("does not begin with whsec_")
 	}
 	encoding := base64.RawStdEncoding
@@ -106,8 +114,9 @@ type Headers struct {
 
 // HeadersFrom reads the signature headers through get, which takes lower-case keys:
 // webhook-id, webhook-timestamp and webhook-signature, or the same with the prefix
-// svix-. One family must be complete, without duplicates or headers of the other
-// family: a mix would leave open which headers were signed.
+// svix-. One family must be complete. A header that is repeated and a second family
+// must say the same, as proxies that copy headers make them: otherwise it would be
+// open which headers were signed.
 func HeadersFrom(get func(key string) []string) (Headers, error) {
 	standard, standardCount, err := family(get, [3]string{"webhook-id", "webhook-timestamp", "webhook-signature"})
 	if err != nil {
@@ -118,8 +127,8 @@ func HeadersFrom(get func(key string) []string) (Headers, error) {
 		return Headers{}, err
 	}
 	switch {
-	case standardCount > 0 && svixCount > 0:
-		return Headers{}, unauthentic(fault.ReasonSignatureInvalid, "webhook- and svix- headers are mixed")
+	case standardCount > 0 && svixCount > 0 && standard != svix:
+		return Headers{}, unauthentic(fault.ReasonSignatureInvalid, "webhook- and svix- headers are mixed and differ")
 	case svixCount > 0:
 		standard = svix
 	}
@@ -133,13 +142,15 @@ func HeadersFrom(get func(key string) []string) (Headers, error) {
 // id, timestamp and signature.
 func family(get func(key string) []string, keys [3]string) (h Headers, count int, err error) {
 	for i, field := range [3]*string{&h.ID, &h.Timestamp, &h.Signature} {
-		switch values := get(keys[i]); len(values) {
-		case 0:
-		case 1:
-			*field = values[0]
-			count++
-		default:
-			return Headers{}, 0, unauthentic(fault.ReasonSignatureInvalid, "header "+keys[i]+" is repeated")
+		values := get(keys[i])
+		if len(values) == 0 {
+			continue
+		}
+		*field = values[0]
+		count++
+		if slices.ContainsFunc(values, func(v string) bool { return v != values[0] }) {
+			return Headers{}, 0, unauthentic(fault.ReasonSignatureInvalid,
+				"header "+keys[i]+" is repeated with different values")
 		}
 	}
 	return h, count, nil
@@ -170,17 +181,18 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 	if !ok {
 		return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid, "the timestamp is not a whole number of seconds")
 	}
-	if age := now.Unix() - seconds; age > v.tolerance || age < -v.tolerance {
-		return "", time.Time{}, unauthentic(fault.ReasonTimestampOutOfTolerance,
-			"the timestamp differs from the clock by "+strconv.FormatInt(age, 10)+" s; at most "+strconv.FormatInt(v.tolerance,
-				10)+" s are allowed")
-	}
 	for _, k := range v.keys {
 		if project != "" && k.project != project || !k.signed(h, body) {
 			continue
 		}
 		// Reported only to a sender with a valid signature. Others learn only that
-		// theirs is invalid.
+		// theirs is invalid, so a time that is out of tolerance means that one of the
+		// clocks is wrong, or that an old delivery is replayed.
+		if age := now.Unix() - seconds; age > v.tolerance || age < -v.tolerance {
+			return "", time.Time{}, unauthentic(fault.ReasonTimestampOutOfTolerance,
+				"the timestamp differs from the clock by "+strconv.FormatInt(age, 10)+" s; at most "+
+					strconv.FormatInt(v.tolerance, 10)+" s are allowed")
+		}
 		if !validEventID(h.ID) {
 			return "", time.Time{}, fault.New(fault.Invalid, fault.ReasonEventIDInvalid,
 				"the event id is longer than "+strconv.Itoa(mirror.MaxEventID)+" bytes or not printable ASCII")

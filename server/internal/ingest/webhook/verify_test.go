@@ -475,6 +475,16 @@ func TestNewVerifierRefuses(t *testing.T) {
 	}{
 		{"empty", []webhook.Secret{{"acme", ""}}, `secret 1 of project "acme" does not begin with whsec_`},
 		{
+			"with the version of a signature", []webhook.Secret{{"acme", "v1," + secret}},
+			`secret 1 of project "acme" begins with v1, which is the version of a signature; leave that out, so that it ` +
+				`begins with whsec_`,
+		},
+		{
+			"in quotes", []webhook.Secret{{"acme", `"` + secret + `"`}, {"acme", "'" + otherSecret + "'"}},
+			`secret 1 of project "acme" is in quotes; leave them out, so that it begins with whsec_` + "\n" +
+				`secret 2 of project "acme" is in quotes; leave them out, so that it begins with whsec_`,
+		},
+		{
 			"another prefix",
 			[]webhook.Secret{{"acme", "sk_c2VjcmV0"}},
 			`secret 1 of project "acme" does not begin with whsec_`,
@@ -574,6 +584,13 @@ func TestHeadersFrom(t *testing.T) {
 		}
 		return out
 	}
+	twice := func(in map[string][]string) map[string][]string {
+		out := make(map[string][]string)
+		for k, v := range in {
+			out[k] = append(v[:len(v):len(v)], v...)
+		}
+		return out
+	}
 	tests := []struct {
 		name string
 		in   map[string][]string
@@ -611,9 +628,17 @@ func TestHeadersFrom(t *testing.T) {
 			fault.ReasonSignatureMissing,
 		},
 		{
-			"repeated", merge(standard, map[string][]string{"webhook-signature": {"v1,x", "v1,x"}}),
+			"repeated", merge(standard, map[string][]string{"webhook-signature": {"v1,x", "v1,y"}}),
 			webhook.Headers{},
 			fault.ReasonSignatureInvalid,
+		},
+		{"the same twice", merge(twice(standard)), webhook.Headers{ID: "a", Timestamp: "1", Signature: "v1,x"}, ""},
+		{"the same twice, svix", merge(twice(svix)), webhook.Headers{ID: "b", Timestamp: "2", Signature: "v1,y"}, ""},
+		{
+			"both, the same", merge(standard, map[string][]string{
+				"svix-id": standard["webhook-id"], "svix-timestamp": standard["webhook-timestamp"],
+				"svix-signature": standard["webhook-signature"],
+			}), webhook.Headers{ID: "a", Timestamp: "1", Signature: "v1,x"}, "",
 		},
 		{
 			"repeated svix", merge(svix, map[string][]string{"svix-id": {"b", "c"}}),

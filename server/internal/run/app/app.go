@@ -216,7 +216,7 @@ const tolerance = 5 * time.Minute
 // the database.
 func (a *App) Serve(ctx context.Context) error {
 	grpcServer := rpc.NewServer(a.services)
-	httpServer := newHTTPServer(a.front.Handler(), a.log)
+	httpServer := newHTTPServer(a.front.Handler(), a.cfg.HTTPIdleTimeout, a.log)
 	stop := newStopper(a.log, a.cfg.StopGrace)
 
 	// In the order of starting; they stop in reverse.
@@ -227,7 +227,7 @@ func (a *App) Serve(ctx context.Context) error {
 		stopGRPC(ctx, grpcServer)
 	})
 	if a.listeners.webhook != nil {
-		s := newHTTPServer(a.front.WebhookHandler(), a.log)
+		s := newHTTPServer(a.front.WebhookHandler(), a.cfg.HTTPIdleTimeout, a.log)
 		stop.goServe("webhook server", func() error { return s.Serve(a.listeners.webhook) },
 			func(ctx context.Context) { stopHTTP(ctx, s) })
 	}

@@ -52,12 +52,15 @@ func (l listeners) close() {
 
 // newHTTPServer sets no WriteTimeout, which would cut off long streams; the gateway
 // limits requests.
-func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+func newHTTPServer(h http.Handler, idle time.Duration, log *slog.Logger) *http.Server {
+	if idle == 0 {
+		idle = -1 // no limit; 0 would mean that of a request
+	}
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idle,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}

@@ -60,9 +60,10 @@ type Listen struct {
 // Addresses says where the service listens, and to whom it answers.
 type Addresses struct {
 	Listen
-	WebhookAddr string   `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP listen address that serves only the webhook paths and /healthz. Expose this one to the internet."`
-	APIToken    []Secret `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call except webhooks and /healthz must carry one of them. Required to listen beyond loopback."`
-	ReadyFile   string   `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File that receives the listen addresses as JSON once the service is ready."`
+	WebhookAddr     string        `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP listen address that serves only the webhook paths and /healthz. Expose this one to the internet."`
+	APIToken        []Secret      `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call except webhooks and /healthz must carry one of them. Required to listen beyond loopback."`
+	HTTPIdleTimeout time.Duration `name:"http-idle-timeout" env:"MIRROR_HTTP_IDLE_TIMEOUT" default:"2m" help:"How long an idle HTTP connection is kept open. Raise it above that of a load balancer in front, which may otherwise use a connection that is just being closed. 0 keeps it until the client closes it."`
+	ReadyFile       string        `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File that receives the listen addresses as JSON once the service is ready."`
 }
 
 // Liveblocks says how to talk to Liveblocks.
@@ -240,7 +241,8 @@ func (a Addresses) Validate() error {
 			a.ReadyFile)
 	}
 	open := len(a.APIToken) == 0
-	err := cmp.Or(address("MIRROR_HTTP_ADDR", a.HTTPAddr, open), address("MIRROR_GRPC_ADDR", a.GRPCAddr, open))
+	err := cmp.Or(notNegative("MIRROR_HTTP_IDLE_TIMEOUT", a.HTTPIdleTimeout, "the limit"),
+		address("MIRROR_HTTP_ADDR", a.HTTPAddr, open), address("MIRROR_GRPC_ADDR", a.GRPCAddr, open))
 	if err == nil && a.WebhookAddr != "" {
 		err = address("MIRROR_WEBHOOK_ADDR", a.WebhookAddr, false)
 	}

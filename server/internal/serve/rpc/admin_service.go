@@ -134,6 +134,8 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			UnknownType:     now.Deliveries.UnknownType,
 			Malformed:       now.Deliveries.Malformed,
 			ForeignProject:  now.Deliveries.ForeignProject,
+			OutOfTolerance:  now.Deliveries.OutOfTolerance,
+			Conflicting:     now.Deliveries.Conflicting,
 		},
 	}
 	for _, id := range a.projects {

@@ -24,6 +24,8 @@ type EventDeps struct {
 // durable. If project is empty, the secret that verifies the signature decides.
 type Receiver interface {
 	Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (ledger.Receipt, error)
+	// Refused counts a delivery whose headers are refused, and tells why.
+	Refused(ctx context.Context, err error)
 }
 
 const (
@@ -61,6 +63,7 @@ func (e *eventService) ReceiveWebhook(ctx context.Context,
 		return metadata.ValueFromIncomingContext(ctx, key)
 	})
 	if err != nil {
+		e.Receiver.Refused(ctx, err)
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)

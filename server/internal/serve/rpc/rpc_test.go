@@ -359,6 +359,7 @@ type fakeReceiver struct {
 	receipt ledger.Receipt
 	err     error
 	calls   int
+	refused int
 }
 
 func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers,
@@ -371,6 +372,8 @@ func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h 
 	}
 	return r.receipt, r.err
 }
+
+func (r *fakeReceiver) Refused(context.Context, error) { r.refused++ }
 
 // fakeWorker stands for the queue. refresh is what a refresh does, nil that it
 // must not be asked for one.
