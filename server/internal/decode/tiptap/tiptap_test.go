@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/tiptap"
 )
@@ -46,6 +47,27 @@ func TestRecordedDocument(t *testing.T) {
 		`{"type":"codeBlock","attrs":{"language":"go"},"content":[{"type":"text","text":"func main() {\n\tprintln(\"<hi & bye>\")\n}"}]}]}}`
 	if diff := cmp.Diff(want, docs(t, storage)); diff != "" {
 		t.Errorf("Docs (-want +got):\n%s", diff)
+	}
+}
+
+// Nodes of Liveblocks' own kit mention users and groups by their ids.
+func TestMentionsOfTheKit(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("testdata/storage-mention.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage, _, err := lson.JSON(nil, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := tiptap.Text(storage), "Hello @alice!"; got != want {
+		t.Errorf("Text = %q; want %q", got, want)
+	}
+	const group = `{"_tiptap_docs":{"f":{"type":"doc","content":[{"type":"paragraph","content":[` +
+		`{"type":"text","text":[["Hi "]]},{"type":"liveblocksGroupMention","attrs":{"id":"team","userIds":["a"]}}]}]}}}`
+	if got, want := tiptap.Text([]byte(group)), "Hi @team"; got != want {
+		t.Errorf("Text = %q; want %q", got, want)
 	}
 }
 
