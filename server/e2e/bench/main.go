@@ -100,7 +100,8 @@ func parseOptions(args []string) (options, error) {
 		rooms: 10_000, applyRooms: 2000, samples: 50,
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.only, "only", "a,b,c,d", "parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row")
+	f.StringVar(&o.only, "only", "a,b,c,d,f",
+		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, f webhooks beside a held row")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
@@ -146,7 +147,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"a", benchWebhooks}, {"b", benchReads}, {"c", benchApply}, {"d", benchLatency}}
+	return []part{{"a", benchWebhooks}, {"b", benchReads}, {"c", benchApply}, {"d", benchLatency}, {"f", benchHeld}}
 }
 
 // bench is one run.

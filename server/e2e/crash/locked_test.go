@@ -45,8 +45,8 @@ func TestLockedRow(t *testing.T) {
 			t.Fatalf("BeginTx = %v", err)
 		}
 		defer func() { _ = tx.Rollback() }()
-		if _, err := tx.ExecContext(t.Context(), fmt.Sprintf("select generation from mirror_resource_state where bucket = %d "+
-			"and project_id = 'default' and room_id = 'plan' and kind = 2 and resource_id = '' for update",
+		if _, err := tx.ExecContext(t.Context(), fmt.Sprintf("select generation from mirror_resource_state where "+
+			"bucket = %d and project_id = 'default' and room_id = 'plan' and kind = 2 and resource_id = '' for update",
 			held.Bucket())); err != nil {
 			t.Fatalf("lock the state = %v", err)
 		}

@@ -516,7 +516,9 @@ func TestLockedRowHoldsUpItsDeliveriesOnly(t *testing.T) {
 			b.Fatalf("deliveries beside later ones for a locked row took %v; want no time", took)
 		}
 		b.wantPending(held...)
-		time.Sleep(commitTimeout - time.Second)
+		if err := clock.Sleep(b.Context(), commitTimeout-time.Second); err != nil {
+			b.Fatalf("Sleep = %v", err)
+		}
 		b.wantPending(held...)
 		b.events.lock("room-0", false)
 		begun = time.Now()
@@ -581,7 +583,9 @@ func TestManyDeliveriesForALockedRow(t *testing.T) {
 		for i := range maxApart + 2*MaxBatch {
 			held = append(held, b.receive(b.Context(), l, fmt.Sprintf("msg_0_%d", i), storageUpdated(0)))
 			if i == 0 {
-				time.Sleep(2 * store.LockWait)
+				if err := clock.Sleep(b.Context(), 2*store.LockWait); err != nil {
+					b.Fatalf("Sleep = %v", err)
+				}
 			}
 		}
 		synctest.Wait()

@@ -22,7 +22,8 @@ var tableLock = map[*dbtest.Engine]struct{ begin, release string }{
 
 // tableWaits counts the sessions that wait for it.
 var tableWaits = map[*dbtest.Engine]string{
-	dbtest.Postgres: "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+	dbtest.Postgres: "select count(*) from pg_stat_activity where datname = current_database() " +
+		"and wait_event_type = 'Lock'",
 	dbtest.MySQL: "select count(*) from information_schema.processlist where db = database() " +
 		"and state like 'Waiting for table%'",
 }
@@ -78,8 +79,8 @@ func TestWorkersKeepNobodyWaiting(t *testing.T) {
 		if _, err := s.Request(t.Context(), requestsFor(held), r.now); err != nil {
 			t.Fatalf("Request = %v", err)
 		}
-		tx := r.begin(t, fmt.Sprintf("select generation from mirror_resource_state where bucket = %d and project_id = 'default' "+
-			"and room_id = 'held' and kind = 2 and resource_id = '' for update", held.Bucket()))
+		tx := r.begin(t, fmt.Sprintf("select generation from mirror_resource_state where bucket = %d "+
+			"and project_id = 'default' and room_id = 'held' and kind = 2 and resource_id = '' for update", held.Bucket()))
 		var calls sync.WaitGroup
 		for range 2 * conns {
 			calls.Go(func() {

@@ -122,7 +122,9 @@ func (c impatient) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.(*session).ExecContext(ctx, "set session innodb_lock_wait_timeout = 1", nil)
+	if s, ok := conn.(*session); ok { // as always
+		_, err = s.ExecContext(ctx, "set session innodb_lock_wait_timeout = 1", nil)
+	}
 	if err != nil && number(err) == 0 { // a server that refuses it only waits for longer
 		return nil, connectError{errors.Join(err, conn.Close())}
 	}
