@@ -18,6 +18,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/keycheck"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/reconcile"
@@ -119,8 +120,9 @@ func (a *App) build(ctx context.Context, version string) error {
 		Settle:              a.cfg.Settle,
 		ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
 	})
+	counting := store.CountSeldom(a.db.store, time.Now) // for GetStatus and the progress of backfills
 	sweeper := sweep.New(sweep.Config{
-		Project: project, Store: a.db.store, Lister: client, Pool: pool, Key: key, Interval: a.cfg.Sweep,
+		Project: project, Store: counting, Lister: client, Pool: pool, Key: key, Interval: a.cfg.Sweep,
 		FullInterval: a.cfg.FullSweep, RetryMin: a.cfg.BackoffMin, RetryMax: a.cfg.BackoffMax, Now: time.Now, Logger: a.log,
 	})
 	begin := func(ctx context.Context) error {
@@ -157,7 +159,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		Event:  rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{Query: a.db.store, Refresher: pool},
 		Admin: rpc.AdminDeps{
-			Query: a.db.store, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper, Verifier: verifier,
+			Query: counting, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper, Verifier: verifier,
 			Status: a.status, Version: version, StartTime: started,
 		},
 	})

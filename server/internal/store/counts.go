@@ -1,0 +1,58 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+const (
+	// cheapCount is how long a count may take to be made at every call.
+	cheapCount = 50 * time.Millisecond
+	// countShare is the part of the time that longer counts may take: one in so many.
+	countShare = 20
+)
+
+// CountSeldom returns a store whose [TaskQuery.Counts] uses little of the database's
+// time, however often it is called: a count that took long is returned again until 19
+// times as much time has passed. Concurrent callers share a count.
+func CountSeldom(s Store, now func() time.Time) Store {
+	return &seldom{Store: s, now: now, last: make(map[mirror.ProjectID]count)}
+}
+
+type seldom struct {
+	Store
+
+	now func() time.Time
+
+	mu   sync.Mutex // held while counting
+	last map[mirror.ProjectID]count
+}
+
+// count is a count and until when it is returned again.
+type count struct {
+	Counts
+
+	until time.Time
+}
+
+// Counts counts, or returns the last counts.
+func (s *seldom) Counts(ctx context.Context, project mirror.ProjectID) (Counts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	began := s.now()
+	if last, ok := s.last[project]; ok && began.Before(last.until) {
+		return last.Counts, nil
+	}
+	counts, err := s.Store.Counts(ctx, project)
+	if err != nil {
+		return Counts{}, err
+	}
+	end := s.now()
+	if took := end.Sub(began); took >= cheapCount {
+		s.last[project] = count{counts, end.Add((countShare - 1) * took)}
+	}
+	return counts, nil
+}

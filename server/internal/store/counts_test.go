@@ -1,0 +1,50 @@
+package store_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// slowCounts is a store whose counts take time.
+type slowCounts struct {
+	store.Store
+
+	now  time.Time
+	took time.Duration
+	n    int64
+}
+
+func (s *slowCounts) Counts(context.Context, mirror.ProjectID) (store.Counts, error) {
+	s.n++
+	s.now = s.now.Add(s.took)
+	return store.Counts{Pending: s.n}, nil
+}
+
+// Whoever asks each second, long counts take a twentieth of the time, and short ones
+// are always new.
+func TestCountSeldom(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]int64{
+		0: 600, 49 * time.Millisecond: 600, time.Second: 32, 5 * time.Second: 7,
+	} {
+		s := &slowCounts{now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), took: took}
+		seldom := store.CountSeldom(s, func() time.Time { return s.now })
+		for range 600 {
+			if got, err := seldom.Counts(t.Context(), "default"); err != nil || got.Pending != s.n {
+				t.Fatalf("Counts = %+v, %v; want the last count, %d", got, err, s.n)
+			}
+			s.now = s.now.Add(time.Second)
+		}
+		if s.n != want {
+			t.Errorf("counts that take %v are made %d times in 10 minutes; want %d", took, s.n, want)
+		}
+		before := s.n
+		if _, err := seldom.Counts(t.Context(), "other"); err != nil || s.n != before+1 {
+			t.Errorf("Counts of another project = %v, counted %d times; want once", err, s.n-before)
+		}
+	}
+}
