@@ -81,6 +81,8 @@ const (
 	ReasonUpstreamCursorInvalid Reason = "UPSTREAM_CURSOR_INVALID"
 	// ReasonUpstreamOutage: Liveblocks as a whole is in trouble, so no task is to blame.
 	ReasonUpstreamOutage Reason = "UPSTREAM_OUTAGE"
+	// ReasonTaskKillsProcess: the process ended each time that the task ran.
+	ReasonTaskKillsProcess Reason = "TASK_KILLS_PROCESS"
 )
 
 // Public returns the reason of the API that r is, or is a case of.
@@ -92,6 +94,8 @@ func (r Reason) Public() Reason {
 		return ReasonUpstreamAnswerInvalid
 	case ReasonUpstreamOutage:
 		return ReasonUpstreamUnavailable
+	case ReasonTaskKillsProcess:
+		return ReasonInternal
 	default:
 		return r
 	}

@@ -143,10 +143,11 @@ func (c *Client) takeTurn(ctx context.Context, op string) error {
 	if given && t == nil {
 		return notSent(op, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting for a turn to call Liveblocks"))
 	}
+	taken := given && !t.spent.Swap(true) // also if it is of no use: the limiter has closed since
 	if f := c.held(); f != nil {
 		return notSent(op, f)
 	}
-	if given && !t.spent.Swap(true) {
+	if taken {
 		return nil
 	}
 	err := c.limiter.take(ctx)

@@ -57,6 +57,19 @@ const (
 	IDRequired
 )
 
+// CallRule says whether the task of a kind calls Liveblocks.
+type CallRule int
+
+// The call rules.
+const (
+	// CallsAlways: it can do nothing without a call.
+	CallsAlways CallRule = iota
+	// CallsPart: a part of its work needs no call.
+	CallsPart
+	// CallsNone: it makes no call.
+	CallsNone
+)
+
 // SweepRule says when a sweep requests a resource, always in the background.
 type SweepRule int
 
@@ -95,6 +108,8 @@ type Traits struct {
 	WithRoom bool
 	// Apart means that its task takes minutes and gets its own worker.
 	Apart bool
+	// Calls says whether its task calls Liveblocks.
+	Calls CallRule
 	// Sweep says when a sweep requests it.
 	Sweep SweepRule
 	// Verified means that a verification compares it with Liveblocks. Active users
@@ -140,11 +155,11 @@ var kinds = [...]Traits{
 		Tables: []string{"mirror_active_user", "mirror_user_session"},
 	},
 	KindUserSessions: {
-		Name: "user_sessions", OutlivesRoom: true,
+		Name: "user_sessions", OutlivesRoom: true, Calls: CallsNone,
 		Title: "sessions", Source: "none; folded from `userEntered` and `userLeft`", Tables: []string{"mirror_user_session"},
 	},
 	KindNotification: {
-		Name: "notification", Scope: ScopeUser, ID: IDRequired, OutlivesRoom: true,
+		Name: "notification", Scope: ScopeUser, ID: IDRequired, OutlivesRoom: true, Calls: CallsPart,
 		Title:  "notification",
 		Source: "the event itself, and `GET /v2/users/{userId}/inbox-notifications/{inboxNotificationId}`",
 		Tables: []string{"mirror_notification"},

@@ -207,8 +207,15 @@ type Lease struct {
 	Epoch int64
 	// Gone means that the room is a tombstone.
 	Gone bool
-	// Attempts counts the failures since the last success.
+	// Attempts counts the failures since the last success, and the deaths of the
+	// process during the task.
 	Attempts int
+	// Deaths counts how often the process ended during the task since its last success.
+	Deaths int
+	// Settle means that an event arrived since the last settle fetch, NoticeTime when
+	// the latest one did.
+	Settle     bool
+	NoticeTime time.Time
 	// SourceTime is the latest time of change that an event reported.
 	SourceTime time.Time
 	// FetchTime is when the fetch of the mirrored copy began; zero if there is
@@ -216,6 +223,9 @@ type Lease struct {
 	FetchTime time.Time
 	// Background means that only a sweep requested the fetch.
 	Background bool
+	// Joined are the leases on children of a room that were fetched together with it;
+	// see Applied.Joined.
+	Joined []Lease
 	// Seen is what the claim has also read of a document; nil if the engine reads
 	// it again anyway.
 	Seen *Seen
@@ -226,8 +236,6 @@ type Lease struct {
 type Seen struct {
 	// Due is when the document was due.
 	Due time.Time
-	// Settle means that an event arrived since the last settle fetch.
-	Settle bool
 	// DeleteGeneration is the generation of a delete event that no fetch has contradicted.
 	DeleteGeneration int64
 	SourceUpdateTime time.Time
@@ -309,8 +317,13 @@ type Applied struct {
 	// AlsoDue lists other resources that became due because of this one, with its
 	// urgency, in key order.
 	AlsoDue []Resource
-	// Stale means that children of earlier incarnations remain to be deleted.
-	Stale bool
+	// Joined are the children of the lease's Joined that were fetched in the same
+	// incarnation of the room. They have not become stale with the room, and are to be
+	// applied in Epoch; zero if there are none.
+	Epoch  int64
+	Joined []Resource
+	// AlsoBackground lists others that became due in the background.
+	AlsoBackground []Resource
 }
 
 // Freshness says how current a copy is.

@@ -25,16 +25,12 @@ type Plan struct {
 	// Sessions means that the sessions of the room changed too and get their own
 	// change entry.
 	Sessions bool
-	// Outdated means that rows of an earlier incarnation of the room remain to be
-	// deleted.
-	Outdated bool
 }
 
 // Applied returns the result of a plan that was written.
 func (p Plan) Applied() mirror.Applied {
 	return mirror.Applied{
 		Generation: p.State.Applied, Changed: p.Change != 0 || p.Sessions, Due: p.State.Due, AlsoDue: p.AlsoDue,
-		Stale: p.Outdated,
 	}
 }
 
@@ -65,23 +61,38 @@ func LeaseOf(r mirror.Resource, token [16]byte, until time.Time, s State, room R
 	return mirror.Lease{
 		Resource: r, Token: token, Until: until, Generation: s.Generation, Applied: s.Applied,
 		Epoch: room.Epoch, Gone: room.Gone(), Attempts: s.Attempts, SourceTime: s.EventTime, FetchTime: s.FetchTime,
-		Background: s.Background,
+		Background: s.Background, Settle: s.Settle, NoticeTime: s.NoticeTime, Deaths: s.Deaths,
 	}
 }
 
 // ChildKinds returns the kinds that are deleted with their room, as column values.
-func ChildKinds() []int16 {
-	var kinds []int16
-	for _, k := range mirror.ChildKinds() {
-		kinds = append(kinds, int16(k))
+func ChildKinds() []int16 { return KindColumns(mirror.ChildKinds()) }
+
+// KindColumns returns kinds as column values.
+func KindColumns(kinds []mirror.Kind) []int16 {
+	columns := make([]int16, len(kinds))
+	for i, k := range kinds {
+		columns[i] = int16(k)
 	}
-	return kinds
+	return columns
+}
+
+// Add adds a resource, in the order of due times, unless its part of the list is
+// complete.
+func (l *DueList) Add(look Look, r DueResource, background bool) {
+	part, more := &l.Resources, &l.More
+	if background {
+		part, more = &l.Background, &l.MoreBackground
+	}
+	if *more = len(*part) >= look.Limit; !*more {
+		*part = append(*part, r)
+	}
 }
 
 // SeenOf returns what a claim has read of a document in addition to its lease.
 func SeenOf(s State, stored mirror.DocumentCopy) *mirror.Seen {
 	return &mirror.Seen{
-		Due: s.Due, Settle: s.Settle, DeleteGeneration: s.DeleteGeneration, SourceUpdateTime: s.SourceUpdateTime,
+		Due: s.Due, DeleteGeneration: s.DeleteGeneration, SourceUpdateTime: s.SourceUpdateTime,
 		Copy: stored,
 	}
 }
@@ -90,9 +101,9 @@ func SeenOf(s State, stored mirror.DocumentCopy) *mirror.Seen {
 // success.
 func StateSeen(lease mirror.Lease) State {
 	return State{
-		Generation: lease.Generation, Applied: lease.Applied, Due: lease.Seen.Due, Settle: lease.Seen.Settle,
+		Generation: lease.Generation, Applied: lease.Applied, Due: lease.Seen.Due, Settle: lease.Settle,
 		DeleteGeneration: lease.Seen.DeleteGeneration, Background: lease.Background,
-		SourceUpdateTime: lease.Seen.SourceUpdateTime,
+		SourceUpdateTime: lease.Seen.SourceUpdateTime, NoticeTime: lease.NoticeTime,
 	}
 }
 
@@ -104,6 +115,24 @@ type RoomPlan struct {
 	// Children means that everything in the room becomes stale; see
 	// [RoomPlan.MarkChildren].
 	Children bool
+	// Joined lists children that were fetched together with the room.
+	Joined []mirror.Resource
+}
+
+// Applied returns the result of a plan that was written.
+func (p RoomPlan) Applied() mirror.Applied {
+	applied := p.Plan.Applied()
+	if len(p.Joined) > 0 {
+		applied.Epoch, applied.Joined = p.Epoch, p.Joined
+	}
+	return applied
+}
+
+// Child is a known child of a room, with the token of the lease on it.
+type Child struct {
+	mirror.Resource
+
+	LeaseToken [16]byte
 }
 
 // PlanRoom decides about a fetched room; stored is its previous copy.
@@ -112,7 +141,6 @@ func PlanRoom(
 ) RoomPlan {
 	reborn := !stored.Lives() || !stored.CreateTime.Equal(fetched.CreateTime)
 	p := RoomPlan{Epoch: stored.Epoch, Children: reborn || !s.MissingSince.IsZero()}
-	p.Outdated = reborn && stored.Epoch > 0
 	if reborn {
 		p.Epoch++
 	}
@@ -120,22 +148,43 @@ func PlanRoom(
 		p.Change = mirror.ChangeUpserted
 	}
 	p.State = s.Succeed(lease, fetchTime, now, settle)
+	if reborn && stored.Epoch > 0 && p.State.Due.IsZero() {
+		// Rows of an earlier incarnation remain to be deleted, by the next task.
+		p.State.Due = now
+	}
 	return p
 }
 
+// joins reports whether what is fetched under a child's lease, together with the
+// room, belongs to the incarnation of the fetched room: it is still fetched, and an
+// event that arrived before tells of a change after the room was created.
+func joins(child mirror.Lease, known []Child, fetched RoomCopy) bool {
+	return !fetched.CreateTime.IsZero() && !child.SourceTime.Before(fetched.CreateTime) &&
+		slices.Contains(known, Child{Resource: child.Resource, LeaseToken: child.Token})
+}
+
 // MarkChildren adds to the plan that all known children of the room become stale,
-// and those that every room has, known or not. They are as urgent as the room.
-func (p *RoomPlan) MarkChildren(lease mirror.Lease, known []mirror.Resource, now time.Time) {
+// and those that every room has, known or not. They are as urgent as the room. It
+// leaves out those that were fetched together with the room, which is as it was
+// fetched.
+func (p *RoomPlan) MarkChildren(lease mirror.Lease, fetched RoomCopy, known []Child, now time.Time) {
 	var stale []Stale
 	mark := func(r mirror.Resource) {
-		stale = append(stale, Stale{Resource: r, Now: now, Background: lease.Background})
+		if !slices.Contains(p.Joined, r) {
+			stale = append(stale, Stale{Resource: r, Now: now, Background: lease.Background})
+		}
 	}
-	for _, r := range known {
-		mark(r)
+	for _, child := range lease.Joined {
+		if joins(child, known, fetched) {
+			p.Joined = append(p.Joined, child.Resource)
+		}
+	}
+	for _, child := range known {
+		mark(child.Resource)
 	}
 	for _, kind := range mirror.RoomKinds() {
 		r := mirror.Resource{Project: lease.Resource.Project, Room: lease.Resource.Room, Kind: kind}
-		if !slices.Contains(known, r) {
+		if !slices.ContainsFunc(known, func(c Child) bool { return c.Resource == r }) {
 			mark(r)
 		}
 	}

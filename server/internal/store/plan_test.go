@@ -97,7 +97,7 @@ func TestPlanRoom(t *testing.T) {
 			store.State{},
 			stored,
 			store.RoomCopy{SHA256: [32]byte{1}, CreateTime: now.Add(1)},
-			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted, Outdated: true}, Epoch: 4, Children: true},
+			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted}, Epoch: 4, Children: true},
 		},
 		"a new one": {
 			store.State{},

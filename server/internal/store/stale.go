@@ -16,6 +16,8 @@ type Stale struct {
 	MinInterval time.Duration
 	// SourceTime is when the resource changed in Liveblocks; zero if unknown.
 	SourceTime time.Time
+	// NoticeTime is when the event arrived that reported it; zero if none did.
+	NoticeTime time.Time
 	// IfUnknown limits it to a resource that has no state yet.
 	IfUnknown bool
 	// Event means that an event reported it. Liveblocks may still return the state
@@ -37,7 +39,7 @@ type Stale struct {
 func StaleByEvent(e mirror.Event, i mirror.Invalidation) Stale {
 	return Stale{
 		Resource: i.Resource, Now: e.ReceiveTime, MinInterval: i.MinInterval, SourceTime: e.SourceTime,
-		IfUnknown: i.IfUnknown, Event: true, Deleted: i.Deleted,
+		NoticeTime: e.ReceiveTime, IfUnknown: i.IfUnknown, Event: true, Deleted: i.Deleted,
 	}
 }
 
@@ -60,6 +62,7 @@ func MergeStale(list []Stale) []Stale {
 		m.Now = earliest(m.Now, w.Now)
 		m.MinInterval = min(m.MinInterval, w.MinInterval)
 		m.SourceTime = latest(m.SourceTime, w.SourceTime)
+		m.NoticeTime = latest(m.NoticeTime, w.NoticeTime)
 		m.IfUnknown = m.IfUnknown && w.IfUnknown
 		m.Event = m.Event || w.Event
 		m.Deleted = m.Deleted || w.Deleted
@@ -81,6 +84,7 @@ func (s State) MarkStale(w Stale) State {
 	if s.Generation == 0 {
 		s = State{
 			Generation: 1, Due: w.Now, Settle: w.Event, Background: w.Background, EventTime: w.SourceTime,
+			NoticeTime: w.NoticeTime,
 		}
 		if !w.Lift {
 			s.RefetchAt = w.Now.Add(w.MinInterval)
@@ -99,7 +103,8 @@ func (s State) MarkStale(w Stale) State {
 	}
 	due = latest(due, s.NotBefore)
 	if w.MinInterval > 0 && !s.FetchTime.IsZero() {
-		due = latest(due, s.FetchTime.Add(w.MinInterval))
+		// A fetch in the future, by a clock that was wrong, counts as one just now.
+		due = latest(due, earliest(s.FetchTime, w.Now).Add(w.MinInterval))
 	}
 	// A settle fetch that is brought forward is still to be done.
 	s.Settle = s.Settle || w.Event || !s.Due.IsZero() && s.Generation == s.Applied
@@ -109,6 +114,7 @@ func (s State) MarkStale(w Stale) State {
 	// Only relevant while leased: a claim clears it.
 	s.RefetchAt = earliest(s.RefetchAt, w.Now.Add(w.MinInterval))
 	s.EventTime = latest(s.EventTime, w.SourceTime)
+	s.NoticeTime = latest(s.NoticeTime, w.NoticeTime)
 	if !w.SameGeneration {
 		s.Generation++
 	}

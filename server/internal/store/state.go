@@ -34,7 +34,22 @@ type State struct {
 	Background bool
 	// EventTime is the latest time of change that an event reported.
 	EventTime time.Time
+	// NoticeTime is when the latest event arrived.
+	NoticeTime time.Time
+	// Deaths counts how often the process ended during the task since its last
+	// success. A claim finds it out by a lease that was not given back, and counts it
+	// as an attempt too.
+	Deaths int
 }
+
+// MaxDeaths is the number of deaths after which a task runs alone. One more, and it
+// fails for good.
+const MaxDeaths = 3
+
+// LeaseTooFar returns the time after which a lease cannot end if leases last ttl and
+// now is right: a clock that was ahead has written it, and it does not count. Leases
+// of replicas with other settings or clocks remain below.
+func LeaseTooFar(now time.Time, ttl time.Duration) time.Time { return now.Add(2 * ttl) }
 
 // Held reports whether the lease is still held.
 func (s State) Held(lease mirror.Lease) bool {
@@ -45,9 +60,11 @@ func (s State) Held(lease mirror.Lease) bool {
 //
 // What arrived during the fetch is still due. Otherwise, if events caused the
 // fetch, one more is due after settle, because Liveblocks may answer a read with
-// the state before the event.
+// the state before the event. It is not if the fetch began that long after the
+// latest event.
 func (s State) Succeed(lease mirror.Lease, fetchTime, now time.Time, settle time.Duration) State {
-	s = s.settled(lease, now, settle)
+	s.Settle = s.Settle && !settled(s.NoticeTime, fetchTime, settle)
+	s = s.end(lease, now, settle)
 	s.FetchTime = fetchTime
 	s.MissingSince = time.Time{}
 	if lease.SourceTime.After(s.SourceUpdateTime) {
@@ -66,7 +83,7 @@ func (s State) Unfinished(now time.Time) State {
 // Vanish returns the state after Liveblocks answered that the resource does not
 // exist. deleted means that the deletion is confirmed.
 func (s State) Vanish(lease mirror.Lease, now time.Time, settle time.Duration, deleted bool) State {
-	s = s.settled(lease, now, settle)
+	s = s.end(lease, now, settle)
 	if deleted {
 		s.MissingSince = time.Time{}
 	} else if s.MissingSince.IsZero() {
@@ -75,9 +92,28 @@ func (s State) Vanish(lease mirror.Lease, now time.Time, settle time.Duration, d
 	return s
 }
 
-func (s State) settled(lease mirror.Lease, now time.Time, settle time.Duration) State {
+// settled reports whether a fetch began long enough after the latest event.
+func settled(noticeTime, fetchTime time.Time, settle time.Duration) bool {
+	return !noticeTime.IsZero() && !fetchTime.Before(noticeTime.Add(settle))
+}
+
+// Settled reports whether a fetch that begins at fetchTime under the lease is the
+// last one unless something happens meanwhile: no settle fetch follows.
+func Settled(lease mirror.Lease, fetchTime time.Time, settle time.Duration) bool {
+	return settle == 0 || !lease.Settle || settled(lease.NoticeTime, fetchTime, settle)
+}
+
+// Release returns the state without its lease, whose holder loses the right to write
+// its result. If the task has ended the process too often, it may do so once more.
+func (s State) Release() State {
+	s.LeaseToken, s.LeaseUntil = [16]byte{}, time.Time{}
+	s.Deaths = min(s.Deaths, MaxDeaths)
+	return s
+}
+
+func (s State) end(lease mirror.Lease, now time.Time, settle time.Duration) State {
 	s.Applied = max(s.Applied, lease.Generation)
-	s.Attempts, s.LastError, s.FailTime, s.NotBefore = 0, "", time.Time{}, time.Time{}
+	s.Attempts, s.Deaths, s.LastError, s.FailTime, s.NotBefore = 0, 0, "", time.Time{}, time.Time{}
 	switch {
 	case s.Generation > s.Applied:
 		s.Due = now

@@ -136,13 +136,14 @@ type Accepted struct {
 
 // Tasks manages the right to fetch.
 type Tasks interface {
-	// Due returns at most limit resources of the project that are due at now and
-	// not leased, ordered by due time, background ones last. It also returns when
-	// the next one will be due, zero if none will. It locks nothing.
-	Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (DueList, error)
+	// Due returns the resources that are due and not leased, ordered by due time, and
+	// when the next one will be. It locks nothing.
+	Due(ctx context.Context, look Look) (DueList, error)
 
 	// Claim leases the resource until now+ttl under the given token if it is due
-	// and not leased. Otherwise it returns ErrNotDue.
+	// and not leased. Otherwise it returns ErrNotDue. A lease beyond LeaseTooFar does
+	// not count. One that has expired without being given back counts as an attempt
+	// and as a death.
 	Claim(ctx context.Context, resource mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease,
 		error)
 
@@ -164,7 +165,7 @@ type Tasks interface {
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 
 	// Retry makes a failed, waiting or pending task due immediately and resets its
-	// attempts; the generation stays. It returns ErrNotFound if there is no such
+	// attempts; the generation stays. A lease on it ends. It returns ErrNotFound if there is no such
 	// task, ErrNotDue if it is done.
 	Retry(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 
@@ -176,12 +177,33 @@ type Tasks interface {
 	Pause(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error
 }
 
+// Look says which resources [Tasks.Due] returns.
+type Look struct {
+	Project mirror.ProjectID
+	// Kinds are those that the caller knows. Others are for a later version.
+	Kinds []mirror.Kind
+	// Now is the time at which they are due, LeaseTTL how long leases last.
+	Now      time.Time
+	LeaseTTL time.Duration
+	// Limit is the maximum number of urgent resources, and of those in the background.
+	Limit int
+}
+
+// DueResource is a resource with the time at which it became due.
+type DueResource struct {
+	mirror.Resource
+
+	Due time.Time
+}
+
 // DueList is the result of [Tasks.Due].
 type DueList struct {
 	// Resources are urgent, Background can wait.
-	Resources, Background []mirror.Resource
-	// Next is when the next of the other resources becomes due or its lease ends;
-	// zero if there is none.
+	Resources, Background []DueResource
+	// More and MoreBackground mean that there are more than Limit of them.
+	More, MoreBackground bool
+	// Next is when the next resource becomes due or the lease on a due one ends; zero
+	// if there is none.
 	Next time.Time
 }
 

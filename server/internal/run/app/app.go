@@ -110,8 +110,9 @@ func (a *App) build(ctx context.Context, version string) error {
 
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	pool := queue.New(queue.Config{
-		Project: project, Tasks: a.db.store, Limiter: client, Policy: policy, Workers: a.cfg.Workers,
-		LeaseTTL: a.cfg.LeaseTTL, BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll, StopGrace: a.cfg.StopGrace / 2,
+		Project: project, Tasks: a.db.store, Limiter: client, Policy: policy,
+		Workers: a.cfg.Workers, Fetches: a.cfg.Fetches, LeaseTTL: a.cfg.LeaseTTL,
+		BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll, StopGrace: a.cfg.StopGrace / 2,
 		Now: time.Now, Logger: a.log,
 	})
 	shown := &shownFetcher{Fetcher: client, project: project}
@@ -192,7 +193,7 @@ func (a *App) build(ctx context.Context, version string) error {
 // handlers returns the handler of each kind of task.
 func handlers(reconciler *reconcile.Reconciler, sweeper *sweep.Sweeper) map[mirror.Kind]queue.Handler {
 	handlers := reconciler.Handlers()
-	handlers[mirror.KindSweep] = sweeper.Do
+	handlers[mirror.KindSweep] = queue.Whole(sweeper.Do)
 	return handlers
 }
 

@@ -83,9 +83,10 @@ type Liveblocks struct {
 // Work says how the mirror is kept up to date.
 type Work struct {
 	Ack         string        `name:"ack" env:"MIRROR_ACK" default:"durable" enum:"durable,synced" help:"When to acknowledge a webhook: durable, once its event is recorded; synced, once its changes are mirrored as well."`
-	Workers     int           `name:"workers" env:"MIRROR_WORKERS" default:"8" help:"Maximum number of resources fetched at the same time."`
+	Workers     int           `name:"workers" env:"MIRROR_WORKERS" default:"8" help:"Maximum number of resources decoded and written to the database at the same time."`
+	Fetches     int           `name:"fetches" env:"MIRROR_FETCHES" default:"64" help:"Maximum number of resources fetched from Liveblocks at the same time. A room has at most an eighth of them, but at least four."`
 	Settle      time.Duration `name:"settle" env:"MIRROR_SETTLE" default:"3s" help:"Delay after the last event of a resource before it is fetched once more, because a response right after an event may be older than the event. 0 disables this fetch."`
-	LeaseTTL    time.Duration `name:"lease-ttl" env:"MIRROR_LEASE_TTL" default:"30s" help:"How long a resource stays reserved for a replica that has crashed."`
+	LeaseTTL    time.Duration `name:"lease-ttl" env:"MIRROR_LEASE_TTL" default:"6s" help:"How long a resource stays reserved for a replica that has crashed."`
 	MaxAttempts int           `name:"max-attempts" env:"MIRROR_MAX_ATTEMPTS" default:"10" help:"Attempts before a task fails permanently."`
 	BackoffMin  time.Duration `name:"backoff-min" env:"MIRROR_BACKOFF_MIN" default:"1s" help:"Delay after the first failed attempt. It doubles with every attempt."`
 	BackoffMax  time.Duration `name:"backoff-max" env:"MIRROR_BACKOFF_MAX" default:"5m" help:"Maximum delay between two attempts."`
@@ -273,6 +274,7 @@ func (w Work) Validate() error {
 	}
 	return cmp.Or(
 		Positive("MIRROR_WORKERS", w.Workers),
+		Positive("MIRROR_FETCHES", w.Fetches),
 		Positive("MIRROR_MAX_ATTEMPTS", w.MaxAttempts),
 		Positive("MIRROR_BACKOFF_MIN", w.BackoffMin),
 		Positive("MIRROR_BUSY_POLL", w.BusyPoll),

@@ -50,6 +50,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0002_everything.sql": "29a1059cd455bd40f7f040ff7798790940a6718c9aada62e7ad86ff088d8ee9e",
 		"mysql/migrations/0003_groups.sql":     "94d3be53a54d5401630a5e28a79c997b847a97d0b71dcd6196d1baaa437564a3",
 		"mysql/migrations/0004_project.sql":    "55bc628cd8ae48274831a9d01c59ffae5ea0c31fb8c9a45d413bebdf733efa84",
+		"mysql/migrations/0005_queue.sql":      "79bb204c37c360495b77af3b83103b3891bd1ff4aa73c0d3e07f7687bc6cb95d",
 		"mysql/migrations/0006_lists.sql":      "7ce385f7e722879faaafd2e280c50292369e42a52ffe1f903161b93763a14e2d",
 		"mysql/migrations/0007_threads.sql":    "b6f3bd1e4047b71afd13072221130c732b0ddb8a56c851e0aa781740c148ae24",
 		"mysql/migrations/0008_odd.sql":        "f3fa1a48014b902d42cf442c77e9ad793de7476562da58b0473cb6135bf1e4d4",
@@ -62,6 +63,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0002_everything.sql": "23be6f951a82485f533842b89f561dd45c75550a0675d1c025a1fa33933e3c97",
 		"postgres/migrations/0003_groups.sql":     "2c0eac3a28aec06bf170b7d2ed8a76e17c9c658d5f9b6642937ff4cea4c85364",
 		"postgres/migrations/0004_project.sql":    "07e291a66eb9533499082b3074be0ca10181e0fd375485420a1f6fc961eb2f44",
+		"postgres/migrations/0005_queue.sql":      "35ffc2023c5d2edc56039c2d0fd2d173c45ef0ba266c954aa380a08eb4b0ce3f",
 		"postgres/migrations/0006_lists.sql":      "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
 		"postgres/migrations/0007_threads.sql":    "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
 		"postgres/migrations/0008_odd.sql":        "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
@@ -402,7 +404,8 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 				execute format('drop table mirror_%s', name);
 			end loop;
 		end $$`)
-	mustExec(t, conn, "alter table mirror_resource_state drop column background") // and its index
+	mustExec(t, conn, "alter table mirror_resource_state drop column background, drop column notice_time, "+
+		"drop column deaths") // and an index
 	mustExec(t, conn, "create index mirror_resource_state_by_due on mirror_resource_state (project_id, due_time) "+
 		"where due_time is not null")
 	mustExec(t, conn, "alter table mirror_project drop column key_hash, drop column key_confirm_time, "+
@@ -417,8 +420,11 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 		t.Fatalf("log of Migrate = %q; want all but the first migration applied", log)
 	}
 	s = open(t, engine.Config{URL: url}) // sessions remember how tables were
-	list, err := s.Due(t.Context(), "default", now, 100)
-	if err != nil || !slices.Contains(list.Resources, room) || len(list.Background) != 0 {
+	list, err := s.Due(t.Context(), store.Look{
+		Project: "default", Kinds: mirror.Kinds(), Now: now, LeaseTTL: time.Minute, Limit: 100,
+	})
+	isRoom := func(r store.DueResource) bool { return r.Resource == room }
+	if err != nil || !slices.ContainsFunc(list.Resources, isRoom) || len(list.Background) != 0 {
 		t.Fatalf("Due = %+v, %v; want the room, and nothing in the background", list, err)
 	}
 	after, err := s.Room(t.Context(), room, false)

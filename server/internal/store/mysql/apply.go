@@ -81,19 +81,20 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 	if room.DataProblem != "" {
 		arg.Data = nil
 	}
+	var plan store.RoomPlan
 	apply := func() (mirror.Applied, error) {
 		return s.end(ctx, "apply room", lease, now, func(q *queries) (store.Plan, error) {
 			st, stored, err := lockRoom(ctx, q, lease)
 			if err != nil {
 				return store.Plan{}, err
 			}
-			plan := store.PlanRoom(st, stored, fetched, lease, room.FetchTime, now, settle)
+			plan = store.PlanRoom(st, stored, fetched, lease, room.FetchTime, now, settle)
 			if plan.Children {
 				known, err := lockChildren(ctx, q, r)
 				if err != nil {
 					return store.Plan{}, err
 				}
-				plan.MarkChildren(lease, known, now)
+				plan.MarkChildren(lease, fetched, known, now)
 			}
 			if err := q.markStale(ctx, plan.Stale); err != nil || plan.Change == 0 {
 				return plan.Plan, err
@@ -114,19 +115,23 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 		arg.Data, arg.DataProblem = nil, problem(err)
 		out, err = apply()
 	}
+	if err == nil {
+		out = plan.Applied()
+	}
 	return out, err
 }
 
 // lockChildren locks the states of all known children of a room.
-func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]mirror.Resource, error) {
+func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]store.Child, error) {
 	rows, err := q.LockChildren(ctx, dbq.LockChildrenParams{
 		Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), Kinds: store.ChildKinds(),
 	})
-	known := make([]mirror.Resource, len(rows))
+	known := make([]store.Child, len(rows))
 	for i, row := range rows {
-		known[i] = mirror.Resource{
+		known[i].Resource = mirror.Resource{
 			Project: room.Project, Room: room.Room, Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID),
 		}
+		copy(known[i].LeaseToken[:], row.LeaseToken)
 	}
 	return known, err
 }

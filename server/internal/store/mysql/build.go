@@ -138,7 +138,11 @@ func markStaleSQL(n int) string {
         coalesce(
             if(
                 values(again_time) > values(due_time),
-                timestampadd(microsecond, timestampdiff(microsecond, values(due_time), values(again_time)), fetch_time),
+                -- A fetch in the future, by a clock that was wrong, counts as one just now.
+                timestampadd(
+                    microsecond, timestampdiff(microsecond, values(due_time), values(again_time)),
+                    least(fetch_time, values(due_time))
+                ),
                 null
             ),
             values(due_time)
@@ -147,9 +151,9 @@ func markStaleSQL(n int) string {
 	const again = `coalesce(values(again_time), values(due_time))`
 	return `insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id,
-    generation, due_time, again_time, settle, delete_generation, hint_time, background, last_error
+    generation, due_time, again_time, settle, delete_generation, hint_time, notice_time, background, last_error
 )
-values ` + repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')", n) + `
+values ` + repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')", n) + `
 on duplicate key update
     -- A settle fetch that is brought forward is still owed.
     settle = settle or values(settle) or (due_time is not null and generation = applied_generation),
@@ -160,6 +164,9 @@ on duplicate key update
     -- Counts only while leased: a claim clears it.
     again_time = least(coalesce(again_time, ` + again + `), ` + again + `),
     hint_time = greatest(coalesce(hint_time, values(hint_time)), coalesce(values(hint_time), hint_time)),
+    notice_time = greatest(
+        coalesce(notice_time, values(notice_time)), coalesce(values(notice_time), notice_time)
+    ),
     attempts = if(values(again_time) is null or fail_time is not null, 0, attempts),
     fail_time = null,
     delete_generation = if(values(delete_generation) is null, delete_generation, generation + values(generation)),
@@ -176,14 +183,14 @@ func (q *queries) markStale(ctx context.Context, list []store.Stale) error {
 // new resource, two for each other.
 func (q *queries) markAll(ctx context.Context, list []store.Stale) (affected int64, err error) {
 	err = chunks(list, maxRows, func(list []store.Stale) error {
-		args := make([]any, 0, 12*len(list))
+		args := make([]any, 0, 13*len(list))
 		for _, w := range list {
 			args = appendKey(args, w.Resource)
 			again := nullTime(w.Now.Add(w.MinInterval))
 			again.Valid = again.Valid && !w.Lift
 			deleted := sql.NullInt64{Int64: 1, Valid: w.Deleted}
 			args = append(args, flag(!w.SameGeneration), nullTime(w.Now), again, w.Event, deleted, nullTime(w.SourceTime),
-				w.Background)
+				nullTime(w.NoticeTime), w.Background)
 		}
 		result, err := q.db.ExecContext(ctx, markStaleSQL(len(list)), args...)
 		if err != nil {

@@ -65,6 +65,8 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 		SourceUpdateTime: timeOf(r.SourceUpdateTime),
 		MissingSince:     timeOf(r.MissingSince),
 		EventTime:        timeOf(r.HintTime),
+		NoticeTime:       timeOf(r.NoticeTime),
+		Deaths:           int(r.Deaths),
 	}
 	copy(s.LeaseToken[:], r.LeaseToken)
 	return s
@@ -87,6 +89,7 @@ func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStatePa
 		Background:        s.Background,
 		DeleteGeneration:  sql.NullInt64{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
+		Deaths:            int16(s.Deaths),   //nolint:gosec // bounded likewise
 		LastError:         store.Text(s.LastError),
 		FailTime:          nullTime(s.FailTime),
 		FetchTime:         nullTime(s.FetchTime),

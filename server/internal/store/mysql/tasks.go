@@ -14,35 +14,29 @@ import (
 )
 
 // Due reads without locks: Claim decides who gets a resource.
-func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
-	// One extra row shows whether there are more.
-	most := int32(limit) + 1 //nolint:gosec // a small constant of the caller
+func (s *Store) Due(ctx context.Context, look store.Look) (store.DueList, error) {
+	project, now := rawKey(look.Project), nullTime(look.Now)
+	kinds, tooFar := store.KindColumns(look.Kinds), nullTime(store.LeaseTooFar(look.Now, look.LeaseTTL))
+	most := int32(look.Limit) + 1 //nolint:gosec // a small number; one more shows whether there are more
 	rows, err := s.q.Due(ctx, dbq.DueParams{
-		ProjectID: rawKey(project), Now: nullTime(now), Limit: most, Limit_2: most,
-		Limit_3: most,
+		ProjectID: project, Now: now, Kinds: kinds, KindsToo: kinds, TooFar: tooFar, Limit: most, Limit_2: most,
 	})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
-	more := len(rows) > limit
 	var list store.DueList
-	for _, row := range rows[:min(limit, len(rows))] {
-		r := mirror.Resource{
-			Project: project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind),
-			ID: string(row.ResourceID),
-		}
-		if row.Background {
-			list.Background = append(list.Background, r)
-		} else {
-			list.Resources = append(list.Resources, r)
-		}
+	for _, row := range rows {
+		list.Add(look, store.DueResource{Due: timeOf(row.DueTime), Resource: mirror.Resource{
+			Project: look.Project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID),
+		}}, row.Background)
 	}
-	if more {
-		list.Next = now
+	if list.More || list.MoreBackground {
 		return list, nil
 	}
-	dues, errDue := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: rawKey(project), Now: nullTime(now)})
-	end, errEnd := s.q.NextLeaseEnd(ctx, dbq.NextLeaseEndParams{ProjectID: rawKey(project), Now: nullTime(now)})
+	dues, errDue := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: project, Now: now, Kinds: kinds, KindsToo: kinds})
+	end, errEnd := s.q.NextLeaseEnd(ctx, dbq.NextLeaseEndParams{
+		ProjectID: project, Now: now, Kinds: kinds, TooFar: tooFar,
+	})
 	for _, err := range []error{errDue, errEnd} {
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return store.DueList{}, classify(ctx, fmt.Errorf("find next due time: %w", err))
@@ -64,7 +58,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	var won int64
 	err := retry(ctx, func() (err error) {
 		won, err = s.q.Claim(ctx, dbq.ClaimParams{
-			Token: token[:], LeaseUntil: nullTime(until), Now: nullTime(now),
+			Token: token[:], LeaseUntil: nullTime(until), Now: nullTime(now), TooFar: nullTime(store.LeaseTooFar(now, ttl)),
 			Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
 			ResourceID: rawKey(r.ID),
 		})
@@ -284,11 +278,20 @@ func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 		if err != nil {
 			return err
 		}
-		stale, err := store.PlanRetry(stateOf(row), r, now)
+		st := stateOf(row)
+		stale, err := store.PlanRetry(st, r, now)
 		if err != nil {
 			return err
 		}
-		task = stateOf(row).MarkStale(stale).Task(r, now)
+		st = st.Release()
+		task = st.MarkStale(stale).Task(r, now)
+		if err := q.ReleaseLease(ctx, dbq.ReleaseLeaseParams{
+			Deaths: int16(st.Deaths), //nolint:gosec // a small number
+			Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
+			ResourceID: rawKey(r.ID),
+		}); err != nil {
+			return err
+		}
 		return q.markStale(ctx, []store.Stale{stale})
 	})
 	if err != nil {

@@ -63,7 +63,7 @@ func TestApplyEqualsApplyUnderLock(t *testing.T) {
 		{"retry", func(ctx context.Context, s *postgres.Store, l mirror.Lease) error {
 			_, err := s.Retry(ctx, l.Resource, later)
 			return err
-		}, nil},
+		}, store.ErrLeaseLost},
 		{"renewal", func(ctx context.Context, s *postgres.Store, l mirror.Lease) error {
 			return s.Renew(ctx, l, later.Add(time.Minute))
 		}, nil},

@@ -53,6 +53,8 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 		MissingSince:     timeOf(r.MissingSince),
 		Background:       r.Background,
 		EventTime:        timeOf(r.HintTime),
+		NoticeTime:       timeOf(r.NoticeTime),
+		Deaths:           int(r.Deaths),
 	}
 	copy(s.LeaseToken[:], r.LeaseToken)
 	return s
@@ -83,6 +85,7 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		Settle:            s.Settle,
 		DeleteGeneration:  pgtype.Int8{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0},
 		Attempts:          int32(s.Attempts), //nolint:gosec // bounded by the number of attempts allowed
+		Deaths:            int16(s.Deaths),   //nolint:gosec // bounded likewise
 		LastError:         store.Text(s.LastError),
 		FailTime:          nullTime(s.FailTime),
 		FetchTime:         nullTime(s.FetchTime),
@@ -127,7 +130,7 @@ func writeDocument(doc dbq.UpsertDocumentParams, lease mirror.Lease, w dbq.Write
 	d.Bucket, d.ProjectID, d.RoomID, d.Kind, d.ResourceID = w.Bucket, w.ProjectID, w.RoomID, w.Kind, w.ResourceID
 	d.Generation, d.AppliedGeneration = w.Generation, w.AppliedGeneration
 	d.DueTime, d.NotBefore, d.Settle, d.DeleteGeneration = w.DueTime, w.NotBefore, w.Settle, w.DeleteGeneration
-	d.Attempts, d.LastError, d.FailTime = w.Attempts, w.LastError, w.FailTime
+	d.Attempts, d.Deaths, d.LastError, d.FailTime = w.Attempts, w.Deaths, w.LastError, w.FailTime
 	d.FetchTime, d.SourceUpdateTime, d.MissingSince = w.FetchTime, w.SourceUpdateTime, w.MissingSince
 	d.ChangeKind, d.Now = w.ChangeKind, w.Now
 	if w.ChangeKind == 0 {

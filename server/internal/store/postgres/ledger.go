@@ -230,6 +230,7 @@ func growStale(p *dbq.MarkStaleParams, n int) {
 	p.StaleNow = make([]pgtype.Timestamptz, 0, n)
 	p.StaleMinIntervalUs = make([]int64, 0, n)
 	p.StaleSourceTime = make([]pgtype.Timestamptz, 0, n)
+	p.StaleNoticeTime = make([]pgtype.Timestamptz, 0, n)
 	p.StaleFlags = make([]int16, 0, n)
 }
 
@@ -244,6 +245,7 @@ func addStale(p *dbq.MarkStaleParams, event int32, w store.Stale) {
 	p.StaleNow = append(p.StaleNow, nullTime(w.Now))
 	p.StaleMinIntervalUs = append(p.StaleMinIntervalUs, w.MinInterval.Microseconds())
 	p.StaleSourceTime = append(p.StaleSourceTime, nullTime(w.SourceTime))
+	p.StaleNoticeTime = append(p.StaleNoticeTime, nullTime(w.NoticeTime))
 	var flags int16
 	for i, set := range [...]bool{!w.IfUnknown, w.Deleted, !w.Background, w.Lift, !w.SameGeneration, w.Event} {
 		if set {

@@ -378,6 +378,7 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 	record := &recorder{}
 	_, err = dbq.New(record).Due(t.Context(), dbq.DueParams{
 		ProjectID: "default", Now: nullTime(time.Date(2026, 3, 1, 0, 0, 10, 0, time.UTC)), MaxRows: 100,
+		Kinds: store.KindColumns(mirror.Kinds()),
 	})
 	if !errors.Is(err, errRecorded) {
 		t.Fatalf("Due = %v", err)

@@ -14,30 +14,27 @@ import (
 )
 
 // Due reads without locks: Claim decides who gets a resource.
-func (s *Store) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
-	// One extra row shows whether there are more.
+func (s *Store) Due(ctx context.Context, look store.Look) (store.DueList, error) {
+	kinds, tooFar := store.KindColumns(look.Kinds), nullTime(store.LeaseTooFar(look.Now, look.LeaseTTL))
 	rows, err := s.q.Due(ctx, dbq.DueParams{
-		ProjectID: string(project), Now: nullTime(now),
-		MaxRows: int32(limit) + 1, //nolint:gosec // a small constant of the caller
+		ProjectID: string(look.Project), Now: nullTime(look.Now), Kinds: kinds, TooFar: tooFar,
+		MaxRows: int32(look.Limit) + 1, //nolint:gosec // a small number; one more shows whether there are more
 	})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("list due resources: %w", err))
 	}
-	more := len(rows) > limit
-	list := store.DueList{Resources: make([]mirror.Resource, 0, len(rows))}
-	for _, r := range rows[:min(limit, len(rows))] {
-		due := mirror.Resource{Project: project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID}
-		if r.Background {
-			list.Background = append(list.Background, due)
-		} else {
-			list.Resources = append(list.Resources, due)
-		}
+	var list store.DueList
+	for _, r := range rows {
+		list.Add(look, store.DueResource{Due: timeOf(r.DueTime), Resource: mirror.Resource{
+			Project: look.Project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID,
+		}}, r.Background)
 	}
-	if more {
-		list.Next = now
+	if list.More || list.MoreBackground {
 		return list, nil
 	}
-	next, err := s.q.NextDue(ctx, dbq.NextDueParams{ProjectID: string(project), Now: nullTime(now)})
+	next, err := s.q.NextDue(ctx, dbq.NextDueParams{
+		ProjectID: string(look.Project), Now: nullTime(look.Now), Kinds: kinds, TooFar: tooFar,
+	})
 	if err != nil {
 		return store.DueList{}, classify(ctx, fmt.Errorf("find next due time: %w", err))
 	}
@@ -53,7 +50,7 @@ func (s *Store) Claim(
 	var row dbq.ClaimRow
 	err := retry(ctx, func() (err error) {
 		row, err = s.q.Claim(ctx, dbq.ClaimParams{
-			Token: token[:], Until: nullTime(until), Now: nullTime(now),
+			Token: token[:], Until: nullTime(until), Now: nullTime(now), TooFar: nullTime(store.LeaseTooFar(now, ttl)),
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 		})
 		return err
@@ -245,8 +242,13 @@ func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 		if err != nil {
 			return err
 		}
+		st = st.Release()
 		task = st.MarkStale(stale).Task(r, now)
-		return markStale(ctx, later, []store.Stale{stale})
+		err = later.ReleaseLease(ctx, dbq.ReleaseLeaseParams{
+			Deaths: int16(st.Deaths), //nolint:gosec // a small number
+			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
+		})
+		return errors.Join(err, markStale(ctx, later, []store.Stale{stale}))
 	})
 	if err != nil {
 		return mirror.Task{}, err

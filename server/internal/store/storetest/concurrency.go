@@ -61,7 +61,7 @@ func claimAll(e *env) {
 		s := stores[w%2]
 		rng := rand.New(rand.NewPCG(uint64(w), 2))
 		for {
-			list, err := s.Due(e.ctx(), project, e.now, 500)
+			list, err := s.Due(e.ctx(), lookAt(project, e.now, 500))
 			if err != nil {
 				e.Errorf("Due = %v; want no error", err)
 				return
@@ -74,7 +74,7 @@ func claimAll(e *env) {
 				list.Resources[i], list.Resources[j] = list.Resources[j], list.Resources[i]
 			})
 			for _, r := range list.Resources[:min(60, len(list.Resources))] {
-				_, err := s.Claim(e.ctx(), r, newToken(), e.now, leaseTTL)
+				_, err := s.Claim(e.ctx(), r.Resource, newToken(), e.now, leaseTTL)
 				if errors.Is(err, store.ErrNotDue) {
 					continue
 				}
@@ -83,7 +83,7 @@ func claimAll(e *env) {
 					return
 				}
 				mu.Lock()
-				claimed[r]++
+				claimed[r.Resource]++
 				mu.Unlock()
 			}
 		}
@@ -454,7 +454,7 @@ func converge(e *env) {
 		s := stores[w%2]
 		for e.ctx().Err() == nil {
 			quiet := writing.Load() == 0 // asked before looking: what is written is then all there
-			list, err := s.Due(e.ctx(), project, clock(), 3)
+			list, err := s.Due(e.ctx(), lookAt(project, clock(), 3))
 			if err != nil {
 				e.Errorf("Due = %v; want no error", err)
 				return
@@ -466,7 +466,7 @@ func converge(e *env) {
 				e.spend(time.Millisecond)
 				continue
 			}
-			switch err := step(s, rng, list.Resources[rng.IntN(len(list.Resources))]); {
+			switch err := step(s, rng, list.Resources[rng.IntN(len(list.Resources))].Resource); {
 			case errors.Is(err, store.ErrLeaseLost):
 				lost.Add(1)
 			case err != nil && !errors.Is(err, store.ErrNotDue):

@@ -470,11 +470,11 @@ func (m *staysBehind) Accept(ctx context.Context, batch []mirror.Delivery) ([]st
 	var behind []mirror.Resource
 	for _, a := range batch {
 		for _, h := range a.Invalidations {
-			list, err := m.Due(ctx, h.Resource.Project, a.Event.ReceiveTime, 1000)
+			list, err := m.Due(ctx, lookAt(h.Resource.Project, a.Event.ReceiveTime, 1000))
 			if err != nil {
 				return nil, err
 			}
-			if slices.Contains(list.Background, h.Resource) {
+			if slices.Contains(resourcesOf(list.Background), h.Resource) {
 				behind = append(behind, h.Resource)
 			}
 		}

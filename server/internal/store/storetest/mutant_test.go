@@ -167,6 +167,31 @@ func mutants() []mutant {
 		},
 		{"settles for ever", []string{"settle fetch comes once"}, func(b base) store.Store { return &settlesForEver{b} }},
 		{
+			"settles after a late fetch",
+			[]string{"settle fetch is left out after a late fetch"},
+			func(b base) store.Store { return &settlesAfterAll{b} },
+		},
+		{
+			"forgets deaths",
+			[]string{"death of the process counts as an attempt"},
+			func(b base) store.Store { return &forgetsDeaths{b} },
+		},
+		{
+			"joins all",
+			[]string{"child fetched together with its room, perhaps of an earlier incarnation"},
+			func(b base) store.Store { return &joinsAll{b} },
+		},
+		{
+			"looks for all kinds",
+			[]string{"due leaves alone kinds that are not asked for"},
+			func(b base) store.Store { return &looksForAll{b} },
+		},
+		{
+			"trusts any lease",
+			[]string{"lease too far away does not count"},
+			func(b base) store.Store { return &trustsAnyLease{b} },
+		},
+		{
 			"ignores what comes in during a fetch",
 			[]string{"what comes in during the fetch is due again"},
 			func(b base) store.Store { return &ignoresGeneration{b} },
@@ -689,10 +714,9 @@ func (m *renewsNothing) Renew(ctx context.Context, lease mirror.Lease, _ time.Ti
 
 type listsLeased struct{ base }
 
-func (m *listsLeased) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList,
-	error,
-) {
-	return m.Store.Due(ctx, project, now.Add(leaseTTL), limit)
+func (m *listsLeased) Due(ctx context.Context, look store.Look) (store.DueList, error) {
+	look.Now = look.Now.Add(leaseTTL)
+	return m.Store.Due(ctx, look)
 }
 
 type losesSettle struct{ base }
@@ -714,10 +738,59 @@ type settlesForEver struct{ base }
 func (m *settlesForEver) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
 	now time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
-	if err := m.state(ctx, lease.Resource, "settle = true"); err != nil {
+	if err := m.state(ctx, lease.Resource, "settle = true, notice_time = null"); err != nil {
 		return mirror.Applied{}, err
 	}
 	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type settlesAfterAll struct{ base }
+
+func (m *settlesAfterAll) Claim(
+	ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration,
+) (mirror.Lease, error) {
+	if err := m.state(ctx, r, "notice_time = null"); err != nil {
+		return mirror.Lease{}, err
+	}
+	return m.Store.Claim(ctx, r, token, now, ttl)
+}
+
+type forgetsDeaths struct{ base }
+
+func (m *forgetsDeaths) Claim(
+	ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration,
+) (mirror.Lease, error) {
+	lease, err := m.Store.Claim(ctx, r, token, now, ttl)
+	if err == nil {
+		err = m.state(ctx, r, "attempts = 0, deaths = 0")
+	}
+	return lease, err
+}
+
+type looksForAll struct{ base }
+
+func (m *looksForAll) Due(ctx context.Context, look store.Look) (store.DueList, error) {
+	look.Kinds = mirror.Kinds()
+	return m.Store.Due(ctx, look)
+}
+
+type trustsAnyLease struct{ base }
+
+func (m *trustsAnyLease) Due(ctx context.Context, look store.Look) (store.DueList, error) {
+	look.LeaseTTL *= 1_000_000
+	return m.Store.Due(ctx, look)
+}
+
+type joinsAll struct{ base }
+
+func (m *joinsAll) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration,
+) (mirror.Applied, error) {
+	lease.Joined = slices.Clone(lease.Joined)
+	for i := range lease.Joined {
+		lease.Joined[i].SourceTime = now
+	}
+	return m.Store.ApplyRoom(ctx, lease, room, now, settle)
 }
 
 type ignoresGeneration struct{ base }

@@ -125,7 +125,7 @@ func (e *env) takeUp(batch ...mirror.Delivery) []mirror.Pending {
 
 func takeUp(e *env) {
 	d := e.setAside(invalidatedAt(storageOf("room")))
-	e.want("due while it is set aside", e.dueList(10), store.DueList{})
+	e.want("due while it is set aside", e.dueList(10), dueList{})
 	const n = 8
 	stores := []store.Store{e.Store, e.another()}
 	pending := make([][]mirror.Pending, n)
@@ -137,7 +137,7 @@ func takeUp(e *env) {
 		all = append(all, pending[i]...)
 	}
 	e.want("stale", all, []mirror.Pending{{Resource: storageOf("room"), Generation: 1}})
-	e.want("due", e.dueList(10), store.DueList{Resources: []mirror.Resource{storageOf("room")}})
+	e.want("due", e.dueList(10), dueList{Resources: []mirror.Resource{storageOf("room")}})
 	got, err := e.Event(e.ctx(), project, d.Event.ID)
 	e.must("Event", err)
 	e.want("event", got, d.Event)

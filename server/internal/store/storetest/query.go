@@ -631,7 +631,7 @@ func otherProject(e *env) {
 		e.must("Documents", err)
 		tasks, err := e.TaskList(e.ctx(), store.TaskFilter{Project: p, Now: e.now, Limit: 10})
 		e.must("TaskList", err)
-		due, err := e.Due(e.ctx(), p, e.now.Add(time.Hour), 10)
+		due, err := e.Due(e.ctx(), lookAt(p, e.now.Add(time.Hour), 10))
 		e.must("Due", err)
 		got, err := e.Counts(e.ctx(), p)
 		e.must("Counts", err)

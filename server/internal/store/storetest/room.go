@@ -15,6 +15,8 @@ var roomCases = []testCase{
 	{"unchanged room moves its times alone", unchangedRoom},
 	{"changed room writes a change", changedRoom},
 	{"other creation time begins an epoch", recreatedRoom},
+	{"child fetched together with its new room", joinedRoom},
+	{"child fetched together with its room, perhaps of an earlier incarnation", joinedEarlierRoom},
 	{"room source is kept byte for byte", roomSource},
 	{"room fields may hold anything", roomFields},
 	{"delete event and 404 make a tombstone", deletedRoom},
@@ -105,12 +107,63 @@ func changedRoom(e *env) {
 	e.want("task of the document", after.Task, document.Task)
 }
 
+// A child that is fetched together with its room, which is not mirrored yet, is not
+// fetched again if an event shows that it is of the same incarnation.
+func joinedRoom(e *env) {
+	e.raise(roomOf("room"), storageOf("room"), ydocOf("room"))
+	room, storage, ydoc := e.claim(roomOf("room")), e.claim(storageOf("room")), e.claim(ydocOf("room"))
+	stranger := ydoc
+	stranger.Token = newToken() // its lease was taken over
+	room.Joined = []mirror.Lease{storage, stranger}
+	content := e.roomContent(`{"id":"r"}`)
+	content.CreateTime = storage.SourceTime
+	applied, err := e.ApplyRoom(e.ctx(), room, content, e.now, 0)
+	e.must("ApplyRoom", err)
+	applied.Generation = 0
+	e.want("ApplyRoom", applied, mirror.Applied{
+		Changed: true, Epoch: 1, Joined: []mirror.Resource{storageOf("room")}, AlsoDue: childrenOf("room")[1:],
+	})
+	storage.Epoch = applied.Epoch
+	if applied := e.applyDocument(storage, e.documentContent(`{"a":1}`)); !applied.Due.IsZero() || !applied.Changed {
+		e.Fatalf("ApplyDocument of what was fetched with the room = %+v; want it mirrored", applied)
+	}
+	e.wantState(storageOf("room"), mirror.TaskDone)
+	e.document(storageOf("room"))
+	applied = e.applyDocument(func() mirror.Lease { ydoc.Epoch = 1; return ydoc }(), e.documentContent(`{}`))
+	if !applied.Due.Equal(e.now) {
+		e.Fatalf("ApplyDocument of another = %+v; want it stale with the room", applied)
+	}
+}
+
+// Without such an event it may have been fetched from an earlier incarnation.
+func joinedEarlierRoom(e *env) {
+	e.raise(roomOf("room"), storageOf("room"))
+	e.request(requestsFor(ydocOf("room"))...)
+	room, storage, ydoc := e.claim(roomOf("room")), e.claim(storageOf("room")), e.claim(ydocOf("room"))
+	room.Joined = []mirror.Lease{storage, ydoc}
+	content := e.roomContent(`{"id":"r"}`)
+	content.CreateTime = storage.SourceTime.Add(time.Microsecond)
+	applied, err := e.ApplyRoom(e.ctx(), room, content, e.now, 0)
+	e.must("ApplyRoom", err)
+	applied.Generation = 0
+	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, AlsoDue: childrenOf("room")})
+	_, err = e.ApplyDocument(e.ctx(), storage, e.documentContent(`{}`), e.now, 0)
+	e.wantErr("ApplyDocument", err, store.ErrEpochChanged)
+	applied, err = e.Park(e.ctx(), storage, e.now)
+	e.must("Park", err)
+	if !applied.Due.Equal(e.now) {
+		e.Fatalf("Park = %+v; want the child fetched again at once", applied)
+	}
+}
+
 func recreatedRoom(e *env) {
 	e.mirrorBoth("room")
 	content := e.roomContent(`{"id":"r"}`) // not a byte differs
 	content.CreateTime = born.Add(time.Microsecond)
 	applied := e.mirrorRoom("room", content)
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, AlsoDue: childrenOf("room")})
+	e.want("ApplyRoom", applied, mirror.Applied{ // the next task cleans up
+		Changed: true, Due: e.now, AlsoDue: childrenOf("room"),
+	})
 	room := e.room("room")
 	if room.Epoch != 2 || !room.CreateTime.Equal(content.CreateTime) {
 		e.Fatalf("Room = %+v; want epoch 2, created at %v", room, content.CreateTime)
@@ -414,7 +467,7 @@ func tombstoneQuiets(e *env) {
 			e.Fatalf("task %q in a deleted room = %+v; want nothing more to do", r.ID, task)
 		}
 	}
-	e.want("Due", e.dueList(10), store.DueList{})
+	e.want("Due", e.dueList(10), dueList{})
 	counts, err := e.Counts(e.ctx(), project)
 	e.must("Counts", err)
 	e.want("Counts", counts, store.Counts{})
@@ -431,7 +484,9 @@ func rebornSame(e *env) {
 	e.mirrorBoth("room")
 	e.deleteRoom("room")
 	applied := e.mirrorRoom("room", e.roomContent(`{"id":"r"}`))
-	e.want("ApplyRoom", applied, mirror.Applied{Changed: true, Stale: true, AlsoDue: childrenOf("room")})
+	e.want("ApplyRoom", applied, mirror.Applied{
+		Changed: true, Due: e.now, AlsoDue: childrenOf("room"),
+	})
 	room := e.room("room")
 	if room.Epoch <= 2 || !room.Freshness.DeleteTime.IsZero() {
 		e.Fatalf("Room = %+v; want an epoch above that of the tombstone, and no delete time", room)

@@ -18,18 +18,19 @@ import (
 )
 
 const stateColumns = `generation, applied_generation, due_time, not_before, settle, delete_generation, lease_until,
-	again_time, attempts, last_error, fail_time, fetch_time, source_update_time, missing_since, background, hint_time`
+	again_time, attempts, last_error, fail_time, fetch_time, source_update_time, missing_since, background, hint_time,
+	notice_time, deaths`
 
 // insert writes the state of a resource.
 func (d database) insert(t *rapid.T, r mirror.Resource, s store.State) {
 	when := func(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
 	_, err := d.sql.Exec(t.Context(),
 		`insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, `+
-			stateColumns+`) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			stateColumns+`) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		append(keyArgs(r), s.Generation, s.Applied, when(s.Due), when(s.NotBefore), s.Settle,
 			sql.NullInt64{Int64: s.DeleteGeneration, Valid: s.DeleteGeneration != 0}, when(s.LeaseUntil), when(s.RefetchAt),
 			s.Attempts, s.LastError, when(s.FailTime), when(s.FetchTime), when(s.SourceUpdateTime), when(s.MissingSince),
-			s.Background, when(s.EventTime))...)
+			s.Background, when(s.EventTime), when(s.NoticeTime), s.Deaths)...)
 	if err != nil {
 		t.Fatalf("insert a state = %v", err)
 	}
@@ -43,16 +44,18 @@ func (d database) states(t *rapid.T, room mirror.RoomID) map[mirror.Resource]sto
 		func(scan func(dest ...any) error) error {
 			r := mirror.Resource{Project: project, Room: room}
 			var s store.State
-			var due, notBefore, lease, again, fail, fetch, source, missing, event sql.NullTime
+			var due, notBefore, lease, again, fail, fetch, source, missing, event, notice sql.NullTime
 			var deleted sql.NullInt64
 			if err := scan(&r.Kind, &r.ID, &s.Generation, &s.Applied, &due, &notBefore, &s.Settle, &deleted, &lease, &again,
-				&s.Attempts, &s.LastError, &fail, &fetch, &source, &missing, &s.Background, &event); err != nil {
+				&s.Attempts, &s.LastError, &fail, &fetch, &source, &missing, &s.Background, &event,
+				&notice, &s.Deaths); err != nil {
 				return err
 			}
 			s.DeleteGeneration = deleted.Int64
 			for to, from := range map[*time.Time]sql.NullTime{
 				&s.Due: due, &s.NotBefore: notBefore, &s.LeaseUntil: lease, &s.RefetchAt: again, &s.FailTime: fail,
 				&s.FetchTime: fetch, &s.SourceUpdateTime: source, &s.MissingSince: missing, &s.EventTime: event,
+				&s.NoticeTime: notice,
 			} {
 				if from.Valid {
 					*to = from.Time.UTC()
@@ -83,7 +86,8 @@ func drawState(t *rapid.T, now time.Time) store.State {
 		RefetchAt: drawTime(t, now, "refetch at"), Attempts: rapid.IntRange(0, 2).Draw(t, "attempts"), LastError: "x",
 		FailTime: drawTime(t, now, "fail time"), FetchTime: drawTime(t, now, "fetch time"),
 		SourceUpdateTime: drawTime(t, now, "source update time"), Background: rapid.Bool().Draw(t, "background"),
-		EventTime: drawTime(t, now, "event time"),
+		EventTime: drawTime(t, now, "event time"), NoticeTime: drawTime(t, now, "notice time"),
+		Deaths: rapid.IntRange(0, 5).Draw(t, "deaths"),
 	}
 	s.Applied = rapid.Int64Range(0, s.Generation).Draw(t, "applied")
 	s.DeleteGeneration = rapid.Int64Range(0, s.Generation).Draw(t, "delete generation")
@@ -207,6 +211,7 @@ func TestMarkStaleEqualsSQL(t *testing.T) {
 					t.Fatalf("Retry of %+v = %v; want %v", want[r], err, wantErr)
 				}
 				if err == nil {
+					want[r] = want[r].Release()
 					mark([]store.Stale{w})
 					if d := gocmp.Diff(want[r].Task(r, now), task); d != "" {
 						t.Fatalf("Retry (-want +got):\n%s", d)

@@ -436,11 +436,34 @@ func (e *env) lastChange(bucket int16) int64 {
 	return entries[len(entries)-1].Number
 }
 
-func (e *env) dueList(limit int) store.DueList {
+// dueList is a store.DueList without the due times.
+type dueList struct {
+	Resources, Background []mirror.Resource
+	More, MoreBackground  bool
+	Next                  time.Time
+}
+
+func (e *env) dueList(limit int) dueList {
 	e.Helper()
-	list, err := e.Due(e.ctx(), project, e.now, limit)
+	list, err := e.Due(e.ctx(), lookAt(project, e.now, limit))
 	e.must("Due", err)
-	return list
+	return dueList{
+		Resources: resourcesOf(list.Resources), Background: resourcesOf(list.Background),
+		More: list.More, MoreBackground: list.MoreBackground, Next: list.Next,
+	}
+}
+
+// lookAt looks for resources of every kind.
+func lookAt(project mirror.ProjectID, now time.Time, limit int) store.Look {
+	return store.Look{Project: project, Kinds: mirror.Kinds(), Now: now, LeaseTTL: leaseTTL, Limit: limit}
+}
+
+func resourcesOf(due []store.DueResource) []mirror.Resource {
+	var out []mirror.Resource
+	for _, r := range due {
+		out = append(out, r.Resource)
+	}
+	return out
 }
 
 // snapshot is all that a refused write might have touched.

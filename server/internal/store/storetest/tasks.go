@@ -23,6 +23,13 @@ var taskCases = []testCase{
 	{"due leaves out what is leased", dueLeased},
 	{"due tells when the next one is due", dueNext},
 	{"due knows its project", dueProject},
+	{"due tells each lane and its times", dueLanes},
+	{"due leaves alone kinds that are not asked for", dueKinds},
+	{"lease too far away does not count", leaseTooFar},
+	{"fetch in the future counts as one just now", fetchTooFar},
+	{"death of the process counts as an attempt", deaths},
+	{"what is given back is no death", deathsGivenBack},
+	{"settle fetch is left out after a late fetch", settleLate},
 	{"what comes in during the fetch is due again", raisedDuringLease},
 	{"settle fetch comes once", settleOnce},
 	{"settle fetch stays owed while the room is away", settleOutlivesQuiet},
@@ -42,6 +49,7 @@ var taskCases = []testCase{
 	{"request during a fetch", requestLeased},
 	{"retry makes due at once", retry},
 	{"retry of what cannot be", retryRefused},
+	{"retry ends a lease", retryLeased},
 	{"generations in order", generations},
 	{"parked child waits for its room", park},
 	{"park leaves a pending room alone", parkPendingRoom},
@@ -61,7 +69,7 @@ func claimLease(e *env) {
 	lease.Seen = nil // an engine may see more
 	e.want("lease of a new resource", lease, mirror.Lease{
 		Resource: storageOf("room"), Token: token, Until: e.now.Add(leaseTTL), Generation: 1,
-		SourceTime: e.now.Add(-time.Millisecond),
+		SourceTime: e.now.Add(-time.Millisecond), Settle: true, NoticeTime: e.now,
 	})
 	if task := e.task(storageOf("room")); task.State != mirror.TaskRunning || !task.LeaseUntil.Equal(lease.Until) {
 		e.Fatalf("task = %+v; want it running until %v", task, lease.Until)
@@ -211,10 +219,10 @@ func dueOrder(e *env) {
 		e.raise(r)
 		want = append(want, r)
 	}
-	e.want("Due", e.dueList(10), store.DueList{Resources: want})
+	e.want("Due", e.dueList(10), dueList{Resources: want})
 	e.want("Due, at most 3", e.dueList(3).Resources, want[:3])
 	e.pass(-time.Second)
-	e.want("Due a second ago", e.dueList(10), store.DueList{Resources: want[:4], Next: e.now.Add(time.Second)})
+	e.want("Due a second ago", e.dueList(10), dueList{Resources: want[:4], Next: e.now.Add(time.Second)})
 	e.wantState(want[0], mirror.TaskPending) // reading claims nothing
 }
 
@@ -222,7 +230,7 @@ func dueLeased(e *env) {
 	e.raise(storageOf("a"), storageOf("b"))
 	lease := e.claim(storageOf("a"))
 	list := e.dueList(10)
-	e.want("Due beside a lease", list, store.DueList{Resources: []mirror.Resource{storageOf("b")}, Next: lease.Until})
+	e.want("Due beside a lease", list, dueList{Resources: []mirror.Resource{storageOf("b")}, Next: lease.Until})
 	e.now = lease.Until
 	if list = e.dueList(10); len(list.Resources) != 2 {
 		e.Fatalf("Due after the lease = %+v; want both", list)
@@ -230,32 +238,203 @@ func dueLeased(e *env) {
 }
 
 func dueNext(e *env) {
-	e.want("Due with nothing to do", e.dueList(10), store.DueList{})
+	e.want("Due with nothing to do", e.dueList(10), dueList{})
 	e.raise(storageOf("a"), storageOf("b"), storageOf("c"))
-	if list := e.dueList(3); len(list.Resources) != 3 || !list.Next.IsZero() {
+	if list := e.dueList(3); len(list.Resources) != 3 || list.More || !list.Next.IsZero() {
 		e.Fatalf("Due = %+v; want three, and none beyond", list)
 	}
-	if list := e.dueList(2); len(list.Resources) != 2 || list.Next.IsZero() || list.Next.After(e.now) {
-		e.Fatalf("Due, at most 2 = %+v; want the third due already", list)
+	if list := e.dueList(2); len(list.Resources) != 2 || !list.More || list.MoreBackground {
+		e.Fatalf("Due, at most 2 = %+v; want it to tell that there are more", list)
 	}
 	lease := e.claim(storageOf("a"))
 	f := e.failure()
 	f.NotBefore = e.now.Add(leaseTTL / 2)
 	e.fail(e.claim(storageOf("b")), f)
-	e.want("Due", e.dueList(10), store.DueList{Resources: []mirror.Resource{storageOf("c")}, Next: f.NotBefore})
+	e.want("Due", e.dueList(10), dueList{Resources: []mirror.Resource{storageOf("c")}, Next: f.NotBefore})
 	e.claim(storageOf("c"))
 	e.must("Renew", e.Renew(e.ctx(), lease, e.now.Add(time.Second)))
-	e.want("Due with all leased or backing off", e.dueList(10), store.DueList{Next: e.now.Add(time.Second)})
+	e.want("Due with all leased or backing off", e.dueList(10), dueList{Next: e.now.Add(time.Second)})
 }
 
 func dueProject(e *env) {
 	other := mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindStorage}
 	e.raise(other)
-	e.want("Due", e.dueList(10), store.DueList{})
-	list, err := e.Due(e.ctx(), "other", e.now, 10)
+	e.want("Due", e.dueList(10), dueList{})
+	list, err := e.Due(e.ctx(), lookAt("other", e.now, 10))
 	e.must("Due of the other project", err)
-	e.want("Due of the other project", list, store.DueList{Resources: []mirror.Resource{other}})
+	e.want("Due of the other project", list, store.DueList{Resources: []store.DueResource{{Resource: other, Due: e.now}}})
 	e.wantNotDue(storageOf("room"))
+}
+
+func dueLanes(e *env) {
+	begun := e.now
+	for i := range 3 {
+		e.request(mirror.Request{Resource: storageOf(mirror.RoomID(fmt.Sprintf("b-%d", i))), Background: true})
+		e.raise(storageOf(mirror.RoomID(fmt.Sprintf("l-%d", i))))
+		e.pass(time.Second)
+	}
+	due := func(lane string, n int) (out []store.DueResource) {
+		for i := range n {
+			r := storageOf(mirror.RoomID(fmt.Sprintf("%s-%d", lane, i)))
+			out = append(out, store.DueResource{Resource: r, Due: begun.Add(time.Duration(i) * time.Second)})
+		}
+		return out
+	}
+	list, err := e.Due(e.ctx(), lookAt(project, e.now, 3))
+	e.must("Due", err)
+	e.want("Due, at most 3", list, store.DueList{Resources: due("l", 3), Background: due("b", 3)})
+	list, err = e.Due(e.ctx(), lookAt(project, e.now, 2))
+	e.must("Due", err)
+	e.want("Due, at most 2", list, store.DueList{
+		Resources: due("l", 2), Background: due("b", 2), More: true, MoreBackground: true,
+	})
+}
+
+// A replica of an older version runs beside a newer one.
+func dueKinds(e *env) {
+	e.raise(storageOf("a"), ydocOf("a"))
+	e.fail(e.claim(ydocOf("a")), store.Failure{Now: e.now, NotBefore: e.now.Add(time.Second)})
+	e.raise(ydocOf("b"))
+	e.claim(ydocOf("b"))
+	look := lookAt(project, e.now, 10)
+	look.Kinds = []mirror.Kind{mirror.KindRoom, mirror.KindStorage}
+	list, err := e.Due(e.ctx(), look)
+	e.must("Due", err)
+	e.want("Due of two kinds", list, store.DueList{Resources: []store.DueResource{{Resource: storageOf("a"), Due: e.now}}})
+	look.Now = e.now.Add(2 * leaseTTL)
+	list, err = e.Due(e.ctx(), look)
+	e.must("Due", err)
+	if len(list.Resources) != 1 {
+		e.Fatalf("Due of two kinds later = %+v; want one of them", list)
+	}
+}
+
+// A clock that was ahead for a while has written a lease that nobody will renew.
+func leaseTooFar(e *env) {
+	e.raise(storageOf("room"))
+	ahead := e.now.Add(365 * 24 * time.Hour)
+	old, err := e.Claim(e.ctx(), storageOf("room"), newToken(), ahead, leaseTTL)
+	e.must("Claim by a clock that is ahead", err)
+	e.want("Due", e.dueList(10), dueList{Resources: []mirror.Resource{storageOf("room")}})
+	lease := e.claim(storageOf("room"))
+	if lease.Attempts != 0 || lease.Deaths != 0 {
+		e.Fatalf("lease = %+v; want no attempt counted", lease)
+	}
+	_, err = e.Fail(e.ctx(), old, e.failure())
+	e.wantErr("Fail with the old lease", err, store.ErrLeaseLost)
+	e.fail(lease, store.Failure{Now: e.now, NotBefore: e.now, Uncounted: true})
+	// Somewhat ahead, or longer leases, are usual.
+	_, err = e.Claim(e.ctx(), storageOf("room"), newToken(), e.now.Add(leaseTTL), leaseTTL)
+	e.must("Claim", err)
+	e.wantNotDue(storageOf("room"))
+	e.want("Due", e.dueList(10), dueList{Next: e.now.Add(2 * leaseTTL)})
+}
+
+func fetchTooFar(e *env) {
+	e.mirrorBoth("room")
+	e.raise(storageOf("room"))
+	content := e.documentContent(`{"v":2}`)
+	content.FetchTime = e.now.Add(365 * 24 * time.Hour)
+	e.applyDocument(e.claim(storageOf("room")), content)
+	h := invalidatedAt(storageOf("room"))
+	h.MinInterval = 10 * time.Second
+	e.accept(e.delivery(h))
+	if task := e.task(storageOf("room")); !task.DueTime.Equal(e.now.Add(10 * time.Second)) {
+		e.Fatalf("due time = %v; want ten seconds from now", task.DueTime)
+	}
+}
+
+func deaths(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.raise(storageOf("room"))
+	for n := range 5 {
+		lease := e.claim(storageOf("room"))
+		if lease.Deaths != n || lease.Attempts != n {
+			e.Fatalf("lease after %d deaths = %+v; want them counted", n, lease)
+		}
+		if task := e.task(storageOf("room")); task.Attempts != n {
+			e.Fatalf("attempts of the task after %d deaths = %d", n, task.Attempts)
+		}
+		e.now = lease.Until
+	}
+	e.applyDocument(e.claim(storageOf("room")), e.documentContent(`{}`))
+	e.raise(storageOf("room"))
+	if lease := e.claim(storageOf("room")); lease.Deaths != 0 || lease.Attempts != 0 {
+		e.Fatalf("lease after a success = %+v; want a new count", lease)
+	}
+}
+
+func deathsGivenBack(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.raise(storageOf("room"))
+	e.now = e.claim(storageOf("room")).Until
+	for range 3 {
+		e.fail(e.claim(storageOf("room")), store.Failure{Now: e.now, NotBefore: e.now, Uncounted: true})
+	}
+	_, err := e.Park(e.ctx(), e.claim(storageOf("room")), e.now) // the room lives, so it is due again
+	e.must("Park", err)
+	lease := e.claim(storageOf("room"))
+	if lease.Deaths != 1 || lease.Attempts != 1 {
+		e.Fatalf("lease = %+v; want the one death", lease)
+	}
+	e.must("Renew", e.Renew(e.ctx(), lease, lease.Until.Add(leaseTTL)))
+	e.now = lease.Until.Add(leaseTTL / 2)
+	e.fail(lease, store.Failure{Now: e.now, NotBefore: e.now, Uncounted: true})
+	if lease := e.claim(storageOf("room")); lease.Deaths != 1 {
+		e.Fatalf("lease = %+v; want a renewed lease to be no death", lease)
+	}
+}
+
+// A fetch that begins long enough after the last event reads the state after it.
+func settleLate(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	r := storageOf("room")
+	for _, c := range []struct {
+		after time.Duration
+		more  bool
+	}{{settle - time.Microsecond, true}, {settle, false}} {
+		e.raise(r)
+		e.pass(time.Second)
+		e.raise(r)
+		e.pass(c.after)
+		lease := e.claim(r)
+		content := e.documentContent(`{}`)
+		e.pass(time.Hour) // the time of the fetch counts, not that of its end
+		content.FetchTime = e.now.Add(-time.Hour)
+		applied, err := e.ApplyDocument(e.ctx(), lease, content, e.now, settle)
+		e.must("ApplyDocument", err)
+		if applied.Due.IsZero() == c.more {
+			e.Fatalf("Apply of a fetch %v after the last event = %+v; want a settle fetch: %t", c.after, applied, c.more)
+		}
+		if store.Settled(lease, content.FetchTime, settle) == c.more {
+			e.Fatalf("Settled of a fetch %v after the last event = %t", c.after, c.more)
+		}
+		if c.more {
+			e.now = applied.Due
+			if applied = e.fetch(r); !applied.Due.IsZero() {
+				e.Fatalf("settle Apply = %+v; want nothing more to do", applied)
+			}
+		}
+	}
+}
+
+func retryLeased(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.raise(storageOf("room"))
+	for range store.MaxDeaths + 2 {
+		e.now = e.claim(storageOf("room")).Until
+	}
+	old := e.claim(storageOf("room"))
+	task, err := e.Retry(e.ctx(), storageOf("room"), e.now)
+	e.must("Retry", err)
+	if task.State != mirror.TaskPending || !task.LeaseUntil.IsZero() || task != e.task(storageOf("room")) {
+		e.Fatalf("Retry of a leased task = %+v; want it pending", task)
+	}
+	_, err = e.ApplyDocument(e.ctx(), old, e.documentContent(`{}`), e.now, settle)
+	e.wantErr("ApplyDocument with the old lease", err, store.ErrLeaseLost)
+	if lease := e.claim(storageOf("room")); lease.Deaths != store.MaxDeaths || lease.Attempts != 0 {
+		e.Fatalf("lease = %+v; want one more run alone", lease)
+	}
 }
 
 func raisedDuringLease(e *env) {
@@ -502,7 +681,7 @@ func failFinal(e *env) {
 	}
 	e.pass(24 * time.Hour)
 	e.wantNotDue(storageOf("room"))
-	e.want("Due", e.dueList(10), store.DueList{})
+	e.want("Due", e.dueList(10), dueList{})
 	counts, err := e.Counts(e.ctx(), project)
 	e.must("Counts", err)
 	e.want("Counts", counts, store.Counts{Failed: 1})
@@ -802,7 +981,7 @@ func parkedQuiet(e *env) {
 	e.applyMissing(e.claim(roomOf("room")))
 	e.wantState(storageOf("room"), mirror.TaskDone)
 	e.wantState(roomOf("room"), mirror.TaskDone)
-	e.want("Due", e.dueList(math.MaxInt16), store.DueList{})
+	e.want("Due", e.dueList(math.MaxInt16), dueList{})
 	// The next event begins anew.
 	e.raise(storageOf("room"))
 	applied := e.park(e.claim(storageOf("room")))

@@ -865,7 +865,7 @@ func listBackground(e *env) {
 	_, err := applyThreads(e.ctx(), e.Store, lease, e.now,
 		[]mirror.Thread{threadIn("idle", 2), threadIn("wanted", 2)}, e.now, 0)
 	e.must("ApplyThreads", err)
-	e.want("Due", e.dueList(10), store.DueList{
+	e.want("Due", e.dueList(10), dueList{
 		Resources: []mirror.Resource{threadOf("room", "wanted")}, Background: []mirror.Resource{threadOf("room", "idle")},
 	})
 }

@@ -13,7 +13,7 @@ import (
 var sweep = mirror.Resource{Project: project, Kind: mirror.KindSweep}
 
 // taking is a handler that takes its time for each task.
-func (b *bench) taking(d time.Duration) Handler {
+func (b *bench) taking(d time.Duration) Apply {
 	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 		work := time.NewTimer(d)
 		defer work.Stop()
@@ -62,7 +62,7 @@ func TestLiveWorkGoesFirst(t *testing.T) {
 				all := resources(2000)
 				b.background(all...)
 				begun := time.Now()
-				pool, _ := b.start(b.taking(time.Second), func(c *Config) { c.Workers = 2 })
+				pool, _ := b.start(b.taking(time.Second), func(c *Config) { c.Workers, c.Fetches = 2, 2 })
 				pass(10*time.Second + 500*time.Millisecond)
 				live := resource(5000)
 				b.tasks.raise(time.Now(), live)
@@ -119,6 +119,8 @@ func (paced) UntilPaused(ctx context.Context) (context.Context, func()) {
 
 func (paced) WithTurn(ctx context.Context) (context.Context, func() bool) { return withTurn(ctx) }
 
+func (paced) WithoutTurn(ctx context.Context) context.Context { return withoutTurn(ctx) }
+
 func (p paced) Wait(ctx context.Context) error {
 	timer := time.NewTimer(p.gap)
 	defer timer.Stop()
@@ -136,7 +138,7 @@ func TestLiveWorkOvertakesItself(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(b *bench) {
 		b.background(resource(200))
-		pool, _ := b.start(b.taking(time.Second), func(c *Config) { c.Workers = 1 })
+		pool, _ := b.start(b.taking(time.Second), func(c *Config) { c.Workers, c.Fetches = 1, 1 })
 		pass(500 * time.Millisecond)
 		all := resources(100)
 		b.background(all...)
@@ -172,7 +174,7 @@ func TestWokenInTheBackgroundStaysThere(t *testing.T) {
 			return applied, err
 		}
 		b.background(resource(0))
-		pool, _ := b.start(handler, func(c *Config) { c.Workers = 1 })
+		pool, _ := b.start(handler, func(c *Config) { c.Workers, c.Fetches = 1, 1 })
 		pass(500 * time.Millisecond)
 		b.due(pool, resources(4)[1:]...)
 		pass(time.Minute)
@@ -197,7 +199,7 @@ func TestSweepHasAWorkerOfItsOwn(t *testing.T) {
 			}
 			return b.taking(time.Second)(ctx, lease)
 		}
-		pool, _ := b.start(handler, func(c *Config) { c.Workers = 1 })
+		pool, _ := b.start(handler, func(c *Config) { c.Workers, c.Fetches = 1, 1 })
 		b.due(pool, resources(60)...)
 		pass(500 * time.Millisecond)
 		pending := time.Now()
@@ -231,7 +233,7 @@ func TestBackgroundIsBoundedAndDone(t *testing.T) {
 		pool.PushBackground(marked(all...))
 		pool.PushBackground(marked(all...))
 		pool.mu.Lock()
-		ready, queued := len(pool.ready[laneBackground]), len(pool.queued)
+		ready, queued := pool.lines.count[laneBackground], len(pool.lines.queued)
 		pool.mu.Unlock()
 		if ready > memoryLimit || queued > memoryLimit || ready < memoryLimit-workers {
 			b.Fatalf("remembered = %d and %d; want the limit, %d", ready, queued, memoryLimit)
@@ -247,7 +249,7 @@ func TestBackgroundIsBoundedAndDone(t *testing.T) {
 				b.Fatalf("%q is not done in half as much time again as all of it needs", r.Room)
 			}
 		}
-		if pool.mu.Lock(); len(pool.queued)+len(pool.running) != 0 {
+		if pool.mu.Lock(); len(pool.lines.queued)+len(pool.running) != 0 {
 			b.Error("something is still remembered after all is done")
 		}
 		pool.mu.Unlock()

@@ -4,27 +4,33 @@
 package queue
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// Handler runs a task of one kind and applies the result under its lease. Its error
-// decides what follows: a fault of kind Busy is retried without counting as an
-// attempt; Invalid, NotFound and Precondition fail for good; any other error is
-// retried with a growing delay.
-type Handler func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error)
+// Handler does the part of a task that needs no worker, above all the calls to
+// Liveblocks, and returns the rest. Its error decides what follows: a fault of kind
+// Busy is retried without counting as an attempt; Invalid, NotFound and Precondition
+// fail for good; any other error is retried with a growing delay.
+type Handler func(ctx context.Context, lease mirror.Lease) (Apply, error)
+
+// Apply does the rest of a task: it decodes and writes the result. It gets the lease
+// as it is by then: that of a room has its Joined, and that of a child which joined
+// its room has the room's new epoch. Its error is like that of a Handler.
+type Apply func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error)
+
+// Whole returns the handler of a task that cannot be divided.
+func Whole(do Apply) Handler {
+	return func(context.Context, mirror.Lease) (Apply, error) { return do, nil }
+}
 
 // Limiter decides when Liveblocks may be called. The pool takes a turn before it
 // leases a task, so no lease is held while nothing can be done, and passes it to the
@@ -35,6 +41,9 @@ type Limiter interface {
 	// WithTurn returns a context that carries a turn for the first call made with
 	// it. spent reports whether a call has used it.
 	WithTurn(ctx context.Context) (with context.Context, spent func() bool)
+	// WithoutTurn returns a context with which calls fail at once, with a fault of
+	// kind Busy.
+	WithoutTurn(ctx context.Context) context.Context
 	// UntilPaused returns a context that also ends when work is paused, with a fault
 	// of reason PROJECT_PAUSED as its cause. release must be called.
 	UntilPaused(ctx context.Context) (pausable context.Context, release func())
@@ -46,8 +55,12 @@ type Config struct {
 	Tasks   store.Tasks
 	Limiter Limiter
 	Policy  Policy
-	// Workers is the number of concurrent tasks.
+	// Workers is the number of tasks that use the database or decode at once.
 	Workers int
+	// Fetches is the number of tasks that may be waiting for answers of Liveblocks or
+	// for a worker to apply them. A room has at most an eighth of them, but at least
+	// four.
+	Fetches int
 	// LeaseTTL is how long a crashed worker blocks a task. Leases are renewed at a
 	// third of it.
 	LeaseTTL time.Duration
@@ -62,52 +75,56 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// lane is the urgency of a resource: lower lanes go first.
-type lane int
-
-const (
-	// laneApart is for tasks that take minutes. Each has its own worker.
-	laneApart lane = iota
-	// laneLive is for events and requests.
-	laneLive
-	// laneBackground is for tasks that run while nothing else is ready.
-	laneBackground
-	lanes
-)
-
 const (
 	// memoryLimit is the maximum number of resources remembered in each lane. The
 	// rest is found by querying the database.
 	memoryLimit = 20_000
-	// scanLimit is the maximum number of due resources of one query.
+	// scanLimit is the maximum number of due resources of one query, in each lane.
+	// They are remembered even beyond the memoryLimit, because they come first.
 	scanLimit = 500
 	// scanGap is the minimal time between two queries, however much becomes due.
-	scanGap = 100 * time.Millisecond
+	scanGap = 250 * time.Millisecond
 	// recordTimeout limits one statement that records the result of a task.
 	recordTimeout = 10 * time.Second
+	// turnPatience is how long a task waits for its turn before the part of it begins
+	// that needs no call.
+	turnPatience = 250 * time.Millisecond
+	// liveInARow is the number of urgent tasks that begin while others wait in the
+	// background before one of those does.
+	liveInARow = 15
+	// A room has at most one in so many fetches, but at least shareLeast.
+	roomShare, shareLeast = 8, 4
 )
 
 // errStopped is the cause of contexts cancelled at the end of the grace period.
 var errStopped = errors.New("queue: the grace period is over")
-
-// errLeaseLost is the cause of contexts of tasks that lost their lease.
-var errLeaseLost = fmt.Errorf("queue: %w", store.ErrLeaseLost)
 
 // Pool runs the workers of one project.
 type Pool struct {
 	cfg      Config
 	handlers map[mirror.Kind]Handler // set by Run
 	wake     chan struct{}
-	wg       sync.WaitGroup // one for each running task; Run waits
+	wg       sync.WaitGroup // one for each running task, turn and query; Run waits
 	rate     rate           // of background tasks
 
-	mu       sync.Mutex
-	ready    [lanes][]mirror.Resource // may contain resources that have moved to another lane
-	queued   map[mirror.Resource]lane // the lane of each ready resource
-	running  map[mirror.Resource]*run
-	busy     [lanes]int // running tasks of each lane
-	turns    int        // turns taken for tasks that made no call
-	more     bool       // more background tasks are due than the last query returned
+	mu      sync.Mutex
+	lines   lines
+	running map[mirror.Resource]*run
+	inRoom  map[mirror.RoomID]int // fetches of each room
+	fetches int
+	working int
+	// applying wait for a worker to apply what was fetched.
+	applying []chan struct{}
+	turns    int  // turns taken and not spent
+	asking   bool // a turn is being taken
+	late     bool // the turn has been waited for longer than turnPatience
+	live     int  // urgent tasks begun in a row while others waited
+	alone    bool // a task runs that allows no other beside it
+	// more says that more of a lane is due in the database than is remembered,
+	// behind what is due at the horizon.
+	more     [lanes]bool
+	horizon  [lanes]time.Time
+	scanning bool
 	nextScan time.Time
 	lastScan time.Time
 	waiters  map[mirror.Resource]map[*waiter]struct{}
@@ -116,9 +133,30 @@ type Pool struct {
 // run is a running task.
 type run struct {
 	lane lane
-	// again is the lane in which the resource was pushed meanwhile; lanes if it was
-	// not.
-	again lane
+	// due is when the task was due.
+	due time.Time
+	// fetch means that it has a place among the fetches.
+	fetch bool
+	// partly means that it began without a turn.
+	partly bool
+	alone  bool
+	// again is the lane in which the resource was pushed meanwhile, lanes if it was
+	// not; againDue is when that is due and againClass what it needs.
+	again      lane
+	againDue   time.Time
+	againClass class
+	// joined are tasks of the room's children that are fetched together with it.
+	// They cannot join any more once closed.
+	joined []*joined
+	closed bool
+}
+
+// repeat makes the task due again when it ends.
+func (r *run) repeat(at lane, c class, due time.Time) {
+	if r.again == lanes || due.Before(r.againDue) {
+		r.againDue = due
+	}
+	r.again, r.againClass = min(r.again, at), min(r.againClass, c)
 }
 
 // New returns a Pool. [Pool.Run] also does what was pushed before.
@@ -126,8 +164,9 @@ func New(cfg Config) *Pool {
 	return &Pool{
 		cfg:     cfg,
 		wake:    make(chan struct{}, 1),
-		queued:  make(map[mirror.Resource]lane),
+		lines:   newLines(),
 		running: make(map[mirror.Resource]*run),
+		inRoom:  make(map[mirror.RoomID]int),
 		waiters: make(map[mirror.Resource]map[*waiter]struct{}),
 	}
 }
@@ -139,66 +178,148 @@ func (p *Pool) Push(pending []mirror.Pending) { p.enqueue(laneLive, pending) }
 func (p *Pool) PushBackground(pending []mirror.Pending) { p.enqueue(laneBackground, pending) }
 
 func (p *Pool) enqueue(l lane, pending []mirror.Pending) {
-	resources := resourcesOf(pending)
+	now := p.cfg.Now()
 	p.mu.Lock()
-	p.push(l, resources)
+	for _, r := range pending {
+		p.push(l, classOf(r.Resource.Kind), r.Resource, now, memoryLimit)
+	}
+	if len(pending) > 0 {
+		// Another replica may have left work behind.
+		p.scanBy(now.Add(p.cfg.BusyPoll))
+	}
 	p.mu.Unlock()
 	p.signal()
 }
 
-func (p *Pool) push(wanted lane, resources []mirror.Resource) {
-	if len(resources) > 0 {
-		// Another replica may have left work behind.
-		p.scanBy(p.cfg.Now().Add(p.cfg.BusyPoll))
+// push remembers a resource unless its lane has reached the limit.
+func (p *Pool) push(at lane, c class, r mirror.Resource, due time.Time, limit int) {
+	if r.Kind.Traits().Apart {
+		at = laneApart
 	}
-	for _, r := range resources {
-		l := wanted
-		if r.Kind.Traits().Apart {
-			l = laneApart
-		}
-		if run, ok := p.running[r]; ok {
-			run.again = min(run.again, l)
-			continue
-		}
-		if at, ok := p.queued[r]; ok && at <= l {
-			continue
-		}
-		if len(p.ready[l]) >= memoryLimit {
-			continue
-		}
-		p.queued[r] = l
-		p.ready[l] = append(p.ready[l], r)
+	if run, ok := p.running[r]; ok {
+		run.repeat(at, c, due)
+		return
+	}
+	if e, ok := p.lines.queued[r]; ok {
+		p.lines.hasten(e, at, c, due)
+		return
+	}
+	if p.lines.count[at] >= limit {
+		p.missed(at, due)
+		p.scanBy(maxTime(due, p.cfg.Now().Add(p.cfg.BusyPoll)))
+		return
+	}
+	p.lines.add(r, at, c, due, false)
+}
+
+// missed says that something of the lane is due at t, and not remembered.
+func (p *Pool) missed(at lane, t time.Time) {
+	if !p.more[at] || t.Before(p.horizon[at]) {
+		p.more[at], p.horizon[at] = true, t
 	}
 }
 
-// next returns the most urgent lane with a resource and a free worker.
-func (p *Pool) next() (lane, bool) {
-	for l := range lanes {
-		for len(p.ready[l]) > 0 {
-			if at, ok := p.queued[p.ready[l][0]]; ok && at == l {
-				break
-			}
-			p.ready[l] = p.ready[l][1:] // it moved to a more urgent lane
-		}
-		if len(p.ready[l]) > 0 && (l == laneApart || p.busy[laneLive]+p.busy[laneBackground] < p.cfg.Workers) {
-			return l, true
-		}
+func maxTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
 	}
-	return 0, false
+	return a
 }
 
-// begin removes and returns the next resource, if there is one.
-func (p *Pool) begin() (r mirror.Resource, ok bool) {
-	l, ok := p.next()
-	if !ok {
-		return r, false
+// pick removes and returns the next entry that can begin, nil if there is none.
+func (p *Pool) pick(now time.Time) *entry {
+	ready := func(e *entry) *entry {
+		if e == nil || e.due.After(now) {
+			return nil
+		}
+		return e
 	}
-	r = p.ready[l][0]
-	p.ready[l] = p.ready[l][1:]
-	delete(p.queued, r)
-	p.running[r] = &run{lane: l, again: lanes}
-	p.busy[l]++
-	return r, true
+	if p.alone {
+		return nil
+	}
+	if len(p.lines.alone) > 0 {
+		e := p.lines.alone[0]
+		if p.working+p.fetches > 0 || e.class == classCall && p.turns == 0 {
+			return nil
+		}
+		return e
+	}
+	if e := ready(p.lines.head(laneApart)); e != nil && p.turns > 0 {
+		return e
+	}
+	if p.working >= p.cfg.Workers {
+		return nil
+	}
+	in := func(l lane) *entry {
+		free := ready(p.lines.of[l][classFree].head())
+		part := ready(p.lines.of[l][classPart].head())
+		if p.late {
+			free = first(free, part)
+		}
+		if p.turns == 0 || p.fetches >= p.cfg.Fetches {
+			return free
+		}
+		return first(free, first(part, ready(p.call(l))))
+	}
+	live, background := in(laneLive), in(laneBackground)
+	switch {
+	case background == nil:
+		return live
+	case live == nil, p.live >= liveInARow:
+		p.live = 0
+		return background
+	default:
+		p.live++
+		return live
+	}
+}
+
+// call returns the first entry of a lane that needs a call and whose room has not
+// its share of the fetches. It sets others aside.
+func (p *Pool) call(l lane) *entry {
+	for {
+		e := p.lines.of[l][classCall].head()
+		if e == nil || e.resource.Room == "" || p.inRoom[e.resource.Room] < p.share() {
+			return e
+		}
+		p.lines.setAside(e)
+	}
+}
+
+// share is the number of fetches that a room may have.
+func (p *Pool) share() int { return max(p.cfg.Fetches/roomShare, shareLeast) }
+
+// begin removes an entry and starts its task.
+func (p *Pool) begin(work context.Context, e *entry) {
+	p.lines.remove(e)
+	if _, served := p.handlers[e.resource.Kind]; !served {
+		return // for a replica of another version
+	}
+	r := &run{lane: e.lane, due: e.due, alone: e.alone, again: lanes, againClass: classes}
+	turn := e.class != classFree && p.turns > 0
+	if turn {
+		p.turns--
+	}
+	r.partly = e.class == classPart && !turn
+	if r.fetch = turn && e.lane != laneApart; r.fetch {
+		p.fetches++
+		p.inRoom[e.resource.Room]++
+	}
+	if e.lane != laneApart {
+		p.working++
+	}
+	p.alone = e.alone
+	p.running[e.resource] = r
+	p.wg.Go(func() {
+		ctx, spent := work, func() bool { return true }
+		switch {
+		case turn:
+			ctx, spent = p.cfg.Limiter.WithTurn(work)
+		case r.partly:
+			ctx = p.cfg.Limiter.WithoutTurn(work)
+		}
+		p.do(ctx, e.resource, r, spent)
+	})
 }
 
 // scanBy schedules the next query for due tasks at t at the latest.
@@ -216,7 +337,8 @@ func (p *Pool) signal() {
 }
 
 // Run runs tasks with the handlers of their kinds until ctx ends. Then it waits for
-// running tasks within the grace period and cancels the rest.
+// running tasks within the grace period and cancels the rest. Tasks of kinds without
+// a handler are left to replicas of other versions.
 func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error {
 	p.handlers = handlers
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -229,14 +351,9 @@ func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error 
 		case <-p.wake:
 		case <-timer.C:
 		}
-		p.dispatch(ctx, work)
-		p.mu.Lock()
-		if p.mayScan() {
-			timer.Reset(max(p.nextScan.Sub(p.cfg.Now()), 0))
-		} else {
-			timer.Stop() // the end of any task wakes the loop
+		if ctx.Err() == nil {
+			timer.Reset(p.dispatch(ctx, work))
 		}
-		p.mu.Unlock()
 	}
 
 	done := make(chan struct{})
@@ -252,290 +369,248 @@ func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error 
 	return nil
 }
 
-// dispatch starts ready tasks while workers are free, and queries for more.
-func (p *Pool) dispatch(ctx, work context.Context) {
-	for {
-		p.scan(ctx)
-		p.mu.Lock()
-		_, ready := p.next()
-		spare := p.turns > 0
-		p.mu.Unlock()
-		if !ready || !spare && p.cfg.Limiter.Wait(ctx) != nil || ctx.Err() != nil {
-			return
-		}
-		p.mu.Lock()
-		if !spare {
-			p.turns++
-		}
-		r, ok := p.begin() // only now: something urgent may have arrived
-		if ok {
-			p.turns--
-		}
-		p.mu.Unlock()
-		if ok {
-			p.wg.Go(func() {
-				ctx, spent := p.cfg.Limiter.WithTurn(work)
-				p.do(ctx, r, spent)
-			})
-		}
-	}
-}
-
-// mayScan reports whether a query for due tasks is useful. It is not while urgent
-// tasks are ready or occupy all workers. Background tasks are no reason not to
-// query.
-func (p *Pool) mayScan() bool {
-	return len(p.ready[laneLive]) == 0 && p.busy[laneLive] < p.cfg.Workers
-}
-
-// scan queries the database for due tasks if it is time.
-func (p *Pool) scan(ctx context.Context) {
+// dispatch begins what can begin, and returns when to do so again if nothing
+// happens until then.
+func (p *Pool) dispatch(ctx, work context.Context) time.Duration {
 	now := p.cfg.Now()
 	p.mu.Lock()
-	if p.more && len(p.ready[laneBackground]) == 0 {
-		p.scanBy(now)
+	defer p.mu.Unlock()
+	for {
+		e := p.pick(now)
+		if e == nil {
+			break
+		}
+		p.begin(work, e)
 	}
-	wanted := p.mayScan() && !now.Before(p.nextScan)
-	if wanted && now.Sub(p.lastScan) < scanGap {
+	p.ask(ctx, now)
+	p.scan(ctx, now)
+	next := p.nextScan
+	if p.scanning {
+		next = now.Add(p.cfg.SafetyPoll) // its end wakes the loop
+	}
+	for l := range lanes {
+		for _, line := range p.lines.of[l] {
+			if e := line.head(); e != nil && e.due.After(now) && e.due.Before(next) {
+				next = e.due
+			}
+		}
+	}
+	return max(next.Sub(now), 0)
+}
+
+// ask takes a turn if a task needs one to begin.
+func (p *Pool) ask(ctx context.Context, now time.Time) {
+	needed := false
+	for l := range lanes {
+		for _, c := range []class{classPart, classCall} {
+			e := p.lines.of[l][c].head()
+			needed = needed || e != nil && !e.due.After(now) && (l == laneApart || p.fetches < p.cfg.Fetches)
+		}
+	}
+	needed = needed || len(p.lines.alone) > 0 && p.lines.alone[0].class == classCall
+	if p.asking || p.turns > 0 || !needed {
+		return
+	}
+	p.asking = true
+	p.wg.Go(func() {
+		late := time.AfterFunc(turnPatience, func() {
+			p.mu.Lock()
+			p.late = p.asking
+			p.mu.Unlock()
+			p.signal()
+		})
+		err := p.cfg.Limiter.Wait(ctx)
+		late.Stop()
+		p.mu.Lock()
+		if p.asking, p.late = false, false; err == nil {
+			p.turns++
+		}
+		p.mu.Unlock()
+		p.signal()
+	})
+}
+
+// scan queries the database for due tasks if it is time. What is due first there
+// also comes first here, so nothing waits behind what came later, however much that
+// is: each query brings the tasks that are due first, and the next one follows when
+// they have begun.
+func (p *Pool) scan(ctx context.Context, now time.Time) {
+	for l := range lanes {
+		if e := p.lines.head(l); p.more[l] && (e == nil || e.due.After(p.horizon[l])) {
+			p.scanBy(now)
+		}
+	}
+	if p.nextScan.After(now) || p.scanning {
+		return
+	}
+	if now.Sub(p.lastScan) < scanGap {
 		p.nextScan = p.lastScan.Add(scanGap)
-		wanted = false
+		return
 	}
-	if wanted {
-		p.lastScan = now
-		p.nextScan = now.Add(p.cfg.SafetyPoll)
-		p.more = false
+	p.scanning = true
+	p.lastScan, p.nextScan = now, now.Add(p.cfg.SafetyPoll)
+	p.more = [lanes]bool{}
+	// While Liveblocks cannot be called, what needs no call must not be hidden
+	// behind what does.
+	late := p.late
+	p.wg.Go(func() {
+		p.look(ctx, now, slices.Sorted(maps.Keys(p.handlers)), late)
+		p.mu.Lock()
+		p.scanning = false
+		p.mu.Unlock()
+		p.signal()
+	})
+}
+
+// look queries the database for due tasks of some kinds.
+func (p *Pool) look(ctx context.Context, now time.Time, kinds []mirror.Kind, late bool) {
+	queryCtx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	list, err := p.cfg.Tasks.Due(queryCtx, store.Look{
+		Project: p.cfg.Project, Kinds: kinds, Now: now, LeaseTTL: p.cfg.LeaseTTL, Limit: scanLimit,
+	})
+	if ctx.Err() != nil {
+		return
+	}
+	p.mu.Lock()
+	if err != nil {
+		p.scanBy(now.Add(p.cfg.BusyPoll))
+		p.mu.Unlock()
+		p.cfg.Logger.ErrorContext(ctx, "cannot look for due work", slog.Any("error", err))
+		return
+	}
+	before := len(p.lines.queued)
+	p.found(laneLive, list.Resources, list.More)
+	p.found(laneBackground, list.Background, list.MoreBackground)
+	if len(p.lines.queued) > before {
+		p.scanBy(now.Add(p.cfg.BusyPoll))
+	}
+	if !list.Next.IsZero() {
+		p.scanBy(list.Next)
 	}
 	p.mu.Unlock()
-	if !wanted || ctx.Err() != nil {
-		return
+	if free := slices.DeleteFunc(slices.Clone(kinds), func(k mirror.Kind) bool { return classOf(k) == classCall }); late &&
+		list.More && len(free) < len(kinds) {
+		p.look(ctx, now, free, false)
 	}
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
-	defer cancel()
-	list, err := p.cfg.Tasks.Due(ctx, p.cfg.Project, now, scanLimit)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err != nil {
-		if context.Cause(ctx) == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			p.cfg.Logger.ErrorContext(ctx, "cannot look for due work", slog.Any("error", err))
+}
+
+// found remembers what a query has returned.
+func (p *Pool) found(l lane, list []store.DueResource, more bool) {
+	for _, r := range list {
+		if _, here := p.running[r.Resource]; here {
+			continue // it was chosen and not claimed yet
 		}
-		p.scanBy(now.Add(p.cfg.BusyPoll))
-		return
+		c := classOf(r.Kind)
+		if e, waits := p.lines.queued[r.Resource]; waits {
+			c = e.class // perhaps what needs no call is done already
+		}
+		p.push(l, c, r.Resource, r.Due, memoryLimit+scanLimit)
 	}
-	ours := func(r mirror.Resource) bool {
-		_, ours := p.running[r] // chosen but not claimed yet
-		return ours
-	}
-	p.push(laneLive, slices.DeleteFunc(list.Resources, ours))
-	p.push(laneBackground, slices.DeleteFunc(list.Background, ours))
-	switch {
-	case list.Next.IsZero():
-	case list.Next.After(now) || len(list.Background) == 0:
-		p.scanBy(list.Next)
-	default:
-		p.more = true // query again when these are done
+	if more && len(list) > 0 {
+		p.missed(l, list[len(list)-1].Due)
 	}
 }
 
 // do leases and runs one task.
-func (p *Pool) do(ctx context.Context, r mirror.Resource, spent func() bool) {
-	applied, background := p.attempt(ctx, r)
+func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func() bool) {
+	end := p.attempt(ctx, r, run)
 	p.mu.Lock()
-	if !spent() {
-		p.turns++
-	}
-	run := p.running[r]
+	defer p.signal()
+	defer p.mu.Unlock()
 	delete(p.running, r)
-	p.busy[run.lane]--
-	l := laneLive
-	if background {
+	if !spent() {
+		p.turns = min(p.turns+1, p.cfg.Workers) // more would be a burst
+	}
+	if run.lane != laneApart && !end.stopped {
+		p.leave()
+	}
+	if run.fetch {
+		p.fetches--
+		if p.inRoom[r.Room]--; p.inRoom[r.Room] == 0 {
+			delete(p.inRoom, r.Room)
+		}
+		p.lines.returnOne(r.Room)
+	}
+	if run.alone {
+		p.alone = false
+	}
+	for _, j := range run.joined {
+		j.decide(end.applied)
+	}
+	l, c := laneLive, classOf(r.Kind)
+	if end.background {
 		l = laneBackground
 	}
-	now := p.cfg.Now()
+	if run.partly {
+		c = classCall // what needs no call is done
+	}
+	if due := end.applied.Due; !due.IsZero() {
+		run.repeat(l, c, due)
+	}
 	switch {
-	case applied.Due.IsZero():
-	case applied.Due.After(now):
-		p.scanBy(applied.Due)
-	default:
-		run.again = min(run.again, l)
+	case end.alone && run.again < lanes:
+		p.lines.add(r, min(run.again, l), min(run.againClass, c), run.againDue, true)
+	case run.again < lanes:
+		p.push(run.again, run.againClass, r, run.againDue, memoryLimit)
 	}
-	if run.again < lanes {
-		p.push(run.again, []mirror.Resource{r})
+	for _, also := range end.applied.AlsoDue {
+		// In front of what became due later than this one.
+		p.push(l, classOf(also.Kind), also, run.due, memoryLimit)
 	}
-	p.push(l, applied.AlsoDue)
-	p.notify(r, applied.Generation)
-	p.mu.Unlock()
-	p.signal()
-}
-
-// attempt runs the task and returns the result, and whether it was a background
-// task.
-func (p *Pool) attempt(ctx context.Context, r mirror.Resource) (applied mirror.Applied, background bool) {
-	var token [16]byte
-	_, _ = rand.Read(token[:]) // never fails by its own contract
-	claimCtx, cancel := context.WithTimeout(ctx, recordTimeout)
-	lease, err := p.cfg.Tasks.Claim(claimCtx, r, token, p.cfg.Now(), p.cfg.LeaseTTL)
-	cancel()
-	if err != nil {
-		// Another worker has it, or the database is down: query again later.
-		if !errors.Is(err, store.ErrNotDue) {
-			p.cfg.Logger.ErrorContext(ctx, "cannot claim a task", slog.Any("error", err))
-		}
-		return p.lookAgain(), false
+	for _, also := range end.applied.AlsoBackground {
+		p.push(laneBackground, classOf(also.Kind), also, p.cfg.Now(), memoryLimit)
 	}
-	applied, err = p.handle(ctx, lease)
-	switch {
-	case err != nil:
-		applied = p.fail(ctx, lease, err)
-	case lease.Background && !r.Kind.Traits().Apart:
-		p.rate.count(p.cfg.Now())
+	p.notify(r, end.applied.Generation, nil)
+	if end.failed != nil {
+		p.notify(r, end.generation, end.failed)
 	}
-	return applied, lease.Background
-}
-
-// handler returns the handler for the task of a lease.
-func (p *Pool) handler(lease mirror.Lease) Handler {
-	kind := lease.Resource.Kind
-	handler, served := p.handlers[kind]
-	switch {
-	case !served:
-		return func(context.Context, mirror.Lease) (mirror.Applied, error) {
-			return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonInternal,
-				fmt.Sprintf("this version does not mirror kind %d", kind))
-		}
-	case kind.Traits().NeedsRoom && (lease.Epoch == 0 || lease.Gone):
-		// Without the room, its incarnation is unknown: the room comes first.
-		return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-			return p.cfg.Tasks.Park(ctx, lease, p.cfg.Now())
-		}
-	default:
-		return handler
-	}
-}
-
-// BackgroundRate returns the recent number of background tasks per second.
-func (p *Pool) BackgroundRate() float64 { return p.rate.perSecond(p.cfg.Now()) }
-
-// handle runs the handler and renews its lease meanwhile.
-func (p *Pool) handle(ctx context.Context, lease mirror.Lease) (applied mirror.Applied, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	renewing := make(chan struct{})
-	go func() { // handle waits for it
-		defer close(renewing)
-		p.renew(ctx, lease, cancel)
-	}()
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("task panicked: %v", v)
-			p.cfg.Logger.ErrorContext(ctx, "task panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
-		}
-		cancel(nil)
-		<-renewing
-	}()
-	applied, err = p.handler(lease)(ctx, lease)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	return applied, err
-}
-
-// renew renews the lease until ctx ends. It cancels the task when the lease is lost
-// or has expired because renewals failed.
-func (p *Pool) renew(ctx context.Context, lease mirror.Lease, cancel context.CancelCauseFunc) {
-	end := time.AfterFunc(lease.Until.Sub(p.cfg.Now()), func() { cancel(errLeaseLost) })
-	defer end.Stop()
-	ticker := time.NewTicker(p.cfg.LeaseTTL / 3)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		until := p.cfg.Now().Add(p.cfg.LeaseTTL)
-		renewCtx, done := context.WithTimeout(ctx, p.cfg.LeaseTTL/3)
-		err := p.cfg.Tasks.Renew(renewCtx, lease, until)
-		done()
-		switch {
-		case err == nil:
-			end.Reset(until.Sub(p.cfg.Now()))
-		case errors.Is(err, store.ErrLeaseLost):
-			cancel(errLeaseLost)
-			return
-		}
-	}
-}
-
-// fail records a failure and releases the lease.
-func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error) mirror.Applied {
-	log := p.cfg.Logger.With(slog.String("kind", lease.Resource.Kind.String()),
-		slog.String("room", string(lease.Resource.Room)))
-	if errors.Is(err, store.ErrLeaseLost) {
-		log.WarnContext(ctx, "lease lost, result dropped")
-		return p.lookAgain()
-	}
-	f := p.cfg.Policy.Failure(lease, err, p.cfg.Now())
-	switch {
-	case f.Final:
-		log.ErrorContext(ctx, "task failed for good", slog.Any("error", err))
-	case !f.Uncounted:
-		log.WarnContext(ctx, "task failed, will be tried again", slog.Any("error", err),
-			slog.Int("attempts", lease.Attempts+1), slog.Time("next", f.NotBefore))
-	}
-	// Also at shutdown: a released task need not wait for the lease to expire.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	applied, ferr := p.cfg.Tasks.Fail(ctx, lease, f)
-	switch {
-	case ferr == nil:
-		return applied
-	case !errors.Is(ferr, store.ErrLeaseLost):
-		log.ErrorContext(ctx, "cannot record a failed task; it is tried again when its lease ends", slog.Any("error", ferr))
-	}
-	return p.lookAgain()
 }
 
 // lookAgain schedules a query for a task that was lost: the worker that took it
 // over will finish it, but perhaps there is none.
-func (p *Pool) lookAgain() mirror.Applied {
-	return mirror.Applied{Due: p.cfg.Now().Add(p.cfg.BusyPoll)}
+func (p *Pool) lookAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.scanBy(p.cfg.Now().Add(p.cfg.BusyPoll))
 }
 
-// Policy says how to handle failures.
-type Policy struct {
-	// MaxAttempts is the number of attempts before a task fails for good.
-	MaxAttempts int
-	// BackoffMin and BackoffMax limit the delay between two attempts, which doubles
-	// each time.
-	BackoffMin, BackoffMax time.Duration
-}
-
-// Failure classifies err.
-func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Failure {
-	f := fault.Of(err)
-	failure := store.Failure{Now: now, Cause: cause(err)}
-	switch {
-	// Not a failure of the task: another incarnation, or a shutdown.
-	case errors.Is(err, store.ErrEpochChanged):
-		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the room was deleted or created again meanwhile"
-	case errors.Is(err, errStopped):
-		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the service stopped"
-	case f.Kind == fault.Busy, f.Reason == fault.ReasonUpstreamOutage:
-		failure.Uncounted, failure.NotBefore = true, now.Add(cmp.Or(f.RetryAfter, p.BackoffMin))
-	case f.Kind == fault.Invalid, f.Kind == fault.NotFound, f.Kind == fault.Precondition:
-		failure.Final, failure.NotBefore = true, now
-	default:
-		failure.Final = lease.Attempts+1 >= p.MaxAttempts
-		failure.NotBefore = now.Add(max(p.backoff(lease.Attempts), f.RetryAfter))
+// enter waits for a worker, and reports false if ctx ends first.
+func (p *Pool) enter(ctx context.Context) bool {
+	p.mu.Lock()
+	if p.working < p.cfg.Workers {
+		p.working++
+		p.mu.Unlock()
+		return true
 	}
-	return failure
+	free := make(chan struct{})
+	p.applying = append(p.applying, free)
+	p.mu.Unlock()
+	select {
+	case <-free:
+		return true
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := slices.Index(p.applying, free)
+	if at < 0 {
+		return true // a worker became free at the same moment
+	}
+	p.applying = slices.Delete(p.applying, at, at+1)
+	return false
 }
 
-// cause returns the text that the task shows to an operator: the public sentence if
-// there is one, because other errors may quote anything.
-func cause(err error) string {
-	f := fault.Of(err)
-	if f.Kind == fault.Internal {
-		return "internal error; see the log"
+// leave gives a worker back. p.mu is held. What was fetched goes before what is to
+// be fetched.
+func (p *Pool) leave() {
+	if len(p.applying) == 0 {
+		p.working--
+		return
 	}
-	return string(f.Reason.Public()) + ": " + f.Public
+	close(p.applying[0])
+	p.applying = p.applying[1:]
 }
+
+// BackgroundRate returns the recent number of background tasks per second.
+func (p *Pool) BackgroundRate() float64 { return p.rate.perSecond(p.cfg.Now()) }

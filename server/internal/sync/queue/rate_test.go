@@ -12,7 +12,7 @@ func TestBackgroundRate(t *testing.T) {
 		all := resources(200)
 		b.background(all[:100]...)
 		b.background(sweep)
-		pool, _ := b.start(b.taking(100*time.Millisecond), func(c *Config) { c.Workers = 1 })
+		pool, _ := b.start(b.taking(100*time.Millisecond), func(c *Config) { c.Workers, c.Fetches = 1, 1 })
 		pass(5 * time.Second)
 		b.due(pool, all[100:]...) // goes first
 		pass(10 * time.Second)

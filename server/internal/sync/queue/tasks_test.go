@@ -118,42 +118,38 @@ func (t *tasks) write(lease mirror.Lease, change func(store.State) store.State) 
 	return mirror.Applied{Generation: s.Applied, Due: s.Due}, nil
 }
 
-func (t *tasks) Due(ctx context.Context, project mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
+func (t *tasks) Due(ctx context.Context, look store.Look) (store.DueList, error) {
 	if err := t.enter(ctx, "Due"); err != nil {
 		return store.DueList{}, err
 	}
 	defer t.mu.Unlock()
 	var list store.DueList
+	var live, background []store.DueResource
 	for r, s := range t.states {
-		if r.Project != project || s.Due.IsZero() {
+		if r.Project != look.Project || s.Due.IsZero() || !slices.Contains(look.Kinds, r.Kind) {
 			continue
 		}
 		at := s.Due
-		if s.LeaseUntil.After(at) {
+		if s.LeaseUntil.After(at) && !s.LeaseUntil.After(store.LeaseTooFar(look.Now, look.LeaseTTL)) {
 			at = s.LeaseUntil
 		}
 		switch {
-		case !at.After(now):
-			if s.Background {
-				list.Background = append(list.Background, r)
-			} else {
-				list.Resources = append(list.Resources, r)
-			}
+		case !at.After(look.Now) && s.Background:
+			background = append(background, store.DueResource{Resource: r, Due: s.Due})
+		case !at.After(look.Now):
+			live = append(live, store.DueResource{Resource: r, Due: s.Due})
 		case list.Next.IsZero() || at.Before(list.Next):
 			list.Next = at
 		}
 	}
-	for _, some := range [][]mirror.Resource{list.Resources, list.Background} {
-		slices.SortFunc(some, func(a, b mirror.Resource) int {
-			return cmp.Or(t.states[a].Due.Compare(t.states[b].Due), cmp.Compare(a.Room, b.Room), cmp.Compare(a.Kind, b.Kind))
+	for i, some := range [][]store.DueResource{live, background} {
+		slices.SortFunc(some, func(a, b store.DueResource) int {
+			return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.Room, b.Room), cmp.Compare(a.Kind, b.Kind))
 		})
+		for _, r := range some {
+			list.Add(look, r, i == 1)
+		}
 	}
-	live := min(len(list.Resources), limit)
-	background := min(len(list.Background), limit-live)
-	if live < len(list.Resources) || background < len(list.Background) {
-		list.Next = now
-	}
-	list.Resources, list.Background = list.Resources[:live], list.Background[:background]
 	return list, nil
 }
 
@@ -165,16 +161,18 @@ func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	}
 	defer t.mu.Unlock()
 	s, ok := t.states[r]
-	if !ok || s.Due.IsZero() || s.Due.After(now) || s.LeaseUntil.After(now) {
+	if !ok || s.Due.IsZero() || s.Due.After(now) ||
+		s.LeaseUntil.After(now) && !s.LeaseUntil.After(store.LeaseTooFar(now, ttl)) {
 		return mirror.Lease{}, store.ErrNotDue
 	}
 	t.claimed = append(t.claimed, now)
+	if !s.LeaseUntil.IsZero() && !s.LeaseUntil.After(now) {
+		s.Attempts++
+		s.Deaths++
+	}
 	s.LeaseToken, s.LeaseUntil = token, now.Add(ttl)
 	t.states[r] = s
-	return mirror.Lease{
-		Resource: r, Token: token, Until: s.LeaseUntil, Generation: s.Generation, Applied: s.Applied, Attempts: s.Attempts,
-		Background: s.Background, Epoch: t.epoch,
-	}, nil
+	return store.LeaseOf(r, token, s.LeaseUntil, s, store.RoomCopy{Epoch: t.epoch}), nil
 }
 
 func (t *tasks) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
@@ -233,6 +231,7 @@ func (t *tasks) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 	case s.TaskState(now) == mirror.TaskDone:
 		return mirror.Task{}, store.ErrNotDue
 	}
+	s = s.Release()
 	s.Due, s.Attempts, s.FailTime = now, 0, time.Time{}
 	t.states[r] = s
 	return s.Task(r, now), nil

@@ -12,22 +12,28 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// waitPoll is how often a waiter asks the database about resources that no local
-// worker holds: another replica may. Local completions wake the waiter immediately.
-const waitPoll = 250 * time.Millisecond
+// waitPoll is how often a waiter asks the database about resources whose tasks
+// neither run nor wait here: another replica may have them. What is done here wakes
+// the waiter.
+const waitPoll = time.Second
+
+var errRefreshFailed = fault.New(fault.Unavailable, fault.ReasonRefreshFailed,
+	"the resource could not be fetched from Liveblocks")
 
 // waiter waits for one resource to reach a generation.
 type waiter struct {
 	want  int64
 	done  chan struct{}
 	ended bool
+	err   error // of the fetch, once done
 }
 
-// notify wakes the waiters for r: it has reached generation.
-func (p *Pool) notify(r mirror.Resource, generation int64) {
+// notify wakes the waiters for r: it has reached generation, or err says why it
+// will not.
+func (p *Pool) notify(r mirror.Resource, generation int64, err error) {
 	for w := range p.waiters[r] {
 		if generation >= w.want && !w.ended {
-			w.ended = true
+			w.ended, w.err = true, err
 			close(w.done)
 		}
 	}
@@ -141,17 +147,21 @@ func (p *Pool) Wait(ctx context.Context, pending []mirror.Pending) error {
 		}
 	}()
 
-	ticker := time.NewTicker(waitPoll)
-	defer ticker.Stop()
+	timer := time.NewTimer(0) // what is not done here may be done already
+	defer timer.Stop()
 	for i := 0; i < len(waiters); {
 		select {
 		case <-waiters[i].done:
+			if err := waiters[i].err; err != nil {
+				return err
+			}
 			i++
-		case <-ticker.C:
+		case <-timer.C:
 			done, err := p.caughtUp(ctx, pending[i:])
 			if err != nil || done {
 				return err
 			}
+			timer.Reset(waitPoll)
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the mirror: %w", context.Cause(ctx))
 		}
@@ -159,7 +169,7 @@ func (p *Pool) Wait(ctx context.Context, pending []mirror.Pending) error {
 	return nil
 }
 
-// caughtUp asks the database about resources that no local worker holds, and
+// caughtUp asks the database about resources that are not in hand here, and
 // reports whether nothing is left to wait for.
 func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, error) {
 	elsewhere := p.elsewhere(pending)
@@ -175,8 +185,7 @@ func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, er
 		switch {
 		case progress[i].Applied >= r.Generation:
 		case progress[i].Failed:
-			return false, fault.New(fault.Unavailable, fault.ReasonRefreshFailed,
-				"the resource could not be fetched from Liveblocks")
+			return false, errRefreshFailed
 		default:
 			all = false
 		}
@@ -184,12 +193,13 @@ func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, er
 	return all, nil
 }
 
-// elsewhere returns the resources that no worker of this pool holds.
+// elsewhere returns the resources whose tasks neither run nor wait in this pool.
 func (p *Pool) elsewhere(pending []mirror.Pending) []mirror.Pending {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(pending), func(r mirror.Pending) bool {
-		_, here := p.running[r.Resource]
-		return here
+		_, runs := p.running[r.Resource]
+		_, waits := p.lines.queued[r.Resource]
+		return runs || waits
 	})
 }

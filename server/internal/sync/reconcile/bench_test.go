@@ -102,6 +102,12 @@ type parts struct {
 	wrap func(queue.Handler) queue.Handler
 }
 
+// early makes every fetch begin right after the event, however slow the machine is:
+// later ones need no settle fetch.
+func early(p *parts) {
+	p.client.Now = func() time.Time { return time.Now().Add(-10 * time.Second) }
+}
+
 // start runs a replica until stop, or the end of the test.
 func (b *bench) start(change ...func(*parts)) *replica {
 	b.Helper()
@@ -118,8 +124,8 @@ func (b *bench) start(change ...func(*parts)) *replica {
 			Logger: slog.New(slog.DiscardHandler),
 		},
 		queue: queue.Config{
-			Project: project, Tasks: r.store, Workers: 8, LeaseTTL: 10 * time.Second, BusyPoll: 100 * time.Millisecond,
-			SafetyPoll: time.Hour, StopGrace: 10 * time.Second, Now: time.Now,
+			Project: project, Tasks: r.store, Workers: 8, Fetches: 32, LeaseTTL: 10 * time.Second,
+			BusyPoll: 100 * time.Millisecond, SafetyPoll: time.Hour, StopGrace: 10 * time.Second, Now: time.Now,
 			Policy: queue.Policy{MaxAttempts: 5, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond},
 			Logger: slog.New(slog.DiscardHandler),
 		},

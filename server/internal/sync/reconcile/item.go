@@ -62,33 +62,33 @@ func (r *Reconciler) item(ctx context.Context, lease mirror.Lease) (apply, error
 	kind := lease.Resource.Kind
 	source := itemSources[kind]
 	if lease.Resource.ID == "" {
-		return r.list(ctx, lease, source)
+		return r.list(ctx, lease.Resource, source)
 	}
 	fetched, err := source.one(r.cfg.Fetcher, ctx, lease.Resource)
 	if fault.Is(err, fault.ReasonUpstreamResourceNotFound) {
-		return func(ctx context.Context) (mirror.Applied, error) {
+		return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 			return r.cfg.Mirror.ApplyItemMissing(ctx, lease, r.cfg.Now(), r.cfg.Settle)
 		}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	item, err := source.parse(fetched.Body)
-	if err != nil {
-		return nil, unreadable(kind.String(), err)
-	}
-	return func(ctx context.Context) (mirror.Applied, error) {
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		item, err := source.parse(fetched.Body)
+		if err != nil {
+			return mirror.Applied{}, unreadable(kind.String(), err)
+		}
 		return store.WriteItem(ctx, r.cfg.Mirror, lease, item, fetched.FetchTime, r.cfg.Now, r.cfg.Settle)
 	}, nil
 }
 
-func (r *Reconciler) list(ctx context.Context, lease mirror.Lease, source itemSource) (apply, error) {
-	kind := lease.Resource.Kind
-	list, err := source.list(r.cfg.Fetcher, ctx, lease.Resource)
+func (r *Reconciler) list(ctx context.Context, of mirror.Resource, source itemSource) (apply, error) {
+	list, err := source.list(r.cfg.Fetcher, ctx, of)
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) (mirror.Applied, error) {
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		kind := lease.Resource.Kind
 		applied, err := store.ApplyList(ctx, r.cfg.Mirror, lease, list, source.parse, r.cfg.Now, r.cfg.Settle)
 		lacks, implausible := errors.AsType[*store.ImplausibleError](err)
 		if !implausible {

@@ -33,7 +33,7 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (appl
 		// Folding the events need not wait until the inbox can be fetched.
 		fold.FetchTime, fold.Inbox = fetchTime, inbox
 	}
-	return func(ctx context.Context) (mirror.Applied, error) {
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 		return r.cfg.Mirror.ApplyNotification(ctx, lease, fold, r.cfg.Now(), settle)
 	}, nil
 }

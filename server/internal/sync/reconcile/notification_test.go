@@ -110,7 +110,7 @@ func TestInboxReadTooEarly(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		b := newBench(t, e)
-		r := b.start()
+		r := b.start(early, func(p *parts) { p.reconcile.Now = p.client.Now })
 		b.upstream.Script(fake.Match{Endpoint: fake.EndpointInbox}, fake.Stale(1))
 		var n fake.Notification
 		b.told(r, func() { n = b.upstream.Notify(fake.Notification{UserID: "u", Kind: "$x"}) })

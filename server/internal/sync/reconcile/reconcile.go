@@ -62,12 +62,12 @@ type Reconciler struct{ cfg Config }
 // New returns a Reconciler.
 func New(cfg Config) *Reconciler { return &Reconciler{cfg: cfg} }
 
-// fetch reads the current state of a resource and returns a function that writes
-// it. No transaction is open meanwhile.
+// fetch reads the current state of a resource and returns a function that decodes
+// and writes it. No transaction is open meanwhile.
 type fetch func(ctx context.Context, lease mirror.Lease) (apply, error)
 
-// apply writes what was fetched.
-type apply func(ctx context.Context) (mirror.Applied, error)
+// apply decodes and writes what was fetched.
+type apply = queue.Apply
 
 // Handlers returns the handlers by kind, except that of sweeps.
 func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
@@ -86,32 +86,34 @@ func (r *Reconciler) Handlers() map[mirror.Kind]queue.Handler {
 // handler returns a handler that fetches and applies. If Liveblocks has no such
 // room, it applies that to the resource.
 func (r *Reconciler) handler(fetch fetch) queue.Handler {
-	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+	return func(ctx context.Context, lease mirror.Lease) (queue.Apply, error) {
 		apply, err := fetch(mirror.WithAttempts(ctx, lease.Attempts), lease)
 		if fault.Is(err, fault.ReasonUpstreamNotFound) {
 			// Not final: the next attempt may find it.
 			f := fault.Of(err)
 			err = fault.Wrap(f.Err, fault.Unavailable, f.Reason, f.Public)
 			if f.Reason == fault.ReasonUpstreamRoomNotFound && !lease.Resource.Kind.Traits().OutlivesRoom {
-				apply, err = r.missing(lease, err), nil
+				apply, err = r.missing(err), nil
 			}
 		}
 		if err != nil {
-			return mirror.Applied{}, err
+			return nil, err
 		}
-		ctx, done := beyondLease(ctx)
-		defer done()
-		applied, err := apply(ctx)
-		if err != nil {
-			return applied, fmt.Errorf("apply %s: %w", lease.Resource.Kind, err)
-		}
-		return applied, nil
+		return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+			ctx, done := beyondLease(ctx)
+			defer done()
+			applied, err := apply(ctx, lease)
+			if err != nil {
+				return applied, fmt.Errorf("apply %s: %w", lease.Resource.Kind, err)
+			}
+			return applied, nil
+		}, nil
 	}
 }
 
 // missing applies the failure of an attempt whose room does not exist.
-func (r *Reconciler) missing(lease mirror.Lease, err error) apply {
-	return func(ctx context.Context) (mirror.Applied, error) {
+func (r *Reconciler) missing(err error) apply {
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 		return r.cfg.Mirror.ApplyMissing(ctx, lease, r.cfg.Policy.Failure(lease, err, r.cfg.Now()), r.cfg.Settle)
 	}
 }
@@ -121,26 +123,27 @@ func (r *Reconciler) room(ctx context.Context, lease mirror.Lease) (apply, error
 	if err != nil {
 		return nil, err
 	}
-	_, room.DataProblem = derive.JSON(room.Source)
-	return func(ctx context.Context) (mirror.Applied, error) {
-		applied, err := r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
-		if err == nil && applied.Stale {
-			r.clean(ctx, lease.Resource)
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		_, room.DataProblem = derive.JSON(room.Source)
+		if lease.Epoch > 1 {
+			if err := r.clean(ctx, lease.Resource); err != nil {
+				return mirror.Applied{}, err
+			}
 		}
-		return applied, err
+		return r.cfg.Mirror.ApplyRoom(ctx, lease, room, r.cfg.Now(), r.cfg.Settle)
 	}, nil
 }
 
-// clean deletes the rows of earlier incarnations. They are hidden, so a failure
-// only delays the deletion.
-func (r *Reconciler) clean(ctx context.Context, room mirror.Resource) {
+// clean deletes the rows of earlier incarnations, which are hidden. Each task of a
+// room that has any does so, and the one after a new incarnation begins at once.
+func (r *Reconciler) clean(ctx context.Context, room mirror.Resource) error {
 	for {
 		n, err := r.cfg.Mirror.CleanRoom(ctx, room, cleanBatch)
 		if err != nil {
-			r.cfg.Logger.WarnContext(ctx, "earlier incarnation of a room not cleaned up", slog.Any("error", err))
+			return fmt.Errorf("clean up earlier incarnations: %w", err)
 		}
 		if n < cleanBatch {
-			return
+			return nil
 		}
 	}
 }
@@ -150,37 +153,43 @@ func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (apply, er
 	if err != nil {
 		return nil, err
 	}
-	return r.document(lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime), nil
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		return r.document(ctx, lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime)
+	}, nil
 }
 
 // ydoc fetches a Yjs document. Events do not say which of a room's documents has
-// changed, so fetching the room's own also requests its subdocuments.
+// changed, so the room's own also requests its subdocuments, in the background: they
+// can be many, and few of them have changed. It does so when no settle fetch
+// follows, thus once for a burst of events.
 func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (apply, error) {
 	fetched, err := r.cfg.Fetcher.Ydoc(ctx, lease.Resource.Room, lease.Resource.ID)
 	if err != nil {
 		return nil, err
 	}
-	doc, guids := derive.Ydoc(fetched.Body, r.cfg.MaxData)
-	inside := subdocuments(lease, guids)
-	// Before this one is applied: nothing else would request them.
-	if len(inside) > 0 {
-		if _, err := r.cfg.Tasks.Request(ctx, requests(lease, inside), r.cfg.Now()); err != nil {
-			return nil, fmt.Errorf("request subdocuments: %w", err)
+	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+		doc, guids := derive.Ydoc(fetched.Body, r.cfg.MaxData)
+		var inside []mirror.Resource
+		if lease.Applied == 0 || store.Settled(lease, fetched.FetchTime, r.cfg.Settle) {
+			inside = subdocuments(lease, guids)
 		}
-	}
-	apply := r.document(lease, doc, fetched.FetchTime)
-	return func(ctx context.Context) (mirror.Applied, error) {
-		applied, err := apply(ctx)
-		applied.AlsoDue = append(applied.AlsoDue, inside...)
+		// Before this one is applied: nothing else would request them.
+		if len(inside) > 0 {
+			if _, err := r.cfg.Tasks.Request(ctx, inBackground(inside), r.cfg.Now()); err != nil {
+				return mirror.Applied{}, fmt.Errorf("request subdocuments: %w", err)
+			}
+		}
+		applied, err := r.document(ctx, lease, doc, fetched.FetchTime)
+		applied.AlsoBackground = append(applied.AlsoBackground, inside...)
 		return applied, err
 	}, nil
 }
 
-func (r *Reconciler) document(lease mirror.Lease, doc mirror.DocumentContent, fetchTime time.Time) apply {
+func (r *Reconciler) document(
+	ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, fetchTime time.Time,
+) (mirror.Applied, error) {
 	doc.FetchTime = fetchTime
-	return func(ctx context.Context) (mirror.Applied, error) {
-		return r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
-	}
+	return r.cfg.Mirror.ApplyDocument(ctx, lease, doc, r.cfg.Now(), r.cfg.Settle)
 }
 
 // subdocuments returns the subdocuments of a fetched document. Nested ones are
@@ -201,12 +210,11 @@ func subdocuments(lease mirror.Lease, guids []string) []mirror.Resource {
 	return inside
 }
 
-// requests returns requests for resources, with the urgency of the lease's
-// resource.
-func requests(lease mirror.Lease, resources []mirror.Resource) []mirror.Request {
+// inBackground returns requests for resources that can wait.
+func inBackground(resources []mirror.Resource) []mirror.Request {
 	out := make([]mirror.Request, len(resources))
 	for i, r := range resources {
-		out[i] = mirror.Request{Resource: r, Background: lease.Background}
+		out[i] = mirror.Request{Resource: r, Background: true}
 	}
 	return out
 }

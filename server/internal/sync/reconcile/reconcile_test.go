@@ -54,8 +54,8 @@ func TestBurstCollapses(t *testing.T) {
 	})
 }
 
-// An event of a room that nobody heard of brings the room first, then what is
-// in it.
+// An event of a room that nobody heard of brings the room too. Both are fetched at
+// once, and what is in the room is applied after it.
 func TestUnknownRoomIsMirroredFirst(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
@@ -70,8 +70,8 @@ func TestUnknownRoomIsMirroredFirst(t *testing.T) {
 		if !ok || string(room.Source) != string(source) || room.Epoch != 1 {
 			t.Fatalf("room = %+v; want %s in its first epoch", room, source)
 		}
-		if first := b.upstream.Log()[0]; first.Endpoint != fake.EndpointRoom {
-			t.Fatalf("first call = %+v; want the room", first)
+		if n := b.upstream.Calls("r", fake.EndpointStorage); n > 2 {
+			t.Fatalf("fetches of the document = %d; want one beside that of the room, and the settle fetch", n)
 		}
 	})
 }
@@ -87,8 +87,8 @@ func TestRoomThatNeverWas(t *testing.T) {
 		if n := b.upstream.Calls("nowhere", fake.EndpointRoom); n > 2 {
 			t.Fatalf("fetches of the room = %d; want one and its settle fetch", n)
 		}
-		if n := b.calls("nowhere"); n != 0 {
-			t.Fatalf("fetches of its document = %d; want none without a room", n)
+		if n := b.calls("nowhere"); n > 1 {
+			t.Fatalf("fetches of its document = %d; want at most the one beside that of the room", n)
 		}
 		b.wantState(storageOf("nowhere"), mirror.TaskDone, "")
 		if task := b.wantState(roomOf("nowhere"), mirror.TaskDone, ""); task.MissingSince.IsZero() {
@@ -149,7 +149,7 @@ func TestDeletionReadTooEarly(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		b := newBench(t, e)
-		r := b.start()
+		r := b.start(early)
 		b.created(r, "r", lson("1"))
 		b.upstream.Script(fake.Match{Room: "r", Endpoint: fake.EndpointRoom}, fake.Stale(1))
 		b.remove("r")
@@ -251,9 +251,9 @@ type counted struct {
 	calls *atomic.Int64
 }
 
-func (c counted) Due(ctx context.Context, p mirror.ProjectID, now time.Time, limit int) (store.DueList, error) {
+func (c counted) Due(ctx context.Context, look store.Look) (store.DueList, error) {
 	c.calls.Add(1)
-	return c.Tasks.Due(ctx, p, now, limit)
+	return c.Tasks.Due(ctx, look)
 }
 
 func (c counted) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,
@@ -500,7 +500,7 @@ func TestSettleFetch(t *testing.T) {
 				t.Parallel()
 				b := newBench(t, e)
 				// Longer than anything that is done here between two fetches.
-				r := b.start(func(p *parts) { p.reconcile.Settle = 2 * time.Second })
+				r := b.start(early, func(p *parts) { p.reconcile.Settle = 2 * time.Second })
 				b.created(r, "r", lson("1"))
 				before := b.calls("r")
 				b.upstream.Script(fake.Match{Room: "r", Endpoint: fake.EndpointStorage}, fake.Stale(c.stale))
@@ -710,13 +710,17 @@ func TestLateFetchChangesNothing(t *testing.T) {
 			p.queue.LeaseTTL = 300 * time.Millisecond
 			p.queue.Tasks = unrenewed{p.queue.Tasks}
 			p.wrap = func(handle queue.Handler) queue.Handler {
-				return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-					applied, err := handle(context.WithoutCancel(ctx), lease)
+				return queue.Whole(func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+					var applied mirror.Applied
+					apply, err := handle(context.WithoutCancel(ctx), lease)
+					if err == nil {
+						applied, err = apply(context.WithoutCancel(ctx), lease)
+					}
 					if lease.Resource.Kind == mirror.KindStorage {
 						late <- err
 					}
 					return applied, err
-				}
+				})
 			}
 			p.reconcile.Fetcher = b.client()
 		})
@@ -820,7 +824,7 @@ func TestWorkSurvivesARestart(t *testing.T) {
 	})
 }
 
-// The queue of a version that knows fewer kinds says so and goes on.
+// The queue of a version that knows fewer kinds leaves the others alone and goes on.
 func TestUnknownKind(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
@@ -828,17 +832,19 @@ func TestUnknownKind(t *testing.T) {
 		r := b.start()
 		b.created(r, "r", lson("1"))
 		strange := mirror.Resource{Project: project, Room: "r", Kind: 77}
-		if err := r.pool.Refresh(t.Context(), strange); !fault.Is(err, fault.ReasonRefreshFailed) {
-			t.Fatalf("Refresh of an unknown kind = %v; want REFRESH_FAILED", err)
-		}
-		b.wantState(strange, mirror.TaskFailed, "")
 		sweep := mirror.Resource{Project: project, Kind: mirror.KindSweep} // nobody does it here
-		if err := r.pool.Refresh(t.Context(), sweep); !fault.Is(err, fault.ReasonRefreshFailed) {
-			t.Fatalf("Refresh of a sweep = %v; want REFRESH_FAILED", err)
+		for _, other := range []mirror.Resource{strange, sweep} {
+			if _, err := r.pool.Request(t.Context(), []mirror.Resource{other}); err != nil {
+				t.Fatalf("Request = %v", err)
+			}
+			b.wantState(other, mirror.TaskPending, "") // for a replica that does it
 		}
 		b.edited(r, "r", lson("2"))
-		b.quiet()
+		b.eventually("the document is there", func() bool { return b.task(storageOf("r")).State == mirror.TaskDone })
 		b.wantDocument("r", lson("2"))
+		for _, other := range []mirror.Resource{strange, sweep} {
+			b.wantState(other, mirror.TaskPending, "")
+		}
 	})
 }
 

@@ -59,6 +59,8 @@ type MirrorResourceState struct {
 	Revision          int64
 	MissingSince      sql.NullTime
 	Background        bool
+	NoticeTime        sql.NullTime
+	Deaths            int16
 	IsOpen            sql.NullBool
 }
 

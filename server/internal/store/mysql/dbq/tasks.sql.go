@@ -13,13 +13,17 @@ import (
 
 const claim = `-- name: Claim :execrows
 update mirror_resource_state
-set lease_token = ?, lease_until = ?, again_time = null
+set attempts = attempts + if(lease_until <= ?, 1, 0),
+    deaths = deaths + if(lease_until <= ?, 1, 0),
+    lease_token = ?, lease_until = ?, again_time = null
 where bucket = ? and project_id = ? and room_id = ?
     and kind = ? and resource_id = ?
-    and due_time <= ? and (lease_until is null or lease_until <= ?)
+    and due_time <= ?
+    and (lease_until is null or lease_until <= ? or lease_until > ?)
 `
 
 type ClaimParams struct {
+	Now        sql.NullTime
 	Token      []byte
 	LeaseUntil sql.NullTime
 	Bucket     int16
@@ -27,13 +31,18 @@ type ClaimParams struct {
 	RoomID     []byte
 	Kind       int16
 	ResourceID []byte
-	Now        sql.NullTime
+	TooFar     sql.NullTime
 }
 
 // The condition decides who gets the lease; a row lock or SKIP LOCKED could only
 // make losing cheaper.
+//
+// A lease that was not given back means that the process ended during the task.
+// Assignments are evaluated from left to right.
 func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, claim,
+		arg.Now,
+		arg.Now,
 		arg.Token,
 		arg.LeaseUntil,
 		arg.Bucket,
@@ -43,6 +52,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (int64, error) {
 		arg.ResourceID,
 		arg.Now,
 		arg.Now,
+		arg.TooFar,
 	)
 	if err != nil {
 		return 0, err
@@ -54,28 +64,29 @@ const due = `-- name: Due :many
 (select l.background, l.due_time, l.room_id, l.kind, l.resource_id
 from mirror_resource_state l
 where l.project_id = ? and l.background = false
-    and l.due_time <= ?
-    and (l.lease_until is null or l.lease_until <= ?)
+    and l.due_time <= ? and l.kind in (/*SLICE:kinds*/?)
+    and (l.lease_until is null or l.lease_until <= ? or l.lease_until > ?)
 order by l.due_time
 limit ?)
 union all
 (select b.background, b.due_time, b.room_id, b.kind, b.resource_id
 from mirror_resource_state b
 where b.project_id = ? and b.background = true
-    and b.due_time <= ?
-    and (b.lease_until is null or b.lease_until <= ?)
+    and b.due_time <= ? and b.kind in (/*SLICE:kinds_too*/?)
+    and (b.lease_until is null or b.lease_until <= ? or b.lease_until > ?)
 order by b.due_time
 limit ?)
 order by background, due_time
-limit ?
 `
 
 type DueParams struct {
 	ProjectID []byte
 	Now       sql.NullTime
+	Kinds     []int16
+	TooFar    sql.NullTime
 	Limit     int32
+	KindsToo  []int16
 	Limit_2   int32
-	Limit_3   int32
 }
 
 type DueRow struct {
@@ -89,17 +100,35 @@ type DueRow struct {
 // Two index scans, so waiting background tasks cost nothing while there are urgent
 // ones.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
-	rows, err := q.db.QueryContext(ctx, due,
-		arg.ProjectID,
-		arg.Now,
-		arg.Now,
-		arg.Limit,
-		arg.ProjectID,
-		arg.Now,
-		arg.Now,
-		arg.Limit_2,
-		arg.Limit_3,
-	)
+	query := due
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.ProjectID)
+	queryParams = append(queryParams, arg.Now)
+	if len(arg.Kinds) > 0 {
+		for _, v := range arg.Kinds {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds*/?", strings.Repeat(",?", len(arg.Kinds))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
+	}
+	queryParams = append(queryParams, arg.Now)
+	queryParams = append(queryParams, arg.TooFar)
+	queryParams = append(queryParams, arg.Limit)
+	queryParams = append(queryParams, arg.ProjectID)
+	queryParams = append(queryParams, arg.Now)
+	if len(arg.KindsToo) > 0 {
+		for _, v := range arg.KindsToo {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds_too*/?", strings.Repeat(",?", len(arg.KindsToo))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds_too*/?", "NULL", 1)
+	}
+	queryParams = append(queryParams, arg.Now)
+	queryParams = append(queryParams, arg.TooFar)
+	queryParams = append(queryParams, arg.Limit_2)
+	rows, err := q.db.QueryContext(ctx, query, queryParams...)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +157,7 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 }
 
 const leased = `-- name: Leased :one
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.is_open, r.epoch, r.delete_time
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.is_open, r.epoch, r.delete_time
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -188,6 +217,8 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.NoticeTime,
+		&i.MirrorResourceState.Deaths,
 		&i.MirrorResourceState.IsOpen,
 		&i.Epoch,
 		&i.DeleteTime,
@@ -196,7 +227,7 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 }
 
 const lockChildren = `-- name: LockChildren :many
-select kind, resource_id from mirror_resource_state
+select kind, resource_id, lease_token from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind in (/*SLICE:kinds*/?)
 order by kind, resource_id
 for update
@@ -212,6 +243,7 @@ type LockChildrenParams struct {
 type LockChildrenRow struct {
 	Kind       int16
 	ResourceID []byte
+	LeaseToken []byte
 }
 
 // The states of a room's children of the given kinds.
@@ -237,7 +269,7 @@ func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]L
 	var items []LockChildrenRow
 	for rows.Next() {
 		var i LockChildrenRow
-		if err := rows.Scan(&i.Kind, &i.ResourceID); err != nil {
+		if err := rows.Scan(&i.Kind, &i.ResourceID, &i.LeaseToken); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -252,7 +284,7 @@ func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]L
 }
 
 const lockState = `-- name: LockState :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background, is_open from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background, notice_time, deaths, is_open from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id = ?
 for update
 `
@@ -298,6 +330,8 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 		&i.Revision,
 		&i.MissingSince,
 		&i.Background,
+		&i.NoticeTime,
+		&i.Deaths,
 		&i.IsOpen,
 	)
 	return i, err
@@ -307,12 +341,14 @@ const nextDue = `-- name: NextDue :many
 (select l.due_time
 from mirror_resource_state l
 where l.project_id = ? and l.background = false and l.due_time > ?
+    and l.kind in (/*SLICE:kinds*/?)
 order by l.due_time
 limit 1)
 union all
 (select b.due_time
 from mirror_resource_state b
 where b.project_id = ? and b.background = true and b.due_time > ?
+    and b.kind in (/*SLICE:kinds_too*/?)
 order by b.due_time
 limit 1)
 `
@@ -320,16 +356,35 @@ limit 1)
 type NextDueParams struct {
 	ProjectID []byte
 	Now       sql.NullTime
+	Kinds     []int16
+	KindsToo  []int16
 }
 
 // When the next resource becomes due.
 func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) ([]sql.NullTime, error) {
-	rows, err := q.db.QueryContext(ctx, nextDue,
-		arg.ProjectID,
-		arg.Now,
-		arg.ProjectID,
-		arg.Now,
-	)
+	query := nextDue
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.ProjectID)
+	queryParams = append(queryParams, arg.Now)
+	if len(arg.Kinds) > 0 {
+		for _, v := range arg.Kinds {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds*/?", strings.Repeat(",?", len(arg.Kinds))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
+	}
+	queryParams = append(queryParams, arg.ProjectID)
+	queryParams = append(queryParams, arg.Now)
+	if len(arg.KindsToo) > 0 {
+		for _, v := range arg.KindsToo {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds_too*/?", strings.Repeat(",?", len(arg.KindsToo))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds_too*/?", "NULL", 1)
+	}
+	rows, err := q.db.QueryContext(ctx, query, queryParams...)
 	if err != nil {
 		return nil, err
 	}
@@ -354,7 +409,8 @@ func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) ([]sql.NullTim
 const nextLeaseEnd = `-- name: NextLeaseEnd :one
 select lease_until
 from mirror_resource_state
-where project_id = ? and background in (false, true) and due_time <= ? and lease_until > ?
+where project_id = ? and background in (false, true) and due_time <= ?
+    and lease_until > ? and lease_until <= ? and kind in (/*SLICE:kinds*/?)
 order by lease_until
 limit 1
 `
@@ -362,11 +418,27 @@ limit 1
 type NextLeaseEndParams struct {
 	ProjectID []byte
 	Now       sql.NullTime
+	TooFar    sql.NullTime
+	Kinds     []int16
 }
 
 // When the first lease on a due resource ends.
 func (q *Queries) NextLeaseEnd(ctx context.Context, arg NextLeaseEndParams) (sql.NullTime, error) {
-	row := q.db.QueryRowContext(ctx, nextLeaseEnd, arg.ProjectID, arg.Now, arg.Now)
+	query := nextLeaseEnd
+	var queryParams []interface{}
+	queryParams = append(queryParams, arg.ProjectID)
+	queryParams = append(queryParams, arg.Now)
+	queryParams = append(queryParams, arg.Now)
+	queryParams = append(queryParams, arg.TooFar)
+	if len(arg.Kinds) > 0 {
+		for _, v := range arg.Kinds {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:kinds*/?", strings.Repeat(",?", len(arg.Kinds))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
+	}
+	row := q.db.QueryRowContext(ctx, query, queryParams...)
 	var lease_until sql.NullTime
 	err := row.Scan(&lease_until)
 	return lease_until, err
@@ -388,6 +460,34 @@ type PauseParams struct {
 
 func (q *Queries) Pause(ctx context.Context, arg PauseParams) error {
 	_, err := q.db.ExecContext(ctx, pause, arg.ProjectID, arg.PauseReason, arg.PauseTime)
+	return err
+}
+
+const releaseLease = `-- name: ReleaseLease :exec
+update mirror_resource_state
+set lease_token = null, lease_until = null, deaths = ?
+where bucket = ? and project_id = ? and room_id = ?
+    and kind = ? and resource_id = ?
+`
+
+type ReleaseLeaseParams struct {
+	Deaths     int16
+	Bucket     int16
+	ProjectID  []byte
+	RoomID     []byte
+	Kind       int16
+	ResourceID []byte
+}
+
+func (q *Queries) ReleaseLease(ctx context.Context, arg ReleaseLeaseParams) error {
+	_, err := q.db.ExecContext(ctx, releaseLease,
+		arg.Deaths,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+		arg.ResourceID,
+	)
 	return err
 }
 
@@ -472,6 +572,7 @@ update mirror_resource_state s set
     s.lease_until = null,
     s.again_time = null,
     s.attempts = ?,
+    s.deaths = ?,
     s.last_error = ?,
     s.fail_time = ?,
     s.fetch_time = ?,
@@ -491,6 +592,7 @@ type WriteStateParams struct {
 	Background        bool
 	DeleteGeneration  sql.NullInt64
 	Attempts          int32
+	Deaths            int16
 	LastError         string
 	FailTime          sql.NullTime
 	FetchTime         sql.NullTime
@@ -517,6 +619,7 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.Background,
 		arg.DeleteGeneration,
 		arg.Attempts,
+		arg.Deaths,
 		arg.LastError,
 		arg.FailTime,
 		arg.FetchTime,

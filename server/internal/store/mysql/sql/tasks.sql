@@ -4,32 +4,33 @@
 (select l.background, l.due_time, l.room_id, l.kind, l.resource_id
 from mirror_resource_state l
 where l.project_id = sqlc.arg(project_id) and l.background = false
-    and l.due_time <= sqlc.arg(now)
-    and (l.lease_until is null or l.lease_until <= sqlc.arg(now))
+    and l.due_time <= sqlc.arg(now) and l.kind in (sqlc.slice(kinds))
+    and (l.lease_until is null or l.lease_until <= sqlc.arg(now) or l.lease_until > sqlc.arg(too_far))
 order by l.due_time
 limit ?)
 union all
 (select b.background, b.due_time, b.room_id, b.kind, b.resource_id
 from mirror_resource_state b
 where b.project_id = sqlc.arg(project_id) and b.background = true
-    and b.due_time <= sqlc.arg(now)
-    and (b.lease_until is null or b.lease_until <= sqlc.arg(now))
+    and b.due_time <= sqlc.arg(now) and b.kind in (sqlc.slice(kinds_too))
+    and (b.lease_until is null or b.lease_until <= sqlc.arg(now) or b.lease_until > sqlc.arg(too_far))
 order by b.due_time
 limit ?)
-order by background, due_time
-limit ?;
+order by background, due_time;
 
 -- name: NextDue :many
 -- When the next resource becomes due.
 (select l.due_time
 from mirror_resource_state l
 where l.project_id = sqlc.arg(project_id) and l.background = false and l.due_time > sqlc.arg(now)
+    and l.kind in (sqlc.slice(kinds))
 order by l.due_time
 limit 1)
 union all
 (select b.due_time
 from mirror_resource_state b
 where b.project_id = sqlc.arg(project_id) and b.background = true and b.due_time > sqlc.arg(now)
+    and b.kind in (sqlc.slice(kinds_too))
 order by b.due_time
 limit 1);
 
@@ -37,18 +38,25 @@ limit 1);
 -- When the first lease on a due resource ends.
 select lease_until
 from mirror_resource_state
-where project_id = sqlc.arg(project_id) and background in (false, true) and due_time <= sqlc.arg(now) and lease_until > sqlc.arg(now)
+where project_id = sqlc.arg(project_id) and background in (false, true) and due_time <= sqlc.arg(now)
+    and lease_until > sqlc.arg(now) and lease_until <= sqlc.arg(too_far) and kind in (sqlc.slice(kinds))
 order by lease_until
 limit 1;
 
 -- name: Claim :execrows
 -- The condition decides who gets the lease; a row lock or SKIP LOCKED could only
 -- make losing cheaper.
+--
+-- A lease that was not given back means that the process ended during the task.
+-- Assignments are evaluated from left to right.
 update mirror_resource_state
-set lease_token = sqlc.arg(token), lease_until = sqlc.arg(lease_until), again_time = null
+set attempts = attempts + if(lease_until <= sqlc.arg(now), 1, 0),
+    deaths = deaths + if(lease_until <= sqlc.arg(now), 1, 0),
+    lease_token = sqlc.arg(token), lease_until = sqlc.arg(lease_until), again_time = null
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
     and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id)
-    and due_time <= sqlc.arg(now) and (lease_until is null or lease_until <= sqlc.arg(now));
+    and due_time <= sqlc.arg(now)
+    and (lease_until is null or lease_until <= sqlc.arg(now) or lease_until > sqlc.arg(too_far));
 
 -- name: Leased :one
 -- The row that Claim has leased. What arrived since then is included, because the
@@ -66,6 +74,12 @@ update mirror_resource_state
 set lease_until = sqlc.arg(lease_until)
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
     and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id) and lease_token = sqlc.arg(token);
+
+-- name: ReleaseLease :exec
+update mirror_resource_state
+set lease_token = null, lease_until = null, deaths = sqlc.arg(deaths)
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind = sqlc.arg(kind) and resource_id = sqlc.arg(resource_id);
 
 -- name: LockState :one
 select * from mirror_resource_state
@@ -88,6 +102,7 @@ update mirror_resource_state s set
     s.lease_until = null,
     s.again_time = null,
     s.attempts = sqlc.arg(attempts),
+    s.deaths = sqlc.arg(deaths),
     s.last_error = sqlc.arg(last_error),
     s.fail_time = sqlc.arg(fail_time),
     s.fetch_time = sqlc.arg(fetch_time),
@@ -99,7 +114,7 @@ where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.
 
 -- name: LockChildren :many
 -- The states of a room's children of the given kinds.
-select kind, resource_id from mirror_resource_state
+select kind, resource_id, lease_token from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind in (sqlc.slice(kinds))
 order by kind, resource_id
 for update;

@@ -50,7 +50,7 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 
 const lockChild = `-- name: LockChild :one
 select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.parked,
     r.epoch as room_epoch,
     coalesce(d.epoch, 0)::bigint as document_epoch,
     d.content_sha256 as document_sha256,
@@ -122,6 +122,8 @@ func (q *Queries) LockChild(ctx context.Context, arg LockChildParams) (LockChild
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.NoticeTime,
+		&i.MirrorResourceState.Deaths,
 		&i.MirrorResourceState.Parked,
 		&i.RoomEpoch,
 		&i.DocumentEpoch,
@@ -311,15 +313,15 @@ with held as materialized (
     left join mirror_document d
         on d.bucket = s.bucket and d.project_id = s.project_id and d.room_id = s.room_id
         and d.kind = s.kind and d.resource_id = s.resource_id
-    where s.bucket = $15 and s.project_id = $16 and s.room_id = $17
-        and s.kind = $18 and s.resource_id = $19
-        and s.lease_token = $20
-        and s.generation = $21 and s.settle = $22 and s.background = $23
-        and s.due_time is not distinct from $24 -- with "=", the index on it would look good
-        and r.epoch = $25 and r.delete_time is null
-        and coalesce(d.epoch, 0) = $26
-        and d.content_sha256 is not distinct from $27
-        and coalesce(d.derive_version, 0) = $28
+    where s.bucket = $16 and s.project_id = $17 and s.room_id = $18
+        and s.kind = $19 and s.resource_id = $20
+        and s.lease_token = $21
+        and s.generation = $22 and s.settle = $23 and s.background = $24
+        and s.due_time is not distinct from $25 -- with "=", the index on it would look good
+        and r.epoch = $26 and r.delete_time is null
+        and coalesce(d.epoch, 0) = $27
+        and d.content_sha256 is not distinct from $28
+        and coalesce(d.derive_version, 0) = $29
     for update of s for share of r
 ),
 document as (
@@ -328,10 +330,10 @@ document as (
         content, content_sha256, state_sha256, size, derive_version, data, data_problem, plain_text
     )
     select
-        $15, $16, $17, $18, $19, $25,
-        $29, $30, $31, $32, $33, $34, $35, $36
+        $16, $17, $18, $19, $20, $26,
+        $30, $31, $32, $33, $34, $35, $36, $37
     from held
-    where $37::smallint <> 0
+    where $38::smallint <> 0
     on conflict (bucket, project_id, room_id, kind, resource_id) do update set
         epoch = excluded.epoch,
         content = excluded.content,
@@ -347,12 +349,12 @@ document as (
 head as (
     update mirror_feed_head h set n = h.n + 1
     from document
-    where h.bucket = $15
+    where h.bucket = $16
     returning h.n
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $15, head.n, $16, $17, $18, $19, $37::smallint, $38
+    select $16, head.n, $17, $18, $19, $20, $38::smallint, $39
     from head
 )
 update mirror_resource_state s set
@@ -366,16 +368,17 @@ update mirror_resource_state s set
     lease_until = null,
     again_time = null,
     attempts = $7,
-    last_error = $8,
-    fail_time = $9,
-    fetch_time = $10,
-    source_update_time = $11,
-    missing_since = $12,
-    background = $13,
-    parked = $14,
+    deaths = $8,
+    last_error = $9,
+    fail_time = $10,
+    fetch_time = $11,
+    source_update_time = $12,
+    missing_since = $13,
+    background = $14,
+    parked = $15,
     revision = coalesce((select head.n from head), s.revision)
-where s.bucket = $15 and s.project_id = $16 and s.room_id = $17
-    and s.kind = $18 and s.resource_id = $19
+where s.bucket = $16 and s.project_id = $17 and s.room_id = $18
+    and s.kind = $19 and s.resource_id = $20
     and exists (select from held)
 `
 
@@ -387,6 +390,7 @@ type WriteDocumentParams struct {
 	Settle            bool
 	DeleteGeneration  pgtype.Int8
 	Attempts          int32
+	Deaths            int16
 	LastError         string
 	FailTime          pgtype.Timestamptz
 	FetchTime         pgtype.Timestamptz
@@ -434,6 +438,7 @@ func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (i
 		arg.Settle,
 		arg.DeleteGeneration,
 		arg.Attempts,
+		arg.Deaths,
 		arg.LastError,
 		arg.FailTime,
 		arg.FetchTime,

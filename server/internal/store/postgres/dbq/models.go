@@ -58,6 +58,8 @@ type MirrorResourceState struct {
 	Revision          int64
 	MissingSince      pgtype.Timestamptz
 	Background        bool
+	NoticeTime        pgtype.Timestamptz
+	Deaths            int16
 	Parked            bool
 }
 

@@ -13,18 +13,23 @@ import (
 
 const claim = `-- name: Claim :one
 update mirror_resource_state s
-set lease_token = $1, lease_until = $2, again_time = null
+set
+    -- A lease that was not given back: the process ended during the task.
+    attempts = s.attempts + case when s.lease_until <= $1 then 1 else 0 end,
+    deaths = s.deaths + case when s.lease_until <= $1 then 1 else 0 end,
+    lease_token = $2, lease_until = $3, again_time = null
 from (select set_config('synchronous_commit', 'off', true)) asynchronous
 left join mirror_room r
-    on r.bucket = $3 and r.project_id = $4 and r.room_id = $5
+    on r.bucket = $4 and r.project_id = $5 and r.room_id = $6
 left join mirror_document d
-    on d.bucket = $3 and d.project_id = $4 and d.room_id = $5
-    and d.kind = $6 and d.resource_id = $7
-where s.bucket = $3 and s.project_id = $4 and s.room_id = $5
-    and s.kind = $6 and s.resource_id = $7
-    and (s.due_time > $8) is false and (s.lease_until is null or s.lease_until <= $8)
+    on d.bucket = $4 and d.project_id = $5 and d.room_id = $6
+    and d.kind = $7 and d.resource_id = $8
+where s.bucket = $4 and s.project_id = $5 and s.room_id = $6
+    and s.kind = $7 and s.resource_id = $8
+    and (s.due_time > $1) is false
+    and (s.lease_until is null or s.lease_until <= $1 or s.lease_until > $9)
 returning
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.parked,
     coalesce(r.epoch, 0)::bigint as room_epoch,
     r.delete_time,
     coalesce(d.epoch, 0)::bigint as document_epoch,
@@ -34,6 +39,7 @@ returning
 `
 
 type ClaimParams struct {
+	Now        pgtype.Timestamptz
 	Token      []byte
 	Until      pgtype.Timestamptz
 	Bucket     int16
@@ -41,7 +47,7 @@ type ClaimParams struct {
 	RoomID     string
 	Kind       int16
 	ResourceID string
-	Now        pgtype.Timestamptz
+	TooFar     pgtype.Timestamptz
 }
 
 type ClaimRow struct {
@@ -62,6 +68,7 @@ type ClaimRow struct {
 // planner considers it as good as the key, and scans everything that is due.
 func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) {
 	row := q.db.QueryRow(ctx, claim,
+		arg.Now,
 		arg.Token,
 		arg.Until,
 		arg.Bucket,
@@ -69,7 +76,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 		arg.RoomID,
 		arg.Kind,
 		arg.ResourceID,
-		arg.Now,
+		arg.TooFar,
 	)
 	var i ClaimRow
 	err := row.Scan(
@@ -96,6 +103,8 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.NoticeTime,
+		&i.MirrorResourceState.Deaths,
 		&i.MirrorResourceState.Parked,
 		&i.RoomEpoch,
 		&i.DeleteTime,
@@ -108,35 +117,36 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 }
 
 const due = `-- name: Due :many
-select d.room_id, d.kind, d.resource_id, d.background
+select d.room_id, d.kind, d.resource_id, d.background, d.due_time
 from (
     (
         select f.room_id, f.kind, f.resource_id, f.background, f.due_time
         from mirror_resource_state f
         where f.project_id = $1 and f.background = false
-            and f.due_time <= $2
-            and (f.lease_until is null or f.lease_until <= $2)
+            and f.due_time <= $2 and f.kind = any($3::smallint[])
+            and (f.lease_until is null or f.lease_until <= $2 or f.lease_until > $4)
         order by f.due_time
-        limit $3
+        limit $5
     )
     union all
     (
         select b.room_id, b.kind, b.resource_id, b.background, b.due_time
         from mirror_resource_state b
         where b.project_id = $1 and b.background = true
-            and b.due_time <= $2
-            and (b.lease_until is null or b.lease_until <= $2)
+            and b.due_time <= $2 and b.kind = any($3::smallint[])
+            and (b.lease_until is null or b.lease_until <= $2 or b.lease_until > $4)
         order by b.due_time
-        limit $3
+        limit $5
     )
 ) d
 order by d.background, d.due_time
-limit $3
 `
 
 type DueParams struct {
 	ProjectID string
 	Now       pgtype.Timestamptz
+	Kinds     []int16
+	TooFar    pgtype.Timestamptz
 	MaxRows   int32
 }
 
@@ -145,12 +155,19 @@ type DueRow struct {
 	Kind       int16
 	ResourceID string
 	Background bool
+	DueTime    pgtype.Timestamptz
 }
 
 // Each half scans its part of the index. A single scan would read all urgent rows
 // that are not due yet before the background rows that are.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
-	rows, err := q.db.Query(ctx, due, arg.ProjectID, arg.Now, arg.MaxRows)
+	rows, err := q.db.Query(ctx, due,
+		arg.ProjectID,
+		arg.Now,
+		arg.Kinds,
+		arg.TooFar,
+		arg.MaxRows,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +180,7 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 			&i.Kind,
 			&i.ResourceID,
 			&i.Background,
+			&i.DueTime,
 		); err != nil {
 			return nil, err
 		}
@@ -175,7 +193,7 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 }
 
 const lockChildren = `-- name: LockChildren :many
-select kind, resource_id from mirror_resource_state
+select kind, resource_id, lease_token from mirror_resource_state
 where bucket = $1 and project_id = $2 and room_id = $3 and kind = any($4::smallint[])
 order by kind, resource_id
 for update
@@ -191,6 +209,7 @@ type LockChildrenParams struct {
 type LockChildrenRow struct {
 	Kind       int16
 	ResourceID string
+	LeaseToken []byte
 }
 
 // The states of a room's children of the given kinds.
@@ -208,7 +227,7 @@ func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]L
 	var items []LockChildrenRow
 	for rows.Next() {
 		var i LockChildrenRow
-		if err := rows.Scan(&i.Kind, &i.ResourceID); err != nil {
+		if err := rows.Scan(&i.Kind, &i.ResourceID, &i.LeaseToken); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -221,7 +240,7 @@ func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]L
 
 const lockLeased = `-- name: LockLeased :one
 select
-    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked,
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.parked,
     coalesce(r.epoch, 0)::bigint as epoch,
     r.content_sha256, r.create_time, r.delete_time
 from mirror_resource_state s
@@ -287,6 +306,8 @@ func (q *Queries) LockLeased(ctx context.Context, arg LockLeasedParams) (LockLea
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.NoticeTime,
+		&i.MirrorResourceState.Deaths,
 		&i.MirrorResourceState.Parked,
 		&i.Epoch,
 		&i.ContentSha256,
@@ -297,7 +318,7 @@ func (q *Queries) LockLeased(ctx context.Context, arg LockLeasedParams) (LockLea
 }
 
 const lockState = `-- name: LockState :one
-select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background, parked from mirror_resource_state
+select bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, not_before, settle, delete_generation, hint_time, lease_token, lease_until, again_time, attempts, last_error, fail_time, fetch_time, source_update_time, revision, missing_since, background, notice_time, deaths, parked from mirror_resource_state
 where bucket = $1 and project_id = $2 and room_id = $3
     and kind = $4 and resource_id = $5
 for update
@@ -344,6 +365,8 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 		&i.Revision,
 		&i.MissingSince,
 		&i.Background,
+		&i.NoticeTime,
+		&i.Deaths,
 		&i.Parked,
 	)
 	return i, err
@@ -352,22 +375,32 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 const nextDue = `-- name: NextDue :one
 select least(
     (select min(f.due_time) from mirror_resource_state f
-        where f.project_id = $1 and f.background = false and f.due_time > $2),
+        where f.project_id = $1 and f.background = false and f.due_time > $2
+            and f.kind = any($3::smallint[])),
     (select min(b.due_time) from mirror_resource_state b
-        where b.project_id = $1 and b.background = true and b.due_time > $2),
+        where b.project_id = $1 and b.background = true and b.due_time > $2
+            and b.kind = any($3::smallint[])),
     (select min(l.lease_until) from mirror_resource_state l
-        where l.project_id = $1 and l.due_time <= $2 and l.lease_until > $2)
+        where l.project_id = $1 and l.due_time <= $2 and l.lease_until > $2
+            and l.lease_until <= $4 and l.kind = any($3::smallint[]))
 )::timestamptz as next_time
 `
 
 type NextDueParams struct {
 	ProjectID string
 	Now       pgtype.Timestamptz
+	Kinds     []int16
+	TooFar    pgtype.Timestamptz
 }
 
 // The first time at which a resource becomes due or the lease on a due one ends.
 func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) (pgtype.Timestamptz, error) {
-	row := q.db.QueryRow(ctx, nextDue, arg.ProjectID, arg.Now)
+	row := q.db.QueryRow(ctx, nextDue,
+		arg.ProjectID,
+		arg.Now,
+		arg.Kinds,
+		arg.TooFar,
+	)
 	var next_time pgtype.Timestamptz
 	err := row.Scan(&next_time)
 	return next_time, err
@@ -389,6 +422,34 @@ type PauseParams struct {
 
 func (q *Queries) Pause(ctx context.Context, arg PauseParams) error {
 	_, err := q.db.Exec(ctx, pause, arg.ProjectID, arg.PauseReason, arg.PauseTime)
+	return err
+}
+
+const releaseLease = `-- name: ReleaseLease :exec
+update mirror_resource_state
+set lease_token = null, lease_until = null, deaths = $1
+where bucket = $2 and project_id = $3 and room_id = $4
+    and kind = $5 and resource_id = $6
+`
+
+type ReleaseLeaseParams struct {
+	Deaths     int16
+	Bucket     int16
+	ProjectID  string
+	RoomID     string
+	Kind       int16
+	ResourceID string
+}
+
+func (q *Queries) ReleaseLease(ctx context.Context, arg ReleaseLeaseParams) error {
+	_, err := q.db.Exec(ctx, releaseLease,
+		arg.Deaths,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Kind,
+		arg.ResourceID,
+	)
 	return err
 }
 
@@ -453,7 +514,7 @@ func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) 
 }
 
 const states = `-- name: States :many
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.parked
 from (
     select
         unnest($1::smallint[]) as bucket,
@@ -514,6 +575,8 @@ func (q *Queries) States(ctx context.Context, arg StatesParams) ([]MirrorResourc
 			&i.Revision,
 			&i.MissingSince,
 			&i.Background,
+			&i.NoticeTime,
+			&i.Deaths,
 			&i.Parked,
 		); err != nil {
 			return nil, err
@@ -539,12 +602,12 @@ func (q *Queries) TakeJSON(ctx context.Context, data []byte) error {
 const writeState = `-- name: WriteState :exec
 with head as (
     update mirror_feed_head h set n = h.n + 1
-    where h.bucket = $15 and $20::smallint <> 0
+    where h.bucket = $16 and $21::smallint <> 0
     returning h.n
 ),
 entry as (
     insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $15, head.n, $16, $17, $18, $19, $20::smallint, $21
+    select $16, head.n, $17, $18, $19, $20, $21::smallint, $22
     from head
 )
 update mirror_resource_state s set
@@ -558,16 +621,17 @@ update mirror_resource_state s set
     lease_until = null,
     again_time = null,
     attempts = $7,
-    last_error = $8,
-    fail_time = $9,
-    fetch_time = $10,
-    source_update_time = $11,
-    missing_since = $12,
-    background = $13,
-    parked = $14,
+    deaths = $8,
+    last_error = $9,
+    fail_time = $10,
+    fetch_time = $11,
+    source_update_time = $12,
+    missing_since = $13,
+    background = $14,
+    parked = $15,
     revision = coalesce((select head.n from head), s.revision)
-where s.bucket = $15 and s.project_id = $16 and s.room_id = $17
-    and s.kind = $18 and s.resource_id = $19
+where s.bucket = $16 and s.project_id = $17 and s.room_id = $18
+    and s.kind = $19 and s.resource_id = $20
 `
 
 type WriteStateParams struct {
@@ -578,6 +642,7 @@ type WriteStateParams struct {
 	Settle            bool
 	DeleteGeneration  pgtype.Int8
 	Attempts          int32
+	Deaths            int16
 	LastError         string
 	FailTime          pgtype.Timestamptz
 	FetchTime         pgtype.Timestamptz
@@ -606,6 +671,7 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.Settle,
 		arg.DeleteGeneration,
 		arg.Attempts,
+		arg.Deaths,
 		arg.LastError,
 		arg.FailTime,
 		arg.FetchTime,

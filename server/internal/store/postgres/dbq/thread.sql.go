@@ -248,7 +248,7 @@ func (q *Queries) ListStates(ctx context.Context, arg ListStatesParams) ([]ListS
 }
 
 const lockInRoom = `-- name: LockInRoom :one
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.parked, r.epoch as room_epoch
+select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.parked, r.epoch as room_epoch
 from mirror_resource_state s
 join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
@@ -309,6 +309,8 @@ func (q *Queries) LockInRoom(ctx context.Context, arg LockInRoomParams) (LockInR
 		&i.MirrorResourceState.Revision,
 		&i.MirrorResourceState.MissingSince,
 		&i.MirrorResourceState.Background,
+		&i.MirrorResourceState.NoticeTime,
+		&i.MirrorResourceState.Deaths,
 		&i.MirrorResourceState.Parked,
 		&i.RoomEpoch,
 	)

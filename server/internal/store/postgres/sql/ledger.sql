@@ -67,6 +67,7 @@ stale as (
         unnest(@stale_now::timestamptz[]) as now,
         unnest(@stale_min_interval_us::bigint[]) as min_interval_us,
         unnest(@stale_source_time::timestamptz[]) as source_time,
+        unnest(@stale_notice_time::timestamptz[]) as notice_time,
         -- 1 even if it has a state, 2 deleted, 4 not in the background, 8 lift, 16
         -- a new generation, 32 by an event. Flags of several entries are combined.
         unnest(@stale_flags::smallint[]) as flags
@@ -79,6 +80,7 @@ wanted as (
         min(w.now) as now,
         min(w.min_interval_us) * interval '1 microsecond' as min_interval,
         max(w.source_time) as source_time,
+        max(w.notice_time) as notice_time,
         bit_or(w.flags) as flags
     from stale w
     where w.event = 0 or (select news.only from news)
@@ -89,12 +91,13 @@ marked as (
     -- A new row without again_time clears backoffs and failures.
     insert into mirror_resource_state as s (
         bucket, project_id, room_id, kind, resource_id,
-        generation, due_time, again_time, settle, delete_generation, hint_time, background
+        generation, due_time, again_time, settle, delete_generation, hint_time, notice_time, background
     )
     select
         w.bucket, w.project_id, w.room_id, w.kind, w.resource_id,
         case when w.flags & 16 = 0 then 0 else 1 end, w.now, case when w.flags & 8 = 0 then w.now + w.min_interval end,
-        w.flags & 32 <> 0, case when w.flags & 2 <> 0 then 1 end, w.source_time, w.flags & 4 = 0
+        w.flags & 32 <> 0, case when w.flags & 2 <> 0 then 1 end, w.source_time, w.notice_time,
+        w.flags & 4 = 0
     from wanted w
     -- Not "not exists", which may be planned as a hash of the whole table on every
     -- commit. A scalar subquery can only be a look-up by key.
@@ -109,7 +112,11 @@ marked as (
         due_time = least(s.due_time, greatest(
             excluded.due_time,
             case when excluded.again_time is not null then s.not_before end,
-            case when excluded.again_time > excluded.due_time then s.fetch_time + (excluded.again_time - excluded.due_time) end
+            -- A fetch in the future, by a clock that was wrong, counts as one just now.
+            case
+                when excluded.again_time > excluded.due_time
+                    then least(s.fetch_time, excluded.due_time) + (excluded.again_time - excluded.due_time)
+            end
         )),
         -- Only relevant while leased: a claim clears it.
         again_time = least(s.again_time, coalesce(excluded.again_time, excluded.due_time)),
@@ -120,6 +127,7 @@ marked as (
             else s.generation + excluded.generation
         end,
         hint_time = greatest(s.hint_time, excluded.hint_time),
+        notice_time = greatest(s.notice_time, excluded.notice_time),
         -- Urgent work does not become less urgent by a background request.
         background = excluded.background and (s.due_time is null or s.background),
         not_before = case when excluded.again_time is not null then s.not_before end,

@@ -138,6 +138,7 @@ update mirror_resource_state s set
     lease_until = null,
     again_time = null,
     attempts = @attempts,
+    deaths = @deaths,
     last_error = @last_error,
     fail_time = @fail_time,
     fetch_time = @fetch_time,

@@ -1,14 +1,14 @@
 -- name: Due :many
 -- Each half scans its part of the index. A single scan would read all urgent rows
 -- that are not due yet before the background rows that are.
-select d.room_id, d.kind, d.resource_id, d.background
+select d.room_id, d.kind, d.resource_id, d.background, d.due_time
 from (
     (
         select f.room_id, f.kind, f.resource_id, f.background, f.due_time
         from mirror_resource_state f
         where f.project_id = @project_id and f.background = false
-            and f.due_time <= @now
-            and (f.lease_until is null or f.lease_until <= @now)
+            and f.due_time <= @now and f.kind = any(@kinds::smallint[])
+            and (f.lease_until is null or f.lease_until <= @now or f.lease_until > @too_far)
         order by f.due_time
         limit @max_rows
     )
@@ -17,24 +17,26 @@ from (
         select b.room_id, b.kind, b.resource_id, b.background, b.due_time
         from mirror_resource_state b
         where b.project_id = @project_id and b.background = true
-            and b.due_time <= @now
-            and (b.lease_until is null or b.lease_until <= @now)
+            and b.due_time <= @now and b.kind = any(@kinds::smallint[])
+            and (b.lease_until is null or b.lease_until <= @now or b.lease_until > @too_far)
         order by b.due_time
         limit @max_rows
     )
 ) d
-order by d.background, d.due_time
-limit @max_rows;
+order by d.background, d.due_time;
 
 -- name: NextDue :one
 -- The first time at which a resource becomes due or the lease on a due one ends.
 select least(
     (select min(f.due_time) from mirror_resource_state f
-        where f.project_id = @project_id and f.background = false and f.due_time > @now),
+        where f.project_id = @project_id and f.background = false and f.due_time > @now
+            and f.kind = any(@kinds::smallint[])),
     (select min(b.due_time) from mirror_resource_state b
-        where b.project_id = @project_id and b.background = true and b.due_time > @now),
+        where b.project_id = @project_id and b.background = true and b.due_time > @now
+            and b.kind = any(@kinds::smallint[])),
     (select min(l.lease_until) from mirror_resource_state l
-        where l.project_id = @project_id and l.due_time <= @now and l.lease_until > @now)
+        where l.project_id = @project_id and l.due_time <= @now and l.lease_until > @now
+            and l.lease_until <= @too_far and l.kind = any(@kinds::smallint[]))
 )::timestamptz as next_time;
 
 -- name: Claim :one
@@ -45,7 +47,11 @@ select least(
 -- "is false" prevents use of the index on due_time: with few statistics, the
 -- planner considers it as good as the key, and scans everything that is due.
 update mirror_resource_state s
-set lease_token = @token, lease_until = @until, again_time = null
+set
+    -- A lease that was not given back: the process ended during the task.
+    attempts = s.attempts + case when s.lease_until <= @now then 1 else 0 end,
+    deaths = s.deaths + case when s.lease_until <= @now then 1 else 0 end,
+    lease_token = @token, lease_until = @until, again_time = null
 from (select set_config('synchronous_commit', 'off', true)) asynchronous
 left join mirror_room r
     on r.bucket = @bucket and r.project_id = @project_id and r.room_id = @room_id
@@ -54,7 +60,8 @@ left join mirror_document d
     and d.kind = @kind and d.resource_id = @resource_id
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id
-    and (s.due_time > @now) is false and (s.lease_until is null or s.lease_until <= @now)
+    and (s.due_time > @now) is false
+    and (s.lease_until is null or s.lease_until <= @now or s.lease_until > @too_far)
 returning
     sqlc.embed(s),
     coalesce(r.epoch, 0)::bigint as room_epoch,
@@ -69,6 +76,12 @@ update mirror_resource_state
 set lease_until = @until
 where bucket = @bucket and project_id = @project_id and room_id = @room_id
     and kind = @kind and resource_id = @resource_id and lease_token = @token;
+
+-- name: ReleaseLease :exec
+update mirror_resource_state
+set lease_token = null, lease_until = null, deaths = @deaths
+where bucket = @bucket and project_id = @project_id and room_id = @room_id
+    and kind = @kind and resource_id = @resource_id;
 
 -- name: LockState :one
 select * from mirror_resource_state
@@ -117,6 +130,7 @@ update mirror_resource_state s set
     lease_until = null,
     again_time = null,
     attempts = @attempts,
+    deaths = @deaths,
     last_error = @last_error,
     fail_time = @fail_time,
     fetch_time = @fetch_time,
@@ -130,7 +144,7 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
 
 -- name: LockChildren :many
 -- The states of a room's children of the given kinds.
-select kind, resource_id from mirror_resource_state
+select kind, resource_id, lease_token from mirror_resource_state
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = any(@kinds::smallint[])
 order by kind, resource_id
 for update;
