@@ -185,7 +185,7 @@ func (c *Client) Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent
 
 // Storage fetches a room's Storage document as plain-lson.
 func (c *Client) Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error) {
-	return c.getOfRoom(ctx, "get storage", id, "/storage?format=plain-lson", checkJSON)
+	return c.getOfRoom(ctx, "get storage", id, "/storage?format=plain-lson", checkStorage)
 }
 
 // Ydoc fetches a Yjs document of a room as one update in encoding version 1: the
@@ -510,6 +510,23 @@ func checkBinary(contentType string, body []byte) error {
 		return errors.New("the answer is not declared as bytes")
 	case len(body) == 0:
 		return errors.New("the answer is empty")
+	}
+	return nil
+}
+
+// checkStorage returns why body is not a Storage document in plain-lson, whose root is
+// always a LiveObject. Other JSON, such as a notice of maintenance, would replace the
+// document.
+func checkStorage(_ string, body []byte) error {
+	if err := checkJSON("", body); err != nil {
+		return err
+	}
+	root, err := rawjson.Parse(body)
+	switch {
+	case err != nil && bytes.Contains(body, []byte(`"LiveObject"`)): // nested too deeply to be read
+		return nil
+	case err != nil, text(root.Get("liveblocksType")) != "LiveObject", !root.Get("data").IsObject():
+		return errors.New("the root of the answer is no LiveObject")
 	}
 	return nil
 }

@@ -177,12 +177,13 @@ func TestRoomOfAnotherID(t *testing.T) {
 func TestStorageIsExact(t *testing.T) {
 	t.Parallel()
 	nested := strings.Repeat("[", 3*maxStdDepth) + `"\"]"` + strings.Repeat("]", 3*maxStdDepth)
+	object := func(value string) string { return `{"liveblocksType":"LiveObject","data":{"x":` + value + `}}` }
 	for name, doc := range map[string]string{
 		"empty":     fake.EmptyStorage,
 		"odd":       `{"liveblocksType":"LiveObject","data":{"":"\u0000 \ud83d","n":9007199254740993,"z":-0,"a":1e400, "a":2}}`,
-		"raw bytes": "{\"data\":\"\xff\xfe\u2028\"}",
-		"nested":    nested,
-		"large":     `{"data":"` + strings.Repeat("0123456789abcdef", 1<<18) + `"}`,
+		"raw bytes": "{\"liveblocksType\":\"LiveObject\",\"data\":{\"\":\"\xff\xfe\u2028\"}}",
+		"nested":    object(nested),
+		"large":     object(`"` + strings.Repeat("0123456789abcdef", 1<<18) + `"`),
 	} {
 		for how, step := range map[string]fake.Step{
 			"plain": fake.Usual(), "chunked": fake.Usual().Chunked(), "gzip": fake.Usual().Gzip(),
@@ -207,6 +208,21 @@ func TestStorageIsExact(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// JSON that is no Storage document would replace the copy.
+func TestStorageMustBeALiveObject(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{
+		`{"status":"maintenance"}`, `[]`, `{}`, `null`, `"LiveObject"`, `{"data":{}}`, `{"liveblocksType":"LiveObject"}`,
+		`{"liveblocksType":"LiveObject","data":[]}`, `{"liveblocksType":"LiveMap","data":{}}`,
+		`{"liveblocksType":"LiveList","data":[]}`, `{"error":"LiveObject","data":{}}`,
+	} {
+		upstream, c := newFake(t)
+		upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(body)))
+		_, err := c.Storage(t.Context(), "r")
+		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
 	}
 }
 
@@ -281,7 +297,7 @@ func TestIDsOnTheWire(t *testing.T) {
 		upstream := fake.New(testKey)
 		for id := range ids {
 			createRoom(t, upstream, string(id), fake.RoomOptions{
-				Storage: []byte(`{"data":"` + segment(string(id)) + `"}`),
+				Storage: []byte(`{"liveblocksType":"LiveObject","data":{"id":"` + segment(string(id)) + `"}}`),
 			})
 		}
 		c := newClient(t, serve(t, stripRaw(prefix, upstream)).URL+prefix+"/")
@@ -515,7 +531,7 @@ func TestForbiddenToEverything(t *testing.T) {
 
 func TestBrokenAnswers(t *testing.T) {
 	t.Parallel()
-	doc := []byte(`{"data":"` + strings.Repeat("0123456789", 10_000) + `"}`)
+	doc := []byte(`{"liveblocksType":"LiveObject","data":{"x":"` + strings.Repeat("0123456789", 10_000) + `"}}`)
 	half := doc[:len(doc)/2]
 	for name, test := range map[string]struct {
 		step   fake.Step
@@ -556,8 +572,13 @@ func TestBrokenAnswers(t *testing.T) {
 func TestLargestAnswer(t *testing.T) {
 	t.Parallel()
 	upstream, c := newFake(t, func(cfg *Config) { cfg.MaxBody = 1 << 20 })
-	upstream.Script(fake.Match{}, fake.TooLarge(1<<20), fake.TooLarge(1<<20).Gzip())
-	for range 2 {
+	const root = `{"liveblocksType":"LiveObject","data":{"x":""}}`
+	doc := strings.Replace(root, `""`, `"`+strings.Repeat("x", 1<<20-len(root))+`"`, 1)
+	if err := upstream.SetStorage("r", []byte(doc)); err != nil {
+		t.Fatalf("SetStorage = %v", err)
+	}
+	upstream.Script(fake.Match{}, fake.Usual(), fake.Usual().Gzip(), fake.Usual().Chunked())
+	for range 3 {
 		if got, err := c.Storage(t.Context(), "r"); err != nil || len(got.Body) != 1<<20 {
 			t.Fatalf("Storage = %d bytes, %v; want all of them", len(got.Body), err)
 		}
