@@ -29,8 +29,9 @@ func isWebhook(path string) bool {
 // slashAtEnd refuses a delivery to a path with a slash at its end, and tells of it
 // once: only the sender sees the response.
 func (g *Gateway) slashAtEnd(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
 	g.toldSlash.Do(func() {
-		g.log.WarnContext(r.Context(), "deliveries go to a path with a slash at its end and are refused; remove the slash "+
+		g.log.WarnContext(ctx, "deliveries go to a path with a slash at its end and are refused; remove the slash "+
 			"from the endpoint's URL")
 	})
 	g.refuseWebhook(w, slashAtEnd)

@@ -120,8 +120,10 @@ const (
 
 // String returns the name of t as Liveblocks spells it.
 func (t Type) String() string {
-	names := [...]string{"unknown", "yarray", "ymap", "ytext", "yxmlelement", "yxmlfragment", "yxmlhook", "yxmltext",
-		"yweaklink"}
+	names := [...]string{
+		"unknown", "yarray", "ymap", "ytext", "yxmlelement", "yxmlfragment", "yxmlhook", "yxmltext",
+		"yweaklink",
+	}
 	if int(t) < len(names) {
 		return names[t]
 	}

@@ -39,7 +39,7 @@ func TestWrongClockIsTold(t *testing.T) {
 		if c := l.Counts(); c.OutOfTolerance != 3 || c.Unauthenticated != 4 {
 			t.Errorf("Counts = %+v; want 3 of 4 refused for their time", c)
 		}
-		time.Sleep(hintInterval)
+		time.Sleep(hintInterval) //nolint:forbidigo // the bubble's clock, moved by hand
 		body := storageUpdated(1)
 		if _, err := l.Receive(b.Context(), "", signed(t, "msg_2", body), body); err == nil {
 			t.Error("Receive = nil; want an error")

@@ -84,8 +84,8 @@ func parseSecret(secret string) ([]byte, error) {
 		case secret != "" && strings.IndexByte("\"'`", secret[0]) >= 0:
 			return nil, errors.New("is in quotes; leave them out, so that it begins with whsec_")
 		case strings.HasPrefix(secret, version):
-			return nil, errors.New("begins with " + version + " which is the version of a signature; leave that out, so that it " +
-				"begins with whsec_")
+			return nil, errors.New("begins with " + version + " which is the version of a signature; leave that out, " +
+				"so that it begins with whsec_")
 		}
 		return nil, errors.New("does not begin with whsec_")
 	}

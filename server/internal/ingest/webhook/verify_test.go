@@ -475,12 +475,14 @@ func TestNewVerifierRefuses(t *testing.T) {
 	}{
 		{"empty", []webhook.Secret{{"acme", ""}}, `secret 1 of project "acme" does not begin with whsec_`},
 		{
-			"with the version of a signature", []webhook.Secret{{"acme", "v1," + secret}},
+			"with the version of a signature",
+			[]webhook.Secret{{"acme", "v1," + secret}},
 			`secret 1 of project "acme" begins with v1, which is the version of a signature; leave that out, so that it ` +
 				`begins with whsec_`,
 		},
 		{
-			"in quotes", []webhook.Secret{{"acme", `"` + secret + `"`}, {"acme", "'" + otherSecret + "'"}},
+			"in quotes",
+			[]webhook.Secret{{"acme", `"` + secret + `"`}, {"acme", "'" + otherSecret + "'"}},
 			`secret 1 of project "acme" is in quotes; leave them out, so that it begins with whsec_` + "\n" +
 				`secret 2 of project "acme" is in quotes; leave them out, so that it begins with whsec_`,
 		},

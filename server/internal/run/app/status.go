@@ -43,8 +43,8 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 		Deliveries: s.events.Counts(),
 		Limiters: map[mirror.ProjectID]rpc.Limiter{
 			s.project: {
-				CallsPerSecond: limiter.RatePerSecond, MaxCallsPerSecond: limiter.MaxRatePerSecond, ThrottledUntil: limiter.ThrottledUntil,
-				PauseReason: limiter.PauseReason, PausedSince: limiter.PausedSince,
+				CallsPerSecond: limiter.RatePerSecond, MaxCallsPerSecond: limiter.MaxRatePerSecond,
+				ThrottledUntil: limiter.ThrottledUntil, PauseReason: limiter.PauseReason, PausedSince: limiter.PausedSince,
 			},
 		},
 	}, nil

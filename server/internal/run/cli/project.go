@@ -62,8 +62,8 @@ func ConfirmDeletions(ctx context.Context, cfg config.Client, rooms, groups int6
 	if err != nil {
 		return s.explain(err)
 	}
-	return say(out, "confirmed that up to %d rooms and %d groups are deleted; the sweep that confirms each of them has begun",
-		rooms, groups)
+	return say(out, "confirmed that up to %d rooms and %d groups are deleted; "+
+		"the sweep that confirms each of them has begun", rooms, groups)
 }
 
 // say writes the result of a command.

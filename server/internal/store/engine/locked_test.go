@@ -51,7 +51,8 @@ func TestLockedRowsKeepBackTheirEventsOnly(t *testing.T) {
 		{
 			"state that is not committed", fmt.Sprintf(
 				"insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, "+
-					"last_error) select %d, project_id, 'born', kind, resource_id, 1, due_time, ''", storage("born").Bucket()) + of(held),
+					"last_error) select %d, project_id, 'born', kind, resource_id, 1, due_time, ''",
+				storage("born").Bucket()) + of(held),
 			deliveryOf("kept", storage("born")), deliveryOf("passed", held),
 		},
 		{

@@ -151,7 +151,8 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 	arg := dbq.UpsertDocumentParams{
 		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
 		ResourceID: rawKey(r.ID),
-		Epoch:      lease.Epoch, ContentSha256: fetched.SHA256[:], StateSha256: store.StateColumn(fetched), Size: int64(len(doc.Content)),
+		Epoch:      lease.Epoch, ContentSha256: fetched.SHA256[:], StateSha256: store.StateColumn(fetched),
+		Size:          int64(len(doc.Content)),
 		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
 		Data:          doc.Data, DataProblem: store.Text(doc.DataProblem), PlainText: store.Text(doc.Text),
 	}

@@ -119,7 +119,8 @@ func writeDocument(doc dbq.UpsertDocumentParams, lease mirror.Lease, w dbq.Write
 	st, stored := store.StateSeen(lease), lease.Seen.Copy
 	d := dbq.WriteDocumentParams{
 		Token: lease.Token[:], Epoch: doc.Epoch, Content: doc.Content, ContentSha256: doc.ContentSha256,
-		StateSha256: doc.StateSha256, Size: doc.Size, DeriveVersion: doc.DeriveVersion, Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.PlainText,
+		StateSha256: doc.StateSha256, Size: doc.Size, DeriveVersion: doc.DeriveVersion,
+		Data: doc.Data, DataProblem: doc.DataProblem, PlainText: doc.PlainText,
 	}
 	d.SeenGeneration, d.SeenDueTime, d.SeenSettle = st.Generation, nullTime(st.Due), st.Settle
 	d.SeenBackground, d.Background, d.Parked = st.Background, w.Background, w.Parked

@@ -41,7 +41,6 @@ func (s *sessions) switchMode() {
 		return
 	}
 	if log := s.log.Load(); log != nil {
-		//nolint:sloglint // the driver's callback has no context
 		log.Warn("the database is behind a pooler in transaction mode; set MIRROR_DATABASE_POOLED=true")
 	}
 	s.reset()
