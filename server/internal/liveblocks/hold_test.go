@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +23,19 @@ func TestNoCallBeforeTheKeyIsChecked(t *testing.T) {
 			cfg.ProbeMin, cfg.ProbeMax = time.Minute, time.Hour
 			cfg.OnPause = func(reason string) { pauses = append(pauses, reason) }
 		})
-		verdict := func() (string, error) { return "", errors.New("no answer") }
+		type verdict struct {
+			problem string
+			err     error
+		}
+		var result atomic.Pointer[verdict]
+		result.Store(&verdict{err: errors.New("no answer")})
 		again := make(chan struct{}, 1)
-		checks := 0
-		c.Hold(again, func(context.Context) (string, error) { checks++; return verdict() })
+		var checks atomic.Int64
+		c.Hold(again, func(context.Context) (string, error) {
+			checks.Add(1)
+			v := result.Load()
+			return v.problem, v.err
+		})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- c.Run(ctx) }() // received below
@@ -34,13 +44,13 @@ func TestNoCallBeforeTheKeyIsChecked(t *testing.T) {
 
 		time.Sleep(2 * time.Minute) //nolint:forbidigo // the bubble's clock, moved by hand
 		synctest.Wait()
-		if _, err := c.Room(t.Context(), "r"); fault.Of(err).Kind != fault.Busy || checks != 2 {
-			t.Fatalf("call = %v after %d checks; want it put off after two", err, checks)
+		if _, err := c.Room(t.Context(), "r"); fault.Of(err).Kind != fault.Busy || checks.Load() != 2 {
+			t.Fatalf("call = %v after %d checks; want it put off after two", err, checks.Load())
 		}
 		if got := c.Status(); got.PauseReason != "" {
 			t.Fatalf("Status = %+v; want no pause without a verdict", got)
 		}
-		verdict = func() (string, error) { return "that of another project", nil }
+		result.Store(&verdict{problem: "that of another project"})
 		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock, moved by hand
 		synctest.Wait()
 		if got := c.Status(); got.PauseReason != "that of another project" || upstream.Calls("", fake.EndpointRoom) != 0 {
@@ -54,7 +64,7 @@ func TestNoCallBeforeTheKeyIsChecked(t *testing.T) {
 			t.Fatalf("Wait = %v; want it to wait", err)
 		default:
 		}
-		verdict = func() (string, error) { return "", nil }
+		result.Store(&verdict{})
 		begin := time.Now()
 		again <- struct{}{}
 		if err := <-began; err != nil || time.Since(begin) != 0 {

@@ -146,19 +146,20 @@ func TestReadFailures(t *testing.T) {
 	}
 }
 
-// The tags are those of earlier versions, so copies that readers hold stay good.
+// The tags are those of earlier versions unless the form has changed, so copies that
+// readers hold stay good. Text and editor trees have changed once.
 func TestTagsAreKept(t *testing.T) {
 	t.Parallel()
 	for want, f := range map[string]derive.Format{
-		"lson": derive.StorageSource, "json-1": derive.StorageJSON, "text-1.1": derive.StorageText,
-		"editor-1.1": derive.StorageEditor, "binary": derive.YdocSource,
+		"lson": derive.StorageSource, "json-1": derive.StorageJSON, "text-1.2": derive.StorageText,
+		"editor-1.2": derive.StorageEditor, "binary": derive.YdocSource,
 	} {
 		if f.Tag != want {
 			t.Errorf("tag = %q; want %q", f.Tag, want)
 		}
 	}
-	if doc := derive.Storage([]byte(`{}`), 100); doc.DeriveVersion != 2001 {
-		t.Errorf("version of a Storage document = %d; want 2001", doc.DeriveVersion)
+	if doc := derive.Storage([]byte(`{}`), 100); doc.DeriveVersion != 3001 {
+		t.Errorf("version of a Storage document = %d; want 3001", doc.DeriveVersion)
 	}
 }
 
