@@ -29,6 +29,7 @@ var wrongSettings = []wrong{
 	{"DATABASE_URL", "oracle://user:" + hidden + "@host/name"},
 	{"DATABASE_URL", "user:" + hidden + "@host/name"},
 	{"DATABASE_URL", "mysql://user:" + hidden + "%@host/name"},
+	{"DATABASE_URL", "postgres://user:" + hidden + "@host/name?sslmode=on"},
 	{"DATABASE_DIRECT_URL", "host=" + hidden},
 	{"DATABASE_DIRECT_URL", "mysql://user:" + hidden + "@host/name"},
 	{"MIRROR_DATABASE_POOLED", "maybe"},

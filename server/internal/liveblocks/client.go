@@ -380,8 +380,9 @@ func (c *Client) do(ctx context.Context, call call) (mirror.Fetched, result) {
 	if err := c.takeTurn(ctx, call.op); err != nil {
 		return mirror.Fetched{}, result{outcome: outcomeCancelled, err: err}
 	}
+	begun := time.Now()
 	got, r := c.send(ctx, call)
-	r = c.judge(ctx, call, r)
+	r = c.judge(ctx, call, begun, r)
 	c.note(ctx, &r)
 	return got, r
 }

@@ -239,6 +239,24 @@ func TestSlowBodies(t *testing.T) {
 	}
 }
 
+// A ping that was answered before the key was refused does not say that the key is
+// good.
+func TestKeyRefusedAfterAGoodPing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		upstream.Script(fake.Match{Room: "r", Endpoint: fake.EndpointStorage}, fake.Status(500, "X"))
+		if _, err := c.Storage(t.Context(), "r"); fault.Is(err, fault.ReasonProjectPaused) {
+			t.Fatalf("Storage = %v; want its own failure", err)
+		}
+		time.Sleep(pingFor / 2) //nolint:forbidigo // the bubble's clock, moved by hand
+		upstream.SetSecret("sk_another")
+		if _, err := c.Storage(t.Context(), "r"); !fault.Is(err, fault.ReasonProjectPaused) {
+			t.Fatalf("Storage with a refused key = %v; want PROJECT_PAUSED", err)
+		}
+	})
+}
+
 // Whose failure a failed call is depends on what others get.
 func TestWhoseFailure(t *testing.T) {
 	t.Parallel()

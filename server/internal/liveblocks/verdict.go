@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// pingFor is how long the result of a ping answers further questions.
+	// pingFor is how long a ping that failed answers further questions.
 	pingFor = time.Second
 	// routeWait, once or up to twice, is when a resource is tried again while its
 	// route fails for all.
@@ -31,7 +31,9 @@ const (
 //     is; if it fails, so does the upstream. If it is answered, the failure is the
 //     resource's, unless several resources of the kind have failed in a row, which is
 //     trouble of the upstream too, though not of all of it.
-func (c *Client) judge(ctx context.Context, call call, r result) result {
+//
+// The call began at begun.
+func (c *Client) judge(ctx context.Context, call call, begun time.Time, r result) result {
 	switch r.outcome {
 	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge:
 		c.routes.worked(call.op)
@@ -48,7 +50,7 @@ func (c *Client) judge(ctx context.Context, call call, r result) result {
 	case outcomeForbidden, outcomeNoAnswer, outcomeTruncated, outcomeInvalid:
 	}
 	failing := r.outcome != outcomeForbidden && r.outcome != outcomeInvalid && c.routes.failedAcross(call.op, call.path)
-	switch ping := c.pinged(ctx); {
+	switch ping := c.pinged(ctx, begun); {
 	case ping.outcome == outcomeKeyRefused:
 		return c.keyRefused(call.op, r.status, r.code)
 	case ping.outcome == outcomeRateLimited, ping.upstream:
@@ -119,15 +121,19 @@ type pings struct {
 	last  result
 }
 
-// pinged returns the result of a ping of the last second, or makes one.
-func (c *Client) pinged(ctx context.Context) result {
+// pinged returns the result of a ping for a call that began at since and failed. It
+// makes one unless one that began later was answered, or one of the last second failed:
+// what was answered before the call says nothing about it.
+func (c *Client) pinged(ctx context.Context, since time.Time) result {
 	select {
 	case c.pings.busy <- struct{}{}:
 	case <-ctx.Done():
 		return result{outcome: outcomeCancelled, err: fmt.Errorf("ping: %w", ctx.Err())}
 	}
 	defer func() { <-c.pings.busy }()
-	if begun := time.Now(); c.pings.begun.IsZero() || begun.Sub(c.pings.begun) > pingFor {
+	begun := time.Now()
+	known := c.pings.begun.After(since) || c.pings.last.err != nil && begun.Sub(c.pings.begun) <= pingFor
+	if c.pings.begun.IsZero() || !known {
 		r := c.ping(ctx)
 		if r.outcome == outcomeCancelled {
 			return r

@@ -13,11 +13,14 @@ const (
 	cheapCount = 50 * time.Millisecond
 	// countShare is the part of the time that longer counts may take: one in so many.
 	countShare = 20
+	// countAge bounds how old a count gets on a server that is slow for a moment.
+	countAge = 10 * time.Second
 )
 
 // CountSeldom returns a store whose [TaskQuery.Counts] uses little of the database's
 // time, however often it is called: a count that took long is returned again until 19
-// times as much time has passed. Concurrent callers share a count.
+// times as much time has passed, but for ten seconds at most. Concurrent callers share
+// a count.
 func CountSeldom(s Store, now func() time.Time) Store {
 	return &seldom{Store: s, now: now, last: make(map[mirror.ProjectID]count)}
 }
@@ -52,7 +55,7 @@ func (s *seldom) Counts(ctx context.Context, project mirror.ProjectID) (Counts, 
 	}
 	end := s.now()
 	if took := end.Sub(began); took >= cheapCount {
-		s.last[project] = count{counts, end.Add((countShare - 1) * took)}
+		s.last[project] = count{counts, end.Add(min((countShare-1)*took, countAge))}
 	}
 	return counts, nil
 }

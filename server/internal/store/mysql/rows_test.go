@@ -42,7 +42,7 @@ func TestRowsFitIntoPackets(t *testing.T) {
 			info := fmt.Appendf(nil, `"%s"`, strings.Repeat("x", i%5*500))
 			rows = append(rows, []any{
 				int16(1), []byte("p"), []byte("r"), int64(i), int64(1), []byte("u"), info,
-				json.RawMessage(info),
+				json.RawMessage(info), "",
 			})
 		}
 		if err := s.write(t.Context(), &queries{db: sent}, activeUserTable, rows, nil); err != nil {

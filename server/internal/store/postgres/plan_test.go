@@ -86,6 +86,7 @@ func TestMarkStaleIsPlannedOnce(t *testing.T) {
 						})
 					}
 					arg, _ = acceptParams(deliveries)
+					arg.LockTimeout = "1s"
 				}
 				if _, err := dbq.New(conn).MarkStale(t.Context(), arg); err != nil {
 					t.Fatalf("MarkStale = %v", err)
@@ -93,7 +94,7 @@ func TestMarkStaleIsPlannedOnce(t *testing.T) {
 			}
 			var custom, generic int
 			if err := conn.QueryRow(t.Context(), "select custom_plans, generic_plans from pg_prepared_statements "+
-				"where statement like '%MarkStale%'").Scan(&custom, &generic); err != nil {
+				"where statement like '-- name: MarkStale%'").Scan(&custom, &generic); err != nil {
 				t.Fatalf("read pg_prepared_statements = %v", err)
 			}
 			if custom > 5 || generic < 15 { // the server tries five before it compares
