@@ -87,7 +87,7 @@ var wordsOf = map[*dbtest.Engine]words{
 const (
 	// applyChild is what comes first when the result of fetching something in a room is
 	// written.
-	applyChild = "LockChild|WriteDocument"
+	applyChild = "LockDocument|LockChild|WriteDocument"
 	// writeDocument is what writes a document.
 	writeDocument = "UpsertDocument|WriteDocument"
 )
