@@ -52,7 +52,19 @@ const article = block("doc", null,
   block("paragraph", null, "Hello ", { type: "liveblocksMention", attrs: { id: "alice", notificationId: "in_1" } }, " and ", { type: "liveblocksGroupMention", attrs: { id: "team", userIds: ["bob", "eve"], notificationId: "in_2" } }, "!"),
 );
 
-const lines = { blockSeparator: "\n", textSerializers: { hardBreak: () => "\n" } };
+// How Tiptap writes a document as text. The editors' own text has no mentions and captions;
+// the mirror documents them as "@" and who is mentioned, and as a line of their own.
+const mentioned = (...attributes) => ({ node }) => `@${attributes.map((name) => node.attrs[name]).find(Boolean)}`;
+const lines = {
+  blockSeparator: "\n",
+  textSerializers: {
+    hardBreak: () => "\n",
+    mention: mentioned("label", "id", "user"),
+    liveblocksMention: mentioned("id"),
+    liveblocksGroupMention: mentioned("id"),
+    image: ({ node }) => node.attrs.caption,
+  },
+};
 const tiptap = ({ schema, ...options }, callback) => withProsemirrorDocument({ client: backend, schema, ...options }, callback);
 
 // together lets two authors open a document, change it at the same time, and again after each
@@ -115,8 +127,9 @@ const page = block("doc", null,
     contained("b1", block("heading", { level: 2 }, "BlockNote title")),
     contained("b2", block("paragraph", { textColor: "red" }, "A ", marked("coloured", { type: "textColor", attrs: { stringValue: "blue" } }), " paragraph", { type: "hardBreak" }, "in two lines"),
       contained("b3", block("checkListItem", { checked: true }, "done"), contained("b4", block("paragraph", null, marked("deep", "bold", "italic"))))),
-    contained("b5", block("image", { url: "https://example.com/a.png", caption: "not text" })),
-    contained("b6", block("paragraph"))),
+    contained("b5", block("image", { url: "https://example.com/a.png", caption: "a caption" })),
+    contained("b6", block("paragraph", null, "Ask ", { type: "mention", attrs: { user: "carol" } }, " first")),
+    contained("b7", block("paragraph"))),
 );
 
 async function tiptaps() {
