@@ -202,7 +202,7 @@ type Task struct {
 	NotBeforeTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=not_before_time,json=notBeforeTime,proto3" json:"not_before_time,omitempty"`
 	// When the current worker's lease expires. Absent if no worker holds the task.
 	LeaseUntilTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=lease_until_time,json=leaseUntilTime,proto3" json:"lease_until_time,omitempty"`
-	// Failures since the last success.
+	// Failures since the last success. A process that died during the task counts as one.
 	Attempts int32 `protobuf:"varint,12,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// The last failure. Empty after a success.
 	LastError string `protobuf:"bytes,13,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
