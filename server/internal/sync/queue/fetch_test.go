@@ -334,6 +334,42 @@ func TestChildIsFetchedWithItsRoom(t *testing.T) {
 	}
 }
 
+// Children that wait for their rooms leave places among the fetches to other rooms.
+func TestJoinedChildrenLeaveFetchesToRooms(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		b.tasks.epoch = 0
+		h := newHeld(b.tasks)
+		fetching := make(map[mirror.Kind]int)
+		handler := func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+			b.mu.Lock()
+			fetching[lease.Resource.Kind]++
+			b.mu.Unlock()
+			if lease.Resource.Kind != mirror.KindRoom {
+				return mirror.Applied{}, nil // fetched, and now it waits
+			}
+			return h.do(ctx, lease)
+		}
+		pool, stop := b.start(handler, func(c *Config) { c.Fetches = 8 })
+		for i := range 4 {
+			room := mirror.RoomID(fmt.Sprint("room ", i))
+			b.due(pool, kindOf(mirror.KindRoom, room), kindOf(mirror.KindStorage, room), kindOf(mirror.KindYdoc, room))
+			pass(time.Second) // the next room is due after these
+		}
+		b.mu.Lock()
+		rooms, children := fetching[mirror.KindRoom], fetching[mirror.KindStorage]+fetching[mirror.KindYdoc]
+		b.mu.Unlock()
+		if rooms != 4 || children != 4 {
+			b.Fatalf("%d rooms and %d children are fetched; want 4 of each", rooms, children)
+		}
+		close(h.release)
+		stop()
+		if pool.joined != 0 {
+			b.Fatalf("%d children count as waiting after all has ended", pool.joined)
+		}
+	})
+}
+
 // After three deaths of the process a task runs while nothing else does, and after
 // one more it fails.
 func TestTaskThatKillsTheProcessRunsAlone(t *testing.T) {

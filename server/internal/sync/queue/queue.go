@@ -94,6 +94,8 @@ const (
 	liveInARow = 15
 	// A room has at most one in so many fetches, but at least shareLeast.
 	roomShare, shareLeast = 8, 4
+	// At most one in so many fetches is that of a child which waits for its room.
+	joinShare = 2
 )
 
 // errStopped is the cause of contexts cancelled at the end of the grace period.
@@ -112,6 +114,7 @@ type Pool struct {
 	running map[mirror.Resource]*run
 	inRoom  map[mirror.RoomID]int // fetches of each room
 	fetches int
+	joined  int // tasks fetched together with their rooms
 	working int
 	// applying wait for a worker to apply what was fetched.
 	applying []chan struct{}

@@ -105,6 +105,7 @@ func (p *Pool) work(ctx context.Context, lease mirror.Lease, run *run, end *endi
 		if joined = p.join(lease); joined == nil {
 			return p.cfg.Tasks.Park(ctx, lease, p.cfg.Now())
 		}
+		defer p.unjoin()
 	}
 	if run.fetch {
 		p.mu.Lock()
@@ -148,17 +149,26 @@ type joined struct {
 // join lets the task of a child be fetched together with its room if that is being
 // fetched here, instead of after it. The result is applied after the room's, and
 // only if the store finds that it belongs to the same incarnation; see
-// store.PlanRoom.
+// store.PlanRoom. While many children wait for their rooms, another one is fetched
+// after its room: they hold places among the fetches that the rooms need.
 func (p *Pool) join(lease mirror.Lease) *joined {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	room, ok := p.running[lease.Resource.RoomResource()]
-	if !ok || room.closed {
+	if !ok || room.closed || p.joined >= p.cfg.Fetches/joinShare {
 		return nil
 	}
+	p.joined++
 	j := &joined{lease: lease, done: make(chan struct{})}
 	room.joined = append(room.joined, j)
 	return j
+}
+
+// unjoin says that a task that has joined its room ends.
+func (p *Pool) unjoin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.joined--
 }
 
 // closeJoin returns the leases of the children that have joined.
