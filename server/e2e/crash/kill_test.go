@@ -114,9 +114,12 @@ func duringLedger(s *site) func() {
 			s.t.Fatalf("%s = %v", statement, err)
 		}
 	}
+	tr := s.proxy.set(beforeSend, s.words.runs...)
+	tr.await(s.t)
 	for _, statement := range s.words.lock {
 		do(statement)
 	}
+	tr.release()
 	eventually(s.t, func() error {
 		n, err := queryOne[int](s, s.words.waiting)
 		if err != nil {
@@ -206,11 +209,18 @@ func beforeCommit(statement string) func(s *site) func() {
 }
 
 // afterCommit holds the reply to the commit of a document, which everybody else
-// can see by then.
+// can see by then. It lets the replies go of statements that have found something
+// changed and written nothing: a transaction follows.
 func afterCommit(s *site) func() {
 	s.t.Helper()
-	tr := s.proxy.set(beforeReply, writeDocument, "commit")
-	tr.await(s.t)
+	var tr *trap
+	for tr == nil || s.words.wroteNothing(tr.reply) {
+		if tr != nil {
+			tr.release()
+		}
+		tr = s.proxy.set(beforeReply, writeDocument, "commit")
+		tr.await(s.t)
+	}
 	if n := written(s, tr); n != 1 {
 		s.t.Fatalf("%d rows are there after the commit whose reply is held; want 1", n)
 	}

@@ -171,6 +171,8 @@ type trap struct {
 	link *link
 	tx   []string // what its transaction has sent so far
 	data []byte   // the same, parameters included
+	// reply is the held one.
+	reply []byte
 }
 
 // set lays a trap at a statement, by the name of its query or, for what has
@@ -323,6 +325,7 @@ func (l *link) replies() {
 				continue
 			}
 			l.armed.Store(nil)
+			tr.reply = held
 			if !tr.stop() {
 				return
 			}

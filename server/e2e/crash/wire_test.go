@@ -40,9 +40,15 @@ type words struct {
 	// says that it is the whole transaction.
 	ledger string
 	alone  bool
-	// lock keeps everybody else from writing states, until unlock.
+	// wroteNothing reports whether the reply to a statement that commits itself says
+	// that it has changed no row.
+	wroteNothing func(reply []byte) bool
+	// lock keeps everybody else from writing states, and where a statement does not
+	// wait for that from reading them, until unlock.
 	lock   []string
 	unlock string
+	// runs are the statements of a batch up to the one that waits for lock.
+	runs []string
 	// waiting counts the batches that wait for lock, open the transactions that have
 	// written something.
 	waiting, open string
@@ -57,8 +63,10 @@ var wordsOf = map[*dbtest.Engine]words{
 		wire:   func() wire { return &postgresWire{statements: make(map[string]string)} },
 		way:    postgresWay,
 		ledger: "AcceptEvents", alone: true,
-		lock:   []string{"begin", "lock table mirror_resource_state in share mode"},
-		unlock: "rollback",
+		wroteNothing: func(reply []byte) bool { return bytes.Contains(reply, []byte("C\x00\x00\x00\x0dUPDATE 0\x00")) },
+		lock:         []string{"begin", "lock table mirror_resource_state in share mode"},
+		unlock:       "rollback",
+		runs:         []string{"AcceptEvents"},
 		waiting: `select count(*) from pg_stat_activity
 			where datname = current_database() and wait_event_type = 'Lock' and query like '-- name: AcceptEvents%'`,
 		open: "select count(*) from pg_stat_activity where datname = current_database() and backend_xid is not null",
@@ -70,10 +78,15 @@ var wordsOf = map[*dbtest.Engine]words{
 		wire:   func() wire { return &mysqlWire{} },
 		way:    mysqlWay,
 		ledger: "insert into mirror_event",
-		lock:   []string{"lock tables mirror_resource_state read"},
+		// A document is written by a transaction, which its commit ends.
+		wroteNothing: func([]byte) bool { return false },
+		// The batch locks and writes states without waiting for them. Before, it waits as
+		// long as it takes to read the states of resources that an event only mentions.
+		lock:   []string{"lock tables mirror_resource_state write"},
 		unlock: "unlock tables",
+		runs:   []string{"insert into mirror_event", readStates},
 		waiting: `select count(*) from information_schema.processlist
-			where db = database() and state like 'Waiting for table%' and info like 'insert into mirror_resource_state%'`,
+			where db = database() and state like 'Waiting for table%' and info like '` + readStates + `%'`,
 		open: `select count(*) from information_schema.innodb_trx t join information_schema.processlist p on p.id = t.trx_mysql_thread_id
 			where p.db = database() and t.trx_rows_modified > 0`,
 		// Each statement is one of its own.
@@ -90,6 +103,8 @@ const (
 	applyChild = "LockDocument|LockChild|WriteDocument"
 	// writeDocument is what writes a document.
 	writeDocument = "UpsertDocument|WriteDocument"
+	// readStates reads on MySQL how far resources are.
+	readStates = "select project_id, room_id, kind, resource_id, generation, applied_generation,"
 )
 
 // is reports whether a statement is one of those that a test means.
