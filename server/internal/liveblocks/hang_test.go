@@ -295,8 +295,16 @@ func TestWhoseFailure(t *testing.T) {
 					last = storageOf(c, mirror.RoomID(fmt.Sprint("r", i)))
 				}
 				spared := name != "401" && name != "invalid" // those tell what is wrong
-				if got := last.Reason == fault.ReasonUpstreamOutage; got != spared || spared && last.RetryAfter < routeWait {
+				if got := last.Reason == fault.ReasonUpstreamOutage; got != spared || spared && last.RetryAfter < closeMin {
 					t.Errorf("failure of all documents = %v, again after %v; want them spared: %t", last, last.RetryAfter, spared)
+				}
+				if strings.HasPrefix(name, "50") && last.RetryAfter >= 2*closeMin {
+					t.Errorf("again after %v; want no longer than the kind has failed, but a second", last.RetryAfter)
+				}
+				time.Sleep(routeWait) //nolint:forbidigo // the bubble's clock, moved by hand
+				last = storageOf(c, "r1")
+				if spared && (last.RetryAfter < routeWait || last.RetryAfter >= 2*routeWait) {
+					t.Errorf("after a long time of failures: again after %v; want at least %v", last.RetryAfter, routeWait)
 				}
 				if _, err := c.Room(t.Context(), "r0"); err != nil {
 					t.Errorf("Room meanwhile = %v; want it", err)

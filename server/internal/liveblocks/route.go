@@ -31,8 +31,9 @@ type route struct {
 	count int                        // calls ever measured
 	late  time.Duration              // the time after which a call is late
 	// failed holds the paths that got no answer since the route last gave one; at most
-	// acrossResources.
-	failed []string
+	// acrossResources. The first one failed at failedAt.
+	failed   []string
+	failedAt time.Time
 }
 
 // routes remembers recent calls, by operation. It decides when a call deserves a second
@@ -100,14 +101,20 @@ func (r *routes) worked(op string) {
 	r.get(op).failed = nil
 }
 
-// failedAcross records that a call got no usable answer, and reports whether that
-// happened to several resources in a row.
-func (r *routes) failedAcross(op, path string) bool {
+// failed records that a call got no usable answer. If that has happened to several
+// resources in a row, it returns when to try again; else 0.
+func (r *routes) failed(op, path string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.get(op)
+	if len(o.failed) == 0 {
+		o.failedAt = time.Now()
+	}
 	if len(o.failed) < acrossResources && !slices.Contains(o.failed, path) {
 		o.failed = append(o.failed, path)
 	}
-	return len(o.failed) >= acrossResources
+	if len(o.failed) < acrossResources {
+		return 0
+	}
+	return min(max(time.Since(o.failedAt), closeMin), routeWait)
 }

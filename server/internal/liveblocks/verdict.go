@@ -15,8 +15,9 @@ import (
 const (
 	// pingFor is how long a ping that failed answers further questions.
 	pingFor = time.Second
-	// routeWait, once or up to twice, is when a resource is tried again while its
-	// route fails for all.
+	// routeWait limits after which time a resource is tried again while its route fails
+	// for all: as long as the route has failed, but at least closeMin. Up to as much is
+	// added at random.
 	routeWait = 15 * time.Second
 )
 
@@ -49,15 +50,18 @@ func (c *Client) judge(ctx context.Context, call call, begun time.Time, r result
 		}
 	case outcomeForbidden, outcomeNoAnswer, outcomeTruncated, outcomeInvalid:
 	}
-	failing := r.outcome != outcomeForbidden && r.outcome != outcomeInvalid && c.routes.failedAcross(call.op, call.path)
+	var failing time.Duration
+	if r.outcome != outcomeForbidden && r.outcome != outcomeInvalid {
+		failing = c.routes.failed(call.op, call.path)
+	}
 	switch ping := c.pinged(ctx, begun); {
 	case ping.outcome == outcomeKeyRefused:
 		return c.keyRefused(call.op, r.status, r.code)
 	case ping.outcome == outcomeRateLimited, ping.upstream:
 		return upstreams(r)
-	case failing:
+	case failing > 0:
 		f := outage(r.err)
-		f.RetryAfter = routeWait + rand.N(routeWait)
+		f.RetryAfter = failing + rand.N(failing)
 		r.err = f
 		return r
 	}
