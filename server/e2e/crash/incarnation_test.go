@@ -125,3 +125,40 @@ func TestEarlierIncarnation(t *testing.T) {
 		}
 	})
 }
+
+// Rows of earlier incarnations are hidden, and deleted even if the process dies before
+// it comes to that.
+func TestKilledBeforeTheCleanUp(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		const room = "room"
+		s := newSite(t, e)
+		service := s.start()
+		s.create(room, document(1))
+		if _, err := s.upstream.CreateThread(room,
+			fake.ThreadOptions{ID: "th", Comment: fake.Comment{UserID: "u", Text: "of the earlier room"}}); err != nil {
+			t.Fatalf("CreateThread = %v", err)
+		}
+		s.converge(service)
+		old := func() int {
+			return one[int](s, "select count(*) from mirror_thread t join mirror_room r "+
+				"on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id where t.epoch < r.epoch")
+		}
+
+		tr := s.proxy.set(beforeSend, "CleanDocuments")
+		if err := s.upstream.RecreateRoom(room, fake.RoomOptions{Storage: document(2)}); err != nil {
+			t.Fatalf("RecreateRoom = %v", err)
+		}
+		tr.await(t)
+		if n := old(); n == 0 {
+			t.Fatal("no row of the earlier incarnation is left before the clean-up")
+		}
+		s.kill(service)
+		tr.cut()
+		service = s.start()
+		s.converge(service)
+		if n := old(); n != 0 {
+			t.Errorf("rows of the earlier incarnation = %d; want none", n)
+		}
+	})
+}

@@ -2,13 +2,17 @@ package crash_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // steps are the places at which the service is killed. reach waits until it is
@@ -257,5 +261,71 @@ func TestKilledWhileMigrating(t *testing.T) {
 		}
 		s.create("room", document(1))
 		s.converge(service)
+	})
+}
+
+// A task that kills the process each time is counted at its claim, so it is given up
+// in the end, and an operator may try it again.
+func TestTaskThatKillsTheProcess(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		const deadly = "deadly"
+		s := newSite(t, e)
+		service := s.start()
+		s.create(deadly, document(1))
+		s.create("other", document(2))
+		s.converge(service)
+
+		held := fake.NewHold()
+		t.Cleanup(held.Release)
+		s.upstream.Script(fake.Match{Room: deadly, Endpoint: fake.EndpointStorage}, held.Step().Always())
+		s.setStorage(3, deadly)
+		for n := range store.MaxDeaths + 1 {
+			s.awaitHeld(held, 1)
+			if n < store.MaxDeaths { // the last time it runs while nothing else does
+				s.setStorage(10+n, "other")
+				s.senders.Wait()
+				s.awaitDocument("other", document(10+n))
+			}
+			s.kill(service)
+			service = s.start()
+		}
+		tasks := func() []*mirrorv1.Task {
+			resp, err := service.Admin(t).ListTasks(t.Context(),
+				&mirrorv1.ListTasksRequest{RoomId: deadly, State: mirrorv1.TaskState_TASK_STATE_FAILED})
+			if err != nil {
+				t.Fatalf("ListTasks = %v", err)
+			}
+			return resp.GetTasks()
+		}
+		eventually(t, func() error {
+			return unless(len(tasks()) == 1, "%d tasks have failed; want the one that kills the process", len(tasks()))
+		})
+		if task := tasks()[0]; !strings.Contains(task.GetLastError(), "the process ended 4 times during this task") {
+			t.Errorf("task = %v; want it to say that it kills the process", task)
+		}
+		if n := len(held.Arrived()); n != 0 {
+			t.Errorf("%d more calls were made for it", n)
+		}
+
+		held.Release()
+		if _, err := service.Admin(t).RetryTask(t.Context(), &mirrorv1.RetryTaskRequest{TaskId: tasks()[0].GetTaskId()}); err != nil {
+			t.Fatalf("RetryTask = %v", err)
+		}
+		s.converge(service)
+	})
+}
+
+// awaitDocument waits until a room's Storage document is lson.
+func (s *site) awaitDocument(room string, lson []byte) {
+	s.t.Helper()
+	sum := sha256.Sum256(lson)
+	eventually(s.t, func() error {
+		n, err := queryOne[int](s,
+			"select count(*) from mirror_document where kind = 2 and room_id = ? and content_sha256 = ?", room, sum[:])
+		if err != nil {
+			return err
+		}
+		return unless(n == 1, "the document of %q is not mirrored", room)
 	})
 }

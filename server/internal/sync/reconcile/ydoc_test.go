@@ -2,9 +2,11 @@ package reconcile_test
 
 import (
 	"encoding/hex"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
@@ -111,6 +113,37 @@ func TestYjsDocumentsInside(t *testing.T) {
 		// One that holds itself comes to rest.
 		b.edit(r, "r", guid, recorded(t, "yjs-subdoc"))
 		b.wantYdoc(ydocOf("r", guid), recorded(t, "yjs-subdoc"))
+	})
+}
+
+// A burst of events requests the documents inside once, behind what people wait for:
+// there can be a thousand of them.
+func TestYjsDocumentsInsideAreFetchedOnceForABurst(t *testing.T) {
+	t.Parallel()
+	const guid = "sub-guid-0001"
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		b := newBench(t, e)
+		r := b.start()
+		b.created(r, "r", lson("1"))
+		b.edit(r, "r", "", recorded(t, "yjs-subdoc"))
+		db := e.Connect(t, b.url)
+		var calls, background atomic.Int64
+		b.before(func(w http.ResponseWriter, req *http.Request) {
+			if req.URL.Query().Get("guid") == guid {
+				calls.Add(1)
+				n, _ := dbtest.Value[int64](req.Context(), db,
+					"select count(*) from mirror_resource_state where resource_id = ? and background", guid)
+				background.Add(n)
+			}
+			b.upstream.ServeHTTP(w, req)
+		})
+		burst := event(fake.YdocUpdated, "r")
+		b.deliver(r, burst, burst, burst, burst, burst)
+		b.quiet()
+		if c, n := calls.Load(), background.Load(); c != 1 || n != 1 {
+			t.Errorf("fetches of the document inside = %d, %d of them in the background; want one for the whole burst, there",
+				c, n)
+		}
 	})
 }
 
