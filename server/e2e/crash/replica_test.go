@@ -334,3 +334,33 @@ func TestReplicaComesBack(t *testing.T) {
 		s.converge(b)
 	})
 }
+
+// A process that stops for good in the middle of a transaction, like one whose host is
+// lost, keeps the rows that it has locked only for a while.
+func TestReplicaThatFreezes(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		const room = "room"
+		s := newSite(t, e)
+		s.http.Timeout = 2 * time.Second // a delivery to the frozen one is repeated
+		frozen := s.start()
+		s.create(room, document(1))
+		s.converge(frozen)
+
+		tr := s.proxy.set(beforeReply, "LockChildren")
+		if err := s.upstream.RecreateRoom(room, fake.RoomOptions{Storage: document(2)}); err != nil {
+			t.Fatalf("RecreateRoom = %v", err)
+		}
+		tr.await(t)
+		if err := syscall.Kill(frozen.Pid(), syscall.SIGSTOP); err != nil {
+			t.Fatalf("SIGSTOP = %v", err)
+		}
+		t.Cleanup(tr.cut)
+		t.Cleanup(frozen.Kill)
+		other := s.start()
+		s.aim(other)
+		began := time.Now()
+		s.converge(other)
+		t.Logf("the other replica had done everything after %v", time.Since(began))
+	})
+}

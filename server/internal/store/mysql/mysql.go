@@ -190,6 +190,9 @@ func (c *connector) prepare(ctx context.Context, s *session) error {
 	if _, err := s.ExecContext(ctx, "set session transaction isolation level read committed", nil); err != nil {
 		return fmt.Errorf("set isolation level: %w", err)
 	}
+	if err := limitIdle(ctx, s); err != nil {
+		return fmt.Errorf("limit idle transactions: %w", err)
+	}
 	packet, err := variable(ctx, s, "max_allowed_packet")
 	if err != nil {
 		return fmt.Errorf("read max_allowed_packet: %w", err)
@@ -215,6 +218,21 @@ func (c *connector) prepare(ctx context.Context, s *session) error {
 		}
 	}
 	return nil
+}
+
+// limitIdle lets the server end a transaction whose process is silent. The rows that a
+// process locked before its host was lost would stay locked until the operating system
+// gives its connections up, which takes hours. MariaDB knows idle transactions; MySQL
+// ends any idle session, so that takes longer than the pool keeps idle ones.
+func limitIdle(ctx context.Context, s *session) error {
+	_, err := s.ExecContext(ctx, "set session idle_transaction_timeout = 10", nil)
+	if number(err) != 0 {
+		_, err = s.ExecContext(ctx, fmt.Sprintf("set session wait_timeout = %d", 2*connIdleTime/time.Second), nil)
+	}
+	if number(err) != 0 {
+		return nil // a proxy that has a limit of its own
+	}
+	return err
 }
 
 // variable reads a variable of the session.

@@ -214,6 +214,9 @@ func some(tables []string) string {
 // or the server could alter. A pooler in transaction mode would keep it for others.
 func sessionSQL(searchPath string) string {
 	sql := "set default_transaction_isolation = 'read committed'; " +
+		// The rows that a process locked before its host was lost would stay locked until
+		// the operating system gives its connections up, which takes hours.
+		"set idle_in_transaction_session_timeout = '10s'; " +
 		"select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
 	if searchPath != "" {
 		sql += "; set search_path = " + searchPath
