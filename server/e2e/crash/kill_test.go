@@ -309,7 +309,8 @@ func TestTaskThatKillsTheProcess(t *testing.T) {
 		}
 
 		held.Release()
-		if _, err := service.Admin(t).RetryTask(t.Context(), &mirrorv1.RetryTaskRequest{TaskId: tasks()[0].GetTaskId()}); err != nil {
+		again := &mirrorv1.RetryTaskRequest{TaskId: tasks()[0].GetTaskId()}
+		if _, err := service.Admin(t).RetryTask(t.Context(), again); err != nil {
 			t.Fatalf("RetryTask = %v", err)
 		}
 		s.converge(service)
