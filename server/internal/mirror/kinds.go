@@ -87,6 +87,20 @@ const (
 	SweepProject
 )
 
+// EventRule says which changes of a resource events report.
+type EventRule int
+
+// The rules of events.
+const (
+	// EventsSome: not all of them, or it is made of events.
+	EventsSome EventRule = iota
+	// EventsBirth: that there is a new one.
+	EventsBirth
+	// EventsEach: each one. Subdocuments are an exception, and lists: events report
+	// what is in them.
+	EventsEach
+)
+
 // Traits describes a kind. Nothing else in the program lists the kinds: all
 // differences between them are traits, or are in tables that tests compare with
 // [Kinds].
@@ -112,6 +126,8 @@ type Traits struct {
 	Calls CallRule
 	// Sweep says when a sweep requests it.
 	Sweep SweepRule
+	// Events says which of its changes events report.
+	Events EventRule
 	// Verified means that a verification compares it with Liveblocks. Active users
 	// change too fast for that, and sessions and notifications come from events.
 	Verified bool
@@ -125,23 +141,29 @@ type Traits struct {
 	Tables []string
 }
 
+// Announced reports whether an event is sent for each change of the resource.
+func (r Resource) Announced() bool {
+	t := r.Kind.Traits()
+	return t.Events == EventsEach && (r.ID == "") == (t.List == "")
+}
+
 // kinds is the table of kinds.
 var kinds = [...]Traits{
 	KindRoom: {
-		Name: "room", Sweep: SweepListed, Verified: true,
+		Name: "room", Sweep: SweepListed, Events: EventsBirth, Verified: true,
 		Title: "room", Source: "`GET /v2/rooms/{roomId}`", Tables: []string{"mirror_room"},
 	},
 	KindStorage: {
-		Name: "storage", NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Verified: true,
+		Name: "storage", NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Events: EventsEach, Verified: true,
 		Title: "Storage document", Source: "`GET …/storage?format=plain-lson`", Tables: []string{"mirror_document"},
 	},
 	KindYdoc: {
-		Name: "ydoc", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Verified: true,
+		Name: "ydoc", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Events: EventsEach, Verified: true,
 		Title: "Yjs documents", Source: "`GET …/ydoc-binary`, with `?guid=` for subdocuments",
 		Tables: []string{"mirror_document"},
 	},
 	KindThread: {
-		Name: "thread", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Verified: true,
+		Name: "thread", ID: IDOptional, NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Events: EventsEach, Verified: true,
 		Title: "thread", List: "list of all threads", Source: "`GET …/threads/{threadId}`, `GET …/threads`",
 		Tables: []string{
 			"mirror_thread", "mirror_comment", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",

@@ -134,6 +134,14 @@ type Event struct {
 	Outcome Outcome
 }
 
+// LastEvents says when the latest recorded events of a project were received.
+type LastEvents struct {
+	// Time is when the latest one of all was; zero if there is none.
+	Time time.Time
+	// ByType has the types of which there is one.
+	ByType map[string]time.Time
+}
+
 // Outcome says what the service did with an event when it recorded it.
 type Outcome string
 
@@ -324,6 +332,8 @@ type Applied struct {
 	Joined []Resource
 	// AlsoBackground lists others that became due in the background.
 	AlsoBackground []Resource
+	// Added are the items that a list stored, because nothing was known of them.
+	Added []Resource
 }
 
 // Freshness says how current a copy is.

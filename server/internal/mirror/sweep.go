@@ -51,6 +51,19 @@ type Stored struct {
 	Comments []Comment
 }
 
+// Unannounced counts the changes in resources of a kind that sweeps found and no
+// event reported.
+type Unannounced struct {
+	Kind  Kind
+	Count int64
+	// FirstTime and LastTime are when the first and the latest of them were counted.
+	FirstTime, LastTime time.Time
+}
+
+// UnannouncedLife is how long after the latest unannounced change another one is
+// counted together with it. After that, the count begins anew.
+const UnannouncedLife = 24 * time.Hour
+
 // RoomPage is one page of the list of all rooms.
 type RoomPage struct {
 	Rooms []ListedRoom

@@ -206,6 +206,13 @@ func ApplyList(ctx context.Context, m Mirror, lease mirror.Lease, list mirror.Li
 		return mirror.Applied{}, err
 	}
 	applied.Changed = added > 0
+	if applied.Changed {
+		for _, item := range plan.Unknown {
+			r := lease.Resource
+			r.ID = item.ID
+			applied.Added = append(applied.Added, r)
+		}
+	}
 	for _, w := range stale {
 		applied.AlsoDue = append(applied.AlsoDue, w.Resource)
 	}

@@ -110,6 +110,12 @@ type Projects interface {
 	RepinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) error
 	// NoteForeign adds events that were set aside.
 	NoteForeign(ctx context.Context, project mirror.ProjectID, events mirror.ForeignEvents) error
+	// NoteUnannounced adds changes of a kind that sweeps found and no event reported to
+	// those of the same kind, unless the latest was mirror.UnannouncedLife before.
+	NoteUnannounced(ctx context.Context, project mirror.ProjectID, kind mirror.Kind, count int64, now time.Time) error
+	// Unannounced returns the unannounced changes of each kind of which there are some,
+	// by kind.
+	Unannounced(ctx context.Context, project mirror.ProjectID) ([]mirror.Unannounced, error)
 	// SaveKeyHash stores the hash of the secret key.
 	SaveKeyHash(ctx context.Context, project mirror.ProjectID, hash []byte) error
 	// ConfirmKey stores that an operator vouches for the secret key.
@@ -226,6 +232,8 @@ type Progress struct {
 	Failed  bool
 	// Waiting means that the task is parked until its room is mirrored.
 	Waiting bool
+	// NoticeTime is when the latest event about the resource arrived; zero if none did.
+	NoticeTime time.Time
 }
 
 // Mirror applies what was fetched. Every method applies the lease's generation in
@@ -373,6 +381,10 @@ type Query interface {
 	EventQuery
 	MirrorQuery
 	TaskQuery
+
+	// LastEvents returns when the latest event was received, and when the latest one
+	// of each of these types was.
+	LastEvents(ctx context.Context, project mirror.ProjectID, types []string) (mirror.LastEvents, error)
 }
 
 // EventQuery reads the ledger.

@@ -311,8 +311,17 @@ type ProjectStatus struct {
 	// The most that calls_per_second_limit grows to, in calls per second, for this
 	// process.
 	MaxCallsPerSecondLimit float64 `protobuf:"fixed64,14,opt,name=max_calls_per_second_limit,json=maxCallsPerSecondLimit,proto3" json:"max_calls_per_second_limit,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// When the latest event of any type was received. Absent if none is recorded. Events
+	// of other Liveblocks projects and malformed ones count too.
+	LastEventTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_event_time,json=lastEventTime,proto3" json:"last_event_time,omitempty"`
+	// The types of which an event is recorded, by type. Types that this version does
+	// not know are left out.
+	EventTypes []*EventTypeStatus `protobuf:"bytes,16,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
+	// Changes that sweeps found and no event reported, by kind. They are counted since
+	// the last day without one; see first_find_time.
+	UnannouncedChanges []*UnannouncedChanges `protobuf:"bytes,17,rep,name=unannounced_changes,json=unannouncedChanges,proto3" json:"unannounced_changes,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
@@ -443,6 +452,158 @@ func (x *ProjectStatus) GetMaxCallsPerSecondLimit() float64 {
 	return 0
 }
 
+func (x *ProjectStatus) GetLastEventTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastEventTime
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetEventTypes() []*EventTypeStatus {
+	if x != nil {
+		return x.EventTypes
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetUnannouncedChanges() []*UnannouncedChanges {
+	if x != nil {
+		return x.UnannouncedChanges
+	}
+	return nil
+}
+
+// EventTypeStatus says when events of a type came.
+type EventTypeStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The type, as in Liveblocks' events.
+	EventType string `protobuf:"bytes,1,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// When the latest one was received.
+	LastReceiveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_receive_time,json=lastReceiveTime,proto3" json:"last_receive_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *EventTypeStatus) Reset() {
+	*x = EventTypeStatus{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventTypeStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventTypeStatus) ProtoMessage() {}
+
+func (x *EventTypeStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventTypeStatus.ProtoReflect.Descriptor instead.
+func (*EventTypeStatus) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EventTypeStatus) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *EventTypeStatus) GetLastReceiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastReceiveTime
+	}
+	return nil
+}
+
+// UnannouncedChanges counts the changes in resources of a kind that sweeps found
+// although no event reported them: of a room, only that it is new. It leaves out what
+// changed while the process that found it was not running or could not record a
+// delivery, because Liveblocks delivers those events later.
+type UnannouncedChanges struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind of resource.
+	Kind ResourceKind `protobuf:"varint,1,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
+	// How many changes there are.
+	ChangeCount int64 `protobuf:"varint,2,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
+	// When the first of them was counted. The count begins anew after a day without one.
+	FirstFindTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=first_find_time,json=firstFindTime,proto3" json:"first_find_time,omitempty"`
+	// When the latest of them was counted: 10 to 20 minutes after it was found.
+	LastFindTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_find_time,json=lastFindTime,proto3" json:"last_find_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnannouncedChanges) Reset() {
+	*x = UnannouncedChanges{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnannouncedChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnannouncedChanges) ProtoMessage() {}
+
+func (x *UnannouncedChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnannouncedChanges.ProtoReflect.Descriptor instead.
+func (*UnannouncedChanges) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UnannouncedChanges) GetKind() ResourceKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ResourceKind_RESOURCE_KIND_UNSPECIFIED
+}
+
+func (x *UnannouncedChanges) GetChangeCount() int64 {
+	if x != nil {
+		return x.ChangeCount
+	}
+	return 0
+}
+
+func (x *UnannouncedChanges) GetFirstFindTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstFindTime
+	}
+	return nil
+}
+
+func (x *UnannouncedChanges) GetLastFindTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastFindTime
+	}
+	return nil
+}
+
 // ForeignEvents describes the events of other Liveblocks projects that were recorded
 // and set aside.
 type ForeignEvents struct {
@@ -459,7 +620,7 @@ type ForeignEvents struct {
 
 func (x *ForeignEvents) Reset() {
 	*x = ForeignEvents{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +632,7 @@ func (x *ForeignEvents) String() string {
 func (*ForeignEvents) ProtoMessage() {}
 
 func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +645,7 @@ func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForeignEvents.ProtoReflect.Descriptor instead.
 func (*ForeignEvents) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ForeignEvents) GetLiveblocksProjectId() string {
@@ -527,7 +688,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +700,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +713,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListTasksRequest) GetProjectId() string {
@@ -603,7 +764,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +776,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +789,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -658,7 +819,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +831,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +844,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetTaskRequest) GetProjectId() string {
@@ -711,7 +872,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +884,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +897,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -759,7 +920,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +932,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +945,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RetryTaskRequest) GetProjectId() string {
@@ -812,7 +973,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +985,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +998,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RetryTaskResponse) GetTask() *Task {
@@ -868,7 +1029,7 @@ type RequestSyncRequest struct {
 
 func (x *RequestSyncRequest) Reset() {
 	*x = RequestSyncRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1041,7 @@ func (x *RequestSyncRequest) String() string {
 func (*RequestSyncRequest) ProtoMessage() {}
 
 func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1054,7 @@ func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncRequest.ProtoReflect.Descriptor instead.
 func (*RequestSyncRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RequestSyncRequest) GetProjectId() string {
@@ -935,7 +1096,7 @@ type RequestSyncResponse struct {
 
 func (x *RequestSyncResponse) Reset() {
 	*x = RequestSyncResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1108,7 @@ func (x *RequestSyncResponse) String() string {
 func (*RequestSyncResponse) ProtoMessage() {}
 
 func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1121,7 @@ func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncResponse.ProtoReflect.Descriptor instead.
 func (*RequestSyncResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RequestSyncResponse) GetTasks() []*Task {
@@ -981,7 +1142,7 @@ type StartBackfillRequest struct {
 
 func (x *StartBackfillRequest) Reset() {
 	*x = StartBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1154,7 @@ func (x *StartBackfillRequest) String() string {
 func (*StartBackfillRequest) ProtoMessage() {}
 
 func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1167,7 @@ func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillRequest.ProtoReflect.Descriptor instead.
 func (*StartBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartBackfillRequest) GetProjectId() string {
@@ -1027,7 +1188,7 @@ type StartBackfillResponse struct {
 
 func (x *StartBackfillResponse) Reset() {
 	*x = StartBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1200,7 @@ func (x *StartBackfillResponse) String() string {
 func (*StartBackfillResponse) ProtoMessage() {}
 
 func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1213,7 @@ func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillResponse.ProtoReflect.Descriptor instead.
 func (*StartBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartBackfillResponse) GetSweep() *Sweep {
@@ -1073,7 +1234,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1246,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1259,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetBackfillRequest) GetProjectId() string {
@@ -1119,7 +1280,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1292,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1305,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetBackfillResponse) GetSweep() *Sweep {
@@ -1167,7 +1328,7 @@ type PinProjectRequest struct {
 
 func (x *PinProjectRequest) Reset() {
 	*x = PinProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1340,7 @@ func (x *PinProjectRequest) String() string {
 func (*PinProjectRequest) ProtoMessage() {}
 
 func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1353,7 @@ func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectRequest.ProtoReflect.Descriptor instead.
 func (*PinProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PinProjectRequest) GetProjectId() string {
@@ -1220,7 +1381,7 @@ type PinProjectResponse struct {
 
 func (x *PinProjectResponse) Reset() {
 	*x = PinProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1393,7 @@ func (x *PinProjectResponse) String() string {
 func (*PinProjectResponse) ProtoMessage() {}
 
 func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1406,7 @@ func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectResponse.ProtoReflect.Descriptor instead.
 func (*PinProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PinProjectResponse) GetEventsTakenUp() int64 {
@@ -1266,7 +1427,7 @@ type ConfirmSecretKeyRequest struct {
 
 func (x *ConfirmSecretKeyRequest) Reset() {
 	*x = ConfirmSecretKeyRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1439,7 @@ func (x *ConfirmSecretKeyRequest) String() string {
 func (*ConfirmSecretKeyRequest) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1452,7 @@ func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConfirmSecretKeyRequest) GetProjectId() string {
@@ -1310,7 +1471,7 @@ type ConfirmSecretKeyResponse struct {
 
 func (x *ConfirmSecretKeyResponse) Reset() {
 	*x = ConfirmSecretKeyResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1483,7 @@ func (x *ConfirmSecretKeyResponse) String() string {
 func (*ConfirmSecretKeyResponse) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1496,7 @@ func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 // ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
@@ -1356,7 +1517,7 @@ type ConfirmDeletionsRequest struct {
 
 func (x *ConfirmDeletionsRequest) Reset() {
 	*x = ConfirmDeletionsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1529,7 @@ func (x *ConfirmDeletionsRequest) String() string {
 func (*ConfirmDeletionsRequest) ProtoMessage() {}
 
 func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1542,7 @@ func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConfirmDeletionsRequest) GetProjectId() string {
@@ -1416,7 +1577,7 @@ type ConfirmDeletionsResponse struct {
 
 func (x *ConfirmDeletionsResponse) Reset() {
 	*x = ConfirmDeletionsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1589,7 @@ func (x *ConfirmDeletionsResponse) String() string {
 func (*ConfirmDeletionsResponse) ProtoMessage() {}
 
 func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1602,7 @@ func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
@@ -1466,7 +1627,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1639,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1652,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -1532,7 +1693,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1705,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1718,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -1644,7 +1805,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
 	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\x12(\n" +
 	"\x10out_of_tolerance\x18\b \x01(\x03R\x0eoutOfTolerance\x12 \n" +
-	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\xda\x05\n" +
+	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\xc1\a\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x122\n" +
@@ -1663,7 +1824,20 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"last_sweep\x18\v \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\tlastSweep\x12\x1a\n" +
 	"\bproblems\x18\f \x03(\tR\bproblems\x12J\n" +
 	"\x0eforeign_events\x18\r \x01(\v2#.liveblocks.mirror.v1.ForeignEventsR\rforeignEvents\x12:\n" +
-	"\x1amax_calls_per_second_limit\x18\x0e \x01(\x01R\x16maxCallsPerSecondLimit\"\xac\x01\n" +
+	"\x1amax_calls_per_second_limit\x18\x0e \x01(\x01R\x16maxCallsPerSecondLimit\x12B\n" +
+	"\x0flast_event_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rlastEventTime\x12F\n" +
+	"\vevent_types\x18\x10 \x03(\v2%.liveblocks.mirror.v1.EventTypeStatusR\n" +
+	"eventTypes\x12Y\n" +
+	"\x13unannounced_changes\x18\x11 \x03(\v2(.liveblocks.mirror.v1.UnannouncedChangesR\x12unannouncedChanges\"x\n" +
+	"\x0fEventTypeStatus\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\x01 \x01(\tR\teventType\x12F\n" +
+	"\x11last_receive_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastReceiveTime\"\xf5\x01\n" +
+	"\x12UnannouncedChanges\x126\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\".liveblocks.mirror.v1.ResourceKindR\x04kind\x12!\n" +
+	"\fchange_count\x18\x02 \x01(\x03R\vchangeCount\x12B\n" +
+	"\x0ffirst_find_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstFindTime\x12@\n" +
+	"\x0elast_find_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\flastFindTime\"\xac\x01\n" +
 	"\rForeignEvents\x122\n" +
 	"\x15liveblocks_project_id\x18\x01 \x01(\tR\x13liveblocksProjectId\x12\x1f\n" +
 	"\vevent_count\x18\x02 \x01(\x03R\n" +
@@ -1764,91 +1938,100 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
 	(*DeliveryCounts)(nil),           // 2: liveblocks.mirror.v1.DeliveryCounts
 	(*ProjectStatus)(nil),            // 3: liveblocks.mirror.v1.ProjectStatus
-	(*ForeignEvents)(nil),            // 4: liveblocks.mirror.v1.ForeignEvents
-	(*ListTasksRequest)(nil),         // 5: liveblocks.mirror.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 6: liveblocks.mirror.v1.ListTasksResponse
-	(*GetTaskRequest)(nil),           // 7: liveblocks.mirror.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),          // 8: liveblocks.mirror.v1.GetTaskResponse
-	(*RetryTaskRequest)(nil),         // 9: liveblocks.mirror.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 10: liveblocks.mirror.v1.RetryTaskResponse
-	(*RequestSyncRequest)(nil),       // 11: liveblocks.mirror.v1.RequestSyncRequest
-	(*RequestSyncResponse)(nil),      // 12: liveblocks.mirror.v1.RequestSyncResponse
-	(*StartBackfillRequest)(nil),     // 13: liveblocks.mirror.v1.StartBackfillRequest
-	(*StartBackfillResponse)(nil),    // 14: liveblocks.mirror.v1.StartBackfillResponse
-	(*GetBackfillRequest)(nil),       // 15: liveblocks.mirror.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),      // 16: liveblocks.mirror.v1.GetBackfillResponse
-	(*PinProjectRequest)(nil),        // 17: liveblocks.mirror.v1.PinProjectRequest
-	(*PinProjectResponse)(nil),       // 18: liveblocks.mirror.v1.PinProjectResponse
-	(*ConfirmSecretKeyRequest)(nil),  // 19: liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	(*ConfirmSecretKeyResponse)(nil), // 20: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*ConfirmDeletionsRequest)(nil),  // 21: liveblocks.mirror.v1.ConfirmDeletionsRequest
-	(*ConfirmDeletionsResponse)(nil), // 22: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*VerifyMirrorRequest)(nil),      // 23: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 24: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
-	(*Sweep)(nil),                    // 26: liveblocks.mirror.v1.Sweep
-	(TaskState)(0),                   // 27: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 28: liveblocks.mirror.v1.Task
+	(*EventTypeStatus)(nil),          // 4: liveblocks.mirror.v1.EventTypeStatus
+	(*UnannouncedChanges)(nil),       // 5: liveblocks.mirror.v1.UnannouncedChanges
+	(*ForeignEvents)(nil),            // 6: liveblocks.mirror.v1.ForeignEvents
+	(*ListTasksRequest)(nil),         // 7: liveblocks.mirror.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 8: liveblocks.mirror.v1.ListTasksResponse
+	(*GetTaskRequest)(nil),           // 9: liveblocks.mirror.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),          // 10: liveblocks.mirror.v1.GetTaskResponse
+	(*RetryTaskRequest)(nil),         // 11: liveblocks.mirror.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 12: liveblocks.mirror.v1.RetryTaskResponse
+	(*RequestSyncRequest)(nil),       // 13: liveblocks.mirror.v1.RequestSyncRequest
+	(*RequestSyncResponse)(nil),      // 14: liveblocks.mirror.v1.RequestSyncResponse
+	(*StartBackfillRequest)(nil),     // 15: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil),    // 16: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),       // 17: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),      // 18: liveblocks.mirror.v1.GetBackfillResponse
+	(*PinProjectRequest)(nil),        // 19: liveblocks.mirror.v1.PinProjectRequest
+	(*PinProjectResponse)(nil),       // 20: liveblocks.mirror.v1.PinProjectResponse
+	(*ConfirmSecretKeyRequest)(nil),  // 21: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 22: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*ConfirmDeletionsRequest)(nil),  // 23: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 24: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*VerifyMirrorRequest)(nil),      // 25: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 26: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
+	(*Sweep)(nil),                    // 28: liveblocks.mirror.v1.Sweep
 	(ResourceKind)(0),                // 29: liveblocks.mirror.v1.ResourceKind
-	(*Drift)(nil),                    // 30: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 31: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 32: liveblocks.mirror.v1.VerifySummary
+	(TaskState)(0),                   // 30: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 31: liveblocks.mirror.v1.Task
+	(*Drift)(nil),                    // 32: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 33: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 34: liveblocks.mirror.v1.VerifySummary
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	25, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	27, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	2,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
-	25, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	25, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	25, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	26, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
-	4,  // 7: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	25, // 8: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	27, // 9: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	28, // 10: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	28, // 11: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	28, // 12: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	29, // 13: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	28, // 14: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	26, // 15: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	26, // 16: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	26, // 17: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	30, // 18: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	31, // 19: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	32, // 20: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	0,  // 21: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	5,  // 22: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	7,  // 23: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	9,  // 24: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	11, // 25: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	13, // 26: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	15, // 27: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	17, // 28: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	19, // 29: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	21, // 30: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	23, // 31: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 32: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	6,  // 33: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	8,  // 34: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	10, // 35: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	12, // 36: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	14, // 37: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	16, // 38: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	18, // 39: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	20, // 40: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	22, // 41: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	24, // 42: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	32, // [32:43] is the sub-list for method output_type
-	21, // [21:32] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	27, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	27, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	27, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	28, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	6,  // 7: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
+	27, // 8: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	4,  // 9: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
+	5,  // 10: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
+	27, // 11: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	29, // 12: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	27, // 13: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	27, // 14: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	27, // 15: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	30, // 16: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	31, // 17: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	31, // 18: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	31, // 19: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	29, // 20: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	31, // 21: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	28, // 22: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	28, // 23: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	28, // 24: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	32, // 25: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	33, // 26: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	34, // 27: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	0,  // 28: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	7,  // 29: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	9,  // 30: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	11, // 31: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	13, // 32: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	15, // 33: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	17, // 34: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	19, // 35: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	21, // 36: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	23, // 37: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	25, // 38: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 39: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	8,  // 40: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	10, // 41: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	12, // 42: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	14, // 43: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	16, // 44: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	18, // 45: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	20, // 46: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	22, // 47: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	24, // 48: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	26, // 49: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	39, // [39:50] is the sub-list for method output_type
+	28, // [28:39] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -1858,7 +2041,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	}
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -1869,7 +2052,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -75,6 +75,8 @@ type Ledger struct {
 	apart  *batch.Batcher[*mirror.Delivery, store.Accepted]
 	bytes  atomic.Int64 // of the deliveries that wait or are being committed
 	counts counters
+	// missed is what Missed returns, in nanoseconds since 1970; 0 if zero.
+	missed atomic.Int64
 	hints  hints
 
 	projects projects
@@ -143,6 +145,15 @@ func (l *Ledger) Counts() Counts {
 		OutOfTolerance:  l.counts.outOfTolerance.Load(),
 		Conflicting:     l.counts.conflicting.Load(),
 	}
+}
+
+// Missed returns when the latest delivery was answered with a failure of the service,
+// so that it comes again; zero if none was since the start.
+func (l *Ledger) Missed() time.Time {
+	if n := l.missed.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
 }
 
 // Receive verifies and records one delivery. It returns nil only once the event is
@@ -290,6 +301,7 @@ func (l *Ledger) countFailure(ctx context.Context, err error) {
 		l.refused(ctx, fault.Of(err))
 	case fault.Of(err).Kind != fault.Invalid:
 		l.counts.unavailable.Add(1)
+		l.missed.Store(l.cfg.Now().UnixNano())
 	}
 }
 

@@ -690,9 +690,14 @@ func TestOutageRefusesTheWholeBatch(t *testing.T) {
 				mu.Lock()
 				failing = nil
 				mu.Unlock()
+				missed := time.Now()
+				time.Sleep(time.Minute) //nolint:forbidigo // the bubble's clock
 				b.wantAll(b.receiveMany(l, 0, 50), false)
 				if got := l.Counts(); got.Unavailable != 50 || got.Accepted != 50 {
 					b.Fatalf("Counts = %+v; want 50 refused and 50 recorded", got)
+				}
+				if got := l.Missed(); !got.Equal(missed) {
+					b.Fatalf("Missed = %v; want the time of the refusals, %v", got, missed)
 				}
 			})
 		})

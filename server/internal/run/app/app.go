@@ -108,12 +108,22 @@ func (a *App) build(ctx context.Context, version string) error {
 		client.Hold(key.Again(), key.Check)
 	}
 
+	var events *ledger.Ledger
+	watch := sweep.NewWatch(sweep.WatchConfig{
+		Project: project, Store: a.db.store, Now: time.Now, Logger: a.log,
+		Since: func() time.Time {
+			if missed := events.Missed(); missed.After(started) {
+				return missed
+			}
+			return started
+		},
+	})
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	pool := queue.New(queue.Config{
 		Project: project, Tasks: a.db.store, Limiter: client, Policy: policy,
 		Workers: a.cfg.Workers, Fetches: a.cfg.Fetches, LeaseTTL: a.cfg.LeaseTTL,
 		BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll, StopGrace: a.cfg.StopGrace / 2,
-		Now: time.Now, Logger: a.log,
+		Swept: watch.Swept, Now: time.Now, Logger: a.log,
 	})
 	shown := &shownFetcher{Fetcher: client, project: project}
 	reconciler := reconcile.New(reconcile.Config{
@@ -150,7 +160,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	if a.cfg.Ack == "synced" {
 		deliveries.Wait = pool.Await
 	}
-	events := ledger.New(deliveries)
+	events = ledger.New(deliveries)
 	shown.shown = events.Shown
 	a.status = &status{project: project, version: version, engine: engine, health: health, events: events, client: client}
 
@@ -178,6 +188,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		{"workers", func(ctx context.Context) error { return pool.Run(ctx, work) }},
 		{"ledger", events.Run},
 		{"store health", health.Run},
+		{"watch for changes without events", watch.Run},
 	}
 	if a.db.readOnly {
 		a.background = append(a.background, component{"start", func(ctx context.Context) error {

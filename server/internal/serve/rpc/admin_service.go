@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,6 +13,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -33,6 +36,8 @@ type AdminDeps struct {
 type AdminQuery interface {
 	store.TaskQuery
 	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
+	LastEvents(ctx context.Context, project mirror.ProjectID, types []string) (mirror.LastEvents, error)
+	Unannounced(ctx context.Context, project mirror.ProjectID) ([]mirror.Unannounced, error)
 }
 
 // Pinner replaces the Liveblocks project whose events are worked, and returns how
@@ -155,6 +160,14 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
+		events, err := a.Query.LastEvents(ctx, id, webhook.Types())
+		if err != nil {
+			return nil, err
+		}
+		unannounced, err := a.Query.Unannounced(ctx, id)
+		if err != nil {
+			return nil, err
+		}
 		limiter := now.Limiters[id]
 		if limiter.PauseReason != "" {
 			project.PauseReason, project.PauseTime = limiter.PauseReason, limiter.PausedSince
@@ -174,6 +187,9 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			LastSweep:              sweepToProto(&sweep),
 			Problems:               append(problems(project, a.now()), listProblems(groups, sweep.Sweep)...),
 			ForeignEvents:          foreignToProto(project.Foreign),
+			LastEventTime:          timestamp(events.Time),
+			EventTypes:             eventTypesToProto(events),
+			UnannouncedChanges:     unannouncedToProto(unannounced),
 		})
 	}
 	return resp, nil
@@ -210,6 +226,23 @@ func foreignToProto(f mirror.ForeignEvents) *mirrorv1.ForeignEvents {
 	return &mirrorv1.ForeignEvents{
 		LiveblocksProjectId: f.LiveblocksID, EventCount: f.Count, LastReceiveTime: timestamp(f.Time),
 	}
+}
+
+func eventTypesToProto(events mirror.LastEvents) (list []*mirrorv1.EventTypeStatus) {
+	for _, name := range slices.Sorted(maps.Keys(events.ByType)) {
+		list = append(list, &mirrorv1.EventTypeStatus{EventType: name, LastReceiveTime: timestamp(events.ByType[name])})
+	}
+	return list
+}
+
+func unannouncedToProto(changes []mirror.Unannounced) (list []*mirrorv1.UnannouncedChanges) {
+	for _, c := range changes {
+		list = append(list, &mirrorv1.UnannouncedChanges{
+			Kind: kinds[c.Kind], ChangeCount: c.Count,
+			FirstFindTime: timestamp(c.FirstTime), LastFindTime: timestamp(c.LastTime),
+		})
+	}
+	return list
 }
 
 // PinProject replaces the Liveblocks project whose events are worked.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -126,22 +127,24 @@ func (b *syncBuffer) String() string {
 // fakeQuery keeps everything in slices and answers as the contract says. err,
 // if set, is the answer to everything.
 type fakeQuery struct {
-	mu        sync.Mutex
-	err       func(ctx context.Context) error
-	events    []mirror.Event
-	rooms     []mirror.Room
-	documents []mirror.Document
-	tasks     []mirror.Task
-	projects  []mirror.Project
-	threads   []mirror.Thread
-	comments  []mirror.Comment
-	users     []mirror.ActiveUsers
-	sessions  []mirror.UserSession
-	notices   []mirror.Notification
-	groups    []mirror.Group
-	counts    store.Counts
-	limits    []int // of every list query
-	reads     int
+	mu          sync.Mutex
+	err         func(ctx context.Context) error
+	events      []mirror.Event
+	rooms       []mirror.Room
+	documents   []mirror.Document
+	tasks       []mirror.Task
+	projects    []mirror.Project
+	threads     []mirror.Thread
+	comments    []mirror.Comment
+	users       []mirror.ActiveUsers
+	sessions    []mirror.UserSession
+	notices     []mirror.Notification
+	groups      []mirror.Group
+	counts      store.Counts
+	lastEvents  mirror.LastEvents
+	unannounced []mirror.Unannounced
+	limits      []int // of every list query
+	reads       int
 
 	// What the last query of each list asked for.
 	threadFilter  store.ThreadFilter
@@ -329,6 +332,23 @@ func (q *fakeQuery) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.
 		return t.Resource.Project == f.Project && (f.Room == "" || t.Resource.Room == f.Room) &&
 			(f.State == t.State || f.State == "" && t.State != mirror.TaskDone) && order(*t, after) > 0
 	}), nil
+}
+
+// LastEvents leaves out the types that nobody asks for.
+func (q *fakeQuery) LastEvents(ctx context.Context, id mirror.ProjectID, types []string) (mirror.LastEvents, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	last := mirror.LastEvents{Time: q.lastEvents.Time, ByType: maps.Clone(q.lastEvents.ByType)}
+	maps.DeleteFunc(last.ByType, func(name string, _ time.Time) bool {
+		return id != project || !slices.Contains(types, name)
+	})
+	return last, err
+}
+
+func (q *fakeQuery) Unannounced(ctx context.Context, _ mirror.ProjectID) ([]mirror.Unannounced, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	return q.unannounced, err
 }
 
 func (q *fakeQuery) Project(ctx context.Context, id mirror.ProjectID) (mirror.Project, error) {

@@ -676,6 +676,12 @@ func TestGetStatus(t *testing.T) {
 		LastError: "UPSTREAM_ANSWER_INVALID: the list of groups lacks 21",
 	}}
 	h.query.counts = store.Counts{Pending: 3, Background: 2, Failed: 4, OldestDue: noon}
+	h.query.lastEvents = mirror.LastEvents{Time: noon, ByType: map[string]time.Time{
+		"ydocUpdated": noon.Add(-time.Hour), "threadCreated": noon.Add(-time.Minute), "unheardOf": noon,
+	}}
+	h.query.unannounced = []mirror.Unannounced{
+		{Kind: mirror.KindThread, Count: 9, FirstTime: noon.Add(-time.Hour), LastTime: noon},
+	}
 	h.sweeper.backfill = mirror.Backfill{Sweep: mirror.Sweep{
 		Project: project, ID: "sw_1",
 		Problem: "21 of 30 rooms vanished",
@@ -701,6 +707,15 @@ func TestGetStatus(t *testing.T) {
 			ForeignEvents: &mirrorv1.ForeignEvents{
 				LiveblocksProjectId: "theirs", EventCount: 8, LastReceiveTime: timestamppb.New(noon.Add(-23 * time.Hour)),
 			},
+			LastEventTime: timestamppb.New(noon),
+			EventTypes: []*mirrorv1.EventTypeStatus{
+				{EventType: "threadCreated", LastReceiveTime: timestamppb.New(noon.Add(-time.Minute))},
+				{EventType: "ydocUpdated", LastReceiveTime: timestamppb.New(noon.Add(-time.Hour))},
+			},
+			UnannouncedChanges: []*mirrorv1.UnannouncedChanges{{
+				Kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, ChangeCount: 9,
+				FirstFindTime: timestamppb.New(noon.Add(-time.Hour)), LastFindTime: timestamppb.New(noon),
+			}},
 		}},
 		Deliveries: &mirrorv1.DeliveryCounts{
 			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5,

@@ -399,7 +399,8 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 		declare name text;
 		begin
 			foreach name in array array['unfolded_event', 'thread', 'comment', 'comment_reaction', 'comment_attachment',
-				'comment_mention', 'active_user', 'user_session', 'notification', 'sweep', 'group', 'group_member']
+				'comment_mention', 'active_user', 'user_session', 'notification', 'sweep', 'group', 'group_member',
+				'unannounced']
 			loop
 				execute format('drop table mirror_%s', name);
 			end loop;

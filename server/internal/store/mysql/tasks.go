@@ -311,9 +311,10 @@ func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([
 		st := states[r]
 		state := st.TaskState(time.Time{})
 		out[i] = store.Progress{
-			Applied: st.Applied,
-			Failed:  state == mirror.TaskFailed,
-			Waiting: state == mirror.TaskWaiting,
+			Applied:    st.Applied,
+			Failed:     state == mirror.TaskFailed,
+			Waiting:    state == mirror.TaskWaiting,
+			NoticeTime: st.NoticeTime,
 		}
 	}
 	return out, nil

@@ -221,7 +221,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	}
 
 	// The small tables, of which a page is read whatever the plan.
-	small := []string{"mirror_project", "mirror_feed_head", "mirror_sweep"}
+	small := []string{"mirror_project", "mirror_feed_head", "mirror_sweep", "mirror_unannounced"}
 	// Those that touch the state of a resource at every step of its life.
 	hot := []string{
 		"MarkStale", "Claim", "Renew", "LockState", "LockLeased", "LockChild", "LockInRoom", "WriteState", "WriteDocument",

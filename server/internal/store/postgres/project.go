@@ -61,6 +61,33 @@ func (s *Store) NoteForeign(ctx context.Context, project mirror.ProjectID, event
 	})
 }
 
+// NoteUnannounced adds in one statement.
+func (s *Store) NoteUnannounced(ctx context.Context, project mirror.ProjectID, kind mirror.Kind, count int64,
+	now time.Time,
+) error {
+	return s.writeProject(ctx, "note changes without an event", func() error {
+		return s.q.NoteUnannounced(ctx, dbq.NoteUnannouncedParams{
+			ProjectID: string(project), Kind: int16(kind), Changes: count, Now: nullTime(now),
+			Since: nullTime(now.Add(-mirror.UnannouncedLife)),
+		})
+	})
+}
+
+// Unannounced reads a row for each kind.
+func (s *Store) Unannounced(ctx context.Context, project mirror.ProjectID) ([]mirror.Unannounced, error) {
+	rows, err := s.q.Unannounced(ctx, string(project))
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("read changes without an event: %w", err))
+	}
+	out := make([]mirror.Unannounced, len(rows))
+	for i, r := range rows {
+		out[i] = mirror.Unannounced{
+			Kind: mirror.Kind(r.Kind), Count: r.Changes, FirstTime: timeOf(r.FirstTime), LastTime: timeOf(r.LastTime),
+		}
+	}
+	return out, nil
+}
+
 // SaveKeyHash is one statement.
 func (s *Store) SaveKeyHash(ctx context.Context, project mirror.ProjectID, hash []byte) error {
 	return s.writeProject(ctx, "store the hash of the secret key", func() error {

@@ -18,6 +18,7 @@ var projectCases = []testCase{
 	{"event that was worked is not taken up", takeUpWorked},
 	{"what is taken up is like new", takeUpLikeNew},
 	{"key and confirmations are kept", keyAndConfirmations},
+	{"unannounced changes add up for a day", unannounced},
 }
 
 func pinProject(e *env) {
@@ -204,4 +205,32 @@ func keyAndConfirmations(e *env) {
 	e.want("other project", e.project("other"), mirror.Project{ID: "other", Confirmed: want.Confirmed})
 	e.must("ConfirmKey", e.ConfirmKey(e.ctx(), "third", e.now))
 	e.want("third project", e.project("third"), mirror.Project{ID: "third", KeyConfirmTime: e.now})
+}
+
+func unannounced(e *env) {
+	note := func(p mirror.ProjectID, kind mirror.Kind, count int64) time.Time {
+		e.Helper()
+		e.must("NoteUnannounced", e.NoteUnannounced(e.ctx(), p, kind, count, e.now))
+		return e.now
+	}
+	want := func(p mirror.ProjectID, want ...mirror.Unannounced) {
+		e.Helper()
+		got, err := e.Unannounced(e.ctx(), p)
+		e.must("Unannounced", err)
+		e.want("unannounced changes", got, append([]mirror.Unannounced{}, want...))
+	}
+	want(project)
+	first := note(project, mirror.KindThread, 2)
+	storage := note(project, mirror.KindStorage, 1)
+	e.pass(mirror.UnannouncedLife - time.Second)
+	last := note(project, mirror.KindThread, 3)
+	want(project,
+		mirror.Unannounced{Kind: mirror.KindStorage, Count: 1, FirstTime: storage, LastTime: storage},
+		mirror.Unannounced{Kind: mirror.KindThread, Count: 5, FirstTime: first, LastTime: last})
+	e.pass(mirror.UnannouncedLife)
+	anew := note(project, mirror.KindThread, 7)
+	want(project,
+		mirror.Unannounced{Kind: mirror.KindStorage, Count: 1, FirstTime: storage, LastTime: storage},
+		mirror.Unannounced{Kind: mirror.KindThread, Count: 7, FirstTime: anew, LastTime: anew})
+	want("other")
 }

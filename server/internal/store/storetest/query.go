@@ -24,6 +24,7 @@ var queryCases = []testCase{
 	{"events by filter", eventsFiltered},
 	{"events in pages", eventPages},
 	{"events without payload", eventsNoPayload},
+	{"latest events by type", lastEvents},
 	{"tasks by state", tasksByState},
 	{"tasks in pages", taskPages},
 	{"task is told as of now", taskNow},
@@ -330,6 +331,37 @@ func eventsOrder(e *env) {
 	got, err = e.Events(e.ctx(), store.EventFilter{Project: project, Limit: 5})
 	e.must("Events", err)
 	e.want("Events, at most 5", got, want[:5])
+}
+
+func lastEvents(e *env) {
+	want := func(types []string, want mirror.LastEvents) {
+		e.Helper()
+		got, err := e.LastEvents(e.ctx(), project, types)
+		e.must("LastEvents", err)
+		e.want("LastEvents", got, want)
+	}
+	want([]string{"one"}, mirror.LastEvents{ByType: map[string]time.Time{}})
+	all := e.manyEvents()
+	last := mirror.LastEvents{Time: all[0].ReceiveTime, ByType: map[string]time.Time{}}
+	want(nil, last)
+	for _, ev := range all {
+		last.ByType[ev.Type] = latestOf(last.ByType[ev.Type], ev.ReceiveTime)
+	}
+	untyped := e.delivery()
+	untyped.Event.Type, untyped.Event.ReceiveTime = "", all[0].ReceiveTime.Add(time.Second)
+	foreign := e.delivery()
+	foreign.Event.Project, foreign.Event.Type = "other", "one"
+	foreign.Event.ReceiveTime = untyped.Event.ReceiveTime.Add(time.Second)
+	e.accept(untyped, foreign)
+	last.Time = untyped.Event.ReceiveTime
+	want([]string{"two", "One", "one", ""}, last)
+}
+
+func latestOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func eventsFiltered(e *env) {

@@ -71,6 +71,10 @@ func Reads() []Read {
 		}),
 		byKey("Counts", func(ctx context.Context, s store.Store) error { _, err := s.Counts(ctx, project); return err }),
 		byKey("Task", func(ctx context.Context, s store.Store) error { _, err := s.Task(ctx, document, now); return err }),
+		byKey("LastEvents", func(ctx context.Context, s store.Store) error {
+			_, err := s.LastEvents(ctx, project, []string{id, "r-9"})
+			return err
+		}),
 		lists("Events", store.Store.Events, store.EventFilter{
 			Project: project, Room: id, Type: id, User: id, From: now, To: now, AfterTime: now, AfterID: id, NoPayload: true,
 			Limit: limit,

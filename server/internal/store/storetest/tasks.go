@@ -670,6 +670,7 @@ func failSpare(e *env) {
 
 func failFinal(e *env) {
 	e.raise(storageOf("room"))
+	noticed := e.now
 	f := e.failure()
 	f.Final = true
 	applied := e.fail(e.claim(storageOf("room")), f)
@@ -687,7 +688,7 @@ func failFinal(e *env) {
 	e.want("Counts", counts, store.Counts{Failed: 1})
 	progress, err := e.Generations(e.ctx(), []mirror.Resource{storageOf("room")})
 	e.must("Generations", err)
-	e.want("Generations", progress, []store.Progress{{Failed: true}})
+	e.want("Generations", progress, []store.Progress{{Failed: true, NoticeTime: noticed}})
 }
 
 func failFinalRaised(e *env) {
@@ -828,13 +829,20 @@ func generations(e *env) {
 	e.applyRoom(e.claim(roomOf("a")), e.roomContent(`{}`))
 	e.raise(roomOf("a"))
 	e.raise(storageOf("b"))
+	noticed := e.now
 	e.park(e.claim(storageOf("b")))
 	got, err := e.Generations(e.ctx(), []mirror.Resource{
 		storageOf("never"), roomOf("a"), storageOf("b"), roomOf("a"),
 		roomOf("never"),
 	})
 	e.must("Generations", err)
-	e.want("Generations", got, []store.Progress{{}, {Applied: 2}, {Waiting: true}, {Applied: 2}, {}})
+	e.want("Generations", got, []store.Progress{
+		{},
+		{Applied: 2, NoticeTime: noticed},
+		{Waiting: true, NoticeTime: noticed},
+		{Applied: 2, NoticeTime: noticed},
+		{},
+	})
 	got, err = e.Generations(e.ctx(), nil)
 	e.must("Generations of nothing", err)
 	e.want("Generations of nothing", got, []store.Progress{})

@@ -174,7 +174,11 @@ func TestWokenInTheBackgroundStaysThere(t *testing.T) {
 			return applied, err
 		}
 		b.background(resource(0))
-		pool, _ := b.start(handler, func(c *Config) { c.Workers, c.Fetches = 1, 1 })
+		swept := make(chan mirror.Resource, 10)
+		pool, _ := b.start(handler, func(c *Config) {
+			c.Workers, c.Fetches = 1, 1
+			c.Swept = func(lease mirror.Lease, _ mirror.Applied) { swept <- lease.Resource }
+		})
 		pass(500 * time.Millisecond)
 		b.due(pool, resources(4)[1:]...)
 		pass(time.Minute)
@@ -185,6 +189,14 @@ func TestWokenInTheBackgroundStaysThere(t *testing.T) {
 			}
 		}
 		b.wantDone(child, resource(0))
+		close(swept)
+		told := make(map[mirror.Resource]int)
+		for r := range swept {
+			told[r]++
+		}
+		if len(told) != 2 || told[child] != 1 || told[resource(0)] != 2 {
+			b.Fatalf("told of = %v; want what was of the background", told)
+		}
 	})
 }
 

@@ -71,8 +71,11 @@ type Config struct {
 	SafetyPoll time.Duration
 	// StopGrace is how long running tasks may take to finish at shutdown.
 	StopGrace time.Duration
-	Now       func() time.Time
-	Logger    *slog.Logger
+	// Swept, if set, is called with the result of each task that only a sweep has
+	// requested.
+	Swept  func(lease mirror.Lease, applied mirror.Applied)
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 const (

@@ -65,6 +65,9 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end en
 		p.fail(ctx, lease, err, &end)
 	case lease.Background && !r.Kind.Traits().Apart:
 		p.rate.count(p.cfg.Now())
+		if p.cfg.Swept != nil {
+			p.cfg.Swept(lease, end.applied)
+		}
 	}
 	return end
 }

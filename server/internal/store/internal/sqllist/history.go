@@ -2,6 +2,8 @@ package sqllist
 
 import (
 	"context"
+	"strconv"
+	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -30,6 +32,37 @@ func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Even
 		whereFirst(idFilter{"e.room_id", string(f.Room)}, idFilter{"e.user_id", f.User}, idFilter{"e.type", f.Type}).
 		latestFirst("e.receive_time", "e.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
 	return list(ctx, r, "list events", s, scanEvent)
+}
+
+// LastEvents reads one entry of an index for each type.
+func (r *Reader) LastEvents(ctx context.Context, project mirror.ProjectID, types []string) (mirror.LastEvents, error) {
+	latest := func(n int) string {
+		return "select " + strconv.Itoa(n) + `, (select e.receive_time from mirror_event e
+`
+	}
+	const first = "\n    order by e.receive_time desc limit 1)"
+	s := r.query(latest(0)+"where e.project_id = ?"+first, project)
+	for i, name := range types {
+		s.add("\nunion all "+latest(i+1)+"where e.project_id = ? and e.type = ? and e.type <> ''"+first, project, name)
+	}
+	last := mirror.LastEvents{ByType: make(map[string]time.Time)}
+	err := r.read(ctx, "read the times of the latest events", s, func(row Row) error {
+		var n int
+		var received time.Time
+		err := row.Scan(&n, at(&received))
+		switch {
+		case err != nil || received.IsZero():
+		case n == 0:
+			last.Time = received
+		default:
+			last.ByType[types[n-1]] = received
+		}
+		return err
+	})
+	if err != nil {
+		return mirror.LastEvents{}, err
+	}
+	return last, nil
 }
 
 // ActiveUsers reads the room with its connections: one row for each connection, or

@@ -8,6 +8,7 @@ package dbq
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 const confirmDeletions = `-- name: ConfirmDeletions :exec
@@ -78,6 +79,37 @@ func (q *Queries) NoteForeign(ctx context.Context, arg NoteForeignParams) error 
 		arg.ForeignProjectID,
 		arg.ForeignEvents,
 		arg.ForeignTime,
+	)
+	return err
+}
+
+const noteUnannounced = `-- name: NoteUnannounced :exec
+insert into mirror_unannounced (project_id, kind, changes, first_time, last_time)
+values (?, ?, ?, ?, ?)
+on duplicate key update
+    changes = if(last_time > ?, changes, 0) + values(changes),
+    first_time = if(last_time > ?, first_time, values(first_time)),
+    last_time = greatest(last_time, values(last_time))
+`
+
+type NoteUnannouncedParams struct {
+	ProjectID []byte
+	Kind      int16
+	Changes   int64
+	Now       time.Time
+	Since     time.Time
+}
+
+// Assignments are made in order, so last_time comes last.
+func (q *Queries) NoteUnannounced(ctx context.Context, arg NoteUnannouncedParams) error {
+	_, err := q.db.ExecContext(ctx, noteUnannounced,
+		arg.ProjectID,
+		arg.Kind,
+		arg.Changes,
+		arg.Now,
+		arg.Now,
+		arg.Since,
+		arg.Since,
 	)
 	return err
 }
@@ -163,4 +195,43 @@ func (q *Queries) TakeUpEvent(ctx context.Context, arg TakeUpEventParams) (int64
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const unannounced = `-- name: Unannounced :many
+select kind, changes, first_time, last_time from mirror_unannounced where project_id = ? order by kind
+`
+
+type UnannouncedRow struct {
+	Kind      int16
+	Changes   int64
+	FirstTime time.Time
+	LastTime  time.Time
+}
+
+func (q *Queries) Unannounced(ctx context.Context, projectID []byte) ([]UnannouncedRow, error) {
+	rows, err := q.db.QueryContext(ctx, unannounced, projectID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UnannouncedRow
+	for rows.Next() {
+		var i UnannouncedRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.Changes,
+			&i.FirstTime,
+			&i.LastTime,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -49,3 +49,15 @@ on duplicate key update
     confirmed_rooms = values(confirmed_rooms),
     confirmed_groups = values(confirmed_groups),
     confirm_time = values(confirm_time);
+
+-- name: NoteUnannounced :exec
+-- Assignments are made in order, so last_time comes last.
+insert into mirror_unannounced (project_id, kind, changes, first_time, last_time)
+values (sqlc.arg(project_id), sqlc.arg(kind), sqlc.arg(changes), sqlc.arg(now), sqlc.arg(now))
+on duplicate key update
+    changes = if(last_time > sqlc.arg(since), changes, 0) + values(changes),
+    first_time = if(last_time > sqlc.arg(since), first_time, values(first_time)),
+    last_time = greatest(last_time, values(last_time));
+
+-- name: Unannounced :many
+select kind, changes, first_time, last_time from mirror_unannounced where project_id = ? order by kind;

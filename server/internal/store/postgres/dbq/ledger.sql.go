@@ -381,6 +381,34 @@ func (q *Queries) NoteForeign(ctx context.Context, arg NoteForeignParams) error 
 	return err
 }
 
+const noteUnannounced = `-- name: NoteUnannounced :exec
+insert into mirror_unannounced as u (project_id, kind, changes, first_time, last_time)
+values ($1, $2, $3, $4, $4)
+on conflict (project_id, kind) do update set
+    changes = case when u.last_time > $5::timestamptz then u.changes else 0 end + excluded.changes,
+    first_time = case when u.last_time > $5::timestamptz then u.first_time else excluded.first_time end,
+    last_time = greatest(u.last_time, excluded.last_time)
+`
+
+type NoteUnannouncedParams struct {
+	ProjectID string
+	Kind      int16
+	Changes   int64
+	Now       pgtype.Timestamptz
+	Since     pgtype.Timestamptz
+}
+
+func (q *Queries) NoteUnannounced(ctx context.Context, arg NoteUnannouncedParams) error {
+	_, err := q.db.Exec(ctx, noteUnannounced,
+		arg.ProjectID,
+		arg.Kind,
+		arg.Changes,
+		arg.Now,
+		arg.Since,
+	)
+	return err
+}
+
 const pinProject = `-- name: PinProject :one
 insert into mirror_project as p (project_id, liveblocks_project_id)
 values ($1, $2)
@@ -485,6 +513,42 @@ func (q *Queries) TakeUpEvents(ctx context.Context, arg TakeUpEventsParams) ([]T
 	for rows.Next() {
 		var i TakeUpEventsRow
 		if err := rows.Scan(&i.ProjectID, &i.EventID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const unannounced = `-- name: Unannounced :many
+select kind, changes, first_time, last_time from mirror_unannounced where project_id = $1 order by kind
+`
+
+type UnannouncedRow struct {
+	Kind      int16
+	Changes   int64
+	FirstTime pgtype.Timestamptz
+	LastTime  pgtype.Timestamptz
+}
+
+func (q *Queries) Unannounced(ctx context.Context, projectID string) ([]UnannouncedRow, error) {
+	rows, err := q.db.Query(ctx, unannounced, projectID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UnannouncedRow
+	for rows.Next() {
+		var i UnannouncedRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.Changes,
+			&i.FirstTime,
+			&i.LastTime,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

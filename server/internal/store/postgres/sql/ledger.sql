@@ -217,3 +217,14 @@ on conflict (project_id) do update set
     confirmed_rooms = excluded.confirmed_rooms,
     confirmed_groups = excluded.confirmed_groups,
     confirm_time = excluded.confirm_time;
+
+-- name: NoteUnannounced :exec
+insert into mirror_unannounced as u (project_id, kind, changes, first_time, last_time)
+values (@project_id, @kind, @changes, @now, @now)
+on conflict (project_id, kind) do update set
+    changes = case when u.last_time > @since::timestamptz then u.changes else 0 end + excluded.changes,
+    first_time = case when u.last_time > @since::timestamptz then u.first_time else excluded.first_time end,
+    last_time = greatest(u.last_time, excluded.last_time);
+
+-- name: Unannounced :many
+select kind, changes, first_time, last_time from mirror_unannounced where project_id = @project_id order by kind;
