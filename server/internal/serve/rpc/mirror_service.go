@@ -41,6 +41,7 @@ type mirrorService struct {
 
 // freshRequest is the common part of all read requests.
 type freshRequest interface {
+	GetProjectId() string
 	GetShowDeleted() bool
 	GetMaxAge() *durationpb.Duration
 	GetRequireFresh() bool
@@ -55,17 +56,30 @@ func freshness(req freshRequest) fresh.Options {
 	return o
 }
 
+// read returns a row of a resource, which the caller names without its project.
+func read[T any](ctx context.Context, m *mirrorService, req freshRequest, of mirror.Resource,
+	get func(context.Context, mirror.Resource, bool) (T, error), freshnessOf func(*T) mirror.Freshness,
+) (row T, err error) {
+	if of.Project, err = m.project(req.GetProjectId()); err != nil {
+		return row, err
+	}
+	return fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[T]{Resource: of, Get: get, Freshness: freshnessOf})
+}
+
+// notMirrored returns err, or that the mirror holds no such resource. Its ids are pairs
+// of a name and an id.
+func notMirrored(err error, reason fault.Reason, what string, ids ...string) error {
+	f := fault.New(fault.NotFound, reason, "the mirror holds no such "+what)
+	for pair := range slices.Chunk(ids, 2) {
+		f = f.With(pair[0], pair[1])
+	}
+	return fault.Translate(err, store.ErrNotFound, f)
+}
+
 // GetRoom returns a room.
 func (m *mirrorService) GetRoom(ctx context.Context, req *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
-	room, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Room]{
-		Resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom},
-		Get:       m.Query.Room,
-		Freshness: func(r *mirror.Room) mirror.Freshness { return r.Freshness },
-	})
+	room, err := read(ctx, m, req, mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom},
+		m.Query.Room, func(r *mirror.Room) mirror.Freshness { return r.Freshness })
 	if err != nil {
 		return nil, roomNotMirrored(err, req.GetRoomId())
 	}
@@ -127,7 +141,6 @@ func (m *mirrorService) GetYjsDocument(ctx context.Context,
 // documentRequest is the common part of all reads of one document.
 type documentRequest interface {
 	freshRequest
-	GetProjectId() string
 	GetRoomId() string
 }
 
@@ -349,25 +362,26 @@ const (
 	commentBatch = 100
 )
 
+// threadRequest is the common part of all reads of a thread.
+type threadRequest interface {
+	GetRoomId() string
+	GetThreadId() string
+}
+
+// threadOf returns the thread that a request names, without its project.
+func threadOf(req threadRequest) mirror.Resource {
+	return mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread, ID: req.GetThreadId()}
+}
+
 // GetThread returns a thread, with its comments unless the basic view is requested.
 func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRequest) (*mirrorv1.GetThreadResponse,
 	error,
 ) {
-	project, err := m.project(req.GetProjectId())
+	row, err := read(ctx, m, req, threadOf(req), m.Query.Thread,
+		func(t *mirror.Thread) mirror.Freshness { return t.Freshness })
 	if err != nil {
-		return nil, err
-	}
-	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Thread]{
-		Resource: mirror.Resource{
-			Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
-			ID: req.GetThreadId(),
-		},
-		Get:       m.Query.Thread,
-		Freshness: func(t *mirror.Thread) mirror.Freshness { return t.Freshness },
-	})
-	if err != nil {
-		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonThreadNotMirrored,
-			"the mirror holds no such thread").With("room_id", req.GetRoomId()).With("thread_id", req.GetThreadId()))
+		return nil, notMirrored(err, fault.ReasonThreadNotMirrored, "thread", "room_id", req.GetRoomId(),
+			"thread_id", req.GetThreadId())
 	}
 	shown := threadToProto(&row)
 	switch req.GetView() {
@@ -427,25 +441,14 @@ func (m *mirrorService) ListThreads(ctx context.Context,
 func (m *mirrorService) GetComment(ctx context.Context, req *mirrorv1.GetCommentRequest) (*mirrorv1.GetCommentResponse,
 	error,
 ) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
-	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Comment]{
-		// Comments are fetched with their thread.
-		Resource: mirror.Resource{
-			Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindThread,
-			ID: req.GetThreadId(),
-		},
-		Get: func(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Comment, error) {
+	// Comments are fetched with their thread.
+	row, err := read(ctx, m, req, threadOf(req),
+		func(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Comment, error) {
 			return m.Query.Comment(ctx, thread, req.GetCommentId(), deleted)
-		},
-		Freshness: func(c *mirror.Comment) mirror.Freshness { return c.Freshness },
-	})
+		}, func(c *mirror.Comment) mirror.Freshness { return c.Freshness })
 	if err != nil {
-		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonCommentNotMirrored,
-			"the mirror holds no such comment").
-			With("room_id", req.GetRoomId()).With("thread_id", req.GetThreadId()).With("comment_id", req.GetCommentId()))
+		return nil, notMirrored(err, fault.ReasonCommentNotMirrored, "comment", "room_id", req.GetRoomId(),
+			"thread_id", req.GetThreadId(), "comment_id", req.GetCommentId())
 	}
 	shown := commentToProto(withSource(&row))
 	shown.SourceJson = row.Source
@@ -500,13 +503,11 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 	users, next, err := page(ctx, &m.common, req, listing[mirror.ActiveUser, *mirrorv1.ActiveUser]{
 		list: listActiveUsers,
 		// All users are one copy, so one read serves every page.
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.ActiveUser, error) {
+		fetch: func(ctx context.Context, _ mirror.ProjectID, after cursor, limit int) ([]mirror.ActiveUser, error) {
 			var err error
-			row, err = fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.ActiveUsers]{
-				Resource:  mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers},
-				Get:       m.Query.ActiveUsers,
-				Freshness: func(u *mirror.ActiveUsers) mirror.Freshness { return u.Freshness },
-			})
+			room := mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers}
+			row, err = read(ctx, m, req, room, m.Query.ActiveUsers,
+				func(u *mirror.ActiveUsers) mirror.Freshness { return u.Freshness })
 			if err != nil {
 				return nil, roomNotMirrored(err, req.GetRoomId())
 			}
@@ -592,8 +593,7 @@ func (m *mirrorService) ListNotifications(ctx context.Context,
 }
 
 func roomNotMirrored(err error, room string) error {
-	return fault.Translate(err, store.ErrNotFound,
-		fault.New(fault.NotFound, fault.ReasonRoomNotMirrored, "the mirror holds no such room").With("room_id", room))
+	return notMirrored(err, fault.ReasonRoomNotMirrored, "room", "room_id", room)
 }
 
 // unreadable returns the failure for a source that cannot be read.
@@ -610,18 +610,10 @@ const groupBatch = 50
 func (m *mirrorService) GetGroup(ctx context.Context, req *mirrorv1.GetGroupRequest) (*mirrorv1.GetGroupResponse,
 	error,
 ) {
-	project, err := m.project(req.GetProjectId())
+	row, err := read(ctx, m, req, mirror.Resource{Kind: mirror.KindGroup, ID: req.GetGroupId()}, m.Query.Group,
+		func(g *mirror.Group) mirror.Freshness { return g.Freshness })
 	if err != nil {
-		return nil, err
-	}
-	row, err := fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[mirror.Group]{
-		Resource:  mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: req.GetGroupId()},
-		Get:       m.Query.Group,
-		Freshness: func(g *mirror.Group) mirror.Freshness { return g.Freshness },
-	})
-	if err != nil {
-		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonGroupNotMirrored,
-			"the mirror holds no such group").With("group_id", req.GetGroupId()))
+		return nil, notMirrored(err, fault.ReasonGroupNotMirrored, "group", "group_id", req.GetGroupId())
 	}
 	shown := groupToProto(&row)
 	if err := m.fits(shown, "the group does not fit one message"); err != nil {
