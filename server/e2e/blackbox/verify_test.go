@@ -208,47 +208,47 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 		},
 		{
 			"thread metadata", `update mirror_thread set metadata = '{"color": "red"}' where room_id = ?`,
-			[]string{"derived: thread", "queryable JSON"},
+			[]string{"derived: thread", "column metadata of mirror_thread"},
 		},
 		{
 			"thread metadata as text", `update mirror_thread set metadata_text = '{"color": "red"}' where room_id = ?`,
-			[]string{"derived: thread", "metadata as text"},
+			[]string{"derived: thread", "column metadata_text of mirror_thread"},
 		},
 		{
 			"number of comments", `update mirror_thread set comment_count = 99 where room_id = ?`,
-			[]string{"derived: thread", "number of comments"},
+			[]string{"derived: thread", "column comment_count of mirror_thread"},
 		},
 		{
 			"thread resolved", `update mirror_thread set resolved = true where room_id = ?`,
-			[]string{"derived: thread", "resolved"},
+			[]string{"derived: thread", "column resolved of mirror_thread"},
 		},
-		{"comment rows", `delete from mirror_comment where room_id = ?`, []string{"derived: thread", "row of a comment"}},
+		{"comment rows", `delete from mirror_comment where room_id = ?`, []string{"derived: thread", "row of mirror_comment is missing"}},
 		{
 			"a comment too many",
 			`insert into mirror_comment (bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, source_json, plain_text, markdown) ` +
 				`select bucket, project_id, room_id, thread_id, 'cm_extra', 'eve', create_time, source_json, plain_text, markdown from mirror_thread_first where room_id = ?`,
-			[]string{"derived: thread", "rows of comments"},
+			[]string{"derived: thread", "row of mirror_comment is surplus"},
 		},
 		{
 			"comment text", `update mirror_comment set plain_text = 'never said' where room_id = ?`,
-			[]string{"derived: thread", "text of a comment"},
+			[]string{"derived: thread", "column plain_text of mirror_comment"},
 		},
 		{
 			"comment body", `update mirror_comment set body = null where room_id = ?`,
-			[]string{"derived: thread", "JSON of a comment"},
+			[]string{"derived: thread", "column body of mirror_comment"},
 		},
 		{
 			"comment author", `update mirror_comment set user_id = 'eve' where room_id = ?`,
-			[]string{"derived: thread", "row of a comment"},
+			[]string{"derived: thread", "column user_id of mirror_comment"},
 		},
-		{"reactions", `delete from mirror_comment_reaction where room_id = ?`, []string{"derived: thread", "reactions"}},
+		{"reactions", `delete from mirror_comment_reaction where room_id = ?`, []string{"derived: thread", "row of mirror_comment_reaction is missing"}},
 		{
 			"attachments", `update mirror_comment_attachment set size = 1 where room_id = ?`,
-			[]string{"derived: thread", "attachments"},
+			[]string{"derived: thread", "column size of mirror_comment_attachment"},
 		},
 		{
 			"mentions", `delete from mirror_comment_mention where room_id = ? and mentioned_id = 'carol'`,
-			[]string{"derived: thread", "mentions"},
+			[]string{"derived: thread", "row of mirror_comment_mention is missing"},
 		},
 	}
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {

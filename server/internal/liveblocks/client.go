@@ -172,8 +172,8 @@ func (c *Client) Close() {
 func (c *Client) Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error) {
 	var content mirror.RoomContent
 	got, err := c.getOfRoom(ctx, "get room", id, "", func(_ string, body []byte) error {
-		var err error
-		content, err = parseRoom(id, body)
+		fields, err := about("room", string(id), body)
+		content = roomContent(fields)
 		return err
 	})
 	if err != nil {
@@ -221,19 +221,14 @@ func (c *Client) Threads(ctx context.Context, id mirror.RoomID) (mirror.List, er
 // Thread fetches a thread of a room with its comments.
 func (c *Client) Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error) {
 	if !mirror.ValidID(thread, mirror.MaxResourceID) {
-		// An empty id would request the list of threads.
-		return mirror.Fetched{},
-			fault.New(fault.Invalid, fault.ReasonIDInvalid, "no thread in Liveblocks can have this id")
+		return mirror.Fetched{}, impossibleID("thread")
 	}
 	return c.getOfRoom(ctx, "get thread", id, "/threads/"+segment(thread), func(_ string, body []byte) error {
-		fields, err := object(body)
-		switch room := fields.Get("roomId"); {
-		case err != nil:
-			return err
-		case text(fields.Get("id")) != thread, len(room) > 0 && text(room) != string(id):
-			return errors.New("the answer is about another thread")
+		fields, err := about("thread", thread, body)
+		if room := fields.Get("roomId"); err == nil && len(room) > 0 && text(room) != string(id) {
+			err = errAnother("thread")
 		}
-		return nil
+		return err
 	})
 }
 
@@ -249,103 +244,103 @@ func (c *Client) ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetc
 
 // InboxNotification fetches a notification from a user's inbox.
 func (c *Client) InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error) {
-	if !mirror.ValidID(user, mirror.MaxUserID) || !mirror.ValidID(id, mirror.MaxResourceID) {
-		return mirror.Fetched{}, fault.New(fault.Invalid, fault.ReasonIDInvalid,
-			"no user or notification in Liveblocks can have this id")
+	if !mirror.ValidID(user, mirror.MaxUserID) {
+		return mirror.Fetched{}, impossibleID("user")
 	}
-	path := "/v2/users/" + segment(user) + "/inbox-notifications/" + segment(id)
-	return c.get(ctx, call{op: "get inbox notification", path: path, check: func(_ string, body []byte) error {
-		fields, err := object(body)
-		switch {
-		case err != nil:
-			return err
-		case text(fields.Get("id")) != id:
-			return errors.New("the answer is about another notification")
-		}
-		return nil
-	}})
+	return c.getOne(ctx, "get inbox notification", "/v2/users/"+segment(user)+"/inbox-notifications/", "notification", id)
 }
 
 // Groups fetches every group of the project as one list, page by page.
-func (c *Client) Groups(ctx context.Context) (mirror.Fetched, error) {
-	all := mirror.Fetched{Body: []byte(`{"data":[`)}
-	for cursor := ""; ; {
-		path := "/v2/groups?limit=100"
-		if cursor != "" {
-			path += "&startingAfter=" + url.QueryEscape(cursor)
-		}
-		var items rawjson.Value
-		next := ""
-		page, err := c.get(ctx, call{op: "list groups", path: path, check: func(_ string, body []byte) (err error) {
-			items, next, err = parsePage(cursor, body)
-			return err
-		}})
-		if err != nil {
-			return mirror.Fetched{}, err
-		}
-		if all.FetchTime.IsZero() {
-			all.FetchTime = page.FetchTime
-		}
-		for item := range items.Elements() {
-			if all.Body[len(all.Body)-1] != '[' {
-				all.Body = append(all.Body, ',')
-			}
-			all.Body = append(all.Body, item...)
-		}
-		if int64(len(all.Body)) > c.cfg.MaxBody {
-			return mirror.Fetched{}, c.tooLarge("list groups").err
-		}
-		if cursor = next; cursor == "" {
-			all.Body = append(all.Body, "]}"...)
-			return all, nil
-		}
-	}
+func (c *Client) Groups(ctx context.Context) (mirror.List, error) {
+	return c.pages(ctx, "list groups", "/v2/groups")
 }
 
 // Group fetches a group.
 func (c *Client) Group(ctx context.Context, id string) (mirror.Fetched, error) {
-	if !mirror.ValidID(id, mirror.MaxResourceID) {
-		// An empty id would ask for the list of groups.
-		return mirror.Fetched{},
-			fault.New(fault.Invalid, fault.ReasonIDInvalid, "the group id is not one Liveblocks can have")
-	}
-	return c.get(ctx, call{op: "get group", path: "/v2/groups/" + segment(id), check: func(_ string, body []byte) error {
-		fields, err := object(body)
-		switch {
-		case err != nil:
-			return err
-		case text(fields.Get("id")) != id:
-			return errors.New("the answer is about another group")
-		}
-		return nil
-	}})
+	return c.getOne(ctx, "get group", "/v2/groups/", "group", id)
 }
 
 // ListRooms fetches a page of at most limit rooms, 1 to 100, newest first: the
 // first page or, with the Next of a page as cursor, the following one. It leaves
 // out rooms whose id cannot be stored.
 func (c *Client) ListRooms(ctx context.Context, cursor string, limit int) (mirror.RoomPage, error) {
-	const op = "list rooms"
-	path := "/v2/rooms?limit=" + strconv.Itoa(limit)
+	got, items, next, err := c.page(ctx, "list rooms", "/v2/rooms", cursor, limit)
+	if err != nil {
+		return mirror.RoomPage{}, err
+	}
+	page := mirror.RoomPage{Rooms: []mirror.ListedRoom{}, Next: next}
+	for item := range items.Elements() {
+		fields, err := object(item)
+		id := text(fields.Get("id"))
+		if err != nil || !mirror.ValidID(id, mirror.MaxRoomID) {
+			continue
+		}
+		content := roomContent(fields)
+		content.Source, content.FetchTime = item, got.FetchTime
+		page.Rooms = append(page.Rooms, mirror.ListedRoom{ID: mirror.RoomID(id), Content: content})
+	}
+	return page, nil
+}
+
+// pages fetches all pages of a list as one list.
+func (c *Client) pages(ctx context.Context, op, path string) (mirror.List, error) {
+	var list mirror.List
+	body := []byte(`{"data":[`)
+	for cursor := ""; ; {
+		got, items, next, err := c.page(ctx, op, path, cursor, 100)
+		if err != nil {
+			return mirror.List{}, err
+		}
+		if list.FetchTime.IsZero() {
+			list.FetchTime = got.FetchTime
+		}
+		for item := range items.Elements() {
+			if body[len(body)-1] != '[' {
+				body = append(body, ',')
+			}
+			body = append(body, item...)
+		}
+		if int64(len(body)) > c.cfg.MaxBody {
+			return mirror.List{}, c.tooLarge(op).err
+		}
+		if cursor = next; cursor == "" {
+			break
+		}
+	}
+	var err error
+	if list.Items, err = listed.Parse(append(body, "]}"...)); err != nil {
+		return mirror.List{}, invalidAnswer(op, http.StatusOK, err).err
+	}
+	return list, nil
+}
+
+// page fetches a page of a list, and returns the cursor of the next.
+func (c *Client) page(ctx context.Context, op, path, cursor string, limit int) (got mirror.Fetched,
+	items rawjson.Value, next string, err error,
+) {
+	path += "?limit=" + strconv.Itoa(limit)
 	if cursor != "" {
 		path += "&startingAfter=" + url.QueryEscape(cursor)
 	}
-	var page mirror.RoomPage
-	got, r := c.do(ctx, call{op: op, path: path, check: func(_ string, body []byte) error {
-		var err error
-		page, err = parseRooms(cursor, body)
+	got, r := c.do(ctx, call{op: op, path: path, check: func(_ string, body []byte) (err error) {
+		items, next, err = parsePage(cursor, body)
 		return err
 	}})
 	if cursor != "" {
 		r = cursorRefused(op, r)
 	}
-	if r.err != nil {
-		return mirror.RoomPage{}, r.err
+	return got, items, next, r.err
+}
+
+// getOne fetches a resource that is in no room by its id; what names it in errors.
+func (c *Client) getOne(ctx context.Context, op, path, what, id string) (mirror.Fetched, error) {
+	if !mirror.ValidID(id, mirror.MaxResourceID) {
+		return mirror.Fetched{}, impossibleID(what)
 	}
-	for i := range page.Rooms {
-		page.Rooms[i].Content.FetchTime = got.FetchTime
-	}
-	return page, nil
+	return c.get(ctx, call{op: op, path: path + segment(id), check: func(_ string, body []byte) error {
+		_, err := about(what, id, body)
+		return err
+	}})
 }
 
 // getOfRoom fetches the path rest below a room; check validates the body of the
@@ -363,8 +358,7 @@ func (c *Client) getOfRoom(
 // pathOfRoom returns the path rest below a room.
 func pathOfRoom(id mirror.RoomID, rest string) (string, error) {
 	if !mirror.ValidID(string(id), mirror.MaxRoomID) {
-		// An empty id would request the list of rooms.
-		return "", fault.New(fault.Invalid, fault.ReasonIDInvalid, "no room in Liveblocks can have this id")
+		return "", impossibleID("room")
 	}
 	return "/v2/rooms/" + segment(string(id)) + rest, nil
 }
@@ -404,19 +398,23 @@ func segment(id string) string {
 	return url.PathEscape(id)
 }
 
-// parseRoom reads the typed fields of a room's JSON. It requires only that the
-// response is about the requested room: a proxy that decodes or resolves the path
-// could return another one.
-func parseRoom(id mirror.RoomID, body []byte) (mirror.RoomContent, error) {
-	fields, err := object(body)
-	switch {
-	case err != nil:
-		return mirror.RoomContent{}, err
-	case text(fields.Get("id")) != string(id):
-		return mirror.RoomContent{}, errors.New("the answer is about another room")
-	}
-	return roomContent(fields), nil
+// impossibleID returns the failure for an id that no resource can have. An empty one
+// would request the list of all.
+func impossibleID(what string) error {
+	return fault.New(fault.Invalid, fault.ReasonIDInvalid, "no "+what+" in Liveblocks can have this id")
 }
+
+// about reads a resource. It requires only that it is the requested one: a proxy that
+// decodes or resolves the path could return another one.
+func about(what, id string, body []byte) (rawjson.Value, error) {
+	fields, err := object(body)
+	if err == nil && text(fields.Get("id")) != id {
+		err = errAnother(what)
+	}
+	return fields, err
+}
+
+func errAnother(what string) error { return errors.New("the answer is about another " + what) }
 
 // roomContent reads the typed fields of a room. Malformed ones read as absent.
 func roomContent(fields rawjson.Value) mirror.RoomContent {
@@ -456,27 +454,6 @@ func parsePage(cursor string, body []byte) (items rawjson.Value, next string, er
 		return nil, "", errors.New("the answer's cursor leads back to itself")
 	}
 	return items, next, nil
-}
-
-// parseRooms reads a page of the list of rooms.
-func parseRooms(cursor string, body []byte) (page mirror.RoomPage, err error) {
-	items, next, err := parsePage(cursor, body)
-	if err != nil {
-		return page, err
-	}
-	page.Next = next
-	page.Rooms = []mirror.ListedRoom{}
-	for item := range items.Elements() {
-		fields, err := object(item)
-		id := text(fields.Get("id"))
-		if err != nil || !mirror.ValidID(id, mirror.MaxRoomID) {
-			continue
-		}
-		content := roomContent(fields)
-		content.Source = item
-		page.Rooms = append(page.Rooms, mirror.ListedRoom{ID: mirror.RoomID(id), Content: content})
-	}
-	return page, nil
 }
 
 // object reads a JSON object.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -1025,7 +1024,7 @@ func TestReadsOfRoomsContents(t *testing.T) {
 			string(inbox),
 		},
 		"Group":  {func() (mirror.Fetched, error) { return c.Group(t.Context(), odd) }, string(group)},
-		"Groups": {func() (mirror.Fetched, error) { return c.Groups(t.Context()) }, `{"data":[` + string(group) + `]}`},
+		"Groups": {func() (mirror.Fetched, error) { return bodyOf(c.Groups(t.Context())) }, `{"data":[` + string(group) + `]}`},
 	} {
 		got, err := test.get()
 		if err != nil {
@@ -1333,15 +1332,14 @@ func TestGroupsAreReadPageByPage(t *testing.T) {
 		upstream.PutGroup(fmt.Sprintf("g%03d", i))
 	}
 	got, err := c.Groups(t.Context())
-	var list struct{ Data []struct{ ID string } }
-	if err != nil || json.Unmarshal(got.Body, &list) != nil || len(list.Data) != 250 || list.Data[249].ID != "g249" {
-		t.Fatalf("Groups = %d groups, %v; want 250 in order", len(list.Data), err)
+	if err != nil || len(got.Items) != 250 || got.Items[249].ID != "g249" {
+		t.Fatalf("Groups = %d groups, %v; want 250 in order", len(got.Items), err)
 	}
 	if calls := upstream.Calls("", fake.EndpointGroups); calls != 3 {
 		t.Errorf("calls = %d; want 3", calls)
 	}
 	upstream.SetGroup("g200", []byte(`no JSON`))
 	if got, err := c.Groups(t.Context()); err == nil {
-		t.Errorf("Groups with a broken third page = %d bytes; want an error", len(got.Body))
+		t.Errorf("Groups with a broken third page = %d groups; want an error", len(got.Items))
 	}
 }

@@ -33,7 +33,7 @@ type Sweep struct {
 // Stored holds the columns of a resource, for verification: the copy, and what was
 // derived from it.
 type Stored struct {
-	// Content is the copy: a document, or the JSON of a room or thread.
+	// Content is the copy: a document, or the JSON of a room.
 	Content []byte
 	// SHA256 is the stored hash.
 	SHA256        [32]byte
@@ -44,11 +44,6 @@ type Stored struct {
 	DataProblem string
 	// Text is a document's plain text.
 	Text string
-	// MetadataText and CommentCount are columns of a thread beside Data.
-	MetadataText []byte
-	CommentCount int
-	// Comments are the comments of a thread, as stored in their tables.
-	Comments []Comment
 }
 
 // Unannounced counts the changes in resources of a kind that sweeps found and no

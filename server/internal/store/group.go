@@ -7,7 +7,7 @@ var groupKind = &ItemKind{
 	Kind: mirror.KindGroup, ID: "group_id", Guarded: true,
 	Head: ItemTable{Name: "mirror_group", Columns: []Column{
 		{"organization_id", ColumnID},
-		{"source_json", ColumnBytes},
+		{sourceColumn, ColumnBytes},
 		{"create_time", ColumnTime},
 		{"update_time", ColumnTime},
 	}},

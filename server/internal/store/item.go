@@ -1,12 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -37,8 +39,12 @@ type Column struct {
 	Type ColumnType
 }
 
-// problemColumn is the column of a head that says which JSON is not stored.
-const problemColumn = "data_problem"
+const (
+	// sourceColumn is the column of a head that the others are made from.
+	sourceColumn = "source_json"
+	// problemColumn is the column of a head that says which JSON is not stored.
+	problemColumn = "data_problem"
+)
 
 // ItemTable is a table with rows of items.
 type ItemTable struct {
@@ -298,6 +304,80 @@ func PlanMissingItem(kind *ItemKind, s State, stored ItemCopy, lease mirror.Leas
 	return p
 }
 
+// Source returns the copy of the item that its other columns are made from.
+func (i Item) Source(kind *ItemKind) []byte {
+	source, _ := i.Head[slices.Index(kind.Head.Columns, Column{sourceColumn, ColumnBytes})].([]byte)
+	return source
+}
+
+// Differs returns how an item as stored differs from what is made of its source, or ""
+// if it does not. JSON that the database refused is no difference.
+func Differs(kind *ItemKind, want, stored Item) string {
+	problems := ""
+	if c := kind.Head.ProblemColumn(); c >= 0 {
+		problems, _ = stored.Head[c].(string)
+	}
+	if what := kind.Head.differs(want.Head, stored.Head, problems); what != "" {
+		return what
+	}
+	for p, table := range kind.Parts {
+		rows, wanted := make(map[string][]any), make(map[string]bool)
+		for _, row := range stored.Parts[p] {
+			rows[table.keyOf(row)] = row.Values
+		}
+		for _, row := range want.Parts[p] {
+			key := table.keyOf(row)
+			wanted[key] = true
+			if rows[key] == nil {
+				return "a row of " + table.Name + " is missing"
+			}
+			if what := table.differs(row.Values, rows[key], problems); what != "" {
+				return what
+			}
+		}
+		if len(rows) > len(wanted) {
+			return "a row of " + table.Name + " is surplus"
+		}
+	}
+	return ""
+}
+
+// keyOf returns the key of a row among those of its item.
+func (t ItemTable) keyOf(row Row) string {
+	key := make([]string, t.Key)
+	for c := range key {
+		key[c], _ = row.Values[c].(string)
+	}
+	return joinKey(key...)
+}
+
+// differs returns how a row as stored differs, or "". JSON may be missing if problems,
+// which are those of the item, have a reason. They are not compared.
+func (t ItemTable) differs(want, stored []any, problems string) string {
+	for c, column := range t.Columns {
+		data, isBytes := stored[c].([]byte)
+		refused := isBytes && data == nil && t.Refused != "" && strings.Contains(problems, t.Refused)
+		if column.Name != problemColumn && !refused && !column.same(want[c], stored[c]) {
+			return "the column " + column.Name + " of " + t.Name + " does not match the copy"
+		}
+	}
+	return ""
+}
+
+// same reports whether a value is as stored. The database may spell JSON in another way.
+func (c Column) same(want, stored any) bool {
+	switch w := want.(type) {
+	case []byte:
+		s, _ := stored.([]byte)
+		return bytes.Equal(w, s) || c.Type == ColumnJSON && len(w) > 0 && len(s) > 0 && rawjson.SameStored(w, s)
+	case time.Time:
+		s, _ := stored.(time.Time)
+		return w.Truncate(time.Microsecond).Equal(s.Truncate(time.Microsecond))
+	default:
+		return want == stored
+	}
+}
+
 // StoredRows are the digests of the stored rows of some items, by table and key.
 type StoredRows []map[string]string
 
@@ -335,14 +415,9 @@ func Diff(kind *ItemKind, stored StoredRows, items []Item) Difference {
 	d := Difference{Write: make([][]ItemRow, len(kind.Parts)), Delete: make([][][]string, len(kind.Parts))}
 	for p, table := range kind.Parts {
 		wanted := make(map[string]bool)
-		key := make([]string, table.Key+1)
 		for _, item := range items {
-			key[0] = item.ID
 			for _, row := range item.Parts[p] {
-				for c := range table.Key {
-					key[c+1], _ = row.Values[c].(string)
-				}
-				id := joinKey(key...)
+				id := joinKey(item.ID, table.keyOf(row))
 				wanted[id] = true
 				if was, ok := stored[p][id]; !ok || table.HasDigest() && was != row.Digest {
 					d.Write[p] = append(d.Write[p], ItemRow{Item: item.ID, Row: row})

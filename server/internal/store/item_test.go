@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -86,5 +87,74 @@ func TestDigest(t *testing.T) {
 	}
 	if a, b := store.ThreadItem(times[0]).Parts[0][0].Digest, store.ThreadItem(times[1]).Parts[0][0].Digest; a != b {
 		t.Errorf("digests = %x, %x; want one", a, b)
+	}
+}
+
+// Differs names what is not as the source has it: a column, or a row that is missing or
+// surplus. JSON may be spelled in another way, and may be missing if a reason is told.
+func TestDiffers(t *testing.T) {
+	t.Parallel()
+	kind := store.ItemKindOf(mirror.Resource{Kind: mirror.KindThread})
+	thread := func(change func(t *mirror.Thread)) store.Item {
+		t := mirror.Thread{
+			ID: "th", Source: []byte(`{}`), CreateTime: now, Visibility: "public", Metadata: []byte(`{"a":1}`),
+			Comments: []mirror.Comment{
+				{
+					ID: "cm_1", UserID: "u", CreateTime: now, Body: []byte(`{"b":1}`), Text: "words",
+					Reactions: []mirror.Reaction{{Emoji: "x", UserID: "u", CreateTime: now}},
+				},
+				{ID: "cm_2"},
+			},
+		}
+		change(&t)
+		return store.ThreadItem(t)
+	}
+	column := func(name string) string { return "the column " + name + " does not match the copy" }
+	for name, c := range map[string]struct {
+		change func(t *mirror.Thread)
+		want   string
+	}{
+		"nothing":  {func(*mirror.Thread) {}, ""},
+		"spelling": {func(t *mirror.Thread) { t.Metadata = []byte(` {"a" : 1}`) }, ""},
+		"nanosecond": {
+			func(t *mirror.Thread) { t.CreateTime = t.CreateTime.Truncate(time.Microsecond) }, "",
+		},
+		"order":        {func(t *mirror.Thread) { slices.Reverse(t.Comments) }, ""},
+		"told problem": {func(t *mirror.Thread) { t.DataProblem = "something else" }, ""},
+		"refused metadata": {
+			func(t *mirror.Thread) { t.Metadata, t.DataProblem = nil, "metadata is too deep" }, "",
+		},
+		"refused body": {
+			func(t *mirror.Thread) { t.Comments[0].Body, t.DataProblem = nil, "JSON of a comment is too deep" }, "",
+		},
+		"metadata refused, not the body": {
+			func(t *mirror.Thread) { t.Comments[0].Body, t.DataProblem = nil, "metadata is too deep" },
+			column("body of mirror_comment"),
+		},
+		"id":           {func(t *mirror.Thread) { t.Visibility = "" }, column("visibility of mirror_thread")},
+		"bool":         {func(t *mirror.Thread) { t.Resolved = true }, column("resolved of mirror_thread")},
+		"time":         {func(t *mirror.Thread) { t.CreateTime = time.Time{} }, column("create_time of mirror_thread")},
+		"JSON":         {func(t *mirror.Thread) { t.Metadata = []byte(`{"a":2}`) }, column("metadata of mirror_thread")},
+		"missing JSON": {func(t *mirror.Thread) { t.Metadata = nil }, column("metadata of mirror_thread")},
+		"surplus JSON": {
+			func(t *mirror.Thread) { t.Comments[1].Metadata = []byte(`{}`) }, column("metadata of mirror_comment"),
+		},
+		"number": {func(t *mirror.Thread) { t.Comments[1].DeleteTime = now }, column("comment_count of mirror_thread")},
+		"text":   {func(t *mirror.Thread) { t.Comments[0].Text = "other" }, column("plain_text of mirror_comment")},
+		"bytes": {
+			func(t *mirror.Thread) { t.Comments[0].Source = []byte("x") }, column("source_json of mirror_comment"),
+		},
+		"other row": {
+			func(t *mirror.Thread) { t.Comments[0].Reactions[0].Emoji = "y" },
+			"a row of mirror_comment_reaction is missing",
+		},
+		"surplus row": {
+			func(t *mirror.Thread) { t.Comments[0].Attachments = []mirror.Attachment{{ID: "at"}} },
+			"a row of mirror_comment_attachment is surplus",
+		},
+	} {
+		if got := store.Differs(kind, thread(func(*mirror.Thread) {}), thread(c.change)); got != c.want {
+			t.Errorf("%s: Differs = %q; want %q", name, got, c.want)
+		}
 	}
 }

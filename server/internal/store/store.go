@@ -366,9 +366,13 @@ type Sweeps interface {
 	// tombstones.
 	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error)
 
-	// Stored returns the stored columns of a room, document or thread, or
-	// ErrNotFound.
+	// Stored returns the stored columns of a room or document, or ErrNotFound.
 	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)
+
+	// StoredItem returns an item as its tables hold it, without digests, or ErrNotFound.
+	// A part is in no order. Of an item that is being written it can return rows of two
+	// versions.
+	StoredItem(ctx context.Context, resource mirror.Resource) (Item, error)
 
 	// Invalidate makes the next apply rewrite the resource's copy and derived
 	// columns, whatever is stored.
@@ -416,9 +420,9 @@ type MirrorQuery interface {
 	// Threads lists threads without comments, ordered by the bytes of the room id,
 	// then by thread id.
 	Threads(ctx context.Context, filter ThreadFilter) ([]mirror.Thread, error)
-	// Group returns one group; ErrNotFound.
+	// Group returns one group without its members; ErrNotFound.
 	Group(ctx context.Context, group mirror.Resource, deleted bool) (mirror.Group, error)
-	// Groups lists groups with their members, ordered by the bytes of the group id.
+	// Groups lists groups without members, ordered by the bytes of the group id.
 	Groups(ctx context.Context, filter GroupFilter) ([]mirror.Group, error)
 	// Comment returns one comment with its source; ErrNotFound.
 	Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment, error)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -15,7 +14,7 @@ import (
 var threadKind = &ItemKind{
 	Kind: mirror.KindThread, ID: "thread_id", FromList: true,
 	Head: ItemTable{Name: "mirror_thread", Refused: "metadata ", Columns: []Column{
-		{"source_json", ColumnBytes},
+		{sourceColumn, ColumnBytes},
 		{"create_time", ColumnTime},
 		{"update_time", ColumnTime},
 		{"resolved", ColumnBool},
@@ -119,31 +118,6 @@ func MentionRowsOf(c mirror.Comment) []MentionRow {
 		}
 	}
 	return rows
-}
-
-// MentionsOf returns the mentions in the rows of one comment, by kind and id.
-func MentionsOf(rows []MentionRow) []mirror.Mention {
-	var mentions []mirror.Mention
-	for _, row := range rows {
-		if row.Via == "" {
-			mentions = append(mentions, mirror.Mention{Kind: row.Kind, ID: row.ID})
-		}
-	}
-	for _, row := range rows {
-		if row.Via == "" {
-			continue
-		}
-		i := slices.IndexFunc(mentions, func(m mirror.Mention) bool { return m.Kind == mentionGroup && m.ID == row.Via })
-		if i < 0 { // the row of the group is missing
-			i = len(mentions)
-			mentions = append(mentions, mirror.Mention{Kind: mentionGroup, ID: row.Via})
-		}
-		mentions[i].UserIDs = append(mentions[i].UserIDs, row.ID)
-	}
-	slices.SortFunc(mentions, func(a, b mirror.Mention) int {
-		return strings.Compare(a.Kind+"\x00"+a.ID, b.Kind+"\x00"+b.ID)
-	})
-	return mentions
 }
 
 // JSONProblem returns why an engine would refuse raw as JSON; empty if no reason is

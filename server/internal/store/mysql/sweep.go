@@ -106,8 +106,6 @@ func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 		})
 		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Data), DataProblem: row.DataProblem},
 			row.ContentSha256
-	case mirror.KindThread:
-		out, sum, err = s.storedThread(ctx, r)
 	default:
 		var row dbq.StoredDocumentRow
 		row, err = s.q.StoredDocument(ctx, dbq.StoredDocumentParams(lockParams(r)))

@@ -147,8 +147,6 @@ func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, e
 			out.Content = row.Content // damaged; the hash will show it
 		}
 		return out, nil
-	case mirror.KindThread:
-		return s.storedThread(ctx, r)
 	default:
 		return mirror.Stored{}, store.ErrNotFound
 	}

@@ -542,7 +542,7 @@ func (e *env) wantMirrorOf(src *source) {
 		case want.thread > 0:
 			e.must("Thread", err)
 			e.want("the thread of "+string(id), string(t.Source), string(want.threads()[0].Source))
-			e.want("its comments", e.tables(threadOf(id, "th")).Comments, commentRows(id, want.threads()[0]))
+			e.want("its comments", e.tables(threadOf(id, "th")).parts(), storedOf(want.threads()[0]).parts())
 		case err == nil && t.Freshness.MissingSince.IsZero():
 			e.Fatalf("the thread of %s is gone at the source and neither deleted nor missing in the mirror: %+v", id, t)
 		}

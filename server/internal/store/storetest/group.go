@@ -114,10 +114,18 @@ func newGroup(e *env) {
 	e.want("ApplyGroup", e.mirrorGroup(g), mirror.Applied{Changed: true})
 	want := g
 	want.Project, want.Freshness = project, mirror.Freshness{FetchTime: e.now, Revision: e.lastChange(bucket)}
+	want.Members = nil
 	got, err := e.Group(e.ctx(), groupOf("design"), false)
 	e.must("Group", err)
 	e.want("Group", got, want)
 	e.want("Groups", e.groups(store.GroupFilter{}), []mirror.Group{want})
+	e.want("StoredItem", e.tables(groupOf("design")), rows{
+		"mirror_group": {{
+			"organization_id": "acme", "source_json": g.Source, "content_sha256": g.SHA256, "create_time": born,
+			"update_time": g.UpdateTime,
+		}},
+		"mirror_group_member": {{"user_id": "alice", "add_time": born}, {"user_id": "bob", "add_time": time.Time{}}},
+	}.sorted())
 	e.want("changes", e.changes(bucket), []mirror.Change{
 		entry(e.lastChange(bucket), groupOf("design"), mirror.ChangeUpserted, e.now),
 	})
@@ -140,7 +148,8 @@ func changedGroup(e *env) {
 	e.mirrorGroup(groupIn("other", 1, "bob"))
 	g := groupIn("design", 2, "carol")
 	e.want("ApplyGroup", e.mirrorGroup(g), mirror.Applied{Changed: true})
-	e.want("members", e.groups(store.GroupFilter{})[0].Members, g.Members)
+	e.want("members", e.tables(groupOf("design"))["mirror_group_member"],
+		[]map[string]any{{"user_id": "carol", "add_time": born}})
 	e.want("groups of bob", e.groupIDs(store.GroupFilter{User: "bob"}), []string{"other"})
 	e.want("groups of carol", e.groupIDs(store.GroupFilter{User: "carol"}), []string{"design"})
 }

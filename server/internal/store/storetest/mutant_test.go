@@ -970,19 +970,9 @@ type keepsRows struct{ base }
 func (m *keepsRows) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
 	settle time.Duration,
 ) (mirror.Applied, error) {
-	var old store.Item
-	if lease.Resource.Kind == mirror.KindThread {
-		stored, err := m.Stored(ctx, lease.Resource)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return mirror.Applied{}, err
-		}
-		old = store.ThreadItem(mirror.Thread{Comments: stored.Comments})
-	} else {
-		group, err := m.Group(ctx, lease.Resource, true)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return mirror.Applied{}, err
-		}
-		old = store.GroupItem(group)
+	old, err := m.StoredItem(ctx, lease.Resource)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return mirror.Applied{}, err
 	}
 	fresh := slices.Clone(item.Parts[0])
 	item.Parts = slices.Clone(item.Parts)
@@ -1045,7 +1035,7 @@ func (m *ignoresThreadEpoch) ApplyItem(ctx context.Context, lease mirror.Lease, 
 type takesHalves struct{ base }
 
 func (m *takesHalves) PrepareItem(ctx context.Context, lease mirror.Lease, item *store.Item) (bool, error) {
-	before, err := m.Stored(ctx, lease.Resource)
+	before, err := m.StoredItem(ctx, lease.Resource)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return false, err
 	}
@@ -1077,17 +1067,19 @@ type trustsKeys struct{ base }
 func (m *trustsKeys) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
 	settle time.Duration,
 ) (mirror.Applied, error) {
-	stored, err := m.Stored(ctx, lease.Resource)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	old, err := m.StoredItem(ctx, lease.Resource)
+	if errors.Is(err, store.ErrNotFound) {
+		return m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
+	}
+	if err != nil {
 		return mirror.Applied{}, err
 	}
-	old := store.ThreadItem(mirror.Thread{Comments: stored.Comments})
 	item.Parts = slices.Clone(item.Parts)
 	item.Parts[0] = slices.Clone(item.Parts[0])
 	for i, row := range item.Parts[0] {
 		for _, was := range old.Parts[0] {
 			if was.Values[0] == row.Values[0] {
-				item.Parts[0][i] = was
+				item.Parts[0][i].Values = was.Values
 			}
 		}
 	}
@@ -1117,7 +1109,7 @@ func (m *ignoresLists) ApplyListed(ctx context.Context, lease mirror.Lease, fetc
 ) (mirror.Applied, error) {
 	stale = slices.DeleteFunc(slices.Clone(stale), func(w store.Stale) bool {
 		r := w.Resource
-		_, err := m.Stored(ctx, r)
+		_, err := m.StoredItem(ctx, r)
 		return !w.Deleted && err == nil
 	})
 	return m.Store.ApplyListed(ctx, lease, fetchTime, stale, now, settle)

@@ -293,7 +293,7 @@ func (e *env) wantData(what string, got []byte, want string) {
 }
 
 func stored(e *env) {
-	for _, r := range []mirror.Resource{roomOf("room"), storageOf("room"), threadOf("room", "th_1")} {
+	for _, r := range []mirror.Resource{roomOf("room"), storageOf("room")} {
 		_, err := e.Stored(e.ctx(), r)
 		e.wantErr("Stored of nothing", err, store.ErrNotFound)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -237,48 +238,92 @@ func (e *env) comments(f store.CommentFilter) []string {
 	return ids
 }
 
-// tables reads what the tables hold, its JSON in canonical form.
-func (e *env) tables(r mirror.Resource) mirror.Stored {
-	e.Helper()
-	s, err := e.Stored(e.ctx(), r)
-	e.must(fmt.Sprintf("Stored %s %q of room %q", r.Kind, r.ID, r.Room), err)
-	s.Data, s.MetadataText = canonical(s.Data), canonical(s.MetadataText)
-	for i := range s.Comments {
-		s.Comments[i].Body, s.Comments[i].Metadata = canonical(s.Comments[i].Body), canonical(s.Comments[i].Metadata)
-	}
-	return s
+// rows are the rows of an item by table, each by column.
+type rows map[string][]map[string]any
+
+// parts are the rows besides the head.
+func (r rows) parts() rows {
+	out := maps.Clone(r)
+	delete(out, "mirror_thread")
+	return out
 }
 
-// commentRows is what the tables should hold of the comments of a thread that can all
-// be stored.
-func commentRows(room mirror.RoomID, t mirror.Thread) []mirror.Comment {
-	comments := slices.Clone(t.Comments)
-	slices.SortFunc(comments, func(a, b mirror.Comment) int {
-		if c := a.CreateTime.Compare(b.CreateTime); c != 0 {
-			return c
+// sorted gives the rows an order, as tables have none.
+func (r rows) sorted() rows {
+	key := func(row map[string]any) string { return fmt.Sprint(row["comment_id"], row) }
+	for _, table := range r {
+		slices.SortFunc(table, func(a, b map[string]any) int { return strings.Compare(key(a), key(b)) })
+	}
+	return r
+}
+
+// tables reads what the tables hold of an item, its JSON in canonical form.
+func (e *env) tables(r mirror.Resource) rows {
+	e.Helper()
+	item, err := e.StoredItem(e.ctx(), r)
+	e.must(fmt.Sprintf("StoredItem %s %q of room %q", r.Kind, r.ID, r.Room), err)
+	out := make(rows)
+	add := func(table store.ItemTable, values []any) map[string]any {
+		row := make(map[string]any)
+		for c, column := range table.Columns {
+			row[column.Name] = values[c]
+			if raw, ok := values[c].([]byte); ok && column.Type == store.ColumnJSON {
+				row[column.Name] = canonical(raw)
+			}
 		}
-		return strings.Compare(a.ID, b.ID)
-	})
-	for i := range comments {
-		c := &comments[i]
-		c.Project, c.Room = project, room
-		c.Body, c.Metadata = canonical(c.Body), canonical(c.Metadata)
-		c.Reactions, c.Attachments, c.Mentions = slices.Clone(c.Reactions), slices.Clone(c.Attachments),
-			slices.Clone(c.Mentions)
-		slices.SortFunc(c.Reactions, func(a, b mirror.Reaction) int {
-			return strings.Compare(a.Emoji+"\x00"+a.UserID, b.Emoji+"\x00"+b.UserID)
-		})
-		slices.SortFunc(c.Attachments, func(a, b mirror.Attachment) int { return strings.Compare(a.ID, b.ID) })
-		for j := range c.Attachments {
-			c.Attachments[j].Name = strings.ReplaceAll(c.Attachments[j].Name, "\x00", "\uFFFD")
-		}
-		slices.SortFunc(c.Mentions,
-			func(a, b mirror.Mention) int { return strings.Compare(a.Kind+"\x00"+a.ID, b.Kind+"\x00"+b.ID) })
-		for j := range c.Mentions {
-			c.Mentions[j].UserIDs = slices.Sorted(slices.Values(c.Mentions[j].UserIDs))
+		out[table.Name] = append(out[table.Name], row)
+		return row
+	}
+	kind := store.ItemKindOf(r)
+	add(kind.Head, item.Head)["content_sha256"] = item.SHA256
+	for p, part := range kind.Parts {
+		for _, row := range item.Parts[p] {
+			add(part, row.Values)
 		}
 	}
-	return comments
+	return out.sorted()
+}
+
+// storedOf is what the tables should hold of a thread that can all be stored.
+func storedOf(t mirror.Thread) rows {
+	out := make(rows)
+	add := func(table string, row map[string]any) { out[table] = append(out[table], row) }
+	add("mirror_thread", map[string]any{
+		"content_sha256": t.SHA256, "source_json": t.Source, "create_time": t.CreateTime, "update_time": t.UpdateTime,
+		"resolved": t.Resolved, "visibility": t.Visibility, "metadata": canonical(t.Metadata),
+		"metadata_text": canonical(store.MetadataText(t.Metadata)), "comment_count": int64(store.CommentCount(t)),
+		"data_problem": t.DataProblem,
+	})
+	for _, c := range t.Comments {
+		add("mirror_comment", map[string]any{
+			"comment_id": c.ID, "user_id": c.UserID, "create_time": c.CreateTime, "edit_time": c.EditTime,
+			"delete_time": c.DeleteTime, "source_json": c.Source, "body": canonical(c.Body), "plain_text": c.Text,
+			"markdown": c.Markdown, "metadata": canonical(c.Metadata),
+		})
+		for _, r := range c.Reactions {
+			add("mirror_comment_reaction", map[string]any{
+				"comment_id": c.ID, "emoji": r.Emoji, "user_id": r.UserID, "create_time": r.CreateTime,
+			})
+		}
+		for _, a := range c.Attachments {
+			add("mirror_comment_attachment", map[string]any{
+				"comment_id": c.ID, "attachment_id": a.ID, "name": strings.ReplaceAll(a.Name, "\x00", "\uFFFD"),
+				"mime_type": a.MIMEType, "size": a.Size,
+			})
+		}
+		mention := func(kind, id, via string) {
+			add("mirror_comment_mention", map[string]any{
+				"comment_id": c.ID, "kind": kind, "mentioned_id": id, "via_group": via,
+			})
+		}
+		for _, m := range c.Mentions {
+			mention(m.Kind, m.ID, "")
+			for _, user := range m.UserIDs {
+				mention("user", user, m.ID)
+			}
+		}
+	}
+	return out.sorted()
 }
 
 func newThread(e *env) {
@@ -365,12 +410,12 @@ func changedThread(e *env) {
 		after.Visibility != "" || after.Metadata != nil || !after.UpdateTime.IsZero() {
 		e.Fatalf("Thread = %+v; want the new one, its revision above %d", after, before.Freshness.Revision)
 	}
-	e.want("comments", e.tables(r).Comments, commentRows("room", t))
+	e.want("comments", e.tables(r).parts(), storedOf(t).parts())
 	e.want("Comments", e.comments(store.CommentFilter{Thread: "th_1"}), []string{"room/th_1/cm_2", "room/th_1/cm_3"})
 	e.want("another thread", e.tables(threadOf("room", "th_2")), other)
 	t = threadIn("th_1", 3)
 	e.mirrorThread("room", t)
-	e.want("comments of a thread without any", e.tables(r).Comments, []mirror.Comment(nil))
+	e.want("comments of a thread without any", e.tables(r).parts(), rows{})
 }
 
 func deletedComment(e *env) {
@@ -381,7 +426,7 @@ func deletedComment(e *env) {
 	gone.DeleteTime, gone.Body, gone.Text, gone.Markdown = born.Add(time.Hour), nil, "", ""
 	t := threadIn("th_1", 2, gone, commentIn("cm_2", 2))
 	e.mirrorThread("room", t)
-	e.want("comments", e.tables(r).Comments, commentRows("room", t))
+	e.want("comments", e.tables(r).parts(), storedOf(t).parts())
 	e.want("Comments", e.comments(store.CommentFilter{}), []string{"room/th_1/cm_2"})
 	e.want("Comments, deleted too", e.comments(store.CommentFilter{Deleted: true}),
 		[]string{"room/th_1/cm_1", "room/th_1/cm_2"})
@@ -430,9 +475,10 @@ func threadRefused(e *env) {
 		if got := e.readThread(r, false); !bytes.Equal(got.Source, t.Source) {
 			e.Fatalf("thread with %s = %.60q; want its source", what, got.Source)
 		}
-		rows := e.tables(r).Comments
-		if len(rows) != 2 || len(rows[0].Reactions) != 3 || len(rows[0].Mentions) != 3 || rows[1].Text != good.Text {
-			e.Fatalf("comments of a thread with %s = %+v; want both, with what can be stored", what, rows)
+		got := e.tables(r)
+		if comments := got["mirror_comment"]; len(comments) != 2 || len(got["mirror_comment_reaction"]) != 3 ||
+			len(got["mirror_comment_mention"]) != 6 || comments[1]["plain_text"] != good.Text {
+			e.Fatalf("rows of a thread with %s = %+v; want both comments, with what can be stored", what, got)
 		}
 		e.wantState(r, mirror.TaskDone)
 		if applied := e.mirrorThread("room", t); applied.Changed {
@@ -470,7 +516,7 @@ func threadRefused(e *env) {
 		e.Fatalf("Thread = %+v; want its metadata, and both problems told", got)
 	}
 	t.Comments[0].Body, t.Comments[0].Metadata = nil, nil
-	e.want("comments", e.tables(threadOf("room", "th_1")).Comments, commentRows("room", t))
+	e.want("comments", e.tables(threadOf("room", "th_1")).parts(), storedOf(t).parts())
 }
 
 // Whatever an engine makes of the odd row, the others keep their JSON: fetched one
@@ -488,12 +534,15 @@ func threadRefusedAlone(e *env) {
 			e.Helper()
 			for _, t := range threads {
 				stored := e.tables(threadOf(room, t.ID))
-				if t.ID != "th_2" && !bytes.Equal(stored.Data, canonical(t.Metadata)) {
-					e.Fatalf("metadata of %s, %s with %s = %q; want %q", t.ID, how, what, stored.Data, t.Metadata)
+				want := storedOf(t)
+				if t.ID != "th_2" {
+					e.want(fmt.Sprintf("metadata of %s, %s with %s", t.ID, how, what), stored["mirror_thread"][0]["metadata"],
+						want["mirror_thread"][0]["metadata"])
 				}
-				for i, c := range stored.Comments {
-					if (t.ID != "th_1" || i > 0) && !bytes.Equal(c.Body, canonical(t.Comments[i].Body)) {
-						e.Fatalf("body of %s in %s, %s with %s = %q; want %q", c.ID, t.ID, how, what, c.Body, t.Comments[i].Body)
+				for i, c := range stored["mirror_comment"] {
+					if t.ID != "th_1" || c["comment_id"] != "cm_1" {
+						e.want(fmt.Sprintf("body of %v in %s, %s with %s", c["comment_id"], t.ID, how, what), c["body"],
+							want["mirror_comment"][i]["body"])
 					}
 				}
 			}
@@ -528,7 +577,7 @@ func longThread(e *env) {
 	}
 	t := threadIn("th_1", 1, comments...)
 	e.want("ApplyThread", e.mirrorThread("room", t), mirror.Applied{Changed: true})
-	e.want("comments", e.tables(threadOf("room", "th_1")).Comments, commentRows("room", t))
+	e.want("comments", e.tables(threadOf("room", "th_1")).parts(), storedOf(t).parts())
 	t = threadIn("th_1", 2, comments[:499]...)
 	e.mirrorThread("room", t)
 	if n := len(e.comments(store.CommentFilter{Thread: "th_1"})); n != 499 {
@@ -680,7 +729,7 @@ func revivedThread(e *env) {
 	if !got.Freshness.DeleteTime.IsZero() || got.Freshness.Revision <= buried.Freshness.Revision {
 		e.Fatalf("Thread = %+v; want it alive, its revision above %d", got, buried.Freshness.Revision)
 	}
-	e.want("comments", e.tables(r).Comments, commentRows("room", t))
+	e.want("comments", e.tables(r).parts(), storedOf(t).parts())
 	// The delete event of then says nothing about now.
 	e.raise(r)
 	e.missThread(r)
@@ -1319,8 +1368,8 @@ func threadsOfProject(e *env) {
 		e.wantNoThread(r, true)
 		_, err := e.Comment(e.ctx(), r, "cm_1", true)
 		e.wantErr("Comment", err, store.ErrNotFound)
-		_, err = e.Stored(e.ctx(), r)
-		e.wantErr("Stored", err, store.ErrNotFound)
+		_, err = e.StoredItem(e.ctx(), r)
+		e.wantErr("StoredItem", err, store.ErrNotFound)
 	}
 	list, err := e.Threads(e.ctx(), store.ThreadFilter{Limit: 10})
 	e.must("Threads", err)
@@ -1331,36 +1380,26 @@ func threadsOfProject(e *env) {
 	}
 }
 
-// storedOf is what the tables hold of a thread of the room "room".
-func storedOf(t mirror.Thread) mirror.Stored {
-	return mirror.Stored{
-		Content: t.Source, SHA256: t.SHA256, Data: canonical(t.Metadata),
-		MetadataText: canonical(store.MetadataText(t.Metadata)), CommentCount: store.CommentCount(t),
-		Comments: commentRows("room", t),
-	}
-}
-
 func storedThread(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	r := threadOf("room", "th_1")
-	_, err := e.Stored(e.ctx(), r)
-	e.wantErr("Stored of a thread that is not there", err, store.ErrNotFound)
+	_, err := e.StoredItem(e.ctx(), r)
+	e.wantErr("StoredItem of a thread that is not there", err, store.ErrNotFound)
 	gone := commentIn("cm_3", 3)
 	gone.DeleteTime, gone.Body, gone.Text, gone.Markdown = born.Add(time.Hour), nil, "", ""
 	t := threadIn("th_1", 1, fullComment("cm_2", 2), fullComment("cm_1", 1), gone)
 	t.Metadata = []byte(`{"b":[9007199254740993],"a":"ü"}`)
 	e.mirrorThread("room", t)
 	e.mirrorThread("room", threadIn("th_2", 1, fullComment("cm_1", 1)))
-	want := storedOf(t)
-	e.want("Stored", e.tables(r), want)
+	e.want("StoredItem", e.tables(r), storedOf(t))
 	e.deleteThread(r)
-	_, err = e.Stored(e.ctx(), r)
-	e.wantErr("Stored of a deleted thread", err, store.ErrNotFound)
+	_, err = e.StoredItem(e.ctx(), r)
+	e.wantErr("StoredItem of a deleted thread", err, store.ErrNotFound)
 	e.mirrorThread("room", t)
 	e.tables(r)
 	e.deleteRoom("room")
-	_, err = e.Stored(e.ctx(), r)
-	e.wantErr("Stored of a thread in a deleted room", err, store.ErrNotFound)
+	_, err = e.StoredItem(e.ctx(), r)
+	e.wantErr("StoredItem of a thread in a deleted room", err, store.ErrNotFound)
 }
 
 func distrustThread(e *env) {
@@ -1377,20 +1416,29 @@ func distrustThread(e *env) {
 		{storageOf("room"), func() mirror.Applied { return e.mirrorDocument(storageOf("room"), `{"a":1}`) }},
 		{threadOf("room", "th_1"), func() mirror.Applied { return e.mirrorThread("room", t) }},
 	} {
-		want := e.tables(c.resource)
+		hash := func(r rows) any { return r["stored"][0]["content_sha256"] }
+		content := func(r rows) any { return r["stored"][0]["source_json"] }
+		stored := func() rows {
+			if store.ItemKindOf(c.resource) != nil {
+				r := e.tables(c.resource)
+				r["stored"] = r["mirror_thread"]
+				return r
+			}
+			s := e.stored(c.resource)
+			return rows{"stored": {{"source_json": s.Content, "content_sha256": s.SHA256, "data": canonical(s.Data)}}}
+		}
+		want := stored()
 		e.want("Apply of the same", c.apply(), mirror.Applied{})
 		e.must("Invalidate", e.Invalidate(e.ctx(), c.resource))
-		if got := e.tables(c.resource); !bytes.Equal(got.Content, want.Content) {
-			e.Fatalf("content of a distrusted %s = %q; want it as it was", c.resource.Kind, got.Content)
-		}
+		e.want("content of a distrusted "+c.resource.Kind.String(), content(stored()), content(want))
 		if c.resource.Kind == mirror.KindStorage {
 			// Readers keep what they derive by the hash of the content.
-			if got := e.document(c.resource); string(got.Content) != `{"a":1}` || got.SHA256 != want.SHA256 {
+			if got := e.document(c.resource); string(got.Content) != `{"a":1}` || got.SHA256 != hash(want) {
 				e.Fatalf("distrusted document = %q, %x; want its hash to be that of its content", got.Content, got.SHA256)
 			}
 		}
 		e.want("Apply of the same, distrusted", c.apply(), mirror.Applied{Changed: true})
-		e.want("Stored", e.tables(c.resource), want)
+		e.want("stored", stored(), want)
 		e.want("Apply of the same again", c.apply(), mirror.Applied{})
 		e.want("Apply of another thread", e.mirrorThread("room", threadIn("th_2", 1)), mirror.Applied{})
 	}
@@ -1430,14 +1478,14 @@ func cleanThreads(e *env) {
 	clean(2, 2)
 	clean(2, 1)
 	clean(2, 0)
-	e.want("comments", e.tables(threadOf("room", "th_0")).Comments, commentRows("room", t))
-	e.want("comments in another room", e.tables(threadOf("other", "th_0")).Comments, commentRows("other", t))
+	e.want("comments", e.tables(threadOf("room", "th_0")).parts(), storedOf(t).parts())
+	e.want("comments in another room", e.tables(threadOf("other", "th_0")).parts(), storedOf(t).parts())
 	if task := e.task(threadOf("room", "th_1")); task.Generation < 2 {
 		e.Fatalf("task of a thread cleaned up = %+v; want its generation kept", task)
 	}
 	// Nothing is left behind for a thread of the same id.
 	e.mirrorThread("room", threadIn("th_1", 1))
-	e.want("comments of a thread of the same id", e.tables(threadOf("room", "th_1")).Comments, []mirror.Comment(nil))
+	e.want("comments of a thread of the same id", e.tables(threadOf("room", "th_1")).parts(), rows{})
 }
 
 // listRace applies lists while events tell of the same threads and others apply
@@ -1490,7 +1538,7 @@ func listRace(e *env) {
 				e.applyThread(e.claim(r), t)
 			}
 			e.wantState(r, mirror.TaskDone)
-			e.want("comments", e.tables(r).Comments, commentRows(room, t))
+			e.want("comments", e.tables(r).parts(), storedOf(t).parts())
 		}
 		for i, c := range e.changes(roomOf(room).Bucket()) {
 			if c.Number != int64(i+1) {

@@ -13,24 +13,20 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/items"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
 
 // Fetcher reads the current state from Liveblocks. Failures are faults, whose
 // reasons say what does not exist.
 type Fetcher interface {
+	items.Fetcher
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	// Ydoc reads a Yjs document: the room's own or, with a guid, a subdocument.
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
-	// Threads reads all threads of a room, with their comments.
-	Threads(ctx context.Context, id mirror.RoomID) (mirror.List, error)
-	Thread(ctx context.Context, id mirror.RoomID, thread string) (mirror.Fetched, error)
 	ActiveUsers(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	InboxNotification(ctx context.Context, user, id string) (mirror.Fetched, error)
-	// Groups reads every group of the project.
-	Groups(ctx context.Context) (mirror.Fetched, error)
-	Group(ctx context.Context, id string) (mirror.Fetched, error)
 }
 
 // cleanBatch is the maximum number of resources of one clean-up transaction.

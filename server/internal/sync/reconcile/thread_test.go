@@ -1,7 +1,6 @@
 package reconcile_test
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,8 +11,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
@@ -103,55 +100,18 @@ func (b *bench) wantThread(room, id string) mirror.Thread {
 	if err != nil {
 		b.Fatalf("Parse = %v", err)
 	}
-	stored, err := b.store.Stored(b.Context(), threadOf(room, id))
+	stored, err := b.store.StoredItem(b.Context(), threadOf(room, id))
 	if err != nil {
-		b.Fatalf("Stored = %v", err)
+		b.Fatalf("StoredItem = %v", err)
 	}
-	if diff := gocmp.Diff(rows(b, want.Comments), rows(b, stored.Comments)); diff != "" {
-		b.Fatalf("rows of thread %q of %q (-want +got):\n%s", id, room, diff)
+	if what := store.Differs(store.ItemKindOf(threadOf(room, id)), store.ThreadItem(want), stored); what != "" {
+		b.Fatalf("rows of thread %q of %q: %s; want those of its source", id, room, what)
 	}
 	if got.Resolved != want.Resolved || got.Visibility != want.Visibility || !got.UpdateTime.Equal(want.UpdateTime) ||
 		got.DataProblem != want.DataProblem {
 		b.Fatalf("thread = %+v; want %+v", got, want)
 	}
 	return got
-}
-
-// rows are comments in an order of their own, as tables have none.
-func rows(tb testing.TB, comments []mirror.Comment) []mirror.Comment {
-	tb.Helper()
-	out := slices.Clone(comments)
-	slices.SortFunc(out, func(a, b mirror.Comment) int { return strings.Compare(a.ID, b.ID) })
-	for i := range out {
-		c := &out[i]
-		c.Project, c.Room, c.Thread, c.Freshness = "", "", "", mirror.Freshness{}
-		for _, j := range []*[]byte{&c.Body, &c.Metadata} {
-			var v any
-			if *j == nil {
-				continue
-			}
-			if err := json.Unmarshal(*j, &v); err != nil {
-				tb.Fatalf("JSON of a comment = %q: %v", *j, err)
-			}
-			*j, _ = json.Marshal(v) // of which it was just read
-		}
-		c.Reactions = sorted(c.Reactions, func(r mirror.Reaction) string { return r.Emoji + "\x00" + r.UserID })
-		c.Attachments = sorted(c.Attachments, func(a mirror.Attachment) string { return a.ID })
-		c.Mentions = sorted(c.Mentions, func(m mirror.Mention) string { return m.Kind + "\x00" + m.ID })
-		for k := range c.Mentions {
-			c.Mentions[k].UserIDs = sorted(c.Mentions[k].UserIDs, func(id string) string { return id })
-		}
-	}
-	return out
-}
-
-func sorted[T any](list []T, key func(T) string) []T {
-	if len(list) == 0 {
-		return nil
-	}
-	list = slices.Clone(list)
-	slices.SortFunc(list, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
-	return list
 }
 
 // wantNoThread checks that a deleted thread shows as deleted, and to who does not

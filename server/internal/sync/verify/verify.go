@@ -15,17 +15,17 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/items"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
 )
 
 // Fetcher reads from Liveblocks; see reconcile.Fetcher.
 type Fetcher interface {
 	listing.Lister
+	items.Lister
 	Room(ctx context.Context, id mirror.RoomID) (mirror.RoomContent, error)
 	Storage(ctx context.Context, id mirror.RoomID) (mirror.Fetched, error)
 	Ydoc(ctx context.Context, id mirror.RoomID, guid string) (mirror.Fetched, error)
-	Threads(ctx context.Context, id mirror.RoomID) (mirror.List, error)
-	Groups(ctx context.Context) (mirror.Fetched, error)
 }
 
 // Limiter tells when calls to Liveblocks are paused; see queue.Limiter.
@@ -37,14 +37,13 @@ type Limiter interface {
 type Store interface {
 	listing.Rooms
 	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)
+	StoredItem(ctx context.Context, resource mirror.Resource) (store.Item, error)
 	Invalidate(ctx context.Context, resource mirror.Resource) error
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
 	Documents(ctx context.Context, filter store.DocumentFilter) ([]mirror.Document, error)
-	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
-	Threads(ctx context.Context, filter store.ThreadFilter) ([]mirror.Thread, error)
-	Groups(ctx context.Context, filter store.GroupFilter) ([]mirror.Group, error)
+	KnownItems(ctx context.Context, list mirror.Resource) (map[string]store.Known, error)
 }
 
 // Workers fetch and rewrite what is repaired.
@@ -109,8 +108,10 @@ func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
 		err = r.compareUnlisted(ctx)
 	}
 	if err == nil && options.Prefix == "" {
-		for _, compare := range projectComparisons {
-			compare(r, ctx)
+		for _, kind := range mirror.Kinds() {
+			if t := kind.Traits(); t.Verified && t.Scope == mirror.ScopeProject {
+				r.project(ctx, kind)
+			}
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -302,6 +303,58 @@ func (f finding) confirms(earlier finding) bool {
 		f.task.State == earlier.task.State && !f.pending()
 }
 
+// errGone means that Liveblocks no longer has the room.
+var errGone = errors.New("verify: the room is gone")
+
+// comparison compares something once.
+type comparison struct {
+	*run
+	found map[mirror.Resource]finding
+	// resources counts what was compared.
+	resources int
+	// skipped holds the reasons why resources could not be compared.
+	skipped []string
+}
+
+// tasks adds to each finding its task, and leaves out those whose task cannot be
+// read, for the reasons it returns.
+func (r *run) tasks(ctx context.Context, found map[mirror.Resource]finding) (skipped []string) {
+	for res, f := range found {
+		task, err := r.cfg.Store.Task(ctx, res, r.cfg.Now())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			delete(found, res)
+			skipped = append(skipped, fault.Of(err).Public)
+			continue
+		}
+		f.task = task
+		found[res] = f
+	}
+	return skipped
+}
+
+func (c *comparison) add(res mirror.Resource, kind mirror.DifferenceKind, detail string) {
+	if _, ok := c.found[res]; !ok {
+		c.found[res] = finding{resource: res, kind: kind, detail: detail}
+	}
+}
+
+// skip records that something could not be compared.
+func (c *comparison) skip(err error) { c.skipped = append(c.skipped, fault.Of(err).Public) }
+
+// addMissing adds that a resource is not mirrored.
+func (c *comparison) addMissing(res mirror.Resource) {
+	c.add(res, mirror.DifferenceMissing, "the "+res.Kind.String()+" is not mirrored")
+}
+
+// fetch makes a call about the room. It returns errGone if the room does not exist.
+func (c *comparison) fetch(ctx context.Context, call func() error) error {
+	err := c.call(ctx, call)
+	if fault.Is(err, fault.ReasonUpstreamRoomNotFound) {
+		return errGone
+	}
+	return err
+}
+
 // check compares something once. It returns the differences, at most one for each
 // resource, and the reasons why resources could not be compared.
 type check func(ctx context.Context) (found map[mirror.Resource]finding, skipped []string)
@@ -310,7 +363,7 @@ type check func(ctx context.Context) (found map[mirror.Resource]finding, skipped
 // listed is nil if the list does not contain the room.
 func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomContent) {
 	room := mirror.Resource{Project: r.options.Project, Room: id, Kind: mirror.KindRoom}
-	first := &roomCheck{run: r, room: room, listed: listed}
+	first := &roomCheck{comparison: comparison{run: r}, room: room, listed: listed}
 	r.confirm(ctx, first.check, r.checkOf(room))
 	if ctx.Err() != nil {
 		return
@@ -325,11 +378,13 @@ func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomCon
 
 // checkOf returns what compares the resource again.
 func (r *run) checkOf(resource mirror.Resource) check {
-	if resource.Kind == mirror.KindGroup {
-		return r.checkGroups
-	}
 	return func(ctx context.Context) (map[mirror.Resource]finding, []string) {
-		return (&roomCheck{run: r, room: resource.RoomResource()}).check(ctx)
+		c := comparison{run: r}
+		if resource.Kind.Traits().Scope == mirror.ScopeProject {
+			resource.ID = ""
+			return c.checkItems(ctx, resource)
+		}
+		return (&roomCheck{comparison: c, room: resource.RoomResource()}).check(ctx)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/items"
 )
 
 const project = mirror.ProjectID("default")
@@ -32,7 +33,9 @@ func (d damaged) Documents(context.Context, store.DocumentFilter) ([]mirror.Docu
 	return nil, nil
 }
 
-func (d damaged) Groups(context.Context, store.GroupFilter) ([]mirror.Group, error) { return nil, nil }
+func (d damaged) KnownItems(context.Context, mirror.Resource) (map[string]store.Known, error) {
+	return nil, nil
+}
 
 func (d damaged) Task(context.Context, mirror.Resource, time.Time) (mirror.Task, error) {
 	return mirror.Task{State: mirror.TaskDone}, nil
@@ -68,9 +71,7 @@ func (d denying) Threads(context.Context, mirror.RoomID) (mirror.List, error) {
 	return mirror.List{}, denied()
 }
 
-func (d denying) Groups(context.Context) (mirror.Fetched, error) {
-	return mirror.Fetched{Body: []byte(`{"data":[]}`)}, nil
-}
+func (d denying) Groups(context.Context) (mirror.List, error) { return mirror.List{}, nil }
 
 func denied() error {
 	return fault.New(fault.Precondition, fault.ReasonUpstreamAccessDenied, "Liveblocks denies access to the room")
@@ -96,7 +97,8 @@ func (o open) UntilPaused(ctx context.Context) (context.Context, func()) {
 func TestVerifiedKindsAreCompared(t *testing.T) {
 	t.Parallel()
 	for _, kind := range mirror.Kinds() {
-		if compared := comparisons[kind] != nil || projectComparisons[kind] != nil; compared != kind.Traits().Verified {
+		_, items := items.Sources[kind]
+		if compared := comparisons[kind] != nil || items; compared != kind.Traits().Verified {
 			t.Errorf("%s is compared: %t; want %t", kind, compared, !compared)
 		}
 	}

@@ -75,8 +75,8 @@ func TestYdocsAreComparedByState(t *testing.T) {
 			}),
 		}
 		check := &roomCheck{
-			run: r, room: mirror.Resource{Project: project, Room: "room", Kind: mirror.KindRoom},
-			found: make(map[mirror.Resource]finding),
+			comparison: comparison{run: r, found: make(map[mirror.Resource]finding)},
+			room:       mirror.Resource{Project: project, Room: "room", Kind: mirror.KindRoom},
 		}
 		_, err := check.compareYdoc(t.Context(), "")
 		if err != nil || (len(check.found) == 0) != c.same {

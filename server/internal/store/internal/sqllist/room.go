@@ -16,7 +16,7 @@ const RoomColumns = `r.room_id, r.epoch, r.source_json, r.content_sha256, r.crea
     r.organization_id, r.delete_time,` + stateColumns
 
 // RoomState joins the state s of a room r.
-var RoomState = joinState("r", literal(mirror.KindRoom), "''")
+var RoomState = joinState("r", "r.room_id", literal(mirror.KindRoom), "''")
 
 var selectRooms = "select " + RoomColumns + "\nfrom mirror_room r\n" + RoomState
 
@@ -74,7 +74,7 @@ const documentColumns = `d.room_id, d.kind, d.resource_id, d.content_sha256, d.s
 func joinRoom(join, of, kind, id string) string {
 	return join + ` mirror_room r
     on r.bucket = ` + of + `.bucket and r.project_id = ` + of + `.project_id and r.room_id = ` + of + ".room_id\n" +
-		joinState(of, kind, id)
+		joinState(of, of+".room_id", kind, id)
 }
 
 // shown is the condition that a row of an epoch is visible: while its room lives,

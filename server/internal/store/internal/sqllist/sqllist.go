@@ -6,7 +6,7 @@
 // that an index serves has its own text, which starts from that index: see
 // [statement.whereFirst]. A filter whose matches have another order
 // than the list first reads their keys, see keys.go. Texts consist of constants of
-// this package; values are always arguments.
+// this package and the names in [store.ItemKind]; values are always arguments.
 package sqllist
 
 import (
@@ -350,9 +350,9 @@ func scanWithState(row Row, f *mirror.Freshness, columns ...any) error {
 
 // joinState left-joins the state of a resource, so a missing state does not hide
 // the copy.
-func joinState(of, kind, id string) string {
+func joinState(of, room, kind, id string) string {
 	return `left join mirror_resource_state s
-    on s.bucket = ` + of + `.bucket and s.project_id = ` + of + `.project_id and s.room_id = ` + of + `.room_id
+    on s.bucket = ` + of + `.bucket and s.project_id = ` + of + `.project_id and s.room_id = ` + room + `
     and s.kind = ` + kind + ` and s.resource_id = ` + id + "\n"
 }
 

@@ -101,36 +101,3 @@ where u.bucket = @bucket and u.project_id = @project_id and u.room_id = @room_id
         order by o.connection_id, o.user_id
         limit @max_rows
     );
-
--- name: StoredThread :one
-select t.source_json, t.content_sha256, t.metadata, t.metadata_text, t.comment_count, t.data_problem
-from mirror_thread t
-join mirror_room r
-    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
-    and r.epoch = t.epoch and r.delete_time is null
-where t.bucket = @bucket and t.project_id = @project_id and t.room_id = @room_id and t.thread_id = @thread_id
-    and t.delete_time is null;
-
--- name: StoredComments :many
-select comment_id, user_id, create_time, edit_time, delete_time, source_json, body, plain_text, markdown, metadata
-from mirror_comment
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
-order by create_time, comment_id;
-
--- name: StoredReactions :many
-select comment_id, emoji, user_id, create_time
-from mirror_comment_reaction
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
-order by comment_id, emoji, user_id;
-
--- name: StoredAttachments :many
-select comment_id, attachment_id, name, mime_type, size
-from mirror_comment_attachment
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
-order by comment_id, attachment_id;
-
--- name: StoredMentions :many
-select comment_id, kind, mentioned_id, via_group
-from mirror_comment_mention
-where bucket = @bucket and project_id = @project_id and room_id = @room_id and thread_id = @thread_id
-order by comment_id, kind, mentioned_id, via_group;

@@ -1,0 +1,84 @@
+package sqllist
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// StoredItem reads the row of an item by key, and then its other rows, table by table.
+func (r *Reader) StoredItem(ctx context.Context, of mirror.Resource) (store.Item, error) {
+	kind := store.ItemKindOf(of)
+	what := "read the rows of a " + of.Kind.String()
+	query := func(table store.ItemTable, first, join string) *statement {
+		names := make([]string, len(table.Columns))
+		for i, c := range table.Columns {
+			names[i] = "t." + c.Name
+		}
+		return r.query("select "+first+strings.Join(names, ", ")+"\nfrom "+table.Name+" t\n"+join).
+			where("t.bucket = ? and t.project_id = ? and t."+kind.ID+" = ?", of.Bucket(), of.Project, of.ID).
+			whereIf(kind.InRoom(), "t.room_id = ?", of.Room)
+	}
+	room := ""
+	if kind.InRoom() {
+		room = `join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and r.epoch = t.epoch and r.delete_time is null
+`
+	}
+	head := query(kind.Head, "t.content_sha256, ", room).where("t.delete_time is null")
+	item, err := one(ctx, r, what, head, func(row Row, item *store.Item) (err error) {
+		item.Head, err = scanColumns(row, kind.Head.Columns, (*hash)(&item.SHA256))
+		return err
+	})
+	if err != nil {
+		return store.Item{}, err
+	}
+	item.ID, item.Parts = of.ID, make([][]store.Row, len(kind.Parts))
+	for i, part := range kind.Parts {
+		item.Parts[i], err = list(ctx, r, what, query(part, "", ""), func(row Row, out *store.Row) (err error) {
+			out.Values, err = scanColumns(row, part.Columns)
+			return err
+		})
+		if err != nil {
+			return store.Item{}, err
+		}
+	}
+	return item, nil
+}
+
+// scanColumns scans leading columns, and returns the values of the others.
+func scanColumns(row Row, columns []store.Column, into ...any) ([]any, error) {
+	values := make([]func() any, len(columns))
+	for i, c := range columns {
+		switch c.Type {
+		case store.ColumnBytes, store.ColumnJSON:
+			into, values[i] = column(into, new([]byte))
+		case store.ColumnInt:
+			into, values[i] = column(into, new(int64))
+		case store.ColumnBool:
+			into, values[i] = column(into, new(bool))
+		case store.ColumnTime:
+			t := new(time.Time)
+			into, values[i] = append(into, at(t)), func() any { return *t }
+		default:
+			into, values[i] = column(into, new(string))
+		}
+	}
+	if err := row.Scan(into...); err != nil {
+		return nil, err
+	}
+	out := make([]any, len(columns))
+	for i := range out {
+		out[i] = values[i]()
+	}
+	return out, nil
+}
+
+// column adds a place for a column, and returns what was scanned into it.
+func column[T any](into []any, place *T) ([]any, func() any) {
+	return append(into, place), func() any { return *place }
+}
