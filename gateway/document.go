@@ -28,50 +28,61 @@ import (
 // handler. The latter adds a newline after every chunk, sends no length, and writes
 // an error in the middle as if it were part of the document.
 type documentRoute struct {
-	path string
-	kind mirrorv1.DocumentKind
+	// paths are those with the room's id in the path or in the query.
+	paths []string
+	kind  mirrorv1.DocumentKind
 	// formats maps the spellings of the formats of this kind of document.
 	formats map[string]mirrorv1.DocumentFormat
 }
 
 var documentRoutes = []documentRoute{
-	{"/v1/rooms/{room_id}/storage:read", mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE, map[string]mirrorv1.DocumentFormat{
-		"json":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
-		"plain-lson": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
-		"text":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
-		"editor":     mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
-	}},
-	{"/v1/rooms/{room_id}/ydoc:read", mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC, map[string]mirrorv1.DocumentFormat{
-		"json":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
-		"binary": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY,
-		"text":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
-		"editor": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
-	}},
+	{
+		paths: []string{"/v1/rooms/{room_id}/storage:read", "/v1/storage:read"},
+		kind:  mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE,
+		formats: map[string]mirrorv1.DocumentFormat{
+			"json":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
+			"plain-lson": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+			"text":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
+			"editor":     mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
+		},
+	},
+	{
+		paths: []string{"/v1/rooms/{room_id}/ydoc:read", "/v1/ydoc:read"},
+		kind:  mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC,
+		formats: map[string]mirrorv1.DocumentFormat{
+			"json":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
+			"binary": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY,
+			"text":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
+			"editor": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
+		},
+	},
 }
 
-// notFromQuery lists the request fields that the query cannot set.
-var notFromQuery = utilities.NewDoubleArray([][]string{{"room_id"}, {"kind"}, {"format"}})
+// notFromQuery lists the request fields that are not set from the query as they are.
+var notFromQuery = utilities.NewDoubleArray([][]string{{"kind"}, {"format"}})
 
 // readDocument responds with the document itself.
-func (g *Gateway) readDocument(route documentRoute) runtime.HandlerFunc {
+func (g *Gateway) readDocument(route documentRoute, path string) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
-		g.serveDocument(w, r, route, params["room_id"])
+		g.serveDocument(w, r, route, path, params)
 	}
 }
 
-func (g *Gateway) serveDocument(w http.ResponseWriter, r *http.Request, route documentRoute, roomID string) {
+func (g *Gateway) serveDocument(w http.ResponseWriter, r *http.Request, route documentRoute, path string,
+	params map[string]string,
+) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	_, marshal := runtime.MarshalerForRequest(g.mux, r)
 	fail := func(err error) { runtime.HTTPError(ctx, g.mux, marshal, w, r, err) }
 
-	req, err := route.request(roomID, r.Form)
+	req, err := route.request(params, r.Form)
 	if err != nil {
 		fail(err)
 		return
 	}
 	ctx, err = runtime.AnnotateContext(ctx, g.mux, r, mirrorv1.MirrorService_ReadDocument_FullMethodName,
-		runtime.WithHTTPPathPattern(route.path))
+		runtime.WithHTTPPathPattern(path))
 	if err != nil {
 		fail(err)
 		return
@@ -116,13 +127,16 @@ func (g *Gateway) serveDocument(w http.ResponseWriter, r *http.Request, route do
 // headOnly marks the context of a HEAD request, which is routed as a GET.
 type headOnly struct{}
 
-// request builds a request from the query.
-func (route documentRoute) request(roomID string, query url.Values) (*mirrorv1.ReadDocumentRequest, error) {
+// request builds a request from the ids in the path and from the query, in which
+// there are no others.
+func (route documentRoute) request(params map[string]string, query url.Values) (*mirrorv1.ReadDocumentRequest, error) {
 	req := &mirrorv1.ReadDocumentRequest{}
 	if err := runtime.PopulateQueryParameters(req, query, notFromQuery); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	req.RoomId = roomID
+	if room, ok := params["room_id"]; ok {
+		req.RoomId = room
+	}
 	req.Kind = route.kind
 	if kinds, ok := query["kind"]; ok && (len(kinds) > 1 || kinds[0] != req.GetKind().String()) {
 		return nil, status.Error(codes.InvalidArgument, "the path names the kind of the document")

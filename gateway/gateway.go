@@ -185,8 +185,10 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 		return err
 	}
 	for _, route := range documentRoutes {
-		if err := g.mux.HandlePath(http.MethodGet, route.path, g.readDocument(route)); err != nil {
-			return err
+		for _, path := range route.paths {
+			if err := g.mux.HandlePath(http.MethodGet, path, g.readDocument(route, path)); err != nil {
+				return err
+			}
 		}
 	}
 	var err error

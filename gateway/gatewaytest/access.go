@@ -196,7 +196,7 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 		}
 	}
 	for _, path := range []string{
-		"/", "/v1", "/v1/", "/v1/room", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms",
+		"/", "/v1", "/v1/", "/v1/roomies", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms",
 		"/v1/rooms/a/b/storage",
 		"/v1/x/../rooms", "/metrics", "/debug/pprof/", "/healthz/", "/v1/rooms:x", "/v2/rooms",
 		"/v1/rooms/r/threads/t/x", "/v1/rooms/r/threads/t/comments/c/x", "/v1/rooms/r/active_users", "/v1/admin/mirror",

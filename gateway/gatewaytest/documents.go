@@ -126,6 +126,17 @@ func documentParameters(t *testing.T, dial Dial) {
 			t.Errorf("request of %q (-want +got):\n%s", query, diff)
 		}
 	}
+	for _, name := range []string{"room_id", "roomId"} {
+		r.get(t, "/v1/ydoc:read?format=text&guid=g&"+name+"=a%2F..%2Fb").accepted(t, nil)
+		want := &mirrorv1.ReadDocumentRequest{
+			RoomId: "a/../b", Guid: "g", Kind: mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC,
+			Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
+		}
+		if diff := cmp.Diff(want, r.onlyCall(t).req, protocmp.Transform()); diff != "" {
+			t.Errorf("request with %s in the query (-want +got):\n%s", name, diff)
+		}
+		r.get(t, "/v1/storage:read?room_id=a&"+name+"=b").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+	}
 	for _, query := range []string{"format=plain-lson", "format=xml", "kind=DOCUMENT_KIND_STORAGE"} {
 		r.get(t, yjsDocument+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 	}

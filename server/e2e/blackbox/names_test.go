@@ -2,8 +2,13 @@ package blackbox_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -163,4 +168,75 @@ func checkLists(t *testing.T, s *harness.Service, names []string) {
 			t.Errorf("rooms that begin with %q (-want +got):\n%s", prefix, diff)
 		}
 	}
+}
+
+// Proxies decode a path, merge its slashes and resolve its dots. The query arrives as
+// it was sent.
+func TestRoomIDsInTheQuery(t *testing.T) {
+	t.Parallel()
+	s, upstream := startOn(t, dbtest.Postgres.Database(t), nil)
+	target, err := url.Parse(s.URL("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.URL.Path, r.Out.URL.RawPath = path.Clean(r.In.URL.Path), ""
+	}})
+	t.Cleanup(proxy.Close)
+	names := []string{"a/b", "..", ".", "a//b", "org:acme/doc:1", "../rooms"}
+	for _, name := range names {
+		create(t, s, upstream, name, fake.RoomOptions{Storage: []byte(`{"liveblocksType":"LiveObject","data":{"name":"` +
+			name + `","flow":{"liveblocksType":"LiveObject","data":{"nodes":{"liveblocksType":"LiveMap","data":{}},` +
+			`"edges":{"liveblocksType":"LiveMap","data":{}}}}}}`)})
+	}
+	awaitIdle(t, s)
+	get := func(address string) string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := proxy.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%d %s", resp.StatusCode, body)
+	}
+	for _, name := range names {
+		for segment, query := range map[string]string{
+			"": "/v1/room?", "/storage": "/v1/storage?", "/storage:read": "/v1/storage:read?", "/ydoc": "/v1/ydoc?",
+			"/storage:read?format=plain-lson": "/v1/storage:read?format=plain-lson&", "/ydoc:read": "/v1/ydoc:read?",
+			"/flows": "/v1/flows?", "/flows/flow": "/v1/flow?storage_key=flow&", "/active-users": "/v1/active-users?",
+			"/threads": "/v1/threads?", "/user-sessions": "/v1/user-sessions?",
+		} {
+			query += "room_id=" + url.QueryEscape(name)
+			want := get(s.URL("/v1/rooms/" + escaped(name) + segment))
+			if !strings.HasPrefix(want, "200 ") {
+				t.Errorf("GET %s of room %q = %s", segment, name, want)
+			}
+			for _, address := range []string{s.URL(query), proxy.URL + query} {
+				if got := get(address); got != want {
+					t.Errorf("GET %s = %s; want as with the id in the path: %s", address, got, want)
+				}
+			}
+		}
+		if got := get(proxy.URL + "/v1/rooms/" + escaped(name) + "/storage:read"); strings.HasPrefix(got, "200 ") {
+			t.Errorf("the path with room %q arrives through the proxy, which was to decode it", name)
+		}
+	}
+}
+
+// escaped encodes each byte of an id, since clients resolve dots.
+func escaped(id string) string {
+	var b strings.Builder
+	for _, c := range []byte(id) {
+		fmt.Fprintf(&b, "%%%02X", c)
+	}
+	return b.String()
 }

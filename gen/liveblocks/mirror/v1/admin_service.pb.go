@@ -1911,13 +1911,13 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x05drift\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.DriftH\x00R\x05drift\x12B\n" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummaryB\b\n" +
-	"\x06report2\xf0\v\n" +
+	"\x06report2\x8d\f\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
 	"\aGetTask\x12$.liveblocks.mirror.v1.GetTaskRequest\x1a%.liveblocks.mirror.v1.GetTaskResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/admin/tasks/{task_id}\x12\x88\x01\n" +
-	"\tRetryTask\x12&.liveblocks.mirror.v1.RetryTaskRequest\x1a'.liveblocks.mirror.v1.RetryTaskResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/admin/tasks/{task_id}:retry\x12\x95\x01\n" +
-	"\vRequestSync\x12(.liveblocks.mirror.v1.RequestSyncRequest\x1a).liveblocks.mirror.v1.RequestSyncResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/admin/rooms/{room_id}/sync:request\x12\x87\x01\n" +
+	"\tRetryTask\x12&.liveblocks.mirror.v1.RetryTaskRequest\x1a'.liveblocks.mirror.v1.RetryTaskResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/admin/tasks/{task_id}:retry\x12\xb2\x01\n" +
+	"\vRequestSync\x12(.liveblocks.mirror.v1.RequestSyncRequest\x1a).liveblocks.mirror.v1.RequestSyncResponse\"N\x82\xd3\xe4\x93\x02H:\x01*Z\x1b:\x01*\"\x16/v1/admin/sync:request\"&/v1/admin/rooms/{room_id}/sync:request\x12\x87\x01\n" +
 	"\rStartBackfill\x12*.liveblocks.mirror.v1.StartBackfillRequest\x1a+.liveblocks.mirror.v1.StartBackfillResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/admin/backfill\x12~\n" +
 	"\vGetBackfill\x12(.liveblocks.mirror.v1.GetBackfillRequest\x1a).liveblocks.mirror.v1.GetBackfillResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/admin/backfill\x12\x81\x01\n" +
 	"\n" +

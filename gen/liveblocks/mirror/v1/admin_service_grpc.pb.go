@@ -51,7 +51,7 @@ type AdminServiceClient interface {
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
 	// RequestSync requests a new fetch of a room or of one resource in it. It returns
 	// immediately; the returned tasks show the progress. The room does not have to be
-	// known to the service.
+	// known to the service. The second path takes its id from the body.
 	RequestSync(ctx context.Context, in *RequestSyncRequest, opts ...grpc.CallOption) (*RequestSyncResponse, error)
 	// StartBackfill starts a full sweep: it lists all rooms and fetches everything in
 	// them in the background, at a lower priority than events. A full sweep that is
@@ -234,7 +234,7 @@ type AdminServiceServer interface {
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
 	// RequestSync requests a new fetch of a room or of one resource in it. It returns
 	// immediately; the returned tasks show the progress. The room does not have to be
-	// known to the service.
+	// known to the service. The second path takes its id from the body.
 	RequestSync(context.Context, *RequestSyncRequest) (*RequestSyncResponse, error)
 	// StartBackfill starts a full sweep: it lists all rooms and fetches everything in
 	// them in the background, at a lower priority than events. A full sweep that is

@@ -2799,23 +2799,27 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"q\n" +
 	"\x12ListGroupsResponse\x123\n" +
 	"\x06groups\x18\x01 \x03(\v2\x1b.liveblocks.mirror.v1.GroupR\x06groups\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc2\x13\n" +
-	"\rMirrorService\x12s\n" +
-	"\aGetRoom\x12$.liveblocks.mirror.v1.GetRoomRequest\x1a%.liveblocks.mirror.v1.GetRoomResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/rooms/{room_id}\x12o\n" +
-	"\tListRooms\x12&.liveblocks.mirror.v1.ListRoomsRequest\x1a'.liveblocks.mirror.v1.ListRoomsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rooms\x12\x9c\x01\n" +
-	"\x12GetStorageDocument\x12/.liveblocks.mirror.v1.GetStorageDocumentRequest\x1a0.liveblocks.mirror.v1.GetStorageDocumentResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/rooms/{room_id}/storage\x12\x8d\x01\n" +
-	"\x0eGetYjsDocument\x12+.liveblocks.mirror.v1.GetYjsDocumentRequest\x1a,.liveblocks.mirror.v1.GetYjsDocumentResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/rooms/{room_id}/ydoc\x12\x9c\x01\n" +
-	"\fReadDocument\x12).liveblocks.mirror.v1.ReadDocumentRequest\x1a\x14.google.api.HttpBody\"I\x82\xd3\xe4\x93\x02CZ\x1f\x12\x1d/v1/rooms/{room_id}/ydoc:read\x12 /v1/rooms/{room_id}/storage:read0\x01\x12\x7f\n" +
-	"\rListDocuments\x12*.liveblocks.mirror.v1.ListDocumentsRequest\x1a+.liveblocks.mirror.v1.ListDocumentsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/documents\x12\x8d\x01\n" +
-	"\tGetThread\x12&.liveblocks.mirror.v1.GetThreadRequest\x1a'.liveblocks.mirror.v1.GetThreadResponse\"/\x82\xd3\xe4\x93\x02)\x12'/v1/rooms/{room_id}/threads/{thread_id}\x12\x96\x01\n" +
-	"\vListThreads\x12(.liveblocks.mirror.v1.ListThreadsRequest\x1a).liveblocks.mirror.v1.ListThreadsResponse\"2\x82\xd3\xe4\x93\x02,Z\x1d\x12\x1b/v1/rooms/{room_id}/threads\x12\v/v1/threads\x12\xa6\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xd9\x14\n" +
+	"\rMirrorService\x12\x7f\n" +
+	"\aGetRoom\x12$.liveblocks.mirror.v1.GetRoomRequest\x1a%.liveblocks.mirror.v1.GetRoomResponse\"'\x82\xd3\xe4\x93\x02!Z\n" +
+	"\x12\b/v1/room\x12\x13/v1/rooms/{room_id}\x12o\n" +
+	"\tListRooms\x12&.liveblocks.mirror.v1.ListRoomsRequest\x1a'.liveblocks.mirror.v1.ListRoomsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rooms\x12\xab\x01\n" +
+	"\x12GetStorageDocument\x12/.liveblocks.mirror.v1.GetStorageDocumentRequest\x1a0.liveblocks.mirror.v1.GetStorageDocumentResponse\"2\x82\xd3\xe4\x93\x02,Z\r\x12\v/v1/storage\x12\x1b/v1/rooms/{room_id}/storage\x12\x99\x01\n" +
+	"\x0eGetYjsDocument\x12+.liveblocks.mirror.v1.GetYjsDocumentRequest\x1a,.liveblocks.mirror.v1.GetYjsDocumentResponse\",\x82\xd3\xe4\x93\x02&Z\n" +
+	"\x12\b/v1/ydoc\x12\x18/v1/rooms/{room_id}/ydoc\x12\xc1\x01\n" +
+	"\fReadDocument\x12).liveblocks.mirror.v1.ReadDocumentRequest\x1a\x14.google.api.HttpBody\"n\x82\xd3\xe4\x93\x02hZ\x1f\x12\x1d/v1/rooms/{room_id}/ydoc:readZ\x12\x12\x10/v1/storage:readZ\x0f\x12\r/v1/ydoc:read\x12 /v1/rooms/{room_id}/storage:read0\x01\x12\x7f\n" +
+	"\rListDocuments\x12*.liveblocks.mirror.v1.ListDocumentsRequest\x1a+.liveblocks.mirror.v1.ListDocumentsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/documents\x12\x9b\x01\n" +
+	"\tGetThread\x12&.liveblocks.mirror.v1.GetThreadRequest\x1a'.liveblocks.mirror.v1.GetThreadResponse\"=\x82\xd3\xe4\x93\x027Z\f\x12\n" +
+	"/v1/thread\x12'/v1/rooms/{room_id}/threads/{thread_id}\x12\x96\x01\n" +
+	"\vListThreads\x12(.liveblocks.mirror.v1.ListThreadsRequest\x1a).liveblocks.mirror.v1.ListThreadsResponse\"2\x82\xd3\xe4\x93\x02,Z\x1d\x12\x1b/v1/rooms/{room_id}/threads\x12\v/v1/threads\x12\xb5\x01\n" +
 	"\n" +
-	"GetComment\x12'.liveblocks.mirror.v1.GetCommentRequest\x1a(.liveblocks.mirror.v1.GetCommentResponse\"E\x82\xd3\xe4\x93\x02?\x12=/v1/rooms/{room_id}/threads/{thread_id}/comments/{comment_id}\x12\xaf\x01\n" +
-	"\fListComments\x12).liveblocks.mirror.v1.ListCommentsRequest\x1a*.liveblocks.mirror.v1.ListCommentsResponse\"H\x82\xd3\xe4\x93\x02BZ2\x120/v1/rooms/{room_id}/threads/{thread_id}/comments\x12\f/v1/comments\x12\x98\x01\n" +
-	"\x0fListActiveUsers\x12,.liveblocks.mirror.v1.ListActiveUsersRequest\x1a-.liveblocks.mirror.v1.ListActiveUsersResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/rooms/{room_id}/active-users\x12\xb1\x01\n" +
-	"\x10ListUserSessions\x12-.liveblocks.mirror.v1.ListUserSessionsRequest\x1a..liveblocks.mirror.v1.ListUserSessionsResponse\">\x82\xd3\xe4\x93\x028Z#\x12!/v1/rooms/{room_id}/user-sessions\x12\x11/v1/user-sessions\x12\x87\x01\n" +
-	"\aGetFlow\x12$.liveblocks.mirror.v1.GetFlowRequest\x1a%.liveblocks.mirror.v1.GetFlowResponse\"/\x82\xd3\xe4\x93\x02)\x12'/v1/rooms/{room_id}/flows/{storage_key}\x12\x7f\n" +
-	"\tListFlows\x12&.liveblocks.mirror.v1.ListFlowsRequest\x1a'.liveblocks.mirror.v1.ListFlowsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/rooms/{room_id}/flows\x12\x8f\x01\n" +
+	"GetComment\x12'.liveblocks.mirror.v1.GetCommentRequest\x1a(.liveblocks.mirror.v1.GetCommentResponse\"T\x82\xd3\xe4\x93\x02NZ\r\x12\v/v1/comment\x12=/v1/rooms/{room_id}/threads/{thread_id}/comments/{comment_id}\x12\xaf\x01\n" +
+	"\fListComments\x12).liveblocks.mirror.v1.ListCommentsRequest\x1a*.liveblocks.mirror.v1.ListCommentsResponse\"H\x82\xd3\xe4\x93\x02BZ2\x120/v1/rooms/{room_id}/threads/{thread_id}/comments\x12\f/v1/comments\x12\xac\x01\n" +
+	"\x0fListActiveUsers\x12,.liveblocks.mirror.v1.ListActiveUsersRequest\x1a-.liveblocks.mirror.v1.ListActiveUsersResponse\"<\x82\xd3\xe4\x93\x026Z\x12\x12\x10/v1/active-users\x12 /v1/rooms/{room_id}/active-users\x12\xb1\x01\n" +
+	"\x10ListUserSessions\x12-.liveblocks.mirror.v1.ListUserSessionsRequest\x1a..liveblocks.mirror.v1.ListUserSessionsResponse\">\x82\xd3\xe4\x93\x028Z#\x12!/v1/rooms/{room_id}/user-sessions\x12\x11/v1/user-sessions\x12\x93\x01\n" +
+	"\aGetFlow\x12$.liveblocks.mirror.v1.GetFlowRequest\x1a%.liveblocks.mirror.v1.GetFlowResponse\";\x82\xd3\xe4\x93\x025Z\n" +
+	"\x12\b/v1/flow\x12'/v1/rooms/{room_id}/flows/{storage_key}\x12\x8c\x01\n" +
+	"\tListFlows\x12&.liveblocks.mirror.v1.ListFlowsRequest\x1a'.liveblocks.mirror.v1.ListFlowsResponse\".\x82\xd3\xe4\x93\x02(Z\v\x12\t/v1/flows\x12\x19/v1/rooms/{room_id}/flows\x12\x8f\x01\n" +
 	"\x11ListNotifications\x12..liveblocks.mirror.v1.ListNotificationsRequest\x1a/.liveblocks.mirror.v1.ListNotificationsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/notifications\x12x\n" +
 	"\bGetGroup\x12%.liveblocks.mirror.v1.GetGroupRequest\x1a&.liveblocks.mirror.v1.GetGroupResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/groups/{group_id}\x12\x91\x01\n" +
 	"\n" +

@@ -49,6 +49,11 @@ const (
 // refreshes a copy that is older or known to be stale, within the caller's
 // deadline. If the refresh does not finish in time, the service returns the copy it
 // has or, with require_fresh set, fails with UNAVAILABLE.
+//
+// Over HTTP, each call that names a room has two paths. One has the ids as
+// percent-encoded segments, such as /v1/rooms/{room_id}/storage. The other takes all
+// ids as query parameters, such as /v1/storage?room_id=ID: it is for ids with slashes
+// or dots behind proxies that decode paths.
 type MirrorServiceClient interface {
 	// GetRoom returns a room.
 	GetRoom(ctx context.Context, in *GetRoomRequest, opts ...grpc.CallOption) (*GetRoomResponse, error)
@@ -310,6 +315,11 @@ func (c *mirrorServiceClient) ListGroups(ctx context.Context, in *ListGroupsRequ
 // refreshes a copy that is older or known to be stale, within the caller's
 // deadline. If the refresh does not finish in time, the service returns the copy it
 // has or, with require_fresh set, fails with UNAVAILABLE.
+//
+// Over HTTP, each call that names a room has two paths. One has the ids as
+// percent-encoded segments, such as /v1/rooms/{room_id}/storage. The other takes all
+// ids as query parameters, such as /v1/storage?room_id=ID: it is for ids with slashes
+// or dots behind proxies that decode paths.
 type MirrorServiceServer interface {
 	// GetRoom returns a room.
 	GetRoom(context.Context, *GetRoomRequest) (*GetRoomResponse, error)
