@@ -241,24 +241,28 @@ func (l *Ledger) needsLocked(d *mirror.Delivery) bool {
 		return false
 	}
 	now := l.cfg.Now()
-	return slices.ContainsFunc(l.unknown(d.Invalidations), func(i mirror.Invalidation) bool {
-		return now.Before(l.locked[i.Resource])
+	return slices.ContainsFunc(d.Invalidations, func(i mirror.Invalidation) bool {
+		return !l.moot(i) && now.Before(l.locked[i.Resource])
 	})
 }
 
-// learn remembers what the result for a delivery shows of the rows that it needs.
-func (l *Ledger) learn(d *mirror.Delivery, accepted store.Accepted) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if accepted.Locked {
+// learn remembers what the result for a delivery shows of the rows that it needs. The
+// caller holds the lock.
+func (l *Ledger) learn(d *mirror.Delivery, locked bool) {
+	var until time.Time
+	if locked {
 		now := l.cfg.Now()
 		maps.DeleteFunc(l.locked, func(_ mirror.Resource, until time.Time) bool { return now.After(until) })
-		for _, i := range l.unknown(d.Invalidations) {
-			l.locked[i.Resource] = now.Add(lockedFor)
-		}
-		return
+		until = now.Add(lockedFor)
 	}
-	for _, i := range l.unknown(d.Invalidations) {
+	for _, i := range d.Invalidations {
+		if l.moot(i) {
+			continue
+		}
+		if locked {
+			l.locked[i.Resource] = until
+			continue
+		}
 		delete(l.locked, i.Resource)
 		if !i.IfUnknown {
 			continue
@@ -341,15 +345,15 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	// A commit contains an event once; other deliveries of it share the answer.
 	index := make(map[key]int, len(received))
 	deliveries := make([]mirror.Delivery, 0, len(received))
+	l.mu.Lock()
 	for _, d := range received {
 		k := key{d.Event.Project, d.Event.ID}
 		if _, ok := index[k]; !ok {
 			index[k] = len(deliveries)
-			l.mu.Lock()
-			deliveries = append(deliveries, mirror.Delivery{Event: d.Event, Invalidations: l.unknown(d.Invalidations)})
-			l.mu.Unlock()
+			deliveries = append(deliveries, mirror.Delivery{Event: d.Event, Invalidations: l.needed(d.Invalidations)})
 		}
 	}
+	l.mu.Unlock()
 	accepted, err := l.cfg.Store.Accept(ctx, deliveries)
 	if err != nil {
 		return nil, err
@@ -362,27 +366,34 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		pending = append(pending, accepted[i].Pending...)
 	}
 	answers := make([]store.Accepted, len(received))
+	l.mu.Lock()
 	for i, d := range received {
 		first := &accepted[index[key{d.Event.Project, d.Event.ID}]]
 		answers[i] = *first
 		first.Fresh = false // later ones in this batch are duplicates
-		l.learn(d, answers[i])
+		l.learn(d, answers[i].Locked)
 	}
+	l.mu.Unlock()
 	if len(pending) > 0 {
 		l.cfg.Pending(pending)
 	}
 	return answers, nil
 }
 
-// unknown leaves out IfUnknown invalidations of resources that are known. The caller
-// holds the lock.
-func (l *Ledger) unknown(invalidations []mirror.Invalidation) []mirror.Invalidation {
-	dropped := func(h mirror.Invalidation) bool {
-		_, ok := l.known[h.Resource]
-		return ok && h.IfUnknown
-	}
-	if !slices.ContainsFunc(invalidations, dropped) {
+// needed leaves out moot invalidations. The caller holds the lock.
+func (l *Ledger) needed(invalidations []mirror.Invalidation) []mirror.Invalidation {
+	if !slices.ContainsFunc(invalidations, l.moot) {
 		return invalidations
 	}
-	return slices.DeleteFunc(slices.Clone(invalidations), dropped)
+	return slices.DeleteFunc(slices.Clone(invalidations), l.moot)
+}
+
+// moot reports whether an invalidation is limited to unknown resources, and this one is
+// known. The caller holds the lock.
+func (l *Ledger) moot(i mirror.Invalidation) bool {
+	if !i.IfUnknown {
+		return false
+	}
+	_, ok := l.known[i.Resource]
+	return ok
 }
