@@ -91,6 +91,29 @@ func (e *Engine) clean(ctx context.Context, to string) error {
 		return err
 	}
 	defer func() { _ = db.Close() }() // there is nothing to flush
+	if err := e.endSessions(ctx, db); err != nil {
+		return err
+	}
+	return e.pool.empty(ctx, to)
+}
+
+// EndSessions ends all other sessions of a database, as a restart of the server or a
+// proxy does, and waits until they have ended.
+func (e *Engine) EndSessions(tb testing.TB, url string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	db, err := e.open(url)
+	if err == nil {
+		defer func() { _ = db.Close() }() // there is nothing to flush
+		err = e.endSessions(ctx, db)
+	}
+	if err != nil {
+		tb.Fatalf("dbtest: end sessions: %v", err)
+	}
+}
+
+func (e *Engine) endSessions(ctx context.Context, db *sql.DB) error {
 	// The session that asks must be the one left out.
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -103,14 +126,13 @@ func (e *Engine) clean(ctx context.Context, to string) error {
 		var id int64
 		err := conn.QueryRowContext(ctx, e.pool.others+" limit 1").Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 		_, _ = conn.ExecContext(ctx, fmt.Sprintf(e.pool.kill, id)) // it may have gone by itself
 	}
-	return e.pool.empty(ctx, to)
 }
 
 // template names the database on PostgreSQL that the others are copied from.

@@ -84,6 +84,27 @@ func TestServerIsKilled(t *testing.T) {
 	})
 }
 
+// What was cut while it was idle is no outage: deliveries are recorded by a new session.
+func TestIdleSessionsAreCut(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Database(t)
+		s := open(t, engine.Config{URL: url})
+		room := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}
+		for i := range 20 {
+			if i > 0 {
+				e.EndSessions(t, url)
+			}
+			if _, err := s.Accept(t.Context(), []mirror.Delivery{deliveryOf(fmt.Sprint("msg_", i), room)}); err != nil {
+				t.Fatalf("Accept %d = %v; want it recorded", i, err)
+			}
+			if _, err := s.Request(t.Context(), requestsFor(room), testTime); err != nil {
+				t.Fatalf("Request %d = %v; want it done", i, err)
+			}
+		}
+	})
+}
+
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"postgres", "mysql"} {

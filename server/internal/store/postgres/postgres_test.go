@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -33,6 +35,66 @@ func TestBehindPooler(t *testing.T) {
 		if got := behindPooler(cfg); got != want {
 			t.Errorf("behindPooler(%s) = %t; want %t", url, got, want)
 		}
+	}
+}
+
+// A connection is quiet as long as nothing comes, whoever waits for that.
+func TestQuiet(t *testing.T) {
+	t.Parallel()
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("Listen = %v", err)
+	}
+	defer func() { _ = l.Close() }() // there is nothing to flush
+	pair := func() (client, server net.Conn) {
+		var d net.Dialer
+		client, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
+		if err == nil {
+			server, err = l.Accept()
+		}
+		if err != nil {
+			t.Fatalf("connect = %v", err)
+		}
+		t.Cleanup(func() { _, _ = client.Close(), server.Close() }) // may be closed already
+		return client, server
+	}
+	for what, end := range map[string]func(client, server net.Conn) error{
+		"the server wrote":  func(_, server net.Conn) error { _, err := server.Write([]byte{1}); return err },
+		"the server closed": func(_, server net.Conn) error { return server.Close() },
+		"the client closed": func(client, _ net.Conn) error { return client.Close() },
+	} {
+		client, server := pair()
+		if !quiet(client) {
+			t.Errorf("quiet = false before %s", what)
+		}
+		if err := end(client, server); err != nil {
+			t.Fatalf("%s = %v", what, err)
+		}
+		for quiet(client) { // until the system has passed it on
+			runtime.Gosched()
+		}
+	}
+	// pgx leaves a Read behind after a slow write.
+	client, server := pair()
+	begun, reading := make(chan struct{}), make(chan error)
+	go func() {
+		close(begun)
+		_, err := client.Read(make([]byte, 1))
+		reading <- err
+	}()
+	<-begun
+	for range 1000 {
+		if !quiet(client) {
+			t.Fatal("quiet = false while somebody reads")
+		}
+		runtime.Gosched()
+	}
+	if _, err := server.Write([]byte{1}); err != nil {
+		t.Fatalf("Write = %v", err)
+	}
+	if err := <-reading; err != nil {
+		t.Fatalf("Read = %v", err)
 	}
 }
 

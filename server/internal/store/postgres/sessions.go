@@ -2,11 +2,16 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -62,6 +67,39 @@ func (s *sessions) afterConnect(searchPath string) func(context.Context, *pgx.Co
 		}
 		return pinSession(ctx, conn, searchPath)
 	}
+}
+
+// pingAfter is the idle time after which a session is pinged before it is used.
+const pingAfter = 30 * time.Second
+
+// shouldPing decides whether a session is pinged before it is used. A ping is a round
+// trip that a delivery waits for, so there is none where the operating system knows
+// that the session is open.
+func shouldPing(_ context.Context, p pgxpool.ShouldPingParams) bool {
+	return p.IdleDuration > pingAfter || !quiet(p.Conn.PgConn().Conn())
+}
+
+// quiet reports whether a connection is open and the server has sent nothing. What it
+// sends to an idle session is mostly that it ends it.
+func quiet(conn net.Conn) bool {
+	if encrypted, ok := conn.(*tls.Conn); ok {
+		conn = encrypted.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var nothing bool
+	// Not raw.Read: it would wait for a Read that pgx has left behind after a slow write.
+	err = raw.Control(func(fd uintptr) {
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+		nothing = errors.Is(err, syscall.EAGAIN)
+	})
+	return err == nil && nothing
 }
 
 func pinSession(ctx context.Context, conn *pgx.Conn, searchPath string) error {
