@@ -18,7 +18,7 @@ type call struct {
 	check    checkFunc
 	// stream reads a body of any length while it arrives, in place of check.
 	stream func(body io.Reader) error
-	// once means that a second attempt would do harm.
+	// once means that further attempts would do harm.
 	once bool
 }
 
@@ -77,7 +77,8 @@ type attempt struct {
 	// fetchTime is when it began, by the configured clock.
 	fetchTime time.Time
 	cancel    context.CancelFunc
-	second    bool
+	// number counts the attempts of a call from 0.
+	number int
 }
 
 // discard drops an answer that is not needed.
@@ -155,55 +156,61 @@ func (c *Client) request(ctx context.Context, call call) (*http.Request, error) 
 	return req, nil
 }
 
-// exchange sends a request, and once more if the answer is late: some calls hang, and
-// those that follow do not. The first answer counts. The other attempt is cancelled.
+// maxAttempts is the number of attempts of a call that may be under way.
+const maxAttempts = 3
+
+// exchange sends a request, and again if the answer is late: some calls hang, and those
+// that follow seldom do. The first answer counts. The other attempts are cancelled.
 func (c *Client) exchange(req *http.Request, call call) *attempt {
-	answers := make(chan *attempt, 2)
-	var cancels [2]context.CancelFunc
-	start := func(second bool) { //nolint:contextcheck // the request has the context
+	answers := make(chan *attempt, maxAttempts)
+	var cancels []context.CancelFunc
+	start := func() { //nolint:contextcheck // the request has the context
 		ctx, cancel := context.WithCancel(req.Context())
-		a := &attempt{fetchTime: c.cfg.Now(), cancel: cancel, second: second}
-		cancels[btoi(second)] = cancel
+		a := &attempt{fetchTime: c.cfg.Now(), cancel: cancel, number: len(cancels)}
+		cancels = append(cancels, cancel)
 		c.calls.Go(func() { // Close waits for it
 			begin := time.Now()
 			a.resp, a.err = c.http.Do(req.Clone(ctx)) //nolint:bodyclose // discard and send close it
 			if a.err == nil {
-				c.routes.answered(call.op, time.Since(begin), second)
+				c.routes.answered(call.op, time.Since(begin), a.number)
 			}
 			answers <- a
 		})
 	}
-	late := time.NewTimer(c.routes.begin(call.op))
+	patience := c.routes.begin(call.op)
+	late := time.NewTimer(patience)
 	defer late.Stop()
-	start(false)
+	start()
 	for pending := 1; ; {
 		select {
 		case <-late.C:
-			if !call.once && req.Context().Err() == nil && c.limiter.calm() && c.routes.hedge() {
+			if !call.once && len(cancels) < maxAttempts && req.Context().Err() == nil && c.limiter.calm() && c.routes.hedge() {
 				c.limiter.spend()
-				start(true)
+				start()
 				pending++
+				late.Reset(patience)
 			}
 		case a := <-answers:
 			switch pending--; {
 			case pending == 0:
 				return a
 			case a.err != nil:
-				a.discard() // the other one may be answered
+				a.discard() // another one may be answered
 				continue
 			}
-			cancels[btoi(!a.second)]()
-			c.calls.Go(func() { (<-answers).discard() })
+			for n, cancel := range cancels {
+				if n != a.number {
+					cancel()
+				}
+			}
+			c.calls.Go(func() {
+				for range pending {
+					(<-answers).discard()
+				}
+			})
 			return a
 		}
 	}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // arrival is a body that is read while it arrives.

@@ -82,8 +82,8 @@ type Config struct {
 	// Timeout limits one call. A body may take longer while it arrives at a rate that
 	// a slow link has.
 	Timeout time.Duration
-	// HedgeShare is the share of calls that may get a second attempt because their
-	// answer is late, beside those that hang; 0 disables second attempts.
+	// HedgeShare is the share of calls that may get further attempts because their
+	// answer is late, beside those that hang; 0 disables them.
 	HedgeShare float64
 	// MaxBody is the maximum size of a response in bytes, after decompression.
 	MaxBody int64

@@ -17,8 +17,8 @@ const (
 	// the least for all: short times vary with the load of this machine.
 	firstDelay = time.Second
 	minDelay   = 100 * time.Millisecond
-	// Every call adds its share to what second attempts may spend, up to hedgeCredit.
-	// A second attempt costs 1, and nothing if it was the one that was answered.
+	// Every call adds its share to what further attempts may spend, up to hedgeCredit.
+	// Each costs 1, and those of a call nothing if the last was the one answered.
 	hedgeCredit = 10
 	// acrossResources is the number of resources that must fail in a row before that
 	// is no matter of one resource.
@@ -36,7 +36,7 @@ type route struct {
 	failedAt time.Time
 }
 
-// routes remembers recent calls, by operation. It decides when a call deserves a second
+// routes remembers recent calls, by operation. It decides when a call deserves another
 // attempt, which covers calls that hang, and whether failures concern one resource.
 type routes struct {
 	mu     sync.Mutex
@@ -65,7 +65,7 @@ func (r *routes) begin(op string) time.Duration {
 	return r.get(op).late
 }
 
-// hedge reports whether a late call may get a second attempt, and counts it.
+// hedge reports whether a late call may get another attempt, and counts it.
 func (r *routes) hedge() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,14 +76,12 @@ func (r *routes) hedge() bool {
 	return true
 }
 
-// answered records how long an attempt took to be answered. A second one shows that the
-// first was late for a reason.
-func (r *routes) answered(op string, took time.Duration, second bool) {
+// answered records how long an attempt took to be answered, and how many of its call
+// came before it: they were late for a reason.
+func (r *routes) answered(op string, took time.Duration, before int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if second {
-		r.credit = min(r.credit+1, hedgeCredit)
-	}
+	r.credit = min(r.credit+float64(before), hedgeCredit)
 	o := r.get(op)
 	o.times[o.count%recentCalls] = took
 	o.count++

@@ -75,7 +75,7 @@ type Liveblocks struct {
 	CallsPerSecond float64       `name:"liveblocks-calls-per-second" env:"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND" default:"200" help:"Maximum calls per second of this process to the Liveblocks API. The service starts at 50 or at this value, whichever is less, goes faster while nothing is refused, and slows down by itself when Liveblocks asks it to. Replicas do not share it: divide it by their number."`
 	CallTimeout    time.Duration `name:"liveblocks-call-timeout" env:"MIRROR_LIVEBLOCKS_CALL_TIMEOUT" default:"30s" help:"Timeout of one call to the Liveblocks API. A body may take longer while it arrives at 64 KiB per second or more."`
 	IdleTimeout    time.Duration `name:"liveblocks-idle-timeout" env:"MIRROR_LIVEBLOCKS_IDLE_TIMEOUT" default:"5s" help:"How long a call to the Liveblocks API may go on without a byte. It doubles with every failed attempt of the resource, up to MIRROR_LIVEBLOCKS_CALL_TIMEOUT."`
-	HedgeShare     float64       `name:"liveblocks-hedge-share" env:"MIRROR_LIVEBLOCKS_HEDGE_SHARE" default:"0.05" help:"Share of calls to the Liveblocks API that may get a second attempt because their answer is later than 99 of 100 recent ones. The first answer counts. Calls that hang do not use up the share. 0 disables second attempts."`
+	HedgeShare     float64       `name:"liveblocks-hedge-share" env:"MIRROR_LIVEBLOCKS_HEDGE_SHARE" default:"0.05" help:"Share of calls to the Liveblocks API that may get a second attempt, and a third, because their answer is later than 99 of 100 recent ones. The first answer counts. Calls that hang do not use up the share. 0 disables further attempts."`
 	MaxAnswer      int64         `name:"liveblocks-max-answer" env:"MIRROR_LIVEBLOCKS_MAX_ANSWER" default:"67108864" help:"Maximum response size from the Liveblocks API, in bytes."`
 	ProbeMin       time.Duration `name:"liveblocks-probe-min" env:"MIRROR_LIVEBLOCKS_PROBE_MIN" default:"5s" help:"Delay before a refused key is tried again. It doubles up to five minutes."`
 }
@@ -304,7 +304,7 @@ func (l Liveblocks) Validate() error {
 			liveblocks.MaxRatePerSecond)
 	}
 	if !(l.HedgeShare >= 0 && l.HedgeShare <= 1) { // NaN is neither
-		return wrong("MIRROR_LIVEBLOCKS_HEDGE_SHARE", "is %v; it must be from 0 to 1 (0 disables second attempts)",
+		return wrong("MIRROR_LIVEBLOCKS_HEDGE_SHARE", "is %v; it must be from 0 to 1 (0 disables further attempts)",
 			l.HedgeShare)
 	}
 	return cmp.Or(
