@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
@@ -24,6 +27,7 @@ type dialect struct {
 	guideTable  string // that of the Liveblocks guides
 	guideUpsert string // a document, into that table
 	revision    string // that of a room's document, out of that table or the view in its place
+	revisions   string // those of lookAt rooms as words of the form room=revision
 	length      string // that of a document as it will be read
 	idle        string // whether nothing is due
 	analyze     string // the documents, after they were filled in
@@ -31,6 +35,42 @@ type dialect struct {
 
 // dialects are those that can be asked for.
 var dialects = map[string]*dialect{"postgres": &postgres, "mysql": &mysql}
+
+// lookAt is the number of rooms whose revisions one statement reads.
+const lookAt = 16
+
+// revisionsOf is the end of a statement about the documents of lookAt rooms.
+var revisionsOf = func() string {
+	places := make([]string, lookAt)
+	for i := range places {
+		places[i] = "$" + strconv.Itoa(i+1)
+	}
+	return " from liveblocks_documents where room_id in (" + strings.Join(places, ", ") + ")"
+}()
+
+// lookUp reads the revisions of rooms that have a document.
+func (db database) lookUp(ctx context.Context, rooms []string) (map[string]int64, error) {
+	revisions := make(map[string]int64, len(rooms))
+	for some := range slices.Chunk(rooms, lookAt) {
+		args := make([]any, lookAt)
+		for i := range args {
+			args[i] = some[min(i, len(some)-1)]
+		}
+		var text string
+		if err := db.get(ctx, &text, db.revisions, args...); err != nil {
+			return nil, err
+		}
+		for _, word := range strings.Fields(text) {
+			room, revision, _ := strings.Cut(word, "=")
+			n, err := strconv.ParseInt(revision, 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			revisions[room] = n
+		}
+	}
+	return revisions, nil
+}
 
 // server is a database server of this run.
 type server interface {

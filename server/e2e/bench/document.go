@@ -39,9 +39,9 @@ ever paper hard near sentence better best across during today others however sur
 ways thing whole hear example heard several change answer room sea against top turned learn point city play toward five
 using himself usually money seen car morning given ten drawing quarterly milestone review backlog estimate sprint`)
 
-// firstRevision is the revision of a document's first version. All have as many
-// digits, so that all versions of a document are of one length.
-const firstRevision = 1_000_000
+// firstRevision is the least revision of a document: microseconds since 1970 in 2001.
+// All have as many digits, so that all versions of a document are of one length.
+const firstRevision = 1_000_000_000_000_000
 
 // document is one document in both forms. The versions of a document differ in
 // one number near its begin.

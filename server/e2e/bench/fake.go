@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -17,24 +18,80 @@ type fakeConfig struct {
 	Delay time.Duration
 }
 
-// runFake answers for every room a roomID can name: a document that is another
-// version each time it is asked for, so that every fetch finds a change. It does
-// less than fake on purpose: it takes part in what is measured.
+// runFake answers for every room a roomID can name: a document whose revision is the
+// time when the call came, so that every fetch finds a change and shows how old it
+// is. It does less than fake on purpose: it takes part in what is measured.
 func runFake(ctx context.Context, cfg fakeConfig) error {
-	f := &upstream{delay: cfg.Delay, documents: make(library)}
-	f.revision.Store(firstRevision)
-	return serve(ctx, f)
+	return serve(ctx, &upstream{delay: cfg.Delay, documents: make(library)})
 }
 
 type upstream struct {
-	delay    time.Duration
-	revision atomic.Int64
+	delay time.Duration
 
 	mu        sync.Mutex
 	documents library
+	hangs     float64 // the share of calls that hang
+	hung      []hang  // those that did
+	calls     int     // those that came
+}
+
+// hang is a call that was not answered.
+type hang struct {
+	Room string
+	// From and Until are when it came and when the caller gave up, in microseconds
+	// since 1970.
+	From, Until int64
+}
+
+// callsMade is what came of the calls since it was last asked for.
+type callsMade struct {
+	Calls int
+	Hung  []hang
+}
+
+// hangPath sets the share of calls that hang from now on, and answers with the
+// callsMade until now. Calls that still hang are not among the Hung.
+const hangPath = "/hang"
+
+func (f *upstream) setHangs(w http.ResponseWriter, r *http.Request) {
+	share, err := strconv.ParseFloat(r.URL.Query().Get("share"), 64)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	f.mu.Lock()
+	made := callsMade{Calls: f.calls, Hung: f.hung}
+	f.hangs, f.calls, f.hung = share, 0, nil
+	f.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(made) // who asked will complain
+}
+
+// hang keeps a call until its caller gives up.
+func (f *upstream) hang(ctx context.Context, room string) {
+	h := hang{Room: room, From: time.Now().UnixMicro()}
+	<-ctx.Done()
+	h.Until = time.Now().UnixMicro()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hung = append(f.hung, h)
 }
 
 func (f *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == hangPath {
+		f.setHangs(w, r)
+		return
+	}
+	revision := time.Now().UnixMicro()
+	segment, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), "/v2/rooms/"), "/")
+	id, _ := url.PathUnescape(segment) // net/http has refused what cannot be
+	f.mu.Lock()
+	f.calls++
+	hangs := rand.Float64() < f.hangs
+	f.mu.Unlock()
+	if hangs {
+		f.hang(r.Context(), id)
+		return
+	}
 	if f.delay > 0 {
 		timer := time.NewTimer(f.delay)
 		defer timer.Stop()
@@ -44,8 +101,6 @@ func (f *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	segment, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), "/v2/rooms/"), "/")
-	id, _ := url.PathUnescape(segment) // net/http has refused what cannot be
 	size, n, ok := parseRoomID(id)
 	var body []byte
 	contentType := "application/json; charset=utf-8"
@@ -71,9 +126,9 @@ func (f *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if r.URL.Query().Get("format") == "json" {
-			body = d.json(f.revision.Add(1))
+			body = d.json(revision)
 		} else {
-			body = d.lson(f.revision.Add(1))
+			body = d.lson(revision)
 		}
 	}
 	w.Header().Set("Content-Type", contentType)

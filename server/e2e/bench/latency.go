@@ -25,7 +25,7 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	guide, err := b.guideDatabase(ctx, "d_guide", b.samples)
+	guide, err := b.guideDatabase(ctx, "d_guide", latencySize, b.samples)
 	if err != nil {
 		return err
 	}
@@ -87,8 +87,9 @@ func benchLatency(ctx context.Context, b *bench) (err error) {
 	return w.Flush()
 }
 
-// guideDatabase makes a database with the guides' table and as many rooms in it.
-func (b *bench) guideDatabase(ctx context.Context, name string, rooms int) (string, error) {
+// guideDatabase makes a database with the guides' table and as many rooms of a size in
+// it.
+func (b *bench) guideDatabase(ctx context.Context, name string, size, rooms int) (string, error) {
 	u, err := b.emptyDatabase(ctx, name)
 	if err != nil {
 		return "", err
@@ -102,7 +103,7 @@ func (b *bench) guideDatabase(ctx context.Context, name string, rooms int) (stri
 		return "", err
 	}
 	for n := range rooms {
-		if err := db.exec(ctx, db.guideUpsert, roomID(latencySize, n), `{"revision": 0}`); err != nil {
+		if err := db.exec(ctx, db.guideUpsert, roomID(size, n), `{"revision": 0}`); err != nil {
 			return "", err
 		}
 	}
@@ -111,10 +112,15 @@ func (b *bench) guideDatabase(ctx context.Context, name string, rooms int) (stri
 
 // pooled is a quantile over the latencies of all windows.
 func pooled(samples []sample, q float64) time.Duration {
+	return quantile(sorted(samples, func(s sample) []time.Duration { return s.each }), q)
+}
+
+// sorted returns the latencies of all windows, sorted.
+func sorted(samples []sample, of func(sample) []time.Duration) []time.Duration {
 	var all []time.Duration
 	for _, s := range samples {
-		all = append(all, s.each...)
+		all = append(all, of(s)...)
 	}
 	slices.Sort(all)
-	return quantile(all, q)
+	return all
 }

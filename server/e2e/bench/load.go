@@ -39,6 +39,12 @@ type loadJob struct {
 	Addr, DatabaseURL string
 	// Size is that of the documents' plain JSON, Rooms how many rooms there are.
 	Size, Rooms int
+	// Rate is how many events a second the freshness is measured at, First the number
+	// of the first of the Rooms, and Upstream the address of the fake.
+	Rate, First int
+	Upstream    string
+	// Hangs is the share of the fake's calls that hang.
+	Hangs float64
 	// Shared is how many gRPC connections the callers share; 0 gives each its own.
 	Shared int
 }
@@ -52,6 +58,10 @@ type loadResult struct {
 	P50, P99   time.Duration
 	// Each is every latency, where they are few.
 	Each []time.Duration
+	// Answered are those of Each that no call about the room which hung has delayed.
+	Answered []time.Duration
+	// Calls is the number of calls that the fake got, Hung how many of them hung.
+	Calls, Hung int
 }
 
 // rate is operations per second.
@@ -72,13 +82,20 @@ var loads = map[string]func(context.Context, *loadJob) ([]operation, error){
 // The connections die with the process.
 func runLoad(ctx context.Context, job loadJob) error {
 	var run func() (loadResult, error)
-	if job.Kind == "latency" {
+	switch job.Kind {
+	case "latency":
 		m, err := newLatencies(ctx, &job)
 		if err != nil {
 			return err
 		}
 		run = func() (loadResult, error) { return m.run(ctx) }
-	} else {
+	case "freshness":
+		f, err := newFreshness(ctx, &job)
+		if err != nil {
+			return err
+		}
+		run = func() (loadResult, error) { return f.run(ctx) }
+	default:
 		prepare, ok := loads[job.Kind]
 		if !ok {
 			return fmt.Errorf("no load is called %q", job.Kind)

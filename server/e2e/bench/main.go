@@ -91,6 +91,10 @@ type options struct {
 	warm, timed       time.Duration
 	rooms, applyRooms int
 	samples           int
+	// rate is the events a second of part e, freshWarm and freshTimed the parts of a
+	// window there.
+	rate                  int
+	freshWarm, freshTimed time.Duration
 }
 
 func parseOptions(args []string) (options, error) {
@@ -98,10 +102,12 @@ func parseOptions(args []string) (options, error) {
 		conns: []int{1, 8, 32, 128}, rounds: 3,
 		warm: 300 * time.Millisecond, timed: 1500 * time.Millisecond,
 		rooms: 10_000, applyRooms: 2000, samples: 50,
+		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second,
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.only, "only", "a,b,c,d,f",
-		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, f webhooks beside a held row")
+	f.StringVar(&o.only, "only", "a,b,c,d,e,f",
+		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, e freshness under load, "+
+			"f webhooks beside a held row")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
@@ -113,6 +119,7 @@ func parseOptions(args []string) (options, error) {
 	var conns string
 	f.StringVar(&conns, "conns", "",
 		"numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
+	f.IntVar(&o.rate, "rate", 0, "events a second in part e; 0 means 400, and 100 with -quick")
 	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -126,6 +133,13 @@ func parseOptions(args []string) (options, error) {
 	if o.quick {
 		o.conns, o.warm, o.timed = []int{8, 32}, 200*time.Millisecond, 800*time.Millisecond
 		o.rooms, o.applyRooms, o.samples = 2000, 400, 20
+		o.freshWarm, o.freshTimed = time.Second, 3*time.Second
+	}
+	if o.rate == 0 {
+		o.rate = 400
+		if o.quick {
+			o.rate = 100
+		}
 	}
 	if conns != "" {
 		o.conns = nil
@@ -147,7 +161,14 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"a", benchWebhooks}, {"b", benchReads}, {"c", benchApply}, {"d", benchLatency}, {"f", benchHeld}}
+	return []part{
+		{"a", benchWebhooks},
+		{"b", benchReads},
+		{"c", benchApply},
+		{"d", benchLatency},
+		{"e", benchFreshness},
+		{"f", benchHeld},
+	}
 }
 
 // bench is one run.

@@ -36,7 +36,9 @@ on duplicate key update data = values(data), size = values(size)`,
 	guideUpsert: `insert into liveblocks_documents (room_id, data, updated_at) values ($1, $2, now(6))
 on duplicate key update data = values(data), updated_at = values(updated_at)`,
 	revision: "select json_value(data, '$.revision') from liveblocks_documents where room_id = $1",
-	length:   "select octet_length($1)", // MariaDB keeps JSON as it came
+	revisions: "select coalesce(group_concat(concat(room_id, '=', json_value(data, '$.revision')) separator ' '), '')" +
+		revisionsOf,
+	length: "select octet_length($1)", // MariaDB keeps JSON as it came
 	// Without the project no index would serve.
 	idle: "select not exists (select 1 from mirror_resource_state where project_id = '" + project +
 		"' and due_time is not null)",

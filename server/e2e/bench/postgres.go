@@ -31,10 +31,11 @@ on conflict (bucket, project_id, room_id, kind, resource_id) do update set data 
 	guideTable: `create table liveblocks_documents (room_id text primary key, data jsonb not null, updated_at timestamptz not null)`,
 	guideUpsert: `insert into liveblocks_documents (room_id, data, updated_at) values ($1, $2, now())
 on conflict (room_id) do update set data = excluded.data, updated_at = excluded.updated_at`,
-	revision: "select data->>'revision' from liveblocks_documents where room_id = $1",
-	length:   "select octet_length($1::jsonb::text)",
-	idle:     "select not exists (select 1 from mirror_resource_state where due_time is not null)",
-	analyze:  "vacuum analyze mirror_document",
+	revision:  "select data->>'revision' from liveblocks_documents where room_id = $1",
+	revisions: "select coalesce(string_agg(room_id || '=' || (data->>'revision'), ' '), '')" + revisionsOf,
+	length:    "select octet_length($1::jsonb::text)",
+	idle:      "select not exists (select 1 from mirror_resource_state where due_time is not null)",
+	analyze:   "vacuum analyze mirror_document",
 }
 
 const (

@@ -21,7 +21,7 @@ func benchWebhooks(ctx context.Context, b *bench) (err error) {
 	}
 	defer func() { err = errors.Join(err, upstream.stop()) }()
 	// Workers off: one call in a thousand seconds, so that all work waits at the
-	// limiter. Workers on: the default of 50 calls a second. Workers free: as many
+	// limiter. Workers on: 50 calls a second, the rate at the start. Workers free: as many
 	// calls as the machine can make, which no Liveblocks would bear.
 	var quiet, busy, group, single string
 	for name, u := range map[string]*string{"a_off": &quiet, "a_on": &busy, "a_group": &group, "a_single": &single} {
@@ -67,7 +67,8 @@ func benchWebhooks(ctx context.Context, b *bench) (err error) {
 	w := b.table(fmt.Sprintf("(a) webhooks acknowledged per second: storageUpdated over %d rooms, documents of %s\n"+
 		"    A: bare net/http handler that verifies and group-commits the event's row alone; B: the same with a commit "+
 		"for each event\n"+
-		"    workers off: 0.001 calls a second; on: 50, the default; free: unbounded, with a fake that answers at once",
+		"    workers off: 0.001 calls a second; on: 50, the rate at the start; free: unbounded, with a fake that answers "+
+		"at once",
 		b.rooms, sizeName(webhookSize)),
 		"workers", "conns", "ours/s", "A/s", "B/s", "ours:A", "aim", "ours:B", "aim", "CPU ours", "CPU A", "CPU B",
 		"p99 ms ours", "A", "B", "MiB ours", "A")

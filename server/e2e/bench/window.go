@@ -17,6 +17,9 @@ type sample struct {
 	ops      int64   // all of them, those of the warm-up too
 	p50, p99 time.Duration
 	each     []time.Duration
+	answered []time.Duration // those of each that no hanging call has delayed
+	calls    int             // that the fake got
+	hung     int             // of calls
 	// cpu is microseconds of processor time for each operation.
 	cpu usage
 	// peak is the server's, in bytes.
@@ -79,7 +82,10 @@ func (b *bench) window(ctx context.Context, job loadJob, server, upstream *proce
 	if err := load.hear(&r); err != nil {
 		return sample{}, fmt.Errorf("run the load: %w", err)
 	}
-	s := sample{rate: r.rate(), ops: r.Ops, p50: r.P50, p99: r.P99, each: r.Each}
+	s := sample{
+		rate: r.rate(), ops: r.Ops, p50: r.P50, p99: r.P99, each: r.Each,
+		answered: r.Answered, calls: r.Calls, hung: r.Hung,
+	}
 	if after != nil {
 		if err := after(); err != nil {
 			return sample{}, err
