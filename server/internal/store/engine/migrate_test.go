@@ -57,16 +57,26 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
-		"mysql/views/liveblocks_flow_edges.sql":   "cd50aa8c426c789d38ef3bc3f11231139f2344b37929589632eec06820a1b57e",
-		"mysql/views/liveblocks_flow_nodes.sql":   "ce6c6799a7b383828c880fab3508fa5480c06d68d3c2d772ac706d76cd578e6a",
-		"postgres/migrations/0001_mirror.sql":     "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
-		"postgres/migrations/0002_everything.sql": "23be6f951a82485f533842b89f561dd45c75550a0675d1c025a1fa33933e3c97",
-		"postgres/migrations/0003_groups.sql":     "2c0eac3a28aec06bf170b7d2ed8a76e17c9c658d5f9b6642937ff4cea4c85364",
-		"postgres/migrations/0004_project.sql":    "07e291a66eb9533499082b3074be0ca10181e0fd375485420a1f6fc961eb2f44",
-		"postgres/migrations/0005_queue.sql":      "35ffc2023c5d2edc56039c2d0fd2d173c45ef0ba266c954aa380a08eb4b0ce3f",
-		"postgres/migrations/0006_lists.sql":      "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
-		"postgres/migrations/0007_threads.sql":    "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
-		"postgres/migrations/0008_odd.sql":        "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
+		"mysql/views/liveblocks_flow_edges.sql":    "cd50aa8c426c789d38ef3bc3f11231139f2344b37929589632eec06820a1b57e",
+		"mysql/views/liveblocks_flow_nodes.sql":    "ce6c6799a7b383828c880fab3508fa5480c06d68d3c2d772ac706d76cd578e6a",
+		"mysql/views/liveblocks_active_users.sql":  "1b8158ca666280369fa3ed00a8d72be61dbaca65b5ab1db5457e7b7b8fc55636",
+		"mysql/views/liveblocks_comments.sql":      "a50ef7fd0d1d20102db2fb3c377c9d4928a932018702dc523a0c606a45772b53",
+		"mysql/views/liveblocks_group_members.sql": "b7a1debd3cfd8bc7df5690322aa4c9f9c84b8788dbc59ceb1b47a436670dd034",
+		"mysql/views/liveblocks_groups.sql":        "3baee4519355433c75c176d7229564a837c409e0cdebbffec2e6d51cb1f2ed1b",
+		"mysql/views/liveblocks_notifications.sql": "cdf08526fca8cc63714d695dcb46d169d657bdfaf8364111430199e65f5e62dd",
+		"mysql/views/liveblocks_reactions.sql":     "e09067a15d1e747d0cc6642a1926b04c5d6879798bf9fe63d89d1865d7bb58c5",
+		"mysql/views/liveblocks_rooms.sql":         "9a72e4890674c71f97da865baa1b1d5405113647505548457ca69476440ae475",
+		"mysql/views/liveblocks_threads.sql":       "813d0bfee7e7a00bbaf96b147a616dc7d2d32b2694b0922714b70ff96ee4c029",
+		"mysql/views/liveblocks_user_sessions.sql": "c3074a51d6b0f561e32899d88a5c1313fadf8853c7a5a66e2c8befd596b5df99",
+		"mysql/views/liveblocks_ydocs.sql":         "642946f4a16d440ad84d084bc4f977033a402b86019d2286eea557dba52e2cd2",
+		"postgres/migrations/0001_mirror.sql":      "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
+		"postgres/migrations/0002_everything.sql":  "23be6f951a82485f533842b89f561dd45c75550a0675d1c025a1fa33933e3c97",
+		"postgres/migrations/0003_groups.sql":      "2c0eac3a28aec06bf170b7d2ed8a76e17c9c658d5f9b6642937ff4cea4c85364",
+		"postgres/migrations/0004_project.sql":     "07e291a66eb9533499082b3074be0ca10181e0fd375485420a1f6fc961eb2f44",
+		"postgres/migrations/0005_queue.sql":       "35ffc2023c5d2edc56039c2d0fd2d173c45ef0ba266c954aa380a08eb4b0ce3f",
+		"postgres/migrations/0006_lists.sql":       "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
+		"postgres/migrations/0007_threads.sql":     "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
+		"postgres/migrations/0008_odd.sql":         "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
@@ -402,7 +412,7 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 				'comment_mention', 'active_user', 'user_session', 'notification', 'sweep', 'group', 'group_member',
 				'unannounced']
 			loop
-				execute format('drop table mirror_%s', name);
+				execute format('drop table mirror_%s cascade', name);
 			end loop;
 		end $$`)
 	mustExec(t, conn, "alter table mirror_resource_state drop column background, drop column notice_time, "+
