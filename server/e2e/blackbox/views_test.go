@@ -152,7 +152,8 @@ func (l *life) change() error {
 		l.upstream.Notify(fake.Notification{UserID: user, RoomID: room, SubjectID: "th"})
 		return nil
 	case act < 11 || len(threads) == 0:
-		_, err := l.upstream.CreateThread(room, fake.ThreadOptions{Comment: fake.Comment{UserID: user, Text: "begun by " + user}})
+		first := fake.Comment{UserID: user, Text: "begun by " + user}
+		_, err := l.upstream.CreateThread(room, fake.ThreadOptions{Comment: first})
 		return err
 	}
 	thread := threads[l.chance.IntN(len(threads))]
@@ -191,9 +192,7 @@ func (l *life) listed(t *testing.T, s *harness.Service) map[string]list {
 	sessions, errSessions := client.ListUserSessions(ctx, &mirrorv1.ListUserSessionsRequest{PageSize: size})
 	notifications, errNotifications := client.ListNotifications(ctx, &mirrorv1.ListNotificationsRequest{PageSize: size})
 	groups, errGroups := client.ListGroups(ctx, &mirrorv1.ListGroupsRequest{PageSize: size})
-	if err := errors.Join(err, errDocuments, errThreads, errComments, errSessions, errNotifications, errGroups); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(err, errDocuments, errThreads, errComments, errSessions, errNotifications, errGroups))
 	out := make(map[string]list)
 	add := func(view, columns string, values ...any) {
 		of := out[view]
@@ -217,8 +216,8 @@ func (l *life) listed(t *testing.T, s *harness.Service) map[string]list {
 		}
 	}
 	for _, th := range threads.GetThreads() {
-		add("liveblocks_threads", "room_id, thread_id, case when resolved then 1 else 0 end", th.GetRoomId(), th.GetThreadId(),
-			flag[th.GetResolved()])
+		add("liveblocks_threads", "room_id, thread_id, case when resolved then 1 else 0 end",
+			th.GetRoomId(), th.GetThreadId(), flag[th.GetResolved()])
 	}
 	for _, c := range comments.GetComments() {
 		add("liveblocks_comments", "room_id, thread_id, comment_id, user_id, text", c.GetRoomId(), c.GetThreadId(),
