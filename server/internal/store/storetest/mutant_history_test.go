@@ -22,12 +22,12 @@ func historyMutants() []mutant {
 	return []mutant{
 		{
 			"keeps who left a group",
-			[]string{"changed group has its new members only"},
+			[]string{"group: changed one has its new rows only"},
 			func(b base) store.Store { return &keepsRows{b} },
 		},
 		{
 			"believes the 404 of a group",
-			[]string{"404 of a group alone deletes nothing"},
+			[]string{"group: 404 alone deletes nothing"},
 			func(b base) store.Store { return &credulous{b} },
 		},
 		{
@@ -42,7 +42,7 @@ func historyMutants() []mutant {
 		},
 		{
 			"trusts an invalidated group",
-			[]string{"group that is not trusted is written again"},
+			[]string{"group: one that is not trusted is written again"},
 			func(b base) store.Store { return &trusting{b} },
 		},
 		{"lets nothing wait", []string{"event waits once at what it is folded into"}, func(b base) store.Store {

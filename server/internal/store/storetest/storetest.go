@@ -68,6 +68,7 @@ func groups() []group {
 		{"presence", presenceCases},
 		{"notification", notificationCases},
 		{"group", groupCases},
+		{"item", itemCases()},
 		{"sweep", sweepCases},
 		{"query", queryCases},
 		{"list", listCases},

@@ -165,6 +165,15 @@ func (e *env) listThreads(room mirror.RoomID, threads ...mirror.Thread) mirror.A
 	return e.caughtUp(lease, applied)
 }
 
+// added is what a list returns that stores these threads.
+func added(room mirror.RoomID, ids ...string) mirror.Applied {
+	a := mirror.Applied{Changed: true}
+	for _, id := range ids {
+		a.Added = append(a.Added, threadOf(room, id))
+	}
+	return a
+}
+
 // applyThreads applies a list of threads as a task does.
 func applyThreads(ctx context.Context, s store.Store, lease mirror.Lease, fetchTime time.Time,
 	threads []mirror.Thread, now time.Time, settle time.Duration,
@@ -547,7 +556,7 @@ func threadRefusedAlone(e *env) {
 				}
 			}
 		}
-		e.want("ApplyThreads", e.listThreads(room, threads...), mirror.Applied{Changed: true})
+		e.want("ApplyThreads", e.listThreads(room, threads...), added(room, "th_1", "th_2", "th_3"))
 		check("listed")
 		for i := range threads {
 			threads[i].SHA256[0]++
@@ -776,7 +785,7 @@ func listUnknown(e *env) {
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	a, b := threadIn("th_a", 1, fullComment("cm_1", 1), commentIn("cm_2", 2)), threadIn("th_b", 1, fullComment("cm_1", 1))
 	first := e.lastChange(roomOf("room").Bucket())
-	e.want("ApplyThreads", e.listThreads("room", b, a), mirror.Applied{Changed: true})
+	e.want("ApplyThreads", e.listThreads("room", b, a), added("room", "th_a", "th_b"))
 	for i, t := range []mirror.Thread{a, b} {
 		r := threadOf("room", t.ID)
 		want := t
@@ -799,11 +808,13 @@ func listUnknown(e *env) {
 	e.want("ApplyThread", e.mirrorThread("room", a), mirror.Applied{})
 	e.want("ApplyThread", e.mirrorThread("room", threadIn("th_a", 2)), mirror.Applied{Changed: true})
 	var many []mirror.Thread
+	var ids []string
 	for i := range 300 {
-		many = append(many, threadIn(fmt.Sprintf("th_%03d", i), 1, fullComment("cm_1", 1), commentIn("cm_2", 2)))
+		ids = append(ids, fmt.Sprintf("th_%03d", i))
+		many = append(many, threadIn(ids[i], 1, fullComment("cm_1", 1), commentIn("cm_2", 2)))
 	}
 	e.mirrorRoom("large", e.roomContent(`{}`))
-	e.want("ApplyThreads of 300", e.listThreads("large", many...), mirror.Applied{Changed: true})
+	e.want("ApplyThreads of 300", e.listThreads("large", many...), added("large", ids...))
 	if n, m := len(e.threads(store.ThreadFilter{Room: "large"})),
 		len(e.comments(store.CommentFilter{Room: "large"})); n != 300 || m != 600 {
 		e.Fatalf("%d threads and %d comments; want 300 and 600", n, m)
@@ -924,7 +935,7 @@ func listOdd(e *env) {
 	bad := threadIn("bad", 1, fullComment("cm_1", 1))
 	bad.Metadata = []byte(`{"a":`)
 	e.want("ApplyThreads", e.listThreads("room", bad, threadIn("good", 1), threadIn("good", 2)),
-		mirror.Applied{Changed: true})
+		added("room", "bad", "good"))
 	e.want("Threads", e.threads(store.ThreadFilter{}), []string{"room/bad", "room/good"})
 	if got := e.readThread(threadOf("room", "bad"), false); got.DataProblem == "" || got.Metadata != nil {
 		e.Fatalf("Thread = %+v; want no metadata, and why", got)
@@ -1637,7 +1648,7 @@ func listPiecesFences(e *env) {
 	e.wantState(threadOf("room", "known"), mirror.TaskDone)
 	applied, err := applyThreads(e.ctx(), e.Store, lease, e.now, append(threads, threadIn("known", 1)), e.now, 0)
 	e.must("ApplyThreads", err)
-	e.want("ApplyThreads again", applied, mirror.Applied{Changed: true})
+	e.want("ApplyThreads again", applied, added("room", "th_2"))
 	for _, t := range threads {
 		e.want("rows", e.tables(threadOf("room", t.ID)), storedOf(t))
 	}
