@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -122,12 +123,12 @@ func (c *Client) send(ctx context.Context, call call) (mirror.Fetched, result) {
 	}
 	var body []byte
 	if call.stream != nil {
-		arriving := &arrival{r: resp.Body, w: w}
+		arriving := &arrival{ctx: watched, r: resp.Body, w: w, most: 2 * c.cfg.MaxBody}
 		if err = call.stream(arriving); err != nil && arriving.err == nil && !errors.Is(err, errTooLarge) {
 			return mirror.Fetched{}, invalidAnswer(call.op, resp.StatusCode, err)
 		}
 	} else {
-		body, err = c.read(resp, w)
+		body, err = c.read(watched, resp, w)
 	}
 	switch {
 	case errors.Is(err, errTooLarge):
@@ -213,15 +214,26 @@ func (c *Client) exchange(req *http.Request, call call) *attempt {
 	}
 }
 
-// arrival is a body that is read while it arrives.
+// arrival is a body that is read while it arrives, and kept up to a size.
 type arrival struct {
-	r   io.Reader
-	w   *watchdog
-	err error // of the body
+	ctx  context.Context //nolint:containedctx // io.Reader has none
+	r    io.Reader
+	w    *watchdog
+	most int64 // the memory that it may take
+	read int64
+	has  int64 // the memory that it has
+	err  error // of the body
 }
 
 func (a *arrival) Read(p []byte) (int, error) {
+	if need := min(a.read+int64(len(p)), a.most); need > a.has {
+		a.has = min(2*need, a.most)
+		if a.err = a.w.await(a.ctx, a.has); a.err != nil {
+			return 0, a.err
+		}
+	}
 	n, err := a.r.Read(p)
+	a.read += int64(n)
 	a.w.fed(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		a.err = err
@@ -229,17 +241,31 @@ func (a *arrival) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// await waits for memory for n bytes of a body. That is not part of its time.
+func (w *watchdog) await(ctx context.Context, n int64) error {
+	w.timer.Stop()
+	begin := time.Now()
+	err := memory.ForReading(ctx, n)
+	w.slowAt = w.slowAt.Add(time.Since(begin))
+	w.timer.Reset(w.patience)
+	return err
+}
+
 // errTooLarge means that a body exceeds the size limit.
 var errTooLarge = errors.New("the body exceeds the size limit")
 
-// read reads a body. A body whose length is known gets a buffer of that length.
-func (c *Client) read(resp *http.Response, w *watchdog) ([]byte, error) {
+// read reads a body once there is memory for it. A body whose length is known gets a
+// buffer of that length.
+func (c *Client) read(ctx context.Context, resp *http.Response, w *watchdog) ([]byte, error) {
 	if resp.ContentLength > c.cfg.MaxBody {
 		return nil, errTooLarge
 	}
 	size := resp.ContentLength
 	if size < 0 {
 		size = min(firstBuffer, c.cfg.MaxBody+1)
+	}
+	if err := w.await(ctx, size); err != nil {
+		return nil, err
 	}
 	body := make([]byte, 0, size)
 	for {
@@ -251,7 +277,11 @@ func (c *Client) read(resp *http.Response, w *watchdog) ([]byte, error) {
 				}
 				return body, nil
 			}
-			grown := make([]byte, len(body), min(2*int64(cap(body)), c.cfg.MaxBody+1))
+			longer := min(2*int64(cap(body)), c.cfg.MaxBody+1)
+			if err := w.await(ctx, int64(len(body))+longer); err != nil {
+				return nil, err
+			}
+			grown := make([]byte, len(body), longer)
 			copy(grown, body)
 			body = grown
 		}

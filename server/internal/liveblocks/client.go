@@ -25,6 +25,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/listed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -123,7 +124,10 @@ func NewTransport(idle int) *http.Transport {
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 1 << 20,
 		// A connection that went silent would hold up every call on it.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: pingTimeout, PingTimeout: pingTimeout,
+			MaxReceiveBufferPerStream: memory.Free, // a body may have to wait for memory
+		},
 	}
 }
 
@@ -299,6 +303,9 @@ func (c *Client) pages(ctx context.Context, op, path string) (mirror.List, error
 				body = append(body, ',')
 			}
 			body = append(body, item...)
+		}
+		if err := memory.ForReading(ctx, 2*int64(len(body))); err != nil {
+			return mirror.List{}, err
 		}
 		if int64(len(body)) > c.cfg.MaxBody {
 			return mirror.List{}, c.tooLarge(op).err

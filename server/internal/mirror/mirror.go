@@ -234,8 +234,7 @@ type Lease struct {
 	// Joined are the leases on children of a room that were fetched together with it;
 	// see Applied.Joined.
 	Joined []Lease
-	// Seen is what the claim has also read of a document; nil if the engine reads
-	// it again anyway.
+	// Seen is what the claim has also read of a document; nil for other kinds.
 	Seen *Seen
 }
 
@@ -312,6 +311,9 @@ type DocumentContent struct {
 	StateSHA256 [32]byte
 	// Text is the document's plain text for search.
 	Text string
+	// Unchanged means that the claim has seen a copy of the same content, so nothing
+	// was derived from it.
+	Unchanged bool
 }
 
 // Applied says what a finished task did and when the resource is due again.

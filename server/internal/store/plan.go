@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"slices"
 	"strings"
 	"time"
@@ -273,6 +274,18 @@ func PlanPark(s State, room Parent, lease mirror.Lease, now time.Time) Plan {
 // that were fetched first. It needs no state, so that a long one is written before the
 // state is locked.
 func WritesDocument(stored, fetched mirror.DocumentCopy) bool { return !stored.Same(fetched) }
+
+// Unchanged returns a document without derived columns, if the claim has seen a copy of
+// the same content, derived by the same version.
+func Unchanged(lease mirror.Lease, content []byte, version int) (mirror.DocumentContent, bool) {
+	if lease.Seen == nil || lease.Seen.Copy.Epoch != lease.Epoch || lease.Seen.Copy.DeriveVersion != version ||
+		lease.Seen.Copy.SHA256 != sha256.Sum256(content) {
+		return mirror.DocumentContent{}, false
+	}
+	return mirror.DocumentContent{
+		Content: content, DeriveVersion: version, StateSHA256: lease.Seen.Copy.StateSHA256, Unchanged: true,
+	}, true
+}
 
 // PlanDocument decides about a fetched document; stored is its previous copy. There is
 // a Change if it is written.

@@ -33,6 +33,9 @@ var (
 	// since the claim, so the result belongs to another incarnation. Nothing was
 	// written. The lease is still held; Fail releases it.
 	ErrEpochChanged = errors.New("store: room incarnation changed")
+	// ErrCopyChanged: a document was found unchanged, and its copy has changed since the
+	// claim. Nothing was written. The lease is still held; Fail releases it.
+	ErrCopyChanged = errors.New("store: the copy has changed since the claim")
 	// ErrImplausible: a list lacks more resources than are accepted at once; see
 	// TooManyVanished. Nothing was written. The lease is still held; Fail releases
 	// it.
@@ -255,7 +258,8 @@ type Mirror interface {
 	// ApplyDocument stores a document as fetched. It may decide based on what the
 	// lease has seen, if that is still true. If the same bytes, or others of the
 	// same StateSHA256, are already stored in this epoch with the same derive
-	// version, only the two times change and no change entry is written.
+	// version, only the two times change and no change entry is written. If it is not
+	// so, a document without derived columns is refused (ErrCopyChanged).
 	ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
 		settle time.Duration) (mirror.Applied, error)
 

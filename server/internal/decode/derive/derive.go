@@ -13,6 +13,17 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
+// The memory that a document takes while it is derived and written, in bytes for each
+// byte of its source.
+const (
+	// StorageWeight counts the source, its JSON, the compressed source, and what is sent to
+	// the database twice, because it is gathered there.
+	StorageWeight = 4
+	// YdocWeight is mostly for the operations: documents of many short ones take 14 bytes
+	// at a time, and leave others behind.
+	YdocWeight = 24
+)
+
 // JSON converts plain-lson or JSON to queryable JSON, or returns why it cannot be
 // stored.
 func JSON(content []byte) (data []byte, problem string) {
@@ -38,7 +49,7 @@ func queryable(data []byte, properties lson.Properties) ([]byte, string) {
 // Storage derives the columns of a Storage document. It leaves out Data of more
 // than maxData bytes.
 func Storage(content []byte, maxData int) mirror.DocumentContent {
-	doc := mirror.DocumentContent{Content: content, DeriveVersion: storageVersion}
+	doc := mirror.DocumentContent{Content: content, DeriveVersion: StorageVersion}
 	data, properties, err := lson.JSON(make([]byte, 0, len(content)), content)
 	if err != nil {
 		doc.DataProblem = err.Error()
@@ -52,7 +63,7 @@ func Storage(content []byte, maxData int) mirror.DocumentContent {
 // Ydoc derives the columns of a Yjs document, as [Storage] does, and returns the
 // guids of its subdocuments. DataProblem also says what a document with Data lacks.
 func Ydoc(content []byte, maxData int) (doc mirror.DocumentContent, inside []string) {
-	doc = mirror.DocumentContent{Content: content, DeriveVersion: ydocVersion}
+	doc = mirror.DocumentContent{Content: content, DeriveVersion: YdocVersion}
 	decoded, err := yjs.Decode(content, yjs.Limits{})
 	var notes []string
 	if err == nil {

@@ -13,11 +13,12 @@ import (
 // reader fetch its copy again.
 const (
 	// tiptapVersion changes whenever package tiptap would make other bytes of the
-	// same document. It counts from 2 in storageVersion: documents of version 1 had
+	// same document. It counts from 2 in StorageVersion: documents of version 1 had
 	// no text.
-	tiptapVersion  = 2
-	storageVersion = (tiptapVersion+1)*1000 + lson.Version
-	ydocVersion    = yjs.Version
+	tiptapVersion = 2
+	// StorageVersion is that of a Storage document, YdocVersion that of a Yjs document.
+	StorageVersion = (tiptapVersion+1)*1000 + lson.Version
+	YdocVersion    = yjs.Version
 )
 
 // Format is one way to represent a document.

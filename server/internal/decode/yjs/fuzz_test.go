@@ -61,6 +61,9 @@ func FuzzDecode(f *testing.F) {
 		if text := d.Text(); !utf8.ValidString(text) || len(text) > 3*len(update) || text != again.Text() {
 			t.Fatalf("Text = %q; want valid UTF-8, not much longer than the update and always the same", text)
 		}
+		if len(d.Subdocuments()) > 0 && !yjs.MayHaveSubdocuments(update) {
+			t.Fatal("MayHaveSubdocuments denies those that Subdocuments has")
+		}
 		for _, guid := range d.Subdocuments() {
 			if !bytes.Contains(update, []byte(guid)) {
 				t.Fatalf("Subdocuments has %q, which the update has not", guid)

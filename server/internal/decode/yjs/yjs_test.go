@@ -518,6 +518,14 @@ func TestSubdocuments(t *testing.T) {
 	if diff := cmp.Diff([]string{"sub-guid-0001"}, decode(t, update(t, "yjs-subdoc")).Subdocuments()); diff != "" {
 		t.Errorf("Subdocuments of the recorded document differ (-want +got):\n%s", diff)
 	}
+	for name, want := range map[string]bool{"yjs-subdoc": true, "yjs-map": false} {
+		if got := yjs.MayHaveSubdocuments(update(t, name)); got != want {
+			t.Errorf("MayHaveSubdocuments of %s = %t; want %t", name, got, want)
+		}
+	}
+	if !yjs.MayHaveSubdocuments([]byte{1, 1, 1}) {
+		t.Error("an update that cannot be read has no subdocuments; want that left open")
+	}
 }
 
 func TestDecodeKeepsItsHandsOffTheUpdate(t *testing.T) {

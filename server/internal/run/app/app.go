@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
@@ -16,6 +17,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -119,9 +121,10 @@ func (a *App) build(ctx context.Context, version string) error {
 		},
 	})
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
+	budget, reads := budgets(debug.SetMemoryLimit(-1))
 	pool := queue.New(queue.Config{
 		Project: project, Tasks: a.db.store, Limiter: client, Policy: policy,
-		Workers: a.cfg.Workers, Fetches: a.cfg.Fetches, LeaseTTL: a.cfg.LeaseTTL,
+		Workers: a.cfg.Workers, Fetches: a.cfg.Fetches, Memory: budget, LeaseTTL: a.cfg.LeaseTTL,
 		BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll, StopGrace: a.cfg.StopGrace / 2,
 		Swept: watch.Swept, Now: time.Now, Logger: a.log,
 	})
@@ -151,7 +154,8 @@ func (a *App) build(ctx context.Context, version string) error {
 		}
 	}
 	verifier := verify.New(verify.Config{
-		Store: a.db.store, Fetcher: client, Limiter: client, Workers: pool, MaxData: a.cfg.MaxData, Now: time.Now,
+		Store: a.db.store, Fetcher: client, Limiter: client, Workers: pool, Memory: budget, MaxData: a.cfg.MaxData,
+		Now: time.Now,
 	})
 	health := newStoreHealth(a.db.store.Ping, !a.db.readOnly, a.log)
 	deliveries := ledger.Config{
@@ -167,8 +171,10 @@ func (a *App) build(ctx context.Context, version string) error {
 	auth := rpc.NewAuthenticator(config.Reveal(a.cfg.APIToken))
 	a.services = rpc.New(rpc.Config{
 		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{project}, Auth: auth,
-		Event:  rpc.EventDeps{Query: a.db.store, Receiver: events},
-		Mirror: rpc.MirrorDeps{Query: a.db.store, Refresher: pool},
+		Event: rpc.EventDeps{Query: a.db.store, Receiver: events},
+		Mirror: rpc.MirrorDeps{
+			Query: a.db.store, Refresher: pool, Documents: documents.Memory{Long: reads, Decoding: budget},
+		},
 		Admin: rpc.AdminDeps{
 			Query: counting, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper, Verifier: verifier,
 			Status: a.status, Version: version, StartTime: started,

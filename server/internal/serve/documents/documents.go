@@ -14,6 +14,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/batch"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -23,10 +24,6 @@ const (
 	// inlineBytes is the longest document that is read together with its
 	// description. Longer ones are read one by one, within the memory budget.
 	inlineBytes = 128 << 10
-	// readMemory is the memory for all long documents that are being read and sent.
-	// It is enough for the longest document that the settings allow.
-	readMemory = 512 << 20
-
 	// readBatch is the maximum number of documents that one statement reads,
 	// readTimeout its maximum duration.
 	readBatch   = 64
@@ -49,11 +46,22 @@ type Reader struct {
 	fresh  *fresh.Reader
 	reads  *batch.Batcher[store.DocumentRead, *mirror.Document]
 	cache  *cache
-	memory *semaphore.Weighted
+	memory Memory
+	long   *semaphore.Weighted
+}
+
+// Memory is the memory for documents that are read.
+type Memory struct {
+	// Long is the number of bytes for all long documents that are being read and sent,
+	// above 0. One that takes more is read alone. It is not part of the budget, because a
+	// slow reader holds it.
+	Long int64
+	// Decoding is the memory for decoding, which others share; nil is without limit.
+	Decoding *memory.Budget
 }
 
 // New returns a Reader.
-func New(db Store, freshness *fresh.Reader) *Reader {
+func New(db Store, freshness *fresh.Reader, memory Memory) *Reader {
 	return &Reader{
 		store: db,
 		fresh: freshness,
@@ -64,7 +72,7 @@ func New(db Store, freshness *fresh.Reader) *Reader {
 			Size: readBatch, Timeout: readTimeout, Lanes: readLanes, Patience: readPatience,
 		}),
 		cache:  newCache(),
-		memory: semaphore.NewWeighted(readMemory),
+		memory: memory, long: semaphore.NewWeighted(memory.Long),
 	}
 }
 
@@ -108,7 +116,7 @@ func (d *Document) Release() {
 // Read returns a document, which the caller must release. It fails with
 // DOCUMENT_NOT_MIRRORED if there is none.
 func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err error) {
-	doc = &Document{memory: r.memory}
+	doc = &Document{memory: r.long}
 	defer func() {
 		if err != nil {
 			doc.Release()
@@ -148,8 +156,8 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 		return doc, nil
 	case doc.Content == nil:
 		// The source and the derived form, which is at most as long.
-		weight := min(2*doc.Size, readMemory)
-		if err := r.memory.Acquire(ctx, weight); err != nil {
+		weight := min(2*doc.Size, r.memory.Long)
+		if err := r.long.Acquire(ctx, weight); err != nil {
 			return doc, fmt.Errorf("wait for memory: %w", err)
 		}
 		doc.weight = weight
@@ -162,12 +170,29 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 		doc.Body = doc.Content
 		return doc, nil
 	}
-	if doc.Body, err = req.Format.Derive(doc.Content); err != nil {
+	if doc.Body, err = r.derive(ctx, req, doc.Content); err != nil {
+		if ctx.Err() != nil {
+			return doc, err
+		}
 		return doc, fault.Wrap(err, fault.Precondition, fault.ReasonDocumentUnreadable,
 			"the document was fetched and is kept, but cannot be turned into this format")
 	}
 	r.cache.put(entry{key{req.Resource, req.Format.Tag}, doc.SHA256, doc.Body})
 	return doc, nil
+}
+
+// derive converts a document once there is memory for it.
+func (r *Reader) derive(ctx context.Context, req Request, source []byte) ([]byte, error) {
+	weight := int64(derive.StorageWeight)
+	if req.Resource.Kind == mirror.KindYdoc {
+		weight = derive.YdocWeight
+	}
+	ctx, end := r.memory.Decoding.Begin(ctx)
+	defer end()
+	if err := memory.ForDecoding(ctx, weight*int64(len(source))); err != nil {
+		return nil, err
+	}
+	return req.Format.Derive(source)
 }
 
 // tag sets the entity tag. Half of the hash is enough to distinguish versions of

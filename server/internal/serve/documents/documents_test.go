@@ -11,12 +11,15 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // rows is a Store of the documents of one project, by room.
+const readMemory = 64 << 20
+
 type rows map[mirror.RoomID]mirror.Document
 
 func (r rows) Document(_ context.Context, resource mirror.Resource, _ bool) (mirror.Document, error) {
@@ -59,7 +62,7 @@ func TestLongDocumentsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		long := storage(`{"x":"` + strings.Repeat("x", inlineBytes) + `"}`)
-		r := New(rows{"long": long, "short": storage(`{"x":1}`)}, &fresh.Reader{})
+		r := New(rows{"long": long, "short": storage(`{"x":1}`)}, &fresh.Reader{}, Memory{Long: readMemory})
 		read := func(change func(*Request)) *Document {
 			t.Helper()
 			req := request("long")
@@ -70,7 +73,7 @@ func TestLongDocumentsTakeTurns(t *testing.T) {
 			}
 			return doc
 		}
-		if !r.memory.TryAcquire(readMemory) {
+		if !r.long.TryAcquire(readMemory) {
 			t.Fatal("memory is in use while nobody reads")
 		}
 		soon, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -90,21 +93,52 @@ func TestLongDocumentsTakeTurns(t *testing.T) {
 		}); !doc.NotModified || doc.Body != nil {
 			t.Errorf("what the reader has = %d bytes, not modified: %v", len(doc.Body), doc.NotModified)
 		}
-		r.memory.Release(readMemory)
+		r.long.Release(readMemory)
 
 		first := read(func(*Request) {})
-		if len(first.Body) != len(long.Content) || r.memory.TryAcquire(readMemory) {
+		if len(first.Body) != len(long.Content) || r.long.TryAcquire(readMemory) {
 			t.Errorf("document = %d bytes; want %d, and its memory taken", len(first.Body), len(long.Content))
 		}
 		first.Release()
 		first.Release() // the second one does nothing
-		if !r.memory.TryAcquire(readMemory) {
+		if !r.long.TryAcquire(readMemory) {
 			t.Fatal("memory is in use after the last reader is done")
 		}
 		if again := read(func(*Request) {}); len(again.Body) != len(long.Content) || again.ETag != first.ETag {
 			t.Errorf("document from the cache = %d bytes, %s; want %s", len(again.Body), again.ETag, first.ETag)
 		}
 	})
+}
+
+// Decoding waits for memory, also that of a document that came along with its
+// description: a Yjs document takes many times its size.
+func TestDecodingTakesMemory(t *testing.T) {
+	t.Parallel()
+	for kind, format := range map[mirror.Kind]derive.Format{
+		mirror.KindYdoc: derive.YdocText, mirror.KindStorage: derive.StorageJSON,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			budget := memory.New(1 << 20)
+			doc := storage(strings.Repeat("?", 100<<10)) // neither JSON nor an update
+			doc.Kind = kind
+			r := New(rows{"r": doc}, &fresh.Reader{}, Memory{readMemory, budget})
+			req := request("r")
+			req.Resource.Kind, req.Format = kind, format
+			others, end := budget.Begin(t.Context())
+			if err := memory.ForDecoding(others, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+			soon, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := r.Read(soon, req); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Read of a %s without memory to decode it = %v; want it to wait", kind, err)
+			}
+			end()
+			if _, err := r.Read(t.Context(), req); !fault.Is(err, fault.ReasonDocumentUnreadable) || budget.Used() != 0 {
+				t.Errorf("Read of a %s = %v, %d bytes in use; want it decoded, and all given back", kind, err, budget.Used())
+			}
+		})
+	}
 }
 
 // changing is a store whose long document is written again between its description
@@ -119,7 +153,8 @@ func (c changing) Document(ctx context.Context, resource mirror.Resource, delete
 // The entity tag is that of the content sent, also of one that came in between.
 func TestTagFollowsTheContent(t *testing.T) {
 	t.Parallel()
-	r := New(changing{rows{"r": storage(strings.Repeat(" ", inlineBytes) + "1")}}, &fresh.Reader{})
+	long := rows{"r": storage(strings.Repeat(" ", inlineBytes) + "1")}
+	r := New(changing{long}, &fresh.Reader{}, Memory{Long: readMemory})
 	doc, err := r.Read(t.Context(), request("r"))
 	if err != nil || string(doc.Body) != `{"later":true}` {
 		t.Fatalf("Read = %v, %v", doc, err)
@@ -132,7 +167,7 @@ func TestTagFollowsTheContent(t *testing.T) {
 
 func TestReadFailures(t *testing.T) {
 	t.Parallel()
-	r := New(rows{"odd": storage(strings.Repeat("{", inlineBytes+1))}, &fresh.Reader{})
+	r := New(rows{"odd": storage(strings.Repeat("{", inlineBytes+1))}, &fresh.Reader{}, Memory{Long: readMemory})
 	_, err := r.Read(t.Context(), request("none"))
 	if f := fault.Of(err); f.Reason != fault.ReasonDocumentNotMirrored || f.Meta["room_id"] != "none" ||
 		f.Meta["kind"] != "storage" || !errors.Is(err, store.ErrNotFound) {
@@ -141,7 +176,7 @@ func TestReadFailures(t *testing.T) {
 	if _, err = r.Read(t.Context(), request("odd")); !fault.Is(err, fault.ReasonDocumentUnreadable) {
 		t.Errorf("Read of a broken document = %v; want DOCUMENT_UNREADABLE", err)
 	}
-	if !r.memory.TryAcquire(readMemory) {
+	if !r.long.TryAcquire(readMemory) {
 		t.Error("a failed read holds memory")
 	}
 }

@@ -27,6 +27,8 @@ import (
 type MirrorDeps struct {
 	Query     store.MirrorQuery
 	Refresher fresh.Refresher
+	// Documents is the memory for documents that are read.
+	Documents documents.Memory
 }
 
 // mirrorService reads what is mirrored.

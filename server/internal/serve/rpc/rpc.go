@@ -94,7 +94,8 @@ func New(cfg Config) *Services {
 		auth: cfg.Auth, logger: cfg.Log, validate: newValidator(), health: health.NewServer(),
 		event: &eventService{common: c, EventDeps: cfg.Event},
 		mirror: &mirrorService{
-			common: c, MirrorDeps: cfg.Mirror, fresh: freshness, documents: documents.New(cfg.Mirror.Query, freshness),
+			common: c, MirrorDeps: cfg.Mirror, fresh: freshness,
+			documents: documents.New(cfg.Mirror.Query, freshness, cfg.Mirror.Documents),
 		},
 		admin: &adminService{common: c, AdminDeps: cfg.Admin},
 	}

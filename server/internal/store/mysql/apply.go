@@ -156,6 +156,9 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		DeriveVersion: int32(doc.DeriveVersion), //nolint:gosec // a small constant
 		Data:          doc.Data, DataProblem: store.Text(doc.DataProblem), PlainText: store.Text(doc.Text),
 	}
+	if lease.Seen != nil && store.WritesDocument(lease.Seen.Copy, fetched) {
+		arg.Content = s.pack.Pack(doc.Content) // before a connection is taken
+	}
 	apply := func() (mirror.Applied, error) {
 		return s.end(ctx, "apply document", lease, now, func(q *queries) (store.Plan, error) {
 			row, err := q.LockDocument(ctx, dbq.LockDocumentParams{
@@ -164,10 +167,11 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return store.Plan{}, err
 			}
-			stored := mirror.DocumentCopy{Epoch: row.Epoch, DeriveVersion: int(row.DeriveVersion)}
-			copy(stored.SHA256[:], row.ContentSha256)
-			copy(stored.StateSHA256[:], row.StateSha256)
+			stored := documentCopy(row.Epoch, row.ContentSha256, row.StateSha256, row.DeriveVersion)
 			if store.WritesDocument(stored, fetched) {
+				if doc.Unchanged {
+					return store.Plan{}, store.ErrCopyChanged
+				}
 				if arg.Content == nil {
 					arg.Content = s.pack.Pack(doc.Content)
 				}
@@ -198,6 +202,14 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		out, err = apply()
 	}
 	return out, err
+}
+
+// documentCopy identifies a stored copy by its columns.
+func documentCopy(epoch int64, sha256, state []byte, version int32) mirror.DocumentCopy {
+	c := mirror.DocumentCopy{Epoch: epoch, DeriveVersion: int(version)}
+	copy(c.SHA256[:], sha256)
+	copy(c.StateSHA256[:], state)
+	return c
 }
 
 // shareRoom locks the room against a change of epoch, if it lives in the lease's

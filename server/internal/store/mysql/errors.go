@@ -128,7 +128,7 @@ func classify(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return err
 	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrEpochChanged),
-		errors.Is(err, store.ErrNotDue), errors.Is(err, store.ErrNotFound):
+		errors.Is(err, store.ErrCopyChanged), errors.Is(err, store.ErrNotDue), errors.Is(err, store.ErrNotFound):
 		return err
 	case errors.Is(err, sql.ErrNoRows):
 		return fmt.Errorf("%w: %w", store.ErrNotFound, err)

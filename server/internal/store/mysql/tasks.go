@@ -80,8 +80,13 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	if err != nil {
 		return mirror.Lease{}, classify(ctx, fmt.Errorf("read what was claimed: %w", err))
 	}
-	room := store.RoomCopy{Epoch: row.Epoch.Int64, DeleteTime: timeOf(row.DeleteTime)}
-	return store.LeaseOf(r, token, until, stateOf(row.MirrorResourceState), room), nil
+	st := stateOf(row.MirrorResourceState)
+	lease := store.LeaseOf(r, token, until, st, store.RoomCopy{Epoch: row.Epoch.Int64, DeleteTime: timeOf(row.DeleteTime)})
+	if r.Kind == mirror.KindStorage || r.Kind == mirror.KindYdoc {
+		lease.Seen = store.SeenOf(st, documentCopy(row.DocumentEpoch.Int64, row.DocumentSha256,
+			row.DocumentStateSha256, row.DocumentDeriveVersion.Int32))
+	}
+	return lease, nil
 }
 
 // Renew moves the lease's end. An update without a change counts as unaffected; a

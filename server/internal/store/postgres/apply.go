@@ -134,6 +134,9 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 			}
 			stored := documentCopy(row.Epoch, row.ContentSha256, row.StateSha256, row.DeriveVersion)
 			if pack(stored) {
+				if doc.Unchanged {
+					return store.Plan{}, store.ErrCopyChanged
+				}
 				if err := later.UpsertDocument(ctx, arg); err != nil {
 					return store.Plan{}, err
 				}
@@ -150,11 +153,13 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 		})
 	}
 	apply := func() (mirror.Applied, error) {
-		if lease.Seen == nil || len(doc.Content)+len(arg.Data) > maxAtOnce {
+		if lease.Seen == nil {
 			return apart()
 		}
 		st, stored := store.StateSeen(lease), lease.Seen.Copy
-		pack(stored)
+		if pack(stored) && (doc.Unchanged || len(doc.Content)+len(arg.Data) > maxAtOnce) {
+			return apart()
+		}
 		plan := store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle)
 		n, err := s.q.WriteDocument(ctx, writeDocument(arg, lease, writeState(r, plan.State, plan.Change, now)))
 		switch {

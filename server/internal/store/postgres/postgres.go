@@ -210,7 +210,7 @@ func classify(ctx context.Context, err error) error {
 	case err == nil, ctx.Err() != nil:
 		return err
 	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrEpochChanged),
-		errors.Is(err, store.ErrNotDue), errors.Is(err, store.ErrNotFound):
+		errors.Is(err, store.ErrCopyChanged), errors.Is(err, store.ErrNotDue), errors.Is(err, store.ErrNotFound):
 		return err
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%w: %w", store.ErrNotFound, err)

@@ -17,6 +17,7 @@ var documentCases = []testCase{
 	{"unchanged document moves its times alone", unchangedDocument},
 	{"changed document writes a change", changedDocument},
 	{"document that is encoded differently is unchanged", encodedDifferently},
+	{"claim sees the copy of a document", seenCopy},
 	{"new derive version rewrites", deriveVersion},
 	{"document content is kept byte for byte", documentBytes},
 	{"document of 16 MiB", largeDocument},
@@ -155,6 +156,50 @@ func encodedDifferently(e *env) {
 	}
 	apply(content("x", 0))
 	e.want("ApplyDocument without a state, as before", apply(content("y", 0)), mirror.Applied{Changed: true})
+}
+
+// What is as the claim has seen it needs not be derived. The claim is not believed if the
+// copy has changed since.
+func seenCopy(e *env) {
+	ydoc := mirror.Resource{Project: project, Room: "room", Kind: mirror.KindYdoc, ID: "x"}
+	for _, r := range []mirror.Resource{storageOf("room"), ydoc} {
+		e.mirrorRoom("room", e.roomContent(`{}`))
+		content := e.documentContent(`{"a":1}`)
+		content.StateSHA256 = [32]byte{1}
+		e.raise(r)
+		if _, same := store.Unchanged(e.claim(r), content.Content, 1); same {
+			e.Fatalf("a document that was never fetched is unchanged")
+		}
+		e.pass(time.Hour) // the lease ends
+		e.applyDocument(e.claim(r), content)
+		before := e.document(r)
+
+		e.raise(r)
+		lease := e.claim(r)
+		doc, same := store.Unchanged(lease, content.Content, 1)
+		if _, other := store.Unchanged(lease, []byte("other"), 1); !same || other || doc.StateSHA256 != content.StateSHA256 {
+			e.Fatalf("Unchanged of the same %s = %v, of another one %v; want true and false", r.Kind, same, other)
+		}
+		if _, same := store.Unchanged(lease, content.Content, 2); same {
+			e.Fatalf("a document of another derive version is unchanged")
+		}
+		doc.FetchTime = e.now
+		e.want("ApplyDocument of the same", e.applyDocument(lease, doc), mirror.Applied{})
+		if after := e.document(r); string(after.Content) != string(before.Content) || after.SHA256 != before.SHA256 {
+			e.Fatalf("Document = %+v; want it as it was", after)
+		}
+
+		e.raise(r)
+		lease = e.claim(r)
+		doc, _ = store.Unchanged(lease, content.Content, 1)
+		e.must("Invalidate", e.Invalidate(e.ctx(), r))
+		stored := e.stored(r)
+		_, err := e.ApplyDocument(e.ctx(), lease, doc, e.now, 0)
+		e.wantErr("ApplyDocument", err, store.ErrCopyChanged)
+		e.want("Stored", e.stored(r), stored)
+		e.fail(lease, e.failure())
+		e.wantState(r, mirror.TaskPending)
+	}
 }
 
 func documentBytes(e *env) {

@@ -68,6 +68,16 @@ func mutants() []mutant {
 			func(b base) store.Store { return &backwardChanges{b} },
 		},
 		{
+			"believes that a document is unchanged",
+			[]string{"claim sees the copy of a document"},
+			func(b base) store.Store { return &believesUnchanged{b} },
+		},
+		{
+			"claims without a look at the copy",
+			[]string{"claim sees the copy of a document"},
+			func(b base) store.Store { return &claimsBlindly{b} },
+		},
+		{
 			"takes a number for what fails",
 			[]string{"what fails takes no number"},
 			func(b base) store.Store { return &burnsNumbers{b} },
@@ -1204,4 +1214,22 @@ type neverEmpty struct{ base }
 func (s *neverEmpty) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
 	f.Limit = max(f.Limit, 1)
 	return s.Store.Rooms(ctx, f)
+}
+
+type believesUnchanged struct{ base }
+
+func (m *believesUnchanged) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	doc.Unchanged = false
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type claimsBlindly struct{ base }
+
+func (m *claimsBlindly) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration,
+) (mirror.Lease, error) {
+	lease, err := m.Store.Claim(ctx, r, token, now, ttl)
+	lease.Seen = nil
+	return lease, err
 }

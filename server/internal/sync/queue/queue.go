@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -61,6 +62,8 @@ type Config struct {
 	// for a worker to apply them. A room has at most an eighth of them, but at least
 	// four.
 	Fetches int
+	// Memory bounds what fetches hold until they are applied; nil is without limit.
+	Memory *memory.Budget
 	// LeaseTTL is how long a crashed worker blocks a task. Leases are renewed at a
 	// third of it.
 	LeaseTTL time.Duration

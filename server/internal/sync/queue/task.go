@@ -117,6 +117,12 @@ func (p *Pool) work(ctx context.Context, lease mirror.Lease, run *run, end *endi
 		p.signal()
 		end.stopped = true
 	}
+	if run.fetch && lease.Resource.Kind != mirror.KindRoom {
+		// A room is small, and tasks that hold memory may wait for it.
+		work, end := p.cfg.Memory.Begin(ctx)
+		defer end()
+		ctx = work
+	}
 	apply, err := p.handlers[lease.Resource.Kind](ctx, lease)
 	var member bool
 	if joined != nil {

@@ -6,10 +6,15 @@ import (
 	"fmt"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/items"
 )
+
+// itemWeight is the memory that an item takes while it is decoded and written, in bytes
+// for each byte of its source. A list is written in pieces, which take little.
+const itemWeight = 32
 
 // item fetches an item or, without an id, the list of all, which finds items that no
 // event announced.
@@ -24,6 +29,9 @@ func (r *Reconciler) item(ctx context.Context, lease mirror.Lease) (apply, error
 		return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 			return r.cfg.Mirror.ApplyItemMissing(ctx, lease, r.cfg.Now(), r.cfg.Settle)
 		}, nil
+	}
+	if err == nil {
+		err = memory.ForDecoding(ctx, itemWeight*int64(len(fetched.Body)))
 	}
 	if err != nil {
 		return nil, err

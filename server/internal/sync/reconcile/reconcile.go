@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/yjs"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/items"
@@ -144,13 +146,24 @@ func (r *Reconciler) clean(ctx context.Context, room mirror.Resource) error {
 	}
 }
 
+// storage fetches a Storage document. One that is the copy is not decoded; for others
+// there is memory before a worker takes them, so no worker waits for that.
 func (r *Reconciler) storage(ctx context.Context, lease mirror.Lease) (apply, error) {
 	fetched, err := r.cfg.Fetcher.Storage(ctx, lease.Resource.Room)
 	if err != nil {
 		return nil, err
 	}
+	doc, same := store.Unchanged(lease, fetched.Body, derive.StorageVersion)
+	if !same {
+		if err := memory.ForDecoding(ctx, derive.StorageWeight*int64(len(fetched.Body))); err != nil {
+			return nil, err
+		}
+	}
 	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-		return r.document(ctx, lease, derive.Storage(fetched.Body, r.cfg.MaxData), fetched.FetchTime)
+		if !same {
+			doc = derive.Storage(fetched.Body, r.cfg.MaxData)
+		}
+		return r.document(ctx, lease, doc, fetched.FetchTime)
 	}, nil
 }
 
@@ -163,10 +176,21 @@ func (r *Reconciler) ydoc(ctx context.Context, lease mirror.Lease) (apply, error
 	if err != nil {
 		return nil, err
 	}
+	names := lease.Applied == 0 || store.Settled(lease, fetched.FetchTime, r.cfg.Settle)
+	doc, same := store.Unchanged(lease, fetched.Body, derive.YdocVersion)
+	decode := !same || names && yjs.MayHaveSubdocuments(fetched.Body)
+	if decode {
+		if err := memory.ForDecoding(ctx, derive.YdocWeight*int64(len(fetched.Body))); err != nil {
+			return nil, err
+		}
+	}
 	return func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-		doc, guids := derive.Ydoc(fetched.Body, r.cfg.MaxData)
+		var guids []string
+		if decode {
+			doc, guids = derive.Ydoc(fetched.Body, r.cfg.MaxData)
+		}
 		var inside []mirror.Resource
-		if lease.Applied == 0 || store.Settled(lease, fetched.FetchTime, r.cfg.Settle) {
+		if names {
 			inside = subdocuments(lease, guids)
 		}
 		// Before this one is applied: nothing else would request them.

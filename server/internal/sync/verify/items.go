@@ -31,6 +31,8 @@ func (c *comparison) checkItems(ctx context.Context, list mirror.Resource) (map[
 
 // compareItems compares the items that Liveblocks lists with those that are mirrored.
 func (c *comparison) compareItems(ctx context.Context, list mirror.Resource) error {
+	ctx, end := c.cfg.Memory.Begin(ctx)
+	defer end()
 	source := items.Sources[list.Kind]
 	var fetched mirror.List
 	err := c.fetch(ctx, func() (err error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/listing"
@@ -182,6 +183,8 @@ func sameTime(a, b time.Time) bool {
 }
 
 func (c *roomCheck) compareStorage(ctx context.Context) error {
+	ctx, end := c.cfg.Memory.Begin(ctx)
+	defer end()
 	var fetched mirror.Fetched
 	err := c.fetch(ctx, func() (err error) {
 		fetched, err = c.cfg.Fetcher.Storage(ctx, c.room.Room)
@@ -191,6 +194,10 @@ func (c *roomCheck) compareStorage(ctx context.Context) error {
 		return err
 	}
 	c.resources++
+	// The copy is about as long.
+	if err := memory.ForDecoding(ctx, 2*derive.StorageWeight*int64(len(fetched.Body))); err != nil {
+		return err
+	}
 	res := c.child(mirror.KindStorage, "")
 	stored, ok, err := c.stored(ctx, res)
 	if ok {
@@ -254,6 +261,8 @@ func (c *roomCheck) compareYdocs(ctx context.Context) error {
 }
 
 func (c *roomCheck) compareYdoc(ctx context.Context, guid string) (inside []string, err error) {
+	ctx, end := c.cfg.Memory.Begin(ctx)
+	defer end()
 	var fetched mirror.Fetched
 	err = c.fetch(ctx, func() (err error) {
 		fetched, err = c.cfg.Fetcher.Ydoc(ctx, c.room.Room, guid)
@@ -263,6 +272,9 @@ func (c *roomCheck) compareYdoc(ctx context.Context, guid string) (inside []stri
 		return nil, err
 	}
 	c.resources++
+	if err := memory.ForDecoding(ctx, 2*derive.YdocWeight*int64(len(fetched.Body))); err != nil {
+		return nil, err
+	}
 	res := c.child(mirror.KindYdoc, guid)
 	stored, ok, err := c.stored(ctx, res)
 	if err != nil {

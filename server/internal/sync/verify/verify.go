@@ -13,6 +13,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/items"
@@ -58,6 +59,8 @@ type Config struct {
 	Fetcher Fetcher
 	Limiter Limiter
 	Workers Workers
+	// Memory bounds what is read and decoded at once; nil is without limit.
+	Memory *memory.Budget
 	// MaxData is the same as the reconciler's.
 	MaxData int
 	Now     func() time.Time

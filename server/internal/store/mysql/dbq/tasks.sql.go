@@ -157,10 +157,16 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 }
 
 const leased = `-- name: Leased :one
-select s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.is_open, r.epoch, r.delete_time
+select
+    s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.is_open, r.epoch, r.delete_time,
+    d.epoch as document_epoch, d.content_sha256 as document_sha256, d.state_sha256 as document_state_sha256,
+    d.derive_version as document_derive_version
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+left join mirror_document d
+    on d.bucket = s.bucket and d.project_id = s.project_id and d.room_id = s.room_id
+    and d.kind = s.kind and d.resource_id = s.resource_id
 where s.bucket = ? and s.project_id = ? and s.room_id = ?
     and s.kind = ? and s.resource_id = ?
     and s.lease_token = ?
@@ -176,9 +182,13 @@ type LeasedParams struct {
 }
 
 type LeasedRow struct {
-	MirrorResourceState MirrorResourceState
-	Epoch               sql.NullInt64
-	DeleteTime          sql.NullTime
+	MirrorResourceState   MirrorResourceState
+	Epoch                 sql.NullInt64
+	DeleteTime            sql.NullTime
+	DocumentEpoch         sql.NullInt64
+	DocumentSha256        []byte
+	DocumentStateSha256   []byte
+	DocumentDeriveVersion sql.NullInt32
 }
 
 // The row that Claim has leased. What arrived since then is included, because the
@@ -222,6 +232,10 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 		&i.MirrorResourceState.IsOpen,
 		&i.Epoch,
 		&i.DeleteTime,
+		&i.DocumentEpoch,
+		&i.DocumentSha256,
+		&i.DocumentStateSha256,
+		&i.DocumentDeriveVersion,
 	)
 	return i, err
 }

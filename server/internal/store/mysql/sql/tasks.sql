@@ -61,10 +61,16 @@ where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_i
 -- name: Leased :one
 -- The row that Claim has leased. What arrived since then is included, because the
 -- fetch has not begun.
-select sqlc.embed(s), r.epoch, r.delete_time
+select
+    sqlc.embed(s), r.epoch, r.delete_time,
+    d.epoch as document_epoch, d.content_sha256 as document_sha256, d.state_sha256 as document_state_sha256,
+    d.derive_version as document_derive_version
 from mirror_resource_state s
 left join mirror_room r
     on r.bucket = s.bucket and r.project_id = s.project_id and r.room_id = s.room_id
+left join mirror_document d
+    on d.bucket = s.bucket and d.project_id = s.project_id and d.room_id = s.room_id
+    and d.kind = s.kind and d.resource_id = s.resource_id
 where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.room_id = sqlc.arg(room_id)
     and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id)
     and s.lease_token = sqlc.arg(token);
