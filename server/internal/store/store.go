@@ -367,8 +367,11 @@ type Sweeps interface {
 	ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, next, now time.Time) (mirror.Applied, error)
 
 	// RoomsByID returns the rooms with these ids that are mirrored, including
-	// tombstones.
-	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error)
+	// tombstones. They have their Source only if source is set.
+	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, source bool) ([]mirror.Room, error)
+
+	// RoomIDs lists the ids of the rooms that [MirrorQuery.Rooms] lists.
+	RoomIDs(ctx context.Context, filter RoomFilter) ([]mirror.RoomID, error)
 
 	// Stored returns the stored columns of a room or document, or ErrNotFound.
 	Stored(ctx context.Context, resource mirror.Resource) (mirror.Stored, error)

@@ -81,10 +81,12 @@ func roomsByIDSQL(n int) string {
 }
 
 // RoomsByID reads a few rooms at a time.
-func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID,
+	source bool,
+) ([]mirror.Room, error) {
 	var out []mirror.Room
 	err := chunks(slices.Compact(slices.Sorted(slices.Values(ids))), maxKeys, func(ids []mirror.RoomID) error {
-		var args []any
+		args := []any{source}
 		for _, id := range ids {
 			args = append(args, roomArgs(mirror.Resource{Project: project, Room: id})...)
 		}

@@ -97,13 +97,15 @@ func keyTable(columns []sqllist.KeyColumn) (table string, args []any) {
 }
 
 // RoomsByID uses one statement for all ids.
-func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID,
+	source bool,
+) ([]mirror.Room, error) {
 	var buckets []int16
 	var rooms []string
 	for _, id := range ids {
 		buckets, rooms = append(buckets, mirror.Bucket(project, string(id))), append(rooms, string(id))
 	}
-	return s.RoomsBy(ctx, project, roomsByIDSQL, buckets, rooms, project)
+	return s.RoomsBy(ctx, project, roomsByIDSQL, source, buckets, rooms, project)
 }
 
 var roomsByIDSQL = "select " + sqllist.RoomColumns + `

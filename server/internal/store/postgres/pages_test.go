@@ -75,6 +75,9 @@ func TestPagesReadWhatTheyReturn(t *testing.T) {
 // tables.
 func most(read storetest.Read) int {
 	const page = 1200
+	if strings.HasPrefix(read.Name, "RoomIDs") {
+		return 70 // their index and each room once
+	}
 	switch f := read.Filter.(type) {
 	case store.TaskFilter:
 		if f.State == mirror.TaskDone && f.Room == "" {

@@ -24,6 +24,9 @@ func Pages(rooms int) []Read {
 		store.RoomFilter{}, store.RoomFilter{Prefix: "r-77"}, store.RoomFilter{Prefix: "x"}, store.RoomFilter{After: deep},
 		store.RoomFilter{Deleted: true, After: deep, Prefix: "r-"},
 	)...)
+	all = append(all, pagesOf("RoomIDs", store.Store.RoomIDs,
+		store.RoomFilter{}, store.RoomFilter{Prefix: "r-77"}, store.RoomFilter{After: deep},
+	)...)
 	all = append(all, pagesOf("Documents", store.Store.Documents,
 		store.DocumentFilter{}, store.DocumentFilter{Kind: mirror.KindStorage}, store.DocumentFilter{AfterRoom: deep},
 		store.DocumentFilter{AfterRoom: deep, Kind: mirror.KindYdoc, Prefix: "r-"}, store.DocumentFilter{Prefix: "x"},

@@ -423,14 +423,14 @@ func (m *savesAnyway) SaveSweep(ctx context.Context, lease mirror.Lease, sweep m
 
 type foldsByID struct{ base }
 
-func (m *foldsByID) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room,
-	error,
-) {
+func (m *foldsByID) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID,
+	source bool,
+) ([]mirror.Room, error) {
 	ids = slices.Clone(ids)
 	for i := range ids {
 		ids[i] = mirror.RoomID(strings.ToLower(string(ids[i])))
 	}
-	return m.Store.RoomsByID(ctx, project, ids)
+	return m.Store.RoomsByID(ctx, project, ids, source)
 }
 
 type trusts struct{ base }

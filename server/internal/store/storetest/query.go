@@ -95,6 +95,20 @@ func oddRoomIDs(e *env) {
 	}
 }
 
+// wantRoomIDs checks that the ids of a list are those of its rooms.
+func (e *env) wantRoomIDs(filter store.RoomFilter) {
+	e.Helper()
+	rooms, err := e.Rooms(e.ctx(), filter)
+	e.must("Rooms", err)
+	want := make([]mirror.RoomID, 0, len(rooms))
+	for _, r := range rooms {
+		want = append(want, r.ID)
+	}
+	got, err := e.RoomIDs(e.ctx(), filter)
+	e.must("RoomIDs", err)
+	e.want(fmt.Sprintf("RoomIDs %+v", filter), got, want)
+}
+
 func roomsByPrefix(e *env) {
 	for _, id := range []mirror.RoomID{"a", "a%", "a_", "a\U0010FFFF", "a\U0010FFFFz", "ab", "abc", "b", "\\"} {
 		e.mirrorRoom(id, e.roomContent(`{}`))
@@ -112,6 +126,7 @@ func roomsByPrefix(e *env) {
 	} {
 		page, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, Prefix: prefix, Limit: 100})
 		e.must("Rooms", err)
+		e.wantRoomIDs(store.RoomFilter{Project: project, Prefix: prefix, Limit: 100})
 		var got []mirror.RoomID
 		for _, r := range page {
 			got = append(got, r.ID)
@@ -205,6 +220,16 @@ func roomsDeleted(e *env) {
 	}
 	if ids, dead := list(true); !slices.Equal(ids, []mirror.RoomID{"a", "b", "c"}) || dead != 1 {
 		e.Fatalf("Rooms, deleted too = %q, %d deleted; want a, b and c, one deleted", ids, dead)
+	}
+	for _, filter := range []store.RoomFilter{
+		{Project: project, Limit: 10},
+		{Project: project, Limit: 10, Deleted: true},
+		{Project: project, Limit: 1},
+		{Project: project, Limit: 1, After: "a"},
+		{Project: project, Limit: 10, After: "c"},
+		{Project: "other", Limit: 10},
+	} {
+		e.wantRoomIDs(filter)
 	}
 	page, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, Limit: 1, After: "a"})
 	e.must("Rooms", err)

@@ -41,7 +41,7 @@ func Reads() []Read {
 		byKey("Event", func(ctx context.Context, s store.Store) error { _, err := s.Event(ctx, project, id); return err }),
 		byKey("Room", func(ctx context.Context, s store.Store) error { _, err := s.Room(ctx, room, true); return err }),
 		byKey("RoomsByID", func(ctx context.Context, s store.Store) error {
-			_, err := s.RoomsByID(ctx, project, []mirror.RoomID{id, "r-9"})
+			_, err := s.RoomsByID(ctx, project, []mirror.RoomID{id, "r-9"}, true)
 			return err
 		}),
 		byKey("Document", func(ctx context.Context, s store.Store) error {
@@ -80,6 +80,9 @@ func Reads() []Read {
 			Limit: limit,
 		}),
 		lists("Rooms", store.Store.Rooms, store.RoomFilter{
+			Project: project, Prefix: id, Deleted: true, After: id, Limit: limit,
+		}),
+		lists("RoomIDs", store.Store.RoomIDs, store.RoomFilter{
 			Project: project, Prefix: id, Deleted: true, After: id, Limit: limit,
 		}),
 		lists("Documents", store.Store.Documents, store.DocumentFilter{

@@ -216,9 +216,18 @@ func sweepProjects(e *env) {
 // byID asks for rooms and sorts them.
 func (e *env) byID(p mirror.ProjectID, ids ...mirror.RoomID) []mirror.Room {
 	e.Helper()
-	rooms, err := e.RoomsByID(e.ctx(), p, ids)
+	rooms, err := e.RoomsByID(e.ctx(), p, ids, true)
 	e.must("RoomsByID", err)
-	slices.SortFunc(rooms, func(a, b mirror.Room) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	light, err := e.RoomsByID(e.ctx(), p, ids, false)
+	e.must("RoomsByID without the JSON", err)
+	byID := func(a, b mirror.Room) int { return strings.Compare(string(a.ID), string(b.ID)) }
+	slices.SortFunc(rooms, byID)
+	slices.SortFunc(light, byID)
+	without := slices.Clone(rooms)
+	for i := range without {
+		without[i].Source = nil
+	}
+	e.want("RoomsByID without the JSON", light, without)
 	return rooms
 }
 

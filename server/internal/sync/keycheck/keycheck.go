@@ -30,12 +30,12 @@ const (
 
 // Store is the part of the store that a Checker uses.
 type Store interface {
-	listing.Rooms
 	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	SaveKeyHash(ctx context.Context, project mirror.ProjectID, hash []byte) error
 	ConfirmKey(ctx context.Context, project mirror.ProjectID, now time.Time) error
 	Events(ctx context.Context, filter store.EventFilter) ([]mirror.Event, error)
-	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error)
+	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
+	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, source bool) ([]mirror.Room, error)
 }
 
 // Fetcher reads from Liveblocks with the key, whatever the check finds.
@@ -175,7 +175,7 @@ func (c *Checker) sample(ctx context.Context) ([]mirror.Room, error) {
 			ids = append(ids, e.Room)
 		}
 	}
-	recent, err := c.cfg.Store.RoomsByID(ctx, c.cfg.Project, ids)
+	recent, err := c.cfg.Store.RoomsByID(ctx, c.cfg.Project, ids, false)
 	if err != nil {
 		return nil, fmt.Errorf("look up the rooms of the latest events: %w", err)
 	}
@@ -211,7 +211,7 @@ func (c *Checker) listed(ctx context.Context, fetcher Fetcher) (bool, error) {
 		content[r.ID] = r.Content
 		ids = append(ids, r.ID)
 	}
-	rooms, err := c.cfg.Store.RoomsByID(ctx, c.cfg.Project, ids)
+	rooms, err := c.cfg.Store.RoomsByID(ctx, c.cfg.Project, ids, false)
 	if err != nil {
 		return false, fmt.Errorf("look up listed rooms: %w", err)
 	}

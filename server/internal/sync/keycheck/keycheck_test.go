@@ -55,7 +55,9 @@ func (w *world) Rooms(_ context.Context, f store.RoomFilter) ([]mirror.Room, err
 	return living[:min(f.Limit, len(living))], nil
 }
 
-func (w *world) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID) (rooms []mirror.Room, _ error) {
+func (w *world) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID, _ bool) (rooms []mirror.Room,
+	_ error,
+) {
 	for _, r := range w.rooms {
 		if slices.Contains(ids, r.ID) {
 			rooms = append(rooms, r)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -28,7 +29,8 @@ type Lister interface {
 
 // Rooms reads the mirrored rooms.
 type Rooms interface {
-	Rooms(ctx context.Context, filter store.RoomFilter) ([]mirror.Room, error)
+	RoomIDs(ctx context.Context, filter store.RoomFilter) ([]mirror.RoomID, error)
+	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, source bool) ([]mirror.Room, error)
 }
 
 // Key is the hash by which a listed room is remembered.
@@ -65,32 +67,41 @@ func (l *Listing) Add(page mirror.RoomPage) (added []mirror.ListedRoom, err erro
 	return added, nil
 }
 
-// Lacking reads the mirrored rooms whose id starts with prefix. It passes on, batch
-// by batch, those that the list does not contain and that were not fetched since
-// the list was started. It returns the number of mirrored rooms.
+// Lacking reads the ids of the mirrored rooms whose id starts with prefix. It passes
+// on, batch by batch, those rooms that the list does not contain and that were not
+// fetched since the list was started, without their JSON. It returns the number of
+// mirrored rooms.
 func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID, prefix string, begun time.Time,
 	do func([]mirror.Room) error,
 ) (mirrored int64, err error) {
 	filter := store.RoomFilter{Project: project, Prefix: prefix, Limit: Batch}
 	for {
-		rooms, err := s.Rooms(ctx, filter)
+		ids, err := s.RoomIDs(ctx, filter)
 		if err != nil {
 			return 0, fmt.Errorf("list mirrored rooms: %w", err)
 		}
-		mirrored += int64(len(rooms))
-		var lacking []mirror.Room
-		for _, room := range rooms {
-			if _, listed := l.seen[KeyOf(room.ID)]; !listed && room.Freshness.FetchTime.Before(begun) {
-				lacking = append(lacking, room)
+		mirrored += int64(len(ids))
+		var lacking []mirror.RoomID
+		for _, id := range ids {
+			if _, listed := l.seen[KeyOf(id)]; !listed {
+				lacking = append(lacking, id)
 			}
 		}
-		if err := do(lacking); err != nil {
-			return 0, err
+		if len(lacking) > 0 {
+			rooms, err := s.RoomsByID(ctx, project, lacking, false)
+			if err != nil {
+				return 0, fmt.Errorf("read mirrored rooms that the list lacks: %w", err)
+			}
+			if err := do(slices.DeleteFunc(rooms, func(r mirror.Room) bool {
+				return !r.Freshness.DeleteTime.IsZero() || !r.Freshness.FetchTime.Before(begun)
+			})); err != nil {
+				return 0, err
+			}
 		}
-		if len(rooms) < filter.Limit {
+		if len(ids) < filter.Limit {
 			return mirrored, nil
 		}
-		filter.After = rooms[len(rooms)-1].ID
+		filter.After = ids[len(ids)-1]
 	}
 }
 

@@ -1,7 +1,6 @@
 package listing_test
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -50,12 +49,19 @@ func TestAddTellsWhatIsNew(t *testing.T) {
 // rooms are mirrored.
 type rooms []mirror.Room
 
-func (r rooms) Rooms(_ context.Context, f store.RoomFilter) ([]mirror.Room, error) {
-	out := slices.DeleteFunc(slices.Clone(r), func(room mirror.Room) bool {
-		return room.ID <= f.After || !strings.HasPrefix(string(room.ID), f.Prefix)
-	})
-	slices.SortFunc(out, func(a, b mirror.Room) int { return cmp.Compare(a.ID, b.ID) })
-	return out[:min(len(out), f.Limit)], nil
+func (r rooms) RoomIDs(_ context.Context, f store.RoomFilter) (ids []mirror.RoomID, _ error) {
+	for _, room := range r {
+		if room.ID > f.After && strings.HasPrefix(string(room.ID), f.Prefix) && room.Freshness.DeleteTime.IsZero() {
+			ids = append(ids, room.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids[:min(len(ids), f.Limit)], nil
+}
+
+// RoomsByID includes tombstones.
+func (r rooms) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID, _ bool) ([]mirror.Room, error) {
+	return slices.DeleteFunc(slices.Clone(r), func(room mirror.Room) bool { return !slices.Contains(ids, room.ID) }), nil
 }
 
 func TestLacking(t *testing.T) {

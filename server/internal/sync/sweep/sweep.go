@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -325,6 +326,9 @@ func (s *Sweeper) compare(ctx context.Context, sweep *mirror.Sweep, listed []mir
 	if err != nil {
 		return "", err
 	}
+	if err := s.readSources(ctx, known, listed); err != nil {
+		return "", err
+	}
 	if problem, err := s.foreign(ctx, sweep.ID, listed, known); err != nil || problem != "" {
 		return problem, err
 	}
@@ -406,7 +410,7 @@ func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (m
 	for i, r := range listed {
 		ids[i] = r.ID
 	}
-	rooms, err := s.cfg.Store.RoomsByID(ctx, s.cfg.Project, ids)
+	rooms, err := s.cfg.Store.RoomsByID(ctx, s.cfg.Project, ids, false)
 	if err != nil {
 		return nil, fmt.Errorf("look up listed rooms: %w", err)
 	}
@@ -417,12 +421,42 @@ func (s *Sweeper) mirroredOf(ctx context.Context, listed []mirror.ListedRoom) (m
 	return known, nil
 }
 
+// readSources adds the JSON of rooms whose bytes are not the listed ones: the list may
+// spell it in another way. The hash tells that of most rooms.
+func (s *Sweeper) readSources(ctx context.Context, known map[mirror.RoomID]mirror.Room,
+	listed []mirror.ListedRoom,
+) error {
+	var ids []mirror.RoomID
+	for _, r := range listed {
+		if room, ok := known[r.ID]; ok && !moved(room, r.Content) && room.SHA256 != sha256.Sum256(r.Content.Source) {
+			ids = append(ids, r.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	rooms, err := s.cfg.Store.RoomsByID(ctx, s.cfg.Project, ids, true)
+	if err != nil {
+		return fmt.Errorf("read listed rooms: %w", err)
+	}
+	for _, room := range rooms {
+		known[room.ID] = room
+	}
+	return nil
+}
+
+// moved reports whether somebody has connected to the room since its copy was fetched.
+func moved(room mirror.Room, listed mirror.RoomContent) bool {
+	return !room.LastConnectionTime.Equal(listed.LastConnectionTime.Truncate(time.Microsecond))
+}
+
 // changed returns what to fetch of a room that is mirrored and listed.
 func changed(room mirror.Room, listed mirror.RoomContent, full bool) (wanted []mirror.Resource) {
-	if !rawjson.Same(room.Source, listed.Source) || !room.Freshness.MissingSince.IsZero() {
+	moved := moved(room, listed)
+	same := room.SHA256 == sha256.Sum256(listed.Source) || !moved && rawjson.Same(room.Source, listed.Source)
+	if !same || !room.Freshness.MissingSince.IsZero() {
 		wanted = append(wanted, swept(room.Project, room.ID, mirror.SweepListed)...)
 	}
-	moved := !room.LastConnectionTime.Equal(listed.LastConnectionTime.Truncate(time.Microsecond))
 	if full || moved {
 		wanted = append(wanted, swept(room.Project, room.ID, mirror.SweepFull)...)
 	}

@@ -3,6 +3,7 @@ package sweep
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,8 @@ type world struct {
 	// problem is what a look at rooms finds out about the key; looks counts them.
 	problem string
 	looks   int
+	// sources counts the rooms whose JSON was read.
+	sources int
 }
 
 func (w *world) Project(context.Context, mirror.ProjectID) (mirror.Project, error) {
@@ -126,9 +129,17 @@ func (w *world) ApplySweep(_ context.Context, _ mirror.Lease, sweep mirror.Sweep
 	return mirror.Applied{Generation: 1, Due: next}, nil
 }
 
-func (w *world) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID) (rooms []mirror.Room, _ error) {
+func (w *world) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID, source bool) (rooms []mirror.Room,
+	_ error,
+) {
 	for _, id := range ids {
 		if r, ok := w.rooms[id]; ok {
+			r.SHA256 = sha256.Sum256(r.Source)
+			if !source {
+				r.Source = nil
+			} else {
+				w.sources++
+			}
 			rooms = append(rooms, r)
 		}
 	}
@@ -145,14 +156,14 @@ func (w *world) Request(_ context.Context, requests []mirror.Request, at time.Ti
 	return pending, nil
 }
 
-func (w *world) Rooms(_ context.Context, filter store.RoomFilter) (rooms []mirror.Room, _ error) {
+func (w *world) RoomIDs(_ context.Context, filter store.RoomFilter) (ids []mirror.RoomID, _ error) {
 	for _, r := range w.rooms {
 		if r.ID > filter.After && r.Freshness.DeleteTime.IsZero() && strings.HasPrefix(string(r.ID), filter.Prefix) {
-			rooms = append(rooms, r)
+			ids = append(ids, r.ID)
 		}
 	}
-	slices.SortFunc(rooms, func(a, b mirror.Room) int { return cmp.Compare(a.ID, b.ID) })
-	return rooms[:min(len(rooms), filter.Limit)], nil
+	slices.Sort(ids)
+	return ids[:min(len(ids), filter.Limit)], nil
 }
 
 func (w *world) UserSessions(context.Context, store.SessionFilter) ([]mirror.UserSession, error) {
@@ -364,6 +375,7 @@ func TestWhatAListShowsToHaveChanged(t *testing.T) {
 		Project: project, ID: "r", Source: []byte(`{"id":"r","a":1,"b":2}`),
 		LastConnectionTime: at.Truncate(time.Microsecond),
 	}
+	base.SHA256 = sha256.Sum256(base.Source)
 	listed := mirror.RoomContent{Source: base.Source, LastConnectionTime: at}
 	missing := base
 	missing.Freshness.MissingSince = at
@@ -385,6 +397,11 @@ func TestWhatAListShowsToHaveChanged(t *testing.T) {
 			mirror.RoomContent{Source: []byte(`{"id":"r","a":1,"b":3}`), LastConnectionTime: at},
 			false, "[room]",
 		},
+		"a member, and connected since": {
+			base,
+			mirror.RoomContent{Source: []byte(`{"id":"r","a":1,"b":3}`), LastConnectionTime: at.Add(time.Second)},
+			false, "[room storage ydoc thread active_users]",
+		},
 		"was missing": {missing, listed, false, "[room]"},
 		"connected since": {
 			base,
@@ -393,7 +410,7 @@ func TestWhatAListShowsToHaveChanged(t *testing.T) {
 			"[storage ydoc thread active_users]",
 		},
 		"connected at last": {
-			mirror.Room{Project: project, ID: "r", Source: base.Source},
+			mirror.Room{Project: project, ID: "r", SHA256: base.SHA256},
 			listed, false,
 			"[storage ydoc thread active_users]",
 		},
@@ -405,6 +422,35 @@ func TestWhatAListShowsToHaveChanged(t *testing.T) {
 		if got := fmt.Sprint(kinds); got != c.want {
 			t.Errorf("%s: changed = %s; want %s", name, got, c.want)
 		}
+	}
+}
+
+// The hash shows that a room is as listed. Its JSON is read only if the bytes differ.
+func TestSweepsReadTheJSONOfFewRooms(t *testing.T) {
+	t.Parallel()
+	w := &world{}
+	all := ids(250)
+	w.listed(all...)
+	w.mirrored(all...)
+	respelled := w.rooms[all[120]]
+	respelled.Source = fmt.Appendf(nil, `{"metadata":{},"id":%q}`, all[120])
+	w.rooms[all[120]] = respelled
+	renamed := w.rooms[all[130]]
+	renamed.Source = fmt.Appendf(nil, `{"id":%q,"metadata":{"title":"old"}}`, all[130])
+	w.rooms[all[130]] = renamed
+	entered := w.rooms[all[140]]
+	entered.Source, entered.LastConnectionTime = []byte(`{}`), time.Now()
+	w.rooms[all[140]] = entered
+	w.sweep = mirror.Sweep{Project: project, ID: "before", Done: true, FullTime: time.Now()}
+	w.run(t, w.sweeper(nil))
+	rooms := make(map[mirror.RoomID]bool)
+	for _, r := range w.requests {
+		if r.Resource.Kind == mirror.KindRoom {
+			rooms[r.Resource.Room] = true
+		}
+	}
+	if w.sources != 2 || len(rooms) != 2 || !rooms[all[130]] || !rooms[all[140]] {
+		t.Fatalf("the JSON of %d rooms was read, and %v requested; want two read and the two that differ", w.sources, rooms)
 	}
 }
 
@@ -865,11 +911,13 @@ type flaky struct {
 
 var errFlaky = errors.New("the database is away")
 
-func (f flaky) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error) {
+func (f flaky) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID,
+	source bool,
+) ([]mirror.Room, error) {
 	if *f.at--; *f.at == 0 {
 		return nil, errFlaky
 	}
-	return f.world.RoomsByID(ctx, project, ids)
+	return f.world.RoomsByID(ctx, project, ids, source)
 }
 
 // A page that has to be read again because the database failed after it is no list

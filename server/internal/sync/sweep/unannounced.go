@@ -28,7 +28,7 @@ const (
 // WatchStore is the part of the store that a Watch uses.
 type WatchStore interface {
 	Generations(ctx context.Context, resources []mirror.Resource) ([]store.Progress, error)
-	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID) ([]mirror.Room, error)
+	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, source bool) ([]mirror.Room, error)
 	NoteUnannounced(ctx context.Context, project mirror.ProjectID, kind mirror.Kind, count int64, now time.Time) error
 }
 
@@ -145,7 +145,7 @@ func (w *Watch) count(ctx context.Context, batch map[mirror.Resource]time.Time) 
 				counts[r.Kind]++
 			}
 		}
-		rooms, err := w.cfg.Store.RoomsByID(ctx, w.cfg.Project, born)
+		rooms, err := w.cfg.Store.RoomsByID(ctx, w.cfg.Project, born, false)
 		if err != nil {
 			return fmt.Errorf("look for new rooms: %w", err)
 		}

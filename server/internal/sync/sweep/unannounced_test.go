@@ -34,7 +34,9 @@ func (e *events) Generations(_ context.Context, resources []mirror.Resource) ([]
 	return out, e.err
 }
 
-func (e *events) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID) (rooms []mirror.Room, _ error) {
+func (e *events) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID, _ bool) (rooms []mirror.Room,
+	_ error,
+) {
 	for _, id := range ids {
 		if at, ok := e.created[id]; ok {
 			rooms = append(rooms, mirror.Room{Project: project, ID: id, CreateTime: at})

@@ -19,7 +19,7 @@ type damaged struct {
 	Store // what is not used here
 }
 
-func (d damaged) Rooms(context.Context, store.RoomFilter) ([]mirror.Room, error) { return nil, nil }
+func (d damaged) RoomIDs(context.Context, store.RoomFilter) ([]mirror.RoomID, error) { return nil, nil }
 
 func (d damaged) Room(context.Context, mirror.Resource, bool) (mirror.Room, error) {
 	return mirror.Room{Project: project, ID: "room"}, nil

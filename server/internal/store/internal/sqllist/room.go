@@ -11,8 +11,8 @@ import (
 )
 
 // RoomColumns are the columns of a room r and of its state s, which [RoomState]
-// joins.
-const RoomColumns = `r.room_id, r.epoch, r.source_json, r.content_sha256, r.create_time, r.last_connection_time,
+// joins. Their argument says whether to read the room's JSON.
+const RoomColumns = `r.room_id, r.epoch, case when ? then r.source_json end, r.content_sha256, r.create_time, r.last_connection_time,
     r.organization_id, r.delete_time,` + stateColumns
 
 // RoomState joins the state s of a room r.
@@ -44,16 +44,27 @@ func (s *statement) whereIDs(column, prefix string) *statement {
 
 // Room reads by key.
 func (r *Reader) Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error) {
-	s := r.query(selectRooms).whereRoom("r", room).where("(r.delete_time is null or ?)", deleted)
+	s := r.query(selectRooms, true).whereRoom("r", room).where("(r.delete_time is null or ?)", deleted)
 	return one(ctx, r, "read room", s, scanRoom(room.Project))
 }
 
 // Rooms uses the index by room id.
 func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
 	order := []string{"r.room_id"}
-	s := r.query(selectRooms).where("r.project_id = ?", f.Project).whereIDs("r.room_id", f.Prefix).after(order, f.After).
-		where("(r.delete_time is null or ?)", f.Deleted).page(order, f.Limit)
+	s := r.query(selectRooms, true).whereListed(f).page(order, f.Limit)
 	return list(ctx, r, "list rooms", s, scanRoom(f.Project))
+}
+
+// RoomIDs uses the same index, and reads no states.
+func (r *Reader) RoomIDs(ctx context.Context, f store.RoomFilter) ([]mirror.RoomID, error) {
+	s := r.query("select r.room_id\nfrom mirror_room r\n").whereListed(f).page([]string{"r.room_id"}, f.Limit)
+	return list(ctx, r, "list ids of rooms", s, func(row Row, id *mirror.RoomID) error { return row.Scan(id) })
+}
+
+// whereListed selects the rooms of a list.
+func (s *statement) whereListed(f store.RoomFilter) *statement {
+	return s.where("r.project_id = ?", f.Project).whereIDs("r.room_id", f.Prefix).after([]string{"r.room_id"}, f.After).
+		where("(r.delete_time is null or ?)", f.Deleted)
 }
 
 // RoomsBy reads rooms with a statement that selects [RoomColumns].
