@@ -27,18 +27,13 @@ func Parse(raw []byte) (mirror.Group, error) {
 	if err != nil {
 		return mirror.Group{}, err
 	}
-	g, ok := parse(v)
-	if !ok {
-		return mirror.Group{}, ErrID
-	}
-	return g, nil
-}
-
-func parse(v rawjson.Value) (mirror.Group, bool) {
 	g := mirror.Group{
 		ID: v.Get("id").ID(mirror.MaxResourceID), Source: v, SHA256: sha256.Sum256(v.AppendCanonical(nil)),
 		OrganizationID: v.Get("organizationId").ID(mirror.MaxResourceID),
 		CreateTime:     v.Get("createdAt").Time(), UpdateTime: v.Get("updatedAt").Time(),
+	}
+	if g.ID == "" {
+		return mirror.Group{}, ErrID
 	}
 	for name, granted := range v.Get("scopes").Members() {
 		if granted.IsTrue() && mirror.ValidID(name, maxScope) {
@@ -54,5 +49,5 @@ func parse(v rawjson.Value) (mirror.Group, bool) {
 			g.Members = append(g.Members, mirror.GroupMember{UserID: id, AddTime: member.Get("addedAt").Time()})
 		}
 	}
-	return g, g.ID != ""
+	return g, nil
 }

@@ -1,11 +1,10 @@
 package fake
 
 import (
-	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -30,24 +29,14 @@ func (s *Server) PutGroup(id string, members ...string) {
 func (s *Server) SetGroup(id string, source []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.groups == nil {
-		s.groups = make(map[string]*past)
-	}
-	if s.groups[id] == nil {
-		s.groups[id] = &past{}
-	}
-	s.groups[id].set(slices.Clone(source))
+	s.groups.set(id, source)
 }
 
 // GroupSource returns a group as the API serves it, and whether it exists.
 func (s *Server) GroupSource(id string) ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.groups[id]
-	if p == nil || p.now == nil {
-		return nil, false
-	}
-	return slices.Clone(p.now), true
+	return s.groups.get(id)
 }
 
 // groupPath reads the id out of the path of a group; it is empty for the list.
@@ -60,54 +49,26 @@ func groupPath(r *http.Request) (id string, ok bool) {
 	return id, err == nil && rest[0] == '/' && id != "" && !strings.Contains(rest[1:], "/")
 }
 
-func (s *Server) readGroup(id string, stale bool) answer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.groups[id]; p != nil && !s.foreign {
-		body := p.now
-		if stale {
-			body = p.before
-		}
-		if body != nil {
-			return jsonAnswer(http.StatusOK, body)
-		}
-	}
-	return errorAnswer(http.StatusNotFound, "RESOURCE_NOT_FOUND", "Group not found")
-}
-
 // listGroups answers a page of groups by id. The cursor is the last id of the
 // page before.
 func (s *Server) listGroups(q url.Values) answer {
-	limit := 20
-	if v := q.Get("limit"); v != "" {
-		var err error
-		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > 100 {
-			return unprocessable("limit must be between 1 and 100")
-		}
+	limit, err := pageLimit(q)
+	if err != nil {
+		return unprocessable(err.Error())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var ids []string
-	for id, p := range s.groups {
-		if p.now != nil && id > q.Get("startingAfter") && !s.foreign {
-			ids = append(ids, id)
+	cursor := ""
+	var page [][]byte
+	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
+		source := s.groups[id].now
+		if source == nil || id <= q.Get("startingAfter") || s.foreign {
+			continue
 		}
+		if len(page) == limit {
+			return pageAnswer(cursor, page)
+		}
+		cursor, page = id, append(page, source)
 	}
-	slices.Sort(ids)
-	page := struct {
-		NextCursor *string           `json:"nextCursor"`
-		Data       []json.RawMessage `json:"data"`
-	}{Data: []json.RawMessage{}}
-	if len(ids) > limit {
-		ids = ids[:limit]
-		page.NextCursor = &ids[limit-1]
-	}
-	for _, id := range ids {
-		page.Data = append(page.Data, s.groups[id].now)
-	}
-	body, err := marshal(page)
-	if err != nil { // SetGroup was given something that is not JSON
-		return errorAnswer(http.StatusInternalServerError, "INTERNAL_ERROR", "a group has no valid source")
-	}
-	return jsonAnswer(http.StatusOK, body)
+	return pageAnswer("", page)
 }

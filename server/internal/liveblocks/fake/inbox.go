@@ -3,7 +3,6 @@ package fake
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 )
@@ -44,8 +43,9 @@ func (s *Server) Notify(n Notification) Notification {
 	if n.TriggerTime.IsZero() {
 		n.TriggerTime = s.now()
 	}
-	if p := s.inboxes[inboxKey{n.UserID, n.InboxID}]; p == nil || p.now == nil {
-		s.setInbox(n.UserID, n.InboxID, n.render(nil))
+	key := inboxKey{n.UserID, n.InboxID}
+	if _, ok := s.inboxes.get(key); !ok {
+		s.inboxes.set(key, n.render(nil))
 	}
 	ev := Event{
 		Type: NotificationSent, RoomID: n.RoomID, Time: s.now(), UserID: n.UserID, Channel: n.Channel,
@@ -69,7 +69,7 @@ func (s *Server) Notify(n Notification) Notification {
 func (s *Server) SetInbox(user, id string, source []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setInbox(user, id, slices.Clone(source))
+	s.inboxes.set(inboxKey{user, id}, source)
 }
 
 // Read marks a notification, as [Server.Notify] returned it, as read by its user.
@@ -83,19 +83,7 @@ func (s *Server) Read(n Notification, at time.Time) {
 func (s *Server) Inbox(user, id string) ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.inboxes[inboxKey{user, id}]
-	if p == nil || p.now == nil {
-		return nil, false
-	}
-	return slices.Clone(p.now), true
-}
-
-func (s *Server) setInbox(user, id string, source []byte) {
-	key := inboxKey{user, id}
-	if s.inboxes[key] == nil {
-		s.inboxes[key] = &past{}
-	}
-	s.inboxes[key].set(source)
+	return s.inboxes.get(inboxKey{user, id})
 }
 
 func (n Notification) render(read *time.Time) []byte {
@@ -129,20 +117,4 @@ func inboxPath(r *http.Request) (user, id string, ok bool) {
 	user, _ = url.PathUnescape(parts[0]) // net/http has refused what cannot be
 	id, _ = url.PathUnescape(parts[2])
 	return user, id, true
-}
-
-func (s *Server) readInbox(user, id string, stale bool) answer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.inboxes[inboxKey{user, id}]
-	if p != nil && !s.foreign {
-		body := p.now
-		if stale {
-			body = p.before
-		}
-		if body != nil {
-			return jsonAnswer(http.StatusOK, body)
-		}
-	}
-	return errorAnswer(http.StatusNotFound, "RESOURCE_NOT_FOUND", "Inbox notification not found")
 }

@@ -5,6 +5,7 @@
 package fake
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -86,8 +87,8 @@ type Server struct {
 	nextID  int // of threads, comments and notifications
 	flat    bool
 	foreign bool
-	inboxes map[inboxKey]*past
-	groups  map[string]*past
+	inboxes shelf[inboxKey]
+	groups  shelf[string]
 	scripts []*script
 	delay   func(Call) Delay
 	limit   *rate.Limiter // nil: every call is served
@@ -118,6 +119,44 @@ type room struct {
 type past struct{ now, before []byte }
 
 func (p *past) set(b []byte) { p.before, p.now = p.now, b }
+
+// answer is the version now or the one before; ok is false if there is none.
+func (p *past) answer(stale bool) (ans answer, ok bool) {
+	body := p.now
+	if stale {
+		body = p.before
+	}
+	return jsonAnswer(http.StatusOK, body), body != nil
+}
+
+// shelf holds what is in no room, by key. s.mu is held.
+type shelf[K comparable] map[K]*past
+
+// set replaces what is there byte for byte; nil deletes it.
+func (s shelf[K]) set(key K, source []byte) {
+	if s[key] == nil {
+		s[key] = &past{}
+	}
+	s[key].set(slices.Clone(source))
+}
+
+func (s shelf[K]) get(key K) ([]byte, bool) {
+	p := s[key]
+	if p == nil || p.now == nil {
+		return nil, false
+	}
+	return slices.Clone(p.now), true
+}
+
+// readShelf answers a read; what names it if it is not there.
+func (s *Server) readShelf(p *past, stale bool, what string) answer {
+	if p != nil && !s.foreign {
+		if ans, ok := p.answer(stale); ok {
+			return ans
+		}
+	}
+	return errorAnswer(http.StatusNotFound, "RESOURCE_NOT_FOUND", what+" not found")
+}
 
 type countKey struct {
 	room     string
@@ -166,7 +205,8 @@ func New(secret string) *Server {
 		rooms:  make(map[string]*room),
 		counts: make(map[countKey]int),
 
-		inboxes: make(map[inboxKey]*past),
+		inboxes: make(shelf[inboxKey]),
+		groups:  make(shelf[string]),
 	}
 }
 
@@ -734,14 +774,18 @@ func (s *Server) answer(r *http.Request, endpoint Endpoint, id string, step Step
 		return s.read(id, step.stale, func(rm *room) *past { return &rm.users })
 	case EndpointInbox:
 		user, notification, _ := inboxPath(r)
-		return s.readInbox(user, notification, step.stale)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.readShelf(s.inboxes[inboxKey{user, notification}], step.stale, "Inbox notification")
 	case EndpointUpdateRoomID:
 		return s.rename(r, id)
 	case EndpointGroups:
 		return s.listGroups(r.URL.Query())
 	case EndpointGroup:
 		group, _ := groupPath(r)
-		return s.readGroup(group, step.stale)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.readShelf(s.groups[group], step.stale, "Group")
 	case EndpointUnknown:
 	}
 	return errorAnswer(http.StatusNotFound, "Not Found", "")
@@ -771,28 +815,45 @@ func (s *Server) read(id string, stale bool, part func(*room) *past) answer {
 	if r == nil || s.foreign {
 		return roomNotFound(id)
 	}
-	body := part(r).now
-	if stale {
-		body = part(r).before
-	}
-	if body == nil {
+	ans, ok := part(r).answer(stale)
+	if !ok {
 		return roomNotFound(id)
 	}
-	return jsonAnswer(http.StatusOK, body)
+	return ans
 }
 
 func unprocessable(message string) answer {
 	return errorAnswer(http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY", message)
 }
 
+// pageLimit says how long a page is asked for.
+func pageLimit(q url.Values) (limit int, err error) {
+	limit = 20
+	if v := q.Get("limit"); v != "" {
+		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > 100 {
+			return 0, errors.New("limit must be between 1 and 100")
+		}
+	}
+	return limit, nil
+}
+
+// pageAnswer answers a page of a list, byte for byte, valid or not. An empty cursor
+// ends the list.
+func pageAnswer(cursor string, items [][]byte) answer {
+	next := []byte("null")
+	if cursor != "" {
+		next, _ = marshal(cursor) // a string can always be encoded
+	}
+	return jsonAnswer(http.StatusOK, slices.Concat([]byte(`{"nextCursor":`), next, []byte(`,"data":[`),
+		bytes.Join(items, []byte{','}), []byte("]}")))
+}
+
 // place says how many rooms are asked for, and before which of s.order the page
 // ends. s.mu is held.
 func (s *Server) place(q url.Values) (limit, end int, err error) {
-	limit, end = 20, len(s.order)
-	if v := q.Get("limit"); v != "" {
-		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > 100 {
-			return 0, 0, errors.New("limit must be between 1 and 100")
-		}
+	end = len(s.order)
+	if limit, err = pageLimit(q); err != nil {
+		return 0, 0, err
 	}
 	if v := q.Get("startingAfter"); v != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(v)
@@ -827,18 +888,15 @@ func (s *Server) list(q url.Values) answer {
 		end = 0
 	}
 	begin := max(0, end-limit)
-	cursor := "null"
+	cursor := ""
 	if begin > 0 {
-		cursor = `"` + base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(s.order[begin].seq))) + `"`
+		cursor = base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(s.order[begin].seq)))
 	}
-	body := []byte(`{"nextCursor":` + cursor + `,"data":[`)
-	for i, r := range slices.Backward(s.order[begin:end]) {
-		if begin+i+1 < end {
-			body = append(body, ',')
-		}
-		body = append(body, r.body.now...) // byte for byte, valid or not
+	var rooms [][]byte
+	for _, r := range slices.Backward(s.order[begin:end]) {
+		rooms = append(rooms, r.body.now)
 	}
-	return jsonAnswer(http.StatusOK, append(body, "]}"...))
+	return pageAnswer(cursor, rooms)
 }
 
 // rename does update-room-id.

@@ -482,21 +482,14 @@ func (s *Server) readThread(id, threadID string, stale bool) answer {
 	if r == nil || s.foreign {
 		return roomNotFound(id)
 	}
-	var body []byte
+	var source past
 	if t := r.threads[threadID]; t != nil {
-		body = t.source.now
-		if stale {
-			body = t.source.before
-		}
+		source = t.source
 	}
-	switch {
-	case body != nil:
-		return jsonAnswer(http.StatusOK, body)
-	case r.body.now == nil:
-		return roomNotFound(id)
-	default:
-		return errorAnswer(http.StatusNotFound, "RESOURCE_NOT_FOUND", "Thread not found")
+	if ans := s.readShelf(&source, stale, "Thread"); ans.status == http.StatusOK || r.body.now != nil {
+		return ans
 	}
+	return roomNotFound(id)
 }
 
 // lastSegment is the last segment of the path, decoded.
