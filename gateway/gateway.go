@@ -64,8 +64,8 @@ type Config struct {
 	// means [DefaultWriteStall].
 	WriteStall time.Duration
 	// Authorize checks a request's Authorization header, empty if absent; an error
-	// refuses the request. It is called for everything except webhooks and
-	// /healthz. Nil accepts every request. The service checks again, since it does
+	// refuses the request. It is called for everything except webhooks, /healthz
+	// and /readyz. Nil accepts every request. The service checks again, since it does
 	// not trust its callers; checking here first answers requests that need no call.
 	Authorize func(authorization string) error
 	// Storable reports whether the service can store a string. Paths and query
@@ -227,12 +227,15 @@ func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 	})
 }
 
-// guarded serves what needs a credential.
+// guarded serves readiness, and what needs a credential.
 func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 	given := r.Header["Authorization"]
 	switch {
 	case g.localOnly && !local(r):
 		g.refuse(w, notLocal)
+		return
+	case rawPath(r.URL) == "/readyz": // probes have no credential
+		g.readiness(w, r)
 		return
 	case len(given) > 1: // it is unclear which one counts
 		g.refuse(w, credentialInvalid)
@@ -246,15 +249,10 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, credentialInvalid)
 		return
 	}
-	switch rawPath(r.URL) {
-	case "/readyz":
-		g.readiness(w, r)
-	case "/openapi.json":
-		if g.readOnly(w, r) {
-			writeJSON(w, http.StatusOK, g.openAPI)
-		}
-	default:
+	if rawPath(r.URL) != "/openapi.json" {
 		g.api(w, r)
+	} else if g.readOnly(w, r) {
+		writeJSON(w, http.StatusOK, g.openAPI)
 	}
 }
 

@@ -44,8 +44,7 @@ func credentialFirst(t *testing.T, dial Dial) {
 		{"POST", "/v1/admin/tasks/t:retry"},
 		{"DELETE", "/v1/rooms/r"},
 		{"GET", "/v1/events?nonsense=1"},
-		{"GET", "/readyz"},
-		{"POST", "/readyz"},
+		{"GET", "/readyz/"},
 		{"GET", "/openapi.json"},
 		{"GET", "/nowhere"},
 		{"GET", "/"},
@@ -69,6 +68,9 @@ func credentialFirst(t *testing.T, dial Dial) {
 	r.noCall(t)
 	r.get(t, "/v1/rooms", "Authorization", "Bearer secret").accepted(t, nil)
 	r.get(t, "/healthz").accepted(t, nil)
+	r.get(t, "/readyz").accepted(t, nil)
+	r.get(t, "/readyz", "Authorization", "Bearer wrong").accepted(t, nil)
+	r.do(t, "POST", r.url+"/readyz", nil).refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 
 	// The service may refuse as well.
 	r.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {

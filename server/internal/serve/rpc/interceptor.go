@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -188,9 +189,10 @@ func classified(ctx context.Context, _ string, next func(context.Context) error)
 }
 
 // authenticate requires a bearer token, except for deliveries, which carry a
-// signature.
+// signature, and for probes, which have none.
 func (s *Services) authenticate(ctx context.Context, method string, next func(context.Context) error) error {
-	if method == mirrorv1.EventService_ReceiveWebhook_FullMethodName {
+	if method == mirrorv1.EventService_ReceiveWebhook_FullMethodName ||
+		strings.HasPrefix(method, "/"+healthv1.Health_ServiceDesc.ServiceName+"/") {
 		return next(ctx)
 	}
 	var header string
