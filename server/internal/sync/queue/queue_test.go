@@ -245,9 +245,15 @@ func (b *bench) handlers(handler Apply) map[mirror.Kind]Handler {
 func (b *bench) start(handler Apply, change func(*Config)) (pool *Pool, stop func()) {
 	b.Helper()
 	pool = New(b.config(change))
+	return pool, b.run(pool, b.handlers(handler))
+}
+
+// run runs a pool. stop ends it as that of start does.
+func (b *bench) run(pool *Pool, handlers map[mirror.Kind]Handler) (stop func()) {
+	b.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- pool.Run(ctx, b.handlers(handler)) }() // stop waits for it
+	go func() { done <- pool.Run(ctx, handlers) }() // stop waits for it
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -255,7 +261,7 @@ func (b *bench) start(handler Apply, change func(*Config)) (pool *Pool, stop fun
 		}
 	})
 	b.Cleanup(stop)
-	return pool, stop
+	return stop
 }
 
 // due makes resources due and tells the pool.

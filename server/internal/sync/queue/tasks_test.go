@@ -17,8 +17,9 @@ type tasks struct {
 	mu     sync.Mutex
 	states map[mirror.Resource]store.State
 	calls  map[string]int
-	// claimed and renewed are when those calls came.
+	// claimed and renewed are when those calls came, applied when the last result did.
 	claimed, renewed []time.Time
+	applied          time.Time
 	// epoch is that of every room.
 	epoch int64
 	// fail, if set, may refuse a call by its name.
@@ -95,12 +96,20 @@ func (t *tasks) request(due time.Time, background bool, resources []mirror.Resou
 	}
 }
 
+// lastApplied is when the last result was written.
+func (t *tasks) lastApplied() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.applied
+}
+
 // apply settles a lease as an engine's Apply does, without its content.
 func (t *tasks) apply(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
 	if err := t.enter(ctx, "Apply"); err != nil {
 		return mirror.Applied{}, err
 	}
 	defer t.mu.Unlock()
+	t.applied = time.Now()
 	return t.write(lease, func(s store.State) store.State {
 		return s.Succeed(lease, time.Now(), time.Now(), 0)
 	})
