@@ -50,6 +50,19 @@ func queryable(data []byte, properties lson.Properties) ([]byte, string) {
 // than maxData bytes.
 func Storage(content []byte, maxData int) mirror.DocumentContent {
 	doc := mirror.DocumentContent{Content: content, DeriveVersion: StorageVersion}
+	if len(content) > maxData { // the JSON is never longer than the source
+		switch size, properties, err := lson.Size(content); {
+		case err != nil:
+			doc.DataProblem = err.Error()
+			return doc
+		case size > maxData:
+			doc.Text = textOf(content)
+			if _, doc.DataProblem = queryable(nil, properties); doc.DataProblem == "" {
+				doc.DataProblem = tooLong(size, maxData)
+			}
+			return doc
+		}
+	}
 	data, properties, err := lson.JSON(make([]byte, 0, len(content)), content)
 	if err != nil {
 		doc.DataProblem = err.Error()
@@ -57,7 +70,17 @@ func Storage(content []byte, maxData int) mirror.DocumentContent {
 	}
 	doc.Text = tiptap.Text(data)
 	doc.Data, doc.DataProblem = queryable(data, properties)
-	return bounded(doc, maxData)
+	return doc
+}
+
+// textOf returns the text of a Storage document of which no JSON is built, but for that
+// of the editor's documents.
+func textOf(content []byte) string {
+	json, _, err := lson.JSON(nil, tiptap.Part(content))
+	if err != nil {
+		return ""
+	}
+	return tiptap.Text(json)
 }
 
 // Ydoc derives the columns of a Yjs document, as [Storage] does, and returns the
@@ -69,20 +92,20 @@ func Ydoc(content []byte, maxData int) (doc mirror.DocumentContent, inside []str
 	if err == nil {
 		inside = decoded.Subdocuments()
 		doc.Text = decoded.Text()
-		var lost yjs.Losses
-		doc.Data, lost, err = decoded.JSONAndLosses(nil)
-		notes = notesOf(decoded, lost)
+		var q yjs.Queryable
+		q, err = decoded.Queryable(maxData)
+		notes = notesOf(decoded, q.Lost)
+		doc.Data, doc.StateSHA256 = q.JSON, q.StateSHA256
+		if q.Size > maxData {
+			doc.DataProblem = tooLong(q.Size, maxData)
+		}
 	}
 	switch {
 	case err != nil:
-		doc.Data, doc.DataProblem = nil, err.Error()
+		doc.DataProblem = err.Error()
 	case rawjson.Value(doc.Data).HasNUL():
-		doc.StateSHA256 = decoded.StateSHA256(doc.Data)
 		doc.Data, doc.DataProblem = nil, rawjson.ProblemNUL
-	default:
-		doc.StateSHA256 = decoded.StateSHA256(doc.Data)
 	}
-	doc = bounded(doc, maxData)
 	if doc.DataProblem != "" {
 		notes = append([]string{doc.DataProblem}, notes...)
 	}
@@ -114,11 +137,7 @@ func notesOf(d *yjs.Doc, lost yjs.Losses) (notes []string) {
 	return notes
 }
 
-func bounded(doc mirror.DocumentContent, maxData int) mirror.DocumentContent {
-	if len(doc.Data) > maxData {
-		doc.DataProblem = fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", len(doc.Data),
-			maxData)
-		doc.Data = nil
-	}
-	return doc
+// tooLong is the problem of a document of so many bytes of JSON.
+func tooLong(size, maxData int) string {
+	return fmt.Sprintf("the document has %d bytes of JSON; kept as data are at most %d", size, maxData)
 }

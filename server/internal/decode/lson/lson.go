@@ -55,12 +55,26 @@ func (e *SyntaxError) Error() string {
 // otherwise JSON returns dst unchanged and a [*SyntaxError]. Work and memory are
 // linear in len(src) for any src.
 func JSON(dst, src []byte) (out []byte, p Properties, err error) {
-	s := scanner{src: src, dst: slices.Grow(dst, len(src)), base: len(dst), stack: make([]frame, 0, 32)}
+	s := scanner{
+		src: src, dst: slices.Grow(dst, len(src)), base: len(dst), n: len(dst), stack: make([]frame, 0, 32),
+	}
 	if err := s.document(); err != nil {
 		return dst, Properties{}, err
 	}
 	s.applyPatches()
 	return s.dst, s.props, nil
+}
+
+// Size returns the number of bytes that [JSON] would append, without making them.
+func Size(src []byte) (size int, p Properties, err error) {
+	s := scanner{src: src, counts: true, stack: make([]frame, 0, 32)}
+	if err := s.document(); err != nil {
+		return 0, Properties{}, err
+	}
+	for _, p := range s.patches {
+		s.n += len(prefixes[p.typ]) - p.drop
+	}
+	return s.n, s.props, nil
 }
 
 // nodeType is a type of live node.
@@ -209,6 +223,9 @@ type patch struct {
 // the end. Documents written by Liveblocks need none.
 type scanner struct {
 	src, dst []byte
+	// n is the length of dst, which stays empty if counts is set.
+	n      int
+	counts bool
 	// base is where the output begins in dst.
 	base int
 	// from is where the part of the source begins that is still to be copied.
@@ -221,10 +238,14 @@ type scanner struct {
 func syntax(at int, problem string) error { return &SyntaxError{Offset: at, Problem: problem} }
 
 // flush copies the source up to i.
-func (s *scanner) flush(i int) { s.dst = append(s.dst, s.src[s.from:i]...) }
+func (s *scanner) flush(i int) {
+	if s.n += i - s.from; !s.counts {
+		s.dst = append(s.dst, s.src[s.from:i]...)
+	}
+}
 
 // place returns the output position that corresponds to i in the source.
-func (s *scanner) place(i int) int { return len(s.dst) + i - s.from }
+func (s *scanner) place(i int) int { return s.n + i - s.from }
 
 // document reads the whole source.
 func (s *scanner) document() error {
@@ -244,7 +265,7 @@ func (s *scanner) document() error {
 			}
 			if t, n := nodeAt(src[i:]); t != notLive {
 				s.flush(i)
-				s.stack = append(s.stack, frame{close: '}', state: node, typ: t, src: i, out: len(s.dst)})
+				s.stack = append(s.stack, frame{close: '}', state: node, typ: t, src: i, out: s.n})
 				i += n
 				s.from = i
 				continue
@@ -384,7 +405,9 @@ func (s *scanner) pop(i int) {
 			f.end = s.place(i)
 		}
 		s.flush(i)
-		s.dst = s.dst[:f.end]
+		if s.n = f.end; !s.counts {
+			s.dst = s.dst[:f.end]
+		}
 		s.from = i + 1
 		if f.patched { // the last patch: only a number came after it
 			s.patches = s.patches[:len(s.patches)-1]

@@ -192,6 +192,9 @@ func TestJSON(t *testing.T) {
 			if props != tt.props {
 				t.Errorf("JSON(%s) properties = %+v; want %+v", tt.src, props, tt.props)
 			}
+			if size, props, err := lson.Size([]byte(tt.src)); err != nil || size != len(tt.want) || props != tt.props {
+				t.Errorf("Size(%s) = %d, %+v, %v; want %d", tt.src, size, props, err, len(tt.want))
+			}
 		})
 	}
 }

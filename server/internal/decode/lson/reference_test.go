@@ -282,6 +282,9 @@ func TestJSONEqualsTheReference(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		doc := documentsOf(5).Draw(t, "document")
 		got, props, err := lson.JSON(nil, []byte(doc.src))
+		if size, p, serr := lson.Size([]byte(doc.src)); size != len(got) || p != props || (serr == nil) != (err == nil) {
+			t.Fatalf("Size of %s = %d, %+v, %v; want those of JSON: %d, %+v, %v", doc.src, size, p, serr, len(got), props, err)
+		}
 		if err != nil {
 			t.Fatalf("JSON: %v", err)
 		}
@@ -353,6 +356,9 @@ func FuzzJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		got, props, err := lson.JSON(nil, src)
+		if size, p, serr := lson.Size(src); size != len(got) || p != props || (serr == nil) != (err == nil) {
+			t.Fatalf("Size = %d, %+v, %v; want those of JSON: %d, %+v, %v", size, p, serr, len(got), props, err)
+		}
 		if want := json.Valid(src) && utf8.Valid(src); (err == nil) != want {
 			t.Fatalf("JSON(%q): error %v; want valid %t", src, err, want)
 		}

@@ -45,6 +45,23 @@ func Text(storageJSON []byte) string {
 	return string(t.dst)
 }
 
+// Part returns the part of a Storage document, in plain-lson, that holds the documents.
+// It gives the same [Text] and [Docs].
+func Part(plainLSON []byte) []byte {
+	part := []byte{'{'}
+	if bytes.Contains(plainLSON, []byte(`"`+docsKey+`"`)) {
+		if root, err := rawjson.Parse(plainLSON); err == nil {
+			if len(root.Get("liveblocksType")) > 0 {
+				root = root.Get("data")
+			}
+			if docs := root.Get(docsKey); len(docs) > 0 {
+				part = append(append(part, `"`+docsKey+`":`...), docs...)
+			}
+		}
+	}
+	return append(part, '}')
+}
+
 // Docs returns the documents in storageJSON, which is a Storage document as plain
 // JSON: one object with a member for each field, in their order, that is the
 // document in the JSON of ProseMirror, on which Tiptap is built:

@@ -179,14 +179,14 @@ func TestLosses(t *testing.T) {
 		member(values, "m", "in").uint(1).byte(118).uint(1).text("a").byte(116).text(long).
 		member(binaryData, "m", "short").text("\x07")
 	d := decode(t, whole(section(4, 1, 0, o)))
-	got, lost, err := d.JSONAndLosses(nil)
+	q, err := d.Queryable(1000)
 	const want = `{"m":{"in":{"a":null},"short":{"0":7},"thumb":null,"title":"small"}}`
-	if err != nil || string(got) != want || lost != (yjs.Losses{Binaries: 2}) {
-		t.Errorf("JSONAndLosses = %s, %+v, %v; want %s and two binaries", got, lost, err, want)
+	if err != nil || string(q.JSON) != want || q.Lost != (yjs.Losses{Binaries: 2}) {
+		t.Errorf("Queryable = %s, %+v, %v; want %s and two binaries", q.JSON, q.Lost, err, want)
 	}
-	got, lost, err = readCase(t, "weak-link").JSONAndLosses(nil)
-	if err != nil || string(got) != `{"m":{"link":null},"t":[{"insert":"Hello"}]}` || lost != (yjs.Losses{Links: 1}) {
-		t.Errorf("JSONAndLosses of a weak link = %s, %+v, %v", got, lost, err)
+	q, err = readCase(t, "weak-link").Queryable(1000)
+	if err != nil || string(q.JSON) != `{"m":{"link":null},"t":[{"insert":"Hello"}]}` || q.Lost != (yjs.Losses{Links: 1}) {
+		t.Errorf("Queryable of a weak link = %s, %+v, %v", q.JSON, q.Lost, err)
 	}
 	// A link to a range names both of its ends.
 	o = ops{}.member(typ, "m", "l").uint(7).byte(7).uint(1, 1, 1, 1).root(str, "t").text("x")

@@ -2,6 +2,7 @@ package yjs
 
 import (
 	"encoding/binary"
+	"hash"
 	"iter"
 	"maps"
 	"math"
@@ -30,8 +31,9 @@ import (
 //   - Binary data of more than [MaxBinary] bytes is null, since JSON takes up to
 //     twelve times its length, and so is a weak link.
 func (d *Doc) JSON(dst []byte) ([]byte, error) {
-	dst, _, err := d.JSONAndLosses(dst)
-	return dst, err
+	w := newWriter(d, dst)
+	w.whole()
+	return w.result(dst)
 }
 
 // MaxBinary is the maximum length of binary data in JSON.
@@ -43,19 +45,46 @@ type Losses struct {
 	Binaries, Links int
 }
 
-// JSONAndLosses is JSON that also says what is missing.
-func (d *Doc) JSONAndLosses(dst []byte) ([]byte, Losses, error) {
-	w := newWriter(d, dst)
+// Queryable is the JSON of a document for queries.
+type Queryable struct {
+	// JSON is that of [Doc.JSON], nil if it is too long; Size is its length.
+	JSON []byte
+	Size int
+	// StateSHA256 is that of [Doc.StateSHA256].
+	StateSHA256 [32]byte
+	Lost        Losses
+}
+
+// Queryable returns the JSON of the document if it has at most maxSize bytes. Longer JSON
+// is not built. The only error is a [*LimitError].
+func (d *Doc) Queryable(maxSize int) (q Queryable, err error) {
+	w := newWriter(d, nil)
+	w.keep, w.sum = maxSize, d.state()
+	w.whole()
+	if _, err := w.result(nil); err != nil {
+		return Queryable{}, err
+	}
+	if w.gone == 0 && len(w.dst) <= maxSize {
+		q.JSON = w.dst
+	}
+	q.Size, q.Lost = w.gone+len(w.dst), w.lost
+	if w.sum != nil {
+		_, _ = w.sum.Write(w.dst) // never fails
+		w.sum.Sum(q.StateSHA256[:0])
+	}
+	return q, nil
+}
+
+// whole writes the JSON of the document.
+func (w *writer) whole() {
 	w.raw("{")
-	for _, r := range d.roots {
-		if t := &d.types[r.at]; t.kind != Unknown {
+	for _, r := range w.roots {
+		if t := &w.types[r.at]; t.kind != Unknown {
 			w.key(r.name)
 			w.shared(t)
 		}
 	}
 	w.raw("}")
-	dst, err := w.result(dst)
-	return dst, w.lost, err
 }
 
 // writer writes JSON. It writes a comma before everything that does not start an
@@ -67,12 +96,21 @@ type writer struct {
 	max  int
 	err  error
 	lost Losses
+	// keep is the length from which on dst is only counted and hashed, by sum if that is
+	// set; gone is what is not in dst any more.
+	keep, gone int
+	sum        hash.Hash
 	// path is where the writer is; see [Doc.Structure].
 	path []byte
 }
 
+// spill is the part in which a writer lets go of what is too long.
+const spill = 64 << 10
+
 func newWriter(d *Doc, dst []byte) *writer {
-	return &writer{Doc: d, dst: dst, max: len(dst) + min(d.limits.Output, math.MaxInt-len(dst))}
+	return &writer{
+		Doc: d, dst: dst, max: len(dst) + min(d.limits.Output, math.MaxInt-len(dst)), keep: math.MaxInt,
+	}
 }
 
 // result returns the output, or the original dst.
@@ -85,8 +123,17 @@ func (w *writer) result(dst []byte) ([]byte, error) {
 
 // full reports whether writing must stop because the output is too large.
 func (w *writer) full() bool {
-	if len(w.dst) > w.max && w.err == nil {
+	if w.gone+len(w.dst) > w.max && w.err == nil {
 		w.err = &LimitError{"Output", w.limits.Output}
+	}
+	if len(w.dst) > w.keep {
+		last := len(w.dst) - 1 // next looks at it
+		if w.sum != nil {
+			_, _ = w.sum.Write(w.dst[:last]) // never fails
+		}
+		w.gone += last
+		w.dst = append(w.dst[:0], w.dst[last])
+		w.keep = min(w.keep, spill)
 	}
 	return w.err != nil
 }

@@ -3,6 +3,7 @@ package yjs
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 )
 
 // StateSHA256 returns a hash that is the same for updates of the same state, however
@@ -12,8 +13,19 @@ import (
 //
 // The hash is zero while operations wait: what they are is not part of it.
 func (d *Doc) StateSHA256(json []byte) (sum [32]byte) {
-	if len(d.waiting) > 0 {
+	h := d.state()
+	if h == nil {
 		return sum
+	}
+	_, _ = h.Write(json) // never fails
+	h.Sum(sum[:0])
+	return sum
+}
+
+// state returns the hash of the state without its JSON, nil while operations wait.
+func (d *Doc) state() hash.Hash {
+	if len(d.waiting) > 0 {
+		return nil
 	}
 	h := sha256.New()
 	var buf []byte
@@ -44,9 +56,7 @@ func (d *Doc) StateSHA256(json []byte) (sum [32]byte) {
 		}
 		write(c.until) // no range begins there
 	}
-	_, _ = h.Write(json)
-	h.Sum(sum[:0])
-	return sum
+	return h
 }
 
 // deletions knows what is deleted as Yjs sees it, which deletes what is in a deleted type

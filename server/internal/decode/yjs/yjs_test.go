@@ -501,6 +501,34 @@ func TestRootsAreOfTheTypeTheirContentSpeaksFor(t *testing.T) {
 	}
 }
 
+// JSON that is too long is counted and hashed, and not kept.
+func TestQueryable(t *testing.T) {
+	t.Parallel()
+	long := attributes(400) // in many parts
+	for name, update := range map[string][]byte{"short": update(t, "yjs-map"), "long": long} {
+		d := decode(t, update)
+		json := toJSON(t, d)
+		for _, most := range []int{0, 1, len(json) / 2, len(json) - 1, len(json), len(json) + 1} {
+			q, err := d.Queryable(most)
+			if err != nil || q.Size != len(json) || q.StateSHA256 != d.StateSHA256(json) {
+				t.Fatalf("%s: Queryable(%d) = %d bytes, %x, %v; want %d, %x", name, most, q.Size, q.StateSHA256, err, len(json),
+					d.StateSHA256(json))
+			}
+			if kept := len(json) <= most; kept != (q.JSON != nil) || kept && !bytes.Equal(q.JSON, json) {
+				t.Fatalf("%s: Queryable(%d) has %d bytes of JSON, of %d", name, most, len(q.JSON), len(json))
+			}
+		}
+	}
+	d, err := yjs.Decode(long, yjs.Limits{Output: 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var limit *yjs.LimitError
+	if _, err := d.Queryable(10); !errors.As(err, &limit) || limit.Limit != "Output" {
+		t.Errorf("Queryable beyond the limit = %v; want a LimitError", err)
+	}
+}
+
 func TestSubdocuments(t *testing.T) {
 	t.Parallel()
 	d := decode(t, whole(section(8, 1, 0, ops{}.
