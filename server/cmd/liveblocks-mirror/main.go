@@ -46,8 +46,9 @@ type serveCmd struct {
 	config.Log `group:"Log"`
 }
 
-func (c *serveCmd) Run(ctx context.Context) error {
+func (c *serveCmd) Run(ctx context.Context, unknown config.Unknown) error {
 	log := c.Logger(os.Stderr)
+	unknown.Warn(ctx, log)
 	app.LogGRPC(log)
 	return app.Run(ctx, c.Serve, version, log)
 }
@@ -172,7 +173,7 @@ func run(ctx context.Context, args []string) int {
 	if err != nil {
 		return fail(err, exitUsage)
 	}
-	if err := parsed.Run(); err != nil {
+	if err := parsed.Run(config.FindUnknown(parser.Model, os.Environ())); err != nil {
 		return fail(err, exitFailure)
 	}
 	return exitOK

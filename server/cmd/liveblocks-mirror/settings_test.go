@@ -37,6 +37,7 @@ var wrongSettings = []wrong{
 	{"MIRROR_DATABASE_MAX_CONNS", "many"},
 	{"MIRROR_READ_TIMEOUT", "-1s"},
 	{"MIRROR_DATA_DIR", "/dev/null/data"},
+	{"MIRROR_DATA_DIR", "/etc"},
 	{"MIRROR_PG_BIN", "/nowhere"},
 	{"MIRROR_MIGRATE", "later"},
 
@@ -104,7 +105,7 @@ var wrongSettings = []wrong{
 
 // wrongArguments are command lines that cannot be used.
 var wrongArguments = []string{
-	"server", "serve --http-port=1", "serve --workers=eight", "serve --ack=never", "serve --log-level=loud",
+	"server", "serve", "serve --http-port=1", "serve --workers=eight", "serve --ack=never", "serve --log-level=loud",
 	"serve --settle=5", "demo --every=0s", "demo --edits=-1",
 }
 

@@ -66,7 +66,12 @@ func apiRoutes(t *testing.T, openAPI []byte) (guarded, webhooks []route) {
 // startClosed starts the service with tokens and with a second listener.
 func startClosed(t *testing.T) *harness.Service {
 	t.Helper()
-	s, _ := start(t, map[string]string{"MIRROR_API_TOKEN": token + "," + newToken, "MIRROR_WEBHOOK_ADDR": "127.0.0.1:0"})
+	s, _ := start(t, map[string]string{
+		"MIRROR_API_TOKEN": token + "," + newToken, "MIRROR_API_TOKENS": token, "MIRROR_WEBHOOK_ADDR": "127.0.0.1:0",
+	})
+	if log := s.Log(); !strings.Contains(log, "variable=MIRROR_API_TOKENS") || strings.Contains(log, token) {
+		t.Errorf("the log does not tell of a misspelt variable, or shows its value: %s", log)
+	}
 	return s
 }
 

@@ -293,6 +293,10 @@ func (l Liveblocks) Validate() error {
 	switch {
 	case !mirror.ValidProjectID(l.ProjectID):
 		return wrong("MIRROR_PROJECT_ID", "is %q; it must be 1 to 64 lower-case letters, digits and dashes", l.ProjectID)
+	case l.SecretKey.Reveal() == "" && len(l.WebhookSecret) == 0:
+		return wrong("LIVEBLOCKS_SECRET_KEY and LIVEBLOCKS_WEBHOOK_SECRET", "are not set; copy the secret key (sk_...) from "+
+			"the Liveblocks dashboard under API keys and the signing secret (whsec_...) under Webhooks, or try "+
+			"`liveblocks-mirror demo`, which needs neither")
 	case l.SecretKey.Reveal() == "":
 		return wrong("LIVEBLOCKS_SECRET_KEY", "is not set; copy the secret key (sk_...) from the Liveblocks dashboard "+
 			"under API keys, or try `liveblocks-mirror demo`, which needs none")

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -42,9 +43,8 @@ func NewResolver(lookup func(string) (string, bool), path string) (*Resolver, er
 	return r, nil
 }
 
-// Validate refuses a configuration file that sets unknown names: a misspelt
-// setting must not be ignored silently.
-func (r *Resolver) Validate(app *kong.Application) error {
+// known returns the names of all environment variables that are settings.
+func known(app *kong.Application) map[string]bool {
 	known := map[string]bool{}
 	for _, node := range append([]*kong.Node{app.Node}, app.Leaves(false)...) {
 		for _, group := range node.AllFlags(false) {
@@ -55,6 +55,36 @@ func (r *Resolver) Validate(app *kong.Application) error {
 			}
 		}
 	}
+	return known
+}
+
+// Unknown are the names of environment variables that look like settings and are none.
+type Unknown []string
+
+// FindUnknown searches an environment, whose entries have the form name=value. Such a
+// variable is no error, because Kubernetes sets some for a service named mirror.
+func FindUnknown(app *kong.Application, environ []string) (unknown Unknown) {
+	settings := known(app)
+	for _, entry := range environ {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "MIRROR_") && !settings[name] {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// Warn logs the names, so that a misspelt setting is not ignored silently.
+func (u Unknown) Warn(ctx context.Context, log *slog.Logger) {
+	for _, name := range u {
+		log.WarnContext(ctx, "an environment variable looks like a setting and is none", slog.String("variable", name))
+	}
+}
+
+// Validate refuses a configuration file that sets unknown names: a misspelt
+// setting must not be ignored silently.
+func (r *Resolver) Validate(app *kong.Application) error {
+	known := known(app)
 	for _, name := range slices.Sorted(maps.Keys(r.values)) {
 		if !known[name] {
 			return fmt.Errorf("the configuration file sets %s, which is not a setting; `liveblocks-mirror serve --help` "+

@@ -65,6 +65,9 @@ func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 		return nil, err
 	}
 	c.pgdata = filepath.Join(c.dir, "pgdata")
+	if err := ours(c.dir); err != nil {
+		return nil, err
+	}
 	// Other accounts may pass through, because the server's account is not root.
 	// The folders inside are closed to them.
 	if err := os.MkdirAll(c.dir, 0o711); err != nil { //nolint:gosec // see above
@@ -106,6 +109,26 @@ func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 	}
 	c.args = c.arguments(ctx, cfg.Settings)
 	return c, nil
+}
+
+// ours refuses a folder with files of others, which a mistyped name leads to. One of
+// ours has a lock; a new one may be the root of a volume.
+func ours(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil //nolint:nilerr // it is created, or cannot be and then that fails
+	}
+	for _, e := range entries {
+		if e.Name() == "lock" || e.Name() == "pgdata" {
+			return nil
+		}
+	}
+	for _, e := range entries {
+		if e.Name() != "lost+found" {
+			return fmt.Errorf("%s holds files of others; set MIRROR_DATA_DIR to a new or an empty directory", dir)
+		}
+	}
+	return nil
 }
 
 // close releases the data folder. The server must be down.
