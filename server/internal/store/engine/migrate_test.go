@@ -54,6 +54,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0006_lists.sql":      "7ce385f7e722879faaafd2e280c50292369e42a52ffe1f903161b93763a14e2d",
 		"mysql/migrations/0007_threads.sql":    "b6f3bd1e4047b71afd13072221130c732b0ddb8a56c851e0aa781740c148ae24",
 		"mysql/migrations/0008_odd.sql":        "f3fa1a48014b902d42cf442c77e9ad793de7476562da58b0473cb6135bf1e4d4",
+		"mysql/migrations/0010_status.sql":     "9a64e8df6293f914120771e2c5eb9c0dbc02f879e27454b3967b01178de3c610",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -77,6 +78,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0006_lists.sql":       "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
 		"postgres/migrations/0007_threads.sql":     "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
 		"postgres/migrations/0008_odd.sql":         "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
+		"postgres/migrations/0010_status.sql":      "7f4d8890358e370bf541e2708464d750a1317a0825d8464543c2b21c7f5e85d7",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
