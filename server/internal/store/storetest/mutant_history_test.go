@@ -21,13 +21,13 @@ func historyMutants() []mutant {
 	}
 	return []mutant{
 		{
-			"keeps who left a group",
-			[]string{"group: changed one has its new rows only"},
+			"keeps rows that an item lost",
+			[]string{"thread: changed one has its new rows only", "group: changed one has its new rows only"},
 			func(b base) store.Store { return &keepsRows{b} },
 		},
 		{
-			"believes the 404 of a group",
-			[]string{"group: 404 alone deletes nothing"},
+			"believes the 404 of an item",
+			[]string{"thread: 404 alone deletes nothing", "group: 404 alone deletes nothing"},
 			func(b base) store.Store { return &credulous{b} },
 		},
 		{
@@ -36,13 +36,13 @@ func historyMutants() []mutant {
 			func(b base) store.Store { return &writesEncodings{b} },
 		},
 		{
-			"believes any list of groups",
+			"believes any list",
 			[]string{"list that lacks too much is not believed"},
 			func(b base) store.Store { return &credulous{b} },
 		},
 		{
-			"trusts an invalidated group",
-			[]string{"group: one that is not trusted is written again"},
+			"trusts an invalidated item",
+			[]string{"thread: one that is not trusted is written again", "group: one that is not trusted is written again"},
 			func(b base) store.Store { return &trusting{b} },
 		},
 		{"lets nothing wait", []string{"event waits once at what it is folded into"}, func(b base) store.Store {
@@ -547,7 +547,9 @@ func (m *credulous) ApplyItemMissing(ctx context.Context, lease mirror.Lease, no
 	mirror.Applied, error,
 ) {
 	applied, err := m.Store.ApplyItemMissing(ctx, lease, now, settle)
-	_, deleted := m.d.sql.Exec(ctx, "update mirror_group set delete_time = ? where group_id = ?", now, lease.Resource.ID)
+	kind := store.ItemKindOf(lease.Resource)
+	_, deleted := m.d.sql.Exec(ctx, "update "+kind.Head.Name+" set delete_time = ? where "+kind.ID+" = ?", now,
+		lease.Resource.ID)
 	return applied, errors.Join(err, deleted)
 }
 
@@ -562,7 +564,7 @@ func (m *credulous) KnownItems(ctx context.Context, list mirror.Resource) (map[s
 type trusting struct{ base }
 
 func (m *trusting) Invalidate(ctx context.Context, r mirror.Resource) error {
-	if r.Kind == mirror.KindGroup {
+	if store.ItemKindOf(r) != nil {
 		return nil
 	}
 	return m.Store.Invalidate(ctx, r)
