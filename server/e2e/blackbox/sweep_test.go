@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
 // often has the service sweep all the time, after one full sweep at the start.
@@ -466,5 +468,52 @@ func TestSweepFetchesWhatHasFailed(t *testing.T) {
 		if sweep := awaitSwept(t, s); sweep.GetFull() {
 			t.Errorf("sweep = %v; want one that is not full", sweep)
 		}
+	})
+}
+
+// A host whose clock was a year ahead has stored its times. What it fetched is not
+// fresh because of that, and rooms are found that have vanished since.
+func TestTimesOfAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		upstream := harness.NewFake(t)
+		rooms := numbered("room-", 5)
+		populate(t, upstream, rooms...)
+		url := e.Database(t)
+		options := harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL, Env: often}
+		s := harness.Start(t, options)
+		for _, room := range rooms {
+			awaitStorage(t, s, room, storage(`"`+room+`"`))
+		}
+		awaitSwept(t, s)
+		if _, err := s.Stop(t); err != nil {
+			t.Fatal(err)
+		}
+		db := e.Connect(t, url)
+		ahead := time.Now().UTC().AddDate(1, 0, 0).Truncate(time.Second)
+		for _, update := range []string{
+			"update mirror_resource_state set fetch_time = ?",
+			"update mirror_resource_state set due_time = ? where kind = " + strconv.Itoa(int(mirror.KindSweep)),
+			"update mirror_sweep set end_time = ?",
+			"update mirror_sweep set full_time = ?",
+		} {
+			if _, err := db.Exec(t.Context(), update, ahead); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(
+			upstream.SetStorage(rooms[0], storage(`"edited"`)), // without a connection: only a full sweep finds it
+			upstream.SetStorage(rooms[1], storage(`"edited"`)),
+			upstream.DeleteRoom(rooms[2]),
+		); err != nil {
+			t.Fatal(err)
+		}
+		s = harness.Start(t, options)
+		if status, _, body := s.Get(t, roomPath(rooms[0], "/storage:read?format=plain-lson&max_age=60s")); status !=
+			http.StatusOK || string(body) != string(storage(`"edited"`)) {
+			t.Errorf("read of a document that was fetched in the future = %d %s; want it as it is now", status, body)
+		}
+		awaitGone(t, s, rooms[2])
+		awaitStorage(t, s, rooms[1], storage(`"edited"`))
 	})
 }

@@ -356,6 +356,12 @@ type Freshness struct {
 	Stale bool
 }
 
+// FetchedBetween reports whether the fetch began then. A time after to is of a clock
+// that was ahead, and shows nothing.
+func (f Freshness) FetchedBetween(from, to time.Time) bool {
+	return !f.FetchTime.Before(from) && !f.FetchTime.After(to)
+}
+
 // Room is a mirrored room.
 type Room struct {
 	Project            ProjectID

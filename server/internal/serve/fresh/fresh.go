@@ -66,7 +66,8 @@ func Read[T any](ctx context.Context, r *Reader, o Options, s Spec[T]) (T, error
 		if f.DeleteTime.After(known) { // deleted since: there is nothing newer
 			known = f.DeleteTime
 		}
-		return !f.Stale && r.Now().Sub(known) <= *o.MaxAge
+		// A time in the future is of a clock that was ahead, by a little or by a year.
+		return !f.Stale && r.Now().Sub(known).Abs() <= *o.MaxAge
 	}
 	refresh := []mirror.Resource{s.Resource}
 	if err == nil {

@@ -310,6 +310,16 @@ func TestFreshness(t *testing.T) {
 			nil, nil, `{"v":1}`, "",
 		},
 		{
+			"by a clock that was a little ahead", copyAt(noon.Add(age), false),
+			&mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil, nil, `{"v":1}`, "",
+		},
+		{
+			"by a clock that was ahead", copyAt(noon.Add(age+1), false),
+			&mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
+			[]mirror.Resource{storage},
+			`{"v":2}`, "",
+		},
+		{
 			"too old", copyAt(noon.Add(-age-1), false), &mirrorv1.GetStorageDocumentRequest{MaxAge: durationpb.New(age)}, nil,
 			[]mirror.Resource{storage},
 			`{"v":2}`, "",

@@ -69,9 +69,9 @@ func (l *Listing) Add(page mirror.RoomPage) (added []mirror.ListedRoom, err erro
 
 // Lacking reads the ids of the mirrored rooms whose id starts with prefix. It passes
 // on, batch by batch, those rooms that the list does not contain and that were not
-// fetched since the list was started, without their JSON. It returns the number of
+// fetched since the list was begun, without their JSON. It returns the number of
 // mirrored rooms.
-func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID, prefix string, begun time.Time,
+func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID, prefix string, begun, now time.Time,
 	do func([]mirror.Room) error,
 ) (mirrored int64, err error) {
 	filter := store.RoomFilter{Project: project, Prefix: prefix, Limit: Batch}
@@ -93,7 +93,7 @@ func (l *Listing) Lacking(ctx context.Context, s Rooms, project mirror.ProjectID
 				return 0, fmt.Errorf("read mirrored rooms that the list lacks: %w", err)
 			}
 			if err := do(slices.DeleteFunc(rooms, func(r mirror.Room) bool {
-				return !r.Freshness.DeleteTime.IsZero() || !r.Freshness.FetchTime.Before(begun)
+				return !r.Freshness.DeleteTime.IsZero() || r.Freshness.FetchedBetween(begun, now)
 			})); err != nil {
 				return 0, err
 			}

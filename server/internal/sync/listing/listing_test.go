@@ -72,17 +72,19 @@ func TestLacking(t *testing.T) {
 		mirrored = append(mirrored, mirror.Room{ID: mirror.RoomID(fmt.Sprintf("a-%05d", i))})
 	}
 	fresh := mirror.Room{ID: "a-new", Freshness: mirror.Freshness{FetchTime: begun}}
-	mirrored = append(mirrored, fresh, mirror.Room{ID: "other"})
+	ahead := mirror.Room{ID: "a-ahead", Freshness: mirror.Freshness{FetchTime: begun.AddDate(1, 0, 0)}}
+	mirrored = append(mirrored, fresh, ahead, mirror.Room{ID: "other"})
 	l := listing.New()
 	if _, err := l.Add(page("", "a-00000", "a-01000", "b")); err != nil {
 		t.Fatal(err)
 	}
 	var lacking int
-	n, err := l.Lacking(t.Context(), mirrored, "default", "a-", begun, func(rooms []mirror.Room) error {
+	now := begun.Add(time.Minute)
+	n, err := l.Lacking(t.Context(), mirrored, "default", "a-", begun, now, func(rooms []mirror.Room) error {
 		lacking += len(rooms)
 		return nil
 	})
-	if err != nil || n != 2*listing.Batch+2 || lacking != 2*listing.Batch-1 {
+	if err != nil || n != 2*listing.Batch+3 || lacking != 2*listing.Batch {
 		t.Fatalf("Lacking = %d of %d, %v; want all but the two listed and the one fetched since", lacking, n, err)
 	}
 }

@@ -123,7 +123,7 @@ func (s *Sweeper) Begin(ctx context.Context) error {
 	case err != nil:
 	case !task.DueTime.IsZero():
 		// The setting may have become shorter since the last sweep.
-		if next := s.next(last, last.EndTime); last.Done && next.Before(task.DueTime) {
+		if next := s.next(last, s.past(last.EndTime, s.cfg.Now())); last.Done && next.Before(task.DueTime) {
 			_, err = s.cfg.Store.Request(ctx, []mirror.Request{{Resource: s.resource()}}, next)
 		}
 	default:
@@ -256,7 +256,16 @@ func (s *Sweeper) fullIsDue(last mirror.Sweep) bool {
 	if s.cfg.FullInterval == 0 {
 		return false
 	}
-	return !s.cfg.Now().Before(last.FullTime.Add(s.cfg.FullInterval))
+	return !s.cfg.Now().Before(s.past(last.FullTime, time.Time{}).Add(s.cfg.FullInterval))
+}
+
+// past returns the time of something that has happened, or otherwise instead if it is in
+// the future: a clock that was ahead has stored it.
+func (s *Sweeper) past(t, otherwise time.Time) time.Time {
+	if t.After(s.cfg.Now()) {
+		return otherwise
+	}
+	return t
 }
 
 // next returns when the sweep after one that ends now is due; zero if there will be
@@ -267,7 +276,7 @@ func (s *Sweeper) next(sweep mirror.Sweep, now time.Time) time.Time {
 		next = now.Add(s.cfg.Interval)
 	}
 	if s.cfg.FullInterval > 0 {
-		if full := sweep.FullTime.Add(s.cfg.FullInterval); next.IsZero() || full.Before(next) {
+		if full := s.past(sweep.FullTime, time.Time{}).Add(s.cfg.FullInterval); next.IsZero() || full.Before(next) {
 			next = full
 		}
 		if next.Before(now) {
@@ -558,10 +567,11 @@ func (s *Sweeper) apply(ctx context.Context, lease mirror.Lease, sweep mirror.Sw
 func (s *Sweeper) vanished(ctx context.Context, sweep *mirror.Sweep, read *list) error {
 	asked := make(map[listing.Key]time.Time)
 	lacking := func(do func(rooms, apart []mirror.Room) error) (int64, error) {
-		return read.Lacking(ctx, s.cfg.Store, s.cfg.Project, "", sweep.BeginTime, func(rooms []mirror.Room) error {
+		now := s.cfg.Now()
+		return read.Lacking(ctx, s.cfg.Store, s.cfg.Project, "", sweep.BeginTime, now, func(rooms []mirror.Room) error {
 			var vanished, apart []mirror.Room
 			for _, r := range rooms {
-				if at, ok := s.asked[listing.KeyOf(r.ID)]; ok && r.Freshness.FetchTime.After(at) {
+				if at, ok := s.asked[listing.KeyOf(r.ID)]; ok && r.Freshness.FetchedBetween(at, now) {
 					apart = append(apart, r)
 				} else {
 					vanished = append(vanished, r)

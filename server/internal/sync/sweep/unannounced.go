@@ -79,7 +79,7 @@ func (w *Watch) Swept(lease mirror.Lease, applied mirror.Applied) {
 		switch {
 		case born:
 			before = time.Time{}
-		case !r.Announced() || !before.After(w.cfg.Since()):
+		case !r.Announced() || !before.After(w.cfg.Since()) || before.After(w.cfg.Now()):
 			continue
 		}
 		if len(w.found) < maxFound {

@@ -177,7 +177,7 @@ func (r *run) compareListed(ctx context.Context) error {
 // compareUnlisted compares the mirrored rooms that were not listed.
 func (r *run) compareUnlisted(ctx context.Context) error {
 	lacking := func(do func([]mirror.Room) error) (int64, error) {
-		return r.list.Lacking(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, r.begin, do)
+		return r.list.Lacking(ctx, r.cfg.Store, r.options.Project, r.options.Prefix, r.begin, r.cfg.Now(), do)
 	}
 	var surplus int64
 	mirrored, err := lacking(func(rooms []mirror.Room) error {
