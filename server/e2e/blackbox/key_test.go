@@ -31,7 +31,7 @@ func TestKeyOfAnotherProject(t *testing.T) {
 				}
 				url := e.Database(t)
 				db := e.Connect(t, url)
-				env := with(often, "MIRROR_LIVEBLOCKS_PROBE_MIN", "100ms")
+				env := with(with(often, "MIRROR_LIVEBLOCKS_PROBE_MIN", "100ms"), "MIRROR_LIVEBLOCKS_CALLS_PER_SECOND", "1000")
 				start := func(upstream *harness.Fake, key string) *harness.Service {
 					return harness.Start(t, harness.Options{
 						DatabaseURL: url, UpstreamURL: upstream.URL, Env: with(env, "LIVEBLOCKS_SECRET_KEY", key),

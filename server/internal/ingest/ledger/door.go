@@ -55,7 +55,14 @@ func (l *Ledger) refused(ctx context.Context, f *fault.Error) {
 		return
 	}
 	l.cfg.Logger.WarnContext(ctx, "deliveries are refused", slog.String("reason", string(f.Reason)),
-		slog.String("problem", f.Public))
+		slog.String("problem", f.Public), slog.Int64("refused_since_start", l.counts.unauthenticated.Load()))
+}
+
+// tellFirst tells that deliveries arrive: whoever sets the service up waits for that.
+func (l *Ledger) tellFirst(ctx context.Context, e mirror.Event) {
+	l.first.Do(func() {
+		l.cfg.Logger.InfoContext(ctx, "the first delivery since the start is recorded", slog.String("type", e.Type))
+	})
 }
 
 // compare tells of a delivery that has the id of a recorded event and another body.

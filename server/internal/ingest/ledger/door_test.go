@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,24 @@ func TestWrongClockIsTold(t *testing.T) {
 	})
 }
 
+// Whoever sets the service up waits for the first delivery.
+func TestFirstDeliveryIsTold(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		l, _ := b.start()
+		for i := range 3 {
+			body := storageUpdated(i)
+			if _, err := l.Receive(b.Context(), "", signed(t, fmt.Sprint("msg_", i), body), body); err != nil {
+				t.Fatalf("Receive = %v", err)
+			}
+		}
+		const told = `"level":"INFO","msg":"the first delivery since the start is recorded","type":"storageUpdated"`
+		if n := b.lines(told); n != 1 {
+			t.Errorf("log = %s; want the first delivery told once", b.log.String())
+		}
+	})
+}
+
 func TestRefusalsAreTold(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(b *bench) {
@@ -62,7 +81,7 @@ func TestRefusalsAreTold(t *testing.T) {
 		for range 3 {
 			l.Refused(b.Context(), err)
 		}
-		if n := b.lines(`"msg":"deliveries are refused"`); n != 1 || b.lines("header webhook-id is repeated") != 1 {
+		if n := b.lines(`"msg":"deliveries are refused"`); n != 1 || b.lines(`"refused_since_start":1`) != 1 || b.lines("header webhook-id is repeated") != 1 {
 			t.Errorf("log = %s; want the reason once", b.log.String())
 		}
 		if c := l.Counts(); c.Unauthenticated != 3 {

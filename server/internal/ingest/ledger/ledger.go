@@ -78,6 +78,7 @@ type Ledger struct {
 	// missed is what Missed returns, in nanoseconds since 1970; 0 if zero.
 	missed atomic.Int64
 	hints  hints
+	first  sync.Once
 
 	projects projects
 
@@ -177,6 +178,7 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	l.count(accepted)
+	l.tellFirst(ctx, d.Event)
 	if !accepted.Fresh {
 		l.compare(ctx, d.Event)
 	}

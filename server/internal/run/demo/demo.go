@@ -150,8 +150,8 @@ fetches what changed, and mirrors it. In another terminal, try:
   grpcurl -plaintext %[2]s list
   grpcurl -plaintext -d '{"room_id":"%[4]s"}' %[2]s liveblocks.mirror.v1.MirrorService/GetRoom
   grpcurl -plaintext %[2]s liveblocks.mirror.v1.AdminService/GetStatus
-  psql '%[5]s' -c 'select room_id, updated_at, data from liveblocks_documents'
-  psql '%[5]s' -c 'select room_id, user_id, plain_text from mirror_comment'
+  psql '%[5]s' -c "select room_id, updated_at, data->>'title' from liveblocks_documents"
+  psql '%[5]s' -c 'select room_id, user_id, text from liveblocks_comments'
 
 Press Ctrl-C to stop.
 

@@ -128,7 +128,8 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s.log.InfoContext(ctx, "embedded postgres started",
 		slog.String("data_dir", c.dir), slog.String("binaries", c.bin), slog.Int("version", c.major),
-		slog.String("runs_as", c.id.String()), slog.Duration("took", time.Since(begun)))
+		slog.String("runs_as", c.id.String()), slog.Duration("took", time.Since(begun)),
+		slog.String("open_with", "psql '"+s.url+"'"))
 	return s, nil
 }
 
