@@ -23,14 +23,16 @@ type freshness struct {
 	idle chan *httpConn
 
 	mu      sync.Mutex
-	waiting map[string][]time.Time // changes that the row does not show yet, by room
+	waiting map[string][]change // changes that the row does not show yet, by room
 	shown   []change
 }
 
-// change is one that a row shows.
+// change is one that a row is to show.
 type change struct {
 	room        string
 	from, until time.Time
+	// alone means that the row showed everything before.
+	alone bool
 }
 
 // newFreshness opens as many connections as deliveries may be under way: the plain
@@ -41,7 +43,7 @@ func newFreshness(ctx context.Context, job *loadJob) (*freshness, error) {
 		return nil, err
 	}
 	f := &freshness{
-		job: job, db: db, idle: make(chan *httpConn, job.Conns), waiting: make(map[string][]time.Time),
+		job: job, db: db, idle: make(chan *httpConn, job.Conns), waiting: make(map[string][]change),
 	}
 	for range job.Conns {
 		c, err := dialHTTP(ctx, job.Addr)
@@ -110,7 +112,8 @@ func (f *freshness) deliver(c *httpConn, room string) error {
 		return err
 	}
 	f.mu.Lock()
-	f.waiting[room] = append(f.waiting[room], now)
+	waiting := f.waiting[room]
+	f.waiting[room] = append(waiting, change{room: room, from: now, alone: len(waiting) == 0})
 	f.mu.Unlock()
 	return c.post(request)
 }
@@ -134,9 +137,9 @@ func (f *freshness) look(ctx context.Context, sent <-chan struct{}) error {
 		}
 		f.mu.Lock()
 		rooms := make([]string, 0, len(f.waiting))
-		for room, times := range f.waiting {
+		for room, changes := range f.waiting {
 			// Before that no answer can have come, and looking costs processor time.
-			if over || time.Since(times[0]) > apiDelay {
+			if over || time.Since(changes[0].from) > apiDelay {
 				rooms = append(rooms, room)
 			}
 		}
@@ -164,13 +167,14 @@ func (f *freshness) show(revisions map[string]int64, all bool) {
 	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for room, times := range f.waiting {
-		left := times[:0]
-		for _, at := range times {
-			if revision, ok := revisions[room]; !all && (!ok || revision < at.UnixMicro()) {
-				left = append(left, at)
+	for room, changes := range f.waiting {
+		left := changes[:0]
+		for _, c := range changes {
+			if revision, ok := revisions[room]; !all && (!ok || revision < c.from.UnixMicro()) {
+				left = append(left, c)
 			} else {
-				f.shown = append(f.shown, change{room, at, now})
+				c.until = now
+				f.shown = append(f.shown, c)
 			}
 		}
 		if f.waiting[room] = left; len(left) == 0 {
@@ -192,6 +196,9 @@ func (f *freshness) result(begin time.Time, ops int64, made callsMade) loadResul
 		}
 		took := c.until.Sub(c.from)
 		r.Each = append(r.Each, took)
+		if c.alone {
+			r.Alone = append(r.Alone, took)
+		}
 		if !slices.ContainsFunc(made.Hung, func(h hang) bool {
 			return h.Room == c.room && h.From < c.until.UnixMicro() && h.Until > c.from.Add(-hangAfter).UnixMicro()
 		}) {
@@ -331,6 +338,8 @@ func (b *bench) printFreshness(undisturbed, baseline, hanging, first []sample) e
 	plain, ours := sorted(baseline, all), sorted(undisturbed, all)
 	row("plain", baseline, plain, plain, 0, 0)
 	row("ours, of plain", undisturbed, ours, plain, freshMedianAim, freshTailAim)
+	alone := func(s sample) []time.Duration { return s.alone }
+	row("ours, one change at a time, of plain", undisturbed, sorted(undisturbed, alone), sorted(baseline, alone), 0, 0)
 	answered := func(s sample) []time.Duration { return s.answered }
 	row("hanging, rooms whose calls are answered, of ours", hanging, sorted(hanging, answered), ours, 0, hangAim)
 	row("hanging, all rooms, of ours", hanging, sorted(hanging, all), ours, 0, 0)

@@ -60,6 +60,8 @@ type loadResult struct {
 	Each []time.Duration
 	// Answered are those of Each that no call about the room which hung has delayed.
 	Answered []time.Duration
+	// Alone are those of Each before which the row showed every change.
+	Alone []time.Duration
 	// Calls is the number of calls that the fake got, Hung how many of them hung.
 	Calls, Hung int
 }

@@ -18,6 +18,7 @@ type sample struct {
 	p50, p99 time.Duration
 	each     []time.Duration
 	answered []time.Duration // those of each that no hanging call has delayed
+	alone    []time.Duration // those of each before which the row showed every change
 	calls    int             // that the fake got
 	hung     int             // of calls
 	// cpu is microseconds of processor time for each operation.
@@ -84,7 +85,7 @@ func (b *bench) window(ctx context.Context, job loadJob, server, upstream *proce
 	}
 	s := sample{
 		rate: r.rate(), ops: r.Ops, p50: r.P50, p99: r.P99, each: r.Each,
-		answered: r.Answered, calls: r.Calls, hung: r.Hung,
+		answered: r.Answered, alone: r.Alone, calls: r.Calls, hung: r.Hung,
 	}
 	if after != nil {
 		if err := after(); err != nil {
