@@ -159,15 +159,6 @@ func withoutJSON(row []any, why string, lost func(row []any, why string)) {
 	}
 }
 
-// written returns the JSON of a column. Null reads as empty text, because
-// database/sql cannot scan null into a json.RawMessage.
-func written(data json.RawMessage) []byte {
-	if len(data) == 0 {
-		return nil
-	}
-	return data
-}
-
 func roomArgs(r mirror.Resource) []any {
 	return []any{r.Bucket(), rawKey(r.Project), rawKey(r.Room)}
 }

@@ -92,37 +92,6 @@ func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror
 	})
 }
 
-// Stored reads rows of rooms that are not deleted.
-func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
-	var out mirror.Stored
-	var sum []byte
-	var err error
-	switch r.Kind {
-	case mirror.KindRoom:
-		var row dbq.StoredRoomRow
-		row, err = s.q.StoredRoom(ctx, dbq.StoredRoomParams{
-			Bucket: r.Bucket(), ProjectID: rawKey(r.Project),
-			RoomID: rawKey(r.Room),
-		})
-		out, sum = mirror.Stored{Content: row.SourceJson, Data: written(row.Data), DataProblem: row.DataProblem},
-			row.ContentSha256
-	default:
-		var row dbq.StoredDocumentRow
-		row, err = s.q.StoredDocument(ctx, dbq.StoredDocumentParams(lockParams(r)))
-		if out.Content, _ = s.pack.Unpack(row.Content, row.Size); out.Content == nil {
-			out.Content = row.Content // damaged; the hash will show it
-		}
-		sum = row.ContentSha256
-		out.DeriveVersion, out.Data, out.DataProblem, out.Text = int(row.DeriveVersion), written(row.Data), row.DataProblem,
-			row.PlainText
-	}
-	if err != nil {
-		return mirror.Stored{}, classify(ctx, fmt.Errorf("read what is stored of a %s: %w", r.Kind, err))
-	}
-	copy(out.SHA256[:], sum)
-	return out, nil
-}
-
 // Invalidate makes the stored copy differ from every fetched one.
 func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	if of := items[r.Kind]; of != nil {

@@ -112,46 +112,6 @@ func (s *Store) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror
 	})
 }
 
-// Stored reads by key.
-func (s *Store) Stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
-	out, err := s.stored(ctx, r)
-	if err != nil {
-		return mirror.Stored{}, classify(ctx, fmt.Errorf("read what is stored of a %s: %w", r.Kind, err))
-	}
-	return out, nil
-}
-
-func (s *Store) stored(ctx context.Context, r mirror.Resource) (mirror.Stored, error) {
-	switch r.Kind {
-	case mirror.KindRoom:
-		row, err := s.q.StoredRoom(ctx, dbq.StoredRoomParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project),
-			RoomID: string(r.Room),
-		})
-		out := mirror.Stored{Content: row.SourceJson, Data: row.Data, DataProblem: row.DataProblem}
-		copy(out.SHA256[:], row.ContentSha256)
-		return out, err
-	case mirror.KindStorage, mirror.KindYdoc:
-		row, err := s.q.StoredDocument(ctx, dbq.StoredDocumentParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
-		})
-		if err != nil {
-			return mirror.Stored{}, err
-		}
-		out := mirror.Stored{
-			DeriveVersion: int(row.DeriveVersion), Data: row.Data, DataProblem: row.DataProblem,
-			Text: row.PlainText,
-		}
-		copy(out.SHA256[:], row.ContentSha256)
-		if out.Content, err = s.pack.Unpack(row.Content, row.Size); err != nil {
-			out.Content = row.Content // damaged; the hash will show it
-		}
-		return out, nil
-	default:
-		return mirror.Stored{}, store.ErrNotFound
-	}
-}
-
 // Invalidate makes the stored copy differ from every fetched one.
 func (s *Store) Invalidate(ctx context.Context, r mirror.Resource) error {
 	var err error

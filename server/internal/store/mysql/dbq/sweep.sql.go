@@ -8,7 +8,6 @@ package dbq
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 )
 
 const invalidateDocument = `-- name: InvalidateDocument :exec
@@ -51,85 +50,6 @@ type InvalidateRoomParams struct {
 func (q *Queries) InvalidateRoom(ctx context.Context, arg InvalidateRoomParams) error {
 	_, err := q.db.ExecContext(ctx, invalidateRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
 	return err
-}
-
-const storedDocument = `-- name: StoredDocument :one
-select d.content, d.content_sha256, d.size, d.derive_version, coalesce(d.data, '') as data, d.data_problem, d.plain_text
-from mirror_document d
-join mirror_room r
-    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
-    and r.epoch = d.epoch and r.delete_time is null
-where d.bucket = ? and d.project_id = ? and d.room_id = ? and d.kind = ? and d.resource_id = ?
-`
-
-type StoredDocumentParams struct {
-	Bucket     int16
-	ProjectID  []byte
-	RoomID     []byte
-	Kind       int16
-	ResourceID []byte
-}
-
-type StoredDocumentRow struct {
-	Content       []byte
-	ContentSha256 []byte
-	Size          int64
-	DeriveVersion int32
-	Data          json.RawMessage
-	DataProblem   string
-	PlainText     string
-}
-
-func (q *Queries) StoredDocument(ctx context.Context, arg StoredDocumentParams) (StoredDocumentRow, error) {
-	row := q.db.QueryRowContext(ctx, storedDocument,
-		arg.Bucket,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-	)
-	var i StoredDocumentRow
-	err := row.Scan(
-		&i.Content,
-		&i.ContentSha256,
-		&i.Size,
-		&i.DeriveVersion,
-		&i.Data,
-		&i.DataProblem,
-		&i.PlainText,
-	)
-	return i, err
-}
-
-const storedRoom = `-- name: StoredRoom :one
-select source_json, content_sha256, coalesce(data, '') as data, data_problem
-from mirror_room
-where bucket = ? and project_id = ? and room_id = ? and delete_time is null
-`
-
-type StoredRoomParams struct {
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
-}
-
-type StoredRoomRow struct {
-	SourceJson    []byte
-	ContentSha256 []byte
-	Data          json.RawMessage
-	DataProblem   string
-}
-
-func (q *Queries) StoredRoom(ctx context.Context, arg StoredRoomParams) (StoredRoomRow, error) {
-	row := q.db.QueryRowContext(ctx, storedRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
-	var i StoredRoomRow
-	err := row.Scan(
-		&i.SourceJson,
-		&i.ContentSha256,
-		&i.Data,
-		&i.DataProblem,
-	)
-	return i, err
 }
 
 const sweep = `-- name: Sweep :one

@@ -21,19 +21,6 @@ on duplicate key update
     full_time = values(full_time),
     problem = values(problem);
 
--- name: StoredRoom :one
-select source_json, content_sha256, coalesce(data, '') as data, data_problem
-from mirror_room
-where bucket = ? and project_id = ? and room_id = ? and delete_time is null;
-
--- name: StoredDocument :one
-select d.content, d.content_sha256, d.size, d.derive_version, coalesce(d.data, '') as data, d.data_problem, d.plain_text
-from mirror_document d
-join mirror_room r
-    on r.bucket = d.bucket and r.project_id = d.project_id and r.room_id = d.room_id
-    and r.epoch = d.epoch and r.delete_time is null
-where d.bucket = ? and d.project_id = ? and d.room_id = ? and d.kind = ? and d.resource_id = ?;
-
 -- name: InvalidateRoom :exec
 -- No content has this hash, so the next apply rewrites the row.
 update mirror_room set content_sha256 = ''

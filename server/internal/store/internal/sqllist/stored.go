@@ -9,6 +9,36 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
+// Stored reads by key.
+func (r *Reader) Stored(ctx context.Context, of mirror.Resource) (mirror.Stored, error) {
+	what := "read what is stored of a " + of.Kind.String()
+	if of.Kind == mirror.KindRoom {
+		s := r.query("select t.source_json, t.content_sha256, t.data, t.data_problem\nfrom mirror_room t\n").
+			whereRoom("t", of).where("t.delete_time is null")
+		return one(ctx, r, what, s, func(row Row, out *mirror.Stored) error {
+			return row.Scan(&out.Content, (*hash)(&out.SHA256), &out.Data, &out.DataProblem)
+		})
+	}
+	s := r.query("select t.content, t.size, t.content_sha256, t.derive_version, t.data, t.data_problem, t.plain_text\n"+
+		"from mirror_document t\n"+livingRoom).
+		whereRoom("t", of).where("t.kind = ? and t.resource_id = ?", of.Kind, of.ID)
+	return one(ctx, r, what, s, func(row Row, out *mirror.Stored) error {
+		var packed []byte
+		var size int64
+		err := row.Scan(&packed, &size, (*hash)(&out.SHA256), &out.DeriveVersion, &out.Data, &out.DataProblem, &out.Text)
+		if out.Content, _ = r.pack.Unpack(packed, size); out.Content == nil {
+			out.Content = packed // damaged; the hash will show it
+		}
+		return err
+	})
+}
+
+// livingRoom joins a row t with its room, if that lives in the same incarnation.
+const livingRoom = `join mirror_room r
+    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    and r.epoch = t.epoch and r.delete_time is null
+`
+
 // StoredItem reads the row of an item by key, and then its other rows, table by table.
 func (r *Reader) StoredItem(ctx context.Context, of mirror.Resource) (store.Item, error) {
 	kind := store.ItemKindOf(of)
@@ -24,10 +54,7 @@ func (r *Reader) StoredItem(ctx context.Context, of mirror.Resource) (store.Item
 	}
 	room := ""
 	if kind.InRoom() {
-		room = `join mirror_room r
-    on r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
-    and r.epoch = t.epoch and r.delete_time is null
-`
+		room = livingRoom
 	}
 	head := query(kind.Head, "t.content_sha256, ", room).where("t.delete_time is null")
 	item, err := one(ctx, r, what, head, func(row Row, item *store.Item) (err error) {
