@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -76,6 +77,35 @@ func (f *upstream) hang(ctx context.Context, room string) {
 	f.hung = append(f.hung, h)
 }
 
+// listSize is the size of the documents in rooms with threads: as many as the number of
+// the room, with listComments comments each.
+const listSize, listComments = 1<<10 + 1, 10
+
+// threadList lists n threads.
+func threadList(n int) []byte {
+	const at = `"2026-11-22T03:34:17.545Z"`
+	text := strings.Repeat(strings.Join(words[:20], " ")+" ", 2)
+	body := []byte(`{"data":[`)
+	for i := range n {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = fmt.Appendf(body, `{"type":"thread","id":"th_%d","createdAt":%s,"updatedAt":%s,"metadata":{"n":%d},`+
+			`"resolved":false,"comments":[`, i, at, at, i)
+		for c := range listComments {
+			if c > 0 {
+				body = append(body, ',')
+			}
+			body = fmt.Appendf(body, `{"type":"comment","id":"cm_%d","threadId":"th_%d","userId":"alice","createdAt":%s,`+
+				`"reactions":[{"emoji":"+1","createdAt":%s,"users":[{"id":"bob"}]}],"attachments":[],`+
+				`"body":{"version":1,"content":[{"type":"paragraph","children":[{"text":%q},{"type":"mention","id":"bob"}]}]}}`,
+				c, i, at, at, text)
+		}
+		body = append(body, `]}`...)
+	}
+	return append(body, `]}`...)
+}
+
 func (f *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == hangPath {
 		f.setHangs(w, r)
@@ -108,6 +138,8 @@ func (f *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !ok || rest != "" && rest != "storage" && rest != "ydoc-binary" && rest != "threads":
 		w.WriteHeader(http.StatusNotFound)
 		return
+	case rest == "threads" && size == listSize:
+		body = threadList(n)
 	case rest == "threads": // none, and listed only once
 		body = []byte(`{"data":[]}`)
 	case rest == "ydoc-binary": // empty, and fetched only once

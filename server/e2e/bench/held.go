@@ -11,7 +11,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// heldAim bounds how much later deliveries are acknowledged beside a held row.
+// heldAim bounds how much later deliveries are acknowledged beside a held row, or a list.
 const heldAim = 2
 
 // heldEvery is the time between two events on the held state, and on the long
@@ -20,11 +20,12 @@ const heldEvery = 500 * time.Millisecond
 
 // benchHeld is part f: the time until deliveries are acknowledged while another
 // session holds the state of another room's document, with events on it, and a long
-// document is mirrored about which events come during its fetch.
+// document is mirrored about which events come during its fetch; and while the list of
+// another room's threads is stored.
 func benchHeld(ctx context.Context, b *bench) (err error) {
-	timed, long := time.Minute, 50<<20
+	timed, listed, long, threads := time.Minute, 10*time.Second, 50<<20, 10_000
 	if b.quick {
-		timed, long = 5*time.Second, 8<<20
+		timed, listed, long = 5*time.Second, 3*time.Second, 8<<20
 	}
 	upstream, err := b.spawnServer(ctx, "fake", fakeConfig{})
 	if err != nil {
@@ -62,19 +63,62 @@ func benchHeld(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	w := b.table(fmt.Sprintf("(f) acknowledgements beside a held row: %d connections, %s without and %s with it\n"+
-		"    held: another session keeps the state of a document locked, with events on it; meanwhile a document of %s is "+
-		"mirrored, with events during its fetch", conns, timed, timed, sizeName(long)),
-		"p50 ms undisturbed", "held", "p99 ms undisturbed", "held", "held:undisturbed p99", "aim", "acks/s undisturbed",
-		"held")
-	ratio := beside.p99.Seconds() / before.p99.Seconds()
-	aim := fmt.Sprintf("at most %d reached", heldAim)
-	if ratio > heldAim {
-		aim = fmt.Sprintf("at most %d MISSED", heldAim)
+	job.Timed = listed
+	list, stored, err := b.besideList(ctx, url, job, service, threads)
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(w, "%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%s\t%.0f\t%.0f\n", before.p50.Seconds()*1e3, beside.p50.Seconds()*1e3,
-		before.p99.Seconds()*1e3, beside.p99.Seconds()*1e3, ratio, aim, before.rate, beside.rate)
+	w := b.table(fmt.Sprintf("(f) acknowledgements beside a held row and beside a list: %d connections\n"+
+		"    held: another session keeps the state of a document locked, with events on it; meanwhile a document of %s is "+
+		"mirrored, with events during its fetch\n"+
+		"    list: of a room with %d threads of %d comments; %d threads were stored meanwhile",
+		conns, sizeName(long), threads, listComments, stored),
+		"beside", "for", "p50 ms", "p99 ms", "p99:undisturbed", "aim", "acks/s")
+	for _, row := range []struct {
+		beside string
+		timed  time.Duration
+		sample
+	}{{"nothing", timed, before}, {"held row", timed, beside}, {"list", listed, list}} {
+		ratio := row.p99.Seconds() / before.p99.Seconds()
+		aim := fmt.Sprintf("at most %d reached", heldAim)
+		switch {
+		case row.beside == "nothing":
+			aim = "-"
+		case ratio > heldAim:
+			aim = fmt.Sprintf("at most %d MISSED", heldAim)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.1f\t%.1f\t%.2f\t%s\t%.0f\n", row.beside, row.timed, row.p50.Seconds()*1e3,
+			row.p99.Seconds()*1e3, ratio, aim, row.rate)
+	}
 	return w.Flush()
+}
+
+// besideList runs a job while the list of a room's threads is stored, and returns how
+// many of them were stored meanwhile.
+func (b *bench) besideList(
+	ctx context.Context, url string, job loadJob, service *process, threads int,
+) (_ sample, stored int64, err error) {
+	db, err := connect(ctx, url, 1)
+	if err != nil {
+		return sample{}, 0, err
+	}
+	defer db.close()
+	if err := notify(ctx, service.addr, roomID(listSize, threads)); err != nil { // the room is new
+		return sample{}, 0, err
+	}
+	const count = "select count(*) from mirror_thread"
+	if err := awaitSQL(ctx, db, "select ("+count+") > 0"); err != nil {
+		return sample{}, 0, err
+	}
+	var before int64
+	if err := db.get(ctx, &before, count); err != nil {
+		return sample{}, 0, err
+	}
+	s, err := b.window(ctx, job, service, nil, nil)
+	if err == nil {
+		err = db.get(ctx, &stored, count)
+	}
+	return s, stored - before, err
 }
 
 // besideHeld runs a job while the state of a room's storage is held, and sends events

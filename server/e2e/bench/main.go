@@ -107,7 +107,7 @@ func parseOptions(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.only, "only", "a,b,c,d,e,f",
 		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, e freshness under load, "+
-			"f webhooks beside a held row")
+			"f webhooks beside a held row and beside a list")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
