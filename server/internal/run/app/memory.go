@@ -12,7 +12,8 @@ import (
 
 const (
 	// gcPercent lets the heap grow to five times the live data between collections: the
-	// service has little live data and many short-lived allocations.
+	// service has little live data and many short-lived allocations. See maxSlack for more
+	// live data.
 	gcPercent = 400
 	// defaultLimit is the memory limit where nothing else sets one.
 	defaultLimit = 2 << 30
@@ -24,7 +25,12 @@ const (
 // or half of what a small machine has, because other processes share it, such as
 // PostgreSQL: what large documents leave behind would pile up to five times what is in
 // use.
-func TuneMemory() { tuneMemory(memlimit.FromCgroup, memlimit.FromSystem) }
+func TuneMemory() {
+	tuneMemory(memlimit.FromCgroup, memlimit.FromSystem)
+	if os.Getenv("GOGC") == "" {
+		boundSlack()
+	}
+}
 
 func tuneMemory(group, machine memlimit.Provider) {
 	if os.Getenv("GOGC") == "" {
