@@ -251,7 +251,7 @@ func (q *queries) lockEvents(ctx context.Context, events []mirror.Event) error {
 }
 
 func progressSQL(n int) string {
-	return `select project_id, room_id, kind, resource_id, generation, applied_generation, due_time, fail_time
+	return `select project_id, room_id, kind, resource_id, generation, applied_generation, due_time, fail_time, notice_time
 from mirror_resource_state force index (primary)
 where (bucket, project_id, room_id, kind, resource_id) in (` + places(n, 5) + `)`
 }
@@ -267,11 +267,12 @@ func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (ma
 		return q.query(ctx, progressSQL(len(resources)), args, func(rows *sql.Rows) error {
 			var r mirror.Resource
 			var st store.State
-			var due, fail sql.NullTime
-			if err := rows.Scan(&r.Project, &r.Room, &r.Kind, &r.ID, &st.Generation, &st.Applied, &due, &fail); err != nil {
+			var due, fail, notice sql.NullTime
+			if err := rows.Scan(&r.Project, &r.Room, &r.Kind, &r.ID, &st.Generation, &st.Applied, &due, &fail,
+				&notice); err != nil {
 				return err
 			}
-			st.Due, st.FailTime = timeOf(due), timeOf(fail)
+			st.Due, st.FailTime, st.NoticeTime = timeOf(due), timeOf(fail), timeOf(notice)
 			out[r] = st
 			return nil
 		})
