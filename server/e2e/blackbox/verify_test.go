@@ -465,3 +465,68 @@ func TestRemoteCommandsExplainThemselves(t *testing.T) {
 		t.Errorf("backfill of nothing = %+v; want exit code 0 and what was done", got)
 	}
 }
+
+// What an operator has confirmed to be deleted is repaired as sweeps follow it, and no
+// more than that: rooms, and groups, of which no list is believed either that lacks many.
+func TestVerifyRepairsDeletionsThatAreConfirmed(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		upstream := harness.NewFake(t)
+		rooms, groups := numbered("room-", 25), numbered("group-", 25)
+		populate(t, upstream, rooms...)
+		for _, id := range groups {
+			upstream.PutGroup(id, "alice")
+		}
+		url := e.Database(t)
+		s := harness.Start(t, harness.Options{
+			DatabaseURL: url, UpstreamURL: upstream.URL,
+			Env: map[string]string{"MIRROR_SWEEP_INTERVAL": "24h"}, // one at the start
+		})
+		db := e.Connect(t, url)
+		living := func() string {
+			return fmt.Sprintf("%d rooms, %d groups", count(t, db, "select count(*) from mirror_room where delete_time is null"),
+				count(t, db, "select count(*) from mirror_group where delete_time is null"))
+		}
+		await := func(want string) {
+			t.Helper()
+			harness.Eventually(t, patience, func() error {
+				// The next sweep is pending.
+				due := count(t, db, "select count(*) from mirror_resource_state where due_time is not null and kind <> 8")
+				if got := living(); got != want || due != 0 {
+					return fmt.Errorf("living: %s, %d tasks are due; want %s", got, due, want)
+				}
+				return nil
+			})
+		}
+		await("25 rooms, 25 groups")
+		for i := range 22 {
+			if err := upstream.DeleteRoom(rooms[i]); err != nil {
+				t.Fatal(err)
+			}
+			upstream.SetGroup(groups[i], nil)
+		}
+		repair := func(when string, notRepaired int, want string) {
+			t.Helper()
+			got := verify(t, s, "--repair")
+			if got.code != 3 || strings.Count(got.stdout, "surplus: ") != 44 ||
+				strings.Count(got.stdout, "not repaired: ") != notRepaired {
+				t.Errorf("verify --repair %s = %+v; want 44 differences, %d of them not repaired", when, got, notRepaired)
+			}
+			await(want)
+		}
+		confirm := func(rooms, groups int) {
+			t.Helper()
+			// Without the sweep that a call would start.
+			if n, err := db.Exec(t.Context(), "update mirror_project set confirmed_rooms = ?, confirmed_groups = ?, "+
+				"confirm_time = ?", rooms, groups, time.Now().UTC().Truncate(time.Second)); err != nil || n != 1 {
+				t.Fatalf("confirm = %d, %v", n, err)
+			}
+		}
+		repair("of what nobody has confirmed", 44, "25 rooms, 25 groups")
+		confirm(21, 21)
+		repair("of more than was confirmed", 44, "25 rooms, 25 groups")
+		confirm(22, 22)
+		repair("of what was confirmed", 0, "3 rooms, 3 groups")
+		wantVerified(t, s, "after that")
+	})
+}

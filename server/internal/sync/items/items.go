@@ -4,6 +4,7 @@ package items
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/group"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
@@ -60,4 +61,12 @@ var Sources = map[mirror.Kind]Source{
 			return store.GroupItem(g), err
 		},
 	},
+}
+
+// Implausible returns why so many items are unlikely to have vanished, and how an
+// operator confirms that they have.
+func Implausible(kind mirror.Kind, lacks *store.ImplausibleError) string {
+	return fmt.Sprintf("the list of %ss lacks %d of the %d mirrored ones, more than is believed at once; nothing was "+
+		"deleted; if they are really deleted, confirm it with `liveblocks-mirror project confirm-deletions --%ss %d`",
+		kind, lacks.Vanished, lacks.Mirrored, kind, lacks.Vanished)
 }

@@ -64,9 +64,6 @@ func (r *Reconciler) list(ctx context.Context, of mirror.Resource, source items.
 		if list.Confirmed = project.Confirmed.At(r.cfg.Now()).Groups; lacks.Vanished <= list.Confirmed {
 			return store.ApplyList(ctx, r.cfg.Mirror, lease, list, source.Parse, r.cfg.Now, r.cfg.Settle)
 		}
-		return applied, fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, fmt.Sprintf(
-			"the list of %ss lacks %d of the %d mirrored ones, more than is believed at once; nothing was deleted; if they are "+
-				"really deleted, confirm it with `liveblocks-mirror project confirm-deletions --%ss %d`",
-			kind, lacks.Vanished, lacks.Mirrored, kind, lacks.Vanished))
+		return applied, fault.Wrap(err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, items.Implausible(kind, lacks))
 	}, nil
 }

@@ -58,8 +58,12 @@ func (c *comparison) compareItems(ctx context.Context, list mirror.Resource) err
 	if err != nil {
 		return fmt.Errorf("list mirrored %ss: %w", list.Kind, err)
 	}
+	var lacks store.ImplausibleError
 	for id, k := range known {
-		if listed[id] || k.Copy == (store.ItemCopy{}) || k.Copy.Deleted {
+		if k.Copy == (store.ItemCopy{}) || k.Copy.Deleted {
+			continue
+		}
+		if lacks.Mirrored++; listed[id] {
 			continue
 		}
 		// Reading it tells whether it is of the room's present incarnation.
@@ -69,10 +73,18 @@ func (c *comparison) compareItems(ctx context.Context, list mirror.Resource) err
 			return err
 		default:
 			c.resources++
+			lacks.Vanished++
 			c.add(item(id), mirror.DifferenceSurplus, "Liveblocks has no such "+list.Kind.String())
 		}
 	}
-	return nil
+	if !store.ItemKindOf(list).Guarded || !store.TooManyVanished(lacks.Vanished, lacks.Mirrored) {
+		return nil
+	}
+	confirmed, err := c.confirmed(ctx)
+	if err == nil && lacks.Vanished > confirmed.Groups {
+		c.disbelieve(list.Kind, items.Implausible(list.Kind, &lacks))
+	}
+	return err
 }
 
 // compareItem compares an item with the hash of its JSON, and its rows with its copy.

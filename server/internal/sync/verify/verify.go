@@ -43,6 +43,7 @@ type Store interface {
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
+	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	Documents(ctx context.Context, filter store.DocumentFilter) ([]mirror.Document, error)
 	KnownItems(ctx context.Context, list mirror.Resource) (map[string]store.Known, error)
 }
@@ -103,7 +104,10 @@ func (v *Verifier) Verify(ctx context.Context, options mirror.VerifyOptions,
 ) error {
 	ctx, release := v.cfg.Limiter.UntilPaused(ctx)
 	defer release()
-	r := &run{Verifier: v, options: options, report: report, begin: v.cfg.Now(), list: listing.New()}
+	r := &run{
+		Verifier: v, options: options, report: report, begin: v.cfg.Now(), list: listing.New(),
+		implausible: make(map[mirror.Kind]string),
+	}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
 	err := r.compareListed(ctx)
@@ -140,7 +144,9 @@ type run struct {
 	summary mirror.VerifySummary
 	// listed counts the rooms to compare, known the listed rooms that are mirrored.
 	listed, known int64
-	implausible   string
+	// implausible says, for each kind of which Liveblocks' list lacks too much, why
+	// that is not believed.
+	implausible map[mirror.Kind]string
 }
 
 // compareListed compares the listed rooms.
@@ -187,15 +193,50 @@ func (r *run) compareUnlisted(ctx context.Context) error {
 	if err != nil || surplus == 0 {
 		return err
 	}
+	confirmed, err := r.confirmed(ctx)
+	if err != nil {
+		return err
+	}
 	r.mu.Lock()
-	r.implausible = listing.Implausible(r.listed, r.known, surplus, mirrored)
+	problem := listing.Implausible(r.listed, r.known, surplus, mirrored)
 	r.listed += surplus
 	r.mu.Unlock()
+	if surplus > confirmed.Rooms {
+		r.disbelieve(mirror.KindRoom, problem)
+	}
 	_, err = lacking(func(rooms []mirror.Room) error {
 		each(ctx, rooms, func(room mirror.Room) { r.room(ctx, room.ID, nil) })
 		return ctx.Err()
 	})
 	return err
+}
+
+// confirmed returns the deletions that an operator has confirmed, as sweeps take them.
+func (r *run) confirmed(ctx context.Context) (mirror.Confirmation, error) {
+	project, err := r.cfg.Store.Project(ctx, r.options.Project)
+	if err != nil {
+		return mirror.Confirmation{}, fmt.Errorf("read what an operator has confirmed: %w", err)
+	}
+	return project.Confirmed.At(r.cfg.Now()), nil
+}
+
+// disbelieve keeps repairs from deleting what a list lacks, if there is a problem.
+func (r *run) disbelieve(kind mirror.Kind, problem string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if problem != "" {
+		r.implausible[kind] = problem
+	}
+}
+
+// disbelieved returns why what a list lacks is not believed to be deleted.
+func (r *run) disbelieved(f finding) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.kind != mirror.DifferenceSurplus {
+		return ""
+	}
+	return r.implausible[f.resource.Kind]
 }
 
 // each calls a function for every element, a few at a time, and waits for all.
@@ -435,11 +476,12 @@ func (r *run) confirm(ctx context.Context, first, again check) {
 
 // difference reports a confirmed difference, and repairs it on request.
 func (r *run) difference(ctx context.Context, f finding) {
+	problem := r.disbelieved(f)
 	switch {
 	case !r.options.Repair:
 		r.tellDifference(f, f.detail, false)
-	case f.kind == mirror.DifferenceSurplus && f.resource.Kind == mirror.KindRoom && r.implausible != "":
-		r.tellDifference(f, f.detail+"; not repaired: "+r.implausible, false)
+	case problem != "":
+		r.tellDifference(f, f.detail+"; not repaired: "+problem, false)
 	default:
 		if err := r.repair(ctx, f); err != nil {
 			r.tellDifference(f, f.detail+"; the repair did not finish: "+fault.Of(err).Public, true)
