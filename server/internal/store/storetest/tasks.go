@@ -27,6 +27,7 @@ var taskCases = []testCase{
 	{"due leaves alone kinds that are not asked for", dueKinds},
 	{"lease too far away does not count", leaseTooFar},
 	{"fetch in the future counts as one just now", fetchTooFar},
+	{"what was never fetched waits for no interval", neverFetched},
 	{"death of the process counts as an attempt", deaths},
 	{"what is given back is no death", deathsGivenBack},
 	{"settle fetch is left out after a late fetch", settleLate},
@@ -341,6 +342,18 @@ func fetchTooFar(e *env) {
 	e.accept(e.delivery(h))
 	if task := e.task(storageOf("room")); !task.DueTime.Equal(e.now.Add(10 * time.Second)) {
 		e.Fatalf("due time = %v; want ten seconds from now", task.DueTime)
+	}
+}
+
+func neverFetched(e *env) {
+	e.raise(storageOf("room"))
+	_, err := e.Park(e.ctx(), e.claim(storageOf("room")), e.now) // its room comes first
+	e.must("Park", err)
+	h := invalidatedAt(storageOf("room"))
+	h.MinInterval = 10 * time.Second
+	e.accept(e.delivery(h))
+	if task := e.task(storageOf("room")); !task.DueTime.Equal(e.now) {
+		e.Fatalf("due time = %v; want now, %v", task.DueTime, e.now)
 	}
 }
 

@@ -114,7 +114,7 @@ marked as (
             case when excluded.again_time is not null then s.not_before end,
             -- A fetch in the future, by a clock that was wrong, counts as one just now.
             case
-                when excluded.again_time > excluded.due_time
+                when excluded.again_time > excluded.due_time and s.fetch_time is not null
                     then least(s.fetch_time, excluded.due_time) + (excluded.again_time - excluded.due_time)
             end
         )),
