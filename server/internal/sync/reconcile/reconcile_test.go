@@ -565,7 +565,7 @@ var sessions = map[*dbtest.Engine]struct {
 	sightings int
 }{
 	dbtest.Postgres: {
-		query: `select state like 'idle%', case when state like 'idle in%' then pid::text else '' end, query
+		query: `select coalesce(state like 'idle%', false), case when state like 'idle in%' then pid::text else '' end, query
 			from pg_stat_activity
 			where datname = current_database() and pid <> pg_backend_pid() and application_name = 'liveblocks-mirror'`,
 		looks: 200, sightings: 1,
