@@ -15,6 +15,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
 // race is a database on which another session holds locks, and a store that waits
@@ -433,13 +434,7 @@ func TestDuplicateWaitsForTheFirst(t *testing.T) {
 						{Event: event("own", "own")},
 						{Event: event("msg", "ours"), Invalidations: []mirror.Invalidation{{Resource: r.lease.Resource}}},
 					}
-					got, err := r.store.Accept(t.Context(), batch)
-					for err == nil && got[1].Locked { // on a slow machine
-						var again []store.Accepted
-						if again, err = r.store.Accept(t.Context(), batch[1:]); err == nil {
-							got[1] = again[0]
-						}
-					}
+					got, err := storetest.Accept(t.Context(), r.store, batch)
 					done <- answer{got, err}
 				}()
 				r.waiting(t, 1)

@@ -122,7 +122,7 @@ func overlappingBatches(e *env) {
 			for _, i := range picked {
 				batch = append(batch, pool[i])
 			}
-			answers, err := stores[w%2].Accept(e.ctx(), batch)
+			answers, err := Accept(e.ctx(), stores[w%2], batch)
 			if err != nil {
 				e.Errorf("Accept = %v; want no error", err)
 				return
@@ -178,7 +178,7 @@ func raceParks(e *env, known bool) {
 				return
 			}
 			if !known {
-				if _, err := other.Accept(e.ctx(), []mirror.Delivery{delivery}); err != nil {
+				if _, err := Accept(e.ctx(), other, []mirror.Delivery{delivery}); err != nil {
 					e.Errorf("Accept = %v; want no error", err)
 				}
 			}
@@ -338,7 +338,7 @@ func converge(e *env) {
 		defer writing.Add(-1)
 		var held []mirror.Delivery
 		deliver := func(batch []mirror.Delivery) {
-			if _, err := stores[w%2].Accept(e.ctx(), batch); err != nil {
+			if _, err := Accept(e.ctx(), stores[w%2], batch); err != nil {
 				e.Errorf("Accept = %v; want no error", err)
 			}
 		}

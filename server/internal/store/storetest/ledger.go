@@ -189,7 +189,7 @@ func concurrentDuplicates(e *env) {
 	parallel(n, func(i int) {
 		// Each batch has an event of its own, so that batches differ.
 		own := e.delivery()
-		answers[i], errs[i] = stores[i%2].Accept(e.ctx(), []mirror.Delivery{own, a})
+		answers[i], errs[i] = Accept(e.ctx(), stores[i%2], []mirror.Delivery{own, a})
 	})
 	fresh := 0
 	for i := range n {

@@ -222,6 +222,21 @@ func (e *env) delivery(invalidations ...mirror.Invalidation) mirror.Delivery {
 	return a
 }
 
+// Accept records deliveries as the ledger does: it repeats those for which another
+// session has locked a row.
+func Accept(ctx context.Context, s store.Store, batch []mirror.Delivery) ([]store.Accepted, error) {
+	answers, err := s.Accept(ctx, batch)
+	for i := 0; err == nil && i < len(answers); i++ {
+		for err == nil && answers[i].Locked {
+			var again []store.Accepted
+			if again, err = s.Accept(ctx, batch[i:i+1]); err == nil {
+				answers[i] = again[0]
+			}
+		}
+	}
+	return answers, err
+}
+
 func (e *env) accept(batch ...mirror.Delivery) []store.Accepted {
 	e.Helper()
 	answers, err := e.Accept(e.ctx(), batch)

@@ -1526,7 +1526,7 @@ func listRace(e *env) {
 			case 0:
 				_, err = applyThreads(e.ctx(), e.Store, lease, e.now, threads, e.now, 0)
 			case 1:
-				_, err = other.Accept(e.ctx(), deliveries[:])
+				_, err = Accept(e.ctx(), other, deliveries[:])
 			default:
 				e.spend(time.Duration(i%5) * 300 * time.Microsecond)
 				for _, t := range threads {

@@ -20,6 +20,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/reconcile"
 )
@@ -200,7 +201,7 @@ func sooner(a mirror.Delivery) mirror.Delivery {
 
 func (b *bench) accept(r *replica, batch ...mirror.Delivery) {
 	b.Helper()
-	answers, err := b.store.Accept(b.Context(), batch)
+	answers, err := storetest.Accept(b.Context(), b.store, batch)
 	if err != nil {
 		b.Fatalf("Accept = %v", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
 func threadOf(room, id string) mirror.Resource {
@@ -387,7 +388,7 @@ func TestBurstInEveryOrder(t *testing.T) {
 					for i, order := range orders {
 						batch = append(batch, b.delivery(fmt.Sprintf("msg_%d_%d", i, step), told[i][order[step]]))
 					}
-					answers, err := b.store.Accept(t.Context(), batch)
+					answers, err := storetest.Accept(t.Context(), b.store, batch)
 					if err != nil {
 						t.Fatalf("Accept = %v", err)
 					}
