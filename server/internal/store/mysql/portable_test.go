@@ -164,15 +164,15 @@ func TestPortableSQL(t *testing.T) {
 }
 
 // What runs often has to find its rows in one shard: by the bucket that every key
-// begins with. The rest are lists and looks over a project, and its one small table.
+// begins with. The rest are lists and looks over a project, and its two small tables.
 func TestHotStatementsNameTheirBucket(t *testing.T) {
 	t.Parallel()
 	overProject := map[string]bool{
 		"Events": true, "Rooms": true, "Documents": true, "Threads": true, "Comments": true, "UserSessions": true,
-		"Notifications": true, "TaskList": true,
+		"Notifications": true, "TaskList": true, "RoomIDs": true, "LastEvents": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "Counts": true,
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
-		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Sweep": true, "WriteSweep": true,
+		"Unannounced": true, "NoteUnannounced": true, "ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Sweep": true, "WriteSweep": true,
 		"CountBackgroundRooms": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 // events is what a Watch asks the store for.
 type events struct {
+	mu      sync.Mutex
 	noticed map[mirror.Resource]time.Time
 	created map[mirror.RoomID]time.Time
 	noted   map[mirror.Kind]int64
@@ -25,7 +27,16 @@ type events struct {
 	err     error
 }
 
+// with calls do while the Watch asks nothing.
+func (e *events) with(do func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	do()
+}
+
 func (e *events) Generations(_ context.Context, resources []mirror.Resource) ([]store.Progress, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.asked++
 	out := make([]store.Progress, len(resources))
 	for i, r := range resources {
@@ -37,6 +48,8 @@ func (e *events) Generations(_ context.Context, resources []mirror.Resource) ([]
 func (e *events) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.RoomID, _ bool) (rooms []mirror.Room,
 	_ error,
 ) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, id := range ids {
 		if at, ok := e.created[id]; ok {
 			rooms = append(rooms, mirror.Room{Project: project, ID: id, CreateTime: at})
@@ -47,6 +60,8 @@ func (e *events) RoomsByID(_ context.Context, _ mirror.ProjectID, ids []mirror.R
 
 func (e *events) NoteUnannounced(_ context.Context, _ mirror.ProjectID, kind mirror.Kind, count int64, _ time.Time,
 ) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.noted[kind] += count
 	return nil
 }
@@ -136,7 +151,11 @@ func TestChangesWithoutAnEventAreCounted(t *testing.T) {
 					created: map[mirror.RoomID]time.Time{"r": now.Add(c.created)},
 				}
 				w := NewWatch(WatchConfig{
-					Project: project, Store: e, Since: func() time.Time { return since }, Now: time.Now,
+					Project: project, Store: e, Now: time.Now,
+					Since: func() (at time.Time) {
+						e.with(func() { at = since })
+						return at
+					},
 					Logger: slog.New(slog.NewTextHandler(&log, nil)),
 				})
 				ctx, cancel := context.WithCancel(t.Context())
@@ -147,15 +166,17 @@ func TestChangesWithoutAnEventAreCounted(t *testing.T) {
 					lease.FetchTime = now.Add(-cmp.Or(c.before, time.Hour))
 				}
 				if c.missed < 0 {
-					since = now.Add(c.missed)
+					e.with(func() { since = now.Add(c.missed) })
 				}
 				w.Swept(lease, mirror.Applied{Changed: !c.unchanged, Added: c.added})
-				if c.missed > 0 {
-					since = now.Add(c.missed)
-				}
-				if !c.unnoticed {
-					e.noticed[c.resource] = now.Add(c.noticed)
-				}
+				e.with(func() {
+					if c.missed > 0 {
+						since = now.Add(c.missed)
+					}
+					if !c.unnoticed {
+						e.noticed[c.resource] = now.Add(c.noticed)
+					}
+				})
 				pass(3 * underway)
 				if !maps.Equal(e.noted, c.want) {
 					t.Errorf("counted = %v; want %v", e.noted, c.want)
@@ -198,7 +219,7 @@ func TestWatchIsQuiet(t *testing.T) {
 		if len(e.noted) > 0 || e.asked < 5 {
 			t.Fatalf("counted = %v after %d questions; want nothing counted, and the question repeated", e.noted, e.asked)
 		}
-		e.err = nil
+		e.with(func() { e.err = nil })
 		pass(time.Hour)
 		want := map[mirror.Kind]int64{mirror.KindStorage: 250, mirror.KindYdoc: 250}
 		if !maps.Equal(e.noted, want) {
