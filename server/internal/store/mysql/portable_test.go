@@ -172,8 +172,8 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Notifications": true, "TaskList": true, "RoomIDs": true, "LastEvents": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "Counts": true,
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
-		"Unannounced": true, "NoteUnannounced": true, "ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Sweep": true, "WriteSweep": true,
-		"CountBackgroundRooms": true,
+		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Sweep": true, "WriteSweep": true,
+		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
 	byBucket := regexp.MustCompile(
