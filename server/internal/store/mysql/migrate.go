@@ -196,10 +196,13 @@ func ensureViews(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 			return nil
 		}
 		var definition string
-		err := db.QueryRowContext(ctx, `select coalesce(v.view_definition, '')
+		// On Galera, even this can lose against a change of the schema from another node.
+		err := retry(ctx, func() error {
+			return db.QueryRowContext(ctx, `select coalesce(v.view_definition, '')
 from information_schema.tables t
 left join information_schema.views v on v.table_schema = t.table_schema and v.table_name = t.table_name
 where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
+		})
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 		case err != nil:
