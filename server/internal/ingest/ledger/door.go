@@ -59,10 +59,8 @@ func (l *Ledger) refused(ctx context.Context, f *fault.Error) {
 }
 
 // tellFirst tells that deliveries arrive: whoever sets the service up waits for that.
-func (l *Ledger) tellFirst(ctx context.Context, e mirror.Event) {
-	l.first.Do(func() {
-		l.cfg.Logger.InfoContext(ctx, "the first delivery since the start is recorded", slog.String("type", e.Type))
-	})
+func (l *Ledger) tellFirst(ctx context.Context) {
+	l.first.Do(func() { l.cfg.Logger.InfoContext(ctx, "the first delivery since the start is recorded") })
 }
 
 // compare tells of a delivery that has the id of a recorded event and another body.

@@ -62,7 +62,7 @@ func TestFirstDeliveryIsTold(t *testing.T) {
 				t.Fatalf("Receive = %v", err)
 			}
 		}
-		const told = `"level":"INFO","msg":"the first delivery since the start is recorded","type":"storageUpdated"`
+		const told = `"level":"INFO","msg":"the first delivery since the start is recorded"`
 		if n := b.lines(told); n != 1 {
 			t.Errorf("log = %s; want the first delivery told once", b.log.String())
 		}

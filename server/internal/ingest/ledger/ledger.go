@@ -178,7 +178,7 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	l.count(accepted)
-	l.tellFirst(ctx, d.Event)
+	l.tellFirst(ctx)
 	if !accepted.Fresh {
 		l.compare(ctx, d.Event)
 	}
