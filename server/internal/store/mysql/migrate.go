@@ -121,7 +121,13 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	for _, m := range done {
 		log.InfoContext(ctx, "migration applied", slog.Int64("version", m.Source.Version), slog.Duration("took", m.Duration))
 	}
-	return ensureViews(ctx, db, log)
+	// Also one starter at a time: on Galera, a view that one creates can stop another that
+	// looks for it, and both for ever.
+	if err := locker.Lock(ctx, db); err != nil {
+		return fmt.Errorf("lock the views: %w", err)
+	}
+	err = ensureViews(ctx, db, log)
+	return errors.Join(err, locker.Unlock(context.WithoutCancel(ctx), db))
 }
 
 // migrateHint adds advice to errors of the server.
