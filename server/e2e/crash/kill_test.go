@@ -212,13 +212,17 @@ func beforeCommit(statement string) func(s *site) func() {
 	}
 }
 
+// frame begins the content of a document: it is sent only if it has changed.
+const frame = "\x28\xb5\x2f\xfd" // zstd
+
 // afterCommit holds the reply to the commit of a document, which everybody else
 // can see by then. It lets the replies go of statements that have found something
-// changed and written nothing: a transaction follows.
+// changed and written nothing: a transaction follows. It also lets those go that
+// write no content.
 func afterCommit(s *site) func() {
 	s.t.Helper()
 	var tr *trap
-	for tr == nil || s.words.wroteNothing(tr.reply) {
+	for tr == nil || s.words.wroteNothing(tr.reply) || !bytes.Contains(tr.data, []byte(frame)) {
 		if tr != nil {
 			tr.release()
 		}
