@@ -56,7 +56,7 @@ type Unannounced struct {
 }
 
 // UnannouncedLife is how long after the latest unannounced change another one is
-// counted together with it. After that, the count begins anew.
+// counted together with it. After that, the count starts over.
 const UnannouncedLife = 24 * time.Hour
 
 // RoomPage is one page of the list of all rooms.

@@ -514,7 +514,7 @@ func TestMigrateReplacesItsOldView(t *testing.T) {
 	value[int](t, db, "select count(updated_at) from liveblocks_documents")
 }
 
-// Each starter makes the views after it has given the lock of the migrations back.
+// Starters make the views one after the other, and find them there.
 func TestViewsAtOnceOnMySQL(t *testing.T) {
 	t.Parallel()
 	url := dbtest.MySQL.Own(t)

@@ -49,7 +49,7 @@ type WatchConfig struct {
 // A change counts if the resource was fetched before and after it while this process
 // recorded all deliveries, only sweeps requested the second fetch, and no event about
 // the resource came from shortly before the first one until long enough after the
-// second. New rooms count likewise. Other replicas may have failed to record a
+// second. New rooms count too. Other replicas may have failed to record a
 // delivery, which then comes again.
 type Watch struct {
 	cfg  WatchConfig
