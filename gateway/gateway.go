@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	mirrorgw "github.com/liveblocks-mirror/liveblocks-mirror/gen/gateway/liveblocks/mirror/v1"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
@@ -178,9 +179,9 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 	// Only the generated code that dials uses the context.
 	ctx := context.Background()
 	if err := errors.Join(
-		mirrorv1.RegisterAdminServiceHandlerClient(ctx, g.mux, mirrorv1.NewAdminServiceClient(conn)),
-		mirrorv1.RegisterMirrorServiceHandlerClient(ctx, g.mux, g.documents),
-		mirrorv1.RegisterEventServiceHandlerClient(ctx, g.mux, g.events),
+		mirrorgw.RegisterAdminServiceHandlerClient(ctx, g.mux, mirrorv1.NewAdminServiceClient(conn)),
+		mirrorgw.RegisterMirrorServiceHandlerClient(ctx, g.mux, g.documents),
+		mirrorgw.RegisterEventServiceHandlerClient(ctx, g.mux, g.events),
 	); err != nil {
 		return err
 	}

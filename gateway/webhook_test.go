@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
+	mirrorgw "github.com/liveblocks-mirror/liveblocks-mirror/gen/gateway/liveblocks/mirror/v1"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
@@ -87,7 +88,7 @@ func generated(t testing.TB, g *Gateway, conn grpc.ClientConnInterface) http.Han
 		}),
 		runtime.WithWriteContentLength(),
 	)
-	if err := mirrorv1.RegisterEventServiceHandlerClient(t.Context(), mux,
+	if err := mirrorgw.RegisterEventServiceHandlerClient(t.Context(), mux,
 		mirrorv1.NewEventServiceClient(conn)); err != nil {
 		t.Fatal(err)
 	}

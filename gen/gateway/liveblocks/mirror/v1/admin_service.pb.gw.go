@@ -16,6 +16,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	extMirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/grpclog"
@@ -35,9 +36,9 @@ var (
 	_ = metadata.Join
 )
 
-func request_AdminService_GetStatus_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_GetStatus_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetStatusRequest
+		protoReq extMirrorv1.GetStatusRequest
 		metadata runtime.ServerMetadata
 	)
 	if req.Body != nil {
@@ -47,9 +48,9 @@ func request_AdminService_GetStatus_0(ctx context.Context, marshaler runtime.Mar
 	return msg, metadata, err
 }
 
-func local_request_AdminService_GetStatus_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_GetStatus_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetStatusRequest
+		protoReq extMirrorv1.GetStatusRequest
 		metadata runtime.ServerMetadata
 	)
 	msg, err := server.GetStatus(ctx, &protoReq)
@@ -58,9 +59,9 @@ func local_request_AdminService_GetStatus_0(ctx context.Context, marshaler runti
 
 var filter_AdminService_ListTasks_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_AdminService_ListTasks_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_ListTasks_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListTasksRequest
+		protoReq extMirrorv1.ListTasksRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -76,9 +77,9 @@ func request_AdminService_ListTasks_0(ctx context.Context, marshaler runtime.Mar
 	return msg, metadata, err
 }
 
-func local_request_AdminService_ListTasks_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_ListTasks_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListTasksRequest
+		protoReq extMirrorv1.ListTasksRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -93,9 +94,9 @@ func local_request_AdminService_ListTasks_0(ctx context.Context, marshaler runti
 
 var filter_AdminService_GetTask_0 = &utilities.DoubleArray{Encoding: map[string]int{"task_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_AdminService_GetTask_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_GetTask_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetTaskRequest
+		protoReq extMirrorv1.GetTaskRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -120,9 +121,9 @@ func request_AdminService_GetTask_0(ctx context.Context, marshaler runtime.Marsh
 	return msg, metadata, err
 }
 
-func local_request_AdminService_GetTask_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_GetTask_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetTaskRequest
+		protoReq extMirrorv1.GetTaskRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -144,9 +145,9 @@ func local_request_AdminService_GetTask_0(ctx context.Context, marshaler runtime
 	return msg, metadata, err
 }
 
-func request_AdminService_RetryTask_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_RetryTask_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq RetryTaskRequest
+		protoReq extMirrorv1.RetryTaskRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -168,9 +169,9 @@ func request_AdminService_RetryTask_0(ctx context.Context, marshaler runtime.Mar
 	return msg, metadata, err
 }
 
-func local_request_AdminService_RetryTask_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_RetryTask_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq RetryTaskRequest
+		protoReq extMirrorv1.RetryTaskRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -189,9 +190,9 @@ func local_request_AdminService_RetryTask_0(ctx context.Context, marshaler runti
 	return msg, metadata, err
 }
 
-func request_AdminService_RequestSync_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_RequestSync_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq RequestSyncRequest
+		protoReq extMirrorv1.RequestSyncRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -213,9 +214,9 @@ func request_AdminService_RequestSync_0(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
-func local_request_AdminService_RequestSync_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_RequestSync_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq RequestSyncRequest
+		protoReq extMirrorv1.RequestSyncRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -234,9 +235,9 @@ func local_request_AdminService_RequestSync_0(ctx context.Context, marshaler run
 	return msg, metadata, err
 }
 
-func request_AdminService_RequestSync_1(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_RequestSync_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq RequestSyncRequest
+		protoReq extMirrorv1.RequestSyncRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -249,9 +250,9 @@ func request_AdminService_RequestSync_1(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
-func local_request_AdminService_RequestSync_1(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_RequestSync_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq RequestSyncRequest
+		protoReq extMirrorv1.RequestSyncRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -261,9 +262,9 @@ func local_request_AdminService_RequestSync_1(ctx context.Context, marshaler run
 	return msg, metadata, err
 }
 
-func request_AdminService_StartBackfill_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_StartBackfill_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq StartBackfillRequest
+		protoReq extMirrorv1.StartBackfillRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -276,9 +277,9 @@ func request_AdminService_StartBackfill_0(ctx context.Context, marshaler runtime
 	return msg, metadata, err
 }
 
-func local_request_AdminService_StartBackfill_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_StartBackfill_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq StartBackfillRequest
+		protoReq extMirrorv1.StartBackfillRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -290,9 +291,9 @@ func local_request_AdminService_StartBackfill_0(ctx context.Context, marshaler r
 
 var filter_AdminService_GetBackfill_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_AdminService_GetBackfill_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_GetBackfill_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetBackfillRequest
+		protoReq extMirrorv1.GetBackfillRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -308,9 +309,9 @@ func request_AdminService_GetBackfill_0(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
-func local_request_AdminService_GetBackfill_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_GetBackfill_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetBackfillRequest
+		protoReq extMirrorv1.GetBackfillRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -323,9 +324,9 @@ func local_request_AdminService_GetBackfill_0(ctx context.Context, marshaler run
 	return msg, metadata, err
 }
 
-func request_AdminService_PinProject_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_PinProject_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq PinProjectRequest
+		protoReq extMirrorv1.PinProjectRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -338,9 +339,9 @@ func request_AdminService_PinProject_0(ctx context.Context, marshaler runtime.Ma
 	return msg, metadata, err
 }
 
-func local_request_AdminService_PinProject_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_PinProject_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq PinProjectRequest
+		protoReq extMirrorv1.PinProjectRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -350,9 +351,9 @@ func local_request_AdminService_PinProject_0(ctx context.Context, marshaler runt
 	return msg, metadata, err
 }
 
-func request_AdminService_ConfirmSecretKey_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_ConfirmSecretKey_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ConfirmSecretKeyRequest
+		protoReq extMirrorv1.ConfirmSecretKeyRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -365,9 +366,9 @@ func request_AdminService_ConfirmSecretKey_0(ctx context.Context, marshaler runt
 	return msg, metadata, err
 }
 
-func local_request_AdminService_ConfirmSecretKey_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_ConfirmSecretKey_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ConfirmSecretKeyRequest
+		protoReq extMirrorv1.ConfirmSecretKeyRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -377,9 +378,9 @@ func local_request_AdminService_ConfirmSecretKey_0(ctx context.Context, marshale
 	return msg, metadata, err
 }
 
-func request_AdminService_ConfirmDeletions_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_AdminService_ConfirmDeletions_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ConfirmDeletionsRequest
+		protoReq extMirrorv1.ConfirmDeletionsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -392,9 +393,9 @@ func request_AdminService_ConfirmDeletions_0(ctx context.Context, marshaler runt
 	return msg, metadata, err
 }
 
-func local_request_AdminService_ConfirmDeletions_0(ctx context.Context, marshaler runtime.Marshaler, server AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_AdminService_ConfirmDeletions_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.AdminServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ConfirmDeletionsRequest
+		protoReq extMirrorv1.ConfirmDeletionsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -404,9 +405,9 @@ func local_request_AdminService_ConfirmDeletions_0(ctx context.Context, marshale
 	return msg, metadata, err
 }
 
-func request_AdminService_VerifyMirror_0(ctx context.Context, marshaler runtime.Marshaler, client AdminServiceClient, req *http.Request, pathParams map[string]string) (AdminService_VerifyMirrorClient, runtime.ServerMetadata, error) {
+func request_AdminService_VerifyMirror_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.AdminServiceClient, req *http.Request, pathParams map[string]string) (extMirrorv1.AdminService_VerifyMirrorClient, runtime.ServerMetadata, error) {
 	var (
-		protoReq VerifyMirrorRequest
+		protoReq extMirrorv1.VerifyMirrorRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -432,7 +433,7 @@ func request_AdminService_VerifyMirror_0(ctx context.Context, marshaler runtime.
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
 // Note that using this registration option will cause many gRPC library features to stop working. Consider using RegisterAdminServiceHandlerFromEndpoint instead.
 // GRPC interceptors will not work for this type of registration. To use interceptors, you must use the "runtime.WithMiddlewares" option in the "runtime.NewServeMux" call.
-func RegisterAdminServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, server AdminServiceServer) error {
+func RegisterAdminServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, server extMirrorv1.AdminServiceServer) error {
 	mux.Handle(http.MethodGet, pattern_AdminService_GetStatus_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -691,15 +692,15 @@ func RegisterAdminServiceHandlerFromEndpoint(ctx context.Context, mux *runtime.S
 // RegisterAdminServiceHandler registers the http handlers for service AdminService to "mux".
 // The handlers forward requests to the grpc endpoint over "conn".
 func RegisterAdminServiceHandler(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
-	return RegisterAdminServiceHandlerClient(ctx, mux, NewAdminServiceClient(conn))
+	return RegisterAdminServiceHandlerClient(ctx, mux, extMirrorv1.NewAdminServiceClient(conn))
 }
 
 // RegisterAdminServiceHandlerClient registers the http handlers for service AdminService
-// to "mux". The handlers forward requests to the grpc endpoint over the given implementation of "AdminServiceClient".
-// Note: the gRPC framework executes interceptors within the gRPC handler. If the passed in "AdminServiceClient"
+// to "mux". The handlers forward requests to the grpc endpoint over the given implementation of "extMirrorv1.AdminServiceClient".
+// Note: the gRPC framework executes interceptors within the gRPC handler. If the passed in "extMirrorv1.AdminServiceClient"
 // doesn't go through the normal gRPC flow (creating a gRPC client etc.) then it will be up to the passed in
-// "AdminServiceClient" to call the correct interceptors. This client ignores the HTTP middlewares.
-func RegisterAdminServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, client AdminServiceClient) error {
+// "extMirrorv1.AdminServiceClient" to call the correct interceptors. This client ignores the HTTP middlewares.
+func RegisterAdminServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, client extMirrorv1.AdminServiceClient) error {
 	mux.Handle(http.MethodGet, pattern_AdminService_GetStatus_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	extMirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/grpclog"
@@ -37,9 +38,9 @@ var (
 
 var filter_MirrorService_GetRoom_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_GetRoom_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetRoom_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetRoomRequest
+		protoReq extMirrorv1.GetRoomRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -64,9 +65,9 @@ func request_MirrorService_GetRoom_0(ctx context.Context, marshaler runtime.Mars
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetRoom_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetRoom_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetRoomRequest
+		protoReq extMirrorv1.GetRoomRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -90,9 +91,9 @@ func local_request_MirrorService_GetRoom_0(ctx context.Context, marshaler runtim
 
 var filter_MirrorService_GetRoom_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_GetRoom_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetRoom_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetRoomRequest
+		protoReq extMirrorv1.GetRoomRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -108,9 +109,9 @@ func request_MirrorService_GetRoom_1(ctx context.Context, marshaler runtime.Mars
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetRoom_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetRoom_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetRoomRequest
+		protoReq extMirrorv1.GetRoomRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -125,9 +126,9 @@ func local_request_MirrorService_GetRoom_1(ctx context.Context, marshaler runtim
 
 var filter_MirrorService_ListRooms_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListRooms_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListRooms_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListRoomsRequest
+		protoReq extMirrorv1.ListRoomsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -143,9 +144,9 @@ func request_MirrorService_ListRooms_0(ctx context.Context, marshaler runtime.Ma
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListRooms_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListRooms_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListRoomsRequest
+		protoReq extMirrorv1.ListRoomsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -160,9 +161,9 @@ func local_request_MirrorService_ListRooms_0(ctx context.Context, marshaler runt
 
 var filter_MirrorService_GetStorageDocument_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_GetStorageDocument_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetStorageDocument_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetStorageDocumentRequest
+		protoReq extMirrorv1.GetStorageDocumentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -187,9 +188,9 @@ func request_MirrorService_GetStorageDocument_0(ctx context.Context, marshaler r
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetStorageDocument_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetStorageDocument_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetStorageDocumentRequest
+		protoReq extMirrorv1.GetStorageDocumentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -213,9 +214,9 @@ func local_request_MirrorService_GetStorageDocument_0(ctx context.Context, marsh
 
 var filter_MirrorService_GetStorageDocument_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_GetStorageDocument_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetStorageDocument_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetStorageDocumentRequest
+		protoReq extMirrorv1.GetStorageDocumentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -231,9 +232,9 @@ func request_MirrorService_GetStorageDocument_1(ctx context.Context, marshaler r
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetStorageDocument_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetStorageDocument_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetStorageDocumentRequest
+		protoReq extMirrorv1.GetStorageDocumentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -248,9 +249,9 @@ func local_request_MirrorService_GetStorageDocument_1(ctx context.Context, marsh
 
 var filter_MirrorService_GetYjsDocument_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_GetYjsDocument_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetYjsDocument_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetYjsDocumentRequest
+		protoReq extMirrorv1.GetYjsDocumentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -275,9 +276,9 @@ func request_MirrorService_GetYjsDocument_0(ctx context.Context, marshaler runti
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetYjsDocument_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetYjsDocument_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetYjsDocumentRequest
+		protoReq extMirrorv1.GetYjsDocumentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -301,9 +302,9 @@ func local_request_MirrorService_GetYjsDocument_0(ctx context.Context, marshaler
 
 var filter_MirrorService_GetYjsDocument_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_GetYjsDocument_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetYjsDocument_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetYjsDocumentRequest
+		protoReq extMirrorv1.GetYjsDocumentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -319,9 +320,9 @@ func request_MirrorService_GetYjsDocument_1(ctx context.Context, marshaler runti
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetYjsDocument_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetYjsDocument_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetYjsDocumentRequest
+		protoReq extMirrorv1.GetYjsDocumentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -336,9 +337,9 @@ func local_request_MirrorService_GetYjsDocument_1(ctx context.Context, marshaler
 
 var filter_MirrorService_ReadDocument_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_ReadDocument_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
+func request_MirrorService_ReadDocument_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (extMirrorv1.MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
 	var (
-		protoReq ReadDocumentRequest
+		protoReq extMirrorv1.ReadDocumentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -373,9 +374,9 @@ func request_MirrorService_ReadDocument_0(ctx context.Context, marshaler runtime
 
 var filter_MirrorService_ReadDocument_1 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_ReadDocument_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
+func request_MirrorService_ReadDocument_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (extMirrorv1.MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
 	var (
-		protoReq ReadDocumentRequest
+		protoReq extMirrorv1.ReadDocumentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -410,9 +411,9 @@ func request_MirrorService_ReadDocument_1(ctx context.Context, marshaler runtime
 
 var filter_MirrorService_ReadDocument_2 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ReadDocument_2(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
+func request_MirrorService_ReadDocument_2(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (extMirrorv1.MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
 	var (
-		protoReq ReadDocumentRequest
+		protoReq extMirrorv1.ReadDocumentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -438,9 +439,9 @@ func request_MirrorService_ReadDocument_2(ctx context.Context, marshaler runtime
 
 var filter_MirrorService_ReadDocument_3 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ReadDocument_3(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
+func request_MirrorService_ReadDocument_3(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (extMirrorv1.MirrorService_ReadDocumentClient, runtime.ServerMetadata, error) {
 	var (
-		protoReq ReadDocumentRequest
+		protoReq extMirrorv1.ReadDocumentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -466,9 +467,9 @@ func request_MirrorService_ReadDocument_3(ctx context.Context, marshaler runtime
 
 var filter_MirrorService_ListDocuments_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListDocuments_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListDocuments_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListDocumentsRequest
+		protoReq extMirrorv1.ListDocumentsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -484,9 +485,9 @@ func request_MirrorService_ListDocuments_0(ctx context.Context, marshaler runtim
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListDocuments_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListDocuments_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListDocumentsRequest
+		protoReq extMirrorv1.ListDocumentsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -501,9 +502,9 @@ func local_request_MirrorService_ListDocuments_0(ctx context.Context, marshaler 
 
 var filter_MirrorService_GetThread_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0, "thread_id": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 1, 2, 3}}
 
-func request_MirrorService_GetThread_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetThread_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetThreadRequest
+		protoReq extMirrorv1.GetThreadRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -536,9 +537,9 @@ func request_MirrorService_GetThread_0(ctx context.Context, marshaler runtime.Ma
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetThread_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetThread_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetThreadRequest
+		protoReq extMirrorv1.GetThreadRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -570,9 +571,9 @@ func local_request_MirrorService_GetThread_0(ctx context.Context, marshaler runt
 
 var filter_MirrorService_GetThread_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_GetThread_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetThread_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetThreadRequest
+		protoReq extMirrorv1.GetThreadRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -588,9 +589,9 @@ func request_MirrorService_GetThread_1(ctx context.Context, marshaler runtime.Ma
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetThread_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetThread_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetThreadRequest
+		protoReq extMirrorv1.GetThreadRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -605,9 +606,9 @@ func local_request_MirrorService_GetThread_1(ctx context.Context, marshaler runt
 
 var filter_MirrorService_ListThreads_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListThreads_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListThreads_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListThreadsRequest
+		protoReq extMirrorv1.ListThreadsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -623,9 +624,9 @@ func request_MirrorService_ListThreads_0(ctx context.Context, marshaler runtime.
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListThreads_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListThreads_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListThreadsRequest
+		protoReq extMirrorv1.ListThreadsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -640,9 +641,9 @@ func local_request_MirrorService_ListThreads_0(ctx context.Context, marshaler ru
 
 var filter_MirrorService_ListThreads_1 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_ListThreads_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListThreads_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListThreadsRequest
+		protoReq extMirrorv1.ListThreadsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -667,9 +668,9 @@ func request_MirrorService_ListThreads_1(ctx context.Context, marshaler runtime.
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListThreads_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListThreads_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListThreadsRequest
+		protoReq extMirrorv1.ListThreadsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -693,9 +694,9 @@ func local_request_MirrorService_ListThreads_1(ctx context.Context, marshaler ru
 
 var filter_MirrorService_GetComment_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0, "thread_id": 1, "comment_id": 2}, Base: []int{1, 1, 2, 3, 0, 0, 0}, Check: []int{0, 1, 1, 1, 2, 3, 4}}
 
-func request_MirrorService_GetComment_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetComment_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetCommentRequest
+		protoReq extMirrorv1.GetCommentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -736,9 +737,9 @@ func request_MirrorService_GetComment_0(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetComment_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetComment_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetCommentRequest
+		protoReq extMirrorv1.GetCommentRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -778,9 +779,9 @@ func local_request_MirrorService_GetComment_0(ctx context.Context, marshaler run
 
 var filter_MirrorService_GetComment_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_GetComment_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetComment_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetCommentRequest
+		protoReq extMirrorv1.GetCommentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -796,9 +797,9 @@ func request_MirrorService_GetComment_1(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetComment_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetComment_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetCommentRequest
+		protoReq extMirrorv1.GetCommentRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -813,9 +814,9 @@ func local_request_MirrorService_GetComment_1(ctx context.Context, marshaler run
 
 var filter_MirrorService_ListComments_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListComments_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListComments_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListCommentsRequest
+		protoReq extMirrorv1.ListCommentsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -831,9 +832,9 @@ func request_MirrorService_ListComments_0(ctx context.Context, marshaler runtime
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListComments_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListComments_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListCommentsRequest
+		protoReq extMirrorv1.ListCommentsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -848,9 +849,9 @@ func local_request_MirrorService_ListComments_0(ctx context.Context, marshaler r
 
 var filter_MirrorService_ListComments_1 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0, "thread_id": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 1, 2, 3}}
 
-func request_MirrorService_ListComments_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListComments_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListCommentsRequest
+		protoReq extMirrorv1.ListCommentsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -883,9 +884,9 @@ func request_MirrorService_ListComments_1(ctx context.Context, marshaler runtime
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListComments_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListComments_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListCommentsRequest
+		protoReq extMirrorv1.ListCommentsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -917,9 +918,9 @@ func local_request_MirrorService_ListComments_1(ctx context.Context, marshaler r
 
 var filter_MirrorService_ListActiveUsers_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_ListActiveUsers_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListActiveUsers_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListActiveUsersRequest
+		protoReq extMirrorv1.ListActiveUsersRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -944,9 +945,9 @@ func request_MirrorService_ListActiveUsers_0(ctx context.Context, marshaler runt
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListActiveUsers_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListActiveUsers_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListActiveUsersRequest
+		protoReq extMirrorv1.ListActiveUsersRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -970,9 +971,9 @@ func local_request_MirrorService_ListActiveUsers_0(ctx context.Context, marshale
 
 var filter_MirrorService_ListActiveUsers_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListActiveUsers_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListActiveUsers_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListActiveUsersRequest
+		protoReq extMirrorv1.ListActiveUsersRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -988,9 +989,9 @@ func request_MirrorService_ListActiveUsers_1(ctx context.Context, marshaler runt
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListActiveUsers_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListActiveUsers_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListActiveUsersRequest
+		protoReq extMirrorv1.ListActiveUsersRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1005,9 +1006,9 @@ func local_request_MirrorService_ListActiveUsers_1(ctx context.Context, marshale
 
 var filter_MirrorService_ListUserSessions_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListUserSessions_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListUserSessions_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListUserSessionsRequest
+		protoReq extMirrorv1.ListUserSessionsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1023,9 +1024,9 @@ func request_MirrorService_ListUserSessions_0(ctx context.Context, marshaler run
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListUserSessions_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListUserSessions_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListUserSessionsRequest
+		protoReq extMirrorv1.ListUserSessionsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1040,9 +1041,9 @@ func local_request_MirrorService_ListUserSessions_0(ctx context.Context, marshal
 
 var filter_MirrorService_ListUserSessions_1 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_ListUserSessions_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListUserSessions_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListUserSessionsRequest
+		protoReq extMirrorv1.ListUserSessionsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1067,9 +1068,9 @@ func request_MirrorService_ListUserSessions_1(ctx context.Context, marshaler run
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListUserSessions_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListUserSessions_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListUserSessionsRequest
+		protoReq extMirrorv1.ListUserSessionsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1093,9 +1094,9 @@ func local_request_MirrorService_ListUserSessions_1(ctx context.Context, marshal
 
 var filter_MirrorService_GetFlow_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0, "storage_key": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 1, 2, 3}}
 
-func request_MirrorService_GetFlow_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetFlow_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetFlowRequest
+		protoReq extMirrorv1.GetFlowRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1128,9 +1129,9 @@ func request_MirrorService_GetFlow_0(ctx context.Context, marshaler runtime.Mars
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetFlow_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetFlow_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetFlowRequest
+		protoReq extMirrorv1.GetFlowRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1162,9 +1163,9 @@ func local_request_MirrorService_GetFlow_0(ctx context.Context, marshaler runtim
 
 var filter_MirrorService_GetFlow_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_GetFlow_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetFlow_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetFlowRequest
+		protoReq extMirrorv1.GetFlowRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1180,9 +1181,9 @@ func request_MirrorService_GetFlow_1(ctx context.Context, marshaler runtime.Mars
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetFlow_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetFlow_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetFlowRequest
+		protoReq extMirrorv1.GetFlowRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1197,9 +1198,9 @@ func local_request_MirrorService_GetFlow_1(ctx context.Context, marshaler runtim
 
 var filter_MirrorService_ListFlows_0 = &utilities.DoubleArray{Encoding: map[string]int{"room_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_ListFlows_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListFlows_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListFlowsRequest
+		protoReq extMirrorv1.ListFlowsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1224,9 +1225,9 @@ func request_MirrorService_ListFlows_0(ctx context.Context, marshaler runtime.Ma
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListFlows_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListFlows_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListFlowsRequest
+		protoReq extMirrorv1.ListFlowsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1250,9 +1251,9 @@ func local_request_MirrorService_ListFlows_0(ctx context.Context, marshaler runt
 
 var filter_MirrorService_ListFlows_1 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListFlows_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListFlows_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListFlowsRequest
+		protoReq extMirrorv1.ListFlowsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1268,9 +1269,9 @@ func request_MirrorService_ListFlows_1(ctx context.Context, marshaler runtime.Ma
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListFlows_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListFlows_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListFlowsRequest
+		protoReq extMirrorv1.ListFlowsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1285,9 +1286,9 @@ func local_request_MirrorService_ListFlows_1(ctx context.Context, marshaler runt
 
 var filter_MirrorService_ListNotifications_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListNotifications_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListNotifications_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListNotificationsRequest
+		protoReq extMirrorv1.ListNotificationsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1303,9 +1304,9 @@ func request_MirrorService_ListNotifications_0(ctx context.Context, marshaler ru
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListNotifications_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListNotifications_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListNotificationsRequest
+		protoReq extMirrorv1.ListNotificationsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1320,9 +1321,9 @@ func local_request_MirrorService_ListNotifications_0(ctx context.Context, marsha
 
 var filter_MirrorService_GetGroup_0 = &utilities.DoubleArray{Encoding: map[string]int{"group_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_GetGroup_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_GetGroup_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetGroupRequest
+		protoReq extMirrorv1.GetGroupRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1347,9 +1348,9 @@ func request_MirrorService_GetGroup_0(ctx context.Context, marshaler runtime.Mar
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_GetGroup_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_GetGroup_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq GetGroupRequest
+		protoReq extMirrorv1.GetGroupRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1373,9 +1374,9 @@ func local_request_MirrorService_GetGroup_0(ctx context.Context, marshaler runti
 
 var filter_MirrorService_ListGroups_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
-func request_MirrorService_ListGroups_0(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListGroups_0(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListGroupsRequest
+		protoReq extMirrorv1.ListGroupsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1391,9 +1392,9 @@ func request_MirrorService_ListGroups_0(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListGroups_0(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListGroups_0(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListGroupsRequest
+		protoReq extMirrorv1.ListGroupsRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := req.ParseForm(); err != nil {
@@ -1408,9 +1409,9 @@ func local_request_MirrorService_ListGroups_0(ctx context.Context, marshaler run
 
 var filter_MirrorService_ListGroups_1 = &utilities.DoubleArray{Encoding: map[string]int{"user_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_MirrorService_ListGroups_1(ctx context.Context, marshaler runtime.Marshaler, client MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_MirrorService_ListGroups_1(ctx context.Context, marshaler runtime.Marshaler, client extMirrorv1.MirrorServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListGroupsRequest
+		protoReq extMirrorv1.ListGroupsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1435,9 +1436,9 @@ func request_MirrorService_ListGroups_1(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
-func local_request_MirrorService_ListGroups_1(ctx context.Context, marshaler runtime.Marshaler, server MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_MirrorService_ListGroups_1(ctx context.Context, marshaler runtime.Marshaler, server extMirrorv1.MirrorServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq ListGroupsRequest
+		protoReq extMirrorv1.ListGroupsRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -1464,7 +1465,7 @@ func local_request_MirrorService_ListGroups_1(ctx context.Context, marshaler run
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
 // Note that using this registration option will cause many gRPC library features to stop working. Consider using RegisterMirrorServiceHandlerFromEndpoint instead.
 // GRPC interceptors will not work for this type of registration. To use interceptors, you must use the "runtime.WithMiddlewares" option in the "runtime.NewServeMux" call.
-func RegisterMirrorServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, server MirrorServiceServer) error {
+func RegisterMirrorServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, server extMirrorv1.MirrorServiceServer) error {
 	mux.Handle(http.MethodGet, pattern_MirrorService_GetRoom_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -2084,15 +2085,15 @@ func RegisterMirrorServiceHandlerFromEndpoint(ctx context.Context, mux *runtime.
 // RegisterMirrorServiceHandler registers the http handlers for service MirrorService to "mux".
 // The handlers forward requests to the grpc endpoint over "conn".
 func RegisterMirrorServiceHandler(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
-	return RegisterMirrorServiceHandlerClient(ctx, mux, NewMirrorServiceClient(conn))
+	return RegisterMirrorServiceHandlerClient(ctx, mux, extMirrorv1.NewMirrorServiceClient(conn))
 }
 
 // RegisterMirrorServiceHandlerClient registers the http handlers for service MirrorService
-// to "mux". The handlers forward requests to the grpc endpoint over the given implementation of "MirrorServiceClient".
-// Note: the gRPC framework executes interceptors within the gRPC handler. If the passed in "MirrorServiceClient"
+// to "mux". The handlers forward requests to the grpc endpoint over the given implementation of "extMirrorv1.MirrorServiceClient".
+// Note: the gRPC framework executes interceptors within the gRPC handler. If the passed in "extMirrorv1.MirrorServiceClient"
 // doesn't go through the normal gRPC flow (creating a gRPC client etc.) then it will be up to the passed in
-// "MirrorServiceClient" to call the correct interceptors. This client ignores the HTTP middlewares.
-func RegisterMirrorServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, client MirrorServiceClient) error {
+// "extMirrorv1.MirrorServiceClient" to call the correct interceptors. This client ignores the HTTP middlewares.
+func RegisterMirrorServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, client extMirrorv1.MirrorServiceClient) error {
 	mux.Handle(http.MethodGet, pattern_MirrorService_GetRoom_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
