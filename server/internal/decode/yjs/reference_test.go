@@ -36,9 +36,11 @@ func TestRandomDocumentsEqualYjs(t *testing.T) {
 	}
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	lines.Buffer(nil, len(out)+1)
-	n := 0
+	n, ambiguous := 0, 0
 	for ; lines.Scan(); n++ {
-		compare(t, lines.Bytes())
+		if !compare(t, lines.Bytes()) {
+			ambiguous++
+		}
 		if t.Failed() {
 			t.Fatalf("document %d of random.mjs %s", n, seed)
 		}
@@ -46,10 +48,14 @@ func TestRandomDocumentsEqualYjs(t *testing.T) {
 	if n != documents {
 		t.Fatalf("random.mjs made %d documents; want %d", n, documents)
 	}
+	if ambiguous > documents/20 {
+		t.Errorf("Yjs reads %d of %d documents differently once it has encoded them again (random.mjs %s)", ambiguous, n, seed)
+	}
 }
 
-// compare reads a document as a line of random.mjs says it has to be read.
-func compare(t *testing.T, line []byte) {
+// compare reads a document as a line of random.mjs says it has to be read. It reports
+// whether there is an update that Yjs encoded again to compare it with.
+func compare(t *testing.T, line []byte) bool {
 	t.Helper()
 	want := unmarshal[struct {
 		Update, Again        []byte
@@ -69,7 +75,8 @@ func compare(t *testing.T, line []byte) {
 	if got := d.Text(); got != want.Text {
 		t.Errorf("Text = %q; want %q", got, want.Text)
 	}
-	if again := decode(t, want.Again); len(d.Waiting()) == 0 {
+	if len(want.Again) > 0 && len(d.Waiting()) == 0 {
+		again := decode(t, want.Again)
 		for name, typ := range types {
 			again.As(name, typ)
 		}
@@ -81,4 +88,5 @@ func compare(t *testing.T, line []byte) {
 	if diff := cmp.Diff(parse(t, []byte(want.Fragment)), trees["x"]); diff != "" {
 		t.Errorf("Structure differs from that of ProseMirror (-want +got):\n%s", diff)
 	}
+	return len(want.Again) > 0
 }

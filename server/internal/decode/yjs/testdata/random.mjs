@@ -4,12 +4,15 @@
 //
 // runs in a folder whose node_modules have yjs, and writes a line of JSON for each document:
 // its update in base64, its JSON, structure and text as they have to be read, and its update
-// as Yjs encodes it once it has loaded it.
+// as Yjs encodes it once it has loaded it. That is empty if Yjs itself reads something else
+// in it, about once in 2,600 documents: where the left origin of an item comes after its right
+// origin, its place depends on how the text around it is parted.
 //
 // Two to four clients edit at the same time and now and then exchange what they did. Some
 // updates are put together from what the clients sent, with parts missing.
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 
 const Y = createRequire(join(process.cwd(), "package.json"))("yjs");
 const [seed, count] = process.argv.slice(2).map(Number);
@@ -220,16 +223,26 @@ function toText(types) {
   return out;
 }
 
-for (let n = 0; n < count; n++) {
-  const update = document();
+// read loads an update and returns the document with what is in its roots, as JSON.
+function read(update) {
   const doc = new Y.Doc();
   Y.applyUpdate(doc, update);
   const there = [...doc.share.keys()].filter((name) => doc.share.get(name)._start || doc.share.get(name)._map.size);
   const [a, m, t, x, l] = open(doc);
   const all = Object.fromEntries(Object.entries({ a, l, m, t, x }).filter(([name]) => there.includes(name)));
-  const json = Object.fromEntries(Object.entries(all).map(([name, type]) => [name, toJSON(type)]));
-  const fragment = "x" in all ? { type: "doc", ...content2(join2(x.toArray().flatMap(nodes))) } : null;
-  console.log(JSON.stringify({ update: Buffer.from(update).toString("base64"), json: write(json), fragment: write(fragment), text: toText(Object.values(all)), again: Buffer.from(Y.encodeStateAsUpdate(doc)).toString("base64") }));
+  const json = write(Object.fromEntries(Object.entries(all).map(([name, type]) => [name, toJSON(type)])));
+  return { doc, all, json };
+}
+
+for (let n = 0; n < count; n++) {
+  const update = document();
+  const { doc, all, json } = read(update);
+  const fragment = "x" in all ? { type: "doc", ...content2(join2(all.x.toArray().flatMap(nodes))) } : null;
+  const again = Y.encodeStateAsUpdate(doc);
+  console.log(JSON.stringify({
+    update: Buffer.from(update).toString("base64"), json, fragment: write(fragment), text: toText(Object.values(all)),
+    again: isDeepStrictEqual(JSON.parse(read(again).json), JSON.parse(json)) ? Buffer.from(again).toString("base64") : "",
+  }));
 }
 
 function content2(content) {
