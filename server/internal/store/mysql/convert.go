@@ -95,7 +95,8 @@ func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStatePa
 		FetchTime:         nullTime(s.FetchTime),
 		SourceUpdateTime:  nullTime(s.SourceUpdateTime),
 		MissingSince:      nullTime(s.MissingSince),
-		ChangedBucket:     sql.NullInt16{Int16: r.Bucket(), Valid: changed},
+		HeadBucket:        r.Bucket(),
+		Changed:           flag(changed),
 	}
 }
 

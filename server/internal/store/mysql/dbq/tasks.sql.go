@@ -592,7 +592,9 @@ update mirror_resource_state s set
     s.fetch_time = ?,
     s.source_update_time = ?,
     s.missing_since = ?,
-    s.revision = greatest(s.revision, coalesce((select h.n from mirror_feed_head h where h.bucket = ?), 0))
+    -- Vitess takes a comparison of the sharding column with null for one that is never true, and writes nothing.
+    s.revision = greatest(s.revision, coalesce(
+        (select h.n from mirror_feed_head h where h.bucket = ? and ? = 1), 0))
 where s.bucket = ? and s.project_id = ? and s.room_id = ?
     and s.kind = ? and s.resource_id = ?
 `
@@ -612,7 +614,8 @@ type WriteStateParams struct {
 	FetchTime         sql.NullTime
 	SourceUpdateTime  sql.NullTime
 	MissingSince      sql.NullTime
-	ChangedBucket     sql.NullInt16
+	HeadBucket        int16
+	Changed           interface{}
 	Bucket            int16
 	ProjectID         []byte
 	RoomID            []byte
@@ -639,7 +642,8 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.FetchTime,
 		arg.SourceUpdateTime,
 		arg.MissingSince,
-		arg.ChangedBucket,
+		arg.HeadBucket,
+		arg.Changed,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

@@ -114,7 +114,9 @@ update mirror_resource_state s set
     s.fetch_time = sqlc.arg(fetch_time),
     s.source_update_time = sqlc.arg(source_update_time),
     s.missing_since = sqlc.arg(missing_since),
-    s.revision = greatest(s.revision, coalesce((select h.n from mirror_feed_head h where h.bucket = sqlc.narg(changed_bucket)), 0))
+    -- Vitess takes a comparison of the sharding column with null for one that is never true, and writes nothing.
+    s.revision = greatest(s.revision, coalesce(
+        (select h.n from mirror_feed_head h where h.bucket = sqlc.arg(head_bucket) and sqlc.arg(changed) = 1), 0))
 where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.room_id = sqlc.arg(room_id)
     and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id);
 
