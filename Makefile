@@ -35,6 +35,9 @@ gen: gen-proto gen-sql gen-docs ## regenerate code and documents
 gen-proto: protodeps
 	$(BUF) generate
 	cp tools/openapi/openapi.go.txt gen/openapi/openapi.go
+	mkdir -p gen/descriptors
+	$(BUF) build proto --as-file-descriptor-set -o gen/descriptors/mirror.binpb
+	cp tools/descriptors/descriptors.go.txt gen/descriptors/descriptors.go
 
 .PHONY: gen-sql
 gen-sql: go

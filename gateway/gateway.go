@@ -7,8 +7,10 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,8 +67,8 @@ type Config struct {
 	// means [DefaultWriteStall].
 	WriteStall time.Duration
 	// Authorize checks a request's Authorization header, empty if absent; an error
-	// refuses the request. It is called for everything except webhooks, /healthz
-	// and /readyz. Nil accepts every request. The service checks again, since it does
+	// refuses the request. It is called for everything except webhooks, /healthz,
+	// /readyz, /openapi.json and /mirror.binpb. Nil accepts every request. The service checks again, since it does
 	// not trust its callers; checking here first answers requests that need no call.
 	Authorize func(authorization string) error
 	// Storable reports whether the service can store a string. Paths and query
@@ -80,8 +82,11 @@ type Config struct {
 	// Ready returns whether the service is ready and, if not, why. Every probe
 	// calls it, so it must answer from memory. Nil means always ready.
 	Ready func() (ok bool, reason string)
-	// OpenAPI is served as /openapi.json.
+	// OpenAPI is served as /openapi.json, to everybody.
 	OpenAPI []byte
+	// Descriptors is the definition of the API as a google.protobuf.FileDescriptorSet,
+	// served as /mirror.binpb, to everybody.
+	Descriptors []byte
 	// Logger receives what callers must not see. Nil discards it.
 	Logger *slog.Logger
 }
@@ -102,6 +107,8 @@ type Gateway struct {
 	localOnly   bool
 	ready       func() (bool, string)
 	openAPI     []byte
+	descriptors []byte
+	setTag      string
 	log         *slog.Logger
 	toldSlash   sync.Once
 }
@@ -122,6 +129,8 @@ func New(cfg Config) (*Gateway, error) {
 		localOnly:   cfg.LocalOnly,
 		ready:       cfg.Ready,
 		openAPI:     cfg.OpenAPI,
+		descriptors: cfg.Descriptors,
+		setTag:      fmt.Sprintf(`"%x"`, sha256.Sum256(cfg.Descriptors)),
 		log:         cfg.Logger,
 	}
 	allowance := cmp.Or(cfg.BodyBudget, DefaultBodyBudget)
@@ -228,7 +237,7 @@ func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 	})
 }
 
-// guarded serves readiness, and what needs a credential.
+// guarded serves what needs no credential beside the webhooks, and passes on what does.
 func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 	given := r.Header["Authorization"]
 	switch {
@@ -237,6 +246,16 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 		return
 	case rawPath(r.URL) == "/readyz": // probes have no credential
 		g.readiness(w, r)
+		return
+	case rawPath(r.URL) == "/openapi.json": // it describes the program and holds no data
+		if g.readOnly(w, r) {
+			writeJSON(w, http.StatusOK, g.openAPI)
+		}
+		return
+	case rawPath(r.URL) == "/mirror.binpb":
+		if g.readOnly(w, r) {
+			g.describe(w, r)
+		}
 		return
 	case len(given) > 1: // it is unclear which one counts
 		g.refuse(w, credentialInvalid)
@@ -250,11 +269,15 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, credentialInvalid)
 		return
 	}
-	if rawPath(r.URL) != "/openapi.json" {
-		g.api(w, r)
-	} else if g.readOnly(w, r) {
-		writeJSON(w, http.StatusOK, g.openAPI)
-	}
+	g.api(w, r)
+}
+
+// describe sends the definition of the API.
+func (g *Gateway) describe(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "application/protobuf")
+	h.Set("ETag", g.setTag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(g.descriptors))
 }
 
 // api serves the calls of the API.

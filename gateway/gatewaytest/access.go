@@ -22,6 +22,7 @@ var accessCases = []testCase{
 	{"Health", health},
 	{"Readiness", readiness},
 	{"OpenAPI", openAPI},
+	{"Descriptors", descriptors},
 	{"MethodsAndPaths", methodsAndPaths},
 }
 
@@ -45,7 +46,8 @@ func credentialFirst(t *testing.T, dial Dial) {
 		{"DELETE", "/v1/rooms/r"},
 		{"GET", "/v1/events?nonsense=1"},
 		{"GET", "/readyz/"},
-		{"GET", "/openapi.json"},
+		{"GET", "/openapi.json/"},
+		{"GET", "/mirror.binpb/"},
 		{"GET", "/nowhere"},
 		{"GET", "/"},
 		{"OPTIONS", "/v1/rooms"},
@@ -70,6 +72,11 @@ func credentialFirst(t *testing.T, dial Dial) {
 	r.get(t, "/healthz").accepted(t, nil)
 	r.get(t, "/readyz").accepted(t, nil)
 	r.get(t, "/readyz", "Authorization", "Bearer wrong").accepted(t, nil)
+	for _, description := range []string{"/openapi.json", "/mirror.binpb"} {
+		if a := r.get(t, description); a.code != http.StatusOK {
+			t.Errorf("%s = %d; want 200", description, a.code)
+		}
+	}
 	r.do(t, "POST", r.url+"/readyz", nil).refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 
 	// The service may refuse as well.
@@ -168,6 +175,23 @@ func openAPI(t *testing.T, dial Dial) {
 		t.Errorf("openapi.json = %s, %v", a.body, a.header)
 	}
 	r.post(t, "/openapi.json", "").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+}
+
+func descriptors(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	a := r.get(t, "/mirror.binpb")
+	if a.code != http.StatusOK || string(a.body) != "a set" || a.header.Get("Content-Type") != "application/protobuf" {
+		t.Errorf("mirror.binpb = %d %q, %v", a.code, a.body, a.header)
+	}
+	tag := a.header.Get("ETag")
+	if a = r.get(t, "/mirror.binpb", "If-None-Match", tag); tag == "" || a.code != http.StatusNotModified {
+		t.Errorf("mirror.binpb with the tag %s = %d; want 304", tag, a.code)
+	}
+	if a = r.do(t, "HEAD", r.url+"/mirror.binpb", nil); a.code != http.StatusOK || a.header.Get("ETag") != tag {
+		t.Errorf("HEAD of mirror.binpb = %d, %v; want 200 and %s", a.code, a.header, tag)
+	}
+	r.post(t, "/mirror.binpb", "").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	r.noCall(t)
 }
 
 func methodsAndPaths(t *testing.T, dial Dial) {

@@ -90,7 +90,8 @@ func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
 	r := &rig{echo: new(echo)}
 	cfg := gateway.Config{
 		Conn: dial(t, r.register), MaxBody: maxBody, OpenAPI: []byte(`{"swagger":"2.0"}`),
-		Storable: func(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") },
+		Descriptors: []byte("a set"),
+		Storable:    func(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") },
 	}
 	if change != nil {
 		change(&cfg)

@@ -77,16 +77,16 @@ func startClosed(t *testing.T) *harness.Service {
 
 func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
 
-// Every route but the webhook paths and the probes asks for a token once one is set.
+// Every route but the webhook paths, the probes and the description of the API asks for a token once one is set.
 func TestClosedOverHTTP(t *testing.T) {
 	t.Parallel()
 	s := startClosed(t)
-	spec := send(t, http.MethodGet, s.URL("/openapi.json"), bearer(token), nil)
+	spec := send(t, http.MethodGet, s.URL("/openapi.json"), nil, nil)
 	if spec.status != http.StatusOK {
-		t.Fatalf("/openapi.json with the token answered %d", spec.status)
+		t.Fatalf("/openapi.json answered %d", spec.status)
 	}
 	guarded, webhooks := apiRoutes(t, spec.body)
-	guarded = append(guarded, route{"GET", "/openapi.json"}, route{"GET", "/"}, route{"GET", "/nowhere"},
+	guarded = append(guarded, route{"GET", "/"}, route{"GET", "/nowhere"},
 		route{"DELETE", "/v1/rooms/default"}, route{"GET", "/v1/webhooks"}, route{"GET", "/healthz/"},
 		route{"GET", "/v1/rooms/%2e%2e%2f%2e%2e%2fhealthz"})
 	for _, r := range guarded {
@@ -112,9 +112,9 @@ func TestClosedOverHTTP(t *testing.T) {
 			}
 		}
 	}
-	for _, probe := range []string{"/healthz", "/readyz"} {
-		if got := send(t, http.MethodGet, s.URL(probe), nil, nil); got.status != http.StatusOK {
-			t.Errorf("%s without a token: %d; want 200", probe, got.status)
+	for _, public := range []string{"/healthz", "/readyz", "/mirror.binpb"} {
+		if got := send(t, http.MethodGet, s.URL(public), nil, nil); got.status != http.StatusOK {
+			t.Errorf("%s without a token: %d; want 200", public, got.status)
 		}
 	}
 	for _, r := range webhooks {
@@ -144,7 +144,7 @@ func TestWebhookAddr(t *testing.T) {
 	t.Parallel()
 	s := startClosed(t)
 	guarded, webhooks := apiRoutes(t, send(t, http.MethodGet, s.URL("/openapi.json"), bearer(token), nil).body)
-	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/"},
+	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/mirror.binpb"}, route{"GET", "/"},
 		route{"GET", "/metrics"}, route{"GET", "/debug/pprof/"})
 	base := "http://" + s.WebhookAddr
 	for _, r := range guarded {

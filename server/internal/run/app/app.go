@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
+	"github.com/liveblocks-mirror/liveblocks-mirror/gen/descriptors"
 	"github.com/liveblocks-mirror/liveblocks-mirror/gen/openapi"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
@@ -186,7 +187,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	a.services.Register(channel)
 	a.front, err = gateway.New(gateway.Config{
 		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: auth.Check, LocalOnly: auth.Open(),
-		Ready: a.status.ready, OpenAPI: openapi.JSON, Logger: a.log,
+		Ready: a.status.ready, OpenAPI: openapi.JSON, Descriptors: descriptors.Set, Logger: a.log,
 	})
 	work := handlers(reconciler, sweeper)
 	a.background = []component{

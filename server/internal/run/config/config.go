@@ -61,7 +61,7 @@ type Listen struct {
 type Addresses struct {
 	Listen
 	WebhookAddr     string        `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP listen address that serves only the webhook paths and /healthz. Expose this one to the internet."`
-	APIToken        []Secret      `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call except webhooks and probes (/healthz, /readyz, gRPC health) must carry one of them. Required to listen beyond loopback."`
+	APIToken        []Secret      `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call must carry one of them, except webhooks, probes (/healthz, /readyz, gRPC health), /openapi.json and /mirror.binpb. Required to listen beyond loopback."`
 	HTTPIdleTimeout time.Duration `name:"http-idle-timeout" env:"MIRROR_HTTP_IDLE_TIMEOUT" default:"2m" help:"How long an idle HTTP connection is kept open. Raise it above that of a load balancer in front, which may otherwise use a connection that is just being closed. 0 keeps it until the client closes it."`
 	ReadyFile       string        `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File that receives the listen addresses as JSON once the service is ready."`
 }
