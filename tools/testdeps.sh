@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Usage: testdeps.sh [ENGINE]. Makes sure that what the tests need is on this machine, or fails saying
 # what is missing: Node and the npm packages of the end-to-end tests; for the engine postgres PostgreSQL
-# 14 or newer and PgBouncer; for mysql MariaDB with Galera and rsync; without ENGINE all of it.
+# 14 or newer, PgBouncer, and what a client in Python needs (7 MB); for mysql MariaDB with Galera and rsync;
+# without ENGINE all of it.
 # Only apt-get needs Debian and root, and only for what is not there yet: MIRROR_PG_BIN, MARIADB_BIN and
 # GALERA_LIB name installations elsewhere, and 'make test-fast' does not need this script at all.
 # Quick when all is there; what an interrupted run left half done is done again.
@@ -55,6 +56,12 @@ has_pgbouncer() {
 	PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null
 }
 
+# has_python succeeds if there is what generates and runs a client in Python, by Debian's Python if there is one.
+has_python() {
+	local PATH=/usr/bin:$PATH
+	command -v protoc >/dev/null && command -v grpc_python_plugin >/dev/null && python3 -c 'import grpc' 2>/dev/null
+}
+
 # has_mariadb succeeds if there is MariaDB's server. TEST_MYSQL_URL does not stand in for it: tests kill servers
 # of their own.
 has_mariadb() {
@@ -94,6 +101,10 @@ if [ "$engine" != mysql ]; then
 	has_postgres || die "PostgreSQL 14 or newer is missing; install it, or set MIRROR_PG_BIN to the folder of its server programs"
 	has_pgbouncer || install_deb pgbouncer 9<&-
 	has_pgbouncer || die "pgbouncer is missing; install it"
+	for package in python3-grpcio protobuf-compiler-grpc; do
+		has_python || install_deb "$package" 9<&-
+	done
+	has_python || die "protoc, grpc_python_plugin or the Python package grpcio is missing; install them"
 fi
 if [ "$engine" != postgres ]; then
 	has_mariadb || install_deb mariadb-server 9<&-
