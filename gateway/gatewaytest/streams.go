@@ -75,11 +75,11 @@ func streamIsLines(t *testing.T, dial Dial) {
 		}},
 		map[string]any{"progress": map[string]any{
 			"roomsChecked": "9007199254740992", "roomsListed": "0",
-			"resourcesChecked": "0", "drifts": "0",
+			"resourcesChecked": "0", "drifts": "0", "waiting": "",
 		}},
 		map[string]any{"summary": map[string]any{
 			"roomsChecked": "0", "resourcesChecked": "0", "drifts": "1", "repairsRequested": "0", "resourcesSkipped": "0",
-			"resourcesPending": "0", "skipReason": "",
+			"resourcesPending": "0", "skipReason": "", "unsupportedKinds": []any{},
 		}},
 	}, got); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)

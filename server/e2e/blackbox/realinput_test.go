@@ -25,7 +25,7 @@ import (
 // devKey is the only key the Liveblocks dev server takes.
 const devKey = "sk_localdev"
 
-// notOnDevServer is what the dev server answers 501 for, which is an error like others.
+// notOnDevServer is what the dev server answers 501 for, besides groups: its tasks wait.
 const notOnDevServer = mirrorv1.ResourceKind_RESOURCE_KIND_THREAD
 
 // devServer is the real Liveblocks dev server.

@@ -69,6 +69,7 @@ const (
 	ReasonCommentNotMirrored      Reason = "COMMENT_NOT_MIRRORED"
 	ReasonFlowNotFound            Reason = "FLOW_NOT_FOUND"
 	ReasonGroupNotMirrored        Reason = "GROUP_NOT_MIRRORED"
+	ReasonUpstreamUnsupported     Reason = "UPSTREAM_UNSUPPORTED"
 )
 
 // Reasons finer than those of the API, for decisions; see [Reason.Public].

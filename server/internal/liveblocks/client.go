@@ -144,6 +144,8 @@ type Client struct {
 	routes  routes
 	calls   sync.WaitGroup // attempts under way
 	pings   pings
+	// unsupported are the kinds that the server does not have.
+	unsupported unsupported
 	// again and check are those of Hold.
 	again <-chan struct{}
 	check func(context.Context) (problem string, err error)
@@ -378,6 +380,10 @@ func (c *Client) get(ctx context.Context, call call) (mirror.Fetched, error) {
 
 // do makes one call, if the limiter is open, and decides whose failure a failed one is.
 func (c *Client) do(ctx context.Context, call call) (mirror.Fetched, result) {
+	if kind := kinds[call.op]; c.unsupported.lacks(call.op) {
+		err := notSent(call.op, unsupportedFault(kind))
+		return mirror.Fetched{}, result{outcome: outcomeUnsupported, status: http.StatusNotImplemented, err: err}
+	}
 	if err := c.takeTurn(ctx, call.op); err != nil {
 		return mirror.Fetched{}, result{outcome: outcomeCancelled, err: err}
 	}
@@ -385,6 +391,7 @@ func (c *Client) do(ctx context.Context, call call) (mirror.Fetched, result) {
 	got, r := c.send(ctx, call)
 	r = c.judge(ctx, call, begun, r)
 	c.note(ctx, &r)
+	c.unsupported.note(ctx, c.cfg.Logger, call.op, r)
 	return got, r
 }
 

@@ -443,7 +443,11 @@ func TestRefusals(t *testing.T) {
 			time.Minute),
 		"429 until a past date": limited("Thu, 01 Jan 1970 00:00:00 GMT", time.Second, time.Second),
 		"500":                   trouble(fake.Status(500, "INTERNAL"), "INTERNAL"),
-		"501":                   trouble(fake.Status(501, "Not implemented"), "HTTP_501"),
+		"501": {
+			fake.Status(501, "Not implemented"), fault.Precondition, fault.ReasonUpstreamUnsupported,
+			"HTTP_501", 0, 0, false,
+		},
+		"501 of a proxy":        trouble(fake.Answer(501, "text/html", page), "HTTP_501"),
 		"502":                   trouble(fake.Answer(502, "text/html", page), "HTTP_502"),
 		"401 for one":           alone(401, "MISSING_SECRET_KEY", "MISSING_SECRET_KEY"),
 		"403 for one":           alone(403, "Forbidden", "HTTP_403"),

@@ -165,16 +165,14 @@ func (c *Client) takeTurn(ctx context.Context, op string) error {
 // fixes the key, so callers should not wait for it. The caller must call release.
 func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, release func()) {
 	pausable, cancel := context.WithCancelCause(ctx)
-	paused := fault.New(fault.Unavailable, fault.ReasonProjectPaused,
-		"fetching is paused; the pause_reason of the status says why")
 	if reason, _ := c.limiter.closed(); reason != "" {
-		cancel(paused)
+		cancel(pausedFault(fault.Unavailable, reason))
 	}
 	watched := make(chan struct{})
 	go func() { // release waits for it
 		defer close(watched)
-		if _, ok := c.limiter.awaitPause(pausable); ok {
-			cancel(paused)
+		if reason, ok := c.limiter.awaitPause(pausable); ok {
+			cancel(pausedFault(fault.Unavailable, reason))
 		}
 	}()
 	return pausable, func() { cancel(nil); <-watched }

@@ -197,7 +197,7 @@ func TestRateStaysForOtherFailures(t *testing.T) {
 		upstream, c := newBubble(t)
 		upstream.Script(fake.Match{Room: "r"},
 			fake.Status(404, "ROOM_NOT_FOUND"), fake.Status(403, "UNAUTHORIZED_ROOM_ACCESS"),
-			fake.Status(403, "PLAN_ENDED"), fake.Garbage(), fake.Status(501, "Not implemented"),
+			fake.Status(403, "PLAN_ENDED"), fake.Garbage(), fake.Answer(501, "text/html", []byte("proxy")),
 			fake.Status(422, "UNPROCESSABLE_ENTITY"), fake.Status(401, "MISSING_SECRET_KEY"), fake.Status(500, "X"))
 		work(t, c, 8)
 		upstream.Script(fake.Match{Room: "r"}, fake.Slow(time.Hour).Always())

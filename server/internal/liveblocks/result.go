@@ -14,6 +14,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
 // outcome says how a call ended.
@@ -35,6 +36,9 @@ const (
 	outcomeRateLimited outcome = "rate_limited"
 	// outcomeServerError: status 5xx.
 	outcomeServerError outcome = "server_error"
+	// outcomeUnsupported: status 501 with an error of the API: this server has nothing
+	// of the kind.
+	outcomeUnsupported outcome = "unsupported"
 	// outcomeNoAnswer: no connection, or no response in time.
 	outcomeNoAnswer outcome = "no_answer"
 	// outcomeTruncated: the response ended early.
@@ -65,7 +69,7 @@ type result struct {
 // answered reports whether the call shows that Liveblocks answers calls.
 func (r result) answered() bool {
 	switch r.outcome {
-	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge:
+	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge, outcomeUnsupported:
 		return true
 	default:
 		return false
@@ -95,7 +99,8 @@ var keyCodes = map[string]bool{
 // tellsByStatus reports whether the status alone says what was refused, without the
 // body.
 func tellsByStatus(status int) bool {
-	return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
+	return status == http.StatusTooManyRequests ||
+		status >= http.StatusInternalServerError && status != http.StatusNotImplemented
 }
 
 // refused classifies a response whose status is not 200.
@@ -110,6 +115,8 @@ func (c *Client) refused(op string, resp *http.Response, body []byte) result {
 			fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "Liveblocks asks to slow down"))
 		r.retryAfter = retryAfter(resp.Header, c.cfg.Now())
 		return r
+	case status == http.StatusNotImplemented && raw != "" && kinds[op] != 0:
+		return answered(op, outcomeUnsupported, status, code, unsupportedFault(kinds[op]))
 	case status >= http.StatusInternalServerError:
 		r := answered(op, outcomeServerError, status, code,
 			fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "Liveblocks reports a server error"))
@@ -136,6 +143,13 @@ func (c *Client) refused(op string, resp *http.Response, body []byte) result {
 		return answered(op, outcomeInvalid, status, code,
 			fault.New(fault.Unavailable, fault.ReasonUpstreamAnswerInvalid, "Liveblocks returned an unexpected response"))
 	}
+}
+
+// unsupportedFault is the failure of calls for a kind that the server does not have.
+func unsupportedFault(kind mirror.Kind) *fault.Error {
+	return fault.New(fault.Precondition, fault.ReasonUpstreamUnsupported, fmt.Sprintf(
+		"this Liveblocks server does not support resources of kind %s", kind)).
+		With("status", strconv.Itoa(http.StatusNotImplemented))
 }
 
 // notFoundReason returns the reason for what does not exist.
@@ -173,11 +187,14 @@ func answered(op string, outcome outcome, status int, code string, f *fault.Erro
 
 // keyRefused is the result that pauses the project.
 func (c *Client) keyRefused(op string, status int, code string) result {
-	return answered(op, outcomeKeyRefused, status, code, pausedFault().After(c.cfg.ProbeMin))
+	reason := fmt.Sprintf("%s: status %d, code %s", op, status, code)
+	return answered(op, outcomeKeyRefused, status, code, pausedFault(fault.Busy, reason).After(c.cfg.ProbeMin))
 }
 
-func pausedFault() *fault.Error {
-	return fault.New(fault.Busy, fault.ReasonProjectPaused, "fetching is paused; the pause_reason of the status says why")
+// pausedFault is the failure of calls during a pause. The reason is that of the status:
+// what a call was refused with, or why the key must not be used.
+func pausedFault(kind fault.Kind, reason string) *fault.Error {
+	return fault.New(kind, fault.ReasonProjectPaused, "fetching is paused: "+reason)
 }
 
 // held is the failure of calls while the limiter is closed; nil if it is open.
@@ -185,7 +202,7 @@ func (c *Client) held() *fault.Error {
 	reason, until := c.limiter.closed()
 	switch left := time.Until(until); {
 	case reason != "":
-		return pausedFault().After(c.cfg.ProbeMin)
+		return pausedFault(fault.Busy, reason).After(c.cfg.ProbeMin)
 	case left > 0:
 		return fault.New(fault.Busy, fault.ReasonUpstreamRateLimited,
 			"waiting because Liveblocks asked for it, or is not available").After(left)

@@ -25,7 +25,7 @@ const (
 // whole upstream, which no task is to blame for. This is the only place that does.
 //
 //   - A 404, UNAUTHORIZED_ROOM_ACCESS, an answer over the size limit and 501, with which
-//     the dev server answers what it lacks, are the resource's.
+//     the dev server answers what it lacks, are the resource's; the last also the kind's.
 //   - A 429, and 503 that says when to come back, are the upstream's.
 //   - Everything else can be either: a refused key, a server error, no answer, half an
 //     answer, an answer that is not valid. A ping tells. If the ping is refused, the key
@@ -36,7 +36,7 @@ const (
 // The call began at begun.
 func (c *Client) judge(ctx context.Context, call call, begun time.Time, r result) result {
 	switch r.outcome {
-	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge:
+	case outcomeOK, outcomeNotFound, outcomeAccessDenied, outcomeTooLarge, outcomeUnsupported:
 		c.routes.worked(call.op)
 		return r
 	case outcomeRateLimited, outcomeKeyRefused, outcomeCancelled:
@@ -102,7 +102,7 @@ func (c *Client) ping(ctx context.Context) result {
 	case outcomeOK, outcomeRateLimited, outcomeKeyRefused, outcomeCancelled:
 	case outcomeForbidden, outcomeAccessDenied:
 		r = c.keyRefused(op, r.status, r.code)
-	case outcomeNotFound, outcomeTooLarge, outcomeServerError, outcomeNoAnswer, outcomeTruncated, outcomeInvalid:
+	case outcomeNotFound, outcomeTooLarge, outcomeUnsupported, outcomeServerError, outcomeNoAnswer, outcomeTruncated, outcomeInvalid:
 		r = upstreams(r)
 	}
 	c.note(ctx, &r)

@@ -96,6 +96,7 @@ type VerifyOptions struct {
 // VerifyReport is one message of a verification; exactly one of its members is set.
 type VerifyReport struct {
 	Difference *Difference
+	Skip       *VerifySkip
 	Progress   *VerifyProgress
 	// Summary is the last report of a complete verification.
 	Summary *VerifySummary
@@ -127,6 +128,15 @@ const (
 	DifferenceDerived DifferenceKind = "derived"
 )
 
+// VerifySkip is a resource that could not be compared.
+type VerifySkip struct {
+	Resource Resource
+	// Reason says why: no secrets, no payloads. Status is the HTTP status with which
+	// Liveblocks answered; 0 if it did not.
+	Reason string
+	Status int
+}
+
 // VerifyProgress is the progress of a verification.
 type VerifyProgress struct {
 	// Rooms counts the compared rooms, Listed those known so far.
@@ -134,6 +144,8 @@ type VerifyProgress struct {
 	// Resources counts the compared resources, including rooms.
 	Resources   int64
 	Differences int64
+	// Waiting says what the verification waits for; empty while it proceeds.
+	Waiting string
 }
 
 // VerifySummary is the result of a verification.
@@ -151,4 +163,6 @@ type VerifySummary struct {
 	// Pending counts the resources that differed but are waiting for their next
 	// fetch or kept changing.
 	Pending int64
+	// Unsupported are the kinds that Liveblocks does not have.
+	Unsupported []Kind
 }

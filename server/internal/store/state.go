@@ -1,8 +1,10 @@
 package store
 
 import (
+	"strings"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -137,6 +139,11 @@ func (s State) Fail(lease mirror.Lease, f Failure) State {
 		return s // the room was deleted, and nothing is left to fetch
 	}
 	s.LastError = f.Cause
+	if f.Unsupported {
+		// What arrived meanwhile cannot be fetched either.
+		s.Attempts = 0
+		return s.Park()
+	}
 	if !f.Uncounted {
 		s.Attempts = lease.Attempts + 1
 	}
@@ -154,6 +161,24 @@ func (s State) Fail(lease mirror.Lease, f Failure) State {
 	}
 	s.Due = s.NotBefore
 	return s
+}
+
+// ProgressOf returns how far the resource is.
+func (s State) ProgressOf() Progress {
+	state := s.TaskState(time.Time{})
+	return Progress{
+		Applied:     s.Applied,
+		Failed:      state == mirror.TaskFailed,
+		Waiting:     state == mirror.TaskWaiting,
+		Unsupported: state == mirror.TaskWaiting && Unsupported(s.LastError),
+		NoticeTime:  s.NoticeTime,
+	}
+}
+
+// Unsupported reports whether the last error of a task says that Liveblocks does not
+// have resources of its kind.
+func Unsupported(lastError string) bool {
+	return strings.HasPrefix(lastError, string(fault.ReasonUpstreamUnsupported)+":")
 }
 
 // Park returns the state of a resource that waits for its room. Arrivals since the

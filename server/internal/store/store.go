@@ -225,6 +225,9 @@ type Failure struct {
 	Uncounted bool
 	// Final means that there will be no further attempt.
 	Final bool
+	// Unsupported means that Liveblocks does not have resources of this kind, so none is
+	// to blame: the task waits, without a failure, for an event, a request or Retry.
+	Unsupported bool
 	// Cause is the text for operators, without secrets or payloads.
 	Cause string
 }
@@ -233,8 +236,9 @@ type Failure struct {
 type Progress struct {
 	Applied int64
 	Failed  bool
-	// Waiting means that the task is parked until its room is mirrored.
-	Waiting bool
+	// Waiting means that the task is parked until its room is mirrored or, if
+	// Unsupported is set too, because Liveblocks does not have resources of its kind.
+	Waiting, Unsupported bool
 	// NoticeTime is when the latest event about the resource arrived; zero if none did.
 	NoticeTime time.Time
 }

@@ -320,8 +320,11 @@ type ProjectStatus struct {
 	// Changes that sweeps found and no event reported, by kind. They are counted since
 	// the last day without one; see first_find_time.
 	UnannouncedChanges []*UnannouncedChanges `protobuf:"bytes,17,rep,name=unannounced_changes,json=unannouncedChanges,proto3" json:"unannounced_changes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Kinds of resources that the Liveblocks server does not have, as this process has
+	// found: it answered 501, as the dev server does. They are not mirrored.
+	UnsupportedKinds []ResourceKind `protobuf:"varint,18,rep,packed,name=unsupported_kinds,json=unsupportedKinds,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"unsupported_kinds,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
@@ -469,6 +472,13 @@ func (x *ProjectStatus) GetEventTypes() []*EventTypeStatus {
 func (x *ProjectStatus) GetUnannouncedChanges() []*UnannouncedChanges {
 	if x != nil {
 		return x.UnannouncedChanges
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetUnsupportedKinds() []ResourceKind {
+	if x != nil {
+		return x.UnsupportedKinds
 	}
 	return nil
 }
@@ -1686,6 +1696,7 @@ type VerifyMirrorResponse struct {
 	//	*VerifyMirrorResponse_Drift
 	//	*VerifyMirrorResponse_Progress
 	//	*VerifyMirrorResponse_Summary
+	//	*VerifyMirrorResponse_Skip
 	Report        isVerifyMirrorResponse_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1755,6 +1766,15 @@ func (x *VerifyMirrorResponse) GetSummary() *VerifySummary {
 	return nil
 }
 
+func (x *VerifyMirrorResponse) GetSkip() *VerifySkip {
+	if x != nil {
+		if x, ok := x.Report.(*VerifyMirrorResponse_Skip); ok {
+			return x.Skip
+		}
+	}
+	return nil
+}
+
 type isVerifyMirrorResponse_Report interface {
 	isVerifyMirrorResponse_Report()
 }
@@ -1774,11 +1794,18 @@ type VerifyMirrorResponse_Summary struct {
 	Summary *VerifySummary `protobuf:"bytes,3,opt,name=summary,proto3,oneof"`
 }
 
+type VerifyMirrorResponse_Skip struct {
+	// A resource that could not be compared.
+	Skip *VerifySkip `protobuf:"bytes,4,opt,name=skip,proto3,oneof"`
+}
+
 func (*VerifyMirrorResponse_Drift) isVerifyMirrorResponse_Report() {}
 
 func (*VerifyMirrorResponse_Progress) isVerifyMirrorResponse_Report() {}
 
 func (*VerifyMirrorResponse_Summary) isVerifyMirrorResponse_Report() {}
+
+func (*VerifyMirrorResponse_Skip) isVerifyMirrorResponse_Report() {}
 
 var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 
@@ -1805,7 +1832,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
 	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\x12(\n" +
 	"\x10out_of_tolerance\x18\b \x01(\x03R\x0eoutOfTolerance\x12 \n" +
-	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\xc1\a\n" +
+	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\x92\b\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x122\n" +
@@ -1828,7 +1855,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x0flast_event_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rlastEventTime\x12F\n" +
 	"\vevent_types\x18\x10 \x03(\v2%.liveblocks.mirror.v1.EventTypeStatusR\n" +
 	"eventTypes\x12Y\n" +
-	"\x13unannounced_changes\x18\x11 \x03(\v2(.liveblocks.mirror.v1.UnannouncedChangesR\x12unannouncedChanges\"x\n" +
+	"\x13unannounced_changes\x18\x11 \x03(\v2(.liveblocks.mirror.v1.UnannouncedChangesR\x12unannouncedChanges\x12O\n" +
+	"\x11unsupported_kinds\x18\x12 \x03(\x0e2\".liveblocks.mirror.v1.ResourceKindR\x10unsupportedKinds\"x\n" +
 	"\x0fEventTypeStatus\x12\x1d\n" +
 	"\n" +
 	"event_type\x18\x01 \x01(\tR\teventType\x12F\n" +
@@ -1906,11 +1934,12 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
 	"\x0eroom_id_prefix\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\froomIdPrefix\x12\x16\n" +
-	"\x06repair\x18\x03 \x01(\bR\x06repair\"\xda\x01\n" +
+	"\x06repair\x18\x03 \x01(\bR\x06repair\"\x92\x02\n" +
 	"\x14VerifyMirrorResponse\x123\n" +
 	"\x05drift\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.DriftH\x00R\x05drift\x12B\n" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
-	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummaryB\b\n" +
+	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummary\x126\n" +
+	"\x04skip\x18\x04 \x01(\v2 .liveblocks.mirror.v1.VerifySkipH\x00R\x04skipB\b\n" +
 	"\x06report2\x8d\f\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
@@ -1975,6 +2004,7 @@ var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*Drift)(nil),                    // 32: liveblocks.mirror.v1.Drift
 	(*VerifyProgress)(nil),           // 33: liveblocks.mirror.v1.VerifyProgress
 	(*VerifySummary)(nil),            // 34: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 35: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
 	27, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
@@ -1988,50 +2018,52 @@ var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
 	27, // 8: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
 	4,  // 9: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
 	5,  // 10: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	27, // 11: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	29, // 12: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	27, // 13: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	27, // 14: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	27, // 15: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	30, // 16: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	31, // 17: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	31, // 18: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	31, // 19: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	29, // 20: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	31, // 21: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	28, // 22: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	28, // 23: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	28, // 24: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	32, // 25: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	33, // 26: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	34, // 27: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	0,  // 28: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	7,  // 29: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	9,  // 30: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	11, // 31: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	13, // 32: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	15, // 33: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	17, // 34: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	19, // 35: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	21, // 36: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	23, // 37: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	25, // 38: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 39: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	8,  // 40: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	10, // 41: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	12, // 42: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	14, // 43: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	16, // 44: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	18, // 45: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	20, // 46: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	22, // 47: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	24, // 48: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	26, // 49: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	39, // [39:50] is the sub-list for method output_type
-	28, // [28:39] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	29, // 11: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	27, // 12: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	29, // 13: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	27, // 14: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	27, // 15: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	27, // 16: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	30, // 17: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	31, // 18: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	31, // 19: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	31, // 20: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	29, // 21: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	31, // 22: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	28, // 23: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	28, // 24: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	28, // 25: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	32, // 26: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	33, // 27: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	34, // 28: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	35, // 29: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 30: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	7,  // 31: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	9,  // 32: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	11, // 33: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	13, // 34: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	15, // 35: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	17, // 36: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	19, // 37: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	21, // 38: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	23, // 39: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	25, // 40: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 41: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	8,  // 42: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	10, // 43: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	12, // 44: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	14, // 45: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	16, // 46: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	18, // 47: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	20, // 48: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	22, // 49: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	24, // 50: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	26, // 51: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	41, // [41:52] is the sub-list for method output_type
+	30, // [30:41] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -2045,6 +2077,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
+		(*VerifyMirrorResponse_Skip)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -430,7 +430,10 @@ type VerifyProgress struct {
 	// Resources compared so far, including rooms.
 	ResourcesChecked int64 `protobuf:"varint,3,opt,name=resources_checked,json=resourcesChecked,proto3" json:"resources_checked,omitempty"`
 	// Differences found so far.
-	Drifts        int64 `protobuf:"varint,4,opt,name=drifts,proto3" json:"drifts,omitempty"`
+	Drifts int64 `protobuf:"varint,4,opt,name=drifts,proto3" json:"drifts,omitempty"`
+	// What the verification waits for, in one sentence: the resource, since when, and
+	// the last error. Empty while it proceeds.
+	Waiting       string `protobuf:"bytes,5,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -493,6 +496,96 @@ func (x *VerifyProgress) GetDrifts() int64 {
 	return 0
 }
 
+func (x *VerifyProgress) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
+// VerifySkip is a resource that could not be compared.
+type VerifySkip struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind of the resource.
+	ResourceKind ResourceKind `protobuf:"varint,1,opt,name=resource_kind,json=resourceKind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"resource_kind,omitempty"`
+	// The room of the resource. Empty if it belongs to no room.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Distinguishes resources of the same kind in a room. Empty if there is only one, or
+	// if it is the list of all.
+	ResourceId string `protobuf:"bytes,3,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
+	// Why it could not be compared, in one sentence without any content of the resource.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The HTTP status with which Liveblocks answered. Zero if it did not answer.
+	HttpStatus    int32 `protobuf:"varint,5,opt,name=http_status,json=httpStatus,proto3" json:"http_status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifySkip) Reset() {
+	*x = VerifySkip{}
+	mi := &file_liveblocks_mirror_v1_sweep_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifySkip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifySkip) ProtoMessage() {}
+
+func (x *VerifySkip) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_sweep_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifySkip.ProtoReflect.Descriptor instead.
+func (*VerifySkip) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_sweep_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *VerifySkip) GetResourceKind() ResourceKind {
+	if x != nil {
+		return x.ResourceKind
+	}
+	return ResourceKind_RESOURCE_KIND_UNSPECIFIED
+}
+
+func (x *VerifySkip) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *VerifySkip) GetResourceId() string {
+	if x != nil {
+		return x.ResourceId
+	}
+	return ""
+}
+
+func (x *VerifySkip) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *VerifySkip) GetHttpStatus() int32 {
+	if x != nil {
+		return x.HttpStatus
+	}
+	return 0
+}
+
 // VerifySummary is the result of a completed verification.
 type VerifySummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -512,13 +605,16 @@ type VerifySummary struct {
 	// Resources that differed but are waiting for their next fetch or kept changing.
 	// They are not counted as drift, but they are not known to be correct either.
 	ResourcesPending int64 `protobuf:"varint,7,opt,name=resources_pending,json=resourcesPending,proto3" json:"resources_pending,omitempty"`
+	// Kinds that were not compared, because the Liveblocks server does not have them: it
+	// answered 501, as the dev server does. Their resources do not count as skipped.
+	UnsupportedKinds []ResourceKind `protobuf:"varint,8,rep,packed,name=unsupported_kinds,json=unsupportedKinds,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"unsupported_kinds,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VerifySummary) Reset() {
 	*x = VerifySummary{}
-	mi := &file_liveblocks_mirror_v1_sweep_proto_msgTypes[3]
+	mi := &file_liveblocks_mirror_v1_sweep_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +626,7 @@ func (x *VerifySummary) String() string {
 func (*VerifySummary) ProtoMessage() {}
 
 func (x *VerifySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_sweep_proto_msgTypes[3]
+	mi := &file_liveblocks_mirror_v1_sweep_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +639,7 @@ func (x *VerifySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifySummary.ProtoReflect.Descriptor instead.
 func (*VerifySummary) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_sweep_proto_rawDescGZIP(), []int{3}
+	return file_liveblocks_mirror_v1_sweep_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *VerifySummary) GetRoomsChecked() int64 {
@@ -595,6 +691,13 @@ func (x *VerifySummary) GetResourcesPending() int64 {
 	return 0
 }
 
+func (x *VerifySummary) GetUnsupportedKinds() []ResourceKind {
+	if x != nil {
+		return x.UnsupportedKinds
+	}
+	return nil
+}
+
 var File_liveblocks_mirror_v1_sweep_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_sweep_proto_rawDesc = "" +
@@ -628,12 +731,22 @@ const file_liveblocks_mirror_v1_sweep_proto_rawDesc = "" +
 	"resourceId\x123\n" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1f.liveblocks.mirror.v1.DriftKindR\x04kind\x12\x16\n" +
 	"\x06detail\x18\x05 \x01(\tR\x06detail\x12)\n" +
-	"\x10repair_requested\x18\x06 \x01(\bR\x0frepairRequested\"\x9d\x01\n" +
+	"\x10repair_requested\x18\x06 \x01(\bR\x0frepairRequested\"\xb7\x01\n" +
 	"\x0eVerifyProgress\x12#\n" +
 	"\rrooms_checked\x18\x01 \x01(\x03R\froomsChecked\x12!\n" +
 	"\frooms_listed\x18\x02 \x01(\x03R\vroomsListed\x12+\n" +
 	"\x11resources_checked\x18\x03 \x01(\x03R\x10resourcesChecked\x12\x16\n" +
-	"\x06drifts\x18\x04 \x01(\x03R\x06drifts\"\xa1\x02\n" +
+	"\x06drifts\x18\x04 \x01(\x03R\x06drifts\x12\x18\n" +
+	"\awaiting\x18\x05 \x01(\tR\awaiting\"\xc8\x01\n" +
+	"\n" +
+	"VerifySkip\x12G\n" +
+	"\rresource_kind\x18\x01 \x01(\x0e2\".liveblocks.mirror.v1.ResourceKindR\fresourceKind\x12\x17\n" +
+	"\aroom_id\x18\x02 \x01(\tR\x06roomId\x12\x1f\n" +
+	"\vresource_id\x18\x03 \x01(\tR\n" +
+	"resourceId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vhttp_status\x18\x05 \x01(\x05R\n" +
+	"httpStatus\"\xf2\x02\n" +
 	"\rVerifySummary\x12#\n" +
 	"\rrooms_checked\x18\x01 \x01(\x03R\froomsChecked\x12+\n" +
 	"\x11resources_checked\x18\x02 \x01(\x03R\x10resourcesChecked\x12\x16\n" +
@@ -642,7 +755,8 @@ const file_liveblocks_mirror_v1_sweep_proto_rawDesc = "" +
 	"\x11resources_skipped\x18\x05 \x01(\x03R\x10resourcesSkipped\x12\x1f\n" +
 	"\vskip_reason\x18\x06 \x01(\tR\n" +
 	"skipReason\x12+\n" +
-	"\x11resources_pending\x18\a \x01(\x03R\x10resourcesPending*r\n" +
+	"\x11resources_pending\x18\a \x01(\x03R\x10resourcesPending\x12O\n" +
+	"\x11unsupported_kinds\x18\b \x03(\x0e2\".liveblocks.mirror.v1.ResourceKindR\x10unsupportedKinds*r\n" +
 	"\n" +
 	"SweepState\x12\x1b\n" +
 	"\x17SWEEP_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -669,31 +783,34 @@ func file_liveblocks_mirror_v1_sweep_proto_rawDescGZIP() []byte {
 }
 
 var file_liveblocks_mirror_v1_sweep_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_liveblocks_mirror_v1_sweep_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_liveblocks_mirror_v1_sweep_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_liveblocks_mirror_v1_sweep_proto_goTypes = []any{
 	(SweepState)(0),               // 0: liveblocks.mirror.v1.SweepState
 	(DriftKind)(0),                // 1: liveblocks.mirror.v1.DriftKind
 	(*Sweep)(nil),                 // 2: liveblocks.mirror.v1.Sweep
 	(*Drift)(nil),                 // 3: liveblocks.mirror.v1.Drift
 	(*VerifyProgress)(nil),        // 4: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),         // 5: liveblocks.mirror.v1.VerifySummary
-	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(ResourceKind)(0),             // 8: liveblocks.mirror.v1.ResourceKind
+	(*VerifySkip)(nil),            // 5: liveblocks.mirror.v1.VerifySkip
+	(*VerifySummary)(nil),         // 6: liveblocks.mirror.v1.VerifySummary
+	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(ResourceKind)(0),             // 9: liveblocks.mirror.v1.ResourceKind
 }
 var file_liveblocks_mirror_v1_sweep_proto_depIdxs = []int32{
 	0, // 0: liveblocks.mirror.v1.Sweep.state:type_name -> liveblocks.mirror.v1.SweepState
-	6, // 1: liveblocks.mirror.v1.Sweep.remaining_duration:type_name -> google.protobuf.Duration
-	7, // 2: liveblocks.mirror.v1.Sweep.begin_time:type_name -> google.protobuf.Timestamp
-	7, // 3: liveblocks.mirror.v1.Sweep.end_time:type_name -> google.protobuf.Timestamp
-	7, // 4: liveblocks.mirror.v1.Sweep.full_begin_time:type_name -> google.protobuf.Timestamp
-	8, // 5: liveblocks.mirror.v1.Drift.resource_kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	7, // 1: liveblocks.mirror.v1.Sweep.remaining_duration:type_name -> google.protobuf.Duration
+	8, // 2: liveblocks.mirror.v1.Sweep.begin_time:type_name -> google.protobuf.Timestamp
+	8, // 3: liveblocks.mirror.v1.Sweep.end_time:type_name -> google.protobuf.Timestamp
+	8, // 4: liveblocks.mirror.v1.Sweep.full_begin_time:type_name -> google.protobuf.Timestamp
+	9, // 5: liveblocks.mirror.v1.Drift.resource_kind:type_name -> liveblocks.mirror.v1.ResourceKind
 	1, // 6: liveblocks.mirror.v1.Drift.kind:type_name -> liveblocks.mirror.v1.DriftKind
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	9, // 7: liveblocks.mirror.v1.VerifySkip.resource_kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	9, // 8: liveblocks.mirror.v1.VerifySummary.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_sweep_proto_init() }
@@ -708,7 +825,7 @@ func file_liveblocks_mirror_v1_sweep_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_sweep_proto_rawDesc), len(file_liveblocks_mirror_v1_sweep_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -45,6 +45,7 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 			s.project: {
 				CallsPerSecond: limiter.RatePerSecond, MaxCallsPerSecond: limiter.MaxRatePerSecond,
 				ThrottledUntil: limiter.ThrottledUntil, PauseReason: limiter.PauseReason, PausedSince: limiter.PausedSince,
+				Unsupported: s.client.Unsupported(),
 			},
 		},
 	}, nil

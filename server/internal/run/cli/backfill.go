@@ -64,6 +64,12 @@ type watcher struct {
 	// problem is the last one shown, and since the time it began.
 	problem string
 	since   time.Time
+	// done is the number of resources last fetched, and moved the time when it last
+	// changed or the watcher last asked why it does not.
+	done  int64
+	moved time.Time
+	// hangs is why nothing is fetched, as last shown.
+	hangs string
 }
 
 // poll shows the progress of the sweep, and reports whether it is done.
@@ -92,8 +98,12 @@ func (w *watcher) poll(ctx context.Context) (done bool, err error) {
 	}
 	if done = sweep.GetState() == mirrorv1.SweepState_SWEEP_STATE_DONE; done {
 		w.screen.line(summary(sweep))
+		for _, line := range w.leftOut(ctx) {
+			w.screen.line(line)
+		}
 	} else {
 		w.screen.progress(progress(sweep, w.screen.live))
+		w.sayWhatHangs(ctx, sweep.GetResourcesDone())
 	}
 	problem := sweep.GetProblem()
 	switch {
@@ -111,6 +121,23 @@ func (w *watcher) poll(ctx context.Context) (done bool, err error) {
 		w.screen.line(problem + "; retrying")
 	}
 	return false, nil
+}
+
+// sayWhatHangs shows once why nothing was fetched for a while.
+func (w *watcher) sayWhatHangs(ctx context.Context, done int64) {
+	switch {
+	case w.moved.IsZero(), done != w.done:
+		w.done, w.moved, w.hangs = done, time.Now(), ""
+		return
+	case time.Since(w.moved) < hangsAfter:
+		return
+	}
+	w.moved = time.Now()
+	if hangs := w.hanging(ctx); hangs != w.hangs {
+		if w.hangs = hangs; hangs != "" {
+			w.screen.line(hangs)
+		}
+	}
 }
 
 // progress describes a running sweep in one line.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
@@ -22,7 +21,8 @@ type VerifyOptions struct {
 
 // Verify compares the mirror with Liveblocks. It writes differences to out, one per
 // line, and its progress to progress. It returns [ErrDrift] if it found any,
-// repaired or not.
+// repaired or not, and another error if something could not be compared. Kinds that
+// Liveblocks does not have are none of both.
 func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writer, progress *os.File) error {
 	s, err := dial(cfg)
 	if err != nil {
@@ -62,7 +62,15 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 			if show.live {
 				line = bar(p.GetRoomsChecked(), p.GetRoomsListed()) + " " + line
 			}
+			if p.GetWaiting() != "" {
+				line += "; waiting for " + p.GetWaiting()
+			}
 			show.progress(line)
+		case *mirrorv1.VerifyMirrorResponse_Skip:
+			show.clear()
+			if _, err := fmt.Fprintln(out, skipLine(report.Skip)); err != nil {
+				return fmt.Errorf("write what was not compared: %w", err)
+			}
 		case *mirrorv1.VerifyMirrorResponse_Summary:
 			summary = report.Summary
 		}
@@ -71,15 +79,20 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 
 // driftLine describes a difference. Ids are quoted: they may contain line breaks.
 func driftLine(d *mirrorv1.Drift) string {
-	word := func(s, prefix string) string { return strings.ToLower(strings.TrimPrefix(s, prefix)) }
-	of := word(d.GetResourceKind().String(), "RESOURCE_KIND_")
-	if id := d.GetResourceId(); id != "" {
-		of += fmt.Sprintf(" %q", id)
-	}
-	line := fmt.Sprintf("%s: %s of room %q: %s", word(d.GetKind().String(), "DRIFT_KIND_"), of, d.GetRoomId(),
-		d.GetDetail())
+	line := fmt.Sprintf("%s: %s: %s", word(d.GetKind().String(), "DRIFT_KIND_"),
+		describe(d.GetResourceKind(), d.GetRoomId(), d.GetResourceId()), d.GetDetail())
 	if d.GetRepairRequested() {
 		line += " [repair requested]"
+	}
+	return line
+}
+
+// skipLine describes a resource that could not be compared.
+func skipLine(s *mirrorv1.VerifySkip) string {
+	line := fmt.Sprintf("not compared: %s: %s", describe(s.GetResourceKind(), s.GetRoomId(), s.GetResourceId()),
+		s.GetReason())
+	if status := s.GetHttpStatus(); status > 0 {
+		line += fmt.Sprintf(" (HTTP status %d)", status)
 	}
 	return line
 }
@@ -92,6 +105,9 @@ func result(show *screen, s *mirrorv1.VerifySummary) error {
 		show.line(fmt.Sprintf("%d resources differ but have a fetch pending, or kept changing", n))
 	}
 	switch {
+	case s.GetDrifts() > 0 && s.GetRepairsRequested() == s.GetDrifts():
+		return fmt.Errorf("%w; %d repairs requested; run verify again to see that nothing differs any more", ErrDrift,
+			s.GetRepairsRequested())
 	case s.GetDrifts() > 0:
 		return ErrDrift
 	case s.GetResourcesSkipped() > 0:

@@ -109,6 +109,8 @@ type Limiter struct {
 	// none, the store may still have that of another replica.
 	PauseReason string
 	PausedSince time.Time
+	// Unsupported are the kinds that Liveblocks does not have.
+	Unsupported []mirror.Kind
 }
 
 // adminService implements the admin API.
@@ -190,6 +192,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			LastEventTime:          timestamp(events.Time),
 			EventTypes:             eventTypesToProto(events),
 			UnannouncedChanges:     unannouncedToProto(unannounced),
+			UnsupportedKinds:       kindsToProto(limiter.Unsupported),
 		})
 	}
 	return resp, nil

@@ -470,6 +470,13 @@ func sweepToProto(b *mirror.Backfill) *mirrorv1.Sweep {
 	return shown
 }
 
+func kindsToProto(list []mirror.Kind) (out []mirrorv1.ResourceKind) {
+	for _, kind := range list {
+		out = append(out, kinds[kind])
+	}
+	return out
+}
+
 func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
 	message := &mirrorv1.VerifyMirrorResponse{}
 	switch {
@@ -488,6 +495,15 @@ func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
 			RoomsListed:      r.Progress.Listed,
 			ResourcesChecked: r.Progress.Resources,
 			Drifts:           r.Progress.Differences,
+			Waiting:          r.Progress.Waiting,
+		}}
+	case r.Skip != nil:
+		message.Report = &mirrorv1.VerifyMirrorResponse_Skip{Skip: &mirrorv1.VerifySkip{
+			ResourceKind: kinds[r.Skip.Resource.Kind],
+			RoomId:       string(r.Skip.Resource.Room),
+			ResourceId:   r.Skip.Resource.ID,
+			Reason:       r.Skip.Reason,
+			HttpStatus:   int32(r.Skip.Status), //nolint:gosec // a status has three digits
 		}}
 	case r.Summary != nil:
 		message.Report = &mirrorv1.VerifyMirrorResponse_Summary{Summary: &mirrorv1.VerifySummary{
@@ -498,6 +514,7 @@ func reportToProto(r mirror.VerifyReport) *mirrorv1.VerifyMirrorResponse {
 			ResourcesSkipped: r.Summary.Skipped,
 			SkipReason:       r.Summary.SkipReason,
 			ResourcesPending: r.Summary.Pending,
+			UnsupportedKinds: kindsToProto(r.Summary.Unsupported),
 		}}
 	}
 	return message

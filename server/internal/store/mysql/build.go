@@ -251,7 +251,8 @@ func (q *queries) lockEvents(ctx context.Context, events []mirror.Event) error {
 }
 
 func progressSQL(n int) string {
-	return `select project_id, room_id, kind, resource_id, generation, applied_generation, due_time, fail_time, notice_time
+	return `select project_id, room_id, kind, resource_id, generation, applied_generation, due_time, fail_time, notice_time,
+  last_error
 from mirror_resource_state force index (primary)
 where (bucket, project_id, room_id, kind, resource_id) in (` + places(n, 5) + `)`
 }
@@ -269,7 +270,7 @@ func (q *queries) progress(ctx context.Context, resources []mirror.Resource) (ma
 			var st store.State
 			var due, fail, notice sql.NullTime
 			if err := rows.Scan(&r.Project, &r.Room, &r.Kind, &r.ID, &st.Generation, &st.Applied, &due, &fail,
-				&notice); err != nil {
+				&notice, &st.LastError); err != nil {
 				return err
 			}
 			st.Due, st.FailTime, st.NoticeTime = timeOf(due), timeOf(fail), timeOf(notice)

@@ -313,14 +313,7 @@ func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([
 	}
 	out := make([]store.Progress, len(resources))
 	for i, r := range resources {
-		st := states[r]
-		state := st.TaskState(time.Time{})
-		out[i] = store.Progress{
-			Applied:    st.Applied,
-			Failed:     state == mirror.TaskFailed,
-			Waiting:    state == mirror.TaskWaiting,
-			NoticeTime: st.NoticeTime,
-		}
+		out[i] = states[r].ProgressOf()
 	}
 	return out, nil
 }

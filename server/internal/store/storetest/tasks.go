@@ -41,6 +41,7 @@ var taskCases = []testCase{
 	{"burst costs one more fetch", burst},
 	{"failure counts and backs off", failCounts},
 	{"spare failure costs no attempt", failSpare},
+	{"unsupported resource waits without a failure", failUnsupported},
 	{"final failure ends the attempts", failFinal},
 	{"final failure of old news begins anew", failFinalRaised},
 	{"failure keeps its backoff when raised meanwhile", failRaised},
@@ -678,6 +679,43 @@ func failSpare(e *env) {
 			task.State != mirror.TaskPending {
 			e.Fatalf("Fail = %+v, task = %+v; want one attempt as before, due at %v", applied, task, f.NotBefore)
 		}
+	}
+}
+
+func failUnsupported(e *env) {
+	r := storageOf("room")
+	e.raise(r)
+	e.fail(e.claim(r), e.failure())
+	e.pass(time.Hour)
+	lease := e.claim(r)
+	e.raise(r) // what arrives meanwhile cannot be fetched either
+	f := e.failure()
+	f.Uncounted, f.Unsupported, f.Cause = true, true, "UPSTREAM_UNSUPPORTED: not here"
+	e.want("Fail", e.fail(lease, f), mirror.Applied{})
+	task := e.task(r)
+	if task.State != mirror.TaskWaiting || task.Attempts != 0 || task.LastError != f.Cause || !task.FailTime.IsZero() {
+		e.Fatalf("task = %+v; want it waiting, without attempts, and the cause", task)
+	}
+	progress, err := e.Generations(e.ctx(), []mirror.Resource{r})
+	e.must("Generations", err)
+	if len(progress) != 1 || !progress[0].Waiting || !progress[0].Unsupported || progress[0].Failed {
+		e.Fatalf("progress = %+v; want it waiting and unsupported", progress)
+	}
+	counts, err := e.Counts(e.ctx(), r.Project)
+	e.must("Counts", err)
+	if counts.Failed != 0 || counts.Pending != 0 {
+		e.Fatalf("counts = %+v; want nothing failed and nothing pending", counts)
+	}
+	e.pass(time.Hour)
+	e.wantNotDue(r)
+	e.raise(r)
+	lease = e.claim(r)
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.fail(lease, e.failure())
+	progress, err = e.Generations(e.ctx(), []mirror.Resource{r})
+	e.must("Generations", err)
+	if progress[0].Waiting || progress[0].Unsupported {
+		e.Fatalf("progress = %+v; want it pending again", progress)
 	}
 }
 

@@ -38,6 +38,8 @@ func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Fail
 			"the process ended %d times during this task; it runs once more, while nothing else does", lease.Deaths)
 	case errors.Is(err, errStopped):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the service stopped"
+	case f.Reason == fault.ReasonUpstreamUnsupported:
+		failure.Uncounted, failure.Unsupported, failure.NotBefore = true, true, now
 	case f.Kind == fault.Busy, f.Reason == fault.ReasonUpstreamOutage:
 		failure.Uncounted, failure.NotBefore = true, now.Add(cmp.Or(f.RetryAfter, p.BackoffMin))
 	case f.Kind == fault.Invalid, f.Kind == fault.NotFound, f.Kind == fault.Precondition:
@@ -56,7 +58,11 @@ func cause(err error) string {
 	if f.Kind == fault.Internal {
 		return "internal error; see the log"
 	}
-	return string(f.Reason.Public()) + ": " + f.Public
+	text := string(f.Reason.Public()) + ": " + f.Public
+	if status := f.Meta["status"]; status != "" {
+		text += " (HTTP status " + status + ")"
+	}
+	return text
 }
 
 // backoff doubles with each attempt. Half of it is random, so tasks that failed

@@ -269,7 +269,10 @@ func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error, end *end
 	switch {
 	case ferr == nil:
 		end.applied = applied
-		if f.Final && applied.Due.IsZero() {
+		switch {
+		case f.Unsupported:
+			end.failed = errUnsupported
+		case f.Final && applied.Due.IsZero():
 			end.failed = errRefreshFailed
 		}
 		return

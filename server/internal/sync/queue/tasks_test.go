@@ -253,8 +253,7 @@ func (t *tasks) Generations(ctx context.Context, resources []mirror.Resource) ([
 	defer t.mu.Unlock()
 	progress := make([]store.Progress, len(resources))
 	for i, r := range resources {
-		s := t.states[r]
-		progress[i] = store.Progress{Applied: s.Applied, Failed: s.TaskState(time.Now()) == mirror.TaskFailed}
+		progress[i] = t.states[r].ProgressOf()
 	}
 	return progress, nil
 }

@@ -20,6 +20,9 @@ const waitPoll = time.Second
 var errRefreshFailed = fault.New(fault.Unavailable, fault.ReasonRefreshFailed,
 	"the resource could not be fetched from Liveblocks")
 
+var errUnsupported = fault.New(fault.Unavailable, fault.ReasonRefreshFailed,
+	"this Liveblocks server does not have resources of this kind")
+
 // waiter waits for one resource to reach a generation.
 type waiter struct {
 	want  int64
@@ -85,8 +88,8 @@ func (p *Pool) Await(ctx context.Context, pending []mirror.Pending) error {
 		}
 		var left []mirror.Pending
 		for i, r := range pending {
-			if progress[i].Applied >= r.Generation {
-				continue
+			if progress[i].Applied >= r.Generation || progress[i].Unsupported {
+				continue // there is nothing to wait for
 			}
 			if progress[i].Failed {
 				if _, err := p.Retry(ctx, r.Resource); err != nil && !errors.Is(err, store.ErrNotDue) {
@@ -186,6 +189,8 @@ func (p *Pool) caughtUp(ctx context.Context, pending []mirror.Pending) (bool, er
 		case progress[i].Applied >= r.Generation:
 		case progress[i].Failed:
 			return false, errRefreshFailed
+		case progress[i].Unsupported:
+			return false, errUnsupported
 		default:
 			all = false
 		}

@@ -284,6 +284,41 @@ func TestPauseEndsWaits(t *testing.T) {
 	})
 }
 
+// Who waits for a resource of a kind that Liveblocks does not have learns that, and a
+// repeated delivery does not wait for it.
+func TestUnsupportedIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		pool, _ := b.start(func(context.Context, mirror.Lease) (mirror.Applied, error) {
+			return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonUpstreamUnsupported, "not here").With("status", "501")
+		}, nil)
+		want := []mirror.Pending{{Resource: resource(0), Generation: 1}}
+		done := waiting(b.Context(), pool, want...)
+		b.due(pool, resource(0))
+		if err := <-done; !fault.Is(err, fault.ReasonRefreshFailed) {
+			b.Fatalf("Wait = %v; want REFRESH_FAILED", err)
+		}
+		s := b.tasks.state(resource(0))
+		if s.TaskState(time.Now()) != mirror.TaskWaiting || s.Attempts != 0 ||
+			s.LastError != "UPSTREAM_UNSUPPORTED: not here (HTTP status 501)" {
+			b.Fatalf("state = %+v; want it waiting without an attempt, and why", s)
+		}
+		runs := len(b.attempts())
+		if err := pool.Await(b.Context(), want); err != nil || len(b.attempts()) != runs {
+			b.Fatalf("Await = %v after %d runs; want no error and none", err, len(b.attempts())-runs)
+		}
+		if err := pool.Wait(b.Context(), want); !fault.Is(err, fault.ReasonRefreshFailed) {
+			b.Fatalf("Wait where the task does not run = %v; want REFRESH_FAILED", err)
+		}
+		// With the next event it is tried again.
+		b.due(pool, resource(0))
+		synctest.Wait()
+		if len(b.attempts()) != runs+1 {
+			b.Fatalf("runs = %d; want %d", len(b.attempts()), runs+1)
+		}
+	})
+}
+
 // A repeated delivery waits for what failed, and has it tried again.
 func TestAwaitTriesAgain(t *testing.T) {
 	t.Parallel()

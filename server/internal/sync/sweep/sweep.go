@@ -704,20 +704,36 @@ func worthRetrying(task mirror.Task, full bool) bool {
 	if t := task.Resource.Kind.Traits(); t.Name == "" || t.Apart {
 		return false
 	}
+	if task.State == mirror.TaskWaiting {
+		return full && store.Unsupported(task.LastError)
+	}
 	return full || slices.ContainsFunc(transient, func(r fault.Reason) bool {
 		return strings.HasPrefix(task.LastError, string(r)+":")
 	})
 }
 
-// failedTasks requests what has failed for good, whatever its kind.
+// failedTasks requests what has failed for good, whatever its kind. A full sweep also
+// requests what Liveblocks did not have.
 func (s *Sweeper) failedTasks(ctx context.Context, sweep *mirror.Sweep) error {
-	filter := store.TaskFilter{
-		Project: s.cfg.Project, State: mirror.TaskFailed, Now: s.cfg.Now(), Limit: listing.Batch,
+	states := []mirror.TaskState{mirror.TaskFailed}
+	if sweep.Full {
+		states = append(states, mirror.TaskWaiting)
 	}
+	for _, state := range states {
+		if err := s.tasksAgain(ctx, sweep, state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tasksAgain requests the resources of tasks in a state that are worth retrying.
+func (s *Sweeper) tasksAgain(ctx context.Context, sweep *mirror.Sweep, state mirror.TaskState) error {
+	filter := store.TaskFilter{Project: s.cfg.Project, State: state, Now: s.cfg.Now(), Limit: listing.Batch}
 	for {
 		tasks, err := s.cfg.Store.TaskList(ctx, filter)
 		if err != nil {
-			return fmt.Errorf("look for failed tasks: %w", err)
+			return fmt.Errorf("look for tasks to retry: %w", err)
 		}
 		var wanted []mirror.Resource
 		for _, task := range tasks {

@@ -15,16 +15,16 @@ import (
 func (r *run) project(ctx context.Context, kind mirror.Kind) {
 	list := mirror.Resource{Project: r.options.Project, Kind: kind}
 	first := &comparison{run: r}
-	check := func(ctx context.Context) (map[mirror.Resource]finding, []string) { return first.checkItems(ctx, list) }
+	check := func(ctx context.Context) (map[mirror.Resource]finding, []skipped) { return first.checkItems(ctx, list) }
 	r.confirm(ctx, check, r.checkOf(list))
 	r.compared(0, first.resources)
 }
 
 // checkItems compares the items of a list that is in no room.
-func (c *comparison) checkItems(ctx context.Context, list mirror.Resource) (map[mirror.Resource]finding, []string) {
+func (c *comparison) checkItems(ctx context.Context, list mirror.Resource) (map[mirror.Resource]finding, []skipped) {
 	c.found = make(map[mirror.Resource]finding)
 	if err := c.compareItems(ctx, list); err != nil {
-		c.skip(err)
+		c.skip(list, err)
 	}
 	return c.found, append(c.skipped, c.tasks(ctx, c.found)...)
 }
@@ -35,7 +35,7 @@ func (c *comparison) compareItems(ctx context.Context, list mirror.Resource) err
 	defer end()
 	source := items.Sources[list.Kind]
 	var fetched mirror.List
-	err := c.fetch(ctx, func() (err error) {
+	err := c.fetch(ctx, list, func() (err error) {
 		fetched, err = source.List(ctx, c.cfg.Fetcher, list)
 		return err
 	})

@@ -98,6 +98,6 @@ func TestItemsAreCompared(t *testing.T) {
 		"surplus": "Liveblocks has no such group",
 	}
 	if diff := cmp.Diff(want, got); diff != "" || c.resources != 8 || len(skipped) > 0 {
-		t.Errorf("checkItems compares %d, skipped %q (-want +got):\n%s", c.resources, skipped, diff)
+		t.Errorf("checkItems compares %d, skipped %+v (-want +got):\n%s", c.resources, skipped, diff)
 	}
 }

@@ -30,7 +30,7 @@ type roomCheck struct {
 }
 
 // check returns the differences, at most one for each resource.
-func (c *roomCheck) check(ctx context.Context) (map[mirror.Resource]finding, []string) {
+func (c *roomCheck) check(ctx context.Context) (map[mirror.Resource]finding, []skipped) {
 	c.found = make(map[mirror.Resource]finding)
 	switch err := c.all(ctx); {
 	case errors.Is(err, errGone):
@@ -39,7 +39,7 @@ func (c *roomCheck) check(ctx context.Context) (map[mirror.Resource]finding, []s
 			c.add(c.room, mirror.DifferenceSurplus, "Liveblocks has no such room")
 		}
 	case err != nil:
-		c.skip(err)
+		c.skip(c.room, err)
 	}
 	return c.found, append(c.skipped, c.tasks(ctx, c.found)...)
 }
@@ -66,7 +66,7 @@ func (c *roomCheck) all(ctx context.Context) error {
 	c.known = err == nil
 	if c.listed == nil {
 		var content mirror.RoomContent
-		err := c.fetch(ctx, func() (err error) {
+		err := c.fetch(ctx, c.room, func() (err error) {
 			content, err = c.cfg.Fetcher.Room(ctx, c.room.Room)
 			return err
 		})
@@ -92,7 +92,7 @@ func (c *roomCheck) all(ctx context.Context) error {
 		case errors.Is(err, errGone), ctx.Err() != nil:
 			return err
 		case err != nil:
-			c.skip(err)
+			c.skip(c.child(kind, ""), err)
 		}
 	}
 	return nil
@@ -186,7 +186,7 @@ func (c *roomCheck) compareStorage(ctx context.Context) error {
 	ctx, end := c.cfg.Memory.Begin(ctx)
 	defer end()
 	var fetched mirror.Fetched
-	err := c.fetch(ctx, func() (err error) {
+	err := c.fetch(ctx, c.child(mirror.KindStorage, ""), func() (err error) {
 		fetched, err = c.cfg.Fetcher.Storage(ctx, c.room.Room)
 		return err
 	})
@@ -245,7 +245,7 @@ func (c *roomCheck) compareYdocs(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			c.skip(err)
+			c.skip(c.child(mirror.KindYdoc, guids[i]), err)
 		}
 		if guids[i] != "" {
 			continue // nested subdocuments are compared if they are mirrored
@@ -264,7 +264,7 @@ func (c *roomCheck) compareYdoc(ctx context.Context, guid string) (inside []stri
 	ctx, end := c.cfg.Memory.Begin(ctx)
 	defer end()
 	var fetched mirror.Fetched
-	err = c.fetch(ctx, func() (err error) {
+	err = c.fetch(ctx, c.child(mirror.KindYdoc, guid), func() (err error) {
 		fetched, err = c.cfg.Fetcher.Ydoc(ctx, c.room.Room, guid)
 		return err
 	})

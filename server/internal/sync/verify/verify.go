@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -153,7 +154,7 @@ type run struct {
 func (r *run) compareListed(ctx context.Context) error {
 	for cursor := ""; ; {
 		var page mirror.RoomPage
-		err := r.call(ctx, func() (err error) {
+		err := r.call(ctx, "the list of rooms", func() (err error) {
 			page, err = r.cfg.Fetcher.ListRooms(ctx, cursor, listing.PageSize)
 			return err
 		})
@@ -259,8 +260,10 @@ func each[T any](ctx context.Context, all []T, do func(T)) {
 	wg.Wait()
 }
 
-// call makes one call to Liveblocks, and retries if that can help.
-func (r *run) call(ctx context.Context, call func() error) error {
+// call makes one call to Liveblocks for what, and retries if that can help. Meanwhile it
+// says what hangs.
+func (r *run) call(ctx context.Context, what string, call func() error) error {
+	begin := r.cfg.Now()
 	for n := 1; ; n++ {
 		err := call()
 		if err == nil {
@@ -272,6 +275,7 @@ func (r *run) call(ctx context.Context, call func() error) error {
 		if !again || ctx.Err() != nil {
 			return err
 		}
+		r.hangs(fmt.Sprintf("%s, since %s: %s", what, begin.UTC().Format(time.TimeOnly+"Z"), reasonOf(err)))
 		if err := clock.Sleep(ctx, max(patience, min(f.RetryAfter, time.Minute))); err != nil {
 			return err
 		}
@@ -298,12 +302,38 @@ func (r *run) tellDifference(f finding, detail string, repair bool) {
 	}})
 }
 
-// skip counts a resource that could not be compared.
-func (r *run) skip(reason string) {
+// skip reports a resource that could not be compared, and counts it. A kind that
+// Liveblocks does not have is reported once.
+func (r *run) skip(s skipped) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.summary.Skipped++; r.summary.SkipReason == "" {
-		r.summary.SkipReason = reason
+	if s.unsupported {
+		if slices.Contains(r.summary.Unsupported, s.Resource.Kind) {
+			return
+		}
+		r.summary.Unsupported = append(r.summary.Unsupported, s.Resource.Kind)
+		s.Resource = mirror.Resource{Project: s.Resource.Project, Kind: s.Resource.Kind}
+	} else if r.summary.Skipped++; r.summary.SkipReason == "" {
+		r.summary.SkipReason = s.Reason
+	}
+	r.tell(mirror.VerifyReport{Skip: &s.VerifySkip})
+}
+
+// hangs tells what the verification waits for.
+func (r *run) hangs(waiting string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tellProgress(waiting)
+}
+
+// tellProgress reports the progress if the last report is old enough. r.mu is held.
+func (r *run) tellProgress(waiting string) {
+	if now := r.cfg.Now(); now.Sub(r.told) >= progressEvery {
+		r.told = now
+		r.tell(mirror.VerifyReport{Progress: &mirror.VerifyProgress{
+			Rooms: r.summary.Rooms, Listed: r.listed, Resources: r.summary.Resources, Differences: r.summary.Differences,
+			Waiting: waiting,
+		}})
 	}
 }
 
@@ -313,12 +343,33 @@ func (r *run) compared(rooms, resources int) {
 	defer r.mu.Unlock()
 	r.summary.Rooms += int64(rooms)
 	r.summary.Resources += int64(resources)
-	if now := r.cfg.Now(); now.Sub(r.told) >= progressEvery {
-		r.told = now
-		r.tell(mirror.VerifyReport{Progress: &mirror.VerifyProgress{
-			Rooms: r.summary.Rooms, Listed: r.listed, Resources: r.summary.Resources, Differences: r.summary.Differences,
-		}})
+	r.tellProgress("")
+}
+
+// skipped is a resource that could not be compared.
+type skipped struct {
+	mirror.VerifySkip
+
+	// unsupported means that Liveblocks does not have resources of its kind.
+	unsupported bool
+}
+
+// skippedFor returns that the resource could not be compared because of err.
+func skippedFor(res mirror.Resource, err error) skipped {
+	status, _ := strconv.Atoi(fault.Of(err).Meta["status"]) // 0 if there is none
+	return skipped{
+		VerifySkip:  mirror.VerifySkip{Resource: res, Reason: fault.Of(err).Public, Status: status},
+		unsupported: fault.Is(err, fault.ReasonUpstreamUnsupported),
 	}
+}
+
+// reasonOf describes a failed call in one sentence.
+func reasonOf(err error) string {
+	f := fault.Of(err)
+	if status := f.Meta["status"]; status != "" {
+		return f.Public + " (HTTP status " + status + ")"
+	}
+	return f.Public
 }
 
 // finding is a difference found by one check.
@@ -356,24 +407,24 @@ type comparison struct {
 	found map[mirror.Resource]finding
 	// resources counts what was compared.
 	resources int
-	// skipped holds the reasons why resources could not be compared.
-	skipped []string
+	// skipped are the resources that could not be compared.
+	skipped []skipped
 }
 
-// tasks adds to each finding its task, and leaves out those whose task cannot be
-// read, for the reasons it returns.
-func (r *run) tasks(ctx context.Context, found map[mirror.Resource]finding) (skipped []string) {
+// tasks adds to each finding its task, and leaves out and returns those whose task
+// cannot be read.
+func (r *run) tasks(ctx context.Context, found map[mirror.Resource]finding) (unread []skipped) {
 	for res, f := range found {
 		task, err := r.cfg.Store.Task(ctx, res, r.cfg.Now())
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			delete(found, res)
-			skipped = append(skipped, fault.Of(err).Public)
+			unread = append(unread, skippedFor(res, err))
 			continue
 		}
 		f.task = task
 		found[res] = f
 	}
-	return skipped
+	return unread
 }
 
 func (c *comparison) add(res mirror.Resource, kind mirror.DifferenceKind, detail string) {
@@ -382,26 +433,38 @@ func (c *comparison) add(res mirror.Resource, kind mirror.DifferenceKind, detail
 	}
 }
 
-// skip records that something could not be compared.
-func (c *comparison) skip(err error) { c.skipped = append(c.skipped, fault.Of(err).Public) }
+// skip records that a resource could not be compared.
+func (c *comparison) skip(res mirror.Resource, err error) { c.skipped = append(c.skipped, skippedFor(res, err)) }
 
 // addMissing adds that a resource is not mirrored.
 func (c *comparison) addMissing(res mirror.Resource) {
 	c.add(res, mirror.DifferenceMissing, "the "+res.Kind.String()+" is not mirrored")
 }
 
-// fetch makes a call about the room. It returns errGone if the room does not exist.
-func (c *comparison) fetch(ctx context.Context, call func() error) error {
-	err := c.call(ctx, call)
+// fetch makes a call about a resource. It returns errGone if its room does not exist.
+func (c *comparison) fetch(ctx context.Context, res mirror.Resource, call func() error) error {
+	err := c.call(ctx, describe(res), call)
 	if fault.Is(err, fault.ReasonUpstreamRoomNotFound) {
 		return errGone
 	}
 	return err
 }
 
+// describe names a resource. Ids are quoted: they may contain line breaks.
+func describe(res mirror.Resource) string {
+	text := res.Kind.String()
+	if res.ID != "" {
+		text += fmt.Sprintf(" %q", res.ID)
+	}
+	if res.Room != "" {
+		text += fmt.Sprintf(" of room %q", res.Room)
+	}
+	return text
+}
+
 // check compares something once. It returns the differences, at most one for each
-// resource, and the reasons why resources could not be compared.
-type check func(ctx context.Context) (found map[mirror.Resource]finding, skipped []string)
+// resource, and the resources that could not be compared.
+type check func(ctx context.Context) (found map[mirror.Resource]finding, unseen []skipped)
 
 // room compares a room and everything in it, and reports lasting differences.
 // listed is nil if the list does not contain the room.
@@ -422,7 +485,7 @@ func (r *run) room(ctx context.Context, id mirror.RoomID, listed *mirror.RoomCon
 
 // checkOf returns what compares the resource again.
 func (r *run) checkOf(resource mirror.Resource) check {
-	return func(ctx context.Context) (map[mirror.Resource]finding, []string) {
+	return func(ctx context.Context) (map[mirror.Resource]finding, []skipped) {
 		c := comparison{run: r}
 		if resource.Kind.Traits().Scope == mirror.ScopeProject {
 			resource.ID = ""
@@ -435,7 +498,7 @@ func (r *run) checkOf(resource mirror.Resource) check {
 // confirm reports the differences that first finds and that again finds too, and
 // counts what could not be compared.
 func (r *run) confirm(ctx context.Context, first, again check) {
-	open, skipped := first(ctx)
+	open, left := first(ctx)
 	dealt := make(map[mirror.Resource]bool)
 	for n := 2; len(open) > 0; n++ {
 		if clock.Sleep(ctx, grace) != nil {
@@ -445,8 +508,11 @@ func (r *run) confirm(ctx context.Context, first, again check) {
 		found, unseen := again(ctx)
 		for res := range open {
 			// A difference that could not be checked again may persist.
-			if _, ok := found[res]; !ok && !dealt[res] && len(unseen) > 0 {
-				skipped = append(skipped, unseen[0])
+			i := slices.IndexFunc(unseen, func(s skipped) bool { return !s.unsupported || s.Resource.Kind == res.Kind })
+			if _, ok := found[res]; !ok && !dealt[res] && i >= 0 {
+				again := unseen[i]
+				again.Resource = res
+				left = append(left, again)
 			}
 		}
 		for res, f := range found {
@@ -469,8 +535,8 @@ func (r *run) confirm(ctx context.Context, first, again check) {
 	if ctx.Err() != nil {
 		return
 	}
-	for _, reason := range skipped {
-		r.skip(reason)
+	for _, s := range left {
+		r.skip(s)
 	}
 }
 

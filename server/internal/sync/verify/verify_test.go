@@ -2,9 +2,12 @@ package verify
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -151,4 +154,71 @@ func TestVerifyTellsWhatItCouldNotLookAtAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lacking is a Liveblocks that does not have threads and fails for Storage, until the
+// third attempt for the Yjs document.
+type lacking struct {
+	denying
+
+	ydocs *int
+}
+
+func (l lacking) Storage(context.Context, mirror.RoomID) (mirror.Fetched, error) {
+	return mirror.Fetched{}, fault.New(fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, "too long").With("status", "200")
+}
+
+func (l lacking) Ydoc(context.Context, mirror.RoomID, string) (mirror.Fetched, error) {
+	if *l.ydocs++; *l.ydocs < 3 {
+		return mirror.Fetched{}, fault.New(fault.Unavailable, fault.ReasonUpstreamUnavailable, "down").With("status", "502").
+			After(2 * progressEvery)
+	}
+	return mirror.Fetched{}, denied()
+}
+
+func (l lacking) Threads(context.Context, mirror.RoomID) (mirror.List, error) {
+	return mirror.List{}, fault.New(fault.Precondition, fault.ReasonUpstreamUnsupported, "not here").With("status", "501")
+}
+
+// What could not be compared is named, with the reason and the status; a kind that
+// Liveblocks does not have is named once and counts for nothing. What hangs is named
+// while it does.
+func TestVerifyNamesWhatItSkips(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := New(Config{Store: damaged{}, Fetcher: lacking{ydocs: new(int)}, Limiter: open{}, Now: time.Now})
+		var summary mirror.VerifySummary
+		var skips []mirror.VerifySkip
+		var waits []string
+		begin := time.Now().UTC()
+		err := v.Verify(t.Context(), mirror.VerifyOptions{Project: project}, func(report mirror.VerifyReport) error {
+			switch {
+			case report.Summary != nil:
+				summary = *report.Summary
+			case report.Skip != nil:
+				skips = append(skips, *report.Skip)
+			case report.Progress != nil && report.Progress.Waiting != "":
+				waits = append(waits, report.Progress.Waiting)
+			}
+			return nil
+		})
+		of := func(kind mirror.Kind, room mirror.RoomID) mirror.Resource {
+			return mirror.Resource{Project: project, Room: room, Kind: kind}
+		}
+		want := []mirror.VerifySkip{
+			{Resource: of(mirror.KindStorage, "room"), Reason: "too long", Status: 200},
+			{Resource: of(mirror.KindYdoc, "room"), Reason: fault.Of(denied()).Public},
+			{Resource: of(mirror.KindThread, ""), Reason: "not here", Status: 501},
+		}
+		if diff := cmp.Diff(want, skips); err != nil || diff != "" {
+			t.Errorf("Verify = %v; skips (-want +got):\n%s", err, diff)
+		}
+		if summary.Skipped != 2 || summary.SkipReason != "too long" || !slices.Equal(summary.Unsupported, []mirror.Kind{mirror.KindThread}) {
+			t.Errorf("summary = %+v; want two skipped and threads unsupported", summary)
+		}
+		hangs := `ydoc of room "room", since ` + begin.Format("15:04:05Z") + ": down (HTTP status 502)"
+		if !slices.Equal(waits, []string{hangs, hangs}) {
+			t.Errorf("waiting for %q; want %q twice", waits, hangs)
+		}
+	})
 }
