@@ -434,7 +434,9 @@ func (c *comparison) add(res mirror.Resource, kind mirror.DifferenceKind, detail
 }
 
 // skip records that a resource could not be compared.
-func (c *comparison) skip(res mirror.Resource, err error) { c.skipped = append(c.skipped, skippedFor(res, err)) }
+func (c *comparison) skip(res mirror.Resource, err error) {
+	c.skipped = append(c.skipped, skippedFor(res, err))
+}
 
 // addMissing adds that a resource is not mirrored.
 func (c *comparison) addMissing(res mirror.Resource) {
