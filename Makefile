@@ -15,10 +15,11 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 BASE ?=
 FUZZTIME ?= 30s
 ENGINE ?=
+ENGINES ?= postgres14 postgres16 postgres17 postgres18 mysql9
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: go ## start the service with an embedded Postgres and a fake Liveblocks
@@ -84,6 +85,11 @@ test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other en
 	tools/testdeps.sh $(ENGINE)
 	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m $(rest)
 	TEST_ENGINES=$(ENGINE) go test -shuffle=on -timeout=20m ./server/e2e/...
+
+.PHONY: test-engines
+test-engines: go node ## the tests of stores and the end-to-end tests on other versions; ENGINES=mysql9 chooses
+	set -e; for engine in $(ENGINES); do echo "== $$engine"; \
+		tools/engine.sh $$engine go test -timeout=30m ./server/internal/store/... ./server/e2e/crash ./server/e2e/blackbox; done
 
 .PHONY: bench
 bench: go ## compare the service with plain code on this machine; ENGINE=mysql uses MariaDB

@@ -124,8 +124,9 @@ func duringLedger(s *site) func() {
 		do(statement)
 	}
 	tr.release()
+	waiting := s.db.OfServer(s.t, s.words.waiting)
 	eventually(s.t, func() error {
-		n, err := queryOne[int](s, s.words.waiting)
+		n, err := queryOne[int](s, waiting)
 		if err != nil {
 			return err
 		}
@@ -197,8 +198,9 @@ func beforeCommit(statement string) func(s *site) func() {
 		tr := s.proxy.set(beforeSend, statement, "commit")
 		tr.await(s.t)
 		if len(tr.tx) > 1 {
+			open := s.db.OfServer(s.t, s.words.open)
 			eventually(s.t, func() error {
-				n, err := queryOne[int](s, s.words.open)
+				n, err := queryOne[int](s, open)
 				if err != nil {
 					return err
 				}

@@ -85,10 +85,10 @@ var wordsOf = map[*dbtest.Engine]words{
 		lock:   []string{"lock tables mirror_resource_state write"},
 		unlock: "unlock tables",
 		runs:   []string{"insert into mirror_event", readStates},
-		waiting: `select count(*) from information_schema.processlist
+		waiting: `select count(*) from {processlist}
 			where db = database() and state like 'Waiting for table%' and info like '` + readStates + `%'`,
-		open: `select count(*) from information_schema.innodb_trx t join information_schema.processlist p on p.id = t.trx_mysql_thread_id
-			where p.db = database() and t.trx_rows_modified > 0`,
+		open: `select count(*) from {transactions} t join {processlist} p on p.id = t.session_id
+			where p.db = database() and t.writes`,
 		// Each statement is one of its own.
 		migrating: []string{"create table if not exists mirror_room"},
 		tables:    1,

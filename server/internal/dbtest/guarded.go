@@ -96,7 +96,7 @@ func (g *Guarded) Sessions() (ids []int64) {
 	g.tb.Helper()
 	query := "select pid from pg_stat_activity where usename = ?"
 	if g.engine == MySQL {
-		query = "select id from information_schema.processlist where user = ?"
+		query = g.db.OfServer(g.tb, "select id from {processlist} where user = ?")
 	}
 	err := g.db.Each(g.tb.Context(), query, func(scan func(dest ...any) error) error {
 		var id int64

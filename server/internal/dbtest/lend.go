@@ -26,8 +26,8 @@ type pool struct {
 	// add makes one more database with the current schema, for as long as the server
 	// lasts.
 	add func(tb testing.TB) string
-	// others lists the sessions of a database except its own, one in a row.
-	others string
+	// others returns a query for the sessions of a database except its own, one in a row.
+	others func(ctx context.Context, db *sql.DB) (string, error)
 	// kill ends a session.
 	kill string
 	// empty removes all rows that a store can have written.
@@ -37,15 +37,20 @@ type pool struct {
 var (
 	postgresPool = &pool{
 		add: func(tb testing.TB) string { tb.Helper(); return pgtest.Keep(tb, template(tb)) },
-		others: "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and " +
-			"backend_type = 'client backend'",
+		others: func(context.Context, *sql.DB) (string, error) {
+			return "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and " +
+				"backend_type = 'client backend'", nil
+		},
 		kill:  "select pg_terminate_backend(%d)",
 		empty: emptyPostgres,
 	}
 	mysqlPool = &pool{
-		add:    addMySQL,
-		others: "select id from information_schema.processlist where db = database() and id <> connection_id()",
-		kill:   "kill %d",
+		add: addMySQL,
+		others: func(ctx context.Context, db *sql.DB) (string, error) {
+			list, err := mysqltest.Processlist(ctx, db)
+			return "select id from " + list + " where db = database() and id <> connection_id()", err
+		},
+		kill: "kill %d",
 		empty: func(ctx context.Context, url string) error {
 			return mysqltest.Empty(ctx, url, "mirror_schema_version", "mirror_schema_lock")
 		},
@@ -114,6 +119,10 @@ func (e *Engine) EndSessions(tb testing.TB, url string) {
 }
 
 func (e *Engine) endSessions(ctx context.Context, db *sql.DB) error {
+	others, err := e.pool.others(ctx, db)
+	if err != nil {
+		return err
+	}
 	// The session that asks must be the one left out.
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -124,7 +133,7 @@ func (e *Engine) endSessions(ctx context.Context, db *sql.DB) error {
 	defer ticker.Stop()
 	for ; ; <-ticker.C {
 		var id int64
-		err := conn.QueryRowContext(ctx, e.pool.others+" limit 1").Scan(&id)
+		err := conn.QueryRowContext(ctx, others+" limit 1").Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}

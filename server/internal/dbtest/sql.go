@@ -14,6 +14,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 )
 
 // DB is a test's direct access to a database, without the service. Statements are
@@ -33,6 +35,26 @@ func (e *Engine) Connect(tb testing.TB, url string) *DB {
 	}
 	tb.Cleanup(func() { _ = db.Close() }) // the server may have died
 	return &DB{db, e}
+}
+
+// OfServer puts into a query the tables of the server that MySQL and MariaDB have under
+// different names: {processlist} is [mysqltest.Processlist], {transactions} is
+// [mysqltest.Transactions].
+func (db *DB) OfServer(tb testing.TB, query string) string {
+	tb.Helper()
+	for name, ask := range map[string]func(context.Context, *sql.DB) (string, error){
+		"{processlist}": mysqltest.Processlist, "{transactions}": mysqltest.Transactions,
+	} {
+		if !strings.Contains(query, name) {
+			continue
+		}
+		table, err := ask(tb.Context(), db.DB)
+		if err != nil {
+			tb.Fatalf("dbtest: %v", err)
+		}
+		query = strings.ReplaceAll(query, name, table)
+	}
+	return query
 }
 
 // Exec runs a statement and returns the number of affected rows.

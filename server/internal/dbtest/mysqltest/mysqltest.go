@@ -8,8 +8,8 @@
 //		...
 //	}
 //
-// The server is a MariaDB of this machine, set up as one in production would be,
-// unless TEST_MYSQL_URL leads to one whose user may create databases. Its URLs have
+// The server is a MariaDB of this machine, or the MySQL of MYSQL_BIN, set up as one in
+// production would be, unless TEST_MYSQL_URL leads to one whose user may create databases. Its URLs have
 // the form that hosters hand out: mysql://user:password@host:port/database. A
 // database cannot be copied here as with PostgreSQL: tests that want many with the
 // same tables hand them on, cleared by [Empty].
@@ -199,7 +199,11 @@ func drop(ctx context.Context, admin, name string) error {
 		return err
 	}
 	defer func() { _ = db.Close() }() // there is nothing to flush
-	sessions, err := column(ctx, db, "select id from information_schema.processlist where db = ?", name)
+	list, err := Processlist(ctx, db)
+	if err != nil {
+		return err
+	}
+	sessions, err := column(ctx, db, "select id from "+list+" where db = ?", name)
 	if err != nil {
 		return fmt.Errorf("list the connections of a database: %w", err)
 	}
@@ -210,6 +214,40 @@ func drop(ctx context.Context, admin, name string) error {
 		return fmt.Errorf("drop database: %w", err)
 	}
 	return nil
+}
+
+// Processlist names the table of a server's sessions. What information_schema has is not to
+// be relied on in MySQL: it fails while a session runs a statement with bytes that are no
+// text.
+func Processlist(ctx context.Context, db *sql.DB) (string, error) {
+	maria, err := isMariaDB(ctx, db)
+	if maria {
+		return "information_schema.processlist", err
+	}
+	return "performance_schema.processlist", err
+}
+
+// Transactions is a table of the transactions that are open in a server, for the clause
+// from: the id of the session, the name of the transaction, and whether it has locked
+// rows in order to write.
+func Transactions(ctx context.Context, db *sql.DB) (string, error) {
+	maria, err := isMariaDB(ctx, db)
+	if maria {
+		return `(select trx_mysql_thread_id as session_id, concat(trx_id, ' since ', trx_started) as name,
+			trx_rows_modified > 0 as writes from information_schema.innodb_trx)`, err
+	}
+	return `(select s.processlist_id as session_id, concat(e.event_id, ' since ', e.timer_start) as name,
+		exists (select 1 from performance_schema.data_locks l where l.thread_id = s.thread_id and l.lock_mode = 'IX') as writes
+		from performance_schema.events_transactions_current e join performance_schema.threads s on s.thread_id = e.thread_id
+		where e.state = 'ACTIVE')`, err
+}
+
+func isMariaDB(ctx context.Context, db *sql.DB) (bool, error) {
+	var version string
+	if err := db.QueryRowContext(ctx, "select version()").Scan(&version); err != nil {
+		return false, fmt.Errorf("ask for the version: %w", err)
+	}
+	return strings.Contains(version, "MariaDB"), nil
 }
 
 // column returns the only column of a query's result.

@@ -9,14 +9,36 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"testing"
 )
 
-// programs holds the paths of MariaDB's programs.
+// programs holds the paths of a server's programs. MySQL installs its data itself.
 type programs struct{ base, server, install string }
 
-// findPrograms looks in the folder MARIADB_BIN if it is set, otherwise where
-// packages install them and on the PATH.
+func (p programs) mariaDB() bool { return p.install != "" }
+
+// mysqlBin names the folder of MySQL's mysqld, to run the tests with that instead of MariaDB.
+const mysqlBin = "MYSQL_BIN"
+
+// NeedMariaDB skips tests of what MySQL has not, or does by other statements, if the servers
+// are MySQL's.
+func NeedMariaDB(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv(mysqlBin) != "" {
+		tb.Skip("NOT RUN: needs MariaDB, and " + mysqlBin + " chooses MySQL; run without it too")
+	}
+}
+
+// findPrograms looks in the folder MYSQL_BIN or MARIADB_BIN if one is set, otherwise where
+// packages install MariaDB and on the PATH.
 func findPrograms() (programs, error) {
+	if dir := os.Getenv(mysqlBin); dir != "" {
+		server, err := exec.LookPath(filepath.Join(dir, "mysqld"))
+		if err != nil {
+			return programs{}, fmt.Errorf("%s: %w", mysqlBin, err)
+		}
+		return programs{base: filepath.Join(dir, ".."), server: server}, nil
+	}
 	const advice = "install MariaDB's server (Debian: mariadb-server), or set MARIADB_BIN to the folder of its programs"
 	dirs := []string{"/usr/sbin", "/usr/libexec", "/opt/homebrew/bin", "/usr/local/mysql/bin"}
 	if explicit := os.Getenv("MARIADB_BIN"); explicit != "" {
@@ -43,7 +65,7 @@ func findPrograms() (programs, error) {
 	return programs{}, fmt.Errorf("mariadbd is not in any of %q: %s", dirs, advice)
 }
 
-// chooseAccount returns the account of the servers. mariadbd refuses root. Nil
+// chooseAccount returns the account of the servers. The servers refuse root. Nil
 // means the current account.
 func chooseAccount() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
@@ -60,7 +82,7 @@ func chooseAccount() (*syscall.Credential, error) {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 		}
 	}
-	return nil, errors.New("mariadbd needs an unprivileged account, and this machine has neither mysql nor nobody")
+	return nil, errors.New("the server needs an unprivileged account, and this machine has neither mysql nor nobody")
 }
 
 // port is a reserved TCP port of the loopback interface. The socket is bound but

@@ -23,6 +23,7 @@ type Pair struct {
 // database of the given name.
 func StartPair(tb testing.TB, database string) *Pair {
 	tb.Helper()
+	NeedMariaDB(tb)
 	settings := func(id string) map[string]string {
 		return map[string]string{
 			"server_id": id, "log_bin": "binlog", "log_slave_updates": "on", "gtid_strict_mode": "on",

@@ -37,7 +37,7 @@ type Options struct {
 	Settings map[string]string
 }
 
-// Server is a MariaDB server on a loopback port, which it keeps across restarts. It
+// Server is a MariaDB server, or one of MySQL, on a loopback port, which it keeps across restarts. It
 // syncs every commit to disk, and dies with this process.
 type Server struct {
 	programs programs
@@ -138,7 +138,6 @@ func (s *Server) configure(settings map[string]string) error {
 		"bind_address":      "127.0.0.1",
 		"port":              s.port.String(),
 		"socket":            s.Socket(),
-		"basedir":           s.programs.base,
 		"datadir":           s.data(),
 		"pid_file":          s.path("mariadbd.pid"),
 		"tmpdir":            s.dir, // a server that starts deletes the temporary tables it finds, its neighbour's too
@@ -149,6 +148,13 @@ func (s *Server) configure(settings map[string]string) error {
 		"max_allowed_packet":             "64M",
 		"innodb_flush_log_at_trx_commit": "1",
 		"innodb_buffer_pool_size":        "128M",
+	}
+	if s.programs.mariaDB() {
+		all["basedir"] = s.programs.base
+	} else {
+		maps.Copy(all, map[string]string{
+			"mysqlx": "off", "skip_log_bin": "on", "secure_file_priv": "NULL", "init_file": s.accountFile(),
+		})
 	}
 	maps.Copy(all, settings)
 	var b strings.Builder
@@ -170,14 +176,21 @@ func (s *Server) writeFile(path, text string) error {
 
 // install creates the data folder with the account of the tests.
 func (s *Server) install(ctx context.Context) error {
-	// The server that is run for it reads no grants at first.
-	account := fmt.Sprintf(
-		"flush privileges;\ncreate user %[1]s@'%%' identified by '%[2]s';\ngrant all on *.* to %[1]s@'%%' with grant "+
-			"option;\n",
-		userName, s.password)
-	file := s.path("account.sql")
+	account := fmt.Sprintf("create user if not exists %[1]s@'%%' identified by '%[2]s';\n"+
+		"grant all on *.* to %[1]s@'%%' with grant option;\n", userName, s.password)
+	if s.programs.mariaDB() { // the server that is run for it reads no grants at first
+		account = "flush privileges;\n" + account
+	}
+	file := s.accountFile()
 	if err := s.writeFile(file, account); err != nil {
 		return fmt.Errorf("install: %w", err)
+	}
+	if !s.programs.mariaDB() { // it reads the file whenever it starts
+		cmd := s.command(s.programs.server, "--defaults-file="+s.configFile(), "--initialize-insecure")
+		if err := s.runToEnd(ctx, cmd); err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+		return nil
 	}
 	cmd := s.command(s.programs.install, "--defaults-file="+s.configFile(), "--basedir="+s.programs.base,
 		"--datadir="+s.data(),
@@ -220,7 +233,7 @@ func (s *Server) boot(ctx context.Context, args ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.run.alive() {
-		return errors.New("start mariadbd: it is running")
+		return errors.New("start the server: it is running")
 	}
 	logged := len(s.Log())
 	r, err := s.launch(s.command(s.programs.server, append([]string{"--defaults-file=" + s.configFile()}, args...)...))
@@ -242,7 +255,7 @@ func (s *Server) await(ctx context.Context, r *run) error {
 		return err
 	}
 	defer func() { _ = db.Close() }() // there is nothing to flush
-	return until(ctx, r, "mariadbd to take connections", func() error { return db.PingContext(ctx) })
+	return until(ctx, r, "the server to take connections", func() error { return db.PingContext(ctx) })
 }
 
 // until retries until there is no error, r exits or ctx ends.
@@ -264,7 +277,7 @@ func until(ctx context.Context, r *run, what string, ask func() error) error {
 	}
 }
 
-// command prepares a MariaDB program to run as the server's account with a minimal
+// command prepares a program to run as the server's account with a minimal
 // environment.
 func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
@@ -348,10 +361,10 @@ func (s *Server) Stop(ctx context.Context) error {
 	case <-s.run.exited:
 	case <-ctx.Done():
 		s.run.kill()
-		return fmt.Errorf("stop mariadbd: %w", ctx.Err())
+		return fmt.Errorf("stop the server: %w", ctx.Err())
 	}
 	if s.run.err != nil {
-		return fmt.Errorf("stop mariadbd: %w", s.run.err)
+		return fmt.Errorf("stop the server: %w", s.run.err)
 	}
 	return nil
 }
@@ -414,6 +427,7 @@ func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *Server) data() string            { return s.path("data") }
 func (s *Server) logFile() string         { return s.path("log") }
 func (s *Server) configFile() string      { return s.path("my.cnf") }
+func (s *Server) accountFile() string     { return s.path("account.sql") }
 
 // reason is what the server has said since its log had the given size about why it
 // failed, for the end of an error.

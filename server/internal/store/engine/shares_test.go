@@ -24,8 +24,7 @@ var tableLock = map[*dbtest.Engine]struct{ begin, release string }{
 var tableWaits = map[*dbtest.Engine]string{
 	dbtest.Postgres: "select count(*) from pg_stat_activity where datname = current_database() " +
 		"and wait_event_type = 'Lock'",
-	dbtest.MySQL: "select count(*) from information_schema.processlist where db = database() " +
-		"and state like 'Waiting for table%'",
+	dbtest.MySQL: "select count(*) from {processlist} where db = database() and state like 'Waiting for table%'",
 }
 
 // However many reads wait, workers, renewals and deliveries have connections.
@@ -56,8 +55,9 @@ func TestReadsKeepNobodyWaiting(t *testing.T) {
 				}
 			})
 		}
+		waits := r.db.OfServer(t, tableWaits[e])
 		eventually(t, "reads that wait", func() bool {
-			return value[int](t, r.db, tableWaits[e]) == store.ShareConns(conns).Read
+			return value[int](t, r.db, waits) == store.ShareConns(conns).Read
 		})
 		wantAll(t, s, r.lease)
 		lock(tableLock[e].release)

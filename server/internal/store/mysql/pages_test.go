@@ -60,27 +60,7 @@ func TestPagesReadWhatTheyReturn(t *testing.T) {
 	exec("analyze table mirror_room, mirror_document, mirror_resource_state, mirror_event, mirror_thread, " +
 		"mirror_comment, mirror_comment_mention, mirror_user_session, mirror_notification, mirror_group, mirror_group_member")
 
-	// read is how many rows of tables and indexes the session has read.
-	read := func() (rows int64) {
-		t.Helper()
-		list, err := conn.QueryContext(t.Context(), "show session status like 'Handler_read%'")
-		if err != nil {
-			t.Fatalf("show status = %v", err)
-		}
-		defer list.Close()
-		for list.Next() {
-			var name string
-			var n int64
-			if err := list.Scan(&name, &n); err != nil {
-				t.Fatalf("Scan = %v", err)
-			}
-			rows += n
-		}
-		if err := list.Err(); err != nil {
-			t.Fatalf("show status = %v", err)
-		}
-		return rows
-	}
+	read := func() int64 { t.Helper(); return rowsRead(t, conn) }
 	q := &queries{db: conn}
 	var texts []string
 	reader := &Store{Reader: sqllist.NewReader(lists, func(ctx context.Context, text string, args []any,
@@ -127,4 +107,29 @@ func most(read storetest.Read) int64 {
 		}
 	}
 	return page
+}
+
+// rowsRead is how many rows of tables and indexes the session has read.
+func rowsRead(t *testing.T, conn interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+},
+) (rows int64) {
+	t.Helper()
+	list, err := conn.QueryContext(t.Context(), "show session status like 'Handler_read%'")
+	if err != nil {
+		t.Fatalf("show status = %v", err)
+	}
+	defer list.Close()
+	for list.Next() {
+		var name string
+		var n int64
+		if err := list.Scan(&name, &n); err != nil {
+			t.Fatalf("Scan = %v", err)
+		}
+		rows += n
+	}
+	if err := list.Err(); err != nil {
+		t.Fatalf("show status = %v", err)
+	}
+	return rows
 }

@@ -3,6 +3,7 @@ package mysql
 import (
 	"context"
 	"database/sql/driver"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -100,7 +101,7 @@ func TestLongValuesArePreparedOnce(t *testing.T) {
 	if err := s.db.QueryRowContext(t.Context(), "select connection_id()").Scan(&id); err != nil {
 		t.Fatalf("connection_id = %v", err)
 	}
-	if _, err := db.ExecContext(t.Context(), "kill ?", id); err != nil {
+	if _, err := db.ExecContext(t.Context(), fmt.Sprintf("kill %d", id)); err != nil {
 		t.Fatalf("kill = %v", err)
 	}
 	if err := retry(t.Context(), func() error { return write(long) }); err != nil {

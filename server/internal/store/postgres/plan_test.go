@@ -391,9 +391,9 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 	}
 	var plan []struct {
 		Plan struct {
-			Rows int `json:"Actual Rows"`
-			Hit  int `json:"Shared Hit Blocks"`
-			Read int `json:"Shared Read Blocks"`
+			Rows float64 `json:"Actual Rows"` // PostgreSQL 18 tells hundredths
+			Hit  int     `json:"Shared Hit Blocks"`
+			Read int     `json:"Shared Read Blocks"`
 		}
 	}
 	if err := json.Unmarshal(raw, &plan); err != nil {
@@ -401,7 +401,7 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 	}
 	// Ten rows and the way to them in the index, twice.
 	if got := plan[0].Plan; got.Rows != 10 || got.Hit+got.Read > 40 {
-		t.Fatalf("Due returns %d rows and reads %d blocks; want 10, and no more than a few each: %s", got.Rows,
+		t.Fatalf("Due returns %.2f rows and reads %d blocks; want 10, and no more than a few each: %s", got.Rows,
 			got.Hit+got.Read, fmt.Sprintf("%.2000s", raw))
 	}
 }
@@ -449,9 +449,9 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 		}
 		var plan []struct {
 			Plan struct {
-				Rows int `json:"Actual Rows"`
-				Hit  int `json:"Shared Hit Blocks"`
-				Read int `json:"Shared Read Blocks"`
+				Rows float64 `json:"Actual Rows"` // PostgreSQL 18 tells hundredths
+				Hit  int     `json:"Shared Hit Blocks"`
+				Read int     `json:"Shared Read Blocks"`
 			}
 		}
 		if err := json.Unmarshal(raw, &plan); err != nil {
@@ -459,7 +459,7 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 		}
 		// A row may be in a block of its own.
 		if got := plan[0].Plan; got.Rows != 100 || got.Hit+got.Read > 150 {
-			t.Errorf("Unfolded after %q returns %d rows and reads %d blocks; want 100, and about as many: %.2000s", prepare,
+			t.Errorf("Unfolded after %q returns %.2f rows and reads %d blocks; want 100, and about as many: %.2000s", prepare,
 				got.Rows, got.Hit+got.Read, raw)
 		}
 	}

@@ -573,8 +573,8 @@ var sessions = map[*dbtest.Engine]struct {
 	// The list of transactions is made anew only when nobody has read it for 100 ms, and
 	// not at the same instant as that of the sessions.
 	dbtest.MySQL: {
-		query: `select p.command = 'Sleep', coalesce(concat(t.trx_id, ' since ', t.trx_started), ''), coalesce(p.info, t.trx_query, '')
-			from information_schema.processlist p left join information_schema.innodb_trx t on t.trx_mysql_thread_id = p.id
+		query: `select p.command = 'Sleep', coalesce(t.name, ''), coalesce(p.info, '')
+			from {processlist} p left join {transactions} t on t.session_id = p.id
 			where p.db = database() and p.id <> connection_id()`,
 		every: 150 * time.Millisecond, looks: 10, sightings: 2,
 	},
@@ -590,6 +590,7 @@ func TestNoTransactionIsOpenDuringACall(t *testing.T) {
 		r := b.start(func(p *parts) { p.queue.LeaseTTL = lease })
 		b.created(r, "r", lson("1"))
 		db, how := e.Connect(t, b.url), sessions[e]
+		how.query = db.OfServer(t, how.query)
 		// Each event makes one resource stale, so nothing else is done meanwhile.
 		for endpoint, kind := range map[fake.Endpoint]string{
 			fake.EndpointRoom:    fake.RoomDeleted,

@@ -1,4 +1,16 @@
 -- As testdata/many_rooms.sql of the engine for Postgres, which says what is in it.
+create table digit (d int primary key);
+insert into digit values (0), (1), (2), (3), (4), (5), (6), (7), (8), (9);
+
+-- From 1 to the number of rooms. MySQL has no table of numbers, as MariaDB has.
+create table numbers (seq int primary key);
+insert into numbers
+select n from (
+    select 1 + a.d + 10 * b.d + 100 * c.d + 1000 * d.d + 10000 * e.d + 100000 * f.d as n
+    from digit a, digit b, digit c, digit d, digit e, digit f
+) m
+where n <= :rooms;
+
 create table made (
     n int primary key, project_id varbinary(64) not null, room_id varbinary(512) not null, bucket smallint not null,
     at datetime(6) not null, user_id varbinary(512) not null
@@ -15,7 +27,7 @@ from (
             when seq % (:rooms div 4) = 3 then 'rare'
             else concat('u-', seq % 10007)
         end as user_id
-    from seq_1_to_:rooms
+    from numbers
 ) m;
 
 insert into mirror_room (
@@ -28,7 +40,7 @@ insert into mirror_document (
     plain_text
 )
 select bucket, project_id, room_id, k.seq, '', if(n % 100 = 99, 0, 1), repeat('x', 300), '', 0, 1, '', ''
-from made, seq_2_to_3 k;
+from made, (select seq from numbers where seq between 2 and 3) k;
 
 insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id, generation, applied_generation, due_time, background, fail_time,
@@ -37,7 +49,7 @@ insert into mirror_resource_state (
 select
     bucket, project_id, room_id, k.seq, '', 2, if(k.seq = 2 and n % 5000 in (1, 2, 3), 1, 2),
     if(k.seq = 2 and n % 5000 = 1, at, null), n % 10000 = 1, if(k.seq = 2 and n % 20000 = 2, at, null), ''
-from made, seq_1_to_4 k;
+from made, (select seq from numbers where seq between 1 and 4) k;
 
 create table made_thread (
     n int primary key, bucket smallint not null, project_id varbinary(64) not null, room_id varbinary(512) not null,
@@ -71,7 +83,7 @@ insert into mirror_comment (
 )
 select bucket, project_id, room_id, thread_id, concat('c-', c.seq), user_id, timestampadd(second, c.seq, at),
     repeat('x', 200), '', ''
-from made_thread, seq_1_to_2 c;
+from made_thread, (select seq from numbers where seq between 1 and 2) c;
 
 insert into mirror_comment_mention (bucket, project_id, room_id, thread_id, comment_id, kind, mentioned_id, via_group)
 select bucket, project_id, room_id, thread_id, 'c-1', 'user', user_id, '' from made_thread;
@@ -88,7 +100,7 @@ select
         else 'ydocUpdated'
     end,
     if(n % 100 = 3, 'r-8', room_id), user_id, '', repeat('x', 150), at, at, '', ''
-from made, seq_1_to_3 e;
+from made, (select seq from numbers where seq between 1 and 3) e;
 
 insert into mirror_user_session (
     bucket, project_id, room_id, session_id, connection_id, user_id, begin_time, enter_time, leave_event_id, end_cause
