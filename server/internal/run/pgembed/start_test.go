@@ -211,3 +211,44 @@ func connectable(ctx context.Context, url string) error {
 	}
 	return conn.Close(ctx)
 }
+
+// Data of the demo and real data never come into one folder.
+func TestFolderOfTheDemo(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		files []string
+		demo  bool
+		want  string // what is said of the folder; empty if it is taken
+	}{
+		{nil, true, ""},
+		{[]string{"lost+found"}, true, ""},
+		{[]string{"demo"}, true, ""},
+		{[]string{"demo", "lock", "pgdata"}, true, ""},
+		{[]string{"lock"}, true, "was not made by the demo, which never touches real data; set --data-dir to "},
+		{[]string{"bin", "lock", "pgdata"}, true, "was not made by the demo"},
+		{[]string{"other"}, true, "holds files of others; set --data-dir to "},
+		{[]string{"bin", "lock", "pgdata"}, false, ""},
+		{[]string{"lost+found", "pgdata"}, false, ""},
+		{[]string{"demo", "lock", "pgdata"}, false, "holds the data of a demo; set MIRROR_DATA_DIR to "},
+		{[]string{"demo"}, false, "holds the data of a demo"},
+		{[]string{"other"}, false, "holds files of others; set MIRROR_DATA_DIR to "},
+	} {
+		dir := t.TempDir()
+		for _, name := range c.files {
+			if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := ours(dir, c.demo)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("a folder with %v, demo = %t: %v; want %q", c.files, c.demo, err, c.want)
+		}
+	}
+	dir := openDir(t)
+	mustStop(t, mustStart(t, Config{DataDir: dir, Demo: true}))
+	_, err := Start(t.Context(), Config{DataDir: dir})
+	if err == nil || !strings.Contains(err.Error(), "holds the data of a demo") {
+		t.Errorf("Start in the folder of a demo = %v; want a refusal", err)
+	}
+	mustStop(t, mustStart(t, Config{DataDir: dir, Demo: true}))
+}
