@@ -87,6 +87,8 @@ type Config struct {
 	// Descriptors is the definition of the API as a google.protobuf.FileDescriptorSet,
 	// served as /mirror.binpb, to everybody.
 	Descriptors []byte
+	// Version of the service is on the page at the root.
+	Version string
 	// Logger receives what callers must not see. Nil discards it.
 	Logger *slog.Logger
 }
@@ -109,6 +111,7 @@ type Gateway struct {
 	openAPI     []byte
 	descriptors []byte
 	setTag      string
+	page        page
 	log         *slog.Logger
 	toldSlash   sync.Once
 }
@@ -160,6 +163,9 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("new gateway: %w", err)
 	}
 	var err error
+	if g.page, err = newPage(cfg.Version); err != nil {
+		return nil, fmt.Errorf("new gateway: %w", err)
+	}
 	if g.receipts, err = newReceipts(newMarshaler()); err != nil {
 		return nil, fmt.Errorf("new gateway: %w", err)
 	}
@@ -256,6 +262,9 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 		if g.readOnly(w, r) {
 			g.describe(w, r)
 		}
+		return
+	case rawPath(r.URL) == "/":
+		g.root(w, r)
 		return
 	case len(given) > 1: // it is unclear which one counts
 		g.refuse(w, credentialInvalid)

@@ -2,6 +2,7 @@ package gatewaytest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -21,6 +22,7 @@ var accessCases = []testCase{
 	{"HeadersOfCalls", callHeaders},
 	{"Health", health},
 	{"Readiness", readiness},
+	{"Page", page},
 	{"OpenAPI", openAPI},
 	{"Descriptors", descriptors},
 	{"MethodsAndPaths", methodsAndPaths},
@@ -49,7 +51,6 @@ func credentialFirst(t *testing.T, dial Dial) {
 		{"GET", "/openapi.json/"},
 		{"GET", "/mirror.binpb/"},
 		{"GET", "/nowhere"},
-		{"GET", "/"},
 		{"OPTIONS", "/v1/rooms"},
 		{"POST", "/healthz/"},
 	} {
@@ -130,6 +131,50 @@ func callHeaders(t *testing.T, dial Dial) {
 			t.Errorf("%s = %q; want none", key, got)
 		}
 	}
+}
+
+// page is at the root, for people. It needs no credential, since it holds no data.
+func page(t *testing.T, dial Dial) {
+	r := newRig(t, dial, func(cfg *gateway.Config) {
+		secured(cfg)
+		cfg.Version, cfg.LocalOnly = "v1<2", true
+	})
+	links := []string{"/healthz", "/readyz", "/openapi.json", "/mirror.binpb", "https://"}
+	browser := []string{"Accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "Authorization", "Bearer wrong"}
+	a := r.get(t, "/", browser...)
+	if a.code != http.StatusOK || a.header.Get("Content-Type") != "text/html; charset=utf-8" ||
+		!strings.HasPrefix(a.header.Get("Content-Security-Policy"), "default-src 'none'; ") ||
+		a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Vary") != "Accept" {
+		t.Errorf("page = %d, %v", a.code, a.header)
+	}
+	for _, link := range links {
+		if !strings.Contains(string(a.body), `<a href="`+link) {
+			t.Errorf("the page has no link to %s: %s", link, a.body)
+		}
+	}
+	if !strings.Contains(string(a.body), "liveblocks-mirror v1&lt;2") || strings.Contains(string(a.body), "src=") {
+		t.Errorf("page = %s; want the version, and nothing from elsewhere", a.body)
+	}
+	for _, fields := range [][]string{nil, {"Accept", "*/*"}, {"Accept", "application/json"}} {
+		var got struct {
+			About, Version string
+			Links          map[string]string
+		}
+		a := r.get(t, "/", fields...)
+		a.accepted(t, nil)
+		if err := json.Unmarshal(a.body, &got); err != nil || got.About == "" || got.Version != "v1<2" ||
+			got.Links["/openapi.json"] == "" {
+			t.Errorf("page for %q = %s, %v", fields, a.body, err)
+		}
+	}
+	if a := r.do(t, http.MethodHead, r.url+"/", nil, browser...); a.code != http.StatusOK || len(a.body) != 0 {
+		t.Errorf("HEAD / = %d %q; want 200 without a body", a.code, a.body)
+	}
+	r.post(t, "/", "x").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	r.do(t, http.MethodGet, r.webhookURL+"/", nil, browser...).refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
+	r.get(t, "/", append(browser, "Origin", "http://elsewhere.example")...).refused(t, http.StatusForbidden,
+		"CREDENTIAL_MISSING")
+	r.noCall(t)
 }
 
 func health(t *testing.T, dial Dial) {
@@ -222,7 +267,8 @@ func methodsAndPaths(t *testing.T, dial Dial) {
 		}
 	}
 	for _, path := range []string{
-		"/", "/v1", "/v1/", "/v1/roomies", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/", "//v1/rooms",
+		"//", "/v1", "/v1/", "/v1/roomies", "/v1/rooms/r/x", "/v1/rooms/r/storage:write", "/v1/rooms/r/storage/",
+		"//v1/rooms",
 		"/v1/rooms/a/b/storage",
 		"/v1/x/../rooms", "/metrics", "/debug/pprof/", "/healthz/", "/v1/rooms:x", "/v2/rooms",
 		"/v1/rooms/r/threads/t/x", "/v1/rooms/r/threads/t/comments/c/x", "/v1/rooms/r/active_users", "/v1/admin/mirror",

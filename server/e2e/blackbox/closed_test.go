@@ -86,7 +86,7 @@ func TestClosedOverHTTP(t *testing.T) {
 		t.Fatalf("/openapi.json answered %d", spec.status)
 	}
 	guarded, webhooks := apiRoutes(t, spec.body)
-	guarded = append(guarded, route{"GET", "/"}, route{"GET", "/nowhere"},
+	guarded = append(guarded, route{"GET", "//"}, route{"GET", "/nowhere"},
 		route{"DELETE", "/v1/rooms/default"}, route{"GET", "/v1/webhooks"}, route{"GET", "/healthz/"},
 		route{"GET", "/v1/rooms/%2e%2e%2f%2e%2e%2fhealthz"})
 	for _, r := range guarded {
@@ -112,7 +112,7 @@ func TestClosedOverHTTP(t *testing.T) {
 			}
 		}
 	}
-	for _, public := range []string{"/healthz", "/readyz", "/mirror.binpb"} {
+	for _, public := range []string{"/healthz", "/readyz", "/", "/mirror.binpb"} {
 		if got := send(t, http.MethodGet, s.URL(public), nil, nil); got.status != http.StatusOK {
 			t.Errorf("%s without a token: %d; want 200", public, got.status)
 		}

@@ -187,7 +187,8 @@ func (a *App) build(ctx context.Context, version string) error {
 	a.services.Register(channel)
 	a.front, err = gateway.New(gateway.Config{
 		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: auth.Check, LocalOnly: auth.Open(),
-		Ready: a.status.ready, OpenAPI: openapi.JSON, Descriptors: descriptors.Set, Logger: a.log,
+		Ready: a.status.ready, OpenAPI: openapi.JSON, Descriptors: descriptors.Set, Version: version,
+		Logger: a.log,
 	})
 	work := handlers(reconciler, sweeper)
 	a.background = []component{
