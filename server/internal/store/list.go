@@ -8,21 +8,41 @@ import (
 	"slices"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
 // The bounds of one transaction that writes items. The states of what it writes are
-// locked meanwhile, and events about them wait.
+// locked meanwhile, and events about them wait. All others share the database with it.
 const (
-	// PieceRows is how many rows besides the heads one transaction writes, if it can
-	// be more than one.
+	// PieceRows is how many rows besides the head one transaction writes of one item,
+	// if it can be more than one.
 	PieceRows = 5000
-	// pieceItems and pieceBytes bound it further if it writes several items.
-	pieceItems = 200
-	pieceBytes = 4 << 20
+	// listRows, listItems and listBytes bound what it writes of several items.
+	listRows  = 600
+	listItems = 100
+	listBytes = 1 << 20
 	// PieceMarks is how many resources one transaction of a list marks stale.
 	PieceMarks = 500
+	// maxPause is the longest time between two transactions: one that has waited for a
+	// lock has not used the database meanwhile.
+	maxPause = time.Second
 )
+
+// pace leaves time to others between the transactions of one task: a long list takes
+// longer, so that its webhooks and those of other rooms do not.
+type pace struct{ since time.Time }
+
+// pause waits as long as what was done since the last pause has taken. The first one
+// does not wait.
+func (p *pace) pause(ctx context.Context) error {
+	var err error
+	if !p.since.IsZero() {
+		err = clock.Sleep(ctx, min(time.Since(p.since), maxPause))
+	}
+	p.since = time.Now()
+	return err
+}
 
 // ImplausibleError is ErrImplausible with the numbers behind it.
 type ImplausibleError struct {
@@ -124,7 +144,7 @@ func pieces(items iter.Seq2[Item, error]) iter.Seq2[[]Item, error] {
 				return
 			}
 			n := item.size()
-			if len(piece) > 0 && (len(piece) == pieceItems || rows+item.Rows() > PieceRows || size+n > pieceBytes) {
+			if len(piece) > 0 && (len(piece) == listItems || rows+item.Rows() > listRows || size+n > listBytes) {
 				if !yield(piece, nil) {
 					return
 				}
@@ -148,12 +168,12 @@ func (i Item) size() (n int) {
 	return n
 }
 
-// ApplyList applies a list of items in pieces, each in its own transaction, so that
-// no event waits for a whole list. Items without a state are stored as listed; parse
-// reads one from its source. An item whose copy differs becomes stale, and so does
-// one that the list lacks, as after a delete event: only its own fetch shows its
-// current state. An item that got a state since the list was fetched is left alone:
-// it is about to be fetched.
+// ApplyList applies a list of items in pieces, each in its own transaction, with
+// pauses, so that no event waits for a whole list. Items without a state are stored as
+// listed; parse reads one from its source. An item whose copy differs becomes stale,
+// and so does one that the list lacks, as after a delete event: only its own fetch
+// shows its current state. An item that got a state since the list was fetched is left
+// alone: it is about to be fetched.
 //
 // After a failure between two pieces the list is still due. What was stored stays.
 func ApplyList(ctx context.Context, m Mirror, lease mirror.Lease, list mirror.List,
@@ -184,8 +204,12 @@ func ApplyList(ctx context.Context, m Mirror, lease mirror.Lease, list mirror.Li
 		}
 	}
 	added := 0
+	var pace pace
 	for piece, err := range pieces(items) {
 		n := 0
+		if err == nil {
+			err = pace.pause(ctx)
+		}
 		if err == nil {
 			n, err = m.AddItems(ctx, lease, piece, list.FetchTime, now())
 		}
@@ -197,7 +221,11 @@ func ApplyList(ctx context.Context, m Mirror, lease mirror.Lease, list mirror.Li
 	stale := MergeStale(plan.Stale)
 	marked := 0
 	for ; len(stale)-marked > PieceMarks; marked += PieceMarks {
-		if err := m.MarkListed(ctx, lease, stale[marked:marked+PieceMarks]); err != nil {
+		err := pace.pause(ctx)
+		if err == nil {
+			err = m.MarkListed(ctx, lease, stale[marked:marked+PieceMarks])
+		}
+		if err != nil {
 			return mirror.Applied{}, err
 		}
 	}
@@ -220,13 +248,17 @@ func ApplyList(ctx context.Context, m Mirror, lease mirror.Lease, list mirror.Li
 }
 
 // WriteItem applies a fetched item. Of a long one it first writes what differs in
-// pieces, each in its own transaction, so that no event waits for all of it. Readers
-// see the copy as stale until the last one.
+// pieces, each in its own transaction, with pauses, so that no event waits for all of
+// it. Readers see the copy as stale until the last one.
 func WriteItem(ctx context.Context, m Mirror, lease mirror.Lease, item Item, fetchTime time.Time,
 	now func() time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
+	var pace pace
 	for range item.Rows() / PieceRows {
-		more, err := m.PrepareItem(ctx, lease, &item)
+		err, more := pace.pause(ctx), false
+		if err == nil {
+			more, err = m.PrepareItem(ctx, lease, &item)
+		}
 		if err != nil {
 			return mirror.Applied{}, err
 		}
