@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -54,7 +55,7 @@ func (c *serveCmd) Run(ctx context.Context, unknown config.Unknown) error {
 }
 
 type migrateCmd struct {
-	PrintSQL bool `name:"print-sql" help:"Print the SQL for an empty MySQL database instead of running it: for a PlanetScale deploy request, or for review."`
+	PrintSQL bool `name:"print-sql" help:"Print the SQL for an empty database instead of running it: for whoever may create tables, for review, or for a PlanetScale deploy request. It is for PostgreSQL if DATABASE_URL is, otherwise for MySQL. Nothing connects to the database."`
 
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
@@ -62,7 +63,7 @@ type migrateCmd struct {
 
 func (c *migrateCmd) Run(ctx context.Context) error {
 	if c.PrintSQL {
-		return app.PrintMigrations(os.Stdout)
+		return app.PrintMigrations(c.Database, os.Stdout)
 	}
 	return app.Migrate(ctx, c.Database, c.Logger(os.Stderr))
 }
@@ -166,8 +167,13 @@ func run(ctx context.Context, args []string) int {
 	if err != nil {
 		return fail(err, exitUsage)
 	}
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case args[0] == "--version":
+		args[0] = "version"
+	case args[0] == "help":
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

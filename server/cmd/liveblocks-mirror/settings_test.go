@@ -35,6 +35,8 @@ var wrongSettings = []wrong{
 	{"MIRROR_DATABASE_POOLED", "maybe"},
 	{"MIRROR_DATABASE_MAX_CONNS", "1"},
 	{"MIRROR_DATABASE_MAX_CONNS", "many"},
+	{"MIRROR_DATABASE_WAIT", "-1s"},
+	{"MIRROR_DATABASE_WAIT", "soon"},
 	{"MIRROR_READ_TIMEOUT", "-1s"},
 	{"MIRROR_DATA_DIR", "/dev/null/data"},
 	{"MIRROR_DATA_DIR", "/etc"},
@@ -50,7 +52,7 @@ var wrongSettings = []wrong{
 	{"LIVEBLOCKS_WEBHOOK_SECRET", ""},
 	{"LIVEBLOCKS_WEBHOOK_SECRET", "sk_" + hidden},
 	{"LIVEBLOCKS_WEBHOOK_SECRET", "whsec_!" + hidden},
-	{"LIVEBLOCKS_WEBHOOK_SECRET", "whsec_b25l,whsec_"},
+	{"LIVEBLOCKS_WEBHOOK_SECRET", "whsec_YSBrZXkgZm9yIHRoZXNlIHRlc3RzIG9ubHk=,whsec_xx"},
 	{"LIVEBLOCKS_BASE_URL", "api.liveblocks.io"},
 	{"LIVEBLOCKS_BASE_URL", "https://user:" + hidden + "@host"},
 	{"LIVEBLOCKS_BASE_URL", "https://host/?key=" + hidden},
@@ -154,7 +156,7 @@ func TestWrongSettings(t *testing.T) {
 		tested[setting] = true
 		env, command := map[string]string{
 			"DATABASE_URL":          "postgres://host/name",
-			"LIVEBLOCKS_SECRET_KEY": "sk_test", "LIVEBLOCKS_WEBHOOK_SECRET": "whsec_b25l",
+			"LIVEBLOCKS_SECRET_KEY": "sk_test", "LIVEBLOCKS_WEBHOOK_SECRET": "whsec_YSBrZXkgZm9yIHRoZXNlIHRlc3RzIG9ubHk=",
 		}, "serve"
 		switch setting {
 		case "MIRROR_DATA_DIR", "MIRROR_PG_BIN": // of the embedded PostgreSQL

@@ -58,7 +58,13 @@ func TestVersionAndHelp(t *testing.T) {
 		!strings.HasPrefix(got.stdout, "liveblocks-mirror ") {
 		t.Errorf("version = %+v", got)
 	}
-	for _, args := range [][]string{nil, {"--help"}, {"-h"}} {
+	if got := command(t, nil, "--version"); got.code != 0 || !strings.HasPrefix(got.stdout, "liveblocks-mirror ") {
+		t.Errorf("--version = %+v", got)
+	}
+	if got := command(t, nil, "help", "verify"); got.code != 0 || !strings.Contains(got.stdout, "--repair") {
+		t.Errorf("help verify = %+v", got)
+	}
+	for _, args := range [][]string{nil, {"--help"}, {"-h"}, {"help"}} {
 		got := command(t, nil, args...)
 		for _, want := range []string{"serve", "migrate", "backfill", "verify", "demo", "version", "--config"} {
 			if got.code != 0 || !strings.Contains(got.stdout, want) {
@@ -68,6 +74,9 @@ func TestVersionAndHelp(t *testing.T) {
 	}
 	// Every setting stands in the help under the name of its variable.
 	help := command(t, nil, "serve", "--help").stdout
+	if n := strings.Count(help, "Required."); n != 2 {
+		t.Errorf("serve --help marks %d settings as required; want the two secrets", n)
+	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[config.Serve]()) {
 		if env := field.Tag.Get("env"); env != "" && !strings.Contains(help, "$"+env) {
 			t.Errorf("serve --help does not name %s", env)
@@ -165,6 +174,9 @@ func TestServeSaysWhatFailed(t *testing.T) {
 				if !strings.Contains(got.told, want) {
 					t.Errorf("it says %q; want %s in it", got.told, want)
 				}
+			}
+			if c.setting == "DATABASE_URL" && strings.Count(got.told, "refused") > 1 {
+				t.Errorf("it says %q; want each reason once", got.told)
 			}
 			for _, secret := range []string{secretMark, harness.WebhookSecret[6:]} {
 				if all := got.stdout + got.told + got.log; strings.Contains(all, secret) {

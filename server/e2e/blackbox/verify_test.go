@@ -3,8 +3,10 @@ package blackbox_test
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -418,6 +420,9 @@ func TestRemoteCommandsExplainThemselves(t *testing.T) {
 		DatabaseURL: database(t), UpstreamURL: upstream.URL,
 		Env: map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_MIGRATE": ""},
 	})
+	secured := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(secured.Close)
+	secured.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	for _, name := range []string{"verify", "backfill"} {
 		for _, c := range []struct {
 			env  map[string]string
@@ -428,6 +433,18 @@ func TestRemoteCommandsExplainThemselves(t *testing.T) {
 			{
 				env: map[string]string{"MIRROR_SERVER": "127.0.0.1:1"}, code: 1,
 				want: []string{"127.0.0.1:1", "serve", "--server"},
+			},
+			{
+				args: []string{"--server", closed.HTTPAddr}, code: 1,
+				want: []string{closed.HTTPAddr, "something answers", "not the gRPC port", "--server"},
+			},
+			{
+				args: []string{"--server", "https://" + closed.GRPCAddr}, code: 1,
+				want: []string{closed.GRPCAddr, "something answers", "leave out https://"},
+			},
+			{
+				args: []string{"--server", secured.Listener.Addr().String()}, code: 1,
+				want: []string{"something answers", "begin with https://"},
 			},
 			{
 				env: map[string]string{"MIRROR_SERVER": "nowhere"}, code: 2,

@@ -51,8 +51,10 @@ type Config struct {
 	Verifier *webhook.Verifier
 	// Pending passes resources that became stale to the workers of this process.
 	Pending func([]mirror.Pending)
-	// Failed is called when the database could not record deliveries.
-	Failed func()
+	// Failed is called when the database could not record deliveries, and Recorded when
+	// it has recorded some.
+	Failed   func(error)
+	Recorded func(context.Context)
 	// Wait, if set, delays the answer until what the event made stale is mirrored.
 	Wait   func(context.Context, []mirror.Pending) error
 	Now    func() time.Time
@@ -290,7 +292,7 @@ func fetchedNow(invalidations []mirror.Invalidation, pending []mirror.Pending) [
 // failed calls Failed if err is a failure of the database.
 func (l *Ledger) failed(err error) {
 	if fault.Of(err).Kind == fault.Unavailable {
-		l.cfg.Failed()
+		l.cfg.Failed(err)
 	}
 }
 
@@ -360,6 +362,7 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	if err != nil {
 		return nil, err
 	}
+	l.cfg.Recorded(ctx)
 	// For duplicates too: an earlier attempt may have been committed without a
 	// reply, or by a replica that has died. Otherwise its work would wait for the
 	// safety poll.

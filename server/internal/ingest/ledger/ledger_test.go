@@ -220,12 +220,13 @@ func bubble(t *testing.T, test func(b *bench)) {
 				defer b.mu.Unlock()
 				b.pending = append(b.pending, pending...)
 			},
-			Failed: func() {
+			Failed: func(error) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				b.failed++
 			},
-			Logger: slog.New(slog.NewJSONHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Recorded: func(context.Context) {},
+			Logger:   slog.New(slog.NewJSONHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		}
 		test(b)
 	})

@@ -76,6 +76,16 @@ func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 	return v, nil
 }
 
+// minKey is the minimum size in bytes of the keys that Svix issues.
+const minKey = 24
+
+// CutOff reports whether a secret is shorter than those of Liveblocks, as one that was
+// not copied whole.
+func CutOff(secret string) bool {
+	raw, err := parseSecret(secret)
+	return err == nil && len(raw) < minKey
+}
+
 // parseSecret returns the key in a secret. Its errors do not quote the secret.
 func parseSecret(secret string) ([]byte, error) {
 	text, ok := strings.CutPrefix(secret, "whsec_")

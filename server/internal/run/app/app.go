@@ -65,7 +65,7 @@ func Run(ctx context.Context, cfg config.Serve, version string, log *slog.Logger
 // New prepares the service to serve: it listens on the addresses, opens the
 // database and checks that its schema is current.
 func New(ctx context.Context, cfg config.Serve, version string, log *slog.Logger) (*App, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout+cfg.DatabaseWait)
 	defer cancel()
 	a := &App{cfg: cfg, log: log}
 	if err := a.build(ctx, version); err != nil {
@@ -160,7 +160,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	})
 	health := newStoreHealth(a.db.store.Ping, !a.db.readOnly, a.log)
 	deliveries := ledger.Config{
-		Store: a.db.store, Verifier: signatures, Pending: pool.Push, Failed: health.down, Now: time.Now, Logger: a.log,
+		Store: a.db.store, Verifier: signatures, Pending: pool.Push, Failed: health.down, Recorded: health.wrote, Now: time.Now, Logger: a.log,
 	}
 	if a.cfg.Ack == "synced" {
 		deliveries.Wait = pool.Await
@@ -218,7 +218,11 @@ func handlers(reconciler *reconcile.Reconciler, sweeper *sweep.Sweeper) map[mirr
 
 func (a *App) signatures(project mirror.ProjectID) (*webhook.Verifier, error) {
 	secrets := make([]webhook.Secret, 0, len(a.cfg.WebhookSecret))
-	for _, s := range config.Reveal(a.cfg.WebhookSecret) {
+	for i, s := range config.Reveal(a.cfg.WebhookSecret) {
+		if webhook.CutOff(s) {
+			return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used: secret %d has "+
+				"been cut off; copy the whole signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", i+1)}
+		}
 		secrets = append(secrets, webhook.Secret{Project: project, Secret: s})
 	}
 	v, err := webhook.NewVerifier(secrets, tolerance)

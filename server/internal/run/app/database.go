@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -85,7 +86,7 @@ func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *s
 func (db *database) open(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) error {
 	var refused error
 	if migrate {
-		err := onceStarted(ctx, func() error { return engine.Migrate(ctx, cfg.DirectURL(), log) })
+		err := onceStarted(ctx, cfg.DatabaseWait, log, func() error { return engine.Migrate(ctx, cfg.DirectURL(), log) })
 		switch {
 		case errors.Is(err, store.ErrReadOnly):
 			refused = err // not necessary if the schema is current, which Ping knows
@@ -102,7 +103,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 			"mysql://user:password@host/name: %w", err)
 	}
 	db.store = s
-	switch err := onceStarted(ctx, func() error { return s.Check(ctx, log) }); {
+	switch err := onceStarted(ctx, cfg.DatabaseWait, log, func() error { return s.Check(ctx, log) }); {
 	case err != nil && fault.Of(err).Kind == fault.Unavailable:
 		return unreachable(cfg.DatabaseURL.Reveal(), err)
 	case err != nil:
@@ -122,15 +123,30 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 	return nil
 }
 
-// onceStarted calls f again while the database is starting. It lives and says so: to
-// wait for it is quicker than to be restarted.
-func onceStarted(ctx context.Context, f func() error) error {
+// onceStarted calls f again while the database is starting: it lives and says so, and to
+// wait for it is quicker than to be restarted. One that cannot be reached is waited for
+// as long as the setting says.
+func onceStarted(ctx context.Context, wait time.Duration, log *slog.Logger, f func() error) error {
+	begin, told := time.Now(), false
 	for {
 		err := f()
-		if !errors.Is(err, store.ErrStarting) || clock.Sleep(ctx, startingEvery) != nil {
+		if !errors.Is(err, store.ErrStarting) && (!isUnreachable(err) || time.Since(begin) >= wait) {
+			return err
+		}
+		if !told && isUnreachable(err) {
+			told = true
+			log.WarnContext(ctx, "waiting for the database", slog.Duration("at_most", wait), slog.Any("error", err))
+		}
+		if clock.Sleep(ctx, startingEvery) != nil {
 			return err
 		}
 	}
+}
+
+// isUnreachable reports whether there was no connection to the server of the database.
+func isUnreachable(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // startingEvery is the time between two attempts to use a database that is starting.
@@ -170,9 +186,9 @@ func Migrate(ctx context.Context, cfg config.Database, log *slog.Logger) error {
 	return nil
 }
 
-// PrintMigrations writes the statements that Migrate would run on an empty MySQL
-// database.
-func PrintMigrations(w io.Writer) error {
-	_, err := io.WriteString(w, engine.MySQLMigrations())
+// PrintMigrations writes the statements that Migrate would run on an empty database: a
+// PostgreSQL one if the configured one is, otherwise a MySQL one.
+func PrintMigrations(cfg config.Database, w io.Writer) error {
+	_, err := io.WriteString(w, engine.Migrations(cfg.DirectURL()))
 	return err
 }

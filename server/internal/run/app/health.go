@@ -11,22 +11,33 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// storeHealth remembers whether the database works. The ledger reports outages;
-// storeHealth queries the database only during one, so an idle service sends no
-// query.
+// storeHealth remembers whether the database works. The ledger reports what it could
+// not record and what it could; storeHealth queries the database only after a failure,
+// so an idle service sends no query.
 type storeHealth struct {
 	ping     func(context.Context) error
 	log      *slog.Logger
 	bad      atomic.Bool
 	readOnly atomic.Bool // according to the last ping of an outage
+	// unwritable means that the database answers, but deliveries could not be recorded
+	// since: its disk may be full. Reads work, so the service stays ready.
+	unwritable atomic.Bool
+	// recorded means that a delivery was recorded since the last failure was told.
+	recorded atomic.Bool
+	cause    atomic.Pointer[error] // of the last failure
 	fresh    chan struct{}
 	// worked is closed once the database has worked.
 	worked chan struct{}
 	first  sync.Once
 }
 
-// pingEvery is the time between two pings of the database during an outage.
-const pingEvery = time.Second
+const (
+	// pingEvery is the time between two pings of the database during an outage.
+	pingEvery = time.Second
+	// tellEvery is the minimal time between two log lines of failures while nothing is
+	// recorded between them: every delivery that is tried again fails again.
+	tellEvery = time.Minute
+)
 
 // newStoreHealth returns the health of a database that works now or does not yet.
 func newStoreHealth(ping func(context.Context) error, works bool, log *slog.Logger) *storeHealth {
@@ -34,7 +45,7 @@ func newStoreHealth(ping func(context.Context) error, works bool, log *slog.Logg
 	if works {
 		h.up()
 	} else {
-		h.down()
+		h.down(store.ErrReadOnly)
 	}
 	return h
 }
@@ -49,9 +60,10 @@ func (h *storeHealth) problem() string {
 	return "the database is not available"
 }
 
-// down records that the database failed.
-func (h *storeHealth) down() {
-	if h.bad.Swap(true) {
+// down records that the database failed, and why.
+func (h *storeHealth) down(err error) {
+	h.cause.Store(&err)
+	if !h.unwritable.Load() && h.bad.Swap(true) {
 		return
 	}
 	select {
@@ -66,32 +78,65 @@ func (h *storeHealth) up() {
 	h.first.Do(func() { close(h.worked) })
 }
 
-// Run waits for outages and for their end.
+// wrote records that deliveries were recorded.
+func (h *storeHealth) wrote(ctx context.Context) {
+	h.recorded.Store(true)
+	if h.unwritable.CompareAndSwap(true, false) {
+		h.log.InfoContext(ctx, "deliveries are recorded again")
+	}
+}
+
+// Run waits for failures, and for the end of outages.
 func (h *storeHealth) Run(ctx context.Context) error {
+	var told time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-h.fresh:
 		}
-		h.log.ErrorContext(ctx, "the database is not available; deliveries are answered 503 until it is")
+		cause := *h.cause.Load()
+		tell := h.recorded.Swap(false) || time.Since(told) >= tellEvery
+		if tell {
+			told = time.Now()
+		}
+		// What fails although a ping is answered is writing.
+		if !errors.Is(cause, store.ErrReadOnly) && h.pinged(ctx) == nil {
+			h.unwritable.Store(true)
+			h.up()
+			if tell {
+				h.log.ErrorContext(ctx, "the database answers, but deliveries cannot be recorded; they are answered 503",
+					slog.Any("error", cause))
+			}
+			continue
+		}
+		h.unwritable.Store(false)
+		h.bad.Store(true)
+		if tell {
+			h.log.ErrorContext(ctx, "the database is not available; deliveries are answered 503 until it is",
+				slog.Any("error", cause))
+		}
 		ticker := time.NewTicker(pingEvery)
 		for h.bad.Load() && ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 			case <-ticker.C:
-				h.check(ctx)
+				h.check(ctx, tell)
 			}
 		}
 		ticker.Stop()
 	}
 }
 
-// check pings the database, and ends the outage if it answers and takes writes.
-func (h *storeHealth) check(ctx context.Context) {
+func (h *storeHealth) pinged(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*pingEvery)
 	defer cancel()
-	err := h.ping(ctx)
+	return h.ping(ctx)
+}
+
+// check pings the database, and ends the outage if it answers and takes writes.
+func (h *storeHealth) check(ctx context.Context, tell bool) {
+	err := h.pinged(ctx)
 	readOnly := errors.Is(err, store.ErrReadOnly)
 	if readOnly && !h.readOnly.Load() {
 		h.log.ErrorContext(ctx, "the database takes no writes: it is a standby, or was set read-only",
@@ -100,6 +145,8 @@ func (h *storeHealth) check(ctx context.Context) {
 	h.readOnly.Store(readOnly)
 	if err == nil {
 		h.up()
-		h.log.InfoContext(ctx, "the database is available again")
+		if tell {
+			h.log.InfoContext(ctx, "the database is available again")
+		}
 	}
 }

@@ -39,7 +39,9 @@ type service struct {
 	mirrorv1.AdminServiceClient
 	address string
 	project string
-	conn    *grpc.ClientConn
+	// secure means that it is called with TLS.
+	secure bool
+	conn   *grpc.ClientConn
 }
 
 // bearer sends a token with every call.
@@ -80,7 +82,7 @@ func dial(cfg config.Client) (*service, error) {
 	}
 	return &service{
 		AdminServiceClient: mirrorv1.NewAdminServiceClient(conn), address: address, project: cfg.ProjectID,
-		conn: conn,
+		secure: secure, conn: conn,
 	}, nil
 }
 
@@ -90,9 +92,19 @@ func (s *service) close() { _ = s.conn.Close() } // no call is open any more
 func (s *service) explain(err error) error {
 	switch st := status.Convert(err); st.Code() {
 	case codes.Unavailable:
+		if len(st.Details()) == 0 && otherService(st.Message()) {
+			return fmt.Errorf("something answers at %s, but it is not the gRPC port of a service: it may be the HTTP port, or "+
+				"%s; set --server to the gRPC address of the service", s.address, s.otherTLS())
+		}
 		if len(st.Details()) == 0 { // not from the service
 			return fmt.Errorf("no service answers at %s; start one with `liveblocks-mirror serve`, or set --server to its "+
 				"gRPC address", s.address)
+		}
+		return errors.New(st.Message())
+	case codes.Unknown, codes.Internal:
+		if len(st.Details()) == 0 && otherService(st.Message()) {
+			return fmt.Errorf("something answers at %s, but it does not speak gRPC; set --server to the gRPC address of the "+
+				"service", s.address)
 		}
 		return errors.New(st.Message())
 	case codes.Unauthenticated:
@@ -105,6 +117,27 @@ func (s *service) explain(err error) error {
 	default:
 		return errors.New(st.Message())
 	}
+}
+
+// otherService reports whether the text of gRPC's own error says that something answers
+// which is no gRPC server, or with or without TLS against expectation.
+func otherService(text string) bool {
+	for _, part := range []string{
+		"server preface", "http2: ", "HTTP/1", "unexpected HTTP status", "content-type", "tls: ", "authentication handshake",
+	} {
+		if strings.Contains(text, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// otherTLS says what may be wrong about TLS.
+func (s *service) otherTLS() string {
+	if s.secure {
+		return "it has no TLS that this machine trusts: then leave out https://"
+	}
+	return "it needs TLS: then begin with https://"
 }
 
 // terminal reports whether f is a terminal that supports carriage returns.

@@ -31,6 +31,7 @@ type Database struct {
 	DatabaseDirectURL Secret        `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same PostgreSQL database without a connection pooler; used for migrations. If set, DATABASE_URL is assumed to be pooled. If empty, DATABASE_URL is used."`
 	DatabasePooled    bool          `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL goes through a transaction-mode pooler. The poolers of Neon and Supabase and PgBouncer's default port are detected automatically."`
 	DatabaseMaxConns  int           `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Maximum number of open database connections. They are divided among deliveries, lease renewals, reads and workers; see OPERATIONS.md."`
+	DatabaseWait      time.Duration `name:"database-wait" env:"MIRROR_DATABASE_WAIT" default:"0s" help:"How long to wait at the start for a database that cannot be reached yet, such as one that is started together with the service. 0 gives up at once."`
 	ReadTimeout       time.Duration `name:"read-timeout" env:"MIRROR_READ_TIMEOUT" default:"10s" help:"Maximum time of a statement that only reads, such as one page of a list. The database ends it after that. 0 means no limit."`
 	DataDir           string        `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Directory of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, otherwise ~/.local/share/liveblocks-mirror."`
 	PGBin             string        `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Directory with the programs postgres and initdb for the embedded PostgreSQL. If empty, the usual places are searched."`
@@ -44,11 +45,19 @@ type Log struct {
 
 // Logger returns a logger that writes to w.
 func (l Log) Logger(w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: l.LogLevel}
+	opts := &slog.HandlerOptions{Level: l.LogLevel, ReplaceAttr: withUnits}
 	if l.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// withUnits writes durations with their units, which JSON would leave out.
+func withUnits(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // Listen holds the addresses that every service listens on.
@@ -69,8 +78,8 @@ type Addresses struct {
 // Liveblocks says how to talk to Liveblocks.
 type Liveblocks struct {
 	ProjectID      string        `name:"project-id" env:"MIRROR_PROJECT_ID" default:"default" help:"Local id of the Liveblocks project: lower-case letters, digits and dashes."`
-	SecretKey      Secret        `name:"liveblocks-secret-key" env:"LIVEBLOCKS_SECRET_KEY" placeholder:"sk_..." help:"Secret key of the project, from the Liveblocks dashboard under API keys."`
-	WebhookSecret  []Secret      `name:"liveblocks-webhook-secret" env:"LIVEBLOCKS_WEBHOOK_SECRET" placeholder:"whsec_..." help:"Signing secret of the webhook endpoint, from the Liveblocks dashboard under Webhooks. During a rotation, several separated by commas."`
+	SecretKey      Secret        `name:"liveblocks-secret-key" env:"LIVEBLOCKS_SECRET_KEY" placeholder:"sk_..." help:"Required. Secret key of the project, from the Liveblocks dashboard under API keys."`
+	WebhookSecret  []Secret      `name:"liveblocks-webhook-secret" env:"LIVEBLOCKS_WEBHOOK_SECRET" placeholder:"whsec_..." help:"Required. Signing secret of the webhook endpoint, from the Liveblocks dashboard under Webhooks. During a rotation, several separated by commas."`
 	BaseURL        string        `name:"liveblocks-base-url" env:"LIVEBLOCKS_BASE_URL" default:"https://api.liveblocks.io" help:"Base URL of the Liveblocks API."`
 	CallsPerSecond float64       `name:"liveblocks-calls-per-second" env:"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND" default:"200" help:"Maximum calls per second of this process to the Liveblocks API. The service starts at 50 or at this value, whichever is less, goes faster while nothing is refused, and slows down by itself when Liveblocks asks it to. Replicas do not share it: divide it by their number."`
 	CallTimeout    time.Duration `name:"liveblocks-call-timeout" env:"MIRROR_LIVEBLOCKS_CALL_TIMEOUT" default:"30s" help:"Timeout of one call to the Liveblocks API. A body may take longer while it arrives at 64 KiB per second or more."`
@@ -205,6 +214,9 @@ func (d Database) Validate() error {
 	case d.DatabaseMaxConns < 2:
 		return wrong("MIRROR_DATABASE_MAX_CONNS", "is %d; it must be at least 2, because one connection is reserved for "+
 			"recording deliveries", d.DatabaseMaxConns)
+	}
+	if err := notNegative("MIRROR_DATABASE_WAIT", d.DatabaseWait, "the wait"); err != nil {
+		return err
 	}
 	return notNegative("MIRROR_READ_TIMEOUT", d.ReadTimeout, "the limit")
 }

@@ -93,6 +93,11 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	return mysql.Migrate(ctx, normal(url), log)
 }
 
-// MySQLMigrations returns the statements that Migrate would run on an empty MySQL
-// database.
-func MySQLMigrations() string { return mysql.MigrationSQL() }
+// Migrations returns the statements that Migrate would run on an empty database: a
+// PostgreSQL one if the URL names one, otherwise a MySQL one. It connects to nothing.
+func Migrations(url string) string {
+	if url != "" && IsPostgres(url) {
+		return postgres.MigrationSQL()
+	}
+	return mysql.MigrationSQL()
+}

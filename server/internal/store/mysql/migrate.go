@@ -114,11 +114,14 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	done, err := provider.Up(ctx)
-	if err != nil {
-		return err
-	}
-	for _, m := range done {
+	for { // one by one, so that the log tells how far it is
+		m, err := provider.UpByOne(ctx)
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			break
+		}
+		if err != nil {
+			return err
+		}
 		log.InfoContext(ctx, "migration applied", slog.Int64("version", m.Source.Version), slog.Duration("took", m.Duration))
 	}
 	// Also one starter at a time: on Galera, a view that one creates can stop another that

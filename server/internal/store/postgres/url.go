@@ -213,5 +213,34 @@ func connectHint(err error) error {
 		pg.Code == "08P01" && strings.Contains(pg.Message, "startup parameter")) {
 		return fmt.Errorf("the server does not know a parameter; remove it from the database URL: %w", err)
 	}
-	return err
+	return eachOnce(err)
+}
+
+// attemptsError is a failure to connect that tells each reason once.
+type attemptsError struct {
+	text string
+	err  error
+}
+
+func (a *attemptsError) Error() string { return a.text }
+func (a *attemptsError) Unwrap() error { return a.err }
+
+// eachOnce leaves out repeated reasons of a failure to connect: the driver tries every
+// address, with and without TLS, and tells each attempt in a line.
+func eachOnce(err error) error {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); !ok {
+		return err
+	}
+	var reasons []string
+	head, rest, _ := strings.Cut(err.Error(), "\n")
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSpace(line)
+		if !slices.ContainsFunc(reasons, func(known string) bool { return strings.HasSuffix(known, line) }) {
+			reasons = append(reasons, line)
+		}
+	}
+	if len(reasons) == 0 {
+		return err
+	}
+	return &attemptsError{strings.TrimSpace(head) + " " + strings.Join(reasons, "; "), err}
 }

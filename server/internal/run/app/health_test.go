@@ -1,0 +1,109 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// healthBench is the health of a database that the test lets fail.
+type healthBench struct {
+	*testing.T
+
+	health *storeHealth
+	log    bytes.Buffer
+	pings  error
+}
+
+func inHealth(t *testing.T, test func(b *healthBench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &healthBench{T: t}
+		b.health = newStoreHealth(func(context.Context) error { return b.pings }, true,
+			slog.New(slog.NewTextHandler(&b.log, nil)))
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.health.Run(ctx) }() // awaited below
+		test(b)
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+}
+
+// fails lets deliveries fail for a while, one a second.
+func (b *healthBench) fails(n int, err error) {
+	for range n {
+		b.health.down(err)
+		time.Sleep(time.Second)
+		synctest.Wait()
+	}
+}
+
+func (b *healthBench) wantTold(text string, times int) {
+	b.Helper()
+	if n := strings.Count(b.log.String(), text); n != times {
+		b.Fatalf("the log has %q %d times; want %d:\n%s", text, n, times, &b.log)
+	}
+}
+
+// A full disk refuses writes and answers pings. That is told with its cause, and not
+// again with every delivery; reads work, so the service stays ready.
+func TestDatabaseThatCannotWrite(t *testing.T) {
+	t.Parallel()
+	inHealth(t, func(b *healthBench) {
+		full := errors.New("could not extend file: No space left on device")
+		b.fails(30, full)
+		const told = "deliveries cannot be recorded"
+		b.wantTold(told, 1)
+		b.wantTold("No space left on device", 1)
+		b.wantTold("is not available", 0)
+		b.wantTold("again", 0)
+		if !b.health.ok() {
+			b.Fatal("not ready although the database answers")
+		}
+		b.fails(60, full)
+		b.wantTold(told, 2)
+		b.health.wrote(b.Context())
+		b.health.wrote(b.Context())
+		b.wantTold("deliveries are recorded again", 1)
+		b.fails(1, full)
+		b.wantTold(told, 3)
+	})
+}
+
+// An outage is told with its cause, and its end, but once a minute if nothing is
+// recorded in between.
+func TestDatabaseThatIsAway(t *testing.T) {
+	t.Parallel()
+	inHealth(t, func(b *healthBench) {
+		b.pings = errors.New("connection refused")
+		b.fails(10, errors.New("server closed the connection"))
+		if b.health.ok() || b.health.problem() != "the database is not available" {
+			b.Fatalf("ready = %t, problem = %q during an outage", b.health.ok(), b.health.problem())
+		}
+		b.pings = nil
+		time.Sleep(2 * pingEvery)
+		synctest.Wait()
+		b.wantTold(`error="server closed the connection"`, 1)
+		b.wantTold("is not available", 1)
+		b.wantTold("is available again", 1)
+		if !b.health.ok() {
+			b.Fatal("not ready after the outage")
+		}
+		for range 10 { // it comes and goes
+			b.pings = errors.New("recovering")
+			b.fails(1, errors.New("terminated"))
+			b.pings = nil
+			time.Sleep(2 * pingEvery)
+		}
+		b.wantTold("is not available", 1)
+		b.wantTold("is available again", 1)
+	})
+}
