@@ -151,6 +151,9 @@ func threadOf(t *testing.T, source []byte) *mirrorv1.Thread {
 		}
 		readBody(t, comment)
 		thread.Comments = append(thread.Comments, comment)
+		if comment.GetDeleteTime() == nil {
+			thread.CommentCount++
+		}
 	}
 	return thread
 }

@@ -23,6 +23,9 @@ type Thread struct {
 	// Comments are in the order of the thread. Deleted comments stay in it until
 	// the last one is deleted.
 	Comments []Comment
+	// CommentCount is how many comments are not deleted. Only threads that are read from
+	// the store have it.
+	CommentCount int
 	// DataProblem says why Metadata or JSON of a comment is not stored for queries.
 	DataProblem string
 	Freshness   Freshness

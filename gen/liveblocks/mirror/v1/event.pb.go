@@ -29,7 +29,8 @@ type EventOutcome int32
 const (
 	// Never sent.
 	EventOutcome_EVENT_OUTCOME_UNSPECIFIED EventOutcome = 0
-	// The service scheduled fetches of the resources that the event makes stale.
+	// The service scheduled fetches of the resources that the event makes stale. Like
+	// every outcome it stays; whether they are fetched, their tasks and freshness say.
 	EventOutcome_EVENT_OUTCOME_QUEUED EventOutcome = 1
 	// The type is known and affects nothing that is mirrored.
 	EventOutcome_EVENT_OUTCOME_RECORDED EventOutcome = 2

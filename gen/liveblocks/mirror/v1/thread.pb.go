@@ -157,7 +157,8 @@ type Thread struct {
 	// The thread's metadata.
 	Metadata map[string]*MetadataValue `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The comments, in the order of the thread. Deleted comments are included, with a
-	// delete_time and without a body. Only in the full view.
+	// delete_time and without a body. Only in the full view; over HTTP other views of a
+	// thread with comments leave the list out.
 	Comments []*Comment `protobuf:"bytes,9,rep,name=comments,proto3" json:"comments,omitempty"`
 	// The thread with its comments, exactly as Liveblocks returned it. Only in the
 	// source view.
@@ -166,7 +167,9 @@ type Thread struct {
 	// if none is. The API returns the complete thread either way.
 	DataProblem string `protobuf:"bytes,11,opt,name=data_problem,json=dataProblem,proto3" json:"data_problem,omitempty"`
 	// How current the copy is.
-	Freshness     *Freshness `protobuf:"bytes,12,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	Freshness *Freshness `protobuf:"bytes,12,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	// The number of comments that are not deleted, in every view.
+	CommentCount  int32 `protobuf:"varint,13,opt,name=comment_count,json=commentCount,proto3" json:"comment_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +286,13 @@ func (x *Thread) GetFreshness() *Freshness {
 		return x.Freshness
 	}
 	return nil
+}
+
+func (x *Thread) GetCommentCount() int32 {
+	if x != nil {
+		return x.CommentCount
+	}
+	return 0
 }
 
 // Comment is the mirrored copy of a comment.
@@ -682,7 +692,7 @@ var File_liveblocks_mirror_v1_thread_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_thread_proto_rawDesc = "" +
 	"\n" +
-	"!liveblocks/mirror/v1/thread.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$liveblocks/mirror/v1/freshness.proto\x1a\x1fliveblocks/mirror/v1/room.proto\"\xfb\x04\n" +
+	"!liveblocks/mirror/v1/thread.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$liveblocks/mirror/v1/freshness.proto\x1a\x1fliveblocks/mirror/v1/room.proto\"\xa0\x05\n" +
 	"\x06Thread\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x12\x17\n" +
@@ -702,7 +712,8 @@ const file_liveblocks_mirror_v1_thread_proto_rawDesc = "" +
 	" \x01(\fR\n" +
 	"sourceJson\x12!\n" +
 	"\fdata_problem\x18\v \x01(\tR\vdataProblem\x12=\n" +
-	"\tfreshness\x18\f \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness\x1a`\n" +
+	"\tfreshness\x18\f \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness\x12#\n" +
+	"\rcomment_count\x18\r \x01(\x05R\fcommentCount\x1a`\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x129\n" +
 	"\x05value\x18\x02 \x01(\v2#.liveblocks.mirror.v1.MetadataValueR\x05value:\x028\x01\"\xf3\x06\n" +

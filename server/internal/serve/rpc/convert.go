@@ -329,16 +329,17 @@ func threadToProto(t *mirror.Thread) *mirrorv1.Thread {
 		metadata = source["metadata"]
 	}
 	return &mirrorv1.Thread{
-		ProjectId:   string(t.Project),
-		RoomId:      string(t.Room),
-		ThreadId:    t.ID,
-		CreateTime:  timestamp(t.CreateTime),
-		UpdateTime:  timestamp(t.UpdateTime),
-		Resolved:    t.Resolved,
-		Visibility:  t.Visibility,
-		Metadata:    metadataToProto(metadata),
-		DataProblem: t.DataProblem,
-		Freshness:   freshnessToProto(t.Freshness, &t.SHA256),
+		ProjectId:    string(t.Project),
+		RoomId:       string(t.Room),
+		ThreadId:     t.ID,
+		CreateTime:   timestamp(t.CreateTime),
+		UpdateTime:   timestamp(t.UpdateTime),
+		Resolved:     t.Resolved,
+		Visibility:   t.Visibility,
+		Metadata:     metadataToProto(metadata),
+		CommentCount: int32(max(0, min(t.CommentCount, math.MaxInt32))),
+		DataProblem:  t.DataProblem,
+		Freshness:    freshnessToProto(t.Freshness, &t.SHA256),
 	}
 }
 

@@ -71,7 +71,7 @@ func wantThread(row *mirror.Thread) *mirrorv1.Thread {
 	return &mirrorv1.Thread{
 		ProjectId: "default", RoomId: "r", ThreadId: "th_1", CreateTime: at("2026-01-02T03:04:05.678Z"),
 		UpdateTime: at("2026-01-02T03:04:08Z"),
-		Resolved:   true, Visibility: "private", DataProblem: row.DataProblem,
+		Resolved:   true, Visibility: "private", CommentCount: int32(row.CommentCount), DataProblem: row.DataProblem,
 		Metadata: map[string]*mirrorv1.MetadataValue{
 			"x":     {Value: &mirrorv1.MetadataValue_NumberValue{NumberValue: 1.5}},
 			"color": {Value: &mirrorv1.MetadataValue_StringValue{StringValue: "blue"}},
@@ -132,6 +132,7 @@ func TestThreadsAreReadFromTheirSource(t *testing.T) {
 	if row.Metadata != nil || row.DataProblem == "" {
 		t.Fatalf("the store has metadata %q of what it cannot keep, problem %q", row.Metadata, row.DataProblem)
 	}
+	row.CommentCount = 3
 	h.query.threads, h.query.comments = []mirror.Thread{row}, comments
 
 	basic, full, source := wantThread(&row), wantThread(&row), wantThread(&row)

@@ -350,6 +350,7 @@ func mutants() []mutant {
 			[]string{"deleted comment stays in its thread", "comments by filter"},
 			func(b base) store.Store { return &showsDeletedComments{b} },
 		},
+		{"counts no comments", []string{"new thread"}, func(b base) store.Store { return &countsNoComments{b} }},
 		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
 		{
 			"heeds no user where there is a room",
@@ -1130,6 +1131,16 @@ type showsDeletedComments struct{ base }
 func (m *showsDeletedComments) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
 	f.Deleted = true
 	return m.Store.Comments(ctx, f)
+}
+
+type countsNoComments struct{ base }
+
+func (m *countsNoComments) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
+	threads, err := m.Store.Threads(ctx, f)
+	for i := range threads {
+		threads[i].CommentCount = 0
+	}
+	return threads, err
 }
 
 type findsGroups struct{ base }

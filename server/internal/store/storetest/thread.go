@@ -351,6 +351,7 @@ func newThread(e *env) {
 	want := t
 	want.Project, want.Room, want.Comments, want.Metadata = project, "room", nil, canonical(t.Metadata)
 	want.Freshness = mirror.Freshness{FetchTime: fetchTime, SourceUpdateTime: lease.SourceTime, Revision: n}
+	want.CommentCount = store.CommentCount(t)
 	e.want("Thread", e.readThread(r, false), want)
 	list, err := e.Threads(e.ctx(), store.ThreadFilter{Project: project, Limit: 10})
 	e.must("Threads", err)
@@ -789,7 +790,7 @@ func listUnknown(e *env) {
 	for i, t := range []mirror.Thread{a, b} {
 		r := threadOf("room", t.ID)
 		want := t
-		want.Project, want.Room, want.Comments = project, "room", nil
+		want.Project, want.Room, want.Comments, want.CommentCount = project, "room", nil, store.CommentCount(t)
 		want.Freshness = mirror.Freshness{FetchTime: e.now, Revision: first + int64(i) + 1}
 		e.want("Thread", e.readThread(r, false), want)
 		e.want("rows", e.tables(r), storedOf(t))

@@ -20,13 +20,14 @@ func (s *statement) whereShown(deleted bool) *statement {
 }
 
 const threadColumns = `select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time,
-    t.resolved, t.visibility, t.metadata, t.data_problem, coalesce(t.delete_time, r.delete_time),` + stateColumns + "\n"
+    t.resolved, t.visibility, t.metadata, t.comment_count, t.data_problem, coalesce(t.delete_time, r.delete_time),` + stateColumns + "\n"
 
 func scanThread(project mirror.ProjectID) func(Row, *mirror.Thread) error {
 	return func(row Row, t *mirror.Thread) error {
 		t.Project = project
 		err := scanWithState(row, &t.Freshness, &t.Room, &t.ID, &t.Source, (*hash)(&t.SHA256), at(&t.CreateTime),
-			at(&t.UpdateTime), &t.Resolved, &t.Visibility, &t.Metadata, &t.DataProblem, at(&t.Freshness.DeleteTime))
+			at(&t.UpdateTime), &t.Resolved, &t.Visibility, &t.Metadata, &t.CommentCount,
+			&t.DataProblem, at(&t.Freshness.DeleteTime))
 		t.Freshness.Stale = t.Freshness.Stale || unfinished(t.SHA256)
 		return err
 	}
