@@ -2,17 +2,18 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/api/httpbody"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway/apijson"
 )
 
 // readBody reads the whole body of r, or returns what is wrong with it. The caller
@@ -141,17 +142,58 @@ func (b *body) take() []byte {
 	return b.data
 }
 
-// marshaler uses proto3 JSON, except that it decodes a body into a
+// marshaler reads and writes the JSON of the API, and decodes a body into a
 // google.api.HttpBody as raw bytes.
-type marshaler struct{ *runtime.JSONPb }
+type marshaler struct{}
 
-// newMarshaler defines the JSON of the API: lowerCamelCase names and int64 as
-// strings, as in proto3 JSON. It writes false, zero and empty values, so clients
-// need not know the defaults, and omits absent ones instead of writing null. It
-// refuses requests with unknown fields: ignoring a misspelled filter would return
-// the wrong results.
-func newMarshaler() marshaler {
-	return marshaler{&runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
+// ContentType returns that of JSON.
+func (marshaler) ContentType(any) string { return jsonType[0] }
+
+// Marshal returns the JSON of a message, or of one in the envelope in which grpc-gateway
+// sends the messages of a stream.
+func (marshaler) Marshal(v any) ([]byte, error) {
+	switch v := v.(type) {
+	case proto.Message:
+		return apijson.Marshal(v)
+	case map[string]any:
+		for name, member := range v {
+			if m, ok := member.(proto.Message); ok && len(v) == 1 {
+				return envelope(name, m)
+			}
+		}
+	case map[string]proto.Message:
+		for name, m := range v {
+			if len(v) == 1 {
+				return envelope(name, m)
+			}
+		}
+	}
+	return nil, fmt.Errorf("the API has no JSON for %T", v)
+}
+
+func envelope(name string, m proto.Message) ([]byte, error) {
+	data, err := apijson.Append([]byte(`{"`+name+`":`), m)
+	return append(data, '}'), err
+}
+
+// NewEncoder returns an encoder to w.
+func (m marshaler) NewEncoder(w io.Writer) runtime.Encoder {
+	return runtime.EncoderFunc(func(v any) error {
+		data, err := m.Marshal(v)
+		if err == nil {
+			_, err = w.Write(data)
+		}
+		return err
+	})
+}
+
+// Unmarshal reads a message.
+func (marshaler) Unmarshal(data []byte, v any) error {
+	to, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("the API has no JSON for %T", v)
+	}
+	return apijson.Unmarshal(data, to)
 }
 
 // NewDecoder returns a decoder of one message from r.
@@ -159,25 +201,20 @@ func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		b, ok := r.(*body)
 		if !ok {
-			return m.JSONPb.NewDecoder(r).Decode(v)
-		}
-		switch to := v.(type) {
-		case **httpbody.HttpBody:
-			*to = &httpbody.HttpBody{Data: b.take()}
-			return nil
-		case proto.Message:
-			data := b.take()
-			if len(data) == 0 {
-				return io.EOF // the generated code treats this as an empty message
+			data, err := io.ReadAll(r)
+			if err != nil {
+				return err
 			}
-			if err := m.UnmarshalOptions.Unmarshal(data, to); err != nil {
-				// protojson randomises its spaces to keep its errors from being
-				// parsed.
-				return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
-			}
-			return nil
-		default:
-			return m.JSONPb.NewDecoder(r).Decode(v)
+			b = &body{data: data}
 		}
+		data := b.take()
+		if to, ok := v.(**httpbody.HttpBody); ok {
+			*to = &httpbody.HttpBody{Data: data}
+			return nil
+		}
+		if len(data) == 0 {
+			return io.EOF // the generated code treats this as an empty message
+		}
+		return m.Unmarshal(data, v)
 	})
 }

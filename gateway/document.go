@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway/apijson"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
@@ -31,35 +31,31 @@ type documentRoute struct {
 	// paths are those with the room's id in the path or in the query.
 	paths []string
 	kind  mirrorv1.DocumentKind
-	// formats maps the spellings of the formats of this kind of document.
-	formats map[string]mirrorv1.DocumentFormat
+	// formats are those of this kind of document.
+	formats []mirrorv1.DocumentFormat
 }
 
 var documentRoutes = []documentRoute{
 	{
 		paths: []string{"/v1/rooms/{room_id}/storage:read", "/v1/storage:read"},
 		kind:  mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE,
-		formats: map[string]mirrorv1.DocumentFormat{
-			"json":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
-			"plain-lson": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
-			"text":       mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
-			"editor":     mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
+		formats: []mirrorv1.DocumentFormat{
+			mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON, mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON,
+			mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT, mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
 		},
 	},
 	{
 		paths: []string{"/v1/rooms/{room_id}/ydoc:read", "/v1/ydoc:read"},
 		kind:  mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC,
-		formats: map[string]mirrorv1.DocumentFormat{
-			"json":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
-			"binary": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY,
-			"text":   mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT,
-			"editor": mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
+		formats: []mirrorv1.DocumentFormat{
+			mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON, mirrorv1.DocumentFormat_DOCUMENT_FORMAT_BINARY,
+			mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT, mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR,
 		},
 	},
 }
 
-// notFromQuery lists the request fields that are not set from the query as they are.
-var notFromQuery = utilities.NewDoubleArray([][]string{{"kind"}, {"format"}})
+// notFromQuery is the field that the path sets.
+var notFromQuery = utilities.NewDoubleArray([][]string{{"kind"}})
 
 // readDocument responds with the document itself.
 func (g *Gateway) readDocument(route documentRoute, path string) runtime.HandlerFunc {
@@ -141,22 +137,13 @@ func (route documentRoute) request(params map[string]string, query url.Values) (
 	if kinds, ok := query["kind"]; ok && (len(kinds) > 1 || kinds[0] != req.GetKind().String()) {
 		return nil, status.Error(codes.InvalidArgument, "the path names the kind of the document")
 	}
-	formats, ok := query["format"]
-	switch {
-	case !ok:
-		return req, nil
-	case len(formats) > 1:
-		return nil, status.Error(codes.InvalidArgument, "format is repeated")
+	if req.GetFormat() != 0 && !slices.Contains(route.formats, req.GetFormat()) {
+		words := make([]string, len(route.formats))
+		for i, format := range route.formats {
+			words[i] = apijson.Word(format.Descriptor().Values().ByNumber(format.Number()))
+		}
+		return nil, status.Error(codes.InvalidArgument, apijson.UnknownWord("format", words).Error())
 	}
-	if req.Format, ok = route.formats[formats[0]]; ok {
-		return req, nil
-	}
-	number, ok := mirrorv1.DocumentFormat_value[formats[0]]
-	if !ok {
-		return nil, status.Error(codes.InvalidArgument,
-			"format is one of "+strings.Join(slices.Sorted(maps.Keys(route.formats)), ", "))
-	}
-	req.Format = mirrorv1.DocumentFormat(number)
 	return req, nil
 }
 

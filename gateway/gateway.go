@@ -2,8 +2,8 @@
 // to gRPC calls and depends only on the published API.
 //
 // Webhook bodies are passed on byte for byte, because the signature covers them,
-// and documents are returned byte for byte. Everything else is proto3 JSON through
-// grpc-gateway.
+// and documents are returned byte for byte. Everything else passes through grpc-gateway,
+// with the JSON of package apijson.
 package gateway
 
 import (
@@ -166,7 +166,7 @@ func New(cfg Config) (*Gateway, error) {
 	if g.page, err = newPage(cfg.Version); err != nil {
 		return nil, fmt.Errorf("new gateway: %w", err)
 	}
-	if g.receipts, err = newReceipts(newMarshaler()); err != nil {
+	if g.receipts, err = newReceipts(); err != nil {
 		return nil, fmt.Errorf("new gateway: %w", err)
 	}
 	return g, nil
@@ -182,7 +182,7 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 		runtime.WithDisableHTTPMethodOverride(),
 		// For every media type: Content-Type selects the marshaler, and a webhook
 		// is raw whatever its type.
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
 		runtime.WithIncomingHeaderMatcher(matchIncoming),
 		runtime.WithOutgoingHeaderMatcher(matchOutgoing),
 		runtime.WithErrorHandler(g.callFailed),
@@ -321,8 +321,8 @@ func (g *Gateway) api(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, *p)
 		return
 	}
-	if name, ok := rt.unknownParameter(query); ok {
-		g.refuse(w, invalid(fmt.Sprintf("there is no query parameter %q here", name)))
+	if err := rt.check(query); err != nil {
+		g.refuse(w, invalid(err.Error()))
 		return
 	}
 	in.Form, in.PostForm = query, noValues

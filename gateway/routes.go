@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway/apijson"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
@@ -24,28 +26,47 @@ type routes struct {
 	methods []string
 }
 
-// route is one HTTP binding of a call: its query parameters, and which of them are
-// maps.
-type route struct{ query, members map[string]bool }
+// route is one HTTP binding of a call: its query parameters, by both of their names,
+// and which of them are maps.
+type route struct {
+	query, members map[string]protoreflect.FieldDescriptor
+}
 
-// unknownParameter returns a query parameter that the route does not accept. grpc-gateway
-// would ignore it and, for example, return all events for ?room=x. Nested fields
-// are not parameters, because a time is written as one value. Members of maps are,
-// as in ?metadata[color]=blue.
-func (rt *route) unknownParameter(query url.Values) (string, bool) {
-	for name := range query {
+// check returns what is wrong with a query, and writes the words of enums as
+// grpc-gateway reads them. grpc-gateway would ignore an unknown parameter and, for
+// example, return all events for ?room=x. Nested fields are not parameters, because a
+// time is written as one value. Members of maps are, as in ?metadata[color]=blue.
+func (rt *route) check(query url.Values) error {
+	for name, values := range query {
 		if field, key, ok := strings.Cut(name, "["); ok {
 			// grpc-gateway finds no field for names with more brackets or with a
 			// line break.
 			key, ok = strings.CutSuffix(key, "]")
-			if !ok || !rt.members[field] || strings.ContainsAny(key, "[\n") {
-				return name, true
+			if !ok || rt.members[field] == nil || strings.ContainsAny(key, "[\n") {
+				return unknownParameter(name)
 			}
-		} else if !rt.query[name] {
-			return name, true
+			continue
+		}
+		field := rt.query[name]
+		if field == nil {
+			return unknownParameter(name)
+		}
+		if field.Enum() == nil {
+			continue
+		}
+		for i, word := range values {
+			if value, ok := apijson.ParseEnum(field.Enum(), word); ok {
+				values[i] = string(value.Name())
+			} else if _, err := strconv.ParseInt(word, 10, 32); err != nil {
+				return apijson.UnknownWord(name, apijson.Words(field.Enum()))
+			}
 		}
 	}
-	return "", false
+	return nil
+}
+
+func unknownParameter(name string) error {
+	return fmt.Errorf("there is no query parameter %q here", name)
 }
 
 // newRoutes reads the routes of the services in files, except webhooks, which are
@@ -100,7 +121,10 @@ func (rs *routes) add(rule *annotations.HttpRule, input protoreflect.MessageDesc
 	default:
 		return fmt.Errorf("pattern %T is not supported", p)
 	}
-	rt := &route{query: make(map[string]bool), members: make(map[string]bool)}
+	rt := &route{
+		query:   make(map[string]protoreflect.FieldDescriptor),
+		members: make(map[string]protoreflect.FieldDescriptor),
+	}
 	for i := range input.Fields().Len() {
 		field := input.Fields().Get(i)
 		inBody := rule.GetBody() == "*" || rule.GetBody() == string(field.Name())
@@ -109,8 +133,8 @@ func (rs *routes) add(rule *annotations.HttpRule, input protoreflect.MessageDesc
 			if field.IsMap() {
 				names = rt.members
 			}
-			names[field.TextName()] = true
-			names[field.JSONName()] = true
+			names[field.TextName()] = field
+			names[field.JSONName()] = field
 		}
 	}
 	if !slices.Contains(rs.methods, method) {

@@ -8,18 +8,22 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -30,7 +34,9 @@ import (
 
 var answerCases = []testCase{
 	{"JSON", jsonForm},
+	{"DocumentsInJSON", documentsInJSON},
 	{"QueryParameters", queryParameters},
+	{"WordsInQueries", wordsInQueries},
 	{"JSONBodies", jsonBodies},
 	{"ErrorBodies", errorBodies},
 	{"RequestIDComesBack", requestID},
@@ -62,7 +68,7 @@ func jsonForm(t *testing.T, dial Dial) {
 	a.accepted(t, &got)
 	want := map[string]any{
 		"projectId": "", "roomId": "r", "organizationId": "", "metadata": map[string]any{}, "defaultAccesses": []any{},
-		"usersAccesses": map[string]any{}, "groupsAccesses": map[string]any{}, "sourceJson": "",
+		"usersAccesses": map[string]any{}, "groupsAccesses": map[string]any{},
 		// Empty values are there, absent ones are not, and int64 is a string.
 		"freshness": map[string]any{"revision": "9007199254740993", "contentSha256": "", "stale": false},
 	}
@@ -79,6 +85,38 @@ func jsonForm(t *testing.T, dial Dial) {
 	}
 	if len(a.header["Content-Length"]) != 1 || len(a.header["Access-Control-Allow-Origin"]) != 0 {
 		t.Errorf("header = %v; want a length and no CORS", a.header)
+	}
+}
+
+func documentsInJSON(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	r.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+		value := func(s string) *mirrorv1.MetadataValue {
+			return &mirrorv1.MetadataValue{Value: &mirrorv1.MetadataValue_StringValue{StringValue: s}}
+		}
+		tags := &mirrorv1.MetadataValue_StringList{StringList: &mirrorv1.StringList{Values: []string{"a", "b"}}}
+		return &mirrorv1.GetRoomResponse{Room: &mirrorv1.Room{
+			Metadata:   map[string]*mirrorv1.MetadataValue{"name": value("x"), "tags": {Value: tags}},
+			SourceJson: []byte(`{"n": 9007199254740993.50}`),
+		}}, nil
+	})
+	a := r.get(t, "/v1/rooms/r")
+	a.accepted(t, nil)
+	for _, want := range []string{
+		`"metadata":{"name":"x","tags":["a","b"]},`, `"sourceJson":{"n": 9007199254740993.50}}`,
+	} {
+		if !strings.Contains(string(a.body), want) {
+			t.Errorf("room = %s; want it with %s", a.body, want)
+		}
+	}
+	// What is not JSON after all is a string, and the answer is JSON.
+	r.onGetRoom(func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
+		return &mirrorv1.GetRoomResponse{Room: &mirrorv1.Room{SourceJson: []byte("{\xff")}}, nil
+	})
+	var got struct{ Room struct{ SourceJSON any } }
+	r.get(t, "/v1/rooms/r").accepted(t, &got)
+	if got.Room.SourceJSON != "{\ufffd" {
+		t.Errorf("bytes that are not JSON = %v; want them as a string", got.Room.SourceJSON)
 	}
 }
 
@@ -114,12 +152,83 @@ func queryParameters(t *testing.T, dial Dial) {
 	r.noCall(t)
 }
 
+// Every enum in every query is read as a word, as in the .proto file and as a number.
+func wordsInQueries(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	checked := 0
+	eachQuery(func(path string, field protoreflect.FieldDescriptor) {
+		enum := field.Enum()
+		if enum == nil {
+			return
+		}
+		prefix := strings.TrimSuffix(string(enum.Values().ByNumber(0).Name()), "UNSPECIFIED")
+		ask := path + "?" + field.JSONName() + "="
+		r.get(t, ask+"nope").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+		r.noCall(t)
+		for i := range enum.Values().Len() {
+			value := enum.Values().Get(i)
+			word := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(string(value.Name()), prefix), "_", "-"))
+			codes := map[int]bool{}
+			for _, spelling := range []string{word, string(value.Name())} {
+				a := r.get(t, ask+spelling)
+				codes[a.code] = true
+				if a.code != http.StatusOK && strings.Contains(path, ":read") { // a document has a kind, and not all formats
+					a.refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+					continue
+				}
+				a.accepted(t, nil)
+				req, _ := r.onlyCall(t).req.(proto.Message)
+				if got := req.ProtoReflect().Get(field).Enum(); got != value.Number() {
+					t.Errorf("%s%s asks for %d; want %d", ask, spelling, got, value.Number())
+				}
+				checked++
+			}
+			if len(codes) != 1 {
+				t.Errorf("%s answers %s and %s differently", ask, word, value.Name())
+			}
+		}
+	})
+	if checked < 50 {
+		t.Errorf("%d values asked for; want those of all routes", checked)
+	}
+	a := r.get(t, "/v1/admin/tasks?state=FAILED")
+	a.refused(t, http.StatusBadRequest, "REQUEST_INVALID")
+	if got, want := a.failure(t).Message, "state is one of done, failed, pending, running, waiting"; got != want {
+		t.Errorf("error of an unknown word = %q; want %q", got, want)
+	}
+}
+
+// eachQuery calls f for the query parameters of every GET route of the API, with a path
+// that the route takes.
+func eachQuery(f func(path string, field protoreflect.FieldDescriptor)) {
+	variable := regexp.MustCompile(`\{(\w+)\}`)
+	for _, file := range []protoreflect.FileDescriptor{
+		mirrorv1.File_liveblocks_mirror_v1_admin_service_proto,
+		mirrorv1.File_liveblocks_mirror_v1_event_service_proto,
+		mirrorv1.File_liveblocks_mirror_v1_mirror_service_proto,
+	} {
+		methods := file.Services().Get(0).Methods()
+		for i := range methods.Len() {
+			rule, _ := proto.GetExtension(methods.Get(i).Options(), annotations.E_Http).(*annotations.HttpRule)
+			for _, binding := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
+				fields := methods.Get(i).Input().Fields()
+				for j := range fields.Len() {
+					if path := binding.GetGet(); path != "" && !strings.Contains(path, "{"+fields.Get(j).TextName()+"}") {
+						f(variable.ReplaceAllString(path, "$1"), fields.Get(j))
+					}
+				}
+			}
+		}
+	}
+}
+
 func jsonBodies(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	const path = "/v1/admin/rooms/a%2Fb/sync:request"
 	for body, kind := range map[string]mirrorv1.ResourceKind{
 		"": 0, "{}": 0, `{"kind":"RESOURCE_KIND_STORAGE"}`: mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE,
-		` {"kind" : 1} `: mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
+		`{"kind":"active-users"}`: mirrorv1.ResourceKind_RESOURCE_KIND_ACTIVE_USERS,
+		` {"kind" : 1} `:          mirrorv1.ResourceKind_RESOURCE_KIND_ROOM,
 		// The path has the last word.
 		`{"roomId":"other"}`: 0,
 	} {

@@ -94,16 +94,17 @@ func documentParameters(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	storage := mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE
 	for query, want := range map[string]*mirrorv1.ReadDocumentRequest{
-		"":                                          {},
-		"?format=json":                              {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON},
-		"?format=plain-lson":                        {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON},
-		"?format=DOCUMENT_FORMAT_PLAIN_LSON":        {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON},
-		"?kind=DOCUMENT_KIND_STORAGE":               {},
+		"":                                   {},
+		"?format=json":                       {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON},
+		"?format=plain-lson":                 {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON},
+		"?format=DOCUMENT_FORMAT_PLAIN_LSON": {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_PLAIN_LSON},
+		"?kind=DOCUMENT_KIND_STORAGE":        {},
+		"?kind=storage&format=DOCUMENT_FORMAT_JSON": {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON},
 		"?max_age=5s&require_fresh=true":            {MaxAge: durationpb.New(5 * time.Second), RequireFresh: true},
 		"?showDeleted=true&project_id=p":            {ShowDeleted: true, ProjectId: "p"},
 		"?projectId=p&maxAge=0s&show_deleted=false": {ProjectId: "p", MaxAge: durationpb.New(0)},
-		"?format=text":                              {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT},
-		"?format=editor":                            {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR},
+		"?format=text":   {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_TEXT},
+		"?format=editor": {Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_EDITOR},
 	} {
 		r.get(t, document+query).accepted(t, nil)
 		want.RoomId, want.Kind = "r", storage
@@ -137,11 +138,12 @@ func documentParameters(t *testing.T, dial Dial) {
 		}
 		r.get(t, "/v1/storage:read?room_id=a&"+name+"=b").refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 	}
-	for _, query := range []string{"format=plain-lson", "format=xml", "kind=DOCUMENT_KIND_STORAGE"} {
+	for _, query := range []string{"format=plain-lson", "format=xml", "kind=DOCUMENT_KIND_STORAGE", "kind=storage"} {
 		r.get(t, yjsDocument+"?"+query).refused(t, http.StatusBadRequest, "REQUEST_INVALID")
 	}
 	for _, query := range []string{
-		"format=binary", "format=xml", "format=", "format=JSON", "format=json&format=json", "formats=json",
+		"format=binary", "format=DOCUMENT_FORMAT_BINARY", "format=xml", "format=", "format=JSON",
+		"format=json&format=json", "formats=json",
 		"kind=DOCUMENT_KIND_YDOC", "kind=1", "room_id=s",
 		"max_age=5", "require_fresh=perhaps", "max_age=1s&maxAge=2s",
 	} {

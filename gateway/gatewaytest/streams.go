@@ -70,7 +70,7 @@ func streamIsLines(t *testing.T, dial Dial) {
 	}
 	if diff := cmp.Diff([]any{
 		map[string]any{"drift": map[string]any{
-			"resourceKind": "RESOURCE_KIND_THREAD", "roomId": "a\nb", "resourceId": "th_1", "kind": "DRIFT_KIND_DERIVED",
+			"resourceKind": "thread", "roomId": "a\nb", "resourceId": "th_1", "kind": "derived",
 			"detail": "", "repairRequested": false,
 		}},
 		map[string]any{"progress": map[string]any{

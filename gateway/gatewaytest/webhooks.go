@@ -104,7 +104,7 @@ func webhookPaths(t *testing.T, dial Dial) {
 				Outcome   string
 			}
 			r.do(t, http.MethodPost, base+path, strings.NewReader("{}"), "Webhook-Id", "msg_1").accepted(t, &got)
-			if got.EventID != "msg_1" || got.Duplicate == nil || *got.Duplicate || got.Outcome != "EVENT_OUTCOME_QUEUED" {
+			if got.EventID != "msg_1" || got.Duplicate == nil || *got.Duplicate || got.Outcome != "queued" {
 				t.Errorf("%s: answer = %+v; want msg_1, false, queued", path, got)
 			}
 			if p := field((*mirrorv1.ReceiveWebhookRequest).GetProjectId)(r.onlyCall(t).req); p != project {

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/gateway/apijson"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
@@ -190,7 +191,8 @@ func awaitIdle(t testing.TB, s *harness.Service, but ...mirrorv1.ResourceKind) {
 			return err
 		}
 		for _, task := range tasks.Tasks {
-			if !slices.Contains(but, mirrorv1.ResourceKind(mirrorv1.ResourceKind_value[task.Kind])) {
+			kind, _ := apijson.ParseEnum(mirrorv1.ResourceKind(0).Descriptor(), task.Kind)
+			if !slices.Contains(but, mirrorv1.ResourceKind(kind.Number())) {
 				return fmt.Errorf("tasks are left: %s", body)
 			}
 		}

@@ -66,7 +66,7 @@ func TestExampleEventPinsNothing(t *testing.T) {
 			{Type: fake.StorageUpdated, RoomID: "real-1", Time: time.Now()},
 			{Type: fake.UserEntered, RoomID: "real-1", UserID: "alice", ConnectionID: 1, Time: time.Now()},
 		} {
-			if got := deliverAs(t, s, ours, ev); got != "EVENT_OUTCOME_QUEUED" {
+			if got := deliverAs(t, s, ours, ev); got != "queued" {
 				t.Errorf("outcome of %s = %s; want it worked", ev.Type, got)
 			}
 		}
@@ -80,7 +80,7 @@ func TestExampleEventPinsNothing(t *testing.T) {
 		// From now on another project's events are set aside, and that is told.
 		if got := deliverAs(t, s, "other", fake.Event{
 			Type: fake.StorageUpdated, RoomID: "real-1", Time: time.Now(),
-		}); got != "EVENT_OUTCOME_FOREIGN_PROJECT" {
+		}); got != "foreign-project" {
 			t.Errorf("outcome of another project's event = %s; want it set aside", got)
 		}
 		if n := strings.Count(s.Log(), "level=ERROR"); n != 1 {
@@ -121,7 +121,7 @@ func TestProjectIsPinnedAnew(t *testing.T) {
 			{Type: fake.UserEntered, RoomID: "real-1", UserID: "alice", ConnectionID: 1, Time: time.Now()},
 		}
 		for _, ev := range events {
-			if got := deliverAs(t, other, ours, ev); got != "EVENT_OUTCOME_FOREIGN_PROJECT" {
+			if got := deliverAs(t, other, ours, ev); got != "foreign-project" {
 				t.Errorf("outcome of %s = %s; want it set aside", ev.Type, got)
 			}
 		}
@@ -145,7 +145,7 @@ func TestProjectIsPinnedAnew(t *testing.T) {
 		if err := upstream.SetStorage("real-1", storage("1")); err != nil {
 			t.Fatal(err)
 		}
-		if got := deliverAs(t, other, ours, events[0]); got != "EVENT_OUTCOME_QUEUED" {
+		if got := deliverAs(t, other, ours, events[0]); got != "queued" {
 			t.Errorf("outcome at the other replica = %s; want it worked", got)
 		}
 		awaitStorage(t, s, "real-1", storage("1"))

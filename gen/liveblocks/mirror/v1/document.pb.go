@@ -213,7 +213,8 @@ type Document struct {
 	Kind DocumentKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DocumentKind" json:"kind,omitempty"`
 	// The document in the requested format, byte for byte. It is a bytes field
 	// because google.protobuf.Struct would round large numbers. Empty in the basic
-	// view.
+	// view. Over HTTP it is JSON if content_type is, a string if that is text, and
+	// otherwise base64.
 	Content []byte `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"`
 	// The format of content.
 	Format DocumentFormat `protobuf:"varint,5,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`

@@ -611,8 +611,8 @@ type ReadDocumentRequest struct {
 	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Which document to read. The default is Storage.
 	Kind DocumentKind `protobuf:"varint,3,opt,name=kind,proto3,enum=liveblocks.mirror.v1.DocumentKind" json:"kind,omitempty"`
-	// The format. The default is JSON. Over HTTP the values are json, plain-lson,
-	// text and editor for Storage, and json, binary, text and editor for Yjs.
+	// The format: JSON, PLAIN_LSON, TEXT or EDITOR for Storage, and JSON, BINARY, TEXT or
+	// EDITOR for Yjs. The default is JSON.
 	Format DocumentFormat `protobuf:"varint,4,opt,name=format,proto3,enum=liveblocks.mirror.v1.DocumentFormat" json:"format,omitempty"`
 	// Return the document even if its room is deleted, instead of NOT_FOUND.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
@@ -1007,9 +1007,8 @@ type ListThreadsRequest struct {
 	// means both.
 	Resolved *bool `protobuf:"varint,3,opt,name=resolved,proto3,oneof" json:"resolved,omitempty"`
 	// Return only threads whose metadata has all of these members. Write numbers as
-	// in JSON and booleans as true or false. Over HTTP: ?metadata[color]=blue, or
-	// ?metadata%5Bcolor%5D=blue for clients that treat brackets specially, such as
-	// curl without -g.
+	// in JSON and booleans as true or false. Over HTTP: ?metadata[color]=blue, with curl
+	// -g; for clients that treat brackets specially, ?metadata%5Bcolor%5D=blue.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Return only threads with a comment by this user. Empty means all threads.
 	AuthorUserId string `protobuf:"bytes,5,opt,name=author_user_id,json=authorUserId,proto3" json:"author_user_id,omitempty"`

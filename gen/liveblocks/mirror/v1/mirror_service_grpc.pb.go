@@ -52,8 +52,12 @@ const (
 //
 // Over HTTP, each call that names a room has two paths. One has the ids as
 // percent-encoded segments, such as /v1/rooms/{room_id}/storage. The other takes all
-// ids as query parameters, such as /v1/storage?room_id=ID: it is for ids with slashes
+// ids as query parameters, such as /v1/storage?roomId=ID: it is for ids with slashes
 // or dots behind proxies that decode paths.
+//
+// The JSON of HTTP is proto3 JSON, except that bytes with JSON are JSON, enums are words
+// such as plain-lson, and metadata has plain values. Requests may also name enums as in
+// this file, and query parameters in snake_case.
 type MirrorServiceClient interface {
 	// GetRoom returns a room.
 	GetRoom(ctx context.Context, in *GetRoomRequest, opts ...grpc.CallOption) (*GetRoomResponse, error)
@@ -318,8 +322,12 @@ func (c *mirrorServiceClient) ListGroups(ctx context.Context, in *ListGroupsRequ
 //
 // Over HTTP, each call that names a room has two paths. One has the ids as
 // percent-encoded segments, such as /v1/rooms/{room_id}/storage. The other takes all
-// ids as query parameters, such as /v1/storage?room_id=ID: it is for ids with slashes
+// ids as query parameters, such as /v1/storage?roomId=ID: it is for ids with slashes
 // or dots behind proxies that decode paths.
+//
+// The JSON of HTTP is proto3 JSON, except that bytes with JSON are JSON, enums are words
+// such as plain-lson, and metadata has plain values. Requests may also name enums as in
+// this file, and query parameters in snake_case.
 type MirrorServiceServer interface {
 	// GetRoom returns a room.
 	GetRoom(context.Context, *GetRoomRequest) (*GetRoomResponse, error)

@@ -58,11 +58,11 @@ func (d *demo) thread(ctx context.Context, ev fake.Event) (string, bool) {
 	want, lives := d.upstream.ThreadSource(ev.RoomID, ev.ThreadID)
 	var got struct {
 		Thread struct {
-			SourceJSON []byte `json:"sourceJson"`
+			SourceJSON json.RawMessage `json:"sourceJson"`
 		}
 	}
 	path := "/v1/rooms/" + url.PathEscape(ev.RoomID) + "/threads/" + url.PathEscape(ev.ThreadID) +
-		"?view=THREAD_VIEW_SOURCE"
+		"?view=source"
 	status, _, body := d.get(ctx, path)
 	switch {
 	case !lives && status == http.StatusNotFound:
@@ -103,7 +103,7 @@ func (d *demo) notification(ctx context.Context, id string, ev fake.Event) (stri
 	var got struct {
 		Notifications []struct {
 			EventID   string
-			InboxJSON []byte `json:"inboxJson"`
+			InboxJSON json.RawMessage `json:"inboxJson"`
 		}
 	}
 	_, _, body := d.get(ctx, "/v1/notifications?user_id="+url.QueryEscape(ev.UserID))
