@@ -60,7 +60,7 @@ func Galera(tb testing.TB, opt Options) *Cluster {
 		}
 	})
 	if err := c.start(ctx, opt); err != nil {
-		tb.Fatalf("mysqltest: %v", err)
+		need.Own(tb, need.MySQL, err)
 	}
 	return c
 }
@@ -311,6 +311,6 @@ func findProvider() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("none of %q is there: install Galera (Debian: galera-4 and rsync), or set GALERA_LIB to its "+
-		"file libgalera_smm.so", places)
+	return "", fmt.Errorf("%w: none of %q is there: install Galera (Debian: galera-4 and rsync), or set GALERA_LIB to its "+
+		"file libgalera_smm.so", need.ErrNotInstalled, places)
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 // programs holds the paths of a server's programs. MySQL installs its data itself.
@@ -62,7 +64,7 @@ func findPrograms() (programs, error) {
 		}
 		return programs{}, fmt.Errorf("%s is there, but no mariadb-install-db: %s", server, advice)
 	}
-	return programs{}, fmt.Errorf("mariadbd is not in any of %q: %s", dirs, advice)
+	return programs{}, fmt.Errorf("%w: mariadbd is not in any of %q: %s", need.ErrNotInstalled, dirs, advice)
 }
 
 // chooseAccount returns the account of the servers. The servers refuse root. Nil

@@ -67,7 +67,7 @@ func Start(tb testing.TB, opt Options) *Server {
 	defer cancel()
 	s, err := Launch(ctx, opt)
 	if err != nil {
-		tb.Fatalf("mysqltest: %v", err)
+		need.Own(tb, need.MySQL, err)
 	}
 	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {

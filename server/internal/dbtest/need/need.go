@@ -4,6 +4,7 @@
 package need
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -39,4 +40,19 @@ func Server(tb testing.TB, e Engine) {
 	if !slices.Contains(chosen, string(e)) {
 		tb.Skipf("NOT RUN: TEST_ENGINES=%s leaves out tests that need a %s server", list, e)
 	}
+}
+
+// ErrNotInstalled is wrapped by errors about programs that are not on this machine.
+var ErrNotInstalled = errors.New("not installed")
+
+// Own ends tb because a server of its own did not start. If TEST_POSTGRES_URL or
+// TEST_MYSQL_URL names a server of the engine, and its programs are not on this
+// machine, nobody asked for more: tb is skipped. Otherwise it fails.
+func Own(tb testing.TB, e Engine, err error) {
+	tb.Helper()
+	variable := "TEST_" + strings.ToUpper(string(e)) + "_URL"
+	if errors.Is(err, ErrNotInstalled) && os.Getenv(variable) != "" {
+		tb.Skipf("NOT RUN: %s names a server, and this test needs one of its own: %v", variable, err)
+	}
+	tb.Fatalf("a server of the test: %v", err)
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 // PoolerPort is the port by which PgBouncer is usually known.
@@ -50,7 +52,7 @@ func StartPoolerIn(tb testing.TB, mode, direct, port string) *Pooler {
 	bin, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if bin, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			tb.Fatalf("pgtest: install PgBouncer, which this test needs: %v", err)
+			need.Own(tb, need.Postgres, fmt.Errorf("%w: PgBouncer: %w", need.ErrNotInstalled, err))
 		}
 	}
 	dir, err := os.MkdirTemp("", "pgtest-pooler-") //nolint:usetesting // other accounts have to reach it

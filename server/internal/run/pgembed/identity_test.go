@@ -32,6 +32,9 @@ func TestStartAsOrdinaryUser(t *testing.T) {
 	for name, account := range accounts {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if name == "nameless" {
+				needUserNamespace(t)
+			}
 			dir := openDir(t)
 			if account != nil {
 				if err := os.Chown(filepath.Dir(dir), int(account.Uid), int(account.Gid)); err != nil {
@@ -55,6 +58,7 @@ func TestStartAsOrdinaryUser(t *testing.T) {
 // In a folder that is root's alone, root has to run the server itself.
 func TestStartInClosedFolder(t *testing.T) {
 	t.Parallel()
+	needUserNamespace(t)
 	dir := filepath.Join(t.TempDir(), "data")
 	if err := os.Chmod(filepath.Dir(dir), 0o700); err != nil {
 		t.Fatalf("Chmod = %v", err)
