@@ -134,6 +134,15 @@ type Event struct {
 	Outcome Outcome
 }
 
+// HappenTime is when the change happened, as far as known. Waiting events are in its
+// order.
+func (e Event) HappenTime() time.Time {
+	if e.SourceTime.IsZero() {
+		return e.ReceiveTime
+	}
+	return e.SourceTime
+}
+
 // LastEvents says when the latest recorded events of a project were received.
 type LastEvents struct {
 	// Time is when the latest one of all was; zero if there is none.

@@ -44,8 +44,10 @@ type NotificationFold struct {
 	FetchTime time.Time
 	// Rows holds the notifications that the events announce.
 	Rows []Notification
-	// Folded lists the events that need not wait any longer.
+	// Folded lists the events that need not wait any longer. None of them happened
+	// after Until; if that is zero, it is unknown.
 	Folded []string
+	Until  time.Time
 	// Inbox is the current entry of the inbox.
 	Inbox Inbox
 }

@@ -98,6 +98,8 @@ type SessionFold struct {
 	// became part of another. No session is in both.
 	Upserts []UserSession
 	Deletes []string
-	// Folded lists the events that need not wait any longer.
+	// Folded lists the events that need not wait any longer. None of them happened
+	// after Until; if that is zero, it is unknown.
 	Folded []string
+	Until  time.Time
 }

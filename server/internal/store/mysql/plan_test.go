@@ -367,7 +367,7 @@ func TestSessionIsOurs(t *testing.T) {
 	}
 }
 
-// A fold reads the events that it takes up, however many wait behind them.
+// A fold reads and deletes the events that it takes up, however many wait behind them.
 func TestFoldReadsWhatItTakes(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -392,8 +392,9 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 	}
 	const columns = "bucket, project_id, room_id, kind, resource_id, event_id, type, payload, source_time, " +
 		"receive_time, happen_time"
-	exec("insert into mirror_unfolded_event (" + columns + ") values (7, 'default', 'lobby', 6, '', sha2(0, 256), " +
-		"'userEntered', repeat('x', 300), null, '2026-03-01', '2026-03-01')")
+	r := mirror.Resource{Project: "default", Room: "lobby", Kind: mirror.KindUserSessions}
+	exec("insert into mirror_unfolded_event ("+columns+") values (?, 'default', 'lobby', 6, '', sha2(0, 256), "+
+		"'userEntered', repeat('x', 300), null, '2026-03-01', '2026-03-01')", r.Bucket())
 	for n := 1; n < 1<<15; n *= 2 { // ids do not tell the order of events
 		exec("insert into mirror_unfolded_event ("+columns+") select bucket, project_id, room_id, kind, resource_id, "+
 			"sha2(concat(event_id, ?), 256), type, payload, if(? mod 4 = 0, null, receive_time + interval ? second), "+
@@ -405,7 +406,8 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 		}
 		exec("flush status")
 		rows, err := dbq.New(db).Unfolded(t.Context(), dbq.UnfoldedParams{
-			Bucket: 7, ProjectID: []byte("default"), RoomID: []byte("lobby"), Kind: 6, ResourceID: []byte{}, Limit: 100,
+			Bucket: r.Bucket(), ProjectID: []byte("default"), RoomID: []byte("lobby"), Kind: int16(r.Kind), ResourceID: []byte{},
+			Limit: 100,
 		})
 		if err != nil || len(rows) != 100 {
 			t.Fatalf("Unfolded = %d rows, %v; want 100", len(rows), err)
@@ -413,6 +415,17 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 		read := rowsRead(t, db)
 		if read > 150 {
 			t.Errorf("Unfolded after %q returns 100 rows and reads %d; want about as many", prepare, read)
+		}
+		var ids []string
+		for _, row := range rows {
+			ids = append(ids, string(row.EventID))
+		}
+		exec("flush status")
+		if more, err := deleteFolded(t.Context(), newQueries(db), r, ids); !more || err != nil {
+			t.Fatalf("deleteFolded = %v, %v; want more", more, err)
+		}
+		if read := rowsRead(t, db); read > 150 {
+			t.Errorf("Deletion after %q takes 100 rows and reads %d; want about as many", prepare, read)
 		}
 	}
 }

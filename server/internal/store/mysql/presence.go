@@ -41,12 +41,8 @@ func (s *Store) hold(ctx context.Context, q *queries, batch []mirror.Delivery, a
 	rows := make([][]any, 0, len(all))
 	for _, w := range all {
 		e := w.event
-		happened := e.SourceTime
-		if happened.IsZero() {
-			happened = e.ReceiveTime
-		}
 		rows = append(rows, append(appendKey(nil, w.resource), rawKey(e.ID), rawKey(e.Type), rawKey(e.Payload),
-			nullTime(e.SourceTime), nullTime(e.ReceiveTime), nullTime(happened)))
+			nullTime(e.SourceTime), nullTime(e.ReceiveTime), nullTime(e.HappenTime())))
 	}
 	return s.write(ctx, q, unfoldedTable, rows, nil)
 }

@@ -61,7 +61,7 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 					},
 				}
 			}
-			more, err := deleteFolded(ctx, q, later, r, fold.Folded)
+			more, err := deleteFolded(ctx, q, later, r, fold.Folded, fold.Until)
 			if err != nil {
 				return store.Plan{}, err
 			}

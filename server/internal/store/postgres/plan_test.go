@@ -406,7 +406,7 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 	}
 }
 
-// A fold reads the events that it takes up, however many wait behind them.
+// A fold reads and deletes the events that it takes up, however many wait behind them.
 func TestFoldReadsWhatItTakes(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -427,40 +427,71 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 			t.Fatalf("%s = %v", sql, err)
 		}
 	}
-	record := &recorder{}
-	if _, err = dbq.New(record).Unfolded(t.Context(), dbq.UnfoldedParams{
-		Bucket: 7, ProjectID: "default", RoomID: "lobby", Kind: 6, MaxRows: 100,
-	}); !errors.Is(err, errRecorded) {
-		t.Fatalf("Unfolded = %v", err)
-	}
 	// Ids do not tell the order of events.
-	exec(`insert into mirror_unfolded_event
-		select 7, 'default', 'lobby', 6, '', md5(n::text), 'userEntered', convert_to(repeat('x', 300), 'UTF8'),
-			case when n % 2 = 0 then timestamptz '2026-03-01' + n * interval '1 second' end,
+	r := mirror.Resource{Project: "default", Room: "lobby", Kind: mirror.KindUserSessions}
+	exec(fmt.Sprintf(`insert into mirror_unfolded_event
+		select %d, 'default', 'lobby', 6, '', md5(n::text), 'userEntered', convert_to(repeat('x', 300), 'UTF8'),
+			case when mod(n, 2) = 0 then timestamptz '2026-03-01' + n * interval '1 second' end,
 			timestamptz '2026-03-01' + n * interval '1 second'
-		from generate_series(1, 40000) n`)
+		from generate_series(1, 40000) n`, r.Bucket()))
+	explain := func(sql string, args []any) (rows float64, blocks int, plan []byte) {
+		t.Helper()
+		sql = "explain (analyze, buffers, format json) " + sql
+		if err := conn.QueryRow(t.Context(), sql, args...).Scan(&plan); err != nil {
+			t.Fatalf("explain = %v", err)
+		}
+		type node struct {
+			Rows  float64 `json:"Actual Rows"` // PostgreSQL 18 tells hundredths
+			Hit   int     `json:"Shared Hit Blocks"`
+			Read  int     `json:"Shared Read Blocks"`
+			Lost  int     `json:"Rows Removed by Filter"`
+			Plans []node
+		}
+		var out []struct{ Plan node }
+		if err := json.Unmarshal(plan, &out); err != nil {
+			t.Fatalf("Unmarshal = %v", err)
+		}
+		top := out[0].Plan
+		for n := []node{top}; len(n) > 0; n = n[0].Plans {
+			rows = max(rows, n[0].Rows) // a deletion itself returns none
+			if n[0].Lost > 0 {
+				t.Errorf("%d rows are read in vain: %.2000s", n[0].Lost, plan)
+			}
+		}
+		return rows, top.Hit + top.Read, plan
+	}
 	// The server may know nothing of the table, which is empty most of the time, or all.
 	for _, prepare := range []string{"", "vacuum analyze mirror_unfolded_event"} {
 		exec(prepare)
-		var raw []byte
-		if err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) "+record.sql,
-			record.args...).Scan(&raw); err != nil {
-			t.Fatalf("explain = %v", err)
-		}
-		var plan []struct {
-			Plan struct {
-				Rows float64 `json:"Actual Rows"` // PostgreSQL 18 tells hundredths
-				Hit  int     `json:"Shared Hit Blocks"`
-				Read int     `json:"Shared Read Blocks"`
-			}
-		}
-		if err := json.Unmarshal(raw, &plan); err != nil {
-			t.Fatalf("Unmarshal = %v", err)
+		record := &recorder{}
+		if _, err := dbq.New(record).Unfolded(t.Context(), dbq.UnfoldedParams{
+			Bucket: r.Bucket(), ProjectID: "default", RoomID: "lobby", Kind: int16(r.Kind), MaxRows: 100,
+		}); !errors.Is(err, errRecorded) {
+			t.Fatalf("Unfolded = %v", err)
 		}
 		// A row may be in a block of its own.
-		if got := plan[0].Plan; got.Rows != 100 || got.Hit+got.Read > 150 {
+		if rows, blocks, plan := explain(record.sql, record.args); rows != 100 || blocks > 150 {
 			t.Errorf("Unfolded after %q returns %.2f rows and reads %d blocks; want 100, and about as many: %.2000s", prepare,
-				got.Rows, got.Hit+got.Read, raw)
+				rows, blocks, plan)
+		}
+		s := &Store{q: dbq.New(conn)}
+		events, err := s.Unfolded(t.Context(), r, 100)
+		if err != nil || len(events) != 100 {
+			t.Fatalf("Unfolded = %d events, %v; want 100", len(events), err)
+		}
+		var ids []string
+		for _, e := range events {
+			ids = append(ids, e.ID)
+		}
+		record = &recorder{}
+		until := events[99].HappenTime()
+		if _, err := deleteFolded(t.Context(), nil, dbq.New(record), r, ids, until); !errors.Is(err, errRecorded) {
+			t.Fatalf("deleteFolded = %v", err)
+		}
+		// Each row is found by an index, read and deleted.
+		if rows, blocks, plan := explain(record.sql, record.args); rows != 100 || blocks > 1000 {
+			t.Errorf("Deletion after %q takes %.2f rows and %d blocks; want 100, and a few for each: %.3000s", prepare, rows,
+				blocks, plan)
 		}
 	}
 }

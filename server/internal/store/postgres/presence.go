@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
@@ -101,8 +103,8 @@ func (s *Store) Unfolded(ctx context.Context, r mirror.Resource, limit int) ([]m
 
 // deleteFolded deletes the events that need not wait any longer, and reports
 // whether others do. A later event waits for the lock of the state.
-func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource, folded []string) (more bool,
-	err error,
+func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource, folded []string, until time.Time) (
+	more bool, err error,
 ) {
 	key := dbq.HasUnfoldedParams{
 		Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
@@ -111,12 +113,20 @@ func deleteFolded(ctx context.Context, q, later *dbq.Queries, r mirror.Resource,
 	if len(folded) > 0 {
 		if err := later.DeleteUnfolded(ctx, dbq.DeleteUnfoldedParams{
 			Bucket: key.Bucket, ProjectID: key.ProjectID, RoomID: key.RoomID, Kind: key.Kind, ResourceID: key.ResourceID,
-			EventID: folded,
+			EventID: folded, Until: untilOf(until),
 		}); err != nil {
 			return false, err
 		}
 	}
 	return q.HasUnfolded(ctx, key)
+}
+
+// untilOf is the time or, if it is zero, infinity.
+func untilOf(t time.Time) pgtype.Timestamptz {
+	if t.IsZero() {
+		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
+	}
+	return nullTime(t)
 }
 
 // ApplySessions deletes before it writes.
@@ -156,7 +166,7 @@ func (s *Store) ApplySessions(ctx context.Context, lease mirror.Lease, fold mirr
 			if stored.Gone() {
 				err = errors.Join(err, endSessions(ctx, later, r, stored.DeleteTime))
 			}
-			more, errMore := deleteFolded(ctx, q, later, r, fold.Folded)
+			more, errMore := deleteFolded(ctx, q, later, r, fold.Folded, fold.Until)
 			return store.PlanSessions(st, fold, more, lease, now), errors.Join(err, errMore)
 		})
 	}

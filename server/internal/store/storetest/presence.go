@@ -284,11 +284,12 @@ func foldRest(e *env) {
 		batch = append(batch, e.delivery(mirror.Invalidation{Resource: r, Fold: true}))
 	}
 	e.accept(batch...)
-	all := eventIDs(e.unfolded(r, 1000))
+	all := e.unfolded(r, 1000)
 	if len(all) != 700 {
 		e.Fatalf("%d events wait; want 700", len(all))
 	}
-	e.want("ApplySessions of 700 events", e.applySessions(r, mirror.SessionFold{Folded: all}), mirror.Applied{})
+	fold := mirror.SessionFold{Folded: eventIDs(all), Until: all[699].HappenTime()}
+	e.want("ApplySessions of 700 events", e.applySessions(r, fold), mirror.Applied{})
 	e.want("what waits", e.unfolded(r, 10), []mirror.Event{})
 }
 

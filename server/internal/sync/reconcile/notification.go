@@ -19,6 +19,7 @@ func (r *Reconciler) notification(ctx context.Context, lease mirror.Lease) (appl
 	}
 	fold := mirror.NotificationFold{FetchTime: r.cfg.Now()}
 	fold.Rows, fold.Folded = notification.Fold(events)
+	fold.Until = lastOf(events)
 	user, err := r.inboxUser(ctx, lease.Resource, fold.Rows)
 	if err != nil {
 		return nil, fmt.Errorf("user of a notification: %w", err)

@@ -60,7 +60,17 @@ func (r *Reconciler) foldSessions(ctx context.Context, lease mirror.Lease) (mirr
 	if err != nil {
 		return mirror.Applied{}, fmt.Errorf("stored sessions: %w", err)
 	}
-	return r.cfg.Mirror.ApplySessions(ctx, lease, presence.Fold(stored, events), r.cfg.Now())
+	fold := presence.Fold(stored, events)
+	fold.Until = lastOf(events)
+	return r.cfg.Mirror.ApplySessions(ctx, lease, fold, r.cfg.Now())
+}
+
+// lastOf returns when the last of some waiting events happened, zero if there are none.
+func lastOf(events []mirror.Event) time.Time {
+	if len(events) == 0 {
+		return time.Time{}
+	}
+	return events[len(events)-1].HappenTime()
 }
 
 // storedSessions returns the sessions that the events may belong to: those of each
@@ -74,11 +84,7 @@ func (r *Reconciler) storedSessions(ctx context.Context, room mirror.Resource,
 	}
 	earliest := r.cfg.Now()
 	for _, ev := range events {
-		at := ev.SourceTime
-		if at.IsZero() {
-			at = ev.ReceiveTime
-		}
-		if at.Before(earliest) {
+		if at := ev.HappenTime(); at.Before(earliest) {
 			earliest = at
 		}
 	}

@@ -128,7 +128,7 @@ func (q *Queries) DeleteSessions(ctx context.Context, arg DeleteSessionsParams) 
 const deleteUnfolded = `-- name: DeleteUnfolded :exec
 delete from mirror_unfolded_event
 where bucket = $1 and project_id = $2 and room_id = $3 and kind = $4 and resource_id = $5
-    and event_id = any($6::text[])
+    and event_id = any($6::text[]) and coalesce(source_time, receive_time) <= $7::timestamptz
 `
 
 type DeleteUnfoldedParams struct {
@@ -138,8 +138,11 @@ type DeleteUnfoldedParams struct {
 	Kind       int16
 	ResourceID string
 	EventID    []string
+	Until      pgtype.Timestamptz
 }
 
+// The time bounds what is read by the index that is in order: before the table has been
+// analysed, the planner may take that for the one by id.
 func (q *Queries) DeleteUnfolded(ctx context.Context, arg DeleteUnfoldedParams) error {
 	_, err := q.db.Exec(ctx, deleteUnfolded,
 		arg.Bucket,
@@ -148,6 +151,7 @@ func (q *Queries) DeleteUnfolded(ctx context.Context, arg DeleteUnfoldedParams) 
 		arg.Kind,
 		arg.ResourceID,
 		arg.EventID,
+		arg.Until,
 	)
 	return err
 }

@@ -47,9 +47,11 @@ order by coalesce(source_time, receive_time), event_id
 limit @max_rows;
 
 -- name: DeleteUnfolded :exec
+-- The time bounds what is read by the index that is in order: before the table has been
+-- analysed, the planner may take that for the one by id.
 delete from mirror_unfolded_event
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and kind = @kind and resource_id = @resource_id
-    and event_id = any(@event_id::text[]);
+    and event_id = any(@event_id::text[]) and coalesce(source_time, receive_time) <= @until::timestamptz;
 
 -- name: HasUnfolded :one
 select exists (
