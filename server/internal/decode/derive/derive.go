@@ -128,6 +128,7 @@ func notesOf(d *yjs.Doc, lost yjs.Losses) (notes []string) {
 		{len(waiting) - shown, "more clients have operations that wait"},
 		{lost.Binaries, fmt.Sprintf("binary values of more than %d bytes are null", yjs.MaxBinary)},
 		{lost.Links, "weak links are null"},
+		{lost.Types, "shared types of no known kind are null"},
 		{d.Foreign(), "rich texts are of no known editor and have no editor form"},
 	} {
 		if more.n > 0 {

@@ -195,3 +195,21 @@ func TestLosses(t *testing.T) {
 		t.Errorf("JSON of a link to a range = %s", got)
 	}
 }
+
+// A shared type of a kind that Yjs does not define is null, with all that is in it, and
+// costs nothing beside it.
+func TestUnknownTypes(t *testing.T) {
+	t.Parallel()
+	o := ops{}.member(typ, "m", "known").byte(1).member(typ, "m", "new").uint(200)
+	o = append(o, ops{}.byte(typ|0x20).uint(0, 1, 1).text("inside").byte(1)...) // of the new one
+	o = o.root(str, "t").text("abc").root(typ, "x").byte(8).root(values, "a").uint(1).byte(126)
+	d := decode(t, without(whole(section(6, 1, 0, o)), 1, 4, 1)) // without the b
+	q, err := d.Queryable(1000)
+	const want = `{"a":[null],"m":{"known":{},"new":null},"t":[{"insert":"ac"}],"x":[null]}`
+	if err != nil || string(q.JSON) != want || q.Lost != (yjs.Losses{Types: 2}) {
+		t.Errorf("Queryable = %s, %+v, %v; want %s and two types", q.JSON, q.Lost, err, want)
+	}
+	if got := d.Text(); got != "ac" {
+		t.Errorf("Text = %q; want ac", got)
+	}
+}

@@ -41,8 +41,9 @@ const MaxBinary = 1024
 
 // Losses says what is missing in the JSON of a document.
 type Losses struct {
-	// Binaries and Links count the null values for binary data and weak links.
-	Binaries, Links int
+	// Binaries, Links and Types count the null values for binary data, weak links and
+	// shared types of a kind that Yjs does not define.
+	Binaries, Links, Types int
 }
 
 // Queryable is the JSON of a document for queries.
@@ -204,8 +205,11 @@ func (w *writer) shared(t *sharedType) {
 		w.raw(`,"attrs":`)
 		w.object(t)
 		w.raw("}")
-	default:
+	case WeakLink:
 		w.lost.Links++
+		w.raw("null")
+	default:
+		w.lost.Types++
 		w.raw("null")
 	}
 }

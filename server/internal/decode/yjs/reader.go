@@ -55,6 +55,8 @@ type reader struct {
 	depth int
 	// trusted means that the bytes were checked before.
 	trusted bool
+	// odd is where the first shared type of no known kind ends, 0 if there is none.
+	odd int
 	// scratch is a buffer for texts that encoding/json reads.
 	scratch []byte
 }
@@ -62,6 +64,9 @@ type reader struct {
 func (r *reader) fail(problem string) {
 	if r.err == nil {
 		r.err = &SyntaxError{Offset: min(r.i, len(r.src)), Problem: problem}
+		if r.odd > 0 { // what follows it was not what it was taken for
+			r.err = &SyntaxError{Offset: r.odd, Problem: "a shared type is of no known kind"}
+		}
 	}
 	r.i = len(r.src)
 }
@@ -310,11 +315,14 @@ func (r *reader) content(k kind) (c content) {
 		r.text()
 		r.json()
 	case kindType:
+		// Most kinds have nothing that follows, so one that is not known is taken for one of
+		// these. If it is not, the rest of the update hardly makes sense up to its last byte.
 		ref := r.uint()
-		if ref >= uint64(WeakLink) {
-			// Its length is not known, so neither is where the next struct begins.
-			r.fail("a shared type is of no known kind")
-			return c
+		if ref >= uint64(Undefined-1) {
+			ref = uint64(Undefined - 1)
+			if r.odd == 0 {
+				r.odd = r.i
+			}
 		}
 		switch c.typ = Type(ref + 1); c.typ {
 		case XMLElement, XMLHook:

@@ -116,13 +116,15 @@ const (
 	// WeakLink is a link to other content of the document, which this package does
 	// not follow. Only experimental versions of Yjs write it.
 	WeakLink
+	// Undefined stands for all kinds that Yjs does not define.
+	Undefined
 )
 
 // String returns the name of t as Liveblocks spells it.
 func (t Type) String() string {
 	names := [...]string{
 		"unknown", "yarray", "ymap", "ytext", "yxmlelement", "yxmlfragment", "yxmlhook", "yxmltext",
-		"yweaklink",
+		"yweaklink", "undefined",
 	}
 	if int(t) < len(names) {
 		return names[t]
