@@ -2,11 +2,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,8 +21,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/demo"
 )
 
-// version is set by the linker.
-var version = "dev"
+// version is set by the linker; see [builtFrom].
+var version string
 
 // Exit codes.
 const (
@@ -31,6 +33,8 @@ const (
 )
 
 type commands struct {
+	ShowVersion kong.VersionFlag `name:"version" short:"v" help:"Print the version."`
+
 	Config string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"Configuration file. Each line sets one environment variable. Flags and the environment override it. A variable with _FILE appended names a file that contains the value."`
 
 	Serve    serveCmd    `cmd:"" help:"Run the service."`
@@ -138,11 +142,23 @@ func (c *demoCmd) Run(ctx context.Context) error {
 type versionCmd struct{}
 
 func (versionCmd) Run() error {
-	_, err := fmt.Println("liveblocks-mirror " + version)
+	_, err := fmt.Println(versionLine())
 	return err
 }
 
+func versionLine() string { return "liveblocks-mirror " + version }
+
+// builtFrom is the version of a program that was built without make: that of the
+// module, which has the commit in it, where the go command knows one.
+func builtFrom(info *debug.BuildInfo, ok bool) string {
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "unknown"
+	}
+	return info.Main.Version
+}
+
 func main() {
+	version = cmp.Or(version, builtFrom(debug.ReadBuildInfo()))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal starts an orderly shutdown and restores the default action,
 	// so a second one kills the process.
@@ -160,6 +176,7 @@ func run(ctx context.Context, args []string) int {
 		kong.Name("liveblocks-mirror"),
 		kong.Description("Keeps a SQL database equal to a Liveblocks project."),
 		kong.UsageOnError(),
+		kong.Vars{"version": versionLine()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Resolvers(resolver),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -170,9 +187,7 @@ func run(ctx context.Context, args []string) int {
 	switch {
 	case len(args) == 0:
 		args = []string{"--help"}
-	case args[0] == "--version":
-		args[0] = "version"
-	case args[0] == "help":
+	case args[0] == "help": // help serve
 		args = append(slices.Clone(args[1:]), "--help")
 	}
 	parsed, err := parser.Parse(args)

@@ -28,6 +28,27 @@ func TestRunTunesMemory(t *testing.T) {
 	}
 }
 
+// A program that was built without make still tells its version.
+func TestBuiltFrom(t *testing.T) {
+	t.Parallel()
+	info := func(version string) *debug.BuildInfo { return &debug.BuildInfo{Main: debug.Module{Version: version}} }
+	for _, c := range []struct {
+		info *debug.BuildInfo
+		ok   bool
+		want string
+	}{
+		{info("v1.2.3"), true, "v1.2.3"}, // by go install
+		{info("v0.0.0-20261129074151-022faf369f84+dirty"), true, "v0.0.0-20261129074151-022faf369f84+dirty"}, // by go build
+		{info("(devel)"), true, "unknown"}, // by go run
+		{info(""), true, "unknown"},
+		{nil, false, "unknown"},
+	} {
+		if got := builtFrom(c.info, c.ok); got != c.want {
+			t.Errorf("builtFrom(%+v) = %q; want %q", c.info, got, c.want)
+		}
+	}
+}
+
 // settings returns the flags of every command that have an environment variable.
 func settings(t *testing.T, cli *commands) []*kong.Flag {
 	t.Helper()
