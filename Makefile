@@ -22,12 +22,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
-run: go ## start the service with an embedded Postgres and a fake Liveblocks
-	go run ./server/cmd/liveblocks-mirror demo
+run: build ## start the service with an embedded Postgres and a fake Liveblocks
+	@[ -t 0 ] || exec bin/liveblocks-mirror demo; \
+	set -m; bin/liveblocks-mirror demo; exit $$? # in a process group of its own: Ctrl-C ends it, not make
 
 .PHONY: build
 build: go ## build bin/liveblocks-mirror
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/liveblocks-mirror ./server/cmd/liveblocks-mirror
+	@tools/build.sh $(VERSION)
 
 .PHONY: gen
 gen: gen-proto gen-sql gen-docs ## regenerate code and documents

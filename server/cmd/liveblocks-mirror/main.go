@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -130,11 +131,12 @@ func (c *pinCmd) Run(ctx context.Context) error {
 
 type demoCmd struct {
 	demo.Config
-	config.Log `group:"Log"`
+
+	LogLevel slog.Level `name:"log-level" default:"warn" help:"Minimum log level: debug, info, warn or error."`
 }
 
 func (c *demoCmd) Run(ctx context.Context) error {
-	log := c.Logger(os.Stderr)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	app.LogGRPC(log)
 	return demo.Run(ctx, c.Config, version, os.Stdout, log)
 }

@@ -1,6 +1,7 @@
 package blackbox_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -108,24 +110,144 @@ func TestMigrateTwice(t *testing.T) {
 	})
 }
 
+// The demo shows what it does, every command that it prints works while it runs, and an
+// interrupt ends it in order with the totals.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	needServers(t)
-	got := command(t, map[string]string{"TMPDIR": harness.Dir(t, nil)},
-		"demo", "--edits=5", "--every=100ms", "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0")
-	if got.code != 0 || got.told != "" {
-		t.Fatalf("demo = %+v; want exit code 0", got)
+	bin := harness.Binary(t)
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, want := range []string{
-		"grpcurl -plaintext 127.0.0.1:", "psql 'postgres://", "roomCreated", "userEntered", "threadCreated", "notification",
-		"200 in ", " revision ",
-	} {
-		if !strings.Contains(got.stdout, want) {
-			t.Errorf("the demo does not print %q:\n%s", want, got.stdout)
+	tmp, service := harness.Dir(t, nil), filepath.Join(t.TempDir(), "service")
+	ctx, cancel := context.WithTimeout(t.Context(), grpcurlBuild)
+	defer cancel()
+	cmd := harness.Command(ctx, t, map[string]string{
+		"TMPDIR": tmp, "MIRROR_DATA_DIR": service, "DATABASE_URL": "postgres://127.0.0.1:1/of-the-service",
+	}, "demo", "--every=100ms", "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0")
+	cmd.Path, cmd.Dir = bin, root // where the tools of the repository are
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var printed []string
+	lines := bufio.NewScanner(stdout)
+	for rows := 0; rows < 8 && lines.Scan(); {
+		if printed = append(printed, lines.Text()); strings.Contains(lines.Text(), " 200 ") {
+			rows++
 		}
 	}
-	if strings.Contains(got.stdout, "not seen yet") || strings.Count(got.stdout, "200 in ") < 6 {
-		t.Errorf("the demo lost an edit:\n%s", got.stdout)
+	rest := make(chan string, 1) // the demo must not wait for its reader
+	go func() {
+		var left strings.Builder
+		for lines.Scan() {
+			left.WriteString(lines.Text() + "\n")
+		}
+		rest <- left.String()
+	}()
+	if t.Failed() || len(printed) == 0 {
+		t.Fatalf("the demo printed nothing: %s", &stderr)
+	}
+	runPrinted(ctx, t, printed)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(printed, "\n") + "\n" + <-rest
+	if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+		t.Errorf("after an interrupt the demo ended with %v and said %q; want exit code 0 and nothing", err, &stderr)
+	}
+	for _, want := range []string{
+		"roomCreated", "userEntered", "threadCreated", "notification", " 1 comment\n", " events; from webhook to mirror ",
+		" in the median, ", " at worst\n", "other resources compared: 0 differences\n",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the demo does not print %q:\n%s", want, all)
+		}
+	}
+	for _, bad := range []string{"not seen", "cause=", "\x1b", "1 comments"} {
+		if strings.Contains(all, bad) {
+			t.Errorf("the demo prints %q:\n%s", bad, all)
+		}
+	}
+	if _, err := os.Stat(service); !os.IsNotExist(err) {
+		t.Errorf("the demo touched the data directory of the service: %v", err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("the demo left %v (%v)", left, err)
+	}
+}
+
+// runPrinted runs the commands that the demo has printed.
+func runPrinted(ctx context.Context, t *testing.T, printed []string) {
+	t.Helper()
+	var tools, psql string
+	kinds := map[string]int{}
+	for i, line := range printed {
+		command, isCommand := strings.CutPrefix(line, "  ")
+		if !isCommand || strings.HasPrefix(command, "  ") {
+			continue // text, or the rest of the line before
+		}
+		if first, more := strings.CutSuffix(command, "\\"); more {
+			command = first + printed[i+1]
+		}
+		word, _, _ := strings.Cut(command, " ")
+		kinds[strings.TrimSuffix(word, "()")]++
+		switch word {
+		case "grpcurl()":
+			tools = command + "\n"
+			continue
+		case "psql":
+			psql = command
+			command = "echo 'select 1' | " + psql
+		case "select":
+			command = psql + " --csv -v ON_ERROR_STOP=1 <<'E'\n" + command + "\nE"
+		case "curl":
+			command += " -f"
+		}
+		out, err := exec.CommandContext(ctx, "bash", "-c", tools+command).CombinedOutput()
+		if err != nil || len(bytes.TrimSpace(out)) == 0 || word == "select" && bytes.Count(out, []byte("\n")) < 2 {
+			t.Errorf("%s: %v, %q; want something", command, err, out)
+		}
+	}
+	if kinds["curl"] < 7 || kinds["grpcurl"] < 2 || kinds["psql"] != 1 || kinds["select"] < 2 {
+		t.Errorf("the demo printed %v; want commands of each kind:\n%s", kinds, strings.Join(printed, "\n"))
+	}
+}
+
+// The demo ends by itself after its edits, and shows them on a database of the user.
+func TestDemoOnADatabase(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Empty(t)
+		for range 2 { // what an earlier demo left does no harm
+			got := command(t, nil, "demo", "--edits=4", "--every=10ms", "--database-url="+url, "--http-addr=127.0.0.1:0",
+				"--grpc-addr=127.0.0.1:0")
+			if got.code != 0 || got.told != "" || !strings.Contains(got.stdout, "compared: 0 differences\n") ||
+				!strings.Contains(got.stdout, "in your database, in SQL:") {
+				t.Errorf("demo = %+v; want exit code 0 and no difference", got)
+			}
+		}
+	})
+}
+
+// The demo never writes into data that it has not made.
+func TestDemoRefusesOtherData(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := command(t, nil, "demo", "--data-dir="+dir, "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0")
+	want := "start the embedded PostgreSQL in " + dir + ": " + dir + " was not made by the demo, which never " +
+		"touches real data; set --data-dir to a new or an empty directory\n"
+	if got.code != 1 || got.told != "liveblocks-mirror: "+want {
+		t.Errorf("demo = %+v; want exit code 1 and %q", got, want)
 	}
 }
 

@@ -42,6 +42,7 @@ type App struct {
 	status    *status
 	services  *rpc.Services
 	front     *gateway.Gateway
+	verifier  *verify.Verifier
 	// background holds the parts without a listener, in the order of starting.
 	background []component
 }
@@ -154,7 +155,7 @@ func (a *App) build(ctx context.Context, version string) error {
 			return err
 		}
 	}
-	verifier := verify.New(verify.Config{
+	a.verifier = verify.New(verify.Config{
 		Store: a.db.store, Fetcher: client, Limiter: client, Workers: pool, Memory: budget, MaxData: a.cfg.MaxData,
 		Now: time.Now,
 	})
@@ -177,7 +178,7 @@ func (a *App) build(ctx context.Context, version string) error {
 			Query: a.db.store, Refresher: pool, Documents: documents.Memory{Long: reads, Decoding: budget},
 		},
 		Admin: rpc.AdminDeps{
-			Query: counting, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper, Verifier: verifier,
+			Query: counting, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper, Verifier: a.verifier,
 			Status: a.status, Version: version, StartTime: started,
 		},
 	})
@@ -264,7 +265,11 @@ func (a *App) Serve(ctx context.Context) error {
 	err := a.await(ctx, stop.failed)
 
 	a.serving(false)
-	a.log.InfoContext(ctx, "stopping", slog.Any("cause", err))
+	if err != nil {
+		a.log.InfoContext(ctx, "stopping", slog.Any("cause", err))
+	} else {
+		a.log.InfoContext(ctx, "stopping")
+	}
 	stop.all()
 	a.db.close(context.WithoutCancel(ctx))
 	if a.cfg.ReadyFile != "" {
@@ -302,12 +307,17 @@ func (a *App) await(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// DatabaseURL returns the URL of the embedded PostgreSQL; empty if there is none.
-func (a *App) DatabaseURL() string {
-	if a.db.embedded == nil {
-		return ""
-	}
-	return a.db.embedded.URL()
+// Verify compares the mirror with Liveblocks while the service runs. It repairs nothing.
+func (a *App) Verify(ctx context.Context) (mirror.VerifySummary, error) {
+	var summary mirror.VerifySummary
+	err := a.verifier.Verify(ctx, mirror.VerifyOptions{Project: mirror.ProjectID(a.cfg.ProjectID)},
+		func(r mirror.VerifyReport) error {
+			if r.Summary != nil {
+				summary = *r.Summary
+			}
+			return nil
+		})
+	return summary, err
 }
 
 // serving sets whether the service reports that it accepts calls.

@@ -42,6 +42,13 @@ func listen(ctx context.Context, cfg config.Addresses) (l listeners, err error) 
 	return l, nil
 }
 
+// CheckAddresses returns an error if an address cannot be listened on now.
+func CheckAddresses(ctx context.Context, cfg config.Addresses) error {
+	l, err := listen(ctx, cfg)
+	l.close()
+	return err
+}
+
 func (l listeners) close() {
 	for _, c := range []net.Listener{l.http, l.grpc, l.webhook} {
 		if c != nil {

@@ -13,8 +13,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
-// await polls the mirror until it equals the fake, and describes the result.
-func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
+// await polls the mirror until it equals the fake, and describes the result. It
+// returns false if that took too long.
+func (d *demo) await(ctx context.Context, id string, ev fake.Event) (seen string, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
 	defer cancel()
 	look := d.room
@@ -28,13 +29,13 @@ func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
 	}
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for begin := time.Now(); ; {
+	for {
 		if seen, ok := look(ctx, ev); ok {
-			return fmt.Sprintf("%s after %s", seen, time.Since(begin).Round(time.Millisecond))
+			return seen, true
 		}
 		select {
 		case <-ctx.Done():
-			return "not seen yet"
+			return "", false
 		case <-ticker.C:
 		}
 	}
@@ -43,12 +44,12 @@ func (d *demo) await(ctx context.Context, id string, ev fake.Event) string {
 // room compares a room's Storage document.
 func (d *demo) room(ctx context.Context, ev fake.Event) (string, bool) {
 	want, lives := d.upstream.Storage(ev.RoomID)
-	status, header, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/storage:read?format=plain-lson")
+	status, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/storage:read?format=plain-lson")
 	switch {
 	case !lives && status == http.StatusNotFound:
 		return "deleted", true
 	case lives && status == http.StatusOK && bytes.Equal(body, want):
-		return fmt.Sprintf("%d bytes, revision %s,", len(body), header.Get("Mirror-Revision")), true
+		return count(len(body), "byte"), true
 	default:
 		return "", false
 	}
@@ -63,12 +64,12 @@ func (d *demo) thread(ctx context.Context, ev fake.Event) (string, bool) {
 	}
 	path := "/v1/rooms/" + url.PathEscape(ev.RoomID) + "/threads/" + url.PathEscape(ev.ThreadID) +
 		"?view=source"
-	status, _, body := d.get(ctx, path)
+	status, body := d.get(ctx, path)
 	switch {
 	case !lives && status == http.StatusNotFound:
 		return "deleted", true
 	case lives && json.Unmarshal(body, &got) == nil && bytes.Equal(got.Thread.SourceJSON, want):
-		return fmt.Sprintf("%d bytes, %d comments,", len(want), len(d.upstream.Comments(ev.RoomID, ev.ThreadID))), true
+		return count(len(d.upstream.Comments(ev.RoomID, ev.ThreadID)), "comment"), true
 	default:
 		return "", false
 	}
@@ -83,7 +84,7 @@ func (d *demo) session(ctx context.Context, ev fake.Event) (string, bool) {
 			LeaveTime time.Time
 		}
 	}
-	_, _, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/user-sessions")
+	_, body := d.get(ctx, "/v1/rooms/"+url.PathEscape(ev.RoomID)+"/user-sessions")
 	if json.Unmarshal(body, &got) != nil {
 		return "", false
 	}
@@ -91,9 +92,9 @@ func (d *demo) session(ctx context.Context, ev fake.Event) (string, bool) {
 		switch at := ev.Time.Truncate(time.Millisecond); { // the precision of webhooks
 		case s.UserID != ev.UserID:
 		case ev.Type == fake.UserEntered && s.EnterTime.Equal(at):
-			return ev.UserID + " entered,", true
+			return ev.UserID + " entered", true
 		case ev.Type == fake.UserLeft && s.LeaveTime.Equal(at):
-			return fmt.Sprintf("%s stayed for %s,", ev.UserID, s.LeaveTime.Sub(s.EnterTime).Round(time.Second)), true
+			return fmt.Sprintf("%s for %s", ev.UserID, s.LeaveTime.Sub(s.EnterTime).Round(time.Second)), true
 		}
 	}
 	return "", false
@@ -102,35 +103,34 @@ func (d *demo) session(ctx context.Context, ev fake.Event) (string, bool) {
 func (d *demo) notification(ctx context.Context, id string, ev fake.Event) (string, bool) {
 	var got struct {
 		Notifications []struct {
-			EventID   string
-			InboxJSON json.RawMessage `json:"inboxJson"`
+			EventID string
 		}
 	}
-	_, _, body := d.get(ctx, "/v1/notifications?user_id="+url.QueryEscape(ev.UserID))
+	_, body := d.get(ctx, "/v1/notifications?user_id="+url.QueryEscape(ev.UserID))
 	if json.Unmarshal(body, &got) != nil {
 		return "", false
 	}
 	for _, n := range got.Notifications {
 		if n.EventID == id {
-			return fmt.Sprintf("for %s, %d bytes of inbox,", ev.UserID, len(n.InboxJSON)), true
+			return fmt.Sprintf("for %s", ev.UserID), true
 		}
 	}
 	return "", false
 }
 
 // get reads from the service. The status is 0 if the request failed.
-func (d *demo) get(ctx context.Context, path string) (status int, header http.Header, body []byte) {
+func (d *demo) get(ctx context.Context, path string) (status int, body []byte) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base+path, nil)
 	if err != nil {
-		return 0, nil, nil
+		return 0, nil
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return 0, nil, nil
+		return 0, nil
 	}
 	defer resp.Body.Close()
 	if body, err = io.ReadAll(resp.Body); err != nil {
-		return 0, nil, nil
+		return 0, nil
 	}
-	return resp.StatusCode, resp.Header, body
+	return resp.StatusCode, body
 }
