@@ -14,7 +14,7 @@ import (
 )
 
 var lists = sqllist.Dialect{
-	Numbered: true, RowValues: true,
+	Numbered: true, RowValues: true, Lateral: true,
 	Contains:     "%s @> ?",
 	Key:          func(id string) any { return id },
 	Time:         func(t time.Time) any { return nullTime(t) },

@@ -10,7 +10,7 @@ import (
 var groupColumns = `select g.group_id, g.source_json, g.content_sha256, g.organization_id, g.create_time, g.update_time,
     g.delete_time,` + stateColumns + "\n"
 
-var joinGroupState = joinState("g", "''", literal(mirror.KindGroup), "g.group_id")
+func (r *Reader) ofGroup() string { return r.state("g", "''", literal(mirror.KindGroup), "g.group_id") }
 
 func scanGroup(project mirror.ProjectID) func(Row, *mirror.Group) error {
 	return func(row Row, g *mirror.Group) error {
@@ -22,7 +22,7 @@ func scanGroup(project mirror.ProjectID) func(Row, *mirror.Group) error {
 
 // Group reads by key.
 func (r *Reader) Group(ctx context.Context, group mirror.Resource, deleted bool) (mirror.Group, error) {
-	s := r.query(groupColumns+"from mirror_group g\n"+joinGroupState).
+	s := r.query(groupColumns+"from mirror_group g\n"+r.ofGroup()).
 		where("g.bucket = ? and g.project_id = ? and g.group_id = ?", group.Bucket(), group.Project, group.ID).
 		where("(g.delete_time is null or ?)", deleted)
 	return one(ctx, r, "read group", s, scanGroup(group.Project))
@@ -33,15 +33,14 @@ func (r *Reader) Group(ctx context.Context, group mirror.Resource, deleted bool)
 func (r *Reader) Groups(ctx context.Context, f store.GroupFilter) ([]mirror.Group, error) {
 	bucket := mirror.Bucket(f.Project, "")
 	order := []string{"g.group_id"}
-	s := r.query(groupColumns+"from mirror_group g\n"+joinGroupState).
+	s := r.query(groupColumns+"from mirror_group g\n"+r.ofGroup()).
 		where("g.bucket = ? and g.project_id = ?", bucket, f.Project).where("(g.delete_time is null or ?)", f.Deleted)
 	if f.User != "" {
-		// A left join, as in joinRoom. A membership without its group is of a group that
-		// is being written.
+		// A membership without its group is of a group that is being written.
 		order = []string{"m.group_id"}
-		s = r.query(groupColumns+"from mirror_group_member m"+r.by("mirror_group_member_by_user")+`left join mirror_group g
-    on g.bucket = m.bucket and g.project_id = m.project_id and g.group_id = m.group_id
-`+joinGroupState).
+		s = r.query(groupColumns+"from mirror_group_member m"+r.by("mirror_group_member_by_user")+
+			r.lookUp("mirror_group", "g", "g.bucket = m.bucket and g.project_id = m.project_id and g.group_id = m.group_id")+
+			r.ofGroup()).
 			where("m.bucket = ? and m.project_id = ? and m.user_id = ?", bucket, f.Project, f.User).
 			where("case when g.delete_time is null then g.group_id is not null else ? end", f.Deleted)
 	}

@@ -69,7 +69,7 @@ func (r *Reader) LastEvents(ctx context.Context, project mirror.ProjectID, types
 // one row with nulls if there are none.
 func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
 	s := r.query("select u.connection_id, u.user_id, u.info_json, r.delete_time,"+stateColumns+
-		"\nfrom mirror_room r\n"+joinState("r", "r.room_id", literal(mirror.KindActiveUsers), "''")+`left join mirror_active_user u
+		"\nfrom mirror_room r\n"+r.state("r", "r.room_id", literal(mirror.KindActiveUsers), "''")+`left join mirror_active_user u
     on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
     and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end
 `).whereRoom("r", users).where("(r.delete_time is null or ?)", deleted)
@@ -121,14 +121,13 @@ func (r *Reader) SessionsBy(ctx context.Context, project mirror.ProjectID, text 
 	return list(ctx, r, "read sessions of connections", r.query(text, args...), scanSession(project))
 }
 
-var selectNotifications = `select n.room_id, n.notification_id, n.event_id, n.channel, n.kind, n.user_id, n.thread_id,
-    n.mention_id, n.subject_id, n.create_time, n.trigger_time, n.inbox_json, n.read_time, n.notify_time,` +
-	stateColumns + "\nfrom mirror_notification n\n" +
-	joinState("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id")
+const notificationColumns = `n.room_id, n.notification_id, n.event_id, n.channel, n.kind, n.user_id, n.thread_id,
+    n.mention_id, n.subject_id, n.create_time, n.trigger_time, n.inbox_json, n.read_time, n.notify_time,` + stateColumns
 
 // Notifications uses the index that fits the filter best.
 func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
-	s := r.query(selectNotifications).where("n.project_id = ?", f.Project).
+	s := r.query("select "+notificationColumns+"\nfrom mirror_notification n\n"+
+		r.state("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id")).where("n.project_id = ?", f.Project).
 		whereFirst(idFilter{"n.room_id", string(f.Room)}, idFilter{"n.user_id", f.User}, idFilter{"n.thread_id", f.Thread},
 			idFilter{"n.kind", f.Kind}, idFilter{"n.channel", f.Channel}).
 		latestFirst("n.create_time", "n.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)

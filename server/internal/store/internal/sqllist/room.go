@@ -16,9 +16,13 @@ const RoomColumns = `r.room_id, r.epoch, case when ? then r.source_json end, r.c
     r.organization_id, r.delete_time,` + stateColumns
 
 // RoomState joins the state s of a room r.
-var RoomState = joinState("r", "r.room_id", literal(mirror.KindRoom), "''")
+var RoomState = "left join mirror_resource_state s on " + onRoomState + "\n"
 
-var selectRooms = "select " + RoomColumns + "\nfrom mirror_room r\n" + RoomState
+var onRoomState = onState("r", "r.room_id", literal(mirror.KindRoom), "''")
+
+func (r *Reader) selectRooms() string {
+	return "select " + RoomColumns + "\nfrom mirror_room r\n" + r.lookUp("mirror_resource_state", "s", onRoomState)
+}
 
 func scanRoom(project mirror.ProjectID) func(Row, *mirror.Room) error {
 	return func(row Row, r *mirror.Room) error {
@@ -34,6 +38,20 @@ func (s *statement) whereRoom(of string, room mirror.Resource) *statement {
 		room.Room)
 }
 
+// withinRoom selects the rows of a room after the one with an id, and returns the columns
+// that order them. A condition for each column would make Postgres expect a few rows and
+// sort all of them.
+func (s *statement) withinRoom(of, id string, room mirror.Resource, after string) (order []string) {
+	if !s.dialect.RowValues {
+		s.whereRoom(of, room).where(id+" > ?", after)
+		return []string{id}
+	}
+	key := []string{of + ".bucket", of + ".project_id", of + ".room_id", id}
+	s.after(key, room.Bucket(), room.Project, room.Room, after).
+		compare("<=", key[:3], []any{room.Bucket(), room.Project, room.Room})
+	return key
+}
+
 // whereIDs selects ids that start with a prefix.
 func (s *statement) whereIDs(column, prefix string) *statement {
 	// No id is longer than mirror.MaxRoomID bytes, so none sorts after a run of the
@@ -44,14 +62,14 @@ func (s *statement) whereIDs(column, prefix string) *statement {
 
 // Room reads by key.
 func (r *Reader) Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error) {
-	s := r.query(selectRooms, true).whereRoom("r", room).where("(r.delete_time is null or ?)", deleted)
+	s := r.query(r.selectRooms(), true).whereRoom("r", room).where("(r.delete_time is null or ?)", deleted)
 	return one(ctx, r, "read room", s, scanRoom(room.Project))
 }
 
 // Rooms uses the index by room id.
 func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
 	order := []string{"r.room_id"}
-	s := r.query(selectRooms, true).whereListed(f).page(order, f.Limit)
+	s := r.query(r.selectRooms(), true).whereListed(f).page(order, f.Limit)
 	return list(ctx, r, "list rooms", s, scanRoom(f.Project))
 }
 
@@ -77,15 +95,9 @@ func (r *Reader) RoomsBy(ctx context.Context, project mirror.ProjectID, text str
 const documentColumns = `d.room_id, d.kind, d.resource_id, d.content_sha256, d.size, d.derive_version, d.data_problem,
     r.delete_time,` + stateColumns + "\n"
 
-// joinRoom joins a document or thread with its room and its state.
-//
-// Lists use left joins: a server that assumes the columns of a key to be independent
-// expects few rows of an inner join, and would sort a whole table instead of
-// looking up a page.
-func joinRoom(join, of, kind, id string) string {
-	return join + ` mirror_room r
-    on r.bucket = ` + of + `.bucket and r.project_id = ` + of + `.project_id and r.room_id = ` + of + ".room_id\n" +
-		joinState(of, of+".room_id", kind, id)
+// roomAndState looks up the room r and the state s of a document or thread.
+func (r *Reader) roomAndState(of, kind, id string) string {
+	return r.lookUp("mirror_room", "r", onKey("r", of, of+".room_id")) + r.state(of, of+".room_id", kind, id)
 }
 
 // shown is the condition that a row of an epoch is visible: while its room lives,
@@ -95,7 +107,7 @@ func shown(of, living, deleted string) string {
         else ` + deleted + ` and r.epoch = ` + of + `.epoch + 1 and r.delete_time is not null end`
 }
 
-var joinDocument = joinRoom("left join", "d", "d.kind", "d.resource_id")
+func (r *Reader) ofDocument() string { return r.roomAndState("d", "d.kind", "d.resource_id") }
 
 // scanDocument scans leading columns, followed by documentColumns.
 func scanDocument(row Row, d *mirror.Document, first ...any) error {
@@ -115,7 +127,7 @@ func (r *Reader) scanContent(row Row, d *mirror.Document, first ...any) error {
 
 // Document reads by key and unpacks the content.
 func (r *Reader) Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error) {
-	s := r.query("select d.content, "+documentColumns+"from mirror_document d\n"+joinDocument).
+	s := r.query("select d.content, "+documentColumns+"from mirror_document d\n"+r.ofDocument()).
 		whereRoom("d", document).where("d.kind = ? and d.resource_id = ?", document.Kind, document.ID).
 		where(shown("d", "", "?"), deleted)
 	return one(ctx, r, "read document", s, func(row Row, d *mirror.Document) error {
@@ -139,7 +151,7 @@ func (r *Reader) ReadDocuments(ctx context.Context, reads []store.DocumentRead, 
 join mirror_document d
     on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
     and d.kind = k.kind and d.resource_id = k.resource_id
-`+joinRoom("join", "d", "d.kind", "d.resource_id")+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
+join mirror_room r on `+onKey("r", "d", "d.room_id")+"\n"+r.state("d", "d.room_id", "d.kind", "d.resource_id")+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
 	err := r.read(ctx, fmt.Sprintf("read %d documents", len(reads)), s, func(row Row) error {
 		var n int
 		var d mirror.Document
@@ -162,7 +174,7 @@ func (r *Reader) Documents(ctx context.Context, f store.DocumentFilter) ([]mirro
 		f.AfterRoom, f.AfterKind, f.AfterID = mirror.RoomID(f.Prefix), 0, ""
 	}
 	order := []string{"d.room_id", "d.kind", "d.resource_id"}
-	s := r.query("select "+documentColumns+"from mirror_document d\n"+joinDocument).
+	s := r.query("select "+documentColumns+"from mirror_document d\n"+r.ofDocument()).
 		where("d.project_id = ?", f.Project).where(shown("d", "", "?"), false).whereIDs("d.room_id", f.Prefix).
 		where("(? = 0 or d.kind = ?)", f.Kind, f.Kind).
 		after(order, f.AfterRoom, f.AfterKind, f.AfterID).page(order, f.Limit)

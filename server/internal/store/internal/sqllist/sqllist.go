@@ -29,6 +29,8 @@ type Dialect struct {
 	Numbered bool
 	// RowValues means that the server uses an index for comparisons of row values.
 	RowValues bool
+	// Lateral means that the server knows lateral subqueries.
+	Lateral bool
 	// Contains is the condition that a JSON object has all members of an argument.
 	// It contains one formatting verb, for the column.
 	Contains string
@@ -278,6 +280,10 @@ func compareColumns(operator string, columns []string, values []any) (string, []
 	return c + " >= ? and (" + c + " > ? or " + text + ")", append([]any{v, v}, args...)
 }
 
+// unindexed is a condition that no index serves, and of which Postgres expects every
+// second row to match: if it expected few, it would sort instead of reading in order.
+func unindexed(condition string) string { return "case when " + condition + " then true else false end" }
+
 // page orders a list and ends it.
 func (s *statement) page(columns []string, limit int) *statement {
 	s.add("\norder by "+strings.Join(columns, ", ")+"\nlimit ?", limit)
@@ -348,12 +354,32 @@ func scanWithState(row Row, f *mirror.Freshness, columns ...any) error {
 		&f.Stale)...)
 }
 
-// joinState left-joins the state of a resource, so a missing state does not hide
-// the copy.
-func joinState(of, room, kind, id string) string {
-	return `left join mirror_resource_state s
-    on s.bucket = ` + of + `.bucket and s.project_id = ` + of + `.project_id and s.room_id = ` + room + `
-    and s.kind = ` + kind + ` and s.resource_id = ` + id + "\n"
+// lookUp joins each row with the one of a table whose key is given, or with nulls.
+//
+// Plans of joins depend on how many rows the server expects. One that assumes the columns
+// of a key to be independent expects few, and would sort or merge a whole table instead of
+// looking up a page. So Postgres gets no join: it cannot run a lateral subquery with a limit
+// otherwise than by key, once for each row.
+func (r *Reader) lookUp(table, as, on string) string {
+	if r.dialect.Lateral {
+		return "left join lateral (select * from " + table + " " + as + " where " + on + " limit 1) " + as + " on true\n"
+	}
+	return "left join " + table + " " + as + " on " + on + "\n"
+}
+
+// state looks up the state s of a resource. A missing state does not hide the copy.
+func (r *Reader) state(of, room, kind, id string) string {
+	return r.lookUp("mirror_resource_state", "s", onState(of, room, kind, id))
+}
+
+func onState(of, room, kind, id string) string {
+	return onKey("s", of, room) + ` and s.kind = ` + kind + ` and s.resource_id = ` + id
+}
+
+// onKey is the condition that two rows are of one room.
+func onKey(row, of, room string) string {
+	return row + ".bucket = " + of + ".bucket and " + row + ".project_id = " + of + ".project_id and " + row +
+		".room_id = " + room
 }
 
 func literal(kind mirror.Kind) string { return strconv.Itoa(int(kind)) }

@@ -12,7 +12,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-var joinThread = joinRoom("left join", "t", literal(mirror.KindThread), "t.thread_id")
+func (r *Reader) ofThread() string {
+	return r.roomAndState("t", literal(mirror.KindThread), "t.thread_id")
+}
 
 // whereShown selects rows of visible threads t, including deleted ones on request.
 func (s *statement) whereShown(deleted bool) *statement {
@@ -42,7 +44,7 @@ func scanThreadKey(row Row, k *rowKey) error { return row.Scan(&k.Room, &k.Threa
 
 // Thread reads by key.
 func (r *Reader) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
-	s := r.query(threadColumns+"from mirror_thread t\n"+joinThread).whereRoom("t", thread).
+	s := r.query(threadColumns+"from mirror_thread t\n"+r.ofThread()).whereRoom("t", thread).
 		where("t.thread_id = ?", thread.ID).whereShown(deleted)
 	return one(ctx, r, "read thread", s, scanThread(thread.Project))
 }
@@ -56,8 +58,8 @@ func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Th
 		return nil, nil // no thread matches
 	}
 	const what = "list threads"
-	contains := "(" + fmt.Sprintf(r.dialect.Contains, "t.metadata_text") + ") is true"
-	changed := "(" + r.dialect.ThreadChanged + " >= ?) is true"
+	contains := unindexed(fmt.Sprintf(r.dialect.Contains, "t.metadata_text"))
+	changed := unindexed(r.dialect.ThreadChanged + " >= ?")
 	either, or := false, true
 	if f.Resolved != nil {
 		either, or = *f.Resolved, *f.Resolved
@@ -73,7 +75,7 @@ func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Th
 		s := r.query(threadColumns+"from "+table+`
 join mirror_thread t
     on t.bucket = k.bucket and t.project_id = ? and t.room_id = k.room_id and t.thread_id = k.thread_id
-`+joinThread, append(args, f.Project)...)
+`+r.ofThread(), append(args, f.Project)...)
 		narrow(s).where("t.resolved in (?, ?)", either, or).
 			// A scalar subquery can only be a look-up by key.
 			whereIf(f.Author != "" && f.Mentioned != "", `(
@@ -115,9 +117,10 @@ join mirror_thread t
 		case 1:
 			return nil, nil
 		}
-		s := r.query(threadColumns+"from mirror_thread t"+r.by("primary")+joinThread).
-			whereRoom("t", mirror.Resource{Project: f.Project, Room: f.Room}).where("t.thread_id > ?", first)
-		narrow(s).where("t.resolved in (?, ?)", either, or).page([]string{"t.thread_id"}, f.Limit)
+		room := mirror.Resource{Project: f.Project, Room: f.Room}
+		s := r.query(threadColumns + "from mirror_thread t" + r.by("primary") + r.ofThread())
+		order := s.withinRoom("t", "t.thread_id", room, first)
+		narrow(s).where("t.resolved in (?, ?)", either, or).page(order, f.Limit)
 		return list(ctx, r, what, s, scanThread(f.Project))
 	}
 	matches := func() *statement {
@@ -141,7 +144,7 @@ join mirror_thread t
 		index = "mirror_thread_by_resolved"
 	}
 	order := []string{"t.room_id", "t.thread_id"}
-	s := r.query(threadColumns+"from mirror_thread t"+r.by(index)+joinThread).where("t.project_id = ?", f.Project).
+	s := r.query(threadColumns+"from mirror_thread t"+r.by(index)+r.ofThread()).where("t.project_id = ?", f.Project).
 		whereIf(f.Resolved != nil, "t.resolved = ?", either).after(order, f.AfterRoom, f.AfterID)
 	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
 }
@@ -169,9 +172,9 @@ func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, after rowK
 const commentColumns = `select c.room_id, c.thread_id, c.comment_id, c.user_id, c.create_time, c.edit_time, c.delete_time,
     c.source_json, t.content_sha256, coalesce(t.delete_time, r.delete_time),` + stateColumns + "\n"
 
-var joinComment = `left join mirror_thread t
-    on t.bucket = c.bucket and t.project_id = c.project_id and t.room_id = c.room_id and t.thread_id = c.thread_id
-` + joinThread
+func (r *Reader) ofComment() string {
+	return r.lookUp("mirror_thread", "t", onKey("t", "c", "c.room_id")+" and t.thread_id = c.thread_id") + r.ofThread()
+}
 
 func scanComment(project mirror.ProjectID) func(Row, *mirror.Comment) error {
 	return func(row Row, c *mirror.Comment) error {
@@ -192,7 +195,7 @@ func keyOfComment(c mirror.Comment) rowKey {
 func (r *Reader) Comment(ctx context.Context, thread mirror.Resource, id string, deleted bool) (mirror.Comment,
 	error,
 ) {
-	s := r.query(commentColumns+"from mirror_comment c\n"+joinComment).whereRoom("c", thread).whereShown(deleted).
+	s := r.query(commentColumns+"from mirror_comment c\n"+r.ofComment()).whereRoom("c", thread).whereShown(deleted).
 		where("c.thread_id = ? and c.comment_id = ?", thread.ID, id).where("(c.delete_time is null or ?)", deleted)
 	return one(ctx, r, "read comment", s, scanComment(thread.Project))
 }
@@ -210,7 +213,7 @@ func (r *Reader) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.
 	// page adds the conditions that no index is to serve, and the end of the page.
 	page := func(ctx context.Context, s *statement) ([]mirror.Comment, error) {
 		s.whereShown(f.Deleted).where("(c.delete_time is null or ?)", f.Deleted).
-			whereIf(!f.UpdatedSince.IsZero(), "("+r.dialect.CommentChanged+" >= ?) is true", f.UpdatedSince).
+			whereIf(!f.UpdatedSince.IsZero(), unindexed(r.dialect.CommentChanged+" >= ?"), f.UpdatedSince).
 			after(order, f.AfterRoom, f.AfterThread, afterTime, f.AfterID).page(order, f.Limit)
 		return list(ctx, r, what, s, scanComment(f.Project))
 	}
@@ -224,7 +227,7 @@ func (r *Reader) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.
 join mirror_comment c
     on c.bucket = k.bucket and c.project_id = ? and c.room_id = k.room_id and c.thread_id = k.thread_id
     and c.comment_id = k.comment_id
-`+joinComment, append(args, f.Project)...).where("(? = '' or c.user_id = ?)", f.Author, f.Author))
+`+r.ofComment(), append(args, f.Project)...).where("(? = '' or c.user_id = ?)", f.Author, f.Author))
 			if err != nil {
 				return nil, err
 			}
@@ -270,7 +273,7 @@ join mirror_comment c
 	if f.Author != "" {
 		index = "mirror_comment_by_user"
 	}
-	s := r.query(commentColumns+"from mirror_comment c"+r.by(index)+joinComment).where("c.project_id = ?", f.Project).
+	s := r.query(commentColumns+"from mirror_comment c"+r.by(index)+r.ofComment()).where("c.project_id = ?", f.Project).
 		whereID("c.user_id", f.Author).
 		whereIf(f.Room != "", "c.room_id = ?", f.Room).
 		whereIf(f.Thread != "", "c.thread_id = ?", f.Thread)
