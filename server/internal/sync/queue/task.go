@@ -123,7 +123,8 @@ func (p *Pool) work(ctx context.Context, lease mirror.Lease, run *run, end *endi
 		defer end()
 		ctx = work
 	}
-	apply, err := p.handlers[lease.Resource.Kind](ctx, lease)
+	run.joins = joined != nil
+	apply, err := p.fetch(ctx, lease, run)
 	var member bool
 	if joined != nil {
 		lease, member = joined.await(ctx, lease)
