@@ -333,6 +333,8 @@ type Applied struct {
 	Changed bool
 	// Due is when the next fetch is due; zero if none is.
 	Due time.Time
+	// Settles means that this fetch is only to look once more.
+	Settles bool
 	// AlsoDue lists other resources that became due because of this one, with its
 	// urgency, in key order.
 	AlsoDue []Resource

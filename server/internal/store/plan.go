@@ -31,7 +31,8 @@ type Plan struct {
 // Applied returns the result of a plan that was written.
 func (p Plan) Applied() mirror.Applied {
 	return mirror.Applied{
-		Generation: p.State.Applied, Changed: p.Change != 0 || p.Sessions, Due: p.State.Due, AlsoDue: p.AlsoDue,
+		Generation: p.State.Applied, Changed: p.Change != 0 || p.Sessions, Due: p.State.Due, Settles: p.State.Settles(),
+		AlsoDue: p.AlsoDue,
 	}
 }
 

@@ -107,7 +107,7 @@ func (s State) MarkStale(w Stale) State {
 		due = latest(due, earliest(s.FetchTime, w.Now).Add(w.MinInterval))
 	}
 	// A settle fetch that is brought forward is still to be done.
-	s.Settle = s.Settle || w.Event || !s.Due.IsZero() && s.Generation == s.Applied
+	s.Settle = s.Settle || w.Event || s.Settles()
 	// Urgent work does not become less urgent by a background request.
 	s.Background = w.Background && (s.Due.IsZero() || s.Background)
 	s.Due = earliest(s.Due, due)

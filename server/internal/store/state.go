@@ -53,6 +53,10 @@ const MaxDeaths = 3
 // of replicas with other settings or clocks remain below.
 func LeaseTooFar(now time.Time, ttl time.Duration) time.Time { return now.Add(2 * ttl) }
 
+// Settles reports whether all that is known of the resource has been applied, and it is
+// only due to be fetched once more.
+func (s State) Settles() bool { return !s.Due.IsZero() && s.Generation == s.Applied }
+
 // Held reports whether the lease is still held.
 func (s State) Held(lease mirror.Lease) bool {
 	return s.LeaseToken == lease.Token && lease.Token != [16]byte{}

@@ -203,6 +203,9 @@ type DueResource struct {
 	mirror.Resource
 
 	Due time.Time
+	// Settles means that all that is known of has been applied: it is only to be
+	// fetched once more.
+	Settles bool
 }
 
 // DueList is the result of [Tasks.Due].

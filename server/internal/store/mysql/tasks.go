@@ -26,7 +26,7 @@ func (s *Store) Due(ctx context.Context, look store.Look) (store.DueList, error)
 	}
 	var list store.DueList
 	for _, row := range rows {
-		list.Add(look, store.DueResource{Due: timeOf(row.DueTime), Resource: mirror.Resource{
+		list.Add(look, store.DueResource{Due: timeOf(row.DueTime), Settles: row.Settles, Resource: mirror.Resource{
 			Project: look.Project, Room: mirror.RoomID(row.RoomID), Kind: mirror.Kind(row.Kind), ID: string(row.ResourceID),
 		}}, row.Background)
 	}

@@ -25,7 +25,7 @@ func (s *Store) Due(ctx context.Context, look store.Look) (store.DueList, error)
 	}
 	var list store.DueList
 	for _, r := range rows {
-		list.Add(look, store.DueResource{Due: timeOf(r.DueTime), Resource: mirror.Resource{
+		list.Add(look, store.DueResource{Due: timeOf(r.DueTime), Settles: r.Settles, Resource: mirror.Resource{
 			Project: look.Project, Room: mirror.RoomID(r.RoomID), Kind: mirror.Kind(r.Kind), ID: r.ResourceID,
 		}}, r.Background)
 	}

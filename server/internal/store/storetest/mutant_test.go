@@ -171,6 +171,11 @@ func mutants() []mutant {
 			func(b base) store.Store { return &listsLeased{b} },
 		},
 		{
+			"takes settle fetches for stale",
+			[]string{"due tells settle fetches from what is stale"},
+			func(b base) store.Store { return &hidesSettles{b} },
+		},
+		{
 			"loses the settle fetch",
 			[]string{"settle fetch comes once", "404 settles like a success"},
 			func(b base) store.Store { return &losesSettle{b} },
@@ -728,6 +733,16 @@ type listsLeased struct{ base }
 func (m *listsLeased) Due(ctx context.Context, look store.Look) (store.DueList, error) {
 	look.Now = look.Now.Add(leaseTTL)
 	return m.Store.Due(ctx, look)
+}
+
+type hidesSettles struct{ base }
+
+func (m *hidesSettles) Due(ctx context.Context, look store.Look) (store.DueList, error) {
+	list, err := m.Store.Due(ctx, look)
+	for i := range list.Resources {
+		list.Resources[i].Settles = false
+	}
+	return list, err
 }
 
 type losesSettle struct{ base }

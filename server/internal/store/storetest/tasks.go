@@ -24,6 +24,7 @@ var taskCases = []testCase{
 	{"due tells when the next one is due", dueNext},
 	{"due knows its project", dueProject},
 	{"due tells each lane and its times", dueLanes},
+	{"due tells settle fetches from what is stale", dueSettles},
 	{"due leaves alone kinds that are not asked for", dueKinds},
 	{"lease too far away does not count", leaseTooFar},
 	{"fetch in the future counts as one just now", fetchTooFar},
@@ -290,6 +291,64 @@ func dueLanes(e *env) {
 	e.want("Due, at most 2", list, store.DueList{
 		Resources: due("l", 2), Background: due("b", 2), More: true, MoreBackground: true,
 	})
+}
+
+func dueSettles(e *env) {
+	due := func(background bool) (stale, settles []mirror.Resource) {
+		e.Helper()
+		list, err := e.Due(e.ctx(), lookAt(project, e.now, 10))
+		e.must("Due", err)
+		part := list.Resources
+		if background {
+			part = list.Background
+		}
+		for _, r := range part {
+			if r.Kind != mirror.KindRoom {
+				continue // it became due with its room
+			}
+			if r.Settles {
+				settles = append(settles, r.Resource)
+			} else {
+				stale = append(stale, r.Resource)
+			}
+		}
+		return stale, settles
+	}
+	want := func(what string, background bool, stale, settles []mirror.Resource) {
+		e.Helper()
+		gotStale, gotSettles := due(background)
+		e.want(what+": stale", gotStale, stale)
+		e.want(what+": only to be fetched once more", gotSettles, settles)
+	}
+	a, b := roomOf("a"), roomOf("b")
+	e.raise(a)
+	want("event", false, []mirror.Resource{a}, nil)
+	if applied := e.fetch(a); !applied.Settles {
+		e.Fatalf("Apply = %+v; want it to tell of a settle fetch", applied)
+	}
+	e.pass(settle)
+	e.raise(b)
+	want("settle fetch", false, []mirror.Resource{b}, []mirror.Resource{a})
+	if applied := e.fail(e.claim(a), e.failure()); !applied.Settles {
+		e.Fatalf("Fail of a settle fetch = %+v; want it to be one still", applied)
+	}
+	e.pass(time.Second)
+	if applied := e.fail(e.claim(b), e.failure()); applied.Settles {
+		e.Fatalf("Fail = %+v; want it to be no settle fetch", applied)
+	}
+	e.pass(time.Hour)
+	e.raise(a)
+	want("event before the settle fetch", false, []mirror.Resource{a, b}, nil)
+	e.fetch(b)
+	if applied := e.fetch(a); !applied.Settles {
+		e.Fatalf("Apply = %+v; want it to tell of a settle fetch", applied)
+	}
+	e.pass(settle)
+	if applied := e.fetch(a); applied.Settles || !applied.Due.IsZero() {
+		e.Fatalf("Apply = %+v; want nothing left to do", applied)
+	}
+	e.request(mirror.Request{Resource: a, Background: true})
+	want("sweep", true, []mirror.Resource{a}, nil)
 }
 
 // A replica of an older version runs beside a newer one.

@@ -2,11 +2,14 @@ package queue
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // sweep is the one task that has a worker of its own.
@@ -265,5 +268,82 @@ func TestBackgroundIsBoundedAndDone(t *testing.T) {
 			b.Error("something is still remembered after all is done")
 		}
 		pool.mu.Unlock()
+	})
+}
+
+// settling makes settle fetches of resources due.
+func (b *bench) settling(resources ...mirror.Resource) {
+	b.tasks.mu.Lock()
+	defer b.tasks.mu.Unlock()
+	for _, r := range resources {
+		b.tasks.states[r] = store.State{Generation: 1, Applied: 1, Due: time.Now()}
+	}
+}
+
+// What is stale goes before what has been applied and is only fetched once more, also if
+// Liveblocks has refused it at first.
+func TestStaleGoesBeforeSettleFetches(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		push, refuse bool
+		// within is the longest that it may take.
+		within time.Duration
+	}{
+		"pushed":             {push: true, within: 20 * time.Millisecond},
+		"pushed and refused": {push: true, refuse: true, within: 2*time.Second + 20*time.Millisecond},
+		"found":              {within: busyPoll + 20*time.Millisecond},
+		"found and refused":  {refuse: true, within: busyPoll + 2*time.Second + 20*time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(b *bench) {
+				late := resource(5000)
+				handler := func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+					if lease.Resource == late && c.refuse {
+						c.refuse = false
+						return mirror.Applied{}, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "429").After(2 * time.Second)
+					}
+					return b.taking(20*time.Millisecond)(ctx, lease)
+				}
+				again := resources(scanLimit - 10)
+				b.settling(again...)
+				pool, _ := b.start(handler, func(c *Config) { c.Workers, c.Fetches = 1, 1 })
+				pass(time.Second)
+				begun := time.Now()
+				b.tasks.raise(begun, late)
+				if c.push {
+					pool.Push(marked(late))
+				}
+				pass(time.Minute)
+				runs := b.attempts()
+				slices.Reverse(runs)
+				last := runs[slices.IndexFunc(runs, func(a attempt) bool { return a.resource == late })]
+				if after := last.at.Sub(begun); after > c.within {
+					b.Fatalf("begun %v after it became stale; want at most %v", after, c.within)
+				}
+				b.wantDone(again...)
+			})
+		})
+	}
+}
+
+// Settle fetches wait longer than others, but not for ever.
+func TestSettleFetchesAreNotStarved(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		pool, _ := b.start(b.taking(20*time.Millisecond), func(c *Config) { c.Workers, c.Fetches = 1, 1 })
+		again, begun := resource(5000), time.Now()
+		b.settling(again)
+		for i := range 2000 { // twice as much as can be done
+			b.due(pool, resource(i))
+			pass(10 * time.Millisecond)
+		}
+		pass(time.Minute)
+		// What became due before the end of its patience takes twice as long.
+		after := b.begun(begun, again)
+		if after < settlePatience || after > 2*settlePatience+busyPoll {
+			b.Fatalf("begun after %v; want it after %v at least and %v at most", after, settlePatience, 2*settlePatience)
+		}
+		b.wantDone(resources(2000)...)
 	})
 }

@@ -16,11 +16,24 @@ const (
 	laneApart lane = iota
 	// laneLive is for events and requests.
 	laneLive
+	// laneSettle is for what has been applied, and is only to be fetched once more. It
+	// goes after laneLive, but not for longer than settlePatience.
+	laneSettle
 	// laneBackground is for tasks that run while nothing else is ready, and for now
 	// and then one beside it.
 	laneBackground
 	lanes
 )
+
+// laneOf returns the lane of a resource that is due in the lane l. settles means that all
+// that is known of it has been applied; of others than documents and threads that does
+// not mean that nothing is left to do.
+func laneOf(l lane, r mirror.Resource, settles bool) lane {
+	if l == laneLive && settles && r.Announced() {
+		return laneSettle
+	}
+	return l
+}
 
 // class says what a task needs to begin, beside a worker.
 type class int

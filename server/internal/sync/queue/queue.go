@@ -98,6 +98,8 @@ const (
 	// liveInARow is the number of urgent tasks that begin while others wait in the
 	// background before one of those does.
 	liveInARow = 15
+	// settlePatience is how much longer than others settle fetches wait.
+	settlePatience = 10 * time.Second
 	// A room has at most one in so many fetches, but at least shareLeast.
 	roomShare, shareLeast = 8, 4
 	// At most one in so many fetches is that of a child which waits for its room.
@@ -240,6 +242,9 @@ func (p *Pool) push(at lane, c class, r mirror.Resource, due time.Time, limit in
 
 // missed says that something of the lane is due at t, and not remembered.
 func (p *Pool) missed(at lane, t time.Time) {
+	if at == laneSettle {
+		at = laneLive // a query finds both in one list
+	}
 	if !p.more[at] || t.Before(p.horizon[at]) {
 		p.more[at], p.horizon[at] = true, t
 	}
@@ -288,6 +293,9 @@ func (p *Pool) pick(now time.Time) *entry {
 		return first(free, first(part, ready(p.call(l))))
 	}
 	live, background := in(laneLive), in(laneBackground)
+	if s := in(laneSettle); s != nil && (live == nil || s.due.Add(settlePatience).Before(live.due)) {
+		live = s
+	}
 	switch {
 	case background == nil:
 		return live
@@ -464,7 +472,11 @@ func (p *Pool) ask(ctx context.Context, now time.Time) {
 // they have begun.
 func (p *Pool) scan(ctx context.Context, now time.Time) {
 	for l := range lanes {
-		if e := p.lines.head(l); p.more[l] && (e == nil || e.due.After(p.horizon[l])) {
+		e := p.lines.head(l)
+		if l == laneLive {
+			e = first(e, p.lines.head(laneSettle))
+		}
+		if p.more[l] && (e == nil || e.due.After(p.horizon[l])) {
 			p.scanBy(now)
 		}
 	}
@@ -533,7 +545,7 @@ func (p *Pool) found(l lane, list []store.DueResource, more bool) {
 		if e, waits := p.lines.queued[r.Resource]; waits {
 			c = e.class // perhaps what needs no call is done already
 		}
-		p.push(l, c, r.Resource, r.Due, memoryLimit+scanLimit)
+		p.push(laneOf(l, r.Resource, r.Settles), c, r.Resource, r.Due, memoryLimit+scanLimit)
 	}
 	if more && len(list) > 0 {
 		p.missed(l, list[len(list)-1].Due)
@@ -574,7 +586,7 @@ func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func()
 		c = classCall // what needs no call is done
 	}
 	if due := end.applied.Due; !due.IsZero() {
-		run.repeat(l, c, due)
+		run.repeat(laneOf(l, r, end.applied.Settles), c, due)
 	}
 	switch {
 	case end.alone && run.again < lanes:

@@ -124,7 +124,7 @@ func (t *tasks) write(lease mirror.Lease, change func(store.State) store.State) 
 	s = change(s)
 	s.LeaseToken, s.LeaseUntil = [16]byte{}, time.Time{}
 	t.states[lease.Resource] = s
-	return mirror.Applied{Generation: s.Applied, Due: s.Due}, nil
+	return mirror.Applied{Generation: s.Applied, Due: s.Due, Settles: s.Settles()}, nil
 }
 
 func (t *tasks) Due(ctx context.Context, look store.Look) (store.DueList, error) {
@@ -144,9 +144,9 @@ func (t *tasks) Due(ctx context.Context, look store.Look) (store.DueList, error)
 		}
 		switch {
 		case !at.After(look.Now) && s.Background:
-			background = append(background, store.DueResource{Resource: r, Due: s.Due})
+			background = append(background, store.DueResource{Resource: r, Due: s.Due, Settles: s.Settles()})
 		case !at.After(look.Now):
-			live = append(live, store.DueResource{Resource: r, Due: s.Due})
+			live = append(live, store.DueResource{Resource: r, Due: s.Due, Settles: s.Settles()})
 		case list.Next.IsZero() || at.Before(list.Next):
 			list.Next = at
 		}

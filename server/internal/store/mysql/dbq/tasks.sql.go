@@ -61,7 +61,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (int64, error) {
 }
 
 const due = `-- name: Due :many
-(select l.background, l.due_time, l.room_id, l.kind, l.resource_id
+(select l.background, l.due_time, l.room_id, l.kind, l.resource_id, l.generation = l.applied_generation as settles
 from mirror_resource_state l
 where l.project_id = ? and l.background = false
     and l.due_time <= ? and l.kind in (/*SLICE:kinds*/?)
@@ -69,7 +69,7 @@ where l.project_id = ? and l.background = false
 order by l.due_time
 limit ?)
 union all
-(select b.background, b.due_time, b.room_id, b.kind, b.resource_id
+(select b.background, b.due_time, b.room_id, b.kind, b.resource_id, b.generation = b.applied_generation as settles
 from mirror_resource_state b
 where b.project_id = ? and b.background = true
     and b.due_time <= ? and b.kind in (/*SLICE:kinds_too*/?)
@@ -95,6 +95,7 @@ type DueRow struct {
 	RoomID     []byte
 	Kind       int16
 	ResourceID []byte
+	Settles    bool
 }
 
 // Two index scans, so waiting background tasks cost nothing while there are urgent
@@ -142,6 +143,7 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 			&i.RoomID,
 			&i.Kind,
 			&i.ResourceID,
+			&i.Settles,
 		); err != nil {
 			return nil, err
 		}

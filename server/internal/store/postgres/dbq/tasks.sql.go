@@ -117,10 +117,11 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (ClaimRow, error) 
 }
 
 const due = `-- name: Due :many
-select d.room_id, d.kind, d.resource_id, d.background, d.due_time
+select d.room_id, d.kind, d.resource_id, d.background, d.due_time, d.settles
 from (
     (
-        select f.room_id, f.kind, f.resource_id, f.background, f.due_time
+        select f.room_id, f.kind, f.resource_id, f.background, f.due_time,
+            f.generation = f.applied_generation as settles
         from mirror_resource_state f
         where f.project_id = $1 and f.background = false
             and f.due_time <= $2 and f.kind = any($3::smallint[])
@@ -130,7 +131,8 @@ from (
     )
     union all
     (
-        select b.room_id, b.kind, b.resource_id, b.background, b.due_time
+        select b.room_id, b.kind, b.resource_id, b.background, b.due_time,
+            b.generation = b.applied_generation as settles
         from mirror_resource_state b
         where b.project_id = $1 and b.background = true
             and b.due_time <= $2 and b.kind = any($3::smallint[])
@@ -156,6 +158,7 @@ type DueRow struct {
 	ResourceID string
 	Background bool
 	DueTime    pgtype.Timestamptz
+	Settles    bool
 }
 
 // Each half scans its part of the index. A single scan would read all urgent rows
@@ -181,6 +184,7 @@ func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 			&i.ResourceID,
 			&i.Background,
 			&i.DueTime,
+			&i.Settles,
 		); err != nil {
 			return nil, err
 		}

@@ -1,10 +1,11 @@
 -- name: Due :many
 -- Each half scans its part of the index. A single scan would read all urgent rows
 -- that are not due yet before the background rows that are.
-select d.room_id, d.kind, d.resource_id, d.background, d.due_time
+select d.room_id, d.kind, d.resource_id, d.background, d.due_time, d.settles
 from (
     (
-        select f.room_id, f.kind, f.resource_id, f.background, f.due_time
+        select f.room_id, f.kind, f.resource_id, f.background, f.due_time,
+            f.generation = f.applied_generation as settles
         from mirror_resource_state f
         where f.project_id = @project_id and f.background = false
             and f.due_time <= @now and f.kind = any(@kinds::smallint[])
@@ -14,7 +15,8 @@ from (
     )
     union all
     (
-        select b.room_id, b.kind, b.resource_id, b.background, b.due_time
+        select b.room_id, b.kind, b.resource_id, b.background, b.due_time,
+            b.generation = b.applied_generation as settles
         from mirror_resource_state b
         where b.project_id = @project_id and b.background = true
             and b.due_time <= @now and b.kind = any(@kinds::smallint[])
