@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
@@ -71,7 +73,24 @@ func TestLargeDocumentsAtOnce(t *testing.T) {
 		}
 		tell(t, s, fake.YdocUpdated, fmt.Sprint("ydoc", i))
 	}
+	used := func(want func(used int64) bool) {
+		harness.Eventually(t, patience, func() error {
+			status, err := s.Admin(t).GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+			if err != nil {
+				return err
+			}
+			if n := status.GetDocumentMemoryUsedBytes(); !want(n) {
+				return fmt.Errorf("documents take %d bytes", n)
+			}
+			if n := status.GetDocumentMemoryBytes(); n != limit/2 {
+				t.Fatalf("the memory for documents is %d bytes; want half of %d", n, limit)
+			}
+			return nil
+		})
+	}
+	used(func(used int64) bool { return used > 0 })
 	awaitIdle(t, s)
+	used(func(used int64) bool { return used == 0 })
 	db := dbtest.Postgres.Connect(t, url)
 	if n := count(t, db, "select count(*) from mirror_document where size in (?, ?) and data is not null",
 		len(storage), len(ydoc)); n != 2*each {

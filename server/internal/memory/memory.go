@@ -200,7 +200,10 @@ func (h *hold) end() {
 	b.admit()
 }
 
-// Used returns the bytes that are held.
+// Size returns how many bytes the budget has.
+func (b *Budget) Size() int64 { return b.size }
+
+// Used returns the bytes that are held, without those for small documents.
 func (b *Budget) Used() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -75,9 +75,15 @@ type GetStatusResponse struct {
 	// The projects.
 	Projects []*ProjectStatus `protobuf:"bytes,5,rep,name=projects,proto3" json:"projects,omitempty"`
 	// Deliveries counted since the process started.
-	Deliveries    *DeliveryCounts `protobuf:"bytes,6,opt,name=deliveries,proto3" json:"deliveries,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Deliveries *DeliveryCounts `protobuf:"bytes,6,opt,name=deliveries,proto3" json:"deliveries,omitempty"`
+	// What responses of Liveblocks and documents in work take of document_memory_bytes
+	// now, as far as they are counted: small ones are not. It can exceed it while a single
+	// document needs more.
+	DocumentMemoryUsedBytes int64 `protobuf:"varint,7,opt,name=document_memory_used_bytes,json=documentMemoryUsedBytes,proto3" json:"document_memory_used_bytes,omitempty"`
+	// The memory for responses and documents in work, in bytes: half of the memory limit.
+	DocumentMemoryBytes int64 `protobuf:"varint,8,opt,name=document_memory_bytes,json=documentMemoryBytes,proto3" json:"document_memory_bytes,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -150,6 +156,20 @@ func (x *GetStatusResponse) GetDeliveries() *DeliveryCounts {
 		return x.Deliveries
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetDocumentMemoryUsedBytes() int64 {
+	if x != nil {
+		return x.DocumentMemoryUsedBytes
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetDocumentMemoryBytes() int64 {
+	if x != nil {
+		return x.DocumentMemoryBytes
+	}
+	return 0
 }
 
 // DeliveryCounts counts webhook deliveries since the process started.
@@ -1812,7 +1832,7 @@ var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x9b\x02\n" +
+	"\x10GetStatusRequest\"\x8c\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -1822,7 +1842,9 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\bprojects\x18\x05 \x03(\v2#.liveblocks.mirror.v1.ProjectStatusR\bprojects\x12D\n" +
 	"\n" +
 	"deliveries\x18\x06 \x01(\v2$.liveblocks.mirror.v1.DeliveryCountsR\n" +
-	"deliveries\"\xcc\x02\n" +
+	"deliveries\x12;\n" +
+	"\x1adocument_memory_used_bytes\x18\a \x01(\x03R\x17documentMemoryUsedBytes\x122\n" +
+	"\x15document_memory_bytes\x18\b \x01(\x03R\x13documentMemoryBytes\"\xcc\x02\n" +
 	"\x0eDeliveryCounts\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\x03R\tduplicate\x12(\n" +

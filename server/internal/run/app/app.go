@@ -168,7 +168,9 @@ func (a *App) build(ctx context.Context, version string) error {
 	}
 	events = ledger.New(deliveries)
 	shown.shown = events.Shown
-	a.status = &status{project: project, version: version, engine: engine, health: health, events: events, client: client}
+	a.status = &status{
+		project: project, version: version, engine: engine, health: health, events: events, client: client, memory: budget,
+	}
 
 	auth := rpc.NewAuthenticator(config.Reveal(a.cfg.APIToken))
 	a.services = rpc.New(rpc.Config{

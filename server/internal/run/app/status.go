@@ -6,6 +6,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 )
@@ -18,6 +19,7 @@ type status struct {
 	health  *storeHealth
 	events  *ledger.Ledger
 	client  *liveblocks.Client
+	memory  *memory.Budget
 	serving atomic.Bool
 }
 
@@ -41,6 +43,7 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 		Ready:      ready,
 		Engine:     s.engine,
 		Deliveries: s.events.Counts(),
+		MemoryUsed: s.memory.Used(), Memory: s.memory.Size(),
 		Limiters: map[mirror.ProjectID]rpc.Limiter{
 			s.project: {
 				CallsPerSecond: limiter.RatePerSecond, MaxCallsPerSecond: limiter.MaxRatePerSecond,

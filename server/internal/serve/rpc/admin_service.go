@@ -93,6 +93,8 @@ type Status struct {
 	Engine string
 	// Deliveries counts deliveries since the process started.
 	Deliveries ledger.Counts
+	// MemoryUsed is what responses and documents in work take of Memory, both in bytes.
+	MemoryUsed, Memory int64
 	// Limiters holds the state of the call limit by project.
 	Limiters map[mirror.ProjectID]Limiter
 }
@@ -133,6 +135,9 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		StartTime: timestamp(a.StartTime),
 		Ready:     now.Ready,
 		Store:     now.Engine,
+
+		DocumentMemoryUsedBytes: now.MemoryUsed,
+		DocumentMemoryBytes:     now.Memory,
 		Deliveries: &mirrorv1.DeliveryCounts{
 			Accepted:        now.Deliveries.Accepted,
 			Duplicate:       now.Deliveries.Duplicate,

@@ -453,6 +453,7 @@ func (f fakeStatus) Status(context.Context) (Status, error) {
 			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5, Malformed: 6,
 			ForeignProject: 7,
 		},
+		MemoryUsed: 5 << 20, Memory: 1 << 30,
 		Limiters: map[mirror.ProjectID]Limiter{project: {CallsPerSecond: 8.5, ThrottledUntil: noon.Add(time.Minute)}},
 	}, f.err
 }

@@ -699,6 +699,7 @@ func TestGetStatus(t *testing.T) {
 	resp, err := h.admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
 	want := &mirrorv1.GetStatusResponse{
 		Version: "v1.2.3", StartTime: timestamppb.New(noon.Add(-time.Hour)), Ready: true, Store: "FakeSQL 1.0",
+		DocumentMemoryUsedBytes: 5 << 20, DocumentMemoryBytes: 1 << 30,
 		Projects: []*mirrorv1.ProjectStatus{{
 			ProjectId: "default", LiveblocksProjectId: "lb", PauseReason: "key refused", PauseTime: timestamppb.New(noon),
 			PendingTasks: 3, FailedTasks: 4,
