@@ -20,7 +20,8 @@ import (
 //
 // That costs no more calls than waiting. A fetch is not given up if it follows one during
 // which events arrived, so a stream of them keeps no row from being written and costs
-// one more call at most; and not while calls or results wait for their turns.
+// one more call at most; nor if its task runs alone; nor while calls or results wait for
+// their turns.
 
 // errOvertaken ends a fetch that is given up for an event.
 var errOvertaken = errors.New("queue: an event arrived during the fetch")
@@ -31,7 +32,7 @@ func (p *Pool) fetch(ctx context.Context, lease mirror.Lease, run *run) (Apply, 
 	defer giveUp(nil)
 	kind, begun := lease.Resource.Kind, p.cfg.Now()
 	p.mu.Lock()
-	if run.fetch && !run.repeated && !run.joins && lease.Resource.Announced() {
+	if run.fetch && !run.repeated && !run.joins && !run.alone && lease.Resource.Announced() {
 		run.giveUp, run.generation, run.until = giveUp, lease.Generation, begun.Add(p.usual[kind]/2)
 		if lease.Background || lease.Applied == lease.Generation {
 			run.until = begun.Add(p.cfg.SafetyPoll)

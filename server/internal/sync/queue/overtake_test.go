@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // delay is how long the calls of a source take.
@@ -175,6 +176,16 @@ func TestEventDuringAFetch(t *testing.T) {
 				pass(10 * ms)
 			}
 		}, 3, []time.Duration{60 * ms, 50 * ms, 90 * ms}},
+		"of what may end the process": {func(s *source) {
+			s.tasks.mu.Lock()
+			st := s.tasks.states[r]
+			st.Deaths = store.MaxDeaths
+			s.tasks.states[r] = st
+			s.tasks.mu.Unlock()
+			s.change(r) // it runs while nothing else does, and would have to wait for that again
+			pass(10 * ms)
+			s.change(r)
+		}, 2, []time.Duration{50 * ms, 90 * ms}},
 		"the same one": {func(s *source) {
 			s.change(r)
 			pass(10 * ms)
