@@ -49,13 +49,15 @@ func newSandbox(t *testing.T, root bool, programs ...string) *sandbox {
 	for _, program := range append(programs, "npm") {
 		s.write(t, "bin/"+program, "#!/bin/sh\necho \"${0##*/} $*\" >>"+s.dir+"/calls\n")
 	}
-	s.env = []string{"PATH=" + filepath.Join(s.dir, "bin"), "TESTDEPS_ROOT=" + filepath.Join(s.dir, "root"), "HOME=" + s.dir}
+	s.env = []string{
+		"PATH=" + filepath.Join(s.dir, "bin"), "TESTDEPS_ROOT=" + filepath.Join(s.dir, "root"), "HOME=" + s.dir,
+	}
 	return s
 }
 
 func (s *sandbox) write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(s.dir, path), []byte(text), 0o755); err != nil { //nolint:gosec // programs
+	if err := os.WriteFile(filepath.Join(s.dir, path), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 }

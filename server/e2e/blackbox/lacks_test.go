@@ -58,7 +58,8 @@ func TestServerThatLacksKinds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p := status.GetProjects()[0]; p.GetFailedTasks() != 0 || p.GetBackgroundTasks() != 0 || len(p.GetUnsupportedKinds()) != 2 {
+		p := status.GetProjects()[0]
+		if p.GetFailedTasks() != 0 || p.GetBackgroundTasks() != 0 || len(p.GetUnsupportedKinds()) != 2 {
 			t.Errorf("status = %v; want nothing failed or waiting to be fetched, and two kinds that are not supported", p)
 		}
 		tasks, err := s.Admin(t).ListTasks(t.Context(), &mirrorv1.ListTasksRequest{

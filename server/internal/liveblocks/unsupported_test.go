@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -22,6 +22,11 @@ func TestUnsupportedKindIsAskedForOnce(t *testing.T) {
 		var logged bytes.Buffer
 		upstream, c := newBubble(t, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 		upstream.Script(fake.Match{Endpoint: fake.EndpointThreads}, fake.Status(501, "Not implemented").Always())
+		later := func() {
+			if err := clock.Sleep(t.Context(), askAgain); err != nil {
+				t.Fatal(err)
+			}
+		}
 		threads := func() error {
 			_, err := c.Threads(t.Context(), "r")
 			return err
@@ -47,7 +52,7 @@ func TestUnsupportedKindIsAskedForOnce(t *testing.T) {
 		if _, err := c.Storage(t.Context(), "r"); err != nil {
 			t.Fatalf("Storage = %v; want it as before", err)
 		}
-		time.Sleep(askAgain)
+		later()
 		for range 3 {
 			_ = threads()
 		}
@@ -56,7 +61,7 @@ func TestUnsupportedKindIsAskedForOnce(t *testing.T) {
 			t.Fatalf("told %d times; want once: %s", n, &logged)
 		}
 		upstream.ClearScripts()
-		time.Sleep(askAgain)
+		later()
 		for range 3 {
 			if err := threads(); err != nil {
 				t.Fatalf("Threads = %v once the server has them", err)

@@ -102,7 +102,8 @@ func (c *Client) ping(ctx context.Context) result {
 	case outcomeOK, outcomeRateLimited, outcomeKeyRefused, outcomeCancelled:
 	case outcomeForbidden, outcomeAccessDenied:
 		r = c.keyRefused(op, r.status, r.code)
-	case outcomeNotFound, outcomeTooLarge, outcomeUnsupported, outcomeServerError, outcomeNoAnswer, outcomeTruncated, outcomeInvalid:
+	case outcomeNotFound, outcomeTooLarge, outcomeUnsupported, outcomeServerError, outcomeNoAnswer, outcomeTruncated,
+		outcomeInvalid:
 		r = upstreams(r)
 	}
 	c.note(ctx, &r)

@@ -311,6 +311,6 @@ func findProvider() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%w: none of %q is there: install Galera (Debian: galera-4 and rsync), or set GALERA_LIB to its "+
-		"file libgalera_smm.so", need.ErrNotInstalled, places)
+	return "", fmt.Errorf("%w: none of %q is there: install Galera (Debian: galera-4 and rsync), or set GALERA_LIB to "+
+		"its file libgalera_smm.so", need.ErrNotInstalled, places)
 }

@@ -161,7 +161,8 @@ func (a *App) build(ctx context.Context, version string) error {
 	})
 	health := newStoreHealth(a.db.store.Ping, !a.db.readOnly, a.log)
 	deliveries := ledger.Config{
-		Store: a.db.store, Verifier: signatures, Pending: pool.Push, Failed: health.down, Recorded: health.wrote, Now: time.Now, Logger: a.log,
+		Store: a.db.store, Verifier: signatures, Pending: pool.Push, Failed: health.down, Recorded: health.wrote,
+		Now: time.Now, Logger: a.log,
 	}
 	if a.cfg.Ack == "synced" {
 		deliveries.Wait = pool.Await
@@ -223,8 +224,8 @@ func (a *App) signatures(project mirror.ProjectID) (*webhook.Verifier, error) {
 	secrets := make([]webhook.Secret, 0, len(a.cfg.WebhookSecret))
 	for i, s := range config.Reveal(a.cfg.WebhookSecret) {
 		if webhook.CutOff(s) {
-			return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used: secret %d has "+
-				"been cut off; copy the whole signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", i+1)}
+			return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used: secret %d "+
+				"has been cut off; copy the whole signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", i+1)}
 		}
 		secrets = append(secrets, webhook.Secret{Project: project, Secret: s})
 	}

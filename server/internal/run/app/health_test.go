@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 )
 
 // healthBench is the health of a database that the test lets fail.
@@ -41,8 +43,16 @@ func inHealth(t *testing.T, test func(b *healthBench)) {
 func (b *healthBench) fails(n int, err error) {
 	for range n {
 		b.health.down(err)
-		time.Sleep(time.Second)
+		b.pass(time.Second)
 		synctest.Wait()
+	}
+}
+
+// pass lets time pass.
+func (b *healthBench) pass(d time.Duration) {
+	b.Helper()
+	if err := clock.Sleep(b.Context(), d); err != nil {
+		b.Fatal(err)
 	}
 }
 
@@ -89,7 +99,7 @@ func TestDatabaseThatIsAway(t *testing.T) {
 			b.Fatalf("ready = %t, problem = %q during an outage", b.health.ok(), b.health.problem())
 		}
 		b.pings = nil
-		time.Sleep(2 * pingEvery)
+		b.pass(2 * pingEvery)
 		synctest.Wait()
 		b.wantTold(`error="server closed the connection"`, 1)
 		b.wantTold("is not available", 1)
@@ -101,7 +111,7 @@ func TestDatabaseThatIsAway(t *testing.T) {
 			b.pings = errors.New("recovering")
 			b.fails(1, errors.New("terminated"))
 			b.pings = nil
-			time.Sleep(2 * pingEvery)
+			b.pass(2 * pingEvery)
 		}
 		b.wantTold("is not available", 1)
 		b.wantTold("is available again", 1)

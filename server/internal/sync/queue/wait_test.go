@@ -290,7 +290,8 @@ func TestUnsupportedIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(b *bench) {
 		pool, _ := b.start(func(context.Context, mirror.Lease) (mirror.Applied, error) {
-			return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonUpstreamUnsupported, "not here").With("status", "501")
+			return mirror.Applied{}, fault.New(fault.Precondition, fault.ReasonUpstreamUnsupported, "not here").
+				With("status", "501")
 		}, nil)
 		want := []mirror.Pending{{Resource: resource(0), Generation: 1}}
 		done := waiting(b.Context(), pool, want...)

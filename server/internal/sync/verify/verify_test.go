@@ -165,7 +165,8 @@ type lacking struct {
 }
 
 func (l lacking) Storage(context.Context, mirror.RoomID) (mirror.Fetched, error) {
-	return mirror.Fetched{}, fault.New(fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, "too long").With("status", "200")
+	return mirror.Fetched{}, fault.New(fault.Precondition, fault.ReasonUpstreamAnswerTooLarge, "too long").
+		With("status", "200")
 }
 
 func (l lacking) Ydoc(context.Context, mirror.RoomID, string) (mirror.Fetched, error) {
@@ -213,7 +214,8 @@ func TestVerifyNamesWhatItSkips(t *testing.T) {
 		if diff := cmp.Diff(want, skips); err != nil || diff != "" {
 			t.Errorf("Verify = %v; skips (-want +got):\n%s", err, diff)
 		}
-		if summary.Skipped != 2 || summary.SkipReason != "too long" || !slices.Equal(summary.Unsupported, []mirror.Kind{mirror.KindThread}) {
+		if summary.Skipped != 2 || summary.SkipReason != "too long" ||
+			!slices.Equal(summary.Unsupported, []mirror.Kind{mirror.KindThread}) {
 			t.Errorf("summary = %+v; want two skipped and threads unsupported", summary)
 		}
 		hangs := `ydoc of room "room", since ` + begin.Format("15:04:05Z") + ": down (HTTP status 502)"
