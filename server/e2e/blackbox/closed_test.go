@@ -144,8 +144,8 @@ func TestWebhookAddr(t *testing.T) {
 	t.Parallel()
 	s := startClosed(t)
 	guarded, webhooks := apiRoutes(t, send(t, http.MethodGet, s.URL("/openapi.json"), bearer(token), nil).body)
-	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/mirror.binpb"}, route{"GET", "/"},
-		route{"GET", "/metrics"}, route{"GET", "/debug/pprof/"})
+	guarded = append(guarded, route{"GET", "/readyz"}, route{"GET", "/openapi.json"}, route{"GET", "/mirror.binpb"},
+		route{"GET", "/"}, route{"GET", "/metrics"}, route{"GET", "/debug/pprof/"})
 	base := "http://" + s.WebhookAddr
 	for _, r := range guarded {
 		for _, header := range []http.Header{nil, bearer(token)} {
