@@ -55,6 +55,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0007_threads.sql":    "b6f3bd1e4047b71afd13072221130c732b0ddb8a56c851e0aa781740c148ae24",
 		"mysql/migrations/0008_odd.sql":        "f3fa1a48014b902d42cf442c77e9ad793de7476562da58b0473cb6135bf1e4d4",
 		"mysql/migrations/0010_status.sql":     "9a64e8df6293f914120771e2c5eb9c0dbc02f879e27454b3967b01178de3c610",
+		"mysql/migrations/0012_comments.sql":   "2fcbc32c792f42b5e9121410559c0491123bffa7e4c03a1cf923016b7ac85199",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -79,6 +80,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0007_threads.sql":     "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
 		"postgres/migrations/0008_odd.sql":         "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
 		"postgres/migrations/0010_status.sql":      "7f4d8890358e370bf541e2708464d750a1317a0825d8464543c2b21c7f5e85d7",
+		"postgres/migrations/0012_comments.sql":    "75af070693b901de4db1734d9498ec219cf66d80040844242352ea7191754116",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {

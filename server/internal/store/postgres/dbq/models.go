@@ -8,73 +8,136 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+// a row for each change of a resource, numbered without gaps within a bucket
 type MirrorChange struct {
-	Bucket     int16
-	N          int64
-	ProjectID  string
-	RoomID     string
-	Kind       int16
+	// first byte of a hash of project and room, 0 to 255; a primary key begins with it
+	Bucket int16
+	// number of the change, without gaps within the bucket
+	N int64
+	// local id of the project, by default "default"
+	ProjectID string
+	// id of the room
+	RoomID string
+	// number of the kind of resource: 1 room, 2 storage, 3 ydoc, 4 thread, 5 active_users, 6 user_sessions, 7 notification, 8 sweep, 9 group
+	Kind int16
+	// id within the room and kind: of a thread, a notification or a Yjs subdocument; empty for what a room has one of
 	ResourceID string
+	// 1 written, 2 deleted
 	ChangeKind int16
+	// when the change was made, by the clock of the service
 	CommitTime pgtype.Timestamptz
 }
 
+// a row for each project: Liveblocks' id of it, what was set aside, what an operator confirmed
 type MirrorProject struct {
-	ProjectID           string
+	// local id of the project, by default "default"
+	ProjectID string
+	// Liveblocks' id of the project, once it is proven; empty before
 	LiveblocksProjectID string
-	PauseReason         string
-	PauseTime           pgtype.Timestamptz
-	KeyHash             []byte
-	KeyConfirmTime      pgtype.Timestamptz
-	ForeignProjectID    string
-	ForeignEvents       int64
-	ForeignTime         pgtype.Timestamptz
-	ConfirmedRooms      int64
-	ConfirmedGroups     int64
-	ConfirmTime         pgtype.Timestamptz
+	// why nothing is fetched; empty if nothing stands in the way
+	PauseReason string
+	// since when
+	PauseTime pgtype.Timestamptz
+	// salt and HMAC of the secret key that was shown to be right; null before
+	KeyHash []byte
+	// when an operator vouched for the secret key
+	KeyConfirmTime pgtype.Timestamptz
+	// project of the latest event that was set aside; empty if none was
+	ForeignProjectID string
+	// how many events were set aside
+	ForeignEvents int64
+	// when the latest of them came
+	ForeignTime pgtype.Timestamptz
+	// how many rooms an operator confirmed to be gone
+	ConfirmedRooms int64
+	// how many groups an operator confirmed to be gone
+	ConfirmedGroups int64
+	// when
+	ConfirmTime pgtype.Timestamptz
 }
 
+// a row for each resource: its generation, due time, lease, last failure
 type MirrorResourceState struct {
-	Bucket            int16
-	ProjectID         string
-	RoomID            string
-	Kind              int16
-	ResourceID        string
-	Generation        int64
+	// first byte of a hash of project and room, 0 to 255; a primary key begins with it
+	Bucket int16
+	// local id of the project, by default "default"
+	ProjectID string
+	// id of the room
+	RoomID string
+	// number of the kind of resource: 1 room, 2 storage, 3 ydoc, 4 thread, 5 active_users, 6 user_sessions, 7 notification, 8 sweep, 9 group
+	Kind int16
+	// id within the room and kind: of a thread, a notification or a Yjs subdocument; empty for what a room has one of
+	ResourceID string
+	// number of the last thing that made it stale
+	Generation int64
+	// generation that the stored copy has
 	AppliedGeneration int64
-	DueTime           pgtype.Timestamptz
-	NotBefore         pgtype.Timestamptz
-	Settle            bool
-	DeleteGeneration  pgtype.Int8
-	HintTime          pgtype.Timestamptz
-	LeaseToken        []byte
-	LeaseUntil        pgtype.Timestamptz
-	AgainTime         pgtype.Timestamptz
-	Attempts          int32
-	LastError         string
-	FailTime          pgtype.Timestamptz
-	FetchTime         pgtype.Timestamptz
-	SourceUpdateTime  pgtype.Timestamptz
-	Revision          int64
-	MissingSince      pgtype.Timestamptz
-	Background        bool
-	NoticeTime        pgtype.Timestamptz
-	Deaths            int16
-	Parked            bool
+	// when the next fetch is due; null if none is
+	DueTime pgtype.Timestamptz
+	// before when no fetch begins: a backoff
+	NotBefore pgtype.Timestamptz
+	// an event came since the last settle fetch
+	Settle bool
+	// generation of the latest delete event that no fetch contradicts; null if none
+	DeleteGeneration pgtype.Int8
+	// latest time of change that an event named
+	HintTime pgtype.Timestamptz
+	// token of the worker that has it; null if none has
+	LeaseToken []byte
+	// when that lease ends
+	LeaseUntil pgtype.Timestamptz
+	// when what came since the claim is due; null means at once
+	AgainTime pgtype.Timestamptz
+	// failed attempts since the last success
+	Attempts int32
+	// why the last attempt failed; empty if it did not
+	LastError string
+	// when it failed for good; null if it did not
+	FailTime pgtype.Timestamptz
+	// when the fetch of the stored copy began; null if there was none
+	FetchTime pgtype.Timestamptz
+	// when it last changed, as far as events told
+	SourceUpdateTime pgtype.Timestamptz
+	// number of the change that last altered it
+	Revision int64
+	// since when Liveblocks answers 404 although nothing confirms a deletion; null if it does not
+	MissingSince pgtype.Timestamptz
+	// only a sweep asked for it; everything else goes first
+	Background bool
+	// when the latest event on it arrived
+	NoticeTime pgtype.Timestamptz
+	// how often the process ended during its task
+	Deaths int16
+	// waits until its room is mirrored
+	Parked bool
 }
 
+// a row for each project: its latest sweep
 type MirrorSweep struct {
-	ProjectID  string
-	SweepID    string
-	IsFull     bool
-	IsDone     bool
+	// local id of the project, by default "default"
+	ProjectID string
+	// id of the sweep
+	SweepID string
+	// it fetches everything again
+	IsFull bool
+	// it has ended
+	IsDone bool
+	// where the list of rooms goes on
 	ListCursor string
-	Listed     int64
-	Known      int64
-	Raised     int64
-	Vanished   int64
-	BeginTime  pgtype.Timestamptz
-	EndTime    pgtype.Timestamptz
-	FullTime   pgtype.Timestamptz
-	Problem    string
+	// rooms listed so far
+	Listed int64
+	// rooms mirrored when it began
+	Known int64
+	// resources that it requested
+	Raised int64
+	// mirrored rooms that the list lacks
+	Vanished int64
+	// when it began
+	BeginTime pgtype.Timestamptz
+	// when it ended; null while it runs
+	EndTime pgtype.Timestamptz
+	// when the last full one ended
+	FullTime pgtype.Timestamptz
+	// why it did not finish; empty if it did
+	Problem string
 }

@@ -16,3 +16,9 @@ join mirror_room r
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_active_users is 'liveblocks-mirror: who is in a living room now';
+
+comment on column liveblocks_active_users.room_id is 'id of the room';
+comment on column liveblocks_active_users.connection_id is 'number of the connection; -1 for users without one';
+comment on column liveblocks_active_users.user_id is 'id of the user; empty for an anonymous one';
+comment on column liveblocks_active_users.info is 'what the app says of the user, as JSON; null if there is nothing, or the server refuses it';
+comment on column liveblocks_active_users.project_id is 'local id of the project, by default "default"';

@@ -32,3 +32,15 @@ where c.delete_time is null;
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_comments is 'liveblocks-mirror: the comments of living threads';
+
+comment on column liveblocks_comments.room_id is 'id of the room';
+comment on column liveblocks_comments.thread_id is 'id of the thread';
+comment on column liveblocks_comments.comment_id is 'id of the comment';
+comment on column liveblocks_comments.user_id is 'id of the author';
+comment on column liveblocks_comments.text is 'text without format';
+comment on column liveblocks_comments.markdown is 'text as Markdown';
+comment on column liveblocks_comments.body is 'text with its structure, as JSON';
+comment on column liveblocks_comments.metadata is 'metadata as JSON; null if the server refuses it';
+comment on column liveblocks_comments.created_at is 'when it was created, according to Liveblocks';
+comment on column liveblocks_comments.edited_at is 'when it was last edited; null if never';
+comment on column liveblocks_comments.project_id is 'local id of the project, by default "default"';

@@ -23,3 +23,8 @@ where d.kind = 2 and d.data is not null;
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_documents is 'liveblocks-mirror: the storage documents of living rooms';
+
+comment on column liveblocks_documents.room_id is 'id of the room';
+comment on column liveblocks_documents.data is 'content as plain JSON';
+comment on column liveblocks_documents.updated_at is 'when it last changed, as far as is known';
+comment on column liveblocks_documents.project_id is 'local id of the project, by default "default"';

@@ -39,3 +39,16 @@ where d.kind = 2 and jsonb_typeof(e.value) = 'object' and jsonb_typeof(e.value->
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_flow_edges is 'liveblocks-mirror: the edges of React Flow diagrams in living rooms';
+
+comment on column liveblocks_flow_edges.room_id is 'id of the room';
+comment on column liveblocks_flow_edges.storage_key is 'key of the diagram in the root of Storage';
+comment on column liveblocks_flow_edges.edge_id is 'id of the edge';
+comment on column liveblocks_flow_edges.source is 'node at which the edge begins';
+comment on column liveblocks_flow_edges.target is 'node at which it ends';
+comment on column liveblocks_flow_edges.source_handle is 'handle at which it begins; null if none is named';
+comment on column liveblocks_flow_edges.target_handle is 'handle at which it ends; null if none is named';
+comment on column liveblocks_flow_edges.type is 'type that the app gave it; null if none';
+comment on column liveblocks_flow_edges.data is 'data that the app gave it, as JSON';
+comment on column liveblocks_flow_edges.edge is 'the whole edge as JSON';
+comment on column liveblocks_flow_edges.updated_at is 'when it last changed, as far as is known';
+comment on column liveblocks_flow_edges.project_id is 'local id of the project, by default "default"';

@@ -41,3 +41,17 @@ where d.kind = 2 and jsonb_typeof(n.value) = 'object' and jsonb_typeof(n.value->
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_flow_nodes is 'liveblocks-mirror: the nodes of React Flow diagrams in living rooms';
+
+comment on column liveblocks_flow_nodes.room_id is 'id of the room';
+comment on column liveblocks_flow_nodes.storage_key is 'key of the diagram in the root of Storage';
+comment on column liveblocks_flow_nodes.node_id is 'id of the node';
+comment on column liveblocks_flow_nodes.type is 'type that the app gave it; null if none';
+comment on column liveblocks_flow_nodes.x is 'horizontal position';
+comment on column liveblocks_flow_nodes.y is 'vertical position';
+comment on column liveblocks_flow_nodes.width is 'width; null if not set';
+comment on column liveblocks_flow_nodes.height is 'height; null if not set';
+comment on column liveblocks_flow_nodes.parent_id is 'node that it lies in; null if none';
+comment on column liveblocks_flow_nodes.data is 'data that the app gave it, as JSON';
+comment on column liveblocks_flow_nodes.node is 'the whole node as JSON';
+comment on column liveblocks_flow_nodes.updated_at is 'when it last changed, as far as is known';
+comment on column liveblocks_flow_nodes.project_id is 'local id of the project, by default "default"';

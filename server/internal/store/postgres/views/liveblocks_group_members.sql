@@ -14,3 +14,8 @@ join mirror_group g
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_group_members is 'liveblocks-mirror: the members of groups';
+
+comment on column liveblocks_group_members.group_id is 'id of the group';
+comment on column liveblocks_group_members.user_id is 'id of the member';
+comment on column liveblocks_group_members.added_at is 'when it was added, according to Liveblocks';
+comment on column liveblocks_group_members.project_id is 'local id of the project, by default "default"';

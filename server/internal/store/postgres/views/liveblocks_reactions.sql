@@ -33,3 +33,11 @@ join mirror_room r
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_reactions is 'liveblocks-mirror: the reactions to comments of living threads';
+
+comment on column liveblocks_reactions.room_id is 'id of the room';
+comment on column liveblocks_reactions.thread_id is 'id of the thread';
+comment on column liveblocks_reactions.comment_id is 'id of the comment';
+comment on column liveblocks_reactions.emoji is 'the reaction';
+comment on column liveblocks_reactions.user_id is 'who reacted';
+comment on column liveblocks_reactions.created_at is 'when, according to Liveblocks';
+comment on column liveblocks_reactions.project_id is 'local id of the project, by default "default"';

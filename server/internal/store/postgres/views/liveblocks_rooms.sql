@@ -15,3 +15,11 @@ where r.delete_time is null;
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_rooms is 'liveblocks-mirror: the rooms that are not deleted';
+
+comment on column liveblocks_rooms.room_id is 'id of the room';
+comment on column liveblocks_rooms.organization_id is 'id of the organization (tenant); empty if there is none';
+comment on column liveblocks_rooms.metadata is 'metadata as JSON';
+comment on column liveblocks_rooms.data is 'the room as Liveblocks returned it, as JSON; null if the server refuses it';
+comment on column liveblocks_rooms.created_at is 'when it was created, according to Liveblocks';
+comment on column liveblocks_rooms.last_connection_at is 'when somebody last connected, according to Liveblocks';
+comment on column liveblocks_rooms.project_id is 'local id of the project, by default "default"';

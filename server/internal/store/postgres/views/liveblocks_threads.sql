@@ -24,3 +24,13 @@ where t.delete_time is null;
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_threads is 'liveblocks-mirror: the threads of living rooms';
+
+comment on column liveblocks_threads.room_id is 'id of the room';
+comment on column liveblocks_threads.thread_id is 'id of the thread';
+comment on column liveblocks_threads.resolved is 'whether the thread is resolved';
+comment on column liveblocks_threads.visibility is 'public or private';
+comment on column liveblocks_threads.metadata is 'metadata as JSON; null if the server refuses it';
+comment on column liveblocks_threads.comment_count is 'comments that are not deleted';
+comment on column liveblocks_threads.created_at is 'when it was created, according to Liveblocks';
+comment on column liveblocks_threads.updated_at is 'when it last changed, as far as is known';
+comment on column liveblocks_threads.project_id is 'local id of the project, by default "default"';

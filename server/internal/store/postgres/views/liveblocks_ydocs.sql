@@ -26,3 +26,11 @@ where d.kind = 3;
 
 -- By this comment a later migrate knows that the view may be replaced.
 comment on view liveblocks_ydocs is 'liveblocks-mirror: the Yjs documents of living rooms';
+
+comment on column liveblocks_ydocs.room_id is 'id of the room';
+comment on column liveblocks_ydocs.guid is 'guid of a subdocument; empty for the room''s own document';
+comment on column liveblocks_ydocs.text is 'text without format';
+comment on column liveblocks_ydocs.data is 'content as plain JSON; null if there is none, see data_problem';
+comment on column liveblocks_ydocs.data_problem is 'why data is null, or what it leaves out; empty if there is nothing to say';
+comment on column liveblocks_ydocs.updated_at is 'when it last changed, as far as is known';
+comment on column liveblocks_ydocs.project_id is 'local id of the project, by default "default"';
