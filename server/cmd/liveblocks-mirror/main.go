@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -42,6 +43,7 @@ type commands struct {
 	Migrate  migrateCmd  `cmd:"" help:"Migrate the database schema."`
 	Backfill backfillCmd `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
 	Verify   verifyCmd   `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
+	Purge    purgeCmd    `cmd:"" help:"Delete what is mirrored no more, for good."`
 	Project  projectCmd  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
 	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
@@ -92,6 +94,33 @@ type verifyCmd struct {
 
 func (c *verifyCmd) Run(ctx context.Context) error {
 	return cli.Verify(ctx, c.Client, cli.VerifyOptions{RoomPrefix: c.RoomPrefix, Repair: c.Repair}, os.Stdout, os.Stderr)
+}
+
+type purgeCmd struct {
+	Rooms purgeRoomsCmd `cmd:"" help:"Delete what deleted rooms have left in the tables. Without --yes, only count it."`
+}
+
+type purgeRoomsCmd struct {
+	DeletedBefore time.Duration `name:"deleted-before" required:"" placeholder:"DURATION" help:"Only rooms that were found to be deleted longer ago than this, such as 720h."`
+	Yes           bool          `name:"yes" help:"Delete."`
+	ProjectID     string        `name:"project-id" env:"MIRROR_PROJECT_ID" default:"default" help:"Local id of the Liveblocks project."`
+
+	config.Database `group:"Database"`
+	config.Log      `group:"Log"`
+}
+
+// Validate refuses a time to come.
+func (c *purgeRoomsCmd) Validate() error {
+	if c.DeletedBefore < 0 {
+		return &config.Error{Setting: "--deleted-before", Problem: "must not be negative"}
+	}
+	return c.Database.Validate()
+}
+
+func (c *purgeRoomsCmd) Run(ctx context.Context) error {
+	return app.PurgeRooms(ctx, c.Database, app.Purge{
+		Project: c.ProjectID, DeletedBefore: c.DeletedBefore, Delete: c.Yes,
+	}, os.Stdout, c.Logger(os.Stderr))
 }
 
 type projectCmd struct {

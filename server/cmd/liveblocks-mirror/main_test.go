@@ -94,8 +94,9 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 			t.Fatalf("--%s cannot be set: %v", f.Name, err)
 		}
 	}
-	if secrets != 12 {
-		t.Errorf("secrets = %d; want 5 of serve, 2 of migrate, 1 of backfill, 1 of verify, 3 of project", secrets)
+	if secrets != 14 {
+		t.Errorf("secrets = %d; want 5 of serve, 2 each of migrate and purge, 1 each of backfill and verify, 3 of project",
+			secrets)
 	}
 	groups := 0
 	var visit func(v reflect.Value)

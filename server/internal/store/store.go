@@ -60,6 +60,7 @@ type Store interface {
 	Tasks
 	Mirror
 	Sweeps
+	Purge
 	Query
 	Feed
 
@@ -391,6 +392,25 @@ type Sweeps interface {
 	// Invalidate makes the next apply rewrite the resource's copy and derived
 	// columns, whatever is stored.
 	Invalidate(ctx context.Context, resource mirror.Resource) error
+}
+
+// Purge removes what deleted rooms have left.
+type Purge interface {
+	// DeletedRooms lists the rooms that were deleted before a time, ordered by the bytes
+	// of the room id, from the first after the given one.
+	DeletedRooms(ctx context.Context, project mirror.ProjectID, before time.Time, after mirror.RoomID,
+		limit int) ([]mirror.RoomID, error)
+
+	// Remains counts the rows that PurgeRoom would change for a deleted room.
+	Remains(ctx context.Context, room mirror.Resource) (int64, error)
+
+	// PurgeRoom removes at most limit rows of what is left of a room that was deleted
+	// before a time, and returns how many: the rows of RoomTables, the bodies of its
+	// events and, last, its JSON. It changes nothing of a room that is alive, was deleted
+	// later, or is not mirrored. What stays is the tombstone, the states and the events
+	// without their bodies, so that a late or repeated delivery means what it would have
+	// meant. Events of another Liveblocks project keep their bodies; see TakeUp.
+	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
 }
 
 // Query reads. What a list's filter names selects together; zero values select

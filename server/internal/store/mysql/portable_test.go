@@ -75,6 +75,8 @@ func statements(t *testing.T) map[string]string {
 		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
 		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL,
 		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2),
+		"lockTombstoneSQL": lockTombstoneSQL, "purgeRoomSQL": purgeRoomSQL, "eventsOfRoomSQL": eventsOfRoomSQL,
+		"purgeTableSQL": purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
 	}
 	for _, s := range items {
 		for what, text := range map[string]string{
@@ -171,7 +173,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 	t.Parallel()
 	overProject := map[string]bool{
 		"Events": true, "Rooms": true, "Documents": true, "Threads": true, "Comments": true, "UserSessions": true,
-		"Notifications": true, "TaskList": true, "RoomIDs": true, "LastEvents": true,
+		"Notifications": true, "TaskList": true, "RoomIDs": true, "LastEvents": true, "eventsOfRoomSQL": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "Counts": true,
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Sweep": true, "WriteSweep": true,

@@ -368,6 +368,21 @@ func mutants() []mutant {
 			func(b base) store.Store { return &repeatsTime{b} },
 		},
 		{
+			"purges rooms that are alive",
+			[]string{"purge spares a room that is not deleted"},
+			func(b base) store.Store { return &purgesAll{b} },
+		},
+		{
+			"purges whatever the time",
+			[]string{"purge spares a room that is not deleted"},
+			func(b base) store.Store { return &purgesEarly{b} },
+		},
+		{
+			"forgets events with their room",
+			[]string{"purge leaves nothing of a deleted room"},
+			func(b base) store.Store { return &purgesEvents{b} },
+		},
+		{
 			"has no page of none",
 			[]string{"list of rooms by any filters"},
 			func(b base) store.Store { return &neverEmpty{b} },
@@ -435,6 +450,29 @@ func TestCaseNamesAreUnique(t *testing.T) {
 			caseNamed(t, c.name)
 		}
 	}
+}
+
+type purgesAll struct{ base }
+
+func (m *purgesAll) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+	n, err := m.Store.PurgeRoom(ctx, room, before, limit)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_document where room_id = ?", string(room.Room))
+	return n, errors.Join(err, gone)
+}
+
+type purgesEarly struct{ base }
+
+func (m *purgesEarly) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+	return m.Store.PurgeRoom(ctx, room, before.Add(time.Hour), limit)
+}
+
+type purgesEvents struct{ base }
+
+func (m *purgesEvents) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+	n, err := m.Store.PurgeRoom(ctx, room, before, limit)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_event where room_id = ? and payload = ?", string(room.Room),
+		[]byte(store.Purged))
+	return n, errors.Join(err, gone)
 }
 
 type dropsChange struct{ base }

@@ -70,6 +70,7 @@ func groups() []group {
 		{"group", groupCases},
 		{"item", itemCases()},
 		{"sweep", sweepCases},
+		{"purge", purgeCases},
 		{"query", queryCases},
 		{"list", listCases},
 		{"feed", feedCases},

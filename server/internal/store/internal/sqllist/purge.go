@@ -1,0 +1,49 @@
+package sqllist
+
+import (
+	"context"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// DeletedRooms lists the rooms that were deleted before a time.
+func (r *Reader) DeletedRooms(ctx context.Context, project mirror.ProjectID, before time.Time, after mirror.RoomID,
+	limit int,
+) ([]mirror.RoomID, error) {
+	s := r.query("select room_id\nfrom mirror_room\n").
+		where("project_id = ?", project).
+		where("room_id > ?", after).
+		where("delete_time < ?", before)
+	s.add("\norder by room_id\nlimit ?", limit)
+	return list(ctx, r, "list deleted rooms", s, func(row Row, id *mirror.RoomID) error { return row.Scan(id) })
+}
+
+// Remains counts what is left of a room, table by table.
+func (r *Reader) Remains(ctx context.Context, room mirror.Resource) (int64, error) {
+	all := int64(0)
+	for _, s := range r.remains(room) {
+		n, err := one(ctx, r, "count what is left of a room", s, func(row Row, n *int64) error { return row.Scan(n) })
+		if all += n; err != nil {
+			return 0, err
+		}
+	}
+	return all, nil
+}
+
+func (r *Reader) remains(room mirror.Resource) []*statement {
+	var all []*statement
+	count := func(table string) *statement {
+		return r.query("select count(*)\nfrom "+table+"\n").
+			where("project_id = ?", room.Project).
+			where("room_id = ?", room.Room)
+	}
+	for _, table := range store.RoomTables {
+		all = append(all, count(table).where("bucket = ?", room.Bucket()))
+	}
+	return append(all,
+		count("mirror_room").where("bucket = ?", room.Bucket()).where("source_json <> '"+store.Purged+"'"),
+		count("mirror_event").where("room_id <> ''").where("payload <> '"+store.Purged+"'").
+			where("outcome <> '"+string(mirror.OutcomeForeignProject)+"'"))
+}

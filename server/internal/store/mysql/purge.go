@@ -1,0 +1,108 @@
+package mysql
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+const (
+	// lockTombstoneSQL keeps a deleted room from coming back until the transaction ends.
+	lockTombstoneSQL = `select delete_time from mirror_room
+where bucket = ? and project_id = ? and room_id = ? and delete_time < ?
+for update`
+	purgeRoomSQL = `update mirror_room
+set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.Purged + `', data_problem = '',
+    organization_id = ''
+where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + store.Purged + `'`
+	// eventsOfRoomSQL finds events that are not empty yet. Their bucket is not the room's.
+	eventsOfRoomSQL = `select bucket, event_id from mirror_event
+where project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
+		string(mirror.OutcomeForeignProject) + `'
+limit ?`
+)
+
+func purgeTableSQL(table string) string {
+	return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ?\nlimit ?"
+}
+
+func purgeEventsSQL(n int) string {
+	return `update mirror_event
+set payload = '` + store.Purged + `'
+where (bucket, project_id, event_id) in (` + places(n, 3) + `)`
+}
+
+// PurgeRoom is one transaction.
+func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+	purged := 0
+	err := s.tx(ctx, "purge room", func(q *queries) error {
+		purged = 0
+		key := []any{room.Bucket(), rawKey(room.Project), rawKey(room.Room)}
+		var deleted time.Time
+		err := q.db.QueryRowContext(ctx, lockTombstoneSQL, append(key, nullTime(before))...).Scan(&deleted)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		run := func(text string, args ...any) error {
+			result, err := q.db.ExecContext(ctx, text, args...)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			purged += int(n)
+			return err
+		}
+		for _, table := range store.RoomTables {
+			if purged == limit {
+				return nil
+			}
+			if err := run(purgeTableSQL(table), append(key, limit-purged)...); err != nil {
+				return err
+			}
+		}
+		if purged == limit {
+			return nil
+		}
+		events, err := q.eventsOfRoom(ctx, room, limit-purged)
+		if err != nil {
+			return err
+		}
+		if err := chunks(events, 3*maxKeys, func(keys []any) error {
+			return run(purgeEventsSQL(len(keys)/3), keys...)
+		}); err != nil || purged == limit {
+			return err
+		}
+		sum := sha256.Sum256([]byte(store.Purged))
+		return run(purgeRoomSQL, append([]any{sum[:]}, key...)...)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return purged, nil
+}
+
+// eventsOfRoom returns the keys of at most limit events of a room, one after the other.
+func (q *queries) eventsOfRoom(ctx context.Context, room mirror.Resource, limit int) (keys []any, err error) {
+	rows, err := q.db.QueryContext(ctx, eventsOfRoomSQL, rawKey(room.Project), rawKey(room.Room), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var bucket int16
+		var id []byte
+		if err := rows.Scan(&bucket, &id); err != nil {
+			return nil, err
+		}
+		keys = append(keys, bucket, rawKey(room.Project), id)
+	}
+	return keys, rows.Err()
+}

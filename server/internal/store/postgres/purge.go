@@ -1,0 +1,66 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
+)
+
+// lockTombstoneSQL keeps a deleted room from coming back until the transaction ends.
+const lockTombstoneSQL = `select delete_time from mirror_room
+where bucket = $1 and project_id = $2 and room_id = $3 and delete_time < $4
+for update`
+
+// purgeSQL are the statements about what is left of a room. Their parameters are its key
+// and how many rows they may delete or empty.
+var purgeSQL = purgeStatements()
+
+func purgeStatements() (all []string) {
+	for _, table := range store.RoomTables {
+		all = append(all, "delete from "+table+"\nwhere ctid = any(array(\n    select ctid from "+table+
+			"\n    where bucket = $1 and project_id = $2 and room_id = $3 limit $4::bigint\n))")
+	}
+	return append(all, `update mirror_event
+set payload = '`+store.Purged+`'
+where $1::smallint is not null and ctid = any(array(
+    select ctid from mirror_event
+    where project_id = $2 and room_id = $3 and room_id <> '' and payload <> '`+store.Purged+`'
+        and outcome <> '`+string(mirror.OutcomeForeignProject)+`'
+    limit $4::bigint
+))`, `update mirror_room
+set source_json = '`+store.Purged+`', content_sha256 = sha256('`+store.Purged+`'), data = '`+store.Purged+`',
+    data_problem = '', organization_id = ''
+where bucket = $1 and project_id = $2 and room_id = $3 and source_json <> '`+store.Purged+`' and $4::bigint > 0`)
+}
+
+// PurgeRoom is one transaction.
+func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+	purged := 0
+	err := s.itemTx(ctx, "purge room", func(t *transaction, _, _ *dbq.Queries) error {
+		purged = 0
+		bucket, project, id := room.Bucket(), string(room.Project), string(room.Room)
+		var deleted time.Time
+		err := t.QueryRow(ctx, lockTombstoneSQL, bucket, project, id, before).Scan(&deleted)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		for _, sql := range purgeSQL {
+			if err != nil || purged == limit {
+				break
+			}
+			tag, failed := t.Exec(ctx, sql, bucket, project, id, limit-purged)
+			purged, err = purged+int(tag.RowsAffected()), failed
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return purged, nil
+}

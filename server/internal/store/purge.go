@@ -1,0 +1,15 @@
+package store
+
+// RoomTables are the tables whose rows belong to one room each, besides mirror_room,
+// in the order in which their rows are locked. What they hold of a room that is
+// deleted is needed no more: the states stay, so that no late event takes the room for
+// a new one, and so do the events, without their bodies, because their ids tell
+// repeated deliveries from new ones.
+var RoomTables = []string{
+	"mirror_unfolded_event", "mirror_document", "mirror_thread", "mirror_comment", "mirror_comment_reaction",
+	"mirror_comment_attachment", "mirror_comment_mention", "mirror_active_user", "mirror_user_session",
+	"mirror_notification",
+}
+
+// Purged is what takes the place of the JSON of a room and the bodies of its events.
+const Purged = "{}"
