@@ -406,6 +406,63 @@ func TestDueReadsWhatItReturns(t *testing.T) {
 	}
 }
 
+// When something is due next is one step in the index, however many tasks are open and
+// whatever the statistics say.
+func TestNextDueReadsWhatItReturns(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url := pgtest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Connect = %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	record := &recorder{}
+	now := nullTime(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
+	if _, err := dbq.New(record).NextDue(t.Context(), dbq.NextDueParams{
+		ProjectID: "default", Now: now, TooFar: now, Kinds: store.KindColumns(mirror.Kinds()),
+	}); !errors.Is(err, errRecorded) {
+		t.Fatalf("NextDue = %v", err)
+	}
+	for _, sql := range []string{
+		`insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation)
+			select n % 256, 'default', 'r-' || n, 2, '', 1 from generate_series(1, 20000) n`,
+		"vacuum analyze mirror_resource_state", // nothing is open
+		"update mirror_resource_state set due_time = '2026-04-01'",
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s = %v", sql, err)
+		}
+	}
+	for _, prepare := range []string{"", "vacuum analyze mirror_resource_state"} {
+		if _, err := conn.Exec(t.Context(), prepare); err != nil {
+			t.Fatalf("%s = %v", prepare, err)
+		}
+		var raw []byte
+		if err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) "+record.sql,
+			record.args...).Scan(&raw); err != nil {
+			t.Fatalf("explain = %v", err)
+		}
+		var plan []struct {
+			Plan struct {
+				Hit  int `json:"Shared Hit Blocks"`
+				Read int `json:"Shared Read Blocks"`
+			}
+		}
+		if err := json.Unmarshal(raw, &plan); err != nil {
+			t.Fatalf("Unmarshal = %v", err)
+		}
+		if got := plan[0].Plan; got.Hit+got.Read > 40 {
+			t.Errorf("NextDue after %q reads %d blocks; want a few: %.3000s", prepare, got.Hit+got.Read, raw)
+		}
+	}
+}
+
 // A fold reads and deletes the events that it takes up, however many wait behind them.
 func TestFoldReadsWhatItTakes(t *testing.T) {
 	t.Parallel()

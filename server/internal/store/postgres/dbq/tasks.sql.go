@@ -378,15 +378,29 @@ func (q *Queries) LockState(ctx context.Context, arg LockStateParams) (MirrorRes
 
 const nextDue = `-- name: NextDue :one
 select least(
-    (select min(f.due_time) from mirror_resource_state f
+    (select f.due_time from mirror_resource_state f
         where f.project_id = $1 and f.background = false and f.due_time > $2
-            and f.kind = any($3::smallint[])),
-    (select min(b.due_time) from mirror_resource_state b
+            and f.kind = any($3::smallint[])
+        order by f.due_time
+        limit 1),
+    (select b.due_time from mirror_resource_state b
         where b.project_id = $1 and b.background = true and b.due_time > $2
-            and b.kind = any($3::smallint[])),
-    (select min(l.lease_until) from mirror_resource_state l
-        where l.project_id = $1 and l.due_time <= $2 and l.lease_until > $2
-            and l.lease_until <= $4 and l.kind = any($3::smallint[]))
+            and b.kind = any($3::smallint[])
+        order by b.due_time
+        limit 1),
+    (select min(l.lease_until) from (
+        (select f.lease_until from mirror_resource_state f
+            where f.project_id = $1 and f.background = false and f.due_time <= $2 and f.lease_until > $2
+                and f.lease_until <= $4 and f.kind = any($3::smallint[])
+            order by f.due_time
+            limit 10000)
+        union all
+        (select b.lease_until from mirror_resource_state b
+            where b.project_id = $1 and b.background = true and b.due_time <= $2 and b.lease_until > $2
+                and b.lease_until <= $4 and b.kind = any($3::smallint[])
+            order by b.due_time
+            limit 10000)
+    ) l)
 )::timestamptz as next_time
 `
 
@@ -397,7 +411,10 @@ type NextDueParams struct {
 	TooFar    pgtype.Timestamptz
 }
 
-// The first time at which a resource becomes due or the lease on a due one ends.
+// The first time at which a resource becomes due or the lease on a due one ends. With
+// min, the planner takes any index of open tasks for as good as the one in order, and
+// reads them all. The last part reads what is due, of which all is leased, or the rest
+// would have been returned.
 func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) (pgtype.Timestamptz, error) {
 	row := q.db.QueryRow(ctx, nextDue,
 		arg.ProjectID,

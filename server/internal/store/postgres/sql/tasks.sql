@@ -28,17 +28,34 @@ from (
 order by d.background, d.due_time;
 
 -- name: NextDue :one
--- The first time at which a resource becomes due or the lease on a due one ends.
+-- The first time at which a resource becomes due or the lease on a due one ends. With
+-- min, the planner takes any index of open tasks for as good as the one in order, and
+-- reads them all. The last part reads what is due, of which all is leased, or the rest
+-- would have been returned.
 select least(
-    (select min(f.due_time) from mirror_resource_state f
+    (select f.due_time from mirror_resource_state f
         where f.project_id = @project_id and f.background = false and f.due_time > @now
-            and f.kind = any(@kinds::smallint[])),
-    (select min(b.due_time) from mirror_resource_state b
+            and f.kind = any(@kinds::smallint[])
+        order by f.due_time
+        limit 1),
+    (select b.due_time from mirror_resource_state b
         where b.project_id = @project_id and b.background = true and b.due_time > @now
-            and b.kind = any(@kinds::smallint[])),
-    (select min(l.lease_until) from mirror_resource_state l
-        where l.project_id = @project_id and l.due_time <= @now and l.lease_until > @now
-            and l.lease_until <= @too_far and l.kind = any(@kinds::smallint[]))
+            and b.kind = any(@kinds::smallint[])
+        order by b.due_time
+        limit 1),
+    (select min(l.lease_until) from (
+        (select f.lease_until from mirror_resource_state f
+            where f.project_id = @project_id and f.background = false and f.due_time <= @now and f.lease_until > @now
+                and f.lease_until <= @too_far and f.kind = any(@kinds::smallint[])
+            order by f.due_time
+            limit 10000)
+        union all
+        (select b.lease_until from mirror_resource_state b
+            where b.project_id = @project_id and b.background = true and b.due_time <= @now and b.lease_until > @now
+                and b.lease_until <= @too_far and b.kind = any(@kinds::smallint[])
+            order by b.due_time
+            limit 10000)
+    ) l)
 )::timestamptz as next_time;
 
 -- name: Claim :one
