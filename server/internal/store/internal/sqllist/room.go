@@ -205,8 +205,8 @@ func (r *Reader) Task(ctx context.Context, resource mirror.Resource, now time.Ti
 	return one(ctx, r, "read task", s, scanTask(resource.Project, now))
 }
 
-// TaskList walks the states of a room by key. Of the whole project it walks the tasks
-// that are not done, which an index has, or the few that failed.
+// TaskList walks the tasks that are not done, which an index has, or the few that
+// failed. Those of a room that are done it walks by key.
 func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
 	const what = "list tasks"
 	order := []string{"s.room_id", "s.kind", "s.resource_id"}
@@ -225,10 +225,14 @@ func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Tas
 	read := func(ctx context.Context, s *statement) ([]mirror.Task, error) {
 		return list(ctx, r, what, s, scanTask(f.Project, f.Now))
 	}
+	room := mirror.Resource{Project: f.Project, Room: f.Room}
 	switch {
+	case f.Room != "" && f.State == mirror.TaskDone:
+		s := r.query(taskColumns+"from mirror_resource_state s"+r.by("primary")).whereRoom("s", room)
+		return read(ctx, inState(after(s)).page(order, f.Limit))
 	case f.Room != "":
-		s := r.query(taskColumns+"from mirror_resource_state s"+r.by("primary")).
-			whereRoom("s", mirror.Resource{Project: f.Project, Room: f.Room})
+		s := r.query(taskColumns+"from mirror_resource_state s"+r.by("mirror_resource_state_open")).
+			whereRoom("s", room).where(r.dialect.Open)
 		return read(ctx, inState(after(s)).page(order, f.Limit))
 	case f.State == mirror.TaskDone && r.dialect.EachBucket != "":
 		s := r.query(taskColumns+"from "+r.dialect.EachBucket+"(\nselect * from mirror_resource_state s\n").
