@@ -36,10 +36,11 @@ gen: gen-proto gen-sql gen-docs ## regenerate code and documents
 .PHONY: gen-proto
 gen-proto: protodeps
 	$(BUF) generate
-	cp tools/openapi/openapi.go.txt gen/openapi/openapi.go
-	mkdir -p gen/descriptors
+	mkdir -p gen/descriptors gen/openapi
 	$(BUF) build proto --as-file-descriptor-set -o gen/descriptors/mirror.binpb
 	cp tools/descriptors/descriptors.go.txt gen/descriptors/descriptors.go
+	go run ./gateway/internal/openapi .openapi gen/descriptors/mirror.binpb > gen/openapi/openapi.json
+	cp tools/openapi/openapi.go.txt gen/openapi/openapi.go
 
 .PHONY: gen-sql
 gen-sql: go

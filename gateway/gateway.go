@@ -108,7 +108,7 @@ type Gateway struct {
 	storable    func(string) bool
 	localOnly   bool
 	ready       func() (bool, string)
-	openAPI     []byte
+	openAPI     spec
 	descriptors []byte
 	setTag      string
 	page        page
@@ -131,7 +131,6 @@ func New(cfg Config) (*Gateway, error) {
 		storable:    cfg.Storable,
 		localOnly:   cfg.LocalOnly,
 		ready:       cfg.Ready,
-		openAPI:     cfg.OpenAPI,
 		descriptors: cfg.Descriptors,
 		setTag:      fmt.Sprintf(`"%x"`, sha256.Sum256(cfg.Descriptors)),
 		log:         cfg.Logger,
@@ -163,6 +162,9 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("new gateway: %w", err)
 	}
 	var err error
+	if g.openAPI, err = newSpec(cfg.OpenAPI); err != nil {
+		return nil, fmt.Errorf("new gateway: %w", err)
+	}
 	if g.page, err = newPage(cfg.Version); err != nil {
 		return nil, fmt.Errorf("new gateway: %w", err)
 	}
@@ -255,7 +257,7 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 		return
 	case rawPath(r.URL) == "/openapi.json": // it describes the program and holds no data
 		if g.readOnly(w, r) {
-			writeJSON(w, http.StatusOK, g.openAPI)
+			g.openAPI.send(w, r)
 		}
 		return
 	case rawPath(r.URL) == "/mirror.binpb":

@@ -1,9 +1,12 @@
 package gatewaytest
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -216,8 +219,16 @@ func openAPI(t *testing.T, dial Dial) {
 	r := newRig(t, dial, nil)
 	a := r.get(t, "/openapi.json")
 	a.accepted(t, nil)
-	if string(a.body) != `{"swagger":"2.0"}` || a.header.Get("Content-Type") != "application/json" {
+	if string(a.body) != `{"openapi":"3.1.0"}` || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("openapi.json = %s, %v", a.body, a.header)
+	}
+	a = r.get(t, "/openapi.json", "Accept-Encoding", "br, gzip")
+	packed, err := gzip.NewReader(bytes.NewReader(a.body))
+	if err != nil || a.header.Get("Content-Encoding") != "gzip" || a.header.Get("Vary") != "Accept-Encoding" {
+		t.Fatalf("openapi.json for a client that takes gzip = %v, %v", a.header, err)
+	}
+	if plain, err := io.ReadAll(packed); err != nil || string(plain) != `{"openapi":"3.1.0"}` {
+		t.Errorf("openapi.json unpacked = %s, %v", plain, err)
 	}
 	r.post(t, "/openapi.json", "").refused(t, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 }

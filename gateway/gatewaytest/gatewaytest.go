@@ -89,7 +89,7 @@ func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
 	t.Helper()
 	r := &rig{echo: new(echo)}
 	cfg := gateway.Config{
-		Conn: dial(t, r.register), MaxBody: maxBody, OpenAPI: []byte(`{"swagger":"2.0"}`),
+		Conn: dial(t, r.register), MaxBody: maxBody, OpenAPI: []byte(`{"openapi":"3.1.0"}`),
 		Descriptors: []byte("a set"),
 		Storable:    func(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") },
 	}

@@ -3,9 +3,18 @@
 // Package openapi holds the OpenAPI description of the HTTP API.
 package openapi
 
-import _ "embed"
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+)
 
-// JSON is the OpenAPI 2.0 description of every service, as the gateway serves it.
-//
-//go:embed mirror.swagger.json
-var JSON []byte
+//go:embed openapi.json
+var document []byte
+
+// JSON returns the OpenAPI 3.1 description of every service, as the gateway serves it,
+// with the version of the program.
+func JSON(version string) ([]byte, error) {
+	quoted, err := json.Marshal(version)
+	return bytes.Replace(document, []byte(`"version": "unknown"`), append([]byte(`"version": `), quoted...), 1), err
+}

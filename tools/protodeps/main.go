@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	_ "github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2/options"
 	"github.com/jhump/protoreflect/desc"
 	"github.com/jhump/protoreflect/desc/protoprint"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
@@ -33,7 +32,6 @@ var roots = []string{
 	"google/api/resource.proto",
 	"google/rpc/error_details.proto",
 	"google/rpc/status.proto",
-	"protoc-gen-openapiv2/options/annotations.proto",
 }
 
 func main() {

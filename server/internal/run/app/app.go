@@ -189,9 +189,13 @@ func (a *App) build(ctx context.Context, version string) error {
 	// calls from outside.
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
 	a.services.Register(channel)
+	spec, err := openapi.JSON(version)
+	if err != nil {
+		return err
+	}
 	a.front, err = gateway.New(gateway.Config{
 		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: auth.Check, LocalOnly: auth.Open(),
-		Ready: a.status.ready, OpenAPI: openapi.JSON, Descriptors: descriptors.Set, Version: version,
+		Ready: a.status.ready, OpenAPI: spec, Descriptors: descriptors.Set, Version: version,
 		Logger: a.log,
 	})
 	work := handlers(reconciler, sweeper)
