@@ -249,6 +249,13 @@ func TestDemoRefusesOtherData(t *testing.T) {
 	if got.code != 1 || got.told != "liveblocks-mirror: "+want {
 		t.Errorf("demo = %+v; want exit code 1 and %q", got, want)
 	}
+	for url, code := range map[string]int{"postgres://u:" + secretMark + "@127.0.0.1:1/x": 1, "oracle:" + secretMark: 2} {
+		got := command(t, nil, "demo", "--database-url="+url, "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0")
+		if got.code != code || !strings.Contains(got.told, "--database-url") || strings.Contains(got.told, "DATABASE_URL") ||
+			strings.Contains(got.told, secretMark) {
+			t.Errorf("demo = %+v; want exit code %d and a line that names the flag", got, code)
+		}
+	}
 }
 
 // secretMark is part of every secret in the settings below.

@@ -47,8 +47,11 @@ func (c Config) Validate() error {
 	if c.Edits < 0 {
 		return &config.Error{Setting: "--edits", Problem: "must not be negative"}
 	}
-	return cmp.Or(config.Positive("--every", c.Every), config.Addresses{Listen: c.Listen}.Validate(),
-		c.database().Validate())
+	err := c.database().Validate()
+	if wrong, ok := errors.AsType[*config.Error](err); ok {
+		err = &config.Error{Setting: "--database-url", Problem: wrong.Problem} // the only one that it can be
+	}
+	return cmp.Or(config.Positive("--every", c.Every), config.Addresses{Listen: c.Listen}.Validate(), err)
 }
 
 // database are the settings of the database, if the demo is given one.
@@ -125,7 +128,8 @@ func (d *demo) run(ctx context.Context, cfg Config, apiKey, version string, log 
 
 	service, err := app.New(ctx, d.serveConfig(cfg, url, apiKey, "http://"+listener.Addr().String()), version, log)
 	if err != nil {
-		return err
+		// The demo reads no such variable.
+		return errors.New(strings.ReplaceAll(err.Error(), "DATABASE_URL", "--database-url"))
 	}
 	// The service goes on after an interrupt, for the comparison.
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
