@@ -318,6 +318,26 @@ func TestServeSaysWhatFailed(t *testing.T) {
 	}
 }
 
+// A service that is started together with its database waits for it, on both engines,
+// and then gives up as without the setting.
+func TestServeWaitsForItsDatabase(t *testing.T) {
+	t.Parallel()
+	needServers(t)
+	for _, scheme := range []string{"postgres", "mysql"} {
+		for _, migrate := range []string{"", "true"} {
+			got := command(t, map[string]string{
+				"DATABASE_URL": scheme + "://u:p@127.0.0.1:1/x", "MIRROR_DATABASE_WAIT": "300ms", "MIRROR_MIGRATE": migrate,
+				"LIVEBLOCKS_SECRET_KEY": harness.SecretKey, "LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret,
+				"MIRROR_HTTP_ADDR": "127.0.0.1:0", "MIRROR_GRPC_ADDR": "127.0.0.1:0",
+			}, "serve")
+			if got.code != 1 || strings.Count(got.log, "waiting for the database") != 1 ||
+				!strings.Contains(got.log, "at_most=300ms") || !strings.Contains(got.told, "refused") {
+				t.Errorf("serve on %s, migrating: %q = %+v; want it to wait, to say so once, and to end", scheme, migrate, got)
+			}
+		}
+	}
+}
+
 // elsewhere leads to another database on the same server.
 func elsewhere(t *testing.T, raw, database string) string {
 	t.Helper()

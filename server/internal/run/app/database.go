@@ -109,7 +109,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 	case err != nil:
 		return err
 	}
-	switch err := s.Ping(ctx); {
+	switch err := onceStarted(ctx, cfg.DatabaseWait, log, func() error { return s.Ping(ctx) }); {
 	case errors.Is(err, store.ErrSchemaBehind) && refused != nil:
 		return refused
 	case errors.Is(err, store.ErrSchemaBehind):
