@@ -31,6 +31,14 @@ cleanup() {
 }
 trap cleanup EXIT
 
+# What answers already is not what the README starts.
+for port in 1153 8080 9090; do
+	if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+		echo "readme.sh: something listens on port $port already; stop it first" >&2
+		exit 2
+	fi
+done
+
 # block SECTION NUMBER prints an indented block of a section, without its indent.
 block() {
 	awk -v section="$1" -v number="$2" '
