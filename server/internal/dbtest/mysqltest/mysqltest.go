@@ -237,7 +237,8 @@ func Transactions(ctx context.Context, db *sql.DB) (string, error) {
 			trx_rows_modified > 0 as writes from information_schema.innodb_trx)`, err
 	}
 	return `(select s.processlist_id as session_id, concat(e.event_id, ' since ', e.timer_start) as name,
-		exists (select 1 from performance_schema.data_locks l where l.thread_id = s.thread_id and l.lock_mode = 'IX') as writes
+		exists (select 1 from performance_schema.data_locks l where l.thread_id = s.thread_id and l.lock_mode = 'IX')
+			as writes
 		from performance_schema.events_transactions_current e join performance_schema.threads s on s.thread_id = e.thread_id
 		where e.state = 'ACTIVE')`, err
 }

@@ -282,7 +282,9 @@ func compareColumns(operator string, columns []string, values []any) (string, []
 
 // unindexed is a condition that no index serves, and of which Postgres expects every
 // second row to match: if it expected few, it would sort instead of reading in order.
-func unindexed(condition string) string { return "case when " + condition + " then true else false end" }
+func unindexed(condition string) string {
+	return "case when " + condition + " then true else false end"
+}
 
 // page orders a list and ends it.
 func (s *statement) page(columns []string, limit int) *statement {
