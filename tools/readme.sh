@@ -12,7 +12,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 readme=README.md
 work=$(mktemp -d)
-failures=0
+touch "$work/failures" # steps run in subshells too
 started=()
 
 # Everything that was started ends with this script, children first: npx does not end what it started.
@@ -65,7 +65,7 @@ step() {
 	if [ $status -eq 0 ] && grep -Eq -- "$want" <<<"$out"; then
 		printf 'ok   %4d s  %s\n' $((SECONDS - begin)) "$name"
 	else
-		failures=$((failures + 1))
+		echo "$name" >>"$work/failures"
 		printf 'FAIL %4d s  %s (exit %d, want %s)\n%s\n' $((SECONDS - begin)) "$name" $status "$want" "$out"
 	fi
 }
@@ -78,7 +78,7 @@ $text" >"$work/$name.log" 2>&1 &
 	started+=($!)
 	until curl -fs "$url" >/dev/null; do
 		if [ $((SECONDS - begin)) -ge "$limit" ] || ! kill -0 "${started[-1]}" 2>/dev/null; then
-			failures=$((failures + 1))
+			echo "$name" >>"$work/failures"
 			printf 'FAIL %4d s  %s\n' $((SECONDS - begin)) "$name"
 			tail -20 "$work/$name.log"
 			return 1
@@ -114,7 +114,7 @@ block Read 1 | each '^[{[]'
 prelude=$(block Read 2 | grep '^alias')
 block Read 2 | grep -v '^alias' | each 'liveblocks.mirror.v1|roomId'
 if command -v psql >/dev/null; then
-	database=$(grep -o "psql 'postgres[^']*'" "$work/make run.log" | head -1)
+	database=$(grep -o 'psql -h .*' "$work/make run.log" | head -1)
 	while IFS= read -r line; do
 		step "$line" 'rows?\)' bash -c "$database -c \"\$1\"" _ "$line"
 	done < <(block Read 3)
@@ -122,7 +122,7 @@ fi
 stop "make run" .
 
 section=Install
-step "$(block $section 1)" . bash -c "$(block $section 1)"
+step "$(block $section 1)" '' bash -c "$(block $section 1)"
 prelude=$(block $section 2)
 step version '^liveblocks-mirror .' bash -c "shopt -s expand_aliases; $prelude
 mirror version"
@@ -147,5 +147,6 @@ while IFS= read -r line; do
 	step "make -n: $line" . bash -c "make -n ${line#make }"
 done < <(block $section 1 | sed 's/ *#.*//')
 
+failures=$(wc -l <"$work/failures")
 echo "$SECONDS s in all, $failures failures"
-[ $failures -eq 0 ]
+[ "$failures" -eq 0 ]
