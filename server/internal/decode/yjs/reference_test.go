@@ -49,7 +49,8 @@ func TestRandomDocumentsEqualYjs(t *testing.T) {
 		t.Fatalf("random.mjs made %d documents; want %d", n, documents)
 	}
 	if ambiguous > documents/20 {
-		t.Errorf("Yjs reads %d of %d documents differently once it has encoded them again (random.mjs %s)", ambiguous, n, seed)
+		t.Errorf("Yjs reads %d of %d documents differently once it has encoded them again (random.mjs %s)", ambiguous, n,
+			seed)
 	}
 }
 

@@ -47,7 +47,8 @@ func TestDatabaseIsWaitedFor(t *testing.T) {
 				if took := time.Since(begin); (err != nil) != c.fails || took != c.took {
 					t.Errorf("onceStarted = %v after %v; want a failure: %t, after %v", err, took, c.fails, c.took)
 				}
-				if n := strings.Count(logged.String(), "waiting for the database"); (n == 1) != (errors.Is(c.err, away) && c.wait > 0) {
+				n := strings.Count(logged.String(), "waiting for the database")
+				if (n == 1) != (errors.Is(c.err, away) && c.wait > 0) {
 					t.Errorf("told %d times: %s", n, &logged)
 				}
 			})
