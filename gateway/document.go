@@ -221,9 +221,10 @@ func (d *delivery) begin(httpCode int) {
 		h.Set("ETag", entityTag(tag))
 	}
 	for key, name := range map[string]string{
-		"mirror-revision":   "Mirror-Revision",
-		"mirror-fetch-time": "Mirror-Fetch-Time",
-		"x-request-id":      "X-Request-Id",
+		"mirror-revision":      "Mirror-Revision",
+		"mirror-fetch-time":    "Mirror-Fetch-Time",
+		"mirror-refresh-error": "Mirror-Refresh-Error",
+		"x-request-id":         "X-Request-Id",
 	} {
 		if v := d.one(key); v != "" {
 			h.Set(name, v)

@@ -70,7 +70,7 @@ func jsonForm(t *testing.T, dial Dial) {
 		"projectId": "", "roomId": "r", "organizationId": "", "metadata": map[string]any{}, "defaultAccesses": []any{},
 		"usersAccesses": map[string]any{}, "groupsAccesses": map[string]any{},
 		// Empty values are there, absent ones are not, and int64 is a string.
-		"freshness": map[string]any{"revision": "9007199254740993", "contentSha256": "", "stale": false},
+		"freshness": map[string]any{"revision": "9007199254740993", "contentSha256": "", "stale": false, "refreshError": ""},
 	}
 	if diff := cmp.Diff(want, got.Room); diff != "" {
 		t.Errorf("room (-want +got):\n%s", diff)

@@ -58,7 +58,7 @@ func documentStreamed(t *testing.T, dial Dial) {
 	for _, length := range []string{strconv.Itoa(len(data)), ""} {
 		r.onRead(chunked(data, 256<<10-1, nil,
 			"mirror-content-length", length, "mirror-etag", `"json-1"`, "mirror-revision", "42", "mirror-fetch-time",
-			"2026-01-02T03:04:05Z", "x-request-id", "one"))
+			"2026-01-02T03:04:05Z", "mirror-refresh-error", "PROJECT_PAUSED: paused", "x-request-id", "one"))
 		a := r.get(t, document)
 		a.accepted(t, nil)
 		if !bytes.Equal(a.body, data) {
@@ -66,7 +66,7 @@ func documentStreamed(t *testing.T, dial Dial) {
 		}
 		for name, want := range map[string]string{
 			"Content-Type": "application/json", "Content-Length": length, "Etag": `"json-1"`, "Mirror-Revision": "42",
-			"X-Request-Id":      "one",
+			"X-Request-Id": "one", "Mirror-Refresh-Error": "PROJECT_PAUSED: paused",
 			"Mirror-Fetch-Time": "2026-01-02T03:04:05Z", "Cache-Control": "private, no-cache",
 			"X-Content-Type-Options": "nosniff",
 		} {

@@ -365,6 +365,9 @@ type Freshness struct {
 	Revision int64
 	// Stale means that a newer change is known but not applied yet.
 	Stale bool
+	// RefreshError says why a read did not bring the copy up to the age that it asked
+	// for: a reason and a sentence. The store does not set it.
+	RefreshError string
 }
 
 // FetchedBetween reports whether the fetch began then. A time after to is of a clock

@@ -46,8 +46,12 @@ type Freshness struct {
 	// When Liveblocks first answered that the resource does not exist, while nothing
 	// confirms its deletion. Absent if it did not.
 	MissingSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=missing_since_time,json=missingSinceTime,proto3" json:"missing_since_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Why the copy is older than max_age allows: a reason such as PROJECT_PAUSED or
+	// REFRESH_FAILED, a colon, and a sentence. Empty if the copy is as fresh as the call
+	// asked for. With require_fresh the call fails instead.
+	RefreshError  string `protobuf:"bytes,8,opt,name=refresh_error,json=refreshError,proto3" json:"refresh_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Freshness) Reset() {
@@ -129,11 +133,18 @@ func (x *Freshness) GetMissingSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Freshness) GetRefreshError() string {
+	if x != nil {
+		return x.RefreshError
+	}
+	return ""
+}
+
 var File_liveblocks_mirror_v1_freshness_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_freshness_proto_rawDesc = "" +
 	"\n" +
-	"$liveblocks/mirror/v1/freshness.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n" +
+	"$liveblocks/mirror/v1/freshness.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n" +
 	"\tFreshness\x129\n" +
 	"\n" +
 	"fetch_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12H\n" +
@@ -143,7 +154,8 @@ const file_liveblocks_mirror_v1_freshness_proto_rawDesc = "" +
 	"\vdelete_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"deleteTime\x12\x14\n" +
 	"\x05stale\x18\x06 \x01(\bR\x05stale\x12H\n" +
-	"\x12missing_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTimeBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\x12missing_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x10missingSinceTime\x12#\n" +
+	"\rrefresh_error\x18\b \x01(\tR\frefreshErrorBRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_freshness_proto_rawDescOnce sync.Once

@@ -141,7 +141,7 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 			}
 			return *head, nil
 		},
-		Freshness: func(d *mirror.Document) mirror.Freshness { return d.Freshness },
+		Freshness: func(d *mirror.Document) *mirror.Freshness { return &d.Freshness },
 	})
 	if err != nil {
 		return doc, err

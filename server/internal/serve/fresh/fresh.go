@@ -49,7 +49,7 @@ type Spec[T any] struct {
 	// Get returns [store.ErrNotFound] if there is no copy, and for a tombstone
 	// unless deleted ones are requested.
 	Get       func(ctx context.Context, resource mirror.Resource, deleted bool) (T, error)
-	Freshness func(*T) mirror.Freshness
+	Freshness func(*T) *mirror.Freshness
 }
 
 // Read returns the copy, and refreshes it first if it is older than the options
@@ -85,22 +85,30 @@ func Read[T any](ctx context.Context, r *Reader, o Options, s Spec[T]) (T, error
 		refresh = slices.Compact([]mirror.Resource{s.Resource.RoomResource(), s.Resource})
 	}
 
-	failure := r.refresh(ctx, refresh)
-	if failure == nil {
+	refreshing := r.refresh(ctx, refresh)
+	if refreshing == nil {
 		return s.Get(ctx, s.Resource, o.Deleted)
 	}
 	if ctx.Err() != nil {
 		return have, fmt.Errorf("refresh: %w", ctx.Err())
 	}
+	failure := unavailable(refreshing)
 	if o.Required {
-		if f, ok := errors.AsType[*fault.Error](failure); ok && f.Kind == fault.Unavailable {
-			return have, failure
-		}
-		return have, fault.Wrap(failure, fault.Unavailable, fault.ReasonRefreshFailed,
-			"the copy could not be refreshed in time")
+		return have, failure
 	}
 	r.NotRefreshed(ctx, failure)
+	if err == nil {
+		s.Freshness(&have).RefreshError = string(failure.Reason) + ": " + failure.Public
+	}
 	return have, err
+}
+
+// unavailable returns the failure of a refresh as its caller gets it.
+func unavailable(failure error) *fault.Error {
+	if f, ok := errors.AsType[*fault.Error](failure); ok && f.Kind == fault.Unavailable {
+		return f
+	}
+	return fault.Wrap(failure, fault.Unavailable, fault.ReasonRefreshFailed, "the copy could not be refreshed in time")
 }
 
 // refresh updates the resources within the caller's deadline, minus the time to

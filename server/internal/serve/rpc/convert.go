@@ -142,6 +142,7 @@ func freshnessToProto(f mirror.Freshness, hash *[32]byte) *mirrorv1.Freshness {
 		DeleteTime:       timestamp(f.DeleteTime),
 		Stale:            f.Stale,
 		MissingSinceTime: timestamp(f.MissingSince),
+		RefreshError:     f.RefreshError,
 	}
 	if hash != nil {
 		shown.ContentSha256 = hex.EncodeToString(hash[:])

@@ -60,7 +60,7 @@ func freshness(req freshRequest) fresh.Options {
 
 // read returns a row of a resource, which the caller names without its project.
 func read[T any](ctx context.Context, m *mirrorService, req freshRequest, of mirror.Resource,
-	get func(context.Context, mirror.Resource, bool) (T, error), freshnessOf func(*T) mirror.Freshness,
+	get func(context.Context, mirror.Resource, bool) (T, error), freshnessOf func(*T) *mirror.Freshness,
 ) (row T, err error) {
 	if of.Project, err = m.project(req.GetProjectId()); err != nil {
 		return row, err
@@ -81,7 +81,7 @@ func notMirrored(err error, reason fault.Reason, what string, ids ...string) err
 // GetRoom returns a room.
 func (m *mirrorService) GetRoom(ctx context.Context, req *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error) {
 	room, err := read(ctx, m, req, mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom},
-		m.Query.Room, func(r *mirror.Room) mirror.Freshness { return r.Freshness })
+		m.Query.Room, func(r *mirror.Room) *mirror.Freshness { return &r.Freshness })
 	if err != nil {
 		return nil, roomNotMirrored(err, req.GetRoomId())
 	}
@@ -218,6 +218,9 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 		"mirror-revision", strconv.FormatInt(doc.Freshness.Revision, 10),
 		"mirror-fetch-time", doc.Freshness.FetchTime.UTC().Format(timeFormat),
 	)
+	if doc.Freshness.RefreshError != "" {
+		header.Set("mirror-refresh-error", doc.Freshness.RefreshError)
+	}
 	if doc.NotModified {
 		header.Set("mirror-not-modified", "1")
 		return stream.SetHeader(header)
@@ -380,7 +383,7 @@ func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRe
 	error,
 ) {
 	row, err := read(ctx, m, req, threadOf(req), m.Query.Thread,
-		func(t *mirror.Thread) mirror.Freshness { return t.Freshness })
+		func(t *mirror.Thread) *mirror.Freshness { return &t.Freshness })
 	if err != nil {
 		return nil, notMirrored(err, fault.ReasonThreadNotMirrored, "thread", "room_id", req.GetRoomId(),
 			"thread_id", req.GetThreadId())
@@ -447,7 +450,7 @@ func (m *mirrorService) GetComment(ctx context.Context, req *mirrorv1.GetComment
 	row, err := read(ctx, m, req, threadOf(req),
 		func(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Comment, error) {
 			return m.Query.Comment(ctx, thread, req.GetCommentId(), deleted)
-		}, func(c *mirror.Comment) mirror.Freshness { return c.Freshness })
+		}, func(c *mirror.Comment) *mirror.Freshness { return &c.Freshness })
 	if err != nil {
 		return nil, notMirrored(err, fault.ReasonCommentNotMirrored, "comment", "room_id", req.GetRoomId(),
 			"thread_id", req.GetThreadId(), "comment_id", req.GetCommentId())
@@ -509,7 +512,7 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 			var err error
 			room := mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers}
 			row, err = read(ctx, m, req, room, m.Query.ActiveUsers,
-				func(u *mirror.ActiveUsers) mirror.Freshness { return u.Freshness })
+				func(u *mirror.ActiveUsers) *mirror.Freshness { return &u.Freshness })
 			if err != nil {
 				return nil, roomNotMirrored(err, req.GetRoomId())
 			}
@@ -613,7 +616,7 @@ func (m *mirrorService) GetGroup(ctx context.Context, req *mirrorv1.GetGroupRequ
 	error,
 ) {
 	row, err := read(ctx, m, req, mirror.Resource{Kind: mirror.KindGroup, ID: req.GetGroupId()}, m.Query.Group,
-		func(g *mirror.Group) mirror.Freshness { return g.Freshness })
+		func(g *mirror.Group) *mirror.Freshness { return &g.Freshness })
 	if err != nil {
 		return nil, notMirrored(err, fault.ReasonGroupNotMirrored, "group", "group_id", req.GetGroupId())
 	}

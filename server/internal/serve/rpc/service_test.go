@@ -413,12 +413,28 @@ func TestFreshness(t *testing.T) {
 			if got := string(resp.GetDocument().GetContent()); got != c.want {
 				t.Errorf("content = %s; want %s", got, c.want)
 			}
+			why := ""
+			if c.refresh != nil && c.reason == "" {
+				why = string(fault.Of(c.refresh).Reason) + ": " + fault.Of(c.refresh).Public
+			}
+			if got := resp.GetDocument().GetFreshness().GetRefreshError(); got != why {
+				t.Errorf("refresh_error = %q; want %q", got, why)
+			}
 			var refreshed []mirror.Resource
 			if len(h.worker.refreshed) > 0 {
 				refreshed = h.worker.refreshed[0]
 			}
 			if len(h.worker.refreshed) > 1 || !slices.Equal(refreshed, c.refreshed) {
 				t.Errorf("refreshed %v; want %v once", h.worker.refreshed, c.refreshed)
+			}
+			if why == "" {
+				return
+			}
+			_, header, err := readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{
+				RoomId: "r", Kind: mirrorv1.DocumentKind_DOCUMENT_KIND_STORAGE, MaxAge: c.req.GetMaxAge(),
+			})
+			if got := header.Get("mirror-refresh-error"); err != nil || !slices.Equal(got, []string{why}) {
+				t.Errorf("ReadDocument = %v, mirror-refresh-error %q; want %q", err, got, why)
 			}
 		})
 	}
