@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,15 +20,20 @@ type healthBench struct {
 
 	health *storeHealth
 	log    bytes.Buffer
-	pings  error
+	pings  atomic.Pointer[error] // nil if they are answered
 }
 
 func inHealth(t *testing.T, test func(b *healthBench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &healthBench{T: t}
-		b.health = newStoreHealth(func(context.Context) error { return b.pings }, true,
-			slog.New(slog.NewTextHandler(&b.log, nil)))
+		ping := func(context.Context) error {
+			if err := b.pings.Load(); err != nil {
+				return *err
+			}
+			return nil
+		}
+		b.health = newStoreHealth(ping, true, slog.New(slog.NewTextHandler(&b.log, nil)))
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- b.health.Run(ctx) }() // awaited below
@@ -93,12 +99,13 @@ func TestDatabaseThatCannotWrite(t *testing.T) {
 func TestDatabaseThatIsAway(t *testing.T) {
 	t.Parallel()
 	inHealth(t, func(b *healthBench) {
-		b.pings = errors.New("connection refused")
+		refused := errors.New("connection refused")
+		b.pings.Store(&refused)
 		b.fails(10, errors.New("server closed the connection"))
 		if b.health.ok() || b.health.problem() != "the database is not available" {
 			b.Fatalf("ready = %t, problem = %q during an outage", b.health.ok(), b.health.problem())
 		}
-		b.pings = nil
+		b.pings.Store(nil)
 		b.pass(2 * pingEvery)
 		synctest.Wait()
 		b.wantTold(`error="server closed the connection"`, 1)
@@ -108,9 +115,9 @@ func TestDatabaseThatIsAway(t *testing.T) {
 			b.Fatal("not ready after the outage")
 		}
 		for range 10 { // it comes and goes
-			b.pings = errors.New("recovering")
+			b.pings.Store(&refused)
 			b.fails(1, errors.New("terminated"))
-			b.pings = nil
+			b.pings.Store(nil)
 			b.pass(2 * pingEvery)
 		}
 		b.wantTold("is not available", 1)

@@ -22,7 +22,8 @@ import (
 func lson(v string) string { return fmt.Sprintf(`{"liveblocksType":"LiveObject","data":{"v":%q}}`, v) }
 
 // Invariant 8: many events on one resource while it is being fetched cost one
-// more fetch, and one settle fetch.
+// more fetch, and one settle fetch. A fetch that has just begun may be given up for the
+// first of them, which makes four calls.
 func TestBurstCollapses(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
@@ -30,7 +31,9 @@ func TestBurstCollapses(t *testing.T) {
 		r := b.start()
 		b.created(r, "r", lson("0"))
 		before := b.calls("r")
-		h := b.hold("r", fake.EndpointStorage)
+		h := fake.NewHold()
+		b.upstream.Script(fake.Match{Room: "r", Endpoint: fake.EndpointStorage}, h.Step().Always())
+		b.Cleanup(h.Release)
 		for i := range 20 {
 			var events []fake.Event
 			for range 50 {
@@ -44,8 +47,8 @@ func TestBurstCollapses(t *testing.T) {
 		}
 		h.Release()
 		b.quiet()
-		if n := b.calls("r") - before; n > 3 {
-			t.Fatalf("fetches for 1,000 events = %d; want at most 3", n)
+		if n := b.calls("r") - before; n > 4 {
+			t.Fatalf("fetches for 1,000 events = %d; want at most 4", n)
 		}
 		b.wantDocument("r", lson("19"))
 		if n := b.upstream.Calls("r", fake.EndpointRoom); n > 2 {
@@ -669,7 +672,9 @@ func TestFetchFromAnEarlierLife(t *testing.T) {
 				h := b.hold("r", fake.EndpointStorage)
 				b.edited(r, "r", lson("last words"))
 				b.arrived(h)
+				var next *fake.Hold
 				if recreated {
+					next = b.hold("r", fake.EndpointStorage)
 					if err := b.upstream.RecreateRoom("r", fake.RoomOptions{Storage: []byte(lson("second"))}); err != nil {
 						t.Fatalf("RecreateRoom = %v", err)
 					}
@@ -686,7 +691,6 @@ func TestFetchFromAnEarlierLife(t *testing.T) {
 				}
 				look()
 				if recreated {
-					next := b.hold("r", fake.EndpointStorage)
 					h.Release()
 					b.arrived(next) // the late answer has had its chance
 					b.during(settle, look)
