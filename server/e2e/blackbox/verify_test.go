@@ -307,6 +307,10 @@ func TestVerifyFindsAndRepairs(t *testing.T) {
 			if got.code != 3 {
 				t.Fatalf("verify = %+v; want exit code 3", got)
 			}
+			const next = " repairs requested; run verify again to see that nothing differs any more"
+			if strings.Contains(got.told, next) != repaired {
+				t.Errorf("verify says at the end: %q; want what to do next only after a repair", got.told)
+			}
 			lines := strings.Split(strings.TrimSpace(got.stdout), "\n")
 			for room, words := range want {
 				var of []string

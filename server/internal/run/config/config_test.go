@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -309,6 +310,18 @@ func TestPooledAndDirectURL(t *testing.T) {
 		}
 		if got := c.d.DirectURL(); got != c.direct {
 			t.Fatalf("DirectURL of %v = %q; want %q", c.d, got, c.direct)
+		}
+	}
+}
+
+// A duration says its unit in every format.
+func TestLoggedDurations(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[string]string{"text": "took=1.5s", "json": `"took":"1.5s"`} {
+		var out strings.Builder
+		Log{LogFormat: format}.Logger(&out).Info("done", slog.Duration("took", 1500*time.Millisecond))
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s log = %s; want %s in it", format, &out, want)
 		}
 	}
 }

@@ -201,7 +201,8 @@ func (e *env) wantErr(what string, err, target error) {
 // compared by caughtUp, and whether a settle fetch follows by a case of its own.
 func (e *env) want(what string, got, want any) {
 	e.Helper()
-	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(mirror.Applied{}, "Generation", "Settles")); d != "" {
+	others := cmpopts.IgnoreFields(mirror.Applied{}, "Generation", "Settles")
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), others); d != "" {
 		e.Fatalf("%s is not what it should be (-want +got):\n%s", what, d)
 	}
 }
