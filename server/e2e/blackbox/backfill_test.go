@@ -75,6 +75,7 @@ func TestBackfill(t *testing.T) {
 			"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h", "MIRROR_GRPC_ADDR": freeAddr(t),
 			"MIRROR_LEASE_TTL":                   "2s",
 			"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": strconv.Itoa(backfillRate), "MIRROR_WORKERS": "8", "MIRROR_MIGRATE": "",
+			"MIRROR_FETCHES":                 "16",
 			"MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "5m",
 		}}
 		s := harness.Start(t, o)
@@ -127,7 +128,7 @@ func TestBackfill(t *testing.T) {
 		awaitCommand(t, watch, &told)
 
 		// Not from the beginning: what was done before the kill was not done again.
-		const inFlight = 3 * 8 // of each worker a task, and what it had just done
+		const inFlight = 16 + 8 // calls, and results in the hands of workers
 		again := 0
 		for _, room := range rooms {
 			calls := 0

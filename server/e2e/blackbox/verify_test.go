@@ -403,7 +403,8 @@ func TestVerifyRepairsNothingByABrokenList(t *testing.T) {
 	// What cannot be compared is told, and is no success.
 	upstream.Script(fake.Match{Endpoint: fake.EndpointStorage},
 		fake.Status(http.StatusForbidden, "UNAUTHORIZED_ROOM_ACCESS").Always())
-	if got := verify(t, s); got.code != 1 || got.stdout != "" ||
+	if got := verify(t, s); got.code != 1 || strings.Count(got.stdout, "\n") != 3 ||
+		strings.Count(got.stdout, "not compared: storage of room") != 3 ||
 		!strings.Contains(got.told, "3 resources could not be compared") {
 		t.Errorf("verify without access to documents = %+v; want exit code 1 and the reason", got)
 	}
