@@ -15,10 +15,13 @@ work=$(mktemp -d)
 touch "$work/failures" # steps run in subshells too
 started=()
 
-# Everything that was started ends with this script, children first: npx does not end what it started.
+# Everything that was started ends with this script, children first: npx does not end what it started. What has a
+# process group of its own, such as the database of the demo, is ended by its parent, as after Ctrl-C.
+group=$(ps -o pgid= -p $$)
 end() {
 	local pid
 	for pid in "$@"; do
+		[ "$(ps -o pgid= -p "$pid")" = "$group" ] || continue
 		# shellcheck disable=SC2046
 		end $(ps -o pid= --ppid "$pid")
 		kill -INT "$pid" 2>/dev/null

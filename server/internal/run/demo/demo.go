@@ -66,6 +66,8 @@ const (
 	mirrorTimeout = 15 * time.Second
 	// verifyTimeout limits the comparison at the end.
 	verifyTimeout = 30 * time.Second
+	// stopPatience is how long the database may take to write its data to disk at the end.
+	stopPatience = 10 * time.Second
 )
 
 // projectID is the Liveblocks project in the fake's webhooks.
@@ -187,7 +189,9 @@ func (d *demo) startPostgres(ctx context.Context, cfg Config, log *slog.Logger) 
 		return postgres{}, err
 	}
 	return postgres{server, func() {
-		_ = server.Stop(context.WithoutCancel(ctx)) // the data is thrown away, or recovered by the next start
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+		defer cancel()
+		_ = server.Stop(limited) // the data is thrown away, or recovered by the next start
 		remove()
 	}}, nil
 }
