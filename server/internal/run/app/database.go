@@ -162,11 +162,18 @@ func unreachable(rawURL string, err error) error {
 		"this machine: %w", where, err)
 }
 
+// embeddedPatience is how long the embedded database may take to write its data to disk.
+// After that it is shut down at once: it recovers at the next start, and the process ends
+// even if the database hangs.
+const embeddedPatience = time.Minute
+
 func (db *database) close(ctx context.Context) {
 	if db.store != nil {
 		db.store.Close()
 	}
 	if db.embedded != nil {
+		ctx, cancel := context.WithTimeout(ctx, embeddedPatience)
+		defer cancel()
 		_ = db.embedded.Stop(ctx) // it logs its errors, and the process ends
 	}
 }
