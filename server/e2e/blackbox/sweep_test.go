@@ -354,6 +354,7 @@ func TestSweepBelievesNoBrokenList(t *testing.T) {
 		intact(left)
 		upstream.ClearScripts()
 		noProblem(t, s)
+		awaitIdle(t, s, mirrorv1.ResourceKind_RESOURCE_KIND_SWEEP) // a fetch of a deleted room would confirm its deletion
 
 		// More than is believed at once, deleted while no list shows any of it.
 		upstream.SetForeign(true)

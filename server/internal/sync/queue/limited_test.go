@@ -27,7 +27,7 @@ func TestLiveblocksTakesFewerCalls(t *testing.T) {
 				b.Fatal(err)
 			}
 		}
-		upstream.SetDelay(func(fake.Call) fake.Delay { return fake.Delay{After: delay} })
+		upstream.SetDelay(func(fake.Call) fake.Delay { return fake.Delay{After: 50 * time.Millisecond} })
 		upstream.SetRateLimit(perSecond, perSecond/10+1)
 		stale, settling, last := rooms, 0, time.Time{}
 		fetch := func(ctx context.Context, lease mirror.Lease) (Apply, error) {

@@ -72,8 +72,6 @@ type entry struct {
 	place int
 	// alone means that the task begins while nothing else runs.
 	alone bool
-	// repeated means that the resource was pushed while its task ran.
-	repeated bool
 }
 
 // before orders entries. A room comes before what is in it.

@@ -31,8 +31,6 @@ func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Fail
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the room was deleted or created again meanwhile"
 	case errors.Is(err, store.ErrCopyChanged):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the copy changed during the fetch"
-	case errors.Is(err, errOvertaken):
-		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "an event arrived soon after the fetch had begun"
 	case errors.Is(err, errLeaseExpired):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the lease could not be renewed in time"
 	case errors.Is(err, errAlone):

@@ -139,8 +139,6 @@ type Pool struct {
 	nextScan time.Time
 	lastScan time.Time
 	waiters  map[mirror.Resource]map[*waiter]struct{}
-	// usual is how long fetches of a kind take.
-	usual map[mirror.Kind]time.Duration
 }
 
 // run is a running task.
@@ -162,16 +160,6 @@ type run struct {
 	// They cannot join any more once closed.
 	joined []*joined
 	closed bool
-	// joins means that it is such a task of a child.
-	joins bool
-	// pushed means that the resource was pushed meanwhile, repeated that it was during
-	// the run before.
-	pushed, repeated bool
-	// giveUp ends the fetch under way, of the generation, until when that pays; nil if
-	// there is none or it must not be given up.
-	giveUp     context.CancelCauseFunc
-	generation int64
-	until      time.Time
 }
 
 // repeat makes the task due again when it ends.
@@ -191,7 +179,6 @@ func New(cfg Config) *Pool {
 		running: make(map[mirror.Resource]*run),
 		inRoom:  make(map[mirror.RoomID]int),
 		waiters: make(map[mirror.Resource]map[*waiter]struct{}),
-		usual:   make(map[mirror.Kind]time.Duration),
 	}
 }
 
@@ -206,9 +193,6 @@ func (p *Pool) enqueue(l lane, pending []mirror.Pending) {
 	p.mu.Lock()
 	for _, r := range pending {
 		p.push(l, classOf(r.Resource.Kind), r.Resource, now, memoryLimit)
-		if l == laneLive {
-			p.overtake(r, now)
-		}
 	}
 	if len(pending) > 0 {
 		// Another replica may have left work behind.
@@ -225,7 +209,6 @@ func (p *Pool) push(at lane, c class, r mirror.Resource, due time.Time, limit in
 	}
 	if run, ok := p.running[r]; ok {
 		run.repeat(at, c, due)
-		run.pushed = true
 		return
 	}
 	if e, ok := p.lines.queued[r]; ok {
@@ -329,9 +312,7 @@ func (p *Pool) begin(work context.Context, e *entry) {
 	if _, served := p.handlers[e.resource.Kind]; !served {
 		return // for a replica of another version
 	}
-	r := &run{
-		lane: e.lane, due: e.due, alone: e.alone, repeated: e.repeated, again: lanes, againClass: classes,
-	}
+	r := &run{lane: e.lane, due: e.due, alone: e.alone, again: lanes, againClass: classes}
 	turn := e.class != classFree && p.turns > 0
 	if turn {
 		p.turns--
@@ -593,9 +574,6 @@ func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func()
 		p.lines.add(r, min(run.again, l), min(run.againClass, c), run.againDue, true)
 	case run.again < lanes:
 		p.push(run.again, run.againClass, r, run.againDue, memoryLimit)
-		if e := p.lines.queued[r]; e != nil {
-			e.repeated = run.pushed
-		}
 	}
 	for _, also := range end.applied.AlsoDue {
 		// In front of what became due later than this one.

@@ -123,8 +123,7 @@ func (p *Pool) work(ctx context.Context, lease mirror.Lease, run *run, end *endi
 		defer end()
 		ctx = work
 	}
-	run.joins = joined != nil
-	apply, err := p.fetch(ctx, lease, run)
+	apply, err := p.handlers[lease.Resource.Kind](ctx, lease)
 	var member bool
 	if joined != nil {
 		lease, member = joined.await(ctx, lease)

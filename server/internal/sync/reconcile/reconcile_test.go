@@ -22,8 +22,7 @@ import (
 func lson(v string) string { return fmt.Sprintf(`{"liveblocksType":"LiveObject","data":{"v":%q}}`, v) }
 
 // Invariant 8: many events on one resource while it is being fetched cost one
-// more fetch, and one settle fetch. A fetch that has just begun may be given up for the
-// first of them, which makes four calls.
+// more fetch, and one settle fetch.
 func TestBurstCollapses(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
@@ -47,8 +46,8 @@ func TestBurstCollapses(t *testing.T) {
 		}
 		h.Release()
 		b.quiet()
-		if n := b.calls("r") - before; n > 4 {
-			t.Fatalf("fetches for 1,000 events = %d; want at most 4", n)
+		if n := b.calls("r") - before; n > 3 {
+			t.Fatalf("fetches for 1,000 events = %d; want at most 3", n)
 		}
 		b.wantDocument("r", lson("19"))
 		if n := b.upstream.Calls("r", fake.EndpointRoom); n > 2 {
