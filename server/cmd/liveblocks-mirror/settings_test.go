@@ -77,10 +77,17 @@ var wrongSettings = []wrong{
 	{"MIRROR_GRPC_ADDR", "[::]:9090"},
 	{"MIRROR_GRPC_ADDR", "example.org:9090"},
 	{"MIRROR_WEBHOOK_ADDR", "nowhere"},
+	{"MIRROR_WEBHOOK_ADDR", "0.0.0.0:8081"},
 	{"MIRROR_API_TOKEN", hidden},
 	{"MIRROR_API_TOKEN", "0123456789abcdef,," + hidden},
 	{"MIRROR_API_TOKEN_FILE", "/nowhere"},
 	{"MIRROR_API_TOKEN_FILE", "/dev/null"},
+	{"MIRROR_INSECURE", "yes"},
+	{"MIRROR_TLS_CERT", "/nowhere"},
+	{"MIRROR_TLS_CERT", "no-lines"},
+	{"MIRROR_TLS_KEY", ""},
+	{"MIRROR_TLS_KEY", "-----BEGIN PRIVATE KEY-----" + hidden},
+	{"MIRROR_TLS_CLIENT_CA", "ca"},
 	{"MIRROR_READY_FILE", "/nowhere/ready"},
 
 	{"MIRROR_ACK", "never"},
@@ -103,6 +110,10 @@ var wrongSettings = []wrong{
 	{"MIRROR_LOG_FORMAT", "xml"},
 
 	{"MIRROR_SERVER", "localhost"},
+	{"MIRROR_SERVER_CA", "/nowhere"},
+	{"MIRROR_SERVER_CA", "no-lines"},
+	{"MIRROR_CLIENT_CERT", "/nowhere"},
+	{"MIRROR_CLIENT_KEY", ""},
 }
 
 // wrongArguments are command lines that cannot be used.
@@ -161,8 +172,13 @@ func TestWrongSettings(t *testing.T) {
 		switch setting {
 		case "MIRROR_DATA_DIR", "MIRROR_PG_BIN": // of the embedded PostgreSQL
 			env["DATABASE_URL"], env["MIRROR_DATA_DIR"] = "", filepath.Join(dir, "data")
-		case "MIRROR_SERVER":
-			command = "verify"
+		case "MIRROR_TLS_CERT", "MIRROR_TLS_KEY":
+			env["MIRROR_TLS_CERT"], env["MIRROR_TLS_KEY"] = "no-lines", "no-lines"
+		case "MIRROR_SERVER", "MIRROR_SERVER_CA":
+			command, env["MIRROR_SERVER"] = "verify", "https://localhost:1"
+		case "MIRROR_CLIENT_CERT", "MIRROR_CLIENT_KEY":
+			command, env["MIRROR_SERVER"] = "verify", "https://localhost:1"
+			env["MIRROR_CLIENT_CERT"], env["MIRROR_CLIENT_KEY"] = "no-lines", "no-lines"
 		}
 		env[w.setting] = w.value
 		text, code := run(env, command)

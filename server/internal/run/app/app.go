@@ -4,11 +4,15 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"os"
 	"runtime/debug"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
 	"github.com/liveblocks-mirror/liveblocks-mirror/gen/descriptors"
@@ -18,6 +22,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
@@ -38,6 +43,7 @@ type App struct {
 	cfg       config.Serve
 	log       *slog.Logger
 	listeners listeners
+	tls       *tlsfiles.Server // nil without TLS
 	db        *database
 	status    *status
 	services  *rpc.Services
@@ -89,6 +95,9 @@ func (a *App) build(ctx context.Context, version string) error {
 	}
 	client, toCheck, err := a.liveblocks(project, version)
 	if err != nil {
+		return err
+	}
+	if a.tls, err = tlsfiles.NewServer(a.cfg.TLS, time.Now, a.log); err != nil {
 		return err
 	}
 	if a.listeners, err = listen(ctx, a.cfg.Addresses); err != nil {
@@ -206,6 +215,9 @@ func (a *App) build(ctx context.Context, version string) error {
 		{"store health", health.Run},
 		{"watch for changes without events", watch.Run},
 	}
+	if a.tls != nil {
+		a.background = append(a.background, component{"TLS files", a.tls.Run})
+	}
 	if a.db.readOnly {
 		a.background = append(a.background, component{"start", func(ctx context.Context) error {
 			for begin(ctx) != nil && clock.Sleep(ctx, pingEvery) == nil {
@@ -249,8 +261,14 @@ const tolerance = 5 * time.Minute
 // order of dependence: first the listeners, then the ledger, then the workers, then
 // the database.
 func (a *App) Serve(ctx context.Context) error {
-	grpcServer := rpc.NewServer(a.services)
-	httpServer := newHTTPServer(a.front.Handler(), a.cfg.HTTPIdleTimeout, a.log)
+	var overTLS []grpc.ServerOption
+	var forHTTP, forWebhooks *tls.Config
+	if a.tls != nil {
+		overTLS = append(overTLS, grpc.Creds(credentials.NewTLS(a.tls.Config(true, "h2"))))
+		forHTTP, forWebhooks = a.tls.Config(true, "h2", "http/1.1"), a.tls.Config(false, "h2", "http/1.1")
+	}
+	grpcServer := rpc.NewServer(a.services, overTLS...)
+	httpServer := newHTTPServer(a.front.Handler(), a.cfg.HTTPIdleTimeout, forHTTP, a.log)
 	stop := newStopper(a.log, a.cfg.StopGrace)
 
 	// In the order of starting; they stop in reverse.
@@ -261,11 +279,11 @@ func (a *App) Serve(ctx context.Context) error {
 		stopGRPC(ctx, grpcServer)
 	})
 	if a.listeners.webhook != nil {
-		s := newHTTPServer(a.front.WebhookHandler(), a.cfg.HTTPIdleTimeout, a.log)
-		stop.goServe("webhook server", func() error { return s.Serve(a.listeners.webhook) },
+		s := newHTTPServer(a.front.WebhookHandler(), a.cfg.HTTPIdleTimeout, forWebhooks, a.log)
+		stop.goServe("webhook server", func() error { return serveHTTP(s, a.listeners.webhook) },
 			func(ctx context.Context) { stopHTTP(ctx, s) })
 	}
-	stop.goServe("HTTP server", func() error { return httpServer.Serve(a.listeners.http) },
+	stop.goServe("HTTP server", func() error { return serveHTTP(httpServer, a.listeners.http) },
 		func(ctx context.Context) { stopHTTP(ctx, httpServer) })
 
 	a.serving(true)
@@ -300,7 +318,7 @@ func (a *App) await(ctx context.Context, failed <-chan error) error {
 			ready = nil
 			a.log.InfoContext(ctx, "ready", slog.String("version", a.status.version), slog.String("store", a.status.engine),
 				slog.String("http_addr", addrs.HTTPAddr), slog.String("grpc_addr", addrs.GRPCAddr),
-				slog.String("webhook_addr", addrs.WebhookAddr))
+				slog.String("webhook_addr", addrs.WebhookAddr), slog.Bool("tls", a.tls != nil))
 			if err := addrs.write(a.cfg.ReadyFile); err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -58,19 +59,28 @@ func (l listeners) close() {
 }
 
 // newHTTPServer sets no WriteTimeout, which would cut off long streams; the gateway
-// limits requests.
-func newHTTPServer(h http.Handler, idle time.Duration, log *slog.Logger) *http.Server {
+// limits requests. Without settings for TLS it speaks plain HTTP.
+func newHTTPServer(h http.Handler, idle time.Duration, secured *tls.Config, log *slog.Logger) *http.Server {
 	if idle == 0 {
 		idle = -1 // no limit; 0 would mean that of a request
 	}
 	return &http.Server{
 		Handler:           h,
+		TLSConfig:         secured,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       idle,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+}
+
+// serveHTTP serves the connections of l until s is shut down.
+func serveHTTP(s *http.Server, l net.Listener) error {
+	if s.TLSConfig != nil {
+		return s.ServeTLS(l, "", "")
+	}
+	return s.Serve(l)
 }
 
 // Ready is the content of the ready file.

@@ -85,7 +85,7 @@ func TestStopLeavesHalfToDownloads(t *testing.T) {
 							return
 						}
 					}
-				}), time.Minute, slog.New(slog.DiscardHandler))
+				}), time.Minute, nil, slog.New(slog.DiscardHandler))
 				stop.goServe("HTTP server", func() error { return server.Serve(l) },
 					func(ctx context.Context) { stopHTTP(ctx, server) })
 
@@ -147,7 +147,7 @@ func TestStopLeavesTimeBehindEveryDoor(t *testing.T) {
 		for range 2 {
 			l := newPipes()
 			server := newHTTPServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
-				time.Minute, slog.New(slog.DiscardHandler))
+				time.Minute, nil, slog.New(slog.DiscardHandler))
 			stop.goServe("HTTP server", func() error { return server.Serve(l) },
 				func(ctx context.Context) { stopHTTP(ctx, server) })
 			l.get(t)

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,7 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles"
 )
 
 // ErrDrift is returned when the mirror differs from Liveblocks.
@@ -58,7 +58,11 @@ func dial(cfg config.Client) (*service, error) {
 	address, secure := strings.CutPrefix(cfg.Server, "https://")
 	creds := insecure.NewCredentials()
 	if secure {
-		creds = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+		settings, err := tlsfiles.Client(cfg)
+		if err != nil {
+			return nil, err
+		}
+		creds = credentials.NewTLS(settings)
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -92,6 +96,9 @@ func (s *service) close() { _ = s.conn.Close() } // no call is open any more
 func (s *service) explain(err error) error {
 	switch st := status.Convert(err); st.Code() {
 	case codes.Unavailable:
+		if problem := s.tlsProblem(st.Message()); problem != "" && len(st.Details()) == 0 {
+			return errors.New(problem)
+		}
 		if len(st.Details()) == 0 && otherService(st.Message()) {
 			return fmt.Errorf("something answers at %s, but it is not the gRPC port of a service: it may be the HTTP port, or "+
 				"%s; set --server to the gRPC address of the service", s.address, s.otherTLS())
@@ -119,6 +126,20 @@ func (s *service) explain(err error) error {
 	}
 }
 
+// tlsProblem says what is wrong with a certificate according to the text of gRPC's own
+// error; empty if nothing is.
+func (s *service) tlsProblem(text string) string {
+	if _, why, ok := strings.Cut(text, "x509: "); ok {
+		return fmt.Sprintf("the certificate of the service at %s is not accepted: %s; set MIRROR_SERVER_CA to the PEM file of "+
+			"its authority, and --server to a name in the certificate", s.address, strings.TrimRight(why, `"`))
+	}
+	if _, why, ok := strings.Cut(text, "remote error: tls: "); ok {
+		return fmt.Sprintf("the service at %s refuses the TLS connection: %s; if it accepts client certificates, "+
+			"MIRROR_CLIENT_CERT must name one of its authority that has not expired", s.address, strings.TrimRight(why, `"`))
+	}
+	return ""
+}
+
 // otherService reports whether the text of gRPC's own error says that something answers
 // which is no gRPC server, or with or without TLS against expectation.
 func otherService(text string) bool {
@@ -135,7 +156,7 @@ func otherService(text string) bool {
 // otherTLS says what may be wrong about TLS.
 func (s *service) otherTLS() string {
 	if s.secure {
-		return "it has no TLS that this machine trusts: then leave out https://"
+		return "it has no TLS: then leave out https://"
 	}
 	return "it needs TLS: then begin with https://"
 }

@@ -66,11 +66,23 @@ type Listen struct {
 	GRPCAddr string `name:"grpc-addr" env:"MIRROR_GRPC_ADDR" default:"127.0.0.1:9090" help:"Listen address of the gRPC server. Port 0 picks a free port."`
 }
 
+// TLS names the files of the certificates of every address, all in PEM.
+type TLS struct {
+	TLSCert     string `name:"tls-cert" env:"MIRROR_TLS_CERT" placeholder:"FILE" help:"PEM file of the certificate, followed by its intermediates, for all addresses. With it they speak TLS only. The file is read again when it changes."`
+	TLSKey      string `name:"tls-key" env:"MIRROR_TLS_KEY" placeholder:"FILE" help:"PEM file of the certificate's private key. Read again when it changes."`
+	TLSClientCA string `name:"tls-client-ca" env:"MIRROR_TLS_CLIENT_CA" placeholder:"FILE" help:"PEM file of the authorities whose client certificates are accepted on the HTTP and gRPC addresses. Read again when it changes."`
+}
+
+// Enabled reports whether the addresses speak TLS.
+func (t TLS) Enabled() bool { return t.TLSCert != "" }
+
 // Addresses says where the service listens, and to whom it answers.
 type Addresses struct {
 	Listen
+	TLS
 	WebhookAddr     string        `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP listen address that serves only the webhook paths and /healthz. Expose this one to the internet."`
 	APIToken        []Secret      `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call must carry one of them, except webhooks, probes (/healthz, /readyz, gRPC health), /openapi.json and /mirror.binpb. Required to listen beyond loopback."`
+	Insecure        string        `name:"insecure" env:"MIRROR_INSECURE" placeholder:"behind-proxy" help:"Set it to behind-proxy to listen beyond loopback without TLS, where only a proxy that ends TLS can reach the addresses."`
 	HTTPIdleTimeout time.Duration `name:"http-idle-timeout" env:"MIRROR_HTTP_IDLE_TIMEOUT" default:"2m" help:"How long an idle HTTP connection is kept open. Raise it above that of a load balancer in front, which may otherwise use a connection that is just being closed. 0 keeps it until the client closes it."`
 	ReadyFile       string        `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File that receives the listen addresses as JSON once the service is ready."`
 }
@@ -118,9 +130,12 @@ type Serve struct {
 
 // Client is what a command needs that calls a running service.
 type Client struct {
-	Server    string   `name:"server" env:"MIRROR_SERVER" default:"127.0.0.1:9090" placeholder:"ADDR" help:"gRPC address of the running service. For TLS, https://host:443."`
-	APIToken  []Secret `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer token of the service, if it requires one. Of several, separated by commas, the first is used."`
-	ProjectID string   `name:"project-id" env:"MIRROR_PROJECT_ID" placeholder:"ID" help:"Local id of the Liveblocks project. Not needed if there is only one."`
+	Server     string   `name:"server" env:"MIRROR_SERVER" default:"127.0.0.1:9090" placeholder:"ADDR" help:"gRPC address of the running service. For TLS, https://host:9090."`
+	ServerCA   string   `name:"server-ca" env:"MIRROR_SERVER_CA" placeholder:"FILE" help:"PEM file of the authorities of the service's certificate. If empty, those of this machine."`
+	ClientCert string   `name:"client-cert" env:"MIRROR_CLIENT_CERT" placeholder:"FILE" help:"PEM file of a client certificate, for a service that accepts one."`
+	ClientKey  string   `name:"client-key" env:"MIRROR_CLIENT_KEY" placeholder:"FILE" help:"PEM file of the client certificate's private key."`
+	APIToken   []Secret `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer token of the service, if it requires one. Of several, separated by commas, the first is used."`
+	ProjectID  string   `name:"project-id" env:"MIRROR_PROJECT_ID" placeholder:"ID" help:"Local id of the Liveblocks project. Not needed if there is only one."`
 }
 
 // Settings returns the flags of all settings of the service, in order.
@@ -182,7 +197,14 @@ func notNegative(setting string, v time.Duration, disabled string) error {
 // Validate checks the settings of a client.
 func (c Client) Validate() error {
 	if _, _, err := net.SplitHostPort(strings.TrimPrefix(c.Server, "https://")); err != nil {
-		return wrong("MIRROR_SERVER", "is %q; it must be host:port, such as 127.0.0.1:9090, or https://host:443", c.Server)
+		return wrong("MIRROR_SERVER", "is %q; it must be host:port, such as 127.0.0.1:9090, or https://host:9090", c.Server)
+	}
+	switch {
+	case (c.ClientCert == "") != (c.ClientKey == ""):
+		return wrong("MIRROR_CLIENT_CERT and MIRROR_CLIENT_KEY", "must both be set, or neither")
+	case (c.ClientCert != "" || c.ServerCA != "") && !strings.HasPrefix(c.Server, "https://"):
+		return wrong("MIRROR_SERVER", "is %q, which is without TLS, but MIRROR_SERVER_CA or MIRROR_CLIENT_CERT is set; "+
+			"begin with https://", c.Server)
 	}
 	return nil
 }
@@ -253,24 +275,36 @@ func (a Addresses) Validate() error {
 		return wrong("MIRROR_READY_FILE", "is %q, whose directory does not exist; create it, or choose another file",
 			a.ReadyFile)
 	}
+	switch {
+	case (a.TLSCert == "") != (a.TLSKey == ""):
+		return wrong("MIRROR_TLS_CERT and MIRROR_TLS_KEY", "must both be set, or neither")
+	case a.Insecure != "" && a.Insecure != "behind-proxy":
+		return wrong("MIRROR_INSECURE", "is %q; it must be behind-proxy or empty", a.Insecure)
+	case a.TLSClientCA != "" && !a.TLS.Enabled():
+		return wrong("MIRROR_TLS_CLIENT_CA", "is set, but MIRROR_TLS_CERT is not; client certificates need TLS")
+	}
 	open := len(a.APIToken) == 0
 	err := cmp.Or(notNegative("MIRROR_HTTP_IDLE_TIMEOUT", a.HTTPIdleTimeout, "the limit"),
-		address("MIRROR_HTTP_ADDR", a.HTTPAddr, open), address("MIRROR_GRPC_ADDR", a.GRPCAddr, open))
+		a.address("MIRROR_HTTP_ADDR", a.HTTPAddr, open), a.address("MIRROR_GRPC_ADDR", a.GRPCAddr, open))
 	if err == nil && a.WebhookAddr != "" {
-		err = address("MIRROR_WEBHOOK_ADDR", a.WebhookAddr, false)
+		err = a.address("MIRROR_WEBHOOK_ADDR", a.WebhookAddr, false)
 	}
 	return err
 }
 
 // address checks where to listen. Whoever reaches an open address can read the
-// mirror.
-func address(setting, addr string, open bool) error {
+// mirror, and whoever is on the way to one without TLS can read the tokens.
+func (a Addresses) address(setting, addr string, open bool) error {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return wrong(setting, "is %q; it must be host:port, such as 127.0.0.1:8080", addr)
 	}
 	if open && !gateway.Loopback(addr) {
 		return wrong(setting, "is %q, which other machines can reach, and MIRROR_API_TOKEN is not set; set a token, or "+
 			"listen on 127.0.0.1 and expose only --webhook-addr", addr)
+	}
+	if !a.TLS.Enabled() && a.Insecure == "" && !gateway.Loopback(addr) {
+		return wrong(setting, "is %q, which other machines can reach without TLS; set MIRROR_TLS_CERT and MIRROR_TLS_KEY, "+
+			"or listen on 127.0.0.1, or set MIRROR_INSECURE=behind-proxy if only a proxy that ends TLS can reach it", addr)
 	}
 	return nil
 }

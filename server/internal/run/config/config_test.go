@@ -116,7 +116,8 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"DATABASE_DIRECT_URL":                "postgresql://user@direct/name",
 		"MIRROR_HTTP_ADDR":                   "127.0.0.1:1234",
 		"MIRROR_GRPC_ADDR":                   "[::1]:1234",
-		"MIRROR_WEBHOOK_ADDR":                "0.0.0.0:1234",
+		"MIRROR_WEBHOOK_ADDR":                "127.0.0.2:1234",
+		"MIRROR_INSECURE":                    "behind-proxy",
 		"MIRROR_API_TOKEN":                   "0123456789abcdef,fedcba9876543210",
 		"MIRROR_PROJECT_ID":                  "another-1",
 		"LIVEBLOCKS_SECRET_KEY":              "sk_prod_abc-DEF_1",
@@ -185,6 +186,10 @@ func TestEverySettingInEveryForm(t *testing.T) {
 						continue // has to be set
 					}
 				} else {
+					if strings.HasPrefix(env, "MIRROR_TLS_") { // none of them is accepted alone
+						t.Setenv("MIRROR_TLS_CERT", "cert")
+						t.Setenv("MIRROR_TLS_KEY", "key")
+					}
 					unset(t, env)
 				}
 				text, args := set()
@@ -285,12 +290,72 @@ func TestLoopbackNeedsNoToken(t *testing.T) { //nolint:paralleltest // the envir
 			t.Fatalf("parse with %s = %v; want it fine", addr, err)
 		}
 	}
-	if _, err := parse(t, "", "--http-addr=:1", "--grpc-addr=:2", "--api-token=0123456789abcdef"); err != nil {
+	if _, err := parse(t, "", "--http-addr=:1", "--grpc-addr=:2", "--api-token=0123456789abcdef",
+		"--insecure=behind-proxy"); err != nil {
 		t.Fatalf("parse with a token = %v; want it fine", err)
 	}
 	if _, err := parse(t, "", "--api-token=0123456789abcdef ,fedcba9876543210"); err == nil ||
 		!strings.Contains(err.Error(), "spaces") {
 		t.Fatalf("parse with a space in the tokens = %v; want an error", err)
+	}
+}
+
+// Beyond loopback it takes TLS, or the word that a proxy has it.
+func TestPlaintextStaysOnThisMachine(t *testing.T) { //nolint:paralleltest // the environment is the process's
+	clean(t)
+	token := "--api-token=0123456789abcdef"
+	for _, flag := range []string{"--http-addr", "--grpc-addr", "--webhook-addr"} {
+		for _, addr := range []string{":1", "0.0.0.0:1", "[::]:1", "192.0.2.1:1", "example.org:1"} {
+			at := flag + "=" + addr
+			setting := "MIRROR_" + strings.ToUpper(strings.ReplaceAll(strings.Trim(flag, "-"), "-", "_"))
+			_, err := parse(t, "", token, at)
+			if err == nil {
+				t.Fatalf("parse with %s and no TLS is fine; want an error", at)
+			}
+			for _, want := range []string{setting, "MIRROR_TLS_CERT", "127.0.0.1", "MIRROR_INSECURE=behind-proxy"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("parse with %s and no TLS = %v; want %s in it", at, err, want)
+				}
+			}
+			for _, fine := range [][]string{{"--insecure=behind-proxy"}, {"--tls-cert=cert", "--tls-key=key"}} {
+				if _, err := parse(t, "", append(fine, token, at)...); err != nil {
+					t.Errorf("parse with %s and %s = %v; want it fine", at, fine, err)
+				}
+				// Neither is a credential.
+				if _, err := parse(t, "", append(fine, at)...); err == nil && flag != "--webhook-addr" {
+					t.Errorf("parse with %s and %s and no token is fine; want an error", at, fine)
+				}
+			}
+		}
+	}
+}
+
+func TestTLSSettingsBelongTogether(t *testing.T) { //nolint:paralleltest // the environment is the process's
+	clean(t)
+	for args, want := range map[string]string{
+		"--tls-cert=a":      "MIRROR_TLS_CERT and MIRROR_TLS_KEY must both be set",
+		"--tls-key=a":       "MIRROR_TLS_CERT and MIRROR_TLS_KEY must both be set",
+		"--tls-client-ca=a": "MIRROR_TLS_CLIENT_CA is set, but MIRROR_TLS_CERT is not",
+		"--insecure=yes":    "MIRROR_INSECURE is \"yes\"; it must be behind-proxy",
+	} {
+		if _, err := parse(t, "", args); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("parse %s = %v; want %q", args, err, want)
+		}
+	}
+	for _, c := range []struct {
+		client Client
+		want   string
+	}{
+		{Client{Server: "https://host:1", ServerCA: "a", ClientCert: "b", ClientKey: "c"}, ""},
+		{Client{Server: "https://host:1", ClientCert: "b"}, "must both be set"},
+		{Client{Server: "https://host:1", ClientKey: "b"}, "must both be set"},
+		{Client{Server: "host:1", ServerCA: "a"}, "begin with https://"},
+		{Client{Server: "host:1", ClientCert: "b", ClientKey: "c"}, "begin with https://"},
+	} {
+		err := c.client.Validate()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("Validate(%+v) = %v; want %q", c.client, err, c.want)
+		}
 	}
 }
 

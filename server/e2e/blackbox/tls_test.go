@@ -1,0 +1,308 @@
+package blackbox_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles/tlstest"
+)
+
+// secured is a service with TLS on all its addresses.
+type secured struct {
+	*harness.Service
+
+	dir       string
+	authority *tlstest.Authority
+	tls       *tls.Config // of clients
+}
+
+// startSecured starts the service with a certificate in files.
+func startSecured(t *testing.T) *secured {
+	t.Helper()
+	s := &secured{dir: t.TempDir(), authority: tlstest.NewAuthority(t)}
+	s.tls = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	s.tls.RootCAs.AppendCertsFromPEM(s.authority.PEM)
+	s.replace(t)
+	s.Service, _ = start(t, map[string]string{
+		"MIRROR_API_TOKEN": token, "MIRROR_WEBHOOK_ADDR": "127.0.0.1:0",
+		"MIRROR_TLS_CERT": filepath.Join(s.dir, "cert"), "MIRROR_TLS_KEY": filepath.Join(s.dir, "key"),
+	})
+	return s
+}
+
+// replace writes files with a new certificate and returns it.
+func (s *secured) replace(t *testing.T) (cert []byte) {
+	t.Helper()
+	pair := s.authority.Issue(t, x509.Certificate{})
+	tlstest.Write(t, s.dir, "cert", pair.Cert)
+	tlstest.Write(t, s.dir, "key", pair.Key)
+	block, _ := pem.Decode(pair.Cert)
+	return block.Bytes
+}
+
+// client returns an HTTP client with connections of its own.
+func (s *secured) client(keepAlive bool) *http.Client {
+	return &http.Client{Timeout: patience, Transport: &http.Transport{
+		TLSClientConfig: s.tls.Clone(), ForceAttemptHTTP2: true, DisableKeepAlives: !keepAlive,
+	}}
+}
+
+// call makes a request and returns an error unless its answer is 200.
+func call(ctx context.Context, c *http.Client, method, url string, header http.Header, body []byte) (
+	*http.Response, error,
+) {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header = header
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s %s = %s: %s", method, url, resp.Status, text)
+	}
+	return resp, err
+}
+
+// dial returns a connection of its own over gRPC.
+func (s *secured) dial() (*grpc.ClientConn, error) {
+	return grpc.NewClient(s.GRPCAddr, grpc.WithTransportCredentials(credentials.NewTLS(s.tls.Clone())))
+}
+
+func getStatus(ctx context.Context, conn *grpc.ClientConn) error {
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+	_, err := mirrorv1.NewAdminServiceClient(conn).GetStatus(ctx, &mirrorv1.GetStatusRequest{})
+	return err
+}
+
+// Every address speaks TLS and nothing else, and gives the same answers as without.
+func TestTLSOnEveryAddress(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	for _, url := range []string{
+		"https://" + s.HTTPAddr + "/v1/rooms", "https://" + s.HTTPAddr + "/readyz", "https://" + s.WebhookAddr + "/healthz",
+	} {
+		resp, err := call(t.Context(), s.client(true), http.MethodGet, url, bearer(token), nil)
+		if err != nil || resp.ProtoMajor != 2 {
+			t.Errorf("%s: %v; want 200 over HTTP/2", url, err)
+		}
+		// A client that knows HTTP/1.1 only.
+		old := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: s.tls.Clone()}}
+		if resp, err := call(t.Context(), old, http.MethodGet, url, bearer(token), nil); err != nil || resp.ProtoMajor != 1 {
+			t.Errorf("%s: %v; want 200 over HTTP/1.1", url, err)
+		}
+		plain := strings.Replace(url, "https", "http", 1)
+		if _, err := call(t.Context(), client, http.MethodGet, plain, bearer(token), nil); err == nil {
+			t.Errorf("%s was answered; want no plain HTTP", plain)
+		}
+		if _, err := call(t.Context(), client, http.MethodGet, url, nil, nil); err == nil {
+			t.Errorf("%s was answered to a client that does not know the authority", url)
+		}
+	}
+	if got, err := call(t.Context(), s.client(true), http.MethodGet, "https://"+s.HTTPAddr+"/v1/rooms", nil,
+		nil); err == nil || got == nil || got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a token: %v; want 401", err)
+	}
+	d := harness.SignEvent(t, fake.Event{Type: fake.StorageUpdated, RoomID: "room", Time: time.Now()})
+	if _, err := call(t.Context(), s.client(true), http.MethodPost,
+		"https://"+s.WebhookAddr+"/v1/webhooks/liveblocks", d.Header, d.Body); err != nil {
+		t.Errorf("webhook: %v", err)
+	}
+	conn, err := s.dial()
+	must(t, err)
+	defer conn.Close()
+	if err := getStatus(t.Context(), conn); err != nil {
+		t.Errorf("GetStatus = %v", err)
+	}
+	if err := getStatus(t.Context(), s.Dial(t)); err == nil {
+		t.Error("plaintext gRPC was answered")
+	}
+
+	ca := tlstest.Write(t, s.dir, "ca", s.authority.PEM)
+	env := map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_SERVER": "https://" + s.GRPCAddr}
+	if got := command(t, with(env, "MIRROR_SERVER_CA", ca), "backfill"); got.code != 0 {
+		t.Errorf("backfill with TLS = %+v", got)
+	}
+	for _, c := range []struct{ server, ca, want string }{
+		{"https://" + s.GRPCAddr, "", "set MIRROR_SERVER_CA"},
+		{"https://" + strings.Replace(s.GRPCAddr, "127.0.0.1", "localhost", 1), ca, "not valid for any names"},
+		{s.GRPCAddr, "", "begin with https://"},
+	} {
+		env := map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_SERVER": c.server, "MIRROR_SERVER_CA": c.ca}
+		if got := command(t, env, "verify"); got.code != 1 || !strings.Contains(got.told, c.want) ||
+			strings.Count(got.told, "\n") != 1 {
+			t.Errorf("verify at %s = %+v; want %q in one line", c.server, got, c.want)
+		}
+	}
+}
+
+// A new certificate is used without a restart, and no call fails meanwhile: neither on
+// open connections nor on new ones.
+func TestCertificateRotation(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var calls, failed atomic.Int64
+	var load sync.WaitGroup
+	every := func(what string, f func() error) {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				if err := f(); err != nil && ctx.Err() == nil {
+					failed.Add(1)
+					t.Errorf("%s: %v", what, err)
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	for _, keep := range []bool{true, false} {
+		c := s.client(keep)
+		t.Cleanup(c.CloseIdleConnections)
+		every("read", func() error {
+			_, err := call(ctx, c, http.MethodGet, "https://"+s.HTTPAddr+"/v1/rooms", bearer(token), nil)
+			return err
+		})
+		every("webhook", func() error {
+			d := harness.SignEvent(t, fake.Event{Type: fake.StorageUpdated, RoomID: "room", Time: time.Now()})
+			_, err := call(ctx, c, http.MethodPost, "https://"+s.WebhookAddr+"/v1/webhooks/liveblocks", d.Header, d.Body)
+			return err
+		})
+	}
+	conn, err := s.dial()
+	must(t, err)
+	defer conn.Close()
+	every("open gRPC", func() error { return getStatus(ctx, conn) })
+	every("new gRPC", func() error {
+		conn, err := s.dial()
+		if err != nil {
+			return err
+		}
+		return errors.Join(getStatus(ctx, conn), conn.Close())
+	})
+	for range 2 {
+		want := s.replace(t)
+		for _, addr := range []string{s.HTTPAddr, s.GRPCAddr, s.WebhookAddr} {
+			harness.Eventually(t, patience, func() error {
+				conn, err := (&tls.Dialer{Config: &tls.Config{
+					RootCAs: s.tls.RootCAs, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
+				}}).DialContext(ctx, "tcp", addr)
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw
+				if !bytes.Equal(got, want) {
+					return fmt.Errorf("%s has the old certificate", addr)
+				}
+				return nil
+			})
+		}
+	}
+	stop()
+	load.Wait()
+	if calls.Load() < 100 || failed.Load() > 0 {
+		t.Errorf("%d of %d calls failed; want none of 100 or more", failed.Load(), calls.Load())
+	}
+	if log := s.Log(); strings.Contains(log, "WARN") || strings.Count(log, "the new TLS files are in use") != 2 {
+		t.Errorf("log = %s; want two certificates taken over without a warning", log)
+	}
+}
+
+// The commands on TLS work as they stand there.
+func TestAccessPageOnTLS(t *testing.T) {
+	t.Parallel()
+	needServers(t)
+	got := page(t, "TLS", settings(t))
+	for _, want := range []string{`"status":"ready"`, `"status": "SERVING"`, "done: 0 rooms listed"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the commands print %s; want %s in it", got, want)
+		}
+	}
+}
+
+// settings are those of a service with a database and a Liveblocks of its own.
+func settings(t *testing.T) map[string]string {
+	t.Helper()
+	return map[string]string{
+		"DATABASE_URL": database(t), "LIVEBLOCKS_BASE_URL": harness.NewFake(t).URL,
+		"LIVEBLOCKS_SECRET_KEY": harness.SecretKey, "LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret,
+	}
+}
+
+// page runs the commands of a section of docs/ACCESS.md, in order, in an empty folder. It
+// returns what they print, with each command before its output.
+func page(t *testing.T, section string, env map[string]string) string {
+	t.Helper()
+	root, err := filepath.Abs("../../..")
+	must(t, err)
+	text, err := os.ReadFile(filepath.Join(root, "docs/ACCESS.md"))
+	must(t, err)
+	_, of, ok := strings.Cut(string(text), "\n## "+section+"\n")
+	if !ok {
+		t.Fatalf("ACCESS.md has no section %s", section)
+	}
+	of, _, _ = strings.Cut(of, "\n## ")
+	var commands strings.Builder
+	for line := range strings.Lines(of) {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			commands.WriteString(command)
+		}
+	}
+	dir := t.TempDir()
+	ready := filepath.Join(dir, "ready")
+	grpcAddr, httpAddr := freeAddr(t), freeAddr(t)
+	script := strings.NewReplacer("localhost:9090", "localhost"+port(grpcAddr), "localhost:8080", "localhost"+port(httpAddr)).
+		Replace(commands.String())
+	prelude := fmt.Sprintf(`
+grpcurl() { %[1]q "$@"; }
+mirror() {
+	if [ "$1" != serve ]; then %[2]q "$@"; return; fi
+	%[2]q "$@" >log 2>&1 &
+	until [ -e %[3]q ]; do kill -0 $! || { cat log; exit 1; }; sleep 0.1; done
+}
+trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+set -v
+`, grpcurl(t), harness.Binary(t), ready)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euc", prelude+script)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "MIRROR_READY_FILE="+ready, "MIRROR_HTTP_ADDR="+httpAddr,
+		"MIRROR_GRPC_ADDR="+grpcAddr)
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
+func port(addr string) string { return addr[strings.LastIndexByte(addr, ':'):] }
