@@ -110,7 +110,7 @@ func connect(ctx context.Context, url string, conns int) (database, error) {
 // eventRow is what an event's row is made of, in the order of the columns.
 func eventRow(ev *mirror.Event) []any {
 	return []any{
-		mirror.Bucket(ev.Project, ev.ID), string(ev.Project), ev.ID, ev.Type, string(ev.Room), ev.User,
+		ev.Bucket(), string(ev.Project), ev.ID, ev.Type, string(ev.Room), ev.User,
 		ev.LiveblocksProject, ev.Payload, ev.SendTime, ev.ReceiveTime, ev.SourceTime, string(ev.Outcome),
 	}
 }

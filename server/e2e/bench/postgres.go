@@ -104,7 +104,7 @@ func (c postgresConn) record(ctx context.Context, events []*mirror.Event) error 
 		sent, received, source = make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
 	)
 	for i, ev := range events {
-		bucket[i] = mirror.Bucket(ev.Project, ev.ID)
+		bucket[i] = ev.Bucket()
 		projects[i], id[i], typ[i], room[i], user[i] = string(ev.Project), ev.ID, ev.Type, string(ev.Room), ev.User
 		liveblocksProjects[i], payload[i], outcome[i] = ev.LiveblocksProject, ev.Payload, string(ev.Outcome)
 		sent[i], received[i], source[i] = ev.SendTime, ev.ReceiveTime, ev.SourceTime

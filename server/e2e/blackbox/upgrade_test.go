@@ -242,6 +242,8 @@ func goOn(t *testing.T, db *dbtest.DB, url string, want map[string]any) {
 			mirrorv1.ResourceKind_RESOURCE_KIND_YDOC)
 	}
 	rest()
+	redeliver(t, s, db)
+	rest()
 	state := func(column string) int {
 		t.Helper()
 		return count(t, db, "select "+column+" from mirror_resource_state where kind = 2 and room_id = ?", upgradeRoom)
@@ -267,6 +269,37 @@ func goOn(t *testing.T, db *dbtest.DB, url string, want map[string]any) {
 	list, err := s.Mirror(t).ListNotifications(t.Context(), &mirrorv1.ListNotificationsRequest{UserId: "erin"})
 	if err != nil || len(list.GetNotifications()) != 1 {
 		t.Errorf("notifications of the event that waited: %v, %v; want one", list, err)
+	}
+}
+
+// redeliver sends every event again that a database has, as Svix does where an answer was
+// lost. Each is a duplicate.
+func redeliver(t *testing.T, s *harness.Service, db *dbtest.DB) {
+	t.Helper()
+	type event struct {
+		id      string
+		payload []byte
+	}
+	var events []event
+	must(t, db.Each(t.Context(), "select event_id, payload from mirror_event", func(scan func(...any) error) error {
+		events = append(events, event{})
+		last := &events[len(events)-1]
+		return scan(&last.id, &last.payload)
+	}))
+	stale := func() int {
+		return count(t, db, "select coalesce(sum(generation), 0) from mirror_resource_state")
+	}
+	before := stale()
+	for _, e := range events {
+		if status := s.Post(t, harness.SignAs(t, e.id, time.Now(), e.payload)); status != http.StatusOK {
+			t.Errorf("event %s again answered %d; want 200", e.id, status)
+		}
+	}
+	if n := count(t, db, "select count(*) from mirror_event"); n != len(events) || n == 0 {
+		t.Errorf("%d events are %d after each was sent again; want no other", len(events), n)
+	}
+	if after := stale(); after != before {
+		t.Errorf("generations add up to %d after each event was sent again; want %d, as before", after, before)
 	}
 }
 

@@ -93,15 +93,15 @@ func (r Resource) Compare(o Resource) int {
 // Buckets is the number of buckets.
 const Buckets = 256
 
-// Bucket returns the first 8 bits of SHA-256(project, 0x00, key), where key is the
-// room id (the event id for events). Every primary key starts with it, so the rows
-// of one room stay together on a sharded engine, and moving to one rewrites no key.
+// Bucket returns the first 8 bits of SHA-256(project, 0x00, room). Every primary key
+// starts with it, so the rows of one room stay together on a sharded engine, and moving
+// to one rewrites no key. What belongs to no room is in the bucket of the empty room id.
 // It must never change; a test pins its values.
-func Bucket(project ProjectID, key string) int16 {
+func Bucket(project ProjectID, room string) int16 {
 	buf := make([]byte, 0, 256)
 	buf = append(buf, project...)
 	buf = append(buf, 0)
-	buf = append(buf, key...)
+	buf = append(buf, room...)
 	sum := sha256.Sum256(buf)
 	return int16(sum[0])
 }
@@ -133,6 +133,10 @@ type Event struct {
 	// Outcome says what the service did with the event.
 	Outcome Outcome
 }
+
+// Bucket returns the bucket of the event's row; see [Bucket]. It is that of its room, and
+// so of all that the event makes stale.
+func (e Event) Bucket() int16 { return Bucket(e.Project, string(e.Room)) }
 
 // HappenTime is when the change happened, as far as known. Waiting events are in its
 // order.

@@ -80,9 +80,10 @@ type Store interface {
 // Ledger records events.
 type Ledger interface {
 	// Accept stores the events and marks what they make stale, in one transaction.
-	// An event whose (project, id) is already stored writes nothing and is reported
-	// as not fresh. When Accept returns nil, everything is durable. A batch must
-	// not contain an event twice.
+	// An event whose (project, id) is already stored in the bucket of its room writes
+	// nothing and is reported as not fresh. When Accept returns nil, everything is
+	// durable. A batch must not contain an event twice, and what an event makes stale
+	// must be in its bucket.
 	//
 	// Each stale resource gets a new generation and becomes due immediately, but
 	// not before its backoff ends and not within the MinInterval of an invalidation
@@ -427,8 +428,11 @@ type Query interface {
 
 // EventQuery reads the ledger.
 type EventQuery interface {
-	// Event returns one event; ErrNotFound.
+	// Event returns one event; ErrNotFound. It looks in every bucket. Of several rooms
+	// that have an event of the same id, the first one received counts.
 	Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error)
+	// EventOf returns one event in the bucket of a room, which may be empty; ErrNotFound.
+	EventOf(ctx context.Context, project mirror.ProjectID, room mirror.RoomID, id string) (mirror.Event, error)
 	// Events lists events by receive time, newest first, then by id.
 	Events(ctx context.Context, filter EventFilter) ([]mirror.Event, error)
 }

@@ -67,7 +67,7 @@ func (l *Ledger) tellFirst(ctx context.Context) {
 // Senders repeat an event byte for byte, so two different ones share an id. The one
 // that was recorded stays.
 func (l *Ledger) compare(ctx context.Context, sent mirror.Event) {
-	recorded, err := l.cfg.Store.Event(ctx, sent.Project, sent.ID)
+	recorded, err := l.cfg.Store.EventOf(ctx, sent.Project, sent.Room, sent.ID)
 	if err != nil || bytes.Equal(recorded.Payload, sent.Payload) {
 		return // that it is recorded is all that matters to the sender
 	}

@@ -154,6 +154,10 @@ func (e *events) Event(_ context.Context, _ mirror.ProjectID, id string) (mirror
 	return e.stored[id].Event, nil
 }
 
+func (e *events) EventOf(ctx context.Context, p mirror.ProjectID, _ mirror.RoomID, id string) (mirror.Event, error) {
+	return e.Event(ctx, p, id)
+}
+
 func (e *events) Events(_ context.Context, f store.EventFilter) (list []mirror.Event, _ error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

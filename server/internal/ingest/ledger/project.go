@@ -221,7 +221,7 @@ func (l *Ledger) Pin(ctx context.Context, project mirror.ProjectID, id string) (
 		var batch []mirror.Delivery
 		for i, e := range events {
 			if e.Outcome == mirror.OutcomeForeignProject && e.LiveblocksProject == id {
-				if e, err = l.cfg.Store.Event(ctx, project, e.ID); err != nil {
+				if e, err = l.cfg.Store.EventOf(ctx, project, e.Room, e.ID); err != nil {
 					return takenUp, fmt.Errorf("read an event that was set aside: %w", err)
 				}
 				batch = append(batch, webhook.Decode(project, e.ID, e.Payload, e.SendTime, e.ReceiveTime))

@@ -63,6 +63,18 @@ func describe(a mirror.Delivery) decoded {
 	}
 }
 
+// wantOneBucket checks that an event is stored beside all that it makes stale, so that one
+// transaction on one shard writes both.
+func wantOneBucket(t *testing.T, d mirror.Delivery) {
+	t.Helper()
+	for _, i := range d.Invalidations {
+		if got := i.Resource.Bucket(); got != d.Event.Bucket() {
+			t.Errorf("%+v is in bucket %d; want %d, that of its event %s of room %q", i.Resource, got, d.Event.Bucket(),
+				d.Event.Type, d.Event.Room)
+		}
+	}
+}
+
 func describeHints(invalidations []mirror.Invalidation) []string {
 	var out []string
 	for _, h := range invalidations {
@@ -101,6 +113,7 @@ func TestDecodeVectors(t *testing.T) {
 				t.Errorf("Decode of %s: hint for project %q; want acme", v.Name, h.Resource.Project)
 			}
 		}
+		wantOneBucket(t, a)
 		got[v.Name] = describe(a)
 	}
 	golden := filepath.Join("testdata", "decoded.json")

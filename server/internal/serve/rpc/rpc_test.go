@@ -207,6 +207,10 @@ func (q *fakeQuery) Event(ctx context.Context, project mirror.ProjectID, id stri
 	return find(q.events, func(e *mirror.Event) bool { return e.Project == project && e.ID == id })
 }
 
+func (q *fakeQuery) EventOf(ctx context.Context, p mirror.ProjectID, _ mirror.RoomID, id string) (mirror.Event, error) {
+	return q.Event(ctx, p, id)
+}
+
 func orderEvents(a, b mirror.Event) int {
 	return cmp.Or(b.ReceiveTime.Compare(a.ReceiveTime), cmp.Compare(a.ID, b.ID))
 }

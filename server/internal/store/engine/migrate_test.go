@@ -56,6 +56,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0008_odd.sql":        "f3fa1a48014b902d42cf442c77e9ad793de7476562da58b0473cb6135bf1e4d4",
 		"mysql/migrations/0010_status.sql":     "9a64e8df6293f914120771e2c5eb9c0dbc02f879e27454b3967b01178de3c610",
 		"mysql/migrations/0012_comments.sql":   "2fcbc32c792f42b5e9121410559c0491123bffa7e4c03a1cf923016b7ac85199",
+		"mysql/migrations/0013_shard.sql":      "2ad94fbed75bb097de83ed2ee4059a229f0462e06ff2993a0f1bf8d00f773b24",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -81,6 +82,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0008_odd.sql":         "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
 		"postgres/migrations/0010_status.sql":      "7f4d8890358e370bf541e2708464d750a1317a0825d8464543c2b21c7f5e85d7",
 		"postgres/migrations/0012_comments.sql":    "75af070693b901de4db1734d9498ec219cf66d80040844242352ea7191754116",
+		"postgres/migrations/0013_shard.sql":       "4819b6b44656c529b6b27493e58702a6031bd304aed3282a3a278eecf46d91a8",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
@@ -460,6 +462,101 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 	if err != nil || added != 1 {
 		t.Fatalf("AddItems = %d, %v; want the thread stored", added, err)
 	}
+}
+
+// Versions before 13 kept an event in a bucket of its own, by its id, and sweeps in none.
+// They are moved, also after a cut, and no event is forgotten or doubled.
+func TestEventsMoveToTheirRooms(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Own(t)
+		s, db := open(t, engine.Config{URL: url}), e.Connect(t, url)
+		ctx, now := t.Context(), testTime
+		var batch []mirror.Delivery
+		for n := range 2500 { // more than one piece
+			project, room := mirror.ProjectID("default"), mirror.RoomID(fmt.Sprint("ö ", n%600))
+			switch {
+			case n%5 == 0:
+				project = "other"
+			case n%7 == 0:
+				room = ""
+			}
+			batch = append(batch, mirror.Delivery{Event: mirror.Event{
+				Project: project, Room: room, ID: fmt.Sprint("msg_", n), Payload: fmt.Append(nil, n), Type: "t", User: "u",
+				LiveblocksProject: "l", SendTime: now, ReceiveTime: now.Add(time.Duration(n) * time.Second), SourceTime: now,
+				Outcome: mirror.OutcomeQueued,
+			}})
+		}
+		accept := func(fresh bool) {
+			t.Helper()
+			for piece := range slices.Chunk(batch, 500) {
+				answers, err := s.Accept(ctx, piece)
+				if err != nil {
+					t.Fatalf("Accept = %v", err)
+				}
+				for i, a := range answers {
+					if want := (store.Accepted{Fresh: fresh, Outcome: mirror.OutcomeQueued}); !cmp.Equal(a, want) {
+						t.Fatalf("Accept of %+v = %+v; want %+v", piece[i].Event, a, want)
+					}
+				}
+			}
+		}
+		accept(true)
+		var sweeps []mirror.Sweep
+		for _, project := range []mirror.ProjectID{"default", "other", "p-160"} { // that of p-160 is in bucket 0
+			sweep, err := s.PlanSweep(ctx, project, "sweep of "+string(project), true, now)
+			if err != nil {
+				t.Fatalf("PlanSweep = %v", err)
+			}
+			sweeps = append(sweeps, sweep)
+		}
+
+		// As it was before, in a few buckets: some events hit the right one.
+		mustExec(t, db, "update mirror_event set bucket = 7")
+		mustExec(t, db, "update mirror_event set bucket = "+fmt.Sprint(batch[2].Event.Bucket())+" where event_id = 'msg_2'")
+		older := map[*dbtest.Engine][]string{
+			dbtest.Postgres: {"alter table mirror_sweep drop column bucket, add primary key (project_id)"},
+			dbtest.MySQL:    {"alter table mirror_sweep drop primary key, drop column bucket, add primary key (project_id)"},
+		}
+		for _, text := range older[e] {
+			mustExec(t, db, text)
+		}
+		mustExec(t, db, "delete from mirror_schema_version where version_id >= 13")
+		// A cut after some were copied and before they were removed.
+		copied := batch[len(batch)-3:]
+		for _, d := range copied {
+			mustExec(t, db, "update mirror_event set event_id = 'kept' where event_id = ?", d.Event.ID)
+			if _, err := s.Accept(ctx, []mirror.Delivery{d}); err != nil {
+				t.Fatalf("Accept = %v", err)
+			}
+			mustExec(t, db, "update mirror_event set event_id = ? where event_id = 'kept'", d.Event.ID)
+		}
+
+		if log := migrate(t, url); !strings.Contains(log, "events moved to the buckets of their rooms") {
+			t.Fatalf("log of Migrate = %q; want it to tell of the events", log)
+		}
+		s = open(t, engine.Config{URL: url}) // sessions remember how tables were
+		for _, d := range batch {
+			if got, err := s.EventOf(ctx, d.Event.Project, d.Event.Room, d.Event.ID); err != nil || !cmp.Equal(got, d.Event) {
+				t.Fatalf("EventOf = %+v, %v; want %+v", got, err, d.Event)
+			}
+		}
+		accept(false)
+		if n := value[int](t, db, "select count(*) from mirror_event"); n != len(batch) {
+			t.Fatalf("there are %d events; want %d", n, len(batch))
+		}
+		for _, want := range sweeps {
+			if got, err := s.Sweep(ctx, want.Project); err != nil || !cmp.Equal(got, want) {
+				t.Fatalf("Sweep = %+v, %v; want %+v", got, err, want)
+			}
+			if _, err := s.PlanSweep(ctx, want.Project, "again", true, now); err != nil {
+				t.Fatalf("PlanSweep = %v", err)
+			}
+		}
+		if n := value[int](t, db, "select count(*) from mirror_sweep"); n != len(sweeps) {
+			t.Fatalf("there are %d sweeps; want %d", n, len(sweeps))
+		}
+	})
 }
 
 // Every statement commits by itself, so a migration can be cut off after any of

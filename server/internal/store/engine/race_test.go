@@ -422,8 +422,7 @@ func TestDuplicateWaitsForTheFirst(t *testing.T) {
 				if _, err := r.store.Accept(t.Context(), []mirror.Delivery{{Event: event("first", "theirs")}}); err != nil {
 					t.Fatalf("Accept = %v", err)
 				}
-				tx := r.begin(t, fmt.Sprintf("update mirror_event set event_id = 'msg', bucket = %d",
-					mirror.Bucket("default", "msg")))
+				tx := r.begin(t, "update mirror_event set event_id = 'msg'")
 				type answer struct {
 					got []store.Accepted
 					err error

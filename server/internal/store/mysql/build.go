@@ -81,7 +81,7 @@ on duplicate key update bucket = values(bucket)`
 func (q *queries) insertEvents(ctx context.Context, events []mirror.Event, token []byte) (int64, error) {
 	args := make([]any, 0, 13*len(events))
 	for _, e := range events {
-		args = append(args, mirror.Bucket(e.Project, e.ID), rawKey(e.Project), rawKey(e.ID), rawKey(e.Type), rawKey(e.Room),
+		args = append(args, e.Bucket(), rawKey(e.Project), rawKey(e.ID), rawKey(e.Type), rawKey(e.Room),
 			rawKey(e.User),
 			rawKey(e.LiveblocksProject), rawKey(e.Payload), nullTime(e.SendTime), nullTime(e.ReceiveTime),
 			nullTime(e.SourceTime), rawKey(e.Outcome), token)
@@ -111,7 +111,7 @@ func (q *queries) recorded(ctx context.Context, events []mirror.Event) (map[even
 	err := chunks(events, maxKeys, func(events []mirror.Event) error {
 		args := make([]any, 0, 3*len(events))
 		for _, e := range events {
-			args = append(args, mirror.Bucket(e.Project, e.ID), rawKey(e.Project), rawKey(e.ID))
+			args = append(args, e.Bucket(), rawKey(e.Project), rawKey(e.ID))
 		}
 		return q.query(ctx, recordedSQL(len(events)), args, func(rows *sql.Rows) error {
 			var project, id, outcome, token string
@@ -244,7 +244,7 @@ func (q *queries) lockEvents(ctx context.Context, events []mirror.Event) error {
 	return chunks(events, maxKeys, func(events []mirror.Event) error {
 		args := make([]any, 0, 3*len(events))
 		for _, e := range events {
-			args = append(args, mirror.Bucket(e.Project, e.ID), rawKey(e.Project), rawKey(e.ID))
+			args = append(args, e.Bucket(), rawKey(e.Project), rawKey(e.ID))
 		}
 		return q.query(ctx, lockEventsSQL(len(events)), args, func(*sql.Rows) error { return nil })
 	})

@@ -207,7 +207,7 @@ func (s *Store) packets(events []mirror.Event, f func(events []mirror.Event) err
 
 func compareEvents(a, b mirror.Event) int {
 	return cmp.Or(
-		cmp.Compare(mirror.Bucket(a.Project, a.ID), mirror.Bucket(b.Project, b.ID)),
+		cmp.Compare(a.Bucket(), b.Bucket()),
 		cmp.Compare(a.Project, b.Project),
 		cmp.Compare(a.ID, b.ID),
 	)

@@ -20,6 +20,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/move"
 )
 
 // schemaTable is the table of applied migrations, lockTable that of the migration
@@ -114,6 +115,9 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := moveEvents(ctx, db, locker, log); err != nil {
+		return err
+	}
 	for { // one by one, so that the log tells how far it is
 		m, err := provider.UpByOne(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
@@ -131,6 +135,26 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	}
 	err = ensureViews(ctx, db, log)
 	return errors.Join(err, locker.Unlock(context.WithoutCancel(ctx), db))
+}
+
+// mover is the dialect of what brings rows of older versions to where they belong.
+var mover = move.Dialect{
+	Key:    func(id string) any { return rawKey(id) },
+	Bucket: "cast(conv(left(sha2(concat(e.project_id, 0x00, e.room_id), 256), 2), 16, 10) as signed)",
+	Columns: "project_id, event_id, type, room_id, user_id, liveblocks_project_id, payload, send_time, receive_time, " +
+		"source_time, outcome, batch_token",
+	OnConflict: "on duplicate key update bucket = values(bucket)",
+}
+
+// moveEvents moves the events of a database that an older version has written.
+func moveEvents(ctx context.Context, db *sql.DB, locker lock.Locker, log *slog.Logger) error {
+	if version, err := schemaVersion(ctx, db); err != nil || version == 0 || version >= move.Version {
+		return err
+	}
+	if err := locker.Lock(ctx, db); err != nil {
+		return fmt.Errorf("lock the events: %w", err)
+	}
+	return errors.Join(mover.Events(ctx, db, log), locker.Unlock(context.WithoutCancel(ctx), db))
 }
 
 // migrateHint adds advice to errors of the server.
@@ -264,15 +288,17 @@ func schemaWanted() int64 {
 // schemaBehind reports whether migrations are missing. A schema newer than the
 // binary is fine: migrations only ever add.
 func schemaBehind(ctx context.Context, db *sql.DB) (bool, error) {
-	var have int64
-	err := db.QueryRowContext(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").Scan(&have)
+	have, err := schemaVersion(ctx, db)
+	return err == nil && have < schemaWanted(), err
+}
+
+// schemaVersion returns the version of the last migration that was applied; 0 if none was.
+func schemaVersion(ctx context.Context, db *sql.DB) (have int64, err error) {
+	err = db.QueryRowContext(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").Scan(&have)
 	if number(err) == 1146 {
-		return true, nil
+		return 0, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	return have < schemaWanted(), nil
+	return have, err
 }
 
 // MigrationSQL returns the statements that [Migrate] would run on an empty

@@ -122,7 +122,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"'2026-03-01', null, '', '', '')")
 	exec("insert into mirror_notification values (0, 'default', 'r', 'n', 'e', '', '', 'u', '', '', '', '2026-03-01', " +
 		"'2026-03-01', null, null, null, null, '')")
-	exec("insert into mirror_sweep values ('default', 's', true, false, '', 0, 0, 0, 0, null, null, null, '')")
+	exec("insert into mirror_sweep values (0, 'default', 's', true, false, '', 0, 0, 0, 0, null, null, null, '')")
 	exec("insert into mirror_group values (0, 'default', 'g', '', '', '', null, null, null)")
 	exec("insert into mirror_group_member values (0, 'default', 'g', 'u', null, '')")
 	for n := 1; n < 4096; n *= 2 {
@@ -171,7 +171,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			"commit_time from mirror_change", n)
 	}
 	for n := 1; n < 4096; n *= 2 {
-		exec(`insert into mirror_sweep select concat(project_id, '-', ?), sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
+		exec(`insert into mirror_sweep select bucket, concat(project_id, '-', ?), sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
 			begin_time, end_time, full_time, problem from mirror_sweep`, n)
 	}
 	// Users have some of it each, as they do.

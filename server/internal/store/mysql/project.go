@@ -147,7 +147,7 @@ func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 		for _, d := range batch {
 			e := d.Event
 			n, err := q.TakeUpEvent(ctx, dbq.TakeUpEventParams{
-				Outcome: rawKey(e.Outcome), Bucket: mirror.Bucket(e.Project, e.ID), ProjectID: rawKey(e.Project),
+				Outcome: rawKey(e.Outcome), Bucket: e.Bucket(), ProjectID: rawKey(e.Project),
 				EventID: rawKey(e.ID), SetAside: rawKey(mirror.OutcomeForeignProject),
 			})
 			if err != nil {

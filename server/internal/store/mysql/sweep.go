@@ -12,8 +12,13 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
+// sweepResource is the task of a project's sweeps.
+func sweepResource(project mirror.ProjectID) mirror.Resource {
+	return mirror.Resource{Project: project, Kind: mirror.KindSweep}
+}
+
 func sweepOf(ctx context.Context, q *queries, project mirror.ProjectID) (mirror.Sweep, error) {
-	row, err := q.Sweep(ctx, rawKey(project))
+	row, err := q.Sweep(ctx, dbq.SweepParams{Bucket: sweepResource(project).Bucket(), ProjectID: rawKey(project)})
 	if errors.Is(err, sql.ErrNoRows) {
 		return mirror.Sweep{Project: project}, nil
 	}
@@ -26,7 +31,8 @@ func sweepOf(ctx context.Context, q *queries, project mirror.ProjectID) (mirror.
 
 func writeSweep(ctx context.Context, q *queries, project mirror.ProjectID, s mirror.Sweep) error {
 	return q.WriteSweep(ctx, dbq.WriteSweepParams{
-		ProjectID: rawKey(project), SweepID: rawKey(s.ID), IsFull: s.Full, IsDone: s.Done, ListCursor: rawKey(s.Cursor),
+		Bucket: sweepResource(project).Bucket(), ProjectID: rawKey(project),
+		SweepID: rawKey(s.ID), IsFull: s.Full, IsDone: s.Done, ListCursor: rawKey(s.Cursor),
 		Listed: s.Listed, Known: s.Known, Raised: s.MarkedStale, Vanished: s.Vanished,
 		BeginTime: nullTime(s.BeginTime), EndTime: nullTime(s.EndTime), FullTime: nullTime(s.FullTime),
 		Problem: store.Text(s.Problem),
@@ -46,7 +52,7 @@ func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Swe
 func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id string, full bool,
 	now time.Time,
 ) (mirror.Sweep, error) {
-	r := mirror.Resource{Project: project, Kind: mirror.KindSweep}
+	r := sweepResource(project)
 	var plan store.SweepPlan
 	err := s.tx(ctx, "plan sweep", func(q *queries) error {
 		st, fresh, err := lockOrMark(ctx, q, store.Stale{Resource: r, Now: now})

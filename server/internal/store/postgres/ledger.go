@@ -107,7 +107,7 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Delivery, duplicates 
 	var resources []mirror.Resource
 	for _, i := range duplicates {
 		e := batch[i].Event
-		arg.Bucket = append(arg.Bucket, mirror.Bucket(e.Project, e.ID))
+		arg.Bucket = append(arg.Bucket, e.Bucket())
 		arg.ProjectID = append(arg.ProjectID, string(e.Project))
 		arg.EventID = append(arg.EventID, e.ID)
 		for _, h := range batch[i].Invalidations {
@@ -150,7 +150,7 @@ func acceptParams(batch []mirror.Delivery) (dbq.MarkStaleParams, []keyed) {
 	n, invalidations := len(batch), 0
 	events := make([]keyed, n)
 	for i := range batch {
-		events[i] = keyed{mirror.Bucket(batch[i].Event.Project, batch[i].Event.ID), i}
+		events[i] = keyed{batch[i].Event.Bucket(), i}
 		invalidations += len(batch[i].Invalidations)
 	}
 	slices.SortFunc(events, func(x, y keyed) int {

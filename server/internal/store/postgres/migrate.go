@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/move"
 )
 
 // schemaTable is the table of applied migrations.
@@ -101,6 +103,9 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
+	if err := moveEvents(ctx, db, locker, log); err != nil {
+		return fmt.Errorf("migrate: %w", migrateHint(err))
+	}
 	for { // one by one, so that the log tells how far it is
 		m, err := provider.UpByOne(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
@@ -117,6 +122,33 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 		}
 		return warnOfRights(ctx, conn, log)
 	})
+}
+
+// mover is the dialect of what brings rows of older versions to where they belong.
+var mover = move.Dialect{
+	Numbered: true,
+	Key:      func(id string) any { return id },
+	Bucket: "get_byte(sha256(convert_to(e.project_id, 'UTF8') || '\\x00'::bytea || convert_to(e.room_id, 'UTF8')), 0)" +
+		"::smallint",
+	Columns: "project_id, event_id, type, room_id, user_id, liveblocks_project_id, payload, send_time, receive_time, " +
+		"source_time, outcome",
+	OnConflict: "on conflict do nothing",
+}
+
+// moveEvents moves the events of a database that an older version has written.
+func moveEvents(ctx context.Context, db *sql.DB, locker lock.Locker, log *slog.Logger) error {
+	var version int64
+	err := db.QueryRowContext(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").Scan(&version)
+	if isCode(err, "42P01") {
+		return nil
+	}
+	if err != nil || version == 0 || version >= move.Version {
+		return err
+	}
+	if err := locker.Lock(ctx, db); err != nil {
+		return fmt.Errorf("lock the events: %w", err)
+	}
+	return errors.Join(mover.Events(ctx, db, log), locker.Unlock(context.WithoutCancel(ctx), db))
 }
 
 // rightsSQL lists the roles other than the owner that have rights on our tables and

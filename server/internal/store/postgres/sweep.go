@@ -23,7 +23,7 @@ func (s *Store) Sweep(ctx context.Context, project mirror.ProjectID) (mirror.Swe
 }
 
 func readSweep(ctx context.Context, q *dbq.Queries, project mirror.ProjectID) (mirror.Sweep, error) {
-	row, err := q.Sweep(ctx, string(project))
+	row, err := q.Sweep(ctx, dbq.SweepParams{Bucket: sweepOf(project).Bucket(), ProjectID: string(project)})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return mirror.Sweep{Project: project}, nil
 	}

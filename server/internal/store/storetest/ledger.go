@@ -20,6 +20,7 @@ var ledgerCases = []testCase{
 	{"duplicate writes nothing", acceptDuplicate},
 	{"duplicate reports generations of now", duplicateGenerations},
 	{"one id in two projects is two events", eventsByProject},
+	{"one id in two rooms is two events", eventsByRoom},
 	{"concurrent duplicates are one event", concurrentDuplicates},
 	{"answers come in the order of the batch", acceptOrder},
 	{"several events on one resource in one batch", oneResourceOneBatch},
@@ -178,6 +179,32 @@ func eventsByProject(e *env) {
 	got, err := e.Event(e.ctx(), "other", a.Event.ID)
 	e.must("Event", err)
 	e.want("event of the other project", got, b.Event)
+}
+
+func eventsByRoom(e *env) {
+	rooms := inTwoBuckets()
+	first := e.delivery(invalidatedAt(storageOf(rooms[0])))
+	second := e.delivery(invalidatedAt(storageOf(rooms[1])))
+	second.Event.ID, second.Event.Payload = first.Event.ID, []byte("second")
+	second.Event.ReceiveTime = e.now.Add(time.Second)
+	for _, fresh := range []bool{true, false} {
+		for _, a := range []mirror.Delivery{first, second} {
+			e.want("Accept", e.accept(a), []store.Accepted{{
+				Fresh: fresh, Outcome: a.Event.Outcome,
+				Pending: []mirror.Pending{{Resource: a.Invalidations[0].Resource, Generation: 1}},
+			}})
+			got, err := e.EventOf(e.ctx(), project, a.Event.Room, a.Event.ID)
+			e.must("EventOf", err)
+			e.want("EventOf", got, a.Event)
+		}
+	}
+	got, err := e.Event(e.ctx(), project, first.Event.ID)
+	e.must("Event", err)
+	e.want("Event", got, first.Event)
+	_, err = e.EventOf(e.ctx(), "other", rooms[0], first.Event.ID)
+	e.wantErr("EventOf in another project", err, store.ErrNotFound)
+	_, err = e.EventOf(e.ctx(), project, rooms[0], "never seen")
+	e.wantErr("EventOf of an event never seen", err, store.ErrNotFound)
 }
 
 func concurrentDuplicates(e *env) {

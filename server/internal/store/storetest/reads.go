@@ -39,6 +39,10 @@ func Reads() []Read {
 	}
 	return slices.Concat(
 		byKey("Event", func(ctx context.Context, s store.Store) error { _, err := s.Event(ctx, project, id); return err }),
+		byKey("EventOf", func(ctx context.Context, s store.Store) error {
+			_, err := s.EventOf(ctx, project, id, id)
+			return err
+		}),
 		byKey("Room", func(ctx context.Context, s store.Store) error { _, err := s.Room(ctx, room, true); return err }),
 		byKey("RoomsByID", func(ctx context.Context, s store.Store) error {
 			_, err := s.RoomsByID(ctx, project, []mirror.RoomID{id, "r-9"}, true)

@@ -528,6 +528,9 @@ func oddIDs() []mirror.RoomID {
 	return ids
 }
 
+// inTwoBuckets returns the ids of two rooms that share no bucket.
+func inTwoBuckets() [2]mirror.RoomID { return [2]mirror.RoomID{"here", "there"} }
+
 // inOneBucket returns n room ids that share a bucket.
 func inOneBucket(n int) []mirror.RoomID {
 	ids := []mirror.RoomID{"room-0"}

@@ -19,10 +19,30 @@ func scanEvent(row Row, e *mirror.Event) error {
 		at(&e.ReceiveTime), at(&e.SourceTime), &e.Outcome, &e.Payload)
 }
 
-// Event reads by key.
+// anyBucket is a list of all buckets: a look-up by key in each of them.
+var anyBucket = func() string {
+	list := "0"
+	for n := 1; n < mirror.Buckets; n++ {
+		list += ", " + strconv.Itoa(n)
+	}
+	return "(" + list + ")"
+}()
+
+// Event looks for the key in every bucket. An index by id alone would cost each delivery
+// an entry.
 func (r *Reader) Event(ctx context.Context, project mirror.ProjectID, id string) (mirror.Event, error) {
 	s := r.query(selectEvents, false).
-		where("e.bucket = ? and e.project_id = ? and e.event_id = ?", mirror.Bucket(project, id), project, id)
+		where("e.bucket in "+anyBucket+" and e.project_id = ? and e.event_id = ?", project, id)
+	s.page([]string{"e.receive_time", "e.bucket"}, 1)
+	return one(ctx, r, "read event", s, scanEvent)
+}
+
+// EventOf reads by key.
+func (r *Reader) EventOf(ctx context.Context, project mirror.ProjectID, room mirror.RoomID, id string) (mirror.Event,
+	error,
+) {
+	s := r.query(selectEvents, false).where("e.bucket = ? and e.project_id = ? and e.event_id = ?",
+		mirror.Bucket(project, string(room)), project, id)
 	return one(ctx, r, "read event", s, scanEvent)
 }
 

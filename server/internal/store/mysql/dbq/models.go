@@ -78,4 +78,5 @@ type MirrorSweep struct {
 	EndTime    sql.NullTime
 	FullTime   sql.NullTime
 	Problem    string
+	Bucket     int16
 }

@@ -53,11 +53,16 @@ func (q *Queries) InvalidateRoom(ctx context.Context, arg InvalidateRoomParams) 
 }
 
 const sweep = `-- name: Sweep :one
-select project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished, begin_time, end_time, full_time, problem from mirror_sweep where project_id = ?
+select project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished, begin_time, end_time, full_time, problem, bucket from mirror_sweep where bucket = ? and project_id = ?
 `
 
-func (q *Queries) Sweep(ctx context.Context, projectID []byte) (MirrorSweep, error) {
-	row := q.db.QueryRowContext(ctx, sweep, projectID)
+type SweepParams struct {
+	Bucket    int16
+	ProjectID []byte
+}
+
+func (q *Queries) Sweep(ctx context.Context, arg SweepParams) (MirrorSweep, error) {
+	row := q.db.QueryRowContext(ctx, sweep, arg.Bucket, arg.ProjectID)
 	var i MirrorSweep
 	err := row.Scan(
 		&i.ProjectID,
@@ -73,16 +78,17 @@ func (q *Queries) Sweep(ctx context.Context, projectID []byte) (MirrorSweep, err
 		&i.EndTime,
 		&i.FullTime,
 		&i.Problem,
+		&i.Bucket,
 	)
 	return i, err
 }
 
 const writeSweep = `-- name: WriteSweep :exec
 insert into mirror_sweep (
-    project_id, sweep_id, is_full, is_done, list_cursor,
+    bucket, project_id, sweep_id, is_full, is_done, list_cursor,
     listed, known, raised, vanished, begin_time, end_time, full_time, problem
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on duplicate key update
     sweep_id = values(sweep_id),
     is_full = values(is_full),
@@ -99,6 +105,7 @@ on duplicate key update
 `
 
 type WriteSweepParams struct {
+	Bucket     int16
 	ProjectID  []byte
 	SweepID    []byte
 	IsFull     bool
@@ -116,6 +123,7 @@ type WriteSweepParams struct {
 
 func (q *Queries) WriteSweep(ctx context.Context, arg WriteSweepParams) error {
 	_, err := q.db.ExecContext(ctx, writeSweep,
+		arg.Bucket,
 		arg.ProjectID,
 		arg.SweepID,
 		arg.IsFull,

@@ -1,12 +1,12 @@
 -- name: Sweep :one
-select * from mirror_sweep where project_id = ?;
+select * from mirror_sweep where bucket = ? and project_id = ?;
 
 -- name: WriteSweep :exec
 insert into mirror_sweep (
-    project_id, sweep_id, is_full, is_done, list_cursor,
+    bucket, project_id, sweep_id, is_full, is_done, list_cursor,
     listed, known, raised, vanished, begin_time, end_time, full_time, problem
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on duplicate key update
     sweep_id = values(sweep_id),
     is_full = values(is_full),

@@ -140,4 +140,6 @@ type MirrorSweep struct {
 	FullTime pgtype.Timestamptz
 	// why it did not finish; empty if it did
 	Problem string
+	// first byte of a hash of project and no room, 0 to 255; the primary key begins with it
+	Bucket int16
 }

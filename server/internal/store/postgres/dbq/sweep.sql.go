@@ -54,11 +54,16 @@ func (q *Queries) InvalidateRoom(ctx context.Context, arg InvalidateRoomParams) 
 }
 
 const sweep = `-- name: Sweep :one
-select project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished, begin_time, end_time, full_time, problem from mirror_sweep where project_id = $1
+select project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished, begin_time, end_time, full_time, problem, bucket from mirror_sweep where bucket = $1 and project_id = $2
 `
 
-func (q *Queries) Sweep(ctx context.Context, projectID string) (MirrorSweep, error) {
-	row := q.db.QueryRow(ctx, sweep, projectID)
+type SweepParams struct {
+	Bucket    int16
+	ProjectID string
+}
+
+func (q *Queries) Sweep(ctx context.Context, arg SweepParams) (MirrorSweep, error) {
+	row := q.db.QueryRow(ctx, sweep, arg.Bucket, arg.ProjectID)
 	var i MirrorSweep
 	err := row.Scan(
 		&i.ProjectID,
@@ -74,6 +79,7 @@ func (q *Queries) Sweep(ctx context.Context, projectID string) (MirrorSweep, err
 		&i.EndTime,
 		&i.FullTime,
 		&i.Problem,
+		&i.Bucket,
 	)
 	return i, err
 }
@@ -81,19 +87,19 @@ func (q *Queries) Sweep(ctx context.Context, projectID string) (MirrorSweep, err
 const upsertSweep = `-- name: UpsertSweep :execrows
 with held as (
     select s.generation from mirror_resource_state s
-    where s.bucket = $14 and s.project_id = $1 and s.room_id = '' and s.kind = $15 and s.resource_id = ''
+    where s.bucket = $1 and s.project_id = $2 and s.room_id = '' and s.kind = $15 and s.resource_id = ''
         and (s.lease_token = $16::bytea or $16::bytea is null)
     for update
 )
 insert into mirror_sweep (
-    project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
+    bucket, project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
     begin_time, end_time, full_time, problem
 )
 select
-    $1, $2, $3, $4, $5, $6, $7, $8, $9,
-    $10, $11, $12, $13
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+    $11, $12, $13, $14
 from held
-on conflict (project_id) do update set
+on conflict (bucket, project_id) do update set
     sweep_id = excluded.sweep_id,
     is_full = excluded.is_full,
     is_done = excluded.is_done,
@@ -109,6 +115,7 @@ on conflict (project_id) do update set
 `
 
 type UpsertSweepParams struct {
+	Bucket     int16
 	ProjectID  string
 	SweepID    string
 	IsFull     bool
@@ -122,7 +129,6 @@ type UpsertSweepParams struct {
 	EndTime    pgtype.Timestamptz
 	FullTime   pgtype.Timestamptz
 	Problem    string
-	Bucket     int16
 	Kind       int16
 	Token      []byte
 }
@@ -130,6 +136,7 @@ type UpsertSweepParams struct {
 // Under the lease, if a token is given.
 func (q *Queries) UpsertSweep(ctx context.Context, arg UpsertSweepParams) (int64, error) {
 	result, err := q.db.Exec(ctx, upsertSweep,
+		arg.Bucket,
 		arg.ProjectID,
 		arg.SweepID,
 		arg.IsFull,
@@ -143,7 +150,6 @@ func (q *Queries) UpsertSweep(ctx context.Context, arg UpsertSweepParams) (int64
 		arg.EndTime,
 		arg.FullTime,
 		arg.Problem,
-		arg.Bucket,
 		arg.Kind,
 		arg.Token,
 	)

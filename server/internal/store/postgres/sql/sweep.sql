@@ -1,5 +1,5 @@
 -- name: Sweep :one
-select * from mirror_sweep where project_id = @project_id;
+select * from mirror_sweep where bucket = @bucket and project_id = @project_id;
 
 -- name: UpsertSweep :execrows
 -- Under the lease, if a token is given.
@@ -10,14 +10,14 @@ with held as (
     for update
 )
 insert into mirror_sweep (
-    project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
+    bucket, project_id, sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
     begin_time, end_time, full_time, problem
 )
 select
-    @project_id, @sweep_id, @is_full, @is_done, @list_cursor, @listed, @known, @raised, @vanished,
+    @bucket, @project_id, @sweep_id, @is_full, @is_done, @list_cursor, @listed, @known, @raised, @vanished,
     @begin_time, @end_time, @full_time, @problem
 from held
-on conflict (project_id) do update set
+on conflict (bucket, project_id) do update set
     sweep_id = excluded.sweep_id,
     is_full = excluded.is_full,
     is_done = excluded.is_done,
