@@ -236,10 +236,10 @@ func TestCertificateRotation(t *testing.T) {
 }
 
 // The commands on TLS work as they stand there.
-func TestAccessPageOnTLS(t *testing.T) {
+func TestPageOnTLS(t *testing.T) {
 	t.Parallel()
 	needServers(t)
-	got := page(t, "TLS", settings(t))
+	got := page(t, "Certificates of the service", settings(t))
 	for _, want := range []string{`"status":"ready"`, `"status": "SERVING"`, "done: 0 rooms listed"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the commands print %s; want %s in it", got, want)
@@ -256,17 +256,17 @@ func settings(t *testing.T) map[string]string {
 	}
 }
 
-// page runs the commands of a section of docs/ACCESS.md, in order, in an empty folder. It
+// page runs the commands of a section of docs/TLS.md, in order, in an empty folder. It
 // returns what they print, with each command before its output.
 func page(t *testing.T, section string, env map[string]string) string {
 	t.Helper()
 	root, err := filepath.Abs("../../..")
 	must(t, err)
-	text, err := os.ReadFile(filepath.Join(root, "docs/ACCESS.md"))
+	text, err := os.ReadFile(filepath.Join(root, "docs/TLS.md"))
 	must(t, err)
 	_, of, ok := strings.Cut(string(text), "\n## "+section+"\n")
 	if !ok {
-		t.Fatalf("ACCESS.md has no section %s", section)
+		t.Fatalf("TLS.md has no section %s", section)
 	}
 	of, _, _ = strings.Cut(of, "\n## ")
 	var commands strings.Builder
