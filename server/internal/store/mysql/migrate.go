@@ -68,13 +68,18 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 }
 
 // repeating opens connections on which a migration can be run again from the start.
-// Tables are created "if not exists", which MySQL supports for nothing else.
+// Tables are created "if not exists", which MySQL supports for nothing else. They may be
+// silent while another process migrates, for twice as long as one waits for that.
 type repeating struct{ *connector }
 
 // Connect opens a connection.
 func (r repeating) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := r.connector.Connect(ctx)
 	if s, ok := conn.(*session); ok && err == nil {
+		_, err = s.ExecContext(ctx, fmt.Sprintf(waitTimeout, 2*lockPatience/time.Second), nil)
+		if err != nil && number(err) == 0 { // a server that refuses it has a limit of its own
+			return nil, connectError{errors.Join(err, conn.Close())}
+		}
 		return repeatingConn{s}, nil
 	}
 	return conn, err

@@ -48,6 +48,8 @@ const (
 	connectTimeout = 10 * time.Second
 	connIdleTime   = 5 * time.Minute
 	connLifetime   = 30 * time.Minute
+	// silence is how long MySQL waits for the next statement of a session.
+	silence = 20 * time.Second
 	// undoTimeout limits a rollback, which ignores the caller's context because
 	// that has often ended.
 	undoTimeout = 2 * time.Second
@@ -220,14 +222,17 @@ func (c *connector) prepare(ctx context.Context, s *session) error {
 	return nil
 }
 
+// waitTimeout sets for how many seconds a session may be silent.
+const waitTimeout = "set session wait_timeout = %d"
+
 // limitIdle lets the server end a transaction whose process is silent. The rows that a
 // process locked before its host was lost would stay locked until the operating system
 // gives its connections up, which takes hours. MariaDB knows idle transactions; MySQL
-// ends any idle session, so that takes longer than the pool keeps idle ones.
+// ends any idle session, which the pool notices before it uses one again.
 func limitIdle(ctx context.Context, s *session) error {
 	_, err := s.ExecContext(ctx, "set session idle_transaction_timeout = 10", nil)
 	if number(err) != 0 {
-		_, err = s.ExecContext(ctx, fmt.Sprintf("set session wait_timeout = %d", 2*connIdleTime/time.Second), nil)
+		_, err = s.ExecContext(ctx, fmt.Sprintf(waitTimeout, silence/time.Second), nil)
 	}
 	if number(err) != 0 {
 		return nil // a proxy that has a limit of its own
