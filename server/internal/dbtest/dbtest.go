@@ -59,7 +59,7 @@ var (
 		pool: postgresPool, empty: pgtest.Database, own: clone, server: startPostgres, open: openPostgres,
 	}
 	MySQL = &Engine{
-		Name: "MariaDB", Schema: "database()", need: need.MySQL,
+		Name: mysqltest.ServerName(), Schema: "database()", need: need.MySQL,
 		pool: mysqlPool, empty: mysqltest.Database, own: ownMySQL, server: startMySQL, open: openMySQL,
 	}
 )

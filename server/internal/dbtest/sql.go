@@ -57,6 +57,16 @@ func (db *DB) OfServer(tb testing.TB, query string) string {
 	return query
 }
 
+// IsMariaDB reports whether a server of MySQL's protocol is MariaDB's.
+func (db *DB) IsMariaDB(tb testing.TB) bool {
+	tb.Helper()
+	maria, err := mysqltest.IsMariaDB(tb.Context(), db.DB)
+	if err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	return maria
+}
+
 // Exec runs a statement and returns the number of affected rows.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
 	result, err := db.ExecContext(ctx, db.engine.places(query), args...)

@@ -8,9 +8,9 @@
 //		...
 //	}
 //
-// The server is a MariaDB of this machine, or the MySQL of MYSQL_BIN, set up as one in
-// production would be, unless TEST_MYSQL_URL leads to one whose user may create databases. Its URLs have
-// the form that hosters hand out: mysql://user:password@host:port/database. A
+// The server is a MariaDB of this machine, a node of a Galera cluster with TEST_GALERA=1, or
+// the MySQL of MYSQL_BIN, set up as one in production would be, unless TEST_MYSQL_URL leads
+// to one whose user may create databases. Its URLs have the form that hosters hand out: mysql://user:password@host:port/database. A
 // database cannot be copied here as with PostgreSQL: tests that want many with the
 // same tables hand them on, cleared by [Empty].
 //
@@ -38,10 +38,14 @@ import (
 // patience limits every single step; none takes ten seconds on an idle machine.
 const patience = 2 * time.Minute
 
+// galera is the variable that makes the shared server a node of a cluster.
+const galera = "TEST_GALERA"
+
 var shared struct {
 	sync.Mutex
 	running bool // inside Run
 	server  *Server
+	close   func() error
 	err     error // of the attempt to start server; it is not repeated
 }
 
@@ -57,7 +61,7 @@ func Run(m *testing.M) int {
 	defer shared.Unlock()
 	shared.running = false
 	if shared.server != nil {
-		if err := shared.server.Close(); err != nil {
+		if err := shared.close(); err != nil {
 			panic(fmt.Errorf("mysqltest: %w", err))
 		}
 	}
@@ -79,12 +83,29 @@ func Shared(tb testing.TB) *Server {
 		// Not the context of tb: the others who wait outlive it.
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		shared.server, shared.err = Launch(ctx, Options{})
+		shared.server, shared.close, shared.err = launchShared(ctx)
 	}
 	if shared.err != nil {
 		tb.Fatalf("mysqltest: %v", shared.err)
 	}
 	return shared.server
+}
+
+// launchShared starts a server or, with TEST_GALERA=1, a cluster, of whose nodes tests use
+// the first: what is committed there has to pass the others.
+func launchShared(ctx context.Context) (*Server, func() error, error) {
+	if os.Getenv(galera) == "" {
+		s, err := Launch(ctx, Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, s.Close, nil
+	}
+	c := new(Cluster)
+	if err := c.start(ctx, Options{}); err != nil {
+		return nil, nil, errors.Join(err, c.close())
+	}
+	return c.nodes[0].Server, c.close, nil
 }
 
 // URL returns the URL of the server where databases are created: that of
@@ -220,7 +241,7 @@ func drop(ctx context.Context, admin, name string) error {
 // be relied on in MySQL: it fails while a session runs a statement with bytes that are no
 // text.
 func Processlist(ctx context.Context, db *sql.DB) (string, error) {
-	maria, err := isMariaDB(ctx, db)
+	maria, err := IsMariaDB(ctx, db)
 	if maria {
 		return "information_schema.processlist", err
 	}
@@ -231,7 +252,7 @@ func Processlist(ctx context.Context, db *sql.DB) (string, error) {
 // from: the id of the session, the name of the transaction, and whether it has locked
 // rows in order to write.
 func Transactions(ctx context.Context, db *sql.DB) (string, error) {
-	maria, err := isMariaDB(ctx, db)
+	maria, err := IsMariaDB(ctx, db)
 	if maria {
 		return `(select trx_mysql_thread_id as session_id, concat(trx_id, ' since ', trx_started) as name,
 			trx_rows_modified > 0 as writes from information_schema.innodb_trx)`, err
@@ -243,7 +264,8 @@ func Transactions(ctx context.Context, db *sql.DB) (string, error) {
 		where e.state = 'ACTIVE')`, err
 }
 
-func isMariaDB(ctx context.Context, db *sql.DB) (bool, error) {
+// IsMariaDB reports whether a server is MariaDB's.
+func IsMariaDB(ctx context.Context, db *sql.DB) (bool, error) {
 	var version string
 	if err := db.QueryRowContext(ctx, "select version()").Scan(&version); err != nil {
 		return false, fmt.Errorf("ask for the version: %w", err)

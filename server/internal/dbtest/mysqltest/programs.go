@@ -31,6 +31,18 @@ func NeedMariaDB(tb testing.TB) {
 	}
 }
 
+// ServerName is what the servers are that tests use.
+func ServerName() string {
+	switch {
+	case os.Getenv(mysqlBin) != "":
+		return "MySQL"
+	case os.Getenv(galera) != "":
+		return "Galera"
+	default:
+		return "MariaDB"
+	}
+}
+
 // findPrograms looks in the folder MYSQL_BIN or MARIADB_BIN if one is set, otherwise where
 // packages install MariaDB and on the PATH.
 func findPrograms() (programs, error) {

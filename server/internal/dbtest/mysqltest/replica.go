@@ -5,10 +5,13 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
 
 // Pair is a primary with a replica that has every transaction which the primary has
@@ -16,34 +19,82 @@ import (
 type Pair struct {
 	Primary, Replica *Server
 
+	words          replication
 	user, password string
 }
+
+// replication is how a server calls what makes pairs.
+type replication struct {
+	settings map[string]string
+	// reset forgets what the server has done so far; follow begins to follow a port with an
+	// account and its password.
+	reset, follow, start, stop string
+	// position asks a server how far it is; wait waits on a replica for that, for so many
+	// seconds, and returns 0 once it is there.
+	position, wait string
+	// status tells in the column doing what a replica does.
+	status, doing string
+}
+
+// A commit is acknowledged once the replica has it, however long that takes.
+var (
+	mariaDBReplication = replication{
+		settings: map[string]string{
+			"log_bin": "binlog", "log_slave_updates": "on", "gtid_strict_mode": "on",
+			"rpl_semi_sync_master_enabled": "on", "rpl_semi_sync_slave_enabled": "on",
+			"rpl_semi_sync_master_wait_point": "AFTER_SYNC", "rpl_semi_sync_master_timeout": "3600000",
+			"rpl_semi_sync_master_wait_no_slave": "off",
+		},
+		reset: "reset master",
+		follow: "change master to master_host = '127.0.0.1', master_port = %s, master_user = '%s', " +
+			"master_password = '%s', master_use_gtid = slave_pos",
+		start: "start slave", stop: "stop slave",
+		position: "select @@global.gtid_binlog_pos", wait: "select master_gtid_wait('%s', %d)",
+		status: "show slave status", doing: "Slave_SQL_Running_State",
+	}
+	mysqlReplication = replication{
+		settings: map[string]string{
+			"log_bin": "binlog", "gtid_mode": "on", "enforce_gtid_consistency": "on",
+			"plugin_load": "semisync_source.so;semisync_replica.so",
+			// Loose, because the server that makes the data folder loads no plugins.
+			"loose_rpl_semi_sync_source_enabled": "on", "loose_rpl_semi_sync_replica_enabled": "on",
+			"loose_rpl_semi_sync_source_wait_point": "AFTER_SYNC", "loose_rpl_semi_sync_source_timeout": "3600000",
+			"loose_rpl_semi_sync_source_wait_no_replica": "off",
+		},
+		reset: "reset binary logs and gtids",
+		follow: "change replication source to source_host = '127.0.0.1', source_port = %s, source_user = '%s', " +
+			"source_password = '%s', source_auto_position = 1, get_source_public_key = 1",
+		start: "start replica", stop: "stop replica",
+		position: "select @@global.gtid_executed", wait: "select wait_for_executed_gtid_set('%s', %d)",
+		status: "show replica status", doing: "Replica_SQL_Running_State",
+	}
+)
 
 // StartPair starts a pair for tb alone and stops it when tb ends. Both have an empty
 // database of the given name.
 func StartPair(tb testing.TB, database string) *Pair {
 	tb.Helper()
-	NeedMariaDB(tb)
-	settings := func(id string) map[string]string {
-		return map[string]string{
-			"server_id": id, "log_bin": "binlog", "log_slave_updates": "on", "gtid_strict_mode": "on",
-			// A commit is acknowledged once the replica has it, however long that takes.
-			"rpl_semi_sync_master_enabled": "on", "rpl_semi_sync_slave_enabled": "on",
-			"rpl_semi_sync_master_wait_point": "AFTER_SYNC", "rpl_semi_sync_master_timeout": "3600000",
-			"rpl_semi_sync_master_wait_no_slave": "off",
-		}
+	need.Server(tb, need.MySQL)
+	programs, err := findPrograms()
+	if err != nil {
+		need.Own(tb, need.MySQL, err)
 	}
-	p := &Pair{
-		Primary: Start(tb, Options{Settings: settings("1")}), Replica: Start(tb, Options{Settings: settings("2")}),
-		user: "app", password: rand.Text(),
+	words := mariaDBReplication
+	if !programs.mariaDB() {
+		words = mysqlReplication
 	}
+	server := func(id string) *Server {
+		settings := maps.Clone(words.settings)
+		settings["server_id"] = id
+		return Start(tb, Options{Settings: settings})
+	}
+	p := &Pair{Primary: server("1"), Replica: server("2"), words: words, user: "app", password: rand.Text()}
 	p.exec(tb, p.Replica, "set global read_only = on")
 	// Its own first steps, such as creating the accounts, are not the primary's.
-	p.exec(tb, p.Replica, "reset master")
-	p.exec(tb, p.Primary, "reset master")
-	p.exec(tb, p.Replica, fmt.Sprintf("change master to master_host = '127.0.0.1', master_port = %s, master_user = '%s', "+
-		"master_password = '%s', master_use_gtid = slave_pos", p.Primary.port, userName, p.Primary.password))
-	p.exec(tb, p.Replica, "start slave")
+	p.exec(tb, p.Replica, words.reset)
+	p.exec(tb, p.Primary, words.reset)
+	p.exec(tb, p.Replica, fmt.Sprintf(words.follow, p.Primary.port, userName, p.Primary.password))
+	p.exec(tb, p.Replica, words.start)
 	p.exec(tb, p.Primary, "create user "+p.user+"@'%' identified by '"+p.password+"'")
 	p.exec(tb, p.Primary, "grant all on "+database+".* to "+p.user+"@'%'") // not to write where read_only is on
 	p.exec(tb, p.Primary, "create database "+database)
@@ -80,7 +131,7 @@ func (p *Pair) catchUp(tb testing.TB) {
 		var have int
 		// What the primary, which may be dead, has sent stands in the relay log.
 		if p.Primary.Pid() == 0 {
-			return awaitRelayLog(ctx, db)
+			return p.awaitRelayLog(ctx, db)
 		}
 		primary, err := open(p.Primary.URL(""))
 		if err != nil {
@@ -88,11 +139,11 @@ func (p *Pair) catchUp(tb testing.TB) {
 		}
 		defer func() { _ = primary.Close() }() // there is nothing to flush
 		var position string
-		if err := primary.QueryRowContext(ctx, "select @@global.gtid_binlog_pos").Scan(&position); err != nil {
+		if err := primary.QueryRowContext(ctx, p.words.position).Scan(&position); err != nil {
 			return err
 		}
-		if err := db.QueryRowContext(ctx, "select master_gtid_wait('"+position+"', ?)", patience.Seconds()).
-			Scan(&have); err != nil || have != 0 {
+		wait := fmt.Sprintf(p.words.wait, position, int(patience.Seconds()))
+		if err := db.QueryRowContext(ctx, wait).Scan(&have); err != nil || have != 0 {
 			return fmt.Errorf("wait for the replica: %d, %w", have, err)
 		}
 		return nil
@@ -100,12 +151,12 @@ func (p *Pair) catchUp(tb testing.TB) {
 }
 
 // awaitRelayLog waits until a replica has applied its relay log.
-func awaitRelayLog(ctx context.Context, db *sql.DB) error {
+func (p *Pair) awaitRelayLog(ctx context.Context, db *sql.DB) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		state, err := slaveStatus(ctx, db)
-		if err != nil || strings.Contains(state["Slave_SQL_Running_State"], "has read all relay log") {
+		state, err := p.status(ctx, db)
+		if err != nil || strings.Contains(state[p.words.doing], "has read all relay log") {
 			return err
 		}
 		select {
@@ -116,8 +167,8 @@ func awaitRelayLog(ctx context.Context, db *sql.DB) error {
 	}
 }
 
-func slaveStatus(ctx context.Context, db *sql.DB) (map[string]string, error) {
-	rows, err := db.QueryContext(ctx, "show slave status")
+func (p *Pair) status(ctx context.Context, db *sql.DB) (map[string]string, error) {
+	rows, err := db.QueryContext(ctx, p.words.status)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +221,6 @@ func (p *Pair) Demote(tb testing.TB) {
 // Promote makes the replica a primary.
 func (p *Pair) Promote(tb testing.TB) {
 	tb.Helper()
-	p.exec(tb, p.Replica, "stop slave")
+	p.exec(tb, p.Replica, p.words.stop)
 	p.exec(tb, p.Replica, "set global read_only = off")
 }
