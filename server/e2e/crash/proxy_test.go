@@ -12,6 +12,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 )
 
 // proxy stands between the service and the database server. It reads the
@@ -43,7 +44,14 @@ func newProxy(t testing.TB, e *dbtest.Engine, direct ...string) *proxy {
 	}
 	p := &proxy{newWire: wordsOf[e].wire, listener: l, links: make(map[*link]struct{}), counts: make(map[string]int)}
 	for _, to := range direct {
+		pooled := false
+		if e == dbtest.Postgres && len(direct) == 1 { // a pooler takes connections while its server is dead
+			to, pooled = pgtest.Front(t, to)
+		}
 		dial, through := wordsOf[e].way(t, to, l.Addr().String())
+		if pooled {
+			through += "&pgbouncer=true"
+		}
 		p.servers, p.url = append(p.servers, dial), through
 	}
 	p.wg.Go(p.accept)

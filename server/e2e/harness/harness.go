@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -26,6 +27,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
@@ -178,8 +180,12 @@ func Start(t testing.TB, o Options) *Service {
 	t.Helper()
 	home := Dir(t, o.Credential)
 	ready := filepath.Join(home, "ready.json")
+	database := o.DatabaseURL
+	if strings.HasPrefix(database, "postgres") {
+		database, _ = pgtest.Front(t, database)
+	}
 	env := map[string]string{
-		"DATABASE_URL":              o.DatabaseURL,
+		"DATABASE_URL":              database,
 		"LIVEBLOCKS_BASE_URL":       o.UpstreamURL,
 		"LIVEBLOCKS_SECRET_KEY":     SecretKey,
 		"LIVEBLOCKS_WEBHOOK_SECRET": WebhookSecret,

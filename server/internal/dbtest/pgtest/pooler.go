@@ -34,6 +34,33 @@ type Pooler struct {
 	query string // of its URLs
 }
 
+// pooled is the variable that puts a pooler between the service and the shared server in
+// end-to-end tests.
+const pooled = "TEST_POOLER"
+
+// Front returns the URL by which a service reaches the database of a URL, and whether
+// that goes through a pooler of its own, which ends with tb: so it does with
+// TEST_POOLER=transaction, unless the URL is that of a pooler already.
+func Front(tb testing.TB, direct string) (to string, through bool) {
+	tb.Helper()
+	switch mode := os.Getenv(pooled); mode {
+	case "":
+		return direct, false
+	case "transaction":
+		u, err := url.Parse(direct)
+		if err != nil {
+			tb.Fatal("pgtest: the URL of the database cannot be read")
+		}
+		if q := u.Query(); q.Get("port") == PoolerPort || q.Has("pgbouncer") {
+			return direct, false
+		}
+		return StartPoolerIn(tb, mode, direct, PoolerPort).Through(tb, direct), true
+	default:
+		tb.Fatalf("pgtest: %s is %q; the one mode that the service works behind is transaction", pooled, mode)
+		return "", false
+	}
+}
+
 // StartPooler puts a real PgBouncer in front of the server of a database, whose URL it
 // is given, in transaction mode. The port names its socket; no TCP port is opened. It
 // ends with tb.
