@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -69,25 +70,26 @@ func (s *secured) client(keepAlive bool) *http.Client {
 	}}
 }
 
-// call makes a request and returns an error unless its answer is 200.
+// call makes a request and returns the status and the version of HTTP of its answer, and an
+// error unless that is 200.
 func call(ctx context.Context, c *http.Client, method, url string, header http.Header, body []byte) (
-	*http.Response, error,
+	status, version int, _ error,
 ) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return 0, 0, err
 	}
 	req.Header = header
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, err
+		return 0, 0, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s %s = %s: %s", method, url, resp.Status, text)
 	}
-	return resp, err
+	return resp.StatusCode, resp.ProtoMajor, err
 }
 
 // dial returns a connection of its own over gRPC.
@@ -108,29 +110,29 @@ func TestTLSOnEveryAddress(t *testing.T) {
 	for _, url := range []string{
 		"https://" + s.HTTPAddr + "/v1/rooms", "https://" + s.HTTPAddr + "/readyz", "https://" + s.WebhookAddr + "/healthz",
 	} {
-		resp, err := call(t.Context(), s.client(true), http.MethodGet, url, bearer(token), nil)
-		if err != nil || resp.ProtoMajor != 2 {
+		_, version, err := call(t.Context(), s.client(true), http.MethodGet, url, bearer(token), nil)
+		if err != nil || version != 2 {
 			t.Errorf("%s: %v; want 200 over HTTP/2", url, err)
 		}
 		// A client that knows HTTP/1.1 only.
 		old := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: s.tls.Clone()}}
-		if resp, err := call(t.Context(), old, http.MethodGet, url, bearer(token), nil); err != nil || resp.ProtoMajor != 1 {
+		if _, version, err := call(t.Context(), old, http.MethodGet, url, bearer(token), nil); err != nil || version != 1 {
 			t.Errorf("%s: %v; want 200 over HTTP/1.1", url, err)
 		}
 		plain := strings.Replace(url, "https", "http", 1)
-		if _, err := call(t.Context(), client, http.MethodGet, plain, bearer(token), nil); err == nil {
+		if _, _, err := call(t.Context(), client, http.MethodGet, plain, bearer(token), nil); err == nil {
 			t.Errorf("%s was answered; want no plain HTTP", plain)
 		}
-		if _, err := call(t.Context(), client, http.MethodGet, url, nil, nil); err == nil {
+		if _, _, err := call(t.Context(), client, http.MethodGet, url, nil, nil); err == nil {
 			t.Errorf("%s was answered to a client that does not know the authority", url)
 		}
 	}
-	if got, err := call(t.Context(), s.client(true), http.MethodGet, "https://"+s.HTTPAddr+"/v1/rooms", nil,
-		nil); err == nil || got == nil || got.StatusCode != http.StatusUnauthorized {
+	if status, _, err := call(t.Context(), s.client(true), http.MethodGet, "https://"+s.HTTPAddr+"/v1/rooms", nil,
+		nil); status != http.StatusUnauthorized {
 		t.Errorf("without a token: %v; want 401", err)
 	}
 	d := harness.SignEvent(t, fake.Event{Type: fake.StorageUpdated, RoomID: "room", Time: time.Now()})
-	if _, err := call(t.Context(), s.client(true), http.MethodPost,
+	if _, _, err := call(t.Context(), s.client(true), http.MethodPost,
 		"https://"+s.WebhookAddr+"/v1/webhooks/liveblocks", d.Header, d.Body); err != nil {
 		t.Errorf("webhook: %v", err)
 	}
@@ -186,12 +188,12 @@ func TestCertificateRotation(t *testing.T) {
 		c := s.client(keep)
 		t.Cleanup(c.CloseIdleConnections)
 		every("read", func() error {
-			_, err := call(ctx, c, http.MethodGet, "https://"+s.HTTPAddr+"/v1/rooms", bearer(token), nil)
+			_, _, err := call(ctx, c, http.MethodGet, "https://"+s.HTTPAddr+"/v1/rooms", bearer(token), nil)
 			return err
 		})
 		every("webhook", func() error {
 			d := harness.SignEvent(t, fake.Event{Type: fake.StorageUpdated, RoomID: "room", Time: time.Now()})
-			_, err := call(ctx, c, http.MethodPost, "https://"+s.WebhookAddr+"/v1/webhooks/liveblocks", d.Header, d.Body)
+			_, _, err := call(ctx, c, http.MethodPost, "https://"+s.WebhookAddr+"/v1/webhooks/liveblocks", d.Header, d.Body)
 			return err
 		})
 	}
@@ -210,15 +212,18 @@ func TestCertificateRotation(t *testing.T) {
 		want := s.replace(t)
 		for _, addr := range []string{s.HTTPAddr, s.GRPCAddr, s.WebhookAddr} {
 			harness.Eventually(t, patience, func() error {
-				conn, err := (&tls.Dialer{Config: &tls.Config{
-					RootCAs: s.tls.RootCAs, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
-				}}).DialContext(ctx, "tcp", addr)
+				plain, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 				if err != nil {
 					return err
 				}
+				conn := tls.Client(plain, &tls.Config{
+					RootCAs: s.tls.RootCAs, ServerName: "127.0.0.1", NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
+				})
 				defer conn.Close()
-				got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw
-				if !bytes.Equal(got, want) {
+				if err := conn.HandshakeContext(ctx); err != nil {
+					return err
+				}
+				if got := conn.ConnectionState().PeerCertificates[0].Raw; !bytes.Equal(got, want) {
 					return fmt.Errorf("%s has the old certificate", addr)
 				}
 				return nil
@@ -278,8 +283,8 @@ func page(t *testing.T, section string, env map[string]string) string {
 	dir := t.TempDir()
 	ready := filepath.Join(dir, "ready")
 	grpcAddr, httpAddr := freeAddr(t), freeAddr(t)
-	script := strings.NewReplacer("localhost:9090", "localhost"+port(grpcAddr), "localhost:8080", "localhost"+port(httpAddr)).
-		Replace(commands.String())
+	script := strings.NewReplacer("localhost:9090", "localhost"+port(grpcAddr), "localhost:8080",
+		"localhost"+port(httpAddr)).Replace(commands.String())
 	prelude := fmt.Sprintf(`
 grpcurl() { %[1]q "$@"; }
 mirror() {

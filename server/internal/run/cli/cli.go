@@ -130,8 +130,8 @@ func (s *service) explain(err error) error {
 // error; empty if nothing is.
 func (s *service) tlsProblem(text string) string {
 	if _, why, ok := strings.Cut(text, "x509: "); ok {
-		return fmt.Sprintf("the certificate of the service at %s is not accepted: %s; set MIRROR_SERVER_CA to the PEM file of "+
-			"its authority, and --server to a name in the certificate", s.address, strings.TrimRight(why, `"`))
+		return fmt.Sprintf("the certificate of the service at %s is not accepted: %s; set MIRROR_SERVER_CA to the PEM file "+
+			"of its authority, and --server to a name in the certificate", s.address, strings.TrimRight(why, `"`))
 	}
 	if _, why, ok := strings.Cut(text, "remote error: tls: "); ok {
 		return fmt.Sprintf("the service at %s refuses the TLS connection: %s; if it accepts client certificates, "+

@@ -280,7 +280,7 @@ func (a Addresses) Validate() error {
 		return wrong("MIRROR_TLS_CERT and MIRROR_TLS_KEY", "must both be set, or neither")
 	case a.Insecure != "" && a.Insecure != "behind-proxy":
 		return wrong("MIRROR_INSECURE", "is %q; it must be behind-proxy or empty", a.Insecure)
-	case a.TLSClientCA != "" && !a.TLS.Enabled():
+	case a.TLSClientCA != "" && !a.Enabled():
 		return wrong("MIRROR_TLS_CLIENT_CA", "is set, but MIRROR_TLS_CERT is not; client certificates need TLS")
 	}
 	open := len(a.APIToken) == 0
@@ -302,7 +302,7 @@ func (a Addresses) address(setting, addr string, open bool) error {
 		return wrong(setting, "is %q, which other machines can reach, and MIRROR_API_TOKEN is not set; set a token, or "+
 			"listen on 127.0.0.1 and expose only --webhook-addr", addr)
 	}
-	if !a.TLS.Enabled() && a.Insecure == "" && !gateway.Loopback(addr) {
+	if !a.Enabled() && a.Insecure == "" && !gateway.Loopback(addr) {
 		return wrong(setting, "is %q, which other machines can reach without TLS; set MIRROR_TLS_CERT and MIRROR_TLS_KEY, "+
 			"or listen on 127.0.0.1, or set MIRROR_INSECURE=behind-proxy if only a proxy that ends TLS can reach it", addr)
 	}
