@@ -94,12 +94,19 @@ type Ledger interface {
 	// An event that needs a row which another session has locked, a state or the
 	// event itself, is not recorded but reported as Locked after a short wait; see
 	// LockWait. It keeps no other event of the batch from being recorded.
+	//
+	// On a sharded server, each bucket of the batch has a transaction of its own: an
+	// event and what it makes stale are always committed together, the batch is not. If
+	// some of the transactions fail, their events are reported with Err, and the others
+	// are durable.
 	Accept(ctx context.Context, batch []mirror.Delivery) ([]Accepted, error)
 
 	// TakeUp works events that were recorded with OutcomeForeignProject like new
 	// ones: it stores their outcomes, marks what they make stale, and lets those
 	// with a Fold invalidation wait at their resource, in one transaction. Events
-	// with another outcome change nothing. It returns what became stale.
+	// with another outcome change nothing. It returns what became stale. On a sharded
+	// server, each bucket has a transaction of its own; after an error some may have been
+	// committed, and the whole can be repeated.
 	TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error)
 }
 
@@ -135,6 +142,9 @@ type Accepted struct {
 	// Locked means that the event was not recorded, because another session has
 	// locked a row that it needs. The other fields are zero.
 	Locked bool
+	// Err says why the event was not recorded although others of the batch were. The
+	// other fields are zero.
+	Err error
 	// Fresh is false for an event that had been recorded before.
 	Fresh bool
 	// Outcome is the recorded outcome; for a duplicate, that of the first delivery.
@@ -172,7 +182,7 @@ type Tasks interface {
 
 	// Request marks the resources as stale, as an event does, and clears failures
 	// and backoffs. Unknown resources get a state. A background request does not
-	// delay urgent work.
+	// delay urgent work. It is one transaction, on a sharded server one for each bucket.
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 
 	// Retry makes a failed, waiting or pending task due immediately and resets its

@@ -221,6 +221,8 @@ func (l *Ledger) record(ctx context.Context, d *mirror.Delivery) (store.Accepted
 			return accepted, fault.Wrap(err, fault.Unavailable, fault.ReasonShuttingDown, "the service is stopping")
 		case err != nil:
 			return accepted, err
+		case accepted.Err != nil:
+			return accepted, accepted.Err
 		case !accepted.Locked:
 			return accepted, nil
 		case l.cfg.Now().After(end):
@@ -376,13 +378,31 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		first := &accepted[index[key{d.Event.Project, d.Event.ID}]]
 		answers[i] = *first
 		first.Fresh = false // later ones in this batch are duplicates
-		l.learn(d, answers[i].Locked)
+		if first.Err == nil {
+			l.learn(d, answers[i].Locked)
+		}
 	}
 	l.mu.Unlock()
+	l.tellFailed(ctx, accepted)
 	if len(pending) > 0 {
 		l.cfg.Pending(pending)
 	}
 	return answers, nil
+}
+
+// tellFailed tells of deliveries that were not recorded although others of their commit
+// were, as when one of several shards is away. The service stays ready for the others.
+func (l *Ledger) tellFailed(ctx context.Context, accepted []store.Accepted) {
+	var count int
+	var cause error
+	for i := range accepted {
+		if err := accepted[i].Err; err != nil {
+			count, cause = count+1, err
+		}
+	}
+	if count > 0 {
+		l.cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", count), slog.Any("error", cause))
+	}
 }
 
 // needed leaves out moot invalidations. The caller holds the lock.

@@ -46,6 +46,8 @@ type events struct {
 	pins    int
 	// locked are the rooms whose states another session has locked.
 	locked map[mirror.RoomID]bool
+	// away are the rooms whose shard does not answer.
+	away map[mirror.RoomID]bool
 	// accept, if set, is asked before a batch is stored.
 	accept func(ctx context.Context, batch []mirror.Delivery) error
 	// pin, if set, is asked before the pinned project is read; pins counts the reads.
@@ -81,6 +83,10 @@ func (e *events) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.A
 		once[a.Event.ID] = true
 		if e.locked[a.Event.Room] {
 			answers[i] = store.Accepted{Locked: true}
+			continue
+		}
+		if e.away[a.Event.Room] {
+			answers[i] = store.Accepted{Err: down}
 			continue
 		}
 		first, known := e.stored[a.Event.ID]
@@ -707,6 +713,44 @@ func TestOutageRefusesTheWholeBatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// If one of several shards is away, only its rooms' senders come back, and the service
+// stays ready for the others.
+func TestShardThatIsAway(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		b.events.away = map[mirror.RoomID]bool{"room-17": true}
+		release := b.blocked()
+		l, _ := b.start()
+		first := b.receiveMany(l, 100, 101)
+		answers := b.receiveMany(l, 0, 50)
+		close(release)
+		b.wantAll(first, false)
+		for i, a := range answers {
+			got := <-a
+			switch {
+			case i == 17 && !fault.Is(got.err, fault.ReasonStoreUnavailable):
+				b.Fatalf("answer for the shard that is away = %v; want STORE_UNAVAILABLE", got.err)
+			case i != 17 && (got.err != nil || got.receipt.Duplicate):
+				b.Fatalf("answer %d = %+v, %v; want it recorded", i, got.receipt, got.err)
+			}
+		}
+		if got := l.Counts(); got.Unavailable != 1 || got.Accepted != 50 || b.failures() != 0 {
+			b.Fatalf("Counts = %+v, and Failed called %d times; want one refused, and nothing said of the database", got,
+				b.failures())
+		}
+		if !strings.Contains(b.log.String(), `"deliveries not recorded","count":1`) {
+			b.Fatalf("log = %s; want it to tell of the delivery", b.log.String())
+		}
+		b.events.mu.Lock()
+		b.events.away = nil
+		b.events.mu.Unlock()
+		b.wantAll(b.receiveMany(l, 17, 18), false)
+		if asked := b.events.stored["msg_17"].Invalidations; len(asked) != 2 {
+			b.Fatalf("the room that was away is asked for by %+v; want it not taken for known", asked)
+		}
+	})
 }
 
 // A database that hangs must not hang the senders: the commit has an end of its

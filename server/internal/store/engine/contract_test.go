@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,6 +28,53 @@ func TestContract(t *testing.T) {
 			return func(t storetest.T) store.Store { return open(t, engine.Config{URL: url}) }
 		})
 	})
+}
+
+// On a sharded server no transaction holds several buckets. What the contract says holds
+// there too, and on any server.
+func TestContractByBucket(t *testing.T) {
+	t.Parallel()
+	dbtest.MySQL.Need(t)
+	for _, group := range []string{"ledger", "project", "presence", "sweep", "concurrency"} {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			storetest.RunGroup(t, group, func(t testing.TB) storetest.Database {
+				url := dbtest.MySQL.Database(t)
+				return func(t storetest.T) store.Store { return open(t, engine.Config{URL: url, Sharded: true}) }
+			})
+		})
+	}
+}
+
+// A batch that one bucket refuses, or cannot write, is recorded in the others.
+func TestBucketsFailApart(t *testing.T) {
+	t.Parallel()
+	url := dbtest.MySQL.Database(t)
+	s := open(t, engine.Config{URL: url, Sharded: true})
+	here, there := storageIn("here"), storageIn("there")
+	if here.Bucket() == there.Bucket() {
+		t.Fatal("the rooms share a bucket")
+	}
+	bad := deliveryOf("bad", here)
+	bad.Event.ReceiveTime = time.Time{}
+	batch := []mirror.Delivery{deliveryOf("beside", here), bad, deliveryOf("apart", there)}
+	answers, err := s.Accept(t.Context(), batch)
+	if err != nil || len(answers) != len(batch) {
+		t.Fatalf("Accept = %+v, %v; want an answer to each", answers, err)
+	}
+	for i, recorded := range []bool{true, false, true} {
+		if answers[i].Fresh != recorded || (answers[i].Err == nil) != recorded {
+			t.Errorf("answer to %q = %+v; recorded is %t", batch[i].Event.ID, answers[i], recorded)
+		}
+		_, err := s.Event(t.Context(), "default", batch[i].Event.ID)
+		if (err == nil) != recorded {
+			t.Errorf("Event %q = %v; recorded is %t", batch[i].Event.ID, err, recorded)
+		}
+	}
+}
+
+func storageIn(room mirror.RoomID) mirror.Resource {
+	return mirror.Resource{Project: "default", Room: room, Kind: mirror.KindStorage}
 }
 
 // poolerPort is not one that is recognised as a pooler's.

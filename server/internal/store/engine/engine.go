@@ -25,6 +25,9 @@ type Config struct {
 	// ReadTimeout limits the time of a statement that only reads, also on the server;
 	// zero means no limit. A deadline of the caller does so too.
 	ReadTimeout time.Duration
+	// Sharded makes every transaction keep to one bucket, as it does on a sharded server.
+	// Only MySQL uses it, and only tests set it.
+	Sharded bool
 }
 
 // schemes are the schemes of database URLs, with those that clients of other
@@ -78,7 +81,9 @@ func Open(ctx context.Context, cfg Config) (store.Store, error) {
 		}
 		return s, nil
 	}
-	s, err := mysql.Open(ctx, mysql.Config{URL: normal(cfg.URL), MaxConns: cfg.MaxConns, ReadTimeout: cfg.ReadTimeout})
+	s, err := mysql.Open(ctx, mysql.Config{
+		URL: normal(cfg.URL), MaxConns: cfg.MaxConns, ReadTimeout: cfg.ReadTimeout, Sharded: cfg.Sharded,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -109,6 +109,7 @@ func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j,
 func deliveryOf(id string, resources ...mirror.Resource) mirror.Delivery {
 	d := mirror.Delivery{Event: mirror.Event{Project: "default", ID: id, ReceiveTime: testTime, SendTime: testTime}}
 	for _, r := range resources {
+		d.Event.Room = r.Room
 		d.Invalidations = append(d.Invalidations, mirror.Invalidation{Resource: r})
 	}
 	return d

@@ -24,7 +24,22 @@ func keyOf(e mirror.Event) eventKey { return eventKey{e.Project, e.ID} }
 // Accept uses one transaction of four statements if every event is new: events, locks
 // on the states, states, commit. Otherwise it also reads what is stored, because
 // MySQL does not report which rows of an insert were new.
+//
+// On a sharded server, each bucket has such a transaction.
 func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
+	sharded, err := s.sharded(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case sharded:
+		return store.AcceptByBucket(ctx, batch, s.lanes, func(part []mirror.Delivery) ([]store.Accepted, error) {
+			return s.acceptUnlocked(ctx, part)
+		})
+	}
+	return s.acceptUnlocked(ctx, batch)
+}
+
+func (s *Store) acceptUnlocked(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
 	return store.AcceptUnlocked(batch, func(part []mirror.Delivery, wait time.Duration) ([]store.Accepted, error) {
 		if len(part) == 0 {
 			return nil, nil

@@ -13,6 +13,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
@@ -40,6 +41,9 @@ type Config struct {
 	MaxConns int
 	// ReadTimeout limits the time of a read; zero means no limit.
 	ReadTimeout time.Duration
+	// Sharded makes every transaction keep to one bucket, as it does on a sharded server,
+	// whatever the server says. It is for tests.
+	Sharded bool
 }
 
 // Idle connections are closed, so they do not occupy the server's slots. All are
@@ -67,6 +71,8 @@ type Store struct {
 
 	pack      *pack.Codec
 	connector *connector
+	// lanes is the number of buckets of one batch that are recorded at once.
+	lanes int
 }
 
 // queries holds all statements: those of sqlc and those of build.go.
@@ -97,7 +103,10 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		db: db, q: newQueries(db), accepting: orElse(impatient{c}, shares.Accept), renewing: orElse(c, shares.Renew),
-		reading: orElse(c, shares.Read), pack: p, connector: c,
+		reading: orElse(c, shares.Read), pack: p, connector: c, lanes: max(shares.Accept, 1),
+	}
+	if cfg.Sharded {
+		c.layout.Store(int32(forced))
 	}
 	s.Reader = sqllist.NewReader(lists, limited(newQueries(s.reading).rows), classify, p, cfg.ReadTimeout)
 	return s, nil
@@ -143,6 +152,8 @@ type connector struct {
 	maxPacket atomic.Int64
 	// era counts how often all sessions had to be replaced.
 	era atomic.Uint64
+	// layout is the layout of the server.
+	layout atomic.Int32
 }
 
 func newConnector(url string) (*connector, error) {
@@ -204,6 +215,9 @@ func (c *connector) prepare(ctx context.Context, s *session) error {
 		return fmt.Errorf("read max_allowed_packet: %w", err)
 	}
 	c.maxPacket.Store(n)
+	if err := c.lookForShards(ctx, s); err != nil {
+		return fmt.Errorf("look for shards: %w", err)
+	}
 	on, err := variable(ctx, s, "wsrep_on")
 	switch number(err) {
 	case 1193, 1105, 1235: // unknown: not Galera
@@ -241,20 +255,35 @@ func limitIdle(ctx context.Context, s *session) error {
 }
 
 // variable reads a variable of the session.
-func variable(ctx context.Context, q driver.QueryerContext, name string) (_ string, err error) {
-	rows, err := q.QueryContext(ctx, "select @@"+name, nil)
+func variable(ctx context.Context, q driver.QueryerContext, name string) (string, error) {
+	values, err := firstColumn(ctx, q, "select @@"+name)
+	if err == nil && len(values) == 0 {
+		err = io.EOF
+	}
+	return strings.Join(values, ""), err
+}
+
+// firstColumn reads the first column of a query.
+func firstColumn(ctx context.Context, q driver.QueryerContext, query string) (values []string, err error) {
+	rows, err := q.QueryContext(ctx, query, nil)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	row := make([]driver.Value, len(rows.Columns()))
-	if err := rows.Next(row); err != nil {
-		return "", err
+	for {
+		switch err := rows.Next(row); {
+		case errors.Is(err, io.EOF):
+			return values, nil
+		case err != nil:
+			return nil, err
+		}
+		if b, ok := row[0].([]byte); ok {
+			values = append(values, string(b))
+		} else {
+			values = append(values, fmt.Sprint(row[0]))
+		}
 	}
-	if b, ok := row[0].([]byte); ok {
-		return string(b), nil
-	}
-	return fmt.Sprint(row[0]), nil
 }
 
 // Close ends all connections.

@@ -139,6 +139,23 @@ func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 	batch = slices.SortedFunc(slices.Values(batch), func(a, b mirror.Delivery) int {
 		return compareEvents(a.Event, b.Event)
 	})
+	parts, err := transactions(ctx, s, batch, func(d mirror.Delivery) int16 { return d.Event.Bucket() })
+	if err != nil {
+		return nil, err
+	}
+	var pending []mirror.Pending
+	for _, part := range parts {
+		marked, err := s.takeUp(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		pending = append(pending, marked...)
+	}
+	return pending, nil
+}
+
+// takeUp is one transaction.
+func (s *Store) takeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
 	var pending []mirror.Pending
 	err := s.tx(ctx, fmt.Sprintf("take up %d events", len(batch)), func(q *queries) error {
 		pending = nil

@@ -252,27 +252,34 @@ func (s *Store) Request(ctx context.Context, requests []mirror.Request, now time
 		return nil, nil
 	}
 	list := make([]store.Stale, len(requests))
-	resources := make([]mirror.Resource, len(requests))
 	for i, r := range requests {
-		list[i], resources[i] = store.StaleByRequest(r, now), r.Resource
+		list[i] = store.StaleByRequest(r, now)
 	}
-	list, resources = store.MergeStale(list), sortedResources(resources)
+	parts, err := transactions(ctx, s, store.MergeStale(list), func(w store.Stale) int16 { return w.Resource.Bucket() })
+	if err != nil {
+		return nil, err
+	}
 	var out []mirror.Pending
-	err := s.tx(ctx, "request", func(q *queries) error {
-		if err := q.markStale(ctx, list); err != nil {
-			return err
+	for _, part := range parts {
+		var states map[mirror.Resource]store.State
+		resources := make([]mirror.Resource, len(part))
+		for i, w := range part {
+			resources[i] = w.Resource
 		}
-		states, err := q.progress(ctx, resources)
+		err := s.tx(ctx, "request", func(q *queries) (err error) {
+			if err = q.markStale(ctx, part); err == nil {
+				states, err = q.progress(ctx, resources)
+			}
+			return err
+		})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		out = make([]mirror.Pending, 0, len(resources))
 		for _, r := range resources {
 			out = append(out, mirror.Pending{Resource: r, Generation: states[r].Generation})
 		}
-		return nil
-	})
-	return out, err
+	}
+	return out, nil
 }
 
 // Retry decides under a lock.

@@ -25,7 +25,7 @@ var ledgerCases = []testCase{
 	{"answers come in the order of the batch", acceptOrder},
 	{"several events on one resource in one batch", oneResourceOneBatch},
 	{"batch of 500", acceptLargeBatch},
-	{"refused batch writes nothing", acceptAllOrNothing},
+	{"event that is refused is reported", acceptRefused},
 	{"raised resource is due at once", raisedIsDue},
 	{"raised resource waits for its backoff", raisedKeepsBackoff},
 	{"failed resource is revived", raisedRevives},
@@ -297,18 +297,26 @@ func acceptLargeBatch(e *env) {
 }
 
 // A time that no column takes stands for whatever an engine may refuse.
-func acceptAllOrNothing(e *env) {
+func acceptRefused(e *env) {
 	good, bad := e.delivery(invalidatedAt(storageOf("room"))), e.delivery(invalidatedAt(storageOf("other")))
 	bad.Event.ReceiveTime = time.Time{}
-	if got, err := e.Accept(e.ctx(), []mirror.Delivery{good, bad}); err == nil {
+	got, err := e.Accept(e.ctx(), []mirror.Delivery{good, bad})
+	if err == nil && (len(got) != 2 || got[1].Err == nil) {
 		e.Fatalf("Accept of an event without a receive time = %+v; want an error", got)
 	}
-	_, err := e.Event(e.ctx(), project, good.Event.ID)
-	e.wantErr("Event of a refused batch", err, store.ErrNotFound)
-	_, err = e.Task(e.ctx(), storageOf("room"), e.now)
-	e.wantErr("Task of a refused batch", err, store.ErrNotFound)
-	if got := e.accept(good); !got[0].Fresh {
-		e.Fatalf("Accept of the good event alone = %+v; want it fresh", got[0])
+	_, err2 := e.Event(e.ctx(), project, bad.Event.ID)
+	e.wantErr("Event that was refused", err2, store.ErrNotFound)
+	_, err2 = e.Task(e.ctx(), storageOf("other"), e.now)
+	e.wantErr("Task of an event that was refused", err2, store.ErrNotFound)
+	recorded := err == nil && got[0].Err == nil
+	if !recorded {
+		_, err = e.Event(e.ctx(), project, good.Event.ID)
+		e.wantErr("Event beside one that was refused", err, store.ErrNotFound)
+		_, err = e.Task(e.ctx(), storageOf("room"), e.now)
+		e.wantErr("Task of an event beside one that was refused", err, store.ErrNotFound)
+	}
+	if got := e.accept(good); got[0].Fresh == recorded {
+		e.Fatalf("Accept of the good event alone = %+v; want it fresh unless it was recorded, as reported: %t", got[0], recorded)
 	}
 }
 

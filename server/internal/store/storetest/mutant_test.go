@@ -122,7 +122,7 @@ func mutants() []mutant {
 		},
 		{
 			"accepts one by one",
-			[]string{"refused batch writes nothing"},
+			[]string{"event that is refused is reported"},
 			func(b base) store.Store { return &acceptsOneByOne{b} },
 		},
 		{

@@ -229,6 +229,7 @@ func (e *env) delivery(invalidations ...mirror.Invalidation) mirror.Delivery {
 func Accept(ctx context.Context, s store.Store, batch []mirror.Delivery) ([]store.Accepted, error) {
 	answers, err := s.Accept(ctx, batch)
 	for i := 0; err == nil && i < len(answers); i++ {
+		err = answers[i].Err
 		for err == nil && answers[i].Locked {
 			var again []store.Accepted
 			if again, err = s.Accept(ctx, batch[i:i+1]); err == nil {
