@@ -64,13 +64,18 @@ func (c *serveCmd) Run(ctx context.Context, unknown config.Unknown) error {
 type migrateCmd struct {
 	PrintSQL bool `name:"print-sql" help:"Print the SQL for an empty database instead of running it: for whoever may create tables, for review, or for a PlanetScale deploy request. It is for PostgreSQL if DATABASE_URL is, otherwise for MySQL. Nothing connects to the database."`
 
+	PrintVSchema bool `name:"print-vschema" help:"Print the VSchema for a sharded keyspace of Vitess or PlanetScale, which has to be in place before the tables. Nothing connects to the database."`
+
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
 }
 
 func (c *migrateCmd) Run(ctx context.Context) error {
-	if c.PrintSQL {
+	switch {
+	case c.PrintSQL:
 		return app.PrintMigrations(c.Database, os.Stdout)
+	case c.PrintVSchema:
+		return app.PrintVSchema(os.Stdout)
 	}
 	return app.Migrate(ctx, c.Database, c.Logger(os.Stderr))
 }

@@ -199,3 +199,9 @@ func PrintMigrations(cfg config.Database, w io.Writer) error {
 	_, err := io.WriteString(w, engine.Migrations(cfg.DirectURL()))
 	return err
 }
+
+// PrintVSchema writes the VSchema of a sharded keyspace of Vitess.
+func PrintVSchema(w io.Writer) error {
+	_, err := io.WriteString(w, engine.VSchema())
+	return err
+}

@@ -106,3 +106,6 @@ func Migrations(url string) string {
 	}
 	return mysql.MigrationSQL()
 }
+
+// VSchema returns the VSchema of a sharded keyspace of Vitess.
+func VSchema() string { return mysql.VSchema() }

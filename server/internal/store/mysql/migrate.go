@@ -265,7 +265,8 @@ where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
 				"databases",
 				slog.String("view", view), slog.Any("error", err))
 			return nil
-		case 1064, 1235: // not supported: views, or json_table in one
+		}
+		if viewUnsupported(err) {
 			log.WarnContext(ctx, "this server cannot have the view; documents can be read in mirror_document",
 				slog.String("view", view))
 			return nil
@@ -275,6 +276,18 @@ where t.table_schema = database() and t.table_name = ?`, view).Scan(&definition)
 		}
 		return nil
 	})
+}
+
+// viewUnsupported reports whether the server has no such views: none at all, or none with
+// json_table.
+func viewUnsupported(err error) bool {
+	switch number(err) {
+	case 1064, 1235:
+		return true
+	case 1105: // any error of Vitess
+		return strings.Contains(err.Error(), "VT12001") // unsupported
+	}
+	return false
 }
 
 // schemaWanted returns the version of the last embedded migration.
@@ -305,6 +318,13 @@ func schemaVersion(ctx context.Context, db *sql.DB) (have int64, err error) {
 	}
 	return have, err
 }
+
+//go:embed vschema.json
+var vschema string
+
+// VSchema returns the VSchema of a sharded keyspace of Vitess: by which column each table
+// is sharded.
+func VSchema() string { return vschema }
 
 // MigrationSQL returns the statements that [Migrate] would run on an empty
 // database, to be run in another way, such as a PlanetScale deploy request.
