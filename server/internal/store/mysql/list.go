@@ -41,6 +41,7 @@ var lists = sqllist.Dialect{
 	ThreadChanged:  "t.changed_time",
 	CommentChanged: "c.changed_time",
 	ForceIndex:     true,
+	Routed:         true,
 	TimedOut:       func(err error) bool { return number(err) == 1969 || number(err) == 3024 },
 	Open:           "s.is_open = true",
 	Done:           "s.is_open = false",
@@ -77,7 +78,7 @@ func documentKeys(reads []store.DocumentRead) (table string, args []any) {
 
 func roomsByIDSQL(n int) string {
 	return "select " + sqllist.RoomColumns + "\nfrom mirror_room r force index (primary)\n" + sqllist.RoomState +
-		"where (r.bucket, r.project_id, r.room_id) in (" + places(n, 3) + ")"
+		"where r.bucket in (" + repeat("?", n) + ") and (r.bucket, r.project_id, r.room_id) in (" + places(n, 3) + ")"
 }
 
 // RoomsByID reads a few rooms at a time.
@@ -87,6 +88,9 @@ func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []m
 	var out []mirror.Room
 	err := chunks(slices.Compact(slices.Sorted(slices.Values(ids))), maxKeys, func(ids []mirror.RoomID) error {
 		args := []any{source}
+		for _, id := range ids { // for a sharded server, to find all of their states at once
+			args = append(args, mirror.Bucket(project, string(id)))
+		}
 		for _, id := range ids {
 			args = append(args, roomArgs(mirror.Resource{Project: project, Room: id})...)
 		}

@@ -276,7 +276,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		explain("progress", progressSQL(n), keys(n, resource...))
 		explain("lock states", lockStatesSQL(n), keys(n, resource...))
 		explain("lock events", lockEventsSQL(n), keys(n, 7, []byte("default"), "#"))
-		explain("roomsByID", roomsByIDSQL(n), append([]any{false}, keys(n, 7, []byte("default"), "#")...))
+		explain("roomsByID", roomsByIDSQL(n), slices.Concat([]any{false}, keys(n, 7), keys(n, 7, []byte("default"), "#")))
 		explain("sessionsOf", sessionsOfSQL(n), keys(n, 7, []byte("default"), "#", 1, 10))
 	}
 	for _, read := range storetest.Reads() {

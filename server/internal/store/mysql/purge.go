@@ -20,9 +20,9 @@ for update`
 set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.Purged + `', data_problem = '',
     organization_id = ''
 where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + store.Purged + `'`
-	// eventsOfRoomSQL finds events that are not empty yet. Their bucket is not the room's.
-	eventsOfRoomSQL = `select bucket, event_id from mirror_event
-where project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
+	// eventsOfRoomSQL finds events that are not empty yet.
+	eventsOfRoomSQL = `select event_id from mirror_event force index (mirror_event_by_room)
+where bucket = ? and project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
 		string(mirror.OutcomeForeignProject) + `'
 limit ?`
 )
@@ -91,18 +91,17 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 
 // eventsOfRoom returns the keys of at most limit events of a room, one after the other.
 func (q *queries) eventsOfRoom(ctx context.Context, room mirror.Resource, limit int) (keys []any, err error) {
-	rows, err := q.db.QueryContext(ctx, eventsOfRoomSQL, rawKey(room.Project), rawKey(room.Room), limit)
+	rows, err := q.db.QueryContext(ctx, eventsOfRoomSQL, append(roomArgs(room), limit)...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var bucket int16
 		var id []byte
-		if err := rows.Scan(&bucket, &id); err != nil {
+		if err := rows.Scan(&id); err != nil {
 			return nil, err
 		}
-		keys = append(keys, bucket, rawKey(room.Project), id)
+		keys = append(keys, room.Bucket(), rawKey(room.Project), id)
 	}
 	return keys, rows.Err()
 }

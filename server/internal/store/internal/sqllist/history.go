@@ -9,10 +9,11 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-const selectEvents = `select e.project_id, e.event_id, e.type, e.room_id, e.user_id, e.liveblocks_project_id, e.send_time,
+const eventColumns = `select e.project_id, e.event_id, e.type, e.room_id, e.user_id, e.liveblocks_project_id, e.send_time,
     e.receive_time, e.source_time, e.outcome, case when ? then '' else e.payload end
-from mirror_event e
-`
+from mirror_event e`
+
+const selectEvents = eventColumns + "\n"
 
 func scanEvent(row Row, e *mirror.Event) error {
 	return row.Scan(&e.Project, &e.ID, &e.Type, &e.Room, &e.User, &e.LiveblocksProject, at(&e.SendTime),
@@ -48,7 +49,8 @@ func (r *Reader) EventOf(ctx context.Context, project mirror.ProjectID, room mir
 
 // Events uses the index that fits the filter best.
 func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
-	s := r.query(selectEvents, f.NoPayload).where("e.project_id = ?", f.Project).
+	s := r.query(eventColumns+r.byRoom("mirror_event_by_room", f.Room), f.NoPayload).
+		where("e.project_id = ?", f.Project).inBucket("e", f.Project, f.Room).
 		whereFirst(idFilter{"e.room_id", string(f.Room)}, idFilter{"e.user_id", f.User}, idFilter{"e.type", f.Type}).
 		latestFirst("e.receive_time", "e.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
 	return list(ctx, r, "list events", s, scanEvent)
@@ -128,7 +130,8 @@ func scanSession(project mirror.ProjectID) func(Row, *mirror.UserSession) error 
 
 // UserSessions uses the index that fits the filter best.
 func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
-	s := r.query("select "+SessionColumns+"\nfrom mirror_user_session u\n").where("u.project_id = ?", f.Project).
+	s := r.query("select "+SessionColumns+"\nfrom mirror_user_session u"+r.byRoom("mirror_user_session_by_room", f.Room)).
+		where("u.project_id = ?", f.Project).inBucket("u", f.Project, f.Room).
 		whereFirst(idFilter{"u.room_id", string(f.Room)}, idFilter{"u.user_id", f.User}).whereIf(f.Open, "u.end_cause = ''").
 		latestFirst("u.begin_time", "u.session_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
 	return list(ctx, r, "list user sessions", s, scanSession(f.Project))
@@ -146,9 +149,9 @@ const notificationColumns = `n.room_id, n.notification_id, n.event_id, n.channel
 
 // Notifications uses the index that fits the filter best.
 func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
-	s := r.query("select "+notificationColumns+"\nfrom mirror_notification n\n"+
-		r.state("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id")).
-		where("n.project_id = ?", f.Project).
+	s := r.query("select "+notificationColumns+"\nfrom mirror_notification n"+
+		r.byRoom("mirror_notification_by_room", f.Room)+r.state("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id")).
+		where("n.project_id = ?", f.Project).inBucket("n", f.Project, f.Room).
 		whereFirst(idFilter{"n.room_id", string(f.Room)}, idFilter{"n.user_id", f.User}, idFilter{"n.thread_id", f.Thread},
 			idFilter{"n.kind", f.Kind}, idFilter{"n.channel", f.Channel}).
 		latestFirst("n.create_time", "n.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)

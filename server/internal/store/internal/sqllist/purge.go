@@ -35,7 +35,7 @@ func (r *Reader) Remains(ctx context.Context, room mirror.Resource) (int64, erro
 func (r *Reader) remains(room mirror.Resource) []*statement {
 	var all []*statement
 	count := func(table string) *statement {
-		return r.query("select count(*)\nfrom "+table+"\n").
+		return r.query("select count(*)\nfrom "+table+" t\n").
 			where("project_id = ?", room.Project).
 			where("room_id = ?", room.Room)
 	}
@@ -44,6 +44,6 @@ func (r *Reader) remains(room mirror.Resource) []*statement {
 	}
 	return append(all,
 		count("mirror_room").where("bucket = ?", room.Bucket()).where("source_json <> '"+store.Purged+"'"),
-		count("mirror_event").where("room_id <> ''").where("payload <> '"+store.Purged+"'").
+		count("mirror_event").inBucket("t", room.Project, room.Room).where("room_id <> ''").where("payload <> '"+store.Purged+"'").
 			where("outcome <> '"+string(mirror.OutcomeForeignProject)+"'"))
 }

@@ -152,6 +152,13 @@ join mirror_document d
     on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
     and d.kind = k.kind and d.resource_id = k.resource_id
 join mirror_room r on `+onKey("r", "d", "d.room_id")+"\n"+r.state("d", "d.room_id", "d.kind", "d.resource_id")+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
+	if r.dialect.Routed { // by the buckets alone a sharded server finds the shards
+		buckets := make([]any, len(reads))
+		for i, read := range reads {
+			buckets[i] = read.Resource.Bucket()
+		}
+		s.add("\n    and d.bucket in (?"+strings.Repeat(", ?", len(reads)-1)+")", buckets...)
+	}
 	err := r.read(ctx, fmt.Sprintf("read %d documents", len(reads)), s, func(row Row) error {
 		var n int
 		var d mirror.Document

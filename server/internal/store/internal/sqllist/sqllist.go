@@ -52,6 +52,10 @@ type Dialect struct {
 	MetadataIndexed bool
 	// ForceIndex means that a statement can name the index that it uses.
 	ForceIndex bool
+	// Routed means that a statement about one room names its bucket too, although no index
+	// needs it: on a sharded server only that says which shard has the room. A server that
+	// plans by estimates would expect too few rows.
+	Routed bool
 	// Open is the condition that a state s is not at rest, as an index has it, and
 	// Done the opposite.
 	Open, Done string
@@ -238,6 +242,20 @@ func (s *statement) whereFirst(filters ...idFilter) *statement {
 		}
 	}
 	return s
+}
+
+// inBucket selects the bucket of a room, unless a filter names none; see Dialect.Routed.
+func (s *statement) inBucket(of string, project mirror.ProjectID, room mirror.RoomID) *statement {
+	return s.whereIf(s.dialect.Routed && room != "", of+".bucket = ?", mirror.Bucket(project, string(room)))
+}
+
+// byRoom ends the name of a table with the index by room if a filter names one, where a
+// statement can say so. The primary key, which the bucket is a part of, has another order.
+func (r *Reader) byRoom(index string, room mirror.RoomID) string {
+	if room == "" {
+		return "\n"
+	}
+	return r.by(index)
 }
 
 // by ends the name of a table with the index that a list uses, where a statement can

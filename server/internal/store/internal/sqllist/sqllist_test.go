@@ -44,7 +44,7 @@ func TestValuesAreArguments(t *testing.T) {
 		d.DocumentKeys = func([]store.DocumentRead) (string, []any) { return "(select ? as n) k", []any{0} }
 		d.KeyTable = func([]sqllist.KeyColumn) (string, []any) { return "(select ? as room_id) k", []any{value("room")} }
 		d.ThreadChanged, d.CommentChanged, d.Open, d.Done = "t.changed", "c.changed", "s.open", "s.done"
-		d.MetadataIndexed, d.EachBucket = d.Numbered, "each "
+		d.MetadataIndexed, d.EachBucket, d.Routed = d.Numbered, "each ", !d.Numbered
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			place := regexp.MustCompile(`\?`)

@@ -102,7 +102,7 @@ join mirror_thread t
 		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
 			s := r.query("select c.room_id, c.thread_id\nfrom mirror_comment c"+r.by("mirror_comment_by_user")).
 				where("c.project_id = ?", f.Project).whereID("c.user_id", f.Author).
-				whereIf(f.Room != "", "c.room_id = ?", f.Room).
+				whereIf(f.Room != "", "c.room_id = ?", f.Room).inBucket("c", f.Project, f.Room).
 				after([]string{"c.room_id", "c.thread_id"}, key.Room, key.Thread).
 				where("(c.delete_time is null or ?)", f.Deleted)
 			// The order within a thread is that of the index.
@@ -158,7 +158,7 @@ func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, after rowK
 	s := r.query("select m.room_id, m.thread_id, m.comment_id\nfrom mirror_comment_mention m"+
 		r.by("mirror_comment_mention_by_user")).
 		where("m.kind = 'user' and m.project_id = ? and m.mentioned_id = ?", f.Project, f.Mentioned).
-		whereIf(f.Room != "", "m.room_id = ?", f.Room).
+		whereIf(f.Room != "", "m.room_id = ?", f.Room).inBucket("m", f.Project, f.Room).
 		whereIf(f.Thread != "", "m.thread_id = ?", f.Thread)
 	if inclusive {
 		s.from(thread, after.Room, after.Thread)
@@ -275,7 +275,7 @@ join mirror_comment c
 	}
 	s := r.query(commentColumns+"from mirror_comment c"+r.by(index)+r.ofComment()).where("c.project_id = ?", f.Project).
 		whereID("c.user_id", f.Author).
-		whereIf(f.Room != "", "c.room_id = ?", f.Room).
+		whereIf(f.Room != "", "c.room_id = ?", f.Room).inBucket("c", f.Project, f.Room).
 		whereIf(f.Thread != "", "c.thread_id = ?", f.Thread)
 	return page(ctx, s)
 }

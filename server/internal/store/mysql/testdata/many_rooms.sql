@@ -93,7 +93,7 @@ insert into mirror_event (
     batch_token
 )
 select
-    n % 256, project_id, concat('e-', n, '-', e.seq),
+    if(n % 100 = 3, conv(left(sha2(concat(project_id, char(0), 'r-8'), 256), 2), 16, 10), bucket), project_id, concat('e-', n, '-', e.seq),
     case
         when e.seq = 3 and n % (:rooms div 4) = 7 then 'rare'
         when e.seq = 1 then 'storageUpdated'
@@ -105,7 +105,9 @@ from made, (select seq from numbers where seq between 1 and 3) e;
 insert into mirror_user_session (
     bucket, project_id, room_id, session_id, connection_id, user_id, begin_time, enter_time, leave_event_id, end_cause
 )
-select bucket, project_id, if(n % 100 = 3, 'r-8', room_id), concat('s-', n), 1, user_id, at, at, '',
+select
+    if(n % 100 = 3, conv(left(sha2(concat(project_id, char(0), 'r-8'), 256), 2), 16, 10), bucket), project_id,
+    if(n % 100 = 3, 'r-8', room_id), concat('s-', n), 1, user_id, at, at, '',
     if(n % (:rooms div 100) = 1, '', 'left')
 from made where n % 2 = 1;
 
@@ -113,7 +115,9 @@ insert into mirror_notification (
     bucket, project_id, room_id, notification_id, event_id, channel, kind, user_id, thread_id, mention_id, subject_id,
     create_time
 )
-select bucket, project_id, if(n % 100 = 3, 'r-8', room_id), concat('n-', n), concat('e-', n),
+select
+    if(n % 100 = 3, conv(left(sha2(concat(project_id, char(0), 'r-8'), 256), 2), 16, 10), bucket), project_id,
+    if(n % 100 = 3, 'r-8', room_id), concat('n-', n), concat('e-', n),
     if(n % (:rooms div 4) = 9, 'rare', 'email'), if(n % (:rooms div 4) = 11, 'rare', 'thread'), user_id,
     if(n % (:rooms div 4) = 13, 'rare', concat('t-', n)), '', '', at
 from made where n % 2 = 1;
