@@ -138,7 +138,8 @@ var mover = move.Dialect{
 // moveEvents moves the events of a database that an older version has written.
 func moveEvents(ctx context.Context, db *sql.DB, locker lock.Locker, log *slog.Logger) error {
 	var version int64
-	err := db.QueryRowContext(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").Scan(&version)
+	err := db.QueryRowContext(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").
+		Scan(&version)
 	if isCode(err, "42P01") {
 		return nil
 	}
