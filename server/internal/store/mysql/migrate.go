@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	gomysql "github.com/go-sql-driver/mysql"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
 	"github.com/pressly/goose/v3/database/dialect"
@@ -91,11 +92,33 @@ type repeatingConn struct{ *session }
 // index that is gone as dropped: each is altered by its own statement, which is atomic.
 func (c repeatingConn) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
 	result, err := c.session.ExecContext(ctx, text, args)
+	for began := time.Now(); behind(err) && time.Since(began) < lockPatience && sleep(ctx, lockInterval); {
+		result, err = c.session.ExecContext(ctx, text, args)
+	}
 	switch number(err) {
 	case 1060, 1061, 1091:
 		return driver.RowsAffected(0), nil
 	}
 	return result, err
+}
+
+// behind reports whether Vitess has refused a statement because its gateway does not know
+// a column yet that a shard has. It learns of one a moment after it was added.
+func behind(err error) bool {
+	var refused *gomysql.MySQLError
+	return errors.As(err, &refused) && refused.Number == 1054 && strings.Contains(refused.Message, "not found in table")
+}
+
+// sleep waits and reports whether ctx is not done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {

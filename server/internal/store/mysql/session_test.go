@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	gomysql "github.com/go-sql-driver/mysql"
 
@@ -158,4 +159,34 @@ func TestForgottenStatementIsPreparedAnew(t *testing.T) {
 	if f.prepared != 3 || f.closed != 2 {
 		t.Fatalf("prepared %d times, closed %d; want 3 and 2", f.prepared, f.closed)
 	}
+}
+
+// late is a gateway of Vitess that knows a new column when it is asked for the third time.
+type late struct {
+	serverConn
+	asked int
+}
+
+func (l *late) ExecContext(context.Context, string, []driver.NamedValue) (driver.Result, error) {
+	if l.asked++; l.asked < 3 {
+		return nil, &gomysql.MySQLError{Number: 1054, Message: "column 'b' not found in table 't'"}
+	}
+	return driver.RowsAffected(1), nil
+}
+
+func TestMigrationWaitsForNewColumns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &late{}
+		c := repeatingConn{&session{serverConn: l, current: new(atomic.Uint64)}}
+		if _, err := c.ExecContext(t.Context(), "update t set b = 1", nil); err != nil || l.asked != 3 {
+			t.Errorf("ExecContext = %v, asked %d times; want it done at the third", err, l.asked)
+		}
+		l.asked = 0
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := c.ExecContext(ctx, "update t set b = 1", nil); number(err) != 1054 {
+			t.Errorf("ExecContext of a caller who has left = %v; want the server's answer", err)
+		}
+	})
 }
