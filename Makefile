@@ -16,7 +16,7 @@ BASE ?=
 FUZZTIME ?= 30s
 ENGINE ?=
 # PostgreSQL 15 and MariaDB are those of "make test".
-ENGINES ?= postgres14 postgres16 postgres17 postgres18 pgbouncer mysql9 galera
+ENGINES ?= postgres14 postgres16 postgres17 postgres18 pgbouncer mysql9 galera vitess vitess4
 FAMILIES ?= postgres18 pgbouncer mysql9 galera
 
 .PHONY: help

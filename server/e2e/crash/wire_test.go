@@ -85,7 +85,7 @@ var wordsOf = map[*dbtest.Engine]words{
 		lock:   []string{"lock tables mirror_resource_state write"},
 		unlock: "unlock tables",
 		runs:   []string{"insert into mirror_event", readStates},
-		waiting: `select count(*) from {processlist}
+		waiting: `select count(*) from {processlist} p
 			where db = database() and state like 'Waiting for table%' and info like '` + readStates + `%'`,
 		open: `select count(*) from {transactions} t join {processlist} p on p.id = t.session_id
 			where p.db = database() and t.writes`,

@@ -29,7 +29,7 @@ type pool struct {
 	// others returns a query for the sessions of a database except its own, one in a row.
 	others func(ctx context.Context, db *sql.DB) (string, error)
 	// kill ends a session.
-	kill string
+	kill func(ctx context.Context, conn *sql.Conn, id string) error
 	// empty removes all rows that a store can have written.
 	empty func(ctx context.Context, url string) error
 }
@@ -41,16 +41,19 @@ var (
 			return "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and " +
 				"backend_type = 'client backend'", nil
 		},
-		kill:  "select pg_terminate_backend(%d)",
+		kill: func(ctx context.Context, conn *sql.Conn, id string) error {
+			_, err := conn.ExecContext(ctx, "select pg_terminate_backend("+id+")")
+			return err
+		},
 		empty: emptyPostgres,
 	}
 	mysqlPool = &pool{
 		add: addMySQL,
 		others: func(ctx context.Context, db *sql.DB) (string, error) {
 			list, err := mysqltest.Processlist(ctx, db)
-			return "select id from " + list + " where db = database() and id <> connection_id()", err
+			return "select id from " + list + " p where db = database() and id <> connection_id()", err
 		},
-		kill: "kill %d",
+		kill: func(ctx context.Context, conn *sql.Conn, id string) error { return mysqltest.Kill(ctx, conn, id) },
 		empty: func(ctx context.Context, url string) error {
 			return mysqltest.Empty(ctx, url, "mirror_schema_version", "mirror_schema_lock")
 		},
@@ -60,6 +63,9 @@ var (
 // lend lends a database to tb, which hands it on unless it fails.
 func (e *Engine) lend(tb testing.TB) string {
 	tb.Helper()
+	if e == MySQL && mysqltest.Named() {
+		return takeMySQL(tb)
+	}
 	p := e.pool
 	p.Lock()
 	var to string
@@ -132,7 +138,7 @@ func (e *Engine) endSessions(ctx context.Context, db *sql.DB) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for ; ; <-ticker.C {
-		var id int64
+		var id string
 		err := conn.QueryRowContext(ctx, others+" limit 1").Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
@@ -140,7 +146,7 @@ func (e *Engine) endSessions(ctx context.Context, db *sql.DB) error {
 		if err != nil {
 			return err
 		}
-		_, _ = conn.ExecContext(ctx, fmt.Sprintf(e.pool.kill, id)) // it may have gone by itself
+		_ = e.pool.kill(ctx, conn, id) // it may have gone by itself
 	}
 }
 
@@ -190,6 +196,43 @@ func addMySQL(tb testing.TB) string {
 		tb.Fatalf("dbtest: %v", err)
 	}
 	return u.String()
+}
+
+// marker is a table in the databases that have the current schema and whose rows alone
+// tests have altered.
+const marker = "dbtest_lent"
+
+// takeMySQL takes one of the databases that tests take turns with. Nobody has cleaned it
+// up after a test that failed or was killed, so that is done before it is used.
+func takeMySQL(tb testing.TB) string {
+	tb.Helper()
+	e, to := MySQL, mysqltest.Take(tb, false)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	db, err := e.open(to)
+	if err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	var lent int
+	err = db.QueryRowContext(ctx, "select count(*) from information_schema.tables where table_schema = database() "+
+		"and table_name = '"+marker+"'").Scan(&lent)
+	if err == nil && lent == 0 {
+		err = mysqltest.Clear(ctx, to)
+	}
+	if err == nil {
+		err = migrate(ctx, to) // which does nothing where it has been done
+	}
+	if err == nil && lent == 0 {
+		_, err = db.ExecContext(ctx, "create table "+marker+" (id int primary key)")
+	}
+	if err == nil {
+		err = e.clean(ctx, to)
+	}
+	if err != nil {
+		tb.Fatalf("dbtest: take a database: %v", err)
+	}
+	return to
 }
 
 // dropMade drops all that was made where TEST_MYSQL_URL leads.

@@ -37,8 +37,8 @@ func (e *Engine) Connect(tb testing.TB, url string) *DB {
 	return &DB{db, e}
 }
 
-// OfServer puts into a query the tables of the server that MySQL and MariaDB have under
-// different names: {processlist} is [mysqltest.Processlist], {transactions} is
+// OfServer puts into a query the tables of the server that MySQL, MariaDB and Vitess have
+// under different names: {processlist} is [mysqltest.Processlist], {transactions} is
 // [mysqltest.Transactions].
 func (db *DB) OfServer(tb testing.TB, query string) string {
 	tb.Helper()
@@ -153,7 +153,8 @@ func openMySQL(to string) (*sql.DB, error) {
 	cfg.Passwd, _ = u.User.Password()
 	cfg.ParseTime, cfg.Loc, cfg.InterpolateParams = true, time.UTC, true
 	cfg.Logger = &mysql.NopLogger{} // what goes wrong is returned
-	cfg.Params = map[string]string{"time_zone": "'+00:00'"}
+	cfg.Params = mysqltest.Session(u)
+	cfg.Params["time_zone"] = "'+00:00'"
 	for name, values := range u.Query() {
 		if name == "tls" {
 			cfg.TLSConfig = values[0]

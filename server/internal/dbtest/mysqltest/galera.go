@@ -50,7 +50,7 @@ type Node struct {
 func Galera(tb testing.TB, opt Options) *Cluster {
 	tb.Helper()
 	need.Server(tb, need.MySQL)
-	NeedMariaDB(tb)
+	Need(tb, Clusters)
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	c := new(Cluster)

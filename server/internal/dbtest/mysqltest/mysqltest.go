@@ -10,7 +10,8 @@
 //
 // The server is a MariaDB of this machine, a node of a Galera cluster with TEST_GALERA=1, or
 // the MySQL of MYSQL_BIN, set up as one in production would be, unless TEST_MYSQL_URL leads
-// to one whose user may create databases. Its URLs have the form that hosters hand out: mysql://user:password@host:port/database. A
+// to one whose user may create databases, or where TEST_MYSQL_DATABASES names some. Its URLs
+// have the form that hosters hand out: mysql://user:password@host:port/database. A
 // database cannot be copied here as with PostgreSQL: tests that want many with the
 // same tables hand them on, cleared by [Empty].
 //
@@ -31,6 +32,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
@@ -120,9 +123,18 @@ func URL(tb testing.TB) string {
 }
 
 // Database creates an empty database and returns its URL. It is dropped when tb ends,
-// connections or not.
+// connections or not. Where databases have names, it clears one of these.
 func Database(tb testing.TB) string {
 	tb.Helper()
+	if Named() {
+		to := Take(tb, true)
+		ctx, cancel := context.WithTimeout(tb.Context(), patience)
+		defer cancel()
+		if err := Clear(ctx, to); err != nil {
+			tb.Fatalf("mysqltest: %v", err)
+		}
+		return to
+	}
 	admin, name := URL(tb), "mysqltest_"+strings.ToLower(rand.Text())
 	to, err := at(admin, name)
 	if err != nil {
@@ -159,7 +171,8 @@ func Connect(tb testing.TB, url string) *sql.DB {
 }
 
 // Empty deletes the rows of every table of a database but those named, in one
-// transaction. To make tables takes many times as long, so tests hand databases on.
+// transaction unless the database may be sharded. To make tables takes many times as
+// long, so tests hand databases on.
 func Empty(ctx context.Context, url string, keep ...string) error {
 	db, err := open(url)
 	if err != nil {
@@ -171,21 +184,38 @@ func Empty(ctx context.Context, url string, keep ...string) error {
 	if err != nil {
 		return fmt.Errorf("empty: %w", err)
 	}
+	tables = slices.DeleteFunc(tables, func(table string) bool { return slices.Contains(keep, table) })
+	if Named() {
+		return emptyEach(ctx, db, tables)
+	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("empty: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
 	for _, table := range tables {
-		if slices.Contains(keep, table) {
-			continue
-		}
 		if _, err := tx.ExecContext(ctx, "delete from "+quote(table)); err != nil {
 			return fmt.Errorf("empty %s: %w", table, err)
 		}
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("empty: %w", err)
+	}
+	return nil
+}
+
+// emptyEach deletes rows table by table. A server that limits the rows of a statement
+// refuses to delete more; tables are emptied otherwise then.
+func emptyEach(ctx context.Context, db *sql.DB, tables []string) error {
+	for _, table := range tables {
+		_, err := db.ExecContext(ctx, "delete from "+quote(table))
+		var refused *mysql.MySQLError
+		if errors.As(err, &refused) {
+			_, err = db.ExecContext(ctx, "truncate table "+quote(table))
+		}
+		if err != nil {
+			return fmt.Errorf("empty %s: %w", table, err)
+		}
 	}
 	return nil
 }
@@ -224,12 +254,12 @@ func drop(ctx context.Context, admin, name string) error {
 	if err != nil {
 		return err
 	}
-	sessions, err := column(ctx, db, "select id from "+list+" where db = ?", name)
+	sessions, err := column(ctx, db, "select id from "+list+" p where db = ?", name)
 	if err != nil {
 		return fmt.Errorf("list the connections of a database: %w", err)
 	}
 	for _, id := range sessions {
-		_, _ = db.ExecContext(ctx, "kill "+id) // it may be gone
+		_ = Kill(ctx, db, id) // it may be gone
 	}
 	if _, err := db.ExecContext(ctx, "drop database if exists "+quote(name)); err != nil {
 		return fmt.Errorf("drop database: %w", err)
@@ -237,23 +267,49 @@ func drop(ctx context.Context, admin, name string) error {
 	return nil
 }
 
-// Processlist names the table of a server's sessions. What information_schema has is not to
-// be relied on in MySQL: it fails while a session runs a statement with bytes that are no
-// text.
+// Processlist is the table of a server's sessions, for the clause from. What
+// information_schema has is not to be relied on in MySQL: it fails while a session runs a
+// statement with bytes that are no text. With Vitess, they are sessions of the MySQL server
+// below it, each in the database of a shard.
 func Processlist(ctx context.Context, db *sql.DB) (string, error) {
-	maria, err := IsMariaDB(ctx, db)
-	if maria {
+	p, err := productOf(ctx, db)
+	switch p {
+	case MariaDB:
 		return "information_schema.processlist", err
+	case Vitess:
+		return `(select id, user, regexp_replace(db, '^vt_(.*)_[^_]*$', '$1') as db, state, info
+			from performance_schema.processlist)`, err
+	default:
+		return "performance_schema.processlist", err
 	}
-	return "performance_schema.processlist", err
+}
+
+// belowVariable is the URL of the MySQL server below Vitess.
+const belowVariable = "TEST_VITESS_MYSQL"
+
+// Kill ends a session that [Processlist] has.
+func Kill(ctx context.Context, db interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}, session string,
+) error {
+	if below := os.Getenv(belowVariable); below != "" {
+		own, err := open(below)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = own.Close() }() // there is nothing to flush
+		db = own
+	}
+	_, err := db.ExecContext(ctx, "kill "+session)
+	return err
 }
 
 // Transactions is a table of the transactions that are open in a server, for the clause
 // from: the id of the session, the name of the transaction, and whether it has locked
 // rows in order to write.
 func Transactions(ctx context.Context, db *sql.DB) (string, error) {
-	maria, err := IsMariaDB(ctx, db)
-	if maria {
+	p, err := productOf(ctx, db)
+	if p == MariaDB {
 		return `(select trx_mysql_thread_id as session_id, concat(trx_id, ' since ', trx_started) as name,
 			trx_rows_modified > 0 as writes from information_schema.innodb_trx)`, err
 	}
@@ -266,11 +322,8 @@ func Transactions(ctx context.Context, db *sql.DB) (string, error) {
 
 // IsMariaDB reports whether a server is MariaDB's.
 func IsMariaDB(ctx context.Context, db *sql.DB) (bool, error) {
-	var version string
-	if err := db.QueryRowContext(ctx, "select version()").Scan(&version); err != nil {
-		return false, fmt.Errorf("ask for the version: %w", err)
-	}
-	return strings.Contains(version, "MariaDB"), nil
+	p, err := productOf(ctx, db)
+	return p == MariaDB, err
 }
 
 // column returns the only column of a query's result.

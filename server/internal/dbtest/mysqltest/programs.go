@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"testing"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
@@ -22,25 +21,16 @@ func (p programs) mariaDB() bool { return p.install != "" }
 // mysqlBin names the folder of MySQL's mysqld, to run the tests with that instead of MariaDB.
 const mysqlBin = "MYSQL_BIN"
 
-// NeedMariaDB skips tests of what MySQL has not, or does by other statements, if the servers
-// are MySQL's.
-func NeedMariaDB(tb testing.TB) {
-	tb.Helper()
-	if os.Getenv(mysqlBin) != "" {
-		tb.Skip("NOT RUN: needs MariaDB, and " + mysqlBin + " chooses MySQL; run without it too")
-	}
-}
-
 // ServerName is what the servers are that tests use.
 func ServerName() string {
-	switch {
-	case os.Getenv(mysqlBin) != "":
-		return "MySQL"
-	case os.Getenv(galera) != "":
+	if os.Getenv(galera) != "" && os.Getenv(mysqlBin) == "" {
 		return "Galera"
-	default:
-		return "MariaDB"
 	}
+	p, err := configured()
+	if err != nil {
+		return "MySQL" // which the first test finds out
+	}
+	return string(p)
 }
 
 // findPrograms looks in the folder MYSQL_BIN or MARIADB_BIN if one is set, otherwise where

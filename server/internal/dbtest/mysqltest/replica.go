@@ -74,7 +74,7 @@ var (
 // database of the given name.
 func StartPair(tb testing.TB, database string) *Pair {
 	tb.Helper()
-	need.Server(tb, need.MySQL)
+	Need(tb, Own)
 	programs, err := findPrograms()
 	if err != nil {
 		need.Own(tb, need.MySQL, err)

@@ -62,7 +62,7 @@ type run struct {
 // when tb ends.
 func Start(tb testing.TB, opt Options) *Server {
 	tb.Helper()
-	need.Server(tb, need.MySQL)
+	Need(tb, Own)
 	if os.Getenv(galera) != "" {
 		tb.Skip("NOT RUN: starts a server that is in no cluster, and " + galera + " chooses one; run without it too")
 	}
@@ -459,6 +459,7 @@ func open(to string) (*sql.DB, error) {
 	cfg.Passwd, _ = u.User.Password()
 	cfg.TLSConfig = u.Query().Get("tls")
 	cfg.Logger = &mysql.NopLogger{} // what goes wrong is returned
+	cfg.Params = Session(u)
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)

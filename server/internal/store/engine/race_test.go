@@ -153,7 +153,7 @@ func (r *race) waits(t *testing.T) (statements []string) {
 	for _, section := range strings.Split(status, "---TRANSACTION") {
 		m := waitingSession.FindStringSubmatch(section)
 		if m != nil && value[int](t, r.db,
-			r.db.OfServer(t, "select count(*) from {processlist} where db = database() and id = ?"), m[1]) == 1 {
+			r.db.OfServer(t, "select count(*) from {processlist} p where db = database() and id = ?"), m[1]) == 1 {
 			statements = append(statements, m[2])
 		}
 	}

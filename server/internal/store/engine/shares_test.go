@@ -24,7 +24,7 @@ var tableLock = map[*dbtest.Engine]struct{ begin, release string }{
 var tableWaits = map[*dbtest.Engine]string{
 	dbtest.Postgres: "select count(*) from pg_stat_activity where datname = current_database() " +
 		"and wait_event_type = 'Lock'",
-	dbtest.MySQL: "select count(*) from {processlist} where db = database() and state like 'Waiting for table%'",
+	dbtest.MySQL: "select count(*) from {processlist} p where db = database() and state like 'Waiting for table%'",
 }
 
 // However many reads wait, workers, renewals and deliveries have connections.

@@ -32,7 +32,7 @@ func TestReadsEndInTime(t *testing.T) {
 			"and pid <> pg_backend_pid() and query like '%mirror_room%'"
 		slow := "(select count(sha256(convert_to(n::text, 'UTF8'))) from generate_series(1, 500000000) n)"
 		if !engine.IsPostgres(url) {
-			running = conn.OfServer(t, "select count(*) from {processlist} where db = database() "+
+			running = conn.OfServer(t, "select count(*) from {processlist} p where db = database() "+
 				"and id <> connection_id() and info like '%mirror_room%'")
 			slow = "benchmark(500000000, sha2(r.room_id, 512))"
 		}

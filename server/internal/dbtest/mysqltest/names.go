@@ -1,0 +1,159 @@
+package mysqltest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// namesVariable lists the names of databases, separated by commas, that tests take
+// turns with. It is for a server where no statement creates a database as it has to be,
+// such as a sharded keyspace of Vitess.
+const namesVariable = "TEST_MYSQL_DATABASES"
+
+// turn is how long a test waits for one of these databases. Others may take minutes.
+const turn = 15 * time.Minute
+
+// Named reports whether tests take turns with databases instead of creating some.
+func Named() bool { return os.Getenv(namesVariable) != "" }
+
+// Session returns the session variables of the tests' own connections to a URL. Where
+// databases have names, the server may refuse transactions that span shards, to prove that
+// the service makes none; statements of tests may alter rows wherever they are.
+func Session(to *url.URL) map[string]string {
+	if server, err := url.Parse(os.Getenv("TEST_MYSQL_URL")); Named() && err == nil && server.Host == to.Host {
+		return map[string]string{"transaction_mode": "'multi'"}
+	}
+	return map[string]string{}
+}
+
+// Take returns the URL of one of the named databases, which tb has to itself until it
+// ends, also among the tests of other processes. It is as the last test has left it,
+// which may have been killed. Tests that alter tables take one from the end of the list,
+// so that others seldom have to make them anew.
+func Take(tb testing.TB, alter bool) string {
+	tb.Helper()
+	admin, names := URL(tb), strings.Split(os.Getenv(namesVariable), ",")
+	if alter {
+		slices.Reverse(names)
+	}
+	deadline, ticker := time.After(turn), time.NewTicker(20*time.Millisecond)
+	defer ticker.Stop()
+	for {
+		for _, name := range names {
+			to, err := at(admin, name)
+			var unlock func()
+			if err == nil {
+				unlock, err = tryLock(to)
+			}
+			if err != nil {
+				tb.Fatalf("mysqltest: %v", err)
+			}
+			if unlock != nil {
+				tb.Cleanup(unlock)
+				return to
+			}
+		}
+		select {
+		case <-deadline:
+			tb.Fatalf("mysqltest: other tests have all databases of %s for %v; name more than tests run at once",
+				namesVariable, turn)
+		case <-ticker.C:
+		}
+	}
+}
+
+// tryLock locks a database for this test among all processes of this machine, and
+// returns nil if another one has it. A process that dies loses its locks.
+func tryLock(database string) (unlock func(), err error) {
+	_, place, _ := strings.Cut(database, "@") // without the password
+	name := filepath.Join(os.TempDir(), "mysqltest-"+strings.NewReplacer("/", "-", ":", "-").Replace(place))
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock a database: %w", err)
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return func() { _ = file.Close() }, nil
+	}
+	_ = file.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("lock a database: %w", err)
+}
+
+// Clear drops all tables and views of a database.
+func Clear(ctx context.Context, to string) error {
+	db, err := open(to)
+	if err != nil {
+		return fmt.Errorf("clear: %w", err)
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	const list = "select table_name from information_schema.tables where table_schema = database() and table_type = "
+	views, err := column(ctx, db, list+"'VIEW'")
+	if err != nil {
+		return fmt.Errorf("clear: %w", err)
+	}
+	parts := []string{to}
+	if len(views) > 0 && Named() {
+		if parts, err = shards(ctx, db, to); err != nil {
+			return fmt.Errorf("clear: %w", err)
+		}
+	}
+	for _, view := range views {
+		for _, part := range parts {
+			if err := runAt(ctx, part, "drop view if exists "+quote(view)); err != nil {
+				return fmt.Errorf("clear: drop %s: %w", view, err)
+			}
+		}
+	}
+	tables, err := column(ctx, db, list+"'BASE TABLE'")
+	if err != nil {
+		return fmt.Errorf("clear: %w", err)
+	}
+	for _, table := range tables {
+		if _, err := db.ExecContext(ctx, "drop table "+quote(table)); err != nil {
+			return fmt.Errorf("clear: drop %s: %w", table, err)
+		}
+	}
+	return nil
+}
+
+// shards returns the URLs of the shards of a database of Vitess, each by itself, or its
+// own URL if it is none. Vitess creates a view in all shards, and drops it nowhere.
+func shards(ctx context.Context, db *sql.DB, to string) (urls []string, err error) {
+	if p, err := productOf(ctx, db); p != Vitess {
+		return []string{to}, err
+	}
+	u, err := url.Parse(to)
+	if err != nil {
+		return nil, errors.New("the URL of the database cannot be read") // without its text: it holds a password
+	}
+	names, err := column(ctx, db, "show vitess_shards like '"+strings.TrimPrefix(u.Path, "/")+"/%'")
+	for _, name := range names {
+		u.Path = "/" + strings.Replace(name, "/", ":", 1)
+		urls = append(urls, u.String())
+	}
+	return urls, err
+}
+
+// runAt runs a statement where a URL leads.
+func runAt(ctx context.Context, at, statement string) error {
+	db, err := open(at)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	_, err = db.ExecContext(ctx, statement)
+	return err
+}
