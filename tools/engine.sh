@@ -136,7 +136,7 @@ vitess() {
 # cluster [SHARDS KEYSPACE...] starts Vitess in the folder $data and waits until it serves. With keyspaces, each has
 # so many shards. A function of the trap below ends it.
 cluster() {
-	local keyspaces=${*:2} shards=${1:-1} account=() name i
+	local keyspaces=${*:2} shards=${1:-1} account=(setpriv --pdeathsig TERM) name i
 	# In memory if there is enough: on a disk, each change of a table takes a second.
 	data=/dev/shm
 	[ -w $data ] && [ "$(df -Pk $data | awk 'END { print $4 }')" -gt 4000000 ] || data=${TMPDIR:-/tmp}
@@ -151,9 +151,9 @@ cluster() {
 	done
 	if [ "$(id -u)" = 0 ]; then # it refuses root
 		chown -R 65534:65534 "$data"
-		account=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+		account+=(--reuid=65534 --regid=65534 --clear-groups)
 	fi
-	# In a session of its own, so that Ctrl-C ends the command first.
+	# In a session of its own, so that Ctrl-C ends the command first. It also ends when this script is killed.
 	(
 		cd "$data"
 		export HOME=$data VTROOT=$dir VTDATAROOT=$data VT_MYSQL_ROOT=$dir/mysql
