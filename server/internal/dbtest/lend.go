@@ -207,7 +207,7 @@ const marker = "dbtest_lent"
 func takeMySQL(tb testing.TB) string {
 	tb.Helper()
 	e, to := MySQL, mysqltest.Take(tb, false)
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(tb.Context(), mysqltest.Turn)
 	defer cancel()
 	db, err := e.open(to)
 	if err != nil {

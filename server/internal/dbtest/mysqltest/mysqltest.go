@@ -128,7 +128,7 @@ func Database(tb testing.TB) string {
 	tb.Helper()
 	if Named() {
 		to := Take(tb, true)
-		ctx, cancel := context.WithTimeout(tb.Context(), patience)
+		ctx, cancel := context.WithTimeout(tb.Context(), Turn)
 		defer cancel()
 		if err := Clear(ctx, to); err != nil {
 			tb.Fatalf("mysqltest: %v", err)

@@ -20,8 +20,9 @@ import (
 // such as a sharded keyspace of Vitess.
 const namesVariable = "TEST_MYSQL_DATABASES"
 
-// turn is how long a test waits for one of these databases. Others may take minutes.
-const turn = 15 * time.Minute
+// Turn is how long a test waits for one of these databases, and for its tables where it
+// has none. Others may take minutes, and to make tables in many shards too.
+const Turn = 15 * time.Minute
 
 // Named reports whether tests take turns with databases instead of creating some.
 func Named() bool { return os.Getenv(namesVariable) != "" }
@@ -46,7 +47,7 @@ func Take(tb testing.TB, alter bool) string {
 	if alter {
 		slices.Reverse(names)
 	}
-	deadline, ticker := time.After(turn), time.NewTicker(20*time.Millisecond)
+	deadline, ticker := time.After(Turn), time.NewTicker(20*time.Millisecond)
 	defer ticker.Stop()
 	for {
 		for _, name := range names {
@@ -66,7 +67,7 @@ func Take(tb testing.TB, alter bool) string {
 		select {
 		case <-deadline:
 			tb.Fatalf("mysqltest: other tests have all databases of %s for %v; name more than tests run at once",
-				namesVariable, turn)
+				namesVariable, Turn)
 		case <-ticker.C:
 		}
 	}
