@@ -70,6 +70,7 @@ const (
 	ReasonFlowNotFound            Reason = "FLOW_NOT_FOUND"
 	ReasonGroupNotMirrored        Reason = "GROUP_NOT_MIRRORED"
 	ReasonUpstreamUnsupported     Reason = "UPSTREAM_UNSUPPORTED"
+	ReasonStoreLimitExceeded      Reason = "STORE_LIMIT_EXCEEDED"
 )
 
 // Reasons finer than those of the API, for decisions; see [Reason.Public].

@@ -119,6 +119,10 @@ const (
 	// The Liveblocks server does not have resources of this kind: it answered 501, as
 	// the dev server does for threads. Metadata: status.
 	ErrorReason_ERROR_REASON_UPSTREAM_UNSUPPORTED ErrorReason = 40
+	// The database refused what the service sent because of a limit of its own: the
+	// rows of one statement, or the shards of one transaction. The service should not
+	// have sent it; its log has the cause.
+	ErrorReason_ERROR_REASON_STORE_LIMIT_EXCEEDED ErrorReason = 47
 )
 
 // Enum value maps for ErrorReason.
@@ -165,6 +169,7 @@ var (
 		38: "ERROR_REASON_FLOW_NOT_FOUND",
 		39: "ERROR_REASON_GROUP_NOT_MIRRORED",
 		40: "ERROR_REASON_UPSTREAM_UNSUPPORTED",
+		47: "ERROR_REASON_STORE_LIMIT_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -208,6 +213,7 @@ var (
 		"ERROR_REASON_FLOW_NOT_FOUND":             38,
 		"ERROR_REASON_GROUP_NOT_MIRRORED":         39,
 		"ERROR_REASON_UPSTREAM_UNSUPPORTED":       40,
+		"ERROR_REASON_STORE_LIMIT_EXCEEDED":       47,
 	}
 )
 
@@ -242,7 +248,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xd3\v\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xfa\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -285,7 +291,8 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"!ERROR_REASON_COMMENT_NOT_MIRRORED\x10%\x12\x1f\n" +
 	"\x1bERROR_REASON_FLOW_NOT_FOUND\x10&\x12#\n" +
 	"\x1fERROR_REASON_GROUP_NOT_MIRRORED\x10'\x12%\n" +
-	"!ERROR_REASON_UPSTREAM_UNSUPPORTED\x10(BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"!ERROR_REASON_UPSTREAM_UNSUPPORTED\x10(\x12%\n" +
+	"!ERROR_REASON_STORE_LIMIT_EXCEEDED\x10/BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

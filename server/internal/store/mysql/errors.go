@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	gomysql "github.com/go-sql-driver/mysql"
 
@@ -22,6 +23,29 @@ func number(err error) uint16 {
 	}
 	return 0
 }
+
+// says reports whether the server's message contains a text.
+func says(err error, text string) bool {
+	my, ok := errors.AsType[*gomysql.MySQLError](err)
+	return ok && strings.Contains(my.Message, text)
+}
+
+// tooManyRows reports whether the server refuses a statement because of the number of
+// rows. Vitess has the number of an interrupted statement for it, of a packet that is too
+// large, or of any error.
+func tooManyRows(err error) bool {
+	return says(err, "ow count exceeded") // with a capital or without
+}
+
+// manyShards reports whether the server refuses a transaction because it concerns
+// several shards.
+func manyShards(err error) bool {
+	return number(err) == 1317 && says(err, "multi-db transaction attempted")
+}
+
+// overtime reports whether the server ended the transaction because it took too long. It
+// was rolled back.
+func overtime(err error) bool { return number(err) == 1317 && says(err, "exceeded timeout") }
 
 // transient reports whether the transaction failed only because of another one, or
 // was never received because the connection was stale.
@@ -76,7 +100,7 @@ func refused(err error) bool {
 
 // tooLarge reports whether a statement is too large for one packet.
 func tooLarge(err error) bool {
-	return number(err) == 1153 || errors.Is(err, gomysql.ErrPktTooLarge)
+	return number(err) == 1153 && !tooManyRows(err) || errors.Is(err, gomysql.ErrPktTooLarge)
 }
 
 // denied reports whether the role lacks a privilege.
@@ -97,7 +121,7 @@ var outages = [][]uint16{
 	{1053, 1077, 1078, 1079, 1080},                                           // shutting down
 	{1152, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031}, // the connection broke
 	{1180, 1181},                         // the commit or the rollback failed
-	{1317, 3024, 1969, 1028},             // ended by an operator or by a time limit
+	{1317, 3024, 1969, 1028},             // ended by an operator or by a time limit; see tooManyRows
 	{1045, 1049, 1129, 1130, 1131, 1698}, // not let in
 	{1047},                               // Galera: the node is not part of the cluster
 	{1105},                               // unspecific: Vitess reports a shard without a primary with it
@@ -139,6 +163,7 @@ func classify(ctx context.Context, err error) error {
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err // classified already
 	}
+	const ours = "; this is a defect of the service, and not an outage: report the line of the log"
 	if _, ok := errors.AsType[connectError](err); !ok {
 		switch n := number(err); {
 		case readOnlyNumber(n):
@@ -147,6 +172,15 @@ func classify(ctx context.Context, err error) error {
 		case denied(err):
 			return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
 				"the database user lacks a right; grant it select, insert, update and delete on all tables of the database")
+		case tooManyRows(err):
+			return fault.Wrap(err, fault.Precondition, fault.ReasonStoreLimitExceeded,
+				"the database refuses a statement about so many rows"+ours)
+		case manyShards(err):
+			return fault.Wrap(err, fault.Precondition, fault.ReasonStoreLimitExceeded,
+				"the database refuses a transaction on several shards"+ours)
+		case overtime(err):
+			return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
+				"the database ended a transaction that took too long, several times")
 		case n == 1146, n == 1054: // no such table or column
 			return fault.Wrap(fmt.Errorf("%w: %w", store.ErrSchemaBehind, err), fault.Unavailable, fault.ReasonSchemaBehind,
 				"the database schema is older than this version needs; run liveblocks-mirror migrate")

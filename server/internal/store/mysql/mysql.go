@@ -383,12 +383,20 @@ func undo(ctx context.Context, conn *sql.Conn) {
 	}
 }
 
+// overtimeAttempts is the maximum number of runs of one transaction that the server
+// ends because of their time, 20 or 30 seconds each.
+const overtimeAttempts = 3
+
 // retry runs f, a whole transaction, again as long as it fails transiently. Once, it
 // also does so if the server takes no writes: f then runs in a new session.
 func retry(ctx context.Context, f func() error) error {
-	for attempt, old := 1, true; ; attempt++ {
+	for attempt, old, late := 1, true, 0; ; attempt++ {
 		err := f()
 		again := transient(err)
+		if overtime(err) {
+			late++
+			again = late < overtimeAttempts
+		}
 		if old && readOnly(err) {
 			again, old = true, false
 		}

@@ -22,6 +22,20 @@ func serverError(number uint16) error {
 	return fmt.Errorf("do: %w", &gomysql.MySQLError{Number: number, Message: "the server's words"})
 }
 
+// vitessError is an error with the number that Vitess has for most of its own.
+func vitessError(message string) error {
+	return fmt.Errorf("do: %w", &gomysql.MySQLError{
+		Number: 1317, Message: "target: ks.0.primary: vttablet: rpc error: code = Aborted desc = " + message,
+	})
+}
+
+var (
+	errManyRows   = vitessError("Row count exceeded 10000 (CallerID: mirror)")
+	errManyShards = vitessError("multi-db transaction attempted: [ks.-80 ks.80-]")
+	errOvertime   = vitessError(
+		"transaction 1796168207000001: ended at 2026-11-28 20:05:10.123 UTC (exceeded timeout: 30s) (CallerID: mirror)")
+)
+
 func TestClassify(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -39,6 +53,14 @@ func TestClassify(t *testing.T) {
 		{serverError(1053), fault.ReasonStoreUnavailable},
 		{serverError(1047), fault.ReasonStoreUnavailable},
 		{serverError(1105), fault.ReasonStoreUnavailable},
+		{serverError(1317), fault.ReasonStoreUnavailable}, // an operator has ended it
+		{errOvertime, fault.ReasonStoreUnavailable},
+		{errManyRows, fault.ReasonStoreLimitExceeded}, // waiting does not help
+		{
+			&gomysql.MySQLError{Number: 1153, Message: "in-memory row count exceeded allowed limit of 300000"},
+			fault.ReasonStoreLimitExceeded,
+		},
+		{errManyShards, fault.ReasonStoreLimitExceeded},
 		{serverError(1146), fault.ReasonSchemaBehind},
 		{serverError(1054), fault.ReasonSchemaBehind},
 		{serverError(1153), fault.ReasonDocumentTooLarge},
@@ -57,6 +79,13 @@ func TestClassify(t *testing.T) {
 	} {
 		if got := fault.Of(classify(t.Context(), c.err)).Reason; got != c.reason {
 			t.Errorf("classify(%v) has reason %s; want %s", c.err, got, c.reason)
+		}
+	}
+	for _, err := range []error{errManyRows, errManyShards} {
+		got := fault.Of(classify(t.Context(), err))
+		if got.Kind != fault.Precondition || strings.Contains(got.Public, "available") ||
+			!strings.Contains(got.Public, "defect") || strings.Contains(got.Public, "ks.") {
+			t.Errorf("classify(%v) = %v, %q; want a defect that is told without the server's words", err, got.Kind, got.Public)
 		}
 	}
 	if err := classify(t.Context(), nil); err != nil {
@@ -86,7 +115,7 @@ func TestClassify(t *testing.T) {
 
 func TestRetryEnds(t *testing.T) {
 	t.Parallel()
-	deadlock := serverError(1213)
+	deadlock, interrupted := serverError(1213), serverError(1317)
 	for _, c := range []struct {
 		what  string
 		errs  []error
@@ -101,6 +130,15 @@ func TestRetryEnds(t *testing.T) {
 			4, nil,
 		},
 		{"deadlock for ever", nil, txAttempts, deadlock},
+		{"transaction ended because of its time", []error{errOvertime, deadlock, errOvertime, nil}, 4, nil},
+		{
+			"transaction ended because of its time, always",
+			[]error{errOvertime, errOvertime, errOvertime, nil},
+			overtimeAttempts, errOvertime,
+		},
+		{"too many rows", []error{errManyRows, nil}, 1, errManyRows},
+		{"too many shards", []error{errManyShards, nil}, 1, errManyShards},
+		{"statement ended by an operator", []error{interrupted, nil}, 1, interrupted},
 		{"lease lost", []error{store.ErrLeaseLost}, 1, store.ErrLeaseLost},
 		{"deadlock, then lease lost", []error{deadlock, store.ErrLeaseLost}, 2, store.ErrLeaseLost},
 		{"connection lost, which leaves the outcome open", []error{gomysql.ErrInvalidConn}, 1, gomysql.ErrInvalidConn},
