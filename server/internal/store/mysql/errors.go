@@ -37,9 +37,9 @@ func tooManyRows(err error) bool {
 	return says(err, "ow count exceeded") // with a capital or without
 }
 
-// manyShards reports whether the server refuses a transaction because it concerns
+// spansShards reports whether the server refuses a transaction because it concerns
 // several shards.
-func manyShards(err error) bool {
+func spansShards(err error) bool {
 	return number(err) == 1317 && says(err, "multi-db transaction attempted")
 }
 
@@ -175,7 +175,7 @@ func classify(ctx context.Context, err error) error {
 		case tooManyRows(err):
 			return fault.Wrap(err, fault.Precondition, fault.ReasonStoreLimitExceeded,
 				"the database refuses a statement about so many rows"+ours)
-		case manyShards(err):
+		case spansShards(err):
 			return fault.Wrap(err, fault.Precondition, fault.ReasonStoreLimitExceeded,
 				"the database refuses a transaction on several shards"+ours)
 		case overtime(err):
