@@ -81,6 +81,14 @@ func (r repeating) Connect(ctx context.Context) (driver.Conn, error) {
 		if err != nil && number(err) == 0 { // a server that refuses it has a limit of its own
 			return nil, connectError{errors.Join(err, conn.Close())}
 		}
+		if l := layout(r.layout.Load()); l == oneShard || l == manyShards {
+			// A statement of a migration may write to all shards, even where nothing else may:
+			// each can be run again.
+			_, err = s.ExecContext(ctx, "set transaction_mode = 'multi'", nil)
+			if err != nil && number(err) == 0 {
+				return nil, connectError{errors.Join(err, conn.Close())}
+			}
+		}
 		return repeatingConn{s}, nil
 	}
 	return conn, err
@@ -106,7 +114,7 @@ func (c repeatingConn) ExecContext(ctx context.Context, text string, args []driv
 // a column yet that a shard has. It learns of one a moment after it was added.
 func behind(err error) bool {
 	var refused *gomysql.MySQLError
-	return errors.As(err, &refused) && refused.Number == 1054 && strings.Contains(refused.Message, "not found in table")
+	return errors.As(err, &refused) && refused.Number == 1054 && strings.Contains(refused.Message, "not found")
 }
 
 // sleep waits and reports whether ctx is not done.

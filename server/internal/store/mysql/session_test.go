@@ -169,7 +169,9 @@ type late struct {
 
 func (l *late) ExecContext(context.Context, string, []driver.NamedValue) (driver.Result, error) {
 	if l.asked++; l.asked < 3 {
-		return nil, &gomysql.MySQLError{Number: 1054, Message: "column 'b' not found in table 't'"}
+		return nil, &gomysql.MySQLError{Number: 1054, Message: []string{
+			1: "column 'b' not found in table 't'", 2: "column 't.b' not found", // of an insert from a select
+		}[l.asked]}
 	}
 	return driver.RowsAffected(1), nil
 }
