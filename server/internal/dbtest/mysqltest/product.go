@@ -69,10 +69,11 @@ const (
 	Clusters Ability = "MariaDB's replication"
 	// Users is that users are created.
 	Users Ability = "users that it creates"
-	// Sessions is that sessions are listed, with what they wait for, and ended.
-	Sessions Ability = "a list of the server's sessions"
 	// Counters is that the server counts what a session does.
 	Counters Ability = "counters of a session"
+	// Triggers is that triggers are created, TableLocks that tables are locked.
+	Triggers   Ability = "triggers"
+	TableLocks Ability = "locked tables"
 	// OneShard is that a statement or transaction reaches all rows as one server.
 	OneShard Ability = "all rows in one server"
 	// Sharding is that Vitess is started with shards of its own.
@@ -94,11 +95,12 @@ var lacks = map[Product]map[Ability]string{
 		Clusters: "MYSQL_BIN chooses MySQL; run it without that too",
 	},
 	Vitess: {
-		Own:      "a server that it starts would not be Vitess; run it on MySQL and MariaDB",
-		Clusters: "a server that it starts would not be Vitess; run it on MariaDB",
-		Users:    "vtgate has no statement that creates users",
-		Sessions: "vtgate lists no sessions of its own, and those of MySQL below it belong to none of them",
-		Counters: "sessions of MySQL are shared by those of vtgate, which prepares no statement there",
+		Own:        "a server that it starts would not be Vitess; run it on MySQL and MariaDB",
+		Clusters:   "a server that it starts would not be Vitess; run it on MariaDB",
+		Users:      "vtgate has no statement that creates users",
+		Counters:   "sessions of MySQL are shared by those of vtgate, which prepares no statement there",
+		Triggers:   "vtgate has no statement that creates triggers",
+		TableLocks: "vtgate takes lock tables for done and does nothing",
 	},
 }
 

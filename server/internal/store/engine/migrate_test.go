@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -326,6 +327,9 @@ func TestMigrateLeavesRelationsOfOthersAlone(t *testing.T) {
 // user has it.
 func user(t *testing.T, e *dbtest.Engine, admin, rights string) string {
 	t.Helper()
+	if e == dbtest.MySQL {
+		mysqltest.Need(t, mysqltest.Users)
+	}
 	u, err := url.Parse(admin)
 	if err != nil {
 		t.Fatalf("Parse = %v", err)

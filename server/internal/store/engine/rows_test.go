@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
@@ -21,6 +22,9 @@ var rowTables = []string{
 // countRows makes the database count every row that is written or deleted.
 func countRows(t *testing.T, e *dbtest.Engine, db *dbtest.DB) {
 	t.Helper()
+	if e == dbtest.MySQL {
+		mysqltest.Need(t, mysqltest.Triggers)
+	}
 	mustExec(t, db, "create table row_count (name varchar(64), n int)")
 	if e == dbtest.Postgres {
 		mustExec(t, db, `create function count_row() returns trigger language plpgsql as $$

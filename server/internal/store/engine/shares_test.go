@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
@@ -31,6 +32,9 @@ var tableWaits = map[*dbtest.Engine]string{
 func TestReadsKeepNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		if e == dbtest.MySQL {
+			mysqltest.Need(t, mysqltest.TableLocks)
+		}
 		const conns = 8
 		r := raceOn(t, e, e.Database(t))
 		r.mirrorRoom(t)

@@ -27,6 +27,7 @@ func TestPagesReadWhatTheyReturn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: -short leaves out what needs a MariaDB server; run without it before a merge")
 	}
+	mysqltest.Need(t, mysqltest.Counters)
 	url := mysqltest.Database(t)
 	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatalf("Migrate = %v", err)

@@ -19,6 +19,7 @@ import (
 // where the connection, or what the server knows, is another.
 func TestLongValuesArePreparedOnce(t *testing.T) {
 	t.Parallel()
+	mysqltest.Need(t, mysqltest.Counters)
 	url := mysqltest.Database(t)
 	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatalf("Migrate = %v", err)
