@@ -50,9 +50,12 @@ type Limiter interface {
 	UntilPaused(ctx context.Context) (pausable context.Context, release func())
 }
 
-// Config configures a Pool. Every field must be set.
+// Config configures a Pool. Every field must be set unless stated otherwise.
 type Config struct {
 	Project mirror.ProjectID
+	// Shared is what the pools of all projects share, with the same Workers and Fetches;
+	// nil if there is one pool.
+	Shared  *Shared
 	Tasks   store.Tasks
 	Limiter Limiter
 	Policy  Policy
@@ -121,9 +124,10 @@ type Pool struct {
 	lines   lines
 	running map[mirror.Resource]*run
 	inRoom  map[mirror.RoomID]int // fetches of each room
-	fetches int
+	shared  *Shared
+	workers *share // tasks that use the database or decode
+	fetches *share
 	joined  int // tasks fetched together with their rooms
-	working int
 	// applying wait for a worker to apply what was fetched.
 	applying []chan struct{}
 	turns    int  // turns taken and not spent
@@ -172,14 +176,20 @@ func (r *run) repeat(at lane, c class, due time.Time) {
 
 // New returns a Pool. [Pool.Run] also does what was pushed before.
 func New(cfg Config) *Pool {
-	return &Pool{
+	p := &Pool{
 		cfg:     cfg,
 		wake:    make(chan struct{}, 1),
 		lines:   newLines(),
 		running: make(map[mirror.Resource]*run),
 		inRoom:  make(map[mirror.RoomID]int),
 		waiters: make(map[mirror.Resource]map[*waiter]struct{}),
+		shared:  cfg.Shared,
 	}
+	if p.shared == nil {
+		p.shared = new(Shared)
+	}
+	p.workers, p.fetches = p.shared.join(p)
+	return p
 }
 
 // Push tells the pool that resources became due and are urgent.
@@ -240,29 +250,70 @@ func maxTime(a, b time.Time) time.Time {
 	return a
 }
 
-// pick removes and returns the next entry that can begin, nil if there is none.
-func (p *Pool) pick(now time.Time) *entry {
+// pick returns the next entry that can begin, nil if there is none, and whether it is to
+// be fetched. It has taken the places that the task needs.
+func (p *Pool) pick(now time.Time) (e *entry, fetch bool) {
+	if p.alone || len(p.lines.alone) > 0 {
+		return p.pickAlone()
+	}
+	if e := p.lines.head(laneApart); e != nil && !e.due.After(now) && p.turns > 0 {
+		return e, false
+	}
+	if !p.applyNext() {
+		return nil, false
+	}
+	e, live := p.next(now, true)
+	if fetch = e != nil && e.class != classFree && p.turns > 0; fetch && !p.fetches.take(false) {
+		e, live = p.next(now, false)
+		fetch = false
+	}
+	switch {
+	case e == nil:
+		p.workers.done()
+		return nil, false
+	case !p.workers.take(false):
+		if fetch {
+			p.fetches.give()
+		}
+		return nil, false
+	}
+	p.live = live
+	return e, fetch
+}
+
+// pickAlone is pick while an entry waits to begin alone, or has begun.
+func (p *Pool) pickAlone() (e *entry, fetch bool) {
+	if !p.applyNext() {
+		return nil, false
+	}
+	p.workers.done()
+	if p.alone {
+		return nil, false
+	}
+	e = p.lines.alone[0]
+	if e.class == classCall && p.turns == 0 || !p.shared.beAlone(p) {
+		return nil, false
+	}
+	if e.lane == laneApart {
+		return e, false
+	}
+	fetch = e.class != classFree && p.turns > 0
+	if fetch {
+		p.fetches.take(true)
+	}
+	p.workers.take(true)
+	return e, fetch
+}
+
+// next returns the entry of the lanes with workers that comes next, nil if there is none,
+// and how many urgent ones have then begun in a row. fetch means that it may be one that
+// is to be fetched.
+func (p *Pool) next(now time.Time, fetch bool) (e *entry, inARow int) {
 	ready := func(e *entry) *entry {
 		if e == nil || e.due.After(now) {
 			return nil
 		}
 		return e
-	}
-	if p.alone {
-		return nil
-	}
-	if len(p.lines.alone) > 0 {
-		e := p.lines.alone[0]
-		if p.working+p.fetches > 0 || e.class == classCall && p.turns == 0 {
-			return nil
-		}
-		return e
-	}
-	if e := ready(p.lines.head(laneApart)); e != nil && p.turns > 0 {
-		return e
-	}
-	if p.working >= p.cfg.Workers {
-		return nil
 	}
 	in := func(l lane) *entry {
 		free := ready(p.lines.of[l][classFree].head())
@@ -270,7 +321,7 @@ func (p *Pool) pick(now time.Time) *entry {
 		if p.late {
 			free = first(free, part)
 		}
-		if p.turns == 0 || p.fetches >= p.cfg.Fetches {
+		if p.turns == 0 || !fetch {
 			return free
 		}
 		return first(free, first(part, ready(p.call(l))))
@@ -281,13 +332,11 @@ func (p *Pool) pick(now time.Time) *entry {
 	}
 	switch {
 	case background == nil:
-		return live
+		return live, p.live
 	case live == nil, p.live >= liveInARow:
-		p.live = 0
-		return background
+		return background, 0
 	default:
-		p.live++
-		return live
+		return live, p.live + 1
 	}
 }
 
@@ -304,26 +353,28 @@ func (p *Pool) call(l lane) *entry {
 }
 
 // share is the number of fetches that a room may have.
-func (p *Pool) share() int { return max(p.cfg.Fetches/roomShare, shareLeast) }
+func (p *Pool) share() int { return max(p.fetches.most()/roomShare, shareLeast) }
 
-// begin removes an entry and starts its task.
-func (p *Pool) begin(work context.Context, e *entry) {
+// begin removes an entry and starts its task, for which pick has taken the places.
+func (p *Pool) begin(work context.Context, e *entry, fetch bool) {
 	p.lines.remove(e)
-	if _, served := p.handlers[e.resource.Kind]; !served {
-		return // for a replica of another version
+	if _, served := p.handlers[e.resource.Kind]; !served { // it is for a replica of another version
+		if e.lane != laneApart {
+			p.leave()
+		}
+		if fetch {
+			p.fetches.give()
+		}
+		return
 	}
-	r := &run{lane: e.lane, due: e.due, alone: e.alone, again: lanes, againClass: classes}
-	turn := e.class != classFree && p.turns > 0
+	r := &run{lane: e.lane, due: e.due, fetch: fetch, alone: e.alone, again: lanes, againClass: classes}
+	turn := fetch || e.lane == laneApart
 	if turn {
 		p.turns--
 	}
 	r.partly = e.class == classPart && !turn
-	if r.fetch = turn && e.lane != laneApart; r.fetch {
-		p.fetches++
+	if fetch {
 		p.inRoom[e.resource.Room]++
-	}
-	if e.lane != laneApart {
-		p.working++
 	}
 	p.alone = e.alone
 	p.running[e.resource] = r
@@ -393,11 +444,11 @@ func (p *Pool) dispatch(ctx, work context.Context) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		e := p.pick(now)
+		e, fetch := p.pick(now)
 		if e == nil {
 			break
 		}
-		p.begin(work, e)
+		p.begin(work, e, fetch)
 	}
 	p.ask(ctx, now)
 	p.scan(ctx, now)
@@ -421,7 +472,7 @@ func (p *Pool) ask(ctx context.Context, now time.Time) {
 	for l := range lanes {
 		for _, c := range []class{classPart, classCall} {
 			e := p.lines.of[l][c].head()
-			needed = needed || e != nil && !e.due.After(now) && (l == laneApart || p.fetches < p.cfg.Fetches)
+			needed = needed || e != nil && !e.due.After(now) && (l == laneApart || p.fetches.free())
 		}
 	}
 	needed = needed || len(p.lines.alone) > 0 && p.lines.alone[0].class == classCall
@@ -547,7 +598,7 @@ func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func()
 		p.leave()
 	}
 	if run.fetch {
-		p.fetches--
+		p.fetches.give()
 		if p.inRoom[r.Room]--; p.inRoom[r.Room] == 0 {
 			delete(p.inRoom, r.Room)
 		}
@@ -555,6 +606,7 @@ func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func()
 	}
 	if run.alone {
 		p.alone = false
+		p.shared.wasAlone()
 	}
 	for _, j := range run.joined {
 		j.decide(end.applied)
@@ -599,8 +651,7 @@ func (p *Pool) lookAgain() {
 // enter waits for a worker, and reports false if ctx ends first.
 func (p *Pool) enter(ctx context.Context) bool {
 	p.mu.Lock()
-	if p.working < p.cfg.Workers {
-		p.working++
+	if len(p.applying) == 0 && p.workers.take(true) {
 		p.mu.Unlock()
 		return true
 	}
@@ -619,18 +670,28 @@ func (p *Pool) enter(ctx context.Context) bool {
 		return true // a worker became free at the same moment
 	}
 	p.applying = slices.Delete(p.applying, at, at+1)
+	p.signal()
 	return false
 }
 
 // leave gives a worker back. p.mu is held. What was fetched goes before what is to
 // be fetched.
 func (p *Pool) leave() {
-	if len(p.applying) == 0 {
-		p.working--
-		return
+	p.workers.give()
+	p.applyNext()
+}
+
+// applyNext lets as many as possible go on that wait for a worker, and reports whether
+// all do. p.mu is held.
+func (p *Pool) applyNext() bool {
+	for len(p.applying) > 0 {
+		if !p.workers.take(true) {
+			return false
+		}
+		close(p.applying[0])
+		p.applying = p.applying[1:]
 	}
-	close(p.applying[0])
-	p.applying = p.applying[1:]
+	return true
 }
 
 // BackgroundRate returns the recent number of background tasks per second.

@@ -164,7 +164,7 @@ func (p *Pool) join(lease mirror.Lease) *joined {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	room, ok := p.running[lease.Resource.RoomResource()]
-	if !ok || room.closed || p.joined >= p.cfg.Fetches/joinShare {
+	if !ok || room.closed || p.joined >= p.fetches.most()/joinShare {
 		return nil
 	}
 	p.joined++
