@@ -123,8 +123,15 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 
 // lockChildren locks the states of all known children of a room.
 func lockChildren(ctx context.Context, q *queries, room mirror.Resource) ([]store.Child, error) {
-	rows, err := q.LockChildren(ctx, dbq.LockChildrenParams{
+	arg := dbq.LockChildrenParams{
 		Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room), Kinds: store.ChildKinds(),
+		AfterID: []byte{}, Limit: q.limit(),
+	}
+	rows, err := pages(q.piece, func(last *dbq.LockChildrenRow) ([]dbq.LockChildrenRow, error) {
+		if last != nil {
+			arg.AfterKind, arg.AfterID = last.Kind, last.ResourceID
+		}
+		return q.LockChildren(ctx, arg)
 	})
 	known := make([]store.Child, len(rows))
 	for i, row := range rows {
@@ -250,8 +257,11 @@ func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Fa
 		}
 		plan := store.PlanMissingRoom(st, stored, lease, f.Now, settle)
 		if plan.SettleChildren {
-			if err := q.SettleChildren(ctx, dbq.SettleChildrenParams{
-				Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kinds: store.ChildKinds(),
+			if err := q.inPieces(func(limit int32) (int64, error) {
+				return q.SettleChildren(ctx, dbq.SettleChildrenParams{
+					Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kinds: store.ChildKinds(),
+					Limit: limit,
+				})
 			}); err != nil {
 				return store.Plan{}, err
 			}
@@ -272,8 +282,11 @@ func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Fa
 
 // endSessions ends the open sessions in a deleted room.
 func endSessions(ctx context.Context, q *queries, room mirror.Resource, at time.Time) error {
-	return q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
-		LeaveTime: nullTime(at), Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room),
+	return q.inPieces(func(limit int32) (int64, error) {
+		return q.EndSessionsOfRoom(ctx, dbq.EndSessionsOfRoomParams{
+			LeaveTime: nullTime(at), Bucket: room.Bucket(), ProjectID: rawKey(room.Project), RoomID: rawKey(room.Room),
+			Limit: limit,
+		})
 	})
 }
 

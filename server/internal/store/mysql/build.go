@@ -14,7 +14,12 @@ import (
 // supports neither arrays nor row values as parameters. Only placeholders are added
 // to the text, never values.
 
-// maxRows is the maximum number of rows of one statement.
+// pieceRows is the maximum number of rows that one statement reads, changes or deletes,
+// however many match. Hosted servers refuse statements about more than some number:
+// Vitess by default 10,000, PlanetScale 100,000.
+const pieceRows = 5000
+
+// maxRows is the maximum number of rows that one statement names.
 const maxRows = 500
 
 // maxKeys is the maximum number of keys in one list "(bucket, ...) in ((?, ...),
@@ -49,6 +54,60 @@ func chunks[E any](list []E, size int, f func(piece []E) error) error {
 		list = list[n:]
 	}
 	return nil
+}
+
+// pages reads the rows of a query in pieces: page reads at most limit rows, those after
+// the last one of the piece before.
+func pages[R any](limit int, page func(last *R) ([]R, error)) ([]R, error) {
+	all, err := page(nil)
+	for n := len(all); err == nil && n == limit; {
+		var rows []R
+		rows, err = page(&all[len(all)-1])
+		all, n = append(all, rows...), len(rows)
+	}
+	return all, err
+}
+
+// inPieces changes or deletes rows in pieces: run does so with at most limit rows, which
+// it does not find again, and returns how many they were.
+func (q *queries) inPieces(run func(limit int32) (int64, error)) error {
+	for {
+		n, err := run(q.limit())
+		if err != nil || n < int64(q.piece) {
+			return err
+		}
+	}
+}
+
+// limit is the limit of a piece.
+func (q *queries) limit() int32 { return int32(q.piece) } //nolint:gosec // a small number
+
+// exec runs a statement and returns how many rows it changed or deleted.
+func (q *queries) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	result, err := q.db.ExecContext(ctx, text, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// afterSQL is the condition that a row comes after another in the order of the columns,
+// and afterArgs its arguments. Servers use no index for comparisons of row values.
+func afterSQL(columns []string) string {
+	if len(columns) == 1 {
+		return columns[0] + " > ?"
+	}
+	return columns[0] + " >= ? and (" + columns[0] + " > ? or " + afterSQL(columns[1:]) + ")"
+}
+
+func afterArgs(args []any, key []string) []any {
+	for i, id := range key {
+		args = append(args, rawKey(id))
+		if i < len(key)-1 {
+			args = append(args, rawKey(id))
+		}
+	}
+	return args
 }
 
 // query runs a query and calls scan for each row.

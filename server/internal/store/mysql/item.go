@@ -71,7 +71,7 @@ func newItemSQL(kind *store.ItemKind) *itemSQL {
 			name: kind.Head.Name, columns: strings.Join(append(columns, "delete_time"), ", "), key: len(scope) + 1,
 		},
 		copies: "select " + kind.ID + ", " + epoch + ", content_sha256, delete_time is not null\nfrom " + kind.Head.Name +
-			"\nwhere " + in,
+			"\nwhere " + in + " and " + kind.ID + " > ?\norder by " + kind.ID + "\nlimit ?",
 		copyOf:    "select 1, 1, content_sha256, delete_time is not null\nfrom " + from + shared,
 		distrust:  "update " + kind.Head.Name + " set content_sha256 = ''\nwhere " + one,
 		tombstone: "update " + kind.Head.Name + " set delete_time = ?\nwhere " + one,
@@ -96,41 +96,59 @@ func newItemSQL(kind *store.ItemKind) *itemSQL {
 	return s
 }
 
-// storedSQL reads the keys and digests of the rows of n items.
-func (s *itemSQL) storedSQL(part, n int) string {
+// keyOf lists the columns that are the key of a row of a part within its scope.
+func (s *itemSQL) keyOf(part int) []string {
 	t := s.kind.Parts[part]
 	columns := []string{s.kind.ID}
 	for _, column := range t.Columns[:t.Key] {
 		columns = append(columns, column.Name)
 	}
+	return columns
+}
+
+// piece ends a statement about a piece of the rows of a part, in key order.
+func (s *itemSQL) piece(part int) string {
+	return "\norder by " + strings.Join(s.keyOf(part), ", ") + "\nlimit ?"
+}
+
+// selectSQL reads the keys and digests of the rows of a part that match a condition.
+func (s *itemSQL) selectSQL(part int, condition string) string {
+	t, columns := s.kind.Parts[part], s.keyOf(part)
 	if t.HasDigest() {
 		columns = append(columns, "digest")
 	}
 	return "select " + strings.Join(columns, ", ") + "\nfrom " + t.Name + "\nwhere " +
-		strings.Join(s.kind.Scope(), " = ? and ") + " = ? and " + s.kind.ID + " in (" + repeat("?", n) + ")"
+		strings.Join(s.kind.Scope(), " = ? and ") + " = ? and " + condition + s.piece(part)
+}
+
+// storedSQL reads the keys and digests of the rows of n items.
+func (s *itemSQL) storedSQL(part, n int) string {
+	return s.selectSQL(part, s.kind.ID+" in ("+repeat("?", n)+")")
+}
+
+// restSQL reads those of one item after one of its rows.
+func (s *itemSQL) restSQL(part int) string {
+	key := s.keyOf(part)
+	return s.selectSQL(part, key[0]+" = ? and "+afterSQL(key[1:]))
 }
 
 // deleteSQL deletes n rows of one item.
 func (s *itemSQL) deleteSQL(part, n int) string {
 	t := s.kind.Parts[part]
-	var columns []string
-	for _, column := range t.Columns[:t.Key] {
-		columns = append(columns, column.Name)
-	}
 	return "delete from " + t.Name + "\nwhere " + strings.Join(s.kind.Scope(), " = ? and ") + " = ? and " + s.kind.ID +
-		" = ? and (" + strings.Join(columns, ", ") + ") in (" + places(n, t.Key) + ")"
+		" = ? and (" + strings.Join(s.keyOf(part)[1:], ", ") + ") in (" + places(n, t.Key) + ")"
 }
 
-// deleteAllSQL deletes the rows of an item.
+// deleteAllSQL deletes rows of an item.
 func (s *itemSQL) deleteAllSQL(part int) string {
 	return "delete from " + s.kind.Parts[part].Name + "\nwhere " + strings.Join(s.kind.Scope(), " = ? and ") +
-		" = ? and " + s.kind.ID + " = ?"
+		" = ? and " + s.kind.ID + " = ?" + s.piece(part)
 }
 
-// distrustSQL empties the digests of the rows of an item.
+// distrustSQL empties the digests of rows of an item that have one.
 func (s *itemSQL) distrustSQL(part int) string {
 	return "update " + s.kind.Parts[part].Name + " set digest = ''\nwhere " + strings.Join(s.kind.Scope(), " = ? and ") +
-		" = ? and " + s.kind.ID + " = ?"
+		" = ? and " + s.kind.ID + " = ? and digest <> ''" + s.piece(part)
 }
 
 // scope returns the values of kind.Scope.
@@ -196,7 +214,7 @@ func (s *itemSQL) lock(ctx context.Context, q *queries, lease mirror.Lease) (sto
 	return st, stored, err
 }
 
-// readStored reads the digests of the rows of some items.
+// readStored reads the digests of the rows of some items, whose ids must be in order.
 func (s *itemSQL) readStored(ctx context.Context, q *queries, r mirror.Resource, ids []string) (store.StoredRows,
 	error,
 ) {
@@ -210,25 +228,41 @@ func (s *itemSQL) readStored(ctx context.Context, q *queries, r mirror.Resource,
 		for i := range values {
 			into[i] = &values[i]
 		}
-		scan := func(rows *sql.Rows) error {
-			if err := rows.Scan(into...); err != nil {
-				return err
-			}
-			key := make([]string, t.Key+1)
-			for i := range key {
-				key[i] = string(values[i])
-			}
-			stored.Add(p, key, string(values[len(values)-1]))
-			return nil
+		n, key := 0, make([]string, t.Key+1) // the rows of the last piece, and the key of the last row
+		read := func(text string, args []any) error {
+			n = 0
+			return q.query(ctx, text, append(args, q.piece), func(rows *sql.Rows) error {
+				if err := rows.Scan(into...); err != nil {
+					return err
+				}
+				for i := range key {
+					key[i] = string(values[i])
+				}
+				stored.Add(p, key, string(values[len(values)-1]))
+				n++
+				return nil
+			})
 		}
-		if err := chunks(ids, maxRows, func(ids []string) error {
+		for rest := ids; len(rest) > 0; {
+			some := rest[:min(len(rest), maxRows)]
 			args := s.scope(r)
-			for _, id := range ids {
+			for _, id := range some {
 				args = append(args, rawKey(id))
 			}
-			return q.query(ctx, s.storedSQL(p, len(ids)), args, scan)
-		}); err != nil {
-			return nil, err
+			if err := read(s.storedSQL(p, len(some)), args); err != nil {
+				return nil, err
+			}
+			if n < q.piece {
+				rest = rest[len(some):]
+				continue
+			}
+			// The piece ends among the rows of an item.
+			for n == q.piece {
+				if err := read(s.restSQL(p), afterArgs(s.scope(r, rawKey(key[0])), key[1:])); err != nil {
+					return nil, err
+				}
+			}
+			rest = rest[slices.Index(some, key[0])+1:]
 		}
 	}
 	return stored, nil
@@ -429,9 +463,17 @@ func (s *Store) ApplyItemMissing(ctx context.Context, lease mirror.Lease, now ti
 // KnownItems reads the states before the copies: an item is known by its state.
 func (s *Store) KnownItems(ctx context.Context, list mirror.Resource) (map[string]store.Known, error) {
 	var known map[string]store.Known
+	arg := dbq.ListStatesParams{
+		Bucket: list.Bucket(), ProjectID: rawKey(list.Project), RoomID: rawKey(list.Room), Kind: int16(list.Kind),
+		Limit: s.q.limit(),
+	}
 	err := retry(ctx, func() error {
-		states, err := s.q.ListStates(ctx, dbq.ListStatesParams{
-			Bucket: list.Bucket(), ProjectID: rawKey(list.Project), RoomID: rawKey(list.Room), Kind: int16(list.Kind),
+		arg.After = []byte{}
+		states, err := pages(s.piece, func(last *dbq.ListStatesRow) ([]dbq.ListStatesRow, error) {
+			if last != nil {
+				arg.After = last.ResourceID
+			}
+			return s.q.ListStates(ctx, arg)
 		})
 		if err != nil {
 			return err
@@ -440,18 +482,22 @@ func (s *Store) KnownItems(ctx context.Context, list mirror.Resource) (map[strin
 		for _, row := range states {
 			known[string(row.ResourceID)] = store.Known{HasState: true, Missing: row.MissingSince.Valid}
 		}
-		of := items[list.Kind]
-		return s.q.query(ctx, of.copies, of.scope(list), func(rows *sql.Rows) error {
-			var id string
-			var epoch int64
-			var sum []byte
-			var deleted bool
-			err := rows.Scan(&id, &epoch, &sum, &deleted)
-			k := known[id]
-			k.Copy = store.CopyOf(epoch, sum, deleted)
-			known[id] = k
-			return err
-		})
+		of, last := items[list.Kind], ""
+		for n := s.piece; n == s.piece && err == nil; {
+			n = 0
+			err = s.q.query(ctx, of.copies, of.scope(list, rawKey(last), s.piece), func(rows *sql.Rows) error {
+				var epoch int64
+				var sum []byte
+				var deleted bool
+				err := rows.Scan(&last, &epoch, &sum, &deleted)
+				k := known[last]
+				k.Copy = store.CopyOf(epoch, sum, deleted)
+				known[last] = k
+				n++
+				return err
+			})
+		}
+		return err
 	})
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("read what is known of a list: %w", err))
@@ -548,7 +594,9 @@ func (s *itemSQL) invalidate(ctx context.Context, store *Store, r mirror.Resourc
 		_, err := q.db.ExecContext(ctx, s.distrust, s.scope(r, rawKey(r.ID))...)
 		for p, part := range s.kind.Parts {
 			if err == nil && part.HasDigest() {
-				_, err = q.db.ExecContext(ctx, s.distrustSQL(p), s.scope(r, rawKey(r.ID))...)
+				err = q.inPieces(func(limit int32) (int64, error) {
+					return q.exec(ctx, s.distrustSQL(p), s.scope(r, rawKey(r.ID), limit)...)
+				})
 			}
 		}
 		return err
@@ -564,38 +612,37 @@ values ` + repeat("(?, ?, ?, ?, ?, 1, 1, ?, ?, '')", n) + `
 on duplicate key update bucket = values(bucket)`
 }
 
-// insertedListedSQL finds the rows of an insert, which MySQL does not report. The
-// token only marks them; it is no lease.
+// insertedListedSQL finds the rows of an insert, from the first to the last of them,
+// which MySQL does not report. The token only marks them; it is no lease.
 const insertedListedSQL = `select resource_id
 from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind = ? and lease_token = ?
-order by resource_id`
+where bucket = ? and project_id = ? and room_id = ? and kind = ?
+    and resource_id >= ? and resource_id <= ? and lease_token = ?`
 
 // insertListed inserts states that have applied the list of r for items without one,
-// and returns these items, in key order.
+// and returns these items. Both lists are in key order.
 func (q *queries) insertListed(ctx context.Context, r mirror.Resource, items []store.Item,
 	fetchTime time.Time,
 ) ([]store.Item, error) {
 	token := make([]byte, 16)
 	rand.Read(token)
-	err := chunks(items, maxRows, func(items []store.Item) error {
+	inserted := make(map[string]bool)
+	err := chunks(items, min(maxRows, q.piece), func(items []store.Item) error {
 		args := make([]any, 0, 7*len(items))
 		for _, item := range items {
 			r.ID = item.ID
 			args = append(appendKey(args, r), nullTime(fetchTime), token)
 		}
-		_, err := q.db.ExecContext(ctx, insertListedSQL(len(items)), args...)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	inserted := make(map[string]bool)
-	err = q.query(ctx, insertedListedSQL, append(roomArgs(r), int16(r.Kind), token), func(rows *sql.Rows) error {
-		var id string
-		err := rows.Scan(&id)
-		inserted[id] = true
-		return err
+		if _, err := q.db.ExecContext(ctx, insertListedSQL(len(items)), args...); err != nil {
+			return err
+		}
+		args = append(roomArgs(r), int16(r.Kind), rawKey(items[0].ID), rawKey(items[len(items)-1].ID), token)
+		return q.query(ctx, insertedListedSQL, args, func(rows *sql.Rows) error {
+			var id string
+			err := rows.Scan(&id)
+			inserted[id] = true
+			return err
+		})
 	})
 	var out []store.Item
 	for _, item := range items {

@@ -69,7 +69,7 @@ func (s *Store) accept(ctx context.Context, batch []mirror.Delivery, wait time.D
 
 	var answers []store.Accepted
 	err := retry(ctx, func() error {
-		return once(ctx, s.accepting, func(q *queries) (err error) {
+		return s.once(ctx, s.accepting, func(q *queries) (err error) {
 			answers, err = s.record(ctx, q, batch, events, wait < store.LockWait)
 			return err
 		})

@@ -116,7 +116,8 @@ func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connection
 	limit int,
 ) ([]mirror.UserSession, error) {
 	var out []mirror.UserSession
-	err := chunks(slices.Compact(slices.Sorted(slices.Values(connections))), maxKeys, func(connections []int64) error {
+	some := max(1, min(maxKeys, s.piece/max(1, limit)))
+	err := chunks(slices.Compact(slices.Sorted(slices.Values(connections))), some, func(connections []int64) error {
 		var args []any
 		for _, c := range connections {
 			args = append(append(args, roomArgs(room)...), c, limit)

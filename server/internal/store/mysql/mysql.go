@@ -73,13 +73,16 @@ type Store struct {
 	connector *connector
 	// lanes is the number of buckets of one batch that are recorded at once.
 	lanes int
+	// piece is pieceRows, or less for tests.
+	piece int
 }
 
 // queries holds all statements: those of sqlc and those of build.go.
 type queries struct {
 	*dbq.Queries
 
-	db dbq.DBTX
+	db    dbq.DBTX
+	piece int
 }
 
 // Open prepares the connections. It does not wait for the database: the first
@@ -89,6 +92,10 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(c, cfg, pieceRows)
+}
+
+func open(c *connector, cfg Config, piece int) (*Store, error) {
 	p, err := pack.New()
 	if err != nil {
 		return nil, err
@@ -102,17 +109,19 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 		return openPool(c, conns)
 	}
 	s := &Store{
-		db: db, q: newQueries(db), accepting: orElse(impatient{c}, shares.Accept), renewing: orElse(c, shares.Renew),
-		reading: orElse(c, shares.Read), pack: p, connector: c, lanes: max(shares.Accept, 1),
+		db: db, q: newQueries(db, piece), accepting: orElse(impatient{c}, shares.Accept), renewing: orElse(c, shares.Renew),
+		reading: orElse(c, shares.Read), pack: p, connector: c, lanes: max(shares.Accept, 1), piece: piece,
 	}
 	if cfg.Sharded {
 		c.layout.Store(int32(forced))
 	}
-	s.Reader = sqllist.NewReader(lists, limited(newQueries(s.reading).rows), classify, p, cfg.ReadTimeout)
+	dialect := lists
+	dialect.Piece = piece
+	s.Reader = sqllist.NewReader(dialect, limited(newQueries(s.reading, piece).rows), classify, p, cfg.ReadTimeout)
 	return s, nil
 }
 
-func newQueries(db dbq.DBTX) *queries { return &queries{dbq.New(db), db} }
+func newQueries(db dbq.DBTX, piece int) *queries { return &queries{dbq.New(db), db, piece} }
 
 func openPool(c driver.Connector, conns int) *sql.DB {
 	db := sql.OpenDB(c)
@@ -340,7 +349,7 @@ const txAttempts = 20
 // tx runs f in a transaction, again from the start after transient failures, and
 // classifies other errors. f must not keep state across runs.
 func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) error {
-	err := retry(ctx, func() error { return once(ctx, s.db, f) })
+	err := retry(ctx, func() error { return s.once(ctx, s.db, f) })
 	if err != nil {
 		return classify(ctx, fmt.Errorf("%s: %w", what, err))
 	}
@@ -353,7 +362,7 @@ func (s *Store) tx(ctx context.Context, what string, f func(q *queries) error) e
 //
 // A connection lost during the commit leaves its result unknown. It is never
 // reported as a success; keys and tokens make a repetition harmless.
-func once(ctx context.Context, db *sql.DB, f func(q *queries) error) (err error) {
+func (s *Store) once(ctx context.Context, db *sql.DB, f func(q *queries) error) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
@@ -367,7 +376,7 @@ func once(ctx context.Context, db *sql.DB, f func(q *queries) error) (err error)
 	if _, err := conn.ExecContext(ctx, "start transaction"); err != nil {
 		return err
 	}
-	if err := f(newQueries(conn)); err != nil {
+	if err := f(newQueries(conn, s.piece)); err != nil {
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "commit")

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -48,8 +49,15 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		if err != nil {
 			return store.Plan{}, err
 		}
-		rows, err := q.NotificationRows(ctx, dbq.NotificationRowsParams{
+		of := dbq.NotificationRowsParams{
 			Bucket: inbox.Bucket, ProjectID: inbox.ProjectID, RoomID: inbox.RoomID, NotificationID: inbox.NotificationID,
+			After: []byte{}, Limit: q.limit(),
+		}
+		rows, err := pages(q.piece, func(last *dbq.NotificationRowsRow) ([]dbq.NotificationRowsRow, error) {
+			if last != nil {
+				of.After = last.EventID
+			}
+			return q.NotificationRows(ctx, of)
 		})
 		if err != nil {
 			return store.Plan{}, err
@@ -77,7 +85,18 @@ func (s *Store) ApplyNotification(ctx context.Context, lease mirror.Lease, fold 
 		if err := s.write(ctx, q, notificationTable, values, nil); err != nil || !plan.Inbox {
 			return plan.Plan, err
 		}
-		return plan.Plan, s.writeInbox(ctx, q, inbox)
+		ids := make([]string, 0, len(rows)+len(plan.Rows))
+		for _, row := range rows {
+			ids = append(ids, string(row.EventID))
+		}
+		for _, n := range plan.Rows {
+			ids = append(ids, n.EventID)
+		}
+		slices.Sort(ids)
+		return plan.Plan, chunks(slices.Compact(ids), q.piece, func(ids []string) error {
+			inbox.FirstEvent, inbox.LastEvent = rawKey(ids[0]), rawKey(ids[len(ids)-1])
+			return s.writeInbox(ctx, q, inbox)
+		})
 	})
 }
 

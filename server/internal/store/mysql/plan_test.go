@@ -305,7 +305,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		} else {
 			explain("copy of "+s.head.name, s.copyOf, one)
 		}
-		explain("copies of "+s.head.name, s.copies, scope)
+		explain("copies of "+s.head.name, s.copies, append(slices.Clone(scope), []byte("s"), pieceRows))
 		explain("distrust "+s.head.name, s.distrust, one)
 		explain("tombstone in "+s.head.name, s.tombstone, append([]any{"2026-03-01"}, one...))
 		for p, part := range s.kind.Parts {
@@ -314,16 +314,21 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 				for range part.Key {
 					key = append(key, "#")
 				}
-				explain("stored rows of "+part.Name, s.storedSQL(p, n), append(slices.Clone(scope), keys(n, "#")...))
+				explain("stored rows of "+part.Name, s.storedSQL(p, n), append(append(slices.Clone(scope), keys(n, "#")...),
+					pieceRows))
 				explain("delete from "+part.Name, s.deleteSQL(p, n), append(slices.Clone(one), keys(n, key...)...))
 			}
-			explain("delete all from "+part.Name, s.deleteAllSQL(p), one)
+			piece := append(slices.Clone(one), pieceRows)
+			explain("rest of the rows of "+part.Name, s.restSQL(p), append(afterArgs(slices.Clone(one),
+				slices.Repeat([]string{"k"}, part.Key)), pieceRows))
+			explain("delete all from "+part.Name, s.deleteAllSQL(p), piece)
 			if part.HasDigest() {
-				explain("distrust "+part.Name, s.distrustSQL(p), one)
+				explain("distrust "+part.Name, s.distrustSQL(p), piece)
 			}
 		}
 	}
-	explain("insertedListed", insertedListedSQL, append(slices.Clone(room), int16(mirror.KindThread), make([]byte, 16)))
+	explain("insertedListed", insertedListedSQL, append(slices.Clone(room), int16(mirror.KindThread), []byte("a"),
+		[]byte("z"), make([]byte, 16)))
 }
 
 // What statements mean depends on these, whatever the server's defaults and the
@@ -423,7 +428,7 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 			ids = append(ids, string(row.EventID))
 		}
 		exec("flush status")
-		if more, err := deleteFolded(t.Context(), newQueries(db), r, ids); !more || err != nil {
+		if more, err := deleteFolded(t.Context(), newQueries(db, pieceRows), r, ids); !more || err != nil {
 			t.Fatalf("deleteFolded = %v, %v; want more", more, err)
 		}
 		if read := rowsRead(t, db); read > 150 {

@@ -51,6 +51,8 @@ var forbidden = map[string]*regexp.Regexp{
 var (
 	comment = regexp.MustCompile(`(?m)--.*$`)
 	literal = regexp.MustCompile(`'[^']*'`)
+	// leadingComments precede a statement of sqlc.
+	leadingComments = regexp.MustCompile(`\A(\s*--[^\n]*\n|\s+)*`)
 )
 
 // offences lists the forbidden forms in a text of SQL.
@@ -77,6 +79,7 @@ func statements(t *testing.T) map[string]string {
 		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2),
 		"lockTombstoneSQL": lockTombstoneSQL, "purgeRoomSQL": purgeRoomSQL, "eventsOfRoomSQL": eventsOfRoomSQL,
 		"purgeTableSQL": purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
+		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2),
 	}
 	for _, s := range items {
 		for what, text := range map[string]string{
@@ -88,6 +91,7 @@ func statements(t *testing.T) map[string]string {
 		for p, part := range s.parts {
 			all["write SQL of "+part.name] = part.sql(2)
 			all["storedSQL of "+part.name], all["deleteSQL of "+part.name] = s.storedSQL(p, 2), s.deleteSQL(p, 2)
+			all["restSQL of "+part.name] = s.restSQL(p)
 			all["deleteAllSQL of "+part.name], all["distrustSQL of "+part.name] = s.deleteAllSQL(p), s.distrustSQL(p)
 		}
 	}

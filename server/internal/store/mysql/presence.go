@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -89,7 +90,7 @@ where bucket = ? and project_id = ? and room_id = ? and end_cause = '' and sessi
 // order. args holds the arguments before the list.
 func (q *queries) byIDs(ctx context.Context, statement func(n int) string, args []any, ids []string) error {
 	ids = slices.Sorted(slices.Values(ids))
-	return chunks(ids, maxRows, func(ids []string) error {
+	return chunks(ids, min(maxRows, q.piece), func(ids []string) error {
 		args := slices.Clone(args)
 		for _, id := range ids {
 			args = append(args, rawKey(id))
@@ -172,7 +173,6 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 ) (mirror.Applied, error) {
 	r := lease.Resource
 	users := store.ActiveUsersOf(content)
-	room := dbq.ActiveUsersOfRoomParams{Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room)}
 	return s.end(ctx, "apply active users", lease, now, func(q *queries) (store.Plan, error) {
 		st, err := lockState(ctx, q, lease)
 		if err != nil {
@@ -181,29 +181,21 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 		if err := shareRoom(ctx, q, lease); err != nil {
 			return store.Plan{}, err
 		}
-		rows, err := q.ActiveUsersOfRoom(ctx, room)
+		stored, err := activeUsersOf(ctx, q, r)
 		if err != nil {
 			return store.Plan{}, err
 		}
-		stored := make(map[int64][]mirror.ActiveUser)
-		for _, u := range rows {
-			stored[u.Epoch] = append(stored[u.Epoch], mirror.ActiveUser{
-				ConnectionID: u.ConnectionID, UserID: string(u.UserID), Info: u.InfoJson,
-			})
-		}
-		open, err := q.OpenSessions(ctx, dbq.OpenSessionsParams(room))
+		sessions, err := openSessions(ctx, q, r)
 		if err != nil {
 			return store.Plan{}, err
-		}
-		var sessions []mirror.UserSession
-		for _, o := range open {
-			sessions = append(sessions, mirror.UserSession{
-				ID: string(o.SessionID), ConnectionID: o.ConnectionID, UserID: string(o.UserID), EnterTime: o.BeginTime,
-			})
 		}
 		plan := store.PlanActiveUsers(st, stored, sessions, lease, users, content.FetchTime, absentBefore, now, settle)
 		if plan.Write {
-			if err := q.DeleteActiveUsers(ctx, dbq.DeleteActiveUsersParams(room)); err != nil {
+			if err := q.inPieces(func(limit int32) (int64, error) {
+				return q.DeleteActiveUsers(ctx, dbq.DeleteActiveUsersParams{
+					Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Limit: limit,
+				})
+			}); err != nil {
 				return store.Plan{}, err
 			}
 			values := make([][]any, 0, len(users))
@@ -219,4 +211,45 @@ func (s *Store) ApplyActiveUsers(ctx context.Context, lease mirror.Lease, conten
 		args := append([]any{nullTime(content.FetchTime)}, roomArgs(r)...)
 		return plan.Plan, q.byIDs(ctx, endSessionsSQL, args, plan.Ended)
 	})
+}
+
+// activeUsersOf reads the stored users of a room, by epoch.
+func activeUsersOf(ctx context.Context, q *queries, r mirror.Resource) (map[int64][]mirror.ActiveUser, error) {
+	arg := dbq.ActiveUsersOfRoomParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room),
+		AfterConnection: math.MinInt64, AfterUser: []byte{}, Limit: q.limit(),
+	}
+	rows, err := pages(q.piece, func(last *dbq.ActiveUsersOfRoomRow) ([]dbq.ActiveUsersOfRoomRow, error) {
+		if last != nil {
+			arg.AfterConnection, arg.AfterUser = last.ConnectionID, last.UserID
+		}
+		return q.ActiveUsersOfRoom(ctx, arg)
+	})
+	users := make(map[int64][]mirror.ActiveUser)
+	for _, u := range rows {
+		users[u.Epoch] = append(users[u.Epoch], mirror.ActiveUser{
+			ConnectionID: u.ConnectionID, UserID: string(u.UserID), Info: u.InfoJson,
+		})
+	}
+	return users, err
+}
+
+// openSessions reads the sessions of a room that have not ended.
+func openSessions(ctx context.Context, q *queries, r mirror.Resource) ([]mirror.UserSession, error) {
+	arg := dbq.OpenSessionsParams{
+		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), After: []byte{}, Limit: q.limit(),
+	}
+	rows, err := pages(q.piece, func(last *dbq.OpenSessionsRow) ([]dbq.OpenSessionsRow, error) {
+		if last != nil {
+			arg.After = last.SessionID
+		}
+		return q.OpenSessions(ctx, arg)
+	})
+	var sessions []mirror.UserSession
+	for _, o := range rows {
+		sessions = append(sessions, mirror.UserSession{
+			ID: string(o.SessionID), ConnectionID: o.ConnectionID, UserID: string(o.UserID), EnterTime: o.BeginTime,
+		})
+	}
+	return sessions, err
 }

@@ -10,7 +10,7 @@ import (
 
 // Changes reads one bucket's entries.
 func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	rows, err := newQueries(s.reading).Changes(ctx,
+	rows, err := newQueries(s.reading, s.piece).Changes(ctx,
 		dbq.ChangesParams{Bucket: bucket, After: after, Limit: int32(limit)}) //nolint:gosec // bounded by the caller
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list changes: %w", err))

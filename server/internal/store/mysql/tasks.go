@@ -92,7 +92,7 @@ func (s *Store) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 // Renew moves the lease's end. An update without a change counts as unaffected; a
 // read distinguishes it from a lost lease.
 func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) error {
-	r, q := lease.Resource, newQueries(s.renewing)
+	r, q := lease.Resource, newQueries(s.renewing, s.piece)
 	var n int64
 	err := retry(ctx, func() (err error) {
 		n, err = q.Renew(ctx, dbq.RenewParams{

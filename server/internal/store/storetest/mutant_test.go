@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,13 @@ func (b base) children(ctx context.Context, r mirror.Resource, set string) error
 
 func mutants() []mutant {
 	return append(historyMutants(), []mutant{
+		{
+			"reads the first piece of much",
+			[]string{
+				"room of many threads", "thread of many rows", "room of many users and sessions", "group of many members",
+			},
+			func(b base) store.Store { return &shortReads{b} },
+		},
 		{
 			"drops a change",
 			[]string{"changes come in order from a number on", "reader that follows writers misses nothing"},
@@ -256,7 +264,7 @@ func mutants() []mutant {
 		},
 		{
 			"leaves children of a tombstone due",
-			[]string{"tombstone quiets children"},
+			[]string{"tombstone quiets children", "room of many threads"},
 			func(b base) store.Store { return &restlessChildren{b} },
 		},
 		{
@@ -957,6 +965,35 @@ func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room m
 		return applied, err
 	}
 	return applied, m.state(ctx, lease.Resource, m.set)
+}
+
+// shortReads reads the first piece of much.
+type shortReads struct{ base }
+
+const firstPiece = large - 6
+
+func (m *shortReads) KnownItems(ctx context.Context, list mirror.Resource) (map[string]store.Known, error) {
+	known, err := m.Store.KnownItems(ctx, list)
+	for i, id := range slices.Sorted(maps.Keys(known)) {
+		if i >= firstPiece {
+			delete(known, id)
+		}
+	}
+	return known, err
+}
+
+func (m *shortReads) StoredItem(ctx context.Context, r mirror.Resource) (store.Item, error) {
+	item, err := m.Store.StoredItem(ctx, r)
+	for p, rows := range item.Parts {
+		item.Parts[p] = rows[:min(len(rows), firstPiece)]
+	}
+	return item, err
+}
+
+func (m *shortReads) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
+	active, err := m.Store.ActiveUsers(ctx, users, deleted)
+	active.Users = active.Users[:min(len(active.Users), firstPiece)]
+	return active, err
 }
 
 type restlessChildren struct{ base }

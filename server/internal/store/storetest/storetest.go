@@ -74,6 +74,7 @@ func groups() []group {
 		{"query", queryCases},
 		{"list", listCases},
 		{"feed", feedCases},
+		{"large", largeCases(large)},
 		{"concurrency", concurrencyCases},
 	}
 }

@@ -2,6 +2,8 @@ package sqllist
 
 import (
 	"context"
+	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -87,33 +89,73 @@ func (r *Reader) LastEvents(ctx context.Context, project mirror.ProjectID, types
 	return last, nil
 }
 
-// ActiveUsers reads the room with its connections: one row for each connection, or
-// one row with nulls if there are none.
+// roomUser is a row of a room with its connections: one for each connection, or one
+// without a user if there are none.
+type roomUser struct {
+	epoch     int64
+	freshness mirror.Freshness
+	user      *mirror.ActiveUser
+}
+
+// sameUsers reports whether two rows are of the same users of the room.
+func (u *roomUser) sameUsers(as *roomUser) bool {
+	return u.epoch == as.epoch && u.freshness.Revision == as.freshness.Revision &&
+		u.freshness.DeleteTime.Equal(as.freshness.DeleteTime)
+}
+
+// ActiveUsers reads the room with its connections. If they are others before all pieces
+// have been read, it begins again.
 func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
-	s := r.query("select u.connection_id, u.user_id, u.info_json, r.delete_time,"+stateColumns+
-		"\nfrom mirror_room r\n"+r.state("r", "r.room_id", literal(mirror.KindActiveUsers), "''")+`left join mirror_active_user u
+	rows, err := inPieces(r, func(last *roomUser) ([]roomUser, error) { return r.roomUsers(ctx, users, deleted, last) })
+	switch {
+	case err != nil:
+		return mirror.ActiveUsers{}, err
+	case len(rows) == 0:
+		return mirror.ActiveUsers{}, store.ErrNotFound
+	case slices.ContainsFunc(rows, func(u roomUser) bool { return !u.sameUsers(&rows[0]) }):
+		return r.ActiveUsers(ctx, users, deleted)
+	}
+	out := mirror.ActiveUsers{Project: users.Project, Room: users.Room, Freshness: rows[len(rows)-1].freshness}
+	for _, row := range rows {
+		if row.user != nil {
+			out.Users = append(out.Users, *row.user)
+		}
+	}
+	return out, nil
+}
+
+// roomUsers reads a piece.
+func (r *Reader) roomUsers(ctx context.Context, users mirror.Resource, deleted bool, last *roomUser) ([]roomUser,
+	error,
+) {
+	s := r.query("select r.epoch, u.connection_id, u.user_id, u.info_json, r.delete_time," + stateColumns +
+		"\nfrom mirror_room r\n" + r.state("r", "r.room_id", literal(mirror.KindActiveUsers), "''") + `left join mirror_active_user u
     on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
-    and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end
-`).whereRoom("r", users).where("(r.delete_time is null or ?)", deleted)
+    and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end`)
+	if r.dialect.Piece > 0 {
+		after := mirror.ActiveUser{ConnectionID: math.MinInt64}
+		if last != nil && last.user != nil {
+			after = *last.user
+		}
+		s.add("\n    and u.connection_id >= ? and (u.connection_id > ? or u.user_id > ?)", after.ConnectionID, after.ConnectionID,
+			after.UserID)
+	}
+	s.add("\n")
+	s.whereRoom("r", users).where("(r.delete_time is null or ?)", deleted)
 	s.add("\norder by u.connection_id, u.user_id")
-	out := mirror.ActiveUsers{Project: users.Project, Room: users.Room}
-	rooms, err := list(ctx, r, "read active users", s, func(row Row, _ *struct{}) error {
+	if r.dialect.Piece > 0 {
+		s.add("\nlimit ?", r.dialect.Piece)
+	}
+	return list(ctx, r, "read active users", s, func(row Row, u *roomUser) error {
 		var connection *int64
 		var user *string
 		var info []byte
-		err := scanWithState(row, &out.Freshness, &connection, &user, &info, at(&out.Freshness.DeleteTime))
+		err := scanWithState(row, &u.freshness, &u.epoch, &connection, &user, &info, at(&u.freshness.DeleteTime))
 		if connection != nil && user != nil {
-			out.Users = append(out.Users, mirror.ActiveUser{ConnectionID: *connection, UserID: *user, Info: info})
+			u.user = &mirror.ActiveUser{ConnectionID: *connection, UserID: *user, Info: info}
 		}
 		return err
 	})
-	if err == nil && len(rooms) == 0 {
-		err = store.ErrNotFound
-	}
-	if err != nil {
-		return mirror.ActiveUsers{}, err
-	}
-	return out, nil
 }
 
 // SessionColumns are the columns of a session u.

@@ -50,6 +50,9 @@ type Dialect struct {
 	ThreadChanged, CommentChanged string
 	// MetadataIndexed means that an index finds threads by their metadata.
 	MetadataIndexed bool
+	// Piece is the maximum number of rows that a statement returns where any number may
+	// match; zero means no limit.
+	Piece int
 	// ForceIndex means that a statement can name the index that it uses.
 	ForceIndex bool
 	// Routed means that a statement about one room names its bucket too, although no index
@@ -120,6 +123,18 @@ func list[T any](ctx context.Context, r *Reader, what string, s *statement, scan
 		return nil, err
 	}
 	return out, nil
+}
+
+// inPieces reads all rows of a list: piece reads those after the last one of the piece
+// before, at most as many as the dialect allows.
+func inPieces[T any](r *Reader, piece func(last *T) ([]T, error)) ([]T, error) {
+	all, err := piece(nil)
+	for n := len(all); err == nil && n > 0 && n == r.dialect.Piece; {
+		var more []T
+		more, err = piece(&all[len(all)-1])
+		all, n = append(all, more...), len(more)
+	}
+	return all, err
 }
 
 // one reads the only row of a statement, or returns store.ErrNotFound.

@@ -66,9 +66,22 @@ func (r *Reader) StoredItem(ctx context.Context, of mirror.Resource) (store.Item
 	}
 	item.ID, item.Parts = of.ID, make([][]store.Row, len(kind.Parts))
 	for i, part := range kind.Parts {
-		item.Parts[i], err = list(ctx, r, what, query(part, "", ""), func(row Row, out *store.Row) (err error) {
-			out.Values, err = scanColumns(row, part.Columns)
-			return err
+		key, after := make([]string, part.Key), make([]any, part.Key)
+		for c := range key {
+			key[c], after[c] = "t."+part.Columns[c].Name, "" // no id is empty
+		}
+		item.Parts[i], err = inPieces(r, func(last *store.Row) ([]store.Row, error) {
+			s := query(part, "", "")
+			if r.dialect.Piece > 0 {
+				if last != nil {
+					copy(after, last.Values)
+				}
+				s.after(key, after...).page(key, r.dialect.Piece)
+			}
+			return list(ctx, r, what, s, func(row Row, out *store.Row) (err error) {
+				out.Values, err = scanColumns(row, part.Columns)
+				return err
+			})
 		})
 		if err != nil {
 			return store.Item{}, err

@@ -1,6 +1,7 @@
 package sqllist
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -149,8 +150,9 @@ join mirror_thread t
 	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
 }
 
-// mentions reads where comments mention a user, after a thread or from it on: one key
-// for each mention, with the id of the comment.
+// mentions reads where comments mention a user, after a thread or from it on, and after
+// the comment of the key if it names one: one key for each mention, with the id of the
+// comment.
 func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, after rowKey, inclusive bool,
 	limit int,
 ) ([]rowKey, error) {
@@ -159,7 +161,8 @@ func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, after rowK
 		r.by("mirror_comment_mention_by_user")).
 		where("m.kind = 'user' and m.project_id = ? and m.mentioned_id = ?", f.Project, f.Mentioned).
 		whereIf(f.Room != "", "m.room_id = ?", f.Room).inBucket("m", f.Project, f.Room).
-		whereIf(f.Thread != "", "m.thread_id = ?", f.Thread)
+		whereIf(f.Thread != "", "m.thread_id = ?", f.Thread).
+		whereIf(after.ID != "", "m.comment_id > ?", after.ID)
 	if inclusive {
 		s.from(thread, after.Room, after.Thread)
 	} else {
@@ -241,7 +244,7 @@ join mirror_comment c
 		after := rowKey{Room: f.AfterRoom, Thread: f.AfterThread}
 		return byKeys(ctx, f.Limit, after, true,
 			func(ctx context.Context, key rowKey, inclusive bool, limit int) ([]rowKey, error) {
-				keys, err := r.mentions(ctx, f, key, inclusive, limit)
+				keys, err := r.mentions(ctx, f, rowKey{Room: key.Room, Thread: key.Thread}, inclusive, limit)
 				if err != nil || len(keys) < limit {
 					return keys, err
 				}
@@ -249,7 +252,13 @@ join mirror_comment c
 				last := keys[len(keys)-1]
 				of := f
 				of.Room, of.Thread = last.Room, last.Thread
-				rest, err := r.mentions(ctx, of, rowKey{}, true, math.MaxInt32)
+				rest, err := inPieces(r, func(last *rowKey) ([]rowKey, error) {
+					var after rowKey
+					if last != nil {
+						after.ID = last.ID
+					}
+					return r.mentions(ctx, of, after, true, cmp.Or(r.dialect.Piece, math.MaxInt32))
+				})
 				keys = slices.DeleteFunc(keys, func(k rowKey) bool { return k.Room == last.Room && k.Thread == last.Thread })
 				return append(keys, rest...), err
 			}, rows)

@@ -16,13 +16,19 @@ const activeUsersOfRoom = `-- name: ActiveUsersOfRoom :many
 select connection_id, epoch, user_id, info_json
 from mirror_active_user
 where bucket = ? and project_id = ? and room_id = ?
+    and connection_id >= ?
+    and (connection_id > ? or user_id > ?)
 order by connection_id, user_id
+limit ?
 `
 
 type ActiveUsersOfRoomParams struct {
-	Bucket    int16
-	ProjectID []byte
-	RoomID    []byte
+	Bucket          int16
+	ProjectID       []byte
+	RoomID          []byte
+	AfterConnection int64
+	AfterUser       []byte
+	Limit           int32
 }
 
 type ActiveUsersOfRoomRow struct {
@@ -33,7 +39,15 @@ type ActiveUsersOfRoomRow struct {
 }
 
 func (q *Queries) ActiveUsersOfRoom(ctx context.Context, arg ActiveUsersOfRoomParams) ([]ActiveUsersOfRoomRow, error) {
-	rows, err := q.db.QueryContext(ctx, activeUsersOfRoom, arg.Bucket, arg.ProjectID, arg.RoomID)
+	rows, err := q.db.QueryContext(ctx, activeUsersOfRoom,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.AfterConnection,
+		arg.AfterConnection,
+		arg.AfterUser,
+		arg.Limit,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -118,26 +132,39 @@ func (q *Queries) CleanActiveUsers(ctx context.Context, arg CleanActiveUsersPara
 	return result.RowsAffected()
 }
 
-const deleteActiveUsers = `-- name: DeleteActiveUsers :exec
+const deleteActiveUsers = `-- name: DeleteActiveUsers :execrows
 delete from mirror_active_user
 where bucket = ? and project_id = ? and room_id = ?
+order by connection_id, user_id
+limit ?
 `
 
 type DeleteActiveUsersParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
+	Limit     int32
 }
 
-func (q *Queries) DeleteActiveUsers(ctx context.Context, arg DeleteActiveUsersParams) error {
-	_, err := q.db.ExecContext(ctx, deleteActiveUsers, arg.Bucket, arg.ProjectID, arg.RoomID)
-	return err
+func (q *Queries) DeleteActiveUsers(ctx context.Context, arg DeleteActiveUsersParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, deleteActiveUsers,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Limit,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
-const endSessionsOfRoom = `-- name: EndSessionsOfRoom :exec
+const endSessionsOfRoom = `-- name: EndSessionsOfRoom :execrows
 update mirror_user_session
 set leave_time = ?, end_cause = 'room_deleted'
 where bucket = ? and project_id = ? and room_id = ? and end_cause = ''
+order by session_id
+limit ?
 `
 
 type EndSessionsOfRoomParams struct {
@@ -145,24 +172,30 @@ type EndSessionsOfRoomParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
+	Limit     int32
 }
 
-func (q *Queries) EndSessionsOfRoom(ctx context.Context, arg EndSessionsOfRoomParams) error {
-	_, err := q.db.ExecContext(ctx, endSessionsOfRoom,
+func (q *Queries) EndSessionsOfRoom(ctx context.Context, arg EndSessionsOfRoomParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, endSessionsOfRoom,
 		arg.LeaveTime,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
+		arg.Limit,
 	)
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const notificationRows = `-- name: NotificationRows :many
 select event_id, channel, kind, user_id, thread_id, mention_id, subject_id, create_time, trigger_time,
     inbox_json, read_time, notify_time
 from mirror_notification
-where bucket = ? and project_id = ? and room_id = ? and notification_id = ?
+where bucket = ? and project_id = ? and room_id = ? and notification_id = ? and event_id > ?
 order by event_id
+limit ?
 `
 
 type NotificationRowsParams struct {
@@ -170,6 +203,8 @@ type NotificationRowsParams struct {
 	ProjectID      []byte
 	RoomID         []byte
 	NotificationID []byte
+	After          []byte
+	Limit          int32
 }
 
 type NotificationRowsRow struct {
@@ -193,6 +228,8 @@ func (q *Queries) NotificationRows(ctx context.Context, arg NotificationRowsPara
 		arg.ProjectID,
 		arg.RoomID,
 		arg.NotificationID,
+		arg.After,
+		arg.Limit,
 	)
 	if err != nil {
 		return nil, err
@@ -258,14 +295,17 @@ func (q *Queries) NotificationUser(ctx context.Context, arg NotificationUserPara
 const openSessions = `-- name: OpenSessions :many
 select session_id, connection_id, user_id, begin_time
 from mirror_user_session
-where bucket = ? and project_id = ? and room_id = ? and end_cause = ''
+where bucket = ? and project_id = ? and room_id = ? and session_id > ? and end_cause = ''
 order by session_id
+limit ?
 `
 
 type OpenSessionsParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
+	After     []byte
+	Limit     int32
 }
 
 type OpenSessionsRow struct {
@@ -276,7 +316,13 @@ type OpenSessionsRow struct {
 }
 
 func (q *Queries) OpenSessions(ctx context.Context, arg OpenSessionsParams) ([]OpenSessionsRow, error) {
-	rows, err := q.db.QueryContext(ctx, openSessions, arg.Bucket, arg.ProjectID, arg.RoomID)
+	rows, err := q.db.QueryContext(ctx, openSessions,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.After,
+		arg.Limit,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -371,6 +417,7 @@ set inbox_json = ?, inbox = ?, inbox_problem = ?,
     read_time = ?, notify_time = ?
 where bucket = ? and project_id = ? and room_id = ?
     and notification_id = ?
+    and event_id >= ? and event_id <= ?
 `
 
 type WriteInboxParams struct {
@@ -383,6 +430,8 @@ type WriteInboxParams struct {
 	ProjectID      []byte
 	RoomID         []byte
 	NotificationID []byte
+	FirstEvent     []byte
+	LastEvent      []byte
 }
 
 func (q *Queries) WriteInbox(ctx context.Context, arg WriteInboxParams) error {
@@ -396,6 +445,8 @@ func (q *Queries) WriteInbox(ctx context.Context, arg WriteInboxParams) error {
 		arg.ProjectID,
 		arg.RoomID,
 		arg.NotificationID,
+		arg.FirstEvent,
+		arg.LastEvent,
 	)
 	return err
 }

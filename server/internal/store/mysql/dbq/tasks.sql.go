@@ -244,8 +244,11 @@ func (q *Queries) Leased(ctx context.Context, arg LeasedParams) (LeasedRow, erro
 
 const lockChildren = `-- name: LockChildren :many
 select kind, resource_id, lease_token from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind in (/*SLICE:kinds*/?)
+where bucket = ? and project_id = ? and room_id = ?
+    and kind in (/*SLICE:kinds*/?)
+    and kind >= ? and (kind > ? or resource_id > ?)
 order by kind, resource_id
+limit ?
 for update
 `
 
@@ -254,6 +257,9 @@ type LockChildrenParams struct {
 	ProjectID []byte
 	RoomID    []byte
 	Kinds     []int16
+	AfterKind int16
+	AfterID   []byte
+	Limit     int32
 }
 
 type LockChildrenRow struct {
@@ -262,7 +268,7 @@ type LockChildrenRow struct {
 	LeaseToken []byte
 }
 
-// The states of a room's children of the given kinds.
+// The states of a room's children of the given kinds, after one of them.
 func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]LockChildrenRow, error) {
 	query := lockChildren
 	var queryParams []interface{}
@@ -277,6 +283,10 @@ func (q *Queries) LockChildren(ctx context.Context, arg LockChildrenParams) ([]L
 	} else {
 		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
 	}
+	queryParams = append(queryParams, arg.AfterKind)
+	queryParams = append(queryParams, arg.AfterKind)
+	queryParams = append(queryParams, arg.AfterID)
+	queryParams = append(queryParams, arg.Limit)
 	rows, err := q.db.QueryContext(ctx, query, queryParams...)
 	if err != nil {
 		return nil, err
@@ -540,12 +550,16 @@ func (q *Queries) Renew(ctx context.Context, arg RenewParams) (int64, error) {
 	return result.RowsAffected()
 }
 
-const settleChildren = `-- name: SettleChildren :exec
+const settleChildren = `-- name: SettleChildren :execrows
 update mirror_resource_state
 set settle = settle or due_time is not null,
     applied_generation = generation, due_time = null, not_before = null,
     attempts = 0, last_error = '', fail_time = null
 where bucket = ? and project_id = ? and room_id = ? and kind in (/*SLICE:kinds*/?)
+    and (applied_generation <> generation or due_time is not null or not_before is not null
+        or attempts <> 0 or last_error <> '' or fail_time is not null)
+order by kind, resource_id
+limit ?
 `
 
 type SettleChildrenParams struct {
@@ -553,11 +567,13 @@ type SettleChildrenParams struct {
 	ProjectID []byte
 	RoomID    []byte
 	Kinds     []int16
+	Limit     int32
 }
 
 // The room is deleted, so nothing in it is left to fetch. A settle fetch is still
 // to be done if the room returns immediately: the response may have been outdated.
-func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) error {
+// Those that are done already do not count.
+func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) (int64, error) {
 	query := settleChildren
 	var queryParams []interface{}
 	queryParams = append(queryParams, arg.Bucket)
@@ -571,8 +587,12 @@ func (q *Queries) SettleChildren(ctx context.Context, arg SettleChildrenParams) 
 	} else {
 		query = strings.Replace(query, "/*SLICE:kinds*/?", "NULL", 1)
 	}
-	_, err := q.db.ExecContext(ctx, query, queryParams...)
-	return err
+	queryParams = append(queryParams, arg.Limit)
+	result, err := q.db.ExecContext(ctx, query, queryParams...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const writeState = `-- name: WriteState :exec

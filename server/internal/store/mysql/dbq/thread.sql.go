@@ -10,37 +10,33 @@ import (
 	"database/sql"
 )
 
-const cleanThread = `-- name: CleanThread :execrows
+const deleteThread = `-- name: DeleteThread :exec
 delete from mirror_thread
-where bucket = ? and project_id = ? and room_id = ? and thread_id = ? and epoch < ?
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ?
 `
 
-type CleanThreadParams struct {
+type DeleteThreadParams struct {
 	Bucket    int16
 	ProjectID []byte
 	RoomID    []byte
 	ThreadID  []byte
-	Epoch     int64
 }
 
-// The condition is checked again when the row is locked.
-func (q *Queries) CleanThread(ctx context.Context, arg CleanThreadParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, cleanThread,
+func (q *Queries) DeleteThread(ctx context.Context, arg DeleteThreadParams) error {
+	_, err := q.db.ExecContext(ctx, deleteThread,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.ThreadID,
-		arg.Epoch,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return err
 }
 
 const listStates = `-- name: ListStates :many
 select resource_id, missing_since from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id <> ''
+where bucket = ? and project_id = ? and room_id = ? and kind = ? and resource_id > ?
+order by resource_id
+limit ?
 `
 
 type ListStatesParams struct {
@@ -48,6 +44,8 @@ type ListStatesParams struct {
 	ProjectID []byte
 	RoomID    []byte
 	Kind      int16
+	After     []byte
+	Limit     int32
 }
 
 type ListStatesRow struct {
@@ -62,6 +60,8 @@ func (q *Queries) ListStates(ctx context.Context, arg ListStatesParams) ([]ListS
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Kind,
+		arg.After,
+		arg.Limit,
 	)
 	if err != nil {
 		return nil, err
@@ -82,6 +82,34 @@ func (q *Queries) ListStates(ctx context.Context, arg ListStatesParams) ([]ListS
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockOldThread = `-- name: LockOldThread :one
+select thread_id from mirror_thread
+where bucket = ? and project_id = ? and room_id = ? and thread_id = ? and epoch < ?
+for update
+`
+
+type LockOldThreadParams struct {
+	Bucket    int16
+	ProjectID []byte
+	RoomID    []byte
+	ThreadID  []byte
+	Epoch     int64
+}
+
+// The condition is checked again when the row is locked.
+func (q *Queries) LockOldThread(ctx context.Context, arg LockOldThreadParams) ([]byte, error) {
+	row := q.db.QueryRowContext(ctx, lockOldThread,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.ThreadID,
+		arg.Epoch,
+	)
+	var thread_id []byte
+	err := row.Scan(&thread_id)
+	return thread_id, err
 }
 
 const oldThreads = `-- name: OldThreads :many

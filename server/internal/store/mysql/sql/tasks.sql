@@ -121,20 +121,28 @@ where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.
     and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id);
 
 -- name: LockChildren :many
--- The states of a room's children of the given kinds.
+-- The states of a room's children of the given kinds, after one of them.
 select kind, resource_id, lease_token from mirror_resource_state
-where bucket = ? and project_id = ? and room_id = ? and kind in (sqlc.slice(kinds))
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+    and kind in (sqlc.slice(kinds))
+    and kind >= sqlc.arg(after_kind) and (kind > sqlc.arg(after_kind) or resource_id > sqlc.arg(after_id))
 order by kind, resource_id
+limit ?
 for update;
 
--- name: SettleChildren :exec
+-- name: SettleChildren :execrows
 -- The room is deleted, so nothing in it is left to fetch. A settle fetch is still
 -- to be done if the room returns immediately: the response may have been outdated.
+-- Those that are done already do not count.
 update mirror_resource_state
 set settle = settle or due_time is not null,
     applied_generation = generation, due_time = null, not_before = null,
     attempts = 0, last_error = '', fail_time = null
-where bucket = ? and project_id = ? and room_id = ? and kind in (sqlc.slice(kinds));
+where bucket = ? and project_id = ? and room_id = ? and kind in (sqlc.slice(kinds))
+    and (applied_generation <> generation or due_time is not null or not_before is not null
+        or attempts <> 0 or last_error <> '' or fail_time is not null)
+order by kind, resource_id
+limit ?;
 
 -- name: Pause :exec
 insert into mirror_project (project_id, liveblocks_project_id, pause_reason, pause_time)
