@@ -1,0 +1,272 @@
+package mysql
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
+)
+
+// plansFile says where each statement runs on a keyspace that is sharded by bucket. Its
+// lines are NAME: PLACE; NAME: PLACE, because REASON; or comments that begin with a #.
+const plansFile = "testdata/vitess_plans.txt"
+
+// The places where a statement runs.
+const (
+	onOneShard    = "one shard"
+	onItsRows     = "shards of its rows" // of an insert
+	onNamedShards = "named shards"
+	rowByRow      = "row by row" // the gateway joins the rows of one statement with those of another
+	onEveryShard  = "every shard"
+)
+
+// vitessPlan is how Vitess runs a statement; see tools/vitessplan.
+type vitessPlan struct {
+	Steps  []string
+	Joined bool
+	Error  string
+}
+
+// place returns where the statement runs, or why it cannot.
+func (p vitessPlan) place() string {
+	is := func(variants ...string) bool {
+		return !slices.ContainsFunc(p.Steps, func(step string) bool {
+			_, variant, _ := strings.Cut(step, " ")
+			return !slices.Contains(variants, variant)
+		})
+	}
+	switch {
+	case p.Error != "":
+		return "refused (" + p.Error + ")"
+	case len(p.Steps) == 0:
+		return "nowhere"
+	case is("Sharded"):
+		return onItsRows
+	case !p.Joined && is("EqualUnique"): // of one bucket: what a step reads, the next one writes
+		return onOneShard
+	case p.Joined && is("EqualUnique", "IN", "MultiEqual"):
+		return rowByRow
+	case is("EqualUnique", "IN", "MultiEqual"):
+		return onNamedShards
+	case is("EqualUnique", "IN", "MultiEqual", "Scatter", "Reference"):
+		return onEveryShard
+	}
+	return fmt.Sprintf("%q", p.Steps) // such as None, which does nothing and says nothing
+}
+
+// vitessPlans plans statements with the planner of Vitess.
+func vitessPlans(t *testing.T, statements map[string]string) map[string]vitessPlan {
+	t.Helper()
+	input, err := json.Marshal(map[string]any{"vschema": json.RawMessage(VSchema()), "statements": statements})
+	if err != nil {
+		t.Fatalf("Marshal = %v", err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "run", ".")
+	cmd.Dir = filepath.Join("..", "..", "..", "..", "tools", "vitessplan")
+	var out, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("tools/vitessplan: %v\n%s", err, &stderr)
+	}
+	var plans map[string]vitessPlan
+	if err := json.Unmarshal(out.Bytes(), &plans); err != nil {
+		t.Fatalf("Unmarshal = %v", err)
+	}
+	return plans
+}
+
+// oneRow is the result of a statement whose text is all that is wanted. The next
+// statement of a list follows.
+type oneRow struct{}
+
+func (oneRow) Scan(...any) error { return nil }
+
+// allStatements are those that the store sends, each under a name that several share if
+// they differ in what a filter selects.
+func allStatements(t *testing.T) map[string][]string {
+	t.Helper()
+	all := make(map[string][]string)
+	add := func(name, text string) {
+		text = leadingComments.ReplaceAllString(text, "")
+		if !slices.Contains(all[name], text) {
+			all[name] = append(all[name], text)
+		}
+	}
+	record := &recorder{}
+	queries := reflect.ValueOf(dbq.New(record))
+	for i := range queries.NumMethod() {
+		name, method := queries.Type().Method(i).Name, queries.Method(i)
+		arguments := []reflect.Value{reflect.ValueOf(t.Context())}
+		switch method.Type().NumIn() {
+		case 1:
+		case 2:
+			argument := reflect.New(method.Type().In(1)).Elem()
+			sample(argument)
+			if argument.Kind() == reflect.Struct {
+				for f := range argument.NumField() { // a list of one would be no list
+					if list := argument.Field(f); list.Kind() == reflect.Slice && list.Type().Elem().Kind() != reflect.Uint8 {
+						list.Set(reflect.MakeSlice(list.Type(), 2, 2))
+					}
+				}
+			}
+			arguments = append(arguments, argument)
+		default:
+			continue // it does not send anything
+		}
+		if name == "WithTx" {
+			continue
+		}
+		func() {
+			defer func() { _ = recover() }() // of a scan of the row that is not there
+			method.Call(arguments)
+		}()
+		add(name, record.text)
+	}
+	for where, text := range statements(t) {
+		switch {
+		case where == "MigrationSQL", where == text, strings.HasSuffix(where, ".sql"), strings.HasPrefix(where, "read "):
+		default:
+			add(where, text)
+		}
+	}
+	v := versionQueries{}
+	add("schema: InsertVersion", v.InsertVersion(schemaTable))
+	add("schema: DeleteVersion", v.DeleteVersion(schemaTable))
+	add("schema: GetMigrationByVersion", v.GetMigrationByVersion(schemaTable))
+	add("schema: ListMigrations", v.ListMigrations(schemaTable))
+	add("schema: GetLatestVersion", v.GetLatestVersion(schemaTable))
+	for _, read := range storetest.Reads() {
+		name := read.Name
+		if f := reflect.ValueOf(read.Filter); f.Kind() == reflect.Struct {
+			if room := f.FieldByName("Room"); room.IsValid() && !room.IsZero() {
+				name += " of a room"
+			}
+		}
+		run := func(_ context.Context, text string, _ []any, scan func(sqllist.Row) error) error {
+			add(name, text)
+			return scan(oneRow{})
+		}
+		same := func(_ context.Context, err error) error { return err }
+		read.Call(t.Context(), &Store{Reader: sqllist.NewReader(lists, run, same, nil, 0)})
+	}
+	return all
+}
+
+// before returns the part of a text before a separator.
+func before(text, separator string) string {
+	text, _, _ = strings.Cut(text, separator)
+	return text
+}
+
+// Every statement runs where the table says, on a keyspace that is sharded by bucket. A
+// statement that Vitess plans to run nowhere would lose what it should write, and say
+// nothing.
+func TestVitessPlans(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what compiles Vitess' planner; run without it before a merge")
+	}
+	all := allStatements(t)
+	texts := make(map[string]string)
+	for name, list := range all {
+		for i, text := range list {
+			texts[fmt.Sprintf("%s#%d", name, i)] = text
+		}
+	}
+	plans := vitessPlans(t, texts)
+	noted := make(map[string]string)
+	b, err := os.ReadFile(plansFile)
+	if err != nil {
+		t.Fatalf("ReadFile = %v", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		// A name may have a colon of its own.
+		line = strings.TrimSpace(line)
+		if at := strings.LastIndex(before(line, ", because "), ": "); at > 0 && line[0] != '#' {
+			name, place := line[:at], line[at+2:]
+			place, reason, _ := strings.Cut(place, ", because ")
+			noted[name] = place
+			if reason == "" && (strings.Contains(place, onEveryShard) || strings.Contains(place, rowByRow)) {
+				t.Errorf("%s runs %s, and %s gives no reason", name, place, plansFile)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		var places []string
+		for i := range all[name] {
+			places = append(places, plans[fmt.Sprintf("%s#%d", name, i)].place())
+		}
+		slices.Sort(places)
+		place := strings.Join(slices.Compact(places), " or ")
+		if place != noted[name] {
+			t.Errorf("%s has %q for a statement that runs so:\n%s: %s\n%s", plansFile, noted[name], name, place, all[name][0])
+		}
+		delete(noted, name)
+	}
+	for name := range noted {
+		t.Errorf("%s has %s, of which there is no statement", plansFile, name)
+	}
+}
+
+// Each function or constant with a statement is among those that tests look at.
+func TestStatementsAreListed(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatalf("Glob = %v", err)
+	}
+	var names []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatalf("ParseFile = %v", err)
+		}
+		for _, d := range parsed.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				names = append(names, d.Name.Name)
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					if v, ok := spec.(*ast.ValueSpec); ok {
+						for _, name := range v.Names {
+							names = append(names, name.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+	listed := strings.Join(slices.Collect(maps.Keys(statements(t))), "\n")
+	seen := 0
+	for _, name := range names {
+		// These two are parts of statements.
+		if !strings.HasSuffix(name, "SQL") || name == "selectSQL" || name == "afterSQL" || name == "newItemSQL" {
+			continue
+		}
+		seen++
+		if !strings.Contains(listed, name) {
+			t.Errorf("%s is not among the statements that tests look at; add it in portable_test.go", name)
+		}
+	}
+	if seen < 15 {
+		t.Fatalf("only %d names were found", seen)
+	}
+}

@@ -1,0 +1,94 @@
+// Vitessplan prints how Vitess plans statements for a sharded keyspace, with the planner
+// of vtgate itself and without a server.
+//
+// Standard input is JSON: {"vschema": KEYSPACE, "statements": {NAME: TEXT}}, where KEYSPACE
+// is a vschema as Vitess reads it from a file. Standard output is JSON: {NAME: PLAN}. A PLAN
+// has the steps that read or write, each with its operator and its variant, or an error.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"vitess.io/vitess/go/json2"
+	"vitess.io/vitess/go/test/vschemawrapper"
+	vschemapb "vitess.io/vitess/go/vt/proto/vschema"
+	"vitess.io/vitess/go/vt/vtenv"
+	"vitess.io/vitess/go/vt/vtgate/engine"
+	"vitess.io/vitess/go/vt/vtgate/planbuilder"
+	"vitess.io/vitess/go/vt/vtgate/vindexes"
+)
+
+// keyspace is the name that the wrapper of the schema takes for the default.
+const keyspace = "main"
+
+// Plan is how one statement is run.
+type Plan struct {
+	// Steps are the parts of the plan that read or write, in order: "Update EqualUnique".
+	Steps []string `json:"steps,omitempty"`
+	// Joined means that the gateway runs one of them for each row of another.
+	Joined bool `json:"joined,omitempty"`
+	// Error says why there is no plan.
+	Error string `json:"error,omitempty"`
+}
+
+func main() {
+	if err := run(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "vitessplan:", err)
+		os.Exit(1)
+	}
+}
+
+func run(in io.Reader, out io.Writer) error {
+	var input struct {
+		VSchema    json.RawMessage   `json:"vschema"`
+		Statements map[string]string `json:"statements"`
+	}
+	if err := json.NewDecoder(in).Decode(&input); err != nil {
+		return fmt.Errorf("read statements: %w", err)
+	}
+	schema := new(vschemapb.Keyspace)
+	if err := json2.UnmarshalPB(input.VSchema, schema); err != nil {
+		return fmt.Errorf("read vschema: %w", err)
+	}
+	env := vtenv.NewTestEnv()
+	v := vindexes.BuildVSchema(&vschemapb.SrvVSchema{
+		Keyspaces: map[string]*vschemapb.Keyspace{keyspace: schema},
+	}, env.Parser())
+	if err := v.Keyspaces[keyspace].Error; err != nil {
+		return fmt.Errorf("vschema: %w", err)
+	}
+	w, err := vschemawrapper.NewVschemaWrapper(env, v, planbuilder.TestBuilder)
+	if err != nil {
+		return err
+	}
+	w.Keyspace = v.Keyspaces[keyspace].Keyspace
+	plans := make(map[string]Plan, len(input.Statements))
+	for name, text := range input.Statements {
+		plans[name] = plan(w, text)
+	}
+	return json.NewEncoder(out).Encode(plans)
+}
+
+func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
+	built, err := planbuilder.TestBuilder(text, w, keyspace)
+	if err != nil {
+		return Plan{Error: err.Error()}
+	}
+	var p Plan
+	if built.Instructions == nil {
+		return Plan{Error: "no plan"}
+	}
+	engine.WalkPrimitiveDescription(engine.PrimitiveToPlanDescription(built.Instructions, nil),
+		func(d engine.PrimitiveDescription) {
+			switch {
+			case d.OperatorType == "Join":
+				p.Joined = true
+			case len(d.Inputs) == 0:
+				p.Steps = append(p.Steps, d.OperatorType+" "+d.Variant)
+			}
+		})
+	return p
+}
