@@ -41,7 +41,7 @@ func TestAcceptByBucket(t *testing.T) {
 	var running, parts atomic.Int32
 	full := make(chan struct{})
 	var once sync.Once
-	answers, err := store.AcceptByBucket(t.Context(), batch, lanes, func(part []mirror.Delivery) ([]store.Accepted, error) {
+	accept := func(part []mirror.Delivery) ([]store.Accepted, error) {
 		defer running.Add(-1)
 		if n := running.Add(1); n == lanes {
 			once.Do(func() { close(full) })
@@ -56,7 +56,8 @@ func TestAcceptByBucket(t *testing.T) {
 		}
 		<-full // as soon as as many run as may
 		return accepted(part), nil
-	})
+	}
+	answers, err := store.AcceptByBucket(t.Context(), batch, lanes, accept)
 	if err != nil || len(answers) != len(batch) {
 		t.Fatalf("AcceptByBucket = %d answers, %v; want %d", len(answers), err, len(batch))
 	}

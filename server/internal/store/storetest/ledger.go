@@ -316,7 +316,8 @@ func acceptRefused(e *env) {
 		e.wantErr("Task of an event beside one that was refused", err, store.ErrNotFound)
 	}
 	if got := e.accept(good); got[0].Fresh == recorded {
-		e.Fatalf("Accept of the good event alone = %+v; want it fresh unless it was recorded, as reported: %t", got[0], recorded)
+		e.Fatalf("Accept of the good event alone = %+v; want it fresh unless it was recorded, as reported: %t", got[0],
+			recorded)
 	}
 }
 

@@ -192,7 +192,8 @@ const notificationColumns = `n.room_id, n.notification_id, n.event_id, n.channel
 // Notifications uses the index that fits the filter best.
 func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
 	s := r.query("select "+notificationColumns+"\nfrom mirror_notification n"+
-		r.byRoom("mirror_notification_by_room", f.Room)+r.state("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id")).
+		r.byRoom("mirror_notification_by_room", f.Room)+
+		r.state("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id")).
 		where("n.project_id = ?", f.Project).inBucket("n", f.Project, f.Room).
 		whereFirst(idFilter{"n.room_id", string(f.Room)}, idFilter{"n.user_id", f.User}, idFilter{"n.thread_id", f.Thread},
 			idFilter{"n.kind", f.Kind}, idFilter{"n.channel", f.Channel}).

@@ -44,6 +44,7 @@ func (r *Reader) remains(room mirror.Resource) []*statement {
 	}
 	return append(all,
 		count("mirror_room").where("bucket = ?", room.Bucket()).where("source_json <> '"+store.Purged+"'"),
-		count("mirror_event").inBucket("t", room.Project, room.Room).where("room_id <> ''").where("payload <> '"+store.Purged+"'").
+		count("mirror_event").inBucket("t", room.Project, room.Room).
+			where("room_id <> ''").where("payload <> '"+store.Purged+"'").
 			where("outcome <> '"+string(mirror.OutcomeForeignProject)+"'"))
 }
