@@ -62,13 +62,18 @@ func (c *serveCmd) Run(ctx context.Context, unknown config.Unknown) error {
 }
 
 type migrateCmd struct {
-	PrintSQL bool `name:"print-sql" help:"Print the SQL for an empty database instead of running it: for whoever may create tables, for review, or for a PlanetScale deploy request. It is for PostgreSQL if DATABASE_URL is, otherwise for MySQL. Nothing connects to the database."`
+	PrintSQL    bool `name:"print-sql" help:"Print the SQL for an empty database instead of running it: for whoever may create tables, for review, or for a PlanetScale deploy request. It is for PostgreSQL if DATABASE_URL is, otherwise for MySQL. Nothing connects to the database."`
+	PrintGrants bool `name:"print-grants" help:"Print the SQL that makes database roles with least rights, instead of migrating: one that owns the tables, one for the service, and one that reads the views. Run it as an administrator before the first migrate and again after it. It holds no password. It is for PostgreSQL if DATABASE_URL is, otherwise for MySQL. Nothing connects to the database."`
 
 	PrintVSchema bool `name:"print-vschema" help:"Print the VSchema for a sharded keyspace of Vitess or PlanetScale, which has to be in place before the tables. Nothing connects to the database."`
 
+	config.Roles    `group:"Database"`
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
 }
+
+// Validate checks the settings.
+func (c *migrateCmd) Validate() error { return cmp.Or(c.Database.Validate(), c.Roles.Validate()) }
 
 func (c *migrateCmd) Run(ctx context.Context) error {
 	switch {
@@ -76,8 +81,10 @@ func (c *migrateCmd) Run(ctx context.Context) error {
 		return app.PrintMigrations(c.Database, os.Stdout)
 	case c.PrintVSchema:
 		return app.PrintVSchema(os.Stdout)
+	case c.PrintGrants:
+		return app.PrintGrants(c.Database, c.Roles, os.Stdout)
 	}
-	return app.Migrate(ctx, c.Database, c.Logger(os.Stderr))
+	return app.Migrate(ctx, c.Database, c.Roles, c.Logger(os.Stderr))
 }
 
 type backfillCmd struct {

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
@@ -208,6 +209,9 @@ func Start(t testing.TB, o Options) *Service {
 		// Sweeps would mend what a test wants to see mended by something else.
 		"MIRROR_SWEEP_INTERVAL":      "0",
 		"MIRROR_FULL_SWEEP_INTERVAL": "0",
+	}
+	if dbtest.Admin(o.DatabaseURL) != o.DatabaseURL { // the service's role may not migrate, and need not
+		env["MIRROR_MIGRATE"] = ""
 	}
 	for k, v := range o.Env {
 		env[k] = v

@@ -111,7 +111,13 @@ func Parallel(n int) {
 // Run runs the tests of m, then stops the shared servers. It returns the exit code,
 // which a TestMain that ends with Run can ignore. It panics if a server does not
 // stop.
-func Run(m *testing.M) int { return pgtest.Run(withMySQL{m}) }
+func Run(m *testing.M) int {
+	code := pgtest.Run(withMySQL{m})
+	if err := dropRoles(); err != nil {
+		panic(fmt.Errorf("dbtest: %w", err))
+	}
+	return code
+}
 
 // Need skips tb if -short or TEST_ENGINES excludes tests that need a server of e.
 // Every method that returns a database or server calls it.
@@ -120,21 +126,22 @@ func (e *Engine) Need(tb testing.TB) {
 	need.Server(tb, e.need)
 }
 
-// Empty returns the URL of a database without a schema.
+// Empty returns the URL of a database without a schema, as an administrator has it.
 func (e *Engine) Empty(tb testing.TB) string {
 	tb.Helper()
 	return e.empty(tb)
 }
 
-// Database returns the URL of a database with the current schema and no rows. tb has
-// it to itself, and may alter its rows alone: another test has it next.
+// Database returns the URL of a database with the current schema and no rows, as the
+// service's role has it: it may read and write rows, and nothing else. tb has it to
+// itself, and may alter its rows alone: another test has it next.
 func (e *Engine) Database(tb testing.TB) string {
 	tb.Helper()
 	return e.lend(tb)
 }
 
-// Own returns the URL of a database with the current schema and no rows, which tb may
-// alter as it likes.
+// Own returns the URL of a database with the current schema and no rows, as an
+// administrator has it, which tb may alter as it likes.
 func (e *Engine) Own(tb testing.TB) string {
 	tb.Helper()
 	return e.own(tb)
@@ -142,7 +149,7 @@ func (e *Engine) Own(tb testing.TB) string {
 
 // Server is a database server that a test may kill.
 type Server struct {
-	// URL is the URL of a database with the current schema.
+	// URL is the URL of a database with the current schema, as the service's role has it.
 	URL     string
 	kill    func() error
 	restart func(ctx context.Context) error
@@ -152,9 +159,10 @@ type Server struct {
 func (e *Engine) Server(tb testing.TB) *Server {
 	tb.Helper()
 	s := e.server(tb)
-	if err := migrate(tb.Context(), s.URL); err != nil {
+	if err := migrateAsOwner(tb.Context(), s.URL); err != nil {
 		tb.Fatalf("dbtest: %v", err)
 	}
+	s.URL = service(s.URL)
 	return s
 }
 

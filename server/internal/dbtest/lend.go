@@ -15,6 +15,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
 )
 
 // pool holds the databases of an engine that tests hand on. To make one takes many
@@ -36,7 +37,7 @@ type pool struct {
 
 var (
 	postgresPool = &pool{
-		add: func(tb testing.TB) string { tb.Helper(); return pgtest.Keep(tb, template(tb)) },
+		add: func(tb testing.TB) string { tb.Helper(); return service(pgtest.Keep(tb, template(tb))) },
 		others: func(context.Context, *sql.DB) (string, error) {
 			return "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and " +
 				"backend_type = 'client backend'", nil
@@ -46,6 +47,21 @@ var (
 			return err
 		},
 		empty: emptyPostgres,
+	}
+	// schemaPool has databases whose tables are in a schema of their own, where no search path
+	// leads to them.
+	schemaPool = &pool{
+		add: func(tb testing.TB) string {
+			tb.Helper()
+			to := engine.WithSchema(pgtest.Keep(tb, pgtest.Template(tb, "dbtest in a schema", fillSchema)), schemaName)
+			u, err := url.Parse(to)
+			if err != nil {
+				tb.Fatal("dbtest: the URL of a database cannot be read") // without its text: it holds a password
+			}
+			Script(tb, to, "alter database "+strings.TrimPrefix(u.Path, "/")+" set search_path = ''")
+			return service(to)
+		},
+		others: postgresPool.others, kill: postgresPool.kill, empty: emptyPostgres,
 	}
 	mysqlPool = &pool{
 		add: addMySQL,
@@ -59,6 +75,22 @@ var (
 		},
 	}
 )
+
+const schemaName = `Live "Blocks"`
+
+func fillSchema(ctx context.Context, admin string) error {
+	return migrateAsOwner(ctx, engine.WithSchema(admin, schemaName))
+}
+
+// InSchema is [Engine.Database] on PostgreSQL with the tables in a schema of their own, of
+// an odd name, where no search path leads.
+func InSchema(tb testing.TB) string {
+	tb.Helper()
+	Postgres.Need(tb)
+	e := *Postgres
+	e.pool = schemaPool
+	return e.lend(tb)
+}
 
 // lend lends a database to tb, which hands it on unless it fails.
 func (e *Engine) lend(tb testing.TB) string {
@@ -97,6 +129,7 @@ func (e *Engine) lend(tb testing.TB) string {
 // still connected has been killed, and the server may not have noticed: what it does
 // for the dead must not come after this.
 func (e *Engine) clean(ctx context.Context, to string) error {
+	to = Admin(to)
 	db, err := e.open(to)
 	if err != nil {
 		return err
@@ -114,7 +147,7 @@ func (e *Engine) EndSessions(tb testing.TB, url string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
-	db, err := e.open(url)
+	db, err := e.open(Admin(url))
 	if err == nil {
 		defer func() { _ = db.Close() }() // there is nothing to flush
 		err = e.endSessions(ctx, db)
@@ -153,7 +186,7 @@ func (e *Engine) endSessions(ctx context.Context, db *sql.DB) error {
 // template names the database on PostgreSQL that the others are copied from.
 func template(tb testing.TB) string {
 	tb.Helper()
-	return pgtest.Template(tb, "dbtest", migrate)
+	return pgtest.Template(tb, "dbtest", migrateAsOwner)
 }
 
 func emptyPostgres(ctx context.Context, to string) error {
@@ -192,10 +225,10 @@ func addMySQL(tb testing.TB) string {
 	made.names = append(made.names, name)
 	made.Unlock()
 	u.Path = "/" + name
-	if err := migrate(ctx, u.String()); err != nil {
+	if err := migrateAsOwner(ctx, u.String()); err != nil {
 		tb.Fatalf("dbtest: %v", err)
 	}
-	return u.String()
+	return service(u.String())
 }
 
 // marker is a table in the databases that have the current schema and whose rows alone

@@ -26,10 +26,11 @@ type DB struct {
 	engine *Engine
 }
 
-// Connect opens connections to the database of a URL and closes them when tb ends.
+// Connect opens connections to the database of a URL, as its administrator, and closes
+// them when tb ends.
 func (e *Engine) Connect(tb testing.TB, url string) *DB {
 	tb.Helper()
-	db, err := e.open(url)
+	db, err := e.open(Admin(url))
 	if err != nil {
 		tb.Fatalf("dbtest: %v", err)
 	}
@@ -134,11 +135,29 @@ func (e *Engine) places(query string) string {
 }
 
 func openPostgres(to string) (*sql.DB, error) {
+	to, schema := takeSchema(to)
 	cfg, err := pgx.ParseConfig(to)
 	if err != nil {
 		return nil, errors.New("the URL of the PostgreSQL database cannot be read") // without its text: it holds a password
 	}
+	if schema != "" {
+		cfg.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
+	}
 	return stdlib.OpenDB(*cfg), nil
+}
+
+// takeSchema takes from a URL the schema that the service puts its tables into, which the
+// driver does not know.
+func takeSchema(to string) (rest, schema string) {
+	u, err := url.Parse(to)
+	if err != nil || !u.Query().Has("schema") {
+		return to, ""
+	}
+	q := u.Query()
+	schema = q.Get("schema")
+	q.Del("schema")
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+	return u.String(), schema
 }
 
 // openMySQL uses the parameters of the URL as session variables.

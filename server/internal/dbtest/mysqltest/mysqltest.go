@@ -220,6 +220,29 @@ func emptyEach(ctx context.Context, db *sql.DB, tables []string) error {
 	return nil
 }
 
+// Script runs several statements in one session of a database.
+func Script(ctx context.Context, url, text string) error {
+	db, err := open(url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // there is nothing to flush
+	for statement := range strings.SplitSeq(text, ";\n") {
+		if strings.TrimSpace(statement) == "" {
+			continue
+		}
+		if _, err := conn.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
+		}
+	}
+	return nil
+}
+
 // at returns the URL of another database on the server of admin.
 func at(admin, database string) (string, error) {
 	u, err := url.Parse(admin)

@@ -111,6 +111,12 @@ var sharded = map[Ability]string{
 	Views:    "vtgate does not find views of a sharded keyspace",
 }
 
+// Has reports whether the servers are of a product that has something.
+func Has(a Ability) (bool, error) {
+	p, err := configured()
+	return lacks[p][a] == "", err
+}
+
 // Need skips tb if the servers are of a product that lacks something.
 func Need(tb testing.TB, abilities ...Ability) {
 	tb.Helper()

@@ -2,11 +2,9 @@ package mysqltest
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"maps"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +17,7 @@ import (
 type Pair struct {
 	Primary, Replica *Server
 
-	words          replication
-	user, password string
+	words replication
 }
 
 // replication is how a server calls what makes pairs.
@@ -88,15 +85,13 @@ func StartPair(tb testing.TB, database string) *Pair {
 		settings["server_id"] = id
 		return Start(tb, Options{Settings: settings})
 	}
-	p := &Pair{Primary: server("1"), Replica: server("2"), words: words, user: "app", password: rand.Text()}
+	p := &Pair{Primary: server("1"), Replica: server("2"), words: words}
 	p.exec(tb, p.Replica, "set global read_only = on")
 	// Its own first steps, such as creating the accounts, are not the primary's.
 	p.exec(tb, p.Replica, words.reset)
 	p.exec(tb, p.Primary, words.reset)
 	p.exec(tb, p.Replica, fmt.Sprintf(words.follow, p.Primary.port, userName, p.Primary.password))
 	p.exec(tb, p.Replica, words.start)
-	p.exec(tb, p.Primary, "create user "+p.user+"@'%' identified by '"+p.password+"'")
-	p.exec(tb, p.Primary, "grant all on "+database+".* to "+p.user+"@'%'") // not to write where read_only is on
 	p.exec(tb, p.Primary, "create database "+database)
 	p.catchUp(tb)
 	return p
@@ -192,15 +187,6 @@ func (p *Pair) status(ctx context.Context, db *sql.DB) (map[string]string, error
 		}
 	}
 	return state, rows.Err()
-}
-
-// URL is the URL of a database of a server of the pair, as an account has it that
-// may not write where the server is read-only.
-func (p *Pair) URL(s *Server, database string) string {
-	return (&url.URL{
-		Scheme: "mysql", User: url.UserPassword(p.user, p.password),
-		Host: "127.0.0.1:" + s.port.String(), Path: "/" + database,
-	}).String()
 }
 
 // Kill ends the primary at once and for good.

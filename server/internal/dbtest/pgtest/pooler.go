@@ -188,14 +188,19 @@ func (p *Pooler) to(database string) string {
 	return (&url.URL{Scheme: "postgres", Path: "/" + database, RawQuery: p.query}).String()
 }
 
-// Through turns the URL of a database of the same server into one through the pooler.
+// Through turns the URL of a database of the same server into one through the pooler,
+// which logs in as whoever it was started for.
 func (p *Pooler) Through(tb testing.TB, direct string) string {
 	tb.Helper()
 	u, err := url.Parse(direct)
 	if err != nil {
 		tb.Fatal("pgtest: the URL of the database cannot be read")
 	}
-	return p.to(strings.TrimPrefix(u.Path, "/"))
+	to := p.to(strings.TrimPrefix(u.Path, "/"))
+	if schema := u.Query().Get("schema"); schema != "" { // the service's own parameter
+		to += "&schema=" + url.PathEscape(schema)
+	}
+	return to
 }
 
 // Transactions returns the number of transactions that the pooler has passed to the

@@ -103,7 +103,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	if a.listeners, err = listen(ctx, a.cfg.Addresses); err != nil {
 		return err
 	}
-	if a.db, err = openDatabase(ctx, a.cfg.Database, a.cfg.Migrate, a.log); err != nil {
+	if a.db, err = openDatabase(ctx, a.cfg.Database, a.cfg.Roles, a.cfg.Migrate, a.log); err != nil {
 		return err
 	}
 	engine, err := a.db.store.Engine(ctx)

@@ -66,8 +66,10 @@ func defaultDataDir() (string, error) {
 }
 
 // openDatabase opens the store, migrates its schema if requested, and checks that
-// it can be used.
-func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) (*database, error) {
+// it can be used. roles are those of the configuration.
+func openDatabase(ctx context.Context, cfg config.Database, roles config.Roles, migrate bool,
+	log *slog.Logger,
+) (*database, error) {
 	db := &database{}
 	if cfg.DatabaseURL.Reveal() == "" {
 		var err error
@@ -76,17 +78,21 @@ func openDatabase(ctx context.Context, cfg config.Database, migrate bool, log *s
 		}
 		migrate = true
 	}
-	if err := db.open(ctx, cfg, migrate, log); err != nil {
+	if err := db.open(ctx, cfg, roles, migrate, log); err != nil {
 		db.close(context.WithoutCancel(ctx))
 		return nil, err
 	}
 	return db, nil
 }
 
-func (db *database) open(ctx context.Context, cfg config.Database, migrate bool, log *slog.Logger) error {
+func (db *database) open(ctx context.Context, cfg config.Database, roles config.Roles, migrate bool,
+	log *slog.Logger,
+) error {
 	var refused error
 	if migrate {
-		err := onceStarted(ctx, cfg.DatabaseWait, log, func() error { return engine.Migrate(ctx, cfg.DirectURL(), log) })
+		err := onceStarted(ctx, cfg.DatabaseWait, log, func() error {
+			return engine.Migrate(ctx, cfg.DirectURL(), log, roles.OwnerRole, roles.ServiceRole, roles.ReaderRole)
+		})
 		switch {
 		case errors.Is(err, store.ErrReadOnly):
 			refused = err // not necessary if the schema is current, which Ping knows
@@ -95,7 +101,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, migrate bool,
 		}
 	}
 	s, err := engine.Open(ctx, engine.Config{
-		URL: cfg.DatabaseURL.Reveal(), Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
+		URL: cfg.URL(), Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
 		ReadTimeout: cfg.ReadTimeout,
 	})
 	if err != nil {
@@ -179,8 +185,8 @@ func (db *database) close(ctx context.Context) {
 }
 
 // Migrate migrates the schema of the configured database.
-func Migrate(ctx context.Context, cfg config.Database, log *slog.Logger) error {
-	db, err := openDatabase(ctx, cfg, true, log)
+func Migrate(ctx context.Context, cfg config.Database, roles config.Roles, log *slog.Logger) error {
+	db, err := openDatabase(ctx, cfg, roles, true, log)
 	if err != nil {
 		return err
 	}
@@ -203,5 +209,18 @@ func PrintMigrations(cfg config.Database, w io.Writer) error {
 // PrintVSchema writes the VSchema of a sharded keyspace of Vitess.
 func PrintVSchema(w io.Writer) error {
 	_, err := io.WriteString(w, engine.VSchema())
+	return err
+}
+
+// PrintGrants writes the statements that make roles with least rights: PostgreSQL's if the
+// configured database is one, otherwise MySQL's.
+func PrintGrants(cfg config.Database, roles config.Roles, w io.Writer) error {
+	text, err := engine.Grants(cfg.DirectURL(), store.Roles{
+		Owner: roles.OwnerRole, Service: roles.ServiceRole, Reader: roles.ReaderRole,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, text)
 	return err
 }

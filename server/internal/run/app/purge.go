@@ -32,7 +32,7 @@ type Purge struct {
 // PurgeRooms deletes what deleted rooms have left, and says on out how much that is. A
 // service may run meanwhile.
 func PurgeRooms(ctx context.Context, cfg config.Database, p Purge, out io.Writer, log *slog.Logger) error {
-	db, err := openDatabase(ctx, cfg, false, log)
+	db, err := openDatabase(ctx, cfg, config.Roles{}, false, log)
 	if err != nil {
 		return err
 	}

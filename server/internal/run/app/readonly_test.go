@@ -112,7 +112,7 @@ func TestMigrateOfADatabaseThatTakesNoWrites(t *testing.T) {
 		g.Refuse(true)
 		cfg := config.Defaults()
 		cfg.DatabaseURL = config.NewSecret(g.URL)
-		err := app.Migrate(t.Context(), cfg.Database, slog.New(slog.DiscardHandler))
+		err := app.Migrate(t.Context(), cfg.Database, cfg.Roles, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), "takes no writes") || !strings.Contains(err.Error(), "primary") {
 			t.Fatalf("Migrate = %v; want it to name the primary", err)
 		}

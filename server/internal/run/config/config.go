@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 
@@ -29,12 +30,32 @@ import (
 type Database struct {
 	DatabaseURL       Secret        `name:"database-url" env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL or MySQL database, such as postgres://user:password@host/name?sslmode=require or mysql://user:password@host/name. If empty, the service runs its own PostgreSQL in the data directory."`
 	DatabaseDirectURL Secret        `name:"database-direct-url" env:"DATABASE_DIRECT_URL" placeholder:"URL" help:"The same PostgreSQL database without a connection pooler; used for migrations. If set, DATABASE_URL is assumed to be pooled. If empty, DATABASE_URL is used."`
+	DatabaseSchema    string        `name:"database-schema" env:"MIRROR_DATABASE_SCHEMA" placeholder:"NAME" help:"Schema of the PostgreSQL database that holds the tables and views, such as liveblocks; migrate creates it. If empty, they are in the first schema of the search path, which is public by default."`
 	DatabasePooled    bool          `name:"database-pooled" env:"MIRROR_DATABASE_POOLED" help:"DATABASE_URL goes through a transaction-mode pooler. The poolers of Neon and Supabase and PgBouncer's default port are detected automatically."`
 	DatabaseMaxConns  int           `name:"database-max-conns" env:"MIRROR_DATABASE_MAX_CONNS" default:"16" help:"Maximum number of open database connections. They are divided among deliveries, lease renewals, reads and workers; see OPERATIONS.md."`
 	DatabaseWait      time.Duration `name:"database-wait" env:"MIRROR_DATABASE_WAIT" default:"0s" help:"How long to wait at the start for a database that cannot be reached yet, such as one that is started together with the service. 0 gives up at once."`
 	ReadTimeout       time.Duration `name:"read-timeout" env:"MIRROR_READ_TIMEOUT" default:"10s" help:"Maximum time of a statement that only reads, such as one page of a list. The database ends it after that. 0 means no limit."`
 	DataDir           string        `name:"data-dir" env:"MIRROR_DATA_DIR" placeholder:"DIR" help:"Directory of the embedded PostgreSQL. Default: /var/lib/liveblocks-mirror for root, otherwise ~/.local/share/liveblocks-mirror."`
 	PGBin             string        `name:"pg-bin" env:"MIRROR_PG_BIN" placeholder:"DIR" help:"Directory with the programs postgres and initdb for the embedded PostgreSQL. If empty, the usual places are searched."`
+}
+
+// Roles are the accounts of the database that migrate --print-grants makes.
+type Roles struct {
+	OwnerRole   string `name:"owner-role" env:"MIRROR_OWNER_ROLE" default:"mirror_owner" placeholder:"NAME" help:"Database role that owns the tables and runs migrate."`
+	ServiceRole string `name:"service-role" env:"MIRROR_SERVICE_ROLE" default:"mirror_app" placeholder:"NAME" help:"Database role that the service runs as. migrate does not warn of its rights."`
+	ReaderRole  string `name:"reader-role" env:"MIRROR_READER_ROLE" default:"mirror_reader" placeholder:"NAME" help:"Database role that reads the views. migrate does not warn of its rights."`
+}
+
+// Validate checks the names.
+func (r Roles) Validate() error {
+	for _, role := range []struct{ setting, name string }{
+		{"MIRROR_OWNER_ROLE", r.OwnerRole}, {"MIRROR_SERVICE_ROLE", r.ServiceRole}, {"MIRROR_READER_ROLE", r.ReaderRole},
+	} {
+		if role.name == "" || len(role.name) > 63 || strings.ContainsFunc(role.name, unicode.IsControl) {
+			return wrong(role.setting, "is %q; it must be 1 to 63 bytes without control characters", role.name)
+		}
+	}
+	return nil
 }
 
 // Log says what is logged and how.
@@ -123,6 +144,7 @@ type Work struct {
 type Serve struct {
 	Database   `group:"Database"`
 	Migrate    bool `group:"Database" name:"migrate" env:"MIRROR_MIGRATE" help:"Migrate the database schema at start. The embedded PostgreSQL is always migrated."`
+	Roles      `group:"Database"`
 	Liveblocks `group:"Liveblocks"`
 	Addresses  `group:"Addresses"`
 	Work       `group:"Work"`
@@ -212,9 +234,19 @@ func (c Client) Validate() error {
 // Pooled reports whether DATABASE_URL is known to go through a pooler.
 func (d Database) Pooled() bool { return d.DatabasePooled || d.DatabaseDirectURL.Reveal() != "" }
 
+// URL leads to the database.
+func (d Database) URL() string { return d.inSchema(d.DatabaseURL.Reveal()) }
+
 // DirectURL leads to the database without a pooler, as far as one is known.
 func (d Database) DirectURL() string {
-	return cmp.Or(d.DatabaseDirectURL.Reveal(), d.DatabaseURL.Reveal())
+	return d.inSchema(cmp.Or(d.DatabaseDirectURL.Reveal(), d.DatabaseURL.Reveal()))
+}
+
+func (d Database) inSchema(url string) string {
+	if d.DatabaseSchema == "" || url == "" {
+		return url
+	}
+	return engine.WithSchema(url, d.DatabaseSchema)
 }
 
 // driverDSN is the form of MySQL addresses that Go's driver defines.
@@ -223,7 +255,7 @@ var driverDSN = regexp.MustCompile(`^[^/]*@(tcp|unix)\([^()]+\)/`)
 // Validate checks the database settings.
 func (d Database) Validate() error {
 	pooled, direct := d.DatabaseURL.Reveal(), d.DatabaseDirectURL.Reveal()
-	err := cmp.Or(databaseURL("DATABASE_URL", pooled), databaseURL("DATABASE_DIRECT_URL", direct))
+	err := cmp.Or(databaseURL("DATABASE_URL", pooled), databaseURL("DATABASE_DIRECT_URL", direct), d.validSchema())
 	switch {
 	case err != nil:
 		return err
@@ -241,6 +273,32 @@ func (d Database) Validate() error {
 		return err
 	}
 	return notNegative("MIRROR_READ_TIMEOUT", d.ReadTimeout, "the limit")
+}
+
+// validSchema checks the name of the schema.
+func (d Database) validSchema() error {
+	const setting = "MIRROR_DATABASE_SCHEMA"
+	name, url := d.DatabaseSchema, d.DatabaseURL.Reveal()
+	switch {
+	case name == "":
+		return nil
+	case url != "" && !engine.IsPostgres(url):
+		return wrong(setting, "is %q, but DATABASE_URL leads to MySQL, where the database is the schema; leave it empty, "+
+			"and name the database in the URL", name)
+	case len(name) > 63, strings.ContainsFunc(name, unicode.IsControl), strings.HasPrefix(name, "pg_"),
+		name == "information_schema":
+		return wrong(setting, "is %q; it must be at most 63 bytes without control characters, and not one of PostgreSQL's "+
+			"own schemas", name)
+	}
+	for _, url := range []string{d.URL(), d.DirectURL()} {
+		if url == "" {
+			continue
+		}
+		if err := engine.CheckURL(url); err != nil {
+			return wrong(setting, "cannot be used: %v", err)
+		}
+	}
+	return nil
 }
 
 func databaseURL(setting, value string) error {
@@ -368,5 +426,6 @@ func (l Liveblocks) Validate() error {
 
 // Validate checks every group and returns the first error.
 func (s Serve) Validate() error {
-	return cmp.Or(s.Database.Validate(), s.Liveblocks.Validate(), s.Addresses.Validate(), s.Work.Validate())
+	return cmp.Or(s.Database.Validate(), s.Roles.Validate(), s.Liveblocks.Validate(), s.Addresses.Validate(),
+		s.Work.Validate())
 }

@@ -430,6 +430,47 @@ func TestREADME(t *testing.T) {
 	}
 }
 
+// A schema belongs to PostgreSQL. Every URL of the database leads into it.
+func TestDatabaseSchema(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ schema, url, direct, want string }{
+		{"liveblocks", "", "", ""},
+		{"liveblocks", "postgres://user@host/name", "postgres://user@direct/name?sslmode=require", ""},
+		{"My \"Schema\"", "postgresql://user@host/name", "", ""},
+		{"liveblocks", "postgres://user@host/name?schema=liveblocks", "", ""},
+		{"liveblocks", "postgres://user@host/name", "postgres://user@host?schema=mine", "two schemas, mine and liveblocks"},
+		{"liveblocks", "mysql://user@host/name", "", "leads to MySQL, where the database is the schema"},
+		{"liveblocks", "user@tcp(host:3306)/name", "", "leads to MySQL"},
+		{"pg_catalog", "postgres://user@host/name", "", "PostgreSQL's own"},
+		{"information_schema", "", "", "PostgreSQL's own"},
+		{"a\nb", "", "", "control characters"},
+		{strings.Repeat("é", 32), "", "", "at most 63 bytes"},
+	} {
+		d := Database{
+			DatabaseURL: NewSecret(c.url), DatabaseDirectURL: NewSecret(c.direct), DatabaseSchema: c.schema, DatabaseMaxConns: 2,
+		}
+		err := d.Validate()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) ||
+			!strings.Contains(err.Error(), "MIRROR_DATABASE_SCHEMA")) {
+			t.Errorf("Validate(%q, %q, %q) = %v; want %q", c.schema, c.url, c.direct, err, c.want)
+		}
+	}
+	d := Database{
+		DatabaseURL:       NewSecret("postgres://user@host/name#x"),
+		DatabaseDirectURL: NewSecret("postgres://user@direct/name?a=b"),
+		DatabaseSchema:    "my schema",
+	}
+	if got, want := d.URL(), "postgres://user@host/name?schema=my%20schema"; got != want {
+		t.Errorf("URL = %s; want %s", got, want)
+	}
+	if got, want := d.DirectURL(), "postgres://user@direct/name?a=b&schema=my%20schema"; got != want {
+		t.Errorf("DirectURL = %s; want %s", got, want)
+	}
+	if d := (Database{DatabaseSchema: "liveblocks"}); d.URL() != "" || d.DirectURL() != "" {
+		t.Errorf("URLs of no database = %q, %q; want none", d.URL(), d.DirectURL())
+	}
+}
+
 func TestDatabaseForms(t *testing.T) {
 	t.Parallel()
 	const (

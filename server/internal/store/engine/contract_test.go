@@ -80,18 +80,20 @@ func storageIn(room mirror.RoomID) mirror.Resource {
 // poolerPort is not one that is recognised as a pooler's.
 const poolerPort = "16999"
 
+// The tables are in a schema of their own, to which a pooler keeps no search path.
 func TestContractThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Postgres.Database(t)
 	pooler := pgtest.StartPooler(t, direct, poolerPort)
 	wantPooled(t, pooler.Through(t, direct))
 	storetest.Run(t, func(t testing.TB) storetest.Database {
-		pooled := pooler.Through(t, dbtest.Postgres.Database(t))
+		pooled := pooler.Through(t, dbtest.InSchema(t))
 		return func(t storetest.T) store.Store { return open(t, engine.Config{URL: pooled, Pooled: true}) }
 	})
 	t.Run("migrate", func(t *testing.T) {
 		t.Parallel()
-		pooled := pooler.Through(t, dbtest.Postgres.Empty(t))
+		empty := dbtest.Postgres.Empty(t)
+		pooled := pgtest.StartPooler(t, empty, poolerPort).Through(t, empty) // as an administrator
 		migrate(t, pooled)
 		if err := open(t, engine.Config{URL: pooled, Pooled: true}).Ping(t.Context()); err != nil {
 			t.Fatalf("Ping = %v; want nil", err)

@@ -90,10 +90,14 @@ func Open(ctx context.Context, cfg Config) (store.Store, error) {
 	return s, nil
 }
 
-// Migrate migrates the schema to the version that this binary needs.
-func Migrate(ctx context.Context, url string, log *slog.Logger) error {
+// WithSchema returns a PostgreSQL URL whose tables are in a schema.
+func WithSchema(url, schema string) string { return postgres.WithSchema(url, schema) }
+
+// Migrate migrates the schema to the version that this binary needs. It warns of roles
+// that have rights on the tables, except those in expected.
+func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...string) error {
 	if IsPostgres(url) {
-		return postgres.Migrate(ctx, normal(url), log)
+		return postgres.Migrate(ctx, normal(url), log, expected...)
 	}
 	return mysql.Migrate(ctx, normal(url), log)
 }
@@ -102,10 +106,19 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 // PostgreSQL one if the URL names one, otherwise a MySQL one. It connects to nothing.
 func Migrations(url string) string {
 	if url != "" && IsPostgres(url) {
-		return postgres.MigrationSQL()
+		return postgres.MigrationSQL(normal(url))
 	}
 	return mysql.MigrationSQL()
 }
 
 // VSchema returns the VSchema of a sharded keyspace of Vitess.
 func VSchema() string { return mysql.VSchema() }
+
+// Grants returns the statements that make roles with least rights, for PostgreSQL if the
+// URL is, otherwise for MySQL. It connects to nothing.
+func Grants(url string, roles store.Roles) (string, error) {
+	if url != "" && IsPostgres(url) {
+		return postgres.GrantSQL(normal(url), roles)
+	}
+	return mysql.GrantSQL(normal(url), roles)
+}

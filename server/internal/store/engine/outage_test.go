@@ -162,7 +162,7 @@ func as(u *url.URL, user, password string) url.URL {
 	q := u.Query()
 	q.Set("user", user)
 	q.Set("password", password)
-	to.RawQuery = q.Encode()
+	to.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
 	return to
 }
 

@@ -37,7 +37,10 @@ func newRace(t *testing.T, e *dbtest.Engine, settings string) *race {
 	r := &race{engine: e, url: to, now: testTime}
 	if e == dbtest.Postgres {
 		// The other session looks for deadlocks so late that it is never the victim.
-		r.db = e.Connect(t, withOptions(t, to, "-c deadlock_timeout=10min"))
+		r.db = e.Connect(t, withOptions(t, dbtest.Admin(to), "-c deadlock_timeout=10min"))
+		if settings != "" {
+			to = dbtest.Admin(to) // only administrators may set what tests do
+		}
 		r.store = open(t, engine.Config{URL: withOptions(t, to, settings)})
 	} else {
 		r.db = e.Connect(t, to)

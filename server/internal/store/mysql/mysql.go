@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -324,9 +323,6 @@ func (s *Store) Ping(ctx context.Context) error {
 	}
 	return nil
 }
-
-// Check finds nothing to adapt to: what statements depend on is set in each session.
-func (s *Store) Check(context.Context, *slog.Logger) error { return nil }
 
 // Engine returns the server's name and version.
 func (s *Store) Engine(ctx context.Context) (string, error) {

@@ -26,13 +26,13 @@ func (s *Store) Check(ctx context.Context, log *slog.Logger) error {
 	}
 	var f facts
 	err := retry(ctx, func() (err error) {
-		f, err = readFacts(ctx, s.accepting)
+		f, err = readFacts(ctx, s.accepting, s.schema)
 		return err
 	})
 	if err != nil {
 		return classify(ctx, fmt.Errorf("check the database: %w", err))
 	}
-	return f.problem(s.searchPath)
+	return f.problem(s.searchPath, s.schema)
 }
 
 // checkPooler detects poolers that its URL does not tell of.
@@ -119,68 +119,76 @@ func forgets(ctx context.Context, conn, other *pgx.Conn) bool {
 type facts struct {
 	Role, Path, Schema, Encoding, Isolation, Commit string
 
-	// Elsewhere is a schema with our tables that is not in the search path; empty if
-	// Tables is true. Usable says whether the role may use it.
+	// Tables says whether our tables are where they are looked for, and can be reached.
+	// Holder is the schema that holds them, or others like them; empty if none does. Usable
+	// says whether the role may use it.
 	Tables, Usable bool
-	Elsewhere      string
+	Holder         string
 	// Denied are tables that the role may not read and write, Hidden those whose rows a
 	// policy may hide from it.
 	Denied, Hidden []string
 }
 
-const factsSQL = `select current_user::text, current_setting('search_path'), coalesce(current_schema()::text, ''),
+// factsSQL has one parameter: the schema in which the tables are looked for, or an empty
+// text for the search path.
+const factsSQL = `with holders as (
+    select n.oid, n.nspname::text as name, has_schema_privilege(n.oid, 'usage') as usable,
+        case when $1::text = '' then c.oid = to_regclass('mirror_schema_version') else n.nspname = $1::text end as home
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relname = 'mirror_schema_version' and c.relkind = 'r'
+), holder as (
+    select oid, name, usable, coalesce(home, false) as home from holders
+    order by coalesce(home, false) desc, name limit 1
+), tables as (
+    select c.oid, c.relname from pg_class c join holder on holder.oid = c.relnamespace
+    where holder.home and holder.usable and c.relname like 'mirror\_%' and c.relkind in ('r', 'p')
+)
+select current_user::text, current_setting('search_path'), coalesce(current_schema()::text, ''),
     current_setting('server_encoding'), current_setting('transaction_isolation'), current_setting('synchronous_commit'),
-    to_regclass('mirror_schema_version') is not null,
-    coalesce((select n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where c.relname = 'mirror_schema_version' and c.relkind = 'r' order by 1 limit 1), ''),
-    coalesce((select has_schema_privilege(n.oid, 'usage') from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where c.relname = 'mirror_schema_version' and c.relkind = 'r' order by n.nspname limit 1), true),
-    array(select c.relname::text from pg_class c
-        where c.relnamespace = (select v.relnamespace from pg_class v
-            where v.oid = to_regclass('mirror_schema_version'))
-        and c.relname like 'mirror\_%' and c.relkind in ('r', 'p')
-        and c.relname not in ('mirror_schema_version', 'mirror_schema_lock')
-        and not (has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-            and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')) order by 1),
-    array(select c.relname::text from pg_class c
-        where c.relnamespace = (select v.relnamespace from pg_class v
-            where v.oid = to_regclass('mirror_schema_version'))
-        and c.relname like 'mirror\_%' and c.relkind in ('r', 'p') and row_security_active(c.oid) order by 1)`
+    coalesce((select home and usable from holder), false), coalesce((select name from holder), ''),
+    coalesce((select usable from holder), true),
+    array(select relname::text from tables
+        where relname not in ('mirror_schema_version', 'mirror_schema_lock')
+        and not (has_table_privilege(oid, 'select') and has_table_privilege(oid, 'insert')
+            and has_table_privilege(oid, 'update') and has_table_privilege(oid, 'delete')) order by 1),
+    array(select relname::text from tables where row_security_active(oid) order by 1)`
 
 type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func readFacts(ctx context.Context, q rowQuerier) (f facts, err error) {
-	err = q.QueryRow(ctx, factsSQL).Scan(&f.Role, &f.Path, &f.Schema, &f.Encoding, &f.Isolation, &f.Commit, &f.Tables,
-		&f.Elsewhere, &f.Usable, &f.Denied, &f.Hidden)
+func readFacts(ctx context.Context, q rowQuerier, schema string) (f facts, err error) {
+	err = q.QueryRow(ctx, factsSQL, schema).Scan(&f.Role, &f.Path, &f.Schema, &f.Encoding, &f.Isolation, &f.Commit,
+		&f.Tables, &f.Holder, &f.Usable, &f.Denied, &f.Hidden)
 	return f, err
 }
 
-// problem says what has to be changed, and how. wanted is the search path that the URL
-// asks for.
-func (f facts) problem(wanted string) error {
+// problem says what has to be changed, and how. path and schema are the search path and
+// the schema that the settings ask for.
+func (f facts) problem(path, schema string) error {
 	role := pgx.Identifier{f.Role}.Sanitize()
-	first := pgx.Identifier{f.Schema}.Sanitize()
+	holder := pgx.Identifier{f.Holder}.Sanitize()
 	switch {
 	case f.Encoding != "UTF8":
 		return f.encodingProblem()
-	case !f.inPath(wanted):
-		return fmt.Errorf("the database URL asks for the schema %s, which cannot be set through a pooler; run: alter role "+
-			"%s set search_path = %s", wanted, role, wanted)
-	case !f.Tables && f.Elsewhere != "" && !f.Usable:
+	case !f.inPath(path):
+		return fmt.Errorf("the database URL asks for the search path %s, which cannot be set through a pooler; run: alter "+
+			"role %s set search_path = %s", path, role, path)
+	case !f.Tables && f.Holder != "" && schema != "" && schema != f.Holder:
+		return fmt.Errorf("the tables are in the schema %s, not in %s; set MIRROR_DATABASE_SCHEMA to %s, or run "+
+			"liveblocks-mirror migrate to begin anew in %s", f.Holder, schema, f.Holder, schema)
+	case !f.Tables && f.Holder != "" && !f.Usable:
 		return fmt.Errorf("the role %s may not use the schema that holds the tables; as its owner, run: grant usage on "+
-			"schema %s to %s", role, pgx.Identifier{f.Elsewhere}.Sanitize(), role)
-	case !f.Tables && f.Elsewhere != "":
-		return fmt.Errorf("the tables are in the schema %s, which is not in the search path (%s) of the role %s; add "+
-			"schema=%s to the database URL, or run: alter role %s set search_path = %s", f.Elsewhere, f.Path, role, f.Elsewhere,
-			role, pgx.Identifier{f.Elsewhere}.Sanitize())
+			"schema %s to %s", role, holder, role)
+	case !f.Tables && f.Holder != "":
+		return fmt.Errorf("the tables are in the schema %s, which is not in the search path (%s) of the role %s; set "+
+			"MIRROR_DATABASE_SCHEMA to %s", f.Holder, f.Path, role, f.Holder)
 	case len(f.Hidden) > 0:
 		return fmt.Errorf("row-level security hides rows of %s from the role %s; connect as the owner of the tables, or run "+
 			"as a superuser: alter role %s bypassrls", some(f.Hidden), role, role)
 	case len(f.Denied) > 0:
 		return fmt.Errorf("the role %s may not read and write %s; as the owner of the tables, run: grant select, insert, "+
-			"update, delete on all tables in schema %s to %s", role, some(f.Denied), first, role)
+			"update, delete on all tables in schema %s to %s", role, some(f.Denied), holder, role)
 	case f.Isolation != "read committed":
 		return fmt.Errorf("transactions are %s by default, and that cannot be set through a pooler; run: alter role %s set "+
 			"default_transaction_isolation = 'read committed'", f.Isolation, role)

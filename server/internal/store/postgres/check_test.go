@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -176,41 +178,102 @@ func mustParse(t *testing.T, to string) *url.URL {
 	return u
 }
 
-// The schema that the URL asks for is used, by migrate and by the store.
-func TestSchemaOfTheURL(t *testing.T) {
+// The schema that is asked for is created and used, by migrate and by the store, whatever
+// the search path and through a pooler.
+func TestSchema(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Postgres.Empty(t)
 	to := query(t, direct, "schema", "My Mirror", "connection_limit", "1")
-	if err := postgres.Migrate(t.Context(), to, quiet); err == nil ||
-		!strings.Contains(err.Error(), `create schema "My Mirror"`) {
-		t.Fatalf("Migrate without the schema = %v; want the statement that creates it", err)
-	}
+	pooler := pgtest.StartPooler(t, direct, poolerPort)
+	pooled := pooler.Through(t, to)
 	admin := connect(t, direct)
-	mustExec(t, admin, `create schema "My Mirror"`)
-	if err := postgres.Migrate(t.Context(), to, quiet); err != nil {
-		t.Fatalf("Migrate = %v", err)
+	tables := func(where string) int {
+		t.Helper()
+		return value[int](t, admin, "select count(*) from pg_tables where tablename like 'mirror%' and schemaname "+where)
 	}
-	if n := value[int](t, admin,
-		"select count(*) from pg_tables where tablename like 'mirror%' and schemaname <> 'My Mirror'"); n != 0 {
-		t.Fatalf("tables outside the schema = %d; want none", n)
+	for _, known := range []string{"", "&pgbouncer=true"} {
+		err := postgres.Migrate(t.Context(), pooled+known, quiet)
+		if err == nil || !strings.Contains(err.Error(), "DATABASE_DIRECT_URL") {
+			t.Fatalf("Migrate through a pooler = %v; want the setting named", err)
+		}
+	}
+	if n := tables("<> ''"); n != 0 {
+		t.Fatalf("tables after that = %d; want none", n)
+	}
+	for range 2 {
+		if err := postgres.Migrate(t.Context(), to, quiet); err != nil {
+			t.Fatalf("Migrate = %v", err)
+		}
+	}
+	if in, out := tables("= 'My Mirror'"), tables("<> 'My Mirror'"); in < 20 || out != 0 {
+		t.Fatalf("tables in the schema = %d, outside = %d; want all, none", in, out)
+	}
+	for _, cfg := range []postgres.Config{
+		{URL: to}, {URL: query(t, to, "search_path", "pg_temp")}, {URL: pooled, Pooled: true}, {URL: pooled},
+	} {
+		s := open(t, cfg)
+		if err := s.Check(t.Context(), quiet); err != nil {
+			t.Fatalf("Check = %v", err)
+		}
+		if err := s.Ping(t.Context()); err != nil {
+			t.Fatalf("Ping = %v", err)
+		}
+		works(t, s)
+	}
+	for schema, want := range map[string]string{
+		"": "MIRROR_DATABASE_SCHEMA to My Mirror", "other": "not in other; set MIRROR_DATABASE_SCHEMA to My Mirror",
+	} {
+		url := direct
+		if schema != "" {
+			url = query(t, direct, "schema", schema)
+		}
+		if err := open(t, postgres.Config{URL: url}).Check(t.Context(), quiet); err == nil ||
+			!strings.Contains(err.Error(), want) {
+			t.Fatalf("Check in %q = %v; want %q in it", schema, err, want)
+		}
+	}
+	if err := postgres.CheckURL(postgres.WithSchema(to, "other")); err == nil ||
+		!strings.Contains(err.Error(), "two schemas, My Mirror and other") {
+		t.Fatalf("CheckURL with two schemas = %v; want both named", err)
+	}
+	if err := postgres.CheckURL(postgres.WithSchema(to, "My Mirror")); err != nil {
+		t.Fatalf("CheckURL with a schema twice = %v", err)
+	}
+}
+
+// The statements of DATABASE.md move the tables into a schema, and all goes on.
+func TestMoveIntoASchema(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../../../docs/DATABASE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	statements := regexp.MustCompile(`(?m)^    create schema liveblocks;\n(?:    .*\n)+`).FindString(string(doc))
+	direct := dbtest.Postgres.Own(t)
+	storeDocument(t, open(t, postgres.Config{URL: direct}))
+	admin := connect(t, direct)
+	if statements == "" {
+		t.Fatal("DATABASE.md does not say how to move the tables")
+	}
+	mustExec(t, admin, "create table liveblocks_other (id integer)")
+	if err := admin.PgConn().Exec(t.Context(), statements).Close(); err != nil {
+		t.Fatalf("%s = %v", statements, err)
+	}
+	to := postgres.WithSchema(direct, "liveblocks")
+	if log := logOf(t, to); log != "" {
+		t.Errorf("log of Migrate = %s; want nothing done", log)
 	}
 	s := open(t, postgres.Config{URL: to})
 	if err := s.Check(t.Context(), quiet); err != nil {
 		t.Fatalf("Check = %v", err)
 	}
-	if err := s.Ping(t.Context()); err != nil {
-		t.Fatalf("Ping = %v", err)
-	}
 	works(t, s)
-
-	err := open(t, postgres.Config{URL: direct}).Check(t.Context(), quiet)
-	if err == nil || !strings.Contains(err.Error(), "schema=My Mirror") {
-		t.Fatalf("Check without the schema = %v; want it named", err)
+	if n := value[int](t, admin, "select count(*) from liveblocks.liveblocks_documents"); n != 1 {
+		t.Errorf("documents in the view = %d; want 1", n)
 	}
-	pooled := query(t, pgtest.StartPooler(t, direct, poolerPort).Through(t, direct), "schema", "My Mirror")
-	err = open(t, postgres.Config{URL: pooled, Pooled: true}).Check(t.Context(), quiet)
-	if err == nil || !strings.Contains(err.Error(), `set search_path = "My Mirror"`) {
-		t.Fatalf("Check through a pooler = %v; want the statement that sets it", err)
+	if left := value[string](t, admin, "select string_agg(relname, ' ') from pg_class where relkind in ('r', 'v') and "+
+		"relnamespace = 'public'::regnamespace"); left != "liveblocks_other" {
+		t.Errorf("left in public = %s; want what is not ours", left)
 	}
 }
 

@@ -263,7 +263,7 @@ func (s *itemSQL) writeAll(ctx context.Context, t *transaction, lease mirror.Lea
 	for c, column := range s.kind.Head.Columns {
 		args = append(args, array(column.Type, len(items), func(i int) any { return items[i].Head[c] }))
 	}
-	t.waiting.Queue(s.write, args...)
+	t.queue(s.write, args...)
 	stored, err := s.readStored(ctx, t, r, ids)
 	if err != nil {
 		return err
@@ -279,7 +279,7 @@ func (s *itemSQL) writeDifference(t *transaction, r mirror.Resource, d store.Dif
 			for c := range table.Key + 1 {
 				args = append(args, array(store.ColumnID, len(gone), func(i int) any { return gone[i][c] }))
 			}
-			t.waiting.Queue(s.deletePart[p], args...)
+			t.queue(s.deletePart[p], args...)
 		}
 		rows := d.Write[p]
 		if len(rows) == 0 {
@@ -292,7 +292,7 @@ func (s *itemSQL) writeDifference(t *transaction, r mirror.Resource, d store.Dif
 		if table.HasDigest() {
 			args = append(args, array(store.ColumnBytes, len(rows), func(i int) any { return []byte(rows[i].Digest) }))
 		}
-		t.waiting.Queue(s.writePart[p], args...)
+		t.queue(s.writePart[p], args...)
 	}
 }
 
@@ -398,9 +398,9 @@ func (s *Store) PrepareItem(ctx context.Context, lease mirror.Lease, item *store
 	prepared := []store.Item{*item}
 	compare := func() error {
 		var stored store.ItemCopy
-		err := readCopy(&stored)(s.pool.QueryRow(ctx, of.copyOf, of.scope(r, r.ID)...))
+		err := readCopy(&stored)(s.names.on(s.pool).QueryRow(ctx, of.copyOf, of.scope(r, r.ID)...))
 		if err == nil && !store.SameItem(of.kind, stored, lease, item.SHA256) {
-			rows, err = of.readStored(ctx, s.pool, r, []string{r.ID})
+			rows, err = of.readStored(ctx, s.names.on(s.pool), r, []string{r.ID})
 		}
 		return err
 	}
@@ -419,9 +419,9 @@ func (s *Store) PrepareItem(ctx context.Context, lease mirror.Lease, item *store
 			}
 			switch {
 			case stored.Epoch == of.kind.Epoch(lease):
-				t.waiting.Queue(of.distrust, of.scope(r, r.ID)...)
+				t.queue(of.distrust, of.scope(r, r.ID)...)
 			case of.kind.InRoom():
-				t.waiting.Queue(of.begin, of.scope(r, r.ID)...)
+				t.queue(of.begin, of.scope(r, r.ID)...)
 			}
 			of.writeDifference(t, r, piece)
 			return nil
@@ -446,7 +446,7 @@ func (s *Store) ApplyItemMissing(ctx context.Context, lease mirror.Lease, now ti
 		}
 		plan := store.PlanMissingItem(of.kind, st, stored, lease, now, settle)
 		if plan.Change != 0 {
-			t.waiting.Queue(of.tombstone, of.scope(r, r.ID, nullTime(now))...)
+			t.queue(of.tombstone, of.scope(r, r.ID, nullTime(now))...)
 		}
 		return plan, nil
 	})
@@ -467,7 +467,7 @@ func (s *Store) KnownItems(ctx context.Context, list mirror.Resource) (map[strin
 			known[row.ResourceID] = store.Known{HasState: true, Missing: row.MissingSince.Valid}
 		}
 		of := items[list.Kind]
-		rows, err := s.pool.Query(ctx, of.copies, of.scope(list)...)
+		rows, err := s.names.on(s.pool).Query(ctx, of.copies, of.scope(list)...)
 		if err != nil {
 			return err
 		}
@@ -588,10 +588,10 @@ func (s *Store) ApplyListed(ctx context.Context, lease mirror.Lease, fetchTime t
 // one.
 func (s *itemSQL) invalidate(ctx context.Context, store *Store, r mirror.Resource) error {
 	return store.itemTx(ctx, "invalidate "+r.Kind.String(), func(t *transaction, _, _ *dbq.Queries) error {
-		t.waiting.Queue(s.distrust, s.scope(r, r.ID)...)
+		t.queue(s.distrust, s.scope(r, r.ID)...)
 		for _, distrust := range s.distrustPart {
 			if distrust != "" {
-				t.waiting.Queue(distrust, s.scope(r, r.ID)...)
+				t.queue(distrust, s.scope(r, r.ID)...)
 			}
 		}
 		return nil

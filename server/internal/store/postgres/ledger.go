@@ -36,7 +36,7 @@ func (s *Store) accept(ctx context.Context, batch []mirror.Delivery, wait time.D
 	arg.LockTimeout = fmt.Sprintf("%dms", wait.Milliseconds())
 	var rows []dbq.MarkStaleRow
 	err := retry(ctx, func() (err error) {
-		rows, err = dbq.New(unboxed{s.accepting}).MarkStale(ctx, arg)
+		rows, err = dbq.New(unboxed{s.names.on(s.accepting)}).MarkStale(ctx, arg)
 		return err
 	})
 	if err := locked(err); err != nil {
@@ -114,7 +114,7 @@ func (s *Store) recall(ctx context.Context, batch []mirror.Delivery, duplicates 
 			resources = append(resources, h.Resource)
 		}
 	}
-	q := dbq.New(s.accepting)
+	q := dbq.New(s.names.on(s.accepting))
 	rows, err := q.EventOutcomes(ctx, arg)
 	if err != nil {
 		return classify(ctx, fmt.Errorf("read outcomes of duplicates: %w", err))

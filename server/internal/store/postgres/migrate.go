@@ -14,13 +14,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/move"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
 // schemaTable is the table of applied migrations.
@@ -49,7 +49,9 @@ const viewMark = "liveblocks-mirror:"
 // Migrate migrates the schema to the version that this binary needs and logs each
 // step. Of several concurrent calls one works and the others wait. The URL should
 // connect directly to the server, not through a pooler.
-func Migrate(ctx context.Context, url string, log *slog.Logger) error {
+//
+// It warns of roles that have rights on the tables, except those in expected.
+func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...string) error {
 	to, err := configOf(url)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -59,11 +61,12 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 	// Only described types: this also works through a pooler.
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	cc.RuntimeParams["client_encoding"] = "UTF8"
+	pooled := to.pooled || behindPooler(cc)
 	prepare := func(ctx context.Context, conn *pgx.Conn) error {
-		if to.pooled || behindPooler(cc) {
+		if pooled {
 			return nil
 		}
-		return pinSession(ctx, conn, to.searchPath)
+		return pinSession(ctx, conn, to.path())
 	}
 	db := stdlib.OpenDB(*cc, stdlib.OptionAfterConnect(prepare))
 	defer db.Close()
@@ -71,9 +74,6 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 		conn, err := pgx.ConnectConfig(ctx, cc)
 		if err == nil {
 			defer conn.Close(context.WithoutCancel(ctx))
-			err = prepare(ctx, conn)
-		}
-		if err == nil {
 			err = f(conn)
 		}
 		if err != nil {
@@ -81,7 +81,22 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 		}
 		return nil
 	}
-	err = connected(func(conn *pgx.Conn) error { return checkTarget(ctx, conn, to.searchPath) })
+	err = connected(func(conn *pgx.Conn) error {
+		backend, err := probeTransaction(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if !pooled && backend != conn.PgConn().PID() {
+			err = connected(func(second *pgx.Conn) error { pooled = forgets(ctx, conn, second); return nil })
+		}
+		if err == nil {
+			err = prepare(ctx, conn)
+		}
+		if err == nil {
+			err = checkTarget(ctx, conn, to.target)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -117,10 +132,13 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 		log.InfoContext(ctx, "migration applied", slog.Int64("version", m.Source.Version), slog.Duration("took", m.Duration))
 	}
 	return connected(func(conn *pgx.Conn) error {
+		if err := prepare(ctx, conn); err != nil {
+			return err
+		}
 		if err := ensureViews(ctx, conn, log); err != nil {
 			return err
 		}
-		return warnOfRights(ctx, conn, log)
+		return warnOfRights(ctx, conn, log, expected)
 	})
 }
 
@@ -152,32 +170,64 @@ func moveEvents(ctx context.Context, db *sql.DB, locker lock.Locker, log *slog.L
 	return errors.Join(mover.Events(ctx, db, log), locker.Unlock(context.WithoutCancel(ctx), db))
 }
 
-// rightsSQL lists the roles other than the owner that have rights on our tables and
-// views, where no row-level security stands in between.
-const rightsSQL = `select coalesce(r.rolname::text, 'PUBLIC'), string_agg(distinct lower(a.privilege_type), ', '), count(distinct c.oid)
-from pg_class c
-cross join lateral aclexplode(c.relacl) a
-left join pg_roles r on r.oid = a.grantee
-where c.relnamespace = (select v.relnamespace from pg_class v where v.oid = to_regclass('mirror_schema_version'))
-and a.grantee <> c.relowner
-and (c.relname like 'mirror\_%' and c.relkind in ('r', 'p') and not c.relrowsecurity
+// rightsSQL lists the roles that have rights on our tables and views, where neither
+// row-level security nor the right to use the schema stands in between. Owners, superusers
+// and those in the parameter are left out. For each it lists what to take the rights from,
+// and whose defaults give them, in which schema (empty for all).
+const rightsSQL = `with home as (
+    select v.relnamespace as oid, v.relowner as owner, n.nspname
+    from pg_class v join pg_namespace n on n.oid = v.relnamespace
+    where v.oid = to_regclass('mirror_schema_version')
+), ours as (
+    select c.oid, c.relname, c.relowner, c.relacl, case when c.relkind = 'v'
+        then not coalesce('security_invoker=true' = any(c.reloptions), false) else not c.relrowsecurity end as open
+    from pg_class c join home on home.oid = c.relnamespace
+    where c.relname like 'mirror\_%' and c.relkind in ('r', 'p')
     or c.relkind = 'v' and obj_description(c.oid, 'pg_class') like '` + viewMark + `%'
-    and not coalesce('security_invoker=true' = any(c.reloptions), false))
-group by 1 order by 1`
+), rights as (
+    select o.oid, o.relname, o.relowner, o.open, a.grantee, a.privilege_type
+    from ours o cross join lateral aclexplode(o.relacl) a
+    union all
+    select o.oid, o.relname, o.relowner, o.open, a.grantee, a.privilege_type
+    from ours o join pg_attribute t on t.attrelid = o.oid cross join lateral aclexplode(t.attacl) a
+)
+select coalesce(r.rolname::text, 'PUBLIC'), string_agg(distinct lower(x.privilege_type), ', ') filter (where x.open),
+    count(distinct x.oid) filter (where x.open),
+    coalesce(quote_ident(r.rolname), 'public'), string_agg(distinct format('%I.%I', home.nspname, x.relname), ', '),
+    array(select distinct format('for role %I', pg_get_userbyid(d.defaclrole))
+            || coalesce((select format(' in schema %I', n.nspname) from pg_namespace n
+                where n.oid = d.defaclnamespace), '')
+        from pg_default_acl d cross join lateral aclexplode(d.defaclacl) a
+        where d.defaclobjtype = 'r' and d.defaclrole = home.owner and d.defaclnamespace in (0, home.oid)
+        and a.grantee = x.grantee order by 1)
+from rights x cross join home
+left join pg_roles r on r.oid = x.grantee
+where x.grantee <> x.relowner and not coalesce(r.rolsuper, false)
+and coalesce(r.rolname::text, 'PUBLIC') <> all($1::text[])
+and case when r.oid is null then has_schema_privilege('public', home.oid, 'usage')
+    else has_schema_privilege(r.oid, home.oid, 'usage') end
+group by r.rolname, x.grantee, home.oid, home.owner
+having bool_or(x.open) order by 1`
 
 // warnOfRights tells which other roles have rights. Hosted databases give them to all
 // new tables, to roles that anybody on the internet can take.
-func warnOfRights(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
-	rows, err := conn.Query(ctx, rightsSQL)
+func warnOfRights(ctx context.Context, conn *pgx.Conn, log *slog.Logger, expected []string) error {
+	rows, err := conn.Query(ctx, rightsSQL, append([]string{}, expected...))
 	if err != nil {
 		return fmt.Errorf("read rights: %w", err)
 	}
-	var role, rights string
+	var role, rights, grantee, relations string
 	var tables int
-	_, err = pgx.ForEachRow(rows, []any{&role, &rights, &tables}, func() error {
-		log.WarnContext(ctx, "another role has rights on the tables; revoke them, or enable row-level security, unless it "+
-			"needs them",
-			slog.String("role", role), slog.String("rights", rights), slog.Int("tables", tables))
+	var defaults []string
+	_, err = pgx.ForEachRow(rows, []any{&role, &rights, &tables, &grantee, &relations, &defaults}, func() error {
+		statement := "revoke all on " + relations + " from " + grantee + ";"
+		for _, of := range defaults {
+			statement += " alter default privileges " + of + " revoke all on tables from " + grantee + ";"
+		}
+		log.WarnContext(ctx, "another role has rights on the tables; run the statement to revoke them, or enable row-level "+
+			"security, unless it needs them",
+			slog.String("role", role), slog.String("rights", rights), slog.Int("tables", tables),
+			slog.String("statement", statement))
 		return nil
 	})
 	if err != nil {
@@ -186,22 +236,53 @@ func warnOfRights(ctx context.Context, conn *pgx.Conn, log *slog.Logger) error {
 	return nil
 }
 
-// checkTarget checks what tables would depend on before there are any.
-func checkTarget(ctx context.Context, conn *pgx.Conn, searchPath string) error {
-	if _, err := probeTransaction(ctx, conn); err != nil {
-		return err
-	}
-	f, err := readFacts(ctx, conn)
+// checkTarget checks what tables would depend on before there are any, and creates their
+// schema.
+func checkTarget(ctx context.Context, conn *pgx.Conn, to target) error {
+	f, err := readFacts(ctx, conn, to.schema)
+	path := to.path()
 	switch {
 	case err != nil:
 		return err
 	case f.Encoding != "UTF8":
 		return f.encodingProblem()
-	case f.Schema == "" && searchPath != "":
-		return fmt.Errorf("there is no schema %s, or the role %s may not use it; run: create schema %s authorization %s",
-			searchPath, f.Role, searchPath, pgx.Identifier{f.Role}.Sanitize())
-	case !f.inPath(searchPath):
-		return f.problem(searchPath)
+	case to.schema != "" && !f.inPath(path):
+		return fmt.Errorf("migrate cannot choose the schema %s through a pooler; set DATABASE_DIRECT_URL to a URL that "+
+			"leads to the database directly", path)
+	case !f.inPath(path):
+		return f.problem(path, "")
+	}
+	if err := ensureSchema(ctx, conn, to.schema); err != nil {
+		return err
+	}
+	var found bool
+	if err := conn.QueryRow(ctx, "select current_schema() is not null").Scan(&found); err != nil {
+		return err
+	}
+	if !found && path != "" {
+		role := pgx.Identifier{f.Role}.Sanitize()
+		return fmt.Errorf("there is no schema %s, or the role %s may not use it; run: create schema %s authorization %s, "+
+			"or, if there is one, grant usage, create on schema %s to %s", path, f.Role, path, role, path, role)
+	}
+	return nil
+}
+
+// ensureSchema creates a schema if there is none. Who may not create one needs none of
+// that if it exists.
+func ensureSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
+	if schema == "" {
+		return nil
+	}
+	var exists bool
+	err := conn.QueryRow(ctx, "select exists (select from pg_namespace where nspname = $1)", schema).Scan(&exists)
+	if err == nil && !exists {
+		_, err = conn.Exec(ctx, "create schema "+pgx.Identifier{schema}.Sanitize())
+	}
+	if isCode(err, "42P06") || isCode(err, "23505") { // another process was quicker
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("create the schema %s: %w", schema, err)
 	}
 	return nil
 }
@@ -278,11 +359,26 @@ func ensureView(ctx context.Context, conn *pgx.Conn, log *slog.Logger, view, cre
 	return err
 }
 
+// definitions are the definitions of the views.
+func definitions() (list []string) {
+	files, _ := viewFiles.ReadDir("views") // embedded: cannot fail
+	for _, file := range files {
+		create, _ := viewFiles.ReadFile("views/" + file.Name())
+		list = append(list, string(create))
+	}
+	return list
+}
+
 // MigrationSQL returns the statements that [Migrate] would run on an empty database, for
-// whoever may create tables. Afterwards Migrate has nothing to do.
-func MigrationSQL() string {
+// whoever may create tables. Afterwards Migrate has nothing to do. Of the URL only the
+// schema matters.
+func MigrationSQL(url string) string {
 	var b strings.Builder
 	b.WriteString("-- Tables and views. Run this with psql, as the role that is to own the tables.\n\n")
+	if to, err := parseURL(url); err == nil && to.schema != "" {
+		fmt.Fprintf(&b, "do $$ begin if to_regnamespace(%s) is null then create schema %s; end if; end $$;\n"+
+			"set search_path = %s;\n\n", constant(to.path()), to.path(), to.path())
+	}
 	b.WriteString("create table mirror_schema_lock (\n" +
 		"    lock_id bigint not null primary key,\n" +
 		"    locked boolean not null default false,\n" +
@@ -336,9 +432,9 @@ func schemaWanted() int64 {
 // schemaBehind reports whether migrations are missing, and whether the session that
 // was asked is read-only. A schema newer than the binary is fine: migrations only
 // ever add.
-func schemaBehind(ctx context.Context, pool *pgxpool.Pool) (behind, readOnly bool, err error) {
+func schemaBehind(ctx context.Context, db dbq.DBTX) (behind, readOnly bool, err error) {
 	var have int64
-	err = pool.QueryRow(ctx, "select coalesce(max(version_id), 0), current_setting('transaction_read_only')::boolean "+
+	err = db.QueryRow(ctx, "select coalesce(max(version_id), 0), current_setting('transaction_read_only')::boolean "+
 		"from "+schemaTable+" where is_applied").Scan(&have, &readOnly)
 	if isCode(err, "42P01") {
 		return true, false, nil

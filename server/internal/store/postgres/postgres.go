@@ -57,8 +57,9 @@ type Store struct {
 
 	sessions *sessions
 	pack     *pack.Codec
-	// searchPath is the one that the URL asks for; empty if it does not.
-	searchPath string
+	// searchPath and schema are those that the URL asks for; empty if it does not.
+	searchPath, schema string
+	names              *names
 }
 
 // Open prepares the connections. It does not wait for the database: the first
@@ -88,12 +89,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened := &Store{sessions: all, pack: z, searchPath: to.searchPath}
+	opened := &Store{
+		sessions: all, pack: z, searchPath: to.searchPath, schema: to.schema, names: namesIn(to.schema),
+	}
 	if err := opened.connect(ctx, pc, cfg.MaxConns); err != nil {
 		opened.Close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	opened.Reader = sqllist.NewReader(lists, rowsOf(opened.reading), classify, z, cfg.ReadTimeout)
+	opened.Reader = sqllist.NewReader(lists, rowsOf(opened.names.on(opened.reading)), classify, z, cfg.ReadTimeout)
 	return opened, nil
 }
 
@@ -114,7 +117,7 @@ func (s *Store) connect(ctx context.Context, pc *pgxpool.Config, conns int) (err
 			return err
 		}
 	}
-	s.q = dbq.New(s.pool)
+	s.q = dbq.New(s.names.on(s.pool))
 	s.sessions.of(s.pool, s.accepting, s.renewing, s.reading)
 	return nil
 }
@@ -142,7 +145,7 @@ func (s *Store) Close() {
 func (s *Store) Ping(ctx context.Context) error {
 	var behind, readOnly bool
 	err := retry(ctx, func() (err error) {
-		behind, readOnly, err = schemaBehind(ctx, s.accepting)
+		behind, readOnly, err = schemaBehind(ctx, s.names.on(s.accepting))
 		return err
 	})
 	switch {

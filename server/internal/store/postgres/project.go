@@ -13,7 +13,7 @@ import (
 
 // Project reads by key. Deliveries wait for it.
 func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error) {
-	row, err := dbq.New(s.accepting).Project(ctx, string(project))
+	row, err := dbq.New(s.names.on(s.accepting)).Project(ctx, string(project))
 	if err = classify(ctx, err); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return mirror.Project{ID: project}, nil

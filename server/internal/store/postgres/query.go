@@ -10,7 +10,7 @@ import (
 
 // Changes reads one bucket's entries.
 func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	rows, err := dbq.New(s.reading).Changes(ctx,
+	rows, err := dbq.New(s.names.on(s.reading)).Changes(ctx,
 		dbq.ChangesParams{Bucket: bucket, After: after, MaxRows: int32(limit)}) //nolint:gosec // bounded by the caller
 	if err != nil {
 		return nil, classify(ctx, fmt.Errorf("list changes: %w", err))

@@ -75,7 +75,7 @@ func (s *Store) Renew(ctx context.Context, lease mirror.Lease, until time.Time) 
 	r := lease.Resource
 	var n int64
 	err := retry(ctx, func() (err error) {
-		n, err = dbq.New(s.renewing).Renew(ctx, dbq.RenewParams{
+		n, err = dbq.New(s.names.on(s.renewing)).Renew(ctx, dbq.RenewParams{
 			Until: nullTime(until), Token: lease.Token[:],
 			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind), ResourceID: r.ID,
 		})

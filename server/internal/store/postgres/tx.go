@@ -37,7 +37,7 @@ func (s *Store) tryTx(ctx context.Context, f func(t *transaction, q, later *dbq.
 		return err
 	}
 	defer conn.Release() // also closes the session if the transaction is still open
-	t := &transaction{conn: conn.Conn(), waiting: &pgx.Batch{}}
+	t := &transaction{conn: conn.Conn(), names: s.names, waiting: &pgx.Batch{}}
 	t.waiting.Queue("begin isolation level read committed")
 	var tag pgconn.CommandTag
 	if err = f(t, dbq.New(t), dbq.New(deferred{t})); err == nil {
@@ -56,6 +56,7 @@ func (s *Store) tryTx(ctx context.Context, f func(t *transaction, q, later *dbq.
 // together.
 type transaction struct {
 	conn    *pgx.Conn
+	names   *names
 	waiting *pgx.Batch
 	// reads read the first row of some of the statements that wait, by place.
 	reads map[int]func(pgx.Row) error
@@ -64,15 +65,18 @@ type transaction struct {
 // ahead sends a query with the next statement and calls read with its first row.
 func (t *transaction) ahead(sql string, args []any, read func(pgx.Row) error) {
 	t.reads = map[int]func(pgx.Row) error{t.waiting.Len(): read}
-	t.waiting.Queue(sql, args...)
+	t.queue(sql, args...)
 }
+
+// queue defers a statement.
+func (t *transaction) queue(sql string, args ...any) { t.waiting.Queue(t.names.in(sql), args...) }
 
 // send sends the deferred statements and then sql, and reads all results except
 // that of sql.
 func (t *transaction) send(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
 	b, reads := t.waiting, t.reads
 	t.waiting, t.reads = &pgx.Batch{}, nil
-	b.Queue(sql, args...)
+	b.Queue(t.names.in(sql), args...)
 	results := t.conn.SendBatch(ctx, b)
 	for i := range b.Len() - 1 {
 		var err error
@@ -151,12 +155,12 @@ func (r oneRow) Scan(dest ...any) error {
 type deferred struct{ t *transaction }
 
 func (d deferred) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	d.t.waiting.Queue(sql, args...)
+	d.t.queue(sql, args...)
 	return pgconn.CommandTag{}, nil
 }
 
 func (d deferred) Query(_ context.Context, sql string, args ...any) (pgx.Rows, error) {
-	d.t.waiting.Queue(sql, args...)
+	d.t.queue(sql, args...)
 	return noRows{}, nil
 }
 

@@ -18,8 +18,17 @@ type target struct {
 	url string
 	// pooled means that the URL asks for what a pooler in transaction mode needs.
 	pooled bool
-	// searchPath is the search path that the URL asks for; empty if it does not.
-	searchPath string
+	// schema is where the tables are; empty if they are in the first schema of the search
+	// path. searchPath is the search path that the URL asks for; empty if it does not.
+	schema, searchPath string
+}
+
+// path is the search path that leads to the schema, or else the one that the URL asks for.
+func (t target) path() string {
+	if t.schema != "" {
+		return pgx.Identifier{t.schema}.Sanitize()
+	}
+	return t.searchPath
 }
 
 // parameters are those of libpq and of the clients whose URLs consoles show: Prisma,
@@ -86,7 +95,11 @@ func parseURL(raw string) (target, error) {
 		case lower == "statement_cache_size", lower == "prepared_statement_cache_size", lower == "preparethreshold":
 			t.pooled = t.pooled || value == "0" // of asyncpg, SQLAlchemy and JDBC
 		case lower == "schema", lower == "currentschema": // of Prisma and JDBC
-			t.searchPath = pgx.Identifier{value}.Sanitize()
+			if t.schema != "" && t.schema != value {
+				return target{}, fmt.Errorf("the database is asked for two schemas, %s and %s; remove schema= from the "+
+					"database URL, or leave MIRROR_DATABASE_SCHEMA empty", t.schema, value)
+			}
+			t.schema = value
 		case lower == "search_path":
 			t.searchPath = value
 		case lower == "gssencmode" && value != "disable" && value != "prefer", slices.Contains(unsupported, lower):
@@ -162,6 +175,16 @@ func sslParameters(ssl map[string]string) (list []string, err error) {
 		}
 	}
 	return list, nil
+}
+
+// WithSchema returns a URL whose tables are in a schema.
+func WithSchema(raw, schema string) string {
+	base, _, _ := strings.Cut(raw, "#")
+	separator := "?"
+	if strings.Contains(base, "?") {
+		separator = "&"
+	}
+	return base + separator + "schema=" + url.PathEscape(schema)
 }
 
 // CheckURL reports what is wrong with a URL, as far as that can be seen from it.

@@ -24,9 +24,9 @@ func TestURL(t *testing.T) {
 		{"pgbouncer=true&connection_limit=1&pool_timeout=0", target{pooled: true}}, // Prisma, Supabase
 		{"pgbouncer=false", target{}},
 		{"supa=base-pooler.x&sslmode=require", target{url: "?sslmode=require"}}, // Vercel with Supabase
-		{"schema=public", target{searchPath: `"public"`}},
-		{"schema=My%20Schema", target{searchPath: `"My Schema"`}},
-		{"currentSchema=mirror", target{searchPath: `"mirror"`}},
+		{"schema=public", target{schema: "public"}},
+		{"schema=My%20Schema", target{schema: "My Schema"}},
+		{"currentSchema=mirror", target{schema: "mirror"}},
 		{"search_path=a,b", target{searchPath: "a,b"}},
 		{"statement_cache_size=0", target{pooled: true}}, // asyncpg
 		{"prepared_statement_cache_size=0", target{pooled: true}},
