@@ -24,6 +24,17 @@ func number(err error) uint16 {
 	return 0
 }
 
+// withoutValues removes the statement and its values from the message of an error, where
+// Vitess puts them: they may be a payload, and errors are logged.
+func withoutValues(err error) error {
+	if my, ok := errors.AsType[*gomysql.MySQLError](err); ok {
+		for _, mark := range []string{"Sql: ", "BindVars: "} {
+			my.Message, _, _ = strings.Cut(my.Message, mark)
+		}
+	}
+	return err
+}
+
 // says reports whether the server's message contains a text.
 func says(err error, text string) bool {
 	my, ok := errors.AsType[*gomysql.MySQLError](err)
@@ -120,6 +131,7 @@ var outages = [][]uint16{
 	{1021, 1037, 1038, 1041, 1114, 1135, 1206},                               // no room
 	{1053, 1077, 1078, 1079, 1080},                                           // shutting down
 	{1152, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 4031}, // the connection broke
+	{2006, 2013},                         // a connection of Vitess to a shard broke
 	{1180, 1181},                         // the commit or the rollback failed
 	{1317, 3024, 1969, 1028},             // ended by an operator or by a time limit; see tooManyRows
 	{1045, 1049, 1129, 1130, 1131, 1698}, // not let in

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,8 @@ func TestClassify(t *testing.T) {
 		{serverError(1053), fault.ReasonStoreUnavailable},
 		{serverError(1047), fault.ReasonStoreUnavailable},
 		{serverError(1105), fault.ReasonStoreUnavailable},
+		{serverError(2006), fault.ReasonStoreUnavailable}, // as Vitess tells of a shard
+		{serverError(2013), fault.ReasonStoreUnavailable},
 		{serverError(1317), fault.ReasonStoreUnavailable}, // an operator has ended it
 		{errOvertime, fault.ReasonStoreUnavailable},
 		{errManyRows, fault.ReasonStoreLimitExceeded}, // waiting does not help
@@ -109,6 +112,25 @@ func TestClassify(t *testing.T) {
 	for _, err := range []error{context.Canceled, gomysql.ErrInvalidConn} {
 		if err := classify(ctx, err); !errors.Is(err, context.Canceled) || fault.Of(err).Kind == fault.Unavailable {
 			t.Errorf("classify of the caller's own cancellation = %v; want it to say so", err)
+		}
+	}
+}
+
+// Vitess adds the statement and its values to its messages.
+func TestErrorsHoldNoValues(t *testing.T) {
+	t.Parallel()
+	var era atomic.Uint64
+	err := (&session{current: &era}).observe(&gomysql.MySQLError{
+		Number: 1062, Message: `target: s1.-40.primary: vttablet: Duplicate entry (errno 1062) (CallerID: mirror): ` +
+			`Sql: "insert into mirror_event values (:vtg1)", BindVars: {vtg1: "type:BLOB value:\"payload\""}`,
+	})
+	my, ok := errors.AsType[*gomysql.MySQLError](err)
+	if !ok || my.Number != 1062 || !strings.HasPrefix(my.Message, "target: s1.-40.primary") {
+		t.Errorf("observe(a server's error) = %v; want the error", err)
+	}
+	for _, secret := range []string{"payload", "vtg1", "insert"} {
+		if ok && strings.Contains(my.Error(), secret) {
+			t.Errorf("the error has %q in it: %v", secret, my)
 		}
 	}
 }

@@ -50,14 +50,14 @@ func newSession(conn driver.Conn, era uint64, current *atomic.Uint64) (*session,
 	return &session{serverConn: c, kept: make(map[string]driver.Stmt), era: era, current: current}, nil
 }
 
-// observe returns the error of a statement. If it says that the server is the wrong
+// observe returns the error of a statement, without values. If it says that the server is the wrong
 // one or shuts down, a new era begins: all sessions of the one before are closed, so
 // the next statement opens a new one, which may lead to another server.
 func (s *session) observe(err error) error {
 	if wrongServer(number(err)) {
 		s.current.CompareAndSwap(s.era, s.era+1)
 	}
-	return err
+	return withoutValues(err)
 }
 
 // IsValid reports whether the session can be used again.

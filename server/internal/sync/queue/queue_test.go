@@ -1029,7 +1029,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		b.wantDone(all...) // what was not remembered is found in the database
 		pool.mu.Lock()
 		defer pool.mu.Unlock()
-		if len(pool.lines.queued)+len(pool.running)+len(pool.waiters)+len(pool.inRoom)+pool.workers.held+pool.fetches.held != 0 {
+		known := len(pool.lines.queued) + len(pool.running) + len(pool.waiters) + len(pool.inRoom)
+		if known+pool.workers.held+pool.fetches.held != 0 {
 			b.Fatal("something is still remembered after all is done")
 		}
 	})

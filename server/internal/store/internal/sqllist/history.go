@@ -137,8 +137,8 @@ func (r *Reader) roomUsers(ctx context.Context, users mirror.Resource, deleted b
 		if last != nil && last.user != nil {
 			after = *last.user
 		}
-		s.add("\n    and u.connection_id >= ? and (u.connection_id > ? or u.user_id > ?)", after.ConnectionID, after.ConnectionID,
-			after.UserID)
+		s.add("\n    and u.connection_id >= ? and (u.connection_id > ? or u.user_id > ?)",
+			after.ConnectionID, after.ConnectionID, after.UserID)
 	}
 	s.add("\n")
 	s.whereRoom("r", users).where("(r.delete_time is null or ?)", deleted)
