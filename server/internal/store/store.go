@@ -19,6 +19,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -498,9 +500,19 @@ type TaskQuery interface {
 	Counts(ctx context.Context, project mirror.ProjectID) (Counts, error)
 }
 
+// Prefixes select what is in a room whose id begins with one of them. They are in order,
+// and none begins with another. Nil selects everything, an empty list nothing.
+type Prefixes []string
+
+// Select reports whether something in the room is selected.
+func (p Prefixes) Select(room mirror.RoomID) bool {
+	return p == nil || slices.ContainsFunc(p, func(prefix string) bool { return strings.HasPrefix(string(room), prefix) })
+}
+
 // EventFilter selects events. Empty strings and zero times select all.
 type EventFilter struct {
 	Project   mirror.ProjectID
+	Rooms     Prefixes
 	Room      mirror.RoomID
 	Type      string
 	User      string
@@ -514,6 +526,7 @@ type EventFilter struct {
 // RoomFilter selects rooms.
 type RoomFilter struct {
 	Project mirror.ProjectID
+	Rooms   Prefixes
 	Prefix  string
 	Deleted bool
 	// After is the last room id of the previous page.
@@ -533,6 +546,7 @@ type DocumentRead struct {
 // DocumentFilter selects documents.
 type DocumentFilter struct {
 	Project mirror.ProjectID
+	Rooms   Prefixes
 	Prefix  string
 	// Kind selects one kind; zero selects all.
 	Kind mirror.Kind
@@ -557,6 +571,7 @@ type GroupFilter struct {
 // ThreadFilter selects threads. Empty strings and zero times select all.
 type ThreadFilter struct {
 	Project mirror.ProjectID
+	Rooms   Prefixes
 	Room    mirror.RoomID
 	// Resolved selects resolved or unresolved threads; nil selects both.
 	Resolved *bool
@@ -579,6 +594,7 @@ type ThreadFilter struct {
 // CommentFilter selects comments. Empty strings and zero times select all.
 type CommentFilter struct {
 	Project   mirror.ProjectID
+	Rooms     Prefixes
 	Room      mirror.RoomID
 	Thread    string
 	Author    string
@@ -597,6 +613,7 @@ type CommentFilter struct {
 // SessionFilter selects sessions. Empty strings and zero times select all.
 type SessionFilter struct {
 	Project mirror.ProjectID
+	Rooms   Prefixes
 	Room    mirror.RoomID
 	User    string
 	// Open selects sessions that have not ended.
@@ -612,6 +629,7 @@ type SessionFilter struct {
 // all.
 type NotificationFilter struct {
 	Project mirror.ProjectID
+	Rooms   Prefixes
 	Room    mirror.RoomID
 	User    string
 	Channel string
@@ -627,6 +645,7 @@ type NotificationFilter struct {
 // TaskFilter selects tasks. An empty State selects every state except done.
 type TaskFilter struct {
 	Project   mirror.ProjectID
+	Rooms     Prefixes
 	Room      mirror.RoomID
 	State     mirror.TaskState
 	Now       time.Time

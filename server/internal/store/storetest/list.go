@@ -32,6 +32,9 @@ type listing[F, R any] struct {
 	order func(a, b R) int
 	// page has a filter list at most so many rows, behind one if it is not nil.
 	page func(f *F, limit int, after *R)
+	// room is that of a row, and within limits a filter to rooms.
+	room   func(R) mirror.RoomID
+	within func(f *F, rooms store.Prefixes)
 }
 
 // hold checks that filters select together what each of them selects by itself, that
@@ -81,6 +84,7 @@ func (l listing[F, R]) hold(e *env, what string, full F, widen ...string) {
 		}
 		rows, err := l.list(e.ctx(), f)
 		e.must(what, err)
+		l.holdWithin(e, what, f, rows)
 		l.page(&f, 0, nil)
 		e.want(what+" on a page of none", keys(f), []string{})
 		l.page(&f, math.MaxInt32, nil)
@@ -90,6 +94,38 @@ func (l listing[F, R]) hold(e *env, what string, full F, widen ...string) {
 			e.want(fmt.Sprintf("%s behind %q", what, all[i]), keys(f), all[i+1:])
 			l.page(&f, 1, &rows[i])
 			e.want(fmt.Sprintf("%s behind %q, at most one", what, all[i]), keys(f), all[i+1:min(i+2, len(all))])
+		}
+	}
+}
+
+// holdWithin checks that a list that is limited to rooms has those of its rows that are
+// in them, on a page that begins behind any row of the list.
+func (l listing[F, R]) holdWithin(e *env, what string, f F, all []R) {
+	e.Helper()
+	for _, rooms := range []store.Prefixes{
+		{}, {"a"}, {"R", "a ", "b", "room"}, {"A", "B", "ab", "roo"}, {"W", "waiting "}, {"nowhere", "w"},
+	} {
+		for after := -1; after < len(all); after++ {
+			want := []string{}
+			for _, r := range all[after+1:] {
+				if rooms.Select(l.room(r)) {
+					want = append(want, l.key(r))
+				}
+			}
+			const limit = 3
+			limited := f
+			l.within(&limited, rooms)
+			l.page(&limited, limit, nil)
+			if after >= 0 {
+				l.page(&limited, limit, &all[after])
+			}
+			rows, err := l.list(e.ctx(), limited)
+			e.must(what, err)
+			got := []string{}
+			for _, r := range rows {
+				got = append(got, l.key(r))
+			}
+			e.want(fmt.Sprintf("%s in rooms with %q by %+v", what, rooms, limited), got, want[:min(limit, len(want))])
 		}
 	}
 }
@@ -123,8 +159,10 @@ func eventList(e *env) {
 				f.AfterTime, f.AfterID = after.ReceiveTime, after.ID
 			}
 		},
+		func(ev mirror.Event) mirror.RoomID { return ev.Room },
+		func(f *store.EventFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "Events", store.EventFilter{
-		Project: project, Room: "room", Type: "one", User: "ann", From: middle, To: middle.Add(time.Microsecond),
+		Project: project, Rooms: store.Prefixes{"R", "roo"}, Room: "room", Type: "one", User: "ann", From: middle, To: middle.Add(time.Microsecond),
 		AfterTime: middle, AfterID: "b", NoPayload: true, Limit: 100,
 	})
 }
@@ -142,9 +180,13 @@ func roomList(e *env) {
 				f.After = after.ID
 			}
 		},
+		func(r mirror.Room) mirror.RoomID { return r.ID },
+		func(f *store.RoomFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}
 	for _, deleted := range []bool{false, true} {
-		l.hold(e, "Rooms", store.RoomFilter{Project: project, Prefix: "a", Deleted: deleted, After: "a!", Limit: 100},
+		l.hold(e, "Rooms", store.RoomFilter{
+			Project: project, Rooms: store.Prefixes{"a ", "ab", "b"}, Prefix: "a", Deleted: deleted, After: "a!", Limit: 100,
+		},
 			"Deleted")
 	}
 }
@@ -167,8 +209,10 @@ func documentList(e *env) {
 				f.AfterRoom, f.AfterKind, f.AfterID = after.Room, after.Kind, after.ID
 			}
 		},
+		func(d mirror.Document) mirror.RoomID { return d.Room },
+		func(f *store.DocumentFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "Documents", store.DocumentFilter{
-		Project: project, Prefix: "a", Kind: mirror.KindStorage, AfterRoom: "a", AfterKind: mirror.KindStorage, AfterID: "a",
+		Project: project, Rooms: store.Prefixes{"a ", "b"}, Prefix: "a", Kind: mirror.KindStorage, AfterRoom: "a", AfterKind: mirror.KindStorage, AfterID: "a",
 		Limit: 100,
 	})
 }
@@ -188,10 +232,12 @@ func threadList(e *env) {
 				f.AfterRoom, f.AfterID = after.Room, after.ID
 			}
 		},
+		func(t mirror.Thread) mirror.RoomID { return t.Room },
+		func(f *store.ThreadFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}
 	for _, deleted := range []bool{false, true} {
 		l.hold(e, "Threads", store.ThreadFilter{
-			Project: project, Room: "b", Resolved: &no, Metadata: map[string]string{"n": "2"}, Author: "alice",
+			Project: project, Rooms: store.Prefixes{"A", "b"}, Room: "b", Resolved: &no, Metadata: map[string]string{"n": "2"}, Author: "alice",
 			Mentioned: "erin", UpdatedSince: born.Add(time.Second), Deleted: deleted, AfterRoom: "a", AfterID: "t1",
 			Limit: 100,
 		}, "Deleted")
@@ -224,10 +270,12 @@ func commentList(e *env) {
 				f.AfterRoom, f.AfterThread, f.AfterTime, f.AfterID = after.Room, after.Thread, after.CreateTime, after.ID
 			}
 		},
+		func(c mirror.Comment) mirror.RoomID { return c.Room },
+		func(f *store.CommentFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}
 	for _, deleted := range []bool{false, true} {
 		l.hold(e, "Comments", store.CommentFilter{
-			Project: project, Room: "b", Thread: "odd", Author: "alice", Mentioned: "erin", UpdatedSince: born.Add(time.Second),
+			Project: project, Rooms: store.Prefixes{"A", "b"}, Room: "b", Thread: "odd", Author: "alice", Mentioned: "erin", UpdatedSince: born.Add(time.Second),
 			Deleted: deleted, AfterRoom: "b", AfterThread: "odd", AfterTime: born.Add(7 * time.Second), AfterID: "b",
 			Limit: 100,
 		}, "Deleted")
@@ -256,8 +304,10 @@ func sessionList(e *env) {
 				f.AfterTime, f.AfterID = after.BeginTime(), after.ID
 			}
 		},
+		func(s mirror.UserSession) mirror.RoomID { return s.Room },
+		func(f *store.SessionFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "UserSessions", store.SessionFilter{
-		Project: project, Room: "room", User: "ann", Open: true, From: middle, To: middle.Add(time.Microsecond),
+		Project: project, Rooms: store.Prefixes{"R", "roo"}, Room: "room", User: "ann", Open: true, From: middle, To: middle.Add(time.Microsecond),
 		AfterTime: middle, AfterID: "b", Limit: 100,
 	})
 }
@@ -283,8 +333,10 @@ func notificationList(e *env) {
 				f.AfterTime, f.AfterID = after.CreateTime, after.EventID
 			}
 		},
+		func(n mirror.Notification) mirror.RoomID { return n.Room },
+		func(f *store.NotificationFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "Notifications", store.NotificationFilter{
-		Project: project, Room: "room", User: "ann", Channel: "email", Kind: "thread", Thread: "th_1", From: middle,
+		Project: project, Rooms: store.Prefixes{"R", "roo"}, Room: "room", User: "ann", Channel: "email", Kind: "thread", Thread: "th_1", From: middle,
 		To: middle.Add(time.Microsecond), AfterTime: middle, AfterID: "b", Limit: 100,
 	})
 }
@@ -309,8 +361,10 @@ func taskList(e *env) {
 				f.AfterRoom, f.AfterKind, f.AfterID = after.Resource.Room, after.Resource.Kind, after.Resource.ID
 			}
 		},
+		func(t mirror.Task) mirror.RoomID { return t.Resource.Room },
+		func(f *store.TaskFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "TaskList", store.TaskFilter{
-		Project: project, Room: "waiting", State: mirror.TaskPending, Now: e.now, AfterRoom: "waiting",
+		Project: project, Rooms: store.Prefixes{"W", "waiting"}, Room: "waiting", State: mirror.TaskPending, Now: e.now, AfterRoom: "waiting",
 		AfterKind: mirror.KindStorage, AfterID: "B", Limit: 100,
 	})
 }

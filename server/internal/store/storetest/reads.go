@@ -20,7 +20,7 @@ type Read struct {
 	// Filter is that of a list; nil for all others.
 	Filter any
 	// InOrder says that an index has the list in its order. It need not have the tasks of
-	// a project that are done.
+	// a project that are done, or the latest rows of all rooms with a prefix.
 	InOrder bool
 	// Call reads. What it answers does not matter.
 	Call func(ctx context.Context, s store.Store)
@@ -34,6 +34,7 @@ func Reads() []Read {
 	room := mirror.Resource{Project: project, Room: id, Kind: mirror.KindRoom}
 	document := mirror.Resource{Project: project, Room: id, Kind: mirror.KindStorage}
 	thread := mirror.Resource{Project: project, Room: id, Kind: mirror.KindThread, ID: id}
+	rooms := store.Prefixes{"r-8"}
 	byKey := func(name string, read func(ctx context.Context, s store.Store) error) []Read {
 		return []Read{{name, nil, false, func(ctx context.Context, s store.Store) { _ = read(ctx, s) }}}
 	}
@@ -80,39 +81,39 @@ func Reads() []Read {
 			return err
 		}),
 		lists("Events", store.Store.Events, store.EventFilter{
-			Project: project, Room: id, Type: id, User: id, From: now, To: now, AfterTime: now, AfterID: id, NoPayload: true,
+			Project: project, Rooms: rooms, Room: id, Type: id, User: id, From: now, To: now, AfterTime: now, AfterID: id, NoPayload: true,
 			Limit: limit,
 		}),
 		lists("Rooms", store.Store.Rooms, store.RoomFilter{
-			Project: project, Prefix: id, Deleted: true, After: id, Limit: limit,
+			Project: project, Rooms: rooms, Prefix: id, Deleted: true, After: id, Limit: limit,
 		}),
 		lists("RoomIDs", store.Store.RoomIDs, store.RoomFilter{
-			Project: project, Prefix: id, Deleted: true, After: id, Limit: limit,
+			Project: project, Rooms: rooms, Prefix: id, Deleted: true, After: id, Limit: limit,
 		}),
 		lists("Documents", store.Store.Documents, store.DocumentFilter{
-			Project: project, Prefix: id, Kind: mirror.KindStorage, AfterRoom: id, AfterKind: mirror.KindStorage, AfterID: id,
+			Project: project, Rooms: rooms, Prefix: id, Kind: mirror.KindStorage, AfterRoom: id, AfterKind: mirror.KindStorage, AfterID: id,
 			Limit: limit,
 		}),
 		lists("Threads", store.Store.Threads, store.ThreadFilter{
-			Project: project, Room: id, Resolved: &yes, Metadata: map[string]string{"n": "1"}, Author: id, Mentioned: id,
+			Project: project, Rooms: rooms, Room: id, Resolved: &yes, Metadata: map[string]string{"n": "1"}, Author: id, Mentioned: id,
 			UpdatedSince: now, Deleted: true, AfterRoom: id, AfterID: id, Limit: limit,
 		}),
 		lists("Comments", store.Store.Comments, store.CommentFilter{
-			Project: project, Room: id, Thread: id, Author: id, Mentioned: id, UpdatedSince: now, Deleted: true,
+			Project: project, Rooms: rooms, Room: id, Thread: id, Author: id, Mentioned: id, UpdatedSince: now, Deleted: true,
 			AfterRoom: id, AfterThread: id, AfterTime: now, AfterID: id, Limit: limit,
 		}),
 		lists("UserSessions", store.Store.UserSessions, store.SessionFilter{
-			Project: project, Room: id, User: id, Open: true, From: now, To: now, AfterTime: now, AfterID: id, Limit: limit,
+			Project: project, Rooms: rooms, Room: id, User: id, Open: true, From: now, To: now, AfterTime: now, AfterID: id, Limit: limit,
 		}),
 		lists("Notifications", store.Store.Notifications, store.NotificationFilter{
-			Project: project, Room: id, User: id, Channel: id, Kind: id, Thread: id, From: now, To: now, AfterTime: now,
+			Project: project, Rooms: rooms, Room: id, User: id, Channel: id, Kind: id, Thread: id, From: now, To: now, AfterTime: now,
 			AfterID: id, Limit: limit,
 		}),
 		lists("Groups", store.Store.Groups, store.GroupFilter{
 			Project: project, User: id, Deleted: true, After: id, Limit: limit,
 		}),
 		lists("TaskList", store.Store.TaskList, store.TaskFilter{
-			Project: project, Room: id, State: mirror.TaskPending, Now: now, AfterRoom: id, AfterKind: mirror.KindStorage,
+			Project: project, Rooms: rooms, Room: id, State: mirror.TaskPending, Now: now, AfterRoom: id, AfterKind: mirror.KindStorage,
 			AfterID: id, Limit: limit,
 		}),
 	)
@@ -123,8 +124,15 @@ func lists[F, R any](name string, list func(store.Store, context.Context, F) ([]
 	var all []Read
 	for _, f := range combinations(full) {
 		inOrder := true
-		if f, ok := any(f).(store.TaskFilter); ok {
+		switch f := any(f).(type) {
+		case store.TaskFilter:
 			inOrder = f.State != mirror.TaskDone || f.Room != ""
+		case store.EventFilter:
+			inOrder = f.Rooms == nil || f.Room != "" || f.User != ""
+		case store.SessionFilter:
+			inOrder = f.Rooms == nil || f.Room != "" || f.User != ""
+		case store.NotificationFilter:
+			inOrder = f.Rooms == nil || f.Room != "" || f.User != "" || f.Thread != ""
 		}
 		all = append(all, Read{name, f, inOrder, func(ctx context.Context, s store.Store) { _, _ = list(s, ctx, f) }})
 	}

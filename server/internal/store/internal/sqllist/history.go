@@ -11,11 +11,10 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-const eventColumns = `select e.project_id, e.event_id, e.type, e.room_id, e.user_id, e.liveblocks_project_id, e.send_time,
-    e.receive_time, e.source_time, e.outcome, case when ? then '' else e.payload end
-from mirror_event e`
+const eventColumns = `e.project_id, e.event_id, e.type, e.room_id, e.user_id, e.liveblocks_project_id, e.send_time,
+    e.receive_time, e.source_time, e.outcome, case when ? then '' else e.payload end`
 
-const selectEvents = eventColumns + "\n"
+const selectEvents = "select " + eventColumns + "\nfrom mirror_event e\n"
 
 func scanEvent(row Row, e *mirror.Event) error {
 	return row.Scan(&e.Project, &e.ID, &e.Type, &e.Room, &e.User, &e.LiveblocksProject, at(&e.SendTime),
@@ -51,11 +50,19 @@ func (r *Reader) EventOf(ctx context.Context, project mirror.ProjectID, room mir
 
 // Events uses the index that fits the filter best.
 func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
-	s := r.query(eventColumns+r.byRoom("mirror_event_by_room", f.Room), f.NoPayload).
-		where("e.project_id = ?", f.Project).inBucket("e", f.Project, f.Room).
-		whereFirst(idFilter{"e.room_id", string(f.Room)}, idFilter{"e.user_id", f.User}, idFilter{"e.type", f.Type}).
-		latestFirst("e.receive_time", "e.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
-	return list(ctx, r, "list events", s, scanEvent)
+	l := latestList{
+		room:    f.Room,
+		columns: eventColumns, args: []any{f.NoPayload}, table: "mirror_event", as: "e",
+		at: "e.receive_time", id: "e.event_id",
+		first:  []idFilter{{"e.room_id", string(f.Room)}, {"e.user_id", f.User}},
+		others: []idFilter{{"e.type", f.Type}},
+		from:   f.From, to: f.To, afterTime: f.AfterTime, afterID: f.AfterID, limit: f.Limit,
+	}
+	return latestOfRanges(f.Rooms, f.Room, f.Limit, func(e *mirror.Event) (time.Time, string) {
+		return e.ReceiveTime, e.ID
+	}, func(prefix string) ([]mirror.Event, error) {
+		return list(ctx, r, "list events", r.latest(l, f.Project, prefix), scanEvent)
+	})
 }
 
 // LastEvents reads one entry of an index for each type.
@@ -172,11 +179,18 @@ func scanSession(project mirror.ProjectID) func(Row, *mirror.UserSession) error 
 
 // UserSessions uses the index that fits the filter best.
 func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
-	s := r.query("select "+SessionColumns+"\nfrom mirror_user_session u"+r.byRoom("mirror_user_session_by_room", f.Room)).
-		where("u.project_id = ?", f.Project).inBucket("u", f.Project, f.Room).
-		whereFirst(idFilter{"u.room_id", string(f.Room)}, idFilter{"u.user_id", f.User}).whereIf(f.Open, "u.end_cause = ''").
-		latestFirst("u.begin_time", "u.session_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
-	return list(ctx, r, "list user sessions", s, scanSession(f.Project))
+	l := latestList{
+		room:    f.Room,
+		columns: SessionColumns, table: "mirror_user_session", as: "u", at: "u.begin_time", id: "u.session_id",
+		first: []idFilter{{"u.room_id", string(f.Room)}, {"u.user_id", f.User}},
+		also:  func(s *statement) { s.whereIf(f.Open, "u.end_cause = ''") },
+		from:  f.From, to: f.To, afterTime: f.AfterTime, afterID: f.AfterID, limit: f.Limit,
+	}
+	return latestOfRanges(f.Rooms, f.Room, f.Limit, func(u *mirror.UserSession) (time.Time, string) {
+		return u.BeginTime(), u.ID
+	}, func(prefix string) ([]mirror.UserSession, error) {
+		return list(ctx, r, "list user sessions", r.latest(l, f.Project, prefix), scanSession(f.Project))
+	})
 }
 
 // SessionsBy reads sessions with a statement that selects [SessionColumns].
@@ -191,17 +205,24 @@ const notificationColumns = `n.room_id, n.notification_id, n.event_id, n.channel
 
 // Notifications uses the index that fits the filter best.
 func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
-	s := r.query("select "+notificationColumns+"\nfrom mirror_notification n"+
-		r.byRoom("mirror_notification_by_room", f.Room)+
-		r.state("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id")).
-		where("n.project_id = ?", f.Project).inBucket("n", f.Project, f.Room).
-		whereFirst(idFilter{"n.room_id", string(f.Room)}, idFilter{"n.user_id", f.User}, idFilter{"n.thread_id", f.Thread},
-			idFilter{"n.kind", f.Kind}, idFilter{"n.channel", f.Channel}).
-		latestFirst("n.create_time", "n.event_id", f.From, f.To, f.AfterTime, f.AfterID, f.Limit)
-	return list(ctx, r, "list notifications", s, func(row Row, n *mirror.Notification) error {
+	l := latestList{
+		room:    f.Room,
+		columns: notificationColumns, table: "mirror_notification", as: "n",
+		joins: r.state("n", "n.room_id", literal(mirror.KindNotification), "n.notification_id"),
+		at:    "n.create_time", id: "n.event_id",
+		first:  []idFilter{{"n.room_id", string(f.Room)}, {"n.user_id", f.User}, {"n.thread_id", f.Thread}},
+		others: []idFilter{{"n.kind", f.Kind}, {"n.channel", f.Channel}},
+		from:   f.From, to: f.To, afterTime: f.AfterTime, afterID: f.AfterID, limit: f.Limit,
+	}
+	scan := func(row Row, n *mirror.Notification) error {
 		n.Project = f.Project
 		return scanWithState(row, &n.Freshness, &n.Room, &n.ID, &n.EventID, &n.Channel, &n.Kind, &n.UserID, &n.ThreadID,
 			&n.MentionID, &n.SubjectID, at(&n.CreateTime), at(&n.TriggerTime), &n.Inbox.Source, at(&n.Inbox.ReadTime),
 			at(&n.Inbox.NotifyTime))
+	}
+	return latestOfRanges(f.Rooms, f.Room, f.Limit, func(n *mirror.Notification) (time.Time, string) {
+		return n.CreateTime, n.EventID
+	}, func(prefix string) ([]mirror.Notification, error) {
+		return list(ctx, r, "list notifications", r.latest(l, f.Project, prefix), scan)
 	})
 }

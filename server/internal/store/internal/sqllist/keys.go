@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
@@ -100,16 +101,17 @@ func byKeys[T any](ctx context.Context, limit int, after rowKey, inclusive bool,
 	return out[:min(len(out), limit)], nil
 }
 
-// byFewKeys is [byKeys] for the keys of a statement, in any order. If they are too
-// many to sort, it reads nothing and returns false.
-func byFewKeys[T any](ctx context.Context, r *Reader, what string, limit int, after rowKey, matches *statement,
-	scan func(Row, *rowKey) error, rows func(ctx context.Context, keys []rowKey) ([]T, error),
+// byFewKeys is [byKeys] for the keys of a statement, in any order, that are in rooms with
+// a prefix. If there are too many to sort, it reads nothing and returns false.
+func byFewKeys[T any](ctx context.Context, r *Reader, what string, limit int, after rowKey, prefix string,
+	matches *statement, scan func(Row, *rowKey) error, rows func(ctx context.Context, keys []rowKey) ([]T, error),
 ) (page []T, few bool, err error) {
 	matches.add("\nlimit ?", manyMatches+1)
 	all, err := list(ctx, r, what, matches, scan)
 	if err != nil || len(all) > manyMatches {
 		return nil, false, err
 	}
+	all = slices.DeleteFunc(all, func(k rowKey) bool { return !strings.HasPrefix(string(k.Room), prefix) })
 	slices.SortFunc(all, rowKey.compare)
 	page, err = byKeys(ctx, limit, after, false, func(_ context.Context, key rowKey, _ bool, most int) ([]rowKey, error) {
 		n, found := slices.BinarySearchFunc(all, key, rowKey.compare)

@@ -54,10 +54,25 @@ func (s *statement) withinRoom(of, id string, room mirror.Resource, after string
 
 // whereIDs selects ids that start with a prefix.
 func (s *statement) whereIDs(column, prefix string) *statement {
+	text, args := prefixed(column, prefix)
+	return s.where(text, args...)
+}
+
+// prefixed is the condition that an id starts with a prefix.
+func prefixed(column, prefix string) (text string, args []any) {
 	// No id is longer than mirror.MaxRoomID bytes, so none sorts after a run of the
 	// last character.
 	last := prefix + strings.Repeat("\U0010FFFF", mirror.MaxRoomID/4)
-	return s.where(column+" >= ? and "+column+" <= ?", prefix, last)
+	return column + " >= ? and " + column + " <= ?", []any{prefix, last}
+}
+
+// whereWithin selects ids that start with a prefix, if it is not empty. It doubles the
+// number of texts.
+func (s *statement) whereWithin(column, prefix string) *statement {
+	if prefix != "" {
+		s.whereIDs(column, prefix)
+	}
+	return s
 }
 
 // Room reads by key.
@@ -68,15 +83,20 @@ func (r *Reader) Room(ctx context.Context, room mirror.Resource, deleted bool) (
 
 // Rooms uses the index by room id.
 func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
-	order := []string{"r.room_id"}
-	s := r.query(r.selectRooms(), true).whereListed(f).page(order, f.Limit)
-	return list(ctx, r, "list rooms", s, scanRoom(f.Project))
+	return byRanges(narrowed(f.Rooms, f.Prefix), f.After, f.Limit, func(prefix string, limit int) ([]mirror.Room, error) {
+		f.Prefix = prefix
+		s := r.query(r.selectRooms(), true).whereListed(f).page([]string{"r.room_id"}, limit)
+		return list(ctx, r, "list rooms", s, scanRoom(f.Project))
+	})
 }
 
 // RoomIDs uses the same index, and reads no states.
 func (r *Reader) RoomIDs(ctx context.Context, f store.RoomFilter) ([]mirror.RoomID, error) {
-	s := r.query("select r.room_id\nfrom mirror_room r\n").whereListed(f).page([]string{"r.room_id"}, f.Limit)
-	return list(ctx, r, "list ids of rooms", s, func(row Row, id *mirror.RoomID) error { return row.Scan(id) })
+	return byRanges(narrowed(f.Rooms, f.Prefix), f.After, f.Limit, func(prefix string, limit int) ([]mirror.RoomID, error) {
+		f.Prefix = prefix
+		s := r.query("select r.room_id\nfrom mirror_room r\n").whereListed(f).page([]string{"r.room_id"}, limit)
+		return list(ctx, r, "list ids of rooms", s, func(row Row, id *mirror.RoomID) error { return row.Scan(id) })
+	})
 }
 
 // whereListed selects the rooms of a list.
@@ -176,6 +196,15 @@ join mirror_room r on `+onKey("r", "d", "d.room_id")+"\n"+r.state("d", "d.room_i
 
 // Documents uses the index by room id.
 func (r *Reader) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
+	return byRanges(narrowed(f.Rooms, f.Prefix), f.AfterRoom, f.Limit,
+		func(prefix string, limit int) ([]mirror.Document, error) {
+			f := f
+			f.Prefix, f.Limit = prefix, limit
+			return r.documents(ctx, f)
+		})
+}
+
+func (r *Reader) documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
 	if string(f.AfterRoom) < f.Prefix {
 		// An index is read from one of two lower bounds, not always from the higher.
 		f.AfterRoom, f.AfterKind, f.AfterID = mirror.RoomID(f.Prefix), 0, ""
@@ -215,6 +244,23 @@ func (r *Reader) Task(ctx context.Context, resource mirror.Resource, now time.Ti
 // TaskList walks the tasks that are not done, which an index has, or the few that
 // failed. Those of a room that are done it walks by key.
 func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {
+	if f.Room != "" {
+		if !f.Rooms.Select(f.Room) {
+			return nil, nil
+		}
+		return r.taskList(ctx, f, "")
+	}
+	return byRanges(narrowed(f.Rooms, ""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Task, error) {
+		f := f
+		f.Limit = limit
+		if string(f.AfterRoom) < prefix {
+			f.AfterRoom, f.AfterKind, f.AfterID = mirror.RoomID(prefix), 0, ""
+		}
+		return r.taskList(ctx, f, prefix)
+	})
+}
+
+func (r *Reader) taskList(ctx context.Context, f store.TaskFilter, prefix string) ([]mirror.Task, error) {
 	const what = "list tasks"
 	order := []string{"s.room_id", "s.kind", "s.resource_id"}
 	// inState adds the condition of the state, as in store.State.
@@ -228,7 +274,9 @@ func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Tas
         else s.due_time is null and s.fail_time is null and s.generation = s.applied_generation
     end`, string(f.State), f.Now, f.Now)
 	}
-	after := func(s *statement) *statement { return s.after(order, f.AfterRoom, f.AfterKind, f.AfterID) }
+	after := func(s *statement) *statement {
+		return s.whereWithin("s.room_id", prefix).after(order, f.AfterRoom, f.AfterKind, f.AfterID)
+	}
 	read := func(ctx context.Context, s *statement) ([]mirror.Task, error) {
 		return list(ctx, r, what, s, scanTask(f.Project, f.Now))
 	}
@@ -251,7 +299,8 @@ func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Tas
 			r.by("mirror_resource_state_by_fail")).
 			where("s.project_id = ? and s.fail_time is not null", f.Project)
 		s.add("\norder by s.fail_time")
-		tasks, few, err := byFewKeys(ctx, r, what, f.Limit, rowKey{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID}, s,
+		tasks, few, err := byFewKeys(ctx, r, what, f.Limit, rowKey{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID},
+			prefix, s,
 			func(row Row, k *rowKey) error { return row.Scan(&k.Room, &k.Kind, &k.ID) },
 			func(ctx context.Context, keys []rowKey) ([]mirror.Task, error) {
 				table, args := r.keyTable(f.Project, keys, "kind", "resource_id")

@@ -325,9 +325,9 @@ func (s *statement) page(columns []string, limit int) *statement {
 	return s
 }
 
-// latestFirst limits a list to a range of times, from inclusive to exclusive, and
-// to the page after a row. Zero times mean no limit.
-func (s *statement) latestFirst(at, id string, from, to, afterTime time.Time, afterID string, limit int) *statement {
+// between limits a list that begins with the latest to a range of times, from inclusive
+// to exclusive, and to the page after a row. Zero times mean no limit.
+func (s *statement) between(at, id string, from, to, afterTime time.Time, afterID string) {
 	first, last, after := s.dialect.First, s.dialect.Last, s.dialect.Last
 	if !from.IsZero() {
 		first = s.dialect.Time(from)
@@ -342,7 +342,6 @@ func (s *statement) latestFirst(at, id string, from, to, afterTime time.Time, af
 	// Its two columns have opposite directions, which comparisons of row values do
 	// not support.
 	s.where(at+" <= ? and ("+at+" < ? or "+id+" > ?)", after, after, afterID)
-	return s.page([]string{at + " desc", id}, limit)
 }
 
 // moment scans a column into a time in UTC; null is the zero time.

@@ -54,6 +54,24 @@ func (r *Reader) Thread(ctx context.Context, thread mirror.Resource, deleted boo
 // threads of a room if the filter names one. Otherwise it reads all threads in order,
 // unless few match the metadata or the time.
 func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
+	if f.Room != "" {
+		if !f.Rooms.Select(f.Room) {
+			return nil, nil
+		}
+		return r.threads(ctx, f, "")
+	}
+	return byRanges(narrowed(f.Rooms, ""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Thread, error) {
+		f := f
+		f.Limit = limit
+		if string(f.AfterRoom) < prefix {
+			f.AfterRoom, f.AfterID = mirror.RoomID(prefix), ""
+		}
+		return r.threads(ctx, f, prefix)
+	})
+}
+
+// threads reads threads in rooms with a prefix. If the filter names a room, it is empty.
+func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix string) ([]mirror.Thread, error) {
 	metadata := store.MetadataFilter(f.Metadata)
 	if len(f.Metadata) > 0 && metadata == nil {
 		return nil, nil // no thread matches
@@ -93,7 +111,7 @@ join mirror_thread t
 	case f.Mentioned != "":
 		of := store.CommentFilter{Project: f.Project, Room: f.Room, Mentioned: f.Mentioned}
 		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
-			keys, err := r.mentions(ctx, of, key, false, limit)
+			keys, err := r.mentions(ctx, of, prefix, key, false, limit)
 			for i := range keys {
 				keys[i].ID = ""
 			}
@@ -103,7 +121,7 @@ join mirror_thread t
 		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
 			s := r.query("select c.room_id, c.thread_id\nfrom mirror_comment c"+r.by("mirror_comment_by_user")).
 				where("c.project_id = ?", f.Project).whereID("c.user_id", f.Author).
-				whereIf(f.Room != "", "c.room_id = ?", f.Room).inBucket("c", f.Project, f.Room).
+				whereIf(f.Room != "", "c.room_id = ?", f.Room).inBucket("c", f.Project, f.Room).whereWithin("c.room_id", prefix).
 				after([]string{"c.room_id", "c.thread_id"}, key.Room, key.Thread).
 				where("(c.delete_time is null or ?)", f.Deleted)
 			// The order within a thread is that of the index.
@@ -129,14 +147,14 @@ join mirror_thread t
 	}
 	if r.dialect.MetadataIndexed && len(f.Metadata) > 0 {
 		s := matches().where(fmt.Sprintf(r.dialect.Contains, "t.metadata_text"), jsonText(metadata))
-		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, s, scanThreadKey, rows); few || err != nil {
+		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, prefix, s, scanThreadKey, rows); few || err != nil {
 			return page, err
 		}
 	}
 	if !f.UpdatedSince.IsZero() {
 		s := matches().where(r.dialect.ThreadChanged+" >= ?", f.UpdatedSince)
 		s.add("\norder by " + r.dialect.ThreadChanged)
-		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, s, scanThreadKey, rows); few || err != nil {
+		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, prefix, s, scanThreadKey, rows); few || err != nil {
 			return page, err
 		}
 	}
@@ -146,14 +164,15 @@ join mirror_thread t
 	}
 	order := []string{"t.room_id", "t.thread_id"}
 	s := r.query(threadColumns+"from mirror_thread t"+r.by(index)+r.ofThread()).where("t.project_id = ?", f.Project).
-		whereIf(f.Resolved != nil, "t.resolved = ?", either).after(order, f.AfterRoom, f.AfterID)
+		whereIf(f.Resolved != nil, "t.resolved = ?", either).whereWithin("t.room_id", prefix).
+		after(order, f.AfterRoom, f.AfterID)
 	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
 }
 
 // mentions reads where comments mention a user, after a thread or from it on, and after
 // the comment of the key if it names one: one key for each mention, with the id of the
 // comment.
-func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, after rowKey, inclusive bool,
+func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, prefix string, after rowKey, inclusive bool,
 	limit int,
 ) ([]rowKey, error) {
 	thread := []string{"m.room_id", "m.thread_id"}
@@ -161,7 +180,7 @@ func (r *Reader) mentions(ctx context.Context, f store.CommentFilter, after rowK
 		r.by("mirror_comment_mention_by_user")).
 		where("m.kind = 'user' and m.project_id = ? and m.mentioned_id = ?", f.Project, f.Mentioned).
 		whereIf(f.Room != "", "m.room_id = ?", f.Room).inBucket("m", f.Project, f.Room).
-		whereIf(f.Thread != "", "m.thread_id = ?", f.Thread).
+		whereIf(f.Thread != "", "m.thread_id = ?", f.Thread).whereWithin("m.room_id", prefix).
 		whereIf(after.ID != "", "m.comment_id > ?", after.ID)
 	if inclusive {
 		s.from(thread, after.Room, after.Thread)
@@ -207,6 +226,24 @@ func (r *Reader) Comment(ctx context.Context, thread mirror.Resource, id string,
 // a room if the filter names one. Otherwise it reads all comments in order, unless few
 // match the time.
 func (r *Reader) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.Comment, error) {
+	if f.Room != "" {
+		if !f.Rooms.Select(f.Room) {
+			return nil, nil
+		}
+		return r.comments(ctx, f, "")
+	}
+	return byRanges(narrowed(f.Rooms, ""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Comment, error) {
+		f := f
+		f.Limit = limit
+		if string(f.AfterRoom) < prefix {
+			f.AfterRoom, f.AfterThread, f.AfterTime, f.AfterID = mirror.RoomID(prefix), "", time.Time{}, ""
+		}
+		return r.comments(ctx, f, prefix)
+	})
+}
+
+// comments reads comments in rooms with a prefix. If the filter names a room, it is empty.
+func (r *Reader) comments(ctx context.Context, f store.CommentFilter, prefix string) ([]mirror.Comment, error) {
 	const what = "list comments"
 	afterTime := f.AfterTime
 	if afterTime.IsZero() {
@@ -244,7 +281,7 @@ join mirror_comment c
 		after := rowKey{Room: f.AfterRoom, Thread: f.AfterThread}
 		return byKeys(ctx, f.Limit, after, true,
 			func(ctx context.Context, key rowKey, inclusive bool, limit int) ([]rowKey, error) {
-				keys, err := r.mentions(ctx, f, rowKey{Room: key.Room, Thread: key.Thread}, inclusive, limit)
+				keys, err := r.mentions(ctx, f, prefix, rowKey{Room: key.Room, Thread: key.Thread}, inclusive, limit)
 				if err != nil || len(keys) < limit {
 					return keys, err
 				}
@@ -257,7 +294,7 @@ join mirror_comment c
 					if last != nil {
 						after.ID = last.ID
 					}
-					return r.mentions(ctx, of, after, true, cmp.Or(r.dialect.Piece, math.MaxInt32))
+					return r.mentions(ctx, of, "", after, true, cmp.Or(r.dialect.Piece, math.MaxInt32))
 				})
 				keys = slices.DeleteFunc(keys, func(k rowKey) bool { return k.Room == last.Room && k.Thread == last.Thread })
 				return append(keys, rest...), err
@@ -268,7 +305,7 @@ join mirror_comment c
 			where("c.project_id = ? and "+r.dialect.CommentChanged+" >= ?", f.Project, f.UpdatedSince)
 		s.add("\norder by " + r.dialect.CommentChanged)
 		after := rowKey{Room: f.AfterRoom, Thread: f.AfterThread, Micros: afterTime.UnixMicro(), ID: f.AfterID}
-		comments, few, err := byFewKeys(ctx, r, what, f.Limit, after, s, func(row Row, k *rowKey) error {
+		comments, few, err := byFewKeys(ctx, r, what, f.Limit, after, prefix, s, func(row Row, k *rowKey) error {
 			var created time.Time
 			err := row.Scan(&k.Room, &k.Thread, at(&created), &k.ID)
 			k.Micros = created.UnixMicro()
@@ -285,6 +322,6 @@ join mirror_comment c
 	s := r.query(commentColumns+"from mirror_comment c"+r.by(index)+r.ofComment()).where("c.project_id = ?", f.Project).
 		whereID("c.user_id", f.Author).
 		whereIf(f.Room != "", "c.room_id = ?", f.Room).inBucket("c", f.Project, f.Room).
-		whereIf(f.Thread != "", "c.thread_id = ?", f.Thread)
+		whereIf(f.Thread != "", "c.thread_id = ?", f.Thread).whereWithin("c.room_id", prefix)
 	return page(ctx, s)
 }
