@@ -45,14 +45,6 @@ var (
 		code: codes.NotFound, reason: mirrorv1.ErrorReason_ERROR_REASON_ROUTE_NOT_FOUND,
 		text: "this path does not exist",
 	}
-	credentialMissing = problem{
-		code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,
-		text: "this call requires a bearer token",
-	}
-	credentialInvalid = problem{
-		code: codes.Unauthenticated, reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID,
-		text: "the bearer token is not valid",
-	}
 	notLocal = problem{
 		code:   codes.PermissionDenied,
 		reason: mirrorv1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING,

@@ -14,10 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,11 +68,14 @@ type Config struct {
 	// WriteStall is the longest time that one write to a client may block; zero
 	// means [DefaultWriteStall].
 	WriteStall time.Duration
-	// Authorize checks a request's Authorization header, empty if absent; an error
-	// refuses the request. It is called for everything except webhooks, /healthz,
-	// /readyz, /openapi.json and /mirror.binpb. Nil accepts every request. The service checks again, since it does
-	// not trust its callers; checking here first answers requests that need no call.
-	Authorize func(authorization string) error
+	// Authorize finds out who sent a request, from its header, its address and its
+	// connection. It returns the context of the calls that the request makes, in which
+	// Conn may look who calls. An error is a gRPC status and refuses the request. It is
+	// called for everything except webhooks and [OpenPaths]. Nil accepts every request.
+	// The service decides what the caller may do.
+	Authorize func(r *http.Request) (context.Context, error)
+	// Deliver refuses webhooks by their address, with a gRPC status. Nil refuses none.
+	Deliver func(r *http.Request) error
 	// Storable reports whether the service can store a string. Paths and query
 	// strings are checked with it. Nil requires valid UTF-8, as protobuf does.
 	Storable func(s string) bool
@@ -104,7 +109,8 @@ type Gateway struct {
 	bodyTimeout time.Duration
 	budget      budget
 	writeStall  time.Duration
-	authorize   func(string) error
+	authorize   func(*http.Request) (context.Context, error)
+	deliver     func(*http.Request) error
 	storable    func(string) bool
 	localOnly   bool
 	ready       func() (bool, string)
@@ -128,6 +134,7 @@ func New(cfg Config) (*Gateway, error) {
 		bodyTimeout: cmp.Or(cfg.BodyTimeout, DefaultBodyTimeout),
 		writeStall:  cmp.Or(cfg.WriteStall, DefaultWriteStall),
 		authorize:   cfg.Authorize,
+		deliver:     cfg.Deliver,
 		storable:    cfg.Storable,
 		localOnly:   cfg.LocalOnly,
 		ready:       cfg.Ready,
@@ -147,7 +154,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g.budget.left.Store(allowance)
 	if g.authorize == nil {
-		g.authorize = func(string) error { return nil }
+		g.authorize = func(r *http.Request) (context.Context, error) { return r.Context(), nil }
 	}
 	if g.storable == nil {
 		g.storable = utf8.ValidString
@@ -247,41 +254,43 @@ func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 
 // guarded serves what needs no credential beside the webhooks, and passes on what does.
 func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
-	given := r.Header["Authorization"]
-	switch {
-	case g.localOnly && !local(r):
+	if g.localOnly && !local(r) {
 		g.refuse(w, notLocal)
 		return
-	case rawPath(r.URL) == "/readyz": // probes have no credential
-		g.readiness(w, r)
+	}
+	if serve := openPaths[rawPath(r.URL)]; serve != nil {
+		serve(g, w, r)
 		return
-	case rawPath(r.URL) == "/openapi.json": // it describes the program and holds no data
+	}
+	ctx, err := g.authorize(r)
+	if err != nil {
+		g.answerFailure(r.Context(), w, nil, err, false)
+		return
+	}
+	g.api(w, r.WithContext(ctx))
+}
+
+// openPaths are served without a credential. Probes have none, and the others describe
+// the program and hold no data.
+var openPaths = map[string]func(*Gateway, http.ResponseWriter, *http.Request){
+	"/":        (*Gateway).root,
+	"/healthz": (*Gateway).health,
+	"/readyz":  (*Gateway).readiness,
+	"/openapi.json": func(g *Gateway, w http.ResponseWriter, r *http.Request) {
 		if g.readOnly(w, r) {
 			g.openAPI.send(w, r)
 		}
-		return
-	case rawPath(r.URL) == "/mirror.binpb":
+	},
+	"/mirror.binpb": func(g *Gateway, w http.ResponseWriter, r *http.Request) {
 		if g.readOnly(w, r) {
 			g.describe(w, r)
 		}
-		return
-	case rawPath(r.URL) == "/":
-		g.root(w, r)
-		return
-	case len(given) > 1: // it is unclear which one counts
-		g.refuse(w, credentialInvalid)
-		return
-	case len(given) == 0:
-		if g.authorize("") != nil {
-			g.refuse(w, credentialMissing)
-			return
-		}
-	case g.authorize(given[0]) != nil:
-		g.refuse(w, credentialInvalid)
-		return
-	}
-	g.api(w, r)
+	},
 }
+
+// OpenPaths returns the paths that are served without a credential, beside those of
+// webhooks. All others are calls of the API.
+func OpenPaths() []string { return slices.Sorted(maps.Keys(openPaths)) }
 
 // describe sends the definition of the API.
 func (g *Gateway) describe(w http.ResponseWriter, r *http.Request) {

@@ -59,6 +59,12 @@ func (g *Gateway) webhook(w http.ResponseWriter, r *http.Request) {
 		g.wrongMethod(w, http.MethodPost)
 		return
 	}
+	if g.deliver != nil {
+		if err := g.deliver(r); err != nil {
+			g.answerFailure(r.Context(), w, nil, err, true)
+			return
+		}
+	}
 	md, ok := webhookMetadata(r)
 	if !ok {
 		g.refuseWebhook(w, signatureUnprintable)

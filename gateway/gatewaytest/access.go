@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -32,11 +31,14 @@ var accessCases = []testCase{
 }
 
 func secured(cfg *gateway.Config) {
-	cfg.Authorize = func(authorization string) error {
-		if authorization != "Bearer secret" {
-			return errors.New("no")
+	cfg.Authorize = func(r *http.Request) (context.Context, error) {
+		switch given := r.Header["Authorization"]; {
+		case len(given) == 0:
+			return nil, fail(codes.Unauthenticated, "CREDENTIAL_MISSING", 0)
+		case len(given) > 1 || given[0] != "Bearer secret":
+			return nil, fail(codes.Unauthenticated, "CREDENTIAL_INVALID", 0)
 		}
-		return nil
+		return r.Context(), nil
 	}
 }
 

@@ -92,7 +92,11 @@ func webhookBody(t *testing.T, dial Dial) {
 
 func webhookPaths(t *testing.T, dial Dial) {
 	// Whoever asks for a credential here gets refused.
-	r := newRig(t, dial, func(cfg *gateway.Config) { cfg.Authorize = func(string) error { return errors.New("no") } })
+	r := newRig(t, dial, func(cfg *gateway.Config) {
+		cfg.Authorize = func(*http.Request) (context.Context, error) {
+			return nil, fail(codes.Unauthenticated, "CREDENTIAL_MISSING", 0)
+		}
+	})
 	for _, base := range []string{r.url, r.webhookURL} {
 		for path, project := range map[string]string{
 			hook: "", "/api/liveblocks-webhook": "", "/v1/projects/blue/webhooks/liveblocks": "blue",

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -44,6 +45,7 @@ type commands struct {
 	Backfill backfillCmd `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
 	Verify   verifyCmd   `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
 	Purge    purgeCmd    `cmd:"" help:"Delete what is mirrored no more, for good."`
+	Keys     keysCmd     `cmd:"" help:"Make, list and check the keys of those who may call the service."`
 	Project  projectCmd  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
 	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
@@ -133,6 +135,57 @@ func (c *purgeRoomsCmd) Run(ctx context.Context) error {
 	return app.PurgeRooms(ctx, c.Database, app.Purge{
 		Project: c.ProjectID, DeletedBefore: c.DeletedBefore, Delete: c.Yes,
 	}, os.Stdout, c.Logger(os.Stderr))
+}
+
+type keysCmd struct {
+	New   newKeyCmd    `cmd:"" help:"Make a key and print it, with the lines for the keys file. The key is shown only now."`
+	List  listKeysCmd  `cmd:"" help:"List the keys of the keys file, and what they may do."`
+	Check checkKeysCmd `cmd:"" help:"Check the keys file."`
+}
+
+type newKeyCmd struct {
+	Name       string   `name:"name" required:"" placeholder:"TEXT" help:"Whose key it is, for people."`
+	Scope      []string `name:"scope" required:"" placeholder:"SCOPE" help:"What the key may do, separated by commas, such as read,events. An unknown scope is answered with the list of all."`
+	Project    []string `name:"project" default:"default" placeholder:"ID" help:"Local ids of the projects that it sees, separated by commas. * means all."`
+	RoomPrefix []string `name:"room-prefix" sep:"none" placeholder:"TEXT" help:"It sees only rooms whose id begins with this text, such as team-a: with the colon. May be given several times."`
+	Expires    string   `name:"expires" placeholder:"WHEN" help:"When it ends: a date, a time, or a duration such as 2160h. If empty, never."`
+	Add        bool     `name:"add" help:"Add it to the keys file, and print only the key."`
+
+	config.Keys `group:"Keys"`
+}
+
+func (c *newKeyCmd) Run() error {
+	return cli.NewKey(cli.KeyOptions{
+		Name: c.Name, Scopes: c.Scope, Projects: c.Project, RoomPrefixes: c.RoomPrefix, Expires: c.Expires,
+	}, c.KeysFile, c.Add, time.Now(), os.Stdout, os.Stderr)
+}
+
+type listKeysCmd struct {
+	JSON bool `name:"json" help:"As JSON."`
+
+	config.Keys `group:"Keys"`
+}
+
+func (c *listKeysCmd) Run() error { return cli.ListKeys(c.KeysFile, c.JSON, time.Now(), os.Stdout) }
+
+type checkKeysCmd struct {
+	Stdin bool `name:"stdin" help:"Read a key from standard input, and check that the file has it."`
+
+	config.Keys `group:"Keys"`
+}
+
+func (c *checkKeysCmd) Run() error {
+	key := ""
+	if c.Stdin {
+		text, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<10))
+		if err != nil {
+			return err
+		}
+		if key = strings.TrimSpace(string(text)); key == "" {
+			return &config.Error{Setting: "--stdin", Problem: "is set, but standard input has no key"}
+		}
+	}
+	return cli.CheckKeys(c.KeysFile, key, time.Now(), os.Stdout)
 }
 
 type projectCmd struct {

@@ -94,6 +94,10 @@ var wrongSettings = []wrong{
 	{"MIRROR_TLS_KEY", "-----BEGIN PRIVATE KEY-----" + hidden},
 	{"MIRROR_TLS_CLIENT_CA", "ca"},
 	{"MIRROR_READY_FILE", "/nowhere/ready"},
+	{"MIRROR_KEYS_FILE", "/nowhere"},
+	{"MIRROR_KEYS_FILE", "misspelt"},
+	{"MIRROR_TRUSTED_PROXIES", "10.0.0.0/33"},
+	{"MIRROR_WEBHOOK_ALLOW", "everybody"},
 
 	{"MIRROR_ACK", "never"},
 	{"MIRROR_WORKERS", "0"},
@@ -166,7 +170,7 @@ func TestWrongSettings(t *testing.T) {
 	tested := map[string]bool{}
 	for _, w := range wrongSettings {
 		setting := w.setting
-		if setting != "MIRROR_READY_FILE" {
+		if setting != "MIRROR_READY_FILE" && setting != "MIRROR_KEYS_FILE" {
 			setting = strings.TrimSuffix(setting, "_FILE")
 		}
 		tested[setting] = true

@@ -2,10 +2,13 @@ package blackbox_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -68,11 +71,18 @@ func startClosed(t *testing.T) *harness.Service {
 	t.Helper()
 	s, _ := start(t, map[string]string{
 		"MIRROR_API_TOKEN": token + "," + newToken, "MIRROR_API_TOKENS": token, "MIRROR_WEBHOOK_ADDR": "127.0.0.1:0",
+		// Each wrong credential comes from an address of its own: of one there may not be as many.
+		"MIRROR_TRUSTED_PROXIES": "127.0.0.1",
 	})
 	if log := s.Log(); !strings.Contains(log, "variable=MIRROR_API_TOKENS") || strings.Contains(log, token) {
 		t.Errorf("the log does not tell of a misspelt variable, or shows its value: %s", log)
 	}
 	return s
+}
+
+// anyAddress returns an address.
+func anyAddress() string {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, rand.Uint32()))).String()
 }
 
 func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
@@ -100,6 +110,10 @@ func TestClosedOverHTTP(t *testing.T) {
 			"the header twice":      {"Authorization": {"Bearer " + token, "Bearer " + token}},
 			"grpc metadata instead": {"Grpc-Metadata-Authorization": {"Bearer " + token}},
 		} {
+			if header = header.Clone(); header == nil {
+				header = http.Header{}
+			}
+			header.Set("X-Forwarded-For", anyAddress())
 			got := send(t, r.method, s.URL(r.path), header, nil)
 			if got.status != http.StatusUnauthorized || got.header.Get("WWW-Authenticate") != "Bearer" ||
 				!slices.Contains([]string{"CREDENTIAL_MISSING", "CREDENTIAL_INVALID"}, got.reason()) {
@@ -271,7 +285,7 @@ func TestClosedOverGRPC(t *testing.T) {
 			"two tokens":     carrying("Bearer "+token, "Bearer "+newToken),
 			"the cookie way": metadata.AppendToOutgoingContext(t.Context(), "cookie", "authorization=Bearer "+token),
 		} {
-			err := callMethod(ctx, t, conn, name)
+			err := callMethod(metadata.AppendToOutgoingContext(ctx, "x-forwarded-for", anyAddress()), t, conn, name)
 			if status.Code(err) != codes.Unauthenticated || !slices.Contains(credential, reasonOf(err)) {
 				t.Errorf("%s with %s = %v; want UNAUTHENTICATED", name, what, err)
 			}

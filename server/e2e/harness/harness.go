@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -195,6 +196,7 @@ func Start(t testing.TB, o Options) *Service {
 		"MIRROR_READY_FILE":         ready,
 		"HOME":                      home,
 		"MIRROR_MIGRATE":            "true",
+		"MIRROR_LOG_LEVEL":          "debug", // checkSecrets reads it
 		"MIRROR_LEASE_TTL":          "3s",
 		"MIRROR_SETTLE":             "200ms",
 		"MIRROR_BUSY_POLL":          "500ms",
@@ -229,6 +231,7 @@ func Start(t testing.TB, o Options) *Service {
 	go func() { s.err = s.cmd.Wait(); close(s.done) }() // Kill and Stop wait for it
 	t.Cleanup(func() {
 		s.Kill()
+		checkSecrets(t, env, s.log.String())
 		if t.Failed() {
 			t.Logf("log of the service:\n%s", s.log.String())
 		}
@@ -246,6 +249,42 @@ func Start(t testing.TB, o Options) *Service {
 		return json.Unmarshal(b, &s.Ready)
 	})
 	return s
+}
+
+// secrets are those that tests have made up beside the settings.
+var secrets sync.Map
+
+// Secret makes every later check of a log look for a secret, and returns it.
+func Secret(secret string) string {
+	secrets.Store(secret, nil)
+	return secret
+}
+
+// checkSecrets makes sure that no secret of the settings, nor one made known by [Secret],
+// is in what a process has printed.
+func checkSecrets(t testing.TB, env map[string]string, printed string) {
+	t.Helper()
+	check := func(what, secret string) {
+		if len(secret) >= 8 && strings.Contains(printed, secret) {
+			t.Errorf("the service printed %s", what)
+		}
+	}
+	for _, name := range []string{"LIVEBLOCKS_SECRET_KEY", "LIVEBLOCKS_WEBHOOK_SECRET", "MIRROR_API_TOKEN"} {
+		for secret := range strings.SplitSeq(env[name], ",") {
+			check(name, secret)
+			check(name, strings.TrimPrefix(secret, "whsec_"))
+		}
+	}
+	for _, name := range []string{"DATABASE_URL", "DATABASE_DIRECT_URL"} {
+		if u, err := url.Parse(env[name]); err == nil {
+			password, _ := u.User.Password()
+			check("the password of "+name, password)
+		}
+	}
+	secrets.Range(func(secret, _ any) bool {
+		check("a secret of a test", fmt.Sprint(secret))
+		return true
+	})
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone.

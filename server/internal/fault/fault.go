@@ -22,6 +22,7 @@ const (
 	Precondition             // the request is valid, but the state does not allow it
 	Busy                     // a limit is reached; try again later
 	Unavailable              // a dependency is down; try again
+	Forbidden                // the caller is known and may not do this
 )
 
 // Reason names one failure in UPPER_SNAKE_CASE.
@@ -71,6 +72,11 @@ const (
 	ReasonGroupNotMirrored        Reason = "GROUP_NOT_MIRRORED"
 	ReasonUpstreamUnsupported     Reason = "UPSTREAM_UNSUPPORTED"
 	ReasonStoreLimitExceeded      Reason = "STORE_LIMIT_EXCEEDED"
+	ReasonScopeMissing            Reason = "SCOPE_MISSING"
+	ReasonRoomsLimited            Reason = "ROOMS_LIMITED"
+	ReasonCredentialExpired       Reason = "CREDENTIAL_EXPIRED"
+	ReasonCredentialsLimited      Reason = "CREDENTIALS_LIMITED"
+	ReasonAddressNotAllowed       Reason = "ADDRESS_NOT_ALLOWED"
 )
 
 // Reasons finer than those of the API, for decisions; see [Reason.Public].

@@ -82,8 +82,10 @@ type GetStatusResponse struct {
 	DocumentMemoryUsedBytes int64 `protobuf:"varint,7,opt,name=document_memory_used_bytes,json=documentMemoryUsedBytes,proto3" json:"document_memory_used_bytes,omitempty"`
 	// The memory for responses and documents in work, in bytes: half of the memory limit.
 	DocumentMemoryBytes int64 `protobuf:"varint,8,opt,name=document_memory_bytes,json=documentMemoryBytes,proto3" json:"document_memory_bytes,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Calls refused because of their caller since the process started, by reason.
+	RefusedCalls  []*RefusedCalls `protobuf:"bytes,9,rep,name=refused_calls,json=refusedCalls,proto3" json:"refused_calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -172,6 +174,69 @@ func (x *GetStatusResponse) GetDocumentMemoryBytes() int64 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetRefusedCalls() []*RefusedCalls {
+	if x != nil {
+		return x.RefusedCalls
+	}
+	return nil
+}
+
+// RefusedCalls counts calls that were refused because of their caller since the process
+// started.
+type RefusedCalls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason, as in the errors that the callers got.
+	Reason ErrorReason `protobuf:"varint,1,opt,name=reason,proto3,enum=liveblocks.mirror.v1.ErrorReason" json:"reason,omitempty"`
+	// How many calls there were.
+	CallCount     int64 `protobuf:"varint,2,opt,name=call_count,json=callCount,proto3" json:"call_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedCalls) Reset() {
+	*x = RefusedCalls{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedCalls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedCalls) ProtoMessage() {}
+
+func (x *RefusedCalls) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedCalls.ProtoReflect.Descriptor instead.
+func (*RefusedCalls) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RefusedCalls) GetReason() ErrorReason {
+	if x != nil {
+		return x.Reason
+	}
+	return ErrorReason_ERROR_REASON_UNSPECIFIED
+}
+
+func (x *RefusedCalls) GetCallCount() int64 {
+	if x != nil {
+		return x.CallCount
+	}
+	return 0
+}
+
 // DeliveryCounts counts webhook deliveries since the process started.
 type DeliveryCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -203,7 +268,7 @@ type DeliveryCounts struct {
 
 func (x *DeliveryCounts) Reset() {
 	*x = DeliveryCounts{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +280,7 @@ func (x *DeliveryCounts) String() string {
 func (*DeliveryCounts) ProtoMessage() {}
 
 func (x *DeliveryCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +293,7 @@ func (x *DeliveryCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryCounts.ProtoReflect.Descriptor instead.
 func (*DeliveryCounts) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DeliveryCounts) GetAccepted() int64 {
@@ -349,7 +414,7 @@ type ProjectStatus struct {
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +426,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +439,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ProjectStatus) GetProjectId() string {
@@ -516,7 +581,7 @@ type EventTypeStatus struct {
 
 func (x *EventTypeStatus) Reset() {
 	*x = EventTypeStatus{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +593,7 @@ func (x *EventTypeStatus) String() string {
 func (*EventTypeStatus) ProtoMessage() {}
 
 func (x *EventTypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +606,7 @@ func (x *EventTypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventTypeStatus.ProtoReflect.Descriptor instead.
 func (*EventTypeStatus) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EventTypeStatus) GetEventType() string {
@@ -578,7 +643,7 @@ type UnannouncedChanges struct {
 
 func (x *UnannouncedChanges) Reset() {
 	*x = UnannouncedChanges{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +655,7 @@ func (x *UnannouncedChanges) String() string {
 func (*UnannouncedChanges) ProtoMessage() {}
 
 func (x *UnannouncedChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +668,7 @@ func (x *UnannouncedChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnannouncedChanges.ProtoReflect.Descriptor instead.
 func (*UnannouncedChanges) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UnannouncedChanges) GetKind() ResourceKind {
@@ -650,7 +715,7 @@ type ForeignEvents struct {
 
 func (x *ForeignEvents) Reset() {
 	*x = ForeignEvents{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +727,7 @@ func (x *ForeignEvents) String() string {
 func (*ForeignEvents) ProtoMessage() {}
 
 func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +740,7 @@ func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForeignEvents.ProtoReflect.Descriptor instead.
 func (*ForeignEvents) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ForeignEvents) GetLiveblocksProjectId() string {
@@ -718,7 +783,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +795,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +808,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTasksRequest) GetProjectId() string {
@@ -794,7 +859,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +871,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +884,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -849,7 +914,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +926,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +939,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetTaskRequest) GetProjectId() string {
@@ -902,7 +967,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +979,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +992,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -950,7 +1015,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1027,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1040,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RetryTaskRequest) GetProjectId() string {
@@ -1003,7 +1068,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1080,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1093,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RetryTaskResponse) GetTask() *Task {
@@ -1059,7 +1124,7 @@ type RequestSyncRequest struct {
 
 func (x *RequestSyncRequest) Reset() {
 	*x = RequestSyncRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1136,7 @@ func (x *RequestSyncRequest) String() string {
 func (*RequestSyncRequest) ProtoMessage() {}
 
 func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1149,7 @@ func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncRequest.ProtoReflect.Descriptor instead.
 func (*RequestSyncRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RequestSyncRequest) GetProjectId() string {
@@ -1126,7 +1191,7 @@ type RequestSyncResponse struct {
 
 func (x *RequestSyncResponse) Reset() {
 	*x = RequestSyncResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1203,7 @@ func (x *RequestSyncResponse) String() string {
 func (*RequestSyncResponse) ProtoMessage() {}
 
 func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1216,7 @@ func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncResponse.ProtoReflect.Descriptor instead.
 func (*RequestSyncResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RequestSyncResponse) GetTasks() []*Task {
@@ -1172,7 +1237,7 @@ type StartBackfillRequest struct {
 
 func (x *StartBackfillRequest) Reset() {
 	*x = StartBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1249,7 @@ func (x *StartBackfillRequest) String() string {
 func (*StartBackfillRequest) ProtoMessage() {}
 
 func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1262,7 @@ func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillRequest.ProtoReflect.Descriptor instead.
 func (*StartBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartBackfillRequest) GetProjectId() string {
@@ -1218,7 +1283,7 @@ type StartBackfillResponse struct {
 
 func (x *StartBackfillResponse) Reset() {
 	*x = StartBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1295,7 @@ func (x *StartBackfillResponse) String() string {
 func (*StartBackfillResponse) ProtoMessage() {}
 
 func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1308,7 @@ func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillResponse.ProtoReflect.Descriptor instead.
 func (*StartBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StartBackfillResponse) GetSweep() *Sweep {
@@ -1264,7 +1329,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1341,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1354,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetBackfillRequest) GetProjectId() string {
@@ -1310,7 +1375,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1387,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1400,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetBackfillResponse) GetSweep() *Sweep {
@@ -1358,7 +1423,7 @@ type PinProjectRequest struct {
 
 func (x *PinProjectRequest) Reset() {
 	*x = PinProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1435,7 @@ func (x *PinProjectRequest) String() string {
 func (*PinProjectRequest) ProtoMessage() {}
 
 func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1448,7 @@ func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectRequest.ProtoReflect.Descriptor instead.
 func (*PinProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PinProjectRequest) GetProjectId() string {
@@ -1411,7 +1476,7 @@ type PinProjectResponse struct {
 
 func (x *PinProjectResponse) Reset() {
 	*x = PinProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1488,7 @@ func (x *PinProjectResponse) String() string {
 func (*PinProjectResponse) ProtoMessage() {}
 
 func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1501,7 @@ func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectResponse.ProtoReflect.Descriptor instead.
 func (*PinProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PinProjectResponse) GetEventsTakenUp() int64 {
@@ -1457,7 +1522,7 @@ type ConfirmSecretKeyRequest struct {
 
 func (x *ConfirmSecretKeyRequest) Reset() {
 	*x = ConfirmSecretKeyRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1534,7 @@ func (x *ConfirmSecretKeyRequest) String() string {
 func (*ConfirmSecretKeyRequest) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1547,7 @@ func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ConfirmSecretKeyRequest) GetProjectId() string {
@@ -1501,7 +1566,7 @@ type ConfirmSecretKeyResponse struct {
 
 func (x *ConfirmSecretKeyResponse) Reset() {
 	*x = ConfirmSecretKeyResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1578,7 @@ func (x *ConfirmSecretKeyResponse) String() string {
 func (*ConfirmSecretKeyResponse) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1591,7 @@ func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 // ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
@@ -1547,7 +1612,7 @@ type ConfirmDeletionsRequest struct {
 
 func (x *ConfirmDeletionsRequest) Reset() {
 	*x = ConfirmDeletionsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1624,7 @@ func (x *ConfirmDeletionsRequest) String() string {
 func (*ConfirmDeletionsRequest) ProtoMessage() {}
 
 func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1637,7 @@ func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfirmDeletionsRequest) GetProjectId() string {
@@ -1607,7 +1672,7 @@ type ConfirmDeletionsResponse struct {
 
 func (x *ConfirmDeletionsResponse) Reset() {
 	*x = ConfirmDeletionsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1684,7 @@ func (x *ConfirmDeletionsResponse) String() string {
 func (*ConfirmDeletionsResponse) ProtoMessage() {}
 
 func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1697,7 @@ func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
@@ -1657,7 +1722,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1734,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1747,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -1724,7 +1789,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1801,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1814,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -1831,8 +1896,8 @@ var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x8c\x03\n" +
+	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'liveblocks/mirror/v1/error_reason.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xd5\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -1844,7 +1909,12 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"deliveries\x18\x06 \x01(\v2$.liveblocks.mirror.v1.DeliveryCountsR\n" +
 	"deliveries\x12;\n" +
 	"\x1adocument_memory_used_bytes\x18\a \x01(\x03R\x17documentMemoryUsedBytes\x122\n" +
-	"\x15document_memory_bytes\x18\b \x01(\x03R\x13documentMemoryBytes\"\xcc\x02\n" +
+	"\x15document_memory_bytes\x18\b \x01(\x03R\x13documentMemoryBytes\x12G\n" +
+	"\rrefused_calls\x18\t \x03(\v2\".liveblocks.mirror.v1.RefusedCallsR\frefusedCalls\"h\n" +
+	"\fRefusedCalls\x129\n" +
+	"\x06reason\x18\x01 \x01(\x0e2!.liveblocks.mirror.v1.ErrorReasonR\x06reason\x12\x1d\n" +
+	"\n" +
+	"call_count\x18\x02 \x01(\x03R\tcallCount\"\xcc\x02\n" +
 	"\x0eDeliveryCounts\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\x03R\tduplicate\x12(\n" +
@@ -1989,103 +2059,107 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
-	(*DeliveryCounts)(nil),           // 2: liveblocks.mirror.v1.DeliveryCounts
-	(*ProjectStatus)(nil),            // 3: liveblocks.mirror.v1.ProjectStatus
-	(*EventTypeStatus)(nil),          // 4: liveblocks.mirror.v1.EventTypeStatus
-	(*UnannouncedChanges)(nil),       // 5: liveblocks.mirror.v1.UnannouncedChanges
-	(*ForeignEvents)(nil),            // 6: liveblocks.mirror.v1.ForeignEvents
-	(*ListTasksRequest)(nil),         // 7: liveblocks.mirror.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 8: liveblocks.mirror.v1.ListTasksResponse
-	(*GetTaskRequest)(nil),           // 9: liveblocks.mirror.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),          // 10: liveblocks.mirror.v1.GetTaskResponse
-	(*RetryTaskRequest)(nil),         // 11: liveblocks.mirror.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 12: liveblocks.mirror.v1.RetryTaskResponse
-	(*RequestSyncRequest)(nil),       // 13: liveblocks.mirror.v1.RequestSyncRequest
-	(*RequestSyncResponse)(nil),      // 14: liveblocks.mirror.v1.RequestSyncResponse
-	(*StartBackfillRequest)(nil),     // 15: liveblocks.mirror.v1.StartBackfillRequest
-	(*StartBackfillResponse)(nil),    // 16: liveblocks.mirror.v1.StartBackfillResponse
-	(*GetBackfillRequest)(nil),       // 17: liveblocks.mirror.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),      // 18: liveblocks.mirror.v1.GetBackfillResponse
-	(*PinProjectRequest)(nil),        // 19: liveblocks.mirror.v1.PinProjectRequest
-	(*PinProjectResponse)(nil),       // 20: liveblocks.mirror.v1.PinProjectResponse
-	(*ConfirmSecretKeyRequest)(nil),  // 21: liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	(*ConfirmSecretKeyResponse)(nil), // 22: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*ConfirmDeletionsRequest)(nil),  // 23: liveblocks.mirror.v1.ConfirmDeletionsRequest
-	(*ConfirmDeletionsResponse)(nil), // 24: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*VerifyMirrorRequest)(nil),      // 25: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 26: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
-	(*Sweep)(nil),                    // 28: liveblocks.mirror.v1.Sweep
-	(ResourceKind)(0),                // 29: liveblocks.mirror.v1.ResourceKind
-	(TaskState)(0),                   // 30: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 31: liveblocks.mirror.v1.Task
-	(*Drift)(nil),                    // 32: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 33: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 34: liveblocks.mirror.v1.VerifySummary
-	(*VerifySkip)(nil),               // 35: liveblocks.mirror.v1.VerifySkip
+	(*RefusedCalls)(nil),             // 2: liveblocks.mirror.v1.RefusedCalls
+	(*DeliveryCounts)(nil),           // 3: liveblocks.mirror.v1.DeliveryCounts
+	(*ProjectStatus)(nil),            // 4: liveblocks.mirror.v1.ProjectStatus
+	(*EventTypeStatus)(nil),          // 5: liveblocks.mirror.v1.EventTypeStatus
+	(*UnannouncedChanges)(nil),       // 6: liveblocks.mirror.v1.UnannouncedChanges
+	(*ForeignEvents)(nil),            // 7: liveblocks.mirror.v1.ForeignEvents
+	(*ListTasksRequest)(nil),         // 8: liveblocks.mirror.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 9: liveblocks.mirror.v1.ListTasksResponse
+	(*GetTaskRequest)(nil),           // 10: liveblocks.mirror.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),          // 11: liveblocks.mirror.v1.GetTaskResponse
+	(*RetryTaskRequest)(nil),         // 12: liveblocks.mirror.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 13: liveblocks.mirror.v1.RetryTaskResponse
+	(*RequestSyncRequest)(nil),       // 14: liveblocks.mirror.v1.RequestSyncRequest
+	(*RequestSyncResponse)(nil),      // 15: liveblocks.mirror.v1.RequestSyncResponse
+	(*StartBackfillRequest)(nil),     // 16: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil),    // 17: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),       // 18: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),      // 19: liveblocks.mirror.v1.GetBackfillResponse
+	(*PinProjectRequest)(nil),        // 20: liveblocks.mirror.v1.PinProjectRequest
+	(*PinProjectResponse)(nil),       // 21: liveblocks.mirror.v1.PinProjectResponse
+	(*ConfirmSecretKeyRequest)(nil),  // 22: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 23: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*ConfirmDeletionsRequest)(nil),  // 24: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 25: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*VerifyMirrorRequest)(nil),      // 26: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 27: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
+	(ErrorReason)(0),                 // 29: liveblocks.mirror.v1.ErrorReason
+	(*Sweep)(nil),                    // 30: liveblocks.mirror.v1.Sweep
+	(ResourceKind)(0),                // 31: liveblocks.mirror.v1.ResourceKind
+	(TaskState)(0),                   // 32: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 33: liveblocks.mirror.v1.Task
+	(*Drift)(nil),                    // 34: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 35: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 36: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 37: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	27, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	3,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
-	2,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
-	27, // 3: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	27, // 4: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	27, // 5: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	28, // 6: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
-	6,  // 7: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	27, // 8: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
-	4,  // 9: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
-	5,  // 10: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	29, // 11: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
-	27, // 12: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	29, // 13: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	27, // 14: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	27, // 15: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	27, // 16: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	30, // 17: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	31, // 18: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	31, // 19: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	31, // 20: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	29, // 21: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	31, // 22: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	28, // 23: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	28, // 24: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	28, // 25: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	32, // 26: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	33, // 27: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	34, // 28: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	35, // 29: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
-	0,  // 30: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	7,  // 31: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	9,  // 32: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	11, // 33: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	13, // 34: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	15, // 35: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	17, // 36: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	19, // 37: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	21, // 38: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	23, // 39: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	25, // 40: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 41: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	8,  // 42: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	10, // 43: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	12, // 44: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	14, // 45: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	16, // 46: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	18, // 47: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	20, // 48: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	22, // 49: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	24, // 50: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	26, // 51: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	41, // [41:52] is the sub-list for method output_type
-	30, // [30:41] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	28, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	4,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
+	3,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
+	2,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
+	29, // 4: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
+	28, // 5: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	28, // 6: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	28, // 7: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	30, // 8: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	7,  // 9: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
+	28, // 10: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	5,  // 11: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
+	6,  // 12: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
+	31, // 13: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	28, // 14: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	31, // 15: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	28, // 16: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	28, // 17: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	28, // 18: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	32, // 19: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	33, // 20: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	33, // 21: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	33, // 22: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	31, // 23: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	33, // 24: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	30, // 25: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	30, // 26: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	30, // 27: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	34, // 28: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	35, // 29: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	36, // 30: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	37, // 31: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 32: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	8,  // 33: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	10, // 34: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	12, // 35: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	14, // 36: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	16, // 37: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	18, // 38: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	20, // 39: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	22, // 40: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	24, // 41: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	26, // 42: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 43: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	9,  // 44: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	11, // 45: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	13, // 46: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	15, // 47: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	17, // 48: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	19, // 49: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	21, // 50: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	23, // 51: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	25, // 52: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	27, // 53: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	43, // [43:54] is the sub-list for method output_type
+	32, // [32:43] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -2093,9 +2167,10 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	if File_liveblocks_mirror_v1_admin_service_proto != nil {
 		return
 	}
+	file_liveblocks_mirror_v1_error_reason_proto_init()
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -2107,7 +2182,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

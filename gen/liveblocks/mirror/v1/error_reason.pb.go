@@ -119,6 +119,16 @@ const (
 	// The Liveblocks server does not have resources of this kind: it answered 501, as
 	// the dev server does for threads. Metadata: status.
 	ErrorReason_ERROR_REASON_UPSTREAM_UNSUPPORTED ErrorReason = 40
+	// The credential is valid but lacks the scope that the call needs. Metadata: scope.
+	ErrorReason_ERROR_REASON_SCOPE_MISSING ErrorReason = 41
+	// The call is about a whole project, and the credential is limited to some rooms.
+	ErrorReason_ERROR_REASON_ROOMS_LIMITED ErrorReason = 42
+	// The credential was valid and has expired.
+	ErrorReason_ERROR_REASON_CREDENTIAL_EXPIRED ErrorReason = 43
+	// Too many wrong credentials came from the address of the caller. Carries RetryInfo.
+	ErrorReason_ERROR_REASON_CREDENTIALS_LIMITED ErrorReason = 44
+	// Webhooks are not accepted from the address of the caller.
+	ErrorReason_ERROR_REASON_ADDRESS_NOT_ALLOWED ErrorReason = 45
 	// The database refused what the service sent because of a limit of its own: the
 	// rows of one statement, or the shards of one transaction. The service should not
 	// have sent it; its log has the cause.
@@ -169,6 +179,11 @@ var (
 		38: "ERROR_REASON_FLOW_NOT_FOUND",
 		39: "ERROR_REASON_GROUP_NOT_MIRRORED",
 		40: "ERROR_REASON_UPSTREAM_UNSUPPORTED",
+		41: "ERROR_REASON_SCOPE_MISSING",
+		42: "ERROR_REASON_ROOMS_LIMITED",
+		43: "ERROR_REASON_CREDENTIAL_EXPIRED",
+		44: "ERROR_REASON_CREDENTIALS_LIMITED",
+		45: "ERROR_REASON_ADDRESS_NOT_ALLOWED",
 		47: "ERROR_REASON_STORE_LIMIT_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
@@ -213,6 +228,11 @@ var (
 		"ERROR_REASON_FLOW_NOT_FOUND":             38,
 		"ERROR_REASON_GROUP_NOT_MIRRORED":         39,
 		"ERROR_REASON_UPSTREAM_UNSUPPORTED":       40,
+		"ERROR_REASON_SCOPE_MISSING":              41,
+		"ERROR_REASON_ROOMS_LIMITED":              42,
+		"ERROR_REASON_CREDENTIAL_EXPIRED":         43,
+		"ERROR_REASON_CREDENTIALS_LIMITED":        44,
+		"ERROR_REASON_ADDRESS_NOT_ALLOWED":        45,
 		"ERROR_REASON_STORE_LIMIT_EXCEEDED":       47,
 	}
 )
@@ -248,7 +268,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xfa\v\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xab\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -291,7 +311,12 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"!ERROR_REASON_COMMENT_NOT_MIRRORED\x10%\x12\x1f\n" +
 	"\x1bERROR_REASON_FLOW_NOT_FOUND\x10&\x12#\n" +
 	"\x1fERROR_REASON_GROUP_NOT_MIRRORED\x10'\x12%\n" +
-	"!ERROR_REASON_UPSTREAM_UNSUPPORTED\x10(\x12%\n" +
+	"!ERROR_REASON_UPSTREAM_UNSUPPORTED\x10(\x12\x1e\n" +
+	"\x1aERROR_REASON_SCOPE_MISSING\x10)\x12\x1e\n" +
+	"\x1aERROR_REASON_ROOMS_LIMITED\x10*\x12#\n" +
+	"\x1fERROR_REASON_CREDENTIAL_EXPIRED\x10+\x12$\n" +
+	" ERROR_REASON_CREDENTIALS_LIMITED\x10,\x12$\n" +
+	" ERROR_REASON_ADDRESS_NOT_ALLOWED\x10-\x12%\n" +
 	"!ERROR_REASON_STORE_LIMIT_EXCEEDED\x10/BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (

@@ -23,6 +23,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
@@ -90,6 +91,10 @@ func (a *App) build(ctx context.Context, version string) error {
 	// is detected immediately.
 	started, project := time.Now(), mirror.ProjectID(a.cfg.ProjectID)
 	signatures, err := a.signatures(project)
+	if err != nil {
+		return err
+	}
+	guard, err := a.newGuard()
 	if err != nil {
 		return err
 	}
@@ -180,11 +185,13 @@ func (a *App) build(ctx context.Context, version string) error {
 	shown.shown = events.Shown
 	a.status = &status{
 		project: project, version: version, engine: engine, health: health, events: events, client: client, memory: budget,
+		guard: guard,
 	}
 
-	auth := rpc.NewAuthenticator(config.Reveal(a.cfg.APIToken))
+	proxies := access.Networks(a.cfg.TrustedProxies.Ranges)
 	a.services = rpc.New(rpc.Config{
-		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{project}, Auth: auth,
+		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{project},
+		Guard: guard, Proxies: proxies, WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges),
 		Event: rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{
 			Query: a.db.store, Refresher: pool, Documents: documents.Memory{Long: reads, Decoding: budget},
@@ -197,24 +204,27 @@ func (a *App) build(ctx context.Context, version string) error {
 	// The gateway calls the services in process, through the same interceptors as
 	// calls from outside.
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
+	channel.Carry = access.Carry
 	a.services.Register(channel)
+	door := &entrance{guard: guard, proxies: proxies, services: a.services}
 	spec, err := openapi.JSON(version)
 	if err != nil {
 		return err
 	}
 	a.front, err = gateway.New(gateway.Config{
-		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: auth.Check, LocalOnly: auth.Open(),
-		Ready: a.status.ready, OpenAPI: spec, Descriptors: descriptors.Set, Version: version,
+		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: door.authorize, LocalOnly: guard.Open(),
+		Deliver: door.deliver,
+		Ready:   a.status.ready, OpenAPI: spec, Descriptors: descriptors.Set, Version: version,
 		Logger: a.log,
 	})
 	work := handlers(reconciler, sweeper)
-	a.background = []component{
-		{"liveblocks client", client.Run},
-		{"workers", func(ctx context.Context) error { return pool.Run(ctx, work) }},
-		{"ledger", events.Run},
-		{"store health", health.Run},
-		{"watch for changes without events", watch.Run},
-	}
+	a.background = append(a.background,
+		component{"liveblocks client", client.Run},
+		component{"workers", func(ctx context.Context) error { return pool.Run(ctx, work) }},
+		component{"ledger", events.Run},
+		component{"store health", health.Run},
+		component{"watch for changes without events", watch.Run},
+	)
 	if a.tls != nil {
 		a.background = append(a.background, component{"TLS files", a.tls.Run})
 	}

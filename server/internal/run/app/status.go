@@ -8,6 +8,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 )
 
@@ -20,6 +21,7 @@ type status struct {
 	events  *ledger.Ledger
 	client  *liveblocks.Client
 	memory  *memory.Budget
+	guard   *access.Guard
 	serving atomic.Bool
 }
 
@@ -43,6 +45,7 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 		Ready:      ready,
 		Engine:     s.engine,
 		Deliveries: s.events.Counts(),
+		Refused:    s.guard.Refused(),
 		MemoryUsed: s.memory.Used(), Memory: s.memory.Size(),
 		Limiters: map[mirror.ProjectID]rpc.Limiter{
 			s.project: {

@@ -1,5 +1,5 @@
-// Package cli implements the commands that call a running service over gRPC. They
-// show progress on a terminal, or as plain lines elsewhere.
+// Package cli implements the commands that call a running service over gRPC, and those
+// for the keys file. They show progress on a terminal, or as plain lines elsewhere.
 package cli
 
 import (
@@ -115,7 +115,9 @@ func (s *service) explain(err error) error {
 		}
 		return errors.New(st.Message())
 	case codes.Unauthenticated:
-		return errors.New("the service requires a token; set MIRROR_API_TOKEN to one of its tokens")
+		return errors.New("the service requires a token or a key; set MIRROR_API_TOKEN to one that is valid")
+	case codes.PermissionDenied:
+		return fmt.Errorf("%s; set MIRROR_API_TOKEN to a token, or to a key that may do this", st.Message())
 	case codes.Unimplemented:
 		return fmt.Errorf("the service at %s does not support this call; it is an older version, or a different service",
 			s.address)

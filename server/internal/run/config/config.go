@@ -102,7 +102,10 @@ type Addresses struct {
 	Listen
 	TLS
 	WebhookAddr     string        `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP listen address that serves only the webhook paths and /healthz. Expose this one to the internet."`
-	APIToken        []Secret      `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call must carry one of them, except webhooks, probes (/healthz, /readyz, gRPC health), /openapi.json and /mirror.binpb. Required to listen beyond loopback."`
+	APIToken        []Secret      `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call must carry one of them, except webhooks, probes (/healthz, /readyz, gRPC health), /openapi.json and /mirror.binpb. This or MIRROR_KEYS_FILE is required to listen beyond loopback. A token may do everything."`
+	KeysFile        string        `name:"keys-file" env:"MIRROR_KEYS_FILE" placeholder:"FILE" help:"File with the keys that callers may use instead of MIRROR_API_TOKEN, and what each of them may do. It holds hashes only. The service reads it again when it changes. See ACCESS.md."`
+	TrustedProxies  Networks      `name:"trusted-proxies" env:"MIRROR_TRUSTED_PROXIES" placeholder:"CIDRS" help:"Addresses of the proxies in front of the service, separated by commas, such as 10.0.0.0/8. From them X-Forwarded-For is believed, which is read from the right."`
+	WebhookAllow    Networks      `name:"webhook-allow" env:"MIRROR_WEBHOOK_ALLOW" placeholder:"CIDRS" help:"Addresses from which webhooks are accepted, separated by commas. If empty, from everywhere: the signature decides. Behind a proxy, MIRROR_TRUSTED_PROXIES is needed too."`
 	Insecure        string        `name:"insecure" env:"MIRROR_INSECURE" placeholder:"behind-proxy" help:"Set it to behind-proxy to listen beyond loopback without TLS, where only a proxy that ends TLS can reach the addresses."`
 	HTTPIdleTimeout time.Duration `name:"http-idle-timeout" env:"MIRROR_HTTP_IDLE_TIMEOUT" default:"2m" help:"How long an idle HTTP connection is kept open. Raise it above that of a load balancer in front, which may otherwise use a connection that is just being closed. 0 keeps it until the client closes it."`
 	ReadyFile       string        `name:"ready-file" env:"MIRROR_READY_FILE" placeholder:"FILE" help:"File that receives the listen addresses as JSON once the service is ready."`
@@ -148,6 +151,11 @@ type Serve struct {
 	Liveblocks `group:"Liveblocks"`
 	Addresses  `group:"Addresses"`
 	Work       `group:"Work"`
+}
+
+// Keys says where the keys are, for the commands that work on them.
+type Keys struct {
+	KeysFile string `name:"keys-file" env:"MIRROR_KEYS_FILE" placeholder:"FILE" help:"The keys file."`
 }
 
 // Client is what a command needs that calls a running service.
@@ -341,7 +349,7 @@ func (a Addresses) Validate() error {
 	case a.TLSClientCA != "" && !a.Enabled():
 		return wrong("MIRROR_TLS_CLIENT_CA", "is set, but MIRROR_TLS_CERT is not; client certificates need TLS")
 	}
-	open := len(a.APIToken) == 0
+	open := !a.Credentials()
 	err := cmp.Or(notNegative("MIRROR_HTTP_IDLE_TIMEOUT", a.HTTPIdleTimeout, "the limit"),
 		a.address("MIRROR_HTTP_ADDR", a.HTTPAddr, open), a.address("MIRROR_GRPC_ADDR", a.GRPCAddr, open))
 	if err == nil && a.WebhookAddr != "" {
@@ -350,6 +358,9 @@ func (a Addresses) Validate() error {
 	return err
 }
 
+// Credentials reports whether callers need a credential.
+func (a Addresses) Credentials() bool { return len(a.APIToken) > 0 || a.KeysFile != "" }
+
 // address checks where to listen. Whoever reaches an open address can read the
 // mirror, and whoever is on the way to one without TLS can read the tokens.
 func (a Addresses) address(setting, addr string, open bool) error {
@@ -357,7 +368,7 @@ func (a Addresses) address(setting, addr string, open bool) error {
 		return wrong(setting, "is %q; it must be host:port, such as 127.0.0.1:8080", addr)
 	}
 	if open && !gateway.Loopback(addr) {
-		return wrong(setting, "is %q, which other machines can reach, and MIRROR_API_TOKEN is not set; set a token, or "+
+		return wrong(setting, "is %q, which other machines can reach, and neither MIRROR_API_TOKEN nor MIRROR_KEYS_FILE is set; set one, or "+
 			"listen on 127.0.0.1 and expose only --webhook-addr", addr)
 	}
 	if !a.Enabled() && a.Insecure == "" && !gateway.Loopback(addr) {

@@ -161,6 +161,8 @@ func form(flag *kong.Flag) string {
 		return "a number"
 	case time.Duration:
 		return "a duration such as 500ms, 30s or 5m"
+	case Networks:
+		return networksForm
 	case slog.Level:
 		return "debug, info, warn or error"
 	default:

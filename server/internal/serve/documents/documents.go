@@ -120,9 +120,7 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 	defer func() {
 		if err != nil {
 			doc.Release()
-			doc, err = nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound,
-				fault.ReasonDocumentNotMirrored, "the mirror holds no such document").
-				With("room_id", string(req.Resource.Room)).With("kind", req.Resource.Kind.String()))
+			doc, err = nil, fault.Translate(err, store.ErrNotFound, NotMirrored(req.Resource))
 		}
 	}()
 	var cached entry
@@ -179,6 +177,12 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 	}
 	r.cache.put(entry{key{req.Resource, req.Format.Tag}, doc.SHA256, doc.Body})
 	return doc, nil
+}
+
+// NotMirrored returns the failure of a read of a document that the mirror does not hold.
+func NotMirrored(document mirror.Resource) *fault.Error {
+	return fault.New(fault.NotFound, fault.ReasonDocumentNotMirrored, "the mirror holds no such document").
+		With("room_id", string(document.Room)).With("kind", document.Kind.String())
 }
 
 // derive converts a document once there is memory for it.

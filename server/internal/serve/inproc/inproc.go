@@ -4,7 +4,8 @@
 //
 // A call behaves as over the wire: outgoing metadata arrives as incoming metadata,
 // headers and trailers are returned, deadlines and cancellation reach the service,
-// values of the caller's context do not, and every error becomes a status. Three
+// values of the caller's context do not unless [Channel.Carry] says so, and every error
+// becomes a status. Three
 // things differ, for speed:
 //
 //   - A request belongs to the service once it is sent. It is handed over as it
@@ -46,6 +47,10 @@ type Channel struct {
 	services map[string]bool
 	unaries  map[string]unaryMethod
 	streams  map[string]streamMethod
+	// Carry returns the service's context with what it shall know from the caller's,
+	// such as who the caller was found to be. Nil carries nothing. It is set before the
+	// first call.
+	Carry func(caller, service context.Context) context.Context
 }
 
 var (
@@ -110,7 +115,7 @@ func (c *Channel) invoke(ctx context.Context, sent *transport, args, reply any, 
 	if !ok {
 		return c.unknown(sent.method)
 	}
-	server, cancel, err := serverContext(ctx, sent, opts)
+	server, cancel, err := c.serverContext(ctx, sent, opts)
 	if err != nil {
 		return err
 	}
@@ -236,9 +241,9 @@ var (
 // serverContext derives the service's context from the caller's ctx: its
 // cancellation, deadline and outgoing metadata. The context ends with cancel, as a
 // server's context ends with its handler.
-func serverContext(ctx context.Context, stream grpc.ServerTransportStream, opts []grpc.CallOption) (context.Context,
-	context.CancelFunc, error,
-) {
+func (c *Channel) serverContext(ctx context.Context, stream grpc.ServerTransportStream,
+	opts []grpc.CallOption,
+) (context.Context, context.CancelFunc, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, status.FromContextError(err).Err()
 	}
@@ -267,6 +272,9 @@ func serverContext(ctx context.Context, stream grpc.ServerTransportStream, opts 
 	server, cancel := context.WithCancel(isolated{ctx})
 	server = metadata.NewIncomingContext(server, md)
 	server = peer.NewContext(server, self)
+	if c.Carry != nil {
+		server = c.Carry(ctx, server)
+	}
 	return grpc.NewContextWithServerTransportStream(server, stream), cancel, nil
 }
 

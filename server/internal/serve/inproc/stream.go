@@ -40,7 +40,7 @@ func (c *Channel) open(ctx context.Context, p *pipe) error {
 		return status.Errorf(codes.Unimplemented, "%s: streams from the client do not run in process", p.method)
 	}
 	var err error
-	if p.server, p.cancel, err = serverContext(ctx, &p.transport, p.opts); err != nil {
+	if p.server, p.cancel, err = c.serverContext(ctx, &p.transport, p.opts); err != nil {
 		return err
 	}
 	p.client = ctx

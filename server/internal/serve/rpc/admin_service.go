@@ -93,6 +93,8 @@ type Status struct {
 	Engine string
 	// Deliveries counts deliveries since the process started.
 	Deliveries ledger.Counts
+	// Refused counts the calls that were refused because of their caller, by reason.
+	Refused map[fault.Reason]int64
 	// MemoryUsed is what responses and documents in work take of Memory, both in bytes.
 	MemoryUsed, Memory int64
 	// Limiters holds the state of the call limit by project.
@@ -138,6 +140,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 
 		DocumentMemoryUsedBytes: now.MemoryUsed,
 		DocumentMemoryBytes:     now.Memory,
+		RefusedCalls:            refusedToProto(now.Refused),
 		Deliveries: &mirrorv1.DeliveryCounts{
 			Accepted:        now.Deliveries.Accepted,
 			Duplicate:       now.Deliveries.Duplicate,
@@ -150,7 +153,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			Conflicting:     now.Deliveries.Conflicting,
 		},
 	}
-	for _, id := range a.projects {
+	for _, id := range a.seen(callerOf(ctx)) {
 		project, err := a.Query.Project(ctx, id)
 		if err != nil {
 			return nil, err
@@ -243,6 +246,16 @@ func eventTypesToProto(events mirror.LastEvents) (list []*mirrorv1.EventTypeStat
 	return list
 }
 
+func refusedToProto(calls map[fault.Reason]int64) (list []*mirrorv1.RefusedCalls) {
+	for _, reason := range slices.Sorted(maps.Keys(calls)) {
+		list = append(list, &mirrorv1.RefusedCalls{
+			Reason:    mirrorv1.ErrorReason(mirrorv1.ErrorReason_value["ERROR_REASON_"+string(reason)]),
+			CallCount: calls[reason],
+		})
+	}
+	return list
+}
+
 func unannouncedToProto(changes []mirror.Unannounced) (list []*mirrorv1.UnannouncedChanges) {
 	for _, c := range changes {
 		list = append(list, &mirrorv1.UnannouncedChanges{
@@ -257,7 +270,7 @@ func unannouncedToProto(changes []mirror.Unannounced) (list []*mirrorv1.Unannoun
 func (a *adminService) PinProject(ctx context.Context,
 	req *mirrorv1.PinProjectRequest,
 ) (*mirrorv1.PinProjectResponse, error) {
-	project, err := a.project(req.GetProjectId())
+	project, err := a.project(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +285,7 @@ func (a *adminService) PinProject(ctx context.Context,
 func (a *adminService) ConfirmSecretKey(ctx context.Context,
 	req *mirrorv1.ConfirmSecretKeyRequest,
 ) (*mirrorv1.ConfirmSecretKeyResponse, error) {
-	project, err := a.project(req.GetProjectId())
+	project, err := a.project(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +299,7 @@ func (a *adminService) ConfirmSecretKey(ctx context.Context,
 func (a *adminService) ConfirmDeletions(ctx context.Context,
 	req *mirrorv1.ConfirmDeletionsRequest,
 ) (*mirrorv1.ConfirmDeletionsResponse, error) {
-	project, err := a.project(req.GetProjectId())
+	project, err := a.project(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -304,9 +317,10 @@ func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksReq
 	now := a.now()
 	tasks, next, err := page(ctx, &a.common, req, listing[mirror.Task, *mirrorv1.Task]{
 		list: listTasks,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Task, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Task, error) {
 			return a.Query.TaskList(ctx, store.TaskFilter{
-				Project:   project,
+				Project:   in.project,
+				Rooms:     in.rooms,
 				Room:      mirror.RoomID(req.GetRoomId()),
 				State:     wordOf(taskStates, req.GetState()),
 				Now:       now,
@@ -329,7 +343,7 @@ func (a *adminService) ListTasks(ctx context.Context, req *mirrorv1.ListTasksReq
 
 // GetTask returns one task.
 func (a *adminService) GetTask(ctx context.Context, req *mirrorv1.GetTaskRequest) (*mirrorv1.GetTaskResponse, error) {
-	resource, err := a.resource(req.GetProjectId(), req.GetTaskId())
+	resource, err := a.resource(ctx, req.GetProjectId(), req.GetTaskId())
 	if err != nil {
 		return nil, err
 	}
@@ -344,7 +358,7 @@ func (a *adminService) GetTask(ctx context.Context, req *mirrorv1.GetTaskRequest
 func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest) (*mirrorv1.RetryTaskResponse,
 	error,
 ) {
-	resource, err := a.resource(req.GetProjectId(), req.GetTaskId())
+	resource, err := a.resource(ctx, req.GetProjectId(), req.GetTaskId())
 	if err != nil {
 		return nil, err
 	}
@@ -359,11 +373,12 @@ func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskReq
 func (a *adminService) RequestSync(ctx context.Context,
 	req *mirrorv1.RequestSyncRequest,
 ) (*mirrorv1.RequestSyncResponse, error) {
-	project, err := a.project(req.GetProjectId())
+	room, err := a.in(ctx, req.GetProjectId(), mirror.Resource{
+		Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom,
+	})
 	if err != nil {
-		return nil, err
+		return nil, roomNotMirrored(err, req.GetRoomId())
 	}
-	room := mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindRoom}
 	resources := []mirror.Resource{room}
 	if req.GetKind() != mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED {
 		resources[0].Kind, resources[0].ID = wordOf(kinds, req.GetKind()), req.GetResourceId()
@@ -375,7 +390,7 @@ func (a *adminService) RequestSync(ctx context.Context,
 			return nil, badResource("must be given with a kind")
 		}
 		for _, kind := range mirror.ChildKinds() {
-			resources = append(resources, mirror.Resource{Project: project, Room: room.Room, Kind: kind})
+			resources = append(resources, mirror.Resource{Project: room.Project, Room: room.Room, Kind: kind})
 		}
 	}
 	pending, err := a.Requester.Request(ctx, resources)
@@ -400,16 +415,19 @@ func badResource(problem string) error {
 }
 
 // resource returns the resource that a task id names in a project.
-func (a *adminService) resource(projectID, taskID string) (mirror.Resource, error) {
-	project, err := a.project(projectID)
+func (a *adminService) resource(ctx context.Context, projectID, taskID string) (mirror.Resource, error) {
+	in, err := a.scope(ctx, projectID)
 	if err != nil {
 		return mirror.Resource{}, err
 	}
-	resource, err := parseTaskID(project, taskID)
+	resource, err := parseTaskID(in.project, taskID)
 	if err != nil {
 		f := fault.Wrap(err, fault.Invalid, fault.ReasonIDInvalid, "the task id is not valid")
 		f.Fields = []fault.Field{{Path: "task_id", Problem: "must be a task_id from this service"}}
 		return mirror.Resource{}, f
+	}
+	if !in.sees(resource.Room) {
+		return mirror.Resource{}, taskFault(store.ErrNotFound, taskID)
 	}
 	return resource, nil
 }
@@ -431,7 +449,7 @@ func taskFault(err error, taskID string) error {
 func (a *adminService) StartBackfill(ctx context.Context,
 	req *mirrorv1.StartBackfillRequest,
 ) (*mirrorv1.StartBackfillResponse, error) {
-	project, err := a.project(req.GetProjectId())
+	project, err := a.project(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -446,7 +464,7 @@ func (a *adminService) StartBackfill(ctx context.Context,
 func (a *adminService) GetBackfill(ctx context.Context,
 	req *mirrorv1.GetBackfillRequest,
 ) (*mirrorv1.GetBackfillResponse, error) {
-	project, err := a.project(req.GetProjectId())
+	project, err := a.project(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
@@ -461,7 +479,7 @@ func (a *adminService) GetBackfill(ctx context.Context,
 func (a *adminService) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
 	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse],
 ) error {
-	project, err := a.project(req.GetProjectId())
+	project, err := a.project(stream.Context(), req.GetProjectId())
 	if err != nil {
 		return err
 	}

@@ -1,56 +1,86 @@
 package rpc
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
-	"strings"
+	"context"
+	"crypto/x509"
+	"net/netip"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 )
 
-// Authenticator authenticates callers by bearer tokens. Several can be valid at a
-// time, for rotation. The nil Authenticator refuses all callers.
-type Authenticator struct {
-	// digests of the tokens: equal lengths allow comparison in constant time, and a
-	// memory dump does not reveal the tokens.
-	digests [][sha256.Size]byte
-}
-
-// NewAuthenticator returns an Authenticator for the tokens. Without tokens it
-// accepts every caller. An empty token is never valid, and a list of only empty
-// tokens refuses all callers: it is a mistake, not a wish to be open.
-func NewAuthenticator(tokens []string) *Authenticator {
-	a := &Authenticator{}
-	for _, token := range tokens {
-		a.digests = append(a.digests, sha256.Sum256([]byte(token)))
+// authenticate finds out who calls, and refuses who may not call the method. Deliveries
+// carry a signature instead, and probes nothing.
+func (s *Services) authenticate(ctx context.Context, method string, next func(context.Context) error) error {
+	rule, ok := access.RuleOf(method)
+	caller, known := access.From(ctx) // of a call from within the process
+	switch {
+	case !ok:
+		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing, "nobody may call this method"))
+	case rule.Open:
+		if p, ok := peer.FromContext(ctx); method == receiveWebhook && !(ok && p.Addr == inproc.Addr{}) {
+			if err := s.Deliver(s.addressOf(ctx)); err != nil {
+				return err
+			}
+		} // the gateway has asked before
+		return next(ctx)
+	case !known:
+		found, err := s.guard.Identify(ctx, access.Request{
+			Authorization: metadata.ValueFromIncomingContext(ctx, "authorization"),
+			Certificate:   certificateOf(ctx),
+			Address:       s.addressOf(ctx),
+		})
+		if err != nil {
+			return err
+		}
+		caller, ctx = &found, access.Into(ctx, found)
 	}
-	return a
+	switch {
+	case rule.Anyone:
+	case !caller.Allows(rule.Scope):
+		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing,
+			"this call needs the scope "+rule.Scope.String()).With("scope", rule.Scope.String()))
+	case rule.Whole && caller.Limited():
+		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonRoomsLimited,
+			"this call is about all rooms, and the credential is limited to some"))
+	}
+	return next(ctx)
 }
 
-// Open reports whether every caller is accepted.
-func (a *Authenticator) Open() bool { return a != nil && len(a.digests) == 0 }
-
-// Check checks the value of an Authorization header, empty if absent.
-func (a *Authenticator) Check(header string) error {
-	if a.Open() {
+// Deliver refuses a delivery from an address from which none are accepted.
+func (s *Services) Deliver(address netip.Addr) error {
+	if s.allow == nil || s.allow.Contain(address) {
 		return nil
 	}
-	scheme, token, _ := strings.Cut(header, " ")
-	token = strings.Trim(token, " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return fault.New(fault.Unauthentic, fault.ReasonCredentialMissing, "a bearer token is needed")
+	return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonAddressNotAllowed,
+		"webhooks are not accepted from this address"))
+}
+
+// addressOf returns the address of the client of a call; the zero address for calls from
+// within the process.
+func (s *Services) addressOf(ctx context.Context) netip.Addr {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return netip.Addr{}
 	}
-	valid := 0
-	if a != nil {
-		digest := sha256.Sum256([]byte(token))
-		// Compare with every token, so the duration does not reveal which one
-		// matched.
-		for i := range a.digests {
-			valid |= subtle.ConstantTimeCompare(a.digests[i][:], digest[:])
-		}
+	return s.proxies.Client(p.Addr.String(), metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"))
+}
+
+// certificateOf returns the client's certificate if the connection has one that was
+// verified.
+func certificateOf(ctx context.Context) *x509.Certificate {
+	p, _ := peer.FromContext(ctx)
+	if p == nil {
+		return nil
 	}
-	if valid == 0 {
-		return fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, "the bearer token is not valid")
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 {
+		return nil
 	}
-	return nil
+	return info.State.PeerCertificates[0]
 }

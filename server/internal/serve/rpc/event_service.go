@@ -29,6 +29,7 @@ type Receiver interface {
 }
 
 const (
+	receiveWebhook = mirrorv1.EventService_ReceiveWebhook_FullMethodName
 	// MaxWebhook is the maximum size of a delivery's body in bytes. Liveblocks'
 	// events take a few hundred; the largest are notifications with their text.
 	MaxWebhook = 1 << 20
@@ -55,7 +56,7 @@ func (e *eventService) ReceiveWebhook(ctx context.Context,
 	var project mirror.ProjectID // empty: the secret that verifies decides
 	if id := req.GetProjectId(); id != "" {
 		var err error
-		if project, err = e.project(id); err != nil {
+		if project, err = e.configured(id); err != nil {
 			return nil, err
 		}
 	}
@@ -83,11 +84,14 @@ func (e *eventService) ReceiveWebhook(ctx context.Context,
 func (e *eventService) GetEvent(ctx context.Context, req *mirrorv1.GetEventRequest) (*mirrorv1.GetEventResponse,
 	error,
 ) {
-	project, err := e.project(req.GetProjectId())
+	in, err := e.scope(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
-	event, err := e.Query.Event(ctx, project, req.GetEventId())
+	event, err := e.Query.Event(ctx, in.project, req.GetEventId())
+	if err == nil && !in.sees(event.Room) {
+		err = store.ErrNotFound
+	}
 	if err != nil {
 		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonEventNotFound,
 			"no such event was recorded").With("event_id", req.GetEventId()))
@@ -105,9 +109,10 @@ func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsR
 	full := req.GetView() == mirrorv1.EventView_EVENT_VIEW_FULL
 	l := listing[mirror.Event, *mirrorv1.Event]{
 		list: listEvents,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Event, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Event, error) {
 			return e.Query.Events(ctx, store.EventFilter{
-				Project:   project,
+				Project:   in.project,
+				Rooms:     in.rooms,
 				Room:      mirror.RoomID(req.GetRoomId()),
 				Type:      req.GetType(),
 				User:      req.GetUserId(),

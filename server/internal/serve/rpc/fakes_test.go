@@ -33,7 +33,7 @@ func (q *fakeQuery) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror
 	q.threadFilter = f
 	order := func(a, b mirror.Thread) int { return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.ID, b.ID)) }
 	return choose(q.threads, q.selected(f.Limit), order, func(t *mirror.Thread) bool {
-		return t.Project == f.Project && (f.Room == "" || t.Room == f.Room) &&
+		return t.Project == f.Project && f.Rooms.Select(t.Room) && (f.Room == "" || t.Room == f.Room) &&
 			(f.Deleted || t.Freshness.DeleteTime.IsZero()) &&
 			order(*t, mirror.Thread{Room: f.AfterRoom, ID: f.AfterID}) > 0
 	}), nil
@@ -73,7 +73,8 @@ func (q *fakeQuery) Comments(ctx context.Context, f store.CommentFilter) ([]mirr
 	}
 	after := mirror.Comment{Room: f.AfterRoom, Thread: f.AfterThread, CreateTime: f.AfterTime, ID: f.AfterID}
 	chosen := choose(rows, q.selected(f.Limit), order, func(c *mirror.Comment) bool {
-		return c.Project == f.Project && (f.Room == "" || c.Room == f.Room) && (f.Thread == "" || c.Thread == f.Thread) &&
+		return c.Project == f.Project && f.Rooms.Select(c.Room) && (f.Room == "" || c.Room == f.Room) &&
+			(f.Thread == "" || c.Thread == f.Thread) &&
 			(f.Deleted || c.DeleteTime.IsZero()) && order(*c, after) > 0
 	})
 	for i := range chosen {
@@ -106,7 +107,7 @@ func (q *fakeQuery) UserSessions(ctx context.Context, f store.SessionFilter) ([]
 		return cmp.Or(b.BeginTime().Compare(a.BeginTime()), cmp.Compare(a.ID, b.ID))
 	}
 	return choose(q.sessions, q.selected(f.Limit), order, func(s *mirror.UserSession) bool {
-		return s.Project == f.Project &&
+		return s.Project == f.Project && f.Rooms.Select(s.Room) &&
 			(f.AfterTime.IsZero() || order(*s, mirror.UserSession{EnterTime: f.AfterTime, ID: f.AfterID}) > 0)
 	}), nil
 }
@@ -122,7 +123,7 @@ func (q *fakeQuery) Notifications(ctx context.Context, f store.NotificationFilte
 		return cmp.Or(b.CreateTime.Compare(a.CreateTime), cmp.Compare(a.EventID, b.EventID))
 	}
 	return choose(q.notices, q.selected(f.Limit), order, func(n *mirror.Notification) bool {
-		return n.Project == f.Project &&
+		return n.Project == f.Project && f.Rooms.Select(n.Room) &&
 			(f.AfterTime.IsZero() || order(*n, mirror.Notification{CreateTime: f.AfterTime, EventID: f.AfterID}) > 0)
 	}), nil
 }

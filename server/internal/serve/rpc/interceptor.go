@@ -12,12 +12,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-
-	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
 // interceptor serves unary calls and streams alike.
@@ -186,25 +182,4 @@ func classified(ctx context.Context, _ string, next func(context.Context) error)
 		return toStatus(ctx, err)
 	}
 	return nil
-}
-
-// authenticate requires a bearer token, except for deliveries, which carry a
-// signature, and for probes, which have none.
-func (s *Services) authenticate(ctx context.Context, method string, next func(context.Context) error) error {
-	if method == mirrorv1.EventService_ReceiveWebhook_FullMethodName ||
-		strings.HasPrefix(method, "/"+healthv1.Health_ServiceDesc.ServiceName+"/") {
-		return next(ctx)
-	}
-	var header string
-	switch given := metadata.ValueFromIncomingContext(ctx, "authorization"); len(given) {
-	case 0:
-	case 1:
-		header = given[0]
-	default:
-		return fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, "more than one credential was given")
-	}
-	if err := s.auth.Check(header); err != nil {
-		return err
-	}
-	return next(ctx)
 }

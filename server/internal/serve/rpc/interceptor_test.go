@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +77,7 @@ func (silentStream) RecvMsg(any) error { return nil }
 // who may not call is not told what is wrong with his request.
 func TestEveryEndIsSeen(t *testing.T) {
 	t.Parallel()
-	h := start(t, func(d *Config) { d.Auth = NewAuthenticator([]string{"good"}) })
+	h := start(t, func(d *Config) { d.Guard = guardOf("good") })
 	bad := t.Context()
 	good := withMetadata(bad, "authorization", "Bearer good", "x-request-id", "my-id")
 	h.query.rooms = []mirror.Room{{Project: project, ID: "r", Source: []byte(`{}`)}}
@@ -140,7 +139,7 @@ func TestForgedRequestIDIsReplaced(t *testing.T) {
 // one that is guarded by a signature, and those of health.
 func TestEveryRPCNeedsAToken(t *testing.T) {
 	t.Parallel()
-	h := start(t, func(d *Config) { d.Auth = NewAuthenticator([]string{"old", "new"}) })
+	h := start(t, func(d *Config) { d.Guard = guardOf("old", "new") })
 	call := func(ctx context.Context, method string) error {
 		stream, err := h.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 		if err != nil {
@@ -232,52 +231,4 @@ func TestReflectionAndHealth(t *testing.T) {
 	}
 	_, err = client.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "no such"})
 	wantStatus(t, err, codes.NotFound, "")
-}
-
-func TestAuthenticator(t *testing.T) {
-	t.Parallel()
-	var none *Authenticator
-	open := NewAuthenticator(nil)
-	two := NewAuthenticator([]string{"old", "new"})
-	empty := NewAuthenticator([]string{""})
-	for _, c := range []struct {
-		auth   *Authenticator
-		header string
-		want   fault.Reason
-	}{
-		{open, "", ""},
-		{open, "Bearer whatever", ""},
-		{two, "Bearer old", ""},
-		{two, "bearer new", ""},
-		{two, "Bearer  new ", ""},
-		{two, "", fault.ReasonCredentialMissing},
-		{two, "Bearer", fault.ReasonCredentialMissing},
-		{two, "Bearer ", fault.ReasonCredentialMissing},
-		{two, "new", fault.ReasonCredentialMissing},
-		{two, "Basic new", fault.ReasonCredentialMissing},
-		{two, "Bearer newer", fault.ReasonCredentialInvalid},
-		{two, "Bearer ne", fault.ReasonCredentialInvalid},
-		{two, "Bearer New", fault.ReasonCredentialInvalid},
-		{two, "Bearer old new", fault.ReasonCredentialInvalid},
-		{empty, "Bearer ", fault.ReasonCredentialMissing},
-		{empty, "", fault.ReasonCredentialMissing},
-		{empty, "Bearer x", fault.ReasonCredentialInvalid},
-		{none, "", fault.ReasonCredentialMissing},
-		{none, "Bearer x", fault.ReasonCredentialInvalid},
-	} {
-		err := c.auth.Check(c.header)
-		var got fault.Reason
-		if f, ok := errors.AsType[*fault.Error](err); ok {
-			got = f.Reason
-			if f.Kind != fault.Unauthentic {
-				t.Errorf("Check(%q) has kind %v; want Unauthentic", c.header, f.Kind)
-			}
-		}
-		if got != c.want {
-			t.Errorf("Check(%q) = %v; want %q", c.header, err, c.want)
-		}
-	}
-	if !open.Open() || two.Open() || empty.Open() || none.Open() {
-		t.Errorf("Open is wrong")
-	}
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -58,11 +59,25 @@ func freshness(req freshRequest) fresh.Options {
 	return o
 }
 
+// in returns the resource in the project that a request names or implies, or
+// [store.ErrNotFound] if the caller does not see its room.
+func (c *common) in(ctx context.Context, projectID string, of mirror.Resource) (mirror.Resource, error) {
+	in, err := c.scope(ctx, projectID)
+	if err != nil {
+		return of, err
+	}
+	of.Project = in.project
+	if !in.sees(of.Room) {
+		return of, store.ErrNotFound
+	}
+	return of, nil
+}
+
 // read returns a row of a resource, which the caller names without its project.
 func read[T any](ctx context.Context, m *mirrorService, req freshRequest, of mirror.Resource,
 	get func(context.Context, mirror.Resource, bool) (T, error), freshnessOf func(*T) *mirror.Freshness,
 ) (row T, err error) {
-	if of.Project, err = m.project(req.GetProjectId()); err != nil {
+	if of, err = m.in(ctx, req.GetProjectId(), of); err != nil {
 		return row, err
 	}
 	return fresh.Read(ctx, m.fresh, freshness(req), fresh.Spec[T]{Resource: of, Get: get, Freshness: freshnessOf})
@@ -100,9 +115,10 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 	rooms, next, err := page(ctx, &m.common, req, listing[mirror.Room, *mirrorv1.Room]{
 		list:  listRooms,
 		batch: roomBatch,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Room, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Room, error) {
 			return m.Query.Rooms(ctx, store.RoomFilter{
-				Project: project,
+				Project: in.project,
+				Rooms:   in.rooms,
 				Prefix:  req.GetRoomIdPrefix(),
 				Deleted: req.GetShowDeleted(),
 				After:   after.Room,
@@ -153,13 +169,9 @@ func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, ki
 	if err != nil {
 		return nil, err
 	}
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return nil, err
-	}
 	head := view == mirrorv1.DocumentView_DOCUMENT_VIEW_BASIC
-	doc, err := m.documents.Read(ctx, documents.Request{
-		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: id},
+	doc, err := m.readDocument(ctx, req, documents.Request{
+		Resource: mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: id},
 		Format:   format, Freshness: freshness(req), HeadOnly: head,
 	})
 	if err != nil {
@@ -175,6 +187,21 @@ func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, ki
 	}
 	message.Content, message.Format, message.ContentType = doc.Body, name, format.MediaType
 	return message, nil
+}
+
+// readDocument reads the document of a request, which names it without its project.
+func (m *mirrorService) readDocument(ctx context.Context, req documentRequest, want documents.Request) (
+	*documents.Document, error,
+) {
+	var err error
+	want.Resource, err = m.in(ctx, req.GetProjectId(), want.Resource)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, documents.NotMirrored(want.Resource)
+	case err != nil:
+		return nil, err
+	}
+	return m.documents.Read(ctx, want)
 }
 
 // chunkSize is the size of the part of a document in one message of a stream: large
@@ -201,12 +228,8 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 		bad.Fields = []fault.Field{{Path: "guid", Problem: "must be empty for this kind of document"}}
 		return bad
 	}
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return err
-	}
-	doc, err := m.documents.Read(ctx, documents.Request{
-		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: req.GetGuid()},
+	doc, err := m.readDocument(ctx, req, documents.Request{
+		Resource: mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: kind, ID: req.GetGuid()},
 		Format:   format, Freshness: freshness(req), IfNoneMatch: metadata.ValueFromIncomingContext(ctx, "if-none-match"),
 	})
 	if err != nil {
@@ -249,9 +272,10 @@ func (m *mirrorService) ListDocuments(ctx context.Context,
 ) (*mirrorv1.ListDocumentsResponse, error) {
 	documents, next, err := page(ctx, &m.common, req, listing[mirror.Document, *mirrorv1.Document]{
 		list: listDocuments,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Document, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Document, error) {
 			return m.Query.Documents(ctx, store.DocumentFilter{
-				Project:   project,
+				Project:   in.project,
+				Rooms:     in.rooms,
 				Prefix:    req.GetRoomIdPrefix(),
 				Kind:      wordOf(documentKinds, req.GetKind()),
 				AfterRoom: after.Room,
@@ -314,7 +338,7 @@ func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRe
 	flows, next, err := page(ctx, &m.common, req, listing[flow.Flow, *mirrorv1.Flow]{
 		list: listFlows,
 		// All of them are in one document, so a page is one read.
-		fetch: func(ctx context.Context, _ mirror.ProjectID, after cursor, limit int) ([]flow.Flow, error) {
+		fetch: func(ctx context.Context, _ scope, after cursor, limit int) ([]flow.Flow, error) {
 			var all []flow.Flow
 			var err error
 			if doc, all, err = m.flows(ctx, req); err != nil {
@@ -340,12 +364,8 @@ func (m *mirrorService) ListFlows(ctx context.Context, req *mirrorv1.ListFlowsRe
 
 // flows reads the diagrams in a room's Storage.
 func (m *mirrorService) flows(ctx context.Context, req documentRequest) (mirror.Document, []flow.Flow, error) {
-	project, err := m.project(req.GetProjectId())
-	if err != nil {
-		return mirror.Document{}, nil, err
-	}
-	doc, err := m.documents.Read(ctx, documents.Request{
-		Resource: mirror.Resource{Project: project, Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindStorage},
+	doc, err := m.readDocument(ctx, req, documents.Request{
+		Resource: mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindStorage},
 		Format:   derive.StorageJSON, Freshness: freshness(req),
 	})
 	if err != nil {
@@ -418,9 +438,10 @@ func (m *mirrorService) ListThreads(ctx context.Context,
 	threads, next, err := page(ctx, &m.common, req, listing[mirror.Thread, *mirrorv1.Thread]{
 		list:  listThreads,
 		batch: threadBatch,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Thread, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Thread, error) {
 			return m.Query.Threads(ctx, store.ThreadFilter{
-				Project:      project,
+				Project:      in.project,
+				Rooms:        in.rooms,
 				Room:         mirror.RoomID(req.GetRoomId()),
 				Resolved:     req.Resolved, //nolint:protogetter // the getter does not distinguish absent from false
 				Metadata:     req.GetMetadata(),
@@ -473,9 +494,10 @@ func (m *mirrorService) ListComments(ctx context.Context,
 	comments, next, err := page(ctx, &m.common, req, listing[mirror.Comment, *mirrorv1.Comment]{
 		list:  listComments,
 		batch: commentBatch,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Comment, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Comment, error) {
 			return m.Query.Comments(ctx, store.CommentFilter{
-				Project:      project,
+				Project:      in.project,
+				Rooms:        in.rooms,
 				Room:         mirror.RoomID(req.GetRoomId()),
 				Thread:       req.GetThreadId(),
 				Author:       req.GetAuthorUserId(),
@@ -508,7 +530,7 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 	users, next, err := page(ctx, &m.common, req, listing[mirror.ActiveUser, *mirrorv1.ActiveUser]{
 		list: listActiveUsers,
 		// All users are one copy, so one read serves every page.
-		fetch: func(ctx context.Context, _ mirror.ProjectID, after cursor, limit int) ([]mirror.ActiveUser, error) {
+		fetch: func(ctx context.Context, _ scope, after cursor, limit int) ([]mirror.ActiveUser, error) {
 			var err error
 			room := mirror.Resource{Room: mirror.RoomID(req.GetRoomId()), Kind: mirror.KindActiveUsers}
 			row, err = read(ctx, m, req, room, m.Query.ActiveUsers,
@@ -540,9 +562,10 @@ func (m *mirrorService) ListUserSessions(ctx context.Context,
 ) (*mirrorv1.ListUserSessionsResponse, error) {
 	sessions, next, err := page(ctx, &m.common, req, listing[mirror.UserSession, *mirrorv1.UserSession]{
 		list: listUserSessions,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.UserSession, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.UserSession, error) {
 			return m.Query.UserSessions(ctx, store.SessionFilter{
-				Project:   project,
+				Project:   in.project,
+				Rooms:     in.rooms,
 				Room:      mirror.RoomID(req.GetRoomId()),
 				User:      req.GetUserId(),
 				Open:      req.GetOpenOnly(),
@@ -573,9 +596,10 @@ func (m *mirrorService) ListNotifications(ctx context.Context,
 	notifications, next, err := page(ctx, &m.common, req, listing[mirror.Notification, *mirrorv1.Notification]{
 		list:  listNotifications,
 		batch: notificationBatch,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Notification, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Notification, error) {
 			return m.Query.Notifications(ctx, store.NotificationFilter{
-				Project:   project,
+				Project:   in.project,
+				Rooms:     in.rooms,
 				Room:      mirror.RoomID(req.GetRoomId()),
 				User:      req.GetUserId(),
 				Channel:   req.GetChannel(),
@@ -634,9 +658,9 @@ func (m *mirrorService) ListGroups(ctx context.Context, req *mirrorv1.ListGroups
 	groups, next, err := page(ctx, &m.common, req, listing[mirror.Group, *mirrorv1.Group]{
 		list:  listGroups,
 		batch: groupBatch,
-		fetch: func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]mirror.Group, error) {
+		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Group, error) {
 			return m.Query.Groups(ctx, store.GroupFilter{
-				Project: project, User: req.GetUserId(), Deleted: req.GetShowDeleted(), After: after.ID, Limit: limit,
+				Project: in.project, User: req.GetUserId(), Deleted: req.GetShowDeleted(), After: after.ID, Limit: limit,
 			})
 		},
 		key:     func(row *mirror.Group) cursor { return cursor{ID: row.ID} },

@@ -121,7 +121,7 @@ func activeUserOf(key string) (u mirror.ActiveUser, ok bool) {
 }
 
 // A page token is a tokenHead, the room id, the thread id and the id. It grants no
-// access, so it is not signed. It is still parsed as untrusted input.
+// access: every page is limited to what its caller sees. So it is not signed. It is still parsed as untrusted input.
 type tokenHead struct {
 	Version byte
 	List    list
@@ -216,8 +216,9 @@ type pageRequest interface {
 
 // hashFilters returns equal hashes for requests that select the same items. It
 // includes all fields except those for page size, view, freshness and position, so
-// it includes future filters as well.
-func hashFilters(req proto.Message, project mirror.ProjectID) (filterHash, error) {
+// it includes future filters as well, and the project and the rooms that the caller
+// sees: a token is of no use to others.
+func hashFilters(req proto.Message, in scope) (filterHash, error) {
 	filters := req.ProtoReflect().New()
 	req.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		switch field.Name() {
@@ -228,8 +229,12 @@ func hashFilters(req proto.Message, project mirror.ProjectID) (filterHash, error
 		return true
 	})
 	hash := sha256.New()
-	hash.Write([]byte(project))
+	hash.Write([]byte(in.project))
 	hash.Write([]byte{0})
+	for _, prefix := range in.rooms { // ids hold no NUL
+		hash.Write([]byte(prefix))
+		hash.Write([]byte{0})
+	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(filters.Interface())
 	if err != nil {
 		return filterHash{}, err
@@ -244,7 +249,7 @@ type listing[R any, M proto.Message] struct {
 	// batch is the maximum number of rows of one query if rows can be large; zero
 	// reads a page at once.
 	batch   int
-	fetch   func(ctx context.Context, project mirror.ProjectID, after cursor, limit int) ([]R, error)
+	fetch   func(ctx context.Context, in scope, after cursor, limit int) ([]R, error)
 	key     func(row *R) cursor
 	toProto func(row *R) M
 }
@@ -255,7 +260,7 @@ type listing[R any, M proto.Message] struct {
 func page[R any, M proto.Message](ctx context.Context, c *common, req pageRequest, l listing[R, M]) (items []M,
 	next string, err error,
 ) {
-	project, err := c.project(req.GetProjectId())
+	in, err := c.scope(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, "", err
 	}
@@ -263,7 +268,7 @@ func page[R any, M proto.Message](ctx context.Context, c *common, req pageReques
 	if n := int(req.GetPageSize()); n > 0 {
 		size = min(n, maxPageSize)
 	}
-	filters, err := hashFilters(req, project)
+	filters, err := hashFilters(req, in)
 	if err != nil {
 		return nil, "", err
 	}
@@ -279,7 +284,7 @@ func page[R any, M proto.Message](ctx context.Context, c *common, req pageReques
 		if l.batch > 0 {
 			limit = min(limit, l.batch)
 		}
-		rows, err := l.fetch(ctx, project, after, limit)
+		rows, err := l.fetch(ctx, in, after, limit)
 		if err != nil {
 			return nil, "", err
 		}

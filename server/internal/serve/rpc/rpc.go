@@ -21,6 +21,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
 )
@@ -48,10 +49,14 @@ const (
 type Config struct {
 	// Projects are the configured projects.
 	Projects []mirror.ProjectID
-	// Auth authenticates callers; nil refuses all.
-	Auth *Authenticator
-	Log  *slog.Logger
-	Now  func() time.Time
+	// Guard finds out who calls; nil refuses all.
+	Guard *access.Guard
+	// Proxies are the addresses of the proxies that say truly for whom they forward.
+	Proxies access.Networks
+	// WebhookAllow are the addresses from which webhooks are accepted; nil means all.
+	WebhookAllow access.Networks
+	Log          *slog.Logger
+	Now          func() time.Time
 	// MaxMessage is the maximum size of a unary response; zero means
 	// [DefaultMaxMessage].
 	MaxMessage int
@@ -63,7 +68,9 @@ type Config struct {
 
 // Services holds the gRPC services and their interceptors.
 type Services struct {
-	auth     *Authenticator
+	guard    *access.Guard
+	proxies  access.Networks
+	allow    access.Networks
 	logger   *slog.Logger
 	validate *validator
 	health   *health.Server
@@ -91,7 +98,7 @@ func New(cfg Config) *Services {
 		},
 	}
 	s := &Services{
-		auth: cfg.Auth, logger: cfg.Log, validate: newValidator(), health: health.NewServer(),
+		guard: cfg.Guard, proxies: cfg.Proxies, allow: cfg.WebhookAllow, logger: cfg.Log, validate: newValidator(), health: health.NewServer(),
 		event: &eventService{common: c, EventDeps: cfg.Event},
 		mirror: &mirrorService{
 			common: c, MirrorDeps: cfg.Mirror, fresh: freshness,
@@ -153,18 +160,71 @@ func NewServer(s *Services, options ...grpc.ServerOption) *grpc.Server {
 	return server
 }
 
-// project returns the configured project that a request names or implies.
-func (c *common) project(id string) (mirror.ProjectID, error) {
-	if id == "" {
-		if len(c.projects) == 1 {
-			return c.projects[0], nil
-		}
-		return "", unknownProject("several projects are configured: name one in project_id")
+// scope is what a call can see: one project, and the rooms in it that its caller sees.
+// Every request is resolved to one, and nothing is read that is not in it: resources by
+// [scope.sees], lists by [scope.rooms]. What the caller does not see is for it as what
+// does not exist.
+type scope struct {
+	project mirror.ProjectID
+	caller  *access.Caller
+	// rooms are the prefixes that lists are limited to; nil for all rooms.
+	rooms []string
+}
+
+// sees reports whether the room is in the scope.
+func (s scope) sees(room mirror.RoomID) bool { return s.caller.SeesRoom(s.project, room) }
+
+// scope returns the scope of a call for the project that its request names or implies.
+func (c *common) scope(ctx context.Context, id string) (scope, error) {
+	caller := callerOf(ctx)
+	project, err := c.visible(caller, id)
+	if err != nil {
+		return scope{}, err
 	}
+	return scope{project: project, caller: caller, rooms: caller.Prefixes()}, nil
+}
+
+// project returns the project that a request names or implies.
+func (c *common) project(ctx context.Context, id string) (mirror.ProjectID, error) {
+	return c.visible(callerOf(ctx), id)
+}
+
+func (c *common) visible(caller *access.Caller, id string) (mirror.ProjectID, error) {
+	if id == "" {
+		switch all := c.seen(caller); len(all) {
+		case 0:
+		case 1:
+			return all[0], nil
+		default:
+			return "", unknownProject("several projects are configured: name one in project_id")
+		}
+	} else if caller.SeesProject(mirror.ProjectID(id)) {
+		return c.configured(id)
+	}
+	return "", unknownProject(noProject)
+}
+
+// seen returns the configured projects that a caller sees.
+func (c *common) seen(caller *access.Caller) []mirror.ProjectID {
+	return slices.DeleteFunc(slices.Clone(c.projects), func(id mirror.ProjectID) bool { return !caller.SeesProject(id) })
+}
+
+// configured returns the project with that id.
+func (c *common) configured(id string) (mirror.ProjectID, error) {
 	if project := mirror.ProjectID(id); slices.Contains(c.projects, project) {
 		return project, nil
 	}
-	return "", unknownProject("no such project is configured")
+	return "", unknownProject(noProject)
+}
+
+const noProject = "no such project is configured"
+
+// callerOf returns who calls. Without a caller it is somebody who sees nothing.
+func callerOf(ctx context.Context) *access.Caller {
+	if caller, ok := access.From(ctx); ok {
+		return caller
+	}
+	return &access.Caller{}
 }
 
 func unknownProject(public string) error {

@@ -32,6 +32,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
@@ -68,7 +69,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Log:      slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now:      func() time.Time { return noon },
 		Projects: []mirror.ProjectID{project},
-		Auth:     NewAuthenticator(nil),
+		Guard:    guardOf(),
 		Event:    EventDeps{Query: h.query, Receiver: h.receiver},
 		Mirror:   MirrorDeps{Query: h.query, Refresher: h.worker},
 		Admin: AdminDeps{
@@ -104,6 +105,15 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 	h.mirror = mirrorv1.NewMirrorServiceClient(conn)
 	h.admin = mirrorv1.NewAdminServiceClient(conn)
 	return h
+}
+
+// guardOf returns a guard that accepts these tokens, and everybody without any.
+func guardOf(tokens ...string) *access.Guard {
+	cfg := access.GuardConfig{Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	if tokens != nil {
+		cfg.Authenticators = []access.Authenticator{access.Tokens(tokens)}
+	}
+	return access.NewGuard(cfg)
 }
 
 // syncBuffer is what the server logged.
@@ -223,7 +233,7 @@ func (q *fakeQuery) Events(ctx context.Context, f store.EventFilter) ([]mirror.E
 	}
 	after := mirror.Event{ReceiveTime: f.AfterTime, ID: f.AfterID}
 	rows := choose(q.events, q.selected(f.Limit), orderEvents, func(e *mirror.Event) bool {
-		return e.Project == f.Project && (f.Room == "" || e.Room == f.Room) && (f.Type == "" || e.Type == f.Type) &&
+		return e.Project == f.Project && f.Rooms.Select(e.Room) && (f.Room == "" || e.Room == f.Room) && (f.Type == "" || e.Type == f.Type) &&
 			(f.User == "" || e.User == f.User) &&
 			(f.From.IsZero() || !e.ReceiveTime.Before(f.From)) && (f.To.IsZero() || e.ReceiveTime.Before(f.To)) &&
 			(f.AfterTime.IsZero() || orderEvents(*e, after) > 0)
@@ -255,7 +265,7 @@ func (q *fakeQuery) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Roo
 	}
 	order := func(a, b mirror.Room) int { return cmp.Compare(a.ID, b.ID) }
 	return choose(q.rooms, q.selected(f.Limit), order, func(r *mirror.Room) bool {
-		return r.Project == f.Project && strings.HasPrefix(string(r.ID), f.Prefix) &&
+		return r.Project == f.Project && f.Rooms.Select(r.ID) && strings.HasPrefix(string(r.ID), f.Prefix) &&
 			(f.Deleted || r.Freshness.DeleteTime.IsZero()) && r.ID > f.After
 	}), nil
 }
@@ -303,7 +313,8 @@ func (q *fakeQuery) Documents(ctx context.Context, f store.DocumentFilter) ([]mi
 	}
 	after := mirror.Document{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID}
 	rows := choose(q.documents, q.selected(f.Limit), order, func(d *mirror.Document) bool {
-		return d.Project == f.Project && strings.HasPrefix(string(d.Room), f.Prefix) && (f.Kind == 0 || d.Kind == f.Kind) &&
+		return d.Project == f.Project && f.Rooms.Select(d.Room) && strings.HasPrefix(string(d.Room), f.Prefix) &&
+			(f.Kind == 0 || d.Kind == f.Kind) &&
 			d.Freshness.DeleteTime.IsZero() && order(*d, after) > 0
 	})
 	for i := range rows {
@@ -333,7 +344,7 @@ func (q *fakeQuery) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.
 	}
 	after := mirror.Task{Resource: mirror.Resource{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID}}
 	return choose(q.tasks, q.selected(f.Limit), order, func(t *mirror.Task) bool {
-		return t.Resource.Project == f.Project && (f.Room == "" || t.Resource.Room == f.Room) &&
+		return t.Resource.Project == f.Project && f.Rooms.Select(t.Resource.Room) && (f.Room == "" || t.Resource.Room == f.Room) &&
 			(f.State == t.State || f.State == "" && t.State != mirror.TaskDone) && order(*t, after) > 0
 	}), nil
 }
@@ -503,20 +514,29 @@ func TestProjectIsResolved(t *testing.T) {
 	t.Parallel()
 	one := &common{projects: []mirror.ProjectID{"a"}}
 	two := &common{projects: []mirror.ProjectID{"a", "b"}}
+	all, b := access.Everything(""), access.Caller{Projects: []mirror.ProjectID{"b", "c"}}
 	for _, c := range []struct {
 		services *common
+		caller   access.Caller
 		id       string
 		want     mirror.ProjectID
 	}{
-		{one, "", "a"},
-		{one, "a", "a"},
-		{one, "b", ""},
-		{one, "A", ""},
-		{two, "", ""},
-		{two, "b", "b"},
-		{&common{}, "", ""},
+		{one, all, "", "a"},
+		{one, all, "a", "a"},
+		{one, all, "b", ""},
+		{one, all, "A", ""},
+		{two, all, "", ""},
+		{two, all, "b", "b"},
+		{two, b, "", "b"},
+		{two, b, "b", "b"},
+		{two, b, "a", ""},
+		{two, b, "c", ""},
+		{one, b, "", ""},
+		{one, access.Caller{}, "", ""},
+		{one, access.Caller{}, "a", ""},
+		{&common{}, all, "", ""},
 	} {
-		got, err := c.services.project(c.id)
+		got, err := c.services.project(access.Into(t.Context(), c.caller), c.id)
 		if got != c.want || (err == nil) != (c.want != "") || err != nil && !fault.Is(err, fault.ReasonProjectUnknown) {
 			t.Errorf("project(%q) of %v = %q, %v; want %q", c.id, c.services.projects, got, err, c.want)
 		}

@@ -34,6 +34,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
@@ -44,7 +45,7 @@ func delivery(body string) *mirrorv1.ReceiveWebhookRequest {
 func TestReceiveWebhookHandsTheDeliveryOn(t *testing.T) {
 	t.Parallel()
 	h := start(t, func(d *Config) {
-		d.Auth = NewAuthenticator([]string{"secret"})
+		d.Guard = guardOf("secret")
 		d.Projects = []mirror.ProjectID{"one", "two"}
 	})
 	h.receiver.receipt = ledger.Receipt{EventID: "msg_1", Duplicate: true, Outcome: mirror.OutcomeUnknownType}
@@ -466,7 +467,7 @@ func TestRefreshKeepsTimeToAnswer(t *testing.T) {
 		t.Errorf("refreshed %v; want the room once", got)
 	}
 	// Too little is left to begin.
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
+	ctx, cancel := context.WithTimeout(access.Into(t.Context(), access.Everything("test")), 40*time.Millisecond)
 	defer cancel()
 	_, err := h.services.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "r", MaxAge: durationpb.New(0)})
 	if !fault.Is(err, fault.ReasonRoomNotMirrored) || len(h.worker.refreshed) != 3 {
@@ -478,7 +479,7 @@ func TestRefreshKeepsTimeToAnswer(t *testing.T) {
 func TestCallerLeavesDuringRefresh(t *testing.T) {
 	t.Parallel()
 	h := start(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(access.Into(t.Context(), access.Everything("test")))
 	h.worker.refresh = func(ctx context.Context) error {
 		cancel()
 		<-ctx.Done()

@@ -31,6 +31,7 @@ var codeOf = [...]codes.Code{
 	fault.Precondition: codes.FailedPrecondition,
 	fault.Busy:         codes.ResourceExhausted,
 	fault.Unavailable:  codes.Unavailable,
+	fault.Forbidden:    codes.PermissionDenied,
 }
 
 // statusError is a failure with a status for the caller and a cause for the log.
@@ -45,6 +46,9 @@ func (e *statusError) Error() string { return e.status.String() }
 
 // GRPCStatus returns the status that gRPC sends.
 func (e *statusError) GRPCStatus() *status.Status { return e.status }
+
+// Refusal returns err as the status that a caller gets: for what is refused before a call.
+func Refusal(ctx context.Context, err error) error { return toStatus(ctx, err) }
 
 // toStatus is the only function that chooses a gRPC code. ctx must be that of the
 // call: an internal deadline that expires is a failure of the service, not the

@@ -1,0 +1,80 @@
+package access
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+// Rule says who may call a method.
+type Rule struct {
+	// Open means that no credential is needed.
+	Open bool
+	// Anyone means that every valid credential will do.
+	Anyone bool
+	// Scope is the scope that a caller needs otherwise.
+	Scope Scope
+	// Whole means that the method is about a whole project. Callers that do not see all
+	// rooms may not call it. All other methods name a room, or filter by the rooms that
+	// the caller sees.
+	Whole bool
+}
+
+// rules has every method of the API. What is missing may be called by nobody.
+var rules = map[string]Rule{
+	// Deliveries carry a signature.
+	mirrorv1.EventService_ReceiveWebhook_FullMethodName: {Open: true},
+	mirrorv1.EventService_GetEvent_FullMethodName:       {Scope: Events},
+	mirrorv1.EventService_ListEvents_FullMethodName:     {Scope: Events},
+
+	mirrorv1.MirrorService_GetRoom_FullMethodName:            {Scope: Read},
+	mirrorv1.MirrorService_ListRooms_FullMethodName:          {Scope: Read},
+	mirrorv1.MirrorService_GetStorageDocument_FullMethodName: {Scope: Read},
+	mirrorv1.MirrorService_GetYjsDocument_FullMethodName:     {Scope: Read},
+	mirrorv1.MirrorService_ReadDocument_FullMethodName:       {Scope: Read},
+	mirrorv1.MirrorService_ListDocuments_FullMethodName:      {Scope: Read},
+	mirrorv1.MirrorService_GetThread_FullMethodName:          {Scope: Read},
+	mirrorv1.MirrorService_ListThreads_FullMethodName:        {Scope: Read},
+	mirrorv1.MirrorService_GetComment_FullMethodName:         {Scope: Read},
+	mirrorv1.MirrorService_ListComments_FullMethodName:       {Scope: Read},
+	mirrorv1.MirrorService_ListActiveUsers_FullMethodName:    {Scope: Read},
+	mirrorv1.MirrorService_ListUserSessions_FullMethodName:   {Scope: Read},
+	mirrorv1.MirrorService_GetFlow_FullMethodName:            {Scope: Read},
+	mirrorv1.MirrorService_ListFlows_FullMethodName:          {Scope: Read},
+	mirrorv1.MirrorService_ListNotifications_FullMethodName:  {Scope: Read},
+	mirrorv1.MirrorService_GetGroup_FullMethodName:           {Scope: Read, Whole: true},
+	mirrorv1.MirrorService_ListGroups_FullMethodName:         {Scope: Read, Whole: true},
+
+	mirrorv1.AdminService_GetStatus_FullMethodName:        {Scope: AdminRead, Whole: true},
+	mirrorv1.AdminService_ListTasks_FullMethodName:        {Scope: AdminRead},
+	mirrorv1.AdminService_GetTask_FullMethodName:          {Scope: AdminRead},
+	mirrorv1.AdminService_GetBackfill_FullMethodName:      {Scope: AdminRead, Whole: true},
+	mirrorv1.AdminService_RetryTask_FullMethodName:        {Scope: AdminWrite},
+	mirrorv1.AdminService_RequestSync_FullMethodName:      {Scope: AdminWrite},
+	mirrorv1.AdminService_StartBackfill_FullMethodName:    {Scope: AdminWrite, Whole: true},
+	mirrorv1.AdminService_PinProject_FullMethodName:       {Scope: AdminWrite, Whole: true},
+	mirrorv1.AdminService_ConfirmSecretKey_FullMethodName: {Scope: AdminWrite, Whole: true},
+	mirrorv1.AdminService_ConfirmDeletions_FullMethodName: {Scope: AdminWrite, Whole: true},
+	// It fetches everything from Liveblocks, and repairs on request.
+	mirrorv1.AdminService_VerifyMirror_FullMethodName: {Scope: AdminWrite, Whole: true},
+
+	// It describes the program and holds no data.
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {Anyone: true},
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {Anyone: true},
+}
+
+// Methods returns the full names of all methods that have a rule, except those of probes.
+func Methods() []string { return slices.Sorted(maps.Keys(rules)) }
+
+// RuleOf returns the rule of a method, by its full name. Probes have no credential.
+func RuleOf(method string) (Rule, bool) {
+	if strings.HasPrefix(method, "/"+healthv1.Health_ServiceDesc.ServiceName+"/") {
+		return Rule{Open: true}, true
+	}
+	rule, ok := rules[method]
+	return rule, ok
+}
