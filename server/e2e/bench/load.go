@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
@@ -47,6 +48,8 @@ type loadJob struct {
 	Hangs float64
 	// Shared is how many gRPC connections the callers share; 0 gives each its own.
 	Shared int
+	// Tokens are the credentials of reads, which take turns; none sends none.
+	Tokens []string
 }
 
 // loadResult is what came of it.
@@ -347,6 +350,9 @@ func grpcReads(ctx context.Context, job *loadJob) ([]operation, error) {
 	for i := range operations {
 		client := clients[i%len(clients)]
 		operations[i] = func(ctx context.Context, n int64) error {
+			if k := int64(len(job.Tokens)); k > 0 {
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+job.Tokens[n%k])
+			}
 			resp, err := client.GetStorageDocument(ctx,
 				&mirrorv1.GetStorageDocumentRequest{RoomId: roomID(job.Size, int(n%int64(job.Rooms)))})
 			if err != nil {

@@ -105,9 +105,9 @@ func parseOptions(args []string) (options, error) {
 		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second,
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.only, "only", "a,b,c,d,e,f",
+	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g",
 		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, e freshness under load, "+
-			"f webhooks beside a held row and beside a list")
+			"f webhooks beside a held row and beside a list, g with many keys")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
@@ -168,6 +168,7 @@ func parts() []part {
 		{"d", benchLatency},
 		{"e", benchFreshness},
 		{"f", benchHeld},
+		{"g", benchKeys},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -175,9 +176,9 @@ func verdict(ours, theirs []sample, aim float64) string {
 	case aim == 0:
 		return s + "\t-"
 	case mid >= aim:
-		return s + fmt.Sprintf("\t%.1f reached", aim)
+		return s + fmt.Sprintf("\t%s reached", aimOf(aim))
 	default:
-		return s + fmt.Sprintf("\t%.1f SHORT", aim)
+		return s + fmt.Sprintf("\t%s SHORT", aimOf(aim))
 	}
 }
 
@@ -199,6 +200,14 @@ func p99Of(samples []sample) string {
 
 func peakMiB(samples []sample) string {
 	return fmt.Sprintf("%.0f", median(samples, func(s sample) float64 { return float64(s.peak) / (1 << 20) }))
+}
+
+// aimOf spells an aim with as many digits as it has, at least one.
+func aimOf(aim float64) string {
+	if s := strconv.FormatFloat(aim, 'f', -1, 64); strings.Contains(s, ".") {
+		return s
+	}
+	return fmt.Sprintf("%.1f", aim)
 }
 
 // table aligns what is written to it with tabs.
