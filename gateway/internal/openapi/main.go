@@ -139,7 +139,8 @@ func (a *api) document() object {
 			"schemas": a.schemas,
 			"securitySchemes": object{"token": object{
 				"type": "http", "scheme": "bearer",
-				"description": "A token of MIRROR_API_TOKEN. Not needed if none is configured.",
+				"description": "A token of MIRROR_API_TOKEN, a key of MIRROR_KEYS_FILE, or a token of an OIDC issuer which that " +
+					"file names; a client certificate with a name in that file will do instead. Not needed if none is configured.",
 			}},
 			"responses": errorResponses(),
 		},

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -240,57 +241,72 @@ func TestCertificateRotation(t *testing.T) {
 	}
 }
 
-// The commands on TLS work as they stand there.
+// The commands on TLS and on client certificates work as they stand there.
 func TestPageOnTLS(t *testing.T) {
 	t.Parallel()
 	needServers(t)
-	got := page(t, "Certificates of the service", settings(t))
-	for _, want := range []string{`"status":"ready"`, `"status": "SERVING"`, "done: 0 rooms listed"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("the commands print %s; want %s in it", got, want)
-		}
+	own := blocks(t, "TLS.md", "Certificates of the service")
+	clients := blocks(t, "TLS.md", "Client certificates")
+	for name, commands := range map[string][]string{"service": own, "clients": slices.Concat(own[:1], clients)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := runPage(t, t.TempDir(), commands, nil)
+			want := []string{`"status":"ready"`, `"status": "SERVING"`, "done: 1 rooms listed"}
+			if name == "clients" {
+				want = []string{`"roomId":"team-a:1"`, `"roomId": "team-a:1"`, "done: 1 rooms listed"}
+			}
+			for _, want := range want {
+				if !strings.Contains(got, want) {
+					t.Errorf("the commands print %s; want %s in it", got, want)
+				}
+			}
+		})
 	}
 }
 
-// settings are those of a service with a database and a Liveblocks of its own.
-func settings(t *testing.T) map[string]string {
+// blocks returns the indented blocks of a section of a document.
+func blocks(t *testing.T, document, section string) (list []string) {
 	t.Helper()
-	return map[string]string{
-		"DATABASE_URL": database(t), "LIVEBLOCKS_BASE_URL": harness.NewFake(t).URL,
-		"LIVEBLOCKS_SECRET_KEY": harness.SecretKey, "LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret,
-	}
-}
-
-// page runs the commands of a section of docs/TLS.md, in order, in an empty folder. It
-// returns what they print, with each command before its output.
-func page(t *testing.T, section string, env map[string]string) string {
-	t.Helper()
-	root, err := filepath.Abs("../../..")
-	must(t, err)
-	text, err := os.ReadFile(filepath.Join(root, "docs/TLS.md"))
+	text, err := os.ReadFile(filepath.Join("../../../docs", document))
 	must(t, err)
 	_, of, ok := strings.Cut(string(text), "\n## "+section+"\n")
-	if !ok {
-		t.Fatalf("TLS.md has no section %s", section)
+	if !ok && section != "" {
+		t.Fatalf("%s has no section %s", document, section)
+	}
+	if section == "" {
+		of = string(text)
 	}
 	of, _, _ = strings.Cut(of, "\n## ")
-	var commands strings.Builder
+	inside := false
 	for line := range strings.Lines(of) {
-		if command, ok := strings.CutPrefix(line, "    "); ok {
-			commands.WriteString(command)
+		command, ok := strings.CutPrefix(line, "    ")
+		switch {
+		case ok && !inside:
+			list = append(list, command)
+		case ok:
+			list[len(list)-1] += command
 		}
+		inside = ok
 	}
-	dir := t.TempDir()
+	return list
+}
+
+// runPage runs commands of a document in a folder, one after the other, and returns them with what they
+// print. The service that they start has a database and a Liveblocks with one room.
+func runPage(t *testing.T, dir string, commands []string, replace []string) string {
+	t.Helper()
+	upstream := harness.NewFake(t)
+	must(t, upstream.CreateRoom("team-a:1", fake.RoomOptions{Storage: storage("1")}))
 	ready := filepath.Join(dir, "ready")
 	grpcAddr, httpAddr := freeAddr(t), freeAddr(t)
-	script := strings.NewReplacer("localhost:9090", "localhost"+port(grpcAddr), "localhost:8080",
-		"localhost"+port(httpAddr)).Replace(commands.String())
+	script := strings.NewReplacer(append(replace, "localhost:9090", "localhost"+port(grpcAddr),
+		"localhost:8080", "localhost"+port(httpAddr))...).Replace(strings.Join(commands, ""))
 	prelude := fmt.Sprintf(`
 grpcurl() { %[1]q "$@"; }
 mirror() {
 	if [ "$1" != serve ]; then %[2]q "$@"; return; fi
 	%[2]q "$@" >log 2>&1 &
-	until [ -e %[3]q ]; do kill -0 $! || { cat log; exit 1; }; sleep 0.1; done
+	until [ -e %[3]q ] && grep -q 'msg="sweep done"' log; do kill -0 $! || { cat log; exit 1; }; sleep 0.1; done
 }
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 set -v
@@ -298,11 +314,10 @@ set -v
 	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euc", prelude+script)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "MIRROR_READY_FILE="+ready, "MIRROR_HTTP_ADDR="+httpAddr,
-		"MIRROR_GRPC_ADDR="+grpcAddr)
-	for name, value := range env {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+database(t), "LIVEBLOCKS_BASE_URL="+upstream.URL,
+		"LIVEBLOCKS_SECRET_KEY="+harness.SecretKey, "LIVEBLOCKS_WEBHOOK_SECRET="+harness.WebhookSecret,
+		"MIRROR_READY_FILE="+ready, "MIRROR_HTTP_ADDR="+httpAddr, "MIRROR_GRPC_ADDR="+grpcAddr)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -311,3 +326,92 @@ set -v
 }
 
 func port(addr string) string { return addr[strings.LastIndexByte(addr, ':'):] }
+
+// A client certificate says who calls, over HTTP and gRPC, until its entry is removed.
+func TestClientCertificate(t *testing.T) {
+	t.Parallel()
+	needServers(t)
+	dir, authority := t.TempDir(), tlstest.NewAuthority(t)
+	own := authority.Issue(t, x509.Certificate{})
+	entry := func(name string) []byte {
+		return []byte("keys: [{id: reports1, name: reports, certificates: ['" + name +
+			"'], scopes: [read], projects: ['*'], room_prefixes: ['team-a:']}]\n")
+	}
+	file := tlstest.Write(t, dir, "keys", entry("DNS:reports"))
+	service, _ := start(t, map[string]string{
+		"MIRROR_TLS_CERT": tlstest.Write(t, dir, "cert", own.Cert), "MIRROR_TLS_KEY": tlstest.Write(t, dir, "key", own.Key),
+		"MIRROR_TLS_CLIENT_CA": tlstest.Write(t, dir, "ca", authority.PEM), "MIRROR_KEYS_FILE": file,
+		"MIRROR_API_TOKEN": token,
+	})
+	s := &secured{Service: service, tls: &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}}
+	s.tls.RootCAs.AppendCertsFromPEM(authority.PEM)
+	with := func(names ...string) *secured {
+		pair := authority.Issue(t, x509.Certificate{DNSNames: names})
+		certificate, err := tls.X509KeyPair(pair.Cert, pair.Key)
+		must(t, err)
+		c := *s
+		c.tls = s.tls.Clone()
+		c.tls.Certificates = []tls.Certificate{certificate}
+		return &c
+	}
+	statusOf := func(c *http.Client, path string, header http.Header) int {
+		status, _, err := call(t.Context(), c, http.MethodGet, "https://"+s.HTTPAddr+path, header, nil)
+		if status == 0 {
+			t.Fatal(err)
+		}
+		return status
+	}
+	reports := with("reports").client(true)
+	defer reports.CloseIdleConnections()
+	for _, c := range []struct {
+		what   string
+		client *http.Client
+		path   string
+		header http.Header
+		want   int
+	}{
+		{"its scope", reports, "/v1/rooms", nil, 200},
+		{"another scope", reports, "/v1/events", nil, 403},
+		{"the token counts", reports, "/v1/events", bearer(token), 200},
+		{"a wrong token counts", reports, "/v1/rooms", bearer(token + "x"), 401},
+		{"no certificate", s.client(false), "/v1/rooms", nil, 401},
+		{"another name", with("other").client(false), "/v1/rooms", nil, 401},
+		{"a part of the name", with("reports.example.com").client(false), "/v1/rooms", nil, 401},
+		{"a probe", s.client(false), "/readyz", nil, 200},
+	} {
+		if got := statusOf(c.client, c.path, c.header); got != c.want {
+			t.Errorf("%s: %d; want %d", c.what, got, c.want)
+		}
+	}
+	list := func(conn *grpc.ClientConn) error {
+		_, err := mirrorv1.NewMirrorServiceClient(conn).ListRooms(t.Context(), &mirrorv1.ListRoomsRequest{})
+		return err
+	}
+	conn, err := with("reports").dial()
+	must(t, err)
+	defer conn.Close()
+	if err := list(conn); err != nil {
+		t.Errorf("ListRooms with a certificate = %v", err)
+	}
+	nobody, err := with("other").dial()
+	must(t, err)
+	defer nobody.Close()
+	if err := list(nobody); reasonOf(err) != "CREDENTIAL_INVALID" {
+		t.Errorf("ListRooms with another certificate = %v; want CREDENTIAL_INVALID", err)
+	}
+
+	// What the file no longer has is refused on open connections too.
+	tlstest.Write(t, dir, "keys", entry("DNS:other"))
+	harness.Eventually(t, patience, func() error {
+		if got := statusOf(reports, "/v1/rooms", nil); got != 401 {
+			return fmt.Errorf("the removed certificate over HTTP: %d; want 401", got)
+		}
+		return nil
+	})
+	if err := list(conn); reasonOf(err) != "CREDENTIAL_INVALID" {
+		t.Errorf("ListRooms with the removed certificate = %v; want CREDENTIAL_INVALID", err)
+	}
+	if err := list(nobody); err != nil {
+		t.Errorf("ListRooms with the certificate that was added = %v", err)
+	}
+}

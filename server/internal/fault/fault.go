@@ -77,6 +77,7 @@ const (
 	ReasonCredentialExpired       Reason = "CREDENTIAL_EXPIRED"
 	ReasonCredentialsLimited      Reason = "CREDENTIALS_LIMITED"
 	ReasonAddressNotAllowed       Reason = "ADDRESS_NOT_ALLOWED"
+	ReasonIssuerUnavailable       Reason = "ISSUER_UNAVAILABLE"
 )
 
 // Reasons finer than those of the API, for decisions; see [Reason.Public].

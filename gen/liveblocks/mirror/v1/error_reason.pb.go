@@ -129,6 +129,9 @@ const (
 	ErrorReason_ERROR_REASON_CREDENTIALS_LIMITED ErrorReason = 44
 	// Webhooks are not accepted from the address of the caller.
 	ErrorReason_ERROR_REASON_ADDRESS_NOT_ALLOWED ErrorReason = 45
+	// The keys of the issuer of an OIDC token are not available, so that it is unknown
+	// whether the token is valid. Carries RetryInfo.
+	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 46
 	// The database refused what the service sent because of a limit of its own: the
 	// rows of one statement, or the shards of one transaction. The service should not
 	// have sent it; its log has the cause.
@@ -184,6 +187,7 @@ var (
 		43: "ERROR_REASON_CREDENTIAL_EXPIRED",
 		44: "ERROR_REASON_CREDENTIALS_LIMITED",
 		45: "ERROR_REASON_ADDRESS_NOT_ALLOWED",
+		46: "ERROR_REASON_ISSUER_UNAVAILABLE",
 		47: "ERROR_REASON_STORE_LIMIT_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
@@ -233,6 +237,7 @@ var (
 		"ERROR_REASON_CREDENTIAL_EXPIRED":         43,
 		"ERROR_REASON_CREDENTIALS_LIMITED":        44,
 		"ERROR_REASON_ADDRESS_NOT_ALLOWED":        45,
+		"ERROR_REASON_ISSUER_UNAVAILABLE":         46,
 		"ERROR_REASON_STORE_LIMIT_EXCEEDED":       47,
 	}
 )
@@ -268,7 +273,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xab\r\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xd0\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -316,7 +321,8 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_ROOMS_LIMITED\x10*\x12#\n" +
 	"\x1fERROR_REASON_CREDENTIAL_EXPIRED\x10+\x12$\n" +
 	" ERROR_REASON_CREDENTIALS_LIMITED\x10,\x12$\n" +
-	" ERROR_REASON_ADDRESS_NOT_ALLOWED\x10-\x12%\n" +
+	" ERROR_REASON_ADDRESS_NOT_ALLOWED\x10-\x12#\n" +
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10.\x12%\n" +
 	"!ERROR_REASON_STORE_LIMIT_EXCEEDED\x10/BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (

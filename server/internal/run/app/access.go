@@ -12,6 +12,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/oidc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 )
 
@@ -28,7 +29,8 @@ func (a *App) newGuard() (*access.Guard, error) {
 			return nil, &config.Error{Setting: "MIRROR_KEYS_FILE", Problem: fmt.Sprintf(
 				"cannot be used: %v; `liveblocks-mirror keys new` prints entries for it", err)}
 		}
-		cfg.Authenticators = append(cfg.Authenticators, keys.Authenticate)
+		tokens := oidc.New(oidc.Config{Issuers: keys.Issuers, Now: time.Now, Log: a.log})
+		cfg.Authenticators = append(cfg.Authenticators, keys.Authenticate, keys.Certificates(time.Now), tokens.Authenticate)
 		a.background = append(a.background, component{"keys file", keys.Run})
 	}
 	return access.NewGuard(cfg), nil

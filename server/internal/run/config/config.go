@@ -348,6 +348,8 @@ func (a Addresses) Validate() error {
 		return wrong("MIRROR_INSECURE", "is %q; it must be behind-proxy or empty", a.Insecure)
 	case a.TLSClientCA != "" && !a.Enabled():
 		return wrong("MIRROR_TLS_CLIENT_CA", "is set, but MIRROR_TLS_CERT is not; client certificates need TLS")
+	case a.TLSClientCA != "" && a.KeysFile == "":
+		return wrong("MIRROR_TLS_CLIENT_CA", "is set, but MIRROR_KEYS_FILE is not, which says what a client certificate may do")
 	}
 	open := !a.Credentials()
 	err := cmp.Or(notNegative("MIRROR_HTTP_IDLE_TIMEOUT", a.HTTPIdleTimeout, "the limit"),

@@ -191,6 +191,7 @@ func TestEverySettingInEveryForm(t *testing.T) {
 					if strings.HasPrefix(env, "MIRROR_TLS_") { // none of them is accepted alone
 						t.Setenv("MIRROR_TLS_CERT", "cert")
 						t.Setenv("MIRROR_TLS_KEY", "key")
+						t.Setenv("MIRROR_KEYS_FILE", "keys")
 					}
 					unset(t, env)
 				}
@@ -335,12 +336,14 @@ func TestPlaintextStaysOnThisMachine(t *testing.T) { //nolint:paralleltest // th
 func TestTLSSettingsBelongTogether(t *testing.T) { //nolint:paralleltest // the environment is the process's
 	clean(t)
 	for args, want := range map[string]string{
+		"--tls-cert=a --tls-key=a --tls-client-ca=a": "MIRROR_TLS_CLIENT_CA is set, but MIRROR_KEYS_FILE is not",
+
 		"--tls-cert=a":      "MIRROR_TLS_CERT and MIRROR_TLS_KEY must both be set",
 		"--tls-key=a":       "MIRROR_TLS_CERT and MIRROR_TLS_KEY must both be set",
 		"--tls-client-ca=a": "MIRROR_TLS_CLIENT_CA is set, but MIRROR_TLS_CERT is not",
 		"--insecure=yes":    "MIRROR_INSECURE is \"yes\"; it must be behind-proxy",
 	} {
-		if _, err := parse(t, "", args); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := parse(t, "", strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("parse %s = %v; want %q", args, err, want)
 		}
 	}

@@ -85,7 +85,7 @@ func newFailures(now func() time.Time, log *slog.Logger) *failures {
 	for _, reason := range []fault.Reason{
 		fault.ReasonCredentialMissing, fault.ReasonCredentialInvalid, fault.ReasonCredentialExpired,
 		fault.ReasonCredentialsLimited, fault.ReasonScopeMissing, fault.ReasonRoomsLimited,
-		fault.ReasonAddressNotAllowed,
+		fault.ReasonAddressNotAllowed, fault.ReasonIssuerUnavailable,
 	} {
 		f.reasons[reason] = new(atomic.Int64)
 	}

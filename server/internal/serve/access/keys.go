@@ -73,8 +73,12 @@ type KeyEntry struct {
 	ID string `yaml:"id"`
 	// Name says whose key it is, for people.
 	Name string `yaml:"name"`
-	// SHA256 is that of the whole key, in hexadecimal.
-	SHA256 string `yaml:"sha256"`
+	// SHA256 is that of the whole key, in hexadecimal. It may be absent if there are
+	// certificates.
+	SHA256 string `yaml:"sha256,omitempty"`
+	// Certificates are names in client certificates that stand for the key, such as
+	// DNS:reports.example.com; see [certificateNames].
+	Certificates []string `yaml:"certificates,flow,omitempty"`
 	// Scopes are the words of [ScopeNames].
 	Scopes []string `yaml:"scopes,flow"`
 	// Projects are the ids of projects, or "*" for all.
@@ -105,71 +109,103 @@ func (e *KeyEntry) caller() (c Caller, digest [sha256.Size]byte, err error) {
 	if !idForm.MatchString(e.ID) {
 		return c, digest, errors.New("the id of a key is not 8 letters and digits")
 	}
-	sum, err := hex.DecodeString(e.SHA256)
-	if err != nil || len(sum) != len(digest) {
-		return c, digest, fmt.Errorf("key %s: sha256 is not 64 hexadecimal digits; `keys new` prints it", e.ID)
+	if e.SHA256 != "" || len(e.Certificates) == 0 {
+		sum, err := hex.DecodeString(e.SHA256)
+		if err != nil || len(sum) != len(digest) {
+			return c, digest, fmt.Errorf("key %s: sha256 is not 64 hexadecimal digits; `keys new` prints it", e.ID)
+		}
+		digest = [sha256.Size]byte(sum)
 	}
-	digest = [sha256.Size]byte(sum)
+	for _, name := range e.Certificates {
+		if err := checkCertificateName(name); err != nil {
+			return c, digest, fmt.Errorf("key %s: %w", e.ID, err)
+		}
+	}
+	c, err = e.permissions("key " + e.ID)
+	return c, digest, err
+}
+
+// permissions checks what an entry allows, and returns it. what names the entry in errors.
+func (e *KeyEntry) permissions(what string) (c Caller, err error) {
 	c = Caller{Name: e.ID, Projects: e.Projects, Rooms: []string{""}}
 	if len(e.Scopes) == 0 {
-		return c, digest, fmt.Errorf("key %s has no scopes; give it some of %s", e.ID, strings.Join(ScopeNames(), ", "))
+		return c, fmt.Errorf("%s has no scopes; give it some of %s", what, strings.Join(ScopeNames(), ", "))
 	}
 	for _, word := range e.Scopes {
 		scope, err := ParseScope(word)
 		if err != nil {
-			return c, digest, fmt.Errorf("key %s: %w", e.ID, err)
+			return c, fmt.Errorf("%s: %w", what, err)
 		}
 		c.Scopes |= ScopesOf(scope)
 	}
 	if len(e.Projects) == 0 {
-		return c, digest, fmt.Errorf(`key %s has no projects; name some, or write ["*"] for all`, e.ID)
+		return c, fmt.Errorf(`%s has no projects; name some, or write ["*"] for all`, what)
 	}
 	for _, p := range e.Projects {
 		if p != AnyProject && !mirror.ValidProjectID(string(p)) {
-			return c, digest, fmt.Errorf("key %s: the project %q is not 1 to 64 lower-case letters, digits and dashes", e.ID, p)
+			return c, fmt.Errorf("%s: the project %q is not 1 to 64 lower-case letters, digits and dashes", what, p)
 		}
 	}
 	if e.RoomPrefixes != nil {
 		c.Rooms = e.RoomPrefixes
 		if len(c.Rooms) == 0 || slices.Contains(c.Rooms, "") {
-			return c, digest, fmt.Errorf("key %s: room_prefixes is empty or has an empty prefix; leave it out for all rooms", e.ID)
+			return c, fmt.Errorf("%s: room_prefixes is empty or has an empty prefix; leave it out for all rooms", what)
 		}
 		if len(c.Rooms) > maxPrefixes {
-			return c, digest, fmt.Errorf("key %s: there are more than %d room prefixes", e.ID, maxPrefixes)
+			return c, fmt.Errorf("%s: there are more than %d room prefixes", what, maxPrefixes)
 		}
 		for _, prefix := range c.Rooms {
 			if !mirror.ValidID(prefix, mirror.MaxRoomID) {
-				return c, digest, fmt.Errorf("key %s: the room prefix %q cannot begin the id of a room", e.ID, prefix)
+				return c, fmt.Errorf("%s: the room prefix %q cannot begin the id of a room", what, prefix)
 			}
 		}
 	}
 	if e.Expires != nil {
 		c.Expires = *e.Expires
 	}
-	return c, digest, nil
+	return c, nil
 }
 
 // keysFile is what a keys file contains.
 type keysFile struct {
-	Keys []KeyEntry `yaml:"keys"`
+	Keys []KeyEntry    `yaml:"keys"`
+	OIDC []IssuerEntry `yaml:"oidc,omitempty"`
 }
 
 // ParseKeys parses a keys file and checks all entries.
 func ParseKeys(data []byte) ([]KeyEntry, error) {
+	file, _, err := parseKeys(data)
+	return file.Keys, err
+}
+
+func parseKeys(data []byte) (file keysFile, all everybody, err error) {
 	if HasKey(string(data)) {
-		return nil, errors.New("it contains a key; only the SHA-256 of a key belongs there, and that key is to be replaced")
+		return file, all, errors.New("it contains a key; only the SHA-256 of a key belongs there, and that key is to be replaced")
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
-	var file keysFile
 	if err := d.Decode(&file); err != nil && !errors.Is(err, io.EOF) { // EOF: nothing but comments
-		return nil, err
+		return file, all, err
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("it has more than one YAML document")
+		return file, all, errors.New("it has more than one YAML document")
 	}
-	_, err := newKeySet(file.Keys)
-	return file.Keys, err
+	if all.keys, err = newKeySet(file.Keys); err != nil {
+		return file, all, err
+	}
+	if all.certificates, err = newCertificates(file.Keys, all.keys); err != nil {
+		return file, all, err
+	}
+	all.issuers, err = newIssuers(file.OIDC)
+	return file, all, err
+}
+
+// everybody is whom a keys file knows.
+type everybody struct {
+	keys keySet
+	// certificates are the keys by the names of certificates.
+	certificates map[string]*storedKey
+	issuers      []Issuer
 }
 
 // FormatKeys returns the text of entries, as they stand below "keys:".
@@ -177,7 +213,7 @@ func FormatKeys(entries []KeyEntry) (string, error) {
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
-	err := e.Encode(keysFile{entries})
+	err := e.Encode(keysFile{Keys: entries})
 	text, _ := strings.CutPrefix(b.String(), "keys:\n")
 	return text, err
 }
@@ -212,7 +248,7 @@ const keysEvery = 10 * time.Second
 type Keys struct {
 	path string
 	log  *slog.Logger
-	set  atomic.Pointer[keySet]
+	all  atomic.Pointer[everybody]
 	// read is what was last read, valid or not.
 	read []byte
 	// lost means that the file could not be read.
@@ -234,13 +270,9 @@ func OpenKeys(path string, log *slog.Logger) (*Keys, error) {
 
 func (k *Keys) take(data []byte) error {
 	k.read = data
-	entries, err := ParseKeys(data)
-	if err != nil {
-		return err
-	}
-	set, err := newKeySet(entries)
+	_, all, err := parseKeys(data)
 	if err == nil {
-		k.set.Store(&set)
+		k.all.Store(&all)
 	}
 	return err
 }
@@ -264,7 +296,7 @@ func (k *Keys) reread(ctx context.Context) {
 	case err == nil:
 		k.lost = false
 		if err = k.take(data); err == nil {
-			k.log.InfoContext(ctx, "the keys file was read again", slog.Int("keys", len(*k.set.Load())))
+			k.log.InfoContext(ctx, "the keys file was read again", slog.Int("keys", len(k.all.Load().keys)))
 			return
 		}
 	case k.lost:
@@ -289,22 +321,13 @@ func (k *Keys) Authenticate(_ context.Context, c Credential) (Caller, error) {
 	if !ok {
 		return Caller{}, ErrUnknown
 	}
-	key := (*k.set.Load())[id]
+	key := k.all.Load().keys[id]
 	known := 1
-	if key == nil {
+	if key == nil || key.digest == noKey.digest { // for certificates alone
 		key, known = &noKey, 0
 	}
 	if subtle.ConstantTimeCompare(key.digest[:], c.Digest[:])&known == 0 {
 		return Caller{}, ErrUnknown
 	}
 	return key.caller, nil
-}
-
-// Caller returns what the key with that id may do: for credentials that are mapped to
-// keys.
-func (k *Keys) Caller(id string) (Caller, bool) {
-	if key := (*k.set.Load())[id]; key != nil {
-		return key.caller, true
-	}
-	return Caller{}, false
 }
