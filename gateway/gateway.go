@@ -267,7 +267,7 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 		g.answerFailure(r.Context(), w, nil, err, false)
 		return
 	}
-	g.api(w, r.WithContext(ctx))
+	g.api(w, r.WithContext(ctx)) //nolint:contextcheck // it is that of r, with the caller
 }
 
 // openPaths are served without a credential. Probes have none, and the others describe

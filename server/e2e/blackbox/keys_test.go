@@ -204,7 +204,7 @@ func TestOtherRoomsOverHTTP(t *testing.T) {
 	ask := func(method, path, room string) string {
 		path = strings.NewReplacer("{room_id}", room, "{event_id}", events[room], "{task_id}", tasks[room],
 			"{thread_id}", "th_1", "{comment_id}", "cm_1", "{storage_key}", "flow", "{group_id}", "g").Replace(path)
-		var body *strings.Reader = strings.NewReader("")
+		body := strings.NewReader("")
 		header := bearer(limited)
 		if method == http.MethodPost {
 			body = strings.NewReader("{}")
@@ -300,7 +300,10 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries := strings.Split(string(text), "  - id: ")
-	entries = slices.DeleteFunc(entries, func(e string) bool { return strings.HasPrefix(e, leaves[len("sk_mirror_"):][:8]) })
+	entries = slices.DeleteFunc(
+		entries,
+		func(e string) bool { return strings.HasPrefix(e, leaves[len("sk_mirror_"):][:8]) },
+	)
 	if err := os.WriteFile(string(f), []byte(strings.Join(entries, "  - id: ")), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +376,8 @@ func TestWrongCredentials(t *testing.T) {
 		t.Errorf("over gRPC = %v; want RESOURCE_EXHAUSTED", err)
 	}
 	for _, path := range []string{
-		"/v1/rooms?api_key=" + key, "/v1/rooms/" + key, "/v1/rooms?" + key, "/v1/rooms?k=" + strings.ReplaceAll(key, "_", "%5F"),
+		"/v1/rooms?api_key=" + key, "/v1/rooms/" + key, "/v1/rooms?" + key,
+		"/v1/rooms?k=" + strings.ReplaceAll(key, "_", "%5F"),
 		"/v1/rooms/" + strings.ReplaceAll(key, "_", "%5F"), "/" + key,
 	} {
 		for _, h := range []http.Header{from(key, good), {"X-Forwarded-For": {netip.MustParseAddr(good).String()}}} {

@@ -53,8 +53,12 @@ func NewKey(o KeyOptions, file string, add bool, now time.Time, out, notes io.Wr
 		return err
 	}
 	if !add {
-		_, err = fmt.Fprintf(out, "%s\n\n# The key above is shown only now. The keys file gets these lines, below \"keys:\".\n%s",
-			key, entry)
+		_, err = fmt.Fprintf(
+			out,
+			"%s\n\n# The key above is shown only now. The keys file gets these lines, below \"keys:\".\n%s",
+			key,
+			entry,
+		)
 		return err
 	}
 	if err := addKey(file, entry); err != nil {
@@ -115,8 +119,8 @@ func addKey(file, entry string) error {
 
 // replaceFile writes a file so that no reader finds half of it.
 func replaceFile(file string, data []byte, mode fs.FileMode) error {
-	if real, err := filepath.EvalSymlinks(file); err == nil {
-		file = real
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		file = target
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".keys-*")
 	if err != nil {

@@ -23,13 +23,16 @@ func TestKeysAreAdded(t *testing.T) {
 		text string
 		ok   bool
 	}{
-		"no file":         {"-", true},
-		"an empty file":   {"", true},
-		"comments":        {"# nothing yet", true},
-		"an indented one": {"# mine\nkeys:\n  - id: " + other + "\n    sha256: " + sum + "\n    scopes: [read]\n    projects: [a]\n", true},
-		"a flush one":     {"keys:\n- id: " + other + "\n  sha256: " + sum + "\n  scopes: [read]\n  projects: [a]", true},
-		"a flow one":      {"keys: [{id: " + other + ", sha256: " + sum + ", scopes: [read], projects: [a]}]\n", false},
-		"a wrong one":     {"keys: nonsense\n", false},
+		"no file":       {"-", true},
+		"an empty file": {"", true},
+		"comments":      {"# nothing yet", true},
+		"an indented one": {
+			"# mine\nkeys:\n  - id: " + other + "\n    sha256: " + sum + "\n    scopes: [read]\n    projects: [a]\n",
+			true,
+		},
+		"a flush one": {"keys:\n- id: " + other + "\n  sha256: " + sum + "\n  scopes: [read]\n  projects: [a]", true},
+		"a flow one":  {"keys: [{id: " + other + ", sha256: " + sum + ", scopes: [read], projects: [a]}]\n", false},
+		"a wrong one": {"keys: nonsense\n", false},
 	} {
 		file := filepath.Join(t.TempDir(), "keys.yaml")
 		if c.text != "-" {
@@ -38,7 +41,13 @@ func TestKeysAreAdded(t *testing.T) {
 			}
 		}
 		var out, notes bytes.Buffer
-		o := KeyOptions{Name: "a: #b", Scopes: []string{"read", "events"}, Projects: []string{"a"}, RoomPrefixes: []string{"x:"}, Expires: "24h"}
+		o := KeyOptions{
+			Name:         "a: #b",
+			Scopes:       []string{"read", "events"},
+			Projects:     []string{"a"},
+			RoomPrefixes: []string{"x:"},
+			Expires:      "24h",
+		}
 		err := NewKey(o, file, true, now, &out, &notes)
 		after, _ := os.ReadFile(file)
 		if (err == nil) != c.ok {
@@ -53,7 +62,8 @@ func TestKeysAreAdded(t *testing.T) {
 		}
 		key := strings.TrimSpace(out.String())
 		entries, err := access.ParseKeys(after)
-		if err != nil || !strings.HasPrefix(string(after), strings.Trim(c.text, "-")) || strings.Contains(string(after), key) {
+		if err != nil || !strings.HasPrefix(string(after), strings.Trim(c.text, "-")) ||
+			strings.Contains(string(after), key) {
 			t.Errorf("%s: the file is %v:\n%s", what, err, after)
 			continue
 		}
@@ -76,7 +86,13 @@ func TestKeysAreAdded(t *testing.T) {
 			t.Errorf("%s: CheckKeys of a truncated key = %v", what, err)
 		}
 		out.Reset()
-		if err := ListKeys(file, false, now.Add(48*time.Hour), &out); err != nil || !strings.Contains(out.String(), "(expired)") {
+		if err := ListKeys(
+			file,
+			false,
+			now.Add(48*time.Hour),
+			&out,
+		); err != nil ||
+			!strings.Contains(out.String(), "(expired)") {
 			t.Errorf("%s: ListKeys = %v: %s", what, err, &out)
 		}
 		out.Reset()

@@ -349,7 +349,10 @@ func (a Addresses) Validate() error {
 	case a.TLSClientCA != "" && !a.Enabled():
 		return wrong("MIRROR_TLS_CLIENT_CA", "is set, but MIRROR_TLS_CERT is not; client certificates need TLS")
 	case a.TLSClientCA != "" && a.KeysFile == "":
-		return wrong("MIRROR_TLS_CLIENT_CA", "is set, but MIRROR_KEYS_FILE is not, which says what a client certificate may do")
+		return wrong(
+			"MIRROR_TLS_CLIENT_CA",
+			"is set, but MIRROR_KEYS_FILE is not, which says what a client certificate may do",
+		)
 	}
 	open := !a.Credentials()
 	err := cmp.Or(notNegative("MIRROR_HTTP_IDLE_TIMEOUT", a.HTTPIdleTimeout, "the limit"),
@@ -370,8 +373,12 @@ func (a Addresses) address(setting, addr string, open bool) error {
 		return wrong(setting, "is %q; it must be host:port, such as 127.0.0.1:8080", addr)
 	}
 	if open && !gateway.Loopback(addr) {
-		return wrong(setting, "is %q, which other machines can reach, and neither MIRROR_API_TOKEN nor MIRROR_KEYS_FILE is set; set one, or "+
-			"listen on 127.0.0.1 and expose only --webhook-addr", addr)
+		return wrong(
+			setting,
+			"is %q, which other machines can reach, and neither MIRROR_API_TOKEN nor MIRROR_KEYS_FILE is set; set one, or "+
+				"listen on 127.0.0.1 and expose only --webhook-addr",
+			addr,
+		)
 	}
 	if !a.Enabled() && a.Insecure == "" && !gateway.Loopback(addr) {
 		return wrong(setting, "is %q, which other machines can reach without TLS; set MIRROR_TLS_CERT and MIRROR_TLS_KEY, "+

@@ -241,30 +241,34 @@ func TestKeysFileIsStrict(t *testing.T) {
 	t.Parallel()
 	key, _ := NewKey()
 	sum := strings.Repeat("0", 64)
-	for text, want := range map[string]string{
-		"":                 "",
-		"# nothing\n":      "",
-		"keys: []\n":       "",
-		"key: []\n":        "field key not found",
-		"keys: {}\n":       "cannot unmarshal",
-		"keys: []\n---\n1": "more than one",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a]}]":                            "",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: ['*']}]":                          "",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], rooms: [a]}]":                "field rooms",
-		"keys: [{id: abcdefg, sha256: " + sum + ", scopes: [read], projects: [a]}]":                             "id of a key",
-		"keys: [{id: abcdefgh, sha256: 00, scopes: [read], projects: [a]}]":                                     "sha256",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", projects: [a]}]":                                            "no scopes",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [write], projects: [a]}]":                           "no scope \"write\"",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read]}]":                                           "no projects",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [A]}]":                            "project",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], room_prefixes: []}]":         "room_prefixes",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], room_prefixes: ['']}]":       "room_prefixes",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], room_prefixes: [\"a\\0\"]}]": "room prefix",
-		"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], expires: soon}]":             "parsing time",
-		"keys: [{id: " + key + ", sha256: " + sum + ", scopes: [read], projects: [a]}]":                         "contains a key",
-		"# " + key + "\nkeys: []\n": "contains a key",
-		strings.Replace("keys: [X, X]", "X", "{id: abcdefgh, sha256: "+sum+", scopes: [read], projects: [a]}", 2): "twice",
+	for _, c := range [][2]string{
+		{"", ""},
+		{"# nothing\n", ""},
+		{"keys: []\n", ""},
+		{"key: []\n", "field key not found"},
+		{"keys: {}\n", "cannot unmarshal"},
+		{"keys: []\n---\n1", "more than one"},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a]}]", ""},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: ['*']}]", ""},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], rooms: [a]}]", "field rooms"},
+		{"keys: [{id: abcdefg, sha256: " + sum + ", scopes: [read], projects: [a]}]", "id of a key"},
+		{"keys: [{id: abcdefgh, sha256: 00, scopes: [read], projects: [a]}]", "sha256"},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", projects: [a]}]", "no scopes"},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [write], projects: [a]}]", "no scope \"write\""},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read]}]", "no projects"},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [A]}]", "project"},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], room_prefixes: []}]", "room_prefixes"},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], room_prefixes: ['']}]", "room_prefixes"},
+		{
+			"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], room_prefixes: [\"a\\0\"]}]",
+			"room prefix",
+		},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], expires: soon}]", "parsing time"},
+		{"keys: [{id: " + key + ", sha256: " + sum + ", scopes: [read], projects: [a]}]", "contains a key"},
+		{"# " + key + "\nkeys: []\n", "contains a key"},
+		{strings.Replace("keys: [X, X]", "X", "{id: abcdefgh, sha256: "+sum+", scopes: [read], projects: [a]}", 2), "twice"},
 	} {
+		text, want := c[0], c[1]
 		_, err := ParseKeys([]byte(text))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\n= %v; want %q", text, err, want)
@@ -283,8 +287,11 @@ func TestKeysFileIsStrict(t *testing.T) {
 	}
 	later := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
 	_, whole := entry(func(e *KeyEntry) { e.RoomPrefixes, e.Expires = []string{"a:", "# b"}, &later })
-	if got, err := ParseKeys([]byte(textOf(t, whole))); err != nil || fmt.Sprintf("%+v", got[0]) != fmt.Sprintf("%+v", whole) &&
-		!got[0].Expires.Equal(later) {
+	if got, err := ParseKeys(
+		[]byte(textOf(t, whole)),
+	); err != nil ||
+		fmt.Sprintf("%+v", got[0]) != fmt.Sprintf("%+v", whole) &&
+			!got[0].Expires.Equal(later) {
 		t.Errorf("ParseKeys = %+v, %v; want what was written, %+v", got, err, whole)
 	}
 }
@@ -395,7 +402,7 @@ func TestWrongKeysAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const bad, good = "198.51.100.7", "192.0.2.1"
 		var log bytes.Buffer
-		tried, before := 0, int64(0)
+		tried := 0
 		g := guard(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), keys.Authenticate,
 			func(context.Context, Credential) (Caller, error) { tried++; return Caller{}, ErrUnknown })
 		want := func(what string, key, address string, reason fault.Reason) {
@@ -412,7 +419,8 @@ func TestWrongKeysAreLimited(t *testing.T) {
 		time.Sleep(failureWindow) //nolint:forbidigo // of the bubble
 		log.Reset()
 		g.failures.right.Clear()
-		tried, before = 0, g.Refused()[fault.ReasonCredentialInvalid]
+		tried = 0
+		before := g.Refused()[fault.ReasonCredentialInvalid]
 		want("right before", right, bad, "")
 		var secrets []string
 		limited := 0
@@ -449,7 +457,8 @@ func TestWrongKeysAreLimited(t *testing.T) {
 			}
 		}
 		counts := g.Refused()
-		if counts[fault.ReasonCredentialInvalid]-before != failuresPerWindow+1 || counts[fault.ReasonCredentialMissing] != 1 ||
+		if counts[fault.ReasonCredentialInvalid]-before != failuresPerWindow+1 ||
+			counts[fault.ReasonCredentialMissing] != 1 ||
 			counts[fault.ReasonCredentialsLimited] != 10_000-failuresPerWindow+1 {
 			t.Errorf("Refused = %v", counts)
 		}

@@ -180,7 +180,9 @@ func ParseKeys(data []byte) ([]KeyEntry, error) {
 
 func parseKeys(data []byte) (file keysFile, all everybody, err error) {
 	if HasKey(string(data)) {
-		return file, all, errors.New("it contains a key; only the SHA-256 of a key belongs there, and that key is to be replaced")
+		return file, all, errors.New(
+			"it contains a key; only the SHA-256 of a key belongs there, and that key is to be replaced",
+		)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)

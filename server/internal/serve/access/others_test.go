@@ -60,19 +60,24 @@ func TestCertificates(t *testing.T) {
 		name        string
 		reason      fault.Reason
 	}{
-		"DNS":              {certificate: x509.Certificate{DNSNames: []string{"other", "reports"}}, name: "reports1"},
-		"URI":              {certificate: x509.Certificate{URIs: uri("spiffe://example.com/reports")}, name: "reports1"},
-		"email":            {certificate: x509.Certificate{EmailAddresses: []string{"alice@example.com"}}, name: "peoplexx"},
-		"two names of one": {certificate: x509.Certificate{DNSNames: []string{"reports"}, URIs: uri("spiffe://example.com/reports")}, name: "reports1"},
+		"DNS":   {certificate: x509.Certificate{DNSNames: []string{"other", "reports"}}, name: "reports1"},
+		"URI":   {certificate: x509.Certificate{URIs: uri("spiffe://example.com/reports")}, name: "reports1"},
+		"email": {certificate: x509.Certificate{EmailAddresses: []string{"alice@example.com"}}, name: "peoplexx"},
+		"two names of one": {
+			certificate: x509.Certificate{DNSNames: []string{"reports"}, URIs: uri("spiffe://example.com/reports")},
+			name:        "reports1",
+		},
 		"names of two": {
 			certificate: x509.Certificate{DNSNames: []string{"reports"}, EmailAddresses: []string{"alice@example.com"}},
 			reason:      fault.ReasonCredentialInvalid,
 		},
-		"no name":        {},
-		"another kind":   {certificate: x509.Certificate{EmailAddresses: []string{"reports"}}},
-		"a kind in name": {certificate: x509.Certificate{DNSNames: []string{"email:alice@example.com", "URI:spiffe://example.com/reports"}}},
-		"a longer name":  {certificate: x509.Certificate{DNSNames: []string{"reports.example.com"}}},
-		"another case":   {certificate: x509.Certificate{EmailAddresses: []string{"Alice@example.com"}}},
+		"no name":      {},
+		"another kind": {certificate: x509.Certificate{EmailAddresses: []string{"reports"}}},
+		"a kind in name": {certificate: x509.Certificate{
+			DNSNames: []string{"email:alice@example.com", "URI:spiffe://example.com/reports"},
+		}},
+		"a longer name": {certificate: x509.Certificate{DNSNames: []string{"reports.example.com"}}},
+		"another case":  {certificate: x509.Certificate{EmailAddresses: []string{"Alice@example.com"}}},
 		"expired": {
 			certificate: x509.Certificate{DNSNames: []string{"reports"}, NotAfter: now.Add(-time.Second)},
 			reason:      fault.ReasonCredentialExpired,
@@ -101,7 +106,11 @@ func TestCertificates(t *testing.T) {
 		t.Errorf("a key with the id: %+v, %v; want ErrUnknown", got, err)
 	}
 	guarded := NewGuard(GuardConfig{
-		Authenticators: []Authenticator{keys.Authenticate, authenticate}, Now: func() time.Time { return now.AddDate(2, 0, 0) },
+		Authenticators: []Authenticator{
+			keys.Authenticate,
+			authenticate,
+		},
+		Now: func() time.Time { return now.AddDate(2, 0, 0) },
 		Log: slog.New(slog.DiscardHandler),
 	})
 	people := &x509.Certificate{EmailAddresses: []string{"alice@example.com"}, NotAfter: now.AddDate(10, 0, 0)}
@@ -118,25 +127,38 @@ func TestCertificatesAndIssuersAreChecked(t *testing.T) {
 	}
 	issuer := func(url, rest string) string { return "oidc: [{issuer: '" + url + "', " + rest + "}]" }
 	const rule = "{name: a, claims: {sub: a}, scopes: [read], projects: ['*']}"
-	for text, want := range map[string]string{
-		"keys: [" + entry("abcdefgh", "reports") + "]":                                                                                     "does not begin with URI:, DNS: or email:",
-		"keys: [" + entry("abcdefgh", "'DNS:'") + "]":                                                                                      "does not begin with",
-		"keys: [" + entry("abcdefgh", "") + "]":                                                                                            "sha256 is not 64",
-		"keys: [" + entry("abcdefgh", "'DNS:a'") + ", " + entry("abcdefgi", "'DNS:a'") + "]":                                               "DNS:a is there twice",
-		issuer("http://example.com", "audience: a, rules: ["+rule+"]"):                                                                     "is not an https URL",
-		issuer("https://user@example.com", "audience: a, rules: ["+rule+"]"):                                                               "is not an https URL",
-		issuer("example.com", "audience: a, rules: ["+rule+"]"):                                                                            "is not an https URL",
-		issuer("https://example.com", "rules: ["+rule+"]"):                                                                                 "has no audience",
-		issuer("https://example.com", "audience: a"):                                                                                       "has no rules",
-		issuer("https://example.com", "audience: a, rules: [{name: a, scopes: [read], projects: [a]}]"):                                    "no claims",
-		issuer("https://example.com", "audience: a, rules: [{claims: {sub: a}, scopes: [read]}]"):                                          "has no name",
-		issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: ''}, scopes: [read]}]"):                                "an empty claim",
-		issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: a}, scopes: [all]}]"):                                  `no scope "all"`,
-		issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: a}, projects: ['*']}]"):                                "rule a has no scopes",
-		issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: a}, scopes: [read]}]"):                                 "rule a has no projects",
-		issuer("https://example.com", "audience: a, algorithms: [none], rules: ["+rule+"]"):                                                "algorithms",
-		"oidc: [{issuer: 'https://a.b', audience: a, rules: [" + rule + "]}, {issuer: 'https://a.b', audience: b, rules: [" + rule + "]}]": "is there twice",
+	for _, c := range [][2]string{
+		{"keys: [" + entry("abcdefgh", "reports") + "]", "does not begin with URI:, DNS: or email:"},
+		{"keys: [" + entry("abcdefgh", "'DNS:'") + "]", "does not begin with"},
+		{"keys: [" + entry("abcdefgh", "") + "]", "sha256 is not 64"},
+		{"keys: [" + entry("abcdefgh", "'DNS:a'") + ", " + entry("abcdefgi", "'DNS:a'") + "]", "DNS:a is there twice"},
+		{issuer("http://example.com", "audience: a, rules: ["+rule+"]"), "is not an https URL"},
+		{issuer("https://user@example.com", "audience: a, rules: ["+rule+"]"), "is not an https URL"},
+		{issuer("example.com", "audience: a, rules: ["+rule+"]"), "is not an https URL"},
+		{issuer("https://example.com", "rules: ["+rule+"]"), "has no audience"},
+		{issuer("https://example.com", "audience: a"), "has no rules"},
+		{issuer("https://example.com", "audience: a, rules: [{name: a, scopes: [read], projects: [a]}]"), "no claims"},
+		{issuer("https://example.com", "audience: a, rules: [{claims: {sub: a}, scopes: [read]}]"), "has no name"},
+		{
+			issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: ''}, scopes: [read]}]"),
+			"an empty claim",
+		},
+		{issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: a}, scopes: [all]}]"), `no scope "all"`},
+		{
+			issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: a}, projects: ['*']}]"),
+			"rule a has no scopes",
+		},
+		{
+			issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: a}, scopes: [read]}]"),
+			"rule a has no projects",
+		},
+		{issuer("https://example.com", "audience: a, algorithms: [none], rules: ["+rule+"]"), "algorithms"},
+		{
+			"oidc: [{issuer: 'https://a.b', audience: a, rules: [" + rule + "]}, {issuer: 'https://a.b', audience: b, rules: [" + rule + "]}]",
+			"is there twice",
+		},
 	} {
+		text, want := c[0], c[1]
 		if _, err := ParseKeys([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParseKeys(%s) = %v; want %q", text, err, want)
 		}

@@ -76,7 +76,11 @@ func methods(t *testing.T) (list []method) {
 }
 
 // call makes a call and returns all answers.
-func (m method) call(ctx context.Context, conn *grpc.ClientConn, req proto.Message) (answers []proto.Message, err error) {
+func (m method) call(
+	ctx context.Context,
+	conn *grpc.ClientConn,
+	req proto.Message,
+) (answers []proto.Message, err error) {
 	if !m.streams {
 		answer := m.output.New().Interface()
 		if err := conn.Invoke(ctx, m.full, req, answer); err != nil {
@@ -209,7 +213,10 @@ func stocked(q *fakeQuery, rooms ...mirror.RoomID) {
 			Project: project, Room: room, EventID: id("notice"), CreateTime: noon, Freshness: f,
 		})
 	}
-	q.groups = append(q.groups, mirror.Group{Project: project, ID: "group-others", Freshness: mirror.Freshness{FetchTime: noon}})
+	q.groups = append(
+		q.groups,
+		mirror.Group{Project: project, ID: "group-others", Freshness: mirror.Freshness{FetchTime: noon}},
+	)
 }
 
 // aim fills the fields of a request that name something with what is in a room.
@@ -344,7 +351,11 @@ func TestPageTokensAreTheCallers(t *testing.T) {
 	stocked(h.query, "a:1", "a:2", "a:3", "b:1", "b:2")
 	as := func(name string) context.Context { return withMetadata(t.Context(), "authorization", "Bearer "+name) }
 	for _, m := range methods(t) {
-		size, token := m.input.Descriptor().Fields().ByName("page_size"), m.output.Descriptor().Fields().ByName("next_page_token")
+		size, token := m.input.Descriptor().Fields().ByName(
+			"page_size",
+		), m.output.Descriptor().Fields().ByName(
+			"next_page_token",
+		)
 		rule, _ := access.RuleOf(m.full)
 		if size == nil || rule.Whole || m.input.Descriptor().Fields().ByName("room_id") != nil &&
 			strings.Contains(m.full, "ListFlows") || strings.Contains(m.full, "ListActiveUsers") {

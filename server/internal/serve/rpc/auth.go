@@ -23,7 +23,7 @@ func (s *Services) authenticate(ctx context.Context, method string, next func(co
 	case !ok:
 		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing, "nobody may call this method"))
 	case rule.Open:
-		if p, ok := peer.FromContext(ctx); method == receiveWebhook && !(ok && p.Addr == inproc.Addr{}) {
+		if p, ok := peer.FromContext(ctx); method == receiveWebhook && (!ok || p.Addr != inproc.Addr{}) {
 			if err := s.Deliver(s.addressOf(ctx)); err != nil {
 				return err
 			}

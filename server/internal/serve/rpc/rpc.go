@@ -98,8 +98,13 @@ func New(cfg Config) *Services {
 		},
 	}
 	s := &Services{
-		guard: cfg.Guard, proxies: cfg.Proxies, allow: cfg.WebhookAllow, logger: cfg.Log, validate: newValidator(), health: health.NewServer(),
-		event: &eventService{common: c, EventDeps: cfg.Event},
+		guard:    cfg.Guard,
+		proxies:  cfg.Proxies,
+		allow:    cfg.WebhookAllow,
+		logger:   cfg.Log,
+		validate: newValidator(),
+		health:   health.NewServer(),
+		event:    &eventService{common: c, EventDeps: cfg.Event},
 		mirror: &mirrorService{
 			common: c, MirrorDeps: cfg.Mirror, fresh: freshness,
 			documents: documents.New(cfg.Mirror.Query, freshness, cfg.Mirror.Documents),

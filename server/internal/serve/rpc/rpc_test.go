@@ -233,9 +233,11 @@ func (q *fakeQuery) Events(ctx context.Context, f store.EventFilter) ([]mirror.E
 	}
 	after := mirror.Event{ReceiveTime: f.AfterTime, ID: f.AfterID}
 	rows := choose(q.events, q.selected(f.Limit), orderEvents, func(e *mirror.Event) bool {
-		return e.Project == f.Project && f.Rooms.Select(e.Room) && (f.Room == "" || e.Room == f.Room) && (f.Type == "" || e.Type == f.Type) &&
+		return e.Project == f.Project && f.Rooms.Select(e.Room) && (f.Room == "" || e.Room == f.Room) &&
+			(f.Type == "" || e.Type == f.Type) &&
 			(f.User == "" || e.User == f.User) &&
-			(f.From.IsZero() || !e.ReceiveTime.Before(f.From)) && (f.To.IsZero() || e.ReceiveTime.Before(f.To)) &&
+			(f.From.IsZero() || !e.ReceiveTime.Before(f.From)) &&
+			(f.To.IsZero() || e.ReceiveTime.Before(f.To)) &&
 			(f.AfterTime.IsZero() || orderEvents(*e, after) > 0)
 	})
 	if f.NoPayload {
@@ -344,8 +346,10 @@ func (q *fakeQuery) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.
 	}
 	after := mirror.Task{Resource: mirror.Resource{Room: f.AfterRoom, Kind: f.AfterKind, ID: f.AfterID}}
 	return choose(q.tasks, q.selected(f.Limit), order, func(t *mirror.Task) bool {
-		return t.Resource.Project == f.Project && f.Rooms.Select(t.Resource.Room) && (f.Room == "" || t.Resource.Room == f.Room) &&
-			(f.State == t.State || f.State == "" && t.State != mirror.TaskDone) && order(*t, after) > 0
+		return t.Resource.Project == f.Project && f.Rooms.Select(t.Resource.Room) &&
+			(f.Room == "" || t.Resource.Room == f.Room) &&
+			(f.State == t.State || f.State == "" && t.State != mirror.TaskDone) &&
+			order(*t, after) > 0
 	}), nil
 }
 

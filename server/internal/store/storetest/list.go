@@ -162,8 +162,17 @@ func eventList(e *env) {
 		func(ev mirror.Event) mirror.RoomID { return ev.Room },
 		func(f *store.EventFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "Events", store.EventFilter{
-		Project: project, Rooms: store.Prefixes{"R", "roo"}, Room: "room", Type: "one", User: "ann", From: middle, To: middle.Add(time.Microsecond),
-		AfterTime: middle, AfterID: "b", NoPayload: true, Limit: 100,
+		Project:   project,
+		Rooms:     store.Prefixes{"R", "roo"},
+		Room:      "room",
+		Type:      "one",
+		User:      "ann",
+		From:      middle,
+		To:        middle.Add(time.Microsecond),
+		AfterTime: middle,
+		AfterID:   "b",
+		NoPayload: true,
+		Limit:     100,
 	})
 }
 
@@ -212,8 +221,14 @@ func documentList(e *env) {
 		func(d mirror.Document) mirror.RoomID { return d.Room },
 		func(f *store.DocumentFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "Documents", store.DocumentFilter{
-		Project: project, Rooms: store.Prefixes{"a ", "b"}, Prefix: "a", Kind: mirror.KindStorage, AfterRoom: "a", AfterKind: mirror.KindStorage, AfterID: "a",
-		Limit: 100,
+		Project:   project,
+		Rooms:     store.Prefixes{"a ", "b"},
+		Prefix:    "a",
+		Kind:      mirror.KindStorage,
+		AfterRoom: "a",
+		AfterKind: mirror.KindStorage,
+		AfterID:   "a",
+		Limit:     100,
 	})
 }
 
@@ -237,9 +252,18 @@ func threadList(e *env) {
 	}
 	for _, deleted := range []bool{false, true} {
 		l.hold(e, "Threads", store.ThreadFilter{
-			Project: project, Rooms: store.Prefixes{"A", "b"}, Room: "b", Resolved: &no, Metadata: map[string]string{"n": "2"}, Author: "alice",
-			Mentioned: "erin", UpdatedSince: born.Add(time.Second), Deleted: deleted, AfterRoom: "a", AfterID: "t1",
-			Limit: 100,
+			Project:      project,
+			Rooms:        store.Prefixes{"A", "b"},
+			Room:         "b",
+			Resolved:     &no,
+			Metadata:     map[string]string{"n": "2"},
+			Author:       "alice",
+			Mentioned:    "erin",
+			UpdatedSince: born.Add(time.Second),
+			Deleted:      deleted,
+			AfterRoom:    "a",
+			AfterID:      "t1",
+			Limit:        100,
 		}, "Deleted")
 	}
 }
@@ -275,9 +299,19 @@ func commentList(e *env) {
 	}
 	for _, deleted := range []bool{false, true} {
 		l.hold(e, "Comments", store.CommentFilter{
-			Project: project, Rooms: store.Prefixes{"A", "b"}, Room: "b", Thread: "odd", Author: "alice", Mentioned: "erin", UpdatedSince: born.Add(time.Second),
-			Deleted: deleted, AfterRoom: "b", AfterThread: "odd", AfterTime: born.Add(7 * time.Second), AfterID: "b",
-			Limit: 100,
+			Project:      project,
+			Rooms:        store.Prefixes{"A", "b"},
+			Room:         "b",
+			Thread:       "odd",
+			Author:       "alice",
+			Mentioned:    "erin",
+			UpdatedSince: born.Add(time.Second),
+			Deleted:      deleted,
+			AfterRoom:    "b",
+			AfterThread:  "odd",
+			AfterTime:    born.Add(7 * time.Second),
+			AfterID:      "b",
+			Limit:        100,
 		}, "Deleted")
 	}
 }
@@ -307,8 +341,16 @@ func sessionList(e *env) {
 		func(s mirror.UserSession) mirror.RoomID { return s.Room },
 		func(f *store.SessionFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "UserSessions", store.SessionFilter{
-		Project: project, Rooms: store.Prefixes{"R", "roo"}, Room: "room", User: "ann", Open: true, From: middle, To: middle.Add(time.Microsecond),
-		AfterTime: middle, AfterID: "b", Limit: 100,
+		Project:   project,
+		Rooms:     store.Prefixes{"R", "roo"},
+		Room:      "room",
+		User:      "ann",
+		Open:      true,
+		From:      middle,
+		To:        middle.Add(time.Microsecond),
+		AfterTime: middle,
+		AfterID:   "b",
+		Limit:     100,
 	})
 }
 
@@ -336,8 +378,18 @@ func notificationList(e *env) {
 		func(n mirror.Notification) mirror.RoomID { return n.Room },
 		func(f *store.NotificationFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "Notifications", store.NotificationFilter{
-		Project: project, Rooms: store.Prefixes{"R", "roo"}, Room: "room", User: "ann", Channel: "email", Kind: "thread", Thread: "th_1", From: middle,
-		To: middle.Add(time.Microsecond), AfterTime: middle, AfterID: "b", Limit: 100,
+		Project:   project,
+		Rooms:     store.Prefixes{"R", "roo"},
+		Room:      "room",
+		User:      "ann",
+		Channel:   "email",
+		Kind:      "thread",
+		Thread:    "th_1",
+		From:      middle,
+		To:        middle.Add(time.Microsecond),
+		AfterTime: middle,
+		AfterID:   "b",
+		Limit:     100,
 	})
 }
 
@@ -364,7 +416,14 @@ func taskList(e *env) {
 		func(t mirror.Task) mirror.RoomID { return t.Resource.Room },
 		func(f *store.TaskFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "TaskList", store.TaskFilter{
-		Project: project, Rooms: store.Prefixes{"W", "waiting"}, Room: "waiting", State: mirror.TaskPending, Now: e.now, AfterRoom: "waiting",
-		AfterKind: mirror.KindStorage, AfterID: "B", Limit: 100,
+		Project:   project,
+		Rooms:     store.Prefixes{"W", "waiting"},
+		Room:      "waiting",
+		State:     mirror.TaskPending,
+		Now:       e.now,
+		AfterRoom: "waiting",
+		AfterKind: mirror.KindStorage,
+		AfterID:   "B",
+		Limit:     100,
 	})
 }

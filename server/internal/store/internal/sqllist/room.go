@@ -92,11 +92,16 @@ func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 
 // RoomIDs uses the same index, and reads no states.
 func (r *Reader) RoomIDs(ctx context.Context, f store.RoomFilter) ([]mirror.RoomID, error) {
-	return byRanges(narrowed(f.Rooms, f.Prefix), f.After, f.Limit, func(prefix string, limit int) ([]mirror.RoomID, error) {
-		f.Prefix = prefix
-		s := r.query("select r.room_id\nfrom mirror_room r\n").whereListed(f).page([]string{"r.room_id"}, limit)
-		return list(ctx, r, "list ids of rooms", s, func(row Row, id *mirror.RoomID) error { return row.Scan(id) })
-	})
+	return byRanges(
+		narrowed(f.Rooms, f.Prefix),
+		f.After,
+		f.Limit,
+		func(prefix string, limit int) ([]mirror.RoomID, error) {
+			f.Prefix = prefix
+			s := r.query("select r.room_id\nfrom mirror_room r\n").whereListed(f).page([]string{"r.room_id"}, limit)
+			return list(ctx, r, "list ids of rooms", s, func(row Row, id *mirror.RoomID) error { return row.Scan(id) })
+		},
+	)
 }
 
 // whereListed selects the rooms of a list.
