@@ -154,7 +154,8 @@ func TestCertificatesAndIssuersAreChecked(t *testing.T) {
 		},
 		{issuer("https://example.com", "audience: a, algorithms: [none], rules: ["+rule+"]"), "algorithms"},
 		{
-			"oidc: [{issuer: 'https://a.b', audience: a, rules: [" + rule + "]}, {issuer: 'https://a.b', audience: b, rules: [" + rule + "]}]",
+			"oidc: [{issuer: 'https://a.b', audience: a, rules: [" + rule + "]}, " +
+				"{issuer: 'https://a.b', audience: b, rules: [" + rule + "]}]",
 			"is there twice",
 		},
 	} {
