@@ -376,7 +376,8 @@ const self = ({ room }) => {
 
 async function meet({ room }) {
   await newRoom(room);
-  const users = await Promise.all([connect("alice", { name: "Alice <1>", color: { r: 255 } }, room), connect("bob/1 ", undefined, room)]);
+  // One after the other: the mirror lists them by their connection ids.
+  const users = [await connect("alice", { name: "Alice <1>", color: { r: 255 } }, room), await connect("bob/1 ", undefined, room)];
   meetings.set(room, users);
   return { room, users: users.map(self) };
 }

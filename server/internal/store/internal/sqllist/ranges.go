@@ -122,20 +122,25 @@ func (r *Reader) latest(l latestList, project mirror.ProjectID, prefix string) *
 	where := func(s *statement) {
 		s.where(l.as+".project_id = ?", project)
 		s.inBucket(l.as, project, l.room)
-		if prefix == "" {
+		switch {
+		case prefix == "" && few:
+			s.whereFirst(l.first...)
+			ids = l.others
+		case prefix == "":
 			s.whereFirst(ids...)
-		} else {
+			ids = nil
+		case few:
 			text, args := prefixed(room, prefix)
-			if few {
-				s.whereFirst(ids[start]).where(unindexed(text), args...)
-			} else {
-				s.where(room+" <> ''").where(text, args...)
-			}
-			// One text for all of them: each has a place in the cache of each connection.
-			for i, f := range ids {
-				if i != start && f.column != room {
-					s.where("(? = '' or "+f.column+" = ?)", f.id, f.id)
-				}
+			s.whereFirst(ids[start]).where(unindexed(text), args...)
+			ids = slices.Delete(ids, start, start+1)
+		default:
+			text, args := prefixed(room, prefix)
+			s.where(room+" <> ''").where(text, args...)
+		}
+		// One text for all of them: each has a place in the cache of each connection.
+		for _, f := range ids {
+			if f.column != room {
+				s.where("(? = '' or "+f.column+" = ?)", f.id, f.id)
 			}
 		}
 		if l.also != nil {
