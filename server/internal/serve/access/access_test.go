@@ -287,13 +287,34 @@ func TestKeysFileIsStrict(t *testing.T) {
 	}
 	later := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
 	_, whole := entry(func(e *KeyEntry) { e.RoomPrefixes, e.Expires = []string{"a:", "# b"}, &later })
-	if got, err := ParseKeys(
-		[]byte(textOf(t, whole)),
-	); err != nil ||
-		fmt.Sprintf("%+v", got[0]) != fmt.Sprintf("%+v", whole) &&
-			!got[0].Expires.Equal(later) {
+	got, err := ParseKeys([]byte(textOf(t, whole)))
+	if err != nil || fmt.Sprintf("%+v", got[0]) != fmt.Sprintf("%+v", whole) && !got[0].Expires.Equal(later) {
 		t.Errorf("ParseKeys = %+v, %v; want what was written, %+v", got, err, whole)
 	}
+}
+
+// syncBuffer can be written, read and reset by several goroutines.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func (b *syncBuffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buf.Reset()
 }
 
 // A changed file counts within ten seconds. One that cannot be used changes nothing, and
@@ -304,7 +325,7 @@ func TestKeysFileIsReadAgain(t *testing.T) {
 	two, e2 := entry(nil)
 	path := fileOf(t, e1)
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log syncBuffer
 		logger := slog.New(slog.NewTextHandler(&log, nil))
 		keys, err := OpenKeys(path, logger)
 		if err != nil {
@@ -401,7 +422,7 @@ func TestWrongKeysAreLimited(t *testing.T) {
 	keys := keysOf(t, e1, e2)
 	synctest.Test(t, func(t *testing.T) {
 		const bad, good = "198.51.100.7", "192.0.2.1"
-		var log bytes.Buffer
+		var log syncBuffer
 		tried := 0
 		g := guard(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), keys.Authenticate,
 			func(context.Context, Credential) (Caller, error) { tried++; return Caller{}, ErrUnknown })
