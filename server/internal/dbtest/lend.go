@@ -235,7 +235,7 @@ func addMySQL(tb testing.TB) string {
 // tests have altered.
 const marker = "dbtest_lent"
 
-// takeMySQL takes one of the databases that tests take turns with. Nobody has cleaned it
+// takeMySQL takes one of the databases that tests take turns with. It has not been cleaned
 // up after a test that failed or was killed, so that is done before it is used.
 func takeMySQL(tb testing.TB) string {
 	tb.Helper()

@@ -71,7 +71,7 @@ func AcceptByBucket(
 	return nil, answers[0].Err
 }
 
-// guarded converts a panic to an error: the goroutine is nobody else's to recover.
+// guarded converts a panic to an error: no other function recovers in this goroutine.
 func guarded(part []mirror.Delivery, accept func([]mirror.Delivery) ([]Accepted, error)) (got []Accepted, err error) {
 	defer func() {
 		if v := recover(); v != nil {

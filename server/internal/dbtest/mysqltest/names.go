@@ -40,7 +40,7 @@ func Session(to *url.URL) map[string]string {
 // Take returns the URL of one of the named databases, which tb has to itself until it
 // ends, also among the tests of other processes. It is as the last test has left it,
 // which may have been killed. Tests that alter tables take one from the end of the list,
-// so that others seldom have to make them anew.
+// so that later tests seldom have to create them again.
 func Take(tb testing.TB, alter bool) string {
 	tb.Helper()
 	admin, names := URL(tb), strings.Split(os.Getenv(namesVariable), ",")

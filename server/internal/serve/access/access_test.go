@@ -114,14 +114,14 @@ func TestCallers(t *testing.T) {
 			t.Errorf("SeesRoom(%q, %q) = %t; want %t", c.project, c.room, got, c.want)
 		}
 		if nobody.SeesRoom(c.project, c.room) || nobody.SeesProject(c.project) || !all.SeesRoom(c.project, c.room) {
-			t.Errorf("SeesRoom(%q, %q): somebody without rights sees it, or one with all does not", c.project, c.room)
+			t.Errorf("SeesRoom(%q, %q): a caller without rights sees it, or one with all rights does not", c.project, c.room)
 		}
 	}
 	if got := some.Prefixes(); !slices.Equal(got, []string{"x:", "y"}) {
 		t.Errorf("Prefixes = %q; want those that no other includes, in order", got)
 	}
 	if nobody.Prefixes() == nil || all.Prefixes() != nil {
-		t.Error("lists of nobody are unlimited, or those of all limited")
+		t.Error("lists are unlimited without rights, or limited with all of them")
 	}
 }
 
@@ -318,7 +318,7 @@ func (b *syncBuffer) Reset() {
 }
 
 // A changed file counts within ten seconds. One that cannot be used changes nothing, and
-// is told of once.
+// is reported once.
 func TestKeysFileIsReadAgain(t *testing.T) {
 	t.Parallel()
 	one, e1 := entry(nil)
@@ -433,7 +433,7 @@ func TestWrongKeysAreLimited(t *testing.T) {
 			}
 		}
 		want("right before", right, bad, "")
-		for range 2 * failuresPerWindow { // a caller with an old key, which stops nobody
+		for range 2 * failuresPerWindow { // a caller with an old key, which does not limit the address
 			want("one again and again", "old", bad, fault.ReasonCredentialInvalid)
 		}
 		want("new beside it", fresh, bad, "")

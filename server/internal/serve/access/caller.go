@@ -19,7 +19,7 @@ import (
 // Scope is one thing that a caller may be allowed to do.
 type Scope uint8
 
-// The scopes. The zero value is no scope, which nobody has.
+// The scopes. The zero value is no scope; no caller has it.
 const (
 	// Read reads rooms, documents, threads, comments, sessions, notifications and groups.
 	Read Scope = iota + 1
@@ -109,7 +109,7 @@ type Caller struct {
 	// Rooms are the prefixes of the ids of the rooms that it sees. Every id has the empty
 	// prefix.
 	Rooms []string
-	// Expires is when it is nobody any more; zero for never.
+	// Expires is when it stops being valid; zero for never.
 	Expires time.Time
 }
 

@@ -37,7 +37,7 @@ type Credential struct {
 }
 
 // Authenticator returns whose credential it is, or [ErrUnknown] if it does not know. It
-// fails with a [fault.Error] if nobody else shall be asked, for example because it
+// fails with a [fault.Error] if no other one shall be asked, for example because it
 // cannot find out now.
 type Authenticator func(ctx context.Context, c Credential) (Caller, error)
 

@@ -156,7 +156,7 @@ func newIssuers(entries []IssuerEntry) (issuers []Issuer, err error) {
 	return issuers, nil
 }
 
-// Secure reports whether nobody can be on the way to u.
+// Secure reports whether u is fetched over TLS, or from this machine.
 func Secure(u *url.URL) bool {
 	ip, err := netip.ParseAddr(u.Hostname())
 	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && ip.IsLoopback())

@@ -24,7 +24,7 @@ type Rule struct {
 	Whole bool
 }
 
-// rules has every method of the API. What is missing may be called by nobody.
+// rules has every method of the API. A missing method is refused to every caller.
 var rules = map[string]Rule{
 	// Deliveries carry a signature.
 	mirrorv1.EventService_ReceiveWebhook_FullMethodName: {Open: true},

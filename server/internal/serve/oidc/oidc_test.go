@@ -213,7 +213,7 @@ func (r *rig) refuses(t *testing.T, what, token string, want fault.Reason) {
 		t.Errorf("%s: Authenticate = %+v, %v; want %s", what, got, err, want)
 	}
 	if got.Scopes != 0 || got.Name != "" {
-		t.Errorf("%s: Authenticate = %+v with an error; want nobody", what, got)
+		t.Errorf("%s: Authenticate = %+v with an error; want no caller", what, got)
 	}
 }
 
@@ -489,7 +489,7 @@ func TestKeyRotationUnderLoad(t *testing.T) {
 	}
 }
 
-// Tokens with keys that nobody has do not make the service ask the issuer without end.
+// Tokens signed with unknown keys do not make the service ask the issuer without end.
 func TestUnknownKeysAskSeldom(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

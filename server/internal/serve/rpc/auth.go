@@ -21,7 +21,7 @@ func (s *Services) authenticate(ctx context.Context, method string, next func(co
 	caller, known := access.From(ctx) // of a call from within the process
 	switch {
 	case !ok:
-		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing, "nobody may call this method"))
+		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing, "no caller may use this method"))
 	case rule.Open:
 		if p, ok := peer.FromContext(ctx); method == receiveWebhook && (!ok || p.Addr != inproc.Addr{}) {
 			if err := s.Deliver(s.addressOf(ctx)); err != nil {

@@ -224,7 +224,7 @@ func (c *common) configured(id string) (mirror.ProjectID, error) {
 
 const noProject = "no such project is configured"
 
-// callerOf returns who calls. Without a caller it is somebody who sees nothing.
+// callerOf returns who calls. Without one, it returns a caller who sees nothing.
 func callerOf(ctx context.Context) *access.Caller {
 	if caller, ok := access.From(ctx); ok {
 		return caller

@@ -89,7 +89,7 @@ where table_schema = database() and table_type = 'BASE TABLE' and table_name lik
 
 // On MySQL a comment on a table changes its description and nothing else: MariaDB does it
 // at once when it may not do anything slower. MySQL does not call that instant; it keeps
-// the table that it has, and nobody waits.
+// the table that it has, and no other session waits.
 func TestCommentsRewriteNoTable(t *testing.T) {
 	t.Parallel()
 	db := dbtest.MySQL.Connect(t, dbtest.MySQL.Own(t))

@@ -303,7 +303,7 @@ func TestGrantsWithoutASuperuser(t *testing.T) {
 	}
 }
 
-// No password is in what is printed, and each role is made so that nobody can log in.
+// No password is in what is printed, and each role cannot log in.
 func TestGrantsHoldNoPassword(t *testing.T) {
 	t.Parallel()
 	roles := store.Roles{Owner: "mirror_owner", Service: "mirror_app", Reader: "mirror_reader"}

@@ -16,7 +16,7 @@ import (
 //
 // Rights can come from roles and patterns, so the tables that list them do not tell. The
 // server does, when it is sent statements that alter nothing. Where it does not answer
-// soon, because somebody has locked a table, the service starts nevertheless.
+// soon, because a table is locked, the service starts nevertheless.
 func (s *Store) Check(ctx context.Context, _ *slog.Logger) error {
 	if err := retry(ctx, func() error { return s.accepting.PingContext(ctx) }); err != nil {
 		return classify(ctx, fmt.Errorf("check the database: %w", err)) // after the time that a connection may take

@@ -172,8 +172,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			"commit_time from mirror_change", n)
 	}
 	for n := 1; n < 4096; n *= 2 {
-		exec(`insert into mirror_sweep select bucket, concat(project_id, '-', ?), sweep_id, is_full, is_done, list_cursor, listed, known, raised, vanished,
-			begin_time, end_time, full_time, problem from mirror_sweep`, n)
+		exec(`insert into mirror_sweep select bucket, concat(project_id, '-', ?), sweep_id, is_full, is_done, list_cursor,
+			listed, known, raised, vanished, begin_time, end_time, full_time, problem from mirror_sweep`, n)
 	}
 	// Users have some of it each, as they do.
 	for table, column := range map[string]string{

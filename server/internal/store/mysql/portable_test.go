@@ -187,8 +187,8 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
-	byBucket := regexp.MustCompile(
-		`(?s)\bwhere\s+(\w\.)?bucket (= (\?|sqlc)|in \(\?)|\bwhere \((\w\.)?bucket, |\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
+	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket (= (\?|sqlc)|in \(\?)|\bwhere \((\w\.)?bucket, |` +
+		`\bon\s+\w\.bucket = k\.bucket\b|\binsert into \w+ \(\s*bucket, `)
 	seen := 0
 	over := make(map[string]bool) // a list may have statements of both sorts, by its filters
 	check := func(name, text string) {

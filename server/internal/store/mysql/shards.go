@@ -12,7 +12,7 @@ type layout int32
 const (
 	unknown  layout = iota // before the first connection
 	whole                  // in one place, for good
-	oneShard               // in one place, until somebody reshards it
+	oneShard               // in one place, until it is resharded
 	manyShards
 	forced // anywhere, by configuration
 )

@@ -176,7 +176,7 @@ func (f facts) problem(path, schema string) error {
 			"role %s set search_path = %s", path, role, path)
 	case !f.Tables && f.Holder != "" && schema != "" && schema != f.Holder:
 		return fmt.Errorf("the tables are in the schema %s, not in %s; set MIRROR_DATABASE_SCHEMA to %s, or run "+
-			"liveblocks-mirror migrate to begin anew in %s", f.Holder, schema, f.Holder, schema)
+			"liveblocks-mirror migrate to start from nothing in %s", f.Holder, schema, f.Holder, schema)
 	case !f.Tables && f.Holder != "" && !f.Usable:
 		return fmt.Errorf("the role %s may not use the schema that holds the tables; as its owner, run: grant usage on "+
 			"schema %s to %s", role, holder, role)

@@ -123,7 +123,7 @@ func TestRightsOfOthers(t *testing.T) {
 	}
 }
 
-// In a schema of its own, nothing is to be shut: nobody else may use the schema.
+// In a schema of its own, no right has to be revoked: no other role may use the schema.
 func TestRightsOfOthersInASchema(t *testing.T) {
 	t.Parallel()
 	url := dbtest.Postgres.Empty(t)

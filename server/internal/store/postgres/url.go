@@ -23,7 +23,7 @@ type target struct {
 	schema, searchPath string
 }
 
-// path is the search path that leads to the schema, or else the one that the URL asks for.
+// path is the search path with the schema, or else that of the URL.
 func (t target) path() string {
 	if t.schema != "" {
 		return pgx.Identifier{t.schema}.Sanitize()

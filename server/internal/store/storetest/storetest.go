@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -208,8 +209,10 @@ func (e *env) want(what string, got, want any) {
 	}
 }
 
-// delivery is a delivery that was never seen before.
+// delivery is a delivery that was never seen before. All that it makes stale is in one
+// room, as with every event of Liveblocks.
 func (e *env) delivery(invalidations ...mirror.Invalidation) mirror.Delivery {
+	e.Helper()
 	a := mirror.Delivery{
 		Event: mirror.Event{
 			Project: project, ID: fmt.Sprintf("msg_%04d", e.events.Add(1)), Type: "storageUpdated",
@@ -221,6 +224,11 @@ func (e *env) delivery(invalidations ...mirror.Invalidation) mirror.Delivery {
 	}
 	if len(invalidations) > 0 {
 		a.Event.Project, a.Event.Room = invalidations[0].Resource.Project, invalidations[0].Resource.Room
+	}
+	for _, i := range invalidations {
+		if i.Resource.RoomResource() != invalidations[0].Resource.RoomResource() {
+			e.Fatalf("a delivery about %+v and %+v; want one about one room", invalidations[0].Resource, i.Resource)
+		}
 	}
 	return a
 }
@@ -251,14 +259,18 @@ func (e *env) accept(batch ...mirror.Delivery) []store.Accepted {
 	return answers
 }
 
-// raise accepts one event that makes the resources stale.
+// raise accepts an event for each room that makes the resources in it stale, in one batch.
 func (e *env) raise(resources ...mirror.Resource) {
 	e.Helper()
-	invalidations := make([]mirror.Invalidation, len(resources))
-	for i, r := range resources {
-		invalidations[i] = invalidatedAt(r)
+	rooms := make(map[mirror.Resource][]mirror.Invalidation)
+	for _, r := range resources {
+		rooms[r.RoomResource()] = append(rooms[r.RoomResource()], invalidatedAt(r))
 	}
-	e.accept(e.delivery(invalidations...))
+	var batch []mirror.Delivery
+	for _, room := range slices.SortedFunc(maps.Keys(rooms), mirror.Resource.Compare) {
+		batch = append(batch, e.delivery(rooms[room]...))
+	}
+	e.accept(batch...)
 }
 
 // request asks for the resources.

@@ -136,7 +136,8 @@ func (r *Reader) roomUsers(ctx context.Context, users mirror.Resource, deleted b
 	error,
 ) {
 	s := r.query("select r.epoch, u.connection_id, u.user_id, u.info_json, r.delete_time," + stateColumns +
-		"\nfrom mirror_room r\n" + r.state("r", "r.room_id", literal(mirror.KindActiveUsers), "''") + `left join mirror_active_user u
+		"\nfrom mirror_room r\n" + r.state("r", "r.room_id", literal(mirror.KindActiveUsers), "''") +
+		`left join mirror_active_user u
     on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
     and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end`)
 	if r.dialect.Piece > 0 {
