@@ -19,8 +19,9 @@ const (
 
 // CountSeldom returns a store whose [TaskQuery.Counts] uses little of the database's
 // time, however often it is called: a count that took long is returned again until 19
-// times as much time has passed, but for ten seconds at most. Concurrent callers share
-// a count.
+// times as much time has passed, but for ten seconds at most, and until a sweep
+// begins or ends: together with the end of a sweep an older count would say that all it
+// requested is done. Concurrent callers share a count.
 func CountSeldom(s Store, now func() time.Time) Store {
 	return &seldom{Store: s, now: now, last: make(map[mirror.ProjectID]count)}
 }
@@ -34,10 +35,13 @@ type seldom struct {
 	last map[mirror.ProjectID]count
 }
 
-// count is a count and until when it is returned again.
+// count is a count, the latest sweep when it was made, and until when it is returned
+// again.
 type count struct {
 	Counts
 
+	sweep string
+	done  bool
 	until time.Time
 }
 
@@ -45,8 +49,12 @@ type count struct {
 func (s *seldom) Counts(ctx context.Context, project mirror.ProjectID) (Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	began := s.now()
-	if last, ok := s.last[project]; ok && began.Before(last.until) {
+	sweep, err := s.Sweep(ctx, project)
+	if err != nil {
+		return Counts{}, err
+	}
+	began, last := s.now(), s.last[project]
+	if last.sweep == sweep.ID && last.done == sweep.Done && began.Before(last.until) {
 		return last.Counts, nil
 	}
 	counts, err := s.Store.Counts(ctx, project)
@@ -55,7 +63,7 @@ func (s *seldom) Counts(ctx context.Context, project mirror.ProjectID) (Counts, 
 	}
 	end := s.now()
 	if took := end.Sub(began); took >= cheapCount {
-		s.last[project] = count{counts, end.Add(min((countShare-1)*took, countAge))}
+		s.last[project] = count{counts, sweep.ID, sweep.Done, end.Add(min((countShare-1)*took, countAge))}
 	}
 	return counts, nil
 }

@@ -13,9 +13,14 @@ import (
 type slowCounts struct {
 	store.Store
 
-	now  time.Time
-	took time.Duration
-	n    int64
+	now   time.Time
+	took  time.Duration
+	n     int64
+	sweep mirror.Sweep
+}
+
+func (s *slowCounts) Sweep(context.Context, mirror.ProjectID) (mirror.Sweep, error) {
+	return s.sweep, nil
 }
 
 func (s *slowCounts) Counts(context.Context, mirror.ProjectID) (store.Counts, error) {
@@ -45,6 +50,24 @@ func TestCountSeldom(t *testing.T) {
 		before := s.n
 		if _, err := seldom.Counts(t.Context(), "other"); err != nil || s.n != before+1 {
 			t.Errorf("Counts of another project = %v, counted %d times; want once", err, s.n-before)
+		}
+	}
+}
+
+// A count from before the end of a sweep is not repeated after it: what the sweep
+// requested is missing in it, so all would seem done.
+func TestCountAfterSweep(t *testing.T) {
+	t.Parallel()
+	s := &slowCounts{now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), took: 5 * time.Second}
+	seldom := store.CountSeldom(s, func() time.Time { return s.now })
+	want := int64(0)
+	for _, sweep := range []mirror.Sweep{{}, {ID: "1"}, {ID: "1", Done: true}, {ID: "2"}, {ID: "3", Done: true}} {
+		s.sweep = sweep
+		want++
+		for range 2 {
+			if got, err := seldom.Counts(t.Context(), "default"); err != nil || got.Pending != want {
+				t.Errorf("Counts = %+v, %v after sweep %+v; want the count made after it, %d", got, err, sweep, want)
+			}
 		}
 	}
 }
