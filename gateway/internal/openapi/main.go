@@ -150,9 +150,11 @@ func (a *api) document() object {
 // failures are those of an operation by HTTP status.
 var failures = map[string]struct{ name, description string }{
 	"400":     {"Invalid", "The request is not valid, or cannot be answered in this form."},
-	"401":     {"Unauthenticated", "The bearer token or, for webhooks, the signature is missing or not valid."},
+	"401":     {"Unauthenticated", "The credential or, for webhooks, the signature is missing or not valid."},
+	"403":     {"Forbidden", "The caller may not do this."},
 	"404":     {"NotFound", "The mirror does not have it."},
 	"413":     {"TooLarge", "The body exceeds the limit and will never be accepted."},
+	"429":     {"Limited", "Too many wrong credentials came from this address. Retry-After says when to try again."},
 	"503":     {"Unavailable", "It cannot be done now. Retry-After says when to try again, if that is known."},
 	"default": {"Failed", "Another failure."},
 }

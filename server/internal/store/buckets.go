@@ -1,37 +1,63 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
+// ByBucket divides what is sorted by bucket into a part for each bucket.
+func ByBucket[E any](sorted []E, bucket func(E) int16) (parts [][]E) {
+	for len(sorted) > 0 {
+		end := 1
+		for end < len(sorted) && bucket(sorted[end]) == bucket(sorted[0]) {
+			end++
+		}
+		parts = append(parts, sorted[:end])
+		sorted = sorted[end:]
+	}
+	return parts
+}
+
+// maxPart is the longest time that one bucket of a batch may take.
+const maxPart = 2 * time.Second
+
+// partTime returns how long the next part of a batch may take, so that the parts of a
+// shard that hangs leave time for those of the others.
+func partTime(left time.Duration, parts, lanes int) time.Duration {
+	return min(left*time.Duration(lanes)/time.Duration(parts), maxPart)
+}
+
 // AcceptByBucket records a batch on a sharded server, where no transaction may span
 // shards. accept records deliveries of one bucket in one transaction; at most lanes of
-// them run at once. A transaction that fails leaves the others alone: its deliveries are
+// them run at once, and each has a part of the time until ctx ends. A transaction that fails leaves the others alone: its deliveries are
 // reported with [Accepted.Err], and those of one that is refused are tried one by one. If
 // all fail, AcceptByBucket returns the error of one.
 func AcceptByBucket(
 	ctx context.Context, batch []mirror.Delivery, lanes int,
-	accept func(part []mirror.Delivery) ([]Accepted, error),
+	accept func(ctx context.Context, part []mirror.Delivery) ([]Accepted, error),
 ) ([]Accepted, error) {
-	parts := make(map[int16][]int)
-	for i := range batch {
-		bucket := batch[i].Event.Bucket()
-		parts[bucket] = append(parts[bucket], i)
+	bucket := func(place int) int16 { return batch[place].Event.Bucket() }
+	places := make([]int, len(batch))
+	for i := range places {
+		places[i] = i
 	}
+	slices.SortStableFunc(places, func(a, b int) int { return cmp.Compare(bucket(a), bucket(b)) })
 	answers := make([]Accepted, len(batch))
-	var record func(places []int)
-	record = func(places []int) {
+	var record func(ctx context.Context, places []int)
+	record = func(ctx context.Context, places []int) {
 		part := make([]mirror.Delivery, len(places))
 		for i, place := range places {
 			part[i] = batch[place]
 		}
-		got, err := guarded(part, accept)
+		got, err := guarded(part, func(part []mirror.Delivery) ([]Accepted, error) { return accept(ctx, part) })
 		switch {
 		case err == nil:
 			for i, place := range places {
@@ -42,7 +68,7 @@ func AcceptByBucket(
 			err = fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable, "the database did not answer in time")
 		case len(places) > 1 && fault.Of(err).Kind == fault.Internal:
 			for i := range places {
-				record(places[i : i+1])
+				record(ctx, places[i:i+1])
 			}
 			return
 		}
@@ -50,12 +76,20 @@ func AcceptByBucket(
 			answers[place] = Accepted{Err: err}
 		}
 	}
-	free := make(chan struct{}, max(lanes, 1))
+	lanes = max(lanes, 1)
+	free := make(chan struct{}, lanes)
 	var running sync.WaitGroup
-	for _, places := range parts {
+	parts := ByBucket(places, bucket)
+	for i, places := range parts {
 		free <- struct{}{}
+		limit := maxPart
+		if end, ok := ctx.Deadline(); ok {
+			limit = partTime(time.Until(end), len(parts)-i, lanes)
+		}
 		running.Go(func() {
-			record(places)
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			record(ctx, places)
 			<-free
 		})
 	}

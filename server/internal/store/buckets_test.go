@@ -8,7 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -41,7 +44,7 @@ func TestAcceptByBucket(t *testing.T) {
 	var running, parts atomic.Int32
 	full := make(chan struct{})
 	var once sync.Once
-	accept := func(part []mirror.Delivery) ([]store.Accepted, error) {
+	accept := func(_ context.Context, part []mirror.Delivery) ([]store.Accepted, error) {
 		defer running.Add(-1)
 		if n := running.Add(1); n == lanes {
 			once.Do(func() { close(full) })
@@ -84,7 +87,7 @@ func TestPartsFailApart(t *testing.T) {
 	rooms := map[mirror.RoomID]error{"room 1": away, "room 2": refused, "room 3": nil}
 	tried := make(map[string]int)
 	var mu sync.Mutex
-	accept := func(part []mirror.Delivery) ([]store.Accepted, error) {
+	accept := func(_ context.Context, part []mirror.Delivery) ([]store.Accepted, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, d := range part {
@@ -122,23 +125,53 @@ func TestPartsFailApart(t *testing.T) {
 		t.Errorf("tried %v; want what is away once, and what is refused alone too", tried)
 	}
 
-	answers, err = store.AcceptByBucket(t.Context(), batch, 2, func([]mirror.Delivery) ([]store.Accepted, error) {
+	answers, err = store.AcceptByBucket(t.Context(), batch, 2, func(context.Context, []mirror.Delivery) ([]store.Accepted, error) {
 		return nil, away
 	})
 	if answers != nil || !errors.Is(err, away) {
 		t.Errorf("AcceptByBucket while all are away = %+v, %v; want an error", answers, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	answers, err = store.AcceptByBucket(ctx, batch, 1, func(part []mirror.Delivery) ([]store.Accepted, error) {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		cancel()
-		return accepted(part), nil
-	})
+	answers, err = store.AcceptByBucket(ctx, batch, 1,
+		func(ctx context.Context, part []mirror.Delivery) ([]store.Accepted, error) {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			cancel()
+			return accepted(part), nil
+		})
 	if err != nil || !slices.ContainsFunc(answers, func(a store.Accepted) bool {
 		return fault.Is(a.Err, fault.ReasonStoreUnavailable)
 	}) {
 		t.Errorf("AcceptByBucket that takes too long = %+v, %v; want what was not recorded told as unavailable", answers, err)
+	}
+}
+
+// A shard that hangs takes only its own deliveries with it, however many buckets it has.
+func TestShardThatHangs(t *testing.T) {
+	t.Parallel()
+	for _, lanes := range []int{1, 2, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
+			defer cancel()
+			batch := eventsOfRooms(200)
+			hangs := func(d mirror.Delivery) bool { return d.Event.Bucket()%4 == 0 }
+			answers, err := store.AcceptByBucket(ctx, batch, lanes,
+				func(ctx context.Context, part []mirror.Delivery) ([]store.Accepted, error) {
+					if hangs(part[0]) {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return accepted(part), clock.Sleep(ctx, 10*time.Millisecond)
+				})
+			if err != nil {
+				t.Fatalf("AcceptByBucket = %v; want the failures in the answers", err)
+			}
+			for i, d := range batch {
+				if hangs(d) != fault.Is(answers[i].Err, fault.ReasonStoreUnavailable) || hangs(d) == answers[i].Fresh {
+					t.Errorf("with %d lanes, the answer for bucket %d is %+v", lanes, d.Event.Bucket(), answers[i])
+				}
+			}
+		})
 	}
 }

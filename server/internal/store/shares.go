@@ -5,7 +5,7 @@ package store
 // own shares those of Work.
 type Shares struct {
 	// Accept is for recording deliveries: one for those that wait for no row, the
-	// other for those that do.
+	// other for those that do. On a sharded server, buckets of one batch use both.
 	Accept int
 	// Renew is for renewing leases, which are lost if that takes too long.
 	Renew int

@@ -84,7 +84,7 @@ type Ledger interface {
 	// Accept stores the events and marks what they make stale, in one transaction.
 	// An event whose (project, id) is already stored in the bucket of its room writes
 	// nothing and is reported as not fresh. When Accept returns nil, everything is
-	// durable. A batch must not contain an event twice, and what an event makes stale
+	// durable. A batch must not contain an id twice, and what an event makes stale
 	// must be in its bucket.
 	//
 	// Each stale resource gets a new generation and becomes due immediately, but
@@ -108,7 +108,7 @@ type Ledger interface {
 	// with a Fold invalidation wait at their resource, in one transaction. Events
 	// with another outcome change nothing. It returns what became stale. On a sharded
 	// server, each bucket has a transaction of its own; after an error some may have been
-	// committed, and the whole can be repeated.
+	// committed, what they made stale is returned with it, and the whole can be repeated.
 	TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error)
 }
 

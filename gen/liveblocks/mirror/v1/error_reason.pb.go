@@ -42,9 +42,9 @@ const (
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID ErrorReason = 5
 	// The page token belongs to another list or to other filters.
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_MISMATCH ErrorReason = 6
-	// The call needs a bearer token.
+	// The call needs a credential: a token, a key or a client certificate.
 	ErrorReason_ERROR_REASON_CREDENTIAL_MISSING ErrorReason = 7
-	// The bearer token is not one of the configured tokens.
+	// The credential is not valid.
 	ErrorReason_ERROR_REASON_CREDENTIAL_INVALID ErrorReason = 8
 	// The signature headers are missing, incomplete or mixed.
 	ErrorReason_ERROR_REASON_SIGNATURE_MISSING ErrorReason = 9

@@ -348,15 +348,19 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		project mirror.ProjectID
 		id      string
 	}
-	// A commit contains an event once; other deliveries of it share the answer.
+	// A commit contains an id once; other deliveries of the event share the answer. A
+	// delivery of another event, which is in another bucket, comes with a later commit.
 	index := make(map[key]int, len(received))
 	deliveries := make([]mirror.Delivery, 0, len(received))
+	later := make(map[int]bool)
 	l.mu.Lock()
-	for _, d := range received {
+	for i, d := range received {
 		k := key{d.Event.Project, d.Event.ID}
-		if _, ok := index[k]; !ok {
+		if at, ok := index[k]; !ok {
 			index[k] = len(deliveries)
 			deliveries = append(deliveries, mirror.Delivery{Event: d.Event, Invalidations: l.needed(d.Invalidations)})
+		} else if deliveries[at].Event.Bucket() != d.Event.Bucket() {
+			later[i] = true
 		}
 	}
 	l.mu.Unlock()
@@ -375,6 +379,10 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	answers := make([]store.Accepted, len(received))
 	l.mu.Lock()
 	for i, d := range received {
+		if later[i] {
+			answers[i] = store.Accepted{Locked: true}
+			continue
+		}
 		first := &accepted[index[key{d.Event.Project, d.Event.ID}]]
 		answers[i] = *first
 		first.Fresh = false // later ones in this batch are duplicates

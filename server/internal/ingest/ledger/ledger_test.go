@@ -715,6 +715,32 @@ func TestOutageRefusesTheWholeBatch(t *testing.T) {
 	}
 }
 
+// Two events with one id, in rooms of different buckets, are both recorded, although they
+// come at the same time.
+func TestOneIDInTwoRooms(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		release := b.blocked()
+		l, _ := b.start()
+		first := b.receiveMany(l, 100, 101)
+		synctest.Wait()
+		answers := []<-chan answer{
+			b.receive(b.Context(), l, "msg_1", storageUpdated(1)), b.receive(b.Context(), l, "msg_1", storageUpdated(2)),
+		}
+		synctest.Wait()
+		close(release)
+		b.wantAll(first, false)
+		for i, a := range answers {
+			if got := <-a; got.err != nil {
+				b.Fatalf("answer %d = %v; want it recorded", i, got.err)
+			}
+		}
+		if got := b.events.sizes(); !slices.Equal(got, []int{1, 1, 1}) {
+			b.Fatalf("batches = %v; want one for each event", got)
+		}
+	})
+}
+
 // If one of several shards is away, only its rooms' senders come back, and the service
 // stays ready for the others.
 func TestShardThatIsAway(t *testing.T) {

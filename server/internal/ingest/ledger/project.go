@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -190,14 +191,13 @@ func (l *Ledger) setAside(ctx context.Context, e mirror.Event, a store.Accepted)
 // takeUp works recorded events like new ones.
 func (l *Ledger) takeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
 	pending, err := l.cfg.Store.TakeUp(ctx, batch)
-	if err != nil {
-		l.failed(err)
-		return nil, err
-	}
 	if len(pending) > 0 {
 		l.cfg.Pending(pending)
 	}
-	return pending, nil
+	if err != nil {
+		l.failed(err)
+	}
+	return pending, err
 }
 
 // Pin replaces the pinned Liveblocks project, and works the events that were set
@@ -221,7 +221,11 @@ func (l *Ledger) Pin(ctx context.Context, project mirror.ProjectID, id string) (
 		var batch []mirror.Delivery
 		for i, e := range events {
 			if e.Outcome == mirror.OutcomeForeignProject && e.LiveblocksProject == id {
-				if e, err = l.cfg.Store.EventOf(ctx, project, e.Room, e.ID); err != nil {
+				found, err := l.cfg.Store.EventOf(ctx, project, e.Room, e.ID)
+				if errors.Is(err, store.ErrNotFound) { // an older version has written it to another bucket
+					found, err = l.cfg.Store.Event(ctx, project, e.ID)
+				}
+				if e = found; err != nil {
 					return takenUp, fmt.Errorf("read an event that was set aside: %w", err)
 				}
 				batch = append(batch, webhook.Decode(project, e.ID, e.Payload, e.SendTime, e.ReceiveTime))

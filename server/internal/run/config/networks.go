@@ -23,10 +23,13 @@ func (n *Networks) UnmarshalText(text []byte) error {
 		if address, single := netip.ParseAddr(part); single == nil {
 			network, err = netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen()), nil
 		}
-		if err != nil {
+		if err != nil || network.Addr().Is4In6() {
 			return errors.New("must be " + networksForm)
 		}
 		n.Ranges = append(n.Ranges, network.Masked())
+	}
+	if len(text) > 0 && n.Ranges == nil { // which would mean all addresses, or none
+		return errors.New("must be " + networksForm)
 	}
 	return nil
 }

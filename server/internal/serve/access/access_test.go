@@ -252,6 +252,12 @@ func TestKeysFileIsStrict(t *testing.T) {
 		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: ['*']}]", ""},
 		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], rooms: [a]}]", "field rooms"},
 		{"keys: [{id: abcdefg, sha256: " + sum + ", scopes: [read], projects: [a]}]", "id of a key"},
+		{"keys:\n", ""},
+		{
+			"keys:\n- id: abcdefgh\n  sha256: " + sum + "\n  scopes: [read]\n  projects: [a]\n  room_prefixes:\n  # - a\n",
+			"line 6: room_prefixes has no value",
+		},
+		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [read], projects: [a], expires: ~}]", "expires has no value"},
 		{"keys: [{id: abcdefgh, sha256: 00, scopes: [read], projects: [a]}]", "sha256"},
 		{"keys: [{id: abcdefgh, sha256: " + sum + ", projects: [a]}]", "no scopes"},
 		{"keys: [{id: abcdefgh, sha256: " + sum + ", scopes: [write], projects: [a]}]", "no scope \"write\""},
@@ -543,5 +549,39 @@ func TestClientBehindProxies(t *testing.T) {
 		if got := c.trusted.Client(c.peer, c.forwarded).String(); got != c.want {
 			t.Errorf("Client(%s, %q) = %s; want %s", c.peer, c.forwarded, got, c.want)
 		}
+	}
+}
+
+// A credential that is not valid any more counts as a wrong one, and one without rights
+// does not exempt its address from the limit.
+func TestOldCredentialsAreLimited(t *testing.T) {
+	t.Parallel()
+	const address = "192.0.2.1"
+	scopes := ScopesOf(Read)
+	valid := true
+	g := guard(slog.New(slog.DiscardHandler), func(_ context.Context, c Credential) (Caller, error) {
+		if !valid || c.Bearer != "mine" {
+			return Caller{}, ErrUnknown
+		}
+		return Caller{Scopes: scopes}, nil
+	})
+	for _, s := range []Scopes{0, scopes} {
+		scopes, valid = s, true
+		if _, err := identify(g, "mine", address); err != nil {
+			t.Fatalf("Identify = %v", err)
+		}
+		if n := g.failures.rights.Load(); (n == 1) != (s != 0) {
+			t.Errorf("with scopes %d, %d credentials are known to be right", s, n)
+		}
+	}
+	valid = false
+	if _, err := identify(g, "mine", address); reasonOf(err) != fault.ReasonCredentialInvalid {
+		t.Errorf("Identify of a removed key = %v", err)
+	}
+	for i := range failuresPerWindow {
+		_, _ = identify(g, fmt.Sprint("wrong", i), address)
+	}
+	if _, err := identify(g, "mine", address); reasonOf(err) != fault.ReasonCredentialsLimited {
+		t.Errorf("Identify of a removed key from a limited address = %v; want it limited", err)
 	}
 }

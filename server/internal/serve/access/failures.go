@@ -155,6 +155,10 @@ func (f *failures) add(ctx context.Context, address netip.Addr, from source, rea
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if reason == fault.ReasonCredentialInvalid && from.network.IsValid() {
+		// Its key may have been removed.
+		if _, was := f.right.LoadAndDelete(from); was {
+			f.rights.Add(-1)
+		}
 		f.wrong(from, now)
 	}
 	f.unlogged++
@@ -178,12 +182,13 @@ func (f *failures) wrong(from source, now time.Time) {
 	}
 	w.wrong[from.digest] = true
 	f.windows[network] = w
-	if len(w.wrong) < failuresPerWindow {
+	until := w.since.Add(failureWindow)
+	if before := *f.blocked.Load(); len(w.wrong) < failuresPerWindow || before[network].Equal(until) {
 		return
 	}
 	blocked := maps.Clone(*f.blocked.Load())
 	makeRoom(blocked, func(until time.Time) bool { return !until.After(now) })
-	blocked[network] = w.since.Add(failureWindow)
+	blocked[network] = until
 	f.blocked.Store(&blocked)
 }
 

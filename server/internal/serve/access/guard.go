@@ -121,14 +121,16 @@ func (g *Guard) Identify(ctx context.Context, r Request) (Caller, error) {
 			return Caller{}, g.refuse(ctx, r.Address, id, fault.New(fault.Unauthentic, fault.ReasonCredentialExpired,
 				"the credential has expired"))
 		}
-		g.failures.passed(id)
+		if caller.Scopes != 0 { // or it is a token of an issuer that anybody may have
+			g.failures.passed(id)
+		}
 		return caller, nil
 	}
 	return Caller{}, g.refuse(ctx, r.Address, id, fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid,
 		invalidCredential))
 }
 
-const invalidCredential = "the bearer token is not valid"
+const invalidCredential = "the credential is not valid"
 
 // Denied counts and returns the refusal of a caller that is known but may not do this.
 func (g *Guard) Denied(err *fault.Error) error {
@@ -164,7 +166,7 @@ func credentialOf(r Request) (Credential, error) {
 		return c, fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, "more than one credential was given")
 	}
 	if c.Bearer == "" && c.Certificate == nil {
-		return c, fault.New(fault.Unauthentic, fault.ReasonCredentialMissing, "a bearer token is needed")
+		return c, fault.New(fault.Unauthentic, fault.ReasonCredentialMissing, "a credential is needed: a bearer token, or a client certificate")
 	}
 	c.Digest = sha256.Sum256([]byte(c.Bearer))
 	return c, nil

@@ -184,6 +184,15 @@ func parseKeys(data []byte) (file keysFile, all everybody, err error) {
 			"it contains a key; only the SHA-256 of a key belongs there, and that key is to be replaced",
 		)
 	}
+	var sections map[string]yaml.Node
+	if err := yaml.Unmarshal(data, &sections); err != nil {
+		return file, all, err
+	}
+	for _, section := range sections {
+		if err := checkValues(&section); err != nil {
+			return file, all, err
+		}
+	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(&file); err != nil && !errors.Is(err, io.EOF) { // EOF: nothing but comments
@@ -200,6 +209,20 @@ func parseKeys(data []byte) (file keysFile, all everybody, err error) {
 	}
 	all.issuers, err = newIssuers(file.OIDC)
 	return file, all, err
+}
+
+// checkValues refuses a field without a value. It would count as one that is left out, and
+// so give a key all rooms, or no end.
+func checkValues(n *yaml.Node) error {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && child.ShortTag() == "!!null" {
+			return fmt.Errorf("line %d: %s has no value; leave it out", child.Line, n.Content[i-1].Value)
+		}
+		if err := checkValues(child); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // everybody is whom a keys file knows.

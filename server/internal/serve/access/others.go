@@ -65,8 +65,9 @@ func (k *Keys) Certificates(now func() time.Time) Authenticator {
 			return Caller{}, fault.New(fault.Unauthentic, fault.ReasonCredentialExpired, "the client certificate has expired")
 		}
 		var found *storedKey
+		keys := k.all.Load().certificates
 		for _, name := range certificateNames(c.Certificate) {
-			key := k.all.Load().certificates[name]
+			key := keys[name]
 			switch {
 			case key == nil:
 			case found != nil && found != key:

@@ -154,6 +154,11 @@ func TestCertificatesAndIssuersAreChecked(t *testing.T) {
 		},
 		{issuer("https://example.com", "audience: a, algorithms: [none], rules: ["+rule+"]"), "algorithms"},
 		{
+			issuer("https://example.com", "audience: a, rules: [{name: a, claims: {sub: a}, scopes: [read], projects: [a], "+
+				"room_prefixes: }]"),
+			"room_prefixes has no value",
+		},
+		{
 			"oidc: [{issuer: 'https://a.b', audience: a, rules: [" + rule + "]}, " +
 				"{issuer: 'https://a.b', audience: b, rules: [" + rule + "]}]",
 			"is there twice",

@@ -239,9 +239,17 @@ func withID(keys []jose.JSONWebKey, id string) (found []jose.JSONWebKey) {
 // newClient returns a client that reads short answers. It keeps no connection: it makes
 // two requests in ten minutes.
 func newClient() *http.Client {
-	return &http.Client{Timeout: askTimeout, Transport: limited{&http.Transport{
+	return &http.Client{Timeout: askTimeout, CheckRedirect: checkRedirect, Transport: limited{&http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, DisableKeepAlives: true,
 	}}}
+}
+
+// checkRedirect keeps the client from where its answers could be forged.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > 3 || !access.Secure(req.URL) {
+		return errors.New("it redirects too often, or to what is no https URL")
+	}
+	return nil
 }
 
 // limited cuts answers off at maxAnswer.

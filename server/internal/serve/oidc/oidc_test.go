@@ -512,3 +512,47 @@ func TestUnknownKeysAskSeldom(t *testing.T) {
 	r.pass(askEvery)
 	r.refuses(t, "unknown", stranger.sign(t, jose.ES256, r.claims(nil)), fault.ReasonCredentialInvalid)
 }
+
+// Keys never come over a way on which they could be forged.
+func TestKeysComeSafely(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	key := newRSA(t, "rs", 2048)
+	r.publish(key)
+	token := key.sign(t, jose.RS256, r.claims(nil))
+	r.fail(func(w http.ResponseWriter, _ *http.Request) bool {
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": r.URL, "jwks_uri": "http://issuer.invalid/keys"})
+		return true
+	})
+	r.refuses(t, "keys elsewhere", token, fault.ReasonIssuerUnavailable)
+	if !strings.Contains(r.log.String(), "jwks_uri of its configuration is no https URL") {
+		t.Errorf("log = %s; want it to name the address of the keys", &r.log)
+	}
+	check := newClient().CheckRedirect
+	for url, safe := range map[string]bool{
+		"https://issuer.invalid/keys": true, "http://127.0.0.1:1/keys": true, "http://issuer.invalid/keys": false,
+	} {
+		req := httptest.NewRequest(http.MethodGet, url, http.NoBody)
+		if err := check(req, nil); (err == nil) != safe {
+			t.Errorf("a redirect to %s = %v; want it followed: %t", url, err, safe)
+		}
+		if err := check(req, make([]*http.Request, 4)); err == nil {
+			t.Errorf("a fifth redirect, to %s, is followed", url)
+		}
+	}
+}
+
+// A key for something else signs no token.
+func TestKeysForOtherUses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	right, enc, other := newRSA(t, "rs", 2048), newRSA(t, "enc", 2048), newRSA(t, "other", 2048)
+	r.publish(right)
+	r.mu.Lock()
+	r.keys = append(r.keys, jose.JSONWebKey{Key: enc.Public(), KeyID: "enc", Use: "enc"},
+		jose.JSONWebKey{Key: other.Public(), KeyID: "other", Algorithm: string(jose.RS512)})
+	r.mu.Unlock()
+	r.accepts(t, right.sign(t, jose.RS256, r.claims(nil)), "oidc:editors")
+	r.refuses(t, "a key for encryption", enc.sign(t, jose.RS256, r.claims(nil)), fault.ReasonCredentialInvalid)
+	r.refuses(t, "a key for RS512", other.sign(t, jose.RS256, r.claims(nil)), fault.ReasonCredentialInvalid)
+}

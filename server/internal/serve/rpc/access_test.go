@@ -405,3 +405,30 @@ func TestWebhookAllow(t *testing.T) {
 	_, err := h.events.ReceiveWebhook(t.Context(), &mirrorv1.ReceiveWebhookRequest{})
 	wantStatus(t, err, codes.PermissionDenied, fault.ReasonAddressNotAllowed)
 }
+
+// What has no rule is refused to everybody, and what anybody may call needs some right.
+func TestMethodsWithoutARule(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	called := func(caller access.Caller, method string) error {
+		return h.services.authenticate(access.Into(t.Context(), caller), method, func(context.Context) error { return nil })
+	}
+	anyone := access.Methods()[slices.IndexFunc(access.Methods(), func(m string) bool {
+		rule, _ := access.RuleOf(m)
+		return rule.Anyone
+	})]
+	for what, c := range map[string]struct {
+		caller access.Caller
+		method string
+		ok     bool
+	}{
+		"no rule":                {access.Everything("a"), "/liveblocks.mirror.v1.MirrorService/Invented", false},
+		"anyone":                 {access.Caller{Scopes: access.ScopesOf(access.Metrics)}, anyone, true},
+		"anyone without a right": {access.Caller{}, anyone, false},
+	} {
+		err := called(c.caller, c.method)
+		if (err == nil) != c.ok || err != nil && !fault.Is(err, fault.ReasonScopeMissing) {
+			t.Errorf("%s: %s = %v; want it allowed: %t", what, c.method, err, c.ok)
+		}
+	}
+}

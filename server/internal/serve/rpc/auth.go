@@ -41,7 +41,7 @@ func (s *Services) authenticate(ctx context.Context, method string, next func(co
 		caller, ctx = &found, access.Into(ctx, found)
 	}
 	switch {
-	case rule.Anyone:
+	case rule.Anyone && caller.Scopes != 0:
 	case !caller.Allows(rule.Scope):
 		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing,
 			"this call needs the scope "+rule.Scope.String()).With("scope", rule.Scope.String()))

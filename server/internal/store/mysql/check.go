@@ -73,7 +73,7 @@ func (s *Store) denied(ctx context.Context, statement, table string) error {
 	user = constant(name) + "@" + constant(host)
 	verb, _, _ := strings.Cut(statement, " ")
 	return fmt.Errorf("the user %s lacks the right to %s in %s; as an administrator, run: grant select, insert, update, "+
-		"delete on %s.* to %s", user, verb, table, quoted(database), user)
+		"delete on %s.* to %s", user, verb, table, quoted(pattern(database)), user)
 }
 
 var created = regexp.MustCompile(`create table if not exists (mirror_\w+)`)

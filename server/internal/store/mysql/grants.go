@@ -44,7 +44,7 @@ grant create, alter, drop, index, create view, show view, select, insert, update
 grant select, insert, update, delete on %[1]s.* to %[3]s;
 
 -- The reader reads the views. They follow the rights of who reads them, so it also needs the columns that they show.`,
-		quoted(database), owner, service)
+		quoted(pattern(database)), owner, service)
 	grant := func(rights, on, from, where string) {
 		line("set @statement = (select if(count(*) = 1, %s, 'do 0') from information_schema.%s\n"+
 			"    where table_schema = %s and table_name = '%s'%s);",
@@ -71,5 +71,9 @@ func account(name string) string { return constant(name) + "@'%'" }
 func constant(s string) string {
 	return "'" + strings.NewReplacer("'", "''", `\`, `\\`).Replace(s) + "'"
 }
+
+// pattern is the name of a database in a grant on all of its tables, where _ and % match
+// any character.
+func pattern(name string) string { return strings.NewReplacer("_", `\_`, "%", `\%`).Replace(name) }
 
 func quoted(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }

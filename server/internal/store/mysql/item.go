@@ -262,7 +262,11 @@ func (s *itemSQL) readStored(ctx context.Context, q *queries, r mirror.Resource,
 					return nil, err
 				}
 			}
-			rest = rest[slices.Index(some, key[0])+1:]
+			at, found := slices.BinarySearch(some, key[0])
+			if !found {
+				return nil, fmt.Errorf("a row of %s is of none of the items that were asked for", t.Name)
+			}
+			rest = rest[at+1:]
 		}
 	}
 	return stored, nil

@@ -32,9 +32,7 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 	case err != nil:
 		return nil, err
 	case sharded:
-		return store.AcceptByBucket(ctx, batch, s.lanes, func(part []mirror.Delivery) ([]store.Accepted, error) {
-			return s.acceptUnlocked(ctx, part)
-		})
+		return store.AcceptByBucket(ctx, batch, s.lanes, s.acceptUnlocked)
 	}
 	return s.acceptUnlocked(ctx, batch)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/pressly/goose/v3/database/dialect"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/move"
 )
@@ -100,7 +101,7 @@ type repeatingConn struct{ *session }
 // index that is gone as dropped: each is altered by its own statement, which is atomic.
 func (c repeatingConn) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
 	result, err := c.session.ExecContext(ctx, text, args)
-	for began := time.Now(); behind(err) && time.Since(began) < lockPatience && sleep(ctx, lockInterval); {
+	for began := time.Now(); behind(err) && time.Since(began) < lockPatience && clock.Sleep(ctx, lockInterval) == nil; {
 		result, err = c.session.ExecContext(ctx, text, args)
 	}
 	switch number(err) {
@@ -115,18 +116,6 @@ func (c repeatingConn) ExecContext(ctx context.Context, text string, args []driv
 func behind(err error) bool {
 	var refused *gomysql.MySQLError
 	return errors.As(err, &refused) && refused.Number == 1054 && strings.Contains(refused.Message, "not found")
-}
-
-// sleep waits and reports whether ctx is not done.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
@@ -151,7 +140,7 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := moveEvents(ctx, db, locker, log); err != nil {
+	if err := mover.Run(ctx, db, locker, schemaVersion, log); err != nil {
 		return err
 	}
 	for { // one by one, so that the log tells how far it is
@@ -180,17 +169,6 @@ var mover = move.Dialect{
 	Columns: "project_id, event_id, type, room_id, user_id, liveblocks_project_id, payload, send_time, receive_time, " +
 		"source_time, outcome, batch_token",
 	OnConflict: "on duplicate key update bucket = values(bucket)",
-}
-
-// moveEvents moves the events of a database that an older version has written.
-func moveEvents(ctx context.Context, db *sql.DB, locker lock.Locker, log *slog.Logger) error {
-	if version, err := schemaVersion(ctx, db); err != nil || version == 0 || version >= move.Version {
-		return err
-	}
-	if err := locker.Lock(ctx, db); err != nil {
-		return fmt.Errorf("lock the events: %w", err)
-	}
-	return errors.Join(mover.Events(ctx, db, log), locker.Unlock(context.WithoutCancel(ctx), db))
 }
 
 // migrateHint adds advice to errors of the server.

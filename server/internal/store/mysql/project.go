@@ -147,7 +147,7 @@ func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 	for _, part := range parts {
 		marked, err := s.takeUp(ctx, part)
 		if err != nil {
-			return nil, err
+			return pending, err
 		}
 		pending = append(pending, marked...)
 	}

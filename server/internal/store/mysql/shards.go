@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // layout says where a server keeps the rows of different buckets.
@@ -84,19 +86,11 @@ func (s *Store) sharded(ctx context.Context) (bool, error) {
 // may write: all of it, or on a sharded server one for each bucket.
 func transactions[E any](ctx context.Context, s *Store, sorted []E, bucket func(E) int16) ([][]E, error) {
 	sharded, err := s.sharded(ctx)
-	if err != nil {
+	switch {
+	case err != nil || len(sorted) == 0:
 		return nil, err
+	case sharded:
+		return store.ByBucket(sorted, bucket), nil
 	}
-	var parts [][]E
-	for begin := 0; begin < len(sorted); {
-		end := len(sorted)
-		for i := begin + 1; sharded && i < end; i++ {
-			if bucket(sorted[i]) != bucket(sorted[begin]) {
-				end = i
-			}
-		}
-		parts = append(parts, sorted[begin:end])
-		begin = end
-	}
-	return parts, nil
+	return [][]E{sorted}, nil
 }

@@ -118,7 +118,7 @@ func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...stri
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	if err := moveEvents(ctx, db, locker, log); err != nil {
+	if err := mover.Run(ctx, db, locker, schemaVersion, log); err != nil {
 		return fmt.Errorf("migrate: %w", migrateHint(err))
 	}
 	for { // one by one, so that the log tells how far it is
@@ -153,21 +153,14 @@ var mover = move.Dialect{
 	OnConflict: "on conflict do nothing",
 }
 
-// moveEvents moves the events of a database that an older version has written.
-func moveEvents(ctx context.Context, db *sql.DB, locker lock.Locker, log *slog.Logger) error {
-	var version int64
-	err := db.QueryRowContext(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").
+// schemaVersion returns the version of the last migration that was applied; 0 if none was.
+func schemaVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
+	err = db.QueryRowContext(ctx, "select coalesce(max(version_id), 0) from "+schemaTable+" where is_applied").
 		Scan(&version)
 	if isCode(err, "42P01") {
-		return nil
+		err = nil
 	}
-	if err != nil || version == 0 || version >= move.Version {
-		return err
-	}
-	if err := locker.Lock(ctx, db); err != nil {
-		return fmt.Errorf("lock the events: %w", err)
-	}
-	return errors.Join(mover.Events(ctx, db, log), locker.Unlock(context.WithoutCancel(ctx), db))
+	return version, err
 }
 
 // rightsSQL lists the roles that have rights on our tables and views, where neither

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pressly/goose/v3/lock"
+
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -37,6 +39,29 @@ type Dialect struct {
 	Columns string
 	// OnConflict ends an insert that leaves existing rows as they are.
 	OnConflict string
+}
+
+// Run moves the events of a database that an older version has written, unless another
+// process does so. version reads the version of the schema; 0 if there is none.
+func (d Dialect) Run(
+	ctx context.Context, db *sql.DB, locker lock.Locker, version func(context.Context, *sql.DB) (int64, error),
+	log *slog.Logger,
+) error {
+	old := func() (bool, error) {
+		v, err := version(ctx, db)
+		return err == nil && v != 0 && v < Version, err
+	}
+	if ok, err := old(); err != nil || !ok {
+		return err
+	}
+	if err := locker.Lock(ctx, db); err != nil {
+		return fmt.Errorf("lock the events, which another process may be moving: %w", err)
+	}
+	ok, err := old() // it may have been done meanwhile
+	if ok {
+		err = d.Events(ctx, db, log)
+	}
+	return errors.Join(err, locker.Unlock(context.WithoutCancel(ctx), db))
 }
 
 // Events moves the events. It takes a few at a time and can be run again after a cut:

@@ -2,11 +2,12 @@ package sqllist
 
 import (
 	"context"
+	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -110,17 +111,34 @@ func (u *roomUser) sameUsers(as *roomUser) bool {
 		u.freshness.DeleteTime.Equal(as.freshness.DeleteTime)
 }
 
-// ActiveUsers reads the room with its connections. If they are others before all pieces
-// have been read, it begins again.
+// usersTries is how often the users of a room are read that change while they are read.
+const usersTries = 5
+
+// errUsersChanged means that pieces are not of the same users of the room.
+var errUsersChanged = errors.New("the active users of the room changed while they were read")
+
+// ActiveUsers reads the room with its connections. If they change before all pieces have
+// been read, it begins again.
 func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
-	rows, err := inPieces(r, func(last *roomUser) ([]roomUser, error) { return r.roomUsers(ctx, users, deleted, last) })
+	rows, err := []roomUser(nil), errUsersChanged
+	for try := 0; errors.Is(err, errUsersChanged) && try < usersTries; try++ {
+		rows, err = inPieces(r, func(last *roomUser) ([]roomUser, error) {
+			piece, err := r.roomUsers(ctx, users, deleted, last)
+			// A room has a row in each piece, if only one without a user.
+			if err == nil && last != nil && (len(piece) == 0 || !piece[0].sameUsers(last)) {
+				err = errUsersChanged
+			}
+			return piece, err
+		})
+	}
 	switch {
+	case errors.Is(err, errUsersChanged):
+		return mirror.ActiveUsers{}, fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
+			"the active users of the room change faster than they can be read")
 	case err != nil:
 		return mirror.ActiveUsers{}, err
 	case len(rows) == 0:
 		return mirror.ActiveUsers{}, store.ErrNotFound
-	case slices.ContainsFunc(rows, func(u roomUser) bool { return !u.sameUsers(&rows[0]) }):
-		return r.ActiveUsers(ctx, users, deleted)
 	}
 	out := mirror.ActiveUsers{Project: users.Project, Room: users.Room, Freshness: rows[len(rows)-1].freshness}
 	for _, row := range rows {
