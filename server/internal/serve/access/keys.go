@@ -184,13 +184,15 @@ func parseKeys(data []byte) (file keysFile, all everybody, err error) {
 			"it contains a key; only the SHA-256 of a key belongs there, and that key is to be replaced",
 		)
 	}
-	var sections map[string]yaml.Node
-	if err := yaml.Unmarshal(data, &sections); err != nil {
+	var text yaml.Node
+	if err := yaml.Unmarshal(data, &text); err != nil {
 		return file, all, err
 	}
-	for _, section := range sections {
-		if err := checkValues(&section); err != nil {
-			return file, all, err
+	for _, root := range text.Content {
+		for _, section := range root.Content {
+			if err := checkValues(section); err != nil {
+				return file, all, err
+			}
 		}
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
