@@ -37,9 +37,10 @@ func partTime(left time.Duration, parts, lanes int) time.Duration {
 
 // AcceptByBucket records a batch on a sharded server, where no transaction may span
 // shards. accept records deliveries of one bucket in one transaction; at most lanes of
-// them run at once, and each has a part of the time until ctx ends. A transaction that fails leaves the others alone: its deliveries are
-// reported with [Accepted.Err], and those of one that is refused are tried one by one. If
-// all fail, AcceptByBucket returns the error of one.
+// them run at once, and each has a part of the time until ctx ends. A transaction that
+// fails leaves the others alone: its deliveries are reported with [Accepted.Err], and
+// those of one that is refused are tried one by one. If all fail, AcceptByBucket returns
+// the error of one.
 func AcceptByBucket(
 	ctx context.Context, batch []mirror.Delivery, lanes int,
 	accept func(ctx context.Context, part []mirror.Delivery) ([]Accepted, error),

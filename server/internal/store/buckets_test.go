@@ -125,9 +125,8 @@ func TestPartsFailApart(t *testing.T) {
 		t.Errorf("tried %v; want what is away once, and what is refused alone too", tried)
 	}
 
-	answers, err = store.AcceptByBucket(t.Context(), batch, 2, func(context.Context, []mirror.Delivery) ([]store.Accepted, error) {
-		return nil, away
-	})
+	allAway := func(context.Context, []mirror.Delivery) ([]store.Accepted, error) { return nil, away }
+	answers, err = store.AcceptByBucket(t.Context(), batch, 2, allAway)
 	if answers != nil || !errors.Is(err, away) {
 		t.Errorf("AcceptByBucket while all are away = %+v, %v; want an error", answers, err)
 	}

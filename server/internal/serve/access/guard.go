@@ -103,7 +103,7 @@ func (g *Guard) Identify(ctx context.Context, r Request) (Caller, error) {
 		return Caller{}, g.refuse(ctx, r.Address, id, err)
 	}
 	if g == nil {
-		return Caller{}, fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, invalidCredential)
+		return Caller{}, fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, notValid)
 	}
 	if wait := g.failures.limited(id); wait > 0 {
 		err := fault.New(fault.Busy, fault.ReasonCredentialsLimited,
@@ -127,10 +127,11 @@ func (g *Guard) Identify(ctx context.Context, r Request) (Caller, error) {
 		return caller, nil
 	}
 	return Caller{}, g.refuse(ctx, r.Address, id, fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid,
-		invalidCredential))
+		notValid))
 }
 
-const invalidCredential = "the credential is not valid"
+// notValid is said of every credential that is not accepted, whatever the cause.
+const notValid = "the credential is not valid"
 
 // Denied counts and returns the refusal of a caller that is known but may not do this.
 func (g *Guard) Denied(err *fault.Error) error {
@@ -166,7 +167,8 @@ func credentialOf(r Request) (Credential, error) {
 		return c, fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid, "more than one credential was given")
 	}
 	if c.Bearer == "" && c.Certificate == nil {
-		return c, fault.New(fault.Unauthentic, fault.ReasonCredentialMissing, "a credential is needed: a bearer token, or a client certificate")
+		return c, fault.New(fault.Unauthentic, fault.ReasonCredentialMissing,
+			"a credential is needed: a bearer token, or a client certificate")
 	}
 	c.Digest = sha256.Sum256([]byte(c.Bearer))
 	return c, nil

@@ -17,9 +17,16 @@ type userRow struct{ epoch, connection int64 }
 
 func (u userRow) Scan(dest ...any) error {
 	user := "user"
-	*dest[0].(*int64) = u.epoch
-	*dest[1].(**int64) = &u.connection
-	*dest[2].(**string) = &user
+	for _, d := range dest {
+		switch d := d.(type) {
+		case *int64:
+			*d = u.epoch
+		case **int64:
+			*d = &u.connection
+		case **string:
+			*d = &user
+		}
+	}
 	return nil
 }
 
