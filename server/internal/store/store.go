@@ -669,6 +669,7 @@ type Counts struct {
 // Feed reads change entries.
 type Feed interface {
 	// Changes returns at most limit entries of a bucket with a number above after,
-	// in order. Numbers become visible in commit order and without gaps.
+	// in order and without gaps, see [WithoutGaps]: what it does not return yet follows
+	// what it returns.
 	Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error)
 }

@@ -15,8 +15,9 @@ import (
 const (
 	// failuresPerWindow is how many different wrong credentials an address may send within
 	// failureWindow. Repeating one guesses nothing: that is a caller with an old key, or
-	// with a new one that is about to be read. A key has 256 random bits and cannot be guessed at any rate; what is
-	// limited is what wrong ones cost, and guesses at a token that is not random.
+	// with a new one that is about to be read. A key has 256 random bits and cannot be
+	// guessed at any rate; what is limited is what wrong ones cost, and guesses at a token
+	// that is not random.
 	failuresPerWindow = 100
 	failureWindow     = time.Minute
 	// maxAddresses is how many addresses are remembered. Beyond it, some are forgotten.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
@@ -28,5 +29,5 @@ func (s *Store) Changes(ctx context.Context, bucket int16, after int64, limit in
 			CommitTime: row.CommitTime.UTC(),
 		})
 	}
-	return out, nil
+	return store.WithoutGaps(after, out), nil
 }
