@@ -15,6 +15,7 @@ import (
 var documentCases = []testCase{
 	{"new document", newDocument},
 	{"unchanged document moves its times alone", unchangedDocument},
+	{"unchanged document gives the lease back", unchangedDocumentDone},
 	{"changed document writes a change", changedDocument},
 	{"document that is encoded differently is unchanged", encodedDifferently},
 	{"claim sees the copy of a document", seenCopy},
@@ -76,6 +77,16 @@ func unchangedDocument(e *env) {
 	if got := e.lastChange(storageOf("room").Bucket()); got != n {
 		e.Fatalf("last change = %d; want %d, for nothing changed", got, n)
 	}
+}
+
+// What is written although nothing has changed is the state: the lease is given back, and
+// nothing is left to do.
+func unchangedDocumentDone(e *env) {
+	e.mirrorBoth("room")
+	e.mirrorDocument(storageOf("room"), `{"a":1}`)
+	e.wantState(storageOf("room"), mirror.TaskDone)
+	e.mirrorDocument(storageOf("room"), `{"a":1}`) // without a lease that another claim would wait for
+	e.wantState(storageOf("room"), mirror.TaskDone)
 }
 
 func changedDocument(e *env) {

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -239,6 +240,11 @@ func mutants() []mutant {
 			"rewrites what is unchanged",
 			[]string{"unchanged document moves its times alone"},
 			func(b base) store.Store { return &rewrites{b} },
+		},
+		{
+			"writes nothing if nothing has changed",
+			[]string{"unchanged document gives the lease back"},
+			func(b base) store.Store { return &keepsLease{b} },
 		},
 		{
 			"tidies the JSON",
@@ -924,6 +930,17 @@ func (m *rewrites) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mi
 	if _, err := m.d.sql.Exec(ctx, "update mirror_document set content_sha256 = ''"+whereKey,
 		keyArgs(lease.Resource)...); err != nil {
 		return mirror.Applied{}, err
+	}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type keepsLease struct{ base }
+
+func (m *keepsLease) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent, now time.Time,
+	settle time.Duration,
+) (mirror.Applied, error) {
+	if stored, err := m.Document(ctx, lease.Resource, true); err == nil && stored.SHA256 == sha256.Sum256(doc.Content) {
+		return mirror.Applied{}, nil
 	}
 	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 }
