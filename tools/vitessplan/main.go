@@ -83,11 +83,15 @@ func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
 	}
 	engine.WalkPrimitiveDescription(engine.PrimitiveToPlanDescription(built.Instructions, nil),
 		func(d engine.PrimitiveDescription) {
-			switch {
-			case d.OperatorType == "Join":
+			switch d.OperatorType {
+			case "Join":
 				p.Joined = true
-			case len(d.Inputs) == 0:
+			case "Insert", "Update", "Delete": // with inputs or without
 				p.Steps = append(p.Steps, d.OperatorType+" "+d.Variant)
+			default:
+				if len(d.Inputs) == 0 {
+					p.Steps = append(p.Steps, d.OperatorType+" "+d.Variant)
+				}
 			}
 		})
 	return p

@@ -55,6 +55,8 @@ func (p vitessPlan) place() string {
 		return "refused (" + p.Error + ")"
 	case len(p.Steps) == 0:
 		return "nowhere"
+	case p.Steps[0] == "Insert Select": // of what the gateway has read
+		return onItsRows + ", from " + vitessPlan{Steps: p.Steps[1:], Joined: p.Joined}.place()
 	case is("Sharded"):
 		return onItsRows
 	case !p.Joined && is("EqualUnique"): // of one bucket: what a step reads, the next one writes
