@@ -78,7 +78,8 @@ func statements(t *testing.T) map[string]string {
 		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL,
 		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2),
 		"lockTombstoneSQL": lockTombstoneSQL, "purgeRoomSQL": purgeRoomSQL, "eventsOfRoomSQL": eventsOfRoomSQL,
-		"purgeTableSQL": purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
+		"eventsOfRoomInSQL": eventsOfRoomInSQL,
+		"purgeTableSQL":     purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
 		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2),
 	}
 	for _, s := range items {

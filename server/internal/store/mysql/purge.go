@@ -20,11 +20,13 @@ for update`
 set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.Purged + `', data_problem = '',
     organization_id = ''
 where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + store.Purged + `'`
-	// eventsOfRoomSQL finds events that are not empty yet.
-	eventsOfRoomSQL = `select event_id from mirror_event force index (mirror_event_by_room)
-where bucket = ? and project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
-		string(mirror.OutcomeForeignProject) + `'
-limit ?`
+	// eventsOfRoomSQL finds events that are not empty yet. Those that a version before
+	// schema 13 has recorded beside this one are in other buckets, but never in other
+	// shards, which that version could not write to.
+	eventsOfRoomSQL = `select bucket, event_id from mirror_event force index (mirror_event_by_room)
+where project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
+		string(mirror.OutcomeForeignProject) + `'`
+	eventsOfRoomInSQL = eventsOfRoomSQL + ` and bucket = ?`
 )
 
 func purgeTableSQL(table string) string {
@@ -40,7 +42,11 @@ where (bucket, project_id, event_id) in (` + places(n, 3) + `)`
 // PurgeRoom is one transaction.
 func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
 	purged := 0
-	err := s.tx(ctx, "purge room", func(q *queries) error {
+	sharded, err := s.sharded(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = s.tx(ctx, "purge room", func(q *queries) error {
 		purged = 0
 		key := []any{room.Bucket(), rawKey(room.Project), rawKey(room.Room)}
 		var deleted time.Time
@@ -71,7 +77,7 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 		if purged == limit {
 			return nil
 		}
-		events, err := q.eventsOfRoom(ctx, room, limit-purged)
+		events, err := q.eventsOfRoom(ctx, room, sharded, limit-purged)
 		if err != nil {
 			return err
 		}
@@ -90,18 +96,25 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 }
 
 // eventsOfRoom returns the keys of at most limit events of a room, one after the other.
-func (q *queries) eventsOfRoom(ctx context.Context, room mirror.Resource, limit int) (keys []any, err error) {
-	rows, err := q.db.QueryContext(ctx, eventsOfRoomSQL, append(roomArgs(room), limit)...)
+func (q *queries) eventsOfRoom(
+	ctx context.Context, room mirror.Resource, sharded bool, limit int,
+) (keys []any, err error) {
+	text, args := eventsOfRoomSQL, []any{rawKey(room.Project), rawKey(room.Room)}
+	if sharded {
+		text, args = eventsOfRoomInSQL, append(args, room.Bucket())
+	}
+	rows, err := q.db.QueryContext(ctx, text+"\nlimit ?", append(args, limit)...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
+		var bucket int16
 		var id []byte
-		if err := rows.Scan(&id); err != nil {
+		if err := rows.Scan(&bucket, &id); err != nil {
 			return nil, err
 		}
-		keys = append(keys, room.Bucket(), rawKey(room.Project), id)
+		keys = append(keys, bucket, rawKey(room.Project), id)
 	}
 	return keys, rows.Err()
 }
