@@ -1,5 +1,7 @@
 package store
 
+import "slices"
+
 // RoomTables are the tables whose rows belong to one room each, besides mirror_room,
 // in the order in which their rows are locked. What they hold of a room that is
 // deleted is needed no more: the states stay, so that no late event takes the room for
@@ -13,3 +15,13 @@ var RoomTables = []string{
 
 // Purged is what takes the place of the JSON of a room and the bodies of its events.
 const Purged = "{}"
+
+// ProjectTables are the tables with a bucket whose rows belong to one project each, in
+// the order in which their rows are locked. So do those of mirror_change, which stay: see
+// [Purge.PurgeProject].
+var ProjectTables = slices.Concat([]string{"mirror_event", "mirror_resource_state", "mirror_room"}, RoomTables,
+	[]string{"mirror_group", "mirror_group_member", "mirror_sweep"})
+
+// ProjectRows are the tables with rows of a project that are in no bucket. That a project
+// was there is known by its row of the last.
+var ProjectRows = []string{"mirror_unannounced", "mirror_project"}

@@ -407,7 +407,7 @@ type Sweeps interface {
 	Invalidate(ctx context.Context, resource mirror.Resource) error
 }
 
-// Purge removes what deleted rooms have left.
+// Purge removes what deleted rooms and removed projects have left.
 type Purge interface {
 	// DeletedRooms lists the rooms that were deleted before a time, ordered by the bytes
 	// of the room id, from the first after the given one.
@@ -424,6 +424,23 @@ type Purge interface {
 	// without their bodies, so that a late or repeated delivery means what it would have
 	// meant. Events of another Liveblocks project keep their bodies; see TakeUp.
 	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
+
+	// ProjectIDs lists the projects of which something is stored, ordered by the bytes of
+	// the id.
+	ProjectIDs(ctx context.Context) ([]mirror.ProjectID, error)
+
+	// RemainsOfProject counts the rows of a bucket that PurgeProject would change.
+	RemainsOfProject(ctx context.Context, project mirror.ProjectID, bucket int16) (int64, error)
+
+	// PurgeProject removes at most limit rows of a project and a bucket, and returns how
+	// many: those of ProjectTables, and what its change entries name. The entries
+	// themselves stay, because projects share the numbers of a bucket, and a number that
+	// is missing would look to the followers of another project as if it had been missed.
+	// The project must not be served.
+	PurgeProject(ctx context.Context, project mirror.ProjectID, bucket int16, limit int) (int, error)
+
+	// ForgetProject removes the rows of ProjectRows. It is the last step of a purge.
+	ForgetProject(ctx context.Context, project mirror.ProjectID) error
 }
 
 // Query reads. What a list's filter names selects together; zero values select
@@ -670,6 +687,7 @@ type Counts struct {
 type Feed interface {
 	// Changes returns at most limit entries of a bucket with a number above after,
 	// in order and without gaps, see [WithoutGaps]: what it does not return yet follows
-	// what it returns.
+	// what it returns. The entries of a project that was purged name nothing, and no
+	// project.
 	Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error)
 }

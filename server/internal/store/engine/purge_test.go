@@ -1,8 +1,11 @@
 package engine_test
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
@@ -41,6 +44,28 @@ func TestPurgeFindsEventsOfOldVersions(t *testing.T) {
 		}
 		if n := value[int](t, db, "select count(*) from mirror_event where payload = '"+store.Purged+"'"); n != 2 {
 			t.Errorf("%d of 2 events are empty", n)
+		}
+	})
+}
+
+// The purge of a project knows every table that has rows of projects, those added later
+// included.
+func TestPurgeKnowsEveryTableOfProjects(t *testing.T) {
+	t.Parallel()
+	want := slices.Sorted(slices.Values(slices.Concat(store.ProjectTables, store.ProjectRows, []string{"mirror_change"})))
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		db := e.Connect(t, e.Database(t))
+		var got []string
+		if err := db.Each(t.Context(), "select table_name from information_schema.columns where column_name = 'project_id' "+
+			"and table_name like 'mirror%' and table_schema = "+e.Schema+" order by table_name",
+			func(scan func(dest ...any) error) error {
+				got = append(got, "")
+				return scan(&got[len(got)-1])
+			}); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("tables with rows of projects (-those of the purge +those of the schema):\n%s", d)
 		}
 	})
 }

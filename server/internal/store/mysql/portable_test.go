@@ -81,6 +81,8 @@ func statements(t *testing.T) map[string]string {
 		"eventsOfRoomInSQL": eventsOfRoomInSQL,
 		"purgeTableSQL":     purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
 		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2),
+		"purgeProjectSQL":   "delete from mirror_room" + purgeProjectSQL,
+		"forgetProjectsSQL": "delete from mirror_unannounced" + forgetProjectsSQL, "forgetChangesSQL": forgetChangesSQL,
 	}
 	for _, s := range items {
 		for what, text := range map[string]string{
@@ -186,6 +188,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
+		"forgetProjectsSQL": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
 	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket (= (\?|sqlc)|in \(\?)|\bwhere \((\w\.)?bucket, |` +

@@ -33,6 +33,12 @@ func purgeTableSQL(table string) string {
 	return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ?\nlimit ?"
 }
 
+const (
+	purgeProjectSQL   = " where bucket = ? and project_id = ? limit ?"
+	forgetChangesSQL  = "update mirror_change set project_id = '', room_id = '', resource_id = ''" + purgeProjectSQL
+	forgetProjectsSQL = " where project_id = ?"
+)
+
 func purgeEventsSQL(n int) string {
 	return `update mirror_event
 set payload = '` + store.Purged + `'
@@ -117,4 +123,46 @@ func (q *queries) eventsOfRoom(
 		keys = append(keys, bucket, rawKey(room.Project), id)
 	}
 	return keys, rows.Err()
+}
+
+// PurgeProject is one transaction.
+func (s *Store) PurgeProject(ctx context.Context, project mirror.ProjectID, bucket int16, limit int) (int, error) {
+	purged := 0
+	err := s.tx(ctx, "purge project", func(q *queries) error {
+		purged = 0
+		run := func(text string) error {
+			if purged == limit {
+				return nil
+			}
+			result, err := q.db.ExecContext(ctx, text, bucket, rawKey(project), limit-purged)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			purged += int(n)
+			return err
+		}
+		for _, table := range store.ProjectTables {
+			if err := run("delete from " + table + purgeProjectSQL); err != nil {
+				return err
+			}
+		}
+		return run(forgetChangesSQL)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return purged, nil
+}
+
+// ForgetProject is one transaction.
+func (s *Store) ForgetProject(ctx context.Context, project mirror.ProjectID) error {
+	return s.tx(ctx, "forget project", func(q *queries) error {
+		for _, table := range store.ProjectRows {
+			if _, err := q.db.ExecContext(ctx, "delete from "+table+forgetProjectsSQL, rawKey(project)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

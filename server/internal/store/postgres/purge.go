@@ -64,3 +64,54 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 	}
 	return purged, nil
 }
+
+// purgeProjectSQL are the statements about what a bucket has of a project. Their
+// parameters are the bucket, the project and how many rows they may delete or empty.
+var purgeProjectSQL = purgeProjectStatements()
+
+func purgeProjectStatements() (all []string) {
+	for _, table := range store.ProjectTables {
+		all = append(all, "delete from "+table+"\nwhere ctid = any(array(\n    select ctid from "+table+
+			"\n    where bucket = $1 and project_id = $2 limit $3::bigint\n))")
+	}
+	return append(all, `update mirror_change
+set project_id = '', room_id = '', resource_id = ''
+where bucket = $1 and n = any(array(
+    select n from mirror_change where bucket = $1 and project_id = $2 limit $3::bigint
+))`)
+}
+
+// PurgeProject is one transaction.
+func (s *Store) PurgeProject(ctx context.Context, project mirror.ProjectID, bucket int16, limit int) (int, error) {
+	purged := 0
+	err := s.itemTx(ctx, "purge project", func(t *transaction, _, _ *dbq.Queries) error {
+		purged = 0
+		for _, sql := range purgeProjectSQL {
+			if purged == limit {
+				break
+			}
+			tag, err := t.Exec(ctx, sql, bucket, string(project), limit-purged)
+			if err != nil {
+				return err
+			}
+			purged += int(tag.RowsAffected())
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return purged, nil
+}
+
+// ForgetProject is one transaction.
+func (s *Store) ForgetProject(ctx context.Context, project mirror.ProjectID) error {
+	return s.itemTx(ctx, "forget project", func(t *transaction, _, _ *dbq.Queries) error {
+		for _, table := range store.ProjectRows {
+			if _, err := t.Exec(ctx, "delete from "+table+" where project_id = $1", string(project)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

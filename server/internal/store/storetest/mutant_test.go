@@ -397,6 +397,21 @@ func mutants() []mutant {
 			func(b base) store.Store { return &purgesEvents{b} },
 		},
 		{
+			"purges documents of other projects",
+			[]string{"purge of a project leaves the others, and the numbers of changes"},
+			func(b base) store.Store { return &purgesBucket{b} },
+		},
+		{
+			"leaves gaps between the changes of other projects",
+			[]string{"purge of a project leaves the others, and the numbers of changes"},
+			func(b base) store.Store { return &purgesChanges{b} },
+		},
+		{
+			"keeps what it should purge of a project",
+			[]string{"purge leaves nothing of a project"},
+			func(b base) store.Store { return &purgesNothing{b} },
+		},
+		{
 			"has no page of none",
 			[]string{"list of rooms by any filters"},
 			func(b base) store.Store { return &neverEmpty{b} },
@@ -487,6 +502,28 @@ func (m *purgesEvents) PurgeRoom(ctx context.Context, room mirror.Resource, befo
 	_, gone := m.d.sql.Exec(ctx, "delete from mirror_event where room_id = ? and payload = ?", string(room.Room),
 		[]byte(store.Purged))
 	return n, errors.Join(err, gone)
+}
+
+type purgesBucket struct{ base }
+
+func (m *purgesBucket) PurgeProject(ctx context.Context, p mirror.ProjectID, bucket int16, limit int) (int, error) {
+	n, err := m.Store.PurgeProject(ctx, p, bucket, limit)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_document where bucket = ?", bucket)
+	return n, errors.Join(err, gone)
+}
+
+type purgesChanges struct{ base }
+
+func (m *purgesChanges) PurgeProject(ctx context.Context, p mirror.ProjectID, bucket int16, limit int) (int, error) {
+	n, err := m.Store.PurgeProject(ctx, p, bucket, limit)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_change where bucket = ? and project_id = ''", bucket)
+	return n, errors.Join(err, gone)
+}
+
+type purgesNothing struct{ base }
+
+func (m *purgesNothing) PurgeProject(context.Context, mirror.ProjectID, int16, int) (int, error) {
+	return 0, nil
 }
 
 type dropsChange struct{ base }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -11,6 +12,8 @@ var purgeCases = []testCase{
 	{"purge leaves nothing of a deleted room", purgeDeleted},
 	{"purge spares a room that is not deleted", purgeSpares},
 	{"purged room comes back", purgedComesBack},
+	{"purge leaves nothing of a project", purgeProject},
+	{"purge of a project leaves the others, and the numbers of changes", purgeOneProject},
 }
 
 // fullRoom mirrors a room with something of everything. It returns one of its events.
@@ -147,4 +150,141 @@ func purgedComesBack(e *env) {
 	e.mirrorDocument(storageOf("room"), `{"a":1}`)
 	e.want("JSON of the room", string(e.room("room").Source), `{"id":"r","metadata":{"name":"Plan"}}`)
 	e.want("document", string(e.document(storageOf("room")).Content), `{"a":1}`)
+}
+
+// purgeAll purges a project in batches and returns how many rows that changed.
+func (e *env) purgeAll(p mirror.ProjectID) (all int64) {
+	e.Helper()
+	const limit = 3
+	for bucket := range int16(mirror.Buckets) {
+		for n := limit; n > 0; all += int64(n) {
+			var err error
+			n, err = e.PurgeProject(e.ctx(), p, bucket, limit)
+			e.must("PurgeProject", err)
+			if n < 0 || n > limit {
+				e.Fatalf("PurgeProject at most %d = %d", limit, n)
+			}
+		}
+	}
+	return all
+}
+
+func (e *env) remainsOf(p mirror.ProjectID) (all int64) {
+	e.Helper()
+	for bucket := range int16(mirror.Buckets) {
+		n, err := e.RemainsOfProject(e.ctx(), p, bucket)
+		e.must("RemainsOfProject", err)
+		all += n
+	}
+	return all
+}
+
+func (e *env) projectIDs() []mirror.ProjectID {
+	e.Helper()
+	ids, err := e.ProjectIDs(e.ctx())
+	e.must("ProjectIDs", err)
+	return ids
+}
+
+// known makes a project known, with something in each of its tables without a bucket.
+func (e *env) knownProject(p mirror.ProjectID) {
+	e.Helper()
+	_, err := e.PinProject(e.ctx(), p, "6605")
+	e.must("PinProject", err)
+	_, err = e.PlanSweep(e.ctx(), p, "sweep", true, e.now)
+	e.must("PlanSweep", err)
+	e.must("NoteUnannounced", e.NoteUnannounced(e.ctx(), p, mirror.KindRoom, 1, e.now))
+}
+
+func purgeProject(e *env) {
+	e.want("projects", e.projectIDs(), []mirror.ProjectID(nil))
+	e.knownProject(project)
+	e.fullRoom("room")
+	e.fullRoom("Room")
+	e.deleteRoom("Room")
+	e.accept(e.setAside(invalidatedAt(roomOf("room"))))
+	e.want("projects", e.projectIDs(), []mirror.ProjectID{project})
+
+	want := e.remainsOf(project)
+	if want < 40 {
+		e.Fatalf("RemainsOfProject = %d; want all that was mirrored", want)
+	}
+	if n := e.purgeAll(project); n != want {
+		e.Fatalf("purged rows = %d; want the %d that were counted", n, want)
+	}
+	e.want("what is left", e.remainsOf(project), int64(0))
+	e.want("projects before it is forgotten", e.projectIDs(), []mirror.ProjectID{project})
+	e.must("ForgetProject", e.ForgetProject(e.ctx(), project))
+	e.want("projects", e.projectIDs(), []mirror.ProjectID(nil))
+
+	events, err := e.Events(e.ctx(), store.EventFilter{Project: project, Limit: 10})
+	e.must("Events", err)
+	e.want("events", len(events), 0)
+	rooms, err := e.Rooms(e.ctx(), store.RoomFilter{Project: project, Deleted: true, Limit: 10})
+	e.must("Rooms", err)
+	e.want("rooms", len(rooms), 0)
+	tasks, err := e.TaskList(e.ctx(), store.TaskFilter{Project: project, Now: e.now, Limit: 10})
+	e.must("TaskList", err)
+	e.want("tasks", len(tasks), 0)
+	e.want("sessions", len(e.sessions(store.SessionFilter{})), 0)
+	e.want("notifications", len(e.notifications(store.NotificationFilter{})), 0)
+	sweep, err := e.Sweep(e.ctx(), project)
+	e.must("Sweep", err)
+	e.want("sweep", sweep, mirror.Sweep{Project: project})
+	unannounced, err := e.Unannounced(e.ctx(), project)
+	e.must("Unannounced", err)
+	e.want("unannounced changes", len(unannounced), 0)
+	for _, c := range e.changes(roomOf("room").Bucket()) {
+		e.want("what a change names", c.Resource, mirror.Resource{Kind: c.Resource.Kind})
+	}
+	// It can be set up again.
+	e.fullRoom("room")
+	e.want("document", string(e.document(storageOf("room")).Content), `{"a":1}`)
+}
+
+func purgeOneProject(e *env) {
+	const other = mirror.ProjectID("other")
+	e.knownProject(project)
+	e.knownProject(other)
+	// The other project has a room with the same id, and one that shares a bucket.
+	twin := mirror.Resource{Project: other, Kind: mirror.KindRoom}
+	for i := 0; twin.Room == "" || twin.Bucket() != roomOf("room").Bucket(); i++ {
+		twin.Room = mirror.RoomID(fmt.Sprintf("twin-%d", i))
+	}
+	same := mirror.Resource{Project: other, Room: "room", Kind: mirror.KindRoom}
+	documents := map[mirror.RoomID]string{twin.Room: `{"of":"twin"}`, same.Room: `{"of":"other"}`}
+	for i, r := range []mirror.Resource{twin, same} {
+		e.accept(e.delivery(invalidatedAt(r)))
+		e.applyRoom(e.claim(r), e.roomContent(`{"id":"other"}`))
+		if i == 0 {
+			e.fullRoom("room") // its changes come between
+		}
+		r.Kind = mirror.KindStorage
+		e.raise(r)
+		e.applyDocument(e.claim(r), e.documentContent(documents[r.Room]))
+	}
+	before, left := e.changes(twin.Bucket()), e.remainsOf(other)
+
+	e.purgeAll(project)
+	e.must("ForgetProject", e.ForgetProject(e.ctx(), project))
+	e.want("projects", e.projectIDs(), []mirror.ProjectID{other})
+	e.want("rows of the other project", e.remainsOf(other), left)
+	for _, r := range []mirror.Resource{twin, same} {
+		room, err := e.Room(e.ctx(), r, false)
+		e.must("Room", err)
+		e.want("room of the other project", string(room.Source), `{"id":"other"}`)
+		r.Kind = mirror.KindStorage
+		doc, err := e.Document(e.ctx(), r, false)
+		e.must("Document", err)
+		e.want("document of the other project", string(doc.Content), documents[r.Room])
+	}
+	sweep, err := e.Sweep(e.ctx(), other)
+	e.must("Sweep", err)
+	e.want("sweep of the other project", sweep.ID, "sweep")
+	for i := range before {
+		if before[i].Resource.Project == project {
+			before[i].Resource = mirror.Resource{Kind: before[i].Resource.Kind}
+		}
+	}
+	e.want("changes", e.changes(twin.Bucket()), before)
 }

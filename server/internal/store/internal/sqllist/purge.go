@@ -2,6 +2,7 @@ package sqllist
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -48,4 +49,25 @@ func (r *Reader) remains(room mirror.Resource) []*statement {
 		count("mirror_event").
 			where("room_id <> ''").where("payload <> '"+store.Purged+"'").
 			where("outcome <> '"+string(mirror.OutcomeForeignProject)+"'"))
+}
+
+// ProjectIDs lists the projects of which something is stored.
+func (r *Reader) ProjectIDs(ctx context.Context) ([]mirror.ProjectID, error) {
+	s := r.query("select project_id\nfrom mirror_project\norder by project_id")
+	return list(ctx, r, "list projects", s, func(row Row, id *mirror.ProjectID) error { return row.Scan(id) })
+}
+
+// RemainsOfProject counts what a bucket has of a project, table by table.
+func (r *Reader) RemainsOfProject(ctx context.Context, project mirror.ProjectID, bucket int16) (int64, error) {
+	all := int64(0)
+	for _, table := range append(slices.Clone(store.ProjectTables), "mirror_change") {
+		s := r.query("select count(*)\nfrom "+table+"\n").
+			where("bucket = ?", bucket).
+			where("project_id = ?", project)
+		n, err := one(ctx, r, "count what is left of a project", s, func(row Row, n *int64) error { return row.Scan(n) })
+		if all += n; err != nil {
+			return 0, err
+		}
+	}
+	return all, nil
 }
