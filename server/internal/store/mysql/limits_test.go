@@ -143,5 +143,8 @@ func OpenStrict(url string, rows, piece int) (*Store, error) {
 	return open(c, Config{MaxConns: 16}, piece)
 }
 
-// PieceRows is pieceRows.
-const PieceRows = pieceRows
+// PieceRows and HostedRows are constants for tests.
+const (
+	PieceRows  = pieceRows
+	HostedRows = hostedRows
+)

@@ -27,12 +27,13 @@ func openStrict(rows, piece int) storetest.Opener {
 
 var largest = stdflag.Int("largest", 1_200, "rows of everything in the rooms of TestLargestRooms")
 
-// No room is too large for a server that limits the rows of a statement. With
-// -largest=12000 the limit is that of Vitess, and pieces are as they are.
+// No room is too large for a server that limits the rows of a statement. Limit
+// and pieces are smaller than in production, in proportion; with -largest=12000 they are
+// not.
 func TestLargestRooms(t *testing.T) {
 	t.Parallel()
 	limit := *largest / 6 * 5
-	storetest.RunLarge(t, *largest, openStrict(limit, min(limit/2, mysql.PieceRows)))
+	storetest.RunLarge(t, *largest, openStrict(limit, mysql.PieceRows*limit/mysql.HostedRows))
 }
 
 // Nor does any other statement of the contract concern more rows than it may.
