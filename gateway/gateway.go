@@ -87,6 +87,11 @@ type Config struct {
 	// Ready returns whether the service is ready and, if not, why. Every probe
 	// calls it, so it must answer from memory. Nil means always ready.
 	Ready func() (ok bool, reason string)
+	// Metrics returns what serves /metrics to the caller of the context, which is that of
+	// Authorize. An error is a gRPC status and refuses the request. Nil serves no metrics.
+	Metrics func(ctx context.Context) (http.Handler, error)
+	// MetricsApart means that /metrics is served by [Gateway.MetricsHandler] alone.
+	MetricsApart bool
 	// OpenAPI is served as /openapi.json, to everybody.
 	OpenAPI []byte
 	// Descriptors is the definition of the API as a google.protobuf.FileDescriptorSet,
@@ -114,6 +119,8 @@ type Gateway struct {
 	storable    func(string) bool
 	localOnly   bool
 	ready       func() (bool, string)
+	metrics     func(context.Context) (http.Handler, error)
+	apart       bool
 	openAPI     spec
 	descriptors []byte
 	setTag      string
@@ -138,6 +145,8 @@ func New(cfg Config) (*Gateway, error) {
 		storable:    cfg.Storable,
 		localOnly:   cfg.LocalOnly,
 		ready:       cfg.Ready,
+		metrics:     cfg.Metrics,
+		apart:       cfg.MetricsApart,
 		descriptors: cfg.Descriptors,
 		setTag:      fmt.Sprintf(`"%x"`, sha256.Sum256(cfg.Descriptors)),
 		log:         cfg.Logger,
@@ -234,6 +243,25 @@ func (g *Gateway) WebhookHandler() http.Handler {
 	return g.handler(func(w http.ResponseWriter, _ *http.Request) { g.refuse(w, unknownPath) })
 }
 
+// MetricsHandler returns a handler of /metrics alone.
+func (g *Gateway) MetricsHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w = newWriter(w, g.writeStall)
+		secure(w.Header())
+		switch {
+		case g.localOnly && !local(r):
+			g.refuse(w, notLocal)
+		case rawPath(r.URL) != metricsPath || g.metrics == nil:
+			g.refuse(w, unknownPath)
+		default:
+			g.guard(w, r, g.sendMetrics)
+		}
+	})
+}
+
+// metricsPath is where the metrics are.
+const metricsPath = "/metrics"
+
 // handler serves what needs no credential, and passes other requests to rest.
 func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -262,12 +290,35 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 		serve(g, w, r)
 		return
 	}
+	serve := g.api
+	if rawPath(r.URL) == metricsPath && g.metrics != nil && !g.apart {
+		serve = g.sendMetrics
+	}
+	g.guard(w, r, serve)
+}
+
+// guard serves a request that needs a credential.
+func (g *Gateway) guard(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	ctx, err := g.authorize(r)
 	if err != nil {
 		g.answerFailure(r.Context(), w, nil, err, false)
 		return
 	}
-	g.api(w, r.WithContext(ctx)) //nolint:contextcheck // it is that of r, with the caller
+	serve(w, r.WithContext(ctx)) //nolint:contextcheck // it is that of r, with the caller
+}
+
+// sendMetrics sends the metrics that the caller may see.
+func (g *Gateway) sendMetrics(w http.ResponseWriter, r *http.Request) {
+	if !g.readOnly(w, r) {
+		return
+	}
+	metrics, err := g.metrics(r.Context())
+	if err != nil {
+		g.answerFailure(r.Context(), w, nil, err, false)
+		return
+	}
+	w.Header()["Cache-Control"] = noStore
+	metrics.ServeHTTP(w, r)
 }
 
 // openPaths are served without a credential. Probes have none, and the others describe

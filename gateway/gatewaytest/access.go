@@ -27,7 +27,76 @@ var accessCases = []testCase{
 	{"Page", page},
 	{"OpenAPI", openAPI},
 	{"Descriptors", descriptors},
+	{"Metrics", metrics},
 	{"MethodsAndPaths", methodsAndPaths},
+}
+
+// metrics need a credential, are what the caller may see, and can be served apart.
+func metrics(t *testing.T, dial Dial) {
+	type key struct{}
+	with := func(cfg *gateway.Config) {
+		secured(cfg)
+		authorize := cfg.Authorize
+		cfg.Authorize = func(r *http.Request) (context.Context, error) {
+			ctx, err := authorize(r)
+			if err != nil {
+				return nil, err
+			}
+			return context.WithValue(ctx, key{}, r.Header.Get("X-Request-Id")), nil
+		}
+		cfg.Metrics = func(ctx context.Context) (http.Handler, error) {
+			who, _ := ctx.Value(key{}).(string)
+			if who == "nobody" {
+				return nil, fail(codes.PermissionDenied, "SCOPE_MISSING", 0)
+			}
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "of "+who) }), nil
+		}
+	}
+	check := func(r *rig, base string) {
+		t.Helper()
+		r.do(t, http.MethodGet, base+"/metrics", nil).refused(t, http.StatusUnauthorized, "CREDENTIAL_MISSING")
+		r.do(t, http.MethodGet, base+"/metrics", nil, "Authorization", "Bearer secret", "X-Request-Id", "nobody").refused(t,
+			http.StatusForbidden, "SCOPE_MISSING")
+		r.do(t, http.MethodPost, base+"/metrics", nil, "Authorization", "Bearer secret").refused(t,
+			http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+		a := r.do(t, http.MethodGet, base+"/metrics", nil, "Authorization", "Bearer secret", "X-Request-Id", "me")
+		if a.code != http.StatusOK || string(a.body) != "of me" || a.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("metrics = %d %s, %v; want what I may see", a.code, a.body, a.header)
+		}
+	}
+	none := func(r *rig, url string) {
+		t.Helper()
+		r.do(t, http.MethodGet, url, nil, "Authorization", "Bearer secret").refused(t, http.StatusNotFound, "ROUTE_NOT_FOUND")
+	}
+
+	r := newRig(t, dial, with)
+	check(r, r.url)
+	none(r, r.webhookURL+"/metrics")
+	r.noCall(t)
+
+	r = newRig(t, dial, func(cfg *gateway.Config) {
+		with(cfg)
+		cfg.MetricsApart = true
+	})
+	check(r, r.metricsURL)
+	none(r, r.url+"/metrics")
+	for _, path := range []string{"/", "/healthz", "/v1/rooms", "/metrics/", "/v1/webhooks/liveblocks"} {
+		none(r, r.metricsURL+path)
+	}
+	r.noCall(t)
+
+	r = newRig(t, dial, func(cfg *gateway.Config) {
+		with(cfg)
+		cfg.LocalOnly = true
+	})
+	for _, base := range []string{r.url, r.metricsURL} {
+		r.do(t, http.MethodGet, base+"/metrics", nil, "Origin", "http://elsewhere.example", "Authorization",
+			"Bearer secret").refused(t, http.StatusForbidden, "CREDENTIAL_MISSING")
+	}
+
+	r = newRig(t, dial, secured)
+	none(r, r.url+"/metrics")
+	none(r, r.metricsURL+"/metrics")
 }
 
 func secured(cfg *gateway.Config) {

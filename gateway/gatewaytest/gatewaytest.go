@@ -52,6 +52,7 @@ type rig struct {
 	*echo
 	url        string // of Handler
 	webhookURL string // of WebhookHandler
+	metricsURL string // of MetricsHandler
 	client     *http.Client
 	traffic    traffic
 }
@@ -107,7 +108,7 @@ func newRig(t testing.TB, dial Dial, change func(*gateway.Config)) *rig {
 		t.Cleanup(s.Close)
 		return s.URL
 	}
-	r.url, r.webhookURL = serve(g.Handler()), serve(g.WebhookHandler())
+	r.url, r.webhookURL, r.metricsURL = serve(g.Handler()), serve(g.WebhookHandler()), serve(g.MetricsHandler())
 	transport := &http.Transport{DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	r.client = &http.Client{Transport: transport}

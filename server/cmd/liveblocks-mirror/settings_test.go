@@ -83,6 +83,7 @@ var wrongSettings = []wrong{
 	{"MIRROR_GRPC_ADDR", "example.org:9090"},
 	{"MIRROR_WEBHOOK_ADDR", "nowhere"},
 	{"MIRROR_WEBHOOK_ADDR", "0.0.0.0:8081"},
+	{"MIRROR_METRICS_ADDR", "0.0.0.0:8082"},
 	{"MIRROR_API_TOKEN", hidden},
 	{"MIRROR_API_TOKEN", "0123456789abcdef,," + hidden},
 	{"MIRROR_API_TOKEN_FILE", "/nowhere"},

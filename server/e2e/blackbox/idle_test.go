@@ -29,6 +29,8 @@ const (
 	// settled is how long the log has to be quiet for the work to count as done: six
 	// times what a busy service waits between two looks for work.
 	settled = 3 * time.Second
+	// scrapes is how often the metrics are read meanwhile, beside the probes.
+	scrapes = 1000
 )
 
 // idleService is a service on a database server that logs every statement and
@@ -113,7 +115,7 @@ func (i idleService) size(t *testing.T) int64 {
 // probe asks what a platform's probes ask all the time.
 func (i idleService) probe(t *testing.T) {
 	t.Helper()
-	for _, path := range []string{"/healthz", "/readyz", "/openapi.json"} {
+	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/metrics"} {
 		if status, _, body := i.Get(t, path); status != http.StatusOK {
 			t.Errorf("%s = %d %s; want 200", path, status, body)
 		}
@@ -125,7 +127,7 @@ func (i idleService) probe(t *testing.T) {
 }
 
 // A service without work sends its database nothing at all, so that one that is paid by
-// the hour can sleep. Probes do not count as work.
+// the hour can sleep. Probes and scrapes of the metrics do not count as work.
 func TestIdleSendsNoQuery(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
@@ -160,6 +162,12 @@ func TestIdleSendsNoQuery(t *testing.T) {
 			return nil
 		})
 
+		for range scrapes {
+			if status, _, body := s.Get(t, "/metrics"); status != http.StatusOK ||
+				!bytes.Contains(body, []byte("\nmirror_webhook_deliveries_total{")) {
+				t.Fatalf("/metrics = %d %.300s; want the count of deliveries", status, body)
+			}
+		}
 		ticker := time.NewTicker(5 * time.Second)
 		defer ticker.Stop()
 		for end := time.Now().Add(idleFor); time.Now().Before(end); {

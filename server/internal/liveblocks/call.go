@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -90,8 +91,17 @@ func (a *attempt) discard() {
 	}
 }
 
-// send makes one call and classifies the response.
+// send makes one call, classifies the response, and tells of it.
 func (c *Client) send(ctx context.Context, call call) (mirror.Fetched, result) {
+	begun := time.Now()
+	got, r := c.sendOnce(ctx, call)
+	if c.cfg.Called != nil {
+		c.cfg.Called(Call{Route: strings.ReplaceAll(call.op, " ", "_"), Code: r.word(), Took: time.Since(begun)})
+	}
+	return got, r
+}
+
+func (c *Client) sendOnce(ctx context.Context, call call) (mirror.Fetched, result) {
 	watched, w, stop := c.watch(ctx)
 	defer stop()
 	first, err := c.request(watched, call)

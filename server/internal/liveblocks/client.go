@@ -103,8 +103,21 @@ type Config struct {
 	// OnPause is called by [Client.Run] with a reason when the key is refused, and
 	// with an empty one when it is accepted again.
 	OnPause func(reason string)
+	// Called, if set, is called with each call that was made.
+	Called func(Call)
 	// Transport carries the calls; see [NewTransport].
 	Transport http.RoundTripper
+}
+
+// Call is a call that was made.
+type Call struct {
+	// Route names what was asked, such as "get_room"; "ping" is the check of the key.
+	Route string
+	// Code is the status of the response, or without one why there is none: "no_answer",
+	// "truncated", "too_large", "invalid" or "cancelled".
+	Code string
+	// Took is how long the call took, its body included.
+	Took time.Duration
 }
 
 // pingTimeout is how long an HTTP/2 connection with calls may be silent before it is

@@ -66,6 +66,21 @@ type result struct {
 	err error
 }
 
+// word returns the status of the response, or why there is none that can be used.
+func (r result) word() string {
+	switch {
+	case r.outcome == outcomeOK:
+		return strconv.Itoa(http.StatusOK)
+	case r.status < http.StatusContinue, r.status == http.StatusOK, r.status > lastStatus:
+		return string(r.outcome)
+	default:
+		return strconv.Itoa(r.status)
+	}
+}
+
+// lastStatus is the last status code that HTTP has.
+const lastStatus = 599
+
 // answered reports whether the call shows that Liveblocks answers calls.
 func (r result) answered() bool {
 	switch r.outcome {

@@ -75,8 +75,23 @@ type Store interface {
 	Check(ctx context.Context, log *slog.Logger) error
 	// Engine returns the engine's name and version, such as "PostgreSQL 15.20".
 	Engine(ctx context.Context) (string, error)
+	// Pools describes the pools of connections. It asks no database.
+	Pools() []Pool
 	// Close ends all connections.
 	Close()
+}
+
+// Pool describes a pool of connections.
+type Pool struct {
+	// Use is what the connections are for: "work", or "accept", "renew" and "read" if
+	// those have connections of their own.
+	Use string
+	// Max is the maximum number of open connections, InUse and Idle are the open ones.
+	Max, InUse, Idle int
+	// Waits counts how often somebody had to wait for a connection, and Waited is how long
+	// all of them have waited.
+	Waits  int64
+	Waited time.Duration
 }
 
 // Ledger records events.

@@ -56,10 +56,34 @@ type Config struct {
 	Failed   func(error)
 	Recorded func(context.Context)
 	// Wait, if set, delays the answer until what the event made stale is mirrored.
-	Wait   func(context.Context, []mirror.Pending) error
-	Now    func() time.Time
-	Logger *slog.Logger
+	Wait func(context.Context, []mirror.Pending) error
+	// Answered, if set, is called with each answer, and Committed with how many
+	// deliveries a commit has recorded.
+	Answered  func(Answer)
+	Committed func(deliveries int)
+	Now       func() time.Time
+	Logger    *slog.Logger
 }
+
+// Answer is how a delivery was answered.
+type Answer struct {
+	// Project is the one whose secret verified the delivery; empty if none did.
+	Project mirror.ProjectID
+	// Result is the outcome of the event, "duplicate", or why the delivery was refused:
+	// "unauthenticated", "unavailable" or "invalid".
+	Result string
+	// Took is how long the answer took, and Age how old the signature was. It is negative
+	// if the clock of the sender is ahead.
+	Took, Age time.Duration
+}
+
+// The results of deliveries that have no outcome of their own.
+const (
+	ResultDuplicate       = "duplicate"
+	ResultUnauthenticated = "unauthenticated"
+	ResultUnavailable     = "unavailable"
+	ResultInvalid         = "invalid"
+)
 
 // Store is the part of the store that a Ledger uses.
 type Store interface {
@@ -165,9 +189,12 @@ func (l *Ledger) Missed() time.Time {
 func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers, body []byte) (
 	receipt Receipt, err error,
 ) {
-	defer func() { l.countFailure(ctx, err) }()
 	now := l.cfg.Now()
 	project, sendTime, err := l.cfg.Verifier.Verify(project, h, body, now)
+	defer func() {
+		l.countFailure(ctx, err)
+		l.answered(project, receipt, err, now, sendTime)
+	}()
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -303,6 +330,26 @@ func errQueueFull() error {
 		"too many deliveries are waiting to be recorded").After(time.Second)
 }
 
+// answered tells of an answer.
+func (l *Ledger) answered(project mirror.ProjectID, r Receipt, err error, received, sent time.Time) {
+	if l.cfg.Answered == nil {
+		return
+	}
+	a := Answer{Project: project, Result: string(r.Outcome), Took: l.cfg.Now().Sub(received), Age: received.Sub(sent)}
+	switch {
+	case r.Duplicate:
+		a.Result = ResultDuplicate
+	case err == nil:
+	case fault.Of(err).Kind == fault.Unauthentic:
+		a.Result = ResultUnauthenticated
+	case fault.Of(err).Kind == fault.Invalid:
+		a.Result = ResultInvalid
+	default:
+		a.Result = ResultUnavailable
+	}
+	l.cfg.Answered(a)
+}
+
 func (l *Ledger) countFailure(ctx context.Context, err error) {
 	switch {
 	case err == nil:
@@ -369,6 +416,9 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		return nil, err
 	}
 	l.cfg.Recorded(ctx)
+	if l.cfg.Committed != nil {
+		l.cfg.Committed(len(received))
+	}
 	// For duplicates too: an earlier attempt may have been committed without a
 	// reply, or by a replica that has died. Otherwise its work would wait for the
 	// safety poll.

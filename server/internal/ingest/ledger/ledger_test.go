@@ -986,6 +986,64 @@ func TestCounts(t *testing.T) {
 	})
 }
 
+// Each answer is told with its result, how long it took and how old the signature was, and
+// each commit with its deliveries.
+func TestEveryAnswerIsTold(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		var told []Answer
+		var commits []int
+		b.cfg.Answered = func(a Answer) { told = append(told, a) }
+		b.cfg.Committed = func(n int) { commits = append(commits, n) }
+		var err error
+		b.events.accept = func(ctx context.Context, _ []mirror.Delivery) error {
+			return errors.Join(clock.Sleep(ctx, 2*time.Second), err)
+		}
+		l, _ := b.start()
+		known, unknown := storageUpdated(1), []byte(`{"type":"somethingNew","data":{"roomId":"r"}}`)
+		first, forged := signed(b, "msg_1", known), signed(b, "msg_2", known)
+		forged.Signature = "v1," + strings.Repeat("A", 43) + "="
+		if err := clock.Sleep(b.Context(), 3*time.Second); err != nil {
+			b.Fatal(err)
+		}
+		for _, d := range []struct {
+			headers webhook.Headers
+			body    []byte
+			fails   error
+		}{
+			{first, known, nil},
+			{first, known, nil},
+			{signed(b, "msg_3", unknown), unknown, nil},
+			{forged, known, nil},
+			{signed(b, strings.Repeat("x", mirror.MaxEventID+1), known), known, nil},
+			{signed(b, "msg_4", known), known, down},
+		} {
+			err = d.fails
+			_, _ = l.Receive(b.Context(), "", d.headers, d.body)
+		}
+		took := 2 * time.Second
+		want := []Answer{
+			{Project: project, Result: "queued", Took: took, Age: 3 * time.Second},
+			{Project: project, Result: ResultDuplicate, Took: took, Age: 5 * time.Second},
+			{Project: project, Result: "unknown_type", Took: took, Age: 4 * time.Second},
+			{Result: ResultUnauthenticated},
+			{Result: ResultInvalid},
+			{Project: project, Result: ResultUnavailable, Took: took, Age: 6 * time.Second},
+		}
+		for i := range told {
+			if told[i].Project == "" {
+				told[i].Age = 0 // of no account
+			}
+		}
+		if diff := cmp.Diff(want, told); diff != "" {
+			b.Errorf("told (-want +got):\n%s", diff)
+		}
+		if !slices.Equal(commits, []int{1, 1, 1}) {
+			b.Errorf("commits = %v; want three of one delivery", commits)
+		}
+	})
+}
+
 // Invariant 2: what is recorded is what was signed, byte for byte.
 func TestPayloadIsKeptByteForByte(t *testing.T) {
 	t.Parallel()

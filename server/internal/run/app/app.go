@@ -22,6 +22,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/metrics"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
@@ -49,6 +50,7 @@ type App struct {
 	status    *status
 	services  *rpc.Services
 	front     *gateway.Gateway
+	metrics   *metrics.Metrics
 	verifier  *verify.Verifier
 	// background holds the parts without a listener, in the order of starting.
 	background []component
@@ -75,7 +77,7 @@ func Run(ctx context.Context, cfg config.Serve, version string, log *slog.Logger
 func New(ctx context.Context, cfg config.Serve, version string, log *slog.Logger) (*App, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout+cfg.DatabaseWait)
 	defer cancel()
-	a := &App{cfg: cfg, log: log}
+	a := &App{cfg: cfg, log: log, metrics: metrics.New(version, time.Now)}
 	if err := a.build(ctx, version); err != nil {
 		a.listeners.close()
 		if a.db != nil {
@@ -111,6 +113,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	if a.db, err = openDatabase(ctx, a.cfg.Database, a.cfg.Roles, a.cfg.Migrate, a.log); err != nil {
 		return err
 	}
+	a.db.store = store.Timed(a.db.store, a.metrics.Stored)
 	engine, err := a.db.store.Engine(ctx)
 	if err != nil {
 		return err
@@ -135,6 +138,7 @@ func (a *App) build(ctx context.Context, version string) error {
 			}
 			return started
 		},
+		Counted: a.metrics.Unannounced(project),
 	})
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	budget, reads := budgets(debug.SetMemoryLimit(-1))
@@ -142,7 +146,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		Project: project, Tasks: a.db.store, Limiter: client, Policy: policy,
 		Workers: a.cfg.Workers, Fetches: a.cfg.Fetches, Memory: budget, LeaseTTL: a.cfg.LeaseTTL,
 		BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll, StopGrace: a.cfg.StopGrace / 2,
-		Swept: watch.Swept, Now: time.Now, Logger: a.log,
+		Swept: watch.Swept, Ended: a.metrics.Attempted, Now: time.Now, Logger: a.log,
 	})
 	shown := &shownFetcher{Fetcher: client, project: project}
 	reconciler := reconcile.New(reconcile.Config{
@@ -154,7 +158,11 @@ func (a *App) build(ctx context.Context, version string) error {
 	sweeper := sweep.New(sweep.Config{
 		Project: project, Store: counting, Lister: client, Pool: pool, Key: key, Interval: a.cfg.Sweep,
 		FullInterval: a.cfg.FullSweep, RetryMin: a.cfg.BackoffMin, RetryMax: a.cfg.BackoffMax, Now: time.Now, Logger: a.log,
+		Listed: a.metrics.Listed(project), Ended: func(at time.Time) { a.metrics.Swept(project, at) },
 	})
+	if err := a.remember(ctx, project); err != nil {
+		return err
+	}
 	begin := func(ctx context.Context) error {
 		if err := a.forgetPause(ctx, project); err != nil {
 			return err
@@ -176,6 +184,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	health := newStoreHealth(a.db.store.Ping, !a.db.readOnly, a.log)
 	deliveries := ledger.Config{
 		Store: a.db.store, Verifier: signatures, Pending: pool.Push, Failed: health.down, Recorded: health.wrote,
+		Answered: a.metrics.Answered, Committed: a.metrics.Committed,
 		Now: time.Now, Logger: a.log,
 	}
 	if a.cfg.Ack == "synced" {
@@ -188,17 +197,24 @@ func (a *App) build(ctx context.Context, version string) error {
 		guard: guard,
 	}
 
+	a.metrics.Read(metrics.Sources{
+		Ready: func() bool { ok, _ := a.status.ready(); return ok }, Refused: guard.Refused, Pools: a.db.store.Pools,
+		MemoryUsed: budget.Used, Memory: budget.Size(),
+		Projects: []metrics.Source{{ID: project, Limiter: client.Status, Queue: pool.Stats}},
+	})
+
 	proxies := access.Networks(a.cfg.TrustedProxies.Ranges)
 	a.services = rpc.New(rpc.Config{
 		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{project},
-		Guard: guard, Proxies: proxies, WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges),
+		Guard: guard, Proxies: proxies, WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges), Calls: a.metrics,
 		Event: rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{
 			Query: a.db.store, Refresher: pool, Documents: documents.Memory{Long: reads, Decoding: budget},
 		},
 		Admin: rpc.AdminDeps{
-			Query: counting, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper, Verifier: a.verifier,
-			Status: a.status, Version: version, StartTime: started,
+			Query: counting, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper,
+			Verifier: countingVerifier{a.verifier, a.metrics.Differs},
+			Status:   a.status, Version: version, StartTime: started,
 		},
 	})
 	// The gateway calls the services in process, through the same interceptors as
@@ -213,8 +229,8 @@ func (a *App) build(ctx context.Context, version string) error {
 	}
 	a.front, err = gateway.New(gateway.Config{
 		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: door.authorize, LocalOnly: guard.Open(),
-		Deliver: door.deliver,
-		Ready:   a.status.ready, OpenAPI: spec, Descriptors: descriptors.Set, Version: version,
+		Deliver: door.deliver, Metrics: door.metrics(a.metrics), MetricsApart: a.cfg.MetricsAddr != "",
+		Ready: a.status.ready, OpenAPI: spec, Descriptors: descriptors.Set, Version: version,
 		Logger: a.log,
 	})
 	work := handlers(reconciler, sweeper)
@@ -293,6 +309,11 @@ func (a *App) Serve(ctx context.Context) error {
 		stop.goServe("webhook server", func() error { return serveHTTP(s, a.listeners.webhook) },
 			func(ctx context.Context) { stopHTTP(ctx, s) })
 	}
+	if a.listeners.metrics != nil {
+		s := newHTTPServer(a.front.MetricsHandler(), a.cfg.HTTPIdleTimeout, forHTTP, a.log)
+		stop.goServe("metrics server", func() error { return serveHTTP(s, a.listeners.metrics) },
+			func(ctx context.Context) { stopHTTP(ctx, s) })
+	}
 	stop.goServe("HTTP server", func() error { return serveHTTP(httpServer, a.listeners.http) },
 		func(ctx context.Context) { stopHTTP(ctx, httpServer) })
 
@@ -328,7 +349,8 @@ func (a *App) await(ctx context.Context, failed <-chan error) error {
 			ready = nil
 			a.log.InfoContext(ctx, "ready", slog.String("version", a.status.version), slog.String("store", a.status.engine),
 				slog.String("http_addr", addrs.HTTPAddr), slog.String("grpc_addr", addrs.GRPCAddr),
-				slog.String("webhook_addr", addrs.WebhookAddr), slog.Bool("tls", a.tls != nil))
+				slog.String("webhook_addr", addrs.WebhookAddr), slog.String("metrics_addr", addrs.MetricsAddr),
+				slog.Bool("tls", a.tls != nil))
 			if err := addrs.write(a.cfg.ReadyFile); err != nil {
 				return err
 			}

@@ -16,7 +16,7 @@ import (
 )
 
 // listeners are the open listeners.
-type listeners struct{ http, grpc, webhook net.Listener }
+type listeners struct{ http, grpc, webhook, metrics net.Listener }
 
 func listen(ctx context.Context, cfg config.Addresses) (l listeners, err error) {
 	for _, want := range []struct {
@@ -27,6 +27,7 @@ func listen(ctx context.Context, cfg config.Addresses) (l listeners, err error) 
 		{&l.http, "--http-addr", cfg.HTTPAddr},
 		{&l.grpc, "--grpc-addr", cfg.GRPCAddr},
 		{&l.webhook, "--webhook-addr", cfg.WebhookAddr},
+		{&l.metrics, "--metrics-addr", cfg.MetricsAddr},
 	} {
 		if want.addr == "" {
 			continue
@@ -51,7 +52,7 @@ func CheckAddresses(ctx context.Context, cfg config.Addresses) error {
 }
 
 func (l listeners) close() {
-	for _, c := range []net.Listener{l.http, l.grpc, l.webhook} {
+	for _, c := range []net.Listener{l.http, l.grpc, l.webhook, l.metrics} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -89,6 +90,7 @@ type Ready struct {
 	HTTPAddr    string `json:"http_addr"`
 	GRPCAddr    string `json:"grpc_addr"`
 	WebhookAddr string `json:"webhook_addr,omitempty"`
+	MetricsAddr string `json:"metrics_addr,omitempty"`
 }
 
 // Addresses returns the addresses in use.
@@ -96,6 +98,9 @@ func (a *App) Addresses() Ready {
 	r := Ready{PID: os.Getpid(), HTTPAddr: a.listeners.http.Addr().String(), GRPCAddr: a.listeners.grpc.Addr().String()}
 	if a.listeners.webhook != nil {
 		r.WebhookAddr = a.listeners.webhook.Addr().String()
+	}
+	if a.listeners.metrics != nil {
+		r.MetricsAddr = a.listeners.metrics.Addr().String()
 	}
 	return r
 }

@@ -139,8 +139,14 @@ func TestRunLeavesNoGoroutine(t *testing.T) { //nolint:paralleltest // other tes
 // deliver posts the signed webhook of an event and returns the status of the answer.
 func deliver(t *testing.T, client *http.Client, url string, ev fake.Event) int {
 	t.Helper()
+	return deliverAs(t, client, url, "msg_1", ev)
+}
+
+// deliverAs is deliver with an id for the delivery.
+func deliverAs(t *testing.T, client *http.Client, url, id string, ev fake.Event) int {
+	t.Helper()
 	now, body := time.Now(), fake.Payload(ev, "605a50b01a36d5ea7a2e9104")
-	signature, err := webhook.Sign(secret, "msg_1", now, body)
+	signature, err := webhook.Sign(secret, id, now, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +155,7 @@ func deliver(t *testing.T, client *http.Client, url string, ev fake.Event) int {
 		t.Fatal(err)
 	}
 	req.Header = http.Header{
-		"Webhook-Id": {"msg_1"}, "Webhook-Timestamp": {strconv.FormatInt(now.Unix(), 10)}, "Webhook-Signature": {signature},
+		"Webhook-Id": {id}, "Webhook-Timestamp": {strconv.FormatInt(now.Unix(), 10)}, "Webhook-Signature": {signature},
 	}
 	resp, err := client.Do(req)
 	if err != nil {

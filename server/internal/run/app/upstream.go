@@ -39,6 +39,7 @@ func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.
 		HedgeShare: a.cfg.HedgeShare, MaxBody: a.cfg.MaxAnswer,
 		RatePerSecond: a.cfg.CallsPerSecond, ProbeMin: a.cfg.ProbeMin, ProbeMax: max(a.cfg.ProbeMin, probeMax),
 		UserAgent: "liveblocks-mirror/" + version, Now: time.Now, Logger: a.log, OnPause: pause,
+		Called:    a.metrics.Called(project),
 		Transport: liveblocks.NewTransport(a.cfg.Fetches),
 	}
 	check := cfg

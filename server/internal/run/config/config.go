@@ -102,6 +102,7 @@ type Addresses struct {
 	Listen
 	TLS
 	WebhookAddr     string        `name:"webhook-addr" env:"MIRROR_WEBHOOK_ADDR" placeholder:"ADDR" help:"Second HTTP listen address that serves only the webhook paths and /healthz. Expose this one to the internet."`
+	MetricsAddr     string        `name:"metrics-addr" env:"MIRROR_METRICS_ADDR" placeholder:"ADDR" help:"HTTP listen address that serves /metrics and nothing else; then the address of the gateway does not serve it. It needs the same credentials. See METRICS.md."`
 	APIToken        []Secret      `name:"api-token" env:"MIRROR_API_TOKEN" placeholder:"TOKEN" help:"Bearer tokens, separated by commas. Every call must carry one of them, or another credential of MIRROR_KEYS_FILE, except webhooks, probes (/healthz, /readyz, gRPC health), /openapi.json and /mirror.binpb. This or MIRROR_KEYS_FILE is required to listen beyond loopback. A token may do everything."`
 	KeysFile        string        `name:"keys-file" env:"MIRROR_KEYS_FILE" placeholder:"FILE" help:"File with the keys, client certificates and issuers of tokens that callers may use besides MIRROR_API_TOKEN, and what each of them may do. It holds no secrets. The service reads it again when it changes. See ACCESS.md."`
 	TrustedProxies  Networks      `name:"trusted-proxies" env:"MIRROR_TRUSTED_PROXIES" placeholder:"CIDRS" help:"Addresses of the proxies in front of the service, separated by commas, such as 10.0.0.0/8. From them X-Forwarded-For is believed, which is read from the right."`
@@ -359,6 +360,9 @@ func (a Addresses) Validate() error {
 		a.address("MIRROR_HTTP_ADDR", a.HTTPAddr, open), a.address("MIRROR_GRPC_ADDR", a.GRPCAddr, open))
 	if err == nil && a.WebhookAddr != "" {
 		err = a.address("MIRROR_WEBHOOK_ADDR", a.WebhookAddr, false)
+	}
+	if err == nil && a.MetricsAddr != "" {
+		err = a.address("MIRROR_METRICS_ADDR", a.MetricsAddr, open)
 	}
 	return err
 }

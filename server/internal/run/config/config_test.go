@@ -117,6 +117,7 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"MIRROR_HTTP_ADDR":                   "127.0.0.1:1234",
 		"MIRROR_GRPC_ADDR":                   "[::1]:1234",
 		"MIRROR_WEBHOOK_ADDR":                "127.0.0.2:1234",
+		"MIRROR_METRICS_ADDR":                "127.0.0.2:1235",
 		"MIRROR_INSECURE":                    "behind-proxy",
 		"MIRROR_API_TOKEN":                   "0123456789abcdef,fedcba9876543210",
 		"MIRROR_PROJECT_ID":                  "another-1",

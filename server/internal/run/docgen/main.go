@@ -9,7 +9,9 @@ import (
 	"os"
 )
 
-var documents = map[string]func() string{"EVENTS.md": events, "CONFIGURATION.md": configuration}
+var documents = map[string]func() string{
+	"EVENTS.md": events, "CONFIGURATION.md": configuration, "METRICS.md": metricsPage,
+}
 
 func main() {
 	if err := run(os.Args[1:], os.Stdout); err != nil {
@@ -20,7 +22,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) != 1 || documents[args[0]] == nil {
-		return errors.New("name one document: EVENTS.md or CONFIGURATION.md")
+		return errors.New("name one document: EVENTS.md, CONFIGURATION.md or METRICS.md")
 	}
 	_, err := io.WriteString(out, documents[args[0]]())
 	return err

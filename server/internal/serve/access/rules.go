@@ -8,6 +8,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
 // Rule says who may call a method.
@@ -62,12 +63,33 @@ var rules = map[string]Rule{
 	// It fetches everything from Liveblocks, and repairs on request.
 	mirrorv1.AdminService_VerifyMirror_FullMethodName: {Scope: AdminWrite, Whole: true},
 
+	// The metrics are of all rooms. Of projects that the caller does not see, none are shown.
+	MetricsPath: {Scope: Metrics, Whole: true},
+
 	// It describes the program and holds no data.
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {Anyone: true},
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {Anyone: true},
 }
 
-// Methods returns the full names of all methods that have a rule, except those of probes.
+// MetricsPath is the path of the metrics over HTTP, the one route that is no method.
+const MetricsPath = "/metrics"
+
+// Permit returns nil if the caller may do what the rule is for. It counts refusals.
+func (g *Guard) Permit(rule Rule, caller *Caller) error {
+	switch {
+	case rule.Anyone && caller.Scopes != 0:
+	case !caller.Allows(rule.Scope):
+		return g.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing,
+			"this call needs the scope "+rule.Scope.String()).With("scope", rule.Scope.String()))
+	case rule.Whole && caller.Limited():
+		return g.Denied(fault.New(fault.Forbidden, fault.ReasonRoomsLimited,
+			"this call is about all rooms, and the credential is limited to some"))
+	}
+	return nil
+}
+
+// Methods returns the full names of all methods that have a rule, except those of probes,
+// and MetricsPath.
 func Methods() []string { return slices.Sorted(maps.Keys(rules)) }
 
 // RuleOf returns the rule of a method, by its full name. Probes have no credential.

@@ -40,14 +40,8 @@ func (s *Services) authenticate(ctx context.Context, method string, next func(co
 		}
 		caller, ctx = &found, access.Into(ctx, found)
 	}
-	switch {
-	case rule.Anyone && caller.Scopes != 0:
-	case !caller.Allows(rule.Scope):
-		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing,
-			"this call needs the scope "+rule.Scope.String()).With("scope", rule.Scope.String()))
-	case rule.Whole && caller.Limited():
-		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonRoomsLimited,
-			"this call is about all rooms, and the credential is limited to some"))
+	if err := s.guard.Permit(rule, caller); err != nil {
+		return err
 	}
 	return next(ctx)
 }

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
@@ -26,14 +28,15 @@ type interceptor struct {
 	request func(message any) error
 }
 
-// interceptors returns the interceptors of every call, outermost first. The log is
-// outermost, so it sees the final code, including refusals and panics.
+// interceptors returns the interceptors of every call, outermost first. The log and the
+// metrics are outermost, so they see the final code, including refusals and panics.
 // Authentication comes before validation, so unauthenticated callers learn nothing
 // about the request.
 func (s *Services) interceptors() []interceptor {
 	return []interceptor{
 		{name: "request id", around: identify},
 		{name: "log", around: s.log},
+		{name: "metrics", around: s.watch},
 		{name: "recovery", around: recovery},
 		{name: "errors", around: classified},
 		{name: "auth", around: s.authenticate},
@@ -163,6 +166,49 @@ func (s *Services) log(ctx context.Context, method string, next func(context.Con
 		attrs = append(attrs, slog.Any("error", err))
 	}
 	s.logger.LogAttrs(ctx, level, "rpc", attrs...)
+	return err
+}
+
+// CallWatcher is told of calls: for metrics.
+type CallWatcher interface {
+	// Begun returns what is to be called with the code at the end of the call.
+	Begun(call Call) (ended func(code codes.Code, took time.Duration))
+}
+
+// Call names a method that is called.
+type Call struct {
+	// Type is "unary", "server_stream" or "bidi_stream".
+	Type string
+	// Service is the full name of the service, Method the name of the method in it.
+	Service, Method string
+}
+
+// methodTypes returns the types of all methods that are not "bidi_stream", by full name.
+func methodTypes() map[string]string {
+	types := make(map[string]string)
+	for _, desc := range append(serviceDescs(), &healthv1.Health_ServiceDesc) {
+		for _, m := range desc.Methods {
+			types["/"+desc.ServiceName+"/"+m.MethodName] = "unary"
+		}
+		for _, m := range desc.Streams {
+			if !m.ClientStreams {
+				types["/"+desc.ServiceName+"/"+m.StreamName] = "server_stream"
+			}
+		}
+	}
+	return types
+}
+
+// watch tells of the call.
+func (s *Services) watch(ctx context.Context, method string, next func(context.Context) error) error {
+	if s.calls == nil {
+		return next(ctx)
+	}
+	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	ended := s.calls.Begun(Call{Type: cmp.Or(s.types[method], "bidi_stream"), Service: service, Method: name})
+	begun := time.Now()
+	err := next(ctx)
+	ended(status.Code(err), time.Since(begun))
 	return err
 }
 

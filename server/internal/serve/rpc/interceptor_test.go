@@ -25,7 +25,8 @@ func TestOrderOfTheChain(t *testing.T) {
 	for _, i := range New(Config{}).interceptors() {
 		got = append(got, i.name)
 	}
-	if want := []string{"request id", "log", "recovery", "errors", "auth", "validate"}; !slices.Equal(got, want) {
+	want := []string{"request id", "log", "metrics", "recovery", "errors", "auth", "validate"}
+	if !slices.Equal(got, want) {
 		t.Errorf("interceptors = %v; want %v", got, want)
 	}
 }

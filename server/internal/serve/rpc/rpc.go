@@ -57,6 +57,8 @@ type Config struct {
 	WebhookAllow access.Networks
 	Log          *slog.Logger
 	Now          func() time.Time
+	// Calls, if set, is told of each call.
+	Calls CallWatcher
 	// MaxMessage is the maximum size of a unary response; zero means
 	// [DefaultMaxMessage].
 	MaxMessage int
@@ -74,6 +76,8 @@ type Services struct {
 	logger   *slog.Logger
 	validate *validator
 	health   *health.Server
+	calls    CallWatcher
+	types    map[string]string // of the methods, by full name
 
 	event  *eventService
 	mirror *mirrorService
@@ -104,6 +108,8 @@ func New(cfg Config) *Services {
 		logger:   cfg.Log,
 		validate: newValidator(),
 		health:   health.NewServer(),
+		calls:    cfg.Calls,
+		types:    methodTypes(),
 		event:    &eventService{common: c, EventDeps: cfg.Event},
 		mirror: &mirrorService{
 			common: c, MirrorDeps: cfg.Mirror, fresh: freshness,

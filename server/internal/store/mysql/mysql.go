@@ -294,6 +294,24 @@ func firstColumn(ctx context.Context, q driver.QueryerContext, query string) (va
 	}
 }
 
+// Pools describes the pools of connections.
+func (s *Store) Pools() (list []store.Pool) {
+	for _, p := range []struct {
+		use string
+		db  *sql.DB
+	}{{"work", s.db}, {"accept", s.accepting}, {"renew", s.renewing}, {"read", s.reading}} {
+		if p.db == s.db && p.use != "work" {
+			continue
+		}
+		stat := p.db.Stats()
+		list = append(list, store.Pool{
+			Use: p.use, Max: stat.MaxOpenConnections, InUse: stat.InUse, Idle: stat.Idle,
+			Waits: stat.WaitCount, Waited: stat.WaitDuration,
+		})
+	}
+	return list
+}
+
 // Close ends all connections.
 func (s *Store) Close() {
 	for _, db := range []*sql.DB{s.reading, s.renewing, s.accepting, s.db} {

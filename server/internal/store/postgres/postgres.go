@@ -129,6 +129,24 @@ func behindPooler(c *pgx.ConnConfig) bool {
 	return strings.Contains(c.Host, "-pooler.") || c.Port == 6432 || c.Port == 6543
 }
 
+// Pools describes the pools of connections.
+func (s *Store) Pools() (list []store.Pool) {
+	for _, p := range []struct {
+		use  string
+		pool *pgxpool.Pool
+	}{{"work", s.pool}, {"accept", s.accepting}, {"renew", s.renewing}, {"read", s.reading}} {
+		if p.pool == s.pool && p.use != "work" {
+			continue
+		}
+		stat := p.pool.Stat()
+		list = append(list, store.Pool{
+			Use: p.use, Max: int(stat.MaxConns()), InUse: int(stat.AcquiredConns()), Idle: int(stat.IdleConns()),
+			Waits: stat.EmptyAcquireCount(), Waited: stat.EmptyAcquireWaitTime(),
+		})
+	}
+	return list
+}
+
 // Close ends all connections.
 func (s *Store) Close() {
 	for _, pool := range []*pgxpool.Pool{s.reading, s.renewing, s.accepting, s.pool} {

@@ -79,7 +79,9 @@ type Config struct {
 	StopGrace time.Duration
 	// Swept, if set, is called with the result of each task that only a sweep has
 	// requested.
-	Swept  func(lease mirror.Lease, applied mirror.Applied)
+	Swept func(lease mirror.Lease, applied mirror.Applied)
+	// Ended, if set, is called at the end of each attempt of a task.
+	Ended  func(Attempt)
 	Now    func() time.Time
 	Logger *slog.Logger
 }

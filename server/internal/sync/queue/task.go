@@ -34,6 +34,8 @@ type ending struct {
 	alone bool
 	// stopped means that the task has given its worker back.
 	stopped bool
+	// result is how the attempt ended.
+	result Result
 }
 
 // attempt leases and runs a task.
@@ -59,6 +61,12 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end en
 			"during this task, the last time while nothing else ran; find out why, then retry the task", lease.Deaths))
 	} else {
 		end.applied, err = p.handle(ctx, lease, run, &end)
+	}
+	if err == nil && end.result == "" {
+		end.result = Applied
+	}
+	if p.cfg.Ended != nil {
+		defer func() { p.cfg.Ended(Attempt{Lease: lease, Applied: end.applied, Result: end.result}) }()
 	}
 	switch {
 	case err != nil:
@@ -106,6 +114,7 @@ func (p *Pool) work(ctx context.Context, lease mirror.Lease, run *run, end *endi
 	if lease.Resource.Kind.Traits().NeedsRoom && (lease.Epoch == 0 || lease.Gone) {
 		// Without the room, its incarnation is unknown: the room comes first.
 		if joined = p.join(lease); joined == nil {
+			end.result = Parked
 			return p.cfg.Tasks.Park(ctx, lease, p.cfg.Now())
 		}
 		defer p.unjoin()
@@ -135,6 +144,7 @@ func (p *Pool) work(ctx context.Context, lease mirror.Lease, run *run, end *endi
 		if cause := context.Cause(ctx); cause != nil {
 			return mirror.Applied{}, cause
 		}
+		end.result = Parked
 		return p.cfg.Tasks.Park(ctx, lease, p.cfg.Now())
 	}
 	if err != nil {
@@ -246,6 +256,7 @@ func (p *Pool) renew(ctx context.Context, lease mirror.Lease, cancel context.Can
 func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error, end *ending) {
 	log := p.cfg.Logger.With(slog.String("kind", lease.Resource.Kind.String()),
 		slog.String("room", string(lease.Resource.Room)))
+	end.result = Lost
 	if errors.Is(err, store.ErrLeaseLost) {
 		log.WarnContext(ctx, "lease lost, result dropped")
 		if !errors.Is(err, errLeaseExpired) {
@@ -255,6 +266,7 @@ func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error, end *end
 		// Unless somebody has taken it over, it is given back: the process lives.
 	}
 	f := p.cfg.Policy.Failure(lease, err, p.cfg.Now())
+	end.result = resultOf(f)
 	switch {
 	case f.Final:
 		log.ErrorContext(ctx, "task failed for good", slog.Any("error", err))

@@ -62,8 +62,12 @@ type Config struct {
 	// RetryMin and RetryMax limit the delay after a failed list, which doubles each
 	// time.
 	RetryMin, RetryMax time.Duration
-	Now                func() time.Time
-	Logger             *slog.Logger
+	// Listed, if set, is called with the number of rooms of each page that was read, and
+	// Ended when a sweep has read the whole list.
+	Listed func(rooms int)
+	Ended  func(at time.Time)
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 const (
@@ -234,6 +238,9 @@ func (s *Sweeper) do(ctx context.Context, lease mirror.Lease) (mirror.Applied, e
 		}
 		if problem != "" {
 			return s.stop(ctx, lease, sweep, problem)
+		}
+		if s.cfg.Listed != nil {
+			s.cfg.Listed(len(page.Rooms))
 		}
 		sweep.Cursor, sweep.Problem = page.Next, ""
 		if page.Next == "" {
@@ -535,6 +542,9 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	s.mu.Lock()
 	s.list, s.failures = nil, 0
 	s.mu.Unlock()
+	if s.cfg.Ended != nil {
+		s.cfg.Ended(sweep.EndTime)
+	}
 	log := s.cfg.Logger.With(slog.Bool("full", sweep.Full), slog.Int64("listed", sweep.Listed),
 		slog.Int64("raised", sweep.MarkedStale), slog.Int64("vanished", sweep.Vanished))
 	if sweep.Problem != "" {

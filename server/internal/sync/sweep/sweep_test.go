@@ -267,7 +267,10 @@ func TestFirstSweepIsFull(t *testing.T) {
 		w := &world{}
 		w.listed("new", "known")
 		w.mirrored("known")
-		s := w.sweeper(nil)
+		listed, ended := 0, time.Time{}
+		s := w.sweeper(func(cfg *Config) {
+			cfg.Listed, cfg.Ended = func(n int) { listed += n }, func(at time.Time) { ended = at }
+		})
 		if err := s.Begin(t.Context()); err != nil || !w.sweep.Full || w.sweep.ID == "" {
 			t.Fatalf("Begin = %v, %+v; want a full sweep planned", err, w.sweep)
 		}
@@ -283,6 +286,9 @@ func TestFirstSweepIsFull(t *testing.T) {
 		}
 		if got != want {
 			t.Fatalf("sweep = %+v; want %+v", got, want)
+		}
+		if listed != 2 || !ended.Equal(begun) {
+			t.Errorf("told = %d rooms, ended at %v; want 2, and now", listed, ended)
 		}
 		wantRaised(t, w, "room new", "storage known", "thread known", "ydoc known", "group ")
 		if !w.next.Equal(begun.Add(time.Hour)) {

@@ -38,9 +38,11 @@ type WatchConfig struct {
 	Store   WatchStore
 	// Since returns since when this process has recorded every delivery that it can
 	// know of. Events of changes before that may still come, hours later.
-	Since  func() time.Time
-	Now    func() time.Time
-	Logger *slog.Logger
+	Since func() time.Time
+	// Counted, if set, is called with the changes of a kind that were counted.
+	Counted func(kind mirror.Kind, changes int64)
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // Watch counts the changes that sweeps find and no event reports: a sign that
@@ -162,6 +164,9 @@ func (w *Watch) count(ctx context.Context, batch map[mirror.Resource]time.Time) 
 	for _, kind := range slices.SortedFunc(maps.Keys(counts), cmp.Compare) {
 		if err := w.cfg.Store.NoteUnannounced(ctx, w.cfg.Project, kind, counts[kind], w.cfg.Now()); err != nil {
 			return fmt.Errorf("note changes without events: %w", err)
+		}
+		if w.cfg.Counted != nil {
+			w.cfg.Counted(kind, counts[kind])
 		}
 		attrs = append(attrs, slog.Int64(kind.String(), counts[kind]))
 	}

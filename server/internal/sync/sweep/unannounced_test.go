@@ -150,8 +150,10 @@ func TestChangesWithoutAnEventAreCounted(t *testing.T) {
 					noticed: make(map[mirror.Resource]time.Time), noted: make(map[mirror.Kind]int64),
 					created: map[mirror.RoomID]time.Time{"r": now.Add(c.created)},
 				}
+				told := make(map[mirror.Kind]int64)
 				w := NewWatch(WatchConfig{
 					Project: project, Store: e, Now: time.Now,
+					Counted: func(kind mirror.Kind, n int64) { e.with(func() { told[kind] += n }) },
 					Since: func() (at time.Time) {
 						e.with(func() { at = since })
 						return at
@@ -178,8 +180,8 @@ func TestChangesWithoutAnEventAreCounted(t *testing.T) {
 					}
 				})
 				pass(3 * underway)
-				if !maps.Equal(e.noted, c.want) {
-					t.Errorf("counted = %v; want %v", e.noted, c.want)
+				if !maps.Equal(e.noted, c.want) || !maps.Equal(told, c.want) {
+					t.Errorf("counted = %v, told = %v; want %v", e.noted, told, c.want)
 				}
 				if warned := strings.Contains(log.String(), "level=WARN"); warned != (len(c.want) > 0) {
 					t.Errorf("log = %q; want a warning: %t", log.String(), len(c.want) > 0)

@@ -1,0 +1,251 @@
+package app_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/metrics"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+)
+
+// service is one that runs in the process of the test, on PostgreSQL.
+type service struct {
+	app.Ready
+	upstream *fake.Server
+	client   *http.Client
+}
+
+func serve(t *testing.T, change func(cfg *config.Serve)) *service {
+	t.Helper()
+	dbtest.Postgres.Need(t)
+	s := &service{upstream: fake.New(apiKey), client: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
+	api := httptest.NewServer(s.upstream)
+	t.Cleanup(api.Close)
+	cfg := config.Defaults()
+	cfg.DatabaseURL = config.NewSecret(dbtest.Postgres.Database(t))
+	cfg.HTTPAddr, cfg.GRPCAddr = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.ReadyFile = filepath.Join(t.TempDir(), "ready.json")
+	cfg.SecretKey, cfg.BaseURL, cfg.CallsPerSecond = config.NewSecret(apiKey), api.URL, 5000
+	cfg.WebhookSecret = []config.Secret{config.NewSecret(secret)}
+	cfg.Settle, cfg.Sweep, cfg.FullSweep, cfg.StopGrace = 0, 0, 0, 10*time.Second
+	change(&cfg)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)) }() // awaited below
+	t.Cleanup(func() {
+		s.client.CloseIdleConnections()
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v; want nil", err)
+		}
+	})
+	eventually(t, func() error {
+		b, err := os.ReadFile(cfg.ReadyFile)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &s.Ready)
+	})
+	return s
+}
+
+// get reads a path of an address.
+func (s *service) get(t *testing.T, addr, path, token string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// series returns the series of a scrape, without their values.
+func series(scrape string) []string {
+	var list []string
+	for line := range strings.Lines(scrape) {
+		if name, _, ok := strings.Cut(line, " "); ok && !strings.HasPrefix(line, "#") {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// A thousand rooms and users have as many series as ten, none of which names one of
+// them, and only metrics that are documented.
+func TestSeriesDoNotGrow(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(*config.Serve) {})
+	conn, err := grpc.NewClient(s.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	admin, reads := mirrorv1.NewAdminServiceClient(conn), mirrorv1.NewMirrorServiceClient(conn)
+
+	// live lets people enter rooms, and returns the series once all is mirrored and read.
+	live := func(from, to int) []string {
+		t.Helper()
+		var group errgroup.Group
+		group.SetLimit(16)
+		for n := from; n < to; n++ {
+			room, user := fmt.Sprintf("marked-room-%d", n), fmt.Sprintf("marked-user-%d", n)
+			group.Go(func() error {
+				if err := s.upstream.CreateRoom(room, fake.RoomOptions{
+					Storage: []byte(`{"liveblocksType":"LiveObject","data":{"v":1}}`),
+				}); err != nil {
+					return err
+				}
+				for _, event := range []fake.Event{
+					{Type: fake.RoomCreated, RoomID: room, Time: time.Now()},
+					{Type: fake.UserEntered, RoomID: room, UserID: user, ConnectionID: 1, ActiveUsers: 1, Time: time.Now()},
+				} {
+					id := fmt.Sprintf("marked-event-%s-%d", event.Type, n)
+					if status := deliverAs(t, s.client, "http://"+s.HTTPAddr+"/api/liveblocks-webhook", id, event); status != 200 {
+						return fmt.Errorf("the delivery %s was answered with %d; want 200", id, status)
+					}
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			got, err := admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+			if err == nil && got.GetProjects()[0].GetPendingTasks() > 0 {
+				err = fmt.Errorf("%d tasks are pending", got.GetProjects()[0].GetPendingTasks())
+			}
+			return err
+		})
+		for n := from; n < to; n++ {
+			room := fmt.Sprintf("marked-room-%d", n)
+			if _, err := reads.GetRoom(t.Context(), &mirrorv1.GetRoomRequest{RoomId: room}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		status, scrape := s.get(t, s.HTTPAddr, "/metrics", "")
+		if status != http.StatusOK || strings.Contains(scrape, "marked") {
+			t.Fatalf("/metrics = %d; want no id in it:\n%s", status, scrape)
+		}
+		return series(scrape)
+	}
+	few := live(0, 10)
+	many := live(10, 1000)
+	var added []string
+	for _, name := range many {
+		if !slices.Contains(few, name) {
+			added = append(added, name)
+		}
+	}
+	t.Logf("%d series with 10 rooms and users, %d with 1,000; new: %q", len(few), len(many), added)
+	if len(added) > 20 { // such as a result that did not occur before
+		t.Errorf("%d series with 10 rooms and users, %d with 1,000; want about as many; new: %q", len(few), len(many), added)
+	}
+
+	documented := map[string]bool{}
+	for _, d := range metrics.Definitions() {
+		documented[d.Name] = true
+	}
+	suffix := regexp.MustCompile(`_(bucket|sum|count)$`)
+	for _, name := range many {
+		name, _, _ = strings.Cut(name, "{")
+		if !documented[name] && !documented[suffix.ReplaceAllString(name, "")] && !strings.HasPrefix(name, "go_") &&
+			!strings.HasPrefix(name, "process_") {
+			t.Errorf("%s is in a scrape, and not documented", name)
+		}
+	}
+}
+
+// The metrics need the scope on both addresses, and an address of their own serves
+// nothing else.
+func TestMetricsNeedTheScope(t *testing.T) {
+	t.Parallel()
+	keys := map[string]string{}
+	entry := func(name string, scope string, projects []mirror.ProjectID, prefixes ...string) access.KeyEntry {
+		key, _ := access.NewKey()
+		keys[name] = key
+		e := access.NewEntry(key)
+		e.Name, e.Scopes, e.Projects, e.RoomPrefixes = name, []string{scope}, projects, prefixes
+		return e
+	}
+	text, err := access.FormatKeys([]access.KeyEntry{
+		entry("metrics", "metrics", []mirror.ProjectID{"*"}), entry("other project", "metrics", []mirror.ProjectID{"other"}),
+		entry("some rooms", "metrics", []mirror.ProjectID{"*"}, "a:"), entry("read", "read", []mirror.ProjectID{"*"}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "keys.yaml")
+	if err := os.WriteFile(file, []byte("keys:\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, addr := range map[string]string{"on the HTTP address": "", "apart": "127.0.0.1:0"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, func(cfg *config.Serve) { cfg.KeysFile, cfg.MetricsAddr = file, addr })
+			at := s.HTTPAddr
+			if addr != "" {
+				at = s.MetricsAddr
+				for path, on := range map[string]string{"/metrics": s.HTTPAddr, "/healthz": at, "/v1/rooms": at, "/": at} {
+					if status, body := s.get(t, on, path, keys["metrics"]); status != http.StatusNotFound {
+						t.Errorf("%s on the wrong address = %d %s; want 404", path, status, body)
+					}
+				}
+			}
+			for _, c := range []struct {
+				key    string
+				status int
+				want   string
+			}{
+				{"", http.StatusUnauthorized, "CREDENTIAL_MISSING"},
+				{"read", http.StatusForbidden, "SCOPE_MISSING"},
+				{"some rooms", http.StatusForbidden, "ROOMS_LIMITED"},
+				{"other project", http.StatusOK, "mirror_ready 1"},
+				{"metrics", http.StatusOK, `mirror_upstream_paused{project="default"} 0`},
+				{"metrics", http.StatusOK, `mirror_auth_failures_total{reason="SCOPE_MISSING"} 1`},
+			} {
+				status, body := s.get(t, at, "/metrics", keys[c.key])
+				if status != c.status || !strings.Contains(body, c.want) {
+					t.Errorf("/metrics with the key %q = %d %s; want %d %s", c.key, status, body, c.status, c.want)
+				}
+				if c.key == "other project" && strings.Contains(body, `project="default"`) {
+					t.Errorf("/metrics shows a project that the key does not see:\n%s", body)
+				}
+			}
+		})
+	}
+}
