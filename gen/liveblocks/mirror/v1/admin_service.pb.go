@@ -11,6 +11,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -408,8 +409,20 @@ type ProjectStatus struct {
 	// Kinds of resources that the Liveblocks server does not have, as this process has
 	// found: it answered 501, as the dev server does. They are not mirrored.
 	UnsupportedKinds []ResourceKind `protobuf:"varint,18,rep,packed,name=unsupported_kinds,json=unsupportedKinds,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"unsupported_kinds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How long recent changes took to be mirrored by this process. Absent if no event told
+	// of one within the last hour.
+	Freshness *FreshnessPercentiles `protobuf:"bytes,19,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	// The tasks that this process has in memory, by lane. Those of other replicas are not
+	// among them, and neither is what is due later.
+	Lanes []*LaneStatus `protobuf:"bytes,20,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	// The failed tasks by reason, as far as they are among the first 500. Absent if none
+	// has failed.
+	FailedTasksByReason []*FailedTasks `protobuf:"bytes,21,rep,name=failed_tasks_by_reason,json=failedTasksByReason,proto3" json:"failed_tasks_by_reason,omitempty"`
+	// What is wrong or will be, with the paragraph that says what to do. Empty if there is
+	// nothing. The problems are among them.
+	Warnings      []*Warning `protobuf:"bytes,22,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
@@ -568,6 +581,293 @@ func (x *ProjectStatus) GetUnsupportedKinds() []ResourceKind {
 	return nil
 }
 
+func (x *ProjectStatus) GetFreshness() *FreshnessPercentiles {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetLanes() []*LaneStatus {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetFailedTasksByReason() []*FailedTasks {
+	if x != nil {
+		return x.FailedTasksByReason
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetWarnings() []*Warning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// FreshnessPercentiles says how long the changes of the last hour took to be mirrored,
+// the latest 1,000 at most: from the change, as its event tells it, until it can be read.
+// What sweeps and readers requested is left out.
+type FreshnessPercentiles struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many changes there were.
+	ChangeCount int64 `protobuf:"varint,1,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
+	// The time within which 50 of 100 changes were mirrored.
+	P50Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=p50_duration,json=p50Duration,proto3" json:"p50_duration,omitempty"`
+	// The time within which 95 of 100 changes were mirrored.
+	P95Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=p95_duration,json=p95Duration,proto3" json:"p95_duration,omitempty"`
+	// The time within which 99 of 100 changes were mirrored.
+	P99Duration   *durationpb.Duration `protobuf:"bytes,4,opt,name=p99_duration,json=p99Duration,proto3" json:"p99_duration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreshnessPercentiles) Reset() {
+	*x = FreshnessPercentiles{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreshnessPercentiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreshnessPercentiles) ProtoMessage() {}
+
+func (x *FreshnessPercentiles) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreshnessPercentiles.ProtoReflect.Descriptor instead.
+func (*FreshnessPercentiles) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FreshnessPercentiles) GetChangeCount() int64 {
+	if x != nil {
+		return x.ChangeCount
+	}
+	return 0
+}
+
+func (x *FreshnessPercentiles) GetP50Duration() *durationpb.Duration {
+	if x != nil {
+		return x.P50Duration
+	}
+	return nil
+}
+
+func (x *FreshnessPercentiles) GetP95Duration() *durationpb.Duration {
+	if x != nil {
+		return x.P95Duration
+	}
+	return nil
+}
+
+func (x *FreshnessPercentiles) GetP99Duration() *durationpb.Duration {
+	if x != nil {
+		return x.P99Duration
+	}
+	return nil
+}
+
+// LaneStatus counts the tasks of one lane in the memory of this process.
+type LaneStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lane: "live" for events and requests, "settle" for what is only fetched once more,
+	// "background" for what sweeps requested, "sweep" for the sweep itself.
+	Lane string `protobuf:"bytes,1,opt,name=lane,proto3" json:"lane,omitempty"`
+	// Tasks that wait to begin.
+	QueuedTasks int64 `protobuf:"varint,2,opt,name=queued_tasks,json=queuedTasks,proto3" json:"queued_tasks,omitempty"`
+	// Tasks that have begun.
+	RunningTasks int64 `protobuf:"varint,3,opt,name=running_tasks,json=runningTasks,proto3" json:"running_tasks,omitempty"`
+	// Whether more tasks of the lane are due than this process has in memory.
+	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneStatus) Reset() {
+	*x = LaneStatus{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneStatus) ProtoMessage() {}
+
+func (x *LaneStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneStatus.ProtoReflect.Descriptor instead.
+func (*LaneStatus) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LaneStatus) GetLane() string {
+	if x != nil {
+		return x.Lane
+	}
+	return ""
+}
+
+func (x *LaneStatus) GetQueuedTasks() int64 {
+	if x != nil {
+		return x.QueuedTasks
+	}
+	return 0
+}
+
+func (x *LaneStatus) GetRunningTasks() int64 {
+	if x != nil {
+		return x.RunningTasks
+	}
+	return 0
+}
+
+func (x *LaneStatus) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// FailedTasks counts the tasks that failed for one reason.
+type FailedTasks struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason, as in the last_error of the tasks.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many tasks failed for it.
+	TaskCount     int64 `protobuf:"varint,2,opt,name=task_count,json=taskCount,proto3" json:"task_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailedTasks) Reset() {
+	*x = FailedTasks{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailedTasks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailedTasks) ProtoMessage() {}
+
+func (x *FailedTasks) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailedTasks.ProtoReflect.Descriptor instead.
+func (*FailedTasks) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FailedTasks) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *FailedTasks) GetTaskCount() int64 {
+	if x != nil {
+		return x.TaskCount
+	}
+	return 0
+}
+
+// Warning says what is wrong, and where it says what to do.
+type Warning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One sentence.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// The URL of the paragraph that says what to do.
+	Runbook       string `protobuf:"bytes,2,opt,name=runbook,proto3" json:"runbook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Warning) Reset() {
+	*x = Warning{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Warning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Warning) ProtoMessage() {}
+
+func (x *Warning) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Warning.ProtoReflect.Descriptor instead.
+func (*Warning) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Warning) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Warning) GetRunbook() string {
+	if x != nil {
+		return x.Runbook
+	}
+	return ""
+}
+
 // EventTypeStatus says when events of a type came.
 type EventTypeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -581,7 +881,7 @@ type EventTypeStatus struct {
 
 func (x *EventTypeStatus) Reset() {
 	*x = EventTypeStatus{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +893,7 @@ func (x *EventTypeStatus) String() string {
 func (*EventTypeStatus) ProtoMessage() {}
 
 func (x *EventTypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +906,7 @@ func (x *EventTypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventTypeStatus.ProtoReflect.Descriptor instead.
 func (*EventTypeStatus) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EventTypeStatus) GetEventType() string {
@@ -643,7 +943,7 @@ type UnannouncedChanges struct {
 
 func (x *UnannouncedChanges) Reset() {
 	*x = UnannouncedChanges{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +955,7 @@ func (x *UnannouncedChanges) String() string {
 func (*UnannouncedChanges) ProtoMessage() {}
 
 func (x *UnannouncedChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +968,7 @@ func (x *UnannouncedChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnannouncedChanges.ProtoReflect.Descriptor instead.
 func (*UnannouncedChanges) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UnannouncedChanges) GetKind() ResourceKind {
@@ -715,7 +1015,7 @@ type ForeignEvents struct {
 
 func (x *ForeignEvents) Reset() {
 	*x = ForeignEvents{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +1027,7 @@ func (x *ForeignEvents) String() string {
 func (*ForeignEvents) ProtoMessage() {}
 
 func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +1040,7 @@ func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForeignEvents.ProtoReflect.Descriptor instead.
 func (*ForeignEvents) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ForeignEvents) GetLiveblocksProjectId() string {
@@ -783,7 +1083,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1095,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1108,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTasksRequest) GetProjectId() string {
@@ -859,7 +1159,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1171,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1184,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -914,7 +1214,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1226,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1239,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetTaskRequest) GetProjectId() string {
@@ -967,7 +1267,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1279,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1292,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -1015,7 +1315,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1327,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1340,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RetryTaskRequest) GetProjectId() string {
@@ -1068,7 +1368,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1380,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1393,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RetryTaskResponse) GetTask() *Task {
@@ -1124,7 +1424,7 @@ type RequestSyncRequest struct {
 
 func (x *RequestSyncRequest) Reset() {
 	*x = RequestSyncRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1436,7 @@ func (x *RequestSyncRequest) String() string {
 func (*RequestSyncRequest) ProtoMessage() {}
 
 func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1449,7 @@ func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncRequest.ProtoReflect.Descriptor instead.
 func (*RequestSyncRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RequestSyncRequest) GetProjectId() string {
@@ -1191,7 +1491,7 @@ type RequestSyncResponse struct {
 
 func (x *RequestSyncResponse) Reset() {
 	*x = RequestSyncResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1503,7 @@ func (x *RequestSyncResponse) String() string {
 func (*RequestSyncResponse) ProtoMessage() {}
 
 func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1516,7 @@ func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncResponse.ProtoReflect.Descriptor instead.
 func (*RequestSyncResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RequestSyncResponse) GetTasks() []*Task {
@@ -1237,7 +1537,7 @@ type StartBackfillRequest struct {
 
 func (x *StartBackfillRequest) Reset() {
 	*x = StartBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1549,7 @@ func (x *StartBackfillRequest) String() string {
 func (*StartBackfillRequest) ProtoMessage() {}
 
 func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1562,7 @@ func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillRequest.ProtoReflect.Descriptor instead.
 func (*StartBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StartBackfillRequest) GetProjectId() string {
@@ -1283,7 +1583,7 @@ type StartBackfillResponse struct {
 
 func (x *StartBackfillResponse) Reset() {
 	*x = StartBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1595,7 @@ func (x *StartBackfillResponse) String() string {
 func (*StartBackfillResponse) ProtoMessage() {}
 
 func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1608,7 @@ func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillResponse.ProtoReflect.Descriptor instead.
 func (*StartBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StartBackfillResponse) GetSweep() *Sweep {
@@ -1329,7 +1629,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1641,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1654,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetBackfillRequest) GetProjectId() string {
@@ -1375,7 +1675,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1687,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1700,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetBackfillResponse) GetSweep() *Sweep {
@@ -1423,7 +1723,7 @@ type PinProjectRequest struct {
 
 func (x *PinProjectRequest) Reset() {
 	*x = PinProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1735,7 @@ func (x *PinProjectRequest) String() string {
 func (*PinProjectRequest) ProtoMessage() {}
 
 func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1748,7 @@ func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectRequest.ProtoReflect.Descriptor instead.
 func (*PinProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PinProjectRequest) GetProjectId() string {
@@ -1476,7 +1776,7 @@ type PinProjectResponse struct {
 
 func (x *PinProjectResponse) Reset() {
 	*x = PinProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1788,7 @@ func (x *PinProjectResponse) String() string {
 func (*PinProjectResponse) ProtoMessage() {}
 
 func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1801,7 @@ func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectResponse.ProtoReflect.Descriptor instead.
 func (*PinProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PinProjectResponse) GetEventsTakenUp() int64 {
@@ -1522,7 +1822,7 @@ type ConfirmSecretKeyRequest struct {
 
 func (x *ConfirmSecretKeyRequest) Reset() {
 	*x = ConfirmSecretKeyRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1834,7 @@ func (x *ConfirmSecretKeyRequest) String() string {
 func (*ConfirmSecretKeyRequest) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1847,7 @@ func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ConfirmSecretKeyRequest) GetProjectId() string {
@@ -1566,7 +1866,7 @@ type ConfirmSecretKeyResponse struct {
 
 func (x *ConfirmSecretKeyResponse) Reset() {
 	*x = ConfirmSecretKeyResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1878,7 @@ func (x *ConfirmSecretKeyResponse) String() string {
 func (*ConfirmSecretKeyResponse) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1891,7 @@ func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 // ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
@@ -1612,7 +1912,7 @@ type ConfirmDeletionsRequest struct {
 
 func (x *ConfirmDeletionsRequest) Reset() {
 	*x = ConfirmDeletionsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1924,7 @@ func (x *ConfirmDeletionsRequest) String() string {
 func (*ConfirmDeletionsRequest) ProtoMessage() {}
 
 func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1937,7 @@ func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConfirmDeletionsRequest) GetProjectId() string {
@@ -1672,7 +1972,7 @@ type ConfirmDeletionsResponse struct {
 
 func (x *ConfirmDeletionsResponse) Reset() {
 	*x = ConfirmDeletionsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1984,7 @@ func (x *ConfirmDeletionsResponse) String() string {
 func (*ConfirmDeletionsResponse) ProtoMessage() {}
 
 func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1997,7 @@ func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
@@ -1722,7 +2022,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2034,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +2047,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -1789,7 +2089,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +2101,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +2114,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{27}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -1896,7 +2196,7 @@ var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'liveblocks/mirror/v1/error_reason.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
+	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'liveblocks/mirror/v1/error_reason.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\xd5\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -1924,7 +2224,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
 	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\x12(\n" +
 	"\x10out_of_tolerance\x18\b \x01(\x03R\x0eoutOfTolerance\x12 \n" +
-	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\x92\b\n" +
+	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\xa7\n" +
+	"\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x122\n" +
@@ -1948,7 +2249,29 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\vevent_types\x18\x10 \x03(\v2%.liveblocks.mirror.v1.EventTypeStatusR\n" +
 	"eventTypes\x12Y\n" +
 	"\x13unannounced_changes\x18\x11 \x03(\v2(.liveblocks.mirror.v1.UnannouncedChangesR\x12unannouncedChanges\x12O\n" +
-	"\x11unsupported_kinds\x18\x12 \x03(\x0e2\".liveblocks.mirror.v1.ResourceKindR\x10unsupportedKinds\"x\n" +
+	"\x11unsupported_kinds\x18\x12 \x03(\x0e2\".liveblocks.mirror.v1.ResourceKindR\x10unsupportedKinds\x12H\n" +
+	"\tfreshness\x18\x13 \x01(\v2*.liveblocks.mirror.v1.FreshnessPercentilesR\tfreshness\x126\n" +
+	"\x05lanes\x18\x14 \x03(\v2 .liveblocks.mirror.v1.LaneStatusR\x05lanes\x12V\n" +
+	"\x16failed_tasks_by_reason\x18\x15 \x03(\v2!.liveblocks.mirror.v1.FailedTasksR\x13failedTasksByReason\x129\n" +
+	"\bwarnings\x18\x16 \x03(\v2\x1d.liveblocks.mirror.v1.WarningR\bwarnings\"\xf3\x01\n" +
+	"\x14FreshnessPercentiles\x12!\n" +
+	"\fchange_count\x18\x01 \x01(\x03R\vchangeCount\x12<\n" +
+	"\fp50_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vp50Duration\x12<\n" +
+	"\fp95_duration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vp95Duration\x12<\n" +
+	"\fp99_duration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vp99Duration\"|\n" +
+	"\n" +
+	"LaneStatus\x12\x12\n" +
+	"\x04lane\x18\x01 \x01(\tR\x04lane\x12!\n" +
+	"\fqueued_tasks\x18\x02 \x01(\x03R\vqueuedTasks\x12#\n" +
+	"\rrunning_tasks\x18\x03 \x01(\x03R\frunningTasks\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"D\n" +
+	"\vFailedTasks\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"task_count\x18\x02 \x01(\x03R\ttaskCount\"7\n" +
+	"\aWarning\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
+	"\arunbook\x18\x02 \x01(\tR\arunbook\"x\n" +
 	"\x0fEventTypeStatus\x12\x1d\n" +
 	"\n" +
 	"event_type\x18\x01 \x01(\tR\teventType\x12F\n" +
@@ -2059,107 +2382,119 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
 	(*RefusedCalls)(nil),             // 2: liveblocks.mirror.v1.RefusedCalls
 	(*DeliveryCounts)(nil),           // 3: liveblocks.mirror.v1.DeliveryCounts
 	(*ProjectStatus)(nil),            // 4: liveblocks.mirror.v1.ProjectStatus
-	(*EventTypeStatus)(nil),          // 5: liveblocks.mirror.v1.EventTypeStatus
-	(*UnannouncedChanges)(nil),       // 6: liveblocks.mirror.v1.UnannouncedChanges
-	(*ForeignEvents)(nil),            // 7: liveblocks.mirror.v1.ForeignEvents
-	(*ListTasksRequest)(nil),         // 8: liveblocks.mirror.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 9: liveblocks.mirror.v1.ListTasksResponse
-	(*GetTaskRequest)(nil),           // 10: liveblocks.mirror.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),          // 11: liveblocks.mirror.v1.GetTaskResponse
-	(*RetryTaskRequest)(nil),         // 12: liveblocks.mirror.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 13: liveblocks.mirror.v1.RetryTaskResponse
-	(*RequestSyncRequest)(nil),       // 14: liveblocks.mirror.v1.RequestSyncRequest
-	(*RequestSyncResponse)(nil),      // 15: liveblocks.mirror.v1.RequestSyncResponse
-	(*StartBackfillRequest)(nil),     // 16: liveblocks.mirror.v1.StartBackfillRequest
-	(*StartBackfillResponse)(nil),    // 17: liveblocks.mirror.v1.StartBackfillResponse
-	(*GetBackfillRequest)(nil),       // 18: liveblocks.mirror.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),      // 19: liveblocks.mirror.v1.GetBackfillResponse
-	(*PinProjectRequest)(nil),        // 20: liveblocks.mirror.v1.PinProjectRequest
-	(*PinProjectResponse)(nil),       // 21: liveblocks.mirror.v1.PinProjectResponse
-	(*ConfirmSecretKeyRequest)(nil),  // 22: liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	(*ConfirmSecretKeyResponse)(nil), // 23: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*ConfirmDeletionsRequest)(nil),  // 24: liveblocks.mirror.v1.ConfirmDeletionsRequest
-	(*ConfirmDeletionsResponse)(nil), // 25: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*VerifyMirrorRequest)(nil),      // 26: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 27: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
-	(ErrorReason)(0),                 // 29: liveblocks.mirror.v1.ErrorReason
-	(*Sweep)(nil),                    // 30: liveblocks.mirror.v1.Sweep
-	(ResourceKind)(0),                // 31: liveblocks.mirror.v1.ResourceKind
-	(TaskState)(0),                   // 32: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 33: liveblocks.mirror.v1.Task
-	(*Drift)(nil),                    // 34: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 35: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 36: liveblocks.mirror.v1.VerifySummary
-	(*VerifySkip)(nil),               // 37: liveblocks.mirror.v1.VerifySkip
+	(*FreshnessPercentiles)(nil),     // 5: liveblocks.mirror.v1.FreshnessPercentiles
+	(*LaneStatus)(nil),               // 6: liveblocks.mirror.v1.LaneStatus
+	(*FailedTasks)(nil),              // 7: liveblocks.mirror.v1.FailedTasks
+	(*Warning)(nil),                  // 8: liveblocks.mirror.v1.Warning
+	(*EventTypeStatus)(nil),          // 9: liveblocks.mirror.v1.EventTypeStatus
+	(*UnannouncedChanges)(nil),       // 10: liveblocks.mirror.v1.UnannouncedChanges
+	(*ForeignEvents)(nil),            // 11: liveblocks.mirror.v1.ForeignEvents
+	(*ListTasksRequest)(nil),         // 12: liveblocks.mirror.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 13: liveblocks.mirror.v1.ListTasksResponse
+	(*GetTaskRequest)(nil),           // 14: liveblocks.mirror.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),          // 15: liveblocks.mirror.v1.GetTaskResponse
+	(*RetryTaskRequest)(nil),         // 16: liveblocks.mirror.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 17: liveblocks.mirror.v1.RetryTaskResponse
+	(*RequestSyncRequest)(nil),       // 18: liveblocks.mirror.v1.RequestSyncRequest
+	(*RequestSyncResponse)(nil),      // 19: liveblocks.mirror.v1.RequestSyncResponse
+	(*StartBackfillRequest)(nil),     // 20: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil),    // 21: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),       // 22: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),      // 23: liveblocks.mirror.v1.GetBackfillResponse
+	(*PinProjectRequest)(nil),        // 24: liveblocks.mirror.v1.PinProjectRequest
+	(*PinProjectResponse)(nil),       // 25: liveblocks.mirror.v1.PinProjectResponse
+	(*ConfirmSecretKeyRequest)(nil),  // 26: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 27: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*ConfirmDeletionsRequest)(nil),  // 28: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 29: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*VerifyMirrorRequest)(nil),      // 30: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 31: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
+	(ErrorReason)(0),                 // 33: liveblocks.mirror.v1.ErrorReason
+	(*Sweep)(nil),                    // 34: liveblocks.mirror.v1.Sweep
+	(ResourceKind)(0),                // 35: liveblocks.mirror.v1.ResourceKind
+	(*durationpb.Duration)(nil),      // 36: google.protobuf.Duration
+	(TaskState)(0),                   // 37: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 38: liveblocks.mirror.v1.Task
+	(*Drift)(nil),                    // 39: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 40: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 41: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 42: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	28, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	32, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	4,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	3,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
 	2,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
-	29, // 4: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
-	28, // 5: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	28, // 6: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	28, // 7: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	30, // 8: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
-	7,  // 9: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	28, // 10: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
-	5,  // 11: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
-	6,  // 12: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	31, // 13: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
-	28, // 14: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	31, // 15: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	28, // 16: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	28, // 17: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	28, // 18: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	32, // 19: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	33, // 20: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	33, // 21: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	33, // 22: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	31, // 23: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	33, // 24: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	30, // 25: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	30, // 26: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	30, // 27: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	34, // 28: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	35, // 29: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	36, // 30: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	37, // 31: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
-	0,  // 32: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	8,  // 33: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	10, // 34: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	12, // 35: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	14, // 36: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	16, // 37: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	18, // 38: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	20, // 39: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	22, // 40: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	24, // 41: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	26, // 42: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 43: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	9,  // 44: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	11, // 45: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	13, // 46: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	15, // 47: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	17, // 48: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	19, // 49: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	21, // 50: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	23, // 51: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	25, // 52: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	27, // 53: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	43, // [43:54] is the sub-list for method output_type
-	32, // [32:43] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	33, // 4: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
+	32, // 5: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	32, // 6: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	32, // 7: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	34, // 8: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	11, // 9: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
+	32, // 10: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
+	10, // 12: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
+	35, // 13: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	5,  // 14: liveblocks.mirror.v1.ProjectStatus.freshness:type_name -> liveblocks.mirror.v1.FreshnessPercentiles
+	6,  // 15: liveblocks.mirror.v1.ProjectStatus.lanes:type_name -> liveblocks.mirror.v1.LaneStatus
+	7,  // 16: liveblocks.mirror.v1.ProjectStatus.failed_tasks_by_reason:type_name -> liveblocks.mirror.v1.FailedTasks
+	8,  // 17: liveblocks.mirror.v1.ProjectStatus.warnings:type_name -> liveblocks.mirror.v1.Warning
+	36, // 18: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
+	36, // 19: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
+	36, // 20: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
+	32, // 21: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	35, // 22: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	32, // 23: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	32, // 24: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	32, // 25: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	37, // 26: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	38, // 27: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	38, // 28: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	38, // 29: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	35, // 30: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	38, // 31: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	34, // 32: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	34, // 33: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	34, // 34: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	39, // 35: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	40, // 36: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	41, // 37: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	42, // 38: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 39: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	12, // 40: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	14, // 41: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	16, // 42: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	18, // 43: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	20, // 44: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	22, // 45: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	24, // 46: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	26, // 47: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	28, // 48: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	30, // 49: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 50: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	13, // 51: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	15, // 52: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	17, // 53: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	19, // 54: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	21, // 55: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	23, // 56: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	25, // 57: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	27, // 58: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	29, // 59: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	31, // 60: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	50, // [50:61] is the sub-list for method output_type
+	39, // [39:50] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -2170,7 +2505,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	file_liveblocks_mirror_v1_error_reason_proto_init()
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -2182,7 +2517,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

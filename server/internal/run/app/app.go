@@ -51,7 +51,9 @@ type App struct {
 	services  *rpc.Services
 	front     *gateway.Gateway
 	metrics   *metrics.Metrics
-	verifier  *verify.Verifier
+	// underway is how long the event of a change may take; zero but in tests.
+	underway time.Duration
+	verifier *verify.Verifier
 	// background holds the parts without a listener, in the order of starting.
 	background []component
 }
@@ -75,17 +77,25 @@ func Run(ctx context.Context, cfg config.Serve, version string, log *slog.Logger
 // New prepares the service to serve: it listens on the addresses, opens the
 // database and checks that its schema is current.
 func New(ctx context.Context, cfg config.Serve, version string, log *slog.Logger) (*App, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout+cfg.DatabaseWait)
-	defer cancel()
 	a := &App{cfg: cfg, log: log, metrics: metrics.New(version, time.Now)}
+	if err := a.prepare(ctx, version); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// prepare builds the parts, or leaves nothing open.
+func (a *App) prepare(ctx context.Context, version string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout+a.cfg.DatabaseWait)
+	defer cancel()
 	if err := a.build(ctx, version); err != nil {
 		a.listeners.close()
 		if a.db != nil {
 			a.db.close(context.WithoutCancel(ctx))
 		}
-		return nil, err
+		return err
 	}
-	return a, nil
+	return nil
 }
 
 func (a *App) build(ctx context.Context, version string) error {
@@ -138,7 +148,7 @@ func (a *App) build(ctx context.Context, version string) error {
 			}
 			return started
 		},
-		Counted: a.metrics.Unannounced(project),
+		Underway: a.underway, Counted: a.metrics.Unannounced(project),
 	})
 	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	budget, reads := budgets(debug.SetMemoryLimit(-1))
@@ -194,7 +204,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	shown.shown = events.Shown
 	a.status = &status{
 		project: project, version: version, engine: engine, health: health, events: events, client: client, memory: budget,
-		guard: guard,
+		guard: guard, pool: pool,
 	}
 
 	a.metrics.Read(metrics.Sources{

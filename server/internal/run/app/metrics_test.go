@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,6 +41,13 @@ type service struct {
 
 func serve(t *testing.T, change func(cfg *config.Serve)) *service {
 	t.Helper()
+	return serveWith(t, change, func(ctx context.Context, cfg config.Serve) error {
+		return app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler))
+	})
+}
+
+func serveWith(t *testing.T, change func(cfg *config.Serve), run func(context.Context, config.Serve) error) *service {
+	t.Helper()
 	dbtest.Postgres.Need(t)
 	s := &service{upstream: fake.New(apiKey), client: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
 	api := httptest.NewServer(s.upstream)
@@ -53,7 +62,7 @@ func serve(t *testing.T, change func(cfg *config.Serve)) *service {
 	change(&cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- app.Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)) }() // awaited below
+	go func() { ended <- run(ctx, cfg) }() // awaited below
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
 		stop()
@@ -245,6 +254,107 @@ func TestMetricsNeedTheScope(t *testing.T) {
 				if c.key == "other project" && strings.Contains(body, `project="default"`) {
 					t.Errorf("/metrics shows a project that the key does not see:\n%s", body)
 				}
+			}
+		})
+	}
+}
+
+// lockedLog can be read while it is written.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// A type of event that is not chosen in the dashboard, and an endpoint that is switched
+// off, are told by the status, the log and the metrics: sweeps find the changes.
+func TestChangesThatNoEventTellsOfAreShown(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		off       bool // no event comes at all
+		paragraph string
+	}{
+		"Yjs events do not come": {false, "changes-without-an-event"},
+		"the endpoint is off":    {true, "events-do-not-arrive"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// How long the event of a change may take; otherwise ten minutes.
+			const underway = 3 * time.Second
+			var log lockedLog
+			s := serveWith(t, func(cfg *config.Serve) {
+				cfg.Sweep, cfg.FullSweep = 500*time.Millisecond, 500*time.Millisecond
+			}, func(ctx context.Context, cfg config.Serve) error {
+				return app.RunImpatiently(ctx, cfg, slog.New(slog.NewTextHandler(&log, nil)), underway)
+			})
+			conn, err := grpc.NewClient(s.GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			admin, deliveries := mirrorv1.NewAdminServiceClient(conn), 0
+			tell := func(event string) error {
+				deliveries++
+				status := deliverAs(t, s.client, "http://"+s.HTTPAddr+"/api/liveblocks-webhook", fmt.Sprint("msg_", deliveries),
+					fake.Event{Type: event, RoomID: "room", Time: time.Now()})
+				if status != http.StatusOK {
+					return fmt.Errorf("the delivery of %s was answered with %d; want 200", event, status)
+				}
+				return nil
+			}
+			change := func(n int) error {
+				return errors.Join(
+					s.upstream.SetYdoc("room", "", fmt.Appendf(nil, "\x01\x01\x01\x00\x04\x01\x04note\x05%05d\x00", n)),
+					s.upstream.SetStorage("room", fmt.Appendf(nil, `{"liveblocksType":"LiveObject","data":{"v":%d}}`, n)))
+			}
+			begun := s.upstream.CreateRoom("room", fake.RoomOptions{})
+			if err := errors.Join(begun, change(0), tell(fake.RoomCreated)); err != nil {
+				t.Fatal(err)
+			}
+			changes, next := 0, time.Now()
+			eventually(t, func() error {
+				if !time.Now().Before(next) { // at most one change for each sweep
+					changes, next = changes+1, time.Now().Add(time.Second)
+					err := change(changes)
+					if !c.off {
+						err = errors.Join(err, tell(fake.StorageUpdated))
+					}
+					if err != nil {
+						return err
+					}
+				}
+				got, err := admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+				if err != nil {
+					return err
+				}
+				for _, w := range got.GetProjects()[0].GetWarnings() {
+					if strings.HasSuffix(w.GetRunbook(), "#"+c.paragraph) && strings.Contains(w.GetText(), "of kind ydoc") &&
+						strings.Contains(w.GetText(), "of kind storage") == c.off {
+						return nil
+					}
+				}
+				return fmt.Errorf("warnings = %v; want %s", got.GetProjects()[0].GetWarnings(), c.paragraph)
+			})
+			_, scrape := s.get(t, s.HTTPAddr, "/metrics", "")
+			for kind, want := range map[string]bool{"ydoc": true, "storage": c.off, "thread": false} {
+				_, rest, ok := strings.Cut(scrape, `mirror_unannounced_changes_total{kind="`+kind+`",project="default"} `)
+				if !ok || strings.HasPrefix(rest, "0\n") == want {
+					t.Errorf("the metric of %s = %.20q; want it above zero: %t", kind, rest, want)
+				}
+			}
+			if !strings.Contains(log.String(), `level=WARN msg="sweeps found changes of which no event has come"`) {
+				t.Errorf("the log does not tell of it:\n%s", log.String())
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
 
 // status is the state of the process.
@@ -20,6 +21,7 @@ type status struct {
 	health  *storeHealth
 	events  *ledger.Ledger
 	client  *liveblocks.Client
+	pool    *queue.Pool
 	memory  *memory.Budget
 	guard   *access.Guard
 	serving atomic.Bool
@@ -54,5 +56,6 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 				Unsupported: s.client.Unsupported(),
 			},
 		},
+		Work: map[mirror.ProjectID]rpc.Work{s.project: {Lanes: s.pool.Stats().Lanes, Freshness: s.pool.Freshness()}},
 	}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -16,6 +17,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
 
 // AdminDeps holds the dependencies of the admin service.
@@ -99,6 +101,14 @@ type Status struct {
 	MemoryUsed, Memory int64
 	// Limiters holds the state of the call limit by project.
 	Limiters map[mirror.ProjectID]Limiter
+	// Work holds what the process does for each project.
+	Work map[mirror.ProjectID]Work
+}
+
+// Work is what the process does for a project.
+type Work struct {
+	Lanes     []queue.Lane
+	Freshness queue.Freshness
 }
 
 // Limiter is the state of a project's limit on calls to Liveblocks.
@@ -178,9 +188,21 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		if err != nil {
 			return nil, err
 		}
-		limiter := now.Limiters[id]
+		var failed []mirror.Task
+		if counts.Failed > 0 {
+			if failed, err = a.Query.TaskList(ctx, store.TaskFilter{
+				Project: id, State: mirror.TaskFailed, Now: a.now(), Limit: reasonsRead,
+			}); err != nil {
+				return nil, err
+			}
+		}
+		limiter, work := now.Limiters[id], now.Work[id]
 		if limiter.PauseReason != "" {
 			project.PauseReason, project.PauseTime = limiter.PauseReason, limiter.PausedSince
+		}
+		is := condition{
+			project: project, counts: counts, failed: byReason(failed), sweep: sweep.Sweep, groups: groups, events: events,
+			unannounced: unannounced,
 		}
 		resp.Projects = append(resp.Projects, &mirrorv1.ProjectStatus{
 			ProjectId:              string(id),
@@ -201,6 +223,10 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			EventTypes:             eventTypesToProto(events),
 			UnannouncedChanges:     unannouncedToProto(unannounced),
 			UnsupportedKinds:       kindsToProto(limiter.Unsupported),
+			Freshness:              percentilesToProto(work.Freshness),
+			Lanes:                  lanesToProto(work.Lanes),
+			FailedTasksByReason:    is.failed,
+			Warnings:               is.warnings(a.now()),
 		})
 	}
 	return resp, nil
@@ -226,6 +252,25 @@ func listProblems(groups mirror.Task, sweep mirror.Sweep) (list []string) {
 	}
 	if groups.State != mirror.TaskDone && groups.LastError != "" {
 		list = append(list, groups.LastError)
+	}
+	return list
+}
+
+func percentilesToProto(f queue.Freshness) *mirrorv1.FreshnessPercentiles {
+	if f.Count == 0 {
+		return nil
+	}
+	return &mirrorv1.FreshnessPercentiles{
+		ChangeCount: int64(f.Count), P50Duration: durationpb.New(f.P50), P95Duration: durationpb.New(f.P95),
+		P99Duration: durationpb.New(f.P99),
+	}
+}
+
+func lanesToProto(lanes []queue.Lane) (list []*mirrorv1.LaneStatus) {
+	for _, l := range lanes {
+		list = append(list, &mirrorv1.LaneStatus{
+			Lane: l.Name, QueuedTasks: int64(l.Queued), RunningTasks: int64(l.Running), More: l.More,
+		})
 	}
 	return list
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -474,6 +475,10 @@ func (f fakeStatus) Status(context.Context) (Status, error) {
 		},
 		MemoryUsed: 5 << 20, Memory: 1 << 30,
 		Limiters: map[mirror.ProjectID]Limiter{project: {CallsPerSecond: 8.5, ThrottledUntil: noon.Add(time.Minute)}},
+		Work: map[mirror.ProjectID]Work{project: {
+			Lanes:     []queue.Lane{{Name: "live", Queued: 3, Running: 2, More: true}},
+			Freshness: queue.Freshness{Count: 7, P50: time.Second, P95: 2 * time.Second, P99: 3 * time.Second},
+		}},
 	}, f.err
 }
 

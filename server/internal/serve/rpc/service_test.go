@@ -744,6 +744,30 @@ func TestGetStatus(t *testing.T) {
 				Kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, ChangeCount: 9,
 				FirstFindTime: timestamppb.New(noon.Add(-time.Hour)), LastFindTime: timestamppb.New(noon),
 			}},
+			Freshness: &mirrorv1.FreshnessPercentiles{
+				ChangeCount: 7, P50Duration: durationpb.New(time.Second), P95Duration: durationpb.New(2 * time.Second),
+				P99Duration: durationpb.New(3 * time.Second),
+			},
+			Lanes:               []*mirrorv1.LaneStatus{{Lane: "live", QueuedTasks: 3, RunningTasks: 2, More: true}},
+			FailedTasksByReason: []*mirrorv1.FailedTasks{{Reason: "UPSTREAM_ANSWER_INVALID", TaskCount: 1}},
+			Warnings: []*mirrorv1.Warning{
+				{Text: "fetching is paused: key refused", Runbook: operations + "fetching-is-paused"},
+				{
+					Text:    "sweeps found changes of which no event has come: 9 of kind thread",
+					Runbook: operations + "changes-without-an-event",
+				},
+				{
+					Text: `events of the Liveblocks project "theirs" are set aside, because the secret key is that of "lb"; if that ` +
+						`is wrong, pin the right one`,
+					Runbook: operations + "events-of-another-project",
+				},
+				{Text: "21 of 30 rooms vanished", Runbook: operations + "a-sweep-has-a-problem"},
+				{
+					Text:    "UPSTREAM_ANSWER_INVALID: the list of groups lacks 21",
+					Runbook: operations + "a-sweep-has-a-problem",
+				},
+				{Text: "4 tasks have failed: 1 UPSTREAM_ANSWER_INVALID", Runbook: operations + "a-task-has-failed"},
+			},
 		}},
 		Deliveries: &mirrorv1.DeliveryCounts{
 			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5,

@@ -121,6 +121,7 @@ type Pool struct {
 	wake     chan struct{}
 	wg       sync.WaitGroup // one for each running task, turn and query; Run waits
 	rate     rate           // of background tasks
+	fresh    freshness
 
 	mu      sync.Mutex
 	lines   lines

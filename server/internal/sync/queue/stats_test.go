@@ -145,3 +145,32 @@ func TestAnnounced(t *testing.T) {
 		}
 	}
 }
+
+// The percentiles are of the latest changes of the last hour.
+func TestFreshness(t *testing.T) {
+	t.Parallel()
+	var f freshness
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	want := func(want Freshness) {
+		t.Helper()
+		if diff := cmp.Diff(want, f.percentiles(now)); diff != "" {
+			t.Errorf("Freshness (-want +got):\n%s", diff)
+		}
+	}
+	want(Freshness{})
+	f.add(now, -time.Second)
+	want(Freshness{Count: 1})
+	for i := range 200 {
+		f.add(now, time.Duration(200-i)*time.Second)
+	}
+	want(Freshness{Count: 201, P50: 100 * time.Second, P95: 190 * time.Second, P99: 198 * time.Second})
+	now = now.Add(30 * time.Minute)
+	for range recentChanges - 100 {
+		f.add(now, time.Second)
+	}
+	want(Freshness{Count: recentChanges, P50: time.Second, P95: 50 * time.Second, P99: 90 * time.Second})
+	now = now.Add(30 * time.Minute)
+	want(Freshness{Count: recentChanges - 100, P50: time.Second, P95: time.Second, P99: time.Second})
+	now = now.Add(30 * time.Minute)
+	want(Freshness{})
+}

@@ -65,9 +65,16 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end en
 	if err == nil && end.result == "" {
 		end.result = Applied
 	}
-	if p.cfg.Ended != nil {
-		defer func() { p.cfg.Ended(Attempt{Lease: lease, Applied: end.applied, Result: end.result}) }()
-	}
+	defer func() {
+		told := Attempt{Lease: lease, Applied: end.applied, Result: end.result}
+		if at, ok := told.Announced(); ok {
+			now := p.cfg.Now()
+			p.fresh.add(now, now.Sub(at))
+		}
+		if p.cfg.Ended != nil {
+			p.cfg.Ended(told)
+		}
+	}()
 	switch {
 	case err != nil:
 		p.fail(ctx, lease, err, &end)

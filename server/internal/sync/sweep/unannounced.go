@@ -39,6 +39,8 @@ type WatchConfig struct {
 	// Since returns since when this process has recorded every delivery that it can
 	// know of. Events of changes before that may still come, hours later.
 	Since func() time.Time
+	// Underway is how long the event of a change may take; zero means ten minutes.
+	Underway time.Duration
 	// Counted, if set, is called with the changes of a kind that were counted.
 	Counted func(kind mirror.Kind, changes int64)
 	Now     func() time.Time
@@ -65,6 +67,7 @@ type Watch struct {
 
 // NewWatch returns a Watch.
 func NewWatch(cfg WatchConfig) *Watch {
+	cfg.Underway = cmp.Or(cfg.Underway, underway)
 	return &Watch{cfg: cfg, wake: make(chan struct{}, 1), found: make(map[mirror.Resource]time.Time)}
 }
 
@@ -109,14 +112,14 @@ func (w *Watch) Run(ctx context.Context) error {
 			case <-w.wake:
 			}
 			// What the same sweep finds later is counted together with it.
-			if !passes(ctx, underway) {
+			if !passes(ctx, w.cfg.Underway) {
 				return nil
 			}
 			w.mu.Lock()
 			batch, w.found = w.found, make(map[mirror.Resource]time.Time)
 			w.mu.Unlock()
 		}
-		if !passes(ctx, underway) {
+		if !passes(ctx, w.cfg.Underway) {
 			return nil
 		}
 		if w.count(ctx, batch) == nil { // else the database is away
@@ -143,7 +146,7 @@ func (w *Watch) count(ctx context.Context, batch map[mirror.Resource]time.Time) 
 			switch {
 			case before.IsZero() && noticed.IsZero():
 				born = append(born, r.Room)
-			case !before.IsZero() && before.After(w.cfg.Since()) && noticed.Before(before.Add(-underway)):
+			case !before.IsZero() && before.After(w.cfg.Since()) && noticed.Before(before.Add(-w.cfg.Underway)):
 				counts[r.Kind]++
 			}
 		}
@@ -152,7 +155,7 @@ func (w *Watch) count(ctx context.Context, batch map[mirror.Resource]time.Time) 
 			return fmt.Errorf("look for new rooms: %w", err)
 		}
 		for _, r := range rooms {
-			if r.CreateTime.Add(-underway).After(w.cfg.Since()) {
+			if r.CreateTime.Add(-w.cfg.Underway).After(w.cfg.Since()) {
 				counts[mirror.KindRoom]++
 			}
 		}
