@@ -188,7 +188,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
-		"forgetProjectsSQL": true,
+		"forgetProjectsSQL": true, "eventsOfRoomSQL": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
 	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket (= (\?|sqlc)|in \(\?)|\bwhere \((\w\.)?bucket, |` +

@@ -22,11 +22,15 @@ set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.
 where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + store.Purged + `'`
 	// eventsOfRoomSQL finds events that are not empty yet. Those that a version before
 	// schema 13 has recorded beside this one are in other buckets, but never in other
-	// shards, which that version could not write to.
-	eventsOfRoomSQL = `select bucket, event_id from mirror_event force index (mirror_event_by_room)
-where project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
-		string(mirror.OutcomeForeignProject) + `'`
-	eventsOfRoomInSQL = eventsOfRoomSQL + ` and bucket = ?`
+	// shards, which that version could not write to: there, eventsOfRoomInSQL finds them.
+	eventsOfRoomSQL   = someEvents + eventsOfRoom
+	eventsOfRoomInSQL = someEvents + `bucket = ? and ` + eventsOfRoom
+
+	someEvents = `select bucket, event_id from mirror_event force index (mirror_event_by_room)
+where `
+	eventsOfRoom = `project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
+		string(mirror.OutcomeForeignProject) + `'
+limit ?`
 )
 
 func purgeTableSQL(table string) string {
@@ -105,11 +109,11 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 func (q *queries) eventsOfRoom(
 	ctx context.Context, room mirror.Resource, sharded bool, limit int,
 ) (keys []any, err error) {
-	text, args := eventsOfRoomSQL, []any{rawKey(room.Project), rawKey(room.Room)}
+	text, args := eventsOfRoomSQL, []any{rawKey(room.Project), rawKey(room.Room), limit}
 	if sharded {
-		text, args = eventsOfRoomInSQL, append(args, room.Bucket())
+		text, args = eventsOfRoomInSQL, append([]any{room.Bucket()}, args...)
 	}
-	rows, err := q.db.QueryContext(ctx, text+"\nlimit ?", append(args, limit)...)
+	rows, err := q.db.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err
 	}
