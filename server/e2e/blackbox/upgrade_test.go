@@ -58,6 +58,9 @@ func TestUpgrade(t *testing.T) {
 		awaitRunning(t, s)
 		got := observe(t, s, db, slices.Collect(maps.Keys(want)))
 		for _, what := range slices.Sorted(maps.Keys(want)) {
+			if strings.HasPrefix(what, "select *") {
+				got[what] = knownColumns(want[what], got[what])
+			}
 			if diff := gocmp.Diff(anyOrder(want[what]), anyOrder(known(want[what], got[what]))); diff != "" {
 				t.Errorf("%s (-before +now):\n%s", what, diff)
 			}
@@ -245,6 +248,22 @@ func known(before, now any) any {
 	default:
 		return now
 	}
+}
+
+// knownColumns leaves out of rows what comes after the columns of the version before.
+func knownColumns(before, now any) any {
+	was, _ := before.([]any)
+	rows, _ := now.([]any)
+	var out []any
+	for i, row := range rows {
+		columns, _ := row.([]any)
+		if i < len(was) {
+			old, _ := was[i].([]any)
+			columns = columns[:min(len(columns), len(old))]
+		}
+		out = append(out, columns)
+	}
+	return out
 }
 
 // goOn lets Liveblocks answer again, of the one room, and something happen there.

@@ -333,8 +333,9 @@ type DocumentContent struct {
 type Applied struct {
 	// Generation is the generation that the copy now reflects.
 	Generation int64
-	// Changed means that a change entry was written.
+	// Changed means that change entries were written, which are Changes.
 	Changed bool
+	Changes []Change
 	// Due is when the next fetch is due; zero if none is.
 	Due time.Time
 	// Settles means that this fetch is only to look once more.
@@ -456,12 +457,19 @@ const (
 // Change is one entry of the feed. It names the resource without its content: when
 // a reader acts, it reads the newest copy.
 type Change struct {
-	Bucket     int16
-	Number     int64
-	Resource   Resource
-	Kind       ChangeKind
+	Bucket   int16
+	Number   int64
+	Resource Resource
+	Kind     ChangeKind
+	// Epoch is the incarnation of the room as of the change. It is 0 for what is not
+	// deleted with its room, and for what was written before entries had one.
+	Epoch      int64
 	CommitTime time.Time
 }
+
+// Position is a place in the feed: the number of the last change of each bucket that
+// comes before it.
+type Position [Buckets]int64
 
 // Project is a configured project as stored.
 type Project struct {
@@ -474,6 +482,9 @@ type Project struct {
 	PauseTime   time.Time
 	// Foreign describes the events of other Liveblocks projects.
 	Foreign ForeignEvents
+	// Feed identifies the feed of the project in this database; zero if nobody has read
+	// it. Positions are those of one feed.
+	Feed [16]byte
 	// KeyHash is a salted hash of the secret key that was shown to belong to the
 	// mirrored rooms; nil if none was.
 	KeyHash []byte

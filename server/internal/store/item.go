@@ -283,7 +283,7 @@ func SameItem(kind *ItemKind, stored ItemCopy, lease mirror.Lease, sum [32]byte)
 func PlanItem(kind *ItemKind, s State, stored ItemCopy, lease mirror.Lease, sum [32]byte, fetchTime, now time.Time,
 	settle time.Duration,
 ) Plan {
-	p := Plan{State: s.Succeed(lease, fetchTime, now, settle)}
+	p := Plan{State: s.Succeed(lease, fetchTime, now, settle), Epoch: lease.Epoch}
 	if !SameItem(kind, stored, lease, sum) {
 		p.Change = mirror.ChangeUpserted
 	}
@@ -297,7 +297,7 @@ func PlanMissingItem(kind *ItemKind, s State, stored ItemCopy, lease mirror.Leas
 ) Plan {
 	epoch := kind.Epoch(lease)
 	deleted := s.DeleteGeneration != 0 || stored.Epoch == epoch && stored.Deleted
-	p := Plan{State: s.Vanish(lease, now, settle, deleted)}
+	p := Plan{State: s.Vanish(lease, now, settle, deleted), Epoch: lease.Epoch}
 	if deleted && stored.lives(epoch) {
 		p.Change = mirror.ChangeDeleted
 	}

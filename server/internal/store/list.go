@@ -203,20 +203,20 @@ func ApplyList(ctx context.Context, m Mirror, lease mirror.Lease, list mirror.Li
 			}
 		}
 	}
-	added := 0
+	var added []mirror.Change
 	var pace pace
 	for piece, err := range pieces(items) {
-		n := 0
+		var changes []mirror.Change
 		if err == nil {
 			err = pace.pause(ctx)
 		}
 		if err == nil {
-			n, err = m.AddItems(ctx, lease, piece, list.FetchTime, now())
+			changes, err = m.AddItems(ctx, lease, piece, list.FetchTime, now())
 		}
 		if err != nil {
 			return mirror.Applied{}, err
 		}
-		added += n
+		added = append(added, changes...)
 	}
 	stale := MergeStale(plan.Stale)
 	marked := 0
@@ -233,8 +233,8 @@ func ApplyList(ctx context.Context, m Mirror, lease mirror.Lease, list mirror.Li
 	if err != nil {
 		return mirror.Applied{}, err
 	}
-	applied.Changed = added > 0
-	if applied.Changed {
+	applied.Changes = added
+	if applied.Changed = len(added) > 0; applied.Changed {
 		for _, item := range plan.Unknown {
 			r := lease.Resource
 			r.ID = item.ID

@@ -32,9 +32,11 @@ func (m *slowMirror) KnownItems(context.Context, mirror.Resource) (map[string]st
 	return nil, nil
 }
 
-func (m *slowMirror) AddItems(ctx context.Context, _ mirror.Lease, items []store.Item, _, _ time.Time) (int, error) {
+func (m *slowMirror) AddItems(ctx context.Context, _ mirror.Lease, items []store.Item, _, _ time.Time) (
+	[]mirror.Change, error,
+) {
 	m.pieces = append(m.pieces, items)
-	return len(items), m.transaction(ctx)
+	return make([]mirror.Change, len(items)), m.transaction(ctx)
 }
 
 func (m *slowMirror) MarkListed(ctx context.Context, _ mirror.Lease, stale []store.Stale) error {

@@ -19,6 +19,8 @@ type Plan struct {
 	State State
 	// Change is the change entry to write; 0 for none.
 	Change mirror.ChangeKind
+	// Epoch is the incarnation of the room that the entry tells of.
+	Epoch int64
 	// Stale lists other resources that become stale, in key order.
 	Stale []Stale
 	// AlsoDue lists other resources that are now due, in key order.
@@ -28,11 +30,47 @@ type Plan struct {
 	Sessions bool
 }
 
-// Applied returns the result of a plan that was written.
-func (p Plan) Applied() mirror.Applied {
+// Entries returns the change entries to write, in the order of their numbers, which
+// they do not have yet; r is the resource of the plan.
+func (p Plan) Entries(r mirror.Resource, now time.Time) []mirror.Change {
+	var entries []mirror.Change
+	if p.Change != 0 {
+		entries = Entries([]mirror.Resource{r}, p.Change, p.Epoch, now)
+	}
+	if p.Sessions {
+		sessions := mirror.Resource{Project: r.Project, Room: r.Room, Kind: mirror.KindUserSessions}
+		entries = append(entries, Entries([]mirror.Resource{sessions}, mirror.ChangeUpserted, p.Epoch, now)...)
+	}
+	return entries
+}
+
+// Entries returns change entries of resources in one bucket, which have no numbers yet.
+// Times are those of columns, to the microsecond.
+func Entries(resources []mirror.Resource, change mirror.ChangeKind, epoch int64, now time.Time) []mirror.Change {
+	entries := make([]mirror.Change, len(resources))
+	for i, r := range resources {
+		entries[i] = mirror.Change{
+			Bucket: r.Bucket(), Resource: r, Kind: change, CommitTime: now.UTC().Truncate(time.Microsecond),
+		}
+		if !r.Kind.Traits().OutlivesRoom {
+			entries[i].Epoch = epoch
+		}
+	}
+	return entries
+}
+
+// Number numbers entries of one bucket from the first number on.
+func Number(entries []mirror.Change, first int64) {
+	for i := range entries {
+		entries[i].Number = first + int64(i)
+	}
+}
+
+// Applied returns the result of a plan that was written with these change entries.
+func (p Plan) Applied(changes []mirror.Change) mirror.Applied {
 	return mirror.Applied{
-		Generation: p.State.Applied, Changed: p.Change != 0 || p.Sessions, Due: p.State.Due, Settles: p.State.Settles(),
-		AlsoDue: p.AlsoDue,
+		Generation: p.State.Applied, Changed: len(changes) > 0, Changes: changes, Due: p.State.Due,
+		Settles: p.State.Settles(), AlsoDue: p.AlsoDue,
 	}
 }
 
@@ -111,9 +149,8 @@ func StateSeen(lease mirror.Lease) State {
 
 // RoomPlan is the plan for a fetched room. Its row is written if there is a Change.
 type RoomPlan struct {
-	Plan
+	Plan // Epoch is that of the room from now on
 
-	Epoch int64
 	// Children means that everything in the room becomes stale; see
 	// [RoomPlan.MarkChildren].
 	Children bool
@@ -121,9 +158,8 @@ type RoomPlan struct {
 	Joined []mirror.Resource
 }
 
-// Applied returns the result of a plan that was written.
-func (p RoomPlan) Applied() mirror.Applied {
-	applied := p.Plan.Applied()
+// WithJoined adds the children that were fetched together with the room to the result.
+func (p RoomPlan) WithJoined(applied mirror.Applied) mirror.Applied {
 	if len(p.Joined) > 0 {
 		applied.Epoch, applied.Joined = p.Epoch, p.Joined
 	}
@@ -142,7 +178,7 @@ func PlanRoom(
 	s State, stored, fetched RoomCopy, lease mirror.Lease, fetchTime, now time.Time, settle time.Duration,
 ) RoomPlan {
 	reborn := !stored.Lives() || !stored.CreateTime.Equal(fetched.CreateTime)
-	p := RoomPlan{Epoch: stored.Epoch, Children: reborn || !s.MissingSince.IsZero()}
+	p := RoomPlan{Plan: Plan{Epoch: stored.Epoch}, Children: reborn || !s.MissingSince.IsZero()}
 	if reborn {
 		p.Epoch++
 	}
@@ -212,7 +248,7 @@ func PlanMissingRoom(
 	deleted := s.DeleteGeneration != 0 || stored.Gone()
 	p := MissingRoomPlan{SettleChildren: deleted || !stored.Lives(), EndSessions: deleted}
 	if deleted && stored.Lives() {
-		p.Change = mirror.ChangeDeleted
+		p.Change, p.Epoch = mirror.ChangeDeleted, stored.Epoch+1
 	}
 	p.State = s.Vanish(lease, now, settle, deleted)
 	return p
@@ -293,7 +329,7 @@ func Unchanged(lease mirror.Lease, content []byte, version int) (mirror.Document
 func PlanDocument(
 	s State, stored, fetched mirror.DocumentCopy, lease mirror.Lease, fetchTime, now time.Time, settle time.Duration,
 ) Plan {
-	p := Plan{State: s.Succeed(lease, fetchTime, now, settle)}
+	p := Plan{State: s.Succeed(lease, fetchTime, now, settle), Epoch: lease.Epoch}
 	if WritesDocument(stored, fetched) {
 		p.Change = mirror.ChangeUpserted
 	}
@@ -344,7 +380,7 @@ func PlanActiveUsers(
 	s State, stored map[int64][]mirror.ActiveUser, open []mirror.UserSession, lease mirror.Lease,
 	users []mirror.ActiveUser, fetchTime, absentBefore, now time.Time, settle time.Duration,
 ) ActiveUsersPlan {
-	p := ActiveUsersPlan{Plan: Plan{State: s.Succeed(lease, fetchTime, now, settle)}}
+	p := ActiveUsersPlan{Plan: Plan{State: s.Succeed(lease, fetchTime, now, settle), Epoch: lease.Epoch}}
 	same := slices.EqualFunc(stored[lease.Epoch], users, func(a, b mirror.ActiveUser) bool {
 		return a.Compare(b) == 0 && bytes.Equal(a.Info, b.Info)
 	})

@@ -86,26 +86,26 @@ func TestPlanRoom(t *testing.T) {
 		stored, fetched store.RoomCopy
 		want            store.RoomPlan
 	}{
-		"the same": {store.State{}, stored, same, store.RoomPlan{Epoch: 3}},
+		"the same": {store.State{}, stored, same, store.RoomPlan{Plan: store.Plan{Epoch: 3}}},
 		"other content": {
 			store.State{},
 			stored,
 			store.RoomCopy{CreateTime: now},
-			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted}, Epoch: 3},
+			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted, Epoch: 3}},
 		},
 		"another one": {
 			store.State{},
 			stored,
 			store.RoomCopy{SHA256: [32]byte{1}, CreateTime: now.Add(1)},
-			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted}, Epoch: 4, Children: true},
+			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted, Epoch: 4}, Children: true},
 		},
 		"a new one": {
 			store.State{},
 			store.RoomCopy{},
 			same,
-			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted}, Epoch: 1, Children: true},
+			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted, Epoch: 1}, Children: true},
 		},
-		"one that was missing": {store.State{MissingSince: now}, stored, same, store.RoomPlan{Epoch: 3, Children: true}},
+		"one that was missing": {store.State{MissingSince: now}, stored, same, store.RoomPlan{Plan: store.Plan{Epoch: 3}, Children: true}},
 	} {
 		got := store.PlanRoom(c.state, c.stored, c.fetched, mirror.Lease{}, now, now, 0)
 		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(store.Plan{}, "State")); d != "" {

@@ -149,6 +149,9 @@ type Projects interface {
 	SaveKeyHash(ctx context.Context, project mirror.ProjectID, hash []byte) error
 	// ConfirmKey stores that an operator vouches for the secret key.
 	ConfirmKey(ctx context.Context, project mirror.ProjectID, now time.Time) error
+	// IdentifyFeed stores the identity of the project's feed unless one is stored already,
+	// and returns the stored one.
+	IdentifyFeed(ctx context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error)
 	// ConfirmDeletions stores what an operator confirmed to be gone, in place of an
 	// earlier confirmation.
 	ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error
@@ -278,7 +281,8 @@ type Progress struct {
 // Mirror applies what was fetched. Every method applies the lease's generation in
 // the transaction that writes the result. It requires that the lease's token is
 // still stored (ErrLeaseLost) and, for children, that the lease's epoch is the
-// room's (ErrEpochChanged).
+// room's (ErrEpochChanged). It returns the change entries that it has written, with
+// their numbers, so that who follows the feed need not read them.
 //
 // If an event was recorded since the last settle fetch and none is newer than the
 // lease, the resource is due once more after settle, because a read soon after an
@@ -334,9 +338,9 @@ type Mirror interface {
 	// resource without an id. It locks nothing.
 	KnownItems(ctx context.Context, list mirror.Resource) (map[string]Known, error)
 
-	// AddItems stores those of the items that have no state yet, and returns how many.
-	// The lease is that of their list, and goes on; see [ApplyList].
-	AddItems(ctx context.Context, lease mirror.Lease, items []Item, fetchTime, now time.Time) (int, error)
+	// AddItems stores those of the items that have no state yet, and returns their change
+	// entries, in order. The lease is that of their list, and goes on; see [ApplyList].
+	AddItems(ctx context.Context, lease mirror.Lease, items []Item, fetchTime, now time.Time) ([]mirror.Change, error)
 
 	// MarkListed marks resources stale under the lease of their list, which goes on.
 	MarkListed(ctx context.Context, lease mirror.Lease, stale []Stale) error
@@ -698,11 +702,30 @@ type Counts struct {
 	OldestDue time.Time
 }
 
-// Feed reads change entries.
+// Feed reads change entries. Once [Feed.Heads] has told of a number, a later call reads all
+// entries up to it, and what is missing at the beginning was trimmed; see [Advance].
+//
+// Numbers are given in commit order, but one read need not see commits in that order:
+// MariaDB collects the transactions that are running one by one. If two commit meanwhile,
+// the second after waiting for the first, it can take the first for running and the second
+// for committed. What begins after a read that has seen the second sees both.
 type Feed interface {
-	// Changes returns at most limit entries of a bucket with a number above after,
-	// in order and without gaps, see [WithoutGaps]: what it does not return yet follows
-	// what it returns. The entries of a project that was purged name nothing, and no
-	// project.
-	Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error)
+	// Heads returns the position after the latest entry of each bucket.
+	Heads(ctx context.Context) (mirror.Position, error)
+	// Earliest returns the position before the first entry of each bucket that was not
+	// trimmed, or after the latest if there is none.
+	Earliest(ctx context.Context) (mirror.Position, error)
+	// Changes returns the entries in some ranges of different buckets, by bucket and
+	// number. The ranges say how many they can be. The entries of a project that was purged
+	// name nothing, and no project.
+	Changes(ctx context.Context, ranges []ChangeRange) ([]mirror.Change, error)
+	// Trim deletes the first entries of a bucket, at most limit and none with a number
+	// above through, and returns how many.
+	Trim(ctx context.Context, bucket int16, through int64, limit int) (int, error)
+}
+
+// ChangeRange is the entries of a bucket with numbers above After, up to To.
+type ChangeRange struct {
+	Bucket    int16
+	After, To int64
 }

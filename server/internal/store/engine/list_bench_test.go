@@ -23,7 +23,7 @@ type piecewise struct {
 
 func (s *piecewise) AddItems(ctx context.Context, lease mirror.Lease, items []store.Item, fetchTime,
 	now time.Time,
-) (int, error) {
+) ([]mirror.Change, error) {
 	begin := time.Now()
 	defer func() { s.longest = max(s.longest, time.Since(begin)) }()
 	return s.Store.AddItems(ctx, lease, items, fetchTime, now)

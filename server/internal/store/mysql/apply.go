@@ -115,10 +115,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 		arg.Data, arg.DataProblem = nil, problem(err)
 		out, err = apply()
 	}
-	if err == nil {
-		out = plan.Applied()
-	}
-	return out, err
+	return plan.WithJoined(out), err
 }
 
 // lockChildren locks the states of all known children of a room.

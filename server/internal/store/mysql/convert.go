@@ -74,7 +74,7 @@ func stateOf(r dbq.MirrorResourceState) store.State {
 
 // writeState returns the parameters that store s, with the revision if r has
 // changed, and release the lease.
-func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStateParams {
+func writeState(r mirror.Resource, s store.State, revision int64) dbq.WriteStateParams {
 	return dbq.WriteStateParams{
 		Bucket:            r.Bucket(),
 		ProjectID:         rawKey(r.Project),
@@ -95,8 +95,7 @@ func writeState(r mirror.Resource, s store.State, changed bool) dbq.WriteStatePa
 		FetchTime:         nullTime(s.FetchTime),
 		SourceUpdateTime:  nullTime(s.SourceUpdateTime),
 		MissingSince:      nullTime(s.MissingSince),
-		HeadBucket:        r.Bucket(),
-		Changed:           flag(changed),
+		Revision:          revision,
 	}
 }
 

@@ -522,8 +522,8 @@ func (s *itemSQL) lockEpoch(ctx context.Context, q *queries, lease mirror.Lease)
 //
 // If the content of one does not fit, none is stored here, and each is fetched
 // separately.
-func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.Item, fetchTime, now time.Time) (n int,
-	err error,
+func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.Item, fetchTime, now time.Time) (
+	changes []mirror.Change, err error,
 ) {
 	r := lease.Resource
 	of := items[r.Kind]
@@ -539,10 +539,18 @@ func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.I
 		if err := of.lockEpoch(ctx, q, lease); err != nil {
 			return err
 		}
-		if n = len(added); n == 0 {
+		resources := make([]mirror.Resource, len(added))
+		for i, item := range added {
+			resources[i] = r
+			resources[i].ID = item.ID
+		}
+		if changes = store.Entries(resources, mirror.ChangeUpserted, lease.Epoch, now); len(changes) == 0 {
 			return nil
 		}
-		return errors.Join(s.writeAll(ctx, q, of, lease, added), q.announce(ctx, r, added, now))
+		if err := s.writeAll(ctx, q, of, lease, added); err != nil {
+			return err
+		}
+		return errors.Join(q.announce(ctx, changes), q.revise(ctx, changes))
 	})
 	if refused(err) || fault.Is(err, fault.ReasonDocumentTooLarge) {
 		stale := make([]store.Stale, len(list))
@@ -550,12 +558,12 @@ func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.I
 			stale[i] = store.Stale{Resource: r, Now: now, Background: lease.Background}
 			stale[i].Resource.ID = list[i].ID
 		}
-		return 0, s.MarkListed(ctx, lease, stale)
+		return nil, s.MarkListed(ctx, lease, stale)
 	}
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return n, nil
+	return changes, nil
 }
 
 // MarkListed keeps the lease.
@@ -658,8 +666,8 @@ func (q *queries) insertListed(ctx context.Context, r mirror.Resource, items []s
 }
 
 func insertChangesSQL(n int) string {
-	return `insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-values ` + places(n, 8)
+	return `insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+values ` + places(n, 9)
 }
 
 // reviseSQL writes revisions to existing states.
@@ -671,34 +679,42 @@ values ` + repeat("(?, ?, ?, ?, ?, 1, ?, '')", n) + `
 on duplicate key update revision = values(revision), lease_token = null`
 }
 
-// announce writes a change entry for each of the items of the list r, and the numbers
-// to their states. It takes all numbers together.
-func (q *queries) announce(ctx context.Context, r mirror.Resource, items []store.Item, now time.Time) error {
-	if len(items) == 0 {
+// announce numbers and writes change entries of one bucket. The numbers are incremented
+// and then read: last_insert_id with an argument would return the last, but not every
+// Vitess supports that.
+func (q *queries) announce(ctx context.Context, changes []mirror.Change) error {
+	if len(changes) == 0 {
 		return nil
 	}
-	bucket := r.Bucket()
-	if err := q.RaiseFeedHeadBy(ctx, dbq.RaiseFeedHeadByParams{Bucket: bucket, N: int64(len(items))}); err != nil {
+	bucket, n := changes[0].Bucket, int64(len(changes))
+	if err := q.RaiseFeedHead(ctx, dbq.RaiseFeedHeadParams{Bucket: bucket, N: n}); err != nil {
 		return err
 	}
 	last, err := q.FeedHead(ctx, bucket)
 	if err != nil {
 		return err
 	}
-	n := last - int64(len(items))
-	return chunks(items, maxRows, func(items []store.Item) error {
-		changes, revisions := make([]any, 0, 8*len(items)), make([]any, 0, 6*len(items))
-		for _, item := range items {
-			n++
-			r.ID = item.ID
-			changes = append(changes, bucket, n, rawKey(r.Project), rawKey(r.Room), int16(r.Kind), rawKey(r.ID),
-				int16(mirror.ChangeUpserted), nullTime(now))
-			revisions = append(appendKey(revisions, r), n)
+	store.Number(changes, last-n+1)
+	return chunks(changes, maxRows, func(changes []mirror.Change) error {
+		args := make([]any, 0, 9*len(changes))
+		for _, c := range changes {
+			r := c.Resource
+			args = append(args, c.Bucket, c.Number, rawKey(r.Project), rawKey(r.Room), int16(r.Kind), rawKey(r.ID),
+				int16(c.Kind), c.Epoch, nullTime(c.CommitTime))
 		}
-		if _, err := q.db.ExecContext(ctx, insertChangesSQL(len(items)), changes...); err != nil {
-			return err
+		_, err := q.db.ExecContext(ctx, insertChangesSQL(len(changes)), args...)
+		return err
+	})
+}
+
+// revise writes the numbers of changes to the states of their resources.
+func (q *queries) revise(ctx context.Context, changes []mirror.Change) error {
+	return chunks(changes, maxRows, func(changes []mirror.Change) error {
+		args := make([]any, 0, 6*len(changes))
+		for _, c := range changes {
+			args = append(appendKey(args, c.Resource), c.Number)
 		}
-		_, err := q.db.ExecContext(ctx, reviseSQL(len(items)), revisions...)
+		_, err := q.db.ExecContext(ctx, reviseSQL(len(changes)), args...)
 		return err
 	})
 }

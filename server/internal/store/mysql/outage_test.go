@@ -215,7 +215,7 @@ func TestCommitLoses(t *testing.T) {
 	if err != nil || !applied.Changed || len(applied.AlsoDue) != len(mirror.RoomKinds()) {
 		t.Fatalf("ApplyRoom that loses once = %+v, %v; want it run again", applied, err)
 	}
-	entries, err := s.Changes(t.Context(), lease.Resource.Bucket(), 0, 10)
+	entries, err := s.Changes(t.Context(), []store.ChangeRange{{Bucket: lease.Resource.Bucket(), To: 10}})
 	if err != nil || len(entries) != 1 || entries[0].Number != 1 {
 		t.Fatalf("Changes = %+v, %v; want one, with number 1", entries, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
@@ -108,7 +109,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
 	exec("insert into mirror_event values (0, 'default', 'e', '', 'r', 'u', '', '', '2026-03-01', '2026-03-01', null, " +
 		"'', '')")
-	exec("insert into mirror_change values (0, 1, 'default', 'r', 2, '', 1, '2026-03-01')")
+	exec("insert into mirror_change values (0, 1, 'default', 'r', 2, '', 1, '2026-03-01', 0)")
 	exec("insert into mirror_thread values (0, 'default', 'r', 't', 1, '', '', '2026-03-01', '2026-03-01', false, '', " +
 		"null, null, 1, '', null, default)")
 	exec("insert into mirror_comment values (0, 'default', 'r', 't', 'c', 'u', '2026-03-01', null, null, '', null, " +
@@ -169,7 +170,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		exec(`insert into mirror_event select (bucket + ?) mod 256, project_id, concat(event_id, '-', ?), type, concat(room_id, ?), concat(user_id, ?), '', '',
 			send_time, receive_time + interval ? second, source_time, outcome, batch_token from mirror_event`, n, n, n, n, n)
 		exec("insert into mirror_change select bucket, n + ?, project_id, room_id, kind, resource_id, change_kind, "+
-			"commit_time from mirror_change", n)
+			"commit_time, epoch from mirror_change", n)
 	}
 	for n := 1; n < 4096; n *= 2 {
 		exec(`insert into mirror_sweep select bucket, concat(project_id, '-', ?), sweep_id, is_full, is_done, list_cursor,
@@ -260,6 +261,13 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	explain("join with the view",
 		"select t.id, d.data from theirs t join liveblocks_documents d on d.room_id = t.room where t.id between 5 and 9", nil)
 
+	ranges := func(n int) []store.ChangeRange {
+		list := make([]store.ChangeRange, n)
+		for i := range list {
+			list[i] = store.ChangeRange{Bucket: int16(i), After: 10, To: 20}
+		}
+		return list
+	}
 	keys := func(n int, key ...any) (args []any) {
 		for i := range n {
 			for _, k := range key {
@@ -278,6 +286,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		explain("lock states", lockStatesSQL(n), keys(n, resource...))
 		explain("lock events", lockEventsSQL(n), keys(n, 7, []byte("default"), "#"))
 		explain("roomsByID", roomsByIDSQL(n), slices.Concat([]any{false}, keys(n, 7), keys(n, 7, []byte("default"), "#")))
+		explain("changes", changesSQL(n), changesArgs(ranges(n)))
 		explain("sessionsOf", sessionsOfSQL(n), keys(n, 7, []byte("default"), "#", 1, 10))
 	}
 	for _, read := range storetest.Reads() {

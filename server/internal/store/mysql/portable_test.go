@@ -76,7 +76,7 @@ func statements(t *testing.T) map[string]string {
 		"progressSQL": progressSQL(2), "lockStatesSQL": lockStatesSQL(2), "lockEventsSQL": lockEventsSQL(2),
 		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
 		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL,
-		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2),
+		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2), "changesSQL": changesSQL(2),
 		"lockTombstoneSQL": lockTombstoneSQL, "purgeRoomSQL": purgeRoomSQL, "eventsOfRoomSQL": eventsOfRoomSQL,
 		"eventsOfRoomInSQL": eventsOfRoomInSQL,
 		"purgeTableSQL":     purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
@@ -178,7 +178,8 @@ func TestPortableSQL(t *testing.T) {
 }
 
 // What runs often has to find its rows in one shard: by the bucket that every key
-// begins with. The rest are lists and looks over a project, and its two small tables.
+// begins with. The rest are lists and looks over a project or the feed, and its two small
+// tables.
 func TestHotStatementsNameTheirBucket(t *testing.T) {
 	t.Parallel()
 	overProject := map[string]bool{
@@ -188,7 +189,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
-		"forgetProjectsSQL": true, "eventsOfRoomSQL": true,
+		"forgetProjectsSQL": true, "eventsOfRoomSQL": true, "IdentifyFeed": true, "Heads": true, "Earliest": true,
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
 	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket (= (\?|sqlc)|in \(\?)|\bwhere \((\w\.)?bucket, |` +

@@ -28,7 +28,7 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 		Foreign: mirror.ForeignEvents{
 			LiveblocksID: string(row.ForeignProjectID), Count: row.ForeignEvents, Time: timeOf(row.ForeignTime),
 		},
-		KeyHash: keyHash(row.KeyHash), KeyConfirmTime: timeOf(row.KeyConfirmTime),
+		Feed: feedOf(row.Feed), KeyHash: keyHash(row.KeyHash), KeyConfirmTime: timeOf(row.KeyConfirmTime),
 		Confirmed: mirror.Confirmation{
 			Rooms: row.ConfirmedRooms, Groups: row.ConfirmedGroups, Time: timeOf(row.ConfirmTime),
 		},
@@ -53,6 +53,24 @@ func keyHash(v sql.NullString) []byte {
 		return nil
 	}
 	return []byte(v.String)
+}
+
+// IdentifyFeed keeps the value of the first reader.
+func (s *Store) IdentifyFeed(ctx context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error) {
+	err := s.writeProject(ctx, "identify the feed", func() error {
+		return s.q.IdentifyFeed(ctx, dbq.IdentifyFeedParams{ProjectID: rawKey(project), Feed: identity[:]})
+	})
+	if err != nil {
+		return [16]byte{}, err
+	}
+	p, err := s.Project(ctx, project)
+	return p.Feed, err
+}
+
+// feedOf is the identity of a feed as stored.
+func feedOf(column []byte) (identity [16]byte) {
+	copy(identity[:], column)
+	return identity
 }
 
 // RepinProject is one statement.

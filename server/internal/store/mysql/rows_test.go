@@ -127,8 +127,8 @@ func TestListWithAThreadThatDoesNotFit(t *testing.T) {
 	large := mirror.Thread{ID: "large", Source: []byte(strings.Repeat("x", 1<<20)), SHA256: [32]byte{2}}
 	lease := claim(list)
 	added, err := s.AddItems(ctx, lease, []store.Item{store.ThreadItem(small), store.ThreadItem(large)}, now, now)
-	if err != nil || added != 0 {
-		t.Fatalf("AddItems = %d, %v; want both to be fetched by themselves", added, err)
+	if err != nil || len(added) != 0 {
+		t.Fatalf("AddItems = %v, %v; want both to be fetched by themselves", added, err)
 	}
 	if _, err := s.ApplyListed(ctx, lease, now, nil, now, 0); err != nil {
 		t.Fatalf("ApplyListed = %v", err)

@@ -70,7 +70,7 @@ func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id stri
 		if err := writeSweep(ctx, q, project, plan.Sweep); err != nil {
 			return err
 		}
-		return q.WriteState(ctx, writeState(r, plan.State, false))
+		return q.WriteState(ctx, writeState(r, plan.State, 0))
 	})
 	return plan.Sweep, err
 }

@@ -176,47 +176,29 @@ func lockChild(ctx context.Context, q *queries, lease mirror.Lease, now time.Tim
 // loaded the rows for the plan and written what is specific to it. It releases the
 // lease and writes the next due time. Change entries take their numbers last, after
 // everything else is locked.
-//
-// The number is incremented and then copied on the server. last_insert_id with an
-// argument would return it, but not every Vitess supports that.
 func (s *Store) end(ctx context.Context, what string, lease mirror.Lease, now time.Time,
 	f func(q *queries) (store.Plan, error),
 ) (mirror.Applied, error) {
 	var plan store.Plan
+	var changes []mirror.Change
 	err := s.tx(ctx, what, func(q *queries) (err error) {
 		if plan, err = f(q); err != nil {
 			return err
 		}
-		r := lease.Resource
-		if plan.Sessions {
-			sessions := mirror.Resource{Project: r.Project, Room: r.Room, Kind: mirror.KindUserSessions}
-			if err := addChange(ctx, q, sessions, mirror.ChangeUpserted, now); err != nil {
-				return err
-			}
+		changes = plan.Entries(lease.Resource, now)
+		if err := q.announce(ctx, changes); err != nil {
+			return err
 		}
+		var revision int64
 		if plan.Change != 0 {
-			if err := addChange(ctx, q, r, plan.Change, now); err != nil {
-				return err
-			}
+			revision = changes[0].Number
 		}
-		return q.WriteState(ctx, writeState(r, plan.State, plan.Change != 0))
+		return q.WriteState(ctx, writeState(lease.Resource, plan.State, revision))
 	})
 	if err != nil {
 		return mirror.Applied{}, err
 	}
-	return plan.Applied(), nil
-}
-
-// addChange writes a change entry.
-func addChange(ctx context.Context, q *queries, r mirror.Resource, change mirror.ChangeKind, now time.Time) error {
-	if err := q.RaiseFeedHead(ctx, r.Bucket()); err != nil {
-		return err
-	}
-	return q.InsertChange(ctx, dbq.InsertChangeParams{
-		Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Kind: int16(r.Kind),
-		ResourceID: rawKey(r.ID),
-		ChangeKind: int16(change), CommitTime: nullTime(now).Time,
-	})
+	return plan.Applied(changes), nil
 }
 
 // Park locks the room's state first. Otherwise the room could be mirrored between

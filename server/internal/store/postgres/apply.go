@@ -60,10 +60,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 		arg.Data, arg.DataProblem = nil, problem(err)
 		out, err = apply()
 	}
-	if err == nil {
-		out = plan.Applied()
-	}
-	return out, err
+	return plan.WithJoined(out), err
 }
 
 // lockChildren locks the states of all known children of a room.
@@ -161,11 +158,13 @@ func (s *Store) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirro
 			return apart()
 		}
 		plan := store.PlanDocument(st, stored, fetched, lease, doc.FetchTime, now, settle)
-		n, err := s.q.WriteDocument(ctx, writeDocument(arg, lease, writeState(r, plan.State, plan.Change, now)))
+		n, err := s.q.WriteDocument(ctx, writeDocument(arg, lease, writeState(r, plan, now)))
 		switch {
-		case n > 0:
-			return plan.Applied(), nil
-		case err != nil && !transient(err):
+		case err == nil:
+			changes := plan.Entries(r, now)
+			store.Number(changes, n)
+			return plan.Applied(changes), nil
+		case !errors.Is(err, pgx.ErrNoRows) && !transient(err):
 			return mirror.Applied{}, classify(ctx, fmt.Errorf("apply document: %w", err))
 		}
 		return apart()

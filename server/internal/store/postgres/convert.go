@@ -71,7 +71,8 @@ func resourceOf(r dbq.MirrorResourceState) mirror.Resource {
 
 // writeState returns the parameters that store s and release the lease. A change of
 // 0 writes no change entry.
-func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now time.Time) dbq.WriteStateParams {
+func writeState(r mirror.Resource, p store.Plan, now time.Time) dbq.WriteStateParams {
+	s := p.State
 	return dbq.WriteStateParams{
 		Bucket:            r.Bucket(),
 		ProjectID:         string(r.Project),
@@ -93,7 +94,8 @@ func writeState(r mirror.Resource, s store.State, change mirror.ChangeKind, now 
 		MissingSince:      nullTime(s.MissingSince),
 		Background:        s.Background,
 		Parked:            s.TaskState(now) == mirror.TaskWaiting,
-		ChangeKind:        int16(change),
+		ChangeKind:        int16(p.Change),
+		Epoch:             p.Epoch,
 		Now:               nullTime(now),
 	}
 }

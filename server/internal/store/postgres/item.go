@@ -509,9 +509,10 @@ func (s *itemSQL) lockEpoch(ctx context.Context, q *dbq.Queries, lease mirror.Le
 
 // AddItems inserts the states first. Who gets one that is there already, or inserts
 // one at the same time, is left alone.
-func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.Item, fetchTime, now time.Time) (n int,
-	err error,
+func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.Item, fetchTime, now time.Time) (
+	changes []mirror.Change, err error,
 ) {
+	var before int64
 	r := lease.Resource
 	of := items[r.Kind]
 	list = slices.SortedFunc(slices.Values(list), func(a, b store.Item) int { return strings.Compare(a.ID, b.ID) })
@@ -534,10 +535,15 @@ func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.I
 			if err := of.lockEpoch(ctx, q, lease); err != nil {
 				return err
 			}
-			if n = len(added); n == 0 {
+			slices.Sort(added)
+			resources := make([]mirror.Resource, len(added))
+			for i, id := range added {
+				resources[i] = r
+				resources[i].ID = id
+			}
+			if changes = store.Entries(resources, mirror.ChangeUpserted, lease.Epoch, now); len(changes) == 0 {
 				return nil
 			}
-			slices.Sort(added)
 			fresh := slices.DeleteFunc(slices.Clone(list), func(item store.Item) bool {
 				_, ok := slices.BinarySearch(added, item.ID)
 				return !ok
@@ -545,16 +551,18 @@ func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.I
 			if err := of.writeAll(ctx, t, lease, fresh); err != nil {
 				return err
 			}
-			return later.AnnounceListed(ctx, dbq.AnnounceListedParams{
+			_, err = t.later(&before).AnnounceListed(ctx, dbq.AnnounceListedParams{
 				Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(r.Kind),
-				ResourceID: added, Now: nullTime(now),
+				ResourceID: added, Epoch: changes[0].Epoch, Now: nullTime(now),
 			})
+			return err
 		})
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return n, nil
+	store.Number(changes, before+1)
+	return changes, nil
 }
 
 // MarkListed keeps the lease.

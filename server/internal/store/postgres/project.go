@@ -25,7 +25,7 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 		Foreign: mirror.ForeignEvents{
 			LiveblocksID: row.ForeignProjectID, Count: row.ForeignEvents, Time: timeOf(row.ForeignTime),
 		},
-		KeyHash: row.KeyHash, KeyConfirmTime: timeOf(row.KeyConfirmTime),
+		Feed: feedOf(row.Feed), KeyHash: row.KeyHash, KeyConfirmTime: timeOf(row.KeyConfirmTime),
 		Confirmed: mirror.Confirmation{
 			Rooms: row.ConfirmedRooms, Groups: row.ConfirmedGroups, Time: timeOf(row.ConfirmTime),
 		},
@@ -40,6 +40,25 @@ func (s *Store) PinProject(ctx context.Context, project mirror.ProjectID, livebl
 		return "", classify(ctx, fmt.Errorf("pin project: %w", err))
 	}
 	return pinned, nil
+}
+
+// IdentifyFeed keeps the value of the first reader.
+func (s *Store) IdentifyFeed(ctx context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error) {
+	var stored []byte
+	err := retry(ctx, func() (err error) {
+		stored, err = s.q.IdentifyFeed(ctx, dbq.IdentifyFeedParams{ProjectID: string(project), Feed: identity[:]})
+		return err
+	})
+	if err != nil {
+		return [16]byte{}, classify(ctx, fmt.Errorf("identify the feed: %w", err))
+	}
+	return feedOf(stored), nil
+}
+
+// feedOf is the identity of a feed as stored.
+func feedOf(column []byte) (identity [16]byte) {
+	copy(identity[:], column)
+	return identity
 }
 
 // RepinProject is one statement.

@@ -72,7 +72,8 @@ func (s *Store) PlanSweep(ctx context.Context, project mirror.ProjectID, id stri
 		if _, err := later.UpsertSweep(ctx, writeSweep(plan.Sweep, nil)); err != nil {
 			return err
 		}
-		return later.WriteState(ctx, writeState(r, plan.State, 0, now))
+		_, err = later.WriteState(ctx, writeState(r, store.Plan{State: plan.State}, now))
+		return err
 	})
 	if err != nil {
 		return mirror.Sweep{}, err

@@ -164,23 +164,28 @@ func (s *Store) endTx(ctx context.Context, what string, lease mirror.Lease, now 
 	f func(t *transaction, q, later *dbq.Queries) (store.Plan, error),
 ) (mirror.Applied, error) {
 	var plan store.Plan
+	var changes []mirror.Change
+	var last int64
 	err := s.itemTx(ctx, what, func(t *transaction, q, later *dbq.Queries) (err error) {
 		if plan, err = f(t, q, later); err != nil {
 			return err
 		}
-		r := lease.Resource
-		if err := later.WriteState(ctx, writeState(r, plan.State, plan.Change, now)); err != nil || !plan.Sessions {
+		changes = plan.Entries(lease.Resource, now)
+		if _, err = t.later(&last).WriteState(ctx, writeState(lease.Resource, plan, now)); err != nil || !plan.Sessions {
 			return err
 		}
-		return later.Announce(ctx, dbq.AnnounceParams{
-			Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room), Kind: int16(mirror.KindUserSessions),
-			Now: nullTime(now),
+		c := changes[len(changes)-1]
+		_, err = t.later(&last).Announce(ctx, dbq.AnnounceParams{
+			Bucket: c.Bucket, ProjectID: string(c.Resource.Project), RoomID: string(c.Resource.Room),
+			Kind: int16(c.Resource.Kind), Epoch: c.Epoch, Now: nullTime(now),
 		})
+		return err
 	})
 	if err != nil {
 		return mirror.Applied{}, err
 	}
-	return plan.Applied(), nil
+	store.Number(changes, last-int64(len(changes))+1)
+	return plan.Applied(changes), nil
 }
 
 // Park locks the room's state first. Otherwise the room could be mirrored between

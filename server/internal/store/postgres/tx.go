@@ -64,9 +64,16 @@ type transaction struct {
 
 // ahead sends a query with the next statement and calls read with its first row.
 func (t *transaction) ahead(sql string, args []any, read func(pgx.Row) error) {
-	t.reads = map[int]func(pgx.Row) error{t.waiting.Len(): read}
+	if t.reads == nil {
+		t.reads = make(map[int]func(pgx.Row) error)
+	}
+	t.reads[t.waiting.Len()] = read
 	t.queue(sql, args...)
 }
+
+// later defers one query of sqlc's that returns a number, which is in n once the query has
+// been sent.
+func (t *transaction) later(n *int64) *dbq.Queries { return dbq.New(deferredRow{deferred{t}, n}) }
 
 // queue defers a statement.
 func (t *transaction) queue(sql string, args ...any) { t.waiting.Queue(t.names.in(sql), args...) }
@@ -164,8 +171,21 @@ func (d deferred) Query(_ context.Context, sql string, args ...any) (pgx.Rows, e
 	return noRows{}, nil
 }
 
-func (d deferred) QueryRow(context.Context, string, ...any) pgx.Row {
-	return oneRow{err: errors.New("a deferred statement has no result")}
+func (d deferred) QueryRow(_ context.Context, sql string, args ...any) pgx.Row {
+	d.t.queue(sql, args...)
+	return noRow{}
+}
+
+// deferredRow defers a query and then reads its row.
+type deferredRow struct {
+	deferred
+
+	n *int64
+}
+
+func (d deferredRow) QueryRow(_ context.Context, sql string, args ...any) pgx.Row {
+	d.t.ahead(sql, args, func(row pgx.Row) error { return row.Scan(d.n) })
+	return noRow{}
 }
 
 // noRows are the rows of a deferred statement.
@@ -174,3 +194,8 @@ type noRows struct{ pgx.Rows }
 func (noRows) Close()     {}
 func (noRows) Err() error { return nil }
 func (noRows) Next() bool { return false }
+
+// noRow is the row of a deferred statement.
+type noRow struct{}
+
+func (noRow) Scan(...any) error { return nil }

@@ -61,7 +61,7 @@ func newDocument(e *env) {
 	want.Content = nil
 	e.want("Documents", e.documents(), []mirror.Document{want})
 	entries := e.changes(r.Bucket())
-	e.want("last change", entries[len(entries)-1], entry(n, r, mirror.ChangeUpserted, e.now))
+	e.want("last change", entries[len(entries)-1], entry(n, r, mirror.ChangeUpserted, 1, e.now))
 }
 
 func unchangedDocument(e *env) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,11 @@ import (
 
 var feedCases = []testCase{
 	{"changes come in order from a number on", changesFrom},
-	{"buckets are counted apart", changesByBucket},
+	{"changes of many buckets come at once", changesOfBuckets},
+	{"what is applied returns its changes", changesReturned},
+	{"changes tell of the room's epoch", changesOfEpochs},
+	{"changes are trimmed from the beginning", changesTrimmed},
+	{"feed keeps its identity", feedIdentity},
 	{"what fails takes no number", changesWithoutGaps},
 	{"reader that follows writers misses nothing", changesFollowed},
 }
@@ -22,40 +27,195 @@ var feedCases = []testCase{
 func changesFrom(e *env) {
 	ids := inOneBucket(5)
 	bucket := roomOf(ids[0]).Bucket()
-	e.want("Changes of nothing", e.changes(bucket), []mirror.Change{})
+	e.want("Changes of nothing", e.entries(bucket, 0, 10), []mirror.Change{})
+	e.want("Heads of nothing", e.heads(), mirror.Position{})
 	var want []mirror.Change
 	for i, id := range ids {
 		e.mirrorRoom(id, e.roomContent(`{}`))
-		want = append(want, entry(int64(i+1), roomOf(id), mirror.ChangeUpserted, e.now))
+		want = append(want, entry(int64(i+1), roomOf(id), mirror.ChangeUpserted, 1, e.now))
 		e.pass(time.Second)
 	}
 	e.deleteRoom(ids[0])
-	want = append(want, entry(6, roomOf(ids[0]), mirror.ChangeDeleted, e.now))
+	want = append(want, entry(6, roomOf(ids[0]), mirror.ChangeDeleted, 2, e.now))
+	heads := mirror.Position{}
+	heads[bucket] = 6
+	e.want("Heads", e.heads(), heads)
 	for after := range int64(8) {
-		for _, limit := range []int{1, 2, 100} {
-			got, err := e.Changes(e.ctx(), bucket, after, limit)
-			e.must("Changes", err)
-			from := min(int(after), len(want))
-			e.want(fmt.Sprintf("Changes after %d, at most %d", after, limit), got, want[from:min(from+limit, len(want))])
+		for to := after; to < 9; to++ {
+			got := e.entries(bucket, after, to)
+			e.want(fmt.Sprintf("Changes after %d, up to %d", after, to), got, want[min(after, 6):min(to, 6)])
 		}
 	}
 }
 
-func changesByBucket(e *env) {
+func changesOfBuckets(e *env) {
 	for i := range 40 {
-		e.mirrorRoom(mirror.RoomID(fmt.Sprintf("room-%d", i)), e.roomContent(`{}`))
+		id := mirror.RoomID(fmt.Sprintf("room-%d", i))
+		e.mirrorRoom(id, e.roomContent(`{}`))
+		if i%3 == 0 {
+			e.mirrorDocument(storageOf(id), `{}`)
+		}
 	}
+	heads := e.heads()
+	var ranges []store.ChangeRange
+	var want []mirror.Change
 	total := 0
 	for bucket := range int16(mirror.Buckets) {
-		for i, c := range e.changes(bucket) {
+		of := e.entries(bucket, 0, 1000)
+		for i, c := range of {
 			if c.Bucket != bucket || c.Resource.Bucket() != bucket || c.Number != int64(i+1) {
 				e.Fatalf("entry %d of bucket %d = %+v; want its number to be %d", i, bucket, c, i+1)
 			}
-			total++
 		}
+		if heads[bucket] != int64(len(of)) {
+			e.Fatalf("head of bucket %d = %d; want %d", bucket, heads[bucket], len(of))
+		}
+		total += len(of)
+		after := min(int64(bucket%2), heads[bucket])
+		ranges = append(ranges, store.ChangeRange{Bucket: bucket, After: after, To: heads[bucket]})
+		want = append(want, of[after:]...)
 	}
-	if total != 40 {
-		e.Fatalf("entries of all buckets = %d; want 40", total)
+	if total != 54 {
+		e.Fatalf("entries of all buckets = %d; want 54", total)
+	}
+	got, err := e.Changes(e.ctx(), ranges)
+	e.must("Changes", err)
+	e.want("Changes of all buckets", got, want)
+	got, err = e.Changes(e.ctx(), nil)
+	e.must("Changes", err)
+	e.want("Changes of no bucket", got, []mirror.Change{})
+	e.want("Heads of another store", heads, must(e, e.another().Heads))
+}
+
+// must returns what a method without arguments returns.
+func must[V any](e *env, f func(context.Context) (V, error)) V {
+	e.Helper()
+	v, err := f(e.ctx())
+	e.must("read", err)
+	return v
+}
+
+// What is applied returns the entries that it has written, all of them and in order.
+func changesReturned(e *env) {
+	bucket := roomOf("room").Bucket()
+	var want []mirror.Change
+	note := func(what string, applied mirror.Applied, n int) {
+		e.Helper()
+		if len(applied.Changes) != n || applied.Changed != (n > 0) {
+			e.Fatalf("%s returned %+v; want %d changes", what, applied, n)
+		}
+		want = append(want, applied.Changes...)
+	}
+	note("ApplyRoom", e.mirrorRoom("room", e.roomContent(`{}`)), 1)
+	note("ApplyRoom of the same", e.mirrorRoom("room", e.roomContent(`{}`)), 0)
+	note("ApplyDocument", e.mirrorDocument(storageOf("room"), `{"a":1}`), 1)
+	note("ApplyDocument of the same", e.mirrorDocument(storageOf("room"), `{"a":1}`), 0)
+	note("ApplyDocument of one that is refused", e.mirrorDocument(storageOf("room"), `{"a":"\u0000"}`), 1)
+	note("ApplyDocument of a large one", e.mirrorDocument(storageOf("room"), `"`+strings.Repeat("x", 400_000)+`"`), 1)
+	note("ApplyItem", e.mirrorThread("room", threadIn("th_1", 1)), 1)
+	note("ApplyItemMissing", e.deleteThread(threadOf("room", "th_1")), 1)
+	e.raise(threadOf("room", ""))
+	list := []mirror.Thread{threadIn("th_3", 1), threadIn("th_2", 1)}
+	applied, err := applyThreads(e.ctx(), e.Store, e.claim(threadOf("room", "")), e.now, list, e.now, 0)
+	e.must("ApplyThreads", err)
+	note("ApplyThreads", applied, 2)
+	absent := e.session("room", "msg_0", 1)
+	absent.EnterTime = e.now.Add(-time.Hour)
+	fold := mirror.SessionFold{Upserts: []mirror.UserSession{absent}}
+	note("ApplySessions", e.applySessions(userSessionsOf("room"), fold), 1)
+	note("ApplyActiveUsers that end a session", e.mirrorUsers("room", mirror.ActiveUser{ConnectionID: 2}), 2)
+	note("ApplyMissing", e.deleteRoom("room"), 1)
+	e.want("all changes", want, e.changes(bucket))
+}
+
+func changesOfEpochs(e *env) {
+	r := roomOf("room")
+	var want []mirror.Change
+	note := func(r mirror.Resource, kind mirror.ChangeKind, epoch int64) {
+		want = append(want, entry(int64(len(want)+1), r, kind, epoch, e.now))
+	}
+	live := func(createTime time.Time, epoch int64) {
+		e.pass(time.Minute)
+		content := e.roomContent(`{}`)
+		content.CreateTime = createTime
+		e.mirrorRoom("room", content)
+		note(r, mirror.ChangeUpserted, epoch)
+		e.mirrorDocument(storageOf("room"), fmt.Sprintf(`{"epoch":%d}`, epoch))
+		note(storageOf("room"), mirror.ChangeUpserted, epoch)
+		e.mirrorThread("room", threadIn("th_1", int(epoch)))
+		note(threadOf("room", "th_1"), mirror.ChangeUpserted, epoch)
+		e.mirrorUsers("room", mirror.ActiveUser{ConnectionID: epoch, UserID: "alice"})
+		note(activeUsersOf("room"), mirror.ChangeUpserted, epoch)
+	}
+	live(born, 1)
+	live(born.Add(time.Hour), 2) // created anew, and nobody saw it deleted
+	e.deleteRoom("room")
+	note(r, mirror.ChangeDeleted, 3)
+	live(born.Add(2*time.Hour), 4)
+	e.upsertSessions(e.session("room", "msg_0", 1))
+	note(userSessionsOf("room"), mirror.ChangeUpserted, 0)
+	e.want("Changes", e.changes(r.Bucket()), want)
+}
+
+func changesTrimmed(e *env) {
+	ids := inOneBucket(6)
+	bucket := roomOf(ids[0]).Bucket()
+	trim := func(through int64, limit, want int) {
+		e.Helper()
+		n, err := e.Trim(e.ctx(), bucket, through, limit)
+		e.must("Trim", err)
+		e.want(fmt.Sprintf("Trim through %d, at most %d", through, limit), n, want)
+	}
+	earliest := func(want int64) {
+		e.Helper()
+		p := must(e, e.Earliest)
+		e.want("Earliest", p[bucket], want)
+		p[bucket] = e.heads()[bucket]
+		e.want("Earliest of the other buckets", p, e.heads())
+	}
+	earliest(0)
+	trim(10, 10, 0)
+	other := mirror.RoomID("other")
+	e.mirrorRoom(other, e.roomContent(`{}`))
+	before := e.changes(roomOf(other).Bucket())
+	for _, id := range ids[:5] {
+		e.mirrorRoom(id, e.roomContent(`{}`))
+	}
+	all := e.changes(bucket)
+	e.want("Earliest", must(e, e.Earliest), mirror.Position{})
+	trim(0, 10, 0)
+	trim(3, 2, 2)
+	e.want("Changes after a piece", e.entries(bucket, 0, 5), all[2:])
+	e.want("Earliest", must(e, e.Earliest)[bucket], int64(2))
+	trim(3, 2, 1)
+	trim(3, 2, 0)
+	e.want("Changes after all that was asked", e.entries(bucket, 0, 5), all[3:])
+	e.want("Changes behind it", e.entries(bucket, 3, 5), all[3:])
+	trim(100, 100, 2)
+	e.want("Changes of an empty bucket", e.entries(bucket, 0, 5), []mirror.Change{})
+	e.want("Heads", e.heads()[bucket], int64(5))
+	e.want("Earliest", must(e, e.Earliest)[bucket], int64(5))
+	e.mirrorRoom(ids[5], e.roomContent(`{}`))
+	e.want("Changes after more", e.entries(bucket, 0, 6),
+		[]mirror.Change{entry(6, roomOf(ids[5]), mirror.ChangeUpserted, 1, e.now)})
+	e.want("Changes of another bucket", e.changes(roomOf(other).Bucket()), before)
+}
+
+func feedIdentity(e *env) {
+	identify := func(s store.Store, project mirror.ProjectID, first byte) [16]byte {
+		e.Helper()
+		identity, err := s.IdentifyFeed(e.ctx(), project, [16]byte{first, 15: 0xff})
+		e.must("IdentifyFeed", err)
+		return identity
+	}
+	e.want("identity", identify(e.Store, project, 0), [16]byte{0, 15: 0xff})
+	e.want("identity for another store", identify(e.another(), project, 2), [16]byte{0, 15: 0xff})
+	e.want("identity for another project", identify(e.Store, "other", 3), [16]byte{3, 15: 0xff})
+	e.must("RepinProject", e.RepinProject(e.ctx(), project, "6606"))
+	for id, want := range map[mirror.ProjectID][16]byte{project: {0, 15: 0xff}, "other": {3, 15: 0xff}, "unread": {}} {
+		p, err := e.Project(e.ctx(), id)
+		e.must("Project", err)
+		e.want("identity of "+string(id), p.Feed, want)
 	}
 }
 
@@ -100,18 +260,24 @@ func changesFollowed(e *env) {
 	defer stop()
 	var seen []mirror.Change
 	var readErr error
+	var at mirror.Position
 	read := func(limit int) bool {
-		after := int64(0)
-		if len(seen) > 0 {
-			after = seen[len(seen)-1].Number
-		}
-		page, err := stores[1].Changes(e.ctx(), bucket, after, limit)
+		heads, err := stores[1].Heads(e.ctx())
 		if err != nil {
 			readErr = err
 			return false
 		}
-		seen = append(seen, page...)
-		return len(page) > 0
+		after := at[bucket]
+		ranges := store.Ranges(at, heads, limit)
+		page, err := stores[1].Changes(e.ctx(), ranges)
+		if err == nil {
+			err = store.Advance(&at, ranges, page)
+		}
+		if seen = append(seen, page...); err == nil && int64(len(seen)) != at[bucket] {
+			err = fmt.Errorf("%d entries after %d; want all of %v, of which the head tells", len(page), after, ranges)
+		}
+		readErr = err
+		return err == nil && len(ranges) > 0
 	}
 	var reader sync.WaitGroup
 	reader.Go(func() {

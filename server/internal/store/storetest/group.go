@@ -82,7 +82,7 @@ func newGroup(e *env) {
 		"mirror_group_member": {{"user_id": "alice", "add_time": born}, {"user_id": "bob", "add_time": time.Time{}}},
 	}.sorted())
 	e.want("changes", e.changes(bucket), []mirror.Change{
-		entry(e.lastChange(bucket), groupOf("design"), mirror.ChangeUpserted, e.now),
+		entry(e.lastChange(bucket), groupOf("design"), mirror.ChangeUpserted, 0, e.now),
 	})
 	_, err = e.Group(e.ctx(), groupOf("Design"), true)
 	e.wantErr("Group of another id", err, store.ErrNotFound)

@@ -131,7 +131,11 @@ func changedItem(e *env, k itemKit) {
 	e.wantStored(k, other)
 	changes := e.changes(k.list.Bucket())
 	last := changes[len(changes)-1]
-	e.want("change", last, entry(last.Number, k.of("design"), mirror.ChangeUpserted, e.now))
+	epoch := int64(0)
+	if k.list.Room != "" {
+		epoch = 1
+	}
+	e.want("change", last, entry(last.Number, k.of("design"), mirror.ChangeUpserted, epoch, e.now))
 }
 
 func missingItem(e *env, k itemKit) {

@@ -77,6 +77,49 @@ func mutants() []mutant {
 			func(b base) store.Store { return &backwardChanges{b} },
 		},
 		{
+			"reads the changes of one bucket",
+			[]string{"changes of many buckets come at once"},
+			func(b base) store.Store { return &oneBucket{b} },
+		},
+		{
+			"tells of numbers before they are committed",
+			[]string{
+				"changes come in order from a number on", "changes of many buckets come at once",
+				"reader that follows writers misses nothing",
+			},
+			func(b base) store.Store { return &earlyNumbers{b} },
+		},
+		{
+			"keeps the numbers to itself",
+			[]string{"what is applied returns its changes"},
+			func(b base) store.Store { return &keepsNumbers{b} },
+		},
+		{
+			"forgets the epoch of a change",
+			[]string{"changes tell of the room's epoch", "what is applied returns its changes"},
+			func(b base) store.Store { return &forgetsEpochs{b} },
+		},
+		{
+			"trims without notice",
+			[]string{"changes are trimmed from the beginning"},
+			func(b base) store.Store { return &trimsSilently{b} },
+		},
+		{
+			"trims more than it was asked to",
+			[]string{"changes are trimmed from the beginning"},
+			func(b base) store.Store { return &trimsMore{b} },
+		},
+		{
+			"numbers anew after a trim",
+			[]string{"changes are trimmed from the beginning"},
+			func(b base) store.Store { return &trimsAndRestarts{b} },
+		},
+		{
+			"gives the feed another identity",
+			[]string{"feed keeps its identity"},
+			func(b base) store.Store { return &newIdentity{b} },
+		},
+		{
 			"believes that a document is unchanged",
 			[]string{"claim sees the copy of a document"},
 			func(b base) store.Store { return &believesUnchanged{b} },
@@ -528,8 +571,8 @@ func (m *purgesNothing) PurgeProject(context.Context, mirror.ProjectID, int16, i
 
 type dropsChange struct{ base }
 
-func (m *dropsChange) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	entries, err := m.Store.Changes(ctx, bucket, after, limit)
+func (m *dropsChange) Changes(ctx context.Context, ranges []store.ChangeRange) ([]mirror.Change, error) {
+	entries, err := m.Store.Changes(ctx, ranges)
 	return slices.DeleteFunc(entries, func(c mirror.Change) bool { return c.Number%3 == 2 }), err
 }
 
@@ -539,8 +582,8 @@ type lateChange struct {
 	seen sync.Map
 }
 
-func (m *lateChange) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	entries, err := m.Store.Changes(ctx, bucket, after, limit)
+func (m *lateChange) Changes(ctx context.Context, ranges []store.ChangeRange) ([]mirror.Change, error) {
+	entries, err := m.Store.Changes(ctx, ranges)
 	return slices.DeleteFunc(entries, func(c mirror.Change) bool {
 		_, again := m.seen.LoadOrStore(c.Number, true)
 		return c.Number%5 == 0 && !again
@@ -549,10 +592,80 @@ func (m *lateChange) Changes(ctx context.Context, bucket int16, after int64, lim
 
 type backwardChanges struct{ base }
 
-func (m *backwardChanges) Changes(ctx context.Context, bucket int16, after int64, limit int) ([]mirror.Change, error) {
-	entries, err := m.Store.Changes(ctx, bucket, after, limit)
+func (m *backwardChanges) Changes(ctx context.Context, ranges []store.ChangeRange) ([]mirror.Change, error) {
+	entries, err := m.Store.Changes(ctx, ranges)
 	slices.Reverse(entries)
 	return entries, err
+}
+
+type oneBucket struct{ base }
+
+func (m *oneBucket) Changes(ctx context.Context, ranges []store.ChangeRange) ([]mirror.Change, error) {
+	return m.Store.Changes(ctx, ranges[:min(1, len(ranges))])
+}
+
+// earlyNumbers tells of numbers that are taken and not committed, as a counter that is
+// read past the transactions does.
+type earlyNumbers struct{ base }
+
+func (m *earlyNumbers) Heads(ctx context.Context) (mirror.Position, error) {
+	heads, err := m.Store.Heads(ctx)
+	for bucket := range heads {
+		if heads[bucket] > 0 {
+			heads[bucket]++
+		}
+	}
+	return heads, err
+}
+
+type keepsNumbers struct{ base }
+
+func (m *keepsNumbers) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+	applied.Changes = nil
+	return applied, err
+}
+
+type forgetsEpochs struct{ base }
+
+func (m *forgetsEpochs) Changes(ctx context.Context, ranges []store.ChangeRange) ([]mirror.Change, error) {
+	entries, err := m.Store.Changes(ctx, ranges)
+	for i := range entries {
+		entries[i].Epoch = 0
+	}
+	return entries, err
+}
+
+type trimsSilently struct{ base }
+
+func (m *trimsSilently) Earliest(context.Context) (mirror.Position, error) {
+	return mirror.Position{}, nil
+}
+
+type trimsMore struct{ base }
+
+func (m *trimsMore) Trim(ctx context.Context, bucket int16, through int64, limit int) (int, error) {
+	return m.Store.Trim(ctx, bucket, through+1, limit)
+}
+
+// trimsAndRestarts begins to number anew once nothing is left.
+type trimsAndRestarts struct{ base }
+
+func (m *trimsAndRestarts) Trim(ctx context.Context, bucket int16, through int64, limit int) (int, error) {
+	n, err := m.Store.Trim(ctx, bucket, through, limit)
+	left, errLeft := dbtest.Value[int](ctx, m.d.sql, "select count(*) from mirror_change where bucket = ?", bucket)
+	if err = errors.Join(err, errLeft); err == nil && left == 0 {
+		_, err = m.d.sql.Exec(ctx, "update mirror_feed_head set n = 0 where bucket = ?", bucket)
+	}
+	return n, err
+}
+
+type newIdentity struct{ base }
+
+func (m *newIdentity) IdentifyFeed(_ context.Context, _ mirror.ProjectID, identity [16]byte) ([16]byte, error) {
+	return identity, nil
 }
 
 type burnsNumbers struct{ base }
@@ -1205,13 +1318,13 @@ func (m *takesHalves) PrepareItem(ctx context.Context, lease mirror.Lease, item 
 type addsAnyway struct{ base }
 
 func (m *addsAnyway) AddItems(ctx context.Context, lease mirror.Lease, items []store.Item, fetchTime, now time.Time) (
-	int, error,
+	[]mirror.Change, error,
 ) {
 	for _, item := range items {
 		_, err := m.d.sql.Exec(ctx, "delete from mirror_resource_state where room_id = ? and resource_id = ?",
 			string(lease.Resource.Room), item.ID)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	return m.Store.AddItems(ctx, lease, items, fetchTime, now)

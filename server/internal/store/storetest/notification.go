@@ -85,7 +85,7 @@ func notificationNoRoom(e *env) {
 	e.want("ApplyNotification", e.caughtUp(lease, applied), mirror.Applied{Changed: true})
 	row.Freshness = mirror.Freshness{FetchTime: e.now.Add(-time.Second), SourceUpdateTime: lease.SourceTime, Revision: 1}
 	e.want("Notifications", e.notifications(store.NotificationFilter{}), []mirror.Notification{row})
-	e.want("changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, e.now)})
+	e.want("changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, 0, e.now)})
 	e.want("what waits", e.unfolded(r, 10), []mirror.Event{})
 	e.wantState(r, mirror.TaskDone)
 	e.wantNoRoom("")

@@ -245,7 +245,7 @@ func foldLease(e *env) {
 	e.want("ApplySessions", e.caughtUp(lease, applied), mirror.Applied{Changed: true})
 	e.want("what waits", e.unfolded(r, 10), []mirror.Event{})
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), fold.Upserts)
-	e.want("changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, e.now)})
+	e.want("changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, 0, e.now)})
 	e.wantState(r, mirror.TaskDone)
 	_, err = e.ApplySessions(e.ctx(), lease, mirror.SessionFold{Deletes: []string{ev.ID}}, e.now)
 	e.wantErr("ApplySessions under a lease given back", err, store.ErrLeaseLost)
@@ -324,7 +324,7 @@ func sessionFields(e *env) {
 	}), mirror.Applied{Changed: true})
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), []mirror.UserSession{closed, left, entered})
 	e.want("changes", e.changes(r.Bucket()), []mirror.Change{
-		entry(1, r, mirror.ChangeUpserted, e.now.Add(-time.Second)), entry(2, r, mirror.ChangeUpserted, e.now),
+		entry(1, r, mirror.ChangeUpserted, 0, e.now.Add(-time.Second)), entry(2, r, mirror.ChangeUpserted, 0, e.now),
 	})
 	got, err := e.SessionsOf(e.ctx(), r, []int64{left.ConnectionID, 7, 8}, 10)
 	e.must("SessionsOf", err)
@@ -531,7 +531,7 @@ func activeUsers(e *env) {
 	}
 	e.want("ActiveUsers", e.activeUsers("room", false), want)
 	entries := e.changes(r.Bucket())
-	e.want("last change", entries[len(entries)-1], entry(want.Freshness.Revision, r, mirror.ChangeUpserted, e.now))
+	e.want("last change", entries[len(entries)-1], entry(want.Freshness.Revision, r, mirror.ChangeUpserted, 1, e.now))
 
 	e.want("ApplyActiveUsers of others", e.mirrorUsers("room", content.Users[2],
 		mirror.ActiveUser{ConnectionID: 1, UserID: "bob"}), mirror.Applied{Changed: true})
@@ -756,7 +756,7 @@ func absentSessions(e *env) {
 	young.LeaveTime, young.End = e.now, mirror.SessionAbsent
 	e.want("UserSessions", e.sessions(store.SessionFilter{}), sorted(here, gone, again, young, left, elsewhere, was))
 	entries := e.changes(lease.Resource.Bucket())[first:]
-	e.want("changes", entries, []mirror.Change{entry(first+1, userSessionsOf("room"), mirror.ChangeUpserted, e.now)})
+	e.want("changes", entries, []mirror.Change{entry(first+1, userSessionsOf("room"), mirror.ChangeUpserted, 0, e.now)})
 	first = e.lastChange(lease.Resource.Bucket())
 	e.want("ApplyActiveUsers of the same", e.mirrorUsers("room", content.Users...), mirror.Applied{})
 	if n := e.lastChange(lease.Resource.Bucket()); n != first {

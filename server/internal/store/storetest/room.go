@@ -36,8 +36,8 @@ var roomCases = []testCase{
 	{"earlier epochs are cleaned up", cleanRoom},
 }
 
-func entry(n int64, r mirror.Resource, kind mirror.ChangeKind, at time.Time) mirror.Change {
-	return mirror.Change{Bucket: r.Bucket(), Number: n, Resource: r, Kind: kind, CommitTime: at}
+func entry(n int64, r mirror.Resource, kind mirror.ChangeKind, epoch int64, at time.Time) mirror.Change {
+	return mirror.Change{Bucket: r.Bucket(), Number: n, Resource: r, Kind: kind, Epoch: epoch, CommitTime: at}
 }
 
 func newRoom(e *env) {
@@ -57,7 +57,7 @@ func newRoom(e *env) {
 		LastConnectionTime: born.Add(time.Hour), OrganizationID: "org_1",
 		Freshness: mirror.Freshness{FetchTime: content.FetchTime, SourceUpdateTime: lease.SourceTime, Revision: 1},
 	})
-	e.want("Changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, e.now)})
+	e.want("Changes", e.changes(r.Bucket()), []mirror.Change{entry(1, r, mirror.ChangeUpserted, 1, e.now)})
 	task := e.task(storageOf("room"))
 	e.want("task of the storage", task, mirror.Task{
 		Resource: storageOf("room"), State: mirror.TaskPending, Generation: 1,
@@ -272,7 +272,7 @@ func deletedRoom(e *env) {
 	doc.Freshness.DeleteTime = e.now
 	e.want("Document, deleted or not", buried, doc)
 	entries := e.changes(roomOf("room").Bucket())
-	e.want("last change", entries[len(entries)-1], entry(n, roomOf("room"), mirror.ChangeDeleted, e.now))
+	e.want("last change", entries[len(entries)-1], entry(n, roomOf("room"), mirror.ChangeDeleted, 2, e.now))
 	e.wantState(roomOf("room"), mirror.TaskDone)
 	e.wantState(storageOf("room"), mirror.TaskDone)
 }

@@ -200,10 +200,11 @@ func (e *env) wantErr(what string, err, target error) {
 
 // want ends the case if got is not want. Times are equal if they are the same
 // instant; an empty list equals none. What generation an Applied tells of is
-// compared by caughtUp, and whether a settle fetch follows by a case of its own.
+// compared by caughtUp, as are its change entries, and whether a settle fetch follows by
+// a case of its own.
 func (e *env) want(what string, got, want any) {
 	e.Helper()
-	others := cmpopts.IgnoreFields(mirror.Applied{}, "Generation", "Settles")
+	others := cmpopts.IgnoreFields(mirror.Applied{}, "Generation", "Settles", "Changes")
 	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), others); d != "" {
 		e.Fatalf("%s is not what it should be (-want +got):\n%s", what, d)
 	}
@@ -336,11 +337,19 @@ func (e *env) documentContent(content string) mirror.DocumentContent {
 	return mirror.DocumentContent{FetchTime: e.now, Content: []byte(content), DeriveVersion: 1, Data: []byte(content)}
 }
 
-// caughtUp returns applied if it tells the generation that is stored.
+// caughtUp returns applied if it tells the generation and the change entries that are
+// stored.
 func (e *env) caughtUp(lease mirror.Lease, applied mirror.Applied) mirror.Applied {
 	e.Helper()
 	if task := e.task(lease.Resource); applied.Generation != task.Applied {
 		e.Fatalf("generation of %+v = %d; want %d", applied, applied.Generation, task.Applied)
+	}
+	if applied.Changed != (len(applied.Changes) > 0) {
+		e.Fatalf("result = %+v; want it changed by changes", applied)
+	}
+	if applied.Changed {
+		first, last := applied.Changes[0].Number, applied.Changes[len(applied.Changes)-1].Number
+		e.want("changes returned", applied.Changes, e.entries(lease.Resource.Bucket(), first-1, last))
 	}
 	return applied
 }
@@ -453,19 +462,28 @@ func (e *env) wantNoDocument(r mirror.Resource) {
 // changes are all entries of the bucket.
 func (e *env) changes(bucket int16) []mirror.Change {
 	e.Helper()
-	entries, err := e.Changes(e.ctx(), bucket, 0, 10_000)
+	return e.entries(bucket, 0, e.lastChange(bucket))
+}
+
+// entries are those of the bucket after one number, up to another.
+func (e *env) entries(bucket int16, after, to int64) []mirror.Change {
+	e.Helper()
+	entries, err := e.Changes(e.ctx(), []store.ChangeRange{{Bucket: bucket, After: after, To: to}})
 	e.must("Changes", err)
 	return entries
+}
+
+func (e *env) heads() mirror.Position {
+	e.Helper()
+	heads, err := e.Heads(e.ctx())
+	e.must("Heads", err)
+	return heads
 }
 
 // lastChange is the number of the latest entry of the bucket.
 func (e *env) lastChange(bucket int16) int64 {
 	e.Helper()
-	entries := e.changes(bucket)
-	if len(entries) == 0 {
-		return 0
-	}
-	return entries[len(entries)-1].Number
+	return e.heads()[bucket]
 }
 
 // dueList is a store.DueList without the due times.

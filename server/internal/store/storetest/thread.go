@@ -360,7 +360,7 @@ func newThread(e *env) {
 	}
 	e.want("Threads", list, []mirror.Thread{want})
 	entries := e.changes(r.Bucket())
-	e.want("last change", entries[len(entries)-1], entry(n, r, mirror.ChangeUpserted, e.now))
+	e.want("last change", entries[len(entries)-1], entry(n, r, mirror.ChangeUpserted, 1, e.now))
 
 	var comments []mirror.Comment
 	for _, c := range []mirror.Comment{t.Comments[1], t.Comments[0]} {
@@ -681,7 +681,7 @@ func deletedThread(e *env) {
 		e.Fatalf("Comment = %+v; want its thread deleted, and itself not", c)
 	}
 	entries := e.changes(r.Bucket())
-	e.want("last change", entries[len(entries)-1], entry(n, r, mirror.ChangeDeleted, e.now))
+	e.want("last change", entries[len(entries)-1], entry(n, r, mirror.ChangeDeleted, 1, e.now))
 	e.wantState(r, mirror.TaskDone)
 	// Again, with and without an event.
 	e.pass(time.Minute)
@@ -800,8 +800,8 @@ func listUnknown(e *env) {
 		})
 	}
 	e.want("changes", e.changes(roomOf("room").Bucket())[first:], []mirror.Change{
-		entry(first+1, threadOf("room", "th_a"), mirror.ChangeUpserted, e.now),
-		entry(first+2, threadOf("room", "th_b"), mirror.ChangeUpserted, e.now),
+		entry(first+1, threadOf("room", "th_a"), mirror.ChangeUpserted, 1, e.now),
+		entry(first+2, threadOf("room", "th_b"), mirror.ChangeUpserted, 1, e.now),
 	})
 	e.wantState(threadOf("room", ""), mirror.TaskDone)
 	e.wantNoThread(threadOf("room", ""), true)
@@ -1601,9 +1601,9 @@ func listPieces(e *env) {
 						happen()
 					}
 					item := store.ThreadItem(threadIn(fmt.Sprintf("th_%d", piece), 1, commentIn("cm_1", 1)))
-					n, err := e.AddItems(e.ctx(), lease, []store.Item{item}, e.now, e.now)
+					added, err := e.AddItems(e.ctx(), lease, []store.Item{item}, e.now, e.now)
 					e.must("AddItems", err)
-					stored += n
+					stored += len(added)
 				}
 				late := at > victim
 				if want := map[bool]int{true: pieces, false: pieces - 1}[late]; at < pieces && stored != want {

@@ -127,7 +127,7 @@ func TestDeletedRoomAndItsReturn(t *testing.T) {
 		if !ok || room.Epoch <= tombstone.Epoch || !room.Freshness.MissingSince.IsZero() {
 			t.Fatalf("room = %+v; want it alive in a later epoch", room)
 		}
-		changes, err := b.store.Changes(t.Context(), roomOf("r").Bucket(), 0, 100)
+		changes, err := b.store.Changes(t.Context(), []store.ChangeRange{{Bucket: roomOf("r").Bucket(), To: 100}})
 		if err != nil {
 			t.Fatalf("Changes = %v", err)
 		}

@@ -55,6 +55,22 @@ func (q *Queries) ConfirmKey(ctx context.Context, arg ConfirmKeyParams) error {
 	return err
 }
 
+const identifyFeed = `-- name: IdentifyFeed :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, feed)
+values (?, '', '', ?)
+on duplicate key update feed = coalesce(feed, values(feed))
+`
+
+type IdentifyFeedParams struct {
+	ProjectID []byte
+	Feed      []byte
+}
+
+func (q *Queries) IdentifyFeed(ctx context.Context, arg IdentifyFeedParams) error {
+	_, err := q.db.ExecContext(ctx, identifyFeed, arg.ProjectID, arg.Feed)
+	return err
+}
+
 const noteForeign = `-- name: NoteForeign :exec
 insert into mirror_project (
     project_id, liveblocks_project_id, pause_reason, foreign_project_id, foreign_events, foreign_time

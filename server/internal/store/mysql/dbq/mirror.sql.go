@@ -9,7 +9,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"time"
 )
 
 const cleanDocuments = `-- name: CleanDocuments :execrows
@@ -47,43 +46,13 @@ const feedHead = `-- name: FeedHead :one
 select n from mirror_feed_head where bucket = ?
 `
 
+// The last number that the transaction has just taken. The row is locked, so no other
+// transaction has changed it.
 func (q *Queries) FeedHead(ctx context.Context, bucket int16) (int64, error) {
 	row := q.db.QueryRowContext(ctx, feedHead, bucket)
 	var n int64
 	err := row.Scan(&n)
 	return n, err
-}
-
-const insertChange = `-- name: InsertChange :exec
-insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-select h.bucket, h.n, ?, ?, ?, ?, ?, ?
-from mirror_feed_head h
-where h.bucket = ?
-`
-
-type InsertChangeParams struct {
-	ProjectID  []byte
-	RoomID     []byte
-	Kind       int16
-	ResourceID []byte
-	ChangeKind int16
-	CommitTime time.Time
-	Bucket     int16
-}
-
-// Reads the number that the transaction has just incremented. The row is locked, so
-// no other transaction has changed it.
-func (q *Queries) InsertChange(ctx context.Context, arg InsertChangeParams) error {
-	_, err := q.db.ExecContext(ctx, insertChange,
-		arg.ProjectID,
-		arg.RoomID,
-		arg.Kind,
-		arg.ResourceID,
-		arg.ChangeKind,
-		arg.CommitTime,
-		arg.Bucket,
-	)
-	return err
 }
 
 const lockDocument = `-- name: LockDocument :one
@@ -127,27 +96,17 @@ func (q *Queries) LockDocument(ctx context.Context, arg LockDocumentParams) (Loc
 }
 
 const raiseFeedHead = `-- name: RaiseFeedHead :exec
-insert into mirror_feed_head (bucket, n) values (?, 1)
-on duplicate key update n = n + 1
-`
-
-func (q *Queries) RaiseFeedHead(ctx context.Context, bucket int16) error {
-	_, err := q.db.ExecContext(ctx, raiseFeedHead, bucket)
-	return err
-}
-
-const raiseFeedHeadBy = `-- name: RaiseFeedHeadBy :exec
 insert into mirror_feed_head (bucket, n) values (?, ?)
 on duplicate key update n = n + values(n)
 `
 
-type RaiseFeedHeadByParams struct {
+type RaiseFeedHeadParams struct {
 	Bucket int16
 	N      int64
 }
 
-func (q *Queries) RaiseFeedHeadBy(ctx context.Context, arg RaiseFeedHeadByParams) error {
-	_, err := q.db.ExecContext(ctx, raiseFeedHeadBy, arg.Bucket, arg.N)
+func (q *Queries) RaiseFeedHead(ctx context.Context, arg RaiseFeedHeadParams) error {
+	_, err := q.db.ExecContext(ctx, raiseFeedHead, arg.Bucket, arg.N)
 	return err
 }
 

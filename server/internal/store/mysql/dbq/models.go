@@ -6,18 +6,11 @@ package dbq
 
 import (
 	"database/sql"
-	"time"
 )
 
-type MirrorChange struct {
-	Bucket     int16
-	N          int64
-	ProjectID  []byte
-	RoomID     []byte
-	Kind       int16
-	ResourceID []byte
-	ChangeKind int16
-	CommitTime time.Time
+type MirrorFeedHead struct {
+	Bucket int16
+	N      int64
 }
 
 type MirrorProject struct {
@@ -33,6 +26,7 @@ type MirrorProject struct {
 	ConfirmedRooms      int64
 	ConfirmedGroups     int64
 	ConfirmTime         sql.NullTime
+	Feed                []byte
 }
 
 type MirrorResourceState struct {

@@ -9,38 +9,60 @@ import (
 	"context"
 )
 
-const changes = `-- name: Changes :many
-select bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time from mirror_change
-where bucket = ? and n > ?
-order by n
+const earliest = `-- name: Earliest :many
+select bucket, cast(min(n) - 1 as signed) as before_n
+from mirror_change
+where bucket >= 0
+group by bucket
+order by bucket
 limit ?
 `
 
-type ChangesParams struct {
-	Bucket int16
-	After  int64
-	Limit  int32
+type EarliestRow struct {
+	Bucket  int16
+	BeforeN int64
 }
 
-func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChange, error) {
-	rows, err := q.db.QueryContext(ctx, changes, arg.Bucket, arg.After, arg.Limit)
+func (q *Queries) Earliest(ctx context.Context, limit int32) ([]EarliestRow, error) {
+	rows, err := q.db.QueryContext(ctx, earliest, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MirrorChange
+	var items []EarliestRow
 	for rows.Next() {
-		var i MirrorChange
-		if err := rows.Scan(
-			&i.Bucket,
-			&i.N,
-			&i.ProjectID,
-			&i.RoomID,
-			&i.Kind,
-			&i.ResourceID,
-			&i.ChangeKind,
-			&i.CommitTime,
-		); err != nil {
+		var i EarliestRow
+		if err := rows.Scan(&i.Bucket, &i.BeforeN); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const heads = `-- name: Heads :many
+select bucket, n from mirror_feed_head
+where bucket >= 0
+order by bucket
+limit ?
+`
+
+func (q *Queries) Heads(ctx context.Context, limit int32) ([]MirrorFeedHead, error) {
+	rows, err := q.db.QueryContext(ctx, heads, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MirrorFeedHead
+	for rows.Next() {
+		var i MirrorFeedHead
+		if err := rows.Scan(&i.Bucket, &i.N); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -55,7 +77,7 @@ func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChang
 }
 
 const project = `-- name: Project :one
-select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time from mirror_project where project_id = ?
+select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time, feed from mirror_project where project_id = ?
 `
 
 func (q *Queries) Project(ctx context.Context, projectID []byte) (MirrorProject, error) {
@@ -74,6 +96,28 @@ func (q *Queries) Project(ctx context.Context, projectID []byte) (MirrorProject,
 		&i.ConfirmedRooms,
 		&i.ConfirmedGroups,
 		&i.ConfirmTime,
+		&i.Feed,
 	)
 	return i, err
+}
+
+const trimChanges = `-- name: TrimChanges :execrows
+delete from mirror_change
+where bucket = ? and n <= ?
+order by n
+limit ?
+`
+
+type TrimChangesParams struct {
+	Bucket int16
+	N      int64
+	Limit  int32
+}
+
+func (q *Queries) TrimChanges(ctx context.Context, arg TrimChangesParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, trimChanges, arg.Bucket, arg.N, arg.Limit)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }

@@ -614,9 +614,7 @@ update mirror_resource_state s set
     s.fetch_time = ?,
     s.source_update_time = ?,
     s.missing_since = ?,
-    -- Vitess takes a comparison of the sharding column with null for one that is never true, and writes nothing.
-    s.revision = greatest(s.revision, coalesce(
-        (select h.n from mirror_feed_head h where h.bucket = ? and ? = 1), 0))
+    s.revision = greatest(s.revision, ?)
 where s.bucket = ? and s.project_id = ? and s.room_id = ?
     and s.kind = ? and s.resource_id = ?
 `
@@ -636,8 +634,7 @@ type WriteStateParams struct {
 	FetchTime         sql.NullTime
 	SourceUpdateTime  sql.NullTime
 	MissingSince      sql.NullTime
-	HeadBucket        int16
-	Changed           interface{}
+	Revision          interface{}
 	Bucket            int16
 	ProjectID         []byte
 	RoomID            []byte
@@ -647,7 +644,7 @@ type WriteStateParams struct {
 
 // Every change of a leased state ends with this: it releases the lease and writes
 // the next due time. The revision is the number of the change entry that the
-// transaction has written, if any.
+// transaction has written, or 0.
 func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 	_, err := q.db.ExecContext(ctx, writeState,
 		arg.Generation,
@@ -664,8 +661,7 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.FetchTime,
 		arg.SourceUpdateTime,
 		arg.MissingSince,
-		arg.HeadBucket,
-		arg.Changed,
+		arg.Revision,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,

@@ -7,6 +7,11 @@ values (?, ?, '')
 on duplicate key update
     liveblocks_project_id = if(liveblocks_project_id = '', values(liveblocks_project_id), liveblocks_project_id);
 
+-- name: IdentifyFeed :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, feed)
+values (?, '', '', ?)
+on duplicate key update feed = coalesce(feed, values(feed));
+
 -- name: RepinProject :exec
 insert into mirror_project (project_id, liveblocks_project_id, pause_reason)
 values (?, ?, '')

@@ -56,23 +56,13 @@ on duplicate key update
     plain_text = values(plain_text);
 
 -- name: RaiseFeedHead :exec
-insert into mirror_feed_head (bucket, n) values (?, 1)
-on duplicate key update n = n + 1;
-
--- name: RaiseFeedHeadBy :exec
 insert into mirror_feed_head (bucket, n) values (?, ?)
 on duplicate key update n = n + values(n);
 
 -- name: FeedHead :one
+-- The last number that the transaction has just taken. The row is locked, so no other
+-- transaction has changed it.
 select n from mirror_feed_head where bucket = ?;
-
--- name: InsertChange :exec
--- Reads the number that the transaction has just incremented. The row is locked, so
--- no other transaction has changed it.
-insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-select h.bucket, h.n, sqlc.arg(project_id), sqlc.arg(room_id), sqlc.arg(kind), sqlc.arg(resource_id), sqlc.arg(change_kind), sqlc.arg(commit_time)
-from mirror_feed_head h
-where h.bucket = sqlc.arg(bucket);
 
 -- name: CleanDocuments :execrows
 -- The condition is checked again when the row is locked: a row that a new

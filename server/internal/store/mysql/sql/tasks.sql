@@ -95,7 +95,7 @@ for update;
 -- name: WriteState :exec
 -- Every change of a leased state ends with this: it releases the lease and writes
 -- the next due time. The revision is the number of the change entry that the
--- transaction has written, if any.
+-- transaction has written, or 0.
 update mirror_resource_state s set
     s.generation = sqlc.arg(generation),
     s.applied_generation = sqlc.arg(applied_generation),
@@ -114,9 +114,7 @@ update mirror_resource_state s set
     s.fetch_time = sqlc.arg(fetch_time),
     s.source_update_time = sqlc.arg(source_update_time),
     s.missing_since = sqlc.arg(missing_since),
-    -- Vitess takes a comparison of the sharding column with null for one that is never true, and writes nothing.
-    s.revision = greatest(s.revision, coalesce(
-        (select h.n from mirror_feed_head h where h.bucket = sqlc.arg(head_bucket) and sqlc.arg(changed) = 1), 0))
+    s.revision = greatest(s.revision, sqlc.arg(revision))
 where s.bucket = sqlc.arg(bucket) and s.project_id = sqlc.arg(project_id) and s.room_id = sqlc.arg(room_id)
     and s.kind = sqlc.arg(kind) and s.resource_id = sqlc.arg(resource_id);
 

@@ -96,6 +96,25 @@ func (q *Queries) EventOutcomes(ctx context.Context, arg EventOutcomesParams) ([
 	return items, nil
 }
 
+const identifyFeed = `-- name: IdentifyFeed :one
+insert into mirror_project as p (project_id, feed)
+values ($1, $2)
+on conflict (project_id) do update set feed = coalesce(p.feed, excluded.feed)
+returning feed
+`
+
+type IdentifyFeedParams struct {
+	ProjectID string
+	Feed      []byte
+}
+
+func (q *Queries) IdentifyFeed(ctx context.Context, arg IdentifyFeedParams) ([]byte, error) {
+	row := q.db.QueryRow(ctx, identifyFeed, arg.ProjectID, arg.Feed)
+	var feed []byte
+	err := row.Scan(&feed)
+	return feed, err
+}
+
 const markStale = `-- name: MarkStale :many
 with recorded as (
     insert into mirror_event (

@@ -304,7 +304,7 @@ func (q *Queries) UpsertRoom(ctx context.Context, arg UpsertRoomParams) error {
 	return err
 }
 
-const writeDocument = `-- name: WriteDocument :execrows
+const writeDocument = `-- name: WriteDocument :one
 with held as materialized (
     select s.generation
     from mirror_resource_state s
@@ -353,8 +353,8 @@ head as (
     returning h.n
 ),
 entry as (
-    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $16, head.n, $17, $18, $19, $20, $38::smallint, $39
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+    select $16, head.n, $17, $18, $19, $20, $38::smallint, $26, $39
     from head
 )
 update mirror_resource_state s set
@@ -380,6 +380,7 @@ update mirror_resource_state s set
 where s.bucket = $16 and s.project_id = $17 and s.room_id = $18
     and s.kind = $19 and s.resource_id = $20
     and exists (select from held)
+returning coalesce((select head.n from head), 0)::bigint as n
 `
 
 type WriteDocumentParams struct {
@@ -429,8 +430,9 @@ type WriteDocumentParams struct {
 // the same epoch, nothing arrived for the state (that would have changed its
 // generation, due time or urgency), and the stored document is the one that was
 // seen. A claim that waited for another one may have seen the previous document.
+// Returns the number of the change entry, or 0.
 func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (int64, error) {
-	result, err := q.db.Exec(ctx, writeDocument,
+	row := q.db.QueryRow(ctx, writeDocument,
 		arg.Generation,
 		arg.AppliedGeneration,
 		arg.DueTime,
@@ -471,8 +473,7 @@ func (q *Queries) WriteDocument(ctx context.Context, arg WriteDocumentParams) (i
 		arg.ChangeKind,
 		arg.Now,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	var n int64
+	err := row.Scan(&n)
+	return n, err
 }

@@ -26,6 +26,16 @@ type MirrorChange struct {
 	ChangeKind int16
 	// when the change was made, by the clock of the service
 	CommitTime pgtype.Timestamptz
+	// incarnation of the room as of the change; 0 for what outlives its room, and in entries of earlier versions
+	Epoch int64
+}
+
+// a row for each bucket: its last change number
+type MirrorFeedHead struct {
+	// a bucket of mirror_change
+	Bucket int16
+	// number of its last change
+	N int64
 }
 
 // a row for each project: Liveblocks' id of it, what was set aside, what an operator confirmed
@@ -54,6 +64,8 @@ type MirrorProject struct {
 	ConfirmedGroups int64
 	// when
 	ConfirmTime pgtype.Timestamptz
+	// identity of the feed of the project in this database, which tokens name; null before the first
+	Feed []byte
 }
 
 // a row for each resource: its generation, due time, lease, last failure

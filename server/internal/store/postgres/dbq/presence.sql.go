@@ -56,15 +56,16 @@ func (q *Queries) ActiveUserRows(ctx context.Context, arg ActiveUserRowsParams) 
 	return items, nil
 }
 
-const announce = `-- name: Announce :exec
+const announce = `-- name: Announce :one
 with head as (
     update mirror_feed_head h set n = h.n + 1
     where h.bucket = $1
     returning h.n
 )
-insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-select $1, head.n, $2, $3, $4, '', 1, $5
+insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+select $1, head.n, $2, $3, $4, '', 1, $5, $6
 from head
+returning n
 `
 
 type AnnounceParams struct {
@@ -72,19 +73,24 @@ type AnnounceParams struct {
 	ProjectID string
 	RoomID    string
 	Kind      int16
+	Epoch     int64
 	Now       pgtype.Timestamptz
 }
 
-// A change of rows that belong to a resource other than the applied one.
-func (q *Queries) Announce(ctx context.Context, arg AnnounceParams) error {
-	_, err := q.db.Exec(ctx, announce,
+// A change of rows that belong to a resource other than the applied one. Returns the
+// number of its entry.
+func (q *Queries) Announce(ctx context.Context, arg AnnounceParams) (int64, error) {
+	row := q.db.QueryRow(ctx, announce,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Kind,
+		arg.Epoch,
 		arg.Now,
 	)
-	return err
+	var n int64
+	err := row.Scan(&n)
+	return n, err
 }
 
 const deleteActiveUsers = `-- name: DeleteActiveUsers :exec

@@ -10,20 +10,30 @@ import (
 )
 
 const changes = `-- name: Changes :many
-select bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time from mirror_change
-where bucket = $1 and n > $2
-order by n
-limit $3
+select c.bucket, c.n, c.project_id, c.room_id, c.kind, c.resource_id, c.change_kind, c.commit_time, c.epoch
+from (
+    select
+        unnest($1::smallint[]) as bucket,
+        unnest($2::bigint[]) as after_n,
+        unnest($3::bigint[]) as to_n
+) r
+cross join lateral (
+    select bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time, epoch from mirror_change f
+    where f.bucket = r.bucket and f.n > r.after_n and f.n <= r.to_n
+    order by f.n
+) c
+order by c.bucket, c.n
 `
 
 type ChangesParams struct {
-	Bucket  int16
-	After   int64
-	MaxRows int32
+	Bucket []int16
+	AfterN []int64
+	ToN    []int64
 }
 
+// The order inside keeps the ranges apart: each is read by the key.
 func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChange, error) {
-	rows, err := q.db.Query(ctx, changes, arg.Bucket, arg.After, arg.MaxRows)
+	rows, err := q.db.Query(ctx, changes, arg.Bucket, arg.AfterN, arg.ToN)
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +50,7 @@ func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChang
 			&i.ResourceID,
 			&i.ChangeKind,
 			&i.CommitTime,
+			&i.Epoch,
 		); err != nil {
 			return nil, err
 		}
@@ -51,8 +62,63 @@ func (q *Queries) Changes(ctx context.Context, arg ChangesParams) ([]MirrorChang
 	return items, nil
 }
 
+const earliest = `-- name: Earliest :many
+select h.bucket, (c.n - 1)::bigint as before
+from mirror_feed_head h
+cross join lateral (select f.n from mirror_change f where f.bucket = h.bucket order by f.n limit 1) c
+`
+
+type EarliestRow struct {
+	Bucket int16
+	Before int64
+}
+
+func (q *Queries) Earliest(ctx context.Context) ([]EarliestRow, error) {
+	rows, err := q.db.Query(ctx, earliest)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EarliestRow
+	for rows.Next() {
+		var i EarliestRow
+		if err := rows.Scan(&i.Bucket, &i.Before); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const heads = `-- name: Heads :many
+select bucket, n from mirror_feed_head
+`
+
+func (q *Queries) Heads(ctx context.Context) ([]MirrorFeedHead, error) {
+	rows, err := q.db.Query(ctx, heads)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MirrorFeedHead
+	for rows.Next() {
+		var i MirrorFeedHead
+		if err := rows.Scan(&i.Bucket, &i.N); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const project = `-- name: Project :one
-select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time from mirror_project where project_id = $1
+select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time, feed from mirror_project where project_id = $1
 `
 
 func (q *Queries) Project(ctx context.Context, projectID string) (MirrorProject, error) {
@@ -71,6 +137,31 @@ func (q *Queries) Project(ctx context.Context, projectID string) (MirrorProject,
 		&i.ConfirmedRooms,
 		&i.ConfirmedGroups,
 		&i.ConfirmTime,
+		&i.Feed,
 	)
 	return i, err
+}
+
+const trimChanges = `-- name: TrimChanges :execrows
+delete from mirror_change c
+where c.bucket = $1 and c.n in (
+    select f.n from mirror_change f
+    where f.bucket = $1 and f.n <= $2
+    order by f.n
+    limit $3
+)
+`
+
+type TrimChangesParams struct {
+	Bucket  int16
+	Through int64
+	MaxRows int32
+}
+
+func (q *Queries) TrimChanges(ctx context.Context, arg TrimChangesParams) (int64, error) {
+	result, err := q.db.Exec(ctx, trimChanges, arg.Bucket, arg.Through, arg.MaxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

@@ -620,15 +620,15 @@ func (q *Queries) TakeJSON(ctx context.Context, data []byte) error {
 	return err
 }
 
-const writeState = `-- name: WriteState :exec
+const writeState = `-- name: WriteState :one
 with head as (
     update mirror_feed_head h set n = h.n + 1
     where h.bucket = $16 and $21::smallint <> 0
     returning h.n
 ),
 entry as (
-    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $16, head.n, $17, $18, $19, $20, $21::smallint, $22
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+    select $16, head.n, $17, $18, $19, $20, $21::smallint, $22, $23
     from head
 )
 update mirror_resource_state s set
@@ -653,6 +653,7 @@ update mirror_resource_state s set
     revision = coalesce((select head.n from head), s.revision)
 where s.bucket = $16 and s.project_id = $17 and s.room_id = $18
     and s.kind = $19 and s.resource_id = $20
+returning coalesce((select head.n from head), 0)::bigint as n
 `
 
 type WriteStateParams struct {
@@ -677,14 +678,15 @@ type WriteStateParams struct {
 	Kind              int16
 	ResourceID        string
 	ChangeKind        int16
+	Epoch             int64
 	Now               pgtype.Timestamptz
 }
 
 // Every change of a leased state ends with this: it releases the lease and writes
 // the next due time. The change entry, if any, takes its number last, after
-// everything else in the transaction.
-func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
-	_, err := q.db.Exec(ctx, writeState,
+// everything else in the transaction. Returns it, or 0.
+func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) (int64, error) {
+	row := q.db.QueryRow(ctx, writeState,
 		arg.Generation,
 		arg.AppliedGeneration,
 		arg.DueTime,
@@ -706,7 +708,10 @@ func (q *Queries) WriteState(ctx context.Context, arg WriteStateParams) error {
 		arg.Kind,
 		arg.ResourceID,
 		arg.ChangeKind,
+		arg.Epoch,
 		arg.Now,
 	)
-	return err
+	var n int64
+	err := row.Scan(&n)
+	return n, err
 }

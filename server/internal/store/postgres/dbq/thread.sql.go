@@ -11,46 +11,54 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const announceListed = `-- name: AnnounceListed :exec
+const announceListed = `-- name: AnnounceListed :one
 with head as (
-    update mirror_feed_head h set n = h.n + cardinality($5::text[])
-    where h.bucket = $1
-    returning h.n - cardinality($5::text[]) as before
+    update mirror_feed_head h set n = h.n + cardinality($1::text[])
+    where h.bucket = $2
+    returning h.n - cardinality($1::text[]) as before
 ),
 entry as (
-    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select $1, head.before + t.i, $2, $3, $4, t.resource_id, 1, $6
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+    select $2, head.before + t.i, $3, $4, $5, t.resource_id, 1, $6, $7
     from head, (
-        select generate_series(1, cardinality($5::text[])) as i, unnest($5::text[]) as resource_id
+        select generate_series(1, cardinality($1::text[])) as i, unnest($1::text[]) as resource_id
     ) t
     returning n, resource_id
+),
+revised as (
+    update mirror_resource_state s set revision = entry.n
+    from entry
+    where s.bucket = $2 and s.project_id = $3 and s.room_id = $4
+        and s.kind = $5 and s.resource_id = entry.resource_id
 )
-update mirror_resource_state s set revision = entry.n
-from entry
-where s.bucket = $1 and s.project_id = $2 and s.room_id = $3
-    and s.kind = $4 and s.resource_id = entry.resource_id
+select head.before::bigint as before from head
 `
 
 type AnnounceListedParams struct {
+	ResourceID []string
 	Bucket     int16
 	ProjectID  string
 	RoomID     string
 	Kind       int16
-	ResourceID []string
+	Epoch      int64
 	Now        pgtype.Timestamptz
 }
 
-// Takes as many change numbers as there are resources, last in the transaction.
-func (q *Queries) AnnounceListed(ctx context.Context, arg AnnounceListedParams) error {
-	_, err := q.db.Exec(ctx, announceListed,
+// Takes as many change numbers as there are resources, last in the transaction, and
+// returns the one before them.
+func (q *Queries) AnnounceListed(ctx context.Context, arg AnnounceListedParams) (int64, error) {
+	row := q.db.QueryRow(ctx, announceListed,
+		arg.ResourceID,
 		arg.Bucket,
 		arg.ProjectID,
 		arg.RoomID,
 		arg.Kind,
-		arg.ResourceID,
+		arg.Epoch,
 		arg.Now,
 	)
-	return err
+	var before int64
+	err := row.Scan(&before)
+	return before, err
 }
 
 const cleanActiveUsers = `-- name: CleanActiveUsers :execrows

@@ -168,6 +168,12 @@ on conflict (project_id) do update set
     end
 returning liveblocks_project_id;
 
+-- name: IdentifyFeed :one
+insert into mirror_project as p (project_id, feed)
+values (@project_id, @feed)
+on conflict (project_id) do update set feed = coalesce(p.feed, excluded.feed)
+returning feed;
+
 -- name: RepinProject :exec
 insert into mirror_project (project_id, liveblocks_project_id)
 values (@project_id, @liveblocks_project_id)

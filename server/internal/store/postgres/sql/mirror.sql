@@ -69,12 +69,13 @@ on conflict (bucket, project_id, room_id, kind, resource_id) do update set
     data_problem = excluded.data_problem,
     plain_text = excluded.plain_text;
 
--- name: WriteDocument :execrows
+-- name: WriteDocument :one
 -- Releases the lease and writes the document if it changed, in lock order, provided
 -- that the basis of the decision is unchanged: the lease is held, the room lives in
 -- the same epoch, nothing arrived for the state (that would have changed its
 -- generation, due time or urgency), and the stored document is the one that was
 -- seen. A claim that waited for another one may have seen the previous document.
+-- Returns the number of the change entry, or 0.
 with held as materialized (
     select s.generation
     from mirror_resource_state s
@@ -123,8 +124,8 @@ head as (
     returning h.n
 ),
 entry as (
-    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select @bucket, head.n, @project_id, @room_id, @kind, @resource_id, @change_kind::smallint, @now
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+    select @bucket, head.n, @project_id, @room_id, @kind, @resource_id, @change_kind::smallint, @epoch, @now
     from head
 )
 update mirror_resource_state s set
@@ -149,7 +150,8 @@ update mirror_resource_state s set
     revision = coalesce((select head.n from head), s.revision)
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.kind = @kind and s.resource_id = @resource_id
-    and exists (select from held);
+    and exists (select from held)
+returning coalesce((select head.n from head), 0)::bigint as n;
 
 -- name: CleanDocuments :execrows
 delete from mirror_document d

@@ -157,13 +157,15 @@ update mirror_notification
 set inbox_json = @inbox_json, inbox = @inbox, inbox_problem = @inbox_problem, read_time = @read_time, notify_time = @notify_time
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and notification_id = @notification_id;
 
--- name: Announce :exec
--- A change of rows that belong to a resource other than the applied one.
+-- name: Announce :one
+-- A change of rows that belong to a resource other than the applied one. Returns the
+-- number of its entry.
 with head as (
     update mirror_feed_head h set n = h.n + 1
     where h.bucket = @bucket
     returning h.n
 )
-insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-select @bucket, head.n, @project_id, @room_id, @kind, '', 1, @now
-from head;
+insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+select @bucket, head.n, @project_id, @room_id, @kind, '', 1, @epoch, @now
+from head
+returning n;

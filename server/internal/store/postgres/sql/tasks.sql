@@ -124,18 +124,18 @@ where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
     and s.lease_token = @token
 for update of s;
 
--- name: WriteState :exec
+-- name: WriteState :one
 -- Every change of a leased state ends with this: it releases the lease and writes
 -- the next due time. The change entry, if any, takes its number last, after
--- everything else in the transaction.
+-- everything else in the transaction. Returns it, or 0.
 with head as (
     update mirror_feed_head h set n = h.n + 1
     where h.bucket = @bucket and @change_kind::smallint <> 0
     returning h.n
 ),
 entry as (
-    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select @bucket, head.n, @project_id, @room_id, @kind, @resource_id, @change_kind::smallint, @now
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+    select @bucket, head.n, @project_id, @room_id, @kind, @resource_id, @change_kind::smallint, @epoch, @now
     from head
 )
 update mirror_resource_state s set
@@ -159,7 +159,8 @@ update mirror_resource_state s set
     parked = @parked,
     revision = coalesce((select head.n from head), s.revision)
 where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
-    and s.kind = @kind and s.resource_id = @resource_id;
+    and s.kind = @kind and s.resource_id = @resource_id
+returning coalesce((select head.n from head), 0)::bigint as n;
 
 -- name: LockChildren :many
 -- The states of a room's children of the given kinds.

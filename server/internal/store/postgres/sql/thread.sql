@@ -33,25 +33,29 @@ select epoch from mirror_room
 where bucket = @bucket and project_id = @project_id and room_id = @room_id and delete_time is null
 for share;
 
--- name: AnnounceListed :exec
--- Takes as many change numbers as there are resources, last in the transaction.
+-- name: AnnounceListed :one
+-- Takes as many change numbers as there are resources, last in the transaction, and
+-- returns the one before them.
 with head as (
     update mirror_feed_head h set n = h.n + cardinality(@resource_id::text[])
     where h.bucket = @bucket
     returning h.n - cardinality(@resource_id::text[]) as before
 ),
 entry as (
-    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, commit_time)
-    select @bucket, head.before + t.i, @project_id, @room_id, @kind, t.resource_id, 1, @now
+    insert into mirror_change (bucket, n, project_id, room_id, kind, resource_id, change_kind, epoch, commit_time)
+    select @bucket, head.before + t.i, @project_id, @room_id, @kind, t.resource_id, 1, @epoch, @now
     from head, (
         select generate_series(1, cardinality(@resource_id::text[])) as i, unnest(@resource_id::text[]) as resource_id
     ) t
     returning n, resource_id
+),
+revised as (
+    update mirror_resource_state s set revision = entry.n
+    from entry
+    where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
+        and s.kind = @kind and s.resource_id = entry.resource_id
 )
-update mirror_resource_state s set revision = entry.n
-from entry
-where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
-    and s.kind = @kind and s.resource_id = entry.resource_id;
+select head.before::bigint as before from head;
 
 -- name: CleanThreads :many
 with old as (
