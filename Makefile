@@ -76,8 +76,8 @@ check: lint ## the check before a commit: lint, and the tests that need no serve
 # The end-to-end tests run the service as a process of its own, which the race detector
 # of a test does not see. The rest is all that it can see.
 rest = $$(go list ./... | grep -v /server/e2e/)
-# What test-fast leaves out besides: tests that need PgBouncer, or Node and its packages.
-needs_more := PgBouncer|TestPooler|TestInstall|EqualYjs$$|EqualThePackage$$
+# What test-fast leaves out besides: tests that need PgBouncer, promtool, or Node and its packages.
+needs_more := Promtool|PgBouncer|TestPooler|TestInstall|EqualYjs$$|EqualThePackage$$
 
 .PHONY: test-fast
 test-fast: go ## all that Go and Postgres alone can test, without the race detector (3 min)

@@ -2,7 +2,7 @@
 # Usage: testdeps.sh [ENGINE]. Makes sure that what the tests need is on this machine, or fails saying
 # what is missing: Node and the npm packages of the end-to-end tests; for the engine postgres PostgreSQL
 # 14 or newer, PgBouncer, and what a client in Python needs (7 MB); for mysql MariaDB with Galera and rsync;
-# without ENGINE all of it.
+# without ENGINE all of it. For either, promtool of Prometheus.
 # Only apt-get needs Debian and root, and only for what is not there yet; elsewhere everything that is missing
 # is named at once. MIRROR_PG_BIN, MARIADB_BIN and GALERA_LIB name installations, TEST_POSTGRES_URL and
 # TEST_MYSQL_URL servers: then the engine's programs are not asked for, and what cannot run without them is
@@ -66,6 +66,10 @@ has_galera() {
 	return 1
 }
 
+has_promtool() {
+	PATH=$PATH:$root/usr/bin command -v promtool >/dev/null
+}
+
 # has_packages succeeds if the last step of install_packages was reached for this lock file.
 has_packages() {
 	[ "$(cat node_modules/.complete 2>/dev/null)" = "$(cksum <package-lock.json)" ] &&
@@ -111,6 +115,8 @@ if [ "$engine" != postgres ]; then
 		need has_galera "Galera and rsync (or set GALERA_LIB)" 60 "mariadb-server galera-4 rsync" "galera rsync" "galera rsync"
 	fi
 fi
+
+need has_promtool "promtool" 100 prometheus golang-github-prometheus prometheus
 
 # column prints a column of what is missing, each word once, in one line.
 column() {
@@ -161,6 +167,8 @@ if [ "$engine" != postgres ] && [ -z "${TEST_MYSQL_URL:-}" ]; then
 	has_mariadb || die "MariaDB is still missing; set MARIADB_BIN to the folder of its programs"
 	has_galera || die "Galera is still missing; set GALERA_LIB to the file libgalera_smm.so"
 fi
+
+has_promtool || die "promtool is still missing"
 
 cd server/e2e/lb
 has_packages || install_packages || die "npm could not install the packages of server/e2e/lb"

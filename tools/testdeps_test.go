@@ -83,14 +83,15 @@ func TestTestdepsNamesAllThatIsMissing(t *testing.T) {
 		want     []string
 	}{
 		"Debian without root": {[]string{"apt-get"}, []string{
-			"sudo apt-get install postgresql pgbouncer python3-grpcio protobuf-compiler-grpc mariadb-server galera-4 rsync\n",
+			"sudo apt-get install postgresql pgbouncer python3-grpcio protobuf-compiler-grpc mariadb-server galera-4 rsync " +
+				"prometheus\n",
 		}},
 		"no apt-get": {nil, []string{"dnf install postgresql-server pgbouncer ", "brew install postgresql@17 "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, ok := newSandbox(t, false, c.programs...).run(t)
-			for _, want := range append(c.want, "PostgreSQL 14", "pgbouncer", "grpcio", "MariaDB", "Galera", " MB\n",
+			for _, want := range append(c.want, "PostgreSQL 14", "pgbouncer", "grpcio", "MariaDB", "Galera", "promtool", " MB\n",
 				"TEST_POSTGRES_URL", "make check", "make test-fast") {
 				if ok || !strings.Contains(out, want) {
 					t.Errorf("testdeps.sh succeeded: %t, printed %q; want it to fail, and %q", ok, out, want)
@@ -103,7 +104,7 @@ func TestTestdepsNamesAllThatIsMissing(t *testing.T) {
 // Servers that the user names stand in for their programs, without root.
 func TestTestdepsTakesServers(t *testing.T) {
 	t.Parallel()
-	out, ok := newSandbox(t, false, "protoc", "grpc_python_plugin", "python3").run(t, servers...)
+	out, ok := newSandbox(t, false, "protoc", "grpc_python_plugin", "python3", "promtool").run(t, servers...)
 	if !ok || !strings.Contains(out, "NOT RUN without pgbouncer") || !strings.Contains(out, "NOT RUN without Galera") {
 		t.Errorf("testdeps.sh succeeded: %t, printed %q; want what cannot run", ok, out)
 	}
@@ -116,7 +117,7 @@ func TestTestdepsTakesServers(t *testing.T) {
 func TestTestdepsInstallsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, true, "apt-get", "dpkg")
-	if out, ok := s.run(t); ok || !strings.Contains(out, "about 420 MB") || !strings.Contains(out, "still missing") {
+	if out, ok := s.run(t); ok || !strings.Contains(out, "about 520 MB") || !strings.Contains(out, "still missing") {
 		t.Errorf("testdeps.sh succeeded: %t, printed %q; want the sum, and that a stub installs nothing", ok, out)
 	}
 	calls, err := os.ReadFile(filepath.Join(s.dir, "calls"))

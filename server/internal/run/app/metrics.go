@@ -36,6 +36,7 @@ func (a *App) remember(ctx context.Context, project mirror.ProjectID) error {
 	if err != nil {
 		return fmt.Errorf("read the latest sweep: %w", err)
 	}
+	a.metrics.Begin(project)
 	a.metrics.Received(project, events.Time)
 	if sweep.Done {
 		a.metrics.Swept(project, sweep.EndTime)

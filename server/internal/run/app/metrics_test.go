@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -278,9 +279,13 @@ func (l *lockedLog) String() string {
 }
 
 // A type of event that is not chosen in the dashboard, and an endpoint that is switched
-// off, are told by the status, the log and the metrics: sweeps find the changes.
-func TestChangesThatNoEventTellsOfAreShown(t *testing.T) {
+// off, are told by the status, the log, the metrics and an alert: sweeps find the changes.
+func TestPromtoolAlertsOfChangesWithoutEvent(t *testing.T) {
 	t.Parallel()
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatal("promtool is not on the PATH; install it: apt-get install --no-install-recommends prometheus")
+	}
 	for name, c := range map[string]struct {
 		off       bool // no event comes at all
 		paragraph string
@@ -322,6 +327,7 @@ func TestChangesThatNoEventTellsOfAreShown(t *testing.T) {
 			if err := errors.Join(begun, change(0), tell(fake.RoomCreated)); err != nil {
 				t.Fatal(err)
 			}
+			_, before := s.get(t, s.HTTPAddr, "/metrics", "")
 			changes, next := 0, time.Now()
 			eventually(t, func() error {
 				if !time.Now().Before(next) { // at most one change for each sweep
@@ -356,6 +362,44 @@ func TestChangesThatNoEventTellsOfAreShown(t *testing.T) {
 			if !strings.Contains(log.String(), `level=WARN msg="sweeps found changes of which no event has come"`) {
 				t.Errorf("the log does not tell of it:\n%s", log.String())
 			}
+			fires := map[string]bool{"ydoc": true, "storage": c.off, "thread": false}
+			if out, err := alertsOf(t, promtool, before, scrape, fires); err != nil {
+				t.Errorf("promtool: %v\n%s", err, out)
+			}
 		})
 	}
+}
+
+// alertsOf lets promtool evaluate the alerts on what two scrapes of a service have of
+// changes without an event, a few minutes apart, and compares of which kinds they fire.
+func alertsOf(t *testing.T, promtool, before, after string, kinds map[string]bool) (out []byte, err error) {
+	t.Helper()
+	rules, err := filepath.Abs("../../../../deploy/prometheus/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := regexp.MustCompile(`(?m)^(mirror_unannounced_changes_total\{.*\}) (\d+)$`)
+	first := map[string]string{}
+	for _, m := range series.FindAllStringSubmatch(before, -1) {
+		first[m[1]] = m[2]
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "rule_files: ['%s']\nevaluation_interval: 1m\ntests:\n  - interval: 1m\n    input_series:\n", rules)
+	for _, m := range series.FindAllStringSubmatch(after, -1) {
+		fmt.Fprintf(&text, "      - {series: '%s', values: '%sx5 %sx10'}\n", m[1], first[m[1]], m[2])
+	}
+	text.WriteString("    promql_expr_test:\n")
+	for kind, fires := range kinds {
+		samples := ""
+		if fires {
+			samples = "{labels: '{}', value: 1}"
+		}
+		fmt.Fprintf(&text, "      - expr: count(ALERTS{alertname=\"MirrorChangesWithoutEvent\", alertstate=\"firing\", "+
+			"kind=%q})\n        eval_time: 10m\n        exp_samples: [%s]\n", kind, samples)
+	}
+	file := filepath.Join(t.TempDir(), "test.yml")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return exec.CommandContext(t.Context(), promtool, "test", "rules", file).CombinedOutput()
 }

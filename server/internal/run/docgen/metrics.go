@@ -28,6 +28,8 @@ Both addresses follow the rules of [TLS.md](TLS.md): beyond this machine they ne
 
 A scrape reads memory and nothing else, so it keeps no database awake. No label holds the id of a room, a user or an
 event. Counters start at zero with the process, and each replica has its own: add them up, and see the help of gauges.
+[deploy/](../deploy) has alerts for Prometheus, each with the paragraph that says what to do, and a dashboard for
+Grafana.
 What is about the database as a whole is in the [status](OPERATIONS.md#status-fields), which asks the database.
 
 | metric | type | labels | meaning |

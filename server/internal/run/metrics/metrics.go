@@ -285,6 +285,24 @@ func (m *Metrics) Handler(sees func(mirror.ProjectID) bool) http.Handler {
 	return promhttp.HandlerFor(gather, promhttp.HandlerOpts{})
 }
 
+// Begin lets what is rare and alerts are of begin at zero, so that the first time is an
+// increase.
+func (m *Metrics) Begin(project mirror.ProjectID) {
+	p := string(project)
+	m.deliveries.WithLabelValues("", ledger.ResultUnauthenticated)
+	m.deliveries.WithLabelValues(p, ledger.ResultUnavailable)
+	m.deliveries.WithLabelValues(p, string(mirror.OutcomeForeignProject))
+	for _, kind := range mirror.Kinds() {
+		m.attempts.WithLabelValues(p, kind.String(), string(queue.Failed))
+		if kind.Traits().Events != mirror.EventsSome {
+			m.unannounced.WithLabelValues(p, kind.String())
+		}
+		if kind.Traits().Verified {
+			m.drift.WithLabelValues(p, kind.String())
+		}
+	}
+}
+
 // Answered counts a delivery.
 func (m *Metrics) Answered(a ledger.Answer) {
 	m.deliveries.WithLabelValues(string(a.Project), a.Result).Inc()
@@ -350,14 +368,8 @@ func (m *Metrics) Swept(project mirror.ProjectID, at time.Time) {
 	m.swept[project] = at
 }
 
-// Unannounced returns what counts the changes of a project that no event told of. All
-// kinds that can have some begin at zero, so that the first change is an increase.
+// Unannounced returns what counts the changes of a project that no event told of.
 func (m *Metrics) Unannounced(project mirror.ProjectID) func(kind mirror.Kind, changes int64) {
-	for _, kind := range mirror.Kinds() {
-		if kind.Traits().Events != mirror.EventsSome {
-			m.unannounced.WithLabelValues(string(project), kind.String())
-		}
-	}
 	return func(kind mirror.Kind, changes int64) {
 		m.unannounced.WithLabelValues(string(project), kind.String()).Add(float64(changes))
 	}

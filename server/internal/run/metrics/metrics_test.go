@@ -46,6 +46,7 @@ func everything() *Metrics {
 				}
 			},
 		})
+		m.Begin(id)
 		m.Answered(ledger.Answer{Project: id, Result: "queued", Took: time.Second, Age: time.Second})
 		m.Answered(ledger.Answer{Project: id, Result: ledger.ResultDuplicate, Took: time.Second, Age: -time.Second})
 		m.Called(id)(liveblocks.Call{Route: "get_room", Code: "200", Took: time.Second})
@@ -154,6 +155,9 @@ func TestValues(t *testing.T) {
 		{"mirror_sweep_age_seconds", labels{"project": "a"}, 3600},
 		{"mirror_unannounced_changes_total", labels{"project": "a", "kind": "ydoc"}, 3},
 		{"mirror_unannounced_changes_total", labels{"project": "a", "kind": "storage"}, 0},
+		{"mirror_webhook_deliveries_total", labels{"project": "a", "outcome": "foreign_project"}, 0},
+		{"mirror_task_attempts_total", labels{"project": "a", "kind": "ydoc", "result": "failed"}, 0},
+		{"mirror_drift_total", labels{"project": "a", "kind": "room"}, 0},
 		{"mirror_drift_total", labels{"project": "a", "kind": "thread"}, 1},
 		{"mirror_auth_failures_total", labels{"reason": "SCOPE_MISSING"}, 7},
 		{"mirror_store_pool_connections", labels{"use": "work", "state": "in_use"}, 2},
