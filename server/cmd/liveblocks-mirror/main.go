@@ -47,6 +47,7 @@ type commands struct {
 	Purge    purgeCmd    `cmd:"" help:"Delete what is mirrored no more, for good."`
 	Keys     keysCmd     `cmd:"" help:"Make, list and check the keys of those who may call the service."`
 	Project  projectCmd  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
+	Projects projectsCmd `cmd:"" help:"List the projects in the database, and delete the rows of those that were removed from the settings."`
 	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
@@ -192,6 +193,48 @@ type projectCmd struct {
 	ConfirmDeletions confirmDeletionsCmd `cmd:"" name:"confirm-deletions" help:"Believe that rooms or groups which Liveblocks' lists lack are deleted."`
 	ConfirmKey       confirmKeyCmd       `cmd:"" name:"confirm-key" help:"Use the secret key although Liveblocks shows none of the mirrored rooms."`
 	Pin              pinCmd              `cmd:"" help:"Work the events of this Liveblocks project, those included that were set aside."`
+}
+
+type projectsCmd struct {
+	List  projectsListCmd  `cmd:"" help:"List the configured projects, and those that were removed and still have rows."`
+	Purge projectsPurgeCmd `cmd:"" help:"Delete the rows of a project that was removed from the settings, for good. Without --yes, only count them."`
+}
+
+type projectsListCmd struct {
+	config.Configured
+	config.Database `group:"Database"`
+	config.Log      `group:"Log"`
+}
+
+// Validate checks the database settings.
+func (c *projectsListCmd) Validate() error { return c.Database.Validate() }
+
+func (c *projectsListCmd) Run(ctx context.Context) error {
+	configured, err := c.IDs()
+	if err != nil {
+		return err
+	}
+	return app.ListProjects(ctx, c.Database, configured, os.Stdout, c.Logger(os.Stderr))
+}
+
+type projectsPurgeCmd struct {
+	Project string `arg:"" name:"project" help:"Local id of the project that was removed."`
+	Yes     bool   `name:"yes" help:"Delete."`
+
+	config.Configured
+	config.Database `group:"Database"`
+	config.Log      `group:"Log"`
+}
+
+// Validate checks the database settings.
+func (c *projectsPurgeCmd) Validate() error { return c.Database.Validate() }
+
+func (c *projectsPurgeCmd) Run(ctx context.Context) error {
+	configured, err := c.IDs()
+	if err != nil {
+		return err
+	}
+	return app.PurgeProject(ctx, c.Database, configured, c.Project, c.Yes, os.Stdout, c.Logger(os.Stderr))
 }
 
 type confirmKeyCmd struct {

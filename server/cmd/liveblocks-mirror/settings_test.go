@@ -74,6 +74,9 @@ var wrongSettings = []wrong{
 	{"MIRROR_LIVEBLOCKS_MAX_ANSWER", "64MB"},
 	{"MIRROR_LIVEBLOCKS_MAX_ANSWER", "0"},
 	{"MIRROR_LIVEBLOCKS_PROBE_MIN", "0s"},
+	{"MIRROR_PROJECTS_FILE", "/nowhere"},
+	{"MIRROR_PROJECTS_FILE", "beside"},
+	{"MIRROR_PROJECTS_FILE", "literal.yaml"},
 
 	{"MIRROR_HTTP_IDLE_TIMEOUT", "-1s"},
 	{"MIRROR_HTTP_ADDR", "8080"},
@@ -141,7 +144,10 @@ func TestWrongSettings(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build = %v: %s", err, out)
 	}
-	for name, text := range map[string]string{"misspelt": "MIRROR_WORKER=8\n", "no-lines": "{" + hidden + "\n"} {
+	for name, text := range map[string]string{
+		"misspelt": "MIRROR_WORKER=8\n", "no-lines": "{" + hidden + "\n",
+		"literal.yaml": "projects:\n  - id: a\n    secret_key: sk_" + hidden + "\n    webhook_secrets: [{env: X}]\n",
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +177,7 @@ func TestWrongSettings(t *testing.T) {
 	tested := map[string]bool{}
 	for _, w := range wrongSettings {
 		setting := w.setting
-		if setting != "MIRROR_READY_FILE" && setting != "MIRROR_KEYS_FILE" {
+		if setting != "MIRROR_READY_FILE" && setting != "MIRROR_KEYS_FILE" && setting != "MIRROR_PROJECTS_FILE" {
 			setting = strings.TrimSuffix(setting, "_FILE")
 		}
 		tested[setting] = true
@@ -189,6 +195,10 @@ func TestWrongSettings(t *testing.T) {
 		case "MIRROR_CLIENT_CERT", "MIRROR_CLIENT_KEY":
 			command, env["MIRROR_SERVER"] = "verify", "https://localhost:1"
 			env["MIRROR_CLIENT_CERT"], env["MIRROR_CLIENT_KEY"] = "no-lines", "no-lines"
+		case "MIRROR_PROJECTS_FILE":
+			if w.value != "beside" {
+				env["LIVEBLOCKS_SECRET_KEY"], env["LIVEBLOCKS_WEBHOOK_SECRET"] = "", ""
+			}
 		}
 		env[w.setting] = w.value
 		text, code := run(env, command)

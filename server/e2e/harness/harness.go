@@ -352,7 +352,13 @@ func Sign(t testing.TB, body []byte) Delivery {
 // SignAs signs body under an id and a time.
 func SignAs(t testing.TB, id string, at time.Time, body []byte) Delivery {
 	t.Helper()
-	signature, err := webhook.Sign(WebhookSecret, id, at, body)
+	return SignWith(t, WebhookSecret, id, at, body)
+}
+
+// SignWith signs body with a secret, under an id and a time.
+func SignWith(t testing.TB, secret, id string, at time.Time, body []byte) Delivery {
+	t.Helper()
+	signature, err := webhook.Sign(secret, id, at, body)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,10 +58,15 @@ func (l *Ledger) refused(ctx context.Context, f *fault.Error) {
 		slog.String("problem", f.Public), slog.Int64("refused_since_start", l.counts.unauthenticated.Load()))
 }
 
-// tellFirst tells that deliveries arrive: whoever sets the service up waits for that.
-func (l *Ledger) tellFirst(ctx context.Context) {
-	l.first.Do(func() { l.cfg.Logger.InfoContext(ctx, "the first delivery since the start is recorded") })
+// tellFirst tells that deliveries of a project arrive: whoever sets it up waits for that.
+func (l *Ledger) tellFirst(ctx context.Context, project mirror.ProjectID) {
+	if _, told := l.told.LoadOrStore(project, true); !told {
+		l.cfg.Logger.InfoContext(ctx, "the first delivery since the start is recorded", inProject(project))
+	}
 }
+
+// inProject names the project in the log.
+func inProject(id mirror.ProjectID) slog.Attr { return slog.String("project", string(id)) }
 
 // compare tells of a delivery that has the id of a recorded event and another body.
 // Senders repeat an event byte for byte, so two different ones share an id. The one
@@ -74,6 +79,6 @@ func (l *Ledger) compare(ctx context.Context, sent mirror.Event) {
 	l.counts.conflicting.Add(1)
 	if l.hints.due(fault.ReasonEventIDInvalid, l.cfg.Now()) {
 		l.cfg.Logger.WarnContext(ctx, "a delivery has the id of a recorded event but another body, and is not recorded",
-			slog.String("event_id", sent.ID))
+			inProject(sent.Project), slog.String("event_id", sent.ID))
 	}
 }

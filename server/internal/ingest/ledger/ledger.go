@@ -104,7 +104,7 @@ type Ledger struct {
 	// missed is what Missed returns, in nanoseconds since 1970; 0 if zero.
 	missed atomic.Int64
 	hints  hints
-	first  sync.Once
+	told   sync.Map // the projects of which deliveries are recorded
 
 	projects projects
 
@@ -207,7 +207,7 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	l.count(accepted)
-	l.tellFirst(ctx)
+	l.tellFirst(ctx, project)
 	if !accepted.Fresh {
 		l.compare(ctx, d.Event)
 	}
@@ -254,7 +254,7 @@ func (l *Ledger) record(ctx context.Context, d *mirror.Delivery) (store.Accepted
 			return accepted, nil
 		case l.cfg.Now().After(end):
 			l.cfg.Logger.WarnContext(ctx, "delivery not recorded: another session holds a lock on a row that it needs",
-				slog.String("event_id", d.Event.ID))
+				inProject(d.Event.Project), slog.String("event_id", d.Event.ID))
 			return accepted, errLocked()
 		}
 	}

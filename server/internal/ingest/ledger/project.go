@@ -142,14 +142,15 @@ func (l *Ledger) Shown(ctx context.Context, shown mirror.Resource) {
 	}
 	stored, err := l.cfg.Store.PinProject(ctx, shown.Project, id)
 	if err != nil {
-		l.cfg.Logger.WarnContext(ctx, "project not pinned; the next fetch tries again", slog.Any("error", err))
+		l.cfg.Logger.WarnContext(ctx, "project not pinned; the next fetch tries again", inProject(shown.Project),
+			slog.Any("error", err))
 		return
 	}
 	l.projects.mu.Lock()
 	p.set(stored, l.cfg.Now())
 	l.projects.mu.Unlock()
 	l.cfg.Logger.InfoContext(ctx, "project pinned: its key has shown what an event names",
-		slog.String("liveblocks_project", stored))
+		inProject(shown.Project), slog.String("liveblocks_project", stored))
 }
 
 // setAside completes the answer to a recorded event of another project. The project
@@ -178,7 +179,8 @@ func (l *Ledger) setAside(ctx context.Context, e mirror.Event, a store.Accepted)
 	l.projects.mu.Unlock()
 	if !told {
 		l.cfg.Logger.ErrorContext(ctx, "events of another Liveblocks project are set aside",
-			slog.String("project", e.LiveblocksProject), slog.String("pinned", stored.LiveblocksID))
+			inProject(e.Project), slog.String("liveblocks_project", e.LiveblocksProject),
+			slog.String("pinned", stored.LiveblocksID))
 	}
 	foreign := mirror.ForeignEvents{LiveblocksID: e.LiveblocksProject, Count: 1, Time: e.ReceiveTime}
 	if err := l.cfg.Store.NoteForeign(ctx, e.Project, foreign); err != nil {
@@ -211,7 +213,8 @@ func (l *Ledger) Pin(ctx context.Context, project mirror.ProjectID, id string) (
 	l.projects.mu.Lock()
 	l.projects.of(project).set(id, l.cfg.Now())
 	l.projects.mu.Unlock()
-	l.cfg.Logger.InfoContext(ctx, "project pinned by an operator", slog.String("liveblocks_project", id))
+	l.cfg.Logger.InfoContext(ctx, "project pinned by an operator", inProject(project),
+		slog.String("liveblocks_project", id))
 	filter := store.EventFilter{Project: project, NoPayload: true, Limit: scanPage}
 	for {
 		events, err := l.cfg.Store.Events(ctx, filter)

@@ -175,7 +175,8 @@ func (h Headers) complete() error {
 }
 
 // Verify returns the project whose secret signed the delivery, and the delivery's
-// timestamp. It tries the secrets of project, or all secrets if project is empty.
+// timestamp. It tries the secrets of project, or all secrets if project is empty. A
+// project without secrets is answered like one with others.
 // Every failure is a [*fault.Error] that reveals nothing of the delivery except its
 // age.
 //
@@ -191,8 +192,12 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 	if !ok {
 		return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid, "the timestamp is not a whole number of seconds")
 	}
+	tried := false
 	for _, k := range v.keys {
-		if project != "" && k.project != project || !k.signed(h, body) {
+		if project != "" && k.project != project {
+			continue
+		}
+		if tried = true; !k.signed(h, body) {
 			continue
 		}
 		// Reported only to a sender with a valid signature. Others learn only that
@@ -209,8 +214,16 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 		}
 		return k.project, time.Unix(seconds, 0).UTC(), nil
 	}
+	if project == "" {
+		return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid,
+			"the signature matches none of the configured secrets")
+	}
+	if !tried && len(v.keys) > 0 {
+		// How long it takes must not tell either that the project is not configured.
+		v.keys[0].signed(h, body)
+	}
 	return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid,
-		"the signature matches none of the configured secrets")
+		"the signature matches no secret of a configured project with the id in the URL")
 }
 
 func unauthentic(reason fault.Reason, public string) error {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -790,5 +791,31 @@ func BenchmarkVerify(b *testing.B) {
 		if _, _, err := v.Verify("", h, body, sendTime); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Nobody without a secret learns which projects there are.
+func TestUnknownProjectIsAnsweredLikeAWrongSignature(t *testing.T) {
+	t.Parallel()
+	const id, body = "msg_1", `{}`
+	secrets := []webhook.Secret{{Project: "a", Secret: secret}, {Project: "b", Secret: otherSecret}}
+	v, err := webhook.NewVerifier(secrets, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The right signature of one project is a wrong one for another.
+	h := webhook.Headers{
+		ID: id, Timestamp: strconv.FormatInt(sendTime.Unix(), 10), Signature: sign(t, otherSecret, id, sendTime, body),
+	}
+	_, _, known := v.Verify("a", h, []byte(body), sendTime)
+	_, _, unknown := v.Verify("c", h, []byte(body), sendTime)
+	if !fault.Is(known, fault.ReasonSignatureInvalid) || !reflect.DeepEqual(known, unknown) {
+		t.Errorf("Verify for a project = %v, for one that is not configured = %v; want the same refusal", known, unknown)
+	}
+	if project, _, err := v.Verify("b", h, []byte(body), sendTime); project != "b" || err != nil {
+		t.Errorf("Verify for the project that signed = %q, %v", project, err)
+	}
+	if project, _, err := v.Verify("", h, []byte(body), sendTime); project != "b" || err != nil {
+		t.Errorf("Verify for any project = %q, %v; want the one whose secret verified", project, err)
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
 	"github.com/liveblocks-mirror/liveblocks-mirror/gen/descriptors"
 	"github.com/liveblocks-mirror/liveblocks-mirror/gen/openapi"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -29,11 +28,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/keycheck"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/reconcile"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/sweep"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/verify"
 )
 
 // startTimeout limits the time until the service is ready: crash recovery of the
@@ -53,7 +50,7 @@ type App struct {
 	metrics   *metrics.Metrics
 	// underway is how long the event of a change may take; zero but in tests.
 	underway time.Duration
-	verifier *verify.Verifier
+	projects projects
 	// background holds the parts without a listener, in the order of starting.
 	background []component
 }
@@ -101,16 +98,15 @@ func (a *App) prepare(ctx context.Context, version string) error {
 func (a *App) build(ctx context.Context, version string) error {
 	// Cheap checks come first, and the addresses before the database: a port in use
 	// is detected immediately.
-	started, project := time.Now(), mirror.ProjectID(a.cfg.ProjectID)
-	signatures, err := a.signatures(project)
-	if err != nil {
+	started := time.Now()
+	if err := a.newProjects(version); err != nil {
 		return err
 	}
 	guard, err := a.newGuard()
 	if err != nil {
 		return err
 	}
-	client, toCheck, err := a.liveblocks(project, version)
+	signatures, err := a.signatures()
 	if err != nil {
 		return err
 	}
@@ -129,101 +125,52 @@ func (a *App) build(ctx context.Context, version string) error {
 		return err
 	}
 
-	key := keycheck.New(keycheck.Config{
-		Project: project, Key: a.cfg.SecretKey.Reveal(), Store: a.db.store, Fetcher: toCheck, Now: time.Now,
-	})
-	switch changed, err := key.Changed(ctx); {
-	case err != nil:
-		return err
-	case changed:
-		client.Hold(key.Again(), key.Check)
-	}
-
-	var events *ledger.Ledger
-	watch := sweep.NewWatch(sweep.WatchConfig{
-		Project: project, Store: a.db.store, Now: time.Now, Logger: a.log,
-		Since: func() time.Time {
-			if missed := events.Missed(); missed.After(started) {
-				return missed
-			}
-			return started
-		},
-		Underway: a.underway, Counted: a.metrics.Unannounced(project),
-	})
-	policy := queue.Policy{MaxAttempts: a.cfg.MaxAttempts, BackoffMin: a.cfg.BackoffMin, BackoffMax: a.cfg.BackoffMax}
 	budget, reads := budgets(debug.SetMemoryLimit(-1))
-	pool := queue.New(queue.Config{
-		Project: project, Tasks: a.db.store, Limiter: client, Policy: policy,
-		Workers: a.cfg.Workers, Fetches: a.cfg.Fetches, Memory: budget, LeaseTTL: a.cfg.LeaseTTL,
-		BusyPoll: a.cfg.BusyPoll, SafetyPoll: a.cfg.SafetyPoll, StopGrace: a.cfg.StopGrace / 2,
-		Swept: watch.Swept, Ended: a.metrics.Attempted, Now: time.Now, Logger: a.log,
-	})
-	shown := &shownFetcher{Fetcher: client, project: project}
-	reconciler := reconcile.New(reconcile.Config{
-		Mirror: a.db.store, Tasks: a.db.store, Fetcher: shown, Project: a.db.store.Project, Policy: policy,
-		Settle:              a.cfg.Settle,
-		ActiveUsersInterval: mirror.ActiveUsersInterval, MaxData: a.cfg.MaxData, Now: time.Now, Logger: a.log,
-	})
-	counting := store.CountSeldom(a.db.store, time.Now) // for GetStatus and the progress of backfills
-	sweeper := sweep.New(sweep.Config{
-		Project: project, Store: counting, Lister: client, Pool: pool, Key: key, Interval: a.cfg.Sweep,
-		FullInterval: a.cfg.FullSweep, RetryMin: a.cfg.BackoffMin, RetryMax: a.cfg.BackoffMax, Now: time.Now, Logger: a.log,
-		Listed: a.metrics.Listed(project), Ended: func(at time.Time) { a.metrics.Swept(project, at) },
-	})
-	if err := a.remember(ctx, project); err != nil {
+	all := &shared{
+		started: started, places: new(queue.Shared), memory: budget,
+		counts: store.CountSeldom(a.db.store, time.Now), // for GetStatus and the progress of backfills
+	}
+	for _, p := range a.projects {
+		if err := a.compose(ctx, p, all); err != nil {
+			return err
+		}
+	}
+	if err := a.tellRemoved(ctx); err != nil {
 		return err
 	}
-	begin := func(ctx context.Context) error {
-		if err := a.forgetPause(ctx, project); err != nil {
-			return err
-		}
-		if err := key.Remember(ctx); err != nil {
-			return err
-		}
-		return sweeper.Begin(ctx)
-	}
-	if !a.db.readOnly {
-		if err := begin(ctx); err != nil {
-			return err
-		}
-	}
-	a.verifier = verify.New(verify.Config{
-		Store: a.db.store, Fetcher: client, Limiter: client, Workers: pool, Memory: budget, MaxData: a.cfg.MaxData,
-		Now: time.Now,
-	})
 	health := newStoreHealth(a.db.store.Ping, !a.db.readOnly, a.log)
-	deliveries := ledger.Config{
-		Store: a.db.store, Verifier: signatures, Pending: pool.Push, Failed: health.down, Recorded: health.wrote,
-		Answered: a.metrics.Answered, Committed: a.metrics.Committed,
+	events := ledger.New(ledger.Config{
+		Store: a.db.store, Verifier: signatures, Pending: a.projects.Push, Failed: health.down, Recorded: health.wrote,
+		Wait: a.projects.Await, Answered: a.metrics.Answered, Committed: a.metrics.Committed,
 		Now: time.Now, Logger: a.log,
+	})
+	all.events = events
+	for _, p := range a.projects {
+		p.shown.shown = events.Shown
 	}
-	if a.cfg.Ack == "synced" {
-		deliveries.Wait = pool.Await
-	}
-	events = ledger.New(deliveries)
-	shown.shown = events.Shown
 	a.status = &status{
-		project: project, version: version, engine: engine, health: health, events: events, client: client, memory: budget,
-		guard: guard, pool: pool,
+		projects: a.projects, version: version, engine: engine, health: health, events: events, memory: budget,
+		guard: guard,
 	}
 
 	a.metrics.Read(metrics.Sources{
 		Ready: func() bool { ok, _ := a.status.ready(); return ok }, Refused: guard.Refused, Pools: a.db.store.Pools,
 		MemoryUsed: budget.Used, Memory: budget.Size(),
-		Projects: []metrics.Source{{ID: project, Limiter: client.Status, Queue: pool.Stats}},
+		Projects: a.projects.measured(),
 	})
 
 	proxies := access.Networks(a.cfg.TrustedProxies.Ranges)
 	a.services = rpc.New(rpc.Config{
-		Log: a.log, Now: time.Now, Projects: []mirror.ProjectID{project},
+		Log: a.log, Now: time.Now, Projects: a.projects.ids(),
 		Guard: guard, Proxies: proxies, WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges), Calls: a.metrics,
 		Event: rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{
-			Query: a.db.store, Refresher: pool, Documents: documents.Memory{Long: reads, Decoding: budget},
+			Query: a.db.store, Refresher: a.projects, Documents: documents.Memory{Long: reads, Decoding: budget},
 		},
 		Admin: rpc.AdminDeps{
-			Query: counting, Requester: pool, Pinner: events, Key: key, Sweeper: sweeper,
-			Verifier: countingVerifier{a.verifier, a.metrics.Differs},
+			Query: all.counts, Requester: a.projects, Pinner: events, Key: keys(a.projects),
+			Sweeper:  sweepers(a.projects),
+			Verifier: countingVerifier{a.projects, a.metrics.Differs},
 			Status:   a.status, Version: version, StartTime: started,
 		},
 	})
@@ -243,24 +190,24 @@ func (a *App) build(ctx context.Context, version string) error {
 		Ready: a.status.ready, OpenAPI: spec, Descriptors: descriptors.Set, Version: version,
 		Logger: a.log,
 	})
-	work := handlers(reconciler, sweeper)
 	a.background = append(a.background,
-		component{"liveblocks client", client.Run},
-		component{"workers", func(ctx context.Context) error { return pool.Run(ctx, work) }},
+		component{"liveblocks client", a.projects.each(func(ctx context.Context, p *project) error {
+			return p.client.Run(ctx)
+		})},
+		component{"workers", a.projects.each(func(ctx context.Context, p *project) error {
+			return p.pool.Run(ctx, p.handlers)
+		})},
 		component{"ledger", events.Run},
 		component{"store health", health.Run},
-		component{"watch for changes without events", watch.Run},
+		component{"watch for changes without events", a.projects.each(func(ctx context.Context, p *project) error {
+			return p.watch.Run(ctx)
+		})},
 	)
 	if a.tls != nil {
 		a.background = append(a.background, component{"TLS files", a.tls.Run})
 	}
 	if a.db.readOnly {
-		a.background = append(a.background, component{"start", func(ctx context.Context) error {
-			for begin(ctx) != nil && clock.Sleep(ctx, pingEvery) == nil {
-			}
-			<-ctx.Done()
-			return nil
-		}})
+		a.background = append(a.background, component{"start", a.projects.each(a.beginLater)})
 	}
 	return err
 }
@@ -272,21 +219,24 @@ func handlers(reconciler *reconcile.Reconciler, sweeper *sweep.Sweeper) map[mirr
 	return handlers
 }
 
-func (a *App) signatures(project mirror.ProjectID) (*webhook.Verifier, error) {
-	secrets := make([]webhook.Secret, 0, len(a.cfg.WebhookSecret))
-	for i, s := range config.Reveal(a.cfg.WebhookSecret) {
-		if webhook.CutOff(s) {
-			return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used: secret %d "+
-				"has been cut off; copy the whole signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", i+1)}
+// signatures returns what verifies deliveries for all projects.
+func (a *App) signatures() (*webhook.Verifier, error) {
+	var secrets []webhook.Secret
+	v, err := webhook.NewVerifier(nil, tolerance)
+	for _, p := range a.projects {
+		for i, s := range config.Reveal(p.cfg.WebhookSecret) {
+			if webhook.CutOff(s) {
+				return nil, p.cfg.Wrong("LIVEBLOCKS_WEBHOOK_SECRET", fmt.Sprintf("cannot be used: secret %d has been cut off; "+
+					"copy the whole signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", i+1))
+			}
+			secrets = append(secrets, webhook.Secret{Project: p.id, Secret: s})
 		}
-		secrets = append(secrets, webhook.Secret{Project: project, Secret: s})
+		if v, err = webhook.NewVerifier(secrets, tolerance); err != nil {
+			return nil, p.cfg.Wrong("LIVEBLOCKS_WEBHOOK_SECRET", fmt.Sprintf("cannot be used: %v; copy the signing secret "+
+				"(whsec_...) from the Liveblocks dashboard under Webhooks", err))
+		}
 	}
-	v, err := webhook.NewVerifier(secrets, tolerance)
-	if err != nil {
-		return nil, &config.Error{Setting: "LIVEBLOCKS_WEBHOOK_SECRET", Problem: fmt.Sprintf("cannot be used: %v; copy the "+
-			"signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", err)}
-	}
-	return v, nil
+	return v, err
 }
 
 // tolerance is the maximum difference between a delivery's timestamp and the clock,
@@ -374,10 +324,11 @@ func (a *App) await(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// Verify compares the mirror with Liveblocks while the service runs. It repairs nothing.
+// Verify compares the mirror of the first project with Liveblocks while the service runs.
+// It repairs nothing.
 func (a *App) Verify(ctx context.Context) (mirror.VerifySummary, error) {
 	var summary mirror.VerifySummary
-	err := a.verifier.Verify(ctx, mirror.VerifyOptions{Project: mirror.ProjectID(a.cfg.ProjectID)},
+	err := a.projects.Verify(ctx, mirror.VerifyOptions{Project: a.projects[0].id},
 		func(r mirror.VerifyReport) error {
 			if r.Summary != nil {
 				summary = *r.Summary

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"text/tabwriter"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -85,4 +87,92 @@ func purgeRoom(ctx context.Context, s store.Purge, room mirror.Resource, before 
 			return rows, err
 		}
 	}
+}
+
+// ListProjects says on out which projects are configured, and of which others something
+// is stored.
+func ListProjects(ctx context.Context, cfg config.Database, configured []mirror.ProjectID, out io.Writer,
+	log *slog.Logger,
+) error {
+	db, err := openDatabase(ctx, cfg, config.Roles{}, false, log)
+	if err != nil {
+		return err
+	}
+	defer db.close(context.WithoutCancel(ctx))
+	stored, err := db.store.ProjectIDs(ctx)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, id := range configured {
+		state := "configured"
+		if !slices.Contains(stored, id) {
+			state = "configured, nothing is stored of it yet"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", id, state) // Flush returns the error
+	}
+	for _, id := range removed(stored, configured) {
+		_, _ = fmt.Fprintf(w, "%s\tremoved; `liveblocks-mirror projects purge %s` deletes its rows\n", id, id)
+	}
+	return w.Flush()
+}
+
+// removed returns the projects of which something is stored and that are not configured.
+func removed(stored, configured []mirror.ProjectID) []mirror.ProjectID {
+	return slices.DeleteFunc(slices.Clone(stored), func(id mirror.ProjectID) bool {
+		return slices.Contains(configured, id)
+	})
+}
+
+// PurgeProject deletes, or only counts, the rows of a project that is not configured any
+// more, and says on out how many. It can be run again after an interruption.
+func PurgeProject(ctx context.Context, cfg config.Database, configured []mirror.ProjectID, project string,
+	remove bool, out io.Writer, log *slog.Logger,
+) error {
+	id := mirror.ProjectID(project)
+	if slices.Contains(configured, id) {
+		return fmt.Errorf("project %q is configured; remove it from the settings of the service and restart that first", id)
+	}
+	db, err := openDatabase(ctx, cfg, config.Roles{}, false, log)
+	if err != nil {
+		return err
+	}
+	defer db.close(context.WithoutCancel(ctx))
+	if db.readOnly && remove {
+		return errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
+	}
+	all := int64(0)
+	for bucket := range int16(mirror.Buckets) {
+		n, err := db.store.RemainsOfProject(ctx, id, bucket)
+		if all += n; err != nil {
+			return err
+		}
+	}
+	if !remove {
+		_, err := fmt.Fprintf(out, "there are %d rows of project %s\nnothing was changed; run it again with --yes to delete "+
+			"them for good\n", all, id)
+		return err
+	}
+	return purgeProject(ctx, db.store, id, all, out)
+}
+
+// purgeSteps is how often a purge tells its progress.
+const purgeSteps = 8
+
+func purgeProject(ctx context.Context, s store.Purge, id mirror.ProjectID, all int64, out io.Writer) error {
+	purged := int64(0)
+	for bucket := range int16(mirror.Buckets) {
+		for n := purgeRows; n == purgeRows; purged += int64(n) {
+			var err error
+			if n, err = s.PurgeProject(ctx, id, bucket, purgeRows); err != nil {
+				return fmt.Errorf("%d of %d rows are purged; run it again to go on: %w", purged, all, err)
+			}
+		}
+		if (bucket+1)%(mirror.Buckets/purgeSteps) == 0 {
+			if _, err := fmt.Fprintf(out, "purged %d of %d rows of project %s\n", purged, all, id); err != nil {
+				return err
+			}
+		}
+	}
+	return s.ForgetProject(ctx, id)
 }

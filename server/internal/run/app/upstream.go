@@ -7,44 +7,42 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/keycheck"
 )
 
 // recordTimeout limits the recording of a pause.
 const recordTimeout = 10 * time.Second
 
-// liveblocks returns the client of the service, and a function that returns clients
-// for checks of the key, which do not depend on the first.
-func (a *App) liveblocks(project mirror.ProjectID, version string) (*liveblocks.Client, func() keycheck.Fetcher,
-	error,
-) {
-	key, err := liveblocks.ParseKey(a.cfg.SecretKey.Reveal())
+// connect makes the client of a project, and what makes clients for checks of the key,
+// which do not depend on the first.
+func (a *App) connect(p *project, version string) error {
+	key, err := liveblocks.ParseKey(p.cfg.SecretKey.Reveal())
 	if err != nil {
-		return nil, nil, &config.Error{Setting: "LIVEBLOCKS_SECRET_KEY", Problem: err.Error()}
+		return p.cfg.Wrong("LIVEBLOCKS_SECRET_KEY", err.Error())
 	}
-	url, err := liveblocks.ParseBaseURL(a.cfg.BaseURL)
+	url, err := liveblocks.ParseBaseURL(p.cfg.BaseURL)
 	if err != nil {
-		return nil, nil, &config.Error{Setting: "LIVEBLOCKS_BASE_URL", Problem: err.Error()}
+		return p.cfg.Wrong("LIVEBLOCKS_BASE_URL", err.Error())
 	}
 	pause := func(reason string) {
 		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 		defer cancel()
-		if err := a.db.store.Pause(ctx, project, reason, time.Now()); err != nil {
-			a.log.ErrorContext(ctx, "cannot record that the project is paused or resumed", slog.Any("error", err))
+		if err := a.db.store.Pause(ctx, p.id, reason, time.Now()); err != nil {
+			p.log.ErrorContext(ctx, "cannot record that the project is paused or resumed", slog.Any("error", err))
 		}
 	}
 	cfg := liveblocks.Config{
-		BaseURL: url, SecretKey: key, IdleTimeout: a.cfg.IdleTimeout, Timeout: a.cfg.CallTimeout,
-		HedgeShare: a.cfg.HedgeShare, MaxBody: a.cfg.MaxAnswer,
-		RatePerSecond: a.cfg.CallsPerSecond, ProbeMin: a.cfg.ProbeMin, ProbeMax: max(a.cfg.ProbeMin, probeMax),
-		UserAgent: "liveblocks-mirror/" + version, Now: time.Now, Logger: a.log, OnPause: pause,
-		Called:    a.metrics.Called(project),
-		Transport: liveblocks.NewTransport(a.cfg.Fetches),
+		BaseURL: url, SecretKey: key, IdleTimeout: p.cfg.IdleTimeout, Timeout: p.cfg.CallTimeout,
+		HedgeShare: p.cfg.HedgeShare, MaxBody: p.cfg.MaxAnswer,
+		RatePerSecond: p.cfg.CallsPerSecond, ProbeMin: p.cfg.ProbeMin, ProbeMax: max(p.cfg.ProbeMin, probeMax),
+		UserAgent: "liveblocks-mirror/" + version, Now: time.Now, Logger: p.log, OnPause: pause,
+		Called:    a.metrics.Called(p.id),
+		Transport: liveblocks.NewTransport(p.cfg.Fetches),
 	}
 	check := cfg
 	check.OnPause = func(string) {}
-	return liveblocks.New(cfg), func() keycheck.Fetcher { return liveblocks.New(check) }, nil
+	p.client, p.toCheck = liveblocks.New(cfg), func() keycheck.Fetcher { return liveblocks.New(check) }
+	return nil
 }
 
 // probeMax is the maximum interval of probes while the key is refused.

@@ -114,33 +114,34 @@ type Addresses struct {
 
 // Liveblocks says how to talk to Liveblocks.
 type Liveblocks struct {
+	ProjectsFile   string        `name:"projects-file" env:"MIRROR_PROJECTS_FILE" placeholder:"FILE" help:"YAML file of several projects, each with its key, secrets and settings; see PROJECTS.md. It takes the place of MIRROR_PROJECT_ID, LIVEBLOCKS_SECRET_KEY and LIVEBLOCKS_WEBHOOK_SECRET."`
 	ProjectID      string        `name:"project-id" env:"MIRROR_PROJECT_ID" default:"default" help:"Local id of the Liveblocks project: lower-case letters, digits and dashes."`
 	SecretKey      Secret        `name:"liveblocks-secret-key" env:"LIVEBLOCKS_SECRET_KEY" placeholder:"sk_..." help:"Required. Secret key of the project, from the Liveblocks dashboard under API keys."`
 	WebhookSecret  []Secret      `name:"liveblocks-webhook-secret" env:"LIVEBLOCKS_WEBHOOK_SECRET" placeholder:"whsec_..." help:"Required. Signing secret of the webhook endpoint, from the Liveblocks dashboard under Webhooks. During a rotation, several separated by commas."`
-	BaseURL        string        `name:"liveblocks-base-url" env:"LIVEBLOCKS_BASE_URL" default:"https://api.liveblocks.io" help:"Base URL of the Liveblocks API."`
-	CallsPerSecond float64       `name:"liveblocks-calls-per-second" env:"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND" default:"200" help:"Maximum calls per second of this process to the Liveblocks API. The service starts at 50 or at this value, whichever is less, goes faster while nothing is refused, and slows down by itself when Liveblocks asks it to. Replicas do not share it: divide it by their number."`
-	CallTimeout    time.Duration `name:"liveblocks-call-timeout" env:"MIRROR_LIVEBLOCKS_CALL_TIMEOUT" default:"30s" help:"Timeout of one call to the Liveblocks API. A body may take longer while it arrives at 64 KiB per second or more."`
-	IdleTimeout    time.Duration `name:"liveblocks-idle-timeout" env:"MIRROR_LIVEBLOCKS_IDLE_TIMEOUT" default:"5s" help:"How long a call to the Liveblocks API may go on without a byte. It doubles with every failed attempt of the resource, up to MIRROR_LIVEBLOCKS_CALL_TIMEOUT."`
-	HedgeShare     float64       `name:"liveblocks-hedge-share" env:"MIRROR_LIVEBLOCKS_HEDGE_SHARE" default:"0.05" help:"Share of calls to the Liveblocks API that may get a second attempt, and a third, because their answer is later than 99 of 100 recent ones. The first answer counts. Calls that hang do not use up the share. 0 disables further attempts."`
-	MaxAnswer      int64         `name:"liveblocks-max-answer" env:"MIRROR_LIVEBLOCKS_MAX_ANSWER" default:"67108864" help:"Maximum response size from the Liveblocks API, in bytes."`
+	BaseURL        string        `name:"liveblocks-base-url" env:"LIVEBLOCKS_BASE_URL" perproject:"" default:"https://api.liveblocks.io" help:"Base URL of the Liveblocks API."`
+	CallsPerSecond float64       `name:"liveblocks-calls-per-second" env:"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND" perproject:"" default:"200" help:"Maximum calls per second of this process to the Liveblocks API. The service starts at 50 or at this value, whichever is less, goes faster while nothing is refused, and slows down by itself when Liveblocks asks it to. Replicas do not share it: divide it by their number."`
+	CallTimeout    time.Duration `name:"liveblocks-call-timeout" env:"MIRROR_LIVEBLOCKS_CALL_TIMEOUT" perproject:"" default:"30s" help:"Timeout of one call to the Liveblocks API. A body may take longer while it arrives at 64 KiB per second or more."`
+	IdleTimeout    time.Duration `name:"liveblocks-idle-timeout" env:"MIRROR_LIVEBLOCKS_IDLE_TIMEOUT" perproject:"" default:"5s" help:"How long a call to the Liveblocks API may go on without a byte. It doubles with every failed attempt of the resource, up to MIRROR_LIVEBLOCKS_CALL_TIMEOUT."`
+	HedgeShare     float64       `name:"liveblocks-hedge-share" env:"MIRROR_LIVEBLOCKS_HEDGE_SHARE" perproject:"" default:"0.05" help:"Share of calls to the Liveblocks API that may get a second attempt, and a third, because their answer is later than 99 of 100 recent ones. The first answer counts. Calls that hang do not use up the share. 0 disables further attempts."`
+	MaxAnswer      int64         `name:"liveblocks-max-answer" env:"MIRROR_LIVEBLOCKS_MAX_ANSWER" perproject:"" default:"67108864" help:"Maximum response size from the Liveblocks API, in bytes."`
 	ProbeMin       time.Duration `name:"liveblocks-probe-min" env:"MIRROR_LIVEBLOCKS_PROBE_MIN" default:"5s" help:"Delay before a refused key is tried again. It doubles up to five minutes."`
 }
 
 // Work says how the mirror is kept up to date.
 type Work struct {
-	Ack         string        `name:"ack" env:"MIRROR_ACK" default:"durable" enum:"durable,synced" help:"When to acknowledge a webhook: durable, once its event is recorded; synced, once its changes are mirrored as well."`
+	Ack         string        `name:"ack" env:"MIRROR_ACK" perproject:"" default:"durable" enum:"durable,synced" help:"When to acknowledge a webhook: durable, once its event is recorded; synced, once its changes are mirrored as well."`
 	Workers     int           `name:"workers" env:"MIRROR_WORKERS" default:"8" help:"Maximum number of resources decoded and written to the database at the same time."`
 	Fetches     int           `name:"fetches" env:"MIRROR_FETCHES" default:"64" help:"Maximum number of resources fetched from Liveblocks at the same time. A room has at most an eighth of them, but at least four."`
-	Settle      time.Duration `name:"settle" env:"MIRROR_SETTLE" default:"3s" help:"Delay after the last event of a resource before it is fetched once more, because a response right after an event may be older than the event. 0 disables this fetch."`
+	Settle      time.Duration `name:"settle" env:"MIRROR_SETTLE" perproject:"" default:"3s" help:"Delay after the last event of a resource before it is fetched once more, because a response right after an event may be older than the event. 0 disables this fetch."`
 	LeaseTTL    time.Duration `name:"lease-ttl" env:"MIRROR_LEASE_TTL" default:"6s" help:"How long a resource stays reserved for a replica that has crashed."`
-	MaxAttempts int           `name:"max-attempts" env:"MIRROR_MAX_ATTEMPTS" default:"10" help:"Attempts before a task fails permanently."`
-	BackoffMin  time.Duration `name:"backoff-min" env:"MIRROR_BACKOFF_MIN" default:"1s" help:"Delay after the first failed attempt. It doubles with every attempt."`
-	BackoffMax  time.Duration `name:"backoff-max" env:"MIRROR_BACKOFF_MAX" default:"5m" help:"Maximum delay between two attempts."`
+	MaxAttempts int           `name:"max-attempts" env:"MIRROR_MAX_ATTEMPTS" perproject:"" default:"10" help:"Attempts before a task fails permanently."`
+	BackoffMin  time.Duration `name:"backoff-min" env:"MIRROR_BACKOFF_MIN" perproject:"" default:"1s" help:"Delay after the first failed attempt. It doubles with every attempt."`
+	BackoffMax  time.Duration `name:"backoff-max" env:"MIRROR_BACKOFF_MAX" perproject:"" default:"5m" help:"Maximum delay between two attempts."`
 	BusyPoll    time.Duration `name:"busy-poll" env:"MIRROR_BUSY_POLL" default:"3s" help:"How often to poll the database for due work while there is some."`
 	SafetyPoll  time.Duration `name:"safety-poll" env:"MIRROR_SAFETY_POLL" default:"1h" help:"How often to poll the database for due work while there is none. Between these polls, an idle service sends no query."`
-	Sweep       time.Duration `name:"sweep-interval" env:"MIRROR_SWEEP_INTERVAL" default:"1h" help:"Pause between two sweeps. A sweep compares the mirror with the list of all rooms and finds what no webhook reported. 0 disables sweeps."`
-	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" default:"24h" help:"How often a sweep fetches everything in every room again. The first sweep does, and so imports the rooms that existed before. 0 disables full sweeps."`
-	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" default:"16777216" help:"Maximum size of a document, in bytes of JSON, that is also stored as queryable JSON."`
+	Sweep       time.Duration `name:"sweep-interval" env:"MIRROR_SWEEP_INTERVAL" perproject:"" default:"1h" help:"Pause between two sweeps. A sweep compares the mirror with the list of all rooms and finds what no webhook reported. 0 disables sweeps."`
+	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" perproject:"" default:"24h" help:"How often a sweep fetches everything in every room again. The first sweep does, and so imports the rooms that existed before. 0 disables full sweeps."`
+	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" perproject:"" default:"16777216" help:"Maximum size of a document, in bytes of JSON, that is also stored as queryable JSON."`
 	StopGrace   time.Duration `name:"stop-grace" env:"MIRROR_STOP_GRACE" default:"20s" help:"Maximum time to finish running work at shutdown."`
 }
 
@@ -208,6 +209,9 @@ func (e *Error) Error() string { return e.Setting + " " + e.Problem }
 func wrong(setting, problem string, args ...any) error {
 	return &Error{Setting: setting, Problem: fmt.Sprintf(problem, args...)}
 }
+
+// DefaultProject is the id of the project if nothing else is set.
+const DefaultProject = "default"
 
 // Positive returns an error unless v is above 0, which NaN is not.
 func Positive[T int | int64 | float64 | time.Duration](setting string, v T) error {
@@ -415,9 +419,10 @@ func (w Work) Validate() error {
 	)
 }
 
-// Validate checks the settings of Liveblocks. What is in the key, the signing
-// secrets and the base URL is checked by those who use them.
-func (l Liveblocks) Validate() error {
+// check checks the settings of one project. What is in the key, the signing secrets and
+// the base URL is checked by those who use them. The parser must not call it: there may be
+// a file of projects.
+func (l Liveblocks) check() error {
 	switch {
 	case !mirror.ValidProjectID(l.ProjectID):
 		return wrong("MIRROR_PROJECT_ID", "is %q; it must be 1 to 64 lower-case letters, digits and dashes", l.ProjectID)
@@ -450,6 +455,9 @@ func (l Liveblocks) Validate() error {
 
 // Validate checks every group and returns the first error.
 func (s Serve) Validate() error {
-	return cmp.Or(s.Database.Validate(), s.Roles.Validate(), s.Liveblocks.Validate(), s.Addresses.Validate(),
-		s.Work.Validate())
+	err := s.Database.Validate()
+	if err == nil {
+		_, err = s.Projects()
+	}
+	return cmp.Or(err, s.Roles.Validate(), s.Addresses.Validate(), s.Work.Validate())
 }

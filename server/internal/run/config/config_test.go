@@ -142,6 +142,10 @@ func sample(t *testing.T, s *kong.Flag) string {
 	if v, ok := values[s.Envs[0]]; ok {
 		return v
 	}
+	if s.Envs[0] == "MIRROR_PROJECTS_FILE" {
+		return write(t, "projects: [{id: a, secret_key: {file: "+write(t, secretKey)+"}, webhook_secrets: [{file: "+
+			write(t, webhookSecret)+"}]}]\n")
+	}
 	switch {
 	case s.Default == "":
 		return "/some/where else"
@@ -195,6 +199,10 @@ func TestEverySettingInEveryForm(t *testing.T) {
 						t.Setenv("MIRROR_KEYS_FILE", "keys")
 					}
 					unset(t, env)
+				}
+				if env == "MIRROR_PROJECTS_FILE" && form != "default" { // in place of these
+					unset(t, "LIVEBLOCKS_SECRET_KEY")
+					unset(t, "LIVEBLOCKS_WEBHOOK_SECRET")
 				}
 				text, args := set()
 				c, err := parse(t, text, args...)

@@ -26,7 +26,8 @@ A setting is taken from the first of these places that sets it:
 
 An empty variable counts as not set. In the configuration file, put values that contain ` + "`$`, `#`" + `, quotes or spaces in
 single quotes; unknown names are refused. Durations look like ` + "`500ms`, `30s`, `5m` or `1h`" + `. Settings marked *secret* are
-never printed or logged.
+never printed or logged. Those of a project can be set for each one under the name given, in the
+[file of projects](PROJECTS.md).
 `)
 	group := ""
 	for _, s := range config.Settings() {
@@ -40,6 +41,9 @@ never printed or logged.
 		}
 		if t := s.Target.Type(); t == reflect.TypeFor[config.Secret]() || t == reflect.TypeFor[[]config.Secret]() {
 			help += " *Secret.*"
+		}
+		if name := config.PerProject(s); name != "" {
+			help += " *Of a project: `" + name + "`.*"
 		}
 		fmt.Fprintf(&out, "| `%s` | `--%s` | %s | %s |\n", s.Envs[0], s.Name, value, help)
 	}

@@ -579,6 +579,9 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 					req.Set(field, protoreflect.ValueOfString(formatTaskID(mirror.Resource{Room: "r", Kind: mirror.KindRoom})))
 				}
 			}
+			if method.Name() == "ReceiveWebhook" { // see TestDeliveriesToNoProject
+				continue
+			}
 			if method.Input().Fields().ByName("project_id") == nil {
 				if method.Name() != "GetStatus" {
 					t.Errorf("%s takes no project", method.FullName())
@@ -604,8 +607,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 30 {
-		t.Errorf("%d calls take a project; want 30", seen)
+	if seen != 29 {
+		t.Errorf("%d calls take a project; want 29", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {
