@@ -215,6 +215,11 @@ const perSecond = 30_000
 // delivery returns the bytes of a signed request that says a room's document
 // changed.
 func delivery(addr, room, eventID string, now time.Time) ([]byte, error) {
+	return deliveryWith(secret, addr, room, eventID, now)
+}
+
+// deliveryWith is delivery with another secret.
+func deliveryWith(secret, addr, room, eventID string, now time.Time) ([]byte, error) {
 	body := fake.Payload(fake.Event{Type: fake.StorageUpdated, RoomID: room, Time: now}, liveblocksProject)
 	signature, err := webhook.Sign(secret, eventID, now, body)
 	if err != nil {

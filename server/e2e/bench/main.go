@@ -91,7 +91,7 @@ type options struct {
 	warm, timed       time.Duration
 	rooms, applyRooms int
 	samples           int
-	// rate is the events a second of part e, freshWarm and freshTimed the parts of a
+	// rate is the events a second of parts e and h, freshWarm and freshTimed the parts of a
 	// window there.
 	rate                  int
 	freshWarm, freshTimed time.Duration
@@ -105,9 +105,9 @@ func parseOptions(args []string) (options, error) {
 		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second,
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g",
+	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g,h",
 		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, e freshness under load, "+
-			"f webhooks beside a held row and beside a list, g with many keys")
+			"f webhooks beside a held row and beside a list, g with many keys, h freshness beside a project that hangs")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
@@ -119,7 +119,7 @@ func parseOptions(args []string) (options, error) {
 	var conns string
 	f.StringVar(&conns, "conns", "",
 		"numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
-	f.IntVar(&o.rate, "rate", 0, "events a second in part e; 0 means 400, and 100 with -quick")
+	f.IntVar(&o.rate, "rate", 0, "events a second in parts e and h; 0 means 400, and 100 with -quick")
 	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -169,6 +169,7 @@ func parts() []part {
 		{"e", benchFreshness},
 		{"f", benchHeld},
 		{"g", benchKeys},
+		{"h", benchFairness},
 	}
 }
 
