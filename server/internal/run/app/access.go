@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -39,7 +38,6 @@ func (a *App) newGuard() (*access.Guard, error) {
 // entrance decides about HTTP requests before they become calls.
 type entrance struct {
 	guard    *access.Guard
-	proxies  access.Networks
 	services *rpc.Services
 }
 
@@ -51,7 +49,7 @@ func (e *entrance) authorize(r *http.Request) (context.Context, error) {
 			"end up in logs; send it as a bearer token in the Authorization header, and replace the key"))
 	}
 	caller, err := e.guard.Identify(ctx, access.Request{
-		Authorization: r.Header["Authorization"], Certificate: clientCertificate(r), Address: e.address(r),
+		Authorization: r.Header["Authorization"], Certificate: access.CertificateOf(r.TLS), Address: e.address(r),
 	})
 	if err != nil {
 		return nil, rpc.Refusal(ctx, err)
@@ -68,16 +66,7 @@ func (e *entrance) deliver(r *http.Request) error {
 }
 
 func (e *entrance) address(r *http.Request) netip.Addr {
-	return e.proxies.Client(r.RemoteAddr, r.Header["X-Forwarded-For"])
-}
-
-// clientCertificate returns the client's certificate if the connection has one that was
-// verified.
-func clientCertificate(r *http.Request) *x509.Certificate {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return nil
-	}
-	return r.TLS.PeerCertificates[0]
+	return e.services.AddressOf(r.RemoteAddr, r.Header["X-Forwarded-For"])
 }
 
 // keyInURL reports whether a key is in a path or a query, escaped or not.

@@ -159,11 +159,12 @@ func (a *App) build(ctx context.Context, version string) error {
 		Projects: a.projects.measured(),
 	})
 
-	proxies := access.Networks(a.cfg.TrustedProxies.Ranges)
 	a.services = rpc.New(rpc.Config{
 		Log: a.log, Now: time.Now, Projects: a.projects.ids(),
-		Guard: guard, Proxies: proxies, WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges), Calls: a.metrics,
-		Event: rpc.EventDeps{Query: a.db.store, Receiver: events},
+		Guard: guard, Proxies: access.Networks(a.cfg.TrustedProxies.Ranges),
+		Calls:        a.metrics,
+		WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges),
+		Event:        rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{
 			Query: a.db.store, Refresher: a.projects, Documents: documents.Memory{Long: reads, Decoding: budget},
 		},
@@ -179,7 +180,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
 	channel.Carry = access.Carry
 	a.services.Register(channel)
-	door := &entrance{guard: guard, proxies: proxies, services: a.services}
+	door := &entrance{guard: guard, services: a.services}
 	spec, err := openapi.JSON(version)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
@@ -24,6 +25,15 @@ type Request struct {
 	// Address is that of the client; see [Networks.Client]. The zero address is that of a
 	// caller within the process, which is not limited.
 	Address netip.Addr
+}
+
+// CertificateOf returns the client's certificate if the connection has one that was
+// verified. The state is nil for connections without TLS.
+func CertificateOf(connection *tls.ConnectionState) *x509.Certificate {
+	if connection == nil || len(connection.VerifiedChains) == 0 {
+		return nil
+	}
+	return connection.PeerCertificates[0]
 }
 
 // Credential is what an [Authenticator] looks at.

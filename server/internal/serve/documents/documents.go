@@ -113,14 +113,14 @@ func (d *Document) Release() {
 	}
 }
 
-// Read returns a document, which the caller must release. It fails with
-// DOCUMENT_NOT_MIRRORED if there is none.
+// Read returns a document, which the caller must release. It returns
+// [store.ErrNotFound] if there is none.
 func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err error) {
 	doc = &Document{memory: r.long}
 	defer func() {
 		if err != nil {
 			doc.Release()
-			doc, err = nil, fault.Translate(err, store.ErrNotFound, NotMirrored(req.Resource))
+			doc = nil
 		}
 	}()
 	var cached entry
@@ -177,12 +177,6 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 	}
 	r.cache.put(entry{key{req.Resource, req.Format.Tag}, doc.SHA256, doc.Body})
 	return doc, nil
-}
-
-// NotMirrored returns the failure of a read of a document that the mirror does not hold.
-func NotMirrored(document mirror.Resource) *fault.Error {
-	return fault.New(fault.NotFound, fault.ReasonDocumentNotMirrored, "the mirror holds no such document").
-		With("room_id", string(document.Room)).With("kind", document.Kind.String())
 }
 
 // derive converts a document once there is memory for it.

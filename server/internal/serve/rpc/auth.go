@@ -24,16 +24,18 @@ func (s *Services) authenticate(ctx context.Context, method string, next func(co
 		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing, "no caller may use this method"))
 	case rule.Open:
 		if p, ok := peer.FromContext(ctx); method == receiveWebhook && (!ok || p.Addr != inproc.Addr{}) {
-			if err := s.Deliver(s.addressOf(ctx)); err != nil {
+			address, _ := s.source(ctx)
+			if err := s.Deliver(address); err != nil {
 				return err
 			}
 		} // the gateway has asked before
 		return next(ctx)
 	case !known:
+		address, certificate := s.source(ctx)
 		found, err := s.guard.Identify(ctx, access.Request{
 			Authorization: metadata.ValueFromIncomingContext(ctx, "authorization"),
-			Certificate:   certificateOf(ctx),
-			Address:       s.addressOf(ctx),
+			Certificate:   certificate,
+			Address:       address,
 		})
 		if err != nil {
 			return err
@@ -55,26 +57,22 @@ func (s *Services) Deliver(address netip.Addr) error {
 		"webhooks are not accepted from this address"))
 }
 
-// addressOf returns the address of the client of a call; the zero address for calls from
-// within the process.
-func (s *Services) addressOf(ctx context.Context) netip.Addr {
-	p, ok := peer.FromContext(ctx)
-	if !ok || p.Addr == nil {
-		return netip.Addr{}
-	}
-	return s.proxies.Client(p.Addr.String(), metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"))
+// AddressOf returns the address of the client of a call. peer is the other end of its
+// connection, host and port, and forwarded are the values of X-Forwarded-For.
+func (s *Services) AddressOf(peer string, forwarded []string) netip.Addr {
+	return s.proxies.Client(peer, forwarded)
 }
 
-// certificateOf returns the client's certificate if the connection has one that was
-// verified.
-func certificateOf(ctx context.Context) *x509.Certificate {
-	p, _ := peer.FromContext(ctx)
-	if p == nil {
-		return nil
+// source returns the address of the client of a call and its certificate; neither for
+// calls from within the process.
+func (s *Services) source(ctx context.Context) (netip.Addr, *x509.Certificate) {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return netip.Addr{}, nil
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 {
-		return nil
+	address := s.AddressOf(p.Addr.String(), metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"))
+	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+		return address, access.CertificateOf(&info.State)
 	}
-	return info.State.PeerCertificates[0]
+	return address, nil
 }

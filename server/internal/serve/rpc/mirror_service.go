@@ -3,7 +3,6 @@ package rpc
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -191,17 +190,16 @@ func (m *mirrorService) getDocument(ctx context.Context, req documentRequest, ki
 
 // readDocument reads the document of a request, which names it without its project.
 func (m *mirrorService) readDocument(ctx context.Context, req documentRequest, want documents.Request) (
-	*documents.Document, error,
+	doc *documents.Document, err error,
 ) {
-	var err error
-	want.Resource, err = m.in(ctx, req.GetProjectId(), want.Resource)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, documents.NotMirrored(want.Resource)
-	case err != nil:
-		return nil, err
+	if want.Resource, err = m.in(ctx, req.GetProjectId(), want.Resource); err == nil {
+		doc, err = m.documents.Read(ctx, want)
 	}
-	return m.documents.Read(ctx, want)
+	if err != nil {
+		return nil, notMirrored(err, fault.ReasonDocumentNotMirrored, "document", "room_id", string(want.Resource.Room),
+			"kind", want.Resource.Kind.String())
+	}
+	return doc, nil
 }
 
 // chunkSize is the size of the part of a document in one message of a stream: large
