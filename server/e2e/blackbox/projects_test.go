@@ -2,6 +2,8 @@ package blackbox_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,10 +12,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -73,6 +78,9 @@ func startTwoProjects(t *testing.T, database string) *twoProjects {
 		"projects.yaml": file, "secrets/acme-prod-webhook": prodSecret + "\n", "secrets/acme-dev-key": stagingKey + "\n",
 	} {
 		must(t, os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600))
+	}
+	for _, secret := range []string{productionKey, stagingKey, prodSecret[len("whsec_"):], devSecret[len("whsec_"):]} {
+		harness.Secret(secret)
 	}
 	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		upstream := w.upstreams[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
@@ -275,40 +283,34 @@ func (w *twoProjects) isolated(t *testing.T, db *dbtest.DB, thread string) {
 		"room_id": "own", "thread_id": thread, "comment_id": comments.GetComments()[0].GetCommentId(),
 		"event_id": "msg_own", "task_id": tasks.GetTasks()[0].GetTaskId(), "user_id": "alice",
 	}
+	keyed, key := w.startWithKey(t)
+	awaitQuiet(t, w, prod, dev)
 	before, tokens := rowsOf(t, db, dev), 0
-	for _, name := range []string{"EventService", "MirrorService", "AdminService"} {
-		found, err := protoregistry.GlobalFiles.FindDescriptorByName("liveblocks.mirror.v1." + protoreflect.FullName(name))
-		must(t, err)
-		service, _ := found.(protoreflect.ServiceDescriptor)
-		for i := range service.Methods().Len() {
-			method := service.Methods().Get(i)
-			if method.Input().Fields().ByName("project_id") == nil || method.Name() == "ReceiveWebhook" ||
-				method.Name() == "VerifyMirror" { // which tells of rooms by listing them upstream
-				continue
-			}
-			with, named := w.call(t, conn, method, theirs, true)
-			without, _ := w.call(t, conn, method, theirs, false)
+	for _, method := range methodsOfProjects(t) {
+		if method.Name() != "VerifyMirror" { // which tells of rooms by listing them upstream
+			with, named := callFor(ctx, t, conn, method, prod, theirs)
+			without, _ := callFor(ctx, t, conn, method, prod, madeUp)
 			if named && with != without {
 				t.Errorf("%s with ids of another project = %s\nwith made-up ones = %s", method.Name(), with, without)
 			}
-			if field := method.Input().Fields().ByName("page_token"); field != nil {
-				req := dynamicRequest(t, method)
-				req.Set(method.Input().Fields().ByName("project_id"), protoreflect.ValueOfString(dev))
-				req.Set(method.Input().Fields().ByName("page_size"), protoreflect.ValueOfInt32(1))
-				_, token, _ := strings.Cut(invoke(t, conn, method, req), `"nextPageToken":`)
-				token = strings.Trim(token, ` "}`)
-				if token == "" {
-					continue
-				}
-				tokens++
-				req.Set(method.Input().Fields().ByName("project_id"), protoreflect.ValueOfString(prod))
-				req.Set(field, protoreflect.ValueOfString(token))
-				if got := invoke(t, conn, method, req); !strings.HasSuffix(got, "PAGE_TOKEN_MISMATCH") {
-					t.Errorf("%s with a page token of another project = %s; want it refused", method.Name(), got)
-				}
+		}
+		if field := method.Input().Fields().ByName("page_token"); field != nil {
+			req := dynamicRequest(t, method, dev)
+			req.Set(method.Input().Fields().ByName("page_size"), protoreflect.ValueOfInt32(1))
+			_, token, _ := strings.Cut(invoke(ctx, t, conn, method, req), `"nextPageToken":`)
+			token = strings.Trim(token, ` "}`)
+			if token == "" {
+				continue
+			}
+			tokens++
+			req.Set(method.Input().Fields().ByName("project_id"), protoreflect.ValueOfString(prod))
+			req.Set(field, protoreflect.ValueOfString(token))
+			if got := invoke(ctx, t, conn, method, req); !strings.HasSuffix(got, "PAGE_TOKEN_MISMATCH") {
+				t.Errorf("%s with a page token of another project = %s; want it refused", method.Name(), got)
 			}
 		}
 	}
+	w.unseen(t, keyed, key, theirs)
 	if tokens < 3 {
 		t.Errorf("page tokens tried = %d; want those of events, rooms and documents at least", tokens)
 	}
@@ -348,45 +350,159 @@ func (w *twoProjects) isolated(t *testing.T, db *dbtest.DB, thread string) {
 	}
 }
 
-func dynamicRequest(t *testing.T, method protoreflect.MethodDescriptor) protoreflect.Message {
+// startWithKey starts another process for the same projects, which knows its callers by
+// keys, and returns a key for all calls about one project.
+func (w *twoProjects) startWithKey(t *testing.T) (s *harness.Service, key string) {
+	t.Helper()
+	f := newKeyFile(t)
+	key = f.add(t, "--scope", "read,watch,search,events,admin.read,admin.write,erase,metrics", "--project", prod)
+	return harness.Start(t, harness.Options{
+		DatabaseURL: w.database, UpstreamURL: w.address, Env: with(w.env, "MIRROR_KEYS_FILE", string(f)),
+	}), key
+}
+
+// unseen calls everything with the key of one project, for the other and with its ids: the
+// answers are those about a project that is nowhere. Its own status shows nothing of what
+// happens in the other.
+func (w *twoProjects) unseen(t *testing.T, s *harness.Service, key string, theirs map[string]string) {
+	t.Helper()
+	conn, refused := s.Dial(t), 0
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+key)
+	for _, method := range methodsOfProjects(t) {
+		there, _ := callFor(ctx, t, conn, method, dev, theirs)
+		nowhere, _ := callFor(ctx, t, conn, method, "nowhere", madeUp)
+		if there != nowhere {
+			t.Errorf("%s of a project of others = %s\nof none                  = %s", method.Name(), there, nowhere)
+		}
+		if strings.HasSuffix(there, "PROJECT_UNKNOWN") {
+			refused++
+		}
+	}
+	if refused < 26 { // the others need more than ids
+		t.Errorf("calls refused for their project = %d", refused)
+	}
+
+	var doc struct {
+		Paths map[string]map[string]json.RawMessage `json:"paths"`
+	}
+	must(t, json.Unmarshal(send(t, http.MethodGet, s.URL("/openapi.json"), nil, nil).body, &doc))
+	routes := 0
+	for path, methods := range doc.Paths {
+		if strings.Contains(path, "webhook") { // senders have no keys; see TestTwoProjects
+			continue
+		}
+		for name := range methods {
+			method := strings.ToUpper(name)
+			ask := func(project string, ids map[string]string) string {
+				names := []string{"{storage_key}", "flow", "{group_id}", "g"}
+				var ours []string
+				for name, id := range ids {
+					names, ours = append(names, "{"+name+"}", id), append(ours, id, "ID")
+				}
+				where, body := strings.NewReplacer(names...).Replace(path), ""
+				if method == http.MethodGet {
+					where += "?project_id=" + project
+				} else {
+					body = `{"projectId":"` + project + `"}`
+				}
+				got := send(t, method, s.URL(where), bearer(key), strings.NewReader(body))
+				return fmt.Sprintf("%d %v %s", got.status, got.header["Content-Type"],
+					strings.NewReplacer(ours...).Replace(string(got.body)))
+			}
+			if there, nowhere := ask(dev, theirs), ask("nowhere", madeUp); there != nowhere {
+				t.Errorf("%s %s of a project of others = %s\nof none                      = %s", method, path, there, nowhere)
+			}
+			routes++
+		}
+	}
+	if routes < 30 {
+		t.Errorf("saw %d routes", routes)
+	}
+
+	status := func() string {
+		got, err := mirrorv1.NewAdminServiceClient(conn).GetStatus(ctx, &mirrorv1.GetStatusRequest{})
+		must(t, err)
+		return withoutTimes(got)
+	}
+	awaitQuiet(t, w, prod, dev)
+	before := status()
+	if !strings.Contains(before, prod) || strings.Contains(before, dev) {
+		t.Errorf("the status for one project = %s; want that project alone", before)
+	}
+	again := fake.Event{Type: fake.RoomCreated, RoomID: "plan", Time: time.Now()}
+	d := harness.SignWith(t, devSecret, "msg_same", time.Now(), fake.Payload(again, "liveblocks-"+devSecret[6:10]))
+	if code, body, err := d.Do(t.Context(), s.URL("/v1/webhooks/liveblocks")); err != nil || code != http.StatusOK {
+		t.Errorf("delivery to the other project = %d %s, %v", code, body, err)
+	}
+	if got := send(t, http.MethodGet, s.URL("/v1/rooms"), bearer("wrong"), nil); got.status != http.StatusUnauthorized {
+		t.Errorf("call with a wrong key = %d", got.status)
+	}
+	if after := status(); after != before {
+		t.Errorf("the status changed with what happened in the other project:\n%s\n%s", before, after)
+	}
+	own := send(t, http.MethodGet, s.URL("/v1/rooms"), bearer(key), nil)
+	if own.status != http.StatusOK || !strings.Contains(string(own.body), `"plan"`) ||
+		strings.Contains(string(own.body), `"own"`) {
+		t.Errorf("rooms without a project = %d %s; want those of the only one", own.status, own.body)
+	}
+}
+
+// methodsOfProjects are all methods that take a project, but the one that takes deliveries.
+func methodsOfProjects(t *testing.T) (list []protoreflect.MethodDescriptor) {
+	t.Helper()
+	for _, name := range []string{"EventService", "MirrorService", "AdminService"} {
+		found, err := protoregistry.GlobalFiles.FindDescriptorByName("liveblocks.mirror.v1." + protoreflect.FullName(name))
+		must(t, err)
+		service, _ := found.(protoreflect.ServiceDescriptor)
+		for i := range service.Methods().Len() {
+			method := service.Methods().Get(i)
+			if method.Input().Fields().ByName("project_id") != nil && method.Name() != "ReceiveWebhook" {
+				list = append(list, method)
+			}
+		}
+	}
+	return list
+}
+
+func dynamicRequest(t *testing.T, method protoreflect.MethodDescriptor, project string) protoreflect.Message {
 	t.Helper()
 	typ, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
 	must(t, err)
 	req := typ.New()
-	req.Set(method.Input().Fields().ByName("project_id"), protoreflect.ValueOfString(prod))
+	req.Set(method.Input().Fields().ByName("project_id"), protoreflect.ValueOfString(project))
 	return req
 }
 
-// call calls a method for one project, with the ids of another or made-up ones. It
-// returns the answer, in which the ids are replaced, and whether there were any.
-func (w *twoProjects) call(t *testing.T, conn *grpc.ClientConn, method protoreflect.MethodDescriptor,
-	theirs map[string]string, real bool,
+// madeUp are ids of nothing. The task is that of a room that is nowhere.
+var madeUp = map[string]string{
+	"room_id": "nothing", "thread_id": "nothing", "comment_id": "nothing", "event_id": "nothing",
+	"task_id": "AQABAAdub3doZXJl", "user_id": "nothing",
+}
+
+// callFor calls a method for a project with ids. It returns the answer, in which the ids are
+// replaced, and whether there were any.
+func callFor(ctx context.Context, t *testing.T, conn *grpc.ClientConn, method protoreflect.MethodDescriptor,
+	project string, ids map[string]string,
 ) (answer string, named bool) {
 	t.Helper()
-	req := dynamicRequest(t, method)
+	req := dynamicRequest(t, method, project)
 	var replace []string
-	for name, id := range theirs {
+	for name, id := range ids {
 		field := method.Input().Fields().ByName(protoreflect.Name(name))
 		if field == nil || field.Kind() != protoreflect.StringKind {
 			continue
 		}
-		if !real {
-			if id = "nothing"; name == "task_id" {
-				id = formatNoTask
-			}
-		}
 		req.Set(field, protoreflect.ValueOfString(id))
 		replace = append(replace, id, "ID")
 	}
-	return strings.NewReplacer(replace...).Replace(invoke(t, conn, method, req)), len(replace) > 0
+	return strings.NewReplacer(replace...).Replace(invoke(ctx, t, conn, method, req)), len(replace) > 0
 }
 
-// formatNoTask is the id of a task of a room that is nowhere.
-const formatNoTask = "AQABAAdub3doZXJl"
-
-func invoke(t *testing.T, conn *grpc.ClientConn, method protoreflect.MethodDescriptor, req protoreflect.Message) string {
+func invoke(ctx context.Context, t *testing.T, conn *grpc.ClientConn, method protoreflect.MethodDescriptor,
+	req protoreflect.Message,
+) string {
 	t.Helper()
-	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true},
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
 		"/"+string(method.Parent().FullName())+"/"+string(method.Name()))
 	must(t, err)
 	must(t, stream.SendMsg(req.Interface()))
@@ -404,8 +520,8 @@ func invoke(t *testing.T, conn *grpc.ClientConn, method protoreflect.MethodDescr
 // withoutTimes is a message as text, without times, which differ between two calls, and
 // without what tells how often it was called.
 func withoutTimes(m proto.Message) string {
-	var clear func(m protoreflect.Message)
-	clear = func(m protoreflect.Message) {
+	var strip func(m protoreflect.Message)
+	strip = func(m protoreflect.Message) {
 		m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 			switch {
 			case strings.HasSuffix(string(f.Name()), "_time"), strings.HasSuffix(string(f.Name()), "generation"),
@@ -413,16 +529,16 @@ func withoutTimes(m proto.Message) string {
 				m.Clear(f)
 			case f.IsList() && f.Message() != nil:
 				for i := range v.List().Len() {
-					clear(v.List().Get(i).Message())
+					strip(v.List().Get(i).Message())
 				}
 			case f.Message() != nil && !f.IsMap():
-				clear(v.Message())
+				strip(v.Message())
 			}
 			return true
 		})
 	}
 	m = proto.Clone(m)
-	clear(m.ProtoReflect())
+	strip(m.ProtoReflect())
 	return protojson.MarshalOptions{}.Format(m)
 }
 
@@ -514,7 +630,104 @@ func (w *twoProjects) documented(t *testing.T, e *dbtest.Engine) {
 			t.Errorf("the purge changed rows of another project in %s", table)
 		}
 	}
-	if out := run(commands[4]); strings.Contains(out, dev) || !slices.Contains(commands, "liveblocks-mirror projects list") {
+	out := run(commands[4])
+	if strings.Contains(out, dev) || !slices.Contains(commands, "liveblocks-mirror projects list") {
 		t.Errorf("%s printed %q after the purge", commands[4], out)
+	}
+}
+
+// load delivers events of a project one after the other, signed with the secret of the
+// time, to the process of the time.
+type load struct {
+	path       string
+	secret, to atomic.Value // strings
+	recorded   atomic.Int64
+}
+
+// run delivers until ctx ends. Like Svix, it delivers again what was not answered or got
+// 503. Anything else but 200 is a failure.
+func (l *load) run(ctx context.Context, t *testing.T) error {
+	for n := 0; ctx.Err() == nil; n++ {
+		id := fmt.Sprintf("msg%s_%d", strings.ReplaceAll(l.path, "/", "_"), n)
+		secret, _ := l.secret.Load().(string)
+		d := harness.SignWith(t, secret, id, time.Now(), fake.Payload(storageUpdated("plan"), "liveblocks-"+l.path))
+		for {
+			to, _ := l.to.Load().(string)
+			code, body, err := d.Do(context.WithoutCancel(ctx), to+l.path)
+			if err == nil && code == http.StatusOK {
+				break
+			}
+			if err == nil && code != http.StatusServiceUnavailable {
+				return fmt.Errorf("delivery %s to %s = %d %s", id, l.path, code, body)
+			}
+		}
+		l.recorded.Add(1)
+	}
+	return nil
+}
+
+// The signing secret of one project is replaced while deliveries of all arrive: none that
+// is rightly signed is refused, and in the end the old one is.
+func TestSigningSecretRotatesUnderLoad(t *testing.T) {
+	t.Parallel()
+	needServers(t)
+	const newSecret = "whsec_dGhlIHNlY3JldCB0aGF0IGlzIG5ldyEh"
+	harness.Secret(newSecret[len("whsec_"):])
+	w := startTwoProjects(t, dbtest.Postgres.Database(t))
+	loads := []*load{{path: "/v1/projects/" + prod + "/webhooks/liveblocks"}, {path: "/api/liveblocks-webhook"}}
+	ctx, cancel := context.WithCancel(t.Context())
+	group, running := errgroup.WithContext(ctx)
+	for i, l := range loads {
+		l.secret.Store([]string{prodSecret, devSecret}[i])
+		l.to.Store(w.URL(""))
+		group.Go(func() error { return l.run(running, t) })
+	}
+	// more waits until each project has delivered some more.
+	more := func() {
+		t.Helper()
+		for _, l := range loads {
+			from := l.recorded.Load()
+			harness.Eventually(t, patience, func() error {
+				if n := l.recorded.Load() - from; n < 20 && running.Err() == nil {
+					return fmt.Errorf("%d deliveries to %s", n, l.path)
+				}
+				return nil
+			})
+		}
+	}
+	// restart replaces the process by one with these secrets of dev.
+	restart := func(secret, old string) {
+		t.Helper()
+		w.env["ACME_DEV_WEBHOOK"], w.env["ACME_DEV_WEBHOOK_OLD"] = secret, old
+		before := w.Service
+		w.start(t)
+		for _, l := range loads {
+			l.to.Store(w.URL(""))
+		}
+		if _, err := before.Stop(t); err != nil {
+			t.Errorf("Stop = %v", err)
+		}
+	}
+	more()
+	restart(newSecret, devSecret)
+	more() // still with the old one
+	loads[1].secret.Store(newSecret)
+	more()
+	restart(newSecret, newSecret)
+	more()
+	cancel()
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	if code, body := w.post(t, "/api/liveblocks-webhook", devSecret, "msg_old", storageUpdated("plan")); code !=
+		http.StatusUnauthorized {
+		t.Errorf("delivery signed with the old secret = %d %s", code, body)
+	}
+	db := dbtest.Postgres.Connect(t, w.database)
+	for i, project := range []string{prod, dev} {
+		want := int(loads[i].recorded.Load())
+		if n := count(t, db, "select count(*) from mirror_event where project_id = '"+project+"'"); n != want || n < 80 {
+			t.Errorf("recorded events of %s = %d; want the %d that were delivered", project, n, want)
+		}
 	}
 }
