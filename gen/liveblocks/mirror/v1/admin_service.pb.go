@@ -73,7 +73,8 @@ type GetStatusResponse struct {
 	Ready bool `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
 	// The database engine and its version, such as "PostgreSQL 15.20".
 	Store string `protobuf:"bytes,4,opt,name=store,proto3" json:"store,omitempty"`
-	// The projects.
+	// The projects that the caller sees. What is counted for all projects together, from
+	// deliveries to refused_calls, is absent if there are others.
 	Projects []*ProjectStatus `protobuf:"bytes,5,rep,name=projects,proto3" json:"projects,omitempty"`
 	// Deliveries counted since the process started.
 	Deliveries *DeliveryCounts `protobuf:"bytes,6,opt,name=deliveries,proto3" json:"deliveries,omitempty"`
@@ -84,9 +85,12 @@ type GetStatusResponse struct {
 	// The memory for responses and documents in work, in bytes: half of the memory limit.
 	DocumentMemoryBytes int64 `protobuf:"varint,8,opt,name=document_memory_bytes,json=documentMemoryBytes,proto3" json:"document_memory_bytes,omitempty"`
 	// Calls refused because of their caller since the process started, by reason.
-	RefusedCalls  []*RefusedCalls `protobuf:"bytes,9,rep,name=refused_calls,json=refusedCalls,proto3" json:"refused_calls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RefusedCalls []*RefusedCalls `protobuf:"bytes,9,rep,name=refused_calls,json=refusedCalls,proto3" json:"refused_calls,omitempty"`
+	// The projects that are not configured any more and of which the database has rows, of
+	// those that the caller sees. They are neither served nor fetched.
+	RemovedProjectIds []string `protobuf:"bytes,10,rep,name=removed_project_ids,json=removedProjectIds,proto3" json:"removed_project_ids,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -178,6 +182,13 @@ func (x *GetStatusResponse) GetDocumentMemoryBytes() int64 {
 func (x *GetStatusResponse) GetRefusedCalls() []*RefusedCalls {
 	if x != nil {
 		return x.RefusedCalls
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetRemovedProjectIds() []string {
+	if x != nil {
+		return x.RemovedProjectIds
 	}
 	return nil
 }
@@ -2197,7 +2208,7 @@ var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'liveblocks/mirror/v1/error_reason.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xd5\x03\n" +
+	"\x10GetStatusRequest\"\x85\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2210,7 +2221,9 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"deliveries\x12;\n" +
 	"\x1adocument_memory_used_bytes\x18\a \x01(\x03R\x17documentMemoryUsedBytes\x122\n" +
 	"\x15document_memory_bytes\x18\b \x01(\x03R\x13documentMemoryBytes\x12G\n" +
-	"\rrefused_calls\x18\t \x03(\v2\".liveblocks.mirror.v1.RefusedCallsR\frefusedCalls\"h\n" +
+	"\rrefused_calls\x18\t \x03(\v2\".liveblocks.mirror.v1.RefusedCallsR\frefusedCalls\x12.\n" +
+	"\x13removed_project_ids\x18\n" +
+	" \x03(\tR\x11removedProjectIds\"h\n" +
 	"\fRefusedCalls\x129\n" +
 	"\x06reason\x18\x01 \x01(\x0e2!.liveblocks.mirror.v1.ErrorReasonR\x06reason\x12\x1d\n" +
 	"\n" +

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -177,7 +178,10 @@ func TestScopes(t *testing.T) {
 }
 
 // stocked fills the mirror with one of everything in each room.
-func stocked(q *fakeQuery, rooms ...mirror.RoomID) {
+func stocked(q *fakeQuery, rooms ...mirror.RoomID) { stockedIn(project, q, rooms...) }
+
+// stockedIn is stocked for any project. The same rooms have the same ids in all of them.
+func stockedIn(project mirror.ProjectID, q *fakeQuery, rooms ...mirror.RoomID) {
 	for _, room := range rooms {
 		f := mirror.Freshness{FetchTime: noon}
 		id := func(kind string) string { return kind + "-" + string(room) }
@@ -384,6 +388,188 @@ func TestPageTokensAreTheCallers(t *testing.T) {
 				wantStatus(t, err, codes.InvalidArgument, want)
 			}
 		}
+	}
+}
+
+// A caller for one project learns nothing about another one, over any call, those added
+// later included: it gets the answers that it would get if the other were not configured.
+func TestOtherProjectsDoNotExist(t *testing.T) {
+	t.Parallel()
+	const other, removed = mirror.ProjectID("other"), mirror.ProjectID("removed")
+	one, both := access.Everything("one"), access.Everything("both")
+	one.Projects, both.Projects = []mirror.ProjectID{project}, []mirror.ProjectID{project, other}
+	h := start(t, func(c *Config) {
+		c.Guard = callers(map[string]access.Caller{"one": one, "both": both, "all": access.Everything("all")})
+		c.Projects = []mirror.ProjectID{project, other}
+	})
+	stockedIn(project, h.query, "same", "own")
+	stockedIn(other, h.query, "same", "theirs")
+	stockedIn(removed, h.query, "gone")
+	h.worker.refresh = func(context.Context) error { return nil }
+	h.sweeper.verify = func(context.Context, mirror.VerifyOptions, func(mirror.VerifyReport) error) error { return nil }
+	// text is what a call answers, without the names of what it asks for.
+	text := func(m method, name, room string, in mirror.ProjectID) (string, error) {
+		req := m.input.New()
+		aim(req, room)
+		if field := req.Descriptor().Fields().ByName("project_id"); field != nil && in != "" {
+			req.Set(field, protoreflect.ValueOfString(string(in)))
+		}
+		answers, err := m.call(withMetadata(t.Context(), "authorization", "Bearer "+name), h.conn, req.Interface())
+		said := fmt.Sprint(answers)
+		if err != nil {
+			said = prototext.MarshalOptions{}.Format(status.Convert(err).Proto())
+		}
+		said = strings.Join(strings.Fields(said), " ") // its spaces are random
+		names := []string{room, "ROOM"}
+		for kind := range mirror.KindSweep {
+			names = append(names, formatTaskID(mirror.Resource{Room: mirror.RoomID(room), Kind: kind}), "TASK")
+		}
+		return strings.NewReplacer(names...).Replace(said), err
+	}
+	seen := 0
+	for _, m := range methods(t) {
+		if rule, _ := access.RuleOf(m.full); rule.Open || m.input.Descriptor().Fields().ByName("project_id") == nil {
+			continue
+		}
+		seen++
+		before := len(h.worker.refreshed) + len(h.worker.requested) + h.sweeper.calls
+		for _, room := range []string{"same", "theirs"} {
+			there, err := text(m, "one", room, other)
+			wantStatus(t, err, codes.InvalidArgument, fault.ReasonProjectUnknown)
+			nowhere, _ := text(m, "one", room, "nowhere")
+			gone, _ := text(m, "all", room, removed)
+			if there != nowhere || there != gone {
+				t.Errorf("%s:\nof another project    %s\nof none               %s\nof one that is removed %s",
+					m.full, there, nowhere, gone)
+			}
+		}
+		// Who sees several has to say which.
+		for _, name := range []string{"both", "all"} {
+			_, err := text(m, name, "same", "")
+			wantStatus(t, err, codes.InvalidArgument, fault.ReasonProjectUnknown)
+		}
+		if n := len(h.worker.refreshed) + len(h.worker.requested) + h.sweeper.calls; n != before {
+			t.Errorf("%s of another project is worked on", m.full)
+		}
+		// Without a project, ids are those of the only one: what another one has is not there.
+		there, _ := text(m, "one", "theirs", "")
+		nowhere, _ := text(m, "one", "nowhere", "")
+		if there != nowhere {
+			t.Errorf("%s:\nof another project's id %s\nof none                 %s", m.full, there, nowhere)
+		}
+		if !strings.Contains(m.full, "/List") {
+			continue
+		}
+		answers, err := m.call(withMetadata(t.Context(), "authorization", "Bearer one"), h.conn, m.input.New().Interface())
+		if status.Code(err) == codes.InvalidArgument { // it needs a room
+			continue
+		}
+		if said := fmt.Sprint(answers); err != nil || strings.Contains(said, "theirs") ||
+			!strings.Contains(said, "own") && !strings.Contains(said, "group-others") {
+			t.Errorf("%s = %s, %v; want what is in the project of the caller", m.full, said, err)
+		}
+	}
+	if seen < 29 {
+		t.Errorf("saw %d calls that take a project", seen)
+	}
+}
+
+// The status shows a caller its projects, and no number in which others count.
+func TestStatusIsOfTheCallersProjects(t *testing.T) {
+	t.Parallel()
+	const other, removed = mirror.ProjectID("other"), mirror.ProjectID("removed")
+	one, both, past := access.Everything("one"), access.Everything("both"), access.Everything("past")
+	one.Projects, both.Projects = []mirror.ProjectID{project}, []mirror.ProjectID{project, other}
+	past.Projects = []mirror.ProjectID{removed, "nowhere"}
+	h := start(t, func(c *Config) {
+		c.Guard = callers(map[string]access.Caller{
+			"one": one, "both": both, "past": past, "all": access.Everything("all"),
+		})
+		c.Projects = []mirror.ProjectID{project, other}
+	})
+	stockedIn(project, h.query, "own")
+	stockedIn(removed, h.query, "gone")
+	for name, want := range map[string]struct {
+		projects, removed []string
+		counts            bool
+	}{
+		"one":  {[]string{"default"}, nil, false},
+		"both": {[]string{"default", "other"}, nil, true},
+		"past": {nil, []string{"removed"}, false},
+		"all":  {[]string{"default", "other"}, []string{"removed"}, true},
+	} {
+		ctx := withMetadata(t.Context(), "authorization", "Bearer "+name)
+		got, err := h.admin.GetStatus(ctx, &mirrorv1.GetStatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, p := range got.GetProjects() {
+			ids = append(ids, p.GetProjectId())
+		}
+		if !slices.Equal(ids, want.projects) || !slices.Equal(got.GetRemovedProjectIds(), want.removed) {
+			t.Errorf("GetStatus for %s has the projects %q and %q; want %q and %q", name, ids, got.GetRemovedProjectIds(),
+				want.projects, want.removed)
+		}
+		if (got.GetDeliveries() != nil) != want.counts || (got.GetDocumentMemoryBytes() != 0) != want.counts {
+			t.Errorf("GetStatus for %s = %v; want counts of all projects: %t", name, got, want.counts)
+		}
+	}
+}
+
+// A page token of one project is of no use in another, and says nothing: it is answered
+// like one of a project that is nowhere.
+func TestPageTokensOfOtherProjects(t *testing.T) {
+	t.Parallel()
+	const other = mirror.ProjectID("other")
+	one := access.Everything("one")
+	one.Projects = []mirror.ProjectID{project}
+	h := start(t, func(c *Config) {
+		c.Guard = callers(map[string]access.Caller{"one": one, "all": access.Everything("all")})
+		c.Projects = []mirror.ProjectID{project, other}
+	})
+	stockedIn(project, h.query, "a", "b")
+	stockedIn(other, h.query, "a", "b")
+	as := func(name string) context.Context { return withMetadata(t.Context(), "authorization", "Bearer "+name) }
+	tried := 0
+	for _, m := range methods(t) {
+		fields := m.input.Descriptor().Fields()
+		size, token := fields.ByName("page_size"), m.output.Descriptor().Fields().ByName("next_page_token")
+		if size == nil || token == nil {
+			continue
+		}
+		req := m.input.New()
+		req.Set(fields.ByName("project_id"), protoreflect.ValueOfString(string(other)))
+		req.Set(size, protoreflect.ValueOfInt32(1))
+		first, err := m.call(as("all"), h.conn, req.Interface())
+		if err != nil || first[0].ProtoReflect().Get(token).String() == "" {
+			continue // a list in one room, or one page
+		}
+		tried++
+		theirs := first[0].ProtoReflect().Get(token).String()
+		req.Clear(fields.ByName("project_id"))
+		req.Set(fields.ByName("page_token"), protoreflect.ValueOfString(theirs))
+		_, there := m.call(as("one"), h.conn, req.Interface())
+		wantStatus(t, there, codes.InvalidArgument, fault.ReasonPageTokenMismatch)
+
+		// One of a project that is nowhere differs from it in the hash only.
+		raw, err := decodeBase64(theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Clear(fields.ByName("page_token"))
+		hash, err := hashFilters(req.Interface(), scope{project: "nowhere"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(raw[2:], hash[:]) // behind the version and the list
+		req.Set(fields.ByName("page_token"), protoreflect.ValueOfString(base64.RawURLEncoding.EncodeToString(raw)))
+		if _, nowhere := m.call(as("one"), h.conn, req.Interface()); nowhere.Error() != there.Error() {
+			t.Errorf("%s with a token of another project = %v, of none = %v; want the same", m.full, there, nowhere)
+		}
+	}
+	if tried < 7 {
+		t.Errorf("tried %d lists", tried)
 	}
 }
 

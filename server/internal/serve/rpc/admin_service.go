@@ -16,6 +16,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
@@ -40,6 +41,7 @@ type AdminQuery interface {
 	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	LastEvents(ctx context.Context, project mirror.ProjectID, types []string) (mirror.LastEvents, error)
 	Unannounced(ctx context.Context, project mirror.ProjectID) ([]mirror.Unannounced, error)
+	ProjectIDs(ctx context.Context) ([]mirror.ProjectID, error)
 }
 
 // Pinner replaces the Liveblocks project whose events are worked, and returns how
@@ -134,7 +136,9 @@ type adminService struct {
 	AdminDeps
 }
 
-// GetStatus returns the status of the service and its projects.
+// GetStatus returns the status of the service and of the projects that the caller sees.
+// What is counted for all projects together is left out if there are others: their
+// deliveries are none of its business.
 func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusRequest) (*mirrorv1.GetStatusResponse,
 	error,
 ) {
@@ -147,23 +151,18 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		StartTime: timestamp(a.StartTime),
 		Ready:     now.Ready,
 		Store:     now.Engine,
-
-		DocumentMemoryUsedBytes: now.MemoryUsed,
-		DocumentMemoryBytes:     now.Memory,
-		RefusedCalls:            refusedToProto(now.Refused),
-		Deliveries: &mirrorv1.DeliveryCounts{
-			Accepted:        now.Deliveries.Accepted,
-			Duplicate:       now.Deliveries.Duplicate,
-			Unauthenticated: now.Deliveries.Unauthenticated,
-			Unavailable:     now.Deliveries.Unavailable,
-			UnknownType:     now.Deliveries.UnknownType,
-			Malformed:       now.Deliveries.Malformed,
-			ForeignProject:  now.Deliveries.ForeignProject,
-			OutOfTolerance:  now.Deliveries.OutOfTolerance,
-			Conflicting:     now.Deliveries.Conflicting,
-		},
 	}
-	for _, id := range a.seen(callerOf(ctx)) {
+	caller := callerOf(ctx)
+	seen := a.seen(caller)
+	if len(seen) == len(a.projects) {
+		resp.DocumentMemoryUsedBytes, resp.DocumentMemoryBytes = now.MemoryUsed, now.Memory
+		resp.RefusedCalls = refusedToProto(now.Refused)
+		resp.Deliveries = deliveriesToProto(now.Deliveries)
+	}
+	if resp.RemovedProjectIds, err = a.removed(ctx, caller); err != nil {
+		return nil, err
+	}
+	for _, id := range seen {
 		project, err := a.Query.Project(ctx, id)
 		if err != nil {
 			return nil, err
@@ -230,6 +229,29 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		})
 	}
 	return resp, nil
+}
+
+// removed returns the projects that are not configured any more and have rows, of those
+// that the caller sees.
+func (a *adminService) removed(ctx context.Context, caller *access.Caller) (ids []string, err error) {
+	stored, err := a.Query.ProjectIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range stored {
+		if !slices.Contains(a.projects, id) && caller.SeesProject(id) {
+			ids = append(ids, string(id))
+		}
+	}
+	return ids, nil
+}
+
+func deliveriesToProto(d ledger.Counts) *mirrorv1.DeliveryCounts {
+	return &mirrorv1.DeliveryCounts{
+		Accepted: d.Accepted, Duplicate: d.Duplicate, Unauthenticated: d.Unauthenticated, Unavailable: d.Unavailable,
+		UnknownType: d.UnknownType, Malformed: d.Malformed, ForeignProject: d.ForeignProject,
+		OutOfTolerance: d.OutOfTolerance, Conflicting: d.Conflicting,
+	}
 }
 
 // foreignShown is how long after the last event of another project it is a problem.

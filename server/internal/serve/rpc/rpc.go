@@ -200,6 +200,8 @@ func (c *common) project(ctx context.Context, id string) (mirror.ProjectID, erro
 	return c.visible(callerOf(ctx), id)
 }
 
+// visible is the one place that decides which project a call is for. What its caller does
+// not see and what is not configured get the same answer.
 func (c *common) visible(caller *access.Caller, id string) (mirror.ProjectID, error) {
 	if id == "" {
 		switch all := c.seen(caller); len(all) {
@@ -209,26 +211,16 @@ func (c *common) visible(caller *access.Caller, id string) (mirror.ProjectID, er
 		default:
 			return "", unknownProject("several projects are configured: name one in project_id")
 		}
-	} else if caller.SeesProject(mirror.ProjectID(id)) {
-		return c.configured(id)
+	} else if project := mirror.ProjectID(id); caller.SeesProject(project) && slices.Contains(c.projects, project) {
+		return project, nil
 	}
-	return "", unknownProject(noProject)
+	return "", unknownProject("no such project is configured")
 }
 
 // seen returns the configured projects that a caller sees.
 func (c *common) seen(caller *access.Caller) []mirror.ProjectID {
 	return slices.DeleteFunc(slices.Clone(c.projects), func(id mirror.ProjectID) bool { return !caller.SeesProject(id) })
 }
-
-// configured returns the project with that id.
-func (c *common) configured(id string) (mirror.ProjectID, error) {
-	if project := mirror.ProjectID(id); slices.Contains(c.projects, project) {
-		return project, nil
-	}
-	return "", unknownProject(noProject)
-}
-
-const noProject = "no such project is configured"
 
 // callerOf returns who calls. Without one, it returns a caller who sees nothing.
 func callerOf(ctx context.Context) *access.Caller {

@@ -371,6 +371,20 @@ func (q *fakeQuery) Unannounced(ctx context.Context, _ mirror.ProjectID) ([]mirr
 	return q.unannounced, err
 }
 
+// ProjectIDs are those that the rooms and the projects belong to.
+func (q *fakeQuery) ProjectIDs(ctx context.Context) (ids []mirror.ProjectID, err error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	for i := range q.projects {
+		ids = append(ids, q.projects[i].ID)
+	}
+	for i := range q.rooms {
+		ids = append(ids, q.rooms[i].Project)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), err
+}
+
 func (q *fakeQuery) Project(ctx context.Context, id mirror.ProjectID) (mirror.Project, error) {
 	unlock, err := q.begin(ctx)
 	defer unlock()
@@ -579,7 +593,7 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 					req.Set(field, protoreflect.ValueOfString(formatTaskID(mirror.Resource{Room: "r", Kind: mirror.KindRoom})))
 				}
 			}
-			if method.Name() == "ReceiveWebhook" { // see TestDeliveriesToNoProject
+			if method.Name() == "ReceiveWebhook" { // see TestUnknownProjectIsAnsweredLikeAWrongSignature
 				continue
 			}
 			if method.Input().Fields().ByName("project_id") == nil {

@@ -697,7 +697,7 @@ func TestGetStatus(t *testing.T) {
 	h.query.projects = []mirror.Project{{
 		ID: project, LiveblocksID: "lb", PauseReason: "key refused", PauseTime: noon,
 		Foreign: mirror.ForeignEvents{LiveblocksID: "theirs", Count: 8, Time: noon.Add(-23 * time.Hour)},
-	}}
+	}, {ID: "removed"}}
 	h.query.tasks = []mirror.Task{{
 		Resource: mirror.Resource{Project: project, Kind: mirror.KindGroup}, State: mirror.TaskFailed,
 		LastError: "UPSTREAM_ANSWER_INVALID: the list of groups lacks 21",
@@ -773,6 +773,7 @@ func TestGetStatus(t *testing.T) {
 			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5,
 			Malformed: 6, ForeignProject: 7,
 		},
+		RemovedProjectIds: []string{"removed"},
 	}
 	if diff := gocmp.Diff(want, resp, protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("GetStatus = %v; -want +got:\n%s", err, diff)
