@@ -269,15 +269,21 @@ func Definitions() []Definition { return New("", time.Now).definitions }
 func (m *Metrics) Read(s Sources) { m.sources = s }
 
 // Handler returns what serves the metrics. It leaves out series of projects for which sees
-// returns false.
+// returns false. If there are such, it also leaves out series that are about all projects
+// together: they would tell how busy the others are.
 func (m *Metrics) Handler(sees func(mirror.ProjectID) bool) http.Handler {
+	whole := !slices.ContainsFunc(m.sources.Projects, func(p Source) bool { return !sees(p.ID) })
 	gather := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 		families, err := m.registry.Gather()
 		for _, f := range families {
+			shown := whole || f.GetName() == "mirror_ready" || f.GetName() == "mirror_build_info"
 			f.Metric = slices.DeleteFunc(f.GetMetric(), func(one *dto.Metric) bool {
-				return slices.ContainsFunc(one.GetLabel(), func(l *dto.LabelPair) bool {
-					return l.GetName() == "project" && l.GetValue() != "" && !sees(mirror.ProjectID(l.GetValue()))
-				})
+				for _, l := range one.GetLabel() {
+					if l.GetName() == "project" && l.GetValue() != "" {
+						return !sees(mirror.ProjectID(l.GetValue()))
+					}
+				}
+				return !shown
 			})
 		}
 		return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return len(f.GetMetric()) == 0 }), err

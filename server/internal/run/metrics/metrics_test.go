@@ -172,22 +172,26 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// Of a project that the caller does not see, there is no series; what belongs to no
-// project is shown.
+// Of a project that the caller does not see, there is no series. What is about all projects
+// together is shown to those who see all of them.
 func TestProjectsAreSeenByTheirCallers(t *testing.T) {
 	t.Parallel()
-	w := httptest.NewRecorder()
-	everything().Handler(func(id mirror.ProjectID) bool { return id == "b" }).ServeHTTP(w,
-		httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
-	text := w.Body.String()
-	if strings.Contains(text, `project="a"`) || strings.Contains(text, "secret room") {
-		t.Errorf("the metrics show what the caller does not see:\n%s", text)
-	}
-	for _, want := range []string{
-		`mirror_upstream_paused{project="b"} 1`, `{outcome="unauthenticated",project=""} 1`, `mirror_ready 1`,
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the metrics lack %s:\n%s", want, text)
+	for seen, lacks := range map[string]string{"b": `project="a"`, "ab": "secret room"} {
+		w := httptest.NewRecorder()
+		everything().Handler(func(id mirror.ProjectID) bool { return strings.Contains(seen, string(id)) }).ServeHTTP(w,
+			httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+		text := w.Body.String()
+		if strings.Contains(text, lacks) {
+			t.Errorf("the metrics for %q show what the caller does not see:\n%s", seen, text)
+		}
+		for want, always := range map[string]bool{
+			`mirror_upstream_paused{project="b"} 1`: true, `mirror_ready 1`: true, `mirror_build_info`: true,
+			`{outcome="unauthenticated",project=""} 1`: false, `mirror_webhook_ack_seconds_count`: false,
+			`mirror_auth_failures_total`: false, `process_cpu_seconds_total`: false,
+		} {
+			if strings.Contains(text, want) != (always || seen == "ab") {
+				t.Errorf("the metrics for %q have %s: %t:\n%s", seen, want, !always && seen != "ab", text)
+			}
 		}
 	}
 }
