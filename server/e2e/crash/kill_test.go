@@ -108,22 +108,14 @@ func beforeLedger(s *site) func() {
 // still waits for it.
 func duringLedger(s *site) func() {
 	s.t.Helper()
-	session, err := s.db.Conn(s.t.Context())
-	if err != nil {
-		s.t.Fatalf("Conn = %v", err)
+	release := func() {}
+	if !s.proxy.pooled { // there, a statement that is held is parsed already, which needs what is locked here
+		tr := s.proxy.set(beforeSend, s.words.runs...)
+		tr.await(s.t)
+		release = tr.release
 	}
-	do := func(statement string) {
-		s.t.Helper()
-		if _, err := session.ExecContext(s.t.Context(), statement); err != nil {
-			s.t.Fatalf("%s = %v", statement, err)
-		}
-	}
-	tr := s.proxy.set(beforeSend, s.words.runs...)
-	tr.await(s.t)
-	for _, statement := range s.words.lock {
-		do(statement)
-	}
-	tr.release()
+	unlock := s.db.LockTable(s.t, "mirror_resource_state", "share")
+	release()
 	waiting := s.db.OfServer(s.t, s.words.waiting)
 	eventually(s.t, func() error {
 		n, err := queryOne[int](s, waiting)
@@ -132,12 +124,7 @@ func duringLedger(s *site) func() {
 		}
 		return unless(n > 0, "no ledger statement waits for the lock")
 	})
-	return func() {
-		do(s.words.unlock)
-		if err := session.Close(); err != nil {
-			s.t.Fatalf("Close = %v", err)
-		}
-	}
+	return unlock
 }
 
 func afterLedger(s *site) func() {
@@ -267,10 +254,24 @@ func TestKilledWhileMigrating(t *testing.T) {
 			t.Fatalf("an unfinished migration left %d of its tables; want %d", tables, s.words.tables)
 		}
 		begun := time.Now()
-		service := s.start()
-		if took := time.Since(begun); took > 25*time.Second {
-			t.Errorf("the next start took %v; want it to wait for the lock 10 s at most", took)
+		cmd = harness.Command(t.Context(), t, map[string]string{"DATABASE_URL": s.url}, "migrate")
+		if err := cmd.Start(); err != nil {
+			t.Fatalf("Start = %v", err)
 		}
+		eventually(t, func() error {
+			n, err := queryOne[int](s, "select count(*) from mirror_schema_version where version_id > 0")
+			if err != nil {
+				return err // there is no such table yet
+			}
+			return unless(n > 0, "no migration was applied")
+		})
+		if took := time.Since(begun); took > 25*time.Second {
+			t.Errorf("the first migration took %v; want the next one to wait for the lock 10 s at most", took)
+		}
+		if err := cmd.Wait(); err != nil { // to change tables of several shards takes longer
+			t.Fatalf("migrate = %v", err)
+		}
+		service := s.start()
 		s.create("room", document(1))
 		s.converge(service)
 	})
@@ -332,9 +333,15 @@ func TestTaskThatKillsTheProcess(t *testing.T) {
 // awaitDocument waits until a room's Storage document is lson.
 func (s *site) awaitDocument(room string, lson []byte) {
 	s.t.Helper()
+	s.awaitDocumentIn(s.db, room, lson)
+}
+
+// awaitDocumentIn waits for it in a part of the database.
+func (s *site) awaitDocumentIn(db *dbtest.DB, room string, lson []byte) {
+	s.t.Helper()
 	sum := sha256.Sum256(lson)
 	eventually(s.t, func() error {
-		n, err := queryOne[int](s,
+		n, err := dbtest.Value[int](s.t.Context(), db,
 			"select count(*) from mirror_document where kind = 2 and room_id = ? and content_sha256 = ?", room, sum[:])
 		if err != nil {
 			return err

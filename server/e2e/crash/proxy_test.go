@@ -20,7 +20,8 @@ import (
 // In front of several servers it does what a load balancer would: it sends
 // connections to one for as long as that takes them, and then to the next.
 type proxy struct {
-	url string
+	url    string
+	pooled bool // there is a pooler behind it
 
 	newWire  func() wire
 	listener net.Listener
@@ -44,12 +45,11 @@ func newProxy(t testing.TB, e *dbtest.Engine, direct ...string) *proxy {
 	}
 	p := &proxy{newWire: wordsOf[e].wire, listener: l, links: make(map[*link]struct{}), counts: make(map[string]int)}
 	for _, to := range direct {
-		pooled := false
 		if e == dbtest.Postgres && len(direct) == 1 { // a pooler takes connections while its server is dead
-			to, pooled = pgtest.Front(t, to)
+			to, p.pooled = pgtest.Front(t, to)
 		}
 		dial, through := wordsOf[e].way(t, to, l.Addr().String())
-		if pooled {
+		if p.pooled {
 			through += "&pgbouncer=true"
 		}
 		p.servers, p.url = append(p.servers, dial), through

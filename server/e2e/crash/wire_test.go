@@ -43,13 +43,10 @@ type words struct {
 	// wroteNothing reports whether the reply to a statement that commits itself says
 	// that it has changed no row.
 	wroteNothing func(reply []byte) bool
-	// lock keeps everybody else from writing states, and where a statement does not
-	// wait for that from reading them, until unlock.
-	lock   []string
-	unlock string
-	// runs are the statements of a batch up to the one that waits for lock.
+	// runs are the statements of a batch up to the one that waits where nobody can write
+	// states or, where that statement does not wait for it, read them.
 	runs []string
-	// waiting counts the batches that wait for lock, open the transactions that have
+	// waiting counts the batches that wait for that, open the transactions that have
 	// written something.
 	waiting, open string
 	// migrating is a statement in the midst of the first migration, before which tables
@@ -64,8 +61,6 @@ var wordsOf = map[*dbtest.Engine]words{
 		way:    postgresWay,
 		ledger: "AcceptEvents", alone: true,
 		wroteNothing: func(reply []byte) bool { return bytes.Contains(reply, []byte("C\x00\x00\x00\x0dUPDATE 0\x00")) },
-		lock:         []string{"begin", "lock table mirror_resource_state in share mode"},
-		unlock:       "rollback",
 		runs:         []string{"AcceptEvents"},
 		waiting: `select count(*) from pg_stat_activity
 			where datname = current_database() and wait_event_type = 'Lock' and query like '-- name: AcceptEvents%'`,
@@ -82,9 +77,7 @@ var wordsOf = map[*dbtest.Engine]words{
 		wroteNothing: func([]byte) bool { return false },
 		// The batch locks and writes states without waiting for them. Before, it waits as
 		// long as it takes to read the states of resources that an event only mentions.
-		lock:   []string{"lock tables mirror_resource_state write"},
-		unlock: "unlock tables",
-		runs:   []string{"insert into mirror_event", readStates},
+		runs: []string{"insert into mirror_event", readStates},
 		waiting: `select count(*) from {processlist} p
 			where db = database() and state like 'Waiting for table%' and info like '` + readStates + `%'`,
 		open: `select count(*) from {transactions} t join {processlist} p on p.id = t.session_id

@@ -64,12 +64,9 @@ var (
 		others: postgresPool.others, kill: postgresPool.kill, empty: emptyPostgres,
 	}
 	mysqlPool = &pool{
-		add: addMySQL,
-		others: func(ctx context.Context, db *sql.DB) (string, error) {
-			list, err := mysqltest.Processlist(ctx, db)
-			return "select id from " + list + " p where db = database() and id <> connection_id()", err
-		},
-		kill: func(ctx context.Context, conn *sql.Conn, id string) error { return mysqltest.Kill(ctx, conn, id) },
+		add:    addMySQL,
+		others: mysqltest.Others,
+		kill:   func(ctx context.Context, conn *sql.Conn, id string) error { return mysqltest.Kill(ctx, conn, id) },
 		empty: func(ctx context.Context, url string) error {
 			return mysqltest.Empty(ctx, url, "mirror_schema_version", "mirror_schema_lock")
 		},
@@ -251,7 +248,9 @@ func takeMySQL(tb testing.TB) string {
 	err = db.QueryRowContext(ctx, "select count(*) from information_schema.tables where table_schema = database() "+
 		"and table_name = '"+marker+"'").Scan(&lent)
 	if err == nil && lent == 0 {
-		err = mysqltest.Clear(ctx, to)
+		if err = mysqltest.Clear(ctx, to); err == nil {
+			err = mysqltest.Create(ctx, to, engine.Migrations(to))
+		}
 	}
 	if err == nil {
 		err = migrate(ctx, to) // which does nothing where it has been done

@@ -58,6 +58,25 @@ func (db *DB) OfServer(tb testing.TB, query string) string {
 	return query
 }
 
+// LockTable locks a table, on PostgreSQL in a mode of its, on MySQL so that nobody else can
+// read or write it. The returned function unlocks it, at the latest when tb ends.
+func (db *DB) LockTable(tb testing.TB, table, mode string) (unlock func()) {
+	tb.Helper()
+	if db.engine == MySQL {
+		return mysqltest.LockTable(tb, db.DB, table)
+	}
+	tx, err := db.BeginTx(tb.Context(), nil)
+	if err == nil {
+		_, err = tx.ExecContext(tb.Context(), "lock table "+table+" in "+mode+" mode")
+	}
+	if err != nil {
+		tb.Fatalf("dbtest: lock %s: %v", table, err)
+	}
+	unlock = func() { _ = tx.Rollback() } // nothing was written
+	tb.Cleanup(unlock)
+	return unlock
+}
+
 // IsMariaDB reports whether a server of MySQL's protocol is MariaDB's.
 func (db *DB) IsMariaDB(tb testing.TB) bool {
 	tb.Helper()

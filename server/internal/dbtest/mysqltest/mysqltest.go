@@ -300,15 +300,74 @@ func Processlist(ctx context.Context, db *sql.DB) (string, error) {
 	case MariaDB:
 		return "information_schema.processlist", err
 	case Vitess:
-		return `(select id, user, regexp_replace(db, '^vt_(.*)_[^_]*$', '$1') as db, state, info
-			from performance_schema.processlist)`, err
+		// A shard may see the name that it has there as that of the current database.
+		return "(select id, user, if(regexp_replace(db, " + inShard + ") = regexp_replace(database(), " + inShard + "), " +
+			"database(), regexp_replace(db, " + inShard + ")) as db, state, info from performance_schema.processlist)", err
 	default:
 		return "performance_schema.processlist", err
 	}
 }
 
+// inShard are the arguments of regexp_replace that make the name of a database of Vitess
+// of that of one of its shards below.
+const inShard = `'^vt_(.*)_[^_]*$', '$1'`
+
 // belowVariable is the URL of the MySQL server below Vitess.
 const belowVariable = "TEST_VITESS_MYSQL"
+
+// LockTable keeps everybody else from a table of db's database until the returned function
+// is called, which tb ends with otherwise. The gateway of Vitess takes the statement for
+// done and does nothing, so there the server below it locks the table, in every shard.
+func LockTable(tb testing.TB, db *sql.DB, table string) (unlock func()) {
+	tb.Helper()
+	ctx, names := tb.Context(), []string{quote(table)}
+	if below := os.Getenv(belowVariable); below != "" {
+		var database string
+		if err := db.QueryRowContext(ctx, "select database()").Scan(&database); err != nil {
+			tb.Fatalf("mysqltest: lock %s: %v", table, err)
+		}
+		db = Connect(tb, below)
+		var err error
+		if names, err = column(ctx, db, "select concat('`', table_schema, '`.`', table_name, '`') from "+
+			"information_schema.tables where table_name = ? and regexp_replace(table_schema, "+inShard+") = ?",
+			table, database); err != nil || len(names) == 0 {
+			tb.Fatalf("mysqltest: lock %s in the shards %q: %v", table, names, err)
+		}
+	}
+	session, err := db.Conn(ctx)
+	if err == nil {
+		_, err = session.ExecContext(ctx, "lock tables "+strings.Join(names, " write, ")+" write")
+	}
+	if err != nil {
+		tb.Fatalf("mysqltest: lock %s: %v", table, err)
+	}
+	unlock = sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		if _, err := session.ExecContext(ctx, "unlock tables"); err != nil {
+			tb.Errorf("mysqltest: unlock %s: %v", table, err)
+		}
+		_ = session.Close() // back to the pool
+	})
+	tb.Cleanup(unlock)
+	return unlock
+}
+
+// Others is a query for the ids of all other sessions of the current database. Those of
+// the MySQL server below Vitess stay open for whoever is next; the ones that count are in
+// a transaction that writes.
+func Others(ctx context.Context, db *sql.DB) (string, error) {
+	list, err := Processlist(ctx, db)
+	if err != nil {
+		return "", err
+	}
+	if p, err := productOf(ctx, db); p != Vitess {
+		return "select id from " + list + " p where db = database() and id <> connection_id()", err
+	}
+	transactions, err := Transactions(ctx, db)
+	return "select p.id from " + transactions + " t join " + list + " p on p.id = t.session_id " +
+		"where p.db = database() and t.writes", err
+}
 
 // Kill ends a session that [Processlist] has.
 func Kill(ctx context.Context, db interface {
@@ -347,6 +406,12 @@ func Transactions(ctx context.Context, db *sql.DB) (string, error) {
 func IsMariaDB(ctx context.Context, db *sql.DB) (bool, error) {
 	p, err := productOf(ctx, db)
 	return p == MariaDB, err
+}
+
+// IsVitess reports whether a server is Vitess' gateway.
+func IsVitess(ctx context.Context, db *sql.DB) (bool, error) {
+	p, err := productOf(ctx, db)
+	return p == Vitess, err
 }
 
 // column returns the only column of a query's result.

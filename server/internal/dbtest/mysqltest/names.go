@@ -8,11 +8,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 )
 
 // namesVariable lists the names of databases, separated by commas, that tests take
@@ -147,6 +150,69 @@ func shards(ctx context.Context, db *sql.DB, to string) (urls []string, err erro
 	}
 	return urls, err
 }
+
+// Create runs the statements that make the tables of an empty database of Vitess in the
+// MySQL server below, which takes a hundredth of the time; on other servers it does
+// nothing. Rows are inserted through Vitess, each into its shard.
+func Create(ctx context.Context, to, text string) error {
+	below, err := url.Parse(os.Getenv(belowVariable))
+	if err != nil || below.Host == "" {
+		return err
+	}
+	db, err := open(to)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	parts, err := shards(ctx, db, to)
+	if err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	for statement := range strings.SplitSeq(text, ";\n") {
+		bare := comments.ReplaceAllString(statement, "")
+		switch {
+		case bare == "":
+		case strings.HasPrefix(bare, "insert"):
+			if err := runOnceKnown(ctx, to, bare); err != nil {
+				return fmt.Errorf("create: %w", err)
+			}
+		default:
+			for _, part := range parts {
+				u, err := url.Parse(part)
+				if err != nil {
+					return errors.New("the URL of a shard cannot be read")
+				}
+				below.Path = "/vt_" + strings.Replace(strings.TrimPrefix(u.Path, "/"), ":", "_", 1)
+				if err := runAt(ctx, below.String(), bare); err != nil {
+					return fmt.Errorf("create: %w", err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// runOnceKnown runs a statement as soon as the gateway knows its tables and columns, of
+// which it learns a moment after they were made.
+func runOnceKnown(ctx context.Context, to, statement string) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := runAt(ctx, to, statement)
+		var refused *mysql.MySQLError
+		if !errors.As(err, &refused) || refused.Number != 1054 && refused.Number != 1146 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
+// comments are whole lines of SQL.
+var comments = regexp.MustCompile(`(?m)^\s*(--.*)?\n`)
 
 // runAt runs a statement where a URL leads.
 func runAt(ctx context.Context, at, statement string) error {

@@ -71,11 +71,12 @@ const (
 	Users Ability = "users that it creates"
 	// Counters is that the server counts what a session does.
 	Counters Ability = "counters of a session"
-	// Triggers is that triggers are created, TableLocks that tables are locked.
-	Triggers   Ability = "triggers"
-	TableLocks Ability = "locked tables"
+	// Triggers is that triggers are created.
+	Triggers Ability = "triggers"
 	// OneShard is that a statement or transaction reaches all rows as one server.
 	OneShard Ability = "all rows in one server"
+	// ManyShards is that rows of different buckets are in different shards.
+	ManyShards Ability = "a sharded database"
 	// Sharding is that Vitess is started with shards of its own.
 	Sharding Ability = "Vitess, whose shards it kills"
 	// Views is that a view that is created can be dropped and read.
@@ -95,12 +96,11 @@ var lacks = map[Product]map[Ability]string{
 		Clusters: "MYSQL_BIN chooses MySQL; run it without that too",
 	},
 	Vitess: {
-		Own:        "a server that it starts would not be Vitess; run it on MySQL and MariaDB",
-		Clusters:   "a server that it starts would not be Vitess; run it on MariaDB",
-		Users:      "vtgate has no statement that creates users",
-		Counters:   "sessions of MySQL are shared by those of vtgate, which prepares no statement there",
-		Triggers:   "vtgate has no statement that creates triggers",
-		TableLocks: "vtgate takes lock tables for done and does nothing",
+		Own:      "a server that it starts would not be Vitess; run it on MySQL and MariaDB",
+		Clusters: "a server that it starts would not be Vitess; run it on MariaDB",
+		Users:    "vtgate has no statement that creates users",
+		Counters: "sessions of MySQL are shared by those of vtgate, which prepares no statement there",
+		Triggers: "vtgate has no statement that creates triggers",
 	},
 }
 
@@ -128,6 +128,9 @@ func Need(tb testing.TB, abilities ...Ability) {
 	for _, a := range abilities {
 		if why, ok := lacks[p][a]; ok {
 			tb.Skipf("NOT RUN on %s: it needs %s: %s", p, a, why)
+		}
+		if a == ManyShards && !Named() {
+			tb.Skipf("NOT RUN on %s: it needs %s: %s", p, a, notVitess)
 		}
 		if why, ok := sharded[a]; ok && Named() {
 			tb.Skipf("NOT RUN on shards: it needs %s: %s", a, why)

@@ -38,6 +38,9 @@ type Pooler struct {
 // end-to-end tests.
 const pooled = "TEST_POOLER"
 
+// Fronted reports whether Front puts a pooler before servers.
+func Fronted() bool { return os.Getenv(pooled) != "" }
+
 // Front returns the URL by which a service reaches the database of a URL, and whether
 // that goes through a pooler of its own, which ends with tb: so it does with
 // TEST_POOLER=transaction, unless the URL is that of a pooler already.

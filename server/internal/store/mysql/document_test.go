@@ -195,7 +195,7 @@ func TestManyKeys(t *testing.T) {
 	var batch []mirror.Delivery
 	for i := range n {
 		a := delivery(fmt.Sprintf("msg_%d", i), now)
-		a.Invalidations[0].Resource = storages[i]
+		a.Event.Room, a.Invalidations[0].Resource = storages[i].Room, storages[i]
 		batch = append(batch, a)
 	}
 	for _, fresh := range []bool{true, false} {
