@@ -26,7 +26,8 @@ func ByBucket[E any](sorted []E, bucket func(E) int16) (parts [][]E) {
 	return parts
 }
 
-// maxPart is the longest time that one bucket of a batch may take.
+// maxPart is the longest time that one bucket of a batch may take. The next batch, which
+// has those of other shards, waits for it.
 const maxPart = 2 * time.Second
 
 // partTime returns how long the next part of a batch may take, so that the parts of a
@@ -39,8 +40,8 @@ func partTime(left time.Duration, parts, lanes int) time.Duration {
 // shards. accept records deliveries of one bucket in one transaction; at most lanes of
 // them run at once, and each has a part of the time until ctx ends. A transaction that
 // fails leaves the others alone: its deliveries are reported with [Accepted.Err], and
-// those of one that is refused are tried one by one. If all fail, AcceptByBucket returns
-// the error of one.
+// those of one that is refused are tried one by one. If all fail, AcceptByBucket also
+// returns the error of one.
 func AcceptByBucket(
 	ctx context.Context, batch []mirror.Delivery, lanes int,
 	accept func(ctx context.Context, part []mirror.Delivery) ([]Accepted, error),
@@ -83,12 +84,11 @@ func AcceptByBucket(
 	parts := ByBucket(places, bucket)
 	for i, places := range parts {
 		free <- struct{}{}
-		limit := maxPart
-		if end, ok := ctx.Deadline(); ok {
-			limit = partTime(time.Until(end), len(parts)-i, lanes)
+		ctx, cancel := ctx, context.CancelFunc(func() {})
+		if end, ok := ctx.Deadline(); ok { // else the caller waits for as long as it takes
+			ctx, cancel = context.WithTimeout(ctx, partTime(time.Until(end), len(parts)-i, lanes))
 		}
 		running.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
 			record(ctx, places)
 			<-free
@@ -103,7 +103,7 @@ func AcceptByBucket(
 	if len(answers) == 0 {
 		return nil, nil
 	}
-	return nil, answers[0].Err
+	return answers, answers[0].Err
 }
 
 // guarded converts a panic to an error: no other function recovers in this goroutine.

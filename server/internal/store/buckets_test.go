@@ -127,8 +127,9 @@ func TestPartsFailApart(t *testing.T) {
 
 	allAway := func(context.Context, []mirror.Delivery) ([]store.Accepted, error) { return nil, away }
 	answers, err = store.AcceptByBucket(t.Context(), batch, 2, allAway)
-	if answers != nil || !errors.Is(err, away) {
-		t.Errorf("AcceptByBucket while all are away = %+v, %v; want an error", answers, err)
+	if !errors.Is(err, away) || len(answers) != len(batch) ||
+		slices.ContainsFunc(answers, func(a store.Accepted) bool { return !errors.Is(a.Err, away) }) {
+		t.Errorf("AcceptByBucket while all are away = %+v, %v; want an error, also for each", answers, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	answers, err = store.AcceptByBucket(ctx, batch, 1,

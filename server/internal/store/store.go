@@ -114,8 +114,8 @@ type Ledger interface {
 	//
 	// On a sharded server, each bucket of the batch has a transaction of its own: an
 	// event and what it makes stale are always committed together, the batch is not. If
-	// some of the transactions fail, their events are reported with Err, and the others
-	// are durable.
+	// some of the transactions fail, or all of them while another shard takes writes,
+	// their events are reported with Err, and the others are durable.
 	Accept(ctx context.Context, batch []mirror.Delivery) ([]Accepted, error)
 
 	// TakeUp works events that were recorded with OutcomeForeignProject like new
@@ -162,8 +162,8 @@ type Accepted struct {
 	// Locked means that the event was not recorded, because another session has
 	// locked a row that it needs. The other fields are zero.
 	Locked bool
-	// Err says why the event was not recorded although others of the batch were. The
-	// other fields are zero.
+	// Err says why the event was not recorded although others are, in this batch or
+	// another. The other fields are zero.
 	Err error
 	// Fresh is false for an event that had been recorded before.
 	Fresh bool

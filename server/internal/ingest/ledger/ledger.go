@@ -149,7 +149,7 @@ func New(cfg Config) *Ledger {
 		return batch.New(batch.Config[*mirror.Delivery, store.Accepted]{
 			Do: l.accept, Size: MaxBatch, Timeout: commitTimeout, Queue: queue,
 			Failed: func(ctx context.Context, calls int, err error) {
-				cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", calls), slog.Any("error", err))
+				l.tellFailed(ctx, calls, err)
 				l.failed(err)
 			},
 			Release: func(d *mirror.Delivery) { l.bytes.Add(-int64(len(d.Event.Payload))) },
@@ -415,9 +415,15 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	if err != nil {
 		return nil, err
 	}
-	l.cfg.Recorded(ctx)
-	if l.cfg.Committed != nil {
-		l.cfg.Committed(len(received))
+	failed := slices.DeleteFunc(slices.Clone(accepted), func(a store.Accepted) bool { return a.Err == nil })
+	if len(failed) > 0 { // a shard is away; the service stays ready for the others
+		l.tellFailed(ctx, len(failed), failed[0].Err)
+	}
+	if len(failed) < len(accepted) {
+		l.cfg.Recorded(ctx)
+		if l.cfg.Committed != nil {
+			l.cfg.Committed(len(received))
+		}
 	}
 	// For duplicates too: an earlier attempt may have been committed without a
 	// reply, or by a replica that has died. Otherwise its work would wait for the
@@ -441,26 +447,20 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		}
 	}
 	l.mu.Unlock()
-	l.tellFailed(ctx, accepted)
 	if len(pending) > 0 {
 		l.cfg.Pending(pending)
 	}
 	return answers, nil
 }
 
-// tellFailed tells of deliveries that were not recorded although others of their commit
-// were, as when one of several shards is away. The service stays ready for the others.
-func (l *Ledger) tellFailed(ctx context.Context, accepted []store.Accepted) {
-	var count int
-	var cause error
-	for i := range accepted {
-		if err := accepted[i].Err; err != nil {
-			count, cause = count+1, err
-		}
+// tellFailed tells of deliveries of one commit that were not recorded: once a minute while
+// the database or one of its shards is away, because their senders repeat them all that time.
+func (l *Ledger) tellFailed(ctx context.Context, count int, err error) {
+	f := fault.Of(err)
+	if f.Kind == fault.Unavailable && !l.hints.due(f.Reason, l.cfg.Now()) {
+		return
 	}
-	if count > 0 {
-		l.cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", count), slog.Any("error", cause))
-	}
+	l.cfg.Logger.ErrorContext(ctx, "deliveries not recorded", slog.Int("count", count), slog.Any("error", err))
 }
 
 // needed leaves out moot invalidations. The caller holds the lock.

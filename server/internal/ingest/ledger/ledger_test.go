@@ -769,6 +769,20 @@ func TestShardThatIsAway(t *testing.T) {
 		if !strings.Contains(b.log.String(), `"deliveries not recorded","count":1`) {
 			b.Fatalf("log = %s; want it to tell of the delivery", b.log.String())
 		}
+		for _, want := range []struct {
+			wait  time.Duration
+			lines int
+		}{{hintInterval - time.Second, 1}, {time.Second, 2}} {
+			if err := clock.Sleep(b.Context(), want.wait); err != nil {
+				b.Fatal(err)
+			}
+			if got := <-b.receiveMany(l, 17, 18)[0]; !fault.Is(got.err, fault.ReasonStoreUnavailable) {
+				b.Fatalf("answer while the shard is away = %v; want STORE_UNAVAILABLE", got.err)
+			}
+			if n := b.lines("deliveries not recorded"); n != want.lines {
+				b.Fatalf("lines = %d: %s; want one a minute, so %d", n, b.log.String(), want.lines)
+			}
+		}
 		b.events.mu.Lock()
 		b.events.away = nil
 		b.events.mu.Unlock()

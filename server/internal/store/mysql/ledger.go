@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -32,7 +33,11 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 	case err != nil:
 		return nil, err
 	case sharded:
-		return store.AcceptByBucket(ctx, batch, s.lanes, s.acceptUnlocked)
+		answers, err := store.AcceptByBucket(ctx, batch, s.lanes, s.acceptUnlocked)
+		if err != nil && (fault.Of(err).Kind != fault.Unavailable || s.pingShards(ctx, err) != nil) {
+			return nil, err
+		}
+		return answers, nil // what is away is a shard, and not the database
 	}
 	return s.acceptUnlocked(ctx, batch)
 }

@@ -23,6 +23,7 @@ import (
 	gomysql "github.com/go-sql-driver/mysql"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
@@ -184,10 +185,24 @@ func (e connectError) Error() string { return "connect: " + e.err.Error() }
 
 func (e connectError) Unwrap() error { return e.err }
 
+// shardAttempts is the maximum number of attempts to prepare a session on a sharded
+// server. Vitess asks a random shard for each variable, so that one that is away would
+// fail most attempts.
+const shardAttempts = 20
+
 // Connect opens a connection and prepares its session.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	for attempt := 1; ; attempt++ {
+		conn, err := c.connect(ctx)
+		if layout(c.layout.Load()) != manyShards || number(err) == 0 || attempt == shardAttempts {
+			return conn, err
+		}
+	}
+}
+
+func (c *connector) connect(ctx context.Context) (driver.Conn, error) {
 	era := c.era.Load()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
@@ -324,15 +339,13 @@ func (s *Store) Close() {
 // schema that this binary needs, and checks that the server takes writes. Whether it
 // does depends on the user as well as on several variables, so Ping sends a write,
 // which alters nothing: no project has this id.
+//
+// Of several shards one is enough: what concerns the others goes on while one is away.
 func (s *Store) Ping(ctx context.Context) error {
-	var behind bool
-	err := retry(ctx, func() (err error) {
-		if behind, err = schemaBehind(ctx, s.accepting); behind || err != nil {
-			return err
-		}
-		_, err = s.accepting.ExecContext(ctx, "update mirror_project set pause_reason = '' where project_id = ''")
-		return err
-	})
+	behind, err := s.pingAll(ctx)
+	if err != nil && layout(s.connector.layout.Load()) == manyShards {
+		err = s.pingShards(ctx, err)
+	}
 	if err != nil {
 		return classify(ctx, fmt.Errorf("ping: %w", err))
 	}
@@ -341,6 +354,47 @@ func (s *Store) Ping(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (s *Store) pingAll(ctx context.Context) (behind bool, err error) {
+	if layout(s.connector.layout.Load()) == manyShards { // one that hangs leaves time for the others
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, shardTime)
+		defer cancel()
+	}
+	err = retry(ctx, func() (err error) {
+		if behind, err = schemaBehind(ctx, s.accepting); behind || err != nil {
+			return err
+		}
+		_, err = s.accepting.ExecContext(ctx, "update mirror_project set pause_reason = '' where project_id = ''")
+		return err
+	})
+	return behind, err
+}
+
+const (
+	// pingedShards is how many shards are asked one by one.
+	pingedShards = 3
+	// shardTime is the time that all shards together have to answer, and then each of them.
+	shardTime = time.Second
+)
+
+// pingShards returns nil if a shard takes writes, otherwise err. Buckets that follow each
+// other are in different shards.
+func (s *Store) pingShards(ctx context.Context, err error) error {
+	first := rand.N(mirror.Buckets)
+	for i := range pingedShards {
+		ctx, cancel := context.WithTimeout(ctx, shardTime)
+		_, failed := s.accepting.ExecContext(ctx, pingShardSQL, (first+i)%mirror.Buckets)
+		cancel()
+		if failed == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// pingShardSQL alters nothing.
+const pingShardSQL = "update mirror_feed_head set n = 0 where bucket = ? and n < 0"
 
 // Engine returns the server's name and version.
 func (s *Store) Engine(ctx context.Context) (string, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
 // trouble is what happens to the next commit.
@@ -182,7 +183,7 @@ func TestCommitCut(t *testing.T) {
 			t.Fatalf("Ping = %v", err)
 		}
 		p.next.Store(int32(what))
-		_, err := s.Accept(t.Context(), []mirror.Delivery{delivery("msg", now)})
+		_, err := storetest.Accept(t.Context(), s, []mirror.Delivery{delivery("msg", now)})
 		if f := fault.Of(err); f.Kind != fault.Unavailable || f.Reason != fault.ReasonStoreUnavailable {
 			t.Fatalf("Accept with its commit cut = %v; want the store unavailable", err)
 		}

@@ -80,7 +80,7 @@ func statements(t *testing.T) map[string]string {
 		"lockTombstoneSQL": lockTombstoneSQL, "purgeRoomSQL": purgeRoomSQL, "eventsOfRoomSQL": eventsOfRoomSQL,
 		"eventsOfRoomInSQL": eventsOfRoomInSQL,
 		"purgeTableSQL":     purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
-		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2),
+		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2), "pingShardSQL": pingShardSQL,
 		"purgeProjectSQL":   "delete from mirror_room" + purgeProjectSQL,
 		"forgetProjectsSQL": "delete from mirror_unannounced" + forgetProjectsSQL, "forgetChangesSQL": forgetChangesSQL,
 	}

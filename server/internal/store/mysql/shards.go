@@ -20,7 +20,8 @@ const (
 )
 
 // lookForShards finds out whether the server is a Vitess whose keyspace has several
-// shards. It can be resharded while the service runs, so every connection asks.
+// shards, and keeps the transactions of the session to one of them. A keyspace can be
+// resharded while the service runs, so every connection asks.
 func (c *connector) lookForShards(ctx context.Context, s *session) error {
 	if l := layout(c.layout.Load()); l == whole || l == forced {
 		return nil
@@ -45,7 +46,16 @@ func (c *connector) lookForShards(ctx context.Context, s *session) error {
 		}
 	}
 	c.layout.Store(int32(found))
-	return nil
+	if found != manyShards {
+		return nil
+	}
+	// Where transactions may span shards, one that is cut off can be committed in some of
+	// them. None of ours does, so one that would is a defect, which has to be refused.
+	_, err = s.ExecContext(ctx, "set transaction_mode = 'single'", nil)
+	if number(err) != 0 {
+		return nil // a server that does not know it has a mode of its own
+	}
+	return err
 }
 
 // severalShards reports whether a keyspace is divided. Shards are named after their
