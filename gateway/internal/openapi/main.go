@@ -428,7 +428,10 @@ func (a *api) operation(path string, op object, m protoreflect.MethodDescriptor)
 		parameters = append(parameters, p)
 	}
 	responses, _ := op["responses"].(object)
-	codes := []string{"400", "401", "503", "default"}
+	codes := []string{"400", "401", "403", "503", "default"}
+	if !webhook { // deliveries have no credential
+		codes = append(codes, "429")
+	}
 	for i := range m.Input().Fields().Len() {
 		behavior, _ := proto.GetExtension(m.Input().Fields().Get(i).Options(),
 			annotations.E_FieldBehavior).([]annotations.FieldBehavior)

@@ -88,7 +88,7 @@ func TestOperations(t *testing.T) {
 				t.Errorf("%s is called %q, as is %q", what, op.OperationID, ids[op.OperationID])
 			}
 			ids[op.OperationID] = what
-			for _, code := range []string{"200", "400", "401", "503", "default"} {
+			for _, code := range []string{"200", "400", "401", "403", "503", "default"} {
 				if op.Responses[code] == nil {
 					t.Errorf("%s has no response %s", what, code)
 				}
