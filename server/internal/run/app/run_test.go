@@ -38,7 +38,13 @@ const (
 // eventually calls f until it returns nil.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	deadline := time.After(patience)
+	within(t, patience, f)
+}
+
+// within calls f until it returns nil, and fails the test after the limit.
+func within(t *testing.T, limit time.Duration, f func() error) {
+	t.Helper()
+	deadline := time.After(limit)
 	for {
 		err := f()
 		if err == nil {
@@ -46,7 +52,7 @@ func eventually(t *testing.T, f func() error) {
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("not within %s: %v", patience, err)
+			t.Fatalf("not within %s: %v", limit, err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
