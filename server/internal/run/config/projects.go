@@ -147,7 +147,7 @@ func (s Serve) project(e projectEntry) (Project, error) {
 			return p, wrong(e.name(given.name), "cannot be used: %v", err)
 		}
 	}
-	if err := cmp.Or(p.check(), p.Work.Validate()); err != nil {
+	if err := cmp.Or(p.check(), p.Validate()); err != nil {
 		return p, wrong(projectsFile, "cannot be used for project %q: %v", e.id, err)
 	}
 	return p, nil

@@ -14,7 +14,8 @@ func metricsPage() string {
 The service counts and measures what it does for Prometheus, at ` + "`/metrics`" + ` of the HTTP address. With
 ` + "`MIRROR_METRICS_ADDR`" + ` they are there instead, and nothing else is. Callers need a credential with the scope
 ` + "`metrics`" + ` on either address, unless the service has none at all; see [ACCESS.md](ACCESS.md). Of a key for some
-projects, the series of the others are left out, and those about all projects together; a key for some rooms gets nothing.
+projects, the series of the others are left out, and those about all projects together; a key for some rooms gets
+nothing.
 
     curl -s -H "Authorization: Bearer $MIRROR_API_TOKEN" http://127.0.0.1:8080/metrics
 
