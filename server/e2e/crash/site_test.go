@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
@@ -91,6 +93,9 @@ func newSiteAt(t *testing.T, e *dbtest.Engine, direct string) *site {
 	if direct != "" {
 		s.db = e.Connect(t, direct)
 		s.through(newProxy(t, e, direct))
+		if s.proxy.pooled { // or what waits for a lock could have all that the pooler has
+			s.env["MIRROR_DATABASE_MAX_CONNS"] = strconv.Itoa(pgtest.PoolerSize)
+		}
 	}
 	s.upstream.OnEvent(func(ev fake.Event) {
 		d := harness.SignEvent(t, ev)
