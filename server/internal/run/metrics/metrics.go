@@ -220,6 +220,13 @@ func (m *Metrics) defineRead() {
 				emit(float64(n), string(reason))
 			}
 		})
+	m.read(counter, "mirror_store_retries_total",
+		"Transactions that ran again, by the database's code of the error: another one was in their way, or their session was "+
+			"of before a failover (`session`).", []string{"code"}, func(emit func(float64, ...string)) {
+			for code, n := range store.Retries() {
+				emit(float64(n), code)
+			}
+		})
 	m.definePools()
 	m.read(gauge, "mirror_document_memory_bytes", "Memory for responses and documents in work, and what of it is used.",
 		[]string{"state"}, func(emit func(float64, ...string)) {

@@ -65,6 +65,7 @@ func everything() *Metrics {
 	m.Answered(ledger.Answer{Result: ledger.ResultUnauthenticated})
 	m.Committed(3)
 	m.Stored("claim", time.Millisecond)
+	store.CountRetry("40001")
 	m.Begun(rpc.Call{Type: "unary", Service: "s", Method: "m"})(codes.NotFound, time.Second)
 	m.Read(s)
 	return m

@@ -484,5 +484,6 @@ func retry(ctx context.Context, f func() error) error {
 		if clock.Sleep(ctx, rand.N(time.Duration(min(attempt, 10))*10*time.Millisecond)) != nil {
 			return err
 		}
+		store.CountRetry(strconv.Itoa(int(number(err))))
 	}
 }

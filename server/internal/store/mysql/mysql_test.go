@@ -177,6 +177,9 @@ func TestRetryEnds(t *testing.T) {
 			t.Errorf("%s: %d runs, %v; want %d, %v", c.what, runs, err, c.runs, c.final)
 		}
 	}
+	if n := store.Retries()["1213"]; n < txAttempts { // two of them once, and one to the last attempt
+		t.Errorf("%d retries after deadlocks are counted; want all of them", n)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	runs := 0
 	if err := retry(ctx, func() error { runs++; cancel(); return deadlock }); runs != 1 || !errors.Is(err, deadlock) {

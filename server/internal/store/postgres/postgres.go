@@ -206,6 +206,11 @@ func retry(ctx context.Context, f func() error) error {
 		if clock.Sleep(ctx, time.Duration(attempt)*5*time.Millisecond) != nil {
 			return err
 		}
+		if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+			store.CountRetry(pg.Code)
+		} else {
+			store.CountRetry("session")
+		}
 	}
 }
 
