@@ -32,6 +32,10 @@ run: build ## start the service with an embedded Postgres and a fake Liveblocks
 build: go ## build bin/liveblocks-mirror
 	@tools/build.sh $(VERSION)
 
+.PHONY: dist
+dist: go ## write archives, Debian packages and checksums for all platforms to dist/
+	@tools/dist.sh $(VERSION)
+
 .PHONY: gen
 gen: gen-proto gen-sql gen-docs ## regenerate code and documents
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: build.sh VERSION. Builds bin/liveblocks-mirror and shows the progress: the first time, go downloads and
+# Usage: build.sh VERSION [FILE]. Builds the program, by default as bin/liveblocks-mirror, and shows the progress: the first time, go downloads and
 # compiles a few hundred packages, of which it says nothing by itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,4 +21,4 @@ progress() {
 
 main=./server/cmd/liveblocks-mirror
 total=$(go list -deps $main | wc -l)
-CGO_ENABLED=0 go build -v -trimpath -ldflags "-s -w -X main.version=$1" -o bin/liveblocks-mirror $main 2>&1 | progress "$total"
+CGO_ENABLED=0 go build -v -trimpath -ldflags "-s -w -X main.version=$1" -o "${2:-bin/liveblocks-mirror}" $main 2>&1 | progress "$total"

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	_ "golang.org/x/crypto/x509roots/fallback" // for containers that have no certificates of authorities
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/app"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/cli"
@@ -40,16 +41,17 @@ type commands struct {
 
 	Config string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"Configuration file. Each line sets one environment variable. Flags and the environment override it. A variable with _FILE appended names a file that contains the value."`
 
-	Serve    serveCmd    `cmd:"" help:"Run the service."`
-	Migrate  migrateCmd  `cmd:"" help:"Migrate the database schema."`
-	Backfill backfillCmd `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
-	Verify   verifyCmd   `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
-	Purge    purgeCmd    `cmd:"" help:"Delete what is mirrored no more, for good."`
-	Keys     keysCmd     `cmd:"" help:"Make, list and check the keys of those who may call the service."`
-	Project  projectCmd  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
-	Projects projectsCmd `cmd:"" help:"List the projects in the database, and delete the rows of those that were removed from the settings."`
-	Demo     demoCmd     `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Serve       serveCmd       `cmd:"" help:"Run the service."`
+	Migrate     migrateCmd     `cmd:"" help:"Migrate the database schema."`
+	Backfill    backfillCmd    `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
+	Verify      verifyCmd      `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
+	Purge       purgeCmd       `cmd:"" help:"Delete what is mirrored no more, for good."`
+	Keys        keysCmd        `cmd:"" help:"Make, list and check the keys of those who may call the service."`
+	Project     projectCmd     `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
+	Projects    projectsCmd    `cmd:"" help:"List the projects in the database, and delete the rows of those that were removed from the settings."`
+	Healthcheck healthcheckCmd `cmd:"" help:"Ask the running service whether it works, for a container's health check. Exits with 0 or 1."`
+	Demo        demoCmd        `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 
 type serveCmd struct {
@@ -264,6 +266,14 @@ type pinCmd struct {
 
 func (c *pinCmd) Run(ctx context.Context) error {
 	return cli.PinProject(ctx, c.Client, c.LiveblocksProjectID, os.Stdout)
+}
+
+type healthcheckCmd struct {
+	config.Client `group:"Service"`
+}
+
+func (c *healthcheckCmd) Run(ctx context.Context) error {
+	return cli.Healthcheck(ctx, c.Client, os.Stdout)
 }
 
 type demoCmd struct {

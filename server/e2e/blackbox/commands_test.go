@@ -416,16 +416,33 @@ func TestSettingsFromFiles(t *testing.T) {
 }
 
 // The ready file tells the taken addresses once they answer, and goes when they do.
+// systemd is told both.
 func TestReadyFile(t *testing.T) {
 	t.Parallel()
 	needServers(t)
 	upstream := harness.NewFake(t)
 	path := filepath.Join(t.TempDir(), "ready.json")
+	systemd, err := net.ListenPacket("unixgram", filepath.Join(t.TempDir(), "notify"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer systemd.Close()
 	env := map[string]string{
 		"DATABASE_URL": database(t), "LIVEBLOCKS_BASE_URL": upstream.URL, "LIVEBLOCKS_SECRET_KEY": harness.SecretKey,
 		"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret, "MIRROR_HTTP_ADDR": "127.0.0.1:0",
 		"MIRROR_GRPC_ADDR":    "127.0.0.1:0",
-		"MIRROR_WEBHOOK_ADDR": "127.0.0.1:0",
+		"MIRROR_WEBHOOK_ADDR": "127.0.0.1:0", "NOTIFY_SOCKET": systemd.LocalAddr().String(),
+	}
+	told := func(want string) {
+		t.Helper()
+		if err := systemd.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		n, _, err := systemd.ReadFrom(b)
+		if got := string(b[:n]); err != nil || got != want {
+			t.Errorf("systemd is told %q, %v; want %q", got, err, want)
+		}
 	}
 	cmd := harness.Command(t.Context(), t, env, "serve", "--ready-file", path)
 	if err := cmd.Start(); err != nil {
@@ -439,6 +456,15 @@ func TestReadyFile(t *testing.T) {
 		}
 		return json.Unmarshal(b, &ready) // it is whole or not there
 	})
+	told("READY=1")
+	check := func() (string, error) {
+		client := map[string]string{"MIRROR_SERVER": fmt.Sprint(ready["grpc_addr"])}
+		out, err := harness.Command(t.Context(), t, client, "healthcheck").CombinedOutput()
+		return string(out), err
+	}
+	if out, err := check(); err != nil || out != "The service works.\n" {
+		t.Errorf("healthcheck of a ready service = %q, %v; want exit code 0", out, err)
+	}
 	for _, key := range []string{"http_addr", "webhook_addr"} {
 		if got := send(t, http.MethodGet, fmt.Sprintf("http://%v/healthz", ready[key]), nil,
 			nil); got.status != http.StatusOK {
@@ -461,6 +487,10 @@ func TestReadyFile(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("after an interrupt the service ended with %v; want exit code 0", err)
+	}
+	told("STOPPING=1")
+	if out, err := check(); err == nil || !strings.Contains(out, "no service answers at") {
+		t.Errorf("healthcheck of a stopped service = %q, %v; want a failure that says why", out, err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
 		t.Errorf("the folder of the ready file holds %v (%v); want nothing", left, err)

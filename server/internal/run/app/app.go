@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -282,6 +283,9 @@ func (a *App) Serve(ctx context.Context) error {
 	err := a.await(ctx, stop.failed)
 
 	a.serving(false)
+	if err := notify(context.WithoutCancel(ctx), stateStopping); err != nil {
+		a.log.DebugContext(ctx, "cannot tell systemd that the service stops", slog.Any("error", err))
+	}
 	if err != nil {
 		a.log.InfoContext(ctx, "stopping", slog.Any("cause", err))
 	} else {
@@ -312,7 +316,7 @@ func (a *App) await(ctx context.Context, failed <-chan error) error {
 				slog.String("http_addr", addrs.HTTPAddr), slog.String("grpc_addr", addrs.GRPCAddr),
 				slog.String("webhook_addr", addrs.WebhookAddr), slog.String("metrics_addr", addrs.MetricsAddr),
 				slog.Bool("tls", a.tls != nil))
-			if err := addrs.write(a.cfg.ReadyFile); err != nil {
+			if err := errors.Join(addrs.write(a.cfg.ReadyFile), notify(ctx, stateReady)); err != nil {
 				return err
 			}
 		case <-ctx.Done():
