@@ -221,8 +221,8 @@ func (m *Metrics) defineRead() {
 			}
 		})
 	m.read(counter, "mirror_store_retries_total",
-		"Transactions that ran again, by the database's code of the error: another one was in their way, or their session was "+
-			"of before a failover (`session`).", []string{"code"}, func(emit func(float64, ...string)) {
+		"Transactions that ran again, by the database's code of the error: another one was in their way, or their session "+
+			"was of before a failover (`session`).", []string{"code"}, func(emit func(float64, ...string)) {
 			for code, n := range store.Retries() {
 				emit(float64(n), code)
 			}
