@@ -83,12 +83,19 @@ func benchFairness(ctx context.Context, b *bench) (err error) {
 			samples[i] = append(samples[i], one)
 		}
 	}
-	return b.printFairness(samples[0], samples[1])
+	made, err := callsOf(ctx, hung.addr, 1)
+	if err != nil {
+		return err
+	}
+	if made.Calls == 0 {
+		return errors.New("no call of the other project hung: nothing was measured")
+	}
+	return b.printFairness(samples[0], samples[1], made.Calls)
 }
 
-func (b *bench) printFairness(alone, beside []sample) error {
-	w := b.table(fmt.Sprintf("(h) as (e), of a project alone, and beside one all of whose calls hang while %d events a "+
-		"second come for it", hungRate), "", "p50 ms", "p99 ms", "p50 ratio", "aim", "p99 ratio", "aim", "CPU")
+func (b *bench) printFairness(alone, beside []sample, hung int) error {
+	w := b.table(fmt.Sprintf("(h) as (e), of a project alone, and beside one all of whose calls hang (%d did) while %d "+
+		"events a second come for it", hung, hungRate), "", "p50 ms", "p99 ms", "p50 ratio", "aim", "p99 ratio", "aim", "CPU")
 	all := func(s sample) []time.Duration { return s.each }
 	to := sorted(alone, all)
 	for _, side := range []struct {
