@@ -475,6 +475,41 @@ func (e adminEcho) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskRequest
 	return &mirrorv1.RetryTaskResponse{Task: &mirrorv1.Task{TaskId: req.GetTaskId()}}, nil
 }
 
+func (e adminEcho) DiscardTask(ctx context.Context,
+	req *mirrorv1.DiscardTaskRequest,
+) (*mirrorv1.DiscardTaskResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.DiscardTaskResponse{Task: &mirrorv1.Task{TaskId: req.GetTaskId()}}, nil
+}
+
+func (e adminEcho) UnpinProject(ctx context.Context,
+	req *mirrorv1.UnpinProjectRequest,
+) (*mirrorv1.UnpinProjectResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.UnpinProjectResponse{}, nil
+}
+
+func (e adminEcho) PauseProject(ctx context.Context,
+	req *mirrorv1.PauseProjectRequest,
+) (*mirrorv1.PauseProjectResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.PauseProjectResponse{}, nil
+}
+
+func (e adminEcho) ResumeProject(ctx context.Context,
+	req *mirrorv1.ResumeProjectRequest,
+) (*mirrorv1.ResumeProjectResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ResumeProjectResponse{}, nil
+}
+
+func (e adminEcho) ReplayEvents(req *mirrorv1.ReplayEventsRequest,
+	stream grpc.ServerStreamingServer[mirrorv1.ReplayEventsResponse],
+) error {
+	e.heard(stream.Context(), req)
+	return stream.Send(&mirrorv1.ReplayEventsResponse{Done: true})
+}
+
 func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse,
 	error,
 ) {

@@ -49,6 +49,7 @@ var idRoutes = []idRoute{
 	{"GET", "/v1/events/%s", field((*mirrorv1.GetEventRequest).GetEventId)},
 	{"GET", "/v1/admin/tasks/%s", field((*mirrorv1.GetTaskRequest).GetTaskId)},
 	{"POST", "/v1/admin/tasks/%s:retry", field((*mirrorv1.RetryTaskRequest).GetTaskId)},
+	{"POST", "/v1/admin/tasks/%s:discard", field((*mirrorv1.DiscardTaskRequest).GetTaskId)},
 	{"POST", "/v1/admin/rooms/%s/sync:request", field((*mirrorv1.RequestSyncRequest).GetRoomId)},
 	{"POST", "/v1/projects/%s/webhooks/liveblocks", field((*mirrorv1.ReceiveWebhookRequest).GetProjectId)},
 }

@@ -39,17 +39,29 @@ const (
 type commands struct {
 	ShowVersion kong.VersionFlag `name:"version" short:"v" help:"Print the version."`
 
-	Config string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"Configuration file. Each line sets one environment variable. Flags and the environment override it. A variable with _FILE appended names a file that contains the value."`
+	ConfigFile string `name:"config" env:"MIRROR_CONFIG" type:"path" placeholder:"FILE" help:"Configuration file. Each line sets one environment variable. Flags and the environment override it. A variable with _FILE appended names a file that contains the value."`
 
-	Serve       serveCmd       `cmd:"" help:"Run the service."`
-	Migrate     migrateCmd     `cmd:"" help:"Migrate the database schema."`
-	Backfill    backfillCmd    `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
-	Verify      verifyCmd      `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
+	Serve   serveCmd   `cmd:"" help:"Run the service."`
+	Migrate migrateCmd `cmd:"" help:"Migrate the database schema."`
+
+	Status   cli.Status   `cmd:"" help:"Show the status of the running service."`
+	Tasks    cli.Tasks    `cmd:"" help:"List, show, retry and discard tasks."`
+	Events   cli.Events   `cmd:"" help:"List, show and replay recorded webhooks."`
+	Resync   cli.Resync   `cmd:"" help:"Make the running service fetch a room, or one resource in it, again."`
+	Backfill cli.Backfill `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
+	Verify   cli.Verify   `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
+	Pause    cli.Pause    `cmd:"" help:"Stop all calls to Liveblocks. Webhooks are still recorded."`
+	Resume   cli.Resume   `cmd:"" help:"Let calls to Liveblocks go on."`
+	Project  cli.Project  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
+
+	CallMethod cli.CallMethod `cmd:"" name:"call" help:"Make any call of the API, and print its answers as JSON."`
+
 	Purge       purgeCmd       `cmd:"" help:"Delete what is mirrored no more, for good."`
 	Keys        keysCmd        `cmd:"" help:"Make, list and check the keys of those who may call the service."`
-	Project     projectCmd     `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
 	Projects    projectsCmd    `cmd:"" help:"List the projects in the database, and delete the rows of those that were removed from the settings."`
+	Config      cli.Config     `cmd:"" name:"config" help:"Show the settings."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the running service whether it works, for a container's health check. Exits with 0 or 1."`
+	Completion  cli.Completion `cmd:"" help:"Print a script that completes commands in a shell."`
 	Demo        demoCmd        `cmd:"" help:"Try the service on this machine with a built-in fake Liveblocks. Needs no account and no database."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
@@ -90,27 +102,6 @@ func (c *migrateCmd) Run(ctx context.Context) error {
 		return app.PrintGrants(c.Database, c.Roles, os.Stdout)
 	}
 	return app.Migrate(ctx, c.Database, c.Roles, c.Logger(os.Stderr))
-}
-
-type backfillCmd struct {
-	Watch bool `name:"watch" help:"Start no sweep; only show the progress of the latest one."`
-
-	config.Client `group:"Service"`
-}
-
-func (c *backfillCmd) Run(ctx context.Context) error {
-	return cli.Backfill(ctx, c.Client, c.Watch, os.Stdout)
-}
-
-type verifyCmd struct {
-	Repair     bool   `name:"repair" help:"Fetch and rewrite whatever differs."`
-	RoomPrefix string `name:"room-prefix" placeholder:"TEXT" help:"Compare only rooms whose id starts with this text."`
-
-	config.Client `group:"Service"`
-}
-
-func (c *verifyCmd) Run(ctx context.Context) error {
-	return cli.Verify(ctx, c.Client, cli.VerifyOptions{RoomPrefix: c.RoomPrefix, Repair: c.Repair}, os.Stdout, os.Stderr)
 }
 
 type purgeCmd struct {
@@ -154,24 +145,27 @@ type newKeyCmd struct {
 	Expires    string   `name:"expires" placeholder:"WHEN" help:"When it ends: a date, a time, or a duration such as 2160h. If empty, never."`
 	Add        bool     `name:"add" help:"Add it to the keys file, and print only the key."`
 
+	cli.Format
 	config.Keys `group:"Keys"`
 }
 
 func (c *newKeyCmd) Run() error {
 	return cli.NewKey(cli.KeyOptions{
 		Name: c.Name, Scopes: c.Scope, Projects: c.Project, RoomPrefixes: c.RoomPrefix, Expires: c.Expires,
-	}, c.KeysFile, c.Add, time.Now(), os.Stdout, os.Stderr)
+	}, c.KeysFile, c.Add, time.Now(), c.Format, os.Stdout, os.Stderr)
 }
 
 type listKeysCmd struct {
-	JSON bool `name:"json" help:"As JSON."`
+	cli.Format
 
 	config.Keys `group:"Keys"`
 }
 
-func (c *listKeysCmd) Run() error { return cli.ListKeys(c.KeysFile, c.JSON, time.Now(), os.Stdout) }
+func (c *listKeysCmd) Run() error { return cli.ListKeys(c.KeysFile, time.Now(), c.Format, os.Stdout) }
 
 type checkKeysCmd struct {
+	cli.Format
+
 	Stdin bool `name:"stdin" help:"Read a key from standard input, and check that the file has it."`
 
 	config.Keys `group:"Keys"`
@@ -188,13 +182,7 @@ func (c *checkKeysCmd) Run() error {
 			return &config.Error{Setting: "--stdin", Problem: "is set, but standard input has no key"}
 		}
 	}
-	return cli.CheckKeys(c.KeysFile, key, time.Now(), os.Stdout)
-}
-
-type projectCmd struct {
-	ConfirmDeletions confirmDeletionsCmd `cmd:"" name:"confirm-deletions" help:"Believe that rooms or groups which Liveblocks' lists lack are deleted."`
-	ConfirmKey       confirmKeyCmd       `cmd:"" name:"confirm-key" help:"Use the secret key although Liveblocks shows none of the mirrored rooms."`
-	Pin              pinCmd              `cmd:"" help:"Work the events of this Liveblocks project, those included that were set aside."`
+	return cli.CheckKeys(c.KeysFile, key, time.Now(), c.Format, os.Stdout)
 }
 
 type projectsCmd struct {
@@ -237,35 +225,6 @@ func (c *projectsPurgeCmd) Run(ctx context.Context) error {
 		return err
 	}
 	return app.PurgeProject(ctx, c.Database, configured, c.Project, c.Yes, os.Stdout, c.Logger(os.Stderr))
-}
-
-type confirmKeyCmd struct {
-	config.Client `group:"Service"`
-}
-
-func (c *confirmKeyCmd) Run(ctx context.Context) error {
-	return cli.ConfirmKey(ctx, c.Client, os.Stdout)
-}
-
-type confirmDeletionsCmd struct {
-	Rooms  int64 `name:"rooms" placeholder:"NUMBER" help:"How many rooms are deleted: the number that the problem shows."`
-	Groups int64 `name:"groups" placeholder:"NUMBER" help:"How many groups are deleted: the number that the problem shows."`
-
-	config.Client `group:"Service"`
-}
-
-func (c *confirmDeletionsCmd) Run(ctx context.Context) error {
-	return cli.ConfirmDeletions(ctx, c.Client, c.Rooms, c.Groups, os.Stdout)
-}
-
-type pinCmd struct {
-	LiveblocksProjectID string `arg:"" name:"liveblocks-project-id" help:"Liveblocks' id of the project, as in the projectId of its events."`
-
-	config.Client `group:"Service"`
-}
-
-func (c *pinCmd) Run(ctx context.Context) error {
-	return cli.PinProject(ctx, c.Client, c.LiveblocksProjectID, os.Stdout)
 }
 
 type healthcheckCmd struct {
@@ -343,7 +302,8 @@ func run(ctx context.Context, args []string) int {
 	if err != nil {
 		return fail(err, exitUsage)
 	}
-	if err := parsed.Run(config.FindUnknown(parser.Model, os.Environ())); err != nil {
+	if err := parsed.Run(config.FindUnknown(parser.Model, os.Environ()), resolver, parser.Model,
+		cli.Streams{Out: os.Stdout, Err: os.Stderr}); err != nil {
 		return fail(err, exitFailure)
 	}
 	return exitOK

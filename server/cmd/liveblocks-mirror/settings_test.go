@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/wrong-settings.md")
+var update = flag.Bool("update", false, "rewrite testdata/wrong-settings.md and docs/CLI.md")
 
 // hidden is part of every secret among the wrong values.
 const hidden = "HIDDEN"

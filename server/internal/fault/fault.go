@@ -48,6 +48,7 @@ const (
 	ReasonEventNotFound           Reason = "EVENT_NOT_FOUND"
 	ReasonTaskNotFound            Reason = "TASK_NOT_FOUND"
 	ReasonTaskNotRetryable        Reason = "TASK_NOT_RETRYABLE"
+	ReasonTaskNotDiscardable      Reason = "TASK_NOT_DISCARDABLE"
 	ReasonDocumentTooLarge        Reason = "DOCUMENT_TOO_LARGE"
 	ReasonDocumentUnreadable      Reason = "DOCUMENT_UNREADABLE"
 	ReasonStoreUnavailable        Reason = "STORE_UNAVAILABLE"

@@ -73,7 +73,7 @@ func ParseBaseURL(s string) (BaseURL, error) {
 	return BaseURL{strings.TrimRight(s, "/")}, nil
 }
 
-// Config configures a [Client]. Every field must be set.
+// Config configures a [Client]. Every field must be set unless stated otherwise.
 type Config struct {
 	BaseURL   BaseURL
 	SecretKey Key
@@ -105,6 +105,10 @@ type Config struct {
 	OnPause func(reason string)
 	// Called, if set, is called with each call that was made.
 	Called func(Call)
+	// Stopped returns why and since when an operator has stopped calls; an empty reason
+	// if none has. It is called now and then before a call; see [Client.Look]. nil means
+	// never.
+	Stopped func(ctx context.Context) (reason string, since time.Time, err error)
 	// Transport carries the calls; see [NewTransport].
 	Transport http.RoundTripper
 }
@@ -159,6 +163,7 @@ type Client struct {
 	pings   pings
 	// unsupported are the kinds that the server does not have.
 	unsupported unsupported
+	looking     sync.Mutex // of Look
 	// again and check are those of Hold.
 	again <-chan struct{}
 	check func(context.Context) (problem string, err error)

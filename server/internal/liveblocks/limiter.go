@@ -1,6 +1,7 @@
 package liveblocks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,13 +48,16 @@ const (
 	burst = 100 * time.Millisecond
 	// probeFor is how long the others wait for the first call after such a time.
 	probeFor = time.Second
+	// lookEvery is how often a call or a caller of Wait looks whether an operator has
+	// stopped calls. Without either nothing is looked up.
+	lookEvery = time.Minute
 	// uncheckedWait is how long a call that is made while the key is unchecked is put
 	// off.
 	uncheckedWait = 10 * time.Second
 )
 
-// Limiter decides when calls may be made: not while the key is refused, not before
-// the time that Liveblocks requested, and no faster than a rate. The rate starts low,
+// Limiter decides when calls may be made: not while the key is refused or an operator has
+// stopped them, not before the time that Liveblocks requested, and no faster than a rate. The rate starts low,
 // grows while calls wait for it and nothing is refused, and shrinks after a 429 and
 // when Liveblocks as a whole is in trouble; a single failed call does not change it.
 // The limit is that of this process.
@@ -69,11 +73,15 @@ type Limiter struct {
 	mu   sync.Mutex
 	rate float64   // calls per second
 	next time.Time // when the next call may be made, unless calls may be ahead
-	// changed is closed and replaced when reason, until or strikes changes.
+	// changed is closed and replaced when reason, stopped, until or strikes changes.
 	changed chan struct{}
 	reason  string // why calls are paused; empty if they are not
 	since   time.Time
-	until   time.Time // no calls before this time
+	// stopped is why an operator has stopped calls; empty if none has.
+	stopped      string
+	stoppedSince time.Time
+	lookedAt     time.Time // when stopped was last looked up
+	until        time.Time // no calls before this time
 	// unchecked means that no call is made until the key is checked.
 	unchecked bool
 	strikes   int       // how often trouble closed the limiter since a call was answered
@@ -114,7 +122,36 @@ func newLimiter(ceiling float64, log *slog.Logger) *Limiter {
 // Every call takes one by itself, so only who wants to have it before the call
 // needs Wait: workers take one before they claim a task, so no lease is held
 // meanwhile, and pass it on with [Client.WithTurn].
-func (c *Client) Wait(ctx context.Context) error { return c.limiter.Wait(ctx) }
+func (c *Client) Wait(ctx context.Context) error { return c.limiter.wait(ctx, c.lookSometimes) }
+
+// Look looks up whether an operator has stopped calls, and heeds it.
+func (c *Client) Look(ctx context.Context) error {
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	return c.look(ctx)
+}
+
+// lookSometimes looks unless somebody has done so within lookEvery, or does now. If it
+// cannot find out, what is known stays.
+func (c *Client) lookSometimes(ctx context.Context) {
+	if c.cfg.Stopped == nil || !c.limiter.lookDue() || !c.looking.TryLock() {
+		return
+	}
+	defer c.looking.Unlock()
+	_ = c.look(ctx) // the database is away: then nothing is claimed either
+}
+
+// look is Look. c.looking is held, so that no old answer replaces a newer one.
+func (c *Client) look(ctx context.Context) error {
+	reason, since, err := c.cfg.Stopped(ctx)
+	if err != nil {
+		return err
+	}
+	if c.limiter.stop(reason, since) {
+		c.cfg.Logger.InfoContext(ctx, "an operator has paused or resumed fetching", slog.String("reason", reason))
+	}
+	return nil
+}
 
 // turn is a turn taken by Wait.
 type turn struct{ spent atomic.Bool }
@@ -143,6 +180,7 @@ func (c *Client) takeTurn(ctx context.Context, op string) error {
 	if given && t == nil {
 		return notSent(op, fault.New(fault.Busy, fault.ReasonUpstreamRateLimited, "waiting for a turn to call Liveblocks"))
 	}
+	c.lookSometimes(ctx)
 	taken := given && !t.spent.Swap(true) // also if it is of no use: the limiter has closed since
 	if f := c.held(); f != nil {
 		return notSent(op, f)
@@ -160,9 +198,9 @@ func (c *Client) takeTurn(ctx context.Context, op string) error {
 	return nil
 }
 
-// UntilPaused returns a context that also ends when the key is refused, with a
-// fault of reason PROJECT_PAUSED as its cause: the pause lasts until an operator
-// fixes the key, so callers should not wait for it. The caller must call release.
+// UntilPaused returns a context that also ends when calls are paused, with a fault of
+// reason PROJECT_PAUSED as its cause: the pause lasts until an operator fixes the key or
+// lets calls go on, so callers should not wait for it. The caller must call release.
 func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, release func()) {
 	pausable, cancel := context.WithCancelCause(ctx)
 	if reason, _ := c.limiter.closed(); reason != "" {
@@ -171,7 +209,7 @@ func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, rel
 	watched := make(chan struct{})
 	go func() { // release waits for it
 		defer close(watched)
-		if reason, ok := c.limiter.awaitPause(pausable); ok {
+		if reason, ok := c.limiter.await(pausable, c.limiter.paused); ok {
 			cancel(pausedFault(fault.Unavailable, reason))
 		}
 	}()
@@ -190,7 +228,7 @@ func (c *Client) Run(ctx context.Context) error {
 		return nil
 	}
 	for {
-		reason, ok := c.limiter.awaitPause(ctx)
+		reason, ok := c.limiter.await(ctx, func() string { return c.limiter.reason })
 		if !ok {
 			return nil
 		}
@@ -276,10 +314,11 @@ func (c *Client) probe(ctx context.Context) bool {
 	}
 }
 
-// Wait blocks until a call may be made, or ctx ends, and takes its turn.
-func (l *Limiter) Wait(ctx context.Context) error {
+// wait blocks until a call may be made, or ctx ends, and takes its turn. Meanwhile it
+// calls look again and again.
+func (l *Limiter) wait(ctx context.Context, look func(context.Context)) error {
 	for {
-		if err := l.awaitOpen(ctx); err != nil {
+		if err := l.awaitOpen(ctx, look); err != nil {
 			return err
 		}
 		if err := l.take(ctx); !errors.Is(err, errClosed) {
@@ -290,15 +329,16 @@ func (l *Limiter) Wait(ctx context.Context) error {
 
 // awaitOpen blocks until the limiter is open. After trouble it lets one caller through,
 // and the others when a call was answered.
-func (l *Limiter) awaitOpen(ctx context.Context) error {
+func (l *Limiter) awaitOpen(ctx context.Context, look func(context.Context)) error {
 	for {
+		look(ctx)
 		l.mu.Lock()
 		now := time.Now()
-		reason, until, changed, unchecked := l.reason, l.until, l.changed, l.unchecked
+		stopped, paused, until, changed := l.stopped != "", l.reason != "" || l.unchecked, l.until, l.changed
 		if next := l.probe.Add(probeFor); l.strikes > 0 && until.Before(next) {
 			until = next
 		}
-		open := reason == "" && !unchecked && !now.Before(until)
+		open := !stopped && !paused && !now.Before(until)
 		if open {
 			l.probe = now
 		}
@@ -307,7 +347,10 @@ func (l *Limiter) awaitOpen(ctx context.Context) error {
 			return ctx.Err()
 		}
 		var elapsed <-chan time.Time
-		if reason == "" && !unchecked {
+		switch {
+		case stopped:
+			elapsed = time.After(lookEvery)
+		case !paused:
 			elapsed = time.After(until.Sub(now))
 		}
 		select {
@@ -398,7 +441,37 @@ func (l *Limiter) calm() bool {
 
 // isClosed reports whether no call may be made. l.mu is held.
 func (l *Limiter) isClosed() bool {
-	return l.reason != "" || l.unchecked || time.Now().Before(l.until)
+	return l.paused() != "" || l.unchecked || time.Now().Before(l.until)
+}
+
+// paused returns why calls are paused, whoever paused them. l.mu is held.
+func (l *Limiter) paused() string { return cmp.Or(l.stopped, l.reason) }
+
+// lookDue reports whether it is time to look up what an operator has ordered, and counts
+// that as done.
+func (l *Limiter) lookDue() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Sub(l.lookedAt) < lookEvery {
+		return false
+	}
+	l.lookedAt = now
+	return true
+}
+
+// stop stops calls, or lets them go on if reason is empty, and reports whether that is
+// new.
+func (l *Limiter) stop(reason string, since time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lookedAt = time.Now()
+	if l.stopped == reason {
+		return false
+	}
+	l.stopped, l.stoppedSince = reason, since
+	l.announce()
+	return true
 }
 
 // Status returns a snapshot of the limiter.
@@ -406,9 +479,12 @@ func (l *Limiter) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Status{
-		PauseReason:   l.reason,
+		PauseReason:   l.paused(),
 		PausedSince:   l.since,
 		RatePerSecond: l.rate, MaxRatePerSecond: l.ceiling,
+	}
+	if l.stopped != "" {
+		s.PausedSince = l.stoppedSince
 	}
 	if time.Until(l.until) > 0 {
 		s.ThrottledUntil = l.until
@@ -422,17 +498,17 @@ func (l *Limiter) closed() (reason string, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.unchecked {
-		return l.reason, time.Now().Add(uncheckedWait)
+		return l.paused(), time.Now().Add(uncheckedWait)
 	}
-	return l.reason, l.until
+	return l.paused(), l.until
 }
 
-// awaitPause blocks until the limiter is paused and returns the reason, or false
-// if ctx ended first.
-func (l *Limiter) awaitPause(ctx context.Context) (string, bool) {
+// await blocks until there is a reason and returns it, or false if ctx ended first. It
+// calls of with l.mu held.
+func (l *Limiter) await(ctx context.Context, of func() string) (string, bool) {
 	for {
 		l.mu.Lock()
-		reason, changed := l.reason, l.changed
+		reason, changed := of(), l.changed
 		l.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:

@@ -480,6 +480,9 @@ type Project struct {
 	// PauseReason says why fetching is paused; empty if it is not.
 	PauseReason string
 	PauseTime   time.Time
+	// StopReason says why an operator has stopped fetching; empty if none has.
+	StopReason string
+	StopTime   time.Time
 	// Foreign describes the events of other Liveblocks projects.
 	Foreign ForeignEvents
 	// Feed identifies the feed of the project in this database; zero if nobody has read
@@ -494,6 +497,18 @@ type Project struct {
 	// Confirmed is the mass deletion that an operator confirmed last.
 	Confirmed Confirmation
 }
+
+// Stopped says that and why an operator has stopped fetching, and how it goes on; empty if
+// none has.
+func (p Project) Stopped() string {
+	if p.StopReason == "" {
+		return ""
+	}
+	return StoppedByOperator + p.StopReason + "; `liveblocks-mirror resume` lets it go on"
+}
+
+// StoppedByOperator begins the reason of a pause that an operator has ordered.
+const StoppedByOperator = "by an operator: "
 
 // ForeignEvents describes the events that were set aside because they are from
 // another Liveblocks project than the pinned one.

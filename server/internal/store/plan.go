@@ -541,3 +541,15 @@ func PlanRetry(s State, r mirror.Resource, now time.Time) (Stale, error) {
 	}
 	return Stale{Resource: r, Now: now, Lift: true, SameGeneration: true}, nil
 }
+
+// PlanDiscard returns the state of a task that is discarded. It returns ErrNotDue if the
+// task is done. What it knew of the resource stays: the copy is as stale as it was, and a
+// delete event still counts.
+func PlanDiscard(s State, now time.Time) (State, error) {
+	if s.TaskState(now) == mirror.TaskDone {
+		return State{}, ErrNotDue
+	}
+	s = s.Release().Park()
+	s.Settle, s.Background, s.RefetchAt, s.Attempts, s.FailTime = false, false, time.Time{}, 0, time.Time{}
+	return s, nil
+}

@@ -48,6 +48,15 @@ func StaleByRequest(r mirror.Request, now time.Time) Stale {
 	return Stale{Resource: r.Resource, Now: now, Deleted: r.Unlisted, Background: r.Background, Lift: true}
 }
 
+// StaleByReplay returns the Stale of a recorded event that is replayed at now, for a
+// resource that it invalidates. Liveblocks no longer returns the state before the event,
+// so no settle fetch follows, and whoever replays can wait.
+func StaleByReplay(e mirror.Event, i mirror.Invalidation, now time.Time) Stale {
+	w := StaleByEvent(e, i)
+	w.Now, w.Event, w.Background = now, false, true
+	return w
+}
+
 // MergeStale returns the list in key order, merged to one element for each
 // resource.
 func MergeStale(list []Stale) []Stale {

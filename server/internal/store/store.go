@@ -125,6 +125,12 @@ type Ledger interface {
 	// server, each bucket has a transaction of its own; after an error some may have been
 	// committed, what they made stale is returned with it, and the whole can be repeated.
 	TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error)
+
+	// Replay marks what recorded events make stale once more, in the background, and
+	// lets those with a Fold invalidation wait at their resource again, in one
+	// transaction. It changes nothing of the events, and does not look whether they are
+	// recorded. What it returns, and a sharded server, are as with TakeUp.
+	Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending, error)
 }
 
 // Projects stores what is known of the Liveblocks project behind a project.
@@ -135,7 +141,8 @@ type Projects interface {
 	// PinProject stores liveblocksID as that of the project unless one is pinned
 	// already, and returns the pinned one.
 	PinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) (string, error)
-	// RepinProject replaces the pinned id, and forgets what NoteForeign stored.
+	// RepinProject replaces the pinned id, and forgets what NoteForeign stored. With an
+	// empty id none is pinned any more.
 	RepinProject(ctx context.Context, project mirror.ProjectID, liveblocksID string) error
 	// NoteForeign adds events that were set aside.
 	NoteForeign(ctx context.Context, project mirror.ProjectID, events mirror.ForeignEvents) error
@@ -152,6 +159,9 @@ type Projects interface {
 	// IdentifyFeed stores the identity of the project's feed unless one is stored already,
 	// and returns the stored one.
 	IdentifyFeed(ctx context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error)
+	// Stop stores that and why an operator has stopped fetching; an empty reason lets it
+	// go on.
+	Stop(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error
 	// ConfirmDeletions stores what an operator confirmed to be gone, in place of an
 	// earlier confirmation.
 	ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error
@@ -209,6 +219,11 @@ type Tasks interface {
 	// attempts; the generation stays. A lease on it ends. It returns ErrNotFound if there is no such
 	// task, ErrNotDue if it is done.
 	Retry(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+
+	// Discard ends a task without a fetch: nothing of it is due, and a lease on it ends.
+	// The copy stays, and stays stale if it was. The next event or request starts it
+	// again. It returns ErrNotFound if there is no such task, ErrNotDue if it is done.
+	Discard(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 
 	// Generations returns the progress of each resource, in order; zero for a
 	// resource without a state.

@@ -1414,6 +1414,107 @@ func (x *RetryTaskResponse) GetTask() *Task {
 	return nil
 }
 
+// DiscardTaskRequest names a task.
+type DiscardTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The task's id.
+	TaskId        string `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardTaskRequest) Reset() {
+	*x = DiscardTaskRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardTaskRequest) ProtoMessage() {}
+
+func (x *DiscardTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardTaskRequest.ProtoReflect.Descriptor instead.
+func (*DiscardTaskRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DiscardTaskRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *DiscardTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+// DiscardTaskResponse holds the task in its new state.
+type DiscardTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task          *Task `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardTaskResponse) Reset() {
+	*x = DiscardTaskResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardTaskResponse) ProtoMessage() {}
+
+func (x *DiscardTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardTaskResponse.ProtoReflect.Descriptor instead.
+func (*DiscardTaskResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DiscardTaskResponse) GetTask() *Task {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
 // RequestSyncRequest says what to fetch again.
 type RequestSyncRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1435,7 +1536,7 @@ type RequestSyncRequest struct {
 
 func (x *RequestSyncRequest) Reset() {
 	*x = RequestSyncRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1548,7 @@ func (x *RequestSyncRequest) String() string {
 func (*RequestSyncRequest) ProtoMessage() {}
 
 func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1561,7 @@ func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncRequest.ProtoReflect.Descriptor instead.
 func (*RequestSyncRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RequestSyncRequest) GetProjectId() string {
@@ -1502,7 +1603,7 @@ type RequestSyncResponse struct {
 
 func (x *RequestSyncResponse) Reset() {
 	*x = RequestSyncResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1615,7 @@ func (x *RequestSyncResponse) String() string {
 func (*RequestSyncResponse) ProtoMessage() {}
 
 func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1628,7 @@ func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncResponse.ProtoReflect.Descriptor instead.
 func (*RequestSyncResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RequestSyncResponse) GetTasks() []*Task {
@@ -1548,7 +1649,7 @@ type StartBackfillRequest struct {
 
 func (x *StartBackfillRequest) Reset() {
 	*x = StartBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1661,7 @@ func (x *StartBackfillRequest) String() string {
 func (*StartBackfillRequest) ProtoMessage() {}
 
 func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1674,7 @@ func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillRequest.ProtoReflect.Descriptor instead.
 func (*StartBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StartBackfillRequest) GetProjectId() string {
@@ -1594,7 +1695,7 @@ type StartBackfillResponse struct {
 
 func (x *StartBackfillResponse) Reset() {
 	*x = StartBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1707,7 @@ func (x *StartBackfillResponse) String() string {
 func (*StartBackfillResponse) ProtoMessage() {}
 
 func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1720,7 @@ func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillResponse.ProtoReflect.Descriptor instead.
 func (*StartBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StartBackfillResponse) GetSweep() *Sweep {
@@ -1640,7 +1741,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1753,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1766,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetBackfillRequest) GetProjectId() string {
@@ -1686,7 +1787,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1799,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1812,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetBackfillResponse) GetSweep() *Sweep {
@@ -1734,7 +1835,7 @@ type PinProjectRequest struct {
 
 func (x *PinProjectRequest) Reset() {
 	*x = PinProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +1847,7 @@ func (x *PinProjectRequest) String() string {
 func (*PinProjectRequest) ProtoMessage() {}
 
 func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +1860,7 @@ func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectRequest.ProtoReflect.Descriptor instead.
 func (*PinProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PinProjectRequest) GetProjectId() string {
@@ -1787,7 +1888,7 @@ type PinProjectResponse struct {
 
 func (x *PinProjectResponse) Reset() {
 	*x = PinProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1900,7 @@ func (x *PinProjectResponse) String() string {
 func (*PinProjectResponse) ProtoMessage() {}
 
 func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1913,7 @@ func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectResponse.ProtoReflect.Descriptor instead.
 func (*PinProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PinProjectResponse) GetEventsTakenUp() int64 {
@@ -1820,6 +1921,485 @@ func (x *PinProjectResponse) GetEventsTakenUp() int64 {
 		return x.EventsTakenUp
 	}
 	return 0
+}
+
+// UnpinProjectRequest names a project.
+type UnpinProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinProjectRequest) Reset() {
+	*x = UnpinProjectRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinProjectRequest) ProtoMessage() {}
+
+func (x *UnpinProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinProjectRequest.ProtoReflect.Descriptor instead.
+func (*UnpinProjectRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *UnpinProjectRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+// UnpinProjectResponse says what was pinned.
+type UnpinProjectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Liveblocks' id of the project that was pinned. Empty if none was.
+	LiveblocksProjectId string `protobuf:"bytes,1,opt,name=liveblocks_project_id,json=liveblocksProjectId,proto3" json:"liveblocks_project_id,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *UnpinProjectResponse) Reset() {
+	*x = UnpinProjectResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinProjectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinProjectResponse) ProtoMessage() {}
+
+func (x *UnpinProjectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinProjectResponse.ProtoReflect.Descriptor instead.
+func (*UnpinProjectResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UnpinProjectResponse) GetLiveblocksProjectId() string {
+	if x != nil {
+		return x.LiveblocksProjectId
+	}
+	return ""
+}
+
+// PauseProjectRequest says why nothing shall be fetched.
+type PauseProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Why, for people. The status and the errors of calls show it.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseProjectRequest) Reset() {
+	*x = PauseProjectRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseProjectRequest) ProtoMessage() {}
+
+func (x *PauseProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseProjectRequest.ProtoReflect.Descriptor instead.
+func (*PauseProjectRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PauseProjectRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *PauseProjectRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// PauseProjectResponse is empty.
+type PauseProjectResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseProjectResponse) Reset() {
+	*x = PauseProjectResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseProjectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseProjectResponse) ProtoMessage() {}
+
+func (x *PauseProjectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseProjectResponse.ProtoReflect.Descriptor instead.
+func (*PauseProjectResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{31}
+}
+
+// ResumeProjectRequest names a project.
+type ResumeProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeProjectRequest) Reset() {
+	*x = ResumeProjectRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeProjectRequest) ProtoMessage() {}
+
+func (x *ResumeProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeProjectRequest.ProtoReflect.Descriptor instead.
+func (*ResumeProjectRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ResumeProjectRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+// ResumeProjectResponse is empty.
+type ResumeProjectResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeProjectResponse) Reset() {
+	*x = ResumeProjectResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeProjectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeProjectResponse) ProtoMessage() {}
+
+func (x *ResumeProjectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeProjectResponse.ProtoReflect.Descriptor instead.
+func (*ResumeProjectResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{33}
+}
+
+// ReplayEventsRequest selects events. Filters are combined with AND.
+type ReplayEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Replay these events. It excludes all filters. An unknown id fails with NOT_FOUND
+	// before anything is replayed.
+	EventIds []string `protobuf:"bytes,2,rep,name=event_ids,json=eventIds,proto3" json:"event_ids,omitempty"`
+	// Replay only events that name this room. Empty means all events.
+	RoomId string `protobuf:"bytes,3,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Replay only events of this type. Empty means all types.
+	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// Replay only events that name this user. Empty means all events.
+	UserId string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Replay only events received at or after this time.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Replay only events received before this time.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Only count: read the events and change nothing.
+	DryRun bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Maximum number of events to read: 100,000 if zero, which is also the most.
+	MaxEvents int32 `protobuf:"varint,9,opt,name=max_events,json=maxEvents,proto3" json:"max_events,omitempty"`
+	// The next_page_token of an earlier replay. The filters must be the same.
+	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayEventsRequest) Reset() {
+	*x = ReplayEventsRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayEventsRequest) ProtoMessage() {}
+
+func (x *ReplayEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayEventsRequest.ProtoReflect.Descriptor instead.
+func (*ReplayEventsRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ReplayEventsRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ReplayEventsRequest) GetEventIds() []string {
+	if x != nil {
+		return x.EventIds
+	}
+	return nil
+}
+
+func (x *ReplayEventsRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *ReplayEventsRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ReplayEventsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ReplayEventsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ReplayEventsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ReplayEventsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ReplayEventsRequest) GetMaxEvents() int32 {
+	if x != nil {
+		return x.MaxEvents
+	}
+	return 0
+}
+
+func (x *ReplayEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ReplayEventsResponse is the progress so far.
+type ReplayEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many events were read.
+	EventsRead int64 `protobuf:"varint,1,opt,name=events_read,json=eventsRead,proto3" json:"events_read,omitempty"`
+	// How many of them were replayed, or would have been without dry_run: they make
+	// something stale.
+	EventsReplayed int64 `protobuf:"varint,2,opt,name=events_replayed,json=eventsReplayed,proto3" json:"events_replayed,omitempty"`
+	// How many of them were skipped, because they were set aside or have lost their body.
+	EventsSkipped int64 `protobuf:"varint,3,opt,name=events_skipped,json=eventsSkipped,proto3" json:"events_skipped,omitempty"`
+	// The page_token of a request that goes on after these events. Empty once no event is
+	// left.
+	NextPageToken string `protobuf:"bytes,4,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Set in the last message of the stream.
+	Done          bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayEventsResponse) Reset() {
+	*x = ReplayEventsResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayEventsResponse) ProtoMessage() {}
+
+func (x *ReplayEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayEventsResponse.ProtoReflect.Descriptor instead.
+func (*ReplayEventsResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ReplayEventsResponse) GetEventsRead() int64 {
+	if x != nil {
+		return x.EventsRead
+	}
+	return 0
+}
+
+func (x *ReplayEventsResponse) GetEventsReplayed() int64 {
+	if x != nil {
+		return x.EventsReplayed
+	}
+	return 0
+}
+
+func (x *ReplayEventsResponse) GetEventsSkipped() int64 {
+	if x != nil {
+		return x.EventsSkipped
+	}
+	return 0
+}
+
+func (x *ReplayEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ReplayEventsResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
 }
 
 // ConfirmSecretKeyRequest names a project.
@@ -1833,7 +2413,7 @@ type ConfirmSecretKeyRequest struct {
 
 func (x *ConfirmSecretKeyRequest) Reset() {
 	*x = ConfirmSecretKeyRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2425,7 @@ func (x *ConfirmSecretKeyRequest) String() string {
 func (*ConfirmSecretKeyRequest) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2438,7 @@ func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConfirmSecretKeyRequest) GetProjectId() string {
@@ -1877,7 +2457,7 @@ type ConfirmSecretKeyResponse struct {
 
 func (x *ConfirmSecretKeyResponse) Reset() {
 	*x = ConfirmSecretKeyResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2469,7 @@ func (x *ConfirmSecretKeyResponse) String() string {
 func (*ConfirmSecretKeyResponse) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2482,7 @@ func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{27}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{37}
 }
 
 // ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
@@ -1923,7 +2503,7 @@ type ConfirmDeletionsRequest struct {
 
 func (x *ConfirmDeletionsRequest) Reset() {
 	*x = ConfirmDeletionsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2515,7 @@ func (x *ConfirmDeletionsRequest) String() string {
 func (*ConfirmDeletionsRequest) ProtoMessage() {}
 
 func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2528,7 @@ func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{28}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConfirmDeletionsRequest) GetProjectId() string {
@@ -1983,7 +2563,7 @@ type ConfirmDeletionsResponse struct {
 
 func (x *ConfirmDeletionsResponse) Reset() {
 	*x = ConfirmDeletionsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2575,7 @@ func (x *ConfirmDeletionsResponse) String() string {
 func (*ConfirmDeletionsResponse) ProtoMessage() {}
 
 func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2588,7 @@ func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{29}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
@@ -2033,7 +2613,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2625,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2638,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{30}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -2100,7 +2680,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2692,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2705,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{31}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -2321,6 +2901,12 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
 	"\atask_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x10R\x06taskId\"C\n" +
 	"\x11RetryTaskResponse\x12.\n" +
+	"\x04task\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.TaskR\x04task\"d\n" +
+	"\x12DiscardTaskRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\atask_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x10R\x06taskId\"E\n" +
+	"\x13DiscardTaskResponse\x12.\n" +
 	"\x04task\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.TaskR\x04task\"\xd1\x01\n" +
 	"\x12RequestSyncRequest\x12&\n" +
 	"\n" +
@@ -2346,7 +2932,44 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12@\n" +
 	"\x15liveblocks_project_id\x18\x02 \x01(\tB\f\xe0A\x02\xbaH\x06r\x04 \x01(@R\x13liveblocksProjectId\"<\n" +
 	"\x12PinProjectResponse\x12&\n" +
-	"\x0fevents_taken_up\x18\x01 \x01(\x03R\reventsTakenUp\"A\n" +
+	"\x0fevents_taken_up\x18\x01 \x01(\x03R\reventsTakenUp\"=\n" +
+	"\x13UnpinProjectRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"J\n" +
+	"\x14UnpinProjectResponse\x122\n" +
+	"\x15liveblocks_project_id\x18\x01 \x01(\tR\x13liveblocksProjectId\"d\n" +
+	"\x13PauseProjectRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12%\n" +
+	"\x06reason\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06reason\"\x16\n" +
+	"\x14PauseProjectResponse\">\n" +
+	"\x14ResumeProjectRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"\x17\n" +
+	"\x15ResumeProjectResponse\"\xb4\x03\n" +
+	"\x13ReplayEventsRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x121\n" +
+	"\tevent_ids\x18\x02 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\xe8\a\x18\x01\"\ar\x05 \x01(\x80\x01R\beventIds\x12!\n" +
+	"\aroom_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06roomId\x12\x1c\n" +
+	"\x04type\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x04type\x12!\n" +
+	"\auser_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06userId\x129\n" +
+	"\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x17\n" +
+	"\adry_run\x18\b \x01(\bR\x06dryRun\x12*\n" +
+	"\n" +
+	"max_events\x18\t \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00R\tmaxEvents\x12'\n" +
+	"\n" +
+	"page_token\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\xc3\x01\n" +
+	"\x14ReplayEventsResponse\x12\x1f\n" +
+	"\vevents_read\x18\x01 \x01(\x03R\n" +
+	"eventsRead\x12'\n" +
+	"\x0fevents_replayed\x18\x02 \x01(\x03R\x0eeventsReplayed\x12%\n" +
+	"\x0eevents_skipped\x18\x03 \x01(\x03R\reventsSkipped\x12&\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\x12\x12\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\"A\n" +
 	"\x17ConfirmSecretKeyRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"\x1a\n" +
@@ -2368,17 +2991,22 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummary\x126\n" +
 	"\x04skip\x18\x04 \x01(\v2 .liveblocks.mirror.v1.VerifySkipH\x00R\x04skipB\b\n" +
-	"\x06report2\x8d\f\n" +
+	"\x06report2\xd6\x11\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
 	"\aGetTask\x12$.liveblocks.mirror.v1.GetTaskRequest\x1a%.liveblocks.mirror.v1.GetTaskResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/admin/tasks/{task_id}\x12\x88\x01\n" +
-	"\tRetryTask\x12&.liveblocks.mirror.v1.RetryTaskRequest\x1a'.liveblocks.mirror.v1.RetryTaskResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/admin/tasks/{task_id}:retry\x12\xb2\x01\n" +
+	"\tRetryTask\x12&.liveblocks.mirror.v1.RetryTaskRequest\x1a'.liveblocks.mirror.v1.RetryTaskResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/admin/tasks/{task_id}:retry\x12\x90\x01\n" +
+	"\vDiscardTask\x12(.liveblocks.mirror.v1.DiscardTaskRequest\x1a).liveblocks.mirror.v1.DiscardTaskResponse\",\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/admin/tasks/{task_id}:discard\x12\xb2\x01\n" +
 	"\vRequestSync\x12(.liveblocks.mirror.v1.RequestSyncRequest\x1a).liveblocks.mirror.v1.RequestSyncResponse\"N\x82\xd3\xe4\x93\x02H:\x01*Z\x1b:\x01*\"\x16/v1/admin/sync:request\"&/v1/admin/rooms/{room_id}/sync:request\x12\x87\x01\n" +
 	"\rStartBackfill\x12*.liveblocks.mirror.v1.StartBackfillRequest\x1a+.liveblocks.mirror.v1.StartBackfillResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/admin/backfill\x12~\n" +
 	"\vGetBackfill\x12(.liveblocks.mirror.v1.GetBackfillRequest\x1a).liveblocks.mirror.v1.GetBackfillResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/admin/backfill\x12\x81\x01\n" +
 	"\n" +
-	"PinProject\x12'.liveblocks.mirror.v1.PinProjectRequest\x1a(.liveblocks.mirror.v1.PinProjectResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/project:pin\x12\x9a\x01\n" +
+	"PinProject\x12'.liveblocks.mirror.v1.PinProjectRequest\x1a(.liveblocks.mirror.v1.PinProjectResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/project:pin\x12\x89\x01\n" +
+	"\fUnpinProject\x12).liveblocks.mirror.v1.UnpinProjectRequest\x1a*.liveblocks.mirror.v1.UnpinProjectResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/project:unpin\x12\x89\x01\n" +
+	"\fPauseProject\x12).liveblocks.mirror.v1.PauseProjectRequest\x1a*.liveblocks.mirror.v1.PauseProjectResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/project:pause\x12\x8d\x01\n" +
+	"\rResumeProject\x12*.liveblocks.mirror.v1.ResumeProjectRequest\x1a+.liveblocks.mirror.v1.ResumeProjectResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/admin/project:resume\x12\x8b\x01\n" +
+	"\fReplayEvents\x12).liveblocks.mirror.v1.ReplayEventsRequest\x1a*.liveblocks.mirror.v1.ReplayEventsResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/events:replay0\x01\x12\x9a\x01\n" +
 	"\x10ConfirmSecretKey\x12-.liveblocks.mirror.v1.ConfirmSecretKeyRequest\x1a..liveblocks.mirror.v1.ConfirmSecretKeyResponse\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/admin/secret-key:confirm\x12\x99\x01\n" +
 	"\x10ConfirmDeletions\x12-.liveblocks.mirror.v1.ConfirmDeletionsRequest\x1a..liveblocks.mirror.v1.ConfirmDeletionsResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/admin/deletions:confirm\x12\x8b\x01\n" +
 	"\fVerifyMirror\x12).liveblocks.mirror.v1.VerifyMirrorRequest\x1a*.liveblocks.mirror.v1.VerifyMirrorResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/mirror:verify0\x01BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
@@ -2395,7 +3023,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
@@ -2415,99 +3043,122 @@ var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetTaskResponse)(nil),          // 15: liveblocks.mirror.v1.GetTaskResponse
 	(*RetryTaskRequest)(nil),         // 16: liveblocks.mirror.v1.RetryTaskRequest
 	(*RetryTaskResponse)(nil),        // 17: liveblocks.mirror.v1.RetryTaskResponse
-	(*RequestSyncRequest)(nil),       // 18: liveblocks.mirror.v1.RequestSyncRequest
-	(*RequestSyncResponse)(nil),      // 19: liveblocks.mirror.v1.RequestSyncResponse
-	(*StartBackfillRequest)(nil),     // 20: liveblocks.mirror.v1.StartBackfillRequest
-	(*StartBackfillResponse)(nil),    // 21: liveblocks.mirror.v1.StartBackfillResponse
-	(*GetBackfillRequest)(nil),       // 22: liveblocks.mirror.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),      // 23: liveblocks.mirror.v1.GetBackfillResponse
-	(*PinProjectRequest)(nil),        // 24: liveblocks.mirror.v1.PinProjectRequest
-	(*PinProjectResponse)(nil),       // 25: liveblocks.mirror.v1.PinProjectResponse
-	(*ConfirmSecretKeyRequest)(nil),  // 26: liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	(*ConfirmSecretKeyResponse)(nil), // 27: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*ConfirmDeletionsRequest)(nil),  // 28: liveblocks.mirror.v1.ConfirmDeletionsRequest
-	(*ConfirmDeletionsResponse)(nil), // 29: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*VerifyMirrorRequest)(nil),      // 30: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 31: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
-	(ErrorReason)(0),                 // 33: liveblocks.mirror.v1.ErrorReason
-	(*Sweep)(nil),                    // 34: liveblocks.mirror.v1.Sweep
-	(ResourceKind)(0),                // 35: liveblocks.mirror.v1.ResourceKind
-	(*durationpb.Duration)(nil),      // 36: google.protobuf.Duration
-	(TaskState)(0),                   // 37: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 38: liveblocks.mirror.v1.Task
-	(*Drift)(nil),                    // 39: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 40: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 41: liveblocks.mirror.v1.VerifySummary
-	(*VerifySkip)(nil),               // 42: liveblocks.mirror.v1.VerifySkip
+	(*DiscardTaskRequest)(nil),       // 18: liveblocks.mirror.v1.DiscardTaskRequest
+	(*DiscardTaskResponse)(nil),      // 19: liveblocks.mirror.v1.DiscardTaskResponse
+	(*RequestSyncRequest)(nil),       // 20: liveblocks.mirror.v1.RequestSyncRequest
+	(*RequestSyncResponse)(nil),      // 21: liveblocks.mirror.v1.RequestSyncResponse
+	(*StartBackfillRequest)(nil),     // 22: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil),    // 23: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),       // 24: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),      // 25: liveblocks.mirror.v1.GetBackfillResponse
+	(*PinProjectRequest)(nil),        // 26: liveblocks.mirror.v1.PinProjectRequest
+	(*PinProjectResponse)(nil),       // 27: liveblocks.mirror.v1.PinProjectResponse
+	(*UnpinProjectRequest)(nil),      // 28: liveblocks.mirror.v1.UnpinProjectRequest
+	(*UnpinProjectResponse)(nil),     // 29: liveblocks.mirror.v1.UnpinProjectResponse
+	(*PauseProjectRequest)(nil),      // 30: liveblocks.mirror.v1.PauseProjectRequest
+	(*PauseProjectResponse)(nil),     // 31: liveblocks.mirror.v1.PauseProjectResponse
+	(*ResumeProjectRequest)(nil),     // 32: liveblocks.mirror.v1.ResumeProjectRequest
+	(*ResumeProjectResponse)(nil),    // 33: liveblocks.mirror.v1.ResumeProjectResponse
+	(*ReplayEventsRequest)(nil),      // 34: liveblocks.mirror.v1.ReplayEventsRequest
+	(*ReplayEventsResponse)(nil),     // 35: liveblocks.mirror.v1.ReplayEventsResponse
+	(*ConfirmSecretKeyRequest)(nil),  // 36: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 37: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*ConfirmDeletionsRequest)(nil),  // 38: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 39: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*VerifyMirrorRequest)(nil),      // 40: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 41: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 42: google.protobuf.Timestamp
+	(ErrorReason)(0),                 // 43: liveblocks.mirror.v1.ErrorReason
+	(*Sweep)(nil),                    // 44: liveblocks.mirror.v1.Sweep
+	(ResourceKind)(0),                // 45: liveblocks.mirror.v1.ResourceKind
+	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
+	(TaskState)(0),                   // 47: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 48: liveblocks.mirror.v1.Task
+	(*Drift)(nil),                    // 49: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 50: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 51: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 52: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	32, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	42, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	4,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	3,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
 	2,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
-	33, // 4: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
-	32, // 5: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	32, // 6: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	32, // 7: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	34, // 8: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	43, // 4: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
+	42, // 5: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	42, // 6: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	42, // 7: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	44, // 8: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
 	11, // 9: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	32, // 10: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	42, // 10: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
 	9,  // 11: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
 	10, // 12: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	35, // 13: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	45, // 13: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
 	5,  // 14: liveblocks.mirror.v1.ProjectStatus.freshness:type_name -> liveblocks.mirror.v1.FreshnessPercentiles
 	6,  // 15: liveblocks.mirror.v1.ProjectStatus.lanes:type_name -> liveblocks.mirror.v1.LaneStatus
 	7,  // 16: liveblocks.mirror.v1.ProjectStatus.failed_tasks_by_reason:type_name -> liveblocks.mirror.v1.FailedTasks
 	8,  // 17: liveblocks.mirror.v1.ProjectStatus.warnings:type_name -> liveblocks.mirror.v1.Warning
-	36, // 18: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
-	36, // 19: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
-	36, // 20: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
-	32, // 21: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	35, // 22: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	32, // 23: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	32, // 24: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	32, // 25: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	37, // 26: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	38, // 27: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	38, // 28: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	38, // 29: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	35, // 30: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	38, // 31: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	34, // 32: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	34, // 33: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	34, // 34: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	39, // 35: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	40, // 36: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	41, // 37: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	42, // 38: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
-	0,  // 39: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	12, // 40: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	14, // 41: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	16, // 42: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	18, // 43: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	20, // 44: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	22, // 45: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	24, // 46: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	26, // 47: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	28, // 48: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	30, // 49: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 50: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	13, // 51: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	15, // 52: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	17, // 53: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	19, // 54: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	21, // 55: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	23, // 56: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	25, // 57: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	27, // 58: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	29, // 59: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	31, // 60: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	50, // [50:61] is the sub-list for method output_type
-	39, // [39:50] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	46, // 18: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
+	46, // 19: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
+	46, // 20: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
+	42, // 21: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	45, // 22: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	42, // 23: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	42, // 24: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	42, // 25: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	47, // 26: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	48, // 27: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	48, // 28: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	48, // 29: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	48, // 30: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	45, // 31: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	48, // 32: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	44, // 33: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	44, // 34: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	42, // 35: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	42, // 36: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	44, // 37: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	49, // 38: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	50, // 39: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	51, // 40: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	52, // 41: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 42: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	12, // 43: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	14, // 44: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	16, // 45: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	18, // 46: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
+	20, // 47: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	22, // 48: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	24, // 49: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	26, // 50: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	28, // 51: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
+	30, // 52: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
+	32, // 53: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
+	34, // 54: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
+	36, // 55: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	38, // 56: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	40, // 57: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 58: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	13, // 59: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	15, // 60: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	17, // 61: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	19, // 62: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
+	21, // 63: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	23, // 64: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	25, // 65: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	27, // 66: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	29, // 67: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
+	31, // 68: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
+	33, // 69: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
+	35, // 70: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
+	37, // 71: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	39, // 72: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	41, // 73: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	58, // [58:74] is the sub-list for method output_type
+	42, // [42:58] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -2518,7 +3169,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	file_liveblocks_mirror_v1_error_reason_proto_init()
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -2530,7 +3181,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

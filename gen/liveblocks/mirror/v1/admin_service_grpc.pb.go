@@ -23,10 +23,15 @@ const (
 	AdminService_ListTasks_FullMethodName        = "/liveblocks.mirror.v1.AdminService/ListTasks"
 	AdminService_GetTask_FullMethodName          = "/liveblocks.mirror.v1.AdminService/GetTask"
 	AdminService_RetryTask_FullMethodName        = "/liveblocks.mirror.v1.AdminService/RetryTask"
+	AdminService_DiscardTask_FullMethodName      = "/liveblocks.mirror.v1.AdminService/DiscardTask"
 	AdminService_RequestSync_FullMethodName      = "/liveblocks.mirror.v1.AdminService/RequestSync"
 	AdminService_StartBackfill_FullMethodName    = "/liveblocks.mirror.v1.AdminService/StartBackfill"
 	AdminService_GetBackfill_FullMethodName      = "/liveblocks.mirror.v1.AdminService/GetBackfill"
 	AdminService_PinProject_FullMethodName       = "/liveblocks.mirror.v1.AdminService/PinProject"
+	AdminService_UnpinProject_FullMethodName     = "/liveblocks.mirror.v1.AdminService/UnpinProject"
+	AdminService_PauseProject_FullMethodName     = "/liveblocks.mirror.v1.AdminService/PauseProject"
+	AdminService_ResumeProject_FullMethodName    = "/liveblocks.mirror.v1.AdminService/ResumeProject"
+	AdminService_ReplayEvents_FullMethodName     = "/liveblocks.mirror.v1.AdminService/ReplayEvents"
 	AdminService_ConfirmSecretKey_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmSecretKey"
 	AdminService_ConfirmDeletions_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmDeletions"
 	AdminService_VerifyMirror_FullMethodName     = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
@@ -49,6 +54,12 @@ type AdminServiceClient interface {
 	// attempts. A task that is done fails with FAILED_PRECONDITION, reason
 	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource again.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
+	// DiscardTask ends a task that is not done, without a fetch: nothing of it is due any
+	// more. The copy stays as it is, and stale if it was. The next event of the resource
+	// starts it again, and so do RequestSync, RetryTask and a full sweep. A task that is
+	// done, and the sweep itself, fail with FAILED_PRECONDITION, reason
+	// TASK_NOT_DISCARDABLE.
+	DiscardTask(ctx context.Context, in *DiscardTaskRequest, opts ...grpc.CallOption) (*DiscardTaskResponse, error)
 	// RequestSync requests a new fetch of a room or of one resource in it. It returns
 	// immediately; the returned tasks show the progress. The room does not have to be
 	// known to the service. The second path takes its id from the body.
@@ -68,6 +79,28 @@ type AdminServiceClient interface {
 	// Normally it is not needed: the service pins a project once a fetch with the
 	// secret key has shown what an event of that project names.
 	PinProject(ctx context.Context, in *PinProjectRequest, opts ...grpc.CallOption) (*PinProjectResponse, error)
+	// UnpinProject forgets which Liveblocks project is mirrored, as before the first
+	// fetch: events of every project are worked, until a fetch with the secret key has
+	// shown what one of them names. Events that were set aside stay so; PinProject works
+	// them. Other replicas follow within a minute.
+	UnpinProject(ctx context.Context, in *UnpinProjectRequest, opts ...grpc.CallOption) (*UnpinProjectResponse, error)
+	// PauseProject stops all calls to Liveblocks until ResumeProject, across restarts.
+	// Events are still recorded, and reads answered from what is mirrored. The other
+	// replicas stop within a minute. A paused project may be paused again, for another
+	// reason.
+	PauseProject(ctx context.Context, in *PauseProjectRequest, opts ...grpc.CallOption) (*PauseProjectResponse, error)
+	// ResumeProject ends a pause that PauseProject began. The other replicas go on within
+	// a minute. A pause because of the secret key stays.
+	ResumeProject(ctx context.Context, in *ResumeProjectRequest, opts ...grpc.CallOption) (*ResumeProjectResponse, error)
+	// ReplayEvents works recorded events once more: it reads them again, makes stale what
+	// they make stale in this version, and lets those that are folded wait to be folded
+	// again. The fetches follow in the background. It skips events that were set aside or
+	// have lost their body to a purge.
+	//
+	// It streams its progress, newest events first. The last message has done set; a
+	// stream without it ended early. The next_page_token of the last message that arrived
+	// continues it. An event may be replayed any number of times.
+	ReplayEvents(ctx context.Context, in *ReplayEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplayEventsResponse], error)
 	// ConfirmSecretKey states that the secret key in use is that of the mirrored
 	// project, although Liveblocks shows none of the known rooms, for example because
 	// all of them were deleted or created again. It counts for a day. Another replica
@@ -136,6 +169,16 @@ func (c *adminServiceClient) RetryTask(ctx context.Context, in *RetryTaskRequest
 	return out, nil
 }
 
+func (c *adminServiceClient) DiscardTask(ctx context.Context, in *DiscardTaskRequest, opts ...grpc.CallOption) (*DiscardTaskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiscardTaskResponse)
+	err := c.cc.Invoke(ctx, AdminService_DiscardTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) RequestSync(ctx context.Context, in *RequestSyncRequest, opts ...grpc.CallOption) (*RequestSyncResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RequestSyncResponse)
@@ -176,6 +219,55 @@ func (c *adminServiceClient) PinProject(ctx context.Context, in *PinProjectReque
 	return out, nil
 }
 
+func (c *adminServiceClient) UnpinProject(ctx context.Context, in *UnpinProjectRequest, opts ...grpc.CallOption) (*UnpinProjectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnpinProjectResponse)
+	err := c.cc.Invoke(ctx, AdminService_UnpinProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) PauseProject(ctx context.Context, in *PauseProjectRequest, opts ...grpc.CallOption) (*PauseProjectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseProjectResponse)
+	err := c.cc.Invoke(ctx, AdminService_PauseProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeProject(ctx context.Context, in *ResumeProjectRequest, opts ...grpc.CallOption) (*ResumeProjectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeProjectResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ReplayEvents(ctx context.Context, in *ReplayEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplayEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_ReplayEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReplayEventsRequest, ReplayEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ReplayEventsClient = grpc.ServerStreamingClient[ReplayEventsResponse]
+
 func (c *adminServiceClient) ConfirmSecretKey(ctx context.Context, in *ConfirmSecretKeyRequest, opts ...grpc.CallOption) (*ConfirmSecretKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConfirmSecretKeyResponse)
@@ -198,7 +290,7 @@ func (c *adminServiceClient) ConfirmDeletions(ctx context.Context, in *ConfirmDe
 
 func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_VerifyMirror_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_VerifyMirror_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -232,6 +324,12 @@ type AdminServiceServer interface {
 	// attempts. A task that is done fails with FAILED_PRECONDITION, reason
 	// TASK_NOT_RETRYABLE: use RequestSync to fetch a resource again.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
+	// DiscardTask ends a task that is not done, without a fetch: nothing of it is due any
+	// more. The copy stays as it is, and stale if it was. The next event of the resource
+	// starts it again, and so do RequestSync, RetryTask and a full sweep. A task that is
+	// done, and the sweep itself, fail with FAILED_PRECONDITION, reason
+	// TASK_NOT_DISCARDABLE.
+	DiscardTask(context.Context, *DiscardTaskRequest) (*DiscardTaskResponse, error)
 	// RequestSync requests a new fetch of a room or of one resource in it. It returns
 	// immediately; the returned tasks show the progress. The room does not have to be
 	// known to the service. The second path takes its id from the body.
@@ -251,6 +349,28 @@ type AdminServiceServer interface {
 	// Normally it is not needed: the service pins a project once a fetch with the
 	// secret key has shown what an event of that project names.
 	PinProject(context.Context, *PinProjectRequest) (*PinProjectResponse, error)
+	// UnpinProject forgets which Liveblocks project is mirrored, as before the first
+	// fetch: events of every project are worked, until a fetch with the secret key has
+	// shown what one of them names. Events that were set aside stay so; PinProject works
+	// them. Other replicas follow within a minute.
+	UnpinProject(context.Context, *UnpinProjectRequest) (*UnpinProjectResponse, error)
+	// PauseProject stops all calls to Liveblocks until ResumeProject, across restarts.
+	// Events are still recorded, and reads answered from what is mirrored. The other
+	// replicas stop within a minute. A paused project may be paused again, for another
+	// reason.
+	PauseProject(context.Context, *PauseProjectRequest) (*PauseProjectResponse, error)
+	// ResumeProject ends a pause that PauseProject began. The other replicas go on within
+	// a minute. A pause because of the secret key stays.
+	ResumeProject(context.Context, *ResumeProjectRequest) (*ResumeProjectResponse, error)
+	// ReplayEvents works recorded events once more: it reads them again, makes stale what
+	// they make stale in this version, and lets those that are folded wait to be folded
+	// again. The fetches follow in the background. It skips events that were set aside or
+	// have lost their body to a purge.
+	//
+	// It streams its progress, newest events first. The last message has done set; a
+	// stream without it ended early. The next_page_token of the last message that arrived
+	// continues it. An event may be replayed any number of times.
+	ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error
 	// ConfirmSecretKey states that the secret key in use is that of the mirrored
 	// project, although Liveblocks shows none of the known rooms, for example because
 	// all of them were deleted or created again. It counts for a day. Another replica
@@ -291,6 +411,9 @@ func (UnimplementedAdminServiceServer) GetTask(context.Context, *GetTaskRequest)
 func (UnimplementedAdminServiceServer) RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryTask not implemented")
 }
+func (UnimplementedAdminServiceServer) DiscardTask(context.Context, *DiscardTaskRequest) (*DiscardTaskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiscardTask not implemented")
+}
 func (UnimplementedAdminServiceServer) RequestSync(context.Context, *RequestSyncRequest) (*RequestSyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RequestSync not implemented")
 }
@@ -302,6 +425,18 @@ func (UnimplementedAdminServiceServer) GetBackfill(context.Context, *GetBackfill
 }
 func (UnimplementedAdminServiceServer) PinProject(context.Context, *PinProjectRequest) (*PinProjectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PinProject not implemented")
+}
+func (UnimplementedAdminServiceServer) UnpinProject(context.Context, *UnpinProjectRequest) (*UnpinProjectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnpinProject not implemented")
+}
+func (UnimplementedAdminServiceServer) PauseProject(context.Context, *PauseProjectRequest) (*PauseProjectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseProject not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeProject(context.Context, *ResumeProjectRequest) (*ResumeProjectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeProject not implemented")
+}
+func (UnimplementedAdminServiceServer) ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReplayEvents not implemented")
 }
 func (UnimplementedAdminServiceServer) ConfirmSecretKey(context.Context, *ConfirmSecretKeyRequest) (*ConfirmSecretKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmSecretKey not implemented")
@@ -405,6 +540,24 @@ func _AdminService_RetryTask_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_DiscardTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiscardTaskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DiscardTask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DiscardTask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DiscardTask(ctx, req.(*DiscardTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_RequestSync_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RequestSyncRequest)
 	if err := dec(in); err != nil {
@@ -477,6 +630,71 @@ func _AdminService_PinProject_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_UnpinProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnpinProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).UnpinProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_UnpinProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).UnpinProject(ctx, req.(*UnpinProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_PauseProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).PauseProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_PauseProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).PauseProject(ctx, req.(*PauseProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeProject(ctx, req.(*ResumeProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ReplayEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReplayEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).ReplayEvents(m, &grpc.GenericServerStream[ReplayEventsRequest, ReplayEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ReplayEventsServer = grpc.ServerStreamingServer[ReplayEventsResponse]
+
 func _AdminService_ConfirmSecretKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ConfirmSecretKeyRequest)
 	if err := dec(in); err != nil {
@@ -548,6 +766,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_RetryTask_Handler,
 		},
 		{
+			MethodName: "DiscardTask",
+			Handler:    _AdminService_DiscardTask_Handler,
+		},
+		{
 			MethodName: "RequestSync",
 			Handler:    _AdminService_RequestSync_Handler,
 		},
@@ -564,6 +786,18 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_PinProject_Handler,
 		},
 		{
+			MethodName: "UnpinProject",
+			Handler:    _AdminService_UnpinProject_Handler,
+		},
+		{
+			MethodName: "PauseProject",
+			Handler:    _AdminService_PauseProject_Handler,
+		},
+		{
+			MethodName: "ResumeProject",
+			Handler:    _AdminService_ResumeProject_Handler,
+		},
+		{
 			MethodName: "ConfirmSecretKey",
 			Handler:    _AdminService_ConfirmSecretKey_Handler,
 		},
@@ -573,6 +807,11 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReplayEvents",
+			Handler:       _AdminService_ReplayEvents_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "VerifyMirror",
 			Handler:       _AdminService_VerifyMirror_Handler,

@@ -76,7 +76,8 @@ const (
 	ErrorReason_ERROR_REASON_ACCEPT_QUEUE_FULL ErrorReason = 21
 	// The process is stopping. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 22
-	// Fetching is paused because Liveblocks rejects the project's key.
+	// Fetching is paused because Liveblocks rejects the project's key, or because an
+	// operator has paused it.
 	ErrorReason_ERROR_REASON_PROJECT_PAUSED ErrorReason = 23
 	// require_fresh was set and the copy could not be refreshed in time.
 	ErrorReason_ERROR_REASON_REFRESH_FAILED ErrorReason = 24
@@ -136,6 +137,9 @@ const (
 	// rows of one statement, or the shards of one transaction. The service should not
 	// have sent it; its log has the cause.
 	ErrorReason_ERROR_REASON_STORE_LIMIT_EXCEEDED ErrorReason = 47
+	// The task is done, or is the sweep, which repeats: there is nothing to discard.
+	// Metadata: task_id.
+	ErrorReason_ERROR_REASON_TASK_NOT_DISCARDABLE ErrorReason = 48
 )
 
 // Enum value maps for ErrorReason.
@@ -189,6 +193,7 @@ var (
 		45: "ERROR_REASON_ADDRESS_NOT_ALLOWED",
 		46: "ERROR_REASON_ISSUER_UNAVAILABLE",
 		47: "ERROR_REASON_STORE_LIMIT_EXCEEDED",
+		48: "ERROR_REASON_TASK_NOT_DISCARDABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -239,6 +244,7 @@ var (
 		"ERROR_REASON_ADDRESS_NOT_ALLOWED":        45,
 		"ERROR_REASON_ISSUER_UNAVAILABLE":         46,
 		"ERROR_REASON_STORE_LIMIT_EXCEEDED":       47,
+		"ERROR_REASON_TASK_NOT_DISCARDABLE":       48,
 	}
 )
 
@@ -273,7 +279,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xd0\r\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xf7\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -323,7 +329,8 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	" ERROR_REASON_CREDENTIALS_LIMITED\x10,\x12$\n" +
 	" ERROR_REASON_ADDRESS_NOT_ALLOWED\x10-\x12#\n" +
 	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10.\x12%\n" +
-	"!ERROR_REASON_STORE_LIMIT_EXCEEDED\x10/BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"!ERROR_REASON_STORE_LIMIT_EXCEEDED\x10/\x12%\n" +
+	"!ERROR_REASON_TASK_NOT_DISCARDABLE\x100BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

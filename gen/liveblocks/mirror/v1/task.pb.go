@@ -120,7 +120,8 @@ const (
 	TaskState_TASK_STATE_RUNNING TaskState = 2
 	// Waiting for its room to be mirrored. If last_error begins with
 	// UPSTREAM_UNSUPPORTED, the Liveblocks server does not have resources of this kind:
-	// the next event, request or full sweep, and RetryTask, start it again.
+	// the next event, request or full sweep, and RetryTask, start it again. The same
+	// applies to a task that was discarded.
 	TaskState_TASK_STATE_WAITING TaskState = 3
 	// The last attempt failed. The next event on the resource or RetryTask starts it
 	// again.

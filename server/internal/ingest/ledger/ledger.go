@@ -51,6 +51,8 @@ type Config struct {
 	Verifier *webhook.Verifier
 	// Pending passes resources that became stale to the workers of this process.
 	Pending func([]mirror.Pending)
+	// Replayed does the same in the background.
+	Replayed func([]mirror.Pending)
 	// Failed is called when the database could not record deliveries, and Recorded when
 	// it has recorded some.
 	Failed   func(error)

@@ -44,6 +44,8 @@ type events struct {
 	// batches are the sizes of all batches, refused ones included.
 	batches []int
 	pins    int
+	// replays are the sizes of all batches that were replayed.
+	replays []int
 	// locked are the rooms whose states another session has locked.
 	locked map[mirror.RoomID]bool
 	// away are the rooms whose shard does not answer.
@@ -157,7 +159,23 @@ func (e *events) TakeUp(_ context.Context, batch []mirror.Delivery) (pending []m
 func (e *events) Event(_ context.Context, _ mirror.ProjectID, id string) (mirror.Event, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.stored[id].Event, nil
+	d, ok := e.stored[id]
+	if !ok {
+		return mirror.Event{}, store.ErrNotFound
+	}
+	return d.Event, nil
+}
+
+func (e *events) Replay(_ context.Context, batch []mirror.Delivery, _ time.Time) (pending []mirror.Pending, _ error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.replays = append(e.replays, len(batch))
+	for _, d := range batch {
+		for _, h := range d.Invalidations {
+			pending = append(pending, mirror.Pending{Resource: h.Resource, Generation: 2})
+		}
+	}
+	return pending, nil
 }
 
 func (e *events) EventOf(ctx context.Context, p mirror.ProjectID, _ mirror.RoomID, id string) (mirror.Event, error) {
@@ -175,8 +193,10 @@ func (e *events) Events(_ context.Context, f store.EventFilter) (list []mirror.E
 	}
 	after := mirror.Event{ReceiveTime: f.AfterTime, ID: f.AfterID}
 	for _, d := range e.stored {
-		if ev := d.Event; f.AfterID == "" || order(ev, after) > 0 {
-			ev.Payload = nil
+		if ev := d.Event; f.Rooms.Select(ev.Room) && (f.AfterID == "" || order(ev, after) > 0) {
+			if f.NoPayload {
+				ev.Payload = nil
+			}
 			list = append(list, ev)
 		}
 	}
@@ -206,7 +226,9 @@ type bench struct {
 
 	mu      sync.Mutex
 	pending []mirror.Pending
-	failed  int
+	// replayed became stale by replays.
+	replayed []mirror.Pending
+	failed   int
 }
 
 func bubble(t *testing.T, test func(b *bench)) {
@@ -229,6 +251,11 @@ func bubble(t *testing.T, test func(b *bench)) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				b.pending = append(b.pending, pending...)
+			},
+			Replayed: func(pending []mirror.Pending) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.replayed = append(b.replayed, pending...)
 			},
 			Failed: func(error) {
 				b.mu.Lock()

@@ -202,6 +202,24 @@ func (l *Ledger) takeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.
 	return pending, err
 }
 
+// Unpin forgets the pinned Liveblocks project, and returns which it was. Other replicas
+// learn of it as of a new one.
+func (l *Ledger) Unpin(ctx context.Context, project mirror.ProjectID) (was string, err error) {
+	stored, err := l.cfg.Store.Project(ctx, project)
+	if err != nil {
+		return "", err
+	}
+	if err := l.cfg.Store.RepinProject(ctx, project, ""); err != nil {
+		return "", err
+	}
+	l.projects.mu.Lock()
+	l.projects.of(project).set("", l.cfg.Now())
+	l.projects.mu.Unlock()
+	l.cfg.Logger.InfoContext(ctx, "project unpinned by an operator",
+		slog.String("liveblocks_project", stored.LiveblocksID))
+	return stored.LiveblocksID, nil
+}
+
 // Pin replaces the pinned Liveblocks project, and works the events that were set
 // aside although they are from it. It returns their number. It may be repeated after
 // a failure. Other replicas learn of it with their next delivery of another project,

@@ -141,7 +141,8 @@ func (a *App) build(ctx context.Context, version string) error {
 	}
 	health := newStoreHealth(a.db.store.Ping, !a.db.readOnly, a.log)
 	events := ledger.New(ledger.Config{
-		Store: a.db.store, Verifier: signatures, Pending: a.projects.Push, Failed: health.down, Recorded: health.wrote,
+		Store: a.db.store, Verifier: signatures, Pending: a.projects.Push, Replayed: a.projects.PushBackground,
+		Failed: health.down, Recorded: health.wrote,
 		Wait: a.projects.Await, Answered: a.metrics.Answered, Committed: a.metrics.Committed,
 		Now: time.Now, Logger: a.log,
 	})
@@ -170,7 +171,8 @@ func (a *App) build(ctx context.Context, version string) error {
 			Query: a.db.store, Refresher: a.projects, Documents: documents.Memory{Long: reads, Decoding: budget},
 		},
 		Admin: rpc.AdminDeps{
-			Query: all.counts, Requester: a.projects, Pinner: events, Key: keys(a.projects),
+			Query: all.counts, Requester: a.projects, Pinner: events, Replayer: events, Key: keys(a.projects),
+			Stopper:  brakes{a.projects, a.db.store},
 			Sweeper:  sweepers(a.projects),
 			Verifier: countingVerifier{a.projects, a.metrics.Differs},
 			Status:   a.status, Version: version, StartTime: started,

@@ -166,6 +166,9 @@ func (a *App) begin(ctx context.Context, p *project) error {
 	if err := a.forgetPause(ctx, p.id); err != nil {
 		return err
 	}
+	if err := p.client.Look(ctx); err != nil {
+		return err
+	}
 	if err := p.key.Remember(ctx); err != nil {
 		return err
 	}
@@ -198,9 +201,16 @@ func (ps projects) each(run func(context.Context, *project) error) func(context.
 }
 
 // Push passes what became stale to the workers of its project.
-func (ps projects) Push(pending []mirror.Pending) {
+func (ps projects) Push(pending []mirror.Pending) { ps.push(pending, (*queue.Pool).Push) }
+
+// PushBackground does the same at the lowest priority.
+func (ps projects) PushBackground(pending []mirror.Pending) {
+	ps.push(pending, (*queue.Pool).PushBackground)
+}
+
+func (ps projects) push(pending []mirror.Pending, to func(*queue.Pool, []mirror.Pending)) {
 	if len(ps) == 1 {
-		ps[0].pool.Push(pending)
+		to(ps[0].pool, pending)
 		return
 	}
 	of := make(map[mirror.ProjectID][]mirror.Pending)
@@ -208,7 +218,7 @@ func (ps projects) Push(pending []mirror.Pending) {
 		of[p.Resource.Project] = append(of[p.Resource.Project], p)
 	}
 	for id, pending := range of {
-		ps.of(id).pool.Push(pending)
+		to(ps.of(id).pool, pending)
 	}
 }
 
@@ -234,6 +244,11 @@ func (ps projects) Request(ctx context.Context, resources []mirror.Resource) ([]
 // Retry is part of [rpc.Requester].
 func (ps projects) Retry(ctx context.Context, resource mirror.Resource) (mirror.Task, error) {
 	return ps.of(resource.Project).pool.Retry(ctx, resource)
+}
+
+// Discard is part of [rpc.Requester].
+func (ps projects) Discard(ctx context.Context, resource mirror.Resource) (mirror.Task, error) {
+	return ps.of(resource.Project).pool.Discard(ctx, resource)
 }
 
 // Verify is part of [rpc.Verifier].
@@ -265,4 +280,17 @@ func (ss sweepers) Confirm(ctx context.Context, project mirror.ProjectID, rooms,
 	error,
 ) {
 	return projects(ss).of(project).sweeper.Confirm(ctx, project, rooms, groups)
+}
+
+// brakes is [rpc.Stopper] for all projects.
+type brakes struct {
+	projects projects
+	store    store.Projects
+}
+
+func (bs brakes) Stop(ctx context.Context, project mirror.ProjectID, reason string) error {
+	if err := bs.store.Stop(ctx, project, reason, time.Now()); err != nil {
+		return err
+	}
+	return bs.projects.of(project).client.Look(ctx)
 }

@@ -31,16 +31,22 @@ func (a *App) connect(p *project, version string) error {
 			p.log.ErrorContext(ctx, "cannot record that the project is paused or resumed", slog.Any("error", err))
 		}
 	}
+	stopped := func(ctx context.Context) (string, time.Time, error) {
+		ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+		defer cancel()
+		stored, err := a.db.store.Project(ctx, p.id)
+		return stored.Stopped(), stored.StopTime, err
+	}
 	cfg := liveblocks.Config{
 		BaseURL: url, SecretKey: key, IdleTimeout: p.cfg.IdleTimeout, Timeout: p.cfg.CallTimeout,
 		HedgeShare: p.cfg.HedgeShare, MaxBody: p.cfg.MaxAnswer,
 		RatePerSecond: p.cfg.CallsPerSecond, ProbeMin: p.cfg.ProbeMin, ProbeMax: max(p.cfg.ProbeMin, probeMax),
 		UserAgent: "liveblocks-mirror/" + version, Now: time.Now, Logger: p.log, OnPause: pause,
-		Called:    a.metrics.Called(p.id),
+		Called: a.metrics.Called(p.id), Stopped: stopped,
 		Transport: liveblocks.NewTransport(p.cfg.Fetches),
 	}
 	check := cfg
-	check.OnPause = func(string) {}
+	check.OnPause, check.Stopped = func(string) {}, nil
 	p.client, p.toCheck = liveblocks.New(cfg), func() keycheck.Fetcher { return liveblocks.New(check) }
 	return nil
 }

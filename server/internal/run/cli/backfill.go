@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -12,7 +11,6 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
 const (
@@ -24,21 +22,37 @@ const (
 	problemLimit = time.Minute
 )
 
-// Backfill starts a full sweep, unless it only watches, and shows the progress of
-// the latest sweep until it is done. It survives a restart of the service.
-func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) error {
-	s, err := dial(cfg)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	w := &watcher{service: s, screen: &screen{w: out, live: terminal(out)}}
-	defer w.screen.clear()
-	if !watch {
+// Backfill is the command that has everything fetched again.
+type Backfill struct {
+	Watch bool `name:"watch" help:"Start no sweep; only show the progress of the latest one."`
+
+	Call
+}
+
+// Run starts a full sweep, unless it only watches, and shows the progress of the latest
+// sweep until it is done. It survives a restart of the service.
+func (c *Backfill) Run(ctx context.Context, std Streams) error {
+	return c.run(ctx, 0, func(ctx context.Context, s *service) error {
+		out := std.Out
+		if c.JSON {
+			out = std.Err
+		}
+		w := &watcher{service: s, screen: &screen{w: out, live: terminal(out)}}
+		if c.JSON {
+			w.polled = func(got *mirrorv1.GetBackfillResponse) error { return c.print(std.Out, got, nil) }
+		}
+		defer w.screen.clear()
+		return w.follow(ctx, !c.Watch)
+	})
+}
+
+// follow shows the progress until the sweep is done.
+func (w *watcher) follow(ctx context.Context, start bool) error {
+	if start {
 		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		if _, err := s.StartBackfill(callCtx, &mirrorv1.StartBackfillRequest{ProjectId: s.project}); err != nil {
-			return s.explain(err)
+		if _, err := w.StartBackfill(callCtx, &mirrorv1.StartBackfillRequest{ProjectId: w.project}); err != nil {
+			return err
 		}
 		w.answered = time.Now()
 	}
@@ -57,6 +71,8 @@ func Backfill(ctx context.Context, cfg config.Client, watch bool, out *os.File) 
 type watcher struct {
 	*service
 	screen *screen
+	// polled, if set, gets each answer.
+	polled func(*mirrorv1.GetBackfillResponse) error
 	// answered is the time of the service's last answer.
 	answered time.Time
 	// away means that the service does not answer.
@@ -90,7 +106,12 @@ func (w *watcher) poll(ctx context.Context) (done bool, err error) {
 		}
 		return false, nil
 	default:
-		return false, w.explain(err)
+		return false, err
+	}
+	if w.polled != nil {
+		if err := w.polled(got); err != nil {
+			return false, err
+		}
 	}
 	sweep := got.GetSweep()
 	if sweep.GetSweepId() == "" {

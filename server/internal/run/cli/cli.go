@@ -37,6 +37,7 @@ const (
 // service is a running service.
 type service struct {
 	mirrorv1.AdminServiceClient
+	events  mirrorv1.EventServiceClient
 	address string
 	project string
 	// secure means that it is called with TLS.
@@ -85,15 +86,19 @@ func dial(cfg config.Client) (*service, error) {
 		return nil, fmt.Errorf("MIRROR_SERVER %s cannot be used: %w", address, err)
 	}
 	return &service{
-		AdminServiceClient: mirrorv1.NewAdminServiceClient(conn), address: address, project: cfg.ProjectID,
-		secure: secure, conn: conn,
+		AdminServiceClient: mirrorv1.NewAdminServiceClient(conn), events: mirrorv1.NewEventServiceClient(conn),
+		address: address, project: cfg.ProjectID, secure: secure, conn: conn,
 	}, nil
 }
 
 func (s *service) close() { _ = s.conn.Close() } // no call is open any more
 
-// explain turns the status of a failed call into a sentence that says what to do.
+// explain turns the status of a failed call into a sentence that says what to do. Other
+// errors say that themselves.
 func (s *service) explain(err error) error {
+	if _, ok := status.FromError(err); !ok {
+		return err
+	}
 	switch st := status.Convert(err); st.Code() {
 	case codes.Unavailable:
 		if problem := s.tlsProblem(st.Message()); problem != "" && len(st.Details()) == 0 {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
 const (
@@ -37,7 +38,11 @@ func (s *service) hanging(ctx context.Context) string {
 			continue
 		}
 		if p.GetPauseReason() != "" {
-			return fmt.Sprintf("fetching is paused since %s: %s; %s", clockOf(p.GetPauseTime()), p.GetPauseReason(), keyHint)
+			line := fmt.Sprintf("fetching is paused since %s: %s", clockOf(p.GetPauseTime()), p.GetPauseReason())
+			if !strings.HasPrefix(p.GetPauseReason(), mirror.StoppedByOperator) {
+				line += "; " + keyHint
+			}
+			return line
 		}
 		if until := p.GetThrottledUntilTime(); until != nil {
 			return fmt.Sprintf("no call to Liveblocks is made until %s: it asked for that, or is not available", clockOf(until))

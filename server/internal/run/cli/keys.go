@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -31,7 +29,7 @@ type KeyOptions struct {
 
 // NewKey makes a key and writes it to out: with its entry for the keys file, or, if add is
 // set, alone, and adds the entry to the file.
-func NewKey(o KeyOptions, file string, add bool, now time.Time, out, notes io.Writer) error {
+func NewKey(o KeyOptions, file string, add bool, now time.Time, f Format, out, notes io.Writer) error {
 	key, _ := access.NewKey()
 	e := access.NewEntry(key)
 	e.Name, e.Scopes, e.RoomPrefixes = o.Name, o.Scopes, o.RoomPrefixes
@@ -53,21 +51,24 @@ func NewKey(o KeyOptions, file string, add bool, now time.Time, out, notes io.Wr
 		return err
 	}
 	if !add {
-		_, err = fmt.Fprintf(
-			out,
-			"%s\n\n# The key above is shown only now. The keys file gets these lines, below \"keys:\".\n%s",
-			key,
-			entry,
-		)
-		return err
+		return f.print(out, newKey{e.ID, key, entry}, func(w io.Writer) {
+			_, _ = fmt.Fprintf(w,
+				"%s\n\n# The key above is shown only now. The keys file gets these lines, below \"keys:\".\n%s", key, entry)
+		})
 	}
 	if err := addKey(file, entry); err != nil {
 		return err
 	}
 	_, _ = fmt.Fprintf(notes, "Added to %s. The key is shown only now; a running service accepts it within ten seconds.\n",
 		file)
-	_, err = fmt.Fprintln(out, key)
-	return err
+	return f.print(out, newKey{e.ID, key, entry}, func(w io.Writer) { _, _ = fmt.Fprintln(w, key) })
+}
+
+// newKey is a key that was made, with its lines for the keys file.
+type newKey struct {
+	ID    string `json:"id"`
+	Key   string `json:"key"`
+	Entry string `json:"entry"`
 }
 
 // expiry parses when a key expires.
@@ -151,31 +152,30 @@ func readKeys(file string) ([]access.KeyEntry, error) {
 }
 
 // ListKeys writes what the keys of a file may do.
-func ListKeys(file string, asJSON bool, now time.Time, out io.Writer) error {
+func ListKeys(file string, now time.Time, f Format, out io.Writer) error {
 	entries, err := readKeys(file)
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		return listJSON(entries, out)
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "ID\tNAME\tSCOPES\tPROJECTS\tROOMS\tEXPIRES")
-	for _, e := range entries {
-		rooms, expires := "all", "never"
-		if e.RoomPrefixes != nil {
-			rooms = strings.Join(quoted(e.RoomPrefixes), " ")
-		}
-		if e.Expires != nil {
-			expires = e.Expires.Format(time.RFC3339)
-			if expired(&e, now) {
-				expires += " (expired)"
+	return f.print(out, jsonKeys(entries), func(w io.Writer) {
+		rows := make([][]string, len(entries))
+		for i, e := range entries {
+			rooms, expires := "all", "never"
+			if e.RoomPrefixes != nil {
+				rooms = strings.Join(quoted(e.RoomPrefixes), " ")
+			}
+			if e.Expires != nil {
+				expires = e.Expires.Format(time.RFC3339)
+				if expired(&e, now) {
+					expires += " (expired)"
+				}
+			}
+			rows[i] = []string{
+				e.ID, strings.Join(strings.Fields(e.Name), " "), strings.Join(e.Scopes, ","), projects(&e), rooms, expires,
 			}
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.ID, strings.Join(strings.Fields(e.Name), " "),
-			strings.Join(e.Scopes, ","), projects(&e), rooms, expires)
-	}
-	return w.Flush()
+		table(w, "ID | NAME | SCOPES | PROJECTS | ROOMS | EXPIRES", rows)
+	})
 }
 
 func projects(e *access.KeyEntry) string {
@@ -194,28 +194,26 @@ func quoted(texts []string) []string {
 	return list
 }
 
-func listJSON(entries []access.KeyEntry, out io.Writer) error {
-	type key struct {
-		ID           string             `json:"id"`
-		Name         string             `json:"name"`
-		Scopes       []string           `json:"scopes"`
-		Projects     []mirror.ProjectID `json:"projects"`
-		RoomPrefixes []string           `json:"roomPrefixes,omitempty"`
-		Expires      *time.Time         `json:"expires,omitempty"`
-	}
-	list := []key{}
+// jsonKey is an entry as JSON.
+type jsonKey struct {
+	ID           string             `json:"id"`
+	Name         string             `json:"name"`
+	Scopes       []string           `json:"scopes"`
+	Projects     []mirror.ProjectID `json:"projects"`
+	RoomPrefixes []string           `json:"roomPrefixes,omitempty"`
+	Expires      *time.Time         `json:"expires,omitempty"`
+}
+
+func jsonKeys(entries []access.KeyEntry) []jsonKey {
+	list := []jsonKey{}
 	for _, e := range entries {
-		list = append(list, key{e.ID, e.Name, e.Scopes, e.Projects, e.RoomPrefixes, e.Expires})
+		list = append(list, jsonKey{e.ID, e.Name, e.Scopes, e.Projects, e.RoomPrefixes, e.Expires})
 	}
-	text, err := json.MarshalIndent(list, "", "  ")
-	if err == nil {
-		_, err = fmt.Fprintf(out, "%s\n", text)
-	}
-	return err
+	return list
 }
 
 // CheckKeys checks a keys file. With a key, it checks that the file has it.
-func CheckKeys(file, key string, now time.Time, out io.Writer) error {
+func CheckKeys(file, key string, now time.Time, f Format, out io.Writer) error {
 	entries, err := readKeys(file)
 	if err != nil {
 		return err
@@ -227,8 +225,9 @@ func CheckKeys(file, key string, now time.Time, out io.Writer) error {
 				old++
 			}
 		}
-		_, err := fmt.Fprintf(out, "%s can be used: %d keys, of which %d have expired.\n", file, len(entries), old)
-		return err
+		return f.print(out, checkedKeys{len(entries), old}, func(w io.Writer) {
+			_, _ = fmt.Fprintf(w, "%s can be used: %d keys, of which %d have expired.\n", file, len(entries), old)
+		})
 	}
 	i := slices.IndexFunc(entries, func(e access.KeyEntry) bool { return e.Matches(key) })
 	switch {
@@ -238,9 +237,16 @@ func CheckKeys(file, key string, now time.Time, out io.Writer) error {
 		return fmt.Errorf("key %s (%s) expired on %s", entries[i].ID, entries[i].Name,
 			entries[i].Expires.Format(time.RFC3339))
 	}
-	_, err = fmt.Fprintf(out, "Key %s (%s) is valid for %s in the projects %s.\n", entries[i].ID, entries[i].Name,
-		strings.Join(entries[i].Scopes, ", "), projects(&entries[i]))
-	return err
+	return f.print(out, jsonKeys(entries[i : i+1])[0], func(w io.Writer) {
+		_, _ = fmt.Fprintf(w, "Key %s (%s) is valid for %s in the projects %s.\n", entries[i].ID, entries[i].Name,
+			strings.Join(entries[i].Scopes, ", "), projects(&entries[i]))
+	})
+}
+
+// checkedKeys says what a keys file has.
+type checkedKeys struct {
+	Keys    int `json:"keys"`
+	Expired int `json:"expired"`
 }
 
 func expired(e *access.KeyEntry, now time.Time) bool {

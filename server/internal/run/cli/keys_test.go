@@ -48,7 +48,7 @@ func TestKeysAreAdded(t *testing.T) {
 			RoomPrefixes: []string{"x:"},
 			Expires:      "24h",
 		}
-		err := NewKey(o, file, true, now, &out, &notes)
+		err := NewKey(o, file, true, now, Format{}, &out, &notes)
 		after, _ := os.ReadFile(file)
 		if (err == nil) != c.ok {
 			t.Errorf("%s: NewKey = %v; want %t\n%s", what, err, c.ok, after)
@@ -76,28 +76,24 @@ func TestKeysAreAdded(t *testing.T) {
 			t.Errorf("%s: the mode is %v, %v", what, info.Mode(), err)
 		}
 		out.Reset()
-		if err := CheckKeys(file, key, now, &out); err != nil || !strings.Contains(out.String(), "read, events") {
+		if err := CheckKeys(file, key, now, Format{}, &out); err != nil || !strings.Contains(out.String(), "read, events") {
 			t.Errorf("%s: CheckKeys = %v: %s", what, err, &out)
 		}
-		if err := CheckKeys(file, key, now.Add(24*time.Hour), &out); err == nil {
+		if err := CheckKeys(file, key, now.Add(24*time.Hour), Format{}, &out); err == nil {
 			t.Errorf("%s: CheckKeys accepts a key that has expired", what)
 		}
-		if err := CheckKeys(file, key[:len(key)-1], now, &out); err == nil || strings.Contains(err.Error(), key[:30]) {
+		if err := CheckKeys(file, key[:len(key)-1], now, Format{}, &out); err == nil ||
+			strings.Contains(err.Error(), key[:30]) {
 			t.Errorf("%s: CheckKeys of a truncated key = %v", what, err)
 		}
 		out.Reset()
-		if err := ListKeys(
-			file,
-			false,
-			now.Add(48*time.Hour),
-			&out,
-		); err != nil ||
+		if err := ListKeys(file, now.Add(48*time.Hour), Format{}, &out); err != nil ||
 			!strings.Contains(out.String(), "(expired)") {
 			t.Errorf("%s: ListKeys = %v: %s", what, err, &out)
 		}
 		out.Reset()
-		if err := ListKeys(file, true, now, &out); err != nil || !strings.Contains(out.String(), `"roomPrefixes": [`) ||
-			strings.Contains(out.String(), last.SHA256) {
+		if err := ListKeys(file, now, Format{JSON: true}, &out); err != nil ||
+			!strings.Contains(out.String(), `"roomPrefixes":[`) || strings.Contains(out.String(), last.SHA256) {
 			t.Errorf("%s: ListKeys as JSON = %v: %s", what, err, &out)
 		}
 	}
@@ -108,7 +104,7 @@ func TestKeysArePrinted(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	o := KeyOptions{Name: "n", Scopes: []string{"read"}, Projects: []string{"*"}}
-	if err := NewKey(o, "", false, now, &out, &out); err != nil {
+	if err := NewKey(o, "", false, now, Format{}, &out, &out); err != nil {
 		t.Fatal(err)
 	}
 	key, rest, _ := strings.Cut(out.String(), "\n")
@@ -125,7 +121,7 @@ func TestKeysArePrinted(t *testing.T) {
 		{Name: "n", Scopes: []string{"read"}, Projects: []string{"*"}, Expires: "-1h"},
 	} {
 		out.Reset()
-		if err := NewKey(wrong, "", false, now, &out, &out); err == nil || out.Len() > 0 {
+		if err := NewKey(wrong, "", false, now, Format{}, &out, &out); err == nil || out.Len() > 0 {
 			t.Errorf("NewKey of %+v = %v and prints %q; want a refusal", wrong, err, &out)
 		}
 	}

@@ -5,38 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
-// VerifyOptions say what to compare.
-type VerifyOptions struct {
-	// RoomPrefix selects the rooms whose id starts with it.
-	RoomPrefix string
-	// Repair fetches and rewrites whatever differs.
-	Repair bool
+// Verify is the command that compares the mirror with Liveblocks.
+type Verify struct {
+	Repair     bool   `name:"repair" help:"Fetch and rewrite whatever differs."`
+	RoomPrefix string `name:"room-prefix" placeholder:"TEXT" help:"Compare only rooms whose id starts with this text."`
+
+	Call
 }
 
-// Verify compares the mirror with Liveblocks. It writes differences to out, one per
-// line, and its progress to progress. It returns [ErrDrift] if it found any,
-// repaired or not, and another error if something could not be compared. Kinds that
-// Liveblocks does not have are none of both.
-func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writer, progress *os.File) error {
-	s, err := dial(cfg)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	show := &screen{w: progress, live: terminal(progress)}
-	defer show.clear()
+// Run writes differences to Out, one per line, and its progress to Err; as JSON it writes
+// everything to Out. It returns [ErrDrift] if it found any, repaired or not, and another
+// error if something could not be compared. Kinds that Liveblocks does not have are none of
+// both.
+func (c *Verify) Run(ctx context.Context, std Streams) error {
+	return c.run(ctx, 0, func(ctx context.Context, s *service) error {
+		show := &screen{w: std.Err, live: terminal(std.Err)}
+		defer show.clear()
+		return c.verify(ctx, s, std.Out, show)
+	})
+}
+
+func (c *Verify) verify(ctx context.Context, s *service, out io.Writer, show *screen) error {
 	stream, err := s.VerifyMirror(ctx, &mirrorv1.VerifyMirrorRequest{
-		ProjectId: s.project, RoomIdPrefix: o.RoomPrefix,
-		Repair: o.Repair,
+		ProjectId: s.project, RoomIdPrefix: c.RoomPrefix, Repair: c.Repair,
 	})
 	if err != nil {
-		return s.explain(err)
+		return err
 	}
 	var summary *mirrorv1.VerifySummary
 	for {
@@ -47,7 +45,15 @@ func Verify(ctx context.Context, cfg config.Client, o VerifyOptions, out io.Writ
 		case errors.Is(err, io.EOF):
 			return errors.New("the service ended the verification early; run it again")
 		case err != nil:
-			return s.explain(err)
+			return err
+		}
+		if c.JSON {
+			if err := c.print(out, got, nil); err != nil {
+				return err
+			}
+			if got.GetSummary() == nil {
+				continue
+			}
 		}
 		switch report := got.GetReport().(type) {
 		case *mirrorv1.VerifyMirrorResponse_Drift:

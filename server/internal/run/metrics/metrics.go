@@ -168,7 +168,7 @@ func (m *Metrics) defineRead() {
 		"Current limit on the calls of this process to Liveblocks.", []string{"project"},
 		each(func(p Source, emit func(float64, ...string)) { emit(p.Limiter().RatePerSecond) }))
 	m.read(gauge, "mirror_upstream_paused",
-		"1 while fetching is paused because the secret key is refused or must not be used, otherwise 0.", []string{"project"},
+		"1 while fetching is paused, by an operator or because of the secret key, otherwise 0.", []string{"project"},
 		each(func(p Source, emit func(float64, ...string)) { emit(truth(p.Limiter().PauseReason != "")) }))
 	m.read(gauge, "mirror_upstream_throttled_seconds",
 		"How long no call is made to Liveblocks, after a 429 or an outage.", []string{"project"},

@@ -241,7 +241,7 @@ func aim(req protoreflect.Message, room string) {
 			value = "group-" + room
 		case "task_id":
 			value = formatTaskID(mirror.Resource{Room: mirror.RoomID(room), Kind: mirror.KindRoom})
-		case "liveblocks_project_id":
+		case "liveblocks_project_id", "reason":
 			value = "p"
 		default:
 			continue

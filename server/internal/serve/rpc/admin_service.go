@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -26,6 +28,8 @@ type AdminDeps struct {
 	Query     AdminQuery
 	Requester Requester
 	Pinner    Pinner
+	Replayer  Replayer
+	Stopper   Stopper
 	Key       Key
 	Sweeper   Sweeper
 	Verifier  Verifier
@@ -45,9 +49,23 @@ type AdminQuery interface {
 }
 
 // Pinner replaces the Liveblocks project whose events are worked, and returns how
-// many events were set aside before and are worked now.
+// many events were set aside before and are worked now. Unpin forgets it, and returns
+// which it was.
 type Pinner interface {
 	Pin(ctx context.Context, project mirror.ProjectID, liveblocksID string) (takenUp int64, err error)
+	Unpin(ctx context.Context, project mirror.ProjectID) (was string, err error)
+}
+
+// Replayer works recorded events once more. It calls report from one goroutine at a time,
+// and returns its error.
+type Replayer interface {
+	Replay(ctx context.Context, replay ledger.Replay, report func(ledger.Replayed) error) error
+}
+
+// Stopper stops calls to Liveblocks by order of an operator, or lets them go on if reason
+// is empty.
+type Stopper interface {
+	Stop(ctx context.Context, project mirror.ProjectID, reason string) error
 }
 
 // Key is the project's secret key. Confirm states that an operator vouches for it.
@@ -55,11 +73,12 @@ type Key interface {
 	Confirm(ctx context.Context, project mirror.ProjectID) error
 }
 
-// Requester marks resources as stale and restarts failed tasks, as [store.Tasks]
+// Requester marks resources as stale, and restarts and ends tasks, as [store.Tasks]
 // does, and wakes the workers.
 type Requester interface {
 	Request(ctx context.Context, resources []mirror.Resource) ([]mirror.Pending, error)
 	Retry(ctx context.Context, resource mirror.Resource) (mirror.Task, error)
+	Discard(ctx context.Context, resource mirror.Resource) (mirror.Task, error)
 }
 
 // Sweeper compares a project's rooms with Liveblocks' list of them.
@@ -196,7 +215,10 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			}
 		}
 		limiter, work := now.Limiters[id], now.Work[id]
-		if limiter.PauseReason != "" {
+		switch {
+		case project.StopReason != "": // whether this replica has heard of it or not
+			project.PauseReason, project.PauseTime = project.Stopped(), project.StopTime
+		case limiter.PauseReason != "":
 			project.PauseReason, project.PauseTime = limiter.PauseReason, limiter.PausedSince
 		}
 		is := condition{
@@ -348,6 +370,105 @@ func (a *adminService) PinProject(ctx context.Context,
 	return &mirrorv1.PinProjectResponse{EventsTakenUp: n}, nil
 }
 
+// UnpinProject forgets the Liveblocks project whose events are worked.
+func (a *adminService) UnpinProject(ctx context.Context,
+	req *mirrorv1.UnpinProjectRequest,
+) (*mirrorv1.UnpinProjectResponse, error) {
+	project, err := a.project(ctx, req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	was, err := a.Pinner.Unpin(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.UnpinProjectResponse{LiveblocksProjectId: was}, nil
+}
+
+// PauseProject stops calls to Liveblocks.
+func (a *adminService) PauseProject(ctx context.Context,
+	req *mirrorv1.PauseProjectRequest,
+) (*mirrorv1.PauseProjectResponse, error) {
+	if err := a.stop(ctx, req.GetProjectId(), req.GetReason()); err != nil {
+		return nil, err
+	}
+	return &mirrorv1.PauseProjectResponse{}, nil
+}
+
+// ResumeProject lets calls to Liveblocks go on.
+func (a *adminService) ResumeProject(ctx context.Context,
+	req *mirrorv1.ResumeProjectRequest,
+) (*mirrorv1.ResumeProjectResponse, error) {
+	if err := a.stop(ctx, req.GetProjectId(), ""); err != nil {
+		return nil, err
+	}
+	return &mirrorv1.ResumeProjectResponse{}, nil
+}
+
+func (a *adminService) stop(ctx context.Context, projectID, reason string) error {
+	project, err := a.project(ctx, projectID)
+	if err != nil {
+		return err
+	}
+	return a.Stopper.Stop(ctx, project, reason)
+}
+
+// maxReplay is how many events one call replays at most.
+const maxReplay = 100_000
+
+// ReplayEvents works recorded events once more.
+func (a *adminService) ReplayEvents(req *mirrorv1.ReplayEventsRequest,
+	stream grpc.ServerStreamingServer[mirrorv1.ReplayEventsResponse],
+) error {
+	in, err := a.scope(stream.Context(), req.GetProjectId())
+	if err != nil {
+		return err
+	}
+	filters := &mirrorv1.ReplayEventsRequest{
+		RoomId: req.GetRoomId(), Type: req.GetType(), UserId: req.GetUserId(), StartTime: req.GetStartTime(),
+		EndTime: req.GetEndTime(),
+	}
+	if len(req.GetEventIds()) > 0 && (proto.Size(filters) > 0 || req.GetPageToken() != "") {
+		f := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "events are named by their ids or by filters")
+		f.Fields = []fault.Field{{Path: "event_ids", Problem: "exclude every filter"}}
+		return f
+	}
+	hash, err := hashFilters(filters, in)
+	if err != nil {
+		return err
+	}
+	var after cursor
+	if token := req.GetPageToken(); token != "" {
+		if after, err = parseToken(token, listReplay, hash); err != nil {
+			return badToken(err)
+		}
+	}
+	replay := ledger.Replay{IDs: req.GetEventIds(), DryRun: req.GetDryRun(), Filter: store.EventFilter{
+		Project: in.project, Rooms: in.rooms, Room: mirror.RoomID(req.GetRoomId()), Type: req.GetType(),
+		User: req.GetUserId(), From: bound(req.GetStartTime()), To: bound(req.GetEndTime()),
+		AfterTime: after.Time, AfterID: after.ID, Limit: cmp.Or(int(req.GetMaxEvents()), maxReplay),
+	}}
+	resp := &mirrorv1.ReplayEventsResponse{}
+	var sent error
+	err = a.Replayer.Replay(stream.Context(), replay, func(r ledger.Replayed) error {
+		resp = &mirrorv1.ReplayEventsResponse{EventsRead: r.Read, EventsReplayed: r.Replayed, EventsSkipped: r.Skipped}
+		if r.Left {
+			resp.NextPageToken = formatToken(listReplay, hash, cursor{Time: r.LastTime, ID: r.LastID})
+		}
+		sent = stream.Send(resp)
+		return sent
+	})
+	switch {
+	case sent != nil: // gRPC's own error for the stream
+		return sent
+	case err != nil:
+		return err
+	}
+	last := proto.CloneOf(resp)
+	last.Done = true
+	return stream.Send(last)
+}
+
 // ConfirmSecretKey states that the key in use is that of the mirrored project.
 func (a *adminService) ConfirmSecretKey(ctx context.Context,
 	req *mirrorv1.ConfirmSecretKeyRequest,
@@ -434,6 +555,29 @@ func (a *adminService) RetryTask(ctx context.Context, req *mirrorv1.RetryTaskReq
 		return nil, taskFault(err, req.GetTaskId())
 	}
 	return &mirrorv1.RetryTaskResponse{Task: taskToProto(&task)}, nil
+}
+
+// DiscardTask ends a task without a fetch.
+func (a *adminService) DiscardTask(ctx context.Context,
+	req *mirrorv1.DiscardTaskRequest,
+) (*mirrorv1.DiscardTaskResponse, error) {
+	resource, err := a.resource(ctx, req.GetProjectId(), req.GetTaskId())
+	if err != nil {
+		return nil, err
+	}
+	err = store.ErrNotDue // the sweep repeats
+	var task mirror.Task
+	if resource.Kind != mirror.KindSweep {
+		task, err = a.Requester.Discard(ctx, resource)
+	}
+	if errors.Is(err, store.ErrNotDue) {
+		return nil, fault.Wrap(err, fault.Precondition, fault.ReasonTaskNotDiscardable,
+			"the task is done or is the sweep, so there is nothing to discard").With("task_id", req.GetTaskId())
+	}
+	if err != nil {
+		return nil, taskFault(err, req.GetTaskId())
+	}
+	return &mirrorv1.DiscardTaskResponse{Task: taskToProto(&task)}, nil
 }
 
 // RequestSync marks a room, or one resource in it, as stale and returns the tasks.

@@ -3,9 +3,11 @@ package rpc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -188,12 +190,40 @@ func (q *fakeQuery) Groups(ctx context.Context, f store.GroupFilter) ([]mirror.G
 	}), nil
 }
 
-// fakePinner remembers what it was told to pin and to confirm.
+// fakePinner remembers what it was told to pin, to confirm, to stop and to replay.
 type fakePinner struct {
+	query     *fakeQuery
 	pinned    string
+	unpinned  mirror.ProjectID
 	takenUp   int64
 	confirmed mirror.ProjectID
+	stopped   string
+	replay    ledger.Replay
 	err       error
+}
+
+func (p *fakePinner) Unpin(_ context.Context, project mirror.ProjectID) (string, error) {
+	p.unpinned = project
+	return "lb", p.err
+}
+
+func (p *fakePinner) Stop(_ context.Context, project mirror.ProjectID, reason string) error {
+	p.stopped = string(project) + " " + reason
+	return p.err
+}
+
+// Replay counts the events of a page.
+func (p *fakePinner) Replay(ctx context.Context, r ledger.Replay, report func(ledger.Replayed) error) error {
+	p.replay = r
+	events, err := p.query.Events(ctx, r.Filter)
+	if err = errors.Join(err, p.err); err != nil {
+		return err
+	}
+	done := ledger.Replayed{Read: int64(len(events)), Replayed: 2, Skipped: 1, Left: len(events) == r.Filter.Limit}
+	if len(events) > 0 {
+		done.LastTime, done.LastID = events[len(events)-1].ReceiveTime, events[len(events)-1].ID
+	}
+	return report(done)
 }
 
 func (p *fakePinner) Pin(_ context.Context, project mirror.ProjectID, id string) (int64, error) {

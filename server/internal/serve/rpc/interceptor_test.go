@@ -180,9 +180,9 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 			cancel()
 		}
 	}
-	// 3 + 15 + 11 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
-	if seen != 36 {
-		t.Errorf("saw %d RPCs; want 36", seen)
+	// 3 + 17 + 16 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
+	if seen != 41 {
+		t.Errorf("saw %d RPCs; want 41", seen)
 	}
 }
 

@@ -41,12 +41,13 @@ const (
 	listFlows         list = 9
 	listNotifications list = 10
 	listGroups        list = 11
+	listReplay        list = 12
 )
 
 var lists = []list{
 	listEvents, listRooms, listDocuments, listTasks,
 	listThreads, listComments, listActiveUsers, listUserSessions, listFlows, listNotifications,
-	listGroups,
+	listGroups, listReplay,
 }
 
 // cursor is the key of the last item of a page. Each list uses a part of it:
@@ -56,7 +57,8 @@ var lists = []list{
 //	threads                                Room, ID
 //	comments                               Room, Thread, Time, ID
 //	active users, flows, groups            ID
-//	events, user sessions, notifications   Time, ID
+//	events, replays, user sessions,
+//	notifications                          Time, ID
 //
 // The zero cursor is before the first item.
 type cursor struct {
@@ -78,7 +80,7 @@ func (c cursor) stored() time.Time {
 // fits reports whether c can be a key of the list.
 func (c cursor) fits(l list) bool {
 	switch l {
-	case listEvents:
+	case listEvents, listReplay:
 		return c == cursor{Time: c.Time, ID: c.ID} && storableTime(c.Time) && mirror.ValidID(c.ID, mirror.MaxEventID)
 	case listRooms:
 		return c == cursor{Room: c.Room} && mirror.ValidID(string(c.Room), mirror.MaxRoomID)

@@ -619,6 +619,7 @@ func cursors() map[list]cursor {
 		listFlows:         {ID: "=" + strings.Repeat("ö", 1024)},
 		listNotifications: {Time: noon, ID: "msg_1"},
 		listGroups:        {ID: "a/b ö"},
+		listReplay:        {Time: noon, ID: "msg_1"},
 	}
 }
 

@@ -66,6 +66,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		query: &fakeQuery{}, receiver: &fakeReceiver{}, sweeper: &fakeSweeper{}, pinner: &fakePinner{}, log: &syncBuffer{},
 	}
 	h.worker = &fakeWorker{query: h.query}
+	h.pinner.query = h.query
 	deps := Config{
 		Log:      slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now:      func() time.Time { return noon },
@@ -74,7 +75,8 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Event:    EventDeps{Query: h.query, Receiver: h.receiver},
 		Mirror:   MirrorDeps{Query: h.query, Refresher: h.worker},
 		Admin: AdminDeps{
-			Query: h.query, Requester: h.worker, Pinner: h.pinner, Key: h.pinner, Sweeper: h.sweeper, Verifier: h.sweeper,
+			Query: h.query, Requester: h.worker, Pinner: h.pinner, Replayer: h.pinner, Stopper: h.pinner, Key: h.pinner,
+			Sweeper: h.sweeper, Verifier: h.sweeper,
 			Status:  fakeStatus{},
 			Version: "v1.2.3", StartTime: noon.Add(-time.Hour),
 		},
@@ -477,6 +479,15 @@ func (w *fakeWorker) Retry(ctx context.Context, resource mirror.Resource) (mirro
 	return task, err
 }
 
+func (w *fakeWorker) Discard(ctx context.Context, resource mirror.Resource) (mirror.Task, error) {
+	if w.retryErr != nil {
+		return mirror.Task{}, w.retryErr
+	}
+	task, err := w.query.Task(ctx, resource, noon)
+	task.State = mirror.TaskWaiting
+	return task, err
+}
+
 type fakeStatus struct{ err error }
 
 func (f fakeStatus) Status(context.Context) (Status, error) {
@@ -621,8 +632,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 29 {
-		t.Errorf("%d calls take a project; want 29", seen)
+	if seen != 34 {
+		t.Errorf("%d calls take a project; want 34", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

@@ -830,6 +830,114 @@ func TestPinProject(t *testing.T) {
 	wantStatus(t, err, codes.Unavailable, fault.ReasonSchemaBehind)
 }
 
+func TestUnpinPauseAndResume(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	got, err := h.admin.UnpinProject(t.Context(), &mirrorv1.UnpinProjectRequest{})
+	if err != nil || got.GetLiveblocksProjectId() != "lb" || h.pinner.unpinned != project {
+		t.Errorf("UnpinProject = %v, %v, unpinned %q; want it passed on", got, err, h.pinner.unpinned)
+	}
+	_, err = h.admin.PauseProject(t.Context(), &mirrorv1.PauseProjectRequest{Reason: "move the database"})
+	if err != nil || h.pinner.stopped != "default move the database" {
+		t.Errorf("PauseProject = %v, stopped %q; want it passed on", err, h.pinner.stopped)
+	}
+	_, err = h.admin.PauseProject(t.Context(), &mirrorv1.PauseProjectRequest{})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
+	if _, err = h.admin.ResumeProject(t.Context(), &mirrorv1.ResumeProjectRequest{}); err != nil ||
+		h.pinner.stopped != "default " {
+		t.Errorf("ResumeProject = %v, stopped %q; want it passed on", err, h.pinner.stopped)
+	}
+	// What the operator has ordered is shown, whatever this replica has heard of it.
+	h.query.projects = []mirror.Project{{
+		ID: project, PauseReason: "key refused", PauseTime: noon, StopReason: "move", StopTime: noon.Add(time.Second),
+	}}
+	status, err := h.admin.GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := status.GetProjects()[0]
+	if !strings.HasPrefix(p.GetPauseReason(), "by an operator: move; ") ||
+		!p.GetPauseTime().AsTime().Equal(noon.Add(time.Second)) {
+		t.Errorf("status = %v; want the pause of the operator", p)
+	}
+}
+
+func TestReplayEvents(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	for i := range 3 {
+		h.query.events = append(h.query.events, mirror.Event{
+			Project: project, ID: fmt.Sprint("msg_", i), Room: "r", ReceiveTime: noon.Add(time.Duration(i) * time.Second),
+		})
+	}
+	replay := func(req *mirrorv1.ReplayEventsRequest) (all []*mirrorv1.ReplayEventsResponse, err error) {
+		stream, err := h.admin.ReplayEvents(t.Context(), req)
+		for err == nil {
+			var got *mirrorv1.ReplayEventsResponse
+			if got, err = stream.Recv(); err == nil {
+				all = append(all, got)
+			}
+		}
+		return all, err
+	}
+	req := &mirrorv1.ReplayEventsRequest{RoomId: "r", MaxEvents: 2, DryRun: true}
+	got, err := replay(req)
+	if !errors.Is(err, io.EOF) || len(got) != 2 || got[0].GetDone() || !got[1].GetDone() ||
+		got[1].GetEventsRead() != 2 || got[1].GetEventsReplayed() != 2 || got[1].GetEventsSkipped() != 1 ||
+		got[0].GetNextPageToken() == "" || got[1].GetNextPageToken() != got[0].GetNextPageToken() {
+		t.Fatalf("ReplayEvents = %v, %v; want the progress and the end, with a token", got, err)
+	}
+	if r := h.pinner.replay; !r.DryRun || r.Filter.Room != "r" || r.Filter.Limit != 2 || !r.Filter.AfterTime.IsZero() {
+		t.Errorf("replay = %+v; want what was asked for", r)
+	}
+	req.PageToken, req.MaxEvents, req.DryRun = got[1].GetNextPageToken(), 0, false
+	got, err = replay(req)
+	if !errors.Is(err, io.EOF) || got[1].GetEventsRead() != 1 || got[1].GetNextPageToken() != "" {
+		t.Errorf("the next ReplayEvents = %v, %v; want what is left", got, err)
+	}
+	if r := h.pinner.replay; r.DryRun || r.Filter.Limit != 100_000 || r.Filter.AfterID != "msg_1" {
+		t.Errorf("replay = %+v; want it after the token", r)
+	}
+	for _, bad := range []*mirrorv1.ReplayEventsRequest{
+		{RoomId: "other", PageToken: req.GetPageToken()},
+		{EventIds: []string{"msg_1"}, RoomId: "r"},
+		{EventIds: []string{"msg_1"}, PageToken: req.GetPageToken()},
+		{EventIds: []string{""}},
+		{EventIds: []string{"msg_1", "msg_1"}},
+		{MaxEvents: 100_001},
+		{PageToken: "x"},
+	} {
+		if got, err := replay(bad); status.Code(err) != codes.InvalidArgument || got != nil {
+			t.Errorf("ReplayEvents(%v) = %v, %v; want INVALID_ARGUMENT", bad, got, err)
+		}
+	}
+	h.pinner.err = fault.New(fault.NotFound, fault.ReasonEventNotFound, "no such event")
+	_, err = replay(&mirrorv1.ReplayEventsRequest{EventIds: []string{"msg_9"}})
+	wantStatus(t, err, codes.NotFound, fault.ReasonEventNotFound)
+}
+
+func TestDiscardTask(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	storage := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindStorage}
+	h.query.tasks = []mirror.Task{{Resource: storage, State: mirror.TaskFailed}}
+	got, err := h.admin.DiscardTask(t.Context(), &mirrorv1.DiscardTaskRequest{TaskId: formatTaskID(storage)})
+	if err != nil || got.GetTask().GetState() != mirrorv1.TaskState_TASK_STATE_WAITING {
+		t.Errorf("DiscardTask = %v, %v; want it waiting", got, err)
+	}
+	_, err = h.admin.DiscardTask(t.Context(), &mirrorv1.DiscardTaskRequest{TaskId: "x"})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonIDInvalid)
+	sweep := formatTaskID(mirror.Resource{Kind: mirror.KindSweep})
+	_, err = h.admin.DiscardTask(t.Context(), &mirrorv1.DiscardTaskRequest{TaskId: sweep})
+	wantStatus(t, err, codes.FailedPrecondition, fault.ReasonTaskNotDiscardable)
+	storage.Room = "unknown"
+	_, err = h.admin.DiscardTask(t.Context(), &mirrorv1.DiscardTaskRequest{TaskId: formatTaskID(storage)})
+	wantStatus(t, err, codes.NotFound, fault.ReasonTaskNotFound)
+	h.worker.retryErr = store.ErrNotDue
+	_, err = h.admin.DiscardTask(t.Context(), &mirrorv1.DiscardTaskRequest{TaskId: formatTaskID(storage)})
+	wantStatus(t, err, codes.FailedPrecondition, fault.ReasonTaskNotDiscardable)
+}
+
 func TestTasksAreShownAndRetried(t *testing.T) {
 	t.Parallel()
 	h := start(t)

@@ -59,6 +59,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0012_comments.sql":   "2fcbc32c792f42b5e9121410559c0491123bffa7e4c03a1cf923016b7ac85199",
 		"mysql/migrations/0013_shard.sql":      "2ad94fbed75bb097de83ed2ee4059a229f0462e06ff2993a0f1bf8d00f773b24",
 		"mysql/migrations/0016_feed.sql":       "1f857067564c0364b3a8f484884384b9dcd39a7887a4c0e1df6cd928712ce0d8",
+		"mysql/migrations/0017_stop.sql":       "47b522673abac4a8c39231ff9b3f176460a89560f04ba04ab0b950183be8e4f5",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -86,6 +87,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0012_comments.sql":    "75af070693b901de4db1734d9498ec219cf66d80040844242352ea7191754116",
 		"postgres/migrations/0013_shard.sql":       "4819b6b44656c529b6b27493e58702a6031bd304aed3282a3a278eecf46d91a8",
 		"postgres/migrations/0016_feed.sql":        "950cd6dd89d907ec9bc5f6de289e2160983cb0189bbc280ec5c33ee9d66e09f5",
+		"postgres/migrations/0017_stop.sql":        "28a9e95ce0d9f315e4a18969451ca02e14c4b993d75a299a9abc44ada219ca2e",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
@@ -433,7 +435,8 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 		"where due_time is not null")
 	mustExec(t, conn, "alter table mirror_project drop column key_hash, drop column key_confirm_time, "+
 		"drop column foreign_project_id, drop column foreign_events, drop column foreign_time, "+
-		"drop column confirmed_rooms, drop column confirmed_groups, drop column confirm_time, drop column feed")
+		"drop column confirmed_rooms, drop column confirmed_groups, drop column confirm_time, drop column feed, "+
+		"drop column stop_reason, drop column stop_time")
 	mustExec(t, conn, "alter table mirror_change drop column epoch")
 	mustExec(t, conn, "alter table mirror_document drop column state_sha256")
 	mustExec(t, conn, "delete from mirror_schema_version where version_id >= 2")

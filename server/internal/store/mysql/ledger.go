@@ -133,7 +133,7 @@ func (s *Store) record(
 			}
 		}
 	}
-	stale, err := staleBy(ctx, q, batch, answers)
+	stale, err := staleBy(ctx, q, batch, answers, store.StaleByEvent)
 	if err != nil {
 		return nil, err
 	}
@@ -177,16 +177,16 @@ func (s *Store) record(
 
 // staleBy merges what the new events make stale, in key order. It drops IfUnknown
 // invalidations of resources that have a state.
-func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted) ([]store.Stale,
-	error,
-) {
+func staleBy(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted,
+	by func(mirror.Event, mirror.Invalidation) store.Stale,
+) ([]store.Stale, error) {
 	var list []store.Stale
 	for i, a := range batch {
 		if !answers[i].Fresh {
 			continue
 		}
 		for _, in := range a.Invalidations {
-			list = append(list, store.StaleByEvent(a.Event, in))
+			list = append(list, by(a.Event, in))
 		}
 	}
 	list = store.MergeStale(list)

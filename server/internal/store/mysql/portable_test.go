@@ -187,7 +187,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Notifications": true, "TaskList": true, "RoomIDs": true, "LastEvents": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "Counts": true,
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
-		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Event": true,
+		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Stop": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
 		"forgetProjectsSQL": true, "eventsOfRoomSQL": true, "IdentifyFeed": true, "Heads": true, "Earliest": true,
 	}

@@ -24,7 +24,7 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 	}
 	return mirror.Project{
 		ID: project, LiveblocksID: string(row.LiveblocksProjectID), PauseReason: row.PauseReason,
-		PauseTime: timeOf(row.PauseTime),
+		PauseTime: timeOf(row.PauseTime), StopReason: row.StopReason.String, StopTime: timeOf(row.StopTime),
 		Foreign: mirror.ForeignEvents{
 			LiveblocksID: string(row.ForeignProjectID), Count: row.ForeignEvents, Time: timeOf(row.ForeignTime),
 		},
@@ -135,6 +135,19 @@ func (s *Store) ConfirmKey(ctx context.Context, project mirror.ProjectID, now ti
 	})
 }
 
+// Stop is one statement.
+func (s *Store) Stop(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error {
+	if reason == "" {
+		now = time.Time{}
+	}
+	return s.writeProject(ctx, "stop or resume the project", func() error {
+		return s.q.Stop(ctx, dbq.StopParams{
+			ProjectID: rawKey(project), StopReason: sql.NullString{String: store.Text(reason), Valid: reason != ""},
+			StopTime: nullTime(now),
+		})
+	})
+}
+
 // ConfirmDeletions is one statement.
 func (s *Store) ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error {
 	return s.writeProject(ctx, "confirm deletions", func() error {
@@ -192,25 +205,64 @@ func (s *Store) takeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 				taken, answers = append(taken, d), append(answers, store.Accepted{Fresh: true})
 			}
 		}
-		stale, err := staleBy(ctx, q, taken, answers)
-		if err != nil {
-			return err
-		}
-		if err := q.markStale(ctx, stale); err != nil {
-			return err
-		}
-		if err := s.hold(ctx, q, taken, answers); err != nil {
-			return err
-		}
-		var resources []mirror.Resource
-		for _, w := range stale {
-			resources = append(resources, w.Resource)
-		}
-		states, err := q.progress(ctx, resources)
-		for _, r := range resources {
-			pending = append(pending, mirror.Pending{Resource: r, Generation: states[r].Generation})
-		}
+		marked, err := s.markRecorded(ctx, q, taken, answers, store.StaleByEvent)
+		pending = marked
 		return err
 	})
 	return pending, err
+}
+
+// markRecorded marks what recorded events make stale, and lets those wait that are folded.
+func (s *Store) markRecorded(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted,
+	by func(mirror.Event, mirror.Invalidation) store.Stale,
+) ([]mirror.Pending, error) {
+	stale, err := staleBy(ctx, q, batch, answers, by)
+	if err != nil {
+		return nil, err
+	}
+	if err := q.markStale(ctx, stale); err != nil {
+		return nil, err
+	}
+	if err := s.hold(ctx, q, batch, answers); err != nil {
+		return nil, err
+	}
+	resources := make([]mirror.Resource, len(stale))
+	for i, w := range stale {
+		resources[i] = w.Resource
+	}
+	states, err := q.progress(ctx, resources)
+	pending := make([]mirror.Pending, len(resources))
+	for i, r := range resources {
+		pending[i] = mirror.Pending{Resource: r, Generation: states[r].Generation}
+	}
+	return pending, err
+}
+
+// Replay uses one transaction, on a sharded server one for each bucket.
+func (s *Store) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending, error) {
+	batch = slices.SortedFunc(slices.Values(batch), func(a, b mirror.Delivery) int {
+		return compareEvents(a.Event, b.Event)
+	})
+	parts, err := transactions(ctx, s, batch, func(d mirror.Delivery) int16 { return d.Event.Bucket() })
+	if err != nil {
+		return nil, err
+	}
+	by := func(e mirror.Event, i mirror.Invalidation) store.Stale { return store.StaleByReplay(e, i, now) }
+	var pending []mirror.Pending
+	for _, part := range parts {
+		answers := make([]store.Accepted, len(part))
+		for i := range answers {
+			answers[i].Fresh = true
+		}
+		var marked []mirror.Pending
+		err := s.tx(ctx, fmt.Sprintf("replay %d events", len(part)), func(q *queries) (err error) {
+			marked, err = s.markRecorded(ctx, q, part, answers, by)
+			return err
+		})
+		if err != nil {
+			return pending, err
+		}
+		pending = append(pending, marked...)
+	}
+	return pending, nil
 }

@@ -294,6 +294,27 @@ func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 	return task, nil
 }
 
+// Discard decides under a lock.
+func (s *Store) Discard(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	var task mirror.Task
+	err := s.tx(ctx, "discard", func(q *queries) error {
+		row, err := q.LockState(ctx, lockParams(r))
+		if err != nil {
+			return err
+		}
+		st, err := store.PlanDiscard(stateOf(row), now)
+		if err != nil {
+			return err
+		}
+		task = st.Task(r, now)
+		return q.WriteState(ctx, writeState(r, st, 0))
+	})
+	if err != nil {
+		return mirror.Task{}, err
+	}
+	return task, nil
+}
+
 // Generations reads all states with one statement.
 func (s *Store) Generations(ctx context.Context, resources []mirror.Resource) ([]store.Progress, error) {
 	states, err := s.q.progress(ctx, sortedResources(resources))

@@ -32,7 +32,7 @@ func (s *Store) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Ac
 }
 
 func (s *Store) accept(ctx context.Context, batch []mirror.Delivery, wait time.Duration) ([]store.Accepted, error) {
-	arg, events := acceptParams(batch)
+	arg, events := acceptParams(batch, store.StaleByEvent)
 	arg.LockTimeout = fmt.Sprintf("%dms", wait.Milliseconds())
 	var rows []dbq.MarkStaleRow
 	err := retry(ctx, func() (err error) {
@@ -145,8 +145,9 @@ type keyed struct {
 }
 
 // acceptParams sorts the events in key order, which is the lock order, and returns
-// that order too.
-func acceptParams(batch []mirror.Delivery) (dbq.MarkStaleParams, []keyed) {
+// that order too. stale says how they make something stale.
+func acceptParams(batch []mirror.Delivery, stale func(mirror.Event, mirror.Invalidation) store.Stale,
+) (dbq.MarkStaleParams, []keyed) {
 	n, invalidations := len(batch), 0
 	events := make([]keyed, n)
 	for i := range batch {
@@ -191,7 +192,7 @@ func acceptParams(batch []mirror.Delivery) (dbq.MarkStaleParams, []keyed) {
 		p.SourceTime = append(p.SourceTime, nullTime(e.SourceTime))
 		p.Outcome = append(p.Outcome, string(e.Outcome))
 		for _, h := range batch[k.place].Invalidations {
-			addStale(&p, int32(i+1), store.StaleByEvent(*e, h))
+			addStale(&p, int32(i+1), stale(*e, h))
 			if !h.Fold {
 				continue
 			}

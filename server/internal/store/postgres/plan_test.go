@@ -85,7 +85,7 @@ func TestMarkStaleIsPlannedOnce(t *testing.T) {
 							Invalidations: []mirror.Invalidation{{Resource: r}},
 						})
 					}
-					arg, _ = acceptParams(deliveries)
+					arg, _ = acceptParams(deliveries, store.StaleByEvent)
 					arg.LockTimeout = "1s"
 				}
 				if _, err := dbq.New(conn).MarkStale(t.Context(), arg); err != nil {

@@ -22,6 +22,7 @@ func (s *Store) Project(ctx context.Context, project mirror.ProjectID) (mirror.P
 	}
 	return mirror.Project{
 		ID: project, LiveblocksID: row.LiveblocksProjectID, PauseReason: row.PauseReason, PauseTime: timeOf(row.PauseTime),
+		StopReason: row.StopReason, StopTime: timeOf(row.StopTime),
 		Foreign: mirror.ForeignEvents{
 			LiveblocksID: row.ForeignProjectID, Count: row.ForeignEvents, Time: timeOf(row.ForeignTime),
 		},
@@ -121,6 +122,18 @@ func (s *Store) ConfirmKey(ctx context.Context, project mirror.ProjectID, now ti
 	})
 }
 
+// Stop is one statement.
+func (s *Store) Stop(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error {
+	if reason == "" {
+		now = time.Time{}
+	}
+	return s.writeProject(ctx, "stop or resume the project", func() error {
+		return s.q.Stop(ctx, dbq.StopParams{
+			ProjectID: string(project), StopReason: store.Text(reason), StopTime: nullTime(now),
+		})
+	})
+}
+
 // ConfirmDeletions is one statement.
 func (s *Store) ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error {
 	return s.writeProject(ctx, "confirm deletions", func() error {
@@ -141,7 +154,7 @@ func (s *Store) writeProject(ctx context.Context, what string, f func() error) e
 // TakeUp locks the events before the states, as Accept does.
 func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
 	var pending []mirror.Pending
-	all, _ := acceptParams(batch)
+	all, _ := acceptParams(batch, store.StaleByEvent)
 	err := s.tx(ctx, fmt.Sprintf("take up %d events", len(batch)), func(q, _ *dbq.Queries) error {
 		pending = nil
 		rows, err := q.TakeUpEvents(ctx, dbq.TakeUpEventsParams{
@@ -161,7 +174,7 @@ func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 				fresh = append(fresh, d)
 			}
 		}
-		marked, err := q.MarkStale(ctx, recordedParams(fresh))
+		marked, err := q.MarkStale(ctx, recordedParams(fresh, store.StaleByEvent))
 		for _, r := range marked {
 			pending = append(pending, pendingOf(r))
 		}
@@ -170,10 +183,34 @@ func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 	return pending, err
 }
 
+// Replay is one statement.
+func (s *Store) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending, error) {
+	if len(batch) == 0 {
+		return nil, nil
+	}
+	arg := recordedParams(batch, func(e mirror.Event, i mirror.Invalidation) store.Stale {
+		return store.StaleByReplay(e, i, now)
+	})
+	var pending []mirror.Pending
+	err := retry(ctx, func() error {
+		rows, err := s.q.MarkStale(ctx, arg)
+		pending = make([]mirror.Pending, 0, len(rows))
+		for _, row := range rows {
+			pending = append(pending, pendingOf(row))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, classify(ctx, fmt.Errorf("replay %d events: %w", len(batch), err))
+	}
+	return pending, nil
+}
+
 // recordedParams returns the parameters of MarkStale for events that are recorded
-// already.
-func recordedParams(batch []mirror.Delivery) dbq.MarkStaleParams {
-	p, _ := acceptParams(batch)
+// already. stale says how they make something stale.
+func recordedParams(batch []mirror.Delivery, stale func(mirror.Event, mirror.Invalidation) store.Stale,
+) dbq.MarkStaleParams {
+	p, _ := acceptParams(batch, stale)
 	p.Bucket, p.ProjectID, p.EventID, p.Type, p.RoomID, p.UserID, p.LiveblocksProjectID, p.Payload, p.SendTime,
 		p.ReceiveTime, p.SourceTime, p.Outcome = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 	for i := range p.StaleEvent {

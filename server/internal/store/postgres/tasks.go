@@ -261,6 +261,28 @@ func (s *Store) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 	return task, nil
 }
 
+// Discard decides under a lock.
+func (s *Store) Discard(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	var task mirror.Task
+	err := s.tx(ctx, "discard", func(q, _ *dbq.Queries) error {
+		row, err := q.LockState(ctx, stateKey(r))
+		if err != nil {
+			return err
+		}
+		st, err := store.PlanDiscard(stateOf(row), now)
+		if err != nil {
+			return err
+		}
+		task = st.Task(r, now)
+		_, err = q.WriteState(ctx, writeState(r, store.Plan{State: st}, now))
+		return err
+	})
+	if err != nil {
+		return mirror.Task{}, err
+	}
+	return task, nil
+}
+
 func (s *Store) states(ctx context.Context, resources []mirror.Resource) (map[mirror.Resource]store.State, error) {
 	return readStates(ctx, s.q, resources)
 }

@@ -120,6 +120,36 @@ func mutants() []mutant {
 			func(b base) store.Store { return &newIdentity{b} },
 		},
 		{
+			"discards by calling it done",
+			[]string{"discard ends a task without a fetch"},
+			func(b base) store.Store { return &discardsAsDone{b} },
+		},
+		{
+			"discards but keeps the lease",
+			[]string{"discard ends a lease"},
+			func(b base) store.Store { return &discardsUnderLease{b} },
+		},
+		{
+			"replays what is urgent",
+			[]string{"replay does not delay what is urgent"},
+			func(b base) store.Store { return &replaysUrgently{b} },
+		},
+		{
+			"replays as of the event",
+			[]string{"replayed events make stale what they made stale"},
+			func(b base) store.Store { return &replaysAsOfThen{b} },
+		},
+		{
+			"replays without folding",
+			[]string{"replayed event waits at what it is folded into"},
+			func(b base) store.Store { return &replaysUnfolded{b} },
+		},
+		{
+			"takes an order to stop for a pause",
+			[]string{"project is stopped and goes on"},
+			func(b base) store.Store { return &pausesToStop{b} },
+		},
+		{
 			"believes that a document is unchanged",
 			[]string{"claim sees the copy of a document"},
 			func(b base) store.Store { return &believesUnchanged{b} },
@@ -893,6 +923,11 @@ func (m *takesUpAgain) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]m
 type takesUpUnfolded struct{ base }
 
 func (m *takesUpUnfolded) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
+	return m.Store.TakeUp(ctx, unfolded(batch))
+}
+
+// unfolded returns deliveries of which none is to be folded.
+func unfolded(batch []mirror.Delivery) []mirror.Delivery {
 	batch = slices.Clone(batch)
 	for i := range batch {
 		batch[i].Invalidations = slices.Clone(batch[i].Invalidations)
@@ -900,7 +935,62 @@ func (m *takesUpUnfolded) TakeUp(ctx context.Context, batch []mirror.Delivery) (
 			batch[i].Invalidations[j].Fold = false
 		}
 	}
-	return m.Store.TakeUp(ctx, batch)
+	return batch
+}
+
+type discardsAsDone struct{ base }
+
+func (m *discardsAsDone) Discard(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	if _, err := m.Store.Discard(ctx, r, now); err != nil {
+		return mirror.Task{}, err
+	}
+	if err := m.state(ctx, r, "applied_generation = generation"); err != nil {
+		return mirror.Task{}, err
+	}
+	return m.Task(ctx, r, now)
+}
+
+type discardsUnderLease struct{ base }
+
+func (m *discardsUnderLease) Discard(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	return m.Task(ctx, r, now)
+}
+
+type replaysUrgently struct{ base }
+
+func (m *replaysUrgently) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
+	error,
+) {
+	pending, err := m.Store.Replay(ctx, batch, now)
+	for i := 0; err == nil && i < len(pending); i++ {
+		err = m.state(ctx, pending[i].Resource, "background = false")
+	}
+	return pending, err
+}
+
+type replaysAsOfThen struct{ base }
+
+func (m *replaysAsOfThen) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
+	error,
+) {
+	if len(batch) > 0 {
+		now = batch[0].Event.ReceiveTime
+	}
+	return m.Store.Replay(ctx, batch, now)
+}
+
+type replaysUnfolded struct{ base }
+
+func (m *replaysUnfolded) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
+	error,
+) {
+	return m.Store.Replay(ctx, unfolded(batch), now)
+}
+
+type pausesToStop struct{ base }
+
+func (m *pausesToStop) Stop(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error {
+	return m.Pause(ctx, project, reason, now)
 }
 
 type lastPin struct{ base }

@@ -17,6 +17,10 @@ var projectCases = []testCase{
 	{"event that was set aside is taken up once", takeUp},
 	{"event that was worked is not taken up", takeUpWorked},
 	{"what is taken up is like new", takeUpLikeNew},
+	{"replayed events make stale what they made stale", replay},
+	{"replay does not delay what is urgent", replayInBackground},
+	{"replayed event waits at what it is folded into", replayFolds},
+	{"project is stopped and goes on", stopProject},
 	{"key and confirmations are kept", keyAndConfirmations},
 	{"unannounced changes add up for a day", unannounced},
 }
@@ -71,6 +75,11 @@ func repinProject(e *env) {
 		e.want("pinned", pinned, c)
 	}
 	e.want("other project", e.project("other"), mirror.Project{ID: "other"})
+	e.must("RepinProject", e.RepinProject(e.ctx(), project, ""))
+	e.want("project without a pin", e.project(project), mirror.Project{ID: project})
+	pinned, err := e.PinProject(e.ctx(), project, "next")
+	e.must("PinProject", err)
+	e.want("pinned anew", pinned, "next")
 }
 
 func (e *env) projectOf(s store.Store) mirror.Project {
@@ -185,6 +194,120 @@ func takeUpLikeNew(e *env) {
 	// The delete event counts: the 404 makes a tombstone.
 	e.applyMissing(e.claim(roomOf("known")))
 	e.wantNoRoom("known")
+}
+
+func (e *env) replay(batch ...mirror.Delivery) []mirror.Pending {
+	e.Helper()
+	pending, err := e.Replay(e.ctx(), batch, e.now)
+	e.must("Replay", err)
+	slices.SortFunc(pending, func(a, b mirror.Pending) int { return a.Resource.Compare(b.Resource) })
+	return pending
+}
+
+func replay(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	d := e.delivery(mirror.Invalidation{Resource: roomOf("room"), IfUnknown: true}, invalidatedAt(storageOf("room")))
+	e.accept(d)
+	e.fetch(storageOf("room"))
+	e.pass(settle)
+	e.fetch(storageOf("room"))
+	e.wantState(storageOf("room"), mirror.TaskDone)
+	before, notice := e.task(roomOf("room")), e.progressOf(storageOf("room")).NoticeTime
+	e.pass(time.Hour)
+	e.want("stale", e.replay(d), []mirror.Pending{{Resource: storageOf("room"), Generation: 3}})
+	if task := e.task(storageOf("room")); task.State != mirror.TaskPending || !task.DueTime.Equal(e.now) {
+		e.Fatalf("task = %+v; want it due now, not when the event came", task)
+	}
+	e.want("room that is known", e.task(roomOf("room")), before)
+	e.want("time of the latest event", e.progressOf(storageOf("room")).NoticeTime, notice)
+	// No settle fetch follows: what Liveblocks returns now is later than the event.
+	if applied := e.fetch(storageOf("room")); !applied.Due.IsZero() {
+		e.Fatalf("Apply = %+v; want nothing more to do", applied)
+	}
+	got, err := e.Event(e.ctx(), project, d.Event.ID)
+	e.must("Event", err)
+	e.want("event", got, d.Event)
+	e.want("nothing", e.replay(), []mirror.Pending{})
+	// A delete event counts once more, and proves nothing without a 404.
+	deleted := e.delivery(mirror.Invalidation{Resource: roomOf("room"), Deleted: true})
+	e.replay(deleted)
+	e.fetch(roomOf("room"))
+	e.room("room")
+	e.replay(deleted)
+	e.applyMissing(e.claim(roomOf("room")))
+	e.wantNoRoom("room")
+}
+
+func (e *env) progressOf(r mirror.Resource) store.Progress {
+	e.Helper()
+	progress, err := e.Generations(e.ctx(), []mirror.Resource{r})
+	e.must("Generations", err)
+	return progress[0]
+}
+
+func replayInBackground(e *env) {
+	e.raise(storageOf("urgent"))
+	e.pass(time.Second)
+	e.replay(e.delivery(invalidatedAt(storageOf("urgent"))), e.delivery(invalidatedAt(storageOf("other"))))
+	e.want("due", e.dueList(10), dueList{
+		Resources: []mirror.Resource{storageOf("urgent")}, Background: []mirror.Resource{storageOf("other")},
+	})
+	// A task that failed begins anew, and one that backs off goes on backing off.
+	f := e.failure()
+	e.fail(e.claim(storageOf("urgent")), f)
+	f.Final = true
+	e.fail(e.claim(storageOf("other")), f)
+	e.replay(e.delivery(invalidatedAt(storageOf("urgent"))), e.delivery(invalidatedAt(storageOf("other"))))
+	e.wantState(storageOf("other"), mirror.TaskPending)
+	if task := e.task(storageOf("urgent")); !task.DueTime.Equal(f.NotBefore) || task.Attempts != 1 {
+		e.Fatalf("task that backs off = %+v; want it due at %v", task, f.NotBefore)
+	}
+}
+
+func replayFolds(e *env) {
+	sessions := mirror.Resource{Project: project, Room: "room", Kind: mirror.KindUserSessions}
+	first := e.delivery(mirror.Invalidation{Resource: sessions, Fold: true})
+	e.accept(first)
+	lease := e.claim(sessions)
+	_, err := e.ApplySessions(e.ctx(), lease, mirror.SessionFold{Folded: []string{first.Event.ID}}, e.now)
+	e.must("ApplySessions", err)
+	second := e.delivery(mirror.Invalidation{Resource: sessions, Fold: true})
+	e.accept(second)
+	e.pass(time.Minute)
+	e.replay(first, second) // one that was folded, and one that waits
+	e.replay(first)
+	events := e.unfolded(sessions, 10)
+	e.want("waiting events", eventIDs(events), []string{first.Event.ID, second.Event.ID})
+	e.want("time of a waiting event", events[0].ReceiveTime, first.Event.ReceiveTime)
+	e.wantState(sessions, mirror.TaskPending)
+}
+
+func stopProject(e *env) {
+	stop := func(reason string) {
+		e.Helper()
+		e.must("Stop", e.Stop(e.ctx(), project, reason, e.now))
+	}
+	stop("database is moved")
+	want := mirror.Project{ID: project, StopReason: "database is moved", StopTime: e.now}
+	e.want("stopped project", e.project(project), want)
+	e.want("of another store", e.projectOf(e.another()), want)
+	// A pause because of the key comes and goes beside it.
+	for _, reason := range []string{"key refused", ""} {
+		e.must("Pause", e.Pause(e.ctx(), project, reason, e.now))
+		if got := e.project(project); got.StopReason != want.StopReason || got.PauseReason != reason {
+			e.Fatalf("project = %+v; want it stopped, and paused because of %q", got, reason)
+		}
+	}
+	e.pass(time.Hour)
+	stop("odd \x00 \xff")
+	if got := e.project(project); got.StopReason == "" || !got.StopTime.Equal(e.now) {
+		e.Fatalf("project = %+v; want it stopped", got)
+	}
+	for range 2 {
+		stop("")
+		e.want("project that goes on", e.project(project), mirror.Project{ID: project})
+	}
+	e.want("other project", e.project("other"), mirror.Project{ID: "other"})
 }
 
 func keyAndConfirmations(e *env) {

@@ -53,6 +53,10 @@ var taskCases = []testCase{
 	{"retry makes due at once", retry},
 	{"retry of what cannot be", retryRefused},
 	{"retry ends a lease", retryLeased},
+	{"discard ends a task without a fetch", discard},
+	{"discard of what cannot be", discardRefused},
+	{"discard ends a lease", discardLeased},
+	{"discarded task begins anew", discardAnew},
 	{"generations in order", generations},
 	{"parked child waits for its room", park},
 	{"park leaves a pending room alone", parkPendingRoom},
@@ -931,6 +935,99 @@ func retryRefused(e *env) {
 	_, err = e.Retry(e.ctx(), roomOf("room"), e.now)
 	e.wantErr("Retry of a task that is done", err, store.ErrNotDue)
 	e.want("task", e.task(roomOf("room")), before)
+}
+
+func discard(e *env) {
+	e.mirrorBoth("room")
+	e.raise(roomOf("room"), storageOf("room"), ydocOf("room"), threadOf("room", ""))
+	f := e.failure()
+	e.fail(e.claim(ydocOf("room")), f)
+	f.Final = true
+	e.fail(e.claim(threadOf("room", "")), f)
+	before := e.changes(storageOf("room").Bucket())
+	for _, r := range []mirror.Resource{storageOf("room"), ydocOf("room"), threadOf("room", "")} {
+		old := e.task(r)
+		task, err := e.Discard(e.ctx(), r, e.now)
+		e.must("Discard", err)
+		e.want("Discard", task, e.task(r))
+		want := old
+		want.State, want.DueTime, want.NotBefore, want.FailTime = mirror.TaskWaiting, time.Time{}, time.Time{}, time.Time{}
+		want.Attempts = 0
+		e.want("discarded task", task, want)
+		e.wantNotDue(r)
+	}
+	e.want("due", e.dueList(10), dueList{Resources: []mirror.Resource{roomOf("room")}})
+	if !e.document(storageOf("room")).Freshness.Stale {
+		e.Fatalf("the copy of a discarded task is shown as current")
+	}
+	e.want("changes", e.changes(storageOf("room").Bucket()), before)
+	// What is only to be fetched once more is done without it.
+	e.fetch(roomOf("room"))
+	e.wantState(roomOf("room"), mirror.TaskPending)
+	_, err := e.Discard(e.ctx(), roomOf("room"), e.now)
+	e.must("Discard", err)
+	e.wantState(roomOf("room"), mirror.TaskDone)
+	counts, err := e.Counts(e.ctx(), project)
+	e.must("Counts", err)
+	e.want("counts", counts, store.Counts{})
+}
+
+func discardRefused(e *env) {
+	_, err := e.Discard(e.ctx(), storageOf("room"), e.now)
+	e.wantErr("Discard of a task that is not there", err, store.ErrNotFound)
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	before := e.task(roomOf("room"))
+	_, err = e.Discard(e.ctx(), roomOf("room"), e.now)
+	e.wantErr("Discard of a task that is done", err, store.ErrNotDue)
+	e.want("task", e.task(roomOf("room")), before)
+}
+
+func discardLeased(e *env) {
+	e.mirrorBoth("room")
+	e.raise(storageOf("room"))
+	lease := e.claim(storageOf("room"))
+	task, err := e.Discard(e.ctx(), storageOf("room"), e.now)
+	e.must("Discard", err)
+	if task.State != mirror.TaskWaiting || !task.LeaseUntil.IsZero() || task != e.task(storageOf("room")) {
+		e.Fatalf("Discard of a leased task = %+v; want it waiting, without the lease", task)
+	}
+	_, err = e.ApplyDocument(e.ctx(), lease, e.documentContent(`{"late":1}`), e.now, settle)
+	e.wantErr("ApplyDocument with the old lease", err, store.ErrLeaseLost)
+	_, err = e.Fail(e.ctx(), lease, e.failure())
+	e.wantErr("Fail with the old lease", err, store.ErrLeaseLost)
+	e.wantState(storageOf("room"), mirror.TaskWaiting)
+}
+
+// An event, a request or a retry begins a discarded task anew, and a delete event that
+// was discarded still counts.
+func discardAnew(e *env) {
+	r := storageOf("room")
+	e.mirrorBoth("room")
+	for what, begin := range map[string]func(){
+		"event":   func() { e.raise(r) },
+		"request": func() { e.request(requestsFor(r)...) },
+		"retry": func() {
+			_, err := e.Retry(e.ctx(), r, e.now)
+			e.must("Retry", err)
+		},
+	} {
+		e.raise(r)
+		_, err := e.Discard(e.ctx(), r, e.now)
+		e.must("Discard", err)
+		begin()
+		if task := e.task(r); task.State != mirror.TaskPending || task.Attempts != 0 {
+			e.Fatalf("task after the %s = %+v; want it pending", what, task)
+		}
+		e.applyDocument(e.claim(r), e.documentContent(`{}`))
+		e.wantState(r, mirror.TaskDone)
+	}
+	e.raiseDeleted("room")
+	_, err := e.Discard(e.ctx(), roomOf("room"), e.now)
+	e.must("Discard", err)
+	e.room("room")
+	e.request(requestsFor(roomOf("room"))...)
+	e.applyMissing(e.claim(roomOf("room")))
+	e.wantNoRoom("room")
 }
 
 func generations(e *env) {

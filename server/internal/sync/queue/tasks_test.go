@@ -246,6 +246,22 @@ func (t *tasks) Retry(ctx context.Context, r mirror.Resource, now time.Time) (mi
 	return s.Task(r, now), nil
 }
 
+func (t *tasks) Discard(ctx context.Context, r mirror.Resource, now time.Time) (mirror.Task, error) {
+	if err := t.enter(ctx, "Discard"); err != nil {
+		return mirror.Task{}, err
+	}
+	defer t.mu.Unlock()
+	s, ok := t.states[r]
+	if !ok {
+		return mirror.Task{}, store.ErrNotFound
+	}
+	s, err := store.PlanDiscard(s, now)
+	if err == nil {
+		t.states[r] = s
+	}
+	return s.Task(r, now), err
+}
+
 func (t *tasks) Generations(ctx context.Context, resources []mirror.Resource) ([]store.Progress, error) {
 	if err := t.enter(ctx, "Generations"); err != nil {
 		return nil, err

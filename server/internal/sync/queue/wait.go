@@ -66,6 +66,11 @@ func (p *Pool) Retry(ctx context.Context, r mirror.Resource) (mirror.Task, error
 	return task, nil
 }
 
+// Discard ends a task without a fetch.
+func (p *Pool) Discard(ctx context.Context, r mirror.Resource) (mirror.Task, error) {
+	return p.cfg.Tasks.Discard(ctx, r, p.cfg.Now())
+}
+
 // Refresh fetches the resources again and returns when the results are applied. It
 // fails as [Pool.Wait] does.
 func (p *Pool) Refresh(ctx context.Context, resources ...mirror.Resource) error {

@@ -186,6 +186,25 @@ func (q *Queries) SaveKeyHash(ctx context.Context, arg SaveKeyHashParams) error 
 	return err
 }
 
+const stop = `-- name: Stop :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, stop_reason, stop_time)
+values (?, '', '', ?, ?)
+on duplicate key update
+    stop_reason = values(stop_reason),
+    stop_time = values(stop_time)
+`
+
+type StopParams struct {
+	ProjectID  []byte
+	StopReason sql.NullString
+	StopTime   sql.NullTime
+}
+
+func (q *Queries) Stop(ctx context.Context, arg StopParams) error {
+	_, err := q.db.ExecContext(ctx, stop, arg.ProjectID, arg.StopReason, arg.StopTime)
+	return err
+}
+
 const takeUpEvent = `-- name: TakeUpEvent :execrows
 update mirror_event set outcome = ?
 where bucket = ? and project_id = ? and event_id = ? and outcome = ?

@@ -27,6 +27,8 @@ type MirrorProject struct {
 	ConfirmedGroups     int64
 	ConfirmTime         sql.NullTime
 	Feed                []byte
+	StopReason          sql.NullString
+	StopTime            sql.NullTime
 }
 
 type MirrorResourceState struct {

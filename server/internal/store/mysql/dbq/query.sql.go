@@ -77,7 +77,7 @@ func (q *Queries) Heads(ctx context.Context, limit int32) ([]MirrorFeedHead, err
 }
 
 const project = `-- name: Project :one
-select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time, feed from mirror_project where project_id = ?
+select project_id, liveblocks_project_id, pause_reason, pause_time, key_hash, key_confirm_time, foreign_project_id, foreign_events, foreign_time, confirmed_rooms, confirmed_groups, confirm_time, feed, stop_reason, stop_time from mirror_project where project_id = ?
 `
 
 func (q *Queries) Project(ctx context.Context, projectID []byte) (MirrorProject, error) {
@@ -97,6 +97,8 @@ func (q *Queries) Project(ctx context.Context, projectID []byte) (MirrorProject,
 		&i.ConfirmedGroups,
 		&i.ConfirmTime,
 		&i.Feed,
+		&i.StopReason,
+		&i.StopTime,
 	)
 	return i, err
 }

@@ -45,6 +45,13 @@ insert into mirror_project (project_id, liveblocks_project_id, pause_reason, key
 values (?, '', '', ?)
 on duplicate key update key_confirm_time = values(key_confirm_time);
 
+-- name: Stop :exec
+insert into mirror_project (project_id, liveblocks_project_id, pause_reason, stop_reason, stop_time)
+values (?, '', '', ?, ?)
+on duplicate key update
+    stop_reason = values(stop_reason),
+    stop_time = values(stop_time);
+
 -- name: ConfirmDeletions :exec
 insert into mirror_project (
     project_id, liveblocks_project_id, pause_reason, confirmed_rooms, confirmed_groups, confirm_time

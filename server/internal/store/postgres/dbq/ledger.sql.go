@@ -487,6 +487,23 @@ func (q *Queries) SaveKeyHash(ctx context.Context, arg SaveKeyHashParams) error 
 	return err
 }
 
+const stop = `-- name: Stop :exec
+insert into mirror_project (project_id, stop_reason, stop_time)
+values ($1, $2, $3)
+on conflict (project_id) do update set stop_reason = excluded.stop_reason, stop_time = excluded.stop_time
+`
+
+type StopParams struct {
+	ProjectID  string
+	StopReason string
+	StopTime   pgtype.Timestamptz
+}
+
+func (q *Queries) Stop(ctx context.Context, arg StopParams) error {
+	_, err := q.db.Exec(ctx, stop, arg.ProjectID, arg.StopReason, arg.StopTime)
+	return err
+}
+
 const takeUpEvents = `-- name: TakeUpEvents :many
 update mirror_event e
 set outcome = k.outcome

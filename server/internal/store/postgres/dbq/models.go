@@ -66,6 +66,10 @@ type MirrorProject struct {
 	ConfirmTime pgtype.Timestamptz
 	// identity of the feed of the project in this database, which tokens name; null before the first
 	Feed []byte
+	// why an operator has stopped fetching; empty if none has
+	StopReason string
+	// when an operator stopped it; null if none has
+	StopTime pgtype.Timestamptz
 }
 
 // a row for each resource: its generation, due time, lease, last failure

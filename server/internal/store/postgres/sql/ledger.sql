@@ -216,6 +216,11 @@ insert into mirror_project (project_id, key_confirm_time)
 values (@project_id, @key_confirm_time)
 on conflict (project_id) do update set key_confirm_time = excluded.key_confirm_time;
 
+-- name: Stop :exec
+insert into mirror_project (project_id, stop_reason, stop_time)
+values (@project_id, @stop_reason, @stop_time)
+on conflict (project_id) do update set stop_reason = excluded.stop_reason, stop_time = excluded.stop_time;
+
 -- name: ConfirmDeletions :exec
 insert into mirror_project (project_id, confirmed_rooms, confirmed_groups, confirm_time)
 values (@project_id, @confirmed_rooms, @confirmed_groups, @confirm_time)

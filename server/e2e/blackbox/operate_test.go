@@ -1,0 +1,288 @@
+package blackbox_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+)
+
+// A paused project records events and fetches nothing, on each replica and after a
+// restart, until it is resumed.
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		upstream := harness.NewFake(t)
+		o := harness.Options{DatabaseURL: e.Database(t), UpstreamURL: upstream.URL, Env: map[string]string{
+			"MIRROR_SWEEP_INTERVAL": "0s", "MIRROR_FULL_SWEEP_INTERVAL": "0s",
+		}}
+		s := harness.Start(t, o)
+		create(t, s, upstream, "room", fake.RoomOptions{Storage: storage("1")})
+		awaitStorage(t, s, "room", storage("1"))
+		awaitIdle(t, s)
+
+		must(t, pause(t, s, "the database is moved"))
+		other := harness.Start(t, o) // it begins paused
+		calls := upstream.Calls("", "")
+		must(t, upstream.SetStorage("room", storage("2")))
+		for _, s := range []*harness.Service{s, other} {
+			tell(t, s, fake.StorageUpdated, "room")
+			p := projectStatus(t, s)
+			if !strings.HasPrefix(p.GetPauseReason(), "by an operator: the database is moved; ") || p.GetPauseTime() == nil {
+				t.Errorf("status = %v; want the pause", p)
+			}
+			_, err := s.Mirror(t).GetRoom(t.Context(), &mirrorv1.GetRoomRequest{
+				RoomId: "room", MaxAge: durationpb.New(0), RequireFresh: true,
+			})
+			if status.Code(err) != codes.Unavailable || reasonOf(err) != "PROJECT_PAUSED" {
+				t.Errorf("GetRoom that must be fresh = %v; want UNAVAILABLE, PROJECT_PAUSED", err)
+			}
+		}
+		if n := upstream.Calls("", "") - calls; n != 0 {
+			t.Errorf("%d calls to Liveblocks while the project is paused; want none", n)
+		}
+		if _, err := s.Admin(t).ResumeProject(t.Context(), &mirrorv1.ResumeProjectRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		awaitStorage(t, s, "room", storage("2"))
+		if p := projectStatus(t, s); p.GetPauseReason() != "" {
+			t.Errorf("status after the pause = %v", p)
+		}
+	})
+}
+
+func pause(t testing.TB, s *harness.Service, reason string) error {
+	t.Helper()
+	_, err := s.Admin(t).PauseProject(t.Context(), &mirrorv1.PauseProjectRequest{Reason: reason})
+	return err
+}
+
+// replayed replays events and returns the last message.
+func replayed(t testing.TB, s *harness.Service, req *mirrorv1.ReplayEventsRequest) (
+	last *mirrorv1.ReplayEventsResponse,
+) {
+	t.Helper()
+	stream, err := s.Admin(t).ReplayEvents(t.Context(), req)
+	for err == nil {
+		var got *mirrorv1.ReplayEventsResponse
+		if got, err = stream.Recv(); err == nil {
+			last = got
+		}
+	}
+	if !errors.Is(err, io.EOF) || !last.GetDone() {
+		t.Fatalf("ReplayEvents = %v, %v; want the end", last, err)
+	}
+	return last
+}
+
+// Replaying what was recorded leaves the mirror as it was: every row, exactly once.
+// OPERATE_EVENTS is how many events there are; CI does with few.
+func TestReplayChangesNothing(t *testing.T) {
+	t.Parallel()
+	events := 200
+	if n, err := strconv.Atoi(os.Getenv("OPERATE_EVENTS")); err == nil {
+		events = n
+	}
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		upstream, url := harness.NewFake(t), e.Database(t)
+		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL, Env: map[string]string{
+			"MIRROR_SWEEP_INTERVAL": "0s", "MIRROR_FULL_SWEEP_INTERVAL": "0s",
+		}})
+		follow(t, s, upstream)
+		rooms := numbered("room-", events/20)
+		for i, room := range rooms {
+			must(t, upstream.CreateRoom(room, fake.RoomOptions{Storage: storage(`"` + room + `"`)}))
+			thread, err := upstream.CreateThread(room, fake.ThreadOptions{Comment: fake.Comment{UserID: "alice", Text: room}})
+			must(t, err)
+			must(t, upstream.AddReaction(room, thread, upstream.Comments(room, thread)[0], "+1", "bob"))
+			for n := range 6 {
+				id, user := int64(i*10+n), "user-"+strconv.Itoa(n)
+				must(t, upstream.Enter(room, fake.Connection{ID: id, UserID: user}))
+				if n%2 == 0 {
+					must(t, upstream.Leave(room, id))
+				}
+			}
+			for n := range 5 {
+				must(t, upstream.SetStorage(room, storage(strconv.Itoa(n))))
+			}
+			upstream.Notify(fake.Notification{UserID: "alice", RoomID: room, Kind: "$trip", SubjectID: room})
+			if i%5 == 4 {
+				must(t, upstream.DeleteRoom(room))
+			}
+		}
+		awaitIdle(t, s)
+		db := e.Connect(t, url)
+		before := mirrored(t, db)
+		stored := count(t, db, "select count(*) from mirror_event")
+
+		if got := replayed(t, s, &mirrorv1.ReplayEventsRequest{DryRun: true}); got.GetEventsRead() != int64(stored) ||
+			got.GetEventsReplayed() != int64(stored) {
+			t.Errorf("dry run = %v; want all of %d events", got, stored)
+		}
+		if n := count(t, db, "select count(*) from mirror_resource_state where due_time is not null"); n != 0 {
+			t.Errorf("a dry run has made %d resources due", n)
+		}
+		begin := time.Now()
+		if got := replayed(t, s, &mirrorv1.ReplayEventsRequest{}); got.GetEventsReplayed() != int64(stored) {
+			t.Errorf("replay = %v; want all of %d events", got, stored)
+		}
+		marked := time.Since(begin)
+		awaitIdle(t, s)
+		t.Logf("%d events: replayed in %v, fetched after %v", stored, marked, time.Since(begin))
+		for table, rows := range mirrored(t, db) {
+			if rows != before[table] {
+				t.Errorf("%s is another one after the replay: %s", table, firstDifference(before[table], rows))
+			}
+		}
+		if n := count(t, db, "select count(*) from mirror_unfolded_event"); n != 0 {
+			t.Errorf("%d events still wait to be folded", n)
+		}
+	})
+}
+
+// mirrored returns what is mirrored, by table: all but states, whose times and
+// generations count fetches.
+func mirrored(t *testing.T, db *dbtest.DB) map[string]string {
+	t.Helper()
+	tables := map[string]string{}
+	for table, order := range map[string]string{
+		"mirror_event": "event_id", "mirror_room": "room_id", "mirror_document": "room_id, kind, resource_id",
+		"mirror_thread": "room_id, thread_id", "mirror_comment": "room_id, thread_id, comment_id",
+		"mirror_comment_reaction": "room_id, comment_id, emoji, user_id", "mirror_user_session": "room_id, session_id",
+		"mirror_notification": "room_id, event_id", "mirror_active_user": "room_id, connection_id, user_id",
+		"mirror_change": "bucket, n",
+	} {
+		tables[table] = string(dump(t, db, "select * from "+table+" order by "+order))
+		if tables[table] == "" {
+			t.Fatalf("%s is empty, so this test shows nothing of it", table)
+		}
+	}
+	return tables
+}
+
+func firstDifference(before, after string) string {
+	a, b := strings.Split(before, "\n"), strings.Split(after, "\n")
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return fmt.Sprintf("line %d of %d was %q and is %q", i, len(a), a[i], b[i])
+		}
+	}
+	return fmt.Sprintf("%d lines were %d", len(b), len(a))
+}
+
+// Each command for operators prints text for people, and with --json what HTTP answers.
+func TestOperatorCommands(t *testing.T) {
+	t.Parallel()
+	needServers(t)
+	s, upstream := start(t, map[string]string{"MIRROR_SWEEP_INTERVAL": "0s", "MIRROR_FULL_SWEEP_INTERVAL": "0s"})
+	create(t, s, upstream, "a room", fake.RoomOptions{Storage: storage("1")})
+	awaitStorage(t, s, "a room", storage("1"))
+	awaitIdle(t, s)
+	d := harness.SignEvent(t, fake.Event{
+		Type: fake.UserEntered, RoomID: "a room", UserID: "alice", ConnectionID: 1, Time: time.Now(),
+	})
+	if code := s.Post(t, d); code != http.StatusOK {
+		t.Fatalf("webhook = %d", code)
+	}
+	awaitIdle(t, s)
+	env := map[string]string{"MIRROR_SERVER": s.GRPCAddr}
+	run := func(code int, args ...string) result {
+		t.Helper()
+		got := command(t, env, args...)
+		if got.code != code || strings.Contains(got.told, "panic") {
+			t.Errorf("%q = %+v; want exit code %d", args, got, code)
+		}
+		return got
+	}
+	must(t, pause(t, s, "so that tasks stay"))
+	tell(t, s, fake.StorageUpdated, "a room")
+	var tasks struct {
+		Tasks []struct {
+			TaskID string `json:"taskId"`
+		}
+	}
+	listed := []byte(run(0, "tasks", "list", "--json").stdout)
+	if err := json.Unmarshal(listed, &tasks); err != nil || len(tasks.Tasks) != 1 {
+		t.Fatalf("tasks = %+v, %v; want the storage", tasks, err)
+	}
+	task := tasks.Tasks[0].TaskID
+	for _, c := range []struct {
+		args string
+		want string // in the text
+		json string // and in the JSON
+	}{
+		{"status", "PAUSED", `"pauseReason":"by an operator: so that tasks stay`},
+		{"tasks list", "storage", `"kind":"storage"`},
+		{"tasks list --state=done --limit=1", "done", `"nextPageToken":`},
+		{"tasks show " + task, "pending", `"taskId":"` + task},
+		{"tasks retry " + task, `storage of room "a room" is pending`, `"state":"pending"`},
+		{"tasks discard " + task, `storage of room "a room" is waiting`, `"state":"waiting"`},
+		{"resync RESYNC --kind=ydoc", "ydoc", `"kind":"ydoc"`},
+		{"events list --type=userEntered --since=1h", d.ID, `"type":"userEntered"`},
+		{"events list --until=1h", "RECEIVED", `{"events":[]`},
+		{"events show " + d.ID, `"userEntered"`, `"payload":{`},
+		{"events replay", "nothing was changed", `"done":true`},
+		{"events replay --yes " + d.ID, "1 of 1 events replayed", `"eventsReplayed":"1"`},
+		{"resume", "goes on", "{}"},
+		{"pause moving", "nothing is fetched", "{}"},
+		{"project unpin", "the Liveblocks project was", `liveblocksProjectId`},
+		{"project pin 6605", `is "6605"`, `eventsTakenUp`},
+		{"project confirm-key", "taken to be", "{}"},
+		{"call GetRoom REQUEST", `"roomId":"a room"`, ""},
+		{"config print", "MIRROR_WORKERS", `"variable":"MIRROR_WORKERS"`},
+		{"completion bash", "complete -o default", ""},
+		{"completion fish", "complete -c liveblocks-mirror", ""},
+	} {
+		args := strings.Fields(c.args)
+		for i := range args {
+			switch args[i] {
+			case "RESYNC":
+				args[i] = "a room"
+			case "REQUEST":
+				args[i] = `{"roomId":"a room"}`
+			}
+		}
+		if got := run(0, args...); !strings.Contains(got.stdout, c.want) {
+			t.Errorf("%q prints %q and says %q; want %q", args, got.stdout, got.told, c.want)
+		}
+		if c.json == "" {
+			continue
+		}
+		got := run(0, append(args, "--json")...)
+		for line := range strings.Lines(got.stdout) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("%q --json prints %q", args, line)
+			}
+		}
+		if !strings.Contains(got.stdout, c.json) {
+			t.Errorf("%q --json prints %q and says %q; want %q", args, got.stdout, got.told, c.json)
+		}
+	}
+	for args, code := range map[string]int{
+		"tasks show x": 1, "tasks discard x": 1, "events show nowhere": 1, "events replay nowhere --yes": 1,
+		"tasks list --state=odd": 2, "events list --since=odd": 2, "resync a --kind=odd": 2, "call Nothing": 2,
+		"call GetRoom x": 2, "tasks retry": 2, "pause": 2, "completion ksh": 2, "nothing": 2,
+		"status --server=127.0.0.1:1": 1, "status --server=odd": 2,
+	} {
+		got := run(code, strings.Fields(args)...)
+		last := got.told[strings.LastIndex(strings.TrimSpace(got.told), "\n")+1:]
+		if !strings.HasPrefix(last, "liveblocks-mirror: ") {
+			t.Errorf("%s says %q; want a last line that says what is wrong", args, got.told)
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+// Events are the commands about recorded webhooks.
+type Events struct {
+	List   eventList   `cmd:"" help:"List recorded events, newest first."`
+	Show   eventShow   `cmd:"" help:"Show an event with its payload."`
+	Replay eventReplay `cmd:"" help:"Work recorded events once more. Without --yes, only count them."`
+}
+
+// EventFilter are the flags that select events.
+type EventFilter struct {
+	Room  string `name:"room" placeholder:"ID" help:"Only events that name this room."`
+	Type  string `name:"type" placeholder:"TYPE" help:"Only events of this type, such as storageUpdated."`
+	User  string `name:"user" placeholder:"ID" help:"Only events that name this user."`
+	Since string `name:"since" placeholder:"WHEN" help:"Only events received since then: a duration such as 24h, a date or a time."`
+	Until string `name:"until" placeholder:"WHEN" help:"Only events received before then."`
+}
+
+type eventList struct {
+	EventFilter
+	Limit int `name:"limit" default:"50" help:"Maximum number of events. 0 lists all."`
+
+	Call
+}
+
+// Run lists events.
+func (c *eventList) Run(ctx context.Context, std Streams) error {
+	now := time.Now()
+	since, err := past("--since", c.Since, now)
+	if err != nil {
+		return err
+	}
+	until, err := past("--until", c.Until, now)
+	if err != nil {
+		return err
+	}
+	return once(ctx, &c.Call, std, func(ctx context.Context, s *service) (*mirrorv1.ListEventsResponse, error) {
+		return collect(c.Limit, func(p *mirrorv1.ListEventsResponse) int { return len(p.GetEvents()) },
+			func(size int32, token string) (*mirrorv1.ListEventsResponse, error) {
+				return s.events.ListEvents(ctx, &mirrorv1.ListEventsRequest{
+					ProjectId: s.project, RoomId: c.Room, Type: c.Type, UserId: c.User, StartTime: since, EndTime: until,
+					PageSize: size, PageToken: token,
+				})
+			})
+	}, func(w io.Writer, list *mirrorv1.ListEventsResponse) {
+		rows := make([][]string, len(list.GetEvents()))
+		for i, e := range list.GetEvents() {
+			rows[i] = []string{
+				at(e.GetReceiveTime()), e.GetType(), e.GetRoomId(), e.GetUserId(),
+				word(e.GetOutcome().String(), "EVENT_OUTCOME_"), e.GetEventId(),
+			}
+		}
+		table(w, "RECEIVED | TYPE | ROOM | USER | OUTCOME | EVENT", rows)
+		more(std, list)
+	})
+}
+
+type eventShow struct {
+	EventID string `arg:"" name:"event-id" help:"Id of the event: the webhook-id of its delivery."`
+
+	Call
+}
+
+// Run shows an event.
+func (c *eventShow) Run(ctx context.Context, std Streams) error {
+	return once(ctx, &c.Call, std, func(ctx context.Context, s *service) (*mirrorv1.GetEventResponse, error) {
+		return s.events.GetEvent(ctx, &mirrorv1.GetEventRequest{ProjectId: s.project, EventId: c.EventID})
+	}, func(w io.Writer, got *mirrorv1.GetEventResponse) {
+		e := got.GetEvent()
+		table(w, "EVENT | "+cell(e.GetEventId()), [][]string{
+			{"type", e.GetType()},
+			{"room", e.GetRoomId()},
+			{"user", e.GetUserId()},
+			{"Liveblocks project", e.GetLiveblocksProjectId()},
+			{"sent", at(e.GetSendTime())},
+			{"received", at(e.GetReceiveTime())},
+			{"happened", at(e.GetSourceTime())},
+			{"outcome", word(e.GetOutcome().String(), "EVENT_OUTCOME_")},
+			{"payload", string(e.GetPayload())},
+		})
+	})
+}
+
+type eventReplay struct {
+	EventID []string `arg:"" optional:"" name:"event-id" help:"Ids of the events, instead of a filter."`
+	EventFilter
+	Yes bool `name:"yes" help:"Replay them."`
+
+	Call
+}
+
+// Run replays events, of which one call takes so many only.
+func (c *eventReplay) Run(ctx context.Context, std Streams) error {
+	now := time.Now()
+	since, err := past("--since", c.Since, now)
+	if err != nil {
+		return err
+	}
+	until, err := past("--until", c.Until, now)
+	if err != nil {
+		return err
+	}
+	show := &screen{w: std.Err, live: terminal(std.Err)}
+	defer show.clear()
+	total := &mirrorv1.ReplayEventsResponse{}
+	err = c.run(ctx, 0, func(ctx context.Context, s *service) error {
+		req := &mirrorv1.ReplayEventsRequest{
+			ProjectId: s.project, EventIds: c.EventID, RoomId: c.Room, Type: c.Type, UserId: c.User, StartTime: since,
+			EndTime: until, DryRun: !c.Yes,
+		}
+		for {
+			done, err := replay(ctx, s, req, total, show)
+			if err != nil {
+				return err
+			}
+			total = done
+			if req.PageToken = done.GetNextPageToken(); req.PageToken == "" {
+				return nil
+			}
+		}
+	})
+	show.clear()
+	if err != nil {
+		return err
+	}
+	return c.print(std.Out, total, func(w io.Writer) {
+		verb, hint := "replayed", ""
+		if !c.Yes {
+			verb, hint = "would be replayed", "; nothing was changed, --yes replays them"
+		}
+		_, _ = fmt.Fprintf(w, "%d of %d events %s, %d skipped%s\n", total.GetEventsReplayed(), total.GetEventsRead(), verb,
+			total.GetEventsSkipped(), hint)
+	})
+}
+
+// replay makes one call, and returns what it has done in addition to what was done before.
+func replay(ctx context.Context, s *service, req *mirrorv1.ReplayEventsRequest, before *mirrorv1.ReplayEventsResponse,
+	show *screen,
+) (*mirrorv1.ReplayEventsResponse, error) {
+	stream, err := s.ReplayEvents(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	done := proto.CloneOf(before)
+	for ended := false; ; {
+		got, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF) && ended:
+			return done, nil
+		case errors.Is(err, io.EOF):
+			return nil, errors.New("the service ended the replay early; run it again, an event may be replayed twice")
+		case err != nil:
+			return nil, err
+		}
+		ended = got.GetDone()
+		done = &mirrorv1.ReplayEventsResponse{
+			EventsRead:     before.GetEventsRead() + got.GetEventsRead(),
+			EventsReplayed: before.GetEventsReplayed() + got.GetEventsReplayed(),
+			EventsSkipped:  before.GetEventsSkipped() + got.GetEventsSkipped(),
+			NextPageToken:  got.GetNextPageToken(), Done: ended,
+		}
+		show.progress(fmt.Sprintf("%d events read", done.GetEventsRead()))
+	}
+}

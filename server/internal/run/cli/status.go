@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
+)
+
+// watchEvery is the time between two looks at the status.
+const watchEvery = 2 * time.Second
+
+// Status is the command that shows the status of the service.
+type Status struct {
+	Watch bool `name:"watch" help:"Show it again and again until an interrupt."`
+
+	Call
+}
+
+// Run shows the status.
+func (c *Status) Run(ctx context.Context, std Streams) error {
+	live := terminal(std.Out) && !c.JSON
+	return c.run(ctx, 0, func(ctx context.Context, s *service) error {
+		for shown := 0; ; {
+			callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+			got, err := s.GetStatus(callCtx, &mirrorv1.GetStatusRequest{})
+			cancel()
+			if err != nil {
+				return unlessInterrupted(ctx, c.Watch, err)
+			}
+			var text strings.Builder
+			statusText(&text, got, s.address, s.project, time.Now())
+			if shown > 0 && live {
+				_, _ = fmt.Fprintf(std.Out, "\x1b[%dA\x1b[J", shown) // up to where the last one began
+			}
+			if err := c.print(std.Out, got, func(w io.Writer) { _, _ = io.WriteString(w, text.String()) }); err != nil {
+				return err
+			}
+			shown = strings.Count(text.String(), "\n")
+			if !c.Watch || clock.Sleep(ctx, watchEvery) != nil {
+				return nil
+			}
+		}
+	})
+}
+
+// unlessInterrupted returns err, unless somebody has ended what goes on until then.
+func unlessInterrupted(ctx context.Context, endless bool, err error) error {
+	if endless && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// statusText writes the status for people.
+func statusText(w io.Writer, got *mirrorv1.GetStatusResponse, address, project string, now time.Time) {
+	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	ready := "ready"
+	if !got.GetReady() {
+		ready = "NOT READY"
+	}
+	line("%s at %s, %s, started %s, on %s", got.GetVersion(), address, ready, ago(got.GetStartTime(), now), got.GetStore())
+	d := got.GetDeliveries()
+	line("webhooks since the start: %d accepted, %d duplicate, %d refused, %d not recorded", d.GetAccepted(),
+		d.GetDuplicate(), d.GetUnauthenticated(), d.GetUnavailable())
+	for _, p := range got.GetProjects() {
+		if project != "" && p.GetProjectId() != project {
+			continue
+		}
+		line("")
+		pinned := "not pinned"
+		if id := p.GetLiveblocksProjectId(); id != "" {
+			pinned = "Liveblocks " + cell(id)
+		}
+		line("project %s (%s)", p.GetProjectId(), pinned)
+		switch {
+		case p.GetPauseReason() != "":
+			line("  PAUSED %s: %s", ago(p.GetPauseTime(), now), p.GetPauseReason())
+		case p.GetThrottledUntilTime() != nil:
+			line("  fetching goes on %s: Liveblocks asked for that, or is not available",
+				ago(p.GetThrottledUntilTime(), now))
+		default:
+			line("  fetching up to %.0f of %.0f calls per second", p.GetCallsPerSecondLimit(), p.GetMaxCallsPerSecondLimit())
+		}
+		due := ""
+		if p.GetOldestDueTime() != nil {
+			due = ", the oldest due " + ago(p.GetOldestDueTime(), now)
+		}
+		line("  tasks: %d pending, %d of them in the background, %d failed%s", p.GetPendingTasks(), p.GetBackgroundTasks(),
+			p.GetFailedTasks(), due)
+		line("  last event: %s", ago(p.GetLastEventTime(), now))
+		line("  last sweep: %s", sweepText(p.GetLastSweep(), now))
+		for _, u := range p.GetUnannouncedChanges() {
+			line("  without an event: %d changes of %s, the last found %s", u.GetChangeCount(),
+				word(u.GetKind().String(), "RESOURCE_KIND_"), ago(u.GetLastFindTime(), now))
+		}
+		for _, problem := range p.GetProblems() {
+			line("  PROBLEM: %s", problem)
+		}
+	}
+}
+
+func sweepText(s *mirrorv1.Sweep, now time.Time) string {
+	switch {
+	case s.GetSweepId() == "":
+		return "none yet"
+	case s.GetState() == mirrorv1.SweepState_SWEEP_STATE_DONE:
+		return fmt.Sprintf("done %s, %d rooms listed", ago(s.GetEndTime(), now), s.GetRoomsListed())
+	}
+	return progress(s, false)
+}
