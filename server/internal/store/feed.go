@@ -6,7 +6,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// ErrTrimmed: entries of the feed that were asked for have been trimmed.
+// ErrTrimmed means that entries of the feed that were asked for have been trimmed.
 var ErrTrimmed = errors.New("store: changes were trimmed")
 
 // Ranges returns what is to be read to get from one position to a later one: at most limit

@@ -105,7 +105,9 @@ func TestPlanRoom(t *testing.T) {
 			same,
 			store.RoomPlan{Plan: store.Plan{Change: mirror.ChangeUpserted, Epoch: 1}, Children: true},
 		},
-		"one that was missing": {store.State{MissingSince: now}, stored, same, store.RoomPlan{Plan: store.Plan{Epoch: 3}, Children: true}},
+		"one that was missing": {
+			store.State{MissingSince: now}, stored, same, store.RoomPlan{Plan: store.Plan{Epoch: 3}, Children: true},
+		},
 	} {
 		got := store.PlanRoom(c.state, c.stored, c.fetched, mirror.Lease{}, now, now, 0)
 		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(store.Plan{}, "State")); d != "" {

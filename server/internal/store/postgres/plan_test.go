@@ -205,7 +205,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " +
 			columns + " from generate_series(1, 6000) n"
 		if table == "mirror_change" {
-			insert = "insert into mirror_change select n % 4, n, 'default', 'r', 2, '', 1, now(), 0 from generate_series(1, 6000) n"
+			insert = "insert into mirror_change select n % 4, n, 'default', 'r', 2, '', 1, now(), 0 " +
+				"from generate_series(1, 6000) n"
 		}
 		if table == "mirror_resource_state" {
 			insert = strings.Replace(insert, table,

@@ -73,8 +73,9 @@ func (s *Store) Changes(ctx context.Context, ranges []store.ChangeRange) ([]mirr
 func (s *Store) Trim(ctx context.Context, bucket int16, through int64, limit int) (int, error) {
 	var n int64
 	err := retry(ctx, func() (err error) {
-		n, err = s.q.TrimChanges(ctx,
-			dbq.TrimChangesParams{Bucket: bucket, Through: through, MaxRows: int32(limit)}) //nolint:gosec // bounded by the caller
+		n, err = s.q.TrimChanges(ctx, dbq.TrimChangesParams{
+			Bucket: bucket, Through: through, MaxRows: int32(limit), //nolint:gosec // bounded by the caller
+		})
 		return err
 	})
 	if err != nil {
