@@ -42,7 +42,7 @@ func (c *Status) Run(ctx context.Context, std Streams) error {
 			}
 			shown = strings.Count(text.String(), "\n")
 			if !c.Watch || clock.Sleep(ctx, watchEvery) != nil {
-				return nil
+				return nil //nolint:nilerr // whoever interrupts it has seen enough
 			}
 		}
 	})
@@ -51,7 +51,7 @@ func (c *Status) Run(ctx context.Context, std Streams) error {
 // unlessInterrupted returns err, unless somebody has ended what goes on until then.
 func unlessInterrupted(ctx context.Context, endless bool, err error) error {
 	if endless && ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that is how it ends
 	}
 	return err
 }
