@@ -202,6 +202,7 @@ func (c *Client) takeTurn(ctx context.Context, op string) error {
 // reason PROJECT_PAUSED as its cause: the pause lasts until an operator fixes the key or
 // lets calls go on, so callers should not wait for it. The caller must call release.
 func (c *Client) UntilPaused(ctx context.Context) (pausable context.Context, release func()) {
+	c.lookSometimes(ctx)
 	pausable, cancel := context.WithCancelCause(ctx)
 	if reason, _ := c.limiter.closed(); reason != "" {
 		cancel(pausedFault(fault.Unavailable, reason))
@@ -297,6 +298,9 @@ func (c *Client) probe(ctx context.Context) bool {
 	for wait := c.cfg.ProbeMin; ; wait = min(2*wait, c.cfg.ProbeMax) {
 		if clock.Sleep(ctx, wait) != nil {
 			return false
+		}
+		if c.lookSometimes(ctx); c.limiter.isStopped() {
+			continue // no call at all, also not this one
 		}
 		err := c.Ping(ctx)
 		if err == nil {
@@ -445,6 +449,12 @@ func (l *Limiter) isClosed() bool {
 }
 
 // paused returns why calls are paused, whoever paused them. l.mu is held.
+func (l *Limiter) isStopped() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopped != ""
+}
+
 func (l *Limiter) paused() string { return cmp.Or(l.stopped, l.reason) }
 
 // lookDue reports whether it is time to look up what an operator has ordered, and counts

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
 // order is what an operator has ordered, as the database has it.
@@ -109,6 +110,59 @@ func TestOperatorStopsCalls(t *testing.T) {
 		}
 		if err := c.Look(t.Context()); err == nil {
 			t.Error("Look did not say that it cannot find out")
+		}
+	})
+}
+
+// A replica that has nothing to do hears that calls may go on from whoever would wait.
+func TestIdleReplicaHearsOfTheEndOfAStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var o order
+		_, c := newBubble(t, func(cfg *Config) { cfg.Stopped = o.stopped })
+		o.reason.Store("by an operator: move")
+		if err := c.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		o.reason.Store("")
+		time.Sleep(lookEvery) //nolint:forbidigo // of the bubble
+		pausable, release := c.UntilPaused(t.Context())
+		defer release()
+		if err := context.Cause(pausable); err != nil {
+			t.Errorf("UntilPaused = %v; want calls to go on", err)
+		}
+	})
+}
+
+// While an operator has stopped calls, not even the refused key is tried again.
+func TestStopEndsProbes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var o order
+		upstream, c := newBubble(t, func(cfg *Config) { cfg.Stopped = o.stopped })
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(ctx) }()
+		upstream.Script(fake.Match{}, fake.Status(401, "MISSING_SECRET_KEY").Always())
+		_, _ = c.Storage(t.Context(), "r") // refused, and then the key is probed
+		o.reason.Store("by an operator: move")
+		if err := c.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		before := upstream.Calls("", "")
+		time.Sleep(time.Hour) //nolint:forbidigo // of the bubble
+		if n := upstream.Calls("", ""); n != before {
+			t.Errorf("%d calls were made while they were stopped", n-before)
+		}
+		o.reason.Store("")
+		time.Sleep(time.Hour) //nolint:forbidigo // of the bubble
+		if n := upstream.Calls("", ""); n == before {
+			t.Error("the key is not tried again after the stop")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ const (
 // begins or ends: together with the end of a sweep an older count would say that all it
 // requested is done. Concurrent callers share a count.
 func CountSeldom(s Store, now func() time.Time) Store {
-	return &seldom{Store: s, now: now, last: make(map[mirror.ProjectID]count)}
+	return &seldom{Store: s, now: now, last: make(map[mirror.ProjectID]*lastCount)}
 }
 
 type seldom struct {
@@ -31,8 +32,26 @@ type seldom struct {
 
 	now func() time.Time
 
-	mu   sync.Mutex // held while counting
-	last map[mirror.ProjectID]count
+	mu   sync.Mutex
+	last map[mirror.ProjectID]*lastCount
+}
+
+// lastCount is the last count of a project. turn holds a value while somebody counts, so
+// that a project whose count takes long delays only those who ask for it.
+type lastCount struct {
+	turn chan struct{}
+	count
+}
+
+func (s *seldom) of(project mirror.ProjectID) *lastCount {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.last[project]
+	if last == nil {
+		last = &lastCount{turn: make(chan struct{}, 1)}
+		s.last[project] = last
+	}
+	return last
 }
 
 // count is a count, the latest sweep when it was made, and until when it is returned
@@ -47,13 +66,18 @@ type count struct {
 
 // Counts counts, or returns the last counts.
 func (s *seldom) Counts(ctx context.Context, project mirror.ProjectID) (Counts, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	last := s.of(project)
+	select {
+	case last.turn <- struct{}{}:
+		defer func() { <-last.turn }()
+	case <-ctx.Done():
+		return Counts{}, fmt.Errorf("count tasks: %w", ctx.Err())
+	}
 	sweep, err := s.Sweep(ctx, project)
 	if err != nil {
 		return Counts{}, err
 	}
-	began, last := s.now(), s.last[project]
+	began := s.now()
 	if last.sweep == sweep.ID && last.done == sweep.Done && began.Before(last.until) {
 		return last.Counts, nil
 	}
@@ -63,7 +87,7 @@ func (s *seldom) Counts(ctx context.Context, project mirror.ProjectID) (Counts, 
 	}
 	end := s.now()
 	if took := end.Sub(began); took >= cheapCount {
-		s.last[project] = count{counts, sweep.ID, sweep.Done, end.Add(min((countShare-1)*took, countAge))}
+		last.count = count{counts, sweep.ID, sweep.Done, end.Add(min((countShare-1)*took, countAge))}
 	}
 	return counts, nil
 }

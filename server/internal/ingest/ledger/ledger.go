@@ -360,7 +360,9 @@ func (l *Ledger) countFailure(ctx context.Context, err error) {
 		l.refused(ctx, fault.Of(err))
 	case fault.Of(err).Kind != fault.Invalid:
 		l.counts.unavailable.Add(1)
-		l.missed.Store(l.cfg.Now().UnixNano())
+		if fault.Of(err).Reason != fault.ReasonSyncFailed { // then the event is recorded
+			l.missed.Store(l.cfg.Now().UnixNano())
+		}
 	}
 }
 

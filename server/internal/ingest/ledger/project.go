@@ -215,7 +215,7 @@ func (l *Ledger) Unpin(ctx context.Context, project mirror.ProjectID) (was strin
 	l.projects.mu.Lock()
 	l.projects.of(project).set("", l.cfg.Now())
 	l.projects.mu.Unlock()
-	l.cfg.Logger.InfoContext(ctx, "project unpinned by an operator",
+	l.cfg.Logger.InfoContext(ctx, "project unpinned by an operator", inProject(project),
 		slog.String("liveblocks_project", stored.LiveblocksID))
 	return stored.LiveblocksID, nil
 }

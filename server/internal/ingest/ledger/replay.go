@@ -105,7 +105,7 @@ func (l *Ledger) replay(ctx context.Context, events []mirror.Event, dryRun bool,
 	for _, e := range events {
 		done.Read++
 		done.LastTime, done.LastID = e.ReceiveTime, e.ID
-		if e.Outcome == mirror.OutcomeForeignProject || len(e.Payload) == 0 {
+		if e.Outcome == mirror.OutcomeForeignProject || len(e.Payload) == 0 || string(e.Payload) == store.Purged {
 			done.Skipped++
 			continue
 		}

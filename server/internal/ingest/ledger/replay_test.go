@@ -38,7 +38,7 @@ func TestReplay(t *testing.T) {
 		b.wantOutcome(l, "msg_malformed", []byte(`{`), mirror.OutcomeMalformed)
 		b.events.mu.Lock()
 		purged := b.events.stored["msg_0"]
-		purged.Event.Payload = nil
+		purged.Event.Payload = []byte(store.Purged)
 		b.events.stored["msg_0"] = purged
 		b.events.mu.Unlock()
 

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/metrics"
@@ -38,9 +40,13 @@ func (a *App) remember(ctx context.Context, project mirror.ProjectID) error {
 	}
 	a.metrics.Begin(project)
 	a.metrics.Received(project, events.Time)
-	if sweep.Done {
-		a.metrics.Swept(project, sweep.EndTime)
+	// Of a sweep that goes on, no end is known, and one that was stopped is none: then the
+	// time counts from its beginning, and if there has been no sweep, from now.
+	ended := sweep.EndTime
+	if sweep.Problem != "" {
+		ended = time.Time{}
 	}
+	a.metrics.Swept(project, cmp.Or(ended, sweep.BeginTime, time.Now()))
 	return nil
 }
 

@@ -141,12 +141,9 @@ func PurgeProject(ctx context.Context, cfg config.Database, configured []mirror.
 	if db.readOnly && remove {
 		return errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
 	}
-	all := int64(0)
-	for bucket := range int16(mirror.Buckets) {
-		n, err := db.store.RemainsOfProject(ctx, id, bucket)
-		if all += n; err != nil {
-			return err
-		}
+	all, err := remains(ctx, db.store, id)
+	if err != nil {
+		return err
 	}
 	if !remove {
 		_, err := fmt.Fprintf(out, "there are %d rows of project %s\nnothing was changed; run it again with --yes to delete "+
@@ -174,5 +171,25 @@ func purgeProject(ctx context.Context, s store.Purge, id mirror.ProjectID, all i
 			}
 		}
 	}
+	// Without the row of the project, nothing would tell that there are others.
+	left, err := remains(ctx, s, id)
+	switch {
+	case err != nil:
+		return err
+	case left > 0:
+		return fmt.Errorf("%d rows of project %s have come meanwhile: a service still has it in its settings; restart that "+
+			"without it, and run the purge again", left, id)
+	}
 	return s.ForgetProject(ctx, id)
+}
+
+// remains counts the rows that a purge of the project would delete.
+func remains(ctx context.Context, s store.Purge, id mirror.ProjectID) (all int64, err error) {
+	for bucket := range int16(mirror.Buckets) {
+		n, err := s.RemainsOfProject(ctx, id, bucket)
+		if all += n; err != nil {
+			return all, err
+		}
+	}
+	return all, nil
 }

@@ -58,7 +58,14 @@ func (c *Call) run(ctx context.Context, timeout time.Duration, calls func(contex
 func once[M proto.Message](ctx context.Context, c *Call, std Streams, call func(context.Context, *service) (M, error),
 	text func(w io.Writer, answer M),
 ) error {
-	return c.run(ctx, callTimeout, func(ctx context.Context, s *service) error {
+	return within(ctx, c, std, callTimeout, call, text)
+}
+
+// within is once for what makes several calls; a timeout of 0 leaves each its own.
+func within[M proto.Message](ctx context.Context, c *Call, std Streams, timeout time.Duration,
+	call func(context.Context, *service) (M, error), text func(w io.Writer, answer M),
+) error {
+	return c.run(ctx, timeout, func(ctx context.Context, s *service) error {
 		answer, err := call(ctx, s)
 		if err != nil {
 			return err
@@ -181,7 +188,14 @@ const maxPage = 500
 
 // collect reads pages of a list until there are limit items, and returns them as one
 // answer; a limit of 0 reads all.
-func collect[P page](limit int, items func(P) int, get func(size int32, token string) (P, error)) (all P, err error) {
+func collect[P page](ctx context.Context, limit int, items func(P) int,
+	read func(ctx context.Context, size int32, token string) (P, error),
+) (all P, err error) {
+	get := func(size int32, token string) (P, error) {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		return read(ctx, size, token)
+	}
 	size := func(have int) int32 {
 		if limit == 0 {
 			return maxPage

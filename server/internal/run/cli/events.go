@@ -46,9 +46,9 @@ func (c *eventList) Run(ctx context.Context, std Streams) error {
 	if err != nil {
 		return err
 	}
-	return once(ctx, &c.Call, std, func(ctx context.Context, s *service) (*mirrorv1.ListEventsResponse, error) {
-		return collect(c.Limit, func(p *mirrorv1.ListEventsResponse) int { return len(p.GetEvents()) },
-			func(size int32, token string) (*mirrorv1.ListEventsResponse, error) {
+	return within(ctx, &c.Call, std, 0, func(ctx context.Context, s *service) (*mirrorv1.ListEventsResponse, error) {
+		return collect(ctx, c.Limit, func(p *mirrorv1.ListEventsResponse) int { return len(p.GetEvents()) },
+			func(ctx context.Context, size int32, token string) (*mirrorv1.ListEventsResponse, error) {
 				return s.events.ListEvents(ctx, &mirrorv1.ListEventsRequest{
 					ProjectId: s.project, RoomId: c.Room, Type: c.Type, UserId: c.User, StartTime: since, EndTime: until,
 					PageSize: size, PageToken: token,

@@ -64,9 +64,10 @@ func statusText(w io.Writer, got *mirrorv1.GetStatusResponse, address, project s
 		ready = "NOT READY"
 	}
 	line("%s at %s, %s, started %s, on %s", got.GetVersion(), address, ready, ago(got.GetStartTime(), now), got.GetStore())
-	d := got.GetDeliveries()
-	line("webhooks since the start: %d accepted, %d duplicate, %d refused, %d not recorded", d.GetAccepted(),
-		d.GetDuplicate(), d.GetUnauthenticated(), d.GetUnavailable())
+	if d := got.GetDeliveries(); d != nil { // not of a caller that does not see all projects
+		line("webhooks since the start: %d accepted, %d duplicate, %d refused, %d not recorded", d.GetAccepted(),
+			d.GetDuplicate(), d.GetUnauthenticated(), d.GetUnavailable())
+	}
 	for _, p := range got.GetProjects() {
 		if project != "" && p.GetProjectId() != project {
 			continue

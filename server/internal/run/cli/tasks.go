@@ -34,9 +34,9 @@ func (c *taskList) Run(ctx context.Context, std Streams) error {
 	if err != nil {
 		return err
 	}
-	return once(ctx, &c.Call, std, func(ctx context.Context, s *service) (*mirrorv1.ListTasksResponse, error) {
-		return collect(c.Limit, func(p *mirrorv1.ListTasksResponse) int { return len(p.GetTasks()) },
-			func(size int32, token string) (*mirrorv1.ListTasksResponse, error) {
+	return within(ctx, &c.Call, std, 0, func(ctx context.Context, s *service) (*mirrorv1.ListTasksResponse, error) {
+		return collect(ctx, c.Limit, func(p *mirrorv1.ListTasksResponse) int { return len(p.GetTasks()) },
+			func(ctx context.Context, size int32, token string) (*mirrorv1.ListTasksResponse, error) {
 				return s.ListTasks(ctx, &mirrorv1.ListTasksRequest{
 					ProjectId: s.project, RoomId: c.Room, State: state, PageSize: size, PageToken: token,
 				})

@@ -83,7 +83,8 @@ func (s Serve) Projects() ([]Project, error) {
 		if projects[i], err = s.project(e); err != nil {
 			return nil, err
 		}
-		key := projects[i].SecretKey.Reveal()
+		// Every dev server accepts the same key.
+		key := projects[i].BaseURL + " " + projects[i].SecretKey.Reveal()
 		if other, used := keys[key]; used {
 			return nil, projects[i].Wrong("LIVEBLOCKS_SECRET_KEY",
 				fmt.Sprintf("is that of project %q too; each project has its own", other))

@@ -192,7 +192,8 @@ func (m *Metrics) defineRead() {
 			}
 		}))
 	m.read(gauge, "mirror_oldest_due_seconds",
-		"Since when the task of this process is due that waits longest or is being done; 0 if there is none.",
+		"Since when the task of this process is due that waits longest or is being done, without those of sweeps; "+
+			"0 if there is none.",
 		[]string{"project"}, each(func(p Source, emit func(float64, ...string)) {
 			if due := p.Queue().OldestDue; due.IsZero() {
 				emit(0)
@@ -201,7 +202,8 @@ func (m *Metrics) defineRead() {
 			}
 		}))
 	m.read(gauge, "mirror_sweep_age_seconds",
-		"Time since the latest sweep ended. Of several replicas the smallest value counts. Absent before the first.",
+		"Time since the latest sweep ended. At the start of a process during a sweep: since that began; before the first: "+
+			"since the start. Of several replicas the smallest value counts.",
 		[]string{"project"}, each(func(p Source, emit func(float64, ...string)) {
 			m.mu.Lock()
 			end, ok := m.swept[p.ID]

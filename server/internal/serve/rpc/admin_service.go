@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -218,6 +219,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		switch {
 		case project.StopReason != "": // whether this replica has heard of it or not
 			project.PauseReason, project.PauseTime = project.Stopped(), project.StopTime
+		case strings.HasPrefix(limiter.PauseReason, mirror.StoppedByOperator): // and it has not heard of the end
 		case limiter.PauseReason != "":
 			project.PauseReason, project.PauseTime = limiter.PauseReason, limiter.PausedSince
 		}

@@ -185,37 +185,43 @@ func (e connectError) Error() string { return "connect: " + e.err.Error() }
 
 func (e connectError) Unwrap() error { return e.err }
 
-// shardAttempts is the maximum number of attempts to prepare a session on a sharded
-// server. Vitess asks a random shard for each variable, so that one that is away would
-// fail most attempts.
-const shardAttempts = 20
+const (
+	// shardAttempts is the maximum number of attempts to prepare a session on a sharded
+	// server. Vitess asks a random shard for each variable, so that one that is away would
+	// fail most attempts.
+	shardAttempts = 20
+	// shardPause is the longest pause between two of them.
+	shardPause = 10 * time.Millisecond
+)
 
 // Connect opens a connection and prepares its session.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		conn, err := c.connect(ctx)
-		if layout(c.layout.Load()) != manyShards || number(err) == 0 || attempt == shardAttempts {
+		conn, loggedIn, err := c.connect(ctx)
+		if !loggedIn || layout(c.layout.Load()) != manyShards || number(err) == 0 || attempt == shardAttempts ||
+			clock.Sleep(ctx, rand.N(shardPause)) != nil {
 			return conn, err
 		}
 	}
 }
 
-func (c *connector) connect(ctx context.Context) (driver.Conn, error) {
+// connect makes one attempt. A server that refuses the login would refuse the next one too.
+func (c *connector) connect(ctx context.Context) (_ driver.Conn, loggedIn bool, err error) {
 	era := c.era.Load()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, connectError{err}
+		return nil, false, connectError{err}
 	}
 	s, err := newSession(conn, era, &c.era)
 	if err == nil {
 		err = c.prepare(ctx, s)
 	}
 	if err != nil {
-		return nil, connectError{errors.Join(err, conn.Close())}
+		return nil, true, connectError{errors.Join(err, conn.Close())}
 	}
-	return s, nil
+	return s, true, nil
 }
 
 func (c *connector) prepare(ctx context.Context, s *session) error {
@@ -372,8 +378,9 @@ func (s *Store) pingAll(ctx context.Context) (behind bool, err error) {
 }
 
 const (
-	// pingedShards is how many shards are asked one by one.
-	pingedShards = 3
+	// pingedShards is how many shards are asked one by one at most, pingShardsTime for how long.
+	pingedShards   = 16
+	pingShardsTime = 3 * shardTime
 	// shardTime is the time that all shards together have to answer, and then each of them.
 	shardTime = time.Second
 )
@@ -381,6 +388,8 @@ const (
 // pingShards returns nil if a shard takes writes, otherwise err. Buckets that follow each
 // other are in different shards.
 func (s *Store) pingShards(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, pingShardsTime)
+	defer cancel()
 	first := rand.N(mirror.Buckets)
 	for i := range pingedShards {
 		ctx, cancel := context.WithTimeout(ctx, shardTime)
@@ -460,6 +469,15 @@ func undo(ctx context.Context, conn *sql.Conn) {
 	}
 }
 
+// retryCode is the code of an error for the metric of transactions that run again; of a
+// session that is gone there is none.
+func retryCode(err error) string {
+	if n := number(err); n != 0 {
+		return strconv.Itoa(int(n))
+	}
+	return "session"
+}
+
 // overtimeAttempts is the maximum number of runs of one transaction that the server
 // ends because of their time, 20 or 30 seconds each.
 const overtimeAttempts = 3
@@ -484,6 +502,6 @@ func retry(ctx context.Context, f func() error) error {
 		if clock.Sleep(ctx, rand.N(time.Duration(min(attempt, 10))*10*time.Millisecond)) != nil {
 			return err
 		}
-		store.CountRetry(strconv.Itoa(int(number(err))))
+		store.CountRetry(retryCode(err))
 	}
 }

@@ -76,7 +76,8 @@ type Lane struct {
 type Stats struct {
 	Lanes []Lane
 	// OldestDue is since when the task is due that waits longest or is being done; zero if
-	// there is none.
+	// there is none. Those of sweeps and the sweeps themselves do not count: they may take
+	// hours and delay nothing else.
 	OldestDue time.Time
 }
 
@@ -89,29 +90,29 @@ func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var s Stats
-	oldest := func(due time.Time) {
-		if !due.After(now) && (s.OldestDue.IsZero() || due.Before(s.OldestDue)) {
+	oldest := func(l lane, due time.Time) {
+		if l != laneBackground && l != laneApart && !due.After(now) && (s.OldestDue.IsZero() || due.Before(s.OldestDue)) {
 			s.OldestDue = due
 		}
 	}
 	for l := range lanes {
 		s.Lanes = append(s.Lanes, Lane{Name: laneNames[l], Queued: p.lines.count[l], More: p.more[l]})
 		if e := p.lines.head(l); e != nil {
-			oldest(e.due)
+			oldest(l, e.due)
 		}
 		if p.more[l] {
-			oldest(p.horizon[l])
+			oldest(l, p.horizon[l])
 		}
 	}
 	for _, list := range p.lines.aside {
-		oldest(list[0].due)
+		oldest(list[0].lane, list[0].due)
 	}
 	for _, e := range p.lines.alone {
-		oldest(e.due)
+		oldest(e.lane, e.due)
 	}
 	for _, r := range p.running {
 		s.Lanes[r.lane].Running++
-		oldest(r.due)
+		oldest(r.lane, r.due)
 	}
 	return s
 }

@@ -74,6 +74,23 @@ func TestEveryAttemptIsTold(t *testing.T) {
 	}
 }
 
+// A sweep, and what it has requested, may take hours: no change is late because of that.
+func TestSweepsAreNotLate(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		h := newHeld(b.tasks)
+		pool, _ := b.start(h.do, nil)
+		b.due(pool, mirror.Resource{Project: project, Kind: mirror.KindSweep})
+		pool.PushBackground(marked(resources(fetches + 3)...))
+		pass(time.Minute)
+		if got := pool.Stats().OldestDue; !got.IsZero() {
+			b.Errorf("OldestDue = %v; want none: only a sweep goes on", got)
+		}
+		close(h.release)
+		pass(time.Second)
+	})
+}
+
 // What the pool has in memory is told by lane: what waits, what runs, and since when the
 // oldest is due.
 func TestStats(t *testing.T) {
