@@ -86,8 +86,8 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0010_status.sql":      "7f4d8890358e370bf541e2708464d750a1317a0825d8464543c2b21c7f5e85d7",
 		"postgres/migrations/0012_comments.sql":    "75af070693b901de4db1734d9498ec219cf66d80040844242352ea7191754116",
 		"postgres/migrations/0013_shard.sql":       "4819b6b44656c529b6b27493e58702a6031bd304aed3282a3a278eecf46d91a8",
-		"postgres/migrations/0016_feed.sql":        "950cd6dd89d907ec9bc5f6de289e2160983cb0189bbc280ec5c33ee9d66e09f5",
-		"postgres/migrations/0017_stop.sql":        "28a9e95ce0d9f315e4a18969451ca02e14c4b993d75a299a9abc44ada219ca2e",
+		"postgres/migrations/0016_feed.sql":        "6897d8b20b071ec96c3bdcb130f81fddb2b709cb828374bdec58dc557ea7205c",
+		"postgres/migrations/0017_stop.sql":        "dc45b972d2d6a93943f65c0eb3364870ec9d9413ae95f4ac0bd6f356893b8b5a",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
