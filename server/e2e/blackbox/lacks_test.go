@@ -43,7 +43,7 @@ func TestServerThatLacksKinds(t *testing.T) {
 			if strings.Count(got.stdout, want) != 1 {
 				t.Errorf("verify printed %q; want %q once", got.stdout, want)
 			}
-			line := `msg="this Liveblocks server does not have resources of this kind; they are not mirrored" kind=` + kind
+			line := `msg="this Liveblocks server does not have resources of this kind; they are not mirrored" project=default kind=` + kind
 			if n := strings.Count(s.Log(), line); n != 1 {
 				t.Errorf("the log tells of %s %d times; want once:\n%s", kind, n, s.Log())
 			}
