@@ -95,5 +95,5 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, "", nil, "systemd-analyze", "verify", unit)
-	run(t, "", nil, "systemd-analyze", "security", "--offline=true", "--threshold=20", unit)
+	run(t, "", nil, "systemd-analyze", "security", "--offline=true", "--threshold=15", unit)
 }
