@@ -193,8 +193,12 @@ func (g *Gateway) fail(w http.ResponseWriter, httpCode int, st *spb.Status, webh
 	info, retry := inspect(st)
 	if httpCode == 0 {
 		httpCode = runtime.HTTPStatusFromCode(status.FromProto(st).Code())
-		if info.GetReason() == "PAYLOAD_TOO_LARGE" {
+		switch {
+		case info.GetReason() == "PAYLOAD_TOO_LARGE":
 			httpCode = http.StatusRequestEntityTooLarge
+		case codes.Code(st.GetCode()) == codes.OutOfRange: //nolint:gosec // a code
+			// A place in the feed that is not there any more: the client shall not try again.
+			httpCode = http.StatusGone
 		}
 	}
 	h := w.Header()

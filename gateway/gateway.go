@@ -108,6 +108,7 @@ type Gateway struct {
 	mux         *runtime.ServeMux
 	routes      *routes
 	documents   mirrorv1.MirrorServiceClient
+	changes     mirrorv1.ChangeServiceClient
 	events      mirrorv1.EventServiceClient
 	receipts    receipts
 	maxBody     int64
@@ -136,6 +137,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		documents:   mirrorv1.NewMirrorServiceClient(cfg.Conn),
+		changes:     mirrorv1.NewChangeServiceClient(cfg.Conn),
 		events:      mirrorv1.NewEventServiceClient(cfg.Conn),
 		maxBody:     cfg.MaxBody,
 		bodyTimeout: cmp.Or(cfg.BodyTimeout, DefaultBodyTimeout),
@@ -214,6 +216,7 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 	if err := errors.Join(
 		mirrorgw.RegisterAdminServiceHandlerClient(ctx, g.mux, mirrorv1.NewAdminServiceClient(conn)),
 		mirrorgw.RegisterMirrorServiceHandlerClient(ctx, g.mux, g.documents),
+		mirrorgw.RegisterChangeServiceHandlerClient(ctx, g.mux, g.changes),
 		mirrorgw.RegisterEventServiceHandlerClient(ctx, g.mux, g.events),
 	); err != nil {
 		return err
@@ -225,10 +228,16 @@ func (g *Gateway) route(conn grpc.ClientConnInterface) error {
 			}
 		}
 	}
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		if err := g.mux.HandlePath(method, changesPath, g.watchChanges); err != nil {
+			return err
+		}
+	}
 	var err error
 	g.routes, err = newRoutes([]protoreflect.FileDescriptor{
 		mirrorv1.File_liveblocks_mirror_v1_admin_service_proto,
 		mirrorv1.File_liveblocks_mirror_v1_mirror_service_proto,
+		mirrorv1.File_liveblocks_mirror_v1_change_service_proto,
 		mirrorv1.File_liveblocks_mirror_v1_event_service_proto,
 	})
 	return err

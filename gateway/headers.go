@@ -67,7 +67,7 @@ func webhookMetadata(r *http.Request) (metadata.MD, bool) {
 // apiHeader returns the headers that the API reads.
 func apiHeader(from http.Header) http.Header {
 	to := make(http.Header, 4)
-	for _, name := range [...]string{"Authorization", "Grpc-Timeout", "If-None-Match"} {
+	for _, name := range [...]string{"Authorization", "Grpc-Timeout", "If-None-Match", "Accept", "Last-Event-Id"} {
 		if v, ok := from[name]; ok {
 			to[name] = v
 		}

@@ -285,7 +285,7 @@ func errorBodies(t *testing.T, dial Dial) {
 		{fail(codes.NotFound, "ROOM_NOT_MIRRORED", 0), 404, "ROOM_NOT_MIRRORED"},
 		{fail(codes.InvalidArgument, "ID_INVALID", 0), 400, "ID_INVALID"},
 		{fail(codes.FailedPrecondition, "DOCUMENT_TOO_LARGE", 0), 400, "DOCUMENT_TOO_LARGE"},
-		{fail(codes.OutOfRange, "CHANGE_TOKEN_EXPIRED", 0), 400, "CHANGE_TOKEN_EXPIRED"},
+		{fail(codes.OutOfRange, "CHANGE_TOKEN_EXPIRED", 0), 410, "CHANGE_TOKEN_EXPIRED"},
 		{status.Error(codes.Unimplemented, "not here"), 501, ""},
 		{status.Error(codes.Unavailable, "dial tcp 10.0.0.1: secret"), 503, ""},
 		{errors.New("pq: secret"), 500, "INTERNAL"},

@@ -36,7 +36,7 @@ func Run(t *testing.T, dial Dial) {
 	t.Helper()
 	for _, cases := range [][]testCase{
 		idCases, webhookCases, accessCases, routeCases, answerCases, documentCases,
-		streamCases,
+		streamCases, changeCases,
 	} {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
@@ -231,20 +231,24 @@ type echo struct {
 	getRoom getRoomFunc
 	read    readFunc
 	verify  verifyFunc
+	watch   watchFunc
 }
 
 type (
 	receiveFunc = func(context.Context, *mirrorv1.ReceiveWebhookRequest) (*mirrorv1.ReceiveWebhookResponse, error)
 	getRoomFunc = func(context.Context, *mirrorv1.GetRoomRequest) (*mirrorv1.GetRoomResponse, error)
 	readFunc    = func(*mirrorv1.ReadDocumentRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
+	watchStream = grpc.ServerStreamingServer[mirrorv1.WatchChangesResponse]
+	watchFunc   = func(*mirrorv1.WatchChangesRequest, watchStream) error
 	verifyFunc  = func(*mirrorv1.VerifyMirrorRequest, grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse]) error
 )
 
-// onReceive, onGetRoom, onRead and onVerify set the response to later calls.
+// onReceive, onGetRoom, onRead, onVerify and onWatch set the response to later calls.
 func (e *echo) onReceive(f receiveFunc) { e.script(func() { e.receive = f }) }
 func (e *echo) onGetRoom(f getRoomFunc) { e.script(func() { e.getRoom = f }) }
 func (e *echo) onRead(f readFunc)       { e.script(func() { e.read = f }) }
 func (e *echo) onVerify(f verifyFunc)   { e.script(func() { e.verify = f }) }
+func (e *echo) onWatch(f watchFunc)     { e.script(func() { e.watch = f }) }
 
 func (e *echo) script(set func()) {
 	e.mu.Lock()
@@ -255,6 +259,7 @@ func (e *echo) script(set func()) {
 func (e *echo) register(to grpc.ServiceRegistrar) {
 	mirrorv1.RegisterEventServiceServer(to, eventEcho{echo: e})
 	mirrorv1.RegisterMirrorServiceServer(to, mirrorEcho{echo: e})
+	mirrorv1.RegisterChangeServiceServer(to, changeEcho{echo: e})
 	mirrorv1.RegisterAdminServiceServer(to, adminEcho{echo: e})
 }
 
@@ -448,6 +453,29 @@ func (e mirrorEcho) ListNotifications(ctx context.Context,
 ) (*mirrorv1.ListNotificationsResponse, error) {
 	e.heard(ctx, req)
 	return &mirrorv1.ListNotificationsResponse{}, nil
+}
+
+type changeEcho struct {
+	mirrorv1.UnimplementedChangeServiceServer
+	*echo
+}
+
+func (e changeEcho) ListChanges(ctx context.Context, req *mirrorv1.ListChangesRequest) (*mirrorv1.ListChangesResponse,
+	error,
+) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListChangesResponse{NextToken: "t"}, nil
+}
+
+func (e changeEcho) WatchChanges(req *mirrorv1.WatchChangesRequest, stream watchStream) error {
+	e.heard(stream.Context(), req)
+	e.mu.Lock()
+	watch := e.watch
+	e.mu.Unlock()
+	if watch == nil {
+		return nil
+	}
+	return watch(req, stream)
 }
 
 type adminEcho struct {

@@ -181,6 +181,9 @@ func everyQueryParameter(t *testing.T, dial Dial) {
 				case field.Kind() == protoreflect.Int32Kind:
 					value = "7"
 					want.Set(field, protoreflect.ValueOfInt32(7))
+				case field.IsList(): // of enums
+					value = string(field.Enum().Values().Get(1).Name())
+					want.Mutable(field).List().Append(protoreflect.ValueOfEnum(1))
 				case field.Kind() == protoreflect.EnumKind:
 					value = string(field.Enum().Values().Get(1).Name())
 					want.Set(field, protoreflect.ValueOfEnum(1))

@@ -114,6 +114,7 @@ var wrongSettings = []wrong{
 	{"MIRROR_BACKOFF_MAX", "1ms"},
 	{"MIRROR_BUSY_POLL", "-3s"},
 	{"MIRROR_SAFETY_POLL", "0s"},
+	{"MIRROR_FEED_POLL", "-1s"},
 	{"MIRROR_SWEEP_INTERVAL", "-1h"},
 	{"MIRROR_SWEEP_INTERVAL", "hourly"},
 	{"MIRROR_FULL_SWEEP_INTERVAL", "-1h"},

@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
@@ -132,6 +134,10 @@ func TestIdleSendsNoQuery(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		s, upstream := startIdle(t, e)
+		followers := make([]*follower, 10)
+		for n := range followers {
+			followers[n] = followChanges(t, s.conn)
+		}
 		for n := range 20 {
 			room := fmt.Sprintf("room %d", n%4)
 			if n < 4 {
@@ -191,7 +197,60 @@ func TestIdleSendsNoQuery(t *testing.T) {
 		if err := upstream.SetStorage("room 0", storage(`"awake"`)); err != nil {
 			t.Fatal(err)
 		}
+		before := make([]int, len(followers))
+		for n, f := range followers {
+			before[n] = f.count("room 0")
+		}
 		tell(t, s.Service, fake.StorageUpdated, "room 0")
 		awaitStorage(t, s.Service, "room 0", storage(`"awake"`))
+		for n, f := range followers {
+			harness.Eventually(t, patience, func() error {
+				if now := f.count("room 0"); now <= before[n] {
+					return fmt.Errorf("follower %d saw %d changes of the room before and now", n, now)
+				}
+				return nil
+			})
+		}
 	})
+}
+
+// follower counts the changes of documents that a stream has told of, by room.
+type follower struct {
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func (f *follower) count(room string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen[room]
+}
+
+// followChanges follows from now on until the test ends.
+func followChanges(t *testing.T, conn *grpc.ClientConn) *follower {
+	t.Helper()
+	f := &follower{seen: make(map[string]int)}
+	stream, err := mirrorv1.NewChangeServiceClient(conn).WatchChanges(t.Context(), &mirrorv1.WatchChangesRequest{
+		Kinds: []mirrorv1.ResourceKind{mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE},
+	})
+	if err == nil {
+		_, err = stream.Recv() // the first message comes at once
+	}
+	if err != nil {
+		t.Fatalf("WatchChanges = %v", err)
+	}
+	go func() { // ends with the test
+		for {
+			message, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			f.mu.Lock()
+			for _, c := range message.GetChanges().GetChanges() {
+				f.seen[c.GetRoomId()]++
+			}
+			f.mu.Unlock()
+		}
+	}()
+	return f
 }

@@ -23,6 +23,7 @@ const (
 	Busy                     // a limit is reached; try again later
 	Unavailable              // a dependency is down; try again
 	Forbidden                // the caller is known and may not do this
+	Gone                     // the place in a feed that the request names is not there any more
 )
 
 // Reason names one failure in UPPER_SNAKE_CASE.
@@ -79,6 +80,12 @@ const (
 	ReasonCredentialsLimited      Reason = "CREDENTIALS_LIMITED"
 	ReasonAddressNotAllowed       Reason = "ADDRESS_NOT_ALLOWED"
 	ReasonIssuerUnavailable       Reason = "ISSUER_UNAVAILABLE"
+	ReasonChangeTokenInvalid      Reason = "CHANGE_TOKEN_INVALID"
+	ReasonChangeTokenMismatch     Reason = "CHANGE_TOKEN_MISMATCH"
+	ReasonChangeTokenExpired      Reason = "CHANGE_TOKEN_EXPIRED"
+	ReasonChangeTokenAhead        Reason = "CHANGE_TOKEN_AHEAD"
+	ReasonWatcherTooSlow          Reason = "WATCHER_TOO_SLOW"
+	ReasonWatchersLimited         Reason = "WATCHERS_LIMITED"
 )
 
 // Reasons finer than those of the API, for decisions; see [Reason.Public].

@@ -140,6 +140,19 @@ const (
 	// The task is done, or is the sweep, which repeats: there is nothing to discard.
 	// Metadata: task_id.
 	ErrorReason_ERROR_REASON_TASK_NOT_DISCARDABLE ErrorReason = 48
+	// The change token is not a token, or was damaged.
+	ErrorReason_ERROR_REASON_CHANGE_TOKEN_INVALID ErrorReason = 49
+	// The change token belongs to another project or another database.
+	ErrorReason_ERROR_REASON_CHANGE_TOKEN_MISMATCH ErrorReason = 50
+	// Changes behind the token are no longer kept: read the resources and start anew.
+	ErrorReason_ERROR_REASON_CHANGE_TOKEN_EXPIRED ErrorReason = 51
+	// The database is older than the change token, as after a restore: read the resources
+	// and start anew.
+	ErrorReason_ERROR_REASON_CHANGE_TOKEN_AHEAD ErrorReason = 52
+	// The watcher did not take a response for too long. The last token that it got is good.
+	ErrorReason_ERROR_REASON_WATCHER_TOO_SLOW ErrorReason = 53
+	// Too many watch the changes of this process. Carries RetryInfo.
+	ErrorReason_ERROR_REASON_WATCHERS_LIMITED ErrorReason = 54
 )
 
 // Enum value maps for ErrorReason.
@@ -194,6 +207,12 @@ var (
 		46: "ERROR_REASON_ISSUER_UNAVAILABLE",
 		47: "ERROR_REASON_STORE_LIMIT_EXCEEDED",
 		48: "ERROR_REASON_TASK_NOT_DISCARDABLE",
+		49: "ERROR_REASON_CHANGE_TOKEN_INVALID",
+		50: "ERROR_REASON_CHANGE_TOKEN_MISMATCH",
+		51: "ERROR_REASON_CHANGE_TOKEN_EXPIRED",
+		52: "ERROR_REASON_CHANGE_TOKEN_AHEAD",
+		53: "ERROR_REASON_WATCHER_TOO_SLOW",
+		54: "ERROR_REASON_WATCHERS_LIMITED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -245,6 +264,12 @@ var (
 		"ERROR_REASON_ISSUER_UNAVAILABLE":         46,
 		"ERROR_REASON_STORE_LIMIT_EXCEEDED":       47,
 		"ERROR_REASON_TASK_NOT_DISCARDABLE":       48,
+		"ERROR_REASON_CHANGE_TOKEN_INVALID":       49,
+		"ERROR_REASON_CHANGE_TOKEN_MISMATCH":      50,
+		"ERROR_REASON_CHANGE_TOKEN_EXPIRED":       51,
+		"ERROR_REASON_CHANGE_TOKEN_AHEAD":         52,
+		"ERROR_REASON_WATCHER_TOO_SLOW":           53,
+		"ERROR_REASON_WATCHERS_LIMITED":           54,
 	}
 )
 
@@ -279,7 +304,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xf7\r\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xd8\x0f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -330,7 +355,13 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	" ERROR_REASON_ADDRESS_NOT_ALLOWED\x10-\x12#\n" +
 	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10.\x12%\n" +
 	"!ERROR_REASON_STORE_LIMIT_EXCEEDED\x10/\x12%\n" +
-	"!ERROR_REASON_TASK_NOT_DISCARDABLE\x100BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"!ERROR_REASON_TASK_NOT_DISCARDABLE\x100\x12%\n" +
+	"!ERROR_REASON_CHANGE_TOKEN_INVALID\x101\x12&\n" +
+	"\"ERROR_REASON_CHANGE_TOKEN_MISMATCH\x102\x12%\n" +
+	"!ERROR_REASON_CHANGE_TOKEN_EXPIRED\x103\x12#\n" +
+	"\x1fERROR_REASON_CHANGE_TOKEN_AHEAD\x104\x12!\n" +
+	"\x1dERROR_REASON_WATCHER_TOO_SLOW\x105\x12!\n" +
+	"\x1dERROR_REASON_WATCHERS_LIMITED\x106BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

@@ -26,6 +26,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -52,6 +53,7 @@ type App struct {
 	// underway is how long the event of a change may take; zero but in tests.
 	underway time.Duration
 	projects projects
+	feed     *feed.Tailer
 	// background holds the parts without a listener, in the order of starting.
 	background []component
 }
@@ -127,6 +129,9 @@ func (a *App) build(ctx context.Context, version string) error {
 	}
 
 	budget, reads := budgets(debug.SetMemoryLimit(-1))
+	a.feed = feed.New(feed.Config{
+		Feed: a.db.store, Now: time.Now, Poll: a.cfg.FeedPoll, SafetyPoll: a.cfg.SafetyPoll, Logger: a.log,
+	})
 	all := &shared{
 		started: started, places: new(queue.Shared), memory: budget,
 		counts: store.CountSeldom(a.db.store, time.Now), // for GetStatus and the progress of backfills
@@ -170,6 +175,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		Mirror: rpc.MirrorDeps{
 			Query: a.db.store, Refresher: a.projects, Documents: documents.Memory{Long: reads, Decoding: budget},
 		},
+		Change: rpc.ChangeDeps{Store: a.db.store, Tailer: a.feed},
 		Admin: rpc.AdminDeps{
 			Query: all.counts, Requester: a.projects, Pinner: events, Replayer: events, Key: keys(a.projects),
 			Stopper:  brakes{a.projects, a.db.store},
@@ -280,6 +286,8 @@ func (a *App) Serve(ctx context.Context) error {
 	}
 	stop.goServe("HTTP server", func() error { return serveHTTP(httpServer, a.listeners.http) },
 		func(ctx context.Context) { stopHTTP(ctx, httpServer) })
+	// It stops first: those who follow the changes would keep the servers waiting.
+	stop.goRun("feed", a.feed.Run)
 
 	a.serving(true)
 	err := a.await(ctx, stop.failed)

@@ -92,17 +92,21 @@ func invoke(ctx context.Context, s *service, method protoreflect.MethodDescripto
 // methodOf finds a method by its name, whatever its service.
 func methodOf(name string) (protoreflect.MethodDescriptor, error) {
 	var names []string
-	for _, file := range []protoreflect.FileDescriptor{
-		mirrorv1.File_liveblocks_mirror_v1_mirror_service_proto, mirrorv1.File_liveblocks_mirror_v1_event_service_proto,
-		mirrorv1.File_liveblocks_mirror_v1_admin_service_proto,
-	} {
-		methods := file.Services().Get(0).Methods()
-		for i := range methods.Len() {
-			if m := methods.Get(i); string(m.Name()) == name {
-				return m, nil
+	var found protoreflect.MethodDescriptor
+	pkg := mirrorv1.File_liveblocks_mirror_v1_mirror_service_proto.Package()
+	protoregistry.GlobalFiles.RangeFilesByPackage(pkg, func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				if names = append(names, string(methods.Get(j).Name())); names[len(names)-1] == name {
+					found = methods.Get(j)
+				}
 			}
-			names = append(names, string(methods.Get(i).Name()))
 		}
+		return true
+	})
+	if found != nil {
+		return found, nil
 	}
 	slices.Sort(names)
 	return nil, &config.Error{Setting: "the method", Problem: fmt.Sprintf("is %q; it must be one of %s", name,

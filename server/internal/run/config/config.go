@@ -139,6 +139,7 @@ type Work struct {
 	BackoffMax  time.Duration `name:"backoff-max" env:"MIRROR_BACKOFF_MAX" perproject:"" default:"5m" help:"Maximum delay between two attempts."`
 	BusyPoll    time.Duration `name:"busy-poll" env:"MIRROR_BUSY_POLL" default:"3s" help:"How often to poll the database for due work while there is some."`
 	SafetyPoll  time.Duration `name:"safety-poll" env:"MIRROR_SAFETY_POLL" default:"1h" help:"How often to poll the database for due work while there is none. Between these polls, an idle service sends no query."`
+	FeedPoll    time.Duration `name:"feed-poll" env:"MIRROR_FEED_POLL" default:"0s" help:"How often to look for changes that other replicas have written, while somebody follows the changes. With 0, a replica looks when it finds that another one has written, and after growing pauses. Set 1s with several replicas."`
 	Sweep       time.Duration `name:"sweep-interval" env:"MIRROR_SWEEP_INTERVAL" perproject:"" default:"1h" help:"Pause between two sweeps. A sweep compares the mirror with the list of all rooms and finds what no webhook reported. 0 disables sweeps."`
 	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" perproject:"" default:"24h" help:"How often a sweep fetches everything in every room again. The first sweep does, and so imports the rooms that existed before. 0 disables full sweeps."`
 	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" perproject:"" default:"16777216" help:"Maximum size of a document, in bytes of JSON, that is also stored as queryable JSON."`
@@ -413,6 +414,7 @@ func (w Work) Validate() error {
 		Positive("MIRROR_SAFETY_POLL", w.SafetyPoll),
 		Positive("MIRROR_STOP_GRACE", w.StopGrace),
 		Positive("MIRROR_MAX_DATA", w.MaxData),
+		notNegative("MIRROR_FEED_POLL", w.FeedPoll, "regular looks"),
 		notNegative("MIRROR_SETTLE", w.Settle, "the second fetch"),
 		notNegative("MIRROR_SWEEP_INTERVAL", w.Sweep, "sweeps"),
 		notNegative("MIRROR_FULL_SWEEP_INTERVAL", w.FullSweep, "full sweeps"),

@@ -50,6 +50,10 @@ var rules = map[string]Rule{
 	mirrorv1.MirrorService_GetGroup_FullMethodName:           {Scope: Read, Whole: true},
 	mirrorv1.MirrorService_ListGroups_FullMethodName:         {Scope: Read, Whole: true},
 
+	// The changes of other rooms are left out.
+	mirrorv1.ChangeService_ListChanges_FullMethodName:  {Scope: Watch},
+	mirrorv1.ChangeService_WatchChanges_FullMethodName: {Scope: Watch},
+
 	mirrorv1.AdminService_GetStatus_FullMethodName:        {Scope: AdminRead, Whole: true},
 	mirrorv1.AdminService_ListTasks_FullMethodName:        {Scope: AdminRead},
 	mirrorv1.AdminService_GetTask_FullMethodName:          {Scope: AdminRead},

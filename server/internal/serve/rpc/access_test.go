@@ -153,7 +153,7 @@ func TestScopes(t *testing.T) {
 		one.Scopes = access.ScopesOf(scope)
 		list[name] = one
 	}
-	h := start(t, func(c *Config) { c.Guard = callers(list) })
+	h := start(t, func(c *Config) { c.Guard, c.Change.Life = callers(list), 1 })
 	for _, m := range methods(t) {
 		rule, _ := access.RuleOf(m.full)
 		if rule.Open {
@@ -248,6 +248,14 @@ func aim(req protoreflect.Message, room string) {
 		}
 		req.Set(field, protoreflect.ValueOfString(value))
 	}
+	fromTheBeginning(req)
+}
+
+// fromTheBeginning makes a request for changes one that finds some.
+func fromTheBeginning(req protoreflect.Message) {
+	if field := req.Descriptor().Fields().ByName("position"); field != nil {
+		req.Set(field, protoreflect.ValueOfEnum(mirrorv1.ChangeStart_CHANGE_START_EARLIEST.Number()))
+	}
 }
 
 // A caller for one prefix learns nothing about other rooms, over any call, those added
@@ -258,8 +266,14 @@ func TestOtherRoomsDoNotExist(t *testing.T) {
 	limited.Rooms = []string{"mine:"}
 	h := start(t, func(c *Config) {
 		c.Guard = callers(map[string]access.Caller{"limited": limited, "all": access.Everything("all")})
+		c.Change.Life = 1 // over as soon as there is nothing more
 	})
-	stocked(h.query, "mine:1", "mine:2", "mine", "others", "")
+	rooms := []mirror.RoomID{"mine:1", "mine:2", "mine", "others", ""}
+	stocked(h.query, rooms...)
+	for _, room := range rooms {
+		r := mirror.Resource{Project: project, Room: room, Kind: mirror.KindRoom}
+		h.feed.CommitOf(int(r.Bucket()), r)
+	}
 	h.worker.refresh = func(context.Context) error { return nil }
 	as := func(name string) context.Context { return withMetadata(t.Context(), "authorization", "Bearer "+name) }
 	// text is what a call answers, without the name of the room that it asks for.
@@ -330,6 +344,7 @@ func TestOtherRoomsDoNotExist(t *testing.T) {
 		if !strings.Contains(m.full, "/List") || req.Descriptor().Fields().ByName("page_size") == nil {
 			continue
 		}
+		fromTheBeginning(req)
 		answers, err := m.call(as("limited"), h.conn, req.Interface())
 		if status.Code(err) == codes.InvalidArgument { // it needs a room
 			continue
@@ -361,7 +376,7 @@ func TestPageTokensAreTheCallers(t *testing.T) {
 			"next_page_token",
 		)
 		rule, _ := access.RuleOf(m.full)
-		if size == nil || rule.Whole || m.input.Descriptor().Fields().ByName("room_id") != nil &&
+		if size == nil || token == nil || rule.Whole || m.input.Descriptor().Fields().ByName("room_id") != nil &&
 			strings.Contains(m.full, "ListFlows") || strings.Contains(m.full, "ListActiveUsers") {
 			continue // or all of it is in one room
 		}
@@ -401,7 +416,17 @@ func TestOtherProjectsDoNotExist(t *testing.T) {
 	h := start(t, func(c *Config) {
 		c.Guard = callers(map[string]access.Caller{"one": one, "both": both, "all": access.Everything("all")})
 		c.Projects = []mirror.ProjectID{project, other}
+		c.Change.Life = 1 // over as soon as there is nothing more
 	})
+	for _, r := range []mirror.Resource{
+		{Project: project, Room: "same"},
+		{Project: project, Room: "own"},
+		{Project: other, Room: "same"},
+		{Project: other, Room: "theirs"},
+	} {
+		r.Kind = mirror.KindRoom
+		h.feed.CommitOf(int(r.Bucket()), r)
+	}
 	stockedIn(project, h.query, "same", "own")
 	stockedIn(other, h.query, "same", "theirs")
 	stockedIn(removed, h.query, "gone")
@@ -460,7 +485,9 @@ func TestOtherProjectsDoNotExist(t *testing.T) {
 		if !strings.Contains(m.full, "/List") {
 			continue
 		}
-		answers, err := m.call(withMetadata(t.Context(), "authorization", "Bearer one"), h.conn, m.input.New().Interface())
+		req := m.input.New()
+		fromTheBeginning(req)
+		answers, err := m.call(withMetadata(t.Context(), "authorization", "Bearer one"), h.conn, req.Interface())
 		if status.Code(err) == codes.InvalidArgument { // it needs a room
 			continue
 		}

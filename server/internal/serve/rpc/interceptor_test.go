@@ -180,9 +180,9 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 			cancel()
 		}
 	}
-	// 3 + 17 + 16 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
-	if seen != 41 {
-		t.Errorf("saw %d RPCs; want 41", seen)
+	// 3 + 17 + 2 + 16 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
+	if seen != 43 {
+		t.Errorf("saw %d RPCs; want 43", seen)
 	}
 }
 
@@ -210,7 +210,8 @@ func TestReflectionAndHealth(t *testing.T) {
 	}
 	want := []string{
 		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
-		"liveblocks.mirror.v1.AdminService", "liveblocks.mirror.v1.EventService", "liveblocks.mirror.v1.MirrorService",
+		"liveblocks.mirror.v1.AdminService", "liveblocks.mirror.v1.ChangeService", "liveblocks.mirror.v1.EventService",
+		"liveblocks.mirror.v1.MirrorService",
 	}
 	if slices.Sort(services); !slices.Equal(services, want) {
 		t.Errorf("services = %v; want %v", services, want)

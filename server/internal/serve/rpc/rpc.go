@@ -65,6 +65,7 @@ type Config struct {
 
 	Event  EventDeps
 	Mirror MirrorDeps
+	Change ChangeDeps
 	Admin  AdminDeps
 }
 
@@ -81,6 +82,7 @@ type Services struct {
 
 	event  *eventService
 	mirror *mirrorService
+	change *changeService
 	admin  *adminService
 }
 
@@ -115,7 +117,8 @@ func New(cfg Config) *Services {
 			common: c, MirrorDeps: cfg.Mirror, fresh: freshness,
 			documents: documents.New(cfg.Mirror.Query, freshness, cfg.Mirror.Documents),
 		},
-		admin: &adminService{common: c, AdminDeps: cfg.Admin},
+		change: &changeService{common: c, ChangeDeps: cfg.Change, identities: make(map[mirror.ProjectID]feedIdentity)},
+		admin:  &adminService{common: c, AdminDeps: cfg.Admin},
 	}
 	s.SetServing(false)
 	return s
@@ -126,6 +129,7 @@ func serviceDescs() []*grpc.ServiceDesc {
 	return []*grpc.ServiceDesc{
 		&mirrorv1.EventService_ServiceDesc,
 		&mirrorv1.MirrorService_ServiceDesc,
+		&mirrorv1.ChangeService_ServiceDesc,
 		&mirrorv1.AdminService_ServiceDesc,
 	}
 }
@@ -135,6 +139,7 @@ func serviceDescs() []*grpc.ServiceDesc {
 func (s *Services) Register(r grpc.ServiceRegistrar) {
 	mirrorv1.RegisterEventServiceServer(r, s.event)
 	mirrorv1.RegisterMirrorServiceServer(r, s.mirror)
+	mirrorv1.RegisterChangeServiceServer(r, s.change)
 	mirrorv1.RegisterAdminServiceServer(r, s.admin)
 }
 

@@ -33,6 +33,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed/feedtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 )
@@ -46,6 +48,9 @@ var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // harness is a real server and a real client with fakes behind them.
 type harness struct {
+	feed     *feedtest.Database
+	tailer   *feed.Tailer
+	change   mirrorv1.ChangeServiceClient
 	query    *fakeQuery
 	receiver *fakeReceiver
 	worker   *fakeWorker
@@ -65,7 +70,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 	h := &harness{
 		query: &fakeQuery{}, receiver: &fakeReceiver{}, sweeper: &fakeSweeper{}, pinner: &fakePinner{}, log: &syncBuffer{},
 	}
-	h.worker = &fakeWorker{query: h.query}
+	h.worker, h.feed = &fakeWorker{query: h.query}, &feedtest.Database{}
 	h.pinner.query = h.query
 	deps := Config{
 		Log:      slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -74,6 +79,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Guard:    guardOf(),
 		Event:    EventDeps{Query: h.query, Receiver: h.receiver},
 		Mirror:   MirrorDeps{Query: h.query, Refresher: h.worker},
+		Change:   ChangeDeps{Store: h.feed},
 		Admin: AdminDeps{
 			Query: h.query, Requester: h.worker, Pinner: h.pinner, Replayer: h.pinner, Stopper: h.pinner, Key: h.pinner,
 			Sweeper: h.sweeper, Verifier: h.sweeper,
@@ -84,6 +90,17 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 	for _, f := range change {
 		f(&deps)
 	}
+	h.tailer = feed.New(feed.Config{Feed: h.feed, Now: time.Now, SafetyPoll: time.Hour, Logger: deps.Log})
+	deps.Change.Tailer = h.tailer
+	tailing, stopTailing := context.WithCancel(context.Background())
+	tailed := make(chan error, 1)
+	go func() { tailed <- h.tailer.Run(tailing) }()
+	tb.Cleanup(func() {
+		stopTailing()
+		if err := <-tailed; err != nil {
+			tb.Errorf("Run = %v", err)
+		}
+	})
 	h.services = New(deps)
 	h.server = NewServer(h.services)
 	listener := bufconn.Listen(1 << 20)
@@ -106,6 +123,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 	h.conn = conn
 	h.events = mirrorv1.NewEventServiceClient(conn)
 	h.mirror = mirrorv1.NewMirrorServiceClient(conn)
+	h.change = mirrorv1.NewChangeServiceClient(conn)
 	h.admin = mirrorv1.NewAdminServiceClient(conn)
 	return h
 }
@@ -632,8 +650,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 34 {
-		t.Errorf("%d calls take a project; want 34", seen)
+	if seen != 36 {
+		t.Errorf("%d calls take a project; want 36", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

@@ -32,6 +32,7 @@ var codeOf = [...]codes.Code{
 	fault.Busy:         codes.ResourceExhausted,
 	fault.Unavailable:  codes.Unavailable,
 	fault.Forbidden:    codes.PermissionDenied,
+	fault.Gone:         codes.OutOfRange,
 }
 
 // statusError is a failure with a status for the caller and a cause for the log.

@@ -35,6 +35,7 @@ func newValidator() *validator {
 	for _, file := range []protoreflect.FileDescriptor{
 		mirrorv1.File_liveblocks_mirror_v1_event_service_proto,
 		mirrorv1.File_liveblocks_mirror_v1_mirror_service_proto,
+		mirrorv1.File_liveblocks_mirror_v1_change_service_proto,
 		mirrorv1.File_liveblocks_mirror_v1_admin_service_proto,
 	} {
 		for i := range file.Services().Len() {

@@ -81,9 +81,13 @@ type Config struct {
 	// requested.
 	Swept func(lease mirror.Lease, applied mirror.Applied)
 	// Ended, if set, is called at the end of each attempt of a task.
-	Ended  func(Attempt)
-	Now    func() time.Time
-	Logger *slog.Logger
+	Ended func(Attempt)
+	// Committed, if set, is called with the change entries that a task has written, and
+	// Doubt when a task failed while it may have written some.
+	Committed func(changes []mirror.Change)
+	Doubt     func()
+	Now       func() time.Time
+	Logger    *slog.Logger
 }
 
 const (

@@ -160,7 +160,14 @@ func (p *Pool) work(ctx context.Context, lease mirror.Lease, run *run, end *endi
 	if lease.Resource.Kind == mirror.KindRoom {
 		lease.Joined = p.closeJoin(run)
 	}
-	return apply(ctx, lease)
+	applied, err := apply(ctx, lease)
+	switch {
+	case err == nil && p.cfg.Committed != nil:
+		p.cfg.Committed(applied.Changes)
+	case err != nil && p.cfg.Doubt != nil:
+		p.cfg.Doubt()
+	}
+	return applied, err
 }
 
 // joined is the task of a child that is fetched together with its room, which is

@@ -1,0 +1,137 @@
+// Package feedtest is a feed in memory, for tests of what reads it.
+package feedtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// Database is a feed in memory.
+type Database struct {
+	mu      sync.Mutex
+	entries [mirror.Buckets][]mirror.Change
+	trimmed mirror.Position
+	queries int
+	feeds   map[mirror.ProjectID][16]byte
+	err     error
+}
+
+// Commit adds a change of a room called after its bucket.
+func (d *Database) Commit(bucket int) mirror.Change {
+	return d.CommitOf(bucket, mirror.Resource{
+		Project: "default", Room: mirror.RoomID(fmt.Sprint("room-", bucket)), Kind: mirror.KindRoom,
+	})
+}
+
+// CommitOf adds a change of a resource, in any bucket.
+func (d *Database) CommitOf(bucket int, r mirror.Resource) mirror.Change {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := mirror.Change{
+		Bucket: int16(bucket), Number: int64(len(d.entries[bucket])) + 1, CommitTime: time.Now(), //nolint:gosec // a bucket
+		Kind: mirror.ChangeUpserted, Resource: r,
+	}
+	d.entries[bucket] = append(d.entries[bucket], c)
+	return c
+}
+
+// Entries returns all changes of a bucket, trimmed or not.
+func (d *Database) Entries(bucket int) []mirror.Change {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.entries[bucket])
+}
+
+// Fail makes all reads fail until it is called with nil.
+func (d *Database) Fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+}
+
+// TrimTo takes away the first changes of a bucket.
+func (d *Database) TrimTo(bucket int, through int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trimmed[bucket] = max(d.trimmed[bucket], min(through, int64(len(d.entries[bucket]))))
+}
+
+func (d *Database) query() (unlock func(), err error) {
+	d.mu.Lock()
+	d.queries++
+	return d.mu.Unlock, d.err
+}
+
+// Asked returns how many reads there were since it was called before.
+func (d *Database) Asked() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.queries
+	d.queries = 0
+	return n
+}
+
+func (d *Database) heads() (p mirror.Position) {
+	for bucket := range p {
+		p[bucket] = int64(len(d.entries[bucket]))
+	}
+	return p
+}
+
+// Heads is that of [store.Feed].
+func (d *Database) Heads(context.Context) (mirror.Position, error) {
+	unlock, err := d.query()
+	defer unlock()
+	return d.heads(), err
+}
+
+// Earliest is that of [store.Feed].
+func (d *Database) Earliest(context.Context) (mirror.Position, error) {
+	unlock, err := d.query()
+	defer unlock()
+	return d.trimmed, err
+}
+
+// Changes is that of [store.Feed].
+func (d *Database) Changes(_ context.Context, ranges []store.ChangeRange) (out []mirror.Change, err error) {
+	unlock, err := d.query()
+	defer unlock()
+	for _, r := range ranges {
+		for n := max(r.After, d.trimmed[r.Bucket]); n < min(r.To, int64(len(d.entries[r.Bucket]))); n++ {
+			out = append(out, d.entries[r.Bucket][n])
+		}
+	}
+	return out, err
+}
+
+// Trim is not used; see [Database.TrimTo].
+func (d *Database) Trim(context.Context, int16, int64, int) (int, error) {
+	return 0, errors.New("not used")
+}
+
+// Project returns a project with the identity of its feed.
+func (d *Database) Project(_ context.Context, project mirror.ProjectID) (mirror.Project, error) {
+	unlock, err := d.query()
+	defer unlock()
+	return mirror.Project{ID: project, Feed: d.feeds[project]}, err
+}
+
+// IdentifyFeed is that of [store.Projects].
+func (d *Database) IdentifyFeed(_ context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error) {
+	unlock, err := d.query()
+	defer unlock()
+	if d.feeds == nil {
+		d.feeds = make(map[mirror.ProjectID][16]byte)
+	}
+	if _, ok := d.feeds[project]; !ok {
+		d.feeds[project] = identity
+	}
+	return d.feeds[project], err
+}

@@ -1,0 +1,320 @@
+package rpc
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	mrand "math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+const (
+	defaultChanges = 100
+	maxChanges     = 1000
+	// maxSteps is how many steps of the feed without a change that matches one call of
+	// ListChanges takes before it returns the place that it has come to.
+	maxSteps = 20
+	// timeSlack is how much earlier than asked for a start by time is: clocks of replicas
+	// differ.
+	timeSlack = time.Minute
+	// defaultHeartbeat is how often a watcher hears something.
+	defaultHeartbeat = 15 * time.Second
+	// defaultStall is how long a response to a watcher may take to be sent.
+	defaultStall = 30 * time.Second
+	// watchLife is how long a stream lasts, and watchSpread by how much that varies, so
+	// that watchers spread over the replicas.
+	watchLife, watchSpread = 54 * time.Minute, 12 * time.Minute
+)
+
+// ChangeStore is what the change service reads of the database.
+type ChangeStore interface {
+	store.Feed
+	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
+	IdentifyFeed(ctx context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error)
+}
+
+// ChangeDeps holds the dependencies of the change service.
+type ChangeDeps struct {
+	Store  ChangeStore
+	Tailer *feed.Tailer
+	// Stall is how long a response to a watcher may take to be sent; zero means 30 seconds.
+	Stall time.Duration
+	// Life is how long a stream lasts; zero means about an hour.
+	Life time.Duration
+}
+
+// changeService tells of changes.
+type changeService struct {
+	mirrorv1.UnimplementedChangeServiceServer
+	common
+	ChangeDeps
+
+	mu         sync.Mutex
+	identities map[mirror.ProjectID]feedIdentity
+}
+
+// changeRequest is the common part of the requests.
+type changeRequest interface {
+	GetProjectId() string
+	GetRoomId() string
+	GetRoomIdPrefix() string
+	GetKinds() []mirrorv1.ResourceKind
+	GetToken() string
+	GetPosition() mirrorv1.ChangeStart
+	GetStartTime() *timestamppb.Timestamp
+}
+
+// following is a follower for a request.
+type following struct {
+	*feed.Follower
+
+	identity feedIdentity
+	match    func(*mirror.Change) bool
+}
+
+func (f *following) token() string {
+	at := f.Position()
+	return formatChangeToken(f.identity, &at)
+}
+
+// follow begins to follow as a request asks.
+func (s *changeService) follow(ctx context.Context, req changeRequest) (*following, error) {
+	in, err := s.scope(ctx, req.GetProjectId())
+	if err != nil {
+		return nil, err
+	}
+	f := &following{match: matching(in, req)}
+	if f.identity, err = s.identity(ctx, in.project); err != nil {
+		return nil, err
+	}
+	after, err := s.start(ctx, f.identity, req)
+	if err == nil {
+		f.Follower, err = s.Tailer.Follow(ctx, after)
+	}
+	return f, changesGone(err)
+}
+
+// matching returns whether a request selects a change. The scope comes first: what the
+// caller does not see does not exist.
+func matching(in scope, req changeRequest) func(*mirror.Change) bool {
+	var wanted []mirror.Kind
+	for _, kind := range req.GetKinds() {
+		if kind != mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED {
+			wanted = append(wanted, wordOf(kinds, kind))
+		}
+	}
+	room, prefix := mirror.RoomID(req.GetRoomId()), req.GetRoomIdPrefix()
+	return func(c *mirror.Change) bool {
+		r := c.Resource
+		return r.Project == in.project && in.sees(r.Room) &&
+			(room == "" || r.Room == room) && strings.HasPrefix(string(r.Room), prefix) &&
+			(len(wanted) == 0 || slices.Contains(wanted, r.Kind))
+	}
+}
+
+// start returns the position that a request names; nil means now.
+func (s *changeService) start(ctx context.Context, of feedIdentity, req changeRequest) (*mirror.Position, error) {
+	var at mirror.Position
+	var err error
+	switch {
+	case req.GetToken() != "":
+		if at, err = parseChangeToken(req.GetToken(), of); err != nil {
+			return nil, badChangeToken(err)
+		}
+	case req.GetStartTime() != nil:
+		at, err = feed.At(ctx, s.Store, req.GetStartTime().AsTime().Add(-timeSlack))
+	case req.GetPosition() == mirrorv1.ChangeStart_CHANGE_START_EARLIEST:
+		at, err = s.Store.Earliest(ctx)
+	default:
+		return nil, nil //nolint:nilnil // now
+	}
+	return &at, err
+}
+
+// identity returns the identity of a project's feed, which stays as it is while the process
+// runs.
+func (s *changeService) identity(ctx context.Context, project mirror.ProjectID) (feedIdentity, error) {
+	s.mu.Lock()
+	known := s.identities[project]
+	s.mu.Unlock()
+	if known != (feedIdentity{}) {
+		return known, nil
+	}
+	p, err := s.Store.Project(ctx, project)
+	if known = p.Feed; err == nil && known == (feedIdentity{}) {
+		var fresh feedIdentity
+		_, _ = rand.Read(fresh[:]) // never fails by its own contract
+		known, err = s.Store.IdentifyFeed(ctx, project, fresh)
+	}
+	if err != nil {
+		return known, fmt.Errorf("identity of the feed: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.identities[project] = known
+	return known, nil
+}
+
+// changesGone returns err, or that the position of a request is not in the feed.
+func changesGone(err error) error {
+	const anew = "; read the resources and start anew"
+	err = fault.Translate(err, store.ErrTrimmed, fault.New(fault.Gone, fault.ReasonChangeTokenExpired,
+		"changes from there on are no longer kept"+anew))
+	return fault.Translate(err, feed.ErrAhead, fault.New(fault.Gone, fault.ReasonChangeTokenAhead,
+		"the database is older than the change token, as after a restore"+anew))
+}
+
+// ListChanges returns changes.
+func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChangesRequest) (
+	*mirrorv1.ListChangesResponse, error,
+) {
+	f, err := s.follow(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size := min(cmp.Or(int(req.GetPageSize()), defaultChanges), maxChanges)
+	over := time.NewTimer(req.GetWaitDuration().AsDuration())
+	defer over.Stop()
+	for step := 0; ; {
+		page, err := f.Read(ctx, f.match, size)
+		if err != nil {
+			return nil, changesGone(err)
+		}
+		done := len(page.Changes) > 0
+		if !done && !page.CaughtUp {
+			step++
+			done = step == maxSteps
+		}
+		if !done && page.CaughtUp {
+			select {
+			case <-page.More():
+			case <-over.C:
+				done = true
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		if done {
+			return &mirrorv1.ListChangesResponse{
+				Changes: changesToProto(page.Changes), NextToken: f.token(), CaughtUp: page.CaughtUp,
+				ReadTime: timestamp(s.now()),
+			}, nil
+		}
+	}
+}
+
+// WatchChanges sends changes as they happen.
+func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
+	stream grpc.ServerStreamingServer[mirrorv1.WatchChangesResponse],
+) error {
+	ctx := stream.Context()
+	f, err := s.follow(ctx, req)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	over := time.NewTimer(cmp.Or(s.Life, watchLife+mrand.N(watchSpread)))
+	defer over.Stop()
+	heartbeat := defaultHeartbeat
+	if d := req.GetHeartbeatInterval(); d != nil {
+		heartbeat = d.AsDuration()
+	}
+	quiet := time.NewTimer(heartbeat)
+	defer quiet.Stop()
+	send := func(message *mirrorv1.WatchChangesResponse) error {
+		message.Token = f.token()
+		quiet.Reset(heartbeat)
+		return s.send(stream, message)
+	}
+	progress := func(caughtUp bool) error {
+		return send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_Progress{
+			Progress: &mirrorv1.ChangeProgress{CaughtUp: caughtUp, ReadTime: timestamp(s.now())},
+		}})
+	}
+	told := f.CaughtUp()
+	for err = progress(told); err == nil; {
+		var page feed.Page
+		if page, err = f.Read(ctx, f.match, maxChanges); err != nil {
+			return changesGone(err)
+		}
+		switch {
+		case len(page.Changes) > 0:
+			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_Changes{
+				Changes: &mirrorv1.ChangeBatch{Changes: changesToProto(page.Changes)},
+			}})
+			continue
+		case page.CaughtUp && !told:
+			told = true
+			err = progress(true)
+			continue
+		case !page.CaughtUp: // it has passed others by, and there is more at once
+			select {
+			case <-quiet.C:
+				err = progress(false)
+			case <-ctx.Done():
+				return ctx.Err()
+			default:
+			}
+			continue
+		}
+		select {
+		case <-page.More():
+		case <-quiet.C:
+			err = progress(true)
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// send sends a message. One that the watcher does not take ends the stream: it keeps nobody
+// else waiting, and nothing is queued for it.
+func (s *changeService) send(stream grpc.ServerStreamingServer[mirrorv1.WatchChangesResponse],
+	message *mirrorv1.WatchChangesResponse,
+) error {
+	sent := make(chan error, 1)
+	go func() { sent <- stream.Send(message) }() // ends with the stream
+	late := time.NewTimer(cmp.Or(s.Stall, defaultStall))
+	defer late.Stop()
+	select {
+	case err := <-sent:
+		return err
+	case <-late.C:
+		return fault.New(fault.Busy, fault.ReasonWatcherTooSlow,
+			"the watcher has not taken a response for too long; the last token that it got is good")
+	}
+}
+
+func changesToProto(changes []mirror.Change) []*mirrorv1.Change {
+	out := make([]*mirrorv1.Change, len(changes))
+	for i, c := range changes {
+		out[i] = &mirrorv1.Change{
+			ProjectId: string(c.Resource.Project), RoomId: string(c.Resource.Room), Kind: kinds[c.Resource.Kind],
+			ResourceId: c.Resource.ID, ChangeKind: changeKinds[c.Kind], Revision: c.Number,
+			CommitTime: timestamp(c.CommitTime), RoomEpoch: c.Epoch,
+		}
+	}
+	return out
+}
+
+var changeKinds = map[mirror.ChangeKind]mirrorv1.ChangeKind{
+	mirror.ChangeUpserted: mirrorv1.ChangeKind_CHANGE_KIND_UPSERTED,
+	mirror.ChangeDeleted:  mirrorv1.ChangeKind_CHANGE_KIND_DELETED,
+}
