@@ -34,9 +34,9 @@ func TestRanges(t *testing.T) {
 			at(nil), at(map[int]int64{0: 100, 1: 2, 2: 100}), 10,
 			[]store.ChangeRange{{0, 0, 3}, {1, 0, 2}, {2, 0, 5}},
 		},
-		"fewer than buckets": {
-			at(nil), at(map[int]int64{0: 100, 1: 2, 2: 100}), 2,
-			[]store.ChangeRange{{0, 0, 1}, {1, 0, 1}},
+		"fewer than buckets: those that are furthest behind": {
+			at(nil), at(map[int]int64{0: 3, 1: 2, 2: 100}), 2,
+			[]store.ChangeRange{{0, 0, 1}, {2, 0, 1}},
 		},
 		"one that is ahead": {at(map[int]int64{7: 5}), at(map[int]int64{7: 4, 8: 1}), 10, []store.ChangeRange{{8, 0, 1}}},
 	} {
@@ -64,12 +64,33 @@ func TestRangesLeadToTheEnd(t *testing.T) {
 			if len(read) == 0 || len(read) > limit {
 				t.Fatalf("ranges %v are %d entries; want some, at most %d", ranges, len(read), limit)
 			}
-			if err := store.Advance(&at, ranges, read); err != nil {
-				t.Fatalf("Advance = %v; want no error", err)
+			if passed, err := store.Advance(&at, ranges, read); err != nil || len(passed) != len(read) {
+				t.Fatalf("Advance = %v, %v; want all of %v", passed, err, read)
 			}
 		}
 		if at != to {
 			t.Fatalf("from %v, read up to %v; want %v", from, at, to)
+		}
+	}
+}
+
+// A reader that asks for the heads before each page gets to every bucket, although all of
+// them grow as fast as it reads.
+func TestNoBucketStarves(t *testing.T) {
+	t.Parallel()
+	var at, heads mirror.Position
+	for range 10 * len(heads) {
+		for bucket := range heads {
+			heads[bucket]++
+		}
+		ranges := store.Ranges(at, heads, 100)
+		if _, err := store.Advance(&at, ranges, entriesOf(ranges)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for bucket, n := range at {
+		if n == 0 {
+			t.Fatalf("nothing was read of bucket %d", bucket)
 		}
 	}
 }
@@ -105,7 +126,12 @@ func TestAdvanceSeesEveryGap(t *testing.T) {
 			trimmed, want[r.Bucket] = trimmed || n == r.After, n
 		}
 		at := mirror.Position{}
-		err := store.Advance(&at, ranges, read)
+		passed, err := store.Advance(&at, ranges, read)
+		for _, c := range passed {
+			if c.Number > at[c.Bucket] {
+				t.Fatalf("Advance with %v passed %v, after %v", read, c, at)
+			}
+		}
 		if trimmed != errors.Is(err, store.ErrTrimmed) || err == nil && at != want {
 			t.Fatalf("Advance with %v = %v, %v; want %v, trimmed = %t", read, at, err, want, trimmed)
 		}

@@ -269,18 +269,20 @@ func (t *Tailer) pause(now, foreign time.Time) time.Duration {
 
 // read brings what is known up to what is committed.
 func (t *Tailer) read(ctx context.Context) error {
+	t.mu.Lock()
+	known, started := t.known, t.started
+	t.mu.Unlock()
 	heads, err := t.cfg.Feed.Heads(ctx)
 	if err != nil {
 		return fmt.Errorf("heads: %w", err)
 	}
-	t.mu.Lock()
-	known, started := t.known, t.started
+	// What was known before they were read, not what is known by now.
+	back := started && store.Ahead(&known, &heads)
 	behind := int64(0)
 	for bucket := range heads {
 		behind += max(0, heads[bucket]-known[bucket])
 	}
-	t.mu.Unlock()
-	for behind > 0 && started {
+	for behind > 0 && started && !back {
 		var ranges []store.ChangeRange
 		if behind <= ringSize {
 			ranges = store.Ranges(known, heads, readSize)
@@ -289,7 +291,7 @@ func (t *Tailer) read(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("changes: %w", err)
 		}
-		if ranges == nil || store.Advance(&known, ranges, changes) != nil {
+		if changes, err = store.Advance(&known, ranges, changes); ranges == nil || err != nil {
 			started = false // they are trimmed, or too many to keep
 			break
 		}
@@ -307,8 +309,13 @@ func (t *Tailer) read(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !started {
-		t.restart(heads)
+	if !started || back {
+		if t.started && !back { // this process has committed meanwhile
+			for bucket := range heads {
+				heads[bucket] = max(heads[bucket], t.known[bucket])
+			}
+		}
+		t.restart(heads) // if the database has gone back, those who follow are told, see Read
 		t.tell()
 	}
 	if len(t.early) > 0 {
@@ -324,8 +331,8 @@ type Follower struct {
 	pos mirror.Position
 }
 
-// ErrAhead: the position is beyond what is committed, so it is not one of this database as
-// it is.
+// ErrAhead means that a position is beyond what is committed: it is not one of this database
+// as it is.
 var ErrAhead = errors.New("feed: the position is ahead of the database")
 
 // Follow begins to follow after a position, or now if it is nil. It looks at the database
@@ -362,11 +369,9 @@ func (t *Tailer) Follow(ctx context.Context, after *mirror.Position) (*Follower,
 		return f, nil
 	}
 	f.pos = *after
-	for bucket := range f.pos {
-		if f.pos[bucket] > t.known[bucket] {
-			t.leave()
-			return nil, ErrAhead
-		}
+	if store.Ahead(&f.pos, &t.known) {
+		t.leave()
+		return nil, ErrAhead
 	}
 	return f, nil
 }
@@ -404,7 +409,7 @@ func (p Page) More() <-chan struct{} { return p.more }
 
 // Read returns the next changes that match, at most limit, without waiting for any. It
 // passes by others, but not without end. It fails with [store.ErrTrimmed] if there are
-// changes that can no longer be read.
+// changes that can no longer be read, and with [ErrAhead] if the database has gone back.
 func (f *Follower) Read(ctx context.Context, match func(*mirror.Change) bool, limit int) (Page, error) {
 	t := f.t
 	select {
@@ -414,6 +419,10 @@ func (f *Follower) Read(ctx context.Context, match func(*mirror.Change) bool, li
 	}
 	t.mu.Lock()
 	if f.seq < t.first {
+		if store.Ahead(&f.pos, &t.known) {
+			t.mu.Unlock()
+			return Page{}, ErrAhead
+		}
 		if !covers(&f.pos, &t.base) {
 			to := t.known
 			t.mu.Unlock()
@@ -467,9 +476,11 @@ func (f *Follower) catchUp(ctx context.Context, to mirror.Position, match func(*
 	if err != nil {
 		return Page{}, fmt.Errorf("read changes: %w", err)
 	}
-	if err := store.Advance(&f.pos, ranges, changes); err != nil {
-		return Page{}, err
+	at := f.pos
+	if changes, err = store.Advance(&at, ranges, changes); err != nil {
+		return Page{}, f.verify(ctx, err)
 	}
+	f.pos = at
 	var page Page
 	for i := range changes {
 		if match(&changes[i]) {
@@ -477,6 +488,20 @@ func (f *Follower) catchUp(ctx context.Context, to mirror.Position, match func(*
 		}
 	}
 	return page, nil
+}
+
+// verify returns why changes could not be read: they were trimmed, unless the database says
+// that it keeps them. Then the heads came from another server than the changes.
+func (f *Follower) verify(ctx context.Context, trimmed error) error {
+	earliest, err := f.t.cfg.Feed.Earliest(ctx)
+	if err != nil {
+		return fmt.Errorf("find the first changes: %w", err)
+	}
+	if covers(&f.pos, &earliest) {
+		return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database was read through a server that "+
+			"lags behind the one that is written to; send all queries of the mirror to the latter")
+	}
+	return trimmed
 }
 
 // CaughtUp reports whether everything that is known has been read.

@@ -46,6 +46,9 @@ func follow(t *testing.T, tailer *Tailer, after *mirror.Position) *Follower {
 	return f
 }
 
+// pass lets time go by, in the bubble.
+func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // of the bubble
+
 func everything(*mirror.Change) bool { return true }
 
 // drain reads until there is nothing more.
@@ -81,7 +84,7 @@ func TestOwnCommitsCostNoQuery(t *testing.T) {
 			c := d.Commit(n % 3)
 			want = append(want, c)
 			tailer.Committed([]mirror.Change{c})
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 		}
 		for _, f := range followers {
 			if got := drain(t, f, everything); !slices.Equal(got, want) {
@@ -91,7 +94,7 @@ func TestOwnCommitsCostNoQuery(t *testing.T) {
 		if n := d.Asked(); n != 0 {
 			t.Fatalf("there were %d queries; want none", n)
 		}
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		if n := d.Asked(); n == 0 || n > 3 {
 			t.Fatalf("there were %d queries in two hours; want those of the safety poll", n)
 		}
@@ -109,7 +112,7 @@ func TestNothingIsReadForNobody(t *testing.T) {
 		f := follow(t, tailer, nil)
 		f.Close()
 		d.Asked()
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if n := d.Asked(); n != 0 || len(tailer.ring)+len(tailer.early) > 0 {
 			t.Fatalf("%d queries, %d changes kept; want none", n, len(tailer.ring)+len(tailer.early))
 		}
@@ -135,7 +138,7 @@ func TestCommitsOutOfOrder(t *testing.T) {
 		if got, want := drain(t, f, everything), []mirror.Change{a, b, c}; !slices.Equal(got, want) {
 			t.Fatalf("changes = %v; want %v", got, want)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := d.Asked(); n != 0 {
 			t.Fatalf("there were %d queries; want none", n)
 		}
@@ -152,20 +155,20 @@ func TestChangesOfOthers(t *testing.T) {
 		defer f.Close()
 		theirs, ours := d.Commit(7), d.Commit(7)
 		tailer.Committed([]mirror.Change{ours})
-		time.Sleep(2 * patience)
+		pass(2 * patience)
 		if got, want := drain(t, f, everything), []mirror.Change{theirs, ours}; !slices.Equal(got, want) {
 			t.Fatalf("changes = %v; want %v", got, want)
 		}
 		for range 5 {
-			time.Sleep(2 * time.Second)
+			pass(2 * time.Second)
 			more := d.Commit(8)
-			time.Sleep(30 * time.Second) // as long as they were silent, at most
+			pass(30 * time.Second) // as long as they were silent, at most
 			if got, want := drain(t, f, everything), []mirror.Change{more}; !slices.Equal(got, want) {
 				t.Fatalf("changes = %v; want %v", got, want)
 			}
 		}
 		d.Asked()
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if n := d.Asked(); n > 40 {
 			t.Fatalf("there were %d queries in a silent day; want few", n)
 		}
@@ -179,9 +182,9 @@ func TestRegularLooks(t *testing.T) {
 		tailer := start(t, d, time.Second)
 		f := follow(t, tailer, nil)
 		defer f.Close()
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		c := d.Commit(200)
-		time.Sleep(1100 * time.Millisecond)
+		pass(1100 * time.Millisecond)
 		if got, want := drain(t, f, everything), []mirror.Change{c}; !slices.Equal(got, want) {
 			t.Fatalf("changes = %v; want %v", got, want)
 		}
@@ -200,6 +203,80 @@ func TestDoubt(t *testing.T) {
 		tailer.Doubt()
 		synctest.Wait()
 		if got, want := drain(t, f, everything), []mirror.Change{c}; !slices.Equal(got, want) {
+			t.Fatalf("changes = %v; want %v", got, want)
+		}
+	})
+}
+
+// A database that has gone back gives numbers again. Who follows is told, and starts anew.
+func TestDatabaseThatGoesBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &feedtest.Database{}
+		tailer := start(t, d, time.Second)
+		f := follow(t, tailer, nil)
+		defer f.Close()
+		for range 3 {
+			tailer.Committed([]mirror.Change{d.Commit(4)})
+		}
+		if got := drain(t, f, everything); len(got) != 3 {
+			t.Fatalf("changes = %v; want 3", got)
+		}
+		d.Restore(4, 2)
+		pass(2 * time.Second)
+		if page, err := f.Read(t.Context(), everything, 10); !errors.Is(err, ErrAhead) {
+			t.Errorf("Read = %+v, %v; want %v", page, err, ErrAhead)
+		}
+	})
+}
+
+// What is committed while the database is read is not taken for a database that has gone
+// back, and not lost when the changes up to there cannot be kept.
+func TestCommitsWhileHeadsAreRead(t *testing.T) {
+	t.Parallel()
+	for name, missing := range map[string]int{"nothing is missing": 0, "too many are missing": ringSize + 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d := &feedtest.Database{}
+				tailer := start(t, d, time.Second)
+				f := follow(t, tailer, nil)
+				defer f.Close()
+				for range missing {
+					d.Commit(8)
+				}
+				var want, got []mirror.Change
+				d.AfterHeads = sync.OnceFunc(func() {
+					want = append(want, d.Commit(4))
+					tailer.Committed(want)
+					got = drain(t, f, everything)
+				})
+				pass(1500 * time.Millisecond)
+				want = append(want, d.Commit(4))
+				tailer.Committed(want[1:])
+				got = append(got, drain(t, f, func(c *mirror.Change) bool { return c.Bucket == 4 })...)
+				if !slices.Equal(got, want) {
+					t.Fatalf("changes = %v; want %v", got, want)
+				}
+			})
+		})
+	}
+}
+
+// A server that lags is not taken for a trim: the changes come, only later.
+func TestServerThatLags(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &feedtest.Database{Lag: 2}
+		want := []mirror.Change{d.Commit(4), d.Commit(4)}
+		tailer := start(t, d, time.Second)
+		f := follow(t, tailer, &mirror.Position{})
+		defer f.Close()
+		if page, err := f.Read(t.Context(), everything, 10); !fault.Is(err, fault.ReasonStoreUnavailable) {
+			t.Fatalf("Read = %+v, %v; want %v", page, err, fault.ReasonStoreUnavailable)
+		}
+		d.Lag = 0
+		if got := drain(t, f, everything); !slices.Equal(got, want) {
 			t.Fatalf("changes = %v; want %v", got, want)
 		}
 	})
@@ -265,7 +342,9 @@ func TestFollowFails(t *testing.T) {
 			t.Fatalf("Follow of too many = %v; want %v", err, fault.ReasonWatchersLimited)
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
 		if _, err := f.Read(t.Context(), everything, 1); !fault.Is(err, fault.ReasonShuttingDown) {
 			t.Fatalf("Read at the end = %v; want %v", err, fault.ReasonShuttingDown)
 		}
@@ -284,11 +363,11 @@ func TestAt(t *testing.T) {
 		begin := time.Now()
 		for range 300 {
 			d.Commit(rng.IntN(5))
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		d.TrimTo(2, 20)
-		for _, s := range []time.Duration{-1, 0, 1, 77, 150, 299, 300, 1000} {
-			from := begin.Add(s * time.Second)
+		for _, s := range []int{-1, 0, 1, 77, 150, 299, 300, 1000} {
+			from := begin.Add(time.Duration(s) * time.Second)
 			got, err := At(t.Context(), d, from)
 			if err != nil {
 				t.Fatalf("At = %v", err)
@@ -330,12 +409,12 @@ func missNothing(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, uint64(w)))
 		writers.Go(func() {
 			for range 200 {
-				time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+				pass(time.Duration(rng.IntN(400)) * time.Millisecond)
 				var changes []mirror.Change
 				for range 1 + rng.IntN(3) {
 					changes = append(changes, d.Commit(rng.IntN(6)*50))
 				}
-				time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond)
+				pass(time.Duration(rng.IntN(30)) * time.Millisecond)
 				if w%2 == 0 { // the others are another process
 					tailer.Committed(changes)
 				}
@@ -373,12 +452,12 @@ func missNothing(t *testing.T, seed uint64) {
 					case <-time.After(5 * time.Second):
 					case <-done:
 						ended = covers(&at, ptr(heads(d)))
-						time.Sleep(time.Second)
+						pass(time.Second)
 					}
 				}
 				f.Close()
 				if n == 3 { // one is away for long, and others trim behind it only
-					time.Sleep(time.Duration(rng.IntN(5000)) * time.Millisecond)
+					pass(time.Duration(rng.IntN(5000)) * time.Millisecond)
 				}
 				d.TrimTo(250, at[250]-1000)
 			}

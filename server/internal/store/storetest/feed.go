@@ -271,7 +271,7 @@ func changesFollowed(e *env) {
 		ranges := store.Ranges(at, heads, limit)
 		page, err := stores[1].Changes(e.ctx(), ranges)
 		if err == nil {
-			err = store.Advance(&at, ranges, page)
+			page, err = store.Advance(&at, ranges, page)
 		}
 		if seen = append(seen, page...); err == nil && int64(len(seen)) != at[bucket] {
 			err = fmt.Errorf("%d entries after %d; want all of %v, of which the head tells", len(page), after, ranges)

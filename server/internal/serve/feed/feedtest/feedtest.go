@@ -21,6 +21,12 @@ type Database struct {
 	queries int
 	feeds   map[mirror.ProjectID][16]byte
 	err     error
+
+	// Lag is how many of the last changes of each bucket Changes does not see, as through a
+	// server that lags.
+	Lag int
+	// AfterHeads, if set, is called after the heads were read, before they are returned.
+	AfterHeads func()
 }
 
 // Commit adds a change of a room called after its bucket.
@@ -47,6 +53,14 @@ func (d *Database) Entries(bucket int) []mirror.Change {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.entries[bucket])
+}
+
+// Restore takes away the last changes of a bucket, as a failover to a replica that lacked
+// them does.
+func (d *Database) Restore(bucket, lost int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries[bucket] = d.entries[bucket][:len(d.entries[bucket])-lost]
 }
 
 // Fail makes all reads fail until it is called with nil.
@@ -88,8 +102,12 @@ func (d *Database) heads() (p mirror.Position) {
 // Heads is that of [store.Feed].
 func (d *Database) Heads(context.Context) (mirror.Position, error) {
 	unlock, err := d.query()
-	defer unlock()
-	return d.heads(), err
+	heads := d.heads()
+	unlock()
+	if d.AfterHeads != nil {
+		d.AfterHeads()
+	}
+	return heads, err
 }
 
 // Earliest is that of [store.Feed].
@@ -104,7 +122,7 @@ func (d *Database) Changes(_ context.Context, ranges []store.ChangeRange) (out [
 	unlock, err := d.query()
 	defer unlock()
 	for _, r := range ranges {
-		for n := max(r.After, d.trimmed[r.Bucket]); n < min(r.To, int64(len(d.entries[r.Bucket]))); n++ {
+		for n := max(r.After, d.trimmed[r.Bucket]); n < min(r.To, int64(len(d.entries[r.Bucket])-d.Lag)); n++ {
 			out = append(out, d.entries[r.Bucket][n])
 		}
 	}
