@@ -172,7 +172,8 @@ cluster() {
 		die "Vitess did not start within two minutes"
 	fi
 	port() { sed -E "s/.*\"$1\":([0-9]+).*/\1/" "$data/ports"; }
-	export TEST_MYSQL_URL="mysql://mirror:x@127.0.0.1:$(port vtcombo_mysql_port)"
+	# A keyspace is named, because without one vtgate takes any, even one that is just being created.
+	export TEST_MYSQL_URL="mysql://mirror:x@127.0.0.1:$(port vtcombo_mysql_port)/${keyspaces%% *}"
 	export TEST_VITESS_MYSQL="mysql://vt_dba_tcp@127.0.0.1:$(port mysql)/"
 }
 

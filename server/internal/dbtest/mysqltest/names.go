@@ -172,7 +172,7 @@ func Create(ctx context.Context, to, text string) error {
 		bare := comments.ReplaceAllString(statement, "")
 		switch {
 		case bare == "":
-		case strings.HasPrefix(bare, "insert"):
+		case strings.HasPrefix(strings.ToLower(bare), "insert"):
 			if err := runOnceKnown(ctx, to, bare); err != nil {
 				return fmt.Errorf("create: %w", err)
 			}
