@@ -37,6 +37,10 @@ type session struct {
 	serverConn
 
 	kept map[string]driver.Stmt
+	// vitess means that a gateway of Vitess is in between. It takes a value that is sent in
+	// pieces for bytes, which no JSON column accepts, so statements with long JSON are sent as
+	// text there.
+	vitess bool
 	// era is the connector's era in which the session was opened.
 	era     uint64
 	current *atomic.Uint64
@@ -77,6 +81,17 @@ func (s *session) QueryContext(ctx context.Context, text string, args []driver.N
 	return rows, s.observe(err)
 }
 
+// separately reports whether the values of a statement are sent apart from its text.
+func (s *session) separately(args []driver.NamedValue) bool {
+	return len(args) <= maxKeptArgs && slices.ContainsFunc(args, isLong) &&
+		!(s.vitess && slices.ContainsFunc(args, isLongJSON))
+}
+
+func isLongJSON(arg driver.NamedValue) bool {
+	_, ok := arg.Value.(json.RawMessage)
+	return ok && isLong(arg)
+}
+
 func isLong(arg driver.NamedValue) bool {
 	switch v := arg.Value.(type) {
 	case []byte:
@@ -92,7 +107,7 @@ func isLong(arg driver.NamedValue) bool {
 // ExecContext runs a statement. A failed one is not kept, because a server or proxy
 // may have forgotten it.
 func (s *session) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) > maxKeptArgs || !slices.ContainsFunc(args, isLong) {
+	if !s.separately(args) {
 		result, err := s.serverConn.ExecContext(ctx, text, args)
 		return result, s.observe(err)
 	}

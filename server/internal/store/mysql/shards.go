@@ -32,6 +32,7 @@ func (c *connector) lookForShards(ctx context.Context, s *session) error {
 	}
 	found := whole
 	if strings.Contains(strings.ToLower(strings.Join(version, "")), "vitess") {
+		s.vitess = true
 		keyspace, err := firstColumn(ctx, s, "select database()")
 		if err != nil {
 			return err

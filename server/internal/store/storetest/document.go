@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -22,6 +23,7 @@ var documentCases = []testCase{
 	{"new derive version rewrites", deriveVersion},
 	{"document content is kept byte for byte", documentBytes},
 	{"document of 16 MiB", largeDocument},
+	{"data of 5 MiB can be queried", largeData},
 	{"many reads are answered together", readTogether},
 	{"derived data that cannot be stored is left out", refusedData},
 	{"reason for missing data is kept", dataProblem},
@@ -253,6 +255,18 @@ func largeDocument(e *env) {
 	e.applyDocument(e.claim(storageOf("room")), doc)
 	if got := e.document(storageOf("room")); !bytes.Equal(got.Content, content) || got.Size != int64(len(content)) {
 		e.Fatalf("document of %d bytes came back as %d other bytes", len(content), len(got.Content))
+	}
+}
+
+// A server may get a value of that size in another way than a short one.
+func largeData(e *env) {
+	const size = 5 << 20
+	data := `{"a":["` + strings.Repeat(`it's \\ \" ? `, size/14) + `"]}`
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.applyDocument(e.claim(storageOf("room")), e.documentContent(data))
+	if got := e.document(storageOf("room")); got.DataProblem != "" || string(got.Content) != data {
+		e.Fatalf("document of %d bytes came back with %d and the problem %q; want none", len(data), len(got.Content),
+			got.DataProblem)
 	}
 }
 

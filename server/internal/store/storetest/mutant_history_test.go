@@ -35,6 +35,9 @@ func historyMutants() []mutant {
 			[]string{"document that is encoded differently is unchanged"},
 			func(b base) store.Store { return &writesEncodings{b} },
 		},
+		{"refuses long data", []string{"data of 5 MiB can be queried"}, func(b base) store.Store {
+			return &refusesLongData{b}
+		}},
 		{
 			"believes any list",
 			[]string{"list that lacks too much is not believed"},
@@ -327,6 +330,17 @@ func (m *writesEncodings) ApplyDocument(ctx context.Context, lease mirror.Lease,
 	now time.Time, settle time.Duration,
 ) (mirror.Applied, error) {
 	doc.StateSHA256 = [32]byte{}
+	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
+}
+
+type refusesLongData struct{ base }
+
+func (m *refusesLongData) ApplyDocument(ctx context.Context, lease mirror.Lease, doc mirror.DocumentContent,
+	now time.Time, settle time.Duration,
+) (mirror.Applied, error) {
+	if len(doc.Data) > 4<<20 {
+		doc.Data, doc.DataProblem = nil, "refused"
+	}
 	return m.Store.ApplyDocument(ctx, lease, doc, now, settle)
 }
 
