@@ -169,6 +169,28 @@ func TestUnmarshal(t *testing.T) {
 			t.Errorf("Unmarshal(%s) = %v; want an error", body, got)
 		}
 	}
+	kinds := func(kinds ...mirrorv1.ResourceKind) *mirrorv1.WatchChangesRequest {
+		return &mirrorv1.WatchChangesRequest{Kinds: kinds, RoomId: "r"}
+	}
+	const thread, room = mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, mirrorv1.ResourceKind_RESOURCE_KIND_ROOM
+	for body, want := range map[string]*mirrorv1.WatchChangesRequest{
+		`{"kinds":["thread"],"roomId":"r"}`:                                      kinds(thread),
+		`{"kinds" : [ "thread" , "RESOURCE_KIND_ROOM", 4, "room"],"roomId":"r"}`: kinds(thread, room, thread, room),
+		`{"kinds":[],"roomId":"r"}`:                                              kinds(),
+		`{"kinds":null,"roomId":"r"}`:                                            kinds(),
+	} {
+		got := new(mirrorv1.WatchChangesRequest)
+		if err := apijson.Unmarshal([]byte(body), got); err != nil || !proto.Equal(got, want) {
+			t.Errorf("Unmarshal(%s) = %v, %v; want %v", body, got, err, want)
+		}
+	}
+	for _, body := range []string{
+		`{"kinds":"room"}`, `{"kinds":["rooms"]}`, `{"kinds":[["room"]]}`, `{"kinds":[null]}`, `{"kinds":["room",]}`,
+	} {
+		if got := new(mirrorv1.WatchChangesRequest); apijson.Unmarshal([]byte(body), got) == nil {
+			t.Errorf("Unmarshal(%s) = %v; want an error", body, got)
+		}
+	}
 	err := apijson.Unmarshal([]byte(`{"kind":"rooms"}`), new(mirrorv1.RequestSyncRequest))
 	const want = "kind is one of active-users, group, notification, room, storage, sweep, thread, user-sessions, ydoc"
 	if err == nil || err.Error() != want {

@@ -41,7 +41,6 @@ func spellOut(data []byte, message protoreflect.MessageDescriptor) ([]byte, erro
 		if err != nil {
 			return data, nil //nolint:nilerr // for protojson to refuse
 		}
-		keyEnd := in.InputOffset()
 		var raw json.RawMessage
 		if err := in.Decode(&raw); err != nil {
 			return data, nil //nolint:nilerr // for protojson to refuse
@@ -51,20 +50,42 @@ func spellOut(data []byte, message protoreflect.MessageDescriptor) ([]byte, erro
 		if field == nil {
 			field = message.Fields().ByTextName(name)
 		}
-		var word string
-		if field == nil || field.Enum() == nil || json.Unmarshal(raw, &word) != nil || raw[0] != '"' {
+		if field == nil || field.Enum() == nil {
 			continue
 		}
-		value, ok := ParseEnum(field.Enum(), word)
-		if !ok {
-			return nil, UnknownWord(field.JSONName(), Words(field.Enum()))
+		value, err := spellOutValue(raw, field, field.IsList())
+		if err != nil {
+			return nil, err
 		}
-		begin := keyEnd + int64(bytes.IndexByte(data[keyEnd:], '"'))
-		out = append(out, data[copied:begin]...)
-		out = strconv.AppendQuote(out, string(value.Name()))
+		out = append(out, data[copied:in.InputOffset()-int64(len(raw))]...)
+		out = append(out, value...)
 		copied = in.InputOffset()
 	}
 	return append(out, data[copied:]...), nil
+}
+
+// spellOutValue returns a value of an enum, or a list of them, with names for words. What
+// is neither stays as it is, for protojson to refuse.
+func spellOutValue(raw json.RawMessage, field protoreflect.FieldDescriptor, list bool) (json.RawMessage, error) {
+	var values []json.RawMessage
+	if list && raw[0] == '[' && json.Unmarshal(raw, &values) == nil {
+		for i := range values {
+			var err error
+			if values[i], err = spellOutValue(values[i], field, false); err != nil {
+				return nil, err
+			}
+		}
+		return json.Marshal(values)
+	}
+	var word string
+	if list || raw[0] != '"' || json.Unmarshal(raw, &word) != nil {
+		return raw, nil //nolint:nilerr // for protojson to refuse
+	}
+	value, ok := ParseEnum(field.Enum(), word)
+	if !ok {
+		return nil, UnknownWord(field.JSONName(), Words(field.Enum()))
+	}
+	return strconv.AppendQuote(nil, string(value.Name())), nil
 }
 
 // UnknownWord is the error of a field whose value is none of the words of its enum.
