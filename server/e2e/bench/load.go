@@ -48,7 +48,9 @@ type loadJob struct {
 	Hangs float64
 	// Shared is how many gRPC connections the callers share; 0 gives each its own.
 	Shared int
-	// Tokens are the credentials of reads, which take turns; none sends none.
+	// Tokens are the credentials of reads, one for each connection as clients have it, in
+	// turn; none sends none. A connection that changes its credential with each call pays
+	// for sending and decoding it: HTTP/2 compresses what repeats.
 	Tokens []string
 }
 
@@ -354,9 +356,13 @@ func grpcReads(ctx context.Context, job *loadJob) ([]operation, error) {
 	operations := make([]operation, job.Conns)
 	for i := range operations {
 		client := clients[i%len(clients)]
+		var token string
+		if k := len(job.Tokens); k > 0 {
+			token = "Bearer " + job.Tokens[i%len(clients)%k]
+		}
 		operations[i] = func(ctx context.Context, n int64) error {
-			if k := int64(len(job.Tokens)); k > 0 {
-				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+job.Tokens[n%k])
+			if token != "" {
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", token)
 			}
 			resp, err := client.GetStorageDocument(ctx,
 				&mirrorv1.GetStorageDocumentRequest{RoomId: roomID(job.Size, int(n%int64(job.Rooms)))})

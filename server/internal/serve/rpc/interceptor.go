@@ -21,8 +21,8 @@ import (
 // interceptor serves unary calls and streams alike.
 type interceptor struct {
 	name string
-	// around runs the call by calling next. It is nil for interceptors that only
-	// check requests.
+	// around runs the call by calling next, at most once. It is nil for interceptors
+	// that only check requests.
 	around func(ctx context.Context, method string, next func(context.Context) error) error
 	// request checks a message from the client before the handler sees it.
 	request func(message any) error
@@ -49,11 +49,11 @@ func (s *Services) UnaryInterceptor() grpc.UnaryServerInterceptor {
 	chain := s.interceptors()
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		var resp any
-		next := func(ctx context.Context) (err error) {
+		err := run(ctx, chain, info.FullMethod, req, func(ctx context.Context) (err error) {
 			resp, err = handler(ctx, req)
 			return err
-		}
-		if err := run(ctx, chain, info.FullMethod, req, next); err != nil {
+		})
+		if err != nil {
 			return nil, err
 		}
 		return resp, nil
@@ -70,22 +70,25 @@ func (s *Services) StreamInterceptor() grpc.StreamServerInterceptor {
 	}
 }
 
-// run calls the chain, the first interceptor outermost, with next innermost. A
+// run calls the chain, the first interceptor outermost, with handle innermost. A
 // stream has no request yet.
-func run(ctx context.Context, chain []interceptor, method string, req any, next func(context.Context) error) error {
-	for len(chain) > 0 {
-		first, rest := chain[0], chain[1:]
-		if first.around != nil {
-			return first.around(ctx, method, func(ctx context.Context) error {
-				return run(ctx, rest, method, req, next)
-			})
-		}
-		if req != nil {
-			if err := first.request(req); err != nil {
-				return err
+func run(ctx context.Context, chain []interceptor, method string, req any, handle func(context.Context) error) error {
+	// One function serves as the next of all interceptors: each calls it once.
+	var next func(context.Context) error
+	next = func(ctx context.Context) error {
+		for len(chain) > 0 {
+			first := chain[0]
+			chain = chain[1:]
+			if first.around != nil {
+				return first.around(ctx, method, next)
+			}
+			if req != nil {
+				if err := first.request(req); err != nil {
+					return err
+				}
 			}
 		}
-		chain = rest
+		return handle(ctx)
 	}
 	return next(ctx)
 }

@@ -113,11 +113,11 @@ func (v *validator) check(message any) error {
 	if bad != nil {
 		return invalidIDs(bad...)
 	}
-	f := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "the request is not valid")
+	var wrong []fault.Field
 	for _, field := range v.times[request.Descriptor()] {
 		if t, ok := request.Get(field).Message().Interface().(*timestamppb.Timestamp); ok && request.Has(field) &&
 			!t.IsValid() {
-			f.Fields = append(f.Fields, fault.Field{Path: string(field.Name()), Problem: "must be a time from year 1 to 9999"})
+			wrong = append(wrong, fault.Field{Path: string(field.Name()), Problem: "must be a time from year 1 to 9999"})
 		}
 	}
 	if err := v.rules.Validate(m); err != nil {
@@ -126,14 +126,16 @@ func (v *validator) check(message any) error {
 			return fmt.Errorf("validate %s: %w", request.Descriptor().Name(), err)
 		}
 		for _, violation := range broken.Violations {
-			f.Fields = append(f.Fields, fault.Field{
+			wrong = append(wrong, fault.Field{
 				Path:    protovalidate.FieldPathString(violation.Proto.GetField()),
 				Problem: violation.Proto.GetMessage(),
 			})
 		}
 	}
-	if f.Fields == nil {
+	if wrong == nil {
 		return nil
 	}
+	f := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "the request is not valid")
+	f.Fields = wrong
 	return f
 }

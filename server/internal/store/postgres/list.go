@@ -59,16 +59,15 @@ type querier interface {
 // lengths of the arrays from the planner, which would otherwise plan every
 // execution again, at many times the cost of the rows.
 func documentKeys(reads []store.DocumentRead) (table string, args []any) {
-	var n []int32
-	var buckets, kinds []int16
-	var projects, rooms, ids []string
-	var deleted []bool
-	var have [][]byte
+	n := make([]int32, len(reads))
+	buckets, kinds := make([]int16, len(reads)), make([]int16, len(reads))
+	projects, rooms, ids := make([]string, len(reads)), make([]string, len(reads)), make([]string, len(reads))
+	deleted, have := make([]bool, len(reads)), make([][]byte, len(reads))
 	for i := range reads {
 		r := reads[i].Resource
-		n, buckets, kinds = append(n, int32(i)), append(buckets, r.Bucket()), append(kinds, int16(r.Kind))
-		projects, rooms, ids = append(projects, string(r.Project)), append(rooms, string(r.Room)), append(ids, r.ID)
-		deleted, have = append(deleted, reads[i].Deleted), append(have, reads[i].Have[:])
+		n[i], buckets[i], kinds[i] = int32(i), r.Bucket(), int16(r.Kind)
+		projects[i], rooms[i], ids[i] = string(r.Project), string(r.Room), r.ID
+		deleted[i], have[i] = reads[i].Deleted, reads[i].Have[:]
 	}
 	return `(
     select
