@@ -29,7 +29,7 @@ func TestAckSynced(t *testing.T) {
 		// value is what the table of the guides has.
 		value := func(room string) int {
 			t.Helper()
-			return count(t, db, "select "+e.JSON("data", "v")+" from liveblocks_documents where room_id = ?", room)
+			return count(t, db, "select "+e.JSON("data", "v")+" from "+guides(t, db)+" where room_id = ?", room)
 		}
 		if err := upstream.CreateRoom("room", fake.RoomOptions{Storage: storage("0")}); err != nil {
 			t.Fatal(err)

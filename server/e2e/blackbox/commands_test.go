@@ -97,7 +97,11 @@ func TestMigrateTwice(t *testing.T) {
 			if got := command(t, map[string]string{"DATABASE_URL": url}, "migrate"); got.code != 0 || got.told != "" {
 				t.Fatalf("migrate = %+v; want exit code 0", got)
 			}
-			for _, table := range []string{"mirror_event", "mirror_change", "liveblocks_documents"} {
+			tables := []string{"mirror_event", "mirror_change"}
+			if db.HasViews(t) {
+				tables = append(tables, "liveblocks_documents")
+			}
+			for _, table := range tables {
 				if n := count(t, db, "select count(*) from information_schema.tables where table_schema = "+e.Schema+
 					" and table_name = ?", table); n != 1 {
 					t.Errorf("the schema has %s %d times; want once", table, n)

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
@@ -15,6 +16,9 @@ import (
 func TestFlowViews(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		if e == dbtest.MySQL {
+			mysqltest.Need(t, mysqltest.Views)
+		}
 		url := e.Database(t)
 		s, upstream := startOn(t, url, nil)
 		db := e.Connect(t, url)

@@ -210,6 +210,16 @@ func count(t testing.TB, db *dbtest.DB, sql string, args ...any) int {
 	return n
 }
 
+// guides is the table of Liveblocks' guides: the view of it, or what is below where there are
+// no views.
+func guides(t testing.TB, db *dbtest.DB) string {
+	t.Helper()
+	if db.HasViews(t) {
+		return "liveblocks_documents"
+	}
+	return "(select room_id, data from mirror_document where kind = 2) d"
+}
+
 // exitCode is how a command ended.
 func exitCode(err error) int {
 	var exit interface{ ExitCode() int }

@@ -82,7 +82,7 @@ func TestNamesStayApart(t *testing.T) {
 			}
 			// So do the users' own statements, about the table of the guides.
 			var rows []string
-			err = db.Each(t.Context(), "select room_id, "+e.JSON("data", "v")+" from liveblocks_documents where room_id = ?",
+			err = db.Each(t.Context(), "select room_id, "+e.JSON("data", "v")+" from "+guides(t, db)+" where room_id = ?",
 				func(scan func(dest ...any) error) error {
 					var room, v string
 					err := scan(&room, &v)

@@ -144,7 +144,7 @@ func rowsOf(t *testing.T, db *dbtest.DB, project string) map[string]string {
 	}))
 	all := make(map[string]string)
 	for _, table := range tables {
-		if got := dump(t, db, "select * from "+table+" where project_id = '"+project+"' order by 1, 2, 3"); len(got) > 0 {
+		if got := dump(t, db, "select * from "+table+" where project_id = '"+project+"'"); len(got) > 0 {
 			all[table] = string(got)
 		}
 	}

@@ -14,8 +14,9 @@ import (
 )
 
 // dump returns all values of all rows of a query.
-func dump(t *testing.T, db *dbtest.DB, query string) (all []byte) {
+func dump(t *testing.T, db *dbtest.DB, query string) []byte {
 	t.Helper()
+	var all [][]byte
 	rows, err := db.QueryContext(t.Context(), query)
 	must(t, err)
 	defer func() { must(t, rows.Close()) }()
@@ -27,12 +28,15 @@ func dump(t *testing.T, db *dbtest.DB, query string) (all []byte) {
 			dest[i] = &row[i]
 		}
 		must(t, rows.Scan(dest...))
+		var text []byte
 		for _, value := range row {
-			all = append(append(all, value...), '\n')
+			text = append(append(text, value...), '\n')
 		}
+		all = append(all, text)
 	}
 	must(t, rows.Err())
-	return all
+	slices.SortFunc(all, bytes.Compare) // shards answer in any order
+	return bytes.Join(all, nil)
 }
 
 // After a purge no table holds anything that was written in a deleted room or about its

@@ -16,6 +16,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 )
 
@@ -23,6 +24,9 @@ import (
 func TestViewsShowWhatTheAPILists(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		if e == dbtest.MySQL {
+			mysqltest.Need(t, mysqltest.Views)
+		}
 		upstream := harness.NewFake(t)
 		url := e.Database(t)
 		s := harness.Start(t, harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL})

@@ -62,6 +62,19 @@ func (db *DB) Restore(tb testing.TB, url, dump string) {
 	}
 }
 
+// HasViews reports whether the database has views, which it lacks where it is sharded.
+func (db *DB) HasViews(tb testing.TB) bool {
+	tb.Helper()
+	if db.engine == Postgres {
+		return true
+	}
+	has, err := mysqltest.Has(mysqltest.Views)
+	if err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	return has
+}
+
 // OfServer puts into a query the tables of the server that MySQL, MariaDB and Vitess have
 // under different names: {processlist} is [mysqltest.Processlist], {transactions} is
 // [mysqltest.Transactions].

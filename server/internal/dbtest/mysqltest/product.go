@@ -114,7 +114,7 @@ var sharded = map[Ability]string{
 // Has reports whether the servers are of a product that has something.
 func Has(a Ability) (bool, error) {
 	p, err := configured()
-	return lacks[p][a] == "", err
+	return lacks[p][a] == "" && (sharded[a] == "" || !Named()), err
 }
 
 // Need skips tb if the servers are of a product that lacks something.
