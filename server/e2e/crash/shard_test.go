@@ -84,6 +84,25 @@ func TestShardKilled(t *testing.T) {
 		}
 	}
 	t.Logf("15 documents of living shards are mirrored in %v beside the dead one", time.Since(began))
+	// What no delivery tells this process of is found by a search of all shards.
+	for i, ids := range rooms {
+		if i == dead {
+			continue
+		}
+		const stale = "mirror_resource_state set generation = generation + 1, due_time = utc_timestamp(6) "
+		db, where := dbtest.MySQL.Connect(t, cluster.Shard(i)), "where kind = 2 and resource_id = '' and room_id = ?"
+		if n, err := db.Exec(t.Context(), "update "+stale+where, ids[0]); err != nil || n != 1 {
+			t.Fatalf("documents made stale = %d, %v; want one", n, err)
+		}
+		eventually(t, func() error {
+			left, err := dbtest.Value[int](t.Context(), db,
+				"select generation - applied_generation from mirror_resource_state "+where, ids[0])
+			if err != nil {
+				return err
+			}
+			return unless(left == 0, "the document of %q is not fetched beside the dead shard", ids[0])
+		})
+	}
 	s.wantReady(service, http.StatusOK) // for their deliveries
 	if err := cluster.Servers[dead].Restart(t.Context()); err != nil {
 		t.Fatalf("Restart = %v", err)

@@ -188,7 +188,8 @@ type Accepted struct {
 // Tasks manages the right to fetch.
 type Tasks interface {
 	// Due returns the resources that are due and not leased, ordered by due time, and
-	// when the next one will be. It locks nothing.
+	// when the next one will be. It locks nothing. With an error, the list has what the
+	// shards that answered have, if any did.
 	Due(ctx context.Context, look Look) (DueList, error)
 
 	// Claim leases the resource until now+ttl under the given token if it is due

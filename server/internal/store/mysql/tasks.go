@@ -13,7 +13,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
-// Due reads without locks: Claim decides who gets a resource.
+// Due reads without locks: Claim decides who gets a resource. While one of several shards is
+// away, the list has what the others returned.
 func (s *Store) Due(ctx context.Context, look store.Look) (store.DueList, error) {
 	project, now := rawKey(look.Project), nullTime(look.Now)
 	kinds, tooFar := store.KindColumns(look.Kinds), nullTime(store.LeaseTooFar(look.Now, look.LeaseTTL))
@@ -39,7 +40,7 @@ func (s *Store) Due(ctx context.Context, look store.Look) (store.DueList, error)
 	})
 	for _, err := range []error{errDue, errEnd} {
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return store.DueList{}, classify(ctx, fmt.Errorf("find next due time: %w", err))
+			return list, classify(ctx, fmt.Errorf("find next due time: %w", err))
 		}
 	}
 	for _, next := range append(dues, end) {

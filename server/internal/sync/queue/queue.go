@@ -552,15 +552,15 @@ func (p *Pool) look(ctx context.Context, now time.Time, kinds []mirror.Kind, lat
 		return
 	}
 	p.mu.Lock()
+	before := len(p.lines.queued)
+	p.found(laneLive, list.Resources, list.More)
+	p.found(laneBackground, list.Background, list.MoreBackground)
 	if err != nil {
 		p.scanBy(now.Add(p.cfg.BusyPoll))
 		p.mu.Unlock()
 		p.cfg.Logger.ErrorContext(ctx, "cannot look for due work", slog.Any("error", err))
 		return
 	}
-	before := len(p.lines.queued)
-	p.found(laneLive, list.Resources, list.More)
-	p.found(laneBackground, list.Background, list.MoreBackground)
 	if len(p.lines.queued) > before {
 		p.scanBy(now.Add(p.cfg.BusyPoll))
 	}

@@ -1036,6 +1036,27 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
+// While one of several shards is away, what the others have is done, and all are asked
+// again every busy poll.
+func TestShardOutage(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		b.tasks.raise(time.Now(), resource(0))
+		b.tasks.failing(func(call string) error {
+			if call == "Due of a shard" {
+				return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "a shard is not available")
+			}
+			return nil
+		})
+		b.start(b.tasks.apply, nil)
+		pass(time.Minute)
+		b.wantDone(resource(0))
+		if n := b.tasks.count("Due"); n < 19 || n > 21 {
+			b.Fatalf("searches in a minute = %d; want one every busy poll", n)
+		}
+	})
+}
+
 // A database that is away is asked again every busy poll, and nothing is lost.
 func TestStoreOutage(t *testing.T) {
 	t.Parallel()

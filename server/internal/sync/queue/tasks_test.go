@@ -159,7 +159,11 @@ func (t *tasks) Due(ctx context.Context, look store.Look) (store.DueList, error)
 			list.Add(look, r, i == 1)
 		}
 	}
-	return list, nil
+	var err error
+	if t.fail != nil {
+		err = t.fail("Due of a shard")
+	}
+	return list, err
 }
 
 func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, now time.Time,

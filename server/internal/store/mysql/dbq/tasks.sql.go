@@ -61,7 +61,7 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (int64, error) {
 }
 
 const due = `-- name: Due :many
-(select l.background, l.due_time, l.room_id, l.kind, l.resource_id, l.generation = l.applied_generation as settles
+(select /*vt+ SCATTER_ERRORS_AS_WARNINGS=1 */ l.background, l.due_time, l.room_id, l.kind, l.resource_id, l.generation = l.applied_generation as settles
 from mirror_resource_state l
 where l.project_id = ? and l.background = false
     and l.due_time <= ? and l.kind in (/*SLICE:kinds*/?)
@@ -69,7 +69,7 @@ where l.project_id = ? and l.background = false
 order by l.due_time
 limit ?)
 union all
-(select b.background, b.due_time, b.room_id, b.kind, b.resource_id, b.generation = b.applied_generation as settles
+(select /*vt+ SCATTER_ERRORS_AS_WARNINGS=1 */ b.background, b.due_time, b.room_id, b.kind, b.resource_id, b.generation = b.applied_generation as settles
 from mirror_resource_state b
 where b.project_id = ? and b.background = true
     and b.due_time <= ? and b.kind in (/*SLICE:kinds_too*/?)
@@ -99,7 +99,8 @@ type DueRow struct {
 }
 
 // Two index scans, so waiting background tasks cost nothing while there are urgent
-// ones.
+// ones. Vitess takes the comments for directives: while a shard is away, what the others
+// have is returned.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	query := due
 	var queryParams []interface{}
@@ -386,7 +387,7 @@ type NextDueParams struct {
 	KindsToo  []int16
 }
 
-// When the next resource becomes due.
+// When the next resource becomes due. It fails while a shard is away, which Due would hide.
 func (q *Queries) NextDue(ctx context.Context, arg NextDueParams) ([]sql.NullTime, error) {
 	query := nextDue
 	var queryParams []interface{}
