@@ -160,14 +160,11 @@ func TestReplayChangesNothing(t *testing.T) {
 func mirrored(t *testing.T, db *dbtest.DB) map[string]string {
 	t.Helper()
 	tables := map[string]string{}
-	for table, order := range map[string]string{
-		"mirror_event": "event_id", "mirror_room": "room_id", "mirror_document": "room_id, kind, resource_id",
-		"mirror_thread": "room_id, thread_id", "mirror_comment": "room_id, thread_id, comment_id",
-		"mirror_comment_reaction": "room_id, comment_id, emoji, user_id", "mirror_user_session": "room_id, session_id",
-		"mirror_notification": "room_id, event_id", "mirror_active_user": "room_id, connection_id, user_id",
-		"mirror_change": "bucket, n",
+	for _, table := range []string{
+		"mirror_event", "mirror_room", "mirror_document", "mirror_thread", "mirror_comment", "mirror_comment_reaction",
+		"mirror_user_session", "mirror_notification", "mirror_active_user", "mirror_change",
 	} {
-		tables[table] = string(dump(t, db, "select * from "+table+" order by "+order))
+		tables[table] = string(dump(t, db, "select * from "+table))
 		if tables[table] == "" {
 			t.Fatalf("%s is empty, so this test shows nothing of it", table)
 		}
