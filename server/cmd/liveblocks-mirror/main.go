@@ -50,6 +50,7 @@ type commands struct {
 	Resync   cli.Resync   `cmd:"" help:"Make the running service fetch a room, or one resource in it, again."`
 	Backfill cli.Backfill `cmd:"" help:"Make the running service fetch everything again, and show the progress."`
 	Verify   cli.Verify   `cmd:"" help:"Make the running service compare the mirror with Liveblocks. Exits with 3 if they differ."`
+	Follow   cli.Follow   `cmd:"" help:"Print what changes in the mirror, as it happens, until an interrupt."`
 	Pause    cli.Pause    `cmd:"" help:"Stop all calls to Liveblocks. Webhooks are still recorded."`
 	Resume   cli.Resume   `cmd:"" help:"Let calls to Liveblocks go on."`
 	Project  cli.Project  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`

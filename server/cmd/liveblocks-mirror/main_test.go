@@ -95,7 +95,7 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 			t.Fatalf("--%s cannot be set: %v", f.Name, err)
 		}
 	}
-	if secrets != 32 {
+	if secrets != 33 {
 		t.Errorf("secrets = %d; want 5 of serve, 2 each of migrate and purge, 4 of projects, and 1 of each command that "+
 			"calls the service", secrets)
 	}

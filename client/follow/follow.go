@@ -1,0 +1,220 @@
+// Package follow follows what changes in a mirror: it watches the changes, starts again
+// after whatever cuts the stream off, and keeps the token that says how far it is.
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+const (
+	// defaultHeartbeat is how often the service sends something unless the request says
+	// otherwise.
+	defaultHeartbeat = 15 * time.Second
+	// silence is after how many heartbeats that did not come a connection counts as dead.
+	silence = 3
+	// firstPause and longestPause are how long Run waits before it starts again, about.
+	firstPause, longestPause = 100 * time.Millisecond, 30 * time.Second
+)
+
+// Config says what to follow.
+type Config struct {
+	// Request selects changes. Its start counts as long as Store has no token; without one,
+	// that is now.
+	Request *mirrorv1.WatchChangesRequest
+	// Store keeps the token from one run to the next. It may be nil if the function that
+	// handles a response keeps its token itself, such as in one transaction with what it
+	// makes of the changes, and Request starts from that token.
+	Store Store
+	// Anew, if not nil, reads all that the caller wants to hold. Run calls it if there is no
+	// start, before it handles the first response, and if the service no longer accepts the
+	// token, because changes behind it were trimmed, say. No change is missed meanwhile. If it
+	// is nil, such a token ends Run; see [TokenGone].
+	Anew func(ctx context.Context) error
+	// Failed, if not nil, is told why a stream broke that Run opens again.
+	Failed func(err error)
+}
+
+// Handler handles a response: changes, or that there are none. When it returns nil, the
+// response counts as handled, and its token is kept.
+type Handler func(ctx context.Context, response *mirrorv1.WatchChangesResponse) error
+
+// Run hands all responses to a handler, one after another, until ctx ends, the handler, the
+// store or Anew fails, or the service refuses the request. It returns why.
+//
+// Each change is handled at least once: again if the program or Store failed after the
+// handler, before the token was kept. Changes of a room come in order.
+func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, handle Handler) error {
+	f := &follower{Config: cfg, client: client, handle: handle, request: proto.CloneOf(cfg.Request)}
+	if f.request == nil {
+		f.request = &mirrorv1.WatchChangesRequest{}
+	}
+	if cfg.Store != nil {
+		token, err := cfg.Store.Load(ctx)
+		if err != nil {
+			return fmt.Errorf("load the token: %w", err)
+		}
+		if token != "" {
+			f.startFrom(token)
+		}
+	}
+	f.anew = cfg.Anew != nil && f.request.GetStart() == nil
+	for failures := 0; ; {
+		got, err := f.watch(ctx)
+		if got {
+			failures = 0
+		}
+		var own *ownError
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &own):
+			return own.error
+		case errors.Is(err, io.EOF) && got: // the service ends each stream after a while
+			if err := sleep(ctx, firstPause); err != nil {
+				return err
+			}
+			continue
+		case TokenGone(err) && cfg.Anew != nil:
+			f.request.Start, f.anew = nil, true
+		case final(err):
+			return err
+		}
+		if cfg.Failed != nil {
+			cfg.Failed(err)
+		}
+		failures++
+		if err := sleep(ctx, pause(failures)); err != nil {
+			return err
+		}
+	}
+}
+
+// TokenGone reports whether the service refused a call because of its token: changes behind
+// it are no longer kept, the database is older than it or another one, or it is damaged. Then
+// read the resources, and start anew.
+func TokenGone(err error) bool {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			switch info.GetReason() {
+			case "CHANGE_TOKEN_EXPIRED", "CHANGE_TOKEN_AHEAD", "CHANGE_TOKEN_MISMATCH", "CHANGE_TOKEN_INVALID":
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// final reports whether the same call would fail again.
+func final(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated,
+		codes.Unimplemented:
+		return true
+	default:
+		return false
+	}
+}
+
+// pause is how long to wait after so many failures: twice as long each time, about.
+func pause(failures int) time.Duration {
+	d := min(firstPause<<min(failures-1, 16), longestPause)
+	return d/2 + rand.N(d/2)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ownError is one of the caller, not of the stream.
+type ownError struct{ error }
+
+// follower is the state of [Run].
+type follower struct {
+	Config
+
+	client  mirrorv1.ChangeServiceClient
+	handle  Handler
+	request *mirrorv1.WatchChangesRequest
+	// anew means that Anew comes before the next response is handled.
+	anew bool
+}
+
+func (f *follower) startFrom(token string) {
+	f.request.Start = &mirrorv1.WatchChangesRequest_Token{Token: token}
+}
+
+// watch handles the responses of one stream, and reports whether there were some. A
+// connection that is silent for too long counts as dead: nobody may be at the other end.
+func (f *follower) watch(ctx context.Context) (got bool, err error) {
+	streamCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	patience := defaultHeartbeat
+	if d := f.request.GetHeartbeatInterval(); d != nil {
+		patience = d.AsDuration()
+	}
+	patience *= silence
+	dead := time.AfterFunc(patience, cancel)
+	defer dead.Stop()
+	stream, err := f.client.WatchChanges(streamCtx, f.request)
+	if err != nil {
+		return false, err
+	}
+	for {
+		response, err := stream.Recv()
+		if !dead.Stop() && err != nil && ctx.Err() == nil {
+			return got, fmt.Errorf("nothing came from the service for %s: %w", patience, err)
+		}
+		if err != nil {
+			return got, err
+		}
+		got = true
+		if f.anew { // its token is from before all that is read now
+			cancel()
+			if err := f.Anew(ctx); err != nil {
+				return got, &ownError{err}
+			}
+			f.anew = false
+			if err := f.handled(ctx, response); err != nil {
+				return got, &ownError{err}
+			}
+			return got, io.EOF
+		}
+		if err := f.handled(ctx, response); err != nil {
+			return got, &ownError{err}
+		}
+		dead.Reset(patience)
+	}
+}
+
+// handled hands on a response and keeps its token.
+func (f *follower) handled(ctx context.Context, response *mirrorv1.WatchChangesResponse) error {
+	if err := f.handle(ctx, response); err != nil {
+		return err
+	}
+	if f.Store != nil {
+		if err := f.Store.Save(ctx, response.GetToken()); err != nil {
+			return fmt.Errorf("save the token: %w", err)
+		}
+	}
+	f.startFrom(response.GetToken())
+	return nil
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/client/follow"
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+)
+
+// Follow is the command that prints what changes.
+type Follow struct {
+	From       string   `name:"from" default:"now" placeholder:"WHERE" help:"Where to start: now, earliest, or a token. When it ends, it prints the token to go on from; with --json each line has one."`
+	Room       string   `name:"room" placeholder:"ID" help:"Only changes in this room."`
+	RoomPrefix string   `name:"room-prefix" placeholder:"TEXT" help:"Only changes in rooms whose id begins with this text."`
+	Kind       []string `name:"kind" placeholder:"KIND" help:"Only changes of resources of these kinds, separated by commas, such as storage,thread."`
+
+	Call
+}
+
+// Run prints changes until an interrupt. It survives a restart of the service.
+func (c *Follow) Run(ctx context.Context, std Streams) error {
+	req := &mirrorv1.WatchChangesRequest{RoomId: c.Room, RoomIdPrefix: c.RoomPrefix}
+	for _, word := range c.Kind {
+		kind, err := enumOf("--kind", mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED, word)
+		if err != nil {
+			return err
+		}
+		req.Kinds = append(req.Kinds, kind)
+	}
+	switch c.From {
+	case "now":
+	case "earliest":
+		req.Start = &mirrorv1.WatchChangesRequest_Position{Position: mirrorv1.ChangeStart_CHANGE_START_EARLIEST}
+	default:
+		req.Start = &mirrorv1.WatchChangesRequest_Token{Token: c.From}
+	}
+	token := ""
+	err := c.run(ctx, 0, func(ctx context.Context, s *service) (err error) {
+		req.ProjectId = s.project
+		token, err = c.follow(ctx, s, req, std)
+		return err
+	})
+	if token != "" && !c.JSON {
+		_, _ = fmt.Fprintf(std.Err, "go on with --from %s\n", token) // an error would be about the end of standard error
+	}
+	return err
+}
+
+// follow prints changes and returns the last token. A service that has not answered yet is
+// not waited for.
+func (c *Follow) follow(ctx context.Context, s *service, req *mirrorv1.WatchChangesRequest, std Streams) (token string,
+	err error,
+) {
+	runCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	away := false
+	err = follow.Run(runCtx, mirrorv1.NewChangeServiceClient(s.conn), follow.Config{
+		Request: req,
+		Failed: func(err error) {
+			if token == "" {
+				cancel(err)
+			} else if !away {
+				away = true
+				_, _ = fmt.Fprintf(std.Err, "the stream broke, trying again: %s\n",
+					status.Convert(err).Message())
+			}
+		},
+	}, func(_ context.Context, response *mirrorv1.WatchChangesResponse) error {
+		token, away = response.GetToken(), false
+		if c.JSON {
+			return c.print(std.Out, response, nil)
+		}
+		var lines strings.Builder
+		for _, change := range response.GetChanges().GetChanges() {
+			fmt.Fprintf(&lines, "%s  %-8s  %s\n", at(change.GetCommitTime()),
+				word(change.GetChangeKind().String(), "CHANGE_KIND_"),
+				describe(change.GetKind(), change.GetRoomId(), change.GetResourceId()))
+		}
+		_, err := std.Out.WriteString(lines.String())
+		return err
+	})
+	switch {
+	case ctx.Err() != nil:
+		return token, nil // whoever interrupts it has seen enough
+	case runCtx.Err() != nil:
+		return token, context.Cause(runCtx)
+	}
+	return token, err
+}
