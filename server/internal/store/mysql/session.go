@@ -84,7 +84,7 @@ func (s *session) QueryContext(ctx context.Context, text string, args []driver.N
 // separately reports whether the values of a statement are sent apart from its text.
 func (s *session) separately(args []driver.NamedValue) bool {
 	return len(args) <= maxKeptArgs && slices.ContainsFunc(args, isLong) &&
-		!(s.vitess && slices.ContainsFunc(args, isLongJSON))
+		(!s.vitess || !slices.ContainsFunc(args, isLongJSON))
 }
 
 func isLongJSON(arg driver.NamedValue) bool {
