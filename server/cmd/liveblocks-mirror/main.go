@@ -60,6 +60,7 @@ type commands struct {
 	Purge       purgeCmd       `cmd:"" help:"Delete what is mirrored no more, for good."`
 	Keys        keysCmd        `cmd:"" help:"Make, list and check the keys of those who may call the service."`
 	Projects    projectsCmd    `cmd:"" help:"List the projects in the database, and delete the rows of those that were removed from the settings."`
+	Doctor      cli.Doctor     `cmd:"" help:"Look for what is wrong with settings, database, Liveblocks, service and webhooks, and say what to do. Exits with 1 if a check fails."`
 	Config      cli.Config     `cmd:"" name:"config" help:"Show the settings."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the running service whether it works, for a container's health check. Exits with 0 or 1."`
 	Completion  cli.Completion `cmd:"" help:"Print a script that completes commands in a shell."`
@@ -278,16 +279,19 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	app.TuneMemory()
 	resolver, err := config.NewResolver(os.LookupEnv, configPath(args))
-	if err != nil {
+	if err != nil && !slices.Contains(args, "doctor") { // which tells that among the rest
 		return fail(err, exitUsage)
 	}
-	parser, err := kong.New(&commands{},
+	all := &commands{}
+	all.Doctor.SetVersion(version)
+	parser, err := kong.New(all,
 		kong.Name("liveblocks-mirror"),
 		kong.Description("Keeps a SQL database equal to a Liveblocks project."),
 		kong.UsageOnError(),
 		kong.Vars{"version": versionLine()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Resolvers(resolver),
+		kong.Bind(resolver),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {

@@ -73,8 +73,9 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	t.Parallel()
 	const mark = "HIDDENMARK"
 	credential := regexp.MustCompile(`secret|key|token|password|credential|url`)
-	// A base URL with a password in it is refused, and so is a keys file with a key in it.
-	public := map[string]bool{"liveblocks-base-url": true, "keys-file": true}
+	// A base or public URL with a password in it is refused, and so is a keys file with a key
+	// in it.
+	public := map[string]bool{"liveblocks-base-url": true, "public-url": true, "keys-file": true}
 	cli, secrets := &commands{}, 0
 	for _, f := range settings(t, cli) {
 		typ := f.Target.Type()

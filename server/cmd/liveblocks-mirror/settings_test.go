@@ -123,6 +123,8 @@ var wrongSettings = []wrong{
 	{"MIRROR_LOG_LEVEL", "loud"},
 	{"MIRROR_LOG_FORMAT", "xml"},
 
+	{"MIRROR_PUBLIC_URL", "mirror.example.com"},
+	{"MIRROR_PUBLIC_URL", "https://user:" + hidden + "@host"},
 	{"MIRROR_SERVER", "localhost"},
 	{"MIRROR_SERVER_CA", "/nowhere"},
 	{"MIRROR_SERVER_CA", "no-lines"},
@@ -196,6 +198,8 @@ func TestWrongSettings(t *testing.T) {
 		case "MIRROR_CLIENT_CERT", "MIRROR_CLIENT_KEY":
 			command, env["MIRROR_SERVER"] = "verify", "https://localhost:1"
 			env["MIRROR_CLIENT_CERT"], env["MIRROR_CLIENT_KEY"] = "no-lines", "no-lines"
+		case "MIRROR_PUBLIC_URL":
+			command = "doctor"
 		case "MIRROR_PROJECTS_FILE":
 			if w.value != "beside" {
 				env["LIVEBLOCKS_SECRET_KEY"], env["LIVEBLOCKS_WEBHOOK_SECRET"] = "", ""

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -282,4 +284,69 @@ func TestOperatorCommands(t *testing.T) {
 			t.Errorf("%s says %q; want a last line that says what is wrong", args, got.told)
 		}
 	}
+}
+
+// The doctor finds nothing wrong beside a service that works, with the settings of that;
+// it says what is wrong once the service has ended, and never shows a secret. Only the
+// webhook address passes as a public one.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	needServers(t)
+	const token = "a-token-of-the-doctors-test"
+	url := database(t)
+	s, upstream := startOn(t, url, map[string]string{
+		"MIRROR_WEBHOOK_ADDR": "127.0.0.1:0", "MIRROR_API_TOKEN": token,
+	})
+	create(t, s, upstream, "a room", fake.RoomOptions{Storage: storage("1")})
+	env := map[string]string{
+		"DATABASE_URL": url, "LIVEBLOCKS_BASE_URL": upstream.URL, "LIVEBLOCKS_SECRET_KEY": harness.SecretKey,
+		"LIVEBLOCKS_WEBHOOK_SECRET": harness.WebhookSecret, "MIRROR_API_TOKEN": token, "MIRROR_GRPC_ADDR": s.GRPCAddr,
+		"MIRROR_HTTP_ADDR": s.HTTPAddr, "MIRROR_WEBHOOK_ADDR": s.WebhookAddr,
+		"MIRROR_PUBLIC_URL": "http://" + s.WebhookAddr + "/",
+	}
+	look := func(env map[string]string, code int, want ...string) {
+		t.Helper()
+		text, lines := command(t, env, "doctor"), command(t, env, "doctor", "--json")
+		var report struct {
+			Checks []struct{ Check, Verdict, Seen, Advice string }
+		}
+		if err := json.Unmarshal([]byte(lines.stdout), &report); err != nil || len(report.Checks) < 10 {
+			t.Fatalf("doctor --json = %+v, %v", lines, err)
+		}
+		var bad []string
+		for _, c := range report.Checks {
+			if !strings.Contains(text.stdout, c.Check) {
+				t.Errorf("doctor prints %q; want %s too", text.stdout, c.Check)
+			}
+			if c.Verdict == "warn" || c.Verdict == "fail" {
+				bad = append(bad, c.Verdict+" "+c.Check)
+			}
+		}
+		if text.code != code || lines.code != code || !slices.Equal(bad, want) {
+			t.Errorf("doctor ends with %d and %d, and finds %q; want %d and %q\n%s", text.code, lines.code, bad, code, want,
+				text.stdout)
+		}
+		for _, secret := range []string{token, harness.SecretKey, harness.WebhookSecret} {
+			if strings.Contains(text.stdout+text.told+lines.stdout+lines.told, secret) {
+				t.Errorf("doctor shows a secret:\n%s%s", text.stdout, text.told)
+			}
+		}
+	}
+	but := func(variable, value string) map[string]string {
+		changed := maps.Clone(env)
+		changed[variable] = value
+		return changed
+	}
+	look(env, 0)
+	look(but("MIRROR_PUBLIC_URL", s.URL("")), 0, "warn public url")
+	look(but("MIRROR_PUBLIC_URL", "http://127.0.0.1:1"), 1, "fail public url")
+	look(but("MIRROR_PUBLIC_URL", upstream.URL), 1, "fail public url")
+	look(but("MIRROR_API_TOKEN", "another-token-than-that"), 1, "fail service")
+	look(but("MIRROR_CONFIG", "/nowhere"), 1, "fail settings")
+	open, _ := start(t, nil)
+	look(but("MIRROR_PUBLIC_URL", open.URL("")), 1, "fail public url")
+	if _, err := s.Stop(t); err != nil {
+		t.Fatal(err)
+	}
+	look(env, 1, "warn service", "fail public url")
 }

@@ -75,10 +75,43 @@ type Store interface {
 	Check(ctx context.Context, log *slog.Logger) error
 	// Engine returns the engine's name and version, such as "PostgreSQL 15.20".
 	Engine(ctx context.Context) (string, error)
+	// Inspect describes the server and the way to it, for a diagnosis. It needs no
+	// schema.
+	Inspect(ctx context.Context) (Server, error)
 	// Pools describes the pools of connections. It asks no database.
 	Pools() []Pool
 	// Close ends all connections.
 	Close()
+}
+
+// Server describes a database server and the way to it.
+type Server struct {
+	// Engine is what Store.Engine returns.
+	Engine string
+	// Encrypted means that the connection has TLS, and Local that it does not leave this
+	// machine. Pooled means that it is known to go through a pooler in transaction mode;
+	// Store.Check finds out.
+	Encrypted, Local, Pooled bool
+	// Now is the server's clock.
+	Now time.Time
+	// MaxPacket is how long a statement can be, in bytes; 0 if that is not limited.
+	MaxPacket int64
+	// Schema is the version of the schema, 0 if there is none, and Wanted the one that
+	// this binary needs.
+	Schema, Wanted int64
+	// MayMigrate means that the user may create and alter tables, as far as the server
+	// tells.
+	MayMigrate bool
+	// Inexact are columns of ids that do not compare bytes: in them, different ids can
+	// be the same.
+	Inexact []InexactColumn
+}
+
+// InexactColumn is a column of ids that does not compare bytes.
+type InexactColumn struct {
+	Table, Column string
+	// Mend is the statement that mends it.
+	Mend string
 }
 
 // Pool describes a pool of connections.

@@ -231,18 +231,28 @@ func handlers(reconciler *reconcile.Reconciler, sweeper *sweep.Sweeper) map[mirr
 
 // signatures returns what verifies deliveries for all projects.
 func (a *App) signatures() (*webhook.Verifier, error) {
+	configured := make([]config.Project, len(a.projects))
+	for i, p := range a.projects {
+		configured[i] = p.cfg
+	}
+	return Verifier(configured)
+}
+
+// Verifier returns what verifies deliveries for some projects, or says which secret cannot
+// be used.
+func Verifier(projects []config.Project) (*webhook.Verifier, error) {
 	var secrets []webhook.Secret
 	v, err := webhook.NewVerifier(nil, tolerance)
-	for _, p := range a.projects {
-		for i, s := range config.Reveal(p.cfg.WebhookSecret) {
+	for _, p := range projects {
+		for i, s := range config.Reveal(p.WebhookSecret) {
 			if webhook.CutOff(s) {
-				return nil, p.cfg.Wrong("LIVEBLOCKS_WEBHOOK_SECRET", fmt.Sprintf("cannot be used: secret %d has been cut off; "+
+				return nil, p.Wrong("LIVEBLOCKS_WEBHOOK_SECRET", fmt.Sprintf("cannot be used: secret %d has been cut off; "+
 					"copy the whole signing secret (whsec_...) from the Liveblocks dashboard under Webhooks", i+1))
 			}
-			secrets = append(secrets, webhook.Secret{Project: p.id, Secret: s})
+			secrets = append(secrets, webhook.Secret{Project: p.ID(), Secret: s})
 		}
 		if v, err = webhook.NewVerifier(secrets, tolerance); err != nil {
-			return nil, p.cfg.Wrong("LIVEBLOCKS_WEBHOOK_SECRET", fmt.Sprintf("cannot be used: %v; copy the signing secret "+
+			return nil, p.Wrong("LIVEBLOCKS_WEBHOOK_SECRET", fmt.Sprintf("cannot be used: %v; copy the signing secret "+
 				"(whsec_...) from the Liveblocks dashboard under Webhooks", err))
 		}
 	}

@@ -32,12 +32,9 @@ type database struct {
 func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (*pgembed.Server, config.Database,
 	error,
 ) {
-	dir := cfg.DataDir
-	if dir == "" {
-		var err error
-		if dir, err = defaultDataDir(); err != nil {
-			return nil, cfg, err
-		}
+	dir, err := DataDir(cfg)
+	if err != nil {
+		return nil, cfg, err
 	}
 	server, err := pgembed.Start(ctx, pgembed.Config{DataDir: dir, BinDir: cfg.PGBin, Logger: log})
 	if errors.Is(err, pgembed.ErrNoBinaries) {
@@ -50,9 +47,12 @@ func startEmbedded(ctx context.Context, cfg config.Database, log *slog.Logger) (
 	return server, cfg, nil
 }
 
-// defaultDataDir returns the usual place for the data of a service or, if not root,
-// of a user.
-func defaultDataDir() (string, error) {
+// DataDir returns the directory of the embedded PostgreSQL: that of the settings, or the
+// usual place for the data of a service or, if not root, of a user.
+func DataDir(cfg config.Database) (string, error) {
+	if cfg.DataDir != "" {
+		return cfg.DataDir, nil
+	}
 	if os.Geteuid() == 0 {
 		return "/var/lib/liveblocks-mirror", nil
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/keycheck"
 )
 
@@ -16,13 +17,9 @@ const recordTimeout = 10 * time.Second
 // connect makes the client of a project, and what makes clients for checks of the key,
 // which do not depend on the first.
 func (a *App) connect(p *project, version string) error {
-	key, err := liveblocks.ParseKey(p.cfg.SecretKey.Reveal())
+	url, key, err := Upstream(p.cfg)
 	if err != nil {
-		return p.cfg.Wrong("LIVEBLOCKS_SECRET_KEY", err.Error())
-	}
-	url, err := liveblocks.ParseBaseURL(p.cfg.BaseURL)
-	if err != nil {
-		return p.cfg.Wrong("LIVEBLOCKS_BASE_URL", err.Error())
+		return err
 	}
 	pause := func(reason string) {
 		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
@@ -49,6 +46,17 @@ func (a *App) connect(p *project, version string) error {
 	check.OnPause, check.Stopped = func(string) {}, nil
 	p.client, p.toCheck = liveblocks.New(cfg), func() keycheck.Fetcher { return liveblocks.New(check) }
 	return nil
+}
+
+// Upstream returns where and with which key the API of Liveblocks is called.
+func Upstream(p config.Project) (url liveblocks.BaseURL, key liveblocks.Key, err error) {
+	if key, err = liveblocks.ParseKey(p.SecretKey.Reveal()); err != nil {
+		return url, key, p.Wrong("LIVEBLOCKS_SECRET_KEY", err.Error())
+	}
+	if url, err = liveblocks.ParseBaseURL(p.BaseURL); err != nil {
+		return url, key, p.Wrong("LIVEBLOCKS_BASE_URL", err.Error())
+	}
+	return url, key, nil
 }
 
 // probeMax is the maximum interval of probes while the key is refused.

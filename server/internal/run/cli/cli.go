@@ -109,8 +109,7 @@ func (s *service) explain(err error) error {
 				"%s; set --server to the gRPC address of the service", s.address, s.otherTLS())
 		}
 		if len(st.Details()) == 0 { // not from the service
-			return fmt.Errorf("no service answers at %s; start one with `liveblocks-mirror serve`, or set --server to its "+
-				"gRPC address", s.address)
+			return noServiceError{s.address}
 		}
 		return errors.New(st.Message())
 	case codes.Unknown, codes.Internal:
@@ -131,6 +130,14 @@ func (s *service) explain(err error) error {
 	default:
 		return errors.New(st.Message())
 	}
+}
+
+// noServiceError is that nothing listens at an address.
+type noServiceError struct{ address string }
+
+func (e noServiceError) Error() string {
+	return fmt.Sprintf("no service answers at %s; start one with `liveblocks-mirror serve`, or set --server to its "+
+		"gRPC address", e.address)
 }
 
 // tlsProblem says what is wrong with a certificate according to the text of gRPC's own

@@ -161,6 +161,9 @@ type Keys struct {
 	KeysFile string `name:"keys-file" env:"MIRROR_KEYS_FILE" placeholder:"FILE" help:"The keys file."`
 }
 
+// DefaultServer is where a running service is called by default.
+const DefaultServer = "127.0.0.1:9090"
+
 // Client is what a command needs that calls a running service.
 type Client struct {
 	Server     string   `name:"server" env:"MIRROR_SERVER" default:"127.0.0.1:9090" placeholder:"ADDR" help:"gRPC address of the running service. For TLS, https://host:9090."`

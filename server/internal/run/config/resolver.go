@@ -21,14 +21,18 @@ import (
 type Resolver struct {
 	// Lookup reads the environment.
 	Lookup func(string) (string, bool)
-	// values are those of the configuration file.
+	// values are those of the configuration file, and broken says why it cannot be read.
 	values map[string]string
+	broken error
+	// diagnosis means that a wrong file is no reason not to begin.
+	diagnosis bool
 }
 
 var _ kong.Resolver = (*Resolver)(nil)
 
 // NewResolver reads the configuration file, an env file with the names of the
-// environment variables. The path may be empty.
+// environment variables. The path may be empty. With an error it returns a resolver
+// without the file, for a diagnosis.
 func NewResolver(lookup func(string) (string, bool), path string) (*Resolver, error) {
 	r := &Resolver{Lookup: lookup}
 	if path == "" {
@@ -36,8 +40,9 @@ func NewResolver(lookup func(string) (string, bool), path string) (*Resolver, er
 	}
 	values, err := godotenv.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf(
+		r.broken = fmt.Errorf(
 			"cannot read the configuration file %s; it must exist and contain lines such as MIRROR_WORKERS=8", path)
+		return r, r.broken
 	}
 	r.values = values
 	return r, nil
@@ -81,9 +86,24 @@ func (u Unknown) Warn(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Validate refuses a configuration file that sets unknown names: a misspelt
-// setting must not be ignored silently.
+// Diagnose lets a command begin whose task is to say what is wrong.
+func (r *Resolver) Diagnose() { r.diagnosis = true }
+
+// Validate refuses a configuration file that cannot be used, unless a command is to say
+// so itself.
 func (r *Resolver) Validate(app *kong.Application) error {
+	if r.diagnosis {
+		return nil
+	}
+	return r.CheckFile(app)
+}
+
+// CheckFile reports whether the configuration file can be used. It must not set unknown
+// names: a misspelt setting must not be ignored silently.
+func (r *Resolver) CheckFile(app *kong.Application) error {
+	if r.broken != nil {
+		return r.broken
+	}
 	known := known(app)
 	for _, name := range slices.Sorted(maps.Keys(r.values)) {
 		if !known[name] {
@@ -129,6 +149,31 @@ func (r *Resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 	default:
 		return flag.Default, nil
 	}
+}
+
+// Read sets the settings in target, a pointer to a struct of flags, as far as they can be
+// used, and returns what is wrong with the others, by the name of the variable. Those keep
+// their defaults.
+func (r *Resolver) Read(target any) map[string]error {
+	wrong := make(map[string]error)
+	for _, flag := range flags(target) {
+		found, err := r.Resolve(nil, nil, flag)
+		if err != nil {
+			wrong[flag.Envs[0]] = err
+		}
+		text := flag.Default
+		if found != nil {
+			text = fmt.Sprint(found)
+		}
+		if text == "" {
+			continue
+		}
+		if err := flag.Parse(kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: text}),
+			flag.Target); err != nil {
+			wrong[flag.Envs[0]] = &Error{Setting: flag.Envs[0], Problem: fmt.Sprintf("cannot be used: %v", err)}
+		}
+	}
+	return wrong
 }
 
 // value checks that flag accepts v; its errors name the source. A [Secret] accepts

@@ -129,6 +129,9 @@ func NewServer(cfg config.TLS, now func() time.Time, log *slog.Logger) (*Server,
 	return s, nil
 }
 
+// Certificate returns the certificate in use.
+func (s *Server) Certificate() *x509.Certificate { return s.used.Load().pairs[0].Leaf }
+
 func (s *Server) use(l *loaded) {
 	s.used.Store(l)
 	s.seen, s.judged, s.warned = l.contents, l.contents, false
@@ -169,7 +172,7 @@ func (s *Server) check(ctx context.Context) {
 
 // warnOfExpiry tells once of a certificate of whose time less than a tenth is left.
 func (s *Server) warnOfExpiry(ctx context.Context) {
-	leaf := s.used.Load().pairs[0].Leaf
+	leaf := s.Certificate()
 	if s.warned || leaf.NotAfter.Sub(s.now()) > leaf.NotAfter.Sub(leaf.NotBefore)/10 {
 		return
 	}

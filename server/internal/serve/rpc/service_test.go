@@ -751,22 +751,22 @@ func TestGetStatus(t *testing.T) {
 			Lanes:               []*mirrorv1.LaneStatus{{Lane: "live", QueuedTasks: 3, RunningTasks: 2, More: true}},
 			FailedTasksByReason: []*mirrorv1.FailedTasks{{Reason: "UPSTREAM_ANSWER_INVALID", TaskCount: 1}},
 			Warnings: []*mirrorv1.Warning{
-				{Text: "fetching is paused: key refused", Runbook: operations + "fetching-is-paused"},
+				{Text: "fetching is paused: key refused", Runbook: Operations + "fetching-is-paused"},
 				{
 					Text:    "sweeps found changes of which no event has come: 9 of kind thread",
-					Runbook: operations + "changes-without-an-event",
+					Runbook: Operations + "changes-without-an-event",
 				},
 				{
 					Text: `events of the Liveblocks project "theirs" are set aside, because the secret key is that of "lb"; if that ` +
 						`is wrong, pin the right one`,
-					Runbook: operations + "events-of-another-project",
+					Runbook: Operations + "events-of-another-project",
 				},
-				{Text: "21 of 30 rooms vanished", Runbook: operations + "a-sweep-has-a-problem"},
+				{Text: "21 of 30 rooms vanished", Runbook: Operations + "a-sweep-has-a-problem"},
 				{
 					Text:    "UPSTREAM_ANSWER_INVALID: the list of groups lacks 21",
-					Runbook: operations + "a-sweep-has-a-problem",
+					Runbook: Operations + "a-sweep-has-a-problem",
 				},
-				{Text: "4 tasks have failed: 1 UPSTREAM_ANSWER_INVALID", Runbook: operations + "a-task-has-failed"},
+				{Text: "4 tasks have failed: 1 UPSTREAM_ANSWER_INVALID", Runbook: Operations + "a-task-has-failed"},
 			},
 		}},
 		Deliveries: &mirrorv1.DeliveryCounts{

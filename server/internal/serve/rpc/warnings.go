@@ -12,8 +12,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// operations is the page whose paragraphs say what to do.
-const operations = "https://github.com/liveblocks-mirror/liveblocks-mirror/blob/main/docs/OPERATIONS.md#"
+// Operations is the page whose paragraphs say what to do, up to the name of a paragraph.
+const Operations = "https://github.com/liveblocks-mirror/liveblocks-mirror/blob/main/docs/OPERATIONS.md#"
 
 // The paragraphs of it that warnings lead to.
 const (
@@ -47,7 +47,7 @@ type condition struct {
 // warnings returns what is wrong with a project, the most urgent first.
 func (c *condition) warnings(now time.Time) (list []*mirrorv1.Warning) {
 	warn := func(paragraph, text string, args ...any) {
-		list = append(list, &mirrorv1.Warning{Text: fmt.Sprintf(text, args...), Runbook: operations + paragraph})
+		list = append(list, &mirrorv1.Warning{Text: fmt.Sprintf(text, args...), Runbook: Operations + paragraph})
 	}
 	if c.project.PauseReason != "" {
 		warn(paragraphPaused, "fetching is paused: %s", c.project.PauseReason)

@@ -78,7 +78,7 @@ func TestWarnings(t *testing.T) {
 	} {
 		var got []string
 		for i, w := range c.is.warnings(noon) {
-			anchor, ok := strings.CutPrefix(w.GetRunbook(), operations)
+			anchor, ok := strings.CutPrefix(w.GetRunbook(), Operations)
 			if !ok || !slices.Contains(anchors, anchor) {
 				t.Errorf("%s: OPERATIONS.md has no paragraph %s", name, w.GetRunbook())
 			}

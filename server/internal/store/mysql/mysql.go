@@ -163,6 +163,8 @@ type connector struct {
 	era atomic.Uint64
 	// layout is the layout of the server.
 	layout atomic.Int32
+	// tls means that connections have TLS, and local that they stay on this machine.
+	tls, local bool
 }
 
 func newConnector(url string) (*connector, error) {
@@ -174,7 +176,8 @@ func newConnector(url string) (*connector, error) {
 	if err != nil {
 		return nil, errors.New("the database URL cannot be used") // the cause may repeat parts of it
 	}
-	return &connector{Connector: c}, nil
+	encrypted, local := wayTo(cfg)
+	return &connector{Connector: c, tls: encrypted, local: local}, nil
 }
 
 // connectError classifies a failure to connect. Whatever its code, no statement was

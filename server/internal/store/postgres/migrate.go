@@ -426,11 +426,17 @@ func schemaWanted() int64 {
 // was asked is read-only. A schema newer than the binary is fine: migrations only
 // ever add.
 func schemaBehind(ctx context.Context, db dbq.DBTX) (behind, readOnly bool, err error) {
-	var have int64
+	have, readOnly, err := schemaState(ctx, db)
+	return err == nil && have < schemaWanted(), readOnly, err
+}
+
+// schemaState returns the version of the last migration that was applied, 0 if none was,
+// and whether the session is read-only, which it does not say without a schema.
+func schemaState(ctx context.Context, db dbq.DBTX) (have int64, readOnly bool, err error) {
 	err = db.QueryRow(ctx, "select coalesce(max(version_id), 0), current_setting('transaction_read_only')::boolean "+
 		"from "+schemaTable+" where is_applied").Scan(&have, &readOnly)
 	if isCode(err, "42P01") {
-		return true, false, nil
+		return 0, false, nil
 	}
-	return have < schemaWanted(), readOnly, err
+	return have, readOnly, err
 }

@@ -55,6 +55,11 @@ func (b base) children(ctx context.Context, r mirror.Resource, set string) error
 func mutants() []mutant {
 	return append(historyMutants(), []mutant{
 		{
+			"describes no server",
+			[]string{"server is described"},
+			func(b base) store.Store { return &describesNothing{b} },
+		},
+		{
 			"reads the first piece of much",
 			[]string{
 				"room of many threads", "thread of many rows", "room of many users and sessions", "group of many members",
@@ -1223,6 +1228,10 @@ func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room m
 	}
 	return applied, m.state(ctx, lease.Resource, m.set)
 }
+
+type describesNothing struct{ base }
+
+func (describesNothing) Inspect(context.Context) (store.Server, error) { return store.Server{}, nil }
 
 // shortReads reads the first piece of much.
 type shortReads struct{ base }

@@ -33,6 +33,7 @@ var queryCases = []testCase{
 	{"counts", counts},
 	{"nothing shows in another project", otherProject},
 	{"engine tells its name", engineName},
+	{"server is described", inspected},
 	{"cancelled call says so", cancelled},
 	{"second store sees what the first wrote", secondStore},
 }
@@ -716,6 +717,25 @@ func engineName(e *env) {
 	e.must("Engine", err)
 	if engine, version, ok := strings.Cut(name, " "); !ok || engine == "" || !strings.ContainsAny(version, "0123456789") {
 		e.Fatalf("Engine = %q; want a name and a version", name)
+	}
+}
+
+func inspected(e *env) {
+	engine, err := e.Engine(e.ctx())
+	e.must("Engine", err)
+	before, err := e.Inspect(e.ctx())
+	e.must("Inspect", err)
+	after, err := e.Inspect(e.ctx())
+	e.must("Inspect", err)
+	switch {
+	case before.Engine != engine:
+		e.Fatalf("Inspect says %q; want what Engine says, %q", before.Engine, engine)
+	case before.Wanted == 0 || before.Schema != before.Wanted:
+		e.Fatalf("Inspect says schema %d of %d; want the last of those that there are", before.Schema, before.Wanted)
+	case before.Now.IsZero() || after.Now.Before(before.Now) || before.Now.Location() != time.UTC:
+		e.Fatalf("Inspect says %v, then %v; want the time of the server, in UTC", before.Now, after.Now)
+	case len(before.Inexact) > 0:
+		e.Fatalf("Inspect says that %+v do not compare bytes; none is so", before.Inexact)
 	}
 }
 
