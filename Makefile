@@ -37,7 +37,7 @@ dist: go ## write archives, Debian packages and checksums for all platforms to d
 	@tools/dist.sh $(VERSION)
 
 .PHONY: gen
-gen: gen-proto gen-sql gen-docs ## regenerate code and documents
+gen: gen-proto gen-sql gen-docs gen-ts ## regenerate code and documents
 
 .PHONY: gen-proto
 gen-proto: protodeps
@@ -56,6 +56,17 @@ gen-sql: go
 gen-docs: go
 	set -e; for doc in EVENTS.md CONFIGURATION.md METRICS.md; do \
 		go run ./server/internal/run/docgen $$doc > docs/$$doc.new; mv docs/$$doc.new docs/$$doc; done
+
+.PHONY: gen-ts
+gen-ts: node
+	tools/npm.sh client/typescript "that make the TypeScript client: about 45 MB"
+	npm --prefix client/typescript run --silent gen
+
+.PHONY: pack-ts
+pack-ts: node ## write the npm package of the TypeScript client to dist/
+	tools/npm.sh client/typescript "that make the TypeScript client: about 45 MB"
+	mkdir -p dist
+	cd client/typescript && npm pack --silent --pack-destination ../../dist
 
 .PHONY: protodeps
 protodeps: go ## write the third-party .proto files that buf reads to .protodeps

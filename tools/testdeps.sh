@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: testdeps.sh [ENGINE]. Makes sure that what the tests need is on this machine, or fails saying
 # what is missing: Node and the npm packages of the end-to-end tests; for the engine postgres PostgreSQL
-# 14 or newer, PgBouncer, and what a client in Python needs (7 MB); for mysql MariaDB with Galera and rsync;
-# without ENGINE all of it. For either, promtool of Prometheus.
+# 14 or newer, PgBouncer, a browser, and what a client in Python needs (7 MB); for mysql MariaDB with Galera and
+# rsync; without ENGINE all of it. For either, promtool of Prometheus.
 # Only apt-get needs Debian and root, and only for what is not there yet; elsewhere everything that is missing
 # is named at once. MIRROR_PG_BIN, MARIADB_BIN and GALERA_LIB name installations, TEST_POSTGRES_URL and
 # TEST_MYSQL_URL servers: then the engine's programs are not asked for, and what cannot run without them is
@@ -70,18 +70,13 @@ has_promtool() {
 	PATH=$PATH:$root/usr/bin command -v promtool >/dev/null
 }
 
-# has_packages succeeds if the last step of install_packages was reached for this lock file.
-has_packages() {
-	[ "$(cat node_modules/.complete 2>/dev/null)" = "$(cksum <package-lock.json)" ] &&
-		node_modules/.bin/bun --version >/dev/null 2>&1
+has_bun() {
+	server/e2e/lb/node_modules/.bin/bun --version >/dev/null 2>&1
 }
 
-# install_packages runs one install script only, bun's, which puts the program of this machine in place.
-install_packages() {
-	echo "testdeps: installing the npm packages of the end-to-end tests: about 170 MB, a minute"
-	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error &&
-		node node_modules/bun/install.js &&
-		cksum <package-lock.json >node_modules/.complete
+# has_chromium succeeds if there is the browser.
+has_chromium() {
+	PATH=$PATH:$root/usr/bin command -v chromium >/dev/null
 }
 
 command -v node >/dev/null || die "node is missing; install Node 20 or newer"
@@ -117,6 +112,7 @@ if [ "$engine" != postgres ]; then
 fi
 
 need has_promtool "promtool" 100 prometheus golang-github-prometheus prometheus
+[ "$engine" = mysql ] || need has_chromium "chromium" 340 chromium chromium chromium
 
 # column prints a column of what is missing, each word once, in one line.
 column() {
@@ -169,7 +165,12 @@ if [ "$engine" != postgres ] && [ -z "${TEST_MYSQL_URL:-}" ]; then
 fi
 
 has_promtool || die "promtool is still missing"
+[ "$engine" = mysql ] || has_chromium || die "chromium is still missing"
 
-cd server/e2e/lb
-has_packages || install_packages || die "npm could not install the packages of server/e2e/lb"
-has_packages || die "bun does not run: server/e2e/lb/node_modules/.bin/bun"
+tools/npm.sh server/e2e/lb "of the end-to-end tests: about 170 MB, a minute" ||
+	die "npm could not install the packages of server/e2e/lb"
+# bun's install script, the only one that is run, puts the program of this machine in place.
+has_bun || (cd server/e2e/lb && node node_modules/bun/install.js) || die "bun's install script failed"
+has_bun || die "bun does not run: server/e2e/lb/node_modules/.bin/bun"
+tools/npm.sh client/typescript "that make the TypeScript client: about 45 MB" ||
+	die "npm could not install the packages of client/typescript"

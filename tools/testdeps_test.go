@@ -17,17 +17,22 @@ type sandbox struct {
 func newSandbox(t *testing.T, root bool, programs ...string) *sandbox {
 	t.Helper()
 	s := &sandbox{dir: t.TempDir()}
-	for _, dir := range []string{"repo/tools", "repo/server/e2e/lb/node_modules/.bin", "bin", "root/usr/bin"} {
+	for _, dir := range []string{
+		"repo/tools", "repo/server/e2e/lb/node_modules/.bin", "repo/client/typescript/node_modules", "bin", "root/usr/bin",
+	} {
 		if err := os.MkdirAll(filepath.Join(s.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	script, err := os.ReadFile("testdeps.sh")
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"testdeps.sh", "npm.sh"} {
+		script, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, "repo/tools/"+name, string(script))
 	}
-	s.write(t, "repo/tools/testdeps.sh", string(script))
 	s.write(t, "repo/server/e2e/lb/package-lock.json", "{}")
+	s.write(t, "repo/client/typescript/package-lock.json", "{}")
 	s.write(t, "repo/server/e2e/lb/node_modules/.bin/bun", "#!/bin/sh\n")
 	for _, tool := range []string{
 		"bash", "dirname", "sed", "cat", "cksum", "cut", "tr", "awk", "paste", "flock", "sh",
@@ -84,15 +89,15 @@ func TestTestdepsNamesAllThatIsMissing(t *testing.T) {
 	}{
 		"Debian without root": {[]string{"apt-get"}, []string{
 			"sudo apt-get install postgresql pgbouncer python3-grpcio protobuf-compiler-grpc mariadb-server galera-4 rsync " +
-				"prometheus\n",
+				"prometheus chromium\n",
 		}},
 		"no apt-get": {nil, []string{"dnf install postgresql-server pgbouncer ", "brew install postgresql@17 "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, ok := newSandbox(t, false, c.programs...).run(t)
-			for _, want := range append(c.want, "PostgreSQL 14", "pgbouncer", "grpcio", "MariaDB", "Galera", "promtool", " MB\n",
-				"TEST_POSTGRES_URL", "make check", "make test-fast") {
+			for _, want := range append(c.want, "PostgreSQL 14", "pgbouncer", "grpcio", "MariaDB", "Galera", "promtool",
+				"chromium", " MB\n", "TEST_POSTGRES_URL", "make check", "make test-fast") {
 				if ok || !strings.Contains(out, want) {
 					t.Errorf("testdeps.sh succeeded: %t, printed %q; want it to fail, and %q", ok, out, want)
 				}
@@ -104,7 +109,8 @@ func TestTestdepsNamesAllThatIsMissing(t *testing.T) {
 // Servers that the user names stand in for their programs, without root.
 func TestTestdepsTakesServers(t *testing.T) {
 	t.Parallel()
-	out, ok := newSandbox(t, false, "protoc", "grpc_python_plugin", "python3", "promtool").run(t, servers...)
+	programs := []string{"protoc", "grpc_python_plugin", "python3", "promtool", "chromium"}
+	out, ok := newSandbox(t, false, programs...).run(t, servers...)
 	if !ok || !strings.Contains(out, "NOT RUN without pgbouncer") || !strings.Contains(out, "NOT RUN without Galera") {
 		t.Errorf("testdeps.sh succeeded: %t, printed %q; want what cannot run", ok, out)
 	}
@@ -117,7 +123,7 @@ func TestTestdepsTakesServers(t *testing.T) {
 func TestTestdepsInstallsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, true, "apt-get", "dpkg")
-	if out, ok := s.run(t); ok || !strings.Contains(out, "about 520 MB") || !strings.Contains(out, "still missing") {
+	if out, ok := s.run(t); ok || !strings.Contains(out, "about 860 MB") || !strings.Contains(out, "still missing") {
 		t.Errorf("testdeps.sh succeeded: %t, printed %q; want the sum, and that a stub installs nothing", ok, out)
 	}
 	calls, err := os.ReadFile(filepath.Join(s.dir, "calls"))
