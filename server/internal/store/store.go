@@ -63,6 +63,7 @@ type Store interface {
 	Mirror
 	Sweeps
 	Purge
+	Retention
 	Query
 	Feed
 
@@ -509,6 +510,19 @@ type Purge interface {
 
 	// ForgetProject removes the rows of ProjectRows. It is the last step of a purge.
 	ForgetProject(ctx context.Context, project mirror.ProjectID) error
+}
+
+// Retention removes what is old.
+type Retention interface {
+	// Expire looks at some rows of a table, the oldest first, and deletes those that are
+	// [Aging.Expired]. It waits for no row that another session has locked: such rows stay,
+	// on MySQL with all others of the look. Several replicas may do it at once. On a sharded
+	// server each bucket has a transaction of its own; after an error some may have been
+	// committed, and the whole can be repeated.
+	Expire(ctx context.Context, expiry Expiry) (Expired, error)
+	// Oldest returns the time of the oldest row of each table, as it ages; none of a table
+	// without rows.
+	Oldest(ctx context.Context, project mirror.ProjectID) (map[Aging]time.Time, error)
 }
 
 // Query reads. What a list's filter names selects together; zero values select

@@ -89,8 +89,10 @@ type GetStatusResponse struct {
 	// The projects that are not configured any more and of which the database has rows, of
 	// those that the caller sees. They are neither served nor fetched.
 	RemovedProjectIds []string `protobuf:"bytes,10,rep,name=removed_project_ids,json=removedProjectIds,proto3" json:"removed_project_ids,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What became of old entries of the feed of changes, which the projects share.
+	ChangeRetention *RetentionStatus `protobuf:"bytes,11,opt,name=change_retention,json=changeRetention,proto3" json:"change_retention,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -193,6 +195,117 @@ func (x *GetStatusResponse) GetRemovedProjectIds() []string {
 	return nil
 }
 
+func (x *GetStatusResponse) GetChangeRetention() *RetentionStatus {
+	if x != nil {
+		return x.ChangeRetention
+	}
+	return nil
+}
+
+// RetentionStatus says what became of the old rows of a table, as this process knows: it
+// looks about once an hour, while the service works anyway. Replicas do it side by side.
+type RetentionStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table, such as "mirror_event".
+	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// How long rows are kept. Absent if they are kept for ever.
+	KeepDuration *durationpb.Duration `protobuf:"bytes,2,opt,name=keep_duration,json=keepDuration,proto3" json:"keep_duration,omitempty"`
+	// When this process last looked. Absent before the first time.
+	RunTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
+	// The time of the oldest row by then: when an event was received, a session began, a
+	// notification was created, or a change committed that is not the latest of its bucket.
+	// Absent if there was none.
+	OldestTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=oldest_time,json=oldestTime,proto3" json:"oldest_time,omitempty"`
+	// Rows that this process has deleted.
+	DeletedRows int64 `protobuf:"varint,5,opt,name=deleted_rows,json=deletedRows,proto3" json:"deleted_rows,omitempty"`
+	// How much older than keep_duration the oldest row is that is left to delete. Absent if
+	// none is left.
+	BehindDuration *durationpb.Duration `protobuf:"bytes,6,opt,name=behind_duration,json=behindDuration,proto3" json:"behind_duration,omitempty"`
+	// Why rows could not be deleted. Empty if they could.
+	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetentionStatus) Reset() {
+	*x = RetentionStatus{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetentionStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetentionStatus) ProtoMessage() {}
+
+func (x *RetentionStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetentionStatus.ProtoReflect.Descriptor instead.
+func (*RetentionStatus) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RetentionStatus) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *RetentionStatus) GetKeepDuration() *durationpb.Duration {
+	if x != nil {
+		return x.KeepDuration
+	}
+	return nil
+}
+
+func (x *RetentionStatus) GetRunTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RunTime
+	}
+	return nil
+}
+
+func (x *RetentionStatus) GetOldestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestTime
+	}
+	return nil
+}
+
+func (x *RetentionStatus) GetDeletedRows() int64 {
+	if x != nil {
+		return x.DeletedRows
+	}
+	return 0
+}
+
+func (x *RetentionStatus) GetBehindDuration() *durationpb.Duration {
+	if x != nil {
+		return x.BehindDuration
+	}
+	return nil
+}
+
+func (x *RetentionStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // RefusedCalls counts calls that were refused because of their caller since the process
 // started.
 type RefusedCalls struct {
@@ -207,7 +320,7 @@ type RefusedCalls struct {
 
 func (x *RefusedCalls) Reset() {
 	*x = RefusedCalls{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +332,7 @@ func (x *RefusedCalls) String() string {
 func (*RefusedCalls) ProtoMessage() {}
 
 func (x *RefusedCalls) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[2]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +345,7 @@ func (x *RefusedCalls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCalls.ProtoReflect.Descriptor instead.
 func (*RefusedCalls) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RefusedCalls) GetReason() ErrorReason {
@@ -280,7 +393,7 @@ type DeliveryCounts struct {
 
 func (x *DeliveryCounts) Reset() {
 	*x = DeliveryCounts{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +405,7 @@ func (x *DeliveryCounts) String() string {
 func (*DeliveryCounts) ProtoMessage() {}
 
 func (x *DeliveryCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[3]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +418,7 @@ func (x *DeliveryCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryCounts.ProtoReflect.Descriptor instead.
 func (*DeliveryCounts) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DeliveryCounts) GetAccepted() int64 {
@@ -431,14 +544,16 @@ type ProjectStatus struct {
 	FailedTasksByReason []*FailedTasks `protobuf:"bytes,21,rep,name=failed_tasks_by_reason,json=failedTasksByReason,proto3" json:"failed_tasks_by_reason,omitempty"`
 	// What is wrong or will be, with the paragraph that says what to do. Empty if there is
 	// nothing. The problems are among them.
-	Warnings      []*Warning `protobuf:"bytes,22,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Warning `protobuf:"bytes,22,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What became of old events, sessions and notifications.
+	Retention     []*RetentionStatus `protobuf:"bytes,23,rep,name=retention,proto3" json:"retention,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +565,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[4]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +578,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ProjectStatus) GetProjectId() string {
@@ -620,6 +735,13 @@ func (x *ProjectStatus) GetWarnings() []*Warning {
 	return nil
 }
 
+func (x *ProjectStatus) GetRetention() []*RetentionStatus {
+	if x != nil {
+		return x.Retention
+	}
+	return nil
+}
+
 // FreshnessPercentiles says how long the changes of the last hour took to be mirrored,
 // the latest 1,000 at most: from the change, as its event tells it, until it can be read.
 // What sweeps and readers requested is left out.
@@ -639,7 +761,7 @@ type FreshnessPercentiles struct {
 
 func (x *FreshnessPercentiles) Reset() {
 	*x = FreshnessPercentiles{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +773,7 @@ func (x *FreshnessPercentiles) String() string {
 func (*FreshnessPercentiles) ProtoMessage() {}
 
 func (x *FreshnessPercentiles) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[5]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +786,7 @@ func (x *FreshnessPercentiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreshnessPercentiles.ProtoReflect.Descriptor instead.
 func (*FreshnessPercentiles) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FreshnessPercentiles) GetChangeCount() int64 {
@@ -713,7 +835,7 @@ type LaneStatus struct {
 
 func (x *LaneStatus) Reset() {
 	*x = LaneStatus{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +847,7 @@ func (x *LaneStatus) String() string {
 func (*LaneStatus) ProtoMessage() {}
 
 func (x *LaneStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[6]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +860,7 @@ func (x *LaneStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneStatus.ProtoReflect.Descriptor instead.
 func (*LaneStatus) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LaneStatus) GetLane() string {
@@ -782,7 +904,7 @@ type FailedTasks struct {
 
 func (x *FailedTasks) Reset() {
 	*x = FailedTasks{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +916,7 @@ func (x *FailedTasks) String() string {
 func (*FailedTasks) ProtoMessage() {}
 
 func (x *FailedTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[7]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +929,7 @@ func (x *FailedTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedTasks.ProtoReflect.Descriptor instead.
 func (*FailedTasks) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FailedTasks) GetReason() string {
@@ -837,7 +959,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +971,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[8]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +984,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Warning) GetText() string {
@@ -892,7 +1014,7 @@ type EventTypeStatus struct {
 
 func (x *EventTypeStatus) Reset() {
 	*x = EventTypeStatus{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1026,7 @@ func (x *EventTypeStatus) String() string {
 func (*EventTypeStatus) ProtoMessage() {}
 
 func (x *EventTypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[9]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1039,7 @@ func (x *EventTypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventTypeStatus.ProtoReflect.Descriptor instead.
 func (*EventTypeStatus) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EventTypeStatus) GetEventType() string {
@@ -954,7 +1076,7 @@ type UnannouncedChanges struct {
 
 func (x *UnannouncedChanges) Reset() {
 	*x = UnannouncedChanges{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1088,7 @@ func (x *UnannouncedChanges) String() string {
 func (*UnannouncedChanges) ProtoMessage() {}
 
 func (x *UnannouncedChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[10]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1101,7 @@ func (x *UnannouncedChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnannouncedChanges.ProtoReflect.Descriptor instead.
 func (*UnannouncedChanges) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UnannouncedChanges) GetKind() ResourceKind {
@@ -1026,7 +1148,7 @@ type ForeignEvents struct {
 
 func (x *ForeignEvents) Reset() {
 	*x = ForeignEvents{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1160,7 @@ func (x *ForeignEvents) String() string {
 func (*ForeignEvents) ProtoMessage() {}
 
 func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[11]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1173,7 @@ func (x *ForeignEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForeignEvents.ProtoReflect.Descriptor instead.
 func (*ForeignEvents) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ForeignEvents) GetLiveblocksProjectId() string {
@@ -1094,7 +1216,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1228,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[12]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1241,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTasksRequest) GetProjectId() string {
@@ -1170,7 +1292,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1304,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[13]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1317,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1225,7 +1347,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1359,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[14]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1372,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetTaskRequest) GetProjectId() string {
@@ -1278,7 +1400,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1412,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[15]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1425,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -1326,7 +1448,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1460,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[16]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1473,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RetryTaskRequest) GetProjectId() string {
@@ -1379,7 +1501,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1513,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[17]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1526,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RetryTaskResponse) GetTask() *Task {
@@ -1427,7 +1549,7 @@ type DiscardTaskRequest struct {
 
 func (x *DiscardTaskRequest) Reset() {
 	*x = DiscardTaskRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1561,7 @@ func (x *DiscardTaskRequest) String() string {
 func (*DiscardTaskRequest) ProtoMessage() {}
 
 func (x *DiscardTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[18]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1574,7 @@ func (x *DiscardTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardTaskRequest.ProtoReflect.Descriptor instead.
 func (*DiscardTaskRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DiscardTaskRequest) GetProjectId() string {
@@ -1480,7 +1602,7 @@ type DiscardTaskResponse struct {
 
 func (x *DiscardTaskResponse) Reset() {
 	*x = DiscardTaskResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1614,7 @@ func (x *DiscardTaskResponse) String() string {
 func (*DiscardTaskResponse) ProtoMessage() {}
 
 func (x *DiscardTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[19]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1627,7 @@ func (x *DiscardTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardTaskResponse.ProtoReflect.Descriptor instead.
 func (*DiscardTaskResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DiscardTaskResponse) GetTask() *Task {
@@ -1536,7 +1658,7 @@ type RequestSyncRequest struct {
 
 func (x *RequestSyncRequest) Reset() {
 	*x = RequestSyncRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1670,7 @@ func (x *RequestSyncRequest) String() string {
 func (*RequestSyncRequest) ProtoMessage() {}
 
 func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[20]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1683,7 @@ func (x *RequestSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncRequest.ProtoReflect.Descriptor instead.
 func (*RequestSyncRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RequestSyncRequest) GetProjectId() string {
@@ -1603,7 +1725,7 @@ type RequestSyncResponse struct {
 
 func (x *RequestSyncResponse) Reset() {
 	*x = RequestSyncResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1737,7 @@ func (x *RequestSyncResponse) String() string {
 func (*RequestSyncResponse) ProtoMessage() {}
 
 func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[21]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1750,7 @@ func (x *RequestSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSyncResponse.ProtoReflect.Descriptor instead.
 func (*RequestSyncResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RequestSyncResponse) GetTasks() []*Task {
@@ -1649,7 +1771,7 @@ type StartBackfillRequest struct {
 
 func (x *StartBackfillRequest) Reset() {
 	*x = StartBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1783,7 @@ func (x *StartBackfillRequest) String() string {
 func (*StartBackfillRequest) ProtoMessage() {}
 
 func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[22]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1796,7 @@ func (x *StartBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillRequest.ProtoReflect.Descriptor instead.
 func (*StartBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StartBackfillRequest) GetProjectId() string {
@@ -1695,7 +1817,7 @@ type StartBackfillResponse struct {
 
 func (x *StartBackfillResponse) Reset() {
 	*x = StartBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1829,7 @@ func (x *StartBackfillResponse) String() string {
 func (*StartBackfillResponse) ProtoMessage() {}
 
 func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[23]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1842,7 @@ func (x *StartBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBackfillResponse.ProtoReflect.Descriptor instead.
 func (*StartBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StartBackfillResponse) GetSweep() *Sweep {
@@ -1741,7 +1863,7 @@ type GetBackfillRequest struct {
 
 func (x *GetBackfillRequest) Reset() {
 	*x = GetBackfillRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1875,7 @@ func (x *GetBackfillRequest) String() string {
 func (*GetBackfillRequest) ProtoMessage() {}
 
 func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[24]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1888,7 @@ func (x *GetBackfillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillRequest.ProtoReflect.Descriptor instead.
 func (*GetBackfillRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetBackfillRequest) GetProjectId() string {
@@ -1787,7 +1909,7 @@ type GetBackfillResponse struct {
 
 func (x *GetBackfillResponse) Reset() {
 	*x = GetBackfillResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1921,7 @@ func (x *GetBackfillResponse) String() string {
 func (*GetBackfillResponse) ProtoMessage() {}
 
 func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[25]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1934,7 @@ func (x *GetBackfillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBackfillResponse.ProtoReflect.Descriptor instead.
 func (*GetBackfillResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetBackfillResponse) GetSweep() *Sweep {
@@ -1835,7 +1957,7 @@ type PinProjectRequest struct {
 
 func (x *PinProjectRequest) Reset() {
 	*x = PinProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +1969,7 @@ func (x *PinProjectRequest) String() string {
 func (*PinProjectRequest) ProtoMessage() {}
 
 func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[26]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +1982,7 @@ func (x *PinProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectRequest.ProtoReflect.Descriptor instead.
 func (*PinProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PinProjectRequest) GetProjectId() string {
@@ -1888,7 +2010,7 @@ type PinProjectResponse struct {
 
 func (x *PinProjectResponse) Reset() {
 	*x = PinProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2022,7 @@ func (x *PinProjectResponse) String() string {
 func (*PinProjectResponse) ProtoMessage() {}
 
 func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[27]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2035,7 @@ func (x *PinProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinProjectResponse.ProtoReflect.Descriptor instead.
 func (*PinProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{27}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PinProjectResponse) GetEventsTakenUp() int64 {
@@ -1934,7 +2056,7 @@ type UnpinProjectRequest struct {
 
 func (x *UnpinProjectRequest) Reset() {
 	*x = UnpinProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2068,7 @@ func (x *UnpinProjectRequest) String() string {
 func (*UnpinProjectRequest) ProtoMessage() {}
 
 func (x *UnpinProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[28]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2081,7 @@ func (x *UnpinProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinProjectRequest.ProtoReflect.Descriptor instead.
 func (*UnpinProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{28}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UnpinProjectRequest) GetProjectId() string {
@@ -1980,7 +2102,7 @@ type UnpinProjectResponse struct {
 
 func (x *UnpinProjectResponse) Reset() {
 	*x = UnpinProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2114,7 @@ func (x *UnpinProjectResponse) String() string {
 func (*UnpinProjectResponse) ProtoMessage() {}
 
 func (x *UnpinProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[29]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2127,7 @@ func (x *UnpinProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinProjectResponse.ProtoReflect.Descriptor instead.
 func (*UnpinProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{29}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UnpinProjectResponse) GetLiveblocksProjectId() string {
@@ -2028,7 +2150,7 @@ type PauseProjectRequest struct {
 
 func (x *PauseProjectRequest) Reset() {
 	*x = PauseProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2162,7 @@ func (x *PauseProjectRequest) String() string {
 func (*PauseProjectRequest) ProtoMessage() {}
 
 func (x *PauseProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[30]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2175,7 @@ func (x *PauseProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseProjectRequest.ProtoReflect.Descriptor instead.
 func (*PauseProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{30}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PauseProjectRequest) GetProjectId() string {
@@ -2079,7 +2201,7 @@ type PauseProjectResponse struct {
 
 func (x *PauseProjectResponse) Reset() {
 	*x = PauseProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2213,7 @@ func (x *PauseProjectResponse) String() string {
 func (*PauseProjectResponse) ProtoMessage() {}
 
 func (x *PauseProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[31]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2226,7 @@ func (x *PauseProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseProjectResponse.ProtoReflect.Descriptor instead.
 func (*PauseProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{31}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{32}
 }
 
 // ResumeProjectRequest names a project.
@@ -2118,7 +2240,7 @@ type ResumeProjectRequest struct {
 
 func (x *ResumeProjectRequest) Reset() {
 	*x = ResumeProjectRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[32]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2252,7 @@ func (x *ResumeProjectRequest) String() string {
 func (*ResumeProjectRequest) ProtoMessage() {}
 
 func (x *ResumeProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[32]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2265,7 @@ func (x *ResumeProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeProjectRequest.ProtoReflect.Descriptor instead.
 func (*ResumeProjectRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{32}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ResumeProjectRequest) GetProjectId() string {
@@ -2162,7 +2284,7 @@ type ResumeProjectResponse struct {
 
 func (x *ResumeProjectResponse) Reset() {
 	*x = ResumeProjectResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[33]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2296,7 @@ func (x *ResumeProjectResponse) String() string {
 func (*ResumeProjectResponse) ProtoMessage() {}
 
 func (x *ResumeProjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[33]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2309,7 @@ func (x *ResumeProjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeProjectResponse.ProtoReflect.Descriptor instead.
 func (*ResumeProjectResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{33}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{34}
 }
 
 // ReplayEventsRequest selects events. Filters are combined with AND.
@@ -2220,7 +2342,7 @@ type ReplayEventsRequest struct {
 
 func (x *ReplayEventsRequest) Reset() {
 	*x = ReplayEventsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[34]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2354,7 @@ func (x *ReplayEventsRequest) String() string {
 func (*ReplayEventsRequest) ProtoMessage() {}
 
 func (x *ReplayEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[34]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2367,7 @@ func (x *ReplayEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventsRequest.ProtoReflect.Descriptor instead.
 func (*ReplayEventsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{34}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReplayEventsRequest) GetProjectId() string {
@@ -2339,7 +2461,7 @@ type ReplayEventsResponse struct {
 
 func (x *ReplayEventsResponse) Reset() {
 	*x = ReplayEventsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[35]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2473,7 @@ func (x *ReplayEventsResponse) String() string {
 func (*ReplayEventsResponse) ProtoMessage() {}
 
 func (x *ReplayEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[35]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2486,7 @@ func (x *ReplayEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayEventsResponse.ProtoReflect.Descriptor instead.
 func (*ReplayEventsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{35}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReplayEventsResponse) GetEventsRead() int64 {
@@ -2413,7 +2535,7 @@ type ConfirmSecretKeyRequest struct {
 
 func (x *ConfirmSecretKeyRequest) Reset() {
 	*x = ConfirmSecretKeyRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[36]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2547,7 @@ func (x *ConfirmSecretKeyRequest) String() string {
 func (*ConfirmSecretKeyRequest) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[36]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2560,7 @@ func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{36}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ConfirmSecretKeyRequest) GetProjectId() string {
@@ -2457,7 +2579,7 @@ type ConfirmSecretKeyResponse struct {
 
 func (x *ConfirmSecretKeyResponse) Reset() {
 	*x = ConfirmSecretKeyResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2591,7 @@ func (x *ConfirmSecretKeyResponse) String() string {
 func (*ConfirmSecretKeyResponse) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2604,7 @@ func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{37}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{38}
 }
 
 // ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
@@ -2503,7 +2625,7 @@ type ConfirmDeletionsRequest struct {
 
 func (x *ConfirmDeletionsRequest) Reset() {
 	*x = ConfirmDeletionsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2637,7 @@ func (x *ConfirmDeletionsRequest) String() string {
 func (*ConfirmDeletionsRequest) ProtoMessage() {}
 
 func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2650,7 @@ func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{38}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConfirmDeletionsRequest) GetProjectId() string {
@@ -2563,7 +2685,7 @@ type ConfirmDeletionsResponse struct {
 
 func (x *ConfirmDeletionsResponse) Reset() {
 	*x = ConfirmDeletionsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2697,7 @@ func (x *ConfirmDeletionsResponse) String() string {
 func (*ConfirmDeletionsResponse) ProtoMessage() {}
 
 func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2710,7 @@ func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{39}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
@@ -2613,7 +2735,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2747,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2760,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{40}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -2680,7 +2802,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2814,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2827,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -2788,7 +2910,7 @@ var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'liveblocks/mirror/v1/error_reason.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x85\x04\n" +
+	"\x10GetStatusRequest\"\xd7\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2803,7 +2925,17 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x15document_memory_bytes\x18\b \x01(\x03R\x13documentMemoryBytes\x12G\n" +
 	"\rrefused_calls\x18\t \x03(\v2\".liveblocks.mirror.v1.RefusedCallsR\frefusedCalls\x12.\n" +
 	"\x13removed_project_ids\x18\n" +
-	" \x03(\tR\x11removedProjectIds\"h\n" +
+	" \x03(\tR\x11removedProjectIds\x12P\n" +
+	"\x10change_retention\x18\v \x01(\v2%.liveblocks.mirror.v1.RetentionStatusR\x0fchangeRetention\"\xdc\x02\n" +
+	"\x0fRetentionStatus\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12>\n" +
+	"\rkeep_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fkeepDuration\x125\n" +
+	"\brun_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\arunTime\x12;\n" +
+	"\voldest_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"oldestTime\x12!\n" +
+	"\fdeleted_rows\x18\x05 \x01(\x03R\vdeletedRows\x12B\n" +
+	"\x0fbehind_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0ebehindDuration\x12\x18\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\"h\n" +
 	"\fRefusedCalls\x129\n" +
 	"\x06reason\x18\x01 \x01(\x0e2!.liveblocks.mirror.v1.ErrorReasonR\x06reason\x12\x1d\n" +
 	"\n" +
@@ -2817,7 +2949,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\tmalformed\x18\x06 \x01(\x03R\tmalformed\x12'\n" +
 	"\x0fforeign_project\x18\a \x01(\x03R\x0eforeignProject\x12(\n" +
 	"\x10out_of_tolerance\x18\b \x01(\x03R\x0eoutOfTolerance\x12 \n" +
-	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\xa7\n" +
+	"\vconflicting\x18\t \x01(\x03R\vconflicting\"\xec\n" +
 	"\n" +
 	"\rProjectStatus\x12\x1d\n" +
 	"\n" +
@@ -2846,7 +2978,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\tfreshness\x18\x13 \x01(\v2*.liveblocks.mirror.v1.FreshnessPercentilesR\tfreshness\x126\n" +
 	"\x05lanes\x18\x14 \x03(\v2 .liveblocks.mirror.v1.LaneStatusR\x05lanes\x12V\n" +
 	"\x16failed_tasks_by_reason\x18\x15 \x03(\v2!.liveblocks.mirror.v1.FailedTasksR\x13failedTasksByReason\x129\n" +
-	"\bwarnings\x18\x16 \x03(\v2\x1d.liveblocks.mirror.v1.WarningR\bwarnings\"\xf3\x01\n" +
+	"\bwarnings\x18\x16 \x03(\v2\x1d.liveblocks.mirror.v1.WarningR\bwarnings\x12C\n" +
+	"\tretention\x18\x17 \x03(\v2%.liveblocks.mirror.v1.RetentionStatusR\tretention\"\xf3\x01\n" +
 	"\x14FreshnessPercentiles\x12!\n" +
 	"\fchange_count\x18\x01 \x01(\x03R\vchangeCount\x12<\n" +
 	"\fp50_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vp50Duration\x12<\n" +
@@ -3023,142 +3156,149 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
-	(*RefusedCalls)(nil),             // 2: liveblocks.mirror.v1.RefusedCalls
-	(*DeliveryCounts)(nil),           // 3: liveblocks.mirror.v1.DeliveryCounts
-	(*ProjectStatus)(nil),            // 4: liveblocks.mirror.v1.ProjectStatus
-	(*FreshnessPercentiles)(nil),     // 5: liveblocks.mirror.v1.FreshnessPercentiles
-	(*LaneStatus)(nil),               // 6: liveblocks.mirror.v1.LaneStatus
-	(*FailedTasks)(nil),              // 7: liveblocks.mirror.v1.FailedTasks
-	(*Warning)(nil),                  // 8: liveblocks.mirror.v1.Warning
-	(*EventTypeStatus)(nil),          // 9: liveblocks.mirror.v1.EventTypeStatus
-	(*UnannouncedChanges)(nil),       // 10: liveblocks.mirror.v1.UnannouncedChanges
-	(*ForeignEvents)(nil),            // 11: liveblocks.mirror.v1.ForeignEvents
-	(*ListTasksRequest)(nil),         // 12: liveblocks.mirror.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 13: liveblocks.mirror.v1.ListTasksResponse
-	(*GetTaskRequest)(nil),           // 14: liveblocks.mirror.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),          // 15: liveblocks.mirror.v1.GetTaskResponse
-	(*RetryTaskRequest)(nil),         // 16: liveblocks.mirror.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 17: liveblocks.mirror.v1.RetryTaskResponse
-	(*DiscardTaskRequest)(nil),       // 18: liveblocks.mirror.v1.DiscardTaskRequest
-	(*DiscardTaskResponse)(nil),      // 19: liveblocks.mirror.v1.DiscardTaskResponse
-	(*RequestSyncRequest)(nil),       // 20: liveblocks.mirror.v1.RequestSyncRequest
-	(*RequestSyncResponse)(nil),      // 21: liveblocks.mirror.v1.RequestSyncResponse
-	(*StartBackfillRequest)(nil),     // 22: liveblocks.mirror.v1.StartBackfillRequest
-	(*StartBackfillResponse)(nil),    // 23: liveblocks.mirror.v1.StartBackfillResponse
-	(*GetBackfillRequest)(nil),       // 24: liveblocks.mirror.v1.GetBackfillRequest
-	(*GetBackfillResponse)(nil),      // 25: liveblocks.mirror.v1.GetBackfillResponse
-	(*PinProjectRequest)(nil),        // 26: liveblocks.mirror.v1.PinProjectRequest
-	(*PinProjectResponse)(nil),       // 27: liveblocks.mirror.v1.PinProjectResponse
-	(*UnpinProjectRequest)(nil),      // 28: liveblocks.mirror.v1.UnpinProjectRequest
-	(*UnpinProjectResponse)(nil),     // 29: liveblocks.mirror.v1.UnpinProjectResponse
-	(*PauseProjectRequest)(nil),      // 30: liveblocks.mirror.v1.PauseProjectRequest
-	(*PauseProjectResponse)(nil),     // 31: liveblocks.mirror.v1.PauseProjectResponse
-	(*ResumeProjectRequest)(nil),     // 32: liveblocks.mirror.v1.ResumeProjectRequest
-	(*ResumeProjectResponse)(nil),    // 33: liveblocks.mirror.v1.ResumeProjectResponse
-	(*ReplayEventsRequest)(nil),      // 34: liveblocks.mirror.v1.ReplayEventsRequest
-	(*ReplayEventsResponse)(nil),     // 35: liveblocks.mirror.v1.ReplayEventsResponse
-	(*ConfirmSecretKeyRequest)(nil),  // 36: liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	(*ConfirmSecretKeyResponse)(nil), // 37: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*ConfirmDeletionsRequest)(nil),  // 38: liveblocks.mirror.v1.ConfirmDeletionsRequest
-	(*ConfirmDeletionsResponse)(nil), // 39: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*VerifyMirrorRequest)(nil),      // 40: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 41: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 42: google.protobuf.Timestamp
-	(ErrorReason)(0),                 // 43: liveblocks.mirror.v1.ErrorReason
-	(*Sweep)(nil),                    // 44: liveblocks.mirror.v1.Sweep
-	(ResourceKind)(0),                // 45: liveblocks.mirror.v1.ResourceKind
-	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
-	(TaskState)(0),                   // 47: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 48: liveblocks.mirror.v1.Task
-	(*Drift)(nil),                    // 49: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 50: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 51: liveblocks.mirror.v1.VerifySummary
-	(*VerifySkip)(nil),               // 52: liveblocks.mirror.v1.VerifySkip
+	(*RetentionStatus)(nil),          // 2: liveblocks.mirror.v1.RetentionStatus
+	(*RefusedCalls)(nil),             // 3: liveblocks.mirror.v1.RefusedCalls
+	(*DeliveryCounts)(nil),           // 4: liveblocks.mirror.v1.DeliveryCounts
+	(*ProjectStatus)(nil),            // 5: liveblocks.mirror.v1.ProjectStatus
+	(*FreshnessPercentiles)(nil),     // 6: liveblocks.mirror.v1.FreshnessPercentiles
+	(*LaneStatus)(nil),               // 7: liveblocks.mirror.v1.LaneStatus
+	(*FailedTasks)(nil),              // 8: liveblocks.mirror.v1.FailedTasks
+	(*Warning)(nil),                  // 9: liveblocks.mirror.v1.Warning
+	(*EventTypeStatus)(nil),          // 10: liveblocks.mirror.v1.EventTypeStatus
+	(*UnannouncedChanges)(nil),       // 11: liveblocks.mirror.v1.UnannouncedChanges
+	(*ForeignEvents)(nil),            // 12: liveblocks.mirror.v1.ForeignEvents
+	(*ListTasksRequest)(nil),         // 13: liveblocks.mirror.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 14: liveblocks.mirror.v1.ListTasksResponse
+	(*GetTaskRequest)(nil),           // 15: liveblocks.mirror.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),          // 16: liveblocks.mirror.v1.GetTaskResponse
+	(*RetryTaskRequest)(nil),         // 17: liveblocks.mirror.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 18: liveblocks.mirror.v1.RetryTaskResponse
+	(*DiscardTaskRequest)(nil),       // 19: liveblocks.mirror.v1.DiscardTaskRequest
+	(*DiscardTaskResponse)(nil),      // 20: liveblocks.mirror.v1.DiscardTaskResponse
+	(*RequestSyncRequest)(nil),       // 21: liveblocks.mirror.v1.RequestSyncRequest
+	(*RequestSyncResponse)(nil),      // 22: liveblocks.mirror.v1.RequestSyncResponse
+	(*StartBackfillRequest)(nil),     // 23: liveblocks.mirror.v1.StartBackfillRequest
+	(*StartBackfillResponse)(nil),    // 24: liveblocks.mirror.v1.StartBackfillResponse
+	(*GetBackfillRequest)(nil),       // 25: liveblocks.mirror.v1.GetBackfillRequest
+	(*GetBackfillResponse)(nil),      // 26: liveblocks.mirror.v1.GetBackfillResponse
+	(*PinProjectRequest)(nil),        // 27: liveblocks.mirror.v1.PinProjectRequest
+	(*PinProjectResponse)(nil),       // 28: liveblocks.mirror.v1.PinProjectResponse
+	(*UnpinProjectRequest)(nil),      // 29: liveblocks.mirror.v1.UnpinProjectRequest
+	(*UnpinProjectResponse)(nil),     // 30: liveblocks.mirror.v1.UnpinProjectResponse
+	(*PauseProjectRequest)(nil),      // 31: liveblocks.mirror.v1.PauseProjectRequest
+	(*PauseProjectResponse)(nil),     // 32: liveblocks.mirror.v1.PauseProjectResponse
+	(*ResumeProjectRequest)(nil),     // 33: liveblocks.mirror.v1.ResumeProjectRequest
+	(*ResumeProjectResponse)(nil),    // 34: liveblocks.mirror.v1.ResumeProjectResponse
+	(*ReplayEventsRequest)(nil),      // 35: liveblocks.mirror.v1.ReplayEventsRequest
+	(*ReplayEventsResponse)(nil),     // 36: liveblocks.mirror.v1.ReplayEventsResponse
+	(*ConfirmSecretKeyRequest)(nil),  // 37: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 38: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*ConfirmDeletionsRequest)(nil),  // 39: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 40: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*VerifyMirrorRequest)(nil),      // 41: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 42: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 44: google.protobuf.Duration
+	(ErrorReason)(0),                 // 45: liveblocks.mirror.v1.ErrorReason
+	(*Sweep)(nil),                    // 46: liveblocks.mirror.v1.Sweep
+	(ResourceKind)(0),                // 47: liveblocks.mirror.v1.ResourceKind
+	(TaskState)(0),                   // 48: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 49: liveblocks.mirror.v1.Task
+	(*Drift)(nil),                    // 50: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 51: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 52: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 53: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	42, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	4,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
-	3,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
-	2,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
-	43, // 4: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
-	42, // 5: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	42, // 6: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	42, // 7: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	44, // 8: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
-	11, // 9: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	42, // 10: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
-	10, // 12: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	45, // 13: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
-	5,  // 14: liveblocks.mirror.v1.ProjectStatus.freshness:type_name -> liveblocks.mirror.v1.FreshnessPercentiles
-	6,  // 15: liveblocks.mirror.v1.ProjectStatus.lanes:type_name -> liveblocks.mirror.v1.LaneStatus
-	7,  // 16: liveblocks.mirror.v1.ProjectStatus.failed_tasks_by_reason:type_name -> liveblocks.mirror.v1.FailedTasks
-	8,  // 17: liveblocks.mirror.v1.ProjectStatus.warnings:type_name -> liveblocks.mirror.v1.Warning
-	46, // 18: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
-	46, // 19: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
-	46, // 20: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
-	42, // 21: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	45, // 22: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	42, // 23: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	42, // 24: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	42, // 25: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	47, // 26: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	48, // 27: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	48, // 28: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	48, // 29: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	48, // 30: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	45, // 31: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	48, // 32: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	44, // 33: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	44, // 34: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	42, // 35: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	42, // 36: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	44, // 37: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	49, // 38: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	50, // 39: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	51, // 40: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	52, // 41: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
-	0,  // 42: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	12, // 43: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	14, // 44: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	16, // 45: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	18, // 46: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
-	20, // 47: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	22, // 48: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	24, // 49: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	26, // 50: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	28, // 51: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
-	30, // 52: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
-	32, // 53: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
-	34, // 54: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
-	36, // 55: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	38, // 56: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	40, // 57: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 58: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	13, // 59: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	15, // 60: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	17, // 61: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	19, // 62: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
-	21, // 63: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	23, // 64: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	25, // 65: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	27, // 66: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	29, // 67: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
-	31, // 68: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
-	33, // 69: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
-	35, // 70: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
-	37, // 71: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	39, // 72: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	41, // 73: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	58, // [58:74] is the sub-list for method output_type
-	42, // [42:58] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	43, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	5,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
+	4,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
+	3,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
+	2,  // 4: liveblocks.mirror.v1.GetStatusResponse.change_retention:type_name -> liveblocks.mirror.v1.RetentionStatus
+	44, // 5: liveblocks.mirror.v1.RetentionStatus.keep_duration:type_name -> google.protobuf.Duration
+	43, // 6: liveblocks.mirror.v1.RetentionStatus.run_time:type_name -> google.protobuf.Timestamp
+	43, // 7: liveblocks.mirror.v1.RetentionStatus.oldest_time:type_name -> google.protobuf.Timestamp
+	44, // 8: liveblocks.mirror.v1.RetentionStatus.behind_duration:type_name -> google.protobuf.Duration
+	45, // 9: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
+	43, // 10: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	43, // 11: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	43, // 12: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	46, // 13: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	12, // 14: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
+	43, // 15: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	10, // 16: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
+	11, // 17: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
+	47, // 18: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	6,  // 19: liveblocks.mirror.v1.ProjectStatus.freshness:type_name -> liveblocks.mirror.v1.FreshnessPercentiles
+	7,  // 20: liveblocks.mirror.v1.ProjectStatus.lanes:type_name -> liveblocks.mirror.v1.LaneStatus
+	8,  // 21: liveblocks.mirror.v1.ProjectStatus.failed_tasks_by_reason:type_name -> liveblocks.mirror.v1.FailedTasks
+	9,  // 22: liveblocks.mirror.v1.ProjectStatus.warnings:type_name -> liveblocks.mirror.v1.Warning
+	2,  // 23: liveblocks.mirror.v1.ProjectStatus.retention:type_name -> liveblocks.mirror.v1.RetentionStatus
+	44, // 24: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
+	44, // 25: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
+	44, // 26: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
+	43, // 27: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	47, // 28: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	43, // 29: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	43, // 30: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	43, // 31: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	48, // 32: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	49, // 33: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	49, // 34: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	49, // 35: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	49, // 36: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	47, // 37: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	49, // 38: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	46, // 39: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	46, // 40: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	43, // 41: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	43, // 42: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	46, // 43: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	50, // 44: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	51, // 45: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	52, // 46: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	53, // 47: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 48: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	13, // 49: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	15, // 50: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	17, // 51: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	19, // 52: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
+	21, // 53: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	23, // 54: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	25, // 55: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	27, // 56: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	29, // 57: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
+	31, // 58: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
+	33, // 59: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
+	35, // 60: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
+	37, // 61: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	39, // 62: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	41, // 63: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 64: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	14, // 65: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	16, // 66: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	18, // 67: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	20, // 68: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
+	22, // 69: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	24, // 70: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	26, // 71: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	28, // 72: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	30, // 73: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
+	32, // 74: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
+	34, // 75: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
+	36, // 76: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
+	38, // 77: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	40, // 78: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	42, // 79: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	64, // [64:80] is the sub-list for method output_type
+	48, // [48:64] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -3169,7 +3309,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	file_liveblocks_mirror_v1_error_reason_proto_init()
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -3181,7 +3321,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

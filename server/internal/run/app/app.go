@@ -135,6 +135,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	all := &shared{
 		started: started, places: new(queue.Shared), memory: budget,
 		counts: store.CountSeldom(a.db.store, time.Now), // for GetStatus and the progress of backfills
+		old:    a.newRetention(),
 	}
 	for _, p := range a.projects {
 		if err := a.compose(ctx, p, all); err != nil {
@@ -157,13 +158,13 @@ func (a *App) build(ctx context.Context, version string) error {
 	}
 	a.status = &status{
 		projects: a.projects, version: version, engine: engine, health: health, events: events, memory: budget,
-		guard: guard,
+		guard: guard, old: all.old,
 	}
 
 	a.metrics.Read(metrics.Sources{
 		Ready: func() bool { ok, _ := a.status.ready(); return ok }, Refused: guard.Refused, Pools: a.db.store.Pools,
 		MemoryUsed: budget.Used, Memory: budget.Size(),
-		Projects: a.projects.measured(),
+		Projects: a.projects.measured(), Retention: all.old,
 	})
 
 	a.services = rpc.New(rpc.Config{
@@ -209,6 +210,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		})},
 		component{"ledger", events.Run},
 		component{"store health", health.Run},
+		component{"retention", all.old.Run},
 		component{"watch for changes without events", a.projects.each(func(ctx context.Context, p *project) error {
 			return p.watch.Run(ctx)
 		})},

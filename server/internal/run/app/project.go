@@ -19,6 +19,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/keycheck"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/reconcile"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/retention"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/sweep"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/verify"
 )
@@ -73,6 +74,18 @@ func (ps projects) measured() []metrics.Source {
 	return sources
 }
 
+// newRetention returns what deletes old rows.
+func (a *App) newRetention() *retention.Runner {
+	cfg := retention.Config{Store: a.db.store, Changes: a.cfg.RetentionChanges, Now: time.Now, Logger: a.log}
+	for _, p := range a.projects {
+		cfg.Projects = append(cfg.Projects, retention.Project{ID: p.id, Keep: map[store.Aging]time.Duration{
+			store.AgingEvents: p.cfg.RetentionEvents, store.AgingSessions: p.cfg.RetentionSessions,
+			store.AgingNotifications: p.cfg.RetentionNotifications,
+		}})
+	}
+	return retention.New(cfg)
+}
+
 // tellRemoved tells of projects that are not configured any more.
 func (a *App) tellRemoved(ctx context.Context) error {
 	stored, err := a.db.store.ProjectIDs(ctx)
@@ -109,6 +122,7 @@ type shared struct {
 	places  *queue.Shared
 	memory  *memory.Budget
 	counts  store.Store // counts seldom
+	old     *retention.Runner
 }
 
 // compose puts a project together.
@@ -137,7 +151,7 @@ func (a *App) compose(ctx context.Context, p *project, s *shared) error {
 		Project: p.id, Tasks: a.db.store, Limiter: p.client, Policy: policy, Shared: s.places,
 		Workers: p.cfg.Workers, Fetches: p.cfg.Fetches, Memory: s.memory, LeaseTTL: p.cfg.LeaseTTL,
 		BusyPoll: p.cfg.BusyPoll, SafetyPoll: p.cfg.SafetyPoll, StopGrace: p.cfg.StopGrace / 2,
-		Swept: p.watch.Swept, Ended: a.metrics.Attempted, Committed: a.feed.Committed, Doubt: a.feed.Doubt,
+		Swept: p.watch.Swept, Looked: s.old.Wake, Ended: a.metrics.Attempted, Committed: a.feed.Committed, Doubt: a.feed.Doubt,
 		Now: time.Now, Logger: p.log,
 	})
 	p.shown = &shownFetcher{Fetcher: p.client, project: p.id}

@@ -9,6 +9,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/retention"
 )
 
 // status is the state of the process.
@@ -20,6 +21,7 @@ type status struct {
 	events   *ledger.Ledger
 	memory   *memory.Budget
 	guard    *access.Guard
+	old      *retention.Runner
 	serving  atomic.Bool
 }
 
@@ -47,7 +49,7 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 			ThrottledUntil: limiter.ThrottledUntil, PauseReason: limiter.PauseReason, PausedSince: limiter.PausedSince,
 			Unsupported: p.client.Unsupported(),
 		}
-		work[p.id] = rpc.Work{Lanes: p.pool.Stats().Lanes, Freshness: p.pool.Freshness()}
+		work[p.id] = rpc.Work{Lanes: p.pool.Stats().Lanes, Freshness: p.pool.Freshness(), Retention: s.old.Status(p.id)}
 	}
 	return rpc.Status{
 		Ready:      ready,
@@ -55,6 +57,6 @@ func (s *status) Status(context.Context) (rpc.Status, error) {
 		Deliveries: s.events.Counts(),
 		Refused:    s.guard.Refused(),
 		MemoryUsed: s.memory.Used(), Memory: s.memory.Size(),
-		Limiters: limiters, Work: work,
+		Limiters: limiters, Work: work, Changes: s.old.Changes(),
 	}, nil
 }

@@ -99,6 +99,12 @@ func statusText(w io.Writer, got *mirrorv1.GetStatusResponse, address, project s
 			line("  without an event: %d changes of %s, the last found %s", u.GetChangeCount(),
 				word(u.GetKind().String(), "RESOURCE_KIND_"), ago(u.GetLastFindTime(), now))
 		}
+		for _, r := range p.GetRetention() {
+			if r.GetKeepDuration() != nil {
+				line("  kept of %s: %s, %d rows deleted since the start", r.GetTable(), r.GetKeepDuration().AsDuration(),
+					r.GetDeletedRows())
+			}
+		}
 		for _, problem := range p.GetProblems() {
 			line("  PROBLEM: %s", problem)
 		}

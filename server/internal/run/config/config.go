@@ -144,6 +144,36 @@ type Work struct {
 	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" perproject:"" default:"24h" help:"How often a sweep fetches everything in every room again. The first sweep does, and so imports the rooms that existed before. 0 disables full sweeps."`
 	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" perproject:"" default:"16777216" help:"Maximum size of a document, in bytes of JSON, that is also stored as queryable JSON."`
 	StopGrace   time.Duration `name:"stop-grace" env:"MIRROR_STOP_GRACE" default:"20s" help:"Maximum time to finish running work at shutdown."`
+
+	Retention `group:"Retention"`
+}
+
+// Retention says how long rows are kept that would pile up.
+type Retention struct {
+	RetentionEvents        time.Duration `name:"retention-events" env:"MIRROR_RETENTION_EVENTS" perproject:"" default:"0s" help:"How long events are kept, with their payloads, since they were received; such as 2160h for 90 days. An event that waits to become part of a session or notification stays. At least 48h, because Liveblocks repeats deliveries for 28 hours and a repeated one must be known. 0 keeps them for ever."`
+	RetentionSessions      time.Duration `name:"retention-sessions" env:"MIRROR_RETENTION_SESSIONS" perproject:"" default:"0s" help:"How long the sessions of users are kept since they ended; at least 48h. 0 keeps them for ever."`
+	RetentionNotifications time.Duration `name:"retention-notifications" env:"MIRROR_RETENTION_NOTIFICATIONS" perproject:"" default:"0s" help:"How long notifications are kept since they were created; at least 48h. 0 keeps them for ever."`
+	RetentionChanges       time.Duration `name:"retention-changes" env:"MIRROR_RETENTION_CHANGES" default:"720h" help:"How long the entries of the change feed are kept. A follower that was away for longer gets CHANGE_TOKEN_EXPIRED and reads everything again. At least 48h; 0 keeps them for ever. The same for all projects, which share their numbers."`
+}
+
+// minRetention is the shortest time that rows are kept. Liveblocks delivers again for about
+// 28 hours, and what comes late must find what it belongs to.
+const minRetention = 48 * time.Hour
+
+// validate checks the times.
+func (r Retention) validate() error {
+	for _, s := range []struct {
+		setting string
+		keep    time.Duration
+	}{
+		{"MIRROR_RETENTION_EVENTS", r.RetentionEvents}, {"MIRROR_RETENTION_SESSIONS", r.RetentionSessions},
+		{"MIRROR_RETENTION_NOTIFICATIONS", r.RetentionNotifications}, {"MIRROR_RETENTION_CHANGES", r.RetentionChanges},
+	} {
+		if s.keep != 0 && s.keep < minRetention {
+			return wrong(s.setting, "is %s; it must be at least 48h, or 0 to keep everything", s.keep)
+		}
+	}
+	return nil
 }
 
 // Serve is everything the service needs.
@@ -421,6 +451,7 @@ func (w Work) Validate() error {
 		notNegative("MIRROR_SETTLE", w.Settle, "the second fetch"),
 		notNegative("MIRROR_SWEEP_INTERVAL", w.Sweep, "sweeps"),
 		notNegative("MIRROR_FULL_SWEEP_INTERVAL", w.FullSweep, "full sweeps"),
+		w.validate(),
 	)
 }
 

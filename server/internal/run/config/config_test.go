@@ -149,6 +149,8 @@ func sample(t *testing.T, s *kong.Flag) string {
 	switch {
 	case s.Default == "":
 		return "/some/where else"
+	case strings.HasPrefix(s.Name, "retention-"):
+		return "50h0m0s"
 	case strings.ContainsAny(s.Default, "smh"):
 		return "17s"
 	default:

@@ -42,6 +42,14 @@ type Sources struct {
 	// Memory is the memory for them.
 	Memory   int64
 	Projects []Source
+	// Retention says what became of old rows.
+	Retention Retention
+}
+
+// Retention says what became of the old rows of a project, and of the entries of the feed.
+type Retention interface {
+	Status(project mirror.ProjectID) []mirror.Retention
+	Changes() mirror.Retention
 }
 
 // Source is what is read of one project.
@@ -230,6 +238,7 @@ func (m *Metrics) defineRead() {
 			}
 		})
 	m.definePools()
+	m.defineRetention()
 	m.read(gauge, "mirror_document_memory_bytes", "Memory for responses and documents in work, and what of it is used.",
 		[]string{"state"}, func(emit func(float64, ...string)) {
 			if m.sources.MemoryUsed != nil {
@@ -237,6 +246,32 @@ func (m *Metrics) defineRead() {
 				emit(float64(m.sources.MemoryUsed()), "used")
 			}
 		})
+}
+
+func (m *Metrics) defineRetention() {
+	tables := func(read func(r mirror.Retention) float64) func(func(float64, ...string)) {
+		return func(emit func(float64, ...string)) {
+			if m.sources.Retention == nil {
+				return
+			}
+			for _, p := range m.sources.Projects {
+				for _, r := range m.sources.Retention.Status(p.ID) {
+					emit(read(r), string(p.ID), r.Table)
+				}
+			}
+			r := m.sources.Retention.Changes()
+			emit(read(r), "", r.Table)
+		}
+	}
+	m.read(counter, "mirror_retention_deleted_rows_total",
+		"Old rows that this process has deleted, by table. `project` is empty for the entries of the feed, which projects "+
+			"share.", []string{"project", "table"}, tables(func(r mirror.Retention) float64 { return float64(r.Deleted) }))
+	m.read(gauge, "mirror_retention_behind_seconds",
+		"How much longer than they should the oldest rows stay that are left to delete; 0 if none is left.",
+		[]string{"project", "table"}, tables(func(r mirror.Retention) float64 { return r.Behind.Seconds() }))
+	m.read(gauge, "mirror_retention_failed",
+		"1 if old rows of the table could not be deleted the last time, otherwise 0.", []string{"project", "table"},
+		tables(func(r mirror.Retention) float64 { return truth(r.Problem != "") }))
 }
 
 func (m *Metrics) definePools() {

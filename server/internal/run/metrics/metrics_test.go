@@ -24,6 +24,17 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+// retained has deleted some rows of each project, and some changes.
+type retained struct{}
+
+func (retained) Status(mirror.ProjectID) []mirror.Retention {
+	return []mirror.Retention{{Table: "mirror_event", Deleted: 5, Behind: time.Minute, Problem: "no"}}
+}
+
+func (retained) Changes() mirror.Retention {
+	return mirror.Retention{Table: "mirror_change", Deleted: 6}
+}
+
 // everything has happened once in the projects a and b.
 func everything() *Metrics {
 	m := New("v1", func() time.Time { return now })
@@ -33,7 +44,7 @@ func everything() *Metrics {
 		Pools: func() []store.Pool {
 			return []store.Pool{{Use: "work", Max: 9, InUse: 2, Idle: 1, Waits: 4, Waited: 3 * time.Second}}
 		},
-		MemoryUsed: func() int64 { return 1 }, Memory: 2,
+		MemoryUsed: func() int64 { return 1 }, Memory: 2, Retention: retained{},
 	}
 	for _, id := range []mirror.ProjectID{"a", "b"} {
 		s.Projects = append(s.Projects, Source{

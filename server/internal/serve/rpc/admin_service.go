@@ -125,12 +125,16 @@ type Status struct {
 	Limiters map[mirror.ProjectID]Limiter
 	// Work holds what the process does for each project.
 	Work map[mirror.ProjectID]Work
+	// Changes says what became of old entries of the feed.
+	Changes mirror.Retention
 }
 
 // Work is what the process does for a project.
 type Work struct {
 	Lanes     []queue.Lane
 	Freshness queue.Freshness
+	// Retention says what became of the old rows of each table.
+	Retention []mirror.Retention
 }
 
 // Limiter is the state of a project's limit on calls to Liveblocks.
@@ -178,6 +182,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		resp.DocumentMemoryUsedBytes, resp.DocumentMemoryBytes = now.MemoryUsed, now.Memory
 		resp.RefusedCalls = refusedToProto(now.Refused)
 		resp.Deliveries = deliveriesToProto(now.Deliveries)
+		resp.ChangeRetention = retentionToProto(now.Changes)
 	}
 	if resp.RemovedProjectIds, err = a.removed(ctx, caller); err != nil {
 		return nil, err
@@ -225,7 +230,10 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 		}
 		is := condition{
 			project: project, counts: counts, failed: byReason(failed), sweep: sweep.Sweep, groups: groups, events: events,
-			unannounced: unannounced,
+			unannounced: unannounced, retention: work.Retention,
+		}
+		if len(seen) == len(a.projects) {
+			is.retention = append(slices.Clone(is.retention), now.Changes)
 		}
 		resp.Projects = append(resp.Projects, &mirrorv1.ProjectStatus{
 			ProjectId:              string(id),
@@ -250,6 +258,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *mirrorv1.GetStatusReque
 			Lanes:                  lanesToProto(work.Lanes),
 			FailedTasksByReason:    is.failed,
 			Warnings:               is.warnings(a.now()),
+			Retention:              retentionsToProto(work.Retention),
 		})
 	}
 	return resp, nil
@@ -268,6 +277,27 @@ func (a *adminService) removed(ctx context.Context, caller *access.Caller) (ids 
 		}
 	}
 	return ids, nil
+}
+
+func retentionsToProto(list []mirror.Retention) (out []*mirrorv1.RetentionStatus) {
+	for _, r := range list {
+		out = append(out, retentionToProto(r))
+	}
+	return out
+}
+
+func retentionToProto(r mirror.Retention) *mirrorv1.RetentionStatus {
+	out := &mirrorv1.RetentionStatus{
+		Table: r.Table, RunTime: timestamp(r.RunTime), OldestTime: timestamp(r.OldestTime), DeletedRows: r.Deleted,
+		Problem: r.Problem,
+	}
+	if r.Keep > 0 {
+		out.KeepDuration = durationpb.New(r.Keep)
+	}
+	if r.Behind > 0 {
+		out.BehindDuration = durationpb.New(r.Behind)
+	}
+	return out
 }
 
 func deliveriesToProto(d ledger.Counts) *mirrorv1.DeliveryCounts {

@@ -521,7 +521,15 @@ func (f fakeStatus) Status(context.Context) (Status, error) {
 		Work: map[mirror.ProjectID]Work{project: {
 			Lanes:     []queue.Lane{{Name: "live", Queued: 3, Running: 2, More: true}},
 			Freshness: queue.Freshness{Count: 7, P50: time.Second, P95: 2 * time.Second, P99: 3 * time.Second},
+			Retention: []mirror.Retention{
+				{
+					Table: "mirror_event", Keep: 72 * time.Hour, RunTime: noon, OldestTime: noon.Add(-98 * time.Hour), Deleted: 11,
+					Behind: 26 * time.Hour,
+				},
+				{Table: "mirror_user_session"},
+			},
 		}},
+		Changes: mirror.Retention{Table: "mirror_change", Problem: "the database refused it"},
 	}, f.err
 }
 

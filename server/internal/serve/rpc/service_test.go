@@ -767,8 +767,24 @@ func TestGetStatus(t *testing.T) {
 					Runbook: Operations + "a-sweep-has-a-problem",
 				},
 				{Text: "4 tasks have failed: 1 UPSTREAM_ANSWER_INVALID", Runbook: Operations + "a-task-has-failed"},
+				{
+					Text:    "old rows of mirror_event stay for 26h0m0s longer than they should",
+					Runbook: Operations + "old-rows-stay",
+				},
+				{
+					Text:    "old rows of mirror_change could not be deleted: the database refused it",
+					Runbook: Operations + "old-rows-stay",
+				},
+			},
+			Retention: []*mirrorv1.RetentionStatus{
+				{
+					Table: "mirror_event", KeepDuration: durationpb.New(72 * time.Hour), RunTime: timestamppb.New(noon),
+					OldestTime: timestamppb.New(noon.Add(-98 * time.Hour)), DeletedRows: 11, BehindDuration: durationpb.New(26 * time.Hour),
+				},
+				{Table: "mirror_user_session"},
 			},
 		}},
+		ChangeRetention: &mirrorv1.RetentionStatus{Table: "mirror_change", Problem: "the database refused it"},
 		Deliveries: &mirrorv1.DeliveryCounts{
 			Accepted: 1, Duplicate: 2, Unauthenticated: 3, Unavailable: 4, UnknownType: 5,
 			Malformed: 6, ForeignProject: 7,

@@ -24,6 +24,7 @@ const (
 	paragraphSweep       = "a-sweep-has-a-problem"
 	paragraphFailed      = "a-task-has-failed"
 	paragraphBehind      = "the-mirror-is-behind"
+	paragraphOld         = "old-rows-stay"
 )
 
 const (
@@ -31,6 +32,8 @@ const (
 	behind = 5 * time.Minute
 	// unannouncedShown is how long after the last change without an event they are a warning.
 	unannouncedShown = 24 * time.Hour
+	// oldBehind is how much longer than they should old rows have to stay for a warning.
+	oldBehind = 24 * time.Hour
 )
 
 // condition is what the warnings of a project are made of.
@@ -42,6 +45,7 @@ type condition struct {
 	groups      mirror.Task
 	events      mirror.LastEvents
 	unannounced []mirror.Unannounced
+	retention   []mirror.Retention
 }
 
 // warnings returns what is wrong with a project, the most urgent first.
@@ -68,6 +72,14 @@ func (c *condition) warnings(now time.Time) (list []*mirrorv1.Warning) {
 	}
 	if due := c.counts.OldestDue; c.project.PauseReason == "" && !due.IsZero() && now.Sub(due) >= behind {
 		warn(paragraphBehind, "the task that waits longest is due since %s", due.UTC().Format(time.RFC3339))
+	}
+	for _, r := range c.retention {
+		switch {
+		case r.Problem != "":
+			warn(paragraphOld, "old rows of %s could not be deleted: %s", r.Table, r.Problem)
+		case r.Behind >= oldBehind:
+			warn(paragraphOld, "old rows of %s stay for %s longer than they should", r.Table, r.Behind.Round(time.Hour))
+		}
 	}
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -231,4 +232,33 @@ var gates = map[*dbtest.Engine][]string{
 		"create trigger wait before insert or update on mirror_document for each row execute function wait()",
 	},
 	dbtest.MySQL: {"create trigger wait before insert on mirror_document for each row update gate set n = n + 1"},
+}
+
+// Expiry waits for no session that has locked a row: what is locked stays, and goes the
+// next time.
+func TestLockedRowsDoNotExpire(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Database(t)
+		s, r := open(t, engine.Config{URL: url}), &race{engine: e, url: url, db: e.Connect(t, url)}
+		for _, id := range []string{"held", "free"} {
+			if _, err := s.Accept(t.Context(), []mirror.Delivery{deliveryOf(id)}); err != nil {
+				t.Fatalf("Accept = %v", err)
+			}
+		}
+		expiry := store.Expiry{
+			Project: "default", Table: store.AgingEvents, Before: testTime.Add(100 * time.Hour), Limit: 10,
+		}
+		tx := r.begin(t, fmt.Sprintf("select 1 from mirror_event where bucket = %d and project_id = 'default' "+
+			"and event_id = 'held' for update", deliveryOf("held").Event.Bucket()))
+		first, err := s.Expire(t.Context(), expiry)
+		if err != nil || first.Deleted > 1 {
+			t.Fatalf("Expire beside a locked row = %+v, %v; want the other row at most", first, err)
+		}
+		commit(t, tx)
+		second, err := s.Expire(t.Context(), expiry)
+		if err != nil || first.Deleted+second.Deleted != 2 {
+			t.Fatalf("Expire later = %+v after %+v, %v; want both rows gone", second, first, err)
+		}
+	})
 }

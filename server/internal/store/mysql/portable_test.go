@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
@@ -101,6 +102,10 @@ func statements(t *testing.T) map[string]string {
 	for _, t := range tables {
 		all["write SQL of "+t.name] = t.sql(2)
 	}
+	for _, t := range store.AgingTables {
+		all["agedSQL of "+string(t)] = agedSQL(t)
+		all["lockAgedSQL of "+string(t)], all["deleteAgedSQL of "+string(t)] = lockAgedSQL(t, 2), deleteAgedSQL(t, 2)
+	}
 	for _, read := range storetest.Reads() {
 		all[fmt.Sprintf("read %s by %+v", read.Name, read.Filter)] = readOf(t, read).text
 	}
@@ -190,6 +195,10 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Stop": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
 		"forgetProjectsSQL": true, "eventsOfRoomSQL": true, "IdentifyFeed": true, "Heads": true, "Earliest": true,
+		"Oldest": true,
+	}
+	for _, t := range store.AgingTables {
+		overProject["agedSQL of "+string(t)] = true
 	}
 	named := regexp.MustCompile(`(?s)-- name: (\w+) :\w+\n(.*?)(\n\n|\z)`)
 	byBucket := regexp.MustCompile(`(?s)\bwhere\s+(\w\.)?bucket (= (\?|sqlc)|in \(\?)|\bwhere \((\w\.)?bucket, |` +

@@ -313,6 +313,15 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		}
 	}
 
+	for _, table := range store.AgingTables {
+		for _, node := range plan("aged of "+string(table), agedSQL(table), "default", time.Time{}, time.Unix(2e9, 0), "", 20) {
+			if node.Type == "Sort" || node.Relation == string(table) && node.Index != table.Columns().Index {
+				t.Errorf("aged rows of %s are read by %q, with a step %s; want its index, in order", table, node.Index, node.Type)
+			}
+		}
+		plan("delete aged of "+string(table), deleteAgedSQL(table), []pgtype.TID{{BlockNumber: 1, OffsetNumber: 1, Valid: true}})
+	}
+
 	// What reads send depends on the filter. The server plans the first uses of a text
 	// with the arguments, and then makes one plan for any.
 	if _, err := conn.Exec(t.Context(), "set plan_cache_mode = force_generic_plan"); err != nil {
@@ -550,6 +559,58 @@ func TestFoldReadsWhatItTakes(t *testing.T) {
 		if rows, blocks, plan := explain(record.sql, record.args); rows != 100 || blocks > 1000 {
 			t.Errorf("Deletion after %q takes %.2f rows and %d blocks; want 100, and a few for each: %.3000s", prepare, rows,
 				blocks, plan)
+		}
+	}
+}
+
+// What expires is found behind nothing else, whatever the server knows of the table.
+func TestExpireReadsWhatItDeletes(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url := pgtest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Connect = %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s = %v", sql, err)
+		}
+	}
+	exec(`insert into mirror_event select n % 256, 'default', md5(n::text), '', 'r', 'u', '', convert_to(repeat('x', 300), 'UTF8'),
+		timestamptz '2026-03-01', timestamptz '2026-03-01' + n * interval '1 second', null, ''
+		from generate_series(1, 40000) n`)
+	for _, prepare := range []string{"", "vacuum analyze mirror_event"} {
+		exec(prepare)
+		for _, setting := range expireSettings {
+			exec(strings.Replace(setting, "local ", "", 1))
+		}
+		var raw []byte
+		if err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) "+agedSQL(store.AgingEvents), "default",
+			time.Time{}, time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), "", 100).Scan(&raw); err != nil {
+			t.Fatalf("explain = %v", err)
+		}
+		var plan []struct {
+			Plan struct {
+				Rows float64 `json:"Actual Rows"`
+				Hit  int     `json:"Shared Hit Blocks"`
+				Read int     `json:"Shared Read Blocks"`
+			}
+		}
+		if err := json.Unmarshal(raw, &plan); err != nil {
+			t.Fatalf("Unmarshal = %v", err)
+		}
+		// Each row is read, locked and looked for among those that wait.
+		if got := plan[0].Plan; got.Rows != 100 || got.Hit+got.Read > 1000 {
+			t.Errorf("the look for 100 rows after %q finds %.0f and reads %d blocks; want a few for each: %.3000s", prepare,
+				got.Rows, got.Hit+got.Read, raw)
 		}
 	}
 }

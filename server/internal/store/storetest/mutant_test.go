@@ -490,6 +490,48 @@ func mutants() []mutant {
 			func(b base) store.Store { return &purgesNothing{b} },
 		},
 		{
+			"expires what waits",
+			[]string{
+				"event that waits does not expire", "expiry beside all other work loses nothing that is needed",
+			},
+			func(b base) store.Store { return &expiresWaiting{b} },
+		},
+		{
+			"expires more than a batch",
+			[]string{
+				"events expire by age, in batches", "notifications expire by age",
+			},
+			func(b base) store.Store { return &expiresMore{b} },
+		},
+		{
+			"expires what is of other projects",
+			[]string{"events expire by age, in batches"},
+			func(b base) store.Store { return &expiresOthers{b} },
+		},
+		{
+			"forgets deliveries early",
+			[]string{
+				"repeated delivery is known until its event expires", "events expire by age, in batches",
+				"expiry beside all other work loses nothing that is needed",
+			},
+			func(b base) store.Store { return &expiresEarly{b} },
+		},
+		{
+			"takes sessions for as old as their beginning",
+			[]string{"sessions expire by their end"},
+			func(b base) store.Store { return &expiresByBeginning{b} },
+		},
+		{
+			"lets tombstones expire with their events",
+			[]string{"late event after all has expired revives nothing"},
+			func(b base) store.Store { return &expiresTombstones{b} },
+		},
+		{
+			"loses its place among the rows",
+			[]string{"events expire by age, in batches"},
+			func(b base) store.Store { return &expiresFirst{b} },
+		},
+		{
 			"has no page of none",
 			[]string{"list of rooms by any filters"},
 			func(b base) store.Store { return &neverEmpty{b} },
@@ -602,6 +644,63 @@ type purgesNothing struct{ base }
 
 func (m *purgesNothing) PurgeProject(context.Context, mirror.ProjectID, int16, int) (int, error) {
 	return 0, nil
+}
+
+type expiresWaiting struct{ base }
+
+func (m *expiresWaiting) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	out, err := m.Store.Expire(ctx, x)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_event where project_id = ? and receive_time < ?", string(x.Project),
+		x.Before)
+	return out, errors.Join(err, gone)
+}
+
+type expiresMore struct{ base }
+
+func (m *expiresMore) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	x.Limit *= 2
+	return m.Store.Expire(ctx, x)
+}
+
+type expiresOthers struct{ base }
+
+func (m *expiresOthers) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	out, err := m.Store.Expire(ctx, x)
+	x.Project = "other"
+	_, also := m.Store.Expire(ctx, x)
+	return out, errors.Join(err, also)
+}
+
+type expiresEarly struct{ base }
+
+func (m *expiresEarly) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	x.Before = x.Before.Add(time.Hour)
+	return m.Store.Expire(ctx, x)
+}
+
+type expiresByBeginning struct{ base }
+
+func (m *expiresByBeginning) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	out, err := m.Store.Expire(ctx, x)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_user_session where begin_time < ?", x.Before)
+	return out, errors.Join(err, gone)
+}
+
+type expiresTombstones struct{ base }
+
+func (m *expiresTombstones) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	out, err := m.Store.Expire(ctx, x)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_room where delete_time < ?", x.Before)
+	_, also := m.d.sql.Exec(ctx, "delete from mirror_resource_state where project_id = ?", string(x.Project))
+	return out, errors.Join(err, gone, also)
+}
+
+type expiresFirst struct{ base }
+
+func (m *expiresFirst) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	out, err := m.Store.Expire(ctx, x)
+	out.Last = x.After
+	return out, err
 }
 
 type dropsChange struct{ base }

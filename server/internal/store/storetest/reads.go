@@ -80,6 +80,7 @@ func Reads() []Read {
 			_, err := s.LastEvents(ctx, project, []string{id, "r-9"})
 			return err
 		}),
+		byKey("Oldest", func(ctx context.Context, s store.Store) error { _, err := s.Oldest(ctx, project); return err }),
 		lists("Events", store.Store.Events, store.EventFilter{
 			Project:   project,
 			Rooms:     rooms,

@@ -72,6 +72,7 @@ func groups() []group {
 		{"item", itemCases()},
 		{"sweep", sweepCases},
 		{"purge", purgeCases},
+		{"retention", retentionCases},
 		{"query", queryCases},
 		{"list", listCases},
 		{"feed", feedCases},

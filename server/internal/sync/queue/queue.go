@@ -80,6 +80,8 @@ type Config struct {
 	// Swept, if set, is called with the result of each task that only a sweep has
 	// requested.
 	Swept func(lease mirror.Lease, applied mirror.Applied)
+	// Looked, if set, is called after each query for due tasks: the database is awake.
+	Looked func()
 	// Ended, if set, is called at the end of each attempt of a task.
 	Ended func(Attempt)
 	// Committed, if set, is called with the change entries that a task has written, and
@@ -560,6 +562,9 @@ func (p *Pool) look(ctx context.Context, now time.Time, kinds []mirror.Kind, lat
 		p.mu.Unlock()
 		p.cfg.Logger.ErrorContext(ctx, "cannot look for due work", slog.Any("error", err))
 		return
+	}
+	if p.cfg.Looked != nil {
+		p.cfg.Looked()
 	}
 	if len(p.lines.queued) > before {
 		p.scanBy(now.Add(p.cfg.BusyPoll))

@@ -1,0 +1,91 @@
+package blackbox_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+)
+
+// A service deletes what has become old while it was down, and what is young stays. The
+// status and the metrics tell how much it was.
+func TestOldRowsAreDeleted(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		upstream, url := harness.NewFake(t), e.Database(t)
+		options := harness.Options{DatabaseURL: url, UpstreamURL: upstream.URL}
+		s := harness.Start(t, options)
+		follow(t, s, upstream)
+		must(t, upstream.CreateRoom("plan", fake.RoomOptions{Storage: storage("1")}))
+		must(t, upstream.Enter("plan", fake.Connection{ID: 1, UserID: "alice"}))
+		must(t, upstream.Leave("plan", 1))
+		upstream.Notify(fake.Notification{UserID: "alice", RoomID: "plan", Kind: "$trip", SubjectID: "s"})
+		awaitIdle(t, s)
+		if _, err := s.Stop(t); err != nil {
+			t.Fatal(err)
+		}
+
+		// The clock goes on: two months, for all that was written so far.
+		db := e.Connect(t, url)
+		for _, column := range []string{
+			"mirror_event.receive_time", "mirror_user_session.begin_time", "mirror_user_session.leave_time",
+			"mirror_notification.create_time", "mirror_change.commit_time",
+		} {
+			table, column, _ := strings.Cut(column, ".")
+			ago := map[*dbtest.Engine]string{dbtest.Postgres: "interval '60 days'", dbtest.MySQL: "interval 60 day"}[e]
+			_, err := db.ExecContext(t.Context(), fmt.Sprintf("update %s set %s = %s - %s", table, column, column, ago))
+			must(t, err)
+		}
+		count := func(table string) (n int) {
+			t.Helper()
+			must(t, db.QueryRowContext(t.Context(), "select count(*) from "+table).Scan(&n))
+			return n
+		}
+		rooms, states, events := count("mirror_room"), count("mirror_resource_state"), count("mirror_event")
+		if events < 4 || count("mirror_user_session") != 1 || count("mirror_notification") != 1 {
+			t.Fatalf("%d events, %d sessions, %d notifications; want some", events, count("mirror_user_session"),
+				count("mirror_notification"))
+		}
+		options.Env = map[string]string{
+			"MIRROR_RETENTION_EVENTS": "720h", "MIRROR_RETENTION_SESSIONS": "720h", "MIRROR_RETENTION_NOTIFICATIONS": "720h",
+		}
+		s = harness.Start(t, options)
+		harness.Eventually(t, patience, func() error {
+			status, err := s.Admin(t).GetStatus(t.Context(), &mirrorv1.GetStatusRequest{})
+			if err != nil {
+				return err
+			}
+			got := make(map[string]int64)
+			for _, r := range append(status.GetProjects()[0].GetRetention(), status.GetChangeRetention()) {
+				got[r.GetTable()] = r.GetDeletedRows()
+				if r.GetRunTime() == nil || r.GetKeepDuration().AsDuration() != 720*time.Hour || r.GetProblem() != "" {
+					return fmt.Errorf("retention = %v; want it done", r)
+				}
+			}
+			if got["mirror_event"] != int64(events) || got["mirror_user_session"] != 1 || got["mirror_notification"] != 1 ||
+				got["mirror_change"] == 0 {
+				return fmt.Errorf("deleted rows = %v; want all %d events, and what else is old", got, events)
+			}
+			return nil
+		})
+		if n := count("mirror_user_session") + count("mirror_notification"); n != 0 {
+			t.Errorf("old sessions and notifications = %d; want none", n)
+		}
+		if r, s := count("mirror_room"), count("mirror_resource_state"); r != rooms || s != states {
+			t.Errorf("rooms = %d, states = %d; want %d and %d as before", r, s, rooms, states)
+		}
+		if _, _, body := s.Get(t, "/metrics"); !strings.Contains(string(body), fmt.Sprintf(
+			"mirror_retention_deleted_rows_total{project=\"default\",table=\"mirror_event\"} %d\n", events)) {
+			t.Errorf("the metrics do not tell of %d deleted events", events)
+		}
+		// It goes on as ever.
+		follow(t, s, upstream)
+		must(t, upstream.SetStorage("plan", storage("2")))
+		awaitStorage(t, s, "plan", storage("2"))
+	})
+}

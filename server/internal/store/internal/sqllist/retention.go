@@ -1,0 +1,34 @@
+package sqllist
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// Oldest reads one entry of an index for each table.
+func (r *Reader) Oldest(ctx context.Context, project mirror.ProjectID) (map[store.Aging]time.Time, error) {
+	s := r.query("")
+	for i, table := range store.AgingTables {
+		c := table.Columns()
+		if i > 0 {
+			s.add("\nunion all ")
+		}
+		s.add("select "+strconv.Itoa(i)+", (select t."+c.Time+" from "+string(table)+" t"+r.by(c.Index)+
+			"where t.project_id = ?\n    order by t."+c.Time+" limit 1)", project)
+	}
+	oldest := make(map[store.Aging]time.Time)
+	err := r.read(ctx, "read the times of the oldest rows", s, func(row Row) error {
+		var n int
+		var t time.Time
+		err := row.Scan(&n, at(&t))
+		if err == nil && !t.IsZero() {
+			oldest[store.AgingTables[n]] = t
+		}
+		return err
+	})
+	return oldest, err
+}

@@ -1,0 +1,160 @@
+package mysql
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+// agedSQL finds rows from the oldest on, and locks none.
+func agedSQL(a store.Aging) string {
+	c := a.Columns()
+	return strings.NewReplacer("TABLE", string(a), "TIME", c.Time, "ID", c.ID, "INDEX", c.Index,
+		"KEY", "t."+strings.Join(c.Key, ", t.")).Replace(`select t.TIME, t.bucket, KEY
+from TABLE t force index (INDEX)
+where t.project_id = ? and t.TIME >= ? and t.TIME < ? and (t.TIME > ? or t.ID < ?)
+order by t.TIME, t.ID desc
+limit ?`)
+}
+
+// lockAgedSQL reads and locks n rows by their keys.
+func lockAgedSQL(a store.Aging, n int) string {
+	c := a.Columns()
+	waits := "false"
+	if c.Waits != "" {
+		waits = "exists (select 1 from " + c.Waits + ")"
+	}
+	return `select t.` + c.Time + `, ` + c.End + `, ` + waits + `, t.bucket, t.` + strings.Join(c.Key, ", t.") + `
+from ` + string(a) + ` t force index (primary)
+where (t.bucket, t.project_id, t.` + strings.Join(c.Key, ", t.") + `) in (` + places(n, 2+len(c.Key)) + `)
+for update nowait`
+}
+
+// deleteAgedSQL deletes n rows by their keys. That the buckets are named apart tells Vitess
+// the shards; MariaDB would read the whole table to delete by a list of row values.
+func deleteAgedSQL(a store.Aging, n int) string {
+	key := "bucket = ? and " + strings.Join(a.Columns().Key, " = ? and ") + " = ?"
+	return "delete from " + string(a) + "\nwhere bucket in (" + repeat("?", n) + ") and project_id = ?\n    and (" +
+		strings.Repeat(key+" or ", n-1) + key + ")"
+}
+
+func deleteAgedArgs(x store.Expiry, keys []agedKey) (args []any) {
+	for _, k := range keys {
+		args = append(args, k.bucket)
+	}
+	args = append(args, rawKey(x.Project))
+	for _, k := range keys {
+		args = append(args, k.bucket)
+		for _, id := range k.ids {
+			args = append(args, id)
+		}
+	}
+	return args
+}
+
+// agedKey is the primary key of a row, without the project.
+type agedKey struct {
+	bucket int16
+	ids    [][]byte
+}
+
+func (k agedKey) compare(other agedKey) int {
+	if k.bucket != other.bucket {
+		return int(k.bucket) - int(other.bucket)
+	}
+	return slices.CompareFunc(k.ids, other.ids, bytes.Compare)
+}
+
+// scan returns where a row's key is scanned into.
+func (k *agedKey) scan(columns int) []any {
+	k.ids = make([][]byte, columns)
+	into := []any{&k.bucket}
+	for i := range k.ids {
+		into = append(into, &k.ids[i])
+	}
+	return into
+}
+
+func agedArgs(x store.Expiry, keys []agedKey) (args []any) {
+	for _, k := range keys {
+		args = append(args, k.bucket, rawKey(x.Project))
+		for _, id := range k.ids {
+			args = append(args, id)
+		}
+	}
+	return args
+}
+
+// Expire is one transaction, on a sharded server one for each bucket. Rows of which
+// another session has locked one stay for the next time, all that the transaction is about.
+func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	out := store.Expired{Last: x.After}
+	columns := x.Table.Columns()
+	after := nullTime(x.After.Time)
+	if !after.Valid {
+		after = nullTime(firstTime)
+	}
+	var keys []agedKey
+	err := retry(ctx, func() error {
+		keys, out.Last = nil, x.After
+		return s.q.query(ctx, agedSQL(x.Table), []any{
+			rawKey(x.Project), after, nullTime(x.Before), after, rawKey(x.After.ID), x.Limit,
+		}, func(rows *sql.Rows) error {
+			var key agedKey
+			var at sql.NullTime
+			err := rows.Scan(append([]any{&at}, key.scan(len(columns.Key))...)...)
+			keys, out.Last.Time = append(keys, key), timeOf(at)
+			out.Last.ID = string(key.ids[len(key.ids)-1]) // the key ends with what the index ends with
+			return err
+		})
+	})
+	if err != nil {
+		return store.Expired{}, classify(ctx, err)
+	}
+	out.More = len(keys) == x.Limit && len(keys) > 0
+	slices.SortFunc(keys, agedKey.compare) // key order is lock order
+	parts, err := transactions(ctx, s, keys, func(k agedKey) int16 { return k.bucket })
+	for _, part := range parts {
+		deleted := 0
+		err := s.tx(ctx, "expire rows of "+string(x.Table), func(q *queries) (err error) {
+			deleted, err = q.expire(ctx, x, part)
+			return err
+		})
+		if err != nil {
+			return store.Expired{}, err
+		}
+		out.Deleted += deleted
+	}
+	return out, err
+}
+
+// expire deletes those of some rows that have expired, or none if one is locked.
+func (q *queries) expire(ctx context.Context, x store.Expiry, keys []agedKey) (deleted int, err error) {
+	var gone []agedKey
+	width := len(x.Table.Columns().Key)
+	err = chunks(keys, maxKeys, func(keys []agedKey) error {
+		return q.query(ctx, lockAgedSQL(x.Table, len(keys)), agedArgs(x, keys), func(rows *sql.Rows) error {
+			var key agedKey
+			var at, end sql.NullTime
+			var row store.AgedRow
+			err := rows.Scan(append([]any{&at, &end, &row.Waits}, key.scan(width)...)...)
+			if row.Time, row.End = timeOf(at), timeOf(end); x.Table.Expired(row, x.Before) {
+				gone = append(gone, key)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return 0, unlessLocked(err, nil)
+	}
+	err = chunks(gone, maxKeys, func(keys []agedKey) error {
+		n, err := q.exec(ctx, deleteAgedSQL(x.Table, len(keys)), deleteAgedArgs(x, keys)...)
+		deleted += int(n)
+		return err
+	})
+	return deleted, err
+}

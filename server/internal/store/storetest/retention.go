@@ -1,0 +1,424 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+var retentionCases = []testCase{
+	{"events expire by age, in batches", eventsExpire},
+	{"event that waits does not expire", waitingStays},
+	{"repeated delivery is known until its event expires", duplicatesKnown},
+	{"sessions expire by their end", sessionsExpire},
+	{"notifications expire by age", notificationsExpire},
+	{"late event after all has expired revives nothing", expiredRevivesNothing},
+	{"expiry beside all other work loses nothing that is needed", expiryBesideWork},
+}
+
+// expire has rows of a table expire in batches, and returns how many went.
+func (e *env) expire(table store.Aging, before time.Time) (all int) {
+	e.Helper()
+	const limit = 3
+	x := store.Expiry{Project: project, Table: table, Before: before, Limit: limit}
+	for more := true; more; {
+		out, err := e.Expire(e.ctx(), x)
+		e.must("Expire", err)
+		if out.Deleted < 0 || out.Deleted > limit {
+			e.Fatalf("Expire at most %d = %+v", limit, out)
+		}
+		all += out.Deleted
+		if more = out.More; more && out.Last == x.After {
+			e.Fatalf("Expire after %+v = %+v; want it to get on", x.After, out)
+		}
+		x.After = out.Last
+	}
+	return all
+}
+
+func (e *env) eventsOf(p mirror.ProjectID) (ids []string) {
+	e.Helper()
+	events, err := e.Events(e.ctx(), store.EventFilter{Project: p, Limit: 10_000})
+	e.must("Events", err)
+	for _, ev := range events {
+		ids = append(ids, ev.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (e *env) oldest(p mirror.ProjectID) map[store.Aging]time.Time {
+	e.Helper()
+	oldest, err := e.Oldest(e.ctx(), p)
+	e.must("Oldest", err)
+	return oldest
+}
+
+func eventsExpire(e *env) {
+	begin := e.now
+	e.want("Oldest of nothing", e.oldest(project), map[store.Aging]time.Time{})
+	e.want("expired of nothing", e.expire(store.AgingEvents, e.now.Add(time.Hour)), 0)
+	var young []string
+	for i := range 20 {
+		var batch []mirror.Delivery
+		for n := range 1 + i%5 { // several of one time, in several buckets
+			d := e.delivery(invalidatedAt(roomOf(mirror.RoomID(fmt.Sprintf("room-%d-%d", i, n)))))
+			if n == 3 {
+				d = e.delivery() // of no room
+			}
+			if batch = append(batch, d); i >= 10 {
+				young = append(young, d.Event.ID)
+			}
+		}
+		e.accept(batch...)
+		e.pass(time.Minute)
+	}
+	foreign := e.delivery()
+	foreign.Event.Project, foreign.Event.ReceiveTime = "other", begin
+	e.accept(foreign)
+	all := e.eventsOf(project)
+	e.want("Oldest", e.oldest(project)[store.AgingEvents], begin)
+
+	e.want("expired before the first", e.expire(store.AgingEvents, begin), 0)
+	one, err := e.Expire(e.ctx(), store.Expiry{Project: project, Table: store.AgingEvents, Before: e.now, Limit: 0})
+	e.must("Expire", err)
+	e.want("Expire none", one, store.Expired{})
+	e.want("events that nothing has expired of", e.eventsOf(project), all)
+	e.want("expired", e.expire(store.AgingEvents, begin.Add(10*time.Minute)), len(all)-len(young))
+	e.want("events left", e.eventsOf(project), young)
+	e.want("Oldest left", e.oldest(project)[store.AgingEvents], begin.Add(10*time.Minute))
+	e.want("events of another project", e.eventsOf("other"), []string{foreign.Event.ID})
+	e.want("expired again", e.expire(store.AgingEvents, begin.Add(10*time.Minute)), 0)
+	// Nothing else went with them.
+	tasks, err := e.TaskList(e.ctx(), store.TaskFilter{Project: project, Now: e.now, Limit: 1000})
+	e.must("TaskList", err)
+	if len(tasks) < 50 {
+		e.Fatalf("tasks = %d; want those of all rooms", len(tasks))
+	}
+}
+
+func waitingStays(e *env) {
+	r := userSessionsOf("room")
+	waits := e.foldEvent(r, e.now)
+	e.accept(e.delivery(invalidatedAt(roomOf("room"))))
+	other := e.foldEvent(userSessionsOf("Room"), e.now)
+	e.pass(time.Hour)
+	e.want("expired", e.expire(store.AgingEvents, e.now), 1)
+	e.want("events that wait", e.eventsOf(project), []string{waits.ID, other.ID})
+	lease := e.claim(r)
+	_, err := e.ApplySessions(e.ctx(), lease,
+		mirror.SessionFold{Upserts: []mirror.UserSession{e.session("room", waits.ID, 1)}, Folded: []string{waits.ID}}, e.now)
+	e.must("ApplySessions", err)
+	e.want("expired once folded", e.expire(store.AgingEvents, e.now), 1)
+	e.want("event that waits still", e.eventsOf(project), []string{other.ID})
+	e.want("events that wait at the other room", eventIDs(e.unfolded(userSessionsOf("Room"), 10)), []string{other.ID})
+	e.want("sessions", sessionIDs(e.sessions(store.SessionFilter{})), []string{waits.ID})
+}
+
+func duplicatesKnown(e *env) {
+	first := e.delivery(invalidatedAt(storageOf("room")))
+	e.accept(first)
+	e.pass(time.Hour)
+	e.want("expired before it is old", e.expire(store.AgingEvents, first.Event.ReceiveTime), 0)
+	before := e.task(storageOf("room"))
+	if again := e.accept(first); again[0].Fresh {
+		e.Fatalf("repeated delivery = %+v; want it known", again[0])
+	}
+	e.want("task after a repeated delivery", e.task(storageOf("room")), before)
+	e.want("expired", e.expire(store.AgingEvents, e.now), 1)
+	if again := e.accept(first); !again[0].Fresh {
+		e.Fatalf("delivery after its event expired = %+v; want it to count as new", again[0])
+	}
+}
+
+// sessionOf is one that began and, unless it is open, ended some hours ago.
+func (e *env) sessionOf(room mirror.RoomID, id string, began, ended int) mirror.UserSession {
+	s := e.session(room, id, int64(len(id)))
+	s.EnterTime = e.now.Add(time.Duration(-began) * time.Hour)
+	if ended >= 0 {
+		s.LeaveTime, s.End = e.now.Add(time.Duration(-ended)*time.Hour), mirror.SessionLeft
+	}
+	return s
+}
+
+func sessionsExpire(e *env) {
+	e.upsertSessions(
+		e.sessionOf("room", "a-old", 9, 8), e.sessionOf("room", "b-older", 20, 19), e.sessionOf("Room", "c-old-too", 9, 8),
+		e.sessionOf("room", "d-long", 9, 1), e.sessionOf("room", "e-open", 20, -1), e.sessionOf("Room", "f-young", 1, 0),
+		e.sessionOf("Room", "g-ends-at-the-time", 9, 5),
+	)
+	gone := e.session("room", "h-no-enter", 9)
+	gone.EnterTime, gone.LeaveTime, gone.End = time.Time{}, e.now.Add(-7*time.Hour), mirror.SessionLeft
+	e.upsertSessions(gone)
+	e.want("Oldest", e.oldest(project)[store.AgingSessions], e.now.Add(-20*time.Hour))
+	e.want("expired", e.expire(store.AgingSessions, e.now.Add(-5*time.Hour)), 4)
+	ids := sessionIDs(e.sessions(store.SessionFilter{}))
+	slices.Sort(ids)
+	e.want("sessions left", ids, []string{"d-long", "e-open", "f-young", "g-ends-at-the-time"})
+	e.want("expired of another project", func() int {
+		out, err := e.Expire(e.ctx(), store.Expiry{Project: "other", Table: store.AgingSessions, Before: e.now, Limit: 100})
+		e.must("Expire", err)
+		return out.Deleted
+	}(), 0)
+	// What is folded later goes on from what is left.
+	left := e.sessionOf("room", "e-open", 20, 0)
+	e.upsertSessions(left)
+	e.want("session that ended", e.sessions(store.SessionFilter{Open: true}), []mirror.UserSession(nil))
+}
+
+func notificationsExpire(e *env) {
+	r, odd := notificationOf("room", "in_1"), notificationOf("", "in_2")
+	for i := range 4 {
+		for _, r := range []mirror.Resource{r, odd} {
+			n := e.notification(r, fmt.Sprintf("msg_%s_%d", r.ID, i))
+			n.CreateTime = e.now.Add(time.Duration(-i) * time.Hour)
+			e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{n}})
+		}
+	}
+	e.want("Oldest", e.oldest(project)[store.AgingNotifications], e.now.Add(-3*time.Hour))
+	e.want("expired", e.expire(store.AgingNotifications, e.now.Add(-time.Hour)), 4)
+	var ids []string
+	for _, n := range e.notifications(store.NotificationFilter{}) {
+		ids = append(ids, n.EventID)
+	}
+	slices.Sort(ids)
+	e.want("notifications left", ids, []string{"msg_in_1_0", "msg_in_1_1", "msg_in_2_0", "msg_in_2_1"})
+	// One that comes later belongs to it all the same.
+	e.applyNotification(r, mirror.NotificationFold{
+		FetchTime: e.now, Rows: []mirror.Notification{e.notification(r, "msg_late")},
+	})
+	e.want("notifications with a later one", len(e.notifications(store.NotificationFilter{Room: "room"})), 3)
+}
+
+func expiredRevivesNothing(e *env) {
+	deleted := e.fullRoom("room")
+	e.deleteRoom("room")
+	e.foldAll("room")
+	states, room := e.task(storageOf("room")), e.tombstone("room")
+	e.pass(72 * time.Hour)
+	if n := e.expire(store.AgingEvents, e.now); n < 8 {
+		e.Fatalf("expired = %d; want all events", n)
+	}
+	e.expire(store.AgingSessions, e.now)
+	e.expire(store.AgingNotifications, e.now)
+	e.want("sessions left", len(e.sessions(store.SessionFilter{Room: "room"})), 0)
+	e.want("tombstone", e.tombstone("room"), room)
+	e.want("task of the document", e.task(storageOf("room")), states)
+
+	// A delivery of long ago, and one that was never seen.
+	for _, d := range []mirror.Delivery{deleted, e.delivery(invalidatedAt(storageOf("room")))} {
+		e.accept(d)
+		e.wantNoRoom("room")
+	}
+	lease := e.claim(storageOf("room"))
+	if lease.Generation <= states.Generation {
+		e.Fatalf("generation %d follows %d; want it higher", lease.Generation, states.Generation)
+	}
+	_, err := e.ApplyDocument(e.ctx(), lease, e.documentContent(`{"late":1}`), e.now, 0)
+	e.wantErr("ApplyDocument", err, store.ErrEpochChanged)
+	e.wantNoDocument(storageOf("room"))
+}
+
+// foldAll folds what waits at the sessions of a room.
+func (e *env) foldAll(room mirror.RoomID) {
+	e.Helper()
+	r := userSessionsOf(room)
+	_, err := e.ApplySessions(e.ctx(), e.claim(r), mirror.SessionFold{Folded: eventIDs(e.unfolded(r, 100))}, e.now)
+	e.must("ApplySessions", err)
+}
+
+// Deliveries, folds, applies and a follower of the feed go on while rows expire and
+// changes are trimmed, by two stores at once. Nothing goes that is young or waits, what
+// is folded arrives, and a follower sees every change or is told that it cannot.
+func expiryBesideWork(e *env) {
+	const writers, each = 4, 40
+	const keep = 20 * time.Second
+	var ticks atomic.Int64
+	now := func() time.Time { return e.now.Add(time.Duration(ticks.Add(1)) * time.Second / 4) }
+	rooms := inOneBucket(writers)
+	rooms[writers-1] = "elsewhere"
+	bucket := roomOf(rooms[0]).Bucket()
+	stores := []store.Store{e.Store, e.another()}
+	for _, id := range rooms {
+		e.mirrorRoom(id, e.roomContent(`{}`))
+	}
+
+	working, stop := context.WithCancel(e.ctx())
+	defer stop()
+	var others sync.WaitGroup
+	var latest atomic.Int64 // before when something may have expired
+	var expired atomic.Int64
+	for _, s := range stores {
+		others.Go(func() {
+			var at mirror.Position
+			for working.Err() == nil {
+				before := now().Add(-keep)
+				for at := latest.Load(); at < before.UnixMicro() && !latest.CompareAndSwap(at, before.UnixMicro()); {
+					at = latest.Load()
+				}
+				out, err := s.Expire(e.ctx(), store.Expiry{
+					Project: project, Table: store.AgingEvents, Before: before, Limit: 7,
+				})
+				if err != nil {
+					e.Errorf("Expire = %v; want no error", err)
+					return
+				}
+				expired.Add(int64(out.Deleted))
+				heads, err := s.Heads(e.ctx())
+				if err == nil {
+					at, err = s.Earliest(e.ctx())
+				}
+				var entries []mirror.Change
+				if err == nil && at[bucket] < heads[bucket] {
+					entries, err = s.Changes(e.ctx(), []store.ChangeRange{
+						{Bucket: bucket, After: at[bucket], To: min(at[bucket]+5, heads[bucket])},
+					})
+				}
+				if through := store.TrimThrough(entries, heads[bucket], before); err == nil && through > 0 {
+					_, err = s.Trim(e.ctx(), bucket, through, 5)
+				}
+				if err != nil {
+					e.Errorf("trim = %v; want no error", err)
+					return
+				}
+			}
+		})
+	}
+	seen, missed := int64(0), int64(0)
+	follow := func() (bool, error) {
+		heads, err := stores[1].Heads(e.ctx())
+		if err != nil {
+			return false, err
+		}
+		at := mirror.Position{}
+		at[bucket] = seen + missed
+		of := mirror.Position{}
+		of[bucket] = heads[bucket]
+		ranges := store.Ranges(at, of, 4)
+		page, err := stores[1].Changes(e.ctx(), ranges)
+		if err != nil || len(ranges) == 0 {
+			return false, err
+		}
+		passed, err := store.Advance(&at, ranges, page)
+		if errors.Is(err, store.ErrTrimmed) {
+			earliest, err := stores[1].Earliest(e.ctx())
+			if earliest[bucket] <= seen+missed {
+				return false, fmt.Errorf("changes after %d were trimmed, but the first is after %d", seen+missed, earliest[bucket])
+			}
+			missed = earliest[bucket] - seen
+			return true, err
+		}
+		for i, c := range passed {
+			if c.Number != seen+missed+1 && err == nil {
+				err = fmt.Errorf("entry %d of the page is %+v; want number %d", i, c, seen+missed+1)
+			}
+			seen++
+		}
+		return true, err
+	}
+	var followErr error
+	others.Go(func() {
+		for working.Err() == nil && followErr == nil {
+			_, followErr = follow()
+		}
+	})
+
+	var mu sync.Mutex
+	received := make(map[string]time.Time)
+	folds := 0
+	fold := func(s store.Store, room mirror.RoomID) (int, error) {
+		r := userSessionsOf(room)
+		lease, err := s.Claim(e.ctx(), r, newToken(), now(), leaseTTL)
+		if err != nil {
+			return 0, nil // nothing waits
+		}
+		waits, err := s.Unfolded(e.ctx(), r, 5)
+		var f mirror.SessionFold
+		for _, ev := range waits {
+			if _, gone := s.EventOf(e.ctx(), project, room, ev.ID); gone != nil {
+				return 0, fmt.Errorf("event %s waits, and reading it gives %w", ev.ID, gone)
+			}
+			f.Upserts = append(f.Upserts, e.session(room, ev.ID, 1))
+			f.Folded = append(f.Folded, ev.ID)
+		}
+		if err == nil {
+			_, err = s.ApplySessions(e.ctx(), lease, f, now())
+		}
+		return len(waits), err
+	}
+	parallel(writers, func(w int) {
+		s, rng, room := stores[w%2], rand.New(rand.NewPCG(uint64(w), 7)), rooms[w]
+		for i := range each {
+			d := e.delivery(mirror.Invalidation{Resource: userSessionsOf(room), Fold: true})
+			if rng.IntN(2) == 0 {
+				d = e.delivery(invalidatedAt(storageOf(room)))
+			}
+			d.Event.ReceiveTime = now()
+			answers, err := Accept(e.ctx(), s, []mirror.Delivery{d})
+			if err != nil || !answers[0].Fresh {
+				e.Errorf("Accept = %+v, %v; want it fresh", answers, err)
+				return
+			}
+			mu.Lock()
+			received[d.Event.ID] = d.Event.ReceiveTime
+			if d.Invalidations[0].Fold {
+				folds++
+			}
+			mu.Unlock()
+			if i%8 == 7 {
+				if _, err := fold(s, room); err != nil {
+					e.Errorf("fold = %v; want no error", err)
+					return
+				}
+			}
+			if lease, err := s.Claim(e.ctx(), storageOf(room), newToken(), now(), leaseTTL); err == nil {
+				content := e.documentContent(fmt.Sprintf(`{"v":%d}`, i))
+				if _, err := s.ApplyDocument(e.ctx(), lease, content, now(), 0); err != nil {
+					e.Errorf("ApplyDocument = %v; want no error", err)
+					return
+				}
+			}
+		}
+	})
+	stop()
+	others.Wait()
+	e.must("follow", followErr)
+	for more := true; more; {
+		var err error
+		more, err = follow()
+		e.must("follow", err)
+	}
+	e.want("changes that were seen, or told to be missed", seen+missed, e.lastChange(bucket))
+
+	left := make(map[string]bool)
+	for _, id := range e.eventsOf(project) {
+		left[id] = true
+	}
+	bound := time.UnixMicro(latest.Load())
+	for id, at := range received {
+		if !left[id] && !at.Before(bound) {
+			e.Fatalf("event %s of %v is gone; want all since %v", id, at, bound)
+		}
+	}
+	if expired.Load() == 0 {
+		e.Fatalf("no event expired; want some beside the work")
+	}
+	e.now = now()
+	for _, room := range rooms {
+		for n := 1; n > 0; {
+			var err error
+			n, err = fold(e.Store, room)
+			e.must("fold", err)
+		}
+	}
+	e.want("sessions", len(e.sessions(store.SessionFilter{})), folds)
+	e.want("expired at the end", e.expire(store.AgingEvents, e.now), len(left))
+}
