@@ -226,6 +226,7 @@ func TestOperatorCommands(t *testing.T) {
 		json string // and in the JSON
 	}{
 		{"status", "PAUSED", `"pauseReason":"by an operator: so that tasks stay`},
+		{"status", "OPERATIONS.md#fetching-is-paused", `"warnings":[{"text":"fetching is paused: by an operator`},
 		{"tasks list", "storage", `"kind":"storage"`},
 		{"tasks list --state=done --limit=1", "done", `"nextPageToken":`},
 		{"tasks show " + task, "pending", `"taskId":"` + task},

@@ -105,8 +105,8 @@ func statusText(w io.Writer, got *mirrorv1.GetStatusResponse, address, project s
 					r.GetDeletedRows())
 			}
 		}
-		for _, problem := range p.GetProblems() {
-			line("  PROBLEM: %s", problem)
+		for _, warning := range p.GetWarnings() { // problems included
+			line("  WARNING: %s\n    -> %s", warning.GetText(), warning.GetRunbook())
 		}
 	}
 }

@@ -372,7 +372,7 @@ func Free(dir string) (free, size int64, err error) {
 		return 0, 0, err
 	}
 	block := int64(stat.Bsize) //nolint:unconvert // of another type on other systems
-	free = int64(stat.Bavail) * block
+	free = int64(stat.Bavail) * block //nolint:gosec // disks are smaller
 	size = int64(stat.Blocks) * block //nolint:gosec // disks are smaller
 	return free, size, nil
 }
