@@ -1,7 +1,6 @@
 package blackbox_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -13,9 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -85,75 +84,17 @@ func startAgain(t *testing.T, ended *harness.Service, db string, upstream *harne
 	}})
 }
 
-// printed is the lines that a running program prints.
-type printed struct {
-	cmd   *exec.Cmd
-	lines chan string
+// node runs a program of a project, until the end of the test at the latest.
+func node(t *testing.T, project, program string, args ...string) *printing {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "node", append([]string{filepath.Join(project, program)}, args...)...)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "MIRROR_API_TOKEN="+token)
+	return run(t, cmd)
 }
 
-// node runs a program of a project, until the end of the test.
-func node(t *testing.T, project string, args ...string) *printed {
-	t.Helper()
-	p := &printed{cmd: exec.CommandContext(t.Context(), "node", args...), lines: make(chan string, 1000)}
-	p.cmd.Dir = project
-	p.cmd.Env = append(os.Environ(), "MIRROR_API_TOKEN="+token)
-	var stderr strings.Builder
-	p.cmd.Stderr = &stderr
-	out, err := p.cmd.StdoutPipe()
-	must(t, err)
-	must(t, p.cmd.Start())
-	var read sync.WaitGroup
-	read.Go(func() {
-		defer close(p.lines)
-		for scan := bufio.NewScanner(out); scan.Scan(); {
-			p.lines <- scan.Text()
-		}
-	})
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		read.Wait()
-		_ = p.cmd.Wait()
-		if t.Failed() {
-			t.Logf("errors of the program:\n%s", stderr.String())
-		}
-	})
-	return p
-}
-
-// await reads the next line that is no token.
-func (p *printed) await(t *testing.T, want string) {
-	t.Helper()
-	if got := p.next(t); got != want {
-		t.Fatalf("the program printed %q; want %q", got, want)
-	}
-}
-
-// next returns the next line that is no token.
-func (p *printed) next(t *testing.T) string {
-	t.Helper()
-	for {
-		if line := p.any(t); !strings.HasPrefix(line, "token ") {
-			return line
-		}
-	}
-}
-
-// any returns the next line.
-func (p *printed) any(t *testing.T) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-	defer cancel()
-	select {
-	case line, ok := <-p.lines:
-		if !ok {
-			t.Fatal("the program ended")
-		}
-		return line
-	case <-ctx.Done():
-		t.Fatal("the program prints nothing")
-		return ""
-	}
-}
+// tokenLines are those that say which token was saved.
+var tokenLines = regexp.MustCompile(`(?m)^token .*\n`)
 
 // nodeTypes is what the examples use of Node.
 const nodeTypes = `declare const process: { argv: string[]; env: Record<string, string | undefined> };
@@ -209,61 +150,76 @@ func followInNode(t *testing.T, project string) {
 	program, err := os.ReadFile(filepath.Join(lbDir, "follow.mts"))
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(project, "follow.mts"), program, 0o600))
-	readme, err := os.ReadFile(filepath.Join(typescript, "README.md"))
-	must(t, err)
-	_, example, _ := strings.Cut(string(readme), "```ts\n")
-	example, _, ok := strings.Cut(example, "```\n")
-	if !ok {
-		t.Fatal("the README has no example")
+	examples := []string{"follow.mts"}
+	for name, readme := range map[string][]byte{
+		"package.mts": mustRead(t, filepath.Join(typescript, "README.md")), "readme.mts": mustRead(t, "../../../README.md"),
+	} {
+		_, example, _ := strings.Cut(string(readme), "```ts\nimport { readFile,")
+		example, _, ok := strings.Cut(example, "```\n")
+		if !ok {
+			t.Fatalf("no example for %s", name)
+		}
+		example = "import { readFile," + strings.ReplaceAll(example, "http://127.0.0.1:8080", s.URL(""))
+		must(t, os.WriteFile(filepath.Join(project, name), []byte(example), 0o600))
+		examples = append(examples, name)
 	}
-	example = strings.ReplaceAll(example, "http://127.0.0.1:8080", s.URL(""))
-	must(t, os.WriteFile(filepath.Join(project, "readme.mts"), []byte(example), 0o600))
 	must(t, os.WriteFile(filepath.Join(project, "node.d.ts"), []byte(nodeTypes), 0o600))
 	compiler, err := filepath.Abs(filepath.Join(typescript, "node_modules", ".bin", "tsc"))
 	must(t, err)
-	inDir(t, project, compiler, "--strict", "--exactOptionalPropertyTypes", "--target", "es2022", "--module", "nodenext",
-		"--lib", "es2022,dom", "follow.mts", "readme.mts", "node.d.ts")
-	r := node(t, project, "readme.mjs")
-	r.await(t, "upserted "+thread+" in a room")
-	r.await(t, "{ color: 'blue' }")
+	inDir(t, project, compiler, append(examples, "--strict", "--exactOptionalPropertyTypes", "--target", "es2022",
+		"--module", "nodenext", "--lib", "es2022,dom", "node.d.ts")...)
+	example := node(t, project, "package.mjs")
+	example.await(t, "upserted "+thread+" in a room\n{ color: 'blue' }\n")
+	example = node(t, project, "readme.mjs")
+	for _, line := range []string{"room a room \n", "storage a room \n", "thread a room " + thread + "\n"} {
+		example.await(t, line)
+	}
 
 	p := node(t, project, "follow.mjs", s.URL(""))
-	for _, want := range []string{
-		"a room is called Plan", "the rooms are a room", "its storage is application/json of revision N",
-		`{"liveblocksType":"LiveObject","data":{"v":9007199254740993}}`,
-		"a thread is resolved: false, and says hello", "there are 0 users", "ROOM_NOT_MIRRORED",
-		"storage of a room was upserted",
-	} {
-		p.await(t, want)
-	}
+	p.await(t, "storage of a room was upserted\n")
 	s.Kill()
 	restart()
 	room("b")
-	p.await(t, "storage of b was upserted")
+	p.await(t, "storage of b was upserted\n")
 	_, err = s.Stop(t)
 	must(t, err)
 	restart()
 	room("c")
-	p.await(t, "storage of c was upserted")
-	saved, ok := strings.CutPrefix(p.any(t), "token ")
-	if !ok {
-		t.Fatal("the program saved no token")
+	p.await(t, "storage of c was upserted\ntoken ")
+	const want = `a room is called Plan
+the rooms are a room
+its storage is application/json of revision N
+{"liveblocksType":"LiveObject","data":{"v":9007199254740993}}
+a thread is resolved: false, and says hello
+there are 0 users
+ROOM_NOT_MIRRORED
+storage of a room was upserted
+storage of b was upserted
+storage of c was upserted
+`
+	_ = p.end(os.Kill)
+	if got := tokenLines.ReplaceAllString(p.String(), ""); got != want {
+		t.Errorf("the program printed:\n%s\nwant:\n%s", got, want)
 	}
-	must(t, p.cmd.Process.Kill())
+	saves := tokenLines.FindAllString(p.String(), -1)
+	saved := strings.TrimSpace(strings.TrimPrefix(saves[len(saves)-1], "token "))
 
 	room("d")
 	mirrored("d", "/storage")
 	p = node(t, project, "follow.mjs", s.URL(""), saved)
-	p.await(t, "storage of d was upserted")
+	p.await(t, "storage of d was upserted\n")
 	room("last")
-	p.await(t, "storage of last was upserted")
-	p.await(t, "ended: enough")
-	if line, more := <-p.lines; more {
-		t.Errorf("the program printed %q at its end", line)
+	p.await(t, "ended: enough\n")
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("the program ended with %v", err)
+	}
+	const rest = "storage of d was upserted\nstorage of last was upserted\nended: enough\n"
+	if got := tokenLines.ReplaceAllString(p.String(), ""); got != rest {
+		t.Errorf("from its token the program printed:\n%s\nwant:\n%s", got, rest)
 	}
 
 	p = node(t, project, "follow.mjs", s.URL(""), saved+"x")
-	p.await(t, "CHANGE_TOKEN_INVALID: the change token is not valid, for good: true")
+	p.await(t, "CHANGE_TOKEN_INVALID: the change token is not valid, for good: true\n")
 }
 
 // followingPage follows in two ways, and reports what each is told.
