@@ -1693,6 +1693,8 @@ export interface components {
         };
         /** @description GetStatusResponse is the status of the service. */
         GetStatusResponse: {
+            /** @description What became of old entries of the feed of changes, which the projects share. */
+            changeRetention?: components["schemas"]["RetentionStatus"];
             /** @description Deliveries counted since the process started. */
             deliveries?: components["schemas"]["DeliveryCounts"];
             /**
@@ -2024,6 +2026,8 @@ export interface components {
             problems: string[];
             /** @description The project. */
             projectId: string;
+            /** @description What became of old events, sessions and notifications. */
+            retention: components["schemas"]["RetentionStatus"][];
             /**
              * Format: date-time
              * @description When Liveblocks may be called again, as it requested or after an outage. Absent if it may be called now.
@@ -2100,6 +2104,38 @@ export interface components {
         ResourceKind: "unspecified" | "room" | "storage" | "ydoc" | "thread" | "active-users" | "user-sessions" | "notification" | "sweep" | "group";
         /** @description ResumeProjectResponse is empty. */
         ResumeProjectResponse: Record<string, never>;
+        /** @description RetentionStatus says what became of the old rows of a table, as this process knows: it looks about once an hour, while the service works anyway. Replicas do it side by side. */
+        RetentionStatus: {
+            /**
+             * @description How much older than keepDuration the oldest row is that is left to delete. Absent if none is left.
+             * @example 5s
+             */
+            behindDuration?: string;
+            /**
+             * Format: int64
+             * @description Rows that this process has deleted.
+             */
+            deletedRows: string;
+            /**
+             * @description How long rows are kept. Absent if they are kept for ever.
+             * @example 5s
+             */
+            keepDuration?: string;
+            /**
+             * Format: date-time
+             * @description The time of the oldest row by then: when an event was received, a session began, a notification was created, or a change committed that is not the latest of its bucket. Absent if there was none.
+             */
+            oldestTime?: string;
+            /** @description Why rows could not be deleted. Empty if they could. */
+            problem: string;
+            /**
+             * Format: date-time
+             * @description When this process last looked. Absent before the first time.
+             */
+            runTime?: string;
+            /** @description The table, such as "mirror_event". */
+            table: string;
+        };
         /** @description RetryTaskResponse holds the task in its new state. */
         RetryTaskResponse: {
             /** @description The task. */
