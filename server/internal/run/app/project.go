@@ -151,7 +151,8 @@ func (a *App) compose(ctx context.Context, p *project, s *shared) error {
 		Project: p.id, Tasks: a.db.store, Limiter: p.client, Policy: policy, Shared: s.places,
 		Workers: p.cfg.Workers, Fetches: p.cfg.Fetches, Memory: s.memory, LeaseTTL: p.cfg.LeaseTTL,
 		BusyPoll: p.cfg.BusyPoll, SafetyPoll: p.cfg.SafetyPoll, StopGrace: p.cfg.StopGrace / 2,
-		Swept: p.watch.Swept, Looked: s.old.Wake, Ended: a.metrics.Attempted, Committed: a.feed.Committed, Doubt: a.feed.Doubt,
+		Looked: s.old.Wake, Swept: p.watch.Swept,
+		Ended: a.metrics.Attempted, Committed: a.feed.Committed, Doubt: a.feed.Doubt,
 		Now: time.Now, Logger: p.log,
 	})
 	p.shown = &shownFetcher{Fetcher: p.client, project: p.id}

@@ -779,7 +779,8 @@ func TestGetStatus(t *testing.T) {
 			Retention: []*mirrorv1.RetentionStatus{
 				{
 					Table: "mirror_event", KeepDuration: durationpb.New(72 * time.Hour), RunTime: timestamppb.New(noon),
-					OldestTime: timestamppb.New(noon.Add(-98 * time.Hour)), DeletedRows: 11, BehindDuration: durationpb.New(26 * time.Hour),
+					OldestTime: timestamppb.New(noon.Add(-98 * time.Hour)), DeletedRows: 11,
+					BehindDuration: durationpb.New(26 * time.Hour),
 				},
 				{Table: "mirror_user_session"},
 			},

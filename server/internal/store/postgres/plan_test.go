@@ -314,12 +314,14 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	}
 
 	for _, table := range store.AgingTables {
-		for _, node := range plan("aged of "+string(table), agedSQL(table), "default", time.Time{}, time.Unix(2e9, 0), "", 20) {
+		steps := plan("aged of "+string(table), agedSQL(table), "default", time.Time{}, time.Unix(2e9, 0), "", 20)
+		for _, node := range steps {
 			if node.Type == "Sort" || node.Relation == string(table) && node.Index != table.Columns().Index {
 				t.Errorf("aged rows of %s are read by %q, with a step %s; want its index, in order", table, node.Index, node.Type)
 			}
 		}
-		plan("delete aged of "+string(table), deleteAgedSQL(table), []pgtype.TID{{BlockNumber: 1, OffsetNumber: 1, Valid: true}})
+		plan("delete aged of "+string(table), deleteAgedSQL(table),
+			[]pgtype.TID{{BlockNumber: 1, OffsetNumber: 1, Valid: true}})
 	}
 
 	// What reads send depends on the filter. The server plans the first uses of a text

@@ -163,8 +163,9 @@ func TestNothingHappensWhileNobodyLooks(t *testing.T) {
 func TestRowsAreDeletedInBatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &rows{old: map[string]int{"a mirror_event": 2500, "a mirror_user_session": 1000, "a mirror_notification": 5,
-			"b mirror_event": 7}}
+		s := &rows{old: map[string]int{
+			"a mirror_event": 2500, "a mirror_user_session": 1000, "a mirror_notification": 5, "b mirror_event": 7,
+		}}
 		s.fill(3, 2500, 3*day)
 		s.fill(3, 2, day)
 		s.fill(5, 3, 3*day)
