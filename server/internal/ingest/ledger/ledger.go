@@ -72,10 +72,13 @@ type Answer struct {
 	// Project is the one whose secret verified the delivery; empty if none did.
 	Project mirror.ProjectID
 	// Result is the outcome of the event, "duplicate", or why the delivery was refused:
-	// "unauthenticated", "unavailable" or "invalid".
+	// "unauthenticated", "unavailable" or "invalid", or "not_synced" if the event is
+	// recorded, but its change was not mirrored in time.
 	Result string
-	// Took is how long the answer took, and Age how old the signature was. It is negative
-	// if the clock of the sender is ahead.
+	// Fresh means that the event was recorded for the first time.
+	Fresh bool
+	// Took is how long it took to record the event or to refuse it, and Age how old the
+	// signature was. It is negative if the clock of the sender is ahead.
 	Took, Age time.Duration
 }
 
@@ -85,6 +88,7 @@ const (
 	ResultUnauthenticated = "unauthenticated"
 	ResultUnavailable     = "unavailable"
 	ResultInvalid         = "invalid"
+	ResultNotSynced       = "not_synced"
 )
 
 // Store is the part of the store that a Ledger uses.
@@ -193,9 +197,11 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 ) {
 	now := l.cfg.Now()
 	project, sendTime, err := l.cfg.Verifier.Verify(project, h, body, now)
+	told := Answer{Age: now.Sub(sendTime)}
 	defer func() {
 		l.countFailure(ctx, err)
-		l.answered(project, receipt, err, now, sendTime)
+		told.Project = project
+		l.answered(told, receipt, err, now)
 	}()
 	if err != nil {
 		return Receipt{}, err
@@ -209,6 +215,7 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	l.count(accepted)
+	told.Fresh, told.Took = accepted.Fresh, l.cfg.Now().Sub(now)
 	l.tellFirst(ctx, project)
 	if !accepted.Fresh {
 		l.compare(ctx, d.Event)
@@ -333,11 +340,14 @@ func errQueueFull() error {
 }
 
 // answered tells of an answer.
-func (l *Ledger) answered(project mirror.ProjectID, r Receipt, err error, received, sent time.Time) {
+func (l *Ledger) answered(a Answer, r Receipt, err error, received time.Time) {
 	if l.cfg.Answered == nil {
 		return
 	}
-	a := Answer{Project: project, Result: string(r.Outcome), Took: l.cfg.Now().Sub(received), Age: received.Sub(sent)}
+	if a.Took == 0 {
+		a.Took = l.cfg.Now().Sub(received)
+	}
+	a.Result = string(r.Outcome)
 	switch {
 	case r.Duplicate:
 		a.Result = ResultDuplicate
@@ -346,6 +356,8 @@ func (l *Ledger) answered(project mirror.ProjectID, r Receipt, err error, receiv
 		a.Result = ResultUnauthenticated
 	case fault.Of(err).Kind == fault.Invalid:
 		a.Result = ResultInvalid
+	case fault.Of(err).Reason == fault.ReasonSyncFailed:
+		a.Result = ResultNotSynced
 	default:
 		a.Result = ResultUnavailable
 	}
@@ -358,11 +370,9 @@ func (l *Ledger) countFailure(ctx context.Context, err error) {
 	case fault.Of(err).Kind == fault.Unauthentic:
 		l.counts.unauthenticated.Add(1)
 		l.refused(ctx, fault.Of(err))
-	case fault.Of(err).Kind != fault.Invalid:
+	case fault.Of(err).Kind != fault.Invalid && fault.Of(err).Reason != fault.ReasonSyncFailed: // else it is recorded
 		l.counts.unavailable.Add(1)
-		if fault.Of(err).Reason != fault.ReasonSyncFailed { // then the event is recorded
-			l.missed.Store(l.cfg.Now().UnixNano())
-		}
+		l.missed.Store(l.cfg.Now().UnixNano())
 	}
 }
 

@@ -1064,9 +1064,9 @@ func TestEveryAnswerIsTold(t *testing.T) {
 		}
 		took := 2 * time.Second
 		want := []Answer{
-			{Project: project, Result: "queued", Took: took, Age: 3 * time.Second},
+			{Project: project, Result: "queued", Took: took, Age: 3 * time.Second, Fresh: true},
 			{Project: project, Result: ResultDuplicate, Took: took, Age: 5 * time.Second},
-			{Project: project, Result: "unknown_type", Took: took, Age: 4 * time.Second},
+			{Project: project, Result: "unknown_type", Took: took, Age: 4 * time.Second, Fresh: true},
 			{Result: ResultUnauthenticated},
 			{Result: ResultInvalid},
 			{Project: project, Result: ResultUnavailable, Took: took, Age: 6 * time.Second},
@@ -1081,6 +1081,47 @@ func TestEveryAnswerIsTold(t *testing.T) {
 		}
 		if !slices.Equal(commits, []int{1, 1, 1}) {
 			b.Errorf("commits = %v; want three of one delivery", commits)
+		}
+	})
+}
+
+// A delivery whose change could not be mirrored in time is recorded: it has a result of its
+// own, it is not counted as unavailable, and the wait is no part of how long recording took.
+func TestNotSyncedIsRecorded(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		var told []Answer
+		b.cfg.Answered = func(a Answer) { told = append(told, a) }
+		b.events.accept = func(ctx context.Context, _ []mirror.Delivery) error { return clock.Sleep(ctx, 2*time.Second) }
+		fails := true
+		b.cfg.Wait = func(ctx context.Context, _ []mirror.Pending) error {
+			if err := clock.Sleep(ctx, 5*time.Second); err != nil || !fails {
+				return err
+			}
+			return errors.New("not mirrored")
+		}
+		l, _ := b.start()
+		first, body := signed(b, "msg_1", storageUpdated(1)), storageUpdated(1)
+		for range 2 {
+			if _, err := l.Receive(b.Context(), "", first, body); !fault.Is(err, fault.ReasonSyncFailed) {
+				b.Fatalf("Receive = %v; want SYNC_FAILED", err)
+			}
+		}
+		fails = false
+		if _, err := l.Receive(b.Context(), "", signed(b, "msg_2", storageUpdated(2)), storageUpdated(2)); err != nil {
+			b.Fatal(err)
+		}
+		took := 2 * time.Second
+		want := []Answer{
+			{Project: project, Result: "not_synced", Took: took, Fresh: true},
+			{Project: project, Result: "not_synced", Took: took, Age: 7 * time.Second},
+			{Project: project, Result: "queued", Took: took, Fresh: true},
+		}
+		if diff := cmp.Diff(want, told); diff != "" {
+			b.Errorf("told (-want +got):\n%s", diff)
+		}
+		if c := l.Counts(); c.Unavailable != 0 || c.Accepted != 2 || !l.Missed().IsZero() {
+			b.Errorf("Counts = %+v, missed at %v; want nothing unavailable", c, l.Missed())
 		}
 	})
 }

@@ -113,7 +113,8 @@ func (m *Metrics) define() {
 	m.deliveries = m.counter("mirror_webhook_deliveries_total",
 		"Webhook deliveries by what became of them: the outcome of the event (`queued`, `recorded`, `unknown_type`, "+
 			"`malformed`, `id_invalid`, `foreign_project`), `duplicate`, or why the delivery was refused (`unauthenticated`, "+
-			"`unavailable`, `invalid`). `project` is empty if no secret verified the delivery.", "project", "outcome")
+			"`unavailable`, `invalid`), or `not_synced`: recorded, but with `MIRROR_ACK=synced` the change was not mirrored in "+
+			"time. `project` is empty if no secret verified the delivery.", "project", "outcome")
 	m.ack = m.histogram("mirror_webhook_ack_seconds",
 		"Time from the arrival of a delivery until it is recorded or known as a duplicate, of those that were.", quick)
 	m.age = m.histogram("mirror_webhook_signature_age_seconds",
@@ -364,7 +365,7 @@ func (m *Metrics) Answered(a ledger.Answer) {
 		return
 	}
 	m.ack.WithLabelValues().Observe(a.Took.Seconds())
-	if a.Result != ledger.ResultDuplicate {
+	if a.Fresh {
 		m.Received(a.Project, m.now())
 	}
 }

@@ -58,7 +58,8 @@ func everything() *Metrics {
 			},
 		})
 		m.Begin(id)
-		m.Answered(ledger.Answer{Project: id, Result: "queued", Took: time.Second, Age: time.Second})
+		m.Answered(ledger.Answer{Project: id, Result: "queued", Fresh: true, Took: time.Second, Age: time.Second})
+		m.Answered(ledger.Answer{Project: id, Result: ledger.ResultNotSynced, Took: time.Second, Age: time.Second})
 		m.Answered(ledger.Answer{Project: id, Result: ledger.ResultDuplicate, Took: time.Second, Age: -time.Second})
 		m.Called(id)(liveblocks.Call{Route: "get_room", Code: "200", Took: time.Second})
 		m.Attempted(queue.Attempt{
@@ -151,8 +152,8 @@ func TestValues(t *testing.T) {
 	}{
 		{"mirror_webhook_deliveries_total", labels{"project": "a", "outcome": "queued"}, 1},
 		{"mirror_webhook_deliveries_total", labels{"project": "", "outcome": "unauthenticated"}, 1},
-		{"mirror_webhook_ack_seconds", labels{}, 4},
-		{"mirror_webhook_signature_age_seconds", labels{}, 2}, // a clock that is ahead counts as 0
+		{"mirror_webhook_ack_seconds", labels{}, 6},
+		{"mirror_webhook_signature_age_seconds", labels{}, 4}, // a clock that is ahead counts as 0
 		{"mirror_last_webhook_timestamp_seconds", labels{"project": "a"}, float64(now.Unix())},
 		{"mirror_upstream_requests_total", labels{"project": "b", "route": "get_room", "code": "200"}, 1},
 		{"mirror_upstream_paused", labels{"project": "a"}, 1},
