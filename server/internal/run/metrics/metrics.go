@@ -121,7 +121,7 @@ func (m *Metrics) define() {
 		"Age of the signature of a verified delivery at its arrival; a clock that is ahead counts as 0.",
 		[]float64{.5, 1, 2, 5, 10, 30, 60, 120, 240, 300})
 	m.lastDelivery = m.gauge("mirror_last_webhook_timestamp_seconds",
-		"When the latest event was received, in seconds since 1970. A process that starts reads it from the database; "+
+		"When the latest event was received, in seconds since 1970; 0 if none ever was. A process that starts reads it from the database; "+
 			"later ones are those that it received itself, so of several replicas the largest value counts.", "project")
 	m.batch = m.histogram("mirror_ledger_batch_events", "Deliveries that shared one commit.",
 		[]float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512})
@@ -340,6 +340,7 @@ func (m *Metrics) Handler(sees func(mirror.ProjectID) bool) http.Handler {
 // increase.
 func (m *Metrics) Begin(project mirror.ProjectID) {
 	p := string(project)
+	m.lastDelivery.WithLabelValues(p)
 	m.deliveries.WithLabelValues("", ledger.ResultUnauthenticated)
 	m.deliveries.WithLabelValues(p, ledger.ResultUnavailable)
 	m.deliveries.WithLabelValues(p, string(mirror.OutcomeForeignProject))

@@ -83,6 +83,21 @@ func everything() *Metrics {
 	return m
 }
 
+// A project to which no event has ever come has a series for the alert that says so.
+func TestNoEventYet(t *testing.T) {
+	t.Parallel()
+	m := New("test", time.Now)
+	m.Begin("a")
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok := value(families, "mirror_last_webhook_timestamp_seconds", map[string]string{"project": "a"})
+	if !ok || got != 0 {
+		t.Errorf("before the first event the series is there: %t, and is %v; want 0", ok, got)
+	}
+}
+
 // TestMetricsAreAsDefined compares a scrape after which everything has happened with the
 // definitions, from which the documentation is made: none is missing on either side.
 func TestMetricsAreAsDefined(t *testing.T) {
