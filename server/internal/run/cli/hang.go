@@ -21,7 +21,8 @@ const (
 	// taskPages bounds the pages of tasks that are read for that.
 	taskPages, taskPage = 10, 500
 	// keyHint says how a pause ends.
-	keyHint = "if the key is wrong, set the right LIVEBLOCKS_SECRET_KEY and restart the service"
+	keyHint = "if the key is wrong, set the right one (LIVEBLOCKS_SECRET_KEY, or that of the projects file) and " +
+		"restart the service"
 )
 
 // hanging says why nothing is fetched: a pause, a wait that Liveblocks asked for, or the

@@ -157,8 +157,9 @@ func (c *Checker) Problem(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("Liveblocks shows none of %d mirrored rooms with their creation time, so the secret key is "+
-		"probably that of another project; nothing is fetched or deleted; set the right LIVEBLOCKS_SECRET_KEY and restart, "+
-		"or confirm that this one is right with `liveblocks-mirror project confirm-key`", len(sample)), nil
+		"probably that of another project; nothing is fetched or deleted; set the right key (LIVEBLOCKS_SECRET_KEY, or that "+
+		"of the projects file) and restart, or confirm that this one is right with `liveblocks-mirror project confirm-key "+
+		"--project-id=%s`", len(sample), c.cfg.Project), nil
 }
 
 // sample returns some rooms that are mirrored and not deleted.

@@ -178,7 +178,8 @@ func TestKeyOfAnotherProject(t *testing.T) {
 			w := mirrored(c.rooms)
 			c.change(w)
 			problem, err := w.checker("sk_x").Check(t.Context())
-			if err != nil || (problem != "") != c.other || c.other && !strings.Contains(problem, "another project") {
+			if err != nil || (problem != "") != c.other || c.other && (!strings.Contains(problem, "another project") ||
+				!strings.HasSuffix(problem, "`liveblocks-mirror project confirm-key --project-id=default`")) {
 				t.Fatalf("Check = %q, %v; want another project: %t", problem, err, c.other)
 			}
 			if (w.project.KeyHash == nil) != c.other {
