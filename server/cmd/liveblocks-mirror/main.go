@@ -276,7 +276,16 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
+// run executes a command, and returns its exit code. Docker reserves 2 for health checks.
 func run(ctx context.Context, args []string) int {
+	code := execute(ctx, args)
+	if code == exitUsage && len(args) > 0 && args[0] == "healthcheck" {
+		return exitFailure
+	}
+	return code
+}
+
+func execute(ctx context.Context, args []string) int {
 	app.TuneMemory()
 	resolver, err := config.NewResolver(os.LookupEnv, configPath(args))
 	if err != nil && !slices.Contains(args, "doctor") { // which tells that among the rest

@@ -28,6 +28,16 @@ func TestRunTunesMemory(t *testing.T) {
 	}
 }
 
+// Docker knows 0 and 1 from a health check, whatever is wrong.
+func TestHealthcheckExitsWithOne(t *testing.T) {
+	t.Setenv("MIRROR_SERVER", "localhost")
+	for _, args := range [][]string{{"healthcheck"}, {"healthcheck", "--nothing"}} {
+		if code := run(t.Context(), args); code != exitFailure {
+			t.Errorf("%q = %d; want %d", args, code, exitFailure)
+		}
+	}
+}
+
 // A program that was built without make still tells its version.
 func TestBuiltFrom(t *testing.T) {
 	t.Parallel()
