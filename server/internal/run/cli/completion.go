@@ -45,11 +45,11 @@ complete -c ` + app.Name + ` -f
 		return "autoload -U +X bashcompinit && bashcompinit\n" + completion("bash", app)
 	}
 	return `_liveblocks_mirror() {
-  local path= words= word
+  local given= words= word # not path, which is PATH in zsh
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    [[ $word == -* ]] || path="${path:+$path }$word"
+    [[ $word == -* ]] || given="${given:+$given }$word"
   done
-  case "$path" in
+  case "$given" in
 ` + cases.String() + `  esac
   COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
