@@ -711,11 +711,13 @@ var transient = []fault.Reason{
 
 // worthRetrying reports whether a sweep requests a resource that has failed for good.
 func worthRetrying(task mirror.Task, full bool) bool {
-	if t := task.Resource.Kind.Traits(); t.Name == "" || t.Apart {
+	t := task.Resource.Kind.Traits()
+	if t.Name == "" || t.Apart {
 		return false
 	}
 	if task.State == mirror.TaskWaiting {
-		return full && store.Unsupported(task.LastError)
+		// What needs no room waits for nothing: somebody has discarded the task.
+		return full && (store.Unsupported(task.LastError) || !t.NeedsRoom)
 	}
 	return full || slices.ContainsFunc(transient, func(r fault.Reason) bool {
 		return strings.HasPrefix(task.LastError, string(r)+":")
@@ -723,7 +725,8 @@ func worthRetrying(task mirror.Task, full bool) bool {
 }
 
 // failedTasks requests what has failed for good, whatever its kind. A full sweep also
-// requests what Liveblocks did not have.
+// requests what Liveblocks did not have, and what was discarded and no list shows, such as
+// sessions and notifications.
 func (s *Sweeper) failedTasks(ctx context.Context, sweep *mirror.Sweep) error {
 	states := []mirror.TaskState{mirror.TaskFailed}
 	if sweep.Full {
