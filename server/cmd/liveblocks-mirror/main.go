@@ -113,8 +113,8 @@ type purgeCmd struct {
 type purgeRoomsCmd struct {
 	DeletedBefore time.Duration `name:"deleted-before" required:"" placeholder:"DURATION" help:"Only rooms that were found to be deleted longer ago than this, such as 720h."`
 	Yes           bool          `name:"yes" help:"Delete."`
-	ProjectID     string        `name:"project-id" env:"MIRROR_PROJECT_ID" default:"default" help:"Local id of the Liveblocks project."`
 
+	config.OneProject
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
 }
@@ -128,8 +128,12 @@ func (c *purgeRoomsCmd) Validate() error {
 }
 
 func (c *purgeRoomsCmd) Run(ctx context.Context) error {
+	project, err := c.ID()
+	if err != nil {
+		return err
+	}
 	return app.PurgeRooms(ctx, c.Database, app.Purge{
-		Project: c.ProjectID, DeletedBefore: c.DeletedBefore, Delete: c.Yes,
+		Project: string(project), DeletedBefore: c.DeletedBefore, Delete: c.Yes,
 	}, os.Stdout, c.Logger(os.Stderr))
 }
 

@@ -112,7 +112,7 @@ func TestPurge(t *testing.T) {
 			}
 			return string(out)
 		}
-		if out := purge("--deleted-before", "1h", "--yes"); out != "purged 0 rows of 0 rooms that were deleted more than "+
+		if out := purge("--deleted-before", "1h", "--yes"); out != "purged 0 rows of 0 rooms of the project default that were deleted more than "+
 			"1h0m0s ago\n" {
 			t.Errorf("purge of rooms deleted an hour ago: %s", out)
 		}

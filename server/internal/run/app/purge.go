@@ -47,8 +47,8 @@ func PurgeRooms(ctx context.Context, cfg config.Database, p Purge, out io.Writer
 	if p.Delete {
 		verb = "purged"
 	}
-	_, printed := fmt.Fprintf(out, "%s %d rows of %d rooms that were deleted more than %v ago\n", verb, rows, rooms,
-		p.DeletedBefore)
+	_, printed := fmt.Fprintf(out, "%s %d rows of %d rooms of the project %s that were deleted more than %v ago\n", verb,
+		rows, rooms, p.Project, p.DeletedBefore)
 	if err == nil && !p.Delete && rows > 0 {
 		_, printed = fmt.Fprintln(out, "nothing was changed; run it again with --yes to delete them for good")
 	}

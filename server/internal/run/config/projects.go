@@ -365,6 +365,38 @@ func (p *projectsParser) secret(node *yaml.Node, name string) (s secretSource, e
 	return s, err
 }
 
+// OneProject names one of the projects that the service has, to a command that works on the
+// database alone.
+type OneProject struct {
+	ProjectsFile string `name:"projects-file" env:"MIRROR_PROJECTS_FILE" placeholder:"FILE" help:"The file of projects that the service has, if it has one."`
+	ProjectID    string `name:"project-id" env:"MIRROR_PROJECT_ID" placeholder:"ID" help:"Local id of the project. Required with a file of projects, otherwise default unless it is set there."`
+}
+
+// ID returns the project. With a file it must be named: nothing is to happen to one that
+// nobody meant.
+func (o OneProject) ID() (mirror.ProjectID, error) {
+	id := mirror.ProjectID(o.ProjectID)
+	if o.ProjectsFile == "" {
+		return cmp.Or(id, DefaultProject), nil
+	}
+	ids, err := ProjectIDs(o.ProjectsFile)
+	if err != nil {
+		return "", err
+	}
+	if !slices.Contains(ids, id) {
+		return "", wrong("--project-id", "is %q; it must be one of those in "+projectsFile+": %s", id, list(ids))
+	}
+	return id, nil
+}
+
+func list(ids []mirror.ProjectID) string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = string(id)
+	}
+	return strings.Join(names, ", ")
+}
+
 // Configured says which projects the service is configured with, to a command that must
 // not touch them.
 type Configured struct {

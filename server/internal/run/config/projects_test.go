@@ -198,3 +198,29 @@ func TestFileOrVariables(t *testing.T) {
 		}
 	})
 }
+
+// A command that works on the database works on no project that nobody named.
+func TestProjectThatIsNamed(t *testing.T) {
+	t.Parallel()
+	file := write(t, "projects:\n"+
+		"  - {id: a, secret_key: {env: X}, webhook_secrets: [{env: Y}]}\n"+
+		"  - {id: b, secret_key: {env: X}, webhook_secrets: [{env: Y}]}\n")
+	for _, c := range []struct {
+		given OneProject
+		want  mirror.ProjectID
+	}{
+		{OneProject{}, "default"},
+		{OneProject{ProjectID: "x"}, "x"},
+		{OneProject{ProjectsFile: file, ProjectID: "b"}, "b"},
+		{OneProject{ProjectsFile: file, ProjectID: "x"}, ""},
+		{OneProject{ProjectsFile: file}, ""},
+	} {
+		got, err := c.given.ID()
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%+v: ID = %q, %v; want %q", c.given, got, err, c.want)
+		}
+		if err != nil && !strings.Contains(err.Error(), "a, b") {
+			t.Errorf("%+v: ID = %v; want the projects named", c.given, err)
+		}
+	}
+}
