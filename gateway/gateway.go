@@ -277,9 +277,9 @@ func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 		w = newWriter(w, g.writeStall)
 		secure(w.Header())
 		switch path := rawPath(r.URL); {
-		case isWebhook(path):
+		case IsWebhook(path):
 			g.webhook(w, r)
-		case r.Method == http.MethodPost && strings.HasSuffix(path, "/") && isWebhook(path[:len(path)-1]):
+		case r.Method == http.MethodPost && strings.HasSuffix(path, "/") && IsWebhook(path[:len(path)-1]):
 			g.slashAtEnd(w, r)
 		case path == "/healthz":
 			g.health(w, r)

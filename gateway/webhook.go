@@ -17,8 +17,8 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
 
-// isWebhook reports whether a path accepts webhooks.
-func isWebhook(path string) bool {
+// IsWebhook reports whether a path accepts webhooks.
+func IsWebhook(path string) bool {
 	if path == "/v1/webhooks/liveblocks" || path == "/api/liveblocks-webhook" {
 		return true
 	}

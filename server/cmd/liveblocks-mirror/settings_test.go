@@ -129,6 +129,15 @@ var wrongSettings = []wrong{
 
 	{"MIRROR_PUBLIC_URL", "mirror.example.com"},
 	{"MIRROR_PUBLIC_URL", "https://user:" + hidden + "@host"},
+	{"OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317"},
+	{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://user:" + hidden + "@host"},
+	{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpc://host"},
+	{"OTEL_EXPORTER_OTLP_HEADERS", hidden},
+	{"OTEL_SERVICE_NAME", strings.Repeat("x", 256)},
+	{"OTEL_TRACES_SAMPLER", "sometimes"},
+	{"OTEL_TRACES_SAMPLER_ARG", "10"},
+	{"MIRROR_TRACE_IDS", "maybe"},
+
 	{"MIRROR_SERVER", "localhost"},
 	{"MIRROR_SERVER_CA", "/nowhere"},
 	{"MIRROR_SERVER_CA", "no-lines"},

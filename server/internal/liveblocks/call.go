@@ -12,6 +12,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // call is what is asked of Liveblocks.
@@ -93,8 +94,11 @@ func (a *attempt) discard() {
 
 // send makes one call, classifies the response, and tells of it.
 func (c *Client) send(ctx context.Context, call call) (mirror.Fetched, result) {
+	ctx, span := tracing.BeginCall(ctx, call.op)
 	begun := time.Now()
 	got, r := c.sendOnce(ctx, call)
+	span.Set("mirror.code", r.word())
+	span.End(r.err)
 	if c.cfg.Called != nil {
 		c.cfg.Called(Call{Route: strings.ReplaceAll(call.op, " ", "_"), Code: r.word(), Took: time.Since(begun)})
 	}

@@ -210,6 +210,14 @@ type Delivery struct {
 type Pending struct {
 	Resource   Resource
 	Generation int64
+	// Cause is the span of the delivery that made it stale; zero if it is in no trace.
+	Cause Span
+}
+
+// Span identifies a part of a trace.
+type Span struct {
+	Trace [16]byte
+	ID    [8]byte
 }
 
 // Lease is the right to fetch one resource, and the fence around the result: it is

@@ -18,6 +18,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // Limits of the queue of deliveries that wait for a commit. At 10,000 events per
@@ -63,7 +64,9 @@ type Config struct {
 	// deliveries a commit has recorded.
 	Answered  func(Answer)
 	Committed func(deliveries int)
-	Now       func() time.Time
+	// Tracer names the events in the spans of deliveries; nil if nothing is traced.
+	Tracer *tracing.Tracer
+	Now    func() time.Time
 	Logger    *slog.Logger
 }
 
@@ -101,10 +104,10 @@ type Store interface {
 // Ledger records deliveries.
 type Ledger struct {
 	cfg     Config
-	commits *batch.Batcher[*mirror.Delivery, store.Accepted]
+	commits *batch.Batcher[delivery, store.Accepted]
 	// apart commits deliveries that need a row which another session has locked, so
 	// that the others do not wait for it.
-	apart  *batch.Batcher[*mirror.Delivery, store.Accepted]
+	apart  *batch.Batcher[delivery, store.Accepted]
 	bytes  atomic.Int64 // of the deliveries that wait or are being committed
 	counts counters
 	// missed is what Missed returns, in nanoseconds since 1970; 0 if zero.
@@ -120,6 +123,13 @@ type Ledger struct {
 	// locked holds resources whose state is probably locked, and how long to assume
 	// so.
 	locked map[mirror.Resource]time.Time
+}
+
+// delivery is one that waits for a commit.
+type delivery struct {
+	*mirror.Delivery
+
+	span tracing.Span
 }
 
 // Receipt is the answer to a delivery.
@@ -151,14 +161,14 @@ func New(cfg Config) *Ledger {
 		known:  make(map[mirror.Resource]struct{}),
 		locked: make(map[mirror.Resource]time.Time),
 	}
-	commits := func(queue int) *batch.Batcher[*mirror.Delivery, store.Accepted] {
-		return batch.New(batch.Config[*mirror.Delivery, store.Accepted]{
+	commits := func(queue int) *batch.Batcher[delivery, store.Accepted] {
+		return batch.New(batch.Config[delivery, store.Accepted]{
 			Do: l.accept, Size: MaxBatch, Timeout: commitTimeout, Queue: queue,
 			Failed: func(ctx context.Context, calls int, err error) {
 				l.tellFailed(ctx, calls, err)
 				l.failed(err)
 			},
-			Release: func(d *mirror.Delivery) { l.bytes.Add(-int64(len(d.Event.Payload))) },
+			Release: func(d delivery) { l.bytes.Add(-int64(len(d.Event.Payload))) },
 		})
 	}
 	l.commits, l.apart = commits(MaxQueue), commits(maxApart)
@@ -207,6 +217,7 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 		return Receipt{}, err
 	}
 	d := webhook.Decode(project, h.ID, body, sendTime, now)
+	l.cfg.Tracer.Name(ctx, mirror.Resource{Room: d.Event.Room}, d.Event.ID)
 	if err := l.checkProject(ctx, &d); err != nil {
 		return Receipt{}, err
 	}
@@ -247,7 +258,7 @@ func (l *Ledger) record(ctx context.Context, d *mirror.Delivery) (store.Accepted
 			l.bytes.Add(-size)
 			return store.Accepted{}, errQueueFull()
 		}
-		accepted, err := commits.Do(ctx, d)
+		accepted, err := commits.Do(ctx, delivery{d, tracing.From(ctx)})
 		switch {
 		case errors.Is(err, batch.ErrFull) && apart:
 			return accepted, errLocked()
@@ -404,7 +415,9 @@ func (l *Ledger) Run(ctx context.Context) error {
 
 // accept records deliveries in one commit, and passes what they made stale to the
 // workers.
-func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]store.Accepted, error) {
+func (l *Ledger) accept(ctx context.Context, received []delivery) (_ []store.Accepted, err error) {
+	ctx, span := together(ctx, received)
+	defer func() { span.End(err) }()
 	type key struct {
 		project mirror.ProjectID
 		id      string
@@ -413,6 +426,7 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	// delivery of another event, which is in another bucket, comes with a later commit.
 	index := make(map[key]int, len(received))
 	deliveries := make([]mirror.Delivery, 0, len(received))
+	spans := make([]tracing.Span, 0, len(received)) // of the deliveries
 	later := make(map[int]bool)
 	l.mu.Lock()
 	for i, d := range received {
@@ -420,6 +434,7 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		if at, ok := index[k]; !ok {
 			index[k] = len(deliveries)
 			deliveries = append(deliveries, mirror.Delivery{Event: d.Event, Invalidations: l.needed(d.Invalidations)})
+			spans = append(spans, d.span)
 		} else if deliveries[at].Event.Bucket() != d.Event.Bucket() {
 			later[i] = true
 		}
@@ -444,7 +459,11 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 	// safety poll.
 	var pending []mirror.Pending
 	for i := range accepted {
-		pending = append(pending, accepted[i].Pending...)
+		cause := spans[i].Ref()
+		for _, p := range accepted[i].Pending {
+			p.Cause = cause
+			pending = append(pending, p)
+		}
 	}
 	answers := make([]store.Accepted, len(received))
 	l.mu.Lock()
@@ -457,7 +476,7 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		answers[i] = *first
 		first.Fresh = false // later ones in this batch are duplicates
 		if first.Err == nil {
-			l.learn(d, answers[i].Locked)
+			l.learn(d.Delivery, answers[i].Locked)
 		}
 	}
 	l.mu.Unlock()
@@ -465,6 +484,22 @@ func (l *Ledger) accept(ctx context.Context, received []*mirror.Delivery) ([]sto
 		l.cfg.Pending(pending)
 	}
 	return answers, nil
+}
+
+// together begins the span of a commit.
+func together(ctx context.Context, received []delivery) (context.Context, tracing.Span) {
+	var spans []tracing.Span
+	for _, d := range received {
+		if d.span.On() {
+			spans = append(spans, d.span)
+		}
+	}
+	if spans == nil {
+		return ctx, tracing.Span{}
+	}
+	ctx, span := tracing.Together(ctx, "commit deliveries", spans)
+	span.Count("mirror.deliveries", len(received))
+	return ctx, span
 }
 
 // tellFailed tells of deliveries of one commit that were not recorded: once a minute while

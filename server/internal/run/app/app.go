@@ -24,6 +24,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/metrics"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/traces"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
@@ -33,6 +34,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/reconcile"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/sweep"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // startTimeout limits the time until the service is ready: crash recovery of the
@@ -50,6 +52,7 @@ type App struct {
 	services  *rpc.Services
 	front     *gateway.Gateway
 	metrics   *metrics.Metrics
+	traces    *traces.Traces // nil if nothing is traced
 	// underway is how long the event of a change may take; zero but in tests.
 	underway time.Duration
 	projects projects
@@ -89,6 +92,7 @@ func (a *App) prepare(ctx context.Context, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout+a.cfg.DatabaseWait)
 	defer cancel()
 	if err := a.build(ctx, version); err != nil {
+		a.traces.Discard(ctx)
 		a.listeners.close()
 		if a.db != nil {
 			a.db.close(context.WithoutCancel(ctx))
@@ -117,6 +121,9 @@ func (a *App) build(ctx context.Context, version string) error {
 		return err
 	}
 	if a.listeners, err = listen(ctx, a.cfg.Addresses); err != nil {
+		return err
+	}
+	if a.traces, err = traces.Start(ctx, a.cfg.Traces, version, a.log); err != nil {
 		return err
 	}
 	if a.db, err = openDatabase(ctx, a.cfg.Database, a.cfg.Roles, a.cfg.Migrate, a.log); err != nil {
@@ -149,7 +156,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	events := ledger.New(ledger.Config{
 		Store: a.db.store, Verifier: signatures, Pending: a.projects.Push, Replayed: a.projects.PushBackground,
 		Failed: health.down, Recorded: health.wrote,
-		Wait: a.projects.Await, Answered: a.metrics.Answered, Committed: a.metrics.Committed,
+		Wait: a.projects.Await, Answered: a.metrics.Answered, Committed: a.metrics.Committed, Tracer: a.traces.Tracer(),
 		Now: time.Now, Logger: a.log,
 	})
 	all.events = events
@@ -170,7 +177,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	a.services = rpc.New(rpc.Config{
 		Log: a.log, Now: time.Now, Projects: a.projects.ids(),
 		Guard: guard, Proxies: access.Networks(a.cfg.TrustedProxies.Ranges),
-		Calls:        a.metrics,
+		Calls: a.metrics, Tracer: a.traces.Tracer(),
 		WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges),
 		Event:        rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{
@@ -188,7 +195,9 @@ func (a *App) build(ctx context.Context, version string) error {
 	// The gateway calls the services in process, through the same interceptors as
 	// calls from outside.
 	channel := inproc.New(a.services.UnaryInterceptor(), a.services.StreamInterceptor())
-	channel.Carry = access.Carry
+	channel.Carry = func(from, to context.Context) context.Context {
+		return tracing.Carry(from, access.Carry(from, to))
+	}
 	a.services.Register(channel)
 	door := &entrance{guard: guard, services: a.services}
 	spec, err := openapi.JSON(version)
@@ -276,10 +285,17 @@ func (a *App) Serve(ctx context.Context) error {
 		forHTTP, forWebhooks = a.tls.Config(true, "h2", "http/1.1"), a.tls.Config(false, "h2", "http/1.1")
 	}
 	grpcServer := rpc.NewServer(a.services, overTLS...)
-	httpServer := newHTTPServer(a.front.Handler(), a.cfg.HTTPIdleTimeout, forHTTP, a.log)
+	httpServer := newHTTPServer(a.traced(a.front.Handler()), a.cfg.HTTPIdleTimeout, forHTTP, a.log)
 	stop := newStopper(a.log, a.cfg.StopGrace)
 
 	// In the order of starting; they stop in reverse.
+	if a.traces != nil {
+		sent := make(chan struct{})
+		stop.goServe("traces", func() error { <-sent; return nil }, func(ctx context.Context) {
+			a.traces.Stop(ctx)
+			close(sent)
+		})
+	}
 	for _, c := range a.background {
 		stop.goRun(c.name, c.run)
 	}
@@ -287,7 +303,7 @@ func (a *App) Serve(ctx context.Context) error {
 		stopGRPC(ctx, grpcServer)
 	})
 	if a.listeners.webhook != nil {
-		s := newHTTPServer(a.front.WebhookHandler(), a.cfg.HTTPIdleTimeout, forWebhooks, a.log)
+		s := newHTTPServer(a.traced(a.front.WebhookHandler()), a.cfg.HTTPIdleTimeout, forWebhooks, a.log)
 		stop.goServe("webhook server", func() error { return serveHTTP(s, a.listeners.webhook) },
 			func(ctx context.Context) { stopHTTP(ctx, s) })
 	}

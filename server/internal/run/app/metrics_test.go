@@ -33,9 +33,13 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 )
 
-// service is one that runs in the process of the test, on PostgreSQL.
+// service is one that runs in the process of the test, on PostgreSQL unless the test names
+// another database.
 type service struct {
 	app.Ready
+
+	// stop ends it, and waits for the end.
+	stop     func()
 	upstream *fake.Server
 	client   *http.Client
 }
@@ -49,28 +53,31 @@ func serve(t *testing.T, change func(cfg *config.Serve)) *service {
 
 func serveWith(t *testing.T, change func(cfg *config.Serve), run func(context.Context, config.Serve) error) *service {
 	t.Helper()
-	dbtest.Postgres.Need(t)
 	s := &service{upstream: fake.New(apiKey), client: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
 	api := httptest.NewServer(s.upstream)
 	t.Cleanup(api.Close)
 	cfg := config.Defaults()
-	cfg.DatabaseURL = config.NewSecret(dbtest.Postgres.Database(t))
 	cfg.HTTPAddr, cfg.GRPCAddr = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.ReadyFile = filepath.Join(t.TempDir(), "ready.json")
 	cfg.SecretKey, cfg.BaseURL, cfg.CallsPerSecond = config.NewSecret(apiKey), api.URL, 5000
 	cfg.WebhookSecret = []config.Secret{config.NewSecret(secret)}
 	cfg.Settle, cfg.Sweep, cfg.FullSweep, cfg.StopGrace = 0, 0, 0, 10*time.Second
 	change(&cfg)
+	if cfg.DatabaseURL.Reveal() == "" {
+		dbtest.Postgres.Need(t)
+		cfg.DatabaseURL = config.NewSecret(dbtest.Postgres.Database(t))
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, cfg) }() // awaited below
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		s.client.CloseIdleConnections()
 		stop()
 		if err := <-ended; err != nil {
 			t.Errorf("Run = %v; want nil", err)
 		}
 	})
+	t.Cleanup(s.stop)
 	eventually(t, func() error {
 		b, err := os.ReadFile(cfg.ReadyFile)
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/retention"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/sweep"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/verify"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // project is what runs for one project: its calls to Liveblocks, its tasks, its sweeps.
@@ -151,9 +152,8 @@ func (a *App) compose(ctx context.Context, p *project, s *shared) error {
 		Project: p.id, Tasks: a.db.store, Limiter: p.client, Policy: policy, Shared: s.places,
 		Workers: p.cfg.Workers, Fetches: p.cfg.Fetches, Memory: s.memory, LeaseTTL: p.cfg.LeaseTTL,
 		BusyPoll: p.cfg.BusyPoll, SafetyPoll: p.cfg.SafetyPoll, StopGrace: p.cfg.StopGrace / 2,
-		Looked: s.old.Wake, Swept: p.watch.Swept,
-		Ended: a.metrics.Attempted, Committed: a.feed.Committed, Doubt: a.feed.Doubt,
-		Now: time.Now, Logger: p.log,
+		Looked: s.old.Wake, Swept: p.watch.Swept, Ended: a.metrics.Attempted, Tracer: a.traces.Tracer(),
+		Committed: a.feed.Committed, Doubt: a.feed.Doubt, Now: time.Now, Logger: p.log,
 	})
 	p.shown = &shownFetcher{Fetcher: p.client, project: p.id}
 	reconciler := reconcile.New(reconcile.Config{
@@ -271,7 +271,7 @@ func (ps projects) Discard(ctx context.Context, resource mirror.Resource) (mirro
 func (ps projects) Verify(ctx context.Context, options mirror.VerifyOptions,
 	report func(mirror.VerifyReport) error,
 ) error {
-	return ps.of(options.Project).verifier.Verify(ctx, options, report)
+	return ps.of(options.Project).verifier.Verify(tracing.Without(ctx), options, report)
 }
 
 // keys is [rpc.Key] for all projects.

@@ -24,6 +24,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // Database says where the data is kept.
@@ -68,9 +69,9 @@ type Log struct {
 func (l Log) Logger(w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: l.LogLevel, ReplaceAttr: withUnits}
 	if l.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(tracing.Logs(slog.NewJSONHandler(w, opts)))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(tracing.Logs(slog.NewTextHandler(w, opts)))
 }
 
 // withUnits writes durations with their units, which JSON would leave out.
@@ -176,6 +177,76 @@ func (r Retention) validate() error {
 	return nil
 }
 
+// Traces says where traces are sent. OpenTelemetry's SDK itself reads further variables;
+// see OPERATIONS.md.
+type Traces struct {
+	OTLPEndpoint       string  `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"OpenTelemetry collector that receives traces by OTLP over HTTP, such as http://localhost:4318; /v1/traces is appended. If empty, nothing is traced. See OPERATIONS.md."`
+	OTLPTracesEndpoint string  `name:"otlp-traces-endpoint" env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" placeholder:"URL" help:"The same as a whole URL, which is used as it is."`
+	OTLPHeaders        Secret  `name:"otlp-headers" env:"OTEL_EXPORTER_OTLP_HEADERS" placeholder:"PAIRS" help:"Headers for the collector, as KEY=VALUE pairs separated by commas, such as authorization=Bearer%20TOKEN."`
+	ServiceName        string  `name:"otel-service-name" env:"OTEL_SERVICE_NAME" default:"liveblocks-mirror" help:"Name of the service in traces."`
+	Sampler            string  `name:"traces-sampler" env:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" enum:"always_on,always_off,traceidratio,parentbased_always_on,parentbased_always_off,parentbased_traceidratio" help:"What is traced: always_on, always_off, traceidratio, or one of them with parentbased_ in front, which leaves it to the caller of the API where that has decided. The fetch that follows on a traced delivery is always traced too."`
+	SamplerArg         float64 `name:"traces-sampler-arg" env:"OTEL_TRACES_SAMPLER_ARG" default:"1" help:"Share of the traces that traceidratio takes, from 0 to 1."`
+	TraceIDs           bool    `name:"trace-ids" env:"MIRROR_TRACE_IDS" help:"Put the ids of rooms, threads and events into traces. Without it a trace has the kinds of resources alone, since whoever reads traces may not be allowed to see who works on what, and an erasure does not reach them."`
+}
+
+// Endpoint is where traces are sent; empty if nowhere.
+func (t Traces) Endpoint() string {
+	if t.OTLPTracesEndpoint != "" || t.OTLPEndpoint == "" {
+		return t.OTLPTracesEndpoint
+	}
+	return strings.TrimRight(t.OTLPEndpoint, "/") + "/v1/traces"
+}
+
+// Validate checks the settings of traces.
+func (t Traces) Validate() error {
+	err := cmp.Or(collector("OTEL_EXPORTER_OTLP_ENDPOINT", t.OTLPEndpoint),
+		collector("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", t.OTLPTracesEndpoint))
+	if err != nil {
+		return err
+	}
+	if len(t.ServiceName) > 255 || strings.ContainsFunc(t.ServiceName, unicode.IsControl) {
+		return wrong("OTEL_SERVICE_NAME", "must be at most 255 bytes without control characters")
+	}
+	if !(t.SamplerArg >= 0 && t.SamplerArg <= 1) { // NaN is neither
+		return wrong("OTEL_TRACES_SAMPLER_ARG", "is %v; it must be from 0 to 1", t.SamplerArg)
+	}
+	_, err = t.Headers()
+	return err
+}
+
+// Headers returns the headers for the collector.
+func (t Traces) Headers() (map[string]string, error) {
+	headers := make(map[string]string)
+	for pair := range strings.SplitSeq(t.OTLPHeaders.Reveal(), ",") {
+		if strings.TrimSpace(pair) == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(pair, "=")
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if key = strings.TrimSpace(key); !ok || err != nil || key == "" {
+			return nil, wrong("OTEL_EXPORTER_OTLP_HEADERS", "must be KEY=VALUE pairs separated by commas, with values "+
+				"percent-encoded, such as authorization=Bearer%%20TOKEN")
+		}
+		headers[key] = value
+	}
+	return headers, nil
+}
+
+func collector(setting, value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return wrong(setting, "must be a URL that begins with https:// or http:// and names a host, such as "+
+			"http://localhost:4318")
+	case u.User != nil:
+		return wrong(setting, "must not have a user; send credentials in OTEL_EXPORTER_OTLP_HEADERS")
+	}
+	return nil
+}
+
 // Serve is everything the service needs.
 type Serve struct {
 	Database   `group:"Database"`
@@ -184,6 +255,7 @@ type Serve struct {
 	Liveblocks `group:"Liveblocks"`
 	Addresses  `group:"Addresses"`
 	Work       `group:"Work"`
+	Traces     `group:"Traces"`
 }
 
 // Keys says where the keys are, for the commands that work on them.
@@ -495,5 +567,5 @@ func (s Serve) Validate() error {
 	if err == nil {
 		_, err = s.Projects()
 	}
-	return cmp.Or(err, s.Roles.Validate(), s.Addresses.Validate(), s.Work.Validate())
+	return cmp.Or(err, s.Roles.Validate(), s.Addresses.Validate(), s.Work.Validate(), s.Traces.Validate())
 }

@@ -137,6 +137,13 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": "12.5",
 		"MIRROR_TRUSTED_PROXIES":             "10.0.0.0/8,2001:db8::/32",
 		"MIRROR_WEBHOOK_ALLOW":               "44.228.126.217/32,50.112.21.217/32",
+		"OTEL_EXPORTER_OTLP_ENDPOINT":        "http://localhost:4318",
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector.test/traces",
+		"OTEL_EXPORTER_OTLP_HEADERS":         "authorization=Bearer%20token",
+		"OTEL_SERVICE_NAME":                  "another",
+		"OTEL_TRACES_SAMPLER":                "parentbased_traceidratio",
+		"OTEL_TRACES_SAMPLER_ARG":            "0.25",
+		"MIRROR_TRACE_IDS":                   "true",
 		"MIRROR_READY_FILE":                  filepath.Join(t.TempDir(), "the file"),
 	}
 	if v, ok := values[s.Envs[0]]; ok {

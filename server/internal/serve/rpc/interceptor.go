@@ -16,6 +16,9 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // interceptor serves unary calls and streams alike.
@@ -28,12 +31,12 @@ type interceptor struct {
 	request func(message any) error
 }
 
-// interceptors returns the interceptors of every call, outermost first. The log and the
-// metrics are outermost, so they see the final code, including refusals and panics.
+// interceptors returns the interceptors of every call, outermost first. The trace, the
+// log and the metrics are outermost, so they see the final code, including refusals and panics.
 // Authentication comes before validation, so unauthenticated callers learn nothing
 // about the request.
 func (s *Services) interceptors() []interceptor {
-	return []interceptor{
+	chain := []interceptor{
 		{name: "request id", around: identify},
 		{name: "log", around: s.log},
 		{name: "metrics", around: s.watch},
@@ -42,6 +45,10 @@ func (s *Services) interceptors() []interceptor {
 		{name: "auth", around: s.authenticate},
 		{name: "validate", request: s.validate.check},
 	}
+	if s.tracer != nil {
+		chain = append([]interceptor{{name: "trace", around: s.trace}}, chain...)
+	}
+	return chain
 }
 
 // UnaryInterceptor returns the chain for unary calls.
@@ -212,6 +219,29 @@ func (s *Services) watch(ctx context.Context, method string, next func(context.C
 	begun := time.Now()
 	err := next(ctx)
 	ended(status.Code(err), time.Since(begun))
+	return err
+}
+
+// trace gives the call a span. That of a delivery continues no trace of another process,
+// because its sender has shown no credential yet.
+func (s *Services) trace(ctx context.Context, method string, next func(context.Context) error) error {
+	switch {
+	case s.types[method] == "", strings.HasPrefix(method, "/"+healthv1.Health_ServiceDesc.ServiceName+"/"):
+		return next(ctx)
+	case method == mirrorv1.ChangeService_WatchChanges_FullMethodName: // it goes on for days
+		return next(tracing.Without(ctx))
+	}
+	header := func(key string) string {
+		return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",")
+	}
+	ctx, span := s.tracer.Serve(ctx, strings.TrimPrefix(method, "/"), header, method == receiveWebhook)
+	err := next(ctx)
+	span.Set("rpc.system.name", "grpc")
+	span.Set("rpc.response.status_code", status.Code(err).String())
+	if err != nil {
+		span.Fail(status.Code(err).String())
+	}
+	span.End(nil)
 	return err
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 const (
@@ -59,6 +60,8 @@ type Config struct {
 	Now          func() time.Time
 	// Calls, if set, is told of each call.
 	Calls CallWatcher
+	// Tracer begins a span for each call; nil begins none.
+	Tracer *tracing.Tracer
 	// MaxMessage is the maximum size of a unary response; zero means
 	// [DefaultMaxMessage].
 	MaxMessage int
@@ -78,6 +81,7 @@ type Services struct {
 	validate *validator
 	health   *health.Server
 	calls    CallWatcher
+	tracer   *tracing.Tracer
 	types    map[string]string // of the methods, by full name
 
 	event  *eventService
@@ -111,6 +115,7 @@ func New(cfg Config) *Services {
 		validate: newValidator(),
 		health:   health.NewServer(),
 		calls:    cfg.Calls,
+		tracer:   cfg.Tracer,
 		types:    methodTypes(),
 		event:    &eventService{common: c, EventDeps: cfg.Event},
 		mirror: &mirrorService{

@@ -77,7 +77,9 @@ func (s *session) ResetSession(ctx context.Context) error {
 
 // QueryContext runs a query.
 func (s *session) QueryContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Rows, error) {
+	ctx, span := begin(ctx, text)
 	rows, err := s.serverConn.QueryContext(ctx, text, args)
+	end(span, err)
 	return rows, s.observe(err)
 }
 
@@ -107,6 +109,13 @@ func isLong(arg driver.NamedValue) bool {
 // ExecContext runs a statement. A failed one is not kept, because a server or proxy
 // may have forgotten it.
 func (s *session) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
+	ctx, span := begin(ctx, text)
+	result, err := s.exec(ctx, text, args)
+	end(span, err)
+	return result, err
+}
+
+func (s *session) exec(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
 	if !s.separately(args) {
 		result, err := s.serverConn.ExecContext(ctx, text, args)
 		return result, s.observe(err)

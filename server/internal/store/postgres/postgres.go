@@ -79,6 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	all := &sessions{}
 	all.pooled.Store(cfg.Pooled || to.pooled || behindPooler(pc.ConnConfig))
 	pc.BeforeConnect, pc.AfterConnect = all.beforeConnect, all.afterConnect(to.searchPath)
+	pc.ConnConfig.Tracer = tracer{}
 	pc.ConnConfig.OnPgError, pc.ShouldPing = all.usable, shouldPing
 	if pc.ConnConfig.RuntimeParams["application_name"] == "" {
 		pc.ConnConfig.RuntimeParams["application_name"] = "liveblocks-mirror"

@@ -72,6 +72,8 @@ type entry struct {
 	place int
 	// alone means that the task begins while nothing else runs.
 	alone bool
+	// causes are the spans of the deliveries that made it stale.
+	causes []mirror.Span
 }
 
 // before orders entries. A room comes before what is in it.
@@ -145,9 +147,11 @@ func newLines() lines {
 }
 
 // add adds a resource.
-func (l *lines) add(r mirror.Resource, at lane, c class, due time.Time, alone bool) {
+func (l *lines) add(r mirror.Resource, at lane, c class, due time.Time, alone bool, causes []mirror.Span) {
 	l.number++
-	e := &entry{resource: r, lane: at, class: c, due: due, number: l.number, place: -1, alone: alone}
+	e := &entry{
+		resource: r, lane: at, class: c, due: due, number: l.number, place: -1, alone: alone, causes: causes,
+	}
 	l.queued[r] = e
 	l.count[at]++
 	if alone {

@@ -15,6 +15,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // Handler does the part of a task that needs no worker, above all the calls to
@@ -88,8 +89,11 @@ type Config struct {
 	// Doubt when a task failed while it may have written some.
 	Committed func(changes []mirror.Change)
 	Doubt     func()
-	Now       func() time.Time
-	Logger    *slog.Logger
+	// Tracer begins a trace for each attempt, linked to the deliveries that it is for. It
+	// knows those that reached this process since its start. nil begins none.
+	Tracer *tracing.Tracer
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 const (
@@ -152,6 +156,24 @@ type Pool struct {
 	nextScan time.Time
 	lastScan time.Time
 	waiters  map[mirror.Resource]map[*waiter]struct{}
+	// unclaimed are the causes of tasks that could not be claimed, such as one whose next
+	// attempt is due later: until a query finds them again.
+	unclaimed map[mirror.Resource][]mirror.Span
+}
+
+// unclaimedLimit is the maximum number of unclaimed tasks whose causes are remembered.
+const unclaimedLimit = 1000
+
+// unlinked remembers why a task that could not be claimed became due. Another process may
+// do it, so what is remembered is dropped at the limit.
+func (p *Pool) unlinked(r mirror.Resource, causes []mirror.Span) {
+	if len(causes) == 0 {
+		return
+	}
+	if len(p.unclaimed) >= unclaimedLimit {
+		clear(p.unclaimed)
+	}
+	p.unclaimed[r] = causes
 }
 
 // run is a running task.
@@ -173,10 +195,14 @@ type run struct {
 	// They cannot join any more once closed.
 	joined []*joined
 	closed bool
+	// causes are the spans of the deliveries that the task is for, againCauses of those
+	// that came meanwhile.
+	causes, againCauses []mirror.Span
 }
 
 // repeat makes the task due again when it ends.
-func (r *run) repeat(at lane, c class, due time.Time) {
+func (r *run) repeat(at lane, c class, due time.Time, causes ...mirror.Span) {
+	r.againCauses = tracing.Join(r.againCauses, causes...)
 	if r.again == lanes || due.Before(r.againDue) {
 		r.againDue = due
 	}
@@ -191,7 +217,7 @@ func New(cfg Config) *Pool {
 		lines:   newLines(),
 		running: make(map[mirror.Resource]*run),
 		inRoom:  make(map[mirror.RoomID]int),
-		waiters: make(map[mirror.Resource]map[*waiter]struct{}),
+		waiters: make(map[mirror.Resource]map[*waiter]struct{}), unclaimed: make(map[mirror.Resource][]mirror.Span),
 		shared:  cfg.Shared,
 	}
 	if p.shared == nil {
@@ -211,7 +237,7 @@ func (p *Pool) enqueue(l lane, pending []mirror.Pending) {
 	now := p.cfg.Now()
 	p.mu.Lock()
 	for _, r := range pending {
-		p.push(l, classOf(r.Resource.Kind), r.Resource, now, memoryLimit)
+		p.push(l, classOf(r.Resource.Kind), r.Resource, now, memoryLimit, r.Cause)
 	}
 	if len(pending) > 0 {
 		// Another replica may have left work behind.
@@ -222,16 +248,17 @@ func (p *Pool) enqueue(l lane, pending []mirror.Pending) {
 }
 
 // push remembers a resource unless its lane has reached the limit.
-func (p *Pool) push(at lane, c class, r mirror.Resource, due time.Time, limit int) {
+func (p *Pool) push(at lane, c class, r mirror.Resource, due time.Time, limit int, causes ...mirror.Span) {
 	if r.Kind.Traits().Apart {
 		at = laneApart
 	}
 	if run, ok := p.running[r]; ok {
-		run.repeat(at, c, due)
+		run.repeat(at, c, due, causes...)
 		return
 	}
 	if e, ok := p.lines.queued[r]; ok {
 		p.lines.hasten(e, at, c, due)
+		e.causes = tracing.Join(e.causes, causes...)
 		return
 	}
 	if p.lines.count[at] >= limit {
@@ -239,7 +266,9 @@ func (p *Pool) push(at lane, c class, r mirror.Resource, due time.Time, limit in
 		p.scanBy(maxTime(due, p.cfg.Now().Add(p.cfg.BusyPoll)))
 		return
 	}
-	p.lines.add(r, at, c, due, false)
+	causes = tracing.Join(p.unclaimed[r], causes...)
+	delete(p.unclaimed, r)
+	p.lines.add(r, at, c, due, false, causes)
 }
 
 // missed says that something of the lane is due at t, and not remembered.
@@ -376,7 +405,9 @@ func (p *Pool) begin(work context.Context, e *entry, fetch bool) {
 		}
 		return
 	}
-	r := &run{lane: e.lane, due: e.due, fetch: fetch, alone: e.alone, again: lanes, againClass: classes}
+	r := &run{
+		lane: e.lane, due: e.due, fetch: fetch, alone: e.alone, again: lanes, againClass: classes, causes: e.causes,
+	}
 	turn := fetch || e.lane == laneApart
 	if turn {
 		p.turns--
@@ -598,11 +629,14 @@ func (p *Pool) found(l lane, list []store.DueResource, more bool) {
 
 // do leases and runs one task.
 func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func() bool) {
-	end := p.attempt(ctx, r, run)
+	end := p.traced(ctx, r, run)
 	p.mu.Lock()
 	defer p.signal()
 	defer p.mu.Unlock()
 	delete(p.running, r)
+	if end.result == "" {
+		p.unlinked(r, run.causes)
+	}
 	if !spent() {
 		p.turns = min(p.turns+1, p.cfg.Workers) // more would be a burst
 	}
@@ -631,20 +665,20 @@ func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func()
 		c = classCall // what needs no call is done
 	}
 	if due := end.applied.Due; !due.IsZero() {
-		run.repeat(laneOf(l, r, end.applied.Settles), c, due)
+		run.repeat(laneOf(l, r, end.applied.Settles), c, due, run.causes...)
 	}
 	switch {
 	case end.alone && run.again < lanes:
-		p.lines.add(r, min(run.again, l), min(run.againClass, c), run.againDue, true)
+		p.lines.add(r, min(run.again, l), min(run.againClass, c), run.againDue, true, run.againCauses)
 	case run.again < lanes:
-		p.push(run.again, run.againClass, r, run.againDue, memoryLimit)
+		p.push(run.again, run.againClass, r, run.againDue, memoryLimit, run.againCauses...)
 	}
 	for _, also := range end.applied.AlsoDue {
 		// In front of what became due later than this one.
-		p.push(l, classOf(also.Kind), also, run.due, memoryLimit)
+		p.push(l, classOf(also.Kind), also, run.due, memoryLimit, run.causes...)
 	}
 	for _, also := range end.applied.AlsoBackground {
-		p.push(laneBackground, classOf(also.Kind), also, p.cfg.Now(), memoryLimit)
+		p.push(laneBackground, classOf(also.Kind), also, p.cfg.Now(), memoryLimit, run.causes...)
 	}
 	p.notify(r, end.applied.Generation, nil)
 	if end.failed != nil {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -37,6 +38,29 @@ type ending struct {
 	// result is how the attempt ended.
 	result Result
 }
+
+// traced makes an attempt, in a trace of its own. Tasks of minutes are in none.
+func (p *Pool) traced(ctx context.Context, r mirror.Resource, run *run) (end ending) {
+	if p.cfg.Tracer == nil || r.Kind.Traits().Apart {
+		return p.attempt(ctx, r, run)
+	}
+	ctx, span := p.cfg.Tracer.Follow(ctx, "fetch "+r.Kind.String(), run.causes)
+	defer func() {
+		span.Set("mirror.result", string(cmp.Or(end.result, notClaimed)))
+		if end.result != "" && end.result != Applied && end.result != Parked {
+			span.Fail(string(end.result))
+		}
+		span.End(nil)
+	}()
+	span.Set("mirror.project", string(r.Project))
+	span.Set("mirror.kind", r.Kind.String())
+	p.cfg.Tracer.Name(ctx, r, "")
+	return p.attempt(ctx, r, run)
+}
+
+// notClaimed is the result of an attempt that was none: the task was not due any more, or
+// somebody else has it.
+const notClaimed Result = "not_claimed"
 
 // attempt leases and runs a task.
 func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end ending) {

@@ -1,0 +1,140 @@
+// Package traces sends traces to a collector by OTLP. Only it knows OpenTelemetry's SDK.
+package traces
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
+)
+
+// Traces sends spans in the background.
+type Traces struct {
+	tracer   *tracing.Tracer
+	provider *sdktrace.TracerProvider
+	log      *slog.Logger
+}
+
+// Start starts sending; it returns nil if no collector is set. It does not wait for the
+// collector, and nothing ever does: what the queue cannot hold is dropped.
+func Start(ctx context.Context, cfg config.Traces, version string, log *slog.Logger) (*Traces, error) {
+	endpoint := cfg.Endpoint()
+	if endpoint == "" {
+		return nil, nil //nolint:nilnil // off is no failure
+	}
+	headers, err := cfg.Headers()
+	if err != nil {
+		return nil, err
+	}
+	otel.SetErrorHandler(&reporter{ctx: context.WithoutCancel(ctx), log: log, now: time.Now})
+	options := []otlptracehttp.Option{otlptracehttp.WithEndpointURL(endpoint)}
+	if len(headers) > 0 {
+		options = append(options, otlptracehttp.WithHeaders(headers))
+	}
+	exporter, err := otlptracehttp.New(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("send traces: %w", err)
+	}
+	about, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithFromEnv(), resource.WithAttributes(
+		attribute.String("service.name", cfg.ServiceName), attribute.String("service.version", version)))
+	if err != nil {
+		return nil, &config.Error{Setting: "OTEL_RESOURCE_ATTRIBUTES", Problem: fmt.Sprintf(
+			"cannot be used: %v; it must look like deployment.environment.name=production,team=docs", err)}
+	}
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(exporter), sdktrace.WithResource(about), sdktrace.WithSampler(followed{sampler(cfg)}),
+	)
+	log.InfoContext(ctx, "traces are on", slog.String("sampler", cfg.Sampler), slog.Bool("ids", cfg.TraceIDs))
+	return &Traces{
+		tracer:   &tracing.Tracer{Tracer: provider.Tracer(tracing.Name), IDs: cfg.TraceIDs},
+		provider: provider, log: log,
+	}, nil
+}
+
+// Tracer returns the tracer for all parts of the service, nil if t is.
+func (t *Traces) Tracer() *tracing.Tracer {
+	if t == nil {
+		return nil
+	}
+	return t.tracer
+}
+
+// Stop sends what is left, until ctx ends. Then it says what it could not send.
+func (t *Traces) Stop(ctx context.Context) {
+	if err := t.provider.Shutdown(ctx); err != nil {
+		t.log.WarnContext(ctx, "the last traces were not delivered", slog.Any("error", err))
+	}
+}
+
+// Discard stops at once; a nil t is none.
+func (t *Traces) Discard(ctx context.Context) {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	_ = t.provider.Shutdown(ctx) // nothing is to be sent
+}
+
+// sampler is that of the settings.
+func sampler(cfg config.Traces) sdktrace.Sampler {
+	name, parent := strings.CutPrefix(cfg.Sampler, "parentbased_")
+	root := map[string]sdktrace.Sampler{
+		"always_on": sdktrace.AlwaysSample(), "always_off": sdktrace.NeverSample(),
+		"traceidratio": sdktrace.TraceIDRatioBased(cfg.SamplerArg),
+	}[name]
+	if parent {
+		return sdktrace.ParentBased(root)
+	}
+	return root
+}
+
+// followed is a sampler that also takes what follows on something traced: the fetch after
+// a delivery. Otherwise a part of all would be deliveries without fetches, and the reverse.
+type followed struct{ sdktrace.Sampler }
+
+// ShouldSample is part of [sdktrace.Sampler].
+func (f followed) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	for _, l := range p.Links {
+		if l.SpanContext.IsSampled() {
+			return sdktrace.AlwaysSample().ShouldSample(p)
+		}
+	}
+	return f.Sampler.ShouldSample(p)
+}
+
+// reporter tells of traces that are not delivered, once a minute: nothing else depends on
+// them.
+type reporter struct {
+	ctx context.Context //nolint:containedctx // the interface has none
+	log *slog.Logger
+	now func() time.Time
+
+	mu   sync.Mutex
+	next time.Time
+}
+
+// Handle is part of [otel.ErrorHandler].
+func (r *reporter) Handle(err error) {
+	r.mu.Lock()
+	now := r.now()
+	due := !now.Before(r.next)
+	if due {
+		r.next = now.Add(time.Minute)
+	}
+	r.mu.Unlock()
+	if due {
+		r.log.WarnContext(r.ctx, "traces are not delivered", slog.Any("error", err))
+	}
+}

@@ -1,0 +1,72 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
+)
+
+// An attempt is linked to all deliveries since the last one, and a further attempt also to
+// those of the one that failed.
+func TestFetchesAreLinkedToTheirDeliveries(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		spans := tracetest.NewInMemoryExporter()
+		provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+		delivery := func(n byte) mirror.Pending {
+			return mirror.Pending{Resource: resource(0), Cause: mirror.Span{Trace: [16]byte{n}, ID: [8]byte{n}}}
+		}
+		var pool *Pool
+		failed := false
+		pool, _ = b.start(func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+			if lease.Resource == resource(0) && !failed {
+				failed = true
+				pool.Push([]mirror.Pending{delivery(3)})
+				return mirror.Applied{}, errors.New("no answer")
+			}
+			return b.tasks.apply(ctx, lease)
+		}, func(c *Config) {
+			c.Workers, c.Tracer = 1, &tracing.Tracer{Tracer: provider.Tracer("test")}
+		})
+		b.limiter.close()
+		b.tasks.raise(time.Now(), resource(0), resource(1))
+		pool.Push([]mirror.Pending{delivery(1)})
+		pool.Push([]mirror.Pending{delivery(2), delivery(1), {Resource: resource(1)}})
+		b.limiter.open()
+		pass(time.Minute)
+		b.wantDone(resource(0), resource(1))
+
+		var got []string
+		for _, s := range spans.GetSpans() {
+			var to []byte
+			for _, l := range s.Links {
+				id := l.SpanContext.SpanID()
+				to = append(to, id[0])
+			}
+			if result := s.Attributes[len(s.Attributes)-1]; s.Parent.IsValid() || result.Key != "mirror.result" {
+				t.Errorf("the span has the parent %v and attributes %v", s.Parent, s.Attributes)
+			} else {
+				got = append(got, fmt.Sprint(s.Name, " ", result.Value.AsString(), " ", to))
+			}
+		}
+		slices.Sort(got)
+		want := []string{
+			"fetch storage applied [3 1 2]", "fetch storage applied []", "fetch storage retried [1 2]",
+		}
+		// Pushed again before it may be tried again, a task cannot be claimed.
+		got = slices.DeleteFunc(got, func(s string) bool { return strings.HasPrefix(s, "fetch storage not_claimed") })
+		if !slices.Equal(got, want) {
+			t.Errorf("attempts = %q; want %q", got, want)
+		}
+	})
+}
