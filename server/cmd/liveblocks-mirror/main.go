@@ -57,6 +57,7 @@ type commands struct {
 
 	CallMethod cli.CallMethod `cmd:"" name:"call" help:"Make any call of the API, and print its answers as JSON."`
 
+	Feed        feedCmd        `cmd:"" help:"Look after the feed of changes."`
 	Purge       purgeCmd       `cmd:"" help:"Delete what is mirrored no more, for good."`
 	Keys        keysCmd        `cmd:"" help:"Make, list and check the keys of those who may call the service."`
 	Projects    projectsCmd    `cmd:"" help:"List the projects in the database, and delete the rows of those that were removed from the settings."`
@@ -104,6 +105,24 @@ func (c *migrateCmd) Run(ctx context.Context) error {
 		return app.PrintGrants(c.Database, c.Roles, os.Stdout)
 	}
 	return app.Migrate(ctx, c.Database, c.Roles, c.Logger(os.Stderr))
+}
+
+type feedCmd struct {
+	Reset feedResetCmd `cmd:"" help:"Make all who follow the changes start anew, after a restore or a failover that lost commits. Without --yes, only say so."`
+}
+
+type feedResetCmd struct {
+	Yes bool `name:"yes" help:"Do it."`
+
+	config.Database `group:"Database"`
+	config.Log      `group:"Log"`
+}
+
+// Validate checks the database settings.
+func (c *feedResetCmd) Validate() error { return c.Database.Validate() }
+
+func (c *feedResetCmd) Run(ctx context.Context) error {
+	return app.ResetFeed(ctx, c.Database, c.Yes, os.Stdout, c.Logger(os.Stderr))
 }
 
 type purgeCmd struct {

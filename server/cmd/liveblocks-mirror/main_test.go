@@ -106,9 +106,9 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 			t.Fatalf("--%s cannot be set: %v", f.Name, err)
 		}
 	}
-	if secrets != 33 {
-		t.Errorf("secrets = %d; want 5 of serve, 2 each of migrate and purge, 4 of projects, and 1 of each command that "+
-			"calls the service", secrets)
+	if secrets != 35 {
+		t.Errorf("secrets = %d; want 5 of serve, 2 each of migrate, purge and feed, 4 of projects, and 1 of each command "+
+			"that calls the service", secrets)
 	}
 	groups := 0
 	var visit func(v reflect.Value)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
@@ -536,4 +538,44 @@ func TestEmbedded(t *testing.T) {
 	if again.Ready == (app.Ready{}) {
 		t.Error("no ready file after the restart")
 	}
+}
+
+// A reset ends the tokens from before, and needs to be confirmed.
+func TestFeedReset(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Database(t)
+		env := map[string]string{"DATABASE_URL": url}
+		s, _ := startOn(t, url, nil)
+		list := func(token string) error {
+			page, err := mirrorv1.NewChangeServiceClient(s.Dial(t)).ListChanges(t.Context(), &mirrorv1.ListChangesRequest{
+				Start: &mirrorv1.ListChangesRequest_Token{Token: token},
+			})
+			if err == nil && page.GetNextToken() == "" {
+				return errors.New("no token")
+			}
+			return err
+		}
+		page, err := mirrorv1.NewChangeServiceClient(s.Dial(t)).ListChanges(t.Context(), &mirrorv1.ListChangesRequest{})
+		must(t, err)
+		token := page.GetNextToken()
+		for _, test := range []struct {
+			args []string
+			says string
+			then string
+		}{
+			{[]string{"feed", "reset"}, "nothing was changed", ""},
+			{[]string{"feed", "reset", "--yes"}, "the tokens of 1 feeds are no longer accepted", "CHANGE_TOKEN_MISMATCH"},
+		} {
+			got := command(t, env, test.args...)
+			if got.code != 0 || !strings.Contains(got.stdout, test.says) {
+				t.Fatalf("%q = %+v; want %q", test.args, got, test.says)
+			}
+			s.Kill()
+			s, _ = startOn(t, url, nil)
+			if err := list(token); reasonOf(err) != test.then {
+				t.Errorf("ListChanges after %q = %v; want reason %q", test.args, err, test.then)
+			}
+		}
+	})
 }

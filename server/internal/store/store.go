@@ -193,6 +193,9 @@ type Projects interface {
 	// IdentifyFeed stores the identity of the project's feed unless one is stored already,
 	// and returns the stored one.
 	IdentifyFeed(ctx context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error)
+	// ForgetFeeds takes their identities away from the feeds of all projects, and returns how
+	// many had one.
+	ForgetFeeds(ctx context.Context) (int64, error)
 	// Stop stores that and why an operator has stopped fetching; an empty reason lets it
 	// go on.
 	Stop(ctx context.Context, project mirror.ProjectID, reason string, now time.Time) error

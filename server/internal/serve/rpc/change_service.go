@@ -34,6 +34,8 @@ const (
 	defaultHeartbeat = 15 * time.Second
 	// defaultStall is how long a response to a watcher may take to be sent.
 	defaultStall = 30 * time.Second
+	// identityLife is how long the identity of a feed is used before it is read again.
+	identityLife = time.Minute
 	// watchLife is how long a stream lasts, and watchSpread by how much that varies, so
 	// that watchers spread over the replicas.
 	watchLife, watchSpread = 54 * time.Minute, 12 * time.Minute
@@ -63,7 +65,14 @@ type changeService struct {
 	ChangeDeps
 
 	mu         sync.Mutex
-	identities map[mirror.ProjectID]feedIdentity
+	identities map[mirror.ProjectID]knownIdentity
+}
+
+// knownIdentity is what was stored at a time.
+type knownIdentity struct {
+	feedIdentity
+
+	at time.Time
 }
 
 // changeRequest is the common part of the requests.
@@ -144,17 +153,19 @@ func (s *changeService) start(ctx context.Context, of feedIdentity, req changeRe
 	return &at, err
 }
 
-// identity returns the identity of a project's feed, which stays as it is while the process
-// runs.
+// identity returns the identity of a project's feed, which stays as it is unless an operator
+// resets the feed.
 func (s *changeService) identity(ctx context.Context, project mirror.ProjectID) (feedIdentity, error) {
 	s.mu.Lock()
-	known := s.identities[project]
+	old, ok := s.identities[project]
 	s.mu.Unlock()
-	if known != (feedIdentity{}) {
-		return known, nil
+	now := s.now()
+	if ok && now.Sub(old.at) < identityLife {
+		return old.feedIdentity, nil
 	}
 	p, err := s.Store.Project(ctx, project)
-	if known = p.Feed; err == nil && known == (feedIdentity{}) {
+	known := feedIdentity(p.Feed)
+	if err == nil && known == (feedIdentity{}) {
 		var fresh feedIdentity
 		_, _ = rand.Read(fresh[:]) // never fails by its own contract
 		known, err = s.Store.IdentifyFeed(ctx, project, fresh)
@@ -164,7 +175,7 @@ func (s *changeService) identity(ctx context.Context, project mirror.ProjectID) 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.identities[project] = known
+	s.identities[project] = knownIdentity{known, now}
 	return known, nil
 }
 

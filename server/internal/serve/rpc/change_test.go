@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -206,6 +207,30 @@ func TestChangeTokensOverTheWire(t *testing.T) {
 	at[r.Bucket()] = 2
 	if err := list(project, formatChangeToken(identity.Feed, &at)); err != nil {
 		t.Errorf("ListChanges of what is left = %v", err)
+	}
+}
+
+// After a reset, the tokens from before are refused, by a service that runs too.
+func TestFeedReset(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	h := start(t, func(c *Config) { c.Now = func() time.Time { return noon.Add(time.Duration(ahead.Load())) } })
+	page, err := h.change.ListChanges(t.Context(), &mirrorv1.ListChangesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := &mirrorv1.ListChangesRequest{Start: &mirrorv1.ListChangesRequest_Token{Token: page.GetNextToken()}}
+	h.feed.Forget()
+	ahead.Store(int64(identityLife))
+	_, err = h.change.ListChanges(t.Context(), from)
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonChangeTokenMismatch)
+	page, err = h.change.ListChanges(t.Context(), &mirrorv1.ListChangesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from.Start = &mirrorv1.ListChangesRequest_Token{Token: page.GetNextToken()}
+	if _, err := h.change.ListChanges(t.Context(), from); err != nil {
+		t.Errorf("ListChanges from a new token = %v", err)
 	}
 }
 

@@ -67,6 +67,15 @@ func (s *Store) IdentifyFeed(ctx context.Context, project mirror.ProjectID, iden
 	return p.Feed, err
 }
 
+// ForgetFeeds is one statement.
+func (s *Store) ForgetFeeds(ctx context.Context) (n int64, err error) {
+	err = s.writeProject(ctx, "forget the identities of the feeds", func() error {
+		n, err = s.q.ForgetFeeds(ctx)
+		return err
+	})
+	return n, err
+}
+
 // feedOf is the identity of a feed as stored.
 func feedOf(column []byte) (identity [16]byte) {
 	copy(identity[:], column)

@@ -20,6 +20,7 @@ var feedCases = []testCase{
 	{"changes tell of the room's epoch", changesOfEpochs},
 	{"changes are trimmed from the beginning", changesTrimmed},
 	{"feed keeps its identity", feedIdentity},
+	{"feed gets another identity", feedForgotten},
 	{"what fails takes no number", changesWithoutGaps},
 	{"reader that follows writers misses nothing", changesFollowed},
 }
@@ -217,6 +218,25 @@ func feedIdentity(e *env) {
 		e.must("Project", err)
 		e.want("identity of "+string(id), p.Feed, want)
 	}
+}
+
+func feedForgotten(e *env) {
+	ids := []mirror.ProjectID{project, "other"}
+	e.must("RepinProject", e.RepinProject(e.ctx(), project, "6606"))
+	for round, want := range []int64{0, 2, 2} {
+		n, err := e.ForgetFeeds(e.ctx())
+		e.must("ForgetFeeds", err)
+		e.want("feeds that had an identity", n, want)
+		for _, id := range ids {
+			identity := [16]byte{byte(round), 15: 1}
+			got, err := e.IdentifyFeed(e.ctx(), id, identity)
+			e.must("IdentifyFeed", err)
+			e.want("identity", got, identity)
+		}
+	}
+	p, err := e.Project(e.ctx(), project)
+	e.must("Project", err)
+	e.want("Liveblocks' id of the project", p.LiveblocksID, "6606")
 }
 
 func changesWithoutGaps(e *env) {

@@ -125,6 +125,11 @@ func mutants() []mutant {
 			func(b base) store.Store { return &newIdentity{b} },
 		},
 		{
+			"keeps the identity of the feed",
+			[]string{"feed gets another identity"},
+			func(b base) store.Store { return &keepsIdentity{b} },
+		},
+		{
 			"discards by calling it done",
 			[]string{"discard ends a task without a fetch"},
 			func(b base) store.Store { return &discardsAsDone{b} },
@@ -800,6 +805,12 @@ type newIdentity struct{ base }
 
 func (m *newIdentity) IdentifyFeed(_ context.Context, _ mirror.ProjectID, identity [16]byte) ([16]byte, error) {
 	return identity, nil
+}
+
+type keepsIdentity struct{ base }
+
+func (m *keepsIdentity) ForgetFeeds(ctx context.Context) (int64, error) {
+	return dbtest.Value[int64](ctx, m.d.sql, "select count(*) from mirror_project where feed is not null")
 }
 
 type burnsNumbers struct{ base }

@@ -141,6 +141,13 @@ func (d *Database) Project(_ context.Context, project mirror.ProjectID) (mirror.
 	return mirror.Project{ID: project, Feed: d.feeds[project]}, err
 }
 
+// Forget takes the identities of all feeds away.
+func (d *Database) Forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.feeds)
+}
+
 // IdentifyFeed is that of [store.Projects].
 func (d *Database) IdentifyFeed(_ context.Context, project mirror.ProjectID, identity [16]byte) ([16]byte, error) {
 	unlock, err := d.query()

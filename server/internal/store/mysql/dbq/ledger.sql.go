@@ -55,6 +55,18 @@ func (q *Queries) ConfirmKey(ctx context.Context, arg ConfirmKeyParams) error {
 	return err
 }
 
+const forgetFeeds = `-- name: ForgetFeeds :execrows
+update mirror_project set feed = null where feed is not null
+`
+
+func (q *Queries) ForgetFeeds(ctx context.Context) (int64, error) {
+	result, err := q.db.ExecContext(ctx, forgetFeeds)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const identifyFeed = `-- name: IdentifyFeed :exec
 insert into mirror_project (project_id, liveblocks_project_id, pause_reason, feed)
 values (?, '', '', ?)

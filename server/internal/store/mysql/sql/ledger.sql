@@ -12,6 +12,9 @@ insert into mirror_project (project_id, liveblocks_project_id, pause_reason, fee
 values (?, '', '', ?)
 on duplicate key update feed = coalesce(feed, values(feed));
 
+-- name: ForgetFeeds :execrows
+update mirror_project set feed = null where feed is not null;
+
 -- name: RepinProject :exec
 insert into mirror_project (project_id, liveblocks_project_id, pause_reason)
 values (?, ?, '')

@@ -96,6 +96,18 @@ func (q *Queries) EventOutcomes(ctx context.Context, arg EventOutcomesParams) ([
 	return items, nil
 }
 
+const forgetFeeds = `-- name: ForgetFeeds :execrows
+update mirror_project set feed = null where feed is not null
+`
+
+func (q *Queries) ForgetFeeds(ctx context.Context) (int64, error) {
+	result, err := q.db.Exec(ctx, forgetFeeds)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const identifyFeed = `-- name: IdentifyFeed :one
 insert into mirror_project as p (project_id, feed)
 values ($1, $2)

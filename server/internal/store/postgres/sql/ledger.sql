@@ -174,6 +174,9 @@ values (@project_id, @feed)
 on conflict (project_id) do update set feed = coalesce(p.feed, excluded.feed)
 returning feed;
 
+-- name: ForgetFeeds :execrows
+update mirror_project set feed = null where feed is not null;
+
 -- name: RepinProject :exec
 insert into mirror_project (project_id, liveblocks_project_id)
 values (@project_id, @liveblocks_project_id)
