@@ -251,42 +251,45 @@ func expiryBesideWork(e *env) {
 		e.mirrorRoom(id, e.roomContent(`{}`))
 	}
 
+	var latest atomic.Int64 // before when something may have expired
+	var expired atomic.Int64
+	expireSome := func(s store.Store) error {
+		before := now().Add(-keep)
+		for at := latest.Load(); at < before.UnixMicro() && !latest.CompareAndSwap(at, before.UnixMicro()); {
+			at = latest.Load()
+		}
+		out, err := s.Expire(e.ctx(), store.Expiry{
+			Project: project, Table: store.AgingEvents, Before: before, Limit: 7,
+		})
+		if err != nil {
+			return err
+		}
+		expired.Add(int64(out.Deleted))
+		heads, err := s.Heads(e.ctx())
+		if err != nil {
+			return err
+		}
+		at, err := s.Earliest(e.ctx())
+		if err != nil || at[bucket] >= heads[bucket] {
+			return err
+		}
+		entries, err := s.Changes(e.ctx(), []store.ChangeRange{
+			{Bucket: bucket, After: at[bucket], To: min(at[bucket]+5, heads[bucket])},
+		})
+		if through := store.TrimThrough(entries, heads[bucket], before); err == nil && through > 0 {
+			_, err = s.Trim(e.ctx(), bucket, through, 5)
+		}
+		return err
+	}
+
 	working, stop := context.WithCancel(e.ctx())
 	defer stop()
 	var others sync.WaitGroup
-	var latest atomic.Int64 // before when something may have expired
-	var expired atomic.Int64
 	for _, s := range stores {
 		others.Go(func() {
-			var at mirror.Position
 			for working.Err() == nil {
-				before := now().Add(-keep)
-				for at := latest.Load(); at < before.UnixMicro() && !latest.CompareAndSwap(at, before.UnixMicro()); {
-					at = latest.Load()
-				}
-				out, err := s.Expire(e.ctx(), store.Expiry{
-					Project: project, Table: store.AgingEvents, Before: before, Limit: 7,
-				})
-				if err != nil {
-					e.Errorf("Expire = %v; want no error", err)
-					return
-				}
-				expired.Add(int64(out.Deleted))
-				heads, err := s.Heads(e.ctx())
-				if err == nil {
-					at, err = s.Earliest(e.ctx())
-				}
-				var entries []mirror.Change
-				if err == nil && at[bucket] < heads[bucket] {
-					entries, err = s.Changes(e.ctx(), []store.ChangeRange{
-						{Bucket: bucket, After: at[bucket], To: min(at[bucket]+5, heads[bucket])},
-					})
-				}
-				if through := store.TrimThrough(entries, heads[bucket], before); err == nil && through > 0 {
-					_, err = s.Trim(e.ctx(), bucket, through, 5)
-				}
-				if err != nil {
-					e.Errorf("trim = %v; want no error", err)
+				if err := expireSome(s); err != nil {
+					e.Errorf("expire and trim = %v; want no error", err)
 					return
 				}
 			}
@@ -337,8 +340,11 @@ func expiryBesideWork(e *env) {
 	fold := func(s store.Store, room mirror.RoomID) (int, error) {
 		r := userSessionsOf(room)
 		lease, err := s.Claim(e.ctx(), r, newToken(), now(), leaseTTL)
-		if err != nil {
+		if errors.Is(err, store.ErrNotDue) {
 			return 0, nil // nothing waits
+		}
+		if err != nil {
+			return 0, err
 		}
 		waits, err := s.Unfolded(e.ctx(), r, 5)
 		var f mirror.SessionFold
