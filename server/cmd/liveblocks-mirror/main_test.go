@@ -82,7 +82,7 @@ func settings(t *testing.T, cli *commands) []*kong.Flag {
 func TestSecretsAreNeverPrinted(t *testing.T) {
 	t.Parallel()
 	const mark = "HIDDENMARK"
-	credential := regexp.MustCompile(`secret|key|token|password|credential|url`)
+	credential := regexp.MustCompile(`secret|key|token|password|credential|url|headers`)
 	// A base or public URL with a password in it is refused, and so is a keys file with a key
 	// in it.
 	public := map[string]bool{"liveblocks-base-url": true, "public-url": true, "keys-file": true}

@@ -31,6 +31,7 @@ type AdminDeps struct {
 	Pinner    Pinner
 	Replayer  Replayer
 	Stopper   Stopper
+	Eraser    Eraser
 	Key       Key
 	Sweeper   Sweeper
 	Verifier  Verifier

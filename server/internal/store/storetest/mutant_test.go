@@ -537,6 +537,52 @@ func mutants() []mutant {
 			func(b base) store.Store { return &expiresFirst{b} },
 		},
 		{
+			"finds the last row of a page twice",
+			[]string{"erasure finds every row once, as it was written"},
+			func(b base) store.Store { return &findsTwice{b} },
+		},
+		{
+			"finds documents as they are compressed",
+			[]string{"erasure finds every row once, as it was written"},
+			func(b base) store.Store { return &findsCompressed{b} },
+		},
+		{
+			"forgets events of somebody who is erased",
+			[]string{"erased events are still known"},
+			func(b base) store.Store { return &erasesWhole{b} },
+		},
+		{
+			"lets go on who folds what is erased",
+			[]string{"erasure ends what is being folded"},
+			func(b base) store.Store { return &erasesUnfenced{b} },
+		},
+		{
+			"erases all sessions of a room",
+			[]string{"erased sessions and notifications are gone, and readers are told"},
+			func(b base) store.Store { return &erasesSessions{b} },
+		},
+		{
+			"erases and tells nobody",
+			[]string{"erased sessions and notifications are gone, and readers are told"},
+			func(b base) store.Store { return &erasesSilently{b} },
+		},
+		{"erases what lives", []string{"erasure spares what lives"}, func(b base) store.Store { return &erasesLiving{b} }},
+		{
+			"takes a deleted room for one that lives",
+			[]string{"erasure leaves nothing of what is deleted"},
+			func(b base) store.Store { return &erasesNothing{b} },
+		},
+		{
+			"leaves comments of an earlier incarnation",
+			[]string{"erasure leaves nothing of earlier incarnations"},
+			func(b base) store.Store { return &erasesHeads{b} },
+		},
+		{
+			"erases events of other projects",
+			[]string{"erasure of one project leaves the others"},
+			func(b base) store.Store { return &erasesBucket{b} },
+		},
+		{
 			"has no page of none",
 			[]string{"list of rooms by any filters"},
 			func(b base) store.Store { return &neverEmpty{b} },
@@ -1709,4 +1755,126 @@ func (m *claimsBlindly) Claim(ctx context.Context, r mirror.Resource, token [16]
 	lease, err := m.Store.Claim(ctx, r, token, now, ttl)
 	lease.Seen = nil
 	return lease, err
+}
+
+type findsTwice struct{ base }
+
+func (m *findsTwice) PersonalRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16, after []any,
+	limit int,
+) ([]store.PersonalRow, error) {
+	rows, err := m.Store.PersonalRows(ctx, p, t, bucket, nil, limit+1)
+	if after == nil || err != nil {
+		return rows[:min(limit, len(rows))], err
+	}
+	rest, err := m.Store.PersonalRows(ctx, p, t, bucket, after, limit)
+	return append(rows[len(rows)-1:], rest...), err
+}
+
+type findsCompressed struct{ base }
+
+func (m *findsCompressed) PersonalRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	after []any, limit int,
+) ([]store.PersonalRow, error) {
+	plain := *t
+	plain.Columns = slices.Clone(t.Columns)
+	for i := range plain.Columns {
+		if plain.Columns[i].Form == store.PersonalContent {
+			plain.Columns[i].Form = store.PersonalText
+		}
+	}
+	return m.Store.PersonalRows(ctx, p, &plain, bucket, after, limit)
+}
+
+type erasesWhole struct{ base }
+
+func (m *erasesWhole) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	rows []store.ErasedRow, now time.Time,
+) ([]mirror.Change, error) {
+	for i := range rows {
+		rows[i].Whole = true
+	}
+	return m.Store.EraseRows(ctx, p, t, bucket, rows, now)
+}
+
+type erasesUnfenced struct{ base }
+
+func (m *erasesUnfenced) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	rows []store.ErasedRow, now time.Time,
+) ([]mirror.Change, error) {
+	if t.Name != "mirror_unfolded_event" {
+		return m.Store.EraseRows(ctx, p, t, bucket, rows, now)
+	}
+	for _, row := range rows {
+		_, err := m.d.sql.Exec(ctx, "delete from mirror_unfolded_event where event_id = ?", row.Key[len(row.Key)-1])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+type erasesSessions struct{ base }
+
+func (m *erasesSessions) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	rows []store.ErasedRow, now time.Time,
+) ([]mirror.Change, error) {
+	_, err := m.d.sql.Exec(ctx, "delete from mirror_user_session where bucket = ?", bucket)
+	changes, erased := m.Store.EraseRows(ctx, p, t, bucket, rows, now)
+	return changes, errors.Join(err, erased)
+}
+
+type erasesSilently struct{ base }
+
+func (m *erasesSilently) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	rows []store.ErasedRow, now time.Time,
+) ([]mirror.Change, error) {
+	if t.Kind != mirror.KindNotification {
+		return m.Store.EraseRows(ctx, p, t, bucket, rows, now)
+	}
+	for _, row := range rows {
+		if _, err := m.d.sql.Exec(ctx, "delete from mirror_notification where event_id = ?", row.Key[2]); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+type erasesLiving struct{ base }
+
+func (m *erasesLiving) EraseDead(ctx context.Context, r mirror.Resource, limit int) (int, bool, error) {
+	n, lives, err := m.Store.EraseDead(ctx, r, limit)
+	_, gone := m.d.sql.Exec(ctx, "delete from mirror_document where room_id = ?", string(r.Room))
+	return n, lives, errors.Join(err, gone)
+}
+
+type erasesNothing struct{ base }
+
+func (m *erasesNothing) EraseDead(ctx context.Context, r mirror.Resource, limit int) (int, bool, error) {
+	if r.Kind == mirror.KindRoom {
+		return 0, true, nil
+	}
+	return m.Store.EraseDead(ctx, r, limit)
+}
+
+type erasesHeads struct{ base }
+
+func (m *erasesHeads) EraseDead(ctx context.Context, r mirror.Resource, limit int) (int, bool, error) {
+	if r.Kind != mirror.KindThread {
+		return m.Store.EraseDead(ctx, r, limit)
+	}
+	if _, lives, err := m.Store.EraseDead(ctx, r, 0); lives || err != nil {
+		return 0, lives, err
+	}
+	result, err := m.d.sql.Exec(ctx, "delete from mirror_thread where thread_id = ?", r.ID)
+	return int(result), false, err
+}
+
+type erasesBucket struct{ base }
+
+func (m *erasesBucket) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	rows []store.ErasedRow, now time.Time,
+) ([]mirror.Change, error) {
+	changes, err := m.Store.EraseRows(ctx, p, t, bucket, rows, now)
+	_, gone := m.d.sql.Exec(ctx, "update mirror_event set user_id = '' where project_id <> ?", string(p))
+	return changes, errors.Join(err, gone)
 }
