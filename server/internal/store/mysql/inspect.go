@@ -14,8 +14,8 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// inexactSQL lists columns of ids that are text. Organizations only describe rooms.
-const inexactSQL = `select table_name, column_name, is_nullable, coalesce(character_octet_length, 0)
+// inexactColumns lists columns of ids that are text. Organizations only describe rooms.
+const inexactColumns = `select table_name, column_name, is_nullable, coalesce(character_octet_length, 0)
 from information_schema.columns
 where table_schema = database() and table_name like 'mirror\\_%' and column_name like '%\\_id'
     and column_name <> 'organization_id'
@@ -63,7 +63,7 @@ func (s *Store) inspect(ctx context.Context, facts *store.Server) (err error) {
 
 // inexact lists columns of ids that are text.
 func (s *Store) inexact(ctx context.Context) (list []store.InexactColumn, err error) {
-	rows, err := s.accepting.QueryContext(ctx, inexactSQL)
+	rows, err := s.accepting.QueryContext(ctx, inexactColumns)
 	if err != nil {
 		return nil, err
 	}
