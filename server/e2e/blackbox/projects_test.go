@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -332,7 +333,7 @@ func (w *twoProjects) isolated(t *testing.T, db *dbtest.DB, thread string) {
 	spec := send(t, http.MethodGet, w.URL("/openapi.json"), nil, nil)
 	guarded, _ := apiRoutes(t, spec.body)
 	for _, r := range guarded {
-		if r.method != http.MethodGet {
+		if r.method != http.MethodGet || strings.HasSuffix(r.path, ":watch") { // that has no end; callFor reads its beginning
 			continue
 		}
 		var answers []string
@@ -343,13 +344,17 @@ func (w *twoProjects) isolated(t *testing.T, db *dbtest.DB, thread string) {
 			}
 			query := url.Values{"projectId": {prod}}
 			a := send(t, http.MethodGet, w.URL(path+"?"+query.Encode()), nil, nil)
-			answers = append(answers, fmt.Sprintf("%d %s", a.status, strings.ReplaceAll(string(a.body), "nowhere", "own")))
+			body := readTimes.ReplaceAllString(string(a.body), "")
+			answers = append(answers, fmt.Sprintf("%d %s", a.status, strings.ReplaceAll(body, "nowhere", "own")))
 		}
 		if answers[0] != answers[1] && !strings.Contains(r.path, "status") {
 			t.Errorf("%s of another project's id = %s\nof a made-up one = %s", r.path, answers[0], answers[1])
 		}
 	}
 }
+
+// readTimes are when answers were made.
+var readTimes = regexp.MustCompile(`"readTime":"[^"]*"`)
 
 // startWithKey starts another process for the same projects, which knows its callers by
 // keys, and returns a key for all calls about one project.
@@ -451,7 +456,7 @@ func (w *twoProjects) unseen(t *testing.T, s *harness.Service, key string, their
 // methodsOfProjects are all methods that take a project, but the one that takes deliveries.
 func methodsOfProjects(t *testing.T) (list []protoreflect.MethodDescriptor) {
 	t.Helper()
-	for _, name := range []string{"EventService", "MirrorService", "AdminService"} {
+	for _, name := range []string{"EventService", "MirrorService", "ChangeService", "AdminService"} {
 		found, err := protoregistry.GlobalFiles.FindDescriptorByName("liveblocks.mirror.v1." + protoreflect.FullName(name))
 		must(t, err)
 		service, _ := found.(protoreflect.ServiceDescriptor)
@@ -503,6 +508,8 @@ func invoke(ctx context.Context, t *testing.T, conn *grpc.ClientConn, method pro
 	req protoreflect.Message,
 ) string {
 	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
 		"/"+string(method.Parent().FullName())+"/"+string(method.Name()))
 	must(t, err)

@@ -112,8 +112,8 @@ func TestPurge(t *testing.T) {
 			}
 			return string(out)
 		}
-		if out := purge("--deleted-before", "1h", "--yes"); out != "purged 0 rows of 0 rooms of the project default that were deleted more than "+
-			"1h0m0s ago\n" {
+		if out := purge("--deleted-before", "1h", "--yes"); out !=
+			"purged 0 rows of 0 rooms of the project default that were deleted more than 1h0m0s ago\n" {
 			t.Errorf("purge of rooms deleted an hour ago: %s", out)
 		}
 		if out := purge("--deleted-before", "0s"); !strings.HasPrefix(out, "there are ") ||

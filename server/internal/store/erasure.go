@@ -95,7 +95,8 @@ var Personal = []*PersonalTable{
 		},
 	},
 	{
-		Name: "mirror_unfolded_event", Key: keyColumns("room_id", "kind", "resource_id", "event_id"), ID: "resource_id", Page: 200,
+		Name: "mirror_unfolded_event", Key: keyColumns("room_id", "kind", "resource_id", "event_id"), ID: "resource_id",
+		Page:    200,
 		Columns: []PersonalColumn{{Name: "payload", Form: PersonalValues, Whole: true}},
 	},
 	{
@@ -129,7 +130,8 @@ var Personal = []*PersonalTable{
 		},
 	},
 	{
-		Name: "mirror_document", Key: keyColumns("room_id", "kind", "resource_id"), Fate: FateFetch, ID: "resource_id", Page: 2,
+		Name: "mirror_document", Key: keyColumns("room_id", "kind", "resource_id"), Fate: FateFetch, ID: "resource_id",
+		Page: 2,
 		Columns: []PersonalColumn{
 			{Name: "content", Form: PersonalContent},
 			{Name: "data", Form: PersonalText},
@@ -170,7 +172,11 @@ var Personal = []*PersonalTable{
 	{
 		Name: "mirror_comment_mention",
 		Key: []PersonalKey{
-			{Name: "room_id"}, {Name: "thread_id"}, {Name: "comment_id"}, {Name: "kind"}, {Name: "mentioned_id"},
+			{Name: "room_id"},
+			{Name: "thread_id"},
+			{Name: "comment_id"},
+			{Name: "kind"},
+			{Name: "mentioned_id"},
 			{Name: "via_group"},
 		},
 		Fate: FateFetch, Kind: mirror.KindThread, ID: "thread_id", Page: 1000,

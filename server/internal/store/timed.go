@@ -178,7 +178,9 @@ func (t *timed) ApplySweep(ctx context.Context, lease mirror.Lease, sweep mirror
 	return t.Store.ApplySweep(ctx, lease, sweep, next, now)
 }
 
-func (t *timed) ReadDocuments(ctx context.Context, reads []DocumentRead, inline int64) (_ []*mirror.Document, err error) {
+func (t *timed) ReadDocuments(
+	ctx context.Context, reads []DocumentRead, inline int64,
+) (_ []*mirror.Document, err error) {
 	ctx, end := t.operation(ctx, "read_documents")
 	defer end(&err)
 	return t.Store.ReadDocuments(ctx, reads, inline)

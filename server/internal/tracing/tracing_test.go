@@ -20,7 +20,9 @@ import (
 )
 
 // recorded returns a tracer, and what it has recorded by name.
-func recorded(ids bool, options ...sdktrace.TracerProviderOption) (*tracing.Tracer, func() map[string]tracetest.SpanStub) {
+func recorded(
+	ids bool, options ...sdktrace.TracerProviderOption,
+) (*tracing.Tracer, func() map[string]tracetest.SpanStub) {
 	spans := tracetest.NewInMemoryExporter()
 	p := sdktrace.NewTracerProvider(append(options, sdktrace.WithSyncer(spans))...)
 	return &tracing.Tracer{Tracer: p.Tracer(tracing.Name), IDs: ids}, func() map[string]tracetest.SpanStub {
@@ -34,9 +36,11 @@ func recorded(ids bool, options ...sdktrace.TracerProviderOption) (*tracing.Trac
 
 func none(string) string { return "" }
 
+type anyKey struct{}
+
 // Where nothing is traced, nothing is allocated.
 func TestOffCostsNothing(t *testing.T) { //nolint:paralleltest // it counts allocations
-	ctx, failure := context.WithValue(t.Context(), struct{}{}, 1), errors.New("no")
+	ctx, failure := context.WithValue(t.Context(), anyKey{}, 1), errors.New("no")
 	var off *tracing.Tracer
 	if n := testing.AllocsPerRun(1000, func() {
 		ctx, served := off.Serve(ctx, "call", none, true)
@@ -103,7 +107,8 @@ func TestParentOfRequest(t *testing.T) {
 		t.Error("the call is traced, although its caller's trace is not")
 	}
 	d := got["delivery"]
-	if d.Parent.IsValid() || len(d.Links) != 1 || d.Links[0].SpanContext.TraceID().String() != "0af7651916cd43dd8448eb211c80319c" ||
+	const caller = "0af7651916cd43dd8448eb211c80319c"
+	if d.Parent.IsValid() || len(d.Links) != 1 || d.Links[0].SpanContext.TraceID().String() != caller ||
 		d.Links[0].SpanContext.IsSampled() {
 		t.Errorf("the delivery has the parent %v and links %v; want none and one", d.Parent, d.Links)
 	}

@@ -88,8 +88,8 @@ func word(text []byte, id string) bool {
 		}
 		at += begin
 		end := at + len(id)
-		if !(at > 0 && inWord(id[0]) && inWord(text[at-1])) &&
-			!(end < len(text) && inWord(id[len(id)-1]) && inWord(text[end])) {
+		if (at == 0 || !inWord(id[0]) || !inWord(text[at-1])) &&
+			(end == len(text) || !inWord(id[len(id)-1]) || !inWord(text[end])) {
 			return true
 		}
 		begin = at + 1

@@ -67,7 +67,7 @@ type Config struct {
 	// Tracer names the events in the spans of deliveries; nil if nothing is traced.
 	Tracer *tracing.Tracer
 	Now    func() time.Time
-	Logger    *slog.Logger
+	Logger *slog.Logger
 }
 
 // Answer is how a delivery was answered.

@@ -168,7 +168,8 @@ func TestTracesOfOneDelivery(t *testing.T) {
 					t.Errorf("no path to the commit in %v", of)
 				}
 				for _, s := range of {
-					if id := s.GetParentSpanId(); len(id) > 0 && !strings.Contains(fmt.Sprintf("%x ", spanIDs(of)), hex.EncodeToString(id)) {
+					all := fmt.Sprintf("%x ", spanIDs(of))
+					if id := s.GetParentSpanId(); len(id) > 0 && !strings.Contains(all, hex.EncodeToString(id)) {
 						t.Errorf("%s is not connected: %v", s.GetName(), of)
 					}
 				}
@@ -192,7 +193,9 @@ func TestTracesOfOneDelivery(t *testing.T) {
 				if want := fmt.Sprintf(`"trace_id":"%x"`, delivery.GetTraceId()); !strings.Contains(log.String(), want) {
 					t.Errorf("no log line has %s: %s", want, log.String())
 				}
-				for _, text := range []string{user, "traced-content", apiKey, secret, "traced-token", "605a50b01a36d5ea7a2e9104", "select "} {
+				for _, text := range []string{
+					user, "traced-content", apiKey, secret, "traced-token", "605a50b01a36d5ea7a2e9104", "select ",
+				} {
 					if bytes.Contains(received.raw.Bytes(), []byte(text)) {
 						t.Errorf("%q is in the traces", text)
 					}

@@ -167,8 +167,10 @@ func (r Retention) validate() error {
 		setting string
 		keep    time.Duration
 	}{
-		{"MIRROR_RETENTION_EVENTS", r.RetentionEvents}, {"MIRROR_RETENTION_SESSIONS", r.RetentionSessions},
-		{"MIRROR_RETENTION_NOTIFICATIONS", r.RetentionNotifications}, {"MIRROR_RETENTION_CHANGES", r.RetentionChanges},
+		{"MIRROR_RETENTION_EVENTS", r.RetentionEvents},
+		{"MIRROR_RETENTION_SESSIONS", r.RetentionSessions},
+		{"MIRROR_RETENTION_NOTIFICATIONS", r.RetentionNotifications},
+		{"MIRROR_RETENTION_CHANGES", r.RetentionChanges},
 	} {
 		if s.keep != 0 && s.keep < minRetention {
 			return wrong(s.setting, "is %s; it must be at least 48h, or 0 to keep everything", s.keep)

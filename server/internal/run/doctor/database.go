@@ -371,7 +371,7 @@ func Free(dir string) (free, size int64, err error) {
 	if err := unix.Statfs(dir, &stat); err != nil {
 		return 0, 0, err
 	}
-	block := int64(stat.Bsize) //nolint:unconvert // of another type on other systems
+	block := int64(stat.Bsize)        //nolint:unconvert // of another type on other systems
 	free = int64(stat.Bavail) * block //nolint:gosec // disks are smaller
 	size = int64(stat.Blocks) * block //nolint:gosec // disks are smaller
 	return free, size, nil

@@ -121,8 +121,9 @@ func (m *Metrics) define() {
 		"Age of the signature of a verified delivery at its arrival; a clock that is ahead counts as 0.",
 		[]float64{.5, 1, 2, 5, 10, 30, 60, 120, 240, 300})
 	m.lastDelivery = m.gauge("mirror_last_webhook_timestamp_seconds",
-		"When the latest event was received, in seconds since 1970; 0 if none ever was. A process that starts reads it from the database; "+
-			"later ones are those that it received itself, so of several replicas the largest value counts.", "project")
+		"When the latest event was received, in seconds since 1970; 0 if none ever was. A process that starts reads it from "+
+			"the database; later ones are those that it received itself, so of several replicas the largest value counts.",
+		"project")
 	m.batch = m.histogram("mirror_ledger_batch_events", "Deliveries that shared one commit.",
 		[]float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512})
 

@@ -227,10 +227,13 @@ func (p *fakePinner) User(_ context.Context, u erase.User, report func(erase.Rep
 		return err
 	}
 	return report(erase.Report{Buckets: mirror.Buckets, Tables: tables, Remaining: []erase.Remaining{
-		{Resource: room, Columns: []string{"mirror_room.room_id"}}, {Resource: room, Columns: []string{"mirror_room.data"}},
-		{Resource: thread, Columns: []string{"mirror_comment.user_id"}}, {Resource: group},
+		{Resource: room, Columns: []string{"mirror_room.room_id"}},
+		{Resource: room, Columns: []string{"mirror_room.data"}},
+		{Resource: thread, Columns: []string{"mirror_comment.user_id"}},
+		{Resource: group},
 		{Resource: p.like(room, mirror.KindStorage)},
-		{Resource: p.like(room, mirror.KindYdoc)}, {Resource: p.like(room, mirror.KindActiveUsers)},
+		{Resource: p.like(room, mirror.KindYdoc)},
+		{Resource: p.like(room, mirror.KindActiveUsers)},
 	}})
 }
 

@@ -7,9 +7,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+type anyKey struct{}
+
 // Statements outside of a trace allocate nothing for it.
 func TestTracerOffCostsNothing(t *testing.T) { //nolint:paralleltest // it counts allocations
-	ctx, sql, args := context.WithValue(t.Context(), struct{}{}, 1), "-- name: MarkStale :many\nselect $1", []any{1}
+	ctx, sql, args := context.WithValue(t.Context(), anyKey{}, 1), "-- name: MarkStale :many\nselect $1", []any{1}
 	batch := &pgx.Batch{}
 	batch.Queue(sql, args...)
 	var c pgx.QueryTracer = tracer{}

@@ -168,7 +168,8 @@ func erasedEvents(e *env) {
 
 	e.want("changes", len(e.eraseRows("mirror_event", "ann")), 0)
 	for id, want := range map[string]mirror.Event{
-		of.Event.ID: {Payload: []byte(store.Purged)}, aside.Event.ID: {Payload: []byte(store.Purged)}, other.Event.ID: other.Event,
+		of.Event.ID: {Payload: []byte(store.Purged)}, aside.Event.ID: {Payload: []byte(store.Purged)},
+		other.Event.ID: other.Event,
 	} {
 		got, err := e.EventOf(e.ctx(), project, "room", id)
 		e.must("EventOf", err)

@@ -1759,8 +1759,8 @@ func (m *claimsBlindly) Claim(ctx context.Context, r mirror.Resource, token [16]
 
 type findsTwice struct{ base }
 
-func (m *findsTwice) PersonalRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16, after []any,
-	limit int,
+func (m *findsTwice) PersonalRows(
+	ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16, after []any, limit int,
 ) ([]store.PersonalRow, error) {
 	rows, err := m.Store.PersonalRows(ctx, p, t, bucket, nil, limit+1)
 	if after == nil || err != nil {

@@ -189,34 +189,44 @@ func holding(t *testing.T, ts tables, db *dbtest.DB) map[string]int {
 	defer unpack.Close()
 	found := make(map[string]int)
 	for table := range ts {
-		rows, err := db.QueryContext(t.Context(), "select * from "+table)
-		if err != nil {
-			t.Fatal(err)
-		}
-		names, err := rows.Columns()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for rows.Next() {
-			row, dest := make([]sql.RawBytes, len(names)), make([]any, len(names))
-			for i := range row {
-				dest[i] = &row[i]
+		search(t, db, table, func(column string, value []byte) {
+			plain, err := unpack.DecodeAll(value, nil)
+			if bytes.Contains(value, []byte(mark)) || err == nil && bytes.Contains(plain, []byte(mark)) {
+				found[table+"."+column]++
 			}
-			if err := rows.Scan(dest...); err != nil {
-				t.Fatal(err)
-			}
-			for i, value := range row {
-				plain, err := unpack.DecodeAll(value, nil)
-				if bytes.Contains(value, []byte(mark)) || err == nil && bytes.Contains(plain, []byte(mark)) {
-					found[table+"."+names[i]]++
-				}
-			}
-		}
+		})
+	}
+	return found
+}
+
+// search calls see for each value of a table.
+func search(t *testing.T, db *dbtest.DB, table string, see func(column string, value []byte)) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), "select * from "+table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			t.Fatal(err)
 		}
+	}()
+	names, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return found
+	for rows.Next() {
+		row, dest := make([]sql.RawBytes, len(names)), make([]any, len(names))
+		for i := range row {
+			dest[i] = &row[i]
+		}
+		if err := rows.Scan(dest...); err != nil {
+			t.Fatal(err)
+		}
+		for i, value := range row {
+			see(names[i], value)
+		}
+	}
 }
 
 func open(t *testing.T, url string) store.Store {

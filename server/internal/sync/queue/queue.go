@@ -218,7 +218,7 @@ func New(cfg Config) *Pool {
 		running: make(map[mirror.Resource]*run),
 		inRoom:  make(map[mirror.RoomID]int),
 		waiters: make(map[mirror.Resource]map[*waiter]struct{}), unclaimed: make(map[mirror.Resource][]mirror.Span),
-		shared:  cfg.Shared,
+		shared: cfg.Shared,
 	}
 	if p.shared == nil {
 		p.shared = new(Shared)

@@ -56,7 +56,7 @@ func TestFetchesAreLinkedToTheirDeliveries(t *testing.T) {
 			if result := s.Attributes[len(s.Attributes)-1]; s.Parent.IsValid() || result.Key != "mirror.result" {
 				t.Errorf("the span has the parent %v and attributes %v", s.Parent, s.Attributes)
 			} else {
-				got = append(got, fmt.Sprint(s.Name, " ", result.Value.AsString(), " ", to))
+				got = append(got, fmt.Sprintf("%s %s %v", s.Name, result.Value.AsString(), to))
 			}
 		}
 		slices.Sort(got)
