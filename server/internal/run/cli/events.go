@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 )
@@ -28,6 +29,14 @@ type EventFilter struct {
 	Until string `name:"until" placeholder:"WHEN" help:"Only events received before then."`
 }
 
+// span returns the times that the flags name; absent ones are nil.
+func (f *EventFilter) span(now time.Time) (since, until *timestamppb.Timestamp, err error) {
+	if since, err = past("--since", f.Since, now); err == nil {
+		until, err = past("--until", f.Until, now)
+	}
+	return since, until, err
+}
+
 type eventList struct {
 	EventFilter
 	Limit int `name:"limit" default:"50" help:"Maximum number of events. 0 lists all."`
@@ -37,12 +46,7 @@ type eventList struct {
 
 // Run lists events.
 func (c *eventList) Run(ctx context.Context, std Streams) error {
-	now := time.Now()
-	since, err := past("--since", c.Since, now)
-	if err != nil {
-		return err
-	}
-	until, err := past("--until", c.Until, now)
+	since, until, err := c.span(time.Now())
 	if err != nil {
 		return err
 	}
@@ -103,12 +107,7 @@ type eventReplay struct {
 
 // Run replays events, of which one call takes so many only.
 func (c *eventReplay) Run(ctx context.Context, std Streams) error {
-	now := time.Now()
-	since, err := past("--since", c.Since, now)
-	if err != nil {
-		return err
-	}
-	until, err := past("--until", c.Until, now)
+	since, until, err := c.span(time.Now())
 	if err != nil {
 		return err
 	}
