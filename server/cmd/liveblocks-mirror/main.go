@@ -55,8 +55,6 @@ type commands struct {
 	Resume   cli.Resume   `cmd:"" help:"Let calls to Liveblocks go on."`
 	Project  cli.Project  `cmd:"" help:"Tell the running service what an operator knows about the Liveblocks project."`
 
-	Erase cli.Erase `cmd:"" help:"Erase what only the mirror has of a user, or what a deleted room has left, for good."`
-
 	CallMethod cli.CallMethod `cmd:"" name:"call" help:"Make any call of the API, and print its answers as JSON."`
 
 	Feed        feedCmd        `cmd:"" help:"Look after the feed of changes."`

@@ -50,7 +50,6 @@ const (
 	ReasonTaskNotFound            Reason = "TASK_NOT_FOUND"
 	ReasonTaskNotRetryable        Reason = "TASK_NOT_RETRYABLE"
 	ReasonTaskNotDiscardable      Reason = "TASK_NOT_DISCARDABLE"
-	ReasonRoomNotDeleted          Reason = "ROOM_NOT_DELETED"
 	ReasonDocumentTooLarge        Reason = "DOCUMENT_TOO_LARGE"
 	ReasonDocumentUnreadable      Reason = "DOCUMENT_UNREADABLE"
 	ReasonStoreUnavailable        Reason = "STORE_UNAVAILABLE"

@@ -5,7 +5,7 @@ import "slices"
 // RoomTables are the tables whose rows belong to one room each, besides mirror_room,
 // in the order in which their rows are locked. What they hold of a room that is
 // deleted is needed no more: the states stay, so that no late event takes the room for
-// a new one, and so do the events, without their bodies and users, because their ids tell
+// a new one, and so do the events, without their bodies, because their ids tell
 // repeated deliveries from new ones.
 var RoomTables = []string{
 	"mirror_unfolded_event", "mirror_document", "mirror_thread", "mirror_comment", "mirror_comment_reaction",
@@ -15,17 +15,6 @@ var RoomTables = []string{
 
 // Purged is what takes the place of the JSON of a room and the bodies of its events.
 const Purged = "{}"
-
-// TableRows are numbers of rows, by table; tables without any are left out.
-type TableRows map[string]int64
-
-// All is the number of rows in all tables.
-func (t TableRows) All() (all int64) {
-	for _, n := range t {
-		all += n
-	}
-	return all
-}
 
 // ProjectTables are the tables with a bucket whose rows belong to one project each, in
 // the order in which their rows are locked. So do those of mirror_change, which stay: see

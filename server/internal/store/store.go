@@ -64,7 +64,6 @@ type Store interface {
 	Sweeps
 	Purge
 	Retention
-	Erasure
 	Query
 	Feed
 
@@ -488,14 +487,14 @@ type Purge interface {
 		limit int) ([]mirror.RoomID, error)
 
 	// Remains counts the rows that PurgeRoom would change for a deleted room.
-	Remains(ctx context.Context, room mirror.Resource) (TableRows, error)
+	Remains(ctx context.Context, room mirror.Resource) (int64, error)
 
 	// PurgeRoom removes at most limit rows of what is left of a room that was deleted
-	// before a time, and returns how many: the rows of RoomTables, the bodies and users of
-	// its events and, last, its JSON. It changes nothing of a room that is alive, was deleted
+	// before a time, and returns how many: the rows of RoomTables, the bodies of its
+	// events and, last, its JSON. It changes nothing of a room that is alive, was deleted
 	// later, or is not mirrored. What stays is the tombstone, the states and the events
-	// without bodies and users, so that a late or repeated delivery means what it would have
-	// meant. Events of another Liveblocks project keep theirs; see TakeUp.
+	// without their bodies, so that a late or repeated delivery means what it would have
+	// meant. Events of another Liveblocks project keep their bodies; see TakeUp.
 	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
 
 	// ProjectIDs lists the projects of which something is stored, ordered by the bytes of
@@ -527,29 +526,6 @@ type Retention interface {
 	// Oldest returns the time of the oldest row of each table, as it ages; none of a table
 	// without rows.
 	Oldest(ctx context.Context, project mirror.ProjectID) (map[Aging]time.Time, error)
-}
-
-// Erasure finds and removes what the mirror has of a user. [Personal] says where that can
-// be. Each call is about one bucket.
-type Erasure interface {
-	// PersonalRows returns the rows of a table and a bucket after the one with a key, in key
-	// order; nil is before all. Content that cannot be decompressed is left out.
-	PersonalRows(ctx context.Context, project mirror.ProjectID, table *PersonalTable, bucket int16, after []any,
-		limit int) ([]PersonalRow, error)
-
-	// EraseRows deletes or blanks rows of a table with FateErase, in one transaction. If
-	// the table is one of what is folded, leases on the resources end, so that nobody writes
-	// what was read before, and each resource that readers see gets a change entry. It
-	// returns these. Rows that are gone change nothing.
-	EraseRows(ctx context.Context, project mirror.ProjectID, table *PersonalTable, bucket int16, rows []ErasedRow,
-		now time.Time) ([]mirror.Change, error)
-
-	// EraseDead removes a resource that Liveblocks does not have any more: one that was
-	// found to be deleted, as its room may have been, or one of an earlier incarnation of its
-	// room. It deletes at most limit rows and returns how many; of a room it blanks the
-	// JSON. What is to be fetched stays as it is, and lives is true. States stay, so that
-	// no late event takes the resource for a new one.
-	EraseDead(ctx context.Context, resource mirror.Resource, limit int) (n int, lives bool, err error)
 }
 
 // Query reads. What a list's filter names selects together; zero values select

@@ -209,26 +209,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/admin/rooms:erase": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * EraseRoom erases what a deleted room has left: its content, sessions and notifications, and the payloads and users of its events. Without confirm it only counts. What stays are ids, so that a late or repeated webhook does not bring the room back.
-         * @description A room that Liveblocks still has would come back, so it fails with FAILED_PRECONDITION, reason ROOM_NOT_DELETED: delete the room there first. The call may be repeated.
-         */
-        post: operations["eraseRoom"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/admin/secret-key:confirm": {
         parameters: {
             query?: never;
@@ -342,28 +322,6 @@ export interface paths {
         put?: never;
         /** RetryTask makes a failed or waiting task due immediately and resets its attempts. A task that is done fails with FAILED_PRECONDITION, reason TASK_NOT_RETRYABLE: use RequestSync to fetch a resource again. */
         post: operations["retryTask"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/users:erase": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * EraseUser erases what only the mirror has of a user: his sessions and notifications, the payloads of events that name him, and the content of deleted rooms, threads and groups that does. Without confirm it only counts.
-         * @description What Liveblocks still has would come back with the next fetch. It is listed as remaining, to be deleted there, and fetched again in the background. Repeat the call until nothing is left: it may be repeated at any time, also after a failure, and events that are still on their way may name him. It does not call Liveblocks.
-         *
-         *     It streams its progress. The last message has done set; a stream without it ended early.
-         */
-        post: operations["eraseUser"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1383,45 +1341,6 @@ export interface components {
          * @enum {string}
          */
         DriftKind: "unspecified" | "missing" | "surplus" | "content" | "derived";
-        /** @description EraseRoomResponse says what was erased. */
-        EraseRoomResponse: {
-            /** @description The rows of the room, by table. Tables without any are left out. */
-            tables: components["schemas"]["ErasedTable"][];
-        };
-        /** @description EraseUserResponse is the progress so far. */
-        EraseUserResponse: {
-            /**
-             * Format: int32
-             * @description How many parts there are.
-             */
-            bucketCount: number;
-            /**
-             * Format: int32
-             * @description How many of bucketCount parts of the database were searched.
-             */
-            bucketsDone: number;
-            /** @description Set in the last message of the stream. */
-            done: boolean;
-            /** @description What Liveblocks still has, as far as it was found since the message before. */
-            remaining: components["schemas"]["RemainingCopy"][];
-            /** @description The rows that name the user, in the parts that were searched, by table. Tables without any are left out. */
-            tables: components["schemas"]["ErasedTable"][];
-        };
-        /** @description ErasedTable counts rows of a table of the database that name a user. */
-        ErasedTable: {
-            /**
-             * Format: int64
-             * @description The rows that were erased, or would have been with confirm: deleted, or the columns that name him emptied.
-             */
-            erasedRows: string;
-            /**
-             * Format: int64
-             * @description The rows that are copies of what Liveblocks still has.
-             */
-            remainingRows: string;
-            /** @description The table. */
-            table: string;
-        };
         /** @description A google.rpc.ErrorInfo with the reason, or another detail of google.rpc, such as RetryInfo. */
         ErrorDetail: {
             /** @example type.googleapis.com/google.rpc.ErrorInfo */
@@ -1493,10 +1412,9 @@ export interface components {
          *     - CHANGE_TOKEN_AHEAD: The database is older than the change token, as after a restore: read the resources and start anew.
          *     - WATCHER_TOO_SLOW: The watcher did not take a response for too long. The last token that it got is good.
          *     - WATCHERS_LIMITED: Too many watch the changes of this process. Carries RetryInfo.
-         *     - ROOM_NOT_DELETED: Liveblocks still has the room, so what is erased of it would come back. Metadata: roomId.
          * @enum {string}
          */
-        ErrorReason: "INTERNAL" | "REQUEST_INVALID" | "ID_INVALID" | "PROJECT_UNKNOWN" | "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" | "CREDENTIAL_MISSING" | "CREDENTIAL_INVALID" | "SIGNATURE_MISSING" | "SIGNATURE_INVALID" | "TIMESTAMP_OUT_OF_TOLERANCE" | "PAYLOAD_TOO_LARGE" | "ROOM_NOT_MIRRORED" | "DOCUMENT_NOT_MIRRORED" | "EVENT_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_NOT_RETRYABLE" | "DOCUMENT_TOO_LARGE" | "STORE_UNAVAILABLE" | "SCHEMA_BEHIND" | "ACCEPT_QUEUE_FULL" | "SHUTTING_DOWN" | "PROJECT_PAUSED" | "REFRESH_FAILED" | "SYNC_FAILED" | "UPSTREAM_NOT_FOUND" | "UPSTREAM_ACCESS_DENIED" | "UPSTREAM_RATE_LIMITED" | "UPSTREAM_UNAVAILABLE" | "UPSTREAM_ANSWER_TOO_LARGE" | "UPSTREAM_ANSWER_INVALID" | "EVENT_ID_INVALID" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "DOCUMENT_UNREADABLE" | "THREAD_NOT_MIRRORED" | "COMMENT_NOT_MIRRORED" | "FLOW_NOT_FOUND" | "GROUP_NOT_MIRRORED" | "UPSTREAM_UNSUPPORTED" | "SCOPE_MISSING" | "ROOMS_LIMITED" | "CREDENTIAL_EXPIRED" | "CREDENTIALS_LIMITED" | "ADDRESS_NOT_ALLOWED" | "ISSUER_UNAVAILABLE" | "STORE_LIMIT_EXCEEDED" | "TASK_NOT_DISCARDABLE" | "CHANGE_TOKEN_INVALID" | "CHANGE_TOKEN_MISMATCH" | "CHANGE_TOKEN_EXPIRED" | "CHANGE_TOKEN_AHEAD" | "WATCHER_TOO_SLOW" | "WATCHERS_LIMITED" | "ROOM_NOT_DELETED";
+        ErrorReason: "INTERNAL" | "REQUEST_INVALID" | "ID_INVALID" | "PROJECT_UNKNOWN" | "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" | "CREDENTIAL_MISSING" | "CREDENTIAL_INVALID" | "SIGNATURE_MISSING" | "SIGNATURE_INVALID" | "TIMESTAMP_OUT_OF_TOLERANCE" | "PAYLOAD_TOO_LARGE" | "ROOM_NOT_MIRRORED" | "DOCUMENT_NOT_MIRRORED" | "EVENT_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_NOT_RETRYABLE" | "DOCUMENT_TOO_LARGE" | "STORE_UNAVAILABLE" | "SCHEMA_BEHIND" | "ACCEPT_QUEUE_FULL" | "SHUTTING_DOWN" | "PROJECT_PAUSED" | "REFRESH_FAILED" | "SYNC_FAILED" | "UPSTREAM_NOT_FOUND" | "UPSTREAM_ACCESS_DENIED" | "UPSTREAM_RATE_LIMITED" | "UPSTREAM_UNAVAILABLE" | "UPSTREAM_ANSWER_TOO_LARGE" | "UPSTREAM_ANSWER_INVALID" | "EVENT_ID_INVALID" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "DOCUMENT_UNREADABLE" | "THREAD_NOT_MIRRORED" | "COMMENT_NOT_MIRRORED" | "FLOW_NOT_FOUND" | "GROUP_NOT_MIRRORED" | "UPSTREAM_UNSUPPORTED" | "SCOPE_MISSING" | "ROOMS_LIMITED" | "CREDENTIAL_EXPIRED" | "CREDENTIALS_LIMITED" | "ADDRESS_NOT_ALLOWED" | "ISSUER_UNAVAILABLE" | "STORE_LIMIT_EXCEEDED" | "TASK_NOT_DISCARDABLE" | "CHANGE_TOKEN_INVALID" | "CHANGE_TOKEN_MISMATCH" | "CHANGE_TOKEN_EXPIRED" | "CHANGE_TOKEN_AHEAD" | "WATCHER_TOO_SLOW" | "WATCHERS_LIMITED";
         /** @description Event is one signed webhook delivery, stored as it arrived. */
         Event: {
             /** @description The delivery's webhook-id. It identifies duplicates. */
@@ -2140,19 +2058,6 @@ export interface components {
             callCount: string;
             /** @description The reason, as in the errors that the callers got. */
             reason: components["schemas"]["ErrorReason"];
-        };
-        /** @description RemainingCopy is a copy of something that names a user and that Liveblocks still has, or a deleted room whose id names him. */
-        RemainingCopy: {
-            /** @description The columns of the database that name him, such as "mirror_comment.userId". */
-            columns: string[];
-            /** @description What to do at Liveblocks, as a method and a path of its REST API, or one sentence. */
-            deletion: string;
-            /** @description What it is. */
-            kind: components["schemas"]["ResourceKind"];
-            /** @description The id of the thread or group, or the guid of the Yjs subdocument. */
-            resourceId: string;
-            /** @description The room. Empty for groups. */
-            roomId: string;
         };
         /** @description ReplayEventsResponse is the progress so far. */
         ReplayEventsResponse: {
@@ -3235,44 +3140,6 @@ export interface operations {
             default: components["responses"]["Failed"];
         };
     };
-    eraseRoom: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": {
-                    /** @description Erase for good. Otherwise the call only counts. */
-                    confirm?: boolean;
-                    /** @description The project. Empty means the only configured project. */
-                    projectId?: string;
-                    /** @description The room. */
-                    roomId: string;
-                };
-            };
-        };
-        responses: {
-            /** @description EraseRoomResponse says what was erased. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["EraseRoomResponse"];
-                };
-            };
-            400: components["responses"]["Invalid"];
-            401: components["responses"]["Unauthenticated"];
-            403: components["responses"]["Forbidden"];
-            404: components["responses"]["NotFound"];
-            429: components["responses"]["Limited"];
-            503: components["responses"]["Unavailable"];
-            default: components["responses"]["Failed"];
-        };
-    };
     confirmSecretKey: {
         parameters: {
             query?: never;
@@ -3505,47 +3372,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RetryTaskResponse"];
-                };
-            };
-            400: components["responses"]["Invalid"];
-            401: components["responses"]["Unauthenticated"];
-            403: components["responses"]["Forbidden"];
-            404: components["responses"]["NotFound"];
-            429: components["responses"]["Limited"];
-            503: components["responses"]["Unavailable"];
-            default: components["responses"]["Failed"];
-        };
-    };
-    eraseUser: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": {
-                    /** @description Erase for good. Otherwise the call only counts. */
-                    confirm?: boolean;
-                    /** @description The project. Empty means the only configured project. */
-                    projectId?: string;
-                    /** @description The id of the user, as the application gives it to Liveblocks. */
-                    userId: string;
-                };
-            };
-        };
-        responses: {
-            /** @description A stream of messages, one per line. An error ends it. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        error?: components["schemas"]["Status"];
-                        result?: components["schemas"]["EraseUserResponse"];
-                    };
                 };
             };
             400: components["responses"]["Invalid"];

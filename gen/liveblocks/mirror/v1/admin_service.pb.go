@@ -2524,411 +2524,6 @@ func (x *ReplayEventsResponse) GetDone() bool {
 	return false
 }
 
-// EraseUserRequest names a user.
-type EraseUserRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured project.
-	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The id of the user, as the application gives it to Liveblocks.
-	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Erase for good. Otherwise the call only counts.
-	Confirm       bool `protobuf:"varint,3,opt,name=confirm,proto3" json:"confirm,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EraseUserRequest) Reset() {
-	*x = EraseUserRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EraseUserRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EraseUserRequest) ProtoMessage() {}
-
-func (x *EraseUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EraseUserRequest.ProtoReflect.Descriptor instead.
-func (*EraseUserRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{37}
-}
-
-func (x *EraseUserRequest) GetProjectId() string {
-	if x != nil {
-		return x.ProjectId
-	}
-	return ""
-}
-
-func (x *EraseUserRequest) GetUserId() string {
-	if x != nil {
-		return x.UserId
-	}
-	return ""
-}
-
-func (x *EraseUserRequest) GetConfirm() bool {
-	if x != nil {
-		return x.Confirm
-	}
-	return false
-}
-
-// EraseUserResponse is the progress so far.
-type EraseUserResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many of bucket_count parts of the database were searched.
-	BucketsDone int32 `protobuf:"varint,1,opt,name=buckets_done,json=bucketsDone,proto3" json:"buckets_done,omitempty"`
-	// How many parts there are.
-	BucketCount int32 `protobuf:"varint,2,opt,name=bucket_count,json=bucketCount,proto3" json:"bucket_count,omitempty"`
-	// The rows that name the user, in the parts that were searched, by table. Tables without
-	// any are left out.
-	Tables []*ErasedTable `protobuf:"bytes,3,rep,name=tables,proto3" json:"tables,omitempty"`
-	// What Liveblocks still has, as far as it was found since the message before.
-	Remaining []*RemainingCopy `protobuf:"bytes,4,rep,name=remaining,proto3" json:"remaining,omitempty"`
-	// Set in the last message of the stream.
-	Done          bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EraseUserResponse) Reset() {
-	*x = EraseUserResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EraseUserResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EraseUserResponse) ProtoMessage() {}
-
-func (x *EraseUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EraseUserResponse.ProtoReflect.Descriptor instead.
-func (*EraseUserResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{38}
-}
-
-func (x *EraseUserResponse) GetBucketsDone() int32 {
-	if x != nil {
-		return x.BucketsDone
-	}
-	return 0
-}
-
-func (x *EraseUserResponse) GetBucketCount() int32 {
-	if x != nil {
-		return x.BucketCount
-	}
-	return 0
-}
-
-func (x *EraseUserResponse) GetTables() []*ErasedTable {
-	if x != nil {
-		return x.Tables
-	}
-	return nil
-}
-
-func (x *EraseUserResponse) GetRemaining() []*RemainingCopy {
-	if x != nil {
-		return x.Remaining
-	}
-	return nil
-}
-
-func (x *EraseUserResponse) GetDone() bool {
-	if x != nil {
-		return x.Done
-	}
-	return false
-}
-
-// ErasedTable counts rows of a table of the database that name a user.
-type ErasedTable struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The table.
-	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
-	// The rows that were erased, or would have been with confirm: deleted, or the columns
-	// that name him emptied.
-	ErasedRows int64 `protobuf:"varint,2,opt,name=erased_rows,json=erasedRows,proto3" json:"erased_rows,omitempty"`
-	// The rows that are copies of what Liveblocks still has.
-	RemainingRows int64 `protobuf:"varint,3,opt,name=remaining_rows,json=remainingRows,proto3" json:"remaining_rows,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ErasedTable) Reset() {
-	*x = ErasedTable{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ErasedTable) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ErasedTable) ProtoMessage() {}
-
-func (x *ErasedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ErasedTable.ProtoReflect.Descriptor instead.
-func (*ErasedTable) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{39}
-}
-
-func (x *ErasedTable) GetTable() string {
-	if x != nil {
-		return x.Table
-	}
-	return ""
-}
-
-func (x *ErasedTable) GetErasedRows() int64 {
-	if x != nil {
-		return x.ErasedRows
-	}
-	return 0
-}
-
-func (x *ErasedTable) GetRemainingRows() int64 {
-	if x != nil {
-		return x.RemainingRows
-	}
-	return 0
-}
-
-// RemainingCopy is a copy of something that names a user and that Liveblocks still has,
-// or a deleted room whose id names him.
-type RemainingCopy struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it is.
-	Kind ResourceKind `protobuf:"varint,1,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
-	// The room. Empty for groups.
-	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// The id of the thread or group, or the guid of the Yjs subdocument.
-	ResourceId string `protobuf:"bytes,3,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
-	// The columns of the database that name him, such as "mirror_comment.user_id".
-	Columns []string `protobuf:"bytes,4,rep,name=columns,proto3" json:"columns,omitempty"`
-	// What to do at Liveblocks, as a method and a path of its REST API, or one sentence.
-	Deletion      string `protobuf:"bytes,5,opt,name=deletion,proto3" json:"deletion,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RemainingCopy) Reset() {
-	*x = RemainingCopy{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RemainingCopy) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RemainingCopy) ProtoMessage() {}
-
-func (x *RemainingCopy) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RemainingCopy.ProtoReflect.Descriptor instead.
-func (*RemainingCopy) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{40}
-}
-
-func (x *RemainingCopy) GetKind() ResourceKind {
-	if x != nil {
-		return x.Kind
-	}
-	return ResourceKind_RESOURCE_KIND_UNSPECIFIED
-}
-
-func (x *RemainingCopy) GetRoomId() string {
-	if x != nil {
-		return x.RoomId
-	}
-	return ""
-}
-
-func (x *RemainingCopy) GetResourceId() string {
-	if x != nil {
-		return x.ResourceId
-	}
-	return ""
-}
-
-func (x *RemainingCopy) GetColumns() []string {
-	if x != nil {
-		return x.Columns
-	}
-	return nil
-}
-
-func (x *RemainingCopy) GetDeletion() string {
-	if x != nil {
-		return x.Deletion
-	}
-	return ""
-}
-
-// EraseRoomRequest names a room.
-type EraseRoomRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The project. Empty means the only configured project.
-	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The room.
-	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Erase for good. Otherwise the call only counts.
-	Confirm       bool `protobuf:"varint,3,opt,name=confirm,proto3" json:"confirm,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EraseRoomRequest) Reset() {
-	*x = EraseRoomRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EraseRoomRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EraseRoomRequest) ProtoMessage() {}
-
-func (x *EraseRoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EraseRoomRequest.ProtoReflect.Descriptor instead.
-func (*EraseRoomRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
-}
-
-func (x *EraseRoomRequest) GetProjectId() string {
-	if x != nil {
-		return x.ProjectId
-	}
-	return ""
-}
-
-func (x *EraseRoomRequest) GetRoomId() string {
-	if x != nil {
-		return x.RoomId
-	}
-	return ""
-}
-
-func (x *EraseRoomRequest) GetConfirm() bool {
-	if x != nil {
-		return x.Confirm
-	}
-	return false
-}
-
-// EraseRoomResponse says what was erased.
-type EraseRoomResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The rows of the room, by table. Tables without any are left out.
-	Tables        []*ErasedTable `protobuf:"bytes,1,rep,name=tables,proto3" json:"tables,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EraseRoomResponse) Reset() {
-	*x = EraseRoomResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EraseRoomResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EraseRoomResponse) ProtoMessage() {}
-
-func (x *EraseRoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EraseRoomResponse.ProtoReflect.Descriptor instead.
-func (*EraseRoomResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{42}
-}
-
-func (x *EraseRoomResponse) GetTables() []*ErasedTable {
-	if x != nil {
-		return x.Tables
-	}
-	return nil
-}
-
 // ConfirmSecretKeyRequest names a project.
 type ConfirmSecretKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2940,7 +2535,7 @@ type ConfirmSecretKeyRequest struct {
 
 func (x *ConfirmSecretKeyRequest) Reset() {
 	*x = ConfirmSecretKeyRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +2547,7 @@ func (x *ConfirmSecretKeyRequest) String() string {
 func (*ConfirmSecretKeyRequest) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +2560,7 @@ func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{43}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ConfirmSecretKeyRequest) GetProjectId() string {
@@ -2984,7 +2579,7 @@ type ConfirmSecretKeyResponse struct {
 
 func (x *ConfirmSecretKeyResponse) Reset() {
 	*x = ConfirmSecretKeyResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +2591,7 @@ func (x *ConfirmSecretKeyResponse) String() string {
 func (*ConfirmSecretKeyResponse) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +2604,7 @@ func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{44}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{38}
 }
 
 // ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
@@ -3030,7 +2625,7 @@ type ConfirmDeletionsRequest struct {
 
 func (x *ConfirmDeletionsRequest) Reset() {
 	*x = ConfirmDeletionsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[45]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +2637,7 @@ func (x *ConfirmDeletionsRequest) String() string {
 func (*ConfirmDeletionsRequest) ProtoMessage() {}
 
 func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[45]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +2650,7 @@ func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{45}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConfirmDeletionsRequest) GetProjectId() string {
@@ -3090,7 +2685,7 @@ type ConfirmDeletionsResponse struct {
 
 func (x *ConfirmDeletionsResponse) Reset() {
 	*x = ConfirmDeletionsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[46]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3102,7 +2697,7 @@ func (x *ConfirmDeletionsResponse) String() string {
 func (*ConfirmDeletionsResponse) ProtoMessage() {}
 
 func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[46]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3115,7 +2710,7 @@ func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{46}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
@@ -3140,7 +2735,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[47]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3152,7 +2747,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[47]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +2760,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{47}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -3207,7 +2802,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[48]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3219,7 +2814,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[48]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3232,7 +2827,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{48}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -3507,37 +3102,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x0fevents_replayed\x18\x02 \x01(\x03R\x0eeventsReplayed\x12%\n" +
 	"\x0eevents_skipped\x18\x03 \x01(\x03R\reventsSkipped\x12&\n" +
 	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\"|\n" +
-	"\x10EraseUserRequest\x12&\n" +
-	"\n" +
-	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
-	"\auser_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06userId\x12\x18\n" +
-	"\aconfirm\x18\x03 \x01(\bR\aconfirm\"\xeb\x01\n" +
-	"\x11EraseUserResponse\x12!\n" +
-	"\fbuckets_done\x18\x01 \x01(\x05R\vbucketsDone\x12!\n" +
-	"\fbucket_count\x18\x02 \x01(\x05R\vbucketCount\x129\n" +
-	"\x06tables\x18\x03 \x03(\v2!.liveblocks.mirror.v1.ErasedTableR\x06tables\x12A\n" +
-	"\tremaining\x18\x04 \x03(\v2#.liveblocks.mirror.v1.RemainingCopyR\tremaining\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\"k\n" +
-	"\vErasedTable\x12\x14\n" +
-	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1f\n" +
-	"\verased_rows\x18\x02 \x01(\x03R\n" +
-	"erasedRows\x12%\n" +
-	"\x0eremaining_rows\x18\x03 \x01(\x03R\rremainingRows\"\xb7\x01\n" +
-	"\rRemainingCopy\x126\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\".liveblocks.mirror.v1.ResourceKindR\x04kind\x12\x17\n" +
-	"\aroom_id\x18\x02 \x01(\tR\x06roomId\x12\x1f\n" +
-	"\vresource_id\x18\x03 \x01(\tR\n" +
-	"resourceId\x12\x18\n" +
-	"\acolumns\x18\x04 \x03(\tR\acolumns\x12\x1a\n" +
-	"\bdeletion\x18\x05 \x01(\tR\bdeletion\"|\n" +
-	"\x10EraseRoomRequest\x12&\n" +
-	"\n" +
-	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
-	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12\x18\n" +
-	"\aconfirm\x18\x03 \x01(\bR\aconfirm\"N\n" +
-	"\x11EraseRoomResponse\x129\n" +
-	"\x06tables\x18\x01 \x03(\v2!.liveblocks.mirror.v1.ErasedTableR\x06tables\"A\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\"A\n" +
 	"\x17ConfirmSecretKeyRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"\x1a\n" +
@@ -3559,7 +3124,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummary\x126\n" +
 	"\x04skip\x18\x04 \x01(\v2 .liveblocks.mirror.v1.VerifySkipH\x00R\x04skipB\b\n" +
-	"\x06report2\xd9\x13\n" +
+	"\x06report2\xd6\x11\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
@@ -3574,9 +3139,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\fUnpinProject\x12).liveblocks.mirror.v1.UnpinProjectRequest\x1a*.liveblocks.mirror.v1.UnpinProjectResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/project:unpin\x12\x89\x01\n" +
 	"\fPauseProject\x12).liveblocks.mirror.v1.PauseProjectRequest\x1a*.liveblocks.mirror.v1.PauseProjectResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/project:pause\x12\x8d\x01\n" +
 	"\rResumeProject\x12*.liveblocks.mirror.v1.ResumeProjectRequest\x1a+.liveblocks.mirror.v1.ResumeProjectResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/admin/project:resume\x12\x8b\x01\n" +
-	"\fReplayEvents\x12).liveblocks.mirror.v1.ReplayEventsRequest\x1a*.liveblocks.mirror.v1.ReplayEventsResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/events:replay0\x01\x12\x80\x01\n" +
-	"\tEraseUser\x12&.liveblocks.mirror.v1.EraseUserRequest\x1a'.liveblocks.mirror.v1.EraseUserResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/users:erase0\x01\x12~\n" +
-	"\tEraseRoom\x12&.liveblocks.mirror.v1.EraseRoomRequest\x1a'.liveblocks.mirror.v1.EraseRoomResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/rooms:erase\x12\x9a\x01\n" +
+	"\fReplayEvents\x12).liveblocks.mirror.v1.ReplayEventsRequest\x1a*.liveblocks.mirror.v1.ReplayEventsResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/events:replay0\x01\x12\x9a\x01\n" +
 	"\x10ConfirmSecretKey\x12-.liveblocks.mirror.v1.ConfirmSecretKeyRequest\x1a..liveblocks.mirror.v1.ConfirmSecretKeyResponse\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/admin/secret-key:confirm\x12\x99\x01\n" +
 	"\x10ConfirmDeletions\x12-.liveblocks.mirror.v1.ConfirmDeletionsRequest\x1a..liveblocks.mirror.v1.ConfirmDeletionsResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/admin/deletions:confirm\x12\x8b\x01\n" +
 	"\fVerifyMirror\x12).liveblocks.mirror.v1.VerifyMirrorRequest\x1a*.liveblocks.mirror.v1.VerifyMirrorResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/mirror:verify0\x01BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
@@ -3593,7 +3156,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
@@ -3632,124 +3195,110 @@ var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*ResumeProjectResponse)(nil),    // 34: liveblocks.mirror.v1.ResumeProjectResponse
 	(*ReplayEventsRequest)(nil),      // 35: liveblocks.mirror.v1.ReplayEventsRequest
 	(*ReplayEventsResponse)(nil),     // 36: liveblocks.mirror.v1.ReplayEventsResponse
-	(*EraseUserRequest)(nil),         // 37: liveblocks.mirror.v1.EraseUserRequest
-	(*EraseUserResponse)(nil),        // 38: liveblocks.mirror.v1.EraseUserResponse
-	(*ErasedTable)(nil),              // 39: liveblocks.mirror.v1.ErasedTable
-	(*RemainingCopy)(nil),            // 40: liveblocks.mirror.v1.RemainingCopy
-	(*EraseRoomRequest)(nil),         // 41: liveblocks.mirror.v1.EraseRoomRequest
-	(*EraseRoomResponse)(nil),        // 42: liveblocks.mirror.v1.EraseRoomResponse
-	(*ConfirmSecretKeyRequest)(nil),  // 43: liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	(*ConfirmSecretKeyResponse)(nil), // 44: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*ConfirmDeletionsRequest)(nil),  // 45: liveblocks.mirror.v1.ConfirmDeletionsRequest
-	(*ConfirmDeletionsResponse)(nil), // 46: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*VerifyMirrorRequest)(nil),      // 47: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 48: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 50: google.protobuf.Duration
-	(ErrorReason)(0),                 // 51: liveblocks.mirror.v1.ErrorReason
-	(*Sweep)(nil),                    // 52: liveblocks.mirror.v1.Sweep
-	(ResourceKind)(0),                // 53: liveblocks.mirror.v1.ResourceKind
-	(TaskState)(0),                   // 54: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 55: liveblocks.mirror.v1.Task
-	(*Drift)(nil),                    // 56: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 57: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 58: liveblocks.mirror.v1.VerifySummary
-	(*VerifySkip)(nil),               // 59: liveblocks.mirror.v1.VerifySkip
+	(*ConfirmSecretKeyRequest)(nil),  // 37: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 38: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*ConfirmDeletionsRequest)(nil),  // 39: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 40: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*VerifyMirrorRequest)(nil),      // 41: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 42: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 44: google.protobuf.Duration
+	(ErrorReason)(0),                 // 45: liveblocks.mirror.v1.ErrorReason
+	(*Sweep)(nil),                    // 46: liveblocks.mirror.v1.Sweep
+	(ResourceKind)(0),                // 47: liveblocks.mirror.v1.ResourceKind
+	(TaskState)(0),                   // 48: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 49: liveblocks.mirror.v1.Task
+	(*Drift)(nil),                    // 50: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 51: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 52: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 53: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	49, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	43, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	4,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
 	3,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
 	2,  // 4: liveblocks.mirror.v1.GetStatusResponse.change_retention:type_name -> liveblocks.mirror.v1.RetentionStatus
-	50, // 5: liveblocks.mirror.v1.RetentionStatus.keep_duration:type_name -> google.protobuf.Duration
-	49, // 6: liveblocks.mirror.v1.RetentionStatus.run_time:type_name -> google.protobuf.Timestamp
-	49, // 7: liveblocks.mirror.v1.RetentionStatus.oldest_time:type_name -> google.protobuf.Timestamp
-	50, // 8: liveblocks.mirror.v1.RetentionStatus.behind_duration:type_name -> google.protobuf.Duration
-	51, // 9: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
-	49, // 10: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	49, // 11: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	49, // 12: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	52, // 13: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	44, // 5: liveblocks.mirror.v1.RetentionStatus.keep_duration:type_name -> google.protobuf.Duration
+	43, // 6: liveblocks.mirror.v1.RetentionStatus.run_time:type_name -> google.protobuf.Timestamp
+	43, // 7: liveblocks.mirror.v1.RetentionStatus.oldest_time:type_name -> google.protobuf.Timestamp
+	44, // 8: liveblocks.mirror.v1.RetentionStatus.behind_duration:type_name -> google.protobuf.Duration
+	45, // 9: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
+	43, // 10: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	43, // 11: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	43, // 12: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	46, // 13: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
 	12, // 14: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	49, // 15: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	43, // 15: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
 	10, // 16: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
 	11, // 17: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	53, // 18: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	47, // 18: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
 	6,  // 19: liveblocks.mirror.v1.ProjectStatus.freshness:type_name -> liveblocks.mirror.v1.FreshnessPercentiles
 	7,  // 20: liveblocks.mirror.v1.ProjectStatus.lanes:type_name -> liveblocks.mirror.v1.LaneStatus
 	8,  // 21: liveblocks.mirror.v1.ProjectStatus.failed_tasks_by_reason:type_name -> liveblocks.mirror.v1.FailedTasks
 	9,  // 22: liveblocks.mirror.v1.ProjectStatus.warnings:type_name -> liveblocks.mirror.v1.Warning
 	2,  // 23: liveblocks.mirror.v1.ProjectStatus.retention:type_name -> liveblocks.mirror.v1.RetentionStatus
-	50, // 24: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
-	50, // 25: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
-	50, // 26: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
-	49, // 27: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	53, // 28: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	49, // 29: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	49, // 30: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	49, // 31: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	54, // 32: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	55, // 33: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	55, // 34: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	55, // 35: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	55, // 36: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	53, // 37: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	55, // 38: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	52, // 39: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	52, // 40: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	49, // 41: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	49, // 42: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	39, // 43: liveblocks.mirror.v1.EraseUserResponse.tables:type_name -> liveblocks.mirror.v1.ErasedTable
-	40, // 44: liveblocks.mirror.v1.EraseUserResponse.remaining:type_name -> liveblocks.mirror.v1.RemainingCopy
-	53, // 45: liveblocks.mirror.v1.RemainingCopy.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	39, // 46: liveblocks.mirror.v1.EraseRoomResponse.tables:type_name -> liveblocks.mirror.v1.ErasedTable
-	52, // 47: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	56, // 48: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	57, // 49: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	58, // 50: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	59, // 51: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
-	0,  // 52: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	13, // 53: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	15, // 54: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	17, // 55: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	19, // 56: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
-	21, // 57: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	23, // 58: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	25, // 59: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	27, // 60: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	29, // 61: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
-	31, // 62: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
-	33, // 63: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
-	35, // 64: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
-	37, // 65: liveblocks.mirror.v1.AdminService.EraseUser:input_type -> liveblocks.mirror.v1.EraseUserRequest
-	41, // 66: liveblocks.mirror.v1.AdminService.EraseRoom:input_type -> liveblocks.mirror.v1.EraseRoomRequest
-	43, // 67: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	45, // 68: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	47, // 69: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 70: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	14, // 71: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	16, // 72: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	18, // 73: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	20, // 74: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
-	22, // 75: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	24, // 76: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	26, // 77: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	28, // 78: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	30, // 79: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
-	32, // 80: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
-	34, // 81: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
-	36, // 82: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
-	38, // 83: liveblocks.mirror.v1.AdminService.EraseUser:output_type -> liveblocks.mirror.v1.EraseUserResponse
-	42, // 84: liveblocks.mirror.v1.AdminService.EraseRoom:output_type -> liveblocks.mirror.v1.EraseRoomResponse
-	44, // 85: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	46, // 86: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	48, // 87: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	70, // [70:88] is the sub-list for method output_type
-	52, // [52:70] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	44, // 24: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
+	44, // 25: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
+	44, // 26: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
+	43, // 27: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	47, // 28: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	43, // 29: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	43, // 30: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	43, // 31: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	48, // 32: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	49, // 33: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	49, // 34: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	49, // 35: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	49, // 36: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	47, // 37: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	49, // 38: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	46, // 39: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	46, // 40: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	43, // 41: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	43, // 42: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	46, // 43: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	50, // 44: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	51, // 45: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	52, // 46: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	53, // 47: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 48: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	13, // 49: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	15, // 50: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	17, // 51: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	19, // 52: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
+	21, // 53: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	23, // 54: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	25, // 55: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	27, // 56: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	29, // 57: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
+	31, // 58: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
+	33, // 59: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
+	35, // 60: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
+	37, // 61: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	39, // 62: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	41, // 63: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 64: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	14, // 65: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	16, // 66: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	18, // 67: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	20, // 68: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
+	22, // 69: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	24, // 70: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	26, // 71: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	28, // 72: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	30, // 73: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
+	32, // 74: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
+	34, // 75: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
+	36, // 76: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
+	38, // 77: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	40, // 78: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	42, // 79: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	64, // [64:80] is the sub-list for method output_type
+	48, // [48:64] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -3760,7 +3309,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	file_liveblocks_mirror_v1_error_reason_proto_init()
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[48].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -3772,7 +3321,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,8 +32,6 @@ const (
 	AdminService_PauseProject_FullMethodName     = "/liveblocks.mirror.v1.AdminService/PauseProject"
 	AdminService_ResumeProject_FullMethodName    = "/liveblocks.mirror.v1.AdminService/ResumeProject"
 	AdminService_ReplayEvents_FullMethodName     = "/liveblocks.mirror.v1.AdminService/ReplayEvents"
-	AdminService_EraseUser_FullMethodName        = "/liveblocks.mirror.v1.AdminService/EraseUser"
-	AdminService_EraseRoom_FullMethodName        = "/liveblocks.mirror.v1.AdminService/EraseRoom"
 	AdminService_ConfirmSecretKey_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmSecretKey"
 	AdminService_ConfirmDeletions_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmDeletions"
 	AdminService_VerifyMirror_FullMethodName     = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
@@ -103,27 +101,6 @@ type AdminServiceClient interface {
 	// stream without it ended early. The next_page_token of the last message that arrived
 	// continues it. An event may be replayed any number of times.
 	ReplayEvents(ctx context.Context, in *ReplayEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplayEventsResponse], error)
-	// EraseUser erases what only the mirror has of a user: his sessions and notifications,
-	// the payloads of events that name him, and the content of deleted rooms, threads and
-	// groups that does. Without confirm it only counts.
-	//
-	// What Liveblocks still has would come back with the next fetch. It is listed as
-	// remaining, to be deleted there, and fetched again in the background. Repeat the call
-	// until nothing is left: it may be repeated at any time, also after a failure, and events
-	// that are still on their way may name him. It does not call Liveblocks.
-	//
-	// It streams its progress. The last message has done set; a stream without it ended
-	// early.
-	EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EraseUserResponse], error)
-	// EraseRoom erases what a deleted room has left: its content, sessions and
-	// notifications, and the payloads and users of its events. Without confirm it only
-	// counts. What stays are ids, so that a late or repeated webhook does not bring the room
-	// back.
-	//
-	// A room that Liveblocks still has would come back, so it fails with
-	// FAILED_PRECONDITION, reason ROOM_NOT_DELETED: delete the room there first. The call
-	// may be repeated.
-	EraseRoom(ctx context.Context, in *EraseRoomRequest, opts ...grpc.CallOption) (*EraseRoomResponse, error)
 	// ConfirmSecretKey states that the secret key in use is that of the mirrored
 	// project, although Liveblocks shows none of the known rooms, for example because
 	// all of them were deleted or created again. It counts for a day. Another replica
@@ -291,35 +268,6 @@ func (c *adminServiceClient) ReplayEvents(ctx context.Context, in *ReplayEventsR
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_ReplayEventsClient = grpc.ServerStreamingClient[ReplayEventsResponse]
 
-func (c *adminServiceClient) EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EraseUserResponse], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_EraseUser_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[EraseUserRequest, EraseUserResponse]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type AdminService_EraseUserClient = grpc.ServerStreamingClient[EraseUserResponse]
-
-func (c *adminServiceClient) EraseRoom(ctx context.Context, in *EraseRoomRequest, opts ...grpc.CallOption) (*EraseRoomResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(EraseRoomResponse)
-	err := c.cc.Invoke(ctx, AdminService_EraseRoom_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *adminServiceClient) ConfirmSecretKey(ctx context.Context, in *ConfirmSecretKeyRequest, opts ...grpc.CallOption) (*ConfirmSecretKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConfirmSecretKeyResponse)
@@ -342,7 +290,7 @@ func (c *adminServiceClient) ConfirmDeletions(ctx context.Context, in *ConfirmDe
 
 func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_VerifyMirror_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_VerifyMirror_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -423,27 +371,6 @@ type AdminServiceServer interface {
 	// stream without it ended early. The next_page_token of the last message that arrived
 	// continues it. An event may be replayed any number of times.
 	ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error
-	// EraseUser erases what only the mirror has of a user: his sessions and notifications,
-	// the payloads of events that name him, and the content of deleted rooms, threads and
-	// groups that does. Without confirm it only counts.
-	//
-	// What Liveblocks still has would come back with the next fetch. It is listed as
-	// remaining, to be deleted there, and fetched again in the background. Repeat the call
-	// until nothing is left: it may be repeated at any time, also after a failure, and events
-	// that are still on their way may name him. It does not call Liveblocks.
-	//
-	// It streams its progress. The last message has done set; a stream without it ended
-	// early.
-	EraseUser(*EraseUserRequest, grpc.ServerStreamingServer[EraseUserResponse]) error
-	// EraseRoom erases what a deleted room has left: its content, sessions and
-	// notifications, and the payloads and users of its events. Without confirm it only
-	// counts. What stays are ids, so that a late or repeated webhook does not bring the room
-	// back.
-	//
-	// A room that Liveblocks still has would come back, so it fails with
-	// FAILED_PRECONDITION, reason ROOM_NOT_DELETED: delete the room there first. The call
-	// may be repeated.
-	EraseRoom(context.Context, *EraseRoomRequest) (*EraseRoomResponse, error)
 	// ConfirmSecretKey states that the secret key in use is that of the mirrored
 	// project, although Liveblocks shows none of the known rooms, for example because
 	// all of them were deleted or created again. It counts for a day. Another replica
@@ -510,12 +437,6 @@ func (UnimplementedAdminServiceServer) ResumeProject(context.Context, *ResumePro
 }
 func (UnimplementedAdminServiceServer) ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReplayEvents not implemented")
-}
-func (UnimplementedAdminServiceServer) EraseUser(*EraseUserRequest, grpc.ServerStreamingServer[EraseUserResponse]) error {
-	return status.Error(codes.Unimplemented, "method EraseUser not implemented")
-}
-func (UnimplementedAdminServiceServer) EraseRoom(context.Context, *EraseRoomRequest) (*EraseRoomResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method EraseRoom not implemented")
 }
 func (UnimplementedAdminServiceServer) ConfirmSecretKey(context.Context, *ConfirmSecretKeyRequest) (*ConfirmSecretKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmSecretKey not implemented")
@@ -774,35 +695,6 @@ func _AdminService_ReplayEvents_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_ReplayEventsServer = grpc.ServerStreamingServer[ReplayEventsResponse]
 
-func _AdminService_EraseUser_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(EraseUserRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(AdminServiceServer).EraseUser(m, &grpc.GenericServerStream[EraseUserRequest, EraseUserResponse]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type AdminService_EraseUserServer = grpc.ServerStreamingServer[EraseUserResponse]
-
-func _AdminService_EraseRoom_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(EraseRoomRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(AdminServiceServer).EraseRoom(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: AdminService_EraseRoom_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServiceServer).EraseRoom(ctx, req.(*EraseRoomRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _AdminService_ConfirmSecretKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ConfirmSecretKeyRequest)
 	if err := dec(in); err != nil {
@@ -906,10 +798,6 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_ResumeProject_Handler,
 		},
 		{
-			MethodName: "EraseRoom",
-			Handler:    _AdminService_EraseRoom_Handler,
-		},
-		{
 			MethodName: "ConfirmSecretKey",
 			Handler:    _AdminService_ConfirmSecretKey_Handler,
 		},
@@ -922,11 +810,6 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReplayEvents",
 			Handler:       _AdminService_ReplayEvents_Handler,
-			ServerStreams: true,
-		},
-		{
-			StreamName:    "EraseUser",
-			Handler:       _AdminService_EraseUser_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -79,8 +79,7 @@ func purge(ctx context.Context, s store.Purge, p Purge, now time.Time) (rooms in
 
 func purgeRoom(ctx context.Context, s store.Purge, room mirror.Resource, before time.Time, remove bool) (int64, error) {
 	if !remove {
-		left, err := s.Remains(ctx, room)
-		return left.All(), err
+		return s.Remains(ctx, room)
 	}
 	for rows := int64(0); ; {
 		n, err := s.PurgeRoom(ctx, room, before, purgeRows)

@@ -31,7 +31,6 @@ type AdminDeps struct {
 	Pinner    Pinner
 	Replayer  Replayer
 	Stopper   Stopper
-	Eraser    Eraser
 	Key       Key
 	Sweeper   Sweeper
 	Verifier  Verifier

@@ -10,7 +10,6 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/erase"
 )
 
 func (q *fakeQuery) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
@@ -200,9 +199,6 @@ type fakePinner struct {
 	confirmed mirror.ProjectID
 	stopped   string
 	replay    ledger.Replay
-	user      erase.User
-	erased    mirror.Resource
-	dryRun    bool
 	err       error
 }
 
@@ -214,41 +210,6 @@ func (p *fakePinner) Unpin(_ context.Context, project mirror.ProjectID) (string,
 func (p *fakePinner) Stop(_ context.Context, project mirror.ProjectID, reason string) error {
 	p.stopped = string(project) + " " + reason
 	return p.err
-}
-
-// User reports an erasure in two parts.
-func (p *fakePinner) User(_ context.Context, u erase.User, report func(erase.Report) error) error {
-	p.user = u
-	room := mirror.Resource{Project: u.Project, Room: "a/b", Kind: mirror.KindRoom}
-	tables := []erase.Table{{Name: "mirror_event", Erased: 2}, {Name: "mirror_thread", Erased: 1, Remaining: 3}}
-	thread, group := room, mirror.Resource{Project: u.Project, Kind: mirror.KindGroup, ID: "g"}
-	thread.Kind, thread.ID = mirror.KindThread, "th_1"
-	if err := report(erase.Report{Buckets: 1, Tables: tables[:1]}); err != nil {
-		return err
-	}
-	return report(erase.Report{Buckets: mirror.Buckets, Tables: tables, Remaining: []erase.Remaining{
-		{Resource: room, Columns: []string{"mirror_room.room_id"}},
-		{Resource: room, Columns: []string{"mirror_room.data"}},
-		{Resource: thread, Columns: []string{"mirror_comment.user_id"}},
-		{Resource: group},
-		{Resource: p.like(room, mirror.KindStorage)},
-		{Resource: p.like(room, mirror.KindYdoc)},
-		{Resource: p.like(room, mirror.KindActiveUsers)},
-	}})
-}
-
-func (*fakePinner) like(r mirror.Resource, kind mirror.Kind) mirror.Resource {
-	r.Kind = kind
-	return r
-}
-
-// Room counts, unless no such room is mirrored.
-func (p *fakePinner) Room(ctx context.Context, room mirror.Resource, dryRun bool) (store.TableRows, error) {
-	if _, err := p.query.Room(ctx, room, true); err != nil {
-		return nil, err
-	}
-	p.erased, p.dryRun = room, dryRun
-	return store.TableRows{"mirror_room": 1, "mirror_event": 4}, nil
 }
 
 // Replay counts the events of a page.

@@ -180,9 +180,9 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 			cancel()
 		}
 	}
-	// 3 + 17 + 2 + 18 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
-	if seen != 45 {
-		t.Errorf("saw %d RPCs; want 45", seen)
+	// 3 + 17 + 2 + 16 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
+	if seen != 43 {
+		t.Errorf("saw %d RPCs; want 43", seen)
 	}
 }
 

@@ -82,7 +82,6 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Change:   ChangeDeps{Store: h.feed},
 		Admin: AdminDeps{
 			Query: h.query, Requester: h.worker, Pinner: h.pinner, Replayer: h.pinner, Stopper: h.pinner, Key: h.pinner,
-			Eraser:  h.pinner,
 			Sweeper: h.sweeper, Verifier: h.sweeper,
 			Status:  fakeStatus{},
 			Version: "v1.2.3", StartTime: noon.Add(-time.Hour),
@@ -659,8 +658,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 38 {
-		t.Errorf("%d calls take a project; want 38", seen)
+	if seen != 36 {
+		t.Errorf("%d calls take a project; want 36", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

@@ -8,9 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
@@ -86,22 +84,6 @@ func statements(t *testing.T) map[string]string {
 		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2), "pingShardSQL": pingShardSQL,
 		"purgeProjectSQL":   "delete from mirror_room" + purgeProjectSQL,
 		"forgetProjectsSQL": "delete from mirror_unannounced" + forgetProjectsSQL, "forgetChangesSQL": forgetChangesSQL,
-	}
-	for _, t := range store.Personal {
-		if t.Fate == store.FateErase {
-			all["eraseRowSQL of "+t.Name] = sqllist.EraseRowSQL(t, true)
-			if len(t.Blanks()) > 0 {
-				all["eraseRowSQL, columns of "+t.Name] = sqllist.EraseRowSQL(t, false)
-			}
-		}
-	}
-	all["LockRoomSQL"], all["BlankRoomSQL"] = sqllist.LockRoomSQL, sqllist.BlankRoomSQL
-	for _, kind := range []mirror.Kind{mirror.KindStorage, mirror.KindThread, mirror.KindActiveUsers, mirror.KindGroup} {
-		tables, key := store.DeadTables(kind)
-		all["DeadHeadSQL of "+kind.String()] = sqllist.DeadHeadSQL(kind)
-		for _, table := range tables {
-			all["deleteDeadSQL of "+table] = deleteDeadSQL(table, key)
-		}
 	}
 	for _, s := range items {
 		for what, text := range map[string]string{

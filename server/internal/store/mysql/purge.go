@@ -28,7 +28,7 @@ where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + stor
 
 	someEvents = `select bucket, event_id from mirror_event force index (mirror_event_by_room)
 where `
-	eventsOfRoom = `project_id = ? and room_id = ? and (payload <> '` + store.Purged + `' or user_id <> '') and outcome <> '` +
+	eventsOfRoom = `project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
 		string(mirror.OutcomeForeignProject) + `'
 limit ?`
 )
@@ -45,7 +45,7 @@ const (
 
 func purgeEventsSQL(n int) string {
 	return `update mirror_event
-set payload = '` + store.Purged + `', user_id = ''
+set payload = '` + store.Purged + `'
 where (bucket, project_id, event_id) in (` + places(n, 3) + `)`
 }
 

@@ -27,10 +27,10 @@ func purgeStatements() (all []string) {
 			"\n    where bucket = $1 and project_id = $2 and room_id = $3 limit $4::bigint\n))")
 	}
 	return append(all, `update mirror_event
-set payload = '`+store.Purged+`', user_id = ''
+set payload = '`+store.Purged+`'
 where $1::smallint is not null and ctid = any(array(
     select ctid from mirror_event
-    where project_id = $2 and room_id = $3 and room_id <> '' and (payload <> '`+store.Purged+`' or user_id <> '')
+    where project_id = $2 and room_id = $3 and room_id <> '' and payload <> '`+store.Purged+`'
         and outcome <> '`+string(mirror.OutcomeForeignProject)+`'
     limit $4::bigint
 ))`, `update mirror_room

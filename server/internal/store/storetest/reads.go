@@ -38,21 +38,7 @@ func Reads() []Read {
 	byKey := func(name string, read func(ctx context.Context, s store.Store) error) []Read {
 		return []Read{{name, nil, false, func(ctx context.Context, s store.Store) { _ = read(ctx, s) }}}
 	}
-	var personal []Read
-	for _, table := range store.Personal {
-		var after []any
-		for _, c := range table.Key {
-			if c.Number {
-				after = append(after, int64(2))
-			} else {
-				after = append(after, id)
-			}
-		}
-		personal = append(personal, Read{"PersonalRows", table.Name, true, func(ctx context.Context, s store.Store) {
-			_, _ = s.PersonalRows(ctx, project, table, room.Bucket(), after, limit)
-		}})
-	}
-	return slices.Concat(personal,
+	return slices.Concat(
 		byKey("Event", func(ctx context.Context, s store.Store) error { _, err := s.Event(ctx, project, id); return err }),
 		byKey("EventOf", func(ctx context.Context, s store.Store) error {
 			_, err := s.EventOf(ctx, project, id, id)

@@ -73,7 +73,6 @@ func groups() []group {
 		{"sweep", sweepCases},
 		{"purge", purgeCases},
 		{"retention", retentionCases},
-		{"erasure", erasureCases},
 		{"query", queryCases},
 		{"list", listCases},
 		{"feed", feedCases},
