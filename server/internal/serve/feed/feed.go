@@ -36,6 +36,9 @@ const (
 	// firstPoll is how soon the database is asked again after another process was found to
 	// write, and after a failure.
 	firstPoll = time.Second
+	// readTimeout is how long one look at the database may take: a connection that hangs must
+	// not keep all from following.
+	readTimeout = 10 * time.Second
 )
 
 // Config configures a [Tailer].
@@ -71,12 +74,16 @@ type Tailer struct {
 	// earlySince.
 	early      map[place]mirror.Change
 	earlySince time.Time
-	// strange are changes that were read, since the latest of them was at strangeSince, and
-	// of which this process has not told.
+	// strange are changes that were read, the first of them at strangeSince, and of which
+	// this process has not told.
 	strange      map[place]struct{}
 	strangeSince time.Time
 	// doubt means that something may have been committed of which nobody has told.
 	doubt bool
+	// lives counts how often the database was found to have gone back, and from is the
+	// earliest position from which it went on.
+	lives int
+	from  mirror.Position
 	// asks wait for the next look at the database.
 	asks []chan error
 	// moved is closed when there is more in the ring.
@@ -112,6 +119,11 @@ func (t *Tailer) Committed(changes []mirror.Change) {
 		return
 	}
 	for _, c := range changes {
+		if _, read := t.strange[place{c.Bucket, c.Number}]; !read && t.contradicts(c) {
+			before := t.known
+			before[c.Bucket] = c.Number - 1
+			t.goBack(before)
+		}
 		delete(t.strange, place{c.Bucket, c.Number})
 		t.add(c)
 	}
@@ -119,6 +131,34 @@ func (t *Tailer) Committed(changes []mirror.Change) {
 	if len(t.early) > 0 {
 		t.signal()
 	}
+}
+
+// contradicts reports whether another change had the number of this one: then the database
+// has gone back since, and given the number again.
+func (t *Tailer) contradicts(c mirror.Change) bool {
+	if !t.started || c.Number > t.known[c.Bucket] || c.Number <= t.base[c.Bucket] {
+		return false
+	}
+	for i := range t.ring {
+		// The time of a change that was read has lost what the database does not keep.
+		if o := &t.ring[i]; o.Bucket == c.Bucket && o.Number == c.Number {
+			return o.Resource != c.Resource || o.Kind != c.Kind || o.CommitTime.Sub(c.CommitTime).Abs() > time.Millisecond
+		}
+	}
+	return false
+}
+
+// goBack goes on from an earlier position. Who has followed beyond it is told; see
+// [Follower.Read].
+func (t *Tailer) goBack(at mirror.Position) {
+	if t.lives++; t.lives == 1 {
+		t.from = at
+	}
+	for bucket := range at {
+		t.from[bucket] = min(t.from[bucket], at[bucket])
+	}
+	t.doubt = true
+	t.restart(at)
 }
 
 // Doubt says that something may have been committed: the result of a commit is unknown.
@@ -187,7 +227,12 @@ func (t *Tailer) restart(at mirror.Position) {
 // Run looks at the database when it is asked to, until ctx ends. Then nobody can follow
 // any more.
 func (t *Tailer) Run(ctx context.Context) error {
-	defer close(t.stopped)
+	defer func() {
+		close(t.stopped)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.tell() // those who wait see that it is over
+	}()
 	timer := time.NewTimer(t.cfg.SafetyPoll)
 	defer timer.Stop()
 	var turn turn
@@ -230,12 +275,17 @@ func (t *Tailer) look(ctx context.Context, turn *turn) time.Duration {
 	t.mu.Unlock()
 
 	if read {
-		err := t.read(ctx)
+		reading, cancel := context.WithTimeout(ctx, readTimeout)
+		err := t.read(reading)
+		cancel()
 		now = t.cfg.Now()
 		turn.next = now.Add(t.pause(now, turn.foreign))
 		if err != nil && ctx.Err() == nil {
 			t.cfg.Logger.WarnContext(ctx, "cannot read the changes, those who follow wait", slog.Any("error", err))
 			turn.next = now.Add(firstPoll)
+			t.mu.Lock()
+			t.earlySince = turn.next.Add(-patience) // what is missing is not asked for sooner
+			t.mu.Unlock()
 		}
 		for _, ask := range asks {
 			ask <- err
@@ -296,7 +346,9 @@ func (t *Tailer) read(ctx context.Context) error {
 			break
 		}
 		t.mu.Lock()
-		t.strangeSince = t.cfg.Now()
+		if len(t.strange) == 0 {
+			t.strangeSince = t.cfg.Now()
+		}
 		for _, c := range changes {
 			if c.Number > t.known[c.Bucket] {
 				t.strange[place{c.Bucket, c.Number}] = struct{}{}
@@ -309,13 +361,18 @@ func (t *Tailer) read(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !started || back {
-		if t.started && !back { // this process has committed meanwhile
+	switch {
+	case back: // those who follow are told
+		t.goBack(heads)
+		t.doubt = false
+		t.tell()
+	case !started:
+		if t.started { // this process has committed meanwhile
 			for bucket := range heads {
 				heads[bucket] = max(heads[bucket], t.known[bucket])
 			}
 		}
-		t.restart(heads) // if the database has gone back, those who follow are told, see Read
+		t.restart(heads)
 		t.tell()
 	}
 	if len(t.early) > 0 {
@@ -326,9 +383,10 @@ func (t *Tailer) read(ctx context.Context) error {
 
 // Follower is one who follows.
 type Follower struct {
-	t   *Tailer
-	seq int64
-	pos mirror.Position
+	t     *Tailer
+	seq   int64
+	pos   mirror.Position
+	lives int // of the Tailer, as far as pos was compared
 }
 
 // ErrAhead means that a position is beyond what is committed: it is not one of this database
@@ -364,6 +422,7 @@ func (t *Tailer) Follow(ctx context.Context, after *mirror.Position) (*Follower,
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	f.lives = t.lives
 	if after == nil {
 		f.pos, f.seq = t.known, t.first+int64(len(t.ring))
 		return f, nil
@@ -418,6 +477,13 @@ func (f *Follower) Read(ctx context.Context, match func(*mirror.Change) bool, li
 	default:
 	}
 	t.mu.Lock()
+	if f.lives != t.lives {
+		if store.Ahead(&f.pos, &t.from) {
+			t.mu.Unlock()
+			return Page{}, ErrAhead
+		}
+		f.lives = t.lives
+	}
 	if f.seq < t.first {
 		if store.Ahead(&f.pos, &t.known) {
 			t.mu.Unlock()

@@ -230,6 +230,89 @@ func TestDatabaseThatGoesBack(t *testing.T) {
 	})
 }
 
+// Numbers that are given a second time are told too, however soon as many are committed again.
+func TestDatabaseThatGoesBackAndCatchesUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &feedtest.Database{}
+		tailer := start(t, d, 0)
+		f := follow(t, tailer, nil)
+		defer f.Close()
+		for range 3 {
+			tailer.Committed([]mirror.Change{d.Commit(4)})
+		}
+		if got := drain(t, f, everything); len(got) != 3 {
+			t.Fatalf("changes = %v; want 3", got)
+		}
+		early := follow(t, tailer, &mirror.Position{4: 1})
+		defer early.Close()
+		pass(time.Second)
+		d.Restore(4, 2)
+		second, third := d.Commit(4), d.Commit(4)
+		tailer.Committed([]mirror.Change{second})
+		tailer.Committed([]mirror.Change{third})
+		if page, err := f.Read(t.Context(), everything, 10); !errors.Is(err, ErrAhead) {
+			t.Errorf("Read = %+v, %v; want %v", page, err, ErrAhead)
+		}
+		if got, want := drain(t, early, everything), []mirror.Change{second, third}; !slices.Equal(got, want) {
+			t.Errorf("changes of who had not come so far = %v; want %v", got, want)
+		}
+		pass(time.Minute)
+		later := follow(t, tailer, nil)
+		defer later.Close()
+		fourth := d.Commit(4)
+		tailer.Committed([]mirror.Change{fourth})
+		if got, want := drain(t, later, everything), []mirror.Change{fourth}; !slices.Equal(got, want) {
+			t.Errorf("changes of who came later = %v; want %v", got, want)
+		}
+	})
+}
+
+// What other processes commit all the time is not remembered for ever.
+func TestChangesOfOthersAreForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &feedtest.Database{}
+		tailer := start(t, d, suspicion/2)
+		defer follow(t, tailer, nil).Close()
+		for range 1000 {
+			d.Commit(4)
+			pass(suspicion / 10)
+		}
+		tailer.mu.Lock()
+		defer tailer.mu.Unlock()
+		if n := len(tailer.strange); n > 30 {
+			t.Fatalf("%d changes are remembered; want those of about two seconds", n)
+		}
+	})
+}
+
+// A connection that hangs, and a database that is away, keep nobody for long and are not
+// asked again and again.
+func TestDatabaseThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &feedtest.Database{}
+		tailer := start(t, d, 0)
+		defer follow(t, tailer, nil).Close()
+		begun := time.Now()
+		d.Hang(true)
+		_, err := tailer.Follow(t.Context(), nil)
+		if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took > readTimeout {
+			t.Fatalf("Follow = %v after %v; want %v after %v", err, took, context.DeadlineExceeded, readTimeout)
+		}
+		d.Hang(false)
+		d.Commit(9) // of another process
+		tailer.Committed([]mirror.Change{d.Commit(9)})
+		d.Fail(errAway)
+		d.Asked()
+		pass(time.Minute)
+		if n := d.Asked(); n > 70 {
+			t.Fatalf("the database was asked %d times within a minute; want about once a second", n)
+		}
+	})
+}
+
 // What is committed while the database is read is not taken for a database that has gone
 // back, and not lost when the changes up to there cannot be kept.
 func TestCommitsWhileHeadsAreRead(t *testing.T) {
@@ -341,9 +424,18 @@ func TestFollowFails(t *testing.T) {
 		if _, err := tailer.Follow(t.Context(), nil); !fault.Is(err, fault.ReasonWatchersLimited) {
 			t.Fatalf("Follow of too many = %v; want %v", err, fault.ReasonWatchersLimited)
 		}
+		page, err := f.Read(t.Context(), everything, 1)
+		if err != nil {
+			t.Fatalf("Read = %v", err)
+		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run = %v", err)
+		}
+		select {
+		case <-page.More():
+		default:
+			t.Error("who waits is not told that it is over")
 		}
 		if _, err := f.Read(t.Context(), everything, 1); !fault.Is(err, fault.ReasonShuttingDown) {
 			t.Fatalf("Read at the end = %v; want %v", err, fault.ReasonShuttingDown)

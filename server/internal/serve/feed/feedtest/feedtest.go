@@ -21,6 +21,7 @@ type Database struct {
 	queries int
 	feeds   map[mirror.ProjectID][16]byte
 	err     error
+	hangs   bool
 
 	// Lag is how many of the last changes of each bucket Changes does not see, as through a
 	// server that lags.
@@ -70,6 +71,13 @@ func (d *Database) Fail(err error) {
 	d.err = err
 }
 
+// Hang makes reads of the heads hang as long as their context allows.
+func (d *Database) Hang(hangs bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hangs = hangs
+}
+
 // TrimTo takes away the first changes of a bucket.
 func (d *Database) TrimTo(bucket int, through int64) {
 	d.mu.Lock()
@@ -100,10 +108,14 @@ func (d *Database) heads() (p mirror.Position) {
 }
 
 // Heads is that of [store.Feed].
-func (d *Database) Heads(context.Context) (mirror.Position, error) {
+func (d *Database) Heads(ctx context.Context) (mirror.Position, error) {
 	unlock, err := d.query()
-	heads := d.heads()
+	heads, hangs := d.heads(), d.hangs
 	unlock()
+	if hangs {
+		<-ctx.Done()
+		return heads, ctx.Err()
+	}
 	if d.AfterHeads != nil {
 		d.AfterHeads()
 	}
