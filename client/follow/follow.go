@@ -26,6 +26,8 @@ const (
 	silence = 3
 	// firstPause and longestPause are how long Run waits before it starts again, about.
 	firstPause, longestPause = 100 * time.Millisecond, 30 * time.Second
+	// health is how long a stream that brought no changes must last to count as a good one.
+	health = time.Minute
 )
 
 // Config says what to follow.
@@ -71,8 +73,9 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 	}
 	f.anew = cfg.Anew != nil && f.request.GetStart() == nil
 	for failures := 0; ; {
+		begun := time.Now()
 		got, err := f.watch(ctx)
-		if got {
+		if f.moved || time.Since(begun) >= health {
 			failures = 0
 		}
 		var own *ownError
@@ -81,10 +84,11 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 			return ctx.Err()
 		case errors.As(err, &own):
 			return own.error
-		case errors.Is(err, io.EOF) && got: // the service ends each stream after a while
+		case errors.Is(err, io.EOF) && got && failures == 0: // the service ends each stream after a while
 			if err := sleep(ctx, firstPause); err != nil {
 				return err
 			}
+			failures = 1 // unless the next one does better
 			continue
 		case TokenGone(err) && cfg.Anew != nil:
 			f.request.Start, f.anew = nil, true
@@ -95,10 +99,20 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 			cfg.Failed(err)
 		}
 		failures++
-		if err := sleep(ctx, pause(failures)); err != nil {
+		if err := sleep(ctx, max(pause(failures), retryAfter(err))); err != nil {
 			return err
 		}
 	}
+}
+
+// retryAfter returns how long the service asks to wait; zero if it does not.
+func retryAfter(err error) time.Duration {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return min(info.GetRetryDelay().AsDuration(), longestPause)
+		}
+	}
+	return 0
 }
 
 // TokenGone reports whether the service refused a call because of its token: changes behind
@@ -156,6 +170,8 @@ type follower struct {
 	request *mirrorv1.WatchChangesRequest
 	// anew means that Anew comes before the next response is handled.
 	anew bool
+	// moved means that the last stream has brought changes, or that Anew has read all.
+	moved bool
 }
 
 func (f *follower) startFrom(token string) {
@@ -172,6 +188,7 @@ func (f *follower) watch(ctx context.Context) (got bool, err error) {
 		patience = d.AsDuration()
 	}
 	patience *= silence
+	f.moved = false
 	dead := time.AfterFunc(patience, cancel)
 	defer dead.Stop()
 	stream, err := f.client.WatchChanges(streamCtx, f.request)
@@ -192,7 +209,7 @@ func (f *follower) watch(ctx context.Context) (got bool, err error) {
 			if err := f.Anew(ctx); err != nil {
 				return got, &ownError{err}
 			}
-			f.anew = false
+			f.anew, f.moved = false, true
 			if err := f.handled(ctx, response); err != nil {
 				return got, &ownError{err}
 			}
@@ -201,6 +218,7 @@ func (f *follower) watch(ctx context.Context) (got bool, err error) {
 		if err := f.handled(ctx, response); err != nil {
 			return got, &ownError{err}
 		}
+		f.moved = f.moved || response.GetChanges() != nil
 		dead.Reset(patience)
 	}
 }

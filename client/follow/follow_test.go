@@ -143,44 +143,75 @@ func TestCutsAtEveryResponse(t *testing.T) {
 	}
 }
 
-// Pauses grow while nothing comes, up to a limit, and begin anew when something did.
+// Pauses grow while no changes come, up to a limit, also if the service greets each time,
+// and begin anew when some did.
 func TestPauses(t *testing.T) {
 	t.Parallel()
+	for _, cut := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			var times []time.Time
+			broken := true
+			s := &service{last: 1, serve: func(_ context.Context, sent int) error {
+				if sent == 0 {
+					times = append(times, time.Now())
+				}
+				if broken && sent == cut || sent == 2 {
+					return errCut
+				}
+				return nil
+			}}
+			failed := 0
+			ctx, cancel := context.WithCancel(t.Context())
+			err := Run(ctx, s, Config{Request: fromEarliest, Failed: func(err error) {
+				if status.Code(err) != codes.Unavailable {
+					t.Errorf("Failed(%v); want %v", err, errCut)
+				}
+				failed++
+				broken = failed < 20
+				if failed == 22 {
+					cancel()
+				}
+			}}, func(context.Context, *mirrorv1.WatchChangesResponse) error { return nil })
+			if !errors.Is(err, context.Canceled) || len(times) != 22 {
+				t.Fatalf("Run = %v after %d streams; want %v after 22", err, len(times), context.Canceled)
+			}
+			for i := range 21 {
+				got, want := times[i+1].Sub(times[i]), min(firstPause<<i, longestPause)
+				if i == 20 {
+					want = firstPause
+				}
+				if got < want/2 || got > want {
+					t.Errorf("pause %d is %s; want %s to %s", i, got, want/2, want)
+				}
+			}
+		})
+	}
+}
+
+// The service may ask for a longer pause.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var times []time.Time
-		broken := true
+		st, err := status.New(codes.Unavailable, "no").WithDetails(&errdetails.RetryInfo{
+			RetryDelay: durationpb.New(7 * time.Second),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun, streams := time.Now(), 0
 		s := &service{last: 1, serve: func(_ context.Context, sent int) error {
 			if sent == 0 {
-				times = append(times, time.Now())
+				streams++
 			}
-			if broken || sent == 1 {
-				return errCut
+			if streams == 1 {
+				return st.Err()
 			}
 			return nil
 		}}
-		failed := 0
-		ctx, cancel := context.WithCancel(t.Context())
-		err := Run(ctx, s, Config{Failed: func(err error) {
-			if status.Code(err) != codes.Unavailable {
-				t.Errorf("Failed(%v); want %v", err, errCut)
-			}
-			failed++
-			broken = failed < 20
-			if failed == 22 {
-				cancel()
-			}
-		}}, func(context.Context, *mirrorv1.WatchChangesResponse) error { return nil })
-		if !errors.Is(err, context.Canceled) || len(times) != 22 {
-			t.Fatalf("Run = %v after %d streams; want %v after 22", err, len(times), context.Canceled)
-		}
-		for i := range 21 {
-			got, want := times[i+1].Sub(times[i]), min(firstPause<<i, longestPause)
-			if i == 20 {
-				want = firstPause
-			}
-			if got < want/2 || got > want {
-				t.Errorf("pause %d is %s; want %s to %s", i, got, want/2, want)
-			}
+		var seen []int64
+		err = Run(t.Context(), s, Config{Request: fromEarliest}, until(&seen, 1))
+		if took := time.Since(begun); !errors.Is(err, errStop) || took != 7*time.Second {
+			t.Fatalf("Run = %v after %v; want %v after 7s", err, took, errStop)
 		}
 	})
 }

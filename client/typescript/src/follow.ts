@@ -71,7 +71,7 @@ export interface FollowOptions extends WatchOptions {
  */
 export async function* follow(options: FollowOptions): AsyncGenerator<Change, void, void> {
   const { tokens } = options;
-  let saved = (await tokens?.load()) ?? undefined;
+  let saved = (await tokens?.load()) || undefined; // an empty one is what is left of a write that was cut off
   for await (const { changes, token } of watch(saved === undefined ? options : { ...options, token: saved })) {
     yield* changes;
     if (token !== saved) await tokens?.save(token);

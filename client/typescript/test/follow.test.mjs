@@ -160,6 +160,14 @@ test("saves a token once everything before it is handled", async () => {
   assert.equal(mirror.calls[0].signal.aborted, true, "a loop that is left ends its connection");
 });
 
+test("takes an empty token for none", async () => {
+  const mirror = service(new Stream().progress("t0").changes("t1", "a"));
+  const tokens = { load: async () => "", save: () => {} };
+  for await (const _ of follow({ ...mirror, position: "earliest", tokens })) break;
+  assert.equal(mirror.calls[0].body.token, undefined);
+  assert.equal(mirror.calls[0].body.position, "earliest");
+});
+
 test("fails for good where trying again cannot help", async () => {
   const gone = failed(11, "CHANGE_TOKEN_EXPIRED");
   for (const [answer, want] of [

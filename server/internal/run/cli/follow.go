@@ -70,9 +70,13 @@ func (c *Follow) follow(ctx context.Context, s *service, req *mirrorv1.WatchChan
 			}
 		},
 	}, func(_ context.Context, response *mirrorv1.WatchChangesResponse) error {
-		token, away = response.GetToken(), false
+		away = false
 		if c.JSON {
-			return c.print(std.Out, response, nil)
+			if err := c.print(std.Out, response, nil); err != nil {
+				return err
+			}
+			token = response.GetToken()
+			return nil
 		}
 		var lines strings.Builder
 		for _, change := range response.GetChanges().GetChanges() {
@@ -81,6 +85,9 @@ func (c *Follow) follow(ctx context.Context, s *service, req *mirrorv1.WatchChan
 				describe(change.GetKind(), change.GetRoomId(), change.GetResourceId()))
 		}
 		_, err := std.Out.WriteString(lines.String())
+		if err == nil { // or whoever goes on from there would miss what was not printed
+			token = response.GetToken()
+		}
 		return err
 	})
 	switch {

@@ -329,12 +329,13 @@ func TestCommitsWhileHeadsAreRead(t *testing.T) {
 					d.Commit(8)
 				}
 				var want, got []mirror.Change
-				d.AfterHeads = sync.OnceFunc(func() {
+				d.AfterHeads(sync.OnceFunc(func() {
 					want = append(want, d.Commit(4))
 					tailer.Committed(want)
 					got = drain(t, f, everything)
-				})
+				}))
 				pass(1500 * time.Millisecond)
+				synctest.Wait()
 				want = append(want, d.Commit(4))
 				tailer.Committed(want[1:])
 				got = append(got, drain(t, f, func(c *mirror.Change) bool { return c.Bucket == 4 })...)

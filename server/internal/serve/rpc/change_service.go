@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -77,6 +78,7 @@ type knownIdentity struct {
 
 // changeRequest is the common part of the requests.
 type changeRequest interface {
+	proto.Message
 	GetProjectId() string
 	GetRoomId() string
 	GetRoomIdPrefix() string
@@ -138,8 +140,10 @@ func matching(in scope, req changeRequest) func(*mirror.Change) bool {
 func (s *changeService) start(ctx context.Context, of feedIdentity, req changeRequest) (*mirror.Position, error) {
 	var at mirror.Position
 	var err error
+	message := req.ProtoReflect()
 	switch {
-	case req.GetToken() != "":
+	// An empty token is a damaged one: to begin now instead would skip changes.
+	case message.Has(message.Descriptor().Fields().ByName("token")):
 		if at, err = parseChangeToken(req.GetToken(), of); err != nil {
 			return nil, badChangeToken(err)
 		}
@@ -238,7 +242,11 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 		return err
 	}
 	defer f.Close()
-	over := time.NewTimer(cmp.Or(s.Life, watchLife+mrand.N(watchSpread)))
+	life := cmp.Or(s.Life, watchLife+mrand.N(watchSpread))
+	if expires := callerOf(ctx).Expires; !expires.IsZero() {
+		life = min(life, expires.Sub(s.now()))
+	}
+	over := time.NewTimer(life)
 	defer over.Stop()
 	heartbeat := defaultHeartbeat
 	if d := req.GetHeartbeatInterval(); d != nil {
@@ -258,6 +266,11 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 	}
 	told := f.CaughtUp()
 	for err = progress(told); err == nil; {
+		select {
+		case <-over.C: // however much there is to send
+			return nil
+		default:
+		}
 		var page feed.Page
 		if page, err = f.Read(ctx, f.match, maxChanges); err != nil {
 			return changesGone(err)

@@ -187,6 +187,11 @@ func TestChangeTokensOverTheWire(t *testing.T) {
 	wantStatus(t, list(project, beginning[:len(beginning)-1]), codes.InvalidArgument, fault.ReasonChangeTokenInvalid)
 	wantStatus(t, list("other", beginning), codes.InvalidArgument, fault.ReasonChangeTokenMismatch)
 	wantStatus(t, watch("AAAA"), codes.InvalidArgument, fault.ReasonChangeTokenInvalid)
+	wantStatus(t, watch(""), codes.InvalidArgument, fault.ReasonChangeTokenInvalid)
+	_, err = h.change.ListChanges(t.Context(), &mirrorv1.ListChangesRequest{
+		ProjectId: string(project), Start: &mirrorv1.ListChangesRequest_Token{},
+	})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonChangeTokenInvalid)
 
 	r := resourceIn(project, "room", mirror.KindRoom)
 	for range 3 {
@@ -308,6 +313,26 @@ func TestWatchEnds(t *testing.T) {
 	}
 	if m, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Fatalf("Recv = %v, %v; want the end", m, err)
+	}
+}
+
+// A stream ends in time although there always is something to send.
+func TestWatchEndsUnderLoad(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *Config) { c.Change.Life = time.Second })
+	stream, err := h.change.WatchChanges(t.Context(), &mirrorv1.WatchChangesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for begun := time.Now(); time.Since(begun) < time.Minute; {
+		h.happens(resourceIn(project, "room", mirror.KindRoom))
+		if _, err = stream.Recv(); err != nil {
+			break
+		}
+		h.happens(resourceIn(project, "room", mirror.KindRoom))
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatalf("Recv = %v; want the end", err)
 	}
 }
 

@@ -22,12 +22,11 @@ type Database struct {
 	feeds   map[mirror.ProjectID][16]byte
 	err     error
 	hangs   bool
+	after   func()
 
 	// Lag is how many of the last changes of each bucket Changes does not see, as through a
 	// server that lags.
 	Lag int
-	// AfterHeads, if set, is called after the heads were read, before they are returned.
-	AfterHeads func()
 }
 
 // Commit adds a change of a room called after its bucket.
@@ -71,6 +70,13 @@ func (d *Database) Fail(err error) {
 	d.err = err
 }
 
+// AfterHeads has f called each time after the heads were read, before they are returned.
+func (d *Database) AfterHeads(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.after = f
+}
+
 // Hang makes reads of the heads hang as long as their context allows.
 func (d *Database) Hang(hangs bool) {
 	d.mu.Lock()
@@ -110,14 +116,14 @@ func (d *Database) heads() (p mirror.Position) {
 // Heads is that of [store.Feed].
 func (d *Database) Heads(ctx context.Context) (mirror.Position, error) {
 	unlock, err := d.query()
-	heads, hangs := d.heads(), d.hangs
+	heads, hangs, after := d.heads(), d.hangs, d.after
 	unlock()
 	if hangs {
 		<-ctx.Done()
 		return heads, ctx.Err()
 	}
-	if d.AfterHeads != nil {
-		d.AfterHeads()
+	if after != nil {
+		after()
 	}
 	return heads, err
 }
