@@ -7,8 +7,10 @@
 package retention
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,6 +78,8 @@ type job struct {
 	table   store.Aging
 	state   mirror.Retention
 	run     func(ctx context.Context, j *job, before, end time.Time) (left time.Time, err error)
+	// bucket is the one of the feed with which the next run begins, so that each has its turn.
+	bucket int16
 }
 
 // New returns a Runner.
@@ -272,7 +276,10 @@ func (r *Runner) trim(ctx context.Context, j *job, before, end time.Time) (left 
 			oldest = t
 		}
 	}
-	for _, first := range firsts {
+	at, _ := slices.BinarySearchFunc(firsts, j.bucket, func(c mirror.Change, bucket int16) int {
+		return cmp.Compare(c.Bucket, bucket)
+	})
+	for _, first := range slices.Concat(firsts[at:], firsts[:at]) {
 		c, more := first, true
 		for j.state.Keep > 0 && more && c.CommitTime.Before(before) {
 			if !left.IsZero() { // no time for this one
@@ -287,7 +294,7 @@ func (r *Runner) trim(ctx context.Context, j *job, before, end time.Time) (left 
 				return time.Time{}, err
 			}
 			if !r.pause(ctx, begun, end) {
-				left = c.CommitTime
+				left, j.bucket = c.CommitTime, c.Bucket+1
 			}
 		}
 		if c.Number < heads[c.Bucket] {

@@ -222,6 +222,25 @@ func TestRunsAreShortAndLeaveTimeToOthers(t *testing.T) {
 	})
 }
 
+// No bucket of the feed waits for ever behind others that always have something old.
+func TestBucketsTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &rows{old: map[string]int{}}
+		s.fill(255, 3, 3*day)
+		r := run(t, s, new(strings.Builder))
+		for range 20 {
+			for bucket := range int16(200) {
+				s.fill(bucket, 3, 3*day)
+			}
+			look(t, r, 3*time.Minute)
+		}
+		if n := len(s.entries[255]); n != 1 {
+			t.Fatalf("entries left in the last bucket = %d; want the latest", n)
+		}
+	})
+}
+
 func TestFailuresAreTold(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
