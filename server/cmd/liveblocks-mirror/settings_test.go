@@ -133,7 +133,11 @@ var wrongSettings = []wrong{
 	{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://user:" + hidden + "@host"},
 	{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpc://host"},
 	{"OTEL_EXPORTER_OTLP_HEADERS", hidden},
+	{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"},
+	{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"},
 	{"OTEL_SERVICE_NAME", strings.Repeat("x", 256)},
+	{"OTEL_SDK_DISABLED", "maybe"},
+	{"OTEL_TRACES_EXPORTER", "console"},
 	{"OTEL_TRACES_SAMPLER", "sometimes"},
 	{"OTEL_TRACES_SAMPLER_ARG", "10"},
 	{"MIRROR_TRACE_IDS", "maybe"},
@@ -217,6 +221,9 @@ func TestWrongSettings(t *testing.T) {
 			if w.value != "beside" {
 				env["LIVEBLOCKS_SECRET_KEY"], env["LIVEBLOCKS_WEBHOOK_SECRET"] = "", ""
 			}
+		}
+		if strings.HasPrefix(setting, "OTEL_") { // without a collector none of them is wrong
+			env["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://localhost:4318"
 		}
 		env[w.setting] = w.value
 		text, code := run(env, command)

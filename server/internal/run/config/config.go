@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -180,40 +182,86 @@ func (r Retention) validate() error {
 }
 
 // Traces says where traces are sent. OpenTelemetry's SDK itself reads further variables;
-// see OPERATIONS.md.
+// see OPERATIONS.md. All but the last are standard variables, which platforms set for every
+// program: while nothing is traced, none of them is wrong.
 type Traces struct {
-	OTLPEndpoint       string  `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"OpenTelemetry collector that receives traces by OTLP over HTTP, such as http://localhost:4318; /v1/traces is appended. If empty, nothing is traced. See OPERATIONS.md."`
-	OTLPTracesEndpoint string  `name:"otlp-traces-endpoint" env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" placeholder:"URL" help:"The same as a whole URL, which is used as it is."`
-	OTLPHeaders        Secret  `name:"otlp-headers" env:"OTEL_EXPORTER_OTLP_HEADERS" placeholder:"PAIRS" help:"Headers for the collector, as KEY=VALUE pairs separated by commas, such as authorization=Bearer%20TOKEN."`
-	ServiceName        string  `name:"otel-service-name" env:"OTEL_SERVICE_NAME" default:"liveblocks-mirror" help:"Name of the service in traces."`
-	Sampler            string  `name:"traces-sampler" env:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" enum:"always_on,always_off,traceidratio,parentbased_always_on,parentbased_always_off,parentbased_traceidratio" help:"What is traced: always_on, always_off, traceidratio, or one of them with parentbased_ in front, which leaves it to the caller of the API where that has decided. The fetch that follows on a traced delivery is always traced too."`
-	SamplerArg         float64 `name:"traces-sampler-arg" env:"OTEL_TRACES_SAMPLER_ARG" default:"1" help:"Share of the traces that traceidratio takes, from 0 to 1."`
-	TraceIDs           bool    `name:"trace-ids" env:"MIRROR_TRACE_IDS" help:"Put the ids of rooms, threads and events into traces. Without it a trace has the kinds of resources alone, since whoever reads traces may not be allowed to see who works on what, and an erasure does not reach them."`
+	OTLPEndpoint       string `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"OpenTelemetry collector that receives traces by OTLP over HTTP, such as http://localhost:4318; /v1/traces is appended. If empty, nothing is traced. See OPERATIONS.md."`
+	OTLPTracesEndpoint string `name:"otlp-traces-endpoint" env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" placeholder:"URL" help:"The same as a whole URL, which is used as it is."`
+	OTLPProtocol       string `name:"otlp-protocol" env:"OTEL_EXPORTER_OTLP_PROTOCOL" default:"http/protobuf" help:"Protocol of the collector. Only http/protobuf is spoken."`
+	OTLPTracesProtocol string `name:"otlp-traces-protocol" env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" placeholder:"PROTOCOL" help:"The same for traces alone; it comes first."`
+	OTLPHeaders        Secret `name:"otlp-headers" env:"OTEL_EXPORTER_OTLP_HEADERS" placeholder:"PAIRS" help:"Headers for the collector, as KEY=VALUE pairs separated by commas, such as authorization=Bearer%20TOKEN."`
+	ServiceName        string `name:"otel-service-name" env:"OTEL_SERVICE_NAME" default:"liveblocks-mirror" help:"Name of the service in traces."`
+	SDKDisabled        string `name:"otel-sdk-disabled" env:"OTEL_SDK_DISABLED" default:"false" help:"With true nothing is traced, whatever else is set."`
+	Exporter           string `name:"traces-exporter" env:"OTEL_TRACES_EXPORTER" default:"otlp" help:"How traces are sent: otlp, or none, with which nothing is traced."`
+	Sampler            string `name:"traces-sampler" env:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" help:"What is traced: always_on, always_off, traceidratio, or one of them with parentbased_ in front, which leaves it to the caller of the API where that has decided. The fetch that follows on a traced delivery is always traced too."`
+	SamplerArg         string `name:"traces-sampler-arg" env:"OTEL_TRACES_SAMPLER_ARG" default:"1" help:"Share of the traces that traceidratio takes, from 0 to 1."`
+	TraceIDs           bool   `name:"trace-ids" env:"MIRROR_TRACE_IDS" help:"Put the ids of rooms, threads and events into traces. Without it a trace has the kinds of resources alone, since whoever reads traces may not be allowed to see who works on what, and an erasure does not reach them."`
 }
 
 // Endpoint is where traces are sent; empty if nowhere.
 func (t Traces) Endpoint() string {
-	if t.OTLPTracesEndpoint != "" || t.OTLPEndpoint == "" {
+	switch {
+	case strings.EqualFold(t.SDKDisabled, "true"), t.Exporter == "none":
+		return ""
+	case t.OTLPTracesEndpoint != "" || t.OTLPEndpoint == "":
 		return t.OTLPTracesEndpoint
 	}
 	return strings.TrimRight(t.OTLPEndpoint, "/") + "/v1/traces"
 }
 
-// Validate checks the settings of traces.
+var samplers = []string{
+	"always_on", "always_off", "traceidratio",
+	"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+}
+
+// Validate checks the settings of traces, if anything is traced.
 func (t Traces) Validate() error {
+	if t.Endpoint() == "" {
+		return nil
+	}
 	err := cmp.Or(collector("OTEL_EXPORTER_OTLP_ENDPOINT", t.OTLPEndpoint),
-		collector("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", t.OTLPTracesEndpoint))
+		collector("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", t.OTLPTracesEndpoint), t.protocol())
 	if err != nil {
 		return err
 	}
-	if len(t.ServiceName) > 255 || strings.ContainsFunc(t.ServiceName, unicode.IsControl) {
+	switch {
+	case len(t.ServiceName) > 255 || strings.ContainsFunc(t.ServiceName, unicode.IsControl):
 		return wrong("OTEL_SERVICE_NAME", "must be at most 255 bytes without control characters")
+	case !strings.EqualFold(t.SDKDisabled, "false"):
+		return wrong("OTEL_SDK_DISABLED", "is %q; it must be true or false", t.SDKDisabled)
+	case t.Exporter != "otlp":
+		return wrong("OTEL_TRACES_EXPORTER", "is %q; it must be otlp or none", t.Exporter)
+	case !slices.Contains(samplers, t.Sampler):
+		return wrong("OTEL_TRACES_SAMPLER", "is %q; it must be %s", t.Sampler, strings.Join(samplers, " or "))
 	}
-	if !(t.SamplerArg >= 0 && t.SamplerArg <= 1) { // NaN is neither
-		return wrong("OTEL_TRACES_SAMPLER_ARG", "is %v; it must be from 0 to 1", t.SamplerArg)
+	if share := t.Share(); !(share >= 0 && share <= 1) { // NaN is neither
+		return wrong("OTEL_TRACES_SAMPLER_ARG", "is %q; it must be a number from 0 to 1", t.SamplerArg)
 	}
 	_, err = t.Headers()
 	return err
+}
+
+// Share is the part of the traces that traceidratio takes; NaN if the setting is no number.
+func (t Traces) Share() float64 {
+	share, err := strconv.ParseFloat(t.SamplerArg, 64)
+	if err != nil {
+		return math.NaN()
+	}
+	return share
+}
+
+// protocol refuses what the exporter does not speak: a collector that expects it has
+// another port.
+func (t Traces) protocol() error {
+	setting, value := "OTEL_EXPORTER_OTLP_PROTOCOL", t.OTLPProtocol
+	if t.OTLPTracesProtocol != "" {
+		setting, value = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", t.OTLPTracesProtocol
+	}
+	if value == "http/protobuf" {
+		return nil
+	}
+	return wrong(setting, "is %q, but only http/protobuf is spoken; set that, and the address at which the collector "+
+		"receives OTLP over HTTP, usually port 4318, or OTEL_TRACES_EXPORTER=none", value)
 }
 
 // Headers returns the headers for the collector.

@@ -140,6 +140,10 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"OTEL_EXPORTER_OTLP_ENDPOINT":        "http://localhost:4318",
 		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector.test/traces",
 		"OTEL_EXPORTER_OTLP_HEADERS":         "authorization=Bearer%20token",
+		"OTEL_EXPORTER_OTLP_PROTOCOL":        "grpc", // nothing is traced
+		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+		"OTEL_SDK_DISABLED":                  "true",
+		"OTEL_TRACES_EXPORTER":               "none",
 		"OTEL_SERVICE_NAME":                  "another",
 		"OTEL_TRACES_SAMPLER":                "parentbased_traceidratio",
 		"OTEL_TRACES_SAMPLER_ARG":            "0.25",
@@ -516,6 +520,47 @@ func TestDatabaseForms(t *testing.T) {
 		err := Database{DatabaseURL: NewSecret(c.url), DatabaseDirectURL: NewSecret(c.direct), DatabaseMaxConns: 2}.Validate()
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("Validate(%q, %q) = %v; want %q", c.url, c.direct, err, c.want)
+		}
+	}
+}
+
+// Platforms set the standard variables for every program. While nothing is traced, no value
+// of them stops the service; with an endpoint each wrong one does.
+func TestStandardVariablesOfTraces(t *testing.T) {
+	t.Parallel()
+	const on = "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318\n"
+	for env, off := range map[string]bool{
+		"OTEL_TRACES_SAMPLER=jaeger_remote\n":                      false,
+		"OTEL_TRACES_SAMPLER_ARG='endpoint=http://jaeger:14250'\n": false,
+		"OTEL_TRACES_SAMPLER_ARG=NaN\n":                            false,
+		"OTEL_EXPORTER_OTLP_PROTOCOL=grpc\n":                       false,
+		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc\n":                false,
+		"OTEL_SDK_DISABLED=maybe\n":                                false,
+		"OTEL_TRACES_EXPORTER=zipkin\n":                            false,
+		"OTEL_SDK_DISABLED=TRUE\nOTEL_TRACES_SAMPLER=no\n":         true,
+		"OTEL_TRACES_EXPORTER=none\nOTEL_TRACES_SAMPLER=no\n":      true,
+	} {
+		var cfg struct{ Traces }
+		settings := func(text string) error {
+			cfg = struct{ Traces }{}
+			r, err := NewResolver(func(string) (string, bool) { return "", false }, write(t, text))
+			if err != nil {
+				return err
+			}
+			p, err := kong.New(&cfg, kong.Resolvers(r))
+			if err != nil {
+				return err
+			}
+			_, err = p.Parse(nil)
+			return err
+		}
+		if err := settings(env); err != nil || cfg.Endpoint() != "" {
+			t.Errorf("without an endpoint, %q: %v", env, err)
+		}
+		if err := settings(on + env); (err == nil) != off || (cfg.Endpoint() == "") != off {
+			t.Errorf("%q: %v, and traces go to %q; want it off: %t", env, err, cfg.Endpoint(), off)
+		} else if name, _, _ := strings.Cut(env, "="); err != nil && !strings.Contains(err.Error(), name+" is ") {
+			t.Errorf("%q: %v; want the name of the variable", env, err)
 		}
 	}
 }

@@ -92,7 +92,7 @@ func sampler(cfg config.Traces) sdktrace.Sampler {
 	name, parent := strings.CutPrefix(cfg.Sampler, "parentbased_")
 	root := map[string]sdktrace.Sampler{
 		"always_on": sdktrace.AlwaysSample(), "always_off": sdktrace.NeverSample(),
-		"traceidratio": sdktrace.TraceIDRatioBased(cfg.SamplerArg),
+		"traceidratio": sdktrace.TraceIDRatioBased(cfg.Share()),
 	}[name]
 	if parent {
 		return sdktrace.ParentBased(root)
