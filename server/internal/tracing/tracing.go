@@ -92,26 +92,23 @@ func Join(list []mirror.Span, causes ...mirror.Span) []mirror.Span {
 	return list
 }
 
-// Serve begins the span of a request. Within the process it continues the trace of ctx,
-// otherwise that of the caller, whose headers get reads. What anybody may send, public,
-// begins a trace of its own, linked to the caller's: otherwise strangers could decide what
+// Serve begins the span of a request. Within the process it continues the trace of ctx.
+// What comes from outside begins a trace of its own, linked to that of the caller, whose
+// headers get reads: nobody has shown a credential yet, and strangers must not decide what
 // is traced.
-func (t *Tracer) Serve(ctx context.Context, name string, get func(key string) string, public bool) (context.Context,
-	Span,
-) {
+func (t *Tracer) Serve(ctx context.Context, name string, get func(key string) string) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
 	}
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	if !trace.SpanContextFromContext(ctx).IsValid() {
-		remote := propagation.TraceContext{}.Extract(ctx, carrier(get))
-		from := trace.SpanContextFromContext(remote)
-		switch {
-		case !public:
-			ctx = remote
-		case from.IsValid():
-			// Not as sampled: the link must not decide either.
-			options = append(options, trace.WithLinks(trace.Link{SpanContext: from.WithTraceFlags(0)}))
+		from := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, carrier(get)))
+		if from.IsValid() {
+			// Not as sampled: the link must not decide either. And without the caller's
+			// state, which is free text.
+			options = append(options, trace.WithLinks(trace.Link{SpanContext: trace.NewSpanContext(
+				trace.SpanContextConfig{TraceID: from.TraceID(), SpanID: from.SpanID(), Remote: true},
+			)}))
 		}
 	}
 	return begin(ctx, t.Tracer, name, options...)

@@ -43,7 +43,7 @@ func TestOffCostsNothing(t *testing.T) { //nolint:paralleltest // it counts allo
 	ctx, failure := context.WithValue(t.Context(), anyKey{}, 1), errors.New("no")
 	var off *tracing.Tracer
 	if n := testing.AllocsPerRun(1000, func() {
-		ctx, served := off.Serve(ctx, "call", none, true)
+		ctx, served := off.Serve(ctx, "call", none)
 		ctx = tracing.Carry(ctx, ctx)
 		off.Name(ctx, mirror.Resource{Room: "room"}, "event")
 		ctx, followed := off.Follow(ctx, "fetch", nil)
@@ -68,7 +68,7 @@ func TestNothingOfContentIsTraced(t *testing.T) {
 	t.Parallel()
 	for _, ids := range []bool{false, true} {
 		tracer, spans := recorded(ids)
-		ctx, outer := tracer.Serve(t.Context(), "call", none, false)
+		ctx, outer := tracer.Serve(t.Context(), "call", none)
 		tracer.Name(ctx, mirror.Resource{Room: "the room", ID: "the thread"}, "the event")
 		_, inner := tracing.Begin(ctx, "apply")
 		inner.End(fault.Wrap(errors.New("content of the room"), fault.Unavailable, fault.ReasonStoreUnavailable, "public"))
@@ -90,39 +90,48 @@ func TestNothingOfContentIsTraced(t *testing.T) {
 	}
 }
 
-// A request continues the trace of a caller with a credential. A delivery, which anybody may
-// send, is only linked to it.
+// No caller decides whether he is traced: each request begins a trace that is only linked to
+// his, and a call within the process continues it.
 func TestParentOfRequest(t *testing.T) {
 	t.Parallel()
-	tracer, spans := recorded(false, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())))
-	header := http.Header{"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}}
-	_, s := tracer.Serve(t.Context(), "call", header.Get, false)
-	s.End(nil)
-	ctx, s := tracer.Serve(t.Context(), "delivery", header.Get, true)
-	_, inner := tracer.Serve(tracing.Carry(ctx, t.Context()), "inner", header.Get, true)
-	inner.End(nil)
-	s.End(nil)
-	got := spans()
-	if _, ok := got["call"]; ok {
-		t.Error("the call is traced, although its caller's trace is not")
-	}
-	d := got["delivery"]
 	const caller = "0af7651916cd43dd8448eb211c80319c"
-	if d.Parent.IsValid() || len(d.Links) != 1 || d.Links[0].SpanContext.TraceID().String() != caller ||
-		d.Links[0].SpanContext.IsSampled() {
-		t.Errorf("the delivery has the parent %v and links %v; want none and one", d.Parent, d.Links)
-	}
-	if got["inner"].Parent.SpanID() != d.SpanContext.SpanID() {
-		t.Errorf("the call in the process has the parent %v; want the request", got["inner"].Parent)
+	for flags, sampler := range map[string]sdktrace.Sampler{
+		"00": sdktrace.AlwaysSample(), "01": sdktrace.NeverSample(), // what the caller asks for is the reverse
+	} {
+		tracer, spans := recorded(false, sdktrace.WithSampler(sdktrace.ParentBased(sampler)))
+		header := http.Header{
+			"Traceparent": {"00-" + caller + "-b7ad6b7169203331-" + flags}, "Tracestate": {"vendor=text"},
+		}
+		ctx, s := tracer.Serve(t.Context(), "call", header.Get)
+		_, inner := tracer.Serve(tracing.Carry(ctx, t.Context()), "inner", header.Get)
+		inner.End(nil)
+		s.End(nil)
+		got := spans()
+		call, ok := got["call"]
+		if ok != (flags == "00") {
+			t.Errorf("with the flags %s the call is traced: %t", flags, ok)
+		}
+		if !ok {
+			continue
+		}
+		if call.Parent.IsValid() || call.SpanContext.TraceID().String() == caller || len(call.Links) != 1 {
+			t.Fatalf("the call has the parent %v and links %v; want none and one", call.Parent, call.Links)
+		}
+		if l := call.Links[0].SpanContext; l.TraceID().String() != caller || l.IsSampled() || l.TraceState().Len() > 0 {
+			t.Errorf("the link is %v; want the caller's trace, neither sampled nor with state", l)
+		}
+		if got["inner"].Parent.SpanID() != call.SpanContext.SpanID() || len(got["inner"].Links) > 0 {
+			t.Errorf("the call in the process has the parent %v; want the request", got["inner"].Parent)
+		}
 	}
 }
 
-// A caller's choice not to be traced holds within the process.
+// What was decided not to be traced is not traced further on within the process.
 func TestNotTracedIsCarried(t *testing.T) {
 	t.Parallel()
 	tracer, spans := recorded(false, sdktrace.WithSampler(onlyNamed("inner")))
-	ctx, s := tracer.Serve(t.Context(), "outer", none, false)
-	_, inner := tracer.Serve(tracing.Carry(ctx, t.Context()), "inner of a trace", none, false)
+	ctx, s := tracer.Serve(t.Context(), "outer", none)
+	_, inner := tracer.Serve(tracing.Carry(ctx, t.Context()), "inner of a trace", none)
 	inner.End(nil)
 	s.End(nil)
 	if got := spans(); len(got) != 0 {
@@ -147,7 +156,7 @@ func TestTogether(t *testing.T) {
 	tracer, spans := recorded(false)
 	var of []tracing.Span
 	for _, name := range []string{"first", "second", "third"} {
-		ctx, s := tracer.Serve(t.Context(), name, none, true)
+		ctx, s := tracer.Serve(t.Context(), name, none)
 		of = append(of, tracing.From(ctx))
 		defer s.End(nil)
 	}
@@ -189,7 +198,7 @@ func TestLogs(t *testing.T) {
 	tracer, _ := recorded(false)
 	var out bytes.Buffer
 	log := slog.New(tracing.Logs(slog.NewJSONHandler(&out, nil))).With(slog.String("project", "default"))
-	ctx, s := tracer.Serve(t.Context(), "call", none, false)
+	ctx, s := tracer.Serve(t.Context(), "call", none)
 	log.InfoContext(ctx, "in a trace")
 	ref := tracing.From(ctx).Ref()
 	s.End(nil)

@@ -15,15 +15,15 @@ func (a *App) traced(h http.Handler) http.Handler {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name, delivery := "HTTP "+r.Method, gateway.IsWebhook(r.URL.EscapedPath())
+		name := "HTTP " + r.Method
 		switch {
-		case delivery:
+		case gateway.IsWebhook(r.URL.EscapedPath()):
 			name += " webhook"
 		case !strings.HasPrefix(r.URL.Path, "/v1/"):
 			h.ServeHTTP(w, r)
 			return
 		}
-		ctx, span := tracer.Serve(r.Context(), name, r.Header.Get, delivery)
+		ctx, span := tracer.Serve(r.Context(), name, r.Header.Get)
 		answer := &answered{ResponseWriter: w, status: http.StatusOK}
 		// Also if the handler panics to cut the connection off.
 		defer func() {

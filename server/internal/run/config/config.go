@@ -193,7 +193,7 @@ type Traces struct {
 	ServiceName        string `name:"otel-service-name" env:"OTEL_SERVICE_NAME" default:"liveblocks-mirror" help:"Name of the service in traces."`
 	SDKDisabled        string `name:"otel-sdk-disabled" env:"OTEL_SDK_DISABLED" default:"false" help:"With true nothing is traced, whatever else is set."`
 	Exporter           string `name:"traces-exporter" env:"OTEL_TRACES_EXPORTER" default:"otlp" help:"How traces are sent: otlp, or none, with which nothing is traced."`
-	Sampler            string `name:"traces-sampler" env:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" help:"What is traced: always_on, always_off, traceidratio, or one of them with parentbased_ in front, which leaves it to the caller of the API where that has decided. The fetch that follows on a traced delivery is always traced too."`
+	Sampler            string `name:"traces-sampler" env:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" help:"What is traced: always_on, always_off, traceidratio, or one of them with parentbased_ in front, which is the same here: callers of the service do not decide it. The fetch that follows on a traced delivery is always traced too."`
 	SamplerArg         string `name:"traces-sampler-arg" env:"OTEL_TRACES_SAMPLER_ARG" default:"1" help:"Share of the traces that traceidratio takes, from 0 to 1."`
 	TraceIDs           bool   `name:"trace-ids" env:"MIRROR_TRACE_IDS" help:"Put the ids of rooms, threads and events into traces. Without it a trace has the kinds of resources alone, since whoever reads traces may not be allowed to see who works on what, and an erasure does not reach them."`
 }

@@ -87,17 +87,13 @@ func (t *Traces) Discard(ctx context.Context) {
 	_ = t.provider.Shutdown(ctx) // nothing is to be sent
 }
 
-// sampler is that of the settings.
+// sampler is that of the settings. What is within a span is as that: no span has a parent
+// in another process.
 func sampler(cfg config.Traces) sdktrace.Sampler {
-	name, parent := strings.CutPrefix(cfg.Sampler, "parentbased_")
-	root := map[string]sdktrace.Sampler{
+	return sdktrace.ParentBased(map[string]sdktrace.Sampler{
 		"always_on": sdktrace.AlwaysSample(), "always_off": sdktrace.NeverSample(),
 		"traceidratio": sdktrace.TraceIDRatioBased(cfg.Share()),
-	}[name]
-	if parent {
-		return sdktrace.ParentBased(root)
-	}
-	return root
+	}[strings.TrimPrefix(cfg.Sampler, "parentbased_")])
 }
 
 // followed is a sampler that also takes what follows on something traced: the fetch after

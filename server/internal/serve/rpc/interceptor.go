@@ -222,8 +222,7 @@ func (s *Services) watch(ctx context.Context, method string, next func(context.C
 	return err
 }
 
-// trace gives the call a span. That of a delivery continues no trace of another process,
-// because its sender has shown no credential yet.
+// trace gives the call a span.
 func (s *Services) trace(ctx context.Context, method string, next func(context.Context) error) error {
 	switch {
 	case s.types[method] == "", strings.HasPrefix(method, "/"+healthv1.Health_ServiceDesc.ServiceName+"/"):
@@ -234,7 +233,7 @@ func (s *Services) trace(ctx context.Context, method string, next func(context.C
 	header := func(key string) string {
 		return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",")
 	}
-	ctx, span := s.tracer.Serve(ctx, strings.TrimPrefix(method, "/"), header, method == receiveWebhook)
+	ctx, span := s.tracer.Serve(ctx, strings.TrimPrefix(method, "/"), header)
 	err := next(ctx)
 	span.Set("rpc.system.name", "grpc")
 	span.Set("rpc.response.status_code", status.Code(err).String())
