@@ -133,6 +133,8 @@ var wrongSettings = []wrong{
 	{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://user:" + hidden + "@host"},
 	{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpc://host"},
 	{"OTEL_EXPORTER_OTLP_HEADERS", hidden},
+	{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://host?token=" + hidden},
+	{"OTEL_EXPORTER_OTLP_TRACES_HEADERS", hidden},
 	{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"},
 	{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"},
 	{"OTEL_SERVICE_NAME", strings.Repeat("x", 256)},

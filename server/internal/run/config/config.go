@@ -190,6 +190,7 @@ type Traces struct {
 	OTLPProtocol       string `name:"otlp-protocol" env:"OTEL_EXPORTER_OTLP_PROTOCOL" default:"http/protobuf" help:"Protocol of the collector. Only http/protobuf is spoken."`
 	OTLPTracesProtocol string `name:"otlp-traces-protocol" env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" placeholder:"PROTOCOL" help:"The same for traces alone; it comes first."`
 	OTLPHeaders        Secret `name:"otlp-headers" env:"OTEL_EXPORTER_OTLP_HEADERS" placeholder:"PAIRS" help:"Headers for the collector, as KEY=VALUE pairs separated by commas, such as authorization=Bearer%20TOKEN."`
+	OTLPTracesHeaders  Secret `name:"otlp-traces-headers" env:"OTEL_EXPORTER_OTLP_TRACES_HEADERS" placeholder:"PAIRS" help:"The same for traces alone; if set, the others are not sent."`
 	ServiceName        string `name:"otel-service-name" env:"OTEL_SERVICE_NAME" default:"liveblocks-mirror" help:"Name of the service in traces."`
 	SDKDisabled        string `name:"otel-sdk-disabled" env:"OTEL_SDK_DISABLED" default:"false" help:"With true nothing is traced, whatever else is set."`
 	Exporter           string `name:"traces-exporter" env:"OTEL_TRACES_EXPORTER" default:"otlp" help:"How traces are sent: otlp, or none, with which nothing is traced."`
@@ -267,14 +268,18 @@ func (t Traces) protocol() error {
 // Headers returns the headers for the collector.
 func (t Traces) Headers() (map[string]string, error) {
 	headers := make(map[string]string)
-	for pair := range strings.SplitSeq(t.OTLPHeaders.Reveal(), ",") {
+	setting, text := "OTEL_EXPORTER_OTLP_HEADERS", t.OTLPHeaders.Reveal()
+	if own := t.OTLPTracesHeaders.Reveal(); own != "" {
+		setting, text = "OTEL_EXPORTER_OTLP_TRACES_HEADERS", own
+	}
+	for pair := range strings.SplitSeq(text, ",") {
 		if strings.TrimSpace(pair) == "" {
 			continue
 		}
 		key, value, ok := strings.Cut(pair, "=")
 		value, err := url.PathUnescape(strings.TrimSpace(value))
 		if key = strings.TrimSpace(key); !ok || err != nil || key == "" {
-			return nil, wrong("OTEL_EXPORTER_OTLP_HEADERS", "must be KEY=VALUE pairs separated by commas, with values "+
+			return nil, wrong(setting, "must be KEY=VALUE pairs separated by commas, with values "+
 				"percent-encoded, such as authorization=Bearer%%20TOKEN")
 		}
 		headers[key] = value
@@ -293,6 +298,9 @@ func collector(setting, value string) error {
 			"http://localhost:4318")
 	case u.User != nil:
 		return wrong(setting, "must not have a user; send credentials in OTEL_EXPORTER_OTLP_HEADERS")
+	case u.RawQuery != "", u.ForceQuery, strings.Contains(value, "#"): // the exporter would drop them
+		return wrong(setting, "must not have a query or a fragment, which would not be sent; send tokens and the like in "+
+			"OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	return nil
 }

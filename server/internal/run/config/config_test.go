@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -140,6 +141,7 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"OTEL_EXPORTER_OTLP_ENDPOINT":        "http://localhost:4318",
 		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector.test/traces",
 		"OTEL_EXPORTER_OTLP_HEADERS":         "authorization=Bearer%20token",
+		"OTEL_EXPORTER_OTLP_TRACES_HEADERS":  "authorization=Bearer%20other",
 		"OTEL_EXPORTER_OTLP_PROTOCOL":        "grpc", // nothing is traced
 		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
 		"OTEL_SDK_DISABLED":                  "true",
@@ -561,6 +563,35 @@ func TestStandardVariablesOfTraces(t *testing.T) {
 			t.Errorf("%q: %v, and traces go to %q; want it off: %t", env, err, cfg.Endpoint(), off)
 		} else if name, _, _ := strings.Cut(env, "="); err != nil && !strings.Contains(err.Error(), name+" is ") {
 			t.Errorf("%q: %v; want the name of the variable", env, err)
+		}
+	}
+}
+
+// Headers for traces alone come first, and are checked like the others. What the exporter
+// would drop from an endpoint is refused.
+func TestHeadersAndEndpointsOfTraces(t *testing.T) {
+	t.Parallel()
+	on := Defaults().Traces
+	on.OTLPEndpoint, on.OTLPHeaders = "http://localhost:4318", NewSecret("a=generic,b=generic")
+	on.OTLPTracesHeaders = NewSecret("a=for%20traces")
+	if got, err := on.Headers(); err != nil || !maps.Equal(got, map[string]string{"a": "for traces"}) {
+		t.Errorf("headers = %v, %v; want those for traces alone", got, err)
+	}
+	on.OTLPTracesHeaders = NewSecret("HIDDEN")
+	if err := on.Validate(); err == nil || !strings.HasPrefix(err.Error(), "OTEL_EXPORTER_OTLP_TRACES_HEADERS ") ||
+		strings.Contains(err.Error(), "HIDDEN") {
+		t.Errorf("wrong headers: %v", err)
+	}
+	for _, url := range []string{
+		"http://host?token=HIDDEN", "http://host/v1/traces?", "http://host#HIDDEN", "http://host/#",
+	} {
+		for _, c := range []Traces{{OTLPEndpoint: url}, {OTLPTracesEndpoint: url}} {
+			cfg := Defaults().Traces
+			cfg.OTLPEndpoint, cfg.OTLPTracesEndpoint = c.OTLPEndpoint, c.OTLPTracesEndpoint
+			if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_HEADERS") ||
+				strings.Contains(err.Error(), "HIDDEN") {
+				t.Errorf("the endpoint %q: %v; want a hint at the headers", url, err)
+			}
 		}
 	}
 }

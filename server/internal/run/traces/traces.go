@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -37,12 +39,11 @@ func Start(ctx context.Context, cfg config.Traces, version string, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
+	// The exporter reads its variables itself, and its own log would print those that it
+	// cannot read, with the credentials in them.
+	otel.SetLogger(logr.Discard())
 	otel.SetErrorHandler(&reporter{ctx: context.WithoutCancel(ctx), log: log, now: time.Now})
-	options := []otlptracehttp.Option{otlptracehttp.WithEndpointURL(endpoint)}
-	if len(headers) > 0 {
-		options = append(options, otlptracehttp.WithHeaders(headers))
-	}
-	exporter, err := otlptracehttp.New(ctx, options...)
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint), otlptracehttp.WithHeaders(headers))
 	if err != nil {
 		return nil, fmt.Errorf("send traces: %w", err)
 	}
@@ -73,7 +74,7 @@ func (t *Traces) Tracer() *tracing.Tracer {
 // Stop sends what is left, until ctx ends. Then it says what it could not send.
 func (t *Traces) Stop(ctx context.Context) {
 	if err := t.provider.Shutdown(ctx); err != nil {
-		t.log.WarnContext(ctx, "the last traces were not delivered", slog.Any("error", err))
+		t.log.WarnContext(ctx, "the last traces were not delivered", slog.String("error", text(err)))
 	}
 }
 
@@ -131,6 +132,31 @@ func (r *reporter) Handle(err error) {
 	}
 	r.mu.Unlock()
 	if due {
-		r.log.WarnContext(r.ctx, "traces are not delivered", slog.Any("error", err))
+		r.log.WarnContext(r.ctx, "traces are not delivered", slog.String("error", text(err)))
 	}
+}
+
+// maxText is the maximum size of an error in the log, in bytes.
+const maxText = 300
+
+var rejected = regexp.MustCompile(`\(\d+ spans rejected\)`)
+
+// text is what the log says of an error of the exporter. The collector's answer, of up to
+// 4 MiB, is left out: it may repeat what was sent, and can be anything.
+func text(err error) string {
+	s := err.Error()
+	if before, _, ok := strings.Cut(s, "body: "); ok {
+		s = strings.TrimRight(before, " (:")
+	}
+	const partial = "partial success: "
+	if before, after, ok := strings.Cut(s, partial); ok {
+		s = before + partial
+		if counts := rejected.FindAllString(after, -1); len(counts) > 0 {
+			s += counts[len(counts)-1] // what is before it is the collector's text
+		}
+	}
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "") + "..."
+	}
+	return s
 }

@@ -1,0 +1,86 @@
+package traces
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
+)
+
+// start starts sending to a collector that answers with h.
+func start(t *testing.T, log *slog.Logger, h http.HandlerFunc) *Traces {
+	t.Helper()
+	collector := httptest.NewServer(h)
+	t.Cleanup(collector.Close)
+	cfg := config.Defaults().Traces
+	cfg.OTLPEndpoint = collector.URL
+	traces, err := Start(t.Context(), cfg, "test", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return traces
+}
+
+// span makes one span.
+func span(t *testing.T, tracer *tracing.Tracer) {
+	t.Helper()
+	_, s := tracer.Follow(t.Context(), "a span", nil)
+	s.End(nil)
+}
+
+// The exporter prints no variable that it cannot read: a credential is in it. Its log is
+// the process's, so the test starts one.
+func TestExporterPrintsNoHeaders(t *testing.T) {
+	t.Parallel()
+	const child = "MIRROR_TEST_EXPORTER"
+	if os.Getenv(child) != "" {
+		start(t, slog.New(slog.DiscardHandler), func(http.ResponseWriter, *http.Request) {}).Discard(t.Context())
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestExporterPrintsNoHeaders$")
+	cmd.Env = append(os.Environ(), child+"=1", "OTEL_EXPORTER_OTLP_TRACES_HEADERS=HIDDEN",
+		"OTEL_EXPORTER_OTLP_HEADERS=HIDDEN")
+	if out, err := cmd.CombinedOutput(); err != nil || bytes.Contains(out, []byte("HIDDEN")) {
+		t.Errorf("%v; it prints %s", err, out)
+	}
+}
+
+// The log says what failed, in a line of bounded length, and not what the collector answers.
+func TestAnswersOfTheCollectorAreNotLogged(t *testing.T) {
+	t.Parallel()
+	traces := start(t, slog.New(slog.DiscardHandler), func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write(bytes.Repeat([]byte("HIDDEN"), 1<<16))
+	})
+	for _, c := range []struct{ text, want string }{
+		{"failed to send to http://h: 403 Forbidden (body: HIDDEN)", "failed to send to http://h: 403 Forbidden"},
+		{"retry-able request failure: body: HIDDEN", "retry-able request failure"},
+		{"OTLP partial success: HIDDEN (7 spans rejected) (3 spans rejected)", "OTLP partial success: (3 spans rejected)"},
+		{strings.Repeat("x", 1<<20), strings.Repeat("x", maxText) + "..."},
+	} {
+		if got := text(errors.New(c.text)); got != c.want {
+			t.Errorf("text(%.80q) = %q; want %q", c.text, got, c.want)
+		}
+	}
+	span(t, traces.Tracer())
+	err := traces.provider.ForceFlush(t.Context())
+	if err == nil {
+		t.Fatal("the collector refuses the span, and there is no error")
+	}
+	var out bytes.Buffer
+	(&reporter{ctx: t.Context(), log: slog.New(slog.NewTextHandler(&out, nil)), now: time.Now}).Handle(err)
+	traces.Discard(t.Context())
+	got := out.String()
+	if !strings.Contains(got, "403 Forbidden") || strings.Contains(got, "HIDDEN") || len(got) > 4*maxText {
+		t.Errorf("the log is %.2000s", got)
+	}
+}
