@@ -71,21 +71,34 @@ func (t *Traces) Tracer() *tracing.Tracer {
 	return t.tracer
 }
 
-// Stop sends what is left, until ctx ends. Then it says what it could not send.
+// Stop sends what is left, and says what it could not send. A collector that hangs gets
+// little of the time until ctx ends: the database is still to be closed.
 func (t *Traces) Stop(ctx context.Context) {
-	if err := t.provider.Shutdown(ctx); err != nil {
+	within, cancel := context.WithTimeout(ctx, patience(ctx))
+	defer cancel()
+	if err := t.provider.Shutdown(within); err != nil {
 		t.log.WarnContext(ctx, "the last traces were not delivered", slog.String("error", text(err)))
 	}
 }
 
-// Discard stops at once; a nil t is none.
+// patience is how long the end of the service waits for the collector.
+func patience(ctx context.Context) time.Duration {
+	const most = 5 * time.Second
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(most, time.Until(deadline)/2)
+	}
+	return most
+}
+
+// Discard stops after a start that failed; a nil t is none.
 func (t *Traces) Discard(ctx context.Context) {
 	if t == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	cancel()
-	_ = t.provider.Shutdown(ctx) // nothing is to be sent
+	// The start may have failed because ctx has ended, and then nothing would be shut down.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = t.provider.Shutdown(ctx) // the failure of the start is told
 }
 
 // sampler is that of the settings. What is within a span is as that: no span has a parent

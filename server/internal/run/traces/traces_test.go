@@ -2,6 +2,7 @@ package traces
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,4 +85,44 @@ func TestAnswersOfTheCollectorAreNotLogged(t *testing.T) {
 	if !strings.Contains(got, "403 Forbidden") || strings.Contains(got, "HIDDEN") || len(got) > 4*maxText {
 		t.Errorf("the log is %.2000s", got)
 	}
+}
+
+// A collector that hangs takes half of what is left of the time to stop, and never more than
+// a few seconds.
+func TestStopDoesNotWaitForTheCollector(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	traces := start(t, slog.New(slog.DiscardHandler), func(http.ResponseWriter, *http.Request) { <-release })
+	t.Cleanup(func() { close(release) }) // before the collector is closed
+	span(t, traces.Tracer())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	traces.Stop(ctx)
+	if err := ctx.Err(); err != nil {
+		t.Errorf("all of the time is used up: %v", err)
+	}
+	if got := patience(t.Context()); got != 5*time.Second {
+		t.Errorf("without an end it waits %s; want 5s", got)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	if got := patience(ctx); got != 5*time.Second {
+		t.Errorf("of an hour it waits %s; want 5s", got)
+	}
+}
+
+// After a start that failed nothing is left running, also if it failed because its time was
+// over: the worker ends by sending what it has.
+func TestDiscardEndsTheWorker(t *testing.T) {
+	t.Parallel()
+	var sent atomic.Int32
+	traces := start(t, slog.New(slog.DiscardHandler), func(http.ResponseWriter, *http.Request) { sent.Add(1) })
+	span(t, traces.Tracer())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	traces.Discard(ctx)
+	if sent.Load() != 1 {
+		t.Error("the worker has not ended")
+	}
+	(*Traces)(nil).Discard(ctx)
 }
