@@ -82,10 +82,15 @@ func links(causes []mirror.Span) []trace.Link {
 	return list
 }
 
-// Join adds causes to a list, each once, up to MaxLinks.
+// Join adds causes to a list, each once. Of more than MaxLinks the oldest are dropped: what
+// somebody looks for is mostly the last delivery.
 func Join(list []mirror.Span, causes ...mirror.Span) []mirror.Span {
 	for _, c := range causes {
-		if c != (mirror.Span{}) && len(list) < MaxLinks && !slices.Contains(list, c) {
+		switch {
+		case c == (mirror.Span{}), slices.Contains(list, c):
+		case len(list) >= MaxLinks:
+			list = append(slices.Clone(list[1:]), c) // a copy: others may have the list
+		default:
 			list = append(list, c)
 		}
 	}
@@ -198,7 +203,7 @@ func Together(ctx context.Context, name string, spans []Span) (context.Context, 
 		return ctx, Span{}
 	}
 	others := make([]mirror.Span, 0, min(len(spans)-1, MaxLinks))
-	for _, s := range spans[1:] {
+	for _, s := range spans[1:min(len(spans), MaxLinks+1)] {
 		others = Join(others, s.Ref())
 	}
 	ctx, all := begin(trace.ContextWithSpan(ctx, spans[0].span), tracerOf(spans[0].span), name,

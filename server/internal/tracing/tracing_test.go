@@ -179,16 +179,24 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// A burst of deliveries leaves a bounded number of links.
+// A burst of deliveries leaves a bounded number of links, to the last ones. Nothing changes in
+// a list that somebody else has.
 func TestJoin(t *testing.T) {
 	t.Parallel()
 	var list []mirror.Span
+	var before []mirror.Span
 	for i := range 100 {
+		if i == tracing.MaxLinks {
+			before = list
+		}
 		c := mirror.Span{ID: [8]byte{1, byte(i)}}
 		list = tracing.Join(list, c, c, mirror.Span{})
 	}
-	if len(list) != tracing.MaxLinks || list[1].ID[1] != 1 {
-		t.Errorf("Join = %d spans %v; want %d, each once", len(list), list, tracing.MaxLinks)
+	if len(list) != tracing.MaxLinks || list[0].ID[1] != 100-tracing.MaxLinks || list[tracing.MaxLinks-1].ID[1] != 99 {
+		t.Errorf("Join = %d spans %v; want the last %d, each once", len(list), list, tracing.MaxLinks)
+	}
+	if before[0].ID[1] != 0 {
+		t.Errorf("another list begins with %v; want it as it was", before[0])
 	}
 }
 

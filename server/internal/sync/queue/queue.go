@@ -665,7 +665,11 @@ func (p *Pool) do(ctx context.Context, r mirror.Resource, run *run, spent func()
 		c = classCall // what needs no call is done
 	}
 	if due := end.applied.Due; !due.IsZero() {
-		run.repeat(laneOf(l, r, end.applied.Settles), c, due, run.causes...)
+		causes := run.causes
+		if end.result == Applied && !end.applied.Settles {
+			causes = nil // they are done with: what comes next is for others
+		}
+		run.repeat(laneOf(l, r, end.applied.Settles), c, due, causes...)
 	}
 	switch {
 	case end.alone && run.again < lanes:

@@ -70,3 +70,49 @@ func TestFetchesAreLinkedToTheirDeliveries(t *testing.T) {
 		}
 	})
 }
+
+// What has been applied is done with: the next fetch, for what another replica has recorded
+// meanwhile, is not linked to it. One that only looks once more is for the same deliveries.
+func TestLinksEndWithTheApply(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		settles bool
+		want    []int // the links of each fetch
+	}{
+		"a further event": {false, []int{1, 0}},
+		"a settle fetch":  {true, []int{1, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(b *bench) {
+				spans := tracetest.NewInMemoryExporter()
+				provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+				fetches := 0
+				pool, _ := b.start(func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+					fetches++
+					if fetches > 1 {
+						return b.tasks.apply(ctx, lease)
+					}
+					if !c.settles {
+						b.tasks.raise(time.Now(), lease.Resource)
+						return b.tasks.apply(ctx, lease)
+					}
+					applied, err := b.tasks.apply(ctx, lease)
+					b.settling(lease.Resource)
+					applied.Due, applied.Settles = time.Now(), true
+					return applied, err
+				}, func(c *Config) { c.Tracer = &tracing.Tracer{Tracer: provider.Tracer("test")} })
+				b.tasks.raise(time.Now(), resource(0))
+				pool.Push([]mirror.Pending{{Resource: resource(0), Cause: mirror.Span{Trace: [16]byte{1}, ID: [8]byte{1}}}})
+				pass(time.Minute)
+				var got []int
+				for _, s := range spans.GetSpans() {
+					got = append(got, len(s.Links))
+				}
+				if !slices.Equal(got, c.want) {
+					t.Errorf("the fetches have %v links; want %v", got, c.want)
+				}
+			})
+		})
+	}
+}
