@@ -237,11 +237,22 @@ func (s *Services) trace(ctx context.Context, method string, next func(context.C
 	err := next(ctx)
 	span.Set("rpc.system.name", "grpc")
 	span.Set("rpc.response.status_code", status.Code(err).String())
-	if err != nil {
-		span.Fail(status.Code(err).String())
+	if code := status.Code(err); ours(code) {
+		span.Fail(code.String())
 	}
 	span.End(nil)
 	return err
+}
+
+// ours reports whether a call with the code has failed at the server, as OpenTelemetry's
+// conventions have it. What the caller did wrong is no failure of the service.
+func ours(code codes.Code) bool {
+	switch code {
+	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+		return true
+	default:
+		return false
+	}
 }
 
 // recovery converts a panic to an internal error with the stack as its cause.

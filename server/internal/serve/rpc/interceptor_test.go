@@ -7,9 +7,13 @@ import (
 	"testing"
 	"time"
 
+	otelcodes "go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -17,6 +21,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 func TestOrderOfTheChain(t *testing.T) {
@@ -233,4 +238,29 @@ func TestReflectionAndHealth(t *testing.T) {
 	}
 	_, err = client.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "no such"})
 	wantStatus(t, err, codes.NotFound, "")
+}
+
+// A span fails with what went wrong at the server, and not with a caller's mistake. No
+// caller decides whether he is traced.
+func TestSpansOfCalls(t *testing.T) {
+	t.Parallel()
+	failing := []codes.Code{
+		codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss,
+	}
+	const method = mirrorv1.MirrorService_GetRoom_FullMethodName
+	for code := range codes.Unauthenticated + 1 {
+		spans := tracetest.NewInMemoryExporter()
+		provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+		s := &Services{tracer: &tracing.Tracer{Tracer: provider.Tracer("test")}, types: methodTypes()}
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("traceparent",
+			"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"))
+		err := s.trace(ctx, method, func(context.Context) error { return status.Error(code, "text") })
+		got := spans.GetSpans()
+		if status.Code(err) != code || len(got) != 1 || got[0].Parent.IsValid() || len(got[0].Links) != 1 {
+			t.Fatalf("%s: %v, with the spans %v; want one without a parent", code, err, got)
+		}
+		if failed := got[0].Status.Code == otelcodes.Error; failed != slices.Contains(failing, code) {
+			t.Errorf("%s: the span has failed: %t", code, failed)
+		}
+	}
 }
