@@ -120,6 +120,9 @@ func TestClosedOverHTTP(t *testing.T) {
 				t.Errorf("%s %s with %s: %d %s; want 401", r.method, r.path, name, got.status, got.body)
 			}
 		}
+		if strings.HasSuffix(r.path, ":watch") { // such an answer has no end
+			continue
+		}
 		for _, valid := range []string{token, newToken} {
 			if got := send(t, r.method, s.URL(r.path), bearer(valid), nil); got.status == http.StatusUnauthorized {
 				t.Errorf("%s %s with a token: 401 %s", r.method, r.path, got.body)

@@ -100,6 +100,7 @@ var tokenLines = regexp.MustCompile(`(?m)^token .*\n`)
 const nodeTypes = `declare const process: { argv: string[]; env: Record<string, string | undefined> };
 declare module "node:fs/promises" {
   export function readFile(path: string, encoding: "utf8"): Promise<string>;
+  export function rename(from: string, to: string): Promise<void>;
   export function writeFile(path: string, data: string): Promise<void>;
 }
 `
