@@ -266,11 +266,6 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 	}
 	told := f.CaughtUp()
 	for err = progress(told); err == nil; {
-		select {
-		case <-over.C: // however much there is to send
-			return nil
-		default:
-		}
 		var page feed.Page
 		if page, err = f.Read(ctx, f.match, maxChanges); err != nil {
 			return changesGone(err)
@@ -280,6 +275,11 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_Changes{
 				Changes: &mirrorv1.ChangeBatch{Changes: changesToProto(page.Changes)},
 			}})
+			select {
+			case <-over.C: // however much more there is to send
+				return err
+			default:
+			}
 			continue
 		case page.CaughtUp && !told:
 			told = true
@@ -289,6 +289,8 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 			select {
 			case <-quiet.C:
 				err = progress(false)
+			case <-over.C:
+				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			default:
