@@ -19,6 +19,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 )
 
 // happens commits a change of a resource and tells of it.
@@ -330,6 +331,24 @@ func TestWatchEndsUnderLoad(t *testing.T) {
 			break
 		}
 		h.happens(resourceIn(project, "room", mirror.KindRoom))
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatalf("Recv = %v; want the end", err)
+	}
+}
+
+// A stream ends with the key of its watcher.
+func TestWatchEndsWithItsKey(t *testing.T) {
+	t.Parallel()
+	brief := access.Everything("brief")
+	brief.Expires = time.Now().Add(time.Second)
+	h := start(t, func(c *Config) {
+		c.Now, c.Guard = time.Now, callers(map[string]access.Caller{"brief": brief})
+	})
+	ctx := withMetadata(t.Context(), "authorization", "Bearer brief")
+	stream, err := h.change.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{})
+	for err == nil {
+		_, err = stream.Recv()
 	}
 	if !errors.Is(err, io.EOF) {
 		t.Fatalf("Recv = %v; want the end", err)
