@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: testdeps.sh [ENGINE]. Makes sure that what the tests need is on this machine, or fails saying
 # what is missing: Node and the npm packages of the end-to-end tests; for the engine postgres PostgreSQL
-# 14 or newer, PgBouncer, a browser, and what a client in Python needs (7 MB); for mysql MariaDB with Galera and
-# rsync; without ENGINE all of it. For either, promtool of Prometheus.
+# 14 or newer, PgBouncer, nginx, a browser, and what a client in Python needs (7 MB); for mysql MariaDB with Galera
+# and rsync; without ENGINE all of it. For either, promtool of Prometheus.
 # Only apt-get needs Debian and root, and only for what is not there yet; elsewhere everything that is missing
 # is named at once. MIRROR_PG_BIN, MARIADB_BIN and GALERA_LIB name installations, TEST_POSTGRES_URL and
 # TEST_MYSQL_URL servers: then the engine's programs are not asked for, and what cannot run without them is
@@ -70,6 +70,10 @@ has_promtool() {
 	PATH=$PATH:$root/usr/bin command -v promtool >/dev/null
 }
 
+has_nginx() {
+	PATH=$PATH:$root/usr/sbin command -v nginx >/dev/null
+}
+
 has_bun() {
 	server/e2e/lb/node_modules/.bin/bun --version >/dev/null 2>&1
 }
@@ -112,7 +116,10 @@ if [ "$engine" != postgres ]; then
 fi
 
 need has_promtool "promtool" 100 prometheus golang-github-prometheus prometheus
-[ "$engine" = mysql ] || need has_chromium "chromium" 340 chromium chromium chromium
+if [ "$engine" != mysql ]; then
+	need has_chromium "chromium" 340 chromium chromium chromium
+	need has_nginx "nginx" 2 nginx-light nginx nginx
+fi
 
 # column prints a column of what is missing, each word once, in one line.
 column() {
@@ -166,6 +173,7 @@ fi
 
 has_promtool || die "promtool is still missing"
 [ "$engine" = mysql ] || has_chromium || die "chromium is still missing"
+[ "$engine" = mysql ] || has_nginx || die "nginx is still missing"
 
 tools/npm.sh server/e2e/lb "of the end-to-end tests: about 170 MB, a minute" ||
 	die "npm could not install the packages of server/e2e/lb"

@@ -106,13 +106,14 @@ declare module "node:fs/promises" {
 `
 
 // The TypeScript client, installed from its tarball into an empty project, works in Node
-// and in a browser.
+// and in a browser, also behind a proxy.
 func TestTypeScriptClient(t *testing.T) {
 	t.Parallel()
 	needServers(t)
 	project := installTypeScript(t)
 	t.Run("Node", func(t *testing.T) { t.Parallel(); followInNode(t, project) })
 	t.Run("browser", func(t *testing.T) { t.Parallel(); followInBrowser(t, project) })
+	t.Run("behind nginx", func(t *testing.T) { t.Parallel(); followBehindNginx(t, project) })
 }
 
 // A program reads a room, follows what changes while the service is killed and restarted,
