@@ -234,8 +234,11 @@ func TestOperatorCommands(t *testing.T) {
 		{"tasks discard " + task, `storage of room "a room" is waiting`, `"state":"waiting"`},
 		{"resync RESYNC --kind=ydoc", "ydoc", `"kind":"ydoc"`},
 		{"events list --type=userEntered --since=1h", d.ID, `"type":"userEntered"`},
+		{"events list --outcome=queued", d.ID, `"outcome":"queued"`},
+		{"events list --outcome=malformed", "RECEIVED", `{"events":[]`},
 		{"events list --until=1h", "RECEIVED", `{"events":[]`},
 		{"events show " + d.ID, `"userEntered"`, `"payload":{`},
+		{"events show " + d.ID, "What it makes stale", `"tasks":[{"taskId":`},
 		{"events replay", "nothing was changed", `"done":true`},
 		{"events replay --yes " + d.ID, "1 of 1 events replayed", `"eventsReplayed":"1"`},
 		{"resume", "goes on", "{}"},
@@ -275,7 +278,8 @@ func TestOperatorCommands(t *testing.T) {
 	}
 	for args, code := range map[string]int{
 		"tasks show x": 1, "tasks discard x": 1, "events show nowhere": 1, "events replay nowhere --yes": 1,
-		"tasks list --state=odd": 2, "events list --since=odd": 2, "resync a --kind=odd": 2, "call Nothing": 2,
+		"tasks list --state=odd": 2, "events list --since=odd": 2,
+		"events list --outcome=odd": 2, "resync a --kind=odd": 2, "call Nothing": 2,
 		"call GetRoom x": 2, "tasks retry": 2, "pause": 2, "completion ksh": 2, "nothing": 2,
 		"status --server=127.0.0.1:1": 1, "status --server=odd": 2,
 	} {

@@ -155,7 +155,7 @@ type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project whose secret verified the delivery.
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
-	// The delivery's webhook-id. It identifies duplicates.
+	// The delivery's header webhook-id. It identifies duplicates.
 	EventId string `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The event type, such as "storageUpdated". It is a string and not an enum
 	// because Liveblocks can add types at any time. Empty if it cannot be read.
@@ -170,7 +170,7 @@ type Event struct {
 	// The body, byte for byte as it was signed and received. Lists return it only in
 	// the full view.
 	Payload []byte `protobuf:"bytes,7,opt,name=payload,proto3" json:"payload,omitempty"`
-	// When the delivery was signed.
+	// When the delivery was signed, according to its header webhook-timestamp.
 	SendTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
 	// When the delivery reached the service.
 	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`

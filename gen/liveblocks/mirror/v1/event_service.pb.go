@@ -204,7 +204,11 @@ func (x *GetEventRequest) GetEventId() string {
 type GetEventResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The event.
-	Event         *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Event *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// The tasks of what the event makes stale, as they are now: whether that is fetched,
+	// and if not, why. Later events of the same resource share its task. Empty if the
+	// event makes nothing stale, or is set aside.
+	Tasks         []*Task `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +250,13 @@ func (x *GetEventResponse) GetEvent() *Event {
 	return nil
 }
 
+func (x *GetEventResponse) GetTasks() []*Task {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 // ListEventsRequest filters recorded events. Filters are combined with AND.
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -266,7 +277,9 @@ type ListEventsRequest struct {
 	// The next_page_token of the previous response. The filters must be the same.
 	PageToken string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// How much of each event to return. The default is basic.
-	View          EventView `protobuf:"varint,9,opt,name=view,proto3,enum=liveblocks.mirror.v1.EventView" json:"view,omitempty"`
+	View EventView `protobuf:"varint,9,opt,name=view,proto3,enum=liveblocks.mirror.v1.EventView" json:"view,omitempty"`
+	// Return only events with this outcome. Unspecified means all.
+	Outcome       EventOutcome `protobuf:"varint,10,opt,name=outcome,proto3,enum=liveblocks.mirror.v1.EventOutcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +377,13 @@ func (x *ListEventsRequest) GetView() EventView {
 	return EventView_EVENT_VIEW_UNSPECIFIED
 }
 
+func (x *ListEventsRequest) GetOutcome() EventOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return EventOutcome_EVENT_OUTCOME_UNSPECIFIED
+}
+
 // ListEventsResponse is one page of events.
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -423,7 +443,7 @@ var File_liveblocks_mirror_v1_event_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_event_service_proto_rawDesc = "" +
 	"\n" +
-	"(liveblocks/mirror/v1/event_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a liveblocks/mirror/v1/event.proto\"i\n" +
+	"(liveblocks/mirror/v1/event_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a liveblocks/mirror/v1/event.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"i\n" +
 	"\x15ReceiveWebhookRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12(\n" +
@@ -435,9 +455,10 @@ const file_liveblocks_mirror_v1_event_service_proto_rawDesc = "" +
 	"\x0fGetEventRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12(\n" +
-	"\bevent_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x01R\aeventId\"E\n" +
+	"\bevent_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x01R\aeventId\"w\n" +
 	"\x10GetEventResponse\x121\n" +
-	"\x05event\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.EventR\x05event\"\x9f\x03\n" +
+	"\x05event\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.EventR\x05event\x120\n" +
+	"\x05tasks\x18\x02 \x03(\v2\x1a.liveblocks.mirror.v1.TaskR\x05tasks\"\xe7\x03\n" +
 	"\x11ListEventsRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -450,7 +471,9 @@ const file_liveblocks_mirror_v1_event_service_proto_rawDesc = "" +
 	"\tpage_size\x18\a \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x12=\n" +
-	"\x04view\x18\t \x01(\x0e2\x1f.liveblocks.mirror.v1.EventViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\"q\n" +
+	"\x04view\x18\t \x01(\x0e2\x1f.liveblocks.mirror.v1.EventViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12F\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\x0e2\".liveblocks.mirror.v1.EventOutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\"q\n" +
 	"\x12ListEventsResponse\x123\n" +
 	"\x06events\x18\x01 \x03(\v2\x1b.liveblocks.mirror.v1.EventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xea\x03\n" +
@@ -484,28 +507,31 @@ var file_liveblocks_mirror_v1_event_service_proto_goTypes = []any{
 	(*httpbody.HttpBody)(nil),      // 6: google.api.HttpBody
 	(EventOutcome)(0),              // 7: liveblocks.mirror.v1.EventOutcome
 	(*Event)(nil),                  // 8: liveblocks.mirror.v1.Event
-	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
-	(EventView)(0),                 // 10: liveblocks.mirror.v1.EventView
+	(*Task)(nil),                   // 9: liveblocks.mirror.v1.Task
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(EventView)(0),                 // 11: liveblocks.mirror.v1.EventView
 }
 var file_liveblocks_mirror_v1_event_service_proto_depIdxs = []int32{
 	6,  // 0: liveblocks.mirror.v1.ReceiveWebhookRequest.body:type_name -> google.api.HttpBody
 	7,  // 1: liveblocks.mirror.v1.ReceiveWebhookResponse.outcome:type_name -> liveblocks.mirror.v1.EventOutcome
 	8,  // 2: liveblocks.mirror.v1.GetEventResponse.event:type_name -> liveblocks.mirror.v1.Event
-	9,  // 3: liveblocks.mirror.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: liveblocks.mirror.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	10, // 5: liveblocks.mirror.v1.ListEventsRequest.view:type_name -> liveblocks.mirror.v1.EventView
-	8,  // 6: liveblocks.mirror.v1.ListEventsResponse.events:type_name -> liveblocks.mirror.v1.Event
-	0,  // 7: liveblocks.mirror.v1.EventService.ReceiveWebhook:input_type -> liveblocks.mirror.v1.ReceiveWebhookRequest
-	2,  // 8: liveblocks.mirror.v1.EventService.GetEvent:input_type -> liveblocks.mirror.v1.GetEventRequest
-	4,  // 9: liveblocks.mirror.v1.EventService.ListEvents:input_type -> liveblocks.mirror.v1.ListEventsRequest
-	1,  // 10: liveblocks.mirror.v1.EventService.ReceiveWebhook:output_type -> liveblocks.mirror.v1.ReceiveWebhookResponse
-	3,  // 11: liveblocks.mirror.v1.EventService.GetEvent:output_type -> liveblocks.mirror.v1.GetEventResponse
-	5,  // 12: liveblocks.mirror.v1.EventService.ListEvents:output_type -> liveblocks.mirror.v1.ListEventsResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	9,  // 3: liveblocks.mirror.v1.GetEventResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	10, // 4: liveblocks.mirror.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	10, // 5: liveblocks.mirror.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	11, // 6: liveblocks.mirror.v1.ListEventsRequest.view:type_name -> liveblocks.mirror.v1.EventView
+	7,  // 7: liveblocks.mirror.v1.ListEventsRequest.outcome:type_name -> liveblocks.mirror.v1.EventOutcome
+	8,  // 8: liveblocks.mirror.v1.ListEventsResponse.events:type_name -> liveblocks.mirror.v1.Event
+	0,  // 9: liveblocks.mirror.v1.EventService.ReceiveWebhook:input_type -> liveblocks.mirror.v1.ReceiveWebhookRequest
+	2,  // 10: liveblocks.mirror.v1.EventService.GetEvent:input_type -> liveblocks.mirror.v1.GetEventRequest
+	4,  // 11: liveblocks.mirror.v1.EventService.ListEvents:input_type -> liveblocks.mirror.v1.ListEventsRequest
+	1,  // 12: liveblocks.mirror.v1.EventService.ReceiveWebhook:output_type -> liveblocks.mirror.v1.ReceiveWebhookResponse
+	3,  // 13: liveblocks.mirror.v1.EventService.GetEvent:output_type -> liveblocks.mirror.v1.GetEventResponse
+	5,  // 14: liveblocks.mirror.v1.EventService.ListEvents:output_type -> liveblocks.mirror.v1.ListEventsResponse
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_event_service_proto_init() }
@@ -514,6 +540,7 @@ func file_liveblocks_mirror_v1_event_service_proto_init() {
 		return
 	}
 	file_liveblocks_mirror_v1_event_proto_init()
+	file_liveblocks_mirror_v1_task_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

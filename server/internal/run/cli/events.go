@@ -39,7 +39,8 @@ func (f *EventFilter) span(now time.Time) (since, until *timestamppb.Timestamp, 
 
 type eventList struct {
 	EventFilter
-	Limit int `name:"limit" default:"50" help:"Maximum number of events. 0 lists all."`
+	Outcome string `name:"outcome" placeholder:"WORD" help:"Only events with this outcome: queued, recorded, unknown_type, malformed, id_invalid or foreign_project."`
+	Limit   int    `name:"limit" default:"50" help:"Maximum number of events. 0 lists all."`
 
 	Call
 }
@@ -50,12 +51,16 @@ func (c *eventList) Run(ctx context.Context, std Streams) error {
 	if err != nil {
 		return err
 	}
+	outcome, err := enumOf("--outcome", mirrorv1.EventOutcome_EVENT_OUTCOME_UNSPECIFIED, c.Outcome)
+	if err != nil {
+		return err
+	}
 	return within(ctx, &c.Call, std, 0, func(ctx context.Context, s *service) (*mirrorv1.ListEventsResponse, error) {
 		return collect(ctx, c.Limit, func(p *mirrorv1.ListEventsResponse) int { return len(p.GetEvents()) },
 			func(ctx context.Context, size int32, token string) (*mirrorv1.ListEventsResponse, error) {
 				return s.events.ListEvents(ctx, &mirrorv1.ListEventsRequest{
 					ProjectId: s.project, RoomId: c.Room, Type: c.Type, UserId: c.User, StartTime: since, EndTime: until,
-					PageSize: size, PageToken: token,
+					Outcome: outcome, PageSize: size, PageToken: token,
 				})
 			})
 	}, func(w io.Writer, list *mirrorv1.ListEventsResponse) {
@@ -94,6 +99,10 @@ func (c *eventShow) Run(ctx context.Context, std Streams) error {
 			{"outcome", word(e.GetOutcome().String(), "EVENT_OUTCOME_")},
 			{"payload", string(e.GetPayload())},
 		})
+		if len(got.GetTasks()) > 0 {
+			_, _ = fmt.Fprintln(w, "\nWhat it makes stale, as it is now:")
+			taskTable(w, got.GetTasks())
+		}
 	})
 }
 

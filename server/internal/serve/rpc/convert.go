@@ -116,6 +116,16 @@ func bound(t *timestamppb.Timestamp) time.Time {
 	return at
 }
 
+// outcomeOf is the outcome that a filter names; empty for none.
+func outcomeOf(shown mirrorv1.EventOutcome) mirror.Outcome {
+	for outcome, s := range outcomes {
+		if s == shown {
+			return outcome
+		}
+	}
+	return ""
+}
+
 func eventToProto(e *mirror.Event) *mirrorv1.Event {
 	return &mirrorv1.Event{
 		ProjectId:           string(e.Project),

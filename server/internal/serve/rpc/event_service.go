@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -16,8 +17,14 @@ import (
 
 // EventDeps holds the dependencies of the event service.
 type EventDeps struct {
-	Query    store.EventQuery
+	Query    EventQuery
 	Receiver Receiver
+}
+
+// EventQuery reads recorded events, and the tasks of what they make stale.
+type EventQuery interface {
+	store.EventQuery
+	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 }
 
 // Receiver verifies and records a webhook delivery. It returns once the event is
@@ -91,7 +98,30 @@ func (e *eventService) GetEvent(ctx context.Context, req *mirrorv1.GetEventReque
 		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonEventNotFound,
 			"no such event was recorded").With("event_id", req.GetEventId()))
 	}
-	return &mirrorv1.GetEventResponse{Event: eventToProto(&event)}, nil
+	tasks, err := e.tasks(ctx, &event)
+	if err != nil {
+		return nil, err
+	}
+	return &mirrorv1.GetEventResponse{Event: eventToProto(&event), Tasks: tasks}, nil
+}
+
+// tasks returns the tasks of what an event makes stale.
+func (e *eventService) tasks(ctx context.Context, event *mirror.Event) (list []*mirrorv1.Task, err error) {
+	if event.Outcome == mirror.OutcomeForeignProject {
+		return nil, nil
+	}
+	d := webhook.Decode(event.Project, event.ID, event.Payload, event.SendTime, event.ReceiveTime)
+	for _, i := range d.Invalidations {
+		task, err := e.Query.Task(ctx, i.Resource, e.now())
+		switch {
+		case errors.Is(err, store.ErrNotFound): // it needed no fetch, or was purged
+		case err != nil:
+			return nil, err
+		default:
+			list = append(list, taskToProto(&task))
+		}
+	}
+	return list, nil
 }
 
 // payloadBatch is the maximum number of payloads, up to 1 MiB each, of one query.
@@ -111,6 +141,7 @@ func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsR
 				Room:      mirror.RoomID(req.GetRoomId()),
 				Type:      req.GetType(),
 				User:      req.GetUserId(),
+				Outcome:   outcomeOf(req.GetOutcome()),
 				From:      bound(req.GetStartTime()),
 				To:        bound(req.GetEndTime()),
 				AfterTime: after.Time,

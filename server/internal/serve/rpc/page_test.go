@@ -541,7 +541,9 @@ func TestEventFilters(t *testing.T) {
 	t.Parallel()
 	h := start(t)
 	for i, e := range []mirror.Event{
-		{Room: "a", Type: "x", User: "u"}, {Room: "a", Type: "y"}, {Room: "b", Type: "x", User: "v"},
+		{Room: "a", Type: "x", User: "u", Outcome: mirror.OutcomeQueued},
+		{Room: "a", Type: "y", Outcome: mirror.OutcomeMalformed},
+		{Room: "b", Type: "x", User: "v", Outcome: mirror.OutcomeQueued},
 	} {
 		e.Project, e.ID, e.ReceiveTime = project, id(i), noon.Add(-time.Duration(i)*time.Microsecond)
 		e.Payload = []byte("{}")
@@ -556,6 +558,12 @@ func TestEventFilters(t *testing.T) {
 		{"room", &mirrorv1.ListEventsRequest{RoomId: "a"}, ids(0, 2)},
 		{"room and type", &mirrorv1.ListEventsRequest{RoomId: "a", Type: "x"}, ids(0, 1)},
 		{"user", &mirrorv1.ListEventsRequest{UserId: "v"}, ids(2, 3)},
+		{"outcome", &mirrorv1.ListEventsRequest{Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_MALFORMED}, ids(1, 2)},
+		{
+			"room and outcome",
+			&mirrorv1.ListEventsRequest{RoomId: "b", Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED}, ids(2, 3),
+		},
+		{"outcome of none", &mirrorv1.ListEventsRequest{Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_RECORDED}, nil},
 		{"start is in", &mirrorv1.ListEventsRequest{StartTime: timestamppb.New(noon.Add(-time.Microsecond))}, ids(0, 2)},
 		{
 			"start between two microseconds",

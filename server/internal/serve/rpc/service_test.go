@@ -139,6 +139,44 @@ func TestGetEvent(t *testing.T) {
 	}
 }
 
+// An event is shown with the tasks of what it makes stale, as they are now; one that is
+// set aside makes nothing stale.
+func TestGetEventShowsTasks(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	event := mirror.Event{
+		Project: project, ID: "msg_1", Type: "storageUpdated", Room: "r", Outcome: mirror.OutcomeQueued,
+		Payload: []byte(`{"type":"storageUpdated","data":{"projectId":"lb","roomId":"r","updatedAt":"2030-01-31T00:00:00Z"}}`),
+	}
+	h.query.events = []mirror.Event{event}
+	storage := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindStorage}
+	other := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindYdoc}
+	h.query.tasks = []mirror.Task{
+		{Resource: storage, State: mirror.TaskFailed, LastError: "UPSTREAM_UNAVAILABLE: x"}, {Resource: other},
+	}
+	get := func() []*mirrorv1.Task {
+		t.Helper()
+		got, err := h.events.GetEvent(t.Context(), &mirrorv1.GetEventRequest{EventId: "msg_1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.GetTasks()
+	}
+	if got := get(); len(got) != 1 || got[0].GetKind() != mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE ||
+		got[0].GetState() != mirrorv1.TaskState_TASK_STATE_FAILED || got[0].GetLastError() == "" {
+		t.Errorf("tasks = %v; want that of the storage, which has failed", got)
+	}
+	h.query.tasks = nil
+	if got := get(); len(got) != 0 {
+		t.Errorf("tasks = %v; want none, since there is none", got)
+	}
+	h.query.tasks = []mirror.Task{{Resource: storage, State: mirror.TaskDone}}
+	h.query.events[0].Outcome = mirror.OutcomeForeignProject
+	if got := get(); len(got) != 0 {
+		t.Errorf("tasks = %v; want none of an event that is set aside", got)
+	}
+}
+
 // Each word of the domain has one of the API and the reverse.
 func TestEnumsAreComplete(t *testing.T) {
 	t.Parallel()

@@ -455,6 +455,11 @@ func mutants() []mutant {
 		{"counts no comments", []string{"new thread"}, func(b base) store.Store { return &countsNoComments{b} }},
 		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
 		{
+			"heeds no outcome",
+			[]string{"events by filter"},
+			func(b base) store.Store { return &heedsNoOutcome{b} },
+		},
+		{
 			"heeds no user where there is a room",
 			[]string{"list of events by any filters"},
 			func(b base) store.Store { return &heedsRoomAlone{b} },
@@ -1676,6 +1681,13 @@ func (s *heedsRoomAlone) Events(ctx context.Context, f store.EventFilter) ([]mir
 	if f.Room != "" {
 		f.User = ""
 	}
+	return s.Store.Events(ctx, f)
+}
+
+type heedsNoOutcome struct{ base }
+
+func (s *heedsNoOutcome) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
+	f.Outcome = ""
 	return s.Store.Events(ctx, f)
 }
 

@@ -335,6 +335,7 @@ func (e *env) manyEvents() []mirror.Event {
 		a.Event.Room = []mirror.RoomID{"room", "Room", ""}[i%3]
 		a.Event.User = []string{"ann", "Ann", ""}[i/3%3]
 		a.Event.Type = []string{"one", "two"}[i%2]
+		a.Event.Outcome = []mirror.Outcome{mirror.OutcomeQueued, mirror.OutcomeMalformed, mirror.OutcomeQueued}[i/2%3]
 		a.Event.ReceiveTime = e.now.Add(time.Duration(i/4) * time.Second) // four at a time
 		batch = append(batch, a)
 		events = append(events, a.Event)
@@ -400,6 +401,16 @@ func eventsFiltered(e *env) {
 		"room": {store.EventFilter{Room: "room"}, func(ev mirror.Event) bool { return ev.Room == "room" }},
 		"user": {store.EventFilter{User: "Ann"}, func(ev mirror.Event) bool { return ev.User == "Ann" }},
 		"type": {store.EventFilter{Type: "two"}, func(ev mirror.Event) bool { return ev.Type == "two" }},
+		"outcome": {
+			store.EventFilter{Outcome: mirror.OutcomeMalformed},
+			func(ev mirror.Event) bool { return ev.Outcome == mirror.OutcomeMalformed },
+		},
+		"room, type and outcome": {
+			store.EventFilter{Room: "room", Type: "one", Outcome: mirror.OutcomeQueued},
+			func(ev mirror.Event) bool {
+				return ev.Room == "room" && ev.Type == "one" && ev.Outcome == mirror.OutcomeQueued
+			},
+		},
 		"room and user": {
 			store.EventFilter{Room: "room", User: "ann"},
 			func(ev mirror.Event) bool { return ev.Room == "room" && ev.User == "ann" },
@@ -446,7 +457,7 @@ func eventPages(e *env) {
 	e.manyEvents()
 	for what, filter := range map[string]store.EventFilter{
 		"all": {}, "a room's": {Room: "room"},
-		"a user's": {User: "ann"}, "a type's": {Type: "one"},
+		"a user's": {User: "ann"}, "a type's": {Type: "one"}, "an outcome's": {Outcome: mirror.OutcomeQueued},
 	} {
 		filter.Project, filter.Limit = project, 100
 		all, err := e.Events(e.ctx(), filter)
