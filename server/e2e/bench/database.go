@@ -19,6 +19,8 @@ type dialect struct {
 
 	start   func(ctx context.Context, dir string) (server, error)
 	connect func(ctx context.Context, url string, conns int) (conn, error)
+	// listen has told called with each notification from now on; nil if there are none.
+	listen func(ctx context.Context, url string, told func(string)) error
 
 	// Statements that engines spell differently.
 	version     string // the server's
@@ -31,6 +33,7 @@ type dialect struct {
 	length      string // that of a document as it will be read
 	idle        string // whether nothing is due
 	analyze     string // the documents, after they were filled in
+	echo        string // a row of a time, and its notification
 }
 
 // dialects are those that can be asked for.

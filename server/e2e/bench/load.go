@@ -40,10 +40,15 @@ type loadJob struct {
 	Addr, DatabaseURL string
 	// Size is that of the documents' plain JSON, Rooms how many rooms there are.
 	Size, Rooms int
-	// Rate is how many events a second the freshness is measured at, First the number
-	// of the first of the Rooms, and Upstream the address of the fake.
+	// Rate is how many events a second freshness and watching are measured at, First the
+	// number of the first of the Rooms, and Upstream the address of the fake.
 	Rate, First int
 	Upstream    string
+	// Watchers is how many watch the changes at Addr. Stalls adds one that does not read, and
+	// Events is where deliveries go that lead to commits; empty commits rows.
+	Watchers int
+	Stalls   bool
+	Events   string
 	// Hangs is the share of the fake's calls that hang.
 	Hangs float64
 	// Shared is how many gRPC connections the callers share; 0 gives each its own.
@@ -67,6 +72,8 @@ type loadResult struct {
 	Answered []time.Duration
 	// Alone are those of Each before which the row showed every change.
 	Alone []time.Duration
+	// Stalled is the end of the watcher that did not read.
+	Stalled stalledEnd
 	// Calls is the number of calls that the fake got, Hung how many of them hung.
 	Calls, Hung int
 }
@@ -102,6 +109,12 @@ func runLoad(ctx context.Context, job loadJob) error {
 			return err
 		}
 		run = func() (loadResult, error) { return f.run(ctx) }
+	case "watch":
+		w, err := newWatching(ctx, &job)
+		if err != nil {
+			return err
+		}
+		run = func() (loadResult, error) { return w.run(ctx) }
 	default:
 		prepare, ok := loads[job.Kind]
 		if !ok {

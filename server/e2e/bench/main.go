@@ -48,6 +48,8 @@ func run(ctx context.Context, args []string) error {
 			return play(ctx, runBaseline)
 		case "fake":
 			return play(ctx, runFake)
+		case "echo":
+			return play(ctx, runEcho)
 		}
 	}
 	opt, err := parseOptions(args)
@@ -92,9 +94,11 @@ type options struct {
 	rooms, applyRooms int
 	samples           int
 	// rate is the events a second of parts e and h, freshWarm and freshTimed the parts of a
-	// window there.
+	// window there and in part i.
 	rate                  int
 	freshWarm, freshTimed time.Duration
+	// stall is how long a watcher does not read in part i.
+	stall time.Duration
 }
 
 func parseOptions(args []string) (options, error) {
@@ -102,12 +106,13 @@ func parseOptions(args []string) (options, error) {
 		conns: []int{1, 8, 32, 128}, rounds: 3,
 		warm: 300 * time.Millisecond, timed: 1500 * time.Millisecond,
 		rooms: 10_000, applyRooms: 2000, samples: 50,
-		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second,
+		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second, stall: time.Minute,
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g,h",
+	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g,h,i",
 		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, e freshness under load, "+
-			"f webhooks beside a held row and beside a list, g with many keys, h freshness beside a project that hangs")
+			"f webhooks beside a held row and beside a list, g with many keys, h freshness beside a project that hangs, "+
+			"i from the commit to clients that watch")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
@@ -133,7 +138,7 @@ func parseOptions(args []string) (options, error) {
 	if o.quick {
 		o.conns, o.warm, o.timed = []int{8, 32}, 200*time.Millisecond, 800*time.Millisecond
 		o.rooms, o.applyRooms, o.samples = 2000, 400, 20
-		o.freshWarm, o.freshTimed = time.Second, 3*time.Second
+		o.freshWarm, o.freshTimed, o.stall = time.Second, 3*time.Second, 45*time.Second
 	}
 	if o.rate == 0 {
 		o.rate = 400
@@ -170,6 +175,7 @@ func parts() []part {
 		{"f", benchHeld},
 		{"g", benchKeys},
 		{"h", benchFairness},
+		{"i", benchWatch},
 	}
 }
 

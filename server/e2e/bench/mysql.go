@@ -43,6 +43,7 @@ on duplicate key update data = values(data), updated_at = values(updated_at)`,
 	idle: "select not exists (select 1 from mirror_resource_state where project_id = '" + project +
 		"' and due_time is not null)",
 	analyze: "analyze table mirror_document",
+	echo:    "insert into echoed values ($1)",
 }
 
 const (

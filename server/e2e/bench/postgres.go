@@ -21,6 +21,7 @@ var postgres = dialect{
 		})
 	},
 	connect: connectPostgres,
+	listen:  listenPostgres,
 
 	version:     "show server_version",
 	insertEvent: insertEventSQL + `values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing`,
@@ -36,6 +37,8 @@ on conflict (room_id) do update set data = excluded.data, updated_at = excluded.
 	length:    "select octet_length($1::jsonb::text)",
 	idle:      "select not exists (select 1 from mirror_resource_state where due_time is not null)",
 	analyze:   "vacuum analyze mirror_document",
+	echo: "with r as (insert into echoed values ($1) returning at) select pg_notify('" + echoChannel +
+		"', at::text) from r",
 }
 
 const (
@@ -81,6 +84,26 @@ func connectPostgres(ctx context.Context, url string, conns int) (conn, error) {
 		return nil, err
 	}
 	return postgresConn{pool, pool.Close}, nil
+}
+
+func listenPostgres(ctx context.Context, url string, told func(string)) error {
+	c, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Exec(ctx, "listen "+echoChannel); err != nil {
+		return err
+	}
+	go func() { // ends with the process
+		for {
+			n, err := c.WaitForNotification(ctx)
+			if err != nil {
+				return
+			}
+			told(n.Payload)
+		}
+	}()
+	return nil
 }
 
 func (c postgresConn) close() { c.end() }

@@ -82,6 +82,11 @@ func peakOf(pid int) int64 {
 	return statusField("/proc/"+strconv.Itoa(pid)+"/status", "VmHWM:") << 10
 }
 
+// residentOf is the memory that a process holds, in bytes; 0 if unknown.
+func residentOf(pid int) int64 {
+	return statusField("/proc/"+strconv.Itoa(pid)+"/status", "VmRSS:") << 10
+}
+
 func statusField(path, name string) int64 {
 	f, err := os.Open(path)
 	if err != nil {

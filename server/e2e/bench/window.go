@@ -22,10 +22,12 @@ type sample struct {
 	alone    []time.Duration // those of each before which the row showed every change
 	calls    int             // that the fake got
 	hung     int             // of calls
+	stalled  stalledEnd
 	// cpu is microseconds of processor time for each operation.
 	cpu usage
-	// peak is the server's, in bytes.
-	peak int64
+	// peak is the server's, in bytes, and grown what its memory grew by when the load came
+	// to be connected.
+	peak, grown int64
 }
 
 // usage is processor time by process: that of the server that is measured, of
@@ -63,6 +65,10 @@ func (u usage) since(before usage, ops int64) usage {
 func (b *bench) window(ctx context.Context, job loadJob, server, upstream *process, after func() error) (_ sample,
 	err error,
 ) {
+	var resident int64
+	if server != nil {
+		resident = residentOf(server.pid())
+	}
 	load, err := b.spawn(ctx, "load", job)
 	if err != nil {
 		return sample{}, err
@@ -73,6 +79,7 @@ func (b *bench) window(ctx context.Context, job loadJob, server, upstream *proce
 		return sample{}, fmt.Errorf("prepare the load: %w", err)
 	}
 	if server != nil {
+		resident = residentOf(server.pid()) - resident
 		resetPeak(server.pid())
 	}
 	before := b.usageNow(server, load, upstream)
@@ -86,7 +93,8 @@ func (b *bench) window(ctx context.Context, job loadJob, server, upstream *proce
 	}
 	s := sample{
 		rate: r.rate(), ops: r.Ops, p50: r.P50, p99: r.P99, each: r.Each,
-		answered: r.Answered, alone: r.Alone, calls: r.Calls, hung: r.Hung,
+		answered: r.Answered, alone: r.Alone, calls: r.Calls, hung: r.Hung, stalled: r.Stalled,
+		grown: resident,
 	}
 	if after != nil {
 		if err := after(); err != nil {
