@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -74,16 +76,26 @@ func FuzzChangeToken(f *testing.F) {
 	}
 	f.Add("")
 	f.Add("AQ")
-	f.Fuzz(func(t *testing.T, token string) {
-		at, err := parseChangeToken(token, thisFeed)
-		if err != nil {
-			if at != (mirror.Position{}) {
-				t.Fatalf("parse = %v with error %v; want no position", at, err)
+	f.Add("\x01\x05")                                 // number 5 of the first bucket
+	f.Add("\x01\x85\x00")                             // the same in more bytes
+	f.Add("\x80\x02\x01\x01\x01")                     // beyond the last bucket
+	f.Add("\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f") // the largest number of nine bytes
+	f.Fuzz(func(t *testing.T, text string) {
+		// No fuzzer guesses a checksum, so the text is also a position for which one is made.
+		raw := append([]byte{changeTokenVersion}, thisFeed[:tokenIdentity]...)
+		raw = append(raw, text...)
+		raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
+		for _, token := range []string{text, base64.RawURLEncoding.EncodeToString(raw)} {
+			at, err := parseChangeToken(token, thisFeed)
+			if err != nil {
+				if at != (mirror.Position{}) {
+					t.Fatalf("parse = %v with error %v; want no position", at, err)
+				}
+				continue
 			}
-			return
-		}
-		if again := formatChangeToken(thisFeed, &at); again != token {
-			t.Fatalf("token %q = %v, of which the token is %q", token, at, again)
+			if again := formatChangeToken(thisFeed, &at); again != token {
+				t.Fatalf("token %q = %v, of which the token is %q", token, at, again)
+			}
 		}
 	})
 }
