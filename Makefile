@@ -54,7 +54,7 @@ gen-sql: go
 
 .PHONY: gen-docs
 gen-docs: go
-	set -e; for doc in EVENTS.md CONFIGURATION.md METRICS.md; do \
+	set -e; for doc in API.md EVENTS.md CONFIGURATION.md METRICS.md; do \
 		go run ./server/internal/run/docgen $$doc > docs/$$doc.new; mv docs/$$doc.new docs/$$doc; done
 
 .PHONY: gen-ts

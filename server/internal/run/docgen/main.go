@@ -6,11 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 )
 
-var documents = map[string]func() string{
-	"EVENTS.md": events, "CONFIGURATION.md": configuration, "METRICS.md": metricsPage,
+var documents = map[string]func() (string, error){
+	"EVENTS.md": always(events), "CONFIGURATION.md": always(configuration), "METRICS.md": always(metricsPage),
+	"API.md": func() (string, error) { return apiPage(examples) },
+}
+
+func always(page func() string) func() (string, error) {
+	return func() (string, error) { return page(), nil }
 }
 
 func main() {
@@ -22,8 +30,12 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) != 1 || documents[args[0]] == nil {
-		return errors.New("name one document: EVENTS.md, CONFIGURATION.md or METRICS.md")
+		return errors.New("name one document: " + strings.Join(slices.Sorted(maps.Keys(documents)), ", "))
 	}
-	_, err := io.WriteString(out, documents[args[0]]())
+	page, err := documents[args[0]]()
+	if err != nil {
+		return fmt.Errorf("docs/%s: %w", args[0], err)
+	}
+	_, err = io.WriteString(out, page)
 	return err
 }

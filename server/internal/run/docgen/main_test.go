@@ -3,14 +3,18 @@ package main
 import (
 	"bytes"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
@@ -33,6 +37,30 @@ func TestDocumentsAreUpToDate(t *testing.T) {
 	for _, args := range [][]string{nil, {"README.md"}, {"EVENTS.md", "CONFIGURATION.md"}} {
 		if err := run(args, io.Discard); err == nil {
 			t.Errorf("run with %q = nil; want an error", args)
+		}
+	}
+}
+
+// A call without an example is named, with what to do, and so is an example of no call or
+// with the request of another one.
+func TestEveryCallNeedsAnExample(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(map[protoreflect.Name]example){
+		"there is no example of liveblocks.mirror.v1.MirrorService.GetRoom; add one": func(e map[protoreflect.Name]example) {
+			delete(e, "GetRoom")
+		},
+		"there is an example of GetNothing": func(e map[protoreflect.Name]example) { e["GetNothing"] = e["GetRoom"] },
+		"its request is a liveblocks.mirror.v1.GetGroupRequest": func(e map[protoreflect.Name]example) {
+			e["GetRoom"] = e["GetGroup"]
+		},
+		"its path needs room_id": func(e map[protoreflect.Name]example) {
+			e["GetRoom"] = example{request: &mirrorv1.GetRoomRequest{}}
+		},
+	} {
+		changed := maps.Clone(examples)
+		change(changed)
+		if _, err := apiPage(changed); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("apiPage = %v; want %q", err, want)
 		}
 	}
 }
