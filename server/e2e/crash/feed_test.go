@@ -1,0 +1,103 @@
+package crash_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/client/follow"
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
+)
+
+// A replica loses all its connections to the database, for a moment or for as long as
+// another one commits. Who watches it sees all of the other's changes, soon after the
+// database can be reached.
+func TestWatcherOfAReplicaWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		direct := e.Database(t)
+		s := newSiteAt(t, e, direct)
+		watched := s.start("MIRROR_FEED_POLL=1s")
+		s.aim(harness.Start(t, harness.Options{
+			DatabaseURL: direct, UpstreamURL: s.upstream.URL, Env: s.env,
+		}))
+		name := e.Name
+		if s.proxy.pooled {
+			name += " behind PgBouncer"
+		}
+
+		var mu sync.Mutex
+		seen := make(map[string]time.Time)
+		var once sync.Once
+		ctx, cancel := context.WithCancel(t.Context())
+		began, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			ended <- follow.Run(ctx, mirrorv1.NewChangeServiceClient(watched.Dial(t)), follow.Config{Store: &follow.Memory{}},
+				func(_ context.Context, response *mirrorv1.WatchChangesResponse) error {
+					mu.Lock()
+					defer mu.Unlock()
+					for _, c := range response.GetChanges().GetChanges() {
+						if _, ok := seen[c.GetRoomId()]; !ok {
+							seen[c.GetRoomId()] = time.Now()
+						}
+					}
+					once.Do(func() { close(began) })
+					return nil
+				})
+		}()
+		<-began
+		change := func(room string) {
+			t.Helper()
+			if err := s.upstream.CreateRoom(room, fake.RoomOptions{}); err != nil {
+				t.Fatalf("CreateRoom = %v", err)
+			}
+		}
+		awaitSeen := func(room string) (at time.Time) {
+			t.Helper()
+			eventually(t, func() error {
+				mu.Lock()
+				defer mu.Unlock()
+				var ok bool
+				if at, ok = seen[room]; !ok {
+					return fmt.Errorf("no change of %q was seen, only of %d rooms", room, len(seen))
+				}
+				return nil
+			})
+			return at
+		}
+		change("before")
+		awaitSeen("before")
+		for n := range 6 {
+			room := fmt.Sprint("room ", n)
+			from := time.Now()
+			s.proxy.shut()
+			if n%2 == 0 {
+				s.proxy.open()
+				change(room)
+				t.Logf("%s: connections cut: the next change was seen %s after the cut", name, awaitSeen(room).Sub(from))
+				continue
+			}
+			change(room)
+			eventually(t, func() error {
+				committed, err := queryOne[int](s, "select count(*) from mirror_change where room_id = ?", room)
+				if err == nil && committed == 0 {
+					err = fmt.Errorf("nothing of %q is committed", room)
+				}
+				return err
+			})
+			s.proxy.open()
+			back := time.Now()
+			t.Logf("%s: no database for %s: the next change was seen %s after it was back", name, back.Sub(from),
+				awaitSeen(room).Sub(back))
+		}
+		cancel()
+		if err := <-ended; err == nil {
+			t.Error("Run = nil; want the end of its context")
+		}
+	})
+}
