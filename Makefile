@@ -104,6 +104,7 @@ test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other en
 	tools/testdeps.sh $(ENGINE)
 	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m $(rest)
 	TEST_ENGINES=$(ENGINE) go test -shuffle=on -timeout=20m ./server/e2e/...
+	@$(MAKE) --no-print-directory test-chart
 
 # on runs the tests of $(2) on each engine of $(1). What cannot be had or fails does not keep the others from running.
 define on
@@ -112,6 +113,10 @@ failed=; for engine in $(1); do echo "== $$engine"; \
 	[ -z "$$failed" ] || { echo "failed or not to be had:$$failed" >&2; exit 1; }
 endef
 e2e := ./server/e2e/crash ./server/e2e/blackbox
+
+.PHONY: test-chart
+test-chart: go ## the Helm chart alone (1 min the first time)
+	go -C tools/helm test ./...
 
 .PHONY: test-engines
 test-engines: go node ## the tests of stores and the end-to-end tests on other versions; ENGINES=mysql9 chooses

@@ -32,7 +32,8 @@ func TestDeploymentsNameSettings(t *testing.T) {
 		}
 		text, err := os.ReadFile(path)
 		for _, name := range setting.FindAllString(string(text), -1) {
-			if found++; !slices.Contains(known, name) {
+			found++
+			if !slices.Contains(known, name) && !slices.Contains(known, strings.TrimSuffix(name, "_FILE")) {
 				t.Errorf("%s names %s; there is no such setting", path, name)
 			}
 		}

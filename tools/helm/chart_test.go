@@ -1,0 +1,320 @@
+// Package helm checks the chart with Helm's own library and the types of Kubernetes. It is a
+// module of its own, so that theirs never become requirements of the service.
+package helm
+
+import (
+	"bytes"
+	"io"
+	"log"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/lint"
+	"helm.sh/helm/v3/pkg/lint/support"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const chartDir = "../../deploy/helm"
+
+// everything switches on all that the chart can make.
+const everything = `
+replicas: 2
+secret:
+  name: mirror
+  settings: [DATABASE_URL]
+  files: {MIRROR_PROJECTS_FILE: projects.yaml, MIRROR_KEYS_FILE: keys.yaml}
+env: {MIRROR_DATABASE_SCHEMA: liveblocks, MIRROR_WORKERS: 4, MIRROR_ACK: synced}
+migrate: {databaseURLKey: OWNER_URL}
+imagePullSecrets: [{name: registry}]
+tls: {secretName: mirror-tls}
+serviceMonitor:
+  enabled: true
+  labels: {release: prometheus}
+  authorization: {secretName: mirror, key: metrics-key}
+prometheusRule: {enabled: true, labels: {release: prometheus}}
+podDisruptionBudget: {enabled: true}
+networkPolicy:
+  enabled: true
+  from:
+    webhook: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]
+podLabels: {team: docs}
+podAnnotations: {note: x}
+nodeSelector: {disk: ssd}
+tolerations: [{key: a, operator: Exists}]
+affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: []}}
+topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
+`
+
+const least = `secret: {name: mirror}`
+
+// TestMain leaves out what Helm prints for each link that it follows.
+func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard)
+	m.Run()
+}
+
+func values(t *testing.T, text string) map[string]any {
+	t.Helper()
+	parsed, err := chartutil.ReadValues([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// render renders the chart, and decodes each manifest into its type. A misspelt or misplaced
+// field is an error.
+func render(t *testing.T, text string) map[string]any {
+	t.Helper()
+	chart, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := chartutil.ToRenderValues(chart, values(t, text), chartutil.ReleaseOptions{
+		Name: "mine", Namespace: "docs", IsInstall: true,
+	}, chartutil.DefaultCapabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := engine.Render(chart, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := map[string]any{}
+	for name, manifest := range files {
+		if filepath.Ext(name) != ".yaml" || strings.TrimSpace(manifest) == "" {
+			continue
+		}
+		var kind struct{ APIVersion, Kind string }
+		if err := yaml.Unmarshal([]byte(manifest), &kind); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, manifest)
+		}
+		into, ok := map[string]any{
+			"apps/v1 Deployment":                      new(apps.Deployment),
+			"v1 Service":                              new(core.Service),
+			"policy/v1 PodDisruptionBudget":           new(policy.PodDisruptionBudget),
+			"networking.k8s.io/v1 NetworkPolicy":      new(networking.NetworkPolicy),
+			"monitoring.coreos.com/v1 ServiceMonitor": new(monitoring.ServiceMonitor),
+			"monitoring.coreos.com/v1 PrometheusRule": new(monitoring.PrometheusRule),
+		}[kind.APIVersion+" "+kind.Kind]
+		if !ok {
+			t.Fatalf("%s is a %s of %s, which nobody expects", name, kind.Kind, kind.APIVersion)
+		}
+		if err := yaml.UnmarshalStrict([]byte(manifest), into, yaml.DisallowUnknownFields); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, manifest)
+		}
+		objects[kind.Kind] = into
+	}
+	return objects
+}
+
+// Helm finds nothing to complain of.
+func TestLint(t *testing.T) {
+	for name, text := range map[string]string{"least": least, "everything": everything} {
+		result := lint.AllWithKubeVersion(chartDir, values(t, text), "docs", nil)
+		for _, m := range result.Messages {
+			if m.Severity >= support.WarningSev {
+				t.Errorf("%s: %v", name, m)
+			}
+		}
+	}
+}
+
+// The manifests are those that Kubernetes takes, and hold what was asked for.
+func TestRender(t *testing.T) {
+	if got := slices.Sorted(maps.Keys(render(t, least))); !slices.Equal(got, []string{"Deployment", "Service"}) {
+		t.Errorf("the least makes %q", got)
+	}
+	objects := render(t, everything)
+	if len(objects) != 6 {
+		t.Errorf("everything makes %q", slices.Sorted(maps.Keys(objects)))
+	}
+	for name, text := range map[string]string{"least": least, "everything": everything} {
+		objects := render(t, text)
+		deployment := objects["Deployment"].(*apps.Deployment)
+		service := objects["Service"].(*core.Service)
+		pod := deployment.Spec.Template
+		for key, value := range service.Spec.Selector {
+			if pod.Labels[key] != value || deployment.Spec.Selector.MatchLabels[key] != value {
+				t.Errorf("%s: the pods have not the label %s=%s that the service selects", name, key, value)
+			}
+		}
+		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+			confined(t, name+" "+c.Name, pod.Spec, c)
+			mounted(t, name+" "+c.Name, pod.Spec, c)
+			settings(t, name+" "+c.Name, c)
+		}
+		ports := map[string]int32{}
+		for _, p := range pod.Spec.Containers[0].Ports {
+			ports[p.Name] = p.ContainerPort
+		}
+		for _, p := range service.Spec.Ports {
+			if ports[p.TargetPort.StrVal] == 0 {
+				t.Errorf("%s: no container has the port %s", name, p.TargetPort.StrVal)
+			}
+		}
+		main := pod.Spec.Containers[0]
+		for what, probe := range map[string]*core.Probe{
+			"/readyz": main.ReadinessProbe, "/healthz": main.LivenessProbe,
+		} {
+			if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != what || ports[probe.HTTPGet.Port.StrVal] == 0 {
+				t.Errorf("%s: a probe is %v; want one of %s", name, probe, what)
+			}
+		}
+		if main.Resources.Limits.Memory().IsZero() || main.Resources.Requests.Cpu().IsZero() {
+			t.Errorf("%s: resources are %v; want requests and a limit of memory", name, main.Resources)
+		}
+	}
+
+	// The alerts are those of deploy/prometheus, and Prometheus finds the service.
+	rules := objects["PrometheusRule"].(*monitoring.PrometheusRule)
+	var alerts struct {
+		Groups []struct{ Rules []struct{ Alert string } }
+	}
+	text, err := os.ReadFile("../../deploy/prometheus/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &alerts); err != nil {
+		t.Fatal(err)
+	}
+	if len(rules.Spec.Groups) != 1 || len(rules.Spec.Groups[0].Rules) != len(alerts.Groups[0].Rules) ||
+		!bytes.Contains(text, []byte(rules.Spec.Groups[0].Rules[0].Annotations["summary"])) {
+		t.Errorf("the rules are %v; want those of alerts.yml", rules.Spec.Groups)
+	}
+	monitor := objects["ServiceMonitor"].(*monitoring.ServiceMonitor)
+	if e := monitor.Spec.Endpoints[0]; e.Port != "metrics" || e.Authorization.Credentials.Key != "metrics-key" ||
+		*e.Scheme != "https" {
+		t.Errorf("the monitor is of %+v", e)
+	}
+	for key, value := range monitor.Spec.Selector.MatchLabels {
+		if objects["Service"].(*core.Service).Labels[key] != value {
+			t.Errorf("the monitor selects %s=%s, which the service lacks", key, value)
+		}
+	}
+	if rules := objects["NetworkPolicy"].(*networking.NetworkPolicy).Spec.Ingress; len(rules) != 1 ||
+		rules[0].Ports[0].Port.StrVal != "webhook" {
+		t.Errorf("the policy lets in %v; want the webhook port only", rules)
+	}
+}
+
+// confined checks that a container may do as little as the systemd unit lets the service do.
+func confined(t *testing.T, name string, pod core.PodSpec, c core.Container) {
+	t.Helper()
+	s, p := c.SecurityContext, pod.SecurityContext
+	yes := func(b *bool) bool { return b != nil && *b }
+	no := func(b *bool) bool { return b != nil && !*b }
+	if s == nil || p == nil || !no(s.AllowPrivilegeEscalation) || !no(s.Privileged) || !yes(s.ReadOnlyRootFilesystem) ||
+		s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) || !yes(p.RunAsNonRoot) ||
+		p.SeccompProfile == nil || p.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault ||
+		!no(pod.AutomountServiceAccountToken) || !no(pod.EnableServiceLinks) {
+		t.Errorf("%s may do more than it needs: %+v, %+v", name, s, p)
+	}
+}
+
+// mounted checks that there is a volume for each mount, and a mount for each file that a
+// setting names.
+func mounted(t *testing.T, name string, pod core.PodSpec, c core.Container) {
+	t.Helper()
+	for _, m := range c.VolumeMounts {
+		if !m.ReadOnly || !slices.ContainsFunc(pod.Volumes, func(v core.Volume) bool { return v.Name == m.Name }) {
+			t.Errorf("%s mounts %+v; want a volume of the pod, to read", name, m)
+		}
+	}
+	for _, e := range c.Env {
+		if strings.HasPrefix(e.Value, "/") && !slices.ContainsFunc(c.VolumeMounts, func(m core.VolumeMount) bool {
+			return strings.HasPrefix(e.Value, m.MountPath+"/")
+		}) {
+			t.Errorf("%s: %s is %s, where nothing is mounted", name, e.Name, e.Value)
+		}
+	}
+}
+
+// settings checks that each variable is a setting of the service, once.
+func settings(t *testing.T, name string, c core.Container) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/CONFIGURATION.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllSubmatch(text, -1) {
+		known[string(m[1])], known[string(m[1])+"_FILE"] = true, true
+	}
+	if len(known) < 60 {
+		t.Fatalf("docs/CONFIGURATION.md has %d settings; want all of them", len(known)/2)
+	}
+	seen := map[string]bool{}
+	for _, e := range c.Env {
+		if !known[e.Name] || seen[e.Name] {
+			t.Errorf("%s: %s is no setting of the service, or is given twice", name, e.Name)
+		}
+		seen[e.Name] = true
+		secret := regexp.MustCompile(`(SECRET|SECRET_KEY|TOKEN|DATABASE_URL)$`).MatchString(e.Name)
+		if e.ValueFrom != nil || secret {
+			t.Errorf("%s: %s is in the environment; want secrets as files", name, e.Name)
+		}
+	}
+}
+
+// Values that cannot be right are refused before anything is installed.
+func TestValuesAreChecked(t *testing.T) {
+	chart, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"{}":                                              "name",
+		"secret: {name: m}\nreplica: 2":                   "replica",
+		"secret: {name: m}\nreplicas: -1":                 "replicas",
+		"secret: {name: m}\nenv: {WORKERS: 4}":            "WORKERS",
+		"secret: {name: m, settings: [database_url]}":     "settings",
+		"secret: {name: m}\nservice: {ports: {http: 80}}": "http",
+		"secret: {name: m}\nimage: {pullPolicy: always}":  "pullPolicy",
+	} {
+		_, err := chartutil.ToRenderValues(chart, values(t, text), chartutil.ReleaseOptions{Name: "m"},
+			chartutil.DefaultCapabilities)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q = %v; want an error about %s", text, err, want)
+		}
+	}
+}
+
+// Each value is described, and the schema knows it.
+func TestValuesAreDescribed(t *testing.T) {
+	chart, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema map[string]any
+	if err := yaml.Unmarshal(chart.Schema, &schema); err != nil {
+		t.Fatal(err)
+	}
+	for name := range chart.Values {
+		if _, ok := schema["properties"].(map[string]any)[name]; !ok {
+			t.Errorf("the schema lacks %s", name)
+		}
+	}
+	for name := range values(t, everything) {
+		if _, ok := chart.Values[name]; !ok {
+			t.Errorf("values.yaml lacks %s", name)
+		}
+		if reflect.DeepEqual(values(t, everything)[name], chart.Values[name]) {
+			t.Errorf("%s is tried only with its default", name)
+		}
+	}
+}
