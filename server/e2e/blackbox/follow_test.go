@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -15,11 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	feed "github.com/liveblocks-mirror/liveblocks-mirror/client/follow"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -255,123 +251,7 @@ func TestReplicaDiesUnderItsWatcher(t *testing.T) {
 			t.Errorf("Run = %v; want the end of its context", err)
 		}
 		next := seen[fmt.Sprint("room ", rooms/2)]
-		t.Logf("the next change was seen %s after the kill, %s after its webhook was answered", next.Sub(killed),
-			next.Sub(told))
-	})
-}
-
-// cutting breaks a stream after some responses.
-type cutting struct {
-	grpc.ClientStream
-
-	left int
-}
-
-func (c *cutting) RecvMsg(m any) error {
-	if c.left--; c.left < 0 {
-		return status.Error(codes.Unavailable, "cut")
-	}
-	return c.ClientStream.RecvMsg(m)
-}
-
-// Writers at two replicas, and watchers at both whose streams break after any response, some
-// with a filter: each sees exactly the changes that are stored, those of a room in order.
-func TestWatchersOfTwoReplicas(t *testing.T) {
-	t.Parallel()
-	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		const rooms, watchers, each = 8, 4, 12
-		upstream := harness.NewFake(t)
-		o := harness.Options{DatabaseURL: e.Database(t), UpstreamURL: upstream.URL, Env: map[string]string{
-			"MIRROR_FEED_POLL": "1s",
-		}}
-		replicas := []*harness.Service{harness.Start(t, o), harness.Start(t, o)}
-
-		var mu sync.Mutex
-		seen := make([]map[string]bool, watchers)
-		ctx, cancel := context.WithCancel(t.Context())
-		var following sync.WaitGroup
-		for n := range watchers {
-			rng := rand.New(rand.NewPCG(7, uint64(n)))
-			conn, err := grpc.NewClient(replicas[n%2].GRPCAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
-					streamer grpc.Streamer, opts ...grpc.CallOption,
-				) (grpc.ClientStream, error) {
-					stream, err := streamer(ctx, desc, cc, method, opts...)
-					return &cutting{ClientStream: stream, left: 1 + rng.IntN(5)}, err
-				}))
-			must(t, err)
-			defer conn.Close()
-			seen[n] = make(map[string]bool)
-			last := make(map[string]int64)
-			request := &mirrorv1.WatchChangesRequest{Start: &mirrorv1.WatchChangesRequest_Position{
-				Position: mirrorv1.ChangeStart_CHANGE_START_EARLIEST,
-			}}
-			if n >= 2 {
-				request.RoomIdPrefix = "even "
-			}
-			following.Go(func() {
-				err := feed.Run(ctx, mirrorv1.NewChangeServiceClient(conn), feed.Config{Request: request, Store: &feed.Memory{}},
-					func(_ context.Context, response *mirrorv1.WatchChangesResponse) error {
-						mu.Lock()
-						defer mu.Unlock()
-						for _, c := range response.GetChanges().GetChanges() {
-							if c.GetRevision() <= last[c.GetRoomId()] {
-								t.Errorf("watcher %d saw %v after revision %d", n, c, last[c.GetRoomId()])
-							}
-							last[c.GetRoomId()] = c.GetRevision()
-							seen[n][fmt.Sprintf("%s/%d", c.GetRoomId(), c.GetRevision())] = true
-						}
-						return nil
-					})
-				if ctx.Err() == nil {
-					t.Errorf("watcher %d ended: %v", n, err)
-				}
-			})
-		}
-
-		room := func(w int) string { return []string{"even ", "odd "}[w%2] + fmt.Sprint(w) }
-		for w := range rooms {
-			create(t, replicas[w/2%2], upstream, room(w), fake.RoomOptions{Storage: storage("0")})
-		}
-		for i := 1; i <= each; i++ {
-			for w := range rooms { // the workers of both replicas write at once
-				must(t, upstream.SetStorage(room(w), storage(fmt.Sprint(i))))
-				tell(t, replicas[(w/2+i)%2], fake.StorageUpdated, room(w))
-			}
-			for w := range rooms {
-				awaitStorage(t, replicas[w/2%2], room(w), storage(fmt.Sprint(i)))
-			}
-		}
-		awaitIdle(t, replicas[0])
-
-		want := []map[string]bool{make(map[string]bool), make(map[string]bool)}
-		must(t, e.Connect(t, o.DatabaseURL).Each(t.Context(), "select room_id, n from mirror_change",
-			func(scan func(dest ...any) error) error {
-				var room string
-				var n int64
-				if err := scan(&room, &n); err != nil {
-					return err
-				}
-				want[0][fmt.Sprintf("%s/%d", room, n)] = true
-				if strings.HasPrefix(room, "even ") {
-					want[1][fmt.Sprintf("%s/%d", room, n)] = true
-				}
-				return nil
-			}))
-		if len(want[1]) < rooms/2*each {
-			t.Fatalf("%d changes of half the rooms are stored; want at least %d", len(want[1]), rooms/2*each)
-		}
-		harness.Eventually(t, patience, func() error {
-			mu.Lock()
-			defer mu.Unlock()
-			for n := range watchers {
-				if diff := cmp.Diff(want[n/2], seen[n]); diff != "" {
-					return fmt.Errorf("watcher %d saw other changes than are stored (-want +got):\n%s", n, diff)
-				}
-			}
-			return nil
-		})
-		cancel()
-		following.Wait()
+		t.Logf("%s: the next change was seen %s after the kill, %s after its webhook was answered", served(e),
+			next.Sub(killed), next.Sub(told))
 	})
 }
