@@ -229,10 +229,15 @@ func (w *watching) run(ctx context.Context) (loadResult, error) {
 	}
 	over := time.AfterFunc(time.Until(end)+answerTimeout, func() { w.cancel(nil) }) // streams have no deadline
 	defer over.Stop()
+	late := 0
+	var err error
 	for range w.streams {
-		if err := <-failed; err != nil {
-			return loadResult{}, fmt.Errorf("load: not everybody was told of everything: %w", err)
+		if one := <-failed; one != nil {
+			late, err = late+1, one
 		}
+	}
+	if err != nil {
+		return loadResult{}, fmt.Errorf("load: %d of %d watchers were not told of everything: %w", late, len(w.streams), err)
 	}
 	r := loadResult{Window: time.Since(begin)}
 	for _, s := range w.streams {
@@ -243,7 +248,6 @@ func (w *watching) run(ctx context.Context) (loadResult, error) {
 	if w.stalled == nil {
 		return r, nil
 	}
-	var err error
 	r.Stalled, err = w.stalled.resume(ctx, total)
 	return r, err
 }
@@ -253,7 +257,7 @@ func (s *watchStream) read(total int64, begin time.Time) error {
 	for s.changes < total {
 		message, err := s.Recv()
 		if err != nil {
-			return err
+			return fmt.Errorf("%d of %d changes: %w", s.changes, total, err)
 		}
 		now := time.Now()
 		for _, c := range message.GetChanges().GetChanges() {
