@@ -32,15 +32,16 @@ type echoConfig struct {
 type echo struct {
 	mirrorv1.UnimplementedChangeServiceServer
 
-	mu       sync.Mutex
-	watchers map[chan *mirrorv1.WatchChangesResponse]struct{}
+	mu sync.Mutex
+	// watchers have the messages that each stream is to send, and what ends with it.
+	watchers map[chan *mirrorv1.WatchChangesResponse]<-chan struct{}
 }
 
 // echoTable is what is written to, and echoChannel what is notified.
 const echoTable, echoChannel = "create table echoed (at bigint not null)", "echoed"
 
 func runEcho(ctx context.Context, cfg echoConfig) error {
-	e := &echo{watchers: make(map[chan *mirrorv1.WatchChangesResponse]struct{})}
+	e := &echo{watchers: make(map[chan *mirrorv1.WatchChangesResponse]<-chan struct{})}
 	db, err := connect(ctx, cfg.DatabaseURL, 1)
 	if err != nil {
 		return err
@@ -75,8 +76,11 @@ func (e *echo) notified(text string) {
 	}}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for w := range e.watchers {
-		w <- message
+	for w, ended := range e.watchers {
+		select {
+		case w <- message:
+		case <-ended: // it waits for the lock, to be removed
+		}
 	}
 }
 
@@ -91,7 +95,7 @@ func (e *echo) WatchChanges(_ *mirrorv1.WatchChangesRequest,
 ) error {
 	w := make(chan *mirrorv1.WatchChangesResponse, 100)
 	e.mu.Lock()
-	e.watchers[w] = struct{}{}
+	e.watchers[w] = stream.Context().Done()
 	e.mu.Unlock()
 	defer func() {
 		e.mu.Lock()
@@ -296,6 +300,11 @@ func (s *watchStream) resume(ctx context.Context, total int64) (end stalledEnd, 
 		end.Before += int64(len(message.GetChanges().GetChanges()))
 		token = message.GetToken()
 	}
+	if end.Reason != "WATCHER_TOO_SLOW" {
+		return end, fmt.Errorf("load: the watcher that does not read ended with %s", end.Reason)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	stream, err := s.client.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{
 		Start: &mirrorv1.WatchChangesRequest_Token{Token: token},
 	})
@@ -309,8 +318,8 @@ func (s *watchStream) resume(ctx context.Context, total int64) (end stalledEnd, 
 }
 
 const (
-	// watchRooms is the number of rooms of part i: most buckets have a number, so tokens are
-	// as long as they get.
+	// watchRooms is the number of rooms of part i: most buckets have a number. It is a small
+	// one, so tokens are a quarter as long as they get.
 	watchRooms = 1000
 	watchSize  = 1 << 10
 	// watchMessages bounds the messages a second, and watchRate the commits.

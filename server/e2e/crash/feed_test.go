@@ -2,6 +2,7 @@ package crash_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -15,8 +16,8 @@ import (
 )
 
 // A replica loses all its connections to the database, for a moment or for as long as
-// another one commits. Who watches it sees all of the other's changes, soon after the
-// database can be reached.
+// another one commits. Who watches it sees all of the other's changes once the database can
+// be reached, on the same stream.
 func TestWatcherOfAReplicaWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
@@ -36,8 +37,15 @@ func TestWatcherOfAReplicaWithoutDatabase(t *testing.T) {
 		var once sync.Once
 		ctx, cancel := context.WithCancel(t.Context())
 		began, ended := make(chan struct{}), make(chan error, 1)
+		client := mirrorv1.NewChangeServiceClient(watched.Dial(t))
+		var again []error // one for each time that the stream broke
+		config := follow.Config{Store: &follow.Memory{}, Failed: func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			again = append(again, err)
+		}}
 		go func() {
-			ended <- follow.Run(ctx, mirrorv1.NewChangeServiceClient(watched.Dial(t)), follow.Config{Store: &follow.Memory{}},
+			ended <- follow.Run(ctx, client, config,
 				func(_ context.Context, response *mirrorv1.WatchChangesResponse) error {
 					mu.Lock()
 					defer mu.Unlock()
@@ -50,7 +58,11 @@ func TestWatcherOfAReplicaWithoutDatabase(t *testing.T) {
 					return nil
 				})
 		}()
-		<-began
+		select {
+		case <-began:
+		case err := <-ended:
+			t.Fatalf("Run = %v before the first response", err)
+		}
 		change := func(room string) {
 			t.Helper()
 			if err := s.upstream.CreateRoom(room, fake.RoomOptions{}); err != nil {
@@ -96,8 +108,11 @@ func TestWatcherOfAReplicaWithoutDatabase(t *testing.T) {
 				awaitSeen(room).Sub(back))
 		}
 		cancel()
-		if err := <-ended; err == nil {
-			t.Error("Run = nil; want the end of its context")
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v; want the end of its context", err)
+		}
+		if len(again) > 0 {
+			t.Errorf("the stream broke: %v", again)
 		}
 	})
 }
