@@ -87,6 +87,7 @@ func Reads() []Read {
 			Room:      id,
 			Type:      id,
 			User:      id,
+			Outcome:   mirror.OutcomeMalformed,
 			From:      now,
 			To:        now,
 			AfterTime: now,

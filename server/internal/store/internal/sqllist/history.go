@@ -56,8 +56,11 @@ func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Even
 		columns: eventColumns, args: []any{f.NoPayload}, table: "mirror_event", as: "e",
 		at: "e.receive_time", id: "e.event_id",
 		first:  []idFilter{{"e.room_id", string(f.Room)}, {"e.user_id", f.User}},
-		others: []idFilter{{"e.type", f.Type}, {"e.outcome", string(f.Outcome)}},
-		from:   f.From, to: f.To, afterTime: f.AfterTime, afterID: f.AfterID, limit: f.Limit,
+		others: []idFilter{{"e.type", f.Type}},
+		also: func(s *statement) {
+			s.whereIf(f.Outcome != "", unindexed("e.outcome = ?"), string(f.Outcome))
+		},
+		from: f.From, to: f.To, afterTime: f.AfterTime, afterID: f.AfterID, limit: f.Limit,
 	}
 	return latestOfRanges(f.Rooms, f.Room, f.Limit, func(e *mirror.Event) (time.Time, string) {
 		return e.ReceiveTime, e.ID
