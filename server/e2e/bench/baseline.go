@@ -80,12 +80,12 @@ func (b *baseline) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Timestamp: r.Header.Get("Webhook-Timestamp"),
 		Signature: r.Header.Get("Webhook-Signature"),
 	}
-	_, sent, err := b.verifier.Verify(project, h, body, now)
+	verified, err := b.verifier.Verify(project, h, body, now)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnauthorized)
 		return
 	}
-	a := webhook.Decode(project, h.ID, body, sent, now)
+	a := webhook.Decode(project, h.ID, body, verified.SendTime, now)
 	if err := b.take(r.Context(), &a.Event); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 	}

@@ -119,6 +119,9 @@ type Event struct {
 	// User is the user that the payload names; empty if it names none or the id
 	// cannot be stored.
 	User string
+	// Thread is the thread that the payload names; empty if it names none or the id cannot
+	// be stored, and in events that earlier versions recorded.
+	Thread string
 	// LiveblocksProject is Liveblocks' id of the project, from the payload.
 	LiveblocksProject string
 	// Payload is the body as it was received and signed.
@@ -132,6 +135,9 @@ type Event struct {
 	SourceTime time.Time
 	// Outcome says what the service did with the event.
 	Outcome Outcome
+	// Secret tells which signing secret verified the delivery: the first digits of its
+	// SHA-256. It is empty in events that earlier versions recorded.
+	Secret string
 }
 
 // Bucket returns the bucket of the event's row; see [Bucket]. It is that of its room, and

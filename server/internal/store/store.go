@@ -618,6 +618,7 @@ type EventFilter struct {
 	Room      mirror.RoomID
 	Type      string
 	User      string
+	Thread    string
 	Outcome   mirror.Outcome
 	From, To  time.Time // From inclusive, To exclusive
 	AfterTime time.Time // keyset: list events after this one

@@ -1417,7 +1417,7 @@ export interface components {
         ErrorReason: "INTERNAL" | "REQUEST_INVALID" | "ID_INVALID" | "PROJECT_UNKNOWN" | "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" | "CREDENTIAL_MISSING" | "CREDENTIAL_INVALID" | "SIGNATURE_MISSING" | "SIGNATURE_INVALID" | "TIMESTAMP_OUT_OF_TOLERANCE" | "PAYLOAD_TOO_LARGE" | "ROOM_NOT_MIRRORED" | "DOCUMENT_NOT_MIRRORED" | "EVENT_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_NOT_RETRYABLE" | "DOCUMENT_TOO_LARGE" | "STORE_UNAVAILABLE" | "SCHEMA_BEHIND" | "ACCEPT_QUEUE_FULL" | "SHUTTING_DOWN" | "PROJECT_PAUSED" | "REFRESH_FAILED" | "SYNC_FAILED" | "UPSTREAM_NOT_FOUND" | "UPSTREAM_ACCESS_DENIED" | "UPSTREAM_RATE_LIMITED" | "UPSTREAM_UNAVAILABLE" | "UPSTREAM_ANSWER_TOO_LARGE" | "UPSTREAM_ANSWER_INVALID" | "EVENT_ID_INVALID" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "DOCUMENT_UNREADABLE" | "THREAD_NOT_MIRRORED" | "COMMENT_NOT_MIRRORED" | "FLOW_NOT_FOUND" | "GROUP_NOT_MIRRORED" | "UPSTREAM_UNSUPPORTED" | "SCOPE_MISSING" | "ROOMS_LIMITED" | "CREDENTIAL_EXPIRED" | "CREDENTIALS_LIMITED" | "ADDRESS_NOT_ALLOWED" | "ISSUER_UNAVAILABLE" | "STORE_LIMIT_EXCEEDED" | "TASK_NOT_DISCARDABLE" | "CHANGE_TOKEN_INVALID" | "CHANGE_TOKEN_MISMATCH" | "CHANGE_TOKEN_EXPIRED" | "CHANGE_TOKEN_AHEAD" | "WATCHER_TOO_SLOW" | "WATCHERS_LIMITED";
         /** @description Event is one signed webhook delivery, stored as it arrived. */
         Event: {
-            /** @description The delivery's webhook-id. It identifies duplicates. */
+            /** @description The delivery's header webhook-id. It identifies duplicates. */
             eventId: string;
             /** @description Liveblocks' id of the project, from the payload. */
             liveblocksProjectId: string;
@@ -1434,9 +1434,11 @@ export interface components {
             receiveTime?: string;
             /** @description The room that the event names. Empty if it names none or the id cannot be stored. */
             roomId: string;
+            /** @description Which signing secret verified the delivery: the first eight digits of the SHA-256 of the secret, as in "printf %s whsec_... | sha256sum". Empty in events that versions without this field have recorded. */
+            secretFingerprint: string;
             /**
              * Format: date-time
-             * @description When the delivery was signed.
+             * @description When the delivery was signed, according to its header webhook-timestamp.
              */
             sendTime?: string;
             /**
@@ -1444,6 +1446,8 @@ export interface components {
              * @description When the change happened, according to the payload. Absent if the payload does not say.
              */
             sourceTime?: string;
+            /** @description The thread that the event names. Empty if it names none, and in events that versions without this field have recorded. */
+            threadId: string;
             /** @description The event type, such as "storageUpdated". It is a string and not an enum because Liveblocks can add types at any time. Empty if it cannot be read. */
             type: string;
             /** @description The user that the event names. Empty if it names none. */
@@ -1675,6 +1679,8 @@ export interface components {
         GetEventResponse: {
             /** @description The event. */
             event?: components["schemas"]["Event"];
+            /** @description The tasks of what the event makes stale, as they are now: whether that is fetched, and if not, why. Later events of the same resource share its task. Empty if the event makes nothing stale, or is set aside. */
+            tasks: components["schemas"]["Task"][];
         };
         /** @description GetFlowResponse holds a diagram. */
         GetFlowResponse: {
@@ -3727,6 +3733,10 @@ export interface operations {
                 pageToken?: string;
                 /** @description How much of each event to return. The default is basic. */
                 view?: components["schemas"]["EventView"];
+                /** @description Return only events with this outcome. Unspecified means all. */
+                outcome?: components["schemas"]["EventOutcome"];
+                /** @description Return only events that name this thread. Empty means all events. */
+                threadId?: string;
             };
             header?: never;
             path?: never;

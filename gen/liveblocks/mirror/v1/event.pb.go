@@ -178,9 +178,16 @@ type Event struct {
 	// not say.
 	SourceTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=source_time,json=sourceTime,proto3" json:"source_time,omitempty"`
 	// What the service did with the event when it recorded it.
-	Outcome       EventOutcome `protobuf:"varint,11,opt,name=outcome,proto3,enum=liveblocks.mirror.v1.EventOutcome" json:"outcome,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Outcome EventOutcome `protobuf:"varint,11,opt,name=outcome,proto3,enum=liveblocks.mirror.v1.EventOutcome" json:"outcome,omitempty"`
+	// The thread that the event names. Empty if it names none, and in events that
+	// versions without this field have recorded.
+	ThreadId string `protobuf:"bytes,12,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
+	// Which signing secret verified the delivery: the first eight digits of the SHA-256 of
+	// the secret, as in "printf %s whsec_... | sha256sum". Empty in events that
+	// versions without this field have recorded.
+	SecretFingerprint string `protobuf:"bytes,13,opt,name=secret_fingerprint,json=secretFingerprint,proto3" json:"secret_fingerprint,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
@@ -290,11 +297,25 @@ func (x *Event) GetOutcome() EventOutcome {
 	return EventOutcome_EVENT_OUTCOME_UNSPECIFIED
 }
 
+func (x *Event) GetThreadId() string {
+	if x != nil {
+		return x.ThreadId
+	}
+	return ""
+}
+
+func (x *Event) GetSecretFingerprint() string {
+	if x != nil {
+		return x.SecretFingerprint
+	}
+	return ""
+}
+
 var File_liveblocks_mirror_v1_event_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_event_proto_rawDesc = "" +
 	"\n" +
-	" liveblocks/mirror/v1/event.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x03\n" +
+	" liveblocks/mirror/v1/event.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x04\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x12\x19\n" +
@@ -309,7 +330,9 @@ const file_liveblocks_mirror_v1_event_proto_rawDesc = "" +
 	"\vsource_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"sourceTime\x12<\n" +
-	"\aoutcome\x18\v \x01(\x0e2\".liveblocks.mirror.v1.EventOutcomeR\aoutcome*\xe1\x01\n" +
+	"\aoutcome\x18\v \x01(\x0e2\".liveblocks.mirror.v1.EventOutcomeR\aoutcome\x12\x1b\n" +
+	"\tthread_id\x18\f \x01(\tR\bthreadId\x12-\n" +
+	"\x12secret_fingerprint\x18\r \x01(\tR\x11secretFingerprint*\xe1\x01\n" +
 	"\fEventOutcome\x12\x1d\n" +
 	"\x19EVENT_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14EVENT_OUTCOME_QUEUED\x10\x01\x12\x1a\n" +

@@ -279,7 +279,9 @@ type ListEventsRequest struct {
 	// How much of each event to return. The default is basic.
 	View EventView `protobuf:"varint,9,opt,name=view,proto3,enum=liveblocks.mirror.v1.EventView" json:"view,omitempty"`
 	// Return only events with this outcome. Unspecified means all.
-	Outcome       EventOutcome `protobuf:"varint,10,opt,name=outcome,proto3,enum=liveblocks.mirror.v1.EventOutcome" json:"outcome,omitempty"`
+	Outcome EventOutcome `protobuf:"varint,10,opt,name=outcome,proto3,enum=liveblocks.mirror.v1.EventOutcome" json:"outcome,omitempty"`
+	// Return only events that name this thread. Empty means all events.
+	ThreadId      string `protobuf:"bytes,11,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,6 +386,13 @@ func (x *ListEventsRequest) GetOutcome() EventOutcome {
 	return EventOutcome_EVENT_OUTCOME_UNSPECIFIED
 }
 
+func (x *ListEventsRequest) GetThreadId() string {
+	if x != nil {
+		return x.ThreadId
+	}
+	return ""
+}
+
 // ListEventsResponse is one page of events.
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -458,7 +467,7 @@ const file_liveblocks_mirror_v1_event_service_proto_rawDesc = "" +
 	"\bevent_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x01R\aeventId\"w\n" +
 	"\x10GetEventResponse\x121\n" +
 	"\x05event\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.EventR\x05event\x120\n" +
-	"\x05tasks\x18\x02 \x03(\v2\x1a.liveblocks.mirror.v1.TaskR\x05tasks\"\xe7\x03\n" +
+	"\x05tasks\x18\x02 \x03(\v2\x1a.liveblocks.mirror.v1.TaskR\x05tasks\"\x8e\x04\n" +
 	"\x11ListEventsRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -473,7 +482,8 @@ const file_liveblocks_mirror_v1_event_service_proto_rawDesc = "" +
 	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x12=\n" +
 	"\x04view\x18\t \x01(\x0e2\x1f.liveblocks.mirror.v1.EventViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12F\n" +
 	"\aoutcome\x18\n" +
-	" \x01(\x0e2\".liveblocks.mirror.v1.EventOutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\"q\n" +
+	" \x01(\x0e2\".liveblocks.mirror.v1.EventOutcomeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aoutcome\x12%\n" +
+	"\tthread_id\x18\v \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\bthreadId\"q\n" +
 	"\x12ListEventsResponse\x123\n" +
 	"\x06events\x18\x01 \x03(\v2\x1b.liveblocks.mirror.v1.EventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xea\x03\n" +

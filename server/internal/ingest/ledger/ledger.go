@@ -206,8 +206,9 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 	receipt Receipt, err error,
 ) {
 	now := l.cfg.Now()
-	project, sendTime, err := l.cfg.Verifier.Verify(project, h, body, now)
-	told := Answer{Age: now.Sub(sendTime)}
+	verified, err := l.cfg.Verifier.Verify(project, h, body, now)
+	project = verified.Project
+	told := Answer{Age: now.Sub(verified.SendTime)}
 	defer func() {
 		l.countFailure(ctx, err)
 		told.Project = project
@@ -216,7 +217,8 @@ func (l *Ledger) Receive(ctx context.Context, project mirror.ProjectID, h webhoo
 	if err != nil {
 		return Receipt{}, err
 	}
-	d := webhook.Decode(project, h.ID, body, sendTime, now)
+	d := webhook.Decode(project, h.ID, body, verified.SendTime, now)
+	d.Event.Secret = verified.Secret
 	l.cfg.Tracer.Name(ctx, mirror.Resource{Room: d.Event.Room}, d.Event.ID)
 	if err := l.checkProject(ctx, &d); err != nil {
 		return Receipt{}, err

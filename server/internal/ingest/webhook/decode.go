@@ -124,6 +124,7 @@ func Decode(project mirror.ProjectID, id string, body []byte, sendTime, receiveT
 	}
 	ev.Type = p.kind.ID(maxType)
 	ev.User = firstOf(p.users[:], func(v rawjson.Value) string { return v.ID(mirror.MaxUserID) })
+	ev.Thread = p.thread.ID(mirror.MaxResourceID)
 	ev.LiveblocksProject = p.project.ID(mirror.MaxProjectID)
 	ev.SourceTime = firstOf(p.times[:], rawjson.Value.Time)
 

@@ -50,6 +50,7 @@ func readVectors(tb testing.TB) []vector {
 // decoded is an delivery in the form the golden file has.
 type decoded struct {
 	Type, Room, User, LiveblocksProject string
+	Thread                              string `json:",omitempty"`
 	SourceTime                          time.Time
 	Outcome                             mirror.Outcome
 	Invalidations                       []string
@@ -58,8 +59,8 @@ type decoded struct {
 func describe(a mirror.Delivery) decoded {
 	return decoded{
 		Type: a.Event.Type, Room: string(a.Event.Room), User: a.Event.User,
-		LiveblocksProject: a.Event.LiveblocksProject,
-		SourceTime:        a.Event.SourceTime, Outcome: a.Event.Outcome, Invalidations: describeHints(a.Invalidations),
+		LiveblocksProject: a.Event.LiveblocksProject, Thread: a.Event.Thread,
+		SourceTime: a.Event.SourceTime, Outcome: a.Event.Outcome, Invalidations: describeHints(a.Invalidations),
 	}
 }
 
@@ -322,14 +323,16 @@ func TestDecode(t *testing.T) {
 		{
 			"thread", `{"type":"threadMarkedAsResolved","data":{"roomId":"r","threadId":"th/1 \ud83d\udc4b"}}`,
 			decoded{
-				Type: "threadMarkedAsResolved", Room: "r", Outcome: mirror.OutcomeQueued,
+				Thread: "th/1 👋",
+				Type:   "threadMarkedAsResolved", Room: "r", Outcome: mirror.OutcomeQueued,
 				Invalidations: []string{"room of r if unknown", "thread th/1 👋 of r"},
 			},
 		},
 		{
 			"deleted thread", `{"type":"threadDeleted","data":{"threadId":"th","roomId":"r"}}`,
 			decoded{
-				Type: "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued,
+				Thread: "th",
+				Type:   "threadDeleted", Room: "r", Outcome: mirror.OutcomeQueued,
 				Invalidations: []string{"room of r if unknown", "thread th of r deleted"},
 			},
 		},
@@ -351,7 +354,8 @@ func TestDecode(t *testing.T) {
 			"old comment with its content",
 			`{"type":"commentCreated","data":{"appId":"app","roomId":"r","threadId":"th","commentId":"cm","createdBy":"u","content":{"threadId":"no","roomId":"no"}}}`,
 			decoded{
-				Type: "commentCreated", Room: "r", User: "u", Outcome: mirror.OutcomeQueued,
+				Thread: "th",
+				Type:   "commentCreated", Room: "r", User: "u", Outcome: mirror.OutcomeQueued,
 				Invalidations: []string{"room of r if unknown", "thread th of r"},
 			},
 		},
@@ -359,14 +363,16 @@ func TestDecode(t *testing.T) {
 			"old reaction, by nobody and at no time",
 			`{"type":"commentReactionAdded","data":{"projectId":"p","roomId":"r","threadId":"th","commentId":"cm","emoji":"👍"}}`,
 			decoded{
-				Type: "commentReactionAdded", Room: "r", LiveblocksProject: "p", Outcome: mirror.OutcomeQueued,
+				Thread: "th",
+				Type:   "commentReactionAdded", Room: "r", LiveblocksProject: "p", Outcome: mirror.OutcomeQueued,
 				Invalidations: []string{"room of r if unknown", "thread th of r"},
 			},
 		},
 		{
 			"longest thread id", `{"type":"commentEdited","data":{"roomId":"r","threadId":"` + longID + `"}}`,
 			decoded{
-				Type: "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued,
+				Thread: longID,
+				Type:   "commentEdited", Room: "r", Outcome: mirror.OutcomeQueued,
 				Invalidations: []string{"room of r if unknown", "thread " + longID + " of r"},
 			},
 		},

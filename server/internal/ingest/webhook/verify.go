@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -64,7 +65,7 @@ func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 		switch {
 		case !known:
 			owners[string(raw)] = s.Project
-			v.keys = append(v.keys, &key{project: s.Project, raw: raw})
+			v.keys = append(v.keys, &key{project: s.Project, raw: raw, fingerprint: Fingerprint(s.Secret)})
 		case owner != s.Project:
 			// A delivery could not be attributed to one of the two projects.
 			bad(fmt.Errorf("is also a secret of project %q", owner))
@@ -74,6 +75,13 @@ func NewVerifier(secrets []Secret, tolerance time.Duration) (*Verifier, error) {
 		return nil, errors.Join(problems...)
 	}
 	return v, nil
+}
+
+// Fingerprint tells secrets apart without giving them away: the first eight digits of the
+// SHA-256 of the secret as it is shown in the dashboard.
+func Fingerprint(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(sum[:4])
 }
 
 // minKey is the minimum size in bytes of the keys that Svix issues.
@@ -174,23 +182,29 @@ func (h Headers) complete() error {
 	return nil
 }
 
-// Verify returns the project whose secret signed the delivery, and the delivery's
-// timestamp. It tries the secrets of project, or all secrets if project is empty. A
+// Verified says who signed a delivery, and when.
+type Verified struct {
+	// Project is the one whose secret signed it, and Secret the [Fingerprint] of that.
+	Project mirror.ProjectID
+	Secret  string
+	// SendTime is the delivery's timestamp.
+	SendTime time.Time
+}
+
+// Verify returns whose secret signed the delivery, and the delivery's timestamp. It tries the secrets of project, or all secrets if project is empty. A
 // project without secrets is answered like one with others.
 // Every failure is a [*fault.Error] that reveals nothing of the delivery except its
 // age.
 //
 // body must be the raw bytes as received: parsing and re-encoding changes them and
 // so invalidates the signature.
-func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now time.Time) (mirror.ProjectID,
-	time.Time, error,
-) {
+func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now time.Time) (Verified, error) {
 	if err := h.complete(); err != nil {
-		return "", time.Time{}, err
+		return Verified{}, err
 	}
 	seconds, ok := parseTimestamp(h.Timestamp)
 	if !ok {
-		return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid, "the timestamp is not a whole number of seconds")
+		return Verified{}, unauthentic(fault.ReasonSignatureInvalid, "the timestamp is not a whole number of seconds")
 	}
 	tried := false
 	for _, k := range v.keys {
@@ -204,18 +218,18 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 		// theirs is invalid, so a time that is out of tolerance means that one of the
 		// clocks is wrong, or that an old delivery is replayed.
 		if age := now.Unix() - seconds; age > v.tolerance || age < -v.tolerance {
-			return "", time.Time{}, unauthentic(fault.ReasonTimestampOutOfTolerance,
+			return Verified{}, unauthentic(fault.ReasonTimestampOutOfTolerance,
 				"the timestamp differs from the clock by "+strconv.FormatInt(age, 10)+" s; at most "+
 					strconv.FormatInt(v.tolerance, 10)+" s are allowed")
 		}
 		if !validEventID(h.ID) {
-			return "", time.Time{}, fault.New(fault.Invalid, fault.ReasonEventIDInvalid,
+			return Verified{}, fault.New(fault.Invalid, fault.ReasonEventIDInvalid,
 				"the event id is longer than "+strconv.Itoa(mirror.MaxEventID)+" bytes or not printable ASCII")
 		}
-		return k.project, time.Unix(seconds, 0).UTC(), nil
+		return Verified{Project: k.project, Secret: k.fingerprint, SendTime: time.Unix(seconds, 0).UTC()}, nil
 	}
 	if project == "" {
-		return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid,
+		return Verified{}, unauthentic(fault.ReasonSignatureInvalid,
 			"the signature matches none of the configured secrets")
 	}
 	if !tried && len(v.keys) > 0 {
@@ -223,7 +237,7 @@ func (v *Verifier) Verify(project mirror.ProjectID, h Headers, body []byte, now 
 		// long as for one that has one secret.
 		v.keys[0].signed(h, body)
 	}
-	return "", time.Time{}, unauthentic(fault.ReasonSignatureInvalid,
+	return Verified{}, unauthentic(fault.ReasonSignatureInvalid,
 		"the signature matches no secret of a configured project with the id in the URL")
 }
 
@@ -281,9 +295,10 @@ const signatureLen = (sha256.Size + 2) / 3 * 4
 
 // key is the key of one secret, with reusable hash states.
 type key struct {
-	project mirror.ProjectID
-	raw     []byte
-	macs    sync.Pool // of *mac
+	project     mirror.ProjectID
+	fingerprint string
+	raw         []byte
+	macs        sync.Pool // of *mac
 }
 
 // mac is the state of one computation. Reusing it saves the key set-up and all

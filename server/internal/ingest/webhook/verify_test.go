@@ -72,9 +72,9 @@ func TestVerifyVectors(t *testing.T) {
 			t.Parallel()
 			v := newVerifier(t, webhook.Secret{Project: "acme", Secret: vec.Secret})
 			h := webhook.Headers{ID: vec.ID, Timestamp: vec.Timestamp, Signature: vec.Signature}
-			project, sent, err := v.Verify("", h, []byte(vec.Body), receiveTime)
-			if err != nil || project != "acme" || !sent.Equal(sendTime) {
-				t.Errorf("Verify = %q, %v, %v; want acme, %v", project, sent, err, sendTime)
+			got, err := v.Verify("", h, []byte(vec.Body), receiveTime)
+			if err != nil || got.Project != "acme" || !got.SendTime.Equal(sendTime) {
+				t.Errorf("Verify = %+v, %v; want acme, %v", got, err, sendTime)
 			}
 			if got := sign(t, vec.Secret, vec.ID, sendTime, vec.Body); got != vec.Signature {
 				t.Error("Sign differs from the vendor's signature")
@@ -83,7 +83,7 @@ func TestVerifyVectors(t *testing.T) {
 			body := []byte(vec.Body)
 			for i := range body {
 				body[i] ^= 1
-				if _, _, err := v.Verify("", h, body, receiveTime); !fault.Is(err, fault.ReasonSignatureInvalid) {
+				if _, err := v.Verify("", h, body, receiveTime); !fault.Is(err, fault.ReasonSignatureInvalid) {
 					t.Fatalf("Verify with byte %d changed = %v; want %s", i, err, fault.ReasonSignatureInvalid)
 				}
 				body[i] ^= 1
@@ -222,7 +222,7 @@ func TestVerifyMatrix(t *testing.T) {
 			}
 			h, err := webhook.HeadersFrom(func(key string) []string { return row.headers[key] })
 			if err == nil {
-				_, _, err = v.Verify("acme", h, []byte(row.body), now)
+				_, err = v.Verify("acme", h, []byte(row.body), now)
 			}
 			checkFault(t, "Verify", err, fault.Unauthentic, row.want)
 			if err != nil {
@@ -427,13 +427,13 @@ func TestVerify(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			owner, sent, err := v.Verify(tt.project, tt.headers, []byte(body), now)
+			got, err := v.Verify(tt.project, tt.headers, []byte(body), now)
 			checkFault(t, "Verify", err, tt.kind, tt.want)
-			if owner != tt.owner {
-				t.Errorf("Verify = %q; want %q", owner, tt.owner)
+			if got.Project != tt.owner || (err == nil) != (got.Secret != "") {
+				t.Errorf("Verify = %+v; want %q, and its secret if it succeeds", got, tt.owner)
 			}
-			if want := tt.headers.Timestamp; err == nil && strconv.FormatInt(sent.Unix(), 10) != want {
-				t.Errorf("Verify: sent at %v; want %s", sent, want)
+			if want := tt.headers.Timestamp; err == nil && strconv.FormatInt(got.SendTime.Unix(), 10) != want {
+				t.Errorf("Verify: sent at %v; want %s", got.SendTime, want)
 			}
 		})
 	}
@@ -455,7 +455,7 @@ func TestVerifyKeepsSecrets(t *testing.T) {
 		{ID: strings.Repeat(id, 99), Timestamp: stamp, Signature: rawSignature(t, secret, strings.Repeat(id, 99), stamp,
 			body)},
 	} {
-		_, _, err := v.Verify("acme", h, []byte(body), sendTime)
+		_, err := v.Verify("acme", h, []byte(body), sendTime)
 		if err == nil {
 			t.Fatalf("Verify(%+v) succeeded", h)
 		}
@@ -557,11 +557,28 @@ func TestNewVerifierTakesSecretsPaddedOrNot(t *testing.T) {
 		webhook.Secret{Project: "acme", Secret: "whsec_dGhpcmQ"})
 	h := webhook.Headers{ID: "a", Timestamp: "1767323045", Signature: rawSignature(t, "whsec_dGhpcmQ=", "a", "1767323045",
 		"{}")}
-	if _, _, err := v.Verify("", h, []byte("{}"), sendTime); err != nil {
+	if _, err := v.Verify("", h, []byte("{}"), sendTime); err != nil {
 		t.Errorf("Verify = %v", err)
 	}
-	if _, _, err := newVerifier(t).Verify("", h, []byte("{}"), sendTime); !fault.Is(err, fault.ReasonSignatureInvalid) {
+	if _, err := newVerifier(t).Verify("", h, []byte("{}"), sendTime); !fault.Is(err, fault.ReasonSignatureInvalid) {
 		t.Errorf("Verify without secrets = %v; want %s", err, fault.ReasonSignatureInvalid)
+	}
+}
+
+// TestVerifyTellsTheSecret rotates a secret: each delivery tells which of the two signed it, by
+// what an operator can compute: printf %s whsec_... | sha256sum | cut -c1-8.
+func TestVerifyTellsTheSecret(t *testing.T) {
+	t.Parallel()
+	v := newVerifier(t, webhook.Secret{Project: "acme", Secret: secret},
+		webhook.Secret{Project: "acme", Secret: otherSecret})
+	for text, want := range map[string]string{secret: "96ad2ccd", otherSecret: "7c6b0377"} {
+		h := webhook.Headers{
+			ID: "msg_1", Timestamp: strconv.FormatInt(sendTime.Unix(), 10), Signature: sign(t, text, "msg_1", sendTime, "{}"),
+		}
+		got, err := v.Verify("", h, []byte("{}"), sendTime)
+		if err != nil || got.Secret != want {
+			t.Errorf("Verify = %+v, %v; want the secret %s", got, err, want)
+		}
 	}
 }
 
@@ -675,7 +692,7 @@ func TestVerifierIsSafeForConcurrentUse(t *testing.T) {
 				if n%3 == 0 {
 					h.ID += "x"
 				}
-				if _, _, err := v.Verify("", h, []byte(vec.Body), sendTime); (err == nil) != (n%3 != 0) {
+				if _, err := v.Verify("", h, []byte(vec.Body), sendTime); (err == nil) != (n%3 != 0) {
 					t.Errorf("Verify of %s = %v", h.ID, err)
 				}
 			}
@@ -703,7 +720,7 @@ func differ(t interface{ Fatalf(string, ...any) }, key []byte, h webhook.Headers
 		t.Fatalf("NewWebhook: %v", err)
 	}
 	seconds, numberErr := strconv.ParseInt(h.Timestamp, 10, 64)
-	_, _, got := v.Verify("", h, body, time.Unix(seconds, 0))
+	_, got := v.Verify("", h, body, time.Unix(seconds, 0))
 	want := wh.VerifyIgnoringTimestamp(body, http.Header{
 		"Webhook-Id": {h.ID}, "Webhook-Timestamp": {h.Timestamp}, "Webhook-Signature": {h.Signature},
 	})
@@ -788,7 +805,7 @@ func BenchmarkVerify(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := v.Verify("", h, body, sendTime); err != nil {
+		if _, err := v.Verify("", h, body, sendTime); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -807,15 +824,17 @@ func TestUnknownProjectIsAnsweredLikeAWrongSignature(t *testing.T) {
 	h := webhook.Headers{
 		ID: id, Timestamp: strconv.FormatInt(sendTime.Unix(), 10), Signature: sign(t, otherSecret, id, sendTime, body),
 	}
-	_, _, known := v.Verify("a", h, []byte(body), sendTime)
-	_, _, unknown := v.Verify("c", h, []byte(body), sendTime)
+	_, known := v.Verify("a", h, []byte(body), sendTime)
+	_, unknown := v.Verify("c", h, []byte(body), sendTime)
 	if !fault.Is(known, fault.ReasonSignatureInvalid) || !reflect.DeepEqual(known, unknown) {
 		t.Errorf("Verify for a project = %v, for one that is not configured = %v; want the same refusal", known, unknown)
 	}
-	if project, _, err := v.Verify("b", h, []byte(body), sendTime); project != "b" || err != nil {
-		t.Errorf("Verify for the project that signed = %q, %v", project, err)
+	want := webhook.Verified{
+		Project: "b", Secret: webhook.Fingerprint(otherSecret), SendTime: sendTime.Truncate(time.Second),
 	}
-	if project, _, err := v.Verify("", h, []byte(body), sendTime); project != "b" || err != nil {
-		t.Errorf("Verify for any project = %q, %v; want the one whose secret verified", project, err)
+	for _, project := range []mirror.ProjectID{"b", ""} {
+		if got, err := v.Verify(project, h, []byte(body), sendTime); got != want || err != nil {
+			t.Errorf("Verify for %q = %+v, %v; want %+v", project, got, err, want)
+		}
 	}
 }

@@ -39,6 +39,7 @@ func (f *EventFilter) span(now time.Time) (since, until *timestamppb.Timestamp, 
 
 type eventList struct {
 	EventFilter
+	Thread  string `name:"thread" placeholder:"ID" help:"Only events that name this thread."`
 	Outcome string `name:"outcome" placeholder:"WORD" help:"Only events with this outcome: queued, recorded, unknown_type, malformed, id_invalid or foreign_project."`
 	Limit   int    `name:"limit" default:"50" help:"Maximum number of events. 0 lists all."`
 
@@ -60,7 +61,7 @@ func (c *eventList) Run(ctx context.Context, std Streams) error {
 			func(ctx context.Context, size int32, token string) (*mirrorv1.ListEventsResponse, error) {
 				return s.events.ListEvents(ctx, &mirrorv1.ListEventsRequest{
 					ProjectId: s.project, RoomId: c.Room, Type: c.Type, UserId: c.User, StartTime: since, EndTime: until,
-					Outcome: outcome, PageSize: size, PageToken: token,
+					ThreadId: c.Thread, Outcome: outcome, PageSize: size, PageToken: token,
 				})
 			})
 	}, func(w io.Writer, list *mirrorv1.ListEventsResponse) {
@@ -92,11 +93,13 @@ func (c *eventShow) Run(ctx context.Context, std Streams) error {
 			{"type", e.GetType()},
 			{"room", e.GetRoomId()},
 			{"user", e.GetUserId()},
+			{"thread", e.GetThreadId()},
 			{"Liveblocks project", e.GetLiveblocksProjectId()},
 			{"sent", at(e.GetSendTime())},
 			{"received", at(e.GetReceiveTime())},
 			{"happened", at(e.GetSourceTime())},
 			{"outcome", word(e.GetOutcome().String(), "EVENT_OUTCOME_")},
+			{"verified by the secret", e.GetSecretFingerprint()},
 			{"payload", string(e.GetPayload())},
 		})
 		if len(got.GetTasks()) > 0 {

@@ -139,6 +139,8 @@ func eventToProto(e *mirror.Event) *mirrorv1.Event {
 		ReceiveTime:         timestamp(e.ReceiveTime),
 		SourceTime:          timestamp(e.SourceTime),
 		Outcome:             outcomes[e.Outcome],
+		ThreadId:            e.Thread,
+		SecretFingerprint:   e.Secret,
 	}
 }
 

@@ -141,6 +141,7 @@ func (e *eventService) ListEvents(ctx context.Context, req *mirrorv1.ListEventsR
 				Room:      mirror.RoomID(req.GetRoomId()),
 				Type:      req.GetType(),
 				User:      req.GetUserId(),
+				Thread:    req.GetThreadId(),
 				Outcome:   outcomeOf(req.GetOutcome()),
 				From:      bound(req.GetStartTime()),
 				To:        bound(req.GetEndTime()),

@@ -543,7 +543,7 @@ func TestEventFilters(t *testing.T) {
 	for i, e := range []mirror.Event{
 		{Room: "a", Type: "x", User: "u", Outcome: mirror.OutcomeQueued},
 		{Room: "a", Type: "y", Outcome: mirror.OutcomeMalformed},
-		{Room: "b", Type: "x", User: "v", Outcome: mirror.OutcomeQueued},
+		{Room: "b", Type: "x", User: "v", Thread: "t", Outcome: mirror.OutcomeQueued},
 	} {
 		e.Project, e.ID, e.ReceiveTime = project, id(i), noon.Add(-time.Duration(i)*time.Microsecond)
 		e.Payload = []byte("{}")
@@ -558,6 +558,8 @@ func TestEventFilters(t *testing.T) {
 		{"room", &mirrorv1.ListEventsRequest{RoomId: "a"}, ids(0, 2)},
 		{"room and type", &mirrorv1.ListEventsRequest{RoomId: "a", Type: "x"}, ids(0, 1)},
 		{"user", &mirrorv1.ListEventsRequest{UserId: "v"}, ids(2, 3)},
+		{"thread", &mirrorv1.ListEventsRequest{ThreadId: "t"}, ids(2, 3)},
+		{"thread of none", &mirrorv1.ListEventsRequest{ThreadId: "t", RoomId: "a"}, nil},
 		{"outcome", &mirrorv1.ListEventsRequest{Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_MALFORMED}, ids(1, 2)},
 		{
 			"room and outcome",

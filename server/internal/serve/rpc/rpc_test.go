@@ -257,6 +257,7 @@ func (q *fakeQuery) Events(ctx context.Context, f store.EventFilter) ([]mirror.E
 		return e.Project == f.Project && f.Rooms.Select(e.Room) && (f.Room == "" || e.Room == f.Room) &&
 			(f.Type == "" || e.Type == f.Type) &&
 			(f.User == "" || e.User == f.User) && (f.Outcome == "" || e.Outcome == f.Outcome) &&
+			(f.Thread == "" || e.Thread == f.Thread) &&
 			(f.From.IsZero() || !e.ReceiveTime.Before(f.From)) &&
 			(f.To.IsZero() || e.ReceiveTime.Before(f.To)) &&
 			(f.AfterTime.IsZero() || orderEvents(*e, after) > 0)

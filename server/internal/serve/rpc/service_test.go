@@ -126,13 +126,14 @@ func TestGetEvent(t *testing.T) {
 		Project: project, ID: "msg_1", Type: "storageUpdated", Room: "r", User: "u", LiveblocksProject: "lb",
 		Payload:  []byte("\x00\xff"),
 		SendTime: noon, ReceiveTime: noon.Add(time.Microsecond), Outcome: mirror.OutcomeQueued,
+		Thread: "th", Secret: "5ec4e7aa",
 	}}
 	resp, err := h.events.GetEvent(t.Context(), &mirrorv1.GetEventRequest{EventId: "msg_1"})
 	want := &mirrorv1.Event{
 		ProjectId: "default", EventId: "msg_1", Type: "storageUpdated", RoomId: "r", UserId: "u", LiveblocksProjectId: "lb",
 		Payload:  []byte("\x00\xff"),
 		SendTime: timestamppb.New(noon), ReceiveTime: timestamppb.New(noon.Add(time.Microsecond)),
-		Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED,
+		Outcome: mirrorv1.EventOutcome_EVENT_OUTCOME_QUEUED, ThreadId: "th", SecretFingerprint: "5ec4e7aa",
 	}
 	if diff := gocmp.Diff(want, resp.GetEvent(), protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("GetEvent = %v; -want +got:\n%s", err, diff)

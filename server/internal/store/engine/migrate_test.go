@@ -60,6 +60,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0013_shard.sql":      "2ad94fbed75bb097de83ed2ee4059a229f0462e06ff2993a0f1bf8d00f773b24",
 		"mysql/migrations/0016_feed.sql":       "1f857067564c0364b3a8f484884384b9dcd39a7887a4c0e1df6cd928712ce0d8",
 		"mysql/migrations/0017_stop.sql":       "47b522673abac4a8c39231ff9b3f176460a89560f04ba04ab0b950183be8e4f5",
+		"mysql/migrations/0019_audit.sql":      "a317a941e6fd4754f5a99c4dd9ddafc11687230448f1aebbbe22593f87714b62",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -88,6 +89,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0013_shard.sql":       "4819b6b44656c529b6b27493e58702a6031bd304aed3282a3a278eecf46d91a8",
 		"postgres/migrations/0016_feed.sql":        "6897d8b20b071ec96c3bdcb130f81fddb2b709cb828374bdec58dc557ea7205c",
 		"postgres/migrations/0017_stop.sql":        "dc45b972d2d6a93943f65c0eb3364870ec9d9413ae95f4ac0bd6f356893b8b5a",
+		"postgres/migrations/0019_audit.sql":       "6cbaa9bf5a9e4bbccd39728e1a7d10c4d32b0f3460477e42e4eaea56a172edbf",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {

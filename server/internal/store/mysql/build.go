@@ -130,20 +130,20 @@ func insertEventsSQL(n int) string {
 	// ignore", which would also ignore invalid values.
 	return `insert into mirror_event (
     bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
-    payload, send_time, receive_time, source_time, outcome, batch_token
+    payload, send_time, receive_time, source_time, outcome, batch_token, thread_id, secret_sha
 )
-values ` + places(n, 13) + `
+values ` + places(n, 15) + `
 on duplicate key update bucket = values(bucket)`
 }
 
 // insertEvents inserts the events that do not exist yet and returns their number.
 func (q *queries) insertEvents(ctx context.Context, events []mirror.Event, token []byte) (int64, error) {
-	args := make([]any, 0, 13*len(events))
+	args := make([]any, 0, 15*len(events))
 	for _, e := range events {
 		args = append(args, e.Bucket(), rawKey(e.Project), rawKey(e.ID), rawKey(e.Type), rawKey(e.Room),
 			rawKey(e.User),
 			rawKey(e.LiveblocksProject), rawKey(e.Payload), nullTime(e.SendTime), nullTime(e.ReceiveTime),
-			nullTime(e.SourceTime), rawKey(e.Outcome), token)
+			nullTime(e.SourceTime), rawKey(e.Outcome), token, rawKey(e.Thread), rawKey(e.Secret))
 	}
 	result, err := q.db.ExecContext(ctx, insertEventsSQL(len(events)), args...)
 	if err != nil {

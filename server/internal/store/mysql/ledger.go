@@ -211,7 +211,8 @@ func (s *Store) packets(events []mirror.Event, f func(events []mirror.Event) err
 	begin, size := 0, int64(0)
 	for i, e := range events {
 		// Every byte may need an escape.
-		n := 512 + 2*int64(len(e.Payload)+len(e.ID)+len(e.Type)+len(e.Room)+len(e.User)+len(e.LiveblocksProject))
+		n := 512 + 2*int64(len(e.Payload)+len(e.ID)+len(e.Type)+len(e.Room)+len(e.User)+len(e.Thread)+
+			len(e.LiveblocksProject))
 		if i > begin && (size+n > limit || i-begin == maxRows) {
 			if err := f(events[begin:i]); err != nil {
 				return err

@@ -108,7 +108,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, " +
 		"fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
 	exec("insert into mirror_event values (0, 'default', 'e', '', 'r', 'u', '', '', '2026-03-01', '2026-03-01', null, " +
-		"'', '')")
+		"'', '', 't', '')")
 	exec("insert into mirror_change values (0, 1, 'default', 'r', 2, '', 1, '2026-03-01', 0)")
 	exec("insert into mirror_thread values (0, 'default', 'r', 't', 1, '', '', '2026-03-01', '2026-03-01', false, '', " +
 		"null, null, 1, '', null, default)")
@@ -168,7 +168,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 				" from "+table, n, n)
 		}
 		exec(`insert into mirror_event select (bucket + ?) mod 256, project_id, concat(event_id, '-', ?), type, concat(room_id, ?), concat(user_id, ?), '', '',
-			send_time, receive_time + interval ? second, source_time, outcome, batch_token from mirror_event`, n, n, n, n, n)
+			send_time, receive_time + interval ? second, source_time, outcome, batch_token, concat(thread_id, ?), '' from mirror_event`,
+			n, n, n, n, n, n)
 		exec("insert into mirror_change select bucket, n + ?, project_id, room_id, kind, resource_id, change_kind, "+
 			"commit_time, epoch from mirror_change", n)
 	}
@@ -496,11 +497,11 @@ func TestExpireReadsWhatItDeletes(t *testing.T) {
 		}
 	}
 	exec("insert into mirror_event values (0, 'default', 'e', '', 'r', 'u', '', '', '2026-03-01', '2026-03-01', null, " +
-		"'', '')")
+		"'', '', 't', '')")
 	for n := 1; n < 1<<14; n *= 2 {
 		exec("insert into mirror_event select (bucket + ?) mod 256, project_id, sha2(concat(event_id, ?), 256), type, "+
-			"room_id, user_id, '', repeat('x', 300), send_time, receive_time + interval ? second, null, outcome, batch_token "+
-			"from mirror_event", n, n, n)
+			"room_id, user_id, '', repeat('x', 300), send_time, receive_time + interval ? second, null, outcome, batch_token, "+
+			"thread_id, secret_sha from mirror_event", n, n, n)
 	}
 	x := store.Expiry{
 		Project: "default", Table: store.AgingEvents, Before: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), Limit: 100,

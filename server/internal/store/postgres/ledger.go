@@ -171,6 +171,8 @@ func acceptParams(batch []mirror.Delivery, stale func(mirror.Event, mirror.Inval
 		ReceiveTime:         make([]pgtype.Timestamptz, 0, n),
 		SourceTime:          make([]pgtype.Timestamptz, 0, n),
 		Outcome:             make([]string, 0, n),
+		ThreadID:            make([]string, 0, n),
+		SecretSha:           make([]string, 0, n),
 	}
 	growStale(&p, invalidations)
 	for i, k := range events {
@@ -191,6 +193,8 @@ func acceptParams(batch []mirror.Delivery, stale func(mirror.Event, mirror.Inval
 		p.ReceiveTime = append(p.ReceiveTime, nullTime(e.ReceiveTime))
 		p.SourceTime = append(p.SourceTime, nullTime(e.SourceTime))
 		p.Outcome = append(p.Outcome, string(e.Outcome))
+		p.ThreadID = append(p.ThreadID, e.Thread)
+		p.SecretSha = append(p.SecretSha, e.Secret)
 		for _, h := range batch[k.place].Invalidations {
 			addStale(&p, int32(i+1), stale(*e, h))
 			if !h.Fold {

@@ -39,6 +39,7 @@ var ledgerCases = []testCase{
 func eventRoundTrip(e *env) {
 	a := e.delivery(invalidatedAt(storageOf("room")))
 	a.Event.User, a.Event.LiveblocksProject, a.Event.Outcome = "user ", "6605A", mirror.OutcomeUnknownType
+	a.Event.Thread, a.Event.Secret = "th_1 ", "5ec4e7aa"
 	a.Event.SendTime, a.Event.SourceTime = e.now.Add(-time.Second), e.now.Add(-time.Hour)
 	e.want("Accept", e.accept(a), []store.Accepted{{
 		Fresh: true, Outcome: mirror.OutcomeUnknownType,
@@ -505,7 +506,7 @@ func oddEventIDs(e *env) {
 		a.Event.User = string(id)
 		a.Event.Type = string(id)
 		if len(id) <= mirror.MaxEventID {
-			a.Event.ID = string(id)
+			a.Event.ID, a.Event.Thread = string(id), string(id)
 		}
 		batch = append(batch, a)
 	}

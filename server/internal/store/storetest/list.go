@@ -147,6 +147,7 @@ func eventList(e *env) {
 		a := e.delivery()
 		a.Event.ID, a.Event.ReceiveTime = id, middle
 		a.Event.Room, a.Event.User, a.Event.Type = "room", "ann", []string{"one", "two"}[i%2]
+		a.Event.Thread = []string{"th_1", "th_1", "th_2"}[i%3]
 		a.Event.Outcome = []mirror.Outcome{mirror.OutcomeQueued, mirror.OutcomeIDInvalid}[i/2%2]
 		e.accept(a)
 	}
@@ -168,6 +169,7 @@ func eventList(e *env) {
 		Room:      "room",
 		Type:      "one",
 		User:      "ann",
+		Thread:    "th_1",
 		Outcome:   mirror.OutcomeQueued,
 		From:      middle,
 		To:        middle.Add(time.Microsecond),

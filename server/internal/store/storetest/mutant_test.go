@@ -455,6 +455,11 @@ func mutants() []mutant {
 		{"counts no comments", []string{"new thread"}, func(b base) store.Store { return &countsNoComments{b} }},
 		{"finds groups among users", []string{"threads by filter"}, func(b base) store.Store { return &findsGroups{b} }},
 		{
+			"heeds no thread",
+			[]string{"events by filter"},
+			func(b base) store.Store { return &heedsNoThread{b} },
+		},
+		{
 			"heeds no outcome",
 			[]string{"events by filter"},
 			func(b base) store.Store { return &heedsNoOutcome{b} },
@@ -1682,6 +1687,13 @@ func (s *heedsRoomAlone) Events(ctx context.Context, f store.EventFilter) ([]mir
 		f.User = ""
 	}
 	return s.Store.Events(ctx, f)
+}
+
+type heedsNoThread struct{ base }
+
+func (s *heedsNoThread) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
+	f.Thread = ""
+	return s.base.Events(ctx, f)
 }
 
 type heedsNoOutcome struct{ base }

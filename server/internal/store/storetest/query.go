@@ -334,6 +334,7 @@ func (e *env) manyEvents() []mirror.Event {
 		a := e.delivery()
 		a.Event.Room = []mirror.RoomID{"room", "Room", ""}[i%3]
 		a.Event.User = []string{"ann", "Ann", ""}[i/3%3]
+		a.Event.Thread = []string{"th_1", "Th_1", "", "th_1"}[i%4]
 		a.Event.Type = []string{"one", "two"}[i%2]
 		a.Event.Outcome = []mirror.Outcome{mirror.OutcomeQueued, mirror.OutcomeMalformed, mirror.OutcomeQueued}[i/2%3]
 		a.Event.ReceiveTime = e.now.Add(time.Duration(i/4) * time.Second) // four at a time
@@ -398,9 +399,14 @@ func eventsFiltered(e *env) {
 		filter store.EventFilter
 		keep   func(ev mirror.Event) bool
 	}{
-		"room": {store.EventFilter{Room: "room"}, func(ev mirror.Event) bool { return ev.Room == "room" }},
-		"user": {store.EventFilter{User: "Ann"}, func(ev mirror.Event) bool { return ev.User == "Ann" }},
-		"type": {store.EventFilter{Type: "two"}, func(ev mirror.Event) bool { return ev.Type == "two" }},
+		"room":   {store.EventFilter{Room: "room"}, func(ev mirror.Event) bool { return ev.Room == "room" }},
+		"user":   {store.EventFilter{User: "Ann"}, func(ev mirror.Event) bool { return ev.User == "Ann" }},
+		"type":   {store.EventFilter{Type: "two"}, func(ev mirror.Event) bool { return ev.Type == "two" }},
+		"thread": {store.EventFilter{Thread: "th_1"}, func(ev mirror.Event) bool { return ev.Thread == "th_1" }},
+		"thread, room and user": {
+			store.EventFilter{Thread: "th_1", Room: "Room", User: "Ann"},
+			func(ev mirror.Event) bool { return ev.Thread == "th_1" && ev.Room == "Room" && ev.User == "Ann" },
+		},
 		"outcome": {
 			store.EventFilter{Outcome: mirror.OutcomeMalformed},
 			func(ev mirror.Event) bool { return ev.Outcome == mirror.OutcomeMalformed },
@@ -458,6 +464,7 @@ func eventPages(e *env) {
 	for what, filter := range map[string]store.EventFilter{
 		"all": {}, "a room's": {Room: "room"},
 		"a user's": {User: "ann"}, "a type's": {Type: "one"}, "an outcome's": {Outcome: mirror.OutcomeQueued},
+		"a thread's": {Thread: "th_1"},
 	} {
 		filter.Project, filter.Limit = project, 100
 		all, err := e.Events(e.ctx(), filter)

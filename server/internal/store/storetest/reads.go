@@ -87,6 +87,7 @@ func Reads() []Read {
 			Room:      id,
 			Type:      id,
 			User:      id,
+			Thread:    id,
 			Outcome:   mirror.OutcomeMalformed,
 			From:      now,
 			To:        now,
@@ -181,7 +182,7 @@ func lists[F, R any](name string, list func(store.Store, context.Context, F) ([]
 		case store.TaskFilter:
 			inOrder = f.State != mirror.TaskDone || f.Room != ""
 		case store.EventFilter:
-			inOrder = f.Rooms == nil || f.Room != "" || f.User != ""
+			inOrder = f.Rooms == nil || f.Room != "" || f.User != "" || f.Thread != ""
 		case store.SessionFilter:
 			inOrder = f.Rooms == nil || f.Room != "" || f.User != ""
 		case store.NotificationFilter:

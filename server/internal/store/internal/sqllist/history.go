@@ -12,14 +12,14 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-const eventColumns = `e.project_id, e.event_id, e.type, e.room_id, e.user_id, e.liveblocks_project_id, e.send_time,
-    e.receive_time, e.source_time, e.outcome, case when ? then '' else e.payload end`
+const eventColumns = `e.project_id, e.event_id, e.type, e.room_id, e.user_id, e.thread_id, e.liveblocks_project_id, e.send_time,
+    e.receive_time, e.source_time, e.outcome, e.secret_sha, case when ? then '' else e.payload end`
 
 const selectEvents = "select " + eventColumns + "\nfrom mirror_event e\n"
 
 func scanEvent(row Row, e *mirror.Event) error {
-	return row.Scan(&e.Project, &e.ID, &e.Type, &e.Room, &e.User, &e.LiveblocksProject, at(&e.SendTime),
-		at(&e.ReceiveTime), at(&e.SourceTime), &e.Outcome, &e.Payload)
+	return row.Scan(&e.Project, &e.ID, &e.Type, &e.Room, &e.User, &e.Thread, &e.LiveblocksProject, at(&e.SendTime),
+		at(&e.ReceiveTime), at(&e.SourceTime), &e.Outcome, &e.Secret, &e.Payload)
 }
 
 // anyBucket is a list of all buckets: a look-up by key in each of them.
@@ -55,7 +55,8 @@ func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Even
 		room:    f.Room,
 		columns: eventColumns, args: []any{f.NoPayload}, table: "mirror_event", as: "e",
 		at: "e.receive_time", id: "e.event_id",
-		first:  []idFilter{{"e.room_id", string(f.Room)}, {"e.user_id", f.User}},
+		// A thread has fewer events than its room.
+		first:  []idFilter{{"e.thread_id", f.Thread}, {"e.room_id", string(f.Room)}, {"e.user_id", f.User}},
 		others: []idFilter{{"e.type", f.Type}},
 		also: func(s *statement) {
 			s.whereIf(f.Outcome != "", unindexed("e.outcome = ?"), string(f.Outcome))

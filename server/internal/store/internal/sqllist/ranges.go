@@ -150,9 +150,13 @@ func (r *Reader) latest(l latestList, project mirror.ProjectID, prefix string) *
 	}
 	head := "select " + l.columns + "\nfrom "
 	if prefix == "" || few || r.dialect.ForceIndex {
-		index := r.byRoom(l.table+"_by_room", l.room)
-		if prefix != "" && !few {
+		index := "\n"
+		switch {
+		case prefix != "" && !few:
 			index = r.by(l.table + "_by_room")
+		case l.room != "": // the primary key, which the bucket is a part of, has another order
+			id := strings.TrimPrefix(l.first[start].column, l.as+".")
+			index = r.by(l.table + "_by_" + strings.TrimSuffix(id, "_id"))
 		}
 		s := r.query(head+l.table+" "+l.as+index+l.joins, l.args...)
 		where(s)

@@ -264,15 +264,6 @@ func (s *statement) inBucket(of string, project mirror.ProjectID, room mirror.Ro
 	return s.whereIf(s.dialect.Routed && room != "", of+".bucket = ?", mirror.Bucket(project, string(room)))
 }
 
-// byRoom ends the name of a table with the index by room if a filter names one, where a
-// statement can say so. The primary key, which the bucket is a part of, has another order.
-func (r *Reader) byRoom(index string, room mirror.RoomID) string {
-	if room == "" {
-		return "\n"
-	}
-	return r.by(index)
-}
-
 // by ends the name of a table with the index that a list uses, where a statement can
 // say so.
 func (r *Reader) by(index string) string {

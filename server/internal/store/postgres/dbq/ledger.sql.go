@@ -131,15 +131,16 @@ const markStale = `-- name: MarkStale :many
 with recorded as (
     insert into mirror_event (
         bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
-        payload, send_time, receive_time, source_time, outcome
+        payload, send_time, receive_time, source_time, outcome, thread_id, secret_sha
     )
     select
         unnest($1::smallint[]), unnest($2::text[]), unnest($3::text[]),
         unnest($4::text[]), unnest($5::text[]), unnest($6::text[]),
         unnest($7::text[]), unnest($8::bytea[]),
         unnest($9::timestamptz[]), unnest($10::timestamptz[]),
-        unnest($11::timestamptz[]), unnest($12::text[])
-    from (select set_config('lock_timeout', $13, true)) patience
+        unnest($11::timestamptz[]), unnest($12::text[]),
+        unnest($13::text[]), unnest($14::text[])
+    from (select set_config('lock_timeout', $15, true)) patience
     limit coalesce(cardinality($3::text[]), 0) -- or it is set without events too
     on conflict do nothing
     returning project_id, event_id
@@ -155,17 +156,17 @@ waiting as (
         f.bucket, f.project_id, f.room_id, f.kind, f.resource_id, f.event_id, f.type, f.payload, f.source_time, f.receive_time
     from (
         select
-            unnest($14::smallint[]) as bucket,
-            unnest($15::text[]) as project_id,
-            unnest($16::text[]) as room_id,
-            unnest($17::smallint[]) as kind,
-            unnest($18::text[]) as resource_id,
-            unnest($19::text[]) as event_id,
-            unnest($20::text[]) as type,
-            unnest($21::bytea[]) as payload,
-            unnest($22::timestamptz[]) as source_time,
-            unnest($23::timestamptz[]) as receive_time
-        limit cardinality($19::text[])
+            unnest($16::smallint[]) as bucket,
+            unnest($17::text[]) as project_id,
+            unnest($18::text[]) as room_id,
+            unnest($19::smallint[]) as kind,
+            unnest($20::text[]) as resource_id,
+            unnest($21::text[]) as event_id,
+            unnest($22::text[]) as type,
+            unnest($23::bytea[]) as payload,
+            unnest($24::timestamptz[]) as source_time,
+            unnest($25::timestamptz[]) as receive_time
+        limit cardinality($21::text[])
     ) f
     where (select news.only from news)
         or (f.project_id, f.event_id) in (select r.project_id, r.event_id from recorded r)
@@ -173,20 +174,20 @@ waiting as (
 ),
 stale as (
     select
-        unnest($24::integer[]) as event, -- its place, from 1; 0 for none
-        unnest($25::smallint[]) as bucket,
-        unnest($26::text[]) as project_id,
-        unnest($27::text[]) as room_id,
-        unnest($28::smallint[]) as kind,
-        unnest($29::text[]) as resource_id,
-        unnest($30::timestamptz[]) as now,
-        unnest($31::bigint[]) as min_interval_us,
-        unnest($32::timestamptz[]) as source_time,
-        unnest($33::timestamptz[]) as notice_time,
+        unnest($26::integer[]) as event, -- its place, from 1; 0 for none
+        unnest($27::smallint[]) as bucket,
+        unnest($28::text[]) as project_id,
+        unnest($29::text[]) as room_id,
+        unnest($30::smallint[]) as kind,
+        unnest($31::text[]) as resource_id,
+        unnest($32::timestamptz[]) as now,
+        unnest($33::bigint[]) as min_interval_us,
+        unnest($34::timestamptz[]) as source_time,
+        unnest($35::timestamptz[]) as notice_time,
         -- 1 even if it has a state, 2 deleted, 4 not in the background, 8 lift, 16
         -- a new generation, 32 by an event. Flags of several entries are combined.
-        unnest($34::smallint[]) as flags
-    limit cardinality($24::integer[])
+        unnest($36::smallint[]) as flags
+    limit cardinality($26::integer[])
 ),
 wanted as (
     select
@@ -276,6 +277,8 @@ type MarkStaleParams struct {
 	ReceiveTime         []pgtype.Timestamptz
 	SourceTime          []pgtype.Timestamptz
 	Outcome             []string
+	ThreadID            []string
+	SecretSha           []string
 	LockTimeout         string
 	FoldBucket          []int16
 	FoldProjectID       []string
@@ -338,6 +341,8 @@ func (q *Queries) MarkStale(ctx context.Context, arg MarkStaleParams) ([]MarkSta
 		arg.ReceiveTime,
 		arg.SourceTime,
 		arg.Outcome,
+		arg.ThreadID,
+		arg.SecretSha,
 		arg.LockTimeout,
 		arg.FoldBucket,
 		arg.FoldProjectID,

@@ -16,14 +16,15 @@
 with recorded as (
     insert into mirror_event (
         bucket, project_id, event_id, type, room_id, user_id, liveblocks_project_id,
-        payload, send_time, receive_time, source_time, outcome
+        payload, send_time, receive_time, source_time, outcome, thread_id, secret_sha
     )
     select
         unnest(@bucket::smallint[]), unnest(@project_id::text[]), unnest(@event_id::text[]),
         unnest(@type::text[]), unnest(@room_id::text[]), unnest(@user_id::text[]),
         unnest(@liveblocks_project_id::text[]), unnest(@payload::bytea[]),
         unnest(@send_time::timestamptz[]), unnest(@receive_time::timestamptz[]),
-        unnest(@source_time::timestamptz[]), unnest(@outcome::text[])
+        unnest(@source_time::timestamptz[]), unnest(@outcome::text[]),
+        unnest(@thread_id::text[]), unnest(@secret_sha::text[])
     from (select set_config('lock_timeout', @lock_timeout, true)) patience
     limit coalesce(cardinality(@event_id::text[]), 0) -- or it is set without events too
     on conflict do nothing
