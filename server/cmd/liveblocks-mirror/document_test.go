@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,19 @@ func TestCommandsAreDocumented(t *testing.T) {
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != want {
 		t.Errorf("docs/CLI.md is not what the commands say (%v); run `go test ./server/cmd/liveblocks-mirror -update`", err)
+	}
+}
+
+// Every command that has a result prints it as JSON, if asked to.
+func TestEveryCommandPrintsJSON(t *testing.T) {
+	t.Parallel()
+	// Those that run until they are ended, and those whose result has a form of its own.
+	without := []string{"serve", "demo", "completion", "call"}
+	for _, leaf := range kong.Must(&commands{}, kong.Name("liveblocks-mirror")).Model.Leaves(true) {
+		found := slices.ContainsFunc(leaf.Flags, func(f *kong.Flag) bool { return f.Name == "json" })
+		if name := strings.TrimPrefix(leaf.FullPath(), "liveblocks-mirror "); found == slices.Contains(without, name) {
+			t.Errorf("%s has --json: %t", name, found)
+		}
 	}
 }
 

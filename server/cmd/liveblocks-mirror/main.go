@@ -87,6 +87,7 @@ type migrateCmd struct {
 
 	PrintVSchema bool `name:"print-vschema" help:"Print the VSchema for a sharded keyspace of Vitess or PlanetScale, which has to be in place before the tables. Nothing connects to the database."`
 
+	cli.Format
 	config.Roles    `group:"Database"`
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
@@ -104,7 +105,13 @@ func (c *migrateCmd) Run(ctx context.Context) error {
 	case c.PrintGrants:
 		return app.PrintGrants(c.Database, c.Roles, os.Stdout)
 	}
-	return app.Migrate(ctx, c.Database, c.Roles, c.Logger(os.Stderr))
+	if err := app.Migrate(ctx, c.Database, c.Roles, c.Logger(os.Stderr)); err != nil {
+		return err
+	}
+	current := struct {
+		Migrated bool `json:"migrated"`
+	}{true}
+	return c.Format.Print(os.Stdout, current, func(io.Writer) {}) // people see it in the log
 }
 
 type feedCmd struct {
@@ -114,6 +121,7 @@ type feedCmd struct {
 type feedResetCmd struct {
 	Yes bool `name:"yes" help:"Do it."`
 
+	cli.Format
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
 }
@@ -122,7 +130,16 @@ type feedResetCmd struct {
 func (c *feedResetCmd) Validate() error { return c.Database.Validate() }
 
 func (c *feedResetCmd) Run(ctx context.Context) error {
-	return app.ResetFeed(ctx, c.Database, c.Yes, os.Stdout, c.Logger(os.Stderr))
+	result, err := app.ResetFeed(ctx, c.Database, c.Yes, c.Logger(os.Stderr))
+	return show(c.Format, result, err)
+}
+
+// show prints a result, or what was done before an error.
+func show(format cli.Format, result app.Result, err error) error {
+	if result == nil {
+		return err
+	}
+	return errors.Join(err, format.Print(os.Stdout, result, result.Say))
 }
 
 type purgeCmd struct {
@@ -133,6 +150,7 @@ type purgeRoomsCmd struct {
 	DeletedBefore time.Duration `name:"deleted-before" required:"" placeholder:"DURATION" help:"Only rooms that were found to be deleted longer ago than this, such as 720h."`
 	Yes           bool          `name:"yes" help:"Delete."`
 
+	cli.Format
 	config.OneProject
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
@@ -151,9 +169,10 @@ func (c *purgeRoomsCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return app.PurgeRooms(ctx, c.Database, app.Purge{
+	result, err := app.PurgeRooms(ctx, c.Database, app.Purge{
 		Project: string(project), DeletedBefore: c.DeletedBefore, Delete: c.Yes,
-	}, os.Stdout, c.Logger(os.Stderr))
+	}, c.Logger(os.Stderr))
+	return show(c.Format, result, err)
 }
 
 type keysCmd struct {
@@ -216,6 +235,7 @@ type projectsCmd struct {
 }
 
 type projectsListCmd struct {
+	cli.Format
 	config.Configured
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
@@ -229,13 +249,15 @@ func (c *projectsListCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return app.ListProjects(ctx, c.Database, configured, os.Stdout, c.Logger(os.Stderr))
+	result, err := app.ListProjects(ctx, c.Database, configured, c.Logger(os.Stderr))
+	return show(c.Format, result, err)
 }
 
 type projectsPurgeCmd struct {
 	Project string `arg:"" name:"project" help:"Local id of the project that was removed."`
 	Yes     bool   `name:"yes" help:"Delete."`
 
+	cli.Format
 	config.Configured
 	config.Database `group:"Database"`
 	config.Log      `group:"Log"`
@@ -249,15 +271,21 @@ func (c *projectsPurgeCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return app.PurgeProject(ctx, c.Database, configured, c.Project, c.Yes, os.Stdout, c.Logger(os.Stderr))
+	progress := os.Stdout
+	if c.JSON {
+		progress = os.Stderr
+	}
+	result, err := app.PurgeProject(ctx, c.Database, configured, c.Project, c.Yes, progress, c.Logger(os.Stderr))
+	return show(c.Format, result, err)
 }
 
 type healthcheckCmd struct {
+	cli.Format
 	config.Client `group:"Service"`
 }
 
 func (c *healthcheckCmd) Run(ctx context.Context) error {
-	return cli.Healthcheck(ctx, c.Client, os.Stdout)
+	return cli.Healthcheck(ctx, c.Client, c.Format, os.Stdout)
 }
 
 type demoCmd struct {
@@ -272,11 +300,13 @@ func (c *demoCmd) Run(ctx context.Context) error {
 	return demo.Run(ctx, c.Config, version, os.Stdout, log)
 }
 
-type versionCmd struct{}
+type versionCmd struct{ cli.Format }
 
-func (versionCmd) Run() error {
-	_, err := fmt.Println(versionLine())
-	return err
+func (c *versionCmd) Run() error {
+	known := struct {
+		Version string `json:"version"`
+	}{version}
+	return c.Print(os.Stdout, known, func(w io.Writer) { _, _ = fmt.Fprintln(w, versionLine()) })
 }
 
 func versionLine() string { return "liveblocks-mirror " + version }

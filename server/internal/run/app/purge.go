@@ -31,28 +31,52 @@ type Purge struct {
 	Delete bool
 }
 
-// PurgeRooms deletes what deleted rooms have left, and says on out how much that is. A
-// service may run meanwhile.
-func PurgeRooms(ctx context.Context, cfg config.Database, p Purge, out io.Writer, log *slog.Logger) error {
+// Result is what a command on the database has done. Its JSON is for programs.
+type Result interface {
+	// Say writes it for people.
+	Say(w io.Writer)
+}
+
+const again = "nothing was changed; run it again with --yes to delete them for good\n"
+
+// PurgedRooms is what deleted rooms had left, or still have.
+type PurgedRooms struct {
+	Project string `json:"project"`
+	Rooms   int    `json:"rooms"`
+	Rows    int64  `json:"rows"`
+	Purged  bool   `json:"purged"`
+
+	before time.Duration
+}
+
+// Say writes it for people.
+func (r PurgedRooms) Say(w io.Writer) {
+	verb, hint := "purged", ""
+	if !r.Purged {
+		if verb = "there are"; r.Rows > 0 {
+			hint = again
+		}
+	}
+	_, _ = fmt.Fprintf(w, "%s %d rows of %d rooms of the project %s that were deleted more than %v ago\n%s", verb, r.Rows,
+		r.Rooms, r.Project, r.before, hint)
+}
+
+// PurgeRooms deletes, or only counts, what deleted rooms have left. A service may run
+// meanwhile. With an error, the result is what was done before it, or nil.
+func PurgeRooms(ctx context.Context, cfg config.Database, p Purge, log *slog.Logger) (Result, error) {
 	db, err := openDatabase(ctx, cfg, config.Roles{}, false, log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer db.close(context.WithoutCancel(ctx))
 	if db.readOnly && p.Delete {
-		return errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
+		return nil, errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
 	}
 	rooms, rows, err := purge(ctx, db.store, p, time.Now())
-	verb := "there are"
-	if p.Delete {
-		verb = "purged"
+	if err != nil && rows == 0 {
+		return nil, err
 	}
-	_, printed := fmt.Fprintf(out, "%s %d rows of %d rooms of the project %s that were deleted more than %v ago\n", verb,
-		rows, rooms, p.Project, p.DeletedBefore)
-	if err == nil && !p.Delete && rows > 0 {
-		_, printed = fmt.Fprintln(out, "nothing was changed; run it again with --yes to delete them for good")
-	}
-	return errors.Join(err, printed)
+	return PurgedRooms{p.Project, rooms, rows, p.Delete, p.DeletedBefore}, err
 }
 
 // purge purges or counts, and returns how many rooms have left something, and how many
@@ -89,32 +113,58 @@ func purgeRoom(ctx context.Context, s store.Purge, room mirror.Resource, before 
 	}
 }
 
-// ListProjects says on out which projects are configured, and of which others something
-// is stored.
-func ListProjects(ctx context.Context, cfg config.Database, configured []mirror.ProjectID, out io.Writer,
-	log *slog.Logger,
-) error {
+// ListedProject is a project that is configured, or of which something is stored.
+type ListedProject struct {
+	Project string `json:"project"`
+	// Configured means that the settings name it, otherwise it was removed from them.
+	Configured bool `json:"configured"`
+	// Stored means that something is stored of it.
+	Stored bool `json:"stored"`
+}
+
+// Projects are those of a database and of the settings.
+type Projects struct {
+	Projects []ListedProject `json:"projects"`
+}
+
+// Say writes them for people.
+func (ps Projects) Say(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, p := range ps.Projects {
+		state := "configured"
+		switch {
+		case !p.Configured:
+			state = fmt.Sprintf("removed; `liveblocks-mirror projects purge %s` deletes its rows", p.Project)
+		case !p.Stored:
+			state = "configured, nothing is stored of it yet"
+		}
+		_, _ = fmt.Fprintf(t, "%s\t%s\n", p.Project, state)
+	}
+	_ = t.Flush()
+}
+
+// ListProjects returns which projects are configured, and of which others something is
+// stored.
+func ListProjects(ctx context.Context, cfg config.Database, configured []mirror.ProjectID, log *slog.Logger) (
+	Result, error,
+) {
 	db, err := openDatabase(ctx, cfg, config.Roles{}, false, log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer db.close(context.WithoutCancel(ctx))
 	stored, err := db.store.ProjectIDs(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var list Projects
 	for _, id := range configured {
-		state := "configured"
-		if !slices.Contains(stored, id) {
-			state = "configured, nothing is stored of it yet"
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", id, state) // Flush returns the error
+		list.Projects = append(list.Projects, ListedProject{string(id), true, slices.Contains(stored, id)})
 	}
 	for _, id := range removed(stored, configured) {
-		_, _ = fmt.Fprintf(w, "%s\tremoved; `liveblocks-mirror projects purge %s` deletes its rows\n", id, id)
+		list.Projects = append(list.Projects, ListedProject{string(id), false, true})
 	}
-	return w.Flush()
+	return list, nil
 }
 
 // removed returns the projects of which something is stored and that are not configured.
@@ -124,33 +174,46 @@ func removed(stored, configured []mirror.ProjectID) []mirror.ProjectID {
 	})
 }
 
+// PurgedProject is what a removed project had left, or still has.
+type PurgedProject struct {
+	Project string `json:"project"`
+	Rows    int64  `json:"rows"`
+	Purged  bool   `json:"purged"`
+}
+
+// Say writes it for people, whom the progress has told of a purge.
+func (p PurgedProject) Say(w io.Writer) {
+	if !p.Purged {
+		_, _ = fmt.Fprintf(w, "there are %d rows of project %s\n%s", p.Rows, p.Project, again)
+	}
+}
+
 // PurgeProject deletes, or only counts, the rows of a project that is not configured any
-// more, and says on out how many. It can be run again after an interruption.
+// more, and tells the progress. It can be run again after an interruption.
 func PurgeProject(ctx context.Context, cfg config.Database, configured []mirror.ProjectID, project string,
-	remove bool, out io.Writer, log *slog.Logger,
-) error {
+	remove bool, progress io.Writer, log *slog.Logger,
+) (Result, error) {
 	id := mirror.ProjectID(project)
 	if slices.Contains(configured, id) {
-		return fmt.Errorf("project %q is configured; remove it from the settings of the service and restart that first", id)
+		return nil, fmt.Errorf("project %q is configured; remove it from the settings of the service and restart that first",
+			id)
 	}
 	db, err := openDatabase(ctx, cfg, config.Roles{}, false, log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer db.close(context.WithoutCancel(ctx))
 	if db.readOnly && remove {
-		return errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
+		return nil, errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
 	}
 	all, err := remains(ctx, db.store, id)
+	if err == nil && remove {
+		err = purgeProject(ctx, db.store, id, all, progress)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if !remove {
-		_, err := fmt.Fprintf(out, "there are %d rows of project %s\nnothing was changed; run it again with --yes to delete "+
-			"them for good\n", all, id)
-		return err
-	}
-	return purgeProject(ctx, db.store, id, all, out)
+	return PurgedProject{project, all, remove}, nil
 }
 
 // purgeSteps is how often a purge tells its progress.

@@ -39,7 +39,7 @@ func (c *Backfill) Run(ctx context.Context, std Streams) error {
 		}
 		w := &watcher{service: s, screen: &screen{w: out, live: terminal(out)}}
 		if c.JSON {
-			w.polled = func(got *mirrorv1.GetBackfillResponse) error { return c.print(std.Out, got, nil) }
+			w.polled = func(got *mirrorv1.GetBackfillResponse) error { return c.Print(std.Out, got, nil) }
 		}
 		defer w.screen.clear()
 		return w.follow(ctx, !c.Watch)

@@ -54,7 +54,7 @@ func (c *CallMethod) Run(ctx context.Context, std Streams) error {
 	ctx = metadata.AppendToOutgoingContext(ctx, headers...)
 	call := Call{Client: c.Client, Format: Format{JSON: true}}
 	return call.run(ctx, 0, func(ctx context.Context, s *service) error {
-		return invoke(ctx, s, method, request, func(answer proto.Message) error { return call.print(std.Out, answer, nil) })
+		return invoke(ctx, s, method, request, func(answer proto.Message) error { return call.Print(std.Out, answer, nil) })
 	})
 }
 

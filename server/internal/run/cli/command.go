@@ -70,13 +70,13 @@ func within[M proto.Message](ctx context.Context, c *Call, std Streams, timeout 
 		if err != nil {
 			return err
 		}
-		return c.print(std.Out, answer, func(w io.Writer) { text(w, answer) })
+		return c.Print(std.Out, answer, func(w io.Writer) { text(w, answer) })
 	})
 }
 
-// print writes a result: as JSON, a message as the HTTP API does, or as text says. It
+// Print writes a result: as JSON, a message as the HTTP API does, or as text says. It
 // fails if w does.
-func (f Format) print(w io.Writer, result any, text func(w io.Writer)) error {
+func (f Format) Print(w io.Writer, result any, text func(w io.Writer)) error {
 	var out strings.Builder
 	if f.JSON {
 		line, err := marshal(result)

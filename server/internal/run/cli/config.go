@@ -41,7 +41,7 @@ func (c *configPrint) Run(resolver *config.Resolver, std Streams) error {
 		}
 		list = append(list, setting{flag.Envs[0], shown(flag, value), found == nil})
 	}
-	return c.print(std.Out, list, func(w io.Writer) {
+	return c.Print(std.Out, list, func(w io.Writer) {
 		rows := make([][]string, len(list))
 		for i, s := range list {
 			from := "set"

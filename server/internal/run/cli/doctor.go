@@ -63,7 +63,7 @@ func (c *Doctor) Run(ctx context.Context, resolver *config.Resolver, unknown con
 	report := struct {
 		Checks []doctor.Finding `json:"checks"`
 	}{found}
-	if err := c.print(std.Out, report, func(w io.Writer) { doctorText(w, found) }); err != nil {
+	if err := c.Print(std.Out, report, func(w io.Writer) { doctorText(w, found) }); err != nil {
 		return err
 	}
 	if failed > 0 {

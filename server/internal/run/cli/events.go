@@ -146,7 +146,7 @@ func (c *eventReplay) Run(ctx context.Context, std Streams) error {
 	if err != nil {
 		return err
 	}
-	return c.print(std.Out, total, func(w io.Writer) {
+	return c.Print(std.Out, total, func(w io.Writer) {
 		verb, hint := "replayed", ""
 		if !c.Yes {
 			verb, hint = "would be replayed", "; nothing was changed, --yes replays them"

@@ -72,7 +72,7 @@ func (c *Follow) follow(ctx context.Context, s *service, req *mirrorv1.WatchChan
 	}, func(_ context.Context, response *mirrorv1.WatchChangesResponse) error {
 		away = false
 		if c.JSON {
-			if err := c.print(std.Out, response, nil); err != nil {
+			if err := c.Print(std.Out, response, nil); err != nil {
 				return err
 			}
 			token = response.GetToken()

@@ -16,7 +16,7 @@ import (
 const healthTimeout = 5 * time.Second
 
 // Healthcheck fails unless a service answers that it works. It needs no credential.
-func Healthcheck(ctx context.Context, cfg config.Client, out io.Writer) error {
+func Healthcheck(ctx context.Context, cfg config.Client, format Format, out io.Writer) error {
 	s, err := dial(cfg)
 	if err != nil {
 		return err
@@ -31,6 +31,8 @@ func Healthcheck(ctx context.Context, cfg config.Client, out io.Writer) error {
 	case answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING:
 		return errors.New("the service runs, but does not work now: its database is away or takes no writes; see its log")
 	}
-	_, err = fmt.Fprintln(out, "The service works.")
-	return err
+	works := struct {
+		Works bool `json:"works"`
+	}{true}
+	return format.Print(out, works, func(w io.Writer) { _, _ = fmt.Fprintln(w, "The service works.") })
 }

@@ -51,7 +51,7 @@ func NewKey(o KeyOptions, file string, add bool, now time.Time, f Format, out, n
 		return err
 	}
 	if !add {
-		return f.print(out, newKey{e.ID, key, entry}, func(w io.Writer) {
+		return f.Print(out, newKey{e.ID, key, entry}, func(w io.Writer) {
 			_, _ = fmt.Fprintf(w,
 				"%s\n\n# The key above is shown only now. The keys file gets these lines, below \"keys:\".\n%s", key, entry)
 		})
@@ -61,7 +61,7 @@ func NewKey(o KeyOptions, file string, add bool, now time.Time, f Format, out, n
 	}
 	_, _ = fmt.Fprintf(notes, "Added to %s. The key is shown only now; a running service accepts it within ten seconds.\n",
 		file)
-	return f.print(out, newKey{e.ID, key, entry}, func(w io.Writer) { _, _ = fmt.Fprintln(w, key) })
+	return f.Print(out, newKey{e.ID, key, entry}, func(w io.Writer) { _, _ = fmt.Fprintln(w, key) })
 }
 
 // newKey is a key that was made, with its lines for the keys file.
@@ -157,7 +157,7 @@ func ListKeys(file string, now time.Time, f Format, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return f.print(out, jsonKeys(entries), func(w io.Writer) {
+	return f.Print(out, jsonKeys(entries), func(w io.Writer) {
 		rows := make([][]string, len(entries))
 		for i, e := range entries {
 			rooms, expires := "all", "never"
@@ -225,7 +225,7 @@ func CheckKeys(file, key string, now time.Time, f Format, out io.Writer) error {
 				old++
 			}
 		}
-		return f.print(out, checkedKeys{len(entries), old}, func(w io.Writer) {
+		return f.Print(out, checkedKeys{len(entries), old}, func(w io.Writer) {
 			_, _ = fmt.Fprintf(w, "%s can be used: %d keys, of which %d have expired.\n", file, len(entries), old)
 		})
 	}
@@ -237,7 +237,7 @@ func CheckKeys(file, key string, now time.Time, f Format, out io.Writer) error {
 		return fmt.Errorf("key %s (%s) expired on %s", entries[i].ID, entries[i].Name,
 			entries[i].Expires.Format(time.RFC3339))
 	}
-	return f.print(out, jsonKeys(entries[i : i+1])[0], func(w io.Writer) {
+	return f.Print(out, jsonKeys(entries[i : i+1])[0], func(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "Key %s (%s) is valid for %s in the projects %s.\n", entries[i].ID, entries[i].Name,
 			strings.Join(entries[i].Scopes, ", "), projects(&entries[i]))
 	})

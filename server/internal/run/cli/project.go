@@ -36,7 +36,7 @@ func (c *pin) Run(ctx context.Context, std Streams) error {
 		if err != nil {
 			return err
 		}
-		return c.print(std.Out, got, func(w io.Writer) {
+		return c.Print(std.Out, got, func(w io.Writer) {
 			_, _ = fmt.Fprintf(w, "the Liveblocks project is %q; %d events that were set aside are worked now\n",
 				c.LiveblocksProjectID, got.GetEventsTakenUp())
 		})

@@ -37,7 +37,7 @@ func (c *Status) Run(ctx context.Context, std Streams) error {
 			if shown > 0 && live {
 				_, _ = fmt.Fprintf(std.Out, "\x1b[%dA\x1b[J", shown) // up to where the last one began
 			}
-			if err := c.print(std.Out, got, func(w io.Writer) { _, _ = io.WriteString(w, text.String()) }); err != nil {
+			if err := c.Print(std.Out, got, func(w io.Writer) { _, _ = io.WriteString(w, text.String()) }); err != nil {
 				return err
 			}
 			shown = strings.Count(text.String(), "\n")

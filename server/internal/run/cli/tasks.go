@@ -131,7 +131,7 @@ func change(ctx context.Context, c *Call, std Streams, ids []string,
 				return err
 			}
 			t := answer.GetTask()
-			if err := c.print(std.Out, answer, func(w io.Writer) {
+			if err := c.Print(std.Out, answer, func(w io.Writer) {
 				_, _ = fmt.Fprintf(w, "%s is %s\n", describe(t.GetKind(), t.GetRoomId(), t.GetResourceId()),
 					word(t.GetState().String(), "TASK_STATE_"))
 			}); err != nil {

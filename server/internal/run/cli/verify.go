@@ -48,7 +48,7 @@ func (c *Verify) verify(ctx context.Context, s *service, out io.Writer, show *sc
 			return err
 		}
 		if c.JSON {
-			if err := c.print(out, got, nil); err != nil {
+			if err := c.Print(out, got, nil); err != nil {
 				return err
 			}
 			if got.GetSummary() == nil {

@@ -201,7 +201,7 @@ func (p *place) follow(advice string) {
 	case m[1] == "migrate":
 		err = app.Migrate(ctx, db, config.Defaults().Roles, log)
 	case len(args) == 4 && args[0] == "projects" && args[1] == "purge" && args[3] == "--yes":
-		err = app.PurgeProject(ctx, db, []mirror.ProjectID{"default"}, args[2], true, io.Discard, log)
+		_, err = app.PurgeProject(ctx, db, []mirror.ProjectID{"default"}, args[2], true, io.Discard, log)
 	case m[1] == "resume":
 		err = p.store().Stop(ctx, "default", "", time.Now())
 	case m[1] == "keys new --add":
