@@ -766,8 +766,9 @@ type Counts struct {
 	Pending, Background, Failed int64
 	// BackgroundRooms counts the rooms among Background.
 	BackgroundRooms int64
-	// OldestDue is the smallest due time; zero if nothing is pending.
-	OldestDue time.Time
+	// OldestDue is the smallest due time; zero if nothing is pending. OldestLive is that of
+	// the tasks that are not of the background: a sweep may take hours.
+	OldestDue, OldestLive time.Time
 }
 
 // Feed reads change entries. Once [Feed.Heads] has told of a number, a later call reads all

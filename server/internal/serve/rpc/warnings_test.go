@@ -35,7 +35,7 @@ func TestWarnings(t *testing.T) {
 	}{
 		"nothing": {condition{}, nil},
 		"paused": {
-			condition{project: mirror.Project{PauseReason: "refused"}, counts: store.Counts{OldestDue: noon.Add(-time.Hour)}},
+			condition{project: mirror.Project{PauseReason: "refused"}, counts: store.Counts{OldestLive: noon.Add(-time.Hour)}},
 			[]string{"fetching-is-paused fetching is paused: refused"},
 		},
 		"one type does not come": {
@@ -72,9 +72,10 @@ func TestWarnings(t *testing.T) {
 			[]string{"a-task-has-failed 3 tasks have failed: 2 UPSTREAM_ANSWER_TOO_LARGE, 1 INTERNAL"},
 		},
 		"behind": {
-			condition{counts: store.Counts{OldestDue: noon.Add(-behind)}}, []string{"the-mirror-is-behind the task"},
+			condition{counts: store.Counts{OldestLive: noon.Add(-behind)}}, []string{"the-mirror-is-behind the task"},
 		},
-		"not yet late": {condition{counts: store.Counts{OldestDue: noon.Add(time.Second - behind)}}, nil},
+		"a long sweep": {condition{counts: store.Counts{OldestDue: noon.Add(-time.Hour), Background: 9}}, nil},
+		"not yet late": {condition{counts: store.Counts{OldestLive: noon.Add(time.Second - behind)}}, nil},
 	} {
 		var got []string
 		for i, w := range c.is.warnings(noon) {

@@ -690,9 +690,9 @@ func counts(e *env) {
 	first := e.now
 	e.tasksOfEveryState()
 	// Pending, running and the room of the parked child, and the failed one.
-	want("of every state", store.Counts{Pending: 3, Failed: 1, OldestDue: first})
+	want("of every state", store.Counts{Pending: 3, Failed: 1, OldestDue: first, OldestLive: first})
 	e.accept(e.delivery(invalidatedAt(mirror.Resource{Project: "other", Room: "room", Kind: mirror.KindRoom})))
-	want("beside another project", store.Counts{Pending: 3, Failed: 1, OldestDue: first})
+	want("beside another project", store.Counts{Pending: 3, Failed: 1, OldestDue: first, OldestLive: first})
 }
 
 func otherProject(e *env) {

@@ -552,21 +552,24 @@ func backgroundCounts(e *env) {
 	want("of the background", store.Counts{Pending: 2, Background: 2, OldestDue: first})
 	e.pass(time.Second)
 	e.raise(storageOf("c"))
-	want("of both", store.Counts{Pending: 3, Background: 2, OldestDue: first})
+	live := e.now
+	want("of both", store.Counts{Pending: 3, Background: 2, OldestDue: first, OldestLive: live})
 	e.claim(storageOf("a"))
-	want("with one leased", store.Counts{Pending: 3, Background: 2, OldestDue: first})
+	want("with one leased", store.Counts{Pending: 3, Background: 2, OldestDue: first, OldestLive: live})
 	f := e.failure()
 	f.Final = true
 	e.fail(e.claim(storageOf("b")), f)
-	want("with one failed", store.Counts{Pending: 2, Background: 1, Failed: 1, OldestDue: first})
+	want("with one failed", store.Counts{Pending: 2, Background: 1, Failed: 1, OldestDue: first, OldestLive: live})
 	foreign := storageOf("a")
 	foreign.Project = "other"
 	e.requestAll(inBackground(foreign)...)
-	want("beside another project", store.Counts{Pending: 2, Background: 1, Failed: 1, OldestDue: first})
+	want("beside another project", store.Counts{Pending: 2, Background: 1, Failed: 1, OldestDue: first, OldestLive: live})
 	e.requestAll(inBackground(storageOf("d").RoomResource())...)
-	want("with a room", store.Counts{Pending: 3, Background: 2, BackgroundRooms: 1, Failed: 1, OldestDue: first})
+	want("with a room", store.Counts{
+		Pending: 3, Background: 2, BackgroundRooms: 1, Failed: 1, OldestDue: first, OldestLive: live,
+	})
 	e.raise(storageOf("d").RoomResource())
-	want("with a room wanted at once", store.Counts{Pending: 3, Background: 1, Failed: 1, OldestDue: first})
+	want("with a room wanted at once", store.Counts{Pending: 3, Background: 1, Failed: 1, OldestDue: first, OldestLive: live})
 }
 
 func backgroundDone(e *env) {
