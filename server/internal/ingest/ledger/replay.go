@@ -10,6 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
 // replayBatch is how many events, of up to 1 MiB each, are read at once and replayed in
@@ -40,8 +41,10 @@ type Replayed struct {
 }
 
 // Replay works recorded events once more, and calls report after each part. Whatever it
-// has done when it fails may be done again.
+// has done when it fails may be done again. It has no trace: one of thousands of events would
+// have too many spans to be read.
 func (l *Ledger) Replay(ctx context.Context, r Replay, report func(Replayed) error) error {
+	ctx = tracing.Without(ctx)
 	if len(r.IDs) > 0 {
 		return l.replayByID(ctx, r, report)
 	}

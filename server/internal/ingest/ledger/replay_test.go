@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -16,7 +18,10 @@ import (
 func (b *bench) replay(l *Ledger, r Replay) (last Replayed, reports int) {
 	b.Helper()
 	r.Filter.Project = project
-	err := l.Replay(b.Context(), r, func(d Replayed) error { last, reports = d, reports+1; return nil })
+	traced := trace.ContextWithSpanContext(b.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
+	}))
+	err := l.Replay(traced, r, func(d Replayed) error { last, reports = d, reports+1; return nil })
 	if err != nil {
 		b.Fatalf("Replay = %v", err)
 	}

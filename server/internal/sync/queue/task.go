@@ -37,6 +37,8 @@ type ending struct {
 	stopped bool
 	// result is how the attempt ended.
 	result Result
+	// unclaimed is why there was no attempt, unless the task was only not due.
+	unclaimed error
 }
 
 // traced makes an attempt, in a trace of its own. Tasks of minutes are in none.
@@ -50,7 +52,7 @@ func (p *Pool) traced(ctx context.Context, r mirror.Resource, run *run) (end end
 		if end.result != "" && end.result != Applied && end.result != Parked {
 			span.Fail(string(end.result))
 		}
-		span.End(nil)
+		span.End(end.unclaimed)
 	}()
 	span.Set("mirror.project", string(r.Project))
 	span.Set("mirror.kind", r.Kind.String())
@@ -73,6 +75,7 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end en
 		// Another worker has it, or the database is down: query again later.
 		if !errors.Is(err, store.ErrNotDue) {
 			p.cfg.Logger.ErrorContext(ctx, "cannot claim a task", slog.Any("error", err))
+			end.unclaimed = err
 		}
 		p.lookAgain()
 		return end

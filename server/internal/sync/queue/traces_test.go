@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
+	otelcodes "go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
@@ -111,6 +113,43 @@ func TestLinksEndWithTheApply(t *testing.T) {
 				}
 				if !slices.Equal(got, c.want) {
 					t.Errorf("the fetches have %v links; want %v", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// A claim that fails because the database is away is a failure in its trace; one of a task
+// that somebody else has is none.
+func TestFailedClaimsAreFailures(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		problem error
+		want    otelcodes.Code
+	}{
+		"the database is away": {errors.New("no database"), otelcodes.Error},
+		"not due":              {store.ErrNotDue, otelcodes.Unset},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(b *bench) {
+				spans := tracetest.NewInMemoryExporter()
+				provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+				pool, _ := b.start(func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+					return b.tasks.apply(ctx, lease)
+				}, func(c *Config) { c.Tracer = &tracing.Tracer{Tracer: provider.Tracer("test")} })
+				b.tasks.failing(func(call string) error {
+					if call == "Claim" {
+						return c.problem
+					}
+					return nil
+				})
+				b.tasks.raise(time.Now(), resource(0))
+				pool.Push([]mirror.Pending{{Resource: resource(0)}})
+				pass(time.Second)
+				all := spans.GetSpans()
+				if len(all) == 0 || all[0].Status.Code != c.want {
+					t.Errorf("spans = %+v; want the status %v", all, c.want)
 				}
 			})
 		})
