@@ -95,5 +95,23 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, "", nil, "systemd-analyze", "verify", unit)
+	// What PROJECTS.md adds to it for several projects is no fault either.
+	page, err := os.ReadFile("../docs/PROJECTS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lines, _ := strings.Cut(string(page), "```ini\n[Service]\n")
+	lines, _, ok := strings.Cut(lines, "```")
+	if !ok || !bytes.Contains(text, []byte("[Service]\n")) {
+		t.Fatal("PROJECTS.md has no lines for the unit")
+	}
+	more := filepath.Join(t.TempDir(), "liveblocks-mirror.service")
+	text = bytes.Replace(text, []byte("[Service]\n"), []byte("[Service]\n"+lines), 1)
+	if err := os.WriteFile(more, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(t, "", nil, "systemd-analyze", "verify", more); strings.TrimSpace(out) != "" {
+		t.Errorf("systemd says of the unit with the lines of PROJECTS.md: %s", out)
+	}
 	run(t, "", nil, "systemd-analyze", "security", "--offline=true", "--threshold=15", unit)
 }
