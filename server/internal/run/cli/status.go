@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -19,13 +20,16 @@ type Status struct {
 	Watch bool `name:"watch" help:"Show it again and again until an interrupt."`
 
 	Call
+
+	// pause is the time between two looks; zero but in tests.
+	pause time.Duration
 }
 
 // Run shows the status.
 func (c *Status) Run(ctx context.Context, std Streams) error {
 	live := terminal(std.Out) && !c.JSON
 	return c.run(ctx, 0, func(ctx context.Context, s *service) error {
-		for shown := 0; ; {
+		for {
 			callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 			got, err := s.GetStatus(callCtx, &mirrorv1.GetStatusRequest{})
 			cancel()
@@ -34,14 +38,13 @@ func (c *Status) Run(ctx context.Context, std Streams) error {
 			}
 			var text strings.Builder
 			statusText(&text, got, s.address, s.project, time.Now())
-			if shown > 0 && live {
-				_, _ = fmt.Fprintf(std.Out, "\x1b[%dA\x1b[J", shown) // up to where the last one began
+			if c.Watch && live { // however many lines of the screen the last one took
+				_, _ = io.WriteString(std.Out, "\x1b[H\x1b[J")
 			}
 			if err := c.Print(std.Out, got, func(w io.Writer) { _, _ = io.WriteString(w, text.String()) }); err != nil {
 				return err
 			}
-			shown = strings.Count(text.String(), "\n")
-			if !c.Watch || clock.Sleep(ctx, watchEvery) != nil {
+			if !c.Watch || clock.Sleep(ctx, cmp.Or(c.pause, watchEvery)) != nil {
 				return nil //nolint:nilerr // whoever interrupts it has seen enough
 			}
 		}
