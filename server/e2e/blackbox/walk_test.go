@@ -331,13 +331,30 @@ type watcher struct {
 	dozes   bool
 	request *mirrorv1.WatchChangesRequest
 
-	mu   sync.Mutex
-	held map[resource]int64
-	last map[string]int64
-	seen map[change]bool
-	// floor is what was held after all was read anew, which happened so many times.
+	mu    sync.Mutex
+	held  map[resource]int64
+	lives []*lifetime
+}
+
+// lifetime is from when a watcher read all, or from the beginning, until it does so again.
+type lifetime struct {
+	// floor is what was held then; it is nil at the beginning.
 	floor map[resource]int64
-	anew  int
+	seen  map[change]bool
+	// last is the revision of a room that was seen last.
+	last map[string]int64
+}
+
+func newLifetime(floor map[resource]int64) *lifetime {
+	return &lifetime{floor: floor, seen: make(map[change]bool), last: make(map[string]int64)}
+}
+
+// misses returns whether a change that was stored should have been seen and was not. An
+// earlier life has ended somewhere; in order within a room there was no gap before that.
+func (l *lifetime) misses(c change, latest bool) bool {
+	floor, ok := l.floor[resource{c.room, c.kind}]
+	// What was not there when all was read says nothing about what came before.
+	return (ok || l.floor == nil) && c.revision > floor && (latest || c.revision <= l.last[c.room]) && !l.seen[c]
 }
 
 // errForgets makes a watcher begin as a new one would.
@@ -347,7 +364,7 @@ var errForgets = errors.New("the watcher has forgotten all")
 func (w *walker) watcher(n int, seed uint64) *watcher {
 	one := &watcher{
 		walker: w, rng: rand.New(rand.NewPCG(seed, uint64(n))), dozes: n%2 == 0,
-		held: make(map[resource]int64), seen: make(map[change]bool), last: make(map[string]int64),
+		held: make(map[resource]int64), lives: []*lifetime{newLifetime(nil)},
 	}
 	one.request = &mirrorv1.WatchChangesRequest{Start: &mirrorv1.WatchChangesRequest_Position{
 		Position: mirrorv1.ChangeStart_CHANGE_START_EARLIEST,
@@ -396,8 +413,7 @@ func (w *watcher) readAnew(ctx context.Context) error {
 	held := w.resources(ctx, w.request.GetRoomIdPrefix())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.held, w.floor = held, maps.Clone(held)
-	w.anew++
+	w.held, w.lives = held, append(w.lives, newLifetime(maps.Clone(held)))
 	return ctx.Err()
 }
 
@@ -415,12 +431,13 @@ func (w *watcher) handle(ctx context.Context, response *mirrorv1.WatchChangesRes
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	now := w.lives[len(w.lives)-1]
 	for _, c := range response.GetChanges().GetChanges() {
-		if c.GetRevision() <= w.last[c.GetRoomId()] {
-			w.t.Errorf("a watcher saw %v after revision %d", c, w.last[c.GetRoomId()])
+		if last := now.last[c.GetRoomId()]; c.GetRevision() <= last {
+			w.t.Errorf("a watcher saw %v after revision %d", c, last)
 		}
-		w.last[c.GetRoomId()] = c.GetRevision()
-		w.seen[change{c.GetRoomId(), c.GetRevision(), c.GetKind()}] = true
+		now.last[c.GetRoomId()] = c.GetRevision()
+		now.seen[change{c.GetRoomId(), c.GetRevision(), c.GetKind()}] = true
 		w.apply(c)
 	}
 	if !w.dozes && w.rng.IntN(10) == 0 {
@@ -473,17 +490,17 @@ func (w *watcher) equals(mirrored map[resource]int64) (anew int, err error) {
 	if diff := cmp.Diff(want, held, cmp.AllowUnexported(resource{})); diff != "" {
 		return 0, fmt.Errorf("it holds something else than the mirror (-want +got):\n%s", diff)
 	}
-	for c := range w.seen {
-		if !w.stored[c] {
-			return 0, fmt.Errorf("it saw %v, which was never stored", c)
+	for n, l := range w.lives {
+		for c := range l.seen {
+			if !w.stored[c] {
+				return 0, fmt.Errorf("it saw %v, which was never stored", c)
+			}
+		}
+		for c := range w.stored {
+			if w.wants(c.room, c.kind) && l.misses(c, n == len(w.lives)-1) {
+				return 0, fmt.Errorf("it did not see %v after it had read all %d times", c, n)
+			}
 		}
 	}
-	for c := range w.stored {
-		// What was not there when all was read says nothing about what came before.
-		floor, ok := w.floor[resource{c.room, c.kind}]
-		if (w.anew == 0 || ok && c.revision > floor) && w.wants(c.room, c.kind) && !w.seen[c] {
-			return 0, fmt.Errorf("it did not see %v", c)
-		}
-	}
-	return w.anew, nil
+	return len(w.lives) - 1, nil
 }
