@@ -1454,11 +1454,11 @@ export interface components {
             userId: string;
         };
         /**
-         * @description EventOutcome says what the service did with an event when it recorded it. It does not change later.
+         * @description EventOutcome says what the service did with an event when it recorded it. It does not change later, except from FOREIGN_PROJECT to QUEUED when PinProject takes up the events of a project that were set aside.
          *
          *     - unspecified: Never sent.
          *     - queued: The service scheduled fetches of the resources that the event makes stale. Like every outcome it stays; whether they are fetched, their tasks and freshness say.
-         *     - recorded: The type is known and affects nothing that is mirrored.
+         *     - recorded: The type is known and affects nothing that is mirrored. Only events that an earlier version has recorded have it.
          *     - unknown-type: The type is not known to this version. If the event names a room, the service fetches the room and everything in it.
          *     - malformed: The body is signed but is not a well-formed event. It is stored; nothing else happens.
          *     - id-invalid: The event names a resource whose id cannot be stored. It is stored; nothing else happens.
@@ -1679,7 +1679,7 @@ export interface components {
         GetEventResponse: {
             /** @description The event. */
             event?: components["schemas"]["Event"];
-            /** @description The tasks of what the event makes stale, as they are now: whether that is fetched, and if not, why. Later events of the same resource share its task. Empty if the event makes nothing stale, or is set aside. */
+            /** @description The tasks of what the event makes stale, as they are now: whether that is fetched, and if not, why. Later events of the same resource share its task. Empty if the event makes nothing stale, is set aside, or has lost its payload because its room was purged, and for callers without the scope admin.read, which GetTask needs too. */
             tasks: components["schemas"]["Task"][];
         };
         /** @description GetFlowResponse holds a diagram. */

@@ -23,7 +23,8 @@ const (
 )
 
 // EventOutcome says what the service did with an event when it recorded it. It does
-// not change later.
+// not change later, except from FOREIGN_PROJECT to QUEUED when PinProject takes up the
+// events of a project that were set aside.
 type EventOutcome int32
 
 const (
@@ -32,7 +33,8 @@ const (
 	// The service scheduled fetches of the resources that the event makes stale. Like
 	// every outcome it stays; whether they are fetched, their tasks and freshness say.
 	EventOutcome_EVENT_OUTCOME_QUEUED EventOutcome = 1
-	// The type is known and affects nothing that is mirrored.
+	// The type is known and affects nothing that is mirrored. Only events that an
+	// earlier version has recorded have it.
 	EventOutcome_EVENT_OUTCOME_RECORDED EventOutcome = 2
 	// The type is not known to this version. If the event names a room, the service
 	// fetches the room and everything in it.

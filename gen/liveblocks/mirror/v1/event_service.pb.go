@@ -207,7 +207,8 @@ type GetEventResponse struct {
 	Event *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
 	// The tasks of what the event makes stale, as they are now: whether that is fetched,
 	// and if not, why. Later events of the same resource share its task. Empty if the
-	// event makes nothing stale, or is set aside.
+	// event makes nothing stale, is set aside, or has lost its payload because its room
+	// was purged, and for callers without the scope admin.read, which GetTask needs too.
 	Tasks         []*Task `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

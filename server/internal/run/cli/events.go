@@ -40,7 +40,7 @@ func (f *EventFilter) span(now time.Time) (since, until *timestamppb.Timestamp, 
 type eventList struct {
 	EventFilter
 	Thread  string `name:"thread" placeholder:"ID" help:"Only events that name this thread."`
-	Outcome string `name:"outcome" placeholder:"WORD" help:"Only events with this outcome: queued, recorded, unknown_type, malformed, id_invalid or foreign_project."`
+	Outcome string `name:"outcome" placeholder:"WORD" help:"Only events with this outcome: queued, unknown_type, malformed, id_invalid or foreign_project; recorded only in events of earlier versions."`
 	Limit   int    `name:"limit" default:"50" help:"Maximum number of events. 0 lists all."`
 
 	Call

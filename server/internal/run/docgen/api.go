@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -108,8 +109,8 @@ var examples = map[protoreflect.Name]example{
 			`key=$(printf %s "${secret#whsec_}" | base64 -d | od -An -v -tx1 | tr -d ' \n')`,
 			`signature=v1,$(printf %s "$id.$at.$body" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | base64)`,
 		},
-		note: "Liveblocks makes this call. For a test, the first lines sign a webhook as Liveblocks does, with the secret in " +
-			"LIVEBLOCKS_WEBHOOK_SECRET, which openssl shows to the other users of the machine while it runs. The signature is " +
+		note: "Liveblocks makes this call. For a test, the first lines sign a webhook as Liveblocks does, with the secret " +
+			"in LIVEBLOCKS_WEBHOOK_SECRET, which openssl shows to the other users of the machine while it runs. The signature is " +
 			"the credential. A second delivery of an id is a duplicate.",
 	},
 	"GetEvent":   {request: &mirrorv1.GetEventRequest{EventId: exampleEvent}, command: "events show " + exampleEvent},
@@ -239,13 +240,10 @@ func writeCall(out *strings.Builder, method protoreflect.MethodDescriptor, ex ex
 	if method.IsStreamingServer() { // show each message when it comes
 		flags = "-sN"
 	}
-	credential := headers
-	if headers == "" {
-		credential = ` -H "$auth"`
-	}
+	caller := cmp.Or(headers, ` -H "$auth"`)
 	fmt.Fprintf(out, "    grpcurl -plaintext -H \"$auth\"%s%s 127.0.0.1:9090 %s/%s\n", headers, given,
 		method.Parent().FullName(), method.Name()) // it asks which methods there are, which needs the credential
-	fmt.Fprintf(out, "    curl %s%s%s\n", flags, credential, curl)
+	fmt.Fprintf(out, "    curl %s%s%s\n", flags, caller, curl)
 	command := ex.command
 	if command == "" {
 		command = fmt.Sprintf("call%s %s", headers, method.Name())

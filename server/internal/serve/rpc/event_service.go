@@ -12,6 +12,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
@@ -98,9 +99,11 @@ func (e *eventService) GetEvent(ctx context.Context, req *mirrorv1.GetEventReque
 		return nil, fault.Translate(err, store.ErrNotFound, fault.New(fault.NotFound, fault.ReasonEventNotFound,
 			"no such event was recorded").With("event_id", req.GetEventId()))
 	}
-	tasks, err := e.tasks(ctx, &event)
-	if err != nil {
-		return nil, err
+	var tasks []*mirrorv1.Task
+	if in.caller.Allows(access.AdminRead) { // as for GetTask
+		if tasks, err = e.tasks(ctx, &event); err != nil {
+			return nil, err
+		}
 	}
 	return &mirrorv1.GetEventResponse{Event: eventToProto(&event), Tasks: tasks}, nil
 }
@@ -117,6 +120,7 @@ func (e *eventService) tasks(ctx context.Context, event *mirror.Event) (list []*
 		case errors.Is(err, store.ErrNotFound): // it needed no fetch, or was purged
 		case err != nil:
 			return nil, err
+		case i.IfUnknown && task.Applied > 0: // it is mirrored, so the event does not make it stale
 		default:
 			list = append(list, taskToProto(&task))
 		}

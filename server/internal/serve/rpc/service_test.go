@@ -144,7 +144,11 @@ func TestGetEvent(t *testing.T) {
 // set aside makes nothing stale.
 func TestGetEventShowsTasks(t *testing.T) {
 	t.Parallel()
-	h := start(t)
+	reader := access.Everything("reader")
+	reader.Scopes = access.ScopesOf(access.Events)
+	h := start(t, func(c *Config) {
+		c.Guard = callers(map[string]access.Caller{"operator": access.Everything("operator"), "reader": reader})
+	})
 	event := mirror.Event{
 		Project: project, ID: "msg_1", Type: "storageUpdated", Room: "r", Outcome: mirror.OutcomeQueued,
 		Payload: []byte(`{"type":"storageUpdated","data":{"projectId":"lb","roomId":"r","updatedAt":"2030-01-31T00:00:00Z"}}`),
@@ -152,12 +156,17 @@ func TestGetEventShowsTasks(t *testing.T) {
 	h.query.events = []mirror.Event{event}
 	storage := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindStorage}
 	other := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindYdoc}
+	room := mirror.Resource{Project: project, Room: "r", Kind: mirror.KindRoom}
 	h.query.tasks = []mirror.Task{
-		{Resource: storage, State: mirror.TaskFailed, LastError: "UPSTREAM_UNAVAILABLE: x"}, {Resource: other},
+		{Resource: storage, State: mirror.TaskFailed, LastError: "UPSTREAM_UNAVAILABLE: x"},
+		{Resource: other},
+		{Resource: room, State: mirror.TaskFailed, Applied: 1, LastError: "of another event"},
 	}
+	who := "operator"
 	get := func() []*mirrorv1.Task {
 		t.Helper()
-		got, err := h.events.GetEvent(t.Context(), &mirrorv1.GetEventRequest{EventId: "msg_1"})
+		ctx := withMetadata(t.Context(), "authorization", "Bearer "+who)
+		got, err := h.events.GetEvent(ctx, &mirrorv1.GetEventRequest{EventId: "msg_1"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,6 +175,15 @@ func TestGetEventShowsTasks(t *testing.T) {
 	if got := get(); len(got) != 1 || got[0].GetKind() != mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE ||
 		got[0].GetState() != mirrorv1.TaskState_TASK_STATE_FAILED || got[0].GetLastError() == "" {
 		t.Errorf("tasks = %v; want that of the storage, which has failed", got)
+	}
+	who = "reader"
+	if got := get(); len(got) != 0 {
+		t.Errorf("tasks = %v for a caller who may not call GetTask; want none", got)
+	}
+	who = "operator"
+	h.query.tasks[2].Applied = 0 // it was never mirrored, so it is fetched first
+	if got := get(); len(got) != 2 {
+		t.Errorf("tasks = %v; want that of the storage and that of its unknown room", got)
 	}
 	h.query.tasks = nil
 	if got := get(); len(got) != 0 {
