@@ -110,8 +110,8 @@ var examples = map[protoreflect.Name]example{
 			`signature=v1,$(printf %s "$id.$at.$body" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | base64)`,
 		},
 		note: "Liveblocks makes this call. For a test, the first lines sign a webhook as Liveblocks does, with the secret " +
-			"in LIVEBLOCKS_WEBHOOK_SECRET, which openssl shows to the other users of the machine while it runs. The signature is " +
-			"the credential. A second delivery of an id is a duplicate.",
+			"in LIVEBLOCKS_WEBHOOK_SECRET, which openssl shows to the other users of the machine while it runs. The " +
+			"signature is the credential. A second delivery of an id is a duplicate.",
 	},
 	"GetEvent":   {request: &mirrorv1.GetEventRequest{EventId: exampleEvent}, command: "events show " + exampleEvent},
 	"ListEvents": {request: &mirrorv1.ListEventsRequest{RoomId: "plan"}, command: "events list --room plan"},
