@@ -111,7 +111,7 @@ func (c *migrateCmd) Run(ctx context.Context) error {
 	current := struct {
 		Migrated bool `json:"migrated"`
 	}{true}
-	return c.Format.Print(os.Stdout, current, func(io.Writer) {}) // people see it in the log
+	return c.Print(os.Stdout, current, func(io.Writer) {}) // people see it in the log
 }
 
 type feedCmd struct {

@@ -335,7 +335,7 @@ func TestPromtoolAlertsOfTheService(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := &provocation{upstream: harness.NewFake(t)}
-			url := ""
+			var url string
 			if slices.Contains(c.alerts, "MirrorNotReady") {
 				p.database = dbtest.Postgres.Guarded(t)
 				url = p.database.URL

@@ -161,7 +161,7 @@ func serveGRPC(t *testing.T, register func(*grpc.Server)) (address string) {
 }
 
 // A watched status replaces itself, whether or not its lines fit into the terminal.
-func TestWatchReplacesWhatItShowed(t *testing.T) { //nolint:paralleltest // TERM is the process's
+func TestWatchReplacesWhatItShowed(t *testing.T) {
 	t.Setenv("TERM", "xterm")
 	for _, columns := range []int{200, 20} {
 		a := &admin{}
