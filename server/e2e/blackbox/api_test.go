@@ -84,10 +84,10 @@ func TestEveryCallOfTheDocuments(t *testing.T) {
 	// the HTTP API, and as a text.
 	wants := map[string]string{
 		"GetStatus": "default", "ListTasks": "AQACAARwbGFu", "GetTask": "AQACAARwbGFu", "RetryTask": `(?i)\bpending|_pending`,
-		"DiscardTask": `(?i)\bwaiting|_waiting`, "RequestSync": `(?i)\bpending|_pending`, "StartBackfill": "sweepId|resources fetched",
+		"DiscardTask": `(?i)\bwaiting|_waiting`, "RequestSync": "AQACAARwbGFu", "StartBackfill": "sweepId|resources fetched",
 		"GetBackfill": "sweepId|resources fetched", "PinProject": `^\{\}\s*$|eventsTakenUp|605a50b01a36d5ea7a2e9104`,
-		"UnpinProject": "liveblocksProjectId|Liveblocks project was", "PauseProject": `^\{\}\s*$|nothing is fetched`,
-		"ResumeProject": `^\{\}\s*$|fetching goes on`, "ConfirmSecretKey": `^\{\}\s*$|is taken to be`,
+		"UnpinProject": `^\{\}\s*$|liveblocksProjectId|Liveblocks project was`,
+		"PauseProject": `^\{\}\s*$|nothing is fetched`, "ResumeProject": `^\{\}\s*$|fetching goes on`, "ConfirmSecretKey": `^\{\}\s*$|is taken to be`,
 		"ConfirmDeletions": "sweepId|up to 12 rooms", "ReplayEvents": `"done": ?true|events would be replayed`,
 		"VerifyMirror": `"summary"|0 repairs requested`, "ReceiveWebhook": "EVENT_OUTCOME_QUEUED|queued",
 		"GetEvent": "plan", "ListEvents": "msg_example",
