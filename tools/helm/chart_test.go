@@ -35,9 +35,9 @@ const everything = `
 replicas: 2
 secret:
   name: mirror
-  settings: [DATABASE_URL]
+  settings: [DATABASE_URL, DATABASE_DIRECT_URL]
   files: {MIRROR_PROJECTS_FILE: projects.yaml, MIRROR_KEYS_FILE: keys.yaml}
-env: {MIRROR_DATABASE_SCHEMA: liveblocks, MIRROR_WORKERS: 4, MIRROR_ACK: synced}
+env: {MIRROR_DATABASE_SCHEMA: liveblocks, MIRROR_DATABASE_POOLED: true, MIRROR_OWNER_ROLE: owner, MIRROR_WORKERS: 4, MIRROR_ACK: synced}
 migrate: {databaseURLKey: OWNER_URL}
 imagePullSecrets: [{name: registry}]
 tls: {secretName: mirror-tls}
@@ -76,16 +76,15 @@ func values(t *testing.T, text string) map[string]any {
 	return parsed
 }
 
-// render renders the chart, and decodes each manifest into its type. A misspelt or misplaced
-// field is an error.
-func render(t *testing.T, text string) map[string]any {
+// manifests renders the chart as a release: the text of each file by its name.
+func manifests(t *testing.T, release, text string) map[string]string {
 	t.Helper()
 	chart, err := loader.Load(chartDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	all, err := chartutil.ToRenderValues(chart, values(t, text), chartutil.ReleaseOptions{
-		Name: "mine", Namespace: "docs", IsInstall: true,
+		Name: release, Namespace: "docs", IsInstall: true,
 	}, chartutil.DefaultCapabilities)
 	if err != nil {
 		t.Fatal(err)
@@ -94,8 +93,19 @@ func render(t *testing.T, text string) map[string]any {
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects := map[string]any{}
+	named := map[string]string{}
 	for name, manifest := range files {
+		named[filepath.Base(name)] = manifest
+	}
+	return named
+}
+
+// render renders the chart, and decodes each manifest into its type. A misspelt or misplaced
+// field is an error.
+func render(t *testing.T, release, text string) map[string]any {
+	t.Helper()
+	objects := map[string]any{}
+	for name, manifest := range manifests(t, release, text) {
 		if filepath.Ext(name) != ".yaml" || strings.TrimSpace(manifest) == "" {
 			continue
 		}
@@ -136,15 +146,15 @@ func TestLint(t *testing.T) {
 
 // The manifests are those that Kubernetes takes, and hold what was asked for.
 func TestRender(t *testing.T) {
-	if got := slices.Sorted(maps.Keys(render(t, least))); !slices.Equal(got, []string{"Deployment", "Service"}) {
+	if got := slices.Sorted(maps.Keys(render(t, "mine", least))); !slices.Equal(got, []string{"Deployment", "Service"}) {
 		t.Errorf("the least makes %q", got)
 	}
-	objects := render(t, everything)
+	objects := render(t, "mine", everything)
 	if len(objects) != 6 {
 		t.Errorf("everything makes %q", slices.Sorted(maps.Keys(objects)))
 	}
 	for name, text := range map[string]string{"least": least, "everything": everything} {
-		objects := render(t, text)
+		objects := render(t, "mine", text)
 		deployment := objects["Deployment"].(*apps.Deployment)
 		service := objects["Service"].(*core.Service)
 		pod := deployment.Spec.Template
@@ -271,6 +281,21 @@ func settings(t *testing.T, name string, c core.Container) {
 	}
 }
 
+// pod returns what the Deployment runs.
+func pod(t *testing.T, text string) core.PodSpec {
+	t.Helper()
+	return render(t, "mine", text)["Deployment"].(*apps.Deployment).Spec.Template.Spec
+}
+
+// variables returns the environment of a container.
+func variables(c core.Container) map[string]string {
+	env := map[string]string{}
+	for _, e := range c.Env {
+		env[e.Name] = e.Value
+	}
+	return env
+}
+
 // Values that cannot be right are refused before anything is installed.
 func TestValuesAreChecked(t *testing.T) {
 	chart, err := loader.Load(chartDir)
@@ -316,5 +341,50 @@ func TestValuesAreDescribed(t *testing.T) {
 		if reflect.DeepEqual(values(t, everything)[name], chart.Values[name]) {
 			t.Errorf("%s is tried only with its default", name)
 		}
+	}
+}
+
+// The first container migrates with the settings with which the service uses the database: through
+// no pooler if there is a direct URL, and into the same schema.
+func TestMigrateUsesTheSameDatabase(t *testing.T) {
+	const text = `
+secret: {name: m, settings: [DATABASE_URL, DATABASE_DIRECT_URL, LIVEBLOCKS_SECRET_KEY]}
+env:
+  MIRROR_DATABASE_SCHEMA: liveblocks
+  MIRROR_DATABASE_POOLED: true
+  MIRROR_DATABASE_WAIT: 5m
+  MIRROR_READ_TIMEOUT: 20s
+  MIRROR_OWNER_ROLE: owner
+  MIRROR_SERVICE_ROLE: service
+  MIRROR_READER_ROLE: reader
+  MIRROR_LOG_LEVEL: debug
+`
+	spec := pod(t, text)
+	migrate, serve := variables(spec.InitContainers[0]), variables(spec.Containers[0])
+	shared := 0
+	for name, value := range serve {
+		if regexp.MustCompile(`^(DATABASE_|MIRROR_(DATABASE|READ|LOG)_|MIRROR_[A-Z]+_ROLE)`).MatchString(name) {
+			shared++
+			if migrate[name] != value {
+				t.Errorf("migrate has %s=%q; the service has %q", name, migrate[name], value)
+			}
+		}
+	}
+	if shared != 11 {
+		t.Errorf("the service has %d settings of the database and the log; want 11: %v", shared, serve)
+	}
+
+	// The owner's URL is instead of both, and leads to the database itself.
+	migrate = variables(pod(t, text+"migrate: {databaseURLKey: OWNER_URL}").InitContainers[0])
+	if got := migrate["DATABASE_URL_FILE"]; got != "/etc/liveblocks-mirror/secret/OWNER_URL" {
+		t.Errorf("migrate uses %s; want the owner's URL", got)
+	}
+	if direct, ok := migrate["DATABASE_DIRECT_URL_FILE"]; ok {
+		t.Errorf("migrate would use %s instead of the owner's URL", direct)
+	}
+
+	// It waits for a database that starts at the same time.
+	if got := variables(pod(t, least).InitContainers[0])["MIRROR_DATABASE_WAIT"]; got != "1m" {
+		t.Errorf("migrate waits %q for the database; want 1m", got)
 	}
 }

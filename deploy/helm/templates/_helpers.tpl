@@ -27,3 +27,28 @@ securityContext:
   privileged: false
   readOnlyRootFilesystem: true
 {{- end }}
+
+{{- /* The settings of the service that are not from other values: their names and texts. */}}
+{{- define "mirror.settings" -}}
+{{- $settings := dict }}
+{{- range .Values.secret.settings }}
+{{- $_ := set $settings (printf "%s_FILE" .) (printf "/etc/liveblocks-mirror/secret/%s" .) }}
+{{- end }}
+{{- range $name, $key := .Values.secret.files }}
+{{- $_ := set $settings $name (printf "/etc/liveblocks-mirror/secret/%s" $key) }}
+{{- end }}
+{{- range $name, $value := .Values.env }}
+{{- $_ := set $settings $name (toString $value) }}
+{{- end }}
+{{- toYaml $settings }}
+{{- end }}
+
+{{- /* The same for migrate, with the URL of the owner of the tables if there is one. */}}
+{{- define "mirror.migrateSettings" -}}
+{{- $settings := include "mirror.settings" . | fromYaml }}
+{{- with .Values.migrate.databaseURLKey }}
+{{- $_ := unset $settings "DATABASE_DIRECT_URL_FILE" }}
+{{- $_ := set $settings "DATABASE_URL_FILE" (printf "/etc/liveblocks-mirror/secret/%s" .) }}
+{{- end }}
+{{- merge $settings (dict "MIRROR_DATABASE_WAIT" "1m") | toYaml }}
+{{- end }}
