@@ -388,3 +388,25 @@ env:
 		t.Errorf("migrate waits %q for the database; want 1m", got)
 	}
 }
+
+// A number reaches the service as it was written.
+func TestNumbersOfTheEnvironment(t *testing.T) {
+	env := variables(pod(t, `
+secret: {name: m}
+env:
+  MIRROR_MAX_DATA: 16777216
+  MIRROR_LIVEBLOCKS_HEDGE_SHARE: 0.05
+  MIRROR_WORKERS: 4
+  MIRROR_TRACE_IDS: true
+  MIRROR_SWEEP_INTERVAL: 0s
+  MIRROR_PROJECT_ID: "16777216"
+`).Containers[0])
+	for name, want := range map[string]string{
+		"MIRROR_MAX_DATA": "16777216", "MIRROR_LIVEBLOCKS_HEDGE_SHARE": "0.05", "MIRROR_WORKERS": "4",
+		"MIRROR_TRACE_IDS": "true", "MIRROR_SWEEP_INTERVAL": "0s", "MIRROR_PROJECT_ID": "16777216",
+	} {
+		if env[name] != want {
+			t.Errorf("%s is %q; want %q", name, env[name], want)
+		}
+	}
+}

@@ -38,7 +38,8 @@ securityContext:
 {{- $_ := set $settings $name (printf "/etc/liveblocks-mirror/secret/%s" $key) }}
 {{- end }}
 {{- range $name, $value := .Values.env }}
-{{- $_ := set $settings $name (toString $value) }}
+{{- /* A number of a file of values is a float64, which would be printed with an exponent. */}}
+{{- $_ := set $settings $name (kindIs "float64" $value | ternary (toJson $value) (toString $value)) }}
 {{- end }}
 {{- toYaml $settings }}
 {{- end }}
