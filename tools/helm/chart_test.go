@@ -410,3 +410,44 @@ env:
 		}
 	}
 }
+
+// Settings that have a place of their own are refused in others: what the chart sets by its other
+// values everywhere, and secrets but in the list of those.
+func TestSettingsHaveOnePlace(t *testing.T) {
+	chart, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/CONFIGURATION.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(name, text string) {
+		_, err := chartutil.ToRenderValues(chart, values(t, text), chartutil.ReleaseOptions{Name: "m"},
+			chartutil.DefaultCapabilities)
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s = %v; want an error about %s", text, err, name)
+		}
+	}
+	secrets := regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|.*\\*Secret\\.\\*").FindAllSubmatch(text, -1)
+	if len(secrets) < 7 {
+		t.Fatalf("docs/CONFIGURATION.md has the secrets %q; want all of them", secrets)
+	}
+	for _, m := range secrets {
+		name := string(m[1])
+		refused(name, "secret: {name: m}\nenv: {"+name+": x}")
+		refused(name, "secret: {name: m, files: {"+name+": x}}")
+		pod(t, "secret: {name: m, settings: ["+name+"]}")
+	}
+	const bare = "secret: {name: m, settings: []}\nenv: {MIRROR_LOG_FORMAT: null}\n"
+	own := variables(pod(t, bare).Containers[0])
+	maps.Copy(own, variables(pod(t, bare+"tls: {secretName: t}").Containers[0]))
+	if len(own) < 7 {
+		t.Fatalf("the chart sets %v; want addresses, certificates and that there may be none", own)
+	}
+	for name := range own {
+		refused(name, "secret: {name: m}\nenv: {"+name+": x}")
+		refused(name, "secret: {name: m, files: {"+name+": x}}")
+		refused("/secret/settings", "secret: {name: m, settings: ["+name+"]}")
+	}
+}
