@@ -41,6 +41,7 @@ env: {MIRROR_DATABASE_SCHEMA: liveblocks, MIRROR_DATABASE_POOLED: true, MIRROR_O
 migrate: {databaseURLKey: OWNER_URL}
 imagePullSecrets: [{name: registry}]
 tls: {secretName: mirror-tls}
+stop: {delay: 15, grace: 60}
 serviceMonitor:
   enabled: true
   labels: {release: prometheus}
@@ -309,6 +310,7 @@ func TestValuesAreChecked(t *testing.T) {
 		"secret: {name: m}\nenv: {WORKERS: 4}":            "WORKERS",
 		"secret: {name: m, settings: [database_url]}":     "settings",
 		"secret: {name: m}\nservice: {ports: {http: 80}}": "http",
+		"secret: {name: m}\nstop: {delay: -1}":            "delay",
 		"secret: {name: m}\nimage: {pullPolicy: always}":  "pullPolicy",
 	} {
 		_, err := chartutil.ToRenderValues(chart, values(t, text), chartutil.ReleaseOptions{Name: "m"},
@@ -442,12 +444,38 @@ func TestSettingsHaveOnePlace(t *testing.T) {
 	const bare = "secret: {name: m, settings: []}\nenv: {MIRROR_LOG_FORMAT: null}\n"
 	own := variables(pod(t, bare).Containers[0])
 	maps.Copy(own, variables(pod(t, bare+"tls: {secretName: t}").Containers[0]))
-	if len(own) < 7 {
-		t.Fatalf("the chart sets %v; want addresses, certificates and that there may be none", own)
+	if len(own) < 8 {
+		t.Fatalf("the chart sets %v; want addresses, certificates or that there are none, and the grace", own)
 	}
 	for name := range own {
 		refused(name, "secret: {name: m}\nenv: {"+name+": x}")
 		refused(name, "secret: {name: m, files: {"+name+": x}}")
 		refused("/secret/settings", "secret: {name: m, settings: ["+name+"]}")
+	}
+}
+
+// A pod that stops goes on serving until nothing sends to it any more, then finishes its work, and is
+// not killed meanwhile.
+func TestStop(t *testing.T) {
+	for _, c := range []struct {
+		text         string
+		delay, whole int64
+		grace        string
+	}{
+		{least, 10, 40, "20s"},
+		{least + "\nstop: {grace: 60}", 10, 80, "60s"},
+		{least + "\nstop: {delay: 0}", 0, 30, "20s"},
+	} {
+		spec := pod(t, c.text)
+		main, delay := spec.Containers[0], int64(0)
+		if main.Lifecycle != nil {
+			delay = main.Lifecycle.PreStop.Sleep.Seconds
+		}
+		if delay != c.delay || *spec.TerminationGracePeriodSeconds != c.whole ||
+			variables(main)["MIRROR_STOP_GRACE"] != c.grace {
+			t.Errorf("%q: stops after %d s with MIRROR_STOP_GRACE=%s, and is killed after %d s; want %d s, %s, %d s",
+				c.text, delay, variables(main)["MIRROR_STOP_GRACE"], *spec.TerminationGracePeriodSeconds,
+				c.delay, c.grace, c.whole)
+		}
 	}
 }
