@@ -479,3 +479,24 @@ func TestStop(t *testing.T) {
 		}
 	}
 }
+
+// A file of projects takes the place of the settings of one project: with both the service does not
+// start.
+func TestProjectsFile(t *testing.T) {
+	for name, text := range map[string]string{
+		"from the Secret":      "secret: {name: m, files: {MIRROR_PROJECTS_FILE: projects.yaml}}",
+		"from the environment": "secret: {name: m}\nenv: {MIRROR_PROJECTS_FILE: /etc/projects.yaml}",
+		"named in the list": "secret: {name: m, settings: [DATABASE_URL, LIVEBLOCKS_SECRET_KEY], " +
+			"files: {MIRROR_PROJECTS_FILE: p}}",
+	} {
+		env := variables(pod(t, text).Containers[0])
+		if env["DATABASE_URL_FILE"] == "" || env["MIRROR_PROJECTS_FILE"] == "" {
+			t.Errorf("%s: the service has %v; want the database and the file of projects", name, env)
+		}
+		for _, other := range []string{"LIVEBLOCKS_SECRET_KEY_FILE", "LIVEBLOCKS_WEBHOOK_SECRET_FILE"} {
+			if _, ok := env[other]; ok {
+				t.Errorf("%s: the service has %s too, and would not start", name, other)
+			}
+		}
+	}
+}

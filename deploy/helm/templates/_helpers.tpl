@@ -41,6 +41,10 @@ securityContext:
 {{- /* A number of a file of values is a float64, which would be printed with an exponent. */}}
 {{- $_ := set $settings $name (kindIs "float64" $value | ternary (toJson $value) (toString $value)) }}
 {{- end }}
+{{- if hasKey $settings "MIRROR_PROJECTS_FILE" }}
+{{- /* It takes the place of these two, which are in values.yaml. */}}
+{{- $settings = omit $settings "LIVEBLOCKS_SECRET_KEY_FILE" "LIVEBLOCKS_WEBHOOK_SECRET_FILE" }}
+{{- end }}
 {{- toYaml $settings }}
 {{- end }}
 
