@@ -500,3 +500,32 @@ func TestProjectsFile(t *testing.T) {
 		}
 	}
 }
+
+// Names and labels are what Kubernetes takes, however long the names of the release and the image are.
+func TestLongNames(t *testing.T) {
+	label := regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+	name := regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	for release, tag := range map[string]string{
+		strings.Repeat("r", 53):                  strings.Repeat("1", 128),
+		strings.Repeat("r", 51):                  "_1.2.3-" + strings.Repeat("x", 55) + "..",
+		strings.Repeat("a-liveblocks-mirror", 2): "1.2.3@sha256:" + strings.Repeat("0", 64),
+		"r":                                      "latest",
+		"docs.prod":                              "1.2.3",
+	} {
+		text := everything + "image: {tag: \"" + tag + "\"}\n"
+		for kind, object := range render(t, release, text) {
+			meta := object.(interface {
+				GetName() string
+				GetLabels() map[string]string
+			})
+			if !name.MatchString(meta.GetName()) {
+				t.Errorf("%s of %s is called %s", kind, release, meta.GetName())
+			}
+			for key, value := range meta.GetLabels() {
+				if !label.MatchString(value) {
+					t.Errorf("%s of %s with the tag %s has the label %s=%s", kind, release, tag, key, value)
+				}
+			}
+		}
+	}
+}

@@ -1,5 +1,7 @@
 {{- define "mirror.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end }}
+{{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) }}
+{{- /* As a Service may be called: with no dots, and no longer. */}}
+{{- $name | replace "." "-" | trunc 63 | trimAll "-" }}
 {{- end }}
 
 {{- define "mirror.selector" -}}
@@ -9,9 +11,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "mirror.labels" -}}
 {{ include "mirror.selector" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ include "mirror.label" (.Values.image.tag | default .Chart.AppVersion) }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+helm.sh/chart: {{ include "mirror.label" (printf "%s-%s" .Chart.Name .Chart.Version) }}
+{{- end }}
+
+{{- /* A text as what a label may be: a tag can be longer, or have a digest in it. */}}
+{{- define "mirror.label" -}}
+{{ regexReplaceAll "[^A-Za-z0-9._-]" . "_" | trunc 63 | trimAll "._-" | quote }}
 {{- end }}
 
 {{- define "mirror.image" -}}
